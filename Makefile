@@ -1,0 +1,40 @@
+# `make demo` and `make test` do all the set-up that they need: a virtual environment in .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+MIN_COVERAGE ?= 90
+# Two worker threads per process would fight over few cores: the tests and the demo run better with one per process.
+TEST_ENVIRONMENT := OMP_NUM_THREADS=1
+
+.PHONY: help demo test lint clean
+
+help:
+	@echo "make demo   a made-up data set through every step, in a few minutes"
+	@echo "make test   all tests, with coverage"
+	@echo "make lint   ruff and mypy"
+	@echo "make clean  remove the virtual environment, caches and the demo's files"
+
+# torch goes first and without its own index: pip then takes the CPU build where one is on hand, and the default elsewhere.
+$(READY): setup.py constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info[:2] <= (3, 13) else "error: seg25d needs Python 3.11 to 3.13, this is " + sys.version.split()[0] + "; say which with make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
+	touch $@
+
+demo: $(READY)
+	$(BIN)/seg25d demo --workspace demo
+
+test: $(READY)
+	$(TEST_ENVIRONMENT) $(BIN)/python -m pytest --cov --cov-fail-under=$(MIN_COVERAGE) --cov-report=term-missing:skip-covered --durations=10
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) demo build dist seg25d.egg-info .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,211 @@
+"""What all commands share: options, messages, logging and exit statuses."""
+
+import argparse
+import logging
+import math
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from seg25d.core.errors import Seg25dError
+
+if TYPE_CHECKING:
+    from seg25d.core.workspace import Workspace
+
+DURATION = re.compile(r"(?:([\d.]+)h)?(?:([\d.]+)(?:min|m))?(?:([\d.]+)(?:sec|s))?")
+INTERRUPTED = 130
+"""Exit status after Ctrl-C: 128 + SIGINT, as shells have it."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors look like all other errors of the project."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong with the arguments and leave with status 2."""
+        self.exit(2, f"error: {message}\n{self.format_usage()}")
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        """Leave, also when the reader of the help has gone."""
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            _silence_stdout()
+        super().exit(status, message)
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command, callable as `seg25d VERB` and as `seg25d_VERB`.
+
+    Args:
+        name: The verb.
+        summary: What it does, one sentence.
+        add_arguments: Declares its own arguments.
+        run: Does it; imports what is heavy only then.
+        computes: Whether `--device` and `--num-processes` make sense for it.
+    """
+
+    name: str
+    summary: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], None]
+    computes: bool = True
+
+    def __call__(self, arguments: Sequence[str] | None = None) -> int:
+        """Parse the arguments (those of the process by default), run, and give the exit status."""
+        parsed = self.parser().parse_args(arguments)
+        configure_logging(quiet=parsed.quiet, debug=parsed.debug)
+        return run_guarded(lambda: self.run(parsed), debug=parsed.debug)
+
+    def parser(self) -> Parser:
+        """The parser of this command."""
+        parser = Parser(prog=f"seg25d {self.name}", description=self.summary, allow_abbrev=False)
+        self.add_arguments(parser)
+        add_shared_arguments(parser, computes=self.computes)
+        return parser
+
+
+def add_shared_arguments(parser: argparse.ArgumentParser, *, computes: bool) -> None:
+    """Declare the options that every command takes, and those of every command that computes."""
+    group = parser.add_argument_group("options of all commands")
+    group.add_argument(
+        "--workspace",
+        type=Path,
+        metavar="DIR",
+        help="folder that holds raw/, preprocessed/ and results/ (default: $SEG25D_WORKSPACE or ./seg25d_workspace)",
+    )
+    group.add_argument("--quiet", action="store_true", help="warnings and errors only")
+    group.add_argument("--debug", action="store_true", help="more messages, and tracebacks with every error")
+    if computes:
+        group.add_argument(
+            "--device",
+            "-device",
+            choices=("cuda", "cpu", "mps"),
+            help="where to compute (default: the best there is)",
+        )
+        group.add_argument(
+            "--num-processes",
+            "-np",
+            type=natural_number,
+            metavar="N",
+            help="worker processes; 0 works in this process (default: by cores and free memory)",
+        )
+
+
+def natural_number(text: str) -> int:
+    """An integer of at least 0, for argparse."""
+    return _at_least(text, 0)
+
+
+def positive_number(text: str) -> int:
+    """An integer of at least 1, for argparse."""
+    return _at_least(text, 1)
+
+
+def positive_amount(text: str) -> float:
+    """A number above 0, for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"wanted a number above 0, got {text!r}")
+    return value
+
+
+def duration(text: str) -> float:
+    """Seconds of a duration such as `90s`, `15min`, `2h` or `1h30min`, for argparse."""
+    match = DURATION.fullmatch(text.replace(" ", ""))
+    if match is None or not text.strip():
+        raise argparse.ArgumentTypeError(f"wanted a duration such as 90s, 15min, 2h or 1h30min, got {text!r}")
+    hours, minutes, seconds = (float(part or 0) for part in match.groups())
+    return positive_amount(str(hours * 3600 + minutes * 60 + seconds))
+
+
+def setting(text: str) -> tuple[str, str]:
+    """The pair of `key=value`, for argparse."""
+    key, separator, value = text.partition("=")
+    if not (key and separator):
+        raise argparse.ArgumentTypeError(f"wanted key=value, got {text!r}")
+    return key, value
+
+
+def _at_least(text: str, minimum: int) -> int:
+    if not text.isdigit() or int(text) < minimum:
+        raise argparse.ArgumentTypeError(f"wanted a whole number of at least {minimum}, got {text!r}")
+    return int(text)
+
+
+def find_workspace(arguments: argparse.Namespace) -> "Workspace":
+    """The workspace that the arguments and the environment name."""
+    from seg25d.core.workspace import Workspace
+
+    return Workspace.resolve(arguments.workspace)
+
+
+def configure_logging(*, quiet: bool, debug: bool) -> None:
+    """Send messages to standard error: bare on a terminal, with a time stamp elsewhere."""
+    level = logging.DEBUG if debug else logging.WARNING if quiet else logging.INFO
+    handler = logging.StreamHandler(sys.stderr)
+    style = "%(message)s" if sys.stderr.isatty() else "%(asctime)s %(message)s"
+    handler.setFormatter(_Formatter(style, datefmt="%Y-%m-%d %H:%M:%S"))
+    root = logging.getLogger("seg25d")
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    root.propagate = False
+
+
+class _Formatter(logging.Formatter):
+    """Puts the level in front of warnings and errors only."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return f"{record.levelname.lower()}: {text}" if record.levelno >= logging.WARNING else text
+
+
+def run_guarded(action: Callable[[], None], *, debug: bool) -> int:
+    """Run a command and turn whatever it raises into a message and an exit status.
+
+    Returns:
+        0 done; 2 the input is at fault; 1 a fault of ours; 130 interrupted.
+    """
+    try:
+        action()
+        sys.stdout.flush()
+    except Seg25dError as error:
+        if debug:
+            traceback.print_exc()
+        _say(f"error: {error}")
+        return error.exit_status
+    except KeyboardInterrupt:
+        _say("interrupted; the same command goes on where it stopped")
+        return INTERRUPTED
+    except BrokenPipeError:
+        _silence_stdout()
+        return 1
+    except (PermissionError, FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        if debug:
+            traceback.print_exc()
+        _say(f"error: {error.filename}: {error.strerror}; choose another place or change its permissions")
+        return 2
+    except Exception as error:
+        traceback.print_exc()
+        _say(
+            f"error: {type(error).__name__}: {error}; this is a fault of seg25d, please report it with the lines above"
+        )
+        return 1
+    return 0
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr)
+
+
+def _silence_stdout() -> None:
+    """Let Python flush standard output at exit although its reader has gone."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,38 @@
+"""`seg25d VERB ...`: finds the command and hands it the rest of the line."""
+
+import sys
+from collections.abc import Mapping, Sequence
+
+import seg25d
+from seg25d.cli import demo, evaluate, plan_and_preprocess, predict, train
+from seg25d.cli.common import Command, run_guarded
+
+COMMANDS: Mapping[str, Command] = {
+    command.name: command for command in (plan_and_preprocess.main, train.main, predict.main, evaluate.main, demo.main)
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `seg25d VERB ...`; gives the exit status."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    verb = words[0] if words else "--help"
+    if verb in ("-h", "--help", "help"):
+        return run_guarded(lambda: print(_overview()), debug=False)
+    if verb == "--version":
+        print(f"seg25d {seg25d.__version__}")
+        return 0
+    if verb not in COMMANDS:
+        print(f"error: unknown command {verb!r}; known: {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    return COMMANDS[verb](words[1:])
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
+    return (
+        f"seg25d {seg25d.__version__}: segmentation of 3D medical images with 2.5D methods\n\n"
+        "usage: seg25d COMMAND [arguments], or seg25d_COMMAND [arguments]\n\n"
+        + "\n".join(lines)
+        + "\n\n`seg25d COMMAND --help` tells the arguments of one."
+    )

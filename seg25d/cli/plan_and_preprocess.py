@@ -1,0 +1,63 @@
+"""`seg25d plan_and_preprocess`: check data sets, plan the configurations, and prepare the arrays for training."""
+
+import argparse
+
+from seg25d.cli.common import Command, find_workspace, positive_amount
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument(
+        "-d", "--dataset", nargs="+", required=True, metavar="ID", help="data sets: 1, 001 or Dataset001_Name"
+    )
+    parser.add_argument(
+        "-c", "--configuration", nargs="+", metavar="CONFIG", help="configurations to plan (default: all)"
+    )
+    parser.add_argument(
+        "--gpu-memory-gb",
+        "-gpu_memory_target",
+        type=positive_amount,
+        default=8.0,
+        metavar="GB",
+        help="memory that one training step may take (default: 8)",
+    )
+    parser.add_argument("--recipe", default="default", metavar="R", help="recipe to plan for (default: default)")
+    parser.add_argument(
+        "--plans-name",
+        "-p",
+        default="plans",
+        metavar="NAME",
+        help="name of the plans, to keep several (default: plans)",
+    )
+    parser.add_argument("--verify-only", action="store_true", help="check the data and stop")
+    parser.add_argument("--plan-only", "--no_pp", action="store_true", help="stop before preprocessing")
+    parser.add_argument("--explain", action="store_true", help="print the reason of every decision")
+    parser.add_argument("--clean", action="store_true", help="remove what was preprocessed before, and begin anew")
+    parser.add_argument("--verify_dataset_integrity", action="store_true", help=argparse.SUPPRESS)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Do it."""
+    from seg25d import pipeline
+
+    options = pipeline.PlanningOptions(
+        configurations=tuple(arguments.configuration) if arguments.configuration else None,
+        gpu_memory_gb=arguments.gpu_memory_gb,
+        recipe=arguments.recipe,
+        plans_name=arguments.plans_name,
+        verify_only=arguments.verify_only,
+        plan_only=arguments.plan_only,
+        clean=arguments.clean,
+        num_processes=arguments.num_processes,
+    )
+    plans = pipeline.plan_and_preprocess(find_workspace(arguments), arguments.dataset, options)
+    if arguments.explain:
+        print("\n\n".join(pipeline.explain(each) for each in plans.values()))
+
+
+main = Command(
+    name="plan_and_preprocess",
+    summary="Check data sets, plan the configurations, and prepare the arrays for training.",
+    add_arguments=add_arguments,
+    run=run,
+)

@@ -1,0 +1,74 @@
+"""`seg25d predict`: segment images with a trained configuration."""
+
+import argparse
+from pathlib import Path
+
+from seg25d.cli.common import Command, find_workspace, natural_number, positive_amount
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument(
+        "-i",
+        "--input",
+        type=Path,
+        required=True,
+        metavar="IN",
+        help="folder of images, one image, or a folder of DICOM files",
+    )
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="folder for the segmentations")
+    parser.add_argument("-d", "--dataset", metavar="ID", help="data set that the model was trained on")
+    parser.add_argument("-c", "--configuration", metavar="CONFIG", help="configuration, such as si, 2d or 3d")
+    parser.add_argument(
+        "-f", "--folds", nargs="+", metavar="FOLD", help="folds to average (default: all that are trained)"
+    )
+    parser.add_argument(
+        "-m", "--model", type=Path, metavar="DIR", help="folder of a trained configuration, wherever it is"
+    )
+    parser.add_argument(
+        "--save-probabilities",
+        "--save_probabilities",
+        action="store_true",
+        help="write CASE.npz beside the segmentation",
+    )
+    parser.add_argument(
+        "--disable-tta", "--disable_tta", action="store_true", help="no mirroring: faster, a little worse"
+    )
+    parser.add_argument(
+        "--step-size",
+        "-step_size",
+        type=positive_amount,
+        default=0.5,
+        metavar="S",
+        help="step between windows as a share of the window (default: 0.5)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="predict cases again that are already there")
+    parser.add_argument("--continue_prediction", "--c", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("-npp", "-nps", dest="num_processes", type=natural_number, help=argparse.SUPPRESS)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Do it."""
+    from seg25d import pipeline
+
+    options = pipeline.PredictionOptions(
+        dataset=arguments.dataset,
+        configuration=arguments.configuration,
+        folds=tuple(arguments.folds) if arguments.folds else None,
+        model=arguments.model,
+        save_probabilities=arguments.save_probabilities,
+        mirroring=not arguments.disable_tta,
+        step_size=arguments.step_size,
+        overwrite=arguments.overwrite,
+        device=arguments.device,
+        num_processes=arguments.num_processes,
+    )
+    pipeline.predict(find_workspace(arguments), arguments.input, arguments.output, options)
+
+
+main = Command(
+    name="predict",
+    summary="Segment images with a trained configuration.",
+    add_arguments=add_arguments,
+    run=run,
+)

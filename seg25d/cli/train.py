@@ -1,0 +1,69 @@
+"""`seg25d train`: train folds of a configuration; a run that was cut off goes on where it stopped."""
+
+import argparse
+
+from seg25d.cli.common import Command, duration, find_workspace, natural_number, positive_number, setting
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("dataset", metavar="ID", help="data set: 1, 001 or Dataset001_Name")
+    parser.add_argument("configuration", metavar="CONFIG", help="configuration, such as si, 2d or 3d")
+    parser.add_argument(
+        "folds",
+        nargs="+",
+        metavar="FOLD",
+        help="numbers of folds; `cv`: all folds in turn; `all`: one model on all cases",
+    )
+    parser.add_argument("--network", metavar="N", help="network instead of the planned one")
+    parser.add_argument("--recipe", default="default", metavar="R", help="how to train (default: default)")
+    parser.add_argument("--epochs", type=positive_number, metavar="N", help="number of epochs")
+    parser.add_argument("--iterations", type=positive_number, metavar="N", help="training steps per epoch")
+    parser.add_argument(
+        "--time-budget",
+        type=duration,
+        metavar="TIME",
+        help="train for this long, such as 90s, 15min or 2h, validation aside",
+    )
+    parser.add_argument("--seed", type=natural_number, metavar="N", help="seed of all randomness")
+    parser.add_argument(
+        "--set",
+        type=setting,
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="any setting of config.json; repeatable",
+    )
+    parser.add_argument("--restart", action="store_true", help="forget what was trained before and begin anew")
+    parser.add_argument(
+        "--plans-name", "-p", default="plans", metavar="NAME", help="name of the plans to train (default: plans)"
+    )
+    parser.add_argument("--c", action="store_true", help=argparse.SUPPRESS)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Do it."""
+    from seg25d import pipeline
+
+    options = pipeline.TrainingOptions(
+        recipe=arguments.recipe,
+        network=arguments.network,
+        plans_name=arguments.plans_name,
+        settings=dict(arguments.set),
+        epochs=arguments.epochs,
+        iterations=arguments.iterations,
+        time_budget_s=arguments.time_budget,
+        seed=arguments.seed,
+        restart=arguments.restart,
+        device=arguments.device,
+        num_processes=arguments.num_processes,
+    )
+    pipeline.train(find_workspace(arguments), arguments.dataset, arguments.configuration, arguments.folds, options)
+
+
+main = Command(
+    name="train",
+    summary="Train folds of a configuration; a run that was cut off goes on where it stopped.",
+    add_arguments=add_arguments,
+    run=run,
+)

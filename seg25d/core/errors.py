@@ -1,0 +1,63 @@
+"""The exceptions that seg25d raises on purpose, and the exit status that each gives on the command line.
+
+Seg25dError                 anything that we raise on purpose
+|-- InputError        2     the input, the data or the arguments are at fault: the message names case and cure
+|   |-- DatasetError  2     one or more problems of a data set, reported together
+|   |-- ImageError    2     an image file that cannot be read
+|   |-- RecordError   2     a JSON record (plans, configuration ...) that is missing, damaged or wrongly edited
+|   |-- ModelError    2     a trained model that is missing, damaged or does not fit
+|   `-- BusyError     2     another process works on the same folder
+|-- WorkerError       1     a worker process failed or died; names the case and carries the traceback
+`-- CaseFailures      1     some cases failed, all others were done
+"""
+
+from collections.abc import Mapping
+
+
+class Seg25dError(Exception):
+    """Base of all exceptions that seg25d raises on purpose."""
+
+    exit_status = 1
+
+
+class InputError(Seg25dError):
+    """The input, the data or the arguments are at fault."""
+
+    exit_status = 2
+
+
+class DatasetError(InputError):
+    """A data set has problems; the message lists all of them."""
+
+
+class ImageError(InputError):
+    """An image file cannot be read."""
+
+
+class RecordError(InputError):
+    """A stored record is missing, damaged or was edited wrongly; the message names the place."""
+
+
+class ModelError(InputError):
+    """A trained model is missing, damaged or does not fit the input."""
+
+
+class BusyError(InputError):
+    """Another process works on the same folder."""
+
+
+class WorkerError(Seg25dError):
+    """A worker process failed or died while it worked on a case."""
+
+
+class CaseFailures(Seg25dError):
+    """Some cases failed while all others were done.
+
+    Args:
+        failures: Message per failed case.
+    """
+
+    def __init__(self, failures: Mapping[str, str]) -> None:
+        self.failures = dict(failures)
+        lines = "\n".join(f"  {case}: {message}" for case, message in self.failures.items())
+        super().__init__(f"{len(self.failures)} case(s) failed, all others were done:\n{lines}")

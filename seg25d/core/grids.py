@@ -1,0 +1,66 @@
+"""Boxes and shapes on voxel grids, shared by planning and preprocessing."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seg25d.core.types import BoundingBox, Shape, Spacing
+
+
+def bounding_box(mask: NDArray[np.bool_]) -> BoundingBox | None:
+    """The smallest box that holds every true voxel.
+
+    Args:
+        mask: (D, H, W).
+
+    Returns:
+        Half-open ranges along (D, H, W), or None when no voxel is true.
+    """
+    planes: NDArray[np.bool_] = np.any(mask, axis=0)
+    lines = (np.any(mask, axis=(1, 2)), np.any(planes, axis=1), np.any(planes, axis=0))
+    ranges = []
+    for line in lines:
+        hits = np.flatnonzero(line)
+        if hits.size == 0:
+            return None
+        ranges.append((int(hits[0]), int(hits[-1]) + 1))
+    return ranges[0], ranges[1], ranges[2]
+
+
+def content_box(image: NDArray[Any]) -> BoundingBox:
+    """The box of everything that is not zero in any channel, as nnU-Net crops (preprocessing/cropping/cropping.py).
+
+    Args:
+        image: (C, D, H, W).
+
+    Returns:
+        Half-open ranges along (D, H, W); the whole volume when all voxels are zero.
+    """
+    content = image[0] != 0
+    for channel in image[1:]:
+        content |= channel != 0
+    depth, height, width = content.shape
+    return bounding_box(content) or ((0, depth), (0, height), (0, width))
+
+
+def box_slices(box: BoundingBox) -> tuple[slice, slice, slice]:
+    """The box as an index of a (D, H, W) array."""
+    depth, height, width = (slice(start, stop) for start, stop in box)
+    return depth, height, width
+
+
+def box_shape(box: BoundingBox) -> Shape:
+    """Voxels of the box along (D, H, W)."""
+    depth, height, width = (stop - start for start, stop in box)
+    return depth, height, width
+
+
+def sampled_shape(shape: Sequence[int], spacing_mm: Spacing, target_spacing_mm: Spacing) -> Shape:
+    """The shape of a volume after resampling to another spacing: rounded, at least one voxel along every axis."""
+    depth, height, width = (
+        max(1, round(size * spacing / target))
+        for size, spacing, target in zip(shape, spacing_mm, target_spacing_mm, strict=True)
+    )
+    return depth, height, width

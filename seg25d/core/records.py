@@ -1,0 +1,54 @@
+"""Frozen, validated records and their JSON files."""
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from seg25d.core.errors import RecordError
+from seg25d.core.files import read_json, write_json
+
+
+class Record(BaseModel):
+    """A frozen record; an unknown key or a value of the wrong type is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+AnyRecord = TypeVar("AnyRecord", bound=Record)
+
+
+def parse_record(value: Any, record_type: type[AnyRecord], origin: str) -> AnyRecord:
+    """Make a record of plain JSON values.
+
+    Args:
+        value: Dictionaries, lists, strings and numbers.
+        record_type: The record to make.
+        origin: Where the value comes from, for the error message.
+
+    Raises:
+        RecordError: If the value does not fit; names every wrong place.
+    """
+    try:
+        return record_type.model_validate(value)
+    except ValidationError as error:
+        lines = [
+            f"  {'.'.join(str(part) for part in issue['loc']) or '(top)'}: {issue['msg']}"
+            + ("" if issue["type"] == "missing" else f", got {str(issue['input'])[:80]}")
+            for issue in error.errors()
+        ]
+        raise RecordError(f"{origin} is not valid:\n" + "\n".join(lines)) from None
+
+
+def read_record(path: Path, record_type: type[AnyRecord]) -> AnyRecord:
+    """Read a record from its JSON file.
+
+    Raises:
+        RecordError: If the file is missing, is not JSON or does not fit; names file and place.
+    """
+    return parse_record(read_json(path), record_type, str(path))
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Write a record to its JSON file, atomically."""
+    write_json(path, record.model_dump(mode="json"))

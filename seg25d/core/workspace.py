@@ -1,0 +1,174 @@
+"""Where every file of a project lives: raw data, preprocessed arrays, results."""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from seg25d.core.errors import InputError
+from seg25d.core.records import Record
+
+DATASET_NAME = re.compile(r"Dataset(\d{3})_(.+)")
+
+
+class FoldFolder(Record):
+    """The files of one trained fold."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        return self.root / "config.json"
+
+    @property
+    def log(self) -> Path:
+        return self.root / "log.jsonl"
+
+    @property
+    def progress(self) -> Path:
+        return self.root / "progress.png"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.root / "checkpoint_last.pt"
+
+    @property
+    def model_best(self) -> Path:
+        return self.root / "model_best.safetensors"
+
+    @property
+    def model_final(self) -> Path:
+        return self.root / "model_final.safetensors"
+
+    @property
+    def validation(self) -> Path:
+        return self.root / "validation"
+
+
+class RunFolder(Record):
+    """The files of one configuration of one data set under `results`."""
+
+    root: Path
+
+    @property
+    def plans(self) -> Path:
+        return self.root / "plans.json"
+
+    @property
+    def dataset(self) -> Path:
+        return self.root / "dataset.json"
+
+    @property
+    def fingerprint(self) -> Path:
+        return self.root / "fingerprint.json"
+
+    @property
+    def crossval(self) -> Path:
+        return self.root / "crossval" / "summary.json"
+
+    def fold(self, fold: int | str) -> FoldFolder:
+        """The folder of a fold: a number, or `all`."""
+        return FoldFolder(root=self.root / f"fold_{fold}")
+
+    def trained_folds(self) -> list[str]:
+        """The folds with a final model, in order."""
+        names = sorted(path.name.removeprefix("fold_") for path in self.root.glob("fold_*"))
+        return [name for name in names if self.fold(name).model_final.exists()]
+
+
+class PreprocessedFolder(Record):
+    """The files of one data set under `preprocessed`."""
+
+    root: Path
+
+    @property
+    def dataset(self) -> Path:
+        return self.root / "dataset.json"
+
+    @property
+    def fingerprint(self) -> Path:
+        return self.root / "fingerprint.json"
+
+    @property
+    def fingerprint_cases(self) -> Path:
+        return self.root / "fingerprint_cases"
+
+    @property
+    def splits(self) -> Path:
+        return self.root / "splits.json"
+
+    def plans(self, plans_name: str = "plans") -> Path:
+        """The file of the plans with this name."""
+        return self.root / f"{plans_name}.json"
+
+    def store(self, name: str) -> Path:
+        """The folder of the arrays with one target spacing and normalisation."""
+        return self.root / name
+
+
+class Workspace(Record):
+    """The three folders that hold everything."""
+
+    raw: Path
+    preprocessed: Path
+    results: Path
+
+    @classmethod
+    def resolve(cls, folder: Path | None = None, environment: Mapping[str, str] = os.environ) -> "Workspace":
+        """Find the workspace from the command line and the environment.
+
+        `folder` or the variable `SEG25D_WORKSPACE` (default `./seg25d_workspace`) holds `raw`, `preprocessed` and
+        `results`; `seg25d_raw`, `seg25d_preprocessed` and `seg25d_results` override one each. When none of them names
+        the place of the raw data, `nnUNet_raw` does.
+        """
+        chosen = folder or (Path(value) if (value := environment.get("SEG25D_WORKSPACE")) else None)
+        root = chosen or Path("seg25d_workspace")
+        raw = environment.get("seg25d_raw")
+        if raw is None and chosen is None:
+            raw = environment.get("nnUNet_raw")
+        return cls(
+            raw=Path(raw) if raw else root / "raw",
+            preprocessed=Path(environment.get("seg25d_preprocessed") or root / "preprocessed"),
+            results=Path(environment.get("seg25d_results") or root / "results"),
+        )
+
+    def dataset_name(self, identifier: str) -> str:
+        """The full name of a data set that is called `001`, `1` or `Dataset001_Name`.
+
+        Raises:
+            InputError: If no data set or more than one has this name; lists those that there are.
+        """
+        known = self.dataset_names()
+        number = DATASET_NAME.fullmatch(identifier)
+        if identifier in known:
+            return identifier
+        if number is None and identifier.isdigit():
+            matches = [name for name in known if int(name[7:10]) == int(identifier)]
+        else:
+            matches = []
+        if len(matches) == 1:
+            return matches[0]
+        if matches:
+            raise InputError(f"data set {identifier} is ambiguous: {', '.join(matches)}; give the full name")
+        raise InputError(
+            f"data set {identifier} not found in {self.raw}, {self.preprocessed} or {self.results}; "
+            f"known: {', '.join(known) or 'none'}. Names are DatasetNNN_Name; --workspace says where to look"
+        )
+
+    def dataset_names(self) -> list[str]:
+        """Every data set that is raw, preprocessed or has results, sorted."""
+        folders = (self.raw, self.preprocessed, self.results)
+        names = {path.name for folder in folders if folder.is_dir() for path in folder.iterdir() if path.is_dir()}
+        return sorted(name for name in names if DATASET_NAME.fullmatch(name))
+
+    def raw_dataset(self, name: str) -> Path:
+        """The folder of a raw data set."""
+        return self.raw / name
+
+    def preprocessed_dataset(self, name: str) -> PreprocessedFolder:
+        """The preprocessed folder of a data set."""
+        return PreprocessedFolder(root=self.preprocessed / name)
+
+    def run(self, name: str, run_name: str) -> RunFolder:
+        """The results of one run (a configuration, `CONFIG__NETWORK` or `CONFIG__RECIPE`) of a data set."""
+        return RunFolder(root=self.results / name / run_name)

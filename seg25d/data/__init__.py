@@ -1,0 +1,1 @@
+"""Data sets, labels, images and what can be wrong with them."""

@@ -1,0 +1,65 @@
+"""Cases and the names of their files: CASE_0000.nii.gz is channel 0 of CASE."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from seg25d.core.records import Record
+
+ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
+"""The endings of files that are read and written, longest first where one ends like another."""
+_CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
+
+
+class Case(Record):
+    """One case: its images in the order of the channels, and its label file if it has one.
+
+    A folder of DICOM files stands for an image where it is the input of a prediction.
+    """
+
+    name: str
+    images: tuple[Path, ...]
+    label: Path | None = None
+
+
+def split_ending(path: Path) -> tuple[str, str]:
+    """The name of a file without its ending, and the ending; the ending is "" where it is not a known one."""
+    for ending in ENDINGS:
+        if path.name.endswith(ending) and path.name != ending:
+            return path.name.removesuffix(ending), ending
+    return path.name, ""
+
+
+def split_channel(stem: str) -> tuple[str, int | None]:
+    """Case and channel of a name without its ending; the channel is None where the name has none."""
+    match = _CHANNEL.fullmatch(stem)
+    return (match["case"], int(match["channel"])) if match else (stem, None)
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The files with a known ending directly in a folder, sorted, but for hidden ones; none if there is no folder."""
+    if not folder.is_dir():
+        return []
+    names = (path for path in folder.iterdir() if not path.name.startswith("."))
+    return sorted(path for path in names if split_ending(path)[1] and path.is_file())
+
+
+def by_stem(paths: Iterable[Path]) -> dict[str, list[Path]]:
+    """Group files by their name without the ending."""
+    groups: dict[str, list[Path]] = {}
+    for path in paths:
+        groups.setdefault(split_ending(path)[0], []).append(path)
+    return groups
+
+
+def is_dicom_folder(folder: Path) -> bool:
+    """Whether a folder holds DICOM files: one of the first ends in `.dcm` or has the DICOM mark at byte 128."""
+    if not folder.is_dir():
+        return False
+    files = sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.is_file())
+    return any(path.suffix.lower() == ".dcm" or _has_dicom_mark(path) for path in files[:20])
+
+
+def _has_dicom_mark(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"

@@ -1,0 +1,152 @@
+"""Reading `dataset.json`: channels, labels, file ending; all that is wrong with it is reported together."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from seg25d.core.errors import DatasetError, RecordError
+from seg25d.core.files import read_json
+from seg25d.core.records import Record
+from seg25d.data.cases import ENDINGS
+from seg25d.data.labels import Labels, label_problems
+
+logger = logging.getLogger(__name__)
+_KNOWN_KEYS = ("channel_names", "modality", "labels", "regions_class_order", "file_ending", "numTraining", "dataset")
+Names = dict[str, int | tuple[int, ...]]
+
+
+class DatasetDescription(Record):
+    """What `dataset.json` says about a data set.
+
+    Attributes:
+        channel_names: Name of every channel, in order; the name chooses the normalisation.
+        labels: The classes or regions.
+        file_ending: Ending of image and label files, such as `.nii.gz`.
+        num_training: Number of training cases as declared (`numTraining`).
+        metadata: All keys that mean nothing to us, as they are.
+    """
+
+    channel_names: tuple[str, ...]
+    labels: Labels
+    file_ending: str
+    num_training: int
+    metadata: dict[str, Any] = Field(default_factory=dict)
+
+
+def read_description(path: Path) -> DatasetDescription:
+    """Read a `dataset.json`.
+
+    The old key `modality` is taken for `channel_names`, and labels the old way round (`{"0": "background"}`) are
+    turned, both with a warning.
+
+    Raises:
+        DatasetError: If the file is missing, is not JSON or has wrong or missing keys; lists all of them.
+    """
+    value = _read_object(path)
+    description, problems = parse_description(value)
+    if description is None:
+        raise DatasetError(f"{path} is not valid:\n" + "\n".join(f"  {problem}" for problem in problems))
+    return description
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        value = read_json(path)
+    except RecordError as error:
+        raise DatasetError(f"{error}; a data set needs a dataset.json in the nnU-Net format") from None
+    if not isinstance(value, dict):
+        raise DatasetError(f"{path} must hold a JSON object with channel_names, labels, numTraining and file_ending")
+    return value
+
+
+def parse_description(value: Mapping[str, Any]) -> tuple[DatasetDescription | None, list[str]]:
+    """Make the description of the content of a `dataset.json`.
+
+    Returns:
+        The description, or None, and one sentence per problem.
+    """
+    channels, problems = _parse_channels(value)
+    names, label_issues = _parse_labels(value.get("labels"))
+    order, order_issues = _parse_order(value.get("regions_class_order"))
+    problems += label_issues + order_issues
+    if not label_issues and not order_issues:
+        problems += label_problems(names, order)
+    ending = value.get("file_ending")
+    if ending not in ENDINGS:
+        problems.append(f"file_ending must be one of {', '.join(ENDINGS)}; it is {_show(ending)}")
+    count = value.get("numTraining")
+    if not _is_int(count):
+        problems.append(f"numTraining must be the number of training cases; it is {_show(count)}")
+    if problems:
+        return None, problems
+    labels = Labels(names=names, regions_class_order=order)
+    if order is not None and not labels.has_regions:
+        logger.warning("dataset.json: regions_class_order is ignored, as no label is a region (a list of values)")
+    metadata = {key: item for key, item in value.items() if key not in _KNOWN_KEYS}
+    description = DatasetDescription(
+        channel_names=channels, labels=labels, file_ending=str(ending), num_training=int(count or 0), metadata=metadata
+    )
+    return description, []
+
+
+def _parse_channels(value: Mapping[str, Any]) -> tuple[tuple[str, ...], list[str]]:
+    channels = value.get("channel_names")
+    if channels is None and "modality" in value:
+        logger.warning("dataset.json: the old key `modality` is taken for `channel_names`; rename it")
+        channels = value["modality"]
+    if not isinstance(channels, dict) or not channels:
+        return (), [f"channel_names must be an object such as {{'0': 'CT'}}; it is {_show(channels)}"]
+    problems = []
+    expected = [str(index) for index in range(len(channels))]
+    if sorted(channels) != sorted(expected):
+        problems.append(f"channel_names must be numbered {', '.join(expected)}; the keys are {', '.join(channels)}")
+    wrong = [key for key, name in channels.items() if not isinstance(name, str) or not name.strip()]
+    problems += [
+        f"channel_names: the name of channel {key} must be text; it is {_show(channels[key])}" for key in wrong
+    ]
+    return ((), problems) if problems else (tuple(channels[key] for key in expected), [])
+
+
+def _parse_labels(labels: Any) -> tuple[Names, list[str]]:
+    if not isinstance(labels, dict) or not labels:
+        return {}, [f"labels must be an object such as {{'background': 0, 'tumour': 1}}; it is {_show(labels)}"]
+    if all(key.isdigit() and isinstance(name, str) and not name.isdigit() for key, name in labels.items()):
+        return _turn_labels(labels)
+    names: Names = {}
+    problems = []
+    for name, value in labels.items():
+        if _is_int(value):
+            names[name] = int(value)
+        elif isinstance(value, list) and all(_is_int(item) for item in value):
+            names[name] = tuple(int(item) for item in value)
+        else:
+            problems.append(
+                f"labels: the value of '{name}' must be a whole number or a list of them; it is {_show(value)}"
+            )
+    return names, problems
+
+
+def _turn_labels(labels: Mapping[str, str]) -> tuple[Names, list[str]]:
+    if len(set(labels.values())) < len(labels):
+        return {}, ["labels are the wrong way round and a name appears twice; write {'background': 0, 'NAME': 1, ...}"]
+    logger.warning("dataset.json: labels are the old way round (value: name); taken as name: value")
+    return {name: int(value) for value, name in labels.items()}, []
+
+
+def _parse_order(order: Any) -> tuple[tuple[int, ...] | None, list[str]]:
+    if order is None:
+        return None, []
+    if not isinstance(order, Sequence) or not all(_is_int(item) for item in order):
+        return None, [f"regions_class_order must be a list of whole numbers; it is {_show(order)}"]
+    return tuple(int(item) for item in order), []
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _show(value: Any) -> str:
+    return "missing" if value is None else repr(value)[:80]

@@ -1,0 +1,296 @@
+"""Reading and writing image files: the only module that uses SimpleITK.
+
+Arrays come in canonical axes (D, H, W) and go back to the geometry of the file they belong to, to the last digit.
+"""
+# mypy: disallow-untyped-calls=False
+# SimpleITK is generated code with few types.
+
+import gzip
+import os
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk  # noqa: N813 - the name that its documentation uses
+from numpy.typing import NDArray
+
+from seg25d.core.errors import ImageError
+from seg25d.core.files import atomic_path
+from seg25d.data.cases import ENDINGS, split_ending
+from seg25d.data.image_geometry import Geometry
+from seg25d.data.image_headers import (
+    missing_bytes,
+    patch_nifti_geometry,
+    patch_nrrd_geometry,
+    read_nifti_header,
+    read_nrrd_geometry,
+    split_meta_file,
+)
+from seg25d.data.problems import FileError
+
+__all__ = ["Geometry", "read_geometry", "read_image", "read_labels", "write_labels"]
+
+_IMAGE_IO = {
+    ".nii.gz": "NiftiImageIO",
+    ".nii": "NiftiImageIO",
+    ".nrrd": "NrrdImageIO",
+    ".mha": "MetaImageIO",
+    ".mhd": "MetaImageIO",
+}
+_GZIP_LEVEL = 6
+_PERMISSIVE = "ITK_NIFTI_SFORM_PERMISSIVE"
+
+
+def read_geometry(path: Path) -> Geometry:
+    """Read the grid of an image from its header; of a folder of DICOM files, all of it is read.
+
+    Raises:
+        ImageError: If the file is missing, empty, not 3D or not an image with one number per voxel.
+    """
+    if path.is_dir():
+        return _geometry(path, _read_dicom(path))
+    return _geometry(path, _open(path))
+
+
+def read_image(paths: Sequence[Path]) -> tuple[NDArray[np.float32], Geometry]:
+    """Read the channels of a case.
+
+    Args:
+        paths: A file, or a folder of DICOM files, per channel; at least one.
+
+    Returns:
+        The image (C, D, H, W), whatever the types of the files, and the geometry of the first channel.
+
+    Raises:
+        ImageError: If a file cannot be read, or the grids of the channels differ.
+    """
+    array, geometry = _read(paths[0])
+    image = np.empty((len(paths), *array.shape), np.float32)
+    image[0] = array
+    for channel, path in enumerate(paths[1:], 1):
+        array, other = _read(path)
+        if difference := geometry.difference(other):
+            cure = f"bring both to one grid, for instance by resampling {path.name} to that of {paths[0].name}"
+            raise FileError(path, f"its grid differs from that of {paths[0].name}: {difference}", cure)
+        image[channel] = array
+    return image, geometry
+
+
+def read_labels(path: Path) -> tuple[NDArray[Any], Geometry]:
+    """Read a label file.
+
+    Returns:
+        The values (D, H, W) in the type of the file, and its geometry.
+
+    Raises:
+        ImageError: If the file cannot be read.
+    """
+    return _read(path)
+
+
+def write_labels(path: Path, array: NDArray[Any], geometry: Geometry) -> None:
+    """Write a label file with the geometry of the image that it belongs to.
+
+    Args:
+        path: The file; its ending chooses the format. It is complete or absent, and its bytes depend on nothing but
+            the arguments.
+        array: Whole numbers (D, H, W) in canonical axes.
+        geometry: The geometry of the image. Read back, spacing, origin and direction are equal to the last digit when
+            both files have one format, or the output is `.mha` or `.mhd`; else as far as the format can say it
+            (NIfTI has 32-bit numbers).
+
+    Raises:
+        ImageError: If the ending is not known or the file cannot be written.
+    """
+    assert array.shape == geometry.canonical_shape, f"labels {array.shape} on a grid of {geometry.canonical_shape}"
+    ending = _known_ending(path)
+    integers = array.astype(np.uint8) if array.dtype == np.bool_ else array
+    image = sitk.GetImageFromArray(geometry.from_canonical(integers))
+    image.SetSpacing(geometry.spacing_mm[::-1])
+    image.SetOrigin(geometry.origin_mm)
+    image.SetDirection(geometry.direction)
+    with atomic_path(path) as temporary:
+        if ending in (".nii", ".nii.gz"):
+            _write_nifti(temporary, image, geometry)
+        elif ending == ".mhd":
+            _write_mhd(path, temporary, image)
+        else:
+            _write(temporary, image)
+            if ending == ".nrrd" and geometry.nrrd_geometry:
+                patch_nrrd_geometry(temporary, geometry.nrrd_geometry)
+
+
+def _known_ending(path: Path) -> str:
+    ending = split_ending(path)[1]
+    if not ending:
+        raise FileError(path, "its ending is not known", f"known are {', '.join(ENDINGS)}")
+    return ending
+
+
+def _open(path: Path) -> sitk.ImageFileReader:
+    """A reader that has read the header of a file, after everything about it was checked that the header tells."""
+    ending = _known_ending(path)
+    if not path.is_file():
+        raise FileError(path, "the file does not exist", "correct the path")
+    if path.stat().st_size == 0:
+        raise FileError(path, "the file is empty (0 bytes)", "copy or export it again")
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO(_IMAGE_IO[ending])
+    reader.SetNumberOfThreads(1)
+    reader.SetFileName(str(path))
+    _run(path, reader.ReadImageInformation)
+    _check_kind(path, reader)
+    return reader
+
+
+def _check_kind(path: Path, image: sitk.ImageFileReader | sitk.Image) -> None:
+    size = image.GetSize()
+    components = (
+        image.GetNumberOfComponentsPerPixel() if isinstance(image, sitk.Image) else image.GetNumberOfComponents()
+    )
+    if len(size) < 3:
+        raise FileError(path, f"the file is {len(size)}D, wanted is a 3D volume", "stack the slices into a volume")
+    if any(extent > 1 for extent in size[3:]):
+        cure = "save each volume as a channel of its own: CASE_0000, CASE_0001 ..."
+        raise FileError(path, f"the file is {len(size)}D ({' x '.join(map(str, size))}), wanted is 3D", cure)
+    if components > 1:
+        problem = f"the file has {components} numbers per voxel (RGB or vectors), wanted is one"
+        raise FileError(path, problem, "save each component as a channel of its own: CASE_0000, CASE_0001 ...")
+    if image.GetPixelID() in (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64):
+        raise FileError(path, "the file has complex numbers, wanted are real ones", "save magnitude or phase alone")
+
+
+def _unreadable(path: Path, error: RuntimeError) -> ImageError:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    detail = re.sub(r"^.*ERROR: (\w+\(0x\w+\): )?", "", lines[-1]) if lines else "no reason given"
+    return FileError(path, f"the file cannot be read, it is truncated or damaged ({detail})", "copy or export it again")
+
+
+def _read(path: Path) -> tuple[NDArray[Any], Geometry]:
+    if path.is_dir():
+        image = _read_dicom(path)
+        geometry = _geometry(path, image)
+    else:
+        reader = _open(path)
+        geometry = _geometry(path, reader)
+        image = _read_voxels(path, reader)
+    array = sitk.GetArrayViewFromImage(image)
+    return geometry.to_canonical(array), geometry
+
+
+def _read_voxels(path: Path, reader: sitk.ImageFileReader) -> sitk.Image:
+    if missing := missing_bytes(path, split_ending(path)[1]):
+        raise FileError(path, f"the file is truncated: {missing}", "copy or export it again")
+    size = reader.GetSize()
+    if len(size) > 3:
+        reader.SetExtractSize([*size[:3], *(0 for _ in size[3:])])
+    image: sitk.Image = _run(path, reader.Execute)
+    return image
+
+
+def _run(path: Path, step: Callable[[], Any]) -> Any:
+    """Do a step of reading; NIfTI axes that are not at right angles are read as the closest right-angled ones.
+
+    ITK refuses such files unless this variable is set. Labels for them are still written with the affine of the input.
+    """
+    try:
+        return step()
+    except RuntimeError as error:
+        if "orthonormal" not in str(error):
+            raise _unreadable(path, error) from None
+    os.environ[_PERMISSIVE] = "1"
+    try:
+        return step()
+    except RuntimeError as error:
+        raise _unreadable(path, error) from None
+    finally:
+        del os.environ[_PERMISSIVE]
+
+
+def _geometry(path: Path, image: sitk.ImageFileReader | sitk.Image) -> Geometry:
+    num_axes = len(image.GetSize())
+    matrix = np.array(image.GetDirection()).reshape(num_axes, num_axes)[:3, :3]
+    numbers = (image.GetSpacing()[2::-1], image.GetOrigin()[:3], matrix.ravel().tolist())
+    if not all(np.isfinite(values).all() for values in numbers):
+        raise FileError(path, "spacing, origin or direction is not a finite number", "correct the header of the file")
+    ending = "" if path.is_dir() else split_ending(path)[1]
+    header = read_nifti_header(path) if ending in (".nii", ".nii.gz") else None
+    return Geometry(
+        shape=image.GetSize()[2::-1],
+        spacing_mm=numbers[0],
+        origin_mm=numbers[1],
+        direction=tuple(numbers[2]),
+        nifti_geometry=header.geometry() if header else None,
+        nrrd_geometry=read_nrrd_geometry(path) if ending == ".nrrd" else None,
+    )
+
+
+def _read_dicom(folder: Path) -> sitk.Image:
+    """Read the one series of a folder of DICOM files."""
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
+    if not series:
+        raise FileError(folder, "the folder holds no DICOM images", "give a folder with the files of one series")
+    if len(series) > 1:
+        counts = {name: len(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), name)) for name in series}
+        listed = ", ".join(f"{name} ({count} files)" for name, count in counts.items())
+        cure = "put each series into a folder of its own"
+        raise FileError(folder, f"the folder holds {len(series)} DICOM series: {listed}", cure)
+    files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0])
+    try:
+        if len(files) == 1:
+            image = sitk.ReadImage(files[0])
+        else:
+            reader = sitk.ImageSeriesReader()
+            reader.SetNumberOfThreads(1)
+            reader.SetFileNames(files)
+            image = reader.Execute()
+    except RuntimeError as error:
+        raise _unreadable(folder, error) from None
+    _check_kind(folder, image)
+    return image
+
+
+def _write(path: Path, image: sitk.Image, compress: bool = True) -> None:
+    try:
+        sitk.WriteImage(image, str(path), compress)
+    except RuntimeError as error:
+        detail = str(error).strip().splitlines()[-1]
+        raise FileError(
+            path, f"the file cannot be written ({detail})", "check space and rights of the folder"
+        ) from None
+
+
+def _write_nifti(path: Path, image: sitk.Image, geometry: Geometry) -> None:
+    """Write uncompressed, put the geometry of the input in, then compress: gzip streams cannot be changed in place."""
+    plain = path.with_name(path.name.removesuffix(".gz"))
+    try:
+        _write(plain, image, compress=False)
+        if geometry.nifti_geometry:
+            patch_nifti_geometry(plain, geometry.nifti_geometry)
+        if plain != path:
+            with (
+                plain.open("rb") as source,
+                path.open("wb") as target,
+                gzip.GzipFile("", "wb", _GZIP_LEVEL, target, mtime=0) as stream,
+            ):
+                shutil.copyfileobj(source, stream, 1 << 20)
+    finally:
+        if plain != path:
+            plain.unlink(missing_ok=True)
+
+
+def _write_mhd(path: Path, temporary: Path, image: sitk.Image) -> None:
+    """Write header and data file: SimpleITK would name the data file after the temporary header."""
+    data_path = path.with_suffix(".zraw")
+    whole = temporary.with_suffix(".mha")
+    try:
+        _write(whole, image)
+        with atomic_path(data_path) as temporary_data:
+            split_meta_file(whole, temporary, temporary_data, data_path.name)
+    finally:
+        whole.unlink(missing_ok=True)

@@ -1,0 +1,105 @@
+"""Finding what to predict: files named CASE_0000.nii.gz, one per channel, single files, or folders of DICOM files."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from seg25d.core.errors import DatasetError
+from seg25d.data.cases import ENDINGS, Case, by_stem, image_files, is_dicom_folder, split_channel, split_ending
+
+_NAMING = (
+    "name the files CASE_0000.nii.gz, CASE_0001.nii.gz ..., one per channel "
+    f"(endings {', '.join(ENDINGS)}; with one channel CASE.nii.gz will do), or give a folder of DICOM files"
+)
+
+
+def find_inputs(source: Path, num_channels: int, file_ending: str) -> list[Case]:
+    """Find the cases to predict.
+
+    Args:
+        source: A folder of files CASE_0000.EXT; a folder of DICOM files, which is one case with one channel; a folder
+            of such folders; or one file, whose other channels lie beside it.
+        num_channels: Channels that the model takes.
+        file_ending: Ending of the data set, taken first in messages; every known ending is accepted.
+
+    Returns:
+        The cases sorted by name, without labels; images in the order of the channels.
+
+    Raises:
+        DatasetError: If nothing is there, channels are missing or too many, or names collide; lists all of it.
+    """
+    if not source.exists():
+        raise DatasetError(f"{source} does not exist; give a folder or a file to predict")
+    if source.is_file():
+        return [_find_file(source, num_channels, file_ending)]
+    if not image_files(source) and is_dicom_folder(source):
+        if num_channels != 1:
+            raise DatasetError(
+                f"{source} is one DICOM series, but the model takes {num_channels} channels; "
+                "give a folder with one folder per channel, named CASE_0000, CASE_0001 ..."
+            )
+        return [Case(name=source.resolve().name, images=(source,))]
+    folders = sorted(path for path in source.iterdir() if not path.name.startswith(".") and is_dicom_folder(path))
+    paths = [*image_files(source), *folders]
+    if not paths:
+        raise DatasetError(f"{source} holds no images; {_NAMING}")
+    return _make_cases(source, paths, num_channels, file_ending)
+
+
+def _find_file(source: Path, num_channels: int, file_ending: str) -> Case:
+    stem, ending = split_ending(source)
+    if not ending:
+        raise DatasetError(f"{source} has none of the known endings {', '.join(ENDINGS)}; {_NAMING}")
+    if num_channels == 1:
+        case, channel = split_channel(stem)
+        return Case(name=case if channel == 0 else stem, images=(source,))
+    case, channel = split_channel(stem)
+    if channel is None:
+        raise DatasetError(f"{source}: the model takes {num_channels} channels, but the name has none; {_NAMING}")
+    siblings = [path for path in image_files(source.parent) if split_channel(split_ending(path)[0])[0] == case]
+    same_ending = [path for path in siblings if split_ending(path)[1] == ending]
+    return _make_cases(source.parent, same_ending, num_channels, file_ending)[0]
+
+
+def _make_cases(source: Path, paths: Sequence[Path], num_channels: int, file_ending: str) -> list[Case]:
+    groups = by_stem(paths)
+    problems = [
+        f"{' and '.join(path.name for path in same)} are the same without the ending; keep one"
+        for same in groups.values()
+        if len(same) > 1
+    ]
+    channels: dict[str, dict[int, Path]] = {}
+    for stem, same in groups.items():
+        case, channel = _name(stem, groups, num_channels)
+        if channel is None:
+            problems.append(f"{same[0].name} has no channel number, but the model takes {num_channels} channels")
+        elif channel in channels.setdefault(case, {}):
+            problems.append(f"{same[0].name} and {channels[case][channel].name} are both channel 0 of {case}; keep one")
+        else:
+            channels[case][channel] = same[0]
+    for case, images in sorted(channels.items()):
+        problems += _channel_problems(case, images, num_channels, file_ending)
+    if problems:
+        listed = "\n".join(f"  {problem}" for problem in problems)
+        raise DatasetError(f"{source} cannot be predicted:\n{listed}\n{_NAMING}")
+    return [
+        Case(name=case, images=tuple(images[channel] for channel in range(num_channels)))
+        for case, images in sorted(channels.items())
+    ]
+
+
+def _name(stem: str, stems: Mapping[str, object], num_channels: int) -> tuple[str, int | None]:
+    """Case and channel of a file; with one channel, a number that is no channel (`scan_2019`) belongs to the name."""
+    case, channel = split_channel(stem)
+    if num_channels == 1 and (channel is None or (channel > 0 and f"{case}_0000" not in stems)):
+        return stem, 0
+    return case, channel
+
+
+def _channel_problems(case: str, images: Mapping[int, Path], num_channels: int, file_ending: str) -> list[str]:
+    ending = split_ending(next(iter(images.values())))[1] or file_ending
+    missing = [f"{case}_{channel:04d}{ending}" for channel in range(num_channels) if channel not in images]
+    extra = [path.name for channel, path in sorted(images.items()) if channel >= num_channels]
+    problems = [f"{case}: missing channel: {', '.join(missing)}"] if missing else []
+    if extra:
+        problems.append(f"{case}: the model takes {num_channels} channel(s), but there is {', '.join(extra)}")
+    return problems

@@ -1,0 +1,294 @@
+"""What the label values of a data set mean: classes, regions, the ignored value; internal indices and back."""
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import model_validator
+
+from seg25d.core.errors import DatasetError
+from seg25d.core.records import Record
+
+IGNORE_INDEX = 255
+"""Internal value of voxels that training and evaluation leave out."""
+MAX_VALUES = 254
+_UNDECLARED = 254
+_LARGEST_LOOKUP = 65535
+_BLOCK = 1 << 22
+_SIDES = {"left": "right", "l": "r", "lh": "rh", "lt": "rt", "sin": "dex", "sinister": "dexter"}
+
+
+class Labels(Record):
+    """The classes of a data set as `dataset.json` declares them.
+
+    Inside the project a label array is uint8 and holds *internal indices*: the position of a value in `values`, and
+    `IGNORE_INDEX` for voxels to be left out. Gaps in the numbering of the files are closed that way.
+
+    Attributes:
+        names: Value, or values of a region, per name, in the order of `dataset.json`; `ignore` included if declared.
+        regions_class_order: Per region, in the order of `names`, the value that is painted where the region is
+            predicted; later regions paint over earlier ones (nnU-Net v2, `documentation/region_based_training.md`).
+    """
+
+    names: dict[str, int | tuple[int, ...]]
+    regions_class_order: tuple[int, ...] | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> "Labels":
+        if problems := label_problems(self.names, self.regions_class_order):
+            raise ValueError("; ".join(problems))
+        return self
+
+    @cached_property
+    def values(self) -> tuple[int, ...]:
+        """All declared values in rising order, background 0 included and `ignore` left out."""
+        return tuple(sorted({value for members in self._classes.values() for value in members} | {0}))
+
+    @property
+    def ignore_value(self) -> int | None:
+        """The value of voxels to be left out, if there is one."""
+        return _members(self.names["ignore"])[0] if "ignore" in self.names else None
+
+    @property
+    def has_regions(self) -> bool:
+        """Whether any name stands for several values."""
+        return any(len(members) > 1 for members in self._classes.values())
+
+    @property
+    def num_outputs(self) -> int:
+        """Scores per voxel: one per value (softmax), or one per region (sigmoid)."""
+        return len(self.output_members)
+
+    @cached_property
+    def output_members(self) -> tuple[tuple[int, ...], ...]:
+        """Per output of a model the internal indices that belong to it."""
+        if not self.has_regions:
+            return tuple((index,) for index in range(len(self.values)))
+        return tuple(self._indices(members) for members in self._foreground_classes.values())
+
+    @cached_property
+    def foreground(self) -> dict[str, tuple[int, ...]]:
+        """What is evaluated: the value as text, or the name of the region, and its internal indices."""
+        if self.has_regions:
+            return {name: self._indices(members) for name, members in self._foreground_classes.items()}
+        return {str(value): (index,) for index, value in enumerate(self.values) if value != 0}
+
+    @property
+    def sided(self) -> bool:
+        """Whether the names speak of left and right, so that mirroring on the left-right axis would falsify them.
+
+        True if a name has `left` or `right` as a word of its own, or if a name and its counterpart on the other side
+        (`leftlung` and `rightlung`, `L_hippocampus` and `R_hippocampus`, `lh` and `rh`) are both there.
+        """
+        words = {tuple(_words(name)) for name in self.names}
+        if any(word in ("left", "right") for name in words for word in name):
+            return True
+        plain = {name.lower() for name in self.names}
+        return any(_other_side(name) in words - {name} for name in words) or any(
+            "left" in name and name.replace("left", "right") in plain for name in plain
+        )
+
+    def encode(self, array: NDArray[Any], where: str) -> NDArray[np.uint8]:
+        """Turn the values of a file into internal indices.
+
+        Args:
+            array: Values of a label file, any shape; floats are fine as long as they are whole numbers.
+            where: Case or file, for the message.
+
+        Returns:
+            Internal indices, same shape; an empty array gives an empty array.
+
+        Raises:
+            DatasetError: If a value is not declared; names `where`, the values and the cure.
+        """
+        encoded, undeclared = self.translate(array)
+        if undeclared:
+            raise DatasetError(f"{where}: {self.undeclared_message(undeclared)}")
+        return encoded
+
+    def translate(self, array: NDArray[Any]) -> tuple[NDArray[np.uint8], list[float]]:
+        """Like `encode`, but give the undeclared values back, in rising order (NaN last), instead of raising.
+
+        Returns:
+            The internal indices, of no meaning where a value is not declared, and the undeclared values.
+        """
+        if array.dtype.kind == "f" and not bool(np.isfinite(array).all()):
+            encoded = np.zeros(array.shape, np.uint8)
+        else:
+            encoded = self._look_up(array)
+            if not bool((encoded == _UNDECLARED).any()):
+                return encoded, []
+        declared = {*self.values, *([] if self.ignore_value is None else [self.ignore_value])}
+        return encoded, [value for value in np.unique(array).tolist() if value not in declared]
+
+    def undeclared_message(self, undeclared: Sequence[float]) -> str:
+        """The sentence that says which values were found, which are declared, and what to do."""
+        found = ", ".join(f"{value:g}" for value in undeclared[:8]) + (", ..." if len(undeclared) > 8 else "")
+        declared = ", ".join(str(value) for value in self.values[:20]) + (", ..." if len(self.values) > 20 else "")
+        ignore = "" if self.ignore_value is None else f" and {self.ignore_value} (ignore)"
+        return (
+            f"label value {found} is not declared in dataset.json, which has {declared}{ignore}; "
+            "declare it under `labels` or correct the label file"
+        )
+
+    def decode(self, indices: NDArray[np.integer[Any]]) -> NDArray[np.integer[Any]]:
+        """Turn internal indices into the values of label files.
+
+        Args:
+            indices: Internal indices, any shape; `IGNORE_INDEX` becomes the ignored value where one is declared.
+
+        Returns:
+            Values, same shape, in the smallest of uint8, uint16 and int32 that holds all declared values.
+        """
+        top = max(self.values[-1], self.ignore_value or 0)
+        dtype = next(kind for kind in (np.uint8, np.uint16, np.int32) if top <= np.iinfo(kind).max)
+        table = np.zeros(256, dtype)
+        table[: len(self.values)] = self.values
+        table[IGNORE_INDEX] = self.ignore_value or 0
+        decoded: NDArray[np.integer[Any]] = table[indices]
+        return decoded
+
+    def from_scores(self, scores: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
+        """Choose the internal index of every voxel from the scores of a model.
+
+        Args:
+            scores: Logits (K, ...).
+
+        Returns:
+            Internal indices (...): the largest score; with regions, every region whose probability is above 0.5
+            (logit above 0) painted in the order of `regions_class_order`.
+        """
+        if not self.has_regions or self.regions_class_order is None:
+            indices: NDArray[np.uint8] = np.argmax(scores, axis=0).astype(np.uint8)
+            return indices
+        indices = np.zeros(scores.shape[1:], np.uint8)
+        for score, value in zip(scores, self.regions_class_order, strict=True):
+            indices[score > 0] = self.values.index(value)
+        return indices
+
+    @cached_property
+    def _classes(self) -> dict[str, tuple[int, ...]]:
+        return {name: _members(value) for name, value in self.names.items() if name != "ignore"}
+
+    @property
+    def _foreground_classes(self) -> dict[str, tuple[int, ...]]:
+        return {name: members for name, members in self._classes.items() if members != (0,)}
+
+    def _indices(self, members: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(self.values.index(value) for value in sorted(set(members)))
+
+    def _look_up(self, array: NDArray[Any]) -> NDArray[np.uint8]:
+        """Internal indices of finite numbers, `_UNDECLARED` where one is not declared; in blocks, to save memory."""
+        pairs = {value: index for index, value in enumerate(self.values)}
+        if self.ignore_value is not None:
+            pairs[self.ignore_value] = IGNORE_INDEX
+        keys = np.array(sorted(pairs))
+        table = _lookup_table(pairs) if keys[-1] <= _LARGEST_LOOKUP else None
+        indices = np.array([pairs[key] for key in keys.tolist()], np.uint8)
+        values = array.reshape(-1)
+        encoded = np.empty(values.shape, np.uint8)
+        for start in range(0, values.size, _BLOCK):
+            block = values[start : start + _BLOCK]
+            if table is not None:
+                positions = np.clip(block, -1, table.size - 2).astype(np.int32)
+                found = np.where(positions == block, table[positions], _UNDECLARED)
+            else:
+                positions = np.minimum(np.searchsorted(keys, block), keys.size - 1)
+                found = np.where(keys[positions] == block, indices[positions], _UNDECLARED)
+            encoded[start : start + _BLOCK] = found
+        return encoded.reshape(array.shape)
+
+
+def _lookup_table(pairs: Mapping[int, int]) -> NDArray[np.uint8]:
+    """Index per value; one place more than values, which -1 and whatever is too large lead to."""
+    table = np.full(max(pairs) + 2, _UNDECLARED, np.uint8)
+    for value, index in pairs.items():
+        table[value] = index
+    return table
+
+
+def label_problems(names: Mapping[str, int | tuple[int, ...]], order: Sequence[int] | None) -> list[str]:
+    """Everything that is wrong with a declaration of labels.
+
+    Args:
+        names: Value or values per name, `ignore` included if declared.
+        order: The `regions_class_order`, if given.
+
+    Returns:
+        One sentence per problem; empty if all is well.
+    """
+    classes = {name: _members(value) for name, value in names.items() if name != "ignore"}
+    values = sorted({value for members in classes.values() for value in members})
+    problems = _background_problems(classes, values)
+    if not any(value > 0 for value in values):
+        problems.append("labels: no foreground class is declared; add one, such as {'tumour': 1}")
+    problems += [f"labels: '{name}' is an empty list of values" for name, members in classes.items() if not members]
+    if values and values[0] < 0:
+        problems.append(f"labels: value {values[0]} is negative; values count from 0")
+    if len(values) > MAX_VALUES:
+        problems.append(f"labels: {len(values)} values are declared; at most {MAX_VALUES} are possible")
+    if "ignore" in names:
+        ignore = _members(names["ignore"])
+        if len(ignore) != 1 or (values and ignore[0] <= values[-1]):
+            problems.append(
+                f"labels: 'ignore' must be one value, the highest of all, at least {(values or [0])[-1] + 1}; "
+                f"it is {names['ignore']}"
+            )
+    return problems + _region_problems(classes, values, order)
+
+
+def _background_problems(classes: Mapping[str, tuple[int, ...]], values: Sequence[int]) -> list[str]:
+    problems = []
+    background = classes.get("background")
+    if background is not None and background != (0,):
+        problems.append(f"labels: 'background' must be 0, it is {', '.join(map(str, background))}")
+    elif 0 not in values:
+        problems.append("labels: no name has the value 0; add 'background': 0")
+    mixed = [name for name, members in classes.items() if 0 in members and len(members) > 1]
+    problems += [f"labels: region '{name}' holds the background 0; take it out of the list" for name in mixed]
+    return problems
+
+
+def _region_problems(
+    classes: Mapping[str, tuple[int, ...]], values: Sequence[int], order: Sequence[int] | None
+) -> list[str]:
+    foreground = [name for name, members in classes.items() if members != (0,)]
+    if not any(len(members) > 1 for members in classes.values()):
+        single = [members[0] for members in classes.values() if members]
+        return [
+            f"labels: the value {value} has several names "
+            f"({', '.join(name for name, members in classes.items() if members == (value,))}); keep one"
+            for value in sorted({value for value in single if single.count(value) > 1})
+        ]
+    if order is None:
+        return [
+            "regions_class_order is missing: labels that are lists of values need it, one value for each of "
+            f"{', '.join(foreground)}"
+        ]
+    problems = []
+    if len(order) != len(foreground):
+        problems.append(
+            f"regions_class_order has {len(order)} values, but there are {len(foreground)} regions "
+            f"({', '.join(foreground)}); give one for each"
+        )
+    unknown = sorted(set(order) - set(values))
+    problems += [f"regions_class_order: the value {value} is not declared under labels" for value in unknown]
+    return problems
+
+
+def _members(value: int | tuple[int, ...]) -> tuple[int, ...]:
+    return value if isinstance(value, tuple) else (value,)
+
+
+def _words(name: str) -> list[str]:
+    """The words of a name in small letters: `LeftKidney_2` gives left, kidney, 2."""
+    return [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+", name)]
+
+
+def _other_side(words: tuple[str, ...]) -> tuple[str, ...] | None:
+    """The same name on the right side, or None where no word is a left one."""
+    swapped = tuple(_SIDES.get(word, word) for word in words)
+    return swapped if swapped != words else None

@@ -1,0 +1,175 @@
+"""Finding the files of the training cases, in `imagesTr` and `labelsTr` or as `dataset.json` lists them."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from seg25d.core.errors import RecordError
+from seg25d.core.records import Record, parse_record
+from seg25d.data.cases import Case, by_stem, image_files, split_channel, split_ending
+from seg25d.data.description import DatasetDescription
+from seg25d.data.problems import Problem
+
+
+class Layout(NamedTuple):
+    """What was found: the cases whose files are all there, the names of all cases, and what is wrong."""
+
+    cases: list[Case]
+    names: set[str]
+    problems: list[Problem]
+
+
+class _ExplicitCase(Record):
+    """An entry of the key `dataset` of `dataset.json`, as nnU-Net v2 has it."""
+
+    images: tuple[str, ...]
+    label: str | None = None
+
+
+def explicit_layout(root: Path, entries: Any, description: DatasetDescription) -> Layout:
+    """The cases that the key `dataset` of `dataset.json` lists: `{CASE: {"images": [...], "label": ...}}`.
+
+    Environment variables in paths are expanded; relative paths start at `root`.
+    """
+    if not isinstance(entries, dict):
+        shape = 'an object {CASE: {"images": [...], "label": ...}}'
+        return Layout(
+            [], set(), [Problem(case="dataset.json", problem="`dataset` is not an object", cure=f"make it {shape}")]
+        )
+    layout = Layout([], set(entries), [])
+    for name, entry in entries.items():
+        try:
+            explicit = parse_record(entry, _ExplicitCase, f"`dataset.{name}`")
+        except RecordError as error:
+            layout.problems.append(Problem(case=name, problem=str(error), cure="correct the entry in dataset.json"))
+            continue
+        label = _expand(root, explicit.label) if explicit.label else None
+        case = Case(name=name, images=tuple(_expand(root, item) for item in explicit.images), label=label)
+        found = _explicit_problems(case, len(description.channel_names))
+        layout.problems.extend(found)
+        if not found:
+            layout.cases.append(case)
+    layout.problems.extend(_shared_images(layout.cases))
+    return layout
+
+
+def folder_layout(root: Path, description: DatasetDescription) -> Layout:
+    """The cases of `imagesTr/CASE_0000.nii.gz`, one file per channel, and `labelsTr/CASE.nii.gz`."""
+    images, problems = _unique_files(root / "imagesTr", description.file_ending)
+    labels, label_problems = _unique_files(root / "labelsTr", description.file_ending)
+    problems += label_problems
+    channels: dict[str, dict[int, Path]] = {}
+    for stem, path in images.items():
+        name, channel = split_channel(stem)
+        if channel is None:
+            wanted = f"{stem}_0000{split_ending(path)[1]}"
+            problems.append(
+                Problem(case=name, problem=f"imagesTr/{path.name} has no channel number", cure=f"rename it to {wanted}")
+            )
+        else:
+            channels.setdefault(name, {})[channel] = path
+    cases = []
+    for name, paths in sorted(channels.items()):
+        found = _channel_problems(name, paths, description) + _label_problems(name, labels, description)
+        problems += found
+        if not found:
+            ordered = tuple(paths[channel] for channel in sorted(paths))
+            cases.append(Case(name=name, images=ordered, label=labels[name]))
+    problems += [
+        Problem(
+            case=name, problem=f"labelsTr/{labels[name].name} has no image", cure="add the image or remove the label"
+        )
+        for name in sorted(set(labels) - set(channels))
+    ]
+    return Layout(cases, set(channels), problems + _same_letters(channels))
+
+
+def _expand(root: Path, text: str) -> Path:
+    return root / os.path.expandvars(text)
+
+
+def _explicit_problems(case: Case, num_channels: int) -> list[Problem]:
+    problems = []
+    if len(case.images) != num_channels:
+        problem = f"{len(case.images)} images are listed, but there are {num_channels} channels"
+        problems.append(Problem(case=case.name, problem=problem, cure="list one image per channel, in order"))
+    if case.label is None:
+        problems.append(Problem(case=case.name, problem="missing label: none is listed", cure="add the key `label`"))
+    files = [*case.images, *([case.label] if case.label else [])]
+    cure = "correct the path in dataset.json, or set the environment variable in it"
+    problems += [
+        Problem(case=case.name, problem=f"{path} does not exist", cure=cure) for path in files if not path.is_file()
+    ]
+    unknown = [path for path in files if path.is_file() and not split_ending(path)[1]]
+    return problems + [
+        Problem(case=case.name, problem=f"{path} has an unknown ending", cure="convert it to .nii.gz")
+        for path in unknown
+    ]
+
+
+def _shared_images(cases: Sequence[Case]) -> list[Problem]:
+    owners: dict[Path, str] = {}
+    problems = []
+    for case in cases:
+        for path in {path.resolve() for path in case.images}:
+            first = owners.setdefault(path, case.name)
+            if first != case.name:
+                problem = f"duplicate case: {path.name} is also an image of {first}"
+                problems.append(Problem(case=case.name, problem=problem, cure="remove one of the two cases"))
+    return problems
+
+
+def _unique_files(folder: Path, ending: str) -> tuple[dict[str, Path], list[Problem]]:
+    """The files of a folder by name without ending; names that collide and endings not declared are problems."""
+    files: dict[str, Path] = {}
+    problems = []
+    for stem, paths in by_stem(image_files(folder)).items():
+        files[stem] = next((path for path in paths if split_ending(path)[1] == ending), paths[0])
+        names = " and ".join(f"{folder.name}/{path.name}" for path in paths)
+        case = split_channel(stem)[0]
+        if len(paths) > 1:
+            problem = f"name collides: {names} are the same without the ending"
+            problems.append(Problem(case=case, problem=problem, cure="keep one, move or rename the others"))
+        elif split_ending(paths[0])[1] != ending:
+            problem = f"{names} does not end in {ending}, as dataset.json declares"
+            problems.append(Problem(case=case, problem=problem, cure=f"convert it to {ending} or correct file_ending"))
+    return files, problems
+
+
+def _channel_problems(name: str, paths: Mapping[int, Path], description: DatasetDescription) -> list[Problem]:
+    ending = description.file_ending
+    problems = [
+        Problem(
+            case=name,
+            problem=f"missing channel {index:04d} ({channel}): imagesTr/{name}_{index:04d}{ending} does not exist",
+            cure="add the file or remove the case",
+        )
+        for index, channel in enumerate(description.channel_names)
+        if index not in paths
+    ]
+    extra = [path.name for channel, path in sorted(paths.items()) if channel >= len(description.channel_names)]
+    if extra:
+        problem = f"{', '.join(extra)}: dataset.json declares only {len(description.channel_names)} channel(s)"
+        cure = "declare the channel in channel_names or remove the file"
+        problems.append(Problem(case=name, problem=problem, cure=cure))
+    return problems
+
+
+def _label_problems(name: str, labels: Mapping[str, Path], description: DatasetDescription) -> list[Problem]:
+    if name in labels:
+        return []
+    problem = f"missing label: labelsTr/{name}{description.file_ending} does not exist"
+    return [Problem(case=name, problem=problem, cure="add the file, or move the images to imagesTs")]
+
+
+def _same_letters(names: Mapping[str, Any]) -> list[Problem]:
+    """Names that differ in capital letters only: one file on some disks."""
+    groups: dict[str, list[str]] = {}
+    for name in sorted(names):
+        groups.setdefault(name.lower(), []).append(name)
+    return [
+        Problem(case=group[1], problem=f"duplicate case: differs from {group[0]} in capitals only", cure="rename one")
+        for group in groups.values()
+        if len(group) > 1
+    ]

@@ -1,0 +1,200 @@
+"""A seeded, made-up data set: a body with two organs, lesions in one of them and a tree of vessels, as CT and MR.
+
+Nothing here is anatomy. What matters is that the volumes ask for what real ones ask for: several labels of very
+different sizes, a thin branching structure, thick slices whose number and spacing vary, two channels that need
+different normalisation, noise, partial volume and a bias field.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from seg25d.core.files import write_json
+from seg25d.core.types import FloatArray, Shape, Spacing
+
+LABELS = {"background": 0, "organ_a": 1, "organ_b": 2, "lesion": 3, "vessels": 4}
+CHANNELS = ("CT", "MRI")
+DATASET_NAME = "Dataset900_Phantom"
+SLICE_THICKNESS = 3
+"""Slices of the fine grid on which bodies are drawn that are averaged into one slice of the image."""
+
+ORGAN_A, ORGAN_B, LESION, VESSELS = 1, 2, 3, 4
+CT_VALUES = np.array([30.0, 110.0, 70.0, 50.0, 220.0], np.float32)
+"""Hounsfield units of body, organ A, organ B, lesion and vessel."""
+MRI_VALUES = np.array([300.0, 420.0, 620.0, 760.0, 160.0], np.float32)
+"""Arbitrary units, scaled by each case's gain."""
+AIR_HU = -1000.0
+
+
+class Phantom(NamedTuple):
+    """One made-up case."""
+
+    images: NDArray[np.int16]
+    """(C, D, H, W): CT in Hounsfield units, MR in arbitrary units."""
+    labels: NDArray[np.uint8]
+    """(D, H, W), values of `LABELS`."""
+    spacing_mm: Spacing
+
+
+def make_phantom(rng: np.random.Generator, shape: Shape = (24, 64, 64)) -> Phantom:
+    """Draw one case.
+
+    Args:
+        rng: Source of all randomness.
+        shape: Voxels along (D, H, W) about which cases vary; at least 8 in depth and 32 in plane to hold all labels.
+    """
+    sizes = [size + int(rng.integers(-size // 12, size // 12 + 1)) for size in shape]
+    fine_shape = (sizes[0] * SLICE_THICKNESS, sizes[1], sizes[2])
+    body, tissue = _draw_anatomy(fine_shape, rng)
+    labels = _majority_along_depth(tissue)
+    images = np.stack([_as_ct(body, tissue, rng), _as_mri(body, tissue, rng)])
+    spacing = np.array([SLICE_THICKNESS, 1.0, 1.0]) * rng.uniform(0.93, 1.07) * (1, *([rng.uniform(0.97, 1.03)] * 2))
+    depth, height, width = (round(float(value), 3) for value in spacing)
+    return Phantom(np.rint(images).astype(np.int16), labels, (depth, height, width))
+
+
+def write_phantom_dataset(
+    folder: Path, *, num_training: int = 18, num_test: int = 6, shape: Shape = (24, 64, 64), seed: int = 25
+) -> None:
+    """Write a made-up data set in the nnU-Net raw layout, with the truth of the test cases in `labelsTs`.
+
+    Each case has a seed of its own, so that the same arguments give the same files. `dataset.json` is written last:
+    a folder that has it is complete, and is left as it is.
+
+    Args:
+        folder: The data set's folder, such as `raw/Dataset900_Phantom`.
+        num_training: Training cases.
+        num_test: Held-out cases.
+        shape: As for `make_phantom`.
+        seed: Of the whole data set.
+    """
+    if (folder / "dataset.json").exists():
+        return
+    for index in range(num_training + num_test):
+        part = "Tr" if index < num_training else "Ts"
+        _write_case(folder, part, f"phantom_{index:03d}", make_phantom(np.random.default_rng((seed, index)), shape))
+    description = {
+        "channel_names": {str(index): name for index, name in enumerate(CHANNELS)},
+        "labels": LABELS,
+        "numTraining": num_training,
+        "file_ending": ".nii.gz",
+        "description": "made up by seg25d.data.phantom",
+    }
+    write_json(folder / "dataset.json", description)
+
+
+def _write_case(folder: Path, part: str, name: str, phantom: Phantom) -> None:
+    from seg25d.data.image_io import Geometry, write_labels  # noqa: PLC0415 - loads SimpleITK, drawing needs none
+
+    geometry = Geometry(
+        shape=phantom.labels.shape,
+        spacing_mm=phantom.spacing_mm,
+        origin_mm=(0.0, 0.0, 0.0),
+        direction=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0),
+    )
+    for channel, image in enumerate(phantom.images):
+        write_labels(folder / f"images{part}" / f"{name}_{channel:04d}.nii.gz", image, geometry)
+    write_labels(folder / f"labels{part}" / f"{name}.nii.gz", phantom.labels, geometry)
+
+
+def _draw_anatomy(shape: Shape, rng: np.random.Generator) -> tuple[NDArray[np.bool_], NDArray[np.uint8]]:
+    """The body's mask and the tissue of every voxel of the fine grid, which is isotropic."""
+    points = _deformed_coordinates(shape, rng)
+    scale = float(min(shape)) / 2
+    body = _ellipsoid(points, (0.0, 0.0, 0.0), np.array(shape) / 2 * (1.6, 0.92, 0.92))
+    centre_a = np.array([0.05, 0.0, -0.36]) * scale + rng.normal(0, 0.05, 3) * scale
+    centre_b = np.array([-0.1, 0.1, 0.48]) * scale + rng.normal(0, 0.05, 3) * scale
+    radii_a = np.array([0.55, 0.5, 0.38]) * scale * rng.uniform(0.85, 1.1, 3)
+    radii_b = np.array([0.38, 0.32, 0.24]) * scale * rng.uniform(0.85, 1.15, 3)
+    tissue = np.zeros(shape, np.uint8)
+    tissue[_ellipsoid(points, centre_a, radii_a)] = ORGAN_A
+    tissue[_ellipsoid(points, centre_b, radii_b)] = ORGAN_B
+    tissue[_vessel_tree(points, centre_a, scale, rng) & body] = VESSELS
+    for _ in range(int(rng.integers(1, 4))):
+        centre = centre_a + rng.uniform(-0.55, 0.55, 3) * radii_a
+        tissue[_ellipsoid(points, centre, rng.uniform(0.11, 0.2, 3) * scale) & (tissue > 0)] = LESION
+    return body, tissue
+
+
+def _deformed_coordinates(shape: Shape, rng: np.random.Generator) -> FloatArray:
+    """Coordinates (3, D, H, W) from the middle, in voxels, moved by a smooth field of about two voxels."""
+    axes = [np.arange(size, dtype=np.float32) - (size - 1) / 2 for size in shape]
+    grid = np.stack(np.meshgrid(*axes, indexing="ij"))
+    return np.stack([axis + 2.0 * _smooth_noise(shape, 6.0, rng) for axis in grid])
+
+
+def _smooth_noise(shape: Shape, sigma_voxels: float, rng: np.random.Generator) -> FloatArray:
+    """Gaussian noise blurred by `sigma_voxels`, with standard deviation 1."""
+    noise = ndimage.gaussian_filter(rng.standard_normal(shape, dtype=np.float32), sigma_voxels, mode="wrap")
+    return np.asarray(noise / noise.std(), np.float32)
+
+
+def _ellipsoid(points: FloatArray, centre: FloatArray | Spacing, radii: FloatArray) -> NDArray[np.bool_]:
+    """Where the points (3, D, H, W) lie inside."""
+    offsets = (points - np.reshape(centre, (3, 1, 1, 1))) / np.reshape(radii, (3, 1, 1, 1))
+    return np.asarray(np.square(offsets).sum(axis=0) < 1)
+
+
+def _vessel_tree(points: FloatArray, start: FloatArray, scale: float, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Tubes around branching random walks that begin below organ A and climb through it."""
+    centres: list[FloatArray] = []
+    radii: list[float] = []
+    branches = [(start - np.array([0.75, -0.1, -0.3]) * scale, np.array([1.0, -0.1, 0.05]), 0.095 * scale)]
+    while branches:
+        position, direction, radius = branches.pop()
+        for _ in range(int(0.55 * scale)):
+            direction = direction + rng.normal(0, 0.12, 3)
+            direction = direction / np.linalg.norm(direction)
+            position = position + direction
+            centres.append(position)
+            radii.append(radius)
+        if radius > 0.055 * scale:
+            branches += [(position, direction + rng.normal(0, 0.6, 3), radius * 0.78) for _ in range(2)]
+    return _near(points, np.stack(centres), np.array(radii))
+
+
+def _near(points: FloatArray, centres: FloatArray, radii: FloatArray) -> NDArray[np.bool_]:
+    """Where the points (3, D, H, W) lie closer to any centre (n, 3) than its radius (n,)."""
+    from scipy.spatial import cKDTree  # noqa: PLC0415 - slow to import
+
+    inside = np.zeros(points[0].size, bool)
+    flat = points.reshape(3, -1).T
+    for radius in np.unique(radii):
+        tree = cKDTree(centres[radii == radius])
+        distances, _ = tree.query(flat, distance_upper_bound=float(radius))
+        inside |= np.isfinite(distances)
+    return inside.reshape(points.shape[1:])
+
+
+def _majority_along_depth(tissue: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The most frequent tissue of each block of fine slices; the rarer structure wins ties."""
+    blocks = tissue.reshape(-1, SLICE_THICKNESS, *tissue.shape[1:])
+    counts = np.stack([(blocks == value).sum(axis=1) for value in LABELS.values()])
+    last = len(LABELS) - 1
+    return np.asarray(last - counts[::-1].argmax(axis=0), np.uint8)
+
+
+def _average_along_depth(image: FloatArray) -> FloatArray:
+    return np.asarray(image.reshape(-1, SLICE_THICKNESS, *image.shape[1:]).mean(axis=1))
+
+
+def _as_ct(body: NDArray[np.bool_], tissue: NDArray[np.uint8], rng: np.random.Generator) -> FloatArray:
+    """Hounsfield units with texture, the blur of the scanner, partial volume and noise: (D, H, W)."""
+    values = CT_VALUES[tissue] + 8.0 * _smooth_noise(body.shape, 2.0, rng)
+    sharp = np.where(body, values, AIR_HU)
+    image = _average_along_depth(ndimage.gaussian_filter(sharp, 0.6))
+    return image + rng.normal(0, 18, image.shape)
+
+
+def _as_mri(body: NDArray[np.bool_], tissue: NDArray[np.uint8], rng: np.random.Generator) -> FloatArray:
+    """Arbitrary units with texture, a bias field, a gain of the case, partial volume and Rician noise: (D, H, W)."""
+    values = MRI_VALUES[tissue] * (1 + 0.05 * _smooth_noise(body.shape, 2.0, rng))
+    sharp = np.where(body, values, 5.0)
+    image = _average_along_depth(ndimage.gaussian_filter(sharp, 0.6))
+    bias = np.exp(0.12 * _smooth_noise(image.shape, max(image.shape) / 4, rng))
+    image = image * bias * rng.uniform(0.6, 1.7)
+    noise = rng.normal(0, 0.05 * float(image.mean()), (2, *image.shape))
+    return np.asarray(np.hypot(image + noise[0], noise[1]))

@@ -1,0 +1,56 @@
+"""Pictures of segmentations: contours of labels over slices of an image."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from seg25d.core.files import atomic_path
+from seg25d.core.types import FloatArray, IntArray
+
+PANEL_INCHES = 3.6
+COLOURS = ("#e6550d", "#31a354", "#fdd835", "#29b6f6", "#e377c2", "#bcbd22", "#9467bd", "#17becf")
+"""Contour colours of labels 1, 2, ...; they repeat where there are more labels."""
+
+
+def fullest_slice(labels: IntArray) -> int:
+    """The index of the slice (D, H, W) that shows the most labels, and among those the most of the rarest of them."""
+    values, counts = np.unique(labels[labels > 0], return_counts=True)
+    if not len(values):
+        return len(labels) // 2
+    shown = np.stack([(labels == value).sum(axis=(1, 2)) for value in values])
+    return int(((shown > 0).sum(axis=0) * labels.size + shown[counts.argmin()]).argmax())
+
+
+def draw_contours(path: Path, image: FloatArray, panels: Mapping[str, IntArray], names: Mapping[str, int]) -> None:
+    """Write a PNG with one panel per segmentation of the same picture.
+
+    Args:
+        path: The file.
+        image: (h, w), shown from its 1st to its 99th percentile.
+        panels: Title and labels (h, w) per panel; an empty mapping gives the picture alone.
+        names: Value of each label, for the legend; values of 0 are left out.
+    """
+    from matplotlib.figure import Figure  # noqa: PLC0415 - slow to import
+    from matplotlib.lines import Line2D  # noqa: PLC0415 - slow to import
+
+    shown = dict(panels) or {"": np.zeros(image.shape, np.uint8)}
+    aspect = image.shape[0] / image.shape[1]
+    figure = Figure(figsize=(PANEL_INCHES * len(shown), PANEL_INCHES * aspect + 0.9), layout="constrained")
+    lower, upper = np.percentile(image, (1, 99))
+    values = [value for value in names.values() if value != 0]
+    for axes, (title, labels) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown.items(), strict=True):
+        axes.imshow(image, cmap="gray", vmin=lower, vmax=max(upper, lower + 1e-6), interpolation="nearest")
+        for value in values:
+            if (labels == value).any():
+                axes.contour(labels == value, levels=[0.5], colors=[_colour(value)], linewidths=0.9)
+        axes.set_title(title, fontsize=9)
+        axes.set_axis_off()
+    handles = [Line2D([], [], color=_colour(value), label=name) for name, value in names.items() if value != 0]
+    figure.legend(handles=handles, loc="outside lower center", ncols=max(1, len(handles)), fontsize=8, frameon=False)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=150)
+
+
+def _colour(value: int) -> str:
+    return COLOURS[(value - 1) % len(COLOURS)]

@@ -1,0 +1,131 @@
+"""From scores on the model's grid to labels on the canonical grid of the file, plane by plane.
+
+Every plane across one axis is stretched in the plane, mixed with its neighbour along the axis and turned into labels at
+once; no more than three planes of scores exist at a time. The convention is that of preprocessing/resample.py: linear
+between voxel centres, the border voxel goes on outside, nearest along an axis that was handled separately.
+
+Letters: K scores, D H W the canonical grid, d h w the model's grid, n planes of a slab.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from seg25d.core.grids import box_slices
+from seg25d.data.labels import Labels
+from seg25d.inference.sliding_window import Slab
+from seg25d.preprocessing.grid import Grid
+
+
+class Positions(NamedTuple):
+    """Where the voxels of a new grid lie on an old one, along one axis: between `low` and `high`, at `fraction`."""
+
+    low: NDArray[np.int64]
+    high: NDArray[np.int64]
+    fraction: NDArray[np.float64]
+
+
+def linear_positions(size: int, new_size: int) -> Positions:
+    """Positions for linear interpolation; outside the first and last centre the border voxel goes on."""
+    position = ((np.arange(new_size) + 0.5) * size / new_size - 0.5).clip(0, size - 1)
+    low = np.floor(position).astype(np.int64)
+    fraction = position - low
+    return Positions(low, low + (fraction > 0), fraction)
+
+
+def nearest_positions(size: int, new_size: int) -> Positions:
+    """Positions for nearest neighbours: the voxel whose cell the new centre lies in (as `resample.axis_matrix`)."""
+    index = np.minimum(((np.arange(new_size) + 0.5) * size / new_size).astype(np.int64), size - 1)
+    return Positions(index, index, np.zeros(new_size))
+
+
+def labels_from_scores(scores: Tensor, grid: Grid, labels: Labels) -> NDArray[np.uint8]:
+    """Turn all scores of a case into labels.
+
+    Args:
+        scores: (K, d, h, w) on the model's grid.
+        grid: What preprocessing did.
+        labels: What the scores mean.
+
+    Returns:
+        Internal indices (D, H, W) on the whole canonical grid; 0 outside of what preprocessing kept.
+    """
+    return labels_from_slabs([Slab(0, 0, scores.movedim(1, 0))], grid, labels)
+
+
+def labels_from_slabs(slabs: Iterable[Slab], grid: Grid, labels: Labels) -> NDArray[np.uint8]:
+    """Turn scores that come slab by slab into labels, see `labels_from_scores`."""
+    result = np.zeros(grid.canonical_shape, np.uint8)
+    inside = result[box_slices(grid.bounding_box)]
+    for axis, index, scores in _canonical_planes(slabs, grid):
+        chosen = labels.from_scores(scores.numpy()) if labels.has_regions else _largest(scores)
+        np.moveaxis(inside, axis, 0)[index] = chosen
+    return result
+
+
+def export_slabs(slabs: Iterable[Slab], grid: Grid, labels: Labels) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Turn scores that come slab by slab into labels and probabilities.
+
+    Outside of what preprocessing kept everything is background: probability 1 of the first class, or 0 of all regions.
+
+    Returns:
+        The labels as `labels_from_slabs` gives them, and the probabilities (K, D, H, W): softmax over the classes, or
+        a sigmoid per region.
+    """
+    result = np.zeros(grid.canonical_shape, np.uint8)
+    probabilities = np.zeros((labels.num_outputs, *grid.canonical_shape), np.float32)
+    if not labels.has_regions:
+        probabilities[0] = 1
+    box = box_slices(grid.bounding_box)
+    inside, inside_probabilities = result[box], probabilities[(slice(None), *box)]
+    for axis, index, scores in _canonical_planes(slabs, grid):
+        chosen = scores.sigmoid() if labels.has_regions else scores.softmax(0)
+        np.moveaxis(inside_probabilities, axis + 1, 0)[index] = chosen.numpy()
+        np.moveaxis(inside, axis, 0)[index] = labels.from_scores(scores.numpy())
+    return result, probabilities
+
+
+def _canonical_planes(slabs: Iterable[Slab], grid: Grid) -> Iterator[tuple[int, int, Tensor]]:
+    """The axis, the index and the scores (K, h, w) in float32 of every plane of the cropped canonical grid, in order."""
+    done = 0
+    previous = torch.empty(0)
+    for slab in slabs:
+        axis = slab.axis
+        sizes = grid.shape[axis], grid.cropped_shape[axis]
+        separate = axis == grid.inverse_separate_axis
+        low, high, fraction = nearest_positions(*sizes) if separate else linear_positions(*sizes)
+        needed = {*low.tolist(), *high.tolist()}
+        for source, plane in enumerate(slab.planes, slab.start):
+            if source not in needed:
+                continue
+            current = _stretch(plane.cpu().float(), axis, grid)
+            while done < len(high) and high[done] == source:
+                mixed = low[done] != source
+                yield axis, done, torch.lerp(previous, current, float(fraction[done])) if mixed else current
+                done += 1
+            # The slab's memory is used again for the next one.
+            previous = current.clone() if current.data_ptr() == plane.data_ptr() else current
+
+
+def _stretch(plane: Tensor, axis: int, grid: Grid) -> Tensor:
+    """Resample a plane (K, h, w) across `axis` to the cropped canonical grid."""
+    axes = [other for other in range(3) if other != axis]
+    shape = [grid.cropped_shape[other] for other in axes]
+    for dim, other in enumerate(axes, 1):
+        if other == grid.inverse_separate_axis:
+            index = nearest_positions(plane.shape[dim], grid.cropped_shape[other]).low
+            plane = plane.index_select(dim, torch.from_numpy(index))
+    if list(plane.shape[1:]) == shape:
+        return plane
+    return functional.interpolate(plane[None], size=shape, mode="bilinear", align_corners=False)[0]
+
+
+def _largest(scores: Tensor) -> NDArray[np.uint8]:
+    """The index of the largest of K scores per voxel; the lower one on ties."""
+    chosen: NDArray[np.uint8] = scores.argmax(0).to(torch.uint8).numpy()
+    return chosen

@@ -1,0 +1,291 @@
+"""Scores of a whole volume from overlapping windows, given slab by slab as soon as no further window touches it.
+
+Windows lie on a regular grid, so their Gaussian weights can be normalised along each axis alone: the weights of all
+windows over a voxel sum to one before anything is computed. Weighted scores are simply added up, there is no buffer of
+weights and no division at the end, and what no later window touches is final. Only as many planes are kept as a batch
+of windows spans: memory does not depend on the length of the volume.
+
+Letters: B batch, C channels, K scores, D H W volume, n planes of a slab, h w the plane's axes in the order (D, H, W).
+"""
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from seg25d.core.errors import InputError
+from seg25d.core.types import Shape
+
+SIGMA = 1 / 8
+"""Of the Gaussian, in windows (nnU-Net, inference/sliding_window_prediction.py)."""
+SMALLEST_WEIGHT = 1e-3
+"""Share of the largest weight along an axis that every voxel gets at least."""
+FLOAT32_BYTES = 512 << 20
+"""Planes that would take more than this in float32 are kept in float16. As weights sum to one, nothing overflows, and
+the rounding (one part in 2000) is far below what changes labels."""
+TERM_BYTES = 16 << 20
+"""Weighted scores are added in portions of about this size."""
+
+
+@dataclass(frozen=True)
+class WindowOptions:
+    """How a volume is covered."""
+
+    window: Shape
+    step_size: float | tuple[float, float, float] = 0.5
+    """Largest step between windows as a share of the window, for all axes or for each."""
+    mirror_axes: tuple[int, ...] = ()
+    """Scores are averaged over all combinations of mirroring along these axes (0 D, 1 H, 2 W)."""
+    batch_size: int = 1
+    autocast: AbstractContextManager[object] | None = None
+    """The context in which models compute, such as `torch.autocast(...)`."""
+
+    def __post_init__(self) -> None:
+        if not all(0 < step <= 1 for step in self.steps):
+            raise InputError(
+                f"the step size must be above 0 and at most 1 (a share of the window), got {self.step_size}"
+            )
+
+    @property
+    def steps(self) -> tuple[float, float, float]:
+        """The step along each axis."""
+        return self.step_size if isinstance(self.step_size, tuple) else (self.step_size,) * 3
+
+
+class Slab(NamedTuple):
+    """Final scores of successive planes across one axis."""
+
+    axis: int
+    """The axis (0 D, 1 H, 2 W) that the planes stand across."""
+    start: int
+    """Of the first plane along that axis."""
+    planes: Tensor
+    """(n, K, h, w) in float32 or float16. Valid until the next slab is asked for."""
+
+
+class _Item(NamedTuple):
+    """One pass of a window through the models: where it starts, and the axes along which it is mirrored."""
+
+    start: Shape
+    mirror: tuple[int, ...]
+
+
+def window_starts(size: int, window: int, step_size: float) -> list[int]:
+    """Where windows start along one axis: evenly spread, the last one flush (nnU-Net, sliding_window_prediction.py).
+
+    Args:
+        size: Voxels of the volume.
+        window: Voxels of the window.
+        step_size: Largest step, as a share of the window.
+
+    Returns:
+        Rising positions; [0] for a volume that is not larger than the window.
+    """
+    room = size - window
+    if room <= 0:
+        return [0]
+    steps = math.ceil(room / (step_size * window))
+    # A window of few voxels can have a target step below one voxel.
+    return sorted({round(room / steps * index) for index in range(steps + 1)})
+
+
+def gaussian_weights(window: int) -> Tensor:
+    """The weights of a window's voxels along one axis: a Gaussian around the centre, 1 at the most, never near 0."""
+    offset = (torch.arange(window, dtype=torch.float64) - (window - 1) / 2) / (window * SIGMA)
+    return torch.exp(-0.5 * offset**2).clamp_min(SMALLEST_WEIGHT)
+
+
+def axis_weights(size: int, window: int, starts: Sequence[int]) -> dict[int, Tensor]:
+    """The weights of each window along one axis, so that they sum to one over the windows that cover a voxel.
+
+    Args:
+        size: Voxels of the volume, at least those of the window.
+        window: Voxels of the window.
+        starts: Of all windows; together they cover the volume.
+
+    Returns:
+        By start, the float32 weights (window,).
+    """
+    weights = gaussian_weights(window)
+    total = torch.zeros(size, dtype=torch.float64)
+    for start in starts:
+        total[start : start + window] += weights
+    return {start: (weights / total[start : start + window]).float() for start in starts}
+
+
+def predict_volume(models: Sequence[nn.Module], image: Tensor, num_outputs: int, options: WindowOptions) -> Tensor:
+    """The scores of a whole volume at once; for large ones with many classes take `predict_slabs`.
+
+    Args:
+        models: See `predict_slabs`.
+        image: (C, D, H, W).
+        num_outputs: Scores per voxel, K.
+        options: How.
+
+    Returns:
+        (K, D, H, W) float32 on the CPU.
+    """
+    scores = torch.empty(num_outputs, *image.shape[1:])
+    for slab in predict_slabs(models, image, num_outputs, options):
+        planes = scores.movedim(slab.axis + 1, 0)
+        planes[slab.start : slab.start + len(slab.planes)] = slab.planes
+    return scores
+
+
+def predict_slabs(
+    models: Sequence[nn.Module], image: Tensor, num_outputs: int, options: WindowOptions
+) -> Iterator[Slab]:
+    """Slide a window over a volume and give the scores plane by plane, averaged over windows, mirrorings and models.
+
+    A volume that is smaller than the window is padded with zeros on both sides, and the scores are cut back. Planes
+    stand across the axis along which the fewest voxels have to be kept at a time.
+
+    Args:
+        models: In eval mode, on one device; each from volumes (B, C, *window) to scores (B, K, *window).
+        image: (C, D, H, W) float32 on the CPU; not changed.
+        num_outputs: Scores per voxel, K.
+        options: How.
+
+    Yields:
+        Slabs that follow each other without gap or overlap until all of the volume is covered.
+    """
+    shape: Shape = (image.shape[1], image.shape[2], image.shape[3])
+    padded, offsets = _pad(image, options.window)
+    size: Shape = (padded.shape[1], padded.shape[2], padded.shape[3])
+    starts = [window_starts(*each) for each in zip(size, options.window, options.steps, strict=True)]
+    layout = _choose_layout(size, starts, options)
+    sums = _Sums(
+        layout,
+        size,
+        num_outputs,
+        _device(models),
+        [axis_weights(*each) for each in zip(size, options.window, starts, strict=True)],
+    )
+    axis, first = layout.axis, 0
+    for batch, following in itertools.pairwise([*layout.batches, None]):
+        assert batch is not None
+        sums.add_batch(models, padded, batch, options)
+        done = size[axis] if following is None else following[0].start[axis]
+        if done > first:
+            planes = sums.planes[: done - first]
+            low, high = max(first, offsets[axis]), min(done, offsets[axis] + shape[axis])
+            inside = planes[low - first : high - first]
+            for dim, other in enumerate(_other_axes(axis), 2):
+                inside = inside.narrow(dim, offsets[other], shape[other])
+            yield Slab(axis, low - offsets[axis], inside)
+            sums.advance(done)
+            first = done
+
+
+class _Layout(NamedTuple):
+    axis: int
+    batches: list[list[_Item]]
+    depth: int
+    """Planes that are in work at a time."""
+
+
+class _Sums:
+    """Weighted sums of scores over the planes that are in work: (n, K, h, w)."""
+
+    def __init__(
+        self, layout: _Layout, size: Shape, num_outputs: int, device: torch.device, weights: list[dict[int, Tensor]]
+    ) -> None:
+        self.axis = layout.axis
+        self.first = 0
+        self.weights = weights
+        shape = (layout.depth, num_outputs, *(size[axis] for axis in _other_axes(layout.axis)))
+        dtype = torch.float32 if 4 * math.prod(shape) <= FLOAT32_BYTES else torch.float16
+        self.planes = torch.zeros(shape, dtype=dtype, device=_buffer_device(device, dtype.itemsize * math.prod(shape)))
+
+    def add_batch(
+        self, models: Sequence[nn.Module], image: Tensor, batch: Sequence[_Item], options: WindowOptions
+    ) -> None:
+        """Pass windows through all models and add their weighted scores."""
+        with torch.inference_mode():
+            images = torch.stack([_cut(image, item, options.window) for item in batch]).to(_device(models))
+            share = 1 / (len(models) * 2 ** len(options.mirror_axes))
+            for model in models:
+                with options.autocast or nullcontext():
+                    scores = model(images)
+                for item, each in zip(batch, scores, strict=True):
+                    self._add(item, each, share)
+
+    def advance(self, first: int) -> None:
+        """Drop the planes before `first` and make room for as many new ones behind."""
+        shift = first - self.first
+        with torch.inference_mode():
+            for index in range(max(0, len(self.planes) - shift)):
+                self.planes[index].copy_(self.planes[index + shift])
+            self.planes[max(0, len(self.planes) - shift) :] = 0
+        self.first = first
+
+    def _add(self, item: _Item, scores: Tensor, share: float) -> None:
+        depth, height, width = (self.weights[axis][start] for axis, start in enumerate(item.start))
+        weight = (depth[:, None, None] * height[:, None] * width * share).to(scores.device)
+        region = self.planes.narrow(0, item.start[self.axis] - self.first, scores.shape[1 + self.axis])
+        for dim, axis in enumerate(_other_axes(self.axis), 2):
+            region = region.narrow(dim, item.start[axis], scores.shape[1 + axis])
+        portion = max(1, TERM_BYTES // (4 * weight.numel()))
+        mirrored_dims = [1 + axis for axis in item.mirror]
+        for first in range(0, len(scores), portion):
+            part = scores[first : first + portion]
+            term = (part.flip(mirrored_dims) if mirrored_dims else part) * weight
+            region[:, first : first + portion] += term.movedim(1 + self.axis, 0).to(region.device)
+
+
+def _choose_layout(size: Shape, starts: Sequence[list[int]], options: WindowOptions) -> _Layout:
+    """The order of windows that keeps the fewest voxels in work."""
+    layouts = [_layout(axis, size, starts, options) for axis in range(3)]
+    return min(layouts, key=lambda layout: layout.depth * math.prod(size) // size[layout.axis])
+
+
+def _layout(axis: int, size: Shape, starts: Sequence[list[int]], options: WindowOptions) -> _Layout:
+    """Windows in the order of their starts along `axis`, each with all its mirrorings, in batches."""
+    corners = sorted(itertools.product(*starts), key=lambda corner: corner[axis])
+    mirrors = [
+        mirror
+        for number in range(len(options.mirror_axes) + 1)
+        for mirror in itertools.combinations(options.mirror_axes, number)
+    ]
+    items = [_Item((corner[0], corner[1], corner[2]), mirror) for corner in corners for mirror in mirrors]
+    batches = [items[first : first + options.batch_size] for first in range(0, len(items), options.batch_size)]
+    depth = max(batch[-1].start[axis] - batch[0].start[axis] for batch in batches) + options.window[axis]
+    return _Layout(axis, batches, min(depth, size[axis]))
+
+
+def _other_axes(axis: int) -> tuple[int, ...]:
+    return tuple(other for other in range(3) if other != axis)
+
+
+def _pad(image: Tensor, window: Shape) -> tuple[Tensor, Shape]:
+    """The image filled up to the window with zeros, and where the volume begins in it."""
+    missing = [max(0, wanted - size) for wanted, size in zip(window, image.shape[1:], strict=True)]
+    if not any(missing):
+        return image, (0, 0, 0)
+    depth, height, width = (number // 2 for number in missing)
+    padding = [part for number in reversed(missing) for part in (number // 2, number - number // 2)]
+    return functional.pad(image, padding), (depth, height, width)
+
+
+def _cut(image: Tensor, item: _Item, window: Shape) -> Tensor:
+    depth, height, width = (slice(start, start + size) for start, size in zip(item.start, window, strict=True))
+    part = image[:, depth, height, width]
+    return part.flip([1 + axis for axis in item.mirror]) if item.mirror else part
+
+
+def _device(models: Sequence[nn.Module]) -> torch.device:
+    parameter = next(models[0].parameters(), None)
+    return torch.device("cpu") if parameter is None else parameter.device
+
+
+def _buffer_device(device: torch.device, num_bytes: int) -> torch.device:
+    """The models' device, if the sums take at most half of the memory that is free there."""
+    if device.type == "cuda" and num_bytes <= torch.cuda.mem_get_info(device)[0] // 2:
+        return device
+    return torch.device("cpu")

@@ -1,0 +1,126 @@
+"""The layers that the networks share, in 2D and 3D.
+
+Letters: N images or volumes in a batch, C channels, `dims` 2 or 3 spatial axes.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, TypeAlias
+
+from torch import Tensor, nn
+
+NormName: TypeAlias = Literal["instance", "batch", "none"]
+ActivationName: TypeAlias = Literal["leaky_relu", "relu"]
+Sizes: TypeAlias = tuple[int, ...]
+
+CONV: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
+TRANSPOSED_CONV: dict[int, type[nn.ConvTranspose2d] | type[nn.ConvTranspose3d]] = {
+    2: nn.ConvTranspose2d,
+    3: nn.ConvTranspose3d,
+}
+BATCH_NORM: dict[int, type[nn.BatchNorm2d] | type[nn.BatchNorm3d]] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+MAX_POOL: dict[int, type[nn.MaxPool2d] | type[nn.MaxPool3d]] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
+
+
+def make_norm(name: NormName, channels: int, dims: int) -> nn.Module:
+    """A normalisation with learnt scale and shift.
+
+    Instance norm is a group norm with one channel per group: the same mathematics and parameters, but PyTorch's CPU
+    kernel for it reads every layout without a copy (measured on two cores, 160 x 32 x 56 x 40, two conv blocks,
+    forward and backward: 0.32 s against 0.42 s channels-last, 0.38 s against 0.48 s contiguous).
+    """
+    if name == "instance":
+        return nn.GroupNorm(channels, channels)
+    if name == "batch":
+        return BATCH_NORM[dims](channels)
+    return nn.Identity()
+
+
+def make_activation(name: ActivationName) -> nn.Module:
+    """A non-linearity that works in place; the slope of the leaky one is nnU-Net's, 0.01."""
+    return nn.LeakyReLU(0.01, inplace=True) if name == "leaky_relu" else nn.ReLU(inplace=True)
+
+
+class ConvBlock(nn.Module):
+    """Convolution, normalisation, activation; padded so that stride 1 keeps the size.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        kernel: Odd kernel size per axis; its length says whether the block is 2D or 3D.
+        stride: Stride per axis.
+        norm: Name of the normalisation.
+        activation: Name of the non-linearity, or None for none.
+        bias: Whether the convolution has a bias.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: Sizes,
+        stride: Sizes | None = None,
+        norm: NormName = "instance",
+        activation: ActivationName | None = "leaky_relu",
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        dims = len(kernel)
+        padding = tuple(size // 2 for size in kernel)
+        strides = stride or (1,) * dims
+        self.conv = CONV[dims](in_channels, out_channels, kernel, strides, padding, bias=bias)  # type: ignore[arg-type]
+        self.norm = make_norm(norm, out_channels, dims)
+        self.activation = make_activation(activation) if activation else nn.Identity()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, in_channels, ...) to (N, out_channels, ...)."""
+        return self.activation(self.norm(self.conv(images)))  # type: ignore[no-any-return]
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions and a shortcut, added before the last activation (He et al. 2016, as in nnU-Net's ResEnc).
+
+    The shortcut is the input; where the size or the number of channels changes it is max-pooled and projected.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: Sizes,
+        stride: Sizes | None = None,
+        norm: NormName = "instance",
+        activation: ActivationName = "leaky_relu",
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        dims = len(kernel)
+        self.first = ConvBlock(in_channels, out_channels, kernel, stride, norm, activation, bias)
+        self.second = ConvBlock(out_channels, out_channels, kernel, None, norm, None, bias)
+        shortcut: list[nn.Module] = []
+        if stride and max(stride) > 1:
+            shortcut.append(MAX_POOL[dims](stride, stride))
+        if in_channels != out_channels:
+            shortcut.append(ConvBlock(in_channels, out_channels, (1,) * dims, None, norm, None, False))
+        self.shortcut = nn.Sequential(*shortcut)
+        self.activation = make_activation(activation)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, in_channels, ...) to (N, out_channels, ...)."""
+        return self.activation(self.second(self.first(images)) + self.shortcut(images))  # type: ignore[no-any-return]
+
+
+def initialise(module: nn.Module, slope: float = 0.01) -> None:
+    """He initialisation of all convolutions for a leaky ReLU of this slope, biases zero (as nnU-Net does)."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.ConvTranspose3d):
+            nn.init.kaiming_normal_(layer.weight, a=slope)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def product(sizes: Sequence[Sizes]) -> Sizes:
+    """Multiply sizes axis by axis."""
+    total = [1] * len(sizes[0])
+    for size in sizes:
+        total = [a * b for a, b in zip(total, size, strict=True)]
+    return tuple(total)

@@ -1,0 +1,179 @@
+"""The U-Net, in 2D and 3D: the default network, and the plain U-Nets of the papers by its settings.
+
+Ronneberger et al. 2015 in the form of nnU-Net's PlainConvUNet (strided convolutions, instance norm, leaky ReLU, deep
+supervision), with the variants of Sobirov et al. 2022 (max pooling, no conv bias, transposed convolutions of size 3)
+and Angermann & Haltmeier 2022 (no norm) as settings.
+"""
+
+from typing import Literal, Self
+
+import torch
+from pydantic import model_validator
+from torch import Tensor, nn
+
+from seg25d.core.records import Record
+from seg25d.networks.blocks import (
+    CONV,
+    MAX_POOL,
+    TRANSPOSED_CONV,
+    ActivationName,
+    ConvBlock,
+    NormName,
+    ResidualBlock,
+    Sizes,
+    initialise,
+    product,
+)
+
+
+class UNetSpec(Record):
+    """All settings of a U-Net.
+
+    Stage 0 works at full size; the number of entries of `widths`, `strides` and `kernels` is the number of stages.
+    """
+
+    name: Literal["unet"] = "unet"
+    widths: tuple[int, ...]
+    """Channels per stage."""
+    strides: tuple[Sizes, ...]
+    """Downsampling on entering each stage, per axis; the first is 1."""
+    kernels: tuple[Sizes, ...]
+    """Kernel size per stage and axis."""
+    encoder_blocks: int = 2
+    """Convolutions (or residual blocks) per stage on the way down."""
+    decoder_blocks: int = 2
+    """Convolutions per stage on the way up."""
+    residual: bool = False
+    """Residual blocks in the encoder."""
+    norm: NormName = "instance"
+    activation: ActivationName = "leaky_relu"
+    conv_bias: bool = False
+    """Bias of convolutions before a norm, which takes it out again."""
+    downsampling: Literal["stride", "max_pool"] = "stride"
+    upsampling: Literal["transposed", "transposed_3"] = "transposed"
+    """Transposed convolutions with kernel = stride (nnU-Net), or of size 3 (Sobirov et al., Angermann et al.)."""
+    num_supervised: int = 1
+    """Scales, from the finest on, whose scores the loss sees while training (deep supervision)."""
+
+    @model_validator(mode="after")
+    def _check_stages(self) -> Self:
+        stages = len(self.widths)
+        if not stages == len(self.strides) == len(self.kernels):
+            raise ValueError("widths, strides and kernels must have one entry per stage")
+        if {len(sizes) for sizes in (*self.strides, *self.kernels)} not in ({2}, {3}):
+            raise ValueError("strides and kernels must all have 2 or all have 3 axes")
+        if max(self.strides[0]) > 1 or any(size % 2 == 0 for kernel in self.kernels for size in kernel):
+            raise ValueError("the first stride must be 1 and kernel sizes odd")
+        if not 1 <= self.num_supervised <= max(1, stages - 1):
+            raise ValueError(f"num_supervised must be in 1..{max(1, stages - 1)}")
+        return self
+
+    @property
+    def dims(self) -> int:
+        """2 or 3 spatial axes."""
+        return len(self.strides[0])
+
+    @property
+    def divisor(self) -> Sizes:
+        """What the size of the input must be divisible by, per axis."""
+        return product(self.strides)
+
+    def build(self, in_channels: int, num_outputs: int) -> "UNet":
+        """Make the network with fresh weights from torch's global generator."""
+        return UNet(self, in_channels, num_outputs)
+
+
+class UNet(nn.Module):
+    """Encoder, decoder with skip connections, and a head of 1 x 1 convolutions per supervised scale.
+
+    Args:
+        spec: The settings.
+        in_channels: Channels of the input.
+        num_outputs: Scores per pixel or voxel.
+    """
+
+    def __init__(self, spec: UNetSpec, in_channels: int, num_outputs: int) -> None:
+        super().__init__()
+        self.spec = spec
+        widths = spec.widths
+        inputs = (in_channels, *widths[:-1])
+        self.encoder = nn.ModuleList(_encoder_stage(spec, stage, inputs[stage]) for stage in range(len(widths)))
+        below = range(len(widths) - 1)
+        self.ups = nn.ModuleList(_upsampling(spec, stage) for stage in below)
+        self.decoder = nn.ModuleList(_decoder_stage(spec, stage) for stage in below)
+        self.heads = nn.ModuleList(
+            CONV[spec.dims](widths[stage], num_outputs, 1) for stage in range(spec.num_supervised)
+        )
+        initialise(self)
+
+    def forward(self, images: Tensor) -> Tensor | list[tuple[Tensor, float]]:
+        """Scores of images.
+
+        Args:
+            images: (N, in_channels, ...) with sizes divisible by `spec.divisor`.
+
+        Returns:
+            (N, num_outputs, ...) in eval mode; in training mode a list of (scores, weight), the finest scale first,
+            each next of half the weight; weights sum to 1.
+        """
+        skips = []
+        features = images
+        for encoder_stage in self.encoder:
+            features = encoder_stage(features)
+            skips.append(features)
+        outputs = []
+        for stage in range(len(self.decoder) - 1, -1, -1):
+            features = torch.cat((self.ups[stage](features), skips[stage]), 1)
+            features = self.decoder[stage](features)
+            if stage == 0 or (self.training and stage < len(self.heads)):
+                outputs.append(self.heads[stage](features))
+        if not self.decoder:
+            outputs.append(self.heads[0](features))
+        if not self.training:
+            return outputs[-1]  # type: ignore[no-any-return]
+        total = sum(0.5**stage for stage in range(len(outputs)))
+        return [(scores, 0.5**stage / total) for stage, scores in enumerate(reversed(outputs))]
+
+
+def _encoder_stage(spec: UNetSpec, stage: int, in_channels: int) -> nn.Module:
+    width, kernel, stride = spec.widths[stage], spec.kernels[stage], spec.strides[stage]
+    layers: list[nn.Module] = []
+    if spec.downsampling == "max_pool" and max(stride) > 1:
+        layers.append(MAX_POOL[spec.dims](stride, stride))
+        stride = (1,) * spec.dims
+    block = ResidualBlock if spec.residual else ConvBlock
+    for index in range(spec.encoder_blocks):
+        layers.append(
+            block(
+                in_channels if index == 0 else width,
+                width,
+                kernel,
+                stride if index == 0 else None,
+                spec.norm,
+                spec.activation,
+                spec.conv_bias,
+            )
+        )
+    return nn.Sequential(*layers)
+
+
+def _upsampling(spec: UNetSpec, stage: int) -> nn.Module:
+    stride = spec.strides[stage + 1]
+    channels = (spec.widths[stage + 1], spec.widths[stage])
+    layer = TRANSPOSED_CONV[spec.dims]
+    if spec.upsampling == "transposed":
+        return layer(*channels, stride, stride, bias=spec.conv_bias)  # type: ignore[arg-type]
+    padding = tuple(step - 1 for step in stride)
+    return layer(*channels, 3, stride, 1, padding)  # type: ignore[arg-type]
+
+
+def _decoder_stage(spec: UNetSpec, stage: int) -> nn.Module:
+    width, kernel = spec.widths[stage], spec.kernels[stage]
+    return nn.Sequential(
+        *(
+            ConvBlock(
+                2 * width if index == 0 else width, width, kernel, None, spec.norm, spec.activation, spec.conv_bias
+            )
+            for index in range(spec.decoder_blocks)
+        )
+    )

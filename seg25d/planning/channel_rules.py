@@ -1,0 +1,84 @@
+"""How the name of a channel chooses its normalisation."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+
+from seg25d.core.errors import InputError
+from seg25d.core.types import Spacing
+from seg25d.planning.case_fingerprint import ChannelIntensities
+from seg25d.planning.normalization import ChannelNormalization, Scheme
+
+NAMED_SCHEMES: dict[str, Scheme] = {"zscore": "zscore", "rescale_0_1": "rescale_0_1", "none": "none"}
+"""Channel names that are the name of a scheme without numbers."""
+
+
+def choose_normalization(channel: str, intensities: ChannelIntensities) -> ChannelNormalization:
+    """The normalisation of a channel; case and surrounding blanks of the name do not matter.
+
+    `CT`: clip to the data set's 0.5 and 99.5 foreground percentiles, z-score with its foreground mean and standard
+    deviation (nnU-Net, CTNormalization). `ct_window:LEVEL:WIDTH`: clip to a window. `zscore`, `rescale_0_1`, `none`:
+    what they say. Anything else: z-score per case.
+
+    Args:
+        channel: Name in dataset.json.
+        intensities: Of the data set's foreground in this channel.
+
+    Raises:
+        InputError: If a known scheme has wrong parameters.
+    """
+    scheme, *parameters = (part.strip() for part in channel.strip().lower().split(":"))
+    if scheme == "ct_window":
+        return _window(channel, parameters)
+    if parameters and scheme in ("ct", *NAMED_SCHEMES):
+        raise InputError(
+            f"channel_names: {channel!r}: {scheme!r} takes no parameters, got {':'.join(parameters)!r}; "
+            f"write {scheme!r}, or ct_window:LEVEL:WIDTH for a fixed window"
+        )
+    if scheme == "ct":
+        return ChannelNormalization(
+            channel=channel,
+            scheme="ct",
+            lower=intensities.percentile_00_5,
+            upper=intensities.percentile_99_5,
+            mean=intensities.mean,
+            std=intensities.std,
+        )
+    return ChannelNormalization(channel=channel, scheme=NAMED_SCHEMES.get(scheme, "zscore"))
+
+
+def normalization_reason(normalization: ChannelNormalization) -> str:
+    """Why a channel has its normalisation."""
+    name = repr(normalization.channel)
+    if normalization.scheme == "ct":
+        return (
+            f"{name} is CT: clipped to {normalization.lower:.4g} .. {normalization.upper:.4g} (0.5 and 99.5 percentile "
+            f"of the data set's foreground), then (x - {normalization.mean:.4g}) / {normalization.std:.4g} (nnU-Net)"
+        )
+    if normalization.scheme == "ct_window":
+        return f"{name} asks for the window {normalization.lower:.4g} .. {normalization.upper:.4g}"
+    if normalization.channel.strip().lower() in NAMED_SCHEMES:
+        return f"{name} asks for it"
+    return f"{name} has no scale of its own: z-score per case (nnU-Net's choice for all but CT)"
+
+
+def store_name(spacing_mm: Spacing, normalization: Sequence[ChannelNormalization]) -> str:
+    """Name of the folder of arrays: spacing and schemes to read, and a hash of all numbers to tell two apart."""
+    content = {"spacing_mm": spacing_mm, "normalization": [channel.model_dump() for channel in normalization]}
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
+    spacing = "_".join(f"{step:.2f}" for step in spacing_mm)
+    schemes = "-".join(dict.fromkeys(channel.scheme for channel in normalization))
+    return f"spacing_{spacing}_{schemes}_{digest}"
+
+
+def _window(channel: str, parameters: Sequence[str]) -> ChannelNormalization:
+    try:
+        level, width = (float(parameter) for parameter in parameters)
+    except ValueError:
+        level, width = 0.0, 0.0
+    if not 0 < width < float("inf") or abs(level) == float("inf"):
+        raise InputError(
+            f"channel_names: {channel!r} must be ct_window:LEVEL:WIDTH with numbers, WIDTH above 0, such as "
+            f"ct_window:40:400; got {list(parameters)}"
+        )
+    return ChannelNormalization(channel=channel, scheme="ct_window", lower=level - width / 2, upper=level + width / 2)

@@ -1,0 +1,182 @@
+"""Why a plan is as it is, in words."""
+
+from collections.abc import Iterable, Sequence
+from math import prod
+
+from seg25d.core.types import Shape, Spacing
+from seg25d.planning.channel_rules import normalization_reason
+from seg25d.planning.fingerprint import Fingerprint
+from seg25d.planning.geometry import slicing_axis
+from seg25d.planning.memory import GIGABYTE
+from seg25d.planning.normalization import ChannelNormalization
+from seg25d.planning.plan import ConfigurationPlan, Plans
+from seg25d.planning.search import LARGEST_BATCH, LARGEST_BATCH_SHARE, OVERHEAD_BYTES, Fit, Limits
+from seg25d.representations import AnyRepresentation
+from seg25d.representations.base import VolumeGeometry
+
+AXIS_NAMES = ("D (inferior-superior)", "H (anterior-posterior)", "W (right-left)")
+
+
+def dataset_reasons(
+    fingerprint: Fingerprint,
+    geometry: VolumeGeometry,
+    anisotropic: bool,
+    normalization: Sequence[ChannelNormalization],
+    mirror_axes: Sequence[int],
+    gpu_memory_gb: float,
+) -> dict[str, str]:
+    """The reasons of what all configurations share."""
+    axis = slicing_axis(geometry.spacing_mm)
+    median = f"median spacing {_millimetres(fingerprint.median_spacing_mm)} of {fingerprint.num_cases} case(s)"
+    spacing = f"{median}; the median volume then has {_by(geometry.shape)} voxels"
+    if anisotropic:
+        spacing = (
+            f"{median} is anisotropic (more than 3 times coarser along one axis, with less than a third of the "
+            f"voxels), so that axis gets its 10th percentile: {_millimetres(geometry.spacing_mm)}; "
+            f"the median volume then has {_by(geometry.shape)} voxels (nnU-Net)"
+        )
+    return {
+        "spacing_mm": spacing,
+        "slice_axis": (
+            f"slices are taken along {AXIS_NAMES[axis]}, the axis with the coarsest spacing "
+            f"({geometry.spacing_mm[axis]:.4g} mm); the first of equal ones"
+        ),
+        "normalization": "; ".join(normalization_reason(channel) for channel in normalization),
+        "mirror_axes": (
+            "all three axes: no label name is sided"
+            if len(mirror_axes) == 3
+            else "not along W: label names speak of left and right, and a mirrored left is a right"
+        ),
+        "gpu_memory_gb": (
+            f"a training step may take {gpu_memory_gb:g} GB, of which {OVERHEAD_BYTES / GIGABYTE:g} GB are kept for "
+            "CUDA itself"
+        ),
+    }
+
+
+def configuration_reasons(fit: Fit, limits: Limits) -> dict[str, str]:
+    """The reasons of what the search chose."""
+    return {
+        "representation": _representation_reason(fit.representation, limits.geometry),
+        "window": _window_reason(fit, limits),
+        "batch_size": _batch_reason(fit, limits),
+        "network": _network_reason(fit, limits),
+        "estimated_memory_gb": _memory_reason(fit),
+    }
+
+
+def explain(plans: Plans) -> str:
+    """Plans as text: a table of the configurations, then the reasons."""
+    rows: list[tuple[str, ...]] = [
+        ("configuration", "window D x H x W", "batch", "representation", "network", "parameters", "memory")
+    ]
+    rows += [_table_row(name, plan) for name, plan in plans.configurations.items()]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [f"{plans.dataset_name}, plans {plans.plans_name!r}, recipe {plans.recipe}", ""]
+    lines += ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines += ["", "all configurations", *_reason_lines(plans.reasons)]
+    for name, plan in plans.configurations.items():
+        lines += ["", f"{name} (arrays in {plan.store})", *_reason_lines(plan.reasons)]
+    return "\n".join(lines)
+
+
+def _table_row(name: str, plan: ConfigurationPlan) -> tuple[str, ...]:
+    return (
+        name,
+        _by(plan.window),
+        str(plan.batch_size),
+        describe(plan.representation),
+        f"{plan.network.name} {'-'.join(map(str, plan.network.widths))}",
+        f"{plan.num_parameters / 1e6:.1f} M",
+        f"{plan.estimated_memory_gb:.2f} GB",
+    )
+
+
+def describe(representation: AnyRepresentation) -> str:
+    """A representation with its fields in a few words."""
+    fields = representation.model_dump(exclude={"name"})
+    settings = ", ".join(f"{key} {_by(value) if isinstance(value, tuple) else value}" for key, value in fields.items())
+    return f"{representation.name} ({settings})" if settings else representation.name
+
+
+def _reason_lines(reasons: dict[str, str]) -> list[str]:
+    return [f"  {key}: {reason}" for key, reason in reasons.items()]
+
+
+def _representation_reason(representation: AnyRepresentation, geometry: VolumeGeometry) -> str:
+    if representation.name == "volume":
+        return "windows of the volume, unchanged"
+    spacing = geometry.spacing_mm[representation.axis]
+    slices = f"slices {spacing:.4g} mm apart along {AXIS_NAMES[representation.axis]}"
+    if representation.name == "super_image":
+        rows, columns = representation.grid
+        return (
+            f"{slices}, tiled {rows} x {columns}: as square as possible, ratios up to 4/3 count as square, then least "
+            f"padding, then more rows than columns (Sobirov et al. 2022, Table 2); {representation.context} "
+            "neighbours per side (0: as in the paper)"
+        )
+    return (
+        f"{slices} with {representation.context} neighbour(s) per side: as many as three pixels in the plane are "
+        "apart, from 1 to 3 (3 at 1 mm isotropic: FastSurfer), fewer only where there are not enough slices"
+    )
+
+
+def _window_reason(fit: Fit, limits: Limits) -> str:
+    coverage = ", ".join(
+        f"{min(1.0, size / full):.0%}" for size, full in zip(fit.window, limits.geometry.shape, strict=True)
+    )
+    choice = "the whole median volume fits" if fit.position == 0 else f"{fit.position} larger candidates did not fit"
+    return (
+        f"{choice} with a batch of {limits.smallest_batch}; sizes along network axes are rounded up to multiples of "
+        f"{_by(fit.network.divisor)}; covers {coverage} of the median volume {_by(limits.geometry.shape)} along D, H, W"
+    )
+
+
+def _batch_reason(fit: Fit, limits: Limits) -> str:
+    share = fit.batch_size * prod(fit.window) / limits.total_voxels
+    covers = f"covers {share:.2%} of the voxels of the data set"
+    largest = limits.largest_batch(fit.window)
+    if fit.batch_size < largest:
+        return f"the largest that fits; {covers}, more would be allowed ({largest})"
+    if fit.batch_size == LARGEST_BATCH:
+        return f"the largest allowed; {covers}"
+    if fit.batch_size == limits.smallest_batch:
+        return f"the smallest allowed (nnU-Net's 2; 1 for a single case), as a batch is to cover little; {covers}"
+    return f"{covers}; more than {LARGEST_BATCH_SHARE:.1%} would leave too few updates (nnU-Net: 5 %)"
+
+
+def _network_reason(fit: Fit, limits: Limits) -> str:
+    spec, axes = fit.network, fit.representation.network_axes
+    spacing = " x ".join(f"{limits.geometry.spacing_mm[axis]:.4g}" for axis in axes)
+    tile = "; decided on one tile of the super image, so that pooling stays within slices" if _tiled(fit) else ""
+    return (
+        f"{len(spec.widths)} stages for {_by([fit.window[axis] for axis in axes])} at {spacing} mm: an axis is halved "
+        f"while 4 or more voxels remain and its spacing is less than twice the finest, its kernel is 3 from then on, 1 "
+        f"before (nnU-Net, network_topology.py){tile}; strides {_sizes(spec.strides)}; kernels {_sizes(spec.kernels)}; "
+        f"widths {'-'.join(map(str, spec.widths))} (nnU-Net)"
+    )
+
+
+def _memory_reason(fit: Fit) -> str:
+    memory = fit.memory
+    return (
+        f"traced on fake tensors: weights {memory.parameters / GIGABYTE:.2f}, gradients "
+        f"{memory.gradients / GIGABYTE:.2f}, optimizer {memory.optimizer / GIGABYTE:.2f}, activations "
+        f"{memory.activations / GIGABYTE:.2f} GB, and {OVERHEAD_BYTES / GIGABYTE:g} GB for CUDA itself"
+    )
+
+
+def _tiled(fit: Fit) -> bool:
+    return fit.representation.name == "super_image"
+
+
+def _sizes(sizes: Iterable[Sequence[int]]) -> str:
+    return " ".join("x".join(map(str, size)) for size in sizes)
+
+
+def _by(sizes: Iterable[int]) -> str:
+    return " x ".join(map(str, sizes))
+
+
+def _millimetres(spacing: Spacing | Shape) -> str:
+    return " x ".join(f"{step:.4g}" for step in spacing) + " mm"

@@ -1,0 +1,211 @@
+"""What a data set is like: the measurements that every planning rule starts from."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seg25d.core.errors import DatasetError, RecordError
+from seg25d.core.files import remove_leftovers, write_text
+from seg25d.core.grids import sampled_shape
+from seg25d.core.parallel import choose_num_workers, map_cases
+from seg25d.core.progress import track
+from seg25d.core.records import Record, read_record, write_record
+from seg25d.core.types import Shape, Spacing
+from seg25d.core.workspace import PreprocessedFolder
+from seg25d.data.cases import Case
+from seg25d.data.dataset import Dataset
+from seg25d.data.labels import Labels
+from seg25d.planning.case_fingerprint import (
+    CaseFingerprint,
+    ChannelIntensities,
+    MeasuredCase,
+    measure_case,
+    pooled_intensities,
+)
+from seg25d.planning.sources import largest_shape, source_stamp
+
+__all__ = ["CaseFingerprint", "ChannelIntensities", "Fingerprint", "extract_fingerprint", "summarize_cases"]
+
+logger = logging.getLogger(__name__)
+CASE_VERSION = 1
+"""Raised when a case is measured differently, so that older measurements are made anew."""
+
+
+class Fingerprint(Record):
+    """What a data set is like; all in canonical orientation (D, H, W)."""
+
+    schema_version: Literal[1] = 1
+    dataset_name: str
+    channel_names: tuple[str, ...]
+    cases: tuple[CaseFingerprint, ...]
+    intensities: tuple[ChannelIntensities, ...]
+    """Per channel, over the foreground of all cases, each case counting the same."""
+    sparsity: float
+    """Median over the cases of the share of foreground voxels."""
+    median_relative_size_after_cropping: float
+
+    @property
+    def num_cases(self) -> int:
+        """How many cases there are."""
+        return len(self.cases)
+
+    @property
+    def num_channels(self) -> int:
+        """How many channels an image has."""
+        return len(self.channel_names)
+
+    @property
+    def spacings_mm(self) -> NDArray[np.float64]:
+        """(cases, 3) spacings."""
+        return np.array([case.spacing_mm for case in self.cases], float)
+
+    @property
+    def cropped_shapes(self) -> NDArray[np.int64]:
+        """(cases, 3) shapes after cropping to content."""
+        return np.array([case.cropped_shape for case in self.cases], np.int64)
+
+    @property
+    def median_spacing_mm(self) -> Spacing:
+        """Median spacing, axis by axis."""
+        return self.spacing_percentile_mm(50)
+
+    @property
+    def median_cropped_shape(self) -> Shape:
+        """Median shape after cropping, axis by axis, rounded."""
+        return _whole(np.median(self.cropped_shapes, axis=0))
+
+    def spacing_percentile_mm(self, percentile: float) -> Spacing:
+        """Percentile (0 to 100) of the spacings, axis by axis."""
+        depth, height, width = np.percentile(self.spacings_mm, percentile, axis=0)
+        return float(depth), float(height), float(width)
+
+    def shapes_at(self, spacing_mm: Spacing) -> NDArray[np.int64]:
+        """(cases, 3) shapes that the cropped cases get at a spacing."""
+        shapes = [sampled_shape(case.cropped_shape, case.spacing_mm, spacing_mm) for case in self.cases]
+        return np.array(shapes, np.int64)
+
+    def median_shape_at(self, spacing_mm: Spacing) -> Shape:
+        """Median shape of the cropped cases at a spacing, axis by axis, rounded (as in nnU-Net's planner)."""
+        return _whole(np.median(self.shapes_at(spacing_mm), axis=0))
+
+    def total_voxels_at(self, spacing_mm: Spacing) -> int:
+        """Voxels of all cropped cases together at a spacing."""
+        return int(self.shapes_at(spacing_mm).prod(axis=1).sum())
+
+
+class _StoredCase(Record):
+    """A measured case on disk."""
+
+    source_key: str
+    """Changes when the files, the labels or the way of measuring change."""
+    measured: MeasuredCase
+
+
+def extract_fingerprint(dataset: Dataset, folder: PreprocessedFolder, num_workers: int | None = None) -> Fingerprint:
+    """Measure every case and write the fingerprint.
+
+    Each case is kept when it is done and not measured again as long as its files stay the same, so that an interrupted
+    run goes on.
+
+    Args:
+        dataset: The training cases.
+        folder: Where the fingerprint and the measured cases are written.
+        num_workers: Worker processes; 0 works in this process, None chooses.
+
+    Raises:
+        DatasetError: If no case has foreground, or there are no cases.
+        InputError: If a file cannot be used; names it.
+        WorkerError: If a case fails otherwise; names it.
+    """
+    labels = dataset.description.labels
+    remove_leftovers(folder.fingerprint_cases)
+    measured = {case.name: _stored(folder.fingerprint_cases, case, labels) for case in dataset.cases}
+    todo = [case for case in dataset.cases if measured[case.name] is None]
+    if todo:
+        workers = choose_num_workers(num_workers, _estimate_bytes(dataset))
+        measure = partial(_measure_and_keep, labels, folder.fingerprint_cases)
+        results = map_cases(measure, todo, name=lambda case: case.name, num_workers=workers)
+        for case, result in track(results, len(todo), "fingerprint"):
+            measured[case.name] = result
+    fingerprint = summarize_cases(dataset, [case for case in measured.values() if case])
+    write_record(folder.fingerprint, fingerprint)
+    return fingerprint
+
+
+def summarize_cases(dataset: Dataset, cases: Sequence[MeasuredCase]) -> Fingerprint:
+    """The fingerprint of a data set from its measured cases.
+
+    Raises:
+        DatasetError: If no case has foreground, or there are no cases.
+    """
+    channel_names = dataset.description.channel_names
+    pooled = [pooled_intensities(cases, channel) for channel in range(len(channel_names))]
+    intensities = tuple(channel for channel in pooled if channel)
+    if len(intensities) < len(channel_names):
+        raise DatasetError(
+            f"{dataset.name}: none of its {len(cases)} case(s) has a foreground voxel, so there is nothing to learn; "
+            "check the label files and the `labels` of dataset.json"
+        )
+    fingerprints = sorted((case.fingerprint for case in cases), key=lambda case: case.case)
+    kept = [np.prod(case.cropped_shape) / np.prod(case.shape) for case in fingerprints]
+    return Fingerprint(
+        dataset_name=dataset.name,
+        channel_names=channel_names,
+        cases=tuple(fingerprints),
+        intensities=intensities,
+        sparsity=float(np.median([case.foreground_fraction for case in fingerprints])),
+        median_relative_size_after_cropping=float(np.median(kept)),
+    )
+
+
+def _measure_and_keep(labels: Labels, folder: Path, case: Case) -> MeasuredCase:
+    # The key first: if a file changes while it is read, the case is measured again.
+    key = _source_key(case, labels)
+    measured = measure_case(case, labels)
+    stored = _StoredCase(source_key=key, measured=measured)
+    write_text(_case_path(folder, case), stored.model_dump_json() + "\n")
+    return measured
+
+
+def _stored(folder: Path, case: Case, labels: Labels) -> MeasuredCase | None:
+    """The kept measurement of a case if it is there, sound and of these files."""
+    path = _case_path(folder, case)
+    if not path.exists():
+        return None
+    try:
+        stored = read_record(path, _StoredCase)
+    except RecordError as error:
+        logger.warning("%s; it is made anew", error)
+        return None
+    return stored.measured if stored.source_key == _source_key(case, labels) else None
+
+
+def _case_path(folder: Path, case: Case) -> Path:
+    return folder / f"{case.name}.json"
+
+
+def _source_key(case: Case, labels: Labels) -> str:
+    source = {"version": CASE_VERSION, "files": source_stamp(case), "labels": labels.model_dump(mode="json")}
+    return hashlib.sha256(json.dumps(source, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _estimate_bytes(dataset: Dataset) -> int:
+    """Peak memory of a worker on the largest case.
+
+    Per voxel: the image as read and in canonical order (8 bytes a channel), a sorted copy of foreground (at most 4),
+    labels, masks and components (12).
+    """
+    shape, _ = largest_shape(dataset)
+    return int(np.prod(shape)) * (8 * len(dataset.description.channel_names) + 16) + (200 << 20)
+
+
+def _whole(values: NDArray[np.float64]) -> Shape:
+    depth, height, width = (max(1, round(float(value))) for value in values)
+    return depth, height, width

@@ -1,0 +1,236 @@
+"""The memory of one training step, measured by running it on tensors without data.
+
+Every operation of forward pass, loss, backward pass and update runs on PyTorch's fake tensors, which have shapes but no
+numbers. A dispatch mode sees each storage come and each storage go, so the peak is that of the real step for any
+network; there is nothing in here about a particular one.
+"""
+
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter, tree_map_only
+
+from seg25d.core.records import Record
+from seg25d.core.types import Shape
+from seg25d.networks import NetworkSpec
+from seg25d.representations import AnyRepresentation
+
+GIGABYTE = 1 << 30
+"""Bytes per GB: graphics cards are sold by powers of two."""
+FLOAT32_ON_CUDA = frozenset(
+    (
+        *("cumprod", "cumsum", "exp", "log", "norm", "pow", "prod", "rsqrt", "softmax", "softplus", "log_softmax"),
+        *("group_norm", "layer_norm", "cross_entropy", "mse_loss", "nll_loss", "sum"),
+    )
+)
+"""Operations that autocast runs in float32 on CUDA, but not on CPUs (PyTorch, aten/src/ATen/autocast_mode.h)."""
+
+
+class MemoryUse(Record):
+    """Bytes at the peak of a training step, by what they are for."""
+
+    parameters: int
+    """Weights and buffers in float32, and the running mean of the weights."""
+    gradients: int
+    """Of the parameters."""
+    optimizer: int
+    """The two moments of AdamW."""
+    activations: int
+    """All else: input, target, everything that is kept for the backward pass, temporary tensors."""
+    num_parameters: int
+    """Trainable numbers."""
+
+    @property
+    def total(self) -> int:
+        """Bytes altogether."""
+        return self.parameters + self.gradients + self.optimizer + self.activations
+
+
+@lru_cache(maxsize=4096)
+def training_memory(
+    network: NetworkSpec,
+    representation: AnyRepresentation,
+    window: Shape,
+    batch_size: int,
+    *,
+    num_channels: int,
+    num_outputs: int,
+) -> MemoryUse:
+    """Trace a training step of a network that a representation lifts to volumes.
+
+    Args:
+        network: The network's settings.
+        representation: What lifts it.
+        window: Voxels (D, H, W) of one window.
+        batch_size: Windows per step.
+        num_channels: Image channels.
+        num_outputs: Scores per voxel.
+    """
+
+    def build() -> nn.Module:
+        return representation.lift(network.build(representation.network_channels(num_channels), num_outputs))
+
+    return trace_training_step(build, (batch_size, num_channels, *window), num_outputs)
+
+
+def trace_training_step(build: Callable[[], nn.Module], image_shape: Sequence[int], num_outputs: int) -> MemoryUse:
+    """Run one training step without data and follow its memory.
+
+    The step is what `training/trainer.py` does: bfloat16 or float16 where autocast says so, float32 weights, gradients
+    of the step before kept during the forward pass, Dice and cross-entropy on every output, AdamW.
+
+    Args:
+        build: Makes the model: (B, C, D, H, W) to a list of (scores, weight) in training mode, or to scores.
+        image_shape: (B, C, D, H, W).
+        num_outputs: Scores per voxel, K.
+    """
+    with FakeTensorMode(), StorageTracker() as tracker:
+        model = build().train()
+        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        averaged = [torch.empty_like(parameter) for parameter in parameters]
+        tracker.label("parameters", (*model.parameters(), *model.buffers(), *averaged))
+        for parameter in parameters:
+            parameter.grad = torch.empty_like(parameter)
+        tracker.label("gradients", _gradients(parameters))
+        optimizer = torch.optim.AdamW(parameters, fused=True)
+        optimizer.step()
+        tracker.label("optimizer", [value for state in optimizer.state.values() for value in state.values()])
+        images = torch.empty(*image_shape)
+        target = torch.empty(image_shape[0], *image_shape[2:], dtype=torch.uint8)
+        tracker.start()
+        with torch.autocast("cpu", torch.bfloat16), CudaPrecision():
+            outputs = model(images)
+        optimizer.zero_grad(set_to_none=True)
+        _loss(outputs, target, num_outputs).backward()  # type: ignore[no-untyped-call]
+        tracker.label("gradients", _gradients(parameters))
+        optimizer.step()
+        peak = tracker.peak()
+    return MemoryUse(
+        parameters=peak["parameters"],
+        gradients=peak["gradients"],
+        optimizer=peak["optimizer"],
+        activations=peak[""],
+        num_parameters=sum(parameter.numel() for parameter in parameters),
+    )
+
+
+class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Sees the storage of every tensor that an operation gives, and sees it go."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._watched: dict[int, tuple[weakref.ref[Any], int]] = {}
+        self._labels: dict[int, str] = {}
+        self._events: list[tuple[int, int]] = []
+        self._start = 0
+        self._count = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Run the operation and note the storages of its result."""
+        del types
+        result = func(*args, **(kwargs or {}))
+        for value in tree_iter(result):
+            if isinstance(value, Tensor):
+                self._watch(value)
+        return result
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop following."""
+        super().__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
+        self._watched.clear()
+
+    def label(self, name: str, tensors: Iterable[Tensor]) -> None:
+        """Say what tensors are for; storages without a label count as ""."""
+        for tensor in tensors:
+            self._labels[self._watch(tensor)] = name
+
+    def start(self) -> None:
+        """Look for the peak from here on."""
+        self._start = len(self._events)
+
+    def peak(self) -> Counter[str]:
+        """Bytes per label at the moment of the peak."""
+        live: Counter[str] = Counter()
+        total, highest, at_peak = 0, -1, Counter[str]()
+        for position, (key, num_bytes) in enumerate(self._events):
+            live[self._labels.get(key, "")] += num_bytes
+            total += num_bytes
+            if position >= self._start and total > highest:
+                highest, at_peak = total, live.copy()
+        return at_peak
+
+    def _watch(self, tensor: Tensor) -> int:
+        storage = tensor.untyped_storage()
+        identity = id(storage)
+        known = self._watched.get(identity)
+        if known:
+            return known[1]
+        self._count += 1
+        key, num_bytes = self._count, int(storage.nbytes())
+
+        def gone(_: object) -> None:
+            self._watched.pop(identity, None)
+            self._events.append((key, -num_bytes))
+
+        # PyTorch keeps the Python object of a storage alive as long as C++ (a saved activation, say) uses the storage.
+        self._watched[identity] = weakref.ref(storage, gone), key
+        self._events.append((key, num_bytes))
+        return key
+
+
+class CudaPrecision(TorchFunctionMode):
+    """Makes autocast on a CPU choose precisions as on CUDA, where it counts: norms and losses in float32."""
+
+    def __torch_function__(
+        self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Run the function, on float32 inputs if it is one of `FLOAT32_ON_CUDA`."""
+        del types
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") in FLOAT32_ON_CUDA:
+            args, kwargs = tree_map_only(Tensor, _to_float32, (args, kwargs))
+        return func(*args, **kwargs)
+
+
+def _to_float32(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
+
+
+def _gradients(parameters: Sequence[nn.Parameter]) -> list[Tensor]:
+    return [parameter.grad for parameter in parameters if parameter.grad is not None]
+
+
+def _loss(outputs: Tensor | list[tuple[Tensor, float]], target: Tensor, num_outputs: int) -> Tensor:
+    """Dice and cross-entropy of all outputs: the same tensors as the training loss, which lives above this package."""
+    scales = [(outputs, 1.0)] if isinstance(outputs, Tensor) else outputs
+    total = torch.zeros(())
+    for scores, weight in scales:
+        size = scores.shape[2:]
+        labels = functional.interpolate(target[:, None].float(), size=tuple(size))[:, 0].to(torch.uint8)
+        total = total + weight * _one_scale(scores.float(), labels, num_outputs)
+    return total
+
+
+def _one_scale(scores: Tensor, labels: Tensor, num_outputs: int) -> Tensor:
+    valid = labels != 255
+    classes = torch.arange(num_outputs, dtype=labels.dtype)
+    truth = (labels[:, None] == classes[:, None, None, None]).float()
+    entropy = functional.cross_entropy(scores, labels.long(), ignore_index=255, reduction="sum")
+    probabilities = scores.softmax(1) * valid[:, None]
+    axes = (0, 2, 3, 4)
+    overlap, size = (probabilities * truth).sum(axes), probabilities.sum(axes) + truth.sum(axes)
+    return entropy / valid.sum() - (2 * overlap / (size + 1)).mean()

@@ -1,0 +1,26 @@
+"""How the intensities of a channel are brought to a common range, as the plan says it."""
+
+from typing import Literal
+
+from seg25d.core.records import Record
+
+Scheme = Literal["ct", "zscore", "rescale_0_1", "none", "ct_window"]
+
+
+class ChannelNormalization(Record):
+    """How the intensities of one channel are brought to a common range.
+
+    It lives apart from the plan because the workers of preprocessing need it and must not load torch.
+    """
+
+    channel: str
+    """The channel's name in dataset.json."""
+    scheme: Scheme
+    lower: float | None = None
+    """Clip below this (`ct`: 0.5 percentile of the data set's foreground; `ct_window`: level - width / 2)."""
+    upper: float | None = None
+    """Clip above this."""
+    mean: float | None = None
+    """`ct`: subtract the data set's foreground mean."""
+    std: float | None = None
+    """`ct`: divide by the data set's foreground standard deviation."""

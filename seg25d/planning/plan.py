@@ -1,0 +1,83 @@
+"""The plan: everything that preprocessing, training and prediction need to know, as JSON that explains itself."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+from torch import nn
+
+from seg25d.core.records import Record
+from seg25d.core.types import Shape, Spacing
+from seg25d.networks import NetworkSpec
+from seg25d.planning.normalization import ChannelNormalization
+from seg25d.representations import AnyRepresentation
+
+DEFAULT_PLANS_NAME = "plans"
+
+
+class ConfigurationPlan(Record):
+    """One configuration: grid, window, representation, network, batch, and why."""
+
+    spacing_mm: Spacing
+    normalization: tuple[ChannelNormalization, ...]
+    store: str
+    """Name of the folder of preprocessed arrays with this spacing and normalisation."""
+    window: Shape
+    batch_size: int = Field(ge=1)
+    representation: AnyRepresentation
+    network: NetworkSpec
+    mirror_axes: tuple[int, ...]
+    """Axes of the volume (0 D, 1 H, 2 W) along which training and prediction may mirror."""
+    estimated_memory_gb: float
+    """Peak of one training step in mixed precision, traced on fake tensors."""
+    num_parameters: int
+    reasons: dict[str, str]
+    """Per decision, why it is so."""
+
+    @model_validator(mode="after")
+    def _check_fit(self) -> Self:
+        if self.network.dims != self.representation.network_dims:
+            raise ValueError(
+                f"representation {self.representation.name} needs a network of {self.representation.network_dims} "
+                f"dimensions, {self.network.name} has {self.network.dims}"
+            )
+        seen = [self.window[axis] for axis in self.representation.network_axes]
+        if any(size % divisor for size, divisor in zip(seen, self.network.divisor, strict=True)):
+            padded = [-(-size // divisor) * divisor for size, divisor in zip(seen, self.network.divisor, strict=True)]
+            raise ValueError(
+                f"window {self.window}: the network needs sizes divisible by {self.network.divisor} along axes "
+                f"{self.representation.network_axes}, got {seen}; use {padded}"
+            )
+        if self.representation.name == "super_image":
+            rows, columns = self.representation.grid
+            if rows * columns < self.window[self.representation.axis]:
+                num_slices = self.window[self.representation.axis]
+                raise ValueError(f"grid {rows} x {columns} has no room for the window's {num_slices} slices")
+        return self
+
+    def build_model(self, num_channels: int, num_outputs: int) -> nn.Module:
+        """Make the model with fresh weights from torch's global generator.
+
+        Args:
+            num_channels: Image channels, C.
+            num_outputs: Scores per voxel, K.
+
+        Returns:
+            A module from volumes (B, C, D, H, W) to scores (B, K, D, H, W), see `Representation.lift`.
+        """
+        network = self.network.build(self.representation.network_channels(num_channels), num_outputs)
+        return self.representation.lift(network)
+
+
+class Plans(Record):
+    """The plan of a data set: all its configurations."""
+
+    schema_version: Literal[1] = 1
+    dataset_name: str
+    plans_name: str = DEFAULT_PLANS_NAME
+    recipe: str = "default"
+    gpu_memory_gb: float
+    slice_axis: int = Field(ge=0, le=2)
+    """The axis along which `2d` slices: the one with the coarsest spacing."""
+    reasons: dict[str, str]
+    """Per decision about the whole data set, why it is so."""
+    configurations: dict[str, ConfigurationPlan]

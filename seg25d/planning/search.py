@@ -1,0 +1,156 @@
+"""The one search: the best window whose training step fits the budget, then the largest batch."""
+
+from collections.abc import Iterable, Iterator
+from math import prod
+from typing import TypeAlias
+
+from seg25d.core.errors import InputError
+from seg25d.core.records import Record
+from seg25d.core.types import Shape
+from seg25d.networks import NetworkSpec
+from seg25d.planning.geometry import choose_topology, round_up
+from seg25d.planning.memory import GIGABYTE, MemoryUse, training_memory
+from seg25d.planning.network_rules import make_unet
+from seg25d.representations import AnyRepresentation
+from seg25d.representations.base import VolumeGeometry
+
+OVERHEAD_BYTES = GIGABYTE // 2
+"""Kept free for what tracing cannot see: the CUDA context (0.3 to 0.5 GB on common cards) and cuDNN's workspaces."""
+SMALLEST_BATCH = 2
+"""As in nnU-Net (default_experiment_planner.py: UNet_min_batch_size)."""
+LARGEST_BATCH = 64
+"""Beyond this a step only gets slower."""
+LARGEST_BATCH_SHARE = 0.025
+"""Share of the data set's voxels that one batch covers at most. nnU-Net: 0.05; half of it gives more updates."""
+SAME_NETWORK_SLACK = 1.15
+"""A window predicted to need this many times the budget is not traced; padded grids make predictions inexact."""
+OTHER_NETWORK_SLACK = 1.5
+"""The same where the prediction comes from another topology; the first stage, which all share, dominates."""
+
+Candidate: TypeAlias = tuple[AnyRepresentation, Shape]
+
+
+class Limits(Record):
+    """What a training step of a configuration has to keep to."""
+
+    configuration: str
+    geometry: VolumeGeometry
+    num_channels: int
+    num_outputs: int
+    num_cases: int
+    total_voxels: int
+    """Of all cases at the target spacing."""
+    gpu_memory_gb: float
+
+    @property
+    def smallest_batch(self) -> int:
+        """2, or 1 if there is but one case."""
+        return min(SMALLEST_BATCH, self.num_cases)
+
+    @property
+    def budget_bytes(self) -> int:
+        """What the traced step may take."""
+        return int(self.gpu_memory_gb * GIGABYTE) - OVERHEAD_BYTES
+
+    def largest_batch(self, window: Shape) -> int:
+        """The most windows of this size that a batch may have, whatever the memory."""
+        by_voxels = int(LARGEST_BATCH_SHARE * self.total_voxels / prod(window))
+        return max(self.smallest_batch, min(by_voxels, LARGEST_BATCH))
+
+
+class Fit(Record):
+    """A training step that was traced."""
+
+    representation: AnyRepresentation
+    window: Shape
+    network: NetworkSpec
+    batch_size: int
+    memory: MemoryUse
+    position: int = 0
+    """How many better candidates were passed over."""
+
+    @property
+    def total_bytes(self) -> int:
+        """Memory with the part that tracing does not see."""
+        return self.memory.total + OVERHEAD_BYTES
+
+
+def search(candidates: Iterable[Candidate], limits: Limits) -> Fit:
+    """Walk the candidates from the best, take the first that fits, and let its batch grow.
+
+    Raises:
+        InputError: If not even the cheapest candidate fits; names the memory that would do.
+    """
+    activations: dict[NetworkSpec, float] = {}
+    last_rate = 0.0
+    for position, fit in enumerate(_networks(candidates, limits)):
+        representation, window, network = fit
+        voxels = limits.smallest_batch * prod(window)
+        slack = SAME_NETWORK_SLACK if network in activations else OTHER_NETWORK_SLACK
+        if activations.get(network, last_rate) * voxels > slack * limits.budget_bytes:
+            continue
+        step = _trace(fit, limits.smallest_batch, limits, position)
+        last_rate = activations[network] = step.memory.activations / voxels
+        if step.memory.total <= limits.budget_bytes:
+            return _grow(step, limits)
+    # The loop has at least one candidate, and the last is the cheapest.
+    step = _trace((representation, window, network), limits.smallest_batch, limits, position)
+    needed = step.total_bytes / GIGABYTE
+    raise InputError(
+        f"configuration {limits.configuration}: {limits.gpu_memory_gb:g} GB of GPU memory are not enough; the smallest "
+        f"window {'x'.join(map(str, window))} with a batch of {step.batch_size} needs {needed:.2f} GB; "
+        f"plan with --gpu-memory-gb {needed + 0.05:.1f} or more, or leave this configuration out with -c"
+    )
+
+
+def _networks(
+    candidates: Iterable[Candidate], limits: Limits
+) -> Iterator[tuple[AnyRepresentation, Shape, NetworkSpec]]:
+    """Candidates with their network, windows rounded up to what it can divide; none twice."""
+    seen = set()
+    for representation, sizes in candidates:
+        axes = representation.network_axes
+        topology = choose_topology([sizes[axis] for axis in axes], [limits.geometry.spacing_mm[axis] for axis in axes])
+        window = round_up(sizes, axes, topology.divisor)
+        item = representation.refit(window), window, make_unet(topology)
+        if item not in seen:
+            seen.add(item)
+            yield item
+
+
+def _trace(item: tuple[AnyRepresentation, Shape, NetworkSpec], batch_size: int, limits: Limits, position: int) -> Fit:
+    representation, window, network = item
+    memory = training_memory(
+        network,
+        representation,
+        window,
+        batch_size,
+        num_channels=limits.num_channels,
+        num_outputs=limits.num_outputs,
+    )
+    return Fit(
+        representation=representation,
+        window=window,
+        network=network,
+        batch_size=batch_size,
+        memory=memory,
+        position=position,
+    )
+
+
+def _grow(step: Fit, limits: Limits) -> Fit:
+    """The largest batch that fits: predicted from one trace, as memory is affine in it, and then traced."""
+    largest = limits.largest_batch(step.window)
+    per_window = step.memory.activations / step.batch_size
+    spare = limits.budget_bytes - step.memory.total
+    size = min(largest, step.batch_size + int(spare / per_window))
+    best = step
+    while size > best.batch_size:
+        larger = _trace((step.representation, step.window, step.network), size, limits, step.position)
+        if larger.memory.total <= limits.budget_bytes:
+            best, size = larger, min(largest, size + 1)
+        elif size - 1 > best.batch_size:
+            size -= 1
+        else:
+            break
+    return best

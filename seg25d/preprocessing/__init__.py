@@ -1,0 +1,1 @@
+"""From raw images to the arrays that training reads."""

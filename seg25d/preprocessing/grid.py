@@ -1,0 +1,71 @@
+"""What preprocessing did to the grid of a case, so that it can be undone."""
+
+from seg25d.core.grids import box_shape, sampled_shape
+from seg25d.core.records import Record
+from seg25d.core.types import BoundingBox, Shape, Spacing
+
+ANISOTROPY_THRESHOLD = 3.0
+"""Ratio of the coarsest to the finest spacing above which an axis is handled apart (nnU-Net, configuration.py)."""
+
+
+class Grid(Record):
+    """From the canonical grid of a file, through the crop, to the grid of the model."""
+
+    canonical_shape: Shape
+    """Voxels of the whole volume in canonical orientation."""
+    canonical_spacing_mm: Spacing
+    """Spacing of the whole volume in canonical orientation."""
+    bounding_box: BoundingBox
+    """The part that was kept, in voxels of the canonical grid."""
+    spacing_mm: Spacing
+    """Spacing of the model's grid (the planned one; rounding the shape moves the true one a little)."""
+    shape: Shape
+    """Voxels of the model's grid."""
+
+    @classmethod
+    def plan(
+        cls, canonical_shape: Shape, canonical_spacing_mm: Spacing, box: BoundingBox, spacing_mm: Spacing
+    ) -> "Grid":
+        """The grid that a cropped volume gets at the planned spacing."""
+        return cls(
+            canonical_shape=canonical_shape,
+            canonical_spacing_mm=canonical_spacing_mm,
+            bounding_box=box,
+            spacing_mm=spacing_mm,
+            shape=sampled_shape(box_shape(box), canonical_spacing_mm, spacing_mm),
+        )
+
+    @property
+    def cropped_shape(self) -> Shape:
+        """Voxels of the kept part before resampling."""
+        return box_shape(self.bounding_box)
+
+    @property
+    def separate_axis(self) -> int | None:
+        """The axis that resampling to the model's grid handles apart, see `separate_axis`."""
+        return separate_axis(self.canonical_spacing_mm, self.spacing_mm)
+
+    @property
+    def inverse_separate_axis(self) -> int | None:
+        """The axis that resampling back to the file's grid handles apart."""
+        return separate_axis(self.spacing_mm, self.canonical_spacing_mm)
+
+
+def separate_axis(spacing_mm: Spacing, target_spacing_mm: Spacing) -> int | None:
+    """The axis whose voxels are so thick that interpolating across them would invent content.
+
+    The rule of nnU-Net (preprocessing/resampling/default_resampling.py, determine_do_sep_z_and_axis): the current
+    spacing decides if it is anisotropic, else the target spacing; two equally coarse axes are not handled apart.
+
+    Args:
+        spacing_mm: Current spacing.
+        target_spacing_mm: Spacing after resampling.
+
+    Returns:
+        The axis, or None if all axes are interpolated alike.
+    """
+    for spacing in (spacing_mm, target_spacing_mm):
+        coarsest = max(spacing)
+        if coarsest / min(spacing) > ANISOTROPY_THRESHOLD:
+            return spacing.index(coarsest) if spacing.count(coarsest) == 1 else None
+    return None

@@ -1,0 +1,121 @@
+"""Bringing intensities to a common range, channel by channel, as the plan says.
+
+Letters: C channels, D H W volume.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seg25d.core.errors import InputError, RecordError
+
+SMALLEST_STD = 1e-8
+"""Below this a channel counts as constant (nnU-Net, default_normalization_schemes.py)."""
+
+
+class Normalization(Protocol):
+    """What is needed of `seg25d.planning.normalization.ChannelNormalization`."""
+
+    @property
+    def channel(self) -> str: ...  # noqa: D102
+    @property
+    def scheme(self) -> str: ...  # noqa: D102
+    @property
+    def lower(self) -> float | None: ...  # noqa: D102
+    @property
+    def upper(self) -> float | None: ...  # noqa: D102
+    @property
+    def mean(self) -> float | None: ...  # noqa: D102
+    @property
+    def std(self) -> float | None: ...  # noqa: D102
+
+
+def normalize(image: NDArray[Any], normalization: Sequence[Normalization]) -> NDArray[np.float32]:
+    """Normalise every channel.
+
+    Args:
+        image: (C, D, H, W), any number type; not changed.
+        normalization: One per channel, in the order of the channels.
+
+    Returns:
+        A new array of the same shape. A constant channel becomes 0 where the scheme would divide by its spread.
+
+    Raises:
+        InputError: If the number of channels differs from the plan's.
+        RecordError: If the plan lacks a number that the scheme needs, or names an unknown scheme.
+    """
+    if len(image) != len(normalization):
+        raise InputError(
+            f"the plan has {len(normalization)} channel(s) ({', '.join(n.channel for n in normalization)}), the image "
+            f"has {len(image)}; give one file per channel, in this order"
+        )
+    result = np.empty(image.shape, np.float32)
+    for channel, settings, out in zip(image, normalization, result, strict=True):
+        if settings.scheme not in SCHEMES:
+            known = ", ".join(SCHEMES)
+            raise RecordError(f"channel {settings.channel}: unknown normalisation {settings.scheme}; known: {known}")
+        SCHEMES[settings.scheme](channel, settings, out)
+    return result
+
+
+def _ct(channel: NDArray[Any], settings: Normalization, out: NDArray[np.float32]) -> None:
+    lower, upper = _number(settings, "lower"), _number(settings, "upper")
+    mean, std = _number(settings, "mean"), _number(settings, "std")
+    np.clip(channel, lower, upper, out=out, casting="unsafe")
+    out -= np.float32(mean)
+    out /= np.float32(max(std, SMALLEST_STD))
+
+
+def _zscore(channel: NDArray[Any], _settings: Normalization, out: NDArray[np.float32]) -> None:
+    # Sums in float64: values up to 1.7e6 occur, whose squares float32 cannot add up.
+    mean, std = float(channel.mean(dtype=np.float64)), float(channel.std(dtype=np.float64))
+    np.subtract(channel, mean, out=out, casting="unsafe")
+    # The mean of equal values can be off by a rounding error, which must not be blown up.
+    if std < max(SMALLEST_STD, 1e-7 * abs(mean)):
+        out[...] = 0
+    else:
+        out /= np.float32(std)
+
+
+def _rescale(channel: NDArray[Any], _settings: Normalization, out: NDArray[np.float32]) -> None:
+    _to_unit_range(channel, float(channel.min()), float(channel.max()), out)
+
+
+def _ct_window(channel: NDArray[Any], settings: Normalization, out: NDArray[np.float32]) -> None:
+    lower, upper = _number(settings, "lower"), _number(settings, "upper")
+    _to_unit_range(channel, lower, upper, out)
+
+
+def _none(channel: NDArray[Any], _settings: Normalization, out: NDArray[np.float32]) -> None:
+    out[...] = channel
+
+
+def _to_unit_range(channel: NDArray[Any], lower: float, upper: float, out: NDArray[np.float32]) -> None:
+    if upper - lower < SMALLEST_STD:
+        out[...] = 0
+        return
+    np.clip(channel, lower, upper, out=out, casting="unsafe")
+    out -= np.float32(lower)
+    out /= np.float32(upper - lower)
+
+
+def _number(settings: Normalization, name: str) -> float:
+    value: float | None = getattr(settings, name)
+    if value is None:
+        raise RecordError(
+            f"channel {settings.channel}: normalisation {settings.scheme} needs `{name}`, which the plan lacks; "
+            "plan again"
+        )
+    return value
+
+
+SCHEMES: dict[str, Callable[[NDArray[Any], Normalization, NDArray[np.float32]], None]] = {
+    "ct": _ct,
+    "zscore": _zscore,
+    "rescale_0_1": _rescale,
+    "none": _none,
+    "ct_window": _ct_window,
+}
+"""Normalisations by name."""

@@ -1,0 +1,245 @@
+"""From files to normalised arrays on the model's grid: read, crop, normalise, resample, store.
+
+Letters: C channels, D H W the file's canonical grid, d h w the model's grid.
+"""
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seg25d.core.errors import InputError
+from seg25d.core.grids import content_box
+from seg25d.core.parallel import choose_num_workers, map_cases
+from seg25d.core.progress import track
+from seg25d.core.records import Record
+from seg25d.core.types import Shape, Spacing
+from seg25d.core.workspace import PreprocessedFolder
+from seg25d.data.cases import Case
+from seg25d.data.dataset import Dataset
+from seg25d.data.labels import IGNORE_INDEX, Labels
+from seg25d.planning.normalization import ChannelNormalization
+from seg25d.planning.sources import largest_shape, source_stamp
+from seg25d.preprocessing.crop import crop
+from seg25d.preprocessing.grid import Grid
+from seg25d.preprocessing.locations import count_voxels, sample_locations
+from seg25d.preprocessing.normalize import Normalization, normalize
+from seg25d.preprocessing.resample import resample_image, resample_labels
+from seg25d.preprocessing.store import SCHEMA_VERSION, CaseArrays, CaseRecord, Store, check_names
+
+logger = logging.getLogger(__name__)
+
+
+class PreprocessingPlan(Protocol):
+    """What preprocessing needs of a `ConfigurationPlan`."""
+
+    @property
+    def spacing_mm(self) -> Spacing: ...  # noqa: D102
+    @property
+    def normalization(self) -> Sequence[Normalization]: ...  # noqa: D102
+
+
+class StoredPlan(PreprocessingPlan, Protocol):
+    """A plan whose arrays are kept."""
+
+    @property
+    def store(self) -> str: ...  # noqa: D102
+
+
+class _Target(Record):
+    """A store to fill: the light part of a plan, as workers must not load torch."""
+
+    store: str
+    spacing_mm: Spacing
+    normalization: tuple[ChannelNormalization, ...]
+
+
+class _Job(Record):
+    """What a worker needs beside the case."""
+
+    labels: Labels
+    folder: PreprocessedFolder
+    targets: tuple[_Target, ...]
+
+
+def preprocess_image(
+    image: NDArray[Any], spacing_mm: Spacing, plan: PreprocessingPlan
+) -> tuple[NDArray[np.float32], Grid]:
+    """Crop to content, normalise, resample.
+
+    Args:
+        image: (C, D, H, W) in canonical orientation; not changed.
+        spacing_mm: Its canonical spacing.
+        plan: Target spacing and normalisation.
+
+    Returns:
+        The image (C, d, h, w), and how its grid came about.
+
+    Raises:
+        InputError: If the number of channels differs from the plan's.
+    """
+    depth, height, width = image.shape[1:]
+    grid = Grid.plan((depth, height, width), spacing_mm, content_box(image), plan.spacing_mm)
+    normalized = normalize(crop(image, grid.bounding_box), plan.normalization)
+    return resample_image(normalized, grid.shape, grid.separate_axis), grid
+
+
+def preprocess_dataset(
+    dataset: Dataset,
+    plans: Iterable[StoredPlan],
+    folder: PreprocessedFolder,
+    num_workers: int | None = None,
+    clean: bool = False,
+) -> None:
+    """Fill the stores of all configurations; configurations with the same store share it.
+
+    A case that is complete and whose files and settings have not changed is skipped, so that an interrupted run goes
+    on. Cases that the data set no longer has are removed.
+
+    Args:
+        dataset: The training cases.
+        plans: The configurations.
+        folder: Where the stores are.
+        num_workers: Worker processes; 0 works in this process, None chooses.
+        clean: Remove the stores first.
+
+    Raises:
+        InputError: If an input cannot be used; names it.
+        WorkerError: If a case fails otherwise; names it.
+    """
+    targets = _targets(plans)
+    check_names([case.name for case in dataset.cases])
+    for target in targets:
+        _tidy(folder, target, dataset, clean)
+    job = _Job(labels=dataset.description.labels, folder=folder, targets=targets)
+    todo = [case for case in dataset.cases if _missing(case, job)]
+    if len(todo) < len(dataset.cases):
+        logger.info("%d of %d cases are preprocessed already", len(dataset.cases) - len(todo), len(dataset.cases))
+    if not todo:
+        return
+    workers = choose_num_workers(num_workers, _estimate_bytes(dataset, targets))
+    done = map_cases(partial(_preprocess_case, job), todo, name=lambda case: case.name, num_workers=workers)
+    for _ in track(done, len(todo), "preprocessing"):
+        pass
+
+
+def preprocess_case(case: Case, labels: Labels, plan: StoredPlan, store: Store) -> None:
+    """Preprocess one training case and write it to its store, whether it is there or not.
+
+    Raises:
+        ImageError: If a file cannot be read.
+        DatasetError: If the labels hold a value that is not declared.
+    """
+    _write_case(case, labels, _targets([plan]), {plan.store: store})
+
+
+def _preprocess_case(job: _Job, case: Case) -> None:
+    missing = _missing(case, job)
+    _write_case(case, job.labels, missing, {target.store: _store(job.folder, target) for target in missing})
+
+
+def _write_case(case: Case, labels: Labels, targets: Sequence[_Target], stores: dict[str, Store]) -> None:
+    from seg25d.data.image_io import read_image, read_labels  # noqa: PLC0415 - loads SimpleITK
+
+    if case.label is None:
+        raise InputError(f"{case.name} has no label file; only labelled cases are preprocessed for training")
+    keys = {target.store: _source_key(case, labels, target) for target in targets}
+    image, geometry = read_image(case.images)
+    original, _ = read_labels(case.label)
+    reference = labels.encode(original, str(case.label))
+    del original
+    for target in targets:
+        sampled, grid = preprocess_image(image, geometry.canonical_spacing_mm, target)
+        cropped = np.ascontiguousarray(crop(reference, grid.bounding_box))
+        model_labels = resample_labels(cropped, grid.shape, grid.separate_axis)
+        counts = count_voxels(model_labels)
+        record = CaseRecord(
+            case=case.name,
+            geometry=geometry,
+            grid=grid,
+            voxels={str(index): int(counts[index]) for index in np.flatnonzero(counts) if index != IGNORE_INDEX},
+            source_key=keys[target.store],
+        )
+        locations = sample_locations(model_labels, counts, case.name, IGNORE_INDEX)
+        stores[target.store].write(record, CaseArrays(sampled, model_labels, reference, locations))
+
+
+def _targets(plans: Iterable[StoredPlan]) -> tuple[_Target, ...]:
+    """One target per store.
+
+    Raises:
+        InputError: If two configurations name the same store but need different arrays.
+    """
+    targets: dict[str, _Target] = {}
+    for plan in plans:
+        normalization = tuple(
+            ChannelNormalization.model_validate(
+                {name: getattr(channel, name) for name in ChannelNormalization.model_fields}
+            )
+            for channel in plan.normalization
+        )
+        target = _Target(store=plan.store, spacing_mm=plan.spacing_mm, normalization=normalization)
+        if targets.setdefault(plan.store, target) != target:
+            raise InputError(
+                f"two configurations use the store {plan.store} with different spacing or normalisation; give them "
+                "different values of `store` in the plans"
+            )
+    return tuple(targets.values())
+
+
+def _tidy(folder: PreprocessedFolder, target: _Target, dataset: Dataset, clean: bool) -> None:
+    store = _store(folder, target)
+    if clean and store.folder.is_dir():
+        shutil.rmtree(store.folder)
+    store.remove_leftovers()
+    stale = sorted(set(store.cases()) - {case.name for case in dataset.cases})
+    if stale:
+        logger.info("%s: removing %s, which the data set no longer has", store.folder, ", ".join(stale))
+        store.remove(stale)
+
+
+def _store(folder: PreprocessedFolder, target: _Target) -> Store:
+    return Store(folder.store(target.store))
+
+
+def _missing(case: Case, job: _Job) -> tuple[_Target, ...]:
+    """The stores that lack this case as it is now."""
+    return tuple(
+        target
+        for target in job.targets
+        if not _store(job.folder, target).has(case.name, _source_key(case, job.labels, target))
+    )
+
+
+def _source_key(case: Case, labels: Labels, target: _Target) -> str:
+    source = {
+        "version": SCHEMA_VERSION,
+        "files": source_stamp(case),
+        "labels": labels.model_dump(mode="json"),
+        "spacing_mm": target.spacing_mm,
+        "normalization": [channel.model_dump(mode="json") for channel in target.normalization],
+    }
+    return hashlib.sha256(json.dumps(source, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _estimate_bytes(dataset: Dataset, targets: Sequence[_Target]) -> int:
+    """Peak memory of a worker on the largest case.
+
+    Per file voxel: the image as read and in canonical order, and normalised (12 bytes a channel), labels (2). Per voxel
+    of the model's grid: the image and an intermediate (8 bytes a channel), labels with their scores (14).
+    """
+    shape, spacing_mm = largest_shape(dataset)
+    channels = len(dataset.description.channel_names)
+    largest = max(_voxels(shape, spacing_mm, target.spacing_mm) for target in targets)
+    return int(np.prod(shape)) * (12 * channels + 2) + largest * (8 * channels + 14) + (200 << 20)
+
+
+def _voxels(shape: Shape, spacing_mm: Spacing, target_spacing_mm: Spacing) -> int:
+    scale = np.divide(spacing_mm, target_spacing_mm)
+    return int(np.prod(np.ceil(np.multiply(shape, scale))))

@@ -1,0 +1,194 @@
+"""Resampling between grids: images, labels and scores with one convention, and the same convention backwards.
+
+Voxels are cells, so both grids share their outer border and voxel i of n lies at (i + 0.5) / n of it (as
+skimage.transform.resize and torch's `align_corners=False`). Outside the volume the border voxel goes on.
+
+Interpolation along one axis is linear in the values, also for splines, so each axis is one small sparse matrix, taken
+from scipy's own result for unit vectors. Three such products equal `scipy.ndimage.zoom` and `skimage.transform.resize`
+up to rounding, in about a tenth of the time and with little more memory than the result.
+
+Letters: C channels, K scores, D H W volume, d h w the volume on the new grid.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seg25d.core.types import Shape
+from seg25d.preprocessing.grid import separate_axis
+
+__all__ = ["axis_matrix", "resample_image", "resample_labels", "resample_scores", "separate_axis"]
+
+Order = Literal[0, 1, 3]
+"""Of the spline: 0 nearest, 1 linear, 3 cubic."""
+IMAGE_ORDER: Order = 3
+"""Cubic splines for images (nnU-Net, default_resampling.py)."""
+LABEL_ORDER: Order = 1
+"""Linear for one-hot masks (nnU-Net, default_resampling.py)."""
+SCORE_ORDER: Order = 1
+"""Linear for scores (nnU-Net, default_resampling.py)."""
+NEGLIGIBLE = 1e-7
+"""Weights below this, less than float32 resolves, are left out; a cubic spline keeps about 25 of them."""
+
+Matrix: TypeAlias = Any
+"""A scipy.sparse.csr_array, or None where the size stays; scipy is loaded only when something is resampled."""
+
+
+def resample_image(image: NDArray[np.float32], shape: Shape, axis: int | None = None) -> NDArray[np.float32]:
+    """Resample an image with cubic splines.
+
+    Args:
+        image: (C, D, H, W); not changed.
+        shape: The new (d, h, w).
+        axis: The axis that takes the nearest voxel instead, see `separate_axis`.
+
+    Returns:
+        (C, d, h, w). The input itself, not a copy, if the shape is the same.
+    """
+    return _resample_channels(image, shape, IMAGE_ORDER, axis)
+
+
+def resample_scores(scores: NDArray[np.float32], shape: Shape, axis: int | None = None) -> NDArray[np.float32]:
+    """Resample scores linearly.
+
+    Args:
+        scores: (K, D, H, W); not changed.
+        shape: The new (d, h, w).
+        axis: The axis that takes the nearest voxel instead, see `separate_axis`.
+
+    Returns:
+        (K, d, h, w). The input itself, not a copy, if the shape is the same.
+    """
+    return _resample_channels(scores, shape, SCORE_ORDER, axis)
+
+
+def resample_labels(labels: NDArray[np.uint8], shape: Shape, axis: int | None = None) -> NDArray[np.uint8]:
+    """Resample labels: every class's mask linearly, then the class with the highest value; the lower index on ties.
+
+    One class after the other, and each only inside its bounding box, so that memory and time do not grow with the
+    number of classes.
+
+    Args:
+        labels: (D, H, W); not changed.
+        shape: The new (d, h, w).
+        axis: The axis that takes the nearest voxel instead, see `separate_axis`.
+
+    Returns:
+        (d, h, w), holding only values of the input. The input itself, not a copy, if the shape is the same.
+    """
+    if labels.shape == tuple(shape):
+        return labels
+    matrices = _matrices(labels.shape, shape, LABEL_ORDER, axis)
+    result = np.zeros(shape, np.uint8)
+    best = np.zeros(shape, np.float32)
+    for value, box in _class_boxes(labels).items():
+        target, cut = _reach(matrices, box)
+        share = _apply(cut, (labels[box] == value).astype(np.float32))
+        # A difference within rounding is a tie.
+        better = share > best[target] + 1e-6
+        result[target][better] = value
+        np.maximum(best[target], share, out=best[target])
+    return result
+
+
+def axis_matrix(size: int, new_size: int, order: Order) -> Matrix:
+    """The interpolation along one axis.
+
+    Args:
+        size: Voxels before.
+        new_size: Voxels after.
+        order: Of the spline: 0 nearest, 1 linear, 3 cubic.
+
+    Returns:
+        A sparse matrix (new_size, size) in float32 that takes values on the old voxels to values on the new ones.
+    """
+    from scipy import ndimage, sparse  # noqa: PLC0415 - heavy
+
+    if order == 0:
+        # The same rule as nnU-Net's map_coordinates of order 0: the voxel whose cell the new centre lies in.
+        source = np.minimum(((np.arange(new_size) + 0.5) * size / new_size).astype(int), size - 1)
+        entries = (np.ones(new_size, np.float32), (np.arange(new_size), source))
+        return sparse.csr_array(entries, shape=(new_size, size))
+    dense: NDArray[np.float64] = ndimage.zoom(
+        np.eye(size), [new_size / size, 1.0], order=order, mode="nearest", grid_mode=True
+    )
+    dense[np.abs(dense) < NEGLIGIBLE] = 0
+    return sparse.csr_array(dense.astype(np.float32))
+
+
+def _resample_channels(image: NDArray[np.float32], shape: Shape, order: Order, axis: int | None) -> NDArray[np.float32]:
+    if image.shape[1:] == tuple(shape):
+        return image
+    matrices = _matrices(image.shape[1:], shape, order, axis)
+    result = np.empty((len(image), *shape), np.float32)
+    for channel, out in zip(image, result, strict=True):
+        out[...] = _apply(matrices, channel)
+    return result
+
+
+def _matrices(shape: Sequence[int], new_shape: Shape, order: Order, axis: int | None) -> list[Matrix]:
+    """One matrix per axis, None where the size stays."""
+    return [
+        None if size == new_size else axis_matrix(size, new_size, 0 if index == axis else order)
+        for index, (size, new_size) in enumerate(zip(shape, new_shape, strict=True))
+    ]
+
+
+def _apply(matrices: Sequence[Matrix], volume: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Interpolate (D, H, W) along all axes; the cheaper order of depth and plane."""
+    depth = matrices[0]
+    if depth is not None and depth.shape[0] < depth.shape[1]:
+        return _apply_planes(matrices, _apply_depth(depth, volume))
+    return _apply_depth(depth, _apply_planes(matrices, volume))
+
+
+def _apply_depth(matrix: Matrix, volume: NDArray[np.float32]) -> NDArray[np.float32]:
+    if matrix is None:
+        return volume
+    flat: NDArray[np.float32] = matrix @ np.ascontiguousarray(volume).reshape(len(volume), -1)
+    return flat.reshape(-1, *volume.shape[1:])
+
+
+def _apply_planes(matrices: Sequence[Matrix], volume: NDArray[np.float32]) -> NDArray[np.float32]:
+    rows, columns = matrices[1:]
+    if rows is None and columns is None:
+        return volume
+    height = volume.shape[1] if rows is None else rows.shape[0]
+    width = volume.shape[2] if columns is None else columns.shape[0]
+    result = np.empty((len(volume), height, width), np.float32)
+    for plane, out in zip(volume, result, strict=True):
+        stretched = plane if rows is None else rows @ plane
+        out[...] = stretched if columns is None else (columns @ np.ascontiguousarray(stretched.T)).T
+    return result
+
+
+def _class_boxes(labels: NDArray[np.uint8]) -> dict[int, tuple[slice, slice, slice]]:
+    """The bounding box of every value that occurs, 0 included, in order."""
+    from scipy import ndimage  # noqa: PLC0415 - heavy
+
+    boxes = ndimage.find_objects(labels)
+    present = {value: (box[0], box[1], box[2]) for value, box in enumerate(boxes, 1) if box is not None}
+    whole = (slice(0, labels.shape[0]), slice(0, labels.shape[1]), slice(0, labels.shape[2]))
+    return {0: whole} | present if (labels == 0).any() else present
+
+
+def _reach(
+    matrices: Sequence[Matrix], box: tuple[slice, slice, slice]
+) -> tuple[tuple[slice, slice, slice], list[Matrix]]:
+    """The new voxels that the old ones of a box reach, and the matrices between the two boxes."""
+    targets: list[slice] = []
+    cut: list[Matrix] = []
+    for matrix, part in zip(matrices, box, strict=True):
+        if matrix is None:
+            targets.append(part)
+            cut.append(None)
+            continue
+        columns = matrix[:, part]
+        hit = np.flatnonzero(np.diff(columns.indptr))
+        # A class thinner than the new voxels may reach none.
+        target = slice(int(hit[0]), int(hit[-1]) + 1) if hit.size else slice(0, 0)
+        targets.append(target)
+        cut.append(columns[target])
+    return (targets[0], targets[1], targets[2]), cut

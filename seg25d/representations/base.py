@@ -1,0 +1,78 @@
+"""What a representation is: the thing that makes a 2D (or 3D) network a function of volumes.
+
+Letters: B batch, C channels, K scores per voxel, D H W volume, h w image.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import ClassVar, Self, TypeAlias
+
+from torch import Tensor, nn
+
+from seg25d.core.records import Record
+from seg25d.core.types import Shape, Spacing
+
+NetworkOutput: TypeAlias = Tensor | list[tuple[Tensor, float]]
+
+
+class VolumeGeometry(Record):
+    """What the planner tells a representation about a data set."""
+
+    shape: Shape
+    """Median shape (D, H, W) at the target spacing, in voxels."""
+    spacing_mm: Spacing
+    """Target spacing (D, H, W)."""
+
+
+class Representation(Record):
+    """A frozen record whose fields are what the plan stores.
+
+    Laws, which the tests check for every entry of the registry: with an identity-like network, lifting and undoing
+    gives the input back; every voxel gets scores; gradients reach every parameter; a batch of n equals n batches of 1.
+    """
+
+    network_dims: ClassVar[int]
+
+    @property
+    def network_axes(self) -> tuple[int, ...]:
+        """The axes of the window (0 D, 1 H, 2 W) whose extent the network sees as they are, in its order."""
+        raise NotImplementedError
+
+    def network_channels(self, num_channels: int) -> int:
+        """Channels that the network gets from a volume with `num_channels` channels."""
+        return num_channels
+
+    def refit(self, window: Shape) -> Self:
+        """The same representation for another window; what depends on the window follows it."""
+        del window
+        return self
+
+    def lift(self, network: nn.Module) -> nn.Module:
+        """Make a network of images a module of volumes.
+
+        Returns:
+            A module from (B, C, D, H, W) to scores (B, K, D, H, W) in eval mode; in training mode to a list of
+            (scores, weight), where coarser scores (deep supervision) may be smaller than the window.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def candidates(cls, geometry: VolumeGeometry, **options: int) -> Iterator[tuple[Self, Shape]]:
+        """Representations with their windows, from the best to the cheapest."""
+        raise NotImplementedError
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        """Instances on which the tests check the laws."""
+        raise NotImplementedError
+
+
+def map_scores(output: NetworkOutput, undo: Callable[[Tensor], Tensor]) -> NetworkOutput:
+    """Apply `undo` to every score map of a network's output."""
+    if isinstance(output, Tensor):
+        return undo(output)
+    return [(undo(scores), weight) for scores, weight in output]
+
+
+def shrink(size: int, step: int, steps: int, smallest: int) -> int:
+    """`size` cut by `step` of `steps` equal parts, never below `smallest` (or `size`, if that is smaller)."""
+    return max(min(size, smallest), round(size * (steps - step) / steps))

@@ -1,0 +1,145 @@
+"""Super images: all slices of a window tiled into one 2D image (Sobirov, Saeed, Yaqub 2022).
+
+Letters: B batch, C channels, K scores, D H W volume, r c rows and columns of the grid, h w image.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import ClassVar, Literal, Self
+
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from seg25d.core.types import Shape
+from seg25d.representations.base import NetworkOutput, Representation, VolumeGeometry, map_scores, shrink
+from seg25d.representations.context import slices_back, slices_first, with_neighbours
+
+SQUARE_ENOUGH = 4 / 3
+"""Aspect ratios up to here count as square: in Table 2 of the paper 8 x 6 (1.33) equals 3D, 12 x 4 (3.0) loses."""
+SHRINKING_STEPS = 16
+SMALLEST_IN_PLANE = 32
+
+
+def choose_grid(num_slices: int, height: int, width: int) -> tuple[int, int]:
+    """The grid (rows, columns) of the super image of `num_slices` slices of `height` x `width` pixels.
+
+    As square as possible (paper, Table 2), where aspect ratios up to 4/3 count as square; then the least padding; then
+    the smaller ratio; then more rows than columns. 144 of 144 x 144 give 12 x 12; 48 of 80 x 80 give 8 x 6.
+    """
+
+    def badness(rows: int) -> tuple[float, int, float, int]:
+        columns = math.ceil(num_slices / rows)
+        sides = rows * height, columns * width
+        ratio = max(sides) / min(sides)
+        return max(ratio, SQUARE_ENOUGH), rows * columns - num_slices, ratio, -rows
+
+    rows = min(range(1, num_slices + 1), key=badness)
+    return rows, math.ceil(num_slices / rows)
+
+
+class SuperImage(Representation):
+    """Slices along `axis` tiled into `grid` rows and columns, row by row, each with `context` neighbours per side."""
+
+    network_dims: ClassVar[int] = 2
+    name: Literal["super_image"] = "super_image"
+    grid: tuple[int, int]
+    axis: int = Field(default=0, ge=0, le=2)
+    context: int = Field(default=0, ge=0)
+
+    @property
+    def network_axes(self) -> tuple[int, ...]:
+        """The two axes in the plane of a tile."""
+        return tuple(axis for axis in range(3) if axis != self.axis)
+
+    def network_channels(self, num_channels: int) -> int:
+        """Every neighbour brings its channels."""
+        return num_channels * (2 * self.context + 1)
+
+    def refit(self, window: Shape) -> Self:
+        """The grid follows the window."""
+        height, width = (window[axis] for axis in self.network_axes)
+        return self.model_copy(update={"grid": choose_grid(window[self.axis], height, width)})
+
+    def lift(self, network: nn.Module) -> nn.Module:
+        """All slices of a volume become one image."""
+        return LiftedSuperImage(network, self)
+
+    @classmethod
+    def candidates(
+        cls, geometry: VolumeGeometry, *, axis: int = 0, context: int = 0, **_: int
+    ) -> Iterator[tuple[Self, Shape]]:
+        """The whole volume; then less in the plane, down to half; then fewer slices; then less of all."""
+        blank = cls(grid=(1, 1), axis=axis, context=context)
+
+        def window(plane_step: int, depth_step: int) -> tuple[Self, Shape]:
+            sizes = [shrink(size, plane_step, SHRINKING_STEPS, SMALLEST_IN_PLANE) for size in geometry.shape]
+            sizes[axis] = shrink(geometry.shape[axis], depth_step, SHRINKING_STEPS, 1)
+            shape = (sizes[0], sizes[1], sizes[2])
+            return blank.refit(shape), shape
+
+        half = SHRINKING_STEPS // 2
+        for step in range(half + 1):
+            yield window(step, 0)
+        for step in range(1, SHRINKING_STEPS):
+            yield window(half, step)
+        for step in range(half + 1, SHRINKING_STEPS):
+            yield window(step, SHRINKING_STEPS - 1)
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        """Square and oblong grids, every axis, with padding slices and with neighbours."""
+        return [cls(grid=(2, 3)), cls(grid=(3, 3), axis=1), cls(grid=(4, 2), axis=2, context=1)]
+
+
+class LiftedSuperImage(nn.Module):
+    """(B, C, D, H, W) -> (B, C * (2k + 1), r * h, c * w) -> network -> (B, K, D, H, W)."""
+
+    def __init__(self, network: nn.Module, representation: SuperImage) -> None:
+        super().__init__()
+        self.network = network
+        self.representation = representation
+
+    def forward(self, volume: Tensor) -> NetworkOutput:
+        """Scores of volumes, see `Representation.lift`; slices that fill the grid up are zero and are dropped again."""
+        axis = self.representation.axis
+        slices = with_neighbours(slices_first(volume, axis), self.representation.context)
+        depth = slices.shape[2]
+        output = self.network(to_super_image(slices, self.representation.grid))
+
+        def undo(image: Tensor) -> Tensor:
+            return slices_back(from_super_image(image, self.representation.grid, depth), axis)
+
+        return map_scores(output, undo)
+
+
+def to_super_image(slices: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Tile slices row by row: slice r * columns + c goes to row r, column c (paper, section 2.1).
+
+    Args:
+        slices: (B, C, D, H, W) with D <= rows * columns.
+        grid: Rows and columns.
+
+    Returns:
+        (B, C, rows * H, columns * W); places without a slice are zero.
+
+    Raises:
+        ValueError: If there are more slices than places.
+    """
+    rows, columns = grid
+    padding = rows * columns - slices.shape[2]
+    if padding < 0:
+        raise ValueError(f"a grid of {rows} x {columns} has no room for {slices.shape[2]} slices")
+    if padding:
+        slices = functional.pad(slices, (0, 0, 0, 0, 0, padding))
+    batch, channels, _, height, width = slices.shape
+    tiles = slices.reshape(batch, channels, rows, columns, height, width).permute(0, 1, 2, 4, 3, 5)
+    return tiles.reshape(batch, channels, rows * height, columns * width)
+
+
+def from_super_image(image: Tensor, grid: tuple[int, int], depth: int) -> Tensor:
+    """Undo `to_super_image`: (B, K, rows * h, columns * w) to (B, K, depth, h, w)."""
+    rows, columns = grid
+    batch, channels, height, width = image.shape
+    tiles = image.reshape(batch, channels, rows, height // rows, columns, width // columns).permute(0, 1, 2, 4, 3, 5)
+    return tiles.reshape(batch, channels, rows * columns, height // rows, width // columns)[:, :, :depth]

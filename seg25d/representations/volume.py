@@ -1,0 +1,52 @@
+"""Volumes as they are, through a 3D network: the baseline."""
+
+from collections.abc import Iterator
+from typing import ClassVar, Literal, Self
+
+from torch import nn
+
+from seg25d.core.types import Shape
+from seg25d.representations.base import Representation, VolumeGeometry
+
+SMALLEST_EDGE = 8
+
+
+class Volume(Representation):
+    """Windows of the volume, unchanged."""
+
+    network_dims: ClassVar[int] = 3
+    name: Literal["volume"] = "volume"
+
+    @property
+    def network_axes(self) -> tuple[int, ...]:
+        """All three."""
+        return (0, 1, 2)
+
+    def lift(self, network: nn.Module) -> nn.Module:
+        """The network itself."""
+        return network
+
+    @classmethod
+    def candidates(cls, geometry: VolumeGeometry, **_: int) -> Iterator[tuple[Self, Shape]]:
+        """The whole volume; then ever smaller windows.
+
+        The axis that covers the largest part of the median shape gives way first; of equal ones the physically
+        longest (nnU-Net, default_experiment_planner.py: the axis with the largest patch / median ratio).
+        """
+        window = list(geometry.shape)
+        while True:
+            yield cls(), (window[0], window[1], window[2])
+
+            def covered(axis: int) -> tuple[float, float]:
+                return window[axis] / geometry.shape[axis], window[axis] * geometry.spacing_mm[axis]
+
+            shrinkable = [axis for axis in range(3) if window[axis] > SMALLEST_EDGE]
+            if not shrinkable:
+                return
+            axis = max(shrinkable, key=covered)
+            window[axis] = max(SMALLEST_EDGE, min(window[axis] - 1, round(window[axis] * 0.95)))
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        """The only one."""
+        return [cls()]

@@ -1,0 +1,1 @@
+"""From arrays and a plan to a trained model."""

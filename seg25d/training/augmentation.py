@@ -1,0 +1,233 @@
+"""Random variation of windows; what is drawn is apart from how it is applied, so that it can be replayed.
+
+Letters: C channels, D H W volume; d h w the region that is read, which is larger than the window so that a rotated
+window still lies within it.
+"""
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from seg25d.core.types import Shape, Spacing
+from seg25d.training.config import AugmentationConfig
+
+ANISOTROPIC = 3.0
+"""Beyond this ratio of spacings windows rotate only in the plane (nnU-Net's "dummy 2D")."""
+CONTROL_POINTS = (4, 4, 4)
+"""Control points of a deformation along D, H, W."""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What was drawn for one window."""
+
+    matrix: NDArray[np.float64] | None = None
+    """(3, 3): from offsets in the window to offsets in the volume, both in voxels from the centre; None for none."""
+    shifts: NDArray[np.float64] | None = None
+    """(3, *CONTROL_POINTS): shift along D, H, W at the control points in voxels; None for none."""
+    flips: tuple[int, ...] = ()
+    """Spatial axes to flip."""
+    intensity: tuple[tuple[str, int, int], ...] = field(default=())
+    """(name in `INTENSITY`, channel, seed), in the order in which they are applied."""
+
+
+def draw_augmentation(
+    rng: np.random.Generator,
+    config: AugmentationConfig,
+    spacing_mm: Spacing,
+    num_channels: int,
+    mirror_axes: Sequence[int],
+) -> Augmentation:
+    """Draw what happens to one window.
+
+    Args:
+        rng: Source of randomness.
+        config: Probabilities and ranges.
+        spacing_mm: Of the window: rotations turn millimetres, not voxels.
+        num_channels: Channels of the image.
+        mirror_axes: Axes along which flips are allowed.
+    """
+    if not config.enabled:
+        return Augmentation()
+    matrix = _draw_matrix(rng, config, spacing_mm) if rng.random() < config.spatial else None
+    shifts = None
+    if rng.random() < config.elastic:
+        shifts = rng.normal(0, config.elastic_mm, (3, *CONTROL_POINTS)) / np.array(spacing_mm)[:, None, None, None]
+    chances = {name: getattr(config, name) for name in INTENSITY}
+    intensity = tuple(
+        (name, channel, int(rng.integers(2**31)))
+        for name, chance in chances.items()
+        for channel in range(num_channels)
+        if rng.random() < chance
+    )
+    flips = tuple(axis for axis in mirror_axes if rng.random() < config.mirror)
+    return Augmentation(matrix, shifts, flips, intensity)
+
+
+def _draw_matrix(rng: np.random.Generator, config: AugmentationConfig, spacing_mm: Spacing) -> NDArray[np.float64]:
+    spacing = np.array(spacing_mm)
+    angles = np.deg2rad(rng.uniform(-config.rotation_degrees, config.rotation_degrees, 3))
+    coarse = int(np.argmax(spacing))
+    if spacing.max() > ANISOTROPIC * spacing.min():
+        angles[[axis for axis in range(3) if axis != coarse]] = 0
+    matrix = np.eye(3)
+    for axis, angle in enumerate(angles):
+        first, second = (other for other in range(3) if other != axis)
+        turn = np.eye(3)
+        turn[first, first] = turn[second, second] = np.cos(angle)
+        turn[first, second], turn[second, first] = -np.sin(angle), np.sin(angle)
+        matrix = matrix @ turn
+    # Larger and smaller are equally likely (log-uniform); zooming in reads a smaller part.
+    zoom = np.exp(rng.uniform(*np.log(config.scaling)))
+    return np.asarray(matrix * spacing[None, :] / spacing[:, None] / zoom)
+
+
+def reading_margin(config: AugmentationConfig) -> float:
+    """How much larger than the window the region that is read should be, per axis, so that corners stay inside."""
+    if not config.enabled or config.spatial == 0:
+        return 1.0
+    angle = np.deg2rad(min(config.rotation_degrees, 45.0))
+    return float((np.cos(angle) + np.sin(angle)) / config.scaling[0])
+
+
+def apply_spatial(image: Tensor, labels: Tensor, augmentation: Augmentation, window: Shape) -> tuple[Tensor, Tensor]:
+    """Cut the centred window out of a region, rotated, scaled, deformed and flipped as drawn.
+
+    Args:
+        image: (C, d, h, w) float; outside of it is zero.
+        labels: (d, h, w) uint8; outside of it is background.
+        augmentation: What was drawn.
+        window: (D, H, W).
+
+    Returns:
+        (C, D, H, W) and (D, H, W): images by linear, labels by nearest-neighbour interpolation.
+    """
+    if augmentation.matrix is None and augmentation.shifts is None:
+        image, labels = _centre(image, window), _centre(labels, window)
+    else:
+        grid = _sampling_grid(augmentation, window, tuple(labels.shape)).to(image)
+        image = functional.grid_sample(image[None], grid, "bilinear", "zeros", align_corners=False)[0]
+        maps = functional.grid_sample(labels[None, None].to(image), grid, "nearest", "zeros", align_corners=False)
+        labels = maps[0, 0].to(labels.dtype)
+    if augmentation.flips:
+        image = image.flip([axis + 1 for axis in augmentation.flips])
+        labels = labels.flip(list(augmentation.flips))
+    return image, labels
+
+
+def _centre(volume: Tensor, window: Shape) -> Tensor:
+    starts = [(size - wanted) // 2 for size, wanted in zip(volume.shape[-3:], window, strict=True)]
+    slices = tuple(slice(start, start + wanted) for start, wanted in zip(starts, window, strict=True))
+    return volume[(..., *slices)]
+
+
+def _sampling_grid(augmentation: Augmentation, window: Shape, region: Shape) -> Tensor:
+    """Normalised (1, D, H, W, 3) coordinates in the region, x (W) first, as `grid_sample` wants them."""
+    matrix = np.eye(3) if augmentation.matrix is None else augmentation.matrix
+    # affine_grid maps normalised to normalised coordinates, with (W, H, D) order: scale by the half sizes.
+    scaled = matrix * np.array(window)[None, :] / np.array(region)[:, None]
+    theta = torch.zeros(1, 3, 4)
+    theta[0, :, :3] = torch.from_numpy(scaled[::-1, ::-1].copy())
+    # An odd difference of sizes puts the centred window half a voxel off the region's centre.
+    odd = [((size - wanted) % 2) / size for size, wanted in zip(region, window, strict=True)]
+    theta[0, :, 3] = -torch.tensor(odd[::-1])
+    grid = functional.affine_grid(theta, [1, 1, *window], align_corners=False)
+    if augmentation.shifts is not None:
+        shifts = torch.from_numpy(augmentation.shifts)[None].float()
+        smooth = functional.interpolate(shifts, window, mode="trilinear", align_corners=True)[0].flip(0)
+        to_normalised = torch.tensor([2.0 / size for size in region[::-1]])
+        grid = grid + (smooth.movedim(0, -1) * to_normalised)[None]
+    return grid
+
+
+def apply_intensity(image: NDArray[np.float32], augmentation: Augmentation) -> NDArray[np.float32]:
+    """Apply the drawn changes of intensity with batchgenerators.
+
+    Args:
+        image: (C, D, H, W); changed in place where that is possible.
+        augmentation: What was drawn.
+    """
+    for name, channel, seed in augmentation.intensity:
+        with _global_seed(seed):
+            image[channel] = INTENSITY[name](image[channel : channel + 1])[0]
+    return image
+
+
+@contextmanager
+def _global_seed(seed: int) -> Iterator[None]:
+    """Seed the global generators, from which batchgenerators draws, and put them back afterwards."""
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    np.random.seed(seed)
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)
+
+
+Channel = NDArray[np.float32]
+
+
+def _noise(channel: Channel) -> Channel:
+    from batchgenerators.augmentations.noise_augmentations import augment_gaussian_noise  # noqa: PLC0415 - 1 s
+
+    return augment_gaussian_noise(channel, (0, 0.1))  # type: ignore[no-any-return]
+
+
+def _blur(channel: Channel) -> Channel:
+    from batchgenerators.augmentations.noise_augmentations import augment_gaussian_blur  # noqa: PLC0415 - 1 s
+
+    return augment_gaussian_blur(channel, (0.5, 1.0))  # type: ignore[no-any-return]
+
+
+def _brightness(channel: Channel) -> Channel:
+    from batchgenerators.augmentations.color_augmentations import augment_brightness_multiplicative  # noqa: PLC0415
+
+    return augment_brightness_multiplicative(channel, (0.75, 1.25))  # type: ignore[no-any-return]
+
+
+def _contrast(channel: Channel) -> Channel:
+    from batchgenerators.augmentations.color_augmentations import augment_contrast  # noqa: PLC0415 - 1 s
+
+    return augment_contrast(channel, (0.75, 1.25), preserve_range=True)  # type: ignore[no-any-return]
+
+
+def _low_resolution(channel: Channel) -> Channel:
+    from batchgenerators.augmentations.resample_augmentations import augment_linear_downsampling_scipy  # noqa: PLC0415
+
+    return augment_linear_downsampling_scipy(  # type: ignore[no-any-return]
+        channel, zoom_range=(0.5, 1.0), order_downsample=0, order_upsample=1
+    )
+
+
+def _gamma(channel: Channel) -> Channel:
+    from batchgenerators.augmentations.color_augmentations import augment_gamma  # noqa: PLC0415 - 1 s
+
+    return augment_gamma(channel, (0.7, 1.5), retain_stats=True)  # type: ignore[no-any-return]
+
+
+def _gamma_inverted(channel: Channel) -> Channel:
+    from batchgenerators.augmentations.color_augmentations import augment_gamma  # noqa: PLC0415 - 1 s
+
+    # invert_image negates before and leaves it so in some versions: do both here.
+    return -augment_gamma(-channel, (0.7, 1.5), retain_stats=True)  # type: ignore[no-any-return]
+
+
+INTENSITY: dict[str, Callable[[Channel], Channel]] = {
+    "noise": _noise,
+    "blur": _blur,
+    "brightness": _brightness,
+    "contrast": _contrast,
+    "low_resolution": _low_resolution,
+    "gamma_inverted": _gamma_inverted,
+    "gamma": _gamma,
+}
+"""Changes of intensity of one channel (1, D, H, W), in nnU-Net's order and ranges; chances are in the config."""

@@ -1,0 +1,113 @@
+"""Every setting of a training run, with its default and its source; `--set key=value` changes any of them."""
+
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field
+
+from seg25d.core.errors import InputError
+from seg25d.core.records import Record, parse_record
+
+Chance = Field(ge=0, le=1)
+
+
+class AugmentationConfig(Record):
+    """What is varied at random; probabilities are per window (and channel for intensities).
+
+    Defaults are nnU-Net's (nnUNetTrainer.get_training_transforms) unless the field says otherwise.
+    """
+
+    enabled: bool = True
+    spatial: float = Field(default=0.5, ge=0, le=1)
+    """Probability of rotation and scaling together; nnU-Net draws each with 0.2."""
+    rotation_degrees: float = Field(default=15.0, ge=0, le=180)
+    """Largest angle about each axis. nnU-Net: 30 in 3D; small windows lose less at their corners with 15."""
+    scaling: tuple[float, float] = (0.8, 1.25)
+    """Smallest and largest zoom. nnU-Net: 0.7 to 1.4."""
+    elastic: float = Field(default=0.0, ge=0, le=1)
+    """Probability of a smooth random deformation."""
+    elastic_mm: float = Field(default=2.0, ge=0)
+    """Standard deviation of the shift at the control points of a deformation."""
+    noise: float = Field(default=0.1, ge=0, le=1)
+    blur: float = Field(default=0.1, ge=0, le=1)
+    """nnU-Net: 0.2, then half of the channels."""
+    brightness: float = Field(default=0.15, ge=0, le=1)
+    contrast: float = Field(default=0.15, ge=0, le=1)
+    low_resolution: float = Field(default=0.125, ge=0, le=1)
+    """nnU-Net: 0.25, then half of the channels."""
+    gamma_inverted: float = Field(default=0.1, ge=0, le=1)
+    gamma: float = Field(default=0.3, ge=0, le=1)
+    mirror: float = Field(default=0.5, ge=0, le=1)
+    """Probability of a flip along each axis that the plan allows."""
+
+
+class TrainingConfig(Record):
+    """Everything that decides how a fold is trained, apart from the plan."""
+
+    schema_version: Literal[1] = 1
+    recipe: str = "default"
+    seed: int = Field(default=0, ge=0)
+    epochs: int = Field(default=500, ge=1)
+    """Length of a run without a time budget. An epoch is a number of updates, not a pass over the data."""
+    iterations_per_epoch: int = Field(default=100, ge=1)
+    time_budget_seconds: float | None = Field(default=None, gt=0)
+    """If set, the run ends when this much time is spent on training, and the schedule follows the share of it."""
+    learning_rate: float = Field(default=3e-3, gt=0)
+    weight_decay: float = Field(default=1e-2, ge=0)
+    warmup: float = Field(default=0.02, ge=0, lt=1)
+    """Share of the run during which the learning rate rises."""
+    schedule: Literal["cosine", "poly", "constant"] = "cosine"
+    gradient_clip: float = Field(default=12.0, gt=0)
+    """Largest norm of the gradient (nnU-Net's 12)."""
+    weight_averaging: float = Field(default=0.99, ge=0, lt=1)
+    """Decay of the running mean of the weights that is validated and kept; 0 turns it off."""
+    foreground_share: float = Field(default=0.5, ge=0, le=1)
+    """Share of windows centred on a voxel of a class drawn at random (nnU-Net: 0.33, rounded up in small batches)."""
+    validation_windows: int = Field(default=40, ge=1)
+    """Windows of the validation cases that are scored after each epoch."""
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """`auto`: bfloat16 on GPUs and CPUs that multiply matrices in it, float16 on older GPUs, else float32."""
+    augmentation: AugmentationConfig = AugmentationConfig()
+
+    def num_iterations(self) -> int:
+        """Updates of a run without a time budget."""
+        return self.epochs * self.iterations_per_epoch
+
+
+def apply_settings(config: TrainingConfig, settings: Mapping[str, str]) -> TrainingConfig:
+    """Change settings by name, as `--set key=value` does.
+
+    Args:
+        config: Where to start from.
+        settings: Text per name; parts of a nested setting are joined by dots (`augmentation.noise`). Values are read
+            as JSON where they are JSON (numbers, true, null, lists), else as text.
+
+    Raises:
+        InputError: If there is no such setting; lists those that there are.
+        RecordError: If the value does not fit.
+    """
+    values = config.model_dump(mode="json")
+    for key, text in settings.items():
+        *path, last = key.split(".")
+        place: Any = values
+        for part in path:
+            place = place.get(part) if isinstance(place, dict) else None
+        if not isinstance(place, dict) or last not in place or isinstance(place[last], dict):
+            raise InputError(f"there is no setting {key!r}; known: {', '.join(_names(config.model_dump()))}")
+        place[last] = _parse(text)
+    return parse_record(values, type(config), "--set")
+
+
+def _parse(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _names(values: Mapping[str, Any], prefix: str = "") -> list[str]:
+    names = []
+    for key, value in values.items():
+        names += _names(value, f"{prefix}{key}.") if isinstance(value, dict) else [prefix + key]
+    return names

@@ -1,0 +1,66 @@
+"""One fold on several processes: `torchrun` starts them, this module lets them agree.
+
+Everything here works without processes too, where it does nothing.
+"""
+
+import os
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+def join_processes(device: torch.device) -> tuple[int, int]:
+    """Join the group that `torchrun` set up, if it did.
+
+    Args:
+        device: Its type decides between nccl (CUDA) and gloo.
+
+    Returns:
+        Rank and number of processes; (0, 1) for a run of its own.
+    """
+    if "WORLD_SIZE" not in os.environ or int(os.environ["WORLD_SIZE"]) == 1:
+        return 0, 1
+    if not distributed.is_initialized():
+        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return distributed.get_rank(), distributed.get_world_size()
+
+
+def leave_processes() -> None:
+    """Leave the group."""
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def local_device(name: str | None) -> str | None:
+    """The device of this process: `cuda` becomes the GPU with the local rank's number under `torchrun`."""
+    local_rank = os.environ.get("LOCAL_RANK")
+    if local_rank is not None and (name == "cuda" or (name is None and torch.cuda.is_available())):
+        return f"cuda:{local_rank}"
+    return name
+
+
+def spread(model: nn.Module) -> nn.Module:
+    """Average gradients over the processes."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return model
+    return DistributedDataParallel(model)
+
+
+def share(values: list[float], device: torch.device, *, combine: str) -> list[float]:
+    """Let all processes have the same numbers.
+
+    Args:
+        values: As many on every process.
+        device: Of the group.
+        combine: `sum`, `max`, or `first` for the values of rank 0.
+    """
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return values
+    numbers: Tensor = torch.tensor(values, device=device, dtype=torch.float64)
+    if combine == "first":
+        distributed.broadcast(numbers, 0)
+    else:
+        distributed.all_reduce(numbers, distributed.ReduceOp.SUM if combine == "sum" else distributed.ReduceOp.MAX)
+    result: list[float] = numbers.tolist()
+    return result

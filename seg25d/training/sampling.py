@@ -1,0 +1,204 @@
+"""Which windows a run sees: a pure function of seed and window number, so that any run can go on exactly.
+
+Letters: C channels, D H W window.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from seg25d.core.types import Shape
+from seg25d.planning.plan import ConfigurationPlan
+from seg25d.preprocessing.store import Store
+from seg25d.training.augmentation import (
+    Augmentation,
+    apply_intensity,
+    apply_spatial,
+    draw_augmentation,
+    reading_margin,
+)
+from seg25d.training.config import TrainingConfig
+
+Batch: TypeAlias = tuple[Tensor, Tensor]
+"""Images (b, C, D, H, W) float32 and internal labels (b, D, H, W) uint8."""
+BatchKey: TypeAlias = tuple[Literal["train", "validate"], int]
+"""Which batch: an iteration of training, or the number of a validation batch."""
+CACHE_BYTES = 1 << 30
+"""Arrays that one process keeps decompressed; beyond that windows are read from the store each time."""
+
+
+class CaseCache:
+    """Arrays of cases: the first ones in memory, up to a limit, the others read window by window.
+
+    Args:
+        store: Where the cases are.
+        limit_bytes: Memory for decompressed arrays.
+    """
+
+    def __init__(self, store: Store, limit_bytes: int = CACHE_BYTES) -> None:
+        self.store = store
+        self.limit_bytes = limit_bytes
+        self.used_bytes = 0
+        self.cases: dict[str, tuple[Any, Any, dict[int, NDArray[np.integer[Any]]]]] = {}
+
+    def get(self, case: str) -> tuple[Any, Any, dict[int, NDArray[np.integer[Any]]]]:
+        """Image (C, D, H, W) and labels (D, H, W), both sliceable, and some voxels of each class."""
+        if case in self.cases:
+            return self.cases[case]
+        image, labels, locations = self.store.open_image(case), self.store.open_labels(case), self.store.locations(case)
+        size = 4 * math.prod(image.shape) + math.prod(labels.shape)
+        if self.used_bytes + size <= self.limit_bytes:
+            self.used_bytes += size
+            self.cases[case] = image[:], labels[:], locations
+            return self.cases[case]
+        return image, labels, locations
+
+
+class WindowSource(Dataset[Batch]):
+    """Batches of windows by key; each sample has a generator of its own, seeded by its number.
+
+    Args:
+        store: Preprocessed arrays.
+        plan: Window, batch size, spacing, mirroring.
+        config: Seed, foreground share, augmentation.
+        cases: Training and validation cases, by purpose.
+        process: (rank, number of processes): sample j of a batch belongs to process j modulo their number.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        plan: ConfigurationPlan,
+        config: TrainingConfig,
+        cases: dict[str, Sequence[str]],
+        process: tuple[int, int] = (0, 1),
+    ) -> None:
+        self.cache = CaseCache(store)
+        self.plan = plan
+        self.config = config
+        self.cases = cases
+        self.process = process
+
+    def __getitem__(self, key: BatchKey) -> Batch:
+        purpose, number = key
+        first = number * self.plan.batch_size
+        last = first + self.plan.batch_size
+        if purpose == "validate":
+            last = min(last, self.num_validation_windows())
+        rank, num_processes = self.process
+        samples = [self.window(purpose, index) for index in range(first + rank, last, num_processes)]
+        if not samples:
+            empty = torch.empty(0, 1, *self.plan.window)
+            return empty, empty[:, 0].to(torch.uint8)
+        images, labels = zip(*samples, strict=True)
+        return torch.stack(images), torch.stack(labels)
+
+    def num_validation_windows(self) -> int:
+        """Windows that are scored after each epoch."""
+        return min(self.config.validation_windows, 4 * len(self.cases["validate"]))
+
+    def num_validation_batches(self) -> int:
+        """Batches that hold them."""
+        return -(-self.num_validation_windows() // self.plan.batch_size)
+
+    def window(self, purpose: str, index: int) -> tuple[Tensor, Tensor]:
+        """The window with this number: (C, D, H, W) and (D, H, W); augmented if it is for training."""
+        training = purpose == "train"
+        rng = np.random.default_rng([self.config.seed, int(training), index])
+        image, labels, locations = self.cache.get(self._case(purpose, index))
+        window = self.plan.window
+        centre = None
+        if rng.random() < self.config.foreground_share or not training:
+            centre = draw_foreground(rng, locations)
+        start = place_window(rng, labels.shape, window, centre)
+        augmentation = Augmentation()
+        region = window
+        if training:
+            augmentation = draw_augmentation(
+                rng, self.config.augmentation, self.plan.spacing_mm, image.shape[0], self.plan.mirror_axes
+            )
+        if augmentation.matrix is not None or augmentation.shifts is not None:
+            margin = reading_margin(self.config.augmentation)
+            region = tuple(max(size, math.ceil(size * margin)) for size in window)  # type: ignore[assignment]
+        start = tuple(at - (size - wanted) // 2 for at, size, wanted in zip(start, region, window, strict=True))
+        images = torch.from_numpy(read_region(image, start, region))
+        targets = torch.from_numpy(read_region(labels, start, region))
+        images, targets = apply_spatial(images, targets, augmentation, window)
+        if augmentation.intensity:
+            images = torch.from_numpy(apply_intensity(images.numpy().copy(), augmentation))
+        return images.contiguous(), targets.contiguous()
+
+    def _case(self, purpose: str, index: int) -> str:
+        """Every case once before any comes again, in an order that is new for every pass over the training cases."""
+        cases = self.cases[purpose]
+        number, place = divmod(index, len(cases))
+        if purpose == "validate":
+            return cases[place]
+        order = np.random.default_rng([self.config.seed, 2, number]).permutation(len(cases))
+        return cases[order[place]]
+
+
+def draw_foreground(
+    rng: np.random.Generator, locations: dict[int, NDArray[np.integer[Any]]]
+) -> NDArray[np.integer[Any]] | None:
+    """A voxel of a class drawn at random among those of the case; None if it has none."""
+    classes = [label for label, voxels in sorted(locations.items()) if label != 0 and len(voxels)]
+    if not classes:
+        return None
+    voxels = locations[classes[int(rng.integers(len(classes)))]]
+    return np.asarray(voxels[int(rng.integers(len(voxels)))])
+
+
+def place_window(
+    rng: np.random.Generator, shape: Shape, window: Shape, centre: NDArray[np.integer[Any]] | None
+) -> tuple[int, ...]:
+    """Where a window starts: inside the volume, around `centre` if there is one, else anywhere.
+
+    Along axes on which the volume is smaller than the window, the volume lies anywhere in the window.
+    """
+    start = []
+    for axis, (size, wanted) in enumerate(zip(shape, window, strict=True)):
+        lowest, highest = min(0, size - wanted), max(0, size - wanted)
+        if centre is None or size <= wanted:
+            start.append(int(rng.integers(lowest, highest + 1)))
+        else:
+            start.append(int(np.clip(centre[axis] - wanted // 2, lowest, highest)))
+    return tuple(start)
+
+
+def read_region(array: Any, start: Sequence[int], size: Sequence[int]) -> NDArray[Any]:
+    """Read (..., d, h, w) from an array or store; what lies outside of it is zero.
+
+    Args:
+        array: (..., D, H, W), sliceable.
+        start: First voxel along the last three axes; may be negative.
+        size: Voxels to read.
+    """
+    leading = (slice(None),) * (len(array.shape) - 3)
+    inside = [
+        (max(0, at), min(limit, at + wanted)) for at, wanted, limit in zip(start, size, array.shape[-3:], strict=True)
+    ]
+    part = np.asarray(array[(*leading, *(slice(low, max(low, high)) for low, high in inside))])
+    if part.shape[-3:] == tuple(size):
+        return np.ascontiguousarray(part)
+    region = np.zeros((*part.shape[:-3], *size), part.dtype)
+    where = tuple(slice(low - at, max(low, high) - at) for at, (low, high) in zip(start, inside, strict=True))
+    region[(*leading, *where)] = part
+    return region
+
+
+def batch_keys(first_iteration: int, iterations_per_epoch: int, num_validation_batches: int) -> Iterator[BatchKey]:
+    """The endless sequence of batches of a run from an iteration on: after each epoch the validation batches."""
+    iteration = first_iteration
+    while True:
+        yield "train", iteration
+        iteration += 1
+        if iteration % iterations_per_epoch == 0:
+            for number in range(num_validation_batches):
+                yield "validate", number

@@ -1,0 +1,90 @@
+"""Everything that changes while a fold is trained, and how it is saved."""
+
+import copy
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from seg25d.training.config import TrainingConfig
+from seg25d.training.device import Execution
+
+
+@dataclass
+class TrainingState:
+    """The moving parts of a run."""
+
+    model: nn.Module
+    averaged: nn.Module
+    """Running mean of the weights: what is validated and kept."""
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    iteration: int = 0
+    seconds: float = 0.0
+    """Spent on training so far, over all sittings."""
+    best_dice: float = -1.0
+    epoch_losses: list[float] = field(default_factory=list)
+    """Losses of the updates of the epoch that is under way."""
+    epoch_seconds: float = 0.0
+    epoch_wait: float = 0.0
+    """Seconds of the epoch that were spent waiting for data."""
+    log: list[dict[str, Any]] = field(default_factory=list)
+    """The lines of log.jsonl so far."""
+    finished: bool = False
+
+    def update_average(self, decay: float) -> None:
+        """Move the running mean towards the weights; early on faster, so that the start is forgotten."""
+        rate = 1 - min(decay, (1 + self.iteration) / (10 + self.iteration))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.averaged.parameters()), list(self.model.parameters()), rate)
+            for mean, value in zip(self.averaged.buffers(), self.model.buffers(), strict=True):
+                mean.copy_(value)
+
+    def to_checkpoint(self) -> dict[str, Any]:
+        """Tensors and plain values that `from_checkpoint` takes."""
+        return {
+            "model": self.model.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            **{name: getattr(self, name) for name in PLAIN_FIELDS},
+        }
+
+    def from_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go back to a saved state."""
+        self.model.load_state_dict(checkpoint["model"])
+        self.averaged.load_state_dict(checkpoint["averaged"])
+        self.optimizer.load_state_dict(checkpoint["optimizer"])
+        self.scaler.load_state_dict(checkpoint["scaler"])
+        for name in PLAIN_FIELDS:
+            setattr(self, name, checkpoint[name])
+
+
+PLAIN_FIELDS = (
+    "iteration",
+    "seconds",
+    "best_dice",
+    "epoch_losses",
+    "epoch_seconds",
+    "epoch_wait",
+    "log",
+    "finished",
+)
+
+
+def new_state(model: nn.Module, config: TrainingConfig, execution: Execution) -> TrainingState:
+    """The state of a run that has not begun.
+
+    AdamW with decay on the convolutions' weights only: norms and biases are left alone, as is customary.
+    """
+    model = execution.place(model)
+    decayed = [parameter for parameter in model.parameters() if parameter.dim() > 1]
+    others = [parameter for parameter in model.parameters() if parameter.dim() <= 1]
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return TrainingState(
+        model=model,
+        averaged=copy.deepcopy(model),
+        optimizer=torch.optim.AdamW(groups, lr=config.learning_rate, fused=True),
+        scaler=torch.amp.GradScaler(execution.device.type, enabled=execution.dtype == torch.float16),
+    )

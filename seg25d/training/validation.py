@@ -1,0 +1,67 @@
+"""Loss and Dice on windows of the validation cases, after each epoch.
+
+This is a quick estimate that steers the eye; the fold's real score is computed on whole cases after training.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from seg25d.data.labels import IGNORE_INDEX, Labels
+from seg25d.training.device import Execution
+from seg25d.training.losses import one_hot, region_maps
+from seg25d.training.processes import share
+from seg25d.training.sampling import Batch
+
+
+def validate(
+    model: nn.Module, batches: Iterable[Batch], loss_function: nn.Module, labels: Labels, execution: Execution
+) -> tuple[float, dict[str, float | None]]:
+    """Score the model on validation windows.
+
+    Args:
+        model: Lifted, in eval mode on return.
+        batches: Of this process; all processes have the same number.
+        loss_function: From outputs and target to a loss.
+        labels: Meaning of the scores.
+        execution: Device and precision.
+
+    Returns:
+        Mean loss over batches, and Dice per foreground label over all windows together (null where a label is in
+        neither truth nor prediction).
+    """
+    model.eval()
+    first = 0 if labels.has_regions else 1
+    counts = torch.zeros(3, labels.num_outputs - first, dtype=torch.float64)
+    loss_sum, num_batches = 0.0, 0
+    with torch.inference_mode():
+        for images, labels_here in batches:
+            target = labels_here.to(execution.device)
+            if len(images):
+                with execution.autocast():
+                    scores = model(images.to(execution.device)).float()
+                counts += _counts(scores, target, labels)[:, first:].cpu()
+            else:
+                scores = torch.zeros(0, labels.num_outputs, *target.shape[1:], device=execution.device)
+            loss_sum += float(loss_function([(scores, 1.0)], target))
+            num_batches += 1
+    total = torch.tensor(share(counts.flatten().tolist(), execution.device, combine="sum")).reshape(counts.shape)
+    dice = [
+        None if predicted + true == 0 else float(2 * overlap / (predicted + true))
+        for overlap, predicted, true in total.T.tolist()
+    ]
+    return loss_sum / max(1, num_batches), dict(zip(labels.foreground, dice, strict=True))
+
+
+def _counts(scores: Tensor, target: Tensor, labels: Labels) -> Tensor:
+    """(3, K): voxels that are right, predicted, true."""
+    valid = (target != IGNORE_INDEX)[:, None]
+    if labels.has_regions:
+        predicted, truth = (scores > 0).float(), region_maps(target, labels.output_members)
+    else:
+        truth = one_hot(target, labels.num_outputs)
+        predicted = one_hot(scores.argmax(1).to(target.dtype), labels.num_outputs)
+    predicted = predicted * valid
+    axes = (0, 2, 3, 4)
+    return torch.stack(((predicted * truth).sum(axes), predicted.sum(axes), truth.sum(axes))).double()

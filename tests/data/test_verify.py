@@ -1,0 +1,244 @@
+"""Verification: every kind of bad input is found, all in one table."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813 - the name that its documentation uses
+
+from seg25d.core.errors import DatasetError
+from seg25d.data.verify import Problem, raise_problems, verify_dataset
+
+DESCRIPTION: dict[str, Any] = {
+    "channel_names": {"0": "CT", "1": "PET"},
+    "labels": {"background": 0, "tumour": 1, "ignore": 2},
+    "numTraining": 3,
+    "file_ending": ".nii.gz",
+}
+
+
+def save(path: Path, array: np.ndarray, spacing: float = 1.0, is_vector: bool = False) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = sitk.GetImageFromArray(array, isVector=is_vector)
+    if image.GetDimension() == 3:
+        image.SetSpacing((1.0, 1.0, spacing))
+    sitk.WriteImage(image, str(path))
+
+
+@pytest.fixture
+def root(tmp_path: Path, rng: np.random.Generator) -> Path:
+    """A good data set of three cases, with mixed types and a float label."""
+    for case in "abc":
+        save(tmp_path / f"imagesTr/{case}_0000.nii.gz", rng.normal(size=(6, 7, 8)).astype(np.float32))
+        save(tmp_path / f"imagesTr/{case}_0001.nii.gz", rng.integers(0, 255, (6, 7, 8)).astype(np.uint8))
+        label = np.zeros((6, 7, 8), np.float32 if case == "b" else np.uint8)
+        label[2:4, 2:4, 2:4] = 1
+        label[0, 0, 0] = 2
+        save(tmp_path / f"labelsTr/{case}.nii.gz", label)
+    describe(tmp_path)
+    return tmp_path
+
+
+def describe(root: Path, **changes: Any) -> None:
+    (root / "dataset.json").write_text(json.dumps(DESCRIPTION | changes))
+
+
+def lines(root: Path, num_workers: int = 0) -> list[str]:
+    return [f"{item.case}: {item.problem} -> {item.cure}" for item in verify_dataset(root, num_workers)]
+
+
+def test_good_data_set(root: Path) -> None:
+    assert lines(root) == []
+
+
+def nan_voxel(root: Path) -> None:
+    array = np.zeros((6, 7, 8), np.float32)
+    array[0, 0, :2] = np.nan
+    array[1, 0, 0] = np.inf
+    save(root / "imagesTr/a_0000.nii.gz", array)
+
+
+def nan_in_label(root: Path) -> None:
+    save(root / "labelsTr/a.nii.gz", np.full((6, 7, 8), np.nan, np.float64))
+
+
+def other_spacing(root: Path) -> None:
+    save(root / "imagesTr/a_0001.nii.gz", np.zeros((6, 7, 8), np.uint8), spacing=1.5)
+
+
+def other_shape_of_label(root: Path) -> None:
+    save(root / "labelsTr/a.nii.gz", np.ones((6, 7, 9), np.uint8))
+
+
+def undeclared_value(root: Path) -> None:
+    save(root / "labelsTr/a.nii.gz", np.full((6, 7, 8), 5, np.uint8))
+
+
+def fractions(root: Path) -> None:
+    save(root / "labelsTr/a.nii.gz", np.full((6, 7, 8), 0.5, np.float32))
+
+
+def only_background(root: Path) -> None:
+    save(root / "labelsTr/a.nii.gz", np.zeros((6, 7, 8), np.uint8))
+
+
+def only_ignored(root: Path) -> None:
+    save(root / "labelsTr/a.nii.gz", np.full((6, 7, 8), 2, np.uint8))
+
+
+def four_axes(root: Path) -> None:
+    save(root / "imagesTr/a_0000.nii.gz", np.zeros((2, 6, 7, 8), np.uint8))
+
+
+def colours(root: Path) -> None:
+    save(root / "imagesTr/a_0000.nii.gz", np.zeros((6, 7, 8, 3), np.uint8), is_vector=True)
+
+
+def empty_file(root: Path) -> None:
+    (root / "imagesTr/a_0000.nii.gz").write_bytes(b"")
+
+
+def truncated_image(root: Path) -> None:
+    path = root / "imagesTr/a_0000.nii.gz"
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def truncated_label(root: Path) -> None:
+    path = root / "labelsTr/a.nii.gz"
+    path.write_bytes(path.read_bytes()[:-5])
+
+
+def same_images(root: Path) -> None:
+    for channel in range(2):
+        target = root / f"imagesTr/c_{channel:04d}.nii.gz"
+        target.write_bytes((root / f"imagesTr/a_{channel:04d}.nii.gz").read_bytes())
+
+
+def missing_channel(root: Path) -> None:
+    (root / "imagesTr/a_0001.nii.gz").unlink()
+
+
+def missing_label(root: Path) -> None:
+    (root / "labelsTr/a.nii.gz").unlink()
+
+
+def collision(root: Path) -> None:
+    (root / "imagesTr/a_0000.nrrd").touch()
+
+
+def wrong_number(root: Path) -> None:
+    describe(root, numTraining=4)
+
+
+def wrong_description(root: Path) -> None:
+    describe(root, labels={"background": 1})
+
+
+@pytest.mark.parametrize(
+    ("spoil", "expected"),
+    [
+        (nan_voxel, "a: a_0000.nii.gz: 2 voxels are NaN and 1 are infinite -> replace them"),
+        (nan_in_label, "a: a.nii.gz: 336 voxels are NaN"),
+        (
+            other_spacing,
+            "a: different grid: channel a_0001.nii.gz and first channel a_0000.nii.gz: spacing 1.5 x 1 x 1",
+        ),
+        (other_shape_of_label, "a: different grid: label a.nii.gz and first channel a_0000.nii.gz: shape 6 x 7 x 9"),
+        (
+            undeclared_value,
+            "a: a.nii.gz: label value 5 is not declared in dataset.json, which has 0, 1 and 2 (ignore) -> ",
+        ),
+        (fractions, "a: a.nii.gz: label value 0.5 is not declared"),
+        (only_background, "a: empty label: a.nii.gz has no foreground -> label it, remove the case, or set"),
+        (only_ignored, "a: empty label"),
+        (four_axes, "a: a_0000.nii.gz: the file is 4D (8 x 7 x 6 x 2), wanted is 3D -> save each volume as a channel"),
+        (colours, "a: a_0000.nii.gz: the file has 3 numbers per voxel (RGB or vectors)"),
+        (empty_file, "a: a_0000.nii.gz: the file is empty (0 bytes) -> copy or export it again"),
+        (truncated_image, "a: a_0000.nii.gz: the file is truncated"),
+        (truncated_label, "a: a.nii.gz: the file is truncated"),
+        (same_images, "c: duplicate case: its images equal those of a -> remove one of the two"),
+        (missing_channel, "a: missing channel 0001 (PET)"),
+        (missing_label, "a: missing label"),
+        (collision, "a: name collides"),
+        (wrong_number, "dataset.json: numTraining is 4, but there are 3 cases -> set numTraining to 3"),
+        (wrong_description, "dataset.json: labels: 'background' must be 0"),
+    ],
+)
+def test_each_bad_input(spoil: Callable[[Path], None], expected: str, root: Path) -> None:
+    spoil(root)
+    found = lines(root)
+    assert found
+    assert found[0].startswith(expected)
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nrrd", ".mha"])
+def test_bad_voxels_of_every_format(ending: str, root: Path) -> None:
+    array = np.zeros((6, 7, 8), np.float64)
+    array[0, 0, 0], array[5, 6, 7] = np.nan, -np.inf
+    for path in sorted(root.glob("*/*.nii.gz")):
+        image = sitk.ReadImage(str(path))
+        sitk.WriteImage(image, str(path).replace(".nii.gz", ending))
+        path.unlink()
+    save(root / f"imagesTr/b_0000{ending}", array)
+    describe(root, file_ending=ending)
+    assert [line.split(" -> ")[0] for line in lines(root)] == [
+        f"b: b_0000{ending}: 1 voxels are NaN and 1 are infinite"
+    ]
+
+
+def test_free_keys_allow_empty_labels_and_duplicates(root: Path) -> None:
+    same_images(root)
+    only_background(root)
+    describe(root, allow_empty_labels=True, allow_duplicate_cases=True)
+    assert lines(root) == []
+
+
+def test_all_problems_in_one_table(root: Path) -> None:
+    wrong_number(root)
+    nan_voxel(root)
+    undeclared_value(root)
+    (root / "labelsTr/b.nii.gz").unlink()
+    truncated = root / "imagesTr/c_0001.nii.gz"
+    truncated.write_bytes(truncated.read_bytes()[:-20])
+    problems = verify_dataset(root, 0)
+    assert [problem.case for problem in problems] == ["dataset.json", "a", "a", "b", "c"]
+    with pytest.raises(DatasetError) as caught:
+        raise_problems(problems, "Dataset001_Test")
+    head, *table = str(caught.value).splitlines()
+    assert head == "Dataset001_Test has 5 problems:"
+    assert len(table) == 6
+    assert all(row.count(" | ") == 2 for row in table)
+
+
+def test_no_problems_raise_nothing() -> None:
+    raise_problems([], "Dataset001_Test")
+    with pytest.raises(DatasetError, match="has 1 problem:"):
+        raise_problems([Problem(case="a", problem="p", cure="c")], "Dataset001_Test")
+
+
+@pytest.mark.slow
+def test_worker_processes_find_the_same(root: Path) -> None:
+    nan_voxel(root)
+    only_background(root)
+    assert lines(root, num_workers=2) == lines(root, num_workers=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["Dataset004_Hippocampus", "Dataset005_SarcomaPETCT"])
+def test_real_data_sets_are_fine(name: str, shared_data: Path) -> None:
+    assert lines(shared_data / name) == []
+
+
+def test_real_label_of_another_grid(shared_data: Path, tmp_path: Path) -> None:
+    source = shared_data / "robustness" / "totalsegmentator"
+    for folder, name in (("imagesTr", "a_0000"), ("labelsTr", "a")):
+        (tmp_path / folder).mkdir()
+        wanted = "ct_small" if folder == "imagesTr" else "labels_of_another_grid"
+        (tmp_path / folder / f"{name}.nii.gz").write_bytes((source / f"{wanted}.nii.gz").read_bytes())
+    describe(tmp_path, channel_names={"0": "CT"}, numTraining=1)
+    assert [line.split(" x ")[0] for line in lines(tmp_path)] == [
+        "a: different grid: label a.nii.gz and first channel a_0000.nii.gz: shape 112"
+    ]

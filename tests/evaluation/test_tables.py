@@ -1,0 +1,24 @@
+from seg25d.evaluation.metrics import Scores
+from seg25d.evaluation.summary import Summary
+from seg25d.evaluation.tables import format_score, summary_table, text_table
+
+
+def test_columns_line_up():
+    assert text_table(["label", "dice"], [["a", "0.5"], ["longer", "-"]]) == "label   dice\na        0.5\nlonger     -"
+
+
+def test_no_rows_give_the_header():
+    assert text_table(["label", "dice"], []) == "label  dice"
+
+
+def test_missing_scores_are_dashes():
+    assert format_score(None) == "-"
+    assert format_score(0.12345) == "0.123"
+
+
+def test_summary_has_a_line_per_label_and_one_for_all():
+    half, none = Scores(**dict.fromkeys(Scores.model_fields, 0.5)), Scores(**dict.fromkeys(Scores.model_fields))
+    lines = summary_table(Summary(foreground_mean=half, mean={"1": half, "2": none}, per_case=())).splitlines()
+    assert [line[:12].strip() for line in lines] == ["label", "1", "2", "all labels"]
+    assert "0.500" in lines[1]
+    assert "-" in lines[2]

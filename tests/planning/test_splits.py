@@ -1,0 +1,103 @@
+"""Folds: nnU-Net's where it makes any; no patient in two."""
+
+import logging
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seg25d.core.errors import DatasetError, InputError
+from seg25d.data.cases import Case
+from seg25d.data.dataset import Dataset, Split
+from seg25d.data.description import DatasetDescription
+from seg25d.data.labels import Labels
+from seg25d.planning.splits import choose_splits, make_splits
+
+
+@pytest.mark.parametrize("count", [5, 7, 20, 203])
+def test_folds_without_patients_are_those_of_nnunet(count: int) -> None:
+    selection = pytest.importorskip("sklearn.model_selection")
+    names = [f"case_{index:03d}" for index in range(count)]
+    expected = selection.KFold(n_splits=5, shuffle=True, random_state=12345).split(names)
+    splits = make_splits(list(reversed(names)), {})
+    assert [split.val for split in splits] == [tuple(names[i] for i in val) for _, val in expected]
+
+
+@given(st.lists(st.integers(0, 12), min_size=1, max_size=40), st.integers(0, 5))
+def test_laws_of_folds(owners: list[int], seed: int) -> None:
+    names = [f"c{index:02d}" for index in range(len(owners))]
+    # Patient 12 is left out of the table: each of its cases stands alone.
+    patients = {name: f"p{owner}" for name, owner in zip(names, owners, strict=True) if owner < 12}
+    splits = make_splits(names, patients, seed=seed)
+    assert splits == make_splits(names[::-1], patients, seed=seed)
+    num_patients = len({patients.get(name, name) for name in names})
+    assert len(splits) == max(1, min(5, num_patients))
+    if num_patients == 1:
+        assert splits[0].train == splits[0].val == tuple(names)
+        return
+    assert sorted(case for split in splits for case in split.val) == names
+    for split in splits:
+        assert sorted(split.train + split.val) == names
+        assert split.train
+        assert split.val
+        assert not {patients.get(c, c) for c in split.train} & {patients.get(c, c) for c in split.val}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_patients_of_different_sizes_give_balanced_folds(seed: int) -> None:
+    sizes = [6, 3, 3, 2, 2, 2, 1, 1]
+    names = [f"p{patient}_{index}" for patient, size in enumerate(sizes) for index in range(size)]
+    splits = make_splits(names, {name: name.split("_")[0] for name in names}, 3, seed)
+    assert sorted(len(split.val) for split in splits) == [6, 7, 7]
+
+
+def test_a_case_called_like_a_patient_is_not_that_patient() -> None:
+    assert len(make_splits(["a", "b"], {"a": "b"})) == 2
+
+
+def test_one_case_validates_on_itself_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert make_splits(["only"], {}) == (Split(train=("only",), val=("only",)),)
+    assert "validates on the cases that it trains on" in caplog.text
+
+
+def test_no_cases() -> None:
+    with pytest.raises(InputError, match="no cases"):
+        make_splits([], {})
+
+
+def _dataset(splits: tuple[Split, ...] | None, patients: dict[str, str] | None = None) -> Dataset:
+    description = DatasetDescription(
+        channel_names=("CT",), labels=Labels(names={"background": 0, "a": 1}), file_ending=".nii.gz", num_training=3
+    )
+    cases = tuple(Case(name=name, images=(Path(f"{name}.nii.gz"),)) for name in "abc")
+    return Dataset(
+        name="Dataset001_X",
+        root=Path(),
+        description=description,
+        cases=cases,
+        splits=splits,
+        patients=patients or {},
+    )
+
+
+def test_own_splits_win() -> None:
+    own = (Split(train=("a", "b"), val=("c",)),)
+    assert choose_splits(_dataset(own)) == own
+    assert len(choose_splits(_dataset(None))) == 3
+
+
+def test_wrong_own_splits_are_reported_together() -> None:
+    own = (Split(train=("a", "x"), val=("b",)), Split(train=("a", "b"), val=("b",)), Split(train=("a",), val=()))
+    with pytest.raises(DatasetError) as caught:
+        choose_splits(_dataset(own))
+    for part in ("fold 0: the data set has no x", "fold 1: in train and in val: b", "fold 2: no cases in val"):
+        assert part in str(caught.value)
+
+
+def test_own_splits_that_divide_a_patient_warn(caplog: pytest.LogCaptureFixture) -> None:
+    own = (Split(train=("a", "b"), val=("c",)),)
+    with caplog.at_level(logging.WARNING):
+        choose_splits(_dataset(own, {"a": "p", "c": "p"}))
+    assert "patients in train and in val: p" in caplog.text

@@ -1,0 +1,31 @@
+"""Which axis is handled apart, and what a grid remembers."""
+
+import pytest
+
+from seg25d.preprocessing.grid import Grid, separate_axis
+
+
+@pytest.mark.parametrize(
+    ("spacing", "target", "axis"),
+    [
+        ((1, 1, 1), (1, 1, 1), None),
+        ((3, 1, 1), (1, 1, 1), None),
+        ((3.1, 1, 1), (1, 1, 1), 0),
+        ((1, 1, 1), (1, 5, 1), 1),
+        ((5, 1, 1), (1, 1, 5), 0),
+        ((0.24, 1.25, 1.25), (1, 1, 5), None),
+    ],
+)
+def test_separate_axis(
+    spacing: tuple[float, float, float], target: tuple[float, float, float], axis: int | None
+) -> None:
+    assert separate_axis(spacing, target) == axis
+
+
+def test_grid() -> None:
+    grid = Grid.plan((20, 40, 40), (5.0, 1.0, 1.0), ((2, 12), (0, 40), (10, 31)), (2.5, 2.0, 2.0))
+    assert grid.cropped_shape == (10, 40, 21)
+    assert grid.shape == (20, 20, 10)
+    assert grid.separate_axis == 0
+    assert grid.inverse_separate_axis == 0
+    assert Grid.model_validate_json(grid.model_dump_json()) == grid

@@ -1,0 +1,41 @@
+"""Counts and samples of voxels per class."""
+
+import numpy as np
+from _pytest.monkeypatch import MonkeyPatch
+
+from seg25d.preprocessing import locations
+from seg25d.preprocessing.locations import count_voxels, sample_locations
+
+
+def test_counts(rng: np.random.Generator) -> None:
+    labels = rng.choice(np.array([0, 1, 5, 255], np.uint8), (4, 5, 6))
+    counts = count_voxels(labels)
+    assert counts.sum() == 120
+    assert counts[5] == (labels == 5).sum()
+
+
+def test_small_classes_are_kept_whole() -> None:
+    labels = np.zeros((3, 4, 5), np.uint8)
+    labels[0, 1, 2] = labels[2, 3, 4] = 2
+    labels[1] = 255
+    found = sample_locations(labels, count_voxels(labels), "case", 255)
+    assert list(found) == [2]
+    np.testing.assert_array_equal(found[2], [[0, 1, 2], [2, 3, 4]])
+
+
+def test_large_classes_are_sampled_alike_every_time(monkeypatch: MonkeyPatch) -> None:
+    monkeypatch.setattr(locations, "MAX_LOCATIONS", 50)
+    labels = np.zeros((9, 9, 9), np.uint8)
+    labels[1:8, 2:7] = 1
+    counts = count_voxels(labels)
+    found = sample_locations(labels, counts, "case", 255)[1]
+    assert found.shape == (50, 3)
+    assert len(np.unique(found, axis=0)) == 50
+    assert (labels[tuple(found.T)] == 1).all()
+    np.testing.assert_array_equal(found, sample_locations(labels, counts, "case", 255)[1])
+    assert not np.array_equal(found, sample_locations(labels, counts, "other", 255)[1])
+
+
+def test_no_foreground() -> None:
+    labels = np.zeros((2, 2, 2), np.uint8)
+    assert sample_locations(labels, count_voxels(labels), "case", 255) == {}

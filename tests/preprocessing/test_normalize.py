@@ -1,0 +1,75 @@
+"""Normalisations, on values worked out by hand."""
+
+import numpy as np
+import pytest
+
+from seg25d.core.errors import InputError, RecordError
+from seg25d.planning.normalization import ChannelNormalization
+from seg25d.preprocessing.normalize import normalize
+
+VALUES = np.array([-2000.0, 0.0, 50.0, 2000.0], np.float32).reshape(1, 1, 2, 2)
+
+
+def _normalize(scheme: str, image: np.ndarray = VALUES, **numbers: float) -> list[float]:
+    settings = ChannelNormalization.model_validate({"channel": "X", "scheme": scheme, **numbers})
+    return [float(value) for value in normalize(image, [settings]).ravel()]
+
+
+def test_ct_clips_then_scores() -> None:
+    assert _normalize("ct", lower=-100, upper=100, mean=50, std=25) == [-6, -2, 0, 2]
+
+
+def test_zscore() -> None:
+    image = np.array([1.0, 3.0, 1.0, 3.0], np.float32).reshape(1, 1, 2, 2)
+    assert _normalize("zscore", image) == [-1, 1, -1, 1]
+
+
+def test_zscore_of_huge_values() -> None:
+    rng = np.random.default_rng(0)
+    image = (1.7e6 * rng.random((1, 9, 9, 9))).astype(np.float32)
+    result = normalize(image, [ChannelNormalization(channel="MR", scheme="zscore")])
+    assert abs(result.mean()) < 1e-5
+    assert abs(result.std() - 1) < 1e-5
+
+
+@pytest.mark.parametrize("scheme", ["zscore", "rescale_0_1"])
+@pytest.mark.parametrize("value", [0.0, 0.1, 123456.7])
+def test_a_constant_channel_becomes_zero(scheme: str, value: float) -> None:
+    image = np.full((1, 3, 3, 3), value, np.float32)
+    assert set(_normalize(scheme, image)) == {0.0}
+
+
+def test_rescale() -> None:
+    assert _normalize("rescale_0_1") == pytest.approx([0, 0.5, 0.5125, 1])
+
+
+def test_window() -> None:
+    # Level 50, width 200.
+    assert _normalize("ct_window", lower=-50, upper=150) == [0, 0.25, 0.5, 1]
+
+
+def test_none_changes_nothing_and_the_input_is_kept() -> None:
+    image = VALUES.copy()
+    assert _normalize("none", image) == VALUES.ravel().tolist()
+    _normalize("ct", image, lower=-1, upper=1, mean=0, std=1)
+    np.testing.assert_array_equal(image, VALUES)
+
+
+def test_channels_have_their_own_schemes() -> None:
+    image = np.concatenate([VALUES, VALUES])
+    settings = [ChannelNormalization(channel="A", scheme="none"), ChannelNormalization(channel="B", scheme="zscore")]
+    result = normalize(image, settings)
+    assert result.dtype == np.float32
+    assert result[0].max() == 2000
+    assert result[1].max() < 2
+
+
+def test_wrong_number_of_channels_says_which_are_wanted() -> None:
+    settings = [ChannelNormalization(channel=name, scheme="none") for name in ("CT", "PET")]
+    with pytest.raises(InputError, match=r"2 channel\(s\) \(CT, PET\), the image has 1"):
+        normalize(VALUES, settings)
+
+
+def test_missing_number_names_it() -> None:
+    with pytest.raises(RecordError, match="channel X: normalisation ct needs `lower`"):
+        _normalize("ct")

@@ -1,0 +1,197 @@
+"""From files to the store: known grids, shared stores, going on, odd volumes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813
+
+from seg25d.core.errors import DatasetError, InputError
+from seg25d.core.records import Record
+from seg25d.core.types import Spacing
+from seg25d.core.workspace import PreprocessedFolder
+from seg25d.data.cases import Case
+from seg25d.data.dataset import Dataset
+from seg25d.data.description import DatasetDescription
+from seg25d.data.labels import Labels
+from seg25d.planning.normalization import ChannelNormalization
+from seg25d.preprocessing.preprocess import preprocess_case, preprocess_dataset, preprocess_image
+from seg25d.preprocessing.store import Store
+
+LABELS = Labels(names={"background": 0, "organ": 4, "ignore": 5})
+NONE = (ChannelNormalization(channel="MR", scheme="none"),)
+ZSCORE = (ChannelNormalization(channel="MR", scheme="zscore"),)
+
+
+class _Plan(Record):
+    store: str = "s"
+    spacing_mm: Spacing = (1, 1, 1)
+    normalization: tuple[ChannelNormalization, ...] = NONE
+
+
+def _write(path: Path, array: np.ndarray, spacing_mm: Spacing) -> Path:
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing(spacing_mm[::-1])
+    sitk.WriteImage(image, str(path))
+    return path
+
+
+def _dataset(folder: Path, names: str, rng: np.random.Generator) -> Dataset:
+    """Cases of 8 x 10 x 12 voxels with a zero border along the last axis and all labels."""
+    folder.mkdir(parents=True, exist_ok=True)
+    cases = []
+    for name in names:
+        image = rng.normal(size=(8, 10, 12)).astype(np.float32)
+        image[..., :2] = 0
+        labels = np.zeros((8, 10, 12), np.uint8)
+        labels[2:5, 3:8, 4:9] = 4
+        labels[6, 6, 3] = 5
+        cases.append(
+            Case(
+                name=name,
+                images=(_write(folder / f"{name}_0000.nrrd", image, (2, 1, 1)),),
+                label=_write(folder / f"{name}.nrrd", labels, (2, 1, 1)),
+            )
+        )
+    description = DatasetDescription(channel_names=("MR",), labels=LABELS, file_ending=".nrrd", num_training=len(cases))
+    return Dataset(name="Dataset001_X", root=folder, description=description, cases=tuple(cases))
+
+
+def _stamps(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+
+def test_a_case_in_the_store(tmp_path: Path, rng: np.random.Generator) -> None:
+    dataset, store = _dataset(tmp_path / "raw", "a", rng), Store(tmp_path / "s")
+    preprocess_case(dataset.cases[0], LABELS, _Plan(), store)
+    record = store.record("a")
+    assert record.grid.bounding_box == ((0, 8), (0, 10), (2, 12))
+    assert record.grid.shape == (16, 10, 10)
+    assert store.open_image("a").shape == (1, 16, 10, 10)
+    labels = store.open_labels("a")[:]
+    assert labels.shape == (16, 10, 10)
+    assert set(np.unique(labels)) == {0, 1, 255}
+    assert record.voxels == {"0": int((labels == 0).sum()), "1": int((labels == 1).sum())}
+    reference = store.read_reference("a")
+    assert reference.shape == (8, 10, 12)
+    assert (reference == 1).sum() == 75
+    assert list(store.locations("a")) == [1]
+    assert (labels[tuple(store.locations("a")[1].T)] == 1).all()
+
+
+def test_the_files_own_grid_keeps_every_voxel(tmp_path: Path, rng: np.random.Generator) -> None:
+    dataset, store = _dataset(tmp_path / "raw", "a", rng), Store(tmp_path / "s")
+    preprocess_case(dataset.cases[0], LABELS, _Plan(spacing_mm=(2, 1, 1)), store)
+    original = sitk.GetArrayFromImage(sitk.ReadImage(str(dataset.cases[0].images[0])))
+    np.testing.assert_array_equal(store.open_image("a")[0], original[..., 2:])
+    np.testing.assert_array_equal(store.open_labels("a")[:], store.read_reference("a")[..., 2:])
+
+
+def test_stores_are_shared_and_filled_together(tmp_path: Path, rng: np.random.Generator) -> None:
+    dataset, folder = _dataset(tmp_path / "raw", "ab", rng), PreprocessedFolder(root=tmp_path / "out")
+    preprocess_dataset(dataset, [_Plan(), _Plan(), _Plan(store="t", normalization=ZSCORE)], folder, num_workers=0)
+    assert Store(folder.store("s")).cases() == Store(folder.store("t")).cases() == ["a", "b"]
+    assert abs(Store(folder.store("t")).open_image("a")[:].mean()) < 0.05
+    with pytest.raises(InputError, match="store s with different"):
+        preprocess_dataset(dataset, [_Plan(), _Plan(normalization=ZSCORE)], folder, num_workers=0)
+
+
+def test_only_what_is_missing_or_changed_is_made(tmp_path: Path, rng: np.random.Generator) -> None:
+    dataset, folder = _dataset(tmp_path / "raw", "abc", rng), PreprocessedFolder(root=tmp_path / "out")
+    store = Store(folder.store("s"))
+    preprocess_dataset(dataset, [_Plan()], folder, num_workers=0)
+    before = _stamps(store.folder)
+    preprocess_dataset(dataset, [_Plan()], folder, num_workers=0)
+    assert _stamps(store.folder) == before
+    (store.folder / "b.json").unlink()
+    (store.folder / ".tmp-999999999-x.b2nd").touch()
+    image = dataset.cases[2].images[0]
+    os.utime(image, ns=(0, image.stat().st_mtime_ns + 10**9))
+    preprocess_dataset(dataset, [_Plan()], folder, num_workers=0)
+    after = _stamps(store.folder)
+    assert after.keys() == before.keys()
+    assert {name for name in before if after[name] != before[name]} == {name for name in before if name[0] in "bc"}
+    preprocess_dataset(dataset, [_Plan(normalization=ZSCORE)], folder, num_workers=0)
+    assert _stamps(store.folder)["a.b2nd"] != before["a.b2nd"]
+
+
+def test_an_interrupted_run_ends_with_the_same_files(
+    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = _dataset(tmp_path / "raw", "ab", rng)
+    whole, cut = PreprocessedFolder(root=tmp_path / "whole"), PreprocessedFolder(root=tmp_path / "cut")
+    preprocess_dataset(dataset, [_Plan()], whole, num_workers=0)
+    calls = []
+
+    def stop(*arguments: object, **settings: object) -> None:
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        savez(*arguments, **settings)  # type: ignore[arg-type]
+
+    savez = np.savez
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "savez", stop)
+        with pytest.raises(KeyboardInterrupt):
+            preprocess_dataset(dataset, [_Plan()], cut, num_workers=0)
+    assert Store(cut.store("s")).cases() == ["a"]
+    preprocess_dataset(dataset, [_Plan()], cut, num_workers=0)
+    first, second = ({p.name: p.read_bytes() for p in folder.store("s").iterdir()} for folder in (whole, cut))
+    assert first == second
+
+
+def test_clean_and_cases_that_are_gone(tmp_path: Path, rng: np.random.Generator) -> None:
+    dataset, folder = _dataset(tmp_path / "raw", "ab", rng), PreprocessedFolder(root=tmp_path / "out")
+    preprocess_dataset(dataset, [_Plan()], folder, num_workers=0)
+    before = _stamps(folder.store("s"))
+    fewer = dataset.model_copy(update={"cases": dataset.cases[:1]})
+    preprocess_dataset(fewer, [_Plan()], folder, num_workers=0)
+    assert _stamps(folder.store("s")) == {name: stamp for name, stamp in before.items() if name[0] == "a"}
+    preprocess_dataset(fewer, [_Plan()], folder, num_workers=0, clean=True)
+    assert _stamps(folder.store("s"))["a.b2nd"] != before["a.b2nd"]
+
+
+def test_an_undeclared_value_names_the_file(tmp_path: Path, rng: np.random.Generator) -> None:
+    dataset = _dataset(tmp_path / "raw", "a", rng)
+    _write(dataset.cases[0].label or Path(), np.full((8, 10, 12), 3, np.uint8), (2, 1, 1))
+    with pytest.raises(DatasetError, match=r"a\.nrrd"):
+        preprocess_dataset(dataset, [_Plan()], PreprocessedFolder(root=tmp_path / "out"), num_workers=0)
+    assert Store(tmp_path / "out" / "s").cases() == []
+
+
+@pytest.mark.parametrize("shape", [(1, 7, 9), (1, 1, 1), (3, 5, 2)])
+@pytest.mark.parametrize("spacing_mm", [(1.0, 1.0, 1.0), (10.0, 0.7, 3.1), (0.2, 0.2, 0.2)])
+def test_odd_volumes(shape: tuple[int, int, int], spacing_mm: Spacing, rng: np.random.Generator) -> None:
+    image = rng.normal(size=(1, *shape)).astype(np.float32)
+    result, grid = preprocess_image(image, (1, 1, 1), _Plan(spacing_mm=spacing_mm, normalization=ZSCORE))
+    assert result.shape == (1, *grid.shape)
+    assert np.isfinite(result).all()
+    zero, grid = preprocess_image(np.zeros_like(image), (1, 1, 1), _Plan(spacing_mm=spacing_mm, normalization=ZSCORE))
+    assert grid.cropped_shape == shape
+    assert not zero.any()
+
+
+def test_no_more_is_imported_than_a_gpu_node_has() -> None:
+    code = (
+        "import sys, numpy as np; from types import SimpleNamespace as N;"
+        "from seg25d.preprocessing.preprocess import preprocess_image;"
+        "import seg25d.preprocessing.store;"
+        "n = N(channel='x', scheme='zscore', lower=None, upper=None, mean=None, std=None);"
+        "preprocess_image(np.ones((1, 3, 3, 3)), (1, 1, 1), N(spacing_mm=(2, 2, 2), normalization=[n]));"
+        "print([name for name in ('SimpleITK', 'torch', 'skimage') if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.slow
+def test_workers_give_what_this_process_gives(tmp_path: Path, rng: np.random.Generator) -> None:
+    dataset = _dataset(tmp_path / "raw", "abc", rng)
+    one, two = PreprocessedFolder(root=tmp_path / "one"), PreprocessedFolder(root=tmp_path / "two")
+    preprocess_dataset(dataset, [_Plan()], one, num_workers=0)
+    preprocess_dataset(dataset, [_Plan()], two, num_workers=2)
+    first, second = ({p.name: p.read_bytes() for p in folder.store("s").iterdir()} for folder in (one, two))
+    assert first == second

@@ -1,0 +1,107 @@
+"""The map of documentation/architecture.md, enforced."""
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import seg25d
+from seg25d.cli.main import COMMANDS
+
+ROOT = Path(seg25d.__file__).parent
+MODULES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
+GLUE = frozenset({"pipeline", "runs", "demo", "cli"})
+
+# What each part may import of ours, itself aside.
+ALLOWED = {
+    "core": frozenset(),
+    "data": frozenset({"core"}),
+    "networks": frozenset({"core"}),
+    "representations": frozenset({"core"}),
+    "evaluation": frozenset({"core", "data"}),
+    "planning": frozenset({"core", "data", "networks", "representations"}),
+    "preprocessing": frozenset({"core", "data", "planning"}),
+    "training": frozenset({"core", "data", "networks", "representations", "evaluation", "planning", "preprocessing"}),
+    "inference": frozenset({"core", "data", "networks", "representations", "evaluation", "planning", "preprocessing"}),
+    "ensembling": frozenset(
+        {"core", "data", "networks", "representations", "evaluation", "planning", "preprocessing", "inference"}
+    ),
+}
+HEAVY = ("torch", "SimpleITK", "numpy", "pydantic", "scipy", "monai", "matplotlib", "rich", "blosc2")
+
+
+def imported_names(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module or ""
+            if node.module == "seg25d":
+                yield from (f"seg25d.{alias.name}" for alias in node.names)
+
+
+def imported_parts(path: Path) -> set[str]:
+    names = (name.split(".") for name in imported_names(path))
+    return {words[1] for words in names if words[0] == "seg25d" and len(words) > 1} - {"__version__"}
+
+
+@pytest.mark.parametrize("module", MODULES, ids=str)
+def test_imports_point_from_glue_to_leaves(module):
+    part = module.parts[0].removesuffix(".py")
+    parts = imported_parts(ROOT / module)
+    if part == "__init__":
+        assert not parts
+    elif part in GLUE:
+        assert "cli" not in parts or part == "cli"
+    else:
+        assert parts <= ALLOWED[part] | {part}, f"{module} may import only {sorted(ALLOWED[part])}"
+
+
+@pytest.mark.parametrize("module", MODULES, ids=str)
+def test_only_image_files_know_simpleitk(module):
+    reads_images = module.parent == Path("data") and module.name.startswith(("image_", "dicom"))
+    assert reads_images or not any(name.split(".")[0] == "SimpleITK" for name in imported_names(ROOT / module))
+
+
+@pytest.mark.parametrize("module", MODULES, ids=str)
+def test_modules_are_short(module):
+    assert len((ROOT / module).read_text(encoding="utf-8").splitlines()) <= 400
+
+
+def test_every_part_has_its_rule():
+    folders = {path.name for path in ROOT.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert folders - GLUE == set(ALLOWED)
+
+
+def loaded_modules(code: str) -> set[str]:
+    """The top-level names of all modules that a fresh interpreter has loaded after running `code`."""
+    script = f"import sys, json, contextlib, io\n{code}\nprint(json.dumps(sorted(sys.modules)))"
+    output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    return {name.split(".")[0] for name in json.loads(output.splitlines()[-1])}
+
+
+def test_importing_the_package_is_light():
+    assert not loaded_modules("import seg25d").intersection(HEAVY)
+
+
+@pytest.mark.parametrize("verb", ["", *COMMANDS])
+def test_help_is_light(verb):
+    words = [verb, "--help"] if verb else ["--help"]
+    code = (
+        "from seg25d.cli.main import main\n"
+        "with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n"
+        f"    main({words!r})"
+    )
+    loaded = loaded_modules(code)
+    assert "seg25d" in loaded
+    assert not loaded.intersection(HEAVY)
+
+
+def test_training_and_inference_on_arrays_never_load_simpleitk():
+    loaded = loaded_modules("import seg25d.training.fold, seg25d.inference.sliding_window")
+    assert "SimpleITK" not in loaded

@@ -1,0 +1,150 @@
+"""From raw images to scores on a tiny made-up data set."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from seg25d import demo, pipeline
+from seg25d.cli.main import main
+from seg25d.core.errors import DatasetError, InputError
+from seg25d.core.workspace import Workspace
+from seg25d.data.image_io import read_geometry, read_labels
+from seg25d.data.phantom import DATASET_NAME, LABELS, write_phantom_dataset
+
+SHAPE = (8, 32, 32)
+CASES = [f"phantom_{index:03d}" for index in range(4)]
+TINY = ["--epochs", "1", "--iterations", "2", "--set", "validation_windows=1", "--set", "augmentation.enabled=false"]
+IN_THIS_PROCESS = ["--num-processes", "0", "--device", "cpu"]
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def raw_data(tmp_path_factory) -> Path:
+    """A workspace with a raw data set of four cases, two folds and one held-out case."""
+    root = tmp_path_factory.mktemp("raw_data")
+    folder = root / "raw" / DATASET_NAME
+    write_phantom_dataset(folder, num_training=4, num_test=1, shape=SHAPE)
+    halves = CASES[:2], CASES[2:]
+    splits = [{"train": halves[fold], "val": halves[1 - fold]} for fold in range(2)]
+    (folder / "splits.json").write_text(json.dumps(splits))
+    return root
+
+
+@pytest.fixture
+def workspace(raw_data, tmp_path) -> Workspace:
+    """A copy that a test may change."""
+    shutil.copytree(raw_data, tmp_path / "workspace")
+    return Workspace.resolve(tmp_path / "workspace", {})
+
+
+def run(workspace: Workspace, *words: str, status: int = 0) -> None:
+    place = ["--workspace", str(workspace.raw.parent)]
+    assert main([*words, *place, *IN_THIS_PROCESS]) == status
+
+
+def test_the_whole_story(workspace, capsys):
+    raw = workspace.raw_dataset(DATASET_NAME)
+    run(workspace, "plan_and_preprocess", "-d", "900", "-c", "2d", "si", "--explain")
+    assert "super" in capsys.readouterr().out
+    folder = workspace.preprocessed_dataset(DATASET_NAME)
+    plans = json.loads(folder.plans().read_text())
+    assert set(plans["configurations"]) == {"axial", "si"}
+    assert (folder.root / "dataset.json").read_bytes() == (raw / "dataset.json").read_bytes()
+
+    shutil.move(raw, workspace.raw / "elsewhere")
+    run(workspace, "train", "900", "2d", "cv", *TINY)
+    results = workspace.run(DATASET_NAME, "axial")
+    assert results.trained_folds() == ["0", "1"]
+    for fold in range(2):
+        files = {path.name for path in results.fold(fold).root.iterdir()}
+        assert {"config.json", "log.jsonl", "progress.png", "model_best.safetensors", "validation"} <= files
+    per_case = json.loads(results.crossval.read_text())["per_case"]
+    assert [case["case"] for case in per_case] == CASES
+    shutil.move(workspace.raw / "elsewhere", raw)
+
+    out = workspace.results / "out"
+    run(workspace, "predict", "-i", str(raw / "imagesTs"), "-o", str(out))
+    predicted = out / "phantom_004.nii.gz"
+    assert read_geometry(predicted) == read_geometry(raw / "imagesTs" / "phantom_004_0000.nii.gz")
+    assert set(np.unique(read_labels(predicted)[0])) <= set(LABELS.values())
+    assert "arguments" in json.loads((out / "prediction.json").read_text())
+    before = predicted.stat().st_mtime_ns
+    run(workspace, "predict", "-i", str(raw / "imagesTs"), "-o", str(out), "-c", "2d", "-f", "0")
+    assert predicted.stat().st_mtime_ns == before
+
+    capsys.readouterr()
+    run(workspace, "evaluate", str(raw / "labelsTs"), str(out), "--csv", str(out / "scores.csv"))
+    assert "all labels" in capsys.readouterr().out
+    summary = json.loads((out / "summary.json").read_text())
+    assert set(summary["mean"]) == {"1", "2", "3", "4"}
+    assert (out / "scores.csv").read_text().count("phantom_004") >= 4
+
+
+def test_bad_data_sets_are_reported_and_nothing_is_written(workspace, capsys):
+    raw = workspace.raw_dataset(DATASET_NAME)
+    (raw / "labelsTr" / "phantom_001.nii.gz").unlink()
+    (raw / "imagesTr" / "phantom_002_0001.nii.gz").write_bytes(b"")
+    run(workspace, "plan_and_preprocess", "-d", "900", status=2)
+    message = capsys.readouterr().err
+    assert "error: " in message
+    assert "phantom_001" in message
+    assert "phantom_002" in message
+    assert "Traceback" not in message
+    assert not workspace.preprocessed.exists()
+    with pytest.raises(DatasetError):
+        pipeline.plan_and_preprocess(workspace, ["900"], pipeline.PlanningOptions(num_processes=0))
+
+
+def test_verifying_writes_nothing(workspace):
+    run(workspace, "plan_and_preprocess", "-d", "900", "--verify-only")
+    assert not workspace.preprocessed.exists()
+
+
+def test_planning_adds_to_the_plans_that_are_there(workspace):
+    for name in ("si", "axial"):
+        options = pipeline.PlanningOptions(configurations=(name,), plan_only=True, num_processes=0)
+        plans = pipeline.plan_and_preprocess(workspace, ["900"], options)[DATASET_NAME]
+    assert set(plans.configurations) == {"si", "axial"}
+    with pytest.raises(InputError, match="not preprocessed"):
+        pipeline.train(workspace, "900", "si", ["0"])
+
+
+@pytest.mark.parametrize(
+    ("configuration", "fold", "options", "message"),
+    [
+        ("si", "0", {"recipe": "none"}, "no recipe 'none'"),
+        ("si", "0", {"settings": {"epoch": "3"}}, "no setting 'epoch'"),
+        ("si", "0", {}, "is not planned; run `seg25d plan_and_preprocess"),
+    ],
+)
+def test_wrong_arguments_stop_training_before_anything_is_written(workspace, configuration, fold, options, message):
+    with pytest.raises(InputError, match=message):
+        pipeline.train(workspace, "900", configuration, [fold], pipeline.TrainingOptions(**options))
+    assert not workspace.results.exists()
+
+
+def test_changed_plans_do_not_go_on_with_an_old_run(workspace):
+    options = pipeline.PlanningOptions(configurations=("si",), num_processes=0)
+    pipeline.plan_and_preprocess(workspace, ["900"], options)
+    run(workspace, "train", "900", "si", "0", *TINY)
+    path = workspace.preprocessed_dataset(DATASET_NAME).plans()
+    plans = json.loads(path.read_text())
+    plans["configurations"]["si"]["batch_size"] += 1
+    path.write_text(json.dumps(plans))
+    with pytest.raises(InputError, match="plan of si has changed"):
+        pipeline.train(workspace, "900", "si", ["0"])
+
+
+def test_demo_tells_the_story_and_can_be_repeated(workspace, capsys):
+    for _ in range(2):
+        run(workspace, "demo", "--time-budget", "1s")
+        output = capsys.readouterr().out
+        assert "organ_a" in output
+        assert "all labels" in output
+    folder = workspace.results / DATASET_NAME / "demo"
+    assert (folder / "slice.png").exists()
+    assert (folder / "super_image.png").exists()
+    assert set(demo.CONFIGURATIONS) <= {path.name for path in folder.iterdir()}

@@ -1,0 +1,97 @@
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from seg25d.core.errors import InputError
+from seg25d.core.workspace import Workspace
+from seg25d.planning.plan import Plans
+from seg25d.runs import anatomical_name, choose_run, find_configuration, parse_folds, run_name, trained_runs
+
+
+def make_plans(slice_axis: int = 0, **changes) -> Plans:
+    network = SimpleNamespace(name="unet")
+    configurations = {name: SimpleNamespace(network=network) for name in ("axial", "si")}
+    return Plans.model_construct(
+        dataset_name="Dataset001_A", plans_name="plans", slice_axis=slice_axis, configurations=configurations, **changes
+    )
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace.resolve(tmp_path, {})
+
+
+def train_fake(workspace: Workspace, dataset: str, run: str, fold: int = 0) -> None:
+    fold_folder = workspace.run(dataset, run).fold(fold)
+    fold_folder.root.mkdir(parents=True)
+    fold_folder.model_final.touch()
+
+
+@pytest.mark.parametrize(("axis", "name"), [(0, "axial"), (1, "coronal"), (2, "sagittal")])
+def test_2d_is_the_planned_axis(axis, name):
+    assert anatomical_name(make_plans(axis), "2d") == name
+    assert anatomical_name(make_plans(axis), "si") == "si"
+
+
+def test_configurations_by_name():
+    plans = make_plans()
+    assert find_configuration(plans, "2d")[0] == "axial"
+    assert find_configuration(plans, "si", "unet")[0] == "si"
+    with pytest.raises(InputError, match=r"'mip'.*known: axial, si"):
+        find_configuration(plans, "mip")
+    with pytest.raises(InputError, match="planned for the network unet, not for 'vnet'"):
+        find_configuration(plans, "si", "vnet")
+
+
+def test_run_names_say_what_is_not_the_default():
+    plans = make_plans()
+    assert run_name("si", plans, "default") == "si"
+    assert run_name("si", plans, "sobirov2022") == "si__sobirov2022"
+    assert run_name("si", plans.model_copy(update={"plans_name": "mine"}), "default") == "si__mine"
+
+
+def test_folds_by_name():
+    assert parse_folds(["cv"], 3) == [0, 1, 2]
+    assert parse_folds(["2", "0", "2"], 5) == [2, 0]
+    assert parse_folds(["all"], 5) == ["all"]
+
+
+@pytest.mark.parametrize("word", ["5", "-1", "x", "", "0.5"])
+def test_wrong_folds_list_the_right_ones(word):
+    with pytest.raises(InputError, match="numbers from 0 to 4, `cv` or `all`"):
+        parse_folds([word], 5)
+
+
+def test_the_only_trained_run_is_taken(workspace):
+    train_fake(workspace, "Dataset001_A", "si")
+    assert choose_run(workspace, None, None, None) == workspace.run("Dataset001_A", "si")
+    assert choose_run(workspace, "1", "si", None) == workspace.run("Dataset001_A", "si")
+    assert trained_runs(workspace, "Dataset001_A") == ["si"]
+    assert trained_runs(workspace, "Dataset002_B") == []
+
+
+def test_unclear_choices_are_listed(workspace):
+    with pytest.raises(InputError, match="nothing is trained"):
+        choose_run(workspace, None, None, None)
+    train_fake(workspace, "Dataset001_A", "si")
+    train_fake(workspace, "Dataset001_A", "3d")
+    with pytest.raises(InputError, match="-c: 3d, si"):
+        choose_run(workspace, "1", None, None)
+    with pytest.raises(InputError, match="mip is not trained on Dataset001_A; trained: 3d, si"):
+        choose_run(workspace, "1", "mip", None)
+    train_fake(workspace, "Dataset002_B", "si")
+    with pytest.raises(InputError, match="-d: Dataset001_A, Dataset002_B"):
+        choose_run(workspace, None, "si", None)
+    (workspace.results / "Dataset003_C").mkdir()
+    with pytest.raises(InputError, match="nothing is trained on Dataset003_C"):
+        choose_run(workspace, "3", None, None)
+
+
+def test_a_model_folder_stands_alone(workspace, tmp_path):
+    train_fake(workspace, "Dataset001_A", "si")
+    run = workspace.run("Dataset001_A", "si")
+    assert choose_run(workspace, None, None, run.root) == run
+    assert choose_run(workspace, None, None, run.root / "fold_0") == run
+    with pytest.raises(InputError, match="has no trained model"):
+        choose_run(workspace, None, None, tmp_path)
