@@ -22,7 +22,7 @@ from seg25d.planning.planner import explain, plan_dataset
 from seg25d.planning.splits import choose_splits
 from seg25d.preprocessing.preprocess import preprocess_dataset
 from seg25d.preprocessing.store import Store
-from seg25d.runs import choose_run, find_configuration, parse_folds, prepare_run, run_name
+from seg25d.runs import check_names, choose_run, find_configuration, parse_folds, prepare_run, run_name
 from seg25d.training.config import TrainingConfig, apply_settings
 from seg25d.training.device import choose_execution
 from seg25d.training.fold import train_fold
@@ -125,7 +125,7 @@ def plan_and_preprocess(
         DatasetError: If data sets have problems; lists all of them, and nothing is written.
     """
     options = options or PlanningOptions()
-    find_recipe(options.recipe)
+    check_names(options.configurations or (), options.recipe)
     names = [workspace.dataset_name(identifier) for identifier in identifiers]
     datasets = [_verified(workspace.raw_dataset(name), options) for name in dict.fromkeys(names)]
     if options.verify_only:

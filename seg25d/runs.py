@@ -10,15 +10,27 @@ from seg25d.core.files import atomic_path
 from seg25d.core.records import read_record, write_record
 from seg25d.core.workspace import PreprocessedFolder, RunFolder, Workspace
 from seg25d.planning.plan import DEFAULT_PLANS_NAME, ConfigurationPlan, Plans
+from seg25d.planning.planner import ANATOMICAL, CONFIGURATIONS, RECIPES
 
 logger = logging.getLogger(__name__)
-ANATOMICAL_NAMES = ("axial", "coronal", "sagittal")
-"""Names of slice-wise configurations by the axis that they slice."""
+
+
+def check_names(configurations: Sequence[str], recipe: str) -> None:
+    """Make sure that there are such configurations and such a recipe to plan, before any work is done.
+
+    Raises:
+        InputError: If not; lists those that there are.
+    """
+    unknown = [name for name in configurations if name != "2d" and name not in CONFIGURATIONS]
+    if unknown:
+        raise InputError(f"there is no configuration {unknown[0]!r}; known: 2d, {', '.join(CONFIGURATIONS)}")
+    if recipe not in RECIPES:
+        raise InputError(f"there is no recipe {recipe!r}; known: {', '.join(RECIPES)}")
 
 
 def anatomical_name(plans: Plans, configuration: str) -> str:
     """The configuration's own name: `2d` is another one for the slice-wise one along the planned axis."""
-    return ANATOMICAL_NAMES[plans.slice_axis] if configuration == "2d" else configuration
+    return ANATOMICAL[plans.slice_axis] if configuration == "2d" else configuration
 
 
 def find_configuration(plans: Plans, name: str, network: str | None = None) -> tuple[str, ConfigurationPlan]:
@@ -114,7 +126,7 @@ def choose_run(workspace: Workspace, dataset: str | None, configuration: str | N
             raise InputError(f"several configurations are trained on {name}; choose one with -c: {', '.join(runs)}")
         return workspace.run(name, runs[0])
     if configuration == "2d":
-        configuration = next((run for run in runs if run in ANATOMICAL_NAMES and _is_2d(workspace, name, run)), "2d")
+        configuration = next((run for run in runs if run in ANATOMICAL and _is_2d(workspace, name, run)), "2d")
     if configuration not in runs:
         raise InputError(f"configuration {configuration} is not trained on {name}; trained: {', '.join(runs)}")
     return workspace.run(name, configuration)

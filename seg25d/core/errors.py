@@ -50,7 +50,7 @@ class WorkerError(Seg25dError):
     """A worker process failed or died while it worked on a case."""
 
 
-class CaseFailures(Seg25dError):
+class CaseFailures(Seg25dError):  # noqa: N818 - it stands for several failures
     """Some cases failed while all others were done.
 
     Args:

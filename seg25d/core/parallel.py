@@ -66,8 +66,8 @@ def _call(function: Callable[[Item], Result], item: Item, item_name: str) -> Res
 
 def _death_message(names: list[str]) -> str:
     return (
-        f"a worker process died while it worked on one of {', '.join(names[:8])}. The system probably killed it for lack "
-        "of memory: use a smaller --num-processes (0 works in this process); the same command goes on where it stopped"
+        f"a worker process died while it worked on one of {', '.join(names[:8])}. The system probably killed it for "
+        "lack of memory: use a smaller --num-processes (0 works in this process); the same command goes on where it stopped"
     )
 
 

@@ -41,7 +41,7 @@ def _lines(items: Iterable[Item], total: int, description: str) -> Iterator[Item
     start = last = time.monotonic()
     done = 0
     logger.info("%s: %d to do", description, total)
-    for done, item in enumerate(items, 1):  # noqa: B007 - the count is reported after the loop
+    for done, item in enumerate(items, 1):
         yield item
         now = time.monotonic()
         if now - last >= SECONDS_BETWEEN_LINES and done < total:

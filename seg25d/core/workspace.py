@@ -18,30 +18,37 @@ class FoldFolder(Record):
 
     @property
     def config(self) -> Path:
+        """The settings of the run."""
         return self.root / "config.json"
 
     @property
     def log(self) -> Path:
+        """A line per epoch."""
         return self.root / "log.jsonl"
 
     @property
     def progress(self) -> Path:
+        """Curves of losses, Dice and learning rate."""
         return self.root / "progress.png"
 
     @property
     def checkpoint(self) -> Path:
+        """The state from which the run goes on."""
         return self.root / "checkpoint_last.pt"
 
     @property
     def model_best(self) -> Path:
+        """The model with the best validation windows."""
         return self.root / "model_best.safetensors"
 
     @property
     def model_final(self) -> Path:
+        """The model at the end."""
         return self.root / "model_final.safetensors"
 
     @property
     def validation(self) -> Path:
+        """Predictions of the validation cases and their scores."""
         return self.root / "validation"
 
 
@@ -52,18 +59,22 @@ class RunFolder(Record):
 
     @property
     def plans(self) -> Path:
+        """The plans that it was trained with."""
         return self.root / "plans.json"
 
     @property
     def dataset(self) -> Path:
+        """The data set's description."""
         return self.root / "dataset.json"
 
     @property
     def fingerprint(self) -> Path:
+        """The data set's fingerprint."""
         return self.root / "fingerprint.json"
 
     @property
     def crossval(self) -> Path:
+        """Scores of all folds together."""
         return self.root / "crossval" / "summary.json"
 
     def fold(self, fold: int | str) -> FoldFolder:
@@ -83,18 +94,22 @@ class PreprocessedFolder(Record):
 
     @property
     def dataset(self) -> Path:
+        """The data set's description."""
         return self.root / "dataset.json"
 
     @property
     def fingerprint(self) -> Path:
+        """The data set's fingerprint."""
         return self.root / "fingerprint.json"
 
     @property
     def fingerprint_cases(self) -> Path:
+        """What is known of each case, for going on."""
         return self.root / "fingerprint_cases"
 
     @property
     def splits(self) -> Path:
+        """Training and validation cases of the folds."""
         return self.root / "splits.json"
 
     def plans(self, plans_name: str = "plans") -> Path:

@@ -135,6 +135,8 @@ def _open(path: Path) -> sitk.ImageFileReader:
     ending = _known_ending(path)
     if not path.is_file():
         raise FileError(path, "the file does not exist", "correct the path")
+    if not os.access(path, os.R_OK):
+        raise FileError(path, "the file may not be read", "ask its owner for the right to read it")
     if path.stat().st_size == 0:
         raise FileError(path, "the file is empty (0 bytes)", "copy or export it again")
     sitk.ProcessObject.SetGlobalWarningDisplay(False)

@@ -155,7 +155,7 @@ def hd95(reference: NDArray[np.bool_], prediction: NDArray[np.bool_], spacing_mm
     if not (reference.any() and prediction.any()):
         return None
     import torch  # noqa: PLC0415 - heavy
-    from monai.metrics import compute_hausdorff_distance  # noqa: PLC0415 - takes seconds
+    from monai.metrics.hausdorff_distance import compute_hausdorff_distance  # noqa: PLC0415 - takes seconds
 
     truth, guess = (torch.from_numpy(np.ascontiguousarray(mask))[None, None] for mask in (reference, prediction))
     distance = compute_hausdorff_distance(
@@ -181,8 +181,9 @@ def _boxes(labels: NDArray[Any]) -> dict[int, Box]:
     """The bounding box of every index above 0 that occurs."""
     from scipy import ndimage  # noqa: PLC0415 - heavy
 
-    boxes: list[Box | None] = ndimage.find_objects(labels)
-    return {index: box for index, box in enumerate(boxes, 1) if box is not None}
+    return {
+        index: (box[0], box[1], box[2]) for index, box in enumerate(ndimage.find_objects(labels), 1) if box is not None
+    }
 
 
 def _joint_box(boxes: Sequence[Box]) -> Box | None:

@@ -67,9 +67,8 @@ def configuration_reasons(fit: Fit, limits: Limits) -> dict[str, str]:
 
 def explain(plans: Plans) -> str:
     """Plans as text: a table of the configurations, then the reasons."""
-    rows: list[tuple[str, ...]] = [
-        ("configuration", "window D x H x W", "batch", "representation", "network", "parameters", "memory")
-    ]
+    headings = ("configuration", "window D x H x W", "batch", "representation", "network", "parameters", "memory")
+    rows: list[tuple[str, ...]] = [headings]
     rows += [_table_row(name, plan) for name, plan in plans.configurations.items()]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [f"{plans.dataset_name}, plans {plans.plans_name!r}, recipe {plans.recipe}", ""]

@@ -110,8 +110,9 @@ def trace_training_step(build: Callable[[], nn.Module], image_shape: Sequence[in
         tracker.start()
         with torch.autocast("cpu", torch.bfloat16), CudaPrecision():
             outputs = model(images)
+        loss = _loss(outputs, target, num_outputs)
         optimizer.zero_grad(set_to_none=True)
-        _loss(outputs, target, num_outputs).backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]
         tracker.label("gradients", _gradients(parameters))
         optimizer.step()
         peak = tracker.peak()
@@ -201,7 +202,7 @@ class CudaPrecision(TorchFunctionMode):
         """Run the function, on float32 inputs if it is one of `FLOAT32_ON_CUDA`."""
         del types
         kwargs = kwargs or {}
-        if getattr(func, "__name__", "") in FLOAT32_ON_CUDA:
+        if getattr(func, "__name__", "") in FLOAT32_ON_CUDA and torch.is_autocast_enabled("cpu"):
             args, kwargs = tree_map_only(Tensor, _to_float32, (args, kwargs))
         return func(*args, **kwargs)
 

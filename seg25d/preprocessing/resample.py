@@ -148,7 +148,7 @@ def _apply_depth(matrix: Matrix, volume: NDArray[np.float32]) -> NDArray[np.floa
     if matrix is None:
         return volume
     flat: NDArray[np.float32] = matrix @ np.ascontiguousarray(volume).reshape(len(volume), -1)
-    return flat.reshape(-1, *volume.shape[1:])
+    return flat.reshape(len(flat), *volume.shape[1:])
 
 
 def _apply_planes(matrices: Sequence[Matrix], volume: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg25d.core.errors import InputError, RecordError
-from seg25d.core.files import atomic_path, remove_leftovers
+from seg25d.core.files import TEMPORARY_PREFIX, atomic_path, remove_leftovers
 from seg25d.core.records import Record, read_record, write_record
-from seg25d.core.types import Shape
+from seg25d.core.types import IntArray, Shape
 from seg25d.data.image_geometry import Geometry
 from seg25d.preprocessing.grid import Grid
 
@@ -97,7 +97,9 @@ class Store:
 
     def cases(self) -> list[str]:
         """The cases that are complete, sorted; none if the folder is missing."""
-        return sorted(path.stem for path in self.folder.glob("*.json"))
+        # A killed process may have left a temporary file of that ending.
+        names = (path.stem for path in self.folder.glob("*.json"))
+        return sorted(name for name in names if not name.startswith(TEMPORARY_PREFIX))
 
     def write(self, record: CaseRecord, arrays: CaseArrays) -> None:
         """Write a case; it replaces an older one of that name and exists only when all of it is written."""
@@ -141,7 +143,7 @@ class Store:
         """The labels (internal indices) on the whole canonical grid of the file, for evaluation."""
         return self._open(case, "_reference")[...]
 
-    def locations(self, case: str) -> dict[int, NDArray[np.int32]]:
+    def locations(self, case: str) -> dict[int, IntArray]:
         """Per class that occurs, without background: (n, 3) voxels (D, H, W) of it, at most 10,000.
 
         Raises:

@@ -34,7 +34,8 @@ def choose_grid(num_slices: int, height: int, width: int) -> tuple[int, int]:
         ratio = max(sides) / min(sides)
         return max(ratio, SQUARE_ENOUGH), rows * columns - num_slices, ratio, -rows
 
-    rows = min(range(1, num_slices + 1), key=badness)
+    filled = [rows for rows in range(1, num_slices + 1) if (rows - 1) * math.ceil(num_slices / rows) < num_slices]
+    rows = min(filled, key=badness)
     return rows, math.ceil(num_slices / rows)
 
 
@@ -69,22 +70,24 @@ class SuperImage(Representation):
     def candidates(
         cls, geometry: VolumeGeometry, *, axis: int = 0, context: int = 0, **_: int
     ) -> Iterator[tuple[Self, Shape]]:
-        """The whole volume; then less in the plane, down to half; then fewer slices; then less of all."""
+        """The whole volume; then less in the plane, down to half; then fewer slices; then even less in the plane."""
         blank = cls(grid=(1, 1), axis=axis, context=context)
 
-        def window(plane_step: int, depth_step: int) -> tuple[Self, Shape]:
-            sizes = [shrink(size, plane_step, SHRINKING_STEPS, SMALLEST_IN_PLANE) for size in geometry.shape]
-            sizes[axis] = shrink(geometry.shape[axis], depth_step, SHRINKING_STEPS, 1)
+        def window(step: int, depth: int) -> tuple[Self, Shape]:
+            sizes = [shrink(size, step, SHRINKING_STEPS, SMALLEST_IN_PLANE) for size in geometry.shape]
+            sizes[axis] = depth
             shape = (sizes[0], sizes[1], sizes[2])
             return blank.refit(shape), shape
 
-        half = SHRINKING_STEPS // 2
+        half, depth = SHRINKING_STEPS // 2, geometry.shape[axis]
         for step in range(half + 1):
-            yield window(step, 0)
-        for step in range(1, SHRINKING_STEPS):
-            yield window(half, step)
+            yield window(step, depth)
+        while depth > 1:
+            # Equal ratios, not equal steps: of 400 slices 27 may be too many and 16 fit.
+            depth = min(depth - 1, depth * (SHRINKING_STEPS - 1) // SHRINKING_STEPS)
+            yield window(half, depth)
         for step in range(half + 1, SHRINKING_STEPS):
-            yield window(step, SHRINKING_STEPS - 1)
+            yield window(step, 1)
 
     @classmethod
     def examples(cls) -> list[Self]:

@@ -1,15 +1,18 @@
 """Every setting of a training run, with its default and its source; `--set key=value` changes any of them."""
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field
 
 from seg25d.core.errors import InputError
-from seg25d.core.records import Record, parse_record
+from seg25d.core.records import Record, parse_record, read_record, write_record
+from seg25d.core.workspace import FoldFolder
 
-Chance = Field(ge=0, le=1)
+EXTENDABLE = frozenset({"epochs", "iterations", "iterations_per_epoch", "time_budget_seconds"})
+"""What may change when a run goes on: how long it is."""
 
 
 class AugmentationConfig(Record):
@@ -51,6 +54,8 @@ class TrainingConfig(Record):
     epochs: int = Field(default=500, ge=1)
     """Length of a run without a time budget. An epoch is a number of updates, not a pass over the data."""
     iterations_per_epoch: int = Field(default=100, ge=1)
+    iterations: int | None = Field(default=None, ge=1)
+    """Updates in all, if that should be no whole number of epochs."""
     time_budget_seconds: float | None = Field(default=None, gt=0)
     """If set, the run ends when this much time is spent on training, and the schedule follows the share of it."""
     learning_rate: float = Field(default=3e-3, gt=0)
@@ -72,7 +77,64 @@ class TrainingConfig(Record):
 
     def num_iterations(self) -> int:
         """Updates of a run without a time budget."""
-        return self.epochs * self.iterations_per_epoch
+        return self.iterations or self.epochs * self.iterations_per_epoch
+
+
+def length_settings(
+    epochs: int | None, iterations: int | None, time_budget_seconds: float | None, iterations_per_epoch: int
+) -> dict[str, str]:
+    """The settings that give a run the length that was asked for.
+
+    Args:
+        epochs: How many epochs.
+        iterations: How many updates in all; split into `epochs` epochs, or into epochs of the usual length.
+        time_budget_seconds: Or how long to train.
+        iterations_per_epoch: The usual length of an epoch.
+
+    Raises:
+        InputError: If both a number of updates and a time are given.
+    """
+    if time_budget_seconds is not None:
+        if epochs is not None or iterations is not None:
+            raise InputError("a run ends after a time or after a number of updates: drop --time-budget, or the others")
+        return {"time_budget_seconds": str(time_budget_seconds)}
+    if iterations is not None:
+        epochs = epochs or max(1, round(iterations / iterations_per_epoch))
+        per_epoch = math.ceil(iterations / epochs)
+        lengths = {"epochs": epochs, "iterations": iterations, "iterations_per_epoch": per_epoch}
+        return {name: str(value) for name, value in lengths.items()} | {"time_budget_seconds": "null"}
+    if epochs is not None:
+        return {"epochs": str(epochs), "iterations": "null", "time_budget_seconds": "null"}
+    return {}
+
+
+def settle_config(folder: FoldFolder, recipe: TrainingConfig, changes: Mapping[str, str]) -> TrainingConfig:
+    """The settings of a fold: those that it was begun with, or the recipe's; with the changes.
+
+    Writes `config.json`, so that the same command without any settings goes on with the same ones.
+
+    Args:
+        folder: The fold's folder.
+        recipe: Where a new run starts from.
+        changes: Settings by name, as text; see `apply_settings`.
+
+    Raises:
+        InputError: If the changes do not fit a run that has begun: only its length may change.
+    """
+    if not folder.checkpoint.exists():
+        config = apply_settings(recipe, changes)
+    else:
+        before = read_record(folder.config, TrainingConfig)
+        config = apply_settings(before, changes)
+        old, new = before.model_dump(), config.model_dump()
+        changed = [name for name in old if old[name] != new[name] and name not in EXTENDABLE]
+        if changed:
+            raise InputError(
+                f"{folder.root} was begun with other settings ({', '.join(changed)}); leave them as they were to go "
+                "on, or begin anew with --restart"
+            )
+    write_record(folder.config, config)
+    return config
 
 
 def apply_settings(config: TrainingConfig, settings: Mapping[str, str]) -> TrainingConfig:

@@ -1,4 +1,5 @@
 """Reading and writing image files: canonical axes in, the file's geometry out, to the last digit."""
+# mypy: disallow-untyped-calls=False
 
 import itertools
 import logging

@@ -56,10 +56,10 @@ def test_empty_array_encodes_to_empty() -> None:
     st.lists(st.integers(0, 1000), max_size=30),
 )
 def test_decode_undoes_encode(values: set[int], ignore: bool, picks: list[int]) -> None:
-    names: dict[str, int | tuple[int, ...]] = {"background": 0} | {f"organ{value}": value for value in values}
+    names: dict[str, int] = {"background": 0} | {f"organ{value}": value for value in values}
     if ignore:
         names["ignore"] = max(values) + 1
-    labels = Labels(names=names)
+    labels = Labels(names=dict(names))
     choices = list(names.values())
     array = np.array([choices[pick % len(choices)] for pick in picks], np.int32)
     decoded = labels.decode(labels.encode(array, "case"))

@@ -1,5 +1,7 @@
 """Normalisations, on values worked out by hand."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -68,6 +70,12 @@ def test_wrong_number_of_channels_says_which_are_wanted() -> None:
     settings = [ChannelNormalization(channel=name, scheme="none") for name in ("CT", "PET")]
     with pytest.raises(InputError, match=r"2 channel\(s\) \(CT, PET\), the image has 1"):
         normalize(VALUES, settings)
+
+
+def test_unknown_scheme_lists_the_known_ones() -> None:
+    settings = SimpleNamespace(channel="X", scheme="median", lower=None, upper=None, mean=None, std=None)
+    with pytest.raises(RecordError, match="unknown normalisation median; known: ct, zscore"):
+        normalize(VALUES, [settings])
 
 
 def test_missing_number_names_it() -> None:

@@ -69,6 +69,13 @@ def test_ties_go_to_the_lower_index() -> None:
     assert resample_labels(labels, (1, 1, 1)).item() == 1
 
 
+def test_a_class_thinner_than_the_new_voxels_may_vanish() -> None:
+    labels = np.zeros((9, 9, 9), np.uint8)
+    labels[1, 1, 1] = 4
+    assert not resample_labels(labels, (2, 2, 2)).any()
+    assert not resample_labels(labels, (9, 2, 9), axis=0).any()
+
+
 def test_doubling_and_halving_labels_gives_them_back(rng: np.random.Generator) -> None:
     labels = np.zeros((8, 8, 8), np.uint8)
     labels[2:6, 2:6, 2:6] = 3

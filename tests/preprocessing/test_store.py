@@ -78,6 +78,7 @@ def test_a_case_that_was_cut_off_does_not_exist(
         patch.setattr(np, "savez", fail)
         with pytest.raises(KeyboardInterrupt):
             store.write(_record(key="new"), _arrays(rng))
+    (tmp_path / ".tmp-1-a.json").write_text("{}", encoding="utf-8")
     assert store.cases() == []
     with pytest.raises(RecordError, match="has no case a; run plan_and_preprocess again"):
         store.record("a")

@@ -1,0 +1,105 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from seg25d.data.labels import Labels
+from seg25d.inference.export import export_slabs, labels_from_scores, labels_from_slabs
+from seg25d.inference.sliding_window import Slab
+from seg25d.preprocessing.grid import Grid
+from seg25d.preprocessing.resample import resample_scores
+
+LABELS = Labels(names={"background": 0, "a": 1, "b": 5})
+REGIONS = Labels(names={"background": 0, "whole": (1, 2), "core": (2,)}, regions_class_order=(1, 2))
+
+
+def make_grid(canonical_shape, box, shape, spacing=(1.0, 1.0, 1.0), model_spacing=(1.0, 1.0, 1.0)):
+    return Grid(
+        canonical_shape=canonical_shape,
+        canonical_spacing_mm=spacing,
+        bounding_box=box,
+        spacing_mm=model_spacing,
+        shape=shape,
+    )
+
+
+def whole(shape):
+    return tuple((0, size) for size in shape)
+
+
+def cut_slabs(scores, axis, thickness):
+    """Slabs as the sliding window gives them: their memory is used again for the next one."""
+    planes = scores.movedim(axis + 1, 0)
+    buffer = torch.empty(thickness, *planes.shape[1:])
+    for start in range(0, len(planes), thickness):
+        part = planes[start : start + thickness]
+        buffer[: len(part)] = part
+        yield Slab(axis, start, buffer[: len(part)])
+
+
+shapes = st.tuples(*[st.integers(1, 9)] * 3)
+
+
+@settings(max_examples=60, deadline=None)
+@given(shapes, shapes, st.integers(0, 2), st.integers(1, 4), st.sampled_from([None, 0, 1, 2]), st.integers(0, 99))
+def test_slabs_give_what_resampling_all_scores_at_once_gives(shape, new_shape, axis, thickness, separate, seed):
+    scores = torch.from_numpy(np.random.default_rng(seed).normal(size=(3, *shape)).astype(np.float32))
+    spacing = tuple(5.0 if index == separate else 1.0 for index in range(3))
+    grid = make_grid(new_shape, whole(new_shape), shape, spacing, spacing)
+    assert grid.inverse_separate_axis == separate
+    resampled = resample_scores(scores.numpy(), new_shape, separate)
+    labels, probabilities = export_slabs(cut_slabs(scores, axis, thickness), grid, LABELS)
+    np.testing.assert_allclose(probabilities, torch.from_numpy(resampled).softmax(0).numpy(), atol=1e-5)
+    # Scores that are equal up to rounding may go either way.
+    first, second = np.sort(resampled, axis=0)[-1], np.sort(resampled, axis=0)[-2]
+    clear = first - second > 1e-5
+    np.testing.assert_array_equal(labels[clear], resampled.argmax(0)[clear])
+    np.testing.assert_array_equal(labels_from_slabs(cut_slabs(scores, axis, thickness), grid, LABELS), labels)
+
+
+def test_doubling_along_one_axis_by_hand():
+    # Two voxels 0 | 10 become four: their centres lie at -0.25, 0.25, 0.75, 1.25 old voxels.
+    scores = torch.zeros(2, 2, 1, 1)
+    scores[1, :, 0, 0] = torch.tensor([-4.0, 4.0])
+    grid = make_grid((4, 1, 1), whole((4, 1, 1)), (2, 1, 1))
+    _, probabilities = export_slabs([Slab(0, 0, scores.movedim(1, 0))], grid, Labels(names={"background": 0, "a": 1}))
+    logits = np.log(probabilities[1] / probabilities[0])[:, 0, 0]
+    np.testing.assert_allclose(logits, [-4, -2, 2, 4], atol=1e-4)
+
+
+def test_crop_is_undone():
+    scores = torch.zeros(3, 2, 2, 2)
+    scores[2] = 1
+    labels = labels_from_scores(scores, make_grid((4, 5, 6), ((1, 3), (2, 4), (3, 5)), (2, 2, 2)), LABELS)
+    assert labels.shape == (4, 5, 6)
+    assert labels.dtype == np.uint8
+    assert (labels[1:3, 2:4, 3:5] == 2).all()
+    assert np.count_nonzero(labels) == 8
+
+
+def test_outside_of_the_crop_is_certain_background():
+    grid = make_grid((3, 1, 1), ((1, 2), (0, 1), (0, 1)), (1, 1, 1))
+    _, probabilities = export_slabs([Slab(0, 0, torch.zeros(1, 3, 1, 1))], grid, LABELS)
+    np.testing.assert_allclose(probabilities[:, :, 0, 0].T, [[1, 0, 0], [1 / 3] * 3, [1, 0, 0]], atol=1e-6)
+    _, probabilities = export_slabs([Slab(0, 0, torch.zeros(1, 2, 1, 1))], grid, REGIONS)
+    np.testing.assert_allclose(probabilities[:, :, 0, 0].T, [[0, 0], [0.5, 0.5], [0, 0]])
+
+
+def test_regions_are_painted_in_their_order():
+    scores = torch.tensor([[1.0, 1.0, -1.0, -1.0], [-1.0, 1.0, 1.0, -1.0]])[:, :, None, None]
+    labels = labels_from_scores(scores, make_grid((4, 1, 1), whole((4, 1, 1)), (4, 1, 1)), REGIONS)
+    assert labels[:, 0, 0].tolist() == [1, 2, 2, 0]
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_half_precision_slabs_are_taken(axis):
+    scores = torch.from_numpy(np.random.default_rng(1).normal(size=(3, 4, 5, 6)).astype(np.float32)).half()
+    grid = make_grid((4, 5, 6), whole((4, 5, 6)), (4, 5, 6))
+    labels = labels_from_slabs([Slab(axis, 0, scores.movedim(axis + 1, 0))], grid, LABELS)
+    np.testing.assert_array_equal(labels, scores.float().argmax(0))
+
+
+def test_ties_go_to_the_lower_index():
+    labels = labels_from_scores(torch.zeros(3, 2, 2, 2), make_grid((2, 2, 2), whole((2, 2, 2)), (2, 2, 2)), LABELS)
+    assert not labels.any()

@@ -1,0 +1,200 @@
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from seg25d.core.errors import InputError
+from seg25d.inference import sliding_window
+from seg25d.inference.sliding_window import (
+    WindowOptions,
+    axis_weights,
+    gaussian_weights,
+    predict_slabs,
+    predict_volume,
+    window_starts,
+)
+
+
+class Pointwise(nn.Module):
+    """Scores that depend on one voxel only, so that windows do not matter."""
+
+    def forward(self, volume):
+        return torch.cat([volume[:, :1] * 2, volume[:, :1] ** 2, 1 - volume[:, :1]], 1)
+
+
+class Recorder(Pointwise):
+    def __init__(self):
+        super().__init__()
+        self.batches = []
+
+    def forward(self, volume):
+        self.batches.append(volume.clone())
+        return super().forward(volume)
+
+
+def make_conv(seed=0):
+    torch.manual_seed(seed)
+    return nn.Conv3d(1, 3, 3, padding=1).eval()
+
+
+def random_image(shape, seed=0):
+    return torch.from_numpy(np.random.default_rng(seed).normal(size=(1, *shape)).astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("size", "window", "step", "starts"),
+    [
+        (192, 128, 0.5, [0, 64]),
+        (100, 64, 0.5, [0, 18, 36]),
+        (110, 64, 0.5, [0, 23, 46]),
+        (64, 64, 0.5, [0]),
+        (10, 64, 0.5, [0]),
+        (129, 128, 1.0, [0, 1]),
+        (3, 1, 0.5, [0, 1, 2]),
+    ],
+)
+def test_window_starts_follow_nnunet(size, window, step, starts):
+    # ceil((size - window) / (step * window)) + 1 windows, evenly spread and rounded
+    assert window_starts(size, window, step) == starts
+
+
+@given(st.integers(1, 60), st.integers(1, 30), st.floats(0.1, 1.0))
+def test_windows_cover_everything_without_gaps(size, window, step):
+    starts = window_starts(size, window, step)
+    covered = {voxel for start in starts for voxel in range(start, start + window)}
+    assert covered.issuperset(range(size))
+    assert starts[-1] == max(0, size - window)
+
+
+def test_gaussian_is_symmetric_and_stays_away_from_zero():
+    weights = gaussian_weights(16)
+    assert torch.equal(weights, weights.flip(0))
+    assert weights.min() >= 1e-3
+    # sigma = 16 / 8 = 2; the voxels next to the centre lie half a voxel off
+    assert weights[7].item() == pytest.approx(np.exp(-0.5 * (0.5 / 2) ** 2))
+
+
+def test_weights_of_all_windows_sum_to_one():
+    starts = window_starts(19, 8, 0.5)
+    total = torch.zeros(19)
+    for start, weights in axis_weights(19, 8, starts).items():
+        total[start : start + 8] += weights
+    torch.testing.assert_close(total, torch.ones(19))
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.tuples(st.integers(1, 14), st.integers(1, 14), st.integers(1, 14)),
+    st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(1, 9)),
+    st.integers(1, 5),
+    st.sampled_from([(), (2,), (0, 1, 2)]),
+    st.sampled_from([0.5, 1.0, (1.0, 0.5, 0.4)]),
+)
+def test_windows_mirrors_and_batches_do_not_change_pointwise_scores(shape, window, batch_size, mirror_axes, step_size):
+    image = random_image(shape)
+    options = WindowOptions(window, step_size=step_size, mirror_axes=mirror_axes, batch_size=batch_size)
+    scores = predict_volume([Pointwise()], image, 3, options)
+    torch.testing.assert_close(scores, Pointwise()(image[None])[0], atol=1e-5, rtol=1e-5)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.tuples(*[st.integers(4, 14)] * 3), st.integers(1, 7))
+def test_slabs_follow_each_other(shape, batch_size):
+    stop = 0
+    for slab in predict_slabs([Pointwise()], random_image(shape), 3, WindowOptions((5, 4, 3), batch_size=batch_size)):
+        assert slab.start == stop
+        assert slab.planes.shape[1:] == (3, *(size for axis, size in enumerate(shape) if axis != slab.axis))
+        stop += len(slab.planes)
+    assert stop == shape[slab.axis]
+
+
+def test_result_equals_explicit_average_of_weighted_windows():
+    model, image, window = make_conv(), random_image((9, 8, 7)), (6, 5, 4)
+    numerator, denominator = torch.zeros(3, 9, 8, 7), torch.zeros(9, 8, 7)
+    depth, height, width = (gaussian_weights(size) for size in window)
+    weight = depth[:, None, None] * height[:, None] * width
+    starts = [window_starts(size, wanted, 0.5) for size, wanted in zip((9, 8, 7), window, strict=True)]
+    with torch.inference_mode():
+        for corner in itertools.product(*starts):
+            place = tuple(slice(start, start + size) for start, size in zip(corner, window, strict=True))
+            numerator[(slice(None), *place)] += model(image[(slice(None), *place)][None])[0] * weight
+            denominator[place] += weight
+        scores = predict_volume([model], image, 3, WindowOptions(window, batch_size=3))
+    torch.testing.assert_close(scores, numerator / denominator, atol=1e-5, rtol=1e-5)
+
+
+def test_whole_volume_in_one_window_is_the_models_output():
+    model, image = make_conv(), random_image((6, 5, 4))
+    with torch.inference_mode():
+        expected = model(image[None])[0]
+    torch.testing.assert_close(predict_volume([model], image, 3, WindowOptions((6, 5, 4))), expected)
+
+
+def test_mirroring_averages_over_all_subsets_of_axes():
+    model, image = make_conv(), random_image((6, 5, 4))
+    with torch.inference_mode():
+        variants = [
+            model(image[None].flip(dims)).flip(dims)[0] if dims else model(image[None])[0]
+            for dims in ([], [2], [4], [2, 4])
+        ]
+    options = WindowOptions((6, 5, 4), mirror_axes=(0, 2), batch_size=3)
+    torch.testing.assert_close(predict_volume([model], image, 3, options), torch.stack(variants).mean(0))
+
+
+def test_several_models_are_averaged():
+    first, second, image = make_conv(0), make_conv(1), random_image((9, 8, 7))
+    options = WindowOptions((6, 5, 4), batch_size=2)
+    both = predict_volume([first, second], image, 3, options)
+    single = [predict_volume([model], image, 3, options) for model in (first, second)]
+    torch.testing.assert_close(both, torch.stack(single).mean(0))
+
+
+def test_small_volume_lies_in_the_middle_of_zeros():
+    model, image = Recorder(), random_image((2, 5, 4))
+    predict_volume([model], image, 3, WindowOptions((6, 5, 4)))
+    (batch,) = model.batches
+    assert torch.equal(batch[0, :, 2:4], image)
+    assert not batch[0, :, :2].any()
+    assert not batch[0, :, 4:].any()
+
+
+def test_windows_and_mirrors_fill_batches_together():
+    model = Recorder()
+    options = WindowOptions((4, 4, 4), step_size=1.0, mirror_axes=(0,), batch_size=4)
+    predict_volume([model], random_image((4, 4, 12)), 3, options)
+    assert [len(batch) for batch in model.batches] == [4, 2]
+
+
+def test_few_planes_are_in_work_at_a_time():
+    # Windows of 2 planes at steps of 1 in batches of 1: never more than 2 of the 20 planes.
+    slabs = predict_slabs([Pointwise()], random_image((8, 8, 20)), 3, WindowOptions((8, 8, 2)))
+    assert {(slab.axis, len(slab.planes)) for slab in slabs} == {(2, 1), (2, 2)}
+
+
+def test_large_sums_are_kept_in_half_precision(monkeypatch):
+    monkeypatch.setattr(sliding_window, "FLOAT32_BYTES", 100)
+    image = random_image((9, 8, 7))
+    (kind,) = {slab.planes.dtype for slab in predict_slabs([Pointwise()], image, 3, WindowOptions((6, 5, 4)))}
+    assert kind == torch.float16
+    scores = predict_volume([Pointwise()], image, 3, WindowOptions((6, 5, 4)))
+    torch.testing.assert_close(scores, Pointwise()(image[None])[0], atol=2e-2, rtol=2e-3)
+
+
+def test_autocast_is_used_and_scores_stay_full():
+    options = WindowOptions((6, 5, 4), autocast=torch.autocast("cpu", torch.bfloat16))
+    image = random_image((9, 8, 7))
+    scores = predict_volume([make_conv()], image, 3, options)
+    exact = predict_volume([make_conv()], image, 3, WindowOptions((6, 5, 4)))
+    assert scores.dtype == torch.float32
+    assert not torch.equal(scores, exact)
+    torch.testing.assert_close(scores, exact, atol=0.05, rtol=0.05)
+
+
+@pytest.mark.parametrize("step_size", [0.0, 1.5, (0.5, 0.5, -1.0)])
+def test_impossible_steps_are_refused(step_size):
+    with pytest.raises(InputError, match="step size"):
+        WindowOptions((4, 4, 4), step_size=step_size)
