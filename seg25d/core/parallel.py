@@ -1,11 +1,13 @@
 """Work on many cases with worker processes, or with none: failures name the case."""
 
 import os
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_all_start_methods, get_context
+from multiprocessing import get_all_start_methods, get_context, parent_process
+from multiprocessing.connection import wait
 from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import TypeVar
@@ -39,7 +41,8 @@ def map_cases(
         for item in items:
             yield item, _call(function, item, name(item))
         return
-    with ProcessPoolExecutor(min(num_workers, len(items)), mp_context=worker_context()) as pool:
+    num_workers = min(num_workers, len(items))
+    with ProcessPoolExecutor(num_workers, mp_context=worker_context(), initializer=_end_with_parent) as pool:
         futures: dict[Future[Result], Item] = {pool.submit(_call, function, item, name(item)): item for item in items}
         try:
             for future in as_completed(futures):
@@ -55,6 +58,19 @@ def map_cases(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
+def _end_with_parent() -> None:
+    """Let this worker end when the process that started it is gone, even if that was killed."""
+    parent = parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def _call(function: Callable[[Item], Result], item: Item, item_name: str) -> Result:
     try:
         return function(item)
@@ -67,7 +83,7 @@ def _call(function: Callable[[Item], Result], item: Item, item_name: str) -> Res
 def _death_message(names: list[str]) -> str:
     return (
         f"a worker process died while it worked on one of {', '.join(names[:8])}. The system probably killed it for "
-        "lack of memory: use a smaller --num-processes (0 works in this process); the same command goes on where it stopped"
+        "lack of memory: use a smaller --num-processes (0: in this process); the same command goes on where it stopped"
     )
 
 

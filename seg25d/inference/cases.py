@@ -1,0 +1,257 @@
+"""Predicting files: the next case is read and the last one written while one is computed."""
+
+import logging
+import pickle
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from seg25d.core.errors import CaseFailures, InputError, RecordError, Seg25dError
+from seg25d.core.files import atomic_path, remove_leftovers
+from seg25d.core.progress import track
+from seg25d.core.records import Record, read_record, write_record
+from seg25d.data.cases import Case
+from seg25d.data.image_geometry import Geometry
+from seg25d.inference.predictor import Predictor
+from seg25d.planning.model_file import library_versions
+from seg25d.preprocessing.grid import Grid
+
+logger = logging.getLogger(__name__)
+CASES_AHEAD = 2
+"""Cases that are read, and that wait to be written, at a time; bounds the memory."""
+
+
+class CaseOptions(Record):
+    """What to write."""
+
+    save_probabilities: bool = False
+    """Also `CASE.npz` with `probabilities` (K, z, y, x) in float32, and its companion for nnU-Net's tools."""
+    overwrite: bool = False
+    """Predict cases again that are there already."""
+
+
+class PredictionRecord(Record):
+    """How the segmentations in a folder were made: `prediction.json`."""
+
+    schema_version: Literal[1] = 1
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    """Of the last call."""
+    versions: dict[str, str] = Field(default_factory=library_versions)
+    model: dict[str, Any]
+    """Data set, configuration and model files."""
+    seconds: dict[str, float] = Field(default_factory=dict)
+    """Per case, to read, compute and write it."""
+
+
+class _Read(NamedTuple):
+    image: NDArray[np.float32]
+    grid: Grid
+    geometry: Geometry
+    seconds: float
+
+
+def predict_cases(
+    predictor: Predictor,
+    cases: Sequence[Case],
+    out: Path,
+    options: CaseOptions | None = None,
+    record: PredictionRecord | None = None,
+) -> None:
+    """Segment cases and write `CASE.ENDING` for each, with the geometry of its image, and `prediction.json`.
+
+    Cases that are there already are skipped. A case that fails does not stop the others.
+
+    Args:
+        predictor: The model.
+        cases: What to predict.
+        out: Folder for the results; made when the first one is written.
+        options: What to write.
+        record: What to say in `prediction.json`; the seconds are added.
+
+    Raises:
+        InputError: If there are no cases, an image would be overwritten, or no case at all can be used (nothing is
+            written then).
+        CaseFailures: If some cases failed; all others are written.
+    """
+    options = options or CaseOptions()
+    targets = _check_targets(predictor, cases, out)
+    todo = [case for case in cases if options.overwrite or not _is_done(targets[case.name], options)]
+    if len(todo) < len(cases):
+        logger.info("%d of %d cases are predicted already", len(cases) - len(todo), len(cases))
+    remove_leftovers(out)
+    record = _begin_record(record or _describe(predictor), out)
+    failures: dict[str, Exception] = {}
+    for case, result in track(_results(predictor, todo, targets, options), len(todo), "predicting"):
+        if isinstance(result, Exception):
+            failures[case.name] = result
+            logger.error(
+                "%s failed: %s", case.name, result, exc_info=None if isinstance(result, Seg25dError) else result
+            )
+        else:
+            record = record.model_copy(update={"seconds": record.seconds | {case.name: round(result, 3)}})
+            write_record(out / "prediction.json", record)
+    _report(failures, len(cases))
+
+
+def _check_targets(predictor: Predictor, cases: Sequence[Case], out: Path) -> dict[str, Path]:
+    """The file of each case."""
+    if not cases:
+        raise InputError("there is nothing to predict")
+    num_channels = len(predictor.header.description.channel_names)
+    wrong = [f"{case.name} has {len(case.images)}" for case in cases if len(case.images) != num_channels]
+    if wrong:
+        raise InputError(
+            f"the model takes {num_channels} channel(s), but {'; '.join(wrong)}; give one file per channel"
+        )
+    targets = {case.name: out / f"{case.name}{predictor.header.description.file_ending}" for case in cases}
+    inputs = {image.resolve() for case in cases for image in case.images}
+    clashes = sorted(str(path) for path in targets.values() if path.resolve() in inputs)
+    if clashes:
+        raise InputError(f"the result would overwrite an image: {', '.join(clashes)}; choose another output folder")
+    return targets
+
+
+def _is_done(target: Path, options: CaseOptions) -> bool:
+    return target.exists() and (not options.save_probabilities or _probabilities_path(target).exists())
+
+
+def _describe(predictor: Predictor) -> PredictionRecord:
+    header = predictor.header
+    return PredictionRecord(
+        model={"dataset": header.dataset_name, "configuration": header.configuration, "folds": [header.fold]}
+    )
+
+
+def _begin_record(record: PredictionRecord, out: Path) -> PredictionRecord:
+    """The record with the seconds of cases that an earlier call predicted."""
+    path = out / "prediction.json"
+    if not path.exists():
+        return record
+    try:
+        earlier = read_record(path, PredictionRecord)
+    except RecordError as error:
+        logger.warning("%s; writing it anew", error)
+        return record
+    return record.model_copy(update={"seconds": earlier.seconds | record.seconds})
+
+
+def _results(
+    predictor: Predictor, cases: Sequence[Case], targets: Mapping[str, Path], options: CaseOptions
+) -> Iterator[tuple[Case, float | Exception]]:
+    """Each case with the seconds that it took, or why it failed, as soon as it is written."""
+    writing: deque[tuple[Case, Future[float]]] = deque()
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+        try:
+            for case, reading in _read_ahead(reader, predictor, cases):
+                try:
+                    read = reading.result()
+                    started = time.perf_counter()
+                    labels, probabilities = _compute(predictor, read, options)
+                except Exception as error:
+                    yield case, error
+                    continue
+                seconds = read.seconds + time.perf_counter() - started
+                write = writer.submit(_write, predictor, targets[case.name], labels, probabilities, read, seconds)
+                writing.append((case, write))
+                if len(writing) > CASES_AHEAD:
+                    yield _outcome(*writing.popleft())
+            while writing:
+                yield _outcome(*writing.popleft())
+        finally:
+            reader.shutdown(wait=False, cancel_futures=True)
+
+
+def _read_ahead(
+    reader: ThreadPoolExecutor, predictor: Predictor, cases: Sequence[Case]
+) -> Iterator[tuple[Case, Future[_Read]]]:
+    reading: deque[tuple[Case, Future[_Read]]] = deque()
+    for case in cases:
+        reading.append((case, reader.submit(_read, predictor, case)))
+        if len(reading) >= CASES_AHEAD:
+            yield reading.popleft()
+    yield from reading
+
+
+def _read(predictor: Predictor, case: Case) -> _Read:
+    from seg25d.data.image_io import read_image  # noqa: PLC0415 - loads SimpleITK
+
+    started = time.perf_counter()
+    image, geometry = read_image(case.images)
+    preprocessed, grid = predictor.preprocess(image, geometry.canonical_spacing_mm)
+    return _Read(preprocessed, grid, geometry, time.perf_counter() - started)
+
+
+def _compute(
+    predictor: Predictor, read: _Read, options: CaseOptions
+) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None]:
+    if options.save_probabilities:
+        return predictor.predict_probabilities(read.image, read.grid)
+    return predictor.predict_preprocessed(read.image, read.grid), None
+
+
+def _write(
+    predictor: Predictor,
+    target: Path,
+    labels: NDArray[np.uint8],
+    probabilities: NDArray[np.float32] | None,
+    read: _Read,
+    seconds: float,
+) -> float:
+    """Write the results of a case, the labels last, as they say that it is done; gives the seconds of all steps."""
+    from seg25d.data.image_io import write_labels  # noqa: PLC0415 - loads SimpleITK
+
+    started = time.perf_counter()
+    if probabilities is not None:
+        _write_probabilities(target, probabilities, read)
+    write_labels(target, predictor.labels.decode(labels), read.geometry)
+    return seconds + time.perf_counter() - started
+
+
+def _write_probabilities(target: Path, probabilities: NDArray[np.float32], read: _Read) -> None:
+    """Write `CASE.npz`, and `CASE.pkl` with what nnU-Net's `SimpleITKIO.write_seg` and its ensembling look up."""
+    geometry = read.geometry
+    path = _probabilities_path(target)
+    with atomic_path(path) as temporary:
+        np.savez_compressed(temporary, probabilities=geometry.from_canonical(probabilities))
+    properties = {
+        "sitk_stuff": {
+            "spacing": geometry.spacing_mm[::-1],
+            "origin": geometry.origin_mm,
+            "direction": geometry.direction,
+        },
+        "spacing": list(geometry.spacing_mm),
+        "shape_before_cropping": geometry.shape,
+        "bbox_used_for_cropping": [[0, size] for size in geometry.shape],
+        "shape_after_cropping_and_before_resampling": geometry.shape,
+    }
+    with atomic_path(path.with_suffix(".pkl")) as temporary:
+        temporary.write_bytes(pickle.dumps(properties))
+
+
+def _probabilities_path(target: Path) -> Path:
+    ending = "".join(target.suffixes[-2:]) if target.name.endswith(".nii.gz") else target.suffix
+    return target.with_name(target.name.removesuffix(ending) + ".npz")
+
+
+def _outcome(case: Case, write: Future[float]) -> tuple[Case, float | Exception]:
+    try:
+        return case, write.result()
+    except Exception as error:
+        return case, error
+
+
+def _report(failures: Mapping[str, Exception], num_cases: int) -> None:
+    if not failures:
+        return
+    messages = {case: str(error) or repr(error) for case, error in failures.items()}
+    if len(failures) == num_cases and all(isinstance(error, InputError) for error in failures.values()):
+        listed = "\n".join(f"  {case}: {message}" for case, message in messages.items())
+        raise InputError(f"no case can be predicted:\n{listed}")
+    raise CaseFailures(messages)

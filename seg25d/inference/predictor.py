@@ -1,0 +1,214 @@
+"""A trained model, or the average of several folds, as a function from an image to labels."""
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Protocol, Self, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import nn
+
+from seg25d.core.errors import InputError, ModelError
+from seg25d.core.records import Record
+from seg25d.core.types import Spacing
+from seg25d.data.labels import Labels
+from seg25d.inference.export import export_slabs, labels_from_slabs
+from seg25d.inference.sliding_window import Slab, WindowOptions, predict_slabs
+from seg25d.planning.model_file import ModelHeader, load_model
+from seg25d.preprocessing.grid import Grid
+from seg25d.preprocessing.preprocess import preprocess_image
+
+logger = logging.getLogger(__name__)
+Result = TypeVar("Result")
+BATCH_SCORES_BYTES = 256 << 20
+"""A batch of windows is no larger than that its float32 scores take this much."""
+BATCH_GROWTH = 2
+"""Windows per batch, in training batches: without gradients at least twice as many fit."""
+
+
+class Execution(Protocol):
+    """Where and in which precision models compute (as `training.device.Execution`)."""
+
+    @property
+    def device(self) -> torch.device: ...  # noqa: D102
+    def autocast(self) -> AbstractContextManager[object]: ...  # noqa: D102
+    def place(self, model: nn.Module) -> nn.Module: ...  # noqa: D102
+
+
+class PredictorOptions(Record):
+    """How to predict."""
+
+    mirroring: bool = True
+    """Average over mirrored windows, along the axes that the plan allows."""
+    step_size: float = Field(default=0.5, gt=0, le=1)
+    """Largest step between windows, as a share of the window."""
+    batch_size: int | None = Field(default=None, ge=1)
+    """Windows per batch; None chooses by the plan and the number of classes."""
+
+
+class Predictor:
+    """Models that share a plan, ready to compute.
+
+    Args:
+        models: One per fold; their scores are averaged. They are moved to the device and set to eval mode.
+        header: Plan, channels and labels of all of them.
+        execution: Where and in which precision.
+        options: How.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[nn.Module],
+        header: ModelHeader,
+        execution: Execution,
+        options: PredictorOptions | None = None,
+    ) -> None:
+        self.models = [execution.place(model.eval()) for model in models]
+        self.header = header
+        self.execution = execution
+        self.options = options or PredictorOptions()
+        self.batch_size = self.options.batch_size or default_batch_size(header)
+
+    @classmethod
+    def load(cls, paths: Sequence[Path], execution: Execution, options: PredictorOptions | None = None) -> Self:
+        """Read model files.
+
+        Args:
+            paths: One per fold, at least one.
+            execution: Where and in which precision.
+            options: How.
+
+        Raises:
+            ModelError: If a file cannot be used, or the models do not belong together.
+        """
+        if not paths:
+            raise ModelError("no model file was given; train a fold first")
+        headers, models = [], []
+        for path in paths:
+            header, state = load_model(path)
+            model = header.build_model()
+            try:
+                model.load_state_dict(state)
+            except RuntimeError as error:
+                raise ModelError(f"{path}: the weights do not fit the plan in the same file: {error}") from None
+            headers.append(header)
+            models.append(model)
+        check_agreement(paths, headers)
+        return cls(models, headers[0], execution, options)
+
+    @property
+    def labels(self) -> Labels:
+        """What the models' scores mean."""
+        return self.header.description.labels
+
+    def preprocess(self, image: NDArray[Any], spacing_mm: Spacing) -> tuple[NDArray[np.float32], Grid]:
+        """Bring an image to the grid and the intensities of the models.
+
+        Args:
+            image: (C, D, H, W) in canonical orientation; not changed.
+            spacing_mm: Its canonical spacing.
+
+        Returns:
+            The image (C, d, h, w), and how its grid came about.
+
+        Raises:
+            InputError: If the channels do not fit, or voxels are not finite.
+        """
+        channels = self.header.description.channel_names
+        if image.ndim != 4 or len(image) != len(channels):
+            raise InputError(
+                f"the model takes images (C, D, H, W) with {len(channels)} channel(s) ({', '.join(channels)}), got shape "
+                f"{image.shape}; give the channels in this order"
+            )
+        if not np.isfinite(image).all():
+            raise InputError("the image has NaN or infinite voxels; replace them by a number")
+        return preprocess_image(image, spacing_mm, self.header.plan)
+
+    def predict_array(self, image: NDArray[Any], spacing_mm: Spacing) -> NDArray[np.uint8]:
+        """Segment an image.
+
+        Args:
+            image: (C, D, H, W) in canonical orientation, in the units of the training images.
+            spacing_mm: Its canonical spacing.
+
+        Returns:
+            Internal indices (D, H, W); `labels.decode` gives the values of label files.
+
+        Raises:
+            InputError: If the image does not fit the model.
+        """
+        return self.predict_preprocessed(*self.preprocess(image, spacing_mm))
+
+    def predict_preprocessed(self, image: Any, grid: Grid) -> NDArray[np.uint8]:
+        """Segment an image that is preprocessed already.
+
+        Args:
+            image: (C, d, h, w) on the model's grid: an array, or one on disk that is read by slicing.
+            grid: What preprocessing did.
+
+        Returns:
+            Internal indices (D, H, W) on the whole canonical grid.
+        """
+        return self._compute(image, lambda slabs: labels_from_slabs(slabs, grid, self.labels))
+
+    def predict_probabilities(self, image: Any, grid: Grid) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """Segment an image that is preprocessed already, and keep the probabilities, see `export_slabs`."""
+        return self._compute(image, lambda slabs: export_slabs(slabs, grid, self.labels))
+
+    def _compute(self, image: Any, export: Callable[[Iterable[Slab]], Result]) -> Result:
+        """Predict and export; with half the batch, and so on, where it does not fit into the GPU's memory."""
+        tensor = torch.from_numpy(np.ascontiguousarray(image[...], np.float32))
+        while True:
+            try:
+                return export(predict_slabs(self.models, tensor, self.labels.num_outputs, self._window_options()))
+            except torch.OutOfMemoryError:
+                if self.batch_size == 1:
+                    raise
+                self.batch_size //= 2
+                logger.warning("out of GPU memory; going on with batches of %d windows", self.batch_size)
+            # Outside of the handler, as the exception holds on to what was computed.
+            torch.cuda.empty_cache()
+
+    def _window_options(self) -> WindowOptions:
+        return WindowOptions(
+            window=self.header.plan.window,
+            step_size=self.options.step_size,
+            mirror_axes=self.header.plan.mirror_axes if self.options.mirroring else (),
+            batch_size=self.batch_size,
+            autocast=self.execution.autocast(),
+        )
+
+
+def default_batch_size(header: ModelHeader) -> int:
+    """Windows per batch: more than in training, but few enough that many classes do not fill the memory."""
+    scores_bytes = 4 * header.description.labels.num_outputs * math.prod(header.plan.window)
+    return max(1, min(BATCH_GROWTH * header.plan.batch_size, BATCH_SCORES_BYTES // scores_bytes))
+
+
+def check_agreement(paths: Sequence[Path], headers: Sequence[ModelHeader]) -> None:
+    """Check that models can be averaged.
+
+    Raises:
+        ModelError: If plan, channels or labels differ; names the files.
+    """
+    first = headers[0]
+    for path, header in zip(paths, headers, strict=True):
+        differences = [
+            name
+            for name, mine, other in (
+                ("plan", header.plan, first.plan),
+                ("channels", header.description.channel_names, first.description.channel_names),
+                ("labels", header.description.labels, first.description.labels),
+            )
+            if mine != other
+        ]
+        if differences:
+            raise ModelError(
+                f"{path} and {paths[0]} were trained with different {' and '.join(differences)}, their scores cannot be "
+                "averaged; train the folds anew with one plan, or choose folds that belong together"
+            )

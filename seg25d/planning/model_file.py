@@ -1,0 +1,115 @@
+"""A trained model as one file that stands alone: safetensors, with all that prediction needs to know as JSON."""
+
+import json
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from seg25d import __version__
+from seg25d.core.errors import ModelError, RecordError
+from seg25d.core.files import atomic_path
+from seg25d.core.records import Record, parse_record
+from seg25d.data.description import DatasetDescription
+from seg25d.planning.plan import ConfigurationPlan
+
+METADATA_KEY = "seg25d"
+_PACKAGES = ("torch", "numpy", "monai", "SimpleITK")
+
+
+def library_versions() -> dict[str, str]:
+    """The versions of Python, of this project and of what decides about its results."""
+    versions = {"seg25d": __version__, "python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+class ModelHeader(Record):
+    """Everything about a model but its weights. The axes that allow mirroring are those of the plan."""
+
+    schema_version: Literal[1] = 1
+    dataset_name: str
+    configuration: str
+    fold: int | str
+    """Number of the fold, or `all`."""
+    plan: ConfigurationPlan
+    description: DatasetDescription
+    """Channels and labels."""
+    versions: dict[str, str] = Field(default_factory=library_versions)
+    """Of the libraries that the model was trained with."""
+
+    def build_model(self) -> nn.Module:
+        """The model with fresh weights, see `ConfigurationPlan.build_model`."""
+        return self.plan.build_model(len(self.description.channel_names), self.description.labels.num_outputs)
+
+
+def save_model(path: Path, state: Mapping[str, Tensor], header: ModelHeader) -> None:
+    """Write a model file atomically.
+
+    Args:
+        path: The file, `.safetensors`.
+        state: The model's `state_dict()`, on any device.
+        header: What belongs to it.
+    """
+    from safetensors.torch import save_file  # noqa: PLC0415 - only where a model is written
+
+    # Each tensor by itself: the format knows neither shared memory nor memory layouts.
+    tensors = {
+        name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for name, tensor in state.items()
+    }
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata={METADATA_KEY: header.model_dump_json()})
+
+
+def load_header(path: Path) -> ModelHeader:
+    """Read what belongs to a model, without its weights.
+
+    Raises:
+        ModelError: If the file is missing, damaged, or not one of ours; names the file.
+    """
+    return _load(path, with_weights=False)[0]
+
+
+def load_model(path: Path) -> tuple[ModelHeader, dict[str, Tensor]]:
+    """Read a model file; nothing in it can run code.
+
+    Returns:
+        The header, and the weights on the CPU for `load_state_dict`.
+
+    Raises:
+        ModelError: If the file is missing, damaged, or not one of ours; names the file.
+    """
+    return _load(path, with_weights=True)
+
+
+def _load(path: Path, *, with_weights: bool) -> tuple[ModelHeader, dict[str, Tensor]]:
+    from safetensors import SafetensorError, safe_open  # noqa: PLC0415 - only where a model is read
+
+    if not path.is_file():
+        raise ModelError(f"{path} does not exist; wanted a model file (.safetensors)")
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()} if with_weights else {}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path} is damaged or not a model file ({error}); copy it again or train anew") from None
+    if METADATA_KEY not in metadata:
+        raise ModelError(f"{path} was not written by seg25d: its metadata have no key {METADATA_KEY!r}")
+    return _parse_header(metadata[METADATA_KEY], path), state
+
+
+def _parse_header(text: str, path: Path) -> ModelHeader:
+    try:
+        return parse_record(json.loads(text), ModelHeader, str(path))
+    except (RecordError, json.JSONDecodeError) as error:
+        raise ModelError(f"{error}\n{path} was written by another version of seg25d, or changed by hand") from None

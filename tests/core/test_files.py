@@ -1,0 +1,75 @@
+"""Files are complete or absent, and folders have one master."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from seg25d.core.errors import BusyError, RecordError
+from seg25d.core.files import atomic_path, folder_lock, read_json, remove_leftovers, write_json
+
+
+def test_the_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "image.nii.gz"
+    with atomic_path(target) as temporary:
+        assert temporary.name.endswith("image.nii.gz")
+        temporary.write_text("half")
+        assert not target.exists()
+    assert target.read_text() == "half"
+
+
+def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "plan.json"
+    target.write_text("old")
+
+    def write_half(path: Path) -> None:
+        with atomic_path(path) as temporary:
+            temporary.write_text("half")
+            raise ValueError
+
+    with pytest.raises(ValueError, match=r"^$"):
+        write_half(target)
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_leftovers_of_dead_processes_go_and_those_of_living_ones_stay(tmp_path: Path) -> None:
+    child = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], stdout=subprocess.PIPE, check=True)
+    (tmp_path / f".tmp-{int(child.stdout)}-a.json").touch()
+    (tmp_path / f".tmp-{os.getpid()}-b.json").touch()
+    remove_leftovers(tmp_path)
+    remove_leftovers(tmp_path / "missing")
+    assert [path.name for path in tmp_path.iterdir()] == [f".tmp-{os.getpid()}-b.json"]
+
+
+def test_json_goes_there_and_back_and_errors_name_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"a": [1, 2.5, None]})
+    assert read_json(path) == {"a": [1, 2.5, None]}
+    with pytest.raises(ValueError, match="Out of range"):
+        write_json(path, float("nan"))
+    path.write_text("{")
+    with pytest.raises(RecordError, match=r"a\.json is not valid JSON.*line 1"):
+        read_json(path)
+    with pytest.raises(RecordError, match=r"b\.json does not exist"):
+        read_json(tmp_path / "b.json")
+
+
+def test_a_second_process_is_told_who_holds_the_folder(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from seg25d.core.files import folder_lock\n"
+        "with folder_lock(Path(sys.argv[1]), 'training'): print('ok')\n"
+    )
+    with folder_lock(tmp_path, "training"):
+        second = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False
+        )
+    assert "BusyError" in second.stderr
+    assert f"process {os.getpid()}: training" in second.stderr
+    third = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert third.stdout == "ok\n"
+    with folder_lock(tmp_path, "training"), pytest.raises(BusyError), folder_lock(tmp_path, "predicting"):
+        pass

@@ -1,0 +1,87 @@
+"""Work on cases: results, failures that name the case, and workers that end with their parent."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from seg25d.core.errors import InputError, WorkerError
+from seg25d.core.parallel import available_cores, available_memory_bytes, choose_num_workers, map_cases
+
+
+def double(number: int) -> int:
+    return 2 * number
+
+
+def fail(number: int) -> int:
+    if number == 2:
+        raise ValueError("no two")
+    return number
+
+
+def refuse(number: int) -> int:
+    raise InputError(f"case {number} is wrong")
+
+
+def die(number: int) -> int:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_every_item_gets_its_result(num_workers: int) -> None:
+    assert sorted(map_cases(double, [1, 2, 3], num_workers=num_workers)) == [(1, 2), (2, 4), (3, 6)]
+    assert list(map_cases(double, [], num_workers=num_workers)) == []
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_failure_names_the_case_and_shows_its_traceback(num_workers: int) -> None:
+    with pytest.raises(WorkerError, match=r"(?s)case_2: ValueError\('no two'\).*Traceback.*in fail"):
+        list(map_cases(fail, [1, 2, 3], name=lambda number: f"case_{number}", num_workers=num_workers))
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_our_own_errors_pass_unchanged(num_workers: int) -> None:
+    with pytest.raises(InputError, match=r"case \d is wrong"):
+        list(map_cases(refuse, [1, 2], num_workers=num_workers))
+
+
+def test_a_dead_worker_is_explained() -> None:
+    with pytest.raises(WorkerError, match=r"died.*lack of memory.*--num-processes"):
+        list(map_cases(die, [1, 2], num_workers=2))
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc")
+def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import os, sys, time\n"
+        "from seg25d.core.parallel import map_cases\n"
+        "def slow(number):\n"
+        "    open(sys.argv[1] + str(number), 'w').write(str(os.getpid()))\n"
+        "    time.sleep(60)\n"
+        "if __name__ == '__main__':\n"
+        "    list(map_cases(slow, [1, 2], num_workers=2))\n"
+    )
+    files = [tmp_path / "pid1", tmp_path / "pid2"]
+    parent = subprocess.Popen([sys.executable, str(script), str(tmp_path / "pid")])
+    while not all(file.exists() and file.read_text() for file in files):
+        assert parent.poll() is None
+        time.sleep(0.05)
+    parent.kill()
+    parent.wait()
+    workers = [Path("/proc") / file.read_text() for file in files]
+    deadline = time.monotonic() + 10
+    while any(worker.exists() for worker in workers) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(worker.exists() for worker in workers)
+
+
+def test_the_number_of_workers_respects_request_and_memory() -> None:
+    assert choose_num_workers(3, 1) == 3
+    assert choose_num_workers(None, available_memory_bytes()) == 0
+    assert choose_num_workers(None, 1) in (0, available_cores())

@@ -1,0 +1,53 @@
+"""Where things are, and how data sets are called."""
+
+from pathlib import Path
+
+import pytest
+
+from seg25d.core.errors import InputError
+from seg25d.core.workspace import RunFolder, Workspace
+
+
+def test_the_folder_holds_everything() -> None:
+    workspace = Workspace.resolve(Path("w"), {"SEG25D_WORKSPACE": "v", "nnUNet_raw": "n"})
+    assert (workspace.raw, workspace.preprocessed, workspace.results) == (
+        Path("w/raw"),
+        Path("w/preprocessed"),
+        Path("w/results"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("environment", "raw", "results"),
+    [
+        ({}, "seg25d_workspace/raw", "seg25d_workspace/results"),
+        ({"SEG25D_WORKSPACE": "v"}, "v/raw", "v/results"),
+        ({"nnUNet_raw": "n"}, "n", "seg25d_workspace/results"),
+        ({"nnUNet_raw": "n", "SEG25D_WORKSPACE": "v"}, "v/raw", "v/results"),
+        ({"nnUNet_raw": "n", "seg25d_raw": "r", "seg25d_results": "s"}, "r", "s"),
+    ],
+)
+def test_variables(environment: dict[str, str], raw: str, results: str) -> None:
+    workspace = Workspace.resolve(None, environment)
+    assert (workspace.raw, workspace.results) == (Path(raw), Path(results))
+
+
+def test_data_sets_are_found_by_number_and_name(tmp_path: Path) -> None:
+    for name in ("raw/Dataset001_A", "raw/Dataset002_B", "preprocessed/Dataset002_C", "raw/other"):
+        (tmp_path / name).mkdir(parents=True)
+    workspace = Workspace.resolve(tmp_path, {})
+    assert [workspace.dataset_name(text) for text in ("1", "001", "Dataset001_A")] == ["Dataset001_A"] * 3
+    with pytest.raises(InputError, match="ambiguous: Dataset002_B, Dataset002_C"):
+        workspace.dataset_name("2")
+    for unknown in ("3", "Dataset003_X", "A"):
+        with pytest.raises(InputError, match="known: Dataset001_A, Dataset002_B"):
+            workspace.dataset_name(unknown)
+
+
+def test_trained_folds_are_those_with_a_final_model(tmp_path: Path) -> None:
+    run = RunFolder(root=tmp_path)
+    for fold in (0, 1, "all"):
+        run.fold(fold).root.mkdir()
+    run.fold(1).model_final.touch()
+    run.fold("all").model_final.touch()
+    assert run.trained_folds() == ["1", "all"]

@@ -1,0 +1,85 @@
+"""Fingerprints of ten published data sets, as the research notes on nnU-Net list them (section 2.4), and their plans' decisions."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from seg25d.core.types import Shape, Spacing
+from seg25d.data.description import DatasetDescription
+from seg25d.data.labels import Labels
+from seg25d.planning.case_fingerprint import CaseFingerprint, ChannelIntensities
+from seg25d.planning.fingerprint import Fingerprint
+from seg25d.planning.plan import Plans
+
+GOLDEN = Path(__file__).parent / "golden"
+GOLDEN_CONFIGURATIONS = ("2d", "si", "3d")
+
+
+class Published(NamedTuple):
+    shape: Shape
+    spacings_mm: tuple[tuple[int, Spacing], ...]
+    """Number of cases per spacing."""
+    channels: tuple[str, ...]
+    num_labels: int
+
+
+PUBLISHED = {
+    "hippocampus": Published((36, 50, 35), ((260, (1.0, 1.0, 1.0)),), ("MRI",), 2),
+    "acdc": Published((9, 237, 208), ((30, (5.0, 1.5625, 1.5625)), (170, (10.0, 1.5625, 1.5625))), ("cine",), 3),
+    "liver": Published((432, 512, 512), ((131, (1.0, 0.768, 0.768)),), ("CT",), 2),
+    "prostate": Published((20, 320, 320), ((32, (3.6, 0.625, 0.625)),), ("T2", "ADC"), 2),
+    "brats": Published((138, 169, 138), ((484, (1.0, 1.0, 1.0)),), ("T1", "T1c", "T2", "FLAIR"), 3),
+    "pancreas": Published((93, 512, 512), ((42, (1.25, 0.803, 0.803)), (239, (2.5, 0.803, 0.803))), ("CT",), 2),
+    "thick_slices": Published((24, 512, 512), ((40, (5.9, 0.5, 0.5)),), ("MRI",), 1),
+    "isotropic_half_mm": Published((400, 400, 400), ((30, (0.5, 0.5, 0.5)),), ("CT",), 1),
+    "tiny": Published((12, 64, 64), ((10, (3.0, 1.0, 1.0)),), ("MRI",), 1),
+    "photographs": Published((1, 512, 512), ((100, (1.0, 1.0, 1.0)),), ("red", "green", "blue"), 1),
+}
+
+
+def make_fingerprint(published: Published) -> tuple[Fingerprint, DatasetDescription]:
+    """A data set whose cases all have the published median shape."""
+    spacings = [spacing for number, spacing in published.spacings_mm for _ in range(number)]
+    cases = tuple(_case(f"case_{index:03}", published.shape, spacing) for index, spacing in enumerate(spacings))
+    intensities = ChannelIntensities(
+        mean=20.0, std=30.0, median=25.0, minimum=-500.0, maximum=900.0, percentile_00_5=-80.0, percentile_99_5=160.0
+    )
+    fingerprint = Fingerprint(
+        dataset_name="Dataset001_Published",
+        channel_names=published.channels,
+        cases=cases,
+        intensities=(intensities,) * len(published.channels),
+        sparsity=0.1,
+        median_relative_size_after_cropping=1.0,
+    )
+    names: dict[str, int | tuple[int, ...]] = {f"class {value}": value for value in range(1, published.num_labels + 1)}
+    description = DatasetDescription(
+        channel_names=published.channels,
+        labels=Labels(names={"background": 0, **names}),
+        file_ending=".nii.gz",
+        num_training=len(cases),
+    )
+    return fingerprint, description
+
+
+def decisions(plans: Plans) -> dict[str, Any]:
+    """What was decided, without the words."""
+    content = plans.model_dump(mode="json", exclude={"reasons": True})
+    for configuration in content["configurations"].values():
+        del configuration["reasons"]
+    return content
+
+
+def _case(name: str, shape: Shape, spacing_mm: Spacing) -> CaseFingerprint:
+    return CaseFingerprint(
+        case=name,
+        shape=shape,
+        cropped_shape=shape,
+        spacing_mm=spacing_mm,
+        orientation="LPS",
+        intensities=None,
+        voxels={},
+        components={},
+        extent_voxels=(0, 0, 0),
+        extent_mm=(0.0, 0.0, 0.0),
+        foreground_fraction=0.1,
+    )

@@ -1,0 +1,56 @@
+import pytest
+
+from seg25d.core.errors import InputError
+from seg25d.planning.case_fingerprint import ChannelIntensities
+from seg25d.planning.channel_rules import choose_normalization, normalization_reason, store_name
+
+INTENSITIES = ChannelIntensities(
+    mean=20.0, std=30.0, median=25.0, minimum=-500.0, maximum=900.0, percentile_00_5=-80.0, percentile_99_5=160.0
+)
+
+
+@pytest.mark.parametrize(
+    ("channel", "scheme"),
+    [
+        ("MRI", "zscore"),
+        ("PET", "zscore"),
+        ("T1: gadolinium", "zscore"),
+        ("zscore", "zscore"),
+        (" Rescale_0_1 ", "rescale_0_1"),
+        ("None", "none"),
+        ("ct", "ct"),
+        ("CT ", "ct"),
+        ("CTA", "zscore"),
+    ],
+)
+def test_the_name_chooses_the_scheme(channel: str, scheme: str) -> None:
+    normalization = choose_normalization(channel, INTENSITIES)
+    assert normalization.scheme == scheme
+    assert normalization.channel == channel
+    assert repr(channel) in normalization_reason(normalization)
+
+
+def test_ct_takes_its_numbers_from_the_foreground() -> None:
+    ct = choose_normalization("CT", INTENSITIES)
+    assert (ct.lower, ct.upper, ct.mean, ct.std) == (-80.0, 160.0, 20.0, 30.0)
+
+
+def test_a_window_has_level_and_width() -> None:
+    window = choose_normalization("CT_Window: 40 : 400", INTENSITIES)
+    assert (window.scheme, window.lower, window.upper) == ("ct_window", -160.0, 240.0)
+
+
+@pytest.mark.parametrize(
+    "channel", ["ct_window", "ct_window:40", "ct_window:a:b", "ct_window:40:0", "ct_window:nan:5", "ct:5", "none:1"]
+)
+def test_wrong_parameters_are_an_error_that_names_the_channel(channel: str) -> None:
+    with pytest.raises(InputError, match=f"{channel}.*ct_window:LEVEL:WIDTH"):
+        choose_normalization(channel, INTENSITIES)
+
+
+def test_store_names_are_readable_and_differ_with_the_numbers() -> None:
+    ct, pet = (choose_normalization(channel, INTENSITIES) for channel in ("CT", "PET"))
+    name = store_name((3.27, 1.953, 1.953), [ct, pet])
+    assert name.startswith("spacing_3.27_1.95_1.95_ct-zscore_")
+    other = ct.model_copy(update={"mean": 21.0})
+    assert len({name, store_name((3.27, 1.953, 1.953), [other, pet]), store_name((3.27, 1.954, 1.953), [ct, pet])}) == 3

@@ -1,0 +1,109 @@
+import resource
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from seg25d.networks.unet import UNetSpec
+from seg25d.planning.memory import GIGABYTE, CudaPrecision, StorageTracker, trace_training_step, training_memory
+from seg25d.representations.super_image import SuperImage
+from seg25d.representations.volume import Volume
+
+FLOAT32, BFLOAT16 = 4, 2
+
+
+def small_unet(dims: int, *, norm: str = "instance") -> UNetSpec:
+    ones, twos, threes = (1,) * dims, (2,) * dims, (3,) * dims
+    return UNetSpec(widths=(8, 16), strides=(ones, twos), kernels=(threes, threes), norm=norm)
+
+
+class Chain(nn.Module):
+    """`depth` 1 x 1 x 1 convolutions one after the other."""
+
+    def __init__(self, depth: int, channels: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*[nn.Conv3d(channels, channels, 1, bias=False) for _ in range(depth)])
+
+    def forward(self, volume: Tensor) -> list[tuple[Tensor, float]]:
+        return [(self.layers(volume), 1.0)]
+
+
+def test_tracker_counts_each_storage_once_and_lets_it_go() -> None:
+    with FakeTensorMode(), StorageTracker() as tracker:
+        first = torch.empty(100)
+        tracker.label("kept", [first])
+        second = first * 2
+        second.view(10, 10).add_(1)
+        third = torch.empty(50)
+        del second
+        fourth = torch.empty(75)
+        del third, fourth
+        peak = tracker.peak()
+    # 100 + 100 + 50 numbers before `second` goes, 100 + 50 + 75 after it.
+    assert peak == {"kept": 100 * FLOAT32, "": 150 * FLOAT32}
+
+
+def test_tracker_follows_what_autograd_saves() -> None:
+    with FakeTensorMode(), StorageTracker() as tracker:
+        weight = torch.empty(100, requires_grad=True)
+        result = weight.exp().exp().sum()
+        del weight
+        at_the_end = tracker.peak()
+        result.backward()
+    # Weight, both results of exp (saved) and the sum.
+    assert at_the_end == {"": 300 * FLOAT32 + FLOAT32}
+
+
+def test_parameters_gradients_and_optimizer_are_counted_exactly() -> None:
+    use = trace_training_step(lambda: Chain(2, 4), (1, 4, 16, 16, 16), 4)
+    assert use.num_parameters == 2 * 16
+    # Weights and their running mean; gradients; two moments and one step count per tensor.
+    assert use.parameters == 2 * 32 * FLOAT32
+    assert use.optimizer == 2 * 32 * FLOAT32 + 2 * FLOAT32
+    assert use.total == use.parameters + use.gradients + use.optimizer + use.activations
+
+
+def test_an_additional_layer_costs_its_half_precision_input_and_weights() -> None:
+    channels, voxels = 4, 16**3
+    deep, shallow = (
+        trace_training_step(lambda depth=depth: Chain(depth, channels), (2, channels, 16, 16, 16), channels)
+        for depth in (3, 2)
+    )
+    kept = 2 * channels * voxels * BFLOAT16
+    assert deep.activations - shallow.activations == kept + channels**2 * BFLOAT16
+
+
+def test_memory_is_affine_in_the_batch() -> None:
+    uses = [
+        training_memory(small_unet(2), SuperImage(grid=(2, 2)), (4, 16, 16), batch, num_channels=1, num_outputs=3)
+        for batch in (2, 4, 6)
+    ]
+    first, second, third = (use.activations for use in uses)
+    assert third - second == pytest.approx(second - first, rel=1e-3)
+    assert len({use.parameters for use in uses}) == 1
+
+
+def test_group_norm_runs_in_float32_as_on_cuda() -> None:
+    with FakeTensorMode(), torch.autocast("cpu", torch.bfloat16), CudaPrecision():
+        images = nn.Conv2d(1, 4, 3)(torch.empty(1, 1, 8, 8))
+        assert images.dtype == torch.bfloat16
+        assert nn.GroupNorm(4, 4)(images).dtype == torch.float32
+        with torch.autocast("cpu", enabled=False):
+            assert images.softmax(1).dtype == torch.bfloat16
+
+
+def test_nothing_is_allocated() -> None:
+    # Warm up what PyTorch loads on the first trace.
+    training_memory(small_unet(3), Volume(), (8, 8, 8), 1, num_channels=1, num_outputs=2)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    use = training_memory(small_unet(3), Volume(), (512, 512, 512), 8, num_channels=1, num_outputs=2)
+    grown_bytes = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    assert use.total > 80 * GIGABYTE
+    assert grown_bytes < 200 << 20
+
+
+def test_tracing_leaves_no_trace() -> None:
+    training_memory(small_unet(2, norm="none"), SuperImage(grid=(1, 1)), (1, 8, 8), 1, num_channels=1, num_outputs=2)
+    assert not torch.is_autocast_enabled("cpu")
+    assert type(torch.empty(1) + 1) is Tensor

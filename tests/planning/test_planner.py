@@ -1,0 +1,178 @@
+import importlib.util
+import json
+from math import prod
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from seg25d.core.errors import InputError
+from seg25d.core.records import read_record, write_record
+from seg25d.core.types import Shape, Spacing
+from seg25d.data.labels import Labels
+from seg25d.planning.plan import Plans
+from seg25d.planning.planner import CONFIGURATIONS, explain, plan_dataset
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+published = load("published_fingerprints")
+ISOTROPIC = (1.0, 1.0, 1.0)
+
+
+def plan(
+    shape: Shape,
+    spacing: Spacing = ISOTROPIC,
+    *,
+    num_cases: int = 20,
+    channels: tuple[str, ...] = ("MRI",),
+    configurations: tuple[str, ...] | None = None,
+    gpu_memory_gb: float = 8,
+) -> Plans:
+    data = published.Published(shape, ((num_cases, spacing),), channels, 2)
+    return plan_dataset(*published.make_fingerprint(data), configurations=configurations, gpu_memory_gb=gpu_memory_gb)
+
+
+def test_all_configurations_of_a_small_data_set() -> None:
+    plans = plan((18, 20, 16), num_cases=200)
+    assert tuple(plans.configurations) == tuple(CONFIGURATIONS)
+    assert {name: item.window for name, item in plans.configurations.items()} == {
+        "axial": (18, 20, 16),
+        "coronal": (20, 20, 16),
+        "sagittal": (20, 20, 16),
+        "si": (18, 20, 16),
+        "3d": (20, 20, 16),
+    }
+    assert len({item.store for item in plans.configurations.values()}) == 1
+    assert plans.configurations["si"].representation.grid == (5, 4)
+    assert plans.configurations["axial"].representation.context == 3
+    # 2.5 % of 200 cases are five volumes, in windows a little larger than the median.
+    assert plans.configurations["axial"].batch_size == 5
+    assert plans.configurations["3d"].batch_size == 4
+    assert all(item.estimated_memory_gb <= 8 for item in plans.configurations.values())
+
+
+def test_plans_survive_their_file(tmp_path: Path) -> None:
+    plans = plan((12, 16, 16), configurations=("si", "3d"))
+    write_record(tmp_path / "plans.json", plans)
+    assert read_record(tmp_path / "plans.json", Plans) == plans
+
+
+def test_every_decision_has_its_reason_and_explain_tells_it() -> None:
+    plans = plan((6, 24, 24), (5.0, 1.0, 1.0), channels=("CT", "PET"), configurations=("2d", "si", "3d"))
+    text = explain(plans)
+    for reasons in (plans.reasons, *(item.reasons for item in plans.configurations.values())):
+        assert all(f"{key}: {reason}" in text for key, reason in reasons.items())
+    assert set(plans.reasons) == {"spacing_mm", "slice_axis", "normalization", "mirror_axes", "gpu_memory_gb"}
+    for item in plans.configurations.values():
+        assert set(item.reasons) == {"representation", "window", "batch_size", "network", "estimated_memory_gb"}
+
+
+def test_2d_is_stored_under_its_anatomical_name() -> None:
+    plans = plan((16, 12, 16), (1.0, 4.0, 1.0), configurations=("2d", "coronal", "si"))
+    assert list(plans.configurations) == ["coronal", "si"]
+    assert plans.slice_axis == plans.configurations["si"].representation.axis == 1
+
+
+def test_sided_labels_are_not_mirrored() -> None:
+    fingerprint, description = published.make_fingerprint(published.PUBLISHED["tiny"])
+    sided = description.model_copy(update={"labels": Labels(names={"background": 0, "left lung": 1, "right lung": 2})})
+    plans = plan_dataset(fingerprint, sided, configurations=["2d"])
+    assert plans.configurations["axial"].mirror_axes == (0, 1)
+    assert "left and right" in plans.reasons["mirror_axes"]
+    plain = plan_dataset(fingerprint, description, configurations=["2d"])
+    assert plain.configurations["axial"].mirror_axes == (0, 1, 2)
+
+
+def test_a_single_slice_and_a_single_case_can_be_planned() -> None:
+    plans = plan((1, 20, 20), num_cases=1)
+    assert plans.configurations["axial"].representation.context == 0
+    assert plans.configurations["si"].representation.grid == (1, 1)
+    assert all(item.batch_size == 1 for item in plans.configurations.values())
+    assert {kernel[0] for kernel in plans.configurations["3d"].network.kernels} == {1}
+
+
+def test_volumes_too_small_to_pool_can_be_planned() -> None:
+    plans = plan((2, 3, 5), num_cases=3)
+    assert all(len(item.network.widths) == 1 for item in plans.configurations.values())
+
+
+def test_models_of_all_configurations_take_their_window() -> None:
+    torch = pytest.importorskip("torch")
+    for item in plan((5, 16, 12), num_cases=3).configurations.values():
+        narrow = item.network.model_copy(update={"widths": (2,) * len(item.network.widths)})
+        model = item.model_copy(update={"network": narrow}).build_model(1, 3).eval()
+        assert model(torch.zeros(1, 1, *item.window)).shape == (1, 3, *item.window)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"configurations": ["si", "quad"]}, "quad; known: 2d, axial, coronal, sagittal, si, 3d"),
+        ({"recipe": "sobirov1922"}, "sobirov1922.*known: default"),
+    ],
+)
+def test_unknown_names_list_the_known_ones(options: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        plan_dataset(*published.make_fingerprint(published.PUBLISHED["tiny"]), **options)
+
+
+def test_too_little_memory_names_configuration_and_cure() -> None:
+    with pytest.raises(InputError, match=r"configuration si: 0\.5 GB .*--gpu-memory-gb 0\.\d"):
+        plan((40, 64, 64), configurations=("si",), gpu_memory_gb=0.5)
+
+
+@pytest.mark.slow
+def test_a_budget_that_the_message_names_does() -> None:
+    with pytest.raises(InputError) as caught:
+        plan((40, 64, 64), configurations=("3d",), gpu_memory_gb=0.1)
+    named = float(str(caught.value).split("--gpu-memory-gb ")[1].split()[0])
+    assert plan((40, 64, 64), configurations=("3d",), gpu_memory_gb=named).configurations
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("shape", "grid"), [((144, 144, 144), (12, 12)), ((48, 80, 80), (8, 6))])
+def test_whole_volumes_become_square_super_images(shape: Shape, grid: tuple[int, int]) -> None:
+    item = plan(shape, configurations=("si",), gpu_memory_gb=80).configurations["si"]
+    assert item.window == shape
+    assert item.representation.grid == grid
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("configuration", ["2d", "si", "3d"])
+def test_more_memory_gives_larger_windows_or_batches(configuration: str) -> None:
+    sizes = []
+    for budget in (4, 8, 16, 24, 80):
+        data = published.make_fingerprint(published.PUBLISHED["brats"])
+        (item,) = plan_dataset(*data, configurations=[configuration], gpu_memory_gb=budget).configurations.values()
+        assert 0.6 * budget < item.estimated_memory_gb <= budget
+        sizes.append((prod(item.window), item.batch_size))
+    assert sizes == sorted(set(sizes))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", published.PUBLISHED)
+def test_plans_of_published_data_sets_stay_as_they_are(name: str) -> None:
+    """After a change on purpose: `python tests/planning/regenerate_golden_plans.py`."""
+    fingerprint, description = published.make_fingerprint(published.PUBLISHED[name])
+    plans = plan_dataset(fingerprint, description, configurations=published.GOLDEN_CONFIGURATIONS)
+    planned = published.decisions(plans)
+    golden = json.loads((published.GOLDEN / f"{name}.json").read_text(encoding="utf-8"))
+    for content in (planned, golden):
+        for item in content["configurations"].values():
+            # Another version of PyTorch may keep other tensors.
+            item["estimated_memory_gb"] = pytest.approx(item["estimated_memory_gb"], rel=0.02)
+    assert list(planned["configurations"]) == list(golden["configurations"])
+    assert planned == {**golden, "configurations": planned["configurations"]}
+    for key, item in planned["configurations"].items():
+        assert {field: value for field, value in item.items() if field != "estimated_memory_gb"} == {
+            field: value for field, value in golden["configurations"][key].items() if field != "estimated_memory_gb"
+        }
+    assert all(item.estimated_memory_gb <= 8 for item in plans.configurations.values())
