@@ -7,26 +7,29 @@ from pathlib import Path
 from pydantic import Field
 
 from seg25d.core.errors import InputError, RecordError
-from seg25d.core.files import atomic_path, read_json, write_json
+from seg25d.core.files import atomic_path, folder_lock, read_json, write_json
 from seg25d.core.parallel import choose_num_workers
 from seg25d.core.records import Record, parse_record, read_record, write_record
-from seg25d.core.workspace import PreprocessedFolder, RunFolder, Workspace
+from seg25d.core.workspace import FoldFolder, PreprocessedFolder, RunFolder, Workspace
 from seg25d.data.dataset import Dataset, Split, find_inputs, read_dataset, read_description
 from seg25d.data.verify import raise_problems, verify_dataset
 from seg25d.evaluation.evaluate import evaluate_folders, write_csv
 from seg25d.evaluation.summary import Summary, summarize
-from seg25d.inference.predictor import Predictor
+from seg25d.inference.cases import CaseOptions, PredictionRecord, predict_cases
+from seg25d.inference.predictor import Predictor, PredictorOptions
+from seg25d.inference.validate import validate_fold
 from seg25d.planning.fingerprint import extract_fingerprint
+from seg25d.planning.model_file import ModelHeader
 from seg25d.planning.plan import Plans
 from seg25d.planning.planner import explain, plan_dataset
 from seg25d.planning.splits import choose_splits
 from seg25d.preprocessing.preprocess import preprocess_dataset
 from seg25d.preprocessing.store import Store
-from seg25d.runs import check_names, choose_run, find_configuration, parse_folds, prepare_run, run_name
-from seg25d.training.config import TrainingConfig, apply_settings
+from seg25d.runs import check_names, choose_folds, choose_run, find_configuration, parse_folds, prepare_run, run_name
+from seg25d.training.config import TrainingConfig, apply_settings, length_settings, settle_config
 from seg25d.training.device import choose_execution
-from seg25d.training.fold import train_fold
 from seg25d.training.recipes import find_recipe
+from seg25d.training.trainer import FoldJob, clear_fold, train_fold
 
 __all__ = [
     "PlanningOptions",
@@ -74,20 +77,23 @@ class TrainingOptions(Record):
     device: str | None = None
     num_processes: int | None = None
 
+    def changes(self) -> dict[str, str]:
+        """What is changed of the recipe's settings, by name.
+
+        Raises:
+            InputError: If both a number of updates and a time are given.
+        """
+        per_epoch = find_recipe(self.recipe).iterations_per_epoch
+        seed = {} if self.seed is None else {"seed": str(self.seed)}
+        return seed | length_settings(self.epochs, self.iterations, self.time_budget_s, per_epoch) | self.settings
+
     def config(self) -> TrainingConfig:
         """The settings of the recipe with these changes.
 
         Raises:
             InputError: If the recipe or a setting does not exist, or a value does not fit.
         """
-        chosen = {
-            "epochs": self.epochs,
-            "iterations_per_epoch": self.iterations,
-            "time_budget_seconds": self.time_budget_s,
-            "seed": self.seed,
-        }
-        changes = {key: str(value) for key, value in chosen.items() if value is not None}
-        return apply_settings(find_recipe(self.recipe), self.settings | changes)
+        return apply_settings(find_recipe(self.recipe), self.changes())
 
 
 class PredictionOptions(Record):
@@ -221,20 +227,33 @@ def train(
     prepare_run(run, folder, plans, configuration, restart=options.restart)
     summaries = {}
     for fold in chosen:
-        summaries[str(fold)] = train_fold(
-            run,
-            fold,
+        header = ModelHeader(
+            dataset_name=name,
+            configuration=configuration,
+            fold=fold,
             plan=plan,
-            store=store,
-            split=_split(splits, fold),
             description=read_description(folder.dataset),
-            config=config,
-            device=options.device,
-            restart=options.restart,
-            num_workers=options.num_processes,
         )
+        summary = _train_fold(run.fold(fold), store, _split(splits, fold), header, options)
+        if summary is not None:
+            summaries[str(fold)] = summary
     _summarize_folds(run, len(splits))
     return summaries
+
+
+def _train_fold(
+    folder: FoldFolder, store: Store, split: Split, header: ModelHeader, options: TrainingOptions
+) -> Summary | None:
+    """Train a fold to its end and score it; None on processes other than the first of several."""
+    if options.restart:
+        with folder_lock(folder.root, "restarting"):
+            clear_fold(folder)
+    config = settle_config(folder, find_recipe(options.recipe), options.changes())
+    job = FoldJob(folder, store, split, config, header, options.device, options.num_processes)
+    if not train_fold(job):
+        return None
+    predictor = Predictor.load([folder.model_final], choose_execution(options.device, config.precision))
+    return validate_fold(folder, store, split.val, predictor)
 
 
 def _split(splits: Sequence[Split], fold: int | str) -> Split:
@@ -277,9 +296,24 @@ def predict(workspace: Workspace, source: Path, out: Path, options: PredictionOp
         CaseFailures: If some cases failed; all others are written.
     """
     options = options or PredictionOptions()
-    choose_execution(options.device)
+    execution = choose_execution(options.device)
     run = choose_run(workspace, options.dataset, options.configuration, options.model)
-    raise NotImplementedError((run, source, out, find_inputs, Predictor))
+    folds = choose_folds(run, options.folds)
+    models = [run.fold(fold).model_final for fold in folds]
+    predictor_options = PredictorOptions(mirroring=options.mirroring, step_size=options.step_size)
+    predictor = Predictor.load(models, execution, predictor_options)
+    description = predictor.header.description
+    cases = find_inputs(source, len(description.channel_names), description.file_ending)
+    record = PredictionRecord(
+        arguments={"input": str(source)} | options.model_dump(mode="json"),
+        model={
+            "dataset": predictor.header.dataset_name,
+            "configuration": run.root.name,
+            "folds": folds,
+        },
+    )
+    case_options = CaseOptions(save_probabilities=options.save_probabilities, overwrite=options.overwrite)
+    predict_cases(predictor, cases, out, case_options, record)
 
 
 def evaluate(

@@ -132,6 +132,21 @@ def choose_run(workspace: Workspace, dataset: str | None, configuration: str | N
     return workspace.run(name, configuration)
 
 
+def choose_folds(run: RunFolder, wanted: Sequence[str] | None) -> list[str]:
+    """The trained folds to use: those that are wanted, or all numbered ones, or else the one on all cases.
+
+    Raises:
+        InputError: If a wanted fold is not trained; lists those that are.
+    """
+    trained = run.trained_folds()
+    if wanted is None:
+        return [fold for fold in trained if fold != "all"] or trained
+    missing = [fold for fold in wanted if fold not in trained]
+    if missing:
+        raise InputError(f"{run.root}: fold {', '.join(missing)} is not trained; trained: {', '.join(trained)}")
+    return list(dict.fromkeys(wanted))
+
+
 def _is_2d(workspace: Workspace, name: str, run: str) -> bool:
     return anatomical_name(read_record(workspace.run(name, run).plans, Plans), "2d") == run
 

@@ -17,7 +17,8 @@ from seg25d.core.errors import CaseFailures, InputError, RecordError, Seg25dErro
 from seg25d.core.files import atomic_path, remove_leftovers
 from seg25d.core.progress import track
 from seg25d.core.records import Record, read_record, write_record
-from seg25d.data.cases import Case
+from seg25d.core.types import IntArray
+from seg25d.data.cases import Case, split_ending
 from seg25d.data.image_geometry import Geometry
 from seg25d.inference.predictor import Predictor
 from seg25d.planning.model_file import library_versions
@@ -158,7 +159,8 @@ def _results(
                     yield case, error
                     continue
                 seconds = read.seconds + time.perf_counter() - started
-                write = writer.submit(_write, predictor, targets[case.name], labels, probabilities, read, seconds)
+                decoded = predictor.labels.decode(labels)
+                write = writer.submit(_write, targets[case.name], decoded, probabilities, read.geometry, seconds)
                 writing.append((case, write))
                 if len(writing) > CASES_AHEAD:
                     yield _outcome(*writing.popleft())
@@ -197,11 +199,10 @@ def _compute(
 
 
 def _write(
-    predictor: Predictor,
     target: Path,
-    labels: NDArray[np.uint8],
+    labels: IntArray,
     probabilities: NDArray[np.float32] | None,
-    read: _Read,
+    geometry: Geometry,
     seconds: float,
 ) -> float:
     """Write the results of a case, the labels last, as they say that it is done; gives the seconds of all steps."""
@@ -209,14 +210,13 @@ def _write(
 
     started = time.perf_counter()
     if probabilities is not None:
-        _write_probabilities(target, probabilities, read)
-    write_labels(target, predictor.labels.decode(labels), read.geometry)
+        _write_probabilities(target, probabilities, geometry)
+    write_labels(target, labels, geometry)
     return seconds + time.perf_counter() - started
 
 
-def _write_probabilities(target: Path, probabilities: NDArray[np.float32], read: _Read) -> None:
+def _write_probabilities(target: Path, probabilities: NDArray[np.float32], geometry: Geometry) -> None:
     """Write `CASE.npz`, and `CASE.pkl` with what nnU-Net's `SimpleITKIO.write_seg` and its ensembling look up."""
-    geometry = read.geometry
     path = _probabilities_path(target)
     with atomic_path(path) as temporary:
         np.savez_compressed(temporary, probabilities=geometry.from_canonical(probabilities))
@@ -236,8 +236,7 @@ def _write_probabilities(target: Path, probabilities: NDArray[np.float32], read:
 
 
 def _probabilities_path(target: Path) -> Path:
-    ending = "".join(target.suffixes[-2:]) if target.name.endswith(".nii.gz") else target.suffix
-    return target.with_name(target.name.removesuffix(ending) + ".npz")
+    return target.with_name(f"{split_ending(target)[0]}.npz")
 
 
 def _outcome(case: Case, write: Future[float]) -> tuple[Case, float | Exception]:

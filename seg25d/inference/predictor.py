@@ -122,8 +122,8 @@ class Predictor:
         channels = self.header.description.channel_names
         if image.ndim != 4 or len(image) != len(channels):
             raise InputError(
-                f"the model takes images (C, D, H, W) with {len(channels)} channel(s) ({', '.join(channels)}), got shape "
-                f"{image.shape}; give the channels in this order"
+                f"the model takes images (C, D, H, W) with {len(channels)} channel(s), in this order: "
+                f"{', '.join(channels)}; got shape {image.shape}"
             )
         if not np.isfinite(image).all():
             raise InputError("the image has NaN or infinite voxels; replace them by a number")
@@ -209,6 +209,6 @@ def check_agreement(paths: Sequence[Path], headers: Sequence[ModelHeader]) -> No
         ]
         if differences:
             raise ModelError(
-                f"{path} and {paths[0]} were trained with different {' and '.join(differences)}, their scores cannot be "
-                "averaged; train the folds anew with one plan, or choose folds that belong together"
+                f"{path} and {paths[0]} were trained with different {' and '.join(differences)}; their scores cannot be "
+                "averaged: train the folds anew with one plan, or choose folds that belong together"
             )

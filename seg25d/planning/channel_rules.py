@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 
 from seg25d.core.errors import InputError
@@ -75,8 +76,8 @@ def _window(channel: str, parameters: Sequence[str]) -> ChannelNormalization:
     try:
         level, width = (float(parameter) for parameter in parameters)
     except ValueError:
-        level, width = 0.0, 0.0
-    if not 0 < width < float("inf") or abs(level) == float("inf"):
+        level, width = math.nan, math.nan
+    if not (math.isfinite(level) and math.isfinite(width) and width > 0):
         raise InputError(
             f"channel_names: {channel!r} must be ct_window:LEVEL:WIDTH with numbers, WIDTH above 0, such as "
             f"ct_window:40:400; got {list(parameters)}"

@@ -28,7 +28,7 @@ class ConfigurationPlan(Record):
     mirror_axes: tuple[int, ...]
     """Axes of the volume (0 D, 1 H, 2 W) along which training and prediction may mirror."""
     estimated_memory_gb: float
-    """Peak of one training step in mixed precision, traced on fake tensors."""
+    """Peak of one training step in mixed precision, traced on fake tensors, and 0.5 GB for CUDA itself."""
     num_parameters: int
     reasons: dict[str, str]
     """Per decision, why it is so."""

@@ -112,7 +112,8 @@ def apply_spatial(image: Tensor, labels: Tensor, augmentation: Augmentation, win
     if augmentation.matrix is None and augmentation.shifts is None:
         image, labels = _centre(image, window), _centre(labels, window)
     else:
-        grid = _sampling_grid(augmentation, window, tuple(labels.shape)).to(image)
+        region = (labels.shape[0], labels.shape[1], labels.shape[2])
+        grid = _sampling_grid(augmentation, window, region).to(image)
         image = functional.grid_sample(image[None], grid, "bilinear", "zeros", align_corners=False)[0]
         maps = functional.grid_sample(labels[None, None].to(image), grid, "nearest", "zeros", align_corners=False)
         labels = maps[0, 0].to(labels.dtype)
@@ -123,9 +124,9 @@ def apply_spatial(image: Tensor, labels: Tensor, augmentation: Augmentation, win
 
 
 def _centre(volume: Tensor, window: Shape) -> Tensor:
-    starts = [(size - wanted) // 2 for size, wanted in zip(volume.shape[-3:], window, strict=True)]
-    slices = tuple(slice(start, start + wanted) for start, wanted in zip(starts, window, strict=True))
-    return volume[(..., *slices)]
+    for axis, wanted in zip((-3, -2, -1), window, strict=True):
+        volume = volume.narrow(axis, (volume.shape[axis] - wanted) // 2, wanted)
+    return volume
 
 
 def _sampling_grid(augmentation: Augmentation, window: Shape, region: Shape) -> Tensor:

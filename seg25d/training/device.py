@@ -34,7 +34,7 @@ class Execution:
             return model
         dims = {parameter.dim() for parameter in model.parameters()}
         if 5 in dims:
-            return model.to(memory_format=torch.channels_last_3d) if self.device.type == "cuda" else model  # type: ignore[call-overload,no-any-return]
+            return model.to(memory_format=torch.channels_last_3d) if self.device.type == "cuda" else model  # type: ignore[call-overload]
         return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 

@@ -4,7 +4,7 @@ Letters: C channels, D H W window.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -76,7 +76,7 @@ class WindowSource(Dataset[Batch]):
         store: Store,
         plan: ConfigurationPlan,
         config: TrainingConfig,
-        cases: dict[str, Sequence[str]],
+        cases: Mapping[str, Sequence[str]],
         process: tuple[int, int] = (0, 1),
     ) -> None:
         self.cache = CaseCache(store)
@@ -141,7 +141,7 @@ class WindowSource(Dataset[Batch]):
         if purpose == "validate":
             return cases[place]
         order = np.random.default_rng([self.config.seed, 2, number]).permutation(len(cases))
-        return cases[order[place]]
+        return cases[int(order[place])]
 
 
 def draw_foreground(

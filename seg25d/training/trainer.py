@@ -2,6 +2,7 @@
 
 import logging
 import math
+import shutil
 import signal
 import sys
 import threading
@@ -28,7 +29,7 @@ from seg25d.training.config import TrainingConfig
 from seg25d.training.device import Execution, choose_execution
 from seg25d.training.losses import DiceCrossEntropy
 from seg25d.training.monitor import Monitor
-from seg25d.training.processes import join_processes, local_device, share, spread
+from seg25d.training.processes import join_processes, leave_processes, local_device, share, spread
 from seg25d.training.sampling import Batch, WindowSource, batch_keys
 from seg25d.training.schedules import learning_rate_factor
 from seg25d.training.state import TrainingState, new_state
@@ -55,11 +56,21 @@ class FoldJob:
     """Processes that prepare batches; None chooses, 0 prepares them in this process."""
 
 
-def train_fold(job: FoldJob) -> None:
+def clear_fold(folder: FoldFolder) -> None:
+    """Remove what was trained, the checkpoint first: from then on the fold has not begun."""
+    for path in (folder.checkpoint, folder.model_final, folder.model_best, folder.log, folder.progress, folder.config):
+        path.unlink(missing_ok=True)
+    shutil.rmtree(folder.validation, ignore_errors=True)
+
+
+def train_fold(job: FoldJob) -> bool:
     """Train a fold to its end, from its checkpoint if it has one.
 
     Leaves `model_final.safetensors`, `model_best.safetensors`, `log.jsonl`, `progress.png` and the checkpoint in the
     fold's folder. A checkpoint is written after every epoch, every two minutes, and on SIGTERM and SIGINT.
+
+    Returns:
+        Whether this process is the first (or only) one, which goes on to validate.
 
     Raises:
         BusyError: If another process trains this fold.
@@ -78,8 +89,10 @@ def train_fold(job: FoldJob) -> None:
             state.from_checkpoint(load_checkpoint(job.folder.checkpoint))
             logger.info("going on at iteration %d", state.iteration)
         run = _Run(job, state, execution, rank, num_processes)
-        if run.progress() < 1 or not state.finished:
+        if run.progress() < 1 or not state.finished or not job.folder.model_final.exists():
             run.to_the_end()
+    leave_processes()
+    return rank == 0
 
 
 class _Run:
@@ -237,16 +250,16 @@ def stop_signals() -> Iterator[list[int]]:
     if threading.current_thread() is not threading.main_thread():
         yield received
         return
-    previous: dict[int, Any] = {}
+    previous: dict[signal.Signals, Any] = {}
 
     def receive(number: int, frame: FrameType | None) -> None:
         del frame
         received.append(number)
-        signal.signal(number, previous[number])
+        signal.signal(number, previous[signal.Signals(number)])
         logger.info("stopping after this update; the same command goes on")
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        previous[number] = signal.signal(number, receive)
+    for each in (signal.SIGTERM, signal.SIGINT):
+        previous[each] = signal.signal(each, receive)
     try:
         yield received
     finally:

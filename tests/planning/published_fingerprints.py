@@ -1,4 +1,4 @@
-"""Fingerprints of ten published data sets, as the research notes on nnU-Net list them (section 2.4), and their plans' decisions."""
+"""Fingerprints of ten published data sets, as nnU-Net sees them, and what of their plans is kept as golden files."""
 
 from pathlib import Path
 from typing import Any, NamedTuple

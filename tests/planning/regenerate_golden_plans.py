@@ -1,6 +1,6 @@
-"""Write tests/planning/golden/*.json anew, after a rule was changed on purpose: `python tests/planning/regenerate_golden_plans.py`.
+"""Write tests/planning/golden/*.json anew, after a rule was changed on purpose.
 
-Look at the difference before you commit it.
+`python tests/planning/regenerate_golden_plans.py`; look at the difference before you commit it.
 """
 
 import logging

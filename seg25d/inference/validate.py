@@ -1,0 +1,76 @@
+"""The real score of a fold: its validation cases predicted whole and compared with the truth on the files' grids."""
+
+import logging
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from importlib.util import find_spec
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seg25d.core.files import remove_leftovers
+from seg25d.core.progress import track
+from seg25d.core.records import read_record, write_record
+from seg25d.core.workspace import FoldFolder
+from seg25d.data.labels import Labels
+from seg25d.evaluation.metrics import case_metrics
+from seg25d.evaluation.summary import CaseSummary, Summary, summarize
+from seg25d.evaluation.tables import summary_table
+from seg25d.inference.predictor import Predictor
+from seg25d.preprocessing.store import CaseRecord, Store
+
+logger = logging.getLogger(__name__)
+
+
+def validate_fold(folder: FoldFolder, store: Store, cases: Sequence[str], predictor: Predictor) -> Summary:
+    """Predict cases from their preprocessed arrays and score them; what was done for this model already is kept.
+
+    Writes `validation/CASE.ENDING` (where SimpleITK is installed) and `validation/summary.json`.
+
+    Args:
+        folder: The fold's folder, with its final model.
+        store: Preprocessed arrays, which also hold the truth on the files' grids.
+        cases: Validation cases.
+        predictor: Of the final model.
+
+    Returns:
+        The scores.
+    """
+    path = folder.validation / "summary.json"
+    if path.exists() and path.stat().st_mtime_ns >= folder.model_final.stat().st_mtime_ns:
+        return read_record(path, Summary)
+    path.unlink(missing_ok=True)
+    remove_leftovers(folder.validation)
+    ending = predictor.header.description.file_ending if find_spec("SimpleITK") else None
+    if ending is None:
+        logger.warning("SimpleITK is not installed: validation segmentations are scored but not written")
+    with ThreadPoolExecutor(1) as pool:
+        pending: list[Future[CaseSummary]] = []
+        for case in track(cases, len(cases), f"validating {folder.root.parent.name}, {folder.root.name}"):
+            record = store.record(case)
+            predicted = predictor.predict_preprocessed(store.open_image(case), record.grid)
+            if len(pending) > 1:
+                pending[-2].result()
+            pending.append(pool.submit(_finish_case, folder, store, record, predicted, (predictor.labels, ending)))
+        summary = summarize([each.result() for each in pending])
+    write_record(path, summary)
+    logger.info("%s", summary_table(summary))
+    return summary
+
+
+def _finish_case(
+    folder: FoldFolder,
+    store: Store,
+    record: CaseRecord,
+    predicted: NDArray[np.uint8],
+    output: tuple[Labels, str | None],
+) -> CaseSummary:
+    labels, ending = output
+    if ending is not None:
+        from seg25d.data.image_io import write_labels  # noqa: PLC0415 - SimpleITK may be missing
+
+        write_labels(folder.validation / f"{record.case}{ending}", labels.decode(predicted), record.geometry)
+    metrics = case_metrics(
+        store.read_reference(record.case), predicted, labels.foreground, record.geometry.canonical_spacing_mm
+    )
+    return CaseSummary(case=record.case, metrics=metrics)

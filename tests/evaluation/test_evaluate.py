@@ -1,0 +1,119 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813
+
+from seg25d.core.errors import DatasetError, InputError
+from seg25d.evaluation.evaluate import evaluate_folders, write_csv
+
+
+def write(folder, name, values, ending=".nii.gz", spacing=(1.0, 1.0, 1.0)):
+    folder.mkdir(parents=True, exist_ok=True)
+    image = sitk.GetImageFromArray(np.asarray(values))
+    image.SetSpacing(spacing)
+    sitk.WriteImage(image, str(folder / f"{name}{ending}"))
+
+
+def blocks(dtype=np.uint8, **places):
+    """Label n at the given z planes of a 4 x 5 x 6 volume."""
+    labels = np.zeros((4, 5, 6), dtype)
+    for name, (start, stop) in places.items():
+        labels[start:stop] = int(name.removeprefix("l"))
+    return labels
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Labels 1 and 70; 70 is in the reference of b only, 9 in a prediction only."""
+    reference, prediction = tmp_path / "truth" / "labelsTs", tmp_path / "out"
+    write(reference, "a", blocks(l1=(0, 2)))
+    write(prediction, "a", blocks(l1=(1, 3), l9=(3, 4)))
+    write(reference, "b", blocks(np.float32, l1=(0, 1), l70=(2, 4)))
+    write(prediction, "b", blocks(np.int16, l1=(0, 1), l70=(2, 3)), ending=".nrrd")
+    write(prediction, "further", blocks())
+    return reference, prediction
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_pairs_by_name_and_takes_the_values_of_the_references(folders, num_workers):
+    summary = evaluate_folders(*folders, num_workers)
+    assert [case.case for case in summary.per_case] == ["a", "b"]
+    assert list(summary.mean) == ["1", "70"]
+    first, second = summary.per_case
+    assert first.metrics["1"].dice == pytest.approx(0.5)
+    assert first.metrics["70"].dice is None
+    assert first.metrics["70"].tn == 120
+    assert second.metrics["70"].dice == pytest.approx(2 / 3)
+    assert summary.foreground_mean.dice == pytest.approx((0.75 + 2 / 3) / 2)
+
+
+def describe(folder, labels, **more):
+    content = {"channel_names": {"0": "CT"}, "labels": labels, "file_ending": ".nii.gz", "numTraining": 1} | more
+    (folder / "dataset.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("place", ["beside predictions", "beside references", "parent"])
+def test_a_dataset_json_says_regions_and_ignored_value(tmp_path, place):
+    reference, prediction = tmp_path / "truth" / "labelsTs", tmp_path / "out"
+    write(reference, "a", blocks(l1=(0, 1), l2=(1, 2), l3=(3, 4)))
+    write(prediction, "a", blocks(l2=(0, 2), l1=(3, 4)))
+    chosen = {"beside predictions": prediction, "beside references": reference, "parent": reference.parent}[place]
+    labels = {"background": 0, "whole": [1, 2], "core": [2], "ignore": 3}
+    describe(chosen, labels, regions_class_order=[1, 2])
+    metrics = evaluate_folders(reference, prediction, 0).per_case[0].metrics
+    assert set(metrics) == {"whole", "core"}
+    assert metrics["whole"].dice == 1
+    assert metrics["core"].dice == pytest.approx(2 / 3)
+    assert metrics["whole"].tp + metrics["whole"].tn == 90
+
+
+def test_a_value_that_is_not_declared_names_the_file(folders):
+    describe(folders[1], {"background": 0, "organ": 1, "lesion": 70})
+    with pytest.raises(DatasetError, match=r"a\.nii\.gz.*9"):
+        evaluate_folders(*folders, 0)
+
+
+def test_all_missing_predictions_are_listed(folders):
+    for path in list(folders[1].iterdir()):
+        path.unlink()
+    with pytest.raises(InputError, match=r"no prediction for 2 of 2 cases: a, b"):
+        evaluate_folders(*folders, 0)
+
+
+def test_grids_that_differ_name_the_case(folders):
+    write(folders[1], "a", blocks(), spacing=(1.0, 1.0, 2.0))
+    with pytest.raises(InputError, match=r"a: the grid .* spacing"):
+        evaluate_folders(*folders, 0)
+
+
+def test_two_files_of_one_case_are_refused(folders):
+    write(folders[1], "a", blocks(), ending=".nrrd")
+    with pytest.raises(InputError, match=r"a\.nii\.gz and a\.nrrd"):
+        evaluate_folders(*folders, 0)
+
+
+def test_folders_without_segmentations_are_refused(tmp_path):
+    with pytest.raises(InputError, match="not a folder"):
+        evaluate_folders(tmp_path / "gone", tmp_path, 0)
+    with pytest.raises(InputError, match="holds no segmentations"):
+        evaluate_folders(tmp_path, tmp_path, 0)
+
+
+@pytest.mark.parametrize("bad", [-1.0, 0.5])
+def test_images_in_place_of_segmentations_are_refused(tmp_path, bad):
+    write(tmp_path / "truth", "a", np.full((4, 5, 6), bad, np.float32))
+    write(tmp_path / "out", "a", blocks())
+    with pytest.raises(InputError, match="a: wanted segmentations"):
+        evaluate_folders(tmp_path / "truth", tmp_path / "out", 0)
+
+
+def test_table_has_a_row_per_case_and_label(folders, tmp_path):
+    write_csv(evaluate_folders(*folders, 0), tmp_path / "table.csv")
+    with (tmp_path / "table.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["case"], row["label"]) for row in rows] == [("a", "1"), ("a", "70"), ("b", "1"), ("b", "70")]
+    assert float(rows[0]["dice"]) == pytest.approx(0.5)
+    assert rows[1]["dice"] == ""
+    assert rows[0]["tp"] == "30"

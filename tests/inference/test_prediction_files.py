@@ -1,0 +1,129 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813
+import torch
+
+from seg25d.core.errors import CaseFailures, InputError
+from seg25d.data.inputs import find_inputs
+from seg25d.inference.cases import CaseOptions, predict_cases
+from seg25d.inference.predictor import Predictor
+
+SHAPE = (10, 12, 9)
+DIRECTION = (0.0, -1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, -1.0)
+
+
+def write_case(folder, name, ending=".nii.gz", value=1.0):
+    """Two channels in an orientation that is not the canonical one; gives the expected values of the file (z, y, x)."""
+    folder.mkdir(exist_ok=True)
+    channels, expected = np.zeros((2, *SHAPE), np.float32), np.zeros(SHAPE, np.uint8)
+    channels[0, 2:5, 3:7, 1:4] = value
+    expected[2:5, 3:7, 1:4] = 1
+    channels[1, 6:9, 8:11, 4:8] = value
+    expected[6:9, 8:11, 4:8] = 7
+    for number, channel in enumerate(channels):
+        image = sitk.GetImageFromArray(channel)
+        image.SetSpacing((1.0, 1.0, 1.0))
+        image.SetOrigin((10.0, -20.0, 30.0))
+        image.SetDirection(DIRECTION)
+        sitk.WriteImage(image, str(folder / f"{name}_{number:04d}{ending}"))
+    return expected
+
+
+@pytest.fixture
+def predictor(header, execution, threshold):
+    return Predictor([threshold], header, execution)
+
+
+def inputs(folder):
+    return find_inputs(folder, 2, ".nii.gz")
+
+
+def test_writes_values_in_the_geometry_of_the_image(predictor, tmp_path):
+    expected = {name: write_case(tmp_path / "in", name) for name in ("a", "b", "c", "d")}
+    predict_cases(predictor, inputs(tmp_path / "in"), tmp_path / "out")
+    for name, values in expected.items():
+        image = sitk.ReadImage(str(tmp_path / "out" / f"{name}.nii.gz"))
+        np.testing.assert_array_equal(sitk.GetArrayFromImage(image), values)
+        assert image.GetDirection() == DIRECTION
+        assert image.GetOrigin() == (10.0, -20.0, 30.0)
+    record = json.loads((tmp_path / "out" / "prediction.json").read_text())
+    assert record["model"] == {"dataset": "Dataset001_Test", "configuration": "3d", "folds": [0]}
+    assert set(record["seconds"]) == {"a", "b", "c", "d"}
+    assert "torch" in record["versions"]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {f"{name}.nii.gz" for name in "abcd"} | {
+        "prediction.json"
+    }
+
+
+def test_skips_what_is_done_unless_told_to_overwrite(predictor, tmp_path):
+    write_case(tmp_path / "in", "a")
+    write_case(tmp_path / "in", "b")
+    predict_cases(predictor, inputs(tmp_path / "in")[:1], tmp_path / "out")
+    done = tmp_path / "out" / "a.nii.gz"
+    done.write_bytes(b"kept")
+    predict_cases(predictor, inputs(tmp_path / "in"), tmp_path / "out")
+    assert done.read_bytes() == b"kept"
+    assert set(json.loads((tmp_path / "out" / "prediction.json").read_text())["seconds"]) == {"a", "b"}
+    predict_cases(predictor, inputs(tmp_path / "in"), tmp_path / "out", CaseOptions(overwrite=True))
+    assert done.read_bytes() != b"kept"
+
+
+def test_one_bad_case_does_not_stop_the_others(predictor, tmp_path):
+    for name in ("a", "b", "c"):
+        write_case(tmp_path / "in", name)
+    (tmp_path / "in" / "b_0001.nii.gz").write_bytes(b"")
+    with pytest.raises(CaseFailures, match=r"b: .*empty") as caught:
+        predict_cases(predictor, inputs(tmp_path / "in"), tmp_path / "out")
+    assert list(caught.value.failures) == ["b"]
+    assert (tmp_path / "out" / "a.nii.gz").exists()
+    assert (tmp_path / "out" / "c.nii.gz").exists()
+    assert not (tmp_path / "out" / "b.nii.gz").exists()
+
+
+def test_nothing_is_written_when_no_case_is_of_use(predictor, tmp_path):
+    write_case(tmp_path / "in", "a", ending=".nrrd", value=np.nan)
+    with pytest.raises(InputError, match=r"a: .*NaN"):
+        predict_cases(predictor, inputs(tmp_path / "in"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_are_never_overwritten(predictor, tmp_path):
+    write_case(tmp_path / "in", "a")
+    shutil.move(tmp_path / "in" / "a_0000.nii.gz", tmp_path / "in" / "a.nii.gz")
+    (case,) = [
+        case.model_copy(update={"images": (tmp_path / "in" / "a.nii.gz", tmp_path / "in" / "a_0001.nii.gz")})
+        for case in find_inputs(tmp_path / "in", 1, ".nii.gz")[:1]
+    ]
+    with pytest.raises(InputError, match="overwrite an image"):
+        predict_cases(predictor, [case], tmp_path / "in")
+
+
+def test_a_wrong_number_of_channels_is_refused_first(predictor, tmp_path):
+    write_case(tmp_path / "in", "a")
+    cases = [case.model_copy(update={"images": case.images[:1]}) for case in inputs(tmp_path / "in")]
+    with pytest.raises(InputError, match="takes 2 channel"):
+        predict_cases(predictor, cases, tmp_path / "out")
+
+
+def test_probabilities_lie_in_the_files_axes(predictor, tmp_path):
+    expected = write_case(tmp_path / "in", "a")
+    predict_cases(predictor, inputs(tmp_path / "in"), tmp_path / "out", CaseOptions(save_probabilities=True))
+    with np.load(tmp_path / "out" / "a.npz", allow_pickle=False) as archive:
+        probabilities = archive["probabilities"]
+    assert probabilities.shape == (3, *SHAPE)
+    assert probabilities.dtype == np.float32
+    np.testing.assert_array_equal(np.array([0, 1, 7])[probabilities.argmax(0)], expected)
+    assert (tmp_path / "out" / "a.pkl").exists()
+
+
+def test_a_fault_of_ours_in_one_case_is_collected(header, execution, tmp_path):
+    class Broken(torch.nn.Module):
+        def forward(self, volume):
+            raise ZeroDivisionError("ours")
+
+    write_case(tmp_path / "in", "a")
+    with pytest.raises(CaseFailures, match="ours"):
+        predict_cases(Predictor([Broken()], header, execution), inputs(tmp_path / "in"), tmp_path / "out")

@@ -1,0 +1,111 @@
+import numpy as np
+import pytest
+import torch
+
+from seg25d.core.errors import InputError, ModelError
+from seg25d.inference import predictor as predictor_module
+from seg25d.inference.predictor import Predictor, PredictorOptions, check_agreement, default_batch_size
+from seg25d.planning.model_file import save_model
+
+
+def two_blocks(shape=(10, 12, 9)):
+    """An image whose right labels (internal) are known: 1 in one block, 2 in another."""
+    image, labels = np.zeros((2, *shape), np.float32), np.zeros(shape, np.uint8)
+    image[0, 2:5, 3:7, 1:4] = 1
+    labels[2:5, 3:7, 1:4] = 1
+    image[1, 6:9, 8:11, 4:8] = 1
+    labels[6:9, 8:11, 4:8] = 2
+    return image, labels
+
+
+@pytest.mark.parametrize("mirroring", [True, False])
+def test_segments_an_array(header, execution, threshold, mirroring):
+    image, labels = two_blocks()
+    predictor = Predictor([threshold], header, execution, PredictorOptions(mirroring=mirroring))
+    np.testing.assert_array_equal(predictor.predict_array(image, (1.0, 1.0, 1.0)), labels)
+
+
+def test_other_spacings_come_back_on_the_grid_of_the_image(header, execution, threshold):
+    image, labels = two_blocks()
+    coarse = np.repeat(np.repeat(image, 2, 1), 2, 3)
+    predicted = Predictor([threshold], header, execution).predict_array(coarse, (0.5, 1.0, 0.5))
+    assert predicted.shape == (20, 12, 18)
+    expected = np.repeat(np.repeat(labels, 2, 0), 2, 2)
+    assert (predicted == expected).mean() > 0.98
+
+
+def test_probabilities_agree_with_labels(header, execution, threshold):
+    image, labels = two_blocks()
+    predictor = Predictor([threshold], header, execution)
+    predicted, probabilities = predictor.predict_probabilities(*predictor.preprocess(image, (1.0, 1.0, 1.0)))
+    np.testing.assert_array_equal(predicted, labels)
+    np.testing.assert_array_equal(probabilities.argmax(0), labels)
+    np.testing.assert_allclose(probabilities.sum(0), 1, atol=1e-5)
+
+
+def test_wrong_channels_are_refused_with_the_right_ones(header, execution, threshold):
+    predictor = Predictor([threshold], header, execution)
+    with pytest.raises(InputError, match=r"2 channel.*ct, pet"):
+        predictor.predict_array(np.zeros((1, 4, 4, 4)), (1.0, 1.0, 1.0))
+
+
+def test_voxels_that_are_not_finite_are_refused(header, execution, threshold):
+    image, _ = two_blocks()
+    image[0, 0, 0, 0] = np.nan
+    with pytest.raises(InputError, match="NaN"):
+        Predictor([threshold], header, execution).predict_array(image, (1.0, 1.0, 1.0))
+
+
+def test_loads_folds_and_averages_them(header, execution, tmp_path):
+    paths, models = [], []
+    for fold in range(2):
+        torch.manual_seed(fold)
+        models.append(header.build_model())
+        paths.append(tmp_path / f"fold_{fold}.safetensors")
+        save_model(paths[-1], models[-1].state_dict(), header.model_copy(update={"fold": fold}))
+    image, _ = two_blocks()
+    loaded = Predictor.load(paths, execution)
+    assert not any(model.training for model in loaded.models)
+    np.testing.assert_array_equal(
+        loaded.predict_array(image, (1.0, 1.0, 1.0)),
+        Predictor(models, header, execution).predict_array(image, (1.0, 1.0, 1.0)),
+    )
+
+
+def test_weights_of_another_network_are_refused(header, execution, tmp_path):
+    save_model(tmp_path / "model.safetensors", {"a": torch.zeros(1)}, header)
+    with pytest.raises(ModelError, match="do not fit"):
+        Predictor.load([tmp_path / "model.safetensors"], execution)
+
+
+def test_no_models_are_refused(execution):
+    with pytest.raises(ModelError, match="no model file"):
+        Predictor.load([], execution)
+
+
+def test_models_of_different_plans_are_refused(header, tmp_path):
+    other = header.model_copy(update={"plan": header.plan.model_copy(update={"window": (16, 16, 16)})})
+    with pytest.raises(ModelError, match="different plan"):
+        check_agreement([tmp_path / "a", tmp_path / "b"], [header, other])
+
+
+def test_batches_shrink_with_the_number_of_classes(header, monkeypatch):
+    assert default_batch_size(header) == 4
+    # 3 classes x 512 voxels x 4 bytes
+    monkeypatch.setattr(predictor_module, "BATCH_SCORES_BYTES", 3 * 6144)
+    assert default_batch_size(header) == 3
+    monkeypatch.setattr(predictor_module, "BATCH_SCORES_BYTES", 1)
+    assert default_batch_size(header) == 1
+
+
+def test_goes_on_with_smaller_batches_when_memory_runs_out(header, execution, threshold, caplog):
+    class Greedy(torch.nn.Module):
+        def forward(self, volume):
+            if len(volume) > 1:
+                raise torch.OutOfMemoryError("too much")
+            return threshold(volume)
+
+    image, labels = two_blocks()
+    predictor = Predictor([Greedy()], header, execution)
+    np.testing.assert_array_equal(predictor.predict_array(image, (1.0, 1.0, 1.0)), labels)
+    assert "batches of 1 windows" in caplog.text

@@ -1,0 +1,89 @@
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from seg25d.core.errors import ModelError
+from seg25d.data.description import DatasetDescription
+from seg25d.data.labels import Labels
+from seg25d.networks.unet import UNetSpec
+from seg25d.planning.model_file import ModelHeader, load_header, load_model, save_model
+from seg25d.planning.normalization import ChannelNormalization
+from seg25d.planning.plan import ConfigurationPlan
+from seg25d.representations.slices import Slices
+
+
+@pytest.fixture
+def header():
+    plan = ConfigurationPlan(
+        spacing_mm=(3.0, 1.0, 1.0),
+        normalization=(ChannelNormalization(channel="MRI", scheme="zscore"),),
+        store="store",
+        window=(4, 8, 8),
+        batch_size=2,
+        representation=Slices(axis=0, context=1),
+        network=UNetSpec(widths=(4, 8), strides=((1, 1), (2, 2)), kernels=((3, 3), (3, 3))),
+        mirror_axes=(0, 1),
+        estimated_memory_gb=0.1,
+        num_parameters=1,
+        reasons={"window": "because"},
+    )
+    labels = Labels(names={"background": 0, "whole": (1, 2), "core": (2,), "ignore": 3}, regions_class_order=(1, 2))
+    description = DatasetDescription(
+        channel_names=("MRI",), labels=labels, file_ending=".nrrd", num_training=3, metadata={"licence": "none"}
+    )
+    return ModelHeader(
+        dataset_name="Dataset001_Test", configuration="axial", fold="all", plan=plan, description=description
+    )
+
+
+def test_comes_back_as_it_was(header, tmp_path):
+    model = header.build_model()
+    save_model(tmp_path / "model.safetensors", model.state_dict(), header)
+    loaded, state = load_model(tmp_path / "model.safetensors")
+    assert loaded == header
+    assert load_header(tmp_path / "model.safetensors") == header
+    assert set(state) == set(model.state_dict())
+    assert all(torch.equal(state[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_shared_and_oddly_laid_out_tensors_are_saved(header, tmp_path):
+    tensor = torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last)
+    save_model(tmp_path / "model.safetensors", {"a": tensor, "b": tensor[:, :1], "c": tensor}, header)
+    _, state = load_model(tmp_path / "model.safetensors")
+    assert torch.equal(state["a"], tensor)
+    assert torch.equal(state["b"], tensor[:, :1])
+
+
+def test_missing_files_are_named(tmp_path):
+    with pytest.raises(ModelError, match=r"gone\.safetensors does not exist"):
+        load_model(tmp_path / "gone.safetensors")
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", b"\xff" * 4096])
+def test_damaged_files_are_named(tmp_path, content):
+    (tmp_path / "bad.safetensors").write_bytes(content)
+    with pytest.raises(ModelError, match=r"bad\.safetensors is damaged"):
+        load_model(tmp_path / "bad.safetensors")
+
+
+def test_truncated_files_are_named(header, tmp_path):
+    path = tmp_path / "short.safetensors"
+    save_model(path, header.build_model().state_dict(), header)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ModelError, match=r"short\.safetensors is damaged"):
+        load_model(path)
+
+
+def test_files_of_other_programs_are_refused(tmp_path):
+    save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(ModelError, match="not written by seg25d"):
+        load_model(tmp_path / "other.safetensors")
+
+
+def test_a_header_that_does_not_fit_names_the_place(header, tmp_path):
+    changed = json.loads(header.model_dump_json()) | {"schema_version": 99}
+    save_file({"a": torch.zeros(1)}, tmp_path / "new.safetensors", metadata={"seg25d": json.dumps(changed)})
+    with pytest.raises(ModelError, match="schema_version"):
+        load_model(tmp_path / "new.safetensors")
