@@ -18,7 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--network", metavar="N", help="network instead of the planned one")
     parser.add_argument("--recipe", default="default", metavar="R", help="how to train (default: default)")
     parser.add_argument("--epochs", type=positive_number, metavar="N", help="number of epochs")
-    parser.add_argument("--iterations", type=positive_number, metavar="N", help="training steps per epoch")
+    parser.add_argument(
+        "--iterations", type=positive_number, metavar="N", help="training steps in all, instead of epochs"
+    )
     parser.add_argument(
         "--time-budget",
         type=duration,

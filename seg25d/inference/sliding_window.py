@@ -26,7 +26,7 @@ SIGMA = 1 / 8
 """Of the Gaussian, in windows (nnU-Net, inference/sliding_window_prediction.py)."""
 SMALLEST_WEIGHT = 1e-3
 """Share of the largest weight along an axis that every voxel gets at least."""
-FLOAT32_BYTES = 512 << 20
+FLOAT32_BYTES = 640 << 20
 """Planes that would take more than this in float32 are kept in float16. As weights sum to one, nothing overflows, and
 the rounding (one part in 2000) is far below what changes labels."""
 TERM_BYTES = 16 << 20
@@ -215,6 +215,8 @@ class _Sums:
                     scores = model(images)
                 for item, each in zip(batch, scores, strict=True):
                     self._add(item, each, share)
+                # Else they would stay while the next ones are computed.
+                del scores, each
 
     def advance(self, first: int) -> None:
         """Drop the planes before `first` and make room for as many new ones behind."""
@@ -233,10 +235,15 @@ class _Sums:
             region = region.narrow(dim, item.start[axis], scores.shape[1 + axis])
         portion = max(1, TERM_BYTES // (4 * weight.numel()))
         mirrored_dims = [1 + axis for axis in item.mirror]
+        sums = region.movedim(0, 1 + self.axis)
         for first in range(0, len(scores), portion):
-            part = scores[first : first + portion]
-            term = (part.flip(mirrored_dims) if mirrored_dims else part) * weight
-            region[:, first : first + portion] += term.movedim(1 + self.axis, 0).to(region.device)
+            part = scores[first : first + portion].float()
+            if mirrored_dims:
+                part = part.flip(mirrored_dims)
+            if sums.dtype == part.dtype and sums.device == part.device:
+                sums[first : first + portion].addcmul_(part, weight)
+            else:
+                sums[first : first + portion] += (part * weight).to(sums.device, sums.dtype)
 
 
 def _choose_layout(size: Shape, starts: Sequence[list[int]], options: WindowOptions) -> _Layout:
@@ -254,7 +261,14 @@ def _layout(axis: int, size: Shape, starts: Sequence[list[int]], options: Window
         for mirror in itertools.combinations(options.mirror_axes, number)
     ]
     items = [_Item((corner[0], corner[1], corner[2]), mirror) for corner in corners for mirror in mirrors]
-    batches = [items[first : first + options.batch_size] for first in range(0, len(items), options.batch_size)]
+    # A batch that spans two starts keeps more planes in work, so it does so only where it would not be full otherwise.
+    per_start = len(items) // len(starts[axis])
+    span = per_start if per_start >= options.batch_size else len(items)
+    batches = [
+        items[first : min(first + options.batch_size, begin + span)]
+        for begin in range(0, len(items), span)
+        for first in range(begin, begin + span, options.batch_size)
+    ]
     depth = max(batch[-1].start[axis] - batch[0].start[axis] for batch in batches) + options.window[axis]
     return _Layout(axis, batches, min(depth, size[axis]))
 

@@ -36,7 +36,7 @@ def folders(tmp_path):
     return reference, prediction
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("num_workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_pairs_by_name_and_takes_the_values_of_the_references(folders, num_workers):
     summary = evaluate_folders(*folders, num_workers)
     assert [case.case for case in summary.per_case] == ["a", "b"]

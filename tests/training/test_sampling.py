@@ -1,0 +1,116 @@
+"""Windows: where they lie, what they hold, and that they are a function of their number."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seg25d.preprocessing.store import Store
+from seg25d.training.config import AugmentationConfig
+from seg25d.training.sampling import (
+    CaseCache,
+    WindowSource,
+    batch_keys,
+    draw_foreground,
+    place_window,
+    read_region,
+)
+from seg25d.training.trainer import FoldJob
+
+Maker = Callable[..., FoldJob]
+
+
+def source_of(job: FoldJob, process: tuple[int, int] = (0, 1)) -> WindowSource:
+    cases = {"train": job.split.train, "validate": job.split.val}
+    return WindowSource(job.store, job.header.plan, job.config, cases, process)
+
+
+@given(st.integers(-5, 8), st.integers(1, 9), st.integers(-5, 8))
+def test_regions_are_cut_out_and_filled_with_zeros(start: int, size: int, other: int) -> None:
+    array = np.arange(1, 1 + 2 * 5 * 6 * 7).reshape(2, 5, 6, 7)
+    region = read_region(array, (start, other, 0), (size, 3, 7))
+    padded = np.pad(array, ((0, 0), (20, 20), (20, 20), (0, 0)))
+    np.testing.assert_array_equal(region, padded[:, start + 20 : start + 20 + size, other + 20 : other + 23])
+
+
+@given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 11), st.integers(0, 100))
+def test_windows_lie_inside_or_hold_the_whole_volume(size: int, window: int, centre: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    shape, wanted = (size,) * 3, (window,) * 3
+    for point in (None, np.array([min(centre, size - 1)] * 3)):
+        for start in place_window(rng, shape, wanted, point):
+            if size >= window:
+                assert 0 <= start <= size - window
+                assert point is None or start <= point[0] < start + window
+            else:
+                assert start <= 0
+                assert start + window >= size
+
+
+def test_foreground_is_drawn_class_by_class(rng: np.random.Generator) -> None:
+    locations = {0: np.zeros((9, 3), int), 1: np.full((1000, 3), 1), 2: np.full((1, 3), 2), 3: np.empty((0, 3), int)}
+    drawn = [int(draw_foreground(rng, locations)[0]) for _ in range(200)]
+    assert 70 < drawn.count(2) < 130
+    assert draw_foreground(rng, {0: locations[0]}) is None
+
+
+def test_a_window_is_a_function_of_its_number(make_job: Maker) -> None:
+    first, second = (source_of(make_job("a")) for _ in range(2))
+    for key in (("train", 5), ("validate", 0)):
+        for one, other in zip(first[key], second[key], strict=True):
+            assert torch.equal(one, other)
+    assert not torch.equal(first["train", 5][0], first["train", 6][0])
+    assert not torch.equal(first["train", 5][0], source_of(make_job("b", seed=1))["train", 5][0])
+
+
+def test_images_and_labels_stay_together_under_augmentation(make_job: Maker) -> None:
+    strong = AugmentationConfig(spatial=1, elastic=1, noise=0, blur=0, brightness=0, contrast=0, low_resolution=0)
+    source = source_of(make_job("a", augmentation=strong.model_copy(update={"gamma": 0, "gamma_inverted": 0})))
+    for number in range(5):
+        images, labels = source["train", number]
+        assert images[:, 0][labels == 1].mean() > 0.7
+        assert images[:, 0][labels == 0].mean() < 0.2
+
+
+def test_every_case_comes_before_any_comes_again(make_job: Maker) -> None:
+    source = source_of(make_job("a"))
+    seen = [source._case("train", index) for index in range(8)]
+    assert sorted(seen[:4]) == sorted(seen[4:]) == list(source.cases["train"])
+
+
+def test_processes_share_a_batch(make_job: Maker) -> None:
+    whole = source_of(make_job("a"))["train", 3]
+    parts = [source_of(make_job("a"), (rank, 2))["train", 3] for rank in range(2)]
+    assert torch.equal(whole[0], torch.cat([images for images, _ in parts]))
+    third = source_of(make_job("a"), (2, 3))["train", 3]
+    assert third[0].shape[0] == third[1].shape[0] == 0
+
+
+def test_validation_windows_are_whole_in_number(make_job: Maker) -> None:
+    source = source_of(make_job("a", validation_windows=5))
+    assert source.num_validation_batches() == 3
+    assert [len(source["validate", number][0]) for number in range(3)] == [2, 2, 1]
+
+
+def test_the_cache_keeps_to_its_limit(tiny_store: Store) -> None:
+    cache = CaseCache(tiny_store, limit_bytes=2 * 5 * 7 * 10 * 9)
+    for case in tiny_store.cases():
+        image, labels, _ = cache.get(case)
+        np.testing.assert_array_equal(image[:, 1:3], tiny_store.open_image(case)[:, 1:3])
+        assert labels.shape == (7, 10, 9)
+    assert len(cache.cases) == 2
+
+
+@pytest.mark.parametrize("first", [0, 3, 4])
+def test_keys_go_on_where_they_stopped(first: int) -> None:
+    def take(iteration: int, count: int) -> list[tuple[str, int]]:
+        keys = batch_keys(iteration, 4, 2)
+        return [next(keys) for _ in range(count)]
+
+    everything = take(0, 18)
+    assert everything[:7] == [*(("train", n) for n in range(4)), ("validate", 0), ("validate", 1), ("train", 4)]
+    start = everything.index(("train", first))
+    assert take(first, 5) == everything[start : start + 5]

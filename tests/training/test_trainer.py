@@ -1,0 +1,200 @@
+"""Training: it learns, it goes on exactly, it can be stopped, and several processes do what one does."""
+
+import json
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from seg25d.core.errors import BusyError, InputError, ModelError, Seg25dError
+from seg25d.core.files import folder_lock
+from seg25d.data.labels import Labels
+from seg25d.planning.model_file import load_model
+from seg25d.preprocessing.store import Store
+from seg25d.training import trainer
+from seg25d.training.device import choose_execution
+from seg25d.training.trainer import FoldJob, clear_fold, train_fold
+
+Maker = Callable[..., FoldJob]
+TIMES = ("seconds", "total_seconds", "seconds_per_iteration", "voxels_per_second", "data_wait_share", "peak_memory_gb")
+
+
+def read_log(job: FoldJob) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in job.folder.log.read_text().splitlines()]
+
+
+def without_times(job: FoldJob) -> list[dict[str, Any]]:
+    return [{key: value for key, value in line.items() if key not in TIMES} for line in read_log(job)]
+
+
+def test_it_learns_a_bright_cube_and_leaves_all_its_files(make_job: Maker) -> None:
+    job = make_job("a", epochs=4, iterations_per_epoch=30, weight_averaging=0.9)
+    assert train_fold(job)
+    log = read_log(job)
+    assert [line["epoch"] for line in log] == [1, 2, 3, 4]
+    assert log[-1]["validation_dice"] > 0.85
+    assert log[-1]["train_loss"] < log[0]["train_loss"]
+    assert job.folder.progress.read_bytes()[:4] == b"\x89PNG"
+    for path in (job.folder.model_best, job.folder.model_final):
+        header, state = load_model(path)
+        header.build_model().load_state_dict(state)
+        assert header == job.header
+
+
+def test_a_finished_fold_is_left_alone_and_can_be_extended(make_job: Maker) -> None:
+    job = make_job("a", epochs=1)
+    train_fold(job)
+    before = job.folder.model_final.stat().st_mtime_ns
+    train_fold(job)
+    assert job.folder.model_final.stat().st_mtime_ns == before
+    train_fold(make_job("a", epochs=2))
+    assert len(read_log(job)) == 2
+
+
+@pytest.mark.parametrize("stop_at", [1, 5, 8, 11])
+def test_a_run_that_was_stopped_goes_on_to_the_very_same_bits(
+    make_job: Maker, monkeypatch: pytest.MonkeyPatch, stop_at: int
+) -> None:
+    whole, cut = make_job("whole"), make_job("cut")
+    train_fold(whole)
+    step = trainer._Run._step
+
+    def step_and_signal(run: trainer._Run, *arguments: Any) -> float:
+        if run.state.iteration == stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(run, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer._Run, "_step", step_and_signal)
+        with pytest.raises(KeyboardInterrupt):
+            train_fold(cut)
+    assert not cut.folder.model_final.exists()
+    train_fold(cut)
+    assert without_times(cut) == without_times(whole)
+    ours, theirs = (load_model(job.folder.model_final)[1] for job in (cut, whole))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_goes_on_to_the_very_same_bits(make_job: Maker, tmp_path: Path) -> None:
+    whole, cut = make_job("whole", epochs=6), make_job("cut", epochs=6)
+    train_fold(whole)
+    while not cut.folder.model_final.exists():
+        child = os.fork()
+        if child == 0:
+            try:
+                train_fold(cut)
+            finally:
+                os._exit(0)
+        # Long enough for some epochs each time, so that it ends.
+        timer = threading.Timer(0.6, os.kill, (child, signal.SIGKILL))
+        timer.start()
+        os.waitpid(child, 0)
+        timer.cancel()
+    train_fold(cut)
+    assert without_times(cut) == without_times(whole)
+
+
+def test_loading_processes_give_the_same_losses(make_job: Maker) -> None:
+    alone, helped = make_job("alone"), make_job("helped")
+    train_fold(alone)
+    train_fold(FoldJob(**{**vars(helped), "num_workers": 1}))
+    assert without_times(helped) == without_times(alone)
+
+
+def test_a_time_budget_ends_the_run_and_the_schedule_follows_it(make_job: Maker) -> None:
+    job = make_job("a", time_budget_seconds=1.5, iterations_per_epoch=5)
+    begun = time.monotonic()
+    train_fold(job)
+    assert time.monotonic() - begun < 30
+    log = read_log(job)
+    assert log[-1]["total_seconds"] >= 1.5
+    assert log[-1]["learning_rate"] < 0.2 * job.config.learning_rate
+
+
+def test_regions_and_ignored_voxels_train(make_job: Maker, make_case: Callable[..., None], tmp_path: Path) -> None:
+    labels = Labels(names={"background": 0, "whole": (1, 2), "core": 2, "ignore": 3}, regions_class_order=(1, 2))
+    store = Store(tmp_path / "regions")
+    rng = np.random.default_rng(2)
+    for number in range(6):
+        make_case(store, f"case_{number}", rng, num_classes=3)
+    job = make_job("regions", labels=labels, store=store, epochs=1)
+    train_fold(job)
+    assert set(read_log(job)[0]["validation_dice_per_label"]) == {"whole", "core"}
+
+
+def test_a_fold_has_one_master(make_job: Maker) -> None:
+    job = make_job("a")
+    with folder_lock(job.folder.root, "training"), pytest.raises(BusyError, match="in use"):
+        train_fold(job)
+
+
+def test_a_damaged_checkpoint_is_named_with_the_cure(make_job: Maker) -> None:
+    job = make_job("a", epochs=1)
+    train_fold(job)
+    for content in (b"", b"nonsense", job.folder.checkpoint.read_bytes()[:2000]):
+        job.folder.checkpoint.write_bytes(content)
+        with pytest.raises(ModelError, match=r"checkpoint_last\.pt.*--restart"):
+            train_fold(job)
+    clear_fold(job.folder)
+    train_fold(job)
+
+
+def test_a_loss_that_is_no_number_ends_the_run_with_advice(make_job: Maker) -> None:
+    with pytest.raises(Seg25dError, match="lower the learning rate"):
+        train_fold(make_job("a", learning_rate=1e30, gradient_clip=1e30, warmup=0.0))
+
+
+def test_devices_that_are_not_there_are_refused() -> None:
+    for name in ("cuda:77", "tpu", "nonsense"):
+        with pytest.raises(InputError, match="--device cpu"):
+            choose_execution(name)
+    with pytest.raises(InputError, match="float16"):
+        choose_execution("cpu", "float16")
+    assert choose_execution("cpu", "bfloat16").dtype == torch.bfloat16
+
+
+TWO_PROCESSES = """
+import sys, pickle
+from pathlib import Path
+import torch
+from seg25d.training.trainer import train_fold
+torch.set_num_threads(1)
+with open(sys.argv[1], "rb") as file:
+    train_fold(pickle.load(file))
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_do_the_mathematics_of_one(make_job: Maker, tmp_path: Path) -> None:
+    one, two = (make_job(name, augmentation={"enabled": False}) for name in ("one", "two"))
+    train_fold(one)
+    script, job_file = tmp_path / "run.py", tmp_path / "job.pkl"
+    script.write_text(TWO_PROCESSES)
+    job_file.write_bytes(pickle.dumps(two))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(script), str(job_file)],
+            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(2)
+    ]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    for ours, theirs in zip(read_log(two), read_log(one), strict=True):
+        for key in ("train_loss", "validation_loss", "validation_dice"):
+            assert ours[key] == pytest.approx(theirs[key], rel=1e-3, abs=1e-4), key
