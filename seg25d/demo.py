@@ -53,9 +53,7 @@ def run_demo(
     summaries = {}
     for name, out in predicted.items():
         pipeline.train(workspace, DATASET_NAME, name, ["0"], training)
-        prediction = pipeline.PredictionOptions(
-            dataset=DATASET_NAME, configuration=name, device=device, num_processes=num_processes
-        )
+        prediction = pipeline.PredictionOptions(dataset=DATASET_NAME, configuration=name, device=device)
         pipeline.predict(workspace, raw / "imagesTs", out, prediction)
         summaries[name] = pipeline.evaluate(raw / "labelsTs", out, num_processes=num_processes)
     return DemoResult(dice_table(summaries), draw_pictures(raw, predicted), summaries)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from seg25d.core.device import choose_execution
 from seg25d.core.errors import InputError, RecordError
 from seg25d.core.files import atomic_path, folder_lock, read_json, write_json
 from seg25d.core.parallel import choose_num_workers
@@ -27,7 +28,6 @@ from seg25d.preprocessing.preprocess import preprocess_dataset
 from seg25d.preprocessing.store import Store
 from seg25d.runs import check_names, choose_folds, choose_run, find_configuration, parse_folds, prepare_run, run_name
 from seg25d.training.config import TrainingConfig, apply_settings, length_settings, settle_config
-from seg25d.training.device import choose_execution
 from seg25d.training.recipes import find_recipe
 from seg25d.training.trainer import FoldJob, clear_fold, train_fold
 
@@ -110,7 +110,6 @@ class PredictionOptions(Record):
     step_size: float = 0.5
     overwrite: bool = False
     device: str | None = None
-    num_processes: int | None = None
 
 
 def plan_and_preprocess(

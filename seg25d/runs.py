@@ -92,8 +92,9 @@ def prepare_run(run: RunFolder, folder: PreprocessedFolder, plans: Plans, config
             )
     write_record(run.plans, plans)
     for source, target in ((folder.dataset, run.dataset), (folder.fingerprint, run.fingerprint)):
-        with atomic_path(target) as temporary:
-            temporary.write_bytes(source.read_bytes())
+        if source.exists():
+            with atomic_path(target) as temporary:
+                temporary.write_bytes(source.read_bytes())
 
 
 def trained_runs(workspace: Workspace, dataset_name: str) -> list[str]:

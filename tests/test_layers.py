@@ -103,5 +103,5 @@ def test_help_is_light(verb):
 
 
 def test_training_and_inference_on_arrays_never_load_simpleitk():
-    loaded = loaded_modules("import seg25d.training.fold, seg25d.inference.sliding_window")
+    loaded = loaded_modules("import seg25d.training.trainer, seg25d.inference.validate")
     assert "SimpleITK" not in loaded

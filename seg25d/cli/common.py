@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,6 +159,9 @@ def configure_logging(*, quiet: bool, debug: bool) -> None:
     root.handlers[:] = [handler]
     root.setLevel(level)
     root.propagate = False
+    if not debug:
+        # Libraries speak to developers with them.
+        warnings.filterwarnings("ignore", category=FutureWarning)
 
 
 class _Formatter(logging.Formatter):

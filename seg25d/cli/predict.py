@@ -1,9 +1,12 @@
 """`seg25d predict`: segment images with a trained configuration."""
 
 import argparse
+import logging
 from pathlib import Path
 
 from seg25d.cli.common import Command, find_workspace, natural_number, positive_amount
+
+logger = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,6 +54,8 @@ def run(arguments: argparse.Namespace) -> None:
     """Do it."""
     from seg25d import pipeline
 
+    if arguments.num_processes is not None:
+        logger.warning("--num-processes does nothing here: cases are read and written by threads while one is computed")
     options = pipeline.PredictionOptions(
         dataset=arguments.dataset,
         configuration=arguments.configuration,
@@ -61,7 +66,6 @@ def run(arguments: argparse.Namespace) -> None:
         step_size=arguments.step_size,
         overwrite=arguments.overwrite,
         device=arguments.device,
-        num_processes=arguments.num_processes,
     )
     pipeline.predict(find_workspace(arguments), arguments.input, arguments.output, options)
 

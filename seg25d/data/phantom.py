@@ -44,16 +44,19 @@ def make_phantom(rng: np.random.Generator, shape: Shape = (24, 64, 64)) -> Phant
 
     Args:
         rng: Source of all randomness.
-        shape: Voxels along (D, H, W) about which cases vary; at least 8 in depth and 32 in plane to hold all labels.
+        shape: Voxels along (D, H, W) of the largest cases at a spacing of 3 x 1 x 1 mm; at least 8 x 32 x 32. What is
+            imaged is as deep in all of them, and up to an eighth smaller in plane.
     """
-    sizes = [size + int(rng.integers(-size // 12, size // 12 + 1)) for size in shape]
-    fine_shape = (sizes[0] * SLICE_THICKNESS, sizes[1], sizes[2])
+    depth_mm, in_plane_mm = np.round(rng.uniform((0.95, 0.97), (1.05, 1.03)) * (SLICE_THICKNESS, 1.0), 3)
+    smaller = rng.integers(2, shape[1] // 8 + 1, 2)
+    depth = round(shape[0] * SLICE_THICKNESS / depth_mm)
+    height, width = (round((size - less) / in_plane_mm) for size, less in zip(shape[1:], smaller, strict=True))
+    fine_shape = (depth * SLICE_THICKNESS, height, width)
     body, tissue = _draw_anatomy(fine_shape, rng)
     labels = _majority_along_depth(tissue)
     images = np.stack([_as_ct(body, tissue, rng), _as_mri(body, tissue, rng)])
-    spacing = np.array([SLICE_THICKNESS, 1.0, 1.0]) * rng.uniform(0.93, 1.07) * (1, *([rng.uniform(0.97, 1.03)] * 2))
-    depth, height, width = (round(float(value), 3) for value in spacing)
-    return Phantom(np.rint(images).astype(np.int16), labels, (depth, height, width))
+    spacing_mm = (float(depth_mm), float(in_plane_mm), float(in_plane_mm))
+    return Phantom(np.rint(images).astype(np.int16), labels, spacing_mm)
 
 
 def write_phantom_dataset(

@@ -156,7 +156,9 @@ def hd95(reference: NDArray[np.bool_], prediction: NDArray[np.bool_], spacing_mm
         return None
     from monai.metrics.utils import get_mask_edges, get_surface_distance  # noqa: PLC0415 - takes seconds
 
-    truth, guess = get_mask_edges(reference, prediction, crop=False)
+    # No surface may have a coordinate of 0: next to it scipy's KDTree, which MONAI asks, splits at a denormal number,
+    # and recurses without end where those are flushed to zero, as training and prediction on a CPU do.
+    truth, guess = get_mask_edges(np.pad(reference, 1), np.pad(prediction, 1), crop=False)
     distances = [
         get_surface_distance(here, there, spacing=spacing_mm) for here, there in ((truth, guess), (guess, truth))
     ]

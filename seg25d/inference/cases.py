@@ -92,9 +92,10 @@ def predict_cases(
     for case, result in track(_results(predictor, todo, targets, options), len(todo), "predicting"):
         if isinstance(result, Exception):
             failures[case.name] = result
-            logger.error(
-                "%s failed: %s", case.name, result, exc_info=None if isinstance(result, Seg25dError) else result
-            )
+            # The message comes again at the end, a traceback does not.
+            expected = isinstance(result, Seg25dError)
+            level = logging.INFO if expected else logging.ERROR
+            logger.log(level, "%s failed: %s", case.name, result, exc_info=None if expected else result)
         else:
             record = record.model_copy(update={"seconds": record.seconds | {case.name: round(result, 3)}})
             write_record(out / "prediction.json", record)

@@ -3,9 +3,8 @@
 import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import nn
 
+from seg25d.core.device import Execution
 from seg25d.core.errors import InputError, ModelError
 from seg25d.core.records import Record
 from seg25d.core.types import Spacing
@@ -25,19 +25,10 @@ from seg25d.preprocessing.preprocess import preprocess_image
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
-BATCH_SCORES_BYTES = 256 << 20
+BATCH_SCORES_BYTES = 128 << 20
 """A batch of windows is no larger than that its float32 scores take this much."""
 BATCH_GROWTH = 2
 """Windows per batch, in training batches: without gradients at least twice as many fit."""
-
-
-class Execution(Protocol):
-    """Where and in which precision models compute (as `training.device.Execution`)."""
-
-    @property
-    def device(self) -> torch.device: ...  # noqa: D102
-    def autocast(self) -> AbstractContextManager[object]: ...  # noqa: D102
-    def place(self, model: nn.Module) -> nn.Module: ...  # noqa: D102
 
 
 class PredictorOptions(Record):

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from seg25d.core.device import Execution
 from seg25d.training.config import TrainingConfig
-from seg25d.training.device import Execution
 
 
 @dataclass

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from seg25d.core.device import Execution, choose_execution
 from seg25d.core.errors import Seg25dError
 from seg25d.core.files import folder_lock, remove_leftovers
 from seg25d.core.parallel import available_cores
@@ -26,7 +27,6 @@ from seg25d.planning.model_file import ModelHeader, save_model
 from seg25d.preprocessing.store import Store
 from seg25d.training.checkpoint import load_checkpoint, save_checkpoint
 from seg25d.training.config import TrainingConfig
-from seg25d.training.device import Execution, choose_execution
 from seg25d.training.losses import DiceCrossEntropy
 from seg25d.training.monitor import Monitor
 from seg25d.training.processes import join_processes, leave_processes, local_device, share, spread

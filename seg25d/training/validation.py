@@ -8,8 +8,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from seg25d.core.device import Execution
 from seg25d.data.labels import IGNORE_INDEX, Labels
-from seg25d.training.device import Execution
 from seg25d.training.losses import one_hot, region_maps
 from seg25d.training.processes import share
 from seg25d.training.sampling import Batch

@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
@@ -106,6 +107,18 @@ def test_a_volume_without_voxels():
 def test_recall_of_everything_leaves_mean_accuracy_open():
     assert overlap_metrics(Counts(5, 0, 0, 0)).mean_accuracy is None
     assert overlap_metrics(Counts(5, 0, 0, 0)).dice == 1
+
+
+def test_distances_survive_flushed_denormals():
+    # scipy's KDTree overflows the stack on coordinates of 0 in this state, in which CPUs train and predict.
+    mask = np.zeros((20, 20, 20), np.bool_)
+    mask[0] = True
+    mask[:, 10, 10] = True
+    torch.set_flush_denormal(True)
+    try:
+        assert hd95(mask, mask, (1.0, 1.0, 1.0)) == 0
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def independent_hd95(truth, guess, spacing):

@@ -1,9 +1,8 @@
-from contextlib import nullcontext
-
 import pytest
 import torch
 from torch import nn
 
+from seg25d.core.device import Execution
 from seg25d.data.description import DatasetDescription
 from seg25d.data.labels import Labels
 from seg25d.networks.unet import UNetSpec
@@ -11,16 +10,6 @@ from seg25d.planning.model_file import ModelHeader
 from seg25d.planning.normalization import ChannelNormalization
 from seg25d.planning.plan import ConfigurationPlan
 from seg25d.representations.volume import Volume
-
-
-class PlainExecution:
-    device = torch.device("cpu")
-
-    def autocast(self):
-        return nullcontext()
-
-    def place(self, model):
-        return model
 
 
 class Threshold(nn.Module):
@@ -33,7 +22,7 @@ class Threshold(nn.Module):
 
 @pytest.fixture
 def execution():
-    return PlainExecution()
+    return Execution(torch.device("cpu"), torch.float32)
 
 
 @pytest.fixture

@@ -17,13 +17,13 @@ import numpy as np
 import pytest
 import torch
 
+from seg25d.core.device import choose_execution
 from seg25d.core.errors import BusyError, InputError, ModelError, Seg25dError
 from seg25d.core.files import folder_lock
 from seg25d.data.labels import Labels
 from seg25d.planning.model_file import load_model
 from seg25d.preprocessing.store import Store
 from seg25d.training import trainer
-from seg25d.training.device import choose_execution
 from seg25d.training.trainer import FoldJob, clear_fold, train_fold
 
 Maker = Callable[..., FoldJob]

@@ -1,4 +1,4 @@
-"""Where and in which precision a run computes."""
+"""Where and in which precision models compute. Loads torch: import it only where something is computed."""
 
 import logging
 from dataclasses import dataclass
