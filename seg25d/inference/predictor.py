@@ -15,11 +15,12 @@ from torch import nn
 from seg25d.core.device import Execution
 from seg25d.core.errors import InputError, ModelError
 from seg25d.core.records import Record
-from seg25d.core.types import Spacing
+from seg25d.core.types import Shape, Spacing
 from seg25d.data.labels import Labels
 from seg25d.inference.export import export_slabs, labels_from_slabs
 from seg25d.inference.sliding_window import Slab, WindowOptions, predict_slabs
 from seg25d.planning.model_file import ModelHeader, load_model
+from seg25d.planning.plan import ConfigurationPlan
 from seg25d.preprocessing.grid import Grid
 from seg25d.preprocessing.preprocess import preprocess_image
 
@@ -27,6 +28,10 @@ logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 BATCH_SCORES_BYTES = 128 << 20
 """A batch of windows is no larger than that its float32 scores take this much."""
+STRETCH_AXIS = 1.5
+"""Volumes up to this many times the window along an axis are taken whole along it."""
+STRETCH_VOXELS = 2
+"""Most voxels of a stretched window, in planned windows."""
 BATCH_GROWTH = 2
 """Windows per batch, in training batches: without gradients at least twice as many fit."""
 
@@ -154,9 +159,10 @@ class Predictor:
     def _compute(self, image: Any, export: Callable[[Iterable[Slab]], Result]) -> Result:
         """Predict and export; with half the batch, and so on, where it does not fit into the GPU's memory."""
         tensor = torch.from_numpy(np.ascontiguousarray(image[...], np.float32))
+        shape = (tensor.shape[1], tensor.shape[2], tensor.shape[3])
         while True:
             try:
-                return export(predict_slabs(self.models, tensor, self.labels.num_outputs, self._window_options()))
+                return export(predict_slabs(self.models, tensor, self.labels.num_outputs, self._window_options(shape)))
             except torch.OutOfMemoryError:
                 if self.batch_size == 1:
                     raise
@@ -165,14 +171,41 @@ class Predictor:
             # Outside of the handler, as the exception holds on to what was computed.
             torch.cuda.empty_cache()
 
-    def _window_options(self) -> WindowOptions:
+    def _window_options(self, shape: Shape) -> WindowOptions:
+        plan = self.header.plan
         return WindowOptions(
-            window=self.header.plan.window,
-            step_size=self.options.step_size,
-            mirror_axes=self.header.plan.mirror_axes if self.options.mirroring else (),
+            window=covering_window(plan, shape, self.labels.num_outputs),
+            step_size=plan.representation.step_sizes(plan.window, self.options.step_size),
+            mirror_axes=plan.mirror_axes if self.options.mirroring else (),
             batch_size=self.batch_size,
             autocast=self.execution.autocast(),
         )
+
+
+def covering_window(plan: ConfigurationPlan, shape: Shape, num_outputs: int) -> Shape:
+    """The window for a volume: the planned one, stretched over axes along which the volume is only a little larger.
+
+    The alternative would be two windows that overlap by more than half: twice the work and less context. Without
+    gradients there is memory to spare; the window grows to twice its voxels at the most.
+
+    Args:
+        plan: Window and network.
+        shape: Of the volume on the model's grid.
+        num_outputs: Scores per voxel.
+
+    Returns:
+        Voxels along (D, H, W), divisible as the network wants it.
+    """
+    divisors = dict(zip(plan.representation.network_axes, plan.network.divisor, strict=True))
+    window = list(plan.window)
+    most = min(STRETCH_VOXELS * math.prod(plan.window), BATCH_SCORES_BYTES // (4 * num_outputs))
+    for axis in sorted(range(3), key=lambda axis: shape[axis] / plan.window[axis]):
+        divisor = divisors.get(axis, 1)
+        wanted = -(-shape[axis] // divisor) * divisor
+        stretched = [*window[:axis], wanted, *window[axis + 1 :]]
+        if window[axis] < shape[axis] <= STRETCH_AXIS * window[axis] and math.prod(stretched) <= most:
+            window = stretched
+    return (window[0], window[1], window[2])
 
 
 def default_batch_size(header: ModelHeader) -> int:

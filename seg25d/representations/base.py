@@ -46,6 +46,16 @@ class Representation(Record):
         del window
         return self
 
+    def step_sizes(self, window: Shape, step_size: float) -> tuple[float, float, float]:
+        """How far windows may lie apart when a volume is predicted, as a share of the window along (D, H, W).
+
+        Args:
+            window: Of the plan.
+            step_size: What the user asked for.
+        """
+        del window
+        return (step_size, step_size, step_size)
+
     def lift(self, network: nn.Module) -> nn.Module:
         """Make a network of images a module of volumes.
 

@@ -104,14 +104,20 @@ class LiftedSuperImage(nn.Module):
         self.representation = representation
 
     def forward(self, volume: Tensor) -> NetworkOutput:
-        """Scores of volumes, see `Representation.lift`; slices that fill the grid up are zero and are dropped again."""
+        """Scores of volumes, see `Representation.lift`; slices that fill the grid up are zero and are dropped again.
+
+        A window with more slices than the planned grid has room for (prediction may take a volume whole that is a
+        little larger than the window) gets the grid that it would have been planned with.
+        """
         axis = self.representation.axis
         slices = with_neighbours(slices_first(volume, axis), self.representation.context)
-        depth = slices.shape[2]
-        output = self.network(to_super_image(slices, self.representation.grid))
+        depth, height, width = slices.shape[2:]
+        rows, columns = self.representation.grid
+        grid = (rows, columns) if depth <= rows * columns else choose_grid(depth, height, width)
+        output = self.network(to_super_image(slices, grid))
 
         def undo(image: Tensor) -> Tensor:
-            return slices_back(from_super_image(image, self.representation.grid, depth), axis)
+            return slices_back(from_super_image(image, grid, depth), axis)
 
         return map_scores(output, undo)
 

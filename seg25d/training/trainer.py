@@ -160,6 +160,7 @@ class _Run:
             num_workers=num_workers,
             prefetch_factor=3 if num_workers else None,
             pin_memory=self.execution.device.type == "cuda",
+            worker_init_fn=_leave_signals_to_parent,
         )
 
     def _step(self, model: nn.Module, images: Tensor, target: Tensor, progress: float) -> float:
@@ -237,6 +238,13 @@ class _Run:
     def _agreed(self, here: bool) -> bool:
         """Whether any process says yes."""
         return share([float(here)], self.execution.device, combine="max")[0] > 0
+
+
+def _leave_signals_to_parent(worker: int) -> None:
+    """Ctrl-C and a scheduler's SIGTERM reach all processes; the loaders live on until the state is saved."""
+    del worker
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager

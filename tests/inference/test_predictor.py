@@ -4,8 +4,16 @@ import torch
 
 from seg25d.core.errors import InputError, ModelError
 from seg25d.inference import predictor as predictor_module
-from seg25d.inference.predictor import Predictor, PredictorOptions, check_agreement, default_batch_size
+from seg25d.inference.predictor import (
+    Predictor,
+    PredictorOptions,
+    check_agreement,
+    covering_window,
+    default_batch_size,
+)
 from seg25d.planning.model_file import save_model
+from seg25d.representations.slices import Slices
+from seg25d.representations.volume import Volume
 
 
 def two_blocks(shape=(10, 12, 9)):
@@ -109,3 +117,19 @@ def test_goes_on_with_smaller_batches_when_memory_runs_out(header, execution, th
     predictor = Predictor([Greedy()], header, execution)
     np.testing.assert_array_equal(predictor.predict_array(image, (1.0, 1.0, 1.0)), labels)
     assert "batches of 1 windows" in caplog.text
+
+
+def test_a_volume_that_is_a_little_larger_than_the_window_is_taken_whole(header):
+    plan = header.plan  # windows of 8 x 8 x 8, divisible by 2
+    assert covering_window(plan, (8, 8, 8), 3) == (8, 8, 8)
+    assert covering_window(plan, (6, 9, 8), 3) == (8, 10, 8)
+    assert covering_window(plan, (11, 9, 8), 3) == (12, 10, 8)
+    assert covering_window(plan, (13, 8, 30), 3) == (8, 8, 8)  # too large along D and W
+    assert covering_window(plan, (12, 12, 12), 3) == (12, 8, 8)  # twice the voxels at most
+    assert covering_window(plan, (9, 8, 8), 10**6) == (8, 8, 8)  # scores of so many classes would not fit
+
+
+def test_slices_overlap_no_further_than_their_neighbours_reach():
+    assert Slices(axis=1, context=3).step_sizes((8, 30, 8), 0.5) == (0.5, 0.8, 0.5)
+    assert Slices(axis=0, context=3).step_sizes((7, 8, 8), 0.5) == (0.5, 0.5, 0.5)
+    assert Volume().step_sizes((8, 8, 8), 0.25) == (0.25, 0.25, 0.25)

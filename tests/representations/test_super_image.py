@@ -50,6 +50,12 @@ def test_undoing_drops_the_padding(depth: int, rows: int, columns: int) -> None:
         assert torch.equal(from_super_image(image, (rows, columns), depth), volume)
 
 
+def test_a_window_with_more_slices_than_planned_gets_a_grid_of_its_own() -> None:
+    model = SuperImage(grid=(2, 2)).lift(torch.nn.Identity())
+    volume = torch.rand(1, 2, 9, 3, 2)
+    assert torch.equal(model(volume), volume)
+
+
 def test_candidates_start_with_the_whole_volume_and_shrink_in_the_plane_first() -> None:
     geometry = VolumeGeometry(shape=(40, 200, 160), spacing_mm=(3, 1, 1))
     candidates = list(SuperImage.candidates(geometry, axis=0))
