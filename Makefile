@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 MIN_COVERAGE ?= 90
-# Two worker threads per process would fight over few cores: the tests and the demo run better with one per process.
+# Threads of many small processes would fight over few cores: the tests run better with one thread per process.
 TEST_ENVIRONMENT := OMP_NUM_THREADS=1
 
 .PHONY: help demo test lint clean
@@ -21,7 +21,7 @@ $(READY): setup.py constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info[:2] <= (3, 13) else "error: seg25d needs Python 3.11 to 3.13, this is " + sys.version.split()[0] + "; say which with make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
 	touch $@
 

@@ -5,12 +5,16 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from pydantic import Field
+
 from seg25d.core.errors import InputError
-from seg25d.core.files import atomic_path
-from seg25d.core.records import read_record, write_record
+from seg25d.core.files import copy_file, read_json
+from seg25d.core.records import Record, parse_record, read_record, write_record
 from seg25d.core.workspace import PreprocessedFolder, RunFolder, Workspace
-from seg25d.planning.plan import DEFAULT_PLANS_NAME, ConfigurationPlan, Plans
+from seg25d.data.dataset import Split, read_description
+from seg25d.planning.plan import ConfigurationPlan, Plans
 from seg25d.planning.planner import ANATOMICAL, CONFIGURATIONS, RECIPES
+from seg25d.planning.plans_name import DEFAULT_PLANS_NAME
 
 logger = logging.getLogger(__name__)
 
@@ -77,24 +81,75 @@ def parse_folds(words: Sequence[str], num_folds: int) -> list[int | str]:
     return list(dict.fromkeys(folds))
 
 
-def prepare_run(run: RunFolder, folder: PreprocessedFolder, plans: Plans, configuration: str, *, restart: bool) -> None:
-    """Put the files that the trained models need to stand alone into the run's folder.
+class _Folds(Record):
+    folds: tuple[Split, ...] = Field(min_length=1)
+
+
+def read_splits(path: Path) -> tuple[Split, ...]:
+    """The folds of a `splits.json`.
 
     Raises:
-        InputError: If folds were trained there with another plan of this configuration.
+        RecordError: If it is missing or is not a list of `{"train": [...], "val": [...]}`; names the place.
     """
-    if run.plans.exists() and not restart and any(run.root.glob("fold_*/checkpoint_last.pt")):
+    return parse_record({"folds": read_json(path)}, _Folds, str(path)).folds
+
+
+def check_run(
+    run: RunFolder, folder: PreprocessedFolder, plans: Plans, configuration: str, restarted: Sequence[int | str]
+) -> None:
+    """Make sure that folds which are kept were trained with what others will be trained with.
+
+    Args:
+        run: The run's folder, which need not exist.
+        folder: The preprocessed data set.
+        plans: Its plans.
+        configuration: The one to train.
+        restarted: Folds that begin anew.
+
+    Raises:
+        InputError: If plan, folds, labels or channels changed since; says which.
+    """
+    again = {f"fold_{fold}" for fold in restarted}
+    begun = (
+        path for name in ("checkpoint_last.pt", "model_final.safetensors") for path in run.root.glob(f"fold_*/{name}")
+    )
+    kept = sorted({path.parent.name for path in begun} - again)
+    changed = _changes(run, folder, plans, configuration) if kept else []
+    if changed:
+        raise InputError(
+            f"{' and '.join(changed)} changed since {', '.join(kept)} of {run.root} began; put it back, train all "
+            "these folds with --restart to begin anew, or plan under another name (--plans-name)"
+        )
+
+
+def _changes(run: RunFolder, folder: PreprocessedFolder, plans: Plans, configuration: str) -> list[str]:
+    """What differs between the run's own files and those of the data set; files that are missing do not."""
+    changed = []
+    if run.plans.exists():
         before = read_record(run.plans, Plans).configurations.get(configuration)
         if before != plans.configurations[configuration]:
-            raise InputError(
-                f"the plan of {configuration} has changed since {run.root} was trained; train with --restart to begin "
-                "anew, or plan under another name (--plans-name)"
-            )
+            changed.append(f"the plan of {configuration}")
+    splits = _run_splits(run)
+    if splits.exists() and read_splits(splits) != read_splits(folder.splits):
+        changed.append("the folds (splits.json)")
+    if run.dataset.exists():
+        old, new = read_description(run.dataset), read_description(folder.dataset)
+        changed += ["the labels (dataset.json)"] if old.labels != new.labels else []
+        changed += ["the channels (dataset.json)"] if old.channel_names != new.channel_names else []
+    return changed
+
+
+def write_run_files(run: RunFolder, folder: PreprocessedFolder, plans: Plans) -> None:
+    """Put the files that the trained models need to stand alone into the run's folder."""
     write_record(run.plans, plans)
-    for source, target in ((folder.dataset, run.dataset), (folder.fingerprint, run.fingerprint)):
+    targets = ((folder.dataset, run.dataset), (folder.fingerprint, run.fingerprint), (folder.splits, _run_splits(run)))
+    for source, target in targets:
         if source.exists():
-            with atomic_path(target) as temporary:
-                temporary.write_bytes(source.read_bytes())
+            copy_file(source, target)
+
+
+def _run_splits(run: RunFolder) -> Path:
+    return run.root / "splits.json"
 
 
 def trained_runs(workspace: Workspace, dataset_name: str) -> list[str]:
@@ -104,30 +159,42 @@ def trained_runs(workspace: Workspace, dataset_name: str) -> list[str]:
     return [name for name in names if workspace.run(dataset_name, name).trained_folds()]
 
 
-def choose_run(workspace: Workspace, dataset: str | None, configuration: str | None, model: Path | None) -> RunFolder:
+def choose_run(
+    workspace: Workspace,
+    dataset: str | None,
+    configuration: str | None,
+    model: Path | None,
+    plans_name: str | None = None,
+) -> RunFolder:
     """The trained run that is meant: the one that is named, or the only one that there is.
 
     Args:
         workspace: Where everything is.
         dataset: A data set, or None.
         configuration: A configuration or the name of a run (`si__recipe`), or None.
-        model: Folder of a run, instead of both.
+        model: Folder of a run, instead of all others.
+        plans_name: Name of the plans that it was trained with, or None.
 
     Raises:
         InputError: If nothing is trained under that name, or the choice is not clear; lists the choices.
     """
     if model is not None:
+        if (dataset, configuration, plans_name) != (None, None, None):
+            raise InputError("-m names the model already; leave -d, -c and -p out, or leave -m out")
         return _run_at(model)
     name = workspace.dataset_name(dataset) if dataset is not None else _only_dataset(workspace)
     runs = trained_runs(workspace, name)
+    if plans_name is not None:
+        runs = [run for run in runs if _plans(workspace, name, run).plans_name == plans_name]
     if not runs:
-        raise InputError(f"nothing is trained on {name} in {workspace.results}; run `seg25d train` first")
+        of = "" if plans_name is None else f" with plans {plans_name}"
+        raise InputError(f"nothing is trained on {name}{of} in {workspace.results}; run `seg25d train` first")
     if configuration is None:
         if len(runs) > 1:
             raise InputError(f"several configurations are trained on {name}; choose one with -c: {', '.join(runs)}")
         return workspace.run(name, runs[0])
-    if configuration == "2d":
-        configuration = next((run for run in runs if run in ANATOMICAL and _is_2d(workspace, name, run)), "2d")
+    if configuration not in runs and (configuration == "2d" or plans_name is not None):
+        configuration = _full_name(workspace, name, runs, configuration, plans_name or DEFAULT_PLANS_NAME)
     if configuration not in runs:
         raise InputError(f"configuration {configuration} is not trained on {name}; trained: {', '.join(runs)}")
     return workspace.run(name, configuration)
@@ -148,8 +215,18 @@ def choose_folds(run: RunFolder, wanted: Sequence[str] | None) -> list[str]:
     return list(dict.fromkeys(wanted))
 
 
-def _is_2d(workspace: Workspace, name: str, run: str) -> bool:
-    return anatomical_name(read_record(workspace.run(name, run).plans, Plans), "2d") == run
+def _full_name(workspace: Workspace, name: str, runs: Sequence[str], configuration: str, plans_name: str) -> str:
+    """The run of a configuration of plans, by their names; the configuration as it is if there is none."""
+    for run in runs:
+        plans = _plans(workspace, name, run)
+        full = run_name(anatomical_name(plans, configuration), plans, "default")
+        if plans.plans_name == plans_name and run == full:
+            return run
+    return configuration
+
+
+def _plans(workspace: Workspace, name: str, run: str) -> Plans:
+    return read_record(workspace.run(name, run).plans, Plans)
 
 
 def _only_dataset(workspace: Workspace) -> str:

@@ -1,7 +1,11 @@
 """From raw images to scores on a tiny made-up data set."""
 
 import json
+import os
 import shutil
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +13,8 @@ import pytest
 
 from seg25d import demo, pipeline
 from seg25d.cli.main import main
-from seg25d.core.errors import DatasetError, InputError
+from seg25d.core.errors import BusyError, DatasetError, InputError, RecordError
+from seg25d.core.files import folder_lock
 from seg25d.core.workspace import Workspace
 from seg25d.data.image_io import read_geometry, read_labels
 from seg25d.data.phantom import DATASET_NAME, LABELS, write_phantom_dataset
@@ -72,7 +77,9 @@ def test_the_whole_story(workspace, capsys):
     assert set(np.unique(read_labels(predicted)[0])) <= set(LABELS.values())
     assert "arguments" in json.loads((out / "prediction.json").read_text())
     before = predicted.stat().st_mtime_ns
-    run(workspace, "predict", "-i", str(raw / "imagesTs"), "-o", str(out), "-c", "2d", "-f", "0")
+    run(workspace, "predict", "-i", str(raw / "imagesTs"), "-o", str(out), "-c", "2d")
+    run(workspace, "predict", "-i", str(raw / "imagesTs"), "-o", str(out), "-c", "2d", "-f", "0", status=2)
+    assert "predictions of another model" in capsys.readouterr().err
     assert predicted.stat().st_mtime_ns == before
 
     capsys.readouterr()
@@ -134,8 +141,118 @@ def test_changed_plans_do_not_go_on_with_an_old_run(workspace):
     plans = json.loads(path.read_text())
     plans["configurations"]["si"]["batch_size"] += 1
     path.write_text(json.dumps(plans))
-    with pytest.raises(InputError, match="plan of si has changed"):
+    with pytest.raises(InputError, match="plan of si changed"):
         pipeline.train(workspace, "900", "si", ["0"])
+
+
+def test_one_restarted_fold_does_not_break_the_others(workspace):
+    run(workspace, "plan_and_preprocess", "-d", "900", "-c", "si")
+    run(workspace, "train", "900", "si", "cv", *TINY)
+    results = workspace.run(DATASET_NAME, "si")
+    assert results.crossval.exists()
+    path = workspace.preprocessed_dataset(DATASET_NAME).plans()
+    plans = json.loads(path.read_text())
+    plans["configurations"]["si"]["batch_size"] += 1
+    path.write_text(json.dumps(plans))
+    before = results.fold(0).model_final.stat().st_mtime_ns
+    run(workspace, "train", "900", "si", "0", "--restart", *TINY, status=2)
+    assert results.fold(0).model_final.stat().st_mtime_ns == before
+    run(workspace, "train", "900", "si", "0", "1", "--restart", *TINY)
+    assert results.fold(0).model_final.stat().st_mtime_ns > before
+    assert json.loads(results.plans.read_text()) == plans
+    results.crossval.write_text("old")
+    run(workspace, "train", "900", "si", "1", "--restart", *TINY)
+    assert json.loads(results.crossval.read_text())["per_case"]
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_fold_has_one_master_and_the_second_writes_nothing(workspace, restart):
+    run(workspace, "plan_and_preprocess", "-d", "900", "-c", "si")
+    results = workspace.run(DATASET_NAME, "si")
+    with folder_lock(results.fold(0).root, "training"):
+        with pytest.raises(BusyError, match="in use"):
+            pipeline.train(workspace, "900", "si", ["0"], pipeline.TrainingOptions(restart=restart, device="cpu"))
+        assert [path.name for path in results.root.rglob("*")] == ["fold_0", ".lock"]
+
+
+def test_edited_plans_are_kept_and_wrong_edits_named(workspace):
+    plan = ["plan_and_preprocess", "-d", "900", "-c", "si", "--plan-only"]
+    run(workspace, *plan)
+    path = workspace.preprocessed_dataset(DATASET_NAME).plans()
+    plans = json.loads(path.read_text())
+    plans["configurations"]["si"]["batch_size"] = 5
+    path.write_text(json.dumps(plans))
+    run(workspace, *plan)
+    assert json.loads(path.read_text()) == plans
+    plans["configurations"]["si"]["batch_size"] = 0
+    path.write_text(json.dumps(plans))
+    options = pipeline.PlanningOptions(configurations=("si",), plan_only=True, num_processes=0)
+    with pytest.raises(RecordError, match=r"configurations\.si\.batch_size"):
+        pipeline.plan_and_preprocess(workspace, ["900"], options)
+    run(workspace, *plan, "--clean")
+    assert json.loads(path.read_text())["configurations"]["si"]["batch_size"] > 0
+
+
+def test_clean_keeps_only_the_arrays_of_other_plans(workspace):
+    folder = workspace.preprocessed_dataset(DATASET_NAME)
+    for name in ("spacing_mine", "spacing_other"):
+        folder.store(name).mkdir(parents=True)
+    folder.plans("other").write_text('{"store": "spacing_other"}')
+    folder.fingerprint_cases.mkdir()
+    (folder.fingerprint_cases / "old.json").touch()
+    run(workspace, "plan_and_preprocess", "-d", "900", "-c", "si", "--plan-only", "--clean")
+    assert not folder.store("spacing_mine").exists()
+    assert folder.store("spacing_other").exists()
+    assert not (folder.fingerprint_cases / "old.json").exists()
+
+
+def test_problems_of_several_data_sets_are_reported_together(workspace):
+    raw = workspace.raw_dataset(DATASET_NAME)
+    second = workspace.raw_dataset("Dataset901_Second")
+    shutil.copytree(raw, second)
+    (raw / "labelsTr" / "phantom_001.nii.gz").unlink()
+    (second / "labelsTr" / "phantom_003.nii.gz").unlink()
+    with pytest.raises(DatasetError, match=r"(?s)phantom_001.*Dataset901_Second.*phantom_003"):
+        pipeline.plan_and_preprocess(workspace, ["900", "901"], pipeline.PlanningOptions(num_processes=0))
+    assert not workspace.preprocessed.exists()
+
+
+@pytest.mark.parametrize(
+    ("channel", "memory", "message"), [("ct_window:40", 8.0, "ct_window:LEVEL:WIDTH"), ("CT", 0.5, "not enough")]
+)
+def test_wrong_choices_are_refused_before_anything_is_written(workspace, channel, memory, message):
+    path = workspace.raw_dataset(DATASET_NAME) / "dataset.json"
+    description = json.loads(path.read_text())
+    description["channel_names"]["0"] = channel
+    path.write_text(json.dumps(description))
+    options = pipeline.PlanningOptions(num_processes=0, gpu_memory_gb=memory)
+    with pytest.raises(InputError, match=message):
+        pipeline.plan_and_preprocess(workspace, ["900"], options)
+    assert not workspace.preprocessed.exists()
+
+
+def test_two_processes_restart_all_folds_together(workspace):
+    run(workspace, "plan_and_preprocess", "-d", "900", "-c", "si")
+    run(workspace, "train", "900", "si", "0", *TINY)
+    results = workspace.run(DATASET_NAME, "si")
+    before = results.fold(0).model_final.stat().st_mtime_ns
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    words = ["train", "900", "si", "cv", "--restart", *TINY, *IN_THIS_PROCESS]
+    code = "import sys; from seg25d.cli.main import main; sys.exit(main())"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, *words, "--workspace", str(workspace.raw.parent)],
+            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(2)
+    ]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    assert results.fold(0).model_final.stat().st_mtime_ns > before
+    assert results.trained_folds() == ["0", "1"]
+    assert results.crossval.exists()
 
 
 def test_demo_tells_the_story_and_can_be_repeated(workspace, capsys):

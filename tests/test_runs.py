@@ -1,12 +1,23 @@
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from seg25d.core.errors import InputError
+from seg25d.core.errors import InputError, RecordError
 from seg25d.core.workspace import Workspace
 from seg25d.planning.plan import Plans
-from seg25d.runs import anatomical_name, choose_run, find_configuration, parse_folds, run_name, trained_runs
+from seg25d.runs import (
+    anatomical_name,
+    check_run,
+    choose_run,
+    find_configuration,
+    parse_folds,
+    read_splits,
+    run_name,
+    trained_runs,
+    write_run_files,
+)
 
 
 def make_plans(slice_axis: int = 0, **changes) -> Plans:
@@ -95,3 +106,92 @@ def test_a_model_folder_stands_alone(workspace, tmp_path):
     assert choose_run(workspace, None, None, run.root / "fold_0") == run
     with pytest.raises(InputError, match="has no trained model"):
         choose_run(workspace, None, None, tmp_path)
+
+
+def test_a_model_folder_leaves_no_choice(workspace):
+    train_fake(workspace, "Dataset001_A", "si")
+    root = workspace.run("Dataset001_A", "si").root
+    for other in (("1", None), (None, "si")):
+        with pytest.raises(InputError, match="-m names the model already"):
+            choose_run(workspace, *other, root)
+    with pytest.raises(InputError, match="-m names the model already"):
+        choose_run(workspace, None, None, root, "big")
+
+
+def write_plans(path: Path, plans_name: str = "plans") -> Plans:
+    plans = Plans(
+        dataset_name="Dataset001_A",
+        plans_name=plans_name,
+        gpu_memory_gb=8,
+        slice_axis=1,
+        reasons={},
+        configurations={},
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(plans.model_dump_json())
+    return plans
+
+
+def test_models_of_plans_of_another_name(workspace):
+    for run, plans_name in (("coronal", "plans"), ("coronal__big", "big"), ("si__big", "big")):
+        train_fake(workspace, "Dataset001_A", run)
+        write_plans(workspace.run("Dataset001_A", run).plans, plans_name)
+    chosen = [
+        choose_run(workspace, "1", configuration, None, plans_name).root.name
+        for configuration, plans_name in (("2d", None), ("2d", "big"), ("si", "big"), (None, "plans"))
+    ]
+    assert chosen == ["coronal", "coronal__big", "si__big", "coronal"]
+    with pytest.raises(InputError, match="si is not trained"):
+        choose_run(workspace, "1", "si", None)
+    with pytest.raises(InputError, match="with plans small"):
+        choose_run(workspace, "1", "si", None, "small")
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '[{"train": ["a"]}]', '[{"train": "a", "val": ["b"]}]'])
+def test_wrong_splits_name_the_file_and_the_place(tmp_path, content):
+    (tmp_path / "splits.json").write_text(content)
+    with pytest.raises(RecordError, match=r"splits\.json is not valid:\n  folds"):
+        read_splits(tmp_path / "splits.json")
+
+
+DESCRIPTION = {
+    "channel_names": {"0": "MRI"},
+    "labels": {"background": 0, "organ": 1},
+    "numTraining": 2,
+    "file_ending": ".nii.gz",
+}
+
+
+@pytest.fixture
+def begun(workspace):
+    """A data set, and a run of it whose folds 0 and 1 have begun."""
+    folder, run = workspace.preprocessed_dataset("Dataset001_A"), workspace.run("Dataset001_A", "si")
+    plans = write_plans(folder.plans()).model_copy(update={"configurations": {"si": None}})
+    folder.splits.write_text(json.dumps([{"train": ["a"], "val": ["b"]}, {"train": ["b"], "val": ["a"]}]))
+    folder.dataset.write_text(json.dumps(DESCRIPTION))
+    write_run_files(run, folder, plans.model_copy(update={"configurations": {}}))
+    run.plans.unlink()
+    for fold in range(2):
+        run.fold(fold).root.mkdir()
+        run.fold(fold).checkpoint.touch()
+    return run, folder, plans, "si"
+
+
+def test_an_unchanged_run_goes_on(begun):
+    check_run(*begun, [])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("splits.json", [{"train": ["b"], "val": ["a"]}] * 2, "the folds"),
+        ("dataset.json", DESCRIPTION | {"labels": {"background": 0, "liver": 1}}, "the labels"),
+        ("dataset.json", DESCRIPTION | {"channel_names": {"0": "CT"}}, "the channels"),
+    ],
+)
+def test_folds_of_one_run_were_trained_with_the_same(begun, name, content, message):
+    (begun[1].root / name).write_text(json.dumps(content))
+    for restarted in ([], [0], [1, "all"]):
+        with pytest.raises(InputError, match=f"{message}.* changed since fold_.*--restart"):
+            check_run(*begun, restarted)
+    check_run(*begun, [0, 1])

@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from seg25d.core.errors import Seg25dError
+from seg25d.planning.plans_name import check_plans_name
 
 if TYPE_CHECKING:
     from seg25d.core.workspace import Workspace
 
+logger = logging.getLogger(__name__)
 DURATION = re.compile(r"(?:([\d.]+)h)?(?:([\d.]+)(?:min|m))?(?:([\d.]+)(?:sec|s))?")
 INTERRUPTED = 130
 """Exit status after Ctrl-C: 128 + SIGINT, as shells have it."""
@@ -48,31 +50,39 @@ class Command:
         summary: What it does, one sentence.
         add_arguments: Declares its own arguments.
         run: Does it; imports what is heavy only then.
-        computes: Whether `--device` and `--num-processes` make sense for it.
+        ignored: Shared options that it accepts, as every command does, and that have no effect on it.
     """
 
     name: str
     summary: str
     add_arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], None]
-    computes: bool = True
+    ignored: tuple[str, ...] = ()
 
     def __call__(self, arguments: Sequence[str] | None = None) -> int:
         """Parse the arguments (those of the process by default), run, and give the exit status."""
+        # Read when torch is loaded: OpenMP threads that wait by spinning fight with the data loader, and with other
+        # programs, over few cores (two busy processes on two cores slowed each other five to ten times).
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         parsed = self.parser().parse_args(arguments)
         configure_logging(quiet=parsed.quiet, debug=parsed.debug)
-        return run_guarded(lambda: self.run(parsed), debug=parsed.debug)
+        for option in self.ignored:
+            if getattr(parsed, option) is not None:
+                logger.warning("--%s has no effect on %s", option.replace("_", "-"), self.name)
+        again = "restart" if getattr(parsed, "restart", False) else None
+        return run_guarded(lambda: self.run(parsed), debug=parsed.debug, begins_anew_with=again)
 
     def parser(self) -> Parser:
         """The parser of this command."""
         parser = Parser(prog=f"seg25d {self.name}", description=self.summary, allow_abbrev=False)
         self.add_arguments(parser)
-        add_shared_arguments(parser, computes=self.computes)
+        add_shared_arguments(parser, self.ignored)
         return parser
 
 
-def add_shared_arguments(parser: argparse.ArgumentParser, *, computes: bool) -> None:
-    """Declare the options that every command takes, and those of every command that computes."""
+def add_shared_arguments(parser: argparse.ArgumentParser, ignored: Sequence[str] = ()) -> None:
+    """Declare the options that every command takes; the help says which are ignored."""
+    no_effect = "accepted by all commands, no effect on this one"
     group = parser.add_argument_group("options of all commands")
     group.add_argument(
         "--workspace",
@@ -82,20 +92,18 @@ def add_shared_arguments(parser: argparse.ArgumentParser, *, computes: bool) -> 
     )
     group.add_argument("--quiet", action="store_true", help="warnings and errors only")
     group.add_argument("--debug", action="store_true", help="more messages, and tracebacks with every error")
-    if computes:
-        group.add_argument(
-            "--device",
-            "-device",
-            choices=("cuda", "cpu", "mps"),
-            help="where to compute (default: the best there is)",
-        )
-        group.add_argument(
-            "--num-processes",
-            "-np",
-            type=natural_number,
-            metavar="N",
-            help="worker processes; 0 works in this process (default: by cores and free memory)",
-        )
+    where = "where to compute (default: the best there is)"
+    group.add_argument(
+        "--device", "-device", choices=("cuda", "cpu", "mps"), help=no_effect if "device" in ignored else where
+    )
+    workers = "worker processes; 0 works in this process (default: by cores and free memory)"
+    group.add_argument(
+        "--num-processes",
+        "-np",
+        type=natural_number,
+        metavar="N",
+        help=no_effect if "num_processes" in ignored else workers,
+    )
 
 
 def natural_number(text: str) -> int:
@@ -136,6 +144,14 @@ def setting(text: str) -> tuple[str, str]:
     return key, value
 
 
+def plans_name(text: str) -> str:
+    """A name that plans may have, for argparse."""
+    try:
+        return check_plans_name(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def _at_least(text: str, minimum: int) -> int:
     if not text.isdigit() or int(text) < minimum:
         raise argparse.ArgumentTypeError(f"wanted a whole number of at least {minimum}, got {text!r}")
@@ -172,8 +188,13 @@ class _Formatter(logging.Formatter):
         return f"{record.levelname.lower()}: {text}" if record.levelno >= logging.WARNING else text
 
 
-def run_guarded(action: Callable[[], None], *, debug: bool) -> int:
+def run_guarded(action: Callable[[], None], *, debug: bool, begins_anew_with: str | None = None) -> int:
     """Run a command and turn whatever it raises into a message and an exit status.
+
+    Args:
+        action: The command.
+        debug: Whether to show tracebacks.
+        begins_anew_with: The option with which the same command would begin anew instead of going on.
 
     Returns:
         0 done; 2 the input is at fault; 1 a fault of ours; 130 interrupted.
@@ -187,7 +208,8 @@ def run_guarded(action: Callable[[], None], *, debug: bool) -> int:
         _say(f"error: {error}")
         return error.exit_status
     except KeyboardInterrupt:
-        _say("interrupted; the same command goes on where it stopped")
+        without = f" without --{begins_anew_with}" if begins_anew_with else ""
+        _say(f"interrupted; the same command{without} goes on where it stopped")
         return INTERRUPTED
     except BrokenPipeError:
         _silence_stdout()

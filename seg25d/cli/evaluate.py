@@ -36,4 +36,5 @@ main = Command(
     summary="Compare a folder of segmentations with the truth.",
     add_arguments=add_arguments,
     run=run,
+    ignored=("device",),
 )

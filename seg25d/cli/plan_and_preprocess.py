@@ -2,7 +2,8 @@
 
 import argparse
 
-from seg25d.cli.common import Command, find_workspace, positive_amount
+from seg25d.cli.common import Command, find_workspace, plans_name, positive_amount
+from seg25d.core.errors import InputError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--plans-name",
         "-p",
+        type=plans_name,
         default="plans",
         metavar="NAME",
         help="name of the plans, to keep several (default: plans)",
@@ -32,12 +34,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--verify-only", action="store_true", help="check the data and stop")
     parser.add_argument("--plan-only", "--no_pp", action="store_true", help="stop before preprocessing")
     parser.add_argument("--explain", action="store_true", help="print the reason of every decision")
-    parser.add_argument("--clean", action="store_true", help="remove what was preprocessed before, and begin anew")
+    parser.add_argument(
+        "--clean",
+        action="store_true",
+        help="begin anew: forget the measurements of the cases, the plans of this name with all edits, and "
+        "all arrays that plans of no other name use",
+    )
     parser.add_argument("--verify_dataset_integrity", action="store_true", help=argparse.SUPPRESS)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Do it."""
+    if arguments.verify_only and (arguments.explain or arguments.plan_only):
+        raise InputError("--verify-only plans nothing: leave it out, or leave out --explain and --plan-only")
     from seg25d import pipeline
 
     options = pipeline.PlanningOptions(
@@ -60,4 +69,5 @@ main = Command(
     summary="Check data sets, plan the configurations, and prepare the arrays for training.",
     add_arguments=add_arguments,
     run=run,
+    ignored=("device",),
 )

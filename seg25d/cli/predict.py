@@ -1,12 +1,9 @@
 """`seg25d predict`: segment images with a trained configuration."""
 
 import argparse
-import logging
 from pathlib import Path
 
-from seg25d.cli.common import Command, find_workspace, natural_number, positive_amount
-
-logger = logging.getLogger(__name__)
+from seg25d.cli.common import Command, find_workspace, natural_number, plans_name, positive_amount
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="folder for the segmentations")
     parser.add_argument("-d", "--dataset", metavar="ID", help="data set that the model was trained on")
     parser.add_argument("-c", "--configuration", metavar="CONFIG", help="configuration, such as si, 2d or 3d")
+    parser.add_argument(
+        "-p", "--plans-name", type=plans_name, metavar="NAME", help="name of the plans that the model was trained with"
+    )
     parser.add_argument(
         "-f", "--folds", nargs="+", metavar="FOLD", help="folds to average (default: all that are trained)"
     )
@@ -54,12 +54,11 @@ def run(arguments: argparse.Namespace) -> None:
     """Do it."""
     from seg25d import pipeline
 
-    if arguments.num_processes is not None:
-        logger.warning("--num-processes does nothing here: cases are read and written by threads while one is computed")
     options = pipeline.PredictionOptions(
         dataset=arguments.dataset,
         configuration=arguments.configuration,
         folds=tuple(arguments.folds) if arguments.folds else None,
+        plans_name=arguments.plans_name,
         model=arguments.model,
         save_probabilities=arguments.save_probabilities,
         mirroring=not arguments.disable_tta,
@@ -75,4 +74,6 @@ main = Command(
     summary="Segment images with a trained configuration.",
     add_arguments=add_arguments,
     run=run,
+    # Cases are read and written by threads while one is computed.
+    ignored=("num_processes",),
 )

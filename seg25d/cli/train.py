@@ -2,7 +2,7 @@
 
 import argparse
 
-from seg25d.cli.common import Command, duration, find_workspace, natural_number, positive_number, setting
+from seg25d.cli.common import Command, duration, find_workspace, natural_number, plans_name, positive_number, setting
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLD",
         help="numbers of folds; `cv`: all folds in turn; `all`: one model on all cases",
     )
-    parser.add_argument("--network", metavar="N", help="network instead of the planned one")
+    parser.add_argument("--network", metavar="N", help="network; for now it must be the planned one")
     parser.add_argument("--recipe", default="default", metavar="R", help="how to train (default: default)")
     parser.add_argument("--epochs", type=positive_number, metavar="N", help="number of epochs")
     parser.add_argument(
@@ -38,7 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--restart", action="store_true", help="forget what was trained before and begin anew")
     parser.add_argument(
-        "--plans-name", "-p", default="plans", metavar="NAME", help="name of the plans to train (default: plans)"
+        "--plans-name",
+        "-p",
+        type=plans_name,
+        default="plans",
+        metavar="NAME",
+        help="name of the plans to train (default: plans)",
     )
     parser.add_argument("--c", action="store_true", help=argparse.SUPPRESS)
 

@@ -1,6 +1,7 @@
 """Where and in which precision models compute. Loads torch: import it only where something is computed."""
 
 import logging
+import sys
 from dataclasses import dataclass
 
 import torch
@@ -57,6 +58,9 @@ def choose_execution(device: str | None, precision: str = "auto") -> Execution:
             f"device {name!r} cannot be used here ({str(error).splitlines()[0]}); try --device cpu"
         ) from None
     dtype = _fast_dtype(chosen) if precision == "auto" else getattr(torch, precision)
+    if chosen.type == "cuda":
+        # Windows have one shape: let cuDNN try its algorithms once.
+        torch.backends.cudnn.benchmark = True
     if chosen.type == "cpu":
         # Denormal numbers are many times slower than others and mean nothing here.
         torch.set_flush_denormal(True)
@@ -72,3 +76,15 @@ def _fast_dtype(device: torch.device) -> torch.dtype:
     if device.type == "cpu" and torch.cpu._is_amx_tile_supported():
         return torch.bfloat16
     return torch.float32
+
+
+def peak_memory_gb(device: torch.device) -> float:
+    """The most memory held so far, in GiB: on the GPU where there is one, else by this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    if sys.platform == "win32":
+        return 0.0
+    import resource  # noqa: PLC0415 - not on Windows
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30

@@ -2,25 +2,28 @@
 
 import json
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from seg25d.core.errors import BusyError, RecordError
+from seg25d.core.errors import BusyError, InputError, RecordError
 
 TEMPORARY_PREFIX = ".tmp-"
+_HELD_LOCKS: set[int] = set()
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, durable: bool = True) -> Iterator[Path]:
     """Give a temporary path in the same folder that becomes `path` when the block ends without an error.
 
-    The temporary name keeps the ending, as image writers choose the format by it. A block that raises, or a process
-    that is killed, never leaves `path` half-written.
+    The temporary name keeps the ending, as image writers choose the format by it. A block that raises, a process that
+    is killed, or (where `durable`) a power cut never leaves `path` half-written.
 
     Args:
         path: The final file. Its folder is made if it is missing.
+        durable: Have the content on the disk before the name is; this takes some milliseconds a file.
 
     Yields:
         The path to write to.
@@ -29,6 +32,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
     try:
         yield temporary
+        if durable:
+            # Windows flushes only files that are open for writing.
+            with temporary.open("r+b") as file:
+                os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -40,8 +47,40 @@ def remove_leftovers(folder: Path) -> None:
         return
     for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
         process_id = path.name.removeprefix(TEMPORARY_PREFIX).split("-", 1)[0]
-        if not (process_id.isdigit() and Path(f"/proc/{process_id}").exists()):
+        if not (process_id.isdigit() and _is_alive(int(process_id))):
             path.unlink(missing_ok=True)
+
+
+def check_writable(folder: Path) -> None:
+    """Check that files can be written into a folder, before hours are spent on their content; nothing is made.
+
+    Args:
+        folder: It need not exist; then the folder in which it would be made counts.
+
+    Raises:
+        InputError: If a file is in the way or the right to write is missing; names the folder.
+    """
+    whole = folder.absolute()
+    existing = next(path for path in (whole, *whole.parents) if os.access(path, os.F_OK))
+    if not existing.is_dir():
+        raise InputError(
+            f"{folder} cannot be written: {existing} is a file, not a folder; remove it or choose another workspace"
+        )
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise InputError(
+            f"{folder} cannot be written: {existing} does not allow it; give yourself the right to write there or "
+            "choose another workspace"
+        )
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy the content of a file; the copy is complete or absent.
+
+    Raises:
+        OSError: If the source cannot be read or the copy cannot be written.
+    """
+    with atomic_path(target) as temporary:
+        shutil.copyfile(source, temporary)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -59,14 +98,18 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, make_object: Callable[[list[tuple[str, Any]]], Any] = dict) -> Any:
     """Read a JSON file.
+
+    Args:
+        path: The file.
+        make_object: Makes what stands for a JSON object of its pairs, in which a key may come twice.
 
     Raises:
         RecordError: If the file is missing or is not JSON; names the line.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=make_object)
     except FileNotFoundError:
         raise RecordError(f"{path} does not exist") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -93,7 +136,33 @@ def folder_lock(folder: Path, purpose: str) -> Iterator[None]:
         file.truncate(0)
         file.write(f"process {os.getpid()}: {purpose}")
         file.flush()
-        yield
+        _HELD_LOCKS.add(file.fileno())
+        try:
+            yield
+        finally:
+            _HELD_LOCKS.discard(file.fileno())
+
+
+def drop_inherited_locks() -> None:
+    """Close the locks that a forked process has from its parent, which keeps them; call it in the child only.
+
+    Without this a lock outlives a killed parent for as long as its children do.
+    """
+    for descriptor in _HELD_LOCKS:
+        os.close(descriptor)
+    _HELD_LOCKS.clear()
+
+
+def _is_alive(process_id: int) -> bool:
+    if os.name == "nt":
+        return True  # there os.kill would end it
+    try:
+        os.kill(process_id, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True  # another user's
+    return True
 
 
 def _try_lock(file: IO[str]) -> bool:

@@ -8,6 +8,10 @@ from numpy.typing import NDArray
 
 from seg25d.core.types import BoundingBox, Shape, Spacing
 
+ANISOTROPY = 3.0
+"""Ratio of the coarsest to the finest spacing above which an axis is handled apart (nnU-Net, configuration.py,
+ANISO_THRESHOLD)."""
+
 
 def bounding_box(mask: NDArray[np.bool_]) -> BoundingBox | None:
     """The smallest box that holds every true voxel.
@@ -64,3 +68,16 @@ def sampled_shape(shape: Sequence[int], spacing_mm: Spacing, target_spacing_mm: 
         for size, spacing, target in zip(shape, spacing_mm, target_spacing_mm, strict=True)
     )
     return depth, height, width
+
+
+def count_voxels(labels: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Voxels per value 0..255.
+
+    Args:
+        labels: (D, H, W), may be empty.
+    """
+    # Slice by slice: bincount makes eight bytes of every voxel.
+    counts = np.zeros(256, np.int64)
+    for plane in labels:
+        counts += np.bincount(plane.ravel(), minlength=256)
+    return counts

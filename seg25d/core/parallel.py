@@ -1,21 +1,29 @@
 """Work on many cases with worker processes, or with none: failures name the case."""
 
+import errno
 import os
+import signal
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_all_start_methods, get_context, parent_process
+from multiprocessing import active_children, get_all_start_methods, get_context, parent_process
 from multiprocessing.connection import wait
 from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import TypeVar
 
-from seg25d.core.errors import Seg25dError, WorkerError
+from seg25d.core.cgroups import SYSTEM_ROOT, cpu_quota, free_memory_bytes, read_text
+from seg25d.core.errors import InputError, Seg25dError, WorkerError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+_DISK_CURES = {
+    errno.ENOSPC: "the disk is full; make room, then run the same command again: it goes on where it stopped",
+    errno.EACCES: "you have no right to read or write it; give yourself the right or choose another folder",
+    errno.EROFS: "the file system is read-only; choose another workspace",
+}
 
 
 def map_cases(
@@ -35,6 +43,7 @@ def map_cases(
 
     Raises:
         Seg25dError: As raised by the function, unchanged.
+        InputError: If a file may not be read or written, or the disk is full: names the item, the file and the cure.
         WorkerError: If the function raised anything else, or its process died: names the item, with the traceback.
     """
     if num_workers == 0 or len(items) <= 1:
@@ -42,8 +51,10 @@ def map_cases(
             yield item, _call(function, item, name(item))
         return
     num_workers = min(num_workers, len(items))
-    with ProcessPoolExecutor(num_workers, mp_context=worker_context(), initializer=_end_with_parent) as pool:
+    others = set(active_children())
+    with ProcessPoolExecutor(num_workers, mp_context=worker_context(), initializer=_start_worker) as pool:
         futures: dict[Future[Result], Item] = {pool.submit(_call, function, item, name(item)): item for item in items}
+        workers = [process for process in active_children() if process not in others]
         try:
             for future in as_completed(futures):
                 item = futures[future]
@@ -54,12 +65,21 @@ def map_cases(
                         _death_message([name(items) for f, items in futures.items() if not f.done() or f.exception()])
                     ) from None
                 yield item, result
+        except (KeyboardInterrupt, GeneratorExit):
+            # Nobody waits for the results: do not let cases run to their end, which may take minutes.
+            for process in workers:
+                process.terminate()
+            raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _end_with_parent() -> None:
-    """Let this worker end when the process that started it is gone, even if that was killed."""
+def _start_worker() -> None:
+    """Let this worker end when the process that started it is gone, even if that was killed.
+
+    Ctrl-C reaches every process of the terminal: only the first is to report it, and it ends the workers.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = parent_process()
     if parent is None:
         return
@@ -76,6 +96,10 @@ def _call(function: Callable[[Item], Result], item: Item, item_name: str) -> Res
         return function(item)
     except Seg25dError:
         raise
+    except OSError as error:
+        if cure := _DISK_CURES.get(error.errno or 0):
+            raise InputError(f"{item_name}: {error.filename or 'a file'}: {cure}") from None
+        raise WorkerError(f"{item_name}: {error!r}\n{traceback.format_exc()}") from None
     except Exception as error:
         raise WorkerError(f"{item_name}: {error!r}\n{traceback.format_exc()}") from None
 
@@ -96,29 +120,29 @@ def worker_context() -> BaseContext:
     return get_context("spawn")
 
 
-def available_cores() -> int:
-    """Cores that this process may use: affinity and the cgroup's CPU quota are respected."""
+def available_cores(root: Path = SYSTEM_ROOT) -> int:
+    """Cores that this process may use: affinity and the quotas of its control groups are respected.
+
+    Args:
+        root: The folder that holds `proc` and `sys`.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    quota = _read_words(Path("/sys/fs/cgroup/cpu.max"))
-    if len(quota) == 2 and quota[0] != "max":
-        cores = min(cores, max(1, round(int(quota[0]) / int(quota[1]))))
-    return cores
+    quota = cpu_quota(root)
+    return cores if quota is None else min(cores, max(1, round(quota)))
 
 
-def available_memory_bytes() -> int:
-    """Memory that this process may still take: the smaller of the system's and the cgroup's free memory.
+def available_memory_bytes(root: Path = SYSTEM_ROOT) -> int:
+    """Memory that this process may still take: the smaller of what the system and its control groups have free.
 
     Where neither can be read (not Linux), 4 GiB is assumed.
+
+    Args:
+        root: The folder that holds `proc` and `sys`.
     """
-    free = [4 << 30]
-    meminfo = dict(line.split(":", 1) for line in _read_text(Path("/proc/meminfo")).splitlines() if ":" in line)
-    if "MemAvailable" in meminfo:
-        free = [int(meminfo["MemAvailable"].split()[0]) << 10]
-    limit = _read_words(Path("/sys/fs/cgroup/memory.max"))
-    used = _read_words(Path("/sys/fs/cgroup/memory.current"))
-    if limit and used and limit[0] != "max":
-        free.append(max(0, int(limit[0]) - int(used[0])))
-    return min(free)
+    lines = read_text(root / "proc" / "meminfo").splitlines()
+    meminfo = dict(line.split(":", 1) for line in lines if ":" in line)
+    system = int(meminfo["MemAvailable"].split()[0]) << 10 if "MemAvailable" in meminfo else None
+    return min((free for free in (system, free_memory_bytes(root)) if free is not None), default=4 << 30)
 
 
 def choose_num_workers(requested: int | None, bytes_per_worker: int) -> int:
@@ -137,14 +161,3 @@ def choose_num_workers(requested: int | None, bytes_per_worker: int) -> int:
     fitting = int(available_memory_bytes() * 0.8 // max(1, bytes_per_worker))
     workers = min(available_cores(), fitting)
     return workers if workers > 1 else 0
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="ascii")
-    except OSError:
-        return ""
-
-
-def _read_words(path: Path) -> list[str]:
-    return _read_text(path).split()

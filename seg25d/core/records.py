@@ -1,5 +1,7 @@
 """Frozen, validated records and their JSON files."""
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -52,3 +54,13 @@ def read_record(path: Path, record_type: type[AnyRecord]) -> AnyRecord:
 def write_record(path: Path, record: Record) -> None:
     """Write a record to its JSON file, atomically."""
     write_json(path, record.model_dump(mode="json"))
+
+
+def digest(value: Any, length: int = 32) -> str:
+    """The first letters of the SHA-256 of plain JSON values; the order of keys does not count.
+
+    Args:
+        value: Dictionaries, lists, strings and numbers.
+        length: How many hexadecimal letters, at most 64.
+    """
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:length]

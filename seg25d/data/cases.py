@@ -22,6 +22,19 @@ class Case(Record):
     label: Path | None = None
 
 
+def source_stamp(case: Case) -> list[tuple[str, int, int]]:
+    """Name, size and time of change (ns) of every file of a case; it changes when a file does.
+
+    Raises:
+        OSError: If a file is missing.
+    """
+    files = [*case.images, *([case.label] if case.label else [])]
+    # The voxels of a .mhd are in a file beside it, mostly of one of these names.
+    voxels = [path.with_suffix(ending) for path in files if path.suffix == ".mhd" for ending in (".raw", ".zraw")]
+    statistics = [(path.name, path.stat()) for path in [*files, *(path for path in voxels if path.is_file())]]
+    return [(name, status.st_size, status.st_mtime_ns) for name, status in statistics]
+
+
 def split_ending(path: Path) -> tuple[str, str]:
     """The name of a file without its ending, and the ending; the ending is "" where it is not a known one."""
     for ending in ENDINGS:

@@ -1,6 +1,6 @@
 """Data sets in the nnU-Net v2 raw layout: which cases there are, with which files, patients and splits."""
 
-import json
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from seg25d.core.errors import DatasetError, RecordError
 from seg25d.core.files import read_json
 from seg25d.core.records import Record
 from seg25d.data.cases import Case
-from seg25d.data.description import DatasetDescription, parse_description, read_description
+from seg25d.data.description import DatasetDescription, parse_description, read_description, read_object
 from seg25d.data.inputs import find_inputs
 from seg25d.data.layout import Layout, explicit_layout, folder_layout
 from seg25d.data.problems import Problem, raise_problems
@@ -85,8 +85,12 @@ def scan_dataset(root: Path) -> tuple[Dataset | None, list[Problem]]:
     """
     if not root.is_dir():
         return None, [Problem(case=root.name, problem=f"{root} is not a folder", cure="check the name of the data set")]
-    value, problems = _read_object(root / "dataset.json")
-    description, issues = parse_description(value) if value else (None, [])
+    try:
+        value, doubled = read_object(root / "dataset.json")
+    except DatasetError as error:
+        return None, [_file_problem("dataset.json", str(error))]
+    problems = [_doubled_key(key) for key in doubled]
+    description, issues = parse_description(value)
     problems += [_file_problem("dataset.json", issue) for issue in issues]
     if description is None:
         return None, problems
@@ -108,28 +112,9 @@ def scan_dataset(root: Path) -> tuple[Dataset | None, list[Problem]]:
     return dataset, problems + patient_problems + split_problems
 
 
-def _read_object(path: Path) -> tuple[dict[str, Any], list[Problem]]:
-    """The JSON object of a file ({} where there is none), and the keys that appear twice in it as problems."""
-    try:
-        value = read_json(path)
-    except RecordError as error:
-        return {}, [_file_problem(path.name, str(error))]
-    if not isinstance(value, dict):
-        return {}, [_file_problem(path.name, "it must hold a JSON object")]
-    doubled: list[str] = []
-
-    def note_doubled(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        keys = [key for key, _ in pairs]
-        doubled.extend(sorted({key for key in keys if keys.count(key) > 1}))
-        return dict(pairs)
-
-    json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=note_doubled)
-    return value, [
-        Problem(
-            case=key, problem=f"duplicate: {path.name} has '{key}' twice in one object", cure="remove one of the two"
-        )
-        for key in doubled
-    ]
+def _doubled_key(key: str) -> Problem:
+    problem = f"duplicate: dataset.json has '{key}' twice in one object"
+    return Problem(case=key, problem=problem, cure="remove one of the two")
 
 
 def _file_problem(name: str, problem: str) -> Problem:
@@ -166,12 +151,20 @@ def _read_splits(path: Path, names: Iterable[str]) -> tuple[tuple[Split, ...] | 
         return None, problems or [_file_problem(path.name, shape)]
     for fold, split in enumerate(splits):
         problems += _unknown_names(f"{path.name} fold {fold}", (*split.train, *split.val), names)
-        both = sorted(set(split.train) & set(split.val))
-        if both:
-            problems.append(_file_problem(path.name, f"fold {fold} trains and validates on {', '.join(both[:8])}"))
-        if not split.train or not split.val:
-            problems.append(_file_problem(path.name, f"fold {fold}: `train` and `val` must not be empty"))
+        problems += [_file_problem(path.name, f"fold {fold} {issue}") for issue in _fold_issues(split)]
     return splits, problems
+
+
+def _fold_issues(split: Split) -> list[str]:
+    issues = []
+    if both := sorted(set(split.train) & set(split.val)):
+        issues.append(f"trains and validates on {', '.join(both[:8])}")
+    for key, cases in (("train", split.train), ("val", split.val)):
+        if twice := sorted(case for case, count in Counter(cases).items() if count > 1):
+            issues.append(f"has {', '.join(twice[:8])} twice in `{key}`")
+    if not split.train or not split.val:
+        issues.append("is of no use: `train` and `val` must not be empty")
+    return issues
 
 
 def _read_as(path: Path, adapter: TypeAdapter[Any], shape: str) -> tuple[Any, list[Problem]]:

@@ -1,6 +1,7 @@
 """Reading `dataset.json`: channels, labels, file ending; all that is wrong with it is reported together."""
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from seg25d.core.errors import DatasetError, RecordError
 from seg25d.core.files import read_json
 from seg25d.core.records import Record
 from seg25d.data.cases import ENDINGS
-from seg25d.data.labels import Labels, label_problems
+from seg25d.data.label_problems import label_problems
+from seg25d.data.labels import Labels
 
 logger = logging.getLogger(__name__)
 _KNOWN_KEYS = ("channel_names", "modality", "labels", "regions_class_order", "file_ending", "numTraining", "dataset")
@@ -45,21 +47,35 @@ def read_description(path: Path) -> DatasetDescription:
     Raises:
         DatasetError: If the file is missing, is not JSON or has wrong or missing keys; lists all of them.
     """
-    value = _read_object(path)
+    value, _ = read_object(path)
     description, problems = parse_description(value)
     if description is None:
         raise DatasetError(f"{path} is not valid:\n" + "\n".join(f"  {problem}" for problem in problems))
     return description
 
 
-def _read_object(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """Read the JSON object of a `dataset.json`.
+
+    Returns:
+        The object, and the keys that appear twice in it or in an object inside it; the last of the two counts.
+
+    Raises:
+        DatasetError: If the file is missing, is not JSON or holds something else.
+    """
+    doubled: list[str] = []
+
+    def note_doubled(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        doubled.extend(sorted(key for key, count in Counter(key for key, _ in pairs).items() if count > 1))
+        return dict(pairs)
+
     try:
-        value = read_json(path)
+        value = read_json(path, note_doubled)
     except RecordError as error:
         raise DatasetError(f"{error}; a data set needs a dataset.json in the nnU-Net format") from None
     if not isinstance(value, dict):
         raise DatasetError(f"{path} must hold a JSON object with channel_names, labels, numTraining and file_ending")
-    return value
+    return value, doubled
 
 
 def parse_description(value: Mapping[str, Any]) -> tuple[DatasetDescription | None, list[str]]:

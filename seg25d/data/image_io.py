@@ -1,4 +1,4 @@
-"""Reading and writing image files: the only module that uses SimpleITK.
+"""Reading and writing image files with SimpleITK, which only the modules `data/image_*.py` use.
 
 Arrays come in canonical axes (D, H, W) and go back to the geometry of the file they belong to, to the last digit.
 """
@@ -7,7 +7,6 @@ Arrays come in canonical axes (D, H, W) and go back to the geometry of the file 
 
 import gzip
 import os
-import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,9 +16,10 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813 - the name that its documentation uses
 from numpy.typing import NDArray
 
-from seg25d.core.errors import ImageError
 from seg25d.core.files import atomic_path
 from seg25d.data.cases import ENDINGS, split_ending
+from seg25d.data.image_checks import check_finite_voxels, check_kind, unreadable
+from seg25d.data.image_dicom import read_dicom
 from seg25d.data.image_geometry import Geometry
 from seg25d.data.image_headers import (
     missing_bytes,
@@ -51,21 +51,23 @@ def read_geometry(path: Path) -> Geometry:
         ImageError: If the file is missing, empty, not 3D or not an image with one number per voxel.
     """
     if path.is_dir():
-        return _geometry(path, _read_dicom(path))
+        return _geometry(path, read_dicom(path))
     return _geometry(path, _open(path))
 
 
-def read_image(paths: Sequence[Path]) -> tuple[NDArray[np.float32], Geometry]:
+def read_image(paths: Sequence[Path], check_finite: bool = True) -> tuple[NDArray[np.float32], Geometry]:
     """Read the channels of a case.
 
     Args:
         paths: A file, or a folder of DICOM files, per channel; at least one.
+        check_finite: Look for NaN and infinity; NIfTI files with real numbers are read a second time for that, which
+            is of no use where verification did so.
 
     Returns:
         The image (C, D, H, W), whatever the types of the files, and the geometry of the first channel.
 
     Raises:
-        ImageError: If a file cannot be read, or the grids of the channels differ.
+        ImageError: If a file cannot be read, has voxels that are NaN or infinite, or the grids of the channels differ.
     """
     array, geometry = _read(paths[0])
     image = np.empty((len(paths), *array.shape), np.float32)
@@ -76,6 +78,9 @@ def read_image(paths: Sequence[Path]) -> tuple[NDArray[np.float32], Geometry]:
             cure = f"bring both to one grid, for instance by resampling {path.name} to that of {paths[0].name}"
             raise FileError(path, f"its grid differs from that of {paths[0].name}: {difference}", cure)
         image[channel] = array
+    if check_finite:
+        for path, values in zip(paths, image, strict=True):
+            check_finite_voxels(path, values)
     return image, geometry
 
 
@@ -145,36 +150,13 @@ def _open(path: Path) -> sitk.ImageFileReader:
     reader.SetNumberOfThreads(1)
     reader.SetFileName(str(path))
     _run(path, reader.ReadImageInformation)
-    _check_kind(path, reader)
+    check_kind(path, reader)
     return reader
-
-
-def _check_kind(path: Path, image: sitk.ImageFileReader | sitk.Image) -> None:
-    size = image.GetSize()
-    components = (
-        image.GetNumberOfComponentsPerPixel() if isinstance(image, sitk.Image) else image.GetNumberOfComponents()
-    )
-    if len(size) < 3:
-        raise FileError(path, f"the file is {len(size)}D, wanted is a 3D volume", "stack the slices into a volume")
-    if any(extent > 1 for extent in size[3:]):
-        cure = "save each volume as a channel of its own: CASE_0000, CASE_0001 ..."
-        raise FileError(path, f"the file is {len(size)}D ({' x '.join(map(str, size))}), wanted is 3D", cure)
-    if components > 1:
-        problem = f"the file has {components} numbers per voxel (RGB or vectors), wanted is one"
-        raise FileError(path, problem, "save each component as a channel of its own: CASE_0000, CASE_0001 ...")
-    if image.GetPixelID() in (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64):
-        raise FileError(path, "the file has complex numbers, wanted are real ones", "save magnitude or phase alone")
-
-
-def _unreadable(path: Path, error: RuntimeError) -> ImageError:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    detail = re.sub(r"^.*ERROR: (\w+\(0x\w+\): )?", "", lines[-1]) if lines else "no reason given"
-    return FileError(path, f"the file cannot be read, it is truncated or damaged ({detail})", "copy or export it again")
 
 
 def _read(path: Path) -> tuple[NDArray[Any], Geometry]:
     if path.is_dir():
-        image = _read_dicom(path)
+        image = read_dicom(path)
         geometry = _geometry(path, image)
     else:
         reader = _open(path)
@@ -203,12 +185,12 @@ def _run(path: Path, step: Callable[[], Any]) -> Any:
         return step()
     except RuntimeError as error:
         if "orthonormal" not in str(error):
-            raise _unreadable(path, error) from None
+            raise unreadable(path, error) from None
     os.environ[_PERMISSIVE] = "1"
     try:
         return step()
     except RuntimeError as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
     finally:
         del os.environ[_PERMISSIVE]
 
@@ -229,32 +211,6 @@ def _geometry(path: Path, image: sitk.ImageFileReader | sitk.Image) -> Geometry:
         nifti_geometry=header.geometry() if header else None,
         nrrd_geometry=read_nrrd_geometry(path) if ending == ".nrrd" else None,
     )
-
-
-def _read_dicom(folder: Path) -> sitk.Image:
-    """Read the one series of a folder of DICOM files."""
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
-    if not series:
-        raise FileError(folder, "the folder holds no DICOM images", "give a folder with the files of one series")
-    if len(series) > 1:
-        counts = {name: len(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), name)) for name in series}
-        listed = ", ".join(f"{name} ({count} files)" for name, count in counts.items())
-        cure = "put each series into a folder of its own"
-        raise FileError(folder, f"the folder holds {len(series)} DICOM series: {listed}", cure)
-    files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0])
-    try:
-        if len(files) == 1:
-            image = sitk.ReadImage(files[0])
-        else:
-            reader = sitk.ImageSeriesReader()
-            reader.SetNumberOfThreads(1)
-            reader.SetFileNames(files)
-            image = reader.Execute()
-    except RuntimeError as error:
-        raise _unreadable(folder, error) from None
-    _check_kind(folder, image)
-    return image
 
 
 def _write(path: Path, image: sitk.Image, compress: bool = True) -> None:
@@ -294,5 +250,7 @@ def _write_mhd(path: Path, temporary: Path, image: sitk.Image) -> None:
         _write(whole, image)
         with atomic_path(data_path) as temporary_data:
             split_meta_file(whole, temporary, temporary_data, data_path.name)
+            # The old header must never stand beside the new data; without a header there is no image.
+            path.unlink(missing_ok=True)
     finally:
         whole.unlink(missing_ok=True)

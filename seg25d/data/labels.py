@@ -11,14 +11,21 @@ from pydantic import model_validator
 
 from seg25d.core.errors import DatasetError
 from seg25d.core.records import Record
+from seg25d.data.label_problems import label_problems, members_of
 
 IGNORE_INDEX = 255
 """Internal value of voxels that training and evaluation leave out."""
-MAX_VALUES = 254
 _UNDECLARED = 254
 _LARGEST_LOOKUP = 65535
 _BLOCK = 1 << 22
 _SIDES = {"left": "right", "l": "r", "lh": "rh", "lt": "rt", "sin": "dex", "sinister": "dexter"}
+
+
+_OPPOSITES = {
+    0: (("superior", "inferior"), ("upper", "lower"), ("cranial", "caudal"), ("apical", "basal")),
+    1: (("anterior", "posterior"), ("ventral", "dorsal")),
+}
+"""Words for the two ends of the axes D and H."""
 
 
 class Labels(Record):
@@ -50,7 +57,7 @@ class Labels(Record):
     @property
     def ignore_value(self) -> int | None:
         """The value of voxels to be left out, if there is one."""
-        return _members(self.names["ignore"])[0] if "ignore" in self.names else None
+        return members_of(self.names["ignore"])[0] if "ignore" in self.names else None
 
     @property
     def has_regions(self) -> bool:
@@ -90,6 +97,17 @@ class Labels(Record):
         return any(_other_side(name) in words - {name} for name in words) or any(
             "left" in name and name.replace("left", "right") in plain for name in plain
         )
+
+    @property
+    def directed_axes(self) -> tuple[int, ...]:
+        """The axes (0 D, 1 H, 2 W) along which mirroring would falsify labels, because their names tell the ends apart.
+
+        `superior` and `inferior` (or their like) among the names concern D, `anterior` and `posterior` H; for W see
+        `sided`.
+        """
+        words = {word for name in self.names for word in _words(name)}
+        axes = [axis for axis, pairs in _OPPOSITES.items() if any(set(pair) <= words for pair in pairs)]
+        return (*axes, 2) if self.sided else tuple(axes)
 
     def encode(self, array: NDArray[Any], where: str) -> NDArray[np.uint8]:
         """Turn the values of a file into internal indices.
@@ -171,7 +189,7 @@ class Labels(Record):
 
     @cached_property
     def _classes(self) -> dict[str, tuple[int, ...]]:
-        return {name: _members(value) for name, value in self.names.items() if name != "ignore"}
+        return {name: members_of(value) for name, value in self.names.items() if name != "ignore"}
 
     @property
     def _foreground_classes(self) -> dict[str, tuple[int, ...]]:
@@ -208,79 +226,6 @@ def _lookup_table(pairs: Mapping[int, int]) -> NDArray[np.uint8]:
     for value, index in pairs.items():
         table[value] = index
     return table
-
-
-def label_problems(names: Mapping[str, int | tuple[int, ...]], order: Sequence[int] | None) -> list[str]:
-    """Everything that is wrong with a declaration of labels.
-
-    Args:
-        names: Value or values per name, `ignore` included if declared.
-        order: The `regions_class_order`, if given.
-
-    Returns:
-        One sentence per problem; empty if all is well.
-    """
-    classes = {name: _members(value) for name, value in names.items() if name != "ignore"}
-    values = sorted({value for members in classes.values() for value in members})
-    problems = _background_problems(classes, values)
-    if not any(value > 0 for value in values):
-        problems.append("labels: no foreground class is declared; add one, such as {'tumour': 1}")
-    problems += [f"labels: '{name}' is an empty list of values" for name, members in classes.items() if not members]
-    if values and values[0] < 0:
-        problems.append(f"labels: value {values[0]} is negative; values count from 0")
-    if len(values) > MAX_VALUES:
-        problems.append(f"labels: {len(values)} values are declared; at most {MAX_VALUES} are possible")
-    if "ignore" in names:
-        ignore = _members(names["ignore"])
-        if len(ignore) != 1 or (values and ignore[0] <= values[-1]):
-            problems.append(
-                f"labels: 'ignore' must be one value, the highest of all, at least {(values or [0])[-1] + 1}; "
-                f"it is {names['ignore']}"
-            )
-    return problems + _region_problems(classes, values, order)
-
-
-def _background_problems(classes: Mapping[str, tuple[int, ...]], values: Sequence[int]) -> list[str]:
-    problems = []
-    background = classes.get("background")
-    if background is not None and background != (0,):
-        problems.append(f"labels: 'background' must be 0, it is {', '.join(map(str, background))}")
-    elif 0 not in values:
-        problems.append("labels: no name has the value 0; add 'background': 0")
-    mixed = [name for name, members in classes.items() if 0 in members and len(members) > 1]
-    problems += [f"labels: region '{name}' holds the background 0; take it out of the list" for name in mixed]
-    return problems
-
-
-def _region_problems(
-    classes: Mapping[str, tuple[int, ...]], values: Sequence[int], order: Sequence[int] | None
-) -> list[str]:
-    foreground = [name for name, members in classes.items() if members != (0,)]
-    if not any(len(members) > 1 for members in classes.values()):
-        single = [members[0] for members in classes.values() if members]
-        return [
-            f"labels: the value {value} has several names "
-            f"({', '.join(name for name, members in classes.items() if members == (value,))}); keep one"
-            for value in sorted({value for value in single if single.count(value) > 1})
-        ]
-    if order is None:
-        return [
-            "regions_class_order is missing: labels that are lists of values need it, one value for each of "
-            f"{', '.join(foreground)}"
-        ]
-    problems = []
-    if len(order) != len(foreground):
-        problems.append(
-            f"regions_class_order has {len(order)} values, but there are {len(foreground)} regions "
-            f"({', '.join(foreground)}); give one for each"
-        )
-    unknown = sorted(set(order) - set(values))
-    problems += [f"regions_class_order: the value {value} is not declared under labels" for value in unknown]
-    return problems
-
-
-def _members(value: int | tuple[int, ...]) -> tuple[int, ...]:
-    return value if isinstance(value, tuple) else (value,)
 
 
 def _words(name: str) -> list[str]:

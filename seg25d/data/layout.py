@@ -39,6 +39,11 @@ def explicit_layout(root: Path, entries: Any, description: DatasetDescription) -
         )
     layout = Layout([], set(entries), [])
     for name, entry in entries.items():
+        if not name or name.startswith(".") or "/" in name or "\\" in name:
+            problem = f"'{name}' cannot be the name of a case, as files are called after it"
+            cure = "rename it in dataset.json: no slashes and no dot at the beginning"
+            layout.problems.append(Problem(case=name, problem=problem, cure=cure))
+            continue
         try:
             explicit = parse_record(entry, _ExplicitCase, f"`dataset.{name}`")
         except RecordError as error:
@@ -50,7 +55,7 @@ def explicit_layout(root: Path, entries: Any, description: DatasetDescription) -
         layout.problems.extend(found)
         if not found:
             layout.cases.append(case)
-    layout.problems.extend(_shared_images(layout.cases))
+    layout.problems.extend(_shared_images(layout.cases) + _same_letters(entries))
     return layout
 
 

@@ -1,46 +1,72 @@
 """Verification of a data set: everything that is wrong with it, in one table.
 
-Names and headers come first; the voxels of a case are read only where its headers are fine, once per file, in parallel.
+Names and headers come first; the voxels of a case are read only where its headers are fine, in parallel.
 """
 
 import hashlib
+import logging
+import math
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-from seg25d.core.parallel import map_cases
+from seg25d.core.errors import RecordError
+from seg25d.core.parallel import choose_num_workers, map_cases
 from seg25d.core.progress import track
-from seg25d.core.records import Record
-from seg25d.data.cases import Case, split_ending
+from seg25d.core.records import Record, digest, read_record, write_record
+from seg25d.data.cases import Case, source_stamp
 from seg25d.data.dataset import DatasetDescription, scan_dataset
-from seg25d.data.image_headers import count_bad_voxels
 from seg25d.data.labels import IGNORE_INDEX
 from seg25d.data.problems import FileError, Problem, raise_problems
 
 __all__ = ["ALLOW_DUPLICATES", "ALLOW_EMPTY", "Problem", "raise_problems", "verify_dataset"]
 
+logger = logging.getLogger(__name__)
 ALLOW_EMPTY = "allow_empty_labels"
 """Free key of `dataset.json`: cases with nothing but background are wanted, as in lesion data."""
 ALLOW_DUPLICATES = "allow_duplicate_cases"
 """Free key of `dataset.json`: cases with the same images are wanted."""
+_VERSION = 1
+"""Raised when verification finds more, so that data sets are read again."""
+_BYTES_PER_VOXEL = 12
+"""Peak memory while a channel is read: as in the file (up to 4), in canonical order, as float32."""
+_WORKER_BYTES = 200 << 20
 _WHOLE_SET = ("(all)", "dataset.json", "patients.json", "splits.json")
 
 
 class _Finding(Record):
-    """What the files of one case gave: a digest of its images, to find the same images under two names."""
+    """What the voxels of one case gave: a digest of its images, to find the same images under two names."""
 
-    digest: str | None
+    digest: str
     problems: tuple[Problem, ...]
 
 
-def verify_dataset(root: Path, num_workers: int) -> list[Problem]:
+class _CleanCase(Record):
+    """A case without problems, as long as its files and what was asked of them stay the same."""
+
+    key: str
+    digest: str
+
+
+class _Memory(Record):
+    """The cases of a data set that had no problems."""
+
+    schema_version: Literal[1] = 1
+    cases: dict[str, _CleanCase]
+
+
+def verify_dataset(root: Path, num_workers: int | None = None, memory: Path | None = None) -> list[Problem]:
     """Find everything that is wrong with a data set.
 
     Args:
         root: The folder `DatasetNNN_Name`.
-        num_workers: Worker processes that read the images; 0 reads them in this process.
+        num_workers: Worker processes that read the images; 0 reads them in this process, None chooses by the cores and
+            the memory that the largest case takes.
+        memory: A JSON file that is written when nothing is wrong. Next time the voxels of cases that it holds are not
+            read again, as long as size and time of their files are the same; names and headers are always checked.
 
     Returns:
         The problems, sorted by case, those of the whole data set first; empty if all is well.
@@ -48,16 +74,48 @@ def verify_dataset(root: Path, num_workers: int) -> list[Problem]:
     dataset, problems = scan_dataset(root)
     if dataset is None:
         return problems
-    check = partial(_check_case, description=dataset.description)
-    checked = map_cases(check, dataset.cases, name=lambda case: case.name, num_workers=num_workers)
-    findings = {case.name: finding for case, finding in track(checked, len(dataset.cases), "verifying")}
+    description = dataset.description
+    keys = {case.name: _source_key(case, description) for case in dataset.cases}
+    headers = {case.name: _check_headers(case) for case in dataset.cases}
+    problems += [problem for found, _ in headers.values() for problem in found]
+    known = _remembered(memory, keys)
+    todo = [case for case in dataset.cases if not headers[case.name][0] and case.name not in known]
+    largest = max((voxels for _, voxels in headers.values()), default=0)
+    workers = choose_num_workers(num_workers, largest * _BYTES_PER_VOXEL + _WORKER_BYTES) if todo else 0
+    checked = map_cases(
+        partial(_check_voxels, description=description), todo, name=lambda case: case.name, num_workers=workers
+    )
+    findings = {case.name: finding for case, finding in track(checked, len(todo), "verifying")} if todo else {}
     problems += [problem for finding in findings.values() for problem in finding.problems]
-    if not dataset.description.metadata.get(ALLOW_DUPLICATES):
-        problems += _same_images({name: findings[name].digest for name in sorted(findings)})
+    digests = known | {name: finding.digest for name, finding in findings.items()}
+    if not description.metadata.get(ALLOW_DUPLICATES):
+        problems += _same_images({name: digests[name] for name in sorted(digests)})
+    if memory and not problems and todo:
+        clean = {name: _CleanCase(key=keys[name], digest=digests[name]) for name in sorted(digests)}
+        write_record(memory, _Memory(cases=clean))
     return sorted(problems, key=lambda problem: (problem.case not in _WHOLE_SET, problem.case))
 
 
-def _check_case(case: Case, description: DatasetDescription) -> _Finding:
+def _source_key(case: Case, description: DatasetDescription) -> str:
+    """Changes when the files of a case or what is asked of them change."""
+    asked = {"labels": description.labels.model_dump(mode="json"), "empty": bool(description.metadata.get(ALLOW_EMPTY))}
+    return digest({"version": _VERSION, "files": source_stamp(case), **asked})
+
+
+def _remembered(memory: Path | None, keys: Mapping[str, str]) -> dict[str, str]:
+    """The digests of the cases that were clean and have not changed."""
+    if memory is None or not memory.exists():
+        return {}
+    try:
+        cases = read_record(memory, _Memory).cases
+    except RecordError as error:
+        logger.warning("%s; the images are read again", error)
+        return {}
+    return {name: cases[name].digest for name, key in keys.items() if name in cases and cases[name].key == key}
+
+
+def _check_headers(case: Case) -> tuple[list[Problem], int]:
+    """The problems that the headers of a case tell, and how many voxels it has."""
     from seg25d.data.image_io import read_geometry  # noqa: PLC0415 - SimpleITK is not loaded for --help
 
     problems: list[Problem] = []
@@ -72,53 +130,47 @@ def _check_case(case: Case, description: DatasetDescription) -> _Finding:
         problems += [
             _grid_problem(case, path, text) for path in geometries if (text := geometries[path].difference(first))
         ]
-    if problems:
-        return _Finding(digest=None, problems=tuple(problems))
-    digest = hashlib.blake2b(digest_size=16)
+    return problems, max((math.prod(geometry.shape) for geometry in geometries.values()), default=0)
+
+
+def _check_voxels(case: Case, description: DatasetDescription) -> _Finding:
+    problems: list[Problem] = []
+    content = hashlib.blake2b(digest_size=16)
     for path in case.images:
-        problems += _check_image(case, path, digest)
+        problems += _check_image(case, path, content)
     if case.label is not None:
         problems += _check_label(case, case.label, description)
-    return _Finding(digest=digest.hexdigest(), problems=tuple(problems))
+    return _Finding(digest=content.hexdigest(), problems=tuple(problems))
 
 
-def _check_image(case: Case, path: Path, digest: "hashlib.blake2b") -> list[Problem]:
+def _check_image(case: Case, path: Path, content: "hashlib.blake2b") -> list[Problem]:
     from seg25d.data.image_io import read_image  # noqa: PLC0415 - SimpleITK is not loaded for --help
 
     try:
         image, _ = read_image([path])
     except FileError as error:
+        # So that two cases with damaged files do not count as equal.
+        content.update(str(path).encode())
         return [_file_problem(case, error)]
-    digest.update(repr(image.shape).encode())
-    digest.update(image.data)
-    num_bad = image.size - int(np.count_nonzero(np.isfinite(image)))
-    num_nan = int(np.count_nonzero(np.isnan(image))) if num_bad else 0
-    return _bad_voxels(case, path, num_nan, num_bad - num_nan)
-
-
-def _bad_voxels(case: Case, path: Path, num_nan: int, num_infinite: int) -> list[Problem]:
-    """Voxels that are no numbers: those that were read, or, in NIfTI files, those that the reader hid."""
-    if split_ending(path)[1] in (".nii", ".nii.gz"):
-        num_nan, num_infinite = count_bad_voxels(path)
-    if num_nan + num_infinite == 0:
-        return []
-    problem = f"{path.name}: {num_nan} voxels are NaN and {num_infinite} are infinite"
-    return [Problem(case=case.name, problem=problem, cure="replace them, for instance by the value of air or by 0")]
+    content.update(repr(image.shape).encode())
+    content.update(image.data)
+    return []
 
 
 def _check_label(case: Case, path: Path, description: DatasetDescription) -> list[Problem]:
-    from seg25d.data.image_io import read_labels  # noqa: PLC0415 - SimpleITK is not loaded for --help
+    from seg25d.data.image_checks import check_finite_voxels  # noqa: PLC0415 - SimpleITK is not loaded for --help
+    from seg25d.data.image_io import read_labels  # noqa: PLC0415
 
     try:
         array, _ = read_labels(path)
+        # NaN in a NIfTI file is read as 0; in other formats it is a value that is not declared.
+        check_finite_voxels(path, np.zeros(0, np.float32))
     except FileError as error:
         return [_file_problem(case, error)]
     indices, undeclared = description.labels.translate(array)
     if undeclared:
         problem, _, cure = description.labels.undeclared_message(undeclared).partition("; ")
         return [Problem(case=case.name, problem=f"{path.name}: {problem}", cure=cure)]
-    if bad := _bad_voxels(case, path, 0, 0):
-        return bad
     if description.metadata.get(ALLOW_EMPTY) or bool(((indices > 0) & (indices != IGNORE_INDEX)).any()):
         return []
     cure = f'label it, remove the case, or set "{ALLOW_EMPTY}": true in dataset.json if such cases are wanted'
@@ -136,11 +188,11 @@ def _grid_problem(case: Case, path: Path, difference: str) -> Problem:
     return Problem(case=case.name, problem=problem, cure=cure)
 
 
-def _same_images(digests: Mapping[str, str | None]) -> list[Problem]:
+def _same_images(contents: Mapping[str, str]) -> list[Problem]:
     first: dict[str, str] = {}
     cure = f'remove one of the two, or set "{ALLOW_DUPLICATES}": true in dataset.json if both are wanted'
     return [
-        Problem(case=name, problem=f"duplicate case: its images equal those of {first[digest]}", cure=cure)
-        for name, digest in digests.items()
-        if digest is not None and first.setdefault(digest, name) != name
+        Problem(case=name, problem=f"duplicate case: its images equal those of {first[content]}", cure=cure)
+        for name, content in contents.items()
+        if first.setdefault(content, name) != name
     ]

@@ -46,7 +46,7 @@ class PredictionRecord(Record):
     """Of the last call."""
     versions: dict[str, str] = Field(default_factory=library_versions)
     model: dict[str, Any]
-    """Data set, configuration and model files."""
+    """Data set, configuration and model files: predictions of another model are no predictions of this one."""
     seconds: dict[str, float] = Field(default_factory=dict)
     """Per case, to read, compute and write it."""
 
@@ -77,7 +77,8 @@ def predict_cases(
         record: What to say in `prediction.json`; the seconds are added.
 
     Raises:
-        InputError: If there are no cases, an image would be overwritten, or no case at all can be used (nothing is
+        InputError: If there are no cases, an image would be overwritten, the folder holds predictions of another model
+            (unless told to overwrite), or no case at all can be used (nothing is
             written then).
         CaseFailures: If some cases failed; all others are written.
     """
@@ -86,8 +87,8 @@ def predict_cases(
     todo = [case for case in cases if options.overwrite or not _is_done(targets[case.name], options)]
     if len(todo) < len(cases):
         logger.info("%d of %d cases are predicted already", len(cases) - len(todo), len(cases))
+    record = _begin_record(record or _describe(predictor), out, overwrite=options.overwrite)
     remove_leftovers(out)
-    record = _begin_record(record or _describe(predictor), out)
     failures: dict[str, Exception] = {}
     for case, result in track(_results(predictor, todo, targets, options), len(todo), "predicting"):
         if isinstance(result, Exception):
@@ -131,8 +132,8 @@ def _describe(predictor: Predictor) -> PredictionRecord:
     )
 
 
-def _begin_record(record: PredictionRecord, out: Path) -> PredictionRecord:
-    """The record with the seconds of cases that an earlier call predicted."""
+def _begin_record(record: PredictionRecord, out: Path, *, overwrite: bool) -> PredictionRecord:
+    """The record with the seconds of cases that an earlier call predicted with the same model."""
     path = out / "prediction.json"
     if not path.exists():
         return record
@@ -140,6 +141,10 @@ def _begin_record(record: PredictionRecord, out: Path) -> PredictionRecord:
         earlier = read_record(path, PredictionRecord)
     except RecordError as error:
         logger.warning("%s; writing it anew", error)
+        return record
+    if earlier.model_dump(mode="json")["model"] != record.model_dump(mode="json")["model"]:
+        if not overwrite:
+            raise InputError(f"{out} holds predictions of another model; choose another folder or --overwrite")
         return record
     return record.model_copy(update={"seconds": earlier.seconds | record.seconds})
 

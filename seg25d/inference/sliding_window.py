@@ -198,7 +198,7 @@ class _Sums:
     ) -> None:
         self.axis = layout.axis
         self.first = 0
-        self.weights = weights
+        self.weights = [{start: each.to(device) for start, each in along.items()} for along in weights]
         shape = (layout.depth, num_outputs, *(size[axis] for axis in _other_axes(layout.axis)))
         dtype = torch.float32 if 4 * math.prod(shape) <= FLOAT32_BYTES else torch.float16
         self.planes = torch.zeros(shape, dtype=dtype, device=_buffer_device(device, dtype.itemsize * math.prod(shape)))
@@ -229,7 +229,7 @@ class _Sums:
 
     def _add(self, item: _Item, scores: Tensor, share: float) -> None:
         depth, height, width = (self.weights[axis][start] for axis, start in enumerate(item.start))
-        weight = (depth[:, None, None] * height[:, None] * width * share).to(scores.device)
+        weight = depth[:, None, None] * height[:, None] * width * share
         region = self.planes.narrow(0, item.start[self.axis] - self.first, scores.shape[1 + self.axis])
         for dim, axis in enumerate(_other_axes(self.axis), 2):
             region = region.narrow(dim, item.start[axis], scores.shape[1 + axis])

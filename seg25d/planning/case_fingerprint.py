@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seg25d.core.grids import bounding_box, box_shape, box_slices, content_box
+from seg25d.core.grids import bounding_box, box_shape, box_slices, content_box, count_voxels
 from seg25d.core.records import Record
 from seg25d.core.types import Shape, Spacing
 from seg25d.data.cases import Case
@@ -86,7 +86,7 @@ def measure_case(case: Case, labels: Labels) -> MeasuredCase:
     from seg25d.data.image_io import read_image, read_labels  # noqa: PLC0415 - loads SimpleITK
 
     assert case.label is not None, "training cases have labels"
-    image, geometry = read_image(case.images)
+    image, geometry = read_image(case.images, check_finite=False)  # verification has looked
     original, _ = read_labels(case.label)
     indices = labels.encode(original, str(case.label))
     depth, height, width = indices.shape
@@ -197,7 +197,4 @@ def _count_indices(indices: NDArray[np.uint8]) -> tuple[NDArray[Any], NDArray[An
     value_of = np.zeros(count + 1, np.uint8)
     # Every voxel writes the value of its component; all voxels of one component write the same.
     value_of[components.ravel()] = flat.ravel()
-    voxels = np.zeros(256, np.int64)
-    for plane in flat:
-        voxels += np.bincount(plane.ravel(), minlength=256)
-    return voxels, np.bincount(value_of[1:], minlength=256)
+    return count_voxels(flat), np.bincount(value_of[1:], minlength=256)

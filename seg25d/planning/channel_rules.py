@@ -28,6 +28,25 @@ def choose_normalization(channel: str, intensities: ChannelIntensities) -> Chann
     Raises:
         InputError: If a known scheme has wrong parameters.
     """
+    named = named_normalization(channel)
+    if named.scheme != "ct":
+        return named
+    return named.model_copy(
+        update={
+            "lower": intensities.percentile_00_5,
+            "upper": intensities.percentile_99_5,
+            "mean": intensities.mean,
+            "std": intensities.std,
+        }
+    )
+
+
+def named_normalization(channel: str) -> ChannelNormalization:
+    """The normalisation that the name of a channel asks for; `ct` without the numbers that come from the data.
+
+    Raises:
+        InputError: If a known scheme has wrong parameters.
+    """
     scheme, *parameters = (part.strip() for part in channel.strip().lower().split(":"))
     if scheme == "ct_window":
         return _window(channel, parameters)
@@ -36,16 +55,7 @@ def choose_normalization(channel: str, intensities: ChannelIntensities) -> Chann
             f"channel_names: {channel!r}: {scheme!r} takes no parameters, got {':'.join(parameters)!r}; "
             f"write {scheme!r}, or ct_window:LEVEL:WIDTH for a fixed window"
         )
-    if scheme == "ct":
-        return ChannelNormalization(
-            channel=channel,
-            scheme="ct",
-            lower=intensities.percentile_00_5,
-            upper=intensities.percentile_99_5,
-            mean=intensities.mean,
-            std=intensities.std,
-        )
-    return ChannelNormalization(channel=channel, scheme=NAMED_SCHEMES.get(scheme, "zscore"))
+    return ChannelNormalization(channel=channel, scheme="ct" if scheme == "ct" else NAMED_SCHEMES.get(scheme, "zscore"))
 
 
 def normalization_reason(normalization: ChannelNormalization) -> str:

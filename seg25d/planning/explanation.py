@@ -43,15 +43,20 @@ def dataset_reasons(
         ),
         "normalization": "; ".join(normalization_reason(channel) for channel in normalization),
         "mirror_axes": (
-            "all three axes: no label name is sided"
+            "all three axes: no label names tell the ends of an axis apart"
             if len(mirror_axes) == 3
-            else "not along W: label names speak of left and right, and a mirrored left is a right"
+            else f"not along {_directed(mirror_axes)}: label names tell the ends of the axis apart, as left and right or "
+            "anterior and posterior do, and mirroring would swap them"
         ),
         "gpu_memory_gb": (
             f"a training step may take {gpu_memory_gb:g} GB, of which {OVERHEAD_BYTES / GIGABYTE:g} GB are kept for "
             "CUDA itself"
         ),
     }
+
+
+def _directed(mirror_axes: Sequence[int]) -> str:
+    return " and ".join(name for axis, name in enumerate(AXIS_NAMES) if axis not in mirror_axes)
 
 
 def configuration_reasons(fit: Fit, limits: Limits) -> dict[str, str]:

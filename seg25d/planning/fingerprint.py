@@ -1,7 +1,5 @@
 """What a data set is like: the measurements that every planning rule starts from."""
 
-import hashlib
-import json
 import logging
 from collections.abc import Sequence
 from functools import partial
@@ -12,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg25d.core.errors import DatasetError, RecordError
-from seg25d.core.files import remove_leftovers, write_text
+from seg25d.core.files import check_writable, remove_leftovers, write_text
 from seg25d.core.grids import sampled_shape
 from seg25d.core.parallel import choose_num_workers, map_cases
 from seg25d.core.progress import track
-from seg25d.core.records import Record, read_record, write_record
+from seg25d.core.records import Record, digest, read_record, write_record
 from seg25d.core.types import Shape, Spacing
 from seg25d.core.workspace import PreprocessedFolder
-from seg25d.data.cases import Case
+from seg25d.data.cases import Case, source_stamp
 from seg25d.data.dataset import Dataset
 from seg25d.data.labels import Labels
 from seg25d.planning.case_fingerprint import (
@@ -29,7 +27,7 @@ from seg25d.planning.case_fingerprint import (
     measure_case,
     pooled_intensities,
 )
-from seg25d.planning.sources import largest_shape, source_stamp
+from seg25d.planning.sources import largest_shape
 
 __all__ = ["CaseFingerprint", "ChannelIntensities", "Fingerprint", "extract_fingerprint", "summarize_cases"]
 
@@ -121,10 +119,12 @@ def extract_fingerprint(dataset: Dataset, folder: PreprocessedFolder, num_worker
 
     Raises:
         DatasetError: If no case has foreground, or there are no cases.
-        InputError: If a file cannot be used; names it.
+        InputError: If a file cannot be used or `folder` cannot be written; names it.
         WorkerError: If a case fails otherwise; names it.
     """
     labels = dataset.description.labels
+    check_writable(folder.fingerprint_cases)
+    remove_leftovers(folder.root)
     remove_leftovers(folder.fingerprint_cases)
     measured = {case.name: _stored(folder.fingerprint_cases, case, labels) for case in dataset.cases}
     todo = [case for case in dataset.cases if measured[case.name] is None]
@@ -193,7 +193,7 @@ def _case_path(folder: Path, case: Case) -> Path:
 
 def _source_key(case: Case, labels: Labels) -> str:
     source = {"version": CASE_VERSION, "files": source_stamp(case), "labels": labels.model_dump(mode="json")}
-    return hashlib.sha256(json.dumps(source, sort_keys=True).encode()).hexdigest()[:32]
+    return digest(source)
 
 
 def _estimate_bytes(dataset: Dataset) -> int:

@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from seg25d.core.grids import ANISOTROPY
 from seg25d.core.records import Record
 from seg25d.core.types import Shape, Spacing
 from seg25d.networks.blocks import Sizes, product
 
-ANISOTROPY = 3.0
-"""From this ratio of spacings on a data set counts as anisotropic (nnU-Net, configuration.py: ANISO_THRESHOLD)."""
 ANISOTROPIC_PERCENTILE = 10
 """Percentile of the coarse axis' spacings that such a data set gets (nnU-Net, default_experiment_planner.py)."""
 SAME_SPACING = 0.99

@@ -1,31 +1,35 @@
 """The plan: everything that preprocessing, training and prediction need to know, as JSON that explains itself."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from torch import nn
 
 from seg25d.core.records import Record
-from seg25d.core.types import Shape, Spacing
 from seg25d.networks import NetworkSpec
+from seg25d.planning.channel_rules import store_name
 from seg25d.planning.normalization import ChannelNormalization
+from seg25d.planning.plans_name import DEFAULT_PLANS_NAME, check_plans_name
 from seg25d.representations import AnyRepresentation
 
-DEFAULT_PLANS_NAME = "plans"
+Size: TypeAlias = Annotated[int, Field(ge=1)]
+Step: TypeAlias = Annotated[float, Field(gt=0)]
+Axis: TypeAlias = Annotated[int, Field(ge=0, le=2)]
+PlansName: TypeAlias = Annotated[str, AfterValidator(check_plans_name)]
 
 
 class ConfigurationPlan(Record):
     """One configuration: grid, window, representation, network, batch, and why."""
 
-    spacing_mm: Spacing
+    spacing_mm: tuple[Step, Step, Step]
     normalization: tuple[ChannelNormalization, ...]
     store: str
     """Name of the folder of preprocessed arrays with this spacing and normalisation."""
-    window: Shape
+    window: tuple[Size, Size, Size]
     batch_size: int = Field(ge=1)
     representation: AnyRepresentation
     network: NetworkSpec
-    mirror_axes: tuple[int, ...]
+    mirror_axes: tuple[Axis, ...]
     """Axes of the volume (0 D, 1 H, 2 W) along which training and prediction may mirror."""
     estimated_memory_gb: float
     """Peak of one training step in mixed precision, traced on fake tensors, and 0.5 GB for CUDA itself."""
@@ -49,6 +53,8 @@ class ConfigurationPlan(Record):
             )
         if self.representation.name == "super_image":
             rows, columns = self.representation.grid
+            if min(rows, columns) < 1:
+                raise ValueError(f"grid {rows} x {columns}: rows and columns must be at least 1")
             if rows * columns < self.window[self.representation.axis]:
                 num_slices = self.window[self.representation.axis]
                 raise ValueError(f"grid {rows} x {columns} has no room for the window's {num_slices} slices")
@@ -73,11 +79,28 @@ class Plans(Record):
 
     schema_version: Literal[1] = 1
     dataset_name: str
-    plans_name: str = DEFAULT_PLANS_NAME
+    plans_name: PlansName = DEFAULT_PLANS_NAME
     recipe: str = "default"
-    gpu_memory_gb: float
+    gpu_memory_gb: float = Field(gt=0)
+    planned_from: str = ""
+    """Digest of the fingerprint, channels and labels that the plans were made from."""
     slice_axis: int = Field(ge=0, le=2)
     """The axis along which `2d` slices: the one with the coarsest spacing."""
     reasons: dict[str, str]
     """Per decision about the whole data set, why it is so."""
     configurations: dict[str, ConfigurationPlan]
+
+    @model_validator(mode="after")
+    def _check_stores(self) -> Self:
+        """Arrays of another spacing or normalisation must not be taken for those of the plan."""
+        problems = []
+        for name, plan in self.configurations.items():
+            wanted = store_name(plan.spacing_mm, plan.normalization)
+            if plan.store != wanted:
+                problems.append(
+                    f"configurations.{name}.store is {plan.store!r}, but spacing_mm and normalization belong to "
+                    f"{wanted!r}; write this name and run plan_and_preprocess, which makes these arrays"
+                )
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self

@@ -5,6 +5,7 @@ from functools import partial
 from typing import TypeAlias
 
 from seg25d.core.errors import InputError
+from seg25d.core.records import digest
 from seg25d.core.types import Spacing
 from seg25d.data.description import DatasetDescription
 from seg25d.planning.channel_rules import choose_normalization, store_name
@@ -13,14 +14,23 @@ from seg25d.planning.fingerprint import Fingerprint
 from seg25d.planning.geometry import neighbour_context, slicing_axis, target_spacing
 from seg25d.planning.memory import GIGABYTE
 from seg25d.planning.normalization import ChannelNormalization
-from seg25d.planning.plan import DEFAULT_PLANS_NAME, ConfigurationPlan, Plans
+from seg25d.planning.plan import ConfigurationPlan, Plans
+from seg25d.planning.plans_name import DEFAULT_PLANS_NAME
 from seg25d.planning.search import Candidate, Limits, search
 from seg25d.representations.base import VolumeGeometry
 from seg25d.representations.slices import Slices
 from seg25d.representations.super_image import SuperImage
 from seg25d.representations.volume import Volume
 
-__all__ = ["CONFIGURATIONS", "RECIPES", "explain", "plan_dataset"]
+__all__ = [
+    "ANATOMICAL",
+    "CONFIGURATIONS",
+    "RECIPES",
+    "configuration_names",
+    "explain",
+    "plan_dataset",
+    "planning_digest",
+]
 
 RECIPES = ("default",)
 """Recipes that there are plans for."""
@@ -82,12 +92,12 @@ def plan_dataset(
         raise InputError(f"there are no plans for recipe {recipe!r}; known: {', '.join(RECIPES)}")
     spacing_mm, anisotropic = _target_spacing(fingerprint)
     slice_axis = slicing_axis(spacing_mm)
-    names = _names(configurations, slice_axis)
+    names = configuration_names(configurations, slice_axis)
     normalization = tuple(
         choose_normalization(channel, intensities)
         for channel, intensities in zip(description.channel_names, fingerprint.intensities, strict=True)
     )
-    mirror_axes = (0, 1) if description.labels.sided else (0, 1, 2)
+    mirror_axes = tuple(axis for axis in range(3) if axis not in description.labels.directed_axes)
     geometry = VolumeGeometry(shape=fingerprint.median_shape_at(spacing_mm), spacing_mm=spacing_mm)
     total_voxels = fingerprint.total_voxels_at(spacing_mm)
     planned = {}
@@ -107,6 +117,7 @@ def plan_dataset(
         plans_name=plans_name,
         recipe=recipe,
         gpu_memory_gb=gpu_memory_gb,
+        planned_from=planning_digest(fingerprint, description),
         slice_axis=slice_axis,
         reasons=dataset_reasons(fingerprint, geometry, anisotropic, normalization, mirror_axes, gpu_memory_gb),
         configurations=planned,
@@ -139,8 +150,22 @@ def _target_spacing(fingerprint: Fingerprint) -> tuple[Spacing, bool]:
     return (round(depth, 6), round(height, 6), round(width, 6)), anisotropic
 
 
-def _names(configurations: Sequence[str] | None, slice_axis: int) -> list[str]:
-    """The configurations to plan, `2d` replaced, in the order of `CONFIGURATIONS`, each once."""
+def planning_digest(fingerprint: Fingerprint, description: DatasetDescription) -> str:
+    """A digest of what is known of the data when it is planned; the same digest gives the same plans."""
+    content = {
+        "fingerprint": fingerprint.model_dump(mode="json"),
+        "channel_names": description.channel_names,
+        "labels": description.labels.model_dump(mode="json"),
+    }
+    return digest(content)
+
+
+def configuration_names(configurations: Sequence[str] | None, slice_axis: int) -> list[str]:
+    """The configurations to plan, `2d` replaced, in the order of `CONFIGURATIONS`, each once; None or nothing: all.
+
+    Raises:
+        InputError: If a name is unknown; lists the known ones.
+    """
     wanted = [ANATOMICAL[slice_axis] if name == "2d" else name for name in configurations or CONFIGURATIONS]
     unknown = sorted(set(wanted) - set(CONFIGURATIONS))
     if unknown:

@@ -75,6 +75,19 @@ class Fit(Record):
         return self.memory.total + OVERHEAD_BYTES
 
 
+def check_memory(gpu_memory_gb: float) -> None:
+    """Make sure that something is left beside what is kept free, before any work is done.
+
+    Raises:
+        InputError: If not.
+    """
+    if gpu_memory_gb * GIGABYTE <= OVERHEAD_BYTES:
+        raise InputError(
+            f"{gpu_memory_gb:g} GB of GPU memory are not enough: {OVERHEAD_BYTES / GIGABYTE:g} GB are kept for CUDA "
+            "itself; plan with a larger --gpu-memory-gb"
+        )
+
+
 def search(candidates: Iterable[Candidate], limits: Limits) -> Fit:
     """Walk the candidates from the best, take the first that fits, and let its batch grow.
 

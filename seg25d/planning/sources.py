@@ -1,21 +1,9 @@
-"""The files of cases: have they changed, and how large are they."""
+"""How large the files of a data set are."""
 
 from seg25d.core.types import Shape, Spacing
-from seg25d.data.cases import Case
 from seg25d.data.dataset import Dataset
 
 NUM_PROBES = 3
-
-
-def source_stamp(case: Case) -> list[tuple[str, int, int]]:
-    """Name, size and time of change (ns) of every file of a case; it changes when a file does.
-
-    Raises:
-        OSError: If a file is missing.
-    """
-    files = [*case.images, *([case.label] if case.label else [])]
-    statistics = [(path.name, path.stat()) for path in files]
-    return [(name, status.st_size, status.st_mtime_ns) for name, status in statistics]
 
 
 def largest_shape(dataset: Dataset) -> tuple[Shape, Spacing]:

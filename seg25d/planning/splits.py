@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from seg25d.core.errors import DatasetError, InputError
+from seg25d.core.errors import InputError
 from seg25d.data.dataset import Dataset, Split
 
 logger = logging.getLogger(__name__)
@@ -15,15 +15,15 @@ SEED = 12345
 
 
 def choose_splits(dataset: Dataset) -> tuple[Split, ...]:
-    """The folds of a data set: those of its `splits.json` if there is one, else `make_splits`.
+    """The folds of a data set: those of its `splits.json`, checked when they were read, else `make_splits`.
 
     Raises:
-        DatasetError: If `splits.json` names a case that the data set lacks, or a case twice in one fold; lists all.
         InputError: If there are no cases.
     """
     if dataset.splits is None:
         return make_splits([case.name for case in dataset.cases], dataset.patients)
-    _check_splits(dataset, dataset.splits)
+    for fold, split in enumerate(dataset.splits):
+        _warn_about_patients(fold, split, dataset.patients)
     return dataset.splits
 
 
@@ -91,26 +91,6 @@ def _deal(groups: Sequence[Sequence[str]], num_folds: int, seed: int) -> list[se
     for index in sorted(order, key=lambda index: -len(groups[index])):
         min(folds, key=len).update(groups[index])
     return folds
-
-
-def _check_splits(dataset: Dataset, splits: Sequence[Split]) -> None:
-    known = {case.name for case in dataset.cases}
-    problems = [] if splits else ["there are no folds"]
-    for fold, split in enumerate(splits):
-        unknown = sorted({*split.train, *split.val} - known)
-        both = sorted(set(split.train) & set(split.val))
-        if unknown:
-            problems.append(f"fold {fold}: the data set has no {', '.join(unknown)}")
-        if both:
-            problems.append(f"fold {fold}: in train and in val: {', '.join(both)}")
-        if not split.train or not split.val:
-            problems.append(f"fold {fold}: no cases in {'val' if split.train else 'train'}")
-        _warn_about_patients(fold, split, dataset.patients)
-    if problems:
-        lines = "\n".join(f"  {problem}" for problem in problems)
-        raise DatasetError(
-            f"{dataset.name}: splits.json cannot be used:\n{lines}\ncorrect it, or remove it to get five folds"
-        )
 
 
 def _warn_about_patients(fold: int, split: Split, patients: Mapping[str, str]) -> None:

@@ -1,11 +1,8 @@
 """What preprocessing did to the grid of a case, so that it can be undone."""
 
-from seg25d.core.grids import box_shape, sampled_shape
+from seg25d.core.grids import ANISOTROPY, box_shape, sampled_shape
 from seg25d.core.records import Record
 from seg25d.core.types import BoundingBox, Shape, Spacing
-
-ANISOTROPY_THRESHOLD = 3.0
-"""Ratio of the coarsest to the finest spacing above which an axis is handled apart (nnU-Net, configuration.py)."""
 
 
 class Grid(Record):
@@ -66,6 +63,6 @@ def separate_axis(spacing_mm: Spacing, target_spacing_mm: Spacing) -> int | None
     """
     for spacing in (spacing_mm, target_spacing_mm):
         coarsest = max(spacing)
-        if coarsest / min(spacing) > ANISOTROPY_THRESHOLD:
+        if coarsest / min(spacing) > ANISOTROPY:
             return spacing.index(coarsest) if spacing.count(coarsest) == 1 else None
     return None

@@ -9,19 +9,6 @@ MAX_LOCATIONS = 10_000
 """Voxels kept per class (nnU-Net, default_preprocessor.py, _sample_foreground_locations)."""
 
 
-def count_voxels(labels: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Voxels per value 0..255.
-
-    Args:
-        labels: (D, H, W).
-    """
-    # Slice by slice: bincount makes eight bytes of every voxel.
-    counts = np.zeros(256, np.int64)
-    for plane in labels:
-        counts += np.bincount(plane.ravel(), minlength=256)
-    return counts
-
-
 def sample_locations(
     labels: NDArray[np.uint8], counts: NDArray[np.int64], case: str, ignore: int
 ) -> dict[int, NDArray[np.int32]]:
@@ -29,7 +16,7 @@ def sample_locations(
 
     Args:
         labels: (D, H, W).
-        counts: As `count_voxels` gives them.
+        counts: As `seg25d.core.grids.count_voxels` gives them.
         case: Seeds the choice, the same in every process.
         ignore: The value to leave out.
 

@@ -4,35 +4,19 @@ Letters: C channels, D H W volume.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from seg25d.core.errors import InputError, RecordError
+from seg25d.planning.normalization import ChannelNormalization, Scheme
 
 SMALLEST_STD = 1e-8
 """Below this a channel counts as constant (nnU-Net, default_normalization_schemes.py)."""
 
 
-class Normalization(Protocol):
-    """What is needed of `seg25d.planning.normalization.ChannelNormalization`."""
-
-    @property
-    def channel(self) -> str: ...  # noqa: D102
-    @property
-    def scheme(self) -> str: ...  # noqa: D102
-    @property
-    def lower(self) -> float | None: ...  # noqa: D102
-    @property
-    def upper(self) -> float | None: ...  # noqa: D102
-    @property
-    def mean(self) -> float | None: ...  # noqa: D102
-    @property
-    def std(self) -> float | None: ...  # noqa: D102
-
-
-def normalize(image: NDArray[Any], normalization: Sequence[Normalization]) -> NDArray[np.float32]:
+def normalize(image: NDArray[Any], normalization: Sequence[ChannelNormalization]) -> NDArray[np.float32]:
     """Normalise every channel.
 
     Args:
@@ -44,7 +28,7 @@ def normalize(image: NDArray[Any], normalization: Sequence[Normalization]) -> ND
 
     Raises:
         InputError: If the number of channels differs from the plan's.
-        RecordError: If the plan lacks a number that the scheme needs, or names an unknown scheme.
+        RecordError: If the plan lacks a number that the scheme needs.
     """
     if len(image) != len(normalization):
         raise InputError(
@@ -53,14 +37,11 @@ def normalize(image: NDArray[Any], normalization: Sequence[Normalization]) -> ND
         )
     result = np.empty(image.shape, np.float32)
     for channel, settings, out in zip(image, normalization, result, strict=True):
-        if settings.scheme not in SCHEMES:
-            known = ", ".join(SCHEMES)
-            raise RecordError(f"channel {settings.channel}: unknown normalisation {settings.scheme}; known: {known}")
         SCHEMES[settings.scheme](channel, settings, out)
     return result
 
 
-def _ct(channel: NDArray[Any], settings: Normalization, out: NDArray[np.float32]) -> None:
+def _ct(channel: NDArray[Any], settings: ChannelNormalization, out: NDArray[np.float32]) -> None:
     lower, upper = _number(settings, "lower"), _number(settings, "upper")
     mean, std = _number(settings, "mean"), _number(settings, "std")
     np.clip(channel, lower, upper, out=out, casting="unsafe")
@@ -68,7 +49,7 @@ def _ct(channel: NDArray[Any], settings: Normalization, out: NDArray[np.float32]
     out /= np.float32(max(std, SMALLEST_STD))
 
 
-def _zscore(channel: NDArray[Any], _settings: Normalization, out: NDArray[np.float32]) -> None:
+def _zscore(channel: NDArray[Any], _settings: ChannelNormalization, out: NDArray[np.float32]) -> None:
     # Sums in float64: values up to 1.7e6 occur, whose squares float32 cannot add up.
     mean, std = float(channel.mean(dtype=np.float64)), float(channel.std(dtype=np.float64))
     np.subtract(channel, mean, out=out, casting="unsafe")
@@ -79,16 +60,16 @@ def _zscore(channel: NDArray[Any], _settings: Normalization, out: NDArray[np.flo
         out /= np.float32(std)
 
 
-def _rescale(channel: NDArray[Any], _settings: Normalization, out: NDArray[np.float32]) -> None:
+def _rescale(channel: NDArray[Any], _settings: ChannelNormalization, out: NDArray[np.float32]) -> None:
     _to_unit_range(channel, float(channel.min()), float(channel.max()), out)
 
 
-def _ct_window(channel: NDArray[Any], settings: Normalization, out: NDArray[np.float32]) -> None:
+def _ct_window(channel: NDArray[Any], settings: ChannelNormalization, out: NDArray[np.float32]) -> None:
     lower, upper = _number(settings, "lower"), _number(settings, "upper")
     _to_unit_range(channel, lower, upper, out)
 
 
-def _none(channel: NDArray[Any], _settings: Normalization, out: NDArray[np.float32]) -> None:
+def _none(channel: NDArray[Any], _settings: ChannelNormalization, out: NDArray[np.float32]) -> None:
     out[...] = channel
 
 
@@ -101,7 +82,7 @@ def _to_unit_range(channel: NDArray[Any], lower: float, upper: float, out: NDArr
     out /= np.float32(upper - lower)
 
 
-def _number(settings: Normalization, name: str) -> float:
+def _number(settings: ChannelNormalization, name: str) -> float:
     value: float | None = getattr(settings, name)
     if value is None:
         raise RecordError(
@@ -111,7 +92,7 @@ def _number(settings: Normalization, name: str) -> float:
     return value
 
 
-SCHEMES: dict[str, Callable[[NDArray[Any], Normalization, NDArray[np.float32]], None]] = {
+SCHEMES: dict[Scheme, Callable[[NDArray[Any], ChannelNormalization, NDArray[np.float32]], None]] = {
     "ct": _ct,
     "zscore": _zscore,
     "rescale_0_1": _rescale,

@@ -3,8 +3,6 @@
 Letters: C channels, D H W the file's canonical grid, d h w the model's grid.
 """
 
-import hashlib
-import json
 import logging
 import shutil
 from collections.abc import Iterable, Sequence
@@ -15,39 +13,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg25d.core.errors import InputError
-from seg25d.core.grids import content_box
+from seg25d.core.files import check_writable
+from seg25d.core.grids import content_box, count_voxels
 from seg25d.core.parallel import choose_num_workers, map_cases
 from seg25d.core.progress import track
-from seg25d.core.records import Record
+from seg25d.core.records import Record, digest
 from seg25d.core.types import Shape, Spacing
 from seg25d.core.workspace import PreprocessedFolder
-from seg25d.data.cases import Case
+from seg25d.data.cases import Case, source_stamp
 from seg25d.data.dataset import Dataset
 from seg25d.data.labels import IGNORE_INDEX, Labels
 from seg25d.planning.normalization import ChannelNormalization
-from seg25d.planning.sources import largest_shape, source_stamp
+from seg25d.planning.sources import largest_shape
 from seg25d.preprocessing.crop import crop
 from seg25d.preprocessing.grid import Grid
-from seg25d.preprocessing.locations import count_voxels, sample_locations
-from seg25d.preprocessing.normalize import Normalization, normalize
+from seg25d.preprocessing.locations import sample_locations
+from seg25d.preprocessing.normalize import normalize
 from seg25d.preprocessing.resample import resample_image, resample_labels
-from seg25d.preprocessing.store import SCHEMA_VERSION, CaseArrays, CaseRecord, Store, check_names
+from seg25d.preprocessing.store import SCHEMA_VERSION, CaseArrays, CaseRecord, Store, check_case_names
 
 logger = logging.getLogger(__name__)
 
 
 class PreprocessingPlan(Protocol):
-    """What preprocessing needs of a `ConfigurationPlan`."""
+    """What preprocessing needs of a `ConfigurationPlan`, which workers cannot have, as it loads torch."""
 
     @property
     def spacing_mm(self) -> Spacing: ...  # noqa: D102
     @property
-    def normalization(self) -> Sequence[Normalization]: ...  # noqa: D102
-
-
-class StoredPlan(PreprocessingPlan, Protocol):
-    """A plan whose arrays are kept."""
-
+    def normalization(self) -> Sequence[ChannelNormalization]: ...  # noqa: D102
     @property
     def store(self) -> str: ...  # noqa: D102
 
@@ -92,7 +86,7 @@ def preprocess_image(
 
 def preprocess_dataset(
     dataset: Dataset,
-    plans: Iterable[StoredPlan],
+    plans: Iterable[PreprocessingPlan],
     folder: PreprocessedFolder,
     num_workers: int | None = None,
     clean: bool = False,
@@ -110,11 +104,12 @@ def preprocess_dataset(
         clean: Remove the stores first.
 
     Raises:
-        InputError: If an input cannot be used; names it.
+        InputError: If an input cannot be used or `folder` cannot be written; names it.
         WorkerError: If a case fails otherwise; names it.
     """
     targets = _targets(plans)
-    check_names([case.name for case in dataset.cases])
+    check_writable(folder.root)
+    check_case_names([case.name for case in dataset.cases])
     for target in targets:
         _tidy(folder, target, dataset, clean)
     job = _Job(labels=dataset.description.labels, folder=folder, targets=targets)
@@ -129,30 +124,17 @@ def preprocess_dataset(
         pass
 
 
-def preprocess_case(case: Case, labels: Labels, plan: StoredPlan, store: Store) -> None:
-    """Preprocess one training case and write it to its store, whether it is there or not.
-
-    Raises:
-        ImageError: If a file cannot be read.
-        DatasetError: If the labels hold a value that is not declared.
-    """
-    _write_case(case, labels, _targets([plan]), {plan.store: store})
-
-
 def _preprocess_case(job: _Job, case: Case) -> None:
-    missing = _missing(case, job)
-    _write_case(case, job.labels, missing, {target.store: _store(job.folder, target) for target in missing})
-
-
-def _write_case(case: Case, labels: Labels, targets: Sequence[_Target], stores: dict[str, Store]) -> None:
     from seg25d.data.image_io import read_image, read_labels  # noqa: PLC0415 - loads SimpleITK
 
     if case.label is None:
         raise InputError(f"{case.name} has no label file; only labelled cases are preprocessed for training")
-    keys = {target.store: _source_key(case, labels, target) for target in targets}
-    image, geometry = read_image(case.images)
+    targets = _missing(case, job)
+    # The keys first: if a file changes while it is read, the case is made again.
+    keys = {target.store: _source_key(case, job.labels, target) for target in targets}
+    image, geometry = read_image(case.images, check_finite=False)  # verification has looked
     original, _ = read_labels(case.label)
-    reference = labels.encode(original, str(case.label))
+    reference = job.labels.encode(original, str(case.label))
     del original
     for target in targets:
         sampled, grid = preprocess_image(image, geometry.canonical_spacing_mm, target)
@@ -167,10 +149,10 @@ def _write_case(case: Case, labels: Labels, targets: Sequence[_Target], stores: 
             source_key=keys[target.store],
         )
         locations = sample_locations(model_labels, counts, case.name, IGNORE_INDEX)
-        stores[target.store].write(record, CaseArrays(sampled, model_labels, reference, locations))
+        _store(job.folder, target).write(record, CaseArrays(sampled, model_labels, reference, locations))
 
 
-def _targets(plans: Iterable[StoredPlan]) -> tuple[_Target, ...]:
+def _targets(plans: Iterable[PreprocessingPlan]) -> tuple[_Target, ...]:
     """One target per store.
 
     Raises:
@@ -178,13 +160,7 @@ def _targets(plans: Iterable[StoredPlan]) -> tuple[_Target, ...]:
     """
     targets: dict[str, _Target] = {}
     for plan in plans:
-        normalization = tuple(
-            ChannelNormalization.model_validate(
-                {name: getattr(channel, name) for name in ChannelNormalization.model_fields}
-            )
-            for channel in plan.normalization
-        )
-        target = _Target(store=plan.store, spacing_mm=plan.spacing_mm, normalization=normalization)
+        target = _Target(store=plan.store, spacing_mm=plan.spacing_mm, normalization=tuple(plan.normalization))
         if targets.setdefault(plan.store, target) != target:
             raise InputError(
                 f"two configurations use the store {plan.store} with different spacing or normalisation; give them "
@@ -225,7 +201,7 @@ def _source_key(case: Case, labels: Labels, target: _Target) -> str:
         "spacing_mm": target.spacing_mm,
         "normalization": [channel.model_dump(mode="json") for channel in target.normalization],
     }
-    return hashlib.sha256(json.dumps(source, sort_keys=True).encode()).hexdigest()[:32]
+    return digest(source)
 
 
 def _estimate_bytes(dataset: Dataset, targets: Sequence[_Target]) -> int:

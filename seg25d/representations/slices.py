@@ -35,7 +35,7 @@ class Slices(Representation):
         return num_channels * (2 * self.context + 1)
 
     def step_sizes(self, window: Shape, step_size: float) -> tuple[float, float, float]:
-        """Along the slicing axis windows need to overlap only so far that each slice has its neighbours in one."""
+        """Along the slicing axis deep windows need to overlap only so far that each slice has its neighbours in one."""
         steps = [step_size] * 3
         steps[self.axis] = max(step_size, 1 - 2 * self.context / window[self.axis])
         return (steps[0], steps[1], steps[2])

@@ -4,6 +4,7 @@ Letters: C channels, D H W volume; d h w the region that is read, which is large
 window still lies within it.
 """
 
+import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,8 @@ from seg25d.core.types import Shape, Spacing
 from seg25d.training.config import AugmentationConfig
 
 ANISOTROPIC = 3.0
-"""Beyond this ratio of spacings windows rotate only in the plane (nnU-Net's "dummy 2D")."""
+"""Axes whose spacings or extents differ by more than this factor are not turned into each other: thick slices and flat
+windows rotate only in the plane (nnU-Net's "dummy 2D")."""
 CONTROL_POINTS = (4, 4, 4)
 """Control points of a deformation along D, H, W."""
 
@@ -41,6 +43,7 @@ class Augmentation:
 def draw_augmentation(
     rng: np.random.Generator,
     config: AugmentationConfig,
+    window: Shape,
     spacing_mm: Spacing,
     num_channels: int,
     mirror_axes: Sequence[int],
@@ -50,13 +53,14 @@ def draw_augmentation(
     Args:
         rng: Source of randomness.
         config: Probabilities and ranges.
+        window: (D, H, W).
         spacing_mm: Of the window: rotations turn millimetres, not voxels.
         num_channels: Channels of the image.
         mirror_axes: Axes along which flips are allowed.
     """
     if not config.enabled:
         return Augmentation()
-    matrix = _draw_matrix(rng, config, spacing_mm) if rng.random() < config.spatial else None
+    matrix = _draw_matrix(rng, config, window, spacing_mm) if rng.random() < config.spatial else None
     shifts = None
     if rng.random() < config.elastic:
         shifts = rng.normal(0, config.elastic_mm, (3, *CONTROL_POINTS)) / np.array(spacing_mm)[:, None, None, None]
@@ -71,15 +75,19 @@ def draw_augmentation(
     return Augmentation(matrix, shifts, flips, intensity)
 
 
-def _draw_matrix(rng: np.random.Generator, config: AugmentationConfig, spacing_mm: Spacing) -> NDArray[np.float64]:
+def _draw_matrix(
+    rng: np.random.Generator, config: AugmentationConfig, window: Shape, spacing_mm: Spacing
+) -> NDArray[np.float64]:
     spacing = np.array(spacing_mm)
+    extent = spacing * window
     angles = np.deg2rad(rng.uniform(-config.rotation_degrees, config.rotation_degrees, 3))
-    coarse = int(np.argmax(spacing))
-    if spacing.max() > ANISOTROPIC * spacing.min():
-        angles[[axis for axis in range(3) if axis != coarse]] = 0
     matrix = np.eye(3)
     for axis, angle in enumerate(angles):
         first, second = (other for other in range(3) if other != axis)
+        if any(
+            max(size[first], size[second]) > ANISOTROPIC * min(size[first], size[second]) for size in (spacing, extent)
+        ):
+            continue
         turn = np.eye(3)
         turn[first, first] = turn[second, second] = np.cos(angle)
         turn[first, second], turn[second, first] = -np.sin(angle), np.sin(angle)
@@ -89,12 +97,21 @@ def _draw_matrix(rng: np.random.Generator, config: AugmentationConfig, spacing_m
     return np.asarray(matrix * spacing[None, :] / spacing[:, None] / zoom)
 
 
-def reading_margin(config: AugmentationConfig) -> float:
-    """How much larger than the window the region that is read should be, per axis, so that corners stay inside."""
-    if not config.enabled or config.spatial == 0:
-        return 1.0
-    angle = np.deg2rad(min(config.rotation_degrees, 45.0))
-    return float((np.cos(angle) + np.sin(angle)) / config.scaling[0])
+def region_to_read(augmentation: Augmentation, window: Shape) -> Shape:
+    """How much of the volume has to be read so that the window, rotated, scaled and deformed, lies within it.
+
+    Returns:
+        (d, h, w), centred on the window; the window itself where nothing spatial was drawn.
+    """
+    if augmentation.matrix is None and augmentation.shifts is None:
+        return window
+    matrix = np.eye(3) if augmentation.matrix is None else augmentation.matrix
+    needed = np.abs(matrix) @ np.array(window, np.float64)
+    if augmentation.shifts is not None:
+        needed += 2 * np.abs(augmentation.shifts).max((1, 2, 3))
+    # One voxel more for the neighbours of interpolation, one for a centre between voxels.
+    depth, height, width = (math.ceil(size) + 2 for size in needed)
+    return (depth, height, width)
 
 
 def apply_spatial(image: Tensor, labels: Tensor, augmentation: Augmentation, window: Shape) -> tuple[Tensor, Tensor]:

@@ -5,10 +5,10 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from seg25d.core.errors import InputError
-from seg25d.core.records import Record, parse_record, read_record, write_record
+from seg25d.core.records import Record, parse_record, read_record
 from seg25d.core.workspace import FoldFolder
 
 EXTENDABLE = frozenset({"epochs", "iterations", "iterations_per_epoch", "time_budget_seconds"})
@@ -44,6 +44,13 @@ class AugmentationConfig(Record):
     mirror: float = Field(default=0.5, ge=0, le=1)
     """Probability of a flip along each axis that the plan allows."""
 
+    @field_validator("scaling")
+    @classmethod
+    def _check_scaling(cls, scaling: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < scaling[0] <= scaling[1]:
+            raise ValueError("wanted two zooms above 0, the smaller first")
+        return scaling
+
 
 class TrainingConfig(Record):
     """Everything that decides how a fold is trained, apart from the plan."""
@@ -58,6 +65,7 @@ class TrainingConfig(Record):
     """Updates in all, if that should be no whole number of epochs."""
     time_budget_seconds: float | None = Field(default=None, gt=0)
     """If set, the run ends when this much time is spent on training, and the schedule follows the share of it."""
+    loss: Literal["dice_cross_entropy"] = "dice_cross_entropy"
     learning_rate: float = Field(default=3e-3, gt=0)
     weight_decay: float = Field(default=1e-2, ge=0)
     warmup: float = Field(default=0.02, ge=0, lt=1)
@@ -70,7 +78,7 @@ class TrainingConfig(Record):
     foreground_share: float = Field(default=0.5, ge=0, le=1)
     """Share of windows centred on a voxel of a class drawn at random (nnU-Net: 0.33, rounded up in small batches)."""
     validation_windows: int = Field(default=40, ge=1)
-    """Windows of the validation cases that are scored after each epoch."""
+    """Windows of the validation cases that are scored after each epoch, four per case at the most."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """`auto`: bfloat16 on GPUs and CPUs that multiply matrices in it, float16 on older GPUs, else float32."""
     augmentation: AugmentationConfig = AugmentationConfig()
@@ -111,7 +119,8 @@ def length_settings(
 def settle_config(folder: FoldFolder, recipe: TrainingConfig, changes: Mapping[str, str]) -> TrainingConfig:
     """The settings of a fold: those that it was begun with, or the recipe's; with the changes.
 
-    Writes `config.json`, so that the same command without any settings goes on with the same ones.
+    Nothing is written: the one process that may puts them into `config.json`, from where the same command goes on
+    with the same ones.
 
     Args:
         folder: The fold's folder.
@@ -133,7 +142,6 @@ def settle_config(folder: FoldFolder, recipe: TrainingConfig, changes: Mapping[s
                 f"{folder.root} was begun with other settings ({', '.join(changed)}); leave them as they were to go "
                 "on, or begin anew with --restart"
             )
-    write_record(folder.config, config)
     return config
 
 

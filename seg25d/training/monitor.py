@@ -13,7 +13,8 @@ from seg25d.core.workspace import FoldFolder
 
 logger = logging.getLogger(__name__)
 SECONDS_BETWEEN_PICTURES = 30.0
-SECONDS_BETWEEN_LINES = 0.25
+SECONDS_BETWEEN_UPDATES = 0.25
+SECONDS_BETWEEN_LINES = 30.0
 
 
 class Monitor:
@@ -28,36 +29,45 @@ class Monitor:
         self.folder = folder
         self.active = active
         self.live = active and sys.stderr.isatty() and logger.isEnabledFor(logging.INFO)
-        self.last_line = 0.0
+        self.last_line = time.monotonic()
         self.last_picture = 0.0
 
     def step(self, progress: float, seconds: float, loss: float, wait_share: float) -> None:
-        """Redraw the live line on a terminal: share done, time left, loss, share of time spent waiting for data."""
+        """Say how far the run is: share done, time left, loss, share of time spent waiting for data.
+
+        On a terminal a live line is redrawn, elsewhere a plain line is logged now and then.
+        """
         now = time.monotonic()
-        if not self.live or now - self.last_line < SECONDS_BETWEEN_LINES or progress <= 0:
+        pause = SECONDS_BETWEEN_UPDATES if self.live else SECONDS_BETWEEN_LINES
+        if not self.active or now - self.last_line < pause or progress <= 0:
             return
         self.last_line = now
         left = format_seconds(seconds / progress * (1 - progress))
-        text = f"\r{progress:6.1%}  loss {loss:.4f}  waiting for data {wait_share:.0%}  {left} left "
-        sys.stderr.write(text.ljust(90))
-        sys.stderr.flush()
+        text = f"{progress:6.1%}  loss {loss:.4f}  waiting for data {wait_share:.0%}  {left} left"
+        if self.live:
+            sys.stderr.write("\r" + text.ljust(90))
+            sys.stderr.flush()
+        else:
+            logger.info("%s", text)
 
     def epoch(self, log: list[dict[str, Any]], progress: float, final: bool) -> None:
         """Write log.jsonl and, now and then, progress.png; say how the epoch went."""
         if not self.active:
             return
-        write_text(self.folder.log, "".join(json.dumps(line) + "\n" for line in log))
+        write_text(self.folder.log, "".join(json.dumps(line, allow_nan=False) + "\n" for line in log))
         last = log[-1]
         left = format_seconds(last["total_seconds"] / max(progress, 1e-6) * (1 - progress))
         if self.live:
             sys.stderr.write("\r" + " " * 90 + "\r")
-        dice = "-" if last["validation_dice"] is None else f"{last['validation_dice']:.4f}"
+        dice, loss = (
+            "-" if last[key] is None else f"{last[key]:.4f}" for key in ("validation_dice", "validation_loss")
+        )
         logger.info(
-            "epoch %d (%.1f%%): loss %.4f, validation loss %.4f, Dice %s, %s, waiting for data %.1f%%, %s left",
+            "epoch %d (%.1f%%): loss %.4f, validation loss %s, Dice %s, %s, waiting for data %.1f%%, %s left",
             last["epoch"],
             100 * progress,
             last["train_loss"],
-            last["validation_loss"],
+            loss,
             dice,
             format_seconds(last["seconds"]),
             100 * last["data_wait_share"],

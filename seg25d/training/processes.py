@@ -4,10 +4,19 @@ Everything here works without processes too, where it does nothing.
 """
 
 import os
+from datetime import timedelta
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
+
+WAITING = timedelta(hours=24)
+"""How long processes wait for each other: the first clears, copies and validates alone."""
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that writes, before and after it has joined the others."""
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 def join_processes(device: torch.device) -> tuple[int, int]:
@@ -21,9 +30,16 @@ def join_processes(device: torch.device) -> tuple[int, int]:
     """
     if "WORLD_SIZE" not in os.environ or int(os.environ["WORLD_SIZE"]) == 1:
         return 0, 1
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     if not distributed.is_initialized():
-        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=WAITING)
     return distributed.get_rank(), distributed.get_world_size()
+
+
+def wait_for_all(device: torch.device) -> None:
+    """Go on when all processes of the group have come here."""
+    share([0.0], device, combine="max")
 
 
 def leave_processes() -> None:

@@ -4,6 +4,7 @@ Letters: C channels, D H W window.
 """
 
 import math
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from seg25d.core.errors import Seg25dError, WorkerError
 from seg25d.core.types import Shape
 from seg25d.planning.plan import ConfigurationPlan
 from seg25d.preprocessing.store import Store
@@ -21,7 +23,7 @@ from seg25d.training.augmentation import (
     apply_intensity,
     apply_spatial,
     draw_augmentation,
-    reading_margin,
+    region_to_read,
 )
 from seg25d.training.config import TrainingConfig
 
@@ -60,7 +62,7 @@ class CaseCache:
         return image, labels, locations
 
 
-class WindowSource(Dataset[Batch]):
+class WindowSource(Dataset[Batch | Seg25dError]):
     """Batches of windows by key; each sample has a generator of its own, seeded by its number.
 
     Args:
@@ -69,6 +71,7 @@ class WindowSource(Dataset[Batch]):
         config: Seed, foreground share, augmentation.
         cases: Training and validation cases, by purpose.
         process: (rank, number of processes): sample j of a batch belongs to process j modulo their number.
+        cache_bytes: Memory for decompressed arrays.
     """
 
     def __init__(
@@ -78,24 +81,33 @@ class WindowSource(Dataset[Batch]):
         config: TrainingConfig,
         cases: Mapping[str, Sequence[str]],
         process: tuple[int, int] = (0, 1),
+        cache_bytes: int = CACHE_BYTES,
     ) -> None:
-        self.cache = CaseCache(store)
+        self.cache = CaseCache(store, cache_bytes)
         self.plan = plan
         self.config = config
         self.cases = cases
         self.process = process
 
-    def __getitem__(self, key: BatchKey) -> Batch:
+    def __getitem__(self, key: BatchKey) -> Batch | Seg25dError:
+        """The batch; or what went wrong, as a value: an exception would lose its type on the way between processes."""
         purpose, number = key
         first = number * self.plan.batch_size
         last = first + self.plan.batch_size
         if purpose == "validate":
             last = min(last, self.num_validation_windows())
         rank, num_processes = self.process
-        samples = [self.window(purpose, index) for index in range(first + rank, last, num_processes)]
+        samples = []
+        for index in range(first + rank, last, num_processes):
+            try:
+                samples.append(self.window(purpose, index))
+            except Seg25dError as error:
+                return error
+            except Exception as error:
+                return WorkerError(f"case {self._case(purpose, index)}: {error!r}\n{traceback.format_exc()}")
         if not samples:
-            empty = torch.empty(0, 1, *self.plan.window)
-            return empty, empty[:, 0].to(torch.uint8)
+            empty = torch.empty(0, *self.plan.window, dtype=torch.uint8)
+            return empty[:, None].float(), empty
         images, labels = zip(*samples, strict=True)
         return torch.stack(images), torch.stack(labels)
 
@@ -118,14 +130,11 @@ class WindowSource(Dataset[Batch]):
             centre = draw_foreground(rng, locations)
         start = place_window(rng, labels.shape, window, centre)
         augmentation = Augmentation()
-        region = window
         if training:
             augmentation = draw_augmentation(
-                rng, self.config.augmentation, self.plan.spacing_mm, image.shape[0], self.plan.mirror_axes
+                rng, self.config.augmentation, window, self.plan.spacing_mm, image.shape[0], self.plan.mirror_axes
             )
-        if augmentation.matrix is not None or augmentation.shifts is not None:
-            margin = reading_margin(self.config.augmentation)
-            region = tuple(max(size, math.ceil(size * margin)) for size in window)  # type: ignore[assignment]
+        region = region_to_read(augmentation, window)
         start = tuple(at - (size - wanted) // 2 for at, size, wanted in zip(start, region, window, strict=True))
         images = torch.from_numpy(read_region(image, start, region))
         targets = torch.from_numpy(read_region(labels, start, region))

@@ -56,7 +56,9 @@ class TrainingState:
         self.model.load_state_dict(checkpoint["model"])
         self.averaged.load_state_dict(checkpoint["averaged"])
         self.optimizer.load_state_dict(checkpoint["optimizer"])
-        self.scaler.load_state_dict(checkpoint["scaler"])
+        if checkpoint["scaler"] and self.scaler.is_enabled():
+            # A run that was begun in another precision has no scale yet.
+            self.scaler.load_state_dict(checkpoint["scaler"])
         for name in PLAIN_FIELDS:
             setattr(self, name, checkpoint[name])
 

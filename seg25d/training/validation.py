@@ -41,7 +41,7 @@ def validate(
             if len(images):
                 with execution.autocast():
                     scores = model(images.to(execution.device)).float()
-                counts += _counts(scores, target, labels)[:, first:].cpu()
+                counts += _counts(scores, target, labels)[:, first:]
             else:
                 scores = torch.zeros(0, labels.num_outputs, *target.shape[1:], device=execution.device)
             loss_sum += float(loss_function([(scores, 1.0)], target))
@@ -64,4 +64,5 @@ def _counts(scores: Tensor, target: Tensor, labels: Labels) -> Tensor:
         predicted = one_hot(scores.argmax(1).to(target.dtype), labels.num_outputs)
     predicted = predicted * valid
     axes = (0, 2, 3, 4)
-    return torch.stack(((predicted * truth).sum(axes), predicted.sum(axes), truth.sum(axes))).double()
+    # Not every device has numbers of 64 bits.
+    return torch.stack(((predicted * truth).sum(axes), predicted.sum(axes), truth.sum(axes))).cpu().double()

@@ -13,8 +13,8 @@ from seg25d.cli.main import COMMANDS, main
 from seg25d.core.errors import CaseFailures, InputError, WorkerError
 
 
-def run_command(action, *words, computes=True):
-    command = Command("try", "Tries.", lambda parser: parser.add_argument("-d"), action, computes=computes)
+def run_command(action, *words, ignored=()):
+    command = Command("try", "Tries.", lambda parser: parser.add_argument("-d"), action, ignored)
     return command(words)
 
 
@@ -68,6 +68,9 @@ def test_every_command_has_the_shared_options(verb, capsys):
         ["predict", "-i", "a", "-o", "b", "--step-size", "nan"],
         ["plan_and_preprocess"],
         ["plan_and_preprocess", "-d", "1", "--gpu-memory-gb", "-3"],
+        ["plan_and_preprocess", "-d", "1", "--plans-name", "../x"],
+        ["train", "4", "si", "0", "-p", "splits"],
+        ["predict", "-i", "a", "-o", "b", "-p", "a b"],
         ["evaluate", "a", "b", "--device", "tpu"],
         ["evaluate", "a", "b", "--num-processes", "-1"],
     ],
@@ -123,6 +126,37 @@ def test_interruption_says_how_to_go_on(capsys):
 
     assert run_command(interrupt) == 130
     assert "same command goes on" in capsys.readouterr().err
+
+
+def test_interruption_of_a_restart_says_to_leave_it_out(capsys):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    command = Command("try", "Tries.", lambda parser: parser.add_argument("--restart", action="store_true"), interrupt)
+    assert command(["--restart"]) == 130
+    assert "the same command without --restart goes on" in capsys.readouterr().err
+
+
+def test_options_without_effect_warn(capsys):
+    assert run_command(lambda _: None, "--device", "cpu", "--num-processes", "0", ignored=("device",)) == 0
+    message = capsys.readouterr().err
+    assert "--device has no effect on try" in message
+    assert "num-processes" not in message
+
+
+def test_torch_will_find_waiting_threads_asleep(monkeypatch):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    run_command(lambda _: None)
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    run_command(lambda _: None)
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+
+
+@pytest.mark.parametrize("option", ["--explain", "--plan-only"])
+def test_verifying_alone_plans_nothing(option, capsys):
+    assert main(["plan_and_preprocess", "-d", "1", "--verify-only", option]) == 2
+    assert capsys.readouterr().err.startswith("error: --verify-only")
 
 
 @pytest.mark.parametrize("words", [["--help"], ["train", "--help"]])

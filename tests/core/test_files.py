@@ -7,8 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from seg25d.core.errors import BusyError, RecordError
-from seg25d.core.files import atomic_path, folder_lock, read_json, remove_leftovers, write_json
+from seg25d.core.errors import BusyError, InputError, RecordError
+from seg25d.core.files import (
+    atomic_path,
+    check_writable,
+    copy_file,
+    folder_lock,
+    read_json,
+    remove_leftovers,
+    write_json,
+)
 
 
 def test_the_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
@@ -73,3 +81,59 @@ def test_a_second_process_is_told_who_holds_the_folder(tmp_path: Path) -> None:
     assert third.stdout == "ok\n"
     with folder_lock(tmp_path, "training"), pytest.raises(BusyError), folder_lock(tmp_path, "predicting"):
         pass
+
+
+def test_the_content_is_on_the_disk_before_the_name_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there: list[bool] = []
+    monkeypatch.setattr(os, "fsync", lambda _: there.append((tmp_path / "a").exists()))
+    with atomic_path(tmp_path / "a") as temporary:
+        temporary.write_text("x")
+    assert there == [False]
+    assert (tmp_path / "a").read_text() == "x"
+
+
+def test_leftovers_of_other_users_processes_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def kill(process_id: int, number: int) -> None:
+        assert number == 0
+        if process_id == 5:
+            raise PermissionError
+        raise ProcessLookupError
+
+    (tmp_path / ".tmp-5-a.json").touch()
+    (tmp_path / ".tmp-6-a.json").touch()
+    monkeypatch.setattr(os, "kill", kill)
+    remove_leftovers(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".tmp-5-a.json"]
+
+
+def test_a_huge_number_is_no_process(tmp_path: Path) -> None:
+    (tmp_path / f".tmp-{10**30}-a").touch()
+    remove_leftovers(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_check_writable_makes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_writable(tmp_path / "a" / "b")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"file/b cannot be written: .*file is a file, not a folder; remove it"):
+        check_writable(tmp_path / "file" / "b")
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: access(path, mode) if mode == os.F_OK else False)
+    with pytest.raises(InputError, match="does not allow it; give yourself the right"):
+        check_writable(tmp_path / "a" / "b")
+
+
+def test_copy_file_leaves_nothing_behind_when_it_fails(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("x")
+    copy_file(tmp_path / "a", tmp_path / "new" / "b")
+    assert (tmp_path / "new" / "b").read_text() == "x"
+    with pytest.raises(FileNotFoundError):
+        copy_file(tmp_path / "none", tmp_path / "new" / "c")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["b"]
+
+
+def test_keys_that_come_twice_can_be_seen(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"a": 1, "a": 2}')
+    assert read_json(tmp_path / "a.json") == {"a": 2}
+    assert read_json(tmp_path / "a.json", list) == [("a", 1), ("a", 2)]

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from seg25d.core.grids import bounding_box, box_shape, box_slices, content_box, sampled_shape
+from seg25d.core.grids import bounding_box, box_shape, box_slices, content_box, count_voxels, sampled_shape
 
 
 def test_bounding_box_of_two_voxels() -> None:
@@ -31,3 +31,11 @@ def test_an_all_zero_image_keeps_its_volume() -> None:
 
 def test_sampled_shape_rounds_and_keeps_a_voxel() -> None:
     assert sampled_shape((10, 11, 1), (3.0, 1.0, 1.0), (2.0, 2.0, 4.0)) == (15, 6, 1)
+
+
+def test_counts(rng: np.random.Generator) -> None:
+    labels = rng.choice(np.array([0, 1, 5, 255], np.uint8), (4, 5, 6))
+    counts = count_voxels(labels)
+    assert counts.sum() == 120
+    assert counts[5] == (labels == 5).sum()
+    assert count_voxels(labels[:0]).sum() == 0

@@ -1,5 +1,6 @@
 """Work on cases: results, failures that name the case, and workers that end with their parent."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -25,6 +26,14 @@ def fail(number: int) -> int:
 
 def refuse(number: int) -> int:
     raise InputError(f"case {number} is wrong")
+
+
+def fill_the_disk(number: int) -> int:
+    raise OSError(errno.ENOSPC, "No space left on device", "/data/x.b2nd")
+
+
+def read_nothing(number: int) -> int:
+    raise FileNotFoundError(errno.ENOENT, "No such file", "/data/x.b2nd")
 
 
 def die(number: int) -> int:
@@ -85,3 +94,45 @@ def test_the_number_of_workers_respects_request_and_memory() -> None:
     assert choose_num_workers(3, 1) == 3
     assert choose_num_workers(None, available_memory_bytes()) == 0
     assert choose_num_workers(None, 1) in (0, available_cores())
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_full_disk_is_not_our_fault(num_workers: int) -> None:
+    with pytest.raises(InputError, match=r"^case_\d: /data/x\.b2nd: the disk is full; make room.*goes on") as caught:
+        list(map_cases(fill_the_disk, [1, 2], name=lambda number: f"case_{number}", num_workers=num_workers))
+    assert "Traceback" not in str(caught.value)
+    with pytest.raises(WorkerError, match="Traceback"):
+        list(map_cases(read_nothing, [1, 2], num_workers=num_workers))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Ctrl-C is a signal to a process group elsewhere")
+def test_ctrl_c_ends_all_processes_without_tracebacks_of_workers(tmp_path: Path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import os, sys, time\n"
+        "from seg25d.core.parallel import map_cases\n"
+        "def slow(number):\n"
+        "    open(sys.argv[1] + str(number), 'w').write(str(os.getpid()))\n"
+        "    time.sleep(60)\n"
+        "if __name__ == '__main__':\n"
+        "    try:\n"
+        "        list(map_cases(slow, [1, 2, 3, 4, 5, 6], num_workers=2))\n"
+        "    except KeyboardInterrupt:\n"
+        "        print('interrupted')\n"
+    )
+    files = [tmp_path / "pid1", tmp_path / "pid2"]
+    parent = subprocess.Popen(
+        [sys.executable, str(script), str(tmp_path / "pid")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while not all(file.exists() and file.read_text() for file in files):
+        assert parent.poll() is None
+        time.sleep(0.05)
+    os.killpg(parent.pid, signal.SIGINT)
+    output, errors = parent.communicate(timeout=20)
+    assert output == "interrupted\n"
+    assert errors == ""
+    assert parent.returncode == 0

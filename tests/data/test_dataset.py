@@ -222,6 +222,7 @@ def test_patients_and_splits(tmp_path: Path) -> None:
         ("splits.json", '[{"train": ["z"], "val": ["b"]}]', "z: splits.json fold 0 names an unknown case"),
         ("splits.json", '[{"train": ["a", "b"], "val": ["b"]}]', "fold 0 trains and validates on b"),
         ("splits.json", '[{"train": ["a"], "val": []}]', "must not be empty"),
+        ("splits.json", '[{"train": ["a", "a"], "val": ["b"]}]', "fold 0 has a twice in `train`"),
         ("splits.json", '[{"training": ["a"]}]', "wrong at 0.train"),
         ("splits.json", "[]", "splits.json: it must be a list"),
     ],
@@ -314,3 +315,30 @@ def test_real_data_sets(shared_data: Path) -> None:
     sarcoma = read_dataset(shared_data / "Dataset005_SarcomaPETCT")
     assert len(sarcoma.cases) == 24
     assert len(find_inputs(sarcoma.root / "imagesTr", 2, ".nii.gz")) == 24
+
+
+def test_names_in_the_explicit_list_become_files(tmp_path: Path) -> None:
+    names = ["../a", "b\\c", ".d", "", "E", "e"]
+    touch(tmp_path, *(f"{index}.nii.gz" for index in range(len(names))))
+    entries = {name: {"images": [f"{index}.nii.gz"], "label": f"{index}.nii.gz"} for index, name in enumerate(names)}
+    changes = {"dataset": entries, "numTraining": len(names), "channel_names": {"0": "CT"}}
+    (tmp_path / "dataset.json").write_text(json.dumps(DESCRIPTION | changes))
+    dataset, problems = scan_dataset(tmp_path)
+    assert dataset is not None
+    assert [case.name for case in dataset.cases] == ["E", "e"]
+    assert [item.case for item in problems if "cannot be the name of a case" in item.problem] == names[:4]
+    assert [item.case for item in problems if "in capitals only" in item.problem] == ["e"]
+
+
+def test_splits_problems_are_listed_together(tmp_path: Path) -> None:
+    root = make_dataset(tmp_path)
+    folds = [{"train": ["a", "x"], "val": ["b"]}, {"train": ["a", "b"], "val": ["b"]}, {"train": ["a"], "val": []}]
+    (root / "splits.json").write_text(json.dumps(folds))
+    text = problems_of(root)
+    for part in ("x: splits.json fold 0 names an unknown", "fold 1 trains and validates on b", "fold 2 is of no use"):
+        assert part in text
+
+
+def test_an_empty_description_lists_what_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "dataset.json").write_text("{}")
+    assert "numTraining must be" in problems_of(tmp_path)

@@ -6,6 +6,7 @@ import logging
 import pickle
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -319,3 +320,31 @@ def test_real_volumes_come_back_exactly(shared_data: Path, tmp_path: Path) -> No
         before, after = sitk.ReadImage(str(path)), sitk.ReadImage(str(tmp_path / path.name))
         assert grid(after) == grid(before)
         assert np.array_equal(sitk.GetArrayViewFromImage(after), sitk.GetArrayViewFromImage(before))
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_images_with_nan_are_refused(ending: str, dtype: type, tmp_path: Path) -> None:
+    array = np.ones((3, 4, 5), dtype)
+    array[0, 0, :2], array[2, 3, 4] = np.nan, -np.inf
+    sitk.WriteImage(sitk.GetImageFromArray(array), str(tmp_path / f"a{ending}"))
+    with pytest.raises(ImageError, match=f"a{ending}: 2 voxels are NaN and 1 are infinite; replace them"):
+        read_image([tmp_path / f"a{ending}"])
+    assert read_image([tmp_path / f"a{ending}"], check_finite=False)[0].shape == (1, 3, 4, 5)
+
+
+def test_an_mhd_is_never_an_old_header_with_new_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.mhd"
+    write_labels(path, np.ones((2, 3, 4), np.uint8), geometry_with())
+    seen: list[bool] = []
+    replace = Path.replace
+
+    def watch(source: Path, target: Any) -> Path:
+        if Path(target).suffix == ".zraw":
+            seen.append(path.exists())
+        return replace(source, target)
+
+    monkeypatch.setattr(Path, "replace", watch)
+    write_labels(path, np.zeros((2, 3, 4), np.uint8), geometry_with())
+    assert seen == [False]
+    assert not read_labels(path)[0].any()

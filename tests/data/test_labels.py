@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from seg25d.core.errors import DatasetError, RecordError
 from seg25d.core.records import parse_record
-from seg25d.data.labels import IGNORE_INDEX, Labels, label_problems
+from seg25d.data.label_problems import label_problems
+from seg25d.data.labels import IGNORE_INDEX, Labels
 
 GAPS = Labels(names={"background": 0, "liver": 3, "spleen": 7, "ignore": 9})
 TUMOUR = Labels(
@@ -132,6 +133,21 @@ def test_wrong_declarations(names: dict[str, int], order: tuple[int, ...] | None
 def test_sided(names: tuple[str, ...], sided: bool) -> None:
     labels = Labels(names={"background": 0} | {name: value for value, name in enumerate(names, 1)})
     assert labels.sided is sided
+
+
+@pytest.mark.parametrize(
+    ("names", "axes"),
+    [
+        (("anterior", "posterior"), (1,)),
+        (("anterior horn",), ()),
+        (("upper lobe left", "lower_lobe_left"), (0, 2)),
+        (("InferiorVenaCava", "aorta"), ()),
+        (("VentralRoot", "dorsal root", "superior", "inferior"), (0, 1)),
+    ],
+)
+def test_directed_axes(names: tuple[str, ...], axes: tuple[int, ...]) -> None:
+    labels = Labels(names={"background": 0} | {name: value for value, name in enumerate(names, 1)})
+    assert labels.directed_axes == axes
 
 
 def test_record_survives_json() -> None:

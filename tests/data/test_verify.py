@@ -11,6 +11,9 @@ import pytest
 import SimpleITK as sitk  # noqa: N813 - the name that its documentation uses
 
 from seg25d.core.errors import DatasetError
+from seg25d.data import verify
+from seg25d.data.cases import Case
+from seg25d.data.description import DatasetDescription
 from seg25d.data.verify import Problem, raise_problems, verify_dataset
 
 DESCRIPTION: dict[str, Any] = {
@@ -243,3 +246,60 @@ def test_real_label_of_another_grid(shared_data: Path, tmp_path: Path) -> None:
     assert [line.split(" x ")[0] for line in lines(tmp_path)] == [
         "a: different grid: label a.nii.gz and first channel a_0000.nii.gz: shape 112"
     ]
+
+
+def test_clean_cases_are_remembered(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = tmp_path / "out" / "verified.json"
+    read: list[str] = []
+
+    def check(case: Case, description: DatasetDescription) -> verify._Finding:
+        read.append(case.name)
+        return check_voxels(case, description)
+
+    check_voxels = verify._check_voxels
+    monkeypatch.setattr(verify, "_check_voxels", check)
+
+    def found() -> list[str]:
+        read.clear()
+        return [problem.case for problem in verify_dataset(root, 0, memory=memory)]
+
+    undeclared_value(root)
+    assert found() == ["a"]
+    assert not memory.exists()
+    save(root / "labelsTr/a.nii.gz", np.ones((6, 7, 8), np.uint8))
+    assert found() == []
+    assert read == ["a", "b", "c"]
+    assert found() == read == []
+    same_images(root)
+    assert found() == ["c"]  # against the digest of a case that is not read again
+    assert read == ["c"]
+    describe(root, allow_duplicate_cases=True)
+    assert found() == []
+    assert read == ["c"]
+    describe(root, allow_duplicate_cases=True, labels=DESCRIPTION["labels"] | {"ignore": 3})
+    found()
+    assert read == ["a", "b", "c"]
+    memory.write_text("{")
+    found()
+    assert read == ["a", "b", "c"]
+
+
+def test_headers_are_checked_although_the_case_is_remembered(root: Path, tmp_path: Path) -> None:
+    memory = tmp_path / "out" / "verified.json"
+    assert verify_dataset(root, 0, memory) == []
+    other_spacing(root)
+    assert [problem.case for problem in verify_dataset(root, 0, memory)] == ["a"]
+    missing_label(root)
+    assert "missing label" in verify_dataset(root, 0, memory)[0].problem
+
+
+def test_the_number_of_workers_follows_the_largest_case(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int | None, int]] = []
+
+    def choose(requested: int | None, bytes_per_worker: int) -> int:
+        asked.append((requested, bytes_per_worker))
+        return 0
+
+    monkeypatch.setattr(verify, "choose_num_workers", choose)
+    assert verify_dataset(root) == []
+    assert asked == [(None, 6 * 7 * 8 * 12 + (200 << 20))]

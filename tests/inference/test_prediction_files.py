@@ -71,6 +71,16 @@ def test_skips_what_is_done_unless_told_to_overwrite(predictor, tmp_path):
     assert done.read_bytes() != b"kept"
 
 
+def test_predictions_of_another_model_are_not_taken_for_done(predictor, header, execution, threshold, tmp_path):
+    write_case(tmp_path / "in", "a")
+    predict_cases(predictor, inputs(tmp_path / "in"), tmp_path / "out")
+    other = Predictor([threshold], header.model_copy(update={"fold": 1}), execution)
+    with pytest.raises(InputError, match="predictions of another model; choose another folder or --overwrite"):
+        predict_cases(other, inputs(tmp_path / "in"), tmp_path / "out")
+    predict_cases(other, inputs(tmp_path / "in"), tmp_path / "out", CaseOptions(overwrite=True))
+    assert json.loads((tmp_path / "out" / "prediction.json").read_text())["model"]["folds"] == [1]
+
+
 def test_one_bad_case_does_not_stop_the_others(predictor, tmp_path):
     for name in ("a", "b", "c"):
         write_case(tmp_path / "in", name)

@@ -63,7 +63,7 @@ def make_fingerprint(published: Published) -> tuple[Fingerprint, DatasetDescript
 
 def decisions(plans: Plans) -> dict[str, Any]:
     """What was decided, without the words."""
-    content = plans.model_dump(mode="json", exclude={"reasons": True})
+    content = plans.model_dump(mode="json", exclude={"reasons", "planned_from"})
     for configuration in content["configurations"].values():
         del configuration["reasons"]
     return content

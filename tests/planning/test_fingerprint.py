@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 
-from seg25d.core.errors import DatasetError
+from seg25d.core.errors import DatasetError, InputError
 from seg25d.core.records import read_record
 from seg25d.core.workspace import PreprocessedFolder
 from seg25d.data.cases import Case
@@ -145,6 +145,21 @@ def test_kept_cases_are_used_and_changed_files_read_again(
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 10**9))
     extract_fingerprint(two_cases, folder, num_workers=0)
     assert read == ["a", "b", "b", "a"]
+
+
+def test_leftovers_of_killed_processes_go(two_cases: Dataset, tmp_path: Path) -> None:
+    folder = PreprocessedFolder(root=tmp_path / "out")
+    folder.fingerprint_cases.mkdir(parents=True)
+    for place in (folder.root, folder.fingerprint_cases):
+        (place / f".tmp-{10**30}-x.json").touch()
+    extract_fingerprint(two_cases, folder, num_workers=0)
+    assert not list(folder.root.rglob(".tmp-*"))
+
+
+def test_a_folder_that_cannot_be_made_is_told_at_once(two_cases: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="is a file, not a folder"):
+        extract_fingerprint(two_cases, PreprocessedFolder(root=tmp_path / "file" / "out"), num_workers=0)
 
 
 def test_a_damaged_kept_case_is_made_anew(two_cases: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

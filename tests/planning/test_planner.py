@@ -6,12 +6,16 @@ from types import ModuleType
 
 import pytest
 
-from seg25d.core.errors import InputError
-from seg25d.core.records import read_record, write_record
+from seg25d.core.errors import InputError, RecordError
+from seg25d.core.records import parse_record, read_record, write_record
 from seg25d.core.types import Shape, Spacing
 from seg25d.data.labels import Labels
+from seg25d.planning.channel_rules import store_name
 from seg25d.planning.plan import Plans
 from seg25d.planning.planner import CONFIGURATIONS, explain, plan_dataset
+from seg25d.planning.plans_name import check_plans_name
+from seg25d.planning.revision import revise_plans
+from seg25d.planning.search import check_memory
 
 
 def load(name: str) -> ModuleType:
@@ -173,3 +177,89 @@ def test_plans_of_published_data_sets_stay_as_they_are(name: str) -> None:
         item["estimated_memory_gb"] = pytest.approx(item["estimated_memory_gb"], rel=0.02)
     assert planned == golden
     assert all(item.estimated_memory_gb <= 8 for item in plans.configurations.values())
+
+
+TINY_DATA = published.make_fingerprint(published.PUBLISHED["tiny"])
+
+
+def revise(stored: Plans | None, *, data: tuple[object, object] = TINY_DATA, **changes: object) -> Plans:
+    options = {"configurations": ("si",), "gpu_memory_gb": 8.0, "recipe": "default", "plans_name": "plans"}
+    return revise_plans(stored, *data, **(options | changes))
+
+
+@pytest.fixture(scope="module")
+def edited() -> Plans:
+    plans = revise(None)
+    item = plans.configurations["si"].model_copy(update={"batch_size": 7})
+    return plans.model_copy(update={"configurations": {"si": item}})
+
+
+def test_edited_plans_are_kept_and_what_is_missing_is_added(edited: Plans) -> None:
+    assert revise(edited) == edited
+    more = revise(edited, configurations=("2d", "si"))
+    assert list(more.configurations) == ["si", "axial"]
+    assert more.configurations["si"].batch_size == 7
+
+
+def test_plans_of_something_else_are_made_anew_and_it_is_said(edited: Plans, caplog: pytest.LogCaptureFixture) -> None:
+    fingerprint, description = TINY_DATA
+    relabelled = description.model_copy(update={"labels": Labels(names={"background": 0, "other": 1})})
+    for changes, reason in (
+        ({"data": (fingerprint, relabelled)}, "the data set"),
+        ({"gpu_memory_gb": 4.0}, "4 GB now and was 8 GB"),
+    ):
+        caplog.clear()
+        plans = revise(edited, configurations=("2d",), **changes)
+        assert set(plans.configurations) == {"si", "axial"}
+        assert plans.configurations["si"].batch_size != 7
+        (record,) = [record for record in caplog.records if record.levelname == "WARNING"]
+        assert reason in record.getMessage()
+        assert "anew" in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("window", [0, 64, 64]),
+        ("spacing_mm", [0.0, 1.0, 1.0]),
+        ("mirror_axes", [3]),
+        ("batch_size", 0),
+        ("representation", {"name": "super_image", "grid": [-4, -3]}),
+    ],
+)
+def test_wrong_edits_name_the_place(edited: Plans, key: str, value: object) -> None:
+    content = edited.model_dump(mode="json")
+    content["configurations"]["si"][key] = value
+    place = "configurations.si" if key == "representation" else rf"configurations\.si\.{key}"
+    with pytest.raises(RecordError, match=place):
+        parse_record(content, Plans, "plans.json")
+
+
+@pytest.mark.parametrize(("key", "value"), [("gpu_memory_gb", 0), ("plans_name", "../x"), ("slice_axis", 3)])
+def test_wrong_edits_of_the_whole_name_the_place(edited: Plans, key: str, value: object) -> None:
+    with pytest.raises(RecordError, match=key):
+        parse_record(edited.model_dump(mode="json") | {key: value}, Plans, "plans.json")
+
+
+def test_another_spacing_needs_other_arrays(edited: Plans) -> None:
+    content = edited.model_dump(mode="json")
+    item = content["configurations"]["si"]
+    item["spacing_mm"] = [4.0, 1.0, 1.0]
+    wanted = store_name((4.0, 1.0, 1.0), edited.configurations["si"].normalization)
+    with pytest.raises(RecordError, match=rf"configurations\.si\.store.*{wanted}.*run plan_and_preprocess"):
+        parse_record(content, Plans, "plans.json")
+    item["store"] = wanted
+    assert revise(parse_record(content, Plans, "plans.json")).configurations["si"].spacing_mm == (4.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize("name", ["", "-a", "a b", "a/b", "..", "dataset", "Splits", "fingerprint"])
+def test_names_of_plans(name: str) -> None:
+    assert check_plans_name("big_2-x") == "big_2-x"
+    with pytest.raises(ValueError, match="name of plans"):
+        check_plans_name(name)
+
+
+def test_memory_that_leaves_nothing_is_refused_at_once() -> None:
+    check_memory(0.6)
+    with pytest.raises(InputError, match=r"0\.5 GB of GPU memory are not enough"):
+        check_memory(0.5)

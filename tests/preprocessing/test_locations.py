@@ -3,15 +3,9 @@
 import numpy as np
 from _pytest.monkeypatch import MonkeyPatch
 
+from seg25d.core.grids import count_voxels
 from seg25d.preprocessing import locations
-from seg25d.preprocessing.locations import count_voxels, sample_locations
-
-
-def test_counts(rng: np.random.Generator) -> None:
-    labels = rng.choice(np.array([0, 1, 5, 255], np.uint8), (4, 5, 6))
-    counts = count_voxels(labels)
-    assert counts.sum() == 120
-    assert counts[5] == (labels == 5).sum()
+from seg25d.preprocessing.locations import sample_locations
 
 
 def test_small_classes_are_kept_whole() -> None:

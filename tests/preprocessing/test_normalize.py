@@ -1,13 +1,13 @@
 """Normalisations, on values worked out by hand."""
 
-from types import SimpleNamespace
+from typing import get_args
 
 import numpy as np
 import pytest
 
 from seg25d.core.errors import InputError, RecordError
-from seg25d.planning.normalization import ChannelNormalization
-from seg25d.preprocessing.normalize import normalize
+from seg25d.planning.normalization import ChannelNormalization, Scheme
+from seg25d.preprocessing.normalize import SCHEMES, normalize
 
 VALUES = np.array([-2000.0, 0.0, 50.0, 2000.0], np.float32).reshape(1, 1, 2, 2)
 
@@ -72,10 +72,10 @@ def test_wrong_number_of_channels_says_which_are_wanted() -> None:
         normalize(VALUES, settings)
 
 
-def test_unknown_scheme_lists_the_known_ones() -> None:
-    settings = SimpleNamespace(channel="X", scheme="median", lower=None, upper=None, mean=None, std=None)
-    with pytest.raises(RecordError, match="unknown normalisation median; known: ct, zscore"):
-        normalize(VALUES, [settings])
+def test_the_plan_refuses_a_scheme_that_is_not_there() -> None:
+    with pytest.raises(ValueError, match="'ct', 'zscore', 'rescale_0_1', 'none' or 'ct_window'"):
+        ChannelNormalization.model_validate({"channel": "X", "scheme": "median"})
+    assert set(SCHEMES) == set(get_args(Scheme))
 
 
 def test_missing_number_names_it() -> None:

@@ -18,7 +18,7 @@ from seg25d.data.dataset import Dataset
 from seg25d.data.description import DatasetDescription
 from seg25d.data.labels import Labels
 from seg25d.planning.normalization import ChannelNormalization
-from seg25d.preprocessing.preprocess import preprocess_case, preprocess_dataset, preprocess_image
+from seg25d.preprocessing.preprocess import preprocess_dataset, preprocess_image
 from seg25d.preprocessing.store import Store
 
 LABELS = Labels(names={"background": 0, "organ": 4, "ignore": 5})
@@ -65,8 +65,8 @@ def _stamps(folder: Path) -> dict[str, int]:
 
 
 def test_a_case_in_the_store(tmp_path: Path, rng: np.random.Generator) -> None:
-    dataset, store = _dataset(tmp_path / "raw", "a", rng), Store(tmp_path / "s")
-    preprocess_case(dataset.cases[0], LABELS, _Plan(), store)
+    dataset, store = _dataset(tmp_path / "raw", "a", rng), Store(tmp_path / "out" / "s")
+    preprocess_dataset(dataset, [_Plan()], PreprocessedFolder(root=tmp_path / "out"), num_workers=0)
     record = store.record("a")
     assert record.grid.bounding_box == ((0, 8), (0, 10), (2, 12))
     assert record.grid.shape == (16, 10, 10)
@@ -83,8 +83,9 @@ def test_a_case_in_the_store(tmp_path: Path, rng: np.random.Generator) -> None:
 
 
 def test_the_files_own_grid_keeps_every_voxel(tmp_path: Path, rng: np.random.Generator) -> None:
-    dataset, store = _dataset(tmp_path / "raw", "a", rng), Store(tmp_path / "s")
-    preprocess_case(dataset.cases[0], LABELS, _Plan(spacing_mm=(2, 1, 1)), store)
+    dataset, store = _dataset(tmp_path / "raw", "a", rng), Store(tmp_path / "out" / "s")
+    folder = PreprocessedFolder(root=tmp_path / "out")
+    preprocess_dataset(dataset, [_Plan(spacing_mm=(2, 1, 1))], folder, num_workers=0)
     original = sitk.GetArrayFromImage(sitk.ReadImage(str(dataset.cases[0].images[0])))
     np.testing.assert_array_equal(store.open_image("a")[0], original[..., 2:])
     np.testing.assert_array_equal(store.open_labels("a")[:], store.read_reference("a")[..., 2:])
@@ -195,3 +196,11 @@ def test_workers_give_what_this_process_gives(tmp_path: Path, rng: np.random.Gen
     preprocess_dataset(dataset, [_Plan()], two, num_workers=2)
     first, second = ({p.name: p.read_bytes() for p in folder.store("s").iterdir()} for folder in (one, two))
     assert first == second
+
+
+def test_a_folder_that_cannot_be_made_is_told_before_anything_is_read(tmp_path: Path, rng: np.random.Generator) -> None:
+    dataset = _dataset(tmp_path / "raw", "a", rng)
+    dataset.cases[0].images[0].write_bytes(b"")
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="is a file, not a folder"):
+        preprocess_dataset(dataset, [_Plan()], PreprocessedFolder(root=tmp_path / "file" / "out"), num_workers=0)

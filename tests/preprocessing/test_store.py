@@ -8,7 +8,7 @@ import pytest
 from seg25d.core.errors import InputError, RecordError
 from seg25d.data.image_geometry import Geometry
 from seg25d.preprocessing.grid import Grid
-from seg25d.preprocessing.store import CaseArrays, CaseRecord, Store, check_names
+from seg25d.preprocessing.store import CaseArrays, CaseRecord, Store, check_case_names
 
 SHAPE = (5, 7, 9)
 
@@ -114,6 +114,6 @@ def test_remove(tmp_path: Path, rng: np.random.Generator) -> None:
 
 
 def test_names_that_would_share_files() -> None:
-    check_names(["a", "b_labels"])
+    check_case_names(["a", "b_labels"])
     with pytest.raises(InputError, match="a_labels: another case"):
-        check_names(["a", "a_labels"])
+        check_case_names(["a", "a_labels"])

@@ -10,7 +10,7 @@ from seg25d.training.augmentation import (
     apply_intensity,
     apply_spatial,
     draw_augmentation,
-    reading_margin,
+    region_to_read,
 )
 from seg25d.training.config import AugmentationConfig
 
@@ -18,6 +18,7 @@ OFF = AugmentationConfig(
     spatial=0, noise=0, blur=0, brightness=0, contrast=0, low_resolution=0, gamma_inverted=0, gamma=0, mirror=0
 )
 ISOTROPIC = (1.0, 1.0, 1.0)
+WINDOW = (8, 8, 8)
 
 
 def ramp(shape: tuple[int, int, int]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -82,7 +83,9 @@ def test_outside_of_the_volume_is_zero() -> None:
 
 def test_drawing_is_a_function_of_the_generator() -> None:
     config = AugmentationConfig(spatial=1, elastic=1, noise=1)
-    first, second = (draw_augmentation(np.random.default_rng(7), config, ISOTROPIC, 2, (0, 1, 2)) for _ in range(2))
+    first, second = (
+        draw_augmentation(np.random.default_rng(7), config, WINDOW, ISOTROPIC, 2, (0, 1, 2)) for _ in range(2)
+    )
     assert first.flips == second.flips
     assert first.intensity == second.intensity
     np.testing.assert_array_equal(first.matrix, second.matrix)
@@ -91,19 +94,19 @@ def test_drawing_is_a_function_of_the_generator() -> None:
 
 def test_nothing_is_drawn_when_all_chances_are_zero_or_it_is_off(rng: np.random.Generator) -> None:
     for config in (OFF, AugmentationConfig(enabled=False)):
-        assert draw_augmentation(rng, config, ISOTROPIC, 1, (0, 1, 2)) == Augmentation()
-    assert reading_margin(OFF) == 1
+        assert draw_augmentation(rng, config, WINDOW, ISOTROPIC, 1, (0, 1, 2)) == Augmentation()
+    assert region_to_read(Augmentation(), WINDOW) == WINDOW
 
 
 def test_mirroring_keeps_to_the_allowed_axes(rng: np.random.Generator) -> None:
     config = OFF.model_copy(update={"mirror": 1.0})
-    assert draw_augmentation(rng, config, ISOTROPIC, 1, (0, 1)).flips == (0, 1)
+    assert draw_augmentation(rng, config, WINDOW, ISOTROPIC, 1, (0, 1)).flips == (0, 1)
 
 
 def test_rotations_turn_millimetres(rng: np.random.Generator) -> None:
     config = OFF.model_copy(update={"spatial": 1.0, "scaling": (1.0, 1.0)})
     spacing = np.array((2.0, 1.0, 1.0))
-    matrix = draw_augmentation(rng, config, (2.0, 1.0, 1.0), 1, ()).matrix
+    matrix = draw_augmentation(rng, config, WINDOW, (2.0, 1.0, 1.0), 1, ()).matrix
     assert matrix is not None
     in_mm = matrix * spacing[:, None] / spacing[None, :]
     np.testing.assert_allclose(in_mm @ in_mm.T, np.eye(3), atol=1e-12)
@@ -111,7 +114,7 @@ def test_rotations_turn_millimetres(rng: np.random.Generator) -> None:
 
 def test_anisotropic_windows_rotate_in_the_plane_only(rng: np.random.Generator) -> None:
     config = OFF.model_copy(update={"spatial": 1.0, "scaling": (1.0, 1.0)})
-    matrix = draw_augmentation(rng, config, (5.0, 1.0, 1.0), 1, ()).matrix
+    matrix = draw_augmentation(rng, config, WINDOW, (5.0, 1.0, 1.0), 1, ()).matrix
     assert matrix is not None
     np.testing.assert_allclose(matrix[0], (1, 0, 0), atol=1e-12)
     assert abs(matrix[1, 2]) > 0
@@ -139,3 +142,24 @@ def test_gamma_keeps_mean_and_order(rng: np.random.Generator) -> None:
         changed = apply_intensity(image.copy(), Augmentation(intensity=((name, 0, 3),)))
         assert changed.mean() == pytest.approx(image.mean(), abs=1e-4)
         assert (np.diff(changed.ravel()) >= -1e-5).all()
+
+
+def test_flat_windows_rotate_in_the_plane_only(rng: np.random.Generator) -> None:
+    config = OFF.model_copy(update={"spatial": 1.0, "scaling": (1.0, 1.0)})
+    matrix = draw_augmentation(rng, config, (2, 8, 8), ISOTROPIC, 1, ()).matrix
+    assert matrix is not None
+    np.testing.assert_allclose(matrix[0], (1, 0, 0), atol=1e-12)
+    assert abs(matrix[1, 2]) > 0
+
+
+@pytest.mark.parametrize("window", [(4, 8, 6), (2, 12, 12), (7, 7, 7)])
+def test_enough_is_read_for_any_rotation_scaling_and_deformation(
+    rng: np.random.Generator, window: tuple[int, int, int]
+) -> None:
+    config = OFF.model_copy(update={"spatial": 1.0, "elastic": 1.0, "rotation_degrees": 45.0, "scaling": (0.6, 1.6)})
+    for _ in range(20):
+        drawn = draw_augmentation(rng, config, window, (1.5, 1.0, 1.0), 1, ())
+        ones = torch.ones(1, *region_to_read(drawn, window))
+        image, labels = apply_spatial(ones, ones[0].byte(), drawn, window)
+        assert image.min() > 0.999
+        assert labels.min() == 1

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from seg25d.core.errors import InputError, RecordError
+from seg25d.core.records import write_record
 from seg25d.core.workspace import FoldFolder
 from seg25d.training.config import TrainingConfig, apply_settings, length_settings, settle_config
 from seg25d.training.recipes import find_recipe
@@ -58,6 +59,8 @@ def test_a_time_and_a_number_contradict_each_other() -> None:
 def test_going_on_keeps_the_settings_and_may_only_change_the_length(tmp_path: Path) -> None:
     folder = FoldFolder(root=tmp_path)
     begun = settle_config(folder, TrainingConfig(), {"learning_rate": "0.01", "epochs": "5"})
+    assert not folder.config.exists()
+    write_record(folder.config, begun)
     folder.checkpoint.touch()
     assert settle_config(folder, TrainingConfig(), {}) == begun
     assert settle_config(folder, TrainingConfig(), {"epochs": "9"}).epochs == 9

@@ -18,8 +18,7 @@ import pytest
 import torch
 
 from seg25d.core.device import choose_execution
-from seg25d.core.errors import BusyError, InputError, ModelError, Seg25dError
-from seg25d.core.files import folder_lock
+from seg25d.core.errors import InputError, ModelError, Seg25dError
 from seg25d.data.labels import Labels
 from seg25d.planning.model_file import load_model
 from seg25d.preprocessing.store import Store
@@ -132,12 +131,6 @@ def test_regions_and_ignored_voxels_train(make_job: Maker, make_case: Callable[.
     job = make_job("regions", labels=labels, store=store, epochs=1)
     train_fold(job)
     assert set(read_log(job)[0]["validation_dice_per_label"]) == {"whole", "core"}
-
-
-def test_a_fold_has_one_master(make_job: Maker) -> None:
-    job = make_job("a")
-    with folder_lock(job.folder.root, "training"), pytest.raises(BusyError, match="in use"):
-        train_fold(job)
 
 
 def test_a_damaged_checkpoint_is_named_with_the_cure(make_job: Maker) -> None:

@@ -1,0 +1,133 @@
+"""Training of folds: one process at a time writes into each, and its scores follow."""
+
+import logging
+from collections.abc import Sequence
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
+
+from seg25d.core.device import Execution, choose_execution
+from seg25d.core.files import folder_lock
+from seg25d.core.records import read_record, write_record
+from seg25d.core.workspace import PreprocessedFolder, RunFolder
+from seg25d.data.dataset import Split, read_description
+from seg25d.evaluation.summary import Summary, summarize
+from seg25d.inference.predictor import Predictor
+from seg25d.inference.validate import validate_fold
+from seg25d.options import TrainingOptions
+from seg25d.planning.model_file import ModelHeader
+from seg25d.planning.plan import Plans
+from seg25d.preprocessing.store import Store
+from seg25d.runs import check_run, write_run_files
+from seg25d.training.config import settle_config
+from seg25d.training.processes import is_first_process, join_processes, leave_processes, local_device, wait_for_all
+from seg25d.training.recipes import find_recipe
+from seg25d.training.trainer import FoldJob, clear_fold, train_fold
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RunToTrain:
+    """A configuration of a data set, and where its folds go."""
+
+    dataset_name: str
+    configuration: str
+    run: RunFolder
+    folder: PreprocessedFolder
+    plans: Plans
+    splits: tuple[Split, ...]
+    options: TrainingOptions
+
+    @property
+    def store(self) -> Store:
+        """The preprocessed arrays."""
+        return Store(self.folder.store(self.plans.configurations[self.configuration].store))
+
+
+def check_folds(task: RunToTrain, folds: Sequence[int | str]) -> None:
+    """Make sure that folds can be trained, before anything is written.
+
+    Raises:
+        InputError: If kept folds were trained with something else, or a fold was begun with other settings.
+    """
+    restarted = folds if task.options.restart else ()
+    check_run(task.run, task.folder, task.plans, task.configuration, restarted)
+    if not task.options.restart:
+        for fold in folds:
+            settle_config(task.run.fold(fold), find_recipe(task.options.recipe), task.options.changes())
+
+
+def train_folds(task: RunToTrain, folds: Sequence[int | str]) -> dict[str, Summary]:
+    """Train folds one after the other; with `torchrun` all processes work on the same one.
+
+    Returns:
+        The scores per fold; none on processes other than the first.
+
+    Raises:
+        BusyError: If another command works on a fold; nothing of that fold was touched then.
+    """
+    options = task.options
+    execution = choose_execution(local_device(options.device), options.config().precision)
+    if options.restart and is_first_process():
+        _clear_folds(task, folds)
+    join_processes(execution.device)
+    summaries = {}
+    for fold in folds:
+        with folder_lock(task.run.fold(fold).root, "training") if is_first_process() else nullcontext():
+            summary = _train_fold(task, fold, execution)
+        if summary is not None:
+            summaries[str(fold)] = summary
+    leave_processes()
+    if is_first_process():
+        _summarize_folds(task.run, len(task.splits))
+    return summaries
+
+
+def _clear_folds(task: RunToTrain, folds: Sequence[int | str]) -> None:
+    """Forget folds, all or none; first of all, so that none goes on with files that were written for another."""
+    folders = [task.run.fold(fold) for fold in folds]
+    with ExitStack() as locks:
+        for folder in folders:
+            locks.enter_context(folder_lock(folder.root, "restarting"))
+        for folder in folders:
+            clear_fold(folder)
+        task.run.crossval.unlink(missing_ok=True)
+
+
+def _train_fold(task: RunToTrain, fold: int | str, execution: Execution) -> Summary | None:
+    """Train a fold to its end and score it; None on processes other than the first of several."""
+    folder, options, first = task.run.fold(fold), task.options, is_first_process()
+    if first:
+        write_run_files(task.run, task.folder, task.plans)
+    wait_for_all(execution.device)
+    config = settle_config(folder, find_recipe(options.recipe), options.changes())
+    if first:
+        write_record(folder.config, config)
+    header = ModelHeader(
+        dataset_name=task.dataset_name,
+        configuration=task.configuration,
+        fold=fold,
+        plan=task.plans.configurations[task.configuration],
+        description=read_description(task.folder.dataset),
+    )
+    split = _split(task.splits, fold)
+    if not train_fold(FoldJob(folder, task.store, split, config, header, options.device, options.num_processes)):
+        return None
+    predictor = Predictor.load([folder.model_final], execution)
+    return validate_fold(folder, task.store, split.val, predictor)
+
+
+def _split(splits: Sequence[Split], fold: int | str) -> Split:
+    """The cases of a fold; `all` trains on every case, and validates on them too, as nnU-Net does."""
+    if isinstance(fold, int):
+        return splits[fold]
+    cases = tuple(sorted({case for split in splits for case in split.train + split.val}))
+    return Split(train=cases, val=cases)
+
+
+def _summarize_folds(run: RunFolder, num_folds: int) -> None:
+    """Write `crossval/summary.json` when all folds are trained."""
+    files = [run.fold(fold).validation / "summary.json" for fold in range(num_folds)]
+    if all(file.exists() for file in files):
+        cases = [case for file in files for case in read_record(file, Summary).per_case]
+        write_record(run.crossval, summarize(cases))

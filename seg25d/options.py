@@ -1,0 +1,79 @@
+"""What can be asked of `seg25d.pipeline`: one record per step."""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from seg25d.core.records import Record
+from seg25d.planning.plan import PlansName
+from seg25d.planning.plans_name import DEFAULT_PLANS_NAME
+from seg25d.training.config import TrainingConfig, apply_settings, length_settings
+from seg25d.training.recipes import find_recipe
+
+
+class PlanningOptions(Record):
+    """How to plan and preprocess."""
+
+    configurations: tuple[str, ...] | None = None
+    """Which to plan; None: all."""
+    gpu_memory_gb: float = Field(default=8.0, gt=0)
+    recipe: str = "default"
+    plans_name: PlansName = DEFAULT_PLANS_NAME
+    verify_only: bool = False
+    plan_only: bool = False
+    clean: bool = False
+    """Begin anew: forget measurements, these plans, and all arrays that plans of no other name use."""
+    num_processes: int | None = None
+
+
+class TrainingOptions(Record):
+    """How to train; None leaves a setting to the recipe."""
+
+    recipe: str = "default"
+    network: str | None = None
+    plans_name: PlansName = DEFAULT_PLANS_NAME
+    settings: dict[str, str] = Field(default_factory=dict)
+    """Any setting of `TrainingConfig` by name, as text."""
+    epochs: int | None = None
+    iterations: int | None = None
+    time_budget_s: float | None = None
+    seed: int | None = None
+    restart: bool = False
+    device: str | None = None
+    num_processes: int | None = None
+
+    def changes(self) -> dict[str, str]:
+        """What is changed of the recipe's settings, by name.
+
+        Raises:
+            InputError: If both a number of updates and a time are given.
+        """
+        per_epoch = find_recipe(self.recipe).iterations_per_epoch
+        seed = {} if self.seed is None else {"seed": str(self.seed)}
+        return seed | length_settings(self.epochs, self.iterations, self.time_budget_s, per_epoch) | self.settings
+
+    def config(self) -> TrainingConfig:
+        """The settings of the recipe with these changes.
+
+        Raises:
+            InputError: If the recipe or a setting does not exist, or a value does not fit.
+        """
+        return apply_settings(find_recipe(self.recipe), self.changes())
+
+
+class PredictionOptions(Record):
+    """What to predict with, and how."""
+
+    dataset: str | None = None
+    configuration: str | None = None
+    plans_name: PlansName | None = None
+    """Only models of these plans; None: of any, where that leaves one choice."""
+    folds: tuple[str, ...] | None = None
+    """None: all that are trained."""
+    model: Path | None = None
+    """Folder of a trained configuration, instead of data set and configuration."""
+    save_probabilities: bool = False
+    mirroring: bool = True
+    step_size: float = 0.5
+    overwrite: bool = False
+    device: str | None = None

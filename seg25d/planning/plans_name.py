@@ -1,0 +1,22 @@
+"""The names that plans may have; light, as the commands check them before anything heavy is loaded."""
+
+import re
+
+DEFAULT_PLANS_NAME = "plans"
+RESERVED = ("dataset", "fingerprint", "splits")
+"""Other files of a preprocessed data set."""
+_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+
+
+def check_plans_name(name: str) -> str:
+    """Give the name back when plans may be called so: it becomes a file beside others and a part of folders' names.
+
+    Raises:
+        ValueError: If not.
+    """
+    if not _PATTERN.fullmatch(name) or name.lower() in RESERVED:
+        raise ValueError(
+            f"the name of plans must be letters, digits, - and _, begin with a letter or digit, and be none of "
+            f"{', '.join(RESERVED)}; got {name!r}"
+        )
+    return name

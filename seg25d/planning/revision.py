@@ -1,0 +1,76 @@
+"""Plans that are there are kept, with what a user edited in them; only what is missing or out of date is planned."""
+
+import logging
+from collections.abc import Sequence
+from functools import partial
+
+from seg25d.data.description import DatasetDescription
+from seg25d.planning.fingerprint import Fingerprint
+from seg25d.planning.plan import Plans
+from seg25d.planning.planner import CONFIGURATIONS, configuration_names, plan_dataset, planning_digest
+
+logger = logging.getLogger(__name__)
+
+
+def revise_plans(
+    stored: Plans | None,
+    fingerprint: Fingerprint,
+    description: DatasetDescription,
+    *,
+    configurations: Sequence[str] | None,
+    gpu_memory_gb: float,
+    recipe: str,
+    plans_name: str,
+) -> Plans:
+    """The plans of a data set: those that are there, as long as they were made from the same, and what they lack.
+
+    Args:
+        stored: The plans that are there, edited or not; None: plan everything.
+        fingerprint: See `plan_dataset`, as all that follow.
+        description: Channels and labels.
+        configurations: What is wanted; None: all. What was planned before is planned again when all is.
+        gpu_memory_gb: Memory that a training step may take.
+        recipe: Name of the recipe.
+        plans_name: Name of the plans.
+
+    Raises:
+        InputError: See `plan_dataset`.
+    """
+    make = partial(
+        plan_dataset, fingerprint, description, gpu_memory_gb=gpu_memory_gb, recipe=recipe, plans_name=plans_name
+    )
+    if stored is None:
+        return make(configurations=configurations)
+    changes = _changes(stored, planning_digest(fingerprint, description), gpu_memory_gb, recipe)
+    if changes:
+        before = [name for name in stored.configurations if name in CONFIGURATIONS]
+        plans = make(configurations=None if configurations is None else [*before, *configurations])
+        # One line, and not hidden by --quiet: edits are lost.
+        logger.warning(
+            "%s, %s: planning %s anew, without any edits, because %s",
+            plans.dataset_name,
+            plans_name,
+            ", ".join(plans.configurations),
+            " and ".join(changes),
+        )
+        return plans
+    wanted = configuration_names(configurations, stored.slice_axis)
+    missing = [name for name in wanted if name not in stored.configurations]
+    kept = ", ".join(stored.configurations)
+    logger.info("%s, %s: keeping the plans of %s", stored.dataset_name, plans_name, kept or "nothing")
+    if not missing:
+        return stored
+    added = make(configurations=missing).configurations
+    return stored.model_copy(update={"configurations": {**stored.configurations, **added}})
+
+
+def _changes(stored: Plans, planned_from: str, gpu_memory_gb: float, recipe: str) -> list[str]:
+    """What the stored plans were made from that is different now."""
+    changes = []
+    if stored.planned_from != planned_from:
+        changes.append("the data set (cases, channels or labels) changed")
+    if stored.gpu_memory_gb != gpu_memory_gb:
+        changes.append(f"the memory is {gpu_memory_gb:g} GB now and was {stored.gpu_memory_gb:g} GB")
+    if stored.recipe != recipe:
+        changes.append(f"the recipe is {recipe} now and was {stored.recipe}")
+    return changes

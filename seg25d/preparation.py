@@ -1,0 +1,114 @@
+"""From raw data sets to plans and arrays: all checks first, then measuring and planning, then writing."""
+
+import logging
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from seg25d.core.errors import DatasetError, InputError
+from seg25d.core.files import copy_file, write_json
+from seg25d.core.records import read_record, write_record
+from seg25d.core.workspace import PreprocessedFolder, Workspace
+from seg25d.data.dataset import Dataset, Split, read_dataset, read_description
+from seg25d.data.verify import raise_problems, verify_dataset
+from seg25d.options import PlanningOptions
+from seg25d.planning.channel_rules import named_normalization
+from seg25d.planning.fingerprint import extract_fingerprint
+from seg25d.planning.plan import Plans
+from seg25d.planning.revision import revise_plans
+from seg25d.planning.splits import choose_splits
+from seg25d.preprocessing.store import check_case_names
+
+logger = logging.getLogger(__name__)
+
+
+class Checked(NamedTuple):
+    """A data set in which nothing is wrong."""
+
+    dataset: Dataset
+    splits: tuple[Split, ...]
+    stored: Plans | None
+    """The plans that are there."""
+
+
+def check_datasets(workspace: Workspace, names: Sequence[str], options: PlanningOptions) -> list[Checked]:
+    """Look for everything that can be wrong with data sets and with plans that are there; nothing is written.
+
+    Raises:
+        InputError: If anything is; names everything in all of them.
+    """
+    checked, errors = [], []
+    for name in names:
+        try:
+            checked.append(_check_dataset(workspace, name, options))
+        except InputError as error:
+            errors.append(error)
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise DatasetError("\n\n".join(map(str, errors)))
+    return checked
+
+
+def make_plans(folder: PreprocessedFolder, checked: Checked, options: PlanningOptions) -> Plans:
+    """Measure a data set and plan what is not planned yet.
+
+    Raises:
+        InputError: If the memory is too small for a configuration, or nothing can be learned from the data set.
+    """
+    if options.clean:
+        shutil.rmtree(folder.fingerprint_cases, ignore_errors=True)
+    fingerprint = extract_fingerprint(checked.dataset, folder, options.num_processes)
+    return revise_plans(
+        checked.stored,
+        fingerprint,
+        checked.dataset.description,
+        configurations=options.configurations,
+        gpu_memory_gb=options.gpu_memory_gb,
+        recipe=options.recipe,
+        plans_name=options.plans_name,
+    )
+
+
+def write_plans(folder: PreprocessedFolder, checked: Checked, plans: Plans, options: PlanningOptions) -> None:
+    """Write the plans and what training needs beside them."""
+    if options.clean:
+        _remove_stores(folder, options.plans_name)
+    copy_file(checked.dataset.root / "dataset.json", folder.dataset)
+    write_record(folder.plans(options.plans_name), plans)
+    write_json(folder.splits, [split.model_dump(mode="json") for split in checked.splits])
+
+
+def _check_dataset(workspace: Workspace, name: str, options: PlanningOptions) -> Checked:
+    root = workspace.raw_dataset(name)
+    _check_channels(root)
+    memory = None if options.verify_only else workspace.preprocessed_dataset(name).root / "verified.json"
+    raise_problems(verify_dataset(root, options.num_processes, memory=memory), root.name)
+    dataset = read_dataset(root)
+    check_case_names([case.name for case in dataset.cases])
+    splits = choose_splits(dataset)
+    logger.info("%s: %d cases, no problems found", dataset.name, len(dataset.cases))
+    path = workspace.preprocessed_dataset(name).plans(options.plans_name)
+    begin_anew = options.clean or options.verify_only or not path.exists()
+    return Checked(dataset, splits, None if begin_anew else read_record(path, Plans))
+
+
+def _check_channels(root: Path) -> None:
+    """Check the names of the channels, before anything that takes long or is remembered."""
+    try:
+        channels = read_description(root / "dataset.json").channel_names
+    except InputError:
+        return  # verification tells this together with all the rest
+    for channel in channels:
+        named_normalization(channel)
+
+
+def _remove_stores(folder: PreprocessedFolder, plans_name: str) -> None:
+    """Remove all arrays that plans of no other name use."""
+    # As text: also plans that were edited wrongly keep their arrays.
+    others = [path.read_text(encoding="utf-8") for path in folder.root.glob("*.json") if path.stem != plans_name]
+    for store in sorted(folder.root.glob("spacing_*")):
+        if store.is_dir() and not any(store.name in text for text in others):
+            logger.info("removing %s", store)
+            shutil.rmtree(store)

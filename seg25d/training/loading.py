@@ -1,0 +1,75 @@
+"""Batches from processes of their own, in order, with errors that say what to do."""
+
+import os
+import signal
+from collections.abc import Iterator
+
+from torch.utils.data import DataLoader
+
+from seg25d.core.device import Execution
+from seg25d.core.errors import Seg25dError, WorkerError
+from seg25d.core.files import drop_inherited_locks
+from seg25d.core.parallel import available_cores
+from seg25d.training.sampling import Batch, WindowSource, batch_keys
+
+MAX_LOADING_PROCESSES = 8
+BATCHES_AHEAD = 3
+"""Per process."""
+
+
+def make_loader(
+    source: WindowSource, first_iteration: int, num_workers: int, *, pin_memory: bool
+) -> Iterator[Batch | Seg25dError]:
+    """The endless sequence of batches from an iteration on, see `batch_keys`.
+
+    Args:
+        source: Makes the batches.
+        first_iteration: Where to begin.
+        num_workers: Processes that make them; 0 makes them in this process.
+        pin_memory: Whether they go to a GPU.
+    """
+    keys = batch_keys(first_iteration, source.config.iterations_per_epoch, source.num_validation_batches())
+    loader = DataLoader(
+        source,
+        batch_size=None,
+        sampler=keys,
+        num_workers=num_workers,
+        prefetch_factor=BATCHES_AHEAD if num_workers else None,
+        pin_memory=pin_memory,
+        worker_init_fn=_begin_worker,
+    )
+    return iter(loader)
+
+
+def choose_num_loaders(requested: int | None, execution: Execution) -> int:
+    """Processes that prepare batches: one beside a CPU that computes, several for a GPU, as far as there are cores."""
+    if requested is not None:
+        return requested
+    spare = available_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1
+    return max(0, min(spare, 1 if execution.device.type == "cpu" else MAX_LOADING_PROCESSES))
+
+
+def next_batch(batches: Iterator[Batch | Seg25dError]) -> Batch:
+    """The next batch; raises what went wrong while it was made."""
+    try:
+        batch = next(batches)
+    except RuntimeError as error:
+        raise WorkerError(
+            f"a process that prepares batches ended ({str(error).splitlines()[0]}). The system probably killed it for "
+            "lack of memory, or shared memory is short (Docker: --ipc=host or --shm-size=8g); --num-processes 0 does "
+            "without such processes; the same command goes on"
+        ) from None
+    if isinstance(batch, Seg25dError):
+        raise batch
+    return batch
+
+
+def _begin_worker(worker: int) -> None:
+    """Ctrl-C and a scheduler's SIGTERM reach all processes; the loaders live on until the state is saved.
+
+    They also let go of the fold's lock, which they would hold for some seconds after a `kill -9` of their parent.
+    """
+    del worker
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    drop_inherited_locks()
