@@ -4,8 +4,9 @@ import logging
 import pickle
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -47,8 +48,8 @@ class PredictionRecord(Record):
     versions: dict[str, str] = Field(default_factory=library_versions)
     model: dict[str, Any]
     """Data set, configuration and model files: predictions of another model are no predictions of this one."""
-    seconds: dict[str, float] = Field(default_factory=dict)
-    """Per case, to read, compute and write it."""
+    seconds: dict[str, float | None] = Field(default_factory=dict)
+    """Per case, to read, compute and write it; null where the command was cut off before it could say so."""
 
 
 class _Read(NamedTuple):
@@ -78,28 +79,33 @@ def predict_cases(
 
     Raises:
         InputError: If there are no cases, an image would be overwritten, the folder holds predictions of another model
-            (unless told to overwrite), or no case at all can be used (nothing is
-            written then).
+            or of another program (unless told to overwrite), or no case at all can be used; nothing is written then.
         CaseFailures: If some cases failed; all others are written.
     """
     options = options or CaseOptions()
     targets = _check_targets(predictor, cases, out)
-    todo = [case for case in cases if options.overwrite or not _is_done(targets[case.name], options)]
-    if len(todo) < len(cases):
-        logger.info("%d of %d cases are predicted already", len(cases) - len(todo), len(cases))
-    record = _begin_record(record or _describe(predictor), out, overwrite=options.overwrite)
+    path = out / "prediction.json"
+    done = [] if options.overwrite else [case for case in cases if _is_done(targets[case.name], options)]
+    earlier = _earlier_seconds(record or _describe(predictor), path, done, overwrite=options.overwrite)
+    record = (record or _describe(predictor)).model_copy(update={"seconds": earlier})
+    todo = [case for case in cases if case not in done]
+    if done:
+        logger.info("%d of %d cases are predicted already", len(done), len(cases))
     remove_leftovers(out)
     failures: dict[str, Exception] = {}
-    for case, result in track(_results(predictor, todo, targets, options), len(todo), "predicting"):
+    results = _results(predictor, todo, targets, options, partial(write_record, path, record))
+    for case, result in track(results, len(todo), "predicting"):
         if isinstance(result, Exception):
             failures[case.name] = result
             # The message comes again at the end, a traceback does not.
             expected = isinstance(result, Seg25dError)
             level = logging.INFO if expected else logging.ERROR
             logger.log(level, "%s failed: %s", case.name, result, exc_info=None if expected else result)
+            # The frames of the traceback hold the images and scores of the case.
+            result.__traceback__ = None
         else:
             record = record.model_copy(update={"seconds": record.seconds | {case.name: round(result, 3)}})
-            write_record(out / "prediction.json", record)
+            write_record(path, record)
     _report(failures, len(cases))
 
 
@@ -132,27 +138,41 @@ def _describe(predictor: Predictor) -> PredictionRecord:
     )
 
 
-def _begin_record(record: PredictionRecord, out: Path, *, overwrite: bool) -> PredictionRecord:
-    """The record with the seconds of cases that an earlier call predicted with the same model."""
-    path = out / "prediction.json"
+def _earlier_seconds(
+    record: PredictionRecord, path: Path, done: Sequence[Case], *, overwrite: bool
+) -> dict[str, float | None]:
+    """The seconds of cases that an earlier call predicted with the same model."""
     if not path.exists():
-        return record
+        if done:
+            raise InputError(
+                f"{path.parent} holds {done[0].name} and no prediction.json: it was not predicted here; "
+                "choose another folder or --overwrite"
+            )
+        return {}
     try:
         earlier = read_record(path, PredictionRecord)
     except RecordError as error:
         logger.warning("%s; writing it anew", error)
-        return record
+        return {case.name: None for case in done}
     if earlier.model_dump(mode="json")["model"] != record.model_dump(mode="json")["model"]:
         if not overwrite:
-            raise InputError(f"{out} holds predictions of another model; choose another folder or --overwrite")
-        return record
-    return record.model_copy(update={"seconds": earlier.seconds | record.seconds})
+            raise InputError(f"{path.parent} holds predictions of another model; choose another folder or --overwrite")
+        return {}
+    return {case.name: None for case in done} | earlier.seconds
 
 
 def _results(
-    predictor: Predictor, cases: Sequence[Case], targets: Mapping[str, Path], options: CaseOptions
+    predictor: Predictor,
+    cases: Sequence[Case],
+    targets: Mapping[str, Path],
+    options: CaseOptions,
+    begin: Callable[[], None],
 ) -> Iterator[tuple[Case, float | Exception]]:
-    """Each case with the seconds that it took, or why it failed, as soon as it is written."""
+    """Each case with the seconds that it took, or why it failed, as soon as it is written.
+
+    `begin` is called before anything is written.
+    """
+    begun = False
     writing: deque[tuple[Case, Future[float]]] = deque()
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
         try:
@@ -166,6 +186,9 @@ def _results(
                     continue
                 seconds = read.seconds + time.perf_counter() - started
                 decoded = predictor.labels.decode(labels)
+                if not begun:
+                    begin()
+                    begun = True
                 write = writer.submit(_write, targets[case.name], decoded, probabilities, read.geometry, seconds)
                 writing.append((case, write))
                 if len(writing) > CASES_AHEAD:

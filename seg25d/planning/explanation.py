@@ -45,7 +45,7 @@ def dataset_reasons(
         "mirror_axes": (
             "all three axes: no label names tell the ends of an axis apart"
             if len(mirror_axes) == 3
-            else f"not along {_directed(mirror_axes)}: label names tell the ends of the axis apart, as left and right or "
+            else f"not along {_directed(mirror_axes)}: label names tell its ends apart, as left and right or "
             "anterior and posterior do, and mirroring would swap them"
         ),
         "gpu_memory_gb": (
