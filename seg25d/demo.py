@@ -33,7 +33,7 @@ class DemoResult(NamedTuple):
 
 
 def run_demo(
-    workspace: Workspace, *, time_budget_s: float = 50.0, device: str | None = None, num_processes: int | None = None
+    workspace: Workspace, *, time_budget_s: float = 80.0, device: str | None = None, num_processes: int | None = None
 ) -> DemoResult:
     """Make a data set, then plan, preprocess, train, predict and evaluate; what is done already is kept.
 

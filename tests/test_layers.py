@@ -27,9 +27,6 @@ ALLOWED = {
     "preprocessing": frozenset({"core", "data", "planning"}),
     "training": frozenset({"core", "data", "networks", "representations", "evaluation", "planning", "preprocessing"}),
     "inference": frozenset({"core", "data", "networks", "representations", "evaluation", "planning", "preprocessing"}),
-    "ensembling": frozenset(
-        {"core", "data", "networks", "representations", "evaluation", "planning", "preprocessing", "inference"}
-    ),
 }
 HEAVY = ("torch", "SimpleITK", "numpy", "pydantic", "scipy", "monai", "matplotlib", "rich", "blosc2")
 

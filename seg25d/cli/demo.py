@@ -10,9 +10,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--time-budget",
         type=duration,
-        default=50.0,
+        default=80.0,
         metavar="TIME",
-        help="training time per configuration (default: 50s)",
+        help="training time per configuration (default: 80s)",
     )
 
 

@@ -22,6 +22,8 @@ from seg25d.training.config import AugmentationConfig
 ANISOTROPIC = 3.0
 """Axes whose spacings or extents differ by more than this factor are not turned into each other: thick slices and flat
 windows rotate only in the plane (nnU-Net's "dummy 2D")."""
+MANY_CLASSES = 16
+"""From more classes than this in a window on labels are interpolated as nearest neighbours."""
 CONTROL_POINTS = (4, 4, 4)
 """Control points of a deformation along D, H, W."""
 
@@ -124,7 +126,7 @@ def apply_spatial(image: Tensor, labels: Tensor, augmentation: Augmentation, win
         window: (D, H, W).
 
     Returns:
-        (C, D, H, W) and (D, H, W): images by linear, labels by nearest-neighbour interpolation.
+        (C, D, H, W) and (D, H, W), both by linear interpolation, the labels class by class.
     """
     if augmentation.matrix is None and augmentation.shifts is None:
         image, labels = _centre(image, window), _centre(labels, window)
@@ -132,12 +134,26 @@ def apply_spatial(image: Tensor, labels: Tensor, augmentation: Augmentation, win
         region = (labels.shape[0], labels.shape[1], labels.shape[2])
         grid = _sampling_grid(augmentation, window, region).to(image)
         image = functional.grid_sample(image[None], grid, "bilinear", "zeros", align_corners=False)[0]
-        maps = functional.grid_sample(labels[None, None].to(image), grid, "nearest", "zeros", align_corners=False)
-        labels = maps[0, 0].to(labels.dtype)
+        labels = _sample_labels(labels, grid)
     if augmentation.flips:
         image = image.flip([axis + 1 for axis in augmentation.flips])
         labels = labels.flip(list(augmentation.flips))
     return image, labels
+
+
+def _sample_labels(labels: Tensor, grid: Tensor) -> Tensor:
+    """Labels (d, h, w) at the points of a grid: the class with the largest interpolated share, as in nnU-Net.
+
+    That is smoother than the nearest neighbour, which is taken only where very many classes would take long.
+    """
+    classes = torch.unique(labels)
+    if len(classes) > MANY_CLASSES:
+        maps = functional.grid_sample(labels[None, None].float(), grid, "nearest", "zeros", align_corners=False)
+        return maps[0, 0].to(labels.dtype)
+    shares = (labels[None] == classes[:, None, None, None]).float()[None]
+    shares = functional.grid_sample(shares, grid, "bilinear", "zeros", align_corners=False)[0]
+    # Outside of the volume nothing has a share: that is background.
+    return torch.where(shares.sum(0) < 0.5, 0, classes[shares.argmax(0)]).to(labels.dtype)
 
 
 def _centre(volume: Tensor, window: Shape) -> Tensor:

@@ -109,12 +109,13 @@ def test_a_full_disk_is_not_our_fault(num_workers: int) -> None:
 def test_ctrl_c_ends_all_processes_without_tracebacks_of_workers(tmp_path: Path) -> None:
     script = tmp_path / "parent.py"
     script.write_text(
-        "import os, sys, time\n"
+        "import os, signal, sys, time\n"
         "from seg25d.core.parallel import map_cases\n"
         "def slow(number):\n"
         "    open(sys.argv[1] + str(number), 'w').write(str(os.getpid()))\n"
         "    time.sleep(60)\n"
         "if __name__ == '__main__':\n"
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)  # may be ignored\n"
         "    try:\n"
         "        list(map_cases(slow, [1, 2, 3, 4, 5, 6], num_workers=2))\n"
         "    except KeyboardInterrupt:\n"

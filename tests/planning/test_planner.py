@@ -159,7 +159,9 @@ def test_more_memory_gives_larger_windows_or_batches(configuration: str) -> None
     for budget in (4, 8, 16, 24, 80):
         data = published.make_fingerprint(published.PUBLISHED["brats"])
         (item,) = plan_dataset(*data, configurations=[configuration], gpu_memory_gb=budget).configurations.values()
-        assert 0.6 * budget < item.estimated_memory_gb <= budget
+        # With 80 GB nothing is left to grow in 3D: the volume is whole and the batch is capped.
+        assert item.estimated_memory_gb <= budget
+        assert item.estimated_memory_gb > (0.4 if budget == 80 else 0.6) * budget
         sizes.append((prod(item.window), item.batch_size))
     assert sizes == sorted(set(sizes))
 
