@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 def validate_fold(folder: FoldFolder, store: Store, cases: Sequence[str], predictor: Predictor) -> Summary:
-    """Predict cases from their preprocessed arrays and score them; what was done for this model already is kept.
+    """Predict cases from their preprocessed arrays and score them; scores of this very model that are there are given.
 
     Writes `validation/CASE.ENDING` (where SimpleITK is installed) and `validation/summary.json`.
 

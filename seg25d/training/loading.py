@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Iterator
 
+import torch
 from torch.utils.data import DataLoader
 
 from seg25d.core.device import Execution
@@ -18,7 +19,7 @@ BATCHES_AHEAD = 3
 
 
 def make_loader(
-    source: WindowSource, first_iteration: int, num_workers: int, *, pin_memory: bool
+    source: WindowSource, first_iteration: int, num_workers: int, device: torch.device, *, validate: bool
 ) -> Iterator[Batch | Seg25dError]:
     """The endless sequence of batches from an iteration on, see `batch_keys`.
 
@@ -26,16 +27,18 @@ def make_loader(
         source: Makes the batches.
         first_iteration: Where to begin.
         num_workers: Processes that make them; 0 makes them in this process.
-        pin_memory: Whether they go to a GPU.
+        device: Where they go.
+        validate: Whether the validation batches come after every epoch.
     """
-    keys = batch_keys(first_iteration, source.config.iterations_per_epoch, source.num_validation_batches())
+    num_validation_batches = source.num_validation_batches() if validate else 0
+    keys = batch_keys(first_iteration, source.config.iterations_per_epoch, num_validation_batches)
     loader = DataLoader(
         source,
         batch_size=None,
         sampler=keys,
         num_workers=num_workers,
         prefetch_factor=BATCHES_AHEAD if num_workers else None,
-        pin_memory=pin_memory,
+        pin_memory=device.type == "cuda",
         worker_init_fn=_begin_worker,
     )
     return iter(loader)

@@ -114,9 +114,9 @@ class _Run:
         """Train until the run is over."""
         state, config = self.state, self.config
         model = spread(state.model)
-        batches = make_loader(
-            self.source, state.iteration, self.num_workers, pin_memory=self.execution.device.type == "cuda"
-        )
+        timed = config.time_budget_seconds is not None
+        # Where epochs end is known beforehand only in a run that counts updates.
+        batches = make_loader(self.source, state.iteration, self.num_workers, self.execution.device, validate=not timed)
         last_saved = time.monotonic()
         self.last_tick = time.perf_counter()
         state.finished = False
@@ -133,12 +133,10 @@ class _Run:
                 state.epoch_seconds += self._count_seconds()
                 self.monitor.step(progress, state.seconds, loss, state.epoch_wait / state.epoch_seconds)
                 stop, save, end = self._agreed(
-                    bool(stopped), time.monotonic() - last_saved > SECONDS_BETWEEN_CHECKPOINTS, self._long_epoch()
+                    bool(stopped), time.monotonic() - last_saved > SECONDS_BETWEEN_CHECKPOINTS, self._epoch_is_over()
                 )
-                if state.iteration % config.iterations_per_epoch == 0:
-                    self._end_epoch(batches)
-                elif end:
-                    self._end_epoch(self._own_validation_batches())
+                if end:
+                    self._end_epoch(self._own_validation_batches() if timed else batches)
                 elif stop or save:
                     self._save()
                 else:
@@ -166,10 +164,12 @@ class _Run:
         self.state.seconds += seconds
         return seconds
 
-    def _long_epoch(self) -> bool:
-        """Whether a run with a time budget should look at the validation cases before the epoch is full."""
-        budget = self.config.time_budget_seconds
-        return budget is not None and self.state.epoch_seconds > budget * LONGEST_EPOCH
+    def _epoch_is_over(self) -> bool:
+        """Whether it is time for a look at the validation windows."""
+        state, full, budget = self.state, self.config.iterations_per_epoch, self.config.time_budget_seconds
+        if budget is None:
+            return state.iteration % full == 0
+        return len(state.epoch_losses) >= full or state.epoch_seconds > budget * LONGEST_EPOCH
 
     def _own_validation_batches(self) -> Iterator[Batch | Seg25dError]:
         return (self.source[("validate", number)] for number in range(self.source.num_validation_batches()))
