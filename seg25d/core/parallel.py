@@ -53,9 +53,10 @@ def map_cases(
     num_workers = min(num_workers, len(items))
     others = set(active_children())
     with ProcessPoolExecutor(num_workers, mp_context=worker_context(), initializer=_start_worker) as pool:
-        futures: dict[Future[Result], Item] = {pool.submit(_call, function, item, name(item)): item for item in items}
-        workers = [process for process in active_children() if process not in others]
         try:
+            futures: dict[Future[Result], Item] = {
+                pool.submit(_call, function, item, name(item)): item for item in items
+            }
             for future in as_completed(futures):
                 item = futures[future]
                 try:
@@ -67,7 +68,7 @@ def map_cases(
                 yield item, result
         except (KeyboardInterrupt, GeneratorExit):
             # Nobody waits for the results: do not let cases run to their end, which may take minutes.
-            for process in workers:
+            for process in set(active_children()) - others:
                 process.terminate()
             raise
         finally:
