@@ -69,7 +69,7 @@ def map_cases(
         except (KeyboardInterrupt, GeneratorExit):
             # Nobody waits for the results: do not let cases run to their end, which may take minutes.
             for process in set(active_children()) - others:
-                process.terminate()
+                process.kill()  # a library's handler may outlive SIGTERM; files are complete or absent anyway
             raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
