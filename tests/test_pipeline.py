@@ -18,6 +18,7 @@ from seg25d.core.files import folder_lock
 from seg25d.core.workspace import Workspace
 from seg25d.data.image_io import read_geometry, read_labels
 from seg25d.data.phantom import DATASET_NAME, LABELS, write_phantom_dataset
+from seg25d.inference.predictor import Predictor
 
 SHAPE = (8, 32, 32)
 CASES = [f"phantom_{index:03d}" for index in range(4)]
@@ -88,6 +89,20 @@ def test_the_whole_story(workspace, capsys):
     summary = json.loads((out / "summary.json").read_text())
     assert set(summary["mean"]) == {"1", "2", "3", "4"}
     assert (out / "scores.csv").read_text().count("phantom_004") >= 4
+
+
+def test_a_validation_that_was_cut_off_goes_on_with_the_next_case(workspace, monkeypatch):
+    run(workspace, "plan_and_preprocess", "-d", "900", "-c", "si")
+    run(workspace, "train", "900", "si", "0", *TINY)
+    validation = workspace.run(DATASET_NAME, "si").fold(0).validation
+    before = (validation / "summary.json").read_text()
+    (validation / "summary.json").unlink()
+    (validation / f"{CASES[3]}.nii.gz").unlink()
+    predict, calls = Predictor.predict_preprocessed, []
+    monkeypatch.setattr(Predictor, "predict_preprocessed", lambda *arguments: calls.append(1) or predict(*arguments))
+    run(workspace, "train", "900", "si", "0", *TINY)
+    assert len(calls) == 1
+    assert (validation / "summary.json").read_text() == before
 
 
 def test_bad_data_sets_are_reported_and_nothing_is_written(workspace, capsys):

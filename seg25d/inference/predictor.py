@@ -173,11 +173,13 @@ class Predictor:
 
     def _window_options(self, shape: Shape) -> WindowOptions:
         plan = self.header.plan
+        window = covering_window(plan, shape, self.labels.num_outputs)
+        window, batch_size = deepened(plan, window, shape, self.batch_size)
         return WindowOptions(
-            window=covering_window(plan, shape, self.labels.num_outputs),
-            step_size=plan.representation.step_sizes(plan.window, self.options.step_size),
+            window=window,
+            step_size=plan.representation.step_sizes(window, self.options.step_size),
             mirror_axes=plan.mirror_axes if self.options.mirroring else (),
-            batch_size=self.batch_size,
+            batch_size=batch_size,
             autocast=self.execution.autocast(),
         )
 
@@ -206,6 +208,27 @@ def covering_window(plan: ConfigurationPlan, shape: Shape, num_outputs: int) -> 
         if window[axis] < shape[axis] <= STRETCH_AXIS * window[axis] and math.prod(stretched) <= most:
             window = stretched
     return (window[0], window[1], window[2])
+
+
+def deepened(plan: ConfigurationPlan, window: Shape, shape: Shape, batch_size: int) -> tuple[Shape, int]:
+    """One deep window in place of several that overlap, where its depth makes no difference: for slices.
+
+    Args:
+        plan: Says along which axis.
+        window: Voxels along (D, H, W).
+        shape: Of the volume on the model's grid.
+        batch_size: Windows per batch.
+
+    Returns:
+        The window, no larger than a batch of the given windows, and how many of it make a batch.
+    """
+    axis = plan.representation.free_axis
+    if axis is None or shape[axis] <= window[axis]:
+        return window, batch_size
+    times = min(batch_size, -(-shape[axis] // window[axis]))
+    deep = list(window)
+    deep[axis] = min(shape[axis], times * window[axis])
+    return (deep[0], deep[1], deep[2]), max(1, batch_size // times)
 
 
 def default_batch_size(header: ModelHeader) -> int:

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 def validate_fold(folder: FoldFolder, store: Store, cases: Sequence[str], predictor: Predictor) -> Summary:
-    """Predict cases from their preprocessed arrays and score them; scores of this very model that are there are given.
+    """Predict cases from their preprocessed arrays and score them; what this very model has done already is kept.
 
     Writes `validation/CASE.ENDING` (where SimpleITK is installed) and `validation/summary.json`.
 
@@ -37,7 +38,7 @@ def validate_fold(folder: FoldFolder, store: Store, cases: Sequence[str], predic
         The scores.
     """
     path = folder.validation / "summary.json"
-    if path.exists() and path.stat().st_mtime_ns >= folder.model_final.stat().st_mtime_ns:
+    if _is_current(path, folder):
         return read_record(path, Summary)
     path.unlink(missing_ok=True)
     remove_leftovers(folder.validation)
@@ -48,7 +49,9 @@ def validate_fold(folder: FoldFolder, store: Store, cases: Sequence[str], predic
         pending: list[Future[CaseSummary]] = []
         for case in track(cases, len(cases), f"validating {folder.root.parent.name}, {folder.root.name}"):
             record = store.record(case)
-            predicted = predictor.predict_preprocessed(store.open_image(case), record.grid)
+            predicted = None
+            if ending is None or not _is_current(folder.validation / f"{case}{ending}", folder):
+                predicted = predictor.predict_preprocessed(store.open_image(case), record.grid)
             if len(pending) > 1:
                 pending[-2].result()
             pending.append(pool.submit(_finish_case, folder, store, record, predicted, (predictor.labels, ending)))
@@ -58,18 +61,29 @@ def validate_fold(folder: FoldFolder, store: Store, cases: Sequence[str], predic
     return summary
 
 
+def _is_current(path: Path, folder: FoldFolder) -> bool:
+    """Whether a file was made after the model."""
+    return path.exists() and path.stat().st_mtime_ns >= folder.model_final.stat().st_mtime_ns
+
+
 def _finish_case(
     folder: FoldFolder,
     store: Store,
     record: CaseRecord,
-    predicted: NDArray[np.uint8],
+    predicted: NDArray[np.uint8] | None,
     output: tuple[Labels, str | None],
 ) -> CaseSummary:
+    """Write and score a case; without `predicted` its file is there."""
     labels, ending = output
-    if ending is not None:
+    path = folder.validation / f"{record.case}{ending}"
+    if predicted is None:
+        from seg25d.data.image_io import read_labels  # noqa: PLC0415 - SimpleITK may be missing
+
+        predicted = labels.encode(read_labels(path)[0], str(path))
+    elif ending is not None:
         from seg25d.data.image_io import write_labels  # noqa: PLC0415 - SimpleITK may be missing
 
-        write_labels(folder.validation / f"{record.case}{ending}", labels.decode(predicted), record.geometry)
+        write_labels(path, labels.decode(predicted), record.geometry)
     metrics = case_metrics(
         store.read_reference(record.case), predicted, labels.foreground, record.geometry.canonical_spacing_mm
     )

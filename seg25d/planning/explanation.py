@@ -8,9 +8,10 @@ from seg25d.planning.channel_rules import normalization_reason
 from seg25d.planning.fingerprint import Fingerprint
 from seg25d.planning.geometry import slicing_axis
 from seg25d.planning.memory import GIGABYTE
+from seg25d.planning.network_rules import WIDE_FROM_GB
 from seg25d.planning.normalization import ChannelNormalization
 from seg25d.planning.plan import ConfigurationPlan, Plans
-from seg25d.planning.search import LARGEST_BATCH, LARGEST_BATCH_SHARE, OVERHEAD_BYTES, Fit, Limits
+from seg25d.planning.search import LARGEST_BATCH, OVERHEAD_BYTES, Fit, Limits
 from seg25d.representations import AnyRepresentation
 from seg25d.representations.base import VolumeGeometry
 
@@ -129,10 +130,21 @@ def _window_reason(fit: Fit, limits: Limits) -> str:
     coverage = ", ".join(
         f"{min(1.0, size / full):.0%}" for size, full in zip(fit.window, limits.geometry.shape, strict=True)
     )
-    choice = "the whole median volume fits" if fit.position == 0 else f"{fit.position} larger candidates did not fit"
+    if fit.position:
+        choice = f"{fit.position} larger candidates did not fit"
+    elif (
+        fit.representation.name == "slices"
+        and fit.window[fit.representation.axis] < limits.geometry.shape[fit.representation.axis]
+    ):
+        choice = (
+            "whole slices, only so many that a batch covers little of the data set, which leaves more updates; they fit"
+        )
+    else:
+        choice = "the whole median volume fits"
     return (
-        f"{choice} with a batch of {limits.smallest_batch}; sizes along network axes are rounded up to multiples of "
-        f"{_by(fit.network.divisor)}; covers {coverage} of the median volume {_by(limits.geometry.shape)} along D, H, W"
+        f"{choice} with a batch of {limits.smallest_batch(fit.window)}; sizes along network axes are rounded up to "
+        f"multiples of {_by(fit.network.divisor)}; covers {coverage} of the median volume "
+        f"{_by(limits.geometry.shape)} along D, H, W"
     )
 
 
@@ -144,9 +156,9 @@ def _batch_reason(fit: Fit, limits: Limits) -> str:
         return f"the largest that fits; {covers}, more would be allowed ({largest})"
     if fit.batch_size == LARGEST_BATCH:
         return f"the largest allowed; {covers}"
-    if fit.batch_size == limits.smallest_batch:
-        return f"the smallest allowed (nnU-Net's 2; 1 for a single case), as a batch is to cover little; {covers}"
-    return f"{covers}; more than {LARGEST_BATCH_SHARE:.1%} would leave too few updates (nnU-Net: 5 %)"
+    if fit.batch_size == limits.smallest_batch(fit.window):
+        return f"the smallest allowed (2, as in nnU-Net; 1 where a window covers much of the data set); {covers}"
+    return f"{covers}; more than {limits.largest_share:.1%} would leave too few updates (nnU-Net: 5 %)"
 
 
 def _network_reason(fit: Fit, limits: Limits) -> str:
@@ -157,8 +169,14 @@ def _network_reason(fit: Fit, limits: Limits) -> str:
         f"{len(spec.widths)} stages for {_by([fit.window[axis] for axis in axes])} at {spacing} mm: an axis is halved "
         f"while 4 or more voxels remain and its spacing is less than twice the finest, its kernel is 3 from then on, 1 "
         f"before (nnU-Net, network_topology.py){tile}; strides {_sizes(spec.strides)}; kernels {_sizes(spec.kernels)}; "
-        f"widths {'-'.join(map(str, spec.widths))} (nnU-Net)"
+        f"widths {'-'.join(map(str, spec.widths))}: {_width_reason(limits)}"
     )
+
+
+def _width_reason(limits: Limits) -> str:
+    if limits.gpu_memory_gb >= WIDE_FROM_GB:
+        return f"nnU-Net's, as the budget is {WIDE_FROM_GB} GB or more"
+    return f"half of nnU-Net's, which learn more per minute without a large GPU; nnU-Net's from {WIDE_FROM_GB} GB on"
 
 
 def _memory_reason(fit: Fit) -> str:

@@ -21,17 +21,26 @@ class UNetSettings(Record):
     """Most scales with deep supervision. nnU-Net: all but the two coarsest; the fifth would weigh less than 4 %."""
 
 
-DEFAULT_UNET = UNetSettings(
+WIDE_UNET = UNetSettings(
     base_width={2: 32, 3: 32},
     max_width={2: 512, 3: 320},
     encoder_blocks=2,
     decoder_blocks=2,
     max_supervised=4,
 )
-"""The network of every configuration for now."""
+"""nnU-Net's widths."""
+NARROW_UNET = WIDE_UNET.model_copy(update={"base_width": {2: 16, 3: 16}})
+"""Half the widths, a quarter of the arithmetic: a CPU then learns within minutes (documentation/measurements.md)."""
+WIDE_FROM_GB = 12
+"""Memory budget from which on nnU-Net's widths are planned: such a budget comes with a GPU for which they are cheap."""
 
 
-def make_unet(topology: Topology, settings: UNetSettings = DEFAULT_UNET) -> NetworkSpec:
+def unet_settings(gpu_memory_gb: float) -> UNetSettings:
+    """The settings for a memory budget."""
+    return WIDE_UNET if gpu_memory_gb >= WIDE_FROM_GB else NARROW_UNET
+
+
+def make_unet(topology: Topology, settings: UNetSettings = WIDE_UNET) -> NetworkSpec:
     """The U-Net for a topology."""
     stages = len(topology.strides)
     dims = len(topology.strides[0])

@@ -16,7 +16,7 @@ from seg25d.planning.memory import GIGABYTE
 from seg25d.planning.normalization import ChannelNormalization
 from seg25d.planning.plan import ConfigurationPlan, Plans
 from seg25d.planning.plans_name import DEFAULT_PLANS_NAME
-from seg25d.planning.search import Candidate, Limits, search
+from seg25d.planning.search import Candidate, Limits, enough_voxels, search
 from seg25d.representations.base import VolumeGeometry
 from seg25d.representations.slices import Slices
 from seg25d.representations.super_image import SuperImage
@@ -98,8 +98,12 @@ def plan_dataset(
         for channel, intensities in zip(description.channel_names, fingerprint.intensities, strict=True)
     )
     mirror_axes = tuple(axis for axis in range(3) if axis not in description.labels.directed_axes)
-    geometry = VolumeGeometry(shape=fingerprint.median_shape_at(spacing_mm), spacing_mm=spacing_mm)
     total_voxels = fingerprint.total_voxels_at(spacing_mm)
+    geometry = VolumeGeometry(
+        shape=fingerprint.median_shape_at(spacing_mm),
+        spacing_mm=spacing_mm,
+        enough_voxels=enough_voxels(total_voxels, fingerprint.num_cases, gpu_memory_gb),
+    )
     planned = {}
     for name in names:
         limits = Limits(

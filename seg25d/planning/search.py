@@ -10,18 +10,31 @@ from seg25d.core.types import Shape
 from seg25d.networks import NetworkSpec
 from seg25d.planning.geometry import choose_topology, round_up
 from seg25d.planning.memory import GIGABYTE, MemoryUse, training_memory
-from seg25d.planning.network_rules import make_unet
+from seg25d.planning.network_rules import WIDE_FROM_GB, make_unet, unet_settings
 from seg25d.representations import AnyRepresentation
 from seg25d.representations.base import VolumeGeometry
 
 OVERHEAD_BYTES = GIGABYTE // 2
 """Kept free for what tracing cannot see: the CUDA context (0.3 to 0.5 GB on common cards) and cuDNN's workspaces."""
 SMALLEST_BATCH = 2
-"""As in nnU-Net (default_experiment_planner.py: UNet_min_batch_size)."""
+"""As in nnU-Net (default_experiment_planner.py: UNet_min_batch_size), where a window covers little of the data set."""
 LARGEST_BATCH = 64
 """Beyond this a step only gets slower."""
-LARGEST_BATCH_SHARE = 0.025
-"""Share of the data set's voxels that one batch covers at most. nnU-Net: 0.05; half of it gives more updates."""
+LARGEST_SHARE_SMALL, LARGEST_SHARE_LARGE = 0.008, 0.025
+"""Share of the data set's voxels that one batch covers at most (nnU-Net: 0.05), for small and large memory budgets.
+Many small updates learn more in the same time, on CPUs by far (documentation/measurements.md)."""
+
+
+def largest_share(gpu_memory_gb: float) -> float:
+    """The share for a memory budget."""
+    return LARGEST_SHARE_LARGE if gpu_memory_gb >= WIDE_FROM_GB else LARGEST_SHARE_SMALL
+
+
+def enough_voxels(total_voxels: int, num_cases: int, gpu_memory_gb: float) -> int:
+    """Voxels of a window from which on even a batch of two (one, of a single case) covers too much of the data set."""
+    return int(largest_share(gpu_memory_gb) * total_voxels / min(SMALLEST_BATCH, num_cases))
+
+
 SAME_NETWORK_SLACK = 1.15
 """A window predicted to need this many times the budget is not traced; padded grids make predictions inexact."""
 OTHER_NETWORK_SLACK = 1.5
@@ -43,8 +56,14 @@ class Limits(Record):
     gpu_memory_gb: float
 
     @property
-    def smallest_batch(self) -> int:
-        """2, or 1 if there is but one case."""
+    def largest_share(self) -> float:
+        """Share of the data set that a batch may cover."""
+        return largest_share(self.gpu_memory_gb)
+
+    def smallest_batch(self, window: Shape) -> int:
+        """2, or 1 if there is but one case, or if one window alone covers more of the data set than a batch should."""
+        if prod(window) > self.largest_share * self.total_voxels:
+            return 1
         return min(SMALLEST_BATCH, self.num_cases)
 
     @property
@@ -54,8 +73,8 @@ class Limits(Record):
 
     def largest_batch(self, window: Shape) -> int:
         """The most windows of this size that a batch may have, whatever the memory."""
-        by_voxels = int(LARGEST_BATCH_SHARE * self.total_voxels / prod(window))
-        return max(self.smallest_batch, min(by_voxels, LARGEST_BATCH))
+        by_voxels = int(self.largest_share * self.total_voxels / prod(window))
+        return max(self.smallest_batch(window), min(by_voxels, LARGEST_BATCH))
 
 
 class Fit(Record):
@@ -98,16 +117,17 @@ def search(candidates: Iterable[Candidate], limits: Limits) -> Fit:
     last_rate = 0.0
     for position, fit in enumerate(_networks(candidates, limits)):
         representation, window, network = fit
-        voxels = limits.smallest_batch * prod(window)
+        batch_size = limits.smallest_batch(window)
+        voxels = batch_size * prod(window)
         slack = SAME_NETWORK_SLACK if network in activations else OTHER_NETWORK_SLACK
         if activations.get(network, last_rate) * voxels > slack * limits.budget_bytes:
             continue
-        step = _trace(fit, limits.smallest_batch, limits, position)
+        step = _trace(fit, batch_size, limits, position)
         last_rate = activations[network] = step.memory.activations / voxels
         if step.memory.total <= limits.budget_bytes:
             return _grow(step, limits)
     # The loop has at least one candidate, and the last is the cheapest.
-    step = _trace((representation, window, network), limits.smallest_batch, limits, position)
+    step = _trace((representation, window, network), batch_size, limits, position)
     needed = step.total_bytes / GIGABYTE
     raise InputError(
         f"configuration {limits.configuration}: {limits.gpu_memory_gb:g} GB of GPU memory are not enough; the smallest "
@@ -125,7 +145,7 @@ def _networks(
         axes = representation.network_axes
         topology = choose_topology([sizes[axis] for axis in axes], [limits.geometry.spacing_mm[axis] for axis in axes])
         window = round_up(sizes, axes, topology.divisor)
-        item = representation.refit(window), window, make_unet(topology)
+        item = representation.refit(window), window, make_unet(topology, unet_settings(limits.gpu_memory_gb))
         if item not in seen:
             seen.add(item)
             yield item

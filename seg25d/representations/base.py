@@ -21,6 +21,8 @@ class VolumeGeometry(Record):
     """Median shape (D, H, W) at the target spacing, in voxels."""
     spacing_mm: Spacing
     """Target spacing (D, H, W)."""
+    enough_voxels: int | None = None
+    """Voxels beyond which a window only makes updates rarer; those that lose nothing by it stay below."""
 
 
 class Representation(Record):
@@ -36,6 +38,11 @@ class Representation(Record):
     def network_axes(self) -> tuple[int, ...]:
         """The axes of the window (0 D, 1 H, 2 W) whose extent the network sees as they are, in its order."""
         raise NotImplementedError
+
+    @property
+    def free_axis(self) -> int | None:
+        """The axis along which the extent of a window makes no difference to a slice; None if there is none."""
+        return None
 
     def network_channels(self, num_channels: int) -> int:
         """Channels that the network gets from a volume with `num_channels` channels."""

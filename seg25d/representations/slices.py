@@ -3,6 +3,7 @@
 Letters: B batch, C channels, K scores, D H W volume (D slices after the slicing axis is moved to the front), h w image.
 """
 
+import math
 from collections.abc import Iterator
 from typing import ClassVar, Literal, Self
 
@@ -15,6 +16,8 @@ from seg25d.representations.context import slices_back, slices_first, with_neigh
 
 IN_PLANE_STEPS = 16
 SMALLEST_IN_PLANE = 32
+SMALLEST_DEPTH = 8
+"""Slices that a window has if memory allows, however few cases there are."""
 
 
 class Slices(Representation):
@@ -29,6 +32,11 @@ class Slices(Representation):
     def network_axes(self) -> tuple[int, ...]:
         """The two axes in the plane."""
         return tuple(axis for axis in range(3) if axis != self.axis)
+
+    @property
+    def free_axis(self) -> int:
+        """Slices do not see each other, apart from their neighbours."""
+        return self.axis
 
     def network_channels(self, num_channels: int) -> int:
         """Every neighbour brings its channels."""
@@ -48,10 +56,16 @@ class Slices(Representation):
     def candidates(
         cls, geometry: VolumeGeometry, *, axis: int = 0, context: int = 0, **_: int
     ) -> Iterator[tuple[Self, Shape]]:
-        """Whole slices, fewer and fewer of them down to one with its neighbours; then smaller parts of slices."""
+        """Whole slices, fewer and fewer of them down to one with its neighbours; then smaller parts of slices.
+
+        A slice sees no more than its neighbours, so windows need not be deeper than leaves enough updates.
+        """
         representation = cls(axis=axis, context=context)
         shape = list(geometry.shape)
         smallest_depth = min(shape[axis], 2 * context + 1)
+        if geometry.enough_voxels is not None:
+            in_plane = math.prod(shape) // shape[axis]
+            shape[axis] = min(shape[axis], max(SMALLEST_DEPTH, smallest_depth, geometry.enough_voxels // in_plane))
         while shape[axis] > smallest_depth:
             yield representation, (shape[0], shape[1], shape[2])
             shape[axis] = max(smallest_depth, shape[axis] * 3 // 4)

@@ -79,7 +79,7 @@ class TrainingConfig(Record):
     foreground_share: float = Field(default=0.5, ge=0, le=1)
     """Share of windows centred on a voxel of a class drawn at random (nnU-Net: 0.33, rounded up in small batches)."""
     validation_windows: int = Field(default=40, ge=1)
-    """Windows of the validation cases that are scored after each epoch, four per case at the most."""
+    """Windows of the validation cases that are scored after each epoch; four per case and 20 batches at the most."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """`auto`: bfloat16 on GPUs and CPUs that multiply matrices in it, float16 on older GPUs, else float32."""
     augmentation: AugmentationConfig = AugmentationConfig()

@@ -31,6 +31,10 @@ Batch: TypeAlias = tuple[Tensor, Tensor]
 """Images (b, C, D, H, W) float32 and internal labels (b, D, H, W) uint8."""
 BatchKey: TypeAlias = tuple[Literal["train", "validate"], int]
 """Which batch: an iteration of training, or the number of a validation batch."""
+WINDOWS_PER_CASE = 4
+"""Validation windows of one case at the most."""
+VALIDATION_BATCHES = 20
+"""Batches of validation windows at the most: a batch costs a third of an update, and an epoch has up to 100 updates."""
 CACHE_BYTES = 1 << 30
 """Arrays that one process keeps decompressed; beyond that windows are read from the store each time."""
 
@@ -112,8 +116,9 @@ class WindowSource(Dataset[Batch | Seg25dError]):
         return torch.stack(images), torch.stack(labels)
 
     def num_validation_windows(self) -> int:
-        """Windows that are scored after each epoch."""
-        return min(self.config.validation_windows, 4 * len(self.cases["validate"]))
+        """Windows that are scored after each epoch: fewer where windows are so large that batches are small."""
+        most = min(WINDOWS_PER_CASE * len(self.cases["validate"]), VALIDATION_BATCHES * self.plan.batch_size)
+        return min(self.config.validation_windows, most)
 
     def num_validation_batches(self) -> int:
         """Batches that hold them."""

@@ -35,6 +35,10 @@ SECONDS_BETWEEN_CHECKPOINTS = 120.0
 """Long epochs are saved in between, so that a power cut costs two minutes at most."""
 LONGEST_EPOCH = 1 / 20
 """Share of a time budget after which an epoch ends even if it is not full."""
+VALIDATION_SHARE = 0.1
+"""Share of a run that the look at the validation windows after each epoch may take."""
+FORWARD_SHARE = 1 / 3
+"""Cost of scoring a window, as a share of an update on it (one pass of three)."""
 
 
 @dataclass(frozen=True)
@@ -165,11 +169,14 @@ class _Run:
         return seconds
 
     def _epoch_is_over(self) -> bool:
-        """Whether it is time for a look at the validation windows."""
+        """Whether it is time for a look at the validation windows, which is not to take much of the run."""
         state, full, budget = self.state, self.config.iterations_per_epoch, self.config.time_budget_seconds
         if budget is None:
             return state.iteration % full == 0
-        return len(state.epoch_losses) >= full or state.epoch_seconds > budget * LONGEST_EPOCH
+        updates = len(state.epoch_losses)
+        trained = updates * self.job.header.plan.batch_size
+        worthwhile = self.source.num_validation_windows() * FORWARD_SHARE <= VALIDATION_SHARE * trained
+        return updates >= full or (worthwhile and state.epoch_seconds > budget * LONGEST_EPOCH)
 
     def _own_validation_batches(self) -> Iterator[Batch | Seg25dError]:
         return (self.source[("validate", number)] for number in range(self.source.num_validation_batches()))

@@ -9,6 +9,7 @@ from seg25d.inference.predictor import (
     PredictorOptions,
     check_agreement,
     covering_window,
+    deepened,
     default_batch_size,
 )
 from seg25d.planning.model_file import save_model
@@ -127,6 +128,15 @@ def test_a_volume_that_is_a_little_larger_than_the_window_is_taken_whole(header)
     assert covering_window(plan, (13, 8, 30), 3) == (8, 8, 8)  # too large along D and W
     assert covering_window(plan, (12, 12, 12), 3) == (12, 8, 8)  # twice the voxels at most
     assert covering_window(plan, (9, 8, 8), 10**6) == (8, 8, 8)  # scores of so many classes would not fit
+
+
+def test_slices_are_taken_together_as_far_as_a_batch_goes(header):
+    plan = header.plan.model_copy(update={"representation": Slices(axis=1, context=1)})
+    assert deepened(plan, (8, 8, 8), (20, 30, 20), 4) == ((8, 30, 8), 1)
+    assert deepened(plan, (8, 8, 8), (20, 30, 20), 9) == ((8, 30, 8), 2)
+    assert deepened(plan, (8, 8, 8), (20, 30, 20), 3) == ((8, 24, 8), 1)
+    assert deepened(plan, (8, 8, 8), (20, 8, 20), 3) == ((8, 8, 8), 3)
+    assert deepened(header.plan, (8, 8, 8), (20, 30, 20), 4) == ((8, 8, 8), 4)
 
 
 def test_slices_overlap_no_further_than_their_neighbours_reach():

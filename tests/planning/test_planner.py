@@ -49,9 +49,9 @@ def test_all_configurations_of_a_small_data_set() -> None:
     plans = plan((18, 20, 16), num_cases=200)
     assert tuple(plans.configurations) == tuple(CONFIGURATIONS)
     assert {name: item.window for name, item in plans.configurations.items()} == {
-        "axial": (18, 20, 16),
-        "coronal": (20, 20, 16),
-        "sagittal": (20, 20, 16),
+        "axial": (14, 20, 16),
+        "coronal": (20, 16, 16),
+        "sagittal": (20, 20, 12),
         "si": (18, 20, 16),
         "3d": (20, 20, 16),
     }
@@ -59,7 +59,7 @@ def test_all_configurations_of_a_small_data_set() -> None:
     assert plans.configurations["si"].representation.grid == (4, 5)
     assert plans.configurations["axial"].representation.context == 3
     # 2.5 % of 200 cases are five volumes, in windows a little larger than the median.
-    assert plans.configurations["axial"].batch_size == 5
+    assert plans.configurations["axial"].batch_size == 2
     assert plans.configurations["3d"].batch_size == 4
     assert all(item.estimated_memory_gb <= 8 for item in plans.configurations.values())
 
@@ -154,16 +154,26 @@ def test_whole_volumes_become_square_super_images(shape: Shape, grid: tuple[int,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("configuration", ["si", "3d"])
-def test_more_memory_gives_larger_windows_or_batches(configuration: str) -> None:
+@pytest.mark.parametrize(("budgets", "width"), [((4, 8), 16), ((12, 24, 80), 32)])
+def test_more_memory_gives_larger_windows_or_batches(
+    configuration: str, budgets: tuple[float, ...], width: int
+) -> None:
     sizes = []
-    for budget in (4, 8, 16, 24, 80):
+    for budget in budgets:
         data = published.make_fingerprint(published.PUBLISHED["brats"])
         (item,) = plan_dataset(*data, configurations=[configuration], gpu_memory_gb=budget).configurations.values()
         # With 80 GB nothing is left to grow in 3D: the volume is whole and the batch is capped.
         assert item.estimated_memory_gb <= budget
         assert item.estimated_memory_gb > (0.4 if budget == 80 else 0.6) * budget
+        assert item.network.widths[0] == width
         sizes.append((prod(item.window), item.batch_size))
     assert sizes == sorted(set(sizes))
+
+
+def test_slices_of_a_small_data_set_make_shallow_windows_and_it_is_said() -> None:
+    (item,) = plan((60, 64, 64), num_cases=10, configurations=("axial",)).configurations.values()
+    assert item.window == (8, 64, 64)  # half of 0.8 % of 600 slices are 2; 8 at least
+    assert "leaves more updates" in item.reasons["window"]
 
 
 @pytest.mark.slow

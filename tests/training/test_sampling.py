@@ -95,6 +95,15 @@ def test_validation_windows_are_whole_in_number(make_job: Maker) -> None:
     assert [len(source["validate", number][0]) for number in range(3)] == [2, 2, 1]
 
 
+def test_validation_windows_are_few_where_windows_are_large(make_job: Maker) -> None:
+    source = source_of(make_job("a", validation_windows=400))
+    source.cases = {**source.cases, "validate": source.cases["train"] * 10}
+    assert source.num_validation_batches() == 20
+    assert source.num_validation_windows() == 20 * source.plan.batch_size
+    source.cases = {**source.cases, "validate": source.cases["train"][:1]}
+    assert source.num_validation_windows() == 4
+
+
 def test_the_cache_keeps_to_its_limit(tiny_store: Store) -> None:
     cache = CaseCache(tiny_store, limit_bytes=2 * 5 * 7 * 10 * 9)
     for case in tiny_store.cases():

@@ -113,13 +113,14 @@ def test_loading_processes_give_the_same_losses(make_job: Maker) -> None:
 
 
 def test_a_time_budget_ends_the_run_and_the_schedule_follows_it(make_job: Maker) -> None:
-    job = make_job("a", time_budget_seconds=1.5, iterations_per_epoch=5)
+    job = make_job("a", time_budget_seconds=4, iterations_per_epoch=5, validation_windows=1)
     begun = time.monotonic()
     train_fold(job)
-    assert time.monotonic() - begun < 30
+    assert time.monotonic() - begun < 40
     log = read_log(job)
-    assert log[-1]["total_seconds"] >= 1.5
-    assert log[-1]["learning_rate"] < 0.2 * job.config.learning_rate
+    assert log[-1]["total_seconds"] >= 4
+    # The last look at the validation windows may take the end of the budget.
+    assert log[-1]["learning_rate"] < 0.3 * job.config.learning_rate
 
 
 def test_regions_and_ignored_voxels_train(make_job: Maker, make_case: Callable[..., None], tmp_path: Path) -> None:
