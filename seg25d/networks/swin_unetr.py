@@ -68,6 +68,7 @@ class SwinUNETR(nn.Module):
                 feature_size=spec.feature_size,
                 spatial_dims=spec.dims,
                 use_checkpoint=spec.checkpointing,
+                norm_layer=LayerNorm,
                 use_v2=False,
             )
 
@@ -98,6 +99,20 @@ def padded_sizes(sizes: Iterable[int]) -> Sizes:
     if max(padded) == PATCH_STEPS:
         padded[-1] = 2 * PATCH_STEPS
     return tuple(padded)
+
+
+class LayerNorm(nn.LayerNorm):
+    """Layer norm in the type of the input.
+
+    CUDA's autocast would compute in float32, which needs more memory; the kernel's own sums are float32 anyway. Also,
+    what checkpointing computes again then has the type of the first time where planning/memory.py traces on CPUs.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(..., C) to the same."""
+        with torch.autocast(features.device.type, enabled=False):
+            weight, bias = self.weight.to(features.dtype), self.bias.to(features.dtype)
+            return functional.layer_norm(features, self.normalized_shape, weight, bias, self.eps)
 
 
 class _PlainLinspace(TorchFunctionMode):

@@ -112,10 +112,7 @@ def trace_training_step(build: Callable[[], nn.Module], image_shape: Sequence[in
             outputs = model(images)
         loss = _loss(outputs, target, num_outputs)
         optimizer.zero_grad(set_to_none=True)
-        with CudaPrecision():
-            # For what checkpointing computes again, under the autocast of the forward pass. Not `loss.backward()`: that
-            # is a function which the mode sees, and within such a function the mode is off.
-            torch.autograd.backward(loss)
+        loss.backward()  # type: ignore[no-untyped-call]
         tracker.label("gradients", _gradients(parameters))
         optimizer.step()
         peak = tracker.peak()

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from seg25d.networks.swin_unetr import SwinUNETRSpec, padded_sizes
+from seg25d.networks.swin_unetr import LayerNorm, SwinUNETRSpec, padded_sizes
 
 
 @pytest.mark.parametrize(("dims", "expected"), [(2, 6_302_539), (3, 15_703_843)])
@@ -31,6 +31,17 @@ def test_zeros_are_added_at_the_end_and_their_scores_cut_off() -> None:
     with torch.no_grad():
         expected = network.network(functional.pad(images, (0, 4, 0, 31)))[..., :33, :60]
         assert torch.equal(network(images), expected)
+
+
+def test_layer_norm_is_torchs_and_stays_in_half_precision() -> None:
+    features = torch.randn(2, 3, 8)
+    ours, torchs = LayerNorm(8), torch.nn.LayerNorm(8)
+    for norm in (ours, torchs):
+        torch.nn.init.constant_(norm.weight, 2.0)
+        torch.nn.init.constant_(norm.bias, -0.5)
+    torch.testing.assert_close(ours(features), torchs(features))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert ours(features.bfloat16()).dtype == torch.bfloat16
 
 
 def test_checkpointing_changes_no_gradient() -> None:
