@@ -35,7 +35,7 @@ setup(
         "scipy",
         "batchgenerators",
         "acvl-utils<0.3",
-        "monai",
+        "monai[einops]",
         "pydantic>=2",
         "blosc2",
         "safetensors",

@@ -102,3 +102,9 @@ def test_help_is_light(verb):
 def test_training_and_inference_on_arrays_never_load_simpleitk():
     loaded = loaded_modules("import seg25d.training.trainer, seg25d.inference.validate")
     assert "SimpleITK" not in loaded
+
+
+def test_planning_and_networks_load_monai_only_when_a_network_needs_it():
+    loaded = loaded_modules("import seg25d.networks, seg25d.planning.network_rules")
+    assert "torch" in loaded
+    assert "monai" not in loaded

@@ -1,15 +1,30 @@
 """The networks, one file each.
 
-To add one: a file with a `Spec` record (a literal `name`, `dims`, `divisor`, `build(in_channels, num_outputs)`), and
-one line in `NetworkSpec` and `NETWORKS`.
+To add one: a file with a `Spec` record (a literal `name`, `dims`, `divisor`, `summary`, `build(in_channels,
+num_outputs)`), one line in `AnyNetwork` and `NETWORKS`, and its rule in seg25d/planning/network_rules.py.
 """
 
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
+from pydantic import Field
+
+from seg25d.networks.se_unet import SEUNetSpec
+from seg25d.networks.swin_unetr import SwinUNETRSpec
 from seg25d.networks.unet import UNetSpec
+from seg25d.networks.vnet import VNetSpec
+from seg25d.networks.xception_cbam_unet import XceptionCBAMUNetSpec
 
-NetworkSpec: TypeAlias = UNetSpec
-"""Any network's settings; `name` tells them apart."""
+AnyNetwork: TypeAlias = UNetSpec | SEUNetSpec | SwinUNETRSpec | VNetSpec | XceptionCBAMUNetSpec
+"""The settings of any network."""
 
-NETWORKS: dict[str, type[NetworkSpec]] = {"unet": UNetSpec}
+NetworkSpec: TypeAlias = Annotated[AnyNetwork, Field(discriminator="name")]
+"""The same for fields of records; `name` tells them apart."""
+
+NETWORKS: dict[str, type[AnyNetwork]] = {
+    "unet": UNetSpec,
+    "se_unet": SEUNetSpec,
+    "swin_unetr": SwinUNETRSpec,
+    "vnet": VNetSpec,
+    "xception_cbam_unet": XceptionCBAMUNetSpec,
+}
 """Networks by name."""

@@ -137,6 +137,35 @@ def initialise(module: nn.Module, slope: float = 0.01) -> None:
                 nn.init.zeros_(layer.bias)
 
 
+def transposed_conv_3(in_channels: int, out_channels: int, stride: Sizes) -> nn.Module:
+    """A transposed convolution of size 3 that multiplies the size by `stride`, which may be 1 along an axis."""
+    padding = tuple(step - 1 for step in stride)
+    return TRANSPOSED_CONV[len(stride)](in_channels, out_channels, 3, stride, 1, padding)  # type: ignore[arg-type]
+
+
+def check_stages(strides: Sequence[Sizes], kernels: Sequence[Sizes], *others: Sequence[int]) -> None:
+    """Make sure that the stages of a network fit together.
+
+    Args:
+        strides: Downsampling on entering each stage, per axis.
+        kernels: Kernel size per stage and axis.
+        others: More settings with one entry per stage.
+
+    Raises:
+        ValueError: If numbers of stages or axes differ, the first stage downsamples, or a size makes no sense.
+    """
+    if not strides or {len(entries) for entries in (kernels, *others)} != {len(strides)}:
+        raise ValueError("widths, strides and kernels must have one entry per stage")
+    if {len(sizes) for sizes in (*strides, *kernels)} not in ({2}, {3}):
+        raise ValueError("strides and kernels must all have 2 or all have 3 axes")
+    if set(strides[0]) != {1} or any(size < 1 or size % 2 == 0 for kernel in kernels for size in kernel):
+        raise ValueError("the first stride must be 1 and kernel sizes odd")
+    if any(step < 1 for stride in strides for step in stride):
+        raise ValueError("strides must be at least 1")
+    if any(entry < 1 for entries in others for entry in entries):
+        raise ValueError("channels and numbers of convolutions must be at least 1")
+
+
 def product(sizes: Sequence[Sizes]) -> Sizes:
     """Multiply sizes axis by axis."""
     total = [1] * len(sizes[0])

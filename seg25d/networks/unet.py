@@ -21,8 +21,10 @@ from seg25d.networks.blocks import (
     NormName,
     ResidualBlock,
     Sizes,
+    check_stages,
     initialise,
     product,
+    transposed_conv_3,
 )
 
 
@@ -57,13 +59,8 @@ class UNetSpec(Record):
 
     @model_validator(mode="after")
     def _check_stages(self) -> Self:
+        check_stages(self.strides, self.kernels, self.widths)
         stages = len(self.widths)
-        if not stages == len(self.strides) == len(self.kernels):
-            raise ValueError("widths, strides and kernels must have one entry per stage")
-        if {len(sizes) for sizes in (*self.strides, *self.kernels)} not in ({2}, {3}):
-            raise ValueError("strides and kernels must all have 2 or all have 3 axes")
-        if max(self.strides[0]) > 1 or any(size % 2 == 0 for kernel in self.kernels for size in kernel):
-            raise ValueError("the first stride must be 1 and kernel sizes odd")
         if not 1 <= self.num_supervised <= max(1, stages - 1):
             raise ValueError(f"num_supervised must be in 1..{max(1, stages - 1)}")
         return self
@@ -72,6 +69,11 @@ class UNetSpec(Record):
     def dims(self) -> int:
         """2 or 3 spatial axes."""
         return len(self.strides[0])
+
+    @property
+    def summary(self) -> str:
+        """The settings that tell such networks apart, in a few characters for tables."""
+        return "-".join(map(str, self.widths))
 
     @property
     def divisor(self) -> Sizes:
@@ -160,11 +162,9 @@ def _encoder_stage(spec: UNetSpec, stage: int, in_channels: int) -> nn.Module:
 def _upsampling(spec: UNetSpec, stage: int) -> nn.Module:
     stride = spec.strides[stage + 1]
     channels = (spec.widths[stage + 1], spec.widths[stage])
-    layer = TRANSPOSED_CONV[spec.dims]
-    if spec.upsampling == "transposed":
-        return layer(*channels, stride, stride, bias=spec.conv_bias)  # type: ignore[arg-type]
-    padding = tuple(step - 1 for step in stride)
-    return layer(*channels, 3, stride, 1, padding)  # type: ignore[arg-type]
+    if spec.upsampling == "transposed_3":
+        return transposed_conv_3(*channels, stride)
+    return TRANSPOSED_CONV[spec.dims](*channels, stride, stride, bias=spec.conv_bias)  # type: ignore[arg-type]
 
 
 def _decoder_stage(spec: UNetSpec, stage: int) -> nn.Module:

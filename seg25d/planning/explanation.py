@@ -91,7 +91,7 @@ def _table_row(name: str, plan: ConfigurationPlan) -> tuple[str, ...]:
         _by(plan.window),
         str(plan.batch_size),
         describe(plan.representation),
-        f"{plan.network.name} {'-'.join(map(str, plan.network.widths))}",
+        f"{plan.network.name} {plan.network.summary}",
         f"{plan.num_parameters / 1e6:.1f} M",
         f"{plan.estimated_memory_gb:.2f} GB",
     )
@@ -163,13 +163,15 @@ def _batch_reason(fit: Fit, limits: Limits) -> str:
 
 def _network_reason(fit: Fit, limits: Limits) -> str:
     spec, axes = fit.network, fit.representation.network_axes
+    if spec.name != "unet":
+        return f"{spec.name} {spec.summary}, by the rules of its paper (seg25d/planning/network_rules.py)"
     spacing = " x ".join(f"{limits.geometry.spacing_mm[axis]:.4g}" for axis in axes)
     tile = "; decided on one tile of the super image, so that pooling stays within slices" if _tiled(fit) else ""
     return (
         f"{len(spec.widths)} stages for {_by([fit.window[axis] for axis in axes])} at {spacing} mm: an axis is halved "
         f"while 4 or more voxels remain and its spacing is less than twice the finest, its kernel is 3 from then on, 1 "
         f"before (nnU-Net, network_topology.py){tile}; strides {_sizes(spec.strides)}; kernels {_sizes(spec.kernels)}; "
-        f"widths {'-'.join(map(str, spec.widths))}: {_width_reason(limits)}"
+        f"widths {spec.summary}: {_width_reason(limits)}"
     )
 
 

@@ -1,9 +1,20 @@
-"""The default network: all its numbers in one table."""
+"""How networks follow from the topology of a window: the default network's numbers in one table, and all networks'."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from seg25d.core.errors import InputError
 from seg25d.core.records import Record
-from seg25d.networks import NetworkSpec
+from seg25d.networks import AnyNetwork
+from seg25d.networks.se_unet import SEUNetSpec
+from seg25d.networks.swin_unetr import SwinUNETRSpec
 from seg25d.networks.unet import UNetSpec
+from seg25d.networks.vnet import VNetSpec
+from seg25d.networks.xception_cbam_unet import XceptionCBAMUNetSpec
 from seg25d.planning.geometry import Topology
+
+PAPER_STAGES = 5
+"""Stages of the SE-norm U-Net and the V-Net as published."""
 
 
 class UNetSettings(Record):
@@ -40,7 +51,7 @@ def unet_settings(gpu_memory_gb: float) -> UNetSettings:
     return WIDE_UNET if gpu_memory_gb >= WIDE_FROM_GB else NARROW_UNET
 
 
-def make_unet(topology: Topology, settings: UNetSettings = WIDE_UNET) -> NetworkSpec:
+def make_unet(topology: Topology, settings: UNetSettings = WIDE_UNET) -> UNetSpec:
     """The U-Net for a topology."""
     stages = len(topology.strides)
     dims = len(topology.strides[0])
@@ -53,3 +64,103 @@ def make_unet(topology: Topology, settings: UNetSettings = WIDE_UNET) -> Network
         decoder_blocks=settings.decoder_blocks,
         num_supervised=min(settings.max_supervised, max(1, stages - 2)),
     )
+
+
+def make_se_unet(topology: Topology) -> SEUNetSpec:
+    """The SE-norm U-Net for a topology: at most the paper's five stages, fewer in small windows (methods 1.3)."""
+    return SEUNetSpec(strides=topology.strides[:PAPER_STAGES], kernels=topology.kernels[:PAPER_STAGES])
+
+
+def make_vnet(topology: Topology) -> VNetSpec:
+    """The V-Net of the paper's figure for a topology (methods 2.3).
+
+    At most five stages; in small windows the coarsest are left out, on the way down and up. Kernels are 5 where the
+    topology has 3.
+    """
+    strides, kernels = topology.strides[:PAPER_STAGES], topology.kernels[:PAPER_STAGES]
+    stages = len(strides)
+    full = VNetSpec.model_fields
+    return VNetSpec(
+        strides=strides,
+        kernels=tuple(tuple(5 if size == 3 else 1 for size in kernel) for kernel in kernels),
+        widths=full["widths"].default[:stages],
+        encoder_blocks=full["encoder_blocks"].default[:stages],
+        decoder_blocks=full["decoder_blocks"].default[PAPER_STAGES - stages :],
+    )
+
+
+def make_swin_unetr(topology: Topology) -> SwinUNETRSpec:
+    """The Swin UNETR: of a topology only the number of axes counts, as its five halvings are fixed (methods 1.4)."""
+    return SwinUNETRSpec(dims=2 if len(topology.strides[0]) == 2 else 3)
+
+
+def make_xception_cbam_unet(topology: Topology) -> XceptionCBAMUNetSpec:
+    """The U-Net with Xception encoder: its five halvings are fixed, so windows are to be rounded up (methods 2.4)."""
+    assert len(topology.strides[0]) == 2, "make_network has looked"
+    return XceptionCBAMUNetSpec()
+
+
+def fit_unet(paper: UNetSpec, topology: Topology) -> UNetSpec:
+    """A paper's U-Net (networks/paper_unets.py) with the strides and kernels of a topology of as many axes.
+
+    At most as many stages as the paper's; fewer in small windows, with its widths from the finest stage on.
+    """
+    stages = min(len(paper.widths), len(topology.strides))
+    return UNetSpec.model_validate(
+        paper.model_dump()
+        | {
+            "widths": paper.widths[:stages],
+            "strides": topology.strides[:stages],
+            "kernels": topology.kernels[:stages],
+        }
+    )
+
+
+@dataclass(frozen=True)
+class NetworkRule:
+    """How a network follows from a topology."""
+
+    make: Callable[[Topology], AnyNetwork]
+    dims: frozenset[int]
+    """Numbers of spatial axes that it can have."""
+
+
+NETWORK_RULES: dict[str, NetworkRule] = {
+    "unet": NetworkRule(make_unet, frozenset({2, 3})),
+    "se_unet": NetworkRule(make_se_unet, frozenset({2, 3})),
+    "swin_unetr": NetworkRule(make_swin_unetr, frozenset({2, 3})),
+    "vnet": NetworkRule(make_vnet, frozenset({2, 3})),
+    "xception_cbam_unet": NetworkRule(make_xception_cbam_unet, frozenset({2})),
+}
+"""Rules by the network's name; the first is the default."""
+
+
+def networks_for(dims: int) -> list[str]:
+    """Names of the networks that there are for 2 or 3 axes, the default first.
+
+    Raises:
+        InputError: If there is none.
+    """
+    names = [name for name, rule in NETWORK_RULES.items() if dims in rule.dims]
+    if not names:
+        raise InputError(f"there are networks of 2 and of 3 dimensions, not of {dims}")
+    return names
+
+
+def make_network(name: str, topology: Topology) -> AnyNetwork:
+    """The network of a name for a topology.
+
+    Sizes must still be rounded up to the network's divisor, which need not be the topology's.
+
+    Raises:
+        InputError: If the name is unknown, or that network cannot have as many axes; names those that can.
+    """
+    dims = len(topology.strides[0])
+    good = ", ".join(networks_for(dims))
+    if name not in NETWORK_RULES:
+        raise InputError(f"unknown network {name!r}; for {dims} dimensions there are {good}")
+    rule = NETWORK_RULES[name]
+    if dims not in rule.dims:
+        can = " or ".join(map(str, sorted(rule.dims)))
+        raise InputError(f"network {name!r} has {can} dimensions, and {dims} are needed here; choose one of {good}")
+    return rule.make(topology)

@@ -1,4 +1,4 @@
-"""The U-Net: published parameter counts, sizes of outputs, and settings that make no sense."""
+"""The U-Net: sizes of outputs, and settings that make no sense; for counts see test_paper_unets.py."""
 
 import pytest
 import torch
@@ -17,29 +17,6 @@ def spec(dims: int, widths: tuple[int, ...], **settings: object) -> UNetSpec:
             **settings,
         }
     )
-
-
-def count(network: torch.nn.Module) -> int:
-    return sum(parameter.numel() for parameter in network.parameters())
-
-
-SOBIROV = {"activation": "relu", "downsampling": "max_pool", "upsampling": "transposed_3"}
-ANGERMANN = SOBIROV | {"norm": "none", "conv_bias": True}
-
-
-@pytest.mark.parametrize(
-    ("dims", "widths", "settings", "in_channels", "expected"),
-    [
-        (2, (24, 48, 96, 192), SOBIROV, 2, 1_205_425),
-        (3, (24, 48, 96, 192), SOBIROV, 2, 3_611_665),
-        (2, (32, 64, 128, 256, 512), ANGERMANN, 1, 8_629_921),
-        (3, (8, 16, 32, 64, 128), ANGERMANN, 1, 1_618_489),
-    ],
-)
-def test_counts_of_the_papers(
-    dims: int, widths: tuple[int, ...], settings: dict[str, object], in_channels: int, expected: int
-) -> None:
-    assert count(spec(dims, widths, **settings).build(in_channels, 1)) == expected
 
 
 @pytest.mark.parametrize("dims", [2, 3])

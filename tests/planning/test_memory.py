@@ -5,8 +5,14 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from seg25d.networks import AnyNetwork
+from seg25d.networks.se_unet import SEUNetSpec
+from seg25d.networks.swin_unetr import SwinUNETRSpec
 from seg25d.networks.unet import UNetSpec
+from seg25d.networks.vnet import VNetSpec
+from seg25d.networks.xception_cbam_unet import XceptionCBAMUNetSpec
 from seg25d.planning.memory import GIGABYTE, CudaPrecision, StorageTracker, trace_training_step, training_memory
+from seg25d.representations.slices import Slices
 from seg25d.representations.super_image import SuperImage
 from seg25d.representations.volume import Volume
 
@@ -91,6 +97,46 @@ def test_group_norm_runs_in_float32_as_on_cuda() -> None:
         assert nn.GroupNorm(4, 4)(images).dtype == torch.float32
         with torch.autocast("cpu", enabled=False):
             assert images.softmax(1).dtype == torch.bfloat16
+
+
+def small_vnet() -> VNetSpec:
+    return VNetSpec(
+        widths=(8, 16),
+        strides=((1, 1, 1), (2, 2, 2)),
+        kernels=((3, 3, 3), (3, 3, 3)),
+        encoder_blocks=(3, 3),
+        decoder_blocks=(2,),
+    )
+
+
+@pytest.mark.parametrize(
+    "network",
+    [small_vnet(), pytest.param(SwinUNETRSpec(dims=3, feature_size=12), marks=pytest.mark.slow)],
+    ids=lambda spec: spec.name,
+)
+def test_checkpointing_needs_less_memory(network: AnyNetwork) -> None:
+    uses = [
+        training_memory(spec, Volume(), (32, 32, 64), 2, num_channels=1, num_outputs=2)
+        for spec in (network, network.model_copy(update={"checkpointing": True}))
+    ]
+    assert uses[1].activations < 0.9 * uses[0].activations
+    assert uses[1].num_parameters == uses[0].num_parameters
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        SEUNetSpec(width=8, strides=((1, 1), (2, 2)), kernels=((3, 3), (3, 3))),
+        pytest.param(XceptionCBAMUNetSpec(), marks=pytest.mark.slow),
+    ],
+    ids=lambda spec: spec.name,
+)
+def test_other_networks_can_be_traced(network: AnyNetwork) -> None:
+    use = training_memory(network, Slices(axis=0, context=1), (2, 64, 32), 2, num_channels=1, num_outputs=2)
+    with torch.device("meta"):
+        parameters = list(network.build(3, 2).parameters())
+    assert use.num_parameters == sum(parameter.numel() for parameter in parameters)
+    assert use.activations > 2 * 2 * 64 * 32 * 3 * FLOAT32
 
 
 def test_nothing_is_allocated() -> None:

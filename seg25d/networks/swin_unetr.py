@@ -1,0 +1,130 @@
+"""The Swin UNETR (Hatamizadeh et al. 2022) by MONAI, which Sobirov et al. 2022 train on volumes and on super images."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from seg25d.core.records import Record
+from seg25d.networks.blocks import Sizes
+
+PATCH_STEPS = 32
+"""Sizes must be divisible by this: patches of 2, then halved four times (MONAI, networks/nets/swin_unetr.py)."""
+
+
+class SwinUNETRSpec(Record):
+    """All settings of a Swin UNETR; what is not said is MONAI's default.
+
+    Parameters with 2 channels in and 1 out: 6,302,539 in 2D, 15,703,843 in 3D, the 6.3 and 15.7 M of Sobirov et al.
+    """
+
+    name: Literal["swin_unetr"] = "swin_unetr"
+    dims: Literal[2, 3]
+    """2 or 3 spatial axes."""
+    feature_size: int = Field(default=24, ge=12, multiple_of=12)
+    """Channels at full size."""
+    checkpointing: bool = False
+    """Compute the transformer's activations twice instead of keeping them: less memory, more time."""
+
+    @property
+    def summary(self) -> str:
+        """The settings that tell such networks apart, in a few characters for tables."""
+        return str(self.feature_size)
+
+    @property
+    def divisor(self) -> Sizes:
+        """Any size will do: the network pads."""
+        return (1,) * self.dims
+
+    def build(self, in_channels: int, num_outputs: int) -> "SwinUNETR":
+        """Make the network with fresh weights from torch's global generator."""
+        return SwinUNETR(self, in_channels, num_outputs)
+
+
+class SwinUNETR(nn.Module):
+    """MONAI's network for images of any size: zeros are added at their ends, and the scores there cut off.
+
+    Args:
+        spec: The settings.
+        in_channels: Channels of the input.
+        num_outputs: Scores per pixel or voxel.
+    """
+
+    def __init__(self, spec: SwinUNETRSpec, in_channels: int, num_outputs: int) -> None:
+        super().__init__()
+        # Importing MONAI takes seconds, and nothing else in this package needs it.
+        from monai.networks.nets.swin_unetr import SwinUNETR as MonaiSwinUNETR  # noqa: PLC0415
+
+        self.spec = spec
+        with _PlainLinspace():
+            self.network = MonaiSwinUNETR(
+                in_channels=in_channels,
+                out_channels=num_outputs,
+                feature_size=spec.feature_size,
+                spatial_dims=spec.dims,
+                use_checkpoint=spec.checkpointing,
+                norm_layer=LayerNorm,
+                use_v2=False,
+            )
+
+    def forward(self, images: Tensor) -> Tensor | list[tuple[Tensor, float]]:
+        """Scores of images.
+
+        Args:
+            images: (N, in_channels, ...) of any size.
+
+        Returns:
+            (N, num_outputs, ...) in eval mode; in training mode a list with these scores and the weight 1.
+        """
+        sizes = images.shape[2:]
+        padding = [end for size, full in zip(sizes, padded_sizes(sizes), strict=True) for end in (full - size, 0)]
+        scores: Tensor = self.network(functional.pad(images, padding[::-1]))
+        for axis, size in enumerate(sizes, 2):
+            scores = scores.narrow(axis, 0, size)
+        return [(scores, 1.0)] if self.training else scores
+
+
+def padded_sizes(sizes: Iterable[int]) -> Sizes:
+    """Sizes rounded up to multiples of 32.
+
+    If that leaves 32 everywhere the last becomes 64: the coarsest features would be a single pixel, which instance norm
+    refuses as it has no variance.
+    """
+    padded = [-(-size // PATCH_STEPS) * PATCH_STEPS for size in sizes]
+    if max(padded) == PATCH_STEPS:
+        padded[-1] = 2 * PATCH_STEPS
+    return tuple(padded)
+
+
+class LayerNorm(nn.LayerNorm):
+    """Layer norm in the type of the input.
+
+    CUDA's autocast would compute in float32, which needs more memory; the kernel's own sums are float32 anyway. Also,
+    what checkpointing computes again then has the type of the first time where planning/memory.py traces on CPUs.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(..., C) to the same."""
+        with torch.autocast(features.device.type, enabled=False):
+            weight, bias = self.weight.to(features.dtype), self.bias.to(features.dtype)
+            return functional.layer_norm(features, self.normalized_shape, weight, bias, self.eps)
+
+
+class _PlainLinspace(TorchFunctionMode):
+    """Answers torch.linspace with plain numbers.
+
+    MONAI's constructor reads rates of stochastic depth with `.item()`, which neither meta tensors nor the fake tensors
+    of planning/memory.py have. All rates are 0 here.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Run the function, unless it is torch.linspace."""
+        del types
+        return np.linspace(*args) if func is torch.linspace else func(*args, **(kwargs or {}))

@@ -1,0 +1,194 @@
+"""The V-Net (Milletari et al. 2016), which Shivdeo et al. 2021 train on stacks of slices.
+
+The order of layers is that of the authors' faustomilletari/VNet, Prototxt/train_noPooling_ResNet_cinque.prototxt.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, Self
+
+import torch
+from pydantic import model_validator
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from seg25d.core.records import Record
+from seg25d.networks.blocks import CONV, TRANSPOSED_CONV, NormName, Sizes, check_stages, initialise, make_norm, product
+
+PRELU_SLOPE = 0.25
+"""What PReLUs start with (PyTorch and Caffe)."""
+
+
+class VNetSpec(Record):
+    """All settings of a V-Net.
+
+    As published: five stages with strides of 2 and kernels of 5. Parameters in 3D with 1 channel in and 2 out:
+    65,183,258 with the default numbers of convolutions, those of the paper's figure (of which convolutions have
+    65,179,800), and 61,982,682 with (1, 1, 2, 3, 3) and (3, 2, 1, 1), those of the released prototxt (convolutions:
+    61,979,512).
+
+    The 206 M of Shivdeo et al. come from no combination of widths, depths and kernels that is anything like a V-Net
+    (methods 2.3). They write that the count belongs to "our input size", so their PReLUs probably had one slope per
+    voxel and channel, the default of Keras: one such layer of 16 channels on 512 x 512 x 32 voxels has 134.2 M. Ours
+    have one per channel, as in the prototxt.
+    """
+
+    name: Literal["vnet"] = "vnet"
+    strides: tuple[Sizes, ...]
+    """Downsampling on entering each stage, per axis; the first is 1."""
+    kernels: tuple[Sizes, ...]
+    """Kernel size per stage and axis."""
+    widths: tuple[int, ...] = (16, 32, 64, 128, 256)
+    """Channels per stage; the decoder's convolutions have twice as many."""
+    encoder_blocks: tuple[int, ...] = (1, 2, 3, 3, 3)
+    """Convolutions per stage on the way down."""
+    decoder_blocks: tuple[int, ...] = (3, 3, 2, 1)
+    """Convolutions per stage on the way up, from the coarsest on."""
+    norm: NormName = "none"
+    """Normalisation before each PReLU but the head's; there was none."""
+    checkpointing: bool = False
+    """Compute the activations within each stage twice instead of keeping them: less memory, more time, same result."""
+
+    @model_validator(mode="after")
+    def _check_stages(self) -> Self:
+        check_stages(self.strides, self.kernels, self.widths, self.encoder_blocks)
+        if len(self.decoder_blocks) != len(self.widths) - 1 or any(number < 1 for number in self.decoder_blocks):
+            raise ValueError(
+                f"decoder_blocks must have {len(self.widths) - 1} entries of at least 1, one less than there are stages"
+            )
+        if self.checkpointing and self.norm == "batch":
+            raise ValueError("checkpointing would count each batch twice in batch norm's statistics; use instance norm")
+        return self
+
+    @property
+    def dims(self) -> int:
+        """2 or 3 spatial axes."""
+        return len(self.strides[0])
+
+    @property
+    def summary(self) -> str:
+        """The settings that tell such networks apart, in a few characters for tables."""
+        return "-".join(map(str, self.widths))
+
+    @property
+    def divisor(self) -> Sizes:
+        """What the size of the input must be divisible by, per axis."""
+        return product(self.strides)
+
+    def build(self, in_channels: int, num_outputs: int) -> "VNet":
+        """Make the network with fresh weights from torch's global generator."""
+        return VNet(self, in_channels, num_outputs)
+
+
+class ResidualConvs(nn.Module):
+    """Some convolutions and their input, added before the last PReLU.
+
+    Args:
+        in_channels: Channels of the input; it is repeated to `width` channels where they differ.
+        width: Channels of the output.
+        kernel: Odd kernel size per axis.
+        num_convs: How many.
+        norm: Name of the normalisation.
+    """
+
+    def __init__(self, in_channels: int, width: int, kernel: Sizes, num_convs: int, norm: NormName) -> None:
+        super().__init__()
+        self.width = width
+        layers: list[nn.Module] = []
+        for index in range(num_convs):
+            layers += [_conv(in_channels if index == 0 else width, width, kernel), make_norm(norm, width, len(kernel))]
+            layers.append(nn.PReLU(width))
+        self.layers = nn.Sequential(*layers[:-1])
+        self.activation = layers[-1]
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, in_channels, ...) to (N, width, ...)."""
+        return self.activation(self.layers(features) + repeat_channels(features, self.width))  # type: ignore[no-any-return]
+
+
+class VNet(nn.Module):
+    """Residual encoder and decoder, strided and transposed convolutions in between.
+
+    Args:
+        spec: The settings.
+        in_channels: Channels of the input.
+        num_outputs: Scores per pixel or voxel.
+    """
+
+    def __init__(self, spec: VNetSpec, in_channels: int, num_outputs: int) -> None:
+        super().__init__()
+        self.spec = spec
+        widths, kernel = spec.widths, spec.kernels[0]
+        self.encoder = nn.ModuleList(_encoder_stage(spec, stage, in_channels) for stage in range(len(widths)))
+        self.decoder = nn.ModuleList(DecoderStage(spec, stage) for stage in range(len(widths) - 1))
+        width = 2 * widths[0] if self.decoder else widths[0]
+        self.head = nn.Sequential(
+            _conv(width, num_outputs, kernel), nn.PReLU(num_outputs), _conv(num_outputs, num_outputs, (1,) * spec.dims)
+        )
+        initialise(self, PRELU_SLOPE)
+
+    def forward(self, images: Tensor) -> Tensor | list[tuple[Tensor, float]]:
+        """Scores of images.
+
+        Args:
+            images: (N, in_channels, ...) with sizes divisible by `spec.divisor`.
+
+        Returns:
+            (N, num_outputs, ...) in eval mode; in training mode a list with these scores and the weight 1.
+        """
+        skips = []
+        features = images
+        for encoder_stage in self.encoder:
+            features = self._run(encoder_stage, features)
+            skips.append(features)
+        for stage in range(len(self.decoder) - 1, -1, -1):
+            features = self._run(self.decoder[stage], features, skips[stage])
+        scores = self._run(self.head, features)
+        return [(scores, 1.0)] if self.training else scores
+
+    def _run(self, part: nn.Module, *inputs: Tensor) -> Tensor:
+        if self.spec.checkpointing and torch.is_grad_enabled():
+            # Nothing in here is random.
+            result: Tensor = checkpoint(part, *inputs, use_reentrant=False, preserve_rng_state=False)
+            return result
+        return part(*inputs)  # type: ignore[no-any-return]
+
+
+class DecoderStage(nn.Module):
+    """Transposed convolution, skip connection, and convolutions on both together."""
+
+    def __init__(self, spec: VNetSpec, stage: int) -> None:
+        super().__init__()
+        width, stride = spec.widths[stage], spec.strides[stage + 1]
+        coarsest = stage == len(spec.widths) - 2
+        below = spec.widths[stage + 1] * (1 if coarsest else 2)
+        up = TRANSPOSED_CONV[spec.dims](below, width, stride, stride)  # type: ignore[arg-type]
+        self.up = nn.Sequential(up, make_norm(spec.norm, width, spec.dims), nn.PReLU(width))
+        num_convs = spec.decoder_blocks[-1 - stage]
+        self.convs = ResidualConvs(2 * width, 2 * width, spec.kernels[stage], num_convs, spec.norm)
+
+    def forward(self, features: Tensor, skip: Tensor) -> Tensor:
+        """(N, channels, ...) and the encoder's (N, width, larger ...) to (N, 2 width, larger ...)."""
+        return self.convs(torch.cat((self.up(features), skip), 1))  # type: ignore[no-any-return]
+
+
+def repeat_channels(features: Tensor, width: int) -> Tensor:
+    """The channels one after the other, again from the first, until there are `width` (N, width, ...)."""
+    channels = features.shape[1]
+    if channels == width:
+        return features
+    return torch.cat([features] * -(-width // channels), 1)[:, :width]
+
+
+def _encoder_stage(spec: VNetSpec, stage: int, in_channels: int) -> nn.Module:
+    width, stride = spec.widths[stage], spec.strides[stage]
+    before = in_channels if stage == 0 else width
+    convs = ResidualConvs(before, width, spec.kernels[stage], spec.encoder_blocks[stage], spec.norm)
+    if stage == 0:
+        return convs
+    down = CONV[spec.dims](spec.widths[stage - 1], width, stride, stride)  # type: ignore[arg-type]
+    return nn.Sequential(down, make_norm(spec.norm, width, spec.dims), nn.PReLU(width), convs)
+
+
+def _conv(in_channels: int, out_channels: int, kernel: Sequence[int]) -> nn.Module:
+    padding = tuple(size // 2 for size in kernel)
+    return CONV[len(kernel)](in_channels, out_channels, tuple(kernel), 1, padding)  # type: ignore[arg-type]
