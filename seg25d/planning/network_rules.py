@@ -30,6 +30,9 @@ DEFAULT_UNET = UNetSettings(
 )
 """The network of every configuration for now."""
 
+ONE_SCALE = DEFAULT_UNET.model_copy(update={"max_supervised": 1})
+"""The same without deep supervision."""
+
 
 def make_unet(topology: Topology, settings: UNetSettings = DEFAULT_UNET) -> NetworkSpec:
     """The U-Net for a topology."""

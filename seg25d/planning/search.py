@@ -10,7 +10,7 @@ from seg25d.core.types import Shape
 from seg25d.networks import NetworkSpec
 from seg25d.planning.geometry import choose_topology, round_up
 from seg25d.planning.memory import GIGABYTE, MemoryUse, training_memory
-from seg25d.planning.network_rules import make_unet
+from seg25d.planning.network_rules import DEFAULT_UNET, ONE_SCALE, make_unet
 from seg25d.representations import AnyRepresentation
 from seg25d.representations.base import VolumeGeometry
 
@@ -98,12 +98,12 @@ def search(candidates: Iterable[Candidate], limits: Limits) -> Fit:
     last_rate = 0.0
     for position, fit in enumerate(_networks(candidates, limits)):
         representation, window, network = fit
-        voxels = limits.smallest_batch * prod(window)
+        cost = limits.smallest_batch * prod(window) * representation.cost_factor
         slack = SAME_NETWORK_SLACK if network in activations else OTHER_NETWORK_SLACK
-        if activations.get(network, last_rate) * voxels > slack * limits.budget_bytes:
+        if activations.get(network, last_rate) * cost > slack * limits.budget_bytes:
             continue
         step = _trace(fit, limits.smallest_batch, limits, position)
-        last_rate = activations[network] = step.memory.activations / voxels
+        last_rate = activations[network] = step.memory.activations / cost
         if step.memory.total <= limits.budget_bytes:
             return _grow(step, limits)
     # The loop has at least one candidate, and the last is the cheapest.
@@ -125,7 +125,8 @@ def _networks(
         axes = representation.network_axes
         topology = choose_topology([sizes[axis] for axis in axes], [limits.geometry.spacing_mm[axis] for axis in axes])
         window = round_up(sizes, axes, topology.divisor)
-        item = representation.refit(window), window, make_unet(topology)
+        settings = DEFAULT_UNET if representation.deep_supervision else ONE_SCALE
+        item = representation.refit(window), window, make_unet(topology, settings)
         if item not in seen:
             seen.add(item)
             yield item
