@@ -67,9 +67,10 @@ def mean_ceilings(
 def _on_detector(mask: Tensor, representation: Projections) -> Tensor:
     """The mask with an axis of the detector that is as long as the plane, as planned windows have it."""
     detector_axis = representation.network_axes[1]
-    wanted = representation.detector_size(mask.shape)
+    missing = representation.detector_size(mask.shape) - mask.shape[detector_axis]
     padding = [(0, 0)] * 3
-    padding[detector_axis] = (0, wanted - mask.shape[detector_axis])
+    # On both sides: what stays near the axis of rotation stays on the detector.
+    padding[detector_axis] = (missing // 2, missing - missing // 2)
     return functional.pad(mask, [number for pair in reversed(padding) for number in pair])
 
 
