@@ -188,5 +188,8 @@ class Affine(nn.Module):
 
 def average_pool(volume: Tensor) -> Tensor:
     """The mean of each voxel and the next along D, H, W; of those that there are at the ends. Same shape."""
+    size = [min(2, number) for number in volume.shape[2:]]
+    before = [number - 1 for number in size]
+    pooled = functional.avg_pool3d(volume, size, stride=1, padding=before, count_include_pad=False)
     # Padding goes to both ends; what it adds in front is cut off.
-    return functional.avg_pool3d(volume, 2, stride=1, padding=1, count_include_pad=False)[:, :, 1:, 1:, 1:]
+    return pooled[:, :, before[0] :, before[1] :, before[2] :]

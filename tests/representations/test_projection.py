@@ -236,6 +236,7 @@ def test_pooling_keeps_the_shape_and_leaves_padding_out() -> None:
     torch.testing.assert_close(pooled[:, :, 1, 2, 3], volume[:, :, 1:3, 2:4, 3:5].mean((2, 3, 4)))
     torch.testing.assert_close(pooled[:, :, 3, 2, 5], volume[:, :, 3, 2:4, 5].mean(2))
     torch.testing.assert_close(pooled[:, :, 3, 4, 5], volume[:, :, 3, 4, 5])
+    torch.testing.assert_close(average_pool(volume[:, :, 3:]), pooled[:, :, 3:])
 
 
 def test_the_two_normalisations() -> None:
