@@ -57,7 +57,7 @@ def test_all_configurations_of_a_small_data_set() -> None:
         "coronal": (20, 20, 16),
         "sagittal": (20, 20, 16),
         "si": (18, 20, 16),
-        "mip": (18, 20, 16),
+        "mip": (20, 20, 16),
         "3d": (20, 20, 16),
     }
     assert len({item.store for item in plans.configurations.values()}) == 1
