@@ -40,8 +40,9 @@ class Projections(Representation):
     pools and normalises. Path 1 (`num_training_views` random directions, drawn per epoch) trains U; path 2 (`num_views`
     even directions, without gradient through U) trains a filter and a normalisation of its own, and predicts.
 
-    A training step costs p passes of U with gradient and m without, in groups of p: with (12, 60) about 2.7 times path
-    1 alone. Nothing but the maps in [0, 1] is kept of path 2.
+    A training step costs p passes of U with gradient and m without, in groups of p: with (12, 60) three times what U
+    takes for path 1 alone (3.9 s against 1.3 s on one core, 48 x 96 x 80 voxels, a U-Net of 7.8 million weights).
+    Nothing but the maps in [0, 1] is kept of path 2.
     """
 
     network_dims: ClassVar[int] = 2
