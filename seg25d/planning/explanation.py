@@ -14,6 +14,7 @@ from seg25d.planning.plan import ConfigurationPlan, Plans
 from seg25d.planning.search import LARGEST_BATCH, OVERHEAD_BYTES, Fit, Limits
 from seg25d.representations import AnyRepresentation
 from seg25d.representations.base import VolumeGeometry
+from seg25d.representations.projection import Projections
 
 AXIS_NAMES = ("D (inferior-superior)", "H (anterior-posterior)", "W (right-left)")
 
@@ -111,6 +112,8 @@ def _reason_lines(reasons: dict[str, str]) -> list[str]:
 def _representation_reason(representation: AnyRepresentation, geometry: VolumeGeometry) -> str:
     if representation.name == "volume":
         return "windows of the volume, unchanged"
+    if representation.name == "projections":
+        return _projections_reason(representation, geometry)
     spacing = geometry.spacing_mm[representation.axis]
     slices = f"slices {spacing:.4g} mm apart along {AXIS_NAMES[representation.axis]}"
     if representation.name == "super_image":
@@ -123,6 +126,17 @@ def _representation_reason(representation: AnyRepresentation, geometry: VolumeGe
     return (
         f"{slices} with {representation.context} neighbour(s) per side: as many as three pixels in the plane are "
         "apart, from 1 to 3 (3 at 1 mm isotropic: FastSurfer), fewer only where there are not enough slices"
+    )
+
+
+def _projections_reason(representation: Projections, geometry: VolumeGeometry) -> str:
+    along, across = representation.network_axes
+    length_mm = geometry.shape[along] * geometry.spacing_mm[along]
+    return (
+        f"turned about {AXIS_NAMES[along]}, the longest axis ({length_mm:.4g} mm); at 0 degrees the other axis of the "
+        f"views is {AXIS_NAMES[across]}, the finer of the two (of equal ones the longer, then the last); "
+        f"{representation.num_training_views} random directions train the network, {representation.num_views} even "
+        "ones predict (12 and 60: Angermann & Haltmeier, section 3.2; fewer only where memory is short)"
     )
 
 

@@ -78,7 +78,8 @@ def training_memory(
     """
 
     def build() -> nn.Module:
-        return representation.lift(network.build(representation.network_channels(num_channels), num_outputs))
+        outputs = representation.network_outputs(num_outputs)
+        return representation.lift(network.build(representation.network_channels(num_channels), outputs))
 
     return trace_training_step(build, (batch_size, num_channels, *window), num_outputs)
 

@@ -60,6 +60,15 @@ class ConfigurationPlan(Record):
                 raise ValueError(f"grid {rows} x {columns} has no room for the window's {num_slices} slices")
         return self
 
+    @model_validator(mode="after")
+    def _check_spacing(self) -> Self:
+        if self.representation.name == "projections" and self.representation.spacing_mm != self.spacing_mm:
+            raise ValueError(
+                f"representation.spacing_mm {self.representation.spacing_mm} differs from spacing_mm "
+                f"{self.spacing_mm}: projections turn in millimetres; give both the same numbers"
+            )
+        return self
+
     def build_model(self, num_channels: int, num_outputs: int) -> nn.Module:
         """Make the model with fresh weights from torch's global generator.
 
@@ -70,7 +79,8 @@ class ConfigurationPlan(Record):
         Returns:
             A module from volumes (B, C, D, H, W) to scores (B, K, D, H, W), see `Representation.lift`.
         """
-        network = self.network.build(self.representation.network_channels(num_channels), num_outputs)
+        channels = self.representation.network_channels(num_channels)
+        network = self.network.build(channels, self.representation.network_outputs(num_outputs))
         return self.representation.lift(network)
 
 

@@ -18,6 +18,7 @@ from seg25d.planning.plan import ConfigurationPlan, Plans
 from seg25d.planning.plans_name import DEFAULT_PLANS_NAME
 from seg25d.planning.search import Candidate, Limits, enough_voxels, search
 from seg25d.representations.base import VolumeGeometry
+from seg25d.representations.projection import Projections
 from seg25d.representations.slices import Slices
 from seg25d.representations.super_image import SuperImage
 from seg25d.representations.volume import Volume
@@ -52,6 +53,11 @@ def _super_images(geometry: VolumeGeometry, slice_axis: int) -> Iterable[Candida
     return SuperImage.candidates(geometry, axis=slice_axis, context=SUPER_IMAGE_CONTEXT)
 
 
+def _projections(geometry: VolumeGeometry, slice_axis: int) -> Iterable[Candidate]:
+    del slice_axis
+    return Projections.candidates(geometry)
+
+
 def _volumes(geometry: VolumeGeometry, slice_axis: int) -> Iterable[Candidate]:
     del slice_axis
     return Volume.candidates(geometry)
@@ -60,6 +66,7 @@ def _volumes(geometry: VolumeGeometry, slice_axis: int) -> Iterable[Candidate]:
 CONFIGURATIONS: Mapping[str, Candidates] = {
     **{name: partial(_slices, axis=axis) for axis, name in enumerate(ANATOMICAL)},
     "si": _super_images,
+    "mip": _projections,
     "3d": _volumes,
 }
 """What the search walks, by configuration: geometry and slicing axis to representations with windows."""
@@ -103,6 +110,8 @@ def plan_dataset(
         shape=fingerprint.median_shape_at(spacing_mm),
         spacing_mm=spacing_mm,
         enough_voxels=enough_voxels(total_voxels, fingerprint.num_cases, gpu_memory_gb),
+        num_outputs=description.labels.num_outputs,
+        has_regions=description.labels.has_regions,
     )
     planned = {}
     for name in names:

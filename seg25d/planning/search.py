@@ -118,12 +118,12 @@ def search(candidates: Iterable[Candidate], limits: Limits) -> Fit:
     for position, fit in enumerate(_networks(candidates, limits)):
         representation, window, network = fit
         batch_size = limits.smallest_batch(window)
-        voxels = batch_size * prod(window)
+        cost = batch_size * prod(window) * representation.cost_factor
         slack = SAME_NETWORK_SLACK if network in activations else OTHER_NETWORK_SLACK
-        if activations.get(network, last_rate) * voxels > slack * limits.budget_bytes:
+        if activations.get(network, last_rate) * cost > slack * limits.budget_bytes:
             continue
         step = _trace(fit, batch_size, limits, position)
-        last_rate = activations[network] = step.memory.activations / voxels
+        last_rate = activations[network] = step.memory.activations / cost
         if step.memory.total <= limits.budget_bytes:
             return _grow(step, limits)
     # The loop has at least one candidate, and the last is the cheapest.
@@ -145,7 +145,10 @@ def _networks(
         axes = representation.network_axes
         topology = choose_topology([sizes[axis] for axis in axes], [limits.geometry.spacing_mm[axis] for axis in axes])
         window = round_up(sizes, axes, topology.divisor)
-        item = representation.refit(window), window, make_unet(topology, unet_settings(limits.gpu_memory_gb))
+        settings = unet_settings(limits.gpu_memory_gb)
+        if not representation.deep_supervision:
+            settings = settings.model_copy(update={"max_supervised": 1})
+        item = representation.refit(window), window, make_unet(topology, settings)
         if item not in seen:
             seen.add(item)
             yield item

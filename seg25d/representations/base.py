@@ -4,7 +4,7 @@ Letters: B batch, C channels, K scores per voxel, D H W volume, h w image.
 """
 
 from collections.abc import Callable, Iterator
-from typing import ClassVar, Self, TypeAlias
+from typing import ClassVar, Protocol, Self, TypeAlias, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -23,6 +23,27 @@ class VolumeGeometry(Record):
     """Target spacing (D, H, W)."""
     enough_voxels: int | None = None
     """Voxels beyond which a window only makes updates rarer; those that lose nothing by it stay below."""
+    num_outputs: int = 2
+    """Scores per voxel that are wanted, K."""
+    has_regions: bool = False
+    """Whether all scores are regions (sigmoid); otherwise the first is the background's (softmax)."""
+
+
+@runtime_checkable
+class EpochAware(Protocol):
+    """A lifted module that works differently from epoch to epoch (angles drawn anew, weights of its outputs).
+
+    The trainer calls `start_epoch` before the first update of each epoch, and after resuming in the middle of one.
+    """
+
+    def start_epoch(self, epoch: int, seed: int, progress: float) -> None:
+        """Make ready for an epoch: a plain function of the arguments, so that a resumed run is the same run.
+
+        Args:
+            epoch: From 1 on.
+            seed: Of the run.
+            progress: Share of the run that is over when the epoch begins, 0 to 1.
+        """
 
 
 class Representation(Record):
@@ -33,6 +54,16 @@ class Representation(Record):
     """
 
     network_dims: ClassVar[int]
+    deep_supervision: ClassVar[bool] = True
+    """Whether the planned network gives scores at several scales while training."""
+
+    @property
+    def cost_factor(self) -> float:
+        """Activations per voxel of the window, relative to other instances of the class; steers the planner's search.
+
+        Where no field changes it, 1.
+        """
+        return 1.0
 
     @property
     def network_axes(self) -> tuple[int, ...]:
@@ -47,6 +78,10 @@ class Representation(Record):
     def network_channels(self, num_channels: int) -> int:
         """Channels that the network gets from a volume with `num_channels` channels."""
         return num_channels
+
+    def network_outputs(self, num_outputs: int) -> int:
+        """Scores per pixel that the network has to give, where volumes are to get `num_outputs` per voxel."""
+        return num_outputs
 
     def refit(self, window: Shape) -> Self:
         """The same representation for another window; what depends on the window follows it."""

@@ -3,6 +3,7 @@ import json
 from math import prod
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -11,11 +12,14 @@ from seg25d.core.records import parse_record, read_record, write_record
 from seg25d.core.types import Shape, Spacing
 from seg25d.data.labels import Labels
 from seg25d.planning.channel_rules import store_name
+from seg25d.planning.memory import GIGABYTE, MemoryUse
 from seg25d.planning.plan import Plans
 from seg25d.planning.planner import CONFIGURATIONS, explain, plan_dataset
 from seg25d.planning.plans_name import check_plans_name
 from seg25d.planning.revision import revise_plans
-from seg25d.planning.search import check_memory
+from seg25d.planning.search import OVERHEAD_BYTES, Fit, Limits, check_memory, search
+from seg25d.representations.base import VolumeGeometry
+from seg25d.representations.projection import Projections
 
 
 def load(name: str) -> ModuleType:
@@ -53,6 +57,7 @@ def test_all_configurations_of_a_small_data_set() -> None:
         "coronal": (20, 16, 16),
         "sagittal": (20, 20, 12),
         "si": (18, 20, 16),
+        "mip": (20, 20, 16),
         "3d": (20, 20, 16),
     }
     assert len({item.store for item in plans.configurations.values()}) == 1
@@ -71,7 +76,7 @@ def test_plans_survive_their_file(tmp_path: Path) -> None:
 
 
 def test_every_decision_has_its_reason_and_explain_tells_it() -> None:
-    plans = plan((6, 24, 24), (5.0, 1.0, 1.0), channels=("CT", "PET"), configurations=("2d", "si", "3d"))
+    plans = plan((6, 24, 24), (5.0, 1.0, 1.0), channels=("CT", "PET"), configurations=("2d", "si", "mip", "3d"))
     text = explain(plans)
     for reasons in (plans.reasons, *(item.reasons for item in plans.configurations.values())):
         assert all(f"{key}: {reason}" in text for key, reason in reasons.items())
@@ -84,6 +89,58 @@ def test_2d_is_stored_under_its_anatomical_name() -> None:
     plans = plan((16, 12, 16), (1.0, 4.0, 1.0), configurations=("2d", "coronal", "si"))
     assert list(plans.configurations) == ["coronal", "si"]
     assert plans.slice_axis == plans.configurations["si"].representation.axis == 1
+
+
+def test_projections_know_the_volume_and_the_labels() -> None:
+    data = published.Published((4, 24, 16), ((9, (3.0, 1.0, 1.0)),), ("MRI",), 1)
+    fingerprint, description = published.make_fingerprint(data)
+    (item,) = plan_dataset(fingerprint, description, configurations=["mip"]).configurations.values()
+    representation = item.representation
+    assert isinstance(representation, Projections)
+    assert representation.network_axes == (1, 2)
+    assert representation.spacing_mm == item.spacing_mm
+    assert (representation.num_classes, representation.background) == (1, True)
+    assert item.network.num_supervised == 1
+    assert "turned about H" in item.reasons["representation"]
+    labels = Labels(names={"background": 0, "whole": (1, 2), "core": 2}, regions_class_order=(1, 2))
+    regions = description.model_copy(update={"labels": labels})
+    (item,) = plan_dataset(fingerprint, regions, configurations=["mip"]).configurations.values()
+    assert isinstance(item.representation, Projections)
+    assert (item.representation.num_classes, item.representation.background) == (2, False)
+
+
+def test_fewer_views_are_not_taken_for_as_costly_as_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The search predicts memory from what it traced: six views must not be taken to need what twelve did."""
+
+    def trace(item: Any, batch_size: int, limits: Limits, position: int) -> Fit:
+        representation, window, network = item
+        used = 1000 * representation.num_training_views * prod(window) * batch_size
+        memory = MemoryUse(parameters=0, gradients=0, optimizer=0, activations=used, num_parameters=0)
+        return Fit(
+            representation=representation,
+            window=window,
+            network=network,
+            batch_size=batch_size,
+            memory=memory,
+            position=position,
+        )
+
+    monkeypatch.setattr("seg25d.planning.search._trace", trace)
+    geometry = VolumeGeometry(shape=(32, 64, 48), spacing_mm=ISOTROPIC)
+    enough_for_six = (1000 * 6 * 32 * 32 * 48 * 2 + OVERHEAD_BYTES) / GIGABYTE + 0.01
+    limits = Limits(
+        configuration="mip",
+        geometry=geometry,
+        num_channels=1,
+        num_outputs=2,
+        num_cases=9,
+        total_voxels=1,
+        gpu_memory_gb=enough_for_six,
+    )
+    fit = search(Projections.candidates(geometry), limits)
+    assert fit.window == (32, 32, 48)
+    assert isinstance(fit.representation, Projections)
+    assert (fit.representation.num_training_views, fit.representation.num_views) == (6, 36)
 
 
 def test_sided_labels_are_not_mirrored() -> None:
@@ -120,7 +177,7 @@ def test_models_of_all_configurations_take_their_window() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"configurations": ["si", "quad"]}, "quad; known: 2d, axial, coronal, sagittal, si, 3d"),
+        ({"configurations": ["si", "quad"]}, "quad; known: 2d, axial, coronal, sagittal, si, mip, 3d"),
         ({"recipe": "sobirov1922"}, "sobirov1922.*known: default"),
     ],
 )
@@ -251,6 +308,13 @@ def test_wrong_edits_name_the_place(edited: Plans, key: str, value: object) -> N
 def test_wrong_edits_of_the_whole_name_the_place(edited: Plans, key: str, value: object) -> None:
     with pytest.raises(RecordError, match=key):
         parse_record(edited.model_dump(mode="json") | {key: value}, Plans, "plans.json")
+
+
+def test_projections_turn_in_the_spacing_of_the_plan() -> None:
+    content = revise(None, configurations=("mip",)).model_dump(mode="json")
+    content["configurations"]["mip"]["representation"]["spacing_mm"] = [1.0, 1.0, 1.0]
+    with pytest.raises(RecordError, match=r"configurations\.mip: .*differs from spacing_mm"):
+        parse_record(content, Plans, "plans.json")
 
 
 def test_another_spacing_needs_other_arrays(edited: Plans) -> None:
