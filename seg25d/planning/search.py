@@ -10,7 +10,7 @@ from seg25d.core.types import Shape
 from seg25d.networks import NetworkSpec
 from seg25d.planning.geometry import choose_topology, round_up
 from seg25d.planning.memory import GIGABYTE, MemoryUse, training_memory
-from seg25d.planning.network_rules import make_unet
+from seg25d.planning.recipe_rules import RECIPE_NETWORKS, ConfigurationRules
 from seg25d.representations import AnyRepresentation
 from seg25d.representations.base import VolumeGeometry
 
@@ -41,11 +41,13 @@ class Limits(Record):
     total_voxels: int
     """Of all cases at the target spacing."""
     gpu_memory_gb: float
+    rules: ConfigurationRules = ConfigurationRules()
+    """What the recipe fixes."""
 
     @property
     def smallest_batch(self) -> int:
-        """2, or 1 if there is but one case."""
-        return min(SMALLEST_BATCH, self.num_cases)
+        """The recipe's; else 2, or 1 if there is but one case."""
+        return self.rules.batch_size or min(SMALLEST_BATCH, self.num_cases)
 
     @property
     def budget_bytes(self) -> int:
@@ -54,6 +56,8 @@ class Limits(Record):
 
     def largest_batch(self, window: Shape) -> int:
         """The most windows of this size that a batch may have, whatever the memory."""
+        if self.rules.batch_size is not None:
+            return self.rules.batch_size
         by_voxels = int(LARGEST_BATCH_SHARE * self.total_voxels / prod(window))
         return max(self.smallest_batch, min(by_voxels, LARGEST_BATCH))
 
@@ -120,12 +124,14 @@ def _networks(
     candidates: Iterable[Candidate], limits: Limits
 ) -> Iterator[tuple[AnyRepresentation, Shape, NetworkSpec]]:
     """Candidates with their network, windows rounded up to what it can divide; none twice."""
+    make_network = RECIPE_NETWORKS[limits.rules.network]
     seen = set()
     for representation, sizes in candidates:
         axes = representation.network_axes
         topology = choose_topology([sizes[axis] for axis in axes], [limits.geometry.spacing_mm[axis] for axis in axes])
-        window = round_up(sizes, axes, topology.divisor)
-        item = representation.refit(window), window, make_unet(topology)
+        network = make_network(topology)
+        window = round_up(sizes, axes, network.divisor)
+        item = representation.refit(window), window, network
         if item not in seen:
             seen.add(item)
             yield item
