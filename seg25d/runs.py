@@ -201,7 +201,7 @@ def choose_run(
         if len(runs) > 1:
             raise InputError(f"several configurations are trained on {name}; choose one with -c: {', '.join(runs)}")
         return workspace.run(name, runs[0])
-    if configuration not in runs:
+    if configuration not in runs and (configuration == "2d" or (plans_name, recipe) != (None, None)):
         trained_with = plans_name or DEFAULT_PLANS_NAME, recipe or "default"
         configuration = _full_name(workspace, name, runs, configuration, trained_with)
     if configuration not in runs:
@@ -229,8 +229,6 @@ def _full_name(
 ) -> str:
     """The run of a configuration, plans by name and recipe; the configuration as it is if there is none."""
     for run in runs:
-        if not workspace.run(name, run).plans.exists():
-            continue
         plans = _plans(workspace, name, run)
         full = run_name(anatomical_name(plans, configuration), plans, plans.recipe)
         if (plans.plans_name, plans.recipe) == trained_with and run == full:
