@@ -158,3 +158,10 @@ def test_plans_of_a_recipe_are_kept_and_added_to() -> None:
     stored = revise_plans(None, *data, configurations=("si",), **options)
     assert revise_plans(stored, *data, configurations=("si",), **options) == stored
     assert set(revise_plans(stored, *data, configurations=None, **options).configurations) == {"si", "3d"}
+
+
+def test_windows_are_rounded_up_to_what_the_network_of_the_recipe_can_divide() -> None:
+    data = published.Published((2, 136, 136), ((10, (1.0, 1.0, 1.0)),), ("MRI",), 1)
+    plans = plan_dataset(*published.make_fingerprint(data), configurations=["si"], recipe="sobirov2022")
+    # The planner's own U-Net would halve 136 five times; the paper's does three times.
+    assert plans.configurations["si"].window == (2, 136, 136)

@@ -279,8 +279,9 @@ with open(sys.argv[1], "rb") as file:
 
 
 @pytest.mark.slow
-def test_two_processes_do_the_mathematics_of_one(make_job: Maker, tmp_path: Path) -> None:
-    one, two = (make_job(name, augmentation={"enabled": False}) for name in ("one", "two"))
+@pytest.mark.parametrize("loss", ["dice_cross_entropy", "dice_focal"])
+def test_two_processes_do_the_mathematics_of_one(make_job: Maker, tmp_path: Path, loss: str) -> None:
+    one, two = (make_job(name, augmentation={"enabled": False}, loss=loss) for name in ("one", "two"))
     train_fold(one)
     script, job_file = tmp_path / "run.py", tmp_path / "job.pkl"
     script.write_text(TWO_PROCESSES)
