@@ -48,8 +48,10 @@ def check_folds(task: RunToTrain, folds: Sequence[int | str]) -> None:
     """Make sure that folds can be trained, before anything is written.
 
     Raises:
-        InputError: If kept folds were trained with something else, or a fold was begun with other settings.
+        InputError: If kept folds were trained with something else, a fold was begun with other settings, or the labels
+            do not allow a threshold.
     """
+    read_description(task.folder.dataset).labels.check_threshold(task.options.config().threshold)
     restarted = folds if task.options.restart else ()
     check_run(task.run, task.folder, task.plans, task.configuration, restarted)
     if not task.options.restart:
@@ -109,6 +111,7 @@ def _train_fold(task: RunToTrain, fold: int | str, execution: Execution) -> Summ
         fold=fold,
         plan=task.plans.configurations[task.configuration],
         description=read_description(task.folder.dataset),
+        threshold=config.threshold,
     )
     split = _split(task.splits, fold)
     if not train_fold(FoldJob(folder, task.store, split, config, header, options.device, options.num_processes)):

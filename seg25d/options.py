@@ -68,6 +68,8 @@ class PredictionOptions(Record):
     configuration: str | None = None
     plans_name: PlansName | None = None
     """Only models of these plans; None: of any, where that leaves one choice."""
+    recipe: str | None = None
+    """Only models of this recipe; None: of any, where that leaves one choice."""
     folds: tuple[str, ...] | None = None
     """None: all that are trained."""
     model: Path | None = None

@@ -103,11 +103,13 @@ def train(
     choose_execution(local_device(options.device), options.config().precision)
     name = workspace.dataset_name(identifier)
     folder = workspace.preprocessed_dataset(name)
-    if not folder.plans(options.plans_name).exists():
-        raise InputError(f"{name} is not planned; run `seg25d plan_and_preprocess -d {identifier}` first")
-    plans = read_record(folder.plans(options.plans_name), Plans)
+    path = folder.plans(options.plans_name, options.recipe)
+    if not path.exists():
+        of_recipe = "" if options.recipe == "default" else f" --recipe {options.recipe}"
+        raise InputError(f"{name} is not planned; run `seg25d plan_and_preprocess -d {identifier}{of_recipe}` first")
+    plans = read_record(path, Plans)
     configuration, plan = find_configuration(plans, configuration, options.network)
-    splits = read_splits(folder.splits)
+    splits = read_splits(folder.recipe_splits(options.recipe))
     chosen = parse_folds(folds, len(splits))
     _check_store(Store(folder.store(plan.store)), splits, name)
     run = workspace.run(name, run_name(configuration, plans, options.recipe))
@@ -143,7 +145,9 @@ def predict(workspace: Workspace, source: Path, out: Path, options: PredictionOp
     """
     options = options or PredictionOptions()
     execution = choose_execution(options.device)
-    run = choose_run(workspace, options.dataset, options.configuration, options.model, options.plans_name)
+    run = choose_run(
+        workspace, options.dataset, options.configuration, options.model, options.plans_name, options.recipe
+    )
     folds = choose_folds(run, options.folds)
     models = [run.fold(fold).model_final for fold in folds]
     predictor_options = PredictorOptions(mirroring=options.mirroring, step_size=options.step_size)

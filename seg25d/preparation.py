@@ -16,6 +16,7 @@ from seg25d.options import PlanningOptions
 from seg25d.planning.channel_rules import named_normalization
 from seg25d.planning.fingerprint import extract_fingerprint
 from seg25d.planning.plan import Plans
+from seg25d.planning.recipe_rules import find_rules
 from seg25d.planning.revision import revise_plans
 from seg25d.planning.splits import choose_splits
 from seg25d.preprocessing.store import check_case_names
@@ -74,10 +75,10 @@ def make_plans(folder: PreprocessedFolder, checked: Checked, options: PlanningOp
 def write_plans(folder: PreprocessedFolder, checked: Checked, plans: Plans, options: PlanningOptions) -> None:
     """Write the plans and what training needs beside them."""
     if options.clean:
-        _remove_stores(folder, options.plans_name)
+        _remove_stores(folder, folder.plans(options.plans_name, options.recipe))
     copy_file(checked.dataset.root / "dataset.json", folder.dataset)
-    write_record(folder.plans(options.plans_name), plans)
-    write_json(folder.splits, [split.model_dump(mode="json") for split in checked.splits])
+    write_record(folder.plans(options.plans_name, options.recipe), plans)
+    write_json(folder.recipe_splits(options.recipe), [split.model_dump(mode="json") for split in checked.splits])
 
 
 def _check_dataset(workspace: Workspace, name: str, options: PlanningOptions) -> Checked:
@@ -87,9 +88,10 @@ def _check_dataset(workspace: Workspace, name: str, options: PlanningOptions) ->
     raise_problems(verify_dataset(root, options.num_processes, memory=memory), root.name)
     dataset = read_dataset(root)
     check_case_names([case.name for case in dataset.cases])
-    splits = choose_splits(dataset)
+    rules = find_rules(options.recipe)
+    splits = choose_splits(dataset, rules.num_folds, rules.fold_seed)
     logger.info("%s: %d cases, no problems found", dataset.name, len(dataset.cases))
-    path = workspace.preprocessed_dataset(name).plans(options.plans_name)
+    path = workspace.preprocessed_dataset(name).plans(options.plans_name, options.recipe)
     begin_anew = options.clean or options.verify_only or not path.exists()
     return Checked(dataset, splits, None if begin_anew else read_record(path, Plans))
 
@@ -104,10 +106,10 @@ def _check_channels(root: Path) -> None:
         named_normalization(channel)
 
 
-def _remove_stores(folder: PreprocessedFolder, plans_name: str) -> None:
-    """Remove all arrays that plans of no other name use."""
+def _remove_stores(folder: PreprocessedFolder, plans: Path) -> None:
+    """Remove all arrays that no plans in another file use."""
     # As text: also plans that were edited wrongly keep their arrays.
-    others = [path.read_text(encoding="utf-8") for path in folder.root.glob("*.json") if path.stem != plans_name]
+    others = [path.read_text(encoding="utf-8") for path in folder.root.glob("*.json") if path != plans]
     for store in sorted(folder.root.glob("spacing_*")):
         if store.is_dir() and not any(store.name in text for text in others):
             logger.info("removing %s", store)

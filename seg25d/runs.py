@@ -13,23 +13,25 @@ from seg25d.core.records import Record, parse_record, read_record, write_record
 from seg25d.core.workspace import PreprocessedFolder, RunFolder, Workspace
 from seg25d.data.dataset import Split, read_description
 from seg25d.planning.plan import ConfigurationPlan, Plans
-from seg25d.planning.planner import ANATOMICAL, CONFIGURATIONS, RECIPES
+from seg25d.planning.planner import CONFIGURATIONS, configuration_names
 from seg25d.planning.plans_name import DEFAULT_PLANS_NAME
+from seg25d.planning.recipe_rules import ANATOMICAL, find_rules
 
 logger = logging.getLogger(__name__)
 
 
 def check_names(configurations: Sequence[str], recipe: str) -> None:
-    """Make sure that there are such configurations and such a recipe to plan, before any work is done.
+    """Make sure that there are such configurations and such a recipe for them, before any work is done.
 
     Raises:
         InputError: If not; lists those that there are.
     """
+    rules = find_rules(recipe)
     unknown = [name for name in configurations if name != "2d" and name not in CONFIGURATIONS]
     if unknown:
         raise InputError(f"there is no configuration {unknown[0]!r}; known: 2d, {', '.join(CONFIGURATIONS)}")
-    if recipe not in RECIPES:
-        raise InputError(f"there is no recipe {recipe!r}; known: {', '.join(RECIPES)}")
+    # A recipe is meant for all axes or none, whichever of them `2d` will be.
+    configuration_names(configurations, 0, rules)
 
 
 def anatomical_name(plans: Plans, configuration: str) -> str:
@@ -130,8 +132,9 @@ def _changes(run: RunFolder, folder: PreprocessedFolder, plans: Plans, configura
         if before != plans.configurations[configuration]:
             changed.append(f"the plan of {configuration}")
     splits = _run_splits(run)
-    if splits.exists() and read_splits(splits) != read_splits(folder.splits):
-        changed.append("the folds (splits.json)")
+    current = folder.recipe_splits(plans.recipe)
+    if splits.exists() and read_splits(splits) != read_splits(current):
+        changed.append(f"the folds ({current.name})")
     if run.dataset.exists():
         old, new = read_description(run.dataset), read_description(folder.dataset)
         changed += ["the labels (dataset.json)"] if old.labels != new.labels else []
@@ -142,7 +145,8 @@ def _changes(run: RunFolder, folder: PreprocessedFolder, plans: Plans, configura
 def write_run_files(run: RunFolder, folder: PreprocessedFolder, plans: Plans) -> None:
     """Put the files that the trained models need to stand alone into the run's folder."""
     write_record(run.plans, plans)
-    targets = ((folder.dataset, run.dataset), (folder.fingerprint, run.fingerprint), (folder.splits, _run_splits(run)))
+    splits = folder.recipe_splits(plans.recipe)
+    targets = ((folder.dataset, run.dataset), (folder.fingerprint, run.fingerprint), (splits, _run_splits(run)))
     for source, target in targets:
         if source.exists():
             copy_file(source, target)
@@ -165,6 +169,7 @@ def choose_run(
     configuration: str | None,
     model: Path | None,
     plans_name: str | None = None,
+    recipe: str | None = None,
 ) -> RunFolder:
     """The trained run that is meant: the one that is named, or the only one that there is.
 
@@ -174,27 +179,31 @@ def choose_run(
         configuration: A configuration or the name of a run (`si__recipe`), or None.
         model: Folder of a run, instead of all others.
         plans_name: Name of the plans that it was trained with, or None.
+        recipe: The recipe that it was trained with, or None.
 
     Raises:
         InputError: If nothing is trained under that name, or the choice is not clear; lists the choices.
     """
     if model is not None:
-        if (dataset, configuration, plans_name) != (None, None, None):
-            raise InputError("-m names the model already; leave -d, -c and -p out, or leave -m out")
+        if (dataset, configuration, plans_name, recipe) != (None, None, None, None):
+            raise InputError("-m names the model already; leave -d, -c, -p and --recipe out, or leave -m out")
         return _run_at(model)
     name = workspace.dataset_name(dataset) if dataset is not None else _only_dataset(workspace)
     runs = trained_runs(workspace, name)
-    if plans_name is not None:
-        runs = [run for run in runs if _plans(workspace, name, run).plans_name == plans_name]
+    wanted = {"plans_name": plans_name, "recipe": recipe}
+    for key, value in wanted.items():
+        if value is not None:
+            runs = [run for run in runs if getattr(_plans(workspace, name, run), key) == value]
     if not runs:
-        of = "" if plans_name is None else f" with plans {plans_name}"
+        of = "".join(f" with {key.removesuffix('_name')} {value}" for key, value in wanted.items() if value is not None)
         raise InputError(f"nothing is trained on {name}{of} in {workspace.results}; run `seg25d train` first")
     if configuration is None:
         if len(runs) > 1:
             raise InputError(f"several configurations are trained on {name}; choose one with -c: {', '.join(runs)}")
         return workspace.run(name, runs[0])
-    if configuration not in runs and (configuration == "2d" or plans_name is not None):
-        configuration = _full_name(workspace, name, runs, configuration, plans_name or DEFAULT_PLANS_NAME)
+    if configuration not in runs and (configuration == "2d" or (plans_name, recipe) != (None, None)):
+        trained_with = plans_name or DEFAULT_PLANS_NAME, recipe or "default"
+        configuration = _full_name(workspace, name, runs, configuration, trained_with)
     if configuration not in runs:
         raise InputError(f"configuration {configuration} is not trained on {name}; trained: {', '.join(runs)}")
     return workspace.run(name, configuration)
@@ -215,12 +224,14 @@ def choose_folds(run: RunFolder, wanted: Sequence[str] | None) -> list[str]:
     return list(dict.fromkeys(wanted))
 
 
-def _full_name(workspace: Workspace, name: str, runs: Sequence[str], configuration: str, plans_name: str) -> str:
-    """The run of a configuration of plans, by their names; the configuration as it is if there is none."""
+def _full_name(
+    workspace: Workspace, name: str, runs: Sequence[str], configuration: str, trained_with: tuple[str, str]
+) -> str:
+    """The run of a configuration, plans by name and recipe; the configuration as it is if there is none."""
     for run in runs:
         plans = _plans(workspace, name, run)
-        full = run_name(anatomical_name(plans, configuration), plans, "default")
-        if plans.plans_name == plans_name and run == full:
+        full = run_name(anatomical_name(plans, configuration), plans, plans.recipe)
+        if (plans.plans_name, plans.recipe) == trained_with and run == full:
             return run
     return configuration
 

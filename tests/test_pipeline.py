@@ -19,6 +19,7 @@ from seg25d.core.workspace import Workspace
 from seg25d.data.image_io import read_geometry, read_labels
 from seg25d.data.phantom import DATASET_NAME, LABELS, write_phantom_dataset
 from seg25d.inference.predictor import Predictor
+from seg25d.planning.model_file import load_header
 
 SHAPE = (8, 32, 32)
 CASES = [f"phantom_{index:03d}" for index in range(4)]
@@ -280,3 +281,38 @@ def test_demo_tells_the_story_and_can_be_repeated(workspace, capsys):
     assert (folder / "slice.png").exists()
     assert (folder / "super_image.png").exists()
     assert set(demo.CONFIGURATIONS) <= {path.name for path in folder.iterdir()}
+
+
+def test_a_recipe_has_files_and_results_of_its_own(workspace, capsys):
+    path = workspace.raw_dataset(DATASET_NAME) / "dataset.json"
+    content = json.loads(path.read_text())
+    content["labels"] = {"background": 0, "some": [1, 2], "others": [3, 4]}
+    path.write_text(json.dumps(content | {"regions_class_order": [1, 3]}))
+    run(workspace, "plan_and_preprocess", "-d", "900", "-c", "axial")
+    folder = workspace.preprocessed_dataset(DATASET_NAME)
+    before = {file: file.read_bytes() for file in (folder.plans(), folder.splits)}
+    run(workspace, "train", "900", "axial", "0", "--recipe", "shivdeo2021", *TINY, status=2)
+    assert "plan_and_preprocess -d 900 --recipe shivdeo2021" in capsys.readouterr().err
+    run(workspace, "plan_and_preprocess", "-d", "900", "-c", "axial", "--recipe", "shivdeo2021")
+    assert {file: file.read_bytes() for file in before} == before
+    run(workspace, "train", "900", "axial", "0", "--recipe", "shivdeo2021", *TINY)
+    results = workspace.results / DATASET_NAME
+    assert [each.name for each in results.iterdir()] == ["axial__shivdeo2021"]
+    model = workspace.run(DATASET_NAME, "axial__shivdeo2021").fold(0).model_final
+    header = load_header(model)
+    assert header.threshold == 0.2
+    assert (header.plan.batch_size, header.plan.window[0]) == (16, 1)
+
+    images = str(workspace.raw_dataset(DATASET_NAME) / "imagesTs")
+    out = workspace.results / "out"
+    run(workspace, "predict", "-i", images, "-o", str(out), "-c", "axial", status=2)
+    assert "trained: axial__shivdeo2021" in capsys.readouterr().err
+    run(workspace, "predict", "-i", images, "-o", str(out), "-c", "axial", "--recipe", "shivdeo2021")
+    assert json.loads((out / "prediction.json").read_text())["model"]["configuration"] == "axial__shivdeo2021"
+
+
+def test_a_threshold_for_several_classes_is_refused_before_anything_is_written(workspace, capsys):
+    run(workspace, "plan_and_preprocess", "-d", "900", "-c", "si")
+    run(workspace, "train", "900", "si", "0", *TINY, "--set", "threshold=0.2", status=2)
+    assert "here are 4 classes" in capsys.readouterr().err
+    assert not workspace.results.exists()

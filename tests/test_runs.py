@@ -111,6 +111,8 @@ def test_a_model_folder_stands_alone(workspace, tmp_path):
 def test_a_model_folder_leaves_no_choice(workspace):
     train_fake(workspace, "Dataset001_A", "si")
     root = workspace.run("Dataset001_A", "si").root
+    with pytest.raises(InputError, match="--recipe out"):
+        choose_run(workspace, None, None, root, None, "default")
     for other in (("1", None), (None, "si")):
         with pytest.raises(InputError, match="-m names the model already"):
             choose_run(workspace, *other, root)
@@ -118,10 +120,11 @@ def test_a_model_folder_leaves_no_choice(workspace):
         choose_run(workspace, None, None, root, "big")
 
 
-def write_plans(path: Path, plans_name: str = "plans") -> Plans:
+def write_plans(path: Path, plans_name: str = "plans", recipe: str = "default") -> Plans:
     plans = Plans(
         dataset_name="Dataset001_A",
         plans_name=plans_name,
+        recipe=recipe,
         gpu_memory_gb=8,
         slice_axis=1,
         reasons={},
@@ -145,6 +148,42 @@ def test_models_of_plans_of_another_name(workspace):
         choose_run(workspace, "1", "si", None)
     with pytest.raises(InputError, match="with plans small"):
         choose_run(workspace, "1", "si", None, "small")
+
+
+def test_models_of_recipes(workspace):
+    for run, plans_name, recipe in (
+        ("coronal", "plans", "default"),
+        ("coronal__shivdeo2021", "plans", "shivdeo2021"),
+        ("coronal__shivdeo2021__big", "big", "shivdeo2021"),
+        ("si__sobirov2022", "plans", "sobirov2022"),
+    ):
+        train_fake(workspace, "Dataset001_A", run)
+        write_plans(workspace.run("Dataset001_A", run).plans, plans_name, recipe)
+    chosen = [
+        choose_run(workspace, "1", configuration, None, plans_name, recipe).root.name
+        for configuration, plans_name, recipe in (
+            ("coronal", None, "shivdeo2021"),
+            ("2d", None, "shivdeo2021"),
+            ("2d", "big", "shivdeo2021"),
+            ("2d", None, None),
+            (None, None, "default"),
+            (None, None, "sobirov2022"),
+            ("si__sobirov2022", None, None),
+        )
+    ]
+    assert chosen == [
+        "coronal__shivdeo2021",
+        "coronal__shivdeo2021",
+        "coronal__shivdeo2021__big",
+        "coronal",
+        "coronal",
+        "si__sobirov2022",
+        "si__sobirov2022",
+    ]
+    with pytest.raises(InputError, match="with recipe angermann2022"):
+        choose_run(workspace, "1", None, None, None, "angermann2022")
+    with pytest.raises(InputError, match="si is not trained"):
+        choose_run(workspace, "1", "si", None)
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", '[{"train": ["a"]}]', '[{"train": "a", "val": ["b"]}]'])

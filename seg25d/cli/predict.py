@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-p", "--plans-name", type=plans_name, metavar="NAME", help="name of the plans that the model was trained with"
     )
+    parser.add_argument("--recipe", metavar="R", help="recipe that the model was trained with")
     parser.add_argument(
         "-f", "--folds", nargs="+", metavar="FOLD", help="folds to average (default: all that are trained)"
     )
@@ -59,6 +60,7 @@ def run(arguments: argparse.Namespace) -> None:
         configuration=arguments.configuration,
         folds=tuple(arguments.folds) if arguments.folds else None,
         plans_name=arguments.plans_name,
+        recipe=arguments.recipe,
         model=arguments.model,
         save_probabilities=arguments.save_probabilities,
         mirroring=not arguments.disable_tta,

@@ -16,7 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="numbers of folds; `cv`: all folds in turn; `all`: one model on all cases",
     )
     parser.add_argument("--network", metavar="N", help="network; for now it must be the planned one")
-    parser.add_argument("--recipe", default="default", metavar="R", help="how to train (default: default)")
+    parser.add_argument(
+        "--recipe", default="default", metavar="R", help="how to train: default, sobirov2022, ... (default: default)"
+    )
     parser.add_argument("--epochs", type=positive_number, metavar="N", help="number of epochs")
     parser.add_argument(
         "--iterations", type=positive_number, metavar="N", help="training steps in all, instead of epochs"

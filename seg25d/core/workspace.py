@@ -112,13 +112,21 @@ class PreprocessedFolder(Record):
         """Training and validation cases of the folds."""
         return self.root / "splits.json"
 
-    def plans(self, plans_name: str = "plans") -> Path:
-        """The file of the plans with this name."""
-        return self.root / f"{plans_name}.json"
+    def recipe_splits(self, recipe: str) -> Path:
+        """The folds of a recipe; the default one has `splits`."""
+        return self.root / f"{_with_recipe('splits', recipe)}.json"
+
+    def plans(self, plans_name: str = "plans", recipe: str = "default") -> Path:
+        """The file of the plans with this name, made for a recipe."""
+        return self.root / f"{_with_recipe(plans_name, recipe)}.json"
 
     def store(self, name: str) -> Path:
         """The folder of the arrays with one target spacing and normalisation."""
         return self.root / name
+
+
+def _with_recipe(name: str, recipe: str) -> str:
+    return name if recipe == "default" else f"{name}__{recipe}"
 
 
 class Workspace(Record):

@@ -1,5 +1,6 @@
 """What the label values of a data set mean: classes, regions, the ignored value; internal indices and back."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import model_validator
 
-from seg25d.core.errors import DatasetError
+from seg25d.core.errors import DatasetError, InputError
 from seg25d.core.records import Record
 from seg25d.data.label_problems import label_problems, members_of
 
@@ -169,22 +170,40 @@ class Labels(Record):
         decoded: NDArray[np.integer[Any]] = table[indices]
         return decoded
 
-    def from_scores(self, scores: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
+    def check_threshold(self, threshold: float | None) -> None:
+        """Make sure that a threshold has one meaning for these labels.
+
+        Raises:
+            InputError: If there are several classes that exclude each other.
+        """
+        if threshold is not None and not self.has_regions and self.num_outputs != 2:
+            raise InputError(
+                f"a threshold ({threshold:g}) decides between background and one class, or about each region; here are "
+                f"{self.num_outputs - 1} classes ({', '.join(self._foreground_classes)}), of which the likeliest is "
+                "taken: leave it out (--set threshold=null)"
+            )
+
+    def from_scores(self, scores: NDArray[np.floating[Any]], threshold: float | None = None) -> NDArray[np.uint8]:
         """Choose the internal index of every voxel from the scores of a model.
 
         Args:
             scores: Logits (K, ...).
+            threshold: Probability from which on a voxel is foreground, see `check_threshold`; None: the likeliest.
 
         Returns:
-            Internal indices (...): the largest score; with regions, every region whose probability is above 0.5
-            (logit above 0) painted in the order of `regions_class_order`.
+            Internal indices (...): the largest score, or with a threshold 1 where the probability of the one class
+            reaches it; with regions, every region whose probability is above 0.5 (logit above 0) or reaches the
+            threshold painted in the order of `regions_class_order`.
         """
         if not self.has_regions or self.regions_class_order is None:
+            if threshold is not None:
+                foreground: NDArray[np.uint8] = (scores[1] - scores[0] >= logit(threshold)).astype(np.uint8)
+                return foreground
             indices: NDArray[np.uint8] = np.argmax(scores, axis=0).astype(np.uint8)
             return indices
         indices = np.zeros(scores.shape[1:], np.uint8)
         for score, value in zip(scores, self.regions_class_order, strict=True):
-            indices[score > 0] = self.values.index(value)
+            indices[score > 0 if threshold is None else score >= logit(threshold)] = self.values.index(value)
         return indices
 
     @cached_property
@@ -218,6 +237,11 @@ class Labels(Record):
                 found = np.where(keys[positions] == block, indices[positions], _UNDECLARED)
             encoded[start : start + _BLOCK] = found
         return encoded.reshape(array.shape)
+
+
+def logit(probability: float) -> float:
+    """The score whose sigmoid is this probability, between 0 and 1."""
+    return math.log(probability / (1 - probability))
 
 
 def _lookup_table(pairs: Mapping[int, int]) -> NDArray[np.uint8]:

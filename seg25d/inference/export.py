@@ -58,17 +58,22 @@ def labels_from_scores(scores: Tensor, grid: Grid, labels: Labels) -> NDArray[np
     return labels_from_slabs([Slab(0, 0, scores.movedim(1, 0))], grid, labels)
 
 
-def labels_from_slabs(slabs: Iterable[Slab], grid: Grid, labels: Labels) -> NDArray[np.uint8]:
-    """Turn scores that come slab by slab into labels, see `labels_from_scores`."""
+def labels_from_slabs(
+    slabs: Iterable[Slab], grid: Grid, labels: Labels, threshold: float | None = None
+) -> NDArray[np.uint8]:
+    """Turn scores that come slab by slab into labels, see `labels_from_scores`; `threshold`: `Labels.from_scores`."""
     result = np.zeros(grid.canonical_shape, np.uint8)
     inside = result[box_slices(grid.bounding_box)]
     for axis, index, scores in _canonical_planes(slabs, grid):
-        chosen = labels.from_scores(scores.numpy()) if labels.has_regions else _largest(scores.numpy())
+        plain = threshold is None and not labels.has_regions
+        chosen = _largest(scores.numpy()) if plain else labels.from_scores(scores.numpy(), threshold)
         np.moveaxis(inside, axis, 0)[index] = chosen
     return result
 
 
-def export_slabs(slabs: Iterable[Slab], grid: Grid, labels: Labels) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+def export_slabs(
+    slabs: Iterable[Slab], grid: Grid, labels: Labels, threshold: float | None = None
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """Turn scores that come slab by slab into labels and probabilities.
 
     Outside of what preprocessing kept everything is background: probability 1 of the first class, or 0 of all regions.
@@ -86,7 +91,7 @@ def export_slabs(slabs: Iterable[Slab], grid: Grid, labels: Labels) -> tuple[NDA
     for axis, index, scores in _canonical_planes(slabs, grid):
         chosen = scores.sigmoid() if labels.has_regions else scores.softmax(0)
         np.moveaxis(inside_probabilities, axis + 1, 0)[index] = chosen.numpy()
-        np.moveaxis(inside, axis, 0)[index] = labels.from_scores(scores.numpy())
+        np.moveaxis(inside, axis, 0)[index] = labels.from_scores(scores.numpy(), threshold)
     return result, probabilities
 
 

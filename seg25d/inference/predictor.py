@@ -150,11 +150,11 @@ class Predictor:
         Returns:
             Internal indices (D, H, W) on the whole canonical grid.
         """
-        return self._compute(image, lambda slabs: labels_from_slabs(slabs, grid, self.labels))
+        return self._compute(image, lambda slabs: labels_from_slabs(slabs, grid, self.labels, self.header.threshold))
 
     def predict_probabilities(self, image: Any, grid: Grid) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """Segment an image that is preprocessed already, and keep the probabilities, see `export_slabs`."""
-        return self._compute(image, lambda slabs: export_slabs(slabs, grid, self.labels))
+        return self._compute(image, lambda slabs: export_slabs(slabs, grid, self.labels, self.header.threshold))
 
     def _compute(self, image: Any, export: Callable[[Iterable[Slab]], Result]) -> Result:
         """Predict and export; with half the batch, and so on, where it does not fit into the GPU's memory."""
@@ -241,7 +241,7 @@ def check_agreement(paths: Sequence[Path], headers: Sequence[ModelHeader]) -> No
     """Check that models can be averaged.
 
     Raises:
-        ModelError: If plan, channels or labels differ; names the files.
+        ModelError: If plan, channels, labels or threshold differ; names the files.
     """
     first = headers[0]
     for path, header in zip(paths, headers, strict=True):
@@ -251,6 +251,7 @@ def check_agreement(paths: Sequence[Path], headers: Sequence[ModelHeader]) -> No
                 ("plan", header.plan, first.plan),
                 ("channels", header.description.channel_names, first.description.channel_names),
                 ("labels", header.description.labels, first.description.labels),
+                ("threshold", header.threshold, first.threshold),
             )
             if mine != other
         ]

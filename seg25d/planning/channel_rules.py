@@ -58,6 +58,15 @@ def named_normalization(channel: str) -> ChannelNormalization:
     return ChannelNormalization(channel=channel, scheme="ct" if scheme == "ct" else NAMED_SCHEMES.get(scheme, "zscore"))
 
 
+def asks_for_scheme(channel: str) -> bool:
+    """Whether the name of a channel says how to normalise it, rather than what it shows.
+
+    Raises:
+        InputError: If a known scheme has wrong parameters.
+    """
+    return named_normalization(channel).scheme == "ct_window" or channel.strip().lower() in NAMED_SCHEMES
+
+
 def normalization_reason(normalization: ChannelNormalization) -> str:
     """Why a channel has its normalisation."""
     name = repr(normalization.channel)

@@ -11,6 +11,7 @@ from seg25d.planning.memory import GIGABYTE
 from seg25d.planning.network_rules import WIDE_FROM_GB
 from seg25d.planning.normalization import ChannelNormalization
 from seg25d.planning.plan import ConfigurationPlan, Plans
+from seg25d.planning.recipe_rules import PlanningRules
 from seg25d.planning.search import LARGEST_BATCH, OVERHEAD_BYTES, Fit, Limits
 from seg25d.representations import AnyRepresentation
 from seg25d.representations.base import VolumeGeometry
@@ -57,6 +58,35 @@ def dataset_reasons(
     }
 
 
+def recipe_reasons(
+    rules: PlanningRules, geometry: VolumeGeometry, normalization: Sequence[ChannelNormalization]
+) -> dict[str, str]:
+    """The reasons of what the recipe fixes for all configurations, in place of the planner's own."""
+    reasons = {}
+    if rules.spacing_mm is not None:
+        reasons["spacing_mm"] = (
+            f"{_millimetres(geometry.spacing_mm)} as in {rules.source}; the median volume then has "
+            f"{_by(geometry.shape)} voxels"
+        )
+    if rules.channels:
+        reasons["normalization"] = "; ".join(
+            f"{channel.channel!r} gets {_scheme(channel)} as in {rules.source}"
+            if rules.fixed_normalization(channel.channel)
+            else normalization_reason(channel)
+            for channel in normalization
+        )
+    if len(rules.mirror_axes) < 3:
+        allowed = ", ".join(AXIS_NAMES[axis] for axis in rules.mirror_axes) or "no axis"
+        reasons["mirror_axes"] = f"{allowed} at the most, as in {rules.source}"
+    return reasons
+
+
+def _scheme(channel: ChannelNormalization) -> str:
+    numbers = {name: getattr(channel, name) for name in ("lower", "upper", "mean", "std")}
+    told = ", ".join(f"{name} {value:g}" for name, value in numbers.items() if value is not None)
+    return f"{channel.scheme} ({told})" if told else channel.scheme
+
+
 def _directed(mirror_axes: Sequence[int]) -> str:
     return " and ".join(name for axis, name in enumerate(AXIS_NAMES) if axis not in mirror_axes)
 
@@ -64,7 +94,7 @@ def _directed(mirror_axes: Sequence[int]) -> str:
 def configuration_reasons(fit: Fit, limits: Limits) -> dict[str, str]:
     """The reasons of what the search chose."""
     return {
-        "representation": _representation_reason(fit.representation, limits.geometry),
+        "representation": _representation_reason(fit.representation, limits),
         "window": _window_reason(fit, limits),
         "batch_size": _batch_reason(fit, limits),
         "network": _network_reason(fit, limits),
@@ -109,12 +139,12 @@ def _reason_lines(reasons: dict[str, str]) -> list[str]:
     return [f"  {key}: {reason}" for key, reason in reasons.items()]
 
 
-def _representation_reason(representation: AnyRepresentation, geometry: VolumeGeometry) -> str:
+def _representation_reason(representation: AnyRepresentation, limits: Limits) -> str:
     if representation.name == "volume":
         return "windows of the volume, unchanged"
     if representation.name == "projections":
-        return _projections_reason(representation, geometry)
-    spacing = geometry.spacing_mm[representation.axis]
+        return _projections_reason(representation, limits.geometry)
+    spacing = limits.geometry.spacing_mm[representation.axis]
     slices = f"slices {spacing:.4g} mm apart along {AXIS_NAMES[representation.axis]}"
     if representation.name == "super_image":
         rows, columns = representation.grid
@@ -123,6 +153,8 @@ def _representation_reason(representation: AnyRepresentation, geometry: VolumeGe
             f"padding, then more rows than columns (Sobirov et al. 2022, Table 2); {representation.context} "
             "neighbours per side (0: as in the paper)"
         )
+    if limits.rules.context is not None:
+        return f"{slices} with {representation.context} neighbour(s) per side, the recipe's"
     return (
         f"{slices} with {representation.context} neighbour(s) per side: as many as three pixels in the plane are "
         "apart, from 1 to 3 (3 at 1 mm isotropic: FastSurfer), fewer only where there are not enough slices"
@@ -146,6 +178,8 @@ def _window_reason(fit: Fit, limits: Limits) -> str:
     )
     if fit.position:
         choice = f"{fit.position} larger candidates did not fit"
+    elif limits.rules.num_slices is not None:
+        choice = "as many slices as the recipe has fit"
     elif (
         fit.representation.name == "slices"
         and fit.window[fit.representation.axis] < limits.geometry.shape[fit.representation.axis]
@@ -165,6 +199,8 @@ def _window_reason(fit: Fit, limits: Limits) -> str:
 def _batch_reason(fit: Fit, limits: Limits) -> str:
     share = fit.batch_size * prod(fit.window) / limits.total_voxels
     covers = f"covers {share:.2%} of the voxels of the data set"
+    if limits.rules.batch_size is not None:
+        return f"the recipe's; {covers}"
     largest = limits.largest_batch(fit.window)
     if fit.batch_size < largest:
         return f"the largest that fits; {covers}, more would be allowed ({largest})"
@@ -177,6 +213,8 @@ def _batch_reason(fit: Fit, limits: Limits) -> str:
 
 def _network_reason(fit: Fit, limits: Limits) -> str:
     spec, axes = fit.network, fit.representation.network_axes
+    if limits.rules.network != "unet":
+        return f"the recipe's {limits.rules.network}: {spec.summary}, as many stages as the window has room for"
     if spec.name != "unet":
         return f"{spec.name} {spec.summary}, by the rules of its paper (seg25d/planning/network_rules.py)"
     spacing = " x ".join(f"{limits.geometry.spacing_mm[axis]:.4g}" for axis in axes)

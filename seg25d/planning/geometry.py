@@ -31,6 +31,11 @@ class Topology(Record):
     """Kernel size per stage and axis."""
 
     @property
+    def dims(self) -> int:
+        """2 or 3 axes."""
+        return len(self.strides[0])
+
+    @property
     def divisor(self) -> Sizes:
         """What sizes must be divisible by, per axis."""
         return product(self.strides)

@@ -44,6 +44,8 @@ class ModelHeader(Record):
     plan: ConfigurationPlan
     description: DatasetDescription
     """Channels and labels."""
+    threshold: float | None = Field(default=None, gt=0, lt=1)
+    """Probability from which on a voxel is foreground, see `Labels.from_scores`; None: the likeliest class."""
     versions: dict[str, str] = Field(default_factory=library_versions)
     """Of the libraries that the model was trained with."""
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 from seg25d.core.records import Record
 
-Scheme = Literal["ct", "zscore", "rescale_0_1", "none", "ct_window"]
+Scheme = Literal["ct", "zscore", "rescale_0_1", "none", "ct_window", "zscore_offset"]
 
 
 class ChannelNormalization(Record):

@@ -6,16 +6,23 @@ from typing import TypeAlias
 
 from seg25d.core.errors import InputError
 from seg25d.core.records import digest
-from seg25d.core.types import Spacing
+from seg25d.core.types import Shape, Spacing
 from seg25d.data.description import DatasetDescription
-from seg25d.planning.channel_rules import choose_normalization, store_name
-from seg25d.planning.explanation import configuration_reasons, dataset_reasons, explain
+from seg25d.planning.channel_rules import store_name
+from seg25d.planning.explanation import configuration_reasons, dataset_reasons, explain, recipe_reasons
 from seg25d.planning.fingerprint import Fingerprint
 from seg25d.planning.geometry import neighbour_context, slicing_axis, target_spacing
 from seg25d.planning.memory import GIGABYTE
 from seg25d.planning.normalization import ChannelNormalization
 from seg25d.planning.plan import ConfigurationPlan, Plans
 from seg25d.planning.plans_name import DEFAULT_PLANS_NAME
+from seg25d.planning.recipe_rules import (
+    ANATOMICAL,
+    DEFAULT_RULES,
+    ConfigurationRules,
+    PlanningRules,
+    find_rules,
+)
 from seg25d.planning.search import Candidate, Limits, enough_voxels, search
 from seg25d.representations.base import VolumeGeometry
 from seg25d.representations.projection import Projections
@@ -26,41 +33,51 @@ from seg25d.representations.volume import Volume
 __all__ = [
     "ANATOMICAL",
     "CONFIGURATIONS",
-    "RECIPES",
     "configuration_names",
     "explain",
     "plan_dataset",
     "planning_digest",
 ]
 
-RECIPES = ("default",)
-"""Recipes that there are plans for."""
 SUPER_IMAGE_CONTEXT = 0
 """Neighbours per side of super images: none, as in the paper."""
-ANATOMICAL = ("axial", "coronal", "sagittal")
-"""Configurations that slice along axis 0, 1, 2; `2d` is another name for one of them."""
 
-Candidates: TypeAlias = Callable[[VolumeGeometry, int], Iterable[Candidate]]
+Candidates: TypeAlias = Callable[[VolumeGeometry, int, ConfigurationRules], Iterable[Candidate]]
 
 
-def _slices(geometry: VolumeGeometry, slice_axis: int, *, axis: int) -> Iterable[Candidate]:
+def _slices(geometry: VolumeGeometry, slice_axis: int, rules: ConfigurationRules, *, axis: int) -> Iterable[Candidate]:
     del slice_axis
-    context = neighbour_context(geometry.spacing_mm, axis, geometry.shape[axis])
-    return Slices.candidates(geometry, axis=axis, context=context)
+    if rules.batch_size is not None:
+        geometry = geometry.model_copy(update={"enough_voxels": None})
+    context = rules.context
+    if context is None:
+        context = neighbour_context(geometry.spacing_mm, axis, geometry.shape[axis])
+    return Slices.candidates(_at_most(geometry, axis, rules.num_slices), axis=axis, context=context)
 
 
-def _super_images(geometry: VolumeGeometry, slice_axis: int) -> Iterable[Candidate]:
-    return SuperImage.candidates(geometry, axis=slice_axis, context=SUPER_IMAGE_CONTEXT)
+def _super_images(geometry: VolumeGeometry, slice_axis: int, rules: ConfigurationRules) -> Iterable[Candidate]:
+    context = SUPER_IMAGE_CONTEXT if rules.context is None else rules.context
+    return SuperImage.candidates(geometry, axis=slice_axis, context=context)
 
 
-def _projections(geometry: VolumeGeometry, slice_axis: int) -> Iterable[Candidate]:
-    del slice_axis
+def _projections(geometry: VolumeGeometry, slice_axis: int, rules: ConfigurationRules) -> Iterable[Candidate]:
+    del slice_axis, rules
     return Projections.candidates(geometry)
 
 
-def _volumes(geometry: VolumeGeometry, slice_axis: int) -> Iterable[Candidate]:
-    del slice_axis
+def _volumes(geometry: VolumeGeometry, slice_axis: int, rules: ConfigurationRules) -> Iterable[Candidate]:
+    del slice_axis, rules
     return Volume.candidates(geometry)
+
+
+def _at_most(geometry: VolumeGeometry, axis: int, num_slices: int | None) -> VolumeGeometry:
+    """The geometry with no more slices than this."""
+    if num_slices is None:
+        return geometry
+    sizes: list[int] = list(geometry.shape)
+    sizes[axis] = min(sizes[axis], num_slices)
+    shape: Shape = (sizes[0], sizes[1], sizes[2])
+    return geometry.model_copy(update={"shape": shape})
 
 
 CONFIGURATIONS: Mapping[str, Candidates] = {
@@ -87,24 +104,24 @@ def plan_dataset(
         fingerprint: What the data set is like; at least one case.
         description: Its channels and labels.
         configurations: Names of `CONFIGURATIONS`, or `2d` for the slices along the coarsest axis, which is planned
-            under its anatomical name; None or nothing: all.
+            under its anatomical name; None or nothing: all that the recipe is meant for.
         gpu_memory_gb: Memory that a training step may take.
-        recipe: One of `RECIPES`.
+        recipe: A name in `PLANNING_RULES`.
         plans_name: Name of the plans.
 
     Raises:
-        InputError: If a name is unknown, a channel's name is wrong, or the memory is too small for a configuration.
+        InputError: If a name is unknown, a channel's name is wrong, the recipe is not meant for a configuration, or
+            the memory is too small for one.
     """
-    if recipe not in RECIPES:
-        raise InputError(f"there are no plans for recipe {recipe!r}; known: {', '.join(RECIPES)}")
-    spacing_mm, anisotropic = _target_spacing(fingerprint)
+    rules = find_rules(recipe)
+    spacing_mm, anisotropic = (rules.spacing_mm, False) if rules.spacing_mm else _target_spacing(fingerprint)
     slice_axis = slicing_axis(spacing_mm)
-    names = configuration_names(configurations, slice_axis)
+    names = configuration_names(configurations, slice_axis, rules)
     normalization = tuple(
-        choose_normalization(channel, intensities)
+        rules.normalization(channel, intensities)
         for channel, intensities in zip(description.channel_names, fingerprint.intensities, strict=True)
     )
-    mirror_axes = tuple(axis for axis in range(3) if axis not in description.labels.directed_axes)
+    mirror_axes = tuple(axis for axis in rules.mirror_axes if axis not in description.labels.directed_axes)
     total_voxels = fingerprint.total_voxels_at(spacing_mm)
     geometry = VolumeGeometry(
         shape=fingerprint.median_shape_at(spacing_mm),
@@ -123,6 +140,7 @@ def plan_dataset(
             num_cases=fingerprint.num_cases,
             total_voxels=total_voxels,
             gpu_memory_gb=gpu_memory_gb,
+            rules=rules.of(name),
         )
         planned[name] = _plan_configuration(limits, slice_axis, normalization, mirror_axes)
     return Plans(
@@ -132,7 +150,10 @@ def plan_dataset(
         gpu_memory_gb=gpu_memory_gb,
         planned_from=planning_digest(fingerprint, description),
         slice_axis=slice_axis,
-        reasons=dataset_reasons(fingerprint, geometry, anisotropic, normalization, mirror_axes, gpu_memory_gb),
+        reasons={
+            **dataset_reasons(fingerprint, geometry, anisotropic, normalization, mirror_axes, gpu_memory_gb),
+            **recipe_reasons(rules, geometry, normalization),
+        },
         configurations=planned,
     )
 
@@ -140,7 +161,8 @@ def plan_dataset(
 def _plan_configuration(
     limits: Limits, slice_axis: int, normalization: tuple[ChannelNormalization, ...], mirror_axes: tuple[int, ...]
 ) -> ConfigurationPlan:
-    fit = search(CONFIGURATIONS[limits.configuration](limits.geometry, slice_axis), limits)
+    candidates = CONFIGURATIONS[limits.configuration](limits.geometry, slice_axis, limits.rules)
+    fit = search(candidates, limits)
     spacing_mm = limits.geometry.spacing_mm
     return ConfigurationPlan(
         spacing_mm=spacing_mm,
@@ -173,14 +195,25 @@ def planning_digest(fingerprint: Fingerprint, description: DatasetDescription) -
     return digest(content)
 
 
-def configuration_names(configurations: Sequence[str] | None, slice_axis: int) -> list[str]:
-    """The configurations to plan, `2d` replaced, in the order of `CONFIGURATIONS`, each once; None or nothing: all.
+def configuration_names(
+    configurations: Sequence[str] | None, slice_axis: int, rules: PlanningRules = DEFAULT_RULES
+) -> list[str]:
+    """The configurations to plan, `2d` replaced, in the order of `CONFIGURATIONS`, each once.
+
+    Args:
+        configurations: Their names; None or nothing: all that the recipe is meant for.
+        slice_axis: What `2d` stands for.
+        rules: Of the recipe.
 
     Raises:
-        InputError: If a name is unknown; lists the known ones.
+        InputError: If a name is unknown, or the recipe is not meant for it; lists those that would do.
     """
-    wanted = [ANATOMICAL[slice_axis] if name == "2d" else name for name in configurations or CONFIGURATIONS]
+    meant = [name for name in CONFIGURATIONS if rules.allows(name)]
+    wanted = [ANATOMICAL[slice_axis] if name == "2d" else name for name in configurations or meant]
     unknown = sorted(set(wanted) - set(CONFIGURATIONS))
     if unknown:
         raise InputError(f"unknown configuration(s) {', '.join(unknown)}; known: 2d, {', '.join(CONFIGURATIONS)}")
+    others = sorted(set(wanted) - set(meant))
+    if others:
+        raise InputError(f"recipe {rules.name} is not meant for {', '.join(others)}, but for {', '.join(meant)}")
     return [name for name in CONFIGURATIONS if name in wanted]

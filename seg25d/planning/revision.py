@@ -8,6 +8,7 @@ from seg25d.data.description import DatasetDescription
 from seg25d.planning.fingerprint import Fingerprint
 from seg25d.planning.plan import Plans
 from seg25d.planning.planner import CONFIGURATIONS, configuration_names, plan_dataset, planning_digest
+from seg25d.planning.recipe_rules import find_rules
 
 logger = logging.getLogger(__name__)
 
@@ -39,11 +40,12 @@ def revise_plans(
     make = partial(
         plan_dataset, fingerprint, description, gpu_memory_gb=gpu_memory_gb, recipe=recipe, plans_name=plans_name
     )
+    rules = find_rules(recipe)
     if stored is None:
         return make(configurations=configurations)
     changes = _changes(stored, planning_digest(fingerprint, description), gpu_memory_gb, recipe)
     if changes:
-        before = [name for name in stored.configurations if name in CONFIGURATIONS]
+        before = [name for name in stored.configurations if name in CONFIGURATIONS and rules.allows(name)]
         plans = make(configurations=None if configurations is None else [*before, *configurations])
         # One line, and not hidden by --quiet: edits are lost.
         logger.warning(
@@ -54,7 +56,7 @@ def revise_plans(
             " and ".join(changes),
         )
         return plans
-    wanted = configuration_names(configurations, stored.slice_axis)
+    wanted = configuration_names(configurations, stored.slice_axis, rules)
     missing = [name for name in wanted if name not in stored.configurations]
     kept = ", ".join(stored.configurations)
     logger.info("%s, %s: keeping the plans of %s", stored.dataset_name, plans_name, kept or "nothing")

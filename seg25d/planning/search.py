@@ -8,11 +8,12 @@ from seg25d.core.errors import InputError
 from seg25d.core.records import Record
 from seg25d.core.types import Shape
 from seg25d.networks import NetworkSpec
-from seg25d.planning.geometry import choose_topology, round_up
+from seg25d.planning.geometry import Topology, choose_topology, round_up
 from seg25d.planning.memory import GIGABYTE, MemoryUse, training_memory
-from seg25d.planning.network_rules import WIDE_FROM_GB, make_unet, unet_settings
+from seg25d.planning.network_rules import WIDE_FROM_GB, make_network, make_unet, unet_settings
+from seg25d.planning.recipe_rules import RECIPE_NETWORKS, ConfigurationRules
 from seg25d.representations import AnyRepresentation
-from seg25d.representations.base import VolumeGeometry
+from seg25d.representations.base import Representation, VolumeGeometry
 
 OVERHEAD_BYTES = GIGABYTE // 2
 """Kept free for what tracing cannot see: the CUDA context (0.3 to 0.5 GB on common cards) and cuDNN's workspaces."""
@@ -54,6 +55,8 @@ class Limits(Record):
     total_voxels: int
     """Of all cases at the target spacing."""
     gpu_memory_gb: float
+    rules: ConfigurationRules = ConfigurationRules()
+    """What the recipe fixes."""
 
     @property
     def largest_share(self) -> float:
@@ -61,7 +64,9 @@ class Limits(Record):
         return largest_share(self.gpu_memory_gb)
 
     def smallest_batch(self, window: Shape) -> int:
-        """2, or 1 if there is but one case, or if one window alone covers more of the data set than a batch should."""
+        """The recipe's; else 2, or 1 if there is but one case, or one window alone covers more than a batch should."""
+        if self.rules.batch_size is not None:
+            return self.rules.batch_size
         if prod(window) > self.largest_share * self.total_voxels:
             return 1
         return min(SMALLEST_BATCH, self.num_cases)
@@ -73,6 +78,8 @@ class Limits(Record):
 
     def largest_batch(self, window: Shape) -> int:
         """The most windows of this size that a batch may have, whatever the memory."""
+        if self.rules.batch_size is not None:
+            return self.rules.batch_size
         by_voxels = int(self.largest_share * self.total_voxels / prod(window))
         return max(self.smallest_batch(window), min(by_voxels, LARGEST_BATCH))
 
@@ -144,14 +151,24 @@ def _networks(
     for representation, sizes in candidates:
         axes = representation.network_axes
         topology = choose_topology([sizes[axis] for axis in axes], [limits.geometry.spacing_mm[axis] for axis in axes])
-        window = round_up(sizes, axes, topology.divisor)
-        settings = unet_settings(limits.gpu_memory_gb)
-        if not representation.deep_supervision:
-            settings = settings.model_copy(update={"max_supervised": 1})
-        item = representation.refit(window), window, make_unet(topology, settings)
+        network = _network(topology, representation, limits)
+        window = round_up(sizes, axes, network.divisor)
+        item = representation.refit(window), window, network
         if item not in seen:
             seen.add(item)
             yield item
+
+
+def _network(topology: Topology, representation: Representation, limits: Limits) -> NetworkSpec:
+    name = limits.rules.network
+    if name in RECIPE_NETWORKS:
+        return RECIPE_NETWORKS[name](topology)
+    if name != "unet":
+        return make_network(name, topology)
+    settings = unet_settings(limits.gpu_memory_gb)
+    if not representation.deep_supervision:
+        settings = settings.model_copy(update={"max_supervised": 1})
+    return make_unet(topology, settings)
 
 
 def _trace(item: tuple[AnyRepresentation, Shape, NetworkSpec], batch_size: int, limits: Limits, position: int) -> Fit:

@@ -14,14 +14,19 @@ SEED = 12345
 """Folds and seed of nnU-Net (utilities/crossval_split.py, generate_crossval_split)."""
 
 
-def choose_splits(dataset: Dataset) -> tuple[Split, ...]:
+def choose_splits(dataset: Dataset, num_folds: int = NUM_FOLDS, seed: int = SEED) -> tuple[Split, ...]:
     """The folds of a data set: those of its `splits.json`, checked when they were read, else `make_splits`.
+
+    Args:
+        dataset: Cases and patients.
+        num_folds: See `make_splits`, as the seed.
+        seed: Of the shuffling.
 
     Raises:
         InputError: If there are no cases.
     """
     if dataset.splits is None:
-        return make_splits([case.name for case in dataset.cases], dataset.patients)
+        return make_splits([case.name for case in dataset.cases], dataset.patients, num_folds, seed)
     for fold, split in enumerate(dataset.splits):
         _warn_about_patients(fold, split, dataset.patients)
     return dataset.splits

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from seg25d.core.errors import InputError, RecordError
 from seg25d.planning.normalization import ChannelNormalization, Scheme
 
+STD_OFFSET = 1e-3
+"""Added to the standard deviation by `zscore_offset` (Sobirov et al. 2022: methods.md 1.7)."""
 SMALLEST_STD = 1e-8
 """Below this a channel counts as constant (nnU-Net, default_normalization_schemes.py)."""
 
@@ -60,6 +62,12 @@ def _zscore(channel: NDArray[Any], _settings: ChannelNormalization, out: NDArray
         out /= np.float32(std)
 
 
+def _zscore_offset(channel: NDArray[Any], _settings: ChannelNormalization, out: NDArray[np.float32]) -> None:
+    mean, std = float(channel.mean(dtype=np.float64)), float(channel.std(dtype=np.float64))
+    np.subtract(channel, mean, out=out, casting="unsafe")
+    out /= np.float32(std + STD_OFFSET)
+
+
 def _rescale(channel: NDArray[Any], _settings: ChannelNormalization, out: NDArray[np.float32]) -> None:
     _to_unit_range(channel, float(channel.min()), float(channel.max()), out)
 
@@ -98,5 +106,6 @@ SCHEMES: dict[Scheme, Callable[[NDArray[Any], ChannelNormalization, NDArray[np.f
     "rescale_0_1": _rescale,
     "none": _none,
     "ct_window": _ct_window,
+    "zscore_offset": _zscore_offset,
 }
 """Normalisations by name."""

@@ -24,8 +24,8 @@ ANISOTROPIC = 3.0
 windows rotate only in the plane (nnU-Net's "dummy 2D")."""
 MANY_CLASSES = 16
 """From more classes than this in a window on labels are interpolated as nearest neighbours."""
-CONTROL_POINTS = (4, 4, 4)
-"""Control points of a deformation along D, H, W."""
+LOG_GAMMA = 0.3
+"""Largest logarithm of the exponent of `log_gamma` (TorchIO, random_gamma.py)."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,11 @@ class Augmentation:
     matrix: NDArray[np.float64] | None = None
     """(3, 3): from offsets in the window to offsets in the volume, both in voxels from the centre; None for none."""
     shifts: NDArray[np.float64] | None = None
-    """(3, *CONTROL_POINTS): shift along D, H, W at the control points in voxels; None for none."""
+    """(3, n, n, n): shift along D, H, W at the control points in voxels; None for none."""
     flips: tuple[int, ...] = ()
     """Spatial axes to flip."""
+    thickness: tuple[int, float] | None = None
+    """Axis and thickness in voxels of the slices that the image is made to look as if it had; None for none."""
     intensity: tuple[tuple[str, int, int], ...] = field(default=())
     """(name in `INTENSITY`, channel, seed), in the order in which they are applied."""
 
@@ -63,10 +65,12 @@ def draw_augmentation(
     if not config.enabled:
         return Augmentation()
     matrix = _draw_matrix(rng, config, window, spacing_mm) if rng.random() < config.spatial else None
-    shifts = None
-    if rng.random() < config.elastic:
-        shifts = rng.normal(0, config.elastic_mm, (3, *CONTROL_POINTS)) / np.array(spacing_mm)[:, None, None, None]
-    chances = {name: getattr(config, name) for name in INTENSITY}
+    shifts = _draw_shifts(rng, config, spacing_mm) if rng.random() < config.elastic else None
+    thickness = None
+    if config.anisotropy and rng.random() < config.anisotropy:
+        thickness = int(rng.integers(3)), float(rng.uniform(*config.anisotropy_factor))
+    # What never happens draws nothing, so that what is added here leaves older runs as they are.
+    chances = {name: chance for name in INTENSITY if (chance := getattr(config, name)) > 0}
     intensity = tuple(
         (name, channel, int(rng.integers(2**31)))
         for name, chance in chances.items()
@@ -74,7 +78,23 @@ def draw_augmentation(
         if rng.random() < chance
     )
     flips = tuple(axis for axis in mirror_axes if rng.random() < config.mirror)
-    return Augmentation(matrix, shifts, flips, intensity)
+    return Augmentation(matrix, shifts, flips, thickness, intensity)
+
+
+def _draw_shifts(rng: np.random.Generator, config: AugmentationConfig, spacing_mm: Spacing) -> NDArray[np.float64]:
+    size = (3, *(config.elastic_control_points,) * 3)
+    largest = config.elastic_mm
+    shifts_mm = (
+        rng.normal(0, largest, size)
+        if config.elastic_distribution == "normal"
+        else rng.uniform(-largest, largest, size)
+    )
+    if config.elastic_fixed_border:
+        inner = np.zeros(size)
+        inside = (slice(None), *(slice(1, -1),) * 3)
+        inner[inside] = shifts_mm[inside]
+        shifts_mm = inner
+    return np.asarray(shifts_mm / np.array(spacing_mm)[:, None, None, None])
 
 
 def _draw_matrix(
@@ -95,7 +115,8 @@ def _draw_matrix(
         turn[first, second], turn[second, first] = -np.sin(angle), np.sin(angle)
         matrix = matrix @ turn
     # Larger and smaller are equally likely (log-uniform); zooming in reads a smaller part.
-    zoom = np.exp(rng.uniform(*np.log(config.scaling)))
+    smallest, largest = np.log(config.scaling).tolist()
+    zoom = np.exp(rng.uniform(smallest, largest, 3 if config.scaling_per_axis else None))
     return np.asarray(matrix * spacing[None, :] / spacing[:, None] / zoom)
 
 
@@ -181,6 +202,28 @@ def _sampling_grid(augmentation: Augmentation, window: Shape, region: Shape) -> 
     return grid
 
 
+def apply_thickness(image: Tensor, thickness: tuple[int, float]) -> Tensor:
+    """Make an image look as if its slices along one axis were thicker: nearest slices, then linear in between.
+
+    As TorchIO's RandomAnisotropy, which resamples to the coarser spacing and back.
+
+    Args:
+        image: (C, D, H, W).
+        thickness: Axis (0 D, 1 H, 2 W), and the thickness in voxels.
+
+    Returns:
+        The same shape.
+    """
+    axis, factor = thickness
+    size = image.shape[axis + 1]
+    coarse = max(1, round(size / factor))
+    slices = image.movedim(axis + 1, -1).reshape(1, -1, size)
+    thick = functional.interpolate(slices, coarse, mode="nearest-exact")
+    smooth = functional.interpolate(thick, size, mode="linear", align_corners=False)
+    moved = image.movedim(axis + 1, -1).shape
+    return smooth.reshape(moved).movedim(-1, axis + 1)
+
+
 def apply_intensity(image: NDArray[np.float32], augmentation: Augmentation) -> NDArray[np.float32]:
     """Apply the drawn changes of intensity with batchgenerators.
 
@@ -255,6 +298,11 @@ def _gamma_inverted(channel: Channel) -> Channel:
     return -augment_gamma(-channel, (0.7, 1.5), retain_stats=True)  # type: ignore[no-any-return]
 
 
+def _log_gamma(channel: Channel) -> Channel:
+    exponent = np.exp(np.random.uniform(-LOG_GAMMA, LOG_GAMMA))
+    return np.asarray(np.sign(channel) * np.abs(channel) ** np.float32(exponent), np.float32)
+
+
 INTENSITY: dict[str, Callable[[Channel], Channel]] = {
     "noise": _noise,
     "blur": _blur,
@@ -263,5 +311,6 @@ INTENSITY: dict[str, Callable[[Channel], Channel]] = {
     "low_resolution": _low_resolution,
     "gamma_inverted": _gamma_inverted,
     "gamma": _gamma,
+    "log_gamma": _log_gamma,
 }
 """Changes of intensity of one channel (1, D, H, W), in nnU-Net's order and ranges; chances are in the config."""

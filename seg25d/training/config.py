@@ -3,9 +3,9 @@
 import json
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from seg25d.core.errors import InputError
 from seg25d.core.records import Record, parse_record, read_record
@@ -29,10 +29,22 @@ class AugmentationConfig(Record):
     """Largest angle about each axis. nnU-Net: 30 in 3D; small windows lose less at their corners with 15."""
     scaling: tuple[float, float] = (0.8, 1.25)
     """Smallest and largest zoom. nnU-Net: 0.7 to 1.4."""
+    scaling_per_axis: bool = False
+    """Draw a zoom for each axis of its own (TorchIO) instead of one for all (nnU-Net)."""
     elastic: float = Field(default=0.0, ge=0, le=1)
     """Probability of a smooth random deformation."""
     elastic_mm: float = Field(default=2.0, ge=0)
-    """Standard deviation of the shift at the control points of a deformation."""
+    """Standard deviation of the shift at the control points of a deformation; the largest one where it is uniform."""
+    elastic_distribution: Literal["normal", "uniform"] = "normal"
+    """Of the shift along each axis."""
+    elastic_control_points: int = Field(default=4, ge=2)
+    """Control points along each axis, the first and last at the window's borders."""
+    elastic_fixed_border: bool = False
+    """Whether the control points at the borders stay where they are."""
+    anisotropy: float = Field(default=0.0, ge=0, le=1)
+    """Probability of looking as if slices along one axis, drawn at random, were thicker; the labels stay."""
+    anisotropy_factor: tuple[float, float] = (1.5, 5.0)
+    """Smallest and largest thickness of such slices in voxels (TorchIO, RandomAnisotropy)."""
     noise: float = Field(default=0.1, ge=0, le=1)
     blur: float = Field(default=0.1, ge=0, le=1)
     """nnU-Net: 0.2, then half of the channels."""
@@ -42,6 +54,8 @@ class AugmentationConfig(Record):
     """nnU-Net: 0.25, then half of the channels."""
     gamma_inverted: float = Field(default=0.1, ge=0, le=1)
     gamma: float = Field(default=0.3, ge=0, le=1)
+    log_gamma: float = Field(default=0.0, ge=0, le=1)
+    """Gamma on the values as they are, with its logarithm from -0.3 to 0.3 (TorchIO, RandomGamma)."""
     mirror: float = Field(default=0.5, ge=0, le=1)
     """Probability of a flip along each axis that the plan allows."""
 
@@ -51,6 +65,13 @@ class AugmentationConfig(Record):
         if not 0 < scaling[0] <= scaling[1]:
             raise ValueError("wanted two zooms above 0, the smaller first")
         return scaling
+
+    @field_validator("anisotropy_factor")
+    @classmethod
+    def _check_factor(cls, factor: tuple[float, float]) -> tuple[float, float]:
+        if not 1 <= factor[0] <= factor[1]:
+            raise ValueError("wanted two thicknesses of at least one voxel, the smaller first")
+        return factor
 
 
 class TrainingConfig(Record):
@@ -66,14 +87,36 @@ class TrainingConfig(Record):
     """Updates in all, if that should be no whole number of epochs."""
     time_budget_seconds: float | None = Field(default=None, gt=0)
     """If set, the run ends when this much time is spent on training, and the schedule follows the share of it."""
-    loss: Literal["dice_cross_entropy"] = "dice_cross_entropy"
+    loss: Literal["dice_cross_entropy", "dice", "dice_squared", "dice_focal"] = "dice_cross_entropy"
+    """See `seg25d/training/losses.py`."""
+    dice_smooth: float = Field(default=1.0, gt=0)
+    """Added to numerator and denominator of the soft Dice."""
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    """AdamW (Loshchilov & Hutter 2019), Adam (Kingma & Ba 2015), or gradient descent with momentum."""
     learning_rate: float = Field(default=3e-3, gt=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Of `sgd` alone."""
     weight_decay: float = Field(default=1e-2, ge=0)
     warmup: float = Field(default=0.02, ge=0, lt=1)
     """Share of the run during which the learning rate rises."""
-    schedule: Literal["cosine", "poly", "constant"] = "cosine"
-    gradient_clip: float = Field(default=12.0, gt=0)
-    """Largest norm of the gradient (nnU-Net's 12)."""
+    schedule: Literal["cosine", "cosine_restarts", "step", "plateau", "poly", "constant"] = "cosine"
+    """See `seg25d/training/schedules.py`."""
+    schedule_epochs: int = Field(default=25, ge=1)
+    """`cosine_restarts`: epochs between restarts (25: methods.md 1.7); `step`: between steps; `plateau`: epochs without
+    a lower validation loss before the step. An epoch is a share of 1 / `epochs` of the run, also with a time budget."""
+    schedule_factor: float = Field(default=0.5, gt=0, lt=1)
+    """`step` and `plateau`: what the learning rate is multiplied by (0.5: methods.md 3.7)."""
+    lowest_learning_rate: float = Field(default=0.0, ge=0)
+    """Where both cosines end; the other schedules go no lower."""
+    early_stopping: int | None = Field(default=None, ge=1)
+    """The run ends after this many epochs without a lower validation loss; null: never before its length is over."""
+    restore_best: bool = False
+    """Whether the final model is that of the epoch with the lowest validation loss instead of the last one."""
+    threshold: float | None = Field(default=None, gt=0, lt=1)
+    """Probability from which on a voxel is foreground, where there is one class or there are regions; null: the
+    likeliest class, or regions above 0.5. It is stored with the model."""
+    gradient_clip: float | None = Field(default=12.0, gt=0)
+    """Largest norm of the gradient (nnU-Net's 12); null: any."""
     weight_averaging: float = Field(default=0.99, ge=0, lt=1)
     """Decay of the running mean of the weights that is validated and kept; 0 turns it off."""
     foreground_share: float = Field(default=0.5, ge=0, le=1)
@@ -83,6 +126,15 @@ class TrainingConfig(Record):
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """`auto`: bfloat16 on GPUs and CPUs that multiply matrices in it, float16 on older GPUs, else float32."""
     augmentation: AugmentationConfig = AugmentationConfig()
+
+    @model_validator(mode="after")
+    def _check_learning_rates(self) -> Self:
+        if self.lowest_learning_rate > self.learning_rate:
+            raise ValueError(
+                f"lowest_learning_rate must not be above learning_rate, got {self.lowest_learning_rate:g} and "
+                f"{self.learning_rate:g}"
+            )
+        return self
 
     def num_iterations(self) -> int:
         """Updates of a run without a time budget."""

@@ -1,9 +1,10 @@
-"""Dice plus cross-entropy over a batch, exact on any number of processes.
+"""The losses: Dice in several forms, alone or with cross-entropy or focal loss, exact on any number of processes.
 
-Letters: B batch, K scores, D H W volume. Label 255 is ignored everywhere.
+Letters: B batch, K scores, F foreground classes or regions, D H W volume. Label 255 is ignored everywhere.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, distributed, nn
@@ -13,22 +14,46 @@ from seg25d.data.labels import IGNORE_INDEX, Labels
 
 SMOOTH = 1.0
 """Added to numerator and denominator of the soft Dice; with sums over a batch its size hardly matters."""
+FOCAL_GAMMA = 2.0
+"""Exponent of the focal loss (Lin et al. 2017, and the code of Sobirov et al.: methods.md 1.7)."""
+FOCAL_CLAMP = 1e-3
+"""The focal loss sees probabilities between this and one minus this (methods.md 1.7)."""
+VOLUME = (2, 3, 4)
+BATCH = (0, 2, 3, 4)
+"""Axes of sums per sample, and over a whole batch."""
 
 
-class DiceCrossEntropy(nn.Module):
-    """Soft Dice loss plus cross-entropy (sigmoid and binary cross-entropy for regions), equal weights as in nnU-Net.
+class Maps(NamedTuple):
+    """One output of a model beside the truth."""
 
-    Dice sums run over the whole batch ("batch Dice" in nnU-Net) and over all processes, so that a batch spread over
-    processes has the same loss and gradient as on one.
+    scores: Tensor
+    """(B, K, D, H, W), float32."""
+    target: Tensor
+    """(B, D, H, W), uint8."""
+    valid: Tensor
+    """(B, D, H, W), where the target is not ignored."""
+    probabilities: Tensor
+    """(B, F, D, H, W): softmax over exclusive classes, sigmoid of regions; zero where ignored."""
+    truth: Tensor
+    """(B, F, D, H, W), 0 or 1; zero where ignored."""
+
+
+class SegmentationLoss(nn.Module):
+    """The weighted loss of all outputs of a model; a subclass says what one output costs.
+
+    Whatever a subclass averages goes through `sum_over_processes`, so that a batch spread over processes has the same
+    loss and gradient as on one.
 
     Args:
         labels: Says how many scores there are and whether they are regions.
+        smooth: Added to numerator and denominator of the soft Dice.
     """
 
-    def __init__(self, labels: Labels) -> None:
+    def __init__(self, labels: Labels, smooth: float = SMOOTH) -> None:
         super().__init__()
         self.num_outputs = labels.num_outputs
         self.regions = labels.output_members if labels.has_regions else None
+        self.smooth = smooth
 
     def forward(self, outputs: Sequence[tuple[Tensor, float]], target: Tensor) -> Tensor:
         """The weighted loss of all outputs.
@@ -39,38 +64,94 @@ class DiceCrossEntropy(nn.Module):
         """
         total = torch.zeros((), device=target.device)
         for scores, weight in outputs:
-            total = total + weight * self._one_scale(scores.float(), _nearest(target, scores.shape[2:]))
+            total = total + weight * self.one_output(self._maps(scores.float(), _nearest(target, scores.shape[2:])))
         return total
 
-    def _one_scale(self, scores: Tensor, target: Tensor) -> Tensor:
+    def one_output(self, maps: Maps) -> Tensor:
+        """The loss of one output."""
+        raise NotImplementedError
+
+    def _maps(self, scores: Tensor, target: Tensor) -> Maps:
         valid = target != IGNORE_INDEX
         if self.regions is None:
-            probabilities = scores.softmax(1)
-            truth = one_hot(target, self.num_outputs)
-            entropy = functional.cross_entropy(scores, target.long(), ignore_index=IGNORE_INDEX, reduction="sum")
-            per_voxel, first = 1, 1
+            probabilities, truth, first = scores.softmax(1), one_hot(target, self.num_outputs), 1
         else:
-            probabilities = scores.sigmoid()
-            truth = region_maps(target, self.regions)
-            entropy = functional.binary_cross_entropy_with_logits(scores, truth, reduction="none")
-            entropy = (entropy * valid[:, None]).sum()
-            per_voxel, first = self.num_outputs, 0
-        axes = (0, 2, 3, 4)
-        probabilities = (probabilities * valid[:, None])[:, first:]
-        truth = truth[:, first:]
-        sums = torch.cat(
-            (
-                (probabilities * truth).sum(axes),
-                probabilities.sum(axes) + truth.sum(axes),
-                entropy[None],
-                valid.sum()[None] * float(per_voxel),
-            )
+            probabilities, truth, first = scores.sigmoid(), region_maps(target, self.regions), 0
+        return Maps(scores, target, valid, (probabilities * valid[:, None])[:, first:], truth[:, first:])
+
+
+class DiceCrossEntropy(SegmentationLoss):
+    """Soft Dice loss plus cross-entropy (sigmoid and binary cross-entropy for regions), equal weights as in nnU-Net.
+
+    Dice sums run over the whole batch ("batch Dice" in nnU-Net) and over all processes.
+    """
+
+    def one_output(self, maps: Maps) -> Tensor:
+        """1 - (2 sum pg + smooth) / (sum p + sum g + smooth), mean over classes; plus the mean cross-entropy."""
+        if self.regions is None:
+            target = maps.target.long()
+            entropy = functional.cross_entropy(maps.scores, target, ignore_index=IGNORE_INDEX, reduction="sum")
+        else:
+            each = functional.binary_cross_entropy_with_logits(maps.scores, maps.truth, reduction="none")
+            entropy = (each * maps.valid[:, None]).sum()
+        per_voxel = 1 if self.regions is None else self.num_outputs
+        overlap, size, entropy, voxels = sums_over_processes(
+            (maps.probabilities * maps.truth).sum(BATCH),
+            maps.probabilities.sum(BATCH) + maps.truth.sum(BATCH),
+            entropy,
+            maps.valid.sum() * float(per_voxel),
         )
-        sums = sum_over_processes(sums)
-        classes = self.num_outputs - first
-        overlap, size, entropy, voxels = sums[:classes], sums[classes : 2 * classes], sums[-2], sums[-1]
-        dice = (2 * overlap + SMOOTH) / (size + SMOOTH)
+        dice = (2 * overlap + self.smooth) / (size + self.smooth)
         return 1 - dice.mean() + entropy / voxels.clamp(min=1)
+
+
+class Dice(SegmentationLoss):
+    """Soft Dice loss with linear denominators (methods.md 2.2, 3.7 and 4.3), sums over batch and processes."""
+
+    def one_output(self, maps: Maps) -> Tensor:
+        """1 - (2 sum pg + smooth) / (sum p + sum g + smooth), mean over classes."""
+        return self._dice_loss(maps, maps.probabilities.sum(BATCH) + maps.truth.sum(BATCH))
+
+    def _dice_loss(self, maps: Maps, size: Tensor) -> Tensor:
+        overlap, size = sums_over_processes((maps.probabilities * maps.truth).sum(BATCH), size)
+        return 1 - ((2 * overlap + self.smooth) / (size + self.smooth)).mean()
+
+
+class DiceSquared(Dice):
+    """Soft Dice loss with squared denominators (Milletari et al. 2016, V-Net), sums over batch and processes."""
+
+    def one_output(self, maps: Maps) -> Tensor:
+        """1 - (2 sum pg + smooth) / (sum p^2 + sum g^2 + smooth), mean over classes."""
+        return self._dice_loss(maps, maps.probabilities.square().sum(BATCH) + maps.truth.sum(BATCH))
+
+
+class DiceFocal(SegmentationLoss):
+    """Soft Dice loss of each sample, squared denominators, plus the focal loss of the foreground (methods.md 1.7).
+
+    The paper has one foreground class; several are each taken as its own yes or no, and averaged.
+    """
+
+    def one_output(self, maps: Maps) -> Tensor:
+        """1 - (2 sum pg + smooth) / (sum p^2 + sum g^2 + smooth), mean over samples and classes; plus mean focal."""
+        overlap = (maps.probabilities * maps.truth).sum(VOLUME)
+        size = maps.probabilities.square().sum(VOLUME) + maps.truth.sum(VOLUME)
+        dice = (2 * overlap + self.smooth) / (size + self.smooth)
+        samples = dice.new_tensor(float(dice.numel()))
+        focal = focal_loss(maps.probabilities, maps.truth) * maps.valid[:, None]
+        voxels = maps.valid.sum() * float(dice.shape[1])
+        dice, samples, focal, voxels = sums_over_processes(dice.sum(), samples, focal.sum(), voxels)
+        return 1 - dice / samples.clamp(min=1) + focal / voxels.clamp(min=1)
+
+
+def focal_loss(probabilities: Tensor, truth: Tensor) -> Tensor:
+    """The focal loss of every voxel: -(1 - q)^2 log q, q the probability of what is true, clamped.
+
+    Args:
+        probabilities: Of being foreground, any shape.
+        truth: 0 or 1, the same shape.
+    """
+    right = torch.where(truth > 0, probabilities, 1 - probabilities).clamp(FOCAL_CLAMP, 1 - FOCAL_CLAMP)
+    return -((1 - right) ** FOCAL_GAMMA) * right.log()
 
 
 def one_hot(target: Tensor, num_outputs: int) -> Tensor:
@@ -94,6 +175,13 @@ def _nearest(target: Tensor, size: Sequence[int]) -> Tensor:
     )
 
 
+def sums_over_processes(*values: Tensor) -> list[Tensor]:
+    """Sums over all processes of several tensors at once, each in its shape."""
+    summed = sum_over_processes(torch.cat([value.flatten() for value in values]))
+    parts = torch.split(summed, [value.numel() for value in values])
+    return [part.reshape(value.shape) for part, value in zip(parts, values, strict=True)]
+
+
 def sum_over_processes(values: Tensor) -> Tensor:
     """Sum over all processes, with the gradient of the global sum; the same tensor where there is only one."""
     if not (distributed.is_available() and distributed.is_initialized()):
@@ -104,5 +192,10 @@ def sum_over_processes(values: Tensor) -> Tensor:
     return summed
 
 
-LOSSES: dict[str, Callable[[Labels], nn.Module]] = {"dice_cross_entropy": DiceCrossEntropy}
+LOSSES: dict[str, type[SegmentationLoss]] = {
+    "dice_cross_entropy": DiceCrossEntropy,
+    "dice": Dice,
+    "dice_squared": DiceSquared,
+    "dice_focal": DiceFocal,
+}
 """Losses by name."""

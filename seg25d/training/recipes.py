@@ -1,12 +1,112 @@
-"""Training recipes by name."""
+"""Training recipes by name: how each paper trains.
+
+The other half of a recipe, what it plans in its own way, is in `planning/recipe_rules.py`, under the same name. "1.7"
+and the like are sections of methods.md, the project's digest of the papers. What a paper does not use is off: warm-up,
+clipping of gradients, the running mean of the weights, windows around the foreground.
+"""
 
 from seg25d.core.errors import InputError
-from seg25d.training.config import TrainingConfig
+from seg25d.training.config import AugmentationConfig, TrainingConfig
+
+PTA_AUGMENTATION = AugmentationConfig(
+    # RandomAffine: one zoom per axis from 0.9 to 1.1, 10 degrees.
+    spatial=1.0,
+    rotation_degrees=10.0,
+    scaling=(0.9, 1.1),
+    scaling_per_axis=True,
+    # RandomElasticDeformation: 7 control points, of which the outermost lie outside of the image and the next on its
+    # border, both fixed; up to 7.5 mm along each axis. Here they are joined linearly, there by cubic splines.
+    elastic=1.0,
+    elastic_mm=7.5,
+    elastic_distribution="uniform",
+    elastic_control_points=5,
+    elastic_fixed_border=True,
+    # RandomAnisotropy: one axis, 1.5 to 5 times as coarse. RandomGamma: logarithm from -0.3 to 0.3.
+    anisotropy=1.0,
+    anisotropy_factor=(1.5, 5.0),
+    log_gamma=1.0,
+    # RandomFlip: with a chance of one half, along the axes that the plan allows.
+    mirror=0.5,
+    noise=0.0,
+    blur=0.0,
+    brightness=0.0,
+    contrast=0.0,
+    low_resolution=0.0,
+    gamma_inverted=0.0,
+    gamma=0.0,
+)
+"""The row PT&A of Sobirov et al., Table 3 (1.7): five transforms of TorchIO, with TorchIO's default settings."""
+
+SOBIROV2022 = TrainingConfig(
+    recipe="sobirov2022",
+    epochs=100,  # 1.7
+    iterations_per_epoch=90,  # 1.7: a pass over 179 of 224 cases in batches of 2
+    loss="dice_focal",  # 1.7: not in the paper, from the authors' code
+    dice_smooth=1.0,  # 1.7
+    optimizer="adamw",  # 1.7
+    learning_rate=1e-3,  # 1.7
+    weight_decay=1e-5,  # 1.7
+    schedule="cosine_restarts",  # 1.7
+    schedule_epochs=25,  # 1.7
+    lowest_learning_rate=1e-5,  # 1.7
+    threshold=None,  # 1.9: 0.5, which for one class is the likeliest
+    warmup=0.0,
+    gradient_clip=None,
+    weight_averaging=0.0,
+    foreground_share=0.0,
+    augmentation=AugmentationConfig(enabled=False),  # 1.7
+)
+
+SOBIROV2022_PTA = SOBIROV2022.model_copy(update={"recipe": "sobirov2022_pta", "augmentation": PTA_AUGMENTATION})
+"""The same with augmentation. Pretraining, the P of PT&A, is a step of its own."""
+
+SHIVDEO2021 = TrainingConfig(
+    recipe="shivdeo2021",
+    epochs=30,  # 2.2: our choice, the paper has none
+    iterations_per_epoch=1762,  # 2.2: 56,387 slices in stacks of 32, one per update
+    loss="dice",  # 2.2
+    dice_smooth=1.0,  # 2.2: our choice
+    optimizer="adam",  # 2.2
+    learning_rate=1e-3,  # 2.2
+    weight_decay=0.0,  # 2.2: not mentioned
+    schedule="step",  # 2.2
+    schedule_epochs=5,  # 2.2
+    schedule_factor=1 / 3,  # 2.2
+    restore_best=True,  # 2.2: our choice, the paper does not say which epoch is tested
+    threshold=0.2,  # 2.2
+    warmup=0.0,
+    gradient_clip=None,
+    weight_averaging=0.0,
+    foreground_share=0.0,
+    augmentation=AugmentationConfig(enabled=False),  # 2.2: not mentioned
+)
+
+ANGERMANN2022 = TrainingConfig(
+    recipe="angermann2022",
+    epochs=60,  # 3.7: our choice, the paper has early stopping only
+    iterations_per_epoch=102,  # 3.8: a pass over 102 of 119 volumes
+    loss="dice",  # 3.7, equation 1
+    dice_smooth=1e-6,  # 3.7
+    optimizer="adam",  # 3.7
+    learning_rate=1e-3,  # 3.7
+    weight_decay=0.0,  # 3.7: not mentioned
+    schedule="plateau",  # 3.7
+    schedule_epochs=3,  # 3.7
+    schedule_factor=0.5,  # 3.7
+    early_stopping=5,  # 3.7
+    restore_best=True,  # 3.7
+    threshold=None,  # 3.7: 0.5, which for one class is the likeliest
+    warmup=0.0,
+    gradient_clip=None,
+    weight_averaging=0.0,
+    foreground_share=0.0,
+    augmentation=AugmentationConfig(enabled=False),  # 3.7: not mentioned
+)
 
 RECIPES: dict[str, TrainingConfig] = {
-    "default": TrainingConfig(),
+    config.recipe: config for config in (TrainingConfig(), SOBIROV2022, SOBIROV2022_PTA, SHIVDEO2021, ANGERMANN2022)
 }
-"""The recipes: one record each."""
+"""The recipes by name."""
 
 
 def find_recipe(name: str) -> TrainingConfig:

@@ -22,6 +22,7 @@ from seg25d.training.augmentation import (
     Augmentation,
     apply_intensity,
     apply_spatial,
+    apply_thickness,
     draw_augmentation,
     region_to_read,
 )
@@ -144,6 +145,8 @@ class WindowSource(Dataset[Batch | Seg25dError]):
         images = torch.from_numpy(read_region(image, start, region))
         targets = torch.from_numpy(read_region(labels, start, region))
         images, targets = apply_spatial(images, targets, augmentation, window)
+        if augmentation.thickness is not None:
+            images = apply_thickness(images, augmentation.thickness)
         if augmentation.intensity:
             images = torch.from_numpy(apply_intensity(images.numpy().copy(), augmentation))
         return images.contiguous(), targets.contiguous()

@@ -1,40 +1,118 @@
-"""Learning rate over the course of a run, as a factor between 0 and 1."""
+"""Learning rate over the course of a run, and when a run ends early: pure functions of what is in the log.
+
+A run that goes on after an interruption therefore has the very learning rates that it would have had.
+"""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from seg25d.training.config import TrainingConfig
+
+Losses = Sequence[float | None]
+"""Validation loss of each epoch so far; None where it was no number, which is never an improvement."""
 
 
-def cosine(progress: float) -> float:
-    """Half a cosine from 1 to 0 (Loshchilov & Hutter 2017, without restarts)."""
-    return 0.5 * (1 + math.cos(math.pi * progress))
+class Moment(NamedTuple):
+    """How far a run is."""
+
+    progress: float
+    """Share of the run that is over, 0 to 1."""
+    validation_losses: Losses = ()
 
 
-def poly(progress: float) -> float:
+def learning_rate_factor(config: TrainingConfig, moment: Moment) -> float:
+    """The factor on the learning rate, above `lowest_learning_rate` but for the warm-up.
+
+    Schedules by epoch take `epochs` equal parts of the run for its epochs: with a time budget, a recipe runs through
+    its whole schedule in that time. Only `plateau` counts the epochs that were validated.
+
+    Args:
+        config: Schedule, warm-up and their numbers.
+        moment: Progress outside of 0 to 1 counts as 0 or 1.
+    """
+    progress = min(max(moment.progress, 0.0), 1.0)
+    lowest = config.lowest_learning_rate / config.learning_rate
+    factor = max(lowest, SCHEDULES[config.schedule](config, Moment(progress, moment.validation_losses)))
+    if progress < config.warmup:
+        # Never quite zero: the first update would be lost.
+        factor *= max(progress / config.warmup, 0.01)
+    return factor
+
+
+def is_over_early(config: TrainingConfig, validation_losses: Losses) -> bool:
+    """Whether `early_stopping` ends the run: that many epochs have passed since the lowest validation loss."""
+    if config.early_stopping is None:
+        return False
+    return len(validation_losses) - num_epochs_to_best(validation_losses) >= config.early_stopping
+
+
+def num_epochs_to_best(validation_losses: Losses) -> int:
+    """The number (from 1) of the first epoch with the lowest validation loss; 0 where none has any."""
+    known = [(loss, epoch) for epoch, loss in enumerate(validation_losses, 1) if loss is not None]
+    return min(known)[1] if known else 0
+
+
+def _cosine(config: TrainingConfig, moment: Moment) -> float:
+    """Half a cosine down to the lowest rate (Loshchilov & Hutter 2017, without restarts)."""
+    return _half_cosine(config, moment.progress)
+
+
+def _cosine_restarts(config: TrainingConfig, moment: Moment) -> float:
+    """The same over and over (Loshchilov & Hutter 2017); at whole epochs torch's CosineAnnealingWarmRestarts."""
+    return _half_cosine(config, _epoch(config, moment) % config.schedule_epochs / config.schedule_epochs)
+
+
+def _step(config: TrainingConfig, moment: Moment) -> float:
+    """A constant that falls every `schedule_epochs` epochs; torch's StepLR."""
+    return float(config.schedule_factor ** (_epoch(config, moment) // config.schedule_epochs))
+
+
+def _plateau(config: TrainingConfig, moment: Moment) -> float:
+    """A constant that falls whenever `schedule_epochs` epochs in a row brought no lower validation loss.
+
+    As Keras' ReduceLROnPlateau counts (torch's, with one epoch less of patience), for any improvement at all.
+    """
+    best, waited, steps = math.inf, 0, 0
+    for loss in moment.validation_losses:
+        if loss is not None and loss < best:
+            best, waited = loss, 0
+            continue
+        waited += 1
+        if waited == config.schedule_epochs:
+            waited, steps = 0, steps + 1
+    return float(config.schedule_factor**steps)
+
+
+def _poly(config: TrainingConfig, moment: Moment) -> float:
     """(1 - progress) ** 0.9, as in nnU-Net."""
-    return float((1 - progress) ** 0.9)
+    del config
+    return float((1 - moment.progress) ** 0.9)
 
 
-def constant(progress: float) -> float:
+def _constant(config: TrainingConfig, moment: Moment) -> float:
     """Always 1."""
-    del progress
+    del config, moment
     return 1.0
 
 
-SCHEDULES: dict[str, Callable[[float], float]] = {"cosine": cosine, "poly": poly, "constant": constant}
-"""Schedules by name: functions of the share of the run that is over, 0 to 1."""
+def _half_cosine(config: TrainingConfig, share: float) -> float:
+    lowest = config.lowest_learning_rate / config.learning_rate
+    return lowest + (1 - lowest) * 0.5 * (1 + math.cos(math.pi * share))
 
 
-def learning_rate_factor(schedule: str, progress: float, warmup: float) -> float:
-    """The factor on the learning rate.
+def _epoch(config: TrainingConfig, moment: Moment) -> float:
+    """Epochs that are over, with fraction; whole where rounding errors are all that is missing."""
+    epoch = moment.progress * config.epochs
+    return round(epoch) if math.isclose(epoch, round(epoch), rel_tol=1e-9) else epoch
 
-    Args:
-        schedule: A name in `SCHEDULES`.
-        progress: Share of the run that is over, 0 to 1 (more counts as 1).
-        warmup: Share of the run during which the factor rises linearly.
-    """
-    progress = min(max(progress, 0.0), 1.0)
-    factor = SCHEDULES[schedule](progress)
-    if progress < warmup:
-        # Never quite zero: the first update would be lost.
-        factor *= max(progress / warmup, 0.01)
-    return factor
+
+SCHEDULES: dict[str, Callable[[TrainingConfig, Moment], float]] = {
+    "cosine": _cosine,
+    "cosine_restarts": _cosine_restarts,
+    "step": _step,
+    "plateau": _plateau,
+    "poly": _poly,
+    "constant": _constant,
+}
+"""Schedules by name: the factor on the learning rate."""

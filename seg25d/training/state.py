@@ -78,7 +78,7 @@ PLAIN_FIELDS = (
 def new_state(model: nn.Module, config: TrainingConfig, execution: Execution) -> TrainingState:
     """The state of a run that has not begun.
 
-    AdamW with decay on the convolutions' weights only: norms and biases are left alone, as is customary.
+    Weights decay in the convolutions only: norms and biases are left alone, as is customary.
     """
     model = execution.place(model)
     decayed = [parameter for parameter in model.parameters() if parameter.dim() > 1]
@@ -87,6 +87,14 @@ def new_state(model: nn.Module, config: TrainingConfig, execution: Execution) ->
     return TrainingState(
         model=model,
         averaged=copy.deepcopy(model),
-        optimizer=torch.optim.AdamW(groups, lr=config.learning_rate, fused=True),
+        optimizer=_new_optimizer(groups, config),
         scaler=torch.amp.GradScaler(execution.device.type, enabled=execution.dtype == torch.float16),
     )
+
+
+def _new_optimizer(groups: list[dict[str, Any]], config: TrainingConfig) -> torch.optim.Optimizer:
+    """The optimizer by its name, all updates of a step in one kernel."""
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, fused=True)
+    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    return kind(groups, lr=config.learning_rate, fused=True)

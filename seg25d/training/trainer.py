@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from seg25d.core.device import Execution, choose_execution, peak_memory_gb
 from seg25d.core.errors import InputError, Seg25dError
-from seg25d.core.files import remove_leftovers
+from seg25d.core.files import copy_file, remove_leftovers
 from seg25d.core.parallel import available_memory_bytes
 from seg25d.core.workspace import FoldFolder
 from seg25d.data.dataset import Split
@@ -25,7 +25,7 @@ from seg25d.training.losses import LOSSES
 from seg25d.training.monitor import Monitor
 from seg25d.training.processes import join_processes, local_device, share, spread
 from seg25d.training.sampling import CACHE_BYTES, Batch, WindowSource
-from seg25d.training.schedules import learning_rate_factor
+from seg25d.training.schedules import Moment, is_over_early, learning_rate_factor, num_epochs_to_best
 from seg25d.training.signals import stop_signals
 from seg25d.training.state import TrainingState, new_state
 from seg25d.training.validation import validate
@@ -94,7 +94,7 @@ def train_fold(job: FoldJob) -> bool:
         state.from_checkpoint(load_checkpoint(job.folder.checkpoint))
         logger.info("going on at iteration %d", state.iteration)
     run = _Run(job, state, execution, rank, num_processes)
-    if run.progress() < 1 or not state.finished or not job.folder.model_final.exists():
+    if not run.is_over() or not state.finished or not job.folder.model_final.exists():
         run.to_the_end()
     return rank == 0
 
@@ -111,7 +111,7 @@ class _Run:
         cache_bytes = min(CACHE_BYTES, available_memory_bytes() // (4 * max(1, self.num_workers)))
         self.source = WindowSource(job.store, job.header.plan, self.config, cases, (rank, num_processes), cache_bytes)
         self.last_tick = 0.0
-        self.loss_function = LOSSES[self.config.loss](self.labels)
+        self.loss_function = LOSSES[self.config.loss](self.labels, self.config.dice_smooth)
         self.monitor = Monitor(job.folder, self.first)
 
     def to_the_end(self) -> None:
@@ -125,7 +125,7 @@ class _Run:
         self.last_tick = time.perf_counter()
         state.finished = False
         with stop_signals() as stopped:
-            while (progress := self.progress()) < 1:
+            while not self.is_over(progress := self.progress()):
                 begun = time.perf_counter()
                 images, target = next_batch(batches)
                 arrived = time.perf_counter()
@@ -152,6 +152,15 @@ class _Run:
             if state.epoch_losses:
                 self._end_epoch(self._own_validation_batches())
         self._finish()
+
+    def is_over(self, progress: float | None = None) -> bool:
+        """Whether the run is as long as it should be, or has not become better for long enough."""
+        progress = self.progress() if progress is None else progress
+        return progress >= 1 or is_over_early(self.config, self.validation_losses())
+
+    def validation_losses(self) -> list[float | None]:
+        """Of the epochs so far, the same on every process."""
+        return [line["validation_loss"] for line in self.state.log]
 
     def progress(self) -> float:
         """Share of the run that is over, the same on every process."""
@@ -184,8 +193,9 @@ class _Run:
     def _step(self, model: nn.Module, images: Tensor, target: Tensor, progress: float) -> float:
         """One update; gives the loss before it."""
         state, config, device = self.state, self.config, self.execution.device
+        factor = learning_rate_factor(config, Moment(progress, self.validation_losses()))
         for group in state.optimizer.param_groups:
-            group["lr"] = config.learning_rate * learning_rate_factor(config.schedule, progress, config.warmup)
+            group["lr"] = config.learning_rate * factor
         model.train()
         images, target = images.to(device, non_blocking=True), target.to(device, non_blocking=True)
         try:
@@ -200,7 +210,8 @@ class _Run:
                 "programs there, or plan with a smaller --gpu-memory-gb"
             ) from None
         state.scaler.unscale_(state.optimizer)
-        nn.utils.clip_grad_norm_(state.model.parameters(), config.gradient_clip)
+        if config.gradient_clip is not None:
+            nn.utils.clip_grad_norm_(state.model.parameters(), config.gradient_clip)
         state.scaler.step(state.optimizer)
         state.scaler.update()
         value = float(loss.detach())
@@ -215,7 +226,8 @@ class _Run:
         """Validate, log, keep the best, save."""
         state = self.state
         held_out = (next_batch(batches) for _ in range(self.source.num_validation_batches()))
-        loss, dice = validate(state.averaged, held_out, self.loss_function, self.labels, self.execution)
+        threshold = self.job.header.threshold
+        loss, dice = validate(state.averaged, held_out, self.loss_function, self.labels, self.execution, threshold)
         seconds = self._count_seconds()
         known = [value for value in dice.values() if value is not None]
         mean = sum(known) / len(known) if known else None
@@ -238,14 +250,22 @@ class _Run:
             }
         )
         state.epoch_losses, state.epoch_seconds, state.epoch_wait = [], 0.0, 0.0
-        if mean is not None and mean > state.best_dice:
-            state.best_dice = mean
-            if self.first:
-                save_model(self.job.folder.model_best, state.averaged.state_dict(), self.job.header)
+        if self._is_best(mean) and self.first:
+            save_model(self.job.folder.model_best, state.averaged.state_dict(), self.job.header)
         progress = self.progress()
         if self.first:
-            self.monitor.epoch(state.log, min(progress, 1.0), final=progress >= 1)
+            self.monitor.epoch(state.log, min(progress, 1.0), final=self.is_over(progress))
         self._save()
+
+    def _is_best(self, dice: float | None) -> bool:
+        """Whether the last epoch is the best so far: by its validation loss if that is to be restored, else by Dice."""
+        if self.config.restore_best:
+            losses = self.validation_losses()
+            return num_epochs_to_best(losses) == len(losses)
+        if dice is None or dice <= self.state.best_dice:
+            return False
+        self.state.best_dice = dice
+        return True
 
     def _save(self) -> None:
         if self.first:
@@ -253,12 +273,18 @@ class _Run:
 
     def _finish(self) -> None:
         self.state.finished = True
+        losses = self.validation_losses()
+        if is_over_early(self.config, losses):
+            logger.info("ended early after epoch %d; the best was epoch %d", len(losses), num_epochs_to_best(losses))
         if self.first:
-            weights = self.state.averaged.state_dict()
-            if not self.job.folder.model_best.exists():
+            folder, weights = self.job.folder, self.state.averaged.state_dict()
+            if not folder.model_best.exists():
                 # No validation window had any foreground.
-                save_model(self.job.folder.model_best, weights, self.job.header)
-            save_model(self.job.folder.model_final, weights, self.job.header)
+                save_model(folder.model_best, weights, self.job.header)
+            if self.config.restore_best:
+                copy_file(folder.model_best, folder.model_final)
+            else:
+                save_model(folder.model_final, weights, self.job.header)
         self._save()
 
     def _agreed(self, *here: bool) -> list[bool]:

@@ -9,14 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from seg25d.core.device import Execution
-from seg25d.data.labels import IGNORE_INDEX, Labels
+from seg25d.data.labels import IGNORE_INDEX, Labels, logit
 from seg25d.training.losses import one_hot, region_maps
 from seg25d.training.processes import share
 from seg25d.training.sampling import Batch
 
 
 def validate(
-    model: nn.Module, batches: Iterable[Batch], loss_function: nn.Module, labels: Labels, execution: Execution
+    model: nn.Module,
+    batches: Iterable[Batch],
+    loss_function: nn.Module,
+    labels: Labels,
+    execution: Execution,
+    threshold: float | None = None,
 ) -> tuple[float, dict[str, float | None]]:
     """Score the model on validation windows.
 
@@ -26,10 +31,11 @@ def validate(
         loss_function: From outputs and target to a loss.
         labels: Meaning of the scores.
         execution: Device and precision.
+        threshold: See `Labels.from_scores`.
 
     Returns:
         Mean loss over batches, and Dice per foreground label over all windows together (null where a label is in
-        neither truth nor prediction).
+        neither truth nor prediction); the same on every process.
     """
     model.eval()
     first = 0 if labels.has_regions else 1
@@ -41,7 +47,7 @@ def validate(
             if len(images):
                 with execution.autocast():
                     scores = model(images.to(execution.device)).float()
-                counts += _counts(scores, target, labels)[:, first:]
+                counts += _counts(scores, target, labels, threshold)[:, first:]
             else:
                 scores = torch.zeros(0, labels.num_outputs, *target.shape[1:], device=execution.device)
             loss_sum += float(loss_function([(scores, 1.0)], target))
@@ -51,17 +57,21 @@ def validate(
         None if predicted + true == 0 else float(2 * overlap / (predicted + true))
         for overlap, predicted, true in total.T.tolist()
     ]
-    return loss_sum / max(1, num_batches), dict(zip(labels.foreground, dice, strict=True))
+    # Learning rate and end of a run may depend on the loss: not even its last digit may differ between processes.
+    loss = share([loss_sum / max(1, num_batches)], execution.device, combine="first")[0]
+    return loss, dict(zip(labels.foreground, dice, strict=True))
 
 
-def _counts(scores: Tensor, target: Tensor, labels: Labels) -> Tensor:
+def _counts(scores: Tensor, target: Tensor, labels: Labels, threshold: float | None) -> Tensor:
     """(3, K): voxels that are right, predicted, true."""
     valid = (target != IGNORE_INDEX)[:, None]
     if labels.has_regions:
-        predicted, truth = (scores > 0).float(), region_maps(target, labels.output_members)
+        truth = region_maps(target, labels.output_members)
+        predicted = (scores > 0 if threshold is None else scores >= logit(threshold)).float()
     else:
         truth = one_hot(target, labels.num_outputs)
-        predicted = one_hot(scores.argmax(1).to(target.dtype), labels.num_outputs)
+        chosen = scores.argmax(1) if threshold is None else scores[:, 1] - scores[:, 0] >= logit(threshold)
+        predicted = one_hot(chosen.to(target.dtype), labels.num_outputs)
     predicted = predicted * valid
     axes = (0, 2, 3, 4)
     # Not every device has numbers of 64 bits.

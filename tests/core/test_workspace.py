@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from seg25d.core.errors import InputError
-from seg25d.core.workspace import RunFolder, Workspace
+from seg25d.core.workspace import PreprocessedFolder, RunFolder, Workspace
 
 
 def test_the_folder_holds_everything() -> None:
@@ -51,3 +51,11 @@ def test_trained_folds_are_those_with_a_final_model(tmp_path: Path) -> None:
     run.fold(1).model_final.touch()
     run.fold("all").model_final.touch()
     assert run.trained_folds() == ["1", "all"]
+
+
+def test_plans_and_folds_of_recipes_lie_beside_those_of_the_default() -> None:
+    folder = PreprocessedFolder(root=Path("p"))
+    assert folder.plans() == Path("p/plans.json")
+    assert folder.plans("big", "sobirov2022") == Path("p/big__sobirov2022.json")
+    assert folder.recipe_splits("default") == folder.splits
+    assert folder.recipe_splits("angermann2022") == Path("p/splits__angermann2022.json")

@@ -5,12 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seg25d.core.errors import DatasetError, RecordError
+from seg25d.core.errors import DatasetError, InputError, RecordError
 from seg25d.core.records import parse_record
 from seg25d.data.label_problems import label_problems
-from seg25d.data.labels import IGNORE_INDEX, Labels
+from seg25d.data.labels import IGNORE_INDEX, Labels, logit
 
 GAPS = Labels(names={"background": 0, "liver": 3, "spleen": 7, "ignore": 9})
+ORGAN = Labels(names={"background": 0, "organ": 4})
 TUMOUR = Labels(
     names={"background": 0, "whole": (1, 2, 3), "core": (2, 3), "enhancing": 3}, regions_class_order=(1, 2, 3)
 )
@@ -83,6 +84,22 @@ def test_regions() -> None:
 def test_regions_are_painted_in_order() -> None:
     scores = np.array([[-1.0, 1.0, 1.0, 1.0, -1.0], [-1.0, -1.0, 1.0, 1.0, -1.0], [-1.0, -1.0, -1.0, 1.0, 1.0]])
     assert TUMOUR.from_scores(scores).tolist() == [0, 1, 2, 3, 3]
+
+
+def test_a_threshold_is_a_probability() -> None:
+    scores = np.array([[0.0, 0.0, 0.0], [-1.5, -1.3, 0.1]])  # probabilities 0.182, 0.214, 0.525
+    assert ORGAN.from_scores(scores, 0.2).tolist() == [0, 1, 1]
+    assert ORGAN.from_scores(scores + 5, 0.5).tolist() == [0, 0, 1]
+    assert TUMOUR.from_scores(np.array([[-1.3], [-1.3], [-1.5]]), 0.2).tolist() == [2]
+    assert logit(0.2) == pytest.approx(-1.3862944)
+
+
+def test_a_threshold_for_several_classes_is_refused() -> None:
+    for labels in (ORGAN, TUMOUR):
+        labels.check_threshold(0.2)
+    GAPS.check_threshold(None)
+    with pytest.raises(InputError, match=r"\(0\.2\).*2 classes \(liver, spleen\).*threshold=null"):
+        GAPS.check_threshold(0.2)
 
 
 def test_from_scores_takes_the_largest() -> None:

@@ -103,3 +103,23 @@ def test_half_precision_slabs_are_taken(axis):
 def test_ties_go_to_the_lower_index():
     labels = labels_from_scores(torch.zeros(3, 2, 2, 2), make_grid((2, 2, 2), whole((2, 2, 2)), (2, 2, 2)), LABELS)
     assert not labels.any()
+
+
+@pytest.mark.parametrize(("threshold", "expected"), [(None, [0, 0, 0, 1]), (0.2, [0, 1, 1, 1]), (0.5, [0, 0, 1, 1])])
+def test_a_threshold_decides_about_the_one_class(threshold, expected):
+    probabilities = torch.tensor([0.1, 0.3, 0.5, 0.9])
+    scores = torch.stack([-torch.logit(probabilities) / 2, torch.logit(probabilities) / 2])[:, :, None, None]
+    labels, grid = Labels(names={"background": 0, "organ": 3}), make_grid((4, 1, 1), whole((4, 1, 1)), (4, 1, 1))
+    slabs = [Slab(0, 0, scores.movedim(1, 0))]
+    assert labels_from_slabs(slabs, grid, labels, threshold)[:, 0, 0].tolist() == expected
+    exported, kept = export_slabs(slabs, grid, labels, threshold)
+    assert exported[:, 0, 0].tolist() == expected
+    np.testing.assert_allclose(kept[1, :, 0, 0], probabilities, atol=1e-6)
+
+
+def test_a_threshold_decides_about_each_region():
+    scores = torch.logit(torch.tensor([[0.3, 0.3, 0.1], [0.1, 0.25, 0.6]]))[:, :, None, None]
+    grid = make_grid((3, 1, 1), whole((3, 1, 1)), (3, 1, 1))
+    slabs = [Slab(0, 0, scores.movedim(1, 0))]
+    assert labels_from_slabs(slabs, grid, REGIONS, 0.2)[:, 0, 0].tolist() == [1, 2, 2]
+    assert labels_from_slabs(slabs, grid, REGIONS)[:, 0, 0].tolist() == [0, 0, 2]

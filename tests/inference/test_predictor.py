@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from seg25d.core.errors import InputError, ModelError
+from seg25d.data.labels import Labels
 from seg25d.inference import predictor as predictor_module
 from seg25d.inference.predictor import (
     Predictor,
@@ -12,7 +13,7 @@ from seg25d.inference.predictor import (
     deepened,
     default_batch_size,
 )
-from seg25d.planning.model_file import save_model
+from seg25d.planning.model_file import load_header, save_model
 from seg25d.representations.slices import Slices
 from seg25d.representations.volume import Volume
 
@@ -143,3 +144,27 @@ def test_slices_overlap_no_further_than_their_neighbours_reach():
     assert Slices(axis=1, context=3).step_sizes((8, 30, 8), 0.5) == (0.5, 0.8, 0.5)
     assert Slices(axis=0, context=3).step_sizes((7, 8, 8), 0.5) == (0.5, 0.5, 0.5)
     assert Volume().step_sizes((8, 8, 8), 0.25) == (0.25, 0.25, 0.25)
+
+
+def test_the_threshold_of_the_model_decides(header, execution, tmp_path):
+    class Unsure(torch.nn.Module):
+        def forward(self, volume):
+            return torch.stack([torch.zeros_like(volume[:, 0]), volume[:, 0]], 1)
+
+    description = header.description.model_copy(update={"labels": Labels(names={"background": 0, "organ": 1})})
+    plain = header.model_copy(update={"description": description})
+    image = np.zeros((2, 8, 8, 8), np.float32)
+    image[0] = -5
+    image[0, 2:5] = -1  # probability 0.27
+    for threshold, planes in ((None, []), (0.2, [2, 3, 4]), (0.3, [])):
+        model_header = plain.model_copy(update={"threshold": threshold})
+        path = tmp_path / f"{threshold}.safetensors"
+        save_model(path, model_header.build_model().state_dict(), model_header)
+        predictor = Predictor([Unsure()], load_header(path), execution)
+        predicted = predictor.predict_array(image, (1.0, 1.0, 1.0))
+        assert np.flatnonzero(predicted.all((1, 2))).tolist() == planes
+        assert np.count_nonzero(predicted) == 64 * len(planes)
+        probabilities = predictor.predict_probabilities(*predictor.preprocess(image, (1.0, 1.0, 1.0)))
+        np.testing.assert_array_equal(probabilities[0], predicted)
+    with pytest.raises(ModelError, match="different threshold"):
+        check_agreement([tmp_path / "a", tmp_path / "b"], [plain, model_header])

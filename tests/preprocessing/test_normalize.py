@@ -34,7 +34,12 @@ def test_zscore_of_huge_values() -> None:
     assert abs(result.std() - 1) < 1e-5
 
 
-@pytest.mark.parametrize("scheme", ["zscore", "rescale_0_1"])
+def test_zscore_with_an_offset() -> None:
+    image = np.array([1.0, 3.0, 1.0, 3.0], np.float32).reshape(1, 1, 2, 2)
+    assert _normalize("zscore_offset", image) == pytest.approx([-1 / 1.001, 1 / 1.001] * 2)
+
+
+@pytest.mark.parametrize("scheme", ["zscore", "zscore_offset", "rescale_0_1"])
 @pytest.mark.parametrize("value", [0.0, 0.1, 123456.7])
 def test_a_constant_channel_becomes_zero(scheme: str, value: float) -> None:
     image = np.full((1, 3, 3, 3), value, np.float32)
@@ -73,7 +78,7 @@ def test_wrong_number_of_channels_says_which_are_wanted() -> None:
 
 
 def test_the_plan_refuses_a_scheme_that_is_not_there() -> None:
-    with pytest.raises(ValueError, match="'ct', 'zscore', 'rescale_0_1', 'none' or 'ct_window'"):
+    with pytest.raises(ValueError, match="'ct', 'zscore', 'rescale_0_1', 'none', 'ct_window' or 'zscore_offset'"):
         ChannelNormalization.model_validate({"channel": "X", "scheme": "median"})
     assert set(SCHEMES) == set(get_args(Scheme))
 

@@ -1,13 +1,19 @@
-"""The loss against values worked out by hand, and on several processes."""
+"""The losses against values worked out by hand, formulas in numpy, MONAI's, and on several processes."""
 
 import math
+from typing import Any, get_args
 
+import numpy as np
 import pytest
 import torch
+from monai.losses import DiceLoss, FocalLoss
+from numpy.typing import NDArray
 from torch import Tensor
 
 from seg25d.data.labels import IGNORE_INDEX, Labels
-from seg25d.training.losses import DiceCrossEntropy
+from seg25d.training import losses
+from seg25d.training.config import TrainingConfig
+from seg25d.training.losses import LOSSES, Dice, DiceCrossEntropy, DiceFocal, DiceSquared
 
 TWO = Labels(names={"background": 0, "organ": 1})
 REGIONS = Labels(names={"background": 0, "whole": (1, 2), "core": 2}, regions_class_order=(1, 2))
@@ -72,3 +78,137 @@ def test_batch_dice_of_an_empty_sample_is_not_one_of_its_own() -> None:
     target = torch.cat((volume(1, 1), volume(0, 0))).to(torch.uint8)
     probability = torch.cat((volume(0.99, 0.99), volume(0.01, 0.01)))
     assert DiceCrossEntropy(TWO)([(scores_of(probability), 1.0)], target).item() < 0.05
+
+
+THREE = Labels(names={"background": 0, "organ": 1, "lesion": 2})
+CASES = [(TWO, 2), (THREE, 3), (REGIONS, 3)]
+"""Labels, and how many values their targets have."""
+
+
+def sample(labels: Labels, num_values: int, *, ignored: bool = True) -> tuple[Tensor, Tensor]:
+    """Scores (3, K, 2, 3, 4) and a target of which a part is ignored; the last volume has no foreground."""
+    rng = np.random.default_rng(3)
+    scores = torch.from_numpy(rng.normal(0, 2, (3, labels.num_outputs, 2, 3, 4)).astype(np.float32))
+    target = rng.integers(0, num_values, (3, 2, 3, 4)).astype(np.uint8)
+    target[2] = 0
+    if ignored:
+        target[0, 0] = IGNORE_INDEX
+    return scores, torch.from_numpy(target)
+
+
+def in_numpy(labels: Labels, scores: Tensor, target: Tensor) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Probabilities and truth (B, F, voxels) of the foreground in double precision, and which voxels count."""
+    logits, values = scores.double().numpy().reshape(*scores.shape[:2], -1), target.numpy().reshape(len(target), -1)
+    if labels.has_regions:
+        probabilities = 1 / (1 + np.exp(-logits))
+        truth = np.stack([np.isin(values, members) for members in labels.output_members], 1)
+    else:
+        powers = np.exp(logits)
+        probabilities = (powers / powers.sum(1, keepdims=True))[:, 1:]
+        truth = np.stack([values == index for index in range(1, labels.num_outputs)], 1)
+    return probabilities, truth.astype(float), np.broadcast_to((values != IGNORE_INDEX)[:, None], truth.shape)
+
+
+@pytest.mark.parametrize(("labels", "num_values"), CASES)
+@pytest.mark.parametrize("smooth", [1e-6, 1.0])
+@pytest.mark.parametrize(("kind", "power"), [(Dice, 1), (DiceSquared, 2)])
+def test_dice_over_the_batch(kind: type[Dice], power: int, smooth: float, labels: Labels, num_values: int) -> None:
+    scores, target = sample(labels, num_values)
+    p, g, counts = in_numpy(labels, scores, target)
+    overlap = (p * g * counts).sum((0, 2))
+    size = (p**power * counts).sum((0, 2)) + (g * counts).sum((0, 2))
+    expected = 1 - ((2 * overlap + smooth) / (size + smooth)).mean()
+    assert kind(labels, smooth)([(scores, 1.0)], target).item() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(("labels", "num_values"), CASES)
+def test_dice_and_focal_per_sample(labels: Labels, num_values: int) -> None:
+    scores, target = sample(labels, num_values)
+    scores[1] *= 10  # some probabilities beyond the clamp
+    p, g, counts = in_numpy(labels, scores, target)
+    dice = (2 * (p * g * counts).sum(2) + 1) / ((p**2 * counts).sum(2) + (g * counts).sum(2) + 1)
+    clamped = p.clip(1e-3, 1 - 1e-3)
+    focal = -(g * (1 - clamped) ** 2 * np.log(clamped) + (1 - g) * clamped**2 * np.log(1 - clamped))
+    expected = 1 - dice.mean() + focal[counts].mean()
+    assert DiceFocal(labels)([(scores, 1.0)], target).item() == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "squared"), [(Dice, False), (DiceSquared, True)])
+def test_dice_is_that_of_monai(kind: type[Dice], squared: bool) -> None:
+    scores, target = sample(THREE, 3, ignored=False)
+    theirs = DiceLoss(
+        include_background=False,
+        softmax=True,
+        to_onehot_y=True,
+        squared_pred=squared,
+        batch=True,
+        smooth_nr=1,
+        smooth_dr=1,
+    )
+    expected = theirs(scores, target[:, None]).item()
+    assert kind(THREE)([(scores, 1.0)], target).item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_dice_and_focal_are_those_of_monai() -> None:
+    scores, target = sample(TWO, 2, ignored=False)
+    # One sigmoid channel, as in the paper, is the softmax of two.
+    single, truth = scores[:, 1:] - scores[:, :1], target[:, None].float()
+    dice = DiceLoss(sigmoid=True, squared_pred=True, smooth_nr=1, smooth_dr=1)(single, truth)
+    focal = FocalLoss(gamma=2)(single, truth)
+    assert DiceFocal(TWO)([(scores, 1.0)], target).item() == pytest.approx((dice + focal).item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize(("labels", "num_values"), CASES)
+def test_every_loss_leaves_ignored_voxels_alone_and_moves_all_scores_of_others(
+    name: str, labels: Labels, num_values: int
+) -> None:
+    scores, target = sample(labels, num_values)
+    loss = LOSSES[name](labels)
+    changed = torch.where((target == IGNORE_INDEX)[:, None], scores + 3, scores).requires_grad_()
+    value = loss([(changed, 1.0)], target)
+    value.backward()  # type: ignore[no-untyped-call]
+    assert value.item() == pytest.approx(loss([(scores, 1.0)], target).item(), abs=1e-6)
+    assert changed.grad is not None
+    assert (changed.grad[0, :, 0] == 0).all()
+    assert (changed.grad[1] != 0).all()
+    assert math.isfinite(loss([(scores, 1.0)], torch.full_like(target, IGNORE_INDEX)).item())
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_weighs_its_outputs(name: str) -> None:
+    scores, target = sample(TWO, 2)
+    coarse = scores[..., ::2]
+    loss = LOSSES[name](TWO)
+    # Nearest neighbours of every second voxel are the odd ones.
+    separately = 0.7 * loss([(scores, 1.0)], target) + 0.3 * loss([(coarse, 1.0)], target[..., 1::2])
+    assert loss([(scores, 0.7), (coarse, 0.3)], target).item() == pytest.approx(separately.item(), abs=1e-6)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("split", [1, 2])
+def test_every_loss_of_a_spread_batch_is_that_of_the_whole(
+    name: str, split: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sums of one process are recorded and added to those of the other, as the exchange between them does."""
+    scores, target = sample(THREE, 3)
+    loss = LOSSES[name](THREE)
+    whole = loss([(scores, 1.0)], target).item()
+    others: list[Tensor] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(losses, "sum_over_processes", lambda values: others.append(values) or values)
+        loss([(scores[:split], 1.0)], target[:split])
+        patch.setattr(losses, "sum_over_processes", lambda values: values + others[0])
+        spread = loss([(scores[split:], 1.0)], target[split:]).item()
+    assert spread == pytest.approx(whole, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_of_a_perfect_prediction_is_about_zero(name: str) -> None:
+    _, target = sample(THREE, 3)
+    scores = torch.where(losses.one_hot(target, 3) > 0, 20.0, -20.0)
+    assert LOSSES[name](THREE)([(scores, 1.0)], target).item() == pytest.approx(0, abs=1e-5)
+
+
+def test_the_settings_know_all_losses() -> None:
+    assert set(LOSSES) == set(get_args(TrainingConfig.model_fields["loss"].annotation))

@@ -23,7 +23,11 @@ from seg25d.data.labels import Labels
 from seg25d.planning.model_file import load_model
 from seg25d.preprocessing.store import Store
 from seg25d.training import trainer
+from seg25d.training.config import TrainingConfig
+from seg25d.training.losses import DiceCrossEntropy
+from seg25d.training.state import new_state
 from seg25d.training.trainer import FoldJob, clear_fold, train_fold
+from seg25d.training.validation import validate
 
 Maker = Callable[..., FoldJob]
 TIMES = ("seconds", "total_seconds", "seconds_per_iteration", "voxels_per_second", "data_wait_share", "peak_memory_gb")
@@ -123,6 +127,111 @@ def test_a_time_budget_ends_the_run_and_the_schedule_follows_it(make_job: Maker)
     assert log[-1]["learning_rate"] < 0.3 * job.config.learning_rate
 
 
+LOSSES = (0.9, 0.5, 0.6, 0.5, 0.4, 0.7, 0.45, 0.4, 0.1)
+"""Validation losses that are made up: with a patience of three the run ends after epoch 8, and epoch 5 is the best."""
+WATCHED: dict[str, object] = {
+    "epochs": 20,
+    "iterations_per_epoch": 2,
+    "schedule": "plateau",
+    "schedule_epochs": 2,
+    "warmup": 0.0,
+    "early_stopping": 3,
+    "restore_best": True,
+    "validation_windows": 2,
+}
+
+
+def make_up_losses(patch: pytest.MonkeyPatch, job: FoldJob) -> dict[int, dict[str, torch.Tensor]]:
+    """Let the epochs of a job have `LOSSES`; gives the weights that were validated, by epoch from 1 on."""
+    weights = {}
+
+    def validate(model: torch.nn.Module, batches: Any, *_: Any) -> tuple[float, dict[str, float]]:
+        epoch = len(read_log(job)) if job.folder.log.exists() else 0
+        weights[epoch + 1] = {name: value.clone() for name, value in model.state_dict().items()}
+        assert list(batches)
+        # Dice would choose the first epoch.
+        return LOSSES[epoch], {"1": 1 - epoch / 100}
+
+    patch.setattr(trainer, "validate", validate)
+    return weights
+
+
+def test_a_run_that_becomes_no_better_ends_and_its_best_epoch_is_kept(
+    make_job: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job("a", **WATCHED)
+    weights = make_up_losses(monkeypatch, job)
+    train_fold(job)
+    log = read_log(job)
+    assert [line["validation_loss"] for line in log] == list(LOSSES[:8])
+    # Halved after epochs 3 and 4, and after 6 and 7, which came after the lowest losses of 2 and 5.
+    assert [line["learning_rate"] for line in log] == [0.01] * 4 + [0.005] * 3 + [0.0025]
+    for path in (job.folder.model_best, job.folder.model_final):
+        state = load_model(path)[1]
+        assert all(torch.equal(state[name], weights[5][name]) for name in weights[5])
+    before = job.folder.model_final.stat().st_mtime_ns
+    train_fold(job)
+    assert job.folder.model_final.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("stop_at", [7, 9, 15])
+def test_a_watched_run_that_was_stopped_goes_on_to_the_very_same_bits(
+    make_job: Maker, monkeypatch: pytest.MonkeyPatch, stop_at: int
+) -> None:
+    whole, cut = make_job("whole", **WATCHED), make_job("cut", **WATCHED)
+    make_up_losses(monkeypatch, whole)
+    train_fold(whole)
+    make_up_losses(monkeypatch, cut)
+    step = trainer._Run._step
+
+    def step_and_signal(run: trainer._Run, *arguments: Any) -> float:
+        if run.state.iteration == stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(run, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer._Run, "_step", step_and_signal)
+        with pytest.raises(KeyboardInterrupt):
+            train_fold(cut)
+    train_fold(cut)
+    assert without_times(cut) == without_times(whole)
+    ours, theirs = (load_model(job.folder.model_final)[1] for job in (cut, whole))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("adamw", torch.optim.AdamW), ("adam", torch.optim.Adam), ("sgd", torch.optim.SGD)]
+)
+def test_optimizers_by_name(name: str, kind: type[torch.optim.Optimizer]) -> None:
+    config = TrainingConfig.model_validate({"optimizer": name, "momentum": 0.8, "weight_decay": 0.1})
+    optimizer = new_state(torch.nn.Conv2d(1, 1, 1), config, choose_execution("cpu", "float32")).optimizer
+    assert type(optimizer) is kind
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0]
+    assert {group.get("momentum", 0.8) for group in optimizer.param_groups} == {0.8}
+
+
+def test_gradients_may_be_of_any_size(make_job: Maker) -> None:
+    logs = []
+    for name, clip in (("free", None), ("wide", 1e9), ("tight", 1e-3)):
+        job = make_job(name, gradient_clip=clip, optimizer="sgd", epochs=1)
+        train_fold(job)
+        logs.append(read_log(job)[0]["train_loss"])
+    assert logs[0] == logs[1] != logs[2]
+
+
+@pytest.mark.parametrize(("threshold", "expected"), [(None, 0.0), (0.2, 2 / 3)])
+def test_a_threshold_counts_in_the_look_at_the_validation_windows(threshold: float | None, expected: float) -> None:
+    class Constant(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return torch.stack([torch.zeros_like(images[:, 0]), torch.full_like(images[:, 0], -0.8)], 1)
+
+    labels, target = Labels(names={"background": 0, "organ": 1}), torch.zeros(1, 2, 2, 2, dtype=torch.uint8)
+    target[:, 0] = 1
+    batches, execution = [(torch.zeros(1, 1, 2, 2, 2), target)], choose_execution("cpu", "float32")
+    dice = validate(Constant(), batches, DiceCrossEntropy(labels), labels, execution, threshold)[1]
+    assert dice["1"] == pytest.approx(expected)
+
+
 def test_regions_and_ignored_voxels_train(make_job: Maker, make_case: Callable[..., None], tmp_path: Path) -> None:
     labels = Labels(names={"background": 0, "whole": (1, 2), "core": 2, "ignore": 3}, regions_class_order=(1, 2))
     store = Store(tmp_path / "regions")
@@ -171,8 +280,9 @@ with open(sys.argv[1], "rb") as file:
 
 
 @pytest.mark.slow
-def test_two_processes_do_the_mathematics_of_one(make_job: Maker, tmp_path: Path) -> None:
-    one, two = (make_job(name, augmentation={"enabled": False}) for name in ("one", "two"))
+@pytest.mark.parametrize("loss", ["dice_cross_entropy", "dice_focal"])
+def test_two_processes_do_the_mathematics_of_one(make_job: Maker, tmp_path: Path, loss: str) -> None:
+    one, two = (make_job(name, augmentation={"enabled": False}, loss=loss) for name in ("one", "two"))
     train_fold(one)
     script, job_file = tmp_path / "run.py", tmp_path / "job.pkl"
     script.write_text(TWO_PROCESSES)

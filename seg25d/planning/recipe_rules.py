@@ -1,0 +1,164 @@
+"""What the papers' recipes plan in their own way: one record each.
+
+The other half of a recipe, how it trains, is in `training/recipes.py`, under the same name. "1.7" and the like are
+sections of methods.md, the project's digest of the papers.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Literal, TypeAlias
+
+from pydantic import Field
+
+from seg25d.core.errors import InputError
+from seg25d.core.records import Record
+from seg25d.core.types import Spacing
+from seg25d.networks.paper_unets import half_unet, super_image_unet
+from seg25d.networks.unet import UNetSpec
+from seg25d.planning.case_fingerprint import ChannelIntensities
+from seg25d.planning.channel_rules import asks_for_scheme, choose_normalization, named_normalization
+from seg25d.planning.geometry import Topology
+from seg25d.planning.network_rules import fit_unet
+from seg25d.planning.normalization import ChannelNormalization
+from seg25d.planning.splits import NUM_FOLDS, SEED
+
+ChannelKind: TypeAlias = Literal["ct", "other"]
+ANATOMICAL = ("axial", "coronal", "sagittal")
+"""Configurations that slice along axis 0, 1, 2; `2d` is another name for one of them."""
+
+
+RECIPE_NETWORKS: Mapping[str, Callable[[Topology], UNetSpec]] = {
+    # 1.2: "vanilla U-Net", n = 24: 1,205,425 parameters in 2D, 3,611,665 in 3D.
+    "super_image_unet": lambda topology: fit_unet(super_image_unet(topology.dims), topology),
+    # 3.6: half the widths of Ronneberger et al., no norm: 8,629,921 parameters in 2D, 1,618,489 in 3D.
+    "half_unet": lambda topology: fit_unet(half_unet(topology.dims), topology),
+}
+"""The papers' plain U-Nets by name; recipes ask for them, or for a network of `network_rules.NETWORK_RULES`."""
+
+
+class ConfigurationRules(Record):
+    """What a recipe fixes of one configuration; None leaves it to the planner."""
+
+    network: str = "unet"
+    """A name in `RECIPE_NETWORKS` or `NETWORK_RULES`."""
+    batch_size: int | None = Field(default=None, ge=1)
+    """Windows per batch."""
+    context: int | None = Field(default=None, ge=0)
+    """Neighbours per side of a slice."""
+    num_slices: int | None = Field(default=None, ge=1)
+    """Most slices of a window of a slice-wise configuration."""
+
+
+class PlanningRules(Record):
+    """What a recipe fixes of its plans; the defaults leave everything to the planner."""
+
+    name: str
+    source: str
+    """What the reasons in the plans refer to."""
+    configurations: dict[str, ConfigurationRules] = Field(default_factory=dict)
+    """What the recipe is meant for, some of which may not be there yet; empty: everything, as the planner has it."""
+    spacing_mm: Spacing | None = None
+    """The spacing that all cases are resampled to."""
+    channels: dict[ChannelKind, ChannelNormalization] = Field(default_factory=dict)
+    """Normalisation of channels called `CT`, and of others, whose name does not ask for a scheme of its own."""
+    mirror_axes: tuple[int, ...] = (0, 1, 2)
+    """Axes along which training and prediction may mirror, where the labels allow it."""
+    num_folds: int = NUM_FOLDS
+    fold_seed: int = SEED
+    """Of the shuffling of the cases before they are divided into folds."""
+
+    def allows(self, configuration: str) -> bool:
+        """Whether the recipe is meant for a configuration."""
+        return not self.configurations or configuration in self.configurations
+
+    def of(self, configuration: str) -> ConfigurationRules:
+        """What is fixed of a configuration that it is meant for."""
+        return self.configurations.get(configuration, ConfigurationRules())
+
+    def fixed_normalization(self, channel: str) -> ChannelNormalization | None:
+        """The recipe's normalisation of a channel; None where the channel's name or the planner chooses."""
+        kind: ChannelKind = "ct" if named_normalization(channel).scheme == "ct" else "other"
+        fixed = None if asks_for_scheme(channel) else self.channels.get(kind)
+        return None if fixed is None else fixed.model_copy(update={"channel": channel})
+
+    def normalization(self, channel: str, intensities: ChannelIntensities) -> ChannelNormalization:
+        """The normalisation of a channel: what its name asks for, else the recipe's, else `choose_normalization`.
+
+        Raises:
+            InputError: If the name is a known scheme with wrong parameters.
+        """
+        return self.fixed_normalization(channel) or choose_normalization(channel, intensities)
+
+
+DEFAULT_RULES = PlanningRules(name="default", source="")
+
+SOBIROV2022 = PlanningRules(
+    name="sobirov2022",
+    source="Sobirov et al. 2022",
+    configurations={  # 1.7: batch 2. 1.2: the U-Net; 1.3 to 1.5 have the other networks. 1.1: no neighbours.
+        name: ConfigurationRules(network="super_image_unet", batch_size=2, context=0) for name in ("si", "3d")
+    },
+    spacing_mm=(1.0, 1.0, 1.0),  # 1.7
+    channels={  # 1.7: CT clip(-1024, 1024) / 1024; PET (x - mean) / (std + 1e-3) per volume
+        "ct": ChannelNormalization(channel="CT", scheme="ct", lower=-1024, upper=1024, mean=0, std=1024),
+        "other": ChannelNormalization(channel="PET", scheme="zscore_offset"),
+    },
+    mirror_axes=(),  # 1.7: no augmentation
+    num_folds=5,  # 1.7
+    fold_seed=786,  # 1.7
+)
+
+SOBIROV2022_PTA = SOBIROV2022.model_copy(
+    update={
+        "name": "sobirov2022_pta",
+        "mirror_axes": (2,),  # TorchIO's RandomFlip: the first axis of (W, H, D), with its default settings
+    }
+)
+"""The same with the augmentation of the row PT&A of Table 3."""
+
+SHIVDEO2021 = PlanningRules(
+    name="shivdeo2021",
+    source="Shivdeo et al. 2021",
+    configurations={
+        # 2.3: V-Net, 2.2: batch 1.
+        "stack": ConfigurationRules(network="vnet", batch_size=1),
+        # 2.4: U-Net with Xception and CBAM on single slices, 2.2: batch 16.
+        **dict.fromkeys(
+            ANATOMICAL, ConfigurationRules(network="xception_cbam_unet", batch_size=16, context=0, num_slices=1)
+        ),
+    },
+    channels={  # 2.2: the DICOM window, for lungs centre -600 and width 1500, scaled to 0 .. 1
+        "ct": ChannelNormalization(channel="CT", scheme="ct_window", lower=-1350, upper=150),
+        "other": ChannelNormalization(channel="other", scheme="rescale_0_1"),
+    },
+    mirror_axes=(),  # 2.2: augmentation is not mentioned
+)
+
+ANGERMANN2022 = PlanningRules(
+    name="angermann2022",
+    source="Angermann & Haltmeier 2022",
+    configurations={  # 3.7: batch 1 volume; 3.6: the U-Nets of the method and of both baselines
+        name: ConfigurationRules(network="half_unet", batch_size=1, context=0) for name in ("mip", *ANATOMICAL, "3d")
+    },
+    channels={  # 3.1: intensities from 0 to 1
+        "ct": ChannelNormalization(channel="CT", scheme="rescale_0_1"),
+        "other": ChannelNormalization(channel="other", scheme="rescale_0_1"),
+    },
+    mirror_axes=(),  # 3.7: augmentation is not mentioned
+    num_folds=7,  # 3.8
+)
+
+PLANNING_RULES: Mapping[str, PlanningRules] = {
+    rules.name: rules for rules in (DEFAULT_RULES, SOBIROV2022, SOBIROV2022_PTA, SHIVDEO2021, ANGERMANN2022)
+}
+"""The rules by the name of the recipe."""
+
+
+def find_rules(recipe: str) -> PlanningRules:
+    """The rules of a recipe.
+
+    Raises:
+        InputError: If there is no such recipe; lists those that there are.
+    """
+    if recipe not in PLANNING_RULES:
+        raise InputError(f"there is no recipe {recipe!r}; known: {', '.join(PLANNING_RULES)}")
+    return PLANNING_RULES[recipe]

@@ -1,0 +1,136 @@
+"""Recipes: both halves have the same names, each trains, and the augmentation of PT&A does what TorchIO's does."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from seg25d.core.errors import InputError
+from seg25d.core.records import parse_record
+from seg25d.planning.model_file import load_header
+from seg25d.planning.recipe_rules import PLANNING_RULES
+from seg25d.training.augmentation import apply_spatial, apply_thickness, draw_augmentation, region_to_read
+from seg25d.training.config import AugmentationConfig, TrainingConfig
+from seg25d.training.recipes import PTA_AUGMENTATION, RECIPES, find_recipe
+from seg25d.training.sampling import WindowSource
+from seg25d.training.trainer import FoldJob, train_fold
+
+
+def test_both_halves_of_a_recipe_have_one_name() -> None:
+    assert list(RECIPES) == list(PLANNING_RULES)
+    assert all(config.recipe == name for name, config in RECIPES.items())
+
+
+@pytest.mark.parametrize("config", RECIPES.values(), ids=RECIPES)
+def test_recipes_are_valid_and_survive_their_file(config: TrainingConfig) -> None:
+    assert parse_record(config.model_dump(mode="json"), TrainingConfig, "config.json") == config
+
+
+def test_unknown_recipes_list_the_known_ones() -> None:
+    with pytest.raises(InputError, match=r"sobirov2022, .*angermann2022"):
+        find_recipe("sobirov")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_trains_two_steps(make_job: Callable[..., FoldJob], name: str) -> None:
+    settings = RECIPES[name].model_dump() | {"epochs": 2, "iterations_per_epoch": 1, "validation_windows": 2}
+    job = make_job(name, **settings | {"precision": "float32"})
+    train_fold(job)
+    assert load_header(job.folder.model_final).build_model() is not None
+
+
+def test_thick_slices_by_hand() -> None:
+    image = torch.arange(8.0).reshape(1, 1, 1, 8).expand(1, 2, 3, 8)
+    thick = apply_thickness(image, (2, 2.0))
+    # Four slices, the nearest ones of 8 with centres at 0.5, 2.5, 4.5, 6.5 round up; linear in between.
+    expected = torch.nn.functional.interpolate(
+        torch.tensor([[[1.0, 3, 5, 7]]]), 8, mode="linear", align_corners=False
+    ).flatten()
+    torch.testing.assert_close(thick, expected.expand(1, 2, 3, 8))
+    assert expected[:3].tolist() == [1.0, 1.5, 2.5]
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_thick_slices_change_one_axis_only_and_all_channels_alike(axis: int, rng: np.random.Generator) -> None:
+    profile = torch.from_numpy(rng.normal(size=(2, 9)).astype(np.float32))
+    shape = [2, 1, 1, 1]
+    shape[axis + 1] = 9
+    across = apply_thickness(profile.reshape(shape).expand(2, 9, 9, 9), ((axis + 1) % 3, 4.0))
+    torch.testing.assert_close(across, profile.reshape(shape).expand(2, 9, 9, 9))
+    along = apply_thickness(profile.reshape(shape).expand(2, 9, 9, 9), (axis, 4.0))
+    alone = apply_thickness(profile[1:].reshape([1, *shape[1:]]).expand(1, 9, 9, 9), (axis, 4.0))
+    torch.testing.assert_close(along[1:], alone)
+    assert not torch.allclose(along[0], profile[0].reshape(shape[1:]).expand(9, 9, 9))
+    assert apply_thickness(torch.ones(1, 1, 1, 1), (axis, 5.0)).shape == (1, 1, 1, 1)
+
+
+def test_the_deformation_of_pta_keeps_its_border_and_its_bounds() -> None:
+    shifts = [
+        draw_augmentation(np.random.default_rng(seed), PTA_AUGMENTATION, (8, 8, 8), (2.5, 1.0, 1.0), 1, ()).shifts
+        for seed in range(20)
+    ]
+    values = np.stack([each for each in shifts if each is not None])
+    assert values.shape == (20, 3, 5, 5, 5)
+    inner = values[:, :, 1:-1, 1:-1, 1:-1]
+    assert np.abs(values).sum() == pytest.approx(np.abs(inner).sum())
+    # Up to 7.5 mm, which are 3 voxels of 2.5 mm; uniform numbers come close to their bounds.
+    assert 2.9 < np.abs(inner[:, 0]).max() < 3
+    assert 7.3 < np.abs(inner[:, 1:]).max() < 7.5
+
+
+def test_the_zoom_of_pta_differs_between_axes_and_stays_in_its_bounds() -> None:
+    config = PTA_AUGMENTATION.model_copy(update={"rotation_degrees": 0.0})
+    zooms = []
+    for seed in range(30):
+        matrix = draw_augmentation(np.random.default_rng(seed), config, (8, 8, 8), (1.0, 1.0, 1.0), 1, ()).matrix
+        assert matrix is not None
+        np.testing.assert_array_equal(matrix - np.diag(np.diag(matrix)), 0)
+        zooms.append(1 / np.diag(matrix))
+    assert 0.9 <= np.min(zooms) < 0.92
+    assert 1.08 < np.max(zooms) <= 1.1
+    assert all(len(set(zoom.tolist())) == 3 for zoom in zooms)
+
+
+def test_everything_of_pta_is_drawn_every_time_but_flips_half_of_the_time() -> None:
+    drawn = [
+        draw_augmentation(np.random.default_rng(seed), PTA_AUGMENTATION, (8, 8, 8), (1.0, 1.0, 1.0), 2, (2,))
+        for seed in range(60)
+    ]
+    assert all(each.matrix is not None and each.thickness is not None for each in drawn)
+    assert {each.thickness[0] for each in drawn if each.thickness} == {0, 1, 2}
+    assert all(1.5 <= each.thickness[1] <= 5 for each in drawn if each.thickness)
+    assert {name for each in drawn for name, _, _ in each.intensity} == {"log_gamma"}
+    assert 15 < sum(each.flips == (2,) for each in drawn) < 45
+    image = torch.ones(2, *region_to_read(drawn[0], (8, 8, 8)))
+    assert apply_spatial(image, image[0].byte(), drawn[0], (8, 8, 8))[0].shape == (2, 8, 8, 8)
+
+
+def test_what_is_new_leaves_the_default_augmentation_as_it_was() -> None:
+    """Drawn with the code before anisotropy, log-gamma and zooms per axis were added."""
+    drawn = [
+        draw_augmentation(np.random.default_rng(seed), AugmentationConfig(), (8, 8, 8), (1.0, 1.0, 1.0), 2, (0, 1, 2))
+        for seed in range(200)
+    ]
+    digest = sum((index + 1) * seed for each in drawn for index, (_, _, seed) in enumerate(each.intensity)) % 1_000_003
+    flips = sum((number + 1) * sum(1 << axis for axis in each.flips) for number, each in enumerate(drawn))
+    matrices = sum(float(each.matrix.sum()) for each in drawn if each.matrix is not None)
+    assert (digest, flips, round(matrices, 9)) == (571425, 71177, 100.977688723)
+
+
+def test_thick_slices_need_a_factor_of_at_least_one() -> None:
+    with pytest.raises(ValueError, match="at least one voxel"):
+        AugmentationConfig(anisotropy_factor=(0.5, 2.0))
+
+
+def test_thick_slices_reach_the_windows(make_job: Callable[..., FoldJob]) -> None:
+    chances = ("spatial", "noise", "blur", "brightness", "contrast", "low_resolution", "gamma_inverted", "gamma")
+    off = dict.fromkeys((*chances, "mirror"), 0.0)
+    windows = []
+    for chance in (0.0, 1.0):
+        job = make_job(str(chance), augmentation=off | {"anisotropy": chance, "anisotropy_factor": (4.0, 4.0)})
+        cases = {"train": job.split.train, "validate": job.split.val}
+        source = WindowSource(job.store, job.header.plan, job.config, cases)
+        windows.append(source.window("train", 0))
+    assert torch.equal(windows[0][1], windows[1][1])
+    assert not torch.equal(windows[0][0], windows[1][0])
