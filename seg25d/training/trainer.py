@@ -18,6 +18,7 @@ from seg25d.core.workspace import FoldFolder
 from seg25d.data.dataset import Split
 from seg25d.planning.model_file import ModelHeader, save_model
 from seg25d.preprocessing.store import Store
+from seg25d.representations.base import EpochAware
 from seg25d.training.checkpoint import load_checkpoint, save_checkpoint
 from seg25d.training.config import TrainingConfig
 from seg25d.training.loading import choose_num_loaders, make_loader, next_batch
@@ -124,6 +125,7 @@ class _Run:
         last_saved = time.monotonic()
         self.last_tick = time.perf_counter()
         state.finished = False
+        self._start_epoch()
         with stop_signals() as stopped:
             while not self.is_over(progress := self.progress()):
                 begun = time.perf_counter()
@@ -176,6 +178,17 @@ class _Run:
         self.last_tick = now
         self.state.seconds += seconds
         return seconds
+
+    def _start_epoch(self) -> None:
+        """Tell the model which epoch it is in and how much of the run was over when that began."""
+        state, budget = self.state, self.config.time_budget_seconds
+        if not isinstance(state.model, EpochAware):
+            return
+        if budget is None:
+            begun = (state.iteration - len(state.epoch_losses)) / self.config.num_iterations()
+        else:
+            begun = share([(state.seconds - state.epoch_seconds) / budget], self.execution.device, combine="first")[0]
+        state.model.start_epoch(len(state.log) + 1, self.config.seed, min(1.0, begun))
 
     def _epoch_is_over(self) -> bool:
         """Whether it is time for a look at the validation windows, which is not to take much of the run."""
@@ -250,6 +263,7 @@ class _Run:
             }
         )
         state.epoch_losses, state.epoch_seconds, state.epoch_wait = [], 0.0, 0.0
+        self._start_epoch()
         if self._is_best(mean) and self.first:
             save_model(self.job.folder.model_best, state.averaged.state_dict(), self.job.header)
         progress = self.progress()

@@ -1,5 +1,6 @@
 """Training: it learns, it goes on exactly, it can be stopped, and several processes do what one does."""
 
+import dataclasses
 import json
 import os
 import pickle
@@ -22,6 +23,7 @@ from seg25d.core.errors import InputError, ModelError, Seg25dError
 from seg25d.data.labels import Labels
 from seg25d.planning.model_file import load_model
 from seg25d.preprocessing.store import Store
+from seg25d.representations.projection import Projections
 from seg25d.training import trainer
 from seg25d.training.config import TrainingConfig
 from seg25d.training.losses import DiceCrossEntropy
@@ -302,3 +304,45 @@ def test_two_processes_do_the_mathematics_of_one(make_job: Maker, tmp_path: Path
     for ours, theirs in zip(read_log(two), read_log(one), strict=True):
         for key in ("train_loss", "validation_loss", "validation_dice"):
             assert ours[key] == pytest.approx(theirs[key], rel=1e-3, abs=1e-4), key
+
+
+def with_projections(job: FoldJob) -> FoldJob:
+    plan = job.header.plan.model_dump()
+    plan["representation"] = Projections(
+        axis=0, spacing_mm=(1.0, 1.0, 1.0), num_training_views=3, num_views=6
+    ).model_dump()
+    plan["window"] = (8, 8, 8)
+    plan["network"]["num_supervised"] = 1
+    header = job.header.model_copy(update={"plan": type(job.header.plan).model_validate(plan)})
+    return dataclasses.replace(job, header=header)
+
+
+@pytest.mark.parametrize("stop_at", [4, 6])
+def test_projections_know_their_epoch_also_after_they_went_on(
+    make_job: Maker, monkeypatch: pytest.MonkeyPatch, stop_at: int
+) -> None:
+    whole, cut = (with_projections(make_job(name)) for name in ("whole", "cut"))
+    step, seen = trainer._Run._step, []
+
+    def step_and_look(run: trainer._Run, *arguments: Any) -> float:
+        seen.append((run.state.model.training_angles, run.state.model.path_1_weight))
+        return step(run, *arguments)
+
+    def step_and_signal(run: trainer._Run, *arguments: Any) -> float:
+        if run.state.iteration == stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(run, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer._Run, "_step", step_and_look)
+        train_fold(whole)
+    assert [seen.count(each) for each in dict.fromkeys(seen)] == [4, 4, 4]
+    weights = [weight for _, weight in seen]
+    assert weights[0] == 0.99
+    assert weights[0] > weights[4] > weights[8]
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer._Run, "_step", step_and_signal)
+        with pytest.raises(KeyboardInterrupt):
+            train_fold(cut)
+    train_fold(cut)
+    assert without_times(cut) == without_times(whole)
