@@ -1,5 +1,6 @@
 """Boxes and shapes on voxel grids, shared by planning and preprocessing."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -81,3 +82,18 @@ def count_voxels(labels: NDArray[np.uint8]) -> NDArray[np.int64]:
     for plane in labels:
         counts += np.bincount(plane.ravel(), minlength=256)
     return counts
+
+
+def regular_starts(size: int, window: int, step: int) -> list[int]:
+    """Where windows start along an axis that they cover in whole steps: 0, step, 2 step, ... (methods.md 2.1).
+
+    The last one may reach beyond the end, by the last start + window - size voxels. 601 slices in stacks of 32 give 49
+    starts with a step of 12 (the last stack fills up 7 slices) and 19 with a step of 32.
+
+    Args:
+        size: Voxels of the volume.
+        window: Voxels of a window.
+        step: Voxels from one window to the next, at most `window`.
+    """
+    count = 1 if size <= window else math.ceil((size - window) / step) + 1
+    return [index * step for index in range(count)]

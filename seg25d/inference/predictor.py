@@ -174,11 +174,13 @@ class Predictor:
     def _window_options(self, shape: Shape) -> WindowOptions:
         plan = self.header.plan
         window = covering_window(plan, shape, self.labels.num_outputs)
+        regular = plan.representation.regular_steps
         window, batch_size = deepened(plan, window, shape, self.batch_size)
         return WindowOptions(
             window=window,
             step_size=plan.representation.step_sizes(window, self.options.step_size),
             mirror_axes=plan.mirror_axes if self.options.mirroring else (),
+            regular=regular and (regular.axis, regular.step),
             batch_size=batch_size,
             autocast=self.execution.autocast(),
         )
@@ -201,7 +203,9 @@ def covering_window(plan: ConfigurationPlan, shape: Shape, num_outputs: int) -> 
     divisors = dict(zip(plan.representation.network_axes, plan.network.divisor, strict=True))
     window = list(plan.window)
     most = min(STRETCH_VOXELS * math.prod(plan.window), BATCH_SCORES_BYTES // (4 * num_outputs))
-    for axis in sorted(range(3), key=lambda axis: shape[axis] / plan.window[axis]):
+    regular = plan.representation.regular_steps
+    fixed = {regular.axis} if regular else set()
+    for axis in sorted({0, 1, 2} - fixed, key=lambda axis: shape[axis] / plan.window[axis]):
         divisor = divisors.get(axis, 1)
         wanted = -(-shape[axis] // divisor) * divisor
         stretched = [*window[:axis], wanted, *window[axis + 1 :]]

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from seg25d.core.errors import InputError
+from seg25d.core.grids import regular_starts
 from seg25d.core.types import Shape
 
 SIGMA = 1 / 8
@@ -42,6 +43,9 @@ class WindowOptions:
     """Largest step between windows as a share of the window, for all axes or for each."""
     mirror_axes: tuple[int, ...] = ()
     """Scores are averaged over all combinations of mirroring along these axes (0 D, 1 H, 2 W)."""
+    regular: tuple[int, int] | None = None
+    """(axis, step in voxels): along this axis windows start at multiples of the step, the volume is filled up at its
+    end, and all voxels of a window weigh the same."""
     batch_size: int = 1
     autocast: AbstractContextManager[object] | None = None
     """The context in which models compute, such as `torch.autocast(...)`."""
@@ -95,24 +99,33 @@ def window_starts(size: int, window: int, step_size: float) -> list[int]:
     return sorted({round(room / steps * index) for index in range(steps + 1)})
 
 
+def _starts(size: Shape, options: WindowOptions) -> list[list[int]]:
+    starts = [window_starts(*each) for each in zip(size, options.window, options.steps, strict=True)]
+    if options.regular:
+        axis, step = options.regular
+        starts[axis] = regular_starts(size[axis], options.window[axis], step)
+    return starts
+
+
 def gaussian_weights(window: int) -> Tensor:
     """The weights of a window's voxels along one axis: a Gaussian around the centre, 1 at the most, never near 0."""
     offset = (torch.arange(window, dtype=torch.float64) - (window - 1) / 2) / (window * SIGMA)
     return torch.exp(-0.5 * offset**2).clamp_min(SMALLEST_WEIGHT)
 
 
-def axis_weights(size: int, window: int, starts: Sequence[int]) -> dict[int, Tensor]:
+def axis_weights(size: int, window: int, starts: Sequence[int], *, equal: bool = False) -> dict[int, Tensor]:
     """The weights of each window along one axis, so that they sum to one over the windows that cover a voxel.
 
     Args:
         size: Voxels of the volume, at least those of the window.
         window: Voxels of the window.
         starts: Of all windows; together they cover the volume.
+        equal: Whether all voxels of a window weigh the same, instead of less towards its ends.
 
     Returns:
         By start, the float32 weights (window,).
     """
-    weights = gaussian_weights(window)
+    weights = torch.ones(window, dtype=torch.float64) if equal else gaussian_weights(window)
     total = torch.zeros(size, dtype=torch.float64)
     for start in starts:
         total[start : start + window] += weights
@@ -143,7 +156,8 @@ def predict_slabs(
 ) -> Iterator[Slab]:
     """Slide a window over a volume and give the scores plane by plane, averaged over windows, mirrorings and models.
 
-    A volume that is smaller than the window is padded with zeros on both sides, and the scores are cut back. Planes
+    A volume that is smaller than the window is padded with zeros on both sides (along a regular axis only behind, also
+    where the last window reaches beyond the end), and the scores are cut back. Planes
     stand across the axis along which the fewest voxels have to be kept at a time.
 
     Args:
@@ -156,17 +170,15 @@ def predict_slabs(
         Slabs that follow each other without gap or overlap until all of the volume is covered.
     """
     shape: Shape = (image.shape[1], image.shape[2], image.shape[3])
-    padded, offsets = _pad(image, options.window)
+    starts = _starts(shape, options)
+    padded, offsets = _pad(image, options, starts)
     size: Shape = (padded.shape[1], padded.shape[2], padded.shape[3])
-    starts = [window_starts(*each) for each in zip(size, options.window, options.steps, strict=True)]
+    weights = [
+        axis_weights(*each, equal=options.regular is not None and axis == options.regular[0])
+        for axis, each in enumerate(zip(size, options.window, starts, strict=True))
+    ]
     layout = _choose_layout(size, starts, options)
-    sums = _Sums(
-        layout,
-        size,
-        num_outputs,
-        _device(models),
-        [axis_weights(*each) for each in zip(size, options.window, starts, strict=True)],
-    )
+    sums = _Sums(layout, size, num_outputs, _device(models), weights)
     axis, first = layout.axis, 0
     for batch, following in itertools.pairwise([*layout.batches, None]):
         assert batch is not None
@@ -277,14 +289,17 @@ def _other_axes(axis: int) -> tuple[int, ...]:
     return tuple(other for other in range(3) if other != axis)
 
 
-def _pad(image: Tensor, window: Shape) -> tuple[Tensor, Shape]:
-    """The image filled up to the window with zeros, and where the volume begins in it."""
-    missing = [max(0, wanted - size) for wanted, size in zip(window, image.shape[1:], strict=True)]
+def _pad(image: Tensor, options: WindowOptions, starts: Sequence[list[int]]) -> tuple[Tensor, Shape]:
+    """The image filled up with zeros to where the windows reach, and where the volume begins in it."""
+    reached = [each[-1] + window for each, window in zip(starts, options.window, strict=True)]
+    missing = [max(0, wanted - size) for wanted, size in zip(reached, image.shape[1:], strict=True)]
     if not any(missing):
         return image, (0, 0, 0)
-    depth, height, width = (number // 2 for number in missing)
-    padding = [part for number in reversed(missing) for part in (number // 2, number - number // 2)]
-    return functional.pad(image, padding), (depth, height, width)
+    before = [number // 2 for number in missing]
+    if options.regular:
+        before[options.regular[0]] = 0
+    padding = [part for axis in (2, 1, 0) for part in (before[axis], missing[axis] - before[axis])]
+    return functional.pad(image, padding), (before[0], before[1], before[2])
 
 
 def _cut(image: Tensor, item: _Item, window: Shape) -> Tensor:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from math import prod
 
 from seg25d.core.types import Shape, Spacing
+from seg25d.networks.vnet import VNetSpec
 from seg25d.planning.channel_rules import normalization_reason
 from seg25d.planning.fingerprint import Fingerprint
 from seg25d.planning.geometry import slicing_axis
@@ -130,7 +131,8 @@ def _table_row(name: str, plan: ConfigurationPlan) -> tuple[str, ...]:
 
 def describe(representation: AnyRepresentation) -> str:
     """A representation with its fields in a few words."""
-    fields = representation.model_dump(exclude={"name"})
+    many = representation.name == "projections"
+    fields = representation.model_dump(exclude={"name", "spacing_mm"}, exclude_defaults=many)
     settings = ", ".join(f"{key} {_by(value) if isinstance(value, tuple) else value}" for key, value in fields.items())
     return f"{representation.name} ({settings})" if settings else representation.name
 
@@ -144,6 +146,12 @@ def _representation_reason(representation: AnyRepresentation, limits: Limits) ->
         return "windows of the volume, unchanged"
     if representation.name == "projections":
         return _projections_reason(representation, limits.geometry)
+    if representation.name == "stack":
+        return (
+            f"stacks of {representation.stack_size} slices along {AXIS_NAMES[representation.axis]}, of which "
+            f"successive ones share {representation.overlap} while training (0.625 of a stack: the best of Shivdeo et "
+            f"al. 2021, section 5.5) and {representation.predicted_overlap} when a volume is predicted"
+        )
     spacing = limits.geometry.spacing_mm[representation.axis]
     slices = f"slices {spacing:.4g} mm apart along {AXIS_NAMES[representation.axis]}"
     if representation.name == "super_image":
@@ -213,8 +221,10 @@ def _batch_reason(fit: Fit, limits: Limits) -> str:
 
 def _network_reason(fit: Fit, limits: Limits) -> str:
     spec, axes = fit.network, fit.representation.network_axes
-    if limits.rules.network != "unet":
+    if limits.rules.network is not None:
         return f"the recipe's {limits.rules.network}: {spec.summary}, as many stages as the window has room for"
+    if spec.name == "vnet":
+        return _vnet_reason(spec)
     if spec.name != "unet":
         return f"{spec.name} {spec.summary}, by the rules of its paper (seg25d/planning/network_rules.py)"
     spacing = " x ".join(f"{limits.geometry.spacing_mm[axis]:.4g}" for axis in axes)
@@ -225,6 +235,21 @@ def _network_reason(fit: Fit, limits: Limits) -> str:
         f"before (nnU-Net, network_topology.py){tile}; strides {_sizes(spec.strides)}; kernels {_sizes(spec.kernels)}; "
         f"widths {spec.summary}: {_width_reason(limits)}"
     )
+
+
+def _vnet_reason(spec: VNetSpec) -> str:
+    published = spec.widths[0] == VNetSpec.model_fields["widths"].default[0]
+    kind = (
+        "as published (Milletari et al. 2016; Shivdeo et al. 2021)"
+        if published
+        else f"half of the published widths, kernels of 3 and instance norm; as published from {WIDE_FROM_GB} GB on"
+    )
+    checkpointing = (
+        "; activations are computed twice instead of kept, as a larger stack fits that way"
+        if spec.checkpointing
+        else ""
+    )
+    return f"V-Net of widths {spec.summary}, {kind}; strides {_sizes(spec.strides)}{checkpointing}"
 
 
 def _width_reason(limits: Limits) -> str:

@@ -51,22 +51,7 @@ class ConfigurationPlan(Record):
                 f"window {self.window}: the network needs sizes divisible by {self.network.divisor} along axes "
                 f"{self.representation.network_axes}, got {seen}; use {padded}"
             )
-        if self.representation.name == "super_image":
-            rows, columns = self.representation.grid
-            if min(rows, columns) < 1:
-                raise ValueError(f"grid {rows} x {columns}: rows and columns must be at least 1")
-            if rows * columns < self.window[self.representation.axis]:
-                num_slices = self.window[self.representation.axis]
-                raise ValueError(f"grid {rows} x {columns} has no room for the window's {num_slices} slices")
-        return self
-
-    @model_validator(mode="after")
-    def _check_spacing(self) -> Self:
-        if self.representation.name == "projections" and self.representation.spacing_mm != self.spacing_mm:
-            raise ValueError(
-                f"representation.spacing_mm {self.representation.spacing_mm} differs from spacing_mm "
-                f"{self.spacing_mm}: projections turn in millimetres; give both the same numbers"
-            )
+        self.representation.check(self.window, self.spacing_mm)
         return self
 
     def build_model(self, num_channels: int, num_outputs: int) -> nn.Module:

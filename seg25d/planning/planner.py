@@ -27,6 +27,7 @@ from seg25d.planning.search import Candidate, Limits, enough_voxels, search
 from seg25d.representations.base import VolumeGeometry
 from seg25d.representations.projection import Projections
 from seg25d.representations.slices import Slices
+from seg25d.representations.stack import Stack
 from seg25d.representations.super_image import SuperImage
 from seg25d.representations.volume import Volume
 
@@ -60,6 +61,11 @@ def _super_images(geometry: VolumeGeometry, slice_axis: int, rules: Configuratio
     return SuperImage.candidates(geometry, axis=slice_axis, context=context)
 
 
+def _stacks(geometry: VolumeGeometry, slice_axis: int, rules: ConfigurationRules) -> Iterable[Candidate]:
+    del rules
+    return Stack.candidates(geometry, axis=slice_axis)
+
+
 def _projections(geometry: VolumeGeometry, slice_axis: int, rules: ConfigurationRules) -> Iterable[Candidate]:
     del slice_axis, rules
     return Projections.candidates(geometry)
@@ -83,6 +89,7 @@ def _at_most(geometry: VolumeGeometry, axis: int, num_slices: int | None) -> Vol
 CONFIGURATIONS: Mapping[str, Candidates] = {
     **{name: partial(_slices, axis=axis) for axis, name in enumerate(ANATOMICAL)},
     "si": _super_images,
+    "stack": _stacks,
     "mip": _projections,
     "3d": _volumes,
 }

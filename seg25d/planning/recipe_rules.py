@@ -38,8 +38,8 @@ RECIPE_NETWORKS: Mapping[str, Callable[[Topology], UNetSpec]] = {
 class ConfigurationRules(Record):
     """What a recipe fixes of one configuration; None leaves it to the planner."""
 
-    network: str = "unet"
-    """A name in `RECIPE_NETWORKS` or `NETWORK_RULES`."""
+    network: str | None = None
+    """A name in `RECIPE_NETWORKS` or `NETWORK_RULES`; None: the representation's default."""
     batch_size: int | None = Field(default=None, ge=1)
     """Windows per batch."""
     context: int | None = Field(default=None, ge=0)

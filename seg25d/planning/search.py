@@ -8,9 +8,10 @@ from seg25d.core.errors import InputError
 from seg25d.core.records import Record
 from seg25d.core.types import Shape
 from seg25d.networks import NetworkSpec
+from seg25d.networks.vnet import VNetSpec
 from seg25d.planning.geometry import Topology, choose_topology, round_up
 from seg25d.planning.memory import GIGABYTE, MemoryUse, training_memory
-from seg25d.planning.network_rules import WIDE_FROM_GB, make_network, make_unet, unet_settings
+from seg25d.planning.network_rules import WIDE_FROM_GB, make_narrow_vnet, make_network, make_unet, unet_settings
 from seg25d.planning.recipe_rules import RECIPE_NETWORKS, ConfigurationRules
 from seg25d.representations import AnyRepresentation
 from seg25d.representations.base import Representation, VolumeGeometry
@@ -153,16 +154,23 @@ def _networks(
         topology = choose_topology([sizes[axis] for axis in axes], [limits.geometry.spacing_mm[axis] for axis in axes])
         network = _network(topology, representation, limits)
         window = round_up(sizes, axes, network.divisor)
-        item = representation.refit(window), window, network
-        if item not in seen:
-            seen.add(item)
-            yield item
+        networks = [network]
+        if isinstance(network, VNetSpec) and not network.checkpointing:
+            # Costs time and no accuracy, a smaller stack the other way round.
+            networks.append(network.model_copy(update={"checkpointing": True}))
+        for each in networks:
+            item = representation.refit(window), window, each
+            if item not in seen:
+                seen.add(item)
+                yield item
 
 
 def _network(topology: Topology, representation: Representation, limits: Limits) -> NetworkSpec:
-    name = limits.rules.network
+    name = limits.rules.network or representation.default_network
     if name in RECIPE_NETWORKS:
         return RECIPE_NETWORKS[name](topology)
+    if limits.rules.network is None and name == "vnet" and limits.gpu_memory_gb < WIDE_FROM_GB:
+        return make_narrow_vnet(topology)
     if name != "unet":
         return make_network(name, topology)
     settings = unet_settings(limits.gpu_memory_gb)

@@ -11,16 +11,20 @@ from pydantic import Field
 from seg25d.representations.base import Representation
 from seg25d.representations.projection import Projections
 from seg25d.representations.slices import Slices
+from seg25d.representations.stack import Stack
 from seg25d.representations.super_image import SuperImage
 from seg25d.representations.volume import Volume
 
-AnyRepresentation: TypeAlias = Annotated[Slices | SuperImage | Projections | Volume, Field(discriminator="name")]
+AnyRepresentation: TypeAlias = Annotated[
+    Slices | SuperImage | Stack | Projections | Volume, Field(discriminator="name")
+]
 """Any representation; `name` tells them apart."""
 
 REPRESENTATIONS: dict[str, type[Representation]] = {
     "slices": Slices,
     "super_image": SuperImage,
     "projections": Projections,
+    "stack": Stack,
     "volume": Volume,
 }
 """Representations by name."""

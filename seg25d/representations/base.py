@@ -4,7 +4,7 @@ Letters: B batch, C channels, K scores per voxel, D H W volume, h w image.
 """
 
 from collections.abc import Callable, Iterator
-from typing import ClassVar, Protocol, Self, TypeAlias, runtime_checkable
+from typing import ClassVar, NamedTuple, Protocol, Self, TypeAlias, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -46,6 +46,20 @@ class EpochAware(Protocol):
         """
 
 
+class RegularSteps(NamedTuple):
+    """Windows that start at whole multiples of a step along one axis, from the first voxel of a volume on.
+
+    The last one may reach beyond the end; scores of where windows overlap are averaged with equal weights.
+    """
+
+    axis: int
+    """0 D, 1 H, 2 W."""
+    training_step: int
+    """Voxels between windows that are trained on."""
+    step: int
+    """Voxels between windows when a volume is predicted."""
+
+
 class Representation(Record):
     """A frozen record whose fields are what the plan stores.
 
@@ -54,6 +68,8 @@ class Representation(Record):
     """
 
     network_dims: ClassVar[int]
+    default_network: ClassVar[str] = "unet"
+    """The network that is planned where nobody asks for another."""
     deep_supervision: ClassVar[bool] = True
     """Whether the planned network gives scores at several scales while training."""
 
@@ -75,6 +91,11 @@ class Representation(Record):
         """The axis along which the extent of a window makes no difference to a slice; None if there is none."""
         return None
 
+    @property
+    def regular_steps(self) -> RegularSteps | None:
+        """Where windows are, if they are not anywhere along all axes."""
+        return None
+
     def network_channels(self, num_channels: int) -> int:
         """Channels that the network gets from a volume with `num_channels` channels."""
         return num_channels
@@ -82,6 +103,14 @@ class Representation(Record):
     def network_outputs(self, num_outputs: int) -> int:
         """Scores per pixel that the network has to give, where volumes are to get `num_outputs` per voxel."""
         return num_outputs
+
+    def check(self, window: Shape, spacing_mm: Spacing) -> None:
+        """Make sure that the record fits a plan's window and spacing.
+
+        Raises:
+            ValueError: If not; says how it would.
+        """
+        del window, spacing_mm
 
     def refit(self, window: Shape) -> Self:
         """The same representation for another window; what depends on the window follows it."""

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from seg25d.core.types import Shape
+from seg25d.core.types import Shape, Spacing
 from seg25d.representations.base import Representation, VolumeGeometry, shrink
 from seg25d.representations.projection_geometry import (
     BackProjection,
@@ -100,6 +100,15 @@ class Projections(Representation):
                 f"{self.num_classes + self.background} scores per voxel, wanted are {num_outputs}"
             )
         return self.num_classes
+
+    def check(self, window: Shape, spacing_mm: Spacing) -> None:
+        """Views are turned in millimetres."""
+        del window
+        if self.spacing_mm != spacing_mm:
+            raise ValueError(
+                f"representation.spacing_mm {self.spacing_mm} differs from spacing_mm {spacing_mm}: projections turn "
+                "in millimetres; give both the same numbers"
+            )
 
     def plane(self, shape: Sequence[int]) -> Plane:
         """The plane that turns, of a volume (D, H, W)."""

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from seg25d.core.types import Shape
+from seg25d.core.types import Shape, Spacing
 from seg25d.representations.base import NetworkOutput, Representation, VolumeGeometry, map_scores, shrink
 from seg25d.representations.context import slices_back, slices_first, with_neighbours
 
@@ -56,6 +56,15 @@ class SuperImage(Representation):
     def network_channels(self, num_channels: int) -> int:
         """Every neighbour brings its channels."""
         return num_channels * (2 * self.context + 1)
+
+    def check(self, window: Shape, spacing_mm: Spacing) -> None:
+        """The grid must have room for all slices of the window."""
+        del spacing_mm
+        rows, columns = self.grid
+        if min(rows, columns) < 1:
+            raise ValueError(f"grid {rows} x {columns}: rows and columns must be at least 1")
+        if rows * columns < window[self.axis]:
+            raise ValueError(f"grid {rows} x {columns} has no room for the window's {window[self.axis]} slices")
 
     def refit(self, window: Shape) -> Self:
         """The grid follows the window."""

@@ -15,9 +15,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from seg25d.core.errors import Seg25dError, WorkerError
+from seg25d.core.grids import regular_starts
 from seg25d.core.types import Shape
 from seg25d.planning.plan import ConfigurationPlan
 from seg25d.preprocessing.store import Store
+from seg25d.representations.base import RegularSteps
 from seg25d.training.augmentation import (
     Augmentation,
     apply_intensity,
@@ -134,7 +136,7 @@ class WindowSource(Dataset[Batch | Seg25dError]):
         centre = None
         if rng.random() < self.config.foreground_share or not training:
             centre = draw_foreground(rng, locations)
-        start = place_window(rng, labels.shape, window, centre)
+        start = place_window(rng, labels.shape, window, centre, self.plan.representation.regular_steps)
         augmentation = Augmentation()
         if training:
             augmentation = draw_augmentation(
@@ -173,15 +175,26 @@ def draw_foreground(
 
 
 def place_window(
-    rng: np.random.Generator, shape: Shape, window: Shape, centre: NDArray[np.integer[Any]] | None
+    rng: np.random.Generator,
+    shape: Shape,
+    window: Shape,
+    centre: NDArray[np.integer[Any]] | None,
+    regular: RegularSteps | None = None,
 ) -> tuple[int, ...]:
     """Where a window starts: inside the volume, around `centre` if there is one, else anywhere.
 
-    Along axes on which the volume is smaller than the window, the volume lies anywhere in the window.
+    Along axes on which the volume is smaller than the window, the volume lies anywhere in the window. Along a regular
+    axis it is one of the windows that cover the volume in whole steps: of those that hold the centre, or of all.
     """
     start = []
     for axis, (size, wanted) in enumerate(zip(shape, window, strict=True)):
         lowest, highest = min(0, size - wanted), max(0, size - wanted)
+        if regular and axis == regular.axis:
+            starts = regular_starts(size, wanted, regular.training_step)
+            if centre is not None:
+                starts = [first for first in starts if first <= centre[axis] < first + wanted]
+            start.append(starts[int(rng.integers(len(starts)))])
+            continue
         if centre is None or size <= wanted:
             start.append(int(rng.integers(lowest, highest + 1)))
         else:

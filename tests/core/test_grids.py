@@ -1,8 +1,17 @@
 """Boxes and shapes on voxel grids."""
 
 import numpy as np
+import pytest
 
-from seg25d.core.grids import bounding_box, box_shape, box_slices, content_box, count_voxels, sampled_shape
+from seg25d.core.grids import (
+    bounding_box,
+    box_shape,
+    box_slices,
+    content_box,
+    count_voxels,
+    regular_starts,
+    sampled_shape,
+)
 
 
 def test_bounding_box_of_two_voxels() -> None:
@@ -39,3 +48,24 @@ def test_counts(rng: np.random.Generator) -> None:
     assert counts.sum() == 120
     assert counts[5] == (labels == 5).sum()
     assert count_voxels(labels[:0]).sum() == 0
+
+
+@pytest.mark.parametrize(
+    ("size", "window", "step", "count", "padding"),
+    [
+        (601, 32, 12, 49, 7),  # Shivdeo et al. 2021, section 3.2, and methods.md 2.1
+        (601, 32, 20, 30, 11),
+        (601, 32, 32, 19, 7),
+        (709, 32, 12, 58, 7),
+        (709, 32, 20, 35, 3),
+        (709, 32, 32, 23, 27),
+        (20, 32, 12, 1, 12),
+        (32, 32, 12, 1, 0),
+        (33, 32, 12, 2, 11),
+    ],
+)
+def test_regular_windows_follow_the_paper(size: int, window: int, step: int, count: int, padding: int) -> None:
+    starts = regular_starts(size, window, step)
+    assert len(starts) == count
+    assert starts == [index * step for index in range(count)]
+    assert starts[-1] + window - size == padding

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from seg25d.core.errors import InputError
+from seg25d.core.grids import regular_starts
 from seg25d.inference import sliding_window
 from seg25d.inference.sliding_window import (
     WindowOptions,
@@ -198,3 +199,35 @@ def test_autocast_is_used_and_scores_stay_full():
 def test_impossible_steps_are_refused(step_size):
     with pytest.raises(InputError, match="step size"):
         WindowOptions((4, 4, 4), step_size=step_size)
+
+
+@pytest.mark.parametrize("overlap", [0, 2, 3])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("size", [3, 5, 11, 15])
+def test_a_regular_axis_is_covered_in_whole_steps_and_filled_up_behind(axis, overlap, size):
+    shape = [4, 5, 6]
+    shape[axis] = size
+    window = [4, 5, 6]
+    window[axis] = 5
+    image = random_image(tuple(shape)) + 10
+    recorder = Recorder()
+    options = WindowOptions(tuple(window), regular=(axis, 5 - overlap))
+    scores = predict_volume([recorder], image, 3, options)
+    torch.testing.assert_close(scores, Pointwise()(image[None])[0], rtol=1e-5, atol=1e-4)
+    starts = regular_starts(size, 5, 5 - overlap)
+    seen = torch.cat(recorder.batches)
+    assert len(seen) == len(starts)
+    for start, part in zip(starts, seen, strict=True):
+        inside = min(5, size - start)
+        assert torch.equal(part.narrow(1 + axis, 0, inside), image.narrow(1 + axis, start, inside))
+        assert (part.narrow(1 + axis, inside, 5 - inside) == 0).all()
+
+
+def test_scores_along_a_regular_axis_are_averaged_with_equal_weights():
+    class Position(nn.Module):
+        def forward(self, volume):
+            return torch.arange(4.0)[None, None, :, None, None].expand(len(volume), 1, 4, *volume.shape[3:])
+
+    options = WindowOptions((4, 2, 2), regular=(0, 2))
+    scores = predict_volume([Position()], torch.zeros(1, 8, 2, 2), 1, options)
+    assert scores[0, :, 0, 0].tolist() == [0, 1, 1, 2, 1, 2, 2, 3]

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seg25d.preprocessing.store import Store
+from seg25d.representations.base import RegularSteps
 from seg25d.training.config import AugmentationConfig
 from seg25d.training.sampling import (
     CaseCache,
@@ -123,3 +124,14 @@ def test_keys_go_on_where_they_stopped(first: int) -> None:
     assert everything[:7] == [*(("train", n) for n in range(4)), ("validate", 0), ("validate", 1), ("train", 4)]
     start = everything.index(("train", first))
     assert take(first, 5) == everything[start : start + 5]
+
+
+def test_regular_windows_start_at_whole_steps_and_hold_the_centre() -> None:
+    rng = np.random.default_rng(0)
+    regular = RegularSteps(axis=1, training_step=3, step=8)
+    anywhere = {place_window(rng, (9, 20, 9), (5, 8, 5), None, regular)[1] for _ in range(200)}
+    assert anywhere == {0, 3, 6, 9, 12}
+    centre = np.array([4, 13, 4])
+    around = {place_window(rng, (9, 20, 9), (5, 8, 5), centre, regular)[1] for _ in range(200)}
+    assert around == {6, 9, 12}
+    assert place_window(rng, (9, 6, 9), (5, 8, 5), np.array([4, 5, 4]), regular)[1] == 0

@@ -1,0 +1,101 @@
+"""Stacks of successive slices through a 3D network (Shivdeo, Lokwani, Kulkarni, Kharat, Pant 2021).
+
+Letters: N slices of a volume, S slices of a stack, o slices that successive stacks share, t = S - o; B batch,
+C channels, K scores, D H W volume.
+"""
+
+from collections.abc import Iterator
+from typing import ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+from torch import nn
+
+from seg25d.core.types import Shape, Spacing
+from seg25d.representations.base import RegularSteps, Representation, VolumeGeometry, shrink
+
+OVERLAP_FACTOR = 0.625
+"""Share of a stack that the next one repeats while training: the best of the paper's three (0, 0.375, 0.625)."""
+SMALLEST_STACK = 8
+SHRINKING_STEPS = 16
+SMALLEST_IN_PLANE = 32
+
+
+class Stack(Representation):
+    """`stack_size` slices along `axis` at a time."""
+
+    network_dims: ClassVar[int] = 3
+    default_network: ClassVar[str] = "vnet"
+    name: Literal["stack"] = "stack"
+    stack_size: int = Field(ge=1)
+    """S."""
+    overlap: int = Field(default=0, ge=0)
+    """o, between the stacks that are trained on."""
+    predicted_overlap: int = Field(default=0, ge=0)
+    """The same at prediction, where scores are averaged with equal weights; the paper has 0."""
+    axis: int = Field(default=0, ge=0, le=2)
+
+    @model_validator(mode="after")
+    def _check_overlap(self) -> Self:
+        if max(self.overlap, self.predicted_overlap) >= self.stack_size:
+            raise ValueError(
+                f"overlaps ({self.overlap} and {self.predicted_overlap}) must be smaller than stack_size "
+                f"{self.stack_size}"
+            )
+        return self
+
+    @property
+    def network_axes(self) -> tuple[int, ...]:
+        """All three."""
+        return (0, 1, 2)
+
+    @property
+    def regular_steps(self) -> RegularSteps:
+        """Stacks follow each other from the first slice on."""
+        return RegularSteps(self.axis, self.stack_size - self.overlap, self.stack_size - self.predicted_overlap)
+
+    def check(self, window: Shape, spacing_mm: Spacing) -> None:
+        """A stack is as deep as the window."""
+        del spacing_mm
+        if self.stack_size != window[self.axis]:
+            raise ValueError(
+                f"stack_size {self.stack_size} differs from the window's {window[self.axis]} slices along axis "
+                f"{self.axis}; give both the same number"
+            )
+
+    def refit(self, window: Shape) -> Self:
+        """As many slices as the window has, with the same share of them in common."""
+        size = window[self.axis]
+        overlaps = {
+            name: min(size - 1, round(size * getattr(self, name) / self.stack_size))
+            for name in ("overlap", "predicted_overlap")
+        }
+        return self.model_copy(update={"stack_size": size, **overlaps})
+
+    def lift(self, network: nn.Module) -> nn.Module:
+        """A stack is a volume: nothing is to be done."""
+        return network
+
+    @classmethod
+    def candidates(cls, geometry: VolumeGeometry, *, axis: int = 0, **_: int) -> Iterator[tuple[Self, Shape]]:
+        """All slices, fewer and fewer of them down to eight; then smaller parts of slices.
+
+        Whole slices come first, as in the paper, which resizes none.
+        """
+        shape, depth = list(geometry.shape), geometry.shape[axis]
+        smallest = min(depth, SMALLEST_STACK)
+
+        def window(step: int, size: int) -> tuple[Self, Shape]:
+            sizes = [shrink(side, step, SHRINKING_STEPS, SMALLEST_IN_PLANE) for side in shape]
+            sizes[axis] = size
+            return cls(stack_size=size, overlap=round(OVERLAP_FACTOR * size), axis=axis), (sizes[0], sizes[1], sizes[2])
+
+        while depth > smallest:
+            yield window(0, depth)
+            depth = max(smallest, min(depth - 1, depth * 7 // 8))
+        for step in range(SHRINKING_STEPS):
+            yield window(step, smallest)
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        """Every axis, with and without overlap."""
+        return [cls(stack_size=4), cls(stack_size=4, overlap=2, axis=1), cls(stack_size=8, overlap=5, axis=2)]
