@@ -88,7 +88,7 @@ def test_slices_of_a_recipe_come_one_by_one_and_without_neighbours() -> None:
 
 
 def test_without_names_all_is_planned_that_the_recipe_is_meant_for_and_that_is_there() -> None:
-    assert set(plan("shivdeo2021").configurations) == {"axial", "coronal", "sagittal"}
+    assert set(plan("shivdeo2021").configurations) == {"axial", "coronal", "sagittal", "stack"}
 
 
 @pytest.mark.parametrize("configuration", ["axial", "2d"])
@@ -100,7 +100,7 @@ def test_what_a_recipe_is_not_meant_for_is_refused(configuration: str) -> None:
 @pytest.mark.parametrize("rules", PLANNING_RULES.values(), ids=PLANNING_RULES)
 def test_every_recipe_is_meant_for_something_that_is_there_with_a_network_that_is_there(rules: PlanningRules) -> None:
     assert any(rules.allows(name) for name in CONFIGURATIONS)
-    assert {rules.of(name).network for name in CONFIGURATIONS} <= {*RECIPE_NETWORKS, *NETWORK_RULES}
+    assert {rules.of(name).network for name in CONFIGURATIONS} <= {None, *RECIPE_NETWORKS, *NETWORK_RULES}
     assert find_rules(rules.name) is rules
 
 
