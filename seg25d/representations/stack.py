@@ -87,7 +87,8 @@ class Stack(Representation):
         def window(step: int, size: int) -> tuple[Self, Shape]:
             sizes = [shrink(side, step, SHRINKING_STEPS, SMALLEST_IN_PLANE) for side in shape]
             sizes[axis] = size
-            return cls(stack_size=size, overlap=round(OVERLAP_FACTOR * size), axis=axis), (sizes[0], sizes[1], sizes[2])
+            overlap = min(size - 1, round(OVERLAP_FACTOR * size))
+            return cls(stack_size=size, overlap=overlap, axis=axis), (sizes[0], sizes[1], sizes[2])
 
         while depth > smallest:
             yield window(0, depth)

@@ -57,6 +57,7 @@ def test_all_configurations_of_a_small_data_set() -> None:
         "coronal": (20, 16, 16),
         "sagittal": (20, 20, 12),
         "si": (18, 20, 16),
+        "stack": (20, 20, 16),
         "mip": (20, 20, 16),
         "3d": (20, 20, 16),
     }
@@ -134,7 +135,7 @@ def test_fewer_views_are_not_taken_for_as_costly_as_more(monkeypatch: pytest.Mon
         num_channels=1,
         num_outputs=2,
         num_cases=9,
-        total_voxels=1,
+        total_voxels=10**9,
         gpu_memory_gb=enough_for_six,
     )
     fit = search(Projections.candidates(geometry), limits)
@@ -177,7 +178,7 @@ def test_models_of_all_configurations_take_their_window() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"configurations": ["si", "quad"]}, "quad; known: 2d, axial, coronal, sagittal, si, mip, 3d"),
+        ({"configurations": ["si", "quad"]}, "quad; known: 2d, axial, coronal, sagittal, si, stack, mip, 3d"),
         ({"recipe": "sobirov1922"}, "sobirov1922.*known: default"),
     ],
 )
