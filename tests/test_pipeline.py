@@ -249,6 +249,10 @@ def test_wrong_choices_are_refused_before_anything_is_written(workspace, channel
 
 def test_two_processes_restart_all_folds_together(workspace):
     run(workspace, "plan_and_preprocess", "-d", "900", "-c", "si")
+    path = workspace.preprocessed_dataset(DATASET_NAME).plans()
+    plans = json.loads(path.read_text())
+    plans["configurations"]["si"]["batch_size"] = 2  # one window for each process
+    path.write_text(json.dumps(plans))
     run(workspace, "train", "900", "si", "0", *TINY)
     results = workspace.run(DATASET_NAME, "si")
     before = results.fold(0).model_final.stat().st_mtime_ns
