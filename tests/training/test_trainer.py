@@ -95,6 +95,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_very_same_bits(
 def test_a_run_that_was_killed_goes_on_to_the_very_same_bits(make_job: Maker, tmp_path: Path) -> None:
     whole, cut = make_job("whole", epochs=6), make_job("cut", epochs=6)
     train_fold(whole)
+    patience = 0.6
     while not cut.folder.model_final.exists():
         child = os.fork()
         if child == 0:
@@ -102,8 +103,9 @@ def test_a_run_that_was_killed_goes_on_to_the_very_same_bits(make_job: Maker, tm
                 train_fold(cut)
             finally:
                 os._exit(0)
-        # Long enough for some epochs each time, so that it ends.
-        timer = threading.Timer(0.6, os.kill, (child, signal.SIGKILL))
+        # Sooner or later long enough for an epoch, however slow the machine.
+        patience *= 1.5
+        timer = threading.Timer(patience, os.kill, (child, signal.SIGKILL))
         timer.start()
         os.waitpid(child, 0)
         timer.cancel()
