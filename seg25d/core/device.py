@@ -72,8 +72,8 @@ def choose_execution(device: str | None, precision: str = "auto") -> Execution:
 def _fast_dtype(device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    # AMX multiplies matrices in bfloat16 several times faster; without it CPUs emulate and lose.
-    if device.type == "cpu" and torch.cpu._is_amx_tile_supported():
+    # AMX multiplies matrices in bfloat16 several times faster, AVX512-BF16 twice; without them CPUs emulate and lose.
+    if device.type == "cpu" and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()):
         return torch.bfloat16
     return torch.float32
 
