@@ -19,10 +19,10 @@ from seg25d.options import PlanningOptions, PredictionOptions, TrainingOptions
 from seg25d.planning.plan import Plans
 from seg25d.planning.planner import explain
 from seg25d.planning.search import check_memory
-from seg25d.preparation import check_datasets, make_plans, write_plans
+from seg25d.preparation import add_network, check_datasets, make_plans, write_plans
 from seg25d.preprocessing.preprocess import preprocess_dataset
 from seg25d.preprocessing.store import Store
-from seg25d.runs import check_names, choose_folds, choose_run, find_configuration, parse_folds, read_splits, run_name
+from seg25d.runs import check_names, choose_folds, choose_run, parse_folds, read_splits, run_name, with_network
 from seg25d.training.processes import is_first_process, local_device
 
 __all__ = [
@@ -83,7 +83,8 @@ def train(
 ) -> dict[str, Summary]:
     """Train folds of a configuration; each that was cut off goes on where it stopped, each that is done is left.
 
-    Needs the preprocessed data set only, not the raw one.
+    Needs the preprocessed data set only, not the raw one. A network other than the planned one is planned when it is
+    asked for the first time, and then stands in the plans as `CONFIG__NETWORK`.
 
     Args:
         workspace: Where everything is.
@@ -108,7 +109,10 @@ def train(
         of_recipe = "" if options.recipe == "default" else f" --recipe {options.recipe}"
         raise InputError(f"{name} is not planned; run `seg25d plan_and_preprocess -d {identifier}{of_recipe}` first")
     plans = read_record(path, Plans)
-    configuration, plan = find_configuration(plans, configuration, options.network)
+    configuration = with_network(plans, configuration, options.network)
+    if configuration not in plans.configurations:
+        plans = add_network(folder, plans, configuration)
+    plan = plans.configurations[configuration]
     splits = read_splits(folder.recipe_splits(options.recipe))
     chosen = parse_folds(folds, len(splits))
     _check_store(Store(folder.store(plan.store)), splits, name)

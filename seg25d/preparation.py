@@ -8,20 +8,24 @@ from typing import NamedTuple
 
 from seg25d.core.errors import DatasetError, InputError
 from seg25d.core.files import copy_file, write_json
-from seg25d.core.records import read_record, write_record
+from seg25d.core.records import parse_record, read_record, write_record
 from seg25d.core.workspace import PreprocessedFolder, Workspace
 from seg25d.data.dataset import Dataset, Split, read_dataset, read_description
 from seg25d.data.verify import raise_problems, verify_dataset
 from seg25d.options import PlanningOptions
 from seg25d.planning.channel_rules import named_normalization
-from seg25d.planning.fingerprint import extract_fingerprint
-from seg25d.planning.plan import Plans
+from seg25d.planning.fingerprint import Fingerprint, extract_fingerprint
+from seg25d.planning.plan import ConfigurationPlan, Plans
+from seg25d.planning.planner import plan_dataset, split_name
 from seg25d.planning.recipe_rules import find_rules
 from seg25d.planning.revision import revise_plans
 from seg25d.planning.splits import choose_splits
 from seg25d.preprocessing.store import check_case_names
+from seg25d.training.processes import is_first_process
 
 logger = logging.getLogger(__name__)
+SHARED_BY_NETWORKS = {"spacing_mm", "normalization", "store", "mirror_axes"}
+"""Fields of a plan that say how arrays are made and read, whatever the network."""
 
 
 class Checked(NamedTuple):
@@ -79,6 +83,40 @@ def write_plans(folder: PreprocessedFolder, checked: Checked, plans: Plans, opti
     copy_file(checked.dataset.root / "dataset.json", folder.dataset)
     write_record(folder.plans(options.plans_name, options.recipe), plans)
     write_json(folder.recipe_splits(options.recipe), [split.model_dump(mode="json") for split in checked.splits])
+
+
+def add_network(folder: PreprocessedFolder, plans: Plans, name: str) -> Plans:
+    """Plan a configuration that is planned already with another network, and write the plans.
+
+    Grid, normalisation and mirroring stay those of the planned one, also where they were edited; the window and all
+    else are searched for anew.
+
+    Args:
+        folder: The preprocessed data set.
+        plans: Its plans.
+        name: `CONFIG__NETWORK`.
+
+    Raises:
+        InputError: If the memory is too small for that network.
+    """
+    fingerprint, description = read_record(folder.fingerprint, Fingerprint), read_description(folder.dataset)
+    planned = plan_dataset(
+        fingerprint,
+        description,
+        configurations=[name],
+        gpu_memory_gb=plans.gpu_memory_gb,
+        recipe=plans.recipe,
+        plans_name=plans.plans_name,
+    ).configurations[name]
+    like = plans.configurations[split_name(name)[0]].model_dump(mode="json", include=SHARED_BY_NETWORKS)
+    path = folder.plans(plans.plans_name, plans.recipe)
+    plan = parse_record(planned.model_dump(mode="json") | like, ConfigurationPlan, f"{path}: {name}")
+    plans = plans.model_copy(update={"configurations": {**plans.configurations, name: plan}})
+    if is_first_process():
+        write_record(path, plans)
+    window = "x".join(map(str, plan.window))
+    logger.info("planned %s: windows of %s, batches of %d, %s", name, window, plan.batch_size, plan.reasons["network"])
+    return plans
 
 
 def _check_dataset(workspace: Workspace, name: str, options: PlanningOptions) -> Checked:

@@ -12,10 +12,11 @@ from seg25d.core.files import copy_file, read_json
 from seg25d.core.records import Record, parse_record, read_record, write_record
 from seg25d.core.workspace import PreprocessedFolder, RunFolder, Workspace
 from seg25d.data.dataset import Split, read_description
+from seg25d.planning.network_rules import NETWORK_RULES
 from seg25d.planning.plan import ConfigurationPlan, Plans
-from seg25d.planning.planner import CONFIGURATIONS, configuration_names
+from seg25d.planning.planner import CONFIGURATIONS, configuration_name, configuration_names, split_name
 from seg25d.planning.plans_name import DEFAULT_PLANS_NAME
-from seg25d.planning.recipe_rules import ANATOMICAL, find_rules
+from seg25d.planning.recipe_rules import find_rules
 
 logger = logging.getLogger(__name__)
 
@@ -27,34 +28,48 @@ def check_names(configurations: Sequence[str], recipe: str) -> None:
         InputError: If not; lists those that there are.
     """
     rules = find_rules(recipe)
-    unknown = [name for name in configurations if name != "2d" and name not in CONFIGURATIONS]
+    names = {name: split_name(name)[0] for name in configurations}
+    unknown = [name for name, base in names.items() if base != "2d" and base not in CONFIGURATIONS]
     if unknown:
         raise InputError(f"there is no configuration {unknown[0]!r}; known: 2d, {', '.join(CONFIGURATIONS)}")
     # A recipe is meant for all axes or none, whichever of them `2d` will be.
     configuration_names(configurations, 0, rules)
 
 
-def anatomical_name(plans: Plans, configuration: str) -> str:
-    """The configuration's own name: `2d` is another one for the slice-wise one along the planned axis."""
-    return ANATOMICAL[plans.slice_axis] if configuration == "2d" else configuration
-
-
-def find_configuration(plans: Plans, name: str, network: str | None = None) -> tuple[str, ConfigurationPlan]:
+def find_configuration(plans: Plans, name: str) -> tuple[str, ConfigurationPlan]:
     """The name and the plan of a configuration.
 
     Raises:
-        InputError: If it is not planned, or is planned for another network; lists the choices.
+        InputError: If it is not planned; lists the choices.
     """
-    own_name = anatomical_name(plans, name)
+    own_name = configuration_name(name, plans.slice_axis)
     if own_name not in plans.configurations:
         known = ", ".join(plans.configurations)
         raise InputError(f"{plans.dataset_name} has no configuration {name!r} in its plans; known: {known}")
-    plan = plans.configurations[own_name]
-    if network not in (None, plan.network.name):
-        raise InputError(
-            f"configuration {own_name} is planned for the network {plan.network.name}, not for {network!r}"
-        )
-    return own_name, plan
+    return own_name, plans.configurations[own_name]
+
+
+def with_network(plans: Plans, name: str, network: str | None) -> str:
+    """The name of a planned configuration with a network: its own if that is planned, else `CONFIG__NETWORK`.
+
+    Raises:
+        InputError: If the configuration is not planned, or the network cannot have its dimension; lists those that can.
+    """
+    if network is None:
+        return find_configuration(plans, name)[0]
+    configuration, planned = split_name(configuration_name(name, plans.slice_axis))
+    full_name = f"{configuration}__{network}"
+    if full_name in plans.configurations:
+        return full_name
+    own_name, plan = find_configuration(plans, name)
+    rules = find_rules(plans.recipe)
+    # Also says which networks there are.
+    configuration_names([full_name], plans.slice_axis, rules)
+    planned = planned or rules.of(configuration).network or plan.representation.default_network
+    wanted, default = (NETWORK_RULES[each].spec.model_fields["name"].default for each in (network, planned))
+    # A plan may have been edited: then it is not the one with the default network any more.
+    edited = plan.network.name != default
+    return own_name if plan.network.name == wanted and (edited or network == planned) else full_name
 
 
 def run_name(configuration: str, plans: Plans, recipe: str) -> str:
@@ -201,7 +216,8 @@ def choose_run(
         if len(runs) > 1:
             raise InputError(f"several configurations are trained on {name}; choose one with -c: {', '.join(runs)}")
         return workspace.run(name, runs[0])
-    if configuration not in runs and (configuration == "2d" or (plans_name, recipe) != (None, None)):
+    short = split_name(configuration)[0] == "2d" or (plans_name, recipe) != (None, None)
+    if configuration not in runs and short:
         trained_with = plans_name or DEFAULT_PLANS_NAME, recipe or "default"
         configuration = _full_name(workspace, name, runs, configuration, trained_with)
     if configuration not in runs:
@@ -230,7 +246,7 @@ def _full_name(
     """The run of a configuration, plans by name and recipe; the configuration as it is if there is none."""
     for run in runs:
         plans = _plans(workspace, name, run)
-        full = run_name(anatomical_name(plans, configuration), plans, plans.recipe)
+        full = run_name(configuration_name(configuration, plans.slice_axis), plans, plans.recipe)
         if (plans.plans_name, plans.recipe) == trained_with and run == full:
             return run
     return configuration

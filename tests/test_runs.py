@@ -7,8 +7,8 @@ import pytest
 from seg25d.core.errors import InputError, RecordError
 from seg25d.core.workspace import Workspace
 from seg25d.planning.plan import Plans
+from seg25d.planning.planner import configuration_name
 from seg25d.runs import (
-    anatomical_name,
     check_run,
     choose_run,
     find_configuration,
@@ -16,15 +16,26 @@ from seg25d.runs import (
     read_splits,
     run_name,
     trained_runs,
+    with_network,
     write_run_files,
 )
 
 
-def make_plans(slice_axis: int = 0, **changes) -> Plans:
-    network = SimpleNamespace(name="unet")
-    configurations = {name: SimpleNamespace(network=network) for name in ("axial", "si")}
+def make_plans(slice_axis: int = 0, networks: dict[str, str] | None = None, recipe: str = "default") -> Plans:
+    """Plans of configurations with networks of these names."""
+    configurations = {
+        name: SimpleNamespace(
+            network=SimpleNamespace(name=network),
+            representation=SimpleNamespace(default_network="vnet" if name == "stack" else "unet"),
+        )
+        for name, network in (networks or {"axial": "unet", "si": "unet"}).items()
+    }
     return Plans.model_construct(
-        dataset_name="Dataset001_A", plans_name="plans", slice_axis=slice_axis, configurations=configurations, **changes
+        dataset_name="Dataset001_A",
+        plans_name="plans",
+        slice_axis=slice_axis,
+        configurations=configurations,
+        recipe=recipe,
     )
 
 
@@ -41,18 +52,51 @@ def train_fake(workspace: Workspace, dataset: str, run: str, fold: int = 0) -> N
 
 @pytest.mark.parametrize(("axis", "name"), [(0, "axial"), (1, "coronal"), (2, "sagittal")])
 def test_2d_is_the_planned_axis(axis, name):
-    assert anatomical_name(make_plans(axis), "2d") == name
-    assert anatomical_name(make_plans(axis), "si") == "si"
+    assert configuration_name("2d", axis) == name
+    assert configuration_name("2d__se_unet", axis) == f"{name}__se_unet"
+    assert configuration_name("si", axis) == "si"
 
 
 def test_configurations_by_name():
     plans = make_plans()
     assert find_configuration(plans, "2d")[0] == "axial"
-    assert find_configuration(plans, "si", "unet")[0] == "si"
     with pytest.raises(InputError, match=r"'mip'.*known: axial, si"):
         find_configuration(plans, "mip")
-    with pytest.raises(InputError, match="planned for the network unet, not for 'vnet'"):
-        find_configuration(plans, "si", "vnet")
+
+
+@pytest.mark.parametrize(
+    ("planned", "recipe", "configuration", "network", "name"),
+    [
+        ({"axial": "unet"}, "default", "2d", None, "axial"),
+        ({"axial": "unet"}, "default", "2d", "unet", "axial"),
+        ({"axial": "unet"}, "default", "2d", "se_unet", "axial__se_unet"),
+        ({"si": "unet"}, "default", "si", "half_unet", "si__half_unet"),
+        ({"stack": "vnet"}, "default", "stack", "vnet", "stack"),
+        ({"stack": "vnet"}, "default", "stack", "unet", "stack__unet"),
+        # The recipe's U-Net is not the default one, although both are U-Nets.
+        ({"si": "unet"}, "sobirov2022", "si", "unet", "si__unet"),
+        ({"si": "unet"}, "sobirov2022", "si", "super_image_unet", "si"),
+        # The plan was edited: it has another network now.
+        ({"si": "se_unet"}, "default", "si", "se_unet", "si"),
+        ({"si": "se_unet"}, "default", "si", "unet", "si__unet"),
+        # Planned by its full name, alone or beside the other.
+        ({"si__se_unet": "se_unet"}, "default", "si", "se_unet", "si__se_unet"),
+        ({"si__se_unet": "se_unet"}, "default", "si__se_unet", None, "si__se_unet"),
+        ({"si": "unet", "si__se_unet": "se_unet"}, "default", "si__se_unet", "unet", "si__unet"),
+    ],
+)
+def test_networks_have_configurations_of_their_own(planned, recipe, configuration, network, name):
+    assert with_network(make_plans(networks=planned, recipe=recipe), configuration, network) == name
+
+
+def test_networks_that_do_not_fit_are_refused():
+    plans = make_plans(networks={"si": "unet", "stack": "vnet"})
+    with pytest.raises(InputError, match="unknown network 'resnet'; for 2 dimensions there are unet, "):
+        with_network(plans, "si", "resnet")
+    with pytest.raises(InputError, match="'xception_cbam_unet' has 2 dimensions, and 3 are needed here; choose one of"):
+        with_network(plans, "stack", "xception_cbam_unet")
+    with pytest.raises(InputError, match="no configuration '3d'"):
+        with_network(plans, "3d", "unet")
 
 
 def test_run_names_say_what_is_not_the_default():

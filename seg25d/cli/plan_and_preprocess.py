@@ -12,7 +12,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-d", "--dataset", nargs="+", required=True, metavar="ID", help="data sets: 1, 001 or Dataset001_Name"
     )
     parser.add_argument(
-        "-c", "--configuration", nargs="+", metavar="CONFIG", help="configurations to plan (default: all)"
+        "-c",
+        "--configuration",
+        nargs="+",
+        metavar="CONFIG",
+        help="configurations to plan, such as 2d, si, stack, mip or 3d, or one with another network: si__se_unet "
+        "(default: all)",
     )
     parser.add_argument(
         "--gpu-memory-gb",
@@ -22,7 +27,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="GB",
         help="memory that one training step may take (default: 8)",
     )
-    parser.add_argument("--recipe", default="default", metavar="R", help="recipe to plan for (default: default)")
+    parser.add_argument(
+        "--recipe",
+        default="default",
+        metavar="R",
+        help="recipe to plan for: default, sobirov2022, sobirov2022_pta, shivdeo2021 or angermann2022 "
+        "(default: default)",
+    )
     parser.add_argument(
         "--plans-name",
         "-p",

@@ -15,9 +15,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLD",
         help="numbers of folds; `cv`: all folds in turn; `all`: one model on all cases",
     )
-    parser.add_argument("--network", metavar="N", help="network; for now it must be the planned one")
     parser.add_argument(
-        "--recipe", default="default", metavar="R", help="how to train: default, sobirov2022, ... (default: default)"
+        "--network",
+        metavar="N",
+        help="another network than the planned one: unet, se_unet, swin_unetr, vnet, xception_cbam_unet, "
+        "super_image_unet, half_unet; its results go to CONFIG__N",
+    )
+    parser.add_argument(
+        "--recipe",
+        default="default",
+        metavar="R",
+        help="how to train: default, or as a paper does: sobirov2022, sobirov2022_pta, shivdeo2021, angermann2022; "
+        "plan with the same recipe before (default: default)",
     )
     parser.add_argument("--epochs", type=positive_number, metavar="N", help="number of epochs")
     parser.add_argument(

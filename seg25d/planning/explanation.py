@@ -221,12 +221,21 @@ def _batch_reason(fit: Fit, limits: Limits) -> str:
 
 def _network_reason(fit: Fit, limits: Limits) -> str:
     spec, axes = fit.network, fit.representation.network_axes
-    if limits.rules.network is not None:
-        return f"the recipe's {limits.rules.network}: {spec.summary}, as many stages as the window has room for"
+    checkpointing = (
+        "; activations are computed twice instead of kept, as a larger window fits that way"
+        if getattr(spec, "checkpointing", False)
+        else ""
+    )
+    if limits.network not in (None, "unet"):
+        whose = "asked for" if limits.asked_network else "the recipe's"
+        room = "as many stages as it has and the window has room for"
+        return f"{limits.network} {spec.summary}, {whose}; {room}{checkpointing}"
     if spec.name == "vnet":
-        return _vnet_reason(spec)
+        return f"{_vnet_reason(spec)}{checkpointing}"
     if spec.name != "unet":
-        return f"{spec.name} {spec.summary}, by the rules of its paper (seg25d/planning/network_rules.py)"
+        return (
+            f"{spec.name} {spec.summary}, by the rules of its paper (seg25d/planning/network_rules.py){checkpointing}"
+        )
     spacing = " x ".join(f"{limits.geometry.spacing_mm[axis]:.4g}" for axis in axes)
     tile = "; decided on one tile of the super image, so that pooling stays within slices" if _tiled(fit) else ""
     return (
@@ -244,12 +253,7 @@ def _vnet_reason(spec: VNetSpec) -> str:
         if published
         else f"half of the published widths, kernels of 3 and instance norm; as published from {WIDE_FROM_GB} GB on"
     )
-    checkpointing = (
-        "; activations are computed twice instead of kept, as a larger stack fits that way"
-        if spec.checkpointing
-        else ""
-    )
-    return f"V-Net of widths {spec.summary}, {kind}; strides {_sizes(spec.strides)}{checkpointing}"
+    return f"V-Net of widths {spec.summary}, {kind}; strides {_sizes(spec.strides)}"
 
 
 def _width_reason(limits: Limits) -> str:

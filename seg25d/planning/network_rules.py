@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from seg25d.core.errors import InputError
 from seg25d.core.records import Record
 from seg25d.networks import AnyNetwork
+from seg25d.networks.paper_unets import half_unet, super_image_unet
 from seg25d.networks.se_unet import SEUNetSpec
 from seg25d.networks.swin_unetr import SwinUNETRSpec
 from seg25d.networks.unet import UNetSpec
 from seg25d.networks.vnet import VNetSpec
 from seg25d.networks.xception_cbam_unet import XceptionCBAMUNetSpec
 from seg25d.planning.geometry import Topology
+from seg25d.representations.base import Representation
 
 PAPER_STAGES = 5
 """Stages of the SE-norm U-Net and the V-Net as published."""
@@ -136,19 +138,25 @@ def fit_unet(paper: UNetSpec, topology: Topology) -> UNetSpec:
 class NetworkRule:
     """How a network follows from a topology."""
 
+    spec: type[AnyNetwork]
+    """The record that stores it."""
     make: Callable[[Topology], AnyNetwork]
-    dims: frozenset[int]
+    dims: frozenset[int] = frozenset({2, 3})
     """Numbers of spatial axes that it can have."""
 
 
 NETWORK_RULES: dict[str, NetworkRule] = {
-    "unet": NetworkRule(make_unet, frozenset({2, 3})),
-    "se_unet": NetworkRule(make_se_unet, frozenset({2, 3})),
-    "swin_unetr": NetworkRule(make_swin_unetr, frozenset({2, 3})),
-    "vnet": NetworkRule(make_vnet, frozenset({2, 3})),
-    "xception_cbam_unet": NetworkRule(make_xception_cbam_unet, frozenset({2})),
+    "unet": NetworkRule(UNetSpec, make_unet),
+    "se_unet": NetworkRule(SEUNetSpec, make_se_unet),
+    "swin_unetr": NetworkRule(SwinUNETRSpec, make_swin_unetr),
+    "vnet": NetworkRule(VNetSpec, make_vnet),
+    "xception_cbam_unet": NetworkRule(XceptionCBAMUNetSpec, make_xception_cbam_unet, frozenset({2})),
+    # 1.2: "vanilla U-Net", n = 24: 1,205,425 parameters in 2D, 3,611,665 in 3D.
+    "super_image_unet": NetworkRule(UNetSpec, lambda topology: fit_unet(super_image_unet(topology.dims), topology)),
+    # 3.6: half the widths of Ronneberger et al., no norm: 8,629,921 parameters in 2D, 1,618,489 in 3D.
+    "half_unet": NetworkRule(UNetSpec, lambda topology: fit_unet(half_unet(topology.dims), topology)),
 }
-"""Rules by the network's name; the first is the default."""
+"""Rules by the name that a network is asked for with; the first is the default."""
 
 
 def networks_for(dims: int) -> list[str]:
@@ -163,20 +171,59 @@ def networks_for(dims: int) -> list[str]:
     return names
 
 
+def check_network(name: str, dims: int) -> None:
+    """Make sure that there is such a network for as many axes.
+
+    Raises:
+        InputError: If the name is unknown, or that network cannot have as many axes; names those that can.
+    """
+    good = ", ".join(networks_for(dims))
+    if name not in NETWORK_RULES:
+        raise InputError(f"unknown network {name!r}; for {dims} dimensions there are {good}")
+    if dims not in NETWORK_RULES[name].dims:
+        can = " or ".join(map(str, sorted(NETWORK_RULES[name].dims)))
+        raise InputError(f"network {name!r} has {can} dimensions, and {dims} are needed here; choose one of {good}")
+
+
 def make_network(name: str, topology: Topology) -> AnyNetwork:
     """The network of a name for a topology.
 
     Sizes must still be rounded up to the network's divisor, which need not be the topology's.
 
     Raises:
-        InputError: If the name is unknown, or that network cannot have as many axes; names those that can.
+        InputError: See `check_network`.
     """
-    dims = len(topology.strides[0])
-    good = ", ".join(networks_for(dims))
-    if name not in NETWORK_RULES:
-        raise InputError(f"unknown network {name!r}; for {dims} dimensions there are {good}")
-    rule = NETWORK_RULES[name]
-    if dims not in rule.dims:
-        can = " or ".join(map(str, sorted(rule.dims)))
-        raise InputError(f"network {name!r} has {can} dimensions, and {dims} are needed here; choose one of {good}")
-    return rule.make(topology)
+    check_network(name, topology.dims)
+    return NETWORK_RULES[name].make(topology)
+
+
+def choose_network(
+    wanted: str | None, topology: Topology, representation: Representation, gpu_memory_gb: float
+) -> AnyNetwork:
+    """The network to plan: the one that is wanted, or the representation's default in a size that suits the memory.
+
+    Args:
+        wanted: A name in `NETWORK_RULES`, or None.
+        topology: Of the window.
+        representation: What lifts the network to volumes.
+        gpu_memory_gb: Memory that a training step may take.
+
+    Raises:
+        InputError: See `check_network`.
+    """
+    name = wanted or representation.default_network
+    if name == "unet":
+        settings = unet_settings(gpu_memory_gb)
+        if not representation.deep_supervision:
+            settings = settings.model_copy(update={"max_supervised": 1})
+        return make_unet(topology, settings)
+    if wanted is None and name == "vnet" and gpu_memory_gb < WIDE_FROM_GB:
+        return make_narrow_vnet(topology)
+    return make_network(name, topology)
+
+
+def with_checkpointing(network: AnyNetwork) -> AnyNetwork | None:
+    """The network that computes activations twice instead of keeping them; None if it cannot, or does so already."""
+    if isinstance(network, VNetSpec | SwinUNETRSpec) and not network.checkpointing:
+        return network.model_copy(update={"checkpointing": True})
+    return None

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from seg25d.core.errors import InputError
 from seg25d.core.records import digest
@@ -13,6 +13,7 @@ from seg25d.planning.explanation import configuration_reasons, dataset_reasons, 
 from seg25d.planning.fingerprint import Fingerprint
 from seg25d.planning.geometry import neighbour_context, slicing_axis, target_spacing
 from seg25d.planning.memory import GIGABYTE
+from seg25d.planning.network_rules import check_network
 from seg25d.planning.normalization import ChannelNormalization
 from seg25d.planning.plan import ConfigurationPlan, Plans
 from seg25d.planning.plans_name import DEFAULT_PLANS_NAME
@@ -24,7 +25,7 @@ from seg25d.planning.recipe_rules import (
     find_rules,
 )
 from seg25d.planning.search import Candidate, Limits, enough_voxels, search
-from seg25d.representations.base import VolumeGeometry
+from seg25d.representations.base import Representation, VolumeGeometry
 from seg25d.representations.projection import Projections
 from seg25d.representations.slices import Slices
 from seg25d.representations.stack import Stack
@@ -34,10 +35,12 @@ from seg25d.representations.volume import Volume
 __all__ = [
     "ANATOMICAL",
     "CONFIGURATIONS",
+    "configuration_name",
     "configuration_names",
     "explain",
     "plan_dataset",
     "planning_digest",
+    "split_name",
 ]
 
 SUPER_IMAGE_CONTEXT = 0
@@ -86,14 +89,22 @@ def _at_most(geometry: VolumeGeometry, axis: int, num_slices: int | None) -> Vol
     return geometry.model_copy(update={"shape": shape})
 
 
-CONFIGURATIONS: Mapping[str, Candidates] = {
-    **{name: partial(_slices, axis=axis) for axis, name in enumerate(ANATOMICAL)},
-    "si": _super_images,
-    "stack": _stacks,
-    "mip": _projections,
-    "3d": _volumes,
+class Method(NamedTuple):
+    """What a configuration stands for."""
+
+    representation: type[Representation]
+    candidates: Candidates
+    """What the search walks: geometry, slicing axis and the recipe's rules to representations with windows."""
+
+
+CONFIGURATIONS: Mapping[str, Method] = {
+    **{name: Method(Slices, partial(_slices, axis=axis)) for axis, name in enumerate(ANATOMICAL)},
+    "si": Method(SuperImage, _super_images),
+    "stack": Method(Stack, _stacks),
+    "mip": Method(Projections, _projections),
+    "3d": Method(Volume, _volumes),
 }
-"""What the search walks, by configuration: geometry and slicing axis to representations with windows."""
+"""All configurations by name."""
 
 
 def plan_dataset(
@@ -111,7 +122,8 @@ def plan_dataset(
         fingerprint: What the data set is like; at least one case.
         description: Its channels and labels.
         configurations: Names of `CONFIGURATIONS`, or `2d` for the slices along the coarsest axis, which is planned
-            under its anatomical name; None or nothing: all that the recipe is meant for.
+            under its anatomical name, each also with a network (`si__se_unet`); None or nothing: all that the recipe is
+            meant for.
         gpu_memory_gb: Memory that a training step may take.
         recipe: A name in `PLANNING_RULES`.
         plans_name: Name of the plans.
@@ -139,6 +151,7 @@ def plan_dataset(
     )
     planned = {}
     for name in names:
+        configuration, network = split_name(name)
         limits = Limits(
             configuration=name,
             geometry=geometry,
@@ -147,7 +160,8 @@ def plan_dataset(
             num_cases=fingerprint.num_cases,
             total_voxels=total_voxels,
             gpu_memory_gb=gpu_memory_gb,
-            rules=rules.of(name),
+            rules=rules.of(configuration),
+            asked_network=network,
         )
         planned[name] = _plan_configuration(limits, slice_axis, normalization, mirror_axes)
     return Plans(
@@ -168,7 +182,8 @@ def plan_dataset(
 def _plan_configuration(
     limits: Limits, slice_axis: int, normalization: tuple[ChannelNormalization, ...], mirror_axes: tuple[int, ...]
 ) -> ConfigurationPlan:
-    candidates = CONFIGURATIONS[limits.configuration](limits.geometry, slice_axis, limits.rules)
+    configuration, _ = split_name(limits.configuration)
+    candidates = CONFIGURATIONS[configuration].candidates(limits.geometry, slice_axis, limits.rules)
     fit = search(candidates, limits)
     spacing_mm = limits.geometry.spacing_mm
     return ConfigurationPlan(
@@ -202,25 +217,50 @@ def planning_digest(fingerprint: Fingerprint, description: DatasetDescription) -
     return digest(content)
 
 
+def split_name(name: str) -> tuple[str, str | None]:
+    """A configuration's name without its network, and the network; None for the planned one."""
+    configuration, _, network = name.partition("__")
+    return configuration, network or None
+
+
+def configuration_name(name: str, slice_axis: int) -> str:
+    """A configuration's own name: `2d` is another one for the slice-wise one along the planned axis.
+
+    Args:
+        name: With or without a network.
+        slice_axis: The axis that slices are taken along.
+    """
+    configuration, network = split_name(name)
+    own_name = ANATOMICAL[slice_axis] if configuration == "2d" else configuration
+    return f"{own_name}__{network}" if network else own_name
+
+
 def configuration_names(
     configurations: Sequence[str] | None, slice_axis: int, rules: PlanningRules = DEFAULT_RULES
 ) -> list[str]:
     """The configurations to plan, `2d` replaced, in the order of `CONFIGURATIONS`, each once.
 
     Args:
-        configurations: Their names; None or nothing: all that the recipe is meant for.
+        configurations: Their names, with or without a network; None or nothing: all that the recipe is meant for.
         slice_axis: What `2d` stands for.
         rules: Of the recipe.
 
     Raises:
-        InputError: If a name is unknown, or the recipe is not meant for it; lists those that would do.
+        InputError: If a name is unknown, the recipe is not meant for it, or the network cannot have its dimension;
+            lists those that would do.
     """
     meant = [name for name in CONFIGURATIONS if rules.allows(name)]
-    wanted = [ANATOMICAL[slice_axis] if name == "2d" else name for name in configurations or meant]
-    unknown = sorted(set(wanted) - set(CONFIGURATIONS))
+    wanted = [configuration_name(name, slice_axis) for name in configurations or meant]
+    bases = {split_name(name)[0] for name in wanted}
+    unknown = sorted(bases - set(CONFIGURATIONS))
     if unknown:
         raise InputError(f"unknown configuration(s) {', '.join(unknown)}; known: 2d, {', '.join(CONFIGURATIONS)}")
-    others = sorted(set(wanted) - set(meant))
+    others = sorted(bases - set(meant))
     if others:
         raise InputError(f"recipe {rules.name} is not meant for {', '.join(others)}, but for {', '.join(meant)}")
-    return [name for name in CONFIGURATIONS if name in wanted]
+    for name in wanted:
+        configuration, network = split_name(name)
+        if network is not None:
+            check_network(network, CONFIGURATIONS[configuration].representation.network_dims)
+    order = list(CONFIGURATIONS)
+    return sorted(dict.fromkeys(wanted), key=lambda name: order.index(split_name(name)[0]))

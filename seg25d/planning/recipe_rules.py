@@ -4,7 +4,7 @@ The other half of a recipe, how it trains, is in `training/recipes.py`, under th
 sections of methods.md, the project's digest of the papers.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
 from pydantic import Field
@@ -12,12 +12,8 @@ from pydantic import Field
 from seg25d.core.errors import InputError
 from seg25d.core.records import Record
 from seg25d.core.types import Spacing
-from seg25d.networks.paper_unets import half_unet, super_image_unet
-from seg25d.networks.unet import UNetSpec
 from seg25d.planning.case_fingerprint import ChannelIntensities
 from seg25d.planning.channel_rules import asks_for_scheme, choose_normalization, named_normalization
-from seg25d.planning.geometry import Topology
-from seg25d.planning.network_rules import fit_unet
 from seg25d.planning.normalization import ChannelNormalization
 from seg25d.planning.splits import NUM_FOLDS, SEED
 
@@ -26,20 +22,11 @@ ANATOMICAL = ("axial", "coronal", "sagittal")
 """Configurations that slice along axis 0, 1, 2; `2d` is another name for one of them."""
 
 
-RECIPE_NETWORKS: Mapping[str, Callable[[Topology], UNetSpec]] = {
-    # 1.2: "vanilla U-Net", n = 24: 1,205,425 parameters in 2D, 3,611,665 in 3D.
-    "super_image_unet": lambda topology: fit_unet(super_image_unet(topology.dims), topology),
-    # 3.6: half the widths of Ronneberger et al., no norm: 8,629,921 parameters in 2D, 1,618,489 in 3D.
-    "half_unet": lambda topology: fit_unet(half_unet(topology.dims), topology),
-}
-"""The papers' plain U-Nets by name; recipes ask for them, or for a network of `network_rules.NETWORK_RULES`."""
-
-
 class ConfigurationRules(Record):
     """What a recipe fixes of one configuration; None leaves it to the planner."""
 
     network: str | None = None
-    """A name in `RECIPE_NETWORKS` or `NETWORK_RULES`; None: the representation's default."""
+    """A name in `network_rules.NETWORK_RULES`; None: the representation's default."""
     batch_size: int | None = Field(default=None, ge=1)
     """Windows per batch."""
     context: int | None = Field(default=None, ge=0)

@@ -7,7 +7,7 @@ from functools import partial
 from seg25d.data.description import DatasetDescription
 from seg25d.planning.fingerprint import Fingerprint
 from seg25d.planning.plan import Plans
-from seg25d.planning.planner import CONFIGURATIONS, configuration_names, plan_dataset, planning_digest
+from seg25d.planning.planner import CONFIGURATIONS, configuration_names, plan_dataset, planning_digest, split_name
 from seg25d.planning.recipe_rules import find_rules
 
 logger = logging.getLogger(__name__)
@@ -45,8 +45,9 @@ def revise_plans(
         return make(configurations=configurations)
     changes = _changes(stored, planning_digest(fingerprint, description), gpu_memory_gb, recipe)
     if changes:
-        before = [name for name in stored.configurations if name in CONFIGURATIONS and rules.allows(name)]
-        plans = make(configurations=None if configurations is None else [*before, *configurations])
+        meant = [name for name in CONFIGURATIONS if rules.allows(name)]
+        before = [name for name in stored.configurations if split_name(name)[0] in meant]
+        plans = make(configurations=[*before, *(meant if configurations is None else configurations)])
         # One line, and not hidden by --quiet: edits are lost.
         logger.warning(
             "%s, %s: planning %s anew, without any edits, because %s",

@@ -8,13 +8,12 @@ from seg25d.core.errors import InputError
 from seg25d.core.records import Record
 from seg25d.core.types import Shape
 from seg25d.networks import NetworkSpec
-from seg25d.networks.vnet import VNetSpec
-from seg25d.planning.geometry import Topology, choose_topology, round_up
+from seg25d.planning.geometry import choose_topology, round_up
 from seg25d.planning.memory import GIGABYTE, MemoryUse, training_memory
-from seg25d.planning.network_rules import WIDE_FROM_GB, make_narrow_vnet, make_network, make_unet, unet_settings
-from seg25d.planning.recipe_rules import RECIPE_NETWORKS, ConfigurationRules
+from seg25d.planning.network_rules import WIDE_FROM_GB, choose_network, with_checkpointing
+from seg25d.planning.recipe_rules import ConfigurationRules
 from seg25d.representations import AnyRepresentation
-from seg25d.representations.base import Representation, VolumeGeometry
+from seg25d.representations.base import VolumeGeometry
 
 OVERHEAD_BYTES = GIGABYTE // 2
 """Kept free for what tracing cannot see: the CUDA context (0.3 to 0.5 GB on common cards) and cuDNN's workspaces."""
@@ -58,6 +57,13 @@ class Limits(Record):
     gpu_memory_gb: float
     rules: ConfigurationRules = ConfigurationRules()
     """What the recipe fixes."""
+    asked_network: str | None = None
+    """The network that the user asked for, instead of the recipe's or the planner's."""
+
+    @property
+    def network(self) -> str | None:
+        """A name in `network_rules.NETWORK_RULES`, or None for the planner's choice."""
+        return self.asked_network or self.rules.network
 
     @property
     def largest_share(self) -> float:
@@ -123,7 +129,7 @@ def search(candidates: Iterable[Candidate], limits: Limits) -> Fit:
     """
     activations: dict[NetworkSpec, float] = {}
     last_rate = 0.0
-    for position, fit in enumerate(_networks(candidates, limits)):
+    for position, fit in enumerate(with_networks(candidates, limits)):
         representation, window, network = fit
         batch_size = limits.smallest_batch(window)
         cost = batch_size * prod(window) * representation.cost_factor
@@ -144,7 +150,7 @@ def search(candidates: Iterable[Candidate], limits: Limits) -> Fit:
     )
 
 
-def _networks(
+def with_networks(
     candidates: Iterable[Candidate], limits: Limits
 ) -> Iterator[tuple[AnyRepresentation, Shape, NetworkSpec]]:
     """Candidates with their network, windows rounded up to what it can divide; none twice."""
@@ -152,31 +158,16 @@ def _networks(
     for representation, sizes in candidates:
         axes = representation.network_axes
         topology = choose_topology([sizes[axis] for axis in axes], [limits.geometry.spacing_mm[axis] for axis in axes])
-        network = _network(topology, representation, limits)
+        network = choose_network(limits.network, topology, representation, limits.gpu_memory_gb)
         window = round_up(sizes, axes, network.divisor)
-        networks = [network]
-        if isinstance(network, VNetSpec) and not network.checkpointing:
-            # Costs time and no accuracy, a smaller stack the other way round.
-            networks.append(network.model_copy(update={"checkpointing": True}))
-        for each in networks:
+        # Costs time and no accuracy, a smaller window the other way round.
+        for each in (network, with_checkpointing(network)):
+            if each is None:
+                continue
             item = representation.refit(window), window, each
             if item not in seen:
                 seen.add(item)
                 yield item
-
-
-def _network(topology: Topology, representation: Representation, limits: Limits) -> NetworkSpec:
-    name = limits.rules.network or representation.default_network
-    if name in RECIPE_NETWORKS:
-        return RECIPE_NETWORKS[name](topology)
-    if limits.rules.network is None and name == "vnet" and limits.gpu_memory_gb < WIDE_FROM_GB:
-        return make_narrow_vnet(topology)
-    if name != "unet":
-        return make_network(name, topology)
-    settings = unet_settings(limits.gpu_memory_gb)
-    if not representation.deep_supervision:
-        settings = settings.model_copy(update={"max_supervised": 1})
-    return make_unet(topology, settings)
 
 
 def _trace(item: tuple[AnyRepresentation, Shape, NetworkSpec], batch_size: int, limits: Limits, position: int) -> Fit:

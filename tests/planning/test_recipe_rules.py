@@ -10,13 +10,12 @@ from seg25d.core.errors import InputError
 from seg25d.data.labels import Labels
 from seg25d.planning.case_fingerprint import ChannelIntensities
 from seg25d.planning.geometry import choose_topology
-from seg25d.planning.network_rules import NETWORK_RULES
+from seg25d.planning.network_rules import NETWORK_RULES, make_network
 from seg25d.planning.plan import Plans
 from seg25d.planning.planner import CONFIGURATIONS, plan_dataset
 from seg25d.planning.recipe_rules import (
     DEFAULT_RULES,
     PLANNING_RULES,
-    RECIPE_NETWORKS,
     SOBIROV2022,
     ConfigurationRules,
     PlanningRules,
@@ -100,7 +99,7 @@ def test_what_a_recipe_is_not_meant_for_is_refused(configuration: str) -> None:
 @pytest.mark.parametrize("rules", PLANNING_RULES.values(), ids=PLANNING_RULES)
 def test_every_recipe_is_meant_for_something_that_is_there_with_a_network_that_is_there(rules: PlanningRules) -> None:
     assert any(rules.allows(name) for name in CONFIGURATIONS)
-    assert {rules.of(name).network for name in CONFIGURATIONS} <= {None, *RECIPE_NETWORKS, *NETWORK_RULES}
+    assert {rules.of(name).network for name in CONFIGURATIONS} <= {None, *NETWORK_RULES}
     assert find_rules(rules.name) is rules
 
 
@@ -136,12 +135,12 @@ def test_networks_of_the_papers_have_their_numbers_of_parameters(
     torch = pytest.importorskip("torch")
     topology = choose_topology([160] * dims, [1.0] * dims)
     with torch.device("meta"):
-        network = RECIPE_NETWORKS[name](topology).build(in_channels, 1)
+        network = make_network(name, topology).build(in_channels, 1)
     assert sum(parameter.numel() for parameter in network.parameters()) == expected
 
 
 def test_small_windows_have_fewer_stages_with_the_widths_from_the_top() -> None:
-    spec = RECIPE_NETWORKS["half_unet"](choose_topology([20, 20], [1.0, 1.0]))
+    spec = make_network("half_unet", choose_topology([20, 20], [1.0, 1.0]))
     assert spec.widths == (32, 64, 128)
     assert spec.divisor == (4, 4)
 
