@@ -315,6 +315,40 @@ def test_a_recipe_has_files_and_results_of_its_own(workspace, capsys):
     assert json.loads((out / "prediction.json").read_text())["model"]["configuration"] == "axial__shivdeo2021"
 
 
+def test_another_network_is_planned_once_and_has_results_of_its_own(workspace, capsys):
+    run(workspace, "plan_and_preprocess", "-d", "900", "-c", "2d")
+    folder = workspace.preprocessed_dataset(DATASET_NAME)
+    content = json.loads(folder.plans().read_text())
+    content["configurations"]["axial"]["mirror_axes"] = [1]
+    folder.plans().write_text(json.dumps(content))
+    run(workspace, "train", "900", "2d", "0", "--network", "vnet", *TINY)
+    planned = json.loads(folder.plans().read_text())["configurations"]
+    assert list(planned) == ["axial", "axial__vnet"]
+    assert planned["axial__vnet"]["network"]["name"] == "vnet"
+    assert "asked for" in planned["axial__vnet"]["reasons"]["network"]
+    assert planned["axial__vnet"]["mirror_axes"] == [1]
+    assert {name: planned["axial"][name] for name in ("store", "spacing_mm")} == {
+        name: planned["axial__vnet"][name] for name in ("store", "spacing_mm")
+    }
+    # The same command again finds its plan and its results; a second fold joins the first.
+    before = folder.plans().read_bytes()
+    run(workspace, "train", "900", "2d__vnet", "0", "1", *TINY)
+    assert folder.plans().read_bytes() == before
+    assert [each.name for each in (workspace.results / DATASET_NAME).iterdir()] == ["axial__vnet"]
+    assert workspace.run(DATASET_NAME, "axial__vnet").trained_folds() == ["0", "1"]
+    images, out = str(workspace.raw_dataset(DATASET_NAME) / "imagesTs"), workspace.results / "out"
+    run(workspace, "predict", "-i", images, "-o", str(out), "-c", "2d__vnet")
+    assert (out / "phantom_004.nii.gz").exists()
+    # Planning again keeps it; for another memory it is planned anew like all others.
+    run(workspace, "plan_and_preprocess", "-d", "900", "-c", "2d")
+    assert folder.plans().read_bytes() == before
+    run(workspace, "plan_and_preprocess", "-d", "900", "-c", "2d", "--gpu-memory-gb", "16", "--plan-only")
+    assert list(json.loads(folder.plans().read_text())["configurations"]) == ["axial", "axial__vnet"]
+    capsys.readouterr()
+    run(workspace, "train", "900", "2d", "0", "--network", "resnet", *TINY, status=2)
+    assert "unknown network 'resnet'; for 2 dimensions there are unet, se_unet" in capsys.readouterr().err
+
+
 def test_a_threshold_for_several_classes_is_refused_before_anything_is_written(workspace, capsys):
     run(workspace, "plan_and_preprocess", "-d", "900", "-c", "si")
     run(workspace, "train", "900", "si", "0", *TINY, "--set", "threshold=0.2", status=2)
