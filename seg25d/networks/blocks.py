@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from seg25d.core.records import Record
+
 NormName: TypeAlias = Literal["instance", "batch", "none"]
 ActivationName: TypeAlias = Literal["leaky_relu", "relu"]
 Sizes: TypeAlias = tuple[int, ...]
@@ -21,6 +23,26 @@ TRANSPOSED_CONV: dict[int, type[nn.ConvTranspose2d] | type[nn.ConvTranspose3d]] 
 }
 BATCH_NORM: dict[int, type[nn.BatchNorm2d] | type[nn.BatchNorm3d]] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 MAX_POOL: dict[int, type[nn.MaxPool2d] | type[nn.MaxPool3d]] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
+
+
+class StagedSpec(Record):
+    """What the settings of all networks with stages have in common; stage 0 works at full size."""
+
+    name: str
+    strides: tuple[Sizes, ...]
+    """Downsampling on entering each stage, per axis; the first is 1."""
+    kernels: tuple[Sizes, ...]
+    """Kernel size per stage and axis."""
+
+    @property
+    def dims(self) -> int:
+        """2 or 3 spatial axes."""
+        return len(self.strides[0])
+
+    @property
+    def divisor(self) -> Sizes:
+        """What the size of the input must be divisible by, per axis."""
+        return product(self.strides)
 
 
 class InstanceNorm(nn.GroupNorm):

@@ -11,8 +11,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from seg25d.core.records import Record
-from seg25d.networks.blocks import CONV, MAX_POOL, Sizes, check_stages, product, transposed_conv_3
+from seg25d.networks.blocks import CONV, MAX_POOL, Sizes, StagedSpec, check_stages, transposed_conv_3
 
 FIRST_KERNEL = 7
 """Of the first convolution of all (iantsen/hecktor, src/models.py)."""
@@ -20,18 +19,14 @@ EPSILON = 1e-5
 """Added to variances; the default of torch.nn.InstanceNorm3d, which the reference uses."""
 
 
-class SEUNetSpec(Record):
-    """All settings of an SE-norm U-Net.
+class SEUNetSpec(StagedSpec):
+    """All settings of an SE-norm U-Net; `strides` are those of max pooling, `kernels` 3, or 1 to leave an axis alone.
 
     The published network has five stages with strides of 2. Parameters with 2 channels in and 1 out: 8,508,001 in 2D,
     21,751,681 in 3D, 28,092,001 in 2D with `encoder_kernel` 7; the 8.51, 21.75 and 28.09 M of Sobirov et al., Table 1.
     """
 
     name: Literal["se_unet"] = "se_unet"
-    strides: tuple[Sizes, ...]
-    """Max pooling on entering each stage, per axis; the first is 1."""
-    kernels: tuple[Sizes, ...]
-    """3, or 1 along an axis that a stage is not to mix, per stage and axis."""
     width: int = Field(default=24, ge=1)
     """Channels of the first stage; they double from stage to stage."""
     reduction: int = Field(default=2, ge=1)
@@ -50,11 +45,6 @@ class SEUNetSpec(Record):
         return self
 
     @property
-    def dims(self) -> int:
-        """2 or 3 spatial axes."""
-        return len(self.strides[0])
-
-    @property
     def widths(self) -> tuple[int, ...]:
         """Channels per stage."""
         return tuple(self.width * 2**stage for stage in range(len(self.strides)))
@@ -63,11 +53,6 @@ class SEUNetSpec(Record):
     def summary(self) -> str:
         """The settings that tell such networks apart, in a few characters for tables."""
         return "-".join(map(str, self.widths)) + (" k7" if self.encoder_kernel == 7 else "")
-
-    @property
-    def divisor(self) -> Sizes:
-        """What the size of the input must be divisible by, per axis."""
-        return product(self.strides)
 
     def build(self, in_channels: int, num_outputs: int) -> "SEUNet":
         """Make the network with fresh weights from torch's global generator, with PyTorch's initialisation."""

@@ -11,7 +11,6 @@ import torch
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from seg25d.core.records import Record
 from seg25d.networks.blocks import (
     CONV,
     MAX_POOL,
@@ -20,27 +19,22 @@ from seg25d.networks.blocks import (
     ConvBlock,
     NormName,
     ResidualBlock,
-    Sizes,
+    StagedSpec,
     check_stages,
     initialise,
-    product,
     transposed_conv_3,
 )
 
 
-class UNetSpec(Record):
+class UNetSpec(StagedSpec):
     """All settings of a U-Net.
 
-    Stage 0 works at full size; the number of entries of `widths`, `strides` and `kernels` is the number of stages.
+    The number of entries of `widths`, `strides` and `kernels` is the number of stages.
     """
 
     name: Literal["unet"] = "unet"
     widths: tuple[int, ...]
     """Channels per stage."""
-    strides: tuple[Sizes, ...]
-    """Downsampling on entering each stage, per axis; the first is 1."""
-    kernels: tuple[Sizes, ...]
-    """Kernel size per stage and axis."""
     encoder_blocks: int = 2
     """Convolutions (or residual blocks) per stage on the way down."""
     decoder_blocks: int = 2
@@ -66,19 +60,9 @@ class UNetSpec(Record):
         return self
 
     @property
-    def dims(self) -> int:
-        """2 or 3 spatial axes."""
-        return len(self.strides[0])
-
-    @property
     def summary(self) -> str:
         """The settings that tell such networks apart, in a few characters for tables."""
         return "-".join(map(str, self.widths))
-
-    @property
-    def divisor(self) -> Sizes:
-        """What the size of the input must be divisible by, per axis."""
-        return product(self.strides)
 
     def build(self, in_channels: int, num_outputs: int) -> "UNet":
         """Make the network with fresh weights from torch's global generator."""

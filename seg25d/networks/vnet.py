@@ -11,14 +11,22 @@ from pydantic import model_validator
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from seg25d.core.records import Record
-from seg25d.networks.blocks import CONV, TRANSPOSED_CONV, NormName, Sizes, check_stages, initialise, make_norm, product
+from seg25d.networks.blocks import (
+    CONV,
+    TRANSPOSED_CONV,
+    NormName,
+    Sizes,
+    StagedSpec,
+    check_stages,
+    initialise,
+    make_norm,
+)
 
 PRELU_SLOPE = 0.25
 """What PReLUs start with (PyTorch and Caffe)."""
 
 
-class VNetSpec(Record):
+class VNetSpec(StagedSpec):
     """All settings of a V-Net.
 
     As published: five stages with strides of 2 and kernels of 5. Parameters in 3D with 1 channel in and 2 out:
@@ -33,10 +41,6 @@ class VNetSpec(Record):
     """
 
     name: Literal["vnet"] = "vnet"
-    strides: tuple[Sizes, ...]
-    """Downsampling on entering each stage, per axis; the first is 1."""
-    kernels: tuple[Sizes, ...]
-    """Kernel size per stage and axis."""
     widths: tuple[int, ...] = (16, 32, 64, 128, 256)
     """Channels per stage; the decoder's convolutions have twice as many."""
     encoder_blocks: tuple[int, ...] = (1, 2, 3, 3, 3)
@@ -60,19 +64,9 @@ class VNetSpec(Record):
         return self
 
     @property
-    def dims(self) -> int:
-        """2 or 3 spatial axes."""
-        return len(self.strides[0])
-
-    @property
     def summary(self) -> str:
         """The settings that tell such networks apart, in a few characters for tables."""
         return "-".join(map(str, self.widths))
-
-    @property
-    def divisor(self) -> Sizes:
-        """What the size of the input must be divisible by, per axis."""
-        return product(self.strides)
 
     def build(self, in_channels: int, num_outputs: int) -> "VNet":
         """Make the network with fresh weights from torch's global generator."""

@@ -67,23 +67,28 @@ def test_a_finished_fold_is_left_alone_and_can_be_extended(make_job: Maker) -> N
     assert len(read_log(job)) == 2
 
 
-@pytest.mark.parametrize("stop_at", [1, 5, 8, 11])
-def test_a_run_that_was_stopped_goes_on_to_the_very_same_bits(
-    make_job: Maker, monkeypatch: pytest.MonkeyPatch, stop_at: int
-) -> None:
-    whole, cut = make_job("whole"), make_job("cut")
-    train_fold(whole)
+def train_until(iteration: int, job: FoldJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train, with a SIGTERM in the update after so many."""
     step = trainer._Run._step
 
     def step_and_signal(run: trainer._Run, *arguments: Any) -> float:
-        if run.state.iteration == stop_at:
+        if run.state.iteration == iteration:
             os.kill(os.getpid(), signal.SIGTERM)
         return step(run, *arguments)
 
     with monkeypatch.context() as patch:
         patch.setattr(trainer._Run, "_step", step_and_signal)
         with pytest.raises(KeyboardInterrupt):
-            train_fold(cut)
+            train_fold(job)
+
+
+@pytest.mark.parametrize("stop_at", [1, 5, 8, 11])
+def test_a_run_that_was_stopped_goes_on_to_the_very_same_bits(
+    make_job: Maker, monkeypatch: pytest.MonkeyPatch, stop_at: int
+) -> None:
+    whole, cut = make_job("whole"), make_job("cut")
+    train_fold(whole)
+    train_until(stop_at, cut, monkeypatch)
     assert not cut.folder.model_final.exists()
     train_fold(cut)
     assert without_times(cut) == without_times(whole)
@@ -186,17 +191,7 @@ def test_a_watched_run_that_was_stopped_goes_on_to_the_very_same_bits(
     make_up_losses(monkeypatch, whole)
     train_fold(whole)
     make_up_losses(monkeypatch, cut)
-    step = trainer._Run._step
-
-    def step_and_signal(run: trainer._Run, *arguments: Any) -> float:
-        if run.state.iteration == stop_at:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return step(run, *arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(trainer._Run, "_step", step_and_signal)
-        with pytest.raises(KeyboardInterrupt):
-            train_fold(cut)
+    train_until(stop_at, cut, monkeypatch)
     train_fold(cut)
     assert without_times(cut) == without_times(whole)
     ours, theirs = (load_model(job.folder.model_final)[1] for job in (cut, whole))
@@ -330,11 +325,6 @@ def test_projections_know_their_epoch_also_after_they_went_on(
         seen.append((run.state.model.training_angles, run.state.model.path_1_weight))
         return step(run, *arguments)
 
-    def step_and_signal(run: trainer._Run, *arguments: Any) -> float:
-        if run.state.iteration == stop_at:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return step(run, *arguments)
-
     with monkeypatch.context() as patch:
         patch.setattr(trainer._Run, "_step", step_and_look)
         train_fold(whole)
@@ -342,9 +332,6 @@ def test_projections_know_their_epoch_also_after_they_went_on(
     weights = [weight for _, weight in seen]
     assert weights[0] == 0.99
     assert weights[0] > weights[4] > weights[8]
-    with monkeypatch.context() as patch:
-        patch.setattr(trainer._Run, "_step", step_and_signal)
-        with pytest.raises(KeyboardInterrupt):
-            train_fold(cut)
+    train_until(stop_at, cut, monkeypatch)
     train_fold(cut)
     assert without_times(cut) == without_times(whole)
