@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 MIN_COVERAGE ?= 90
+# Processes that run test files side by side.
+TEST_WORKERS ?= 2
 # Threads of many small processes would fight over few cores: the tests run better with one thread per process.
 TEST_ENVIRONMENT := OMP_NUM_THREADS=1
 
@@ -29,7 +31,7 @@ demo: $(READY)
 	$(BIN)/seg25d demo --workspace demo
 
 test: $(READY)
-	$(TEST_ENVIRONMENT) $(BIN)/python -m pytest --cov --cov-fail-under=$(MIN_COVERAGE) --cov-report=term-missing:skip-covered --durations=10
+	$(TEST_ENVIRONMENT) $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --cov --cov-fail-under=$(MIN_COVERAGE) --cov-report=term-missing:skip-covered --durations=10
 
 lint: $(READY)
 	$(BIN)/ruff check .

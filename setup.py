@@ -45,7 +45,7 @@ setup(
         "connected-components-3d",
     ],
     extras_require={
-        "test": ["pytest", "pytest-cov", "hypothesis", "ruff", "mypy", "scipy-stubs", "psutil"],
+        "test": ["pytest", "pytest-cov", "pytest-xdist", "hypothesis", "ruff", "mypy", "scipy-stubs", "psutil"],
     },
     entry_points={
         "console_scripts": [

@@ -13,7 +13,7 @@ from seg25d.planning.network_rules import WIDE_FROM_GB
 from seg25d.planning.normalization import ChannelNormalization
 from seg25d.planning.plan import ConfigurationPlan, Plans
 from seg25d.planning.recipe_rules import PlanningRules
-from seg25d.planning.search import LARGEST_BATCH, OVERHEAD_BYTES, Fit, Limits
+from seg25d.planning.search import LARGEST_BATCH, OVERHEAD_BYTES, SCORES_SHARE, Fit, Limits
 from seg25d.representations import AnyRepresentation
 from seg25d.representations.base import VolumeGeometry
 from seg25d.representations.projection import Projections
@@ -186,6 +186,11 @@ def _window_reason(fit: Fit, limits: Limits) -> str:
     )
     if fit.position:
         choice = f"{fit.position} larger candidates did not fit"
+        if limits.has_too_many_scores(limits.geometry.shape):
+            choice += (
+                f" or had too many scores ({limits.num_outputs} per voxel, of which a window may have "
+                f"{SCORES_SHARE * limits.gpu_memory_gb:.3g} GB, so that predictions stay small)"
+            )
     elif limits.rules.num_slices is not None:
         choice = "as many slices as the recipe has fit"
     elif (

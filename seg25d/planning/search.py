@@ -41,6 +41,10 @@ SAME_NETWORK_SLACK = 1.15
 OTHER_NETWORK_SLACK = 1.5
 """The same where the prediction comes from another topology; the first stage, which all share, dominates."""
 
+SCORES_SHARE = 1 / 32
+"""Share of the memory budget that the scores of one window take at most, in half precision: with very many classes they
+decide how much memory a prediction takes (60 classes, 192^3 voxels: documentation/measurements.md)."""
+
 Candidate: TypeAlias = tuple[AnyRepresentation, Shape]
 
 
@@ -82,6 +86,10 @@ class Limits(Record):
     def budget_bytes(self) -> int:
         """What the traced step may take."""
         return int(self.gpu_memory_gb * GIGABYTE) - OVERHEAD_BYTES
+
+    def has_too_many_scores(self, window: Shape) -> bool:
+        """Whether the scores of a window take more of the memory than they should."""
+        return 2 * self.num_outputs * prod(window) > SCORES_SHARE * self.gpu_memory_gb * GIGABYTE
 
     def largest_batch(self, window: Shape) -> int:
         """The most windows of this size that a batch may have, whatever the memory."""
@@ -136,12 +144,16 @@ def search(candidates: Iterable[Candidate], limits: Limits) -> Fit:
         slack = SAME_NETWORK_SLACK if network in activations else OTHER_NETWORK_SLACK
         if activations.get(network, last_rate) * cost > slack * limits.budget_bytes:
             continue
+        if limits.has_too_many_scores(window):
+            continue
         step = _trace(fit, batch_size, limits, position)
         last_rate = activations[network] = step.memory.activations / cost
         if step.memory.total <= limits.budget_bytes:
             return _grow(step, limits)
     # The loop has at least one candidate, and the last is the cheapest.
     step = _trace((representation, window, network), batch_size, limits, position)
+    if step.memory.total <= limits.budget_bytes:
+        return _grow(step, limits)
     needed = step.total_bytes / GIGABYTE
     raise InputError(
         f"configuration {limits.configuration}: {limits.gpu_memory_gb:g} GB of GPU memory are not enough; the smallest "

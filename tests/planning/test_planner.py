@@ -144,6 +144,17 @@ def test_fewer_views_are_not_taken_for_as_costly_as_more(monkeypatch: pytest.Mon
     assert (fit.representation.num_training_views, fit.representation.num_views) == (6, 36)
 
 
+def test_windows_of_very_many_classes_have_no_more_scores_than_a_prediction_can_hold() -> None:
+    data = published.Published((96, 96, 96), ((50, ISOTROPIC),), ("CT",), 200)
+    dataset = published.make_fingerprint(data)
+    (few,) = plan((96, 96, 96), num_cases=50, configurations=("si",), gpu_memory_gb=4).configurations.values()
+    (many,) = plan_dataset(*dataset, configurations=["si"], gpu_memory_gb=4).configurations.values()
+    assert few.window == (96, 96, 96)
+    assert 2 * 201 * prod(many.window) <= 4 * GIGABYTE / 32 < 2 * 201 * prod(few.window)
+    assert "201 per voxel" in many.reasons["window"]
+    assert "per voxel" not in few.reasons["window"]
+
+
 def test_sided_labels_are_not_mirrored() -> None:
     fingerprint, description = published.make_fingerprint(published.PUBLISHED["tiny"])
     sided = description.model_copy(update={"labels": Labels(names={"background": 0, "left lung": 1, "right lung": 2})})
