@@ -7,7 +7,10 @@ import pytest
 import SimpleITK as sitk  # noqa: N813 - the name that its documentation uses
 
 from seg25d.core.errors import ImageError
-from seg25d.data.image_window import CENTER, WIDTH, read_window_tags
+from seg25d.data.image_window import read_window_tags
+
+# Window Center and Window Width in DICOM PS3.6.
+CENTER, WIDTH = "0028|1050", "0028|1051"
 
 
 def write(path: Path, **tags: str) -> Path:
