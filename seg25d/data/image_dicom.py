@@ -16,16 +16,7 @@ def read_dicom(folder: Path) -> sitk.Image:
     Raises:
         ImageError: If there is none, more than one, or it is no 3D image.
     """
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
-    if not series:
-        raise FileError(folder, "the folder holds no DICOM images", "give a folder with the files of one series")
-    if len(series) > 1:
-        counts = {name: len(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), name)) for name in series}
-        listed = ", ".join(f"{name} ({count} files)" for name, count in counts.items())
-        cure = "put each series into a folder of its own"
-        raise FileError(folder, f"the folder holds {len(series)} DICOM series: {listed}", cure)
-    files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0])
+    files = series_files(folder)
     try:
         if len(files) == 1:
             image = sitk.ReadImage(files[0])
@@ -38,3 +29,22 @@ def read_dicom(folder: Path) -> sitk.Image:
         raise unreadable(folder, error) from None
     check_kind(folder, image)
     return image
+
+
+def series_files(folder: Path) -> tuple[str, ...]:
+    """The files of the one DICOM series of a folder, in the order of its slices.
+
+    Raises:
+        ImageError: If there is none, or more than one.
+    """
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
+    if not series:
+        raise FileError(folder, "the folder holds no DICOM images", "give a folder with the files of one series")
+    if len(series) > 1:
+        counts = {name: len(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), name)) for name in series}
+        listed = ", ".join(f"{name} ({count} files)" for name, count in counts.items())
+        cure = "put each series into a folder of its own"
+        raise FileError(folder, f"the folder holds {len(series)} DICOM series: {listed}", cure)
+    files: tuple[str, ...] = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0])
+    return files

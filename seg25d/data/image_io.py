@@ -31,7 +31,7 @@ from seg25d.data.image_headers import (
 )
 from seg25d.data.problems import FileError
 
-__all__ = ["Geometry", "read_geometry", "read_image", "read_labels", "write_labels"]
+__all__ = ["Geometry", "open_header", "read_geometry", "read_image", "read_labels", "write_labels"]
 
 _IMAGE_IO = {
     ".nii.gz": "NiftiImageIO",
@@ -52,7 +52,7 @@ def read_geometry(path: Path) -> Geometry:
     """
     if path.is_dir():
         return _geometry(path, read_dicom(path))
-    return _geometry(path, _open(path))
+    return _geometry(path, open_header(path))
 
 
 def read_image(paths: Sequence[Path], check_finite: bool = True) -> tuple[NDArray[np.float32], Geometry]:
@@ -135,8 +135,12 @@ def _known_ending(path: Path) -> str:
     return ending
 
 
-def _open(path: Path) -> sitk.ImageFileReader:
-    """A reader that has read the header of a file, after everything about it was checked that the header tells."""
+def open_header(path: Path) -> sitk.ImageFileReader:
+    """A reader that has read the header of a file, after everything about it was checked that the header tells.
+
+    Raises:
+        ImageError: If the file is missing, empty, not 3D or not an image with one number per voxel.
+    """
     ending = _known_ending(path)
     if not path.is_file():
         raise FileError(path, "the file does not exist", "correct the path")
@@ -159,7 +163,7 @@ def _read(path: Path) -> tuple[NDArray[Any], Geometry]:
         image = read_dicom(path)
         geometry = _geometry(path, image)
     else:
-        reader = _open(path)
+        reader = open_header(path)
         geometry = _geometry(path, reader)
         image = _read_voxels(path, reader)
     array = sitk.GetArrayViewFromImage(image)

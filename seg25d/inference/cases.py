@@ -24,6 +24,7 @@ from seg25d.data.image_geometry import Geometry
 from seg25d.inference.predictor import Predictor
 from seg25d.planning.model_file import library_versions
 from seg25d.preprocessing.grid import Grid
+from seg25d.preprocessing.header_windows import with_header_windows
 
 logger = logging.getLogger(__name__)
 CASES_AHEAD = 2
@@ -215,7 +216,10 @@ def _read(predictor: Predictor, case: Case) -> _Read:
 
     started = time.perf_counter()
     image, geometry = read_image(case.images)
-    preprocessed, grid = predictor.preprocess(image, geometry.canonical_spacing_mm)
+    normalization, remarks = with_header_windows(predictor.header.plan.normalization, case)
+    for remark in remarks:
+        logger.log(remark.level, remark.text)
+    preprocessed, grid = predictor.preprocess(image, geometry.canonical_spacing_mm, normalization)
     return _Read(preprocessed, grid, geometry, time.perf_counter() - started)
 
 

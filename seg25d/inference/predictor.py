@@ -20,6 +20,7 @@ from seg25d.data.labels import Labels
 from seg25d.inference.export import export_slabs, labels_from_slabs
 from seg25d.inference.sliding_window import Slab, WindowOptions, predict_slabs
 from seg25d.planning.model_file import ModelHeader, load_model
+from seg25d.planning.normalization import ChannelNormalization
 from seg25d.planning.plan import ConfigurationPlan
 from seg25d.preprocessing.grid import Grid
 from seg25d.preprocessing.preprocess import preprocess_image
@@ -102,12 +103,18 @@ class Predictor:
         """What the models' scores mean."""
         return self.header.description.labels
 
-    def preprocess(self, image: NDArray[Any], spacing_mm: Spacing) -> tuple[NDArray[np.float32], Grid]:
+    def preprocess(
+        self,
+        image: NDArray[Any],
+        spacing_mm: Spacing,
+        normalization: Sequence[ChannelNormalization] | None = None,
+    ) -> tuple[NDArray[np.float32], Grid]:
         """Bring an image to the grid and the intensities of the models.
 
         Args:
             image: (C, D, H, W) in canonical orientation; not changed.
             spacing_mm: Its canonical spacing.
+            normalization: Of this case, see `with_header_windows`; None: as planned.
 
         Returns:
             The image (C, d, h, w), and how its grid came about.
@@ -123,7 +130,9 @@ class Predictor:
             )
         if not np.isfinite(image).all():
             raise InputError("the image has NaN or infinite voxels; replace them by a number")
-        return preprocess_image(image, spacing_mm, self.header.plan)
+        planned = self.header.plan
+        plan = planned.model_copy(update={"normalization": tuple(normalization)}) if normalization else planned
+        return preprocess_image(image, spacing_mm, plan)
 
     def predict_array(self, image: NDArray[Any], spacing_mm: Spacing) -> NDArray[np.uint8]:
         """Segment an image.

@@ -12,14 +12,19 @@ from seg25d.planning.normalization import ChannelNormalization, Scheme
 
 NAMED_SCHEMES: dict[str, Scheme] = {"zscore": "zscore", "rescale_0_1": "rescale_0_1", "none": "none"}
 """Channel names that are the name of a scheme without numbers."""
+HEADER_WINDOW = "dicom"
+"""In place of LEVEL:WIDTH in the name of a channel: every image has the window of its own header."""
+LUNG_LEVEL, LUNG_WIDTH = -600.0, 1500.0
+"""The window of images whose header has none: that of lungs (methods.md 2.2)."""
 
 
 def choose_normalization(channel: str, intensities: ChannelIntensities) -> ChannelNormalization:
     """The normalisation of a channel; case and surrounding blanks of the name do not matter.
 
     `CT`: clip to the data set's 0.5 and 99.5 foreground percentiles, z-score with its foreground mean and standard
-    deviation (nnU-Net, CTNormalization). `ct_window:LEVEL:WIDTH`: clip to a window. `zscore`, `rescale_0_1`, `none`:
-    what they say. Anything else: z-score per case.
+    deviation (nnU-Net, CTNormalization). `ct_window:LEVEL:WIDTH`: clip to a window; `ct_window:dicom`: to the window in
+    the header of each image (Shivdeo et al. 2021: methods.md 2.2). `zscore`, `rescale_0_1`, `none`: what they say.
+    Anything else: z-score per case.
 
     Args:
         channel: Name in dataset.json.
@@ -64,7 +69,10 @@ def asks_for_scheme(channel: str) -> bool:
     Raises:
         InputError: If a known scheme has wrong parameters.
     """
-    return named_normalization(channel).scheme == "ct_window" or channel.strip().lower() in NAMED_SCHEMES
+    return (
+        named_normalization(channel).scheme in ("ct_window", "ct_window_dicom")
+        or channel.strip().lower() in NAMED_SCHEMES
+    )
 
 
 def normalization_reason(normalization: ChannelNormalization) -> str:
@@ -77,9 +85,19 @@ def normalization_reason(normalization: ChannelNormalization) -> str:
         )
     if normalization.scheme == "ct_window":
         return f"{name} asks for the window {normalization.lower:.4g} .. {normalization.upper:.4g}"
+    if normalization.scheme == "ct_window_dicom":
+        return f"{name} asks for {header_window(normalization)}"
     if normalization.channel.strip().lower() in NAMED_SCHEMES:
         return f"{name} asks for it"
     return f"{name} has no scale of its own: z-score per case (nnU-Net's choice for all but CT)"
+
+
+def header_window(normalization: ChannelNormalization) -> str:
+    """What `ct_window_dicom` does, in words."""
+    return (
+        "the window in the header of each image (DICOM 0028,1050 and 0028,1051), "
+        f"{normalization.lower:.4g} .. {normalization.upper:.4g} where it has none"
+    )
 
 
 def store_name(spacing_mm: Spacing, normalization: Sequence[ChannelNormalization]) -> str:
@@ -92,13 +110,16 @@ def store_name(spacing_mm: Spacing, normalization: Sequence[ChannelNormalization
 
 
 def _window(channel: str, parameters: Sequence[str]) -> ChannelNormalization:
+    of_header = list(parameters) == [HEADER_WINDOW]
     try:
-        level, width = (float(parameter) for parameter in parameters)
+        level, width = (LUNG_LEVEL, LUNG_WIDTH) if of_header else (float(parameter) for parameter in parameters)
     except ValueError:
         level, width = math.nan, math.nan
     if not (math.isfinite(level) and math.isfinite(width) and width > 0):
         raise InputError(
             f"channel_names: {channel!r} must be ct_window:LEVEL:WIDTH with numbers, WIDTH above 0, such as "
-            f"ct_window:40:400; got {list(parameters)}"
+            f"ct_window:40:400, or ct_window:{HEADER_WINDOW} for the window in each image's header; "
+            f"got {list(parameters)}"
         )
-    return ChannelNormalization(channel=channel, scheme="ct_window", lower=level - width / 2, upper=level + width / 2)
+    scheme: Scheme = "ct_window_dicom" if of_header else "ct_window"
+    return ChannelNormalization(channel=channel, scheme=scheme, lower=level - width / 2, upper=level + width / 2)

@@ -5,7 +5,7 @@ from math import prod
 
 from seg25d.core.types import Shape, Spacing
 from seg25d.networks.vnet import VNetSpec
-from seg25d.planning.channel_rules import normalization_reason
+from seg25d.planning.channel_rules import header_window, normalization_reason
 from seg25d.planning.fingerprint import Fingerprint
 from seg25d.planning.geometry import slicing_axis
 from seg25d.planning.memory import GIGABYTE
@@ -83,6 +83,8 @@ def recipe_reasons(
 
 
 def _scheme(channel: ChannelNormalization) -> str:
+    if channel.scheme == "ct_window_dicom":
+        return header_window(channel)
     numbers = {name: getattr(channel, name) for name in ("lower", "upper", "mean", "std")}
     told = ", ".join(f"{name} {value:g}" for name, value in numbers.items() if value is not None)
     return f"{channel.scheme} ({told})" if told else channel.scheme

@@ -4,7 +4,7 @@ from typing import Literal
 
 from seg25d.core.records import Record
 
-Scheme = Literal["ct", "zscore", "rescale_0_1", "none", "ct_window", "zscore_offset"]
+Scheme = Literal["ct", "zscore", "rescale_0_1", "none", "ct_window", "ct_window_dicom", "zscore_offset"]
 
 
 class ChannelNormalization(Record):
@@ -17,7 +17,8 @@ class ChannelNormalization(Record):
     """The channel's name in dataset.json."""
     scheme: Scheme
     lower: float | None = None
-    """Clip below this (`ct`: 0.5 percentile of the data set's foreground; `ct_window`: level - width / 2)."""
+    """Clip below this (`ct`: 0.5 percentile of the data set's foreground; `ct_window`: level - width / 2;
+    `ct_window_dicom`: the same, for images whose header has no window)."""
     upper: float | None = None
     """Clip above this."""
     mean: float | None = None

@@ -113,8 +113,8 @@ SHIVDEO2021 = PlanningRules(
             ANATOMICAL, ConfigurationRules(network="xception_cbam_unet", batch_size=16, context=0, num_slices=1)
         ),
     },
-    channels={  # 2.2: the DICOM window, for lungs centre -600 and width 1500, scaled to 0 .. 1
-        "ct": ChannelNormalization(channel="CT", scheme="ct_window", lower=-1350, upper=150),
+    channels={  # 2.2: the window of the DICOM header, that of lungs where there is none, scaled to 0 .. 1
+        "ct": named_normalization("ct_window:dicom"),
         "other": ChannelNormalization(channel="other", scheme="rescale_0_1"),
     },
     mirror_axes=(),  # 2.2: augmentation is not mentioned

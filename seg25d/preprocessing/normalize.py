@@ -106,6 +106,7 @@ SCHEMES: dict[Scheme, Callable[[NDArray[Any], ChannelNormalization, NDArray[np.f
     "rescale_0_1": _rescale,
     "none": _none,
     "ct_window": _ct_window,
+    "ct_window_dicom": _ct_window,  # with the numbers of the case, see header_windows.py
     "zscore_offset": _zscore_offset,
 }
 """Normalisations by name."""

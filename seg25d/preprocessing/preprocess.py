@@ -27,6 +27,7 @@ from seg25d.planning.normalization import ChannelNormalization
 from seg25d.planning.sources import largest_shape
 from seg25d.preprocessing.crop import crop
 from seg25d.preprocessing.grid import Grid
+from seg25d.preprocessing.header_windows import Remark, with_header_windows
 from seg25d.preprocessing.locations import sample_locations
 from seg25d.preprocessing.normalize import normalize
 from seg25d.preprocessing.resample import resample_image, resample_labels
@@ -120,11 +121,13 @@ def preprocess_dataset(
         return
     workers = choose_num_workers(num_workers, _estimate_bytes(dataset, targets))
     done = map_cases(partial(_preprocess_case, job), todo, name=lambda case: case.name, num_workers=workers)
-    for _ in track(done, len(todo), "preprocessing"):
-        pass
+    for _, remarks in track(done, len(todo), "preprocessing"):
+        for remark in remarks:
+            logger.log(remark.level, remark.text)
 
 
-def _preprocess_case(job: _Job, case: Case) -> None:
+def _preprocess_case(job: _Job, case: Case) -> tuple[Remark, ...]:
+    """Fill the stores that lack a case; gives what to tell the user."""
     from seg25d.data.image_io import read_image, read_labels  # noqa: PLC0415 - loads SimpleITK
 
     if case.label is None:
@@ -136,8 +139,12 @@ def _preprocess_case(job: _Job, case: Case) -> None:
     original, _ = read_labels(case.label)
     reference = job.labels.encode(original, str(case.label))
     del original
+    remarks: dict[Remark, None] = {}
     for target in targets:
-        sampled, grid = preprocess_image(image, geometry.canonical_spacing_mm, target)
+        normalization, said = with_header_windows(target.normalization, case)
+        remarks |= dict.fromkeys(said)
+        plan = target.model_copy(update={"normalization": normalization})
+        sampled, grid = preprocess_image(image, geometry.canonical_spacing_mm, plan)
         cropped = np.ascontiguousarray(crop(reference, grid.bounding_box))
         model_labels = resample_labels(cropped, grid.shape, grid.separate_axis)
         counts = count_voxels(model_labels)
@@ -150,6 +157,7 @@ def _preprocess_case(job: _Job, case: Case) -> None:
         )
         locations = sample_locations(model_labels, counts, case.name, IGNORE_INDEX)
         _store(job.folder, target).write(record, CaseArrays(sampled, model_labels, reference, locations))
+    return tuple(remarks)
 
 
 def _targets(plans: Iterable[PreprocessingPlan]) -> tuple[_Target, ...]:

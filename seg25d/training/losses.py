@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from seg25d.data.labels import IGNORE_INDEX, Labels
+from seg25d.training.processes import sum_over_processes
 
 SMOOTH = 1.0
 """Added to numerator and denominator of the soft Dice; with sums over a batch its size hardly matters."""
@@ -180,16 +181,6 @@ def sums_over_processes(*values: Tensor) -> list[Tensor]:
     summed = sum_over_processes(torch.cat([value.flatten() for value in values]))
     parts = torch.split(summed, [value.numel() for value in values])
     return [part.reshape(value.shape) for part, value in zip(parts, values, strict=True)]
-
-
-def sum_over_processes(values: Tensor) -> Tensor:
-    """Sum over all processes, with the gradient of the global sum; the same tensor where there is only one."""
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return values
-    from torch.distributed.nn.functional import all_reduce  # noqa: PLC0415 - only where there are processes
-
-    summed: Tensor = all_reduce(values)  # type: ignore[no-untyped-call]
-    return summed
 
 
 LOSSES: dict[str, type[SegmentationLoss]] = {

@@ -5,6 +5,7 @@ Everything here works without processes too, where it does nothing.
 
 import os
 from datetime import timedelta
+from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
@@ -61,6 +62,36 @@ def spread(model: nn.Module) -> nn.Module:
     if not (distributed.is_available() and distributed.is_initialized()):
         return model
     return DistributedDataParallel(model)
+
+
+def sum_over_processes(values: Tensor) -> Tensor:
+    """Sum over all processes, with the gradient of the global sum; the same tensor where there is only one.
+
+    Args:
+        values: Of the same shape on every process.
+    """
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return values
+    summed: Tensor = _SumOverProcesses.apply(values)  # type: ignore[no-untyped-call]
+    return summed
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    """Every process gets the sum, so that the losses of all depend on the values of each: gradients are summed too."""
+
+    @staticmethod
+    def forward(_context: Any, values: Tensor) -> Tensor:
+        return _summed(values)
+
+    @staticmethod
+    def backward(_context: Any, gradient: Tensor) -> Tensor:
+        return _summed(gradient)
+
+
+def _summed(values: Tensor) -> Tensor:
+    total = values.detach().clone(memory_format=torch.contiguous_format)
+    distributed.all_reduce(total)
+    return total
 
 
 def share(values: list[float], device: torch.device, *, combine: str) -> list[float]:

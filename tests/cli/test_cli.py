@@ -18,15 +18,6 @@ def run_command(action, *words, ignored=()):
     return command(words)
 
 
-@pytest.fixture(autouse=True)
-def _restore_logging():
-    logger = logging.getLogger("seg25d")
-    before = logger.handlers[:], logger.level, logger.propagate
-    yield
-    logger.handlers[:], logger.propagate = before[0], before[2]
-    logger.setLevel(before[1])
-
-
 def test_overview_names_every_command(capsys):
     assert main(["--help"]) == 0
     output = capsys.readouterr().out
@@ -37,6 +28,14 @@ def test_overview_names_every_command(capsys):
 def test_version(capsys):
     assert main(["--version"]) == 0
     assert re.fullmatch(r"seg25d \d+\.\d+\.\d+\n", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["trian"], ["evaluate", "absent_1", "absent_2"]])
+def test_the_package_can_be_run_as_a_module(words, capsys):
+    command = [sys.executable, "-m", "seg25d", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == main(words)
+    assert (done.stdout, done.stderr) == tuple(capsys.readouterr())
 
 
 def test_unknown_command_lists_the_known_ones(capsys):

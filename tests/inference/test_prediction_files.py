@@ -7,9 +7,15 @@ import SimpleITK as sitk  # noqa: N813
 import torch
 
 from seg25d.core.errors import CaseFailures, InputError
+from seg25d.core.workspace import PreprocessedFolder
+from seg25d.data.dataset import Dataset
 from seg25d.data.inputs import find_inputs
+from seg25d.inference import cases
 from seg25d.inference.cases import CaseOptions, predict_cases
 from seg25d.inference.predictor import Predictor
+from seg25d.planning.normalization import ChannelNormalization
+from seg25d.preprocessing.preprocess import preprocess_dataset
+from seg25d.preprocessing.store import Store
 
 SHAPE = (10, 12, 9)
 DIRECTION = (0.0, -1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, -1.0)
@@ -56,6 +62,88 @@ def test_writes_values_in_the_geometry_of_the_image(predictor, tmp_path):
     assert {path.name for path in (tmp_path / "out").iterdir()} == {f"{name}.nii.gz" for name in "abcd"} | {
         "prediction.json"
     }
+
+
+def ask_for_windows(header):
+    """The header with the window of each file for the first channel, 0 .. 1 where there is none."""
+    window = ChannelNormalization(channel="ct", scheme="ct_window_dicom", lower=0, upper=1)
+    plan = header.plan.model_copy(update={"normalization": (window, header.plan.normalization[1])})
+    return header.model_copy(update={"plan": plan})
+
+
+def add_window(path, center, width):
+    image = sitk.ReadImage(str(path))
+    image.SetMetaData("0028|1050", center)
+    image.SetMetaData("0028|1051", width)
+    sitk.WriteImage(image, str(path))
+
+
+def test_windows_of_the_headers_count(header, execution, threshold, tmp_path, caplog):
+    caplog.set_level("INFO", "seg25d")
+    expected = {name: write_case(tmp_path / "in", name, ".mha") for name in ("dark", "bright", "bad", "none")}
+    # The block has 1: (1 - lower) / (upper - lower) above 0.5 is class 1.
+    add_window(tmp_path / "in" / "dark_0000.mha", "2", "4")
+    add_window(tmp_path / "in" / "bright_0000.mha", "0.5\\9", "2\\9")
+    add_window(tmp_path / "in" / "bad_0000.mha", "2", "-4")
+    # The window of a channel that does not ask for it has no effect.
+    add_window(tmp_path / "in" / "none_0001.mha", "9", "4")
+    expected["dark"][expected["dark"] == 1] = 0
+    predictor = Predictor([threshold], ask_for_windows(header), execution)
+    predict_cases(predictor, inputs(tmp_path / "in"), tmp_path / "out")
+    for name, values in expected.items():
+        image = sitk.ReadImage(str(tmp_path / "out" / f"{name}.nii.gz"))
+        np.testing.assert_array_equal(sitk.GetArrayFromImage(image), values, err_msg=name)
+    said = {record.getMessage().split(":")[0]: record.levelname for record in caplog.records if "header" in record.msg}
+    assert said == {"bad": "WARNING", "none": "INFO"}
+
+
+def write_series(folder, volume, window):
+    """A DICOM series of a volume (z, y, x), in hundredths."""
+    folder.mkdir(parents=True)
+    writer = sitk.ImageFileWriter()
+    writer.KeepOriginalImageUIDOn()
+    for number, values in enumerate(volume):
+        image = sitk.GetImageFromArray((100 * values).astype(np.int16))
+        tags = {
+            "0008|0060": "CT",
+            "0020|000d": "1.2.3",
+            "0020|000e": "1.2.3.4",
+            "0020|0032": f"0\\0\\{number}",
+            "0020|0037": "1\\0\\0\\0\\1\\0",
+            "0028|1050": window[0],
+            "0028|1051": window[1],
+        }
+        for key, text in tags.items():
+            image.SetMetaData(key, text)
+        writer.SetFileName(str(folder / f"{number}.dcm"))
+        writer.Execute(image)
+
+
+@pytest.mark.parametrize(("center", "organ"), [("80", 1), ("180\\80", 0)])
+def test_dicom_folders_bring_their_window(header, execution, threshold, tmp_path, center, organ):
+    channels = np.zeros((2, *SHAPE), np.float32)
+    channels[0, 2:5, 3:7, 1:4] = 1
+    for number, channel in enumerate(channels):
+        write_series(tmp_path / "in" / f"case_{number:04d}", channel, (center, "160"))
+    predictor = Predictor([threshold], ask_for_windows(header), execution)
+    predict_cases(predictor, inputs(tmp_path / "in"), tmp_path / "out")
+    predicted = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "out" / "case.nii.gz")))
+    np.testing.assert_array_equal(predicted, organ * channels[0])
+
+
+def test_prediction_sees_what_training_saw(header, execution, threshold, tmp_path):
+    expected = write_case(tmp_path / "in", "a", ".nrrd")
+    add_window(tmp_path / "in" / "a_0000.nrrd", "2", "5")
+    sitk.WriteImage(sitk.GetImageFromArray(expected), str(tmp_path / "label.nrrd"))
+    predictor = Predictor([threshold], ask_for_windows(header), execution)
+    (case,) = inputs(tmp_path / "in")
+    labelled = case.model_copy(update={"label": tmp_path / "label.nrrd"})
+    dataset = Dataset(name="Dataset001_X", root=tmp_path, description=header.description, cases=(labelled,))
+    plan = predictor.header.plan
+    preprocess_dataset(dataset, [plan], PreprocessedFolder(root=tmp_path / "out"), num_workers=0)
+    stored = Store(tmp_path / "out" / plan.store).open_image("a")[:]
+    np.testing.assert_array_equal(cases._read(predictor, case).image, stored)
+    np.testing.assert_allclose(np.unique(stored[0]), [0.1, 0.3], rtol=1e-6)
 
 
 def test_skips_what_is_done_unless_told_to_overwrite(predictor, tmp_path):

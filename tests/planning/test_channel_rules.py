@@ -2,7 +2,7 @@ import pytest
 
 from seg25d.core.errors import InputError
 from seg25d.planning.case_fingerprint import ChannelIntensities
-from seg25d.planning.channel_rules import choose_normalization, normalization_reason, store_name
+from seg25d.planning.channel_rules import asks_for_scheme, choose_normalization, normalization_reason, store_name
 
 INTENSITIES = ChannelIntensities(
     mean=20.0, std=30.0, median=25.0, minimum=-500.0, maximum=900.0, percentile_00_5=-80.0, percentile_99_5=160.0
@@ -40,8 +40,28 @@ def test_a_window_has_level_and_width() -> None:
     assert (window.scheme, window.lower, window.upper) == ("ct_window", -160.0, 240.0)
 
 
+def test_the_window_of_the_header_has_that_of_lungs_to_fall_back_on() -> None:
+    window = choose_normalization("CT_Window: DICOM ", INTENSITIES)
+    # Level -600, width 1500: methods.md 2.2.
+    assert (window.scheme, window.lower, window.upper) == ("ct_window_dicom", -1350.0, 150.0)
+    assert "header of each image" in normalization_reason(window)
+    assert "-1350 .. 150 where it has none" in normalization_reason(window)
+    assert asks_for_scheme("ct_window:dicom")
+
+
 @pytest.mark.parametrize(
-    "channel", ["ct_window", "ct_window:40", "ct_window:a:b", "ct_window:40:0", "ct_window:nan:5", "ct:5", "none:1"]
+    "channel",
+    [
+        "ct_window",
+        "ct_window:40",
+        "ct_window:dicom:40",
+        "ct_window:40:dicom",
+        "ct_window:a:b",
+        "ct_window:40:0",
+        "ct_window:nan:5",
+        "ct:5",
+        "none:1",
+    ],
 )
 def test_wrong_parameters_are_an_error_that_names_the_channel(channel: str) -> None:
     with pytest.raises(InputError, match=f"{channel}.*ct_window:LEVEL:WIDTH"):

@@ -80,10 +80,17 @@ def test_the_reasons_name_the_paper() -> None:
 def test_slices_of_a_recipe_come_one_by_one_and_without_neighbours() -> None:
     item = plan("shivdeo2021", "axial").configurations["axial"]
     assert (item.window[0], item.batch_size, item.representation.context) == (1, 16, 0)
-    assert item.normalization[0].scheme == "ct_window"
-    # 2.2: centre -600, width 1500
-    assert (item.normalization[0].lower, item.normalization[0].upper) == (-1350, 150)
     assert "the recipe's" in item.reasons["representation"]
+
+
+def test_ct_of_shivdeo2021_has_the_window_of_its_header() -> None:
+    plans = plan("shivdeo2021", "axial")
+    ct = plans.configurations["axial"].normalization[0]
+    # 2.2: the DICOM window; centre -600, width 1500 where there is none
+    assert (ct.channel, ct.scheme, ct.lower, ct.upper) == ("CT", "ct_window_dicom", -1350, 150)
+    reason = plans.reasons["normalization"]
+    assert "'CT' gets the window in the header of each image" in reason
+    assert "-1350 .. 150 where it has none as in Shivdeo et al. 2021" in reason
 
 
 def test_without_names_all_is_planned_that_the_recipe_is_meant_for_and_that_is_there() -> None:
@@ -111,7 +118,13 @@ def test_the_default_recipe_leaves_everything_to_the_planner() -> None:
 
 @pytest.mark.parametrize(
     ("channel", "scheme"),
-    [("ct_window:40:400", "ct_window"), ("None", "none"), (" ct ", "ct"), ("T1", "zscore_offset")],
+    [
+        ("ct_window:40:400", "ct_window"),
+        ("ct_window:dicom", "ct_window_dicom"),
+        ("None", "none"),
+        (" ct ", "ct"),
+        ("T1", "zscore_offset"),
+    ],
 )
 def test_a_channel_that_asks_for_a_scheme_gets_it(channel: str, scheme: str) -> None:
     normalization = SOBIROV2022.normalization(channel, INTENSITIES)

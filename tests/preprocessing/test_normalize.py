@@ -55,6 +55,10 @@ def test_window() -> None:
     assert _normalize("ct_window", lower=-50, upper=150) == [0, 0.25, 0.5, 1]
 
 
+def test_window_of_the_header_is_a_window() -> None:
+    assert _normalize("ct_window_dicom", lower=-50, upper=150) == [0, 0.25, 0.5, 1]
+
+
 def test_none_changes_nothing_and_the_input_is_kept() -> None:
     image = VALUES.copy()
     assert _normalize("none", image) == VALUES.ravel().tolist()
@@ -78,7 +82,9 @@ def test_wrong_number_of_channels_says_which_are_wanted() -> None:
 
 
 def test_the_plan_refuses_a_scheme_that_is_not_there() -> None:
-    with pytest.raises(ValueError, match="'ct', 'zscore', 'rescale_0_1', 'none', 'ct_window' or 'zscore_offset'"):
+    with pytest.raises(
+        ValueError, match="'ct', 'zscore', 'rescale_0_1', 'none', 'ct_window', 'ct_window_dicom' or 'zscore_offset'"
+    ):
         ChannelNormalization.model_validate({"channel": "X", "scheme": "median"})
     assert set(SCHEMES) == set(get_args(Scheme))
 

@@ -39,6 +39,13 @@ def _write(path: Path, array: np.ndarray, spacing_mm: Spacing) -> Path:
     return path
 
 
+def _add_window(path: Path, center: str, width: str) -> None:
+    image = sitk.ReadImage(str(path))
+    image.SetMetaData("0028|1050", center)
+    image.SetMetaData("0028|1051", width)
+    sitk.WriteImage(image, str(path))
+
+
 def _dataset(folder: Path, names: str, rng: np.random.Generator) -> Dataset:
     """Cases of 8 x 10 x 12 voxels with a zero border along the last axis and all labels."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -142,6 +149,37 @@ def test_an_interrupted_run_ends_with_the_same_files(
     preprocess_dataset(dataset, [_Plan()], cut, num_workers=0)
     first, second = ({p.name: p.read_bytes() for p in folder.store("s").iterdir()} for folder in (whole, cut))
     assert first == second
+
+
+@pytest.mark.parametrize("num_workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_windows_of_the_headers(
+    tmp_path: Path, rng: np.random.Generator, caplog: pytest.LogCaptureFixture, num_workers: int
+) -> None:
+    caplog.set_level("INFO", "seg25d")
+    dataset, folder = _dataset(tmp_path / "raw", "abc", rng), PreprocessedFolder(root=tmp_path / "out")
+    _add_window(dataset.cases[0].images[0], "0.5", "2")
+    _add_window(dataset.cases[1].images[0], "0.5", "wide")
+    header = (ChannelNormalization(channel="CT", scheme="ct_window_dicom", lower=-1, upper=1),)
+    plans = [_Plan(spacing_mm=(2, 1, 1), normalization=header), _Plan(store="t", normalization=header)]
+    preprocess_dataset(dataset, plans, folder, num_workers=num_workers)
+    for case, lower in zip(dataset.cases, (-0.5, -1, -1), strict=True):
+        original = sitk.GetArrayFromImage(sitk.ReadImage(str(case.images[0])))[..., 2:]
+        expected = np.clip((original - lower) / 2, 0, 1)
+        np.testing.assert_allclose(Store(folder.store("s")).open_image(case.name)[0], expected, atol=1e-6)
+    said = sorted(
+        (record.getMessage()[:2], record.levelname) for record in caplog.records if "header" in record.message
+    )
+    assert said == [("b:", "WARNING"), ("c:", "INFO")]
+
+
+def test_a_window_that_changes_makes_the_case_anew(tmp_path: Path, rng: np.random.Generator) -> None:
+    dataset, folder = _dataset(tmp_path / "raw", "a", rng), PreprocessedFolder(root=tmp_path / "out")
+    header = (ChannelNormalization(channel="CT", scheme="ct_window_dicom", lower=-1, upper=1),)
+    preprocess_dataset(dataset, [_Plan(normalization=header)], folder, num_workers=0)
+    before = Store(folder.store("s")).open_image("a")[:]
+    _add_window(dataset.cases[0].images[0], "0", "4")
+    preprocess_dataset(dataset, [_Plan(normalization=header)], folder, num_workers=0)
+    assert not np.array_equal(Store(folder.store("s")).open_image("a")[:], before)
 
 
 def test_clean_and_cases_that_are_gone(tmp_path: Path, rng: np.random.Generator) -> None:

@@ -299,8 +299,10 @@ def test_two_processes_do_the_mathematics_of_one(make_job: Maker, tmp_path: Path
     ]
     assert [process.wait(timeout=120) for process in processes] == [0, 0]
     for ours, theirs in zip(read_log(two), read_log(one), strict=True):
-        for key in ("train_loss", "validation_loss", "validation_dice"):
+        for key in ("train_loss", "validation_loss"):
             assert ours[key] == pytest.approx(theirs[key], rel=1e-3, abs=1e-4), key
+        # Dice counts voxels after an argmax: where two scores are almost equal, the order of a sum flips some.
+        assert ours["validation_dice"] == pytest.approx(theirs["validation_dice"], abs=5e-3)
 
 
 def with_projections(job: FoldJob) -> FoldJob:
