@@ -18,6 +18,7 @@ from seg25d.inference.predictor import Predictor, PredictorOptions
 from seg25d.options import PlanningOptions, PredictionOptions, TrainingOptions
 from seg25d.planning.plan import Plans
 from seg25d.planning.planner import explain
+from seg25d.planning.plans_name import DEFAULT_PLANS_NAME
 from seg25d.planning.search import check_memory
 from seg25d.preparation import add_network, check_datasets, make_plans, write_plans
 from seg25d.preprocessing.preprocess import preprocess_dataset
@@ -102,12 +103,12 @@ def train(
     """
     options = options or TrainingOptions()
     choose_execution(local_device(options.device), options.config().precision)
+    check_names([configuration], options.recipe)
     name = workspace.dataset_name(identifier)
     folder = workspace.preprocessed_dataset(name)
     path = folder.plans(options.plans_name, options.recipe)
     if not path.exists():
-        of_recipe = "" if options.recipe == "default" else f" --recipe {options.recipe}"
-        raise InputError(f"{name} is not planned; run `seg25d plan_and_preprocess -d {identifier}{of_recipe}` first")
+        raise InputError(f"{name} is not planned; run `{_planning_command(identifier, options)}` first")
     plans = read_record(path, Plans)
     configuration = with_network(plans, configuration, options.network)
     if configuration not in plans.configurations:
@@ -121,6 +122,14 @@ def train(
     if is_first_process():
         check_folds(task, chosen)
     return train_folds(task, chosen)
+
+
+def _planning_command(identifier: str, options: TrainingOptions) -> str:
+    """The command whose plans `options` would train."""
+    words = ["seg25d plan_and_preprocess -d", identifier]
+    words += [] if options.recipe == "default" else ["--recipe", options.recipe]
+    words += [] if options.plans_name == DEFAULT_PLANS_NAME else ["--plans-name", options.plans_name]
+    return " ".join(words)
 
 
 def _check_store(store: Store, splits: Sequence[Split], name: str) -> None:

@@ -45,7 +45,10 @@ def find_configuration(plans: Plans, name: str) -> tuple[str, ConfigurationPlan]
     own_name = configuration_name(name, plans.slice_axis)
     if own_name not in plans.configurations:
         known = ", ".join(plans.configurations)
-        raise InputError(f"{plans.dataset_name} has no configuration {name!r} in its plans; known: {known}")
+        raise InputError(
+            f"{plans.dataset_name} has no configuration {name!r} in its plans; known: {known}; "
+            f"plan_and_preprocess with -c {name} adds it"
+        )
     return own_name, plans.configurations[own_name]
 
 

@@ -127,6 +127,14 @@ def positive_amount(text: str) -> float:
     return value
 
 
+def share(text: str) -> float:
+    """A number above 0 and at most 1, for argparse."""
+    value = positive_amount(text)
+    if value > 1:
+        raise argparse.ArgumentTypeError(f"wanted a number above 0 and at most 1, got {text!r}")
+    return value
+
+
 def duration(text: str) -> float:
     """Seconds of a duration such as `90s`, `15min`, `2h` or `1h30min`, for argparse."""
     match = DURATION.fullmatch(text.replace(" ", ""))

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from seg25d.cli.common import Command, find_workspace, natural_number, plans_name, positive_amount
+from seg25d.cli.common import Command, find_workspace, natural_number, plans_name, share
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,10 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--step-size",
         "-step_size",
-        type=positive_amount,
+        type=share,
         default=0.5,
         metavar="S",
-        help="step between windows as a share of the window (default: 0.5)",
+        help="largest step between windows as a share of the window (default: 0.5); stacks have a step of their own "
+        "along their axis",
     )
     parser.add_argument("--overwrite", action="store_true", help="predict cases again that are already there")
     parser.add_argument("--continue_prediction", "--c", action="store_true", help=argparse.SUPPRESS)

@@ -84,7 +84,7 @@ def count_voxels(labels: NDArray[np.uint8]) -> NDArray[np.int64]:
     return counts
 
 
-def regular_starts(size: int, window: int, step: int) -> list[int]:
+def regular_starts(size: int, window: int, step: int, *, flush: bool = False) -> list[int]:
     """Where windows start along an axis that they cover in whole steps: 0, step, 2 step, ... (methods.md 2.1).
 
     The last one may reach beyond the end, by the last start + window - size voxels. 601 slices in stacks of 32 give 49
@@ -94,6 +94,8 @@ def regular_starts(size: int, window: int, step: int) -> list[int]:
         size: Voxels of the volume.
         window: Voxels of a window.
         step: Voxels from one window to the next, at most `window`.
+        flush: Let the last of several windows end with the volume instead.
     """
     count = 1 if size <= window else math.ceil((size - window) / step) + 1
-    return [index * step for index in range(count)]
+    starts = [index * step for index in range(count)]
+    return [min(start, max(0, size - window)) for start in starts] if flush else starts

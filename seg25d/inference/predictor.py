@@ -189,7 +189,8 @@ class Predictor:
             window=window,
             step_size=plan.representation.step_sizes(window, self.options.step_size),
             mirror_axes=plan.mirror_axes if self.options.mirroring else (),
-            regular=regular and (regular.axis, regular.step),
+            regular=regular,
+            padded_with_lowest=plan.representation.padded_with_lowest,
             batch_size=batch_size,
             autocast=self.execution.autocast(),
         )

@@ -22,6 +22,7 @@ from torch.nn import functional
 from seg25d.core.errors import InputError
 from seg25d.core.grids import regular_starts
 from seg25d.core.types import Shape
+from seg25d.representations.base import RegularSteps
 
 SIGMA = 1 / 8
 """Of the Gaussian, in windows (nnU-Net, inference/sliding_window_prediction.py)."""
@@ -43,9 +44,11 @@ class WindowOptions:
     """Largest step between windows as a share of the window, for all axes or for each."""
     mirror_axes: tuple[int, ...] = ()
     """Scores are averaged over all combinations of mirroring along these axes (0 D, 1 H, 2 W)."""
-    regular: tuple[int, int] | None = None
-    """(axis, step in voxels): along this axis windows start at multiples of the step, the volume is filled up at its
-    end, and all voxels of a window weigh the same."""
+    regular: RegularSteps | None = None
+    """Along this axis windows start at multiples of a step, the volume is filled up at its end where they reach beyond
+    it, and all voxels of a window weigh the same."""
+    padded_with_lowest: bool = False
+    """Whether volumes are filled up with the lowest value of each channel instead of 0."""
     batch_size: int = 1
     autocast: AbstractContextManager[object] | None = None
     """The context in which models compute, such as `torch.autocast(...)`."""
@@ -102,8 +105,8 @@ def window_starts(size: int, window: int, step_size: float) -> list[int]:
 def _starts(size: Shape, options: WindowOptions) -> list[list[int]]:
     starts = [window_starts(*each) for each in zip(size, options.window, options.steps, strict=True)]
     if options.regular:
-        axis, step = options.regular
-        starts[axis] = regular_starts(size[axis], options.window[axis], step)
+        axis, _, step, flush = options.regular
+        starts[axis] = regular_starts(size[axis], options.window[axis], step, flush=flush)
     return starts
 
 
@@ -156,9 +159,9 @@ def predict_slabs(
 ) -> Iterator[Slab]:
     """Slide a window over a volume and give the scores plane by plane, averaged over windows, mirrorings and models.
 
-    A volume that is smaller than the window is padded with zeros on both sides (along a regular axis only behind, also
-    where the last window reaches beyond the end), and the scores are cut back. Planes
-    stand across the axis along which the fewest voxels have to be kept at a time.
+    A volume that is smaller than the window is filled up on both sides (along a regular axis only behind, also where
+    the last window reaches beyond the end), and the scores are cut back. Planes stand across the axis along which the
+    fewest voxels have to be kept at a time.
 
     Args:
         models: In eval mode, on one device; each from volumes (B, C, *window) to scores (B, K, *window).
@@ -174,7 +177,7 @@ def predict_slabs(
     padded, offsets = _pad(image, options, starts)
     size: Shape = (padded.shape[1], padded.shape[2], padded.shape[3])
     weights = [
-        axis_weights(*each, equal=options.regular is not None and axis == options.regular[0])
+        axis_weights(*each, equal=options.regular is not None and axis == options.regular.axis)
         for axis, each in enumerate(zip(size, options.window, starts, strict=True))
     ]
     layout = _choose_layout(size, starts, options)
@@ -290,16 +293,20 @@ def _other_axes(axis: int) -> tuple[int, ...]:
 
 
 def _pad(image: Tensor, options: WindowOptions, starts: Sequence[list[int]]) -> tuple[Tensor, Shape]:
-    """The image filled up with zeros to where the windows reach, and where the volume begins in it."""
+    """The image filled up to where the windows reach, and where the volume begins in it."""
     reached = [each[-1] + window for each, window in zip(starts, options.window, strict=True)]
     missing = [max(0, wanted - size) for wanted, size in zip(reached, image.shape[1:], strict=True)]
     if not any(missing):
         return image, (0, 0, 0)
     before = [number // 2 for number in missing]
     if options.regular:
-        before[options.regular[0]] = 0
+        before[options.regular.axis] = 0
     padding = [part for axis in (2, 1, 0) for part in (before[axis], missing[axis] - before[axis])]
-    return functional.pad(image, padding), (before[0], before[1], before[2])
+    offsets = (before[0], before[1], before[2])
+    if not options.padded_with_lowest:
+        return functional.pad(image, padding), offsets
+    lowest = image.amin((1, 2, 3), keepdim=True)
+    return functional.pad(image - lowest, padding) + lowest, offsets
 
 
 def _cut(image: Tensor, item: _Item, window: Shape) -> Tensor:

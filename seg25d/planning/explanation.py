@@ -256,9 +256,9 @@ def _network_reason(fit: Fit, limits: Limits) -> str:
 def _vnet_reason(spec: VNetSpec) -> str:
     published = spec.widths[0] == VNetSpec.model_fields["widths"].default[0]
     kind = (
-        "as published (Milletari et al. 2016; Shivdeo et al. 2021)"
+        "as published (Milletari et al. 2016; Shivdeo et al. 2021), with instance norm for the learning rate"
         if published
-        else f"half of the published widths, kernels of 3 and instance norm; as published from {WIDE_FROM_GB} GB on"
+        else f"half of the published widths, kernels of 3, instance norm; the published ones from {WIDE_FROM_GB} GB on"
     )
     return f"V-Net of widths {spec.summary}, {kind}; strides {_sizes(spec.strides)}"
 

@@ -65,8 +65,7 @@ def _super_images(geometry: VolumeGeometry, slice_axis: int, rules: Configuratio
 
 
 def _stacks(geometry: VolumeGeometry, slice_axis: int, rules: ConfigurationRules) -> Iterable[Candidate]:
-    del rules
-    return Stack.candidates(geometry, axis=slice_axis)
+    return Stack.candidates(_at_most(geometry, slice_axis, rules.num_slices), axis=slice_axis)
 
 
 def _projections(geometry: VolumeGeometry, slice_axis: int, rules: ConfigurationRules) -> Iterable[Candidate]:
@@ -183,7 +182,12 @@ def _plan_configuration(
     limits: Limits, slice_axis: int, normalization: tuple[ChannelNormalization, ...], mirror_axes: tuple[int, ...]
 ) -> ConfigurationPlan:
     configuration, _ = split_name(limits.configuration)
-    candidates = CONFIGURATIONS[configuration].candidates(limits.geometry, slice_axis, limits.rules)
+    candidates = (
+        (type(representation).model_validate(representation.model_dump() | limits.rules.settings), window)
+        for representation, window in CONFIGURATIONS[configuration].candidates(
+            limits.geometry, slice_axis, limits.rules
+        )
+    )
     fit = search(candidates, limits)
     spacing_mm = limits.geometry.spacing_mm
     return ConfigurationPlan(

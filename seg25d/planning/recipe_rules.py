@@ -32,7 +32,9 @@ class ConfigurationRules(Record):
     context: int | None = Field(default=None, ge=0)
     """Neighbours per side of a slice."""
     num_slices: int | None = Field(default=None, ge=1)
-    """Most slices of a window of a slice-wise configuration."""
+    """Most slices of a window of a slice-wise configuration, or of a stack."""
+    settings: dict[str, str | int] = Field(default_factory=dict)
+    """Fields of the representation."""
 
 
 class PlanningRules(Record):
@@ -106,8 +108,8 @@ SHIVDEO2021 = PlanningRules(
     name="shivdeo2021",
     source="Shivdeo et al. 2021",
     configurations={
-        # 2.3: V-Net, 2.2: batch 1.
-        "stack": ConfigurationRules(network="vnet", batch_size=1),
+        # 2.3: V-Net, 2.2: batch 1. 2.1: 32 slices, the last stack is filled up.
+        "stack": ConfigurationRules(network="vnet", batch_size=1, num_slices=32, settings={"last_stack": "padded"}),
         # 2.4: U-Net with Xception and CBAM on single slices, 2.2: batch 16.
         **dict.fromkeys(
             ANATOMICAL, ConfigurationRules(network="xception_cbam_unet", batch_size=16, context=0, num_slices=1)
@@ -124,7 +126,9 @@ ANGERMANN2022 = PlanningRules(
     name="angermann2022",
     source="Angermann & Haltmeier 2022",
     configurations={  # 3.7: batch 1 volume; 3.6: the U-Nets of the method and of both baselines
-        name: ConfigurationRules(network="half_unet", batch_size=1, context=0) for name in ("mip", *ANATOMICAL, "3d")
+        **{name: ConfigurationRules(network="half_unet", batch_size=1, context=0) for name in (*ANATOMICAL, "3d")},
+        # 3.7: c(n) by the number of epochs.
+        "mip": ConfigurationRules(network="half_unet", batch_size=1, settings={"path_schedule": "paper"}),
     },
     channels={  # 3.1: intensities from 0 to 1
         "ct": ChannelNormalization(channel="CT", scheme="rescale_0_1"),

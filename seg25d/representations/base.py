@@ -58,6 +58,8 @@ class RegularSteps(NamedTuple):
     """Voxels between windows that are trained on."""
     step: int
     """Voxels between windows when a volume is predicted."""
+    flush: bool = False
+    """Whether the last of several windows ends with the volume when it is predicted."""
 
 
 class Representation(Record):
@@ -72,6 +74,8 @@ class Representation(Record):
     """The network that is planned where nobody asks for another."""
     deep_supervision: ClassVar[bool] = True
     """Whether the planned network gives scores at several scales while training."""
+    padded_with_lowest: ClassVar[bool] = False
+    """Whether windows are filled up with the lowest value of each channel instead of 0."""
 
     @property
     def cost_factor(self) -> float:

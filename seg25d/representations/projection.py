@@ -11,6 +11,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from seg25d.core.errors import InputError
 from seg25d.core.types import Shape, Spacing
 from seg25d.representations.base import Representation, VolumeGeometry, shrink
 from seg25d.representations.projection_geometry import (
@@ -47,6 +48,8 @@ class Projections(Representation):
 
     network_dims: ClassVar[int] = 2
     deep_supervision: ClassVar[bool] = False
+    padded_with_lowest: ClassVar[bool] = True
+    """Whatever is brighter would hide what lies behind it."""
     name: Literal["projections"] = "projections"
     axis: int = Field(ge=0, le=2)
     """The rotation axis, along which the views are as the volume is (b of the paper)."""
@@ -92,12 +95,13 @@ class Projections(Representation):
         """The background needs no map.
 
         Raises:
-            ValueError: If the record is for another number of classes.
+            InputError: If the record is for another number of classes.
         """
         if num_outputs - self.background != self.num_classes:
-            raise ValueError(
+            raise InputError(
                 f"projections with num_classes {self.num_classes} and background {self.background} give "
-                f"{self.num_classes + self.background} scores per voxel, wanted are {num_outputs}"
+                f"{self.num_classes + self.background} scores per voxel, wanted are {num_outputs}; put "
+                "representation.num_classes and background in plans.json back, or plan with --clean"
             )
         return self.num_classes
 

@@ -25,6 +25,8 @@ class Stack(Representation):
 
     network_dims: ClassVar[int] = 3
     default_network: ClassVar[str] = "vnet"
+    padded_with_lowest: ClassVar[bool] = True
+    """As air is (methods.md 2.1)."""
     name: Literal["stack"] = "stack"
     stack_size: int = Field(ge=1)
     """S."""
@@ -32,6 +34,11 @@ class Stack(Representation):
     """o, between the stacks that are trained on."""
     predicted_overlap: int = Field(default=0, ge=0)
     """The same at prediction, where scores are averaged with equal weights; the paper has 0."""
+    last_stack: Literal["flush", "padded"] = "flush"
+    """Where the last of several predicted stacks lies: it ends with the volume and is averaged with the one before, or
+    it starts a whole step after it and is filled up, as in the paper. One slice more than a stack would then be seen
+    among empty ones, which no training shows: 4 slices of 40 reached a Dice of 0.03 instead of 0.73, 12 of 40 0.49
+    instead of 0.78 (hippocampus, a short training)."""
     axis: int = Field(default=0, ge=0, le=2)
 
     @model_validator(mode="after")
@@ -51,7 +58,12 @@ class Stack(Representation):
     @property
     def regular_steps(self) -> RegularSteps:
         """Stacks follow each other from the first slice on."""
-        return RegularSteps(self.axis, self.stack_size - self.overlap, self.stack_size - self.predicted_overlap)
+        return RegularSteps(
+            self.axis,
+            self.stack_size - self.overlap,
+            self.stack_size - self.predicted_overlap,
+            self.last_stack == "flush",
+        )
 
     def check(self, window: Shape, spacing_mm: Spacing) -> None:
         """A stack is as deep as the window."""
@@ -79,7 +91,7 @@ class Stack(Representation):
     def candidates(cls, geometry: VolumeGeometry, *, axis: int = 0, **_: int) -> Iterator[tuple[Self, Shape]]:
         """All slices, fewer and fewer of them down to eight; then smaller parts of slices.
 
-        Whole slices come first, as in the paper, which resizes none.
+        Whole slices come first, as in the paper.
         """
         shape, depth = list(geometry.shape), geometry.shape[axis]
         smallest = min(depth, SMALLEST_STACK)

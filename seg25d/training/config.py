@@ -109,7 +109,8 @@ class TrainingConfig(Record):
     lowest_learning_rate: float = Field(default=0.0, ge=0)
     """Where both cosines end; the other schedules go no lower."""
     early_stopping: int | None = Field(default=None, ge=1)
-    """The run ends after this many epochs without a lower validation loss; null: never before its length is over."""
+    """The run ends after this many epochs without a lower validation loss; null, or with a time budget: never before
+    its length is over."""
     restore_best: bool = False
     """Whether the final model is that of the epoch with the lowest validation loss instead of the last one."""
     threshold: float | None = Field(default=None, gt=0, lt=1)

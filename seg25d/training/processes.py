@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from seg25d.core.errors import InputError
+
 WAITING = timedelta(hours=24)
 """How long processes wait for each other: the first clears, copies and validates alone."""
 
@@ -58,9 +60,18 @@ def local_device(name: str | None) -> str | None:
 
 
 def spread(model: nn.Module) -> nn.Module:
-    """Average gradients over the processes."""
+    """Average gradients over the processes.
+
+    Raises:
+        InputError: If the model has a batch norm, of which each process would only see its own part of the batch.
+    """
     if not (distributed.is_available() and distributed.is_initialized()):
         return model
+    if any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in model.modules()):
+        raise InputError(
+            "this network has batch norm, which several processes cannot compute together; train it with one, or "
+            "choose another network (--network) or norm (in plans.json)"
+        )
     return DistributedDataParallel(model)
 
 

@@ -63,7 +63,7 @@ SOBIROV2022_PTA = SOBIROV2022.model_copy(update={"recipe": "sobirov2022_pta", "a
 SHIVDEO2021 = TrainingConfig(
     recipe="shivdeo2021",
     epochs=30,  # 2.2: our choice, the paper has none
-    iterations_per_epoch=1762,  # 2.2: 56,387 slices in stacks of 32, one per update
+    iterations_per_epoch=1762,  # 2.2: 56,387 slices in stacks of 32 without overlap, one per update
     loss="dice",  # 2.2
     dice_smooth=1.0,  # 2.2: our choice
     optimizer="adam",  # 2.2

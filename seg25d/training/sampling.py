@@ -142,11 +142,15 @@ class WindowSource(Dataset[Batch | Seg25dError]):
             augmentation = draw_augmentation(
                 rng, self.config.augmentation, window, self.plan.spacing_mm, image.shape[0], self.plan.mirror_axes
             )
+        lowest = self.plan.representation.padded_with_lowest
         region = region_to_read(augmentation, window)
         start = tuple(at - (size - wanted) // 2 for at, size, wanted in zip(start, region, window, strict=True))
-        images = torch.from_numpy(read_region(image, start, region))
+        images = torch.from_numpy(read_region(image, start, region, lowest=lowest))
         targets = torch.from_numpy(read_region(labels, start, region))
-        images, targets = apply_spatial(images, targets, augmentation, window)
+        floor = images.amin((1, 2, 3), keepdim=True) if lowest else torch.zeros(())
+        # Where a turned window reaches beyond what was read it gets 0.
+        images, targets = apply_spatial(images.sub_(floor), targets, augmentation, window)
+        images = images.add_(floor)
         if augmentation.thickness is not None:
             images = apply_thickness(images, augmentation.thickness)
         if augmentation.intensity:
@@ -202,13 +206,14 @@ def place_window(
     return tuple(start)
 
 
-def read_region(array: Any, start: Sequence[int], size: Sequence[int]) -> NDArray[Any]:
+def read_region(array: Any, start: Sequence[int], size: Sequence[int], *, lowest: bool = False) -> NDArray[Any]:
     """Read (..., d, h, w) from an array or store; what lies outside of it is zero.
 
     Args:
         array: (..., D, H, W), sliceable.
         start: First voxel along the last three axes; may be negative.
         size: Voxels to read.
+        lowest: Fill up with the lowest value per channel of what was read instead.
     """
     leading = (slice(None),) * (len(array.shape) - 3)
     inside = [
@@ -218,6 +223,8 @@ def read_region(array: Any, start: Sequence[int], size: Sequence[int]) -> NDArra
     if part.shape[-3:] == tuple(size):
         return np.ascontiguousarray(part)
     region = np.zeros((*part.shape[:-3], *size), part.dtype)
+    if lowest and part.size:
+        region += part.min((-3, -2, -1), keepdims=True)
     where = tuple(slice(low - at, max(low, high) - at) for at, (low, high) in zip(start, inside, strict=True))
     region[(*leading, *where)] = part
     return region

@@ -41,8 +41,11 @@ def learning_rate_factor(config: TrainingConfig, moment: Moment) -> float:
 
 
 def is_over_early(config: TrainingConfig, validation_losses: Losses) -> bool:
-    """Whether `early_stopping` ends the run: that many epochs have passed since the lowest validation loss."""
-    if config.early_stopping is None:
+    """Whether `early_stopping` ends the run: that many epochs have passed since the lowest validation loss.
+
+    Never with a time budget, which says itself how long the run is, and whose epochs may be short.
+    """
+    if config.early_stopping is None or config.time_budget_seconds is not None:
         return False
     return len(validation_losses) - num_epochs_to_best(validation_losses) >= config.early_stopping
 

@@ -63,6 +63,7 @@ class TrainingState:
             setattr(self, name, checkpoint[name])
 
 
+DECAYING = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear)
 PLAIN_FIELDS = (
     "iteration",
     "seconds",
@@ -78,11 +79,13 @@ PLAIN_FIELDS = (
 def new_state(model: nn.Module, config: TrainingConfig, execution: Execution) -> TrainingState:
     """The state of a run that has not begun.
 
-    Weights decay in the convolutions only: norms and biases are left alone, as is customary.
+    Weights decay in convolutions and linear layers only: norms, biases and whatever else a method learns are left
+    alone, as is customary.
     """
     model = execution.place(model)
-    decayed = [parameter for parameter in model.parameters() if parameter.dim() > 1]
-    others = [parameter for parameter in model.parameters() if parameter.dim() <= 1]
+    decayed = [layer.weight for layer in model.modules() if isinstance(layer, DECAYING)]
+    known = {id(parameter) for parameter in decayed}
+    others = [parameter for parameter in model.parameters() if id(parameter) not in known]
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
     return TrainingState(
         model=model,

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -55,6 +56,11 @@ class FoldJob:
     device: str | None = None
     num_workers: int | None = None
     """Processes that prepare batches; None chooses, 0 prepares them in this process."""
+
+
+def mixed_seed(*numbers: int) -> int:
+    """One seed of several numbers; others give another."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
 
 
 def clear_fold(folder: FoldFolder) -> None:
@@ -210,6 +216,8 @@ class _Run:
         for group in state.optimizer.param_groups:
             group["lr"] = config.learning_rate * factor
         model.train()
+        # What is random in a network (dropout) is a function of seed, update and process, so that a run can go on.
+        torch.manual_seed(mixed_seed(config.seed, state.iteration, self.source.process[0]))
         images, target = images.to(device, non_blocking=True), target.to(device, non_blocking=True)
         try:
             with self.execution.autocast():

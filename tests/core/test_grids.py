@@ -69,3 +69,6 @@ def test_regular_windows_follow_the_paper(size: int, window: int, step: int, cou
     assert len(starts) == count
     assert starts == [index * step for index in range(count)]
     assert starts[-1] + window - size == padding
+    flush = regular_starts(size, window, step, flush=True)
+    assert flush[:-1] == starts[:-1]
+    assert flush[-1] == max(0, size - window)

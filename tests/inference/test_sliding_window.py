@@ -18,6 +18,7 @@ from seg25d.inference.sliding_window import (
     predict_volume,
     window_starts,
 )
+from seg25d.representations.base import RegularSteps
 
 
 class Pointwise(nn.Module):
@@ -211,7 +212,7 @@ def test_a_regular_axis_is_covered_in_whole_steps_and_filled_up_behind(axis, ove
     window[axis] = 5
     image = random_image(tuple(shape)) + 10
     recorder = Recorder()
-    options = WindowOptions(tuple(window), regular=(axis, 5 - overlap))
+    options = WindowOptions(tuple(window), regular=RegularSteps(axis, 1, 5 - overlap))
     scores = predict_volume([recorder], image, 3, options)
     torch.testing.assert_close(scores, Pointwise()(image[None])[0], rtol=1e-5, atol=1e-4)
     starts = regular_starts(size, 5, 5 - overlap)
@@ -223,11 +224,31 @@ def test_a_regular_axis_is_covered_in_whole_steps_and_filled_up_behind(axis, ove
         assert (part.narrow(1 + axis, inside, 5 - inside) == 0).all()
 
 
+def test_the_last_window_of_a_regular_axis_can_be_flush_with_the_end():
+    image = random_image((11, 4, 4)) + 10
+    recorder = Recorder()
+    regular = RegularSteps(axis=0, training_step=1, step=5, flush=True)
+    scores = predict_volume([recorder], image, 3, WindowOptions((5, 4, 4), regular=regular))
+    torch.testing.assert_close(scores, Pointwise()(image[None])[0], rtol=1e-5, atol=1e-4)
+    for start, part in zip((0, 5, 6), torch.cat(recorder.batches), strict=True):
+        assert torch.equal(part, image[:, start : start + 5])
+
+
+def test_volumes_are_filled_up_with_what_the_representation_wants():
+    image = torch.stack([torch.full((2, 3, 2), 5.0), torch.full((2, 3, 2), -4.0)])
+    image[:, 0, 0, 0] -= 1
+    recorder = Recorder()
+    predict_volume([recorder], image, 3, WindowOptions((2, 4, 4), padded_with_lowest=True))
+    (seen,) = torch.cat(recorder.batches)
+    assert (seen[:, :, -1] == torch.tensor([4.0, -5.0])[:, None, None]).all()
+    assert torch.equal(seen[:, :, :3, 1:3], image)
+
+
 def test_scores_along_a_regular_axis_are_averaged_with_equal_weights():
     class Position(nn.Module):
         def forward(self, volume):
             return torch.arange(4.0)[None, None, :, None, None].expand(len(volume), 1, 4, *volume.shape[3:])
 
-    options = WindowOptions((4, 2, 2), regular=(0, 2))
+    options = WindowOptions((4, 2, 2), regular=RegularSteps(0, 1, 2))
     scores = predict_volume([Position()], torch.zeros(1, 8, 2, 2), 1, options)
     assert scores[0, :, 0, 0].tolist() == [0, 1, 1, 2, 1, 2, 2, 3]

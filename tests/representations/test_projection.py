@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn import functional
 
+from seg25d.core.errors import InputError
 from seg25d.core.types import Shape, Spacing
 from seg25d.representations.base import EpochAware, VolumeGeometry
 from seg25d.representations.projection import Projections
@@ -395,7 +396,7 @@ def test_several_classes_and_regions(background: bool, num_outputs: int) -> None
     volume = torch.rand(2, 1, 5, 4, 6)
     assert model.eval()(volume).shape == (2, num_outputs, 5, 4, 6)
     assert [scores.shape for scores, _ in model.train()(volume)] == [(2, num_outputs, 5, 4, 6)] * 2
-    with pytest.raises(ValueError, match=rf"{num_outputs} scores per voxel, wanted are 2"):
+    with pytest.raises(InputError, match=rf"{num_outputs} scores per voxel, wanted are 2"):
         representation.network_outputs(2)
 
 

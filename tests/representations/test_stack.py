@@ -8,7 +8,7 @@ def test_stacks_are_as_long_as_the_window() -> None:
     stack = Stack(stack_size=32, overlap=20, predicted_overlap=16, axis=1)
     assert stack.refit((64, 48, 64)) == Stack(stack_size=48, overlap=30, predicted_overlap=24, axis=1)
     assert stack.refit((64, 1, 64)) == Stack(stack_size=1, overlap=0, predicted_overlap=0, axis=1)
-    assert stack.regular_steps == (1, 12, 16)
+    assert stack.regular_steps == (1, 12, 16, True)
 
 
 @pytest.mark.parametrize("name", ["overlap", "predicted_overlap"])
