@@ -266,7 +266,10 @@ def _vnet_reason(spec: VNetSpec) -> str:
 def _width_reason(limits: Limits) -> str:
     if limits.gpu_memory_gb >= WIDE_FROM_GB:
         return f"nnU-Net's, as the budget is {WIDE_FROM_GB} GB or more"
-    return f"half of nnU-Net's, which learn more per minute without a large GPU; nnU-Net's from {WIDE_FROM_GB} GB on"
+    return (
+        "half of nnU-Net's in the two finest stages, which learn more per minute without a large GPU; nnU-Net's from "
+        f"{WIDE_FROM_GB} GB on"
+    )
 
 
 def _memory_reason(fit: Fit) -> str:

@@ -65,6 +65,7 @@ def test_every_command_has_the_shared_options(verb, capsys):
         ["train", "4", "si", "0", "--set", "epochs"],
         ["predict", "-i", "a"],
         ["predict", "-i", "a", "-o", "b", "--step-size", "nan"],
+        ["predict", "-i", "a", "-o", "b", "--step-size", "2"],
         ["plan_and_preprocess"],
         ["plan_and_preprocess", "-d", "1", "--gpu-memory-gb", "-3"],
         ["plan_and_preprocess", "-d", "1", "--plans-name", "../x"],

@@ -7,7 +7,17 @@ from seg25d.core.errors import InputError
 from seg25d.networks import NETWORKS
 from seg25d.networks.paper_unets import half_unet, super_image_unet
 from seg25d.planning.geometry import Topology, choose_topology
-from seg25d.planning.network_rules import NETWORK_RULES, fit_unet, make_network, make_unet, networks_for
+from seg25d.planning.network_rules import (
+    NETWORK_RULES,
+    choose_network,
+    fit_unet,
+    make_network,
+    make_unet,
+    networks_for,
+    with_checkpointing,
+)
+from seg25d.representations.slices import Slices
+from seg25d.representations.stack import Stack
 
 CUBE = choose_topology((128, 128, 128), (1, 1, 1))
 SMALL = choose_topology((40, 56, 40), (1, 1, 1))
@@ -83,6 +93,23 @@ def test_kernels_and_strides_follow_the_spacing() -> None:
     unet = fit_unet(super_image_unet(3), THICK)
     assert (unet.strides, unet.kernels) == (THICK.strides[:4], THICK.kernels[:4])
     assert unet.downsampling == "max_pool"
+
+
+def test_the_planners_own_networks_follow_the_memory() -> None:
+    slices, stack = Slices(axis=0), Stack(stack_size=16)
+    small, large = (choose_network(None, PLANE, slices, memory) for memory in (8, 12))
+    assert (small.widths[:4], large.widths[:4]) == ((16, 32, 128, 256), (32, 64, 128, 256))
+    assert choose_network("unet", PLANE, slices, 8) == small
+    small, large = (choose_network(None, CUBE, stack, memory) for memory in (8, 12))
+    assert ((small.widths[0], small.norm), (large.widths[0], large.norm)) == ((8, "instance"), (16, "instance"))
+    assert choose_network("vnet", CUBE, stack, 8).norm == "none"
+
+
+def test_checkpointing_is_for_those_that_have_it() -> None:
+    for name in networks_for(3):
+        network = with_checkpointing(make_network(name, CUBE))
+        assert (network is not None) == (name in ("vnet", "swin_unetr"))
+        assert network is None or (network.checkpointing and with_checkpointing(network) is None)
 
 
 def test_networks_with_fixed_halvings_take_their_own_divisor() -> None:

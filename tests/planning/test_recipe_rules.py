@@ -7,6 +7,7 @@ from types import ModuleType
 import pytest
 
 from seg25d.core.errors import InputError
+from seg25d.core.types import Shape
 from seg25d.data.labels import Labels
 from seg25d.planning.case_fingerprint import ChannelIntensities
 from seg25d.planning.geometry import choose_topology
@@ -22,6 +23,7 @@ from seg25d.planning.recipe_rules import (
     find_rules,
 )
 from seg25d.planning.revision import revise_plans
+from seg25d.representations.stack import Stack
 
 
 def load(name: str) -> ModuleType:
@@ -40,8 +42,9 @@ INTENSITIES = ChannelIntensities(
 )
 
 
-def plan(recipe: str, *configurations: str) -> Plans:
-    return plan_dataset(*published.make_fingerprint(SMALL), configurations=configurations, recipe=recipe)
+def plan(recipe: str, *configurations: str, shape: Shape = SMALL.shape) -> Plans:
+    data = SMALL._replace(shape=shape)
+    return plan_dataset(*published.make_fingerprint(data), configurations=configurations, recipe=recipe)
 
 
 def test_a_recipe_fixes_spacing_normalisation_network_batch_and_mirroring() -> None:
@@ -81,6 +84,14 @@ def test_slices_of_a_recipe_come_one_by_one_and_without_neighbours() -> None:
     item = plan("shivdeo2021", "axial").configurations["axial"]
     assert (item.window[0], item.batch_size, item.representation.context) == (1, 16, 0)
     assert "the recipe's" in item.reasons["representation"]
+
+
+def test_stacks_and_projections_of_recipes_are_those_of_the_papers() -> None:
+    stacks = plan("shivdeo2021", "stack", shape=(70, 24, 20)).configurations["stack"].representation
+    assert (stacks.stack_size, stacks.overlap, stacks.last_stack) == (32, 20, "padded")
+    projections = plan("angermann2022", "mip").configurations["mip"].representation
+    assert (projections.path_schedule, projections.num_training_views, projections.num_views) == ("paper", 12, 60)
+    assert Stack.model_fields["last_stack"].default == "flush"
 
 
 def test_ct_of_shivdeo2021_has_the_window_of_its_header() -> None:

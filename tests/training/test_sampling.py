@@ -1,5 +1,6 @@
 """Windows: where they lie, what they hold, and that they are a function of their number."""
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from seg25d.preprocessing.store import Store
 from seg25d.representations.base import RegularSteps
+from seg25d.representations.stack import Stack
 from seg25d.training.config import AugmentationConfig
 from seg25d.training.sampling import (
     CaseCache,
@@ -35,6 +37,33 @@ def test_regions_are_cut_out_and_filled_with_zeros(start: int, size: int, other:
     region = read_region(array, (start, other, 0), (size, 3, 7))
     padded = np.pad(array, ((0, 0), (20, 20), (20, 20), (0, 0)))
     np.testing.assert_array_equal(region, padded[:, start + 20 : start + 20 + size, other + 20 : other + 23])
+
+
+def test_regions_can_be_filled_with_the_lowest_value_of_each_channel() -> None:
+    array = np.arange(2 * 3 * 3 * 3, dtype=np.float32).reshape(2, 3, 3, 3) - 40
+    region = read_region(array, (-1, 0, 1), (4, 3, 4), lowest=True)
+    np.testing.assert_array_equal(region[:, 1:, :, :2], array[:, :, :, 1:])
+    # Of what was read: the first column is not.
+    assert (region[0, 0] == -39).all()
+    assert (region[1, :, :, 2:] == -12).all()
+
+
+def test_turned_windows_are_filled_up_like_others(make_job: Maker) -> None:
+    always = AugmentationConfig(spatial=1.0, rotation_degrees=90, noise=0, blur=0, brightness=0, contrast=0)
+    job = with_stacks(make_job("a", augmentation=always.model_copy(update={"low_resolution": 0.0, "gamma": 0.0})))
+    source = source_of(job)
+    for case in job.split.train:
+        image, labels, locations = source.cache.get(case)
+        source.cache.cases[case] = image - 100, labels, locations
+    for index in range(8):
+        image, _ = source.window("train", index)
+        assert image.max() < -90
+
+
+def with_stacks(job: FoldJob) -> FoldJob:
+    """The job with stacks, which are filled up with the lowest value, larger than the volumes."""
+    plan = job.header.plan.model_copy(update={"representation": Stack(stack_size=16), "window": (16, 16, 16)})
+    return dataclasses.replace(job, header=job.header.model_copy(update={"plan": plan}))
 
 
 @given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 11), st.integers(0, 100))

@@ -93,6 +93,7 @@ def test_a_run_ends_when_it_has_not_become_better_for_long_enough() -> None:
     # The sixth epoch is the best until the thirteenth: from the eleventh on five have passed.
     assert [epoch for epoch, now in enumerate(over) if now] == [11, 12]
     assert not is_over_early(config("constant"), (1.0,) * 100)
+    assert not is_over_early(config("constant", early_stopping=2, time_budget_seconds=60), (1.0,) * 100)
     assert is_over_early(config("constant", early_stopping=2), (None, None))
     assert not is_over_early(config("constant", early_stopping=2), (None,))
 

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -22,11 +22,13 @@ from seg25d.core.device import choose_execution
 from seg25d.core.errors import InputError, ModelError, Seg25dError
 from seg25d.data.labels import Labels
 from seg25d.planning.model_file import load_model
+from seg25d.planning.plan import ConfigurationPlan
 from seg25d.preprocessing.store import Store
 from seg25d.representations.projection import Projections
 from seg25d.training import trainer
 from seg25d.training.config import TrainingConfig
 from seg25d.training.losses import DiceCrossEntropy
+from seg25d.training.processes import spread
 from seg25d.training.state import new_state
 from seg25d.training.trainer import FoldJob, clear_fold, train_fold
 from seg25d.training.validation import validate
@@ -181,6 +183,53 @@ def test_a_run_that_becomes_no_better_ends_and_its_best_epoch_is_kept(
     before = job.folder.model_final.stat().st_mtime_ns
     train_fold(job)
     assert job.folder.model_final.stat().st_mtime_ns == before
+
+
+def test_dropout_goes_on_to_the_very_same_bits_too(make_job: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Noise in the network from torch's global generator, as dropout draws it."""
+    build = ConfigurationPlan.build_model
+
+    def with_dropout(plan: ConfigurationPlan, *channels: int) -> torch.nn.Module:
+        return NoisyModel(build(plan, *channels))
+
+    monkeypatch.setattr(ConfigurationPlan, "build_model", with_dropout)
+    whole, cut = make_job("whole"), make_job("cut")
+    train_fold(whole)
+    train_until(6, cut, monkeypatch)
+    torch.rand(7)
+    train_fold(cut)
+    assert without_times(cut) == without_times(whole)
+    seen = NoisyModel.drawn
+    assert len(set(seen)) > len(seen) // 3
+
+
+class NoisyModel(torch.nn.Module):
+    drawn: ClassVar[list[float]] = []
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: torch.Tensor) -> Any:
+        if self.training:
+            images = torch.nn.functional.dropout(images, 0.3)
+            self.drawn.append(float(images.sum()))
+        return self.model(images)
+
+
+def test_weights_decay_in_layers_only(make_job: Maker) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.GroupNorm(1, 2))
+    model.register_parameter("table", torch.nn.Parameter(torch.zeros(4, 4)))
+    state = new_state(model, make_job("a").config, choose_execution("cpu"))
+    decayed, others = ({id(each) for each in group["params"]} for group in state.optimizer.param_groups)
+    assert decayed == {id(model[0].weight)}
+    assert decayed | others == {id(each) for each in model.parameters()}
+
+
+def test_batch_norm_over_several_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    with pytest.raises(InputError, match="batch norm.*train it with one"):
+        spread(torch.nn.Sequential(torch.nn.BatchNorm2d(3)))
 
 
 @pytest.mark.parametrize("stop_at", [7, 9, 15])
