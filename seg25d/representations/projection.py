@@ -73,7 +73,10 @@ class Projections(Representation):
     @model_validator(mode="after")
     def _check_geometry(self) -> Self:
         if self.detector_axis == self.axis:
-            raise ValueError(f"detector_axis and axis are both {self.axis}: views need two axes")
+            raise ValueError(
+                f"detector_axis and axis are both {self.axis}: views need two axes; choose another detector_axis, or "
+                "null for the last of the other two"
+            )
         if min(self.spacing_mm) <= 0:
             raise ValueError(f"spacing_mm must be positive, got {self.spacing_mm}")
         return self
