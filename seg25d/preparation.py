@@ -3,24 +3,32 @@
 import logging
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+
 from seg25d.core.errors import DatasetError, InputError
 from seg25d.core.files import copy_file, write_json
+from seg25d.core.parallel import map_cases
+from seg25d.core.progress import track
 from seg25d.core.records import parse_record, read_record, write_record
 from seg25d.core.workspace import PreprocessedFolder, Workspace
 from seg25d.data.dataset import Dataset, Split, read_dataset, read_description
 from seg25d.data.verify import raise_problems, verify_dataset
 from seg25d.options import PlanningOptions
+from seg25d.planning.ceiling import choose_cases, lacks_ceiling, with_ceiling
 from seg25d.planning.channel_rules import named_normalization
 from seg25d.planning.fingerprint import Fingerprint, extract_fingerprint
 from seg25d.planning.plan import ConfigurationPlan, Plans
-from seg25d.planning.planner import plan_dataset, split_name
+from seg25d.planning.planner import configuration_names, plan_dataset, split_name
 from seg25d.planning.recipe_rules import find_rules
 from seg25d.planning.revision import revise_plans
 from seg25d.planning.splits import choose_splits
+from seg25d.preprocessing.preprocess import read_model_labels
 from seg25d.preprocessing.store import check_case_names
+from seg25d.representations.projection_ceiling import mean_ceilings
 from seg25d.training.processes import is_first_process
 
 logger = logging.getLogger(__name__)
@@ -65,7 +73,7 @@ def make_plans(folder: PreprocessedFolder, checked: Checked, options: PlanningOp
     if options.clean:
         shutil.rmtree(folder.fingerprint_cases, ignore_errors=True)
     fingerprint = extract_fingerprint(checked.dataset, folder, options.num_processes)
-    return revise_plans(
+    plans = revise_plans(
         checked.stored,
         fingerprint,
         checked.dataset.description,
@@ -74,6 +82,7 @@ def make_plans(folder: PreprocessedFolder, checked: Checked, options: PlanningOp
         recipe=options.recipe,
         plans_name=options.plans_name,
     )
+    return _explain_projections(plans, checked.dataset, fingerprint, options)
 
 
 def write_plans(folder: PreprocessedFolder, checked: Checked, plans: Plans, options: PlanningOptions) -> None:
@@ -117,6 +126,46 @@ def add_network(folder: PreprocessedFolder, plans: Plans, name: str) -> Plans:
     window = "x".join(map(str, plan.window))
     logger.info("planned %s: windows of %s, batches of %d, %s", name, window, plan.batch_size, plan.reasons["network"])
     return plans
+
+
+def _explain_projections(plans: Plans, dataset: Dataset, fingerprint: Fingerprint, options: PlanningOptions) -> Plans:
+    """The plans with the ceiling of `mip`, where it is new or was edited; it is measured only if `mip` is asked for."""
+    plan = plans.configurations.get("mip")
+    if plan is None or not lacks_ceiling(plan):
+        return plans
+    asked_for = configuration_names(options.configurations, plans.slice_axis, find_rules(options.recipe))
+    dice = _measure_ceiling(plan, dataset, choose_cases(fingerprint)) if "mip" in asked_for else None
+    _warn_of_short_detector(plan)
+    explained = with_ceiling(plan, dice, dataset.description.labels)
+    logger.info("%s, mip: %s", plans.dataset_name, explained.reasons["ceiling"])
+    return plans.model_copy(update={"configurations": {**plans.configurations, "mip": explained}})
+
+
+def _warn_of_short_detector(plan: ConfigurationPlan) -> None:
+    assert plan.representation.name == "projections", "others have no ceiling"
+    axis = plan.representation.network_axes[1]
+    wanted = plan.representation.detector_size(plan.window)
+    if plan.window[axis] < wanted:
+        logger.warning(
+            "mip: the window %s has %d voxels along axis %d, where its detector lies, and its views from the side want "
+            "%d: they are cut off at both ends; give `window` more there if memory allows",
+            "x".join(map(str, plan.window)),
+            plan.window[axis],
+            axis,
+            wanted,
+        )
+
+
+def _measure_ceiling(plan: ConfigurationPlan, dataset: Dataset, names: Sequence[str]) -> dict[str, float | None]:
+    """How well the projections of a plan could do at best on some cases, per class or region."""
+    assert plan.representation.name == "projections", "others have no ceiling"
+    labels = dataset.description.labels
+    cases = [case for case in dataset.cases if case.name in names]
+    read = partial(read_model_labels, labels=labels, spacing_mm=plan.spacing_mm)
+    # One after the other in this process: torch is here, and reading takes less than projecting.
+    results = map_cases(read, cases, name=lambda case: case.name)
+    volumes = (torch.from_numpy(volume) for _, volume in track(results, len(cases), "ceiling of projections"))
+    return mean_ceilings(volumes, labels.foreground, plan.representation)
 
 
 def _check_dataset(workspace: Workspace, name: str, options: PlanningOptions) -> Checked:

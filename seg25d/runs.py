@@ -147,7 +147,7 @@ def _changes(run: RunFolder, folder: PreprocessedFolder, plans: Plans, configura
     changed = []
     if run.plans.exists():
         before = read_record(run.plans, Plans).configurations.get(configuration)
-        if before != plans.configurations[configuration]:
+        if before is None or before.decisions != plans.configurations[configuration].decisions:
             changed.append(f"the plan of {configuration}")
     splits = _run_splits(run)
     current = folder.recipe_splits(plans.recipe)

@@ -5,6 +5,7 @@ from math import prod
 
 from seg25d.core.types import Shape, Spacing
 from seg25d.networks.vnet import VNetSpec
+from seg25d.planning.ceiling import NOT_MEASURED
 from seg25d.planning.channel_rules import header_window, normalization_reason
 from seg25d.planning.fingerprint import Fingerprint
 from seg25d.planning.geometry import slicing_axis
@@ -96,8 +97,10 @@ def _directed(mirror_axes: Sequence[int]) -> str:
 
 def configuration_reasons(fit: Fit, limits: Limits) -> dict[str, str]:
     """The reasons of what the search chose."""
+    ceiling = {"ceiling": NOT_MEASURED} if fit.representation.name == "projections" else {}
     return {
         "representation": _representation_reason(fit.representation, limits),
+        **ceiling,
         "window": _window_reason(fit, limits),
         "batch_size": _batch_reason(fit, limits),
         "network": _network_reason(fit, limits),

@@ -14,8 +14,18 @@ from seg25d.representations import AnyRepresentation
 
 Size: TypeAlias = Annotated[int, Field(ge=1)]
 Step: TypeAlias = Annotated[float, Field(gt=0)]
+Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 Axis: TypeAlias = Annotated[int, Field(ge=0, le=2)]
 PlansName: TypeAlias = Annotated[str, AfterValidator(check_plans_name)]
+
+
+class ProjectionCeiling(Record):
+    """What perfect views could do at best, on a few training cases: nothing depends on it but advice."""
+
+    dice: dict[str, Share | None]
+    """Mean per class (by its value) or region, see `mean_ceilings`; None where none of the cases has it."""
+    measured_for: str
+    """Digest of axes, spacing and number of views."""
 
 
 class ConfigurationPlan(Record):
@@ -34,8 +44,15 @@ class ConfigurationPlan(Record):
     estimated_memory_gb: float
     """Peak of one training step in mixed precision, traced on fake tensors, and 0.5 GB for CUDA itself."""
     num_parameters: int
+    ceiling: ProjectionCeiling | None = None
+    """How well `mip` could do at best; None for other configurations, and where nobody looked at the labels."""
     reasons: dict[str, str]
     """Per decision, why it is so."""
+
+    @property
+    def decisions(self) -> Self:
+        """What a run depends on: the plan without what only explains it."""
+        return self.model_copy(update={"ceiling": None, "reasons": {}})
 
     @model_validator(mode="after")
     def _check_fit(self) -> Self:

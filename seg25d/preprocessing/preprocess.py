@@ -22,6 +22,7 @@ from seg25d.core.types import Shape, Spacing
 from seg25d.core.workspace import PreprocessedFolder
 from seg25d.data.cases import Case, source_stamp
 from seg25d.data.dataset import Dataset
+from seg25d.data.image_geometry import Geometry
 from seg25d.data.labels import IGNORE_INDEX, Labels
 from seg25d.planning.normalization import ChannelNormalization
 from seg25d.planning.sources import largest_shape
@@ -79,10 +80,28 @@ def preprocess_image(
     Raises:
         InputError: If the number of channels differs from the plan's.
     """
-    depth, height, width = image.shape[1:]
-    grid = Grid.plan((depth, height, width), spacing_mm, content_box(image), plan.spacing_mm)
+    grid = _plan_grid(image, spacing_mm, plan.spacing_mm)
     normalized = normalize(crop(image, grid.bounding_box), plan.normalization)
     return resample_image(normalized, grid.shape, grid.separate_axis), grid
+
+
+def read_model_labels(case: Case, labels: Labels, spacing_mm: Spacing) -> NDArray[np.uint8]:
+    """A case's labels on the model's grid, cropped to the content of its image: as its store has them.
+
+    Args:
+        case: With a label file.
+        labels: What its values mean.
+        spacing_mm: Of the model.
+
+    Returns:
+        Internal indices (d, h, w).
+
+    Raises:
+        ImageError: If a file cannot be read.
+        DatasetError: If the labels hold a value that is not declared.
+    """
+    image, geometry, reference = _read(case, labels)
+    return _resample_reference(reference, _plan_grid(image, geometry.canonical_spacing_mm, spacing_mm))
 
 
 def preprocess_dataset(
@@ -128,25 +147,17 @@ def preprocess_dataset(
 
 def _preprocess_case(job: _Job, case: Case) -> tuple[Remark, ...]:
     """Fill the stores that lack a case; gives what to tell the user."""
-    from seg25d.data.image_io import read_image, read_labels  # noqa: PLC0415 - loads SimpleITK
-
-    if case.label is None:
-        raise InputError(f"{case.name} has no label file; only labelled cases are preprocessed for training")
     targets = _missing(case, job)
     # The keys first: if a file changes while it is read, the case is made again.
     keys = {target.store: _source_key(case, job.labels, target) for target in targets}
-    image, geometry = read_image(case.images, check_finite=False)  # verification has looked
-    original, _ = read_labels(case.label)
-    reference = job.labels.encode(original, str(case.label))
-    del original
+    image, geometry, reference = _read(case, job.labels)
     remarks: dict[Remark, None] = {}
     for target in targets:
         normalization, said = with_header_windows(target.normalization, case)
         remarks |= dict.fromkeys(said)
         plan = target.model_copy(update={"normalization": normalization})
         sampled, grid = preprocess_image(image, geometry.canonical_spacing_mm, plan)
-        cropped = np.ascontiguousarray(crop(reference, grid.bounding_box))
-        model_labels = resample_labels(cropped, grid.shape, grid.separate_axis)
+        model_labels = _resample_reference(reference, grid)
         counts = count_voxels(model_labels)
         record = CaseRecord(
             case=case.name,
@@ -158,6 +169,27 @@ def _preprocess_case(job: _Job, case: Case) -> tuple[Remark, ...]:
         locations = sample_locations(model_labels, counts, case.name, IGNORE_INDEX)
         _store(job.folder, target).write(record, CaseArrays(sampled, model_labels, reference, locations))
     return tuple(remarks)
+
+
+def _read(case: Case, labels: Labels) -> tuple[NDArray[np.float32], Geometry, NDArray[np.uint8]]:
+    """Image (C, D, H, W), its geometry, and internal labels (D, H, W)."""
+    from seg25d.data.image_io import read_image, read_labels  # noqa: PLC0415 - loads SimpleITK
+
+    if case.label is None:
+        raise InputError(f"{case.name} has no label file; only labelled cases are preprocessed for training")
+    image, geometry = read_image(case.images, check_finite=False)  # verification has looked
+    original, _ = read_labels(case.label)
+    return image, geometry, labels.encode(original, str(case.label))
+
+
+def _plan_grid(image: NDArray[Any], spacing_mm: Spacing, target_spacing_mm: Spacing) -> Grid:
+    depth, height, width = image.shape[1:]
+    return Grid.plan((depth, height, width), spacing_mm, content_box(image), target_spacing_mm)
+
+
+def _resample_reference(reference: NDArray[np.uint8], grid: Grid) -> NDArray[np.uint8]:
+    cropped = np.ascontiguousarray(crop(reference, grid.bounding_box))
+    return resample_labels(cropped, grid.shape, grid.separate_axis)
 
 
 def _targets(plans: Iterable[PreprocessingPlan]) -> tuple[_Target, ...]:

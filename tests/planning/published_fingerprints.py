@@ -62,10 +62,10 @@ def make_fingerprint(published: Published) -> tuple[Fingerprint, DatasetDescript
 
 
 def decisions(plans: Plans) -> dict[str, Any]:
-    """What was decided, without the words."""
+    """What was decided, without what explains it."""
     content = plans.model_dump(mode="json", exclude={"reasons", "planned_from"})
     for configuration in content["configurations"].values():
-        del configuration["reasons"]
+        del configuration["reasons"], configuration["ceiling"]
     return content
 
 

@@ -18,7 +18,7 @@ from seg25d.data.dataset import Dataset
 from seg25d.data.description import DatasetDescription
 from seg25d.data.labels import Labels
 from seg25d.planning.normalization import ChannelNormalization
-from seg25d.preprocessing.preprocess import preprocess_dataset, preprocess_image
+from seg25d.preprocessing.preprocess import preprocess_dataset, preprocess_image, read_model_labels
 from seg25d.preprocessing.store import Store
 
 LABELS = Labels(names={"background": 0, "organ": 4, "ignore": 5})
@@ -82,6 +82,7 @@ def test_a_case_in_the_store(tmp_path: Path, rng: np.random.Generator) -> None:
     assert labels.shape == (16, 10, 10)
     assert set(np.unique(labels)) == {0, 1, 255}
     assert record.voxels == {"0": int((labels == 0).sum()), "1": int((labels == 1).sum())}
+    assert np.array_equal(read_model_labels(dataset.cases[0], LABELS, _Plan().spacing_mm), labels)
     reference = store.read_reference("a")
     assert reference.shape == (8, 10, 12)
     assert (reference == 1).sum() == 75

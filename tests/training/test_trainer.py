@@ -228,7 +228,7 @@ def test_weights_decay_in_layers_only(make_job: Maker) -> None:
 
 def test_batch_norm_over_several_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
-    with pytest.raises(InputError, match="batch norm.*train it with one"):
+    with pytest.raises(InputError, match=r"batch norm.*train it with one"):
         spread(torch.nn.Sequential(torch.nn.BatchNorm2d(3)))
 
 
