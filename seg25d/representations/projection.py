@@ -173,11 +173,29 @@ class Projections(Representation):
         batch, num_views, classes, depth, detector = views.shape
         plane = self.plane(shape)
         if matrix is None:
-            matrix = back_projection(plane, angles).to(views.device)
+            matrix = back_projection(plane, angles, views.device)
         columns = views.permute(1, 4, 0, 2, 3).reshape(num_views * detector, batch * classes * depth)
         volume = back_project(columns, matrix).reshape(*plane.size, batch, classes, depth)
+        return self._as_volume(volume)
+
+    def mean_of_views(
+        self, views: Tensor, angles: Sequence[float], shape: Sequence[int], matrix: BackProjection | None = None
+    ) -> Tensor:
+        """The same, divided by the number of views that see each voxel.
+
+        The paper's fine-tuning follows on the sum (section 3.4); the detector sees nearly all of its planes in all
+        views. Of a square plane a fifth lies outside of some views, which are not to count as zeros.
+        """
+        plane = self.plane(shape)
+        if matrix is None:
+            matrix = back_projection(plane, angles, views.device)
+        seen = matrix.seen.clamp_min(1).reshape(*plane.size, 1, 1, 1)
+        return self.back_project(views, angles, shape, matrix) / self._as_volume(seen)
+
+    def _as_volume(self, rows: Tensor) -> Tensor:
+        """(R, S, B, K, b) to (B, K, D, H, W)."""
         place = {self._plane_axes[0]: 0, self._plane_axes[1]: 1, self.axis: 4}
-        return volume.permute(2, 3, *(place[axis] for axis in range(3)))
+        return rows.permute(2, 3, *(place[axis] for axis in range(3)))
 
     def lift(self, network: nn.Module) -> nn.Module:
         """The random 2.5D U-Net around a network that gives `num_classes` scores per pixel."""

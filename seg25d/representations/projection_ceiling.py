@@ -76,7 +76,7 @@ def _ceilings(masks: Tensor, representation: Projections) -> list[Ceiling]:
     angles = even_angles(representation.num_views)
     padded = _on_detector(masks, representation)
     silhouettes = representation.model_copy(update={"projection": "max"}).project(padded[None].float(), angles)
-    hulls = representation.back_project((silhouettes >= 0.5).float(), angles, padded.shape[1:]) / len(angles)
+    hulls = representation.mean_of_views((silhouettes >= 0.5).float(), angles, padded.shape[1:])
     return [_best_cut(hull, mask) for hull, mask in zip(hulls[0], padded, strict=True)]
 
 

@@ -19,6 +19,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+CPU = torch.device("cpu")
+
 
 class Plane(NamedTuple):
     """The plane that is rotated.
@@ -86,8 +88,9 @@ def _ray_table(plane: Plane, angle: float, device: torch.device) -> tuple[Tensor
     """The four pixels that a sample lies between, with their weights: twice (S * T, 4)."""
     (rays, detector), (ray_mm, detector_mm) = plane.size, plane.spacing_mm
     cosine, sine = _cosine_sine(angle)
-    s = _centred(detector)[:, None] * detector_mm
-    t = _centred(plane.num_samples(angle)) * plane.step_mm
+    place = _double_device(device)
+    s = _centred(detector, place)[:, None] * detector_mm
+    t = _centred(plane.num_samples(angle), place) * plane.step_mm
     first, first_weights = _neighbours((s * sine + t * cosine) / ray_mm + (rays - 1) / 2, rays)
     second, second_weights = _neighbours((s * cosine - t * sine) / detector_mm + (detector - 1) / 2, detector)
     indices = first[..., :, None] * detector + second[..., None, :]
@@ -108,13 +111,15 @@ class BackProjection(NamedTuple):
     """(2V * R * S) float32."""
     offsets: Tensor
     """(V * S) int32: where those of a detector pixel begin."""
+    seen: Tensor
+    """(R * S) float32: how many views see a pixel; at an end of the detector that may be a fraction."""
 
     def to(self, device: torch.device) -> "BackProjection":
         """The same on another device."""
         return BackProjection(*(tensor.to(device) for tensor in self))
 
 
-def back_projection(plane: Plane, angles: Sequence[float]) -> BackProjection:
+def back_projection(plane: Plane, angles: Sequence[float], device: torch.device = CPU) -> BackProjection:
     """The matrix of linear back-projection: the sum over views of the detector's value, interpolated linearly.
 
     Outside of the detector there is 0; no division by the number of views (paper, Fig. 3a; methods.md 3.4).
@@ -122,19 +127,22 @@ def back_projection(plane: Plane, angles: Sequence[float]) -> BackProjection:
     Args:
         plane: What is projected to.
         angles: In degrees, V of them.
+        device: Where the matrix is to be.
     """
     (rays, detector), (ray_mm, detector_mm) = plane.size, plane.spacing_mm
-    across, along = _centred(rays)[:, None] * ray_mm, _centred(detector) * detector_mm
-    directions = torch.tensor([_cosine_sine(angle) for angle in angles], dtype=torch.float64)
+    place = _double_device(device)
+    across, along = _centred(rays, place)[:, None] * ray_mm, _centred(detector, place) * detector_mm
+    directions = torch.tensor([_cosine_sine(angle) for angle in angles], dtype=torch.float64, device=place)
     positions = along * directions[:, :1, None] + across * directions[:, 1:, None]
     found, weights = _neighbours(positions.flatten(1) / detector_mm + (detector - 1) / 2, detector)
-    first_pixels = torch.arange(0, len(angles) * detector, detector, dtype=torch.int32)
+    first_pixels = torch.arange(0, len(angles) * detector, detector, dtype=torch.int32, device=place)
     indices = (found + first_pixels[:, None, None]).transpose(0, 1).flatten(1).contiguous()
     weights = weights.transpose(0, 1).flatten(1).contiguous()
     in_order, order = indices.flatten().sort(stable=True)
-    offsets = torch.searchsorted(in_order, torch.arange(len(angles) * detector, dtype=torch.int32), out_int32=True)
+    views = torch.arange(len(angles) * detector, dtype=torch.int32, device=place)
+    offsets = torch.searchsorted(in_order, views, out_int32=True)
     pixels = torch.div(order, indices.shape[1], rounding_mode="floor").to(torch.int32)
-    return BackProjection(indices, weights, pixels, weights.flatten()[order], offsets)
+    return BackProjection(indices, weights, pixels, weights.flatten()[order], offsets, weights.sum(1)).to(device)
 
 
 def back_project(views: Tensor, matrix: BackProjection) -> Tensor:
@@ -189,9 +197,14 @@ def _neighbours(positions: Tensor, size: int) -> tuple[Tensor, Tensor]:
     return indices.clamp(0, size - 1).to(torch.int32), weights.float()
 
 
-def _centred(size: int) -> Tensor:
+def _centred(size: int, device: torch.device) -> Tensor:
     """Places of `size` points at distance 1 around 0."""
-    return torch.arange(size, dtype=torch.float64) - (size - 1) / 2
+    return torch.arange(size, dtype=torch.float64, device=device) - (size - 1) / 2
+
+
+def _double_device(device: torch.device) -> torch.device:
+    """Where to compute in double precision what a device needs: there, if it can."""
+    return CPU if device.type == "mps" else device
 
 
 def _cosine_sine(angle: float) -> tuple[float, float]:

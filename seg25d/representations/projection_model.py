@@ -110,8 +110,8 @@ class Reconstruction(nn.Module):
     def forward(self, maps: Tensor, angles: tuple[float, ...], shape: Shape) -> Tensor:
         """Scores (B, K, D, H, W), after a background of 0 where there is one, of maps (B, V, K, b, s)."""
         matrix = self._matrix(self.representation.plane(shape), angles, maps.device)
-        volume = self.representation.back_project(self.filtration(maps), angles, shape, matrix)
-        scores: Tensor = self.fine_tuning(volume / len(angles))
+        volume = self.representation.mean_of_views(self.filtration(maps), angles, shape, matrix)
+        scores: Tensor = self.fine_tuning(volume)
         if self.representation.background:
             scores = functional.pad(scores, (0, 0, 0, 0, 0, 0, 1, 0))
         return scores
@@ -121,7 +121,7 @@ class Reconstruction(nn.Module):
         key = plane, angles, device
         if key in self._matrices:
             return self._matrices[key]
-        matrix = back_projection(plane, angles).to(device)
+        matrix = back_projection(plane, angles, device)
         # Tensors that are only traced (memory, export) are of no use later.
         if type(matrix.weights) is Tensor:
             while len(self._matrices) >= KEPT_MATRICES:
@@ -167,7 +167,7 @@ class FineTuning(nn.Module):
         self.normalize = nn.BatchNorm3d(num_classes) if normalization == "batch" else Affine(num_classes)
 
     def forward(self, volume: Tensor) -> Tensor:
-        """Scores (B, K, D, H, W) of back-projections (B, K, D, H, W) divided by their number of views."""
+        """Scores (B, K, D, H, W) of back-projections (B, K, D, H, W) divided by the views that see each voxel."""
         scores: Tensor = self.normalize(average_pool(volume))
         return scores
 

@@ -380,12 +380,35 @@ def test_scores_of_one_class_are_the_paper_s() -> None:
     torch.testing.assert_close(scores.softmax(1)[:, 1], scores[:, 1].sigmoid())
 
 
-def test_a_reconstruction_is_t_after_r_after_f_divided_by_the_views() -> None:
+def test_a_reconstruction_is_t_after_r_after_f_divided_by_the_views_that_see_a_voxel() -> None:
     representation = make(0, (1.0, 2.0, 1.0), num_classes=2, background=False)
     path = Reconstruction(representation, 3)
     maps, angles, shape = torch.rand(1, 3, 2, 4, 6), (5.0, 70.0, 120.0), (4, 5, 6)
     volume = representation.back_project(path.filtration(maps), angles, shape)
-    torch.testing.assert_close(path(maps, angles, shape), GAIN * (average_pool(volume) / 3 - SHIFT))
+    seen = representation.back_project(torch.ones_like(maps), angles, shape)
+    assert seen.min() < 2.5
+    assert 2.99 < seen.max() <= 3.001
+    mean = average_pool(volume / seen.clamp_min(1))
+    torch.testing.assert_close(path(maps, angles, shape), GAIN * (mean - SHIFT))
+
+
+@pytest.mark.parametrize(("shape", "corner"), [((2, 32, 32), 4), ((2, 44, 32), 3)])
+def test_what_lies_in_a_corner_is_found_like_what_lies_in_the_middle(shape: Shape, corner: int) -> None:
+    """Perfect views, untrained filters and normalisation: a view that does not see a voxel says nothing of it."""
+    representation = make(0, (1.0, 1.0, 1.0), detector_axis=2)
+    path, angles = Reconstruction(representation, 60), even_angles(60)
+    with torch.no_grad():
+        path.filtration.weight.copy_(torch.tensor([1.0, 0.0]).expand(60, 2))
+    points = torch.stack(torch.meshgrid(*(torch.arange(size) for size in shape[1:]), indexing="ij"), -1)
+    dice = []
+    for centre in (torch.tensor(shape[1:]) // 2, torch.tensor([corner, corner])):
+        disc = ((points - centre) ** 2).sum(-1) <= 9
+        truth = disc.expand(shape)
+        views = representation.project(truth[None, None].float(), angles)
+        found = path((views >= 0.5).float(), angles, shape)[0, -1] > 0
+        dice.append(2 * float((found & truth).sum()) / float(found.sum() + truth.sum()))
+    assert min(dice) > 0.5
+    assert dice[1] > dice[0] - 0.25
 
 
 @pytest.mark.parametrize(("background", "num_outputs"), [(True, 4), (False, 3)])
