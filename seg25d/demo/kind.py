@@ -5,9 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from seg25d.core.types import FloatArray, IntArray
 from seg25d.core.workspace import FoldFolder
 from seg25d.data.image_io import read_image, read_labels
@@ -52,7 +49,7 @@ class ShownCase(NamedTuple):
     """(D, H, W) by title: the truth, then one per configuration."""
 
     @property
-    def truth(self) -> NDArray[np.integer]:
+    def truth(self) -> IntArray:
         """The first of the segmentations."""
         return self.segmentations["truth"]
 

@@ -46,11 +46,13 @@ def draw_pictures(raw: Path, predicted: Mapping[str, Path]) -> tuple[Path, ...]:
     """
     shown = read_shown_case(raw, predicted, channel=0)
     folder = next(iter(predicted.values())).parent
-    projected = {name: np.max(labels, ACROSS) for name, labels in shown.segmentations.items()}
-    draw_contours(folder / "maximum_projection.png", np.max(shown.image, ACROSS), projected, LABELS)
-    index = fullest_slice(np.moveaxis(shown.truth, ACROSS, 0))
-    panels = {name: labels.take(index, ACROSS) for name, labels in shown.segmentations.items()}
-    draw_contours(folder / "slice.png", shown.image.take(index, ACROSS), panels, LABELS)
+    image, truth = np.moveaxis(shown.image, ACROSS, 0), np.moveaxis(shown.truth, ACROSS, 0)
+    segmentations = {name: np.moveaxis(labels, ACROSS, 0) for name, labels in shown.segmentations.items()}
+    projected = {name: labels.max(0) for name, labels in segmentations.items()}
+    draw_contours(folder / "maximum_projection.png", image.max(0), projected, LABELS)
+    index = fullest_slice(truth)
+    panels = {name: labels[index] for name, labels in segmentations.items()}
+    draw_contours(folder / "slice.png", image[index], panels, LABELS)
     return folder / "maximum_projection.png", folder / "slice.png"
 
 
@@ -84,8 +86,8 @@ VESSELS = DemoKind(
     write=write_vessels_dataset,
     configurations=("mip", "2d"),
     recipe="angermann2022",
-    # A window is a whole volume: each of the 5 validation cases once, so that epochs are about a pass over the 25 others.
-    # With the default of 20 windows a short run is one epoch: one set of angles, and paths that keep their weights.
+    # A window is a whole volume: each of the 5 validation cases once, so that an epoch is about a pass over the other
+    # 25. With the default of 20 windows a short run is one epoch: one set of angles, paths that keep their weights.
     settings={"validation_windows": "5"},
     table=paper_table,
     draw=draw_pictures,
