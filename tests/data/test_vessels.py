@@ -66,11 +66,15 @@ def test_no_threshold_finds_them_as_others_are_as_bright(seed):
     assert np.median(image[vessels]) > np.percentile(image, 98)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_projections_can_find_them(seed):
-    _, labels, spacing_mm = case(seed)
-    views = Projections(axis=0, detector_axis=1, spacing_mm=spacing_mm, num_views=12)
-    assert ceiling(torch.from_numpy(labels > 0), views).dice > 0.94
+def test_projections_can_find_them():
+    """The ceiling of 12 perfect views."""
+    found = []
+    for seed in SEEDS:
+        _, labels, spacing_mm = case(seed)
+        views = Projections(axis=0, detector_axis=1, spacing_mm=spacing_mm, num_views=12)
+        found.append(ceiling(torch.from_numpy(labels > 0), views).dice)
+    assert np.mean(found) > 0.95
+    assert min(found) > 0.94
 
 
 @pytest.mark.parametrize("seed", SEEDS)
