@@ -11,13 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from seg25d import demo, pipeline
+from seg25d import pipeline
 from seg25d.cli.main import main
 from seg25d.core.errors import BusyError, DatasetError, InputError, RecordError
 from seg25d.core.files import folder_lock
 from seg25d.core.workspace import Workspace
+from seg25d.data import vessels
 from seg25d.data.image_io import read_geometry, read_labels
 from seg25d.data.phantom import DATASET_NAME, LABELS, write_phantom_dataset
+from seg25d.demo.phantom import PHANTOM
 from seg25d.inference.predictor import Predictor
 from seg25d.planning.model_file import load_header
 
@@ -284,7 +286,20 @@ def test_demo_tells_the_story_and_can_be_repeated(workspace, capsys):
     folder = workspace.results / DATASET_NAME / "demo"
     assert (folder / "slice.png").exists()
     assert (folder / "super_image.png").exists()
-    assert set(demo.CONFIGURATIONS) <= {path.name for path in folder.iterdir()}
+    assert set(PHANTOM.configurations) <= {path.name for path in folder.iterdir()}
+
+
+def test_demo_of_vessels_has_the_paper_beside_it(tmp_path, capsys):
+    workspace = Workspace.resolve(tmp_path, {})
+    raw = workspace.raw_dataset(vessels.DATASET_NAME)
+    vessels.write_vessels_dataset(raw, num_training=4, num_test=2, shape=(32, 32, 24))
+    run(workspace, "demo", "--kind", "vessels", "--time-budget", "1s")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[0] for line in lines[:3]] == ["held-out cases", "mip", "2d"]
+    assert "85.6 ± 1.9" in lines[3]
+    results = workspace.results / vessels.DATASET_NAME
+    assert {path.name for path in results.iterdir()} == {"mip__angermann2022", "sagittal__angermann2022", "demo"}
+    assert {path.name for path in (results / "demo").glob("*.png")} == {"maximum_projection.png", "slice.png"}
 
 
 def test_a_recipe_has_files_and_results_of_its_own(workspace, capsys):

@@ -5,15 +5,25 @@ different sizes, a thin branching structure, thick slices whose number and spaci
 different normalisation, noise, partial volume and a bias field.
 """
 
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from seg25d.core.files import write_json
-from seg25d.core.types import FloatArray, Shape, Spacing
+from seg25d.core.types import FloatArray, Shape
+from seg25d.data.made_up import (
+    MadeUpCase,
+    MadeUpDataset,
+    as_magnetic_resonance,
+    centred_points,
+    ellipsoid,
+    near,
+    random_walk,
+    smooth_noise,
+    write_dataset,
+)
 
 LABELS = {"background": 0, "organ_a": 1, "organ_b": 2, "lesion": 3, "vessels": 4}
 CHANNELS = ("CT", "MRI")
@@ -29,17 +39,7 @@ MRI_VALUES = np.array([300.0, 420.0, 620.0, 760.0, 160.0], np.float32)
 AIR_HU = -1000.0
 
 
-class Phantom(NamedTuple):
-    """One made-up case."""
-
-    images: NDArray[np.int16]
-    """(C, D, H, W): CT in Hounsfield units, MR in arbitrary units."""
-    labels: NDArray[np.uint8]
-    """(D, H, W), values of `LABELS`."""
-    spacing_mm: Spacing
-
-
-def make_phantom(rng: np.random.Generator, shape: Shape = (24, 64, 64)) -> Phantom:
+def make_phantom(rng: np.random.Generator, shape: Shape = (24, 64, 64)) -> MadeUpCase:
     """Draw one case.
 
     Args:
@@ -56,16 +56,13 @@ def make_phantom(rng: np.random.Generator, shape: Shape = (24, 64, 64)) -> Phant
     labels = _majority_along_depth(tissue)
     images = np.stack([_as_ct(body, tissue, rng), _as_mri(body, tissue, rng)])
     spacing_mm = (float(depth_mm), float(in_plane_mm), float(in_plane_mm))
-    return Phantom(np.rint(images).astype(np.int16), labels, spacing_mm)
+    return MadeUpCase(np.rint(images).astype(np.int16), labels, spacing_mm)
 
 
 def write_phantom_dataset(
     folder: Path, *, num_training: int = 18, num_test: int = 6, shape: Shape = (24, 64, 64), seed: int = 25
 ) -> None:
-    """Write a made-up data set in the nnU-Net raw layout, with the truth of the test cases in `labelsTs`.
-
-    Each case has a seed of its own, so that the same arguments give the same files. `dataset.json` is written last:
-    a folder that has it is complete, and is left as it is.
+    """Write the data set, see `made_up.write_dataset`.
 
     Args:
         folder: The data set's folder, such as `raw/Dataset900_Phantom`.
@@ -74,71 +71,32 @@ def write_phantom_dataset(
         shape: As for `make_phantom`.
         seed: Of the whole data set.
     """
-    if (folder / "dataset.json").exists():
-        return
-    for index in range(num_training + num_test):
-        part = "Tr" if index < num_training else "Ts"
-        _write_case(folder, part, f"phantom_{index:03d}", make_phantom(np.random.default_rng((seed, index)), shape))
-    description = {
-        "channel_names": {str(index): name for index, name in enumerate(CHANNELS)},
-        "labels": LABELS,
-        "numTraining": num_training,
-        "file_ending": ".nii.gz",
-        "description": "made up by seg25d.data.phantom",
-    }
-    write_json(folder / "dataset.json", description)
-
-
-def _write_case(folder: Path, part: str, name: str, phantom: Phantom) -> None:
-    from seg25d.data.image_io import Geometry, write_labels  # noqa: PLC0415 - loads SimpleITK, drawing needs none
-
-    geometry = Geometry(
-        shape=phantom.labels.shape,
-        spacing_mm=phantom.spacing_mm,
-        origin_mm=(0.0, 0.0, 0.0),
-        direction=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0),
-    )
-    for channel, image in enumerate(phantom.images):
-        write_labels(folder / f"images{part}" / f"{name}_{channel:04d}.nii.gz", image, geometry)
-    write_labels(folder / f"labels{part}" / f"{name}.nii.gz", phantom.labels, geometry)
+    dataset = MadeUpDataset("phantom", CHANNELS, LABELS, partial(make_phantom, shape=shape), __name__)
+    write_dataset(folder, dataset, num_training=num_training, num_test=num_test, seed=seed)
 
 
 def _draw_anatomy(shape: Shape, rng: np.random.Generator) -> tuple[NDArray[np.bool_], NDArray[np.uint8]]:
     """The body's mask and the tissue of every voxel of the fine grid, which is isotropic."""
     points = _deformed_coordinates(shape, rng)
     scale = float(min(shape)) / 2
-    body = _ellipsoid(points, (0.0, 0.0, 0.0), np.array(shape) / 2 * (1.6, 0.92, 0.92))
+    body = ellipsoid(points, (0.0, 0.0, 0.0), np.array(shape) / 2 * (1.6, 0.92, 0.92))
     centre_a = np.array([0.05, 0.0, -0.36]) * scale + rng.normal(0, 0.05, 3) * scale
     centre_b = np.array([-0.1, 0.1, 0.48]) * scale + rng.normal(0, 0.05, 3) * scale
     radii_a = np.array([0.55, 0.5, 0.38]) * scale * rng.uniform(0.85, 1.1, 3)
     radii_b = np.array([0.38, 0.32, 0.24]) * scale * rng.uniform(0.85, 1.15, 3)
     tissue = np.zeros(shape, np.uint8)
-    tissue[_ellipsoid(points, centre_a, radii_a)] = ORGAN_A
-    tissue[_ellipsoid(points, centre_b, radii_b)] = ORGAN_B
+    tissue[ellipsoid(points, centre_a, radii_a)] = ORGAN_A
+    tissue[ellipsoid(points, centre_b, radii_b)] = ORGAN_B
     tissue[_vessel_tree(points, centre_a, scale, rng) & body] = VESSELS
     for _ in range(int(rng.integers(1, 4))):
         centre = centre_a + rng.uniform(-0.55, 0.55, 3) * radii_a
-        tissue[_ellipsoid(points, centre, rng.uniform(0.11, 0.2, 3) * scale) & (tissue > 0)] = LESION
+        tissue[ellipsoid(points, centre, rng.uniform(0.11, 0.2, 3) * scale) & (tissue > 0)] = LESION
     return body, tissue
 
 
 def _deformed_coordinates(shape: Shape, rng: np.random.Generator) -> FloatArray:
     """Coordinates (3, D, H, W) from the middle, in voxels, moved by a smooth field of about two voxels."""
-    axes = [np.arange(size, dtype=np.float32) - (size - 1) / 2 for size in shape]
-    grid = np.stack(np.meshgrid(*axes, indexing="ij"))
-    return np.stack([axis + 2.0 * _smooth_noise(shape, 6.0, rng) for axis in grid])
-
-
-def _smooth_noise(shape: Shape, sigma_voxels: float, rng: np.random.Generator) -> FloatArray:
-    """Gaussian noise blurred by `sigma_voxels`, with standard deviation 1."""
-    noise = ndimage.gaussian_filter(rng.standard_normal(shape, dtype=np.float32), sigma_voxels, mode="wrap")
-    return np.asarray(noise / noise.std(), np.float32)
-
-
-def _ellipsoid(points: FloatArray, centre: FloatArray | Spacing, radii: FloatArray) -> NDArray[np.bool_]:
-    """Where the points (3, D, H, W) lie inside."""
-    offsets = (points - np.reshape(centre, (3, 1, 1, 1))) / np.reshape(radii, (3, 1, 1, 1))
-    return np.asarray(np.square(offsets).sum(axis=0) < 1)
+    return np.stack([axis + 2.0 * smooth_noise(shape, 6.0, rng) for axis in centred_points(shape)])
 
 
 def _vessel_tree(points: FloatArray, start: FloatArray, scale: float, rng: np.random.Generator) -> NDArray[np.bool_]:
@@ -148,28 +106,12 @@ def _vessel_tree(points: FloatArray, start: FloatArray, scale: float, rng: np.ra
     branches = [(start - np.array([0.75, -0.1, -0.3]) * scale, np.array([1.0, -0.1, 0.05]), 0.095 * scale)]
     while branches:
         position, direction, radius = branches.pop()
-        for _ in range(int(0.55 * scale)):
-            direction = direction + rng.normal(0, 0.12, 3)
-            direction = direction / np.linalg.norm(direction)
-            position = position + direction
-            centres.append(position)
-            radii.append(radius)
+        walked, direction = random_walk(position, direction, int(0.55 * scale), 0.12, rng)
+        centres.extend(walked)
+        radii += [radius] * len(walked)
         if radius > 0.055 * scale:
-            branches += [(position, direction + rng.normal(0, 0.6, 3), radius * 0.78) for _ in range(2)]
-    return _near(points, np.stack(centres), np.array(radii))
-
-
-def _near(points: FloatArray, centres: FloatArray, radii: FloatArray) -> NDArray[np.bool_]:
-    """Where the points (3, D, H, W) lie closer to any centre (n, 3) than its radius (n,)."""
-    from scipy.spatial import cKDTree  # noqa: PLC0415 - slow to import
-
-    inside = np.zeros(points[0].size, bool)
-    flat = points.reshape(3, -1).T
-    for radius in np.unique(radii):
-        tree = cKDTree(centres[radii == radius])
-        distances, _ = tree.query(flat, distance_upper_bound=float(radius))
-        inside |= np.isfinite(distances)
-    return inside.reshape(points.shape[1:])
+            branches += [(walked[-1], direction + rng.normal(0, 0.6, 3), radius * 0.78) for _ in range(2)]
+    return near(points, np.stack(centres), np.array(radii))
 
 
 def _majority_along_depth(tissue: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -186,7 +128,7 @@ def _average_along_depth(image: FloatArray) -> FloatArray:
 
 def _as_ct(body: NDArray[np.bool_], tissue: NDArray[np.uint8], rng: np.random.Generator) -> FloatArray:
     """Hounsfield units with texture, the blur of the scanner, partial volume and noise: (D, H, W)."""
-    values = CT_VALUES[tissue] + 8.0 * _smooth_noise(body.shape, 2.0, rng)
+    values = CT_VALUES[tissue] + 8.0 * smooth_noise(body.shape, 2.0, rng)
     sharp = np.where(body, values, AIR_HU)
     image = _average_along_depth(ndimage.gaussian_filter(sharp, 0.6))
     return image + rng.normal(0, 18, image.shape)
@@ -194,10 +136,7 @@ def _as_ct(body: NDArray[np.bool_], tissue: NDArray[np.uint8], rng: np.random.Ge
 
 def _as_mri(body: NDArray[np.bool_], tissue: NDArray[np.uint8], rng: np.random.Generator) -> FloatArray:
     """Arbitrary units with texture, a bias field, a gain of the case, partial volume and Rician noise: (D, H, W)."""
-    values = MRI_VALUES[tissue] * (1 + 0.05 * _smooth_noise(body.shape, 2.0, rng))
+    values = MRI_VALUES[tissue] * (1 + 0.05 * smooth_noise(body.shape, 2.0, rng))
     sharp = np.where(body, values, 5.0)
     image = _average_along_depth(ndimage.gaussian_filter(sharp, 0.6))
-    bias = np.exp(0.12 * _smooth_noise(image.shape, max(image.shape) / 4, rng))
-    image = image * bias * rng.uniform(0.6, 1.7)
-    noise = rng.normal(0, 0.05 * float(image.mean()), (2, *image.shape))
-    return np.asarray(np.hypot(image + noise[0], noise[1]))
+    return as_magnetic_resonance(image, rng)

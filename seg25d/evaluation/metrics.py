@@ -50,6 +50,15 @@ class Metrics(Scores):
     fn: int
     tn: int
 
+    @property
+    def mean_iou(self) -> float | None:
+        """(TN / (TN + FP + FN) + TP / (TP + FP + FN)) / 2 (Angermann & Haltmeier 2019, section 4).
+
+        Not in any file; None where either means nothing.
+        """
+        of_background = _ratio(self.tn, self.tn + self.fp + self.fn)
+        return None if self.iou is None or of_background is None else (of_background + self.iou) / 2
+
 
 def confusion(
     reference: NDArray[np.uint8],

@@ -1,6 +1,7 @@
 """Scores as plain-text tables for people."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from statistics import mean, stdev
 
 from seg25d.evaluation.metrics import Scores
 from seg25d.evaluation.summary import Summary
@@ -21,6 +22,18 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def format_score(value: float | None) -> str:
     """Three decimals; a dash where there is no score."""
     return "-" if value is None else f"{value:.3f}"
+
+
+def format_percent(values: Iterable[float | None]) -> str:
+    """Mean and standard deviation (n - 1) of shares, in percent; no deviation of one value, a dash where there is none.
+
+    Args:
+        values: Those that are None do not count.
+    """
+    present = [100 * value for value in values if value is not None]
+    if not present:
+        return "-"
+    return f"{mean(present):.1f}" + (f" ± {stdev(present):.1f}" if len(present) > 1 else "")
 
 
 def summary_table(summary: Summary) -> str:

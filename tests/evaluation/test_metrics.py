@@ -31,6 +31,7 @@ def test_scores_by_hand():
     assert metrics.precision == pytest.approx(0.5)
     assert metrics.recall == pytest.approx(0.5)
     assert metrics.mean_accuracy == pytest.approx((52 / 56 + 4 / 8) / 2)
+    assert metrics.mean_iou == pytest.approx((52 / 60 + 4 / 12) / 2)
     # Every surface voxel of one block is at most one voxel away from the other.
     assert metrics.hd95_mm == pytest.approx(1.0)
 
@@ -59,6 +60,7 @@ def test_both_empty_is_no_score():
     assert metrics.precision is None
     assert metrics.recall is None
     assert metrics.mean_accuracy is None
+    assert metrics.mean_iou is None
     assert metrics.tn == 64
 
 

@@ -1,6 +1,6 @@
 from seg25d.evaluation.metrics import Scores
 from seg25d.evaluation.summary import Summary
-from seg25d.evaluation.tables import format_score, summary_table, text_table
+from seg25d.evaluation.tables import format_percent, format_score, summary_table, text_table
 
 
 def test_columns_line_up():
@@ -22,3 +22,10 @@ def test_summary_has_a_line_per_label_and_one_for_all():
     assert [line[:12].strip() for line in lines] == ["label", "1", "2", "all labels"]
     assert "0.500" in lines[1]
     assert "-" in lines[2]
+
+
+def test_shares_in_percent_by_hand():
+    # Deviations of -10 and 10 points: the square root of 200 / (2 - 1).
+    assert format_percent([0.4, None, 0.6]) == "50.0 ± 14.1"
+    assert format_percent([0.5]) == "50.0"
+    assert format_percent([None]) == "-"

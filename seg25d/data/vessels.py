@@ -1,0 +1,133 @@
+"""A seeded, made-up data set of sparse vessels: a labelled tree among veins and blobs that are as bright, as MRA.
+
+Nothing here is anatomy. It asks for what angiographies of the head ask for (Angermann & Haltmeier, arXiv 1910.10398):
+0.24 % of the voxels there are vessel, and what is labelled cannot be told from what is not by its brightness alone.
+Here it can be told by its course and its place, in slices as in maximum projections about the longest axis: the tree
+climbs along that axis in the middle of the body; veins are rings around it just under the surface, thus lines that
+cross every projection; blobs are round.
+"""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from seg25d.core.types import FloatArray, Shape
+from seg25d.data.made_up import (
+    MadeUpCase,
+    MadeUpDataset,
+    as_magnetic_resonance,
+    centred_points,
+    ellipsoid,
+    near,
+    random_walk,
+    smooth_noise,
+    write_dataset,
+)
+
+LABELS = {"background": 0, "vessels": 1}
+CHANNELS = ("MRA",)
+DATASET_NAME = "Dataset901_Vessels"
+SHAPE: Shape = (96, 80, 48)
+SPACING_MM = (1.0, 1.0, 1.15)
+"""The shortest axis is the coarsest, so that slices are those of the paper: its longest and its middle axis."""
+
+AIR, TISSUE, BLOOD = 5.0, 100.0, 260.0
+"""Arbitrary units, scaled by each case's gain."""
+TREE_RADII_MM = (2.1, 1.7, 1.35)
+"""Of the trunk, of its two branches and of their four."""
+VEIN_RADIUS_MM = 1.3
+RADII_OF_BLOBS_MM = (3.0, 5.0)
+NUM_VEINS = 4
+
+
+def make_vessels(rng: np.random.Generator, shape: Shape = SHAPE) -> MadeUpCase:
+    """Draw one case.
+
+    Args:
+        rng: Source of all randomness.
+        shape: Voxels along (D, H, W) of the largest cases at `SPACING_MM`; at least 32 x 32 x 24. Two of three cases
+            are as large along each axis, the others up to 8 % smaller; spacings along D and H differ by 3 %.
+    """
+    spacing = np.round(np.multiply(SPACING_MM, rng.uniform((0.97, 0.97, 1.0), (1.03, 1.03, 1.0))), 3)
+    extent = np.multiply(shape, SPACING_MM) * (1 - np.maximum(0, rng.uniform(-0.16, 0.08, 3)))
+    depth, height, width = (round(size) for size in extent / spacing)
+    spacing_mm = (float(spacing[0]), float(spacing[1]), float(spacing[2]))
+    points = centred_points((depth, height, width), spacing_mm)
+    half = extent / 2
+    body = ellipsoid(points, (0.0, 0.0, 0.0), half * (1.2, 0.94, 0.94))
+    tree = _tree(points, half, rng) & body
+    others = _veins(points, half, rng) | _blobs(points, half, rng)
+    image = _as_angiography(body, body & (tree | others), rng)
+    return MadeUpCase(np.rint(image[None]).astype(np.int16), tree.astype(np.uint8), spacing_mm)
+
+
+def write_vessels_dataset(
+    folder: Path, *, num_training: int = 30, num_test: int = 10, shape: Shape = SHAPE, seed: int = 25
+) -> None:
+    """Write the data set, see `made_up.write_dataset`.
+
+    Args:
+        folder: The data set's folder, such as `raw/Dataset901_Vessels`.
+        num_training: Training cases.
+        num_test: Held-out cases.
+        shape: As for `make_vessels`.
+        seed: Of the whole data set.
+    """
+    dataset = MadeUpDataset("vessels", CHANNELS, LABELS, partial(make_vessels, shape=shape), __name__)
+    write_dataset(folder, dataset, num_training=num_training, num_test=num_test, seed=seed)
+
+
+def _tree(points: FloatArray, half: FloatArray, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """A trunk that enters below the middle and climbs, splitting twice: what is labelled.
+
+    Args:
+        points: (3, D, H, W) in mm from the middle.
+        half: Half of the volume's lengths in mm.
+        rng: Source of all randomness.
+    """
+    centres: list[FloatArray] = []
+    radii: list[float] = []
+    branches = [(half * (-0.97, *rng.uniform(-0.15, 0.15, 2)), np.array([1.0, 0.0, 0.0]))]
+    azimuth = rng.uniform(-0.6, 0.6)
+    for radius, turn in zip(TREE_RADII_MM, (0.42, 0.32, 0.0), strict=True):
+        following = []
+        for position, direction in branches:
+            walked, turned = random_walk(position, direction, int(0.52 * half[0]), 0.03, rng)
+            centres.extend(walked)
+            radii += [radius] * len(walked)
+            aside = turn * np.array([0.0, np.cos(azimuth), np.sin(azimuth)])
+            following += [(walked[-1], turned + aside), (walked[-1], turned - aside)]
+        branches = following
+        azimuth += np.pi / 2 + rng.uniform(-0.3, 0.3)
+    return near(points, np.stack(centres), np.array(radii))
+
+
+def _veins(points: FloatArray, half: FloatArray, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Wavy rings around the longest axis, under the surface, each open somewhere; arguments as for `_tree`."""
+    inside = np.zeros(points.shape[1:], bool)
+    levels = np.linspace(-0.6, 0.75, NUM_VEINS) + rng.uniform(-0.12, 0.12, NUM_VEINS)
+    for level in levels:
+        angles = rng.uniform(0, 2 * np.pi) + np.linspace(0, rng.uniform(1.4, 2) * np.pi, 400)
+        heights = level + 0.06 * np.sin(2 * angles + rng.uniform(0, 2 * np.pi))
+        share = 0.82 * np.sqrt(1 - np.square(heights / 1.2))
+        ring = np.stack([heights, share * np.cos(angles), share * np.sin(angles)], axis=1) * half
+        inside |= near(points, ring, np.full(len(ring), VEIN_RADIUS_MM))
+    return inside
+
+
+def _blobs(points: FloatArray, half: FloatArray, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """One to three; arguments as for `_tree`."""
+    inside = np.zeros(points.shape[1:], bool)
+    for _ in range(int(rng.integers(1, 4))):
+        inside |= ellipsoid(points, half * rng.uniform(-0.6, 0.6, 3), rng.uniform(*RADII_OF_BLOBS_MM, 3))
+    return inside
+
+
+def _as_angiography(body: NDArray[np.bool_], blood: NDArray[np.bool_], rng: np.random.Generator) -> FloatArray:
+    """Arbitrary units (D, H, W) with texture, partial volume, bias field, a gain of the case and noise."""
+    tissue = TISSUE * (1 + 0.1 * smooth_noise(body.shape, 2.0, rng))
+    sharp = np.where(blood, BLOOD, np.where(body, tissue, AIR))
+    return as_magnetic_resonance(np.asarray(ndimage.gaussian_filter(sharp, 0.5)), rng)

@@ -1,0 +1,1 @@
+"""The demos: every step on a small made-up data set, one kind per set."""

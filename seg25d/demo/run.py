@@ -1,0 +1,83 @@
+"""A demo from raw images to a table of scores on held-out cases and two pictures."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from seg25d import pipeline
+from seg25d.core.errors import InputError
+from seg25d.core.workspace import Workspace
+from seg25d.demo.budgets import TIME_BUDGETS_S
+from seg25d.demo.kind import DemoKind, Outcome
+from seg25d.demo.phantom import PHANTOM
+from seg25d.demo.vessels import VESSELS
+from seg25d.evaluation.summary import Summary
+from seg25d.planning.planner import configuration_name
+from seg25d.runs import run_name
+
+logger = logging.getLogger(__name__)
+KINDS: Mapping[str, DemoKind] = {"phantom": PHANTOM, "vessels": VESSELS}
+"""Kinds of demo by name; `budgets.TIME_BUDGETS_S` has the same names."""
+
+
+class DemoResult(NamedTuple):
+    """What the demo found."""
+
+    table: str
+    """Scores per configuration on the held-out cases."""
+    pictures: tuple[Path, ...]
+    summaries: dict[str, Summary]
+    """Scores on the held-out cases per configuration."""
+
+
+def run_demo(
+    workspace: Workspace,
+    kind: str = "phantom",
+    *,
+    time_budget_s: float | None = None,
+    device: str | None = None,
+    num_processes: int | None = None,
+) -> DemoResult:
+    """Make a data set, then plan, preprocess, train, predict and evaluate; what is done already is kept.
+
+    Args:
+        workspace: Where to put everything, the data set included.
+        kind: A name in `KINDS`.
+        time_budget_s: Training time per configuration; None: that of the kind in `TIME_BUDGETS_S`.
+        device: Where to compute; None: the best there is.
+        num_processes: Worker processes; None: by cores and memory.
+
+    Raises:
+        InputError: If there is no such kind; lists those that there are.
+    """
+    if kind not in KINDS:
+        raise InputError(f"there is no demo {kind!r}; known: {', '.join(KINDS)}")
+    demo = KINDS[kind]
+    raw = workspace.raw_dataset(demo.dataset_name)
+    logger.info("making the data set %s", raw)
+    demo.write(raw)
+    planning = pipeline.PlanningOptions(
+        configurations=demo.configurations, recipe=demo.recipe, num_processes=num_processes
+    )
+    plans = pipeline.plan_and_preprocess(workspace, [demo.dataset_name], planning)[demo.dataset_name]
+    training = pipeline.TrainingOptions(
+        recipe=demo.recipe,
+        settings=dict(demo.settings),
+        time_budget_s=TIME_BUDGETS_S[kind] if time_budget_s is None else time_budget_s,
+        device=device,
+        num_processes=num_processes,
+    )
+    outcomes = {}
+    for name in demo.configurations:
+        pipeline.train(workspace, demo.dataset_name, name, ["0"], training)
+        run = workspace.run(demo.dataset_name, run_name(configuration_name(name, plans.slice_axis), plans, demo.recipe))
+        predicted = workspace.results / demo.dataset_name / "demo" / name
+        # Without mirroring, which takes eight times as long; all cases anew, as the model may have changed.
+        prediction = pipeline.PredictionOptions(model=run.root, mirroring=False, overwrite=True, device=device)
+        pipeline.predict(workspace, raw / "imagesTs", predicted, prediction)
+        summary = pipeline.evaluate(raw / "labelsTs", predicted, num_processes=num_processes)
+        outcomes[name] = Outcome(run.fold(0), predicted, summary)
+    pictures = demo.draw(raw, {name: outcome.predicted for name, outcome in outcomes.items()})
+    summaries = {name: outcome.summary for name, outcome in outcomes.items()}
+    return DemoResult(demo.table(outcomes), pictures, summaries)
