@@ -159,6 +159,15 @@ def initialise(module: nn.Module, slope: float = 0.01) -> None:
                 nn.init.zeros_(layer.bias)
 
 
+def initialise_glorot(module: nn.Module) -> None:
+    """Glorot's uniform initialisation of all convolutions, biases zero (as Keras does unless told otherwise)."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.ConvTranspose3d):
+            nn.init.xavier_uniform_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
 def transposed_conv_3(in_channels: int, out_channels: int, stride: Sizes) -> nn.Module:
     """A transposed convolution of size 3 that multiplies the size by `stride`, which may be 1 along an axis."""
     padding = tuple(step - 1 for step in stride)

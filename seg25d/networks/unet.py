@@ -22,6 +22,7 @@ from seg25d.networks.blocks import (
     StagedSpec,
     check_stages,
     initialise,
+    initialise_glorot,
     transposed_conv_3,
 )
 
@@ -48,6 +49,8 @@ class UNetSpec(StagedSpec):
     downsampling: Literal["stride", "max_pool"] = "stride"
     upsampling: Literal["transposed", "transposed_3"] = "transposed"
     """Transposed convolutions with kernel = stride (nnU-Net), or of size 3 (Sobirov et al., Angermann et al.)."""
+    initialisation: Literal["he", "glorot"] = "he"
+    """Of the convolutions: He et al. 2015 for the leaky ReLU (nnU-Net), or Glorot & Bengio 2010 (Keras' default)."""
     num_supervised: int = 1
     """Scales, from the finest on, whose scores the loss sees while training (deep supervision)."""
 
@@ -90,7 +93,7 @@ class UNet(nn.Module):
         self.heads = nn.ModuleList(
             CONV[spec.dims](widths[stage], num_outputs, 1) for stage in range(spec.num_supervised)
         )
-        initialise(self)
+        initialise(self) if spec.initialisation == "he" else initialise_glorot(self)
 
     def forward(self, images: Tensor) -> Tensor | list[tuple[Tensor, float]]:
         """Scores of images.

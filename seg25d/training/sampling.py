@@ -95,6 +95,10 @@ class WindowSource(Dataset[Batch | Seg25dError]):
         self.config = config
         self.cases = cases
         self.process = process
+        shapes = (store.record(case).grid.shape for case in cases["validate"])
+        inside = all(size <= wanted for shape in shapes for size, wanted in zip(shape, plan.window, strict=True))
+        # All windows of a volume that lies within one show the same.
+        self.windows_per_case = 1 if inside else WINDOWS_PER_CASE
 
     def __getitem__(self, key: BatchKey) -> Batch | Seg25dError:
         """The batch; or what went wrong, as a value: an exception would lose its type on the way between processes."""
@@ -120,7 +124,7 @@ class WindowSource(Dataset[Batch | Seg25dError]):
 
     def num_validation_windows(self) -> int:
         """Windows that are scored after each epoch: fewer where windows are so large that batches are small."""
-        most = min(WINDOWS_PER_CASE * len(self.cases["validate"]), VALIDATION_BATCHES * self.plan.batch_size)
+        most = min(self.windows_per_case * len(self.cases["validate"]), VALIDATION_BATCHES * self.plan.batch_size)
         return min(self.config.validation_windows, most)
 
     def num_validation_batches(self) -> int:
