@@ -86,6 +86,11 @@ class Representation(Record):
         return 1.0
 
     @property
+    def scoring_share(self) -> float:
+        """Cost of scoring a window, as a share of an update on it; of most, one pass of three."""
+        return 1 / 3
+
+    @property
     def network_axes(self) -> tuple[int, ...]:
         """The axes of the window (0 D, 1 H, 2 W) whose extent the network sees as they are, in its order."""
         raise NotImplementedError

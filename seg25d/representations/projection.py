@@ -94,6 +94,11 @@ class Projections(Representation):
         """Path 1 keeps the activations of its views."""
         return float(self.num_training_views)
 
+    @property
+    def scoring_share(self) -> float:
+        """M passes, of the 3 p + m of an update."""
+        return self.num_views / (3 * self.num_training_views + self.num_views)
+
     def network_outputs(self, num_outputs: int) -> int:
         """The background needs no map.
 

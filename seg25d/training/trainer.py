@@ -39,8 +39,8 @@ LONGEST_EPOCH = 1 / 20
 """Share of a time budget after which an epoch ends even if it is not full."""
 VALIDATION_SHARE = 0.1
 """Share of a run that the look at the validation windows after each epoch may take."""
-FORWARD_SHARE = 1 / 3
-"""Cost of scoring a window, as a share of an update on it (one pass of three)."""
+MOST_WITHOUT_GRADIENT = 20
+"""Updates in a row whose gradient is exactly zero, after which a run is given up: it would never learn again."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,7 @@ class _Run:
         cache_bytes = min(CACHE_BYTES, available_memory_bytes() // (4 * max(1, self.num_workers)))
         self.source = WindowSource(job.store, job.header.plan, self.config, cases, (rank, num_processes), cache_bytes)
         self.last_tick = 0.0
+        self.without_gradient = 0
         self.loss_function = LOSSES[self.config.loss](self.labels, self.config.dice_smooth)
         self.monitor = Monitor(job.folder, self.first)
 
@@ -203,7 +204,8 @@ class _Run:
             return state.iteration % full == 0
         updates = len(state.epoch_losses)
         trained = updates * self.job.header.plan.batch_size
-        worthwhile = self.source.num_validation_windows() * FORWARD_SHARE <= VALIDATION_SHARE * trained
+        scoring_share = self.job.header.plan.representation.scoring_share
+        worthwhile = self.source.num_validation_windows() * scoring_share <= VALIDATION_SHARE * trained
         return updates >= full or (worthwhile and state.epoch_seconds > budget * LONGEST_EPOCH)
 
     def _own_validation_batches(self) -> Iterator[Batch | Seg25dError]:
@@ -231,8 +233,8 @@ class _Run:
                 "programs there, or plan with a smaller --gpu-memory-gb"
             ) from None
         state.scaler.unscale_(state.optimizer)
-        if config.gradient_clip is not None:
-            nn.utils.clip_grad_norm_(state.model.parameters(), config.gradient_clip)
+        norm = nn.utils.clip_grad_norm_(state.model.parameters(), config.gradient_clip or math.inf)
+        self._check_gradient(float(norm))
         state.scaler.step(state.optimizer)
         state.scaler.update()
         value = float(loss.detach())
@@ -242,6 +244,15 @@ class _Run:
                 "lower the learning rate, for example --set learning_rate=0.001, and use --restart"
             )
         return value
+
+    def _check_gradient(self, norm: float) -> None:
+        self.without_gradient = 0 if norm else self.without_gradient + 1
+        if self.without_gradient == MOST_WITHOUT_GRADIENT:
+            raise Seg25dError(
+                f"the gradient was zero in the last {MOST_WITHOUT_GRADIENT} updates up to {self.state.iteration}: the "
+                "network gives the same scores whatever it sees and cannot learn any more; lower the learning rate or "
+                "clip gradients, for example --set learning_rate=0.0003 or --set gradient_clip=0.001, and use --restart"
+            )
 
     def _end_epoch(self, batches: Iterator[Batch | Seg25dError]) -> None:
         """Validate, log, keep the best, save."""

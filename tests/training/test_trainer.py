@@ -307,6 +307,16 @@ def test_a_loss_that_is_no_number_ends_the_run_with_advice(make_job: Maker) -> N
         train_fold(make_job("a", learning_rate=1e30, gradient_clip=1e30, warmup=0.0))
 
 
+def test_a_network_that_cannot_learn_any_more_ends_the_run_with_advice(
+    make_job: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "MOST_WITHOUT_GRADIENT", 3)
+    clip, norms = torch.nn.utils.clip_grad_norm_, iter([0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0])
+    monkeypatch.setattr("torch.nn.utils.clip_grad_norm_", lambda *arguments: (clip(*arguments), next(norms))[1])
+    with pytest.raises(Seg25dError, match=r"in the last 3 updates up to 5: .*gradient_clip=0.001, and use --restart"):
+        train_fold(make_job("a"))
+
+
 def test_devices_that_are_not_there_are_refused() -> None:
     for name in ("cuda:77", "tpu", "nonsense"):
         with pytest.raises(InputError, match="--device cpu"):
