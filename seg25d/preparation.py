@@ -95,7 +95,7 @@ def write_plans(folder: PreprocessedFolder, checked: Checked, plans: Plans, opti
 
 
 def add_network(folder: PreprocessedFolder, plans: Plans, name: str) -> Plans:
-    """Plan a configuration that is planned already with another network, and write the plans.
+    """Plan a configuration, which is planned already, with another network, and write the plans.
 
     Grid, normalisation and mirroring stay those of the planned one, also where they were edited; the window and all
     else are searched for anew.
@@ -117,7 +117,9 @@ def add_network(folder: PreprocessedFolder, plans: Plans, name: str) -> Plans:
         recipe=plans.recipe,
         plans_name=plans.plans_name,
     ).configurations[name]
-    like = plans.configurations[split_name(name)[0]].model_dump(mode="json", include=SHARED_BY_NETWORKS)
+    # The same with the planned network, or else with another one.
+    relatives = sorted(each for each in plans.configurations if split_name(each)[0] == split_name(name)[0])
+    like = plans.configurations[relatives[0]].model_dump(mode="json", include=SHARED_BY_NETWORKS)
     path = folder.plans(plans.plans_name, plans.recipe)
     plan = parse_record(planned.model_dump(mode="json") | like, ConfigurationPlan, f"{path}: {name}")
     plans = plans.model_copy(update={"configurations": {**plans.configurations, name: plan}})
