@@ -132,15 +132,15 @@ def add_network(folder: PreprocessedFolder, plans: Plans, name: str) -> Plans:
 
 def _explain_projections(plans: Plans, dataset: Dataset, fingerprint: Fingerprint, options: PlanningOptions) -> Plans:
     """The plans with the ceiling of `mip`, where it is new or was edited; it is measured only if `mip` is asked for."""
-    plan = plans.configurations.get("mip")
-    if plan is None or not lacks_ceiling(plan):
-        return plans
     asked_for = configuration_names(options.configurations, plans.slice_axis, find_rules(options.recipe))
-    dice = _measure_ceiling(plan, dataset, choose_cases(fingerprint)) if "mip" in asked_for else None
-    _warn_of_short_detector(plan)
-    explained = with_ceiling(plan, dice, dataset.description.labels)
-    logger.info("%s, mip: %s", plans.dataset_name, explained.reasons["ceiling"])
-    return plans.model_copy(update={"configurations": {**plans.configurations, "mip": explained}})
+    configurations = dict(plans.configurations)
+    for name, plan in plans.configurations.items():
+        if lacks_ceiling(plan):
+            dice = _measure_ceiling(plan, dataset, choose_cases(fingerprint)) if name in asked_for else None
+            _warn_of_short_detector(plan)
+            configurations[name] = with_ceiling(plan, dice, dataset.description.labels)
+            logger.info("%s, %s: %s", plans.dataset_name, name, configurations[name].reasons["ceiling"])
+    return plans.model_copy(update={"configurations": configurations})
 
 
 def _warn_of_short_detector(plan: ConfigurationPlan) -> None:
