@@ -19,7 +19,14 @@ from seg25d.planning.plan import Plans
 from seg25d.preprocessing.store import Store
 from seg25d.runs import check_run, write_run_files
 from seg25d.training.config import settle_config
-from seg25d.training.processes import is_first_process, join_processes, leave_processes, local_device, wait_for_all
+from seg25d.training.processes import (
+    check_processes,
+    is_first_process,
+    join_processes,
+    leave_processes,
+    local_device,
+    wait_for_all,
+)
 from seg25d.training.recipes import find_recipe
 from seg25d.training.trainer import FoldJob, clear_fold, train_fold
 
@@ -51,7 +58,12 @@ def check_folds(task: RunToTrain, folds: Sequence[int | str]) -> None:
         InputError: If kept folds were trained with something else, a fold was begun with other settings, or the labels
             do not allow a threshold.
     """
-    read_description(task.folder.dataset).labels.check_threshold(task.options.config().threshold)
+    description = read_description(task.folder.dataset)
+    description.labels.check_threshold(task.options.config().threshold)
+    plan = task.plans.configurations[task.configuration]
+    check_processes(plan, len(description.channel_names), description.labels.num_outputs)
+    if "early_stopping" in task.options.settings and task.options.config().time_budget_seconds is not None:
+        logger.warning("early_stopping has no effect with a time budget, which says how long the run is")
     restarted = folds if task.options.restart else ()
     check_run(task.run, task.folder, task.plans, task.configuration, restarted)
     if not task.options.restart:

@@ -20,7 +20,7 @@ from seg25d.planning.plan import Plans
 from seg25d.planning.planner import explain
 from seg25d.planning.plans_name import DEFAULT_PLANS_NAME
 from seg25d.planning.search import check_memory
-from seg25d.preparation import add_network, check_datasets, make_plans, write_plans
+from seg25d.preparation import add_network, check_datasets, keep_network, make_plans, write_plans
 from seg25d.preprocessing.preprocess import preprocess_dataset
 from seg25d.preprocessing.store import Store
 from seg25d.runs import check_names, choose_folds, choose_run, parse_folds, read_splits, run_name, with_network
@@ -111,7 +111,8 @@ def train(
         raise InputError(f"{name} is not planned; run `{_planning_command(identifier, options)}` first")
     plans = read_record(path, Plans)
     configuration = with_network(plans, configuration, options.network)
-    if configuration not in plans.configurations:
+    added = configuration not in plans.configurations
+    if added:
         plans = add_network(folder, plans, configuration)
     plan = plans.configurations[configuration]
     splits = read_splits(folder.recipe_splits(options.recipe))
@@ -121,6 +122,8 @@ def train(
     task = RunToTrain(name, configuration, run, folder, plans, splits, options)
     if is_first_process():
         check_folds(task, chosen)
+        if added:
+            keep_network(path, plans, configuration)
     return train_folds(task, chosen)
 
 

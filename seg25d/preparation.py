@@ -18,7 +18,7 @@ from seg25d.core.workspace import PreprocessedFolder, Workspace
 from seg25d.data.dataset import Dataset, Split, read_dataset, read_description
 from seg25d.data.verify import raise_problems, verify_dataset
 from seg25d.options import PlanningOptions
-from seg25d.planning.ceiling import choose_cases, lacks_ceiling, with_ceiling
+from seg25d.planning.ceiling import ceiling_key, choose_cases, lacks_ceiling, with_ceiling
 from seg25d.planning.channel_rules import named_normalization
 from seg25d.planning.fingerprint import Fingerprint, extract_fingerprint
 from seg25d.planning.plan import ConfigurationPlan, Plans
@@ -29,7 +29,6 @@ from seg25d.planning.splits import choose_splits
 from seg25d.preprocessing.preprocess import read_model_labels
 from seg25d.preprocessing.store import check_case_names
 from seg25d.representations.projection_ceiling import mean_ceilings
-from seg25d.training.processes import is_first_process
 
 logger = logging.getLogger(__name__)
 SHARED_BY_NETWORKS = {"spacing_mm", "normalization", "store", "mirror_axes"}
@@ -95,7 +94,7 @@ def write_plans(folder: PreprocessedFolder, checked: Checked, plans: Plans, opti
 
 
 def add_network(folder: PreprocessedFolder, plans: Plans, name: str) -> Plans:
-    """Plan a configuration, which is planned already, with another network, and write the plans.
+    """Plan a configuration, which is planned already, with another network; nothing is written.
 
     Grid, normalisation and mirroring stay those of the planned one, also where they were edited; the window and all
     else are searched for anew.
@@ -120,23 +119,35 @@ def add_network(folder: PreprocessedFolder, plans: Plans, name: str) -> Plans:
     # The same with the planned network, or else with another one.
     relatives = sorted(each for each in plans.configurations if split_name(each)[0] == split_name(name)[0])
     like = plans.configurations[relatives[0]].model_dump(mode="json", include=SHARED_BY_NETWORKS)
-    path = folder.plans(plans.plans_name, plans.recipe)
-    plan = parse_record(planned.model_dump(mode="json") | like, ConfigurationPlan, f"{path}: {name}")
-    plans = plans.model_copy(update={"configurations": {**plans.configurations, name: plan}})
-    if is_first_process():
-        write_record(path, plans)
+    values = planned.model_dump(mode="json") | like
+    if "spacing_mm" in values["representation"]:
+        values["representation"]["spacing_mm"] = values["spacing_mm"]
+    plan = parse_record(values, ConfigurationPlan, f"the plan of {name}")
     window = "x".join(map(str, plan.window))
     logger.info("planned %s: windows of %s, batches of %d, %s", name, window, plan.batch_size, plan.reasons["network"])
-    return plans
+    return plans.model_copy(update={"configurations": {**plans.configurations, name: plan}})
+
+
+def keep_network(path: Path, plans: Plans, name: str) -> None:
+    """Put one configuration into the plans in a file, beside what others may have put there meanwhile."""
+    stored = read_record(path, Plans)
+    if (stored.planned_from, stored.gpu_memory_gb) == (plans.planned_from, plans.gpu_memory_gb):
+        added = {name: plans.configurations[name]}
+        write_record(path, stored.model_copy(update={"configurations": {**stored.configurations, **added}}))
 
 
 def _explain_projections(plans: Plans, dataset: Dataset, fingerprint: Fingerprint, options: PlanningOptions) -> Plans:
     """The plans with the ceiling of `mip`, where it is new or was edited; it is measured only if `mip` is asked for."""
-    asked_for = configuration_names(options.configurations, plans.slice_axis, find_rules(options.recipe))
+    names = configuration_names(options.configurations, plans.slice_axis, find_rules(options.recipe))
+    asked_for = {split_name(name)[0] for name in names}
     configurations = dict(plans.configurations)
+    measured: dict[str, dict[str, float | None] | None] = {}
     for name, plan in plans.configurations.items():
         if lacks_ceiling(plan):
-            dice = _measure_ceiling(plan, dataset, choose_cases(fingerprint)) if name in asked_for else None
+            key = ceiling_key(plan.representation)
+            if key not in measured and split_name(name)[0] in asked_for:
+                measured[key] = _measure_ceiling(plan, dataset, choose_cases(fingerprint))
+            dice = measured.get(key)
             _warn_of_short_detector(plan)
             configurations[name] = with_ceiling(plan, dice, dataset.description.labels)
             logger.info("%s, %s: %s", plans.dataset_name, name, configurations[name].reasons["ceiling"])

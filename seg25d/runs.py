@@ -68,11 +68,17 @@ def with_network(plans: Plans, name: str, network: str | None) -> str:
     rules = find_rules(plans.recipe)
     # Also says which networks there are.
     configuration_names([full_name], plans.slice_axis, rules)
-    planned = planned or rules.of(configuration).network or plan.representation.default_network
-    wanted, default = (NETWORK_RULES[each].spec.model_fields["name"].default for each in (network, planned))
-    # A plan may have been edited: then it is not the one with the default network any more.
-    edited = plan.network.name != default
-    return own_name if plan.network.name == wanted and (edited or network == planned) else full_name
+    asked_for = planned or rules.of(configuration).network
+    default = plan.representation.default_network
+    if plan.network.name != NETWORK_RULES[asked_for or default].spec.model_fields["name"].default:
+        # Somebody edited the plan: it has the network that it says.
+        own = network == plan.network.name
+    elif asked_for is None:
+        # The planner's own V-Net has another size than the one that can be asked for.
+        own = network == default == "unet"
+    else:
+        own = network == asked_for
+    return own_name if own else full_name
 
 
 def run_name(configuration: str, plans: Plans, recipe: str) -> str:

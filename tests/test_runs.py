@@ -71,7 +71,11 @@ def test_configurations_by_name():
         ({"axial": "unet"}, "default", "2d", "unet", "axial"),
         ({"axial": "unet"}, "default", "2d", "se_unet", "axial__se_unet"),
         ({"si": "unet"}, "default", "si", "half_unet", "si__half_unet"),
-        ({"stack": "vnet"}, "default", "stack", "vnet", "stack"),
+        # The planner's own V-Net is smaller, or has a norm.
+        ({"stack": "vnet"}, "default", "stack", "vnet", "stack__vnet"),
+        ({"stack": "vnet"}, "shivdeo2021", "stack", "vnet", "stack"),
+        ({"stack": "unet"}, "default", "stack", "unet", "stack"),
+        ({"stack": "unet"}, "default", "stack", "half_unet", "stack__half_unet"),
         ({"stack": "vnet"}, "default", "stack", "unet", "stack__unet"),
         # The recipe's U-Net is not the default one, although both are U-Nets.
         ({"si": "unet"}, "sobirov2022", "si", "unet", "si__unet"),

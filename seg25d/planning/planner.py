@@ -168,7 +168,7 @@ def plan_dataset(
         plans_name=plans_name,
         recipe=recipe,
         gpu_memory_gb=gpu_memory_gb,
-        planned_from=planning_digest(fingerprint, description),
+        planned_from=planning_digest(fingerprint, description, rules),
         slice_axis=slice_axis,
         reasons={
             **dataset_reasons(fingerprint, geometry, anisotropic, normalization, mirror_axes, gpu_memory_gb),
@@ -211,13 +211,15 @@ def _target_spacing(fingerprint: Fingerprint) -> tuple[Spacing, bool]:
     return (round(depth, 6), round(height, 6), round(width, 6)), anisotropic
 
 
-def planning_digest(fingerprint: Fingerprint, description: DatasetDescription) -> str:
-    """A digest of what is known of the data when it is planned; the same digest gives the same plans."""
+def planning_digest(fingerprint: Fingerprint, description: DatasetDescription, rules: PlanningRules) -> str:
+    """A digest of what is known of the data and fixed by the recipe; the same digest gives the same plans."""
     content = {
         "fingerprint": fingerprint.model_dump(mode="json"),
         "channel_names": description.channel_names,
         "labels": description.labels.model_dump(mode="json"),
     }
+    if rules.name != DEFAULT_RULES.name:
+        content["rules"] = rules.model_dump(mode="json")
     return digest(content)
 
 

@@ -43,7 +43,7 @@ def revise_plans(
     rules = find_rules(recipe)
     if stored is None:
         return make(configurations=configurations)
-    changes = _changes(stored, planning_digest(fingerprint, description), gpu_memory_gb, recipe)
+    changes = _changes(stored, planning_digest(fingerprint, description, rules), gpu_memory_gb, recipe)
     if changes:
         meant = [name for name in CONFIGURATIONS if rules.allows(name)]
         before = [name for name in stored.configurations if split_name(name)[0] in meant]
@@ -71,7 +71,7 @@ def _changes(stored: Plans, planned_from: str, gpu_memory_gb: float, recipe: str
     """What the stored plans were made from that is different now."""
     changes = []
     if stored.planned_from != planned_from:
-        changes.append("the data set (cases, channels or labels) changed")
+        changes.append("the data set (cases, channels or labels) or what the recipe fixes changed")
     if stored.gpu_memory_gb != gpu_memory_gb:
         changes.append(f"the memory is {gpu_memory_gb:g} GB now and was {stored.gpu_memory_gb:g} GB")
     if stored.recipe != recipe:

@@ -12,6 +12,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from seg25d.core.errors import InputError
+from seg25d.planning.plan import ConfigurationPlan
 
 WAITING = timedelta(hours=24)
 """How long processes wait for each other: the first clears, copies and validates alone."""
@@ -40,6 +41,35 @@ def join_processes(device: torch.device) -> tuple[int, int]:
     return distributed.get_rank(), distributed.get_world_size()
 
 
+def check_processes(plan: ConfigurationPlan, num_channels: int, num_outputs: int) -> None:
+    """Make sure that as many processes as there are can train a plan together, before anything is done.
+
+    Args:
+        plan: Of the configuration.
+        num_channels: Image channels.
+        num_outputs: Scores per voxel.
+
+    Raises:
+        InputError: If a batch has fewer windows, or the model has a batch norm, of which each process would only see
+            its own part of the batch.
+    """
+    num_processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if num_processes == 1:
+        return
+    if num_processes > plan.batch_size:
+        raise InputError(
+            f"{num_processes} processes cannot share a batch of {plan.batch_size} windows; "
+            "start fewer, or raise batch_size in plans.json"
+        )
+    with torch.device("meta"):
+        model = plan.build_model(num_channels, num_outputs)
+    if any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in model.modules()):
+        raise InputError(
+            "this network has batch norm, which several processes cannot compute together; train it with one, or "
+            "choose another network (--network) or norm (in plans.json)"
+        )
+
+
 def wait_for_all(device: torch.device) -> None:
     """Go on when all processes of the group have come here."""
     share([0.0], device, combine="max")
@@ -60,18 +90,9 @@ def local_device(name: str | None) -> str | None:
 
 
 def spread(model: nn.Module) -> nn.Module:
-    """Average gradients over the processes.
-
-    Raises:
-        InputError: If the model has a batch norm, of which each process would only see its own part of the batch.
-    """
+    """Average gradients over the processes."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return model
-    if any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in model.modules()):
-        raise InputError(
-            "this network has batch norm, which several processes cannot compute together; train it with one, or "
-            "choose another network (--network) or norm (in plans.json)"
-        )
     return DistributedDataParallel(model)
 
 

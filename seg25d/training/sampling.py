@@ -151,10 +151,13 @@ class WindowSource(Dataset[Batch | Seg25dError]):
         start = tuple(at - (size - wanted) // 2 for at, size, wanted in zip(start, region, window, strict=True))
         images = torch.from_numpy(read_region(image, start, region, lowest=lowest))
         targets = torch.from_numpy(read_region(labels, start, region))
-        floor = images.amin((1, 2, 3), keepdim=True) if lowest else torch.zeros(())
-        # Where a turned window reaches beyond what was read it gets 0.
-        images, targets = apply_spatial(images.sub_(floor), targets, augmentation, window)
-        images = images.add_(floor)
+        if lowest:
+            # Where a turned window reaches beyond what was read it gets 0. Never in place: this may be the cache.
+            floor = images.amin((1, 2, 3), keepdim=True)
+            images, targets = apply_spatial(images - floor, targets, augmentation, window)
+            images = images + floor
+        else:
+            images, targets = apply_spatial(images, targets, augmentation, window)
         if augmentation.thickness is not None:
             images = apply_thickness(images, augmentation.thickness)
         if augmentation.intensity:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from seg25d.core.device import Execution, choose_execution, peak_memory_gb
-from seg25d.core.errors import InputError, Seg25dError
+from seg25d.core.errors import InputError, ModelError, Seg25dError
 from seg25d.core.files import copy_file, remove_leftovers
 from seg25d.core.parallel import available_memory_bytes
 from seg25d.core.workspace import FoldFolder
@@ -58,6 +58,17 @@ class FoldJob:
     """Processes that prepare batches; None chooses, 0 prepares them in this process."""
 
 
+def _go_on(state: TrainingState, job: FoldJob) -> None:
+    """Take the state of the fold's checkpoint."""
+    try:
+        state.from_checkpoint(load_checkpoint(job.folder.checkpoint))
+    except (ValueError, RuntimeError) as error:
+        raise ModelError(
+            f"{job.folder.checkpoint} does not fit this network and optimizer ({str(error).splitlines()[0]}), as after "
+            "an update of seg25d; finish the fold with the version that began it, or begin anew with --restart"
+        ) from None
+
+
 def mixed_seed(*numbers: int) -> int:
     """One seed of several numbers; others give another."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
@@ -87,18 +98,13 @@ def train_fold(job: FoldJob) -> bool:
     """
     execution = choose_execution(local_device(job.device), job.config.precision)
     rank, num_processes = join_processes(execution.device)
-    if num_processes > job.header.plan.batch_size:
-        raise InputError(
-            f"{num_processes} processes cannot share a batch of {job.header.plan.batch_size} windows; "
-            "start fewer, or raise batch_size in plans.json"
-        )
     remove_leftovers(job.folder.root)
     torch.manual_seed(job.config.seed)
     description, plan = job.header.description, job.header.plan
     model = plan.build_model(len(description.channel_names), description.labels.num_outputs)
     state = new_state(model, job.config, execution)
     if job.folder.checkpoint.exists():
-        state.from_checkpoint(load_checkpoint(job.folder.checkpoint))
+        _go_on(state, job)
         logger.info("going on at iteration %d", state.iteration)
     run = _Run(job, state, execution, rank, num_processes)
     if not run.is_over() or not state.finished or not job.folder.model_final.exists():

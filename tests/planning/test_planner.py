@@ -13,9 +13,11 @@ from seg25d.core.types import Shape, Spacing
 from seg25d.data.labels import Labels
 from seg25d.planning.channel_rules import store_name
 from seg25d.planning.memory import GIGABYTE, MemoryUse
+from seg25d.planning.network_rules import NETWORK_RULES
 from seg25d.planning.plan import Plans
 from seg25d.planning.planner import CONFIGURATIONS, explain, plan_dataset
-from seg25d.planning.plans_name import check_plans_name
+from seg25d.planning.plans_name import RESERVED, check_plans_name
+from seg25d.planning.recipe_rules import PLANNING_RULES
 from seg25d.planning.revision import revise_plans
 from seg25d.planning.search import OVERHEAD_BYTES, Fit, Limits, check_memory, search
 from seg25d.representations.base import VolumeGeometry
@@ -341,11 +343,15 @@ def test_another_spacing_needs_other_arrays(edited: Plans) -> None:
     assert revise(parse_record(content, Plans, "plans.json")).configurations["si"].spacing_mm == (4.0, 1.0, 1.0)
 
 
-@pytest.mark.parametrize("name", ["", "-a", "a b", "a/b", "..", "dataset", "Splits", "fingerprint"])
+@pytest.mark.parametrize("name", ["", "-a", "a b", "a/b", "..", "dataset", "Splits", "fingerprint", "se_unet"])
 def test_names_of_plans(name: str) -> None:
     assert check_plans_name("big_2-x") == "big_2-x"
     with pytest.raises(ValueError, match="name of plans"):
         check_plans_name(name)
+
+
+def test_plans_are_not_called_like_networks_or_recipes() -> None:
+    assert {*NETWORK_RULES, *PLANNING_RULES} <= set(RESERVED)
 
 
 def test_memory_that_leaves_nothing_is_refused_at_once() -> None:

@@ -60,6 +60,17 @@ def test_turned_windows_are_filled_up_like_others(make_job: Maker) -> None:
         assert image.max() < -90
 
 
+def test_windows_leave_the_cached_volumes_as_they_are(make_job: Maker) -> None:
+    job = make_job("a", augmentation=AugmentationConfig(spatial=0.0, mirror=1.0))
+    plan = job.header.plan.model_copy(update={"representation": Stack(stack_size=7), "window": (7, 10, 9)})
+    source = source_of(dataclasses.replace(job, header=job.header.model_copy(update={"plan": plan})))
+    before = {case: source.cache.get(case)[0].copy() for case in job.split.train}
+    for index in range(8):
+        source.window("train", index)
+    for case, image in before.items():
+        np.testing.assert_array_equal(source.cache.get(case)[0], image)
+
+
 def with_stacks(job: FoldJob) -> FoldJob:
     """The job with stacks, which are filled up with the lowest value, larger than the volumes."""
     plan = job.header.plan.model_copy(update={"representation": Stack(stack_size=16), "window": (16, 16, 16)})

@@ -28,7 +28,7 @@ from seg25d.representations.projection import Projections
 from seg25d.training import trainer
 from seg25d.training.config import TrainingConfig
 from seg25d.training.losses import DiceCrossEntropy
-from seg25d.training.processes import spread
+from seg25d.training.processes import check_processes
 from seg25d.training.state import new_state
 from seg25d.training.trainer import FoldJob, clear_fold, train_fold
 from seg25d.training.validation import validate
@@ -226,10 +226,28 @@ def test_weights_decay_in_layers_only(make_job: Maker) -> None:
     assert decayed | others == {id(each) for each in model.parameters()}
 
 
-def test_batch_norm_over_several_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+def test_what_several_processes_cannot_train_is_refused(make_job: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = make_job("a").header.plan
+    network = plan.network.model_copy(update={"norm": "batch"})
+    with_batch_norm = plan.model_copy(update={"network": network})
+    check_processes(with_batch_norm, 1, 2)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    check_processes(plan, 1, 2)
     with pytest.raises(InputError, match=r"batch norm.*train it with one"):
-        spread(torch.nn.Sequential(torch.nn.BatchNorm2d(3)))
+        check_processes(with_batch_norm, 1, 2)
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(InputError, match="3 processes cannot share a batch of 2 windows"):
+        check_processes(plan, 1, 2)
+
+
+def test_a_checkpoint_of_another_optimizer_is_named_with_the_cure(make_job: Maker) -> None:
+    job = make_job("a", epochs=1)
+    train_fold(job)
+    content = torch.load(job.folder.checkpoint, weights_only=True)
+    content["optimizer"]["param_groups"][0]["params"].pop()
+    torch.save(content, job.folder.checkpoint)
+    with pytest.raises(ModelError, match=r"checkpoint_last.pt does not fit .*--restart"):
+        train_fold(make_job("a", epochs=2))
 
 
 @pytest.mark.parametrize("stop_at", [7, 9, 15])
