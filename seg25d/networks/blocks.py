@@ -25,10 +25,9 @@ BATCH_NORM: dict[int, type[nn.BatchNorm2d] | type[nn.BatchNorm3d]] = {2: nn.Batc
 MAX_POOL: dict[int, type[nn.MaxPool2d] | type[nn.MaxPool3d]] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
 
 
-class StagedSpec(Record):
-    """What the settings of all networks with stages have in common; stage 0 works at full size."""
+class Topology(Record):
+    """Where a network with stages downsamples and how large its kernels are; stage 0 works at full size."""
 
-    name: str
     strides: tuple[Sizes, ...]
     """Downsampling on entering each stage, per axis; the first is 1."""
     kernels: tuple[Sizes, ...]

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from seg25d.networks.blocks import CONV, MAX_POOL, Sizes, StagedSpec, check_stages, transposed_conv_3
+from seg25d.networks.blocks import CONV, MAX_POOL, Sizes, Topology, check_stages, transposed_conv_3
 
 FIRST_KERNEL = 7
 """Of the first convolution of all (iantsen/hecktor, src/models.py)."""
@@ -19,7 +19,7 @@ EPSILON = 1e-5
 """Added to variances; the default of torch.nn.InstanceNorm3d, which the reference uses."""
 
 
-class SEUNetSpec(StagedSpec):
+class SEUNetSpec(Topology):
     """All settings of an SE-norm U-Net; `strides` are those of max pooling, `kernels` 3, or 1 to leave an axis alone.
 
     The published network has five stages with strides of 2. Parameters with 2 channels in and 1 out: 8,508,001 in 2D,

@@ -19,7 +19,7 @@ from seg25d.networks.blocks import (
     ConvBlock,
     NormName,
     ResidualBlock,
-    StagedSpec,
+    Topology,
     check_stages,
     initialise,
     initialise_glorot,
@@ -27,7 +27,7 @@ from seg25d.networks.blocks import (
 )
 
 
-class UNetSpec(StagedSpec):
+class UNetSpec(Topology):
     """All settings of a U-Net.
 
     The number of entries of `widths`, `strides` and `kernels` is the number of stages.

@@ -16,7 +16,7 @@ from seg25d.networks.blocks import (
     TRANSPOSED_CONV,
     NormName,
     Sizes,
-    StagedSpec,
+    Topology,
     check_stages,
     initialise,
     make_norm,
@@ -26,7 +26,7 @@ PRELU_SLOPE = 0.25
 """What PReLUs start with (PyTorch and Caffe)."""
 
 
-class VNetSpec(StagedSpec):
+class VNetSpec(Topology):
     """All settings of a V-Net.
 
     As published: five stages with strides of 2 and kernels of 5. Parameters in 3D with 1 channel in and 2 out:

@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg25d.core.grids import ANISOTROPY
-from seg25d.core.records import Record
 from seg25d.core.types import Shape, Spacing
-from seg25d.networks.blocks import Sizes, product
+from seg25d.networks.blocks import Sizes, Topology
 
 ANISOTROPIC_PERCENTILE = 10
 """Percentile of the coarse axis' spacings that such a data set gets (nnU-Net, default_experiment_planner.py)."""
@@ -20,25 +19,6 @@ SMALLEST_FEATURE_MAP = 4
 """Edge below which no axis is pooled (nnU-Net, default_experiment_planner.py: UNet_featuremap_min_edge_length)."""
 MOST_NEIGHBOURS = 3
 """Neighbours per side at isotropic spacing (FastSurfer: seven slices at 1 mm; Henschel et al. 2020)."""
-
-
-class Topology(Record):
-    """Where a U-Net downsamples and how large its kernels are."""
-
-    strides: tuple[Sizes, ...]
-    """Downsampling on entering each stage, per axis; the first is 1."""
-    kernels: tuple[Sizes, ...]
-    """Kernel size per stage and axis."""
-
-    @property
-    def dims(self) -> int:
-        """2 or 3 axes."""
-        return len(self.strides[0])
-
-    @property
-    def divisor(self) -> Sizes:
-        """What sizes must be divisible by, per axis."""
-        return product(self.strides)
 
 
 def target_spacing(spacings_mm: NDArray[Any], shapes: NDArray[Any]) -> tuple[Spacing, bool]:

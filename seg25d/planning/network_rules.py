@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from seg25d.core.errors import InputError
 from seg25d.core.records import Record
 from seg25d.networks import AnyNetwork
+from seg25d.networks.blocks import Topology
 from seg25d.networks.paper_unets import half_unet, super_image_unet
 from seg25d.networks.se_unet import SEUNetSpec
 from seg25d.networks.swin_unetr import SwinUNETRSpec
 from seg25d.networks.unet import UNetSpec
 from seg25d.networks.vnet import VNetSpec
 from seg25d.networks.xception_cbam_unet import XceptionCBAMUNetSpec
-from seg25d.planning.geometry import Topology
 from seg25d.representations.base import Representation
 
 PAPER_STAGES = 5

@@ -5,8 +5,9 @@ import torch
 
 from seg25d.core.errors import InputError
 from seg25d.networks import NETWORKS
+from seg25d.networks.blocks import Topology
 from seg25d.networks.paper_unets import half_unet, super_image_unet
-from seg25d.planning.geometry import Topology, choose_topology
+from seg25d.planning.geometry import choose_topology
 from seg25d.planning.network_rules import (
     NETWORK_RULES,
     choose_network,
