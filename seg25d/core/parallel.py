@@ -72,7 +72,8 @@ def map_cases(
                 process.kill()  # a library's handler may outlive SIGTERM; files are complete or absent anyway
             raise
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            # Waits for the pool's own thread: one that is still ending when the interpreter ends breaks or blocks that.
+            pool.shutdown(cancel_futures=True)
 
 
 def _start_worker() -> None:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -51,6 +52,16 @@ def test_every_item_gets_its_result(num_workers: int) -> None:
 def test_a_failure_names_the_case_and_shows_its_traceback(num_workers: int) -> None:
     with pytest.raises(WorkerError, match=r"(?s)case_2: ValueError\('no two'\).*Traceback.*in fail"):
         list(map_cases(fail, [1, 2, 3], name=lambda number: f"case_{number}", num_workers=num_workers))
+
+
+def test_nothing_of_the_pool_is_left_when_the_work_is_done() -> None:
+    """A thread that is still ending when the interpreter ends: `OSError: Bad file descriptor`, or a hang."""
+    before = set(threading.enumerate())
+    assert len(list(map_cases(double, [1, 2, 3], num_workers=2))) == 3
+    assert set(threading.enumerate()) <= before
+    with pytest.raises(WorkerError):
+        list(map_cases(fail, [2], num_workers=2))
+    assert set(threading.enumerate()) <= before
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
