@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="phantom",
         help="phantom: organs in CT and MR, by `2d`, `si` and `3d`, under six minutes on two cores (default). "
         "vessels: a sparse vessel tree in MR angiography, by `mip` and `2d` with the recipe angermann2022, beside the "
-        "paper's figures; about 35 minutes",
+        "paper's figures; 15 minutes of training for each",
     )
     defaults = ", ".join(f"{seconds:g}s for {kind}" for kind, seconds in TIME_BUDGETS_S.items())
     parser.add_argument(
