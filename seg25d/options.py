@@ -1,6 +1,7 @@
 """What can be asked of `seg25d.pipeline`: one record per step."""
 
 from pathlib import Path
+from typing import Self
 
 from pydantic import Field
 
@@ -42,23 +43,35 @@ class TrainingOptions(Record):
     device: str | None = None
     num_processes: int | None = None
 
-    def changes(self) -> dict[str, str]:
-        """What is changed of the recipe's settings, by name.
+    def of_views(self) -> Self:
+        """The options of the views' models, of those for a fusion: `settings` are for the fusion alone."""
+        return self.model_copy(update={"settings": {}, "network": None, "restart": False})
+
+    def changes(self, configuration: str) -> dict[str, str]:
+        """What is changed of the recipe's settings for a configuration, by name.
 
         Raises:
             InputError: If both a number of updates and a time are given.
         """
-        per_epoch = find_recipe(self.recipe).iterations_per_epoch
+        per_epoch = self.base(configuration).iterations_per_epoch
         seed = {} if self.seed is None else {"seed": str(self.seed)}
         return seed | length_settings(self.epochs, self.iterations, self.time_budget_s, per_epoch) | self.settings
 
-    def config(self) -> TrainingConfig:
+    def base(self, configuration: str) -> TrainingConfig:
+        """The settings of the recipe for a configuration.
+
+        Raises:
+            InputError: If there is no such recipe.
+        """
+        return find_recipe(self.recipe, configuration)
+
+    def config(self, configuration: str) -> TrainingConfig:
         """The settings of the recipe with these changes.
 
         Raises:
             InputError: If the recipe or a setting does not exist, or a value does not fit.
         """
-        return apply_settings(find_recipe(self.recipe), self.changes())
+        return apply_settings(self.base(configuration), self.changes(configuration))
 
 
 class PredictionOptions(Record):

@@ -1,0 +1,1 @@
+"""Several predictions of one volume, brought together."""
