@@ -15,7 +15,7 @@ from seg25d.core.errors import InputError
 from seg25d.core.files import copy_file, folder_lock
 from seg25d.core.progress import format_seconds, track
 from seg25d.core.records import Record, read_record, write_record
-from seg25d.core.workspace import FoldFolder
+from seg25d.core.workspace import FoldFolder, Workspace
 from seg25d.data.dataset import Split
 from seg25d.ensembling.fused_predictor import load_predictor, view_model
 from seg25d.ensembling.fusion_data import case_key, models_key, write_case
@@ -25,10 +25,9 @@ from seg25d.folds import RunToTrain, check_folds, model_header, split_of, summar
 from seg25d.inference.predictor import Predictor
 from seg25d.inference.validate import validate_fold
 from seg25d.planning.model_file import ModelHeader
-from seg25d.planning.plan import Plans
 from seg25d.preprocessing.store import Store
-from seg25d.runs import check_run, write_run_files
-from seg25d.training.config import FusionConfig, TrainingConfig
+from seg25d.runs import check_run, run_name, write_run_files
+from seg25d.training.config import TrainingConfig
 from seg25d.training.trainer import FoldJob, clear_fold, train_fold
 
 logger = logging.getLogger(__name__)
@@ -133,22 +132,22 @@ def train_fused_folds(
     return summaries
 
 
-def fusion_run_name(configuration: str, fusion: FusionConfig) -> str:
-    """`mv`, and what is not as usual of the fusion: `mv__holdout`, `mv__no_image`, `mv__joint`.
+def fusion_task(workspace: Workspace, task: RunToTrain) -> RunToTrain:
+    """The run of `mv` with its settings: `mv`, or `mv__holdout`, `mv__no_image`, `mv__joint` and so on.
 
-    They have folders of their own, as they are there to be compared.
+    What is not as usual has a folder of its own, as it is there to be compared.
     """
+    fusion = task.config.fusion
+    assert fusion is not None, "the recipe of mv has it"
     parts = {"holdout": fusion.data == "holdout", "no_image": not fusion.image, "joint": fusion.joint}
-    return "__".join([configuration, *(name for name, asked in parts.items() if asked)])
-
-
-def fusion_plans(plans: Plans, configuration: str, fusion: FusionConfig) -> Plans:
-    """The plans with that of the fusion as its settings want it."""
-    plan = plans.configurations[configuration]
+    name = "__".join([task.configuration, *(part for part, asked in parts.items() if asked)])
+    plan = task.plans.configurations[task.configuration]
     assert plan.representation.name == "fused_views", "others have no such settings"
     representation = plan.representation.model_copy(update={"image": plan.representation.image and fusion.image})
     changed = plan.model_copy(update={"representation": representation})
-    return plans.model_copy(update={"configurations": {**plans.configurations, configuration: changed}})
+    plans = task.plans.model_copy(update={"configurations": {**task.plans.configurations, task.configuration: changed}})
+    run = workspace.run(task.dataset_name, run_name(name, plans, task.options.recipe))
+    return replace(task, run=run, plans=plans)
 
 
 def check_fused_folds(jobs: Sequence[FusedFold]) -> None:

@@ -11,6 +11,9 @@ from seg25d.planning.plans_name import DEFAULT_PLANS_NAME
 from seg25d.training.config import TrainingConfig, apply_settings, length_settings
 from seg25d.training.recipes import find_recipe
 
+JOINT = "fusion.joint"
+"""The setting that has views and fusion trained together."""
+
 
 class PlanningOptions(Record):
     """How to plan and preprocess."""
@@ -43,6 +46,11 @@ class TrainingOptions(Record):
     device: str | None = None
     num_processes: int | None = None
 
+    def of_parts(self) -> Self:
+        """The options of the fusion that is trained before it is trained together with its views."""
+        settings = {key: value for key, value in self.settings.items() if key.startswith("fusion.") and key != JOINT}
+        return self.model_copy(update={"settings": settings, "restart": False})
+
     def of_views(self) -> Self:
         """The options of the views' models, of those for a fusion: `settings` are for the fusion alone."""
         return self.model_copy(update={"settings": {}, "network": None, "restart": False})
@@ -63,7 +71,7 @@ class TrainingOptions(Record):
         Raises:
             InputError: If there is no such recipe.
         """
-        return find_recipe(self.recipe, configuration)
+        return find_recipe(self.recipe, configuration, joint=self.settings.get(JOINT) == "true")
 
     def config(self, configuration: str) -> TrainingConfig:
         """The settings of the recipe with these changes.

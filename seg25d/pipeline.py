@@ -15,9 +15,10 @@ from seg25d.ensembling.fused_predictor import load_predictor
 from seg25d.evaluation.evaluate import evaluate_folders, write_csv
 from seg25d.evaluation.summary import Summary
 from seg25d.folds import RunToTrain, check_folds, train_folds
-from seg25d.fused_folds import fusion_plans, fusion_run_name, train_fused_folds
+from seg25d.fused_folds import fusion_task, train_fused_folds
 from seg25d.inference.cases import CaseOptions, PredictionRecord, predict_cases
 from seg25d.inference.predictor import PredictorOptions
+from seg25d.joint_folds import train_joint_folds
 from seg25d.options import PlanningOptions, PredictionOptions, TrainingOptions
 from seg25d.planning.plan import Plans
 from seg25d.planning.planner import explain
@@ -143,19 +144,22 @@ def train(
 
 def _train_fusion(workspace: Workspace, task: RunToTrain, folds: Sequence[int | str]) -> dict[str, Summary]:
     """Train `mv`, which has runs of views to go with it."""
-    fusion = task.options.config(task.configuration).fusion
     representation = task.plans.configurations[task.configuration].representation
-    assert fusion is not None, "the recipe of mv has it"
     assert representation.name == "fused_views", "train has looked"
     views = {}
     for view in representation.views:
         own_name, _ = find_configuration(task.plans, view)
         run = workspace.run(task.dataset_name, run_name(own_name, task.plans, task.options.recipe))
         views[view] = replace(task, configuration=own_name, run=run, options=task.options.of_views())
-    named = run_name(fusion_run_name(task.configuration, fusion), task.plans, task.options.recipe)
-    run = workspace.run(task.dataset_name, named)
-    plans = fusion_plans(task.plans, task.configuration, fusion)
-    return train_fused_folds(replace(task, run=run, plans=plans), views, folds)
+    wanted = fusion_task(workspace, task)
+    fusion = task.config.fusion
+    if fusion is None or not fusion.joint:
+        return train_fused_folds(wanted, views, folds)
+    apart = fusion_task(workspace, replace(task, options=task.options.of_parts()))
+    untrained = [fold for fold in folds if not apart.run.fold(fold).model_final.exists()]
+    if untrained:
+        train_fused_folds(apart, views, untrained)
+    return train_joint_folds(wanted, apart, folds)
 
 
 def _planning_command(identifier: str, options: TrainingOptions) -> str:

@@ -72,6 +72,20 @@ class FoldFolder(Record):
         return self.root / "fusion_cases.json"
 
 
+class JointFolder(FoldFolder):
+    """The same folder while views and fusion are trained together: the files of all their weights."""
+
+    @property
+    def model_best(self) -> Path:
+        """All weights with the best validation windows."""
+        return self.root / "joint_best.safetensors"
+
+    @property
+    def model_final(self) -> Path:
+        """All weights at the end; what prediction reads is made of it."""
+        return self.root / "joint_final.safetensors"
+
+
 class RunFolder(Record):
     """The files of one configuration of one data set under `results`."""
 

@@ -1,5 +1,6 @@
 """Training of one fold: one loop, from top to bottom."""
 
+import copy
 import logging
 import math
 import shutil
@@ -56,6 +57,8 @@ class FoldJob:
     device: str | None = None
     num_workers: int | None = None
     """Processes that prepare batches; None chooses, 0 prepares them in this process."""
+    model: nn.Module | None = None
+    """What to begin with; None: the model of the plan with fresh weights."""
 
 
 def _go_on(state: TrainingState, job: FoldJob) -> None:
@@ -100,8 +103,7 @@ def train_fold(job: FoldJob) -> bool:
     rank, num_processes = join_processes(execution.device)
     remove_leftovers(job.folder.root)
     torch.manual_seed(job.config.seed)
-    description, plan = job.header.description, job.header.plan
-    model = plan.build_model(len(description.channel_names), description.labels.num_outputs)
+    model = job.header.build_model() if job.model is None else copy.deepcopy(job.model)
     state = new_state(model, job.config, execution)
     if job.folder.checkpoint.exists():
         _go_on(state, job)

@@ -8,6 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from seg25d.networks import NETWORKS, AnyNetwork, NetworkSpec
+from seg25d.networks.fusion_net import FusionNetSpec
 from seg25d.networks.se_unet import SEUNetSpec
 from seg25d.networks.swin_unetr import SwinUNETRSpec
 from seg25d.networks.unet import UNetSpec
@@ -33,6 +34,7 @@ EXAMPLES: dict[str, tuple[AnyNetwork, tuple[int, ...]]] = {
         (5, 7),
     ),
     "swin_unetr": (SwinUNETRSpec(dims=2, feature_size=12), (40, 30)),
+    "fusion_net": (FusionNetSpec(width=8), (16, 8, 16)),
     "xception_cbam_unet": (XceptionCBAMUNetSpec(dropout=0), (32, 64)),
 }
 IN_CHANNELS, NUM_OUTPUTS = 2, 3
