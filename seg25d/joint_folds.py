@@ -60,13 +60,12 @@ def _train_joint_fold(
     options = task.options
     job = FoldJob(folder, task.store, split, config, header, options.device, options.num_processes, model)
     train_fold(job)
-    _, weights = load_model(folder.model_final)
-    model.load_state_dict(weights)
     ready = FoldFolder(root=folder.root)
-    for name, part in model.parts(representation.views).items():
-        if name != "fusion":
-            save_model(view_model(folder.root, name), part.state_dict(), headers[name])
     if not ready.model_final.exists() or _older(ready, folder):
+        _, weights = load_model(folder.model_final)
+        model.load_state_dict(weights)
+        for name, part in zip(representation.views, model.views, strict=True):
+            save_model(view_model(folder.root, name), part.state_dict(), headers[name])
         save_model(ready.model_final, model.fusion.state_dict(), header)
     predictor = load_predictor([ready.model_final], execution)
     return validate_fold(ready, task.store, split.val, predictor)

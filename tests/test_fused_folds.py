@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from seg25d import fused_folds
 from seg25d.cli.main import main
 from seg25d.core.workspace import Workspace
 from seg25d.data.phantom import DATASET_NAME, write_phantom_dataset
 from seg25d.ensembling.fused_predictor import view_model
-from seg25d.planning.model_file import load_header
+from seg25d.planning.model_file import load_header, load_model
 from seg25d.preprocessing.store import Store
 
 SHAPE = (8, 32, 32)
@@ -90,8 +91,9 @@ def test_the_views_their_pairs_and_the_fusion_are_trained_once_and_used(workspac
     images = workspace.raw_dataset(DATASET_NAME) / "imagesTs"
     out = workspace.results / "out"
     run(workspace, "predict", "-i", str(images), "-o", str(out), "-c", "mv", "--save-probabilities")
+    predicted = _read(out / "phantom_003.nii.gz")
     with np.load(out / "phantom_003.npz") as archive:
-        assert archive["probabilities"].shape == (5, *SHAPE)
+        assert archive["probabilities"].shape == (5, *predicted.shape)
         np.testing.assert_allclose(archive["probabilities"].sum(0), 1, atol=1e-5)
     # The folder of the model stands alone.
     moved = workspace.raw.parent / "elsewhere"
@@ -99,8 +101,7 @@ def test_the_views_their_pairs_and_the_fusion_are_trained_once_and_used(workspac
     shutil.rmtree(workspace.results / DATASET_NAME)
     run(workspace, "predict", "-i", str(images), "-o", str(workspace.results / "again"), "-m", str(moved))
     assert "error" not in capsys.readouterr().err
-    first, second = (np.asarray(_read(folder / "phantom_003.nii.gz")) for folder in (out, workspace.results / "again"))
-    assert np.array_equal(first, second)
+    assert np.array_equal(predicted, _read(workspace.results / "again" / "phantom_003.nii.gz"))
 
 
 def _read(path: Path) -> np.ndarray:
@@ -139,6 +140,23 @@ def test_variants_have_folders_of_their_own_and_share_the_views(workspace, train
     trained.clear()
     run(workspace, "train", "900", "mv", "0", *TINY, "--set", "fusion.data=holdout")
     assert trained == [*(f"{view}/holdout_0" for view in VIEWS), "mv__holdout/fold_0"]
+
+
+def test_views_and_fusion_are_trained_on_together(workspace, trained, monkeypatch):
+    monkeypatch.setattr("seg25d.joint_folds.train_fold", fused_folds.train_fold)
+    run(workspace, "train", "900", "mv", "0", *TINY)
+    trained.clear()
+    run(workspace, "train", "900", "mv", "0", *TINY, "--set", "fusion.joint=true")
+    assert trained == ["mv__joint/fold_0"]
+    apart, joint = (workspace.run(DATASET_NAME, name).fold(0) for name in ("mv", "mv__joint"))
+    for file in (view_model(Path(), "coronal"), Path("model_final.safetensors")):
+        (_, before), (_, after) = load_model(apart.root / file), load_model(joint.root / file)
+        assert before.keys() == after.keys()
+        assert any(not torch.equal(before[name], after[name]) for name in before)
+    assert (joint.validation / "summary.json").exists()
+    modified = joint.model_final.stat().st_mtime_ns
+    run(workspace, "train", "900", "mv", "0", *TINY, "--set", "fusion.joint=true")
+    assert joint.model_final.stat().st_mtime_ns == modified
 
 
 def test_settings_of_the_fusion_are_no_settings_of_others(workspace, capsys):

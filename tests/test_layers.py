@@ -14,7 +14,13 @@ from seg25d.cli.main import COMMANDS
 
 ROOT = Path(seg25d.__file__).parent
 MODULES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
-GLUE = frozenset({"pipeline", "options", "preparation", "folds", "runs", "demo", "cli", "__main__"})
+GLUE = frozenset(
+    {
+        "pipeline", "options", "preparation", "folds", "fused_folds", "joint_folds", "runs", "demo", "cli", "__main__"
+    }
+)
+    {"pipeline", "options", "preparation", "folds", "fused_folds", "joint_folds", "runs", "demo", "cli", "__main__"}
+)
 
 # What each part may import of ours, itself aside.
 ALLOWED = {
@@ -27,6 +33,9 @@ ALLOWED = {
     "preprocessing": frozenset({"core", "data", "planning"}),
     "training": frozenset({"core", "data", "networks", "representations", "evaluation", "planning", "preprocessing"}),
     "inference": frozenset({"core", "data", "networks", "representations", "evaluation", "planning", "preprocessing"}),
+    "ensembling": frozenset(
+        {"core", "data", "networks", "representations", "evaluation", "planning", "preprocessing", "inference"}
+    ),
 }
 HEAVY = ("torch", "SimpleITK", "numpy", "pydantic", "scipy", "monai", "matplotlib", "rich", "blosc2")
 

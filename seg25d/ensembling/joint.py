@@ -36,10 +36,6 @@ class JointFusion(nn.Module):
         output: NetworkOutput = self.fusion(torch.cat([volume, *maps], 1))
         return output
 
-    def parts(self, names: Sequence[str]) -> dict[str, nn.Module]:
-        """The views by name, and `fusion`."""
-        return {**dict(zip(names, self.views, strict=True)), "fusion": self.fusion}
-
     def _maps(self, output: NetworkOutput) -> Tensor:
         """Probabilities (B, M, D, H, W), of the finest scale."""
         scores = (output if isinstance(output, Tensor) else output[0][0]).float()

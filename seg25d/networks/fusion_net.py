@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from seg25d.core.records import Record
-from seg25d.networks.blocks import ConvBlock, NormName, initialise, make_activation, make_norm
+from seg25d.networks.blocks import Conv3d, ConvBlock, NormName, initialise, make_activation, make_norm
 
 STAGES = 3
 
@@ -73,7 +73,7 @@ class FusionNet(nn.Module):
             _Up(before, width, spec.norm)
             for before, width in zip([widths[-1], *reversed(widths)], reversed(widths), strict=False)
         )
-        self.head = nn.Conv3d(widths[0], num_outputs, 1)
+        self.head = Conv3d(widths[0], num_outputs, 1)
         initialise(self, slope=0.0)
         if spec.zero_scores:
             nn.init.zeros_(self.head.weight)

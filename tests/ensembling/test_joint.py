@@ -47,10 +47,3 @@ def test_gradients_reach_the_networks_of_the_views() -> None:
     scores.square().mean().backward()
     for view in model.views:
         assert all(parameter.grad.abs().sum() > 0 for parameter in view.parameters())
-
-
-def test_parts_have_names() -> None:
-    model = make_joint()
-    parts = model.parts(("axial", "coronal", "sagittal"))
-    assert parts["fusion"] is model.fusion
-    assert parts["coronal"] is model.views[1]
