@@ -1,0 +1,1 @@
+"""Several segmentations of one image made into one: fusions without training."""
