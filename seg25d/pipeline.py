@@ -1,4 +1,7 @@
-"""The whole story as functions: plan, preprocess, train, predict, evaluate. The commands call these, and so can you."""
+"""The whole story as functions: plan, preprocess, train, predict, ensemble, evaluate.
+
+The commands call these, and so can you.
+"""
 
 import logging
 from collections.abc import Sequence
@@ -11,12 +14,15 @@ from seg25d.core.errors import InputError
 from seg25d.core.records import read_record, write_record
 from seg25d.core.workspace import Workspace
 from seg25d.data.dataset import Split, find_inputs
+from seg25d.ensembling.ensemble import ensemble_folders
 from seg25d.ensembling.fused_predictor import load_predictor
+from seg25d.ensembling.options import EnsembleOptions
 from seg25d.evaluation.evaluate import evaluate_folders, write_csv
 from seg25d.evaluation.summary import Summary
 from seg25d.folds import RunToTrain, check_folds, train_folds
 from seg25d.fused_folds import fusion_task, train_fused_folds
-from seg25d.inference.cases import CaseOptions, PredictionRecord, predict_cases
+from seg25d.inference.cases import CaseOptions, predict_cases
+from seg25d.inference.prediction_files import PredictionRecord
 from seg25d.inference.predictor import PredictorOptions
 from seg25d.joint_folds import train_joint_folds
 from seg25d.options import PlanningOptions, PredictionOptions, TrainingOptions
@@ -40,9 +46,11 @@ from seg25d.runs import (
 from seg25d.training.processes import is_first_process, local_device
 
 __all__ = [
+    "EnsembleOptions",
     "PlanningOptions",
     "PredictionOptions",
     "TrainingOptions",
+    "ensemble",
     "evaluate",
     "explain",
     "plan_and_preprocess",
@@ -216,6 +224,22 @@ def predict(workspace: Workspace, source: Path, out: Path, options: PredictionOp
     )
     case_options = CaseOptions(save_probabilities=options.save_probabilities, overwrite=options.overwrite)
     predict_cases(predictor, cases, out, case_options, record)
+
+
+def ensemble(folders: Sequence[Path], out: Path, options: EnsembleOptions | None = None) -> None:
+    """Fuse folders of predictions and write `CASE.ENDING` and `prediction.json` to `out`.
+
+    Args:
+        folders: Two or more folders of predictions, of seg25d or nnU-Net, with the same cases on the same grids.
+        out: Folder for the results; cases that are there already are skipped, unless `overwrite`.
+        options: By which method, and how.
+
+    Raises:
+        InputError: If options do not go together or the folders do not fit (lists all that does not); nothing is
+            written then. Also if `out` holds other predictions.
+        CaseFailures: If some cases failed; all others are written.
+    """
+    ensemble_folders(folders, out, options)
 
 
 def evaluate(

@@ -33,6 +33,8 @@ ALLOWED = {
         {"core", "data", "networks", "representations", "evaluation", "planning", "preprocessing", "inference"}
     ),
 }
+USES_SIMPLEITK = {Path("ensembling/staple.py")}
+"""What takes an algorithm, not file formats, from SimpleITK."""
 HEAVY = ("torch", "SimpleITK", "numpy", "pydantic", "scipy", "monai", "matplotlib", "rich", "blosc2")
 
 
@@ -65,9 +67,13 @@ def test_imports_point_from_glue_to_leaves(module):
 
 
 @pytest.mark.parametrize("module", MODULES, ids=str)
-def test_only_image_files_know_simpleitk(module):
+def test_only_image_files_and_staple_know_simpleitk(module):
     reads_images = module.parent == Path("data") and module.name.startswith("image_")
-    assert reads_images or not any(name.split(".")[0] == "SimpleITK" for name in imported_names(ROOT / module))
+    assert (
+        reads_images
+        or module in USES_SIMPLEITK
+        or not any(name.split(".")[0] == "SimpleITK" for name in imported_names(ROOT / module))
+    )
 
 
 @pytest.mark.parametrize("module", MODULES, ids=str)
@@ -107,6 +113,12 @@ def test_help_is_light(verb):
 def test_training_and_inference_on_arrays_never_load_simpleitk():
     loaded = loaded_modules("import seg25d.training.trainer, seg25d.inference.validate")
     assert "SimpleITK" not in loaded
+
+
+def test_workers_that_fuse_load_neither_torch_nor_simpleitk_before_they_need_it():
+    loaded = loaded_modules("import seg25d.ensembling.ensemble")
+    assert "numpy" in loaded
+    assert not loaded.intersection({"torch", "SimpleITK", "scipy"})
 
 
 def test_planning_and_networks_load_monai_only_when_a_network_needs_it():

@@ -127,6 +127,17 @@ def positive_amount(text: str) -> float:
     return value
 
 
+def weight(text: str) -> float:
+    """A number of at least 0, for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"wanted a number of at least 0, got {text!r}")
+    return value
+
+
 def share(text: str) -> float:
     """A number above 0 and at most 1, for argparse."""
     value = positive_amount(text)

@@ -4,11 +4,19 @@ import sys
 from collections.abc import Mapping, Sequence
 
 import seg25d
-from seg25d.cli import demo, evaluate, plan_and_preprocess, predict, train
+from seg25d.cli import demo, ensemble, evaluate, plan_and_preprocess, predict, train
 from seg25d.cli.common import Command, run_guarded
 
 COMMANDS: Mapping[str, Command] = {
-    command.name: command for command in (plan_and_preprocess.main, train.main, predict.main, evaluate.main, demo.main)
+    command.name: command
+    for command in (
+        plan_and_preprocess.main,
+        train.main,
+        predict.main,
+        ensemble.main,
+        evaluate.main,
+        demo.main,
+    )
 }
 
 

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -195,15 +195,40 @@ class Labels(Record):
             reaches it; with regions, every region whose probability is above 0.5 (logit above 0) or reaches the
             threshold painted in the order of `regions_class_order`.
         """
-        if not self.has_regions or self.regions_class_order is None:
+        if not self.has_regions:
             if threshold is not None:
                 foreground: NDArray[np.uint8] = (scores[1] - scores[0] >= logit(threshold)).astype(np.uint8)
                 return foreground
-            indices: NDArray[np.uint8] = np.argmax(scores, axis=0).astype(np.uint8)
-            return indices
-        indices = np.zeros(scores.shape[1:], np.uint8)
-        for score, value in zip(scores, self.regions_class_order, strict=True):
-            indices[score > 0 if threshold is None else score >= logit(threshold)] = self.values.index(value)
+            return _largest_index(scores)
+        regions = (score > 0 if threshold is None else score >= logit(threshold) for score in scores)
+        return self._paint(regions, scores.shape[1:])
+
+    def from_probabilities(
+        self, probabilities: NDArray[np.floating[Any]], threshold: float | None = None
+    ) -> NDArray[np.uint8]:
+        """Choose the internal index of every voxel from probabilities, as `from_scores` does from logits.
+
+        Args:
+            probabilities: (K, ...): of the classes, which add up to 1, or of each region.
+            threshold: See `from_scores`.
+
+        Returns:
+            Internal indices (...).
+        """
+        if not self.has_regions:
+            if threshold is not None:
+                foreground: NDArray[np.uint8] = (probabilities[1] >= threshold).astype(np.uint8)
+                return foreground
+            return _largest_index(probabilities)
+        regions = (each > 0.5 if threshold is None else each >= threshold for each in probabilities)
+        return self._paint(regions, probabilities.shape[1:])
+
+    def _paint(self, regions: Iterable[NDArray[np.bool_]], shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """Internal indices of masks, one per region, painted in the order of `regions_class_order`."""
+        assert self.regions_class_order is not None, "regions have an order"
+        indices = np.zeros(shape, np.uint8)
+        for region, value in zip(regions, self.regions_class_order, strict=True):
+            indices[region] = self.values.index(value)
         return indices
 
     @cached_property
@@ -242,6 +267,11 @@ class Labels(Record):
 def logit(probability: float) -> float:
     """The score whose sigmoid is this probability, between 0 and 1."""
     return math.log(probability / (1 - probability))
+
+
+def _largest_index(scores: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
+    largest: NDArray[np.uint8] = np.argmax(scores, axis=0).astype(np.uint8)
+    return largest
 
 
 def _lookup_table(pairs: Mapping[int, int]) -> NDArray[np.uint8]:

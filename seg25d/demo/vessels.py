@@ -14,7 +14,7 @@ from seg25d.demo.kind import DemoKind, Outcome, read_shown_case
 from seg25d.evaluation.metrics import Metrics
 from seg25d.evaluation.pictures import draw_contours, fullest_slice
 from seg25d.evaluation.tables import format_percent, text_table
-from seg25d.inference.cases import PredictionRecord
+from seg25d.inference.prediction_files import PredictionRecord
 
 COLUMNS = ("mean accuracy %", "mean IU %", "Dice %", "training", "peak memory", "per case")
 PAPER_ROWS: Mapping[str, Sequence[str]] = {

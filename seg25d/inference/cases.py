@@ -1,28 +1,33 @@
 """Predicting files: the next case is read and the last one written while one is computed."""
 
 import logging
-import pickle
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
-from seg25d.core.errors import CaseFailures, InputError, RecordError, Seg25dError
-from seg25d.core.files import atomic_path, remove_leftovers
+from seg25d.core.errors import InputError, Seg25dError
+from seg25d.core.files import remove_leftovers
 from seg25d.core.progress import track
-from seg25d.core.records import Record, read_record, write_record
+from seg25d.core.records import Record, write_record
 from seg25d.core.types import IntArray
-from seg25d.data.cases import Case, split_ending
+from seg25d.data.cases import Case
 from seg25d.data.image_geometry import Geometry
+from seg25d.inference.prediction_files import (
+    RECORD_NAME,
+    PredictionRecord,
+    earlier_seconds,
+    probabilities_path,
+    report_failures,
+    write_probabilities,
+)
 from seg25d.inference.predictor import Predictor
-from seg25d.planning.model_file import library_versions
 from seg25d.preprocessing.grid import Grid
 from seg25d.preprocessing.header_windows import with_header_windows
 
@@ -38,19 +43,6 @@ class CaseOptions(Record):
     """Also `CASE.npz` with `probabilities` (K, z, y, x) in float32, and its companion for nnU-Net's tools."""
     overwrite: bool = False
     """Predict cases again that are there already."""
-
-
-class PredictionRecord(Record):
-    """How the segmentations in a folder were made: `prediction.json`."""
-
-    schema_version: Literal[1] = 1
-    arguments: dict[str, Any] = Field(default_factory=dict)
-    """Of the last call."""
-    versions: dict[str, str] = Field(default_factory=library_versions)
-    model: dict[str, Any]
-    """Data set, configuration and model files: predictions of another model are no predictions of this one."""
-    seconds: dict[str, float | None] = Field(default_factory=dict)
-    """Per case, to read, compute and write it; null where the command was cut off before it could say so."""
 
 
 class _Read(NamedTuple):
@@ -76,7 +68,7 @@ def predict_cases(
         cases: What to predict.
         out: Folder for the results; made when the first one is written.
         options: What to write.
-        record: What to say in `prediction.json`; the seconds are added.
+        record: What to say in `prediction.json`; the meaning of the labels and the seconds are added.
 
     Raises:
         InputError: If there are no cases, an image would be overwritten, the folder holds predictions of another model
@@ -85,10 +77,12 @@ def predict_cases(
     """
     options = options or CaseOptions()
     targets = _check_targets(predictor, cases, out)
-    path = out / "prediction.json"
+    path = out / RECORD_NAME
     done = [] if options.overwrite else [case for case in cases if _is_done(targets[case.name], options)]
-    earlier = _earlier_seconds(record or _describe(predictor), path, done, overwrite=options.overwrite)
-    record = (record or _describe(predictor)).model_copy(update={"seconds": earlier})
+    record = record or _describe(predictor)
+    earlier = earlier_seconds(record, path, [case.name for case in done], overwrite=options.overwrite)
+    meaning = {"labels": predictor.labels, "threshold": predictor.header.threshold}
+    record = record.model_copy(update={"seconds": earlier} | meaning)
     todo = [case for case in cases if case not in done]
     if done:
         logger.info("%d of %d cases are predicted already", len(done), len(cases))
@@ -107,7 +101,7 @@ def predict_cases(
         else:
             record = record.model_copy(update={"seconds": record.seconds | {case.name: round(result, 3)}})
             write_record(path, record)
-    _report(failures, len(cases))
+    report_failures(failures, len(cases))
 
 
 def _check_targets(predictor: Predictor, cases: Sequence[Case], out: Path) -> dict[str, Path]:
@@ -129,7 +123,7 @@ def _check_targets(predictor: Predictor, cases: Sequence[Case], out: Path) -> di
 
 
 def _is_done(target: Path, options: CaseOptions) -> bool:
-    return target.exists() and (not options.save_probabilities or _probabilities_path(target).exists())
+    return target.exists() and (not options.save_probabilities or probabilities_path(target).exists())
 
 
 def _describe(predictor: Predictor) -> PredictionRecord:
@@ -137,29 +131,6 @@ def _describe(predictor: Predictor) -> PredictionRecord:
     return PredictionRecord(
         model={"dataset": header.dataset_name, "configuration": header.configuration, "folds": [header.fold]}
     )
-
-
-def _earlier_seconds(
-    record: PredictionRecord, path: Path, done: Sequence[Case], *, overwrite: bool
-) -> dict[str, float | None]:
-    """The seconds of cases that an earlier call predicted with the same model."""
-    if not path.exists():
-        if done:
-            raise InputError(
-                f"{path.parent} holds {done[0].name} and no prediction.json: it was not predicted here; "
-                "choose another folder or --overwrite"
-            )
-        return {}
-    try:
-        earlier = read_record(path, PredictionRecord)
-    except RecordError as error:
-        logger.warning("%s; writing it anew", error)
-        return {case.name: None for case in done}
-    if earlier.model_dump(mode="json")["model"] != record.model_dump(mode="json")["model"]:
-        if not overwrite:
-            raise InputError(f"{path.parent} holds predictions of another model; choose another folder or --overwrite")
-        return {}
-    return {case.name: None for case in done} | earlier.seconds
 
 
 def _results(
@@ -243,33 +214,9 @@ def _write(
 
     started = time.perf_counter()
     if probabilities is not None:
-        _write_probabilities(target, probabilities, geometry)
+        write_probabilities(target, probabilities, geometry)
     write_labels(target, labels, geometry)
     return seconds + time.perf_counter() - started
-
-
-def _write_probabilities(target: Path, probabilities: NDArray[np.float32], geometry: Geometry) -> None:
-    """Write `CASE.npz`, and `CASE.pkl` with what nnU-Net's `SimpleITKIO.write_seg` and its ensembling look up."""
-    path = _probabilities_path(target)
-    with atomic_path(path) as temporary:
-        np.savez_compressed(temporary, probabilities=geometry.from_canonical(probabilities))
-    properties = {
-        "sitk_stuff": {
-            "spacing": geometry.spacing_mm[::-1],
-            "origin": geometry.origin_mm,
-            "direction": geometry.direction,
-        },
-        "spacing": list(geometry.spacing_mm),
-        "shape_before_cropping": geometry.shape,
-        "bbox_used_for_cropping": [[0, size] for size in geometry.shape],
-        "shape_after_cropping_and_before_resampling": geometry.shape,
-    }
-    with atomic_path(path.with_suffix(".pkl")) as temporary:
-        temporary.write_bytes(pickle.dumps(properties))
-
-
-def _probabilities_path(target: Path) -> Path:
-    return target.with_name(f"{split_ending(target)[0]}.npz")
 
 
 def _outcome(case: Case, write: Future[float]) -> tuple[Case, float | Exception]:
@@ -277,13 +224,3 @@ def _outcome(case: Case, write: Future[float]) -> tuple[Case, float | Exception]
         return case, write.result()
     except Exception as error:
         return case, error
-
-
-def _report(failures: Mapping[str, Exception], num_cases: int) -> None:
-    if not failures:
-        return
-    messages = {case: str(error) or repr(error) for case, error in failures.items()}
-    if len(failures) == num_cases and all(isinstance(error, InputError) for error in failures.values()):
-        listed = "\n".join(f"  {case}: {message}" for case, message in messages.items())
-        raise InputError(f"no case can be predicted:\n{listed}")
-    raise CaseFailures(messages)

@@ -1,9 +1,7 @@
 """A trained model as one file that stands alone: safetensors, with all that prediction needs to know as JSON."""
 
 import json
-import platform
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
@@ -11,26 +9,14 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from seg25d import __version__
 from seg25d.core.errors import ModelError, RecordError
 from seg25d.core.files import atomic_path
 from seg25d.core.records import Record, parse_record
+from seg25d.core.versions import library_versions
 from seg25d.data.description import DatasetDescription
 from seg25d.planning.plan import ConfigurationPlan
 
 METADATA_KEY = "seg25d"
-_PACKAGES = ("torch", "numpy", "monai", "SimpleITK")
-
-
-def library_versions() -> dict[str, str]:
-    """The versions of Python, of this project and of what decides about its results."""
-    versions = {"seg25d": __version__, "python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return versions
 
 
 class ModelHeader(Record):

@@ -71,6 +71,11 @@ def test_every_command_has_the_shared_options(verb, capsys):
         ["plan_and_preprocess", "-d", "1", "--plans-name", "../x"],
         ["train", "4", "si", "0", "-p", "splits"],
         ["predict", "-i", "a", "-o", "b", "-p", "a b"],
+        ["ensemble", "-i", "a", "b"],
+        ["ensemble", "-i", "a", "b", "-o", "c", "--method", "median"],
+        ["ensemble", "-i", "a", "b", "-o", "c", "--weights", "1", "-1"],
+        ["ensemble", "-i", "a", "b", "-o", "c", "--weights", "1", "inf"],
+        ["ensemble", "-i", "a", "b", "-o", "c", "--channel", "x"],
         ["evaluate", "a", "b", "--device", "tpu"],
         ["evaluate", "a", "b", "--num-processes", "-1"],
     ],
@@ -229,6 +234,11 @@ def test_nnunet_spellings_mean_the_same(monkeypatch):
     main(["train", "4", "si", "0", "-device", "cpu", "-p", "mine", "--c", "-np", "0"])
     assert seen["plans_name"] == "mine"
     assert seen["num_processes"] == 0
+    main(["ensemble", "-i", "a", "b", "-o", "c", "--save_npz", "-np", "3", "--weights", "0", "2.5"])
+    assert seen["save_probabilities"]
+    assert seen["num_processes"] == 3
+    assert seen["method"] == "mean"
+    assert seen["weights"] == [0, 2.5]
 
 
 def test_output_is_flushed_before_success(monkeypatch):

@@ -169,3 +169,22 @@ def test_directed_axes(names: tuple[str, ...], axes: tuple[int, ...]) -> None:
 
 def test_record_survives_json() -> None:
     assert Labels.model_validate_json(TUMOUR.model_dump_json()) == TUMOUR
+
+
+@pytest.mark.parametrize(
+    ("labels", "threshold"), [(ORGAN, None), (ORGAN, 0.3), (TUMOUR, None), (TUMOUR, 0.3), (GAPS, None)]
+)
+def test_probabilities_are_decoded_as_their_scores(labels: Labels, threshold: float | None) -> None:
+    scores = np.random.default_rng(0).normal(size=(labels.num_outputs, 3, 4, 5))
+    exponentials = np.exp(scores)
+    probabilities = exponentials / (1 + exponentials if labels.has_regions else exponentials.sum(axis=0))
+    decoded = labels.from_probabilities(probabilities, threshold)
+    assert decoded.dtype == np.uint8
+    np.testing.assert_array_equal(decoded, labels.from_scores(scores, threshold))
+
+
+def test_probabilities_at_their_thresholds() -> None:
+    halves = np.array([0.5, 0.3, 0.7])
+    assert ORGAN.from_probabilities(np.stack([1 - halves, halves])).tolist() == [0, 0, 1]
+    assert ORGAN.from_probabilities(np.stack([1 - halves, halves]), 0.3).tolist() == [1, 1, 1]
+    assert TUMOUR.from_probabilities(np.stack([halves] * 3)).tolist() == [0, 0, 3]

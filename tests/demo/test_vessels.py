@@ -8,7 +8,7 @@ from seg25d.demo.kind import Outcome
 from seg25d.demo.vessels import paper_table
 from seg25d.evaluation.metrics import Counts, overlap_metrics
 from seg25d.evaluation.summary import CaseSummary, summarize
-from seg25d.inference.cases import PredictionRecord
+from seg25d.inference.prediction_files import PredictionRecord
 
 
 @pytest.fixture

@@ -7,11 +7,18 @@ import SimpleITK as sitk  # noqa: N813
 import torch
 
 from seg25d.core.errors import CaseFailures, InputError
+from seg25d.core.records import read_record
 from seg25d.core.workspace import PreprocessedFolder
 from seg25d.data.dataset import Dataset
 from seg25d.data.inputs import find_inputs
 from seg25d.inference import cases
 from seg25d.inference.cases import CaseOptions, predict_cases
+from seg25d.inference.prediction_files import (
+    PredictionRecord,
+    begin_record,
+    probabilities_shape,
+    read_probabilities,
+)
 from seg25d.inference.predictor import Predictor
 from seg25d.planning.normalization import ChannelNormalization
 from seg25d.preprocessing.preprocess import preprocess_dataset
@@ -59,6 +66,8 @@ def test_writes_values_in_the_geometry_of_the_image(predictor, tmp_path):
     assert record["model"] == {"dataset": "Dataset001_Test", "configuration": "3d", "folds": [0]}
     assert set(record["seconds"]) == {"a", "b", "c", "d"}
     assert "torch" in record["versions"]
+    assert record["labels"]["names"] == {"background": 0, "organ": 1, "lesion": 7}
+    assert record["threshold"] is None
     assert {path.name for path in (tmp_path / "out").iterdir()} == {f"{name}.nii.gz" for name in "abcd"} | {
         "prediction.json"
     }
@@ -215,6 +224,48 @@ def test_probabilities_lie_in_the_files_axes(predictor, tmp_path):
     assert probabilities.dtype == np.float32
     np.testing.assert_array_equal(np.array([0, 1, 7])[probabilities.argmax(0)], expected)
     assert (tmp_path / "out" / "a.pkl").exists()
+    assert probabilities_shape(tmp_path / "out" / "a.npz") == (3, *SHAPE)
+    np.testing.assert_array_equal(read_probabilities(tmp_path / "out" / "a.npz"), probabilities)
+
+
+@pytest.mark.parametrize("content", [{"other": np.zeros((2, 1, 1, 1))}, {"probabilities": np.array([object()])}, None])
+def test_files_without_probabilities_are_named(tmp_path, content):
+    path = tmp_path / "a.npz"
+    path.write_bytes(b"PK") if content is None else np.savez(path, **content)
+    with pytest.raises(InputError, match=r"a\.npz is not a file with `probabilities`"):
+        read_probabilities(path)
+    if content is None or "other" in content:
+        with pytest.raises(InputError, match=r"a\.npz is not a file with `probabilities`"):
+            probabilities_shape(path)
+
+
+def test_probabilities_have_four_axes_and_real_numbers(tmp_path):
+    for array in (np.zeros((1, 2, 3)), np.zeros((2, 1, 1, 1), np.uint8)):
+        np.savez(tmp_path / "a.npz", probabilities=array)
+        with pytest.raises(InputError, match="shape"):
+            read_probabilities(tmp_path / "a.npz")
+    with pytest.raises(InputError, match="does not exist; predict with --save-probabilities"):
+        read_probabilities(tmp_path / "b.npz")
+
+
+def test_records_of_earlier_versions_are_read(tmp_path):
+    (tmp_path / "prediction.json").write_text(json.dumps({"schema_version": 1, "model": {"configuration": "3d"}}))
+    record = read_record(tmp_path / "prediction.json", PredictionRecord)
+    assert record.labels is None
+    assert record.threshold is None
+
+
+def test_a_record_is_begun_once_per_model(tmp_path):
+    path = tmp_path / "prediction.json"
+    first = PredictionRecord(model={"weights": (1, 2)}, seconds={"a": 1.0})
+    begin_record(first, path)
+    begin_record(first.model_copy(update={"seconds": {}}), path)
+    assert read_record(path, PredictionRecord).seconds == {"a": 1.0}
+    begin_record(PredictionRecord(model={"weights": (2, 1)}), path)
+    assert read_record(path, PredictionRecord).model == {"weights": [2, 1]}
+    path.write_text("{")
+    begin_record(first, path)
+    assert read_record(path, PredictionRecord).seconds == {"a": 1.0}
 
 
 def test_a_fault_of_ours_in_one_case_is_collected(header, execution, tmp_path):

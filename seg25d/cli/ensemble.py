@@ -1,0 +1,74 @@
+"""`seg25d ensemble`: fuse folders of predictions."""
+
+import argparse
+from pathlib import Path
+
+from seg25d.cli.common import Command, natural_number, weight
+
+METHODS = ("mean", "majority", "staple", "nlstaple")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument(
+        "-i", "--input", nargs="+", type=Path, required=True, metavar="DIR", help="folders of predictions, two or more"
+    )
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="folder for the segmentations")
+    parser.add_argument(
+        "--method",
+        choices=METHODS,
+        default="mean",
+        help="mean of probabilities (default; needs predictions with --save-probabilities), majority of labels, "
+        "STAPLE, or non-local STAPLE, which looks at the images as well",
+    )
+    parser.add_argument("--weights", nargs="+", type=weight, metavar="W", help="mean, majority: a weight per folder")
+    parser.add_argument(
+        "--fit-weights",
+        type=Path,
+        metavar="REFERENCE_DIR",
+        help="mean: fit the weights on those cases whose true segmentation is in this folder",
+    )
+    parser.add_argument(
+        "--dataset-json",
+        type=Path,
+        metavar="FILE",
+        help="mean: what the probabilities mean, where prediction.json or a dataset.json beside it does not say so",
+    )
+    parser.add_argument("--images", type=Path, metavar="DIR", help="nlstaple: folder of the images that were predicted")
+    parser.add_argument(
+        "--channel", type=natural_number, metavar="N", help="nlstaple: which channel of the images (default: 0)"
+    )
+    parser.add_argument(
+        "--save-probabilities",
+        "--save_npz",
+        action="store_true",
+        help="mean: write CASE.npz beside the segmentation",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="fuse cases again that are already there")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Do it."""
+    from seg25d import pipeline
+
+    options = pipeline.EnsembleOptions(
+        method=arguments.method,
+        weights=tuple(arguments.weights) if arguments.weights else None,
+        fit_weights=arguments.fit_weights,
+        dataset_json=arguments.dataset_json,
+        images=arguments.images,
+        channel=arguments.channel,
+        save_probabilities=arguments.save_probabilities,
+        overwrite=arguments.overwrite,
+        num_processes=arguments.num_processes,
+    )
+    pipeline.ensemble(arguments.input, arguments.output, options)
+
+
+main = Command(
+    name="ensemble",
+    summary="Fuse the predictions of several models.",
+    add_arguments=add_arguments,
+    run=run,
+    ignored=("device",),
+)

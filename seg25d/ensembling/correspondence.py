@@ -1,0 +1,126 @@
+"""Correspondence between voxels of one image, as non-local means has it (Buades et al., CVPR 2005).
+
+    alpha(i, i') ~ exp(-msd(i, i') / (2 s_i^2)) exp(-|i - i'|^2 / (2 s_d^2)),   i' near i, sum over i' is 1
+
+msd is the mean squared difference of the patches around i and i' (`MSD` of the wrapper that Asman & Landman published).
+
+Letters: J raters, K values that occur, D H W volume, n voxels that are asked about.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from seg25d.core.records import Record
+
+TILE = 32
+"""Voxels per axis that are compared at a time: bounds the memory, and leaves out where nothing is asked."""
+_OUTSIDE = -1
+"""Code of neighbours outside of the volume; they do not count."""
+Box = tuple[slice, slice, slice]
+
+
+class Correspondence(Record):
+    """Where voxels that correspond are looked for, and how alike they have to be."""
+
+    search_radius: int = Field(default=3, ge=0)
+    """Voxels: correspondences are looked for in a cube of 2 r + 1; 0 is STAPLE."""
+    patch_radius: int = Field(default=2, ge=0)
+    """Voxels: cubes of 2 r + 1 are compared; over the border the outermost voxel goes on."""
+    distance_deviation: float = Field(default=1.5, gt=0)
+    """s_d, in voxels."""
+    intensity_deviation: float = Field(default=0.25, gt=0)
+    """s_i, in standard deviations of the image around the disputed voxels."""
+
+
+def nonlocal_votes(
+    codes: Sequence[NDArray[np.int32]],
+    image: NDArray[np.float32],
+    where: NDArray[np.bool_],
+    num_values: int,
+    settings: Correspondence,
+) -> NDArray[np.float32]:
+    """What each rater says about voxels, weighted by how well its neighbourhood corresponds: the sums of alpha.
+
+    Args:
+        codes: Positions 0 .. K - 1 of labels (D, H, W), one array per rater.
+        image: (D, H, W), normalised.
+        where: The n voxels that are asked about (D, H, W).
+        num_values: K.
+        settings: Radii and deviations.
+
+    Returns:
+        (J, n, K), voxels in the order of `where`; the sum over K is 1.
+    """
+    votes = np.zeros((len(codes), int(where.sum()), num_values), np.float32)
+    row_of = np.zeros(where.shape, np.int64)
+    row_of[where] = np.arange(votes.shape[1])
+    search, reach = settings.search_radius, settings.search_radius + settings.patch_radius
+    padded_image = np.pad(image, reach, mode="edge")
+    padded_codes = [np.pad(code, search, constant_values=_OUTSIDE) for code in codes]
+    for tile in _tiles(where):
+        inside = where[tile]
+        rows = row_of[tile][inside]
+        total = np.zeros(len(rows), np.float32)
+        for offset in itertools.product(range(-search, search + 1), repeat=3):
+            neighbours = [code[_moved(tile, offset, search)][inside] for code in padded_codes]
+            alpha = _similarity(padded_image, tile, offset, settings)[inside] * (neighbours[0] != _OUTSIDE)
+            total += alpha
+            for rater, code in enumerate(neighbours):
+                votes[rater, rows, code] += alpha  # _OUTSIDE, the last code, gets 0
+        votes[:, rows] /= total[:, None]
+    return votes
+
+
+def _similarity(
+    padded: NDArray[np.float32], tile: Box, offset: tuple[int, ...], settings: Correspondence
+) -> NDArray[np.float32]:
+    """Alpha before its sum is made 1, for all voxels of a tile and their neighbours at an offset."""
+    from scipy.ndimage import uniform_filter  # noqa: PLC0415 - heavy
+
+    patch, reach = settings.patch_radius, settings.search_radius + settings.patch_radius
+    here = padded[_moved(tile, (0, 0, 0), reach, patch)]
+    there = padded[_moved(tile, offset, reach, patch)]
+    # Of a patch that is cut off by the array nothing is kept, so how the filter goes on there makes no difference.
+    differences = uniform_filter(np.square(here - there), 2 * patch + 1)[(slice(patch, -patch or None),) * 3]
+    distance = sum(step**2 for step in offset) / (2 * settings.distance_deviation**2)
+    alpha: NDArray[np.float32] = np.exp(differences / np.float32(-2 * settings.intensity_deviation**2) - distance)
+    return alpha
+
+
+def normalized(image: NDArray[Any]) -> NDArray[np.float32]:
+    """Mean 0 and standard deviation 1; zeros where all voxels are alike."""
+    values = image.astype(np.float32)
+    deviation = values.std(dtype=np.float64)
+    values -= np.float32(values.mean(dtype=np.float64))
+    values /= np.float32(deviation or 1)
+    return values
+
+
+def bounding_box(mask: NDArray[np.bool_]) -> Box:
+    """The smallest box with all that is true; something is."""
+    ranges = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
+    depth, height, width = (slice(int(found[0]), int(found[-1]) + 1) for found in ranges)
+    return depth, height, width
+
+
+def _tiles(mask: NDArray[np.bool_]) -> Iterator[Box]:
+    """Boxes of at most `TILE` voxels per axis that hold all that is true, each as small as can be."""
+    for corner in itertools.product(*(range(0, size, TILE) for size in mask.shape)):
+        tile = tuple(slice(start, start + TILE) for start in corner)
+        if mask[tile].any():
+            box = bounding_box(mask[tile])
+            yield _moved(box, corner, 0)
+
+
+def _moved(box: Box, offset: tuple[int, ...], padding: int, margin: int = 0) -> Box:
+    """The box in a padded array, moved by an offset and grown on all sides."""
+    depth, height, width = (
+        slice(part.start + padding + step - margin, part.stop + padding + step + margin)
+        for part, step in zip(box, offset, strict=True)
+    )
+    return depth, height, width

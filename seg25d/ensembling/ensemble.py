@@ -1,0 +1,229 @@
+"""Fusing folders of predictions: case by case, with workers, to be resumed."""
+
+import logging
+import math
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seg25d.core.errors import InputError, Seg25dError, WorkerError
+from seg25d.core.files import remove_leftovers
+from seg25d.core.parallel import choose_num_workers, map_cases
+from seg25d.core.progress import track
+from seg25d.core.records import write_record
+from seg25d.core.types import IntArray
+from seg25d.data.cases import split_ending
+from seg25d.data.labels import Labels
+from seg25d.ensembling.fuse import majority_vote, mean_of_probabilities
+from seg25d.ensembling.members import FusionCase, Members, find_members
+from seg25d.ensembling.nonlocal_staple import nonlocal_staple
+from seg25d.ensembling.options import EnsembleOptions
+from seg25d.ensembling.weights import OverlapSums, fit_weights, overlap_sums
+from seg25d.inference.prediction_files import (
+    RECORD_NAME,
+    PredictionRecord,
+    begin_record,
+    earlier_seconds,
+    probabilities_path,
+    read_probabilities,
+    report_failures,
+    write_probabilities,
+)
+
+logger = logging.getLogger(__name__)
+
+
+class _Task(NamedTuple):
+    """What a worker has to know beside the case."""
+
+    options: EnsembleOptions
+    weights: tuple[float, ...] | None
+    out: Path
+    record: PredictionRecord
+
+
+class _Failure(NamedTuple):
+    """Why a case failed; errors themselves do not all travel between processes."""
+
+    message: str
+    expected: bool
+    """Whether the input is at fault."""
+
+
+def ensemble_folders(folders: Sequence[Path], out: Path, options: EnsembleOptions | None = None) -> None:
+    """Fuse the predictions of several folders and write `CASE.ENDING` for each case, and `prediction.json`.
+
+    Cases that are there already are skipped. A case that fails does not stop the others.
+
+    Args:
+        folders: At least two folders of predictions, of seg25d or nnU-Net, with the same cases on the same grids.
+        out: Folder for the results; made when the first one is written. The geometry, and the ending, are those of the
+            first folder's files.
+        options: How.
+
+    Raises:
+        InputError: If options do not go together, the folders do not fit (lists all that does not), `out` holds other
+            predictions, or no case at all can be used; nothing is written then.
+        CaseFailures: If some cases failed; all others are written.
+    """
+    options = options or EnsembleOptions()
+    options.check(len(folders))
+    members = find_members(folders, out, options)
+    weights = options.weights if options.fit_weights is None else _fit_weights(folders, members, options)
+    record = _record(folders, members, options, weights)
+    done = [] if options.overwrite else [case for case in members.cases if _is_done(case, out, options)]
+    earlier = earlier_seconds(record, out / RECORD_NAME, [case.name for case in done], overwrite=options.overwrite)
+    if done:
+        logger.info("%d of %d cases are fused already", len(done), len(members.cases))
+    remove_leftovers(out)
+    todo = [case for case in members.cases if case not in done]
+    task = _Task(options, weights, out, record.model_copy(update={"seconds": earlier}))
+    report_failures(_fuse_all(task, todo), len(members.cases), "fused")
+
+
+def _fuse_all(task: _Task, cases: Sequence[FusionCase]) -> dict[str, Exception]:
+    """Fuse cases; gives the error of each that failed."""
+    failures: dict[str, Exception] = {}
+    seconds = dict(task.record.seconds)
+    workers = choose_num_workers(task.options.num_processes, _bytes_per_worker(cases, task))
+    outcomes = map_cases(partial(_fuse_case, task), cases, name=lambda case: case.name, num_workers=workers)
+    for case, outcome in track(outcomes, len(cases), "fusing"):
+        if isinstance(outcome, _Failure):
+            failures[case.name] = (InputError if outcome.expected else WorkerError)(outcome.message)
+            # The message comes again at the end.
+            logger.info("%s failed: %s", case.name, outcome.message)
+        else:
+            seconds[case.name] = round(outcome, 3)
+            write_record(task.out / RECORD_NAME, task.record.model_copy(update={"seconds": seconds}))
+    return failures
+
+
+def _fuse_case(task: _Task, case: FusionCase) -> float | _Failure:
+    """Fuse and write a case, the labels last, as they say that it is done; gives the seconds, or why it failed."""
+    from seg25d.data.image_io import write_labels  # noqa: PLC0415 - loads SimpleITK
+
+    started = time.perf_counter()
+    try:
+        labels, probabilities = _compute(task, case)
+    except OSError:
+        raise  # of the disk, and so of all cases
+    except Exception as error:
+        logger.debug("%s failed", case.name, exc_info=True)
+        return _Failure(str(error) or repr(error), isinstance(error, Seg25dError))
+    begin_record(task.record, task.out / RECORD_NAME)
+    target = _target(case, task.out)
+    if probabilities is not None:
+        write_probabilities(target, probabilities, case.geometry)
+    write_labels(target, labels, case.geometry)
+    return time.perf_counter() - started
+
+
+def _compute(task: _Task, case: FusionCase) -> tuple[IntArray, NDArray[np.float32] | None]:
+    """The values (D, H, W) of a case, and the probabilities (K, D, H, W) if they are wanted."""
+    options = task.options
+    if options.method == "mean":
+        paths = [probabilities_path(path) for path in case.segmentations]
+        mean = mean_of_probabilities(map(read_probabilities, paths), task.weights)
+        labels = task.record.labels
+        assert labels is not None, "the mean is only taken where labels are known"
+        values = labels.decode(labels.from_probabilities(mean, task.record.threshold))
+        probabilities = case.geometry.to_canonical(mean) if options.save_probabilities else None
+        return case.geometry.to_canonical(values), probabilities
+    segmentations = [_read_segmentation(path) for path in case.segmentations]
+    if options.method == "majority":
+        return majority_vote(segmentations, task.weights), None
+    if options.method == "staple":
+        from seg25d.ensembling.staple import staple  # noqa: PLC0415 - loads SimpleITK
+
+        return staple(segmentations), None
+    from seg25d.data.image_io import read_image  # noqa: PLC0415 - loads SimpleITK
+
+    assert case.image is not None, "found by find_members"
+    image = read_image([case.image])[0][0]
+    return nonlocal_staple(segmentations, image, options.nonlocal_staple), None
+
+
+def _read_segmentation(path: Path) -> IntArray:
+    """The values (D, H, W) of a file, which may have been stored as real numbers, in the smallest type for them."""
+    from seg25d.data.image_io import read_labels  # noqa: PLC0415 - loads SimpleITK
+
+    array = read_labels(path)[0]
+    lowest, highest = (float(array.min()), float(array.max())) if array.size else (0.0, 0.0)
+    kind = next((kind for kind in (np.uint8, np.uint16, np.int32) if highest <= np.iinfo(kind).max), None)
+    if lowest < 0 or kind is None or (array.dtype.kind == "f" and not np.array_equal(array, np.rint(array))):
+        raise InputError(
+            f"{path}: wanted a segmentation of whole numbers from 0 on, it has values from {lowest:g} to {highest:g}; "
+            "is this a folder of images?"
+        )
+    return array.astype(kind)
+
+
+def _fit_weights(folders: Sequence[Path], members: Members, options: EnsembleOptions) -> tuple[float, ...]:
+    cases = [case for case in members.cases if case.reference is not None]
+    labels = members.meaning.labels
+    assert labels is not None, "weights are fitted for the mean, which needs labels"
+    per_worker = len(folders) * labels.num_outputs * 4 * _most_voxels(cases)
+    workers = choose_num_workers(options.num_processes, per_worker)
+    sums = map_cases(partial(_sums_of_case, labels), cases, name=lambda case: case.name, num_workers=workers)
+    # In the order of the cases, whoever is ready first: sums of floating-point numbers depend on it.
+    per_case = {case.name: each for case, each in track(sums, len(cases), "reading cases to fit weights on")}
+    try:
+        weights = fit_weights([per_case[case.name] for case in cases], len(folders))
+    except ValueError as error:
+        raise InputError(f"{options.fit_weights}: {error}") from None
+    listed = ", ".join(f"{weight:g} {folder}" for weight, folder in zip(weights, folders, strict=True))
+    logger.info("weights fitted on %d case(s): %s", len(cases), listed)
+    return weights
+
+
+def _sums_of_case(labels: Labels, case: FusionCase) -> dict[int, OverlapSums]:
+    from seg25d.data.image_io import read_labels  # noqa: PLC0415 - loads SimpleITK
+
+    assert case.reference is not None, "only cases with a reference are fitted on"
+    truth = labels.encode(read_labels(case.reference)[0], str(case.reference))
+    probabilities = [read_probabilities(probabilities_path(path)) for path in case.segmentations]
+    return overlap_sums(probabilities, case.geometry.from_canonical(truth), labels)
+
+
+def _record(
+    folders: Sequence[Path], members: Members, options: EnsembleOptions, weights: tuple[float, ...] | None
+) -> PredictionRecord:
+    """What `prediction.json` says: with other folders, models, weights or numbers it is another ensemble."""
+    said = zip(folders, members.meaning.models, strict=True)
+    model: dict[str, Any] = {
+        "ensemble": options.method,
+        "folders": [{"folder": str(folder.resolve()), "model": model} for folder, model in said],
+    }
+    if weights is not None:
+        model["weights"] = weights
+    if options.method == "nlstaple":
+        model |= {"channel": options.channel or 0, "settings": options.nonlocal_staple.model_dump(mode="json")}
+    arguments = {"input": [str(folder) for folder in folders]} | options.model_dump(mode="json")
+    labels, threshold, _ = members.meaning
+    return PredictionRecord(arguments=arguments, model=model, labels=labels, threshold=threshold)
+
+
+def _target(case: FusionCase, out: Path) -> Path:
+    return out / f"{case.name}{split_ending(case.segmentations[0])[1]}"
+
+
+def _is_done(case: FusionCase, out: Path, options: EnsembleOptions) -> bool:
+    target = _target(case, out)
+    return target.exists() and (not options.save_probabilities or probabilities_path(target).exists())
+
+
+def _bytes_per_worker(cases: Sequence[FusionCase], task: _Task) -> int:
+    """Arrays of the largest case that exist at a time: of probabilities three, of segmentations a few."""
+    labels = task.record.labels
+    if task.options.method == "mean" and labels is not None:
+        return 3 * 4 * labels.num_outputs * _most_voxels(cases)
+    return (4 * len(task.record.model["folders"]) + 24) * _most_voxels(cases)
+
+
+def _most_voxels(cases: Sequence[FusionCase]) -> int:
+    return max((math.prod(case.geometry.shape) for case in cases), default=0)

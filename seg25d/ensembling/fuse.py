@@ -1,0 +1,125 @@
+"""Fusions voxel by voxel: the mean of probabilities, and majority voting.
+
+Letters: J raters (what is fused), K channels of probabilities, D H W volume, n voxels.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from itertools import repeat
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seg25d.core.types import IntArray
+
+_TIED = 1e-9
+"""Weighted votes that differ by less than this share of all votes are tied: sums of the same weights may differ so."""
+_BLOCK = 1 << 20
+
+
+def mean_of_probabilities(
+    probabilities: Iterable[NDArray[np.floating[Any]]], weights: Sequence[float] | None = None
+) -> NDArray[np.float32]:
+    """Average probabilities; with weights this is the linear opinion pool (Stone, Ann. Math. Statist. 32, 1961).
+
+    Args:
+        probabilities: One array (K, D, H, W) per rater, of one shape; taken one after the other, so that a generator
+            needs the memory of two of them.
+        weights: One per rater, at least 0 and not all 0; they need not add up to 1. None: equal ones.
+
+    Returns:
+        (K, D, H, W); classes that added up to 1 still do.
+
+    Raises:
+        ValueError: If there is nothing to average, shapes differ, or the weights cannot be right.
+    """
+    shares = repeat(1.0) if weights is None else check_weights(weights)
+    total: NDArray[np.float32] | None = None
+    sum_of_weights = 0.0
+    for array, share in zip(probabilities, shares, strict=weights is not None):
+        sum_of_weights += share
+        if total is None:
+            total = np.multiply(array, share, dtype=np.float32)
+        elif total.shape != array.shape:
+            raise ValueError(f"the probabilities have shapes {total.shape} and {array.shape}; they must be the same")
+        else:
+            total += np.multiply(array, share, dtype=np.float32)
+    if total is None:
+        raise ValueError("there are no probabilities to average")
+    total /= np.float32(sum_of_weights)
+    return total
+
+
+def majority_vote(labels: Sequence[IntArray], weights: Sequence[float] | None = None) -> IntArray:
+    """The value that most raters chose, voxel by voxel.
+
+    Ties: where several values have the most votes, the background 0 is out if more than half of all votes are for
+    something else (0, 1, 2 gives 1: two of three say that there is something); of the values that are left the lowest
+    wins. So two raters give what both agree on, three raters of one class at least two of three (fusion of the coarse
+    stage of OrganSegC2F, Zhou et al. 2017), and the order of the raters makes no difference.
+
+    Args:
+        labels: Values (D, H, W), one array per rater, of one shape.
+        weights: Votes per rater, at least 0 and not all 0; None: one each.
+
+    Returns:
+        Values (D, H, W), in a type that holds those of all raters.
+
+    Raises:
+        ValueError: If there is nothing to vote on, shapes differ, or the weights cannot be right.
+    """
+    check_raters(labels)
+    votes = np.array(check_weights([1.0] * len(labels) if weights is None else weights))
+    if len(votes) != len(labels):
+        raise ValueError(f"wanted {len(labels)} weights, one per rater; got {len(votes)}")
+    flat = [array.reshape(-1) for array in labels]
+    result = flat[0].astype(np.result_type(*flat))
+    disputed = np.flatnonzero(disputed_voxels(labels))
+    for start in range(0, len(disputed), _BLOCK):
+        where = disputed[start : start + _BLOCK]
+        result[where] = _vote(np.stack([array[where] for array in flat]), votes / votes.sum())
+    return result.reshape(labels[0].shape)
+
+
+def disputed_voxels(labels: Sequence[IntArray]) -> NDArray[np.bool_]:
+    """Where raters differ: (D, H, W)."""
+    disputed = np.zeros(labels[0].shape, np.bool_)
+    for other in labels[1:]:
+        disputed |= other != labels[0]
+    return disputed
+
+
+def check_raters(labels: Sequence[NDArray[Any]]) -> None:
+    """Make sure that there is something to fuse.
+
+    Raises:
+        ValueError: If there are no raters, or their shapes differ.
+    """
+    shapes = {array.shape for array in labels}
+    if len(shapes) != 1:
+        raise ValueError(f"wanted segmentations of one shape to fuse; got {len(labels)} of shapes {sorted(shapes)}")
+
+
+def check_weights(weights: Sequence[float]) -> Sequence[float]:
+    """Give the weights back if they can be used.
+
+    Raises:
+        ValueError: If one is negative or not finite, or none is above 0.
+    """
+    if not all(0 <= weight < math.inf for weight in weights) or not any(weights):
+        listed = " ".join(f"{weight:g}" for weight in weights)
+        raise ValueError(f"weights must be numbers of at least 0, and one of them above 0; got {listed or 'none'}")
+    return weights
+
+
+def _vote(values: IntArray, votes: NDArray[np.float64]) -> IntArray:
+    """The winners (n,) of values (J, n); `votes` (J,) add up to 1."""
+    tally = np.stack([votes @ (values == own) for own in values])
+    tied = tally >= tally.max(axis=0) - _TIED
+    last = np.iinfo(values.dtype).max
+    lowest = np.where(tied, values, last).min(axis=0)
+    lowest_something = np.where(tied & (values != 0), values, last)
+    is_something = (votes @ (values != 0) > 0.5 + _TIED) & (tied & (values != 0)).any(axis=0)
+    winners: IntArray = np.where(is_something, lowest_something.min(axis=0), lowest)
+    return winners

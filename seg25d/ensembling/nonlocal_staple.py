@@ -1,0 +1,196 @@
+"""Non-local STAPLE (Asman & Landman, Medical Image Analysis 17, 2013): raters may be right a few voxels away.
+
+STAPLE takes the label that a rater gave at a voxel. Here it takes what the rater would have said with perfect
+correspondence: all labels nearby, weighted by how much the image there looks like the image here.
+
+    alpha(i, i') ~ exp(-msd(i, i') / (2 s_i^2)) exp(-|i - i'|^2 / (2 s_d^2)),   i' near i, sum over i' is 1
+    E step       W_i(s) ~ f_i(s) prod_j sum_i' theta_j(D_j(i') | s) alpha(i, i')
+    M step       theta_j(s' | s) = sum_i W_i(s) sum_{i': D_j(i') = s'} alpha(i, i') / sum_i W_i(s)
+
+In multi-atlas segmentation every rater brings an image of its own; raters that are networks saw this one, so alpha is
+the same for all of them, the kernel of non-local means (msd: mean squared difference of two patches). What the E and M
+step need of the labels, the sums of alpha per rater and label, is computed once, for disputed voxels only.
+
+Letters: J raters, K values that occur, D H W volume, n disputed voxels.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from seg25d.core.types import IntArray, Shape
+from seg25d.ensembling.correspondence import Box, Correspondence, bounding_box, nonlocal_votes, normalized
+from seg25d.ensembling.fuse import check_raters, disputed_voxels, majority_vote
+
+_BLOCK = 1 << 16
+_TIED = 1e-9
+
+
+class NonlocalStapleSettings(Correspondence):
+    """The numbers of non-local STAPLE; the defaults are those of the authors' wrapper (`PyJIST`, StatisticalFusion)."""
+
+    prior: Literal["voxelwise", "global"] = "voxelwise"
+    """f: the share of raters that chose a label at the voxel, or at all disputed voxels."""
+    consensus: float | None = Field(default=0.99, gt=0, le=1)
+    """Voxels with a label that this share of raters chose keep it, they are not disputed; null: all voxels are."""
+    agreed_margin: int = Field(default=3, ge=0)
+    """Voxels: agreed labels this close to something disputed count as true when raters are judged; 0: none do.
+
+    The authors do not say whether any do. With none, three raters who are much alike end as one who decides alone
+    (tests/ensembling/test_nonlocal_staple.py); with all, the background makes a wrong voxel of foreground so improbable
+    that every vote for foreground wins.
+    """
+    tolerance: float = Field(default=1e-4, gt=0)
+    """The iteration ends when no theta changes by more."""
+    max_iterations: int = Field(default=100, ge=1)
+
+
+def nonlocal_staple(
+    labels: Sequence[IntArray], image: NDArray[Any], settings: NonlocalStapleSettings | None = None
+) -> IntArray:
+    """Fuse segmentations by non-local STAPLE.
+
+    Args:
+        labels: Values (D, H, W), one array per rater, of one shape.
+        image: The image (D, H, W) that was segmented, in any units.
+        settings: The numbers.
+
+    Returns:
+        Values (D, H, W), in a type that holds those of all raters; the majority's where nothing is disputed. Equally
+        probable labels: the majority vote decides.
+
+    Raises:
+        ValueError: If there is nothing to fuse, or shapes differ.
+    """
+    settings = settings or NonlocalStapleSettings()
+    check_raters([*labels, image])
+    result = majority_vote(labels)
+    disputed = _disputed(labels, settings.consensus)
+    if not disputed.any():
+        return result
+    margin = max(settings.search_radius + settings.patch_radius, settings.agreed_margin)
+    box = _grown(bounding_box(disputed), margin, disputed.shape)
+    where, inside = disputed[box], result[box]
+    values = np.unique(np.concatenate([np.unique(array[box]) for array in labels]))
+    codes = [np.searchsorted(values, array[box]).astype(np.int32) for array in labels]
+    raters = _Raters(
+        votes=nonlocal_votes(codes, normalized(image[box]), where, len(values), settings),
+        chosen=np.stack([each[where] for each in codes]),
+        agreed=_agreed_counts(codes, np.searchsorted(values, inside), where, len(values), settings.agreed_margin),
+    )
+    fused, tied = _estimate(raters, settings)
+    inside[where] = np.where(tied, inside[where], values[fused])
+    return result
+
+
+class _Raters(NamedTuple):
+    """All that expectation maximisation has to know."""
+
+    votes: NDArray[np.float32]
+    """(J, n, K) of `nonlocal_votes`."""
+    chosen: NDArray[np.int32]
+    """(J, n): the codes that raters gave to the disputed voxels themselves."""
+    agreed: NDArray[np.int64]
+    """(J, K, K): agreed voxels that count, per true code and what each rater said (last axis)."""
+
+    def prior(self, block: slice, kind: str) -> NDArray[np.float64]:
+        """f: the prior of K codes for the voxels of a block, (voxels of the block, K)."""
+        num_values = self.votes.shape[2]
+        if kind == "global":
+            everywhere = np.bincount(self.chosen.ravel(), minlength=num_values) / self.chosen.size
+            return np.broadcast_to(everywhere, (len(self.chosen[0, block]), num_values))
+        share: NDArray[np.float64] = (self.chosen[:, block, None] == np.arange(num_values)).mean(axis=0)
+        return share
+
+    def performance(self, truth: Callable[[slice], NDArray[np.floating[Any]]]) -> NDArray[np.float64]:
+        """The M step: theta (J, K, K), the probability of each code that a rater says (last axis) for each true one.
+
+        `truth` gives W (voxels of a block, K). A code that is true nowhere has zeros.
+        """
+        said = self.agreed.astype(np.float64)
+        for block in _blocks(self.votes.shape[1]):
+            weights = truth(block).astype(np.float64)
+            for rater, votes in enumerate(self.votes):
+                said[rater] += weights.T @ votes[block]
+        # Votes of a voxel add up to 1, so this is the sum of W.
+        mass = said.sum(axis=2, keepdims=True)
+        theta: NDArray[np.float64] = np.divide(said, mass, out=np.zeros_like(said), where=mass > 0)
+        return theta
+
+
+def _estimate(raters: _Raters, settings: NonlocalStapleSettings) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Expectation maximisation, beginning with the mean of the votes.
+
+    Returns:
+        The most probable code (n,), and where it has an equal (n,).
+    """
+    num_voxels = raters.votes.shape[1]
+    theta = raters.performance(lambda block: raters.votes[:, block].mean(axis=0))
+
+    def posterior(block: slice) -> NDArray[np.float64]:
+        return _posterior(raters.votes[:, block], raters.prior(block, settings.prior), theta)
+
+    for _ in range(settings.max_iterations):
+        before, theta = theta, raters.performance(posterior)
+        if np.abs(theta - before).max() < settings.tolerance:
+            break
+    fused, tied = np.zeros(num_voxels, np.int64), np.zeros(num_voxels, np.bool_)
+    for block in _blocks(num_voxels):
+        probabilities = posterior(block)
+        fused[block] = probabilities.argmax(axis=1)
+        tied[block] = (probabilities >= probabilities.max(axis=1, keepdims=True) - _TIED).sum(axis=1) > 1
+    return fused, tied
+
+
+def _agreed_counts(
+    codes: Sequence[NDArray[np.int32]],
+    truth: NDArray[np.int64],
+    disputed: NDArray[np.bool_],
+    num_values: int,
+    margin: int,
+) -> NDArray[np.int64]:
+    """`_Raters.agreed`: voxels (D, H, W) that are not disputed and have something disputed within the margin."""
+    from scipy.ndimage import maximum_filter  # noqa: PLC0415 - heavy
+
+    near = maximum_filter(disputed, 2 * margin + 1, mode="constant") & ~disputed
+    pairs = [truth[near] * num_values + code[near] for code in codes]
+    return np.stack([np.bincount(each, minlength=num_values**2).reshape(num_values, num_values) for each in pairs])
+
+
+def _posterior(
+    votes: NDArray[np.float32], prior: NDArray[np.float64], theta: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """The E step for some voxels: W (n, K); the prior where no code could have made the raters say what they said."""
+    product = prior.copy()
+    for said, performance in zip(votes, theta, strict=True):
+        product *= said @ performance.T
+    total = product.sum(axis=1, keepdims=True)
+    return np.where(total > 0, product / np.where(total > 0, total, 1), prior)
+
+
+def _disputed(labels: Sequence[IntArray], consensus: float | None) -> NDArray[np.bool_]:
+    """Where no label has the share of raters that `consensus` asks for."""
+    if consensus is None:
+        return np.ones(labels[0].shape, np.bool_)
+    disputed = disputed_voxels(labels)
+    values = np.stack([array[disputed] for array in labels])
+    most = np.zeros(values.shape[1], np.int64)
+    for own in values:
+        np.maximum(most, (values == own).sum(axis=0), out=most)
+    disputed[disputed] = most < consensus * len(labels)
+    return disputed
+
+
+def _grown(box: Box, margin: int, shape: Shape) -> Box:
+    depth, height, width = (
+        slice(max(0, part.start - margin), min(size, part.stop + margin)) for part, size in zip(box, shape, strict=True)
+    )
+    return depth, height, width
+
+
+def _blocks(num_voxels: int) -> Iterator[slice]:
+    for start in range(0, num_voxels, _BLOCK):
+        yield slice(start, start + _BLOCK)

@@ -1,0 +1,120 @@
+"""Weights of an ensemble, fitted on cases whose truth is known.
+
+Maximised is the mean Dice of the averaged probabilities, in the form with squares of V-Net (Milletari et al. 2016,
+section 3): 2 sum(p g) / (sum(p^2) + sum(g^2)). Why not another measure: the Dice of the final labels has steps;
+with p instead of p^2 the best weights would all be on one model, as a quotient of linear functions is largest in a
+corner; cross entropy is ruled by the many voxels of the background, and needs all of them again in every step. With
+p = sum_j w_j p_j this Dice needs of a case only sum(p_j g), sum(p_j p_k) and sum(g): a few numbers per class, whatever
+the size of the case, in any order, without drawing voxels by chance.
+
+Letters: J raters (what is averaged), K channels of probabilities, D H W volume.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seg25d.data.labels import IGNORE_INDEX, Labels
+
+DECIMALS = 3
+"""Of fitted weights: what is behind them is noise, and reports stay readable."""
+
+
+class OverlapSums(NamedTuple):
+    """What the Dice of any average needs to know of one class in one case."""
+
+    overlaps: NDArray[np.float64]
+    """(J,): sum(p_j g)"""
+    products: NDArray[np.float64]
+    """(J, J): sum(p_j p_k)"""
+    size: float
+    """sum(g), above 0"""
+
+    def dice(self, weights: NDArray[np.float64]) -> float:
+        """The Dice of the average with these weights (J,)."""
+        return float(2 * self.overlaps @ weights / self._denominator(weights))
+
+    def gradient(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The change of the Dice per change of weight (J,)."""
+        change: NDArray[np.float64] = 2 * self.overlaps - self.dice(weights) * 2 * self.products @ weights
+        return change / self._denominator(weights)
+
+    def _denominator(self, weights: NDArray[np.float64]) -> float:
+        return float(weights @ self.products @ weights + self.size)
+
+
+def overlap_sums(
+    probabilities: Sequence[NDArray[np.floating[Any]]], truth: NDArray[np.uint8], labels: Labels
+) -> dict[int, OverlapSums]:
+    """What fitting needs of one case.
+
+    Args:
+        probabilities: (K, D, H, W) per rater.
+        truth: Internal indices (D, H, W); `IGNORE_INDEX` where a voxel is not to count.
+        labels: What the K channels mean.
+
+    Returns:
+        The sums per channel, for those of the foreground that are in the truth: a class that is not has no Dice that
+        weights could raise.
+    """
+    sums = {}
+    for channel, members in enumerate(labels.output_members):
+        mask = np.isin(truth, members)
+        if members == (0,) or not mask.any():
+            continue
+        overlaps, products = np.zeros(len(probabilities)), np.zeros((len(probabilities),) * 2)
+        for plane, (inside, counted) in enumerate(zip(mask, truth != IGNORE_INDEX, strict=True)):
+            values = np.stack([array[channel, plane][counted] for array in probabilities]).astype(np.float64)
+            overlaps += values @ inside[counted]
+            products += values @ values.T
+        sums[channel] = OverlapSums(overlaps, products, float(mask.sum()))
+    return sums
+
+
+def fit_weights(cases: Sequence[dict[int, OverlapSums]], num_raters: int) -> tuple[float, ...]:
+    """The weights with the best mean Dice over classes, of the means over the cases that have the class.
+
+    Sequential quadratic programming (scipy's SLSQP) climbs from equal weights and from every single rater; the best end
+    counts. The outcome is never worse than equal weights, but for rounding, and depends on nothing but the sums.
+
+    Args:
+        cases: Of `overlap_sums`.
+        num_raters: J, at least 1.
+
+    Returns:
+        One weight per rater, at least 0, rounded to `DECIMALS`, with the sum 1.
+
+    Raises:
+        ValueError: If no case has any foreground.
+    """
+    from scipy.optimize import Bounds, LinearConstraint, minimize  # noqa: PLC0415 - heavy
+
+    channels = sorted({channel for case in cases for channel in case})
+    if not channels:
+        raise ValueError("no reference has any foreground; weights cannot be fitted")
+    per_class = [[case[channel] for case in cases if channel in case] for channel in channels]
+
+    def loss(weights: NDArray[np.float64]) -> float:
+        return -float(np.mean([np.mean([sums.dice(weights) for sums in each]) for each in per_class]))
+
+    def slope(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        slopes = [np.mean([sums.gradient(weights) for sums in each], axis=0) for each in per_class]
+        return -np.asarray(np.mean(slopes, axis=0))
+
+    equal = np.full(num_raters, 1 / num_raters)
+    adds_up_to_1 = LinearConstraint(np.ones((1, num_raters)), 1, 1)
+    ends = [equal]
+    for start in (equal, *np.eye(num_raters)):
+        end = minimize(loss, start, jac=slope, method="SLSQP", bounds=Bounds(0, 1), constraints=adds_up_to_1).x
+        ends.append(end.clip(0) / end.clip(0).sum())
+    return _rounded(min(ends, key=loss))
+
+
+def _rounded(weights: NDArray[np.float64]) -> tuple[float, ...]:
+    """Weights with few decimals whose sum is 1: what rounding loses goes to the largest."""
+    units = 10**DECIMALS
+    whole = np.rint(weights * units).astype(np.int64)
+    whole[np.argmax(weights)] += units - whole.sum()
+    return tuple(int(each) / units for each in whole)
