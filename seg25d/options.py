@@ -6,6 +6,7 @@ from typing import Self
 from pydantic import Field
 
 from seg25d.core.records import Record
+from seg25d.inference.predictor import FusionName
 from seg25d.planning.plan import PlansName
 from seg25d.planning.plans_name import DEFAULT_PLANS_NAME
 from seg25d.training.config import TrainingConfig, apply_settings, length_settings
@@ -98,5 +99,7 @@ class PredictionOptions(Record):
     save_probabilities: bool = False
     mirroring: bool = True
     step_size: float = 0.5
+    fusion: FusionName = "network"
+    """What fuses the views of `mv`."""
     overwrite: bool = False
     device: str | None = None

@@ -141,13 +141,14 @@ def train(
     _check_store(Store(folder.store(plan.store)), splits, name)
     run = workspace.run(name, run_name(configuration, plans, options.recipe))
     task = RunToTrain(name, configuration, run, folder, plans, splits, options)
-    if plan.representation.name == "fused_views":
-        return _train_fusion(workspace, task, chosen)
+    fused = plan.representation.name == "fused_views"
+    if fused:
+        task = fusion_task(workspace, task)
     if is_first_process():
         check_folds(task, chosen)
         if added:
             keep_network(path, plans, configuration)
-    return train_folds(task, chosen)
+    return _train_fusion(workspace, task, chosen) if fused else train_folds(task, chosen)
 
 
 def _train_fusion(workspace: Workspace, task: RunToTrain, folds: Sequence[int | str]) -> dict[str, Summary]:
@@ -159,15 +160,14 @@ def _train_fusion(workspace: Workspace, task: RunToTrain, folds: Sequence[int | 
         own_name, _ = find_configuration(task.plans, view)
         run = workspace.run(task.dataset_name, run_name(own_name, task.plans, task.options.recipe))
         views[view] = replace(task, configuration=own_name, run=run, options=task.options.of_views())
-    wanted = fusion_task(workspace, task)
     fusion = task.config.fusion
     if fusion is None or not fusion.joint:
-        return train_fused_folds(wanted, views, folds)
+        return train_fused_folds(task, views, folds)
     apart = fusion_task(workspace, replace(task, options=task.options.of_parts()))
     untrained = [fold for fold in folds if not apart.run.fold(fold).model_final.exists()]
     if untrained:
         train_fused_folds(apart, views, untrained)
-    return train_joint_folds(wanted, apart, folds)
+    return train_joint_folds(task, apart, folds)
 
 
 def _planning_command(identifier: str, options: TrainingOptions) -> str:
@@ -209,7 +209,9 @@ def predict(workspace: Workspace, source: Path, out: Path, options: PredictionOp
     )
     folds = choose_folds(run, options.folds)
     models = [run.fold(fold).model_final for fold in folds]
-    predictor_options = PredictorOptions(mirroring=options.mirroring, step_size=options.step_size)
+    predictor_options = PredictorOptions(
+        mirroring=options.mirroring, step_size=options.step_size, fusion=options.fusion
+    )
     predictor = load_predictor(models, execution, predictor_options)
     description = predictor.header.description
     cases = find_inputs(source, len(description.channel_names), description.file_ending)
@@ -219,6 +221,7 @@ def predict(workspace: Workspace, source: Path, out: Path, options: PredictionOp
             "dataset": predictor.header.dataset_name,
             "configuration": run.root.name,
             "folds": folds,
+            **({} if options.fusion == "network" else {"fusion": options.fusion}),
             "files": {fold: _stamp(path) for fold, path in zip(folds, models, strict=True)},
         },
     )

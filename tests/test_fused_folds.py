@@ -95,6 +95,14 @@ def test_the_views_their_pairs_and_the_fusion_are_trained_once_and_used(workspac
     with np.load(out / "phantom_003.npz") as archive:
         assert archive["probabilities"].shape == (5, *predicted.shape)
         np.testing.assert_allclose(archive["probabilities"].sum(0), 1, atol=1e-5)
+    for method in ("mean", "majority", "staple", "nlstaple"):
+        fused = workspace.results / method
+        run(workspace, "predict", "-i", str(images), "-o", str(fused), "-c", "mv", "-f", "0", "--fusion", method)
+        assert json.loads((fused / "prediction.json").read_text())["model"]["fusion"] == method
+        assert _read(fused / "phantom_003.nii.gz").shape == predicted.shape
+    other = ["predict", "-i", str(images), "-o", str(out), "-c", "axial", "--fusion", "mean", "--overwrite"]
+    run(workspace, *other, status=2)
+    assert "is for mv" in capsys.readouterr().err
     # The folder of the model stands alone.
     moved = workspace.raw.parent / "elsewhere"
     shutil.copytree(folder.root.parent, moved)
@@ -157,6 +165,13 @@ def test_views_and_fusion_are_trained_on_together(workspace, trained, monkeypatc
     modified = joint.model_final.stat().st_mtime_ns
     run(workspace, "train", "900", "mv", "0", *TINY, "--set", "fusion.joint=true")
     assert joint.model_final.stat().st_mtime_ns == modified
+
+
+def test_another_network_can_fuse_and_stands_in_the_plans(workspace, trained):
+    run(workspace, "train", "900", "mv", "0", *TINY, "--network", "super_image_unet")
+    assert trained[-1] == "mv__super_image_unet/fold_0"
+    plans = json.loads(workspace.preprocessed_dataset(DATASET_NAME).plans().read_text())
+    assert plans["configurations"]["mv__super_image_unet"]["network"]["name"] == "unet"
 
 
 def test_settings_of_the_fusion_are_no_settings_of_others(workspace, capsys):

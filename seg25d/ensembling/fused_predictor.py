@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from seg25d.core.device import Execution
-from seg25d.core.errors import ModelError
+from seg25d.core.errors import InputError, ModelError
 from seg25d.core.grids import bounding_box, box_slices
 from seg25d.core.types import BoundingBox, Shape, Spacing
 from seg25d.data.labels import Labels
+from seg25d.ensembling.view_fusions import fuse_views
 from seg25d.inference.predictor import Predictor, PredictorOptions
 from seg25d.inference.sliding_window import Slab, predict_slabs
 from seg25d.planning.model_file import ModelHeader, load_header
@@ -71,7 +72,7 @@ class FusedPredictor(Predictor):
         """Scores of an image (C, d, h, w) on the model's grid; where no view finds anything, the background's."""
         per_fold = [[view.predict_maps(image.numpy()) for view in views] for views in self.views]
         margin = margin_voxels(self.header.plan.spacing_mm)
-        boxes = [box for maps in per_fold if (box := found_box(maps, self.labels, margin)) is not None]
+        boxes = [box for views in per_fold if (box := found_box(views, self.labels, margin)) is not None]
         shape: Shape = (image.shape[1], image.shape[2], image.shape[3])
         background = torch.full((self.labels.num_outputs,), NOTHING)
         if not self.labels.has_regions:
@@ -80,9 +81,12 @@ class FusedPredictor(Predictor):
             return _framed((), None, shape, background)
         box = _hull(boxes)
         inside = (slice(None), *box_slices(box))
-        channels = [image[inside], *(maps[inside].float() for views in per_fold for maps in views)]
-        part = torch.cat(channels)
-        del per_fold, channels
+        maps = [each[inside] for views in per_fold for each in views]
+        del per_fold
+        if self.options.fusion != "network":
+            scores = fuse_views(maps, image[inside], self.options.fusion, regions=self.labels.has_regions)
+            return _framed([Slab(0, 0, scores.movedim(1, 0))], box, shape, background)
+        part = torch.cat([image[inside], *(each.float() for each in maps)])
         size: Shape = (part.shape[1], part.shape[2], part.shape[3])
         slabs = predict_slabs(self.models, part, self.labels.num_outputs, self.window_options(size))
         return _framed(slabs, box, shape, background)
@@ -106,8 +110,18 @@ class _OwnMaps(nn.Module):
 
 
 def load_predictor(paths: Sequence[Path], execution: Execution, options: PredictorOptions | None = None) -> Predictor:
-    """Read model files of any kind, see `Predictor.load`; those of a fusion bring the models of its views."""
+    """Read model files of any kind, see `Predictor.load`; those of a fusion bring the models of its views.
+
+    Raises:
+        ModelError: See `Predictor.load`.
+        InputError: If a fusion is asked for where there are no views.
+    """
     fused = bool(paths) and load_header(paths[0]).plan.representation.name == "fused_views"
+    if options is not None and options.fusion != "network" and not fused:
+        raise InputError(
+            f"fusion {options.fusion!r} is for mv, whose views it fuses; `seg25d ensemble` fuses folders of "
+            "predictions of any configurations"
+        )
     return (FusedPredictor if fused else Predictor).load(paths, execution, options)
 
 

@@ -4,7 +4,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 import torch
@@ -37,6 +37,9 @@ BATCH_GROWTH = 2
 """Windows per batch, in training batches: without gradients at least twice as many fit."""
 
 
+FusionName = Literal["network", "mean", "majority", "staple", "nlstaple"]
+
+
 class PredictorOptions(Record):
     """How to predict."""
 
@@ -44,6 +47,8 @@ class PredictorOptions(Record):
     """Average over mirrored windows, along the axes that the plan allows."""
     step_size: float = Field(default=0.5, gt=0, le=1)
     """Largest step between windows, as a share of the window."""
+    fusion: FusionName = "network"
+    """What fuses the views of `mv`: its network, or one of the fusions without training."""
     batch_size: int | None = Field(default=None, ge=1)
     """Windows per batch; None chooses by the plan and the number of classes."""
 
