@@ -11,8 +11,8 @@ from seg25d.core.files import folder_lock
 from seg25d.core.records import read_record, write_record
 from seg25d.core.workspace import PreprocessedFolder, RunFolder
 from seg25d.data.dataset import Split, read_description
+from seg25d.ensembling.fused_predictor import load_predictor
 from seg25d.evaluation.summary import Summary, summarize
-from seg25d.inference.predictor import Predictor
 from seg25d.inference.validate import validate_fold
 from seg25d.options import TrainingOptions
 from seg25d.planning.model_file import ModelHeader
@@ -98,7 +98,7 @@ def train_folds(task: RunToTrain, folds: Sequence[int | str]) -> dict[str, Summa
     options = task.options
     execution = choose_execution(local_device(options.device), task.config.precision)
     if options.restart and is_first_process():
-        _clear_folds(task, folds)
+        clear_folds(task, folds)
     join_processes(execution.device)
     summaries = {}
     for fold in folds:
@@ -112,7 +112,7 @@ def train_folds(task: RunToTrain, folds: Sequence[int | str]) -> dict[str, Summa
     return summaries
 
 
-def _clear_folds(task: RunToTrain, folds: Sequence[int | str]) -> None:
+def clear_folds(task: RunToTrain, folds: Sequence[int | str]) -> None:
     """Forget folds, all or none; first of all, so that none goes on with files that were written for another."""
     folders = [task.run.fold(fold) for fold in folds]
     with ExitStack() as locks:
@@ -136,7 +136,7 @@ def _train_fold(task: RunToTrain, fold: int | str, execution: Execution) -> Summ
     split = split_of(task.splits, fold)
     if not train_fold(FoldJob(folder, task.store, split, config, header, options.device, options.num_processes)):
         return None
-    predictor = Predictor.load([folder.model_final], execution)
+    predictor = load_predictor([folder.model_final], execution)
     return validate_fold(folder, task.store, split.val, predictor)
 
 
@@ -149,6 +149,7 @@ def model_header(task: RunToTrain, fold: int | str, config: TrainingConfig) -> M
         plan=task.plans.configurations[task.configuration],
         description=read_description(task.folder.dataset),
         threshold=config.threshold,
+        fine=config.fine,
     )
 
 

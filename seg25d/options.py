@@ -5,6 +5,7 @@ from typing import Self
 
 from pydantic import Field
 
+from seg25d.core.errors import InputError
 from seg25d.core.records import Record
 from seg25d.inference.predictor import FusionName
 from seg25d.planning.plan import PlansName
@@ -14,6 +15,8 @@ from seg25d.training.recipes import find_recipe
 
 JOINT = "fusion.joint"
 """The setting that has views and fusion trained together."""
+FINE = "fine"
+"""The setting that has a fine model trained, for coarse-to-fine segmentation; also the parts of it."""
 
 
 class PlanningOptions(Record):
@@ -47,10 +50,28 @@ class TrainingOptions(Record):
     device: str | None = None
     num_processes: int | None = None
 
+    @property
+    def fine(self) -> bool:
+        """Whether a fine model is to be trained: `fine` is true, or a part of it is set.
+
+        Raises:
+            InputError: If `fine` is neither true nor false.
+        """
+        asked = self.settings.get(FINE, "true" if any(key.startswith(f"{FINE}.") for key in self.settings) else "false")
+        if asked not in ("true", "false"):
+            raise InputError(
+                f"the setting {FINE} is true or false, got {asked!r}; its parts are {FINE}.margin and so on"
+            )
+        return asked == "true"
+
     def of_parts(self) -> Self:
         """The options of the fusion that is trained before it is trained together with its views."""
         settings = {key: value for key, value in self.settings.items() if key.startswith("fusion.") and key != JOINT}
         return self.model_copy(update={"settings": settings, "restart": False})
+
+    def of_coarse(self) -> Self:
+        """The options of the coarse model that a fine one needs: `settings` are for the fine model alone."""
+        return self.model_copy(update={"settings": {}, "restart": False})
 
     def of_views(self) -> Self:
         """The options of the views' models, of those for a fusion: `settings` are for the fusion alone."""
@@ -64,7 +85,8 @@ class TrainingOptions(Record):
         """
         per_epoch = self.base(configuration).iterations_per_epoch
         seed = {} if self.seed is None else {"seed": str(self.seed)}
-        return seed | length_settings(self.epochs, self.iterations, self.time_budget_s, per_epoch) | self.settings
+        settings = {key: value for key, value in self.settings.items() if key != FINE}
+        return seed | length_settings(self.epochs, self.iterations, self.time_budget_s, per_epoch) | settings
 
     def base(self, configuration: str) -> TrainingConfig:
         """The settings of the recipe for a configuration.
@@ -72,7 +94,7 @@ class TrainingOptions(Record):
         Raises:
             InputError: If there is no such recipe.
         """
-        return find_recipe(self.recipe, configuration, joint=self.settings.get(JOINT) == "true")
+        return find_recipe(self.recipe, configuration, joint=self.settings.get(JOINT) == "true", fine=self.fine)
 
     def config(self, configuration: str) -> TrainingConfig:
         """The settings of the recipe with these changes.

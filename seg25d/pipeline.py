@@ -19,6 +19,7 @@ from seg25d.ensembling.fused_predictor import load_predictor
 from seg25d.ensembling.options import EnsembleOptions
 from seg25d.evaluation.evaluate import evaluate_folders, write_csv
 from seg25d.evaluation.summary import Summary
+from seg25d.fine_folds import fine_task, train_fine_folds
 from seg25d.folds import RunToTrain, check_folds, train_folds
 from seg25d.fused_folds import fusion_task, train_fused_folds
 from seg25d.inference.cases import CaseOptions, predict_cases
@@ -142,13 +143,18 @@ def train(
     run = workspace.run(name, run_name(configuration, plans, options.recipe))
     task = RunToTrain(name, configuration, run, folder, plans, splits, options)
     fused = plan.representation.name == "fused_views"
+    coarse = task
     if fused:
         task = fusion_task(workspace, task)
+    if task.config.fine is not None:
+        task = fine_task(workspace, task)
     if is_first_process():
         check_folds(task, chosen)
         if added:
             keep_network(path, plans, configuration)
-    return _train_fusion(workspace, task, chosen) if fused else train_folds(task, chosen)
+    if fused:
+        return _train_fusion(workspace, task, chosen)
+    return train_folds(task, chosen) if task is coarse else train_fine_folds(task, coarse, chosen)
 
 
 def _train_fusion(workspace: Workspace, task: RunToTrain, folds: Sequence[int | str]) -> dict[str, Summary]:

@@ -15,7 +15,10 @@ from seg25d.cli.main import COMMANDS
 ROOT = Path(seg25d.__file__).parent
 MODULES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
 GLUE = frozenset(
-    {"pipeline", "options", "preparation", "folds", "fused_folds", "joint_folds", "runs", "demo", "cli", "__main__"}
+    {
+        *("pipeline", "options", "preparation", "folds", "fine_folds", "fused_folds", "joint_folds", "runs"),
+        *("demo", "cli", "__main__"),
+    }
 )
 
 # What each part may import of ours, itself aside.

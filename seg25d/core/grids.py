@@ -62,6 +62,28 @@ def box_shape(box: BoundingBox) -> Shape:
     return depth, height, width
 
 
+def with_margin(box: BoundingBox, margin: Sequence[int], shape: Sequence[int]) -> BoundingBox:
+    """A box with so many voxels more on each side, as far as the volume reaches.
+
+    Args:
+        box: Half-open ranges along (D, H, W).
+        margin: Voxels along (D, H, W).
+        shape: Of the volume.
+    """
+    depth, height, width = (
+        (max(0, start - more), min(size, stop + more))
+        for (start, stop), more, size in zip(box, margin, shape, strict=True)
+    )
+    return depth, height, width
+
+
+def even_margin(margin: int, spacing_mm: Spacing) -> Shape:
+    """A margin of so many voxels of the finest axis, and of as many millimetres along the others, rounded up."""
+    finest = min(spacing_mm)
+    depth, height, width = (math.ceil(margin * (finest / step)) for step in spacing_mm)
+    return depth, height, width
+
+
 def sampled_shape(shape: Sequence[int], spacing_mm: Spacing, target_spacing_mm: Spacing) -> Shape:
     """The shape of a volume after resampling to another spacing: rounded, at least one voxel along every axis."""
     depth, height, width = (

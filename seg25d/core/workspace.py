@@ -57,6 +57,11 @@ class FoldFolder(Record):
         return self.root / "split.json"
 
     @property
+    def coarse(self) -> Path:
+        """A copy of the coarse model, whose result a fine model begins with."""
+        return self.root / "coarse.safetensors"
+
+    @property
     def views(self) -> Path:
         """Copies of the models that a fusion fuses, `CONFIG.safetensors`."""
         return self.root / "views"

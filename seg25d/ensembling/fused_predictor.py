@@ -3,8 +3,7 @@
 Letters: C image channels, V views, M maps per view, K scores, d h w the model's grid, F folds.
 """
 
-import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -13,18 +12,16 @@ from torch import Tensor, nn
 
 from seg25d.core.device import Execution
 from seg25d.core.errors import InputError, ModelError
-from seg25d.core.grids import bounding_box, box_slices
+from seg25d.core.grids import bounding_box, box_slices, even_margin, with_margin
 from seg25d.core.types import BoundingBox, Shape, Spacing
 from seg25d.data.labels import Labels
 from seg25d.ensembling.view_fusions import fuse_views
+from seg25d.inference.fine_predictor import FinePredictor
+from seg25d.inference.framing import background_scores, framed
 from seg25d.inference.predictor import Predictor, PredictorOptions
 from seg25d.inference.sliding_window import Slab, predict_slabs
 from seg25d.planning.model_file import ModelHeader, load_header
 from seg25d.representations.fused_views import ROI_MARGIN, FusedViews
-
-NOTHING = -100.0
-"""Score of whatever is not background where no view finds anything."""
-PLANES_AT_A_TIME = 16
 
 
 class FusedPredictor(Predictor):
@@ -74,22 +71,20 @@ class FusedPredictor(Predictor):
         margin = margin_voxels(self.header.plan.spacing_mm)
         boxes = [box for views in per_fold if (box := found_box(views, self.labels, margin)) is not None]
         shape: Shape = (image.shape[1], image.shape[2], image.shape[3])
-        background = torch.full((self.labels.num_outputs,), NOTHING)
-        if not self.labels.has_regions:
-            background[0] = 0
+        background = background_scores(self.labels)
         if not boxes:
-            return _framed((), None, shape, background)
+            return framed((), None, shape, background)
         box = _hull(boxes)
         inside = (slice(None), *box_slices(box))
         maps = [each[inside] for views in per_fold for each in views]
         del per_fold
         if self.options.fusion != "network":
             scores = fuse_views(maps, image[inside], self.options.fusion, regions=self.labels.has_regions)
-            return _framed([Slab(0, 0, scores.movedim(1, 0))], box, shape, background)
+            return framed([Slab(0, 0, scores.movedim(1, 0))], box, shape, background)
         part = torch.cat([image[inside], *(each.float() for each in maps)])
         size: Shape = (part.shape[1], part.shape[2], part.shape[3])
         slabs = predict_slabs(self.models, part, self.labels.num_outputs, self.window_options(size))
-        return _framed(slabs, box, shape, background)
+        return framed(slabs, box, shape, background)
 
 
 class _OwnMaps(nn.Module):
@@ -110,18 +105,21 @@ class _OwnMaps(nn.Module):
 
 
 def load_predictor(paths: Sequence[Path], execution: Execution, options: PredictorOptions | None = None) -> Predictor:
-    """Read model files of any kind, see `Predictor.load`; those of a fusion bring the models of its views.
+    """Read model files of any kind, see `Predictor.load`; others that they need are read from beside them.
 
     Raises:
         ModelError: See `Predictor.load`.
         InputError: If a fusion is asked for where there are no views.
     """
-    fused = bool(paths) and load_header(paths[0]).plan.representation.name == "fused_views"
+    header = load_header(paths[0]) if paths else None
+    fused = header is not None and header.plan.representation.name == "fused_views"
     if options is not None and options.fusion != "network" and not fused:
         raise InputError(
             f"fusion {options.fusion!r} is for mv, whose views it fuses; `seg25d ensemble` fuses folders of "
             "predictions of any configurations"
         )
+    if header is not None and header.fine is not None:
+        return FinePredictor.load(paths, execution, options)
     return (FusedPredictor if fused else Predictor).load(paths, execution, options)
 
 
@@ -132,9 +130,7 @@ def view_model(folder: Path, name: str) -> Path:
 
 def margin_voxels(spacing_mm: Spacing) -> Shape:
     """How far beyond an object views are fused: 32 voxels of the finest axis, as many millimetres along the others."""
-    finest = min(spacing_mm)
-    depth, height, width = (math.ceil(ROI_MARGIN * finest / step) for step in spacing_mm)
-    return depth, height, width
+    return even_margin(ROI_MARGIN, spacing_mm)
 
 
 def found_box(maps: Sequence[Tensor], labels: Labels, margin: Shape) -> BoundingBox | None:
@@ -159,15 +155,6 @@ def found(maps: Tensor, labels: Labels) -> Tensor:
     """The voxels (d, h, w) where something is likelier than the background, or a region likelier than not."""
     highest = maps.amax(0)
     return highest > 0.5 if labels.has_regions else highest > 1 - maps.float().sum(0)
-
-
-def with_margin(box: BoundingBox, margin: Sequence[int], shape: Sequence[int]) -> BoundingBox:
-    """A box with so many voxels more on each side, as far as the volume reaches."""
-    depth, height, width = (
-        (max(0, start - more), min(size, stop + more))
-        for (start, stop), more, size in zip(box, margin, shape, strict=True)
-    )
-    return depth, height, width
 
 
 def _fused_views(header: ModelHeader) -> FusedViews:
@@ -196,31 +183,3 @@ def _hull(boxes: Sequence[BoundingBox]) -> BoundingBox:
         (min(box[axis][0] for box in boxes), max(box[axis][1] for box in boxes)) for axis in range(3)
     )
     return depth, height, width
-
-
-def _framed(slabs: Iterable[Slab], box: BoundingBox | None, shape: Shape, background: Tensor) -> Iterator[Slab]:
-    """Slabs of a part of a volume as slabs of all of it."""
-    axis = done = 0
-    for slab in slabs:
-        assert box is not None, "there is a part"
-        axis = slab.axis
-        others = [other for other in range(3) if other != axis]
-        first = slab.start + box[axis][0]
-        yield from _empty(axis, done, first, shape, background)
-        planes = _background(axis, len(slab.planes), shape, background)
-        rows, columns = (slice(*box[other]) for other in others)
-        planes[:, :, rows, columns] = slab.planes.to(planes)
-        done = first + len(planes)
-        yield Slab(axis, first, planes)
-    yield from _empty(axis, done, shape[axis], shape, background)
-
-
-def _empty(axis: int, start: int, stop: int, shape: Shape, background: Tensor) -> Iterator[Slab]:
-    for first in range(start, stop, PLANES_AT_A_TIME):
-        number = min(PLANES_AT_A_TIME, stop - first)
-        yield Slab(axis, first, _background(axis, number, shape, background))
-
-
-def _background(axis: int, number: int, shape: Shape, background: Tensor) -> Tensor:
-    height, width = (size for other, size in enumerate(shape) if other != axis)
-    return background[None, :, None, None].expand(number, -1, height, width).clone()

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from seg25d.core.grids import bounding_box, box_shape, box_slices, count_voxels
+from seg25d.core.grids import bounding_box, box_shape, box_slices, count_voxels, with_margin
 from seg25d.core.records import digest
 from seg25d.core.types import BoundingBox, Shape, Spacing
 from seg25d.data.labels import IGNORE_INDEX, Labels
-from seg25d.ensembling.fused_predictor import found_box, margin_voxels, with_margin
+from seg25d.ensembling.fused_predictor import found_box, margin_voxels
 from seg25d.inference.predictor import Predictor
 from seg25d.preprocessing.locations import sample_locations
 from seg25d.preprocessing.store import CaseArrays, CaseRecord, Store

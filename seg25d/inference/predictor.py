@@ -287,7 +287,7 @@ def check_agreement(paths: Sequence[Path], headers: Sequence[ModelHeader]) -> No
     """Check that models can be averaged.
 
     Raises:
-        ModelError: If plan, channels, labels or threshold differ; names the files.
+        ModelError: If plan, channels, labels, threshold or settings of use differ; names the files.
     """
     first = headers[0]
     for path, header in zip(paths, headers, strict=True):
@@ -298,6 +298,7 @@ def check_agreement(paths: Sequence[Path], headers: Sequence[ModelHeader]) -> No
                 ("channels", header.description.channel_names, first.description.channel_names),
                 ("labels", header.description.labels, first.description.labels),
                 ("threshold", header.threshold, first.threshold),
+                ("coarse-to-fine settings", header.fine, first.fine),
             )
             if mine != other
         ]

@@ -14,6 +14,7 @@ from seg25d.core.files import atomic_path
 from seg25d.core.records import Record, parse_record
 from seg25d.core.versions import library_versions
 from seg25d.data.description import DatasetDescription
+from seg25d.planning.coarse_to_fine import FineConfig
 from seg25d.planning.plan import ConfigurationPlan
 
 METADATA_KEY = "seg25d"
@@ -32,6 +33,8 @@ class ModelHeader(Record):
     """Channels and labels."""
     threshold: float | None = Field(default=None, gt=0, lt=1)
     """Probability from which on a voxel is foreground, see `Labels.from_scores`; None: the likeliest class."""
+    fine: FineConfig | None = None
+    """For fine models, which predict around what a coarse model found: how. None: the model predicts whole volumes."""
     versions: dict[str, str] = Field(default_factory=library_versions)
     """Of the libraries that the model was trained with."""
 

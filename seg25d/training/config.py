@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from seg25d.core.errors import InputError
 from seg25d.core.records import Record, parse_record, read_record
 from seg25d.core.workspace import FoldFolder
+from seg25d.planning.coarse_to_fine import FineConfig
 
 EXTENDABLE = frozenset({"epochs", "iterations", "iterations_per_epoch", "time_budget_seconds"})
 """What may change when a run goes on: how long it is."""
@@ -146,6 +147,8 @@ class TrainingConfig(Record):
     augmentation: AugmentationConfig = AugmentationConfig()
     fusion: FusionConfig | None = None
     """Of `mv` alone."""
+    fine: FineConfig | None = None
+    """Of models for coarse-to-fine segmentation alone."""
 
     @model_validator(mode="after")
     def _check_learning_rates(self) -> Self:

@@ -6,6 +6,7 @@ clipping of gradients, the running mean of the weights, windows around the foreg
 """
 
 from seg25d.core.errors import InputError
+from seg25d.planning.coarse_to_fine import FineConfig
 from seg25d.training.config import AugmentationConfig, FusionConfig, TrainingConfig
 
 PTA_AUGMENTATION = AugmentationConfig(
@@ -167,6 +168,11 @@ JOINT = FUSION.model_copy(
 )
 """How views and fusion network are trained on together."""
 
+FINE: dict[str, FineConfig] = {
+    "xia2018": FineConfig(large_components=True),  # 4.1: organs of one piece
+}
+"""How recipes have fine models trained and used; others as `FineConfig` says."""
+
 RECIPES: dict[str, TrainingConfig] = {
     config.recipe: config
     for config in (TrainingConfig(), SOBIROV2022, SOBIROV2022_PTA, SHIVDEO2021, ANGERMANN2022, XIA2018)
@@ -174,13 +180,16 @@ RECIPES: dict[str, TrainingConfig] = {
 """The recipes by name."""
 
 
-def find_recipe(name: str, configuration: str | None = None, *, joint: bool = False) -> TrainingConfig:
+def find_recipe(
+    name: str, configuration: str | None = None, *, joint: bool = False, fine: bool = False
+) -> TrainingConfig:
     """The settings of a recipe.
 
     Args:
         name: Of the recipe.
         configuration: What is to be trained; for `mv` the settings are those of the fusion network.
         joint: Whether it is trained together with its views.
+        fine: Whether it is the fine model of coarse-to-fine segmentation.
 
     Raises:
         InputError: If there is no such recipe; lists those that there are.
@@ -188,5 +197,7 @@ def find_recipe(name: str, configuration: str | None = None, *, joint: bool = Fa
     if name not in RECIPES:
         raise InputError(f"there is no recipe {name!r}; known: {', '.join(RECIPES)}")
     if configuration is not None and configuration.partition("__")[0] == "mv":
-        return (JOINT if joint else FUSION).model_copy(update={"recipe": name})
-    return RECIPES[name]
+        recipe = (JOINT if joint else FUSION).model_copy(update={"recipe": name})
+    else:
+        recipe = RECIPES[name]
+    return recipe.model_copy(update={"fine": FINE.get(name, FineConfig())}) if fine else recipe

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from seg25d.core.errors import Seg25dError, WorkerError
-from seg25d.core.grids import regular_starts
-from seg25d.core.types import Shape
+from seg25d.core.grids import box_shape, regular_starts
+from seg25d.core.types import BoundingBox, Shape
 from seg25d.planning.plan import ConfigurationPlan
 from seg25d.preprocessing.store import Store
 from seg25d.representations.base import RegularSteps
@@ -29,6 +29,7 @@ from seg25d.training.augmentation import (
     region_to_read,
 )
 from seg25d.training.config import TrainingConfig
+from seg25d.training.crops import crop_around, draw_margins, object_box, usual_margins
 
 Batch: TypeAlias = tuple[Tensor, Tensor]
 """Images (b, C, D, H, W) float32 and internal labels (b, D, H, W) uint8."""
@@ -95,6 +96,7 @@ class WindowSource(Dataset[Batch | Seg25dError]):
         self.config = config
         self.cases = cases
         self.process = process
+        self.objects: dict[str, BoundingBox | None] = {}
         shapes = (store.record(case).grid.shape for case in cases["validate"])
         inside = all(size <= wanted for shape in shapes for size, wanted in zip(shape, plan.window, strict=True))
         # All windows of a volume that lies within one show the same.
@@ -135,12 +137,17 @@ class WindowSource(Dataset[Batch | Seg25dError]):
         """The window with this number: (C, D, H, W) and (D, H, W); augmented if it is for training."""
         training = purpose == "train"
         rng = np.random.default_rng([self.config.seed, int(training), index])
-        image, labels, locations = self.cache.get(self._case(purpose, index))
+        case = self._case(purpose, index)
+        image, labels, locations = self.cache.get(case)
         window = self.plan.window
+        crop = self._crop(rng, case, labels, training=training)
+        corner, size = [low for low, _ in crop], box_shape(crop)
         centre = None
         if rng.random() < self.config.foreground_share or not training:
             centre = draw_foreground(rng, locations)
-        start = place_window(rng, labels.shape, window, centre, self.plan.representation.regular_steps)
+        if centre is not None:
+            centre = centre - corner
+        start = place_window(rng, size, window, centre, self.plan.representation.regular_steps)
         augmentation = Augmentation()
         if training:
             augmentation = draw_augmentation(
@@ -148,9 +155,11 @@ class WindowSource(Dataset[Batch | Seg25dError]):
             )
         lowest = self.plan.representation.padded_with_lowest
         region = region_to_read(augmentation, window)
-        start = tuple(at - (size - wanted) // 2 for at, size, wanted in zip(start, region, window, strict=True))
-        images = torch.from_numpy(read_region(image, start, region, lowest=lowest))
-        targets = torch.from_numpy(read_region(labels, start, region))
+        start = tuple(
+            low + at - (read - wanted) // 2 for low, at, read, wanted in zip(corner, start, region, window, strict=True)
+        )
+        images = torch.from_numpy(read_region(image, start, region, crop, lowest=lowest))
+        targets = torch.from_numpy(read_region(labels, start, region, crop))
         if lowest:
             # Where a turned window reaches beyond what was read it gets 0. Never in place: this may be the cache.
             floor = images.amin((1, 2, 3), keepdim=True)
@@ -163,6 +172,16 @@ class WindowSource(Dataset[Batch | Seg25dError]):
         if augmentation.intensity:
             images = torch.from_numpy(apply_intensity(images.numpy().copy(), augmentation))
         return images.contiguous(), targets.contiguous()
+
+    def _crop(self, rng: np.random.Generator, case: str, labels: Any, *, training: bool) -> BoundingBox:
+        """The part of a case that its windows show: all of it, or for a fine model what is around the object."""
+        fine, (depth, height, width) = self.config.fine, labels.shape
+        if fine is None:
+            return (0, depth), (0, height), (0, width)
+        if case not in self.objects:
+            self.objects[case] = object_box(labels[:])
+        margins = draw_margins(rng, fine) if training else usual_margins(fine)
+        return crop_around(self.objects[case], margins, labels.shape, self.plan.spacing_mm)
 
     def _case(self, purpose: str, index: int) -> str:
         """Every case once before any comes again, in an order that is new for every pass over the training cases."""
@@ -213,18 +232,22 @@ def place_window(
     return tuple(start)
 
 
-def read_region(array: Any, start: Sequence[int], size: Sequence[int], *, lowest: bool = False) -> NDArray[Any]:
-    """Read (..., d, h, w) from an array or store; what lies outside of it is zero.
+def read_region(
+    array: Any, start: Sequence[int], size: Sequence[int], crop: BoundingBox | None = None, *, lowest: bool = False
+) -> NDArray[Any]:
+    """Read (..., d, h, w) from an array or store; what lies outside of it, or of a crop, is zero.
 
     Args:
         array: (..., D, H, W), sliceable.
         start: First voxel along the last three axes; may be negative.
         size: Voxels to read.
+        crop: The part of the array to read from, half-open ranges along (D, H, W); None: all of it.
         lowest: Fill up with the lowest value per channel of what was read instead.
     """
     leading = (slice(None),) * (len(array.shape) - 3)
+    limits = crop or tuple((0, length) for length in array.shape[-3:])
     inside = [
-        (max(0, at), min(limit, at + wanted)) for at, wanted, limit in zip(start, size, array.shape[-3:], strict=True)
+        (max(low, at), min(high, at + wanted)) for at, wanted, (low, high) in zip(start, size, limits, strict=True)
     ]
     part = np.asarray(array[(*leading, *(slice(low, max(low, high)) for low, high in inside))])
     if part.shape[-3:] == tuple(size):

@@ -1,0 +1,128 @@
+"""Prediction by a coarse and a fine model: the object is found in the whole volume, then predicted in a crop around it.
+
+Letters: C channels, K scores, d h w the model's grid or a crop of it, n planes of a slab.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from seg25d.core.device import Execution
+from seg25d.core.errors import ModelError
+from seg25d.core.grids import box_shape, box_slices, even_margin
+from seg25d.core.types import BoundingBox, Shape
+from seg25d.core.workspace import FoldFolder
+from seg25d.inference.components import small_components
+from seg25d.inference.fixed_point import Refined, fixed_point
+from seg25d.inference.framing import background_scores, framed
+from seg25d.inference.predictor import Predictor, PredictorOptions
+from seg25d.inference.sliding_window import Slab, predict_slabs
+from seg25d.planning.coarse_to_fine import FineConfig
+from seg25d.planning.model_file import ModelHeader
+
+
+class FinePredictor(Predictor):
+    """A fine and a coarse model per fold; the scores of folds are averaged in every round, as if they were one model.
+
+    Args:
+        models: Fine models, one per fold.
+        header: Of all of them.
+        execution: Where and in which precision.
+        options: How; the coarse models take the same.
+        coarse: The coarse models of the same folds.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[nn.Module],
+        header: ModelHeader,
+        execution: Execution,
+        options: PredictorOptions | None = None,
+        coarse: Predictor | None = None,
+    ) -> None:
+        super().__init__(models, header, execution, options)
+        self.coarse = coarse
+
+    @classmethod
+    def load(cls, paths: Sequence[Path], execution: Execution, options: PredictorOptions | None = None) -> Self:
+        """Read the files of fine models, and of the coarse one beside each.
+
+        Raises:
+            ModelError: If a file cannot be used, or the models do not belong together.
+        """
+        fine = super().load(paths, execution, options)
+        files = [FoldFolder(root=path.parent).coarse for path in paths]
+        fine.coarse = Predictor.load(files, execution, options)
+        _check_coarse(files[0], fine.coarse.header, fine.header)
+        return fine
+
+    def slabs(self, image: Tensor) -> Iterable[Slab]:
+        """Scores of an image (C, d, h, w) on the model's grid: those of the last round, and background around its crop.
+
+        Where coarse or fine models find nothing they are those of the coarse ones.
+        """
+        coarse, settings = self._coarse(), self._settings()
+        # The batch shrinks where memory is short.
+        coarse.batch_size = min(coarse.batch_size, self.batch_size)
+        shape: Shape = (image.shape[1], image.shape[2], image.shape[3])
+        found = self._labels(coarse.slabs(image), shape)
+        if settings.large_components:
+            found[small_components(found)] = 0
+        margin = even_margin(settings.margin, self.header.plan.spacing_mm)
+        last = fixed_point(found > 0, lambda box: self._refine(image, box), margin, settings)
+        if last is None:
+            return coarse.slabs(image)
+        slab = Slab(0, 0, last.scores.movedim(1, 0))
+        return framed([slab], last.box, shape, background_scores(self.labels))
+
+    def _refine(self, image: Tensor, box: BoundingBox) -> Refined:
+        """Predict a crop; components that are too small get the scores of background."""
+        part, size = image[:, *box_slices(box)], box_shape(box)
+        # As for the planes of large volumes: half of the memory, and a rounding that changes no labels to speak of.
+        scores = torch.empty(self.labels.num_outputs, *size, dtype=torch.float16)
+        slabs = predict_slabs(self.models, part, self.labels.num_outputs, self.window_options(size))
+        for slab in slabs:
+            scores.movedim(1 + slab.axis, 0)[slab.start : slab.start + len(slab.planes)] = slab.planes
+        labels = self._labels([Slab(0, 0, scores.movedim(1, 0))], size)
+        if self._settings().large_components:
+            small = small_components(labels)
+            scores[:, torch.from_numpy(small)] = background_scores(self.labels)[:, None].half()
+            labels[small] = 0
+        return Refined(box, scores, labels > 0)
+
+    def _labels(self, slabs: Iterable[Slab], shape: Shape) -> NDArray[np.uint8]:
+        """Internal indices (d, h, w) on the model's grid."""
+        found = np.zeros(shape, np.uint8)
+        for slab in slabs:
+            planes = np.moveaxis(found, slab.axis, 0)
+            for number, scores in enumerate(slab.planes, slab.start):
+                planes[number] = self.labels.from_scores(scores.float().cpu().numpy(), self.header.threshold)
+        return found
+
+    def _coarse(self) -> Predictor:
+        assert self.coarse is not None, "load brings it"
+        return self.coarse
+
+    def _settings(self) -> FineConfig:
+        assert self.header.fine is not None, "load_predictor has looked"
+        return self.header.fine
+
+
+def _check_coarse(path: Path, coarse: ModelHeader, fine: ModelHeader) -> None:
+    """Raise ModelError if the models do not go together; `path` is the coarse one's."""
+    for what, mine, other in (
+        ("channels", fine.description.channel_names, coarse.description.channel_names),
+        ("labels", fine.description.labels, coarse.description.labels),
+        ("spacing", fine.plan.spacing_mm, coarse.plan.spacing_mm),
+        ("normalisation", fine.plan.normalization, coarse.plan.normalization),
+    ):
+        if mine != other:
+            raise ModelError(
+                f"{path} does not belong to the fine model beside it, {what} differ; copy the folder again or train "
+                "anew"
+            )
