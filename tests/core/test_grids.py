@@ -9,8 +9,10 @@ from seg25d.core.grids import (
     box_slices,
     content_box,
     count_voxels,
+    even_margin,
     regular_starts,
     sampled_shape,
+    with_margin,
 )
 
 
@@ -72,3 +74,14 @@ def test_regular_windows_follow_the_paper(size: int, window: int, step: int, cou
     flush = regular_starts(size, window, step, flush=True)
     assert flush[:-1] == starts[:-1]
     assert flush[-1] == max(0, size - window)
+
+
+def test_margins_are_cut_at_the_ends_of_the_volume() -> None:
+    assert with_margin(((2, 3), (0, 4), (5, 6)), (1, 2, 9), (10, 5, 10)) == ((1, 4), (0, 5), (0, 10))
+
+
+def test_a_margin_is_as_wide_along_all_axes() -> None:
+    assert even_margin(20, (1.0, 1.0, 1.0)) == (20, 20, 20)
+    # 14 mm; the finest axis gets what was asked for, whatever its spacing.
+    assert even_margin(20, (5.0, 0.7, 1.4)) == (3, 20, 10)
+    assert even_margin(0, (5.0, 0.7, 1.4)) == (0, 0, 0)

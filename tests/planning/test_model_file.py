@@ -8,6 +8,7 @@ from seg25d.core.errors import ModelError
 from seg25d.data.description import DatasetDescription
 from seg25d.data.labels import Labels
 from seg25d.networks.unet import UNetSpec
+from seg25d.planning.coarse_to_fine import FineConfig
 from seg25d.planning.model_file import ModelHeader, load_header, load_model, save_model
 from seg25d.planning.normalization import ChannelNormalization
 from seg25d.planning.plan import ConfigurationPlan
@@ -46,6 +47,16 @@ def test_comes_back_as_it_was(header, tmp_path):
     assert load_header(tmp_path / "model.safetensors") == header
     assert set(state) == set(model.state_dict())
     assert all(torch.equal(state[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_files_from_before_there_were_fine_models_can_be_read(header, tmp_path):
+    old = json.loads(header.model_dump_json())
+    del old["fine"]
+    save_file({"a": torch.zeros(1)}, tmp_path / "model.safetensors", metadata={"seg25d": json.dumps(old)})
+    assert load_header(tmp_path / "model.safetensors") == header
+    fine = header.model_copy(update={"fine": FineConfig(margin=3)})
+    save_model(tmp_path / "fine.safetensors", {"a": torch.zeros(1)}, fine)
+    assert load_header(tmp_path / "fine.safetensors") == fine
 
 
 def test_shared_and_oddly_laid_out_tensors_are_saved(header, tmp_path):

@@ -1,6 +1,7 @@
 """Windows: where they lie, what they hold, and that they are a function of their number."""
 
 import dataclasses
+import hashlib
 from collections.abc import Callable
 
 import numpy as np
@@ -13,6 +14,7 @@ from seg25d.preprocessing.store import Store
 from seg25d.representations.base import RegularSteps
 from seg25d.representations.stack import Stack
 from seg25d.training.config import AugmentationConfig
+from seg25d.training.crops import object_box
 from seg25d.training.sampling import (
     CaseCache,
     WindowSource,
@@ -175,3 +177,79 @@ def test_regular_windows_start_at_whole_steps_and_hold_the_centre() -> None:
     around = {place_window(rng, (9, 20, 9), (5, 8, 5), centre, regular)[1] for _ in range(200)}
     assert around == {6, 9, 12}
     assert place_window(rng, (9, 6, 9), (5, 8, 5), np.array([4, 5, 4]), regular)[1] == 0
+
+
+UNCHANGED = {
+    **dict.fromkeys(("spatial", "noise", "blur", "brightness", "contrast", "low_resolution"), 0.0),
+    **dict.fromkeys(("gamma_inverted", "gamma"), 0.0),
+}
+"""Augmentation that flips at the most."""
+
+
+def test_windows_of_whole_volumes_are_what_they_were_before_there_were_crops(make_job: Maker) -> None:
+    source = source_of(make_job("a", augmentation=UNCHANGED))
+    digest = hashlib.sha256()
+    for purpose, number in (("train", 20), ("validate", 8)):
+        for index in range(number):
+            for part in source.window(purpose, index):
+                digest.update(part.numpy().tobytes())
+    assert digest.hexdigest()[:16] == "5451e590866c984f"
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 1 << 30])
+def test_windows_of_a_fine_model_show_the_object_and_nothing_beyond_its_margins(make_job: Maker, cache_bytes) -> None:
+    still = UNCHANGED | {"mirror": 0.0}
+    fine = {"margin": 1, "random_share": 0.0}
+    job = make_job("a", augmentation=still, fine=fine)
+    # Windows larger than the volume: each shows the whole crop.
+    plan = job.header.plan.model_copy(update={"window": (12, 12, 12)})
+    cases = {"train": job.split.train, "validate": job.split.val}
+    source = WindowSource(job.store, plan, job.config, cases, cache_bytes=cache_bytes)
+    for purpose, number in (("train", 8), ("validate", 2)):
+        for index in range(number):
+            labels = job.store.open_labels(source._case(purpose, index))[:]
+            image, target = source.window(purpose, index)
+            assert int(target.sum()) == int(labels.sum())
+            box = object_box(labels)
+            assert box is not None
+            voxels = [
+                min(stop + 1, size) - max(start - 1, 0) for (start, stop), size in zip(box, labels.shape, strict=True)
+            ]
+            assert np.count_nonzero(image) == np.prod(voxels)
+
+
+def test_random_margins_change_what_windows_show_but_not_from_run_to_run(make_job: Maker) -> None:
+    settings = {"augmentation": UNCHANGED | {"mirror": 0.0}, "fine": {"margin": 1, "random_margin": 4}}
+    sources = []
+    for name in "ab":
+        job = make_job(name, **settings)
+        plan = job.header.plan.model_copy(update={"window": (12, 12, 12)})
+        sources.append(source_of(dataclasses.replace(job, header=job.header.model_copy(update={"plan": plan}))))
+    first, second = sources
+    shown = {int(np.count_nonzero(first.window("train", index)[0])) for index in range(0, 40, 4)}
+    assert len(shown) > 3
+    for index in (0, 3, 17):
+        for one, other in zip(first.window("train", index), second.window("train", index), strict=True):
+            assert torch.equal(one, other)
+
+
+def test_cases_without_an_object_are_shown_whole(make_job: Maker) -> None:
+    job = make_job("a", augmentation=UNCHANGED, fine={"margin": 0})
+    plan = job.header.plan.model_copy(update={"window": (12, 12, 12)})
+    source = source_of(dataclasses.replace(job, header=job.header.model_copy(update={"plan": plan})))
+    for case in job.split.train:
+        image, labels, _ = source.cache.get(case)
+        source.cache.cases[case] = image, np.zeros_like(labels), {}
+    image, target = source.window("train", 0)
+    assert np.count_nonzero(image) == 7 * 10 * 9
+    assert not target.any()
+
+
+@given(st.integers(-5, 8), st.integers(1, 9), st.integers(0, 4), st.integers(1, 3))
+def test_regions_of_a_crop_are_filled_as_those_of_a_volume(start: int, size: int, low: int, length: int) -> None:
+    array = np.arange(1, 1 + 5 * 6 * 7, dtype=np.float32).reshape(1, 5, 6, 7)
+    crop = ((low, min(5, low + length)), (1, 5), (2, 4))
+    part = array[:, crop[0][0] : crop[0][1], 1:5, 2:4]
+    for lowest in (False, True):
+        region = read_region(array, (low + start, 0, 1), (size, 6, 4), crop, lowest=lowest)
+        np.testing.assert_array_equal(region, read_region(part, (start, -1, -1), (size, 6, 4), lowest=lowest))

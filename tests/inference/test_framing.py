@@ -1,0 +1,42 @@
+"""Parts of volumes set into background."""
+
+import pytest
+import torch
+
+from seg25d.data.labels import Labels
+from seg25d.inference.framing import NOTHING, background_scores, framed
+from seg25d.inference.sliding_window import Slab
+
+BACKGROUND = torch.tensor([0.0, NOTHING])
+SHAPE = (40, 5, 6)
+BOX = ((18, 22), (1, 4), (0, 6))
+
+
+def whole(slabs, axis):
+    """The volume (K, D, H, W) of slabs that follow each other."""
+    slabs = [Slab(slab.axis, slab.start, slab.planes.clone()) for slab in slabs]
+    assert [slab.start for slab in slabs] == [sum(len(each.planes) for each in slabs[:n]) for n in range(len(slabs))]
+    return torch.cat([slab.planes for slab in slabs]).movedim(0, axis + 1)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_part_is_where_it_was_and_the_rest_is_background(axis):
+    part = torch.randn(2, 4, 3, 6)
+    planes = part.movedim(axis + 1, 0)
+    slabs = [Slab(axis, 0, planes[:2]), Slab(axis, 2, planes[2:])]
+    volume = whole(framed(slabs, BOX, SHAPE, BACKGROUND), axis)
+    assert volume.shape == (2, *SHAPE)
+    assert torch.equal(volume[:, 18:22, 1:4, 0:6], part)
+    volume[:, 18:22, 1:4, 0:6] = BACKGROUND[:, None, None, None]
+    assert torch.equal(volume, BACKGROUND[:, None, None, None].expand_as(volume))
+
+
+def test_without_a_part_everything_is_background():
+    volume = whole(framed((), None, SHAPE, BACKGROUND), 0)
+    assert torch.equal(volume, BACKGROUND[:, None, None, None].expand(2, *SHAPE))
+
+
+def test_background_has_no_score_of_its_own_where_there_are_regions():
+    assert background_scores(Labels(names={"background": 0, "a": 1, "b": 2})).tolist() == [0, NOTHING, NOTHING]
+    regions = Labels(names={"background": 0, "whole": (1, 2), "core": (2,)}, regions_class_order=(1, 2))
+    assert background_scores(regions).tolist() == [NOTHING, NOTHING]
