@@ -3,7 +3,8 @@
 import logging
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 from seg25d.core.device import Execution, choose_execution
 from seg25d.core.files import folder_lock
@@ -18,7 +19,7 @@ from seg25d.planning.model_file import ModelHeader
 from seg25d.planning.plan import Plans
 from seg25d.preprocessing.store import Store
 from seg25d.runs import check_run, write_run_files
-from seg25d.training.config import settle_config
+from seg25d.training.config import TrainingConfig, settle_config
 from seg25d.training.processes import (
     check_processes,
     is_first_process,
@@ -27,7 +28,6 @@ from seg25d.training.processes import (
     local_device,
     wait_for_all,
 )
-from seg25d.training.recipes import find_recipe
 from seg25d.training.trainer import FoldJob, clear_fold, train_fold
 
 logger = logging.getLogger(__name__)
@@ -46,6 +46,21 @@ class RunToTrain:
     options: TrainingOptions
 
     @property
+    def config(self) -> TrainingConfig:
+        """The settings of a fold that has not begun."""
+        return self.options.config(self.configuration)
+
+    def settled(self, fold: int | str) -> TrainingConfig:
+        """The settings of a fold, see `settle_config`."""
+        options = self.options
+        return settle_config(self.run.fold(fold), options.base(self.configuration), options.changes(self.configuration))
+
+    def without_lengths(self) -> Self:
+        """The same for a run that has begun and knows its length."""
+        unknown = dict.fromkeys(("epochs", "iterations", "time_budget_s", "seed"))
+        return replace(self, options=self.options.model_copy(update={**unknown, "settings": {}}))
+
+    @property
     def store(self) -> Store:
         """The preprocessed arrays."""
         return Store(self.folder.store(self.plans.configurations[self.configuration].store))
@@ -59,16 +74,16 @@ def check_folds(task: RunToTrain, folds: Sequence[int | str]) -> None:
             do not allow a threshold.
     """
     description = read_description(task.folder.dataset)
-    description.labels.check_threshold(task.options.config().threshold)
+    description.labels.check_threshold(task.config.threshold)
     plan = task.plans.configurations[task.configuration]
     check_processes(plan, len(description.channel_names), description.labels.num_outputs)
-    if "early_stopping" in task.options.settings and task.options.config().time_budget_seconds is not None:
+    if "early_stopping" in task.options.settings and task.config.time_budget_seconds is not None:
         logger.warning("early_stopping has no effect with a time budget, which says how long the run is")
     restarted = folds if task.options.restart else ()
     check_run(task.run, task.folder, task.plans, task.configuration, restarted)
     if not task.options.restart:
         for fold in folds:
-            settle_config(task.run.fold(fold), find_recipe(task.options.recipe), task.options.changes())
+            task.settled(fold)
 
 
 def train_folds(task: RunToTrain, folds: Sequence[int | str]) -> dict[str, Summary]:
@@ -81,7 +96,7 @@ def train_folds(task: RunToTrain, folds: Sequence[int | str]) -> dict[str, Summa
         BusyError: If another command works on a fold; nothing of that fold was touched then.
     """
     options = task.options
-    execution = choose_execution(local_device(options.device), options.config().precision)
+    execution = choose_execution(local_device(options.device), task.config.precision)
     if options.restart and is_first_process():
         _clear_folds(task, folds)
     join_processes(execution.device)
@@ -93,7 +108,7 @@ def train_folds(task: RunToTrain, folds: Sequence[int | str]) -> dict[str, Summa
             summaries[str(fold)] = summary
     leave_processes()
     if is_first_process():
-        _summarize_folds(task.run, len(task.splits))
+        summarize_folds(task.run, len(task.splits))
     return summaries
 
 
@@ -114,10 +129,20 @@ def _train_fold(task: RunToTrain, fold: int | str, execution: Execution) -> Summ
     if first:
         write_run_files(task.run, task.folder, task.plans)
     wait_for_all(execution.device)
-    config = settle_config(folder, find_recipe(options.recipe), options.changes())
+    config = task.settled(fold)
     if first:
         write_record(folder.config, config)
-    header = ModelHeader(
+    header = model_header(task, fold, config)
+    split = split_of(task.splits, fold)
+    if not train_fold(FoldJob(folder, task.store, split, config, header, options.device, options.num_processes)):
+        return None
+    predictor = Predictor.load([folder.model_final], execution)
+    return validate_fold(folder, task.store, split.val, predictor)
+
+
+def model_header(task: RunToTrain, fold: int | str, config: TrainingConfig) -> ModelHeader:
+    """What goes into the model files of a fold beside the weights."""
+    return ModelHeader(
         dataset_name=task.dataset_name,
         configuration=task.configuration,
         fold=fold,
@@ -125,14 +150,9 @@ def _train_fold(task: RunToTrain, fold: int | str, execution: Execution) -> Summ
         description=read_description(task.folder.dataset),
         threshold=config.threshold,
     )
-    split = _split(task.splits, fold)
-    if not train_fold(FoldJob(folder, task.store, split, config, header, options.device, options.num_processes)):
-        return None
-    predictor = Predictor.load([folder.model_final], execution)
-    return validate_fold(folder, task.store, split.val, predictor)
 
 
-def _split(splits: Sequence[Split], fold: int | str) -> Split:
+def split_of(splits: Sequence[Split], fold: int | str) -> Split:
     """The cases of a fold; `all` trains on every case, and validates on them too, as nnU-Net does."""
     if isinstance(fold, int):
         return splits[fold]
@@ -140,7 +160,7 @@ def _split(splits: Sequence[Split], fold: int | str) -> Split:
     return Split(train=cases, val=cases)
 
 
-def _summarize_folds(run: RunFolder, num_folds: int) -> None:
+def summarize_folds(run: RunFolder, num_folds: int) -> None:
     """Write `crossval/summary.json` when all folds are trained."""
     files = [run.fold(fold).validation / "summary.json" for fold in range(num_folds)]
     if all(file.exists() for file in files):

@@ -1,14 +1,19 @@
 """What can be asked of `seg25d.pipeline`: one record per step."""
 
 from pathlib import Path
+from typing import Self
 
 from pydantic import Field
 
 from seg25d.core.records import Record
+from seg25d.inference.predictor import FusionName
 from seg25d.planning.plan import PlansName
 from seg25d.planning.plans_name import DEFAULT_PLANS_NAME
 from seg25d.training.config import TrainingConfig, apply_settings, length_settings
 from seg25d.training.recipes import find_recipe
+
+JOINT = "fusion.joint"
+"""The setting that has views and fusion trained together."""
 
 
 class PlanningOptions(Record):
@@ -42,23 +47,40 @@ class TrainingOptions(Record):
     device: str | None = None
     num_processes: int | None = None
 
-    def changes(self) -> dict[str, str]:
-        """What is changed of the recipe's settings, by name.
+    def of_parts(self) -> Self:
+        """The options of the fusion that is trained before it is trained together with its views."""
+        settings = {key: value for key, value in self.settings.items() if key.startswith("fusion.") and key != JOINT}
+        return self.model_copy(update={"settings": settings, "restart": False})
+
+    def of_views(self) -> Self:
+        """The options of the views' models, of those for a fusion: `settings` are for the fusion alone."""
+        return self.model_copy(update={"settings": {}, "network": None, "restart": False})
+
+    def changes(self, configuration: str) -> dict[str, str]:
+        """What is changed of the recipe's settings for a configuration, by name.
 
         Raises:
             InputError: If both a number of updates and a time are given.
         """
-        per_epoch = find_recipe(self.recipe).iterations_per_epoch
+        per_epoch = self.base(configuration).iterations_per_epoch
         seed = {} if self.seed is None else {"seed": str(self.seed)}
         return seed | length_settings(self.epochs, self.iterations, self.time_budget_s, per_epoch) | self.settings
 
-    def config(self) -> TrainingConfig:
+    def base(self, configuration: str) -> TrainingConfig:
+        """The settings of the recipe for a configuration.
+
+        Raises:
+            InputError: If there is no such recipe.
+        """
+        return find_recipe(self.recipe, configuration, joint=self.settings.get(JOINT) == "true")
+
+    def config(self, configuration: str) -> TrainingConfig:
         """The settings of the recipe with these changes.
 
         Raises:
             InputError: If the recipe or a setting does not exist, or a value does not fit.
         """
-        return apply_settings(find_recipe(self.recipe), self.changes())
+        return apply_settings(self.base(configuration), self.changes(configuration))
 
 
 class PredictionOptions(Record):
@@ -77,5 +99,7 @@ class PredictionOptions(Record):
     save_probabilities: bool = False
     mirroring: bool = True
     step_size: float = 0.5
+    fusion: FusionName = "network"
+    """What fuses the views of `mv`."""
     overwrite: bool = False
     device: str | None = None

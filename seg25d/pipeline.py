@@ -5,6 +5,7 @@ The commands call these, and so can you.
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,16 @@ from seg25d.core.records import read_record, write_record
 from seg25d.core.workspace import Workspace
 from seg25d.data.dataset import Split, find_inputs
 from seg25d.ensembling.ensemble import ensemble_folders
+from seg25d.ensembling.fused_predictor import load_predictor
 from seg25d.ensembling.options import EnsembleOptions
 from seg25d.evaluation.evaluate import evaluate_folders, write_csv
 from seg25d.evaluation.summary import Summary
 from seg25d.folds import RunToTrain, check_folds, train_folds
+from seg25d.fused_folds import fusion_task, train_fused_folds
 from seg25d.inference.cases import CaseOptions, predict_cases
 from seg25d.inference.prediction_files import PredictionRecord
-from seg25d.inference.predictor import Predictor, PredictorOptions
+from seg25d.inference.predictor import PredictorOptions
+from seg25d.joint_folds import train_joint_folds
 from seg25d.options import PlanningOptions, PredictionOptions, TrainingOptions
 from seg25d.planning.plan import Plans
 from seg25d.planning.planner import explain
@@ -29,7 +33,16 @@ from seg25d.planning.search import check_memory
 from seg25d.preparation import add_network, check_datasets, keep_network, make_plans, write_plans
 from seg25d.preprocessing.preprocess import preprocess_dataset
 from seg25d.preprocessing.store import Store
-from seg25d.runs import check_names, choose_folds, choose_run, parse_folds, read_splits, run_name, with_network
+from seg25d.runs import (
+    check_names,
+    choose_folds,
+    choose_run,
+    find_configuration,
+    parse_folds,
+    read_splits,
+    run_name,
+    with_network,
+)
 from seg25d.training.processes import is_first_process, local_device
 
 __all__ = [
@@ -110,7 +123,7 @@ def train(
         InputError: If an argument names what is not there; raised before anything is done.
     """
     options = options or TrainingOptions()
-    choose_execution(local_device(options.device), options.config().precision)
+    choose_execution(local_device(options.device), options.config(configuration).precision)
     check_names([configuration], options.recipe)
     name = workspace.dataset_name(identifier)
     folder = workspace.preprocessed_dataset(name)
@@ -128,11 +141,33 @@ def train(
     _check_store(Store(folder.store(plan.store)), splits, name)
     run = workspace.run(name, run_name(configuration, plans, options.recipe))
     task = RunToTrain(name, configuration, run, folder, plans, splits, options)
+    fused = plan.representation.name == "fused_views"
+    if fused:
+        task = fusion_task(workspace, task)
     if is_first_process():
         check_folds(task, chosen)
         if added:
             keep_network(path, plans, configuration)
-    return train_folds(task, chosen)
+    return _train_fusion(workspace, task, chosen) if fused else train_folds(task, chosen)
+
+
+def _train_fusion(workspace: Workspace, task: RunToTrain, folds: Sequence[int | str]) -> dict[str, Summary]:
+    """Train `mv`, which has runs of views to go with it."""
+    representation = task.plans.configurations[task.configuration].representation
+    assert representation.name == "fused_views", "train has looked"
+    views = {}
+    for view in representation.views:
+        own_name, _ = find_configuration(task.plans, view)
+        run = workspace.run(task.dataset_name, run_name(own_name, task.plans, task.options.recipe))
+        views[view] = replace(task, configuration=own_name, run=run, options=task.options.of_views())
+    fusion = task.config.fusion
+    if fusion is None or not fusion.joint:
+        return train_fused_folds(task, views, folds)
+    apart = fusion_task(workspace, replace(task, options=task.options.of_parts()))
+    untrained = [fold for fold in folds if not apart.run.fold(fold).model_final.exists()]
+    if untrained:
+        train_fused_folds(apart, views, untrained)
+    return train_joint_folds(task, apart, folds)
 
 
 def _planning_command(identifier: str, options: TrainingOptions) -> str:
@@ -174,8 +209,10 @@ def predict(workspace: Workspace, source: Path, out: Path, options: PredictionOp
     )
     folds = choose_folds(run, options.folds)
     models = [run.fold(fold).model_final for fold in folds]
-    predictor_options = PredictorOptions(mirroring=options.mirroring, step_size=options.step_size)
-    predictor = Predictor.load(models, execution, predictor_options)
+    predictor_options = PredictorOptions(
+        mirroring=options.mirroring, step_size=options.step_size, fusion=options.fusion
+    )
+    predictor = load_predictor(models, execution, predictor_options)
     description = predictor.header.description
     cases = find_inputs(source, len(description.channel_names), description.file_ending)
     record = PredictionRecord(
@@ -184,6 +221,7 @@ def predict(workspace: Workspace, source: Path, out: Path, options: PredictionOp
             "dataset": predictor.header.dataset_name,
             "configuration": run.root.name,
             "folds": folds,
+            **({} if options.fusion == "network" else {"fusion": options.fusion}),
             "files": {fold: _stamp(path) for fold, path in zip(folds, models, strict=True)},
         },
     )

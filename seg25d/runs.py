@@ -137,14 +137,18 @@ def check_run(
     """
     again = {f"fold_{fold}" for fold in restarted}
     begun = (
-        path for name in ("checkpoint_last.pt", "model_final.safetensors") for path in run.root.glob(f"fold_*/{name}")
+        path
+        for name in ("checkpoint_last.pt", "model_final.safetensors")
+        for kind in ("fold", "pair", "holdout")
+        for path in run.root.glob(f"{kind}_*/{name}")
     )
     kept = sorted({path.parent.name for path in begun} - again)
     changed = _changes(run, folder, plans, configuration) if kept else []
     if changed:
         raise InputError(
             f"{' and '.join(changed)} changed since {', '.join(kept)} of {run.root} began; put it back, train all "
-            "these folds with --restart to begin anew, or plan under another name (--plans-name)"
+            "these folds with --restart to begin anew (without pair_* and holdout_*, which you may delete), or plan "
+            "under another name (--plans-name)"
         )
 
 

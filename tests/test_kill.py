@@ -79,6 +79,22 @@ def predict(folder: Path) -> list[str]:
     return ["predict", "-i", str(images), "-o", str(folder / "out"), "-d", "900", "-c", "si", "--device", "cpu"]
 
 
+def test_a_graph_of_trainings_survives_kills(tmp_path: Path) -> None:
+    """`mv`: models of views, their predictions, the fusion network; every model that is done stays as it is."""
+    plan = ["plan_and_preprocess", "-d", "900", "-c", "mv", "--num-processes", "0"]
+    train = ["train", "900", "mv", "0", "--epochs", "2", "--iterations", "4", "--device", "cpu", "--num-processes", "0"]
+    undisturbed, folder = tmp_path / "whole", tmp_path / "cut"
+    raw = undisturbed / "raw" / DATASET_NAME
+    write_phantom_dataset(raw, num_training=3, num_test=0, shape=(8, 32, 32))
+    cases = sorted(path.name.removesuffix("_0000.nii.gz") for path in (raw / "imagesTr").glob("*_0000.nii.gz"))
+    folds = [{"train": [case for case in cases if case != held_out], "val": [held_out]} for held_out in cases]
+    (raw / "splits.json").write_text(json.dumps(folds))
+    finish(undisturbed, plan)
+    shutil.copytree(undisturbed, folder, copy_function=shutil.copy2)
+    kill_now_and_then(folder, train, finish(undisturbed, train), np.random.default_rng(0))
+    assert digests(folder, "results/**/*") == digests(undisturbed, "results/**/*")
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 def test_every_step_survives_kills(whole: tuple[Path, list[float]], tmp_path: Path, seed: int) -> None:
     undisturbed, durations = whole

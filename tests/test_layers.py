@@ -14,7 +14,9 @@ from seg25d.cli.main import COMMANDS
 
 ROOT = Path(seg25d.__file__).parent
 MODULES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
-GLUE = frozenset({"pipeline", "options", "preparation", "folds", "runs", "demo", "cli", "__main__"})
+GLUE = frozenset(
+    {"pipeline", "options", "preparation", "folds", "fused_folds", "joint_folds", "runs", "demo", "cli", "__main__"}
+)
 
 # What each part may import of ours, itself aside.
 ALLOWED = {
@@ -27,7 +29,9 @@ ALLOWED = {
     "preprocessing": frozenset({"core", "data", "planning"}),
     "training": frozenset({"core", "data", "networks", "representations", "evaluation", "planning", "preprocessing"}),
     "inference": frozenset({"core", "data", "networks", "representations", "evaluation", "planning", "preprocessing"}),
-    "ensembling": frozenset({"core", "data", "evaluation", "planning", "preprocessing", "inference"}),
+    "ensembling": frozenset(
+        {"core", "data", "networks", "representations", "evaluation", "planning", "preprocessing", "inference"}
+    ),
 }
 USES_SIMPLEITK = {Path("ensembling/staple.py")}
 """What takes an algorithm, not file formats, from SimpleITK."""

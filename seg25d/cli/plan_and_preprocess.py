@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--recipe",
         default="default",
         metavar="R",
-        help="recipe to plan for: default, sobirov2022, sobirov2022_pta, shivdeo2021 or angermann2022 "
+        help="recipe to plan for: default, sobirov2022, sobirov2022_pta, shivdeo2021, angermann2022 or xia2018 "
         "(default: default)",
     )
     parser.add_argument(

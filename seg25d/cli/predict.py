@@ -47,6 +47,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="largest step between windows as a share of the window (default: 0.5); stacks have a step of their own "
         "along their axis",
     )
+    parser.add_argument(
+        "--fusion",
+        choices=("network", "mean", "majority", "staple", "nlstaple"),
+        default="network",
+        help="what fuses the views of mv: its network, or a fusion without training (default: network)",
+    )
     parser.add_argument("--overwrite", action="store_true", help="predict cases again that are already there")
     parser.add_argument("--continue_prediction", "--c", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("-npp", "-nps", dest="num_processes", type=natural_number, help=argparse.SUPPRESS)
@@ -66,6 +72,7 @@ def run(arguments: argparse.Namespace) -> None:
         save_probabilities=arguments.save_probabilities,
         mirroring=not arguments.disable_tta,
         step_size=arguments.step_size,
+        fusion=arguments.fusion,
         overwrite=arguments.overwrite,
         device=arguments.device,
     )

@@ -25,8 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--recipe",
         default="default",
         metavar="R",
-        help="how to train: default, or as a paper does: sobirov2022, sobirov2022_pta, shivdeo2021, angermann2022; "
-        "plan with the same recipe before (default: default)",
+        help="how to train: default, or as a paper does: sobirov2022, sobirov2022_pta, shivdeo2021, angermann2022, "
+        "xia2018; plan with the same recipe before (default: default)",
     )
     parser.add_argument("--epochs", type=positive_number, metavar="N", help="number of epochs")
     parser.add_argument(

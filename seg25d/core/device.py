@@ -33,10 +33,14 @@ class Execution:
         model = model.to(self.device)
         if self.device.type == "mps" or (self.device.type == "cpu" and self.dtype != torch.float32):
             return model
-        dims = {parameter.dim() for parameter in model.parameters()}
-        if 5 in dims:
-            return model.to(memory_format=torch.channels_last_3d) if self.device.type == "cuda" else model  # type: ignore[call-overload]
-        return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+        layouts = {4: torch.channels_last}
+        if self.device.type == "cuda":
+            layouts[5] = torch.channels_last_3d
+        # Tensor by tensor: a model may have layers in 2D and in 3D.
+        for tensor in (*model.parameters(), *model.buffers()):
+            if tensor.dim() in layouts:
+                tensor.data = tensor.data.contiguous(memory_format=layouts[tensor.dim()])
+        return model
 
 
 def choose_execution(device: str | None, precision: str = "auto") -> Execution:

@@ -51,6 +51,40 @@ class FoldFolder(Record):
         """Predictions of the validation cases and their scores."""
         return self.root / "validation"
 
+    @property
+    def split(self) -> Path:
+        """The cases that models outside of the folds are trained on."""
+        return self.root / "split.json"
+
+    @property
+    def views(self) -> Path:
+        """Copies of the models that a fusion fuses, `CONFIG.safetensors`."""
+        return self.root / "views"
+
+    @property
+    def fusion_data(self) -> Path:
+        """What a fusion network learns from: images and predictions of the views, around the object."""
+        return self.root / "fusion_data"
+
+    @property
+    def fusion_cases(self) -> Path:
+        """Who predicted what a fusion network learns from."""
+        return self.root / "fusion_cases.json"
+
+
+class JointFolder(FoldFolder):
+    """The same folder while views and fusion are trained together: the files of all their weights."""
+
+    @property
+    def model_best(self) -> Path:
+        """All weights with the best validation windows."""
+        return self.root / "joint_best.safetensors"
+
+    @property
+    def model_final(self) -> Path:
+        """All weights at the end; what prediction reads is made of it."""
+        return self.root / "joint_final.safetensors"
+
 
 class RunFolder(Record):
     """The files of one configuration of one data set under `results`."""
@@ -80,6 +114,10 @@ class RunFolder(Record):
     def fold(self, fold: int | str) -> FoldFolder:
         """The folder of a fold: a number, or `all`."""
         return FoldFolder(root=self.root / f"fold_{fold}")
+
+    def model_set(self, name: str) -> FoldFolder:
+        """The folder of models by the name of their set: `fold_0`, or `pair_0_1` of those that saw neither fold."""
+        return FoldFolder(root=self.root / name)
 
     def trained_folds(self) -> list[str]:
         """The folds with a final model, in order."""

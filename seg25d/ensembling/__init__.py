@@ -1,1 +1,1 @@
-"""Several segmentations of one image made into one: fusions without training."""
+"""Several predictions of one volume, brought together."""

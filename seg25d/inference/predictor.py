@@ -4,13 +4,13 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from seg25d.core.device import Execution
 from seg25d.core.errors import InputError, ModelError
@@ -37,6 +37,9 @@ BATCH_GROWTH = 2
 """Windows per batch, in training batches: without gradients at least twice as many fit."""
 
 
+FusionName = Literal["network", "mean", "majority", "staple", "nlstaple"]
+
+
 class PredictorOptions(Record):
     """How to predict."""
 
@@ -44,6 +47,8 @@ class PredictorOptions(Record):
     """Average over mirrored windows, along the axes that the plan allows."""
     step_size: float = Field(default=0.5, gt=0, le=1)
     """Largest step between windows, as a share of the window."""
+    fusion: FusionName = "network"
+    """What fuses the views of `mv`: its network, or one of the fusions without training."""
     batch_size: int | None = Field(default=None, ge=1)
     """Windows per batch; None chooses by the plan and the number of classes."""
 
@@ -165,13 +170,29 @@ class Predictor:
         """Segment an image that is preprocessed already, and keep the probabilities, see `export_slabs`."""
         return self._compute(image, lambda slabs: export_slabs(slabs, grid, self.labels, self.header.threshold))
 
+    def predict_maps(self, image: Any) -> Tensor:
+        """Probabilities of an image that is preprocessed already, on the model's grid.
+
+        Args:
+            image: (C, d, h, w) on the model's grid, sliceable.
+
+        Returns:
+            (M, d, h, w) in float16 on the CPU: per foreground class (softmax; the background has what is missing to
+            one) or per region (sigmoid).
+        """
+        return self._compute(image, lambda slabs: _maps_of_slabs(slabs, image.shape[1:], self.labels))
+
+    def slabs(self, image: Tensor) -> Iterable[Slab]:
+        """Scores of an image (C, d, h, w) on the model's grid, slab by slab."""
+        shape = (image.shape[1], image.shape[2], image.shape[3])
+        return predict_slabs(self.models, image, self.labels.num_outputs, self.window_options(shape))
+
     def _compute(self, image: Any, export: Callable[[Iterable[Slab]], Result]) -> Result:
         """Predict and export; with half the batch, and so on, where it does not fit into the GPU's memory."""
         tensor = torch.from_numpy(np.ascontiguousarray(image[...], np.float32))
-        shape = (tensor.shape[1], tensor.shape[2], tensor.shape[3])
         while True:
             try:
-                return export(predict_slabs(self.models, tensor, self.labels.num_outputs, self._window_options(shape)))
+                return export(self.slabs(tensor))
             except torch.OutOfMemoryError:
                 if self.batch_size == 1:
                     raise
@@ -180,7 +201,8 @@ class Predictor:
             # Outside of the handler, as the exception holds on to what was computed.
             torch.cuda.empty_cache()
 
-    def _window_options(self, shape: Shape) -> WindowOptions:
+    def window_options(self, shape: Shape) -> WindowOptions:
+        """How a volume (D, H, W) is covered."""
         plan = self.header.plan
         window = covering_window(plan, shape, self.labels.num_outputs)
         regular = plan.representation.regular_steps
@@ -194,6 +216,16 @@ class Predictor:
             batch_size=batch_size,
             autocast=self.execution.autocast(),
         )
+
+
+def _maps_of_slabs(slabs: Iterable[Slab], shape: Sequence[int], labels: Labels) -> Tensor:
+    maps = torch.empty(labels.num_outputs - (not labels.has_regions), *shape, dtype=torch.float16)
+    for slab in slabs:
+        scores = slab.planes.float()
+        chosen = scores.sigmoid() if labels.has_regions else scores.softmax(1)[:, 1:]
+        planes = maps.movedim(1 + slab.axis, 0).narrow(0, slab.start, len(chosen))
+        planes.copy_(chosen)
+    return maps
 
 
 def covering_window(plan: ConfigurationPlan, shape: Shape, num_outputs: int) -> Shape:

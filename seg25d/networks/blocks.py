@@ -16,7 +16,27 @@ NormName: TypeAlias = Literal["instance", "batch", "none"]
 ActivationName: TypeAlias = Literal["leaky_relu", "relu"]
 Sizes: TypeAlias = tuple[int, ...]
 
-CONV: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
+
+class Conv3d(nn.Conv3d):
+    """A 3D convolution that computes in float32 on a CPU where its kernel is larger than the input along an axis.
+
+    There oneDNN's weight gradient in bfloat16 depends on uninitialised memory: kernels of 3 on two slices, of 5 on two
+    to four (torch 2.13 on AVX512-BF16, tests/networks/test_blocks.py); with kernels of 7 it has even overwritten
+    foreign memory. Such inputs are small, so it costs next to nothing.
+    """
+
+    def forward(self, volumes: Tensor) -> Tensor:
+        """(N, in_channels, D, H, W) to (N, out_channels, ...)."""
+        sizes = volumes.shape[2:]
+        if volumes.device.type == "cpu" and any(
+            size < kernel for size, kernel in zip(sizes, self.kernel_size, strict=True)
+        ):
+            with torch.autocast("cpu", enabled=False):
+                return super().forward(volumes.to(self.weight.dtype))
+        return super().forward(volumes)
+
+
+CONV: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: Conv3d}
 TRANSPOSED_CONV: dict[int, type[nn.ConvTranspose2d] | type[nn.ConvTranspose3d]] = {
     2: nn.ConvTranspose2d,
     3: nn.ConvTranspose3d,

@@ -17,7 +17,11 @@ from seg25d.planning.recipe_rules import PlanningRules
 from seg25d.planning.search import LARGEST_BATCH, OVERHEAD_BYTES, SCORES_SHARE, Fit, Limits
 from seg25d.representations import AnyRepresentation
 from seg25d.representations.base import VolumeGeometry
+from seg25d.representations.fused_views import ROI_MARGIN, FusedViews
 from seg25d.representations.projection import Projections
+from seg25d.representations.slices import Slices
+from seg25d.representations.stack import Stack
+from seg25d.representations.super_image import SuperImage
 
 AXIS_NAMES = ("D (inferior-superior)", "H (anterior-posterior)", "W (right-left)")
 
@@ -151,26 +155,36 @@ def _representation_reason(representation: AnyRepresentation, limits: Limits) ->
         return "windows of the volume, unchanged"
     if representation.name == "projections":
         return _projections_reason(representation, limits.geometry)
+    if representation.name == "fused_views":
+        return _fused_views_reason(representation)
+    return _slicing_reason(representation, limits)
+
+
+def _slicing_reason(representation: Slices | SuperImage | Stack, limits: Limits) -> str:
+    axis = representation.axis
+    slices = f"slices {limits.geometry.spacing_mm[axis]:.4g} mm apart along {AXIS_NAMES[axis]}"
+    if representation.name == "slices":
+        return f"{slices} with {representation.context} neighbour(s) per side{_context_reason(limits)}"
     if representation.name == "stack":
         return (
-            f"stacks of {representation.stack_size} slices along {AXIS_NAMES[representation.axis]}, of which "
-            f"successive ones share {representation.overlap} while training (0.625 of a stack: the best of Shivdeo et "
-            f"al. 2021, section 5.5) and {representation.predicted_overlap} when a volume is predicted"
+            f"stacks of {representation.stack_size} {slices}, of which successive ones share {representation.overlap} "
+            "while training (0.625 of a stack: the best of Shivdeo et al. 2021, section 5.5) and "
+            f"{representation.predicted_overlap} when a volume is predicted"
         )
-    spacing = limits.geometry.spacing_mm[representation.axis]
-    slices = f"slices {spacing:.4g} mm apart along {AXIS_NAMES[representation.axis]}"
-    if representation.name == "super_image":
-        rows, columns = representation.grid
-        return (
-            f"{slices}, tiled {rows} x {columns}: as square as possible, ratios up to 4/3 count as square, then least "
-            f"padding, then more rows than columns (Sobirov et al. 2022, Table 2); {representation.context} "
-            "neighbours per side (0: as in the paper)"
-        )
-    if limits.rules.context is not None:
-        return f"{slices} with {representation.context} neighbour(s) per side, the recipe's"
+    rows, columns = representation.grid
     return (
-        f"{slices} with {representation.context} neighbour(s) per side: as many as three pixels in the plane are "
-        "apart, from 1 to 3 (3 at 1 mm isotropic: FastSurfer), fewer only where there are not enough slices"
+        f"{slices}, tiled {rows} x {columns}: as square as possible, ratios up to 4/3 count as square, then least "
+        f"padding, then more rows than columns (Sobirov et al. 2022, Table 2); {representation.context} "
+        "neighbours per side (0: as in the paper)"
+    )
+
+
+def _context_reason(limits: Limits) -> str:
+    if limits.rules.context is not None:
+        return ", the recipe's"
+    return (
+        ": as many as three pixels in the plane are apart, from 1 to 3 (3 at 1 mm isotropic: FastSurfer), fewer only "
+        "where there are not enough slices"
     )
 
 
@@ -185,6 +199,18 @@ def _projections_reason(representation: Projections, geometry: VolumeGeometry) -
     )
 
 
+def _fused_views_reason(representation: FusedViews) -> str:
+    start = (
+        "scores begin as the mean of the views, and the network learns what to add"
+        if representation.from_mean
+        else "scores are the network's alone, as in Xia et al. 2018"
+    )
+    return (
+        f"the image and the probabilities of {', '.join(representation.views)} ({representation.maps_per_view} each) "
+        f"as channels, within the box of what they find and {ROI_MARGIN} voxels around (Xia et al. 2018); {start}"
+    )
+
+
 def _window_reason(fit: Fit, limits: Limits) -> str:
     coverage = ", ".join(
         f"{min(1.0, size / full):.0%}" for size, full in zip(fit.window, limits.geometry.shape, strict=True)
@@ -196,6 +222,8 @@ def _window_reason(fit: Fit, limits: Limits) -> str:
                 f" or had too many scores ({limits.num_outputs} per voxel, of which a window may have "
                 f"{SCORES_SHARE * limits.gpu_memory_gb:.3g} GB, so that predictions stay small)"
             )
+    elif fit.representation.name == "fused_views":
+        choice = "cubes of 64 voxels (Xia et al. 2018), or of the volume where that is smaller, fit"
     elif limits.rules.num_slices is not None:
         choice = "as many slices as the recipe has fit"
     elif (

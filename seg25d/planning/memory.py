@@ -81,7 +81,7 @@ def training_memory(
         outputs = representation.network_outputs(num_outputs)
         return representation.lift(network.build(representation.network_channels(num_channels), outputs))
 
-    return trace_training_step(build, (batch_size, num_channels, *window), num_outputs)
+    return trace_training_step(build, (batch_size, representation.input_channels(num_channels), *window), num_outputs)
 
 
 def trace_training_step(build: Callable[[], nn.Module], image_shape: Sequence[int], num_outputs: int) -> MemoryUse:

@@ -7,6 +7,7 @@ from seg25d.core.errors import InputError
 from seg25d.core.records import Record
 from seg25d.networks import AnyNetwork
 from seg25d.networks.blocks import Topology
+from seg25d.networks.fusion_net import FusionNetSpec
 from seg25d.networks.paper_unets import half_unet, super_image_unet
 from seg25d.networks.se_unet import SEUNetSpec
 from seg25d.networks.swin_unetr import SwinUNETRSpec
@@ -167,6 +168,8 @@ NETWORK_RULES: dict[str, NetworkRule] = {
     "swin_unetr": NetworkRule(SwinUNETRSpec, make_swin_unetr),
     "vnet": NetworkRule(VNetSpec, make_vnet),
     "xception_cbam_unet": NetworkRule(XceptionCBAMUNetSpec, make_xception_cbam_unet, frozenset({2})),
+    # 4.2: its three halvings are fixed, so windows are to be rounded up.
+    "fusion_net": NetworkRule(FusionNetSpec, lambda _: FusionNetSpec(), frozenset({3})),
     # 1.2: "vanilla U-Net", n = 24: 1,205,425 parameters in 2D, 3,611,665 in 3D.
     "super_image_unet": NetworkRule(UNetSpec, lambda topology: fit_unet(super_image_unet(topology.dims), topology)),
     # 3.6: half the widths of Ronneberger et al., no norm: 8,629,921 parameters in 2D, 1,618,489 in 3D.
@@ -233,6 +236,8 @@ def choose_network(
         if not representation.deep_supervision:
             settings = settings.model_copy(update={"max_supervised": 1})
         return make_unet(topology, settings)
+    if wanted is None and name == "fusion_net":
+        return FusionNetSpec(zero_scores=True)
     if wanted is None and name == "vnet":
         return make_narrow_vnet(topology) if gpu_memory_gb < WIDE_FROM_GB else make_normed_vnet(topology)
     return make_network(name, topology)

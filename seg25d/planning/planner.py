@@ -26,6 +26,7 @@ from seg25d.planning.recipe_rules import (
 )
 from seg25d.planning.search import Candidate, Limits, enough_voxels, search
 from seg25d.representations.base import Representation, VolumeGeometry
+from seg25d.representations.fused_views import VIEWS, FusedViews
 from seg25d.representations.projection import Projections
 from seg25d.representations.slices import Slices
 from seg25d.representations.stack import Stack
@@ -73,6 +74,11 @@ def _projections(geometry: VolumeGeometry, slice_axis: int, rules: Configuration
     return Projections.candidates(geometry)
 
 
+def _fused_views(geometry: VolumeGeometry, slice_axis: int, rules: ConfigurationRules) -> Iterable[Candidate]:
+    del slice_axis, rules
+    return FusedViews.candidates(geometry)
+
+
 def _volumes(geometry: VolumeGeometry, slice_axis: int, rules: ConfigurationRules) -> Iterable[Candidate]:
     del slice_axis, rules
     return Volume.candidates(geometry)
@@ -101,6 +107,7 @@ CONFIGURATIONS: Mapping[str, Method] = {
     "si": Method(SuperImage, _super_images),
     "stack": Method(Stack, _stacks),
     "mip": Method(Projections, _projections),
+    "mv": Method(FusedViews, _fused_views),
     "3d": Method(Volume, _volumes),
 }
 """All configurations by name."""
@@ -247,7 +254,8 @@ def configuration_names(
     """The configurations to plan, `2d` replaced, in the order of `CONFIGURATIONS`, each once.
 
     Args:
-        configurations: Their names, with or without a network; None or nothing: all that the recipe is meant for.
+        configurations: Their names, with or without a network; None or nothing: all that the recipe is meant for. `mv`
+            brings the views that it fuses.
         slice_axis: What `2d` stands for.
         rules: Of the recipe.
 
@@ -257,6 +265,8 @@ def configuration_names(
     """
     meant = [name for name in CONFIGURATIONS if rules.allows(name)]
     wanted = [configuration_name(name, slice_axis) for name in configurations or meant]
+    if any(split_name(name)[0] == "mv" for name in wanted):
+        wanted += VIEWS
     bases = {split_name(name)[0] for name in wanted}
     unknown = sorted(bases - set(CONFIGURATIONS))
     if unknown:

@@ -7,10 +7,12 @@ RESERVED_FILES = ("dataset", "fingerprint", "splits", "verified")
 """Other files of a preprocessed data set."""
 RESERVED_NETWORKS = (
     *("unet", "se_unet", "swin_unetr", "vnet", "xception_cbam_unet", "super_image_unet", "half_unet"),
-    "resnet_unet",
+    *("resnet_unet", "fusion_net"),
 )
 RESERVED_RECIPES = ("default", "sobirov2022", "sobirov2022_pta", "shivdeo2021", "angermann2022", "xia2018")
-RESERVED = (*RESERVED_FILES, *RESERVED_NETWORKS, *RESERVED_RECIPES)
+RESERVED_FUSIONS = ("holdout", "no_image", "joint")
+"""Variants of `mv`, see seg25d/fused_folds.py."""
+RESERVED = (*RESERVED_FILES, *RESERVED_NETWORKS, *RESERVED_RECIPES, *RESERVED_FUSIONS)
 """Names that stand at the same place in the names of files or of folders of results."""
 _PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 

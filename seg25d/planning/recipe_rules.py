@@ -33,7 +33,7 @@ class ConfigurationRules(Record):
     """Neighbours per side of a slice."""
     num_slices: int | None = Field(default=None, ge=1)
     """Most slices of a window of a slice-wise configuration, or of a stack."""
-    settings: dict[str, str | int] = Field(default_factory=dict)
+    settings: dict[str, str | bool | int] = Field(default_factory=dict)
     """Fields of the representation."""
 
 
@@ -138,8 +138,25 @@ ANGERMANN2022 = PlanningRules(
     num_folds=7,  # 3.8
 )
 
+XIA2018 = PlanningRules(
+    name="xia2018",
+    source="Xia et al. 2018",
+    configurations={
+        # 4.1: three neighbouring slices, batch 1; the planner's 2D U-Net in place of FCN-8s.
+        **dict.fromkeys(ANATOMICAL, ConfigurationRules(batch_size=1, context=1, num_slices=3)),
+        # 4.3: batch 16; 4.2: scores are the network's alone.
+        "mv": ConfigurationRules(network="fusion_net", batch_size=16, settings={"from_mean": False}),
+    },
+    channels={  # 4.1: HU from -100 to 240, scaled to 0 .. 1
+        "ct": named_normalization("ct_window:70:340"),
+        "other": ChannelNormalization(channel="other", scheme="rescale_0_1"),
+    },
+    mirror_axes=(),  # 4.1: no augmentation of the views
+    num_folds=4,  # 4.1
+)
+
 PLANNING_RULES: Mapping[str, PlanningRules] = {
-    rules.name: rules for rules in (DEFAULT_RULES, SOBIROV2022, SOBIROV2022_PTA, SHIVDEO2021, ANGERMANN2022)
+    rules.name: rules for rules in (DEFAULT_RULES, SOBIROV2022, SOBIROV2022_PTA, SHIVDEO2021, ANGERMANN2022, XIA2018)
 }
 """The rules by the name of the recipe."""
 

@@ -50,8 +50,8 @@ class CaseArrays(NamedTuple):
     """(C, D, H, W), normalised, on the model's grid."""
     labels: NDArray[np.uint8]
     """(D, H, W), internal indices on the model's grid; IGNORE_INDEX where ignored."""
-    reference: NDArray[np.uint8]
-    """Internal indices on the whole canonical grid of the file."""
+    reference: NDArray[np.uint8] | None
+    """Internal indices on the whole canonical grid of the file; None where nothing is scored against them."""
     locations: Mapping[int, NDArray[np.int32]]
     """Per class other than background (n, 3) voxels of `labels`."""
 
@@ -107,7 +107,8 @@ class Store:
         self._record_path(case).unlink(missing_ok=True)
         _write_array(self._path(case), arrays.image)
         _write_array(self._path(case, "_labels"), arrays.labels)
-        _write_array(self._path(case, "_reference"), arrays.reference)
+        if arrays.reference is not None:
+            _write_array(self._path(case, "_reference"), arrays.reference)
         with atomic_path(self.folder / f"{case}_locations.npz", durable=False) as temporary:
             named: dict[str, Any] = {str(index): voxels for index, voxels in arrays.locations.items()}
             np.savez(temporary, **named)

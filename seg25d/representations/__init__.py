@@ -9,6 +9,7 @@ from typing import Annotated, TypeAlias
 from pydantic import Field
 
 from seg25d.representations.base import Representation
+from seg25d.representations.fused_views import FusedViews
 from seg25d.representations.projection import Projections
 from seg25d.representations.slices import Slices
 from seg25d.representations.stack import Stack
@@ -16,7 +17,7 @@ from seg25d.representations.super_image import SuperImage
 from seg25d.representations.volume import Volume
 
 AnyRepresentation: TypeAlias = Annotated[
-    Slices | SuperImage | Stack | Projections | Volume, Field(discriminator="name")
+    Slices | SuperImage | Stack | Projections | FusedViews | Volume, Field(discriminator="name")
 ]
 """Any representation; `name` tells them apart."""
 
@@ -25,6 +26,7 @@ REPRESENTATIONS: dict[str, type[Representation]] = {
     "super_image": SuperImage,
     "projections": Projections,
     "stack": Stack,
+    "fused_views": FusedViews,
     "volume": Volume,
 }
 """Representations by name."""

@@ -105,6 +105,10 @@ class Representation(Record):
         """Where windows are, if they are not anywhere along all axes."""
         return None
 
+    def input_channels(self, num_channels: int) -> int:
+        """Channels of the volumes that the lifted module takes, for images with `num_channels` channels."""
+        return num_channels
+
     def network_channels(self, num_channels: int) -> int:
         """Channels that the network gets from a volume with `num_channels` channels."""
         return num_channels

@@ -4,6 +4,7 @@ Letters: C channels, D H W volume; d h w the region that is read, which is large
 window still lies within it.
 """
 
+import itertools
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from seg25d.core.types import Shape, Spacing
+from seg25d.representations.fused_views import alike_axes
 from seg25d.training.config import AugmentationConfig
 
 ANISOTROPIC = 3.0
@@ -36,8 +38,10 @@ class Augmentation:
     """(3, 3): from offsets in the window to offsets in the volume, both in voxels from the centre; None for none."""
     shifts: NDArray[np.float64] | None = None
     """(3, n, n, n): shift along D, H, W at the control points in voxels; None for none."""
+    order: tuple[int, int, int] = (0, 1, 2)
+    """Which spatial axis comes to be each of the three."""
     flips: tuple[int, ...] = ()
-    """Spatial axes to flip."""
+    """Spatial axes to flip, after they were exchanged."""
     thickness: tuple[int, float] | None = None
     """Axis and thickness in voxels of the slices that the image is made to look as if it had; None for none."""
     intensity: tuple[tuple[str, int, int], ...] = field(default=())
@@ -78,7 +82,35 @@ def draw_augmentation(
         if rng.random() < chance
     )
     flips = tuple(axis for axis in mirror_axes if rng.random() < config.mirror)
-    return Augmentation(matrix, shifts, flips, thickness, intensity)
+    order = (0, 1, 2)
+    if config.cube_rotation and rng.random() < config.cube_rotation:
+        turns = cube_rotations(spacing_mm, window)
+        order, turned = turns[int(rng.integers(len(turns)))]
+        flips = tuple(sorted({*flips} ^ {*turned}))
+    return Augmentation(matrix, shifts, order, flips, thickness, intensity)
+
+
+def cube_rotations(spacing_mm: Spacing, window: Shape) -> list[tuple[Shape, tuple[int, ...]]]:
+    """The turns that bring a window onto itself: an order of the axes, and those to flip after that.
+
+    24 where all axes are alike, see `alike_axes`; 8 where two are (all turns within the plane, and half turns), else 4.
+    No reflections: their number would double to the paper's 48 (methods.md 4.3).
+
+    Args:
+        spacing_mm: (D, H, W).
+        window: (D, H, W).
+    """
+    groups = alike_axes(spacing_mm, window)
+    turns = []
+    for order in itertools.permutations(range(3)):
+        if any(groups[axis] != groups[source] for axis, source in enumerate(order)):
+            continue
+        odd = sum(order[first] > order[second] for first, second in itertools.combinations(range(3), 2)) % 2
+        for number in range(4):
+            for flips in itertools.combinations(range(3), number):
+                if number % 2 == odd:
+                    turns.append(((order[0], order[1], order[2]), flips))
+    return turns
 
 
 def _draw_shifts(rng: np.random.Generator, config: AugmentationConfig, spacing_mm: Spacing) -> NDArray[np.float64]:
@@ -138,7 +170,7 @@ def region_to_read(augmentation: Augmentation, window: Shape) -> Shape:
 
 
 def apply_spatial(image: Tensor, labels: Tensor, augmentation: Augmentation, window: Shape) -> tuple[Tensor, Tensor]:
-    """Cut the centred window out of a region, rotated, scaled, deformed and flipped as drawn.
+    """Cut the centred window out of a region, rotated, scaled, deformed, turned and flipped as drawn.
 
     Args:
         image: (C, d, h, w) float; outside of it is zero.
@@ -156,6 +188,9 @@ def apply_spatial(image: Tensor, labels: Tensor, augmentation: Augmentation, win
         grid = _sampling_grid(augmentation, window, region).to(image)
         image = functional.grid_sample(image[None], grid, "bilinear", "zeros", align_corners=False)[0]
         labels = _sample_labels(labels, grid)
+    if augmentation.order != (0, 1, 2):
+        image = image.permute(0, *(axis + 1 for axis in augmentation.order))
+        labels = labels.permute(augmentation.order)
     if augmentation.flips:
         image = image.flip([axis + 1 for axis in augmentation.flips])
         labels = labels.flip(list(augmentation.flips))

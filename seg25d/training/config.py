@@ -58,6 +58,9 @@ class AugmentationConfig(Record):
     """Gamma on the values as they are, with its logarithm from -0.3 to 0.3 (TorchIO, RandomGamma)."""
     mirror: float = Field(default=0.5, ge=0, le=1)
     """Probability of a flip along each axis that the plan allows."""
+    cube_rotation: float = Field(default=0.0, ge=0, le=1)
+    """Probability of one of the turns of a cube onto itself (24, the one that changes nothing included; fewer where
+    axes differ in spacing or in the window's size)."""
 
     @field_validator("scaling")
     @classmethod
@@ -72,6 +75,18 @@ class AugmentationConfig(Record):
         if not 1 <= factor[0] <= factor[1]:
             raise ValueError("wanted two thicknesses of at least one voxel, the smaller first")
         return factor
+
+
+class FusionConfig(Record):
+    """How the fusion of views is trained; only `mv` has these settings."""
+
+    data: Literal["cross", "holdout"] = "cross"
+    """What the fusion network learns from: predictions of all training cases by models that saw neither them nor the
+    fold (cross-cross-augmentation, methods.md 4.4), or of a part of the cases that the views then go without."""
+    image: bool = True
+    """Whether the fusion network sees the image; without it is the paper's ablation."""
+    joint: bool = False
+    """Whether views and fusion network, trained apart, are then trained on together."""
 
 
 class TrainingConfig(Record):
@@ -99,13 +114,15 @@ class TrainingConfig(Record):
     weight_decay: float = Field(default=1e-2, ge=0)
     warmup: float = Field(default=0.02, ge=0, lt=1)
     """Share of the run during which the learning rate rises."""
-    schedule: Literal["cosine", "cosine_restarts", "step", "plateau", "poly", "constant"] = "cosine"
+    schedule: Literal["cosine", "cosine_restarts", "step", "drops", "plateau", "poly", "constant"] = "cosine"
     """See `seg25d/training/schedules.py`."""
     schedule_epochs: int = Field(default=25, ge=1)
     """`cosine_restarts`: epochs between restarts (25: methods.md 1.7); `step`: between steps; `plateau`: epochs without
     a lower validation loss before the step. An epoch is a share of 1 / `epochs` of the run, also with a time budget."""
     schedule_factor: float = Field(default=0.5, gt=0, lt=1)
-    """`step` and `plateau`: what the learning rate is multiplied by (0.5: methods.md 3.7)."""
+    """`step`, `drops` and `plateau`: what the learning rate is multiplied by (0.5: methods.md 3.7)."""
+    schedule_drops: tuple[float, ...] = (2 / 3, 5 / 6)
+    """`drops`: shares of the run after which the learning rate falls (methods.md 4.3: 20,000 and 25,000 of 30,000)."""
     lowest_learning_rate: float = Field(default=0.0, ge=0)
     """Where both cosines end; the other schedules go no lower."""
     early_stopping: int | None = Field(default=None, ge=1)
@@ -127,6 +144,8 @@ class TrainingConfig(Record):
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """`auto`: bfloat16 on GPUs and CPUs that multiply matrices in it, float16 on older GPUs, else float32."""
     augmentation: AugmentationConfig = AugmentationConfig()
+    fusion: FusionConfig | None = None
+    """Of `mv` alone."""
 
     @model_validator(mode="after")
     def _check_learning_rates(self) -> Self:

@@ -6,7 +6,7 @@ clipping of gradients, the running mean of the weights, windows around the foreg
 """
 
 from seg25d.core.errors import InputError
-from seg25d.training.config import AugmentationConfig, TrainingConfig
+from seg25d.training.config import AugmentationConfig, FusionConfig, TrainingConfig
 
 PTA_AUGMENTATION = AugmentationConfig(
     # RandomAffine: one zoom per axis from 0.9 to 1.1, 10 degrees.
@@ -105,18 +105,88 @@ ANGERMANN2022 = TrainingConfig(
     augmentation=AugmentationConfig(enabled=False),  # 3.7: not mentioned
 )
 
+XIA2018 = TrainingConfig(
+    recipe="xia2018",
+    epochs=60,  # 4.1: 60,000 updates of the fine stage
+    iterations_per_epoch=1000,
+    loss="dice",  # 4.1
+    dice_smooth=1.0,  # our choice
+    optimizer="sgd",  # 4.1
+    learning_rate=1e-4,  # 4.1: of the fine stage; the coarse one has 1e-5 and 80,000 updates, from trained weights
+    momentum=0.99,  # 4.1
+    weight_decay=5e-4,  # 4.1
+    schedule="constant",  # 4.1
+    warmup=0.0,
+    gradient_clip=None,
+    weight_averaging=0.0,
+    foreground_share=1.0,  # 4.1: slices with an object, the largest 98 % of them
+    augmentation=AugmentationConfig(enabled=False),  # 4.1
+)
+"""The views; the fusion network has `FUSION` in every recipe."""
+
+FUSION = TrainingConfig(
+    epochs=300,  # 4.3: 30,000 updates
+    iterations_per_epoch=100,
+    loss="dice",  # 4.3
+    optimizer="sgd",  # 4.3: our choice, the paper names none
+    learning_rate=0.01,  # 4.3
+    momentum=0.9,  # 4.3: our choice, as the weight decay
+    weight_decay=5e-4,
+    schedule="drops",  # 4.3: a tenth after 20,000 updates, another one after 25,000
+    schedule_drops=(2 / 3, 5 / 6),
+    schedule_factor=0.1,
+    warmup=0.0,
+    weight_averaging=0.0,
+    foreground_share=0.0,  # 4.3: patches from anywhere in the region around the object
+    # 4.3: the turns of a cube, and nothing else
+    augmentation=AugmentationConfig(
+        spatial=0.0,
+        noise=0.0,
+        blur=0.0,
+        brightness=0.0,
+        contrast=0.0,
+        low_resolution=0.0,
+        gamma_inverted=0.0,
+        gamma=0.0,
+        mirror=0.0,
+        cube_rotation=1.0,
+    ),
+    fusion=FusionConfig(),
+)
+"""How the fusion network of `mv` is trained, whatever the recipe of its views (Xia et al. 2018)."""
+
+JOINT = FUSION.model_copy(
+    update={
+        "epochs": 50,  # ours, as all of this: the paper leaves it as future work
+        "learning_rate": 1e-3,  # a tenth, as everything is trained already
+        "foreground_share": 0.5,
+        # Views are no longer views when the cube is turned: what the views are trained with.
+        "augmentation": AugmentationConfig(),
+        "fusion": FusionConfig(joint=True),
+    }
+)
+"""How views and fusion network are trained on together."""
+
 RECIPES: dict[str, TrainingConfig] = {
-    config.recipe: config for config in (TrainingConfig(), SOBIROV2022, SOBIROV2022_PTA, SHIVDEO2021, ANGERMANN2022)
+    config.recipe: config
+    for config in (TrainingConfig(), SOBIROV2022, SOBIROV2022_PTA, SHIVDEO2021, ANGERMANN2022, XIA2018)
 }
 """The recipes by name."""
 
 
-def find_recipe(name: str) -> TrainingConfig:
+def find_recipe(name: str, configuration: str | None = None, *, joint: bool = False) -> TrainingConfig:
     """The settings of a recipe.
+
+    Args:
+        name: Of the recipe.
+        configuration: What is to be trained; for `mv` the settings are those of the fusion network.
+        joint: Whether it is trained together with its views.
 
     Raises:
         InputError: If there is no such recipe; lists those that there are.
     """
     if name not in RECIPES:
         raise InputError(f"there is no recipe {name!r}; known: {', '.join(RECIPES)}")
+    if configuration is not None and configuration.partition("__")[0] == "mv":
+        return (JOINT if joint else FUSION).model_copy(update={"recipe": name})
     return RECIPES[name]

@@ -71,6 +71,11 @@ def _step(config: TrainingConfig, moment: Moment) -> float:
     return float(config.schedule_factor ** (_epoch(config, moment) // config.schedule_epochs))
 
 
+def _drops(config: TrainingConfig, moment: Moment) -> float:
+    """A constant that falls after given shares of the run."""
+    return float(config.schedule_factor ** sum(moment.progress >= share for share in config.schedule_drops))
+
+
 def _plateau(config: TrainingConfig, moment: Moment) -> float:
     """A constant that falls whenever `schedule_epochs` epochs in a row brought no lower validation loss.
 
@@ -114,6 +119,7 @@ SCHEDULES: dict[str, Callable[[TrainingConfig, Moment], float]] = {
     "cosine": _cosine,
     "cosine_restarts": _cosine_restarts,
     "step": _step,
+    "drops": _drops,
     "plateau": _plateau,
     "poly": _poly,
     "constant": _constant,

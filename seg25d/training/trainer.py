@@ -1,5 +1,6 @@
 """Training of one fold: one loop, from top to bottom."""
 
+import copy
 import logging
 import math
 import shutil
@@ -56,6 +57,8 @@ class FoldJob:
     device: str | None = None
     num_workers: int | None = None
     """Processes that prepare batches; None chooses, 0 prepares them in this process."""
+    model: nn.Module | None = None
+    """What to begin with; None: the model of the plan with fresh weights."""
 
 
 def _go_on(state: TrainingState, job: FoldJob) -> None:
@@ -100,8 +103,7 @@ def train_fold(job: FoldJob) -> bool:
     rank, num_processes = join_processes(execution.device)
     remove_leftovers(job.folder.root)
     torch.manual_seed(job.config.seed)
-    description, plan = job.header.description, job.header.plan
-    model = plan.build_model(len(description.channel_names), description.labels.num_outputs)
+    model = job.header.build_model() if job.model is None else copy.deepcopy(job.model)
     state = new_state(model, job.config, execution)
     if job.folder.checkpoint.exists():
         _go_on(state, job)
@@ -215,7 +217,17 @@ class _Run:
         return updates >= full or (worthwhile and state.epoch_seconds > budget * LONGEST_EPOCH)
 
     def _own_validation_batches(self) -> Iterator[Batch | Seg25dError]:
-        return (self.source[("validate", number)] for number in range(self.source.num_validation_batches()))
+        return (self.source[("validate", number)] for number in range(self._num_validation_batches()))
+
+    def _num_validation_batches(self) -> int:
+        """All, or in a run with a time budget as many as its share allows: an update may take minutes."""
+        number, budget = self.source.num_validation_batches(), self.config.time_budget_seconds
+        if budget is None:
+            return number
+        seconds = self.state.epoch_seconds / len(self.state.epoch_losses)
+        seconds *= self.job.header.plan.representation.scoring_share
+        most = share([VALIDATION_SHARE * budget / seconds], self.execution.device, combine="first")[0]
+        return min(number, max(1, int(most)))
 
     def _step(self, model: nn.Module, images: Tensor, target: Tensor, progress: float) -> float:
         """One update; gives the loss before it."""
@@ -263,7 +275,7 @@ class _Run:
     def _end_epoch(self, batches: Iterator[Batch | Seg25dError]) -> None:
         """Validate, log, keep the best, save."""
         state = self.state
-        held_out = (next_batch(batches) for _ in range(self.source.num_validation_batches()))
+        held_out = (next_batch(batches) for _ in range(self._num_validation_batches()))
         threshold = self.job.header.threshold
         loss, dice = validate(state.averaged, held_out, self.loss_function, self.labels, self.execution, threshold)
         seconds = self._count_seconds()

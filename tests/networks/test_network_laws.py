@@ -8,6 +8,8 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from seg25d.networks import NETWORKS, AnyNetwork, NetworkSpec
+from seg25d.networks.blocks import Conv3d
+from seg25d.networks.fusion_net import FusionNetSpec
 from seg25d.networks.se_unet import SEUNetSpec
 from seg25d.networks.swin_unetr import SwinUNETRSpec
 from seg25d.networks.unet import UNetSpec
@@ -32,7 +34,9 @@ EXAMPLES: dict[str, tuple[AnyNetwork, tuple[int, ...]]] = {
         VNetSpec(widths=(4,), encoder_blocks=(1,), decoder_blocks=(), strides=((1, 1),), kernels=((5, 5),)),
         (5, 7),
     ),
+    "swin_unetr 3D": (SwinUNETRSpec(dims=3, feature_size=12), (32, 32, 32)),
     "swin_unetr": (SwinUNETRSpec(dims=2, feature_size=12), (40, 30)),
+    "fusion_net": (FusionNetSpec(width=8), (16, 8, 16)),
     "xception_cbam_unet": (XceptionCBAMUNetSpec(dropout=0), (32, 64)),
 }
 IN_CHANNELS, NUM_OUTPUTS = 2, 3
@@ -59,6 +63,11 @@ def settle_batch_norms(network: nn.Module, images: Tensor) -> None:
 
 def test_every_network_has_an_example() -> None:
     assert {spec.name for spec, _ in EXAMPLES.values()} == set(NETWORKS)
+
+
+def test_3d_convolutions_are_ours(built: tuple[Any, nn.Module, Tensor]) -> None:
+    _, network, _ = built
+    assert all(isinstance(layer, Conv3d) for layer in network.modules() if isinstance(layer, nn.Conv3d))
 
 
 def test_eval_gives_scores_and_a_batch_is_its_images_one_by_one(built: tuple[Any, nn.Module, Tensor]) -> None:

@@ -61,6 +61,7 @@ def test_all_configurations_of_a_small_data_set() -> None:
         "si": (18, 20, 16),
         "stack": (20, 20, 16),
         "mip": (20, 20, 16),
+        "mv": (24, 24, 24),
         "3d": (20, 20, 16),
     }
     assert len({item.store for item in plans.configurations.values()}) == 1
@@ -178,21 +179,24 @@ def test_a_single_slice_and_a_single_case_can_be_planned() -> None:
 
 def test_volumes_too_small_to_pool_can_be_planned() -> None:
     plans = plan((2, 3, 5), num_cases=3)
+    assert plans.configurations.pop("mv").window == (8, 8, 8)
     assert all(len(item.network.widths) == 1 for item in plans.configurations.values())
 
 
 def test_models_of_all_configurations_take_their_window() -> None:
     torch = pytest.importorskip("torch")
     for item in plan((5, 16, 12), num_cases=3).configurations.values():
-        narrow = item.network.model_copy(update={"widths": (2,) * len(item.network.widths)})
+        widths = {"width": 2} if item.network.name == "fusion_net" else {"widths": (2,) * len(item.network.widths)}
+        narrow = item.network.model_copy(update=widths)
         model = item.model_copy(update={"network": narrow}).build_model(1, 3).eval()
-        assert model(torch.zeros(1, 1, *item.window)).shape == (1, 3, *item.window)
+        channels = item.representation.input_channels(1)
+        assert model(torch.zeros(1, channels, *item.window)).shape == (1, 3, *item.window)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"configurations": ["si", "quad"]}, "quad; known: 2d, axial, coronal, sagittal, si, stack, mip, 3d"),
+        ({"configurations": ["si", "quad"]}, "quad; known: 2d, axial, coronal, sagittal, si, stack, mip, mv, 3d"),
         ({"recipe": "sobirov1922"}, "sobirov1922.*known: default"),
     ],
 )

@@ -94,6 +94,20 @@ def test_stacks_and_projections_of_recipes_are_those_of_the_papers() -> None:
     assert Stack.model_fields["last_stack"].default == "flush"
 
 
+def test_views_and_fusion_of_xia2018() -> None:
+    plans = plan("xia2018", shape=(40, 48, 44))
+    assert set(plans.configurations) == {"axial", "coronal", "sagittal", "mv"}
+    view = plans.configurations["coronal"]
+    assert (view.representation.context, view.batch_size, view.window[1]) == (1, 1, 3)
+    fused = plans.configurations["mv"]
+    assert (fused.batch_size, fused.representation.from_mean, fused.network.zero_scores) == (16, False, False)
+    # 4.1: HU from -100 to 240
+    assert [(each.scheme, each.lower, each.upper) for each in view.normalization][:2] == [
+        ("ct_window", -100, 240),
+        ("rescale_0_1", None, None),
+    ]
+
+
 def test_ct_of_shivdeo2021_has_the_window_of_its_header() -> None:
     plans = plan("shivdeo2021", "axial")
     ct = plans.configurations["axial"].normalization[0]

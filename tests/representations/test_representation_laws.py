@@ -55,8 +55,8 @@ def lifted(representation: Representation, num_channels: int = 1) -> nn.Module:
 @each_invertible
 @pytest.mark.parametrize("num_channels", [1, 2])
 def test_lifting_and_undoing_gives_the_input_back(representation: Representation, num_channels: int) -> None:
-    volume = torch.rand(2, num_channels, *WINDOW)
-    assert torch.equal(representation.lift(CentreChannels(num_channels))(volume), volume)
+    volume = torch.rand(2, representation.input_channels(num_channels), *WINDOW)
+    assert torch.equal(representation.lift(CentreChannels(volume.shape[1]))(volume), volume)
 
 
 @each_example
@@ -66,7 +66,7 @@ def test_the_network_gets_the_promised_channels_and_dimensions(representation: R
     model = lifted(representation, 2).eval()
     (network,) = [module for module in model.modules() if isinstance(module, Tiny)]
     network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    model(torch.rand(1, 2, *WINDOW))
+    model(torch.rand(1, representation.input_channels(2), *WINDOW))
     assert seen[0].dim() == 2 + representation.network_dims
     assert seen[0].shape[1] == representation.network_channels(2)
 
@@ -74,7 +74,7 @@ def test_the_network_gets_the_promised_channels_and_dimensions(representation: R
 @each_example
 def test_a_batch_of_two_equals_two_batches_of_one(representation: Representation) -> None:
     model = lifted(representation).eval()
-    volume = torch.rand(2, 1, *WINDOW)
+    volume = torch.rand(2, representation.input_channels(1), *WINDOW)
     together = model(volume)
     apart = torch.cat([model(volume[:1]), model(volume[1:])])
     assert together.shape == (2, 3, *WINDOW)
@@ -85,7 +85,7 @@ def test_a_batch_of_two_equals_two_batches_of_one(representation: Representation
 def test_gradients_reach_every_parameter_from_every_output(representation: Representation) -> None:
     window = (6, 8, 6)
     model = lifted(representation).train()
-    outputs = model(torch.rand(2, 1, *window))
+    outputs = model(torch.rand(2, representation.input_channels(1), *window))
     assert [weight for _, weight in outputs] == [0.75, 0.25]
     for scores, _ in outputs:
         assert scores.shape[:2] == (2, 3)
@@ -97,7 +97,7 @@ def test_gradients_reach_every_parameter_from_every_output(representation: Repre
 @each_projections
 def test_gradients_reach_every_parameter_from_the_paths_of_projections(representation: Projections) -> None:
     model = lifted(representation).train()
-    outputs = model(torch.rand(2, 1, *WINDOW))
+    outputs = model(torch.rand(2, representation.input_channels(1), *WINDOW))
     # Coarser scales go through path 1 as well; c(1) is 0.99.
     assert [weight for _, weight in outputs] == pytest.approx([0.99 * 0.75, 0.99 * 0.25, 0.01])
     for number, (scores, _) in enumerate(outputs):
@@ -125,6 +125,6 @@ def test_records_survive_json(representation: Representation) -> None:
 @each_example
 def test_lifted_modules_export(representation: Representation) -> None:
     model = lifted(representation).eval()
-    volume = torch.rand(1, 1, *WINDOW)
+    volume = torch.rand(1, representation.input_channels(1), *WINDOW)
     program = torch.export.export(model, (volume,))
     torch.testing.assert_close(program.module()(volume), model(volume))

@@ -1,5 +1,7 @@
 """Augmentation: what is drawn can be replayed, and does what it says."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from seg25d.training.augmentation import (
     Augmentation,
     apply_intensity,
     apply_spatial,
+    cube_rotations,
     draw_augmentation,
     region_to_read,
 )
@@ -163,3 +166,35 @@ def test_enough_is_read_for_any_rotation_scaling_and_deformation(
         image, labels = apply_spatial(ones, ones[0].byte(), drawn, window)
         assert image.min() > 0.999
         assert labels.min() == 1
+
+
+@pytest.mark.parametrize(
+    ("spacing_mm", "window", "number"),
+    [(ISOTROPIC, (8, 8, 8), 24), ((5, 1, 1), (8, 8, 8), 8), (ISOTROPIC, (8, 8, 4), 8), ((1, 2, 4), (8, 8, 8), 4)],
+)
+def test_turns_of_a_cube_are_all_different_and_proper(spacing_mm, window, number) -> None:
+    turns = cube_rotations(spacing_mm, window)
+    matrices = []
+    for order, flips in turns:
+        matrix = np.eye(3)[list(order)]
+        matrix[list(flips)] *= -1
+        matrices.append(matrix)
+    assert len(turns) == number == len({matrix.tobytes() for matrix in matrices})
+    assert all(np.linalg.det(matrix) == pytest.approx(1) for matrix in matrices)
+
+
+def test_turns_move_image_and_labels_alike() -> None:
+    labels = torch.arange(64, dtype=torch.uint8).reshape(4, 4, 4)
+    image = torch.stack([labels, labels]).float()
+    for order, flips in cube_rotations(ISOTROPIC, (4, 4, 4)):
+        turned, turned_labels = apply_spatial(image, labels, Augmentation(order=order, flips=flips), (4, 4, 4))
+        assert torch.equal(turned[1], turned_labels.float())
+        assert torch.equal(turned_labels.flatten().sort().values, labels.flatten())
+
+
+def test_turns_are_drawn_evenly(rng) -> None:
+    config = AugmentationConfig(spatial=0, mirror=0, cube_rotation=1)
+    drawn = [draw_augmentation(rng, config, (8, 8, 8), ISOTROPIC, 1, (0, 1, 2)) for _ in range(480)]
+    counts = Counter((each.order, each.flips) for each in drawn)
+    assert len(counts) == 24
+    assert min(counts.values()) >= 5

@@ -3,12 +3,14 @@
 import dataclasses
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
 from seg25d.planning.network_rules import networks_for
 from seg25d.planning.planner import CONFIGURATIONS
 from seg25d.planning.recipe_rules import ConfigurationRules
 from seg25d.planning.search import Limits, with_networks
+from seg25d.preprocessing.store import CaseArrays, Store
 from seg25d.representations.base import VolumeGeometry
 from seg25d.training import trainer
 from seg25d.training.trainer import FoldJob, train_fold
@@ -47,18 +49,36 @@ def plan_for(job: FoldJob, configuration: str, network: str) -> FoldJob:
 
 
 def test_all_methods_and_networks_are_there() -> None:
-    assert len(ALLOWED) == 3 * 7 + 2 * 6
+    assert len(ALLOWED) == 3 * 7 + 3 * 7
+
+
+@pytest.fixture(scope="module")
+def views_store(tmp_path_factory: pytest.TempPathFactory, tiny_store: Store) -> Store:
+    """The same cases with what three views might say of one class as further channels."""
+    store = Store(tmp_path_factory.mktemp("views"))
+    for case in tiny_store.cases():
+        labels = tiny_store.open_labels(case)[:]
+        maps = np.repeat(0.1 + 0.8 * labels[None].astype(np.float32), 3, axis=0)
+        image = np.concatenate([tiny_store.open_image(case)[:], maps])
+        store.write(tiny_store.record(case), CaseArrays(image, labels, None, tiny_store.locations(case)))
+    return store
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("configuration", "network"), ALLOWED)
 def test_two_updates(
-    make_job: Callable[..., FoldJob], monkeypatch: pytest.MonkeyPatch, configuration: str, network: str
+    make_job: Callable[..., FoldJob],
+    views_store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    configuration: str,
+    network: str,
 ) -> None:
     # Up to 38 million weights: nothing is written.
     monkeypatch.setattr(trainer, "save_model", lambda *_: None)
     monkeypatch.setattr(trainer, "save_checkpoint", lambda *_: None)
     job = plan_for(make_job("job", epochs=1, iterations_per_epoch=2, validation_windows=1), configuration, network)
+    if configuration == "mv":
+        job = dataclasses.replace(job, store=views_store)
     step, seen = trainer._Run._step, []
 
     def step_and_look(run: trainer._Run, *arguments: object) -> float:

@@ -1,0 +1,117 @@
+"""Every way to fuse three views, on the validation cases of one fold, with the same models of the views.
+
+python benchmarks/fusions.py 4 0 --output benchmarks/results/fusions_hippocampus.json
+
+Single views, the fusions without training, and the networks of `mv`, `mv__no_image` and `mv__joint` as far as they are
+trained; Dice over the cases as in Table 1 of Xia et al. 2018, seconds per case (views included, on as many threads as
+there are), and Wilcoxon's signed-rank test of each against majority voting.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import wilcoxon
+
+from seg25d.core.device import choose_execution
+from seg25d.core.records import read_record
+from seg25d.core.workspace import Workspace
+from seg25d.ensembling.fused_predictor import load_predictor, view_model
+from seg25d.evaluation.metrics import case_metrics
+from seg25d.inference.predictor import Predictor, PredictorOptions
+from seg25d.planning.plan import Plans
+from seg25d.preprocessing.store import Store
+from seg25d.runs import read_splits
+
+TRAINED = ("mv__no_image", "mv", "mv__joint")
+UNTRAINED = ("mean", "majority", "staple", "nlstaple")
+QUANTILES = {"min": 0, "q1": 25, "median": 50, "q3": 75, "max": 100}
+
+
+def ways(workspace: Workspace, name: str, fold: str, options: PredictorOptions) -> dict[str, Callable[[], Predictor]]:
+    """Per row of the table what loads its predictor."""
+    execution = choose_execution("cpu")
+    folder = workspace.run(name, "mv").fold(fold)
+    views = read_record(workspace.run(name, "mv").plans, Plans).configurations["mv"].representation.views
+    rows: dict[str, Callable[[], Predictor]] = {
+        view: lambda view=view: load_predictor([view_model(folder.root, view)], execution, options) for view in views
+    }
+    for method in UNTRAINED:
+        chosen = options.model_copy(update={"fusion": method})
+        rows[method] = lambda chosen=chosen: load_predictor([folder.model_final], execution, chosen)
+    for run in TRAINED:
+        path = workspace.run(name, run).fold(fold).model_final
+        if path.exists():
+            rows[run] = lambda path=path: load_predictor([path], execution, options)
+    return rows
+
+
+def score(predictor: Predictor, store: Store, cases: list[str]) -> dict[str, Any]:
+    """Dice per case (mean over its labels) and label, and seconds per case."""
+    dice: dict[str, dict[str, float | None]] = {}
+    begun = time.perf_counter()
+    predicted = {
+        case: predictor.predict_preprocessed(store.open_image(case), store.record(case).grid) for case in cases
+    }
+    seconds = (time.perf_counter() - begun) / len(cases)
+    for case, labels in predicted.items():
+        spacing = store.record(case).geometry.canonical_spacing_mm
+        metrics = case_metrics(store.read_reference(case), labels, predictor.labels.foreground, spacing)
+        dice[case] = {label: each.dice for label, each in metrics.items()}
+    return {"dice": dice, "seconds_per_case": seconds}
+
+
+def means(result: dict[str, Any]) -> np.ndarray:
+    values = [[dice for dice in each.values() if dice is not None] for each in result["dice"].values()]
+    return np.array([np.mean(each) for each in values if each])
+
+
+def row(result: dict[str, Any], majority: dict[str, Any]) -> dict[str, float | None]:
+    """What a row of the table says."""
+    dice, others = means(result), means(majority)
+    quantiles = {key: float(np.percentile(dice, percent)) for key, percent in QUANTILES.items()}
+    same = np.array_equal(dice, others)
+    return {
+        "mean": float(dice.mean()),
+        "std": float(dice.std(ddof=1)),
+        **quantiles,
+        "seconds_per_case": result["seconds_per_case"],
+        "gain": float((dice - others).mean()),
+        "p": None if same else float(wilcoxon(dice, others).pvalue),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", help="data set: 1, 001 or Dataset001_Name")
+    parser.add_argument("fold")
+    parser.add_argument("--workspace", type=Path)
+    parser.add_argument("--disable-tta", action="store_true", help="no mirroring")
+    parser.add_argument("--output", type=Path, help="JSON file for table and Dice per case")
+    arguments = parser.parse_args()
+    workspace = Workspace.resolve(arguments.workspace)
+    name = workspace.dataset_name(arguments.dataset)
+    run = workspace.run(name, "mv")
+    plan = read_record(run.plans, Plans).configurations["mv"]
+    store = Store(workspace.preprocessed_dataset(name).store(plan.store))
+    cases = list(read_splits(run.root / "splits.json")[int(arguments.fold)].val)
+    options = PredictorOptions(mirroring=not arguments.disable_tta)
+    results = {}
+    for key, load in ways(workspace, name, arguments.fold, options).items():
+        results[key] = score(load(), store, cases)
+        print(f"{key}: {means(results[key]).mean():.4f}", flush=True)
+    table = {key: row(result, results["majority"]) for key, result in results.items()}
+    print(f"{len(cases)} cases")
+    print("| fusion | " + " | ".join(next(iter(table.values()))) + " |")
+    for key, values in table.items():
+        print(f"| {key} | " + " | ".join("-" if each is None else f"{each:.4g}" for each in values.values()) + " |")
+    if arguments.output:
+        arguments.output.write_text(json.dumps({"table": table, "results": results}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

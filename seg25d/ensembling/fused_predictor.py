@@ -1,0 +1,226 @@
+"""Prediction by fused views: every view predicts the volume, then the fusion network the part where there is something.
+
+Letters: C image channels, V views, M maps per view, K scores, d h w the model's grid, F folds.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from seg25d.core.device import Execution
+from seg25d.core.errors import InputError, ModelError
+from seg25d.core.grids import bounding_box, box_slices
+from seg25d.core.types import BoundingBox, Shape, Spacing
+from seg25d.data.labels import Labels
+from seg25d.ensembling.view_fusions import fuse_views
+from seg25d.inference.predictor import Predictor, PredictorOptions
+from seg25d.inference.sliding_window import Slab, predict_slabs
+from seg25d.planning.model_file import ModelHeader, load_header
+from seg25d.representations.fused_views import ROI_MARGIN, FusedViews
+
+NOTHING = -100.0
+"""Score of whatever is not background where no view finds anything."""
+PLANES_AT_A_TIME = 16
+
+
+class FusedPredictor(Predictor):
+    """A fusion network per fold, and the models of its views.
+
+    Args:
+        models: Fusion networks, one per fold.
+        header: Of all of them.
+        execution: Where and in which precision.
+        options: How; the views take the same.
+        views: Per fold one predictor per view, in the order of the plan.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[nn.Module],
+        header: ModelHeader,
+        execution: Execution,
+        options: PredictorOptions | None = None,
+        views: Sequence[Sequence[Predictor]] = (),
+    ) -> None:
+        maps = _fused_views(header).num_maps
+        channels = len(header.description.channel_names)
+        own = [_OwnMaps(model, channels, maps, fold) for fold, model in enumerate(models)]
+        super().__init__(own, header, execution, options)
+        self.views = views
+
+    @classmethod
+    def load(cls, paths: Sequence[Path], execution: Execution, options: PredictorOptions | None = None) -> Self:
+        """Read the files of fusion networks, and of the views beside each in `views/`.
+
+        Raises:
+            ModelError: If a file cannot be used, or the models do not belong together.
+        """
+        fused = super().load(paths, execution, options)
+        names = _fused_views(fused.header).views
+        fused.views = [
+            [Predictor.load([view_model(path.parent, name)], execution, options) for name in names] for path in paths
+        ]
+        for path, views in zip(paths, fused.views, strict=True):
+            _check_views(path, fused.header, views)
+        return fused
+
+    def slabs(self, image: Tensor) -> Iterable[Slab]:
+        """Scores of an image (C, d, h, w) on the model's grid; where no view finds anything, the background's."""
+        per_fold = [[view.predict_maps(image.numpy()) for view in views] for views in self.views]
+        margin = margin_voxels(self.header.plan.spacing_mm)
+        boxes = [box for views in per_fold if (box := found_box(views, self.labels, margin)) is not None]
+        shape: Shape = (image.shape[1], image.shape[2], image.shape[3])
+        background = torch.full((self.labels.num_outputs,), NOTHING)
+        if not self.labels.has_regions:
+            background[0] = 0
+        if not boxes:
+            return _framed((), None, shape, background)
+        box = _hull(boxes)
+        inside = (slice(None), *box_slices(box))
+        maps = [each[inside] for views in per_fold for each in views]
+        del per_fold
+        if self.options.fusion != "network":
+            scores = fuse_views(maps, image[inside], self.options.fusion, regions=self.labels.has_regions)
+            return _framed([Slab(0, 0, scores.movedim(1, 0))], box, shape, background)
+        part = torch.cat([image[inside], *(each.float() for each in maps)])
+        size: Shape = (part.shape[1], part.shape[2], part.shape[3])
+        slabs = predict_slabs(self.models, part, self.labels.num_outputs, self.window_options(size))
+        return _framed(slabs, box, shape, background)
+
+
+class _OwnMaps(nn.Module):
+    """A fusion network that takes the image and the maps of its own fold out of those of all folds."""
+
+    def __init__(self, model: nn.Module, num_channels: int, num_maps: int, fold: int) -> None:
+        super().__init__()
+        self.model = model
+        self.num_channels = num_channels
+        self.num_maps = num_maps
+        self.fold = fold
+
+    def forward(self, volume: Tensor) -> Tensor:
+        image, maps = volume[:, : self.num_channels], volume[:, self.num_channels :]
+        own = maps.narrow(1, self.fold * self.num_maps, self.num_maps)
+        scores: Tensor = self.model(torch.cat([image, own], 1))
+        return scores
+
+
+def load_predictor(paths: Sequence[Path], execution: Execution, options: PredictorOptions | None = None) -> Predictor:
+    """Read model files of any kind, see `Predictor.load`; those of a fusion bring the models of its views.
+
+    Raises:
+        ModelError: See `Predictor.load`.
+        InputError: If a fusion is asked for where there are no views.
+    """
+    fused = bool(paths) and load_header(paths[0]).plan.representation.name == "fused_views"
+    if options is not None and options.fusion != "network" and not fused:
+        raise InputError(
+            f"fusion {options.fusion!r} is for mv, whose views it fuses; `seg25d ensemble` fuses folders of "
+            "predictions of any configurations"
+        )
+    return (FusedPredictor if fused else Predictor).load(paths, execution, options)
+
+
+def view_model(folder: Path, name: str) -> Path:
+    """The file of the model of one view beside a fusion network."""
+    return folder / "views" / f"{name}.safetensors"
+
+
+def margin_voxels(spacing_mm: Spacing) -> Shape:
+    """How far beyond an object views are fused: 32 voxels of the finest axis, as many millimetres along the others."""
+    finest = min(spacing_mm)
+    depth, height, width = (math.ceil(ROI_MARGIN * finest / step) for step in spacing_mm)
+    return depth, height, width
+
+
+def found_box(maps: Sequence[Tensor], labels: Labels, margin: Shape) -> BoundingBox | None:
+    """Where views find something: the box of what most of them find, or else any of them, and a margin.
+
+    Args:
+        maps: Per view (M, d, h, w).
+        labels: Say what the maps are.
+        margin: Voxels around it, as far as the volume reaches.
+
+    Returns:
+        Half-open ranges along (d, h, w); None where no view finds anything.
+    """
+    votes = torch.zeros(maps[0].shape[1:], dtype=torch.uint8)
+    for each in maps:
+        votes += found(each, labels)
+    box = bounding_box((votes > len(maps) // 2).numpy()) or bounding_box((votes > 0).numpy())
+    return None if box is None else with_margin(box, margin, votes.shape)
+
+
+def found(maps: Tensor, labels: Labels) -> Tensor:
+    """The voxels (d, h, w) where something is likelier than the background, or a region likelier than not."""
+    highest = maps.amax(0)
+    return highest > 0.5 if labels.has_regions else highest > 1 - maps.float().sum(0)
+
+
+def with_margin(box: BoundingBox, margin: Sequence[int], shape: Sequence[int]) -> BoundingBox:
+    """A box with so many voxels more on each side, as far as the volume reaches."""
+    depth, height, width = (
+        (max(0, start - more), min(size, stop + more))
+        for (start, stop), more, size in zip(box, margin, shape, strict=True)
+    )
+    return depth, height, width
+
+
+def _fused_views(header: ModelHeader) -> FusedViews:
+    representation = header.plan.representation
+    assert representation.name == "fused_views", "load_predictor has looked"
+    return representation
+
+
+def _check_views(path: Path, header: ModelHeader, views: Sequence[Predictor]) -> None:
+    for name, view in zip(_fused_views(header).views, views, strict=True):
+        own, other = header, view.header
+        if (own.description.channel_names, own.description.labels, own.plan.spacing_mm, own.plan.normalization) != (
+            other.description.channel_names,
+            other.description.labels,
+            other.plan.spacing_mm,
+            other.plan.normalization,
+        ):
+            raise ModelError(
+                f"{view_model(path.parent, name)} does not belong to {path}: channels, labels, spacing or "
+                "normalisation differ; copy the folder again or train anew"
+            )
+
+
+def _hull(boxes: Sequence[BoundingBox]) -> BoundingBox:
+    depth, height, width = (
+        (min(box[axis][0] for box in boxes), max(box[axis][1] for box in boxes)) for axis in range(3)
+    )
+    return depth, height, width
+
+
+def _framed(slabs: Iterable[Slab], box: BoundingBox | None, shape: Shape, background: Tensor) -> Iterator[Slab]:
+    """Slabs of a part of a volume as slabs of all of it."""
+    axis = done = 0
+    for slab in slabs:
+        assert box is not None, "there is a part"
+        axis = slab.axis
+        others = [other for other in range(3) if other != axis]
+        first = slab.start + box[axis][0]
+        yield from _empty(axis, done, first, shape, background)
+        planes = _background(axis, len(slab.planes), shape, background)
+        rows, columns = (slice(*box[other]) for other in others)
+        planes[:, :, rows, columns] = slab.planes.to(planes)
+        done = first + len(planes)
+        yield Slab(axis, first, planes)
+    yield from _empty(axis, done, shape[axis], shape, background)
+
+
+def _empty(axis: int, start: int, stop: int, shape: Shape, background: Tensor) -> Iterator[Slab]:
+    for first in range(start, stop, PLANES_AT_A_TIME):
+        number = min(PLANES_AT_A_TIME, stop - first)
+        yield Slab(axis, first, _background(axis, number, shape, background))
+
+
+def _background(axis: int, number: int, shape: Shape, background: Tensor) -> Tensor:
+    height, width = (size for other, size in enumerate(shape) if other != axis)
+    return background[None, :, None, None].expand(number, -1, height, width).clone()

@@ -1,0 +1,82 @@
+"""What a fusion network learns from: around every object, the image and what models say that have not seen the case.
+
+Letters: C image channels, V views, M maps per view, D H W the region around the object.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from seg25d.core.grids import bounding_box, box_shape, box_slices, count_voxels
+from seg25d.core.records import digest
+from seg25d.core.types import BoundingBox, Shape, Spacing
+from seg25d.data.labels import IGNORE_INDEX, Labels
+from seg25d.ensembling.fused_predictor import found_box, margin_voxels, with_margin
+from seg25d.inference.predictor import Predictor
+from seg25d.preprocessing.locations import sample_locations
+from seg25d.preprocessing.store import CaseArrays, CaseRecord, Store
+
+
+def models_key(models: Sequence[Path]) -> str:
+    """Changes when any of the model files does."""
+    return digest([hashlib.sha256(path.read_bytes()).hexdigest() for path in models])
+
+
+def case_key(store: Store, case: str, models: str) -> str:
+    """Changes when the case's arrays or what predicts it do."""
+    return digest({"case": store.record(case).source_key, "models": models})
+
+
+def write_case(source: Store, target: Store, case: str, views: Sequence[Predictor], models: str) -> None:
+    """Write what a fusion network sees of a case.
+
+    Args:
+        source: Preprocessed arrays.
+        target: Where to; the image gets C + V M channels.
+        case: Its name.
+        views: Of models that have not seen it, in the order of the plan.
+        models: Their `models_key`.
+    """
+    image = source.open_image(case)[:]
+    labels = source.open_labels(case)[:]
+    record = source.record(case)
+    maps = [view.predict_maps(image) for view in views]
+    box = region(labels, maps, views[0].labels, record.grid.spacing_mm)
+    inside = box_slices(box)
+    parts = np.concatenate([image[:, *inside], *(each[:, *inside].float().numpy() for each in maps)])
+    own = np.ascontiguousarray(labels[inside])
+    counts = count_voxels(own)
+    cut = record.model_copy(
+        update={
+            "grid": record.grid.model_copy(update={"shape": box_shape(box)}),
+            "voxels": {str(index): int(counts[index]) for index in np.flatnonzero(counts) if index != IGNORE_INDEX},
+            "source_key": case_key(source, case, models),
+        }
+    )
+    locations = sample_locations(own, counts, case, IGNORE_INDEX)
+    target.write(CaseRecord.model_validate(cut.model_dump()), CaseArrays(parts, own, None, locations))
+
+
+def region(labels: NDArray[np.uint8], maps: Sequence[Tensor], names: Labels, spacing_mm: Spacing) -> BoundingBox:
+    """The region to learn from: the box of the object and a margin (methods.md 4.3).
+
+    Without an object it is that of what the views find, or else the centre of the volume, so that the network also
+    learns where there is nothing.
+
+    Args:
+        labels: (d, h, w), internal indices.
+        maps: Per view (M, d, h, w).
+        names: What labels and maps mean.
+        spacing_mm: Of the grid.
+    """
+    margin = margin_voxels(spacing_mm)
+    shape: Shape = (labels.shape[0], labels.shape[1], labels.shape[2])
+    box = bounding_box((labels > 0) & (labels != IGNORE_INDEX))
+    if box is not None:
+        return with_margin(box, margin, shape)
+    depth, height, width = ((size // 2, size // 2 + 1) for size in shape)
+    return found_box(maps, names, margin) or with_margin((depth, height, width), margin, shape)

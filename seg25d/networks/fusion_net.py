@@ -1,0 +1,109 @@
+"""The Volumetric Fusion Net of Xia et al. 2018: a small 3D network that turns what several views say into one answer.
+
+Letters: N windows in a batch, C channels (of the image and of what the views say), K scores per voxel.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from seg25d.core.records import Record
+from seg25d.networks.blocks import Conv3d, ConvBlock, NormName, initialise, make_activation, make_norm
+
+STAGES = 3
+
+
+class FusionNetSpec(Record):
+    """All settings of a Volumetric Fusion Net.
+
+    Three stages down and three up, joined by additive highways from before the pooling (methods.md 4.2, variant A).
+    With 4 channels in and 1 out it has 2,566,529 parameters, a twentieth of a V-Net's.
+    """
+
+    name: Literal["fusion_net"] = "fusion_net"
+    width: int = 32
+    """Channels of the first stage; they double twice. The paper gives a share of a 3D network's parameters that points
+    to 24 to 48 (methods.md 4.2)."""
+    norm: NormName = "batch"
+    zero_scores: bool = False
+    """Whether the first scores are 0, for what is added to a first guess (as Goyal et al. 2017, section 5.1, begin
+    residual branches)."""
+
+    @property
+    def dims(self) -> int:
+        """Always 3."""
+        return 3
+
+    @property
+    def divisor(self) -> tuple[int, ...]:
+        """What the size of the input must be divisible by, per axis."""
+        return (2**STAGES,) * 3
+
+    @property
+    def summary(self) -> str:
+        """The widths in a few characters."""
+        return f"{self.width}-{4 * self.width}"
+
+    def build(self, in_channels: int, num_outputs: int) -> nn.Module:
+        """Make the network with fresh weights from torch's global generator.
+
+        Args:
+            in_channels: Channels of the input, C.
+            num_outputs: Scores per voxel, K.
+        """
+        return FusionNet(self, in_channels, num_outputs)
+
+
+class FusionNet(nn.Module):
+    """(N, C, D, H, W) -> scores (N, K, D, H, W); in training mode `[(scores, 1.0)]`.
+
+    A voxel sees 44 or 52 voxels along each axis, by its place modulo 8; the usual formula says 50, the paper's figure.
+    """
+
+    def __init__(self, spec: FusionNetSpec, in_channels: int, num_outputs: int) -> None:
+        super().__init__()
+        widths = [spec.width * 2**stage for stage in range(STAGES)]
+        self.down = nn.ModuleList(
+            nn.Sequential(_block(before, width, spec.norm), _block(width, width, spec.norm))
+            for before, width in zip([in_channels, *widths], widths, strict=False)
+        )
+        self.pool = nn.MaxPool3d(2)
+        self.up = nn.ModuleList(
+            _Up(before, width, spec.norm)
+            for before, width in zip([widths[-1], *reversed(widths)], reversed(widths), strict=False)
+        )
+        self.head = Conv3d(widths[0], num_outputs, 1)
+        initialise(self, slope=0.0)
+        if spec.zero_scores:
+            nn.init.zeros_(self.head.weight)
+
+    def forward(self, volumes: Tensor) -> Tensor | list[tuple[Tensor, float]]:
+        """Scores of volumes whose sizes are divisible by 8."""
+        highways = []
+        features = volumes
+        for stage in self.down:
+            features = stage(features)
+            highways.append(features)
+            features = self.pool(features)
+        for stage, highway in zip(self.up, reversed(highways), strict=True):
+            features = stage(features) + highway
+        scores: Tensor = self.head(features)
+        return [(scores, 1.0)] if self.training else scores
+
+
+class _Up(nn.Module):
+    """Twice the size: transposed convolution of size 4, norm, ReLU."""
+
+    def __init__(self, in_channels: int, out_channels: int, norm: NormName) -> None:
+        super().__init__()
+        self.conv = nn.ConvTranspose3d(in_channels, out_channels, 4, 2, 1)
+        self.norm = make_norm(norm, out_channels, 3)
+        self.activation = make_activation("relu")
+
+    def forward(self, features: Tensor) -> Tensor:
+        return torch.as_tensor(self.activation(self.norm(self.conv(features))))
+
+
+def _block(in_channels: int, out_channels: int, norm: NormName) -> ConvBlock:
+    return ConvBlock(in_channels, out_channels, (3, 3, 3), None, norm, "relu")

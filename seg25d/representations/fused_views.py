@@ -1,0 +1,145 @@
+"""What slice-wise models along several axes say, fused by a 3D network (Xia et al. 2018).
+
+Letters: B batch, C image channels, V views, M maps per view (foreground classes, or regions), K scores, D H W volume.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import ClassVar, Literal, Self
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from seg25d.core.types import Shape, Spacing
+from seg25d.representations.base import NetworkOutput, Representation, VolumeGeometry, map_scores
+
+VIEWS = ("axial", "coronal", "sagittal")
+EDGE, SMALLEST_EDGE, EDGE_STEP = 64, 16, 8
+"""Edge of the windows in voxels (methods.md 4.3), the smallest that is tried, and what smaller ones differ by."""
+ROI_MARGIN = 32
+"""Voxels around the object on each side within which views are fused (methods.md 4.3)."""
+ALIKE = 1.5
+"""Axes whose spacings differ by this factor at most may be turned into each other by a quarter turn, which changes the
+shape of things no more than nnU-Net's scaling does (0.7 to 1.4). Our choice; the paper's data are CT of the abdomen."""
+LEAST = 1e-3
+"""Probabilities are taken to be at least this where their logarithm is needed."""
+
+
+class FusedViews(Representation):
+    """The image beside the probabilities that the views give, as channels of one volume: (B, C + V M, D, H, W)."""
+
+    network_dims: ClassVar[int] = 3
+    default_network: ClassVar[str] = "fusion_net"
+    name: Literal["fused_views"] = "fused_views"
+    views: tuple[str, ...] = Field(default=VIEWS, min_length=1)
+    """Configurations whose probabilities are fused, in the order of their channels."""
+    maps_per_view: int = Field(ge=1)
+    """Foreground classes, or regions."""
+    regions: bool = False
+    """Whether the maps are regions, which may overlap, instead of classes, which exclude each other."""
+    image: bool = True
+    """Whether the network sees the image too; without it is the paper's ablation."""
+    from_mean: bool = True
+    """Whether scores are the logarithm of the views' mean probability plus what the network adds to it (ours), instead
+    of the network's alone (the paper's)."""
+
+    @property
+    def network_axes(self) -> tuple[int, ...]:
+        """All three."""
+        return (0, 1, 2)
+
+    @property
+    def num_maps(self) -> int:
+        """Channels that come from the views."""
+        return len(self.views) * self.maps_per_view
+
+    def input_channels(self, num_channels: int) -> int:
+        """The image's channels and those of the views."""
+        return num_channels + self.num_maps
+
+    def network_channels(self, num_channels: int) -> int:
+        """What the network sees of them."""
+        return self.num_maps + (num_channels if self.image else 0)
+
+    def lift(self, network: nn.Module) -> nn.Module:
+        """The network on all channels or on those of the views, added to their mean if that is wanted."""
+        return network if self.image and not self.from_mean else LiftedFusion(network, self)
+
+    @classmethod
+    def candidates(cls, geometry: VolumeGeometry, **_: int) -> Iterator[tuple[Self, Shape]]:
+        """Cubes of 64 voxels, then smaller ones; no larger than the volume, axes that are alike all the same."""
+        maps = geometry.num_outputs if geometry.has_regions else geometry.num_outputs - 1
+        representation = cls(maps_per_view=maps, regions=geometry.has_regions)
+        groups = alike_axes(geometry.spacing_mm)
+        longest = [
+            max(size for size, other in zip(geometry.shape, groups, strict=True) if other == group) for group in groups
+        ]
+        for edge in range(EDGE, SMALLEST_EDGE - 1, -EDGE_STEP):
+            depth, height, width = (min(edge, -(-size // EDGE_STEP) * EDGE_STEP) for size in longest)
+            yield representation, (depth, height, width)
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        """One that gives its input back, through a network that does."""
+        return [cls(maps_per_view=1, from_mean=False)]
+
+
+class LiftedFusion(nn.Module):
+    """(B, C + V M, D, H, W) -> scores (B, K, D, H, W)."""
+
+    def __init__(self, network: nn.Module, representation: FusedViews) -> None:
+        super().__init__()
+        self.network = network
+        self.representation = representation
+
+    def forward(self, volume: Tensor) -> NetworkOutput:
+        """Scores, see `Representation.lift`."""
+        maps = volume[:, -self.representation.num_maps :]
+        output: NetworkOutput = self.network(volume if self.representation.image else maps)
+        if not self.representation.from_mean:
+            return output
+        mean = torch.stack(torch.split(maps, self.representation.maps_per_view, 1)).mean(0)
+        guess = scores_of(mean, regions=self.representation.regions)
+        return map_scores(output, lambda scores: scores + _resized(guess, scores))
+
+
+def _resized(scores: Tensor, like: Tensor) -> Tensor:
+    """Scores averaged to the size of those of a coarser scale."""
+    depth, height, width = like.shape[2:]
+    return functional.adaptive_avg_pool3d(scores, (depth, height, width))
+
+
+def scores_of(probabilities: Tensor, *, regions: bool) -> Tensor:
+    """Scores whose softmax (or sigmoid, of regions) gives probabilities back.
+
+    Args:
+        probabilities: (B, M, D, H, W), of foreground classes or regions.
+        regions: Which of the two they are.
+
+    Returns:
+        (B, K, D, H, W): with a background in front of classes.
+    """
+    if regions:
+        return probabilities.clamp(LEAST, 1 - LEAST).logit()
+    background = 1 - probabilities.sum(1, keepdim=True)
+    return torch.cat([background, probabilities], 1).clamp(min=LEAST).log()
+
+
+def alike_axes(spacing_mm: Spacing, window: Sequence[int] | None = None) -> tuple[int, int, int]:
+    """Per axis the first one that it may be exchanged with: itself, if there is none before it.
+
+    Args:
+        spacing_mm: (D, H, W); axes are alike up to a factor of `ALIKE`.
+        window: If given, axes along which it has another size are not alike.
+    """
+
+    def alike(first: int, second: int) -> bool:
+        fine, coarse = sorted((spacing_mm[first], spacing_mm[second]))
+        return coarse <= ALIKE * fine and (window is None or window[first] == window[second])
+
+    groups = [next(first for first in range(axis + 1) if alike(first, axis)) for axis in range(3)]
+    # Exchange must go both ways with all of a group: the second and third may be less alike than both to the first.
+    if groups == [0, 0, 0] and not alike(1, 2):
+        groups = [0, 0, 2]
+    return (groups[0], groups[1], groups[2])

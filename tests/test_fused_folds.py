@@ -1,0 +1,186 @@
+"""`mv` from raw images to scores on a tiny made-up data set: what is trained, in which order, and only once."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from seg25d import fused_folds
+from seg25d.cli.main import main
+from seg25d.core.workspace import Workspace
+from seg25d.data.phantom import DATASET_NAME, write_phantom_dataset
+from seg25d.ensembling.fused_predictor import view_model
+from seg25d.planning.model_file import load_header, load_model
+from seg25d.preprocessing.store import Store
+
+SHAPE = (8, 32, 32)
+CASES = [f"phantom_{index:03d}" for index in range(3)]
+TINY = ["--epochs", "1", "--iterations", "2"]
+IN_THIS_PROCESS = ["--num-processes", "0", "--device", "cpu"]
+VIEWS = ("axial", "coronal", "sagittal")
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory) -> Path:
+    """A workspace with a planned and preprocessed data set of three cases, three folds and one held-out case."""
+    root = tmp_path_factory.mktemp("planned")
+    folder = root / "raw" / DATASET_NAME
+    write_phantom_dataset(folder, num_training=3, num_test=1, shape=SHAPE)
+    splits = [{"train": [case for case in CASES if case != held_out], "val": [held_out]} for held_out in CASES]
+    (folder / "splits.json").write_text(json.dumps(splits))
+    run(Workspace.resolve(root, {}), "plan_and_preprocess", "-d", "900", "-c", "mv")
+    return root
+
+
+@pytest.fixture
+def workspace(planned, tmp_path) -> Workspace:
+    """A copy that a test may change."""
+    shutil.copytree(planned, tmp_path / "workspace")
+    return Workspace.resolve(tmp_path / "workspace", {})
+
+
+@pytest.fixture
+def trained(monkeypatch) -> list[str]:
+    """The models that were trained, in order: `axial/fold_0`."""
+    names = []
+    train_fold = fused_folds.train_fold
+
+    def noted(job) -> bool:
+        names.append(f"{job.folder.root.parent.name}/{job.folder.root.name}")
+        return train_fold(job)
+
+    monkeypatch.setattr(fused_folds, "train_fold", noted)
+    monkeypatch.setattr("seg25d.folds.train_fold", noted)
+    return names
+
+
+def run(workspace: Workspace, *words: str, status: int = 0) -> None:
+    place = ["--workspace", str(workspace.raw.parent)]
+    assert main([*words, *place, *IN_THIS_PROCESS]) == status
+
+
+def test_the_views_their_pairs_and_the_fusion_are_trained_once_and_used(workspace, trained, capsys):
+    run(workspace, "train", "900", "mv", "0", *TINY)
+    sets = ("fold_0", "pair_0_1", "pair_0_2")
+    assert trained == [*(f"{view}/{name}" for name in sets for view in VIEWS), "mv/fold_0"]
+    folder = workspace.run(DATASET_NAME, "mv").fold(0)
+    record = json.loads(folder.fusion_cases.read_text())
+    assert record["held_out"] == [CASES[0]]
+    assert record["predicted_by"] == {CASES[1]: "pair_0_1", CASES[2]: "pair_0_2"}
+    for case, name in record["predicted_by"].items():
+        assert not {case, CASES[0]} & set(record["trained_on"][name])
+        for view in VIEWS:
+            split = json.loads((workspace.results / DATASET_NAME / view / name / "split.json").read_text())
+            assert split["train"] == record["trained_on"][name]
+    assert set(Store(folder.fusion_data).cases()) == set(CASES)
+    per_case = json.loads((folder.validation / "summary.json").read_text())["per_case"]
+    assert [case["case"] for case in per_case] == [CASES[0]]
+    assert {path.stem for path in folder.views.iterdir()} == set(VIEWS)
+
+    # Again: nothing. The next fold shares the pair of both.
+    trained.clear()
+    run(workspace, "train", "900", "mv", "0", *TINY)
+    assert trained == []
+    run(workspace, "train", "900", "mv", "1", *TINY)
+    assert trained == [*(f"{view}/{name}" for name in ("fold_1", "pair_1_2") for view in VIEWS), "mv/fold_1"]
+
+    images = workspace.raw_dataset(DATASET_NAME) / "imagesTs"
+    out = workspace.results / "out"
+    run(workspace, "predict", "-i", str(images), "-o", str(out), "-c", "mv", "--save-probabilities")
+    predicted = _read(out / "phantom_003.nii.gz")
+    with np.load(out / "phantom_003.npz") as archive:
+        assert archive["probabilities"].shape == (5, *predicted.shape)
+        np.testing.assert_allclose(archive["probabilities"].sum(0), 1, atol=1e-5)
+    for method in ("mean", "majority", "staple", "nlstaple"):
+        fused = workspace.results / method
+        run(workspace, "predict", "-i", str(images), "-o", str(fused), "-c", "mv", "-f", "0", "--fusion", method)
+        assert json.loads((fused / "prediction.json").read_text())["model"]["fusion"] == method
+        assert _read(fused / "phantom_003.nii.gz").shape == predicted.shape
+    other = ["predict", "-i", str(images), "-o", str(out), "-c", "axial", "--fusion", "mean", "--overwrite"]
+    run(workspace, *other, status=2)
+    assert "is for mv" in capsys.readouterr().err
+    # The folder of the model stands alone.
+    moved = workspace.raw.parent / "elsewhere"
+    shutil.copytree(folder.root.parent, moved)
+    shutil.rmtree(workspace.results / DATASET_NAME)
+    run(workspace, "predict", "-i", str(images), "-o", str(workspace.results / "again"), "-m", str(moved))
+    assert "error" not in capsys.readouterr().err
+    assert np.array_equal(predicted, _read(workspace.results / "again" / "phantom_003.nii.gz"))
+
+
+def _read(path: Path) -> np.ndarray:
+    from seg25d.data.image_io import read_labels  # noqa: PLC0415
+
+    return read_labels(path)[0]
+
+
+def test_a_graph_that_was_cut_off_goes_on(workspace, trained, monkeypatch):
+    noted = fused_folds.train_fold
+
+    def cut_off(job) -> bool:
+        if job.folder.root.name == "pair_0_2" and job.folder.root.parent.name == "coronal":
+            raise KeyboardInterrupt
+        return noted(job)
+
+    monkeypatch.setattr(fused_folds, "train_fold", cut_off)
+    run(workspace, "train", "900", "mv", "0", *TINY, status=130)
+    done = list(trained)
+    assert done[-1] == "axial/pair_0_2"
+    trained.clear()
+    monkeypatch.setattr(fused_folds, "train_fold", noted)
+    run(workspace, "train", "900", "mv", "0", *TINY)
+    assert trained == ["coronal/pair_0_2", "sagittal/pair_0_2", "mv/fold_0"]
+
+
+def test_variants_have_folders_of_their_own_and_share_the_views(workspace, trained):
+    run(workspace, "train", "900", "mv", "0", *TINY)
+    trained.clear()
+    run(workspace, "train", "900", "mv", "0", *TINY, "--set", "fusion.image=false")
+    assert trained == ["mv__no_image/fold_0"]
+    folder = workspace.run(DATASET_NAME, "mv__no_image").fold(0)
+    header = load_header(folder.model_final)
+    assert header.plan.representation.image is False
+    assert view_model(folder.root, "axial").exists()
+    trained.clear()
+    run(workspace, "train", "900", "mv", "0", *TINY, "--set", "fusion.data=holdout")
+    assert trained == [*(f"{view}/holdout_0" for view in VIEWS), "mv__holdout/fold_0"]
+
+
+def test_views_and_fusion_are_trained_on_together(workspace, trained, monkeypatch):
+    monkeypatch.setattr("seg25d.joint_folds.train_fold", fused_folds.train_fold)
+    run(workspace, "train", "900", "mv", "0", *TINY)
+    trained.clear()
+    run(workspace, "train", "900", "mv", "0", *TINY, "--set", "fusion.joint=true")
+    assert trained == ["mv__joint/fold_0"]
+    apart, joint = (workspace.run(DATASET_NAME, name).fold(0) for name in ("mv", "mv__joint"))
+    for file in (view_model(Path(), "coronal"), Path("model_final.safetensors")):
+        (_, before), (_, after) = load_model(apart.root / file), load_model(joint.root / file)
+        assert before.keys() == after.keys()
+        assert any(not torch.equal(before[name], after[name]) for name in before)
+    assert (joint.validation / "summary.json").exists()
+    modified = joint.model_final.stat().st_mtime_ns
+    run(workspace, "train", "900", "mv", "0", *TINY, "--set", "fusion.joint=true")
+    assert joint.model_final.stat().st_mtime_ns == modified
+
+
+def test_another_network_can_fuse_and_stands_in_the_plans(workspace, trained):
+    run(workspace, "train", "900", "mv", "0", *TINY, "--network", "super_image_unet")
+    assert trained[-1] == "mv__super_image_unet/fold_0"
+    plans = json.loads(workspace.preprocessed_dataset(DATASET_NAME).plans().read_text())
+    assert plans["configurations"]["mv__super_image_unet"]["network"]["name"] == "unet"
+
+
+def test_settings_of_the_fusion_are_no_settings_of_others(workspace, capsys):
+    run(workspace, "train", "900", "axial", "0", *TINY, "--set", "fusion.image=false", status=2)
+    assert "there is no setting 'fusion.image'" in capsys.readouterr().err
+
+
+def test_a_view_that_was_trained_again_is_not_mixed_in(workspace, capsys):
+    run(workspace, "train", "900", "mv", "0", *TINY)
+    run(workspace, "train", "900", "axial", "0", *TINY, "--restart", "--seed", "5")
+    run(workspace, "train", "900", "mv", "0", "--epochs", "1", "--iterations", "3", status=2)
+    assert "begin this fold anew with --restart" in capsys.readouterr().err
