@@ -53,6 +53,8 @@ def nonlocal_staple(
 ) -> IntArray:
     """Fuse segmentations by non-local STAPLE.
 
+    Takes 4 J n K bytes beside the arrays of the box around what is disputed.
+
     Args:
         labels: Values (D, H, W), one array per rater, of one shape.
         image: The image (D, H, W) that was segmented, in any units.
