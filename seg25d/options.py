@@ -72,7 +72,12 @@ class TrainingOptions(Record):
         Raises:
             InputError: If there is no such recipe.
         """
-        return find_recipe(self.recipe, configuration, joint=self.settings.get(JOINT) == "true")
+        apart = find_recipe(self.recipe, configuration)
+        if apart.fusion is None or JOINT not in self.settings:
+            return apart
+        fusion = apply_settings(apart, {JOINT: self.settings[JOINT]}).fusion
+        assert fusion is not None, "it was there before"
+        return find_recipe(self.recipe, configuration, joint=fusion.joint)
 
     def config(self, configuration: str) -> TrainingConfig:
         """The settings of the recipe with these changes.
