@@ -5,8 +5,7 @@ from typing import Self
 
 from pydantic import Field
 
-from seg25d.core.errors import InputError
-from seg25d.core.records import Record
+from seg25d.core.records import Record, parse_record
 from seg25d.inference.predictor import FusionName
 from seg25d.planning.plan import PlansName
 from seg25d.planning.plans_name import DEFAULT_PLANS_NAME
@@ -34,6 +33,10 @@ class PlanningOptions(Record):
     num_processes: int | None = None
 
 
+class _Asked(Record):
+    fine: bool
+
+
 class TrainingOptions(Record):
     """How to train; None leaves a setting to the recipe."""
 
@@ -55,14 +58,10 @@ class TrainingOptions(Record):
         """Whether a fine model is to be trained: `fine` is true, or a part of it is set.
 
         Raises:
-            InputError: If `fine` is neither true nor false.
+            RecordError: If `fine` is neither true nor false.
         """
-        asked = self.settings.get(FINE, "true" if any(key.startswith(f"{FINE}.") for key in self.settings) else "false")
-        if asked not in ("true", "false"):
-            raise InputError(
-                f"the setting {FINE} is true or false, got {asked!r}; its parts are {FINE}.margin and so on"
-            )
-        return asked == "true"
+        part_is_set = any(key.startswith(f"{FINE}.") for key in self.settings)
+        return parse_record({FINE: self.settings.get(FINE, part_is_set)}, _Asked, "--set").fine
 
     def of_parts(self) -> Self:
         """The options of the fusion that is trained before it is trained together with its views."""
@@ -94,7 +93,12 @@ class TrainingOptions(Record):
         Raises:
             InputError: If there is no such recipe.
         """
-        return find_recipe(self.recipe, configuration, joint=self.settings.get(JOINT) == "true", fine=self.fine)
+        apart = find_recipe(self.recipe, configuration, fine=self.fine)
+        if apart.fusion is None or JOINT not in self.settings:
+            return apart
+        fusion = apply_settings(apart, {JOINT: self.settings[JOINT]}).fusion
+        assert fusion is not None, "it was there before"
+        return find_recipe(self.recipe, configuration, joint=fusion.joint, fine=self.fine)
 
     def config(self, configuration: str) -> TrainingConfig:
         """The settings of the recipe with these changes.

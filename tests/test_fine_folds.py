@@ -147,7 +147,7 @@ def test_parts_of_the_setting_will_do_and_others_are_refused(workspace, capsys):
     coarse = read_record(workspace.run(DATASET_NAME, "coronal").plans, Plans).configurations["coronal"]
     assert all(small <= large for small, large in zip(header.plan.window, coarse.window, strict=True))
     for words, message in (
-        (["axial", "--set", "fine=maybe"], "true or false"),
+        (["axial", "--set", "fine=maybe"], "valid boolean"),
         (["axial", "--set", "fine.margins=2"], "fine.margin"),
         (["axial", "--set", "fine=false", "--set", "fine.margin=2"], "there is no setting"),
         (["axial", "--set", "fine.margin=-1"], "fine.margin"),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from seg25d.core.errors import InputError
+from seg25d.core.errors import RecordError
 from seg25d.options import TrainingOptions
 from seg25d.planning.coarse_to_fine import FineConfig
 
@@ -14,6 +14,7 @@ from seg25d.planning.coarse_to_fine import FineConfig
         ({"learning_rate": "0.1"}, False),
         ({"fine": "true"}, True),
         ({"fine.margin": "3"}, True),
+        ({"fine": "True"}, True),
         ({"fine": "false"}, False),
     ],
 )
@@ -31,8 +32,8 @@ def test_parts_of_the_fine_settings_change_them() -> None:
 
 
 def test_fine_is_true_or_false() -> None:
-    with pytest.raises(InputError, match="true or false, got 'yes'"):
-        TrainingOptions(settings={"fine": "yes"}).config("axial")
+    with pytest.raises(RecordError, match=r"valid boolean.*got maybe"):
+        TrainingOptions(settings={"fine": "maybe"}).config("axial")
 
 
 def test_organs_of_xia_are_of_one_piece() -> None:

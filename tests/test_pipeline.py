@@ -54,6 +54,20 @@ def run(workspace: Workspace, *words: str, status: int = 0) -> None:
     assert main([*words, *place, *IN_THIS_PROCESS]) == status
 
 
+def check_ensemble_of_folds(workspace: Workspace, raw: Path) -> None:
+    """Predict with each fold by itself, and fuse."""
+    members = [str(workspace.results / f"out_{fold}") for fold in "01"]
+    for fold, member in zip("01", members, strict=True):
+        words = ["-i", str(raw / "imagesTs"), "-o", member, "-f", fold, "--save-probabilities"]
+        run(workspace, "predict", *words)
+    fused = workspace.results / "fused"
+    run(workspace, "ensemble", "-i", *members, "-o", str(fused), "--fit-weights", str(raw / "labelsTs"))
+    assert read_geometry(fused / "phantom_004.nii.gz") == read_geometry(raw / "imagesTs" / "phantom_004_0000.nii.gz")
+    model = json.loads((fused / "prediction.json").read_text())["model"]
+    assert [each["model"]["folds"] for each in model["folders"]] == [["0"], ["1"]]
+    assert sum(model["weights"]) == pytest.approx(1)
+
+
 def test_the_whole_story(workspace, capsys):
     raw = workspace.raw_dataset(DATASET_NAME)
     run(workspace, "plan_and_preprocess", "-d", "900", "-c", "2d", "si", "--explain")
@@ -85,6 +99,8 @@ def test_the_whole_story(workspace, capsys):
     run(workspace, "predict", "-i", str(raw / "imagesTs"), "-o", str(out), "-c", "2d", "-f", "0", status=2)
     assert "predictions of another model" in capsys.readouterr().err
     assert predicted.stat().st_mtime_ns == before
+
+    check_ensemble_of_folds(workspace, raw)
 
     capsys.readouterr()
     run(workspace, "evaluate", str(raw / "labelsTs"), str(out), "--csv", str(out / "scores.csv"))

@@ -59,16 +59,19 @@ def nonlocal_votes(
     votes = np.zeros((len(codes), int(where.sum()), num_values), np.float32)
     row_of = np.zeros(where.shape, np.int64)
     row_of[where] = np.arange(votes.shape[1])
-    search, reach = settings.search_radius, settings.search_radius + settings.patch_radius
-    padded_image = np.pad(image, reach, mode="edge")
+    search = settings.search_radius
+    padded_image = np.pad(image, search + settings.patch_radius, mode="edge")
     padded_codes = [np.pad(code, search, constant_values=_OUTSIDE) for code in codes]
+    strides = np.array([padded_codes[0][0].size, padded_codes[0].shape[2], 1])
     for tile in _tiles(where):
-        inside = where[tile]
+        inside = np.nonzero(where[tile])
         rows = row_of[tile][inside]
+        # Positions in flat arrays: much is gathered from where little is asked.
+        places = strides @ [axis + part.start + search for axis, part in zip(inside, tile, strict=True)]
         total = np.zeros(len(rows), np.float32)
         for offset in itertools.product(range(-search, search + 1), repeat=3):
-            neighbours = [code[_moved(tile, offset, search)][inside] for code in padded_codes]
-            alpha = _similarity(padded_image, tile, offset, settings)[inside] * (neighbours[0] != _OUTSIDE)
+            neighbours = [code.reshape(-1)[places + strides @ offset] for code in padded_codes]
+            alpha = _similarity(padded_image, tile, inside, offset, settings) * (neighbours[0] != _OUTSIDE)
             total += alpha
             for rater, code in enumerate(neighbours):
                 votes[rater, rows, code] += alpha  # _OUTSIDE, the last code, gets 0
@@ -77,16 +80,20 @@ def nonlocal_votes(
 
 
 def _similarity(
-    padded: NDArray[np.float32], tile: Box, offset: tuple[int, ...], settings: Correspondence
+    padded: NDArray[np.float32],
+    tile: Box,
+    inside: tuple[NDArray[np.int64], ...],
+    offset: tuple[int, ...],
+    settings: Correspondence,
 ) -> NDArray[np.float32]:
-    """Alpha before its sum is made 1, for all voxels of a tile and their neighbours at an offset."""
+    """Alpha before its sum is made 1, for voxels inside of a tile and their neighbours at an offset."""
     from scipy.ndimage import uniform_filter  # noqa: PLC0415 - heavy
 
     patch, reach = settings.patch_radius, settings.search_radius + settings.patch_radius
     here = padded[_moved(tile, (0, 0, 0), reach, patch)]
     there = padded[_moved(tile, offset, reach, patch)]
-    # Of a patch that is cut off by the array nothing is kept, so how the filter goes on there makes no difference.
-    differences = uniform_filter(np.square(here - there), 2 * patch + 1)[(slice(patch, -patch or None),) * 3]
+    # The outermost patches are cut off, but nobody asks for them.
+    differences = uniform_filter(np.square(here - there), 2 * patch + 1)[tuple(np.add(inside, patch))]
     distance = sum(step**2 for step in offset) / (2 * settings.distance_deviation**2)
     alpha: NDArray[np.float32] = np.exp(differences / np.float32(-2 * settings.intensity_deviation**2) - distance)
     return alpha

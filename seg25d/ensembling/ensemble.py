@@ -202,7 +202,9 @@ def _record(
     if weights is not None:
         model["weights"] = weights
     if options.method == "nlstaple":
-        model |= {"channel": options.channel or 0, "settings": options.nonlocal_staple.model_dump(mode="json")}
+        assert options.images is not None, "checked by the options"
+        model |= {"images": str(options.images.resolve()), "channel": options.channel or 0}
+        model["settings"] = options.nonlocal_staple.model_dump(mode="json")
     arguments = {"input": [str(folder) for folder in folders]} | options.model_dump(mode="json")
     labels, threshold, _ = members.meaning
     return PredictionRecord(arguments=arguments, model=model, labels=labels, threshold=threshold)

@@ -22,7 +22,7 @@ from seg25d.data.labels import Labels
 
 logger = logging.getLogger(__name__)
 RECORD_NAME = "prediction.json"
-_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError)
+_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, TypeError, ValueError)
 
 
 class PredictionRecord(Record):

@@ -134,6 +134,8 @@ def test_majority_takes_the_values_of_the_files(hard, tmp_path):
     counts = np.stack([(stacked == value).sum(axis=0) for value in (0, 3, 7)])
     expected = np.where(counts.max(axis=0) == 1, 3, np.array([0, 3, 7])[counts.argmax(axis=0)])
     np.testing.assert_array_equal(read_values(tmp_path / "out" / "a.nii.gz"), expected)
+    fuse(folders, tmp_path / "weighted", method="majority", weights=(1, 3, 1))
+    np.testing.assert_array_equal(read_values(tmp_path / "weighted" / "a.nii.gz"), arrays[1]["a"])
 
 
 def test_staple_fuses_files(hard, tmp_path):

@@ -99,11 +99,13 @@ def test_agreed_labels_stay_and_are_not_searched(three_classes, rng):
     assert not changed.any()
 
 
-def test_consensus_is_a_share_of_the_raters(three_classes, rng):
-    image = rng.normal(size=three_classes.shape)
-    raters = [three_classes] * 3 + [np.full_like(three_classes, 5)]
-    settings = NonlocalStapleSettings(consensus=0.75)
-    np.testing.assert_array_equal(nonlocal_staple(raters, image, settings), three_classes)
+def test_consensus_is_a_share_of_the_raters(rng):
+    truth, image = edge_volume(rng)
+    wrong = truth.copy()
+    wrong[3, 3, 3], wrong[8, 8, 8] = 1, 0
+    raters = [wrong, wrong, wrong, truth]
+    np.testing.assert_array_equal(nonlocal_staple(raters, image, NonlocalStapleSettings(consensus=0.75)), wrong)
+    np.testing.assert_array_equal(nonlocal_staple(raters, image), truth)
 
 
 def test_raters_who_are_much_alike_do_not_end_as_one(make_raters, three_classes):
@@ -118,9 +120,9 @@ def test_raters_who_are_much_alike_do_not_end_as_one(make_raters, three_classes)
 
 
 def test_equally_probable_labels_are_left_to_the_majority():
-    first, second = np.zeros((1, 1, 4), np.uint8), np.array([[[0, 3, 0, 0]]], np.uint8)
-    settings = PLAIN.model_copy(update={"consensus": 0.99, "agreed_margin": 0, "prior": "voxelwise"})
-    np.testing.assert_array_equal(nonlocal_staple([first, second], np.zeros((1, 1, 4)), settings), first)
+    raters = [np.array(values, np.uint8).reshape(1, 1, 3) for values in ([0, 4, 9], [4, 9, 0], [9, 0, 4])]
+    settings = NonlocalStapleSettings(search_radius=0)
+    np.testing.assert_array_equal(nonlocal_staple(raters, np.zeros((1, 1, 3)), settings).ravel(), [4, 4, 4])
 
 
 def test_shapes_that_differ_are_refused(three_classes):

@@ -8,6 +8,7 @@ import torch
 
 from seg25d.core.errors import InputError
 from seg25d.core.records import parse_record
+from seg25d.options import TrainingOptions
 from seg25d.planning.model_file import load_header
 from seg25d.planning.recipe_rules import PLANNING_RULES
 from seg25d.training.augmentation import apply_spatial, apply_thickness, draw_augmentation, region_to_read
@@ -134,3 +135,15 @@ def test_thick_slices_reach_the_windows(make_job: Callable[..., FoldJob]) -> Non
         windows.append(source.window("train", 0))
     assert torch.equal(windows[0][1], windows[1][1])
     assert not torch.equal(windows[0][0], windows[1][0])
+
+
+@pytest.mark.parametrize(
+    ("settings", "joint"), [({}, False), ({"fusion.joint": "true"}, True), ({"fusion.joint": "True"}, True)]
+)
+def test_the_fusion_has_settings_of_its_own_and_others_when_views_are_trained_with_it(settings, joint) -> None:
+    options = TrainingOptions(recipe="xia2018", settings=settings)
+    config = options.config("mv")
+    assert (config.recipe, config.fusion.joint) == ("xia2018", joint)
+    # Views are no longer views when the cube is turned.
+    assert (config.augmentation.cube_rotation, config.learning_rate) == ((0, 1e-3) if joint else (1, 1e-2))
+    assert options.of_views().config("axial") == RECIPES["xia2018"]

@@ -138,6 +138,30 @@ def test_a_time_budget_ends_the_run_and_the_schedule_follows_it(make_job: Maker)
     assert log[-1]["learning_rate"] < 0.3 * job.config.learning_rate
 
 
+def test_slow_updates_leave_few_looks_at_the_validation_windows(
+    make_job: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look may take a tenth of the budget, and scoring a window takes a third of an update."""
+    step, looks = trainer._Run._step, []
+
+    def slow(run: trainer._Run, *arguments: Any) -> float:
+        time.sleep(0.4)
+        return step(run, *arguments)
+
+    def count(_: torch.nn.Module, batches: Any, *__: Any) -> tuple[float, dict[str, float]]:
+        looks.append(len(list(batches)))
+        return 0.5, {"1": 0.5}
+
+    monkeypatch.setattr(trainer._Run, "_step", slow)
+    monkeypatch.setattr(trainer, "validate", count)
+    monkeypatch.setattr(trainer.WindowSource, "num_validation_batches", lambda _: 3)
+    train_fold(make_job("timed", time_budget_seconds=1))
+    assert set(looks) == {1}
+    looks.clear()
+    train_fold(make_job("counted", epochs=1, iterations_per_epoch=1))
+    assert looks == [3]
+
+
 LOSSES = (0.9, 0.5, 0.6, 0.5, 0.4, 0.7, 0.45, 0.4, 0.1)
 """Validation losses that are made up: with a patience of three the run ends after epoch 8, and epoch 5 is the best."""
 WATCHED: dict[str, object] = {
