@@ -69,17 +69,19 @@ class FusedPredictor(Predictor):
         """Scores of an image (C, d, h, w) on the model's grid; where no view finds anything, the background's."""
         per_fold = [[view.predict_maps(image.numpy()) for view in views] for views in self.views]
         margin = margin_voxels(self.header.plan.spacing_mm)
-        boxes = [box for views in per_fold if (box := found_box(views, self.labels, margin)) is not None]
+        threshold = self.header.threshold
+        boxes = [box for views in per_fold if (box := found_box(views, self.labels, margin, threshold)) is not None]
         shape: Shape = (image.shape[1], image.shape[2], image.shape[3])
         background = background_scores(self.labels)
         if not boxes:
             return framed((), None, shape, background)
         box = _hull(boxes)
         inside = (slice(None), *box_slices(box))
-        maps = [each[inside] for views in per_fold for each in views]
-        del per_fold
+        # Copies, so that the rest can go.
+        maps = [each[inside].clone() for views in per_fold for each in views]
+        per_fold.clear()
         if self.options.fusion != "network":
-            scores = fuse_views(maps, image[inside], self.options.fusion, regions=self.labels.has_regions)
+            scores = fuse_views(maps, image[inside], self.options.fusion, self.labels, threshold)
             return framed([Slab(0, 0, scores.movedim(1, 0))], box, shape, background)
         part = torch.cat([image[inside], *(each.float() for each in maps)])
         size: Shape = (part.shape[1], part.shape[2], part.shape[3])
@@ -133,28 +135,33 @@ def margin_voxels(spacing_mm: Spacing) -> Shape:
     return even_margin(ROI_MARGIN, spacing_mm)
 
 
-def found_box(maps: Sequence[Tensor], labels: Labels, margin: Shape) -> BoundingBox | None:
+def found_box(
+    maps: Sequence[Tensor], labels: Labels, margin: Shape, threshold: float | None = None
+) -> BoundingBox | None:
     """Where views find something: the box of what most of them find, or else any of them, and a margin.
 
     Args:
         maps: Per view (M, d, h, w).
         labels: Say what the maps are.
         margin: Voxels around it, as far as the volume reaches.
+        threshold: See `Labels.from_scores`.
 
     Returns:
         Half-open ranges along (d, h, w); None where no view finds anything.
     """
     votes = torch.zeros(maps[0].shape[1:], dtype=torch.uint8)
     for each in maps:
-        votes += found(each, labels)
+        votes += found(each, labels, threshold)
     box = bounding_box((votes > len(maps) // 2).numpy()) or bounding_box((votes > 0).numpy())
     return None if box is None else with_margin(box, margin, votes.shape)
 
 
-def found(maps: Tensor, labels: Labels) -> Tensor:
-    """The voxels (d, h, w) where something is likelier than the background, or a region likelier than not."""
+def found(maps: Tensor, labels: Labels, threshold: float | None = None) -> Tensor:
+    """The voxels (d, h, w) where a class is likelier than the background, or a region likely enough."""
     highest = maps.amax(0)
-    return highest > 0.5 if labels.has_regions else highest > 1 - maps.float().sum(0)
+    if threshold is not None:
+        return highest >= threshold
+    return highest > 0.5 if labels.has_regions else highest > 1 - maps.sum(0, dtype=torch.float32)
 
 
 def _fused_views(header: ModelHeader) -> FusedViews:
