@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from seg25d.core.device import Execution, choose_execution
 from seg25d.core.errors import InputError
@@ -17,10 +18,11 @@ from seg25d.core.progress import format_seconds, track
 from seg25d.core.records import Record, read_record, write_record
 from seg25d.core.workspace import FoldFolder, Workspace
 from seg25d.data.dataset import Split
-from seg25d.ensembling.fused_predictor import load_predictor, view_model
-from seg25d.ensembling.fusion_data import case_key, models_key, write_case
+from seg25d.ensembling.fused_predictor import coarse_view_model, load_predictor, view_model
+from seg25d.ensembling.fusion_data import SetPredictors, case_key, models_key, write_case
 from seg25d.ensembling.model_sets import FusionCases, ModelSet, fusion_cases, leaks
 from seg25d.evaluation.summary import Summary
+from seg25d.fine_folds import check_coarse, train_fine_folds
 from seg25d.folds import RunToTrain, check_folds, model_header, split_of, summarize_folds, train_folds
 from seg25d.inference.predictor import Predictor
 from seg25d.inference.validate import validate_fold
@@ -50,6 +52,8 @@ class ViewModel:
 
     view: RunToTrain
     models: ModelSet
+    coarse: RunToTrain | None = None
+    """The run of its coarse model, if it is a fine one."""
 
     @property
     def folder(self) -> FoldFolder:
@@ -70,7 +74,7 @@ class ViewModel:
     @property
     def name(self) -> str:
         """For messages."""
-        return f"{self.view.configuration} {self.models.name}"
+        return f"{self.view.run.root.name} {self.models.name}"
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,8 @@ class FusedFold:
     views: Mapping[str, RunToTrain]
     fold: int | str
     cases: FusionCases
+    coarse: Mapping[str, RunToTrain]
+    """The runs of the coarse models, if the views are fine ones; else none."""
 
     @property
     def folder(self) -> FoldFolder:
@@ -94,15 +100,22 @@ class FusedFold:
 
     def view_models(self) -> list[ViewModel]:
         """All models of views, those of the fold itself first."""
-        return [ViewModel(view, each) for each in self.cases.sets for view in self.views.values()]
+        return [model for each in self.cases.sets for model in self.coarse_of(each) + self.models_of(each)]
 
     def models_of(self, models: ModelSet) -> list[ViewModel]:
-        """The models of a set, in the order of the plan."""
-        return [ViewModel(view, models) for view in self.views.values()]
+        """The models of a set that are fused, in the order of the plan."""
+        return [ViewModel(view, models, self.coarse.get(name)) for name, view in self.views.items()]
+
+    def coarse_of(self, models: ModelSet) -> list[ViewModel]:
+        """The coarse models of a set, in the same order; none if the views have none."""
+        return [ViewModel(view, models) for view in self.coarse.values()]
 
 
 def train_fused_folds(
-    task: RunToTrain, views: Mapping[str, RunToTrain], folds: Sequence[int | str]
+    task: RunToTrain,
+    views: Mapping[str, RunToTrain],
+    folds: Sequence[int | str],
+    coarse: Mapping[str, RunToTrain] | None = None,
 ) -> dict[str, Summary]:
     """Train the fusion of folds one after the other, and before each what it lacks.
 
@@ -110,6 +123,7 @@ def train_fused_folds(
         task: The run of `mv`.
         views: Per view its run; their options are for models that have not begun.
         folds: Numbers of folds, or `all`.
+        coarse: Per view the run of its coarse models, if the views are fine ones.
 
     Returns:
         The scores per fold.
@@ -120,7 +134,7 @@ def train_fused_folds(
     """
     fusion = task.config.fusion
     assert fusion is not None, "the recipe of mv has it"
-    jobs = [FusedFold(task, views, fold, fusion_cases(task.splits, fold, fusion.data)) for fold in folds]
+    jobs = [FusedFold(task, views, fold, fusion_cases(task.splits, fold, fusion.data), coarse or {}) for fold in folds]
     check_fused_folds(jobs)
     announce(jobs)
     execution = choose_execution(task.options.device, task.config.precision)
@@ -139,7 +153,8 @@ def fusion_task(workspace: Workspace, task: RunToTrain) -> RunToTrain:
     """
     fusion = task.config.fusion
     assert fusion is not None, "the recipe of mv has it"
-    parts = {"holdout": fusion.data == "holdout", "no_image": not fusion.image, "joint": fusion.joint}
+    parts = {"holdout": fusion.data == "holdout", "no_image": not fusion.image}
+    parts |= {"joint": fusion.joint, "fine": fusion.fine}
     name = "__".join([task.configuration, *(part for part, asked in parts.items() if asked)])
     plan = task.plans.configurations[task.configuration]
     assert plan.representation.name == "fused_views", "others have no such settings"
@@ -164,6 +179,8 @@ def check_fused_folds(jobs: Sequence[FusedFold]) -> None:
         check_run(view.run, view.folder, view.plans, view.configuration, ())
     for job in jobs:
         for model in job.view_models():
+            if model.coarse is not None and model.fold is not None and not model.is_trained:
+                check_coarse(model.view, model.coarse, [model.fold])
             if model.folder.split.exists() and read_record(model.folder.split, Split) != model.models.split:
                 raise InputError(
                     f"{model.folder.root} was trained on other cases, as the folds changed since; put splits.json "
@@ -172,8 +189,8 @@ def check_fused_folds(jobs: Sequence[FusedFold]) -> None:
 
 
 def task_views(jobs: Sequence[FusedFold]) -> list[RunToTrain]:
-    """The runs of the views."""
-    return list(jobs[0].views.values())
+    """The runs of the views, and of their coarse models."""
+    return [*jobs[0].coarse.values(), *jobs[0].views.values()]
 
 
 def missing_models(jobs: Sequence[FusedFold]) -> list[ViewModel]:
@@ -242,7 +259,11 @@ def _train_view(model: ViewModel, job: FusedFold) -> None:
         return
     if model.fold is not None:
         begun = model.folder.checkpoint.exists()
-        train_folds(model.view.without_lengths() if begun else model.view, [model.fold])
+        view = model.view.without_lengths() if begun else model.view
+        if model.coarse is None:
+            train_folds(view, [model.fold])
+        else:
+            train_fine_folds(view, model.coarse, [model.fold])
         return
     with folder_lock(model.folder.root, "training"):
         write_run_files(model.view.run, model.view.folder, model.view.plans)
@@ -268,8 +289,8 @@ def _write_data(job: FusedFold, execution: Execution) -> None:
     target.remove_leftovers()
     # Fold `all` validates on what it learns from.
     wanted = dict.fromkeys(job.split.val, job.cases.own) | job.cases.training
-    files = {each.name: [model.folder.model_final for model in job.models_of(each)] for each in job.cases.sets}
-    keys = {name: models_key(paths) for name, paths in files.items()}
+    files = {each.name: (_files(job.models_of(each)), _files(job.coarse_of(each))) for each in job.cases.sets}
+    keys = {name: models_key([*views, *coarse]) for name, (views, coarse) in files.items()}
     todo = [case for case, models in wanted.items() if not target.has(case, case_key(source, case, keys[models.name]))]
     if todo and job.folder.checkpoint.exists():
         raise InputError(
@@ -278,15 +299,22 @@ def _write_data(job: FusedFold, execution: Execution) -> None:
         )
     _write_record(job)
     todo.sort(key=lambda case: wanted[case].name)
-    predictors: dict[str, list[Predictor]] = {}
+    predictors: dict[str, SetPredictors] = {}
     for case in track(todo, len(todo), f"predictions of the views for {job.task.configuration}, fold {job.fold}"):
         models = wanted[case]
         if models.name not in predictors:
             # One set at a time in memory.
-            predictors = {models.name: [Predictor.load([file], execution) for file in files[models.name]]}
+            views, coarse = ([Predictor.load([file], execution) for file in each] for each in files[models.name])
+            predictors = {models.name: SetPredictors(views, coarse)}
         write_case(source, target, case, predictors[models.name], keys[models.name])
     for model in job.models_of(job.cases.own):
         copy_file(model.folder.model_final, view_model(job.folder.root, model.view.configuration))
+    for model in job.coarse_of(job.cases.own):
+        copy_file(model.folder.model_final, coarse_view_model(job.folder.root, model.view.configuration))
+
+
+def _files(models: Sequence[ViewModel]) -> list[Path]:
+    return [model.folder.model_final for model in models]
 
 
 def _write_record(job: FusedFold) -> None:

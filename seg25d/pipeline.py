@@ -167,6 +167,11 @@ def _train_fusion(workspace: Workspace, task: RunToTrain, folds: Sequence[int | 
         run = workspace.run(task.dataset_name, run_name(own_name, task.plans, task.options.recipe))
         views[view] = replace(task, configuration=own_name, run=run, options=task.options.of_views())
     fusion = task.config.fusion
+    if fusion is not None and fusion.fine:
+        fine = {
+            name: fine_task(workspace, replace(view, options=view.options.of_fine())) for name, view in views.items()
+        }
+        return train_fused_folds(task, fine, folds, coarse=views)
     if fusion is None or not fusion.joint:
         return train_fused_folds(task, views, folds)
     apart = fusion_task(workspace, replace(task, options=task.options.of_parts()))
