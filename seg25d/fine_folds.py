@@ -39,7 +39,7 @@ def fine_task(workspace: Workspace, task: RunToTrain) -> RunToTrain:
     if plan.representation.name != "slices":
         raise InputError(
             f"{task.configuration} cannot be trained coarse-to-fine: `fine` is a setting of slice-wise configurations "
-            "(2d, axial, coronal, sagittal) only"
+            "(2d, axial, coronal, sagittal); that of mv is `fusion.fine`"
         )
     changed = fine_plan(plan, _crops(task, fine))
     plans = task.plans.model_copy(update={"configurations": {**task.plans.configurations, task.configuration: changed}})

@@ -6,6 +6,7 @@ Every step leaves its record when it has run to its end, so that the same comman
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from seg25d.core.device import Execution, choose_execution
 from seg25d.core.errors import InputError
@@ -13,10 +14,11 @@ from seg25d.core.files import copy_file, folder_lock, remove_leftovers
 from seg25d.core.progress import track
 from seg25d.core.records import read_record, write_record
 from seg25d.data.dataset import Split
-from seg25d.ensembling.fused_predictor import load_predictor, view_model
-from seg25d.ensembling.fusion_data import FusionRecord, case_key, models_key, write_case
+from seg25d.ensembling.fused_predictor import coarse_view_model, load_predictor, view_model
+from seg25d.ensembling.fusion_data import FusionRecord, SetPredictors, case_key, models_key, write_case
 from seg25d.ensembling.model_sets import leaks
 from seg25d.evaluation.summary import Summary
+from seg25d.fine_folds import train_fine_folds
 from seg25d.folds import RunToTrain, clear_folds, fold_job, summarize_folds, train_folds
 from seg25d.fused_tasks import FusedFold, Fusion, ViewModel, announce, view_config
 from seg25d.inference.predictor import Predictor
@@ -86,7 +88,11 @@ def _train_view(model: ViewModel, job: FusedFold) -> None:
         return
     view, folder = model.view, model.folder
     if model.models.fold is not None:
-        train_folds(view.without_lengths() if folder.checkpoint.exists() else view, [model.models.fold])
+        view = view.without_lengths() if folder.checkpoint.exists() else view
+        if model.coarse is None:
+            train_folds(view, [model.models.fold])
+        else:
+            train_fine_folds(view, model.coarse, [model.models.fold])
         return
     with folder_lock(folder.root, "training"):
         write_run_files(view.run, view.folder, view.plans)
@@ -101,23 +107,31 @@ def _write_data(job: FusedFold, execution: Execution) -> None:
     folder, source, target = job.folder, job.task.store, Store(job.folder.fusion_data)
     target.remove_leftovers()
     remove_leftovers(folder.views)
+    remove_leftovers(folder.views / "coarse")
     # Fold `all` validates on what it learns from.
     wanted = dict.fromkeys(job.split.val, job.cases.own) | job.cases.training
-    files = {each.name: [model.folder.model_final for model in job.models_of(each)] for each in job.cases.sets}
-    keys = {name: models_key(paths) for name, paths in files.items()}
+    files = {each.name: (_files(job.models_of(each)), _files(job.coarse_of(each))) for each in job.cases.sets}
+    keys = {name: models_key([*views, *coarse]) for name, (views, coarse) in files.items()}
     _write_fusion_record(job, keys)
     todo = [case for case, models in wanted.items() if not target.has(case, case_key(source, case, keys[models.name]))]
     todo.sort(key=lambda case: wanted[case].name)
-    loaded, predictors = "", list[Predictor]()
+    loaded, predictors = "", SetPredictors([], [])
     for case in track(todo, len(todo), f"predictions of the views for {job.task.run.root.name}, fold {job.fold}"):
         name = wanted[case].name
         if name != loaded:
-            predictors.clear()  # one set at a time in memory
-            predictors += [Predictor.load([file], execution) for file in files[name]]
+            predictors = SetPredictors([], [])  # one set at a time in memory
+            predictors = SetPredictors(*([Predictor.load([file], execution) for file in each] for each in files[name]))
             loaded = name
         write_case(source, target, case, predictors, keys[name])
-    for view, file in zip(job.views, files[job.cases.own.name], strict=True):
-        copy_file(file, view_model(folder.root, view))
+    views, coarse = files[job.cases.own.name]
+    for name, file in zip(job.views, views, strict=True):
+        copy_file(file, view_model(folder.root, name))
+    for name, file in zip(job.coarse, coarse, strict=True):
+        copy_file(file, coarse_view_model(folder.root, name))
+
+
+def _files(models: Sequence[ViewModel]) -> list[Path]:
+    return [model.folder.model_final for model in models]
 
 
 def _write_fusion_record(job: FusedFold, keys: dict[str, str]) -> None:

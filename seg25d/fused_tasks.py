@@ -14,6 +14,7 @@ from seg25d.core.workspace import FoldFolder, Workspace
 from seg25d.data.dataset import Split, read_description
 from seg25d.ensembling.joint import joint_plan
 from seg25d.ensembling.model_sets import FusionCases, ModelSet, fusion_cases
+from seg25d.fine_folds import check_coarse, fine_task
 from seg25d.folds import RunToTrain, check_folds, split_of
 from seg25d.planning.plan import ConfigurationPlan
 from seg25d.representations.fused_views import FusedViews
@@ -29,6 +30,8 @@ class ViewModel:
 
     view: RunToTrain
     models: ModelSet
+    coarse: RunToTrain | None = None
+    """The run of its coarse model, if it is a fine one."""
 
     @property
     def folder(self) -> FoldFolder:
@@ -43,7 +46,7 @@ class ViewModel:
     @property
     def name(self) -> str:
         """For messages."""
-        return f"{self.view.configuration} {self.models.name}"
+        return f"{self.view.run.root.name} {self.models.name}"
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,8 @@ class FusedFold:
     """By the names that the plan of `mv` has for them, in its order."""
     fold: int | str
     cases: FusionCases
+    coarse: Mapping[str, RunToTrain]
+    """The runs of the coarse models, if the views are fine ones; else none."""
 
     @property
     def folder(self) -> FoldFolder:
@@ -76,11 +81,15 @@ class FusedFold:
 
     def view_models(self) -> list[ViewModel]:
         """All models of views, those of the fold itself first."""
-        return [model for each in self.cases.sets for model in self.models_of(each)]
+        return [model for each in self.cases.sets for model in self.coarse_of(each) + self.models_of(each)]
 
     def models_of(self, models: ModelSet) -> list[ViewModel]:
-        """The models of a set, in the order of the plan."""
-        return [ViewModel(view, models) for view in self.views.values()]
+        """The models of a set that are fused, in the order of the plan."""
+        return [ViewModel(view, models, self.coarse.get(name)) for name, view in self.views.items()]
+
+    def coarse_of(self, models: ModelSet) -> list[ViewModel]:
+        """The coarse models of a set, in the same order; none if the views have none."""
+        return [ViewModel(view, models) for view in self.coarse.values()]
 
 
 class Fusion(NamedTuple):
@@ -123,7 +132,11 @@ def plan_fusion(workspace: Workspace, task: RunToTrain, folds: Sequence[int | st
     named = _named_task(workspace, task)
     fusion = named.config.fusion
     assert fusion is not None, "the recipe of mv has it"
-    jobs = [FusedFold(named, views, fold, fusion_cases(task.splits, fold, fusion.data)) for fold in folds]
+    coarse: dict[str, RunToTrain] = {}
+    if fusion.fine:
+        coarse = views
+        views = {name: _fine_task(workspace, view) for name, view in views.items()}
+    jobs = [FusedFold(named, views, fold, fusion_cases(task.splits, fold, fusion.data), coarse) for fold in folds]
     _check(jobs, joint)
     return Fusion(jobs, joint)
 
@@ -196,6 +209,10 @@ def _views(workspace: Workspace, task: RunToTrain) -> dict[str, RunToTrain]:
     return views
 
 
+def _fine_task(workspace: Workspace, view: RunToTrain) -> RunToTrain:
+    return fine_task(workspace, replace(view, options=view.options.of_fine()))
+
+
 def _named_task(workspace: Workspace, task: RunToTrain) -> RunToTrain:
     """The run of `mv` with its settings: `mv`, or `mv__holdout`, `mv__no_image`, `mv__joint` and so on.
 
@@ -203,7 +220,8 @@ def _named_task(workspace: Workspace, task: RunToTrain) -> RunToTrain:
     """
     fusion = task.config.fusion
     assert fusion is not None, "the recipe of mv has it"
-    parts = {"holdout": fusion.data == "holdout", "no_image": not fusion.image, "joint": fusion.joint}
+    parts = {"holdout": fusion.data == "holdout", "no_image": not fusion.image}
+    parts |= {"joint": fusion.joint, "fine": fusion.fine}
     name = "__".join([task.configuration, *(part for part, asked in parts.items() if asked)])
     representation = _representation(task)
     seen = representation.model_copy(update={"image": representation.image and fusion.image})
@@ -230,11 +248,13 @@ def _check(jobs: Sequence[FusedFold], joint: RunToTrain | None) -> None:
     check_run(task.run, task.folder, task.plans, task.configuration, (task.options.restart and begun) or ())
     check_folds(task, begun)
     _check_view_plans(task, views)
-    for view in views.values():
+    for view in [*jobs[0].coarse.values(), *views.values()]:
         check_run(view.run, view.folder, view.plans, view.configuration, ())
     for job in jobs:
         for model in job.view_models():
             _check_cases(model)
+            if model.coarse is not None and model.models.fold is not None and not model.is_trained:
+                check_coarse(model.view, model.coarse, [model.models.fold])
 
 
 def _check_view_plans(task: RunToTrain, views: Mapping[str, RunToTrain]) -> None:

@@ -68,6 +68,10 @@ class TrainingOptions(Record):
         settings = {key: value for key, value in self.settings.items() if key.startswith("fusion.") and key != JOINT}
         return self.model_copy(update={"settings": settings, "restart": False})
 
+    def of_fine(self) -> Self:
+        """The options of fine models as they are by default."""
+        return self.model_copy(update={"settings": {FINE: "true"}})
+
     def of_coarse(self) -> Self:
         """The options of the coarse model that a fine one needs: `settings` are for the fine model alone."""
         return self.model_copy(update={"settings": {}, "restart": False})

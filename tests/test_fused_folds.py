@@ -12,7 +12,7 @@ from seg25d import fused_folds
 from seg25d.cli.main import main
 from seg25d.core.workspace import Workspace
 from seg25d.data.phantom import DATASET_NAME, write_phantom_dataset
-from seg25d.ensembling.fused_predictor import view_model
+from seg25d.ensembling.fused_predictor import coarse_view_model, view_model
 from seg25d.planning.model_file import load_header, load_model
 from seg25d.preprocessing.store import Store
 
@@ -165,6 +165,34 @@ def test_views_and_fusion_are_trained_on_together(workspace, trained, monkeypatc
     modified = joint.model_final.stat().st_mtime_ns
     run(workspace, "train", "900", "mv", "0", *TINY, "--set", "fusion.joint=true")
     assert joint.model_final.stat().st_mtime_ns == modified
+
+
+def test_views_can_be_coarse_to_fine(workspace, trained, monkeypatch, capsys):
+    run(workspace, "train", "900", "mv", "0", *TINY)
+    trained.clear()
+    monkeypatch.setattr("seg25d.folds.train_fold", fused_folds.train_fold)
+    run(workspace, "train", "900", "mv", "0", *TINY, "--set", "fusion.fine=true")
+    sets = ("fold_0", "pair_0_1", "pair_0_2")
+    assert trained == [*(f"{view}__fine/{name}" for name in sets for view in VIEWS), "mv__fine/fold_0"]
+    folder = workspace.run(DATASET_NAME, "mv__fine").fold(0)
+    assert (folder.validation / "summary.json").exists()
+    for view in VIEWS:
+        assert load_header(view_model(folder.root, view)).fine is not None
+        coarse = workspace.run(DATASET_NAME, view).fold(0).model_final
+        assert coarse_view_model(folder.root, view).read_bytes() == coarse.read_bytes()
+    trained.clear()
+    run(workspace, "train", "900", "mv", "0", *TINY, "--set", "fusion.fine=true")
+    assert trained == []
+    # The folder of the model stands alone.
+    images, out = workspace.raw_dataset(DATASET_NAME) / "imagesTs", workspace.results / "out"
+    moved = workspace.raw.parent / "elsewhere"
+    shutil.copytree(folder.root.parent, moved)
+    shutil.rmtree(workspace.results / DATASET_NAME)
+    run(workspace, "predict", "-i", str(images), "-o", str(out), "-m", str(moved))
+    assert _read(out / "phantom_003.nii.gz").ndim == 3
+    both = ["--set", "fusion.fine=true", "--set", "fusion.joint=true"]
+    run(workspace, "train", "900", "mv", "0", *TINY, *both, status=2)
+    assert "one of the two" in capsys.readouterr().err
 
 
 def test_another_network_can_fuse_and_stands_in_the_plans(workspace, trained):

@@ -16,6 +16,7 @@ from seg25d.core.grids import bounding_box, box_slices, even_margin, with_margin
 from seg25d.core.types import BoundingBox, Shape, Spacing
 from seg25d.data.labels import Labels
 from seg25d.ensembling.view_fusions import fuse_views
+from seg25d.ensembling.view_maps import found_by_most, view_maps
 from seg25d.inference.fine_predictor import FinePredictor
 from seg25d.inference.framing import background_scores, framed
 from seg25d.inference.predictor import Predictor, PredictorOptions
@@ -33,6 +34,7 @@ class FusedPredictor(Predictor):
         execution: Where and in which precision.
         options: How; the views take the same.
         views: Per fold one predictor per view, in the order of the plan.
+        coarse: Per fold those of the coarse models, if the views are fine models.
     """
 
     def __init__(
@@ -42,12 +44,14 @@ class FusedPredictor(Predictor):
         execution: Execution,
         options: PredictorOptions | None = None,
         views: Sequence[Sequence[Predictor]] = (),
+        coarse: Sequence[Sequence[Predictor]] = (),
     ) -> None:
         maps = _fused_views(header).num_maps
         channels = len(header.description.channel_names)
         own = [_OwnMaps(model, channels, maps, fold) for fold, model in enumerate(models)]
         super().__init__(own, header, execution, options)
         self.views = views
+        self.coarse = coarse or [()] * len(views)
 
     @classmethod
     def load(cls, paths: Sequence[Path], execution: Execution, options: PredictorOptions | None = None) -> Self:
@@ -61,13 +65,22 @@ class FusedPredictor(Predictor):
         fused.views = [
             [Predictor.load([view_model(path.parent, name)], execution, options) for name in names] for path in paths
         ]
-        for path, views in zip(paths, fused.views, strict=True):
+        fine = any(view.header.fine is not None for views in fused.views for view in views)
+        fused.coarse = [
+            [Predictor.load([coarse_view_model(path.parent, name)], execution, options) for name in names if fine]
+            for path in paths
+        ]
+        for path, views, coarse in zip(paths, fused.views, fused.coarse, strict=True):
             _check_views(path, fused.header, views)
+            if fine:
+                _check_views(path, fused.header, coarse)
         return fused
 
     def slabs(self, image: Tensor) -> Iterable[Slab]:
         """Scores of an image (C, d, h, w) on the model's grid; where no view finds anything, the background's."""
-        per_fold = [[view.predict_maps(image.numpy()) for view in views] for views in self.views]
+        per_fold = [
+            view_maps(image.numpy(), views, coarse) for views, coarse in zip(self.views, self.coarse, strict=True)
+        ]
         margin = margin_voxels(self.header.plan.spacing_mm)
         threshold = self.header.threshold
         boxes = [box for views in per_fold if (box := found_box(views, self.labels, margin, threshold)) is not None]
@@ -130,6 +143,11 @@ def view_model(folder: Path, name: str) -> Path:
     return folder / "views" / f"{name}.safetensors"
 
 
+def coarse_view_model(folder: Path, name: str) -> Path:
+    """The file of the coarse model of one view, where the views are fine models."""
+    return folder / "views" / "coarse" / f"{name}.safetensors"
+
+
 def margin_voxels(spacing_mm: Spacing) -> Shape:
     """How far beyond an object views are fused: 32 voxels of the finest axis, as many millimetres along the others."""
     return even_margin(ROI_MARGIN, spacing_mm)
@@ -149,19 +167,8 @@ def found_box(
     Returns:
         Half-open ranges along (d, h, w); None where no view finds anything.
     """
-    votes = torch.zeros(maps[0].shape[1:], dtype=torch.uint8)
-    for each in maps:
-        votes += found(each, labels, threshold)
-    box = bounding_box((votes > len(maps) // 2).numpy()) or bounding_box((votes > 0).numpy())
-    return None if box is None else with_margin(box, margin, votes.shape)
-
-
-def found(maps: Tensor, labels: Labels, threshold: float | None = None) -> Tensor:
-    """The voxels (d, h, w) where a class is likelier than the background, or a region likely enough."""
-    highest = maps.amax(0)
-    if threshold is not None:
-        return highest >= threshold
-    return highest > 0.5 if labels.has_regions else highest > 1 - maps.sum(0, dtype=torch.float32)
+    box = bounding_box(found_by_most(maps, labels, threshold))
+    return None if box is None else with_margin(box, margin, maps[0].shape[1:])
 
 
 def _fused_views(header: ModelHeader) -> FusedViews:

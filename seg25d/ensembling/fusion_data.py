@@ -6,7 +6,7 @@ Letters: C image channels, V views, M maps per view, D H W the region around the
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from seg25d.core.records import Record, digest
 from seg25d.core.types import BoundingBox, Shape, Spacing
 from seg25d.data.labels import IGNORE_INDEX, Labels
 from seg25d.ensembling.fused_predictor import found_box, margin_voxels
+from seg25d.ensembling.view_maps import view_maps
 from seg25d.inference.predictor import Predictor
 from seg25d.preprocessing.locations import sample_locations
 from seg25d.preprocessing.store import CaseArrays, CaseRecord, Store
@@ -46,21 +47,30 @@ def case_key(store: Store, case: str, models: str) -> str:
     return digest({"case": store.record(case).source_key, "models": models})
 
 
-def write_case(source: Store, target: Store, case: str, views: Sequence[Predictor], models: str) -> None:
+class SetPredictors(NamedTuple):
+    """The models of a set of views."""
+
+    views: Sequence[Predictor]
+    """In the order of the plan."""
+    coarse: Sequence[Predictor]
+    """The coarse ones, if the views are fine models; else none."""
+
+
+def write_case(source: Store, target: Store, case: str, predictors: SetPredictors, models: str) -> None:
     """Write what a fusion network sees of a case.
 
     Args:
         source: Preprocessed arrays.
         target: Where to; the image gets C + V M channels.
         case: Its name.
-        views: Of models that have not seen it, in the order of the plan.
+        predictors: Of models that have not seen it.
         models: Their `models_key`.
     """
     image = source.open_image(case)[:]
     labels = source.open_labels(case)[:]
     record = source.record(case)
-    maps = [view.predict_maps(image) for view in views]
-    box = region(labels, maps, views[0].labels, record.grid.spacing_mm)
+    maps = view_maps(image, *predictors)
+    box = region(labels, maps, predictors.views[0].labels, record.grid.spacing_mm)
     inside = box_slices(box)
     parts = np.concatenate([image[:, *inside], *(each[:, *inside].float().numpy() for each in maps)])
     own = np.ascontiguousarray(labels[inside])

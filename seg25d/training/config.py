@@ -91,6 +91,16 @@ class FusionConfig(Record):
     """Whether the fusion network sees the image; without it is the paper's ablation."""
     joint: bool = False
     """Whether views and fusion network, trained apart, are then trained on together."""
+    fine: bool = False
+    """Whether the views are coarse-to-fine (methods.md 4.1), each with two models."""
+
+    @model_validator(mode="after")
+    def _check_joint(self) -> Self:
+        if self.joint and self.fine:
+            raise ValueError(
+                "views cannot be coarse-to-fine and be trained together with the fusion: set one of the two"
+            )
+        return self
 
 
 class TrainingConfig(Record):

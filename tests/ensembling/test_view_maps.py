@@ -1,0 +1,96 @@
+"""What views say, coarse and fine, where their answers are known."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from seg25d.data.labels import Labels
+from seg25d.ensembling.view_maps import found_by_most, view_maps
+from seg25d.planning.coarse_to_fine import FineConfig
+
+ORGAN = Labels(names={"background": 0, "organ": 1})
+SHAPE = (12, 14, 16)
+
+
+class Header:
+    """As much of a model's header as is looked at."""
+
+    def __init__(self, fine: FineConfig | None, labels: Labels = ORGAN) -> None:
+        self.fine = fine
+        self.description = type("Description", (), {"labels": labels})
+        self.plan = type("Plan", (), {"spacing_mm": (1.0, 1.0, 1.0)})
+
+
+class View:
+    """Gives a probability where the image is at least as bright as it wants; notes what it saw."""
+
+    def __init__(self, least: float, probability: float = 0.9, fine: FineConfig | None = None) -> None:
+        self.header = Header(fine)
+        self.least, self.probability = least, probability
+        self.seen: list[tuple[int, ...]] = []
+
+    def predict_maps(self, image: np.ndarray) -> Tensor:
+        self.seen.append(image.shape[1:])
+        return torch.from_numpy(self.probability * (image >= self.least)).half()
+
+
+@pytest.fixture
+def image() -> np.ndarray:
+    """A core of 3 within a cube of 5, and a voxel far away."""
+    values = np.zeros((1, *SHAPE), np.float32)
+    values[0, 3:8, 3:8, 3:8] = 0.5
+    values[0, 4:7, 4:7, 4:7] = 1
+    values[0, 11, 13, 15] = 0.5
+    return values
+
+
+def test_without_coarse_models_every_view_says_what_it_finds(image: np.ndarray) -> None:
+    maps = view_maps(image, [View(0.5), View(0.9)])
+    assert [int((each > 0).sum()) for each in maps] == [126, 27]
+
+
+def test_fine_views_look_around_what_most_of_the_coarse_ones_find(image: np.ndarray) -> None:
+    fine = FineConfig(margin=2)
+    views = [View(0.5, 0.9, fine), View(0.5, 0.8, fine), View(0.9, 0.7, fine)]
+    # One coarse view alone finds the voxel far away.
+    maps = view_maps(image, views, [View(0.9), View(0.9), View(0.5)])
+    assert [each.shape for each in maps] == [(1, *SHAPE)] * 3
+    assert views[0].seen == views[2].seen == [(7, 7, 7), (9, 9, 9)]
+    expected = image[0] >= 0.5
+    expected[11] = False
+    np.testing.assert_array_equal(maps[0][0].numpy() > 0.5, expected)
+    assert maps[2].max() == pytest.approx(0.7, abs=1e-3)
+    assert int((maps[2] > 0).sum()) == 27
+
+
+def test_the_mean_of_the_fine_views_decides_where_they_look_next(image: np.ndarray) -> None:
+    fine = FineConfig(margin=1)
+    # Two of three find more, but hardly: 0.55 + 0.55 + 0 is below one half on average.
+    views = [View(0.5, 0.55, fine), View(0.5, 0.55, fine), View(0.9, 0.9, fine)]
+    view_maps(image, views, [View(0.9)] * 3)
+    assert views[0].seen == [(5, 5, 5)]
+
+
+@pytest.mark.parametrize("empty", ["coarse", "fine"])
+def test_where_one_of_them_finds_nothing_it_is_what_the_coarse_ones_say(image: np.ndarray, empty: str) -> None:
+    views = [View(0.9 if empty == "coarse" else 5, fine=FineConfig())] * 3
+    coarse = [View(5 if empty == "coarse" else 0.9, 0.6)] * 3
+    maps = view_maps(image, views, coarse)
+    assert all(torch.equal(each, coarse[0].predict_maps(image)) for each in maps)
+
+
+def test_small_components_do_not_widen_the_crop(image: np.ndarray) -> None:
+    for wanted, expected in ((False, (10, 12, 14)), (True, (7, 7, 7))):
+        view = View(0.5, fine=FineConfig(margin=1, large_components=wanted, max_rounds=1))
+        view_maps(image, [view], [View(0.5)])
+        assert view.seen == [expected]
+
+
+def test_a_single_vote_counts_where_there_are_no_more() -> None:
+    maps = [torch.zeros(1, 2, 2, 2) for _ in range(3)]
+    assert not found_by_most(maps, ORGAN).any()
+    maps[0][0, 0, 0, 0] = maps[1][0, 1, 1, 1] = 1
+    assert found_by_most(maps, ORGAN).sum() == 2
+    maps[2][0, 1, 1, 1] = 1
+    assert found_by_most(maps, ORGAN).sum() == 1
