@@ -2,8 +2,8 @@
 
 python benchmarks/fusions.py 4 0 --output benchmarks/results/fusions_hippocampus.json
 
-Single views, the fusions without training, and the networks of `mv`, `mv__no_image` and `mv__joint` as far as they are
-trained; Dice over the cases as in Table 1 of Xia et al. 2018, seconds per case (views included, on as many threads as
+Single views, the fusions without training, and the networks of `mv` (or `--run mv__holdout`), without image and joint, as
+far as they are trained; Dice over the cases as in Table 1 of Xia et al. 2018, seconds per case (views included, on as many threads as
 there are), and Wilcoxon's signed-rank test of each against majority voting.
 """
 
@@ -27,26 +27,29 @@ from seg25d.planning.plan import Plans
 from seg25d.preprocessing.store import Store
 from seg25d.runs import read_splits
 
-TRAINED = ("mv__no_image", "mv", "mv__joint")
+TRAINED = ("__no_image", "", "__joint")
+"""Variants of the run."""
 UNTRAINED = ("mean", "majority", "staple", "nlstaple")
 QUANTILES = {"min": 0, "q1": 25, "median": 50, "q3": 75, "max": 100}
 
 
-def ways(workspace: Workspace, name: str, fold: str, options: PredictorOptions) -> dict[str, Callable[[], Predictor]]:
+def ways(
+    workspace: Workspace, name: str, run: str, fold: str, options: PredictorOptions
+) -> dict[str, Callable[[], Predictor]]:
     """Per row of the table what loads its predictor."""
     execution = choose_execution("cpu")
-    folder = workspace.run(name, "mv").fold(fold)
-    views = read_record(workspace.run(name, "mv").plans, Plans).configurations["mv"].representation.views
+    folder = workspace.run(name, run).fold(fold)
+    views = read_record(workspace.run(name, run).plans, Plans).configurations["mv"].representation.views
     rows: dict[str, Callable[[], Predictor]] = {
         view: lambda view=view: load_predictor([view_model(folder.root, view)], execution, options) for view in views
     }
     for method in UNTRAINED:
         chosen = options.model_copy(update={"fusion": method})
         rows[method] = lambda chosen=chosen: load_predictor([folder.model_final], execution, chosen)
-    for run in TRAINED:
-        path = workspace.run(name, run).fold(fold).model_final
+    for variant in TRAINED:
+        path = workspace.run(name, f"{run}{variant}").fold(fold).model_final
         if path.exists():
-            rows[run] = lambda path=path: load_predictor([path], execution, options)
+            rows[f"{run}{variant}"] = lambda path=path: load_predictor([path], execution, options)
     return rows
 
 
@@ -89,19 +92,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", help="data set: 1, 001 or Dataset001_Name")
     parser.add_argument("fold")
+    parser.add_argument("--run", default="mv", help="run of mv, such as mv__holdout (default: mv)")
     parser.add_argument("--workspace", type=Path)
     parser.add_argument("--disable-tta", action="store_true", help="no mirroring")
     parser.add_argument("--output", type=Path, help="JSON file for table and Dice per case")
     arguments = parser.parse_args()
     workspace = Workspace.resolve(arguments.workspace)
     name = workspace.dataset_name(arguments.dataset)
-    run = workspace.run(name, "mv")
+    run = workspace.run(name, arguments.run)
     plan = read_record(run.plans, Plans).configurations["mv"]
     store = Store(workspace.preprocessed_dataset(name).store(plan.store))
     cases = list(read_splits(run.root / "splits.json")[int(arguments.fold)].val)
     options = PredictorOptions(mirroring=not arguments.disable_tta)
     results = {}
-    for key, load in ways(workspace, name, arguments.fold, options).items():
+    for key, load in ways(workspace, name, arguments.run, arguments.fold, options).items():
         results[key] = score(load(), store, cases)
         print(f"{key}: {means(results[key]).mean():.4f}", flush=True)
     table = {key: row(result, results["majority"]) for key, result in results.items()}

@@ -252,7 +252,7 @@ def apply_settings(config: TrainingConfig, settings: Mapping[str, str]) -> Train
         place: Any = values
         for part in path:
             place = place.get(part) if isinstance(place, dict) else None
-        if not isinstance(place, dict) or last not in place or last in PARTS:
+        if not isinstance(place, dict) or last not in place or (not path and last in PARTS):
             raise InputError(f"there is no setting {key!r}; known: {', '.join(_names(config.model_dump()))}")
         place[last] = _parse(text)
     return parse_record(values, type(config), "--set")
@@ -270,6 +270,6 @@ def _names(values: Mapping[str, Any], prefix: str = "") -> list[str]:
     for key, value in values.items():
         if isinstance(value, dict):
             names += _names(value, f"{prefix}{key}.")
-        elif key not in PARTS:
+        elif prefix or key not in PARTS:
             names.append(prefix + key)
     return names

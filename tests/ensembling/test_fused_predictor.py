@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from seg25d.core.device import Execution
 from seg25d.data.description import DatasetDescription
 from seg25d.data.labels import Labels
-from seg25d.ensembling.fused_predictor import FusedPredictor, found, found_box, margin_voxels
+from seg25d.ensembling.fused_predictor import FusedPredictor, found_box, margin_voxels
+from seg25d.ensembling.view_maps import found
 from seg25d.inference.framing import background_scores
 from seg25d.inference.predictor import Predictor, PredictorOptions
 from seg25d.networks.fusion_net import FusionNetSpec

@@ -18,6 +18,7 @@ class Header:
 
     def __init__(self, fine: FineConfig | None, labels: Labels = ORGAN) -> None:
         self.fine = fine
+        self.threshold = None
         self.description = type("Description", (), {"labels": labels})
         self.plan = type("Plan", (), {"spacing_mm": (1.0, 1.0, 1.0)})
 
