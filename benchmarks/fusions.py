@@ -2,9 +2,9 @@
 
 python benchmarks/fusions.py 4 0 --output benchmarks/results/fusions_hippocampus.json
 
-Single views, the fusions without training, and the networks of `mv` (or `--run mv__holdout`), without image and joint, as
-far as they are trained; Dice over the cases as in Table 1 of Xia et al. 2018, seconds per case (views included, on as many threads as
-there are), and Wilcoxon's signed-rank test of each against majority voting.
+Single views, the fusions without training, and the networks of `mv` (or `--run mv__holdout`), without image and joint,
+as far as they are trained. Dice over the cases as in Table 1 of Xia et al. 2018, seconds per case (views included, on
+as many threads as there are), and Wilcoxon's signed-rank test of each against majority voting.
 """
 
 import argparse
