@@ -9,7 +9,7 @@ from typing import Self
 from seg25d.core.device import Execution, choose_execution
 from seg25d.core.files import folder_lock
 from seg25d.core.records import read_record, write_record
-from seg25d.core.workspace import PreprocessedFolder, RunFolder
+from seg25d.core.workspace import FoldFolder, PreprocessedFolder, RunFolder
 from seg25d.data.dataset import Split, read_description
 from seg25d.ensembling.fused_predictor import load_predictor
 from seg25d.evaluation.summary import Summary, summarize
@@ -125,19 +125,24 @@ def clear_folds(task: RunToTrain, folds: Sequence[int | str]) -> None:
 
 def _train_fold(task: RunToTrain, fold: int | str, execution: Execution) -> Summary | None:
     """Train a fold to its end and score it; None on processes other than the first of several."""
-    folder, options, first = task.run.fold(fold), task.options, is_first_process()
+    folder, first = task.run.fold(fold), is_first_process()
     if first:
         write_run_files(task.run, task.folder, task.plans)
     wait_for_all(execution.device)
     config = task.settled(fold)
     if first:
         write_record(folder.config, config)
-    header = model_header(task, fold, config)
     split = split_of(task.splits, fold)
-    if not train_fold(FoldJob(folder, task.store, split, config, header, options.device, options.num_processes)):
+    if not train_fold(fold_job(task, folder, fold, split, config)):
         return None
     predictor = load_predictor([folder.model_final], execution)
     return validate_fold(folder, task.store, split.val, predictor)
+
+
+def fold_job(task: RunToTrain, folder: FoldFolder, fold: int | str, split: Split, config: TrainingConfig) -> FoldJob:
+    """What the training loop is to do for a fold, or for another set of cases that has a name."""
+    header, options = model_header(task, fold, config), task.options
+    return FoldJob(folder, task.store, split, config, header, options.device, options.num_processes)
 
 
 def model_header(task: RunToTrain, fold: int | str, config: TrainingConfig) -> ModelHeader:

@@ -2,21 +2,20 @@
 
 import logging
 from collections.abc import Sequence
-
-from torch import nn
+from dataclasses import replace
 
 from seg25d.core.device import Execution, choose_execution
-from seg25d.core.files import folder_lock, remove_leftovers
+from seg25d.core.files import copy_file, folder_lock, remove_leftovers
 from seg25d.core.records import write_record
 from seg25d.core.workspace import FoldFolder, JointFolder
 from seg25d.ensembling.fused_predictor import load_predictor, view_model
-from seg25d.ensembling.joint import JointFusion
+from seg25d.ensembling.joint import JointFusion, PaddedView
 from seg25d.evaluation.summary import Summary
-from seg25d.folds import RunToTrain, check_folds, model_header, split_of, summarize_folds
+from seg25d.folds import RunToTrain, clear_folds, fold_job, split_of, summarize_folds
 from seg25d.inference.validate import validate_fold
 from seg25d.planning.model_file import ModelHeader, load_model, save_model
 from seg25d.runs import write_run_files
-from seg25d.training.trainer import FoldJob, clear_fold, train_fold
+from seg25d.training.trainer import train_fold
 
 logger = logging.getLogger(__name__)
 
@@ -32,61 +31,56 @@ def train_joint_folds(task: RunToTrain, apart: RunToTrain, folds: Sequence[int |
     Returns:
         The scores per fold.
     """
-    check_folds(task, folds)
+    if task.options.restart:
+        clear_folds(task, folds)
+        task = replace(task, options=task.options.model_copy(update={"restart": False}))
     execution = choose_execution(task.options.device, task.config.precision)
     summaries = {}
     for fold in folds:
-        folder = JointFolder(root=task.run.fold(fold).root)
-        with folder_lock(folder.root, "training"):
-            summaries[str(fold)] = _train_joint_fold(task, apart.run.fold(fold), folder, fold, execution)
+        with folder_lock(task.run.fold(fold).root, "training"):
+            summaries[str(fold)] = _train_joint_fold(task, apart.run.fold(fold), fold, execution)
     summarize_folds(task.run, len(task.splits))
     return summaries
 
 
-def _train_joint_fold(
-    task: RunToTrain, parts: FoldFolder, folder: JointFolder, fold: int | str, execution: Execution
-) -> Summary:
-    if task.options.restart:
-        clear_fold(folder)
-    remove_leftovers(folder.root)
+def _train_joint_fold(task: RunToTrain, parts: FoldFolder, fold: int | str, execution: Execution) -> Summary:
+    ready, split = task.run.fold(fold), split_of(task.splits, fold)
+    together = JointFolder(root=ready.root)
+    remove_leftovers(ready.root)
+    remove_leftovers(ready.views)
     write_run_files(task.run, task.folder, task.plans)
     config = task.settled(fold)
-    write_record(folder.config, config)
-    header = model_header(task, fold, config)
-    representation = header.plan.representation
-    assert representation.name == "fused_views", "train has looked"
-    model, headers = _load_parts(parts, representation.views, header)
-    split = split_of(task.splits, fold)
-    options = task.options
-    job = FoldJob(folder, task.store, split, config, header, options.device, options.num_processes, model)
-    train_fold(job)
-    ready = FoldFolder(root=folder.root)
-    if not ready.model_final.exists() or _older(ready, folder):
-        _, weights = load_model(folder.model_final)
-        model.load_state_dict(weights)
-        for name, part in zip(representation.views, model.views, strict=True):
-            save_model(view_model(folder.root, name), part.state_dict(), headers[name])
-        save_model(ready.model_final, model.fusion.state_dict(), header)
+    write_record(ready.config, config)
+    copy_file(parts.fusion_cases, ready.fusion_cases)
+    job = fold_job(task, together, fold, split, config)
+    model, headers = _load_parts(parts, job.header)
+    train_fold(replace(job, model=model))
+    if not ready.model_final.exists() or _is_older(ready, together):
+        # Never new views with the old fusion.
+        ready.model_final.unlink(missing_ok=True)
+        model.load_state_dict(load_model(together.model_final)[1])
+        for (name, header), view in zip(headers.items(), model.views, strict=True):
+            assert isinstance(view, PaddedView), "so it was made"
+            save_model(view_model(ready.root, name), view.model.state_dict(), header)
+        save_model(ready.model_final, model.fusion.state_dict(), job.header)
     predictor = load_predictor([ready.model_final], execution)
     return validate_fold(ready, task.store, split.val, predictor)
 
 
-def _older(ready: FoldFolder, joint: FoldFolder) -> bool:
-    return ready.model_final.stat().st_mtime_ns < joint.model_final.stat().st_mtime_ns
+def _is_older(ready: FoldFolder, together: JointFolder) -> bool:
+    return ready.model_final.stat().st_mtime_ns < together.model_final.stat().st_mtime_ns
 
 
-def _load_parts(
-    parts: FoldFolder, views: Sequence[str], header: ModelHeader
-) -> tuple[JointFusion, dict[str, ModelHeader]]:
-    """The trained models as one, and what belongs to the files of the views."""
-    loaded = {name: load_model(view_model(parts.root, name)) for name in views}
-    models: list[nn.Module] = []
-    for view_header, weights in loaded.values():
-        view = view_header.build_model()
+def _load_parts(parts: FoldFolder, header: ModelHeader) -> tuple[JointFusion, dict[str, ModelHeader]]:
+    """The trained models as one, and what belongs to the files of the views, by their names."""
+    representation = header.plan.representation
+    assert representation.name == "fused_views", "plan_fusion has looked"
+    views, headers = [], {}
+    for name in representation.views:
+        headers[name], weights = load_model(view_model(parts.root, name))
+        view = headers[name].build_model()
         view.load_state_dict(weights)
-        models.append(view)
-    fusion_header, weights = load_model(parts.model_final)
-    fusion = fusion_header.build_model()
-    fusion.load_state_dict(weights)
-    joint = JointFusion(models, fusion, header.description.labels)
-    return joint, {name: view_header for name, (view_header, _) in loaded.items()}
+        views.append(PaddedView.of(view, headers[name].plan))
+    fusion = header.build_model()
+    fusion.load_state_dict(load_model(parts.model_final)[1])
+    return JointFusion(views, fusion, header.description.labels), headers

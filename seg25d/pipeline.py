@@ -5,7 +5,6 @@ The commands call these, and so can you.
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,11 @@ from seg25d.evaluation.evaluate import evaluate_folders, write_csv
 from seg25d.evaluation.summary import Summary
 from seg25d.fine_folds import fine_task, train_fine_folds
 from seg25d.folds import RunToTrain, check_folds, train_folds
-from seg25d.fused_folds import fusion_task, train_fused_folds
+from seg25d.fused_folds import train_fusion
+from seg25d.fused_tasks import plan_fusion
 from seg25d.inference.cases import CaseOptions, predict_cases
 from seg25d.inference.prediction_files import PredictionRecord
 from seg25d.inference.predictor import PredictorOptions
-from seg25d.joint_folds import train_joint_folds
 from seg25d.options import PlanningOptions, PredictionOptions, TrainingOptions
 from seg25d.planning.plan import Plans
 from seg25d.planning.planner import explain
@@ -38,7 +37,6 @@ from seg25d.runs import (
     check_names,
     choose_folds,
     choose_run,
-    find_configuration,
     parse_folds,
     read_splits,
     run_name,
@@ -142,43 +140,19 @@ def train(
     _check_store(Store(folder.store(plan.store)), splits, name)
     run = workspace.run(name, run_name(configuration, plans, options.recipe))
     task = RunToTrain(name, configuration, run, folder, plans, splits, options)
-    fused = plan.representation.name == "fused_views"
+    if plan.representation.name == "fused_views":
+        fusion = plan_fusion(workspace, task, chosen)
+        if added:
+            keep_network(path, plans, configuration)
+        return train_fusion(fusion)
     coarse = task
-    if fused:
-        task = fusion_task(workspace, task)
     if task.config.fine is not None:
         task = fine_task(workspace, task)
     if is_first_process():
         check_folds(task, chosen)
         if added:
             keep_network(path, plans, configuration)
-    if fused:
-        return _train_fusion(workspace, task, chosen)
     return train_folds(task, chosen) if task is coarse else train_fine_folds(task, coarse, chosen)
-
-
-def _train_fusion(workspace: Workspace, task: RunToTrain, folds: Sequence[int | str]) -> dict[str, Summary]:
-    """Train `mv`, which has runs of views to go with it."""
-    representation = task.plans.configurations[task.configuration].representation
-    assert representation.name == "fused_views", "train has looked"
-    views = {}
-    for view in representation.views:
-        own_name, _ = find_configuration(task.plans, view)
-        run = workspace.run(task.dataset_name, run_name(own_name, task.plans, task.options.recipe))
-        views[view] = replace(task, configuration=own_name, run=run, options=task.options.of_views())
-    fusion = task.config.fusion
-    if fusion is not None and fusion.fine:
-        fine = {
-            name: fine_task(workspace, replace(view, options=view.options.of_fine())) for name, view in views.items()
-        }
-        return train_fused_folds(task, fine, folds, coarse=views)
-    if fusion is None or not fusion.joint:
-        return train_fused_folds(task, views, folds)
-    apart = fusion_task(workspace, replace(task, options=task.options.of_parts()))
-    untrained = [fold for fold in folds if not apart.run.fold(fold).model_final.exists()]
-    if untrained:
-        train_fused_folds(apart, views, untrained)
-    return train_joint_folds(task, apart, folds)
 
 
 def _planning_command(identifier: str, options: TrainingOptions) -> str:

@@ -202,6 +202,69 @@ def test_another_network_can_fuse_and_stands_in_the_plans(workspace, trained):
     assert plans["configurations"]["mv__super_image_unet"]["network"]["name"] == "unet"
 
 
+def test_a_longer_run_that_was_cut_off_is_not_done(workspace, trained, monkeypatch):
+    run(workspace, "train", "900", "mv", "0", *TINY)
+    noted = fused_folds.train_fold
+
+    def cut_off(_) -> bool:
+        raise KeyboardInterrupt
+
+    longer = ["train", "900", "mv", "0", "--epochs", "2", "--iterations", "4"]
+    monkeypatch.setattr(fused_folds, "train_fold", cut_off)
+    run(workspace, *longer, status=130)
+    monkeypatch.setattr(fused_folds, "train_fold", noted)
+    run(workspace, *longer)
+    log = workspace.run(DATASET_NAME, "mv").fold(0).log.read_text().splitlines()
+    assert json.loads(log[-1])["iteration"] == 4
+
+
+def test_what_the_fusion_learnt_from_may_be_deleted(workspace, trained):
+    run(workspace, "train", "900", "mv", "0", *TINY)
+    shutil.rmtree(workspace.run(DATASET_NAME, "mv").fold(0).fusion_data)
+    trained.clear()
+    run(workspace, "train", "900", "mv", "0", "--epochs", "2", "--iterations", "4")
+    assert trained == ["mv/fold_0"]
+
+
+def test_folds_that_changed_are_noticed_by_every_variant(workspace, capsys):
+    run(workspace, "train", "900", "mv", "0", *TINY)
+    splits = workspace.preprocessed_dataset(DATASET_NAME).splits
+    folds = json.loads(splits.read_text())
+    splits.write_text(json.dumps(folds[1:] + folds[:1]))
+    for setting in ("fusion.joint=true", "fusion.image=false", "fusion.joint=false"):
+        capsys.readouterr()
+        run(workspace, "train", "900", "mv", "0", *TINY, "--set", setting, status=2)
+        assert "the folds" in capsys.readouterr().err
+
+
+def test_a_view_of_another_spacing_is_refused_before_anything_is_trained(workspace, trained, capsys):
+    path = workspace.preprocessed_dataset(DATASET_NAME).plans()
+    plans = json.loads(path.read_text())
+    view = plans["configurations"]["axial"]
+    view["normalization"][0]["scheme"], view["store"] = "none", "spacing_3-1-1_other"
+    path.write_text(json.dumps(plans))
+    run(workspace, "train", "900", "mv", "0", *TINY, status=2)
+    error = capsys.readouterr().err
+    assert "store" in error or "another spacing or normalisation" in error
+    assert not trained
+
+
+def test_restart_forgets_all_folds_first_and_no_view(workspace, trained):
+    run(workspace, "train", "900", "mv", "0", "1", *TINY)
+    trained.clear()
+    run(workspace, "train", "900", "mv", "0", "1", *TINY, "--restart", "--set", "learning_rate=0.02")
+    assert trained == ["mv/fold_0", "mv/fold_1"]
+
+
+def test_all_cases_are_fused_by_what_the_folds_say(workspace, trained):
+    run(workspace, "train", "900", "mv", "all", *TINY)
+    sets = ("fold_all", "fold_0", "fold_1", "fold_2")
+    assert trained == [*(f"{view}/{name}" for name in sets for view in VIEWS), "mv/fold_all"]
+    record = json.loads(workspace.run(DATASET_NAME, "mv").fold("all").fusion_cases.read_text())
+    assert record["predicted_by"] == {case: f"fold_{number}" for number, case in enumerate(CASES)}
+    assert record["held_out"] == []
+
+
 def test_settings_of_the_fusion_are_no_settings_of_others(workspace, capsys):
     run(workspace, "train", "900", "axial", "0", *TINY, "--set", "fusion.image=false", status=2)
     assert "there is no setting 'fusion.image'" in capsys.readouterr().err

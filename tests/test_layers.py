@@ -16,7 +16,17 @@ ROOT = Path(seg25d.__file__).parent
 MODULES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
 GLUE = frozenset(
     {
-        *("pipeline", "options", "preparation", "folds", "fine_folds", "fused_folds", "joint_folds", "runs"),
+        *(
+            "pipeline",
+            "options",
+            "preparation",
+            "folds",
+            "fine_folds",
+            "fused_tasks",
+            "fused_folds",
+            "joint_folds",
+            "runs",
+        ),
         *("demo", "cli", "__main__"),
     }
 )

@@ -12,6 +12,9 @@ from seg25d.core.types import BoundingBox, Shape, Spacing
 ANISOTROPY = 3.0
 """Ratio of the coarsest to the finest spacing above which an axis is handled apart (nnU-Net, configuration.py,
 ANISO_THRESHOLD)."""
+ALIKE = 1.5
+"""Axes whose spacings differ by this factor at most may be turned into each other by a quarter turn, which changes the
+shape of things no more than nnU-Net's scaling does (0.7 to 1.4). Our choice; the paper's data are CT of the abdomen."""
 
 
 def bounding_box(mask: NDArray[np.bool_]) -> BoundingBox | None:
@@ -121,3 +124,22 @@ def regular_starts(size: int, window: int, step: int, *, flush: bool = False) ->
     count = 1 if size <= window else math.ceil((size - window) / step) + 1
     starts = [index * step for index in range(count)]
     return [min(start, max(0, size - window)) for start in starts] if flush else starts
+
+
+def alike_axes(spacing_mm: Spacing, window: Sequence[int] | None = None) -> tuple[int, int, int]:
+    """Per axis the first one that it may be exchanged with: itself, if there is none before it.
+
+    Args:
+        spacing_mm: (D, H, W); axes are alike up to a factor of `ALIKE`.
+        window: If given, axes along which it has another size are not alike.
+    """
+
+    def alike(first: int, second: int) -> bool:
+        fine, coarse = sorted((spacing_mm[first], spacing_mm[second]))
+        return coarse <= ALIKE * fine and (window is None or window[first] == window[second])
+
+    groups = [next(first for first in range(axis + 1) if alike(first, axis)) for axis in range(3)]
+    # Exchange must go both ways with all of a group: the second and third may be less alike than both to the first.
+    if groups == [0, 0, 0] and not alike(1, 2):
+        groups = [0, 0, 2]
+    return (groups[0], groups[1], groups[2])

@@ -82,17 +82,19 @@ class FusedPredictor(Predictor):
             view_maps(image.numpy(), views, coarse) for views, coarse in zip(self.views, self.coarse, strict=True)
         ]
         margin = margin_voxels(self.header.plan.spacing_mm)
-        boxes = [box for views in per_fold if (box := found_box(views, self.labels, margin)) is not None]
+        threshold = self.header.threshold
+        boxes = [box for views in per_fold if (box := found_box(views, self.labels, margin, threshold)) is not None]
         shape: Shape = (image.shape[1], image.shape[2], image.shape[3])
         background = background_scores(self.labels)
         if not boxes:
             return framed((), None, shape, background)
         box = _hull(boxes)
         inside = (slice(None), *box_slices(box))
-        maps = [each[inside] for views in per_fold for each in views]
-        del per_fold
+        # Copies, so that the rest can go.
+        maps = [each[inside].clone() for views in per_fold for each in views]
+        per_fold.clear()
         if self.options.fusion != "network":
-            scores = fuse_views(maps, image[inside], self.options.fusion, regions=self.labels.has_regions)
+            scores = fuse_views(maps, image[inside], self.options.fusion, self.labels, threshold)
             return framed([Slab(0, 0, scores.movedim(1, 0))], box, shape, background)
         part = torch.cat([image[inside], *(each.float() for each in maps)])
         size: Shape = (part.shape[1], part.shape[2], part.shape[3])
@@ -151,18 +153,21 @@ def margin_voxels(spacing_mm: Spacing) -> Shape:
     return even_margin(ROI_MARGIN, spacing_mm)
 
 
-def found_box(maps: Sequence[Tensor], labels: Labels, margin: Shape) -> BoundingBox | None:
+def found_box(
+    maps: Sequence[Tensor], labels: Labels, margin: Shape, threshold: float | None = None
+) -> BoundingBox | None:
     """Where views find something: the box of what most of them find, or else any of them, and a margin.
 
     Args:
         maps: Per view (M, d, h, w).
         labels: Say what the maps are.
         margin: Voxels around it, as far as the volume reaches.
+        threshold: See `Labels.from_scores`.
 
     Returns:
         Half-open ranges along (d, h, w); None where no view finds anything.
     """
-    box = bounding_box(found_by_most(maps, labels))
+    box = bounding_box(found_by_most(maps, labels, threshold))
     return None if box is None else with_margin(box, margin, maps[0].shape[1:])
 
 

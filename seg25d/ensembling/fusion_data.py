@@ -6,14 +6,14 @@ Letters: C image channels, V views, M maps per view, D H W the region around the
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from seg25d.core.grids import bounding_box, box_shape, box_slices, count_voxels, with_margin
-from seg25d.core.records import digest
+from seg25d.core.records import Record, digest
 from seg25d.core.types import BoundingBox, Shape, Spacing
 from seg25d.data.labels import IGNORE_INDEX, Labels
 from seg25d.ensembling.fused_predictor import found_box, margin_voxels
@@ -21,6 +21,20 @@ from seg25d.ensembling.view_maps import view_maps
 from seg25d.inference.predictor import Predictor
 from seg25d.preprocessing.locations import sample_locations
 from seg25d.preprocessing.store import CaseArrays, CaseRecord, Store
+
+
+class FusionRecord(Record):
+    """Who predicts what the fusion network of a fold learns from: `fusion_cases.json`."""
+
+    schema_version: Literal[1] = 1
+    held_out: tuple[str, ...]
+    """Validation cases of the fold; none of fold `all`."""
+    predicted_by: dict[str, str]
+    """Per training case the set of models that predicts it."""
+    trained_on: dict[str, tuple[str, ...]]
+    """Per set the cases that its models were trained on."""
+    models: dict[str, str]
+    """Per set its `models_key`."""
 
 
 def models_key(models: Sequence[Path]) -> str:

@@ -22,6 +22,8 @@ class ModelSet(NamedTuple):
     name: str
     """Of the folder beside the folds: `fold_0`, `pair_0_1` or `holdout_0`."""
     split: Split
+    fold: int | str | None = None
+    """The ordinary fold that it is, if it is one."""
 
 
 class FusionCases(NamedTuple):
@@ -52,10 +54,9 @@ def fusion_cases(splits: Sequence[Split], fold: int | str, data: Literal["cross"
     cases = _holdout(splits, fold) if data == "holdout" else _cross(splits, fold)
     empty = [each.name for each in cases.sets if not each.split.train]
     if empty or not cases.training:
-        least = "three folds (two with --set fusion.data=holdout, or fold `all`)"
         raise InputError(
             f"fold {fold} cannot be fused with {len(splits)} fold(s): no cases are left to train on; put at least "
-            f"{least} into splits.json"
+            "three folds into splits.json, or with two of them fuse fold `all`"
         )
     return cases
 
@@ -82,8 +83,10 @@ def leaks(cases: FusionCases, held_out: Sequence[str], trained_on: Mapping[str, 
 def _cross(splits: Sequence[Split], fold: int | str) -> FusionCases:
     if isinstance(fold, str):
         every = _every_case(splits)
-        own = ModelSet(f"fold_{fold}", Split(train=every, val=every))
-        sources = {case: ModelSet(f"fold_{number}", split) for number, split in enumerate(splits) for case in split.val}
+        own = ModelSet(f"fold_{fold}", Split(train=every, val=every), fold)
+        sources = {
+            case: ModelSet(f"fold_{number}", split, number) for number, split in enumerate(splits) for case in split.val
+        }
         return FusionCases(own, {case: each for case, each in sources.items() if case not in each.split.train})
     mine = splits[fold]
     training: dict[str, ModelSet] = {}
@@ -92,7 +95,7 @@ def _cross(splits: Sequence[Split], fold: int | str) -> FusionCases:
             pair = _pair(splits, fold, number)
             allowed = set(mine.train) - set(mine.val)
             training |= {case: pair for case in other.val if case in allowed and case not in training}
-    return FusionCases(ModelSet(f"fold_{fold}", mine), training)
+    return FusionCases(ModelSet(f"fold_{fold}", mine, fold), training)
 
 
 def _pair(splits: Sequence[Split], first: int, second: int) -> ModelSet:

@@ -40,12 +40,12 @@ def view_maps(image: NDArray[np.float32], views: Sequence[Predictor], coarse: Se
     labels, fine = header.description.labels, header.fine
     assert fine is not None, "only fine models have coarse ones"
     whole = [view.predict_maps(image) for view in coarse]
-    voted = _cleaned(found_by_most(whole, labels), whole, fine)
+    voted = _cleaned(found_by_most(whole, labels, header.threshold), whole, fine)
 
     def refine(box: BoundingBox) -> Refined:
         part = np.ascontiguousarray(image[:, *box_slices(box)])
         maps = [view.predict_maps(part) for view in views]
-        together = found(_mean(maps), labels).numpy()
+        together = found(_mean(maps), labels, header.threshold).numpy()
         return Refined(box, torch.cat(maps), _cleaned(together, maps, fine))
 
     last = fixed_point(voted, refine, even_margin(fine.margin, header.plan.spacing_mm), fine)
@@ -54,22 +54,25 @@ def view_maps(image: NDArray[np.float32], views: Sequence[Predictor], coarse: Se
     return [_placed(each, last.box, whole[0]) for each in torch.split(last.scores, len(whole[0]))]
 
 
-def found(maps: Tensor, labels: Labels) -> Tensor:
-    """The voxels (D, H, W) where something is likelier than the background, or a region likelier than not."""
+def found(maps: Tensor, labels: Labels, threshold: float | None = None) -> Tensor:
+    """The voxels (D, H, W) where a class is likelier than the background, or a region likely enough."""
     highest = maps.amax(0)
-    return highest > 0.5 if labels.has_regions else highest > 1 - maps.float().sum(0)
+    if threshold is not None:
+        return highest >= threshold
+    return highest > 0.5 if labels.has_regions else highest > 1 - maps.sum(0, dtype=torch.float32)
 
 
-def found_by_most(maps: Sequence[Tensor], labels: Labels) -> NDArray[np.bool_]:
+def found_by_most(maps: Sequence[Tensor], labels: Labels, threshold: float | None = None) -> NDArray[np.bool_]:
     """The voxels (D, H, W) where most views find something, or any of them if that is nowhere.
 
     Args:
         maps: Per view (M, D, H, W).
         labels: Say what the maps are.
+        threshold: See `Labels.from_scores`.
     """
     votes = torch.zeros(maps[0].shape[1:], dtype=torch.uint8)
     for each in maps:
-        votes += found(each, labels)
+        votes += found(each, labels, threshold)
     by_most: NDArray[np.bool_] = (votes > len(maps) // 2).numpy()
     return by_most if by_most.any() else (votes > 0).numpy()
 

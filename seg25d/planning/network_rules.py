@@ -15,6 +15,7 @@ from seg25d.networks.unet import UNetSpec
 from seg25d.networks.vnet import VNetSpec
 from seg25d.networks.xception_cbam_unet import XceptionCBAMUNetSpec
 from seg25d.representations.base import Representation
+from seg25d.representations.fused_views import FusedViews
 
 PAPER_STAGES = 5
 """Stages of the SE-norm U-Net and the V-Net as published."""
@@ -236,8 +237,9 @@ def choose_network(
         if not representation.deep_supervision:
             settings = settings.model_copy(update={"max_supervised": 1})
         return make_unet(topology, settings)
-    if wanted is None and name == "fusion_net":
-        return FusionNetSpec(zero_scores=True)
+    if name == "fusion_net" and isinstance(representation, FusedViews) and representation.from_mean:
+        # Batches are small where memory is, too small for the paper's batch norm.
+        return FusionNetSpec(norm="instance", zero_scores=True)
     if wanted is None and name == "vnet":
         return make_narrow_vnet(topology) if gpu_memory_gb < WIDE_FROM_GB else make_normed_vnet(topology)
     return make_network(name, topology)

@@ -205,7 +205,7 @@ def _plan_configuration(
         batch_size=fit.batch_size,
         representation=fit.representation,
         network=fit.network,
-        mirror_axes=mirror_axes,
+        mirror_axes=mirror_axes if fit.representation.mirrored else (),
         estimated_memory_gb=round(fit.total_bytes / GIGABYTE, 3),
         num_parameters=fit.memory.num_parameters,
         reasons=configuration_reasons(fit, limits),
@@ -265,8 +265,6 @@ def configuration_names(
     """
     meant = [name for name in CONFIGURATIONS if rules.allows(name)]
     wanted = [configuration_name(name, slice_axis) for name in configurations or meant]
-    if any(split_name(name)[0] == "mv" for name in wanted):
-        wanted += VIEWS
     bases = {split_name(name)[0] for name in wanted}
     unknown = sorted(bases - set(CONFIGURATIONS))
     if unknown:
@@ -279,4 +277,6 @@ def configuration_names(
         if network is not None:
             check_network(network, CONFIGURATIONS[configuration].representation.network_dims)
     order = list(CONFIGURATIONS)
+    if "mv" in bases:
+        wanted += VIEWS
     return sorted(dict.fromkeys(wanted), key=lambda name: order.index(split_name(name)[0]))

@@ -74,6 +74,8 @@ class Representation(Record):
     """The network that is planned where nobody asks for another."""
     deep_supervision: ClassVar[bool] = True
     """Whether the planned network gives scores at several scales while training."""
+    mirrored: ClassVar[bool] = True
+    """Whether windows may be mirrored, where labels and recipe allow it."""
     padded_with_lowest: ClassVar[bool] = False
     """Whether windows are filled up with the lowest value of each channel instead of 0."""
 

@@ -3,7 +3,7 @@
 Letters: B batch, C image channels, V views, M maps per view (foreground classes, or regions), K scores, D H W volume.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import ClassVar, Literal, Self
 
 import torch
@@ -11,7 +11,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from seg25d.core.types import Shape, Spacing
+from seg25d.core.grids import alike_axes
+from seg25d.core.types import Shape
 from seg25d.representations.base import NetworkOutput, Representation, VolumeGeometry, map_scores
 
 VIEWS = ("axial", "coronal", "sagittal")
@@ -19,9 +20,6 @@ EDGE, SMALLEST_EDGE, EDGE_STEP = 64, 16, 8
 """Edge of the windows in voxels (methods.md 4.3), the smallest that is tried, and what smaller ones differ by."""
 ROI_MARGIN = 32
 """Voxels around the object on each side within which views are fused (methods.md 4.3)."""
-ALIKE = 1.5
-"""Axes whose spacings differ by this factor at most may be turned into each other by a quarter turn, which changes the
-shape of things no more than nnU-Net's scaling does (0.7 to 1.4). Our choice; the paper's data are CT of the abdomen."""
 LEAST = 1e-3
 """Probabilities are taken to be at least this where their logarithm is needed."""
 
@@ -31,6 +29,8 @@ class FusedViews(Representation):
 
     network_dims: ClassVar[int] = 3
     default_network: ClassVar[str] = "fusion_net"
+    mirrored: ClassVar[bool] = False
+    """Windows are turned, as cubes are: there are no reflections in the paper (methods.md 4.3)."""
     name: Literal["fused_views"] = "fused_views"
     views: tuple[str, ...] = Field(default=VIEWS, min_length=1)
     """Configurations whose probabilities are fused, in the order of their channels."""
@@ -124,22 +124,3 @@ def scores_of(probabilities: Tensor, *, regions: bool) -> Tensor:
         return probabilities.clamp(LEAST, 1 - LEAST).logit()
     background = 1 - probabilities.sum(1, keepdim=True)
     return torch.cat([background, probabilities], 1).clamp(min=LEAST).log()
-
-
-def alike_axes(spacing_mm: Spacing, window: Sequence[int] | None = None) -> tuple[int, int, int]:
-    """Per axis the first one that it may be exchanged with: itself, if there is none before it.
-
-    Args:
-        spacing_mm: (D, H, W); axes are alike up to a factor of `ALIKE`.
-        window: If given, axes along which it has another size are not alike.
-    """
-
-    def alike(first: int, second: int) -> bool:
-        fine, coarse = sorted((spacing_mm[first], spacing_mm[second]))
-        return coarse <= ALIKE * fine and (window is None or window[first] == window[second])
-
-    groups = [next(first for first in range(axis + 1) if alike(first, axis)) for axis in range(3)]
-    # Exchange must go both ways with all of a group: the second and third may be less alike than both to the first.
-    if groups == [0, 0, 0] and not alike(1, 2):
-        groups = [0, 0, 2]
-    return (groups[0], groups[1], groups[2])

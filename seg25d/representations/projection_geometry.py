@@ -119,7 +119,9 @@ class BackProjection(NamedTuple):
         return BackProjection(*(tensor.to(device) for tensor in self))
 
 
-def back_projection(plane: Plane, angles: Sequence[float], device: torch.device = CPU) -> BackProjection:
+def back_projection(
+    plane: Plane, angles: Sequence[float], device: torch.device = CPU, *, between_pixels: bool = False
+) -> BackProjection:
     """The matrix of linear back-projection: the sum over views of the detector's value, interpolated linearly.
 
     Outside of the detector there is 0; no division by the number of views (paper, Fig. 3a; methods.md 3.4).
@@ -128,13 +130,17 @@ def back_projection(plane: Plane, angles: Sequence[float], device: torch.device 
         plane: What is projected to.
         angles: In degrees, V of them.
         device: Where the matrix is to be.
+        between_pixels: Whether values of the detector are those half a pixel after it (a filter of two pixels was
+            applied), and values are wanted half a pixel before those of the plane (two are to be averaged).
     """
     (rays, detector), (ray_mm, detector_mm) = plane.size, plane.spacing_mm
     place = _double_device(device)
-    across, along = _centred(rays, place)[:, None] * ray_mm, _centred(detector, place) * detector_mm
+    half = 0.5 if between_pixels else 0.0
+    across = (_centred(rays, place) - half)[:, None] * ray_mm
+    along = (_centred(detector, place) - half) * detector_mm
     directions = torch.tensor([_cosine_sine(angle) for angle in angles], dtype=torch.float64, device=place)
     positions = along * directions[:, :1, None] + across * directions[:, 1:, None]
-    found, weights = _neighbours(positions.flatten(1) / detector_mm + (detector - 1) / 2, detector)
+    found, weights = _neighbours(positions.flatten(1) / detector_mm + (detector - 1) / 2 - half, detector)
     first_pixels = torch.arange(0, len(angles) * detector, detector, dtype=torch.int32, device=place)
     indices = (found + first_pixels[:, None, None]).transpose(0, 1).flatten(1).contiguous()
     weights = weights.transpose(0, 1).flatten(1).contiguous()

@@ -121,7 +121,9 @@ class Reconstruction(nn.Module):
         key = plane, angles, device
         if key in self._matrices:
             return self._matrices[key]
-        matrix = back_projection(plane, angles, device)
+        # Filtration and average both look one pixel ahead: without half a pixel back for each, every view would want
+        # its maps shifted by another distance, and one network makes those of all views.
+        matrix = back_projection(plane, angles, device, between_pixels=True)
         # Tensors that are only traced (memory, export) are of no use later.
         if type(matrix.weights) is Tensor:
             while len(self._matrices) >= KEPT_MATRICES:

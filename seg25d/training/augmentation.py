@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 import torch
@@ -17,8 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from seg25d.core.grids import alike_axes
 from seg25d.core.types import Shape, Spacing
-from seg25d.representations.fused_views import alike_axes
 from seg25d.training.config import AugmentationConfig
 
 ANISOTROPIC = 3.0
@@ -90,7 +91,8 @@ def draw_augmentation(
     return Augmentation(matrix, shifts, order, flips, thickness, intensity)
 
 
-def cube_rotations(spacing_mm: Spacing, window: Shape) -> list[tuple[Shape, tuple[int, ...]]]:
+@cache
+def cube_rotations(spacing_mm: Spacing, window: Shape) -> tuple[tuple[tuple[int, int, int], tuple[int, ...]], ...]:
     """The turns that bring a window onto itself: an order of the axes, and those to flip after that.
 
     24 where all axes are alike, see `alike_axes`; 8 where two are (all turns within the plane, and half turns), else 4.
@@ -110,7 +112,7 @@ def cube_rotations(spacing_mm: Spacing, window: Shape) -> list[tuple[Shape, tupl
             for flips in itertools.combinations(range(3), number):
                 if number % 2 == odd:
                     turns.append(((order[0], order[1], order[2]), flips))
-    return turns
+    return tuple(turns)
 
 
 def _draw_shifts(rng: np.random.Generator, config: AugmentationConfig, spacing_mm: Spacing) -> NDArray[np.float64]:

@@ -15,6 +15,9 @@ from seg25d.planning.coarse_to_fine import FineConfig
 EXTENDABLE = frozenset({"epochs", "iterations", "iterations_per_epoch", "time_budget_seconds"})
 """What may change when a run goes on: how long it is."""
 
+PARTS = frozenset({"augmentation", "fusion", "fine"})
+"""Settings that are made of settings, or null where a configuration has none of them."""
+
 
 class AugmentationConfig(Record):
     """What is varied at random; probabilities are per window (and channel for intensities).
@@ -249,7 +252,7 @@ def apply_settings(config: TrainingConfig, settings: Mapping[str, str]) -> Train
         place: Any = values
         for part in path:
             place = place.get(part) if isinstance(place, dict) else None
-        if not isinstance(place, dict) or last not in place or isinstance(place[last], dict):
+        if not isinstance(place, dict) or last not in place or last in PARTS:
             raise InputError(f"there is no setting {key!r}; known: {', '.join(_names(config.model_dump()))}")
         place[last] = _parse(text)
     return parse_record(values, type(config), "--set")
@@ -265,5 +268,8 @@ def _parse(text: str) -> Any:
 def _names(values: Mapping[str, Any], prefix: str = "") -> list[str]:
     names = []
     for key, value in values.items():
-        names += _names(value, f"{prefix}{key}.") if isinstance(value, dict) else [prefix + key]
+        if isinstance(value, dict):
+            names += _names(value, f"{prefix}{key}.")
+        elif key not in PARTS:
+            names.append(prefix + key)
     return names

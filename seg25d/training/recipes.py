@@ -156,8 +156,9 @@ FUSION = TrainingConfig(
 )
 """How the fusion network of `mv` is trained, whatever the recipe of its views (Xia et al. 2018)."""
 
-JOINT = FUSION.model_copy(
-    update={
+JOINT = TrainingConfig.model_validate(
+    FUSION.model_dump()
+    | {
         "epochs": 50,  # ours, as all of this: the paper leaves it as future work
         "learning_rate": 1e-3,  # a tenth, as everything is trained already
         "foreground_share": 0.5,

@@ -16,7 +16,7 @@ from seg25d.core.device import Execution, choose_execution, peak_memory_gb
 from seg25d.core.errors import InputError, ModelError, Seg25dError
 from seg25d.core.files import copy_file, remove_leftovers
 from seg25d.core.parallel import available_memory_bytes
-from seg25d.core.workspace import FoldFolder
+from seg25d.core.workspace import FoldFolder, JointFolder
 from seg25d.data.dataset import Split
 from seg25d.planning.model_file import ModelHeader, save_model
 from seg25d.preprocessing.store import Store
@@ -79,9 +79,12 @@ def mixed_seed(*numbers: int) -> int:
 
 def clear_fold(folder: FoldFolder) -> None:
     """Remove what was trained, the checkpoint first: from then on the fold has not begun."""
-    for path in (folder.checkpoint, folder.model_final, folder.model_best, folder.log, folder.progress, folder.config):
+    joint = JointFolder(root=folder.root)
+    models = (folder.model_final, folder.model_best, joint.model_final, joint.model_best)
+    for path in (folder.checkpoint, *models, folder.log, folder.progress, folder.config, folder.fusion_cases):
         path.unlink(missing_ok=True)
-    shutil.rmtree(folder.validation, ignore_errors=True)
+    for made in (folder.validation, folder.views, folder.fusion_data):
+        shutil.rmtree(made, ignore_errors=True)
 
 
 def train_fold(job: FoldJob) -> bool:

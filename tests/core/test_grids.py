@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from seg25d.core.grids import (
+    alike_axes,
     bounding_box,
     box_shape,
     box_slices,
@@ -85,3 +86,19 @@ def test_a_margin_is_as_wide_along_all_axes() -> None:
     # 14 mm; the finest axis gets what was asked for, whatever its spacing.
     assert even_margin(20, (5.0, 0.7, 1.4)) == (3, 20, 10)
     assert even_margin(0, (5.0, 0.7, 1.4)) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("spacing_mm", "window", "groups"),
+    [
+        ((1, 1, 1), None, (0, 0, 0)),
+        ((1.2, 1, 0.9), None, (0, 0, 0)),
+        ((5, 0.8, 0.8), None, (0, 1, 1)),
+        ((0.8, 0.8, 3), None, (0, 0, 2)),
+        ((1, 2, 4), None, (0, 1, 2)),
+        ((1, 0.7, 1.4), None, (0, 0, 2)),
+        ((1, 1, 1), (64, 64, 32), (0, 0, 2)),
+    ],
+)
+def test_axes_are_alike_by_spacing_and_window(spacing_mm, window, groups) -> None:
+    assert alike_axes(spacing_mm, window) == groups

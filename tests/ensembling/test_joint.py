@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from seg25d.data.labels import Labels
-from seg25d.ensembling.joint import JointFusion
+from seg25d.ensembling.joint import JointFusion, PaddedView
 from seg25d.networks.fusion_net import FusionNetSpec
 from seg25d.representations.fused_views import FusedViews
 from seg25d.representations.slices import Slices
@@ -38,6 +38,21 @@ def test_it_begins_as_the_mean_of_its_views() -> None:
     volume = torch.randn(2, 1, 8, 8, 16)
     mean = torch.stack([view(volume).softmax(1) for view in model.views]).mean(0)
     torch.testing.assert_close(model(volume).softmax(1), mean, rtol=1e-3, atol=1e-3)
+
+
+def test_views_take_windows_that_their_network_cannot_divide() -> None:
+    class Picky(View):
+        def forward(self, images: Tensor) -> Tensor | list[tuple[Tensor, float]]:
+            assert images.shape[2] % 16 == 0
+            assert images.shape[3] % 32 == 0
+            return super().forward(images)
+
+    view = Slices(axis=1, context=0).lift(Picky())
+    volume = torch.randn(1, 1, 8, 8, 24)
+    for training in (False, True):
+        assert PaddedView(view, (16, 1, 32)).train(training)(volume).shape == (1, 3, 8, 8, 24)
+    whole = torch.randn(1, 1, 16, 8, 32)
+    assert torch.equal(PaddedView(view, (16, 1, 32)).eval()(whole), view(whole))
 
 
 def test_gradients_reach_the_networks_of_the_views() -> None:

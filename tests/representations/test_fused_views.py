@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from seg25d.representations.base import VolumeGeometry
-from seg25d.representations.fused_views import FusedViews, alike_axes, scores_of
+from seg25d.representations.fused_views import FusedViews, scores_of
 
 
 class Zero(nn.Module):
@@ -59,22 +59,6 @@ def test_scores_of_probabilities_stay_finite() -> None:
     extremes = torch.tensor([0.0, 1.0]).reshape(1, 2, 1, 1, 1)
     assert scores_of(extremes, regions=False).isfinite().all()
     assert scores_of(extremes, regions=True).isfinite().all()
-
-
-@pytest.mark.parametrize(
-    ("spacing_mm", "window", "groups"),
-    [
-        ((1, 1, 1), None, (0, 0, 0)),
-        ((1.2, 1, 0.9), None, (0, 0, 0)),
-        ((5, 0.8, 0.8), None, (0, 1, 1)),
-        ((0.8, 0.8, 3), None, (0, 0, 2)),
-        ((1, 2, 4), None, (0, 1, 2)),
-        ((1, 0.7, 1.4), None, (0, 0, 2)),
-        ((1, 1, 1), (64, 64, 32), (0, 0, 2)),
-    ],
-)
-def test_axes_are_alike_by_spacing_and_window(spacing_mm, window, groups) -> None:
-    assert alike_axes(spacing_mm, window) == groups
 
 
 @pytest.mark.parametrize(
