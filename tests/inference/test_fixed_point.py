@@ -60,6 +60,18 @@ def test_it_ends_where_the_next_crop_would_be_the_same():
     assert len(refiner.crops) == 1
 
 
+def test_it_ends_where_the_mask_hardly_changes():
+    coarse = block((0, 0, 0), (9, 9, 9))
+    answer = coarse.copy()
+    # The next crop would be larger, but Dice is 2 * 729 / (729 + 730).
+    answer[9, 9, 9] = True
+    refiner = Refiner(lambda _: answer)
+    for stop_dice, rounds in ((0.999, 1), (1, 2)):
+        refiner.crops.clear()
+        fixed_point(coarse, refiner, (1, 1, 1), FineConfig(stop_dice=stop_dice))
+        assert len(refiner.crops) == rounds
+
+
 def test_it_ends_after_so_many_rounds():
     # It never stands still.
     places = [block((at, 0, 0), (at + 2, 2, 2)) | block((5, 0, 0), (7, 2, 2)) for at in (3, 7)]

@@ -233,6 +233,18 @@ def test_random_margins_change_what_windows_show_but_not_from_run_to_run(make_jo
             assert torch.equal(one, other)
 
 
+def test_windows_around_the_foreground_are_placed_in_the_crop(make_job: Maker) -> None:
+    settings = {"fine": {"margin": 0, "random_share": 0.0}, "foreground_share": 1.0}
+    job = make_job("a", augmentation=UNCHANGED | {"mirror": 0.0}, **settings)
+    plan = job.header.plan.model_copy(update={"window": (2, 2, 2)})
+    source = source_of(dataclasses.replace(job, header=job.header.model_copy(update={"plan": plan})))
+    labels = np.zeros((7, 10, 9), np.uint8)
+    labels[3, 4, 4] = labels[6, 9, 8] = 1
+    for case in job.split.train:
+        source.cache.cases[case] = source.cache.get(case)[0], labels, {1: np.array([[3, 4, 4]])}
+    assert all(int(source.window("train", index)[1].sum()) == 1 for index in range(4))
+
+
 def test_cases_without_an_object_are_shown_whole(make_job: Maker) -> None:
     job = make_job("a", augmentation=UNCHANGED, fine={"margin": 0})
     plan = job.header.plan.model_copy(update={"window": (12, 12, 12)})
