@@ -43,6 +43,22 @@ def workspace(planned, tmp_path) -> Workspace:
     return Workspace.resolve(tmp_path / "workspace", {})
 
 
+@pytest.fixture(scope="module")
+def fused_once(planned, tmp_path_factory) -> Path:
+    """The same after `mv`, fold 0, was trained."""
+    root = tmp_path_factory.mktemp("fused") / "workspace"
+    shutil.copytree(planned, root)
+    run(Workspace.resolve(root, {}), "train", "900", "mv", "0", *TINY)
+    return root
+
+
+@pytest.fixture
+def fused(fused_once, tmp_path) -> Workspace:
+    """A copy of that which a test may change."""
+    shutil.copytree(fused_once, tmp_path / "workspace")
+    return Workspace.resolve(tmp_path / "workspace", {})
+
+
 @pytest.fixture
 def trained(monkeypatch) -> list[str]:
     """The models that were trained, in order: `axial/fold_0`."""
@@ -136,34 +152,30 @@ def test_a_graph_that_was_cut_off_goes_on(workspace, trained, monkeypatch):
     assert trained == ["coronal/pair_0_2", "sagittal/pair_0_2", "mv/fold_0"]
 
 
-def test_variants_have_folders_of_their_own_and_share_the_views(workspace, trained):
-    run(workspace, "train", "900", "mv", "0", *TINY)
-    trained.clear()
-    run(workspace, "train", "900", "mv", "0", *TINY, "--set", "fusion.image=false")
+def test_variants_have_folders_of_their_own_and_share_the_views(fused, trained):
+    run(fused, "train", "900", "mv", "0", *TINY, "--set", "fusion.image=false")
     assert trained == ["mv__no_image/fold_0"]
-    folder = workspace.run(DATASET_NAME, "mv__no_image").fold(0)
+    folder = fused.run(DATASET_NAME, "mv__no_image").fold(0)
     header = load_header(folder.model_final)
     assert header.plan.representation.image is False
     assert view_model(folder.root, "axial").exists()
     trained.clear()
-    run(workspace, "train", "900", "mv", "0", *TINY, "--set", "fusion.data=holdout")
+    run(fused, "train", "900", "mv", "0", *TINY, "--set", "fusion.data=holdout")
     assert trained == [*(f"{view}/holdout_0" for view in VIEWS), "mv__holdout/fold_0"]
 
 
-def test_views_and_fusion_are_trained_on_together(workspace, trained, monkeypatch):
+def test_views_and_fusion_are_trained_on_together(fused, trained, monkeypatch):
     monkeypatch.setattr("seg25d.joint_folds.train_fold", fused_folds.train_fold)
-    run(workspace, "train", "900", "mv", "0", *TINY)
-    trained.clear()
-    run(workspace, "train", "900", "mv", "0", *TINY, "--set", "fusion.joint=true")
+    run(fused, "train", "900", "mv", "0", *TINY, "--set", "fusion.joint=true")
     assert trained == ["mv__joint/fold_0"]
-    apart, joint = (workspace.run(DATASET_NAME, name).fold(0) for name in ("mv", "mv__joint"))
+    apart, joint = (fused.run(DATASET_NAME, name).fold(0) for name in ("mv", "mv__joint"))
     for file in (view_model(Path(), "coronal"), Path("model_final.safetensors")):
         (_, before), (_, after) = load_model(apart.root / file), load_model(joint.root / file)
         assert before.keys() == after.keys()
         assert any(not torch.equal(before[name], after[name]) for name in before)
     assert (joint.validation / "summary.json").exists()
     modified = joint.model_final.stat().st_mtime_ns
-    run(workspace, "train", "900", "mv", "0", *TINY, "--set", "fusion.joint=true")
+    run(fused, "train", "900", "mv", "0", *TINY, "--set", "fusion.joint=true")
     assert joint.model_final.stat().st_mtime_ns == modified
 
 
@@ -202,8 +214,7 @@ def test_another_network_can_fuse_and_stands_in_the_plans(workspace, trained):
     assert plans["configurations"]["mv__super_image_unet"]["network"]["name"] == "unet"
 
 
-def test_a_longer_run_that_was_cut_off_is_not_done(workspace, trained, monkeypatch):
-    run(workspace, "train", "900", "mv", "0", *TINY)
+def test_a_longer_run_that_was_cut_off_is_not_done(fused, trained, monkeypatch):
     noted = fused_folds.train_fold
 
     def cut_off(_) -> bool:
@@ -211,29 +222,26 @@ def test_a_longer_run_that_was_cut_off_is_not_done(workspace, trained, monkeypat
 
     longer = ["train", "900", "mv", "0", "--epochs", "2", "--iterations", "4"]
     monkeypatch.setattr(fused_folds, "train_fold", cut_off)
-    run(workspace, *longer, status=130)
+    run(fused, *longer, status=130)
     monkeypatch.setattr(fused_folds, "train_fold", noted)
-    run(workspace, *longer)
-    log = workspace.run(DATASET_NAME, "mv").fold(0).log.read_text().splitlines()
+    run(fused, *longer)
+    log = fused.run(DATASET_NAME, "mv").fold(0).log.read_text().splitlines()
     assert json.loads(log[-1])["iteration"] == 4
 
 
-def test_what_the_fusion_learnt_from_may_be_deleted(workspace, trained):
-    run(workspace, "train", "900", "mv", "0", *TINY)
-    shutil.rmtree(workspace.run(DATASET_NAME, "mv").fold(0).fusion_data)
-    trained.clear()
-    run(workspace, "train", "900", "mv", "0", "--epochs", "2", "--iterations", "4")
+def test_what_the_fusion_learnt_from_may_be_deleted(fused, trained):
+    shutil.rmtree(fused.run(DATASET_NAME, "mv").fold(0).fusion_data)
+    run(fused, "train", "900", "mv", "0", "--epochs", "2", "--iterations", "4")
     assert trained == ["mv/fold_0"]
 
 
-def test_folds_that_changed_are_noticed_by_every_variant(workspace, capsys):
-    run(workspace, "train", "900", "mv", "0", *TINY)
-    splits = workspace.preprocessed_dataset(DATASET_NAME).splits
+def test_folds_that_changed_are_noticed_by_every_variant(fused, capsys):
+    splits = fused.preprocessed_dataset(DATASET_NAME).splits
     folds = json.loads(splits.read_text())
     splits.write_text(json.dumps(folds[1:] + folds[:1]))
     for setting in ("fusion.joint=true", "fusion.image=false", "fusion.joint=false"):
         capsys.readouterr()
-        run(workspace, "train", "900", "mv", "0", *TINY, "--set", setting, status=2)
+        run(fused, "train", "900", "mv", "0", *TINY, "--set", setting, status=2)
         assert "the folds" in capsys.readouterr().err
 
 
@@ -249,10 +257,10 @@ def test_a_view_of_another_spacing_is_refused_before_anything_is_trained(workspa
     assert not trained
 
 
-def test_restart_forgets_all_folds_first_and_no_view(workspace, trained):
-    run(workspace, "train", "900", "mv", "0", "1", *TINY)
+def test_restart_forgets_all_folds_first_and_no_view(fused, trained):
+    run(fused, "train", "900", "mv", "1", *TINY)
     trained.clear()
-    run(workspace, "train", "900", "mv", "0", "1", *TINY, "--restart", "--set", "learning_rate=0.02")
+    run(fused, "train", "900", "mv", "0", "1", *TINY, "--restart", "--set", "learning_rate=0.02")
     assert trained == ["mv/fold_0", "mv/fold_1"]
 
 
@@ -270,8 +278,7 @@ def test_settings_of_the_fusion_are_no_settings_of_others(workspace, capsys):
     assert "there is no setting 'fusion.image'" in capsys.readouterr().err
 
 
-def test_a_view_that_was_trained_again_is_not_mixed_in(workspace, capsys):
-    run(workspace, "train", "900", "mv", "0", *TINY)
-    run(workspace, "train", "900", "axial", "0", *TINY, "--restart", "--seed", "5")
-    run(workspace, "train", "900", "mv", "0", "--epochs", "1", "--iterations", "3", status=2)
+def test_a_view_that_was_trained_again_is_not_mixed_in(fused, capsys):
+    run(fused, "train", "900", "axial", "0", *TINY, "--restart", "--seed", "5")
+    run(fused, "train", "900", "mv", "0", "--epochs", "1", "--iterations", "3", status=2)
     assert "begin this fold anew with --restart" in capsys.readouterr().err

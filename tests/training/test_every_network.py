@@ -91,5 +91,7 @@ def test_two_updates(
     monkeypatch.setattr(trainer._Run, "_step", step_and_look)
     train_fold(job)
     assert len(seen) == 2
-    # Most of the network learns; weights before a norm or a dead unit may stand still in a tiny window.
-    assert all(moved > 0.5 for _, moved in seen)
+    # Most of the network learns; weights before a norm or a dead unit may stand still in a tiny window. Behind scores
+    # that begin at zero nothing moves at first.
+    from_zero = getattr(job.header.plan.network, "zero_scores", False)
+    assert all(moved > 0.5 for _, moved in seen[from_zero:])
