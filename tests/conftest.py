@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import json
 import logging
 import os
 from collections.abc import Iterator
@@ -7,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from seg25d.data.phantom import DATASET_NAME, write_phantom_dataset
 
 
 @pytest.fixture(autouse=True)
@@ -23,6 +26,18 @@ def _restore_logging() -> Iterator[None]:
 def rng() -> np.random.Generator:
     """A seeded source of randomness."""
     return np.random.default_rng(20261121)
+
+
+@pytest.fixture(scope="session")
+def three_folds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with a tiny raw data set: three training cases, each held out in one fold, and a test case."""
+    root = tmp_path_factory.mktemp("three_folds")
+    folder = root / "raw" / DATASET_NAME
+    write_phantom_dataset(folder, num_training=3, num_test=1, shape=(8, 32, 32))
+    cases = [f"phantom_{index:03d}" for index in range(3)]
+    splits = [{"train": [case for case in cases if case != held_out], "val": [held_out]} for held_out in cases]
+    (folder / "splits.json").write_text(json.dumps(splits))
+    return root
 
 
 @pytest.fixture(scope="session")

@@ -11,12 +11,11 @@ import torch
 from seg25d import fused_folds
 from seg25d.cli.main import main
 from seg25d.core.workspace import Workspace
-from seg25d.data.phantom import DATASET_NAME, write_phantom_dataset
+from seg25d.data.phantom import DATASET_NAME
 from seg25d.ensembling.fused_predictor import coarse_view_model, view_model
 from seg25d.planning.model_file import load_header, load_model
 from seg25d.preprocessing.store import Store
 
-SHAPE = (8, 32, 32)
 CASES = [f"phantom_{index:03d}" for index in range(3)]
 TINY = ["--epochs", "1", "--iterations", "2"]
 IN_THIS_PROCESS = ["--num-processes", "0", "--device", "cpu"]
@@ -25,13 +24,10 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def planned(tmp_path_factory) -> Path:
+def planned(three_folds, tmp_path_factory) -> Path:
     """A workspace with a planned and preprocessed data set of three cases, three folds and one held-out case."""
-    root = tmp_path_factory.mktemp("planned")
-    folder = root / "raw" / DATASET_NAME
-    write_phantom_dataset(folder, num_training=3, num_test=1, shape=SHAPE)
-    splits = [{"train": [case for case in CASES if case != held_out], "val": [held_out]} for held_out in CASES]
-    (folder / "splits.json").write_text(json.dumps(splits))
+    root = tmp_path_factory.mktemp("planned") / "workspace"
+    shutil.copytree(three_folds, root)
     run(Workspace.resolve(root, {}), "plan_and_preprocess", "-d", "900", "-c", "mv")
     return root
 

@@ -5,9 +5,16 @@ and the like are sections of methods.md, the project's digest of the papers. Wha
 clipping of gradients, the running mean of the weights, windows around the foreground.
 """
 
+from typing import Any
+
 from seg25d.core.errors import InputError
 from seg25d.planning.coarse_to_fine import FineConfig
 from seg25d.training.config import AugmentationConfig, FusionConfig, TrainingConfig
+
+NO_INTENSITY: dict[str, Any] = dict.fromkeys(
+    ("noise", "blur", "brightness", "contrast", "low_resolution", "gamma_inverted", "gamma"), 0.0
+)
+"""Intensities as they are."""
 
 PTA_AUGMENTATION = AugmentationConfig(
     # RandomAffine: one zoom per axis from 0.9 to 1.1, 10 degrees.
@@ -28,13 +35,7 @@ PTA_AUGMENTATION = AugmentationConfig(
     log_gamma=1.0,
     # RandomFlip: with a chance of one half, along the axes that the plan allows.
     mirror=0.5,
-    noise=0.0,
-    blur=0.0,
-    brightness=0.0,
-    contrast=0.0,
-    low_resolution=0.0,
-    gamma_inverted=0.0,
-    gamma=0.0,
+    **NO_INTENSITY,
 )
 """The row PT&A of Sobirov et al., Table 3 (1.7): five transforms of TorchIO, with TorchIO's default settings."""
 
@@ -142,13 +143,7 @@ FUSION = TrainingConfig(
     # 4.3: the turns of a cube, and nothing else
     augmentation=AugmentationConfig(
         spatial=0.0,
-        noise=0.0,
-        blur=0.0,
-        brightness=0.0,
-        contrast=0.0,
-        low_resolution=0.0,
-        gamma_inverted=0.0,
-        gamma=0.0,
+        **NO_INTENSITY,
         mirror=0.0,
         cube_rotation=1.0,
     ),
