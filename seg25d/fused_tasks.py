@@ -19,6 +19,7 @@ from seg25d.folds import RunToTrain, check_folds, split_of
 from seg25d.planning.plan import ConfigurationPlan
 from seg25d.representations.fused_views import FusedViews
 from seg25d.runs import check_run, find_configuration, run_name
+from seg25d.training.checkpoint import load_checkpoint
 from seg25d.training.config import TrainingConfig
 
 logger = logging.getLogger(__name__)
@@ -40,8 +41,11 @@ class ViewModel:
 
     @property
     def is_trained(self) -> bool:
-        """Whether it is done."""
-        return self.folder.model_final.exists()
+        """Whether it is done, and not being made longer: then its model is one of before."""
+        folder = self.folder
+        if not folder.model_final.exists():
+            return False
+        return not folder.checkpoint.exists() or bool(load_checkpoint(folder.checkpoint)["finished"])
 
     @property
     def name(self) -> str:

@@ -15,6 +15,7 @@ from seg25d.data.phantom import DATASET_NAME
 from seg25d.ensembling.fused_predictor import coarse_view_model, view_model
 from seg25d.planning.model_file import load_header, load_model
 from seg25d.preprocessing.store import Store
+from seg25d.training.checkpoint import load_checkpoint, save_checkpoint
 
 CASES = [f"phantom_{index:03d}" for index in range(3)]
 TINY = ["--epochs", "1", "--iterations", "2"]
@@ -223,6 +224,16 @@ def test_a_longer_run_that_was_cut_off_is_not_done(fused, trained, monkeypatch):
     run(fused, *longer)
     log = fused.run(DATASET_NAME, "mv").fold(0).log.read_text().splitlines()
     assert json.loads(log[-1])["iteration"] == 4
+
+
+def test_a_view_whose_longer_run_was_cut_off_goes_on_first(workspace, trained):
+    run(workspace, "train", "900", "axial", "0", *TINY)
+    checkpoint = workspace.run(DATASET_NAME, "axial").fold(0).checkpoint
+    save_checkpoint(checkpoint, load_checkpoint(checkpoint) | {"finished": False})
+    trained.clear()
+    run(workspace, "train", "900", "mv", "0", *TINY)
+    assert trained[0] == "axial/fold_0"
+    assert load_checkpoint(checkpoint)["finished"]
 
 
 def test_what_the_fusion_learnt_from_may_be_deleted(fused, trained):
