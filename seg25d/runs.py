@@ -159,7 +159,7 @@ def _changes(run: RunFolder, folder: PreprocessedFolder, plans: Plans, configura
         before = read_record(run.plans, Plans).configurations.get(configuration)
         if before is None or before.decisions != plans.configurations[configuration].decisions:
             changed.append(f"the plan of {configuration}")
-    splits = _run_splits(run)
+    splits = run.splits
     current = folder.recipe_splits(plans.recipe)
     if splits.exists() and read_splits(splits) != read_splits(current):
         changed.append(f"the folds ({current.name})")
@@ -174,14 +174,10 @@ def write_run_files(run: RunFolder, folder: PreprocessedFolder, plans: Plans) ->
     """Put the files that the trained models need to stand alone into the run's folder."""
     write_record(run.plans, plans)
     splits = folder.recipe_splits(plans.recipe)
-    targets = ((folder.dataset, run.dataset), (folder.fingerprint, run.fingerprint), (splits, _run_splits(run)))
+    targets = ((folder.dataset, run.dataset), (folder.fingerprint, run.fingerprint), (splits, run.splits))
     for source, target in targets:
         if source.exists():
             copy_file(source, target)
-
-
-def _run_splits(run: RunFolder) -> Path:
-    return run.root / "splits.json"
 
 
 def trained_runs(workspace: Workspace, dataset_name: str) -> list[str]:

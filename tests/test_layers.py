@@ -45,6 +45,7 @@ ALLOWED = {
     "ensembling": frozenset(
         {"core", "data", "networks", "representations", "evaluation", "planning", "preprocessing", "inference"}
     ),
+    "selection": frozenset({"core", "data", "evaluation", "planning", "preprocessing", "inference", "ensembling"}),
 }
 USES_SIMPLEITK = {Path("ensembling/staple.py")}
 """What takes an algorithm, not file formats, from SimpleITK."""

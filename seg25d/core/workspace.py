@@ -52,6 +52,11 @@ class FoldFolder(Record):
         return self.root / "validation"
 
     @property
+    def probabilities(self) -> Path:
+        """Probabilities of the validation cases for ensembles, `CASE.b2nd`: (K, D, H, W) on the file's grid."""
+        return self.root / "probabilities"
+
+    @property
     def split(self) -> Path:
         """The cases that models outside of the folds are trained on."""
         return self.root / "split.json"
@@ -115,6 +120,16 @@ class RunFolder(Record):
     def crossval(self) -> Path:
         """Scores of all folds together."""
         return self.root / "crossval" / "summary.json"
+
+    @property
+    def splits(self) -> Path:
+        """The folds that it was trained with."""
+        return self.root / "splits.json"
+
+    @property
+    def imported(self) -> Path:
+        """Says where results of another program, of which there are no models, come from."""
+        return self.root / "imported.json"
 
     def fold(self, fold: int | str) -> FoldFolder:
         """The folder of a fold: a number, or `all`."""
@@ -238,3 +253,7 @@ class Workspace(Record):
     def run(self, name: str, run_name: str) -> RunFolder:
         """The results of one run (a configuration, `CONFIG__NETWORK` or `CONFIG__RECIPE`) of a data set."""
         return RunFolder(root=self.results / name / run_name)
+
+    def best(self, name: str) -> Path:
+        """The file of the configuration or ensemble that was chosen for a data set."""
+        return self.results / name / "best.json"

@@ -10,21 +10,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import blosc2
 import numpy as np
 from numpy.typing import NDArray
 
+from seg25d.core.arrays import StoredArray, damaged, write_array
 from seg25d.core.errors import InputError, RecordError
 from seg25d.core.files import TEMPORARY_PREFIX, atomic_path, remove_leftovers
 from seg25d.core.records import Record, read_record
-from seg25d.core.types import IntArray, Shape
+from seg25d.core.types import IntArray
 from seg25d.data.image_geometry import Geometry
 from seg25d.preprocessing.grid import Grid
 
 SCHEMA_VERSION = 1
-CHUNK = (32, 64, 64)
-"""Voxels of a chunk along (D, H, W): 512 KiB of float32. Reading a window of this size out of 32 x 512 x 512 takes
-0.3 ms, against 1.3 ms with one chunk per volume (measured, LZ4, one core)."""
 _SUFFIXES = ("_labels", "_reference", "_locations")
 
 
@@ -56,35 +53,6 @@ class CaseArrays(NamedTuple):
     """Per class other than background (n, 3) voxels of `labels`."""
 
 
-class StoredArray:
-    """An array on disk of which any window can be read: `array[:, 3:19, 0:64, 0:64]`.
-
-    Args:
-        path: A `.b2nd` file.
-        record: The case's record, whose removal has the case made anew.
-
-    Raises:
-        RecordError: Also on reading: if the file is missing or damaged.
-    """
-
-    def __init__(self, path: Path, record: Path) -> None:
-        self.path = path
-        self.record = record
-        try:
-            self._array: Any = blosc2.open(str(path), mode="r", dparams={"nthreads": 1})
-            self.shape: tuple[int, ...] = tuple(self._array.shape)
-            self.dtype: np.dtype[Any] = self._array.dtype
-        except (RuntimeError, ValueError, OSError, AttributeError, KeyError) as error:
-            raise _damaged(path, record, error) from None
-
-    def __getitem__(self, key: Any) -> NDArray[Any]:
-        try:
-            window: NDArray[Any] = self._array[key]
-        except (RuntimeError, OSError) as error:
-            raise _damaged(self.path, self.record, error) from None
-        return window
-
-
 class Store:
     """The folder of the preprocessed arrays.
 
@@ -105,10 +73,10 @@ class Store:
         """Write a case; it replaces an older one of that name and exists only when all of it is written."""
         case = record.case
         self._record_path(case).unlink(missing_ok=True)
-        _write_array(self._path(case), arrays.image)
-        _write_array(self._path(case, "_labels"), arrays.labels)
+        write_array(self._path(case), arrays.image)
+        write_array(self._path(case, "_labels"), arrays.labels)
         if arrays.reference is not None:
-            _write_array(self._path(case, "_reference"), arrays.reference)
+            write_array(self._path(case, "_reference"), arrays.reference)
         with atomic_path(self.folder / f"{case}_locations.npz", durable=False) as temporary:
             named: dict[str, Any] = {str(index): voxels for index, voxels in arrays.locations.items()}
             np.savez(temporary, **named)
@@ -157,7 +125,7 @@ class Store:
             with np.load(path, allow_pickle=False) as archive:
                 return {int(name): archive[name] for name in archive.files}
         except Exception as error:  # zipfile, zlib and numpy each raise their own kinds for a damaged file
-            raise _damaged(path, self._record_path(case), error) from None
+            raise damaged(path, _cure(self._record_path(case)), error) from None
 
     def remove(self, cases: Iterable[str]) -> None:
         """Remove cases; the record first, so that none is ever half there."""
@@ -172,7 +140,7 @@ class Store:
         remove_leftovers(self.folder)
 
     def _open(self, case: str, suffix: str = "") -> StoredArray:
-        return StoredArray(self._path(case, suffix), self._record_path(case))
+        return StoredArray(self._path(case, suffix), _cure(self._record_path(case)))
 
     def _path(self, case: str, suffix: str = "") -> Path:
         return self.folder / f"{case}{suffix}.b2nd"
@@ -196,25 +164,5 @@ def check_case_names(cases: Sequence[str]) -> None:
         )
 
 
-def _write_array(path: Path, array: NDArray[Any]) -> None:
-    channels = array.shape[:-3]
-    volume: Shape = array.shape[-3:]
-    # Chunks hold one channel, as channels may be read apart, and never reach beyond the volume.
-    chunks = (*(1 for _ in channels), *(min(size, limit) for size, limit in zip(volume, CHUNK, strict=True)))
-    settings = blosc2.CParams(codec=blosc2.Codec.LZ4, clevel=5, typesize=array.itemsize, nthreads=1)
-    # To flush every array would take more than twice the time of small cases; reading tells if one is damaged.
-    with atomic_path(path, durable=False) as temporary:
-        # Without contiguous storage the urlpath would become a folder.
-        blosc2.asarray(
-            np.ascontiguousarray(array),
-            urlpath=str(temporary),
-            mode="w",
-            chunks=chunks,
-            cparams=settings,
-            contiguous=True,
-        )
-
-
-def _damaged(path: Path, record: Path, error: Exception) -> RecordError:
-    state = f"is damaged ({error})" if path.exists() else "is missing"
-    return RecordError(f"{path} {state}; delete {record} and run plan_and_preprocess again")
+def _cure(record: Path) -> str:
+    return f"delete {record} and run plan_and_preprocess again"

@@ -1,0 +1,71 @@
+"""Arrays on disk: compressed, in chunks, so that any window can be read without the rest."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import blosc2
+import numpy as np
+from numpy.typing import NDArray
+
+from seg25d.core.errors import RecordError
+from seg25d.core.files import atomic_path
+
+CHUNK = (32, 64, 64)
+"""Voxels of a chunk along (D, H, W): 512 KiB of float32. Reading a window of this size out of 32 x 512 x 512 takes
+0.3 ms, against 1.3 ms with one chunk per volume (measured, LZ4, one core)."""
+
+
+class StoredArray:
+    """An array on disk of which any window can be read: `array[:, 3:19, 0:64, 0:64]`.
+
+    Args:
+        path: A `.b2nd` file.
+        cure: What to do if it is missing or damaged, for the message.
+
+    Raises:
+        RecordError: Also on reading: if the file is missing or damaged.
+    """
+
+    def __init__(self, path: Path, cure: str) -> None:
+        self.path = path
+        self.cure = cure
+        try:
+            self._array: Any = blosc2.open(str(path), mode="r", dparams={"nthreads": 1})
+            self.shape: tuple[int, ...] = tuple(self._array.shape)
+            self.dtype: np.dtype[Any] = self._array.dtype
+        except (RuntimeError, ValueError, OSError, AttributeError, KeyError) as error:
+            raise damaged(path, cure, error) from None
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        try:
+            window: NDArray[Any] = self._array[key]
+        except (RuntimeError, OSError) as error:
+            raise damaged(self.path, self.cure, error) from None
+        return window
+
+
+def write_array(path: Path, array: NDArray[Any]) -> None:
+    """Write an array (..., D, H, W) to a `.b2nd` file, which is complete or absent, as long as there is power."""
+    channels = array.shape[:-3]
+    volume: Sequence[int] = array.shape[-3:]
+    # Chunks hold one channel, as channels may be read apart, and never reach beyond the volume.
+    chunks = (*(1 for _ in channels), *(min(size, limit) for size, limit in zip(volume, CHUNK, strict=True)))
+    settings = blosc2.CParams(codec=blosc2.Codec.LZ4, clevel=5, typesize=array.itemsize, nthreads=1)
+    # To flush every array would take more than twice the time of small cases; reading tells if one is damaged.
+    with atomic_path(path, durable=False) as temporary:
+        # Without contiguous storage the urlpath would become a folder.
+        blosc2.asarray(
+            np.ascontiguousarray(array),
+            urlpath=str(temporary),
+            mode="w",
+            chunks=chunks,
+            cparams=settings,
+            contiguous=True,
+        )
+
+
+def damaged(path: Path, cure: str, error: Exception) -> RecordError:
+    """The error for a file that is missing or cannot be read."""
+    state = f"is damaged ({error})" if path.exists() else "is missing"
+    return RecordError(f"{path} {state}; {cure}")

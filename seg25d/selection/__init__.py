@@ -1,0 +1,1 @@
+"""Choosing the best configuration or ensemble by cross-validation."""
