@@ -6,7 +6,7 @@ from typing import Self
 from pydantic import Field
 
 from seg25d.core.records import Record, parse_record
-from seg25d.inference.predictor import FusionName
+from seg25d.inference.predictor import FusionName, PredictorOptions
 from seg25d.planning.plan import PlansName
 from seg25d.planning.plans_name import DEFAULT_PLANS_NAME
 from seg25d.training.config import TrainingConfig, apply_settings, length_settings
@@ -133,3 +133,9 @@ class PredictionOptions(Record):
     """What fuses the views of `mv`."""
     overwrite: bool = False
     device: str | None = None
+    """None: the best there is; several with commas, such as `cuda:0,cuda:1`, share the cases."""
+
+    @property
+    def predictor(self) -> PredictorOptions:
+        """What a predictor needs to know of it."""
+        return PredictorOptions(mirroring=self.mirroring, step_size=self.step_size, fusion=self.fusion)

@@ -5,16 +5,19 @@ The commands call these, and so can you.
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
+from seg25d.chosen_models import choose_model, loader
+from seg25d.compared_runs import runs_to_compare
 from seg25d.core.device import choose_execution
 from seg25d.core.errors import InputError
+from seg25d.core.files import folder_lock
 from seg25d.core.records import read_record, write_record
 from seg25d.core.workspace import Workspace
 from seg25d.data.dataset import Split, find_inputs
+from seg25d.ensembling.case_predictor import CasePredictor
 from seg25d.ensembling.ensemble import ensemble_folders
-from seg25d.ensembling.fused_predictor import load_predictor
 from seg25d.ensembling.options import EnsembleOptions
 from seg25d.evaluation.evaluate import evaluate_folders, write_csv
 from seg25d.evaluation.summary import Summary
@@ -22,9 +25,9 @@ from seg25d.fine_folds import fine_task, train_fine_folds
 from seg25d.folds import RunToTrain, check_folds, train_folds
 from seg25d.fused_folds import train_fusion
 from seg25d.fused_tasks import plan_fusion
-from seg25d.inference.cases import CaseOptions, predict_cases
+from seg25d.inference.cases import CaseOptions, outcomes_here, predict_cases
+from seg25d.inference.device_pool import outcomes_on_devices
 from seg25d.inference.prediction_files import PredictionRecord
-from seg25d.inference.predictor import PredictorOptions
 from seg25d.options import PlanningOptions, PredictionOptions, TrainingOptions
 from seg25d.planning.plan import Plans
 from seg25d.planning.planner import explain
@@ -35,23 +38,28 @@ from seg25d.preprocessing.preprocess import preprocess_dataset
 from seg25d.preprocessing.store import Store
 from seg25d.runs import (
     check_names,
-    choose_folds,
-    choose_run,
     parse_folds,
     read_splits,
     run_name,
     with_network,
 )
+from seg25d.selection.best import Best
+from seg25d.selection.find_best import FindOptions, find_best
+from seg25d.selection.ranking import describe_best
 from seg25d.training.processes import is_first_process, local_device
 
 __all__ = [
     "EnsembleOptions",
+    "FindOptions",
     "PlanningOptions",
     "PredictionOptions",
     "TrainingOptions",
+    "describe_best",
     "ensemble",
     "evaluate",
     "explain",
+    "find_best_configuration",
+    "load_model",
     "plan_and_preprocess",
     "predict",
     "train",
@@ -174,7 +182,7 @@ def _check_store(store: Store, splits: Sequence[Split], name: str) -> None:
 
 
 def predict(workspace: Workspace, source: Path, out: Path, options: PredictionOptions | None = None) -> None:
-    """Segment images with a trained configuration and write `CASE.ENDING` and `prediction.json` to `out`.
+    """Segment images and write `CASE.ENDING` and `prediction.json` to `out`.
 
     Args:
         workspace: Where everything is.
@@ -188,30 +196,71 @@ def predict(workspace: Workspace, source: Path, out: Path, options: PredictionOp
         CaseFailures: If some cases failed; all others are written.
     """
     options = options or PredictionOptions()
-    execution = choose_execution(options.device)
-    run = choose_run(
-        workspace, options.dataset, options.configuration, options.model, options.plans_name, options.recipe
-    )
-    folds = choose_folds(run, options.folds)
-    models = [run.fold(fold).model_final for fold in folds]
-    predictor_options = PredictorOptions(
-        mirroring=options.mirroring, step_size=options.step_size, fusion=options.fusion
-    )
-    predictor = load_predictor(models, execution, predictor_options)
-    description = predictor.header.description
-    cases = find_inputs(source, len(description.channel_names), description.file_ending)
+    devices = (options.device or "").split(",")
+    for device in devices:
+        choose_execution(device or None)
+    model, predictor_options = choose_model(workspace, options), options.predictor
+    meaning = model.meaning()
+    cases = find_inputs(source, len(meaning.description.channel_names), meaning.description.file_ending)
+    if len(devices) > 1:
+        outcomes = partial(outcomes_on_devices, loader(model, predictor_options), devices)
+    else:
+        outcomes = partial(outcomes_here, model.load(predictor_options, options.device))
     record = PredictionRecord(
-        arguments={"input": str(source)} | options.model_dump(mode="json"),
-        model={
-            "dataset": predictor.header.dataset_name,
-            "configuration": run.root.name,
-            "folds": folds,
-            **({} if options.fusion == "network" else {"fusion": options.fusion}),
-            "files": {fold: _stamp(path) for fold, path in zip(folds, models, strict=True)},
-        },
+        arguments={"input": str(source)} | options.model_dump(mode="json"), model=model.describe(predictor_options)
     )
     case_options = CaseOptions(save_probabilities=options.save_probabilities, overwrite=options.overwrite)
-    predict_cases(predictor, cases, out, case_options, record)
+    predict_cases(outcomes, meaning, cases, out, case_options, record)
+
+
+def load_model(workspace: Workspace, options: PredictionOptions | None = None) -> CasePredictor:
+    """Load what `predict` would use, to predict arrays with it: it stays loaded.
+
+    Args:
+        workspace: Where everything is.
+        options: Which model, and how; `save_probabilities` and `overwrite` have no meaning here.
+
+    Returns:
+        The model; see `CasePredictor.predict_array`.
+
+    Raises:
+        InputError: If the model is not there; lists the choices.
+    """
+    options = options or PredictionOptions()
+    return choose_model(workspace, options).load(options.predictor, options.device)
+
+
+def find_best_configuration(
+    workspace: Workspace,
+    identifier: str,
+    configurations: Sequence[str] | None = None,
+    folds: Sequence[str] | None = None,
+    options: FindOptions | None = None,
+) -> Best:
+    """Choose the configuration or ensemble that is best in cross-validation, and write `results/DATASET/best.json`.
+
+    Args:
+        workspace: Where everything is.
+        identifier: Data set: `1`, `001` or `Dataset001_Name`.
+        configurations: Which to compare; None: all whose folds are trained.
+        folds: Which to compare; None: all of them.
+        options: What to try, and what the choice may cost.
+
+    Returns:
+        The choice, with all that it was compared with.
+
+    Raises:
+        InputError: If there is nothing to compare, folds are missing, or nothing keeps to the limits.
+    """
+    options = options or FindOptions()
+    choose_execution(options.device)
+    name = workspace.dataset_name(identifier)
+    runs = runs_to_compare(workspace, name, configurations, folds)
+    results = workspace.best(name).parent
+    with folder_lock(results / "cross_validation", "find_best_configuration"):
+        best = find_best(name, runs, workspace.preprocessed_dataset(name), results, options)
+    write_record(workspace.best(name), best)
+    return best
 
 
 def ensemble(folders: Sequence[Path], out: Path, options: EnsembleOptions | None = None) -> None:
@@ -255,9 +304,3 @@ def evaluate(
     if csv is not None:
         write_csv(summary, csv)
     return summary
-
-
-def _stamp(path: Path) -> dict[str, Any]:
-    """What tells one version of a file from another."""
-    status = path.stat()
-    return {"bytes": status.st_size, "modified_ns": status.st_mtime_ns}

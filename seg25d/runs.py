@@ -228,7 +228,7 @@ def choose_run(
     short = split_name(configuration)[0] == "2d" or (plans_name, recipe) != (None, None)
     if configuration not in runs and short:
         trained_with = plans_name or DEFAULT_PLANS_NAME, recipe or "default"
-        configuration = _full_name(workspace, name, runs, configuration, trained_with)
+        configuration = full_run_name(workspace, name, runs, configuration, trained_with)
     if configuration not in runs:
         raise InputError(f"configuration {configuration} is not trained on {name}; trained: {', '.join(runs)}")
     return workspace.run(name, configuration)
@@ -249,7 +249,7 @@ def choose_folds(run: RunFolder, wanted: Sequence[str] | None) -> list[str]:
     return list(dict.fromkeys(wanted))
 
 
-def _full_name(
+def full_run_name(
     workspace: Workspace, name: str, runs: Sequence[str], configuration: str, trained_with: tuple[str, str]
 ) -> str:
     """The run of a configuration, plans by name and recipe; the configuration as it is if there is none."""

@@ -26,6 +26,8 @@ GLUE = frozenset(
             "fused_folds",
             "joint_folds",
             "runs",
+            "compared_runs",
+            "chosen_models",
         ),
         *("demo", "cli", "__main__"),
     }

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 DURATION = re.compile(r"(?:([\d.]+)h)?(?:([\d.]+)(?:min|m))?(?:([\d.]+)(?:sec|s))?")
+DEVICE = re.compile(r"cuda(:\d+)?|cpu|mps")
 INTERRUPTED = 130
 """Exit status after Ctrl-C: 128 + SIGINT, as shells have it."""
 
@@ -92,9 +93,13 @@ def add_shared_arguments(parser: argparse.ArgumentParser, ignored: Sequence[str]
     )
     group.add_argument("--quiet", action="store_true", help="warnings and errors only")
     group.add_argument("--debug", action="store_true", help="more messages, and tracebacks with every error")
-    where = "where to compute (default: the best there is)"
+    where = "where to compute, such as cuda or cuda:1 (default: the best there is)"
     group.add_argument(
-        "--device", "-device", choices=("cuda", "cpu", "mps"), help=no_effect if "device" in ignored else where
+        "--device",
+        "-device",
+        type=device_names,
+        metavar="{cuda,cpu,mps}",
+        help=no_effect if "device" in ignored else where,
     )
     workers = "worker processes; 0 works in this process (default: by cores and free memory)"
     group.add_argument(
@@ -161,6 +166,14 @@ def setting(text: str) -> tuple[str, str]:
     if not (key and separator):
         raise argparse.ArgumentTypeError(f"wanted key=value, got {text!r}")
     return key, value
+
+
+def device_names(text: str) -> str:
+    """The name of a device, or several with commas, for argparse; whether they are there is seen when they are used."""
+    for name in text.split(","):
+        if DEVICE.fullmatch(name) is None:
+            raise argparse.ArgumentTypeError(f"wanted cuda, cuda:NUMBER, cpu or mps, got {name!r}")
+    return text
 
 
 def plans_name(text: str) -> str:

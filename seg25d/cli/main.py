@@ -4,7 +4,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 import seg25d
-from seg25d.cli import demo, ensemble, evaluate, plan_and_preprocess, predict, train
+from seg25d.cli import demo, ensemble, evaluate, find_best_configuration, plan_and_preprocess, predict, train
 from seg25d.cli.common import Command, run_guarded
 
 COMMANDS: Mapping[str, Command] = {
@@ -12,6 +12,7 @@ COMMANDS: Mapping[str, Command] = {
     for command in (
         plan_and_preprocess.main,
         train.main,
+        find_best_configuration.main,
         predict.main,
         ensemble.main,
         evaluate.main,

@@ -1,4 +1,4 @@
-"""`seg25d predict`: segment images with a trained configuration."""
+"""`seg25d predict`: segment images."""
 
 import argparse
 from pathlib import Path
@@ -17,8 +17,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder of images, one image, or a folder of DICOM files",
     )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="folder for the segmentations")
-    parser.add_argument("-d", "--dataset", metavar="ID", help="data set that the model was trained on")
-    parser.add_argument("-c", "--configuration", metavar="CONFIG", help="configuration, such as si, 2d or 3d")
+    parser.add_argument(
+        "-d", "--dataset", metavar="ID", help="data set that the model was trained on (default: the only one)"
+    )
+    parser.add_argument(
+        "-c",
+        "--configuration",
+        metavar="CONFIG",
+        help="configuration, such as si, 2d or 3d (default: what find_best_configuration chose)",
+    )
     parser.add_argument(
         "-p", "--plans-name", type=plans_name, metavar="NAME", help="name of the plans that the model was trained with"
     )
@@ -81,7 +88,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 main = Command(
     name="predict",
-    summary="Segment images with a trained configuration.",
+    summary="Segment images with the best model that was found, or a trained configuration.",
     add_arguments=add_arguments,
     run=run,
     # Cases are read and written by threads while one is computed.

@@ -52,7 +52,7 @@ def map_cases(
         return
     num_workers = min(num_workers, len(items))
     others = set(active_children())
-    with ProcessPoolExecutor(num_workers, mp_context=worker_context(), initializer=_start_worker) as pool:
+    with ProcessPoolExecutor(num_workers, mp_context=worker_context(), initializer=watch_parent) as pool:
         try:
             futures: dict[Future[Result], Item] = {
                 pool.submit(_call, function, item, name(item)): item for item in items
@@ -76,8 +76,8 @@ def map_cases(
             pool.shutdown(cancel_futures=True)
 
 
-def _start_worker() -> None:
-    """Let this worker end when the process that started it is gone, even if that was killed.
+def watch_parent() -> None:
+    """Let this worker process end when the process that started it is gone, even if that was killed.
 
     Ctrl-C reaches every process of the terminal: only the first is to report it, and it ends the workers.
     """

@@ -204,23 +204,27 @@ class Labels(Record):
         return self._paint(regions, scores.shape[1:])
 
     def from_probabilities(
-        self, probabilities: NDArray[np.floating[Any]], threshold: float | None = None
+        self, probabilities: NDArray[np.floating[Any]], threshold: float | Sequence[float] | None = None
     ) -> NDArray[np.uint8]:
         """Choose the internal index of every voxel from probabilities, as `from_scores` does from logits.
 
         Args:
             probabilities: (K, ...): of the classes, which add up to 1, or of each region.
-            threshold: See `from_scores`.
+            threshold: See `from_scores`; or one per region (for one class a sequence of one).
 
         Returns:
             Internal indices (...).
         """
+        if threshold is None:
+            if not self.has_regions:
+                return _largest_index(probabilities)
+            return self._paint((each > 0.5 for each in probabilities), probabilities.shape[1:])
+        foreground = probabilities if self.has_regions else probabilities[1:]
+        thresholds = [threshold] * len(foreground) if isinstance(threshold, float) else threshold
         if not self.has_regions:
-            if threshold is not None:
-                foreground: NDArray[np.uint8] = (probabilities[1] >= threshold).astype(np.uint8)
-                return foreground
-            return _largest_index(probabilities)
-        regions = (each > 0.5 if threshold is None else each >= threshold for each in probabilities)
+            alone: NDArray[np.uint8] = (foreground[0] >= thresholds[0]).astype(np.uint8)
+            return alone
+        regions = (each >= least for each, least in zip(foreground, thresholds, strict=True))
         return self._paint(regions, probabilities.shape[1:])
 
     def _paint(self, regions: Iterable[NDArray[np.bool_]], shape: tuple[int, ...]) -> NDArray[np.uint8]:

@@ -76,6 +76,12 @@ class FusedPredictor(Predictor):
                 _check_views(path, fused.header, coarse)
         return fused
 
+    @property
+    def num_parameters(self) -> int:
+        """Parameters of fusion networks and views."""
+        views = [view for of_fold in (*self.views, *self.coarse) for view in of_fold]
+        return super().num_parameters + sum(view.num_parameters for view in views)
+
     def slabs(self, image: Tensor) -> Iterable[Slab]:
         """Scores of an image (C, d, h, w) on the model's grid; where no view finds anything, the background's."""
         per_fold = [

@@ -3,11 +3,11 @@
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,20 +16,20 @@ from seg25d.core.errors import InputError, Seg25dError
 from seg25d.core.files import remove_leftovers
 from seg25d.core.progress import track
 from seg25d.core.records import Record, write_record
-from seg25d.core.types import IntArray
+from seg25d.core.types import IntArray, Spacing
 from seg25d.data.cases import Case
+from seg25d.data.description import DatasetDescription
 from seg25d.data.image_geometry import Geometry
+from seg25d.data.labels import Labels
 from seg25d.inference.prediction_files import (
     RECORD_NAME,
     PredictionRecord,
+    begin_record,
     earlier_seconds,
     probabilities_path,
     report_failures,
     write_probabilities,
 )
-from seg25d.inference.predictor import Predictor
-from seg25d.preprocessing.grid import Grid
-from seg25d.preprocessing.header_windows import with_header_windows
 
 logger = logging.getLogger(__name__)
 CASES_AHEAD = 2
@@ -45,26 +45,68 @@ class CaseOptions(Record):
     """Predict cases again that are there already."""
 
 
+class CaseModel(Protocol):
+    """What turns images into labels: a configuration or an ensemble."""
+
+    def prepare(self, image: NDArray[Any], spacing_mm: Spacing, case: Case | None = None) -> Any:
+        """Bring an image (C, D, H, W) in canonical orientation to the model's grid and intensities."""
+
+    def segment(self, prepared: Any) -> NDArray[np.uint8]:
+        """Internal indices (D, H, W) of what was prepared."""
+
+    def segment_with_probabilities(self, prepared: Any) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """Likewise, and probabilities (K, D, H, W)."""
+
+
+class Meaning(NamedTuple):
+    """What a model says about its input and output."""
+
+    description: DatasetDescription
+    threshold: float | None
+
+    @property
+    def labels(self) -> Labels:
+        """What the labels mean."""
+        return self.description.labels
+
+
 class _Read(NamedTuple):
-    image: NDArray[np.float32]
-    grid: Grid
+    prepared: Any
     geometry: Geometry
     seconds: float
 
 
+Outcome: TypeAlias = tuple[Case, float | Exception]
+"""A case with the seconds that it took, or why it failed."""
+Outcomes: TypeAlias = Callable[["Work", Callable[[], None]], Iterator[Outcome]]
+"""Predicts and writes cases and gives their outcomes; calls the second argument before anything is written."""
+
+
+class Work(NamedTuple):
+    """The cases to do."""
+
+    cases: Iterable[Case]
+    targets: Mapping[str, Path]
+    """The file of each."""
+    options: CaseOptions
+    labels: Labels
+
+
 def predict_cases(
-    predictor: Predictor,
+    outcomes: Outcomes,
+    meaning: Meaning,
     cases: Sequence[Case],
     out: Path,
-    options: CaseOptions | None = None,
-    record: PredictionRecord | None = None,
+    options: CaseOptions,
+    record: PredictionRecord,
 ) -> None:
     """Segment cases and write `CASE.ENDING` for each, with the geometry of its image, and `prediction.json`.
 
     Cases that are there already are skipped. A case that fails does not stop the others.
 
     Args:
-        predictor: The model.
+        outcomes: Does the work: `partial(outcomes_here, model)`, or `device_pool.outcomes_on_devices`.
+        meaning: Of the model.
         cases: What to predict.
         out: Folder for the results; made when the first one is written.
         options: What to write.
@@ -75,20 +117,18 @@ def predict_cases(
             or of another program (unless told to overwrite), or no case at all can be used; nothing is written then.
         CaseFailures: If some cases failed; all others are written.
     """
-    options = options or CaseOptions()
-    targets = _check_targets(predictor, cases, out)
+    targets = _check_targets(meaning.description, cases, out)
     path = out / RECORD_NAME
     done = [] if options.overwrite else [case for case in cases if _is_done(targets[case.name], options)]
-    record = record or _describe(predictor)
     earlier = earlier_seconds(record, path, [case.name for case in done], overwrite=options.overwrite)
-    meaning = {"labels": predictor.labels, "threshold": predictor.header.threshold}
-    record = record.model_copy(update={"seconds": earlier} | meaning)
+    said = {"labels": meaning.labels, "threshold": meaning.threshold}
+    record = record.model_copy(update={"seconds": earlier} | said)
     todo = [case for case in cases if case not in done]
     if done:
         logger.info("%d of %d cases are predicted already", len(done), len(cases))
     remove_leftovers(out)
     failures: dict[str, Exception] = {}
-    results = _results(predictor, todo, targets, options, partial(write_record, path, record))
+    results = outcomes(Work(todo, targets, options, meaning.labels), partial(begin_record, record, path))
     for case, result in track(results, len(todo), "predicting"):
         if isinstance(result, Exception):
             failures[case.name] = result
@@ -104,17 +144,17 @@ def predict_cases(
     report_failures(failures, len(cases))
 
 
-def _check_targets(predictor: Predictor, cases: Sequence[Case], out: Path) -> dict[str, Path]:
+def _check_targets(description: DatasetDescription, cases: Sequence[Case], out: Path) -> dict[str, Path]:
     """The file of each case."""
     if not cases:
         raise InputError("there is nothing to predict")
-    num_channels = len(predictor.header.description.channel_names)
+    num_channels = len(description.channel_names)
     wrong = [f"{case.name} has {len(case.images)}" for case in cases if len(case.images) != num_channels]
     if wrong:
         raise InputError(
             f"the model takes {num_channels} channel(s), but {'; '.join(wrong)}; give one file per channel"
         )
-    targets = {case.name: out / f"{case.name}{predictor.header.description.file_ending}" for case in cases}
+    targets = {case.name: out / f"{case.name}{description.file_ending}" for case in cases}
     inputs = {image.resolve() for case in cases for image in case.images}
     clashes = sorted(str(path) for path in targets.values() if path.resolve() in inputs)
     if clashes:
@@ -126,42 +166,26 @@ def _is_done(target: Path, options: CaseOptions) -> bool:
     return target.exists() and (not options.save_probabilities or probabilities_path(target).exists())
 
 
-def _describe(predictor: Predictor) -> PredictionRecord:
-    header = predictor.header
-    return PredictionRecord(
-        model={"dataset": header.dataset_name, "configuration": header.configuration, "folds": [header.fold]}
-    )
-
-
-def _results(
-    predictor: Predictor,
-    cases: Sequence[Case],
-    targets: Mapping[str, Path],
-    options: CaseOptions,
-    begin: Callable[[], None],
-) -> Iterator[tuple[Case, float | Exception]]:
-    """Each case with the seconds that it took, or why it failed, as soon as it is written.
-
-    `begin` is called before anything is written.
-    """
+def outcomes_here(model: CaseModel, work: Work, begin: Callable[[], None]) -> Iterator[Outcome]:
+    """Predict in this process, while the next case is read and the last one written; see `Outcomes`."""
     begun = False
     writing: deque[tuple[Case, Future[float]]] = deque()
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
         try:
-            for case, reading in _read_ahead(reader, predictor, cases):
+            for case, reading in _read_ahead(reader, model, work.cases):
                 try:
                     read = reading.result()
                     started = time.perf_counter()
-                    labels, probabilities = _compute(predictor, read, options)
+                    labels, probabilities = _compute(model, read, work.options)
                 except Exception as error:
                     yield case, error
                     continue
                 seconds = read.seconds + time.perf_counter() - started
-                decoded = predictor.labels.decode(labels)
+                decoded = work.labels.decode(labels)
                 if not begun:
                     begin()
                     begun = True
-                write = writer.submit(_write, targets[case.name], decoded, probabilities, read.geometry, seconds)
+                write = writer.submit(_write, work.targets[case.name], decoded, probabilities, read.geometry, seconds)
                 writing.append((case, write))
                 if len(writing) > CASES_AHEAD:
                     yield _outcome(*writing.popleft())
@@ -172,34 +196,31 @@ def _results(
 
 
 def _read_ahead(
-    reader: ThreadPoolExecutor, predictor: Predictor, cases: Sequence[Case]
+    reader: ThreadPoolExecutor, model: CaseModel, cases: Iterable[Case]
 ) -> Iterator[tuple[Case, Future[_Read]]]:
     reading: deque[tuple[Case, Future[_Read]]] = deque()
     for case in cases:
-        reading.append((case, reader.submit(_read, predictor, case)))
+        reading.append((case, reader.submit(_read, model, case)))
         if len(reading) >= CASES_AHEAD:
             yield reading.popleft()
     yield from reading
 
 
-def _read(predictor: Predictor, case: Case) -> _Read:
+def _read(model: CaseModel, case: Case) -> _Read:
     from seg25d.data.image_io import read_image  # noqa: PLC0415 - loads SimpleITK
 
     started = time.perf_counter()
     image, geometry = read_image(case.images)
-    normalization, remarks = with_header_windows(predictor.header.plan.normalization, case)
-    for remark in remarks:
-        logger.log(remark.level, remark.text)
-    preprocessed, grid = predictor.preprocess(image, geometry.canonical_spacing_mm, normalization)
-    return _Read(preprocessed, grid, geometry, time.perf_counter() - started)
+    prepared = model.prepare(image, geometry.canonical_spacing_mm, case)
+    return _Read(prepared, geometry, time.perf_counter() - started)
 
 
 def _compute(
-    predictor: Predictor, read: _Read, options: CaseOptions
+    model: CaseModel, read: _Read, options: CaseOptions
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None]:
     if options.save_probabilities:
-        return predictor.predict_probabilities(read.image, read.grid)
-    return predictor.predict_preprocessed(read.image, read.grid), None
+        return model.segment_with_probabilities(read.prepared)
+    return model.segment(read.prepared), None
 
 
 def _write(
@@ -219,7 +240,7 @@ def _write(
     return seconds + time.perf_counter() - started
 
 
-def _outcome(case: Case, write: Future[float]) -> tuple[Case, float | Exception]:
+def _outcome(case: Case, write: Future[float]) -> Outcome:
     try:
         return case, write.result()
     except Exception as error:

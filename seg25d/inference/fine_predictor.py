@@ -61,6 +61,11 @@ class FinePredictor(Predictor):
         _check_coarse(files[0], fine.coarse.header, fine.header)
         return fine
 
+    @property
+    def num_parameters(self) -> int:
+        """Parameters of fine and coarse models."""
+        return super().num_parameters + self._coarse().num_parameters
+
     def slabs(self, image: Tensor) -> Iterable[Slab]:
         """Scores of an image (C, d, h, w) on the model's grid: those of the last round, and background around its crop.
 

@@ -104,6 +104,11 @@ class Predictor:
         return cls(models, headers[0], execution, options)
 
     @property
+    def num_parameters(self) -> int:
+        """Parameters of all models."""
+        return sum(parameter.numel() for model in self.models for parameter in model.parameters())
+
+    @property
     def labels(self) -> Labels:
         """What the models' scores mean."""
         return self.header.description.labels

@@ -1,5 +1,6 @@
 import json
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,8 +12,9 @@ from seg25d.core.records import read_record
 from seg25d.core.workspace import PreprocessedFolder
 from seg25d.data.dataset import Dataset
 from seg25d.data.inputs import find_inputs
-from seg25d.inference import cases
-from seg25d.inference.cases import CaseOptions, predict_cases
+from seg25d.ensembling.case_predictor import CasePredictor
+from seg25d.inference import cases as cases_module
+from seg25d.inference.cases import CaseOptions, Meaning, outcomes_here
 from seg25d.inference.prediction_files import (
     PredictionRecord,
     begin_record,
@@ -48,6 +50,17 @@ def write_case(folder, name, ending=".nii.gz", value=1.0):
 @pytest.fixture
 def predictor(header, execution, threshold):
     return Predictor([threshold], header, execution)
+
+
+def predict_cases(predictor, cases, out, options=None):
+    """Predict with one configuration in this process."""
+    header = predictor.header
+    record = PredictionRecord(
+        model={"dataset": header.dataset_name, "configuration": header.configuration, "folds": [header.fold]}
+    )
+    outcomes = partial(outcomes_here, CasePredictor([predictor]))
+    meaning = Meaning(header.description, header.threshold)
+    cases_module.predict_cases(outcomes, meaning, cases, out, options or CaseOptions(), record)
 
 
 def inputs(folder):
@@ -151,7 +164,7 @@ def test_prediction_sees_what_training_saw(header, execution, threshold, tmp_pat
     plan = predictor.header.plan
     preprocess_dataset(dataset, [plan], PreprocessedFolder(root=tmp_path / "out"), num_workers=0)
     stored = Store(tmp_path / "out" / plan.store).open_image("a")[:]
-    np.testing.assert_array_equal(cases._read(predictor, case).image, stored)
+    np.testing.assert_array_equal(cases_module._read(CasePredictor([predictor]), case).prepared.images[0][0], stored)
     np.testing.assert_allclose(np.unique(stored[0]), [0.1, 0.3], rtol=1e-6)
 
 

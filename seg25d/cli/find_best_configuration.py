@@ -1,0 +1,71 @@
+"""`seg25d find_best_configuration`: choose by cross-validation what `seg25d predict` uses."""
+
+import argparse
+
+from seg25d.cli.common import Command, find_workspace, positive_amount, positive_number
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("dataset", metavar="ID", help="data set: 1, 001 or Dataset001_Name")
+    parser.add_argument(
+        "-c",
+        "--configurations",
+        nargs="+",
+        metavar="CONFIG",
+        help="configurations or runs to compare (default: all whose folds are trained)",
+    )
+    parser.add_argument(
+        "-f",
+        "--folds",
+        nargs="+",
+        metavar="FOLD",
+        help="compare these folds only, on the cases that all configurations have in them (default: all folds)",
+    )
+    parser.add_argument(
+        "--no-ensembles", "--disable_ensembling", action="store_true", help="single configurations only"
+    )
+    parser.add_argument(
+        "--no-postprocessing", action="store_true", help="leave labels as they are: no components are removed"
+    )
+    parser.add_argument("--fit-weights", action="store_true", help="try the best ensemble with fitted weights as well")
+    parser.add_argument(
+        "--max-seconds-per-case",
+        type=positive_amount,
+        metavar="S",
+        help="choose only what predicts the case of middle size within S seconds, on this machine",
+    )
+    parser.add_argument(
+        "--max-parameters",
+        type=positive_number,
+        metavar="N",
+        help="choose only what has at most N parameters, in all folds and configurations together",
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Do it."""
+    from seg25d import pipeline
+
+    options = pipeline.FindOptions(
+        ensembles=not arguments.no_ensembles,
+        postprocessing=not arguments.no_postprocessing,
+        fit_weights=arguments.fit_weights,
+        max_seconds_per_case=arguments.max_seconds_per_case,
+        max_parameters=arguments.max_parameters,
+        device=arguments.device,
+        num_processes=arguments.num_processes,
+    )
+    workspace = find_workspace(arguments)
+    best = pipeline.find_best_configuration(
+        workspace, arguments.dataset, arguments.configurations, arguments.folds, options
+    )
+    print(pipeline.describe_best(best))
+
+
+main = Command(
+    name="find_best_configuration",
+    summary="Choose the best configuration or ensemble by cross-validation.",
+    add_arguments=add_arguments,
+    run=run,
+)

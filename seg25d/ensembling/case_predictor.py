@@ -1,0 +1,136 @@
+"""One trained configuration or an ensemble of several, with its post-processing: from an image to labels."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seg25d.core.errors import ModelError
+from seg25d.core.types import IntArray, Spacing
+from seg25d.data.cases import Case
+from seg25d.data.description import DatasetDescription
+from seg25d.data.labels import Labels
+from seg25d.ensembling.fuse import mean_of_probabilities
+from seg25d.inference.postprocessing import PostProcessing, remove_components, threshold_values
+from seg25d.inference.predictor import Predictor
+from seg25d.preprocessing.grid import Grid
+from seg25d.preprocessing.header_windows import with_header_windows
+
+logger = logging.getLogger(__name__)
+
+
+class Prepared(NamedTuple):
+    """An image as the members want it."""
+
+    images: tuple[tuple[NDArray[np.float32], Grid], ...]
+    """(C, d, h, w) and its grid per member; members with one spacing and normalisation share theirs."""
+    spacing_mm: Spacing
+    """Of the canonical image."""
+
+
+class CasePredictor:
+    """Members whose probabilities are averaged, and what is done to the labels after that.
+
+    It stays loaded: predict as many arrays as you like.
+
+    Args:
+        members: Configurations of one data set, at least one; each may hold several folds.
+        weights: One per member, above 0; None: equal ones.
+        postprocessing: What is done to the labels.
+
+    Raises:
+        ModelError: If members have different channels or labels.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[Predictor],
+        weights: Sequence[float] | None = None,
+        postprocessing: PostProcessing | None = None,
+    ) -> None:
+        self.members = members
+        self.weights = weights
+        self.postprocessing = postprocessing or PostProcessing()
+        first = self.description
+        for member in members[1:]:
+            other = member.header.description
+            if (other.channel_names, other.labels) != (first.channel_names, first.labels):
+                raise ModelError(
+                    f"{member.header.configuration} and {members[0].header.configuration} have different channels or "
+                    "labels: they cannot be one ensemble; train them on one data set"
+                )
+
+    @property
+    def description(self) -> DatasetDescription:
+        """Channels and labels."""
+        return self.members[0].header.description
+
+    @property
+    def labels(self) -> Labels:
+        """What the labels mean."""
+        return self.description.labels
+
+    @property
+    def threshold(self) -> float | None:
+        """Probability from which on a voxel is foreground, where all members agree; None: the likeliest class."""
+        thresholds = {member.header.threshold for member in self.members}
+        return thresholds.pop() if len(thresholds) == 1 else None
+
+    def predict_array(self, image: NDArray[Any], spacing_mm: Spacing) -> IntArray:
+        """Segment an image.
+
+        Args:
+            image: (C, D, H, W) in canonical orientation (inferior to superior, anterior to posterior, right to left: the
+                array of a SimpleITK image in LPS), in the units of the training images; not changed.
+            spacing_mm: Its spacing along (D, H, W).
+
+        Returns:
+            The values (D, H, W) that label files have.
+
+        Raises:
+            InputError: If the image does not fit the model.
+        """
+        return self.labels.decode(self.segment(self.prepare(image, spacing_mm)))
+
+    def prepare(self, image: NDArray[Any], spacing_mm: Spacing, case: Case | None = None) -> Prepared:
+        """Bring an image to the grids and intensities of the members, once per spacing and normalisation.
+
+        Args:
+            image: See `predict_array`.
+            spacing_mm: Likewise.
+            case: Its files, whose headers may hold windows.
+
+        Raises:
+            InputError: If the image does not fit the model.
+        """
+        done: dict[Any, tuple[NDArray[np.float32], Grid]] = {}
+        images = []
+        for member in self.members:
+            plan = member.header.plan
+            key = plan.spacing_mm, plan.normalization
+            if key not in done:
+                normalization = plan.normalization
+                if case is not None:
+                    normalization, remarks = with_header_windows(normalization, case)
+                    for remark in remarks:
+                        logger.log(remark.level, remark.text)
+                done[key] = member.preprocess(image, spacing_mm, normalization)
+            images.append(done[key])
+        return Prepared(tuple(images), spacing_mm)
+
+    def segment(self, prepared: Prepared) -> NDArray[np.uint8]:
+        """Internal indices (D, H, W) on the whole canonical grid."""
+        if len(self.members) > 1 or self.postprocessing.thresholds:
+            return self.segment_with_probabilities(prepared)[0]
+        indices = self.members[0].predict_preprocessed(*prepared.images[0])
+        return remove_components(indices, self.labels, prepared.spacing_mm, self.postprocessing)
+
+    def segment_with_probabilities(self, prepared: Prepared) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """Likewise, with the probabilities (K, D, H, W), see `export_slabs`, which post-processing leaves alone."""
+        pairs = zip(self.members, prepared.images, strict=True)
+        mean = mean_of_probabilities((member.predict_probabilities(*each)[1] for member, each in pairs), self.weights)
+        thresholds = threshold_values(self.postprocessing, self.labels)
+        indices = self.labels.from_probabilities(mean, self.threshold if thresholds is None else thresholds)
+        return remove_components(indices, self.labels, prepared.spacing_mm, self.postprocessing), mean

@@ -1,0 +1,110 @@
+"""Prediction on several devices: a process for each takes the next case from one queue."""
+
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.process import BaseProcess
+from multiprocessing.queues import Queue
+from queue import Empty
+from typing import Any, NamedTuple
+
+from seg25d.core.errors import InputError, Seg25dError, WorkerError
+from seg25d.core.parallel import available_cores, watch_parent, worker_context
+from seg25d.inference.cases import CaseModel, Outcome, Work, outcomes_here
+
+SECONDS_BETWEEN_LOOKS = 1.0
+"""At processes that may have died."""
+
+
+class _Report(NamedTuple):
+    """Of one case, or of a process that cannot begin (without a case); errors do not all travel between processes."""
+
+    case: str | None
+    seconds: float = 0.0
+    message: str | None = None
+    expected: bool = True
+    """Whether the input is at fault."""
+
+    def error(self) -> Seg25dError:
+        """What went wrong."""
+        return (InputError if self.expected else WorkerError)(self.message)
+
+
+def outcomes_on_devices(
+    load: Callable[[str], CaseModel], devices: Sequence[str], work: Work, begin: Callable[[], None]
+) -> Iterator[Outcome]:
+    """Predict cases with a process per device, see `cases.Outcomes`.
+
+    Args:
+        load: Makes the model on a device; picklable.
+        devices: Such as `cuda:0`, `cuda:1`.
+        work: The cases.
+        begin: Picklable; every process calls it once.
+
+    Raises:
+        WorkerError: If a process died.
+        InputError: If a process cannot load the model.
+    """
+    context = worker_context()
+    waiting = {case.name: case for case in work.cases}
+    cases, reports = context.Queue(), context.Queue()
+    for case in (*waiting.values(), *(None for _ in devices)):
+        cases.put(case)
+    processes = [
+        context.Process(  # type: ignore[attr-defined] # every context has it, the base class does not say so
+            target=_work, args=(load, (device, len(devices)), (cases, reports), work._replace(cases=()), begin)
+        )
+        for device in devices
+    ]
+    for process in processes:
+        process.start()
+    try:
+        while waiting:
+            report = _next_report(reports, processes)
+            if report.case is None:
+                raise report.error()
+            yield waiting.pop(report.case), report.seconds if report.message is None else report.error()
+    finally:
+        for process in processes:
+            # Those that are done end by themselves; a queue that nobody reads would hold the others.
+            if waiting:
+                process.kill()
+            process.join()
+
+
+def _next_report(reports: "Queue[_Report]", processes: Sequence[BaseProcess]) -> _Report:
+    while True:
+        dead = [process for process in processes if process.exitcode not in (None, 0)]
+        try:
+            return reports.get(timeout=SECONDS_BETWEEN_LOOKS)
+        except Empty:
+            if dead:
+                raise WorkerError(
+                    f"a process that predicts ended with status {dead[0].exitcode}; the system may have killed it for "
+                    "lack of memory. Use fewer devices; the same command goes on where it stopped"
+                ) from None
+
+
+def _work(
+    load: Callable[[str], CaseModel],
+    place: tuple[str, int],
+    queues: "tuple[Queue[Any], Queue[_Report]]",
+    work: Work,
+    begin: Callable[[], None],
+) -> None:
+    watch_parent()
+    cases, reports = queues
+    device, num_devices = place
+    try:
+        if device == "cpu":
+            import torch  # noqa: PLC0415 - only where it computes
+
+            torch.set_num_threads(max(1, available_cores() // num_devices))
+        model = load(device)
+    except Exception as error:
+        reports.put(_Report(None, message=f"{device}: {error}", expected=isinstance(error, Seg25dError)))
+        return
+    for case, outcome in outcomes_here(model, work._replace(cases=iter(cases.get, None)), begin):
+        if isinstance(outcome, Exception):
+            message = str(outcome) or repr(outcome)
+            reports.put(_Report(case.name, message=message, expected=isinstance(outcome, Seg25dError)))
+        else:
+            reports.put(_Report(case.name, outcome))

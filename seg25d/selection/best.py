@@ -1,0 +1,72 @@
+"""What was chosen, and why: the file `best.json`."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from seg25d.core.records import Record
+from seg25d.core.versions import library_versions
+from seg25d.inference.postprocessing import PostProcessing
+from seg25d.selection.cost import Cost
+
+
+class Member(Record):
+    """A run of which the best is made."""
+
+    run: str
+    """Its folder under the results of the data set."""
+    folds: tuple[str, ...]
+    """Whose scores are averaged."""
+    weight: float = Field(gt=0)
+    """Of its probabilities; weights add up to 1."""
+    imported: bool = False
+    """Results of another program, which has to predict with it."""
+
+
+class Scored(Record):
+    """A candidate: a run or an ensemble, with its scores in cross-validation."""
+
+    name: str
+    runs: tuple[str, ...]
+    weights: tuple[float, ...] | None = None
+    """None: equal ones."""
+    dice: float | None
+    """Mean over classes of their means over cases."""
+    dice_std: float | None
+    """Standard deviation (n - 1) over cases of the mean over classes."""
+    hd95_mm: float | None
+    dice_per_class: dict[str, float | None]
+    p_value: float | None
+    """Of Wilcoxon's signed-rank test against the best, over cases; None for the best, or where all cases agree."""
+    cost: Cost | None
+    """None where another program has to predict with it."""
+    on_pareto_front: bool
+    """Nothing else is at least as good and at least as fast, and better in one of the two."""
+    within_limits: bool
+    """Whether it costs no more than was asked for."""
+
+
+class Best(Record):
+    """The configuration or ensemble that was chosen for a data set."""
+
+    schema_version: Literal[1] = 1
+    dataset_name: str
+    name: str
+    members: tuple[Member, ...] = Field(min_length=1)
+    postprocessing: PostProcessing
+    dice: float | None
+    """With post-processing, in cross-validation."""
+    dice_without_postprocessing: float | None
+    hd95_mm: float | None
+    """With post-processing."""
+    cost: Cost | None
+    num_cases: int
+    folds: tuple[int, ...]
+    """That were compared."""
+    limits: dict[str, float]
+    """What the choice was not to exceed."""
+    commands: tuple[str, ...]
+    """To use it."""
+    candidates: tuple[Scored, ...]
+    """The best first."""
+    versions: dict[str, str] = Field(default_factory=library_versions)

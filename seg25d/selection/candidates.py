@@ -1,0 +1,121 @@
+"""What the best is chosen among: runs whose folds have predicted cases that they did not see, and ensembles of them."""
+
+import itertools
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import Field
+
+from seg25d.core.errors import InputError
+from seg25d.core.files import read_json
+from seg25d.core.records import Record, digest, parse_record
+from seg25d.core.workspace import RunFolder
+from seg25d.data.dataset import Split
+from seg25d.data.description import DatasetDescription, read_description
+from seg25d.planning.model_file import load_header
+
+
+@dataclass(frozen=True)
+class ValidatedRun:
+    """A run with at least one fold that has validation cases."""
+
+    run: RunFolder
+    description: DatasetDescription
+    threshold: float | None
+    store: str | None
+    """Folder of its preprocessed arrays; None for results of another program, which have probabilities already."""
+    num_folds: int
+    case_folds: Mapping[str, int]
+    """The fold that each case was held out of, of the folds that are trained."""
+    stamp: str
+    """Changes when a model changes."""
+
+    @property
+    def name(self) -> str:
+        """The name of the run's folder."""
+        return self.run.root.name
+
+    @property
+    def folds(self) -> tuple[int, ...]:
+        """The trained folds."""
+        return tuple(sorted(set(self.case_folds.values())))
+
+    @property
+    def missing_folds(self) -> tuple[int, ...]:
+        """The folds that are not trained."""
+        return tuple(fold for fold in range(self.num_folds) if fold not in self.folds)
+
+    def only(self, folds: Collection[int]) -> "ValidatedRun":
+        """The same with some of its folds."""
+        kept = {case: fold for case, fold in self.case_folds.items() if fold in folds}
+        return ValidatedRun(self.run, self.description, self.threshold, self.store, self.num_folds, kept, self.stamp)
+
+    def probability_map(self, case: str) -> Path:
+        """The file of the probabilities of a case, by the model that did not see it."""
+        return self.run.fold(self.case_folds[case]).probabilities / f"{case}.b2nd"
+
+
+class Ensemble(NamedTuple):
+    """Runs whose probabilities are averaged; also of one run."""
+
+    runs: tuple[str, ...]
+    weights: tuple[float, ...] | None = None
+    """None: equal ones."""
+
+    @property
+    def name(self) -> str:
+        """For tables, and for the file of its scores."""
+        return " + ".join(self.runs) + (" (weighted)" if self.weights is not None else "")
+
+
+class _Folds(Record):
+    folds: tuple[Split, ...] = Field(min_length=1)
+
+
+def read_validated_run(run: RunFolder) -> ValidatedRun:
+    """Read what a run says about itself.
+
+    Raises:
+        InputError: If it has no trained fold with validation cases, or files are damaged.
+    """
+    splits = parse_record({"folds": read_json(run.splits)}, _Folds, str(run.splits)).folds
+    imported = run.imported.exists()
+    # Not the one on all cases, which saw them all.
+    folds = [fold for fold in range(len(splits)) if _has_results(run, fold, imported=imported)]
+    if not folds:
+        raise InputError(f"{run.root} has no trained fold; run `seg25d train` first")
+    case_folds = {case: fold for fold in folds for case in splits[fold].val}
+    if imported:
+        stamp = digest({"imported": _stamp(run.imported)})
+        return ValidatedRun(run, read_description(run.dataset), None, None, len(splits), case_folds, stamp)
+    header = load_header(run.fold(folds[0]).model_final)
+    stamp = digest({str(fold): _stamp(run.fold(fold).model_final) for fold in folds})
+    return ValidatedRun(run, header.description, header.threshold, header.plan.store, len(splits), case_folds, stamp)
+
+
+def shared_cases(runs: Sequence[ValidatedRun]) -> tuple[str, ...]:
+    """The cases that every run has predicted without having seen them, sorted."""
+    return tuple(sorted(set.intersection(*(set(run.case_folds) for run in runs)))) if runs else ()
+
+
+def shared_threshold(runs: Sequence[ValidatedRun]) -> float | None:
+    """The threshold of an ensemble: that of its runs if they have one, else none."""
+    thresholds = {run.threshold for run in runs}
+    return thresholds.pop() if len(thresholds) == 1 else None
+
+
+def pairs(names: Sequence[str]) -> list[Ensemble]:
+    """Every pair of runs."""
+    return [Ensemble(pair) for pair in itertools.combinations(names, 2)]
+
+
+def _has_results(run: RunFolder, fold: int, *, imported: bool) -> bool:
+    folder = run.fold(fold)
+    return folder.probabilities.is_dir() if imported else folder.model_final.exists()
+
+
+def _stamp(path: Path) -> list[int]:
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]

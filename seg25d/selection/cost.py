@@ -1,0 +1,79 @@
+"""What a run costs to use, measured: parameters, operations, seconds and memory for one case."""
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import Field
+
+from seg25d.core.parallel import worker_context
+from seg25d.core.records import Record
+
+REPEATS = 2
+"""Of which the faster counts: the first also finds algorithms and memory."""
+
+
+class Cost(Record):
+    """Of predicting one case with all folds, mirrored windows included; reading, resampling and writing are not."""
+
+    num_parameters: int = Field(ge=0)
+    """Of all folds and, for fused views, of all views."""
+    flops_per_case: float = Field(ge=0)
+    """Additions and multiplications of convolutions and matrix products, as `torch.utils.flop_counter` counts them."""
+    seconds_per_case: float = Field(ge=0)
+    peak_memory_gb: float = Field(ge=0)
+    """GiB: on the GPU where there is one, else of the whole process, Python and its libraries included."""
+
+
+class CaseToPredict(NamedTuple):
+    """A preprocessed case and who predicts it."""
+
+    models: tuple[Path, ...]
+    store: Path
+    case: str
+    device: str | None
+
+
+def measure_cost(task: CaseToPredict) -> Cost:
+    """Predict a case in a process of its own, so that the memory is that of nothing else."""
+    with ProcessPoolExecutor(1, mp_context=worker_context()) as pool:
+        return pool.submit(_measure, task).result()
+
+
+def joint_cost(costs: Sequence[Cost]) -> Cost:
+    """The cost of several runs one after the other: the sums, and the largest memory."""
+    return Cost(
+        num_parameters=sum(cost.num_parameters for cost in costs),
+        flops_per_case=sum(cost.flops_per_case for cost in costs),
+        seconds_per_case=round(sum(cost.seconds_per_case for cost in costs), 4),
+        peak_memory_gb=max(cost.peak_memory_gb for cost in costs),
+    )
+
+
+def _measure(task: CaseToPredict) -> Cost:
+    from torch.utils.flop_counter import FlopCounterMode  # noqa: PLC0415 - heavy
+
+    from seg25d.core.device import choose_execution, peak_memory_gb  # noqa: PLC0415 - loads torch
+    from seg25d.ensembling.fused_predictor import load_predictor  # noqa: PLC0415 - loads torch
+    from seg25d.preprocessing.store import Store  # noqa: PLC0415 - heavy
+
+    execution = choose_execution(task.device)
+    predictor = load_predictor(task.models, execution)
+    store = Store(task.store)
+    grid = store.record(task.case).grid
+    seconds = []
+    for _ in range(REPEATS):
+        started = time.perf_counter()
+        predictor.predict_preprocessed(store.open_image(task.case), grid)
+        seconds.append(time.perf_counter() - started)
+    memory = peak_memory_gb(execution.device)
+    with FlopCounterMode(display=False) as counter:
+        predictor.predict_preprocessed(store.open_image(task.case), grid)
+    return Cost(
+        num_parameters=predictor.num_parameters,
+        flops_per_case=float(counter.get_total_flops()),
+        seconds_per_case=round(min(seconds), 4),
+        peak_memory_gb=round(memory, 3),
+    )

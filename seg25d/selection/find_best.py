@@ -1,0 +1,265 @@
+"""The choice of the best configuration or ensemble: every run, every pair, and an ensemble grown run by run."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median_low
+from typing import Literal, NamedTuple
+
+from pydantic import Field
+
+from seg25d.core.device import choose_execution
+from seg25d.core.errors import InputError, RecordError
+from seg25d.core.records import Record, read_record, write_record
+from seg25d.core.workspace import PreprocessedFolder
+from seg25d.ensembling.weights import OverlapSums, fit_weights, overlap_sums
+from seg25d.evaluation.summary import Summary
+from seg25d.inference.postprocessing import PostProcessing
+from seg25d.preprocessing.store import Store
+from seg25d.selection.best import Best, Member
+from seg25d.selection.candidates import Ensemble, ValidatedRun, pairs, shared_cases
+from seg25d.selection.cost import CaseToPredict, Cost, joint_cost, measure_cost
+from seg25d.selection.fit_postprocessing import fit_postprocessing
+from seg25d.selection.predict_validation import predict_validation
+from seg25d.selection.probability_maps import open_probability_map
+from seg25d.selection.ranking import rank
+from seg25d.selection.scoring import CaseToScore, Validation, score_ensembles
+
+logger = logging.getLogger(__name__)
+
+
+class FindOptions(Record):
+    """What to choose among, and what the choice may cost."""
+
+    ensembles: bool = True
+    postprocessing: bool = True
+    fit_weights: bool = False
+    """Also the best ensemble with weights that are fitted on the same cases."""
+    max_seconds_per_case: float | None = Field(default=None, gt=0)
+    max_parameters: int | None = Field(default=None, gt=0)
+    device: str | None = None
+    num_processes: int | None = None
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """What the choice is not to exceed."""
+        limits = {"max_seconds_per_case": self.max_seconds_per_case, "max_parameters": self.max_parameters}
+        return {name: value for name, value in limits.items() if value is not None}
+
+    def allow(self, cost: Cost | None) -> bool:
+        """Whether something costs no more than it may; what has no known cost is not allowed where there are limits."""
+        if cost is None:
+            return not self.limits
+        seconds, parameters = self.max_seconds_per_case, self.max_parameters
+        return (seconds is None or cost.seconds_per_case <= seconds) and (
+            parameters is None or cost.num_parameters <= parameters
+        )
+
+
+class Candidates(NamedTuple):
+    """All that was tried."""
+
+    summaries: dict[Ensemble, Summary]
+    costs: dict[Ensemble, Cost | None]
+
+
+class _CostFile(Record):
+    schema_version: Literal[1] = 1
+    models: str
+    device: str | None
+    cost: Cost
+
+
+def find_best(
+    dataset_name: str, runs: Sequence[ValidatedRun], folder: PreprocessedFolder, results: Path, options: FindOptions
+) -> Best:
+    """Choose by the mean Dice over the cases that all runs have predicted without having seen them.
+
+    What is missing is computed: probabilities of validation cases, scores, costs. All of it is kept, so that the same
+    command goes on where it was cut off.
+
+    Args:
+        dataset_name: Of all of them.
+        runs: With the folds to compare.
+        folder: The preprocessed data set: images for what is missing, and the truth.
+        results: Folder of the data set's runs; scores go to `cross_validation/` in it.
+        options: How.
+
+    Returns:
+        The choice, for `best.json`.
+
+    Raises:
+        InputError: If the runs do not go together, nothing is left to compare, or nothing keeps to the limits.
+    """
+    validation = _validation(runs, folder, results / "cross_validation", options)
+    for run in runs:
+        predict_validation(run, folder.root, choose_execution(options.device))
+    costs = {Ensemble((run.name,)): _cost(run, folder, validation, options) for run in runs}
+    candidates = Candidates(score_ensembles(validation, list(costs)), costs)
+    if options.ensembles:
+        _add_ensembles(validation, candidates, options)
+    allowed = [each for each in candidates.summaries if options.allow(candidates.costs[each])]
+    if not allowed:
+        raise InputError(
+            f"no configuration keeps to the limits ({_listed(options.limits)}); the cheapest takes "
+            + ", ".join(
+                f"{each.name}: {cost.seconds_per_case:.3g} s, {cost.num_parameters:,} parameters"
+                for each, cost in candidates.costs.items()
+                if cost is not None and len(each.runs) == 1
+            )
+        )
+    chosen = max(allowed, key=lambda each: _dice(candidates.summaries[each]))
+    summary = candidates.summaries[chosen]
+    steps, after = PostProcessing(), summary
+    if options.postprocessing:
+        steps, after = fit_postprocessing(validation, chosen, summary)
+    return Best(
+        dataset_name=dataset_name,
+        name=chosen.name,
+        members=_members(validation, chosen),
+        postprocessing=steps,
+        dice=after.foreground_mean.dice,
+        dice_without_postprocessing=summary.foreground_mean.dice,
+        hd95_mm=after.foreground_mean.hd95_mm,
+        cost=candidates.costs[chosen],
+        num_cases=len(validation.cases),
+        folds=tuple(sorted({fold for run in runs for fold in run.folds})),
+        limits=options.limits,
+        commands=use_commands(dataset_name, _members(validation, chosen)),
+        candidates=rank(candidates.summaries, candidates.costs, chosen, options.allow),
+    )
+
+
+def use_commands(dataset_name: str, members: Sequence[Member]) -> tuple[str, ...]:
+    """What to type to use a choice."""
+    if not any(member.imported for member in members):
+        return (f"seg25d predict -d {dataset_name} -i IN -o OUT",)
+    lines = []
+    for number, member in enumerate(members):
+        own = f"seg25d predict -d {dataset_name} -c {member.run} -f {' '.join(member.folds)}"
+        by = f"nnUNetv2_predict (the model of {member.run})" if member.imported else own
+        save = "--save_probabilities" if member.imported else "--save-probabilities"
+        lines.append(f"{by} -i IN -o OUT_{number} {save}")
+    folders = " ".join(f"OUT_{number}" for number in range(len(members)))
+    weights = " ".join(f"{member.weight:g}" for member in members)
+    if len(members) > 1:
+        lines.append(f"seg25d ensemble -i {folders} -o OUT --method mean --weights {weights}")
+    return tuple(lines)
+
+
+def _validation(
+    runs: Sequence[ValidatedRun], folder: PreprocessedFolder, scores: Path, options: FindOptions
+) -> Validation:
+    first = runs[0]
+    for run in runs[1:]:
+        if run.description.labels != first.description.labels:
+            raise InputError(f"{run.name} and {first.name} were trained with different labels; compare them with -c")
+    cases = shared_cases(runs)
+    if not cases:
+        raise InputError(
+            f"{', '.join(run.name for run in runs)} have no validation case in common; train the same folds of all"
+        )
+    store = next((run.store for run in runs if run.store is not None), None)
+    if store is None:
+        raise InputError(
+            f"{', '.join(run.name for run in runs)}: results of another program alone; train a configuration first"
+        )
+    by_name = {run.name: run for run in runs}
+    labels = first.description.labels
+    return Validation(by_name, cases, labels, Store(folder.store(store)), scores, options.num_processes)
+
+
+def _cost(run: ValidatedRun, folder: PreprocessedFolder, validation: Validation, options: FindOptions) -> Cost | None:
+    """The cost of the case of middle size; measured once for these models on this device."""
+    if run.store is None:
+        return None
+    path = validation.scores / f"{run.name}.cost.json"
+    try:
+        earlier = read_record(path, _CostFile) if path.exists() else None
+    except RecordError as error:
+        logger.warning("%s; measuring again", error)
+        earlier = None
+    if earlier is not None and (earlier.models, earlier.device) == (run.stamp, options.device):
+        return earlier.cost
+    sizes = {case: validation.store.record(case).grid.shape for case in validation.cases}
+    voxels = {case: shape[0] * shape[1] * shape[2] for case, shape in sizes.items()}
+    middle = median_low(sorted(voxels.values()))
+    case = next(case for case, count in voxels.items() if count == middle)
+    logger.info("measuring what %s costs, on %s", run.name, case)
+    models = tuple(run.run.fold(fold).model_final for fold in run.folds)
+    cost = measure_cost(CaseToPredict(models, folder.store(run.store), case, options.device))
+    write_record(path, _CostFile(models=run.stamp, device=options.device, cost=cost))
+    return cost
+
+
+def _add_ensembles(validation: Validation, candidates: Candidates, options: FindOptions) -> None:
+    """Score every pair, then the best ensemble so far with each run that it lacks, as long as that helps."""
+    names = [each.runs[0] for each in candidates.summaries]
+    _add(validation, candidates, pairs(names), options)
+    best = _best_ensemble(candidates)
+    while best is not None:
+        larger = [Ensemble((*best.runs, name)) for name in names if name not in best.runs]
+        _add(validation, candidates, larger, options)
+        better = _best_ensemble(candidates)
+        if better is None or better == best:
+            break
+        best = better
+    if options.fit_weights and best is not None:
+        weighted = _fit_weights(validation, best)
+        if weighted is not None:
+            _add(validation, candidates, [weighted], options)
+
+
+def _add(validation: Validation, candidates: Candidates, ensembles: Sequence[Ensemble], options: FindOptions) -> None:
+    costs = {each: _joint_cost(each, candidates.costs) for each in ensembles}
+    affordable = [each for each in ensembles if options.allow(costs[each])]
+    candidates.summaries.update(score_ensembles(validation, affordable))
+    candidates.costs.update({each: costs[each] for each in affordable})
+
+
+def _joint_cost(ensemble: Ensemble, costs: Mapping[Ensemble, Cost | None]) -> Cost | None:
+    known = [cost for name in ensemble.runs if (cost := costs[Ensemble((name,))]) is not None]
+    return joint_cost(known) if len(known) == len(ensemble.runs) else None
+
+
+def _best_ensemble(candidates: Candidates) -> Ensemble | None:
+    ensembles = [each for each in candidates.summaries if len(each.runs) > 1]
+    return max(ensembles, key=lambda each: _dice(candidates.summaries[each]), default=None)
+
+
+def _fit_weights(validation: Validation, ensemble: Ensemble) -> Ensemble | None:
+    """The ensemble with fitted weights, without the runs that get none; None where fewer than two are left."""
+    items = [validation.item(ensemble, case) for case in validation.cases]
+    sums = {item.case: each for item, each in validation.over_cases(_sums_of_case, items, "fitting weights")}
+    # In the order of the cases, whoever is ready first: sums of floating-point numbers depend on it.
+    weights = fit_weights([sums[case] for case in validation.cases], len(ensemble.runs))
+    kept = [(name, weight) for name, weight in zip(ensemble.runs, weights, strict=True) if weight > 0]
+    if len(kept) < 2:
+        return None
+    return Ensemble(tuple(name for name, _ in kept), tuple(weight for _, weight in kept))
+
+
+def _sums_of_case(validation: Validation, item: CaseToScore) -> dict[int, OverlapSums]:
+    probabilities = [open_probability_map(path)[...] for path in item.maps]
+    return overlap_sums(probabilities, validation.truth(item.case), validation.labels)
+
+
+def _members(validation: Validation, ensemble: Ensemble) -> tuple[Member, ...]:
+    weights = ensemble.weights or (1 / len(ensemble.runs),) * len(ensemble.runs)
+    return tuple(
+        Member(
+            run=name,
+            folds=tuple(str(fold) for fold in validation.runs[name].folds),
+            weight=weight,
+            imported=validation.runs[name].store is None,
+        )
+        for name, weight in zip(ensemble.runs, weights, strict=True)
+    )
+
+
+def _dice(summary: Summary) -> float:
+    return -1.0 if summary.foreground_mean.dice is None else summary.foreground_mean.dice
+
+
+def _listed(limits: Mapping[str, float]) -> str:
+    return ", ".join(f"--{name.replace('_', '-')} {value:g}" for name, value in limits.items())

@@ -1,0 +1,94 @@
+"""Post-processing of the chosen candidate: thresholds where outputs are independent, then components."""
+
+import logging
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+
+from seg25d.data.labels import IGNORE_INDEX
+from seg25d.evaluation.summary import Summary, summarize
+from seg25d.inference.postprocessing import PostProcessing, threshold_values
+from seg25d.selection.candidates import Ensemble
+from seg25d.selection.choose_postprocessing import (
+    LEAST_GAIN,
+    CaseComponents,
+    Histograms,
+    choose_components,
+    choose_threshold,
+    count_above_thresholds,
+    find_components,
+)
+from seg25d.selection.scoring import CaseToScore, Validation, fused_labels, fused_parts, score_case
+
+logger = logging.getLogger(__name__)
+DEFAULT_THRESHOLD = 0.5
+
+
+def fit_postprocessing(validation: Validation, ensemble: Ensemble, before: Summary) -> tuple[PostProcessing, Summary]:
+    """Choose post-processing for a candidate, and see whether it helps.
+
+    Args:
+        validation: The cases.
+        ensemble: The candidate.
+        before: Its scores without post-processing.
+
+    Returns:
+        What to do, and the scores with it; nothing and `before` where the mean Dice does not rise.
+    """
+    items = [validation.item(ensemble, case) for case in validation.cases]
+    thresholds = _choose_thresholds(validation, items)
+    function = partial(_components_of_case, postprocessing=thresholds)
+    found = {item.case: each for item, each in validation.over_cases(function, items, "finding components")}
+    steps = choose_components([found[case] for case in validation.cases])
+    steps = steps.model_copy(update={"thresholds": thresholds.thresholds})
+    if steps.does_nothing:
+        logger.info("no post-processing helps; none is done")
+        return steps, before
+    # Regions may overlap: only all steps together show what they do.
+    scored = validation.over_cases(partial(score_case, postprocessing=steps), items, "scoring post-processing")
+    after = summarize([case for _, case in scored])
+    gain = (after.foreground_mean.dice or 0.0) - (before.foreground_mean.dice or 0.0)
+    listed = "; ".join(steps.describe())
+    if gain < LEAST_GAIN:
+        logger.info("post-processing (%s) changes the mean Dice by %+.4f; none is done", listed, gain)
+        return PostProcessing(), before
+    logger.info("post-processing raises the mean Dice by %.4f: %s", gain, listed)
+    return steps, after
+
+
+def _choose_thresholds(validation: Validation, items: Sequence[CaseToScore]) -> PostProcessing:
+    """Thresholds per region, or of the only class of runs that have one; nothing where the likeliest class is taken."""
+    labels, current = validation.labels, items[0].threshold
+    if not labels.has_regions and current is None:
+        return PostProcessing()
+    counted = {item.case: each for item, each in validation.over_cases(_histograms_of_case, items, "trying thresholds")}
+    start = DEFAULT_THRESHOLD if current is None else current
+    chosen = {
+        name: choose_threshold([counted[case][name] for case in validation.cases], start) for name in labels.foreground
+    }
+    # Where all stay as they were there is nothing to write down.
+    return PostProcessing(thresholds={} if set(chosen.values()) == {start} else chosen)
+
+
+def _histograms_of_case(validation: Validation, item: CaseToScore) -> dict[str, Histograms]:
+    labels, truth = validation.labels, validation.truth(item.case)
+    sums: dict[str, Histograms] = {}
+    start = 0
+    for part in fused_parts(item):
+        true_part = truth[start : start + part.shape[1]]
+        start += part.shape[1]
+        counts = (true_part != IGNORE_INDEX).ravel()
+        channels = part if labels.has_regions else part[1:]
+        for (name, members), channel in zip(labels.foreground.items(), channels, strict=True):
+            inside = np.isin(true_part, members).ravel()
+            each = count_above_thresholds(channel.ravel(), inside, counts)
+            sums[name] = sums[name].plus(each) if name in sums else each
+    return sums
+
+
+def _components_of_case(validation: Validation, item: CaseToScore, postprocessing: PostProcessing) -> CaseComponents:
+    labels = validation.labels
+    indices = fused_labels(item, labels, threshold_values(postprocessing, labels))
+    spacing_mm = validation.store.record(item.case).geometry.canonical_spacing_mm
+    return find_components(indices, validation.truth(item.case), labels, spacing_mm)

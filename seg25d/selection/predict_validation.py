@@ -1,0 +1,51 @@
+"""The probabilities of validation cases, made where they are missing."""
+
+import logging
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+from seg25d.core.device import Execution
+from seg25d.core.files import remove_leftovers
+from seg25d.core.progress import track
+from seg25d.ensembling.fused_predictor import load_predictor
+from seg25d.preprocessing.store import Store
+from seg25d.selection.candidates import ValidatedRun
+from seg25d.selection.probability_maps import write_probability_map
+
+logger = logging.getLogger(__name__)
+
+
+def predict_validation(run: ValidatedRun, stores: Path, execution: Execution) -> None:
+    """Predict every case of a run with the fold that did not see it; what these very models did already is kept.
+
+    One case is held in memory at a time, and one while it is written.
+
+    Args:
+        run: With models of ours.
+        stores: The data set's preprocessed folder, which holds the run's store.
+        execution: Where and in which precision.
+
+    Raises:
+        RecordError: If preprocessed arrays are missing or damaged.
+    """
+    if run.store is None:
+        return
+    store = Store(stores / run.store)
+    for fold in run.folds:
+        folder = run.run.fold(fold)
+        made = folder.model_final.stat().st_mtime_ns
+        paths = {case: run.probability_map(case) for case, number in run.case_folds.items() if number == fold}
+        missing = [case for case, path in paths.items() if not (path.exists() and path.stat().st_mtime_ns >= made)]
+        if not missing:
+            continue
+        remove_leftovers(folder.probabilities)
+        predictor = load_predictor([folder.model_final], execution)
+        with ThreadPoolExecutor(1) as writer:
+            writing: list[Future[None]] = []
+            for case in track(missing, len(missing), f"predicting cases of {run.name}, fold {fold}"):
+                _, probabilities = predictor.predict_probabilities(store.open_image(case), store.record(case).grid)
+                for earlier in writing:
+                    earlier.result()
+                writing = [writer.submit(write_probability_map, paths[case], probabilities)]
+            for last in writing:
+                last.result()

@@ -1,0 +1,174 @@
+"""Scores of ensembles on validation cases: read part by part, so that a case's probabilities never are in memory whole.
+
+Letters: K channels of probabilities, D H W a case.
+"""
+
+import logging
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seg25d.core.arrays import CHUNK
+from seg25d.core.errors import InputError, RecordError
+from seg25d.core.parallel import choose_num_workers, map_cases
+from seg25d.core.progress import track
+from seg25d.core.records import Record, digest, read_record, write_record
+from seg25d.data.labels import Labels
+from seg25d.ensembling.fuse import mean_of_probabilities
+from seg25d.evaluation.metrics import case_metrics
+from seg25d.evaluation.summary import CaseSummary, Summary, summarize
+from seg25d.inference.postprocessing import PostProcessing, remove_components, threshold_values
+from seg25d.preprocessing.store import Store
+from seg25d.selection.candidates import Ensemble, ValidatedRun, shared_threshold
+from seg25d.selection.probability_maps import open_probability_map
+
+logger = logging.getLogger(__name__)
+Result = TypeVar("Result")
+_WORKER_BYTES = 600 << 20
+"""Of a worker without a case: torch, which MONAI's distances need."""
+_BYTES_PER_VOXEL = 24
+"""Of a case's labels, truth, components and masks, with something to spare."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The cases that candidates are compared on."""
+
+    runs: Mapping[str, ValidatedRun]
+    cases: tuple[str, ...]
+    labels: Labels
+    store: Store
+    """Has truth and geometry of all cases."""
+    scores: Path
+    """Folder for the scores of candidates, so that they are counted once."""
+    num_processes: int | None = None
+
+    def item(self, ensemble: Ensemble, case: str) -> "CaseToScore":
+        """What a worker needs to know to fuse a case."""
+        members = [self.runs[name] for name in ensemble.runs]
+        paths = tuple(run.probability_map(case) for run in members)
+        return CaseToScore(ensemble, case, paths, shared_threshold(members))
+
+    def truth(self, case: str) -> NDArray[np.uint8]:
+        """The true labels (D, H, W) of a case, internal indices."""
+        return self.store.read_reference(case)
+
+    def over_cases(
+        self, function: "Callable[[Validation, CaseToScore], Result]", items: "Sequence[CaseToScore]", description: str
+    ) -> "Iterator[tuple[CaseToScore, Result]]":
+        """Apply a function of module level to items with worker processes, in any order."""
+        voxels = max((math.prod(self.store.record(case).geometry.shape) for case in self.cases), default=0)
+        workers = choose_num_workers(self.num_processes, _WORKER_BYTES + _BYTES_PER_VOXEL * voxels)
+        done = map_cases(partial(function, self), items, name=lambda item: item.case, num_workers=workers)
+        return track(done, len(items), description)
+
+
+class CaseToScore(NamedTuple):
+    """A case, and the files of the probabilities that are averaged."""
+
+    ensemble: Ensemble
+    case: str
+    maps: tuple[Path, ...]
+    threshold: float | None
+
+
+class CandidateScores(Record):
+    """The file of a candidate's scores."""
+
+    schema_version: Literal[1] = 1
+    models: str
+    """Changes when models, weights or cases change."""
+    summary: Summary
+
+
+def score_ensembles(validation: Validation, ensembles: Sequence[Ensemble]) -> dict[Ensemble, Summary]:
+    """Score ensembles on all cases; what was scored with these very models is kept.
+
+    Returns:
+        The summary per ensemble, in the given order.
+    """
+    known = {ensemble: _earlier(validation, ensemble) for ensemble in ensembles}
+    missing = [ensemble for ensemble, summary in known.items() if summary is None]
+    items = [validation.item(ensemble, case) for ensemble in missing for case in validation.cases]
+    scored: dict[Ensemble, list[CaseSummary]] = defaultdict(list)
+    for item, case in validation.over_cases(score_case, items, "scoring candidates"):
+        scored[item.ensemble].append(case)
+        if len(scored[item.ensemble]) == len(validation.cases):
+            summary = summarize(scored.pop(item.ensemble))
+            known[item.ensemble] = summary
+            scores = CandidateScores(models=_stamp(validation, item.ensemble), summary=summary)
+            write_record(_path(validation, item.ensemble), scores)
+    return {ensemble: summary for ensemble, summary in known.items() if summary is not None}
+
+
+def score_case(validation: Validation, item: CaseToScore, postprocessing: PostProcessing | None = None) -> CaseSummary:
+    """The scores of a case."""
+    labels, geometry = validation.labels, validation.store.record(item.case).geometry
+    steps = postprocessing or PostProcessing()
+    indices = fused_labels(item, labels, threshold_values(steps, labels))
+    indices = remove_components(indices, labels, geometry.canonical_spacing_mm, steps)
+    metrics = case_metrics(validation.truth(item.case), indices, labels.foreground, geometry.canonical_spacing_mm)
+    return CaseSummary(case=item.case, metrics=metrics)
+
+
+def fused_labels(item: CaseToScore, labels: Labels, thresholds: Sequence[float] | None = None) -> NDArray[np.uint8]:
+    """Internal indices (D, H, W) of a case.
+
+    Args:
+        item: Says what is averaged.
+        labels: What the probabilities mean.
+        thresholds: In place of the ensemble's own, see `Labels.from_probabilities`.
+    """
+    parts = [
+        labels.from_probabilities(mean, item.threshold if thresholds is None else thresholds)
+        for mean in fused_parts(item)
+    ]
+    return np.concatenate(parts)
+
+
+def fused_parts(item: CaseToScore) -> Iterator[NDArray[np.float32]]:
+    """The averaged probabilities (K, d, H, W) of a case in parts along D.
+
+    Raises:
+        InputError: If the members disagree about the shape of the case.
+    """
+    maps = [open_probability_map(path) for path in item.maps]
+    shapes = {each.path: each.shape for each in maps}
+    if len(set(shapes.values())) > 1:
+        listed = ", ".join(f"{shape} in {path}" for path, shape in shapes.items())
+        raise InputError(f"{item.case}: probabilities have different shapes: {listed}; was the image replaced?")
+    for start in range(0, maps[0].shape[1], CHUNK[0]):
+        part = slice(start, start + CHUNK[0])
+        yield mean_of_probabilities((each[:, part] for each in maps), item.ensemble.weights)
+
+
+def _path(validation: Validation, ensemble: Ensemble) -> Path:
+    return validation.scores / f"{ensemble.name.replace(' + ', '+').replace(' ', '_')}.json"
+
+
+def _stamp(validation: Validation, ensemble: Ensemble) -> str:
+    value: dict[str, Any] = {
+        "runs": [validation.runs[name].stamp for name in ensemble.runs],
+        "weights": ensemble.weights,
+        "cases": validation.cases,
+    }
+    return digest(value)
+
+
+def _earlier(validation: Validation, ensemble: Ensemble) -> Summary | None:
+    path = _path(validation, ensemble)
+    if not path.exists():
+        return None
+    try:
+        scores = read_record(path, CandidateScores)
+    except RecordError as error:
+        logger.warning("%s; counting again", error)
+        return None
+    return scores.summary if scores.models == _stamp(validation, ensemble) else None

@@ -1,0 +1,207 @@
+"""From trained folds to the best configuration or ensemble, and its use, on a tiny made-up data set."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from seg25d import pipeline
+from seg25d.cli.main import main
+from seg25d.core.records import read_record, write_record
+from seg25d.core.workspace import Workspace
+from seg25d.data.image_io import read_image, read_labels
+from seg25d.data.phantom import DATASET_NAME
+from seg25d.ensembling.case_predictor import CasePredictor
+from seg25d.inference.postprocessing import PostProcessing
+from seg25d.selection import cost, find_best, predict_validation, scoring
+from seg25d.selection.best import Best, Member
+
+TINY = ["--epochs", "1", "--iterations", "2", "--set", "validation_windows=1", "--set", "augmentation.enabled=false"]
+IN_THIS_PROCESS = ["--num-processes", "0", "--device", "cpu"]
+CASE = "phantom_003"
+pytestmark = pytest.mark.slow
+
+
+def run(workspace: Workspace, *words: str, status: int = 0) -> None:
+    place = ["--workspace", str(workspace.raw.parent)]
+    assert main([*words, *place, *IN_THIS_PROCESS]) == status
+
+
+@pytest.fixture(scope="module")
+def trained_once(three_folds, tmp_path_factory) -> Path:
+    """A workspace with two configurations, all folds trained, and a third with one fold."""
+    root = tmp_path_factory.mktemp("trained") / "workspace"
+    shutil.copytree(three_folds, root)
+    workspace = Workspace.resolve(root, {})
+    run(workspace, "plan_and_preprocess", "-d", "900", "-c", "2d", "si", "3d")
+    for words in (("si", "cv"), ("2d", "cv"), ("3d", "1")):
+        run(workspace, "train", "900", *words, *TINY)
+    return root
+
+
+@pytest.fixture(scope="module")
+def chosen_once(trained_once, tmp_path_factory) -> Path:
+    """The same after the best was found."""
+    root = tmp_path_factory.mktemp("chosen") / "workspace"
+    shutil.copytree(trained_once, root)
+    run(Workspace.resolve(root, {}), "find_best_configuration", "900", "--fit-weights")
+    return root
+
+
+@pytest.fixture
+def trained(trained_once, tmp_path) -> Workspace:
+    shutil.copytree(trained_once, tmp_path / "workspace")
+    return Workspace.resolve(tmp_path / "workspace", {})
+
+
+@pytest.fixture
+def chosen(chosen_once, tmp_path) -> Workspace:
+    shutil.copytree(chosen_once, tmp_path / "workspace")
+    return Workspace.resolve(tmp_path / "workspace", {})
+
+
+def best_of(workspace: Workspace) -> Best:
+    return read_record(workspace.best(DATASET_NAME), Best)
+
+
+def choose(workspace: Workspace, **changes) -> Best:
+    """Write another choice."""
+    best = best_of(workspace).model_copy(update=changes)
+    write_record(workspace.best(DATASET_NAME), best)
+    return best
+
+
+def predict(workspace: Workspace, out: str, *words: str, status: int = 0) -> Path:
+    images = workspace.raw_dataset(DATASET_NAME) / "imagesTs"
+    run(workspace, "predict", "-i", str(images), "-o", str(workspace.results / out), *words, status=status)
+    return workspace.results / out
+
+
+MEMBERS = (Member(run="axial", folds=("0", "1", "2"), weight=0.25), Member(run="si", folds=("0", "1"), weight=0.75))
+
+
+def test_compares_runs_and_ensembles_on_all_cases(chosen):
+    best = best_of(chosen)
+    assert best.num_cases == 3
+    names = {row.name for row in best.candidates}
+    assert {"axial", "si", "axial + si"} <= names
+    assert "3d" not in names, "its folds are missing"
+    assert best.candidates[0].name == best.name
+    assert best.dice_without_postprocessing == max(row.dice for row in best.candidates)
+    singles = [row for row in best.candidates if len(row.runs) == 1]
+    crossval = json.loads(chosen.run(DATASET_NAME, "si").crossval.read_text())["foreground_mean"]["dice"]
+    assert next(row.dice for row in singles if row.name == "si") == pytest.approx(crossval, abs=0.002)
+    pair = next(row for row in best.candidates if row.name == "axial + si")
+    assert pair.cost.num_parameters == sum(row.cost.num_parameters for row in singles)
+    assert pair.cost.seconds_per_case == pytest.approx(sum(row.cost.seconds_per_case for row in singles), abs=2e-4)
+    assert all(row.cost.flops_per_case > 0 for row in singles)
+    assert any(row.on_pareto_front for row in best.candidates)
+
+
+def test_what_is_known_is_not_computed_again(chosen, monkeypatch):
+    before = best_of(chosen)
+    for module, name in ((predict_validation, "load_predictor"), (scoring, "score_case"), (cost, "_measure")):
+        monkeypatch.setattr(module, name, lambda *_: pytest.fail("computed again"))
+    monkeypatch.setattr(find_best, "measure_cost", lambda *_: pytest.fail("measured again"))
+    run(chosen, "find_best_configuration", "900", "--no-postprocessing")
+    assert best_of(chosen).candidates == tuple(row for row in before.candidates if row.weights is None)
+
+
+def test_missing_folds_are_named_with_what_trains_them(trained, capsys):
+    run(trained, "find_best_configuration", "900", "-c", "2d", "3d", status=2)
+    assert f"seg25d train {DATASET_NAME} 3d 0 2" in capsys.readouterr().err
+    assert not trained.best(DATASET_NAME).exists()
+    run(trained, "find_best_configuration", "900", "-f", "1", "-c", "2d", "3d")
+    best = best_of(trained)
+    assert (best.num_cases, best.folds) == (1, (1,))
+    assert {row.name for row in best.candidates} == {"axial", "3d", "3d + axial"} or {
+        row.name for row in best.candidates
+    } == {"axial", "3d", "axial + 3d"}
+    run(trained, "find_best_configuration", "900", "-c", "mip", status=2)
+    assert "trained: 3d, axial, si" in capsys.readouterr().err
+
+
+def test_limits_restrict_the_choice(chosen, capsys):
+    best = best_of(chosen)
+    cheapest = min((row for row in best.candidates if len(row.runs) == 1), key=lambda row: row.cost.num_parameters)
+    limit = str(cheapest.cost.num_parameters)
+    run(chosen, "find_best_configuration", "900", "--max-parameters", limit)
+    assert best_of(chosen).name == cheapest.name
+    assert f"({'si' if cheapest.name == 'axial' else 'axial'})" in capsys.readouterr().out
+    run(chosen, "find_best_configuration", "900", "--max-parameters", "10", status=2)
+    message = capsys.readouterr().err
+    assert "no configuration keeps to the limits" in message
+    assert f"{cheapest.cost.num_parameters:,}" in message
+    assert best_of(chosen).name == cheapest.name, "a failure leaves the choice alone"
+
+
+def test_the_ensemble_that_was_chosen_predicts(chosen, capsys):
+    choose(chosen, members=MEMBERS, postprocessing=PostProcessing())
+    out = predict(chosen, "out", "--save-probabilities")
+    singles = [
+        predict(chosen, name, "-c", name, "-f", *folds, "--save-probabilities")
+        for name, folds in (("axial", "012"), ("si", "01"))
+    ]
+    mean = sum(
+        weight * np.load(folder / f"{CASE}.npz")["probabilities"]
+        for weight, folder in zip((0.25, 0.75), singles, strict=True)
+    )
+    np.testing.assert_allclose(np.load(out / f"{CASE}.npz")["probabilities"], mean, atol=1e-6)
+    record = json.loads((out / "prediction.json").read_text())
+    assert [member["configuration"] for member in record["model"]["ensemble"]] == ["axial", "si"]
+    predict(chosen, "out", "-c", "si", status=2)
+    assert "another model" in capsys.readouterr().err
+
+
+def test_post_processing_is_applied(chosen):
+    members = (Member(run="si", folds=("0",), weight=1.0),)
+    choose(chosen, members=members, postprocessing=PostProcessing())
+    before = read_labels(predict(chosen, "before") / f"{CASE}.nii.gz")[0]
+    choose(chosen, members=members, postprocessing=PostProcessing(largest_foreground=True))
+    after = read_labels(predict(chosen, "after") / f"{CASE}.nii.gz")[0]
+    assert before.any()
+    assert (after[after > 0] == before[after > 0]).all()
+    assert after.astype(bool).sum() <= before.astype(bool).sum()
+
+
+def test_two_devices_share_the_cases_and_give_the_same(chosen):
+    images = chosen.raw_dataset(DATASET_NAME) / "imagesTs"
+    for number in range(4, 7):
+        for channel in ("0000", "0001"):
+            shutil.copy(images / f"{CASE}_{channel}.nii.gz", images / f"phantom_{number:03d}_{channel}.nii.gz")
+    place = ["--workspace", str(chosen.raw.parent)]
+    alone, shared = chosen.results / "alone", chosen.results / "shared"
+    for out, device in ((alone, "cpu"), (shared, "cpu,cpu")):
+        assert main(["predict", "-i", str(images), "-o", str(out), "-c", "si", *place, "--device", device]) == 0
+    for path in sorted(alone.glob("*.nii.gz")):
+        np.testing.assert_array_equal(read_labels(path)[0], read_labels(shared / path.name)[0])
+    assert set(json.loads((shared / "prediction.json").read_text())["seconds"]) == {
+        path.name.removesuffix(".nii.gz") for path in alone.glob("*.nii.gz")
+    }
+
+
+def test_a_device_that_is_not_there_is_an_error(chosen, capsys):
+    images = chosen.raw_dataset(DATASET_NAME) / "imagesTs"
+    words = ["predict", "-i", str(images), "-o", str(chosen.results / "out"), "--device", "cpu,cuda:17"]
+    assert main([*words, "--workspace", str(chosen.raw.parent)]) == 2
+    assert "cuda:17" in capsys.readouterr().err
+    assert not (chosen.results / "out").exists()
+
+
+def test_a_model_stays_loaded_and_predicts_arrays(chosen):
+    choose(chosen, members=MEMBERS)
+    model = pipeline.load_model(chosen, pipeline.PredictionOptions(dataset="900", device="cpu"))
+    assert isinstance(model, CasePredictor)
+    images = chosen.raw_dataset(DATASET_NAME) / "imagesTs"
+    image, geometry = read_image([images / f"{CASE}_0000.nii.gz", images / f"{CASE}_0001.nii.gz"])
+    values = model.predict_array(image, geometry.canonical_spacing_mm)
+    np.testing.assert_array_equal(values, read_labels(predict(chosen, "out") / f"{CASE}.nii.gz")[0])
+
+
+def test_runs_that_are_gone_are_named(chosen, capsys):
+    choose(chosen, members=MEMBERS)
+    shutil.rmtree(chosen.run(DATASET_NAME, "si").root)
+    predict(chosen, "out", status=2)
+    assert "find_best_configuration" in capsys.readouterr().err
