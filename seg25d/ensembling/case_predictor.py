@@ -82,8 +82,8 @@ class CasePredictor:
         """Segment an image.
 
         Args:
-            image: (C, D, H, W) in canonical orientation (inferior to superior, anterior to posterior, right to left: the
-                array of a SimpleITK image in LPS), in the units of the training images; not changed.
+            image: (C, D, H, W) in canonical orientation (inferior to superior, anterior to posterior, right to left: as
+                SimpleITK images in LPS have it), in the units of the training images; not changed.
             spacing_mm: Its spacing along (D, H, W).
 
         Returns:
