@@ -5,15 +5,26 @@ from typing import Self
 
 from pydantic import Field
 
+from seg25d.core.errors import InputError
+from seg25d.core.files import file_digest
 from seg25d.core.records import Record, parse_record
 from seg25d.inference.predictor import FusionName, PredictorOptions
 from seg25d.planning.plan import PlansName
 from seg25d.planning.plans_name import DEFAULT_PLANS_NAME
-from seg25d.training.config import TrainingConfig, apply_settings, length_settings
+from seg25d.planning.pretext import PretextConfig, PretextTask
+from seg25d.training.config import (
+    AugmentationConfig,
+    PretrainedConfig,
+    TrainingConfig,
+    apply_settings,
+    length_settings,
+)
 from seg25d.training.recipes import find_recipe
 
 JOINT = "fusion.joint"
 """The setting that has views and fusion trained together."""
+PRETRAINING_EPOCHS = 300
+"""Sobirov et al. 2022 (methods.md 1.8)."""
 FINE = "fine"
 """The setting that has a fine model trained, for coarse-to-fine segmentation; also the parts of it."""
 
@@ -49,6 +60,8 @@ class TrainingOptions(Record):
     iterations: int | None = None
     time_budget_s: float | None = None
     seed: int | None = None
+    pretrained: Path | None = None
+    """A file whose weights the run begins with."""
     restart: bool = False
     device: str | None = None
     num_processes: int | None = None
@@ -98,6 +111,11 @@ class TrainingOptions(Record):
             InputError: If there is no such recipe.
         """
         apart = find_recipe(self.recipe, configuration, fine=self.fine)
+        if self.pretrained is not None:
+            if apart.fusion is not None:
+                raise InputError(f"--pretrained is for one network; begin the views of {configuration} with it instead")
+            start = PretrainedConfig(file=self.pretrained.name, digest=file_digest(self.pretrained))
+            apart = apart.model_copy(update={"pretrained": start})
         if apart.fusion is None or JOINT not in self.settings:
             return apart
         fusion = apply_settings(apart, {JOINT: self.settings[JOINT]}).fusion
@@ -111,6 +129,32 @@ class TrainingOptions(Record):
             InputError: If the recipe or a setting does not exist, or a value does not fit.
         """
         return apply_settings(self.base(configuration), self.changes(configuration))
+
+
+class PretrainingOptions(TrainingOptions):
+    """How to pretrain."""
+
+    task: PretextTask
+    images: tuple[Path, ...] = ()
+    """Folders of further images, without labels."""
+
+    def base(self, configuration: str) -> TrainingConfig:
+        """The settings of the recipe, as far as they are not about labels."""
+        return (
+            super()
+            .base(configuration)
+            .model_copy(
+                update={
+                    "epochs": PRETRAINING_EPOCHS,
+                    "pretext": PretextConfig(task=self.task),
+                    "restore_best": True,
+                    "foreground_share": 0.0,
+                    "threshold": None,
+                    "early_stopping": None,
+                    "augmentation": AugmentationConfig(enabled=False),
+                }
+            )
+        )
 
 
 class PredictionOptions(Record):

@@ -1,5 +1,6 @@
 """Files that are either complete or absent, and a lock for folders."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -71,6 +72,19 @@ def check_writable(folder: Path) -> None:
             f"{folder} cannot be written: {existing} does not allow it; give yourself the right to write there or "
             "choose another workspace"
         )
+
+
+def file_digest(path: Path) -> str:
+    """The first letters of the SHA-256 of a file's content.
+
+    Raises:
+        InputError: If it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:32]
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); check the name of the file") from None
 
 
 def copy_file(source: Path, target: Path) -> None:

@@ -36,6 +36,15 @@ class FoldFolder(Record):
         """The state from which the run goes on."""
         return self.root / "checkpoint_last.pt"
 
+    def reconstruction(self, percent: int) -> Path:
+        """A picture of a restored window, when so much of the pretraining was done."""
+        return self.root / f"reconstruction_{percent:03d}.png"
+
+    @property
+    def transfer(self) -> Path:
+        """What the run took over of a pretrained model."""
+        return self.root / "transfer.json"
+
     @property
     def model_best(self) -> Path:
         """The model with the best validation windows."""

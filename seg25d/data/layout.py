@@ -1,5 +1,6 @@
 """Finding the files of the training cases, in `imagesTr` and `labelsTr` or as `dataset.json` lists them."""
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,8 @@ from seg25d.core.records import Record, parse_record
 from seg25d.data.cases import Case, by_stem, image_files, split_channel, split_ending
 from seg25d.data.description import DatasetDescription
 from seg25d.data.problems import Problem
+
+logger = logging.getLogger(__name__)
 
 
 class Layout(NamedTuple):
@@ -60,7 +63,11 @@ def explicit_layout(root: Path, entries: Any, description: DatasetDescription) -
 
 
 def folder_layout(root: Path, description: DatasetDescription) -> Layout:
-    """The cases of `imagesTr/CASE_0000.nii.gz`, one file per channel, and `labelsTr/CASE.nii.gz`."""
+    """The cases of `imagesTr/CASE_0000.nii.gz`, one file per channel, and `labelsTr/CASE.nii.gz`.
+
+    Images without labels are cases that something is wrong with, unless `numTraining` counts the labelled ones: then
+    they are there for pretraining, and left out here.
+    """
     images, problems = _unique_files(root / "imagesTr", description.file_ending)
     labels, label_problems = _unique_files(root / "labelsTr", description.file_ending)
     problems += label_problems
@@ -74,6 +81,10 @@ def folder_layout(root: Path, description: DatasetDescription) -> Layout:
             )
         else:
             channels.setdefault(name, {})[channel] = path
+    unlabelled = set(channels) - set(labels)
+    if unlabelled and len(channels) - len(unlabelled) == description.num_training > 0:
+        logger.info("%d cases of imagesTr have no labels; they can be used for pretraining", len(unlabelled))
+        channels = {name: paths for name, paths in channels.items() if name in labels}
     cases = []
     for name, paths in sorted(channels.items()):
         found = _channel_problems(name, paths, description) + _label_problems(name, labels, description)

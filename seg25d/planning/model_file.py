@@ -16,6 +16,7 @@ from seg25d.core.versions import library_versions
 from seg25d.data.description import DatasetDescription
 from seg25d.planning.coarse_to_fine import FineConfig
 from seg25d.planning.plan import ConfigurationPlan
+from seg25d.planning.pretext import PretextConfig
 
 METADATA_KEY = "seg25d"
 
@@ -35,12 +36,16 @@ class ModelHeader(Record):
     """Probability from which on a voxel is foreground, see `Labels.from_scores`; None: the likeliest class."""
     fine: FineConfig | None = None
     """For fine models, which predict around what a coarse model found: how. None: the model predicts whole volumes."""
+    pretext: PretextConfig | None = None
+    """For pretrained models, which restore images: their task. None: the model gives scores."""
     versions: dict[str, str] = Field(default_factory=library_versions)
     """Of the libraries that the model was trained with."""
 
     def build_model(self) -> nn.Module:
         """The model with fresh weights, see `ConfigurationPlan.build_model`."""
-        return self.plan.build_model(len(self.description.channel_names), self.description.labels.num_outputs)
+        channels = len(self.description.channel_names)
+        outputs = self.description.labels.num_outputs if self.pretext is None else channels
+        return self.plan.build_model(channels, outputs)
 
 
 def save_model(path: Path, state: Mapping[str, Tensor], header: ModelHeader) -> None:

@@ -62,6 +62,7 @@ class _Job(Record):
     labels: Labels
     folder: PreprocessedFolder
     targets: tuple[_Target, ...]
+    unlabelled: bool = False
 
 
 def preprocess_image(
@@ -110,6 +111,8 @@ def preprocess_dataset(
     folder: PreprocessedFolder,
     num_workers: int | None = None,
     clean: bool = False,
+    *,
+    unlabelled: bool = False,
 ) -> None:
     """Fill the stores of all configurations; configurations with the same store share it.
 
@@ -122,6 +125,7 @@ def preprocess_dataset(
         folder: Where the stores are.
         num_workers: Worker processes; 0 works in this process, None chooses.
         clean: Remove the stores first.
+        unlabelled: Images alone, for pretraining: all of a case is background, label files are not read.
 
     Raises:
         InputError: If an input cannot be used or `folder` cannot be written; names it.
@@ -132,7 +136,7 @@ def preprocess_dataset(
     check_case_names([case.name for case in dataset.cases])
     for target in targets:
         _tidy(folder, target, dataset, clean)
-    job = _Job(labels=dataset.description.labels, folder=folder, targets=targets)
+    job = _Job(labels=dataset.description.labels, folder=folder, targets=targets, unlabelled=unlabelled)
     todo = [case for case in dataset.cases if _missing(case, job)]
     if len(todo) < len(dataset.cases):
         logger.info("%d of %d cases are preprocessed already", len(dataset.cases) - len(todo), len(dataset.cases))
@@ -150,7 +154,7 @@ def _preprocess_case(job: _Job, case: Case) -> tuple[Remark, ...]:
     targets = _missing(case, job)
     # The keys first: if a file changes while it is read, the case is made again.
     keys = {target.store: _source_key(case, job.labels, target) for target in targets}
-    image, geometry, reference = _read(case, job.labels)
+    image, geometry, reference = _read(case, job.labels, unlabelled=job.unlabelled)
     remarks: dict[Remark, None] = {}
     for target in targets:
         normalization, said = with_header_windows(target.normalization, case)
@@ -167,14 +171,21 @@ def _preprocess_case(job: _Job, case: Case) -> tuple[Remark, ...]:
             source_key=keys[target.store],
         )
         locations = sample_locations(model_labels, counts, case.name, IGNORE_INDEX)
-        _store(job.folder, target).write(record, CaseArrays(sampled, model_labels, reference, locations))
+        _store(job.folder, target).write(
+            record, CaseArrays(sampled, model_labels, None if job.unlabelled else reference, locations)
+        )
     return tuple(remarks)
 
 
-def _read(case: Case, labels: Labels) -> tuple[NDArray[np.float32], Geometry, NDArray[np.uint8]]:
-    """Image (C, D, H, W), its geometry, and internal labels (D, H, W)."""
+def _read(
+    case: Case, labels: Labels, *, unlabelled: bool = False
+) -> tuple[NDArray[np.float32], Geometry, NDArray[np.uint8]]:
+    """Image (C, D, H, W), its geometry, and internal labels (D, H, W): background where there are none."""
     from seg25d.data.image_io import read_image, read_labels  # noqa: PLC0415 - loads SimpleITK
 
+    if unlabelled:
+        image, geometry = read_image(case.images)
+        return image, geometry, np.zeros(image.shape[1:], np.uint8)
     if case.label is None:
         raise InputError(f"{case.name} has no label file; only labelled cases are preprocessed for training")
     image, geometry = read_image(case.images, check_finite=False)  # verification has looked

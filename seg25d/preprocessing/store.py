@@ -58,15 +58,17 @@ class Store:
 
     Args:
         folder: Need not exist yet.
+        further: Folders of cases that are read beside those in `folder`.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, further: Sequence[Path] = ()) -> None:
         self.folder = folder
+        self.further = tuple(further)
 
     def cases(self) -> list[str]:
         """The cases that are complete, sorted; none if the folder is missing."""
         # A killed process may have left a temporary file of that ending.
-        names = (path.stem for path in self.folder.glob("*.json"))
+        names = {path.stem for folder in (self.folder, *self.further) for path in folder.glob("*.json")}
         return sorted(name for name in names if not name.startswith(TEMPORARY_PREFIX))
 
     def write(self, record: CaseRecord, arrays: CaseArrays) -> None:
@@ -120,7 +122,7 @@ class Store:
         Raises:
             RecordError: If the file is missing or damaged.
         """
-        path = self.folder / f"{case}_locations.npz"
+        path = self._home(case) / f"{case}_locations.npz"
         try:
             with np.load(path, allow_pickle=False) as archive:
                 return {int(name): archive[name] for name in archive.files}
@@ -143,10 +145,14 @@ class Store:
         return StoredArray(self._path(case, suffix), _cure(self._record_path(case)))
 
     def _path(self, case: str, suffix: str = "") -> Path:
-        return self.folder / f"{case}{suffix}.b2nd"
+        return self._home(case) / f"{case}{suffix}.b2nd"
 
     def _record_path(self, case: str) -> Path:
-        return self.folder / f"{case}.json"
+        return self._home(case) / f"{case}.json"
+
+    def _home(self, case: str) -> Path:
+        """The folder that has the case, `folder` for one that is nowhere."""
+        return next((each for each in self.further if (each / f"{case}.json").exists()), self.folder)
 
 
 def check_case_names(cases: Sequence[str]) -> None:

@@ -103,6 +103,16 @@ class Representation(Record):
         return None
 
     @property
+    def piece_axes(self) -> tuple[int, ...] | None:
+        """The axes along which pretraining cuts pieces; None where the network does not see the image itself."""
+        return None
+
+    @property
+    def stacking_axis(self) -> int | None:
+        """The axis along which the network sees several slices at once; None if it sees single ones, or no slices."""
+        return None
+
+    @property
     def regular_steps(self) -> RegularSteps | None:
         """Where windows are, if they are not anywhere along all axes."""
         return None

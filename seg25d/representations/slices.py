@@ -34,6 +34,11 @@ class Slices(Representation):
         return tuple(axis for axis in range(3) if axis != self.axis)
 
     @property
+    def piece_axes(self) -> tuple[int, ...]:
+        """Pieces of slices."""
+        return self.network_axes
+
+    @property
     def free_axis(self) -> int:
         """Slices do not see each other, apart from their neighbours."""
         return self.axis

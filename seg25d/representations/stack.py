@@ -56,6 +56,16 @@ class Stack(Representation):
         return (0, 1, 2)
 
     @property
+    def piece_axes(self) -> tuple[int, ...]:
+        """Pieces of the window."""
+        return (0, 1, 2)
+
+    @property
+    def stacking_axis(self) -> int:
+        """Slices are seen together."""
+        return self.axis
+
+    @property
     def regular_steps(self) -> RegularSteps:
         """Stacks follow each other from the first slice on."""
         return RegularSteps(

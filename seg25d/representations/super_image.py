@@ -53,6 +53,16 @@ class SuperImage(Representation):
         """The two axes in the plane of a tile."""
         return tuple(axis for axis in range(3) if axis != self.axis)
 
+    @property
+    def piece_axes(self) -> tuple[int, ...]:
+        """Pieces of slices."""
+        return self.network_axes
+
+    @property
+    def stacking_axis(self) -> int:
+        """Slices are seen together."""
+        return self.axis
+
     def network_channels(self, num_channels: int) -> int:
         """Every neighbour brings its channels."""
         return num_channels * (2 * self.context + 1)

@@ -22,6 +22,11 @@ class Volume(Representation):
         """All three."""
         return (0, 1, 2)
 
+    @property
+    def piece_axes(self) -> tuple[int, ...]:
+        """Pieces of the window."""
+        return (0, 1, 2)
+
     def lift(self, network: nn.Module) -> nn.Module:
         """The network itself."""
         return network

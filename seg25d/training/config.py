@@ -11,11 +11,12 @@ from seg25d.core.errors import InputError
 from seg25d.core.records import Record, parse_record, read_record
 from seg25d.core.workspace import FoldFolder
 from seg25d.planning.coarse_to_fine import FineConfig
+from seg25d.planning.pretext import PretextConfig
 
 EXTENDABLE = frozenset({"epochs", "iterations", "iterations_per_epoch", "time_budget_seconds"})
 """What may change when a run goes on: how long it is."""
 
-PARTS = frozenset({"augmentation", "fusion", "fine"})
+PARTS = frozenset({"augmentation", "fusion", "fine", "pretext", "pretrained"})
 """Settings that are made of settings, or null where a configuration has none of them."""
 
 
@@ -103,6 +104,19 @@ class FusionConfig(Record):
         return self
 
 
+class PretrainedConfig(Record):
+    """What a run begins with, and how gently that is changed."""
+
+    file: str
+    """Name of the file."""
+    digest: str
+    """Of its content."""
+    learning_rate_factor: float = Field(default=1.0, ge=0)
+    """For what was taken over, on the learning rate of the rest."""
+    frozen_epochs: int = Field(default=0, ge=0)
+    """Epochs in which what was taken over of the encoder stays as it is."""
+
+
 class TrainingConfig(Record):
     """Everything that decides how a fold is trained, apart from the plan."""
 
@@ -162,6 +176,10 @@ class TrainingConfig(Record):
     """Of `mv` alone."""
     fine: FineConfig | None = None
     """Of models for coarse-to-fine segmentation alone."""
+    pretext: PretextConfig | None = None
+    """Of pretraining alone: what is done to windows, which are to be restored."""
+    pretrained: PretrainedConfig | None = None
+    """Of runs that begin with weights of a file."""
 
     @model_validator(mode="after")
     def _check_learning_rates(self) -> Self:

@@ -30,6 +30,7 @@ from seg25d.training.augmentation import (
 )
 from seg25d.training.config import TrainingConfig
 from seg25d.training.crops import crop_around, draw_margins, object_box, usual_margins
+from seg25d.training.pretext_tasks import make_harder
 
 Batch: TypeAlias = tuple[Tensor, Tensor]
 """Images (b, C, D, H, W) float32 and internal labels (b, D, H, W) uint8."""
@@ -171,6 +172,9 @@ class WindowSource(Dataset[Batch | Seg25dError]):
             images = apply_thickness(images, augmentation.thickness)
         if augmentation.intensity:
             images = torch.from_numpy(apply_intensity(images.numpy().copy(), augmentation))
+        if self.config.pretext is not None:
+            # After all other draws, so that they are those of a run without it.
+            return make_harder(images, self.plan.representation, self.config.pretext, rng), images.contiguous()
         return images.contiguous(), targets.contiguous()
 
     def _crop(self, rng: np.random.Generator, case: str, labels: Any, *, training: bool) -> BoundingBox:

@@ -1,6 +1,7 @@
 """Everything that changes while a fold is trained, and how it is saved."""
 
 import copy
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,6 +64,8 @@ class TrainingState:
             setattr(self, name, checkpoint[name])
 
 
+ENCODERS = frozenset({"encoder", "swinViT"})
+"""What networks call the part that sees the image; the second one is MONAI's Swin UNETR."""
 DECAYING = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear)
 PLAIN_FIELDS = (
     "iteration",
@@ -76,17 +79,34 @@ PLAIN_FIELDS = (
 )
 
 
-def new_state(model: nn.Module, config: TrainingConfig, execution: Execution) -> TrainingState:
+NEW, LEARNT, LEARNT_ENCODER = "new", "learnt", "learnt_encoder"
+"""Roles of weights in a run that begins with a pretrained model; in other runs all are new."""
+
+
+def new_state(
+    model: nn.Module, config: TrainingConfig, execution: Execution, learnt: Collection[str] = ()
+) -> TrainingState:
     """The state of a run that has not begun.
 
     Weights decay in convolutions and linear layers only: norms, biases and whatever else a method learns are left
     alone, as is customary.
+
+    Args:
+        model: On the CPU.
+        config: Optimizer and weight decay.
+        execution: Where it is to go.
+        learnt: Names of weights that were learnt before.
     """
     model = execution.place(model)
-    decayed = [layer.weight for layer in model.modules() if isinstance(layer, DECAYING)]
-    known = {id(parameter) for parameter in decayed}
-    others = [parameter for parameter in model.parameters() if id(parameter) not in known]
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    decayed = {id(layer.weight) for layer in model.modules() if isinstance(layer, DECAYING)}
+    by_kind: dict[tuple[str, bool], list[nn.Parameter]] = {(NEW, True): [], (NEW, False): []}
+    for name, parameter in model.named_parameters():
+        role = (LEARNT_ENCODER if ENCODERS & set(name.split(".")) else LEARNT) if name in learnt else NEW
+        by_kind.setdefault((role, id(parameter) in decayed), []).append(parameter)
+    groups = [
+        {"params": found, "weight_decay": config.weight_decay * decays, "role": role}
+        for (role, decays), found in by_kind.items()
+    ]
     return TrainingState(
         model=model,
         averaged=copy.deepcopy(model),

@@ -27,10 +27,11 @@ from seg25d.training.loading import choose_num_loaders, make_loader, next_batch
 from seg25d.training.losses import LOSSES
 from seg25d.training.monitor import Monitor
 from seg25d.training.processes import join_processes, local_device, share, spread
+from seg25d.training.reconstruction import ReconstructionLoss, draw_reconstruction, validate_reconstruction
 from seg25d.training.sampling import CACHE_BYTES, Batch, WindowSource
 from seg25d.training.schedules import Moment, is_over_early, learning_rate_factor, num_epochs_to_best
 from seg25d.training.signals import stop_signals
-from seg25d.training.state import TrainingState, new_state
+from seg25d.training.state import LEARNT_ENCODER, NEW, TrainingState, new_state
 from seg25d.training.validation import validate
 
 logger = logging.getLogger(__name__)
@@ -40,6 +41,8 @@ LONGEST_EPOCH = 1 / 20
 """Share of a time budget after which an epoch ends even if it is not full."""
 VALIDATION_SHARE = 0.1
 """Share of a run that the look at the validation windows after each epoch may take."""
+NUM_PICTURES = 10
+"""Of restored windows, over a run of pretraining."""
 MOST_WITHOUT_GRADIENT = 20
 """Updates in a row whose gradient is exactly zero, after which a run is given up: it would never learn again."""
 
@@ -59,6 +62,8 @@ class FoldJob:
     """Processes that prepare batches; None chooses, 0 prepares them in this process."""
     model: nn.Module | None = None
     """What to begin with; None: the model of the plan with fresh weights."""
+    learnt: frozenset[str] = frozenset()
+    """Names of its weights that were learnt before, see `PretrainedConfig`."""
 
 
 def _go_on(state: TrainingState, job: FoldJob) -> None:
@@ -107,7 +112,7 @@ def train_fold(job: FoldJob) -> bool:
     remove_leftovers(job.folder.root)
     torch.manual_seed(job.config.seed)
     model = job.header.build_model() if job.model is None else copy.deepcopy(job.model)
-    state = new_state(model, job.config, execution)
+    state = new_state(model, job.config, execution, job.learnt)
     if job.folder.checkpoint.exists():
         _go_on(state, job)
         logger.info("going on at iteration %d", state.iteration)
@@ -130,7 +135,11 @@ class _Run:
         self.source = WindowSource(job.store, job.header.plan, self.config, cases, (rank, num_processes), cache_bytes)
         self.last_tick = 0.0
         self.without_gradient = 0
-        self.loss_function = LOSSES[self.config.loss](self.labels, self.config.dice_smooth)
+        self.loss_function: nn.Module = (
+            LOSSES[self.config.loss](self.labels, self.config.dice_smooth)
+            if self.config.pretext is None
+            else ReconstructionLoss()
+        )
         self.monitor = Monitor(job.folder, self.first)
 
     def to_the_end(self) -> None:
@@ -237,7 +246,7 @@ class _Run:
         state, config, device = self.state, self.config, self.execution.device
         factor = learning_rate_factor(config, Moment(progress, self.validation_losses()))
         for group in state.optimizer.param_groups:
-            group["lr"] = config.learning_rate * factor
+            group["lr"] = config.learning_rate * factor * self._gentleness(group.get("role", NEW))
         model.train()
         # What is random in a network (dropout) is a function of seed, update and process, so that a run can go on.
         torch.manual_seed(mixed_seed(config.seed, state.iteration, self.source.process[0]))
@@ -266,6 +275,14 @@ class _Run:
             )
         return value
 
+    def _gentleness(self, role: str) -> float:
+        """The factor on the learning rate of weights by their role, see `state.new_state`."""
+        pretrained = self.config.pretrained
+        if pretrained is None or role == NEW:
+            return 1.0
+        frozen = role == LEARNT_ENCODER and len(self.state.log) < pretrained.frozen_epochs
+        return 0.0 if frozen else pretrained.learning_rate_factor
+
     def _check_gradient(self, norm: float) -> None:
         self.without_gradient = 0 if norm else self.without_gradient + 1
         if self.without_gradient == MOST_WITHOUT_GRADIENT:
@@ -279,8 +296,7 @@ class _Run:
         """Validate, log, keep the best, save."""
         state = self.state
         held_out = (next_batch(batches) for _ in range(self._num_validation_batches()))
-        threshold = self.job.header.threshold
-        loss, dice = validate(state.averaged, held_out, self.loss_function, self.labels, self.execution, threshold)
+        loss, dice, further = self._look(held_out)
         seconds = self._count_seconds()
         known = [value for value in dice.values() if value is not None]
         mean = sum(known) / len(known) if known else None
@@ -293,13 +309,14 @@ class _Run:
                 "validation_loss": loss if math.isfinite(loss) else None,
                 "validation_dice": mean,
                 "validation_dice_per_label": dice,
-                "learning_rate": state.optimizer.param_groups[0]["lr"],
+                "learning_rate": max(group["lr"] for group in state.optimizer.param_groups),
                 "seconds": state.epoch_seconds + seconds,
                 "total_seconds": state.seconds,
                 "seconds_per_iteration": state.epoch_seconds / len(state.epoch_losses),
                 "voxels_per_second": voxels / state.epoch_seconds,
                 "data_wait_share": state.epoch_wait / state.epoch_seconds,
                 "peak_memory_gb": peak_memory_gb(self.execution.device),
+                **further,
             }
         )
         state.epoch_losses, state.epoch_seconds, state.epoch_wait = [], 0.0, 0.0
@@ -310,6 +327,20 @@ class _Run:
         if self.first:
             self.monitor.epoch(state.log, min(progress, 1.0), final=self.is_over(progress))
         self._save()
+
+    def _look(self, batches: Iterator[Batch]) -> tuple[float, dict[str, float | None], dict[str, float]]:
+        """Validation loss, Dice per label, and what else the log is to say; in pretraining also a picture."""
+        model = self.state.averaged
+        if self.config.pretext is None:
+            threshold = self.job.header.threshold
+            return *validate(model, batches, self.loss_function, self.labels, self.execution, threshold), {}
+        restored = validate_reconstruction(model, batches, self.execution)
+        share_done = math.floor(NUM_PICTURES * min(self.progress(), 1.0)) / NUM_PICTURES
+        path = self.job.folder.reconstruction(round(100 * share_done))
+        if self.first and restored.example is not None and not path.exists():
+            axis = self.job.header.plan.representation.stacking_axis or 0
+            draw_reconstruction(path, restored.example, axis)
+        return restored.loss, {}, {"validation_loss_of_mean": restored.loss_of_mean}
 
     def _is_best(self, dice: float | None) -> bool:
         """Whether the last epoch is the best so far: by its validation loss if that is to be restored, else by Dice."""

@@ -1,0 +1,119 @@
+"""Windows made harder for pretraining: pieces hidden, pieces exchanged (methods.md 1.8).
+
+Letters: C channels, D H W window, g pieces along an axis.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seg25d.planning.pretext import PretextConfig
+from seg25d.representations import AnyRepresentation
+from seg25d.representations.context import slices_back, slices_first
+from seg25d.representations.super_image import SuperImage, from_super_image, to_super_image
+
+DEFAULT_GRID = 4
+"""Pieces of a jigsaw along each axis where slices are not exchanged (methods.md 1.8)."""
+
+
+def make_harder(
+    image: Tensor, representation: AnyRepresentation, config: PretextConfig, rng: np.random.Generator
+) -> Tensor:
+    """Hide or exchange pieces of a window.
+
+    Args:
+        image: (C, D, H, W); not changed.
+        representation: Says what a piece is: part of a slice, of a super image, or of the window.
+        config: The task; `check_task` has looked.
+        rng: Source of all randomness.
+
+    Returns:
+        (C, D, H, W); all channels alike.
+    """
+    if config.task == "inpainting":
+        return hide_pieces(image, piece_shape(image.shape[1:], representation, config), config.hidden_share, rng)
+    axis = representation.stacking_axis
+    if config.grid is None and axis is not None:
+        order = torch.from_numpy(rng.permutation(image.shape[1 + axis]))
+        return image.index_select(1 + axis, order)
+    grid = config.grid or DEFAULT_GRID
+    if isinstance(representation, SuperImage):
+        slices = slices_first(image[None], representation.axis)
+        tiled = to_super_image(slices, representation.grid)
+        mixed = exchange_pieces(tiled, (2, 3), grid, rng)
+        return slices_back(from_super_image(mixed, representation.grid, slices.shape[2]), representation.axis)[0]
+    axes = tuple(1 + axis for axis in representation.piece_axes or ())
+    if len(axes) == image.ndim - 1:
+        return exchange_pieces(image, axes, grid, rng)
+    # Each slice is a puzzle of its own: the network sees no other.
+    (along,) = {1, 2, 3} - set(axes)
+    puzzles = [exchange_pieces(each, (1, 2), grid, rng) for each in image.unbind(along)]
+    return torch.stack(puzzles, along)
+
+
+def check_task(representation: AnyRepresentation, config: PretextConfig) -> None:
+    """Make sure that a task makes sense.
+
+    Raises:
+        ValueError: If not; says what would.
+    """
+    if representation.piece_axes is None:
+        raise ValueError("its network does not see images but projections or predictions, of which nothing is restored")
+    if config.task == "inpainting" and config.whole_slices and representation.stacking_axis is None:
+        raise ValueError("whole slices cannot be restored by a network that sees one slice at a time: use pieces of it")
+
+
+def piece_shape(window: Sequence[int], representation: AnyRepresentation, config: PretextConfig) -> tuple[int, ...]:
+    """Voxels of a piece that is hidden, along (D, H, W)."""
+    axis = representation.stacking_axis
+    if config.whole_slices and axis is not None:
+        return tuple(1 if each == axis else size for each, size in enumerate(window))
+    axes = representation.piece_axes or ()
+    return tuple(max(1, round(size * config.piece)) if axis in axes else 1 for axis, size in enumerate(window))
+
+
+def hide_pieces(image: Tensor, piece: Sequence[int], share: float, rng: np.random.Generator) -> Tensor:
+    """Fill pieces of a window with 0, which is about the mean of a normalised image.
+
+    Args:
+        image: (C, D, H, W).
+        piece: Voxels along (D, H, W); pieces at the end may be smaller.
+        share: Of the pieces; at least one is hidden, and one is not, where there are two.
+        rng: Source of all randomness.
+    """
+    counts = [math.ceil(size / length) for size, length in zip(image.shape[1:], piece, strict=True)]
+    total = math.prod(counts)
+    hidden = min(max(1, round(share * total)), max(1, total - 1))
+    visible = np.ones(total, np.float32)
+    visible[rng.permutation(total)[:hidden]] = 0
+    mask = torch.from_numpy(visible.reshape(counts))
+    for axis, length in enumerate(piece):
+        mask = mask.repeat_interleave(length, axis)
+    return image * mask[tuple(slice(size) for size in image.shape[1:])]
+
+
+def exchange_pieces(image: Tensor, axes: Sequence[int], grid: int, rng: np.random.Generator) -> Tensor:
+    """Put pieces of equal size into another order; what is over at the end of an axis stays.
+
+    Args:
+        image: Any shape.
+        axes: Those that are cut.
+        grid: Pieces along each, fewer where an axis is shorter.
+        rng: Source of all randomness.
+    """
+    counts = [min(grid, image.shape[axis]) for axis in axes]
+    lengths = [image.shape[axis] // count for axis, count in zip(axes, counts, strict=True)]
+    order = rng.permutation(math.prod(counts))
+    mixed = image.clone()
+    for target, source in enumerate(order):
+        here, there = ([slice(None)] * image.ndim for _ in range(2))
+        for axis, length, at, come_from in zip(
+            axes, lengths, np.unravel_index(target, counts), np.unravel_index(source, counts), strict=True
+        ):
+            here[axis] = slice(int(at) * length, (int(at) + 1) * length)
+            there[axis] = slice(int(come_from) * length, (int(come_from) + 1) * length)
+        mixed[tuple(here)] = image[tuple(there)]
+    return mixed

@@ -1,0 +1,141 @@
+"""Beginning with the weights of another model: what fits is taken over, the rest is named.
+
+What gives scores (heads) is new, as classes or tasks differ; convolutions that see the image are adapted to another
+number of channels; everything else must be there and fit, or the networks are not the same.
+"""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from seg25d.core.errors import ModelError
+from seg25d.core.files import file_digest
+from seg25d.core.records import Record
+from seg25d.evaluation.tables import text_table
+from seg25d.planning.model_file import ModelHeader, load_model
+
+logger = logging.getLogger(__name__)
+MOST_DIFFERENCES = 6
+
+
+class Transfer(Record):
+    """What a run took over: names of its weights."""
+
+    schema_version: Literal[1] = 1
+    file: str
+    digest: str
+    taken: tuple[str, ...]
+    """As they are in the file."""
+    adapted: tuple[str, ...]
+    """To another number of image channels."""
+    new: tuple[str, ...]
+    """Fresh."""
+
+    @property
+    def learnt(self) -> frozenset[str]:
+        """All that was learnt before."""
+        return frozenset((*self.taken, *self.adapted))
+
+    def table(self) -> str:
+        """What became of each part of the model."""
+        parts: dict[str, dict[str, int]] = {}
+        for kind in ("taken", "adapted", "new"):
+            for name in getattr(self, kind):
+                counts = parts.setdefault(".".join(name.split(".")[:2]), dict.fromkeys(("taken", "adapted", "new"), 0))
+                counts[kind] += 1
+        rows = [[part, *(str(count or "-") for count in counts.values())] for part, counts in parts.items()]
+        return text_table(["weights of", "taken over", "adapted", "new"], rows)
+
+
+def take_over(model: nn.Module, header: ModelHeader, path: Path) -> Transfer:
+    """Load what fits of a file into a model.
+
+    Args:
+        model: Of `header.build_model()`; changed.
+        header: Of the run that begins.
+        path: A model file of ours: pretrained, or trained on this or another data set.
+
+    Returns:
+        What became of every weight.
+
+    Raises:
+        ModelError: If the file cannot be used, or the networks differ; says in what.
+    """
+    other, weights = load_model(path)
+    own = model.state_dict()
+    names_differ = sorted(set(own) ^ set(weights))
+    heads, first = _heads(header), _first_layers(header)
+    # What gives the same scores for the same task keeps its heads.
+    same_task = other.pretext == header.pretext and other.description.labels == header.description.labels
+    taken: dict[str, Tensor] = {}
+    adapted: dict[str, Tensor] = {}
+    misfits = []
+    for name, value in own.items():
+        found = weights.get(name)
+        if found is None or (name in heads and not same_task):
+            continue
+        if found.shape == value.shape:
+            taken[name] = found
+        elif name in first and found.shape[0] == value.shape[0] and found.shape[2:] == value.shape[2:]:
+            adapted[name] = adapt_channels(found, value.shape[1])
+        elif name not in heads:
+            misfits.append(name)
+    if misfits or set(names_differ) - heads:
+        raise ModelError(_differences(path, header, other, [*misfits, *(set(names_differ) - heads)]))
+    model.load_state_dict({**own, **taken, **adapted})
+    new = tuple(name for name in own if name not in taken and name not in adapted)
+    return Transfer(file=path.name, digest=file_digest(path), taken=tuple(taken), adapted=tuple(adapted), new=new)
+
+
+def adapt_channels(weight: Tensor, num_channels: int) -> Tensor:
+    """A kernel for another number of channels: the mean over its channels for each, with the same sum over all.
+
+    For one channel this is the sum over the old ones (methods.md 1.2).
+
+    Args:
+        weight: (outputs, channels, ...).
+        num_channels: Wanted.
+    """
+    mean = weight.mean(1, keepdim=True) * (weight.shape[1] / num_channels)
+    return mean.repeat(1, num_channels, *(1 for _ in weight.shape[2:]))
+
+
+def _heads(header: ModelHeader) -> frozenset[str]:
+    """The weights whose size follows from the number of outputs."""
+    channels, outputs = len(header.description.channel_names), header.description.labels.num_outputs
+    return _changing(header, (channels, outputs), (channels, outputs + 1))
+
+
+def _first_layers(header: ModelHeader) -> frozenset[str]:
+    """The weights whose size follows from the number of image channels."""
+    channels, outputs = len(header.description.channel_names), header.description.labels.num_outputs
+    return _changing(header, (channels, outputs), (channels + 1, outputs))
+
+
+def _changing(header: ModelHeader, here: tuple[int, int], there: tuple[int, int]) -> frozenset[str]:
+    with torch.random.fork_rng(devices=[]):
+        shapes = [_shapes(header.plan.build_model(*numbers)) for numbers in (here, there)]
+    return frozenset(name for name, shape in shapes[0].items() if shapes[1].get(name) != shape)
+
+
+def _shapes(model: nn.Module) -> Mapping[str, torch.Size]:
+    return {name: value.shape for name, value in model.state_dict().items()}
+
+
+def _differences(path: Path, own: ModelHeader, other: ModelHeader, names: list[str]) -> str:
+    """The message for networks that are not the same."""
+    mine, theirs = own.plan.network.model_dump(), other.plan.network.model_dump()
+    settings = [
+        f"{key}: {theirs.get(key)} in the file, {mine.get(key)} here"
+        for key in dict.fromkeys((*theirs, *mine))
+        if mine.get(key) != theirs.get(key)
+    ]
+    listed = "; ".join(settings[:MOST_DIFFERENCES]) or f"weights: {', '.join(sorted(names)[:MOST_DIFFERENCES])}"
+    return (
+        f"{path} has another network ({listed}); pretrain with the configuration and network that you train, or plan "
+        "with the same network"
+    )
