@@ -15,7 +15,9 @@ from seg25d.core.errors import InputError
 from seg25d.core.files import folder_lock
 from seg25d.core.records import read_record, write_record
 from seg25d.core.workspace import Workspace
-from seg25d.data.dataset import Split, find_inputs
+from seg25d.data.convert_dicom import convert_dicom_folders
+from seg25d.data.convert_msd import convert_msd_folder
+from seg25d.data.dataset import Split, find_inputs, read_splits
 from seg25d.ensembling.case_predictor import CasePredictor
 from seg25d.ensembling.ensemble import ensemble_folders
 from seg25d.ensembling.options import EnsembleOptions
@@ -39,12 +41,12 @@ from seg25d.preprocessing.store import Store
 from seg25d.runs import (
     check_names,
     parse_folds,
-    read_splits,
     run_name,
     with_network,
 )
 from seg25d.selection.best import Best
 from seg25d.selection.find_best import FindOptions, find_best
+from seg25d.selection.nnunet_results import import_nnunet_results
 from seg25d.selection.ranking import describe_best
 from seg25d.training.processes import is_first_process, local_device
 
@@ -54,6 +56,9 @@ __all__ = [
     "PlanningOptions",
     "PredictionOptions",
     "TrainingOptions",
+    "convert_dicom",
+    "convert_msd",
+    "convert_nnunet_results",
     "describe_best",
     "ensemble",
     "evaluate",
@@ -304,3 +309,22 @@ def evaluate(
     if csv is not None:
         write_csv(summary, csv)
     return summary
+
+
+def convert_msd(
+    workspace: Workspace, source: Path, number: int | None = None, num_processes: int | None = None
+) -> Path:
+    """Make a data set of a folder of the Medical Segmentation Decathlon, see `convert_msd_folder`; gives its folder."""
+    return convert_msd_folder(workspace, source, number, num_processes)
+
+
+def convert_dicom(source: Path, out: Path, num_processes: int | None = None) -> list[Path]:
+    """Make a file of each folder of DICOM files, see `convert_dicom_folders`; gives the files."""
+    return convert_dicom_folders(source, out, num_processes)
+
+
+def convert_nnunet_results(
+    workspace: Workspace, source: Path, identifier: str, num_processes: int | None = None
+) -> Path:
+    """Import what nnU-Net said of validation cases, see `import_nnunet_results`; gives the folder of the run."""
+    return import_nnunet_results(workspace, source, identifier, num_processes).root

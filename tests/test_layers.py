@@ -28,6 +28,7 @@ GLUE = frozenset(
             "runs",
             "compared_runs",
             "chosen_models",
+            "information",
         ),
         *("demo", "cli", "__main__"),
     }
