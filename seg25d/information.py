@@ -272,9 +272,9 @@ def _progress(last: dict[str, Any], config: Any) -> float | None:
         return None
     try:
         if budget := config.get("time_budget_seconds"):
-            return min(1.0, float(last["total_seconds"]) / budget)
+            return min(1.0, float(last["total_seconds"] / budget))
         iterations = config.get("iterations") or config["epochs"] * config["iterations_per_epoch"]
-        return min(1.0, float(last["iteration"]) / iterations)
+        return min(1.0, float(last["iteration"] / iterations))
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
         return None
 

@@ -75,13 +75,9 @@ def workspace(tmp_path: Path) -> Workspace:
     write(run.fold(1).config, {"epochs": 8, "iterations_per_epoch": 10, "iterations": None})
     write(run.crossval, score(0.5))
     (run.root / "fold_2").mkdir()
-    write_record_in(workspace, "nnunet__nnUNetTrainer__nnUNetPlans__2d")
+    write_record(workspace.run(NAME, "nnunet__nnUNetTrainer__nnUNetPlans__2d").imported, IMPORTED)
     write(workspace.best(NAME), {"schema_version": 1, "name": "si + 2d", "members": [], "dice": 0.8})
     return workspace
-
-
-def write_record_in(workspace: Workspace, run: str) -> None:
-    write_record(workspace.run(NAME, run).imported, IMPORTED)
 
 
 def test_everything_is_told(workspace: Workspace) -> None:
