@@ -57,7 +57,7 @@ def split_channels(source: Path, targets: Sequence[Path]) -> None:
         struct.pack_into(f"{header.order}8h", start, _DIMENSIONS, 3, *header.dimensions[:3], 1, 1, 1, 1)
         length = (header.num_bytes - header.data_offset) // len(targets)
         for target in targets:
-            with atomic_path(target, durable=False) as temporary, _open_for_writing(temporary) as file:
+            with atomic_path(target) as temporary, _open_for_writing(temporary) as file:
                 file.write(start)
                 try:
                     _copy(stream, file, length)

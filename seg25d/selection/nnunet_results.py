@@ -102,7 +102,7 @@ def import_nnunet_results(
     }
     conversion = Conversion(kind="nnunet-results", files=files)
     earlier = read_conversion(run.root, "nnunet-results")
-    if earlier == conversion and run.imported.exists():
+    if earlier == conversion and run.imported.exists() and all((run.root / file).exists() for file in files):
         logger.info("%s is imported already", run.root)
         return run
     kept = {file for file in files if earlier is not None and earlier.files.get(file) == files[file]}

@@ -1,5 +1,7 @@
-"""nnU-Net's own code reads what we write, and we read what it writes. Needs nnunetv2, which nothing else here does:
-see CONTRIBUTING.md."""
+"""nnU-Net's own code reads what we write, and we read what it writes.
+
+Needs nnunetv2, in an environment of its own: see CONTRIBUTING.md.
+"""
 
 import json
 from pathlib import Path
@@ -114,14 +116,15 @@ def write_theirs(folder: Path, meaning: dict[str, Any], seed: int, reader: str =
     return folder
 
 
-def fuse_theirs(folders: list[Path], out: Path, meaning: dict[str, Any]) -> None:
+def fuse_theirs(folders: list[Path], out: Path, meaning: dict[str, Any] | None = None) -> None:
+    """Let nnU-Net fuse folders; without a meaning it takes what is in the first."""
     nnunet.ensemble_folders(
         [str(folder) for folder in folders],
         str(out),
         save_merged_probabilities=True,
         num_processes=1,
-        dataset_json_file_or_dict=describe(meaning),
-        plans_json_file_or_dict=make_plans(),
+        dataset_json_file_or_dict=describe(meaning) if meaning else None,
+        plans_json_file_or_dict=make_plans() if meaning else None,
     )
 
 
@@ -147,14 +150,14 @@ def test_nnunet_fuses_our_predictions_as_we_do(tmp_path: Path, meaning: dict[str
 @pytest.mark.parametrize("meaning", [CLASSES, REGIONS], ids=["classes", "regions"])
 def test_we_fuse_predictions_of_nnunet_as_it_does(tmp_path: Path, meaning: dict[str, Any]) -> None:
     folders = [write_theirs(tmp_path / name, meaning, seed) for seed, name in enumerate(("one", "two"))]
-    fuse_theirs(folders, tmp_path / "theirs", meaning)
+    fuse_theirs(folders, tmp_path / "theirs")
     ensemble_folders(folders, tmp_path / "ours", OPTIONS)
     check_same(tmp_path / "ours", tmp_path / "theirs")
 
 
 def test_both_fuse_a_prediction_of_each(tmp_path: Path) -> None:
     folders = [write_theirs(tmp_path / "one", CLASSES, 0), write_ours(tmp_path / "two", CLASSES, 1)]
-    fuse_theirs(folders, tmp_path / "theirs", CLASSES)
+    fuse_theirs(folders, tmp_path / "theirs")
     ensemble_folders(folders, tmp_path / "ours", OPTIONS)
     check_same(tmp_path / "ours", tmp_path / "theirs")
 

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - its usual name
 
+from seg25d.compared_runs import runs_to_compare
 from seg25d.core.errors import DatasetError, InputError, RecordError
 from seg25d.core.workspace import RunFolder, Workspace
 from seg25d.data.dataset import read_splits
 from seg25d.data.image_io import read_geometry, read_labels
 from seg25d.data.labels import Labels
 from seg25d.selection import nnunet_results
+from seg25d.selection.candidates import read_validated_run
 from seg25d.selection.imported_runs import ImportedRun, read_imported
 from seg25d.selection.nnunet_results import import_nnunet_results
 from seg25d.selection.probability_maps import open_probability_map
@@ -118,6 +120,15 @@ def test_a_cross_validation_becomes_a_run(workspace: Workspace, source: Path) ->
     assert [split.train for split in splits] == [("c",), ("a", "b")]
     assert json.loads(run.dataset.read_text())["labels"] == DESCRIPTION["labels"]
     assert run.trained_folds() == []
+
+
+def test_the_run_is_a_candidate(workspace: Workspace, source: Path) -> None:
+    run = import_all(workspace, source)
+    candidate = read_validated_run(run)
+    assert candidate.case_folds == {"a": 0, "b": 0, "c": 1}
+    assert (candidate.store, candidate.threshold, candidate.missing_folds) == (None, None, ())
+    assert candidate.probability_map("c") == run.fold(1).probabilities / "c.b2nd"
+    assert runs_to_compare(workspace, NAME) == [candidate]
 
 
 def test_maps_are_in_canonical_axes(workspace: Workspace, source: Path) -> None:
@@ -232,6 +243,8 @@ def test_a_second_call_keeps_what_is_there(workspace: Workspace, source: Path) -
     import_all(workspace, source)
     changed = {path.name for path, time in before.items() if path.suffix == ".b2nd" and path.stat().st_mtime_ns != time}
     assert changed == {"c.b2nd"}
+    (run.fold(0).probabilities / "a.b2nd").unlink()
+    assert (import_all(workspace, source).fold(0).probabilities / "a.b2nd").exists()
 
 
 def test_an_import_that_was_cut_off_goes_on(
