@@ -29,7 +29,7 @@ GLUE = frozenset(
             "compared_runs",
             "chosen_models",
         ),
-        *("demo", "cli", "__main__"),
+        *("sharing", "demo", "cli", "__main__"),
     }
 )
 

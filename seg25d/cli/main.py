@@ -4,7 +4,17 @@ import sys
 from collections.abc import Mapping, Sequence
 
 import seg25d
-from seg25d.cli import demo, ensemble, evaluate, find_best_configuration, plan_and_preprocess, predict, train
+from seg25d.cli import (
+    demo,
+    ensemble,
+    evaluate,
+    export_model,
+    find_best_configuration,
+    install_model,
+    plan_and_preprocess,
+    predict,
+    train,
+)
 from seg25d.cli.common import Command, run_guarded
 
 COMMANDS: Mapping[str, Command] = {
@@ -16,6 +26,8 @@ COMMANDS: Mapping[str, Command] = {
         predict.main,
         ensemble.main,
         evaluate.main,
+        export_model.main,
+        install_model.main,
         demo.main,
     )
 }
