@@ -106,24 +106,27 @@ def test_after_an_error_all_is_as_it_was(archive, folder, monkeypatch, fails_at)
 @pytest.mark.slow
 @pytest.mark.parametrize("last", [0, 1, 2, 3, 4])
 def test_a_kill_leaves_the_old_or_the_new_and_the_next_call_tidies_up(archive, folder, last):
-    before = contents(folder)
     words = [sys.executable, "-c", KILLED, str(folder.parent.parent), str(archive), str(last)]
     done = subprocess.run(words, check=False, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == -signal.SIGKILL, done.stderr
-    assert any(path.name.startswith(".tmp-") for path in folder.iterdir())
-    # Something is there already, and is told: the call only tidies up.
-    with pytest.raises(InputError, match="already"):
-        install(place(folder), archive)
-    if (folder / ".replaced").exists():
-        # What is missing is put back by the next call that may write.
-        (folder / "axial__fine").mkdir(exist_ok=True)
+    there = contents(folder)
+    assert [OLD in there, f".replaced/{OLD}" in there, NEW in there] == [last == 0, last > 0, last > 1]
     install(place(folder), archive, overwrite=True)
     after = contents(folder)
     assert NEW in after
     assert OLD not in after
     assert after["best.json"].decode() == BEST
     assert {path.name for path in folder.iterdir()} == {"3d", "axial__fine", "best.json", ".lock"}
-    assert before[OLD] == b"old"
+
+
+def test_what_a_killed_process_took_away_comes_back(archive, folder):
+    before = contents(folder)
+    (folder / ".replaced").mkdir()
+    for name in ("3d", "best.json"):
+        (folder / name).rename(folder / ".replaced" / name)
+    with pytest.raises(InputError, match=r"has 3d and best\.json already"):
+        install(place(folder), archive)
+    assert contents(folder) == before
 
 
 def test_a_run_that_is_being_trained_is_not_replaced(archive, folder):
