@@ -70,6 +70,9 @@ def _check_best(folder: Path, paths: Sequence[str], subject: Subject) -> None:
     best = read_record(folder / BEST, Best)
     if best.dataset_name != subject.dataset_name:
         raise RecordError(f"{folder / BEST} is of another data set, {best.dataset_name!r}")
+    steps, known = best.postprocessing, set(subject.labels.foreground)
+    if not known.issuperset([*steps.largest, *steps.smallest_mm3]) or set(steps.thresholds) not in (set(), known):
+        raise RecordError(f"{folder / BEST} has post-processing for other labels than {', '.join(sorted(known))}")
     for member in best.members:
         for fold in member.folds:
             if f"{member.run}/fold_{fold}/model_final.safetensors" not in paths:

@@ -1,5 +1,6 @@
 """Reading an archive of models: nothing of it is trusted, and nothing is used before all of it is checked."""
 
+import errno
 import json
 import os
 import shutil
@@ -19,8 +20,11 @@ from seg25d.sharing.content import check_content
 from seg25d.sharing.entries import MAX_JSON_BYTES, entry_problems, manifest_problems
 from seg25d.sharing.manifest import MANIFEST, ArchivedFile, Manifest, copy_content
 
-_DAMAGED = (BadZipFile, EOFError, NotImplementedError, OverflowError, ValueError, struct.error, zlib.error)
-"""What reading a damaged zip file can raise."""
+_DAMAGED = (
+    *(BadZipFile, EOFError, NotImplementedError, OverflowError, RecursionError, ValueError),
+    *(struct.error, zlib.error),
+)
+"""What reading a damaged zip file, or a JSON file in it, can raise."""
 _NUM_SHOWN = 10
 
 
@@ -101,22 +105,29 @@ def unpack(archive: Archive, folder: Path, *, durable: bool = True) -> None:
 
 
 def _open(path: Path) -> ZipFile:
-    try:
+    if not path.is_file():
+        raise InputError(f"{path} does not exist or is a folder; wanted an archive of models (.zip)")
+    with _damage_told(f"{path} is not a zip file, or only a part of one"):
         return ZipFile(path)
-    except (FileNotFoundError, IsADirectoryError):
-        raise InputError(f"{path} does not exist or is a folder; wanted an archive of models (.zip)") from None
-    except _DAMAGED as error:
-        raise InputError(f"{path} is not a zip file, or only a part of one ({error}); fetch it again") from None
+
+
+@contextmanager
+def _damage_told(what: str) -> Iterator[None]:
+    """Raise InputError for what reading a damaged zip file raises; a disk that is full stays one."""
+    try:
+        yield
+    except (*_DAMAGED, OSError) as error:
+        # EINVAL: the list of entries speaks of a place that is not in the file.
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise
+        raise InputError(f"{what} ({error}); fetch the archive again") from None
 
 
 def _checked_manifest(path: Path, file: ZipFile) -> Manifest:
     entries = file.infolist()
     _refuse(path, entry_problems(entries, path.stat().st_size))
-    try:
-        with file.open(MANIFEST) as source:
-            value = json.loads(source.read(MAX_JSON_BYTES))
-    except (*_DAMAGED, RecursionError) as error:
-        raise InputError(f"{path}: {MANIFEST} is damaged ({error}); fetch the archive again") from None
+    with _damage_told(f"{path}: {MANIFEST} is damaged"), file.open(MANIFEST) as source:
+        value = json.loads(source.read(MAX_JSON_BYTES))
     version = value.get("schema_version") if isinstance(value, dict) else None
     if isinstance(version, int) and version > 1:
         raise RecordError(f"{path} was written by a newer seg25d (schema {version}, this one knows 1); update seg25d")
@@ -137,11 +148,9 @@ def _refuse(path: Path, problems: Sequence[str]) -> None:
 def _unpack_file(archive: Archive, file: ArchivedFile, target: Path, *, durable: bool) -> None:
     modified = archive.path.stat().st_mtime_ns
     with atomic_path(target, durable) as temporary:
-        try:
-            with archive.file.open(file.path) as source, temporary.open("wb") as copy:
-                found = copy_content(source, copy, file.bytes)
-        except _DAMAGED as error:
-            raise InputError(f"{archive.path}: {file.path} is damaged ({error}); fetch the archive again") from None
+        damaged = f"{archive.path}: {file.path} is damaged"
+        with _damage_told(damaged), archive.file.open(file.path) as source, temporary.open("wb") as copy:
+            found = copy_content(source, copy, file.bytes)
         if found != (file.bytes, file.sha256):
             raise InputError(
                 f"{archive.path}: {file.path} is not the file of the manifest, size or SHA-256 differ; fetch the "

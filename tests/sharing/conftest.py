@@ -1,6 +1,7 @@
 """A tiny data set with trained models of every kind, made without training."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from seg25d.data.description import DatasetDescription, read_description
 from seg25d.ensembling.fused_predictor import coarse_view_model, view_model
 from seg25d.evaluation.metrics import Scores
 from seg25d.evaluation.summary import Summary
+from seg25d.inference.postprocessing import PostProcessing
 from seg25d.networks.fusion_net import FusionNetSpec
 from seg25d.networks.unet import UNetSpec
 from seg25d.planning.channel_rules import store_name
@@ -25,6 +27,7 @@ from seg25d.planning.plan import ConfigurationPlan, Plans
 from seg25d.representations.fused_views import VIEWS, FusedViews
 from seg25d.representations.slices import Slices
 from seg25d.representations.volume import Volume
+from seg25d.selection.best import Best, Member
 
 NAME = "Dataset007_Tiny"
 MM = (1.0, 1.0, 1.0)
@@ -100,6 +103,36 @@ def make_run(workspace: Workspace, name: str) -> RunFolder:
     write_record(run.fingerprint, fingerprint)
     write_record(run.crossval, Summary(foreground_mean=Scores(), mean={}, per_case=()))
     return run
+
+
+def make_best(**folds: tuple[str, ...]) -> Best:
+    """A choice of runs, all of one weight."""
+    members = tuple(Member(run=run, folds=chosen, weight=1 / len(folds)) for run, chosen in folds.items())
+    return Best(
+        dataset_name=NAME,
+        name=" + ".join(folds),
+        members=members,
+        postprocessing=PostProcessing(largest=("1",)),
+        dice=0.5,
+        dice_without_postprocessing=0.5,
+        hd95_mm=None,
+        cost=None,
+        num_cases=1,
+        folds=(0,),
+        limits={},
+        commands=("seg25d predict",),
+        candidates=(),
+    )
+
+
+@pytest.fixture(scope="session")
+def choose() -> Callable[..., None]:
+    """A function that writes the `best.json` of a workspace: `choose(workspace, si=("0",))`."""
+
+    def write(workspace: Workspace, **folds: tuple[str, ...]) -> None:
+        write_record(workspace.best(NAME), make_best(**folds))
+
+    return write
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,12 @@
 """Installing is all or nothing, also for what is there already."""
 
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,6 @@ from seg25d.core.workspace import Workspace
 from seg25d.sharing.install import install
 
 NAME = "Dataset007_Tiny"
-BEST = '{"members": [{"run": "3d", "folds": ["0"]}, {"run": "axial__fine", "folds": ["0"]}]}'
 NEW, OLD = "3d/fold_0/model_final.safetensors", "3d/fold_3/model_final.safetensors"
 KILLED = """
 import os, signal, sys
@@ -40,12 +41,12 @@ install(Workspace.resolve(Path(sys.argv[1]), {}), Path(sys.argv[2]), overwrite=T
 
 
 @pytest.fixture(scope="module")
-def archive(trained: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def archive(trained: Workspace, choose: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two runs and a `best.json`."""
     root = tmp_path_factory.mktemp("archive")
     shutil.copytree(trained.results, root / "results")
     workspace = Workspace.resolve(root, {})
-    workspace.best(NAME).write_text(BEST)
+    choose(workspace, **{"3d": ("0",), "axial__fine": ("0",)})
     pipeline.export_model(workspace, "7", root / "a.zip")
     return root / "a.zip"
 
@@ -80,7 +81,7 @@ def test_what_is_there_is_kept_unless_that_is_not_wanted(archive, folder, capsys
     assert main([*words, "--overwrite"]) == 0
     after = contents(folder)
     assert OLD not in after
-    assert after["best.json"].decode() == BEST
+    assert json.loads(after["best.json"])["name"] == "3d + axial__fine"
     assert {path.name for path in folder.iterdir()} == {"3d", "axial__fine", "best.json", ".lock"}
     assert main(words) == 2
 
@@ -115,7 +116,7 @@ def test_a_kill_leaves_the_old_or_the_new_and_the_next_call_tidies_up(archive, f
     after = contents(folder)
     assert NEW in after
     assert OLD not in after
-    assert after["best.json"].decode() == BEST
+    assert json.loads(after["best.json"])["name"] == "3d + axial__fine"
     assert {path.name for path in folder.iterdir()} == {"3d", "axial__fine", "best.json", ".lock"}
 
 

@@ -34,6 +34,8 @@ class Draft:
         self.entries: dict[str, dict[str, Any]] = {}
         self.added: list[tuple[str, bytes]] = []
         """Files that the manifest does not know, or not again."""
+        self.best: dict[str, Any] = {}
+        """A `best.json` that chose what is not there."""
         self.finish: Callable[[bytes], bytes] = lambda content: content
 
     def put(self, name: str, content: bytes, **entry: Any) -> None:
@@ -113,6 +115,13 @@ def with_file(name: str, content: bytes = b"{}", **entry: Any) -> Callable[[Draf
     return lambda draft: draft.put(name, content, **entry)
 
 
+def with_best(**changes: object) -> Callable[[Draft], None]:
+    def damage(draft: Draft) -> None:
+        draft.put("best.json", json.dumps(draft.best | changes).encode())
+
+    return damage
+
+
 def twice(draft: Draft) -> None:
     draft.added = [(MODEL, draft.files[MODEL])]
 
@@ -136,6 +145,11 @@ def rotten(draft: Draft) -> None:
     draft.finish = lambda content: content.replace(model[-40:], b"?" * 40)
 
 
+def outside(draft: Draft) -> None:
+    """The end of the file says that everything else begins far away, which the entries then do not."""
+    draft.finish = lambda content: content[:-6] + b"\xff\xff\xff\x7f" + content[-2:]
+
+
 def nonsense(draft: Draft) -> None:
     draft.finish = lambda _: b"<html>404</html>"
 
@@ -150,6 +164,7 @@ DEFLATED = {"compress_type": zipfile.ZIP_DEFLATED}
 FAULTS: dict[str, tuple[Callable[[Draft], None], str]] = {
     "truncated": (truncated, "is not a zip file, or only a part of one"),
     "not a zip": (nonsense, "is not a zip file"),
+    "list of entries outside": (outside, "manifest.json is damaged"),
     "rotten": (rotten, "model_final.safetensors is damaged"),
     "no manifest": (without_manifest, "manifest.json is missing"),
     "manifest is a list": (lambda draft: setattr(draft, "manifest", []), "manifest.json is not valid"),
@@ -198,9 +213,19 @@ FAULTS: dict[str, tuple[Callable[[Draft], None], str]] = {
     "JSON of another kind": (with_file("3d/plans.json", b"{}"), "3d/plans.json is not valid"),
     "deep JSON": (with_file("3d/fingerprint.json", b"[" * 50_000), "fingerprint.json is not valid JSON"),
     "long number": (with_file("3d/fingerprint.json", b"9" * 5000), "fingerprint.json is not valid JSON"),
-    "another best": (
-        with_file("best.json", b'{"members": [{"run": "si", "folds": ["0"]}]}'),
-        "best.json chose fold 0 of 'si', which is missing",
+    "best.json of nothing": (with_file("best.json", b'{"members": []}'), "best.json is not valid"),
+    "best.json of others": (with_best(), "best.json chose fold 0 of 'si', which is missing"),
+    "best.json of another data set": (
+        with_best(dataset_name="Dataset008_Other"),
+        "best.json is of another data set, 'Dataset008_Other'",
+    ),
+    "best.json of other labels": (
+        with_best(postprocessing={"largest": ["2"]}),
+        "best.json has post-processing for other labels",
+    ),
+    "best.json without a threshold": (
+        with_best(postprocessing={"thresholds": {"1": 0.5}}),
+        "best.json has post-processing for other labels",
     ),
     "no header": (with_file(MODEL, save({"a": torch.zeros(1)})), f"{MODEL} was not written by seg25d"),
     "another data set": (other_header(dataset_name="Dataset008_Other"), f"{MODEL} is of another data set"),
@@ -234,12 +259,15 @@ def tree(folder: Path) -> dict[Path, bytes]:
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_it_is_refused_and_nothing_is_written(sound, workspace, tmp_path, capsys, monkeypatch, fault):
+def test_it_is_refused_and_nothing_is_written(sound, workspace, tmp_path, capsys, monkeypatch, choose, fault):
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
     damage, message = FAULTS[fault]
     draft = Draft(sound)
+    choose(workspace, si=("0",))
+    draft.best = json.loads(workspace.best(NAME).read_text())
+    workspace.best(NAME).unlink()
     damage(draft)
     draft.write(tmp_path / "bad.zip")
     before = tree(tmp_path)

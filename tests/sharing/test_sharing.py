@@ -44,12 +44,6 @@ def changed(trained: Workspace, tmp_path: Path) -> Workspace:
     return Workspace.resolve(tmp_path / "changed", {})
 
 
-def choose(workspace: Workspace, **members: list[str]) -> None:
-    """Write a `best.json`."""
-    content = {"members": [{"run": name, "folds": folds, "weight": 1} for name, folds in members.items()], "more": 1}
-    workspace.best(NAME).write_text(json.dumps(content))
-
-
 @pytest.mark.parametrize("name", RUNS)
 def test_predictions_elsewhere_are_the_same(trained, elsewhere, images, tmp_path, capsys, name):
     before = predict(trained, images, tmp_path / "before", "-d", 7, "-c", name)
@@ -100,10 +94,10 @@ def test_the_same_models_give_the_same_bytes(trained, changed, tmp_path):
     assert (tmp_path / "0.zip").read_bytes() == (tmp_path / "1.zip").read_bytes()
 
 
-def test_the_best_models_go_with_the_file_that_names_them(changed, elsewhere, images, tmp_path, capsys):
+def test_the_best_models_go_with_the_file_that_names_them(changed, elsewhere, images, tmp_path, capsys, choose):
     run(changed, "export_model", 7, "-o", tmp_path / "a.zip", status=2)
     assert "choose one with -c: 3d, axial__fine, mv" in capsys.readouterr().err
-    choose(changed, **{"3d": ["1"], "mv": ["all"]})
+    choose(changed, **{"3d": ("1",), "mv": ("all",)})
     run(changed, "export_model", 7, "-o", tmp_path / "a.zip", "-f", 0, status=2)
     assert "leave -f out" in capsys.readouterr().err
     run(changed, "export_model", 7, "-o", tmp_path / "a.zip")
@@ -111,6 +105,13 @@ def test_the_best_models_go_with_the_file_that_names_them(changed, elsewhere, im
     assert elsewhere.best(NAME).read_bytes() == changed.best(NAME).read_bytes()
     assert elsewhere.run(NAME, "3d").trained_folds() == ["1"]
     assert f"-d {NAME}\n" in capsys.readouterr().out
+    before = predict(changed, images, tmp_path / "before", "-d", 7)
+    for number, words in enumerate((("-d", 7), ("-m", tmp_path / "a.zip"))):
+        after = predict(elsewhere, images, tmp_path / f"{number}", *words)
+        assert all(np.array_equal(*pair) for pair in zip(before, after, strict=True))
+    model = json.loads((tmp_path / "1" / "prediction.json").read_text())["model"]
+    assert [(each["configuration"], each["folds"]) for each in model["ensemble"]] == [("3d", ["1"]), ("mv", ["all"])]
+    assert model["postprocessing"]["largest"] == ["1"]
     # Configurations by name go without it.
     run(changed, "export_model", 7, "-o", tmp_path / "b.zip", "-c", "3d", "-f", 0)
     with open_archive(tmp_path / "b.zip") as archive:
@@ -136,6 +137,20 @@ def test_one_of_several_runs_in_an_archive_is_chosen_with_c(trained, elsewhere, 
     with opened_archive(tmp_path / "a.zip") as results:
         assert sorted(path.name for path in (results / NAME).iterdir()) == ["3d", "mv"]
     assert not results.exists()
+
+
+def test_a_model_in_an_archive_can_be_kept_loaded(trained, elsewhere, tmp_path):
+    pipeline.export_model(trained, "7", tmp_path / "a.zip", pipeline.ExportOptions(configurations=("3d",)))
+    loaded = [
+        pipeline.load_model(workspace, pipeline.PredictionOptions(device="cpu", **meant))
+        for workspace, meant in (
+            (trained, {"dataset": "7", "configuration": "3d"}),
+            (elsewhere, {"model": tmp_path / "a.zip"}),
+        )
+    ]
+    image = np.random.default_rng(0).normal(size=(1, 8, 8, 8))
+    first, second = (model.predict_array(image, (1.0, 1.0, 1.0)) for model in loaded)
+    np.testing.assert_array_equal(first, second)
 
 
 def test_the_licence_goes_with_the_models(trained, elsewhere, tmp_path, capsys):
@@ -164,13 +179,13 @@ def test_archives_are_not_replaced_unless_that_is_wanted(trained, tmp_path, caps
     assert zipfile.is_zipfile(archive)
 
 
-def test_results_of_another_program_are_no_models(changed, tmp_path, capsys):
+def test_results_of_another_program_are_no_models(changed, tmp_path, capsys, choose):
     other = changed.run(NAME, "nnunet")
     other.root.mkdir()
     other.imported.write_text("{}")
     run(changed, "export_model", 7, "-o", tmp_path / "a.zip", "-c", "nnunet", status=2)
     assert "results of another program (imported.json" in capsys.readouterr().err
-    choose(changed, nnunet=["0"])
+    choose(changed, nnunet=("0",))
     with pytest.raises(InputError, match="results of another program"):
         models_to_export(changed, NAME, pipeline.ExportOptions())
 
