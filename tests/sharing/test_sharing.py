@@ -61,6 +61,7 @@ def test_predictions_elsewhere_are_the_same(trained, elsewhere, images, tmp_path
     # The same command goes on, as its model is the same.
     (tmp_path / "direct" / "case.nii.gz").unlink()
     predict(elsewhere, images, tmp_path / "direct", "-m", archive)
+    assert {path.suffix for path in (tmp_path / "direct").iterdir()} == {".gz", ".npz", ".pkl", ".json"}
 
 
 def test_an_archive_holds_what_prediction_needs_and_nothing_else(trained, tmp_path):
