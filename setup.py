@@ -8,7 +8,7 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 COMMANDS = (
     *("plan_and_preprocess", "train", "find_best_configuration", "predict", "ensemble", "evaluate"),
-    *("convert", "info", "demo"),
+    *("export_model", "install_model", "convert", "info", "demo"),
 )
 
 

@@ -30,7 +30,7 @@ GLUE = frozenset(
             "chosen_models",
             "information",
         ),
-        *("demo", "cli", "__main__"),
+        *("sharing", "demo", "cli", "__main__"),
     }
 )
 

@@ -9,8 +9,10 @@ from seg25d.cli import (
     demo,
     ensemble,
     evaluate,
+    export_model,
     find_best_configuration,
     info,
+    install_model,
     plan_and_preprocess,
     predict,
     train,
@@ -28,6 +30,8 @@ COMMANDS: Mapping[str, Command] = {
         evaluate.main,
         convert.main,
         info.main,
+        export_model.main,
+        install_model.main,
         demo.main,
     )
 }
