@@ -6,7 +6,10 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
-COMMANDS = ("plan_and_preprocess", "train", "find_best_configuration", "predict", "ensemble", "evaluate", "demo")
+COMMANDS = (
+    *("plan_and_preprocess", "train", "find_best_configuration", "predict", "ensemble", "evaluate"),
+    *("export_model", "install_model", "convert", "info", "demo"),
+)
 
 
 def read_version() -> str:

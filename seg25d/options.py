@@ -169,7 +169,7 @@ class PredictionOptions(Record):
     folds: tuple[str, ...] | None = None
     """None: all that are trained."""
     model: Path | None = None
-    """Folder of a trained configuration, instead of data set and configuration."""
+    """Folder of a trained configuration, instead of data set and configuration; or an archive of models."""
     save_probabilities: bool = False
     mirroring: bool = True
     step_size: float = 0.5
@@ -183,3 +183,19 @@ class PredictionOptions(Record):
     def predictor(self) -> PredictorOptions:
         """What a predictor needs to know of it."""
         return PredictorOptions(mirroring=self.mirroring, step_size=self.step_size, fusion=self.fusion)
+
+
+class ExportOptions(Record):
+    """What to put into an archive of models."""
+
+    configurations: tuple[str, ...] | None = None
+    """None: what `best.json` chose, or else the only trained configuration."""
+    plans_name: PlansName | None = None
+    """Only models of these plans; None: of any, where that leaves one choice."""
+    recipe: str | None = None
+    """Only models of this recipe; None: of any, where that leaves one choice."""
+    folds: tuple[str, ...] | None = None
+    """None: all that are trained."""
+    licence_file: Path | None = None
+    """A text file that says what others may do with the models."""
+    overwrite: bool = False

@@ -1,4 +1,4 @@
-"""The whole story as functions: plan, preprocess, train, predict, ensemble, evaluate.
+"""The whole story as functions: plan, preprocess, train, predict, ensemble, evaluate, share.
 
 The commands call these, and so can you.
 """
@@ -12,10 +12,12 @@ from seg25d.chosen_models import choose_model, loader
 from seg25d.compared_runs import runs_to_compare
 from seg25d.core.device import choose_execution
 from seg25d.core.errors import InputError
-from seg25d.core.files import folder_lock
+from seg25d.core.files import folder_lock, read_text
 from seg25d.core.records import read_record, write_record
 from seg25d.core.workspace import Workspace
-from seg25d.data.dataset import Split, find_inputs
+from seg25d.data.convert_dicom import convert_dicom_folders
+from seg25d.data.convert_msd import convert_msd_folder
+from seg25d.data.dataset import Split, find_inputs, read_splits
 from seg25d.ensembling.case_predictor import CasePredictor
 from seg25d.ensembling.ensemble import ensemble_folders
 from seg25d.ensembling.options import EnsembleOptions
@@ -28,7 +30,7 @@ from seg25d.fused_tasks import plan_fusion
 from seg25d.inference.cases import CaseOptions, outcomes_here, predict_cases
 from seg25d.inference.device_pool import outcomes_on_devices
 from seg25d.inference.prediction_files import PredictionRecord
-from seg25d.options import PlanningOptions, PredictionOptions, TrainingOptions
+from seg25d.options import ExportOptions, PlanningOptions, PredictionOptions, TrainingOptions
 from seg25d.planning.plan import Plans
 from seg25d.planning.planner import explain
 from seg25d.planning.plans_name import DEFAULT_PLANS_NAME
@@ -39,26 +41,36 @@ from seg25d.preprocessing.store import Store
 from seg25d.runs import (
     check_names,
     parse_folds,
-    read_splits,
     run_name,
     with_network,
 )
 from seg25d.selection.best import Best
 from seg25d.selection.find_best import FindOptions, find_best
+from seg25d.selection.nnunet_results import import_nnunet_results
 from seg25d.selection.ranking import describe_best
+from seg25d.sharing.choice import models_to_export, unpacked_models
+from seg25d.sharing.install import install
+from seg25d.sharing.manifest import Manifest
+from seg25d.sharing.pack import write_archive
 from seg25d.training.processes import is_first_process, local_device
 
 __all__ = [
     "EnsembleOptions",
+    "ExportOptions",
     "FindOptions",
     "PlanningOptions",
     "PredictionOptions",
     "TrainingOptions",
+    "convert_dicom",
+    "convert_msd",
+    "convert_nnunet_results",
     "describe_best",
     "ensemble",
     "evaluate",
     "explain",
+    "export_model",
     "find_best_configuration",
+    "install_model",
     "load_model",
     "plan_and_preprocess",
     "predict",
@@ -199,18 +211,19 @@ def predict(workspace: Workspace, source: Path, out: Path, options: PredictionOp
     devices = (options.device or "").split(",")
     for device in devices:
         choose_execution(device or None)
-    model, predictor_options = choose_model(workspace, options), options.predictor
-    meaning = model.meaning()
-    cases = find_inputs(source, len(meaning.description.channel_names), meaning.description.file_ending)
-    if len(devices) > 1:
-        outcomes = partial(outcomes_on_devices, loader(model, predictor_options), devices)
-    else:
-        outcomes = partial(outcomes_here, model.load(predictor_options, options.device))
-    record = PredictionRecord(
-        arguments={"input": str(source)} | options.model_dump(mode="json"), model=model.describe(predictor_options)
-    )
-    case_options = CaseOptions(save_probabilities=options.save_probabilities, overwrite=options.overwrite)
-    predict_cases(outcomes, meaning, cases, out, case_options, record)
+    with unpacked_models(workspace, options, out) as place:
+        model, predictor_options = choose_model(*place), options.predictor
+        meaning = model.meaning()
+        cases = find_inputs(source, len(meaning.description.channel_names), meaning.description.file_ending)
+        if len(devices) > 1:
+            outcomes = partial(outcomes_on_devices, loader(model, predictor_options), devices)
+        else:
+            outcomes = partial(outcomes_here, model.load(predictor_options, options.device))
+        record = PredictionRecord(
+            arguments={"input": str(source)} | options.model_dump(mode="json"), model=model.describe(predictor_options)
+        )
+        case_options = CaseOptions(save_probabilities=options.save_probabilities, overwrite=options.overwrite)
+        predict_cases(outcomes, meaning, cases, out, case_options, record)
 
 
 def load_model(workspace: Workspace, options: PredictionOptions | None = None) -> CasePredictor:
@@ -227,7 +240,8 @@ def load_model(workspace: Workspace, options: PredictionOptions | None = None) -
         InputError: If the model is not there; lists the choices.
     """
     options = options or PredictionOptions()
-    return choose_model(workspace, options).load(options.predictor, options.device)
+    with unpacked_models(workspace, options) as place:
+        return choose_model(*place).load(options.predictor, options.device)
 
 
 def find_best_configuration(
@@ -304,3 +318,67 @@ def evaluate(
     if csv is not None:
         write_csv(summary, csv)
     return summary
+
+
+def convert_msd(
+    workspace: Workspace, source: Path, number: int | None = None, num_processes: int | None = None
+) -> Path:
+    """Make a data set of a folder of the Medical Segmentation Decathlon, see `convert_msd_folder`; gives its folder."""
+    return convert_msd_folder(workspace, source, number, num_processes)
+
+
+def convert_dicom(source: Path, out: Path, num_processes: int | None = None) -> list[Path]:
+    """Make a file of each folder of DICOM files, see `convert_dicom_folders`; gives the files."""
+    return convert_dicom_folders(source, out, num_processes)
+
+
+def convert_nnunet_results(
+    workspace: Workspace, source: Path, identifier: str, num_processes: int | None = None
+) -> Path:
+    """Import what nnU-Net said of validation cases, see `import_nnunet_results`; gives the folder of the run."""
+    return import_nnunet_results(workspace, source, identifier, num_processes).root
+
+
+def export_model(workspace: Workspace, identifier: str, path: Path, options: ExportOptions | None = None) -> Manifest:
+    """Write everything that prediction needs of trained models into one zip.
+
+    Args:
+        workspace: Where everything is.
+        identifier: Data set: `1`, `001` or `Dataset001_Name`.
+        path: The archive.
+        options: Which models, and under which licence.
+
+    Returns:
+        What the archive holds.
+
+    Raises:
+        InputError: If the models are not there or do not belong together, the choice is not clear (lists the choices),
+            or `path` is there and not to be overwritten; nothing is written then.
+    """
+    options = options or ExportOptions()
+    if path.is_dir() or (path.exists() and not options.overwrite):
+        raise InputError(f"{path} is there already; choose another name" + (" or --overwrite" * path.is_file()))
+    name = workspace.dataset_name(identifier)
+    models = models_to_export(workspace, name, options)
+    licence = None if options.licence_file is None else read_text(options.licence_file)
+    manifest = write_archive(path, workspace.results / name, models, licence)
+    logger.info("%s holds %s of %s, %.0f MB", path, ", ".join(models.folds), name, manifest.num_bytes / 1e6)
+    return manifest
+
+
+def install_model(workspace: Workspace, path: Path, *, overwrite: bool = False) -> Manifest:
+    """Put the models of an archive under `results`, where prediction finds them; no data of the data set are needed.
+
+    Args:
+        workspace: Where to.
+        path: The archive.
+        overwrite: Replace runs that are there.
+
+    Returns:
+        What was installed.
+
+    Raises:
+        InputError: If anything about the archive is not sound, or a run is there already; nothing is written then.
+        BusyError: If a run that is to be replaced is being trained.
+    """
+    return install(workspace, path, overwrite=overwrite)

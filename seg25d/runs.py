@@ -5,13 +5,11 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import Field
-
 from seg25d.core.errors import InputError
-from seg25d.core.files import copy_file, read_json
-from seg25d.core.records import Record, parse_record, read_record, write_record
+from seg25d.core.files import copy_file
+from seg25d.core.records import read_record, write_record
 from seg25d.core.workspace import PreprocessedFolder, RunFolder, Workspace
-from seg25d.data.dataset import Split, read_description
+from seg25d.data.dataset import read_description, read_splits
 from seg25d.planning.network_rules import NETWORK_RULES
 from seg25d.planning.plan import ConfigurationPlan, Plans
 from seg25d.planning.planner import CONFIGURATIONS, configuration_name, configuration_names, split_name
@@ -105,19 +103,6 @@ def parse_folds(words: Sequence[str], num_folds: int) -> list[int | str]:
         else:
             raise InputError(f"there is no fold {word!r}; wanted numbers from 0 to {num_folds - 1}, `cv` or `all`")
     return list(dict.fromkeys(folds))
-
-
-class _Folds(Record):
-    folds: tuple[Split, ...] = Field(min_length=1)
-
-
-def read_splits(path: Path) -> tuple[Split, ...]:
-    """The folds of a `splits.json`.
-
-    Raises:
-        RecordError: If it is missing or is not a list of `{"train": [...], "val": [...]}`; names the place.
-    """
-    return parse_record({"folds": read_json(path)}, _Folds, str(path)).folds
 
 
 def check_run(

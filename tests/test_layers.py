@@ -28,8 +28,9 @@ GLUE = frozenset(
             "runs",
             "compared_runs",
             "chosen_models",
+            "information",
         ),
-        *("demo", "cli", "__main__"),
+        *("sharing", "demo", "cli", "__main__"),
     }
 )
 

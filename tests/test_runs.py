@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from seg25d.core.errors import InputError, RecordError
+from seg25d.core.errors import InputError
 from seg25d.core.workspace import Workspace
 from seg25d.planning.plan import Plans
 from seg25d.planning.planner import configuration_name
@@ -13,7 +13,6 @@ from seg25d.runs import (
     choose_run,
     find_configuration,
     parse_folds,
-    read_splits,
     run_name,
     trained_runs,
     with_network,
@@ -232,13 +231,6 @@ def test_models_of_recipes(workspace):
         choose_run(workspace, "1", None, None, None, "angermann2022")
     with pytest.raises(InputError, match="si is not trained"):
         choose_run(workspace, "1", "si", None)
-
-
-@pytest.mark.parametrize("content", ["[]", "{}", '[{"train": ["a"]}]', '[{"train": "a", "val": ["b"]}]'])
-def test_wrong_splits_name_the_file_and_the_place(tmp_path, content):
-    (tmp_path / "splits.json").write_text(content)
-    with pytest.raises(RecordError, match=r"splits\.json is not valid:\n  folds"):
-        read_splits(tmp_path / "splits.json")
 
 
 DESCRIPTION = {

@@ -4,7 +4,19 @@ import sys
 from collections.abc import Mapping, Sequence
 
 import seg25d
-from seg25d.cli import demo, ensemble, evaluate, find_best_configuration, plan_and_preprocess, predict, train
+from seg25d.cli import (
+    convert,
+    demo,
+    ensemble,
+    evaluate,
+    export_model,
+    find_best_configuration,
+    info,
+    install_model,
+    plan_and_preprocess,
+    predict,
+    train,
+)
 from seg25d.cli.common import Command, run_guarded
 
 COMMANDS: Mapping[str, Command] = {
@@ -16,6 +28,10 @@ COMMANDS: Mapping[str, Command] = {
         predict.main,
         ensemble.main,
         evaluate.main,
+        convert.main,
+        info.main,
+        export_model.main,
+        install_model.main,
         demo.main,
     )
 }

@@ -34,7 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-f", "--folds", nargs="+", metavar="FOLD", help="folds to average (default: all that are trained)"
     )
     parser.add_argument(
-        "-m", "--model", type=Path, metavar="DIR", help="folder of a trained configuration, wherever it is"
+        "-m",
+        "--model",
+        type=Path,
+        metavar="DIR_OR_ZIP",
+        help="folder of a trained configuration, or an archive of export_model (-c chooses one of several), wherever "
+        "it is",
     )
     parser.add_argument(
         "--save-probabilities",

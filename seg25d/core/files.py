@@ -4,8 +4,9 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -42,14 +43,44 @@ def atomic_path(path: Path, durable: bool = True) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def temporary_folder(parent: Path, purpose: str) -> Iterator[Path]:
+    """Give an empty folder in `parent` that is gone when the block ends, however it ends.
+
+    What killed processes left there goes first. Folders that were made for it go as well, if nothing else came into
+    them.
+
+    Args:
+        parent: Where to make it, so that what is written into it can be renamed to its place; made if it is missing.
+        purpose: A word for its name.
+
+    Yields:
+        The folder.
+    """
+    remove_leftovers(parent)
+    missing = [folder for folder in (parent, *parent.parents) if not folder.exists()]
+    parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY_PREFIX}{os.getpid()}-{purpose}-", dir=parent))
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary)
+        with suppress(OSError):
+            for folder in missing:
+                folder.rmdir()
+
+
 def remove_leftovers(folder: Path) -> None:
-    """Remove temporary files that killed processes left directly in `folder`; those of running processes stay."""
+    """Remove what killed processes left under temporary names in `folder`; what is of running processes stays."""
     if not folder.is_dir():
         return
     for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
         process_id = path.name.removeprefix(TEMPORARY_PREFIX).split("-", 1)[0]
         if not (process_id.isdigit() and _is_alive(int(process_id))):
-            path.unlink(missing_ok=True)
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def check_writable(folder: Path) -> None:
@@ -103,6 +134,18 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def read_text(path: Path) -> str:
+    """Read a text file of a user's.
+
+    Raises:
+        InputError: If it is missing or is not text (UTF-8).
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (FileNotFoundError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is missing or is not a text file in UTF-8 ({error}); name another one") from None
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file atomically, indented, with a final newline.
 
@@ -126,7 +169,10 @@ def read_json(path: Path, make_object: Callable[[list[tuple[str, Any]]], Any] = 
         return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=make_object)
     except FileNotFoundError:
         raise RecordError(f"{path} does not exist") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # numbers of thousands of digits and endless nesting are no JSON either
         raise RecordError(f"{path} is not valid JSON: {error}; restore it or make it anew") from None
 
 

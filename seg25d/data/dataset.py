@@ -9,7 +9,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from seg25d.core.errors import DatasetError, RecordError
 from seg25d.core.files import read_json
-from seg25d.core.records import Record
+from seg25d.core.records import Record, parse_record
 from seg25d.data.cases import Case
 from seg25d.data.description import DatasetDescription, parse_description, read_description, read_object
 from seg25d.data.inputs import find_inputs
@@ -24,6 +24,7 @@ __all__ = [
     "find_inputs",
     "read_dataset",
     "read_description",
+    "read_splits",
     "scan_dataset",
 ]
 
@@ -53,6 +54,19 @@ class Dataset(Record):
     cases: tuple[Case, ...]
     patients: dict[str, str] = Field(default_factory=dict)
     splits: tuple[Split, ...] | None = None
+
+
+class _Folds(Record):
+    folds: tuple[Split, ...] = Field(min_length=1)
+
+
+def read_splits(path: Path) -> tuple[Split, ...]:
+    """The folds of a `splits.json`.
+
+    Raises:
+        RecordError: If it is missing or is not a list of `{"train": [...], "val": [...]}`; names the place.
+    """
+    return parse_record({"folds": read_json(path)}, _Folds, str(path)).folds
 
 
 def read_dataset(root: Path) -> Dataset:
@@ -100,7 +114,7 @@ def scan_dataset(root: Path) -> tuple[Dataset | None, list[Problem]]:
         layout = folder_layout(root, description)
     problems += layout.problems + _count_problems(layout, description)
     patients, patient_problems = _read_patients(root / "patients.json", layout.names)
-    splits, split_problems = _read_splits(root / "splits.json", layout.names)
+    splits, split_problems = _check_splits(root / "splits.json", layout.names)
     dataset = Dataset(
         name=root.resolve().name,
         root=root,
@@ -142,7 +156,7 @@ def _read_patients(path: Path, names: Iterable[str]) -> tuple[dict[str, str], li
     return patients or {}, problems + _unknown_names(path.name, patients or {}, names)
 
 
-def _read_splits(path: Path, names: Iterable[str]) -> tuple[tuple[Split, ...] | None, list[Problem]]:
+def _check_splits(path: Path, names: Iterable[str]) -> tuple[tuple[Split, ...] | None, list[Problem]]:
     if not path.exists():
         return None, []
     shape = 'it must be a list [{"train": [...], "val": [...]}, ...] that is not empty'

@@ -37,12 +37,16 @@ class NiftiHeader(NamedTuple):
     order: str
 
     @property
+    def dimensions(self) -> tuple[int, ...]:
+        """Voxels along the axes of the file, x first; volumes of several channels have a fourth axis."""
+        sizes: tuple[int, ...] = struct.unpack_from(f"{self.order}8h", self.content, 40)
+        return sizes[1 : 1 + sizes[0]]
+
+    @property
     def num_bytes(self) -> int:
         """Bytes of the whole file, uncompressed, as the header announces them."""
-        dimensions = struct.unpack_from(f"{self.order}8h", self.content, 40)
         bits = struct.unpack_from(f"{self.order}h", self.content, 72)[0]
-        voxels: int = math.prod(dimensions[1 : 1 + dimensions[0]])
-        return self.data_offset + voxels * int(bits) // 8
+        return self.data_offset + math.prod(self.dimensions) * int(bits) // 8
 
     @property
     def data_offset(self) -> int:
@@ -67,7 +71,7 @@ class NiftiHeader(NamedTuple):
 def read_nifti_header(path: Path) -> NiftiHeader | None:
     """The header of a `.nii` or `.nii.gz` file, or None where it is not NIfTI-1 or ends too early."""
     try:
-        with _open_maybe_compressed(path) as file:
+        with open_maybe_compressed(path) as file:
             content = file.read(_HEADER_SIZE)
     except (EOFError, gzip.BadGzipFile, zlib.error):
         return None
@@ -102,7 +106,7 @@ def count_bad_voxels(path: Path) -> tuple[int, int]:
         return 0, 0
     num_nan = num_infinite = 0
     remaining = header.num_bytes - header.data_offset
-    with _open_maybe_compressed(path) as file:
+    with open_maybe_compressed(path) as file:
         file.seek(header.data_offset)
         while remaining > 0 and (content := file.read(min(_CHUNK, remaining))):
             remaining -= len(content)
@@ -137,7 +141,8 @@ def missing_bytes(path: Path, ending: str) -> str | None:
     return None
 
 
-def _open_maybe_compressed(path: Path) -> gzip.GzipFile:
+def open_maybe_compressed(path: Path) -> gzip.GzipFile:
+    """Open a file for reading; one that is compressed by gzip is uncompressed on the way."""
     with path.open("rb") as file:
         compressed = file.read(2) == b"\x1f\x8b"
     return gzip.open(path, "rb") if compressed else path.open("rb")  # type: ignore[return-value]

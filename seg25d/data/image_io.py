@@ -31,7 +31,16 @@ from seg25d.data.image_headers import (
 )
 from seg25d.data.problems import FileError
 
-__all__ = ["Geometry", "open_header", "read_geometry", "read_image", "read_labels", "write_labels"]
+__all__ = [
+    "Geometry",
+    "open_header",
+    "read_channel",
+    "read_geometry",
+    "read_image",
+    "read_labels",
+    "write_channel",
+    "write_labels",
+]
 
 _IMAGE_IO = {
     ".nii.gz": "NiftiImageIO",
@@ -84,6 +93,21 @@ def read_image(paths: Sequence[Path], check_finite: bool = True) -> tuple[NDArra
     return image, geometry
 
 
+def read_channel(path: Path) -> tuple[NDArray[Any], Geometry]:
+    """Read one channel of a case as it is.
+
+    Args:
+        path: A file, or a folder of DICOM files.
+
+    Returns:
+        The intensities (D, H, W) in the type of the file, and its geometry.
+
+    Raises:
+        ImageError: If it cannot be read.
+    """
+    return _read(path)
+
+
 def read_labels(path: Path) -> tuple[NDArray[Any], Geometry]:
     """Read a label file.
 
@@ -110,10 +134,23 @@ def write_labels(path: Path, array: NDArray[Any], geometry: Geometry) -> None:
     Raises:
         ImageError: If the ending is not known or the file cannot be written.
     """
-    assert array.shape == geometry.canonical_shape, f"labels {array.shape} on a grid of {geometry.canonical_shape}"
+    write_channel(path, array.astype(np.uint8) if array.dtype == np.bool_ else array, geometry)
+
+
+def write_channel(path: Path, array: NDArray[Any], geometry: Geometry) -> None:
+    """Write one channel of a case, in the type of the array; all else is as `write_labels` does it.
+
+    Args:
+        path: The file.
+        array: Intensities (D, H, W) in canonical axes.
+        geometry: Of the image that they come from.
+
+    Raises:
+        ImageError: If the ending is not known or the file cannot be written.
+    """
+    assert array.shape == geometry.canonical_shape, f"{array.shape} on a grid of {geometry.canonical_shape}"
     ending = _known_ending(path)
-    integers = array.astype(np.uint8) if array.dtype == np.bool_ else array
-    image = sitk.GetImageFromArray(geometry.from_canonical(integers))
+    image = sitk.GetImageFromArray(geometry.from_canonical(array))
     image.SetSpacing(geometry.spacing_mm[::-1])
     image.SetOrigin(geometry.origin_mm)
     image.SetDirection(geometry.direction)

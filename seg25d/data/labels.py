@@ -110,6 +110,10 @@ class Labels(Record):
         axes = [axis for axis, pairs in _OPPOSITES.items() if any(set(pair) <= words for pair in pairs)]
         return (*axes, 2) if self.sided else tuple(axes)
 
+    def agrees_with(self, other: "Labels") -> bool:
+        """Whether values and outputs of a model mean the same; capitals of names and the ignored value do not count."""
+        return self._meaning == other._meaning
+
     def encode(self, array: NDArray[Any], where: str) -> NDArray[np.uint8]:
         """Turn the values of a file into internal indices.
 
@@ -234,6 +238,11 @@ class Labels(Record):
         for region, value in zip(regions, self.regions_class_order, strict=True):
             indices[region] = self.values.index(value)
         return indices
+
+    @property
+    def _meaning(self) -> tuple[Any, ...]:
+        names = {name.lower(): members for name, members in self._classes.items()}
+        return names, self.output_members, self.regions_class_order
 
     @cached_property
     def _classes(self) -> dict[str, tuple[int, ...]]:

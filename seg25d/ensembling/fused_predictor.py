@@ -14,6 +14,7 @@ from seg25d.core.device import Execution
 from seg25d.core.errors import InputError, ModelError
 from seg25d.core.grids import bounding_box, box_slices, even_margin, with_margin
 from seg25d.core.types import BoundingBox, Shape, Spacing
+from seg25d.core.workspace import FoldFolder
 from seg25d.data.labels import Labels
 from seg25d.ensembling.view_fusions import fuse_views
 from seg25d.ensembling.view_maps import found_by_most, view_maps
@@ -142,6 +143,24 @@ def load_predictor(paths: Sequence[Path], execution: Execution, options: Predict
     if header is not None and header.fine is not None:
         return FinePredictor.load(paths, execution, options)
     return (FusedPredictor if fused else Predictor).load(paths, execution, options)
+
+
+def files_of_model(path: Path) -> list[Path]:
+    """All files that `load_predictor` reads for a model file, itself first.
+
+    Raises:
+        ModelError: If one of those that have to be opened is missing, damaged, or not one of ours.
+    """
+    header, folder = load_header(path), path.parent
+    files = [path]
+    if header.fine is not None:
+        files.append(FoldFolder(root=folder).coarse)
+    if header.plan.representation.name == "fused_views":
+        names = _fused_views(header).views
+        views = [view_model(folder, name) for name in names]
+        fine = any(load_header(view).fine is not None for view in views)
+        files += [*views, *(coarse_view_model(folder, name) for name in names if fine)]
+    return files
 
 
 def view_model(folder: Path, name: str) -> Path:

@@ -13,7 +13,6 @@ from seg25d.core.records import read_record
 from seg25d.data.cases import by_stem, image_files, is_dicom_folder
 from seg25d.data.description import read_description
 from seg25d.data.image_geometry import Geometry
-from seg25d.data.label_problems import members_of
 from seg25d.data.labels import Labels
 from seg25d.ensembling.options import EnsembleOptions
 from seg25d.inference.prediction_files import RECORD_NAME, PredictionRecord, probabilities_path, probabilities_shape
@@ -125,7 +124,7 @@ def read_meaning(folders: Sequence[Path], options: EnsembleOptions, problems: li
     problems += [
         f"{place} has other labels than {next(iter(said))}: {labels.names} against {first.names}"
         for place, labels in said.items()
-        if first is not None and _in_short(labels) != _in_short(first)
+        if first is not None and not labels.agrees_with(first)
     ]
     thresholds = dict.fromkeys(None if record is None else record.threshold for record in records)
     if options.method == "mean" and len(thresholds) > 1:
@@ -236,12 +235,6 @@ def _add_description(said: dict[Path, Labels], place: Path, path: Path, problems
         said[place] = read_description(path).labels
     except InputError as error:
         problems.append(str(error))
-
-
-def _in_short(labels: Labels) -> tuple[Any, ...]:
-    """What must be equal; only capitals of names may differ."""
-    names = {name.lower(): members_of(value) for name, value in labels.names.items() if name != "ignore"}
-    return names, labels.output_members, labels.regions_class_order
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -107,5 +107,5 @@ def _load(path: Path, *, with_weights: bool) -> tuple[ModelHeader, dict[str, Ten
 def _parse_header(text: str, path: Path) -> ModelHeader:
     try:
         return parse_record(json.loads(text), ModelHeader, str(path))
-    except (RecordError, json.JSONDecodeError) as error:
+    except (RecordError, ValueError, RecursionError) as error:
         raise ModelError(f"{error}\n{path} was written by another version of seg25d, or changed by hand") from None

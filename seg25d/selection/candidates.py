@@ -6,15 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import Field
-
 from seg25d.core.errors import InputError
-from seg25d.core.files import read_json
-from seg25d.core.records import Record, digest, parse_record
+from seg25d.core.records import digest
 from seg25d.core.workspace import RunFolder
-from seg25d.data.dataset import Split
+from seg25d.data.dataset import read_splits
 from seg25d.data.description import DatasetDescription, read_description
 from seg25d.planning.model_file import load_header
+from seg25d.selection.imported_runs import read_imported
 
 
 @dataclass(frozen=True)
@@ -70,26 +68,24 @@ class Ensemble(NamedTuple):
         return " + ".join(self.runs) + (" (weighted)" if self.weights is not None else "")
 
 
-class _Folds(Record):
-    folds: tuple[Split, ...] = Field(min_length=1)
-
-
 def read_validated_run(run: RunFolder) -> ValidatedRun:
     """Read what a run says about itself.
 
     Raises:
         InputError: If it has no trained fold with validation cases, or files are damaged.
     """
-    splits = parse_record({"folds": read_json(run.splits)}, _Folds, str(run.splits)).folds
-    imported = run.imported.exists()
+    splits = read_splits(run.splits)
+    imported = read_imported(run)
     # Not the one on all cases, which saw them all.
-    folds = [fold for fold in range(len(splits)) if _has_results(run, fold, imported=imported)]
+    folds = [fold for fold in range(len(splits)) if _has_results(run, fold, imported=imported is not None)]
     if not folds:
         raise InputError(f"{run.root} has no trained fold; run `seg25d train` first")
     case_folds = {case: fold for fold in folds for case in splits[fold].val}
-    if imported:
+    if imported is not None:
         stamp = digest({"imported": _stamp(run.imported)})
-        return ValidatedRun(run, read_description(run.dataset), None, None, len(splits), case_folds, stamp)
+        return ValidatedRun(
+            run, read_description(run.dataset), imported.threshold, None, len(splits), case_folds, stamp
+        )
     header = load_header(run.fold(folds[0]).model_final)
     stamp = digest({str(fold): _stamp(run.fold(fold).model_final) for fold in folds})
     return ValidatedRun(run, header.description, header.threshold, header.plan.store, len(splits), case_folds, stamp)

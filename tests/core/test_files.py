@@ -14,7 +14,9 @@ from seg25d.core.files import (
     copy_file,
     folder_lock,
     read_json,
+    read_text,
     remove_leftovers,
+    temporary_folder,
     write_json,
 )
 
@@ -47,9 +49,36 @@ def test_leftovers_of_dead_processes_go_and_those_of_living_ones_stay(tmp_path: 
     child = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], stdout=subprocess.PIPE, check=True)
     (tmp_path / f".tmp-{int(child.stdout)}-a.json").touch()
     (tmp_path / f".tmp-{os.getpid()}-b.json").touch()
+    (tmp_path / f".tmp-{int(child.stdout)}-folder" / "inner").mkdir(parents=True)
     remove_leftovers(tmp_path)
     remove_leftovers(tmp_path / "missing")
     assert [path.name for path in tmp_path.iterdir()] == [f".tmp-{os.getpid()}-b.json"]
+
+
+def test_a_temporary_folder_goes_however_its_block_ends(tmp_path: Path) -> None:
+    parent = tmp_path / "new" / "inner"
+    with temporary_folder(parent, "try") as folder:
+        (folder / "a").mkdir()
+        assert folder.parent == parent
+    assert list(tmp_path.iterdir()) == []
+
+    def fail() -> None:
+        with temporary_folder(parent, "try"):
+            (parent / "a").touch()
+            raise ValueError
+
+    with pytest.raises(ValueError, match=r"^$"):
+        fail()
+    assert [path.name for path in parent.iterdir()] == ["a"]
+
+
+def test_text_of_a_user(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("é", encoding="utf-8")
+    assert read_text(tmp_path / "a") == "é"
+    (tmp_path / "a").write_bytes(b"\xff")
+    for name in ("a", "b"):
+        with pytest.raises(InputError, match=f"{name} is missing or is not a text file"):
+            read_text(tmp_path / name)
 
 
 def test_json_goes_there_and_back_and_errors_name_the_file(tmp_path: Path) -> None:
@@ -58,9 +87,10 @@ def test_json_goes_there_and_back_and_errors_name_the_file(tmp_path: Path) -> No
     assert read_json(path) == {"a": [1, 2.5, None]}
     with pytest.raises(ValueError, match="Out of range"):
         write_json(path, float("nan"))
-    path.write_text("{")
-    with pytest.raises(RecordError, match=r"a\.json is not valid JSON.*line 1"):
-        read_json(path)
+    for content, message in (("{", "line 1"), ("[" * 100_000, "recursion"), ("9" * 5000, "digits"), ("\xff", "")):
+        path.write_text(content, encoding="latin-1")
+        with pytest.raises(RecordError, match=rf"a\.json is not valid JSON.*{message}"):
+            read_json(path)
     with pytest.raises(RecordError, match=r"b\.json does not exist"):
         read_json(tmp_path / "b.json")
 

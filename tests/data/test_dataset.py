@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from seg25d.core.errors import DatasetError
-from seg25d.data.dataset import find_inputs, read_dataset, read_description, scan_dataset
+from seg25d.core.errors import DatasetError, RecordError
+from seg25d.data.dataset import find_inputs, read_dataset, read_description, read_splits, scan_dataset
 
 DESCRIPTION: dict[str, Any] = {
     "channel_names": {"0": "CT", "1": "PET"},
@@ -342,3 +342,10 @@ def test_splits_problems_are_listed_together(tmp_path: Path) -> None:
 def test_an_empty_description_lists_what_is_missing(tmp_path: Path) -> None:
     (tmp_path / "dataset.json").write_text("{}")
     assert "numTraining must be" in problems_of(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '[{"train": ["a"]}]', '[{"train": "a", "val": ["b"]}]'])
+def test_wrong_splits_name_the_file_and_the_place(tmp_path: Path, content: str) -> None:
+    (tmp_path / "splits.json").write_text(content)
+    with pytest.raises(RecordError, match=r"splits\.json is not valid:\n  folds"):
+        read_splits(tmp_path / "splits.json")

@@ -1,0 +1,65 @@
+"""`seg25d convert`: bring data and results of other programs in."""
+
+import argparse
+from pathlib import Path
+
+from seg25d.cli.common import Command, find_workspace
+from seg25d.core.errors import InputError
+
+KINDS = ("msd", "nnunet-results", "dicom")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument(
+        "--from",
+        dest="kind",
+        choices=KINDS,
+        required=True,
+        help="msd: a folder TaskNN_Name of the Medical Segmentation Decathlon becomes a data set of the workspace. "
+        "nnunet-results: the cross-validation in nnUNet_results/DATASET/TRAINER__PLANS__CONFIG becomes a candidate "
+        "for ensembles. dicom: folders of DICOM files become CASE_0000.nii.gz",
+    )
+    parser.add_argument("-i", "--input", type=Path, required=True, metavar="FOLDER", help="what to convert")
+    parser.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="dicom: folder for the files")
+    parser.add_argument(
+        "-d",
+        "--dataset",
+        "-overwrite_id",
+        metavar="ID",
+        help="msd: number of the new data set (default: that of the task). nnunet-results: our data set",
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Do it."""
+    kind, source, dataset, processes = arguments.kind, arguments.input, arguments.dataset, arguments.num_processes
+    _check(kind, "-o", arguments.output, needed=kind == "dicom", allowed=kind == "dicom")
+    _check(kind, "-d", dataset, needed=kind == "nnunet-results", allowed=kind != "dicom")
+    if kind == "msd" and dataset is not None and not dataset.isdecimal():
+        raise InputError(f"-d: wanted the number of the new data set, got {dataset!r}")
+    from seg25d import pipeline
+
+    if kind == "msd":
+        number = None if dataset is None else int(dataset)
+        print(pipeline.convert_msd(find_workspace(arguments), source, number, processes))
+    elif kind == "dicom":
+        print("\n".join(map(str, pipeline.convert_dicom(source, arguments.output, processes))))
+    else:
+        print(pipeline.convert_nnunet_results(find_workspace(arguments), source, dataset, processes))
+
+
+def _check(kind: str, option: str, value: object, *, needed: bool, allowed: bool) -> None:
+    if value is None and needed:
+        raise InputError(f"--from {kind} needs {option}")
+    if value is not None and not allowed:
+        raise InputError(f"--from {kind} takes no {option}; leave it out")
+
+
+main = Command(
+    name="convert",
+    summary="Make a data set of a Decathlon task, files of DICOM folders, or a candidate of nnU-Net's results.",
+    add_arguments=add_arguments,
+    run=run,
+    ignored=("device",),
+)

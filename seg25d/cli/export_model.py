@@ -1,0 +1,62 @@
+"""`seg25d export_model`: write trained models into one zip."""
+
+import argparse
+from pathlib import Path
+
+from seg25d.cli.common import Command, find_workspace, plans_name
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("dataset", metavar="ID", help="data set: 1, 001 or Dataset001_Name")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.zip", help="the archive to write")
+    parser.add_argument(
+        "-c",
+        "--configurations",
+        nargs="+",
+        metavar="CONFIG",
+        help="configurations (default: what best.json chose, or else the only one that is trained)",
+    )
+    parser.add_argument(
+        "-f", "--folds", nargs="+", metavar="FOLD", help="folds of these configurations (default: all that are trained)"
+    )
+    parser.add_argument(
+        "-p",
+        "--plans-name",
+        type=plans_name,
+        metavar="NAME",
+        help="name of the plans that the models were trained with",
+    )
+    parser.add_argument("--recipe", metavar="R", help="recipe that the models were trained with")
+    parser.add_argument(
+        "--licence-file",
+        "--license-file",
+        type=Path,
+        metavar="FILE",
+        help="text that says what others may do with the models; it goes into the archive",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE.zip if it is there")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Do it."""
+    from seg25d import pipeline
+
+    options = pipeline.ExportOptions(
+        configurations=tuple(arguments.configurations) if arguments.configurations else None,
+        folds=tuple(arguments.folds) if arguments.folds else None,
+        plans_name=arguments.plans_name,
+        recipe=arguments.recipe,
+        licence_file=arguments.licence_file,
+        overwrite=arguments.overwrite,
+    )
+    pipeline.export_model(find_workspace(arguments), arguments.dataset, arguments.output, options)
+
+
+main = Command(
+    name="export_model",
+    summary="Write everything that prediction needs of trained models into one zip.",
+    add_arguments=add_arguments,
+    run=run,
+    ignored=("device", "num_processes"),
+)

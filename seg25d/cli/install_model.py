@@ -1,0 +1,38 @@
+"""`seg25d install_model`: put the models of a zip where prediction finds them."""
+
+import argparse
+from pathlib import Path
+
+from seg25d.cli.common import Command, find_workspace
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("archive", type=Path, metavar="FILE.zip", help="archive that `seg25d export_model` wrote")
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace configurations of the same name, with all of their folds, and the best.json that is there",
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Do it."""
+    from seg25d import pipeline
+    from seg25d.sharing.manifest import prediction_commands
+
+    manifest = pipeline.install_model(find_workspace(arguments), arguments.archive, overwrite=arguments.overwrite)
+    print(f"{manifest.dataset_name} is installed; predict with")
+    for command in prediction_commands(manifest.dataset_name, manifest.paths):
+        print(f"  {command}")
+    if manifest.licence is not None:
+        print(f"What you may do with it says `licence` in the manifest.json of {arguments.archive}.")
+
+
+main = Command(
+    name="install_model",
+    summary="Put the models of a zip where prediction finds them; all of it is checked before anything is written.",
+    add_arguments=add_arguments,
+    run=run,
+    ignored=("device", "num_processes"),
+)

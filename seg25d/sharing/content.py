@@ -1,0 +1,79 @@
+"""The files of an archive, unpacked: whether each is what its name says, and all together are models that predict."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+from seg25d.core.errors import InputError, ModelError, RecordError
+from seg25d.core.records import read_record
+from seg25d.data.description import read_description
+from seg25d.ensembling.fused_predictor import files_of_model
+from seg25d.evaluation.summary import Summary
+from seg25d.planning.fingerprint import Fingerprint
+from seg25d.planning.model_file import load_header
+from seg25d.planning.plan import Plans
+from seg25d.selection.best import Best
+from seg25d.sharing.manifest import BEST, Subject, runs_of
+
+READERS: Mapping[str, Callable[[Path], object]] = {
+    BEST: partial(read_record, record_type=Best),
+    "plans.json": partial(read_record, record_type=Plans),
+    "dataset.json": read_description,
+    "fingerprint.json": partial(read_record, record_type=Fingerprint),
+    "summary.json": partial(read_record, record_type=Summary),
+}
+"""Per JSON file what reads it, and raises InputError where it does not fit."""
+
+
+def check_content(folder: Path, paths: Sequence[str], subject: Subject) -> None:
+    """Read every file as what its name says, and make sure that they are complete and belong together.
+
+    Args:
+        folder: `results/DATASET`, or a folder with this layout.
+        paths: The files in it that count, all of allowed names.
+        subject: What the models should segment.
+
+    Raises:
+        InputError: At the first file that does not fit; names it.
+    """
+    for path in paths:
+        if path.endswith(".json"):
+            READERS[PurePosixPath(path).name](folder / path)
+        elif Subject.of(load_header(folder / path)) != subject:
+            raise ModelError(f"{folder / path} is of another data set, or has other channels or labels than the rest")
+    for run in runs_of(paths):
+        _check_run(folder, run, paths, subject)
+    if BEST in paths:
+        _check_best(folder, paths, subject)
+
+
+def _check_run(folder: Path, run: str, paths: Sequence[str], subject: Subject) -> None:
+    missing = [name for name in ("plans.json", "dataset.json") if f"{run}/{name}" not in paths]
+    models = [path for path in paths if path.startswith(f"{run}/fold_") and path.endswith("/model_final.safetensors")]
+    if missing or not models:
+        raise InputError(f"{run} is incomplete: {' and '.join(missing) or 'a trained fold'} is missing")
+    plans = read_record(folder / run / "plans.json", Plans)
+    if plans.dataset_name != subject.dataset_name:
+        raise RecordError(f"{folder / run / 'plans.json'} is of another data set, {plans.dataset_name!r}")
+    description = read_description(folder / run / "dataset.json")
+    if (description.channel_names, description.labels) != (subject.channel_names, subject.labels):
+        raise RecordError(f"{folder / run / 'dataset.json'} has other channels or labels than the models")
+    needed = {file for model in models for file in files_of_model(folder / model)}
+    there = {folder / path for path in paths if path.startswith(f"{run}/") and path.endswith(".safetensors")}
+    if needed != there:
+        lines = [f"{path} is missing" for path in sorted(needed - there)]
+        lines += [f"{path} belongs to no model" for path in sorted(there - needed)]
+        raise InputError(f"the models of {run} are not complete: {'; '.join(lines)}")
+
+
+def _check_best(folder: Path, paths: Sequence[str], subject: Subject) -> None:
+    best = read_record(folder / BEST, Best)
+    if best.dataset_name != subject.dataset_name:
+        raise RecordError(f"{folder / BEST} is of another data set, {best.dataset_name!r}")
+    steps, known = best.postprocessing, set(subject.labels.foreground)
+    if not known.issuperset([*steps.largest, *steps.smallest_mm3]) or set(steps.thresholds) not in (set(), known):
+        raise RecordError(f"{folder / BEST} has post-processing for other labels than {', '.join(sorted(known))}")
+    for member in best.members:
+        for fold in member.folds:
+            if f"{member.run}/fold_{fold}/model_final.safetensors" not in paths:
+                raise RecordError(f"{folder / BEST} chose fold {fold} of {member.run!r}, which is missing")

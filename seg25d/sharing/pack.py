@@ -1,0 +1,114 @@
+"""Writing an archive of models: the same models give the same bytes, whoever writes them, wherever."""
+
+import io
+import json
+import logging
+import re
+import stat
+from pathlib import Path
+from typing import IO
+from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
+
+from seg25d.core.errors import InputError
+from seg25d.core.files import atomic_path, check_writable, read_json
+from seg25d.core.workspace import RunFolder
+from seg25d.ensembling.fused_predictor import files_of_model
+from seg25d.planning.model_file import load_header
+from seg25d.sharing.choice import ChosenModels
+from seg25d.sharing.content import check_content
+from seg25d.sharing.manifest import (
+    BEST,
+    MANIFEST,
+    ArchivedFile,
+    Manifest,
+    Subject,
+    copy_content,
+    is_allowed,
+    prediction_commands,
+)
+
+logger = logging.getLogger(__name__)
+_FIRST_DAY = (1980, 1, 1, 0, 0, 0)
+"""The earliest time that a zip file can say."""
+_PATH = re.compile(r'"((?:/|~/|file:|[A-Za-z]:\\\\)[^"]+)"')
+"""A text in JSON that looks like a path of one machine."""
+
+
+def write_archive(path: Path, folder: Path, models: ChosenModels, licence: str | None = None) -> Manifest:
+    """Write an archive of models; it is complete or absent.
+
+    Args:
+        path: The archive.
+        folder: `results/DATASET`.
+        models: Which of its models.
+        licence: What others may do with them.
+
+    Returns:
+        What the archive holds.
+
+    Raises:
+        InputError: If something is missing, damaged or does not belong together; nothing is written then.
+    """
+    check_writable(path.parent)
+    files = _files(folder, models)
+    subject = Subject.of(load_header(next(folder / file for file in files if file.endswith("model_final.safetensors"))))
+    check_content(folder, files, subject)
+    with atomic_path(path) as temporary, ZipFile(temporary, "w") as archive:
+        manifest = Manifest(
+            **subject._asdict(),
+            licence=licence,
+            usage=("seg25d install_model FILE.zip", *prediction_commands(subject.dataset_name, files)),
+            files=tuple(_add(archive, name, folder / name) for name in files),
+        )
+        _write(archive, MANIFEST, io.BytesIO(_json_bytes(manifest.model_dump(mode="json"))))
+    return manifest
+
+
+def _files(folder: Path, models: ChosenModels) -> list[str]:
+    """The names of all files that go into the archive, sorted."""
+    paths = [folder / BEST] if models.best else []
+    for name, folds in models.folds.items():
+        run = RunFolder(root=folder / name)
+        paths += [run.plans, run.dataset]
+        paths += [path for path in (run.fingerprint, run.crossval) if path.exists()]
+        paths += [path for fold in folds for path in files_of_model(run.fold(fold).model_final)]
+    names = sorted(path.relative_to(folder).as_posix() for path in paths)
+    if wrong := [name for name in names if not is_allowed(name)]:
+        raise InputError(
+            f"{folder / wrong[0]} cannot be exported under this name; names of runs are letters, digits, - and _"
+        )
+    return names
+
+
+def _add(archive: ZipFile, name: str, path: Path) -> ArchivedFile:
+    if path.suffix == ".json":
+        content = _portable(path)
+        size, sha256 = _write(archive, name, io.BytesIO(content))
+    else:
+        with path.open("rb") as source:
+            size, sha256 = _write(archive, name, source)
+    return ArchivedFile(path=name, bytes=size, sha256=sha256)
+
+
+def _portable(path: Path) -> bytes:
+    """The content of a JSON file without the place of the data set's files, which means nothing elsewhere."""
+    content = path.read_bytes()
+    if path.name == "dataset.json" and "dataset" in (value := read_json(path)):
+        content = _json_bytes({key: item for key, item in value.items() if key != "dataset"})
+    if found := _PATH.search(content.decode("utf-8")):
+        logger.warning("%s: what looks like a path of this machine goes into the archive: %s", path, found[1])
+    return content
+
+
+def _write(archive: ZipFile, name: str, source: IO[bytes]) -> tuple[int, str]:
+    """Add a file; gives its size and SHA-256."""
+    entry = ZipInfo(name, _FIRST_DAY)
+    entry.create_system = 3  # Unix, on all systems
+    entry.external_attr = (stat.S_IFREG | 0o644) << 16
+    entry.compress_type = ZIP_DEFLATED if name.endswith(".json") else ZIP_STORED
+    with archive.open(entry, "w", force_zip64=True) as target:
+        return copy_content(source, target)
+
+
+def _json_bytes(value: object) -> bytes:
+    return (json.dumps(value, indent=2) + "\n").encode()

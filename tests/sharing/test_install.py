@@ -1,0 +1,137 @@
+"""Installing is all or nothing, also for what is there already."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from seg25d import pipeline
+from seg25d.cli.main import main
+from seg25d.core.errors import BusyError, InputError
+from seg25d.core.files import folder_lock
+from seg25d.core.workspace import Workspace
+from seg25d.sharing.install import install
+
+NAME = "Dataset007_Tiny"
+NEW, OLD = "3d/fold_0/model_final.safetensors", "3d/fold_3/model_final.safetensors"
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from seg25d.core.workspace import Workspace
+from seg25d.sharing.install import install
+
+renamed, last = [], int(sys.argv[3])
+rename = Path.rename
+
+def counted(path, target):
+    if len(renamed) == last:
+        os.kill(os.getpid(), signal.SIGKILL)
+    renamed.append(path)
+    return rename(path, target)
+
+Path.rename = counted
+install(Workspace.resolve(Path(sys.argv[1]), {}), Path(sys.argv[2]), overwrite=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def archive(trained: Workspace, choose: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two runs and a `best.json`."""
+    root = tmp_path_factory.mktemp("archive")
+    shutil.copytree(trained.results, root / "results")
+    workspace = Workspace.resolve(root, {})
+    choose(workspace, **{"3d": ("0",), "axial__fine": ("0",)})
+    pipeline.export_model(workspace, "7", root / "a.zip")
+    return root / "a.zip"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Results with an older `3d` of another fold, and an older `best.json`."""
+    folder = tmp_path / "results" / NAME
+    (folder / OLD).parent.mkdir(parents=True)
+    (folder / OLD).write_text("old")
+    (folder / "best.json").write_text("old")
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files but locks."""
+    paths = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
+def place(folder: Path) -> Workspace:
+    return Workspace.resolve(folder.parent.parent, {})
+
+
+def test_what_is_there_is_kept_unless_that_is_not_wanted(archive, folder, capsys):
+    before = contents(folder)
+    words = ["install_model", str(archive), "--workspace", str(folder.parent.parent)]
+    assert main(words) == 2
+    assert "has 3d and best.json already; --overwrite replaces" in capsys.readouterr().err
+    assert contents(folder) == before
+    assert not (folder / ".lock").exists()
+    assert main([*words, "--overwrite"]) == 0
+    after = contents(folder)
+    assert OLD not in after
+    assert json.loads(after["best.json"])["name"] == "3d + axial__fine"
+    assert {path.name for path in folder.iterdir()} == {"3d", "axial__fine", "best.json", ".lock"}
+    assert main(words) == 2
+
+
+@pytest.mark.parametrize("fails_at", range(5))
+def test_after_an_error_all_is_as_it_was(archive, folder, monkeypatch, fails_at):
+    before, rename, calls = contents(folder), Path.rename, []
+
+    def failing(path, target):
+        calls.append(path)
+        if len(calls) == fails_at + 1:
+            raise OSError("no more")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(OSError, match="no more"):
+        install(place(folder), archive, overwrite=True)
+    assert len(calls) > fails_at
+    assert contents(folder) == before
+    assert {path.name for path in folder.iterdir()} <= {"3d", "best.json", ".lock"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("last", [0, 1, 2, 3, 4])
+def test_a_kill_leaves_the_old_or_the_new_and_the_next_call_tidies_up(archive, folder, last):
+    words = [sys.executable, "-c", KILLED, str(folder.parent.parent), str(archive), str(last)]
+    done = subprocess.run(words, check=False, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    there = contents(folder)
+    assert [OLD in there, f".replaced/{OLD}" in there, NEW in there] == [last == 0, last > 0, last > 1]
+    install(place(folder), archive, overwrite=True)
+    after = contents(folder)
+    assert NEW in after
+    assert OLD not in after
+    assert json.loads(after["best.json"])["name"] == "3d + axial__fine"
+    assert {path.name for path in folder.iterdir()} == {"3d", "axial__fine", "best.json", ".lock"}
+
+
+def test_what_a_killed_process_took_away_comes_back(archive, folder):
+    before = contents(folder)
+    (folder / ".replaced").mkdir()
+    for name in ("3d", "best.json"):
+        (folder / name).rename(folder / ".replaced" / name)
+    with pytest.raises(InputError, match=r"has 3d and best\.json already"):
+        install(place(folder), archive)
+    assert contents(folder) == before
+
+
+def test_a_run_that_is_being_trained_is_not_replaced(archive, folder):
+    before = contents(folder)
+    with folder_lock(folder / "3d" / "fold_3", "training"), pytest.raises(BusyError, match="training"):
+        install(place(folder), archive, overwrite=True)
+    assert contents(folder) == before
