@@ -7,7 +7,7 @@ from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 COMMANDS = (
-    *("plan_and_preprocess", "train", "find_best_configuration", "predict", "ensemble", "evaluate"),
+    *("plan_and_preprocess", "pretrain", "train", "find_best_configuration", "predict", "ensemble", "evaluate"),
     *("export_model", "install_model", "convert", "info", "demo"),
 )
 

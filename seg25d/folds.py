@@ -4,7 +4,10 @@ import logging
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Self
+
+import torch
 
 from seg25d.core.device import Execution, choose_execution
 from seg25d.core.files import folder_lock
@@ -29,6 +32,7 @@ from seg25d.training.processes import (
     wait_for_all,
 )
 from seg25d.training.trainer import FoldJob, clear_fold, train_fold
+from seg25d.training.transfer import Transfer, take_over
 
 logger = logging.getLogger(__name__)
 
@@ -142,7 +146,22 @@ def _train_fold(task: RunToTrain, fold: int | str, execution: Execution) -> Summ
 def fold_job(task: RunToTrain, folder: FoldFolder, fold: int | str, split: Split, config: TrainingConfig) -> FoldJob:
     """What the training loop is to do for a fold, or for another set of cases that has a name."""
     header, options = model_header(task, fold, config), task.options
-    return FoldJob(folder, task.store, split, config, header, options.device, options.num_processes)
+    job = FoldJob(folder, task.store, split, config, header, options.device, options.num_processes)
+    return job if config.pretrained is None else _with_pretrained(job, options.pretrained)
+
+
+def _with_pretrained(job: FoldJob, path: Path | None) -> FoldJob:
+    """The job of a run that begins with weights of a file; one that goes on has them in its checkpoint."""
+    if job.folder.checkpoint.exists():
+        return replace(job, learnt=read_record(job.folder.transfer, Transfer).learnt)
+    assert path is not None, "the settings of a run that has not begun name the file that the options name"
+    torch.manual_seed(job.config.seed)
+    model = job.header.build_model()
+    transfer = take_over(model, job.header, path)
+    if is_first_process():
+        write_record(job.folder.transfer, transfer)
+        logger.info("weights of %s:\n%s", path, transfer.table())
+    return replace(job, model=model, learnt=transfer.learnt)
 
 
 def model_header(task: RunToTrain, fold: int | str, config: TrainingConfig) -> ModelHeader:
@@ -155,6 +174,7 @@ def model_header(task: RunToTrain, fold: int | str, config: TrainingConfig) -> M
         description=read_description(task.folder.dataset),
         threshold=config.threshold,
         fine=config.fine,
+        pretext=config.pretext,
     )
 
 

@@ -13,36 +13,34 @@ from seg25d.compared_runs import runs_to_compare
 from seg25d.core.device import choose_execution
 from seg25d.core.errors import InputError
 from seg25d.core.files import folder_lock, read_text
-from seg25d.core.records import read_record, write_record
+from seg25d.core.records import write_record
 from seg25d.core.workspace import Workspace
 from seg25d.data.convert_dicom import convert_dicom_folders
 from seg25d.data.convert_msd import convert_msd_folder
-from seg25d.data.dataset import Split, find_inputs, read_splits
+from seg25d.data.dataset import find_inputs
 from seg25d.ensembling.case_predictor import CasePredictor
 from seg25d.ensembling.ensemble import ensemble_folders
 from seg25d.ensembling.options import EnsembleOptions
 from seg25d.evaluation.evaluate import evaluate_folders, write_csv
 from seg25d.evaluation.summary import Summary
 from seg25d.fine_folds import fine_task, train_fine_folds
-from seg25d.folds import RunToTrain, check_folds, train_folds
+from seg25d.folds import check_folds, train_folds
 from seg25d.fused_folds import train_fusion
 from seg25d.fused_tasks import plan_fusion
 from seg25d.inference.cases import CaseOptions, outcomes_here, predict_cases
 from seg25d.inference.device_pool import outcomes_on_devices
 from seg25d.inference.prediction_files import PredictionRecord
-from seg25d.options import ExportOptions, PlanningOptions, PredictionOptions, TrainingOptions
+from seg25d.options import ExportOptions, PlanningOptions, PredictionOptions, PretrainingOptions, TrainingOptions
+from seg25d.planned_runs import planned_run
 from seg25d.planning.plan import Plans
 from seg25d.planning.planner import explain
-from seg25d.planning.plans_name import DEFAULT_PLANS_NAME
 from seg25d.planning.search import check_memory
-from seg25d.preparation import add_network, check_datasets, keep_network, make_plans, write_plans
+from seg25d.preparation import check_datasets, make_plans, write_plans
 from seg25d.preprocessing.preprocess import preprocess_dataset
-from seg25d.preprocessing.store import Store
+from seg25d.pretraining import check_pretraining, pretrain_network
 from seg25d.runs import (
     check_names,
     parse_folds,
-    run_name,
-    with_network,
 )
 from seg25d.selection.best import Best
 from seg25d.selection.find_best import FindOptions, find_best
@@ -52,7 +50,7 @@ from seg25d.sharing.choice import models_to_export, unpacked_models
 from seg25d.sharing.install import install
 from seg25d.sharing.manifest import Manifest
 from seg25d.sharing.pack import write_archive
-from seg25d.training.processes import is_first_process, local_device
+from seg25d.training.processes import is_first_process
 
 __all__ = [
     "EnsembleOptions",
@@ -60,6 +58,7 @@ __all__ = [
     "FindOptions",
     "PlanningOptions",
     "PredictionOptions",
+    "PretrainingOptions",
     "TrainingOptions",
     "convert_dicom",
     "convert_msd",
@@ -74,6 +73,7 @@ __all__ = [
     "load_model",
     "plan_and_preprocess",
     "predict",
+    "pretrain",
     "train",
 ]
 logger = logging.getLogger(__name__)
@@ -142,55 +142,42 @@ def train(
         InputError: If an argument names what is not there; raised before anything is done.
     """
     options = options or TrainingOptions()
-    choose_execution(local_device(options.device), options.config(configuration).precision)
-    check_names([configuration], options.recipe)
-    name = workspace.dataset_name(identifier)
-    folder = workspace.preprocessed_dataset(name)
-    path = folder.plans(options.plans_name, options.recipe)
-    if not path.exists():
-        raise InputError(f"{name} is not planned; run `{_planning_command(identifier, options)}` first")
-    plans = read_record(path, Plans)
-    configuration = with_network(plans, configuration, options.network)
-    added = configuration not in plans.configurations
-    if added:
-        plans = add_network(folder, plans, configuration)
-    plan = plans.configurations[configuration]
-    splits = read_splits(folder.recipe_splits(options.recipe))
-    chosen = parse_folds(folds, len(splits))
-    _check_store(Store(folder.store(plan.store)), splits, name)
-    run = workspace.run(name, run_name(configuration, plans, options.recipe))
-    task = RunToTrain(name, configuration, run, folder, plans, splits, options)
+    planned = planned_run(workspace, identifier, configuration, options)
+    task, plan = planned.task, planned.task.plans.configurations[planned.task.configuration]
+    chosen = parse_folds(folds, len(task.splits))
     if plan.representation.name == "fused_views":
         fusion = plan_fusion(workspace, task, chosen)
-        if added:
-            keep_network(path, plans, configuration)
+        planned.keep_network()
         return train_fusion(fusion)
     coarse = task
     if task.config.fine is not None:
         task = fine_task(workspace, task)
     if is_first_process():
         check_folds(task, chosen)
-        if added:
-            keep_network(path, plans, configuration)
+        planned.keep_network()
     return train_folds(task, chosen) if task is coarse else train_fine_folds(task, coarse, chosen)
 
 
-def _planning_command(identifier: str, options: TrainingOptions) -> str:
-    """The command whose plans `options` would train."""
-    words = ["seg25d plan_and_preprocess -d", identifier]
-    words += [] if options.recipe == "default" else ["--recipe", options.recipe]
-    words += [] if options.plans_name == DEFAULT_PLANS_NAME else ["--plans-name", options.plans_name]
-    return " ".join(words)
+def pretrain(workspace: Workspace, identifier: str, configuration: str, options: PretrainingOptions) -> Path:
+    """Pretrain the network of a configuration on images alone; a run that was cut off goes on where it stopped.
 
+    Args:
+        workspace: Where everything is.
+        identifier: Data set: `1`, `001` or `Dataset001_Name`; planned and preprocessed.
+        configuration: Such as `si`, `2d` or `3d`.
+        options: Which task, on which further images, and how.
 
-def _check_store(store: Store, splits: Sequence[Split], name: str) -> None:
-    wanted = {case for split in splits for case in split.train + split.val}
-    missing = sorted(wanted - set(store.cases()))
-    if missing:
-        raise InputError(
-            f"{name}: {len(missing)} of {len(wanted)} cases are not preprocessed ({', '.join(missing[:5])} ...); "
-            "run `seg25d plan_and_preprocess` again, it goes on where it stopped"
-        )
+    Returns:
+        The file for `TrainingOptions.pretrained`.
+
+    Raises:
+        InputError: If an argument names what is not there, or the task makes no sense for the configuration; raised
+            before anything is done.
+    """
+    planned = planned_run(workspace, identifier, configuration, options)
+    check_pretraining(planned.task, options)
+    planned.keep_network()
+    return pretrain_network(workspace, planned.task, options)
 
 
 def predict(workspace: Workspace, source: Path, out: Path, options: PredictionOptions | None = None) -> None:

@@ -14,7 +14,7 @@ from seg25d.folds import RunToTrain, model_header
 from seg25d.options import PretrainingOptions
 from seg25d.preprocessing.preprocess import preprocess_dataset
 from seg25d.preprocessing.store import Store
-from seg25d.training.config import apply_settings, settle_config
+from seg25d.training.config import settle_config
 from seg25d.training.pretext_tasks import check_task
 from seg25d.training.trainer import FoldJob, clear_fold, train_fold
 
@@ -40,20 +40,14 @@ def pretrain_network(workspace: Workspace, task: RunToTrain, options: Pretrainin
         The file for `train --pretrained`.
 
     Raises:
-        InputError: If the task makes no sense for the configuration, or images do not fit; nothing is written then.
+        InputError: If images do not fit; nothing is written then.
+        BusyError: If another command pretrains it.
     """
-    plan = task.plans.configurations[task.configuration]
     folder = pretraining_folder(workspace, task, options)
-    base, changes = options.base(task.configuration), options.changes(task.configuration)
-    asked_for = apply_settings(base, changes).pretext
-    assert asked_for is not None, "the options say which task it is"
-    try:
-        check_task(plan.representation, asked_for)
-    except ValueError as error:
-        raise InputError(f"{task.configuration} cannot be pretrained by {asked_for.task}: {error}") from None
     with folder_lock(folder.root, "pretraining"):
         if options.restart:
             _clear(folder)
+        base, changes = options.base(task.configuration), options.changes(task.configuration)
         config = settle_config(folder, base, changes)
         store = Store(task.store.folder, _further_images(workspace, task, options))
         cases = tuple(store.cases())
@@ -64,6 +58,20 @@ def pretrain_network(workspace: Workspace, task: RunToTrain, options: Pretrainin
         header = model_header(task, "all", config)
         train_fold(FoldJob(folder, store, split, config, header, options.device, options.num_processes))
     return folder.model_final
+
+
+def check_pretraining(task: RunToTrain, options: PretrainingOptions) -> None:
+    """Make sure that a configuration can be pretrained so, before anything is written.
+
+    Raises:
+        InputError: If the task makes no sense for it; says what would.
+    """
+    asked_for = options.config(task.configuration).pretext
+    assert asked_for is not None, "the options say which task it is"
+    try:
+        check_task(task.plans.configurations[task.configuration].representation, asked_for)
+    except ValueError as error:
+        raise InputError(f"{task.configuration} cannot be pretrained by {asked_for.task}: {error}") from None
 
 
 def _clear(folder: FoldFolder) -> None:
@@ -87,9 +95,7 @@ def _further_images(workspace: Workspace, task: RunToTrain, options: Pretraining
                 )
             if case.name not in known:
                 found[case.name] = case
-    target = PreprocessingPlan(
-        store=f"{plan.store}__unlabelled", spacing_mm=plan.spacing_mm, normalization=plan.normalization
-    )
+    target = plan.model_copy(update={"store": f"{plan.store}__unlabelled"})
     folder = task.folder.store(target.store)
     if not found:
         return []

@@ -28,6 +28,8 @@ GLUE = frozenset(
             "runs",
             "compared_runs",
             "chosen_models",
+            "planned_runs",
+            "pretraining",
             "information",
         ),
         *("sharing", "demo", "cli", "__main__"),

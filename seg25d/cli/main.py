@@ -15,6 +15,7 @@ from seg25d.cli import (
     install_model,
     plan_and_preprocess,
     predict,
+    pretrain,
     train,
 )
 from seg25d.cli.common import Command, run_guarded
@@ -23,6 +24,7 @@ COMMANDS: Mapping[str, Command] = {
     command.name: command
     for command in (
         plan_and_preprocess.main,
+        pretrain.main,
         train.main,
         find_best_configuration.main,
         predict.main,

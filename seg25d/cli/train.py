@@ -1,6 +1,7 @@
 """`seg25d train`: train folds of a configuration; a run that was cut off goes on where it stopped."""
 
 import argparse
+from pathlib import Path
 
 from seg25d.cli.common import Command, duration, find_workspace, natural_number, plans_name, positive_number, setting
 
@@ -27,6 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="R",
         help="how to train: default, or as a paper does: sobirov2022, sobirov2022_pta, shivdeo2021, angermann2022, "
         "xia2018; plan with the same recipe before (default: default)",
+    )
+    parser.add_argument(
+        "--pretrained",
+        type=Path,
+        metavar="FILE",
+        help="begin with the weights of this file: of `seg25d pretrain`, or a model of this or another data set",
     )
     parser.add_argument("--epochs", type=positive_number, metavar="N", help="number of epochs")
     parser.add_argument(
@@ -72,6 +79,7 @@ def run(arguments: argparse.Namespace) -> None:
         iterations=arguments.iterations,
         time_budget_s=arguments.time_budget,
         seed=arguments.seed,
+        pretrained=arguments.pretrained,
         restart=arguments.restart,
         device=arguments.device,
         num_processes=arguments.num_processes,

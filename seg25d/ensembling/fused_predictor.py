@@ -134,6 +134,10 @@ def load_predictor(paths: Sequence[Path], execution: Execution, options: Predict
         InputError: If a fusion is asked for where there are no views.
     """
     header = load_header(paths[0]) if paths else None
+    if header is not None and header.pretext is not None:
+        raise ModelError(
+            f"{paths[0]} is a pretrained model, which restores images and segments nothing; train with --pretrained"
+        )
     fused = header is not None and header.plan.representation.name == "fused_views"
     if options is not None and options.fusion != "network" and not fused:
         raise InputError(

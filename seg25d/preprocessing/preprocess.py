@@ -171,9 +171,8 @@ def _preprocess_case(job: _Job, case: Case) -> tuple[Remark, ...]:
             source_key=keys[target.store],
         )
         locations = sample_locations(model_labels, counts, case.name, IGNORE_INDEX)
-        _store(job.folder, target).write(
-            record, CaseArrays(sampled, model_labels, None if job.unlabelled else reference, locations)
-        )
+        kept = None if job.unlabelled else reference
+        _store(job.folder, target).write(record, CaseArrays(sampled, model_labels, kept, locations))
     return tuple(remarks)
 
 

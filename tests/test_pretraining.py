@@ -1,0 +1,101 @@
+"""`pretrain` and `train --pretrained` on a tiny made-up data set."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from seg25d.cli.main import main
+from seg25d.core.workspace import Workspace
+from seg25d.data.phantom import DATASET_NAME
+from seg25d.planning.model_file import load_header
+
+TINY = ["--epochs", "1", "--iterations", "2", "--set", "validation_windows=1"]
+PLAIN = ["--set", "augmentation.enabled=false"]
+IN_THIS_PROCESS = ["--num-processes", "0", "--device", "cpu"]
+pytestmark = pytest.mark.slow
+
+
+def run(workspace: Workspace, *words: str, status: int = 0) -> None:
+    place = ["--workspace", str(workspace.raw.parent)]
+    assert main([*words, *place, *IN_THIS_PROCESS]) == status
+
+
+@pytest.fixture(scope="module")
+def planned(three_folds, tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("planned") / "workspace"
+    shutil.copytree(three_folds, root)
+    run(Workspace.resolve(root, {}), "plan_and_preprocess", "-d", "900", "-c", "2d", "si", "mip")
+    return root
+
+
+@pytest.fixture
+def workspace(planned, tmp_path) -> Workspace:
+    shutil.copytree(planned, tmp_path / "workspace")
+    return Workspace.resolve(tmp_path / "workspace", {})
+
+
+def pretrained_folder(workspace: Workspace, name: str = "si__inpainting") -> Path:
+    return workspace.results / DATASET_NAME / "pretraining" / name
+
+
+def test_images_without_labels_count_and_training_begins_with_what_was_learnt(workspace, capsys):
+    images = workspace.raw_dataset(DATASET_NAME) / "imagesTs"
+    run(workspace, "pretrain", "900", "si", "--task", "inpainting", "--images", str(images), *TINY)
+    folder = pretrained_folder(workspace)
+    command = capsys.readouterr()
+    assert "images of 4 cases" in command.err
+    path = folder / "model_final.safetensors"
+    assert command.out.strip() == f"seg25d train 900 si FOLD --pretrained {path}"
+    assert load_header(path).pretext is not None
+    stores = sorted(path.name for path in workspace.preprocessed_dataset(DATASET_NAME).root.glob("*__unlabelled"))
+    assert len(stores) == 1
+
+    run(workspace, "train", "900", "si", "0", "--pretrained", str(path), *TINY, *PLAIN)
+    fold = workspace.run(DATASET_NAME, "si").fold(0)
+    transfer = json.loads(fold.transfer.read_text())
+    assert transfer["taken"]
+    assert all("head" in name for name in transfer["new"])
+    assert json.loads(fold.config.read_text())["pretrained"]["file"] == path.name
+    assert "weights of" in capsys.readouterr().err
+    # The same command goes on, with nothing left to do, also without the file.
+    path.unlink()
+    run(workspace, "train", "900", "si", "0", *TINY, *PLAIN)
+
+
+def test_a_pretrained_model_segments_nothing(workspace, capsys):
+    run(workspace, "pretrain", "900", "2d", "--task", "jigsaw", *TINY)
+    folder = pretrained_folder(workspace, "axial__jigsaw")
+    fold = workspace.run(DATASET_NAME, "axial").fold(0).root
+    fold.mkdir(parents=True)
+    shutil.copy(folder / "model_final.safetensors", fold)
+    images = workspace.raw_dataset(DATASET_NAME) / "imagesTs"
+    run(workspace, "predict", "-i", str(images), "-o", str(workspace.results / "out"), "-m", str(fold), status=2)
+    assert "pretrained model" in capsys.readouterr().err
+
+
+def test_tasks_and_files_that_do_not_fit_are_refused_before_anything_is_written(workspace, capsys):
+    run(workspace, "pretrain", "900", "mip", "--task", "jigsaw", *TINY, status=2)
+    assert "mip cannot be pretrained by jigsaw" in capsys.readouterr().err
+    slices = ["--set", "pretext.whole_slices=true"]
+    run(workspace, "pretrain", "900", "2d", "--task", "inpainting", *slices, *TINY, status=2)
+    assert "one slice at a time" in capsys.readouterr().err
+    run(workspace, "train", "900", "si", "0", "--pretrained", "nowhere.safetensors", *TINY, status=2)
+    assert "nowhere.safetensors" in capsys.readouterr().err
+    assert not workspace.results.exists()
+
+
+def test_training_images_without_labels_are_for_pretraining(three_folds, tmp_path, capsys):
+    shutil.copytree(three_folds, tmp_path / "workspace")
+    workspace = Workspace.resolve(tmp_path / "workspace", {})
+    raw = workspace.raw_dataset(DATASET_NAME)
+    for channel in ("0000", "0001"):
+        shutil.copy(raw / "imagesTs" / f"phantom_003_{channel}.nii.gz", raw / "imagesTr")
+    run(workspace, "plan_and_preprocess", "-d", "900", "-c", "si")
+    assert "1 cases of imagesTr have no labels" in capsys.readouterr().err
+    run(workspace, "pretrain", "900", "si", "--task", "inpainting", *TINY)
+    assert "images of 4 cases" in capsys.readouterr().err
+    (raw / "labelsTr" / "phantom_001.nii.gz").unlink()
+    run(workspace, "plan_and_preprocess", "-d", "900", "-c", "si", status=2)
+    assert "missing label" in capsys.readouterr().err

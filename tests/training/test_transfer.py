@@ -1,0 +1,174 @@
+"""Pretraining, and beginning with what was pretrained."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from seg25d.core.device import choose_execution
+from seg25d.core.errors import ModelError
+from seg25d.data.labels import Labels
+from seg25d.planning.model_file import ModelHeader, load_model, save_model
+from seg25d.planning.pretext import PretextConfig
+from seg25d.training.config import PretrainedConfig
+from seg25d.training.state import LEARNT, LEARNT_ENCODER, NEW, new_state
+from seg25d.training.trainer import FoldJob, train_fold
+from seg25d.training.transfer import adapt_channels, take_over
+
+Maker = Callable[..., FoldJob]
+HEADS = {f"network.heads.{stage}.{kind}" for stage in range(2) for kind in ("weight", "bias")}
+FIRST = "network.encoder.0.0.conv.weight"
+
+
+def changed(header: ModelHeader, **settings: Any) -> ModelHeader:
+    """The header with another network."""
+    plan = header.plan.model_dump()
+    plan["network"] |= settings
+    return header.model_copy(update={"plan": type(header.plan).model_validate(plan)})
+
+
+def with_channels(header: ModelHeader, number: int) -> ModelHeader:
+    names = tuple(f"channel {index}" for index in range(number))
+    return header.model_copy(update={"description": header.description.model_copy(update={"channel_names": names})})
+
+
+@pytest.fixture
+def pretrained(make_job, tmp_path):
+    """A function that writes a model file of a header with random weights and gives its path and weights."""
+
+    def write(header: ModelHeader, name: str = "model.safetensors"):
+        torch.manual_seed(7)
+        state = header.build_model().state_dict()
+        save_model(tmp_path / name, state, header)
+        return tmp_path / name, state
+
+    return write
+
+
+def test_all_but_the_heads_of_a_pretrained_model(make_job, pretrained):
+    header = make_job("a").header
+    path, weights = pretrained(header.model_copy(update={"pretext": PretextConfig()}))
+    model = header.build_model()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    transfer = take_over(model, header, path)
+    assert set(transfer.new) == HEADS
+    assert transfer.adapted == ()
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name] if name in HEADS else weights[name])
+    assert "network.heads" in transfer.table()
+
+
+def test_heads_of_the_same_labels_are_taken_of_others_not(make_job, pretrained):
+    header = make_job("a").header
+    path, _ = pretrained(header)
+    assert take_over(header.build_model(), header, path).new == ()
+    other = make_job("b", labels=Labels(names={"background": 0, "liver": 1, "lesion": 2})).header
+    assert set(take_over(other.build_model(), other, path).new) == HEADS
+    renamed = make_job("c", labels=Labels(names={"background": 0, "liver": 1})).header
+    assert set(take_over(renamed.build_model(), renamed, path).new) == HEADS, "of the same size, but of another organ"
+
+
+def test_first_convolutions_are_adapted_to_other_channels(make_job, pretrained):
+    header = make_job("a").header
+    path, weights = pretrained(with_channels(header, 3))
+    model = header.build_model()
+    transfer = take_over(model, header, path)
+    assert transfer.adapted == (FIRST,)
+    torch.testing.assert_close(model.state_dict()[FIRST], weights[FIRST].sum(1, keepdim=True))
+
+
+def test_adapted_kernels_have_the_same_sum():
+    weight = torch.randn(4, 3, 5, 5)
+    for number in (1, 2, 6):
+        adapted = adapt_channels(weight, number)
+        assert adapted.shape == (4, number, 5, 5)
+        torch.testing.assert_close(adapted.sum(1), weight.sum(1))
+
+
+def test_another_network_is_an_error_that_says_what_differs(make_job, pretrained):
+    header = make_job("a").header
+    path, _ = pretrained(changed(header, widths=(4, 8, 16)))
+    model = header.build_model()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(ModelError, match=r"widths: \(4, 8, 16\) in the file, \(4, 8, 8\) here"):
+        take_over(model, header, path)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    with pytest.raises(ModelError, match="does not exist"):
+        take_over(model, header, path.with_name("missing.safetensors"))
+
+
+def test_weights_have_roles(make_job):
+    job = make_job("a")
+    model = job.header.build_model()
+    learnt = set(model.state_dict()) - HEADS
+    groups = new_state(model, job.config, choose_execution("cpu", "float32"), learnt).optimizer.param_groups
+    assert {group["role"] for group in groups} == {NEW, LEARNT, LEARNT_ENCODER}
+    sizes = {group["role"]: 0 for group in groups}
+    for group in groups:
+        sizes[group["role"]] += len(group["params"])
+    assert sizes[NEW] == len(HEADS)
+    assert sum(sizes.values()) == len(list(model.parameters()))
+
+
+def begun_with(job: FoldJob, path: Any, **settings: Any) -> FoldJob:
+    model = job.header.build_model()
+    transfer = take_over(model, job.header, path)
+    start = PretrainedConfig(file=path.name, digest=transfer.digest, **settings)
+    config = job.config.model_copy(update={"pretrained": start})
+    return dataclasses.replace(job, model=model, learnt=transfer.learnt, config=config)
+
+
+def test_a_frozen_encoder_stays_as_it_is_and_then_learns(make_job, pretrained):
+    header = make_job("a").header
+    path, weights = pretrained(header)
+    plain = {"weight_averaging": 0.0, "warmup": 0.0, "schedule": "constant"}
+    for epochs, frozen in ((2, True), (3, False)):
+        job = begun_with(make_job(f"b{epochs}", epochs=epochs, **plain), path, frozen_epochs=2)
+        train_fold(job)
+        _, trained = load_model(job.folder.model_final)
+        same = {name for name, value in trained.items() if torch.equal(value, weights[name])}
+        assert (FIRST in same) == frozen
+        assert not any(name.startswith("network.decoder") for name in same)
+
+
+def test_what_was_learnt_changes_more_slowly(make_job, pretrained):
+    header = make_job("a").header
+    path, weights = pretrained(header)
+    plain = {"weight_averaging": 0.0, "warmup": 0.0, "schedule": "constant", "epochs": 1}
+    job = begun_with(make_job("b", **plain), path, learning_rate_factor=0.0)
+    train_fold(job)
+    _, trained = load_model(job.folder.model_final)
+    assert all(torch.equal(value, weights[name]) for name, value in trained.items()), "all of it was learnt"
+
+
+def pretraining_job(make_job: Maker, name: str, task: str, **settings: Any) -> FoldJob:
+    values = {"pretext": {"task": task}, "restore_best": True, "foreground_share": 0.0, **settings}
+    job = make_job(name, augmentation={"enabled": False}, **values)
+    return dataclasses.replace(job, header=job.header.model_copy(update={"pretext": job.config.pretext}))
+
+
+@pytest.mark.parametrize("task", ["inpainting", "jigsaw"])
+def test_pretraining_learns_to_restore(make_job, task):
+    job = pretraining_job(make_job, task, task, epochs=3, iterations_per_epoch=20)
+    assert train_fold(job)
+    log = [json.loads(line) for line in job.folder.log.read_text().splitlines()]
+    assert log[-1]["validation_loss"] < log[0]["validation_loss"]
+    assert log[-1]["validation_loss_of_mean"] > 0
+    assert log[-1]["validation_dice"] is None
+    header, state = load_model(job.folder.model_final)
+    header.build_model().load_state_dict(state)
+    assert header.pretext == job.config.pretext
+    pictures = sorted(path.name for path in job.folder.root.glob("reconstruction_*.png"))
+    assert pictures == ["reconstruction_030.png", "reconstruction_060.png", "reconstruction_100.png"]
+
+
+def test_pretraining_is_the_same_with_the_same_seed(make_job):
+    states = []
+    for name in ("first", "second"):
+        job = pretraining_job(make_job, name, "inpainting", epochs=2)
+        train_fold(job)
+        states.append(load_model(job.folder.model_final)[1])
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
