@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from seg25d.cli.common import Command, duration, find_workspace, natural_number, plans_name, positive_number, setting
+from seg25d.cli.common import Command, find_workspace
+from seg25d.cli.training_arguments import add_training_arguments, training_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,31 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folders of further images, named as for prediction; no labels are needed",
     )
-    parser.add_argument("--network", metavar="N", help="another network than the planned one, as for train")
-    parser.add_argument("--recipe", default="default", metavar="R", help="recipe that it was planned with")
-    parser.add_argument("--epochs", type=positive_number, metavar="N", help="number of epochs (default: 300)")
-    parser.add_argument(
-        "--iterations", type=positive_number, metavar="N", help="training steps in all, instead of epochs"
-    )
-    parser.add_argument("--time-budget", type=duration, metavar="TIME", help="train for this long: 90s, 15min or 2h")
-    parser.add_argument("--seed", type=natural_number, metavar="N", help="seed of all randomness")
-    parser.add_argument(
-        "--set",
-        type=setting,
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="any setting of config.json, such as pretext.hidden_share=0.6; repeatable",
-    )
-    parser.add_argument("--restart", action="store_true", help="forget what was trained before and begin anew")
-    parser.add_argument(
-        "--plans-name",
-        "-p",
-        type=plans_name,
-        default="plans",
-        metavar="NAME",
-        help="name of the plans (default: plans)",
-    )
+    add_training_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -56,22 +33,14 @@ def run(arguments: argparse.Namespace) -> None:
     from seg25d import pipeline
 
     options = pipeline.PretrainingOptions(
-        task=arguments.task,
-        images=tuple(arguments.images),
-        recipe=arguments.recipe,
-        network=arguments.network,
-        plans_name=arguments.plans_name,
-        settings=dict(arguments.set),
-        epochs=arguments.epochs,
-        iterations=arguments.iterations,
-        time_budget_s=arguments.time_budget,
-        seed=arguments.seed,
-        restart=arguments.restart,
-        device=arguments.device,
-        num_processes=arguments.num_processes,
+        task=arguments.task, images=tuple(arguments.images), **training_options(arguments)
     )
     path = pipeline.pretrain(find_workspace(arguments), arguments.dataset, arguments.configuration, options)
-    print(f"seg25d train {arguments.dataset} {arguments.configuration} FOLD --pretrained {path}")
+    words = ["seg25d train", arguments.dataset, arguments.configuration, "FOLD", "--pretrained", str(path)]
+    words += [] if arguments.network is None else ["--network", arguments.network]
+    words += [] if arguments.recipe == "default" else ["--recipe", arguments.recipe]
+    words += [] if arguments.plans_name == "plans" else ["--plans-name", arguments.plans_name]
+    print(" ".join(words))
 
 
 main = Command(

@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from seg25d.cli.common import Command, duration, find_workspace, natural_number, plans_name, positive_number, setting
+from seg25d.cli.common import Command, find_workspace
+from seg25d.cli.training_arguments import add_training_arguments, training_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,73 +18,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="numbers of folds; `cv`: all folds in turn; `all`: one model on all cases",
     )
     parser.add_argument(
-        "--network",
-        metavar="N",
-        help="another network than the planned one: unet, se_unet, swin_unetr, vnet, xception_cbam_unet, "
-        "super_image_unet, half_unet, fusion_net; its results go to CONFIG__N",
-    )
-    parser.add_argument(
-        "--recipe",
-        default="default",
-        metavar="R",
-        help="how to train: default, or as a paper does: sobirov2022, sobirov2022_pta, shivdeo2021, angermann2022, "
-        "xia2018; plan with the same recipe before (default: default)",
-    )
-    parser.add_argument(
         "--pretrained",
         type=Path,
         metavar="FILE",
         help="begin with the weights of this file: of `seg25d pretrain`, or a model of this or another data set",
     )
-    parser.add_argument("--epochs", type=positive_number, metavar="N", help="number of epochs")
-    parser.add_argument(
-        "--iterations", type=positive_number, metavar="N", help="training steps in all, instead of epochs"
-    )
-    parser.add_argument(
-        "--time-budget",
-        type=duration,
-        metavar="TIME",
-        help="train for this long, such as 90s, 15min or 2h, validation aside",
-    )
-    parser.add_argument("--seed", type=natural_number, metavar="N", help="seed of all randomness")
-    parser.add_argument(
-        "--set",
-        type=setting,
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="any setting of config.json; repeatable",
-    )
-    parser.add_argument("--restart", action="store_true", help="forget what was trained before and begin anew")
-    parser.add_argument(
-        "--plans-name",
-        "-p",
-        type=plans_name,
-        default="plans",
-        metavar="NAME",
-        help="name of the plans to train (default: plans)",
-    )
-    parser.add_argument("--c", action="store_true", help=argparse.SUPPRESS)
+    add_training_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Do it."""
     from seg25d import pipeline
 
-    options = pipeline.TrainingOptions(
-        recipe=arguments.recipe,
-        network=arguments.network,
-        plans_name=arguments.plans_name,
-        settings=dict(arguments.set),
-        epochs=arguments.epochs,
-        iterations=arguments.iterations,
-        time_budget_s=arguments.time_budget,
-        seed=arguments.seed,
-        pretrained=arguments.pretrained,
-        restart=arguments.restart,
-        device=arguments.device,
-        num_processes=arguments.num_processes,
-    )
+    options = pipeline.TrainingOptions(pretrained=arguments.pretrained, **training_options(arguments))
     pipeline.train(find_workspace(arguments), arguments.dataset, arguments.configuration, arguments.folds, options)
 
 

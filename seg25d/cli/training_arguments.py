@@ -1,0 +1,69 @@
+"""The arguments that `train` and `pretrain` share."""
+
+import argparse
+from typing import Any
+
+from seg25d.cli.common import duration, natural_number, plans_name, positive_number, setting
+
+
+def add_training_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what is trained, for how long and how."""
+    parser.add_argument(
+        "--network",
+        metavar="N",
+        help="another network than the planned one: unet, se_unet, swin_unetr, vnet, xception_cbam_unet, "
+        "super_image_unet, half_unet, fusion_net; its results go to CONFIG__N",
+    )
+    parser.add_argument(
+        "--recipe",
+        default="default",
+        metavar="R",
+        help="how to train: default, or as a paper does: sobirov2022, sobirov2022_pta, shivdeo2021, angermann2022, "
+        "xia2018; plan with the same recipe before (default: default)",
+    )
+    parser.add_argument("--epochs", type=positive_number, metavar="N", help="number of epochs")
+    parser.add_argument(
+        "--iterations", type=positive_number, metavar="N", help="training steps in all, instead of epochs"
+    )
+    parser.add_argument(
+        "--time-budget",
+        type=duration,
+        metavar="TIME",
+        help="train for this long, such as 90s, 15min or 2h, validation aside",
+    )
+    parser.add_argument("--seed", type=natural_number, metavar="N", help="seed of all randomness")
+    parser.add_argument(
+        "--set",
+        type=setting,
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="any setting of config.json; repeatable",
+    )
+    parser.add_argument("--restart", action="store_true", help="forget what was trained before and begin anew")
+    parser.add_argument(
+        "--plans-name",
+        "-p",
+        type=plans_name,
+        default="plans",
+        metavar="NAME",
+        help="name of the plans to train (default: plans)",
+    )
+    parser.add_argument("--c", action="store_true", help=argparse.SUPPRESS)
+
+
+def training_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """These arguments as fields of `TrainingOptions`."""
+    return {
+        "recipe": arguments.recipe,
+        "network": arguments.network,
+        "plans_name": arguments.plans_name,
+        "settings": dict(arguments.set),
+        "epochs": arguments.epochs,
+        "iterations": arguments.iterations,
+        "time_budget_s": arguments.time_budget,
+        "seed": arguments.seed,
+        "restart": arguments.restart,
+        "device": arguments.device,
+        "num_processes": arguments.num_processes,
+    }
