@@ -11,7 +11,7 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--network",
         metavar="N",
-        help="another network than the planned one: unet, se_unet, swin_unetr, vnet, xception_cbam_unet, "
+        help="another network than the planned one: unet, se_unet, swin_unetr, vnet, xception_cbam_unet, resnet_unet, "
         "super_image_unet, half_unet, fusion_net; its results go to CONFIG__N",
     )
     parser.add_argument(

@@ -67,6 +67,19 @@ def save_model(path: Path, state: Mapping[str, Tensor], header: ModelHeader) -> 
         save_file(tensors, temporary, metadata={METADATA_KEY: header.model_dump_json()})
 
 
+def is_model_file(path: Path) -> bool:
+    """Whether a file that is there is a model file of ours, sound or damaged, and not weights of another program."""
+    from safetensors import SafetensorError, safe_open  # noqa: PLC0415 - only where a model is read
+
+    if path.suffix != ".safetensors":
+        return False
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            return METADATA_KEY in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return True
+
+
 def load_header(path: Path) -> ModelHeader:
     """Read what belongs to a model, without its weights.
 

@@ -16,7 +16,9 @@ from seg25d.core.errors import ModelError
 from seg25d.core.files import file_digest
 from seg25d.core.records import Record
 from seg25d.evaluation.tables import text_table
-from seg25d.planning.model_file import ModelHeader, load_model
+from seg25d.networks.resnet_unet import ResNetUNet
+from seg25d.networks.torchvision_weights import adapt_first_convolution, load_torchvision_encoder
+from seg25d.planning.model_file import ModelHeader, is_model_file, load_model
 
 logger = logging.getLogger(__name__)
 MOST_DIFFERENCES = 6
@@ -57,7 +59,8 @@ def take_over(model: nn.Module, header: ModelHeader, path: Path) -> Transfer:
     Args:
         model: Of `header.build_model()`; changed.
         header: Of the run that begins.
-        path: A model file of ours: pretrained, or trained on this or another data set.
+        path: A model file of ours, pretrained or trained on this or another data set; or weights of a torchvision ResNet
+            for `resnet_unet`.
 
     Returns:
         What became of every weight.
@@ -65,6 +68,8 @@ def take_over(model: nn.Module, header: ModelHeader, path: Path) -> Transfer:
     Raises:
         ModelError: If the file cannot be used, or the networks differ; says in what.
     """
+    if not is_model_file(path):
+        return _from_torchvision(model, path)
     other, weights = load_model(path)
     own = model.state_dict()
     names_differ = sorted(set(own) ^ set(weights))
@@ -81,7 +86,7 @@ def take_over(model: nn.Module, header: ModelHeader, path: Path) -> Transfer:
         if found.shape == value.shape:
             taken[name] = found
         elif name in first and found.shape[0] == value.shape[0] and found.shape[2:] == value.shape[2:]:
-            adapted[name] = adapt_channels(found, value.shape[1])
+            adapted[name] = adapt_first_convolution(found, value.shape[1])
         elif name not in heads:
             misfits.append(name)
     if misfits or set(names_differ) - heads:
@@ -91,17 +96,17 @@ def take_over(model: nn.Module, header: ModelHeader, path: Path) -> Transfer:
     return Transfer(file=path.name, digest=file_digest(path), taken=tuple(taken), adapted=tuple(adapted), new=new)
 
 
-def adapt_channels(weight: Tensor, num_channels: int) -> Tensor:
-    """A kernel for another number of channels: the mean over its channels for each, with the same sum over all.
-
-    For one channel this is the sum over the old ones (methods.md 1.2).
-
-    Args:
-        weight: (outputs, channels, ...).
-        num_channels: Wanted.
-    """
-    mean = weight.mean(1, keepdim=True) * (weight.shape[1] / num_channels)
-    return mean.repeat(1, num_channels, *(1 for _ in weight.shape[2:]))
+def _from_torchvision(model: nn.Module, path: Path) -> Transfer:
+    """Load an encoder that was trained on ImageNet."""
+    network = getattr(model, "network", None)
+    if not isinstance(network, ResNetUNet):
+        raise ModelError(
+            f"{path} is not a model file of seg25d; weights of torchvision's ResNets are for --network resnet_unet"
+        )
+    found = load_torchvision_encoder(network, path)
+    taken, adapted = (tuple(f"network.encoder.{name}" for name in names) for names in (found.taken, found.adapted))
+    new = tuple(name for name in model.state_dict() if name not in {*taken, *adapted})
+    return Transfer(file=path.name, digest=file_digest(path), taken=taken, adapted=adapted, new=new)
 
 
 def _heads(header: ModelHeader) -> frozenset[str]:

@@ -16,7 +16,7 @@ from seg25d.planning.pretext import PretextConfig
 from seg25d.training.config import PretrainedConfig
 from seg25d.training.state import LEARNT, LEARNT_ENCODER, NEW, new_state
 from seg25d.training.trainer import FoldJob, train_fold
-from seg25d.training.transfer import adapt_channels, take_over
+from seg25d.training.transfer import take_over
 
 Maker = Callable[..., FoldJob]
 HEADS = {f"network.heads.{stage}.{kind}" for stage in range(2) for kind in ("weight", "bias")}
@@ -80,14 +80,6 @@ def test_first_convolutions_are_adapted_to_other_channels(make_job, pretrained):
     torch.testing.assert_close(model.state_dict()[FIRST], weights[FIRST].sum(1, keepdim=True))
 
 
-def test_adapted_kernels_have_the_same_sum():
-    weight = torch.randn(4, 3, 5, 5)
-    for number in (1, 2, 6):
-        adapted = adapt_channels(weight, number)
-        assert adapted.shape == (4, number, 5, 5)
-        torch.testing.assert_close(adapted.sum(1), weight.sum(1))
-
-
 def test_another_network_is_an_error_that_says_what_differs(make_job, pretrained):
     header = make_job("a").header
     path, _ = pretrained(changed(header, widths=(4, 8, 16)))
@@ -98,6 +90,28 @@ def test_another_network_is_an_error_that_says_what_differs(make_job, pretrained
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     with pytest.raises(ModelError, match="does not exist"):
         take_over(model, header, path.with_name("missing.safetensors"))
+
+
+def test_imagenet_weights_are_for_the_network_that_has_their_names(make_job, tmp_path):
+    header = make_job("a").header
+    plan = header.plan.model_dump()
+    plan["network"] = {"name": "resnet_unet", "depth": 18}
+    plan["window"] = (6, 32, 32)
+    resnet = header.model_copy(update={"plan": type(header.plan).model_validate(plan)})
+    torch.manual_seed(5)
+    encoder = resnet.build_model().network.encoder
+    state = {name: value for name, value in encoder.state_dict().items() if name != "conv1.weight"}
+    state |= {"conv1.weight": torch.randn(64, 3, 7, 7), "fc.weight": torch.zeros(1000, 512)}
+    path = tmp_path / "resnet18.pth"
+    torch.save(state, path)
+    model = resnet.build_model()
+    transfer = take_over(model, resnet, path)
+    assert transfer.adapted == ("network.encoder.conv1.weight",)
+    assert "network.encoder.layer4.1.conv2.weight" in transfer.taken
+    assert not any(".encoder." in name for name in transfer.new)
+    assert torch.equal(model.network.encoder.layer1[0].conv1.weight, state["layer1.0.conv1.weight"])
+    with pytest.raises(ModelError, match="--network resnet_unet"):
+        take_over(header.build_model(), header, path)
 
 
 def test_weights_have_roles(make_job):
