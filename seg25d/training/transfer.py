@@ -59,8 +59,8 @@ def take_over(model: nn.Module, header: ModelHeader, path: Path) -> Transfer:
     Args:
         model: Of `header.build_model()`; changed.
         header: Of the run that begins.
-        path: A model file of ours, pretrained or trained on this or another data set; or weights of a torchvision ResNet
-            for `resnet_unet`.
+        path: A model file of ours, pretrained or trained on this or another data set; or weights of a torchvision
+            ResNet, for `resnet_unet`.
 
     Returns:
         What became of every weight.
