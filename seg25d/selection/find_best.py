@@ -240,8 +240,9 @@ def _fit_weights(validation: Validation, ensemble: Ensemble) -> Ensemble | None:
 
 
 def _sums_of_case(validation: Validation, item: CaseToScore) -> dict[int, OverlapSums]:
-    probabilities = [open_probability_map(path)[...] for path in item.maps]
-    return overlap_sums(probabilities, validation.truth(item.case), validation.labels)
+    return overlap_sums(
+        [open_probability_map(path) for path in item.maps], validation.truth(item.case), validation.labels
+    )
 
 
 def _members(validation: Validation, ensemble: Ensemble) -> tuple[Member, ...]:

@@ -74,12 +74,10 @@ def _choose_thresholds(validation: Validation, items: Sequence[CaseToScore]) -> 
 def _histograms_of_case(validation: Validation, item: CaseToScore) -> dict[str, Histograms]:
     labels, truth = validation.labels, validation.truth(item.case)
     sums: dict[str, Histograms] = {}
-    start = 0
-    for part in fused_parts(item):
-        true_part = truth[start : start + part.shape[1]]
-        start += part.shape[1]
+    for part, mean in fused_parts(item):
+        true_part = truth[part]
         counts = (true_part != IGNORE_INDEX).ravel()
-        channels = part if labels.has_regions else part[1:]
+        channels = mean if labels.has_regions else mean[1:]
         for (name, members), channel in zip(labels.foreground.items(), channels, strict=True):
             inside = np.isin(true_part, members).ravel()
             each = count_above_thresholds(channel.ravel(), inside, counts)

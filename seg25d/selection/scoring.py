@@ -3,6 +3,7 @@
 Letters: K channels of probabilities, D H W a case.
 """
 
+import itertools
 import logging
 import math
 from collections import defaultdict
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,10 +32,14 @@ from seg25d.selection.probability_maps import open_probability_map
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
+Part: TypeAlias = tuple[slice, slice]
+"""Along D and H of a case."""
 _WORKER_BYTES = 600 << 20
 """Of a worker without a case: torch, which MONAI's distances need."""
-_BYTES_PER_VOXEL = 24
-"""Of a case's labels, truth, components and masks, with something to spare."""
+_BYTES_PER_VOXEL = 32
+"""Of a case's labels, truth, components, masks and distances, with something to spare."""
+_BYTES_PER_PROBABILITY = 12
+"""Of a part of the probabilities: what was read, its product with a weight, the sum, and what is made of it."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +69,11 @@ class Validation:
         self, function: "Callable[[Validation, CaseToScore], Result]", items: "Sequence[CaseToScore]", description: str
     ) -> "Iterator[tuple[CaseToScore, Result]]":
         """Apply a function of module level to items with worker processes, in any order."""
-        voxels = max((math.prod(self.store.record(case).geometry.shape) for case in self.cases), default=0)
-        workers = choose_num_workers(self.num_processes, _WORKER_BYTES + _BYTES_PER_VOXEL * voxels)
+        shapes = [self.store.record(case).geometry.canonical_shape for case in self.cases]
+        voxels = max(math.prod(shape) for shape in shapes)
+        of_a_part = self.labels.num_outputs * CHUNK[0] * CHUNK[1] * max(shape[2] for shape in shapes)
+        needed = _WORKER_BYTES + _BYTES_PER_VOXEL * voxels + _BYTES_PER_PROBABILITY * of_a_part
+        workers = choose_num_workers(self.num_processes, needed)
         done = map_cases(partial(function, self), items, name=lambda item: item.case, num_workers=workers)
         return track(done, len(items), description)
 
@@ -126,15 +134,14 @@ def fused_labels(item: CaseToScore, labels: Labels, thresholds: Sequence[float] 
         labels: What the probabilities mean.
         thresholds: In place of the ensemble's own, see `Labels.from_probabilities`.
     """
-    parts = [
-        labels.from_probabilities(mean, item.threshold if thresholds is None else thresholds)
-        for mean in fused_parts(item)
-    ]
-    return np.concatenate(parts)
+    indices = np.empty(open_probability_map(item.maps[0]).shape[1:], np.uint8)
+    for part, mean in fused_parts(item):
+        indices[part] = labels.from_probabilities(mean, item.threshold if thresholds is None else thresholds)
+    return indices
 
 
-def fused_parts(item: CaseToScore) -> Iterator[NDArray[np.float32]]:
-    """The averaged probabilities (K, d, H, W) of a case in parts along D.
+def fused_parts(item: CaseToScore) -> Iterator[tuple[Part, NDArray[np.float32]]]:
+    """The averaged probabilities of a case in parts along D and H, of whole chunks: slices, and (K, d, h, W).
 
     Raises:
         InputError: If the members disagree about the shape of the case.
@@ -144,9 +151,13 @@ def fused_parts(item: CaseToScore) -> Iterator[NDArray[np.float32]]:
     if len(set(shapes.values())) > 1:
         listed = ", ".join(f"{shape} in {path}" for path, shape in shapes.items())
         raise InputError(f"{item.case}: probabilities have different shapes: {listed}; was the image replaced?")
-    for start in range(0, maps[0].shape[1], CHUNK[0]):
-        part = slice(start, start + CHUNK[0])
-        yield mean_of_probabilities((each[:, part] for each in maps), item.ensemble.weights)
+    for part in _parts(maps[0].shape[1:]):
+        yield part, mean_of_probabilities((each[:, part[0], part[1]] for each in maps), item.ensemble.weights)
+
+
+def _parts(shape: Sequence[int]) -> Iterator[Part]:
+    for start, row in itertools.product(range(0, shape[0], CHUNK[0]), range(0, shape[1], CHUNK[1])):
+        yield slice(start, start + CHUNK[0]), slice(row, row + CHUNK[1])
 
 
 def _path(validation: Validation, ensemble: Ensemble) -> Path:
