@@ -9,7 +9,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
@@ -40,6 +40,8 @@ _BYTES_PER_VOXEL = 32
 """Of a case's labels, truth, components, masks and distances, with something to spare."""
 _BYTES_PER_PROBABILITY = 12
 """Of a part of the probabilities: what was read, its product with a weight, the sum, and what is made of it."""
+_LONGEST_NAME = 150
+"""Letters of a candidate's name in the name of a file: many file systems allow 255 bytes, and runs have long names."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,11 @@ class Validation:
     scores: Path
     """Folder for the scores of candidates, so that they are counted once."""
     num_processes: int | None = None
+
+    @cached_property
+    def case_keys(self) -> dict[str, str]:
+        """Per case what changes when its files do: scores against a truth that was corrected since are none."""
+        return {case: self.store.record(case).source_key for case in self.cases}
 
     def item(self, ensemble: Ensemble, case: str) -> "CaseToScore":
         """What a worker needs to know to fuse a case."""
@@ -92,7 +99,7 @@ class CandidateScores(Record):
 
     schema_version: Literal[1] = 1
     models: str
-    """Changes when models, weights or cases change."""
+    """Changes when models, weights or cases change, the truth included."""
     summary: Summary
 
 
@@ -161,14 +168,17 @@ def _parts(shape: Sequence[int]) -> Iterator[Part]:
 
 
 def _path(validation: Validation, ensemble: Ensemble) -> Path:
-    return validation.scores / f"{ensemble.name.replace(' + ', '+').replace(' ', '_')}.json"
+    name = ensemble.name.replace(" + ", "+").replace(" ", "_")
+    if len(name) > _LONGEST_NAME:
+        name = f"{name[:_LONGEST_NAME]}-{digest(name, 8)}"
+    return validation.scores / f"{name}.json"
 
 
 def _stamp(validation: Validation, ensemble: Ensemble) -> str:
     value: dict[str, Any] = {
         "runs": [validation.runs[name].stamp for name in ensemble.runs],
         "weights": ensemble.weights,
-        "cases": validation.cases,
+        "cases": validation.case_keys,
     }
     return digest(value)
 

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,10 @@ from seg25d.core.errors import InputError
 from seg25d.data.labels import Labels
 from seg25d.ensembling.fuse import mean_of_probabilities
 from seg25d.ensembling.weights import overlap_sums
+from seg25d.selection import scoring
 from seg25d.selection.candidates import Ensemble
 from seg25d.selection.probability_maps import open_probability_map, write_probability_map
-from seg25d.selection.scoring import CaseToScore, fused_labels, fused_parts
+from seg25d.selection.scoring import CaseToScore, Validation, fused_labels, fused_parts, score_ensembles
 
 LABELS = Labels(names={"background": 0, "organ": 1, "lesion": 2})
 SHAPE = (CHUNK[0] + 3, CHUNK[1] + 5, 4)
@@ -51,3 +53,32 @@ def test_sums_for_weights_are_read_channel_by_channel(item: CaseToScore, rng: np
     for channel, sums in overlap_sums(maps, truth, LABELS).items():
         np.testing.assert_array_equal(sums.products, whole[channel].products)
         np.testing.assert_array_equal(sums.overlaps, whole[channel].overlaps)
+
+
+def dice(validation: Validation, ensemble: Ensemble) -> float | None:
+    return score_ensembles(validation, [ensemble])[ensemble].foreground_mean.dice
+
+
+def test_scores_by_hand_and_only_once(validation: Validation, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Both together: 0.5 where only one finds the organ, which is no more than the background has.
+    assert dice(validation, Ensemble(("good",))) == 1
+    assert dice(validation, Ensemble(("poor",))) == pytest.approx(2 / 3)
+    assert dice(validation, Ensemble(("good", "poor"), (0.6, 0.4))) == 1
+    monkeypatch.setattr(scoring, "score_case", lambda *_: pytest.fail("counted again"))
+    assert dice(validation, Ensemble(("poor",))) == pytest.approx(2 / 3)
+
+
+def test_a_truth_that_was_corrected_counts_again(validation: Validation, truth: np.ndarray, write_case) -> None:
+    assert dice(validation, Ensemble(("good",))) == 1
+    for case in validation.cases:
+        write_case(validation.store, case, np.where(np.arange(4) < 2, truth, 0).astype(np.uint8), key="second")
+    assert dice(replace(validation), Ensemble(("good",))) == pytest.approx(2 / 3)
+
+
+def test_names_longer_than_a_file_may_have(validation: Validation) -> None:
+    runs = {f"{name}__{'x' * 60}": validation.runs["good"] for name in "abcde"}
+    many = replace(validation, runs=runs)
+    names = tuple(runs)
+    for ensemble in (Ensemble(names), Ensemble(names[:4])):
+        assert dice(many, ensemble) == 1
+    assert len(list(validation.scores.glob("*.json"))) == 2
