@@ -38,19 +38,24 @@ def runs_to_compare(
     runs = [workspace.run(dataset_name, name) for name in names]
     known = [run for run in runs if run.imported.exists() or set(run.trained_folds()) - {"all"}]
     if configurations is not None:
-        known = [_run_of(workspace, dataset_name, known, name) for name in dict.fromkeys(configurations)]
+        # Sorted, so that an ensemble has one name whatever the order of the words.
+        chosen = {
+            run.root.name: run for run in (_run_of(workspace, dataset_name, known, name) for name in configurations)
+        }
+        known = [chosen[name] for name in sorted(chosen)]
+    else:
+        installed = [run.root.name for run in known if not run.splits.exists()]
+        known = [run for run in known if run.splits.exists()]
+        if installed:
+            logger.warning("left out, as which cases they did not see is not known: %s", ", ".join(installed))
     found = [read_validated_run(run) for run in known]
-    wanted = [parse_folds(folds, run.num_folds) if folds else list(range(run.num_folds)) for run in found]
+    wanted = [_wanted_folds(run, folds) for run in found]
     missing = {
         run.name: _training_command(run, lacking)
         for run, numbers in zip(found, wanted, strict=True)
         if (lacking := [fold for fold in numbers if fold not in run.folds])
     }
-    complete = [
-        run.only([fold for fold in numbers if isinstance(fold, int)])
-        for run, numbers in zip(found, wanted, strict=True)
-        if run.name not in missing
-    ]
+    complete = [run.only(numbers) for run, numbers in zip(found, wanted, strict=True) if run.name not in missing]
     lines = "\n".join(f"  {name}: {command}" for name, command in missing.items())
     if missing and (configurations is not None or not complete):
         raise InputError(f"folds are missing; train them, or compare fewer with --folds:\n{lines}")
@@ -73,7 +78,18 @@ def _run_of(workspace: Workspace, dataset_name: str, known: Sequence[RunFolder],
     return workspace.run(dataset_name, name)
 
 
-def _training_command(run: ValidatedRun, folds: Sequence[int | str]) -> str:
+def _wanted_folds(run: ValidatedRun, words: Sequence[str] | None) -> list[int]:
+    if not words:
+        return list(range(run.num_folds))
+    if "all" in words:
+        raise InputError("fold `all` has no validation cases to compare on; give numbers, or leave --folds out for all")
+    try:
+        return [fold for fold in parse_folds(words, run.num_folds) if isinstance(fold, int)]
+    except InputError as error:
+        raise InputError(f"{run.name}: {error}") from None
+
+
+def _training_command(run: ValidatedRun, folds: Sequence[int]) -> str:
     numbers = " ".join(str(fold) for fold in folds)
     if run.store is None:
         return f"fold {numbers} was not imported"

@@ -151,12 +151,9 @@ def gather_information(workspace: Workspace, identifier: str | None = None) -> I
 def describe_device() -> str:
     """Where computing would take place by default. Loads torch."""
     try:
-        import torch  # noqa: PLC0415 - takes seconds
+        from seg25d.core.device import choose_execution, device_name  # noqa: PLC0415 - takes seconds
 
-        from seg25d.core.device import choose_execution  # noqa: PLC0415
-
-        device = choose_execution(None).device
-        return f"{device.type} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
+        return device_name(choose_execution(None).device)
     except (ImportError, OSError, RuntimeError, InputError) as error:
         return f"unknown ({str(error).splitlines()[0]})"
 

@@ -260,7 +260,7 @@ def find_best_configuration(
     results = workspace.best(name).parent
     with folder_lock(results / "cross_validation", "find_best_configuration"):
         best = find_best(name, runs, workspace.preprocessed_dataset(name), results, options)
-    write_record(workspace.best(name), best)
+        write_record(workspace.best(name), best)
     return best
 
 

@@ -26,7 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--no-ensembles", "--disable_ensembling", action="store_true", help="single configurations only"
     )
     parser.add_argument(
-        "--no-postprocessing", action="store_true", help="leave labels as they are: no components are removed"
+        "--no-postprocessing",
+        action="store_true",
+        help="leave labels as they are: no thresholds of their own, no components are removed",
     )
     parser.add_argument("--fit-weights", action="store_true", help="try the best ensemble with fitted weights as well")
     parser.add_argument(

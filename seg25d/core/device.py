@@ -82,6 +82,11 @@ def _fast_dtype(device: torch.device) -> torch.dtype:
     return torch.float32
 
 
+def device_name(device: torch.device) -> str:
+    """The kind of device, and which GPU it is."""
+    return f"{device.type} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
+
+
 def peak_memory_gb(device: torch.device) -> float:
     """The most memory held so far, in GiB: on the GPU where there is one, else by this process."""
     if device.type == "cuda":

@@ -48,14 +48,14 @@ def map_cases(
     """
     if num_workers == 0 or len(items) <= 1:
         for item in items:
-            yield item, _call(function, item, name(item))
+            yield item, call_for(function, item, name(item))
         return
     num_workers = min(num_workers, len(items))
     others = set(active_children())
     with ProcessPoolExecutor(num_workers, mp_context=worker_context(), initializer=watch_parent) as pool:
         try:
             futures: dict[Future[Result], Item] = {
-                pool.submit(_call, function, item, name(item)): item for item in items
+                pool.submit(call_for, function, item, name(item)): item for item in items
             }
             for future in as_completed(futures):
                 item = futures[future]
@@ -93,7 +93,8 @@ def watch_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _call(function: Callable[[Item], Result], item: Item, item_name: str) -> Result:
+def call_for(function: Callable[[Item], Result], item: Item, item_name: str) -> Result:
+    """Apply a function to an item; what it raises names the item, see `map_cases`."""
     try:
         return function(item)
     except Seg25dError:

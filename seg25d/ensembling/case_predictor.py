@@ -56,7 +56,7 @@ class CasePredictor:
         first = self.description
         for member in members[1:]:
             other = member.header.description
-            if (other.channel_names, other.labels) != (first.channel_names, first.labels):
+            if other.channel_names != first.channel_names or not other.labels.agrees_with(first.labels):
                 raise ModelError(
                     f"{member.header.configuration} and {members[0].header.configuration} have different channels or "
                     "labels: they cannot be one ensemble; train them on one data set"

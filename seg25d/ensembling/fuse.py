@@ -5,7 +5,6 @@ Letters: J raters (what is fused), K channels of probabilities, D H W volume, n 
 
 import math
 from collections.abc import Iterable, Sequence
-from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -34,20 +33,26 @@ def mean_of_probabilities(
     Raises:
         ValueError: If there is nothing to average, shapes differ, or the weights cannot be right.
     """
-    shares = repeat(1.0) if weights is None else check_weights(weights)
+    shares = None if weights is None else list(check_weights(weights))
     total: NDArray[np.float32] | None = None
-    sum_of_weights = 0.0
-    for array, share in zip(probabilities, shares, strict=weights is not None):
-        sum_of_weights += share
+    used: list[float] = []
+    for array in probabilities:
+        if shares is not None and len(used) == len(shares):
+            raise ValueError(f"wanted one weight per rater; got {len(shares)} for more raters")
+        used.append(1.0 if shares is None else shares[len(used)])
         if total is None:
-            total = np.multiply(array, share, dtype=np.float32)
+            total = np.multiply(array, used[-1], dtype=np.float32)
         elif total.shape != array.shape:
             raise ValueError(f"the probabilities have shapes {total.shape} and {array.shape}; they must be the same")
         else:
-            total += np.multiply(array, share, dtype=np.float32)
+            _add_weighted(total, array, used[-1])
+        # The next rater is computed before the loop lets go of this one.
+        del array
     if total is None:
         raise ValueError("there are no probabilities to average")
-    total /= np.float32(sum_of_weights)
+    if shares is not None and len(used) < len(shares):
+        raise ValueError(f"wanted one weight per rater; got {len(shares)} for {len(used)} raters")
+    total /= np.float32(sum(used))
     return total
 
 
@@ -111,6 +116,12 @@ def check_weights(weights: Sequence[float]) -> Sequence[float]:
         listed = " ".join(f"{weight:g}" for weight in weights)
         raise ValueError(f"weights must be numbers of at least 0, and one of them above 0; got {listed or 'none'}")
     return weights
+
+
+def _add_weighted(total: NDArray[np.float32], array: NDArray[np.floating[Any]], weight: float) -> None:
+    """Add to `total` (K, ...) class by class, as the product of all classes would be a third array of that size."""
+    for channel in range(len(total)):
+        total[channel] += np.multiply(array[channel], weight, dtype=np.float32)
 
 
 def _vote(values: IntArray, votes: NDArray[np.float64]) -> IntArray:

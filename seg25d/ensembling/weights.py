@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from seg25d.core.arrays import StoredArray
 from seg25d.data.labels import IGNORE_INDEX, Labels
 
 DECIMALS = 3
@@ -46,12 +47,12 @@ class OverlapSums(NamedTuple):
 
 
 def overlap_sums(
-    probabilities: Sequence[NDArray[np.floating[Any]]], truth: NDArray[np.uint8], labels: Labels
+    probabilities: Sequence[NDArray[np.floating[Any]] | StoredArray], truth: NDArray[np.uint8], labels: Labels
 ) -> dict[int, OverlapSums]:
     """What fitting needs of one case.
 
     Args:
-        probabilities: (K, D, H, W) per rater.
+        probabilities: (K, D, H, W) per rater: arrays, or arrays on disk, of which one channel is read at a time.
         truth: Internal indices (D, H, W); `IGNORE_INDEX` where a voxel is not to count.
         labels: What the K channels mean.
 
@@ -65,8 +66,9 @@ def overlap_sums(
         if members == (0,) or not mask.any():
             continue
         overlaps, products = np.zeros(len(probabilities)), np.zeros((len(probabilities),) * 2)
+        volumes = [array[channel] for array in probabilities]
         for plane, (inside, counted) in enumerate(zip(mask, truth != IGNORE_INDEX, strict=True)):
-            values = np.stack([array[channel, plane][counted] for array in probabilities]).astype(np.float64)
+            values = np.stack([volume[plane][counted] for volume in volumes]).astype(np.float64)
             overlaps += values @ inside[counted]
             products += values @ values.T
         sums[channel] = OverlapSums(overlaps, products, float(mask.sum()))

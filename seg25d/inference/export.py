@@ -65,9 +65,7 @@ def labels_from_slabs(
     result = np.zeros(grid.canonical_shape, np.uint8)
     inside = result[box_slices(grid.bounding_box)]
     for axis, index, scores in _canonical_planes(slabs, grid):
-        plain = threshold is None and not labels.has_regions
-        chosen = _largest(scores.numpy()) if plain else labels.from_scores(scores.numpy(), threshold)
-        np.moveaxis(inside, axis, 0)[index] = chosen
+        np.moveaxis(inside, axis, 0)[index] = labels.from_scores(scores.numpy(), threshold)
     return result
 
 
@@ -129,18 +127,3 @@ def _stretch(plane: Tensor, axis: int, grid: Grid) -> Tensor:
     if list(plane.shape[1:]) == shape:
         return plane
     return functional.interpolate(plane[None], size=shape, mode="bilinear", align_corners=False)[0]
-
-
-def _largest(scores: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """The index of the largest of K scores per voxel, the lower one on ties.
-
-    The same as `argmax(0)`, class by class in the cache: for 60 x 192 x 192 scores 0.7 ms on one core against 4.1 ms
-    (numpy) and 15 ms (torch).
-    """
-    best = scores[0].copy()
-    index = np.zeros(best.shape, np.uint8)
-    for number, score in enumerate(scores[1:], 1):
-        better = score > best
-        np.maximum(index, better.view(np.uint8) * np.uint8(number), out=index)
-        np.maximum(best, score, out=best)
-    return index

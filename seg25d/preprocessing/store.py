@@ -101,8 +101,19 @@ class Store:
         """
         path = self._record_path(case)
         if not path.exists():
-            raise RecordError(f"{self.folder} has no case {case}; run plan_and_preprocess again")
+            raise self._missing(case)
         return read_record(path, CaseRecord)
+
+    def written_ns(self, case: str) -> int:
+        """When the arrays of a case were written, for what is made of them.
+
+        Raises:
+            RecordError: If the case is not there.
+        """
+        try:
+            return self._record_path(case).stat().st_mtime_ns
+        except FileNotFoundError:
+            raise self._missing(case) from None
 
     def open_image(self, case: str) -> StoredArray:
         """The image (C, D, H, W) float32, to read windows from."""
@@ -140,6 +151,9 @@ class Store:
     def remove_leftovers(self) -> None:
         """Remove temporary files of processes that were killed."""
         remove_leftovers(self.folder)
+
+    def _missing(self, case: str) -> RecordError:
+        return RecordError(f"{self.folder} has no case {case}; run plan_and_preprocess again")
 
     def _open(self, case: str, suffix: str = "") -> StoredArray:
         return StoredArray(self._path(case, suffix), _cure(self._record_path(case)))

@@ -2,7 +2,8 @@
 
 import itertools
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,10 +26,10 @@ class ValidatedRun:
     store: str | None
     """Folder of its preprocessed arrays; None for results of another program, which have probabilities already."""
     num_folds: int
-    case_folds: Mapping[str, int]
-    """The fold that each case was held out of, of the folds that are trained."""
-    stamp: str
-    """Changes when a model changes."""
+    held_out: Mapping[int, tuple[str, ...]]
+    """The validation cases of every fold that is trained."""
+    stamps: Mapping[int, str]
+    """Per trained fold what changes when its model changes."""
 
     @property
     def name(self) -> str:
@@ -38,7 +39,17 @@ class ValidatedRun:
     @property
     def folds(self) -> tuple[int, ...]:
         """The trained folds."""
-        return tuple(sorted(set(self.case_folds.values())))
+        return tuple(sorted(self.held_out))
+
+    @cached_property
+    def case_folds(self) -> dict[str, int]:
+        """The fold that predicts each case without having seen it: the first of those that held it out."""
+        return {case: fold for fold in reversed(self.folds) for case in self.held_out[fold]}
+
+    @property
+    def stamp(self) -> str:
+        """Changes when a model changes, or who predicts which case."""
+        return digest({"folds": {str(fold): self.stamps[fold] for fold in self.folds}, "cases": self.case_folds})
 
     @property
     def missing_folds(self) -> tuple[int, ...]:
@@ -47,8 +58,7 @@ class ValidatedRun:
 
     def only(self, folds: Collection[int]) -> "ValidatedRun":
         """The same with some of its folds."""
-        kept = {case: fold for case, fold in self.case_folds.items() if fold in folds}
-        return ValidatedRun(self.run, self.description, self.threshold, self.store, self.num_folds, kept, self.stamp)
+        return replace(self, held_out={fold: cases for fold, cases in self.held_out.items() if fold in folds})
 
     def probability_map(self, case: str) -> Path:
         """The file of the probabilities of a case, by the model that did not see it."""
@@ -72,23 +82,26 @@ def read_validated_run(run: RunFolder) -> ValidatedRun:
     """Read what a run says about itself.
 
     Raises:
-        InputError: If it has no trained fold with validation cases, or files are damaged.
+        InputError: If it has no trained fold with validation cases, or files are missing or damaged.
     """
+    if not run.splits.exists():
+        raise InputError(
+            f"{run.root} has no splits.json, as models from an archive have none: which cases they did not see is not "
+            "known, and they cannot be compared"
+        )
     splits = read_splits(run.splits)
     imported = read_imported(run)
     # Not the one on all cases, which saw them all.
     folds = [fold for fold in range(len(splits)) if _has_results(run, fold, imported=imported is not None)]
     if not folds:
         raise InputError(f"{run.root} has no trained fold; run `seg25d train` first")
-    case_folds = {case: fold for fold in folds for case in splits[fold].val}
+    held_out = {fold: splits[fold].val for fold in folds}
     if imported is not None:
-        stamp = digest({"imported": _stamp(run.imported)})
-        return ValidatedRun(
-            run, read_description(run.dataset), imported.threshold, None, len(splits), case_folds, stamp
-        )
+        stamps = dict.fromkeys(folds, _stamp(run.imported))
+        return ValidatedRun(run, read_description(run.dataset), imported.threshold, None, len(splits), held_out, stamps)
     header = load_header(run.fold(folds[0]).model_final)
-    stamp = digest({str(fold): _stamp(run.fold(fold).model_final) for fold in folds})
-    return ValidatedRun(run, header.description, header.threshold, header.plan.store, len(splits), case_folds, stamp)
+    stamps = {fold: _stamp(run.fold(fold).model_final) for fold in folds}
+    return ValidatedRun(run, header.description, header.threshold, header.plan.store, len(splits), held_out, stamps)
 
 
 def shared_cases(runs: Sequence[ValidatedRun]) -> tuple[str, ...]:
@@ -112,6 +125,6 @@ def _has_results(run: RunFolder, fold: int, *, imported: bool) -> bool:
     return folder.probabilities.is_dir() if imported else folder.model_final.exists()
 
 
-def _stamp(path: Path) -> list[int]:
+def _stamp(path: Path) -> str:
     status = path.stat()
-    return [status.st_size, status.st_mtime_ns]
+    return f"{status.st_size} {status.st_mtime_ns}"

@@ -3,12 +3,14 @@
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import NamedTuple
 
 from pydantic import Field
 
-from seg25d.core.parallel import worker_context
+from seg25d.core.errors import WorkerError
+from seg25d.core.parallel import call_for, watch_parent, worker_context
 from seg25d.core.records import Record
 
 REPEATS = 2
@@ -37,9 +39,20 @@ class CaseToPredict(NamedTuple):
 
 
 def measure_cost(task: CaseToPredict) -> Cost:
-    """Predict a case in a process of its own, so that the memory is that of nothing else."""
-    with ProcessPoolExecutor(1, mp_context=worker_context()) as pool:
-        return pool.submit(_measure, task).result()
+    """Predict a case in a process of its own, so that the memory is that of nothing else.
+
+    Raises:
+        InputError: If models or arrays cannot be used.
+        WorkerError: If it fails otherwise, or the process dies.
+    """
+    with ProcessPoolExecutor(1, mp_context=worker_context(), initializer=watch_parent) as pool:
+        try:
+            return pool.submit(call_for, _measure, task, task.case).result()
+        except BrokenProcessPool:
+            raise WorkerError(
+                f"the process that measured the cost of {task.models[0].parent.parent.name} on {task.case} died; the "
+                "system may have killed it for lack of memory. The same command goes on where it stopped"
+            ) from None
 
 
 def joint_cost(costs: Sequence[Cost]) -> Cost:

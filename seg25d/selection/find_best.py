@@ -1,6 +1,8 @@
 """The choice of the best configuration or ensemble: every run, every pair, and an ensemble grown run by run."""
 
 import logging
+import math
+import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median_low
@@ -8,7 +10,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import Field
 
-from seg25d.core.device import choose_execution
+from seg25d.core.device import choose_execution, device_name
 from seg25d.core.errors import InputError, RecordError
 from seg25d.core.records import Record, read_record, write_record
 from seg25d.core.workspace import PreprocessedFolder
@@ -66,7 +68,9 @@ class Candidates(NamedTuple):
 class _CostFile(Record):
     schema_version: Literal[1] = 1
     models: str
-    device: str | None
+    case: str
+    place: str
+    """Machine and device."""
     cost: Cost
 
 
@@ -111,12 +115,15 @@ def find_best(
     chosen = max(allowed, key=lambda each: _dice(candidates.summaries[each]))
     summary = candidates.summaries[chosen]
     steps, after = PostProcessing(), summary
-    if options.postprocessing:
+    members = _members(validation, chosen)
+    if options.postprocessing and any(member.imported for member in members):
+        logger.warning("no post-processing is looked for: another program predicts, and nothing would apply it")
+    elif options.postprocessing:
         steps, after = fit_postprocessing(validation, chosen, summary)
     return Best(
         dataset_name=dataset_name,
         name=chosen.name,
-        members=_members(validation, chosen),
+        members=members,
         postprocessing=steps,
         dice=after.foreground_mean.dice,
         dice_without_postprocessing=summary.foreground_mean.dice,
@@ -125,7 +132,7 @@ def find_best(
         num_cases=len(validation.cases),
         folds=tuple(sorted({fold for run in runs for fold in run.folds})),
         limits=options.limits,
-        commands=use_commands(dataset_name, _members(validation, chosen)),
+        commands=use_commands(dataset_name, members),
         candidates=rank(candidates.summaries, candidates.costs, chosen, options.allow),
     )
 
@@ -152,44 +159,61 @@ def _validation(
 ) -> Validation:
     first = runs[0]
     for run in runs[1:]:
-        if run.description.labels != first.description.labels:
-            raise InputError(f"{run.name} and {first.name} were trained with different labels; compare them with -c")
+        if not run.description.labels.agrees_with(first.description.labels):
+            raise InputError(
+                f"{run.name} and {first.name} were trained with different labels; choose those that go together with -c"
+            )
+    ours = [run for run in runs if run.store is not None]
+    for run in ours[1:]:
+        if run.description.channel_names != ours[0].description.channel_names:
+            raise InputError(
+                f"{run.name} and {ours[0].name} were trained with different channels; choose those that go together "
+                "with -c"
+            )
     cases = shared_cases(runs)
     if not cases:
         raise InputError(
             f"{', '.join(run.name for run in runs)} have no validation case in common; train the same folds of all"
         )
-    store = next((run.store for run in runs if run.store is not None), None)
-    if store is None:
+    fewer = {run.name: len(run.case_folds) for run in runs if len(run.case_folds) > len(cases)}
+    if fewer:
+        listed = ", ".join(f"{name} has {count}" for name, count in fewer.items())
+        logger.warning("compared on the %d cases that all runs share; %s", len(cases), listed)
+    if not ours or ours[0].store is None:
         raise InputError(
             f"{', '.join(run.name for run in runs)}: results of another program alone; train a configuration first"
         )
     by_name = {run.name: run for run in runs}
     labels = first.description.labels
-    return Validation(by_name, cases, labels, Store(folder.store(store)), scores, options.num_processes)
+    return Validation(by_name, cases, labels, Store(folder.store(ours[0].store)), scores, options.num_processes)
 
 
 def _cost(run: ValidatedRun, folder: PreprocessedFolder, validation: Validation, options: FindOptions) -> Cost | None:
-    """The cost of the case of middle size; measured once for these models on this device."""
+    """The cost of the case of middle size; measured once for these models on this machine and device."""
     if run.store is None:
         return None
     path = validation.scores / f"{run.name}.cost.json"
+    case = _middle_case(validation)
+    place = f"{device_name(choose_execution(options.device).device)} of {platform.node()}"
     try:
         earlier = read_record(path, _CostFile) if path.exists() else None
     except RecordError as error:
         logger.warning("%s; measuring again", error)
         earlier = None
-    if earlier is not None and (earlier.models, earlier.device) == (run.stamp, options.device):
+    if earlier is not None and (earlier.models, earlier.case, earlier.place) == (run.stamp, case, place):
         return earlier.cost
-    sizes = {case: validation.store.record(case).grid.shape for case in validation.cases}
-    voxels = {case: shape[0] * shape[1] * shape[2] for case, shape in sizes.items()}
-    middle = median_low(sorted(voxels.values()))
-    case = next(case for case, count in voxels.items() if count == middle)
     logger.info("measuring what %s costs, on %s", run.name, case)
     models = tuple(run.run.fold(fold).model_final for fold in run.folds)
     cost = measure_cost(CaseToPredict(models, folder.store(run.store), case, options.device))
-    write_record(path, _CostFile(models=run.stamp, device=options.device, cost=cost))
+    write_record(path, _CostFile(models=run.stamp, case=case, place=place, cost=cost))
     return cost
+
+
+def _middle_case(validation: Validation) -> str:
+    """The case of middle size, the first one of that size."""
+    voxels = {case: math.prod(validation.store.record(case).grid.shape) for case in validation.cases}
+    middle = median_low(voxels.values())
+    return next(case for case, count in voxels.items() if count == middle)
 
 
 def _add_ensembles(validation: Validation, candidates: Candidates, options: FindOptions) -> None:
@@ -198,7 +222,10 @@ def _add_ensembles(validation: Validation, candidates: Candidates, options: Find
     _add(validation, candidates, pairs(names), options)
     best = _best_ensemble(candidates)
     while best is not None:
-        larger = [Ensemble((*best.runs, name)) for name in names if name not in best.runs]
+        runs = set(best.runs)
+        larger = [
+            Ensemble(tuple(each for each in names if each in {*runs, name})) for name in names if name not in runs
+        ]
         _add(validation, candidates, larger, options)
         better = _best_ensemble(candidates)
         if better is None or better == best:
@@ -232,6 +259,9 @@ def _fit_weights(validation: Validation, ensemble: Ensemble) -> Ensemble | None:
     items = [validation.item(ensemble, case) for case in validation.cases]
     sums = {item.case: each for item, each in validation.over_cases(_sums_of_case, items, "fitting weights")}
     # In the order of the cases, whoever is ready first: sums of floating-point numbers depend on it.
+    if not any(sums.values()):
+        logger.warning("no case has any foreground; weights cannot be fitted")
+        return None
     weights = fit_weights([sums[case] for case in validation.cases], len(ensemble.runs))
     kept = [(name, weight) for name, weight in zip(ensemble.runs, weights, strict=True) if weight > 0]
     if len(kept) < 2:
@@ -240,8 +270,9 @@ def _fit_weights(validation: Validation, ensemble: Ensemble) -> Ensemble | None:
 
 
 def _sums_of_case(validation: Validation, item: CaseToScore) -> dict[int, OverlapSums]:
-    probabilities = [open_probability_map(path)[...] for path in item.maps]
-    return overlap_sums(probabilities, validation.truth(item.case), validation.labels)
+    return overlap_sums(
+        [open_probability_map(path) for path in item.maps], validation.truth(item.case), validation.labels
+    )
 
 
 def _members(validation: Validation, ensemble: Ensemble) -> tuple[Member, ...]:

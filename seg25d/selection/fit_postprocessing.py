@@ -38,23 +38,32 @@ def fit_postprocessing(validation: Validation, ensemble: Ensemble, before: Summa
     """
     items = [validation.item(ensemble, case) for case in validation.cases]
     thresholds = _choose_thresholds(validation, items)
+    # Thresholds are chosen region by region; where they do harm together, components alone may still help.
+    for start in (thresholds,) if thresholds.does_nothing else (thresholds, PostProcessing()):
+        steps = _choose_components(validation, items, start)
+        if steps.does_nothing:
+            continue
+        # Regions may overlap: only all steps together show what they do.
+        scored = validation.over_cases(partial(score_case, postprocessing=steps), items, "scoring post-processing")
+        after = summarize([case for _, case in scored])
+        gain = (after.foreground_mean.dice or 0.0) - (before.foreground_mean.dice or 0.0)
+        listed = "; ".join(steps.describe())
+        if gain >= LEAST_GAIN:
+            logger.info("post-processing raises the mean Dice by %.4f: %s", gain, listed)
+            return steps, after
+        logger.info("post-processing (%s) changes the mean Dice by %+.4f; it is not done", listed, gain)
+    logger.info("no post-processing helps; none is done")
+    return PostProcessing(), before
+
+
+def _choose_components(
+    validation: Validation, items: Sequence[CaseToScore], thresholds: PostProcessing
+) -> PostProcessing:
+    """Components to remove of what is left above thresholds, and these."""
     function = partial(_components_of_case, postprocessing=thresholds)
     found = {item.case: each for item, each in validation.over_cases(function, items, "finding components")}
     steps = choose_components([found[case] for case in validation.cases])
-    steps = steps.model_copy(update={"thresholds": thresholds.thresholds})
-    if steps.does_nothing:
-        logger.info("no post-processing helps; none is done")
-        return steps, before
-    # Regions may overlap: only all steps together show what they do.
-    scored = validation.over_cases(partial(score_case, postprocessing=steps), items, "scoring post-processing")
-    after = summarize([case for _, case in scored])
-    gain = (after.foreground_mean.dice or 0.0) - (before.foreground_mean.dice or 0.0)
-    listed = "; ".join(steps.describe())
-    if gain < LEAST_GAIN:
-        logger.info("post-processing (%s) changes the mean Dice by %+.4f; none is done", listed, gain)
-        return PostProcessing(), before
-    logger.info("post-processing raises the mean Dice by %.4f: %s", gain, listed)
-    return steps, after
+    return steps.model_copy(update={"thresholds": thresholds.thresholds})
 
 
 def _choose_thresholds(validation: Validation, items: Sequence[CaseToScore]) -> PostProcessing:
@@ -74,12 +83,10 @@ def _choose_thresholds(validation: Validation, items: Sequence[CaseToScore]) -> 
 def _histograms_of_case(validation: Validation, item: CaseToScore) -> dict[str, Histograms]:
     labels, truth = validation.labels, validation.truth(item.case)
     sums: dict[str, Histograms] = {}
-    start = 0
-    for part in fused_parts(item):
-        true_part = truth[start : start + part.shape[1]]
-        start += part.shape[1]
+    for part, mean in fused_parts(item):
+        true_part = truth[part]
         counts = (true_part != IGNORE_INDEX).ravel()
-        channels = part if labels.has_regions else part[1:]
+        channels = mean if labels.has_regions else mean[1:]
         for (name, members), channel in zip(labels.foreground.items(), channels, strict=True):
             inside = np.isin(true_part, members).ravel()
             each = count_above_thresholds(channel.ravel(), inside, counts)

@@ -2,10 +2,14 @@
 
 import logging
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+
+import numpy as np
 
 from seg25d.core.device import Execution
 from seg25d.core.files import remove_leftovers
+from seg25d.core.parallel import call_for
 from seg25d.core.progress import track
 from seg25d.ensembling.fused_predictor import load_predictor
 from seg25d.preprocessing.store import Store
@@ -27,6 +31,7 @@ def predict_validation(run: ValidatedRun, stores: Path, execution: Execution) ->
 
     Raises:
         RecordError: If preprocessed arrays are missing or damaged.
+        InputError: If the disk is full or may not be written.
     """
     if run.store is None:
         return
@@ -35,7 +40,11 @@ def predict_validation(run: ValidatedRun, stores: Path, execution: Execution) ->
         folder = run.run.fold(fold)
         made = folder.model_final.stat().st_mtime_ns
         paths = {case: run.probability_map(case) for case, number in run.case_folds.items() if number == fold}
-        missing = [case for case, path in paths.items() if not (path.exists() and path.stat().st_mtime_ns >= made)]
+        missing = [
+            case
+            for case, path in paths.items()
+            if not (path.exists() and path.stat().st_mtime_ns >= max(made, store.written_ns(case)))
+        ]
         if not missing:
             continue
         remove_leftovers(folder.probabilities)
@@ -44,8 +53,12 @@ def predict_validation(run: ValidatedRun, stores: Path, execution: Execution) ->
             writing: list[Future[None]] = []
             for case in track(missing, len(missing), f"predicting cases of {run.name}, fold {fold}"):
                 _, probabilities = predictor.predict_probabilities(store.open_image(case), store.record(case).grid)
+                # Half of the memory, while this case is written and the next one computed.
+                halved = probabilities.astype(np.float16)
+                del probabilities
                 for earlier in writing:
                     earlier.result()
-                writing = [writer.submit(write_probability_map, paths[case], probabilities)]
+                writing = [writer.submit(call_for, partial(write_probability_map, paths[case]), halved, case)]
+                del halved
             for last in writing:
                 last.result()

@@ -16,7 +16,7 @@ def write_probability_map(path: Path, probabilities: NDArray[np.floating[Any]]) 
         path: `CASE.b2nd`.
         probabilities: (K, D, H, W) on the canonical grid of the file: per class (they add up to 1) or per region.
     """
-    write_array(path, probabilities.astype(np.float16))
+    write_array(path, probabilities.astype(np.float16, copy=False))
 
 
 def open_probability_map(path: Path) -> StoredArray:

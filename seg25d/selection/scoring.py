@@ -3,14 +3,15 @@
 Letters: K channels of probabilities, D H W a case.
 """
 
+import itertools
 import logging
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,10 +32,16 @@ from seg25d.selection.probability_maps import open_probability_map
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
+Part: TypeAlias = tuple[slice, slice]
+"""Along D and H of a case."""
 _WORKER_BYTES = 600 << 20
 """Of a worker without a case: torch, which MONAI's distances need."""
-_BYTES_PER_VOXEL = 24
-"""Of a case's labels, truth, components and masks, with something to spare."""
+_BYTES_PER_VOXEL = 32
+"""Of a case's labels, truth, components, masks and distances, with something to spare."""
+_BYTES_PER_PROBABILITY = 12
+"""Of a part of the probabilities: what was read, its product with a weight, the sum, and what is made of it."""
+_LONGEST_NAME = 150
+"""Letters of a candidate's name in the name of a file: many file systems allow 255 bytes, and runs have long names."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,11 @@ class Validation:
     """Folder for the scores of candidates, so that they are counted once."""
     num_processes: int | None = None
 
+    @cached_property
+    def case_keys(self) -> dict[str, str]:
+        """Per case what changes when its files do: scores against a truth that was corrected since are none."""
+        return {case: self.store.record(case).source_key for case in self.cases}
+
     def item(self, ensemble: Ensemble, case: str) -> "CaseToScore":
         """What a worker needs to know to fuse a case."""
         members = [self.runs[name] for name in ensemble.runs]
@@ -64,8 +76,11 @@ class Validation:
         self, function: "Callable[[Validation, CaseToScore], Result]", items: "Sequence[CaseToScore]", description: str
     ) -> "Iterator[tuple[CaseToScore, Result]]":
         """Apply a function of module level to items with worker processes, in any order."""
-        voxels = max((math.prod(self.store.record(case).geometry.shape) for case in self.cases), default=0)
-        workers = choose_num_workers(self.num_processes, _WORKER_BYTES + _BYTES_PER_VOXEL * voxels)
+        shapes = [self.store.record(case).geometry.canonical_shape for case in self.cases]
+        voxels = max(math.prod(shape) for shape in shapes)
+        of_a_part = self.labels.num_outputs * CHUNK[0] * CHUNK[1] * max(shape[2] for shape in shapes)
+        needed = _WORKER_BYTES + _BYTES_PER_VOXEL * voxels + _BYTES_PER_PROBABILITY * of_a_part
+        workers = choose_num_workers(self.num_processes, needed)
         done = map_cases(partial(function, self), items, name=lambda item: item.case, num_workers=workers)
         return track(done, len(items), description)
 
@@ -84,7 +99,7 @@ class CandidateScores(Record):
 
     schema_version: Literal[1] = 1
     models: str
-    """Changes when models, weights or cases change."""
+    """Changes when models, weights or cases change, the truth included."""
     summary: Summary
 
 
@@ -126,15 +141,14 @@ def fused_labels(item: CaseToScore, labels: Labels, thresholds: Sequence[float] 
         labels: What the probabilities mean.
         thresholds: In place of the ensemble's own, see `Labels.from_probabilities`.
     """
-    parts = [
-        labels.from_probabilities(mean, item.threshold if thresholds is None else thresholds)
-        for mean in fused_parts(item)
-    ]
-    return np.concatenate(parts)
+    indices = np.empty(open_probability_map(item.maps[0]).shape[1:], np.uint8)
+    for part, mean in fused_parts(item):
+        indices[part] = labels.from_probabilities(mean, item.threshold if thresholds is None else thresholds)
+    return indices
 
 
-def fused_parts(item: CaseToScore) -> Iterator[NDArray[np.float32]]:
-    """The averaged probabilities (K, d, H, W) of a case in parts along D.
+def fused_parts(item: CaseToScore) -> Iterator[tuple[Part, NDArray[np.float32]]]:
+    """The averaged probabilities of a case in parts along D and H, of whole chunks: slices, and (K, d, h, W).
 
     Raises:
         InputError: If the members disagree about the shape of the case.
@@ -144,20 +158,27 @@ def fused_parts(item: CaseToScore) -> Iterator[NDArray[np.float32]]:
     if len(set(shapes.values())) > 1:
         listed = ", ".join(f"{shape} in {path}" for path, shape in shapes.items())
         raise InputError(f"{item.case}: probabilities have different shapes: {listed}; was the image replaced?")
-    for start in range(0, maps[0].shape[1], CHUNK[0]):
-        part = slice(start, start + CHUNK[0])
-        yield mean_of_probabilities((each[:, part] for each in maps), item.ensemble.weights)
+    for part in _parts(maps[0].shape[1:]):
+        yield part, mean_of_probabilities((each[:, part[0], part[1]] for each in maps), item.ensemble.weights)
+
+
+def _parts(shape: Sequence[int]) -> Iterator[Part]:
+    for start, row in itertools.product(range(0, shape[0], CHUNK[0]), range(0, shape[1], CHUNK[1])):
+        yield slice(start, start + CHUNK[0]), slice(row, row + CHUNK[1])
 
 
 def _path(validation: Validation, ensemble: Ensemble) -> Path:
-    return validation.scores / f"{ensemble.name.replace(' + ', '+').replace(' ', '_')}.json"
+    name = ensemble.name.replace(" + ", "+").replace(" ", "_")
+    if len(name) > _LONGEST_NAME:
+        name = f"{name[:_LONGEST_NAME]}-{digest(name, 8)}"
+    return validation.scores / f"{name}.json"
 
 
 def _stamp(validation: Validation, ensemble: Ensemble) -> str:
     value: dict[str, Any] = {
         "runs": [validation.runs[name].stamp for name in ensemble.runs],
         "weights": ensemble.weights,
-        "cases": validation.cases,
+        "cases": validation.case_keys,
     }
     return digest(value)
 

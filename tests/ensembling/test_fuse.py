@@ -1,3 +1,5 @@
+import weakref
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -33,7 +35,8 @@ def test_mean_takes_any_iterable_and_leaves_its_input():
     [
         ([], None, "no probabilities"),
         ([np.zeros((2, 1, 1, 1)), np.zeros((3, 1, 1, 1))], None, "shapes"),
-        ([np.zeros((2, 1, 1, 1))] * 2, [1.0], "zip"),
+        ([np.zeros((2, 1, 1, 1))] * 2, [1.0], "one weight per rater"),
+        ([np.zeros((2, 1, 1, 1))] * 2, [1.0, 1.0, 1.0], "one weight per rater"),
         ([np.zeros((2, 1, 1, 1))] * 2, [0.0, 0.0], "at least 0"),
         ([np.zeros((2, 1, 1, 1))] * 2, [2.0, -1.0], "at least 0"),
     ],
@@ -101,3 +104,17 @@ def test_the_type_holds_the_values_of_all():
 def test_votes_refuse_what_cannot_be_fused(raters, weights):
     with pytest.raises(ValueError, match=r"wanted|weights"):
         majority_vote(raters, weights)
+
+
+def test_mean_holds_two_raters_at_a_time():
+    alive = []
+
+    def raters():
+        for _ in range(4):
+            assert sum(each() is not None for each in alive) == 0, "the one before is held while the next is computed"
+            array = np.full((2, 1, 1, 3), 0.5, np.float32)
+            alive.append(weakref.ref(array))
+            yield array
+            del array
+
+    np.testing.assert_array_equal(mean_of_probabilities(raters()), np.full((2, 1, 1, 3), 0.5))

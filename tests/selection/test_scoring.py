@@ -1,0 +1,84 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from seg25d.core.arrays import CHUNK
+from seg25d.core.errors import InputError
+from seg25d.data.labels import Labels
+from seg25d.ensembling.fuse import mean_of_probabilities
+from seg25d.ensembling.weights import overlap_sums
+from seg25d.selection import scoring
+from seg25d.selection.candidates import Ensemble
+from seg25d.selection.probability_maps import open_probability_map, write_probability_map
+from seg25d.selection.scoring import CaseToScore, Validation, fused_labels, fused_parts, score_ensembles
+
+LABELS = Labels(names={"background": 0, "organ": 1, "lesion": 2})
+SHAPE = (CHUNK[0] + 3, CHUNK[1] + 5, 4)
+"""More than one chunk along D and along H."""
+
+
+@pytest.fixture
+def item(tmp_path: Path, rng: np.random.Generator) -> CaseToScore:
+    """A case of two members with weights."""
+    paths = tuple(tmp_path / f"{name}.b2nd" for name in ("a", "b"))
+    for path in paths:
+        write_probability_map(path, rng.dirichlet((1, 1, 1), SHAPE).transpose(3, 0, 1, 2))
+    return CaseToScore(Ensemble(("a", "b"), (0.2, 0.8)), "case", paths, None)
+
+
+def test_parts_are_those_of_the_whole(item: CaseToScore) -> None:
+    whole = mean_of_probabilities([open_probability_map(path)[...] for path in item.maps], item.ensemble.weights)
+    seen = np.zeros(SHAPE, int)
+    for part, mean in fused_parts(item):
+        assert mean.shape[1] <= CHUNK[0]
+        assert mean.shape[2] <= CHUNK[1], "60 classes of a slab of 512 x 512 would take gigabytes"
+        np.testing.assert_array_equal(mean, whole[(slice(None), *part)])
+        seen[part] += 1
+    assert (seen == 1).all()
+    np.testing.assert_array_equal(fused_labels(item, LABELS), whole.argmax(0))
+
+
+def test_members_of_different_shape_are_named(item: CaseToScore) -> None:
+    write_probability_map(item.maps[1], np.zeros((3, 4, 4, 4), np.float32))
+    with pytest.raises(InputError, match=r"case: probabilities have different shapes: .*b\.b2nd"):
+        fused_labels(item, LABELS)
+
+
+def test_sums_for_weights_are_read_channel_by_channel(item: CaseToScore, rng: np.random.Generator) -> None:
+    truth = rng.integers(0, 3, SHAPE).astype(np.uint8)
+    maps = [open_probability_map(path) for path in item.maps]
+    whole = overlap_sums([each[...] for each in maps], truth, LABELS)
+    for channel, sums in overlap_sums(maps, truth, LABELS).items():
+        np.testing.assert_array_equal(sums.products, whole[channel].products)
+        np.testing.assert_array_equal(sums.overlaps, whole[channel].overlaps)
+
+
+def dice(validation: Validation, ensemble: Ensemble) -> float | None:
+    return score_ensembles(validation, [ensemble])[ensemble].foreground_mean.dice
+
+
+def test_scores_by_hand_and_only_once(validation: Validation, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Both together: 0.5 where only one finds the organ, which is no more than the background has.
+    assert dice(validation, Ensemble(("good",))) == 1
+    assert dice(validation, Ensemble(("poor",))) == pytest.approx(2 / 3)
+    assert dice(validation, Ensemble(("good", "poor"), (0.6, 0.4))) == 1
+    monkeypatch.setattr(scoring, "score_case", lambda *_: pytest.fail("counted again"))
+    assert dice(validation, Ensemble(("poor",))) == pytest.approx(2 / 3)
+
+
+def test_a_truth_that_was_corrected_counts_again(validation: Validation, truth: np.ndarray, write_case) -> None:
+    assert dice(validation, Ensemble(("good",))) == 1
+    for case in validation.cases:
+        write_case(validation.store, case, np.where(np.arange(4) < 2, truth, 0).astype(np.uint8), key="second")
+    assert dice(replace(validation), Ensemble(("good",))) == pytest.approx(2 / 3)
+
+
+def test_names_longer_than_a_file_may_have(validation: Validation) -> None:
+    runs = {f"{name}__{'x' * 60}": validation.runs["good"] for name in "abcde"}
+    many = replace(validation, runs=runs)
+    names = tuple(runs)
+    for ensemble in (Ensemble(names), Ensemble(names[:4])):
+        assert dice(many, ensemble) == 1
+    assert len(list(validation.scores.glob("*.json"))) == 2
