@@ -1,5 +1,6 @@
 """Which model predicts: the one that is named, or the best configuration or ensemble that was found."""
 
+import logging
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,8 @@ from seg25d.options import PredictionOptions
 from seg25d.planning.model_file import load_header
 from seg25d.runs import choose_folds, choose_run
 from seg25d.selection.best import Best
+
+logger = logging.getLogger(__name__)
 
 
 class ChosenMember(NamedTuple):
@@ -118,6 +121,7 @@ def _chosen_best(workspace: Workspace, best: Best, folds: Sequence[str] | None) 
             f"with:\n{lines}\nor choose a configuration with -c"
         )
     members = []
+    chosen_ns = workspace.best(best.dataset_name).stat().st_mtime_ns
     for member in best.members:
         run = workspace.run(best.dataset_name, member.run)
         missing = [fold for fold in member.folds if not run.fold(fold).model_final.exists()]
@@ -125,6 +129,13 @@ def _chosen_best(workspace: Workspace, best: Best, folds: Sequence[str] | None) 
             raise ModelError(
                 f"{workspace.best(best.dataset_name)} names {member.run}, fold {', '.join(missing)}, which is not in "
                 f"{run.root}; run `seg25d find_best_configuration {best.dataset_name}` again, or choose with -c"
+            )
+        if any(run.fold(fold).model_final.stat().st_mtime_ns > chosen_ns for fold in member.folds):
+            logger.warning(
+                "%s was trained again since it was chosen, with its weight and post-processing; run `seg25d "
+                "find_best_configuration %s` again",
+                member.run,
+                best.dataset_name,
             )
         chosen = member.folds if folds is None else tuple(choose_folds(run, folds))
         members.append(ChosenMember(run, chosen, member.weight))

@@ -279,3 +279,10 @@ def test_results_of_another_program_may_win(chosen, capsys):
     assert "no post-processing is looked for" in capsys.readouterr().err
     predict(chosen, "out", status=2)
     assert "nnUNetv2_predict" in capsys.readouterr().err
+
+
+def test_a_model_that_was_trained_again_is_told(chosen, capsys):
+    choose(chosen, members=MEMBERS)
+    os.utime(chosen.run(DATASET_NAME, "si").fold(0).model_final)
+    predict(chosen, "out")
+    assert "si was trained again since it was chosen" in capsys.readouterr().err

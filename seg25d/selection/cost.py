@@ -13,9 +13,6 @@ from seg25d.core.errors import WorkerError
 from seg25d.core.parallel import call_for, watch_parent, worker_context
 from seg25d.core.records import Record
 
-REPEATS = 2
-"""Of which the faster counts: the first also finds algorithms and memory."""
-
 
 class Cost(Record):
     """Of predicting one case with all folds, mirrored windows included; reading, resampling and writing are not."""
@@ -76,17 +73,15 @@ def _measure(task: CaseToPredict) -> Cost:
     predictor = load_predictor(task.models, execution)
     store = Store(task.store)
     grid = store.record(task.case).grid
-    seconds = []
-    for _ in range(REPEATS):
-        started = time.perf_counter()
-        predictor.predict_preprocessed(store.open_image(task.case), grid)
-        seconds.append(time.perf_counter() - started)
-    memory = peak_memory_gb(execution.device)
+    # The first prediction also finds algorithms and memory: it counts operations, the second one seconds.
     with FlopCounterMode(display=False) as counter:
         predictor.predict_preprocessed(store.open_image(task.case), grid)
+    started = time.perf_counter()
+    predictor.predict_preprocessed(store.open_image(task.case), grid)
+    seconds = time.perf_counter() - started
     return Cost(
         num_parameters=predictor.num_parameters,
         flops_per_case=float(counter.get_total_flops()),
-        seconds_per_case=round(min(seconds), 4),
-        peak_memory_gb=round(memory, 3),
+        seconds_per_case=round(seconds, 4),
+        peak_memory_gb=round(peak_memory_gb(execution.device), 3),
     )
