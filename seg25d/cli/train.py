@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--network",
         metavar="N",
         help="another network than the planned one: unet, se_unet, swin_unetr, vnet, xception_cbam_unet, "
-        "super_image_unet, half_unet, fusion_net; its results go to CONFIG__N",
+        "resnet_unet, super_image_unet, half_unet, fusion_net; its results go to CONFIG__N",
     )
     parser.add_argument(
         "--recipe",

@@ -9,13 +9,16 @@ from typing import Annotated, TypeAlias
 from pydantic import Field
 
 from seg25d.networks.fusion_net import FusionNetSpec
+from seg25d.networks.resnet_unet import ResNetUNetSpec
 from seg25d.networks.se_unet import SEUNetSpec
 from seg25d.networks.swin_unetr import SwinUNETRSpec
 from seg25d.networks.unet import UNetSpec
 from seg25d.networks.vnet import VNetSpec
 from seg25d.networks.xception_cbam_unet import XceptionCBAMUNetSpec
 
-AnyNetwork: TypeAlias = UNetSpec | SEUNetSpec | SwinUNETRSpec | VNetSpec | XceptionCBAMUNetSpec | FusionNetSpec
+AnyNetwork: TypeAlias = (
+    UNetSpec | SEUNetSpec | SwinUNETRSpec | VNetSpec | XceptionCBAMUNetSpec | ResNetUNetSpec | FusionNetSpec
+)
 """The settings of any network."""
 
 NetworkSpec: TypeAlias = Annotated[AnyNetwork, Field(discriminator="name")]
@@ -27,6 +30,7 @@ NETWORKS: dict[str, type[AnyNetwork]] = {
     "swin_unetr": SwinUNETRSpec,
     "vnet": VNetSpec,
     "xception_cbam_unet": XceptionCBAMUNetSpec,
+    "resnet_unet": ResNetUNetSpec,
     "fusion_net": FusionNetSpec,
 }
 """Networks by name."""

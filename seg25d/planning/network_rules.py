@@ -9,6 +9,7 @@ from seg25d.networks import AnyNetwork
 from seg25d.networks.blocks import Topology
 from seg25d.networks.fusion_net import FusionNetSpec
 from seg25d.networks.paper_unets import half_unet, super_image_unet
+from seg25d.networks.resnet_unet import ResNetUNetSpec
 from seg25d.networks.se_unet import SEUNetSpec
 from seg25d.networks.swin_unetr import SwinUNETRSpec
 from seg25d.networks.unet import UNetSpec
@@ -169,6 +170,8 @@ NETWORK_RULES: dict[str, NetworkRule] = {
     "swin_unetr": NetworkRule(SwinUNETRSpec, make_swin_unetr),
     "vnet": NetworkRule(VNetSpec, make_vnet),
     "xception_cbam_unet": NetworkRule(XceptionCBAMUNetSpec, make_xception_cbam_unet, frozenset({2})),
+    # 1.2: the ImageNet rows' network, ResNet-34; its five halvings are fixed, so windows are to be rounded up.
+    "resnet_unet": NetworkRule(ResNetUNetSpec, lambda _: ResNetUNetSpec(), frozenset({2})),
     # 4.2: its three halvings are fixed, so windows are to be rounded up.
     "fusion_net": NetworkRule(FusionNetSpec, lambda _: FusionNetSpec(), frozenset({3})),
     # 1.2: "vanilla U-Net", n = 24: 1,205,425 parameters in 2D, 3,611,665 in 3D.

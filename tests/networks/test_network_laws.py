@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from seg25d.networks import NETWORKS, AnyNetwork, NetworkSpec
 from seg25d.networks.blocks import Conv3d
 from seg25d.networks.fusion_net import FusionNetSpec
+from seg25d.networks.resnet_unet import ResNetUNetSpec
 from seg25d.networks.se_unet import SEUNetSpec
 from seg25d.networks.swin_unetr import SwinUNETRSpec
 from seg25d.networks.unet import UNetSpec
@@ -38,6 +39,9 @@ EXAMPLES: dict[str, tuple[AnyNetwork, tuple[int, ...]]] = {
     "swin_unetr": (SwinUNETRSpec(dims=2, feature_size=12), (40, 30)),
     "fusion_net": (FusionNetSpec(width=8), (16, 8, 16)),
     "xception_cbam_unet": (XceptionCBAMUNetSpec(dropout=0), (32, 64)),
+    "resnet_unet": (ResNetUNetSpec(depth=18), (64, 96)),
+    "resnet_unet of bottlenecks": (ResNetUNetSpec(depth=50), (96, 96)),
+    "resnet_unet with instance norm": (ResNetUNetSpec(depth=18, norm="instance"), (64, 64)),
 }
 IN_CHANNELS, NUM_OUTPUTS = 2, 3
 
@@ -113,6 +117,8 @@ def test_specs_survive_json(spec: AnyNetwork) -> None:
         ({"name": "swin_unetr", "dims": 2, "feature_size": 20}, "multiple of 12"),
         ({"name": "xception_cbam_unet", "attention": "everywhere"}, "'decoder', 'skips' or 'none'"),
         ({"name": "xception_cbam_unet", "dropout": 1}, "less than 1"),
+        ({"name": "resnet_unet", "depth": 101}, "18, 34 or 50"),
+        ({"name": "resnet_unet", "norm": "none"}, "'batch' or 'instance'"),
         ({"name": "se_unet", **SQUARE, "reduction": 5}, "width must be divisible by reduction"),
         ({"name": "se_unet", **SQUARE, "encoder_kernel": 5}, "3 or 7"),
         ({"name": "se_unet", "strides": ((1, 1),), "kernels": ((5, 5),)}, "kernels must be 1 or 3"),

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from seg25d.networks import AnyNetwork
+from seg25d.networks.resnet_unet import ResNetUNetSpec
 from seg25d.networks.se_unet import SEUNetSpec
 from seg25d.networks.swin_unetr import SwinUNETRSpec
 from seg25d.networks.unet import UNetSpec
@@ -128,6 +129,7 @@ def test_checkpointing_needs_less_memory(network: AnyNetwork) -> None:
     [
         SEUNetSpec(width=8, strides=((1, 1), (2, 2)), kernels=((3, 3), (3, 3))),
         pytest.param(XceptionCBAMUNetSpec(), marks=pytest.mark.slow),
+        pytest.param(ResNetUNetSpec(depth=18), marks=pytest.mark.slow),
     ],
     ids=lambda spec: spec.name,
 )

@@ -117,10 +117,11 @@ def test_networks_with_fixed_halvings_take_their_own_divisor() -> None:
     assert make_network("swin_unetr", THICK).divisor == (1, 1, 1)
     assert make_network("swin_unetr", PLANE).divisor == (1, 1)
     assert make_network("xception_cbam_unet", PIXELS).divisor == (32, 32)
+    assert make_network("resnet_unet", PIXELS).divisor == (32, 32)
 
 
 def test_combinations_that_make_no_sense_name_those_that_do() -> None:
-    assert set(networks_for(2)) - set(networks_for(3)) == {"xception_cbam_unet"}
+    assert set(networks_for(2)) - set(networks_for(3)) == {"xception_cbam_unet", "resnet_unet"}
     with pytest.raises(
         InputError,
         match=r"has 2 dimensions, and 3 are needed.* one of unet, se_unet, .*, half_unet$",

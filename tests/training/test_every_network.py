@@ -49,7 +49,7 @@ def plan_for(job: FoldJob, configuration: str, network: str) -> FoldJob:
 
 
 def test_all_methods_and_networks_are_there() -> None:
-    assert len(ALLOWED) == 3 * 7 + 3 * 7
+    assert len(ALLOWED) == 3 * 8 + 3 * 7
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,186 @@
+"""Weights of torchvision's ResNets, from a file that the user has, for the encoder of `resnet_unet`."""
+
+import pickle
+import warnings
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from seg25d.core.errors import ModelError
+from seg25d.networks.resnet_unet import ResNetUNet
+
+FIRST = "conv1.weight"
+"""The one weight whose shape depends on the number of channels."""
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+"""What batch norm has and instance norm has not."""
+PUBLISHED_DEPTHS = (18, 34, 50, 101, 152)
+"""He et al. 2016, Table 1."""
+NUM_LISTED = 3
+"""Names that an error lists."""
+
+
+class TakenOver(NamedTuple):
+    """Which weights of a file an encoder has now, by name."""
+
+    taken: tuple[str, ...]
+    """As they are in the file."""
+    adapted: tuple[str, ...]
+    """Changed for another number of channels: the first convolution, or nothing."""
+    ignored: tuple[str, ...]
+    """Left alone: the classifier, and batch norm's statistics where the network has instance norm."""
+
+
+def adapt_first_convolution(weight: Tensor, num_channels: int) -> Tensor:
+    """The kernel of a first convolution for another number of input channels.
+
+    The sum over channels is shared out evenly, so that equal channels give what a grey image gave before: for one
+    channel it is the sum over RGB (Sobirov et al. 2022, methods 1.2), for more the mean over RGB, scaled. A kernel that
+    has the right number is left as it is.
+
+    Args:
+        weight: (out_channels, channels, ...), with ImageNet's (64, 3, 7, 7).
+        num_channels: Wanted, 1 or more.
+
+    Returns:
+        (out_channels, num_channels, ...).
+    """
+    if weight.shape[1] == num_channels:
+        return weight
+    return weight.sum(1, keepdim=True).div(num_channels).repeat(1, num_channels, *(1 for _ in weight.shape[2:]))
+
+
+def load_torchvision_encoder(network: ResNetUNet, path: Path) -> TakenOver:
+    """Give the encoder of a network the weights of a torchvision ResNet of the same depth.
+
+    Args:
+        network: Its encoder is changed, its decoder is not. With an error nothing is.
+        path: A state dict, `.safetensors` or what `torch.save` writes, with torchvision's names; files without
+            `num_batches_tracked` (PyTorch before 0.4.1) and without a classifier will do.
+
+    Raises:
+        ModelError: If the file is missing, is no state dict, or does not fit; names the file and the cure.
+    """
+    state = read_state_dict(path)
+    wanted = network.encoder.state_dict()
+    parts = {name.split(".")[0] for name in wanted}
+    ours = {name: weight for name, weight in state.items() if name.split(".")[0] in parts}
+    if network.spec.norm == "instance":
+        ours = {name: weight for name, weight in ours.items() if not name.endswith(STATISTICS)}
+    _check_names(ours, wanted, network.spec.depth, state, path)
+    _check_shapes(ours, wanted, path)
+    first = adapt_first_convolution(ours[FIRST], wanted[FIRST].shape[1])
+    adapted = (FIRST,) if first is not ours[FIRST] else ()
+    # Not strict, as counters of batches may be absent; the names have been checked.
+    network.encoder.load_state_dict({**ours, FIRST: first}, strict=False)
+    return TakenOver(
+        taken=tuple(name for name in ours if name not in adapted),
+        adapted=adapted,
+        ignored=tuple(name for name in state if name not in ours),
+    )
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Read tensors by name from a file that a user received; nothing in it can run code.
+
+    Args:
+        path: `.safetensors`, or with any other ending what `torch.save` writes.
+
+    Returns:
+        The tensors on the CPU.
+
+    Raises:
+        ModelError: If the file is missing or damaged, or holds anything else; names the file and the cure.
+    """
+    if not path.is_file():
+        raise ModelError(f"{path} does not exist or is no file; wanted weights, such as torchvision's resnet34 (.pth)")
+    state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_saved(path)
+    if not isinstance(state, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+    ):
+        held = f"a dictionary with {_listed(state)}" if isinstance(state, Mapping) else f"a {type(state).__name__}"
+        raise ModelError(
+            f"{path} holds {held}, wanted a state dict, that is tensors by name such as {FIRST}; "
+            "save that part alone, with torch.save(model.state_dict(), FILE)"
+        )
+    return dict(state)
+
+
+def _read_safetensors(path: Path) -> object:
+    from safetensors import SafetensorError  # noqa: PLC0415 - only where such a file is read
+    from safetensors.torch import load_file  # noqa: PLC0415
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path} is damaged or not a safetensors file ({error}); copy it again") from None
+
+
+def _read_saved(path: Path) -> object:
+    try:
+        with warnings.catch_warnings():
+            # What it says of files that are none of torch's; the error says it better.
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise ModelError(
+            f"{path} is not a file of torch.save, or holds objects that could run code, such as a whole model, and is "
+            "not opened for that; save the weights alone, with torch.save(model.state_dict(), FILE)"
+        ) from None
+    except Exception as error:
+        # Damaged files fail anywhere within the reader: as RuntimeError, EOFError, KeyError, AssertionError and more.
+        reason = (str(error).splitlines() or [""])[0]
+        raise ModelError(
+            f"{path} is damaged or not a file of torch.save ({type(error).__name__} {reason}); copy it again"
+        ) from None
+
+
+def _check_names(
+    ours: Collection[str], wanted: Mapping[str, Tensor], depth: int, names: Collection[str], path: Path
+) -> None:
+    """Make sure that a file has all weights of the encoder, and no more in the encoder's parts."""
+    seen = _depth_of(ours)
+    if seen in PUBLISHED_DEPTHS and seen != depth:
+        raise ModelError(
+            f"{path} looks like a ResNet-{seen} and the network has depth {depth}; give weights of a ResNet-{depth}"
+            + (f", or set network.depth to {seen} in plans.json" if seen in (18, 34, 50) else "")
+        )
+    missing = [name for name in wanted if name not in ours and not name.endswith("num_batches_tracked")]
+    if missing:
+        raise ModelError(
+            f"{path} lacks {len(missing)} of {len(wanted)} weights of a ResNet-{depth} ({_listed(missing)}); it has "
+            f"{_listed(names)}; give a complete state dict with torchvision's names"
+        )
+    foreign = [name for name in ours if name not in wanted]
+    if foreign:
+        raise ModelError(
+            f"{path} has weights that torchvision's ResNet-{depth} has not ({_listed(foreign)}): it is of another "
+            f"kind of network; give weights of a plain ResNet-{depth}"
+        )
+
+
+def _check_shapes(ours: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path) -> None:
+    """Make sure that all weights have their shapes; the first convolution may have any number of channels."""
+    for name, weight in ours.items():
+        has, wants = tuple(weight.shape), tuple(wanted[name].shape)
+        if name == FIRST:
+            wants = (*wants[:1], *has[1:2], *wants[2:])
+        if has != wants:
+            raise ModelError(
+                f"{path}: {name} has shape {has}, wanted {wants}: it is of another kind of network; give weights of "
+                "torchvision's plain ResNet of the same depth"
+            )
+
+
+def _depth_of(names: Collection[str]) -> int:
+    """How many layers a ResNet with such blocks has, and is called after: theirs, the first and the last."""
+    blocks = {tuple(name.split(".")[:2]) for name in names if name.startswith("layer")}
+    per_block = 3 if "layer1.0.conv3.weight" in names else 2
+    return 2 + per_block * len(blocks)
+
+
+def _listed(names: Collection[object]) -> str:
+    first = ", ".join(str(name) for name in list(names)[:NUM_LISTED])
+    return f"{first}, ..." if len(names) > NUM_LISTED else first or "nothing"
