@@ -255,7 +255,7 @@ def _best_ensemble(candidates: Candidates) -> Ensemble | None:
 
 
 def _fit_weights(validation: Validation, ensemble: Ensemble) -> Ensemble | None:
-    """The ensemble with fitted weights, without the runs that get none; None where fewer than two are left."""
+    """The ensemble with fitted weights, without the runs that get none; None where that is nothing new."""
     items = [validation.item(ensemble, case) for case in validation.cases]
     sums = {item.case: each for item, each in validation.over_cases(_sums_of_case, items, "fitting weights")}
     # In the order of the cases, whoever is ready first: sums of floating-point numbers depend on it.
@@ -264,7 +264,7 @@ def _fit_weights(validation: Validation, ensemble: Ensemble) -> Ensemble | None:
         return None
     weights = fit_weights([sums[case] for case in validation.cases], len(ensemble.runs))
     kept = [(name, weight) for name, weight in zip(ensemble.runs, weights, strict=True) if weight > 0]
-    if len(kept) < 2:
+    if len(kept) < 2 or (len({weight for _, weight in kept}) == 1 and len(kept) == len(ensemble.runs)):
         return None
     return Ensemble(tuple(name for name, _ in kept), tuple(weight for _, weight in kept))
 
