@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-NUM_INDICES = 256
+from seg25d.data.labels import NUM_INDICES
 
 
 class LesionCounts(NamedTuple):

@@ -1,6 +1,6 @@
 """How well a segmentation agrees with the truth: what its voxels, its surface and its components say together.
 
-Every score with formula and source: documentation/prediction_and_evaluation.md.
+Every score with formula and source: documentation/scores.md.
 """
 
 import math
@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 
 from seg25d.core.records import Record
 from seg25d.core.types import Spacing
-from seg25d.data.labels import IGNORE_INDEX
+from seg25d.data.labels import IGNORE_INDEX, NUM_INDICES
 from seg25d.evaluation.lesions import LesionCounts, count_lesions
 from seg25d.evaluation.surfaces import SURFACE_TOLERANCE_MM, SurfaceScores, find_surfaces, surface_scores
 
-NUM_INDICES = 256
 MM3_PER_ML = 1000
 
 

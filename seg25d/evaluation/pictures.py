@@ -69,6 +69,7 @@ def draw_curves(path: Path, curves: Mapping[str, Sequence[float]], texts: tuple[
     axes.fill_between(slices, true_values, step="mid", color="0.8", label=truth)
     for value, (name, values) in enumerate(others, 1):
         axes.plot(slices, values, drawstyle="steps-mid", color=_colour(value), linewidth=1.2, label=name)
+    axes.margins(x=0)
     title, along, upwards = texts
     axes.set(title=title, xlabel=along, ylabel=upwards, ylim=(0, 1.05))
     figure.legend(loc="outside lower center", ncols=len(curves), fontsize=8, frameon=False)

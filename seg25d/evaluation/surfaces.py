@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg25d.core.types import Spacing
+from seg25d.data.labels import NUM_INDICES
 
 SURFACE_TOLERANCE_MM = 3.0
 """Deviation of surfaces that counts as none, unless another is asked for: that of TotalSegmentator (Wasserthal et al.
 2023, `resources/evaluate.py` there). Where the deviation between two human readers is known, it is the better choice
 (Nikolov et al. 2021)."""
 PERCENTILE = 95
-NUM_INDICES = 256
 _LEAF_SIZE = 32
 """Of the tree that finds nearest neighbours: faster than scipy's 10 for a tree that is asked once (as in MONAI)."""
 
