@@ -21,7 +21,7 @@ from seg25d.data.dataset import find_inputs
 from seg25d.ensembling.case_predictor import CasePredictor
 from seg25d.ensembling.ensemble import ensemble_folders
 from seg25d.ensembling.options import EnsembleOptions
-from seg25d.evaluation.evaluate import evaluate_folders, write_csv
+from seg25d.evaluation.evaluate import evaluate
 from seg25d.evaluation.summary import Summary
 from seg25d.fine_folds import fine_task, train_fine_folds
 from seg25d.folds import check_folds, train_folds
@@ -278,33 +278,6 @@ def ensemble(folders: Sequence[Path], out: Path, options: EnsembleOptions | None
         CaseFailures: If some cases failed; all others are written.
     """
     ensemble_folders(folders, out, options)
-
-
-def evaluate(
-    reference: Path,
-    prediction: Path,
-    *,
-    output: Path | None = None,
-    csv: Path | None = None,
-    num_processes: int | None = None,
-) -> Summary:
-    """Compare a folder of segmentations with the truth and write the summary.
-
-    Args:
-        reference: Folder of true segmentations.
-        prediction: Folder of predicted ones, with the same names.
-        output: The summary's file; `summary.json` beside the predictions by default.
-        csv: A table with a line per case and label, if wanted.
-        num_processes: Worker processes.
-
-    Raises:
-        InputError: If cases are missing or do not fit; nothing is written then.
-    """
-    summary = evaluate_folders(reference, prediction, num_processes)
-    write_record(output or prediction / "summary.json", summary)
-    if csv is not None:
-        write_csv(summary, csv)
-    return summary
 
 
 def convert_msd(

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from seg25d.cli.common import Command
+from seg25d.cli.common import Command, positive_amount
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,19 +14,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", type=Path, metavar="FILE", help="summary as JSON (default: summary.json in PREDICTION_DIR)"
     )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="a line per case and label as well")
+    parser.add_argument(
+        "--surface-tolerance-mm",
+        type=positive_amount,
+        metavar="MM",
+        help="distance between surfaces that counts as none in surface_dice (default: 3)",
+    )
+    parser.add_argument(
+        "--area-plots",
+        type=Path,
+        metavar="DIR",
+        help="CASE.png with the foreground's area slice by slice, and the numbers as area_plots.json and .csv",
+    )
+    parser.add_argument(
+        "--area-axis",
+        choices=("axial", "coronal", "sagittal"),
+        help="direction of the slices of --area-plots (default: in which they are furthest apart, or axial)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Do it."""
     from seg25d import pipeline
+    from seg25d.core.errors import InputError
+    from seg25d.evaluation.area_plot import AreaPlotOptions
+    from seg25d.evaluation.surfaces import SURFACE_TOLERANCE_MM
     from seg25d.evaluation.tables import summary_table
 
+    if arguments.area_axis and arguments.area_plots is None:
+        raise InputError("--area-axis says how --area-plots looks; give --area-plots DIR as well")
+    folder, tolerance_mm = arguments.area_plots, arguments.surface_tolerance_mm
     summary = pipeline.evaluate(
         arguments.reference,
         arguments.prediction,
         output=arguments.output,
         csv=arguments.csv,
         num_processes=arguments.num_processes,
+        surface_tolerance_mm=SURFACE_TOLERANCE_MM if tolerance_mm is None else tolerance_mm,
+        areas=None if folder is None else AreaPlotOptions(folder, arguments.area_axis),
     )
     print(summary_table(summary))
 

@@ -96,12 +96,12 @@ def check_writable(folder: Path) -> None:
     existing = next(path for path in (whole, *whole.parents) if os.access(path, os.F_OK))
     if not existing.is_dir():
         raise InputError(
-            f"{folder} cannot be written: {existing} is a file, not a folder; remove it or choose another workspace"
+            f"{folder} cannot be written: {existing} is a file, not a folder; remove it or choose another place"
         )
     if not os.access(existing, os.W_OK | os.X_OK):
         raise InputError(
             f"{folder} cannot be written: {existing} does not allow it; give yourself the right to write there or "
-            "choose another workspace"
+            "choose another place"
         )
 
 
@@ -116,6 +116,17 @@ def file_digest(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()[:32]
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); check the name of the file") from None
+
+
+def check_writable_file(path: Path) -> None:
+    """Check that a file can be written, before hours are spent on its content; nothing is made.
+
+    Raises:
+        InputError: If its name is that of a folder, or its folder cannot be written into; names it.
+    """
+    if path.is_dir():
+        raise InputError(f"{path} cannot be written: it is a folder; name a file in it, or elsewhere")
+    check_writable(path.parent)
 
 
 def copy_file(source: Path, target: Path) -> None:

@@ -16,6 +16,8 @@ from seg25d.data.label_problems import label_problems, members_of
 
 IGNORE_INDEX = 255
 """Internal value of voxels that training and evaluation leave out."""
+NUM_INDICES = 256
+"""Internal values that there can be, as they are uint8."""
 _UNDECLARED = 254
 _LARGEST_LOOKUP = 65535
 _BLOCK = 1 << 22

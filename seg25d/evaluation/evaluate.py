@@ -2,32 +2,25 @@
 
 import csv
 import io
+import math
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from seg25d.core.errors import InputError
-from seg25d.core.files import write_text
+from seg25d.core.files import check_writable, check_writable_file, write_text
 from seg25d.core.parallel import choose_num_workers, map_cases
 from seg25d.core.progress import track
-from seg25d.core.types import IntArray
-from seg25d.data.cases import by_stem, image_files
-from seg25d.data.description import read_description
+from seg25d.core.records import write_record
 from seg25d.data.labels import Labels
+from seg25d.evaluation.area_plot import AreaPlotOptions, area_plots, write_area_plots
+from seg25d.evaluation.lesions import LesionCounts
 from seg25d.evaluation.metrics import Counts, Metrics, case_metrics, overlap_metrics
+from seg25d.evaluation.pairs import Pair, find_labels, find_pairs, read_pair
 from seg25d.evaluation.summary import CaseSummary, Summary, summarize
+from seg25d.evaluation.surfaces import SURFACE_TOLERANCE_MM
 
 _BYTES_PER_WORKER = 2 << 30
-_MAX_VALUES = 254
-
-
-class _Pair(NamedTuple):
-    case: str
-    reference: Path
-    prediction: Path
 
 
 class _Scored(NamedTuple):
@@ -38,7 +31,52 @@ class _Scored(NamedTuple):
     reference_values: tuple[str, ...]
 
 
-def evaluate_folders(reference_dir: Path, prediction_dir: Path, num_workers: int | None = None) -> Summary:
+def evaluate(
+    reference: Path,
+    prediction: Path,
+    *,
+    output: Path | None = None,
+    csv: Path | None = None,
+    num_processes: int | None = None,
+    surface_tolerance_mm: float = SURFACE_TOLERANCE_MM,
+    areas: AreaPlotOptions | None = None,
+) -> Summary:
+    """Compare a folder of segmentations with the truth and write the summary.
+
+    Args:
+        reference: Folder of true segmentations.
+        prediction: Folder of predicted ones, with the same names.
+        output: The summary's file; `summary.json` beside the predictions by default.
+        csv: A table with a line per case and label, if wanted.
+        num_processes: Worker processes.
+        surface_tolerance_mm: Distance between surfaces that counts as none in `surface_dice`.
+        areas: Where to write area plots, if wanted.
+
+    Raises:
+        InputError: If cases are missing or do not fit, or a file cannot be written where it should be; nothing is
+            written then.
+    """
+    for file in (output, csv):
+        if file is not None:
+            check_writable_file(file)
+    if areas is not None:
+        check_writable(areas.folder)
+    summary = evaluate_folders(reference, prediction, num_processes, surface_tolerance_mm)
+    if areas is not None:
+        plots = area_plots(reference, {"prediction": prediction}, areas.axis, num_processes)
+        write_area_plots(plots, areas.folder)
+    write_record(output or prediction / "summary.json", summary)
+    if csv is not None:
+        write_csv(summary, csv)
+    return summary
+
+
+def evaluate_folders(
+    reference_dir: Path,
+    prediction_dir: Path,
+    num_workers: int | None = None,
+    surface_tolerance_mm: float = SURFACE_TOLERANCE_MM,
+) -> Summary:
     """Compare every segmentation of a folder of true ones with the prediction of the same name.
 
     The labels, regions and the ignored value are those of a `dataset.json` in the predictions' folder, in the
@@ -48,24 +86,30 @@ def evaluate_folders(reference_dir: Path, prediction_dir: Path, num_workers: int
         reference_dir: True segmentations, `CASE.ENDING`.
         prediction_dir: Predicted ones; the endings may differ, and further cases are left out.
         num_workers: Worker processes; 0 works in this process, None chooses.
+        surface_tolerance_mm: Distance between surfaces that counts as none in `surface_dice`.
 
     Returns:
         The summary, cases sorted by name.
 
     Raises:
-        InputError: If there is nothing to compare, predictions are missing (lists all) or a grid differs.
+        InputError: If there is nothing to compare, predictions are missing (lists all), a grid differs, or the
+            tolerance is not above 0.
         ImageError: If a file cannot be read.
         DatasetError: If a file has a value that `dataset.json` does not declare.
     """
-    pairs = _find_pairs(reference_dir, prediction_dir)
-    labels = _find_labels(reference_dir, prediction_dir)
+    if not 0 < surface_tolerance_mm < math.inf:
+        raise InputError(f"the tolerance between surfaces is {surface_tolerance_mm} mm; wanted a number above 0")
+    pairs = find_pairs(reference_dir, prediction_dir)
+    labels = find_labels(reference_dir, prediction_dir)
     workers = choose_num_workers(num_workers, _BYTES_PER_WORKER)
-    done = map_cases(partial(_score, labels), pairs, name=lambda pair: pair.case, num_workers=workers)
+    done = map_cases(
+        partial(_score, labels, surface_tolerance_mm), pairs, name=lambda pair: pair.case, num_workers=workers
+    )
     scored = [result for _, result in track(done, len(pairs), "evaluating")]
     if labels is not None:
-        return summarize([each.summary for each in scored])
+        return summarize([each.summary for each in scored], surface_tolerance_mm)
     values = sorted({value for each in scored for value in each.reference_values}, key=int)
-    return summarize([_complete(each, values) for each in scored])
+    return summarize([_complete(each, values) for each in scored], surface_tolerance_mm)
 
 
 def write_csv(summary: Summary, path: Path) -> None:
@@ -80,75 +124,15 @@ def write_csv(summary: Summary, path: Path) -> None:
     write_text(path, text.getvalue())
 
 
-def _find_pairs(reference_dir: Path, prediction_dir: Path) -> list[_Pair]:
-    for folder in (reference_dir, prediction_dir):
-        if not folder.is_dir():
-            raise InputError(f"{folder} is not a folder; wanted a folder of segmentations")
-    references, predictions = by_stem(image_files(reference_dir)), by_stem(image_files(prediction_dir))
-    if not references:
-        raise InputError(f"{reference_dir} holds no segmentations (.nii.gz, .nii, .nrrd, .mha, .mhd)")
-    twice = [
-        f"  {' and '.join(path.name for path in paths)} in {folder}"
-        for folder, files in ((reference_dir, references), (prediction_dir, predictions))
-        for case, paths in files.items()
-        if len(paths) > 1 and case in references
-    ]
-    if twice:
-        raise InputError("several files have the same case name; keep one of each:\n" + "\n".join(twice))
-    missing = sorted(set(references) - set(predictions))
-    if missing:
-        raise InputError(
-            f"{prediction_dir} has no prediction for {len(missing)} of {len(references)} cases: {', '.join(missing)}; "
-            "predict them, or take their references out of the folder"
-        )
-    return [_Pair(case, references[case][0], predictions[case][0]) for case in sorted(references)]
-
-
-def _find_labels(reference_dir: Path, prediction_dir: Path) -> Labels | None:
-    for folder in (prediction_dir, reference_dir, reference_dir.resolve().parent):
-        if (folder / "dataset.json").is_file():
-            return read_description(folder / "dataset.json").labels
-    return None
-
-
-def _score(labels: Labels | None, pair: _Pair) -> _Scored:
-    from seg25d.data.image_io import read_labels  # noqa: PLC0415 - loads SimpleITK
-
-    reference, geometry = read_labels(pair.reference)
-    prediction, other = read_labels(pair.prediction)
-    if difference := geometry.difference(other):
-        raise InputError(
-            f"{pair.case}: the grid of {pair.prediction} is not that of {pair.reference}: {difference}; "
-            "bring the prediction to the grid of the reference"
-        )
-    if labels is None:
-        values, truth, guess = _compact(reference, prediction, pair.case)
-        foreground: dict[str, tuple[int, ...]] = {str(value): (index,) for index, value in enumerate(values) if index}
-    else:
-        truth, guess = labels.encode(reference, str(pair.reference)), labels.encode(prediction, str(pair.prediction))
-        foreground = labels.foreground
-    metrics = case_metrics(truth, guess, foreground, geometry.canonical_spacing_mm)
+def _score(labels: Labels | None, surface_tolerance_mm: float, pair: Pair) -> _Scored:
+    truth, guess, foreground, spacing_mm = read_pair(labels, pair)
+    metrics = case_metrics(truth, guess, foreground, spacing_mm, surface_tolerance_mm)
     present = tuple(name for name, each in metrics.items() if each.tp + each.fn > 0)
     return _Scored(CaseSummary(case=pair.case, metrics=metrics), truth.size, present)
-
-
-def _compact(
-    reference: IntArray, prediction: IntArray, case: str
-) -> tuple[list[int], NDArray[np.uint8], NDArray[np.uint8]]:
-    """The values in either array, 0 first, and both arrays as positions in that list."""
-    found = [np.unique(array) for array in (reference, prediction)]
-    values = np.unique(np.concatenate([np.zeros(1), *found]))
-    if values[0] < 0 or not np.array_equal(values, np.rint(values)) or len(values) > _MAX_VALUES:
-        raise InputError(
-            f"{case}: wanted segmentations with at most {_MAX_VALUES} different values, whole numbers from 0 on; there "
-            f"are {len(values)} from {values[0]:g} to {values[-1]:g}: is one of the two folders one of images?"
-        )
-    truth, guess = (np.searchsorted(values, array).astype(np.uint8) for array in (reference, prediction))
-    return [int(value) for value in values], truth, guess
 
 
 def _complete(scored: _Scored, values: list[str]) -> CaseSummary:
     """The case with just these values; one that is in neither file has null scores."""
     metrics = scored.summary.metrics
-    absent = overlap_metrics(Counts(0, 0, 0, scored.num_voxels))
+    absent = overlap_metrics(Counts(0, 0, 0, scored.num_voxels), lesions=LesionCounts(0, 0, 0))
     return CaseSummary(case=scored.summary.case, metrics={value: metrics.get(value, absent) for value in values})

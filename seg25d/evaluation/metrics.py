@@ -1,18 +1,22 @@
-"""How well a segmentation agrees with the truth: overlap from voxel counts, and surface distances in millimetres."""
+"""How well a segmentation agrees with the truth: what its voxels, its surface and its components say together.
 
+Every score with formula and source: documentation/scores.md.
+"""
+
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from seg25d.core.records import Record
 from seg25d.core.types import Spacing
-from seg25d.data.labels import IGNORE_INDEX
+from seg25d.data.labels import IGNORE_INDEX, NUM_INDICES
+from seg25d.evaluation.lesions import LesionCounts, count_lesions
+from seg25d.evaluation.surfaces import SURFACE_TOLERANCE_MM, SurfaceScores, find_surfaces, surface_scores
 
-NUM_INDICES = 256
-Box: TypeAlias = tuple[slice, slice, slice]
-PERCENTILE = 95
+MM3_PER_ML = 1000
 
 
 class Counts(NamedTuple):
@@ -25,7 +29,10 @@ class Counts(NamedTuple):
 
 
 class Scores(Record):
-    """The scores of a class; null where a score means nothing, as for a class that is in neither segmentation."""
+    """The scores of a class; null where a score means nothing, as for a class that is in neither segmentation.
+
+    Those below `mean_accuracy` are null in files of seg25d before they were there.
+    """
 
     dice: float | None = None
     """2 TP / (2 TP + FP + FN)"""
@@ -40,24 +47,33 @@ class Scores(Record):
     """TP / (TP + FP + FN)"""
     mean_accuracy: float | None = None
     """(TN / (TN + FP) + TP / (TP + FN)) / 2 (Angermann & Haltmeier 2019, section 4)"""
+    mean_iou: float | None = None
+    """(TN / (TN + FP + FN) + TP / (TP + FP + FN)) / 2 (as above)"""
+    surface_dice: float | None = None
+    """Share of both surfaces that is no further than a tolerance from the other one; 0 if one segmentation is empty."""
+    lesion_f1: float | None = None
+    """2 found / (2 found + missed + false) components, see `count_lesions`; 0 if one segmentation is empty."""
+    volume_error_ml: float | None = None
+    """Predicted minus true volume."""
+    volume_error_percent: float | None = None
+    """The same in percent of the true volume; null without one."""
 
 
 class Metrics(Scores):
-    """The scores of a class in one case, and the voxels behind them."""
+    """The scores of a class in one case, and the voxels and components behind them."""
 
     tp: int
     fp: int
     fn: int
     tn: int
-
-    @property
-    def mean_iou(self) -> float | None:
-        """(TN / (TN + FP + FN) + TP / (TP + FP + FN)) / 2 (Angermann & Haltmeier 2019, section 4).
-
-        Not in any file; None where either means nothing.
-        """
-        of_background = _ratio(self.tn, self.tn + self.fp + self.fn)
-        return None if self.iou is None or of_background is None else (of_background + self.iou) / 2
+    num_true_components: int | None = None
+    """Connected components of the truth: found and missed ones."""
+    num_found_components: int | None = None
+    """Those of which at least one voxel is predicted."""
+    num_missed_components: int | None = None
+    """The others."""
+    num_false_components: int | None = None
+    """Connected components of the prediction of which no voxel is true."""
 
 
 def confusion(
@@ -96,6 +112,7 @@ def case_metrics(
     prediction: NDArray[np.uint8],
     foreground: Mapping[str, Sequence[int]],
     spacing_mm: Spacing,
+    surface_tolerance_mm: float = SURFACE_TOLERANCE_MM,
 ) -> dict[str, Metrics]:
     """Score every class of one case; ignored voxels of the reference count nowhere.
 
@@ -104,6 +121,7 @@ def case_metrics(
         prediction: (D, H, W) internal indices.
         foreground: Indices that belong to each class or region.
         spacing_mm: Of both.
+        surface_tolerance_mm: Distance between surfaces that counts as none in `surface_dice`.
 
     Returns:
         The metrics per class. A class that is in neither has null scores.
@@ -116,66 +134,68 @@ def case_metrics(
     ignored = reference == IGNORE_INDEX
     if ignored.any():
         prediction = np.where(ignored, np.uint8(IGNORE_INDEX), prediction)
-    boxes = _boxes(reference), _boxes(prediction)
+    counts = confusion(reference, prediction, foreground)
+    diagonal_mm = float(np.linalg.norm(np.multiply(reference.shape, spacing_mm)))
+    box = _foreground_box(reference, prediction)
+    reference, prediction = reference[box], prediction[box]
+    lesions = count_lesions(reference, prediction, foreground)
+    surfaces = find_surfaces(reference), find_surfaces(prediction)
     metrics = {}
-    for name, counts in confusion(reference, prediction, foreground).items():
-        box = _joint_box([found[index] for index in foreground[name] for found in boxes if index in found])
-        distance = None
-        if box is not None:
-            member = np.zeros(NUM_INDICES, np.bool_)
-            member[list(foreground[name])] = True
-            distance = hd95(member[reference[box]], member[prediction[box]], spacing_mm)
-            if distance is None:
-                distance = float(np.linalg.norm(np.multiply(reference.shape, spacing_mm)))
-        metrics[name] = overlap_metrics(counts, distance)
+    for name, members in foreground.items():
+        scores = surface_scores(*surfaces, members, spacing_mm, surface_tolerance_mm)
+        if scores is None:
+            present = counts[name].tp + counts[name].fp + counts[name].fn > 0
+            scores = SurfaceScores(diagonal_mm, 0.0) if present else None
+        metrics[name] = overlap_metrics(counts[name], spacing_mm, scores, lesions[name])
     return metrics
 
 
-def overlap_metrics(counts: Counts, hd95_mm: float | None = None) -> Metrics:
-    """The scores that follow from voxel counts, with a surface distance that was measured before."""
+def overlap_metrics(
+    counts: Counts,
+    spacing_mm: Spacing | None = None,
+    surfaces: SurfaceScores | None = None,
+    lesions: LesionCounts | None = None,
+) -> Metrics:
+    """The scores that follow from voxel counts, with others that were measured before; what is not given is null."""
     tp, fp, fn, tn = counts
     specificity, recall = _ratio(tn, tn + fp), _ratio(tp, tp + fn)
+    iou, iou_of_background = _ratio(tp, tp + fp + fn), _ratio(tn, tn + fp + fn)
+    excess_percent = _ratio(100 * (fp - fn), tp + fn)
     return Metrics(
         dice=_ratio(2 * tp, 2 * tp + fp + fn),
-        hd95_mm=hd95_mm,
+        hd95_mm=surfaces.hd95_mm if surfaces else None,
         precision=_ratio(tp, tp + fp),
         recall=recall,
-        iou=_ratio(tp, tp + fp + fn),
-        mean_accuracy=None if recall is None or specificity is None else (specificity + recall) / 2,
+        iou=iou,
+        mean_accuracy=_mean(recall, specificity),
+        mean_iou=_mean(iou, iou_of_background),
+        surface_dice=surfaces.surface_dice if surfaces else None,
+        lesion_f1=lesions.f1 if lesions else None,
+        volume_error_ml=(fp - fn) * math.prod(spacing_mm) / MM3_PER_ML if spacing_mm and tp + fp + fn else None,
+        volume_error_percent=excess_percent,
         **counts._asdict(),
+        **_components(lesions),
     )
 
 
-def hd95(reference: NDArray[np.bool_], prediction: NDArray[np.bool_], spacing_mm: Spacing) -> float | None:
-    """The 95 % Hausdorff distance as MONAI defines it.
-
-    The surface of a mask is made of its voxels that touch, by a face, a voxel outside of it; voxels at the border of
-    the arrays touch the outside. For each surface voxel of one mask the distance to the nearest surface voxel of the
-    other is taken (between centres); the larger of the two 95th percentiles counts.
-
-    Args:
-        reference: (D, H, W).
-        prediction: (D, H, W).
-        spacing_mm: Of both.
-
-    Returns:
-        Millimetres, or None if a mask is empty.
-    """
-    if not (reference.any() and prediction.any()):
-        return None
-    from monai.metrics.utils import get_mask_edges, get_surface_distance  # noqa: PLC0415 - takes seconds
-
-    # No surface may have a coordinate of 0: next to it scipy's KDTree, which MONAI asks, splits at a denormal number,
-    # and recurses without end where those are flushed to zero, as training and prediction on a CPU do.
-    truth, guess = get_mask_edges(np.pad(reference, 1), np.pad(prediction, 1), crop=False)
-    distances = [
-        get_surface_distance(here, there, spacing=spacing_mm) for here, there in ((truth, guess), (guess, truth))
-    ]
-    return max(float(np.percentile(each, PERCENTILE)) for each in distances)
+def _components(lesions: LesionCounts | None) -> dict[str, int]:
+    if lesions is None:
+        return {}
+    found, missed, false = lesions
+    return {
+        "num_true_components": found + missed,
+        "num_found_components": found,
+        "num_missed_components": missed,
+        "num_false_components": false,
+    }
 
 
 def _ratio(part: int, whole: int) -> float | None:
     return part / whole if whole else None
+
+
+def _mean(first: float | None, second: float | None) -> float | None:
+    return None if first is None or second is None else (first + second) / 2
 
 
 def _joint_histogram(reference: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -187,20 +207,8 @@ def _joint_histogram(reference: NDArray[np.uint8], prediction: NDArray[np.uint8]
     return joint.reshape(NUM_INDICES, NUM_INDICES)
 
 
-def _boxes(labels: NDArray[Any]) -> dict[int, Box]:
-    """The bounding box of every index above 0 that occurs."""
-    from scipy import ndimage  # noqa: PLC0415 - heavy
-
-    return {
-        index: (box[0], box[1], box[2]) for index, box in enumerate(ndimage.find_objects(labels), 1) if box is not None
-    }
-
-
-def _joint_box(boxes: Sequence[Box]) -> Box | None:
-    """The smallest box around all of them; None if there are none."""
-    if not boxes:
-        return None
-    depth, height, width = (
-        slice(min(box[axis].start for box in boxes), max(box[axis].stop for box in boxes)) for axis in range(3)
-    )
-    return depth, height, width
+def _foreground_box(reference: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> tuple[slice, ...]:
+    """The smallest box around what is above 0 in either array; empty where nothing is."""
+    occupied = (reference > 0) | (prediction > 0)
+    along_axes = (np.flatnonzero(occupied.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1)))
+    return tuple(slice(found[0], found[-1] + 1) if len(found) else slice(0) for found in along_axes)

@@ -1,6 +1,6 @@
-"""Pictures of segmentations: contours of labels over slices of an image."""
+"""Pictures of segmentations: contours of labels over slices of an image, and curves along the slices."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ from seg25d.core.types import FloatArray, IntArray
 
 PANEL_INCHES = 3.6
 COLOURS = ("#e6550d", "#31a354", "#fdd835", "#29b6f6", "#e377c2", "#bcbd22", "#9467bd", "#17becf")
-"""Contour colours of labels 1, 2, ...; they repeat where there are more labels."""
+"""Colours of labels or curves 1, 2, ...; they repeat where there are more."""
 
 
 def fullest_slice(labels: IntArray) -> int:
@@ -48,6 +48,31 @@ def draw_contours(path: Path, image: FloatArray, panels: Mapping[str, IntArray],
         axes.set_axis_off()
     handles = [Line2D([], [], color=_colour(value), label=name) for name, value in names.items() if value != 0]
     figure.legend(handles=handles, loc="outside lower center", ncols=max(1, len(handles)), fontsize=8, frameon=False)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=150)
+
+
+def draw_curves(path: Path, curves: Mapping[str, Sequence[float]], texts: tuple[str, str, str]) -> None:
+    """Write a PNG of curves over the number of the slice; the first one, the truth, is a filled area.
+
+    Args:
+        path: The file.
+        curves: Values per name, at least one; all have the same length.
+        texts: Title, and what stands along the horizontal and the vertical axis.
+    """
+    from matplotlib.figure import Figure  # noqa: PLC0415 - slow to import
+
+    figure = Figure(figsize=(2 * PANEL_INCHES, PANEL_INCHES * 0.8), layout="constrained")
+    axes = figure.subplots()
+    (truth, true_values), *others = curves.items()
+    slices = range(len(true_values))
+    axes.fill_between(slices, true_values, step="mid", color="0.8", label=truth)
+    for value, (name, values) in enumerate(others, 1):
+        axes.plot(slices, values, drawstyle="steps-mid", color=_colour(value), linewidth=1.2, label=name)
+    axes.margins(x=0)
+    title, along, upwards = texts
+    axes.set(title=title, xlabel=along, ylabel=upwards, ylim=(0, 1.05))
+    figure.legend(loc="outside lower center", ncols=len(curves), fontsize=8, frameon=False)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=150)
 

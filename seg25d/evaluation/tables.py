@@ -3,8 +3,10 @@
 from collections.abc import Iterable, Sequence
 from statistics import mean, stdev
 
-from seg25d.evaluation.metrics import Scores
 from seg25d.evaluation.summary import Summary
+
+COLUMNS = ("dice", "hd95_mm", "surface_dice", "precision", "recall", "iou", "lesion_f1", "volume_error_ml")
+"""What fits on a screen; `summary.json` has all scores."""
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -37,8 +39,7 @@ def format_percent(values: Iterable[float | None]) -> str:
 
 
 def summary_table(summary: Summary) -> str:
-    """The mean scores of a summary: a line per label and one for all labels together."""
-    columns = list(Scores.model_fields)
+    """The most important mean scores of a summary: a line per label and one for all labels together."""
     means = {**summary.mean, "all labels": summary.foreground_mean}
-    rows = [[name, *(format_score(getattr(scores, column)) for column in columns)] for name, scores in means.items()]
-    return text_table(["label", *columns], rows)
+    rows = [[name, *(format_score(getattr(scores, column)) for column in COLUMNS)] for name, scores in means.items()]
+    return text_table(["label", *COLUMNS], rows)

@@ -35,7 +35,7 @@ Result = TypeVar("Result")
 Part: TypeAlias = tuple[slice, slice]
 """Along D and H of a case."""
 _WORKER_BYTES = 600 << 20
-"""Of a worker without a case: torch, which MONAI's distances need."""
+"""Of a worker without a case: torch, which comes with what reads predictions."""
 _BYTES_PER_VOXEL = 32
 """Of a case's labels, truth, components, masks and distances, with something to spare."""
 _BYTES_PER_PROBABILITY = 12

@@ -1,12 +1,19 @@
 import csv
 import json
+import math
+import re
 
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 
+from seg25d.cli.main import main as command
 from seg25d.core.errors import DatasetError, InputError
-from seg25d.evaluation.evaluate import evaluate_folders, write_csv
+from seg25d.core.records import read_record
+from seg25d.evaluation.area_plot import AreaPlotOptions
+from seg25d.evaluation.evaluate import evaluate, evaluate_folders, write_csv
+from seg25d.evaluation.summary import Summary
+from seg25d.evaluation.surfaces import SURFACE_TOLERANCE_MM
 
 
 def write(folder, name, values, ending=".nii.gz", spacing=(1.0, 1.0, 1.0)):
@@ -117,3 +124,62 @@ def test_table_has_a_row_per_case_and_label(folders, tmp_path):
     assert float(rows[0]["dice"]) == pytest.approx(0.5)
     assert rows[1]["dice"] == ""
     assert rows[0]["tp"] == "30"
+
+
+def test_all_that_was_asked_for_is_written(folders, tmp_path):
+    plots = tmp_path / "plots"
+    summary = evaluate(
+        *folders,
+        output=tmp_path / "new" / "scores.json",
+        num_processes=0,
+        surface_tolerance_mm=0.5,
+        areas=AreaPlotOptions(plots),
+    )
+    assert read_record(tmp_path / "new" / "scores.json", Summary) == summary
+    assert summary.surface_tolerance_mm == 0.5
+    assert {path.name for path in plots.iterdir()} == {"a.png", "b.png", "area_plots.csv", "area_plots.json"}
+    # Planes 0 and 1 against 1 and 2, all of it surface: one plane of each is a voxel off.
+    assert summary.per_case[0].metrics["1"].surface_dice == pytest.approx(0.5)
+    assert summary.per_case[0].metrics["70"].num_true_components == 0
+
+
+@pytest.mark.parametrize("tolerance_mm", [0.0, -1.0, math.inf, math.nan])
+def test_a_tolerance_is_above_0(folders, tolerance_mm):
+    with pytest.raises(InputError, match="wanted a number above 0"):
+        evaluate_folders(*folders, 0, tolerance_mm)
+
+
+@pytest.mark.parametrize("option", [["-o", "{folder}"], ["--csv", "{folder}"], ["--area-plots", "{file}"]])
+def test_places_that_cannot_be_written_are_refused_at_once(folders, tmp_path, option, capsys):
+    places = {"folder": tmp_path / "truth", "file": folders[0] / "a.nii.gz"}
+    words = [word.format(**places) for word in option]
+    assert command(["evaluate", *map(str, folders), *words]) == 2
+    assert re.match(r"error: .* cannot be written: .*\n$", capsys.readouterr().err)
+    assert not (folders[1] / "summary.json").exists()
+
+
+@pytest.mark.parametrize("words", [["--surface-tolerance-mm", "0"], ["--area-axis", "D"], ["--area-axis", "axial"]])
+def test_options_that_cannot_be_right_are_refused(folders, words, capsys):
+    try:
+        status = command(["evaluate", *map(str, folders), *words])
+    except SystemExit as leaving:
+        status = leaving.code
+    assert status == 2
+    assert capsys.readouterr().err.startswith("error: ")
+    assert not (folders[1] / "summary.json").exists()
+
+
+def test_nothing_is_written_where_a_case_is_at_fault(folders, tmp_path, capsys):
+    (folders[1] / "b.nrrd").unlink()
+    write(folders[1], "b", blocks(), spacing=(1.0, 1.0, 2.0))
+    assert command(["evaluate", *map(str, folders), "-np", "0", "--area-plots", str(tmp_path / "plots")]) == 2
+    assert "error: b: the grid" in capsys.readouterr().err
+    assert not (folders[1] / "summary.json").exists()
+    assert not (tmp_path / "plots").exists()
+
+
+def test_the_help_tells_the_default_tolerance(capsys):
+    with pytest.raises(SystemExit):
+        command(["evaluate", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert f"counts as none in surface_dice (default: {SURFACE_TOLERANCE_MM:g})" in text

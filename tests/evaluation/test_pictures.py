@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from seg25d.evaluation.pictures import draw_contours, fullest_slice
+from seg25d.evaluation.pictures import draw_contours, draw_curves, fullest_slice
 
 
 def test_slice_with_most_labels_wins():
@@ -27,3 +27,9 @@ def test_pictures_are_png_files(tmp_path, panels):
 def test_constant_image_is_drawn(tmp_path):
     draw_contours(tmp_path / "picture.png", np.zeros((8, 8), np.float32), {}, {"organ": 1})
     assert (tmp_path / "picture.png").exists()
+
+
+def test_curves_are_a_png_file(tmp_path):
+    draw_curves(tmp_path / "a" / "curves.png", {"truth": (0.0, 1.0), "si": (1.0, 0.5)}, ("case", "slice", "area"))
+    assert (tmp_path / "a" / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["curves.png"]

@@ -1,0 +1,231 @@
+"""Area plots of Shivdeo et al. (arXiv 2101.07612, section 5.3): the area of foreground slice by slice.
+
+A prediction that was made slice by slice tends to jump along the slices where the truth is smooth. The paper shows that
+in pictures only; the numbers here say it (methods.md 2.5).
+"""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from seg25d.core.errors import InputError
+from seg25d.core.files import remove_leftovers, write_text
+from seg25d.core.parallel import choose_num_workers, map_cases
+from seg25d.core.progress import track
+from seg25d.core.records import Record, write_record
+from seg25d.core.types import FloatArray, Spacing
+from seg25d.data.labels import IGNORE_INDEX, Labels
+from seg25d.evaluation.pairs import Pair, find_labels, find_pairs, read_pair
+
+Axis = Literal["axial", "coronal", "sagittal"]
+"""The direction of slices, by its name."""
+AXES: tuple[Axis, ...] = ("axial", "coronal", "sagittal")
+"""In the order of the canonical axes (D, H, W)."""
+REFERENCE = "reference"
+"""The name of the truth in tables."""
+_BYTES_PER_WORKER = 1 << 30
+
+
+class AreaNumbers(Record):
+    """What an area plot shows, in numbers; the first two compare with the truth, and the truth itself has none."""
+
+    mean_absolute_difference: float | None = None
+    """Mean over the slices of |A - A of the truth|; null where both are 0 everywhere."""
+    correlation: float | None = None
+    """Pearson's, with A of the truth; null where one of the two is the same in all slices."""
+    total_variation: float | None = None
+    """Sum of |A of a slice - A of the slice before|: 2 of a curve that rises once, to 1, and falls to 0 again."""
+    num_runs: float | None = None
+    """Runs of neighbouring slices with foreground: 1 of one connected object, 0 of none."""
+
+
+class AreaCurve(AreaNumbers):
+    """The areas of one segmentation, and their numbers."""
+
+    areas: tuple[float, ...]
+    """A of every slice: its area divided by the largest one; 0 everywhere without foreground."""
+
+
+class CaseAreas(Record):
+    """The area plot of one case."""
+
+    case: str
+    axis: Axis
+    """Slices are counted along it: from inferior, anterior or right."""
+    slice_distance_mm: float
+    reference: AreaCurve
+    predictions: dict[str, AreaCurve]
+
+
+class AreaPlots(Record):
+    """What `area_plots.json` holds."""
+
+    schema_version: Literal[1] = 1
+    mean: dict[str, AreaNumbers] = Field(default_factory=dict)
+    """Per segmentation, the truth as `reference`, the means over the cases that have the number."""
+    per_case: tuple[CaseAreas, ...]
+
+
+class AreaPlotOptions(NamedTuple):
+    """Where area plots go, and along which axis they look."""
+
+    folder: Path
+    axis: Axis | None = None
+    """None takes, per case, the axis with the largest spacing, or the axial one if there is no such axis."""
+
+
+class _Job(NamedTuple):
+    """A case with its files in every folder of predictions."""
+
+    case: str
+    pairs: dict[str, Pair]
+
+
+class _SliceAreas(NamedTuple):
+    """Shares (n,) of every slice that are foreground."""
+
+    axis: Axis
+    slice_distance_mm: float
+    reference: FloatArray
+    prediction: FloatArray
+
+
+def area_plots(
+    reference_dir: Path,
+    predictions: Mapping[str, Path],
+    axis: Axis | None = None,
+    num_workers: int | None = None,
+) -> AreaPlots:
+    """Measure the areas of true and predicted foreground along the slices of every case.
+
+    Foreground is every class together; voxels that the truth ignores are left out. What the values mean is found as
+    `evaluate_folders` does it.
+
+    Args:
+        reference_dir: True segmentations.
+        predictions: A folder of predictions per name, at least one; each holds every case of the truth.
+        axis: Direction of the slices, see `AreaPlotOptions`.
+        num_workers: Worker processes; 0 works in this process, None chooses.
+
+    Returns:
+        Curves and numbers, cases sorted by name.
+
+    Raises:
+        InputError: If there is nothing to compare, a name is taken, predictions are missing or a grid differs.
+        ImageError: If a file cannot be read.
+        DatasetError: If a file has a value that `dataset.json` does not declare.
+    """
+    if not predictions or REFERENCE in predictions:
+        raise InputError(f"wanted names and folders of predictions, no name {REFERENCE}; got {sorted(predictions)}")
+    labels = {name: find_labels(reference_dir, folder) for name, folder in predictions.items()}
+    pairs = {name: find_pairs(reference_dir, folder) for name, folder in predictions.items()}
+    jobs = [
+        _Job(together[0].case, dict(zip(pairs, together, strict=True)))
+        for together in zip(*pairs.values(), strict=True)
+    ]
+    workers = choose_num_workers(num_workers, _BYTES_PER_WORKER)
+    done = map_cases(partial(_measure, labels, axis), jobs, name=lambda job: job.case, num_workers=workers)
+    cases = sorted((each for _, each in track(done, len(jobs), "measuring areas")), key=lambda each: each.case)
+    curves = {REFERENCE: [case.reference for case in cases]}
+    curves |= {name: [case.predictions[name] for case in cases] for name in predictions}
+    return AreaPlots(mean={name: _mean(each) for name, each in curves.items()}, per_case=tuple(cases))
+
+
+def write_area_plots(plots: AreaPlots, folder: Path) -> None:
+    """Write `CASE.png` per case, then `area_plots.csv` and `area_plots.json`; each is complete or absent."""
+    from seg25d.evaluation.pictures import draw_curves  # noqa: PLC0415 - numbers alone need no pictures
+
+    remove_leftovers(folder)
+    for case in plots.per_case:
+        curves = {REFERENCE: case.reference.areas} | {name: each.areas for name, each in case.predictions.items()}
+        along = f"{case.axis} slice, {case.slice_distance_mm:.3g} mm apart"
+        draw_curves(folder / f"{case.case}.png", curves, (case.case, along, "area / largest area"))
+    write_text(folder / "area_plots.csv", _table(plots))
+    write_record(folder / "area_plots.json", plots)
+
+
+def coarsest_axis(spacing_mm: Spacing) -> Axis:
+    """The axis along which slices are furthest apart; the axial one where several are."""
+    furthest = [axis for axis, spacing in zip(AXES, spacing_mm, strict=True) if spacing > 0.99 * max(spacing_mm)]
+    return furthest[0] if len(furthest) == 1 else AXES[0]
+
+
+def area_curve(areas: FloatArray, reference: FloatArray | None = None) -> AreaCurve:
+    """The curve of areas, and its numbers.
+
+    Args:
+        areas: (n,) area of every slice, in any unit.
+        reference: (n,) those of the truth; None for the truth itself.
+    """
+    curve = _normalised(areas)
+    positive = np.concatenate([[False], areas > 0])
+    difference = correlation = None
+    if reference is not None:
+        truth = _normalised(reference)
+        if curve.any() or truth.any():
+            difference = float(np.abs(curve - truth).mean())
+        if np.ptp(curve) > 0 and np.ptp(truth) > 0:
+            correlation = float(np.corrcoef(curve, truth)[0, 1])
+    return AreaCurve(
+        areas=tuple(curve.tolist()),
+        mean_absolute_difference=difference,
+        correlation=correlation,
+        total_variation=float(np.abs(np.diff(curve)).sum()),
+        num_runs=np.count_nonzero(positive[1:] & ~positive[:-1]),
+    )
+
+
+def _normalised(areas: FloatArray) -> NDArray[np.float64]:
+    largest = areas.max(initial=0)
+    return np.asarray(areas, np.float64) / (largest if largest > 0 else 1)
+
+
+def _measure(labels: Mapping[str, Labels | None], axis: Axis | None, job: _Job) -> CaseAreas:
+    measured = {name: _slice_areas(labels[name], axis, pair) for name, pair in job.pairs.items()}
+    first = next(iter(measured.values()))
+    return CaseAreas(
+        case=job.case,
+        axis=first.axis,
+        slice_distance_mm=first.slice_distance_mm,
+        reference=area_curve(first.reference),
+        predictions={name: area_curve(each.prediction, each.reference) for name, each in measured.items()},
+    )
+
+
+def _slice_areas(labels: Labels | None, axis: Axis | None, pair: Pair) -> _SliceAreas:
+    segmentations = read_pair(labels, pair)
+    axis = axis or coarsest_axis(segmentations.spacing_mm)
+    number = AXES.index(axis)
+    others = tuple(other for other in range(3) if other != number)
+    counts = segmentations.reference != IGNORE_INDEX
+    reference, prediction = (
+        ((each > 0) & counts).mean(axis=others) for each in (segmentations.reference, segmentations.prediction)
+    )
+    return _SliceAreas(axis, segmentations.spacing_mm[number], reference, prediction)
+
+
+def _mean(curves: Sequence[AreaNumbers]) -> AreaNumbers:
+    means = {}
+    for name in AreaNumbers.model_fields:
+        values = [value for each in curves if (value := getattr(each, name)) is not None]
+        means[name] = sum(values) / len(values) if values else None
+    return AreaNumbers(**means)
+
+
+def _table(plots: AreaPlots) -> str:
+    """CSV with a row per case and segmentation; a number that is null is an empty cell."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    columns = list(AreaNumbers.model_fields)
+    writer.writerow(["case", "axis", "segmentation", *columns])
+    for case in plots.per_case:
+        for name, curve in ({REFERENCE: case.reference} | case.predictions).items():
+            writer.writerow([case.case, case.axis, name, *(getattr(curve, column) for column in columns)])
+    return text.getvalue()

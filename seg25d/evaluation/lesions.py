@@ -1,0 +1,79 @@
+"""Detection lesion by lesion: components of the truth that were found, and predicted ones that are false."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seg25d.data.labels import NUM_INDICES
+
+
+class LesionCounts(NamedTuple):
+    """Connected components of a class, by whether they touch the other segmentation."""
+
+    found: int
+    """True ones of which at least one voxel is predicted."""
+    missed: int
+    """The other true ones."""
+    false: int
+    """Predicted ones of which no voxel is true."""
+
+    @property
+    def f1(self) -> float | None:
+        """2 found / (2 found + missed + false); None without any component."""
+        whole = 2 * self.found + self.missed + self.false
+        return 2 * self.found / whole if whole else None
+
+
+def count_lesions(
+    reference: NDArray[np.uint8], prediction: NDArray[np.uint8], foreground: Mapping[str, Sequence[int]]
+) -> dict[str, LesionCounts]:
+    """Count found, missed and false components of every class.
+
+    The rule is that of the ISLES 2022 challenge (`compute_lesion_f1_score` of its `utils/eval_utils.py`): voxels that
+    touch by a corner are one component, and one voxel in common is enough. So a prediction that covers several lesions
+    finds them all, and pieces of a prediction within one lesion count once.
+
+    Args:
+        reference: (D, H, W) internal indices.
+        prediction: (D, H, W) internal indices.
+        foreground: Indices that belong to each class or region.
+
+    Returns:
+        The counts per class; all zero for a class that is in neither.
+    """
+    if all(len(members) == 1 for members in foreground.values()):
+        # No class overlaps another: the components of all of them are found in one pass.
+        counts = _count(reference, prediction)
+        return {name: counts[members[0]] for name, members in foreground.items()}
+    lesions = {}
+    for name, members in foreground.items():
+        inside = np.zeros(NUM_INDICES, np.uint8)
+        inside[list(members)] = 1
+        lesions[name] = _count(inside[reference], inside[prediction])[1]
+    return lesions
+
+
+def _count(reference: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> list[LesionCounts]:
+    """The counts per index."""
+    num_true, num_found = _components(reference, prediction)
+    num_predicted, num_right = _components(prediction, reference)
+    columns = (num_found, num_true - num_found, num_predicted - num_right)
+    return [LesionCounts(*row) for row in np.stack(columns, axis=1).tolist()]
+
+
+def _components(labels: NDArray[np.uint8], other: NDArray[np.uint8]) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
+    """(256,) components per index, and those of them of which a voxel has the same index in the other array."""
+    import cc3d  # noqa: PLC0415 - loaded only where it is needed
+
+    if not labels.any():
+        return np.zeros(NUM_INDICES, np.int64), np.zeros(NUM_INDICES, np.int64)
+    ids, num_components = cc3d.connected_components(labels, connectivity=26, return_N=True)
+    inside = labels > 0
+    index_of = np.zeros(num_components + 1, np.uint8)
+    index_of[ids[inside]] = labels[inside]
+    shared = np.zeros(num_components + 1, np.bool_)
+    shared[ids[inside & (labels == other)]] = True
+    shared[0] = False
+    return np.bincount(index_of[1:], minlength=NUM_INDICES), np.bincount(index_of[shared], minlength=NUM_INDICES)
