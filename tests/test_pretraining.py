@@ -40,7 +40,7 @@ def pretrained_folder(workspace: Workspace, name: str = "si__inpainting") -> Pat
     return workspace.results / DATASET_NAME / "pretraining" / name
 
 
-def test_images_without_labels_count_and_training_begins_with_what_was_learnt(workspace, capsys):
+def test_images_without_labels_count_and_training_begins_with_what_was_learnt(workspace, tmp_path, capsys):
     images = workspace.raw_dataset(DATASET_NAME) / "imagesTs"
     run(workspace, "pretrain", "900", "si", "--task", "inpainting", "--images", str(images), *TINY)
     folder = pretrained_folder(workspace)
@@ -59,6 +59,10 @@ def test_images_without_labels_count_and_training_begins_with_what_was_learnt(wo
     assert all("head" in name for name in transfer["new"])
     assert json.loads(fold.config.read_text())["pretrained"]["file"] == path.name
     assert "weights of" in capsys.readouterr().err
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(fold.model_final.read_bytes())
+    run(workspace, "train", "900", "si", "0", "--pretrained", str(other), *TINY, *PLAIN, status=2)
+    assert "was begun with other settings (pretrained)" in capsys.readouterr().err
     # The same command goes on, with nothing left to do, also without the file.
     path.unlink()
     run(workspace, "train", "900", "si", "0", *TINY, *PLAIN)

@@ -244,6 +244,9 @@ def settle_config(folder: FoldFolder, recipe: TrainingConfig, changes: Mapping[s
         config = apply_settings(before, changes)
         old, new = before.model_dump(), config.model_dump()
         changed = [name for name in old if old[name] != new[name] and name not in EXTENDABLE]
+        asked_for, begun_with = recipe.pretrained, before.pretrained
+        if asked_for is not None and (begun_with is None or asked_for.digest != begun_with.digest):
+            changed.append("pretrained")
         if changed:
             raise InputError(
                 f"{folder.root} was begun with other settings ({', '.join(changed)}); leave them as they were to go "
