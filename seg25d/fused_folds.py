@@ -73,6 +73,8 @@ def _going_on(task: RunToTrain) -> RunToTrain:
 
 
 def _train_fused_fold(job: FusedFold, execution: Execution) -> Summary:
+    # Also of a run that was killed after all was done.
+    remove_leftovers(job.folder.root)
     if not job.is_done:
         for model in job.view_models():
             _train_view(model, job)

@@ -96,7 +96,7 @@ def test_the_coarse_model_and_the_fine_one_are_trained_once_and_used_together(wo
     shutil.copytree(folder.root.parent, moved)
     shutil.rmtree(workspace.results / DATASET_NAME)
     run(workspace, "predict", "-i", str(images), "-o", str(workspace.results / "again"), "-m", str(moved))
-    assert "error" not in capsys.readouterr().err
+    assert "error:" not in capsys.readouterr().err
     assert np.array_equal(predicted, read(workspace.results / "again" / "phantom_003.nii.gz"))
 
 

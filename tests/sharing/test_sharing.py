@@ -160,7 +160,7 @@ def test_the_licence_goes_with_the_models(trained, elsewhere, tmp_path, capsys):
     run(trained, *words, status=2)
     assert "LICENCE is missing" in capsys.readouterr().err
     assert not (tmp_path / "a.zip").exists()
-    licence.write_text("CC BY 4.0 \u00e9\n")
+    licence.write_text("CC BY 4.0 \u00e9\n", encoding="utf-8")
     run(trained, *words)
     with open_archive(tmp_path / "a.zip") as archive:
         assert archive.manifest.licence == "CC BY 4.0 \u00e9\n"
