@@ -157,4 +157,4 @@ def test_fusion_networks_train_as_everything_else_but_for_the_papers_recipe():
     assert [round(share * paper.num_iterations()) for share in paper.schedule_drops] == [20_000, 25_000]
     assert ours.num_iterations() == paper.num_iterations() == 30_000
     assert ours.augmentation == paper.augmentation
-    assert find_recipe("default", "mv", joint=True).learning_rate == ours.learning_rate / 10
+    assert find_recipe("default", "mv", joint=True).learning_rate == pytest.approx(ours.learning_rate / 10)
