@@ -157,7 +157,7 @@ def test_variants_have_folders_of_their_own_and_share_the_views(fused, trained):
     assert header.plan.representation.image is False
     assert view_model(folder.root, "axial").exists()
     trained.clear()
-    run(fused, "train", "900", "mv", "0", *TINY, "--set", "fusion.data=holdout")
+    run(fused, "train", "900", "mv", "0", *TINY, "--fusion-data", "holdout")
     assert trained == [*(f"{view}/holdout_0" for view in VIEWS), "mv__holdout/fold_0"]
 
 

@@ -23,6 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="begin with the weights of this file: of `seg25d pretrain`, or a model of this or another data set",
     )
+    parser.add_argument(
+        "--fusion-data",
+        choices=("cross", "holdout"),
+        help="mv: what the fusion network learns from, the same as --set fusion.data=...: predictions of all training "
+        "cases by models that did not see them (cross, the default), or of a part that the views go without",
+    )
     add_training_arguments(parser)
 
 
@@ -30,6 +36,8 @@ def run(arguments: argparse.Namespace) -> None:
     """Do it."""
     from seg25d import pipeline
 
+    if arguments.fusion_data is not None:
+        arguments.set.append(("fusion.data", arguments.fusion_data))
     options = pipeline.TrainingOptions(pretrained=arguments.pretrained, **training_options(arguments))
     pipeline.train(find_workspace(arguments), arguments.dataset, arguments.configuration, arguments.folds, options)
 
