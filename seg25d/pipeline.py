@@ -176,7 +176,8 @@ def pretrain(workspace: Workspace, identifier: str, configuration: str, options:
     """
     planned = planned_run(workspace, identifier, configuration, options)
     check_pretraining(planned.task, options)
-    planned.keep_network()
+    if is_first_process():
+        planned.keep_network()
     return pretrain_network(workspace, planned.task, options)
 
 

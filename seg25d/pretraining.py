@@ -1,8 +1,11 @@
 """Pretraining without labels: the network of a configuration learns to restore images, and `train` begins with it."""
 
 import logging
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
+from seg25d.core.device import choose_execution
 from seg25d.core.errors import InputError
 from seg25d.core.files import folder_lock
 from seg25d.core.records import write_record
@@ -16,6 +19,14 @@ from seg25d.preprocessing.preprocess import preprocess_dataset
 from seg25d.preprocessing.store import Store
 from seg25d.training.config import settle_config
 from seg25d.training.pretext_tasks import check_task
+from seg25d.training.processes import (
+    check_processes,
+    is_first_process,
+    join_processes,
+    leave_processes,
+    local_device,
+    wait_for_all,
+)
 from seg25d.training.trainer import FoldJob, clear_fold, train_fold
 
 logger = logging.getLogger(__name__)
@@ -44,19 +55,28 @@ def pretrain_network(workspace: Workspace, task: RunToTrain, options: Pretrainin
         BusyError: If another command pretrains it.
     """
     folder = pretraining_folder(workspace, task, options)
-    with folder_lock(folder.root, "pretraining"):
-        if options.restart:
-            _clear(folder)
-        base, changes = options.base(task.configuration), options.changes(task.configuration)
+    base, changes = options.base(task.configuration), options.changes(task.configuration)
+    execution = choose_execution(local_device(options.device), base.precision)
+    join_processes(execution.device)
+    first = is_first_process()
+    further = _further_cases(workspace, task, options)
+    with folder_lock(folder.root, "pretraining") if first else nullcontext():
+        if first:
+            if options.restart:
+                _clear(folder)
+            _preprocess(task, further, options)
+        wait_for_all(execution.device)
         config = settle_config(folder, base, changes)
-        store = Store(task.store.folder, _further_images(workspace, task, options))
+        store = Store(task.store.folder, [_further_store(task)] if further else [])
         cases = tuple(store.cases())
-        logger.info("pretraining on the images of %d cases", len(cases))
-        write_record(folder.config, config)
+        if first:
+            logger.info("pretraining on the images of %d cases", len(cases))
+            write_record(folder.config, config)
         # Nothing is held out: there are no labels that could leak.
         split = Split(train=cases, val=cases)
         header = model_header(task, "all", config)
         train_fold(FoldJob(folder, store, split, config, header, options.device, options.num_processes))
+    leave_processes()
     return folder.model_final
 
 
@@ -66,10 +86,12 @@ def check_pretraining(task: RunToTrain, options: PretrainingOptions) -> None:
     Raises:
         InputError: If the task makes no sense for it; says what would.
     """
+    plan, description = task.plans.configurations[task.configuration], read_description(task.folder.dataset)
+    check_processes(plan, len(description.channel_names), len(description.channel_names))
     asked_for = options.config(task.configuration).pretext
     assert asked_for is not None, "the options say which task it is"
     try:
-        check_task(task.plans.configurations[task.configuration].representation, asked_for)
+        check_task(plan.representation, asked_for)
     except ValueError as error:
         raise InputError(f"{task.configuration} cannot be pretrained by {asked_for.task}: {error}") from None
 
@@ -80,9 +102,8 @@ def _clear(folder: FoldFolder) -> None:
         picture.unlink()
 
 
-def _further_images(workspace: Workspace, task: RunToTrain, options: PretrainingOptions) -> list[Path]:
-    """Preprocess images without labels: those of `imagesTr`, where it is there, and of the folders that were named."""
-    plan = task.plans.configurations[task.configuration]
+def _further_cases(workspace: Workspace, task: RunToTrain, options: PretrainingOptions) -> list[Case]:
+    """The images without labels: those of `imagesTr`, where it is there, and of the folders that were named."""
     description = read_description(task.folder.dataset)
     known = set(task.store.cases())
     found: dict[str, Case] = {}
@@ -95,15 +116,24 @@ def _further_images(workspace: Workspace, task: RunToTrain, options: Pretraining
                 )
             if case.name not in known:
                 found[case.name] = case
-    target = plan.model_copy(update={"store": f"{plan.store}__unlabelled"})
-    folder = task.folder.store(target.store)
-    if not found:
-        return []
+    return [found[name] for name in sorted(found)]
+
+
+def _preprocess(task: RunToTrain, cases: Sequence[Case], options: PretrainingOptions) -> None:
+    """Fill the store of images without labels."""
+    if not cases:
+        return
+    plan = task.plans.configurations[task.configuration]
+    target = plan.model_copy(update={"store": _further_store(task).name})
     dataset = Dataset(
         name=task.dataset_name,
-        root=workspace.raw_dataset(task.dataset_name),
-        description=description,
-        cases=tuple(sorted(found.values(), key=lambda case: case.name)),
+        root=task.folder.root,
+        description=read_description(task.folder.dataset),
+        cases=tuple(cases),
     )
     preprocess_dataset(dataset, [target], task.folder, options.num_processes, unlabelled=True)
-    return [folder]
+
+
+def _further_store(task: RunToTrain) -> Path:
+    plan = task.plans.configurations[task.configuration]
+    return task.folder.store(f"{plan.store}__unlabelled")

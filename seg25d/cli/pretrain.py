@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Do it."""
     from seg25d import pipeline
+    from seg25d.training.processes import is_first_process
 
     options = pipeline.PretrainingOptions(
         task=arguments.task, images=tuple(arguments.images), **training_options(arguments)
@@ -40,7 +41,8 @@ def run(arguments: argparse.Namespace) -> None:
     words += [] if arguments.network is None else ["--network", arguments.network]
     words += [] if arguments.recipe == "default" else ["--recipe", arguments.recipe]
     words += [] if arguments.plans_name == "plans" else ["--plans-name", arguments.plans_name]
-    print(" ".join(words))
+    if is_first_process():
+        print(" ".join(words))
 
 
 main = Command(

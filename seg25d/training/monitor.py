@@ -59,16 +59,15 @@ class Monitor:
         left = format_seconds(last["total_seconds"] / max(progress, 1e-6) * (1 - progress))
         if self.live:
             sys.stderr.write("\r" + " " * 90 + "\r")
-        dice, loss = (
-            "-" if last[key] is None else f"{last[key]:.4f}" for key in ("validation_dice", "validation_loss")
-        )
         logger.info(
-            "epoch %d (%.1f%%): loss %.4f, validation loss %s, Dice %s, %s, waiting for data %.1f%%, %s left",
+            "epoch %d (%.1f%%): loss %.4f, validation loss %s, %s, %s, waiting for data %.1f%%, %s left",
             last["epoch"],
             100 * progress,
             last["train_loss"],
-            loss,
-            dice,
+            _number(last["validation_loss"]),
+            f"of the mean {_number(last['validation_loss_of_mean'])}"
+            if "validation_loss_of_mean" in last
+            else f"Dice {_number(last['validation_dice'])}",
             format_seconds(last["seconds"]),
             100 * last["data_wait_share"],
             left,
@@ -76,6 +75,10 @@ class Monitor:
         if final or time.monotonic() - self.last_picture > SECONDS_BETWEEN_PICTURES:
             draw_progress(self.folder.progress, log)
             self.last_picture = time.monotonic()
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
 
 
 def draw_progress(path: Path, log: list[dict[str, Any]]) -> None:
