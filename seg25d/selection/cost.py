@@ -33,6 +33,7 @@ class CaseToPredict(NamedTuple):
     store: Path
     case: str
     device: str | None
+    mirroring: bool = True
 
 
 def measure_cost(task: CaseToPredict) -> Cost:
@@ -67,10 +68,11 @@ def _measure(task: CaseToPredict) -> Cost:
 
     from seg25d.core.device import choose_execution, peak_memory_gb  # noqa: PLC0415 - loads torch
     from seg25d.ensembling.fused_predictor import load_predictor  # noqa: PLC0415 - loads torch
+    from seg25d.inference.predictor import PredictorOptions  # noqa: PLC0415 - loads torch
     from seg25d.preprocessing.store import Store  # noqa: PLC0415 - heavy
 
     execution = choose_execution(task.device)
-    predictor = load_predictor(task.models, execution)
+    predictor = load_predictor(task.models, execution, PredictorOptions(mirroring=task.mirroring))
     store = Store(task.store)
     grid = store.record(task.case).grid
     # The first prediction also finds algorithms and memory: it counts operations, the second one seconds.

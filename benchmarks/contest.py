@@ -1,0 +1,248 @@
+"""What the benchmarks of the papers' tables share: contenders, trained one after the other, scored alike, one table.
+
+A contender is a configuration, maybe with a changed plan. Each has a place of its own in the workspace,
+`benchmarks/TABLE/CONTENDER`, where preprocessed arrays are linked, so that nothing of the user's own runs is touched.
+What is done is kept: the same command goes on, and a table is written after every contender.
+"""
+
+import argparse
+import json
+import logging
+import math
+import os
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from seg25d import pipeline
+from seg25d.cli.common import configure_logging, duration
+from seg25d.core.device import choose_execution, device_name
+from seg25d.core.files import write_json, write_text
+from seg25d.core.records import parse_record, read_record, write_record
+from seg25d.core.versions import library_versions
+from seg25d.core.workspace import RunFolder, Workspace
+from seg25d.data.dataset import read_dataset, read_splits
+from seg25d.evaluation.area_plot import AreaNumbers, area_plots
+from seg25d.evaluation.summary import Summary
+from seg25d.planning.plan import ConfigurationPlan, Plans
+from seg25d.preprocessing.store import Store
+from seg25d.runs import find_configuration
+from seg25d.selection.cost import CaseToPredict, measure_cost
+
+logger = logging.getLogger(__name__)
+Row = dict[str, Any]
+SCORES = ("dice", "precision", "recall", "hd95_mm", "mean_accuracy", "mean_iou")
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One row of a table."""
+
+    name: str
+    configuration: str
+    change: Callable[[ConfigurationPlan], ConfigurationPlan] = lambda plan: plan
+    """Makes its plan of the planned one."""
+    network: str | None = None
+    paper: Mapping[str, float] = field(default_factory=dict)
+    """What the paper's table says of it, in the measures of `SCORES`."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of a paper, run again."""
+
+    name: str
+    """Of its folder in the workspace."""
+    title: str
+    columns: Mapping[str, Callable[[Row], str]]
+    """Header, and what a row says."""
+    notes: Sequence[str] = ()
+
+
+def make_parser(description: str, default_dataset: str) -> argparse.ArgumentParser:
+    """The arguments that all tables have."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--dataset", default=default_dataset, help="planned and preprocessed: 1, 001 or Dataset001_Name"
+    )
+    parser.add_argument("--time-budget", type=duration, metavar="TIME", help="training of each, such as 15min")
+    parser.add_argument("--iterations", type=int, help="updates of each, instead of a time")
+    parser.add_argument("--folds", nargs="+", default=["0"], help="several give means and deviations (default: 0)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--recipe", default="default", help="the data set must be planned with it (default: default)")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings of every training")
+    parser.add_argument("--only", nargs="+", metavar="ROW", help="contenders to run; the others stay as they are")
+    parser.add_argument("--workspace", type=Path)
+    parser.add_argument("--device")
+    parser.add_argument("--num-processes", type=int)
+    parser.add_argument("--output", type=Path, required=True, help="FILE.json; FILE.md is written beside it")
+    return parser
+
+
+def compete(contenders: Sequence[Contender], table: Table, options: argparse.Namespace) -> list[Row]:
+    """Train and score all that is missing; write the table after each."""
+    configure_logging(quiet=False, debug=False)
+    workspace = Workspace.resolve(options.workspace)
+    name = workspace.dataset_name(options.dataset)
+    known = {contender.name for contender in contenders}
+    if unknown := set(options.only or ()) - known:
+        raise SystemExit(f"error: no rows {', '.join(sorted(unknown))}; there are {', '.join(sorted(known))}")
+    rows: list[Row] = []
+    for contender in contenders:
+        place = workspace.preprocessed.parent / "benchmarks" / table.name / contender.name.replace(" ", "_")
+        if options.only is None or contender.name in options.only:
+            logger.info("%s: %s", table.name, contender.name)
+            _run(contender, workspace, name, place, options)
+        if (place / "row.json").exists():
+            rows.append(json.loads((place / "row.json").read_text(encoding="utf-8")))
+            write_tables(table, rows, {"dataset": name, "settings": settings_of(options)}, options.output)
+    return rows
+
+
+def write_tables(table: Table, rows: Sequence[Row], facts: Mapping[str, Any], output: Path) -> None:
+    """Write JSON and Markdown."""
+    device = choose_execution(facts["settings"].get("device")).device
+    machine = {
+        "device": processor() if device.type == "cpu" else device_name(device),
+        "cores": len(os.sched_getaffinity(0)),
+        "versions": library_versions(),
+    }
+    write_json(output, {"title": table.title, **facts, "machine": machine, "rows": list(rows)})
+    text = markdown_table(list(table.columns), [[cell(row) for cell in table.columns.values()] for row in rows])
+    notes = "".join(f"\n{note}\n" for note in table.notes)
+    write_text(output.with_suffix(".md"), f"{table.title}\n\n{text}\n{notes}")
+    print(text, flush=True)
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def link_preprocessed(workspace: Workspace, name: str, place: Path, apart: Sequence[str]) -> Path:
+    """A preprocessed folder with the same files, by links, but for those that will differ; gives the folder."""
+    source, target = workspace.preprocessed_dataset(name).root, place / "preprocessed" / name
+    target.mkdir(parents=True, exist_ok=True)
+    for path in source.iterdir():
+        if path.name not in apart and not (target / path.name).exists():
+            (target / path.name).symlink_to(path.resolve())
+    return target
+
+
+def length(options: argparse.Namespace) -> dict[str, Any]:
+    """How long to train."""
+    return {"time_budget_s": options.time_budget, "iterations": options.iterations}
+
+
+def settings_of(options: argparse.Namespace) -> dict[str, str]:
+    """What was asked for, but for places."""
+    apart = ("workspace", "output", "only")
+    return {key: str(value) for key, value in vars(options).items() if key not in apart and value is not None}
+
+
+def processor() -> str:
+    """Its name."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def spread(values: Sequence[float | None], digits: int = 3) -> str:
+    """Mean and standard deviation over cases."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return "-"
+    return f"{fmean(known):.{digits}f}" + (f" ± {stdev(known):.{digits}f}" if len(known) > 1 else "")
+
+
+def of_paper(row: Row, *names: str) -> str:
+    """What the paper says."""
+    return " / ".join(f"{row['paper'][name]:g}" for name in names) if set(names) <= set(row["paper"]) else "-"
+
+
+def _run(contender: Contender, workspace: Workspace, name: str, place: Path, options: argparse.Namespace) -> None:
+    """Train, predict, score and measure one contender, and write `row.json`."""
+    own = Workspace(raw=workspace.raw, preprocessed=place / "preprocessed", results=place / "results")
+    settings = dict(pair.split("=", 1) for pair in options.set)
+    source = workspace.preprocessed_dataset(name)
+    path = link_preprocessed(workspace, name, place, [source.plans(recipe=options.recipe).name])
+    plans = read_record(source.plans(recipe=options.recipe), Plans)
+    found, plan = find_configuration(plans, contender.configuration)
+    changed = parse_record(contender.change(plan).model_dump(), ConfigurationPlan, contender.name)
+    wanted = plans.model_copy(update={"configurations": {**plans.configurations, found: changed}})
+    path /= source.plans(recipe=options.recipe).name
+    if not path.exists() or read_record(path, Plans).configurations[found] != changed:
+        write_record(path, wanted)
+    training = pipeline.TrainingOptions(
+        seed=options.seed,
+        recipe=options.recipe,
+        network=contender.network,
+        settings=settings,
+        device=options.device,
+        num_processes=options.num_processes,
+        **length(options),
+    )
+    summaries = pipeline.train(own, name, contender.configuration, options.folds, training)
+    (run,) = (RunFolder(root=path) for path in (place / "results" / name).iterdir() if (path / "plans.json").exists())
+    logs = [_last_line(run.fold(fold).log) for fold in options.folds]
+    row: Row = {
+        "name": contender.name,
+        "paper": dict(contender.paper),
+        "scores": {score: _per_case(list(summaries.values()), score) for score in SCORES},
+        "areas": _areas(run, workspace.raw_dataset(name), place, options.folds),
+        "iterations": [log["iteration"] for log in logs],
+        "training_s": [log["total_seconds"] for log in logs],
+        "training_memory_gb": max(log["peak_memory_gb"] for log in logs),
+    }
+    store = Store(source.store(changed.store))
+    cases = sorted(
+        read_splits(source.recipe_splits(options.recipe))[int(options.folds[0])].val,
+        key=lambda case: (math.prod(store.record(case).grid.shape), case),
+    )
+    model = run.fold(options.folds[0]).model_final
+    cost = measure_cost(CaseToPredict((model,), store.folder, cases[len(cases) // 2], options.device, mirroring=False))
+    write_json(place / "row.json", row | {"cost": cost.model_dump()})
+
+
+def _per_case(summaries: Sequence[Summary], score: str) -> list[float | None]:
+    """Per validation case the mean over its labels."""
+    values = []
+    for case in (case for summary in summaries for case in summary.per_case):
+        known = [value for each in case.metrics.values() if (value := getattr(each, score)) is not None]
+        values.append(fmean(known) if known else None)
+    return values
+
+
+def _areas(run: RunFolder, raw: Path, place: Path, folds: Sequence[str]) -> dict[str, dict[str, float | None]]:
+    """Means of the numbers of area plots over the validation cases, of the prediction and of the truth."""
+    found: dict[str, list[AreaNumbers]] = {}
+    references = {case.name: case.label for case in read_dataset(raw).cases}
+    for fold, split in zip(folds, (read_splits(run.splits)[int(fold)] for fold in folds), strict=True):
+        chosen = place / "references" / fold
+        chosen.mkdir(parents=True, exist_ok=True)
+        for case in split.val:
+            path = references[case]
+            assert path is not None, "training cases have labels"
+            if not (chosen / path.name).exists():
+                (chosen / path.name).symlink_to(path.resolve())
+        plots = area_plots(chosen, {"prediction": run.fold(fold).validation})
+        for name, numbers in plots.mean.items():
+            found.setdefault(name, []).append(numbers)
+    return {
+        name: {
+            number: fmean(known)
+            if (known := [value for each in numbers if (value := getattr(each, number)) is not None])
+            else None
+            for number in AreaNumbers.model_fields
+        }
+        for name, numbers in found.items()
+    }
+
+
+def _last_line(path: Path) -> dict[str, Any]:
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return {**lines[-1], "peak_memory_gb": max(line["peak_memory_gb"] for line in lines)}

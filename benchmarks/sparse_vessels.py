@@ -1,0 +1,52 @@
+"""Section 4 of Angermann & Haltmeier 2019: volumes, slices and random projections on sparse vessels.
+
+seg25d demo --kind vessels --time-budget 10s    # makes the data set 901, or take one of your own
+python benchmarks/sparse_vessels.py --dataset 901 --recipe angermann2022 --time-budget 15min \
+    --set validation_windows=5 --output benchmarks/results/vessels.json
+
+The data set must be planned for `3d`, `2d` and `mip` with the recipe. Mean accuracy, mean IU and Dice in percent, as
+the paper defines them.
+"""
+
+from contest import Contender, Row, Table, compete, make_parser, of_paper
+
+from seg25d.evaluation.tables import format_percent
+
+MEASURES = ("mean_accuracy", "mean_iou", "dice")
+PAPER = {
+    "3D": {"mean_accuracy": 91.1, "mean_iou": 86.3, "dice": 82.0},
+    "slices": {"mean_accuracy": 91.8, "mean_iou": 87.1, "dice": 84.6},
+    "random 2.5D": {"mean_accuracy": 92.7, "mean_iou": 87.6, "dice": 85.6},
+}
+"""In percent (methods.md 3.8): 119 angiographies, 7 folds."""
+
+
+def percent(score: str) -> "Row":
+    return lambda row: format_percent(row["scores"][score])
+
+
+TABLE = Table(
+    "sparse_vessels",
+    "Sparse vessels by volumes, slices and projections, beside Angermann & Haltmeier 2019",
+    {
+        "": lambda row: row["name"],
+        "mean accuracy %": percent("mean_accuracy"),
+        "mean IU %": percent("mean_iou"),
+        "Dice %": percent("dice"),
+        "paper (MA / IU / Dice)": lambda row: of_paper(row, *MEASURES),
+        "updates": lambda row: f"{sum(row['iterations'])}",
+        "training": lambda row: f"{sum(row['training_s']) / 60:.1f} min",
+        "memory": lambda row: f"{row['training_memory_gb']:.2f} GB",
+        "s/case": lambda row: f"{row['cost']['seconds_per_case']:.2f}",
+        "parameters": lambda row: f"{row['cost']['num_parameters'] / 1e6:.2f} M",
+    },
+    (
+        "Mean ± standard deviation over validation cases; seconds without mirroring. The paper's memory (6.15, 1.83, "
+        "6.69 GB) and times (31.8, 16.8, 58.7 min) are those of an RTX 2080.",
+    ),
+)
+
+if __name__ == "__main__":
+    names = {"3D": "3d", "slices": "2d", "random 2.5D": "mip"}
+    rows = [Contender(name, configuration, paper=PAPER[name]) for name, configuration in names.items()]
+    compete(rows, TABLE, make_parser(__doc__ or "", "901").parse_args())
