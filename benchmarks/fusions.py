@@ -1,22 +1,26 @@
 """Every way to fuse three views, on the validation cases of one fold, with the same models of the views.
 
-python benchmarks/fusions.py 4 0 --output benchmarks/results/fusions_hippocampus.json
+python benchmarks/fusions.py --dataset 4 --time-budget 5min --output benchmarks/results/fusions_hippocampus.json
 
 Single views, the fusions without training, and the networks of `mv` (or `--run mv__holdout`), without image and joint,
-as far as they are trained. Dice over the cases as in Table 1 of Xia et al. 2018, seconds per case (views included, on
-as many threads as there are), and Wilcoxon's signed-rank test of each against majority voting.
+as far as they are trained. With `--time-budget`, `mv` and the one without image are trained first, each of their models
+for as long (of the views there are 15 with five folds), unless they are there. Dice over the cases as in Table 1 of Xia
+et al. 2018, seconds per case (views included, on as many threads as there are), and Wilcoxon's signed-rank test of each
+against majority voting.
 """
 
 import argparse
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from contest import Row, Table, settings_of, write_tables
 from scipy.stats import wilcoxon
 
+from seg25d import pipeline
+from seg25d.cli.common import configure_logging, duration
 from seg25d.core.device import choose_execution
 from seg25d.core.records import read_record
 from seg25d.core.workspace import Workspace
@@ -34,10 +38,10 @@ QUANTILES = {"min": 0, "q1": 25, "median": 50, "q3": 75, "max": 100}
 
 
 def ways(
-    workspace: Workspace, name: str, run: str, fold: str, options: PredictorOptions
+    workspace: Workspace, name: str, run: str, fold: str, options: PredictorOptions, device: str | None
 ) -> dict[str, Callable[[], Predictor]]:
     """Per row of the table what loads its predictor."""
-    execution = choose_execution("cpu")
+    execution = choose_execution(device)
     folder = workspace.run(name, run).fold(fold)
     views = read_record(workspace.run(name, run).plans, Plans).configurations["mv"].representation.views
     rows: dict[str, Callable[[], Predictor]] = {
@@ -88,33 +92,63 @@ def row(result: dict[str, Any], majority: dict[str, Any]) -> dict[str, float | N
     }
 
 
+def train(workspace: Workspace, name: str, options: argparse.Namespace) -> None:
+    """Train what is missing."""
+    data = {"fusion.data": options.run.removeprefix("mv__")} if options.run != "mv" else {}
+    for settings in (data, {**data, "fusion.image": "false"}):
+        training = pipeline.TrainingOptions(
+            settings=settings,
+            time_budget_s=options.time_budget,
+            device=options.device,
+            num_processes=options.num_processes,
+        )
+        pipeline.train(workspace, name, "mv", [options.fold], training)
+
+
+def number(key: str) -> Callable[[Row], str]:
+    return lambda row: "-" if row[key] is None else f"{row[key]:.3g}"
+
+
+TABLE = Table(
+    "fusions",
+    "Fusions of three views, as in Table 1 of Xia et al. 2018",
+    {"fusion": lambda row: row["name"]}
+    | {
+        key: number(key) for key in ("mean", "std", "min", "q1", "median", "q3", "max", "seconds_per_case", "gain", "p")
+    },
+    ("Dice over validation cases; gain and p (Wilcoxon's signed-rank test) against majority voting.",),
+)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dataset", help="data set: 1, 001 or Dataset001_Name")
-    parser.add_argument("fold")
+    parser.add_argument("--dataset", default="4", help="planned and preprocessed: 1, 001 or Dataset001_Name")
+    parser.add_argument("--fold", default="0")
     parser.add_argument("--run", default="mv", help="run of mv, such as mv__holdout (default: mv)")
+    parser.add_argument("--time-budget", type=duration, metavar="TIME", help="train first, each model for as long")
     parser.add_argument("--workspace", type=Path)
     parser.add_argument("--disable-tta", action="store_true", help="no mirroring")
-    parser.add_argument("--output", type=Path, help="JSON file for table and Dice per case")
+    parser.add_argument("--device")
+    parser.add_argument("--num-processes", type=int)
+    parser.add_argument("--output", type=Path, required=True, help="FILE.json; FILE.md is written beside it")
     arguments = parser.parse_args()
+    configure_logging(quiet=False, debug=False)
     workspace = Workspace.resolve(arguments.workspace)
     name = workspace.dataset_name(arguments.dataset)
+    if arguments.time_budget is not None:
+        train(workspace, name, arguments)
     run = workspace.run(name, arguments.run)
     plan = read_record(run.plans, Plans).configurations["mv"]
     store = Store(workspace.preprocessed_dataset(name).store(plan.store))
-    cases = list(read_splits(run.root / "splits.json")[int(arguments.fold)].val)
+    cases = list(read_splits(run.splits)[int(arguments.fold)].val)
     options = PredictorOptions(mirroring=not arguments.disable_tta)
     results = {}
-    for key, load in ways(workspace, name, arguments.run, arguments.fold, options).items():
+    for key, load in ways(workspace, name, arguments.run, arguments.fold, options, arguments.device).items():
         results[key] = score(load(), store, cases)
         print(f"{key}: {means(results[key]).mean():.4f}", flush=True)
-    table = {key: row(result, results["majority"]) for key, result in results.items()}
-    print(f"{len(cases)} cases")
-    print("| fusion | " + " | ".join(next(iter(table.values()))) + " |")
-    for key, values in table.items():
-        print(f"| {key} | " + " | ".join("-" if each is None else f"{each:.4g}" for each in values.values()) + " |")
-    if arguments.output:
-        arguments.output.write_text(json.dumps({"table": table, "results": results}, indent=1) + "\n")
+    rows = [{"name": key, **row(result, results["majority"])} for key, result in results.items()]
+    facts = {"dataset": name, "cases": len(cases), "settings": settings_of(arguments), "results": results}
+    write_tables(TABLE, rows, facts, arguments.output)
 
 
 if __name__ == "__main__":

@@ -1,119 +1,117 @@
-"""What pretraining gains where labels are few: from scratch, after inpainting, after jigsaw.
+"""What pretraining gains where labels are few: from scratch, after inpainting, after jigsaw, with ImageNet weights.
 
-python benchmarks/pretraining.py 4 2d --labels 10 20 --seeds 3 --iterations 250 --pretraining-iterations 400 \
-    --output benchmarks/results/pretraining_hippocampus.json
+python benchmarks/pretraining.py --dataset 4 --configuration 2d --labels 10 20 --seeds 3 --iterations 150 \
+    --pretraining-iterations 600 --output benchmarks/results/pretraining_hippocampus_2d.json
 
 The data set must be planned and preprocessed. Networks are pretrained on the images of all its cases, then trained on
-the first fold's training cases drawn by each seed, and scored on the whole validation cases of that fold. What is done
-is kept, in `benchmark_pretraining` in the workspace: the same command goes on. `--time-budget` in place of numbers of
-updates trains every model for as long.
+the first fold's training cases drawn by each seed, and scored on the whole validation cases of that fold: the rows
+"masking" and "jigsaw" of Sobirov et al. 2022, Table 1. `--imagenet FILE` adds `resnet_unet` from scratch and with
+torchvision's weights, the row "PT" of their Table 3; with `--recipe sobirov2022_pta`, "PT&A".
+
+What is done is kept, in `benchmarks/pretraining` in the workspace: the same command goes on. `--time-budget` in place
+of numbers of updates trains every model for as long.
 """
 
 import argparse
-import json
-import platform
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import mean, stdev
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from contest import Row, Table, length, link_preprocessed, settings_of, spread, write_tables
 
 from seg25d import pipeline
 from seg25d.cli.common import configure_logging, duration
 from seg25d.core.files import write_json
-from seg25d.core.versions import library_versions
 from seg25d.core.workspace import Workspace
 from seg25d.data.dataset import read_splits
-from seg25d.evaluation.tables import text_table
 from seg25d.planning.pretext import PretextTask
 
-STARTS: tuple[PretextTask | None, ...] = (None, "inpainting", "jigsaw")
+
+class Start(NamedTuple):
+    """What a network begins with."""
+
+    name: str
+    task: PretextTask | None = None
+    network: str | None = None
+    weights: Path | None = None
 
 
-def few_labels(workspace: Workspace, name: str, labels: list[int], seeds: int, place: Path) -> list[tuple[int, int]]:
+def starts(imagenet: Path | None) -> list[Start]:
+    """The rows of the table."""
+    rows = [Start("scratch"), Start("inpainting", "inpainting"), Start("jigsaw", "jigsaw")]
+    if imagenet is not None:
+        rows.append(Start("resnet_unet, scratch", network="resnet_unet"))
+        rows.append(Start("resnet_unet, ImageNet", network="resnet_unet", weights=imagenet))
+    return rows
+
+
+def few_labels(workspace: Workspace, name: str, place: Path, options: argparse.Namespace) -> list[tuple[int, int]]:
     """A preprocessed folder with the same arrays and a fold per number of labels and seed; gives these pairs."""
-    source, target = workspace.preprocessed_dataset(name).root, place / "preprocessed" / name
-    target.mkdir(parents=True, exist_ok=True)
-    for path in source.iterdir():
-        if path.name != "splits.json" and not (target / path.name).exists():
-            (target / path.name).symlink_to(path.resolve())
-    first = read_splits(source / "splits.json")[0]
-    pairs = [(number, seed) for number in labels for seed in range(seeds)]
+    splits = workspace.preprocessed_dataset(name).recipe_splits(options.recipe)
+    target = link_preprocessed(workspace, name, place, [splits.name])
+    first = read_splits(splits)[0]
+    pairs = [(number, seed) for number in options.labels for seed in range(options.seeds)]
     drawn = [np.random.default_rng(seed).permutation(first.train)[:number].tolist() for number, seed in pairs]
-    write_json(target / "splits.json", [{"train": sorted(cases), "val": list(first.val)} for cases in drawn])
+    write_json(target / splits.name, [{"train": sorted(cases), "val": list(first.val)} for cases in drawn])
     return pairs
 
 
-def length(options: argparse.Namespace, iterations: int) -> dict[str, Any]:
-    """How long to train."""
-    if options.time_budget is not None:
-        return {"time_budget_s": options.time_budget}
-    return {"iterations": iterations}
-
-
-def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Train all that is missing and gather the scores."""
-    workspace = Workspace.resolve(options.workspace)
-    name = workspace.dataset_name(options.dataset)
-    place = workspace.preprocessed.parent / "benchmark_pretraining"
-    pairs = few_labels(workspace, name, options.labels, options.seeds, place)
-    shared = {"device": options.device, "num_processes": options.num_processes}
-    rows: dict[str, dict[str, list[float | None]]] = {}
-    for start in STARTS:
-        results = Workspace(
-            raw=place / "raw", preprocessed=place / "preprocessed", results=place / (start or "scratch")
-        )
-        pretrained = None
-        if start is not None:
-            lasting = length(options, options.pretraining_iterations)
+def run(start: Start, results: Workspace, name: str, pairs: Sequence[tuple[int, int]], options: Any) -> Row:
+    """Pretrain and train all that is missing for one row, and gather the scores."""
+    shared = {"device": options.device, "num_processes": options.num_processes, "recipe": options.recipe}
+    pretrained = start.weights
+    if start.task is not None:
+        pretraining = length(options)
+        if options.time_budget is None:
             # Ten epochs: ten pictures.
-            lasting |= {} if options.time_budget is not None else {"epochs": 10}
-            pretraining = pipeline.PretrainingOptions(task=start, **lasting, **shared)
-            pretrained = pipeline.pretrain(results, name, options.configuration, pretraining)
-        scores: dict[str, list[float | None]] = {}
-        for fold, (number, seed) in enumerate(pairs):
-            training = pipeline.TrainingOptions(
-                seed=seed, pretrained=pretrained, **length(options, options.iterations), **shared
-            )
-            summary = pipeline.train(results, name, options.configuration, [str(fold)], training)[str(fold)]
-            scores.setdefault(str(number), []).append(summary.foreground_mean.dice)
-        rows[start or "scratch"] = scores
-    return {"dataset": name, "configuration": options.configuration, "dice": rows}
-
-
-def table(found: dict[str, Any]) -> str:
-    """Mean and standard deviation over seeds."""
-    numbers = list(found["dice"]["scratch"])
-    rows = []
-    for start, scores in found["dice"].items():
-        cells = []
-        for number in numbers:
-            known = [score for score in scores[number] if score is not None]
-            cells.append(f"{mean(known):.3f}" + (f" ± {stdev(known):.3f}" if len(known) > 1 else ""))
-        rows.append([start, *cells])
-    return text_table(["start", *(f"{number} labels" for number in numbers)], rows)
+            pretraining = {"iterations": options.pretraining_iterations, "epochs": 10}
+        wanted = pipeline.PretrainingOptions(task=start.task, **pretraining, **shared)
+        pretrained = pipeline.pretrain(results, name, options.configuration, wanted)
+    scores: dict[str, list[float | None]] = {}
+    for fold, (number, seed) in enumerate(pairs):
+        training = pipeline.TrainingOptions(
+            seed=seed, pretrained=pretrained, network=start.network, **length(options), **shared
+        )
+        summary = pipeline.train(results, name, options.configuration, [str(fold)], training)[str(fold)]
+        scores.setdefault(str(number), []).append(summary.foreground_mean.dice)
+    return {"name": start.name, "dice": scores}
 
 
 def main() -> None:
     """Parse, run, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dataset")
-    parser.add_argument("configuration")
+    parser.add_argument("--dataset", default="4", help="planned and preprocessed: 1, 001 or Dataset001_Name")
+    parser.add_argument("--configuration", default="2d")
+    parser.add_argument("--recipe", default="default")
     parser.add_argument("--labels", type=int, nargs="+", default=[10, 20])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--iterations", type=int, default=250)
-    parser.add_argument("--pretraining-iterations", type=int, default=400)
-    parser.add_argument("--time-budget", type=duration)
+    parser.add_argument("--iterations", type=int, default=150)
+    parser.add_argument("--pretraining-iterations", type=int, default=600)
+    parser.add_argument("--time-budget", type=duration, help="of each pretraining and training, instead of updates")
+    parser.add_argument("--imagenet", type=Path, metavar="FILE", help="torchvision's resnet34.pth")
     parser.add_argument("--workspace", type=Path)
     parser.add_argument("--device")
     parser.add_argument("--num-processes", type=int)
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True, help="FILE.json; FILE.md is written beside it")
     options = parser.parse_args()
+    if options.time_budget is not None:
+        options.iterations = options.pretraining_iterations = None
     configure_logging(quiet=False, debug=False)
-    found = run(options)
-    settings = {key: str(value) for key, value in vars(options).items() if key not in ("workspace", "output")}
-    write_json(options.output, {**found, "settings": settings, "machine": platform.machine(), **library_versions()})
-    print(table(json.loads(options.output.read_text(encoding="utf-8"))))
+    workspace = Workspace.resolve(options.workspace)
+    name = workspace.dataset_name(options.dataset)
+    place = workspace.preprocessed.parent / "benchmarks" / "pretraining"
+    pairs = few_labels(workspace, name, place, options)
+    columns = {"start": lambda row: row["name"]}
+    columns |= {f"{number} labels": lambda row, key=str(number): spread(row["dice"][key]) for number in options.labels}
+    note = f"Dice, mean ± standard deviation over {options.seeds} seeds, each of which draws its own cases."
+    table = Table("pretraining", f"Pretraining where labels are few: {name}, {options.configuration}", columns, (note,))
+    rows = []
+    for start in starts(options.imagenet):
+        folder = place / start.name.replace(", ", "_")
+        results = Workspace(raw=workspace.raw, preprocessed=place / "preprocessed", results=folder)
+        rows.append(run(start, results, name, pairs, options))
+        write_tables(table, rows, {"dataset": name, "settings": settings_of(options)}, options.output)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,144 @@
+"""Parameters and operations of all networks, in two dimensions beside three (Sobirov et al. 2022, Table 1, and others).
+
+python benchmarks/network_costs.py --output benchmarks/results/network_costs.json
+python benchmarks/network_costs.py --dataset 4 --output benchmarks/results/network_costs_hippocampus.json
+
+Without `--dataset`, the networks of the papers on the papers' sizes: a volume of 144 x 144 x 144 voxels and the super
+image of the same voxels, 1728 x 1728, two channels in, one out. With it, the configurations of that data set's plans on
+their windows. Nothing is computed: operations are counted on tensors without data.
+"""
+
+import argparse
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from contest import Row, Table, settings_of, write_tables
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from seg25d.core.records import read_record
+from seg25d.core.workspace import Workspace
+from seg25d.data.dataset import read_description
+from seg25d.networks import AnyNetwork
+from seg25d.networks.paper_unets import half_unet, super_image_unet
+from seg25d.networks.resnet_unet import ResNetUNetSpec
+from seg25d.networks.se_unet import SEUNetSpec
+from seg25d.networks.swin_unetr import SwinUNETRSpec
+from seg25d.networks.vnet import VNetSpec
+from seg25d.networks.xception_cbam_unet import XceptionCBAMUNetSpec
+from seg25d.planning.plan import Plans
+
+SIDE = 144
+"""Voxels along each axis of a case of HECKTOR; 144 slices make 12 x 12 tiles (methods.md 1.1)."""
+SUPER_IMAGE = 12 * SIDE
+STACK = (32, 512, 512)
+"""Of Shivdeo et al. (methods.md 2.3)."""
+
+
+def stages(dims: int, number: int, kernel: int = 3) -> dict[str, Any]:
+    """Strides of 2 and equal kernels."""
+    return {"strides": ((1,) * dims, *((2,) * dims,) * (number - 1)), "kernels": ((kernel,) * dims,) * number}
+
+
+def paper_networks() -> list[tuple[str, AnyNetwork, int, tuple[int, ...], str]]:
+    """Name, settings, channels in, size of the input, and what the paper says."""
+    volume, tiled, one_slice = (SIDE,) * 3, (SUPER_IMAGE,) * 2, STACK[1:]
+    rows: list[tuple[str, AnyNetwork, int, tuple[int, ...], str]] = []
+    for dims, size in ((3, volume), (2, tiled)):
+        rows.append((f"U-Net (SI) {dims}D", super_image_unet(dims), 2, size, "3D : 2D = 3"))
+    for dims, size, paper in ((3, volume, "21.75 M"), (2, tiled, "8.51 M")):
+        rows.append((f"SE-norm U-Net {dims}D", SEUNetSpec(**stages(dims, 5)), 2, size, paper))
+    seven = SEUNetSpec(**stages(2, 5), encoder_kernel=7)
+    rows.append(("SE-norm U-Net, kernel 7, 2D", seven, 2, tiled, "28.09 M"))
+    for dims, size, paper in ((3, (160,) * 3, "15.7 M"), (2, tiled, "6.3 M")):
+        rows.append((f"Swin UNETR {dims}D", SwinUNETRSpec(dims=dims), 2, size, paper))
+    rows.append(("ResNet-34 U-Net 2D", ResNetUNetSpec(), 2, tiled, "-"))
+    rows.append(("V-Net 3D", VNetSpec(**stages(3, 5, kernel=5)), 1, STACK, "206 M"))
+    rows.append(("Xception + CBAM 2D, a slice", XceptionCBAMUNetSpec(), 3, one_slice, "38 M"))
+    for dims, size, paper in ((3, (96, 288, 224), "1.6 M"), (2, (288, 224), "8.6 M")):
+        rows.append((f"U-Net (2.5D) {dims}D", half_unet(dims), 1, size, paper))
+    return rows
+
+
+def count(network: nn.Module, images: Tensor) -> float:
+    """Additions and multiplications of a forward pass."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network.eval()(images)
+    return float(counter.get_total_flops())
+
+
+def row(name: str, network: nn.Module, images: Tensor, voxels: int, paper: str) -> Row:
+    """Parameters and operations."""
+    return {
+        "name": name,
+        "input": list(images.shape),
+        "parameters": sum(each.numel() for each in network.parameters()),
+        "flops": count(network, images),
+        "voxels": voxels,
+        "paper": paper,
+    }
+
+
+def of_papers() -> list[Row]:
+    rows = []
+    for name, spec, channels, size, paper in paper_networks():
+        with FakeTensorMode():
+            images = torch.empty(1, channels, *size)
+            rows.append(row(name, spec.build(channels, 1), images, math.prod(size), paper))
+    return rows
+
+
+def of_plans(plans: Plans, num_channels: int, num_outputs: int) -> list[Row]:
+    rows = []
+    for name, plan in plans.configurations.items():
+        if plan.representation.name == "fused_views":
+            continue
+        with FakeTensorMode():
+            model = plan.build_model(num_channels, num_outputs)
+            images = torch.empty(1, num_channels, *plan.window)
+            rows.append(row(f"{name} ({plan.network.name})", model, images, math.prod(plan.window), "-"))
+    return rows
+
+
+TABLE = Table(
+    "network_costs",
+    "Parameters and operations of the networks",
+    {
+        "network": lambda row: row["name"],
+        "input": lambda row: " x ".join(map(str, row["input"][1:])),
+        "parameters": lambda row: f"{row['parameters']:,}",
+        "paper": lambda row: row["paper"],
+        "GMACs": lambda row: f"{row['flops'] / 2e9:.1f}",
+        "kMACs per voxel": lambda row: f"{row['flops'] / 2e3 / row['voxels']:.1f}",
+    },
+    (
+        "Multiplications with additions of convolutions and matrix products in a forward pass without mirroring. "
+        "Swin UNETR needs sizes divisible by 32: 160 for 144 in 3D, of which methods.md 1.1 tells.",
+    ),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", help="planned: 1, 001 or Dataset001_Name (default: the papers' networks)")
+    parser.add_argument("--recipe", default="default")
+    parser.add_argument("--workspace", type=Path)
+    parser.add_argument("--output", type=Path, required=True, help="FILE.json; FILE.md is written beside it")
+    options = parser.parse_args(arguments)
+    if options.dataset is None:
+        rows = of_papers()
+    else:
+        workspace = Workspace.resolve(options.workspace)
+        folder = workspace.preprocessed_dataset(workspace.dataset_name(options.dataset))
+        plans = read_record(folder.plans(recipe=options.recipe), Plans)
+        description = read_description(folder.dataset)
+        rows = of_plans(plans, len(description.channel_names), description.labels.num_outputs)
+    write_tables(TABLE, rows, {"settings": settings_of(options)}, options.output)
+
+
+if __name__ == "__main__":
+    main()
