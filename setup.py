@@ -8,7 +8,7 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 COMMANDS = (
     *("plan_and_preprocess", "pretrain", "train", "find_best_configuration", "predict", "ensemble", "evaluate"),
-    *("export_model", "install_model", "convert", "info", "demo"),
+    *("report", "export_model", "install_model", "convert", "info", "demo"),
 )
 
 
@@ -29,7 +29,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["seg25d", "seg25d.*"]),
-    package_data={"seg25d": ["py.typed"]},
+    package_data={"seg25d": ["py.typed", "report/assets/*"]},
     python_requires=">=3.11,<3.14",
     install_requires=[
         "torch>=2.8,!=2.9.*",
@@ -45,10 +45,21 @@ setup(
         "rich",
         "matplotlib",
         "jinja2",
+        "ipyniivue>=2.4,<3",
         "connected-components-3d",
     ],
     extras_require={
-        "test": ["pytest", "pytest-cov", "pytest-xdist", "hypothesis", "ruff", "mypy", "scipy-stubs", "psutil"],
+        "test": [
+            "pytest",
+            "pytest-cov",
+            "pytest-xdist",
+            "hypothesis",
+            "ruff",
+            "mypy",
+            "scipy-stubs",
+            "psutil",
+            "playwright",
+        ],
     },
     entry_points={
         "console_scripts": [

@@ -258,9 +258,9 @@ def find_best_configuration(
     choose_execution(options.device)
     name = workspace.dataset_name(identifier)
     runs = runs_to_compare(workspace, name, configurations, folds)
-    results = workspace.best(name).parent
-    with folder_lock(results / "cross_validation", "find_best_configuration"):
-        best = find_best(name, runs, workspace.preprocessed_dataset(name), results, options)
+    scores = workspace.candidate_scores(name)
+    with folder_lock(scores, "find_best_configuration"):
+        best = find_best(name, runs, workspace.preprocessed_dataset(name), scores, options)
         write_record(workspace.best(name), best)
     return best
 
@@ -298,6 +298,29 @@ def convert_nnunet_results(
 ) -> Path:
     """Import what nnU-Net said of validation cases, see `import_nnunet_results`; gives the folder of the run."""
     return import_nnunet_results(workspace, source, identifier, num_processes).root
+
+
+def report(workspace: Workspace, identifier: str, out: Path | None = None, num_processes: int | None = None) -> Path:
+    """Write one HTML file that shows what was planned, trained and found; it needs no network and nothing beside it.
+
+    Args:
+        workspace: Where everything is.
+        identifier: Data set: `1`, `001` or `Dataset001_Name`.
+        out: The file; None: `report.html` with the results of the data set.
+        num_processes: Worker processes; None: by cores and memory.
+
+    Returns:
+        The file.
+
+    Raises:
+        InputError: If the data set is not planned, or the file cannot be written.
+    """
+    from seg25d.report.write import write_report  # noqa: PLC0415 - only reports need what it loads
+
+    name = workspace.dataset_name(identifier)
+    out = out or workspace.report(name)
+    write_report(workspace, name, out, num_processes)
+    return out
 
 
 def export_model(workspace: Workspace, identifier: str, path: Path, options: ExportOptions | None = None) -> Manifest:

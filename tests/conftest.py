@@ -3,12 +3,14 @@
 import json
 import logging
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from seg25d.cli.main import main
 from seg25d.data.phantom import DATASET_NAME, write_phantom_dataset
 
 
@@ -38,6 +40,40 @@ def three_folds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     splits = [{"train": [case for case in cases if case != held_out], "val": [held_out]} for held_out in cases]
     (folder / "splits.json").write_text(json.dumps(splits))
     return root
+
+
+@pytest.fixture(scope="session")
+def trained_once(three_folds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with two configurations, all folds trained, and a third with one fold; to be copied."""
+    root = tmp_path_factory.mktemp("trained") / "workspace"
+    shutil.copytree(three_folds, root)
+    _run(root, "plan_and_preprocess", "-d", "900", "-c", "2d", "si", "3d")
+    short = [
+        "--epochs",
+        "1",
+        "--iterations",
+        "2",
+        "--set",
+        "validation_windows=1",
+        "--set",
+        "augmentation.enabled=false",
+    ]
+    for words in (("si", "cv"), ("2d", "cv"), ("3d", "1")):
+        _run(root, "train", "900", *words, *short)
+    return root
+
+
+@pytest.fixture(scope="session")
+def chosen_once(trained_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same after the best was found; to be copied."""
+    root = tmp_path_factory.mktemp("chosen") / "workspace"
+    shutil.copytree(trained_once, root)
+    _run(root, "find_best_configuration", "900", "--fit-weights")
+    return root
+
+
+def _run(workspace: Path, *words: str) -> None:
+    assert main([*words, "--workspace", str(workspace), "--num-processes", "0", "--device", "cpu"]) == 0
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,6 @@ from seg25d.selection.candidates import read_validated_run
 from seg25d.selection.imported_runs import ImportedRun
 from seg25d.selection.probability_maps import write_probability_map
 
-TINY = ["--epochs", "1", "--iterations", "2", "--set", "validation_windows=1", "--set", "augmentation.enabled=false"]
 IN_THIS_PROCESS = ["--num-processes", "0", "--device", "cpu"]
 CASE = "phantom_003"
 pytestmark = pytest.mark.slow
@@ -33,27 +32,6 @@ pytestmark = pytest.mark.slow
 def run(workspace: Workspace, *words: str, status: int = 0) -> None:
     place = ["--workspace", str(workspace.raw.parent)]
     assert main([*words, *place, *IN_THIS_PROCESS]) == status
-
-
-@pytest.fixture(scope="module")
-def trained_once(three_folds, tmp_path_factory) -> Path:
-    """A workspace with two configurations, all folds trained, and a third with one fold."""
-    root = tmp_path_factory.mktemp("trained") / "workspace"
-    shutil.copytree(three_folds, root)
-    workspace = Workspace.resolve(root, {})
-    run(workspace, "plan_and_preprocess", "-d", "900", "-c", "2d", "si", "3d")
-    for words in (("si", "cv"), ("2d", "cv"), ("3d", "1")):
-        run(workspace, "train", "900", *words, *TINY)
-    return root
-
-
-@pytest.fixture(scope="module")
-def chosen_once(trained_once, tmp_path_factory) -> Path:
-    """The same after the best was found."""
-    root = tmp_path_factory.mktemp("chosen") / "workspace"
-    shutil.copytree(trained_once, root)
-    run(Workspace.resolve(root, {}), "find_best_configuration", "900", "--fit-weights")
-    return root
 
 
 @pytest.fixture

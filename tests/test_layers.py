@@ -51,6 +51,7 @@ ALLOWED = {
         {"core", "data", "networks", "representations", "evaluation", "planning", "preprocessing", "inference"}
     ),
     "selection": frozenset({"core", "data", "evaluation", "planning", "preprocessing", "inference", "ensembling"}),
+    "report": frozenset({"core", "data", "evaluation", "planning", "selection"}),
 }
 USES_SIMPLEITK = {Path("ensembling/staple.py")}
 """What takes an algorithm, not file formats, from SimpleITK."""

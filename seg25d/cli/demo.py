@@ -38,11 +38,12 @@ def run(arguments: argparse.Namespace) -> None:
     )
     print(result.table)
     print("\npictures: " + ", ".join(map(str, result.pictures)))
+    print(f"report: {result.report}")
 
 
 main = Command(
     name="demo",
-    summary="Every step on a small made-up data set, from raw images to a table of scores.",
+    summary="Every step on a small made-up data set, from raw images to a table of scores and a report.",
     add_arguments=add_arguments,
     run=run,
 )

@@ -16,6 +16,7 @@ from seg25d.cli import (
     plan_and_preprocess,
     predict,
     pretrain,
+    report,
     train,
 )
 from seg25d.cli.common import Command, run_guarded
@@ -30,6 +31,7 @@ COMMANDS: Mapping[str, Command] = {
         predict.main,
         ensemble.main,
         evaluate.main,
+        report.main,
         convert.main,
         info.main,
         export_model.main,

@@ -263,6 +263,14 @@ class Workspace(Record):
         """The results of one run (a configuration, `CONFIG__NETWORK` or `CONFIG__RECIPE`) of a data set."""
         return RunFolder(root=self.results / name / run_name)
 
+    def candidate_scores(self, dataset_name: str) -> Path:
+        """The folder of the scores of runs and ensembles in cross-validation."""
+        return self.results / dataset_name / "cross_validation"
+
     def best(self, name: str) -> Path:
         """The file of the configuration or ensemble that was chosen for a data set."""
         return self.results / name / "best.json"
+
+    def report(self, name: str) -> Path:
+        """The page that shows all of a data set's results."""
+        return self.results / name / "report.html"

@@ -29,6 +29,8 @@ class DemoResult(NamedTuple):
     pictures: tuple[Path, ...]
     summaries: dict[str, Summary]
     """Scores on the held-out cases per configuration."""
+    report: Path
+    """The page that shows what was planned, trained and found."""
 
 
 def run_demo(
@@ -39,7 +41,7 @@ def run_demo(
     device: str | None = None,
     num_processes: int | None = None,
 ) -> DemoResult:
-    """Make a data set, then plan, preprocess, train, predict and evaluate; what is done already is kept.
+    """Make a data set, then plan, preprocess, train, predict, evaluate and report; what is done already is kept.
 
     Args:
         workspace: Where to put everything, the data set included.
@@ -80,4 +82,5 @@ def run_demo(
         outcomes[name] = Outcome(run.fold(0), predicted, summary)
     pictures = demo.draw(raw, {name: outcome.predicted for name, outcome in outcomes.items()})
     summaries = {name: outcome.summary for name, outcome in outcomes.items()}
-    return DemoResult(demo.table(outcomes), pictures, summaries)
+    report = pipeline.report(workspace, demo.dataset_name, num_processes=num_processes)
+    return DemoResult(demo.table(outcomes), pictures, summaries, report)

@@ -126,6 +126,28 @@ def area_plots(
         raise InputError(f"wanted names and folders of predictions, no name {REFERENCE}; got {sorted(predictions)}")
     labels = {name: find_labels(reference_dir, folder) for name, folder in predictions.items()}
     pairs = {name: find_pairs(reference_dir, folder) for name, folder in predictions.items()}
+    return measure_areas(pairs, labels, axis, num_workers)
+
+
+def measure_areas(
+    pairs: Mapping[str, Sequence[Pair]],
+    labels: Mapping[str, Labels | None],
+    axis: Axis | None = None,
+    num_workers: int | None = None,
+) -> AreaPlots:
+    """The same for files that are paired already.
+
+    Args:
+        pairs: Per name of predictions the pairs, of the same cases in the same order.
+        labels: Per name what the values mean; None: every value above 0 is foreground.
+        axis: Direction of the slices, see `AreaPlotOptions`.
+        num_workers: Worker processes; 0 works in this process, None chooses.
+
+    Raises:
+        InputError: If a grid differs.
+        ImageError: If a file cannot be read.
+        DatasetError: If a file has a value that is not declared.
+    """
     jobs = [
         _Job(together[0].case, dict(zip(pairs, together, strict=True)))
         for together in zip(*pairs.values(), strict=True)
@@ -134,7 +156,7 @@ def area_plots(
     done = map_cases(partial(_measure, labels, axis), jobs, name=lambda job: job.case, num_workers=workers)
     cases = sorted((each for _, each in track(done, len(jobs), "measuring areas")), key=lambda each: each.case)
     curves = {REFERENCE: [case.reference for case in cases]}
-    curves |= {name: [case.predictions[name] for case in cases] for name in predictions}
+    curves |= {name: [case.predictions[name] for case in cases] for name in pairs}
     return AreaPlots(mean={name: _mean(each) for name, each in curves.items()}, per_case=tuple(cases))
 
 

@@ -75,7 +75,7 @@ class _CostFile(Record):
 
 
 def find_best(
-    dataset_name: str, runs: Sequence[ValidatedRun], folder: PreprocessedFolder, results: Path, options: FindOptions
+    dataset_name: str, runs: Sequence[ValidatedRun], folder: PreprocessedFolder, scores: Path, options: FindOptions
 ) -> Best:
     """Choose by the mean Dice over the cases that all runs have predicted without having seen them.
 
@@ -86,7 +86,7 @@ def find_best(
         dataset_name: Of all of them.
         runs: With the folds to compare.
         folder: The preprocessed data set: images for what is missing, and the truth.
-        results: Folder of the data set's runs; scores go to `cross_validation/` in it.
+        scores: Folder for the scores of candidates.
         options: How.
 
     Returns:
@@ -95,7 +95,7 @@ def find_best(
     Raises:
         InputError: If the runs do not go together, nothing is left to compare, or nothing keeps to the limits.
     """
-    validation = _validation(runs, folder, results / "cross_validation", options)
+    validation = _validation(runs, folder, scores, options)
     for run in runs:
         predict_validation(run, folder.root, choose_execution(options.device))
     costs = {Ensemble((run.name,)): _cost(run, folder, validation, options) for run in runs}

@@ -119,7 +119,7 @@ def score_ensembles(validation: Validation, ensembles: Sequence[Ensemble]) -> di
             summary = summarize(scored.pop(item.ensemble))
             known[item.ensemble] = summary
             scores = CandidateScores(models=_stamp(validation, item.ensemble), summary=summary)
-            write_record(_path(validation, item.ensemble), scores)
+            write_record(_path(validation.scores, item.ensemble), scores)
     return {ensemble: summary for ensemble, summary in known.items() if summary is not None}
 
 
@@ -167,11 +167,22 @@ def _parts(shape: Sequence[int]) -> Iterator[Part]:
         yield slice(start, start + CHUNK[0]), slice(row, row + CHUNK[1])
 
 
-def _path(validation: Validation, ensemble: Ensemble) -> Path:
+def read_scores(folder: Path, ensemble: Ensemble) -> Summary | None:
+    """The scores of a candidate as they were counted last; None if they are not there or damaged.
+
+    Args:
+        folder: Of the scores of all candidates.
+        ensemble: The candidate.
+    """
+    scores = _read(_path(folder, ensemble))
+    return scores.summary if scores else None
+
+
+def _path(folder: Path, ensemble: Ensemble) -> Path:
     name = ensemble.name.replace(" + ", "+").replace(" ", "_")
     if len(name) > _LONGEST_NAME:
         name = f"{name[:_LONGEST_NAME]}-{digest(name, 8)}"
-    return validation.scores / f"{name}.json"
+    return folder / f"{name}.json"
 
 
 def _stamp(validation: Validation, ensemble: Ensemble) -> str:
@@ -184,12 +195,13 @@ def _stamp(validation: Validation, ensemble: Ensemble) -> str:
 
 
 def _earlier(validation: Validation, ensemble: Ensemble) -> Summary | None:
-    path = _path(validation, ensemble)
-    if not path.exists():
-        return None
+    scores = _read(_path(validation.scores, ensemble))
+    return scores.summary if scores and scores.models == _stamp(validation, ensemble) else None
+
+
+def _read(path: Path) -> CandidateScores | None:
     try:
-        scores = read_record(path, CandidateScores)
+        return read_record(path, CandidateScores) if path.exists() else None
     except RecordError as error:
-        logger.warning("%s; counting again", error)
+        logger.warning("%s; find_best_configuration counts again", error)
         return None
-    return scores.summary if scores.models == _stamp(validation, ensemble) else None

@@ -1,0 +1,217 @@
+"""Which configuration to take and why, in words and as rows of a table."""
+
+from collections.abc import Sequence
+from statistics import fmean, stdev
+from typing import NamedTuple
+
+from seg25d.evaluation.metrics import Scores
+from seg25d.evaluation.summary import Summary
+from seg25d.report.charts import Point
+from seg25d.report.results import Contestant, Results
+from seg25d.selection.cost import Cost
+from seg25d.selection.ranking import case_means, paired_p_value
+
+SIGNIFICANT = 0.05
+"""Differences with a larger p are said to be chance, perhaps."""
+
+
+class Row(NamedTuple):
+    """A contestant in the table."""
+
+    name: str
+    folds: str
+    num_cases: int
+    scores: Scores
+    """Means over classes of their means over cases."""
+    dice_std: float | None
+    """Over cases."""
+    gain: float | None
+    """Mean difference of Dice to the best, over the cases that both have; None for the best."""
+    p_value: float | None
+    """Of Wilcoxon's signed-rank test over these cases."""
+    cost: Cost | None
+    num_parameters: int | None
+    """Of one fold."""
+    training_minutes: float | None
+    """Per fold."""
+    on_front: bool
+    """Nothing else with a known cost is as good and as fast."""
+
+
+class Advice(NamedTuple):
+    """What to do."""
+
+    choice: str | None
+    """The name of what to take; None where nothing is trained."""
+    sentences: tuple[str, ...]
+    commands: tuple[str, ...]
+
+
+def comparison_rows(results: Results) -> list[Row]:
+    """All contestants beside the best of them, which is the first."""
+    contestants = results.contestants
+    if not contestants:
+        return []
+    chosen = None if results.best is None else results.best.name
+    best = next((contestant for contestant in contestants if contestant.name == chosen), contestants[0])
+    runs = {run.name: run for run in results.runs}
+    rows = []
+    for contestant in contestants:
+        run = runs.get(contestant.name)
+        means = case_means(contestant.summary)
+        known = [value for value in means.values() if value is not None]
+        gain, p_value = (None, None) if contestant is best else _paired(contestant.summary, best.summary)
+        rows.append(
+            Row(
+                name=contestant.name,
+                folds="all members'" if run is None else _folds(run.validated.folds, run.is_complete),
+                num_cases=len(contestant.summary.per_case),
+                scores=contestant.summary.foreground_mean,
+                dice_std=stdev(known) if len(known) > 1 else None,
+                gain=gain,
+                p_value=p_value,
+                cost=contestant.cost,
+                num_parameters=None if run is None or run.plan is None else run.plan.num_parameters,
+                training_minutes=None if run is None else run.training_minutes,
+                on_front=_on_front(contestant, contestants),
+            )
+        )
+    return sorted(rows, key=lambda row: row.gain is not None)
+
+
+def cost_points(results: Results) -> list[Point]:
+    """Everything whose cost and Dice are known, ensembles that were not chosen included."""
+    if results.best is None:
+        return []
+    return [
+        Point(row.name, row.cost.seconds_per_case, row.dice, row.on_pareto_front, len(row.runs) == 1)
+        for row in results.best.candidates
+        if row.cost is not None and row.dice is not None and row.weights is None
+    ]
+
+
+def advise(results: Results, rows: Sequence[Row]) -> Advice:
+    """What to take and why."""
+    identifier = results.dataset_name
+    if not rows:
+        configuration = next(iter(results.plans[0].configurations)) if results.plans else "2d"
+        sentence = "Nothing is trained yet. What the planner decided, and why, stands below."
+        return Advice(None, (sentence,), (f"seg25d train {identifier} {configuration} 0",))
+    best, others = rows[0], rows[1:]
+    complete = [row for row in others if row.num_cases >= best.num_cases]
+    sentences = [
+        f"Mean Dice {_number(best.scores.dice)}{_spread(best.dice_std)} over {best.num_cases} cases that its models "
+        "did not see.",
+        *(_against(other) for other in complete[:1]),
+        *_costs(best, others),
+        *_promising(results, others),
+        *_missing(results),
+    ]
+    return Advice(best.name, tuple(sentences), _commands(results, best.name))
+
+
+def _paired(summary: Summary, best: Summary) -> tuple[float | None, float | None]:
+    """Mean difference of Dice to the best and the test's p, over the cases that both have."""
+    mine, others = case_means(summary), case_means(best)
+    shared = {case: value for case, value in mine.items() if value is not None and others.get(case) is not None}
+    if not shared:
+        return 0.0, None
+    gain = fmean(value - (others[case] or 0.0) for case, value in shared.items())
+    return gain, paired_p_value(shared, others)
+
+
+def _on_front(contestant: Contestant, contestants: Sequence[Contestant]) -> bool:
+    cost, dice = contestant.cost, contestant.summary.foreground_mean.dice
+    if cost is None or dice is None:
+        return False
+    return not any(
+        other.cost is not None
+        and (other.summary.foreground_mean.dice or 0.0) >= dice
+        and other.cost.seconds_per_case <= cost.seconds_per_case
+        for other in contestants
+        if other is not contestant
+    )
+
+
+def _against(other: Row) -> str:
+    """How much better than the next one the best is, and whether that may be chance."""
+    assert other.gain is not None, "only the best has none"
+    test = "" if other.p_value is None else f" (Wilcoxon's signed-rank test: p = {other.p_value:.2g})"
+    word = "is more than chance" if _is_certain(other) else "may be chance"
+    direction = "better" if other.gain <= 0 else "worse"
+    return f"On the same cases it is {abs(other.gain):.3f} {direction} than {other.name}, which {word}{test}."
+
+
+def _is_certain(row: Row) -> bool:
+    return row.p_value is not None and row.p_value <= SIGNIFICANT
+
+
+def _costs(best: Row, others: Sequence[Row]) -> list[str]:
+    """What the best costs, and what is faster."""
+    if best.cost is None:
+        return []
+    seconds = best.cost.seconds_per_case
+    sentences = [
+        f"A case takes {seconds:.2g} s and {best.cost.peak_memory_gb:.2g} GB where this was measured (all folds, "
+        "mirrored)."
+    ]
+    faster = [(row.cost.seconds_per_case, row) for row in others if row.on_front and row.cost is not None]
+    if faster:
+        fastest, row = min(faster, key=lambda pair: pair[0])
+        if fastest < seconds:
+            sentences.append(
+                f"Where time matters more, {row.name} is {seconds / fastest:.1f} times as fast, for a Dice of "
+                f"{_number(row.scores.dice)}."
+            )
+    return sentences
+
+
+def _promising(results: Results, others: Sequence[Row]) -> list[str]:
+    """Runs that are better on the few cases they have predicted."""
+    missing = {run.name: run.validated.missing_folds for run in results.runs}
+    return [
+        f"{row.name} is {row.gain:.3f} better on the {row.num_cases} cases that both have: train its folds "
+        f"{', '.join(map(str, missing[row.name]))} and choose again."
+        for row in others
+        if missing.get(row.name) and (row.gain or 0) > 0 and _is_certain(row)
+    ]
+
+
+def _missing(results: Results) -> list[str]:
+    """What has not been done yet."""
+    partial = [run.name for run in results.runs if not run.is_complete]
+    sentences = []
+    if partial:
+        sentences.append(
+            f"Not all folds are trained of {', '.join(partial)}: their means are over fewer cases; compare their "
+            "gains, which are over the same ones."
+        )
+    if results.best is None:
+        sentences.append(
+            "Costs are not measured and ensembles not tried yet: `seg25d find_best_configuration` does both."
+        )
+    return sentences
+
+
+def _commands(results: Results, choice: str) -> tuple[str, ...]:
+    if results.best is not None:
+        return results.best.commands
+    partial = {run.name: run for run in results.runs}[choice].validated.missing_folds
+    train = [f"seg25d train {results.dataset_name} {choice} {' '.join(map(str, partial))}"] if partial else []
+    return (
+        *train,
+        f"seg25d find_best_configuration {results.dataset_name}",
+        f"seg25d predict -d {results.dataset_name} -c {choice} -i IN -o OUT",
+    )
+
+
+def _folds(folds: Sequence[int], complete: bool) -> str:
+    return f"all {len(folds)}" if complete else ", ".join(map(str, folds))
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _spread(std: float | None) -> str:
+    return "" if std is None else f" ± {std:.3f}"

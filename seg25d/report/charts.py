@@ -1,0 +1,180 @@
+"""Charts as SVG that takes the page's colours: of matplotlib's, with named colours in place of fixed ones."""
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from seg25d.evaluation.area_plot import AreaCurve
+
+SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a6d3b", "#7f7f7f")
+"""Told apart by colour-blind people too (Okabe and Ito); they repeat, with other dashes."""
+DASHES = ("solid", (0, (5, 2)), (0, (1, 1)), (0, (4, 1, 1, 1)))
+_INK, _FAINT = "#010203", "#040506"
+"""Stand for colours of the page; nothing else is drawn in them."""
+_THEMED = {_INK: "var(--ink)", _FAINT: "var(--line)"}
+_STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "seg25d",
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": _FAINT,
+    "grid.linewidth": 0.6,
+    "text.color": _INK,
+    "axes.labelcolor": _INK,
+    "axes.edgecolor": _INK,
+    "axes.titlesize": 10,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "legend.frameon": False,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+}
+
+
+class Point(NamedTuple):
+    """A candidate among costs and scores."""
+
+    name: str
+    seconds: float
+    dice: float
+    on_front: bool
+    is_single: bool
+    """One run, no ensemble."""
+
+
+def learning_curves(logs: Mapping[int, Sequence[Mapping[str, Any]]]) -> str:
+    """Losses and validation Dice over the minutes of training, a line per fold."""
+    with _Figure(8.4, 2.9, columns=2) as figure:
+        losses, dice = figure.axes
+        for number, (fold, log) in enumerate(logs.items()):
+            minutes = [line["total_seconds"] / 60 for line in log]
+            look = {"color": SERIES[number % len(SERIES)], "linewidth": 1.3}
+            losses.plot(minutes, [line["train_loss"] for line in log], label=f"fold {fold}", **look)
+            losses.plot(minutes, _known(log, "validation_loss"), linestyle=DASHES[2], **look)
+            dice.plot(minutes, _known(log, "validation_dice"), label=f"fold {fold}", marker=".", markersize=4, **look)
+        losses.set(xlabel="minutes of training", ylabel="loss", title="loss (dotted: validation)")
+        dice.set(xlabel="minutes of training", ylabel="Dice", title="Dice of validation windows", ylim=(0, 1))
+        figure.legend(losses)
+    return figure.svg
+
+
+def box_plots(scores: Mapping[str, Sequence[float]], label: str) -> str:
+    """Boxes from the first to the third quartile, whiskers to 1.5 times that range, and all cases as points."""
+    with _Figure(8.4, 0.9 + 0.42 * len(scores)) as figure:
+        (axes,) = figure.axes
+        look = {key: {"color": _INK, "linewidth": 1.1} for key in ("boxprops", "whiskerprops", "capprops")}
+        names = list(scores)[::-1]
+        axes.boxplot(
+            [scores[name] for name in names],
+            orientation="horizontal",
+            tick_labels=names,
+            widths=0.55,
+            showfliers=False,
+            medianprops={"color": SERIES[1], "linewidth": 1.8},
+            **look,
+        )
+        for position, name in enumerate(names, 1):
+            values = scores[name]
+            spread = [position + 0.22 * ((index * 0.618) % 1 - 0.5) for index in range(len(values))]
+            axes.plot(values, spread, ".", color=SERIES[0], alpha=0.35, markersize=4)
+        axes.set_xlabel(label)
+        axes.grid(visible=False, axis="y")
+    return figure.svg
+
+
+def cost_against_accuracy(points: Sequence[Point]) -> str:
+    """Dice over seconds per case; a line joins those that nothing else beats in both.
+
+    Ensembles that something else beats have no name in the chart, as there may be many of them.
+    """
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter  # noqa: PLC0415 - slow to import
+
+    with _Figure(8.4, 4.2) as figure:
+        (axes,) = figure.axes
+        front = sorted((point for point in points if point.on_front), key=lambda point: point.seconds)
+        line = {"color": SERIES[1], "linewidth": 1.2, "linestyle": DASHES[1], "label": "nothing is faster and better"}
+        axes.plot([point.seconds for point in front], [point.dice for point in front], **line)
+        for point in points:
+            colour = SERIES[1] if point.on_front else SERIES[0]
+            marker = "o" if point.is_single else "D"
+            axes.plot(point.seconds, point.dice, marker, color=colour, markersize=7 if point.is_single else 5)
+            if point.on_front or point.is_single:
+                offset = (0, 8) if point.on_front else (0, -15)
+                axes.annotate(point.name, point[1:3], offset, textcoords="offset points", fontsize=9, ha="center")
+        axes.plot([], [], "o", color=SERIES[0], label="configuration")
+        axes.plot([], [], "D", color=SERIES[0], markersize=5, label="ensemble")
+        axes.set(xscale="log", xlabel="seconds per case, all folds and mirrored (logarithmic)", ylabel="Dice")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.margins(x=0.18, y=0.16)
+        figure.legend(axes)
+    return figure.svg
+
+
+def area_plot(truth: AreaCurve, predictions: Mapping[str, AreaCurve], along: str) -> str:
+    """Shares of the largest area, slice by slice; the truth is filled."""
+    with _Figure(8.4, 2.6) as figure:
+        (axes,) = figure.axes
+        slices = range(len(truth.areas))
+        axes.fill_between(slices, truth.areas, step="mid", color=_FAINT, label="truth")
+        for number, (name, curve) in enumerate(predictions.items()):
+            look = {"color": SERIES[number % len(SERIES)], "linestyle": DASHES[number % len(DASHES)]}
+            axes.plot(slices, curve.areas, drawstyle="steps-mid", linewidth=1.4, label=name, **look)
+        axes.set(xlabel=along, ylabel="area / largest area", ylim=(0, 1.05))
+        axes.margins(x=0)
+        figure.legend(axes)
+    return figure.svg
+
+
+class _Figure:
+    """A figure in the page's style, whose `svg` is there after the `with`."""
+
+    def __init__(self, width: float, height: float, columns: int = 1) -> None:
+        self._size = (width, height)
+        self._columns = columns
+        self.svg = ""
+
+    def __enter__(self) -> "_Figure":
+        from matplotlib import rc_context  # noqa: PLC0415 - slow to import
+        from matplotlib.figure import Figure  # noqa: PLC0415 - slow to import
+
+        self._context = rc_context(rc=_STYLE)  # type: ignore[arg-type]
+        self._context.__enter__()
+        self._figure = Figure(figsize=self._size, layout="constrained")
+        self.axes = self._figure.subplots(1, self._columns, squeeze=False)[0]
+        return self
+
+    def legend(self, axes: Any) -> None:
+        """Below the chart, for the lines of some axes."""
+        handles, labels = axes.get_legend_handles_labels()
+        if handles:
+            self._figure.legend(handles, labels, loc="outside lower center", ncols=min(len(handles), 6))
+
+    def __exit__(self, kind: type[BaseException] | None, *problem: object) -> None:
+        if kind is None:
+            text = io.StringIO()
+            self._figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+            self.svg = _inline(text.getvalue())
+        self._context.__exit__(kind, *problem)  # type: ignore[arg-type]
+
+
+def _inline(svg: str) -> str:
+    """An SVG file as a part of a page: without its header and size, in the page's colours."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r'\1 aria-hidden="true" focusable="false"', svg, count=1)
+    for fixed, themed in _THEMED.items():
+        svg = svg.replace(fixed, themed)
+    return svg
+
+
+def _known(log: Sequence[Mapping[str, Any]], key: str) -> list[float]:
+    return [float("nan") if line.get(key) is None else line[key] for line in log]

@@ -1,0 +1,112 @@
+"""The page: everything put into one HTML file that needs nothing else."""
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import Any
+
+from seg25d.core.versions import library_versions
+from seg25d.evaluation.area_plot import AreaNumbers
+from seg25d.report.advice import advise, comparison_rows, cost_points
+from seg25d.report.charts import area_plot, box_plots, cost_against_accuracy, learning_curves
+from seg25d.report.niivue import NiiVue
+from seg25d.report.results import Results
+from seg25d.report.shown_cases import ShownCase
+from seg25d.selection.ranking import case_means
+
+ASSETS = files("seg25d.report") / "assets"
+UNKNOWN = "\N{EN DASH}"
+"""In tables; tables.js puts it last."""
+MOST_CASE_ROWS = 2000
+"""Of the table of cases; `summary.json` has all of them."""
+
+
+def render_page(
+    results: Results,
+    cases: Sequence[ShownCase],
+    areas: Mapping[str, AreaNumbers],
+    niivue: NiiVue | None,
+) -> str:
+    """The page as text.
+
+    Args:
+        results: What is known.
+        cases: Those to show.
+        areas: Means of the numbers of area plots, of the truth and of every run.
+        niivue: The viewer; None where no case is shown.
+    """
+    from jinja2 import Environment, StrictUndefined  # noqa: PLC0415 - only reports need it
+
+    rows = comparison_rows(results)
+    advice = advise(results, rows)
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"score": _score, "embed": _embed}
+    template = environment.from_string((ASSETS / "report.html.jinja").read_text(encoding="utf-8"))
+    viewer_cases = [case.viewer for case in cases if case.viewer is not None]
+    scripts = ("tables.js", "viewer.js") if viewer_cases else ("tables.js",)
+    return template.render(
+        results=results,
+        rows=rows,
+        advice=advice,
+        cases=cases,
+        areas=areas,
+        area_charts={case.name: _area_chart(case) for case in cases},
+        class_rows=_class_rows(results),
+        case_rows=_case_rows(results)[:MOST_CASE_ROWS],
+        contestants=[contestant.name for contestant in results.contestants],
+        charts=_charts(results),
+        style=(ASSETS / "report.css").read_text(encoding="utf-8"),
+        scripts=[(ASSETS / name).read_text(encoding="utf-8") for name in scripts],
+        viewer_cases=viewer_cases,
+        niivue=niivue if viewer_cases else None,
+        versions=library_versions(),
+    )
+
+
+def _charts(results: Results) -> dict[str, Any]:
+    """The drawings that are not of single cases; what there is no data for is missing."""
+    boxes = {}
+    for contestant in results.contestants:
+        known = [value for value in case_means(contestant.summary).values() if value is not None]
+        if known:
+            boxes[contestant.name] = known
+    points = cost_points(results)
+    return {
+        "boxes": box_plots(boxes, "Dice of a case, mean over its classes") if boxes else None,
+        "cost": cost_against_accuracy(points) if len(points) > 1 else None,
+        "learning": {run.name: learning_curves(run.logs) for run in results.runs if any(run.logs.values())},
+    }
+
+
+def _area_chart(case: ShownCase) -> str:
+    predictions = {name: curve for name, curve in case.areas.items() if name != "truth"}
+    return area_plot(case.areas["truth"], predictions, case.along)
+
+
+def _class_rows(results: Results) -> list[tuple[str, str, Any]]:
+    """Class, contestant and scores."""
+    names = {str(value): name for name, value in results.description.labels.names.items()}
+    return [
+        (f"{names[label]} ({label})" if label in names else label, contestant.name, scores)
+        for contestant in results.contestants
+        for label, scores in contestant.summary.mean.items()
+    ]
+
+
+def _case_rows(results: Results) -> list[tuple[str, list[float | None]]]:
+    """Per case the mean Dice of every contestant, the worst case of the first one first."""
+    means = [case_means(contestant.summary) for contestant in results.contestants]
+    cases = sorted({case for each in means for case in each})
+    rows = [(case, [each.get(case) for each in means]) for case in cases]
+    return sorted(rows, key=lambda row: [2.0 if value is None else value for value in row[1]])
+
+
+def _score(value: float | None, digits: int = 3) -> str:
+    return UNKNOWN if value is None else f"{value:.{digits}f}"
+
+
+def _embed(value: Any) -> str:
+    """JSON for a script element, which a case's name cannot end."""
+    from markupsafe import Markup  # noqa: PLC0415 - comes with jinja2
+
+    return Markup(json.dumps(value).replace("<", "\\u003c"))

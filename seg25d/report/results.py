@@ -1,0 +1,189 @@
+"""What is known of a data set and of all that was trained on it: read from small files, nothing is computed anew."""
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from seg25d.core.errors import InputError, RecordError
+from seg25d.core.records import read_record
+from seg25d.core.workspace import FoldFolder, RunFolder, Workspace
+from seg25d.data.description import DatasetDescription, read_description
+from seg25d.evaluation.summary import Summary, summarize
+from seg25d.planning.fingerprint import Fingerprint
+from seg25d.planning.plan import ConfigurationPlan, Plans
+from seg25d.selection.best import Best
+from seg25d.selection.candidates import Ensemble, ValidatedRun, read_validated_run
+from seg25d.selection.cost import Cost
+from seg25d.selection.scoring import read_scores
+
+logger = logging.getLogger(__name__)
+
+
+class Contestant(NamedTuple):
+    """A run, or the ensemble that was chosen, with its scores on cases that it did not see."""
+
+    name: str
+    summary: Summary
+    cost: Cost | None
+    """Measured by `find_best_configuration`; None where that has not run."""
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A run with at least one fold whose validation cases are scored."""
+
+    validated: ValidatedRun
+    plans: Plans | None
+    """None for results of another program."""
+    plan: ConfigurationPlan | None
+    summary: Summary
+    """Over the validation cases of all trained folds."""
+    logs: Mapping[int, list[dict[str, Any]]]
+    """Per fold the lines of `log.jsonl`."""
+
+    @property
+    def name(self) -> str:
+        """The name of the run's folder."""
+        return self.validated.name
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all folds are trained."""
+        return not self.validated.missing_folds
+
+    @property
+    def training_minutes(self) -> float | None:
+        """Mean over the folds; None for results of another program."""
+        spent = [log[-1]["total_seconds"] / 60 for log in self.logs.values() if log]
+        return sum(spent) / len(spent) if spent else None
+
+    def prediction(self, case: str) -> Path:
+        """The file of the labels that the model that did not see a case predicted for it."""
+        fold = self.validated.run.fold(self.validated.case_folds[case])
+        return fold.validation / f"{case}{self.validated.description.file_ending}"
+
+
+@dataclass(frozen=True)
+class Results:
+    """All that a report shows, but for images."""
+
+    dataset_name: str
+    description: DatasetDescription
+    fingerprint: Fingerprint | None
+    plans: tuple[Plans, ...]
+    runs: tuple[TrainedRun, ...]
+    """The best first; those that lack folds after those that have all."""
+    best: Best | None
+    ensemble: Contestant | None
+    """What was chosen, where that is an ensemble."""
+
+    @property
+    def contestants(self) -> tuple[Contestant, ...]:
+        """The chosen ensemble, if there is one, and all runs."""
+        runs = tuple(Contestant(run.name, run.summary, self._cost(run.name)) for run in self.runs)
+        return runs if self.ensemble is None else (self.ensemble, *runs)
+
+    def _cost(self, name: str) -> Cost | None:
+        return next((row.cost for row in self.best.candidates if row.name == name), None) if self.best else None
+
+
+def gather_results(workspace: Workspace, dataset_name: str) -> Results:
+    """Read all that there is.
+
+    Args:
+        workspace: Where everything is.
+        dataset_name: Full name of a data set.
+
+    Raises:
+        InputError: If the data set is not planned and nothing is trained on it.
+    """
+    folder, results = workspace.preprocessed_dataset(dataset_name), workspace.results / dataset_name
+    plans = tuple(_plans(folder.root))
+    names = sorted(path.name for path in results.iterdir() if path.is_dir()) if results.is_dir() else []
+    runs = [found for name in names if (found := _run(workspace, dataset_name, name)) is not None]
+    if not plans and not runs:
+        raise InputError(f"{dataset_name} is not planned; run `seg25d plan_and_preprocess -d {dataset_name}` first")
+    best = _read(workspace.best(dataset_name), Best)
+    places = [folder.dataset, *(run.validated.run.dataset for run in runs)]
+    return Results(
+        dataset_name=dataset_name,
+        description=read_description(next(path for path in places if path.exists())),
+        fingerprint=_read(folder.fingerprint, Fingerprint),
+        plans=plans,
+        runs=tuple(sorted(runs, key=lambda run: (not run.is_complete, -(run.summary.foreground_mean.dice or 0.0)))),
+        best=best,
+        ensemble=None
+        if best is None or len(best.members) == 1
+        else _ensemble(best, workspace.candidate_scores(dataset_name)),
+    )
+
+
+def _plans(folder: Path) -> list[Plans]:
+    """The default ones first."""
+    files = sorted(folder.glob("plans*.json")) if folder.is_dir() else []
+    return [plans for path in files if (plans := _read(path, Plans)) is not None]
+
+
+def _run(workspace: Workspace, dataset_name: str, name: str) -> TrainedRun | None:
+    run = workspace.run(dataset_name, name)
+    if not (run.splits.exists() and (run.imported.exists() or set(run.trained_folds()) - {"all"})):
+        return None
+    try:
+        validated = read_validated_run(run)
+        summary = _summary(validated, workspace.candidate_scores(dataset_name))
+        plans = read_record(run.plans, Plans) if validated.store is not None else None
+    except InputError as error:
+        logger.warning("%s is left out: %s", name, error)
+        return None
+    if summary is None:
+        logger.warning("%s is left out: its validation cases are not scored", name)
+        return None
+    logs = {fold: _log(run.fold(fold)) for fold in validated.folds} if plans is not None else {}
+    plan = None if plans is None else _plan(run, plans)
+    return TrainedRun(validated, plans, plan, summary, logs)
+
+
+def _plan(run: RunFolder, plans: Plans) -> ConfigurationPlan | None:
+    """That of the configuration a run is of; the folder's name begins with it."""
+    names = sorted(plans.configurations, key=len, reverse=True)
+    found = next((name for name in names if run.root.name == name or run.root.name.startswith(f"{name}__")), None)
+    return None if found is None else plans.configurations[found]
+
+
+def _summary(validated: ValidatedRun, scores: Path) -> Summary | None:
+    """Scores over the validation cases of all trained folds, each case once."""
+    if validated.store is None:
+        return read_scores(scores, Ensemble((validated.name,)))
+    cases = []
+    for fold in validated.folds:
+        path = validated.run.fold(fold).validation / "summary.json"
+        summary = read_record(path, Summary) if path.exists() else None
+        cases += [each for each in summary.per_case if validated.case_folds.get(each.case) == fold] if summary else []
+    return summarize(cases) if cases else None
+
+
+def _ensemble(best: Best, scores: Path) -> Contestant | None:
+    weights = next((row.weights for row in best.candidates if row.name == best.name), None)
+    ensemble = Ensemble(tuple(member.run for member in best.members), weights)
+    summary = read_scores(scores, ensemble)
+    return None if summary is None else Contestant(best.name, summary, best.cost)
+
+
+def _log(folder: FoldFolder) -> list[dict[str, Any]]:
+    try:
+        return [json.loads(line) for line in folder.log.read_text(encoding="utf-8").splitlines()]
+    except (OSError, json.JSONDecodeError) as error:
+        logger.warning("%s cannot be read: %s", folder.log, error)
+        return []
+
+
+def _read(path: Path, record: Any) -> Any:
+    """A record, or None where it is missing or damaged."""
+    try:
+        return read_record(path, record) if path.exists() else None
+    except RecordError as error:
+        logger.warning("%s", error)
+        return None

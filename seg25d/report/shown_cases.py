@@ -1,0 +1,255 @@
+"""The cases that a report shows: pictures of slices, areas slice by slice, and volumes for the viewer."""
+
+import base64
+import io
+import itertools
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seg25d.core.types import FloatArray, Spacing
+from seg25d.data.cases import Case
+from seg25d.data.image_geometry import Geometry
+from seg25d.data.labels import IGNORE_INDEX, Labels
+from seg25d.evaluation.area_plot import AXES, AreaCurve, Axis, area_curve, coarsest_axis
+from seg25d.evaluation.pairs import Pair, read_pair
+from seg25d.evaluation.pictures import COLOURS, fullest_slice
+from seg25d.report.results import TrainedRun
+from seg25d.selection.ranking import case_means
+
+MOST_RUNS = 5
+"""Whose predictions of a case are drawn side by side."""
+PICTURE_PIXELS = 300
+"""Along the longer side of a picture, at least."""
+MARGIN_MM = 15.0
+"""Around what is true or predicted, in pictures and viewer."""
+VIEWER_VOXELS = 1_500_000
+"""Of a case in the viewer; larger ones are thinned out, so that the file stays small."""
+CONTOUR_PIXELS = 2
+
+
+class Picture(NamedTuple):
+    """A slice with contours."""
+
+    title: str
+    png: str
+    """As base64."""
+    description: str
+    """In place of the picture, for those who do not see it."""
+
+
+class ShownCase(NamedTuple):
+    """A case on the page."""
+
+    name: str
+    why: str
+    """Such as "worst"."""
+    dice: float
+    pictures: tuple[Picture, ...]
+    areas: Mapping[str, AreaCurve]
+    """Of the truth, then of predictions by the name of their run."""
+    along: str
+    """Direction and distance of the slices."""
+    viewer: dict[str, Any] | None
+    """For the viewer, or None where it is not among its cases."""
+
+
+class _Loaded(NamedTuple):
+    """Arrays of a case around its foreground, canonical (D, H, W), labels as internal indices."""
+
+    image: FloatArray
+    truth: NDArray[np.uint8]
+    predictions: dict[str, NDArray[np.uint8]]
+    spacing_mm: Spacing
+
+
+def choose_cases(run: TrainedRun) -> dict[str, str]:
+    """The cases to show, and why: the worst, the middle and the best one by their mean Dice."""
+    known = {case: value for case, value in case_means(run.summary).items() if value is not None}
+    ordered = sorted(known, key=lambda case: (known[case], case))
+    chosen = dict(zip(ordered, ("worst", "second worst", "third worst"), strict=False))
+    if ordered:
+        chosen.setdefault(ordered[len(ordered) // 2], "median")
+        chosen.setdefault(ordered[-1], "best")
+    return chosen
+
+
+def show_case(case: Case, why: str, runs: Sequence[TrainedRun], labels: Labels, in_viewer: bool) -> ShownCase:
+    """Read a case and draw it.
+
+    Args:
+        case: With images and truth.
+        why: It is shown.
+        runs: Those that have predicted it, the one that it was chosen for first.
+        labels: What values mean.
+        in_viewer: Whether the viewer has it.
+
+    Raises:
+        InputError: If the grids of truth and predictions differ.
+        ImageError: If a file cannot be read.
+    """
+    shown = [run for run in runs if run.prediction(case.name).exists()][:MOST_RUNS]
+    whole = _load(case, shown, labels)
+    axis = coarsest_axis(whole.spacing_mm)
+    number = AXES.index(axis)
+    others = tuple(other for other in range(3) if other != number)
+    counts = whole.truth != IGNORE_INDEX
+    true_areas = ((whole.truth > 0) & counts).sum(axis=others)
+    curves = {"truth": area_curve(true_areas)}
+    curves |= {
+        name: area_curve(((labelled > 0) & counts).sum(axis=others), true_areas)
+        for name, labelled in whole.predictions.items()
+    }
+    cropped = _around_foreground(whole)
+    dice = case_means(runs[0].summary)[case.name]
+    assert dice is not None, "cases without Dice are not chosen"
+    return ShownCase(
+        name=case.name,
+        why=why,
+        dice=dice,
+        pictures=_pictures(cropped, axis, case.name),
+        areas=curves,
+        along=f"{axis} slice, {whole.spacing_mm[number]:.3g} mm apart",
+        viewer=_viewer_case(cropped, case.name, why, dice, next(iter(whole.predictions))) if in_viewer else None,
+    )
+
+
+def _load(case: Case, runs: Sequence[TrainedRun], labels: Labels) -> _Loaded:
+    from seg25d.data.image_io import read_image  # noqa: PLC0415 - loads SimpleITK
+
+    assert case.label is not None, "validation cases have labels"
+    image, geometry = read_image(case.images[:1])
+    pairs = {run.name: read_pair(labels, Pair(case.name, case.label, run.prediction(case.name))) for run in runs}
+    predictions = {name: pair.prediction for name, pair in pairs.items()}
+    return _Loaded(image[0], next(iter(pairs.values())).reference, predictions, geometry.canonical_spacing_mm)
+
+
+def _around_foreground(case: _Loaded) -> _Loaded:
+    """The part with everything that is true or predicted, and some margin."""
+    anything = (case.truth > 0) & (case.truth != IGNORE_INDEX)
+    for labels in case.predictions.values():
+        anything |= labels > 0
+    if not anything.any():
+        return case
+    box = []
+    for axis, spacing in enumerate(case.spacing_mm):
+        found = np.flatnonzero(anything.any(axis=tuple(other for other in range(3) if other != axis)))
+        margin = round(MARGIN_MM / spacing)
+        box.append(slice(max(0, int(found[0]) - margin), int(found[-1]) + margin + 1))
+    part = tuple(box)
+    cut = {name: labels[part] for name, labels in case.predictions.items()}
+    return _Loaded(case.image[part], case.truth[part], cut, case.spacing_mm)
+
+
+def _pictures(case: _Loaded, axis: Axis, name: str) -> tuple[Picture, ...]:
+    """The slice with the most of the truth, without and with contours."""
+    number = AXES.index(axis)
+    truth = np.where(case.truth == IGNORE_INDEX, 0, case.truth)
+    shown = truth if truth.any() else next(iter(case.predictions.values()))
+    index = fullest_slice(np.moveaxis(shown, number, 0))
+    height, width = (spacing for other, spacing in enumerate(case.spacing_mm) if other != number)
+    flipped = axis != "axial"
+    panels = {"image": None, "truth": truth, **case.predictions}
+    pictures = []
+    for title, labels in panels.items():
+        picture = _paint(
+            np.take(case.image, index, number),
+            None if labels is None else np.take(labels, index, number),
+            height / width,
+        )
+        picture = picture[::-1] if flipped else picture
+        what = "without contours" if labels is None else f"with the contours of {title}"
+        pictures.append(Picture(title, _png(picture), f"{axis} slice {index} of {name} {what}"))
+    return tuple(pictures)
+
+
+def _paint(image: FloatArray, labels: NDArray[np.uint8] | None, aspect: float) -> NDArray[np.uint8]:
+    """A slice in grey, enlarged to square pixels, with the contours of labels: (h, w, 3)."""
+    lower, upper = np.percentile(image, (1, 99))
+    grey = np.clip((image - lower) / max(upper - lower, 1e-6), 0, 1)
+    factor = max(1, -(-PICTURE_PIXELS // max(round(image.shape[0] * aspect), image.shape[1])))
+    rows = (np.arange(round(image.shape[0] * factor * aspect)) / (factor * aspect)).astype(int)
+    columns = np.arange(image.shape[1] * factor) // factor
+    rows = np.minimum(rows, image.shape[0] - 1)
+    painted = np.repeat((255 * grey).astype(np.uint8)[rows][:, columns, None], 3, axis=2)
+    if labels is not None:
+        enlarged = labels[rows][:, columns]
+        padded = np.pad(enlarged, CONTOUR_PIXELS, mode="edge")
+        edge = np.zeros(enlarged.shape, bool)
+        for down, right in itertools.product(range(2 * CONTOUR_PIXELS + 1), repeat=2):
+            edge |= padded[down:, right:][: edge.shape[0], : edge.shape[1]] != enlarged
+        edge &= enlarged > 0
+        for value in np.unique(enlarged[edge]):
+            painted[edge & (enlarged == value)] = _rgb(int(value))
+    return painted
+
+
+def _png(picture: NDArray[np.uint8]) -> str:
+    from matplotlib.image import imsave  # noqa: PLC0415 - slow to import
+
+    file = io.BytesIO()
+    imsave(file, np.ascontiguousarray(picture), format="png")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def _viewer_case(case: _Loaded, name: str, why: str, dice: float, run: str) -> dict[str, Any]:
+    """Image, truth, prediction, and where they differ, as the viewer takes them."""
+    step = 1
+    while case.image[::step, ::step, ::step].size > VIEWER_VOXELS:
+        step += 1
+    thin = (slice(None, None, step),) * 3
+    truth, prediction = case.truth[thin], case.predictions[run][thin]
+    truth = np.where(truth == IGNORE_INDEX, 0, truth)
+    lower, upper = np.percentile(case.image, (0.5, 99.5))
+    image = (255 * np.clip((case.image[thin] - lower) / max(upper - lower, 1e-6), 0, 1)).astype(np.uint8)
+    difference = np.zeros(truth.shape, np.uint8)
+    difference[(truth == prediction) & (truth > 0)] = 1
+    difference[(truth != prediction) & (truth > 0)] = 2
+    difference[(truth != prediction) & (truth == 0)] = 3
+    spacing_mm = tuple(step * each for each in case.spacing_mm)
+    classes = max(int(truth.max()), int(prediction.max()), 1)
+    colours = _colour_table([_rgb(value) for value in range(1, classes + 1)])
+    right_and_wrong = _colour_table([(120, 120, 120), _rgb(1), _rgb(4)])
+    thinned = f", every {step}. voxel" if step > 1 else ""
+    return {
+        "name": name,
+        "caption": f"{name}: {why}, Dice {dice:.3f} by {run}; the part with foreground{thinned}",
+        "volumes": {
+            "image": {"nifti": _nifti(image, spacing_mm), "range": [0, 255]},
+            "truth": {"nifti": _nifti(truth, spacing_mm), "labels": colours},
+            "prediction": {"nifti": _nifti(prediction, spacing_mm), "labels": colours},
+            "difference": {"nifti": _nifti(difference, spacing_mm), "labels": right_and_wrong},
+        },
+    }
+
+
+def _nifti(array: NDArray[np.uint8], spacing_mm: Sequence[float]) -> str:
+    from seg25d.data.image_io import write_labels  # noqa: PLC0415 - loads SimpleITK
+
+    depth, height, width = array.shape
+    along_d, along_h, along_w = spacing_mm
+    geometry = Geometry(
+        shape=(depth, height, width),
+        spacing_mm=(along_d, along_h, along_w),
+        origin_mm=(0.0, 0.0, 0.0),
+        direction=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "volume.nii.gz"
+        write_labels(path, np.ascontiguousarray(array), geometry)
+        return base64.b64encode(path.read_bytes()).decode()
+
+
+def _colour_table(colours: Sequence[tuple[int, int, int]]) -> dict[str, Any]:
+    """As NiiVue takes the colours of labels 1, 2, ...; 0 is clear."""
+    flat = [0, 0, 0, 0] + [number for colour in colours for number in (*colour, 255)]
+    return {"lut": flat, "min": 0, "max": len(colours), "labels": [str(value) for value in range(len(colours) + 1)]}
+
+
+def _rgb(value: int) -> tuple[int, int, int]:
+    text = COLOURS[(value - 1) % len(COLOURS)]
+    return int(text[1:3], 16), int(text[3:5], 16), int(text[5:7], 16)

@@ -1,0 +1,148 @@
+"""What the report says: gathered from a tiny trained workspace, and from made-up scores."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from seg25d import pipeline
+from seg25d.cli.main import main
+from seg25d.core.errors import InputError
+from seg25d.core.records import read_record
+from seg25d.core.workspace import Workspace
+from seg25d.data.phantom import DATASET_NAME
+from seg25d.report import niivue
+from seg25d.report.advice import advise, comparison_rows
+from seg25d.report.results import gather_results
+from seg25d.report.shown_cases import choose_cases
+from seg25d.selection.best import Best
+
+CSS = Path(niivue.__file__).with_name("assets") / "report.css"
+
+
+@pytest.fixture
+def workspace(chosen_once, tmp_path) -> Workspace:
+    shutil.copytree(chosen_once, tmp_path / "workspace")
+    return Workspace.resolve(tmp_path / "workspace", {})
+
+
+@pytest.mark.slow
+def test_results_hold_every_run_with_the_scores_of_its_folds(workspace):
+    results = gather_results(workspace, DATASET_NAME)
+    runs = {run.name: run for run in results.runs}
+    assert set(runs) == {"si", "axial", "3d"}
+    assert [run.is_complete for run in results.runs] == [True, True, False], "those that lack folds come last"
+    assert [case.case for case in runs["si"].summary.per_case] == [f"phantom_{index:03d}" for index in range(3)]
+    fold = json.loads((workspace.run(DATASET_NAME, "3d").fold(1).validation / "summary.json").read_text())
+    assert runs["3d"].summary.foreground_mean.dice == pytest.approx(fold["foreground_mean"]["dice"])
+    assert runs["si"].prediction("phantom_002").parent.parent.name == "fold_2"
+    assert runs["si"].prediction("phantom_002").exists()
+    assert runs["si"].logs[0][-1]["iteration"] == 2
+
+
+@pytest.mark.slow
+def test_rows_compare_on_the_cases_that_both_have(workspace):
+    results = gather_results(workspace, DATASET_NAME)
+    rows = {row.name: row for row in comparison_rows(results)}
+    best = read_record(workspace.best(DATASET_NAME), Best)
+    first = next(iter(rows.values()))
+    assert (first.name, first.gain) == (best.name, None)
+    (chosen,) = (contestant for contestant in results.contestants if contestant.name == best.name)
+    of_best = {case.case: case for case in chosen.summary.per_case}
+    (only,) = next(run for run in results.runs if run.name == "3d").summary.per_case
+    dice, other = (
+        sum(metrics.dice for metrics in case.metrics.values()) / len(case.metrics)
+        for case in (only, of_best[only.case])
+    )
+    assert rows["3d"].num_cases == 1
+    assert rows["3d"].gain == pytest.approx(dice - other)
+
+
+@pytest.mark.slow
+def test_advice_names_the_choice_and_its_command(workspace):
+    results = gather_results(workspace, DATASET_NAME)
+    advice = advise(results, comparison_rows(results))
+    best = read_record(workspace.best(DATASET_NAME), Best)
+    assert advice.choice == best.name
+    assert advice.commands == best.commands
+    assert any("3d" in sentence and "folds" in sentence for sentence in advice.sentences)
+
+
+@pytest.mark.slow
+def test_before_the_best_is_found_the_best_run_is_advised(workspace):
+    workspace.best(DATASET_NAME).unlink()
+    results = gather_results(workspace, DATASET_NAME)
+    advice = advise(results, comparison_rows(results))
+    assert advice.choice == results.runs[0].name
+    assert f"seg25d find_best_configuration {DATASET_NAME}" in advice.commands
+
+
+@pytest.mark.slow
+def test_the_worst_the_middle_and_the_best_case_are_shown(workspace):
+    (run, *_) = gather_results(workspace, DATASET_NAME).runs
+    assert list(choose_cases(run).values()) == ["worst", "second worst", "third worst"], "there are three"
+
+
+@pytest.mark.slow
+def test_a_page_without_training_shows_the_plans(workspace):
+    shutil.rmtree(workspace.results)
+    path = pipeline.report(workspace, "900", workspace.raw.parent / "page.html", num_processes=0)
+    text = path.read_text(encoding="utf-8")
+    assert "Not trained yet" in text
+    assert "halved" in text, "a reason of the planner"
+    assert "niivue-code" not in text
+
+
+@pytest.mark.slow
+def test_names_cannot_become_markup(workspace):
+    for path in (
+        workspace.preprocessed_dataset(DATASET_NAME).dataset,
+        workspace.raw_dataset(DATASET_NAME) / "dataset.json",
+    ):
+        content = json.loads(path.read_text())
+        content["labels"] = {
+            f"<script>alert({value})</script>" if value else name: value for name, value in content["labels"].items()
+        }
+        path.write_text(json.dumps(content))
+    text = pipeline.report(workspace, "900", num_processes=0).read_text(encoding="utf-8")
+    assert "&lt;script&gt;alert(1)" in text
+    assert "<script>alert" not in text
+
+
+@pytest.mark.slow
+def test_the_page_is_one_small_file_that_asks_nobody(page_file):
+    text = page_file.read_text(encoding="utf-8")
+    assert page_file.stat().st_size < 15e6
+    assert page_file.name == "report.html"
+    assert not re.search(r'(?:src|href)="(?!data:|#)', text.partition("</main>")[0])
+    assert "BSD 2-Clause" in text or "Redistribution and use" in text, "the viewer's licence"
+
+
+def test_a_data_set_that_is_not_planned_says_what_to_do(three_folds, capsys):
+    assert main(["report", "900", "--workspace", str(three_folds)]) == 2
+    assert "seg25d plan_and_preprocess -d Dataset900" in capsys.readouterr().err
+
+
+def test_a_missing_viewer_says_what_brings_it(monkeypatch):
+    monkeypatch.setattr(niivue, "PACKAGE", "no-such-package")
+    with pytest.raises(InputError, match="pip install no-such-package"):
+        niivue.find_niivue()
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_contrast(scheme):
+    """Text has the contrast that WCAG 2.2 asks for (1.4.3: 4.5 to 1)."""
+    blocks = re.findall(r":root \{(.*?)\}", CSS.read_text(encoding="utf-8"), flags=re.DOTALL)
+    colours = dict(re.findall(r"--(\w+): (#\w{6})", blocks[scheme]))
+
+    def luminance(name: str) -> float:
+        parts = [int(colours[name][at : at + 2], 16) / 255 for at in (1, 3, 5)]
+        red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    for text in ("ink", "soft", "accent"):
+        for ground in ("paper", "panel", "chosen"):
+            lighter, darker = sorted((luminance(text), luminance(ground)), reverse=True)
+            assert (lighter + 0.05) / (darker + 0.05) >= 4.5, f"{text} on {ground}"
