@@ -51,7 +51,7 @@ def runs_to_compare(
     found = [read_validated_run(run) for run in known]
     wanted = [_wanted_folds(run, folds) for run in found]
     missing = {
-        run.name: _training_command(run, lacking)
+        run.name: training_command(run, lacking)
         for run, numbers in zip(found, wanted, strict=True)
         if (lacking := [fold for fold in numbers if fold not in run.folds])
     }
@@ -89,7 +89,13 @@ def _wanted_folds(run: ValidatedRun, words: Sequence[str] | None) -> list[int]:
         raise InputError(f"{run.name}: {error}") from None
 
 
-def _training_command(run: ValidatedRun, folds: Sequence[int]) -> str:
+def training_command(run: ValidatedRun, folds: Sequence[int]) -> str:
+    """What trains more folds of a run.
+
+    Args:
+        run: A run with a trained fold, or imported.
+        folds: Those to train.
+    """
     numbers = " ".join(str(fold) for fold in folds)
     if run.store is None:
         return f"fold {numbers} was not imported"

@@ -32,7 +32,7 @@ GLUE = frozenset(
             "pretraining",
             "information",
         ),
-        *("sharing", "demo", "cli", "__main__"),
+        *("sharing", "report", "demo", "cli", "__main__"),
     }
 )
 
@@ -51,7 +51,6 @@ ALLOWED = {
         {"core", "data", "networks", "representations", "evaluation", "planning", "preprocessing", "inference"}
     ),
     "selection": frozenset({"core", "data", "evaluation", "planning", "preprocessing", "inference", "ensembling"}),
-    "report": frozenset({"core", "data", "evaluation", "planning", "selection"}),
 }
 USES_SIMPLEITK = {Path("ensembling/staple.py")}
 """What takes an algorithm, not file formats, from SimpleITK."""

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from statistics import fmean, stdev
 from typing import NamedTuple
 
+from seg25d.compared_runs import training_command
 from seg25d.evaluation.metrics import Scores
 from seg25d.evaluation.summary import Summary
 from seg25d.report.charts import Point
@@ -71,7 +72,7 @@ def comparison_rows(results: Results) -> list[Row]:
                 gain=gain,
                 p_value=p_value,
                 cost=contestant.cost,
-                num_parameters=None if run is None or run.plan is None else run.plan.num_parameters,
+                num_parameters=None if run is None else run.num_parameters,
                 training_minutes=None if run is None else run.training_minutes,
                 on_front=_on_front(contestant, contestants),
             )
@@ -187,17 +188,15 @@ def _missing(results: Results) -> list[str]:
             "gains, which are over the same ones."
         )
     if results.best is None:
-        sentences.append(
-            "Costs are not measured and ensembles not tried yet: `seg25d find_best_configuration` does both."
-        )
+        sentences.append("Costs are not measured and ensembles not tried yet: find_best_configuration does both.")
     return sentences
 
 
 def _commands(results: Results, choice: str) -> tuple[str, ...]:
     if results.best is not None:
         return results.best.commands
-    partial = {run.name: run for run in results.runs}[choice].validated.missing_folds
-    train = [f"seg25d train {results.dataset_name} {choice} {' '.join(map(str, partial))}"] if partial else []
+    run = next(run for run in results.runs if run.name == choice).validated
+    train = [training_command(run, run.missing_folds)] if run.missing_folds else []
     return (
         *train,
         f"seg25d find_best_configuration {results.dataset_name}",

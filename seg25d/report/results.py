@@ -55,6 +55,12 @@ class TrainedRun:
         return not self.validated.missing_folds
 
     @property
+    def num_parameters(self) -> int | None:
+        """Of one fold; None where other models have their part in it, and for results of another program."""
+        alone = self.plan is not None and self.plan.representation.name != "fused_views"
+        return self.plan.num_parameters if self.plan is not None and alone else None
+
+    @property
     def training_minutes(self) -> float | None:
         """Mean over the folds; None for results of another program."""
         spent = [log[-1]["total_seconds"] / 60 for log in self.logs.values() if log]

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from seg25d.core.types import FloatArray, Spacing
 from seg25d.data.cases import Case
+from seg25d.data.description import DatasetDescription
 from seg25d.data.image_geometry import Geometry
-from seg25d.data.labels import IGNORE_INDEX, Labels
+from seg25d.data.labels import IGNORE_INDEX
 from seg25d.evaluation.area_plot import AXES, AreaCurve, Axis, area_curve, coarsest_axis
 from seg25d.evaluation.pairs import Pair, read_pair
 from seg25d.evaluation.pictures import COLOURS, fullest_slice
@@ -25,6 +26,7 @@ MOST_RUNS = 5
 """Whose predictions of a case are drawn side by side."""
 PICTURE_PIXELS = 300
 """Along the longer side of a picture, at least."""
+MOST_CHANNELS = 3
 MARGIN_MM = 15.0
 """Around what is true or predicted, in pictures and viewer."""
 VIEWER_VOXELS = 1_500_000
@@ -61,10 +63,16 @@ class ShownCase(NamedTuple):
 class _Loaded(NamedTuple):
     """Arrays of a case around its foreground, canonical (D, H, W), labels as internal indices."""
 
-    image: FloatArray
+    channels: dict[str, FloatArray]
+    """The first ones, by name."""
     truth: NDArray[np.uint8]
     predictions: dict[str, NDArray[np.uint8]]
     spacing_mm: Spacing
+
+    @property
+    def image(self) -> FloatArray:
+        """The first channel."""
+        return next(iter(self.channels.values()))
 
 
 def choose_cases(run: TrainedRun) -> dict[str, str]:
@@ -78,14 +86,16 @@ def choose_cases(run: TrainedRun) -> dict[str, str]:
     return chosen
 
 
-def show_case(case: Case, why: str, runs: Sequence[TrainedRun], labels: Labels, in_viewer: bool) -> ShownCase:
+def show_case(
+    case: Case, why: str, runs: Sequence[TrainedRun], description: DatasetDescription, in_viewer: bool
+) -> ShownCase:
     """Read a case and draw it.
 
     Args:
         case: With images and truth.
         why: It is shown.
         runs: Those that have predicted it, the one that it was chosen for first.
-        labels: What values mean.
+        description: What channels and values mean.
         in_viewer: Whether the viewer has it.
 
     Raises:
@@ -93,7 +103,7 @@ def show_case(case: Case, why: str, runs: Sequence[TrainedRun], labels: Labels, 
         ImageError: If a file cannot be read.
     """
     shown = [run for run in runs if run.prediction(case.name).exists()][:MOST_RUNS]
-    whole = _load(case, shown, labels)
+    whole = _load(case, shown, description)
     axis = coarsest_axis(whole.spacing_mm)
     number = AXES.index(axis)
     others = tuple(other for other in range(3) if other != number)
@@ -118,14 +128,16 @@ def show_case(case: Case, why: str, runs: Sequence[TrainedRun], labels: Labels, 
     )
 
 
-def _load(case: Case, runs: Sequence[TrainedRun], labels: Labels) -> _Loaded:
+def _load(case: Case, runs: Sequence[TrainedRun], description: DatasetDescription) -> _Loaded:
     from seg25d.data.image_io import read_image  # noqa: PLC0415 - loads SimpleITK
 
     assert case.label is not None, "validation cases have labels"
-    image, geometry = read_image(case.images[:1])
-    pairs = {run.name: read_pair(labels, Pair(case.name, case.label, run.prediction(case.name))) for run in runs}
-    predictions = {name: pair.prediction for name, pair in pairs.items()}
-    return _Loaded(image[0], next(iter(pairs.values())).reference, predictions, geometry.canonical_spacing_mm)
+    image, geometry = read_image(case.images[:MOST_CHANNELS])
+    channels = dict(zip(description.channel_names, image, strict=False))
+    pairs = {run.name: Pair(case.name, case.label, run.prediction(case.name)) for run in runs}
+    read = {name: read_pair(description.labels, pair) for name, pair in pairs.items()}
+    predictions = {name: segmentations.prediction for name, segmentations in read.items()}
+    return _Loaded(channels, next(iter(read.values())).reference, predictions, geometry.canonical_spacing_mm)
 
 
 def _around_foreground(case: _Loaded) -> _Loaded:
@@ -142,7 +154,8 @@ def _around_foreground(case: _Loaded) -> _Loaded:
         box.append(slice(max(0, int(found[0]) - margin), int(found[-1]) + margin + 1))
     part = tuple(box)
     cut = {name: labels[part] for name, labels in case.predictions.items()}
-    return _Loaded(case.image[part], case.truth[part], cut, case.spacing_mm)
+    channels = {name: image[part] for name, image in case.channels.items()}
+    return _Loaded(channels, case.truth[part], cut, case.spacing_mm)
 
 
 def _pictures(case: _Loaded, axis: Axis, name: str) -> tuple[Picture, ...]:
@@ -153,17 +166,15 @@ def _pictures(case: _Loaded, axis: Axis, name: str) -> tuple[Picture, ...]:
     index = fullest_slice(np.moveaxis(shown, number, 0))
     height, width = (spacing for other, spacing in enumerate(case.spacing_mm) if other != number)
     flipped = axis != "axial"
-    panels = {"image": None, "truth": truth, **case.predictions}
     pictures = []
-    for title, labels in panels.items():
-        picture = _paint(
-            np.take(case.image, index, number),
-            None if labels is None else np.take(labels, index, number),
-            height / width,
+    for title, labels in {**dict.fromkeys(case.channels), "truth": truth, **case.predictions}.items():
+        contoured = None if labels is None else np.take(labels, index, number)
+        image = case.channels[title] if labels is None else case.image
+        picture = _paint(np.take(image, index, number), contoured, height / width)
+        what = f"{title}, without contours" if labels is None else f"with the contours of {title}"
+        pictures.append(
+            Picture(title, _png(picture[::-1] if flipped else picture), f"{axis} slice {index} of {name}, {what}")
         )
-        picture = picture[::-1] if flipped else picture
-        what = "without contours" if labels is None else f"with the contours of {title}"
-        pictures.append(Picture(title, _png(picture), f"{axis} slice {index} of {name} {what}"))
     return tuple(pictures)
 
 

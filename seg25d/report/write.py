@@ -64,7 +64,7 @@ def _cases(runs: list[TrainedRun], raw: Mapping[str, Case], results: Results) ->
     for name, why in track(chosen.items(), len(chosen), "drawing cases"):
         predicted = [run for run in runs if name in run.validated.case_folds]
         try:
-            shown.append(show_case(raw[name], why, predicted, results.description.labels, why in IN_VIEWER))
+            shown.append(show_case(raw[name], why, predicted, results.description, in_viewer=why in IN_VIEWER))
         except Seg25dError as error:
             logger.warning("%s is not shown: %s", name, error)
     return shown
