@@ -1,0 +1,56 @@
+"""Train nnU-Net for a given time; run by the Python of an environment with `nnunetv2`, see peers.py.
+
+nnU-Net counts epochs of 250 iterations and has no option for another length. Here the learning rate falls with the
+share of the time that is over, by nnU-Net's own formula; nothing else differs from its trainer, whose name the class
+has, so that `nnUNetv2_predict` finds it. Seconds per update and waiting for data go to `timed.json` beside the
+checkpoint.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import torch
+from nnunetv2.paths import nnUNet_preprocessed
+from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as trainers  # noqa: N813 - a module, by the name of its class
+
+EXPONENT = 0.9
+"""Of nnU-Net's polynomial schedule (PolyLRScheduler)."""
+
+
+class nnUNetTrainer(trainers.nnUNetTrainer):  # noqa: N801 - the name that checkpoints carry
+    def train_for(self, seconds: float) -> None:
+        self.on_train_start()
+        self.network.train()
+        first_rate = self.optimizer.param_groups[0]["lr"]
+        started, waited, updates = time.perf_counter(), 0.0, 0
+        while (over := time.perf_counter() - started) < seconds:
+            for group in self.optimizer.param_groups:
+                group["lr"] = first_rate * (1 - over / seconds) ** EXPONENT
+            asked = time.perf_counter()
+            batch = next(self.dataloader_train)
+            waited += time.perf_counter() - asked
+            self.train_step(batch)
+            updates += 1
+        spent = time.perf_counter() - started
+        self.save_checkpoint(str(Path(self.output_folder) / "checkpoint_final.pth"))
+        patch = self.configuration_manager.patch_size
+        voxels = self.batch_size * int(torch.tensor(patch).prod())
+        timed = {"updates": updates, "seconds": spent, "data_wait_share": waited / spent, "voxels_per_update": voxels}
+        (Path(self.output_folder) / "timed.json").write_text(json.dumps(timed))
+        self.dataloader_train._finish()
+        self.dataloader_val._finish()
+
+
+def main() -> None:
+    dataset, configuration, fold, seconds, plans_name = sys.argv[1:]
+    folder = Path(nnUNet_preprocessed) / dataset
+    plans = {**json.loads((folder / f"{plans_name}.json").read_text()), "continue_training": False}
+    description = json.loads((folder / "dataset.json").read_text())
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    nnUNetTrainer(plans, configuration, int(fold), description, device=device).train_for(float(seconds))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,267 @@
+"""seg25d beside nnU-Net v2: planning, preprocessing, training for equal time, prediction, on the same cases and cores.
+
+python benchmarks/peers.py --nnunet ENVIRONMENT/bin/python --dataset 4 --time-budget 6min \
+    --output benchmarks/results/peers_hippocampus.json
+
+nnU-Net comes from PyPI into an environment of its own (documentation/measurements.md says how). The stages of the two
+alternate, each in a process of its own; wall and processor time and the largest process's memory are the system's
+(wait4), start-up included. Training is for equal wall time, start-up and planning apart; Dice is that of `seg25d
+evaluate` on the validation cases of the fold, predicted from their raw images. nnU-Net's batch of `2d` can be set
+(`--nnunet-batch 28`, as 281 leaves few updates). What is done is kept: the same command goes on.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from contest import Row, Table, settings_of, write_tables
+
+from seg25d.cli.common import configure_logging, duration
+from seg25d.core.files import write_json
+from seg25d.core.records import read_record
+from seg25d.core.workspace import Workspace
+from seg25d.data.dataset import Dataset, read_dataset, read_splits
+from seg25d.planning.plan import Plans
+from seg25d.runs import find_configuration
+
+GIGABYTE_OF_KILOBYTES = 1 << 20
+
+
+class Place:
+    """Where both programs work, apart from everything else."""
+
+    def __init__(self, root: Path, dataset: Dataset, options: argparse.Namespace) -> None:
+        self.root = root
+        self.dataset = dataset
+        self.options = options
+        self.tools = Path(options.nnunet).parent
+        self.environment = {
+            **os.environ,
+            "SEG25D_WORKSPACE": str(root / "seg25d"),
+            **{f"nnUNet_{name}": str(root / "nnunet" / name) for name in ("raw", "preprocessed", "results")},
+            "nnUNet_n_proc_DA": "1",
+        }
+        for raw in (root / "seg25d" / "raw", root / "nnunet" / "raw"):
+            raw.mkdir(parents=True, exist_ok=True)
+            if not (raw / dataset.name).exists():
+                (raw / dataset.name).symlink_to(dataset.root.resolve())
+
+    @property
+    def identifier(self) -> str:
+        return self.dataset.name[len("Dataset") :][:3]
+
+    def seg25d(self, *words: str) -> list[str]:
+        return [sys.executable, "-m", "seg25d", *words]
+
+    def nnunet(self, command: str, *words: str) -> list[str]:
+        return [str(self.tools / f"nnUNetv2_{command}"), *words]
+
+    def stage(self, name: str, command: Sequence[str]) -> Row:
+        """Run and measure, unless that has been done."""
+        record = self.root / "stages" / f"{name}.json"
+        if record.exists():
+            return json.loads(record.read_text(encoding="utf-8"))
+        print(f"{name}: {' '.join(command)}", flush=True)
+        record.parent.mkdir(parents=True, exist_ok=True)
+        with (record.with_suffix(".log")).open("wb") as log:
+            measured = measure(command, self.environment, log)
+        write_json(record, measured)
+        return measured
+
+
+def measure(command: Sequence[str], environment: Mapping[str, str], log: Any) -> Row:
+    """Wall and processor seconds of a command and of what it starts, and the memory of its largest process."""
+    started = time.perf_counter()
+    process = subprocess.Popen(command, env=dict(environment), stdout=log, stderr=subprocess.STDOUT)
+    _, status, usage = os.wait4(process.pid, 0)
+    wall = time.perf_counter() - started
+    if status:
+        raise SystemExit(f"error: {' '.join(command)} failed; its output is in {log.name}")
+    return {
+        "wall_s": wall,
+        "cpu_s": usage.ru_utime + usage.ru_stime,
+        "memory_gb": usage.ru_maxrss / GIGABYTE_OF_KILOBYTES,
+    }
+
+
+def held_out(place: Place, fold: int) -> tuple[Path, Path, Path]:
+    """Folders of links: images of the validation cases, the first of them alone, and their labels."""
+    images, one, labels = (place.root / name for name in ("images", "one_image", "labels"))
+    for folder in (images, one, labels):
+        folder.mkdir(exist_ok=True)
+    cases = {case.name: case for case in place.dataset.cases}
+    ending = place.dataset.description.file_ending
+    splits = read_splits(place.root / "seg25d" / "preprocessed" / place.dataset.name / "splits.json")
+    for number, name in enumerate(splits[fold].val):
+        for target in (images, one) if number == 0 else (images,):
+            for channel, path in enumerate(cases[name].images):
+                link(target / f"{name}_{channel:04d}{ending}", path)
+        label = cases[name].label
+        assert label is not None, "training cases have labels"
+        link(labels / label.name, label)
+    return images, one, labels
+
+
+def link(path: Path, target: Path) -> None:
+    if not path.exists():
+        path.symlink_to(target.resolve())
+
+
+def use_our_folds(place: Place, batch: int | None, configuration: str) -> str:
+    """Give nnU-Net the same folds and, where asked for, another batch; gives the name of its plans."""
+    folder = place.root / "nnunet" / "preprocessed" / place.dataset.name
+    ours = place.root / "seg25d" / "preprocessed" / place.dataset.name / "splits.json"
+    write_json(folder / "splits_final.json", json.loads(ours.read_text(encoding="utf-8")))
+    if batch is None:
+        return "nnUNetPlans"
+    plans = json.loads((folder / "nnUNetPlans.json").read_text(encoding="utf-8"))
+    plans["plans_name"] = f"nnUNetPlans_batch{batch}"
+    plans["configurations"][configuration]["batch_size"] = batch
+    write_json(folder / f"{plans['plans_name']}.json", plans)
+    return str(plans["plans_name"])
+
+
+def dice(place: Place, name: str, labels: Path, predictions: Path) -> float | None:
+    """Mean Dice of predictions."""
+    summary = place.root / "stages" / f"{name}_summary.json"
+    place.stage(f"{name}_evaluation", place.seg25d("evaluate", str(labels), str(predictions), "-o", str(summary)))
+    return json.loads(summary.read_text(encoding="utf-8"))["foreground_mean"]["dice"]
+
+
+def of_seg25d(place: Place, configuration: str, folders: tuple[Path, Path, Path]) -> Row:
+    """Train, predict, evaluate."""
+    options = place.options
+    name, device = f"seg25d_{configuration}", ["--device", options.device]
+    words = ["train", place.identifier, configuration, str(options.fold), "--time-budget", f"{options.time_budget:g}s"]
+    train = place.stage(f"{name}_train", place.seg25d(*words, *device))
+    workspace = Workspace.resolve(place.root / "seg25d", {})
+    plans = read_record(workspace.preprocessed_dataset(place.dataset.name).plans(), Plans)
+    run = workspace.run(place.dataset.name, find_configuration(plans, configuration)[0])
+    last = json.loads(run.fold(options.fold).log.read_text(encoding="utf-8").splitlines()[-1])
+
+    def predict(source: Path, out: Path, mirroring: bool) -> list[str]:
+        words = ["predict", "-m", str(run.root), "-i", str(source), "-o", str(out), "--overwrite", *device]
+        return place.seg25d(*words, *([] if mirroring else ["--disable-tta"]))
+
+    return {
+        "name": f"seg25d {configuration}",
+        "updates": last["iteration"],
+        "seconds_per_update": last["seconds_per_iteration"],
+        "voxels_per_second": last["voxels_per_second"],
+        "data_wait_share": last["data_wait_share"],
+        "train": train,
+        **predictions(place, name, folders, predict),
+    }
+
+
+def of_nnunet(place: Place, configuration: str, folders: tuple[Path, Path, Path]) -> Row:
+    """The same with nnU-Net."""
+    options = place.options
+    plans = use_our_folds(place, options.nnunet_batch, configuration)
+    name = f"nnunet_{configuration}" + (f"_batch{options.nnunet_batch}" if options.nnunet_batch else "")
+    trainer = str(Path(__file__).with_name("nnunet_timed.py"))
+    words = [place.dataset.name, configuration, str(options.fold), f"{options.time_budget:g}", plans]
+    train = place.stage(f"{name}_train", [options.nnunet, trainer, *words])
+    results = place.root / "nnunet" / "results" / place.dataset.name / f"nnUNetTrainer__{plans}__{configuration}"
+    timed = json.loads((results / f"fold_{options.fold}" / "timed.json").read_text(encoding="utf-8"))
+
+    def predict(source: Path, out: Path, mirroring: bool) -> list[str]:
+        words = ["-i", str(source), "-o", str(out), "-d", place.identifier, "-c", configuration, "-p", plans]
+        words += ["-f", str(options.fold), "-npp", "1", "-nps", "1", "-device", options.device]
+        return place.nnunet("predict", *words, *([] if mirroring else ["--disable_tta"]))
+
+    return {
+        "name": f"nnU-Net {configuration}" + (f", batch {options.nnunet_batch}" if options.nnunet_batch else ""),
+        "updates": timed["updates"],
+        "seconds_per_update": timed["seconds"] / max(1, timed["updates"]),
+        "voxels_per_second": timed["updates"] * timed["voxels_per_update"] / timed["seconds"],
+        "data_wait_share": timed["data_wait_share"],
+        "train": train,
+        **predictions(place, name, folders, predict),
+    }
+
+
+def predictions(
+    place: Place, name: str, folders: tuple[Path, Path, Path], command: Callable[[Path, Path, bool], list[str]]
+) -> Row:
+    """Predict all validation cases without and with mirroring, and one of them; and the Dice of the first two."""
+    images, one, labels = folders
+    row: Row = {"cases": len(list(labels.iterdir()))}
+    for key, source, mirroring in (("plain", images, False), ("mirrored", images, True), ("one", one, False)):
+        out = place.root / "predictions" / f"{name}_{key}"
+        row[f"predict_{key}"] = place.stage(f"{name}_{key}", command(source, out, mirroring))
+        if key != "one":
+            row[f"dice_{key}"] = dice(place, f"{name}_{key}", labels, out)
+    return row
+
+
+def seconds_and_memory(stage: str) -> Callable[[Row], str]:
+    return lambda row: f"{row[stage]['wall_s']:.1f} s, {row[stage]['memory_gb']:.2f} GB"
+
+
+TABLE = Table(
+    "peers",
+    "seg25d and nnU-Net v2 on the same cases and cores",
+    {
+        "": lambda row: row["name"],
+        "plan + preprocess": seconds_and_memory("preparation"),
+        "Dice": lambda row: "-" if row["dice_plain"] is None else f"{row['dice_plain']:.3f}",
+        "mirrored": lambda row: "-" if row["dice_mirrored"] is None else f"{row['dice_mirrored']:.3f}",
+        "updates": lambda row: str(row["updates"]),
+        "s/update": lambda row: f"{row['seconds_per_update']:.2f}",
+        "kvoxel/s": lambda row: f"{row['voxels_per_second'] / 1e3:.0f}",
+        "waiting for data": lambda row: f"{row['data_wait_share']:.1%}",
+        "training": seconds_and_memory("train"),
+        "prediction": seconds_and_memory("predict_plain"),
+        "prediction, mirrored": seconds_and_memory("predict_mirrored"),
+        "one case": seconds_and_memory("predict_one"),
+    },
+    (
+        "Wall seconds of whole commands, start-up included, and the memory of the largest process. Training: `seg25d "
+        "train` also predicts and scores the validation cases; the time budget is that of the updates.",
+    ),
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--nnunet", required=True, help="Python of an environment with nnunetv2")
+    parser.add_argument("--dataset", default="4", help="in raw/: 1, 001 or Dataset001_Name")
+    parser.add_argument("--fold", type=int, default=0)
+    parser.add_argument("--configurations", nargs="+", default=["2d"], help="of seg25d (default: 2d)")
+    parser.add_argument("--nnunet-configurations", nargs="+", default=["2d"])
+    parser.add_argument("--nnunet-batch", type=int, help="in place of the planned one")
+    parser.add_argument("--time-budget", type=duration, default=360.0, metavar="TIME", help="updates of each model")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--workspace", type=Path)
+    parser.add_argument("--output", type=Path, required=True, help="FILE.json; FILE.md is written beside it")
+    options = parser.parse_args()
+    configure_logging(quiet=False, debug=False)
+    workspace = Workspace.resolve(options.workspace)
+    name = workspace.dataset_name(options.dataset)
+    budget = f"{options.time_budget:g}s"
+    root = workspace.preprocessed.parent / "benchmarks" / f"peers_{budget}"
+    place = Place(root, read_dataset(workspace.raw_dataset(name)), options)
+    plan = ["plan_and_preprocess", "-d", place.identifier, "-c"]
+    ours = place.stage("seg25d_plan", place.seg25d(*plan, *options.configurations))
+    wanted = ["-d", place.identifier, "-c", *options.nnunet_configurations, "-np", "2", "--verify_dataset_integrity"]
+    theirs = place.stage("nnunet_plan", place.nnunet("plan_and_preprocess", *wanted))
+    folders = held_out(place, options.fold)
+    rows: list[Row] = []
+    for own, other in zip_longest(options.configurations, options.nnunet_configurations):
+        if own:
+            rows.append({**of_seg25d(place, own, folders), "preparation": ours})
+        if other:
+            rows.append({**of_nnunet(place, other, folders), "preparation": theirs})
+        write_tables(TABLE, rows, {"dataset": name, "settings": settings_of(options)}, options.output)
+
+
+if __name__ == "__main__":
+    main()
