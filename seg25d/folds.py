@@ -76,6 +76,7 @@ def check_folds(task: RunToTrain, folds: Sequence[int | str]) -> None:
     Raises:
         InputError: If kept folds were trained with something else, a fold was begun with other settings, or the labels
             do not allow a threshold.
+        ModelError: If the network cannot begin with the pretrained file.
     """
     description = read_description(task.folder.dataset)
     description.labels.check_threshold(task.config.threshold)
@@ -88,6 +89,9 @@ def check_folds(task: RunToTrain, folds: Sequence[int | str]) -> None:
     if not task.options.restart:
         for fold in folds:
             task.settled(fold)
+    if task.options.pretrained is not None:
+        header = model_header(task, "all", task.config)
+        take_over(header.build_model(), header, task.options.pretrained)
 
 
 def train_folds(task: RunToTrain, folds: Sequence[int | str]) -> dict[str, Summary]:

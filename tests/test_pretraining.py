@@ -79,7 +79,7 @@ def test_a_pretrained_model_segments_nothing(workspace, capsys):
     assert "pretrained model" in capsys.readouterr().err
 
 
-def test_tasks_and_files_that_do_not_fit_are_refused_before_anything_is_written(workspace, capsys):
+def test_tasks_and_files_that_do_not_fit_are_refused_before_anything_is_written(workspace, tmp_path, capsys):
     run(workspace, "pretrain", "900", "mip", "--task", "jigsaw", *TINY, status=2)
     assert "mip cannot be pretrained by jigsaw" in capsys.readouterr().err
     slices = ["--set", "pretext.whole_slices=true"]
@@ -88,6 +88,15 @@ def test_tasks_and_files_that_do_not_fit_are_refused_before_anything_is_written(
     run(workspace, "train", "900", "si", "0", "--pretrained", "nowhere.safetensors", *TINY, status=2)
     assert "nowhere.safetensors" in capsys.readouterr().err
     assert not workspace.results.exists()
+    # Nor is anything forgotten for a file that will not do.
+    run(workspace, "train", "900", "si", "0", *TINY, *PLAIN)
+    fold = workspace.run(DATASET_NAME, "si").fold(0)
+    before = fold.model_final.read_bytes()
+    other = tmp_path / "weights.pth"
+    other.write_text("none")
+    run(workspace, "train", "900", "si", "0", "--pretrained", str(other), "--restart", *TINY, *PLAIN, status=2)
+    assert "weights.pth is not a model file" in capsys.readouterr().err
+    assert fold.model_final.read_bytes() == before
 
 
 def test_training_images_without_labels_are_for_pretraining(three_folds, tmp_path, capsys):
