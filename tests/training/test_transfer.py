@@ -10,12 +10,13 @@ import torch
 
 from seg25d.core.device import choose_execution
 from seg25d.core.errors import ModelError
+from seg25d.core.records import write_record
 from seg25d.data.labels import Labels
 from seg25d.planning.model_file import ModelHeader, load_model, save_model
 from seg25d.planning.pretext import PretextConfig
 from seg25d.training.config import PretrainedConfig
 from seg25d.training.state import LEARNT, LEARNT_ENCODER, NEW, new_state
-from seg25d.training.trainer import FoldJob, train_fold
+from seg25d.training.trainer import FoldJob, clear_fold, train_fold
 from seg25d.training.transfer import take_over
 
 Maker = Callable[..., FoldJob]
@@ -133,6 +134,13 @@ def begun_with(job: FoldJob, path: Any, **settings: Any) -> FoldJob:
     start = PretrainedConfig(file=path.name, digest=transfer.digest, **settings)
     config = job.config.model_copy(update={"pretrained": start})
     return dataclasses.replace(job, model=model, learnt=transfer.learnt, config=config)
+
+
+def test_a_restarted_fold_no_longer_says_what_it_began_with(make_job, pretrained):
+    job = make_job("a")
+    write_record(job.folder.transfer, take_over(job.header.build_model(), job.header, pretrained(job.header)[0]))
+    clear_fold(job.folder)
+    assert not job.folder.transfer.exists()
 
 
 def test_a_frozen_encoder_stays_as_it_is_and_then_learns(make_job, pretrained):
