@@ -139,7 +139,13 @@ class PretrainingOptions(TrainingOptions):
     """Folders of further images, without labels."""
 
     def base(self, configuration: str) -> TrainingConfig:
-        """The settings of the recipe, as far as they are not about labels."""
+        """The settings of the recipe, as far as they are not about labels.
+
+        Raises:
+            InputError: If a file is given to begin with.
+        """
+        if self.pretrained is not None:
+            raise InputError("pretraining begins with fresh weights: leave `pretrained` out")
         return (
             super()
             .base(configuration)

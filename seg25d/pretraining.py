@@ -15,6 +15,7 @@ from seg25d.data.dataset import Dataset, Split, read_description
 from seg25d.data.inputs import find_inputs
 from seg25d.folds import RunToTrain, model_header
 from seg25d.options import PretrainingOptions
+from seg25d.planning.pretext import PretextTask
 from seg25d.preprocessing.preprocess import preprocess_dataset
 from seg25d.preprocessing.store import Store
 from seg25d.training.config import settle_config
@@ -30,6 +31,13 @@ from seg25d.training.processes import (
 from seg25d.training.trainer import FoldJob, clear_fold, train_fold
 
 logger = logging.getLogger(__name__)
+OF_LABELS = ("loss", "dice_smooth", "foreground_share", "threshold")
+"""Settings that say what is learnt of labels."""
+OF_OTHER_TASK: dict[PretextTask, tuple[str, ...]] = {
+    "inpainting": ("pretext.grid",),
+    "jigsaw": ("pretext.hidden_share", "pretext.piece", "pretext.whole_slices"),
+}
+"""Settings of the tasks that a task is not."""
 
 
 def pretraining_folder(workspace: Workspace, task: RunToTrain, options: PretrainingOptions) -> FoldFolder:
@@ -90,10 +98,22 @@ def check_pretraining(task: RunToTrain, options: PretrainingOptions) -> None:
     check_processes(plan, len(description.channel_names), len(description.channel_names))
     asked_for = options.config(task.configuration).pretext
     assert asked_for is not None, "the options say which task it is"
+    _check_settings(options)
     try:
         check_task(plan.representation, asked_for)
     except ValueError as error:
         raise InputError(f"{task.configuration} cannot be pretrained by {asked_for.task}: {error}") from None
+
+
+def _check_settings(options: PretrainingOptions) -> None:
+    """Refuse settings that contradict the command, and say which have no effect on it."""
+    if options.fine:
+        raise InputError("a fine model sees what is around labels, of which pretraining knows none: leave `fine` out")
+    if options.settings.get("pretext.task", options.task) != options.task:
+        raise InputError(f"--task says {options.task}; leave pretext.task out")
+    without_effect = sorted(set(options.settings) & {*OF_LABELS, *OF_OTHER_TASK[options.task]})
+    if without_effect:
+        logger.warning("%s: no effect on pretraining by %s", ", ".join(without_effect), options.task)
 
 
 def _clear(folder: FoldFolder) -> None:

@@ -1,9 +1,11 @@
 """What options say about a run."""
 
+from pathlib import Path
+
 import pytest
 
-from seg25d.core.errors import RecordError
-from seg25d.options import TrainingOptions
+from seg25d.core.errors import InputError, RecordError
+from seg25d.options import PretrainingOptions, TrainingOptions
 from seg25d.planning.coarse_to_fine import FineConfig
 
 
@@ -40,3 +42,9 @@ def test_organs_of_xia_are_of_one_piece() -> None:
     options = TrainingOptions(settings={"fine": "true"}, recipe="xia2018")
     assert options.config("axial").fine == FineConfig(large_components=True)
     assert TrainingOptions(recipe="xia2018").config("axial").fine is None
+
+
+def test_pretraining_does_not_ignore_a_file_to_begin_with() -> None:
+    options = PretrainingOptions(task="jigsaw", pretrained=Path("resnet34.pth"))
+    with pytest.raises(InputError, match="fresh weights"):
+        options.base("si")

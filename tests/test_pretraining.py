@@ -69,7 +69,9 @@ def test_images_without_labels_count_and_training_begins_with_what_was_learnt(wo
 
 
 def test_a_pretrained_model_segments_nothing(workspace, capsys):
-    run(workspace, "pretrain", "900", "2d", "--task", "jigsaw", *TINY)
+    idle = ["--set", "loss=dice", "--set", "pretext.piece=0.3"]
+    run(workspace, "pretrain", "900", "2d", "--task", "jigsaw", *idle, *TINY)
+    assert "loss, pretext.piece: no effect on pretraining by jigsaw" in capsys.readouterr().err
     folder = pretrained_folder(workspace, "axial__jigsaw")
     fold = workspace.run(DATASET_NAME, "axial").fold(0).root
     fold.mkdir(parents=True)
@@ -85,6 +87,13 @@ def test_tasks_and_files_that_do_not_fit_are_refused_before_anything_is_written(
     slices = ["--set", "pretext.whole_slices=true"]
     run(workspace, "pretrain", "900", "2d", "--task", "inpainting", *slices, *TINY, status=2)
     assert "one slice at a time" in capsys.readouterr().err
+    for settings, message in (
+        ("fine=true", "leave `fine` out"),
+        ("fine.margin=3", "leave `fine` out"),
+        ("pretext.task=jigsaw", "--task says inpainting"),
+    ):
+        run(workspace, "pretrain", "900", "2d", "--task", "inpainting", "--set", settings, *TINY, status=2)
+        assert message in capsys.readouterr().err
     run(workspace, "train", "900", "si", "0", "--pretrained", "nowhere.safetensors", *TINY, status=2)
     assert "nowhere.safetensors" in capsys.readouterr().err
     assert not workspace.results.exists()

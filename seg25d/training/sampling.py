@@ -144,7 +144,8 @@ class WindowSource(Dataset[Batch | Seg25dError]):
         crop = self._crop(rng, case, labels, training=training)
         corner, size = [low for low, _ in crop], box_shape(crop)
         centre = None
-        if rng.random() < self.config.foreground_share or not training:
+        # Pretraining looks at no label: those of cases that are held out later are among them.
+        if (rng.random() < self.config.foreground_share or not training) and self.config.pretext is None:
             centre = draw_foreground(rng, locations)
         if centre is not None:
             centre = centre - corner

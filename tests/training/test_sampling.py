@@ -118,6 +118,12 @@ def test_images_and_labels_stay_together_under_augmentation(make_job: Maker) -> 
         assert images[:, 0][labels == 0].mean() < 0.2
 
 
+def test_pretraining_looks_at_no_labels(make_job: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = source_of(make_job("a", pretext={}, foreground_share=1.0))
+    monkeypatch.setattr("seg25d.training.sampling.draw_foreground", lambda *_: pytest.fail("it looked"))
+    assert source.window("validate", 0)[1].shape == source.window("train", 0)[1].shape == (1, 6, 8, 8)
+
+
 def test_every_case_comes_before_any_comes_again(make_job: Maker) -> None:
     source = source_of(make_job("a"))
     seen = [source._case("train", index) for index in range(8)]
