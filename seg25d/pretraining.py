@@ -75,8 +75,8 @@ def pretrain_network(workspace: Workspace, task: RunToTrain, options: Pretrainin
             _preprocess(task, further, options)
         wait_for_all(execution.device)
         config = settle_config(folder, base, changes)
-        store = Store(task.store.folder, [_further_store(task)] if further else [])
-        cases = tuple(store.cases())
+        store = Store(task.store.folder, [_further_store(task)])
+        cases = tuple(sorted({*task.store.cases(), *(case.name for case in further)}))
         if first:
             logger.info("pretraining on the images of %d cases", len(cases))
             write_record(folder.config, config)
@@ -130,13 +130,12 @@ def _further_cases(workspace: Workspace, task: RunToTrain, options: PretrainingO
     own = workspace.raw_dataset(task.dataset_name) / "imagesTr"
     for folder in ([own] if own.is_dir() else []) + list(options.images):
         for case in find_inputs(folder, len(description.channel_names), description.file_ending):
-            if case.name in found and found[case.name].images != case.images:
-                raise InputError(
-                    f"two cases are called {case.name}: {found[case.name].images[0]} and {case.images[0]}; rename one"
-                )
-            if case.name not in known:
-                found[case.name] = case
-    return [found[name] for name in sorted(found)]
+            other = found.setdefault(case.name, case).images
+            if [image.resolve() for image in other] != [image.resolve() for image in case.images]:
+                raise InputError(f"two cases are called {case.name}: {other[0]} and {case.images[0]}; rename one")
+            if not own.is_dir() and case.name in known:
+                logger.warning("%s is left out: the data set has a case of that name", case.images[0])
+    return [found[name] for name in sorted(set(found) - known)]
 
 
 def _preprocess(task: RunToTrain, cases: Sequence[Case], options: PretrainingOptions) -> None:

@@ -108,6 +108,28 @@ def test_tasks_and_files_that_do_not_fit_are_refused_before_anything_is_written(
     assert fold.model_final.read_bytes() == before
 
 
+def test_images_of_other_runs_stay_and_names_are_cases(workspace, tmp_path, capsys, monkeypatch):
+    raw = workspace.raw_dataset(DATASET_NAME)
+    run(workspace, "pretrain", "900", "2d", "--task", "inpainting", "--images", str(raw / "imagesTs"), *TINY)
+    further = tmp_path / "further"
+    further.mkdir()
+    for image in (raw / "imagesTs").iterdir():
+        shutil.copy(image, further / image.name.replace("phantom", "other"))
+    # The same files by another name of their folder are no other cases.
+    monkeypatch.chdir(raw)
+    run(workspace, "pretrain", "900", "2d", "--task", "jigsaw", "--images", str(further), "imagesTr", *TINY)
+    assert capsys.readouterr().err.count("images of 4 cases") == 2
+    (store,) = workspace.preprocessed_dataset(DATASET_NAME).root.glob("*__unlabelled")
+    assert {path.stem for path in store.glob("*.json")} == {"phantom_003", "other_003"}, "another run may read it"
+    for image in further.iterdir():
+        image.rename(further / image.name.replace("other_003", "phantom_000"))
+    run(workspace, "pretrain", "900", "2d", "--task", "jigsaw", "--images", str(further), *TINY, status=2)
+    assert "two cases are called phantom_000" in capsys.readouterr().err
+    shutil.rmtree(raw)
+    run(workspace, "pretrain", "900", "2d", "--task", "jigsaw", "--images", str(further), *TINY)
+    assert "phantom_000_0000.nii.gz is left out" in capsys.readouterr().err
+
+
 def test_training_images_without_labels_are_for_pretraining(three_folds, tmp_path, capsys):
     shutil.copytree(three_folds, tmp_path / "workspace")
     workspace = Workspace.resolve(tmp_path / "workspace", {})

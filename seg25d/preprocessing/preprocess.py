@@ -117,7 +117,7 @@ def preprocess_dataset(
     """Fill the stores of all configurations; configurations with the same store share it.
 
     A case that is complete and whose files and settings have not changed is skipped, so that an interrupted run goes
-    on. Cases that the data set no longer has are removed.
+    on. Cases that the data set no longer has are removed, but for unlabelled ones: other runs may be reading them.
 
     Args:
         dataset: The training cases.
@@ -135,7 +135,7 @@ def preprocess_dataset(
     check_writable(folder.root)
     check_case_names([case.name for case in dataset.cases])
     for target in targets:
-        _tidy(folder, target, dataset, clean)
+        _tidy(folder, target, None if unlabelled else dataset, clean)
     job = _Job(labels=dataset.description.labels, folder=folder, targets=targets, unlabelled=unlabelled)
     todo = [case for case in dataset.cases if _missing(case, job)]
     if len(todo) < len(dataset.cases):
@@ -219,12 +219,12 @@ def _targets(plans: Iterable[PreprocessingPlan]) -> tuple[_Target, ...]:
     return tuple(targets.values())
 
 
-def _tidy(folder: PreprocessedFolder, target: _Target, dataset: Dataset, clean: bool) -> None:
+def _tidy(folder: PreprocessedFolder, target: _Target, dataset: Dataset | None, clean: bool) -> None:
     store = _store(folder, target)
     if clean and store.folder.is_dir():
         shutil.rmtree(store.folder)
     store.remove_leftovers()
-    stale = sorted(set(store.cases()) - {case.name for case in dataset.cases})
+    stale = [] if dataset is None else sorted(set(store.cases()) - {case.name for case in dataset.cases})
     if stale:
         logger.info("%s: removing %s, which the data set no longer has", store.folder, ", ".join(stale))
         store.remove(stale)

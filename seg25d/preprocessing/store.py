@@ -166,7 +166,7 @@ class Store:
 
     def _home(self, case: str) -> Path:
         """The folder that has the case, `folder` for one that is nowhere."""
-        return next((each for each in self.further if (each / f"{case}.json").exists()), self.folder)
+        return next((each for each in (self.folder, *self.further) if (each / f"{case}.json").exists()), self.folder)
 
 
 def check_case_names(cases: Sequence[str]) -> None:
