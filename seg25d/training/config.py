@@ -16,8 +16,14 @@ from seg25d.planning.pretext import PretextConfig
 EXTENDABLE = frozenset({"epochs", "iterations", "iterations_per_epoch", "time_budget_seconds"})
 """What may change when a run goes on: how long it is."""
 
-PARTS = frozenset({"augmentation", "fusion", "fine", "pretext", "pretrained"})
-"""Settings that are made of settings, or null where a configuration has none of them."""
+PARTS = {
+    "augmentation": "all",
+    "fusion": "those of mv",
+    "fine": "those of fine models",
+    "pretext": "`seg25d pretrain`",
+    "pretrained": "runs with --pretrained",
+}
+"""Settings that are made of settings, or null where a run has none of them: which runs have them."""
 
 
 class AugmentationConfig(Record):
@@ -264,7 +270,7 @@ def apply_settings(config: TrainingConfig, settings: Mapping[str, str]) -> Train
             as JSON where they are JSON (numbers, true, null, lists), else as text.
 
     Raises:
-        InputError: If there is no such setting; lists those that there are.
+        InputError: If there is no such setting, lists those that there are; or if it is one of other runs.
         RecordError: If the value does not fit.
     """
     values = config.model_dump(mode="json")
@@ -273,6 +279,8 @@ def apply_settings(config: TrainingConfig, settings: Mapping[str, str]) -> Train
         place: Any = values
         for part in path:
             place = place.get(part) if isinstance(place, dict) else None
+        if path and path[0] in PARTS and values[path[0]] is None:
+            raise InputError(f"there is no setting {key!r} in this run, only in {PARTS[path[0]]}; leave it out")
         if not isinstance(place, dict) or last not in place or (not path and last in PARTS):
             raise InputError(f"there is no setting {key!r}; known: {', '.join(_names(config.model_dump()))}")
         place[last] = _parse(text)

@@ -29,6 +29,14 @@ def test_unknown_settings_list_the_known_ones(key: str) -> None:
         apply_settings(TrainingConfig(), {key: "1"})
 
 
+@pytest.mark.parametrize(
+    ("key", "runs"), [("pretrained.frozen_epochs", "runs with --pretrained"), ("pretext.piece", "`seg25d pretrain`")]
+)
+def test_settings_of_other_runs_say_of_which(key: str, runs: str) -> None:
+    with pytest.raises(InputError, match=f"there is no setting '{key}' in this run, only in {runs}"):
+        apply_settings(TrainingConfig(), {key: "1"})
+
+
 def test_values_that_do_not_fit_name_the_place() -> None:
     with pytest.raises(RecordError, match=r"augmentation\.noise.*got 3"):
         apply_settings(TrainingConfig(), {"augmentation.noise": "3"})
