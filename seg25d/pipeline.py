@@ -175,7 +175,7 @@ def pretrain(workspace: Workspace, identifier: str, configuration: str, options:
             before anything is done.
     """
     planned = planned_run(workspace, identifier, configuration, options)
-    check_pretraining(planned.task, options)
+    check_pretraining(workspace, planned.task, options)
     if is_first_process():
         planned.keep_network()
     return pretrain_network(workspace, planned.task, options)

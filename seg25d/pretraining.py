@@ -15,6 +15,7 @@ from seg25d.data.dataset import Dataset, Split, read_description
 from seg25d.data.inputs import find_inputs
 from seg25d.folds import RunToTrain, model_header
 from seg25d.options import PretrainingOptions
+from seg25d.planning.model_file import load_header
 from seg25d.planning.pretext import PretextTask
 from seg25d.preprocessing.preprocess import preprocess_dataset
 from seg25d.preprocessing.store import Store
@@ -88,11 +89,11 @@ def pretrain_network(workspace: Workspace, task: RunToTrain, options: Pretrainin
     return folder.model_final
 
 
-def check_pretraining(task: RunToTrain, options: PretrainingOptions) -> None:
+def check_pretraining(workspace: Workspace, task: RunToTrain, options: PretrainingOptions) -> None:
     """Make sure that a configuration can be pretrained so, before anything is written.
 
     Raises:
-        InputError: If the task makes no sense for it; says what would.
+        InputError: If the task makes no sense for it, says what would; or if a run that goes on had another plan.
     """
     plan, description = task.plans.configurations[task.configuration], read_description(task.folder.dataset)
     check_processes(plan, len(description.channel_names), len(description.channel_names))
@@ -103,6 +104,12 @@ def check_pretraining(task: RunToTrain, options: PretrainingOptions) -> None:
         check_task(plan.representation, asked_for)
     except ValueError as error:
         raise InputError(f"{task.configuration} cannot be pretrained by {asked_for.task}: {error}") from None
+    begun = pretraining_folder(workspace, task, options).model_best
+    if not options.restart and begun.exists() and load_header(begun).plan.decisions != plan.decisions:
+        raise InputError(
+            f"the plan of {task.configuration} changed since {begun.parent} began; put it back, or begin anew with "
+            "--restart"
+        )
 
 
 def _check_settings(options: PretrainingOptions) -> None:

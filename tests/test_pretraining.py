@@ -1,6 +1,7 @@
 """`pretrain` and `train --pretrained` on a tiny made-up data set."""
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -32,8 +33,8 @@ def planned(three_folds, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def workspace(planned, tmp_path) -> Workspace:
-    shutil.copytree(planned, tmp_path / "workspace")
-    return Workspace.resolve(tmp_path / "workspace", {})
+    shutil.copytree(planned, tmp_path / "work space")
+    return Workspace.resolve(tmp_path / "work space", {})
 
 
 def pretrained_folder(workspace: Workspace, name: str = "si__inpainting") -> Path:
@@ -47,7 +48,8 @@ def test_images_without_labels_count_and_training_begins_with_what_was_learnt(wo
     command = capsys.readouterr()
     assert "images of 4 cases" in command.err
     path = folder / "model_final.safetensors"
-    assert command.out.strip() == f"seg25d train 900 si FOLD --pretrained {path}"
+    words = ["seg25d", "train", "900", "si", "FOLD", "--pretrained", str(path), "--workspace"]
+    assert shlex.split(command.out) == [*words, str(workspace.raw.parent)]
     assert load_header(path).pretext is not None
     stores = sorted(path.name for path in workspace.preprocessed_dataset(DATASET_NAME).root.glob("*__unlabelled"))
     assert len(stores) == 1
@@ -79,6 +81,12 @@ def test_a_pretrained_model_segments_nothing(workspace, capsys):
     images = workspace.raw_dataset(DATASET_NAME) / "imagesTs"
     run(workspace, "predict", "-i", str(images), "-o", str(workspace.results / "out"), "-m", str(fold), status=2)
     assert "pretrained model" in capsys.readouterr().err
+    plans = workspace.preprocessed_dataset(DATASET_NAME).plans()
+    changed = json.loads(plans.read_text())
+    changed["configurations"]["axial"]["batch_size"] += 1
+    plans.write_text(json.dumps(changed))
+    run(workspace, "pretrain", "900", "2d", "--task", "jigsaw", *idle, *TINY, status=2)
+    assert "the plan of axial changed" in capsys.readouterr().err
 
 
 def test_tasks_and_files_that_do_not_fit_are_refused_before_anything_is_written(workspace, tmp_path, capsys):

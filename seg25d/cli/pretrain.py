@@ -1,6 +1,7 @@
 """`seg25d pretrain`: pretrain the network of a configuration on images without labels."""
 
 import argparse
+import shlex
 from pathlib import Path
 
 from seg25d.cli.common import Command, find_workspace
@@ -37,12 +38,13 @@ def run(arguments: argparse.Namespace) -> None:
         task=arguments.task, images=tuple(arguments.images), **training_options(arguments)
     )
     path = pipeline.pretrain(find_workspace(arguments), arguments.dataset, arguments.configuration, options)
-    words = ["seg25d train", arguments.dataset, arguments.configuration, "FOLD", "--pretrained", str(path)]
+    words = ["seg25d", "train", arguments.dataset, arguments.configuration, "FOLD", "--pretrained", str(path)]
     words += [] if arguments.network is None else ["--network", arguments.network]
     words += [] if arguments.recipe == "default" else ["--recipe", arguments.recipe]
     words += [] if arguments.plans_name == "plans" else ["--plans-name", arguments.plans_name]
+    words += [] if arguments.workspace is None else ["--workspace", str(arguments.workspace)]
     if is_first_process():
-        print(" ".join(words))
+        print(shlex.join(words))
 
 
 main = Command(
