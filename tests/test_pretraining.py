@@ -94,7 +94,7 @@ def test_tasks_and_files_that_do_not_fit_are_refused_before_anything_is_written(
     assert "mip cannot be pretrained by jigsaw" in capsys.readouterr().err
     slices = ["--set", "pretext.whole_slices=true"]
     run(workspace, "pretrain", "900", "2d", "--task", "inpainting", *slices, *TINY, status=2)
-    assert "one slice at a time" in capsys.readouterr().err
+    assert "several slices at once" in capsys.readouterr().err
     for settings, message in (
         ("fine=true", "leave `fine` out"),
         ("fine.margin=3", "leave `fine` out"),

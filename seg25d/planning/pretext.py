@@ -16,7 +16,7 @@ class PretextConfig(Record):
     """Pieces are hidden (filled with 0), or exchanged; the whole window is to be restored."""
     hidden_share: float = Field(default=0.5, gt=0, lt=1)
     """`inpainting`: share of the pieces that are hidden (1.8: 0.5 of squares, 0.6 of whole slices)."""
-    piece: float = Field(default=0.25, gt=0, le=1)
+    piece: float = Field(default=0.25, gt=0, lt=1)
     """`inpainting`: sides of a piece as a share of the window's (1.8: a quarter of the height of a slice)."""
     whole_slices: bool = False
     """`inpainting`: hide whole slices, where the network sees several at once."""

@@ -63,16 +63,18 @@ def check_task(representation: AnyRepresentation, config: PretextConfig) -> None
     if representation.piece_axes is None:
         raise ValueError("its network does not see images but projections or predictions, of which nothing is restored")
     if config.task == "inpainting" and config.whole_slices and representation.stacking_axis is None:
-        raise ValueError("whole slices cannot be restored by a network that sees one slice at a time: use pieces of it")
+        raise ValueError("pretext.whole_slices is for networks that see several slices at once (si, stack): use pieces")
 
 
 def piece_shape(window: Sequence[int], representation: AnyRepresentation, config: PretextConfig) -> tuple[int, ...]:
-    """Voxels of a piece that is hidden, along (D, H, W)."""
+    """Voxels of a piece that is hidden, along (D, H, W); always at least two pieces where there are two voxels."""
     axis = representation.stacking_axis
     if config.whole_slices and axis is not None:
         return tuple(1 if each == axis else size for each, size in enumerate(window))
     axes = representation.piece_axes or ()
-    return tuple(max(1, round(size * config.piece)) if axis in axes else 1 for axis, size in enumerate(window))
+    return tuple(
+        max(1, min(size - 1, round(size * config.piece))) if axis in axes else 1 for axis, size in enumerate(window)
+    )
 
 
 def hide_pieces(image: Tensor, piece: Sequence[int], share: float, rng: np.random.Generator) -> Tensor:

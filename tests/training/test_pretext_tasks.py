@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from seg25d.planning.pretext import PretextConfig
 from seg25d.representations.projection import Projections
@@ -41,6 +42,12 @@ def test_hidden_is_the_share_that_was_asked_for_in_whole_pieces(image, rng):
 def test_of_two_pieces_one_is_hidden(image, rng):
     for share in (0.01, 0.99):
         assert (hide_pieces(image, (3, 8, 8), share, rng) == 0).float().mean() == 0.5
+
+
+def test_large_pieces_never_hide_all_that_a_network_sees():
+    assert piece_shape((8, 8, 1), Volume(), PretextConfig(piece=0.99)) == (7, 7, 1)
+    with pytest.raises(ValidationError):
+        PretextConfig(piece=1.0)
 
 
 def test_pieces_that_do_not_divide_the_window(rng):
@@ -97,6 +104,6 @@ def test_tasks_that_make_no_sense_are_refused():
     projections = Projections(axis=0, spacing_mm=(1, 1, 1), num_training_views=4, num_views=12, num_classes=2)
     with pytest.raises(ValueError, match="does not see images"):
         check_task(projections, PretextConfig())
-    with pytest.raises(ValueError, match="one slice at a time"):
+    with pytest.raises(ValueError, match="several slices at once"):
         check_task(Slices(axis=0), PretextConfig(whole_slices=True))
     check_task(SUPER, PretextConfig(whole_slices=True))
