@@ -86,7 +86,7 @@ def take_over(model: nn.Module, header: ModelHeader, path: Path) -> Transfer:
         if found.shape == value.shape:
             taken[name] = found
         elif name in first and found.shape[0] == value.shape[0] and found.shape[2:] == value.shape[2:]:
-            adapted[name] = adapt_first_convolution(found, value.shape[1])
+            adapted[name] = _adapted(found, value.shape[1], _slices_seen(header, other))
         elif name not in heads:
             misfits.append(name)
     if misfits or set(names_differ) - heads:
@@ -107,6 +107,20 @@ def _from_torchvision(model: nn.Module, path: Path) -> Transfer:
     taken, adapted = (tuple(f"network.encoder.{name}" for name in names) for names in (found.taken, found.adapted))
     new = tuple(name for name in model.state_dict() if name not in {*taken, *adapted})
     return Transfer(file=path.name, digest=file_digest(path), taken=taken, adapted=adapted, new=new)
+
+
+def _slices_seen(*headers: ModelHeader) -> int:
+    """How many slices are channels of the networks' images, if it is the same number in all of them; else 1."""
+    (number, *others) = {header.plan.representation.network_channels(1) for header in headers}
+    return 1 if others else number
+
+
+def _adapted(weight: Tensor, num_channels: int, num_slices: int) -> Tensor:
+    """The kernel for another number of channels, for each slice that it sees by itself (`with_neighbours`)."""
+    if weight.shape[1] % num_slices or num_channels % num_slices:
+        return adapt_first_convolution(weight, num_channels)
+    parts = weight.chunk(num_slices, 1)
+    return torch.cat([adapt_first_convolution(part, num_channels // num_slices) for part in parts], 1)
 
 
 def _heads(header: ModelHeader) -> frozenset[str]:

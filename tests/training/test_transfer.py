@@ -81,6 +81,21 @@ def test_first_convolutions_are_adapted_to_other_channels(make_job, pretrained):
     torch.testing.assert_close(model.state_dict()[FIRST], weights[FIRST].sum(1, keepdim=True))
 
 
+def test_slices_beside_a_slice_keep_their_weights_when_channels_are_adapted(make_job, pretrained):
+    header = make_job("a").header
+    plan = header.plan.model_dump()
+    plan["representation"] |= {"context": 1}
+    header = header.model_copy(update={"plan": type(header.plan).model_validate(plan)})
+    path, weights = pretrained(header)
+    two = with_channels(header, 2)
+    model = two.build_model()
+    assert take_over(model, two, path).adapted == (FIRST,)
+    before, middle, after = weights[FIRST].split(1, 1)
+    torch.testing.assert_close(
+        model.state_dict()[FIRST], torch.cat((before, before, middle, middle, after, after), 1) / 2
+    )
+
+
 def test_another_network_is_an_error_that_says_what_differs(make_job, pretrained):
     header = make_job("a").header
     path, _ = pretrained(changed(header, widths=(4, 8, 16)))
