@@ -120,7 +120,7 @@ class PretrainedConfig(Record):
     learning_rate_factor: float = Field(default=1.0, ge=0)
     """For what was taken over, on the learning rate of the rest."""
     frozen_epochs: int = Field(default=0, ge=0)
-    """Epochs in which what was taken over of the encoder stays as it is."""
+    """Epochs in which weights that were taken over of the encoder stay as they are; batch norm statistics do not."""
 
 
 class TrainingConfig(Record):

@@ -338,7 +338,8 @@ class _Run:
         restored = validate_reconstruction(model, batches, self.execution)
         share_done = math.floor(NUM_PICTURES * min(self.progress(), 1.0)) / NUM_PICTURES
         path = self.job.folder.reconstruction(round(100 * share_done))
-        if self.first and restored.example is not None and not path.exists():
+        # The end is where the run ends now: it may have been made longer since there was a picture of it.
+        if self.first and restored.example is not None and (share_done == 1 or not path.exists()):
             axis = self.job.header.plan.representation.stacking_axis or 0
             draw_reconstruction(path, restored.example, axis)
         return restored.loss, {}, {"validation_loss_of_mean": restored.loss_of_mean}

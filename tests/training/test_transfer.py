@@ -209,3 +209,12 @@ def test_pretraining_is_the_same_with_the_same_seed(make_job):
         train_fold(job)
         states.append(load_model(job.folder.model_final)[1])
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_the_last_picture_is_of_the_end_of_a_run_that_was_made_longer(make_job):
+    job = pretraining_job(make_job, "longer", "inpainting", epochs=1)
+    train_fold(job)
+    picture = job.folder.reconstruction(100)
+    before = picture.read_bytes()
+    train_fold(dataclasses.replace(job, config=job.config.model_copy(update={"epochs": 2})))
+    assert picture.read_bytes() != before
