@@ -208,7 +208,10 @@ def choose_run(
         raise InputError(f"nothing is trained on {name}{of} in {workspace.results}; run `seg25d train` first")
     if configuration is None:
         if len(runs) > 1:
-            raise InputError(f"several configurations are trained on {name}; choose one with -c: {', '.join(runs)}")
+            raise InputError(
+                f"several configurations are trained on {name}; choose one with -c: {', '.join(runs)}; or have them "
+                f"compared: seg25d find_best_configuration {name}"
+            )
         return workspace.run(name, runs[0])
     short = split_name(configuration)[0] == "2d" or (plans_name, recipe) != (None, None)
     if configuration not in runs and short:
