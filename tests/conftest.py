@@ -1,15 +1,19 @@
 """What all tests share."""
 
+import io
 import json
 import logging
 import os
+import re
 import shutil
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from seg25d.cli.common import configure_logging
 from seg25d.cli.main import main
 from seg25d.data.phantom import DATASET_NAME, write_phantom_dataset
 
@@ -22,6 +26,35 @@ def _restore_logging() -> Iterator[None]:
     yield
     logger.handlers[:], logger.propagate = before[0], before[2]
     logger.setLevel(before[1])
+
+
+class Terminal(io.StringIO):
+    """A stream that is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+    @property
+    def text(self) -> str:
+        """What was written, without colours and movements of the cursor."""
+        return re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", self.getvalue())
+
+
+@pytest.fixture
+def open_terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Terminal]:
+    """Makes standard error a terminal; to be called by the test, as pytest sets its own one before that."""
+
+    def open_it() -> Terminal:
+        terminal = Terminal()
+        monkeypatch.setattr(sys, "stderr", terminal)
+        for name, value in {"TERM": "xterm", "COLUMNS": "160"}.items():
+            monkeypatch.setenv(name, value)
+        for name in ("TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+            monkeypatch.delenv(name, raising=False)
+        configure_logging(quiet=False, debug=False)
+        return terminal
+
+    return open_it
 
 
 @pytest.fixture

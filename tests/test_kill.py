@@ -17,7 +17,10 @@ from seg25d.data.phantom import DATASET_NAME, write_phantom_dataset
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="needs process groups")]
 COMMAND = [sys.executable, "-c", "import sys; from seg25d.cli.main import main; sys.exit(main())"]
-TIMES = ("seconds", "total_seconds", "seconds_per_iteration", "voxels_per_second", "data_wait_share", "peak_memory_gb")
+TIMES = (
+    *("seconds", "total_seconds", "seconds_left", "seconds_per_iteration", "voxels_per_second"),
+    *("data_wait_share", "peak_memory_gb"),
+)
 PLAN = ["plan_and_preprocess", "-d", "900", "-c", "si", "--num-processes", "2"]
 TRAIN = ["train", "900", "si", "0", "--epochs", "4", "--iterations", "16", "--device", "cpu", "--num-processes", "1"]
 

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from seg25d.core.errors import Seg25dError
 from seg25d.planning.plans_name import check_plans_name
@@ -200,7 +200,7 @@ def find_workspace(arguments: argparse.Namespace) -> "Workspace":
 def configure_logging(*, quiet: bool, debug: bool) -> None:
     """Send messages to standard error: bare on a terminal, with a time stamp elsewhere."""
     level = logging.DEBUG if debug else logging.WARNING if quiet else logging.INFO
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Handler()
     style = "%(message)s" if sys.stderr.isatty() else "%(asctime)s %(message)s"
     handler.setFormatter(_Formatter(style, datefmt="%Y-%m-%d %H:%M:%S"))
     root = logging.getLogger("seg25d")
@@ -210,6 +210,14 @@ def configure_logging(*, quiet: bool, debug: bool) -> None:
     if not debug:
         # Libraries speak to developers with them.
         warnings.filterwarnings("ignore", category=FutureWarning)
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """Writes to what standard error is at the moment: while a bar is shown, a stand-in that puts messages above it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
 
 
 class _Formatter(logging.Formatter):

@@ -1,19 +1,18 @@
-"""What a run tells: log.jsonl, progress.png, and a line that says how far it is."""
+"""What a run tells: log.jsonl, progress.png, and how far it is."""
 
 import json
 import logging
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from seg25d.core.files import atomic_path, write_text
-from seg25d.core.progress import format_seconds
+from seg25d.core.progress import ProgressDisplay, format_rate, format_seconds, seconds_left
 from seg25d.core.workspace import FoldFolder
+from seg25d.training.state import TrainingState
 
 logger = logging.getLogger(__name__)
 SECONDS_BETWEEN_PICTURES = 30.0
-SECONDS_BETWEEN_UPDATES = 0.25
 SECONDS_BETWEEN_LINES = 30.0
 
 
@@ -22,59 +21,65 @@ class Monitor:
 
     Args:
         folder: The fold's folder.
+        state: What is watched.
         active: Whether this process reports.
     """
 
-    def __init__(self, folder: FoldFolder, active: bool) -> None:
+    def __init__(self, folder: FoldFolder, state: TrainingState, active: bool) -> None:
         self.folder = folder
+        self.state = state
         self.active = active
-        self.live = active and sys.stderr.isatty() and logger.isEnabledFor(logging.INFO)
-        self.last_line = time.monotonic()
+        self.display = ProgressDisplay("training", SECONDS_BETWEEN_LINES)
         self.last_picture = 0.0
 
-    def step(self, progress: float, seconds: float, loss: float, wait_share: float) -> None:
-        """Say how far the run is: share done, time left, loss, share of time spent waiting for data.
+    def step(self, progress: float) -> None:
+        """Say how far the run is: share done, loss, rate, share of time spent waiting for data, time left.
 
-        On a terminal a live line is redrawn, elsewhere a plain line is logged now and then.
+        Args:
+            progress: Share of the run that is over.
         """
-        now = time.monotonic()
-        pause = SECONDS_BETWEEN_UPDATES if self.live else SECONDS_BETWEEN_LINES
-        if not self.active or now - self.last_line < pause or progress <= 0:
+        if not self.active or progress <= 0:
             return
-        self.last_line = now
-        left = format_seconds(seconds / progress * (1 - progress))
-        text = f"{progress:6.1%}  loss {loss:.4f}  waiting for data {wait_share:.0%}  {left} left"
-        if self.live:
-            sys.stderr.write("\r" + text.ljust(90))
-            sys.stderr.flush()
-        else:
-            logger.info("%s", text)
+        state = self.state
+        rate = format_rate(state.epoch_seconds / len(state.epoch_losses), "update")
+        waiting = state.epoch_wait / state.epoch_seconds
+        left = format_seconds(seconds_left(progress, state.seconds))
+        done = f"{progress:.1%}, loss {state.epoch_losses[-1]:.4f}, {rate}"
+        self.display.show(progress, f"{done}, waiting for data {waiting:.0%}, {left} left")
 
-    def epoch(self, log: list[dict[str, Any]], progress: float, final: bool) -> None:
-        """Write log.jsonl and, now and then, progress.png; say how the epoch went."""
+    def epoch(self, final: bool) -> None:
+        """Write log.jsonl and, now and then, progress.png; say how the last epoch went.
+
+        Args:
+            final: Whether the run is over.
+        """
         if not self.active:
             return
+        log = self.state.log
         write_text(self.folder.log, "".join(json.dumps(line, allow_nan=False) + "\n" for line in log))
-        last = log[-1]
-        left = format_seconds(last["total_seconds"] / max(progress, 1e-6) * (1 - progress))
-        if self.live:
-            sys.stderr.write("\r" + " " * 90 + "\r")
-        logger.info(
-            "epoch %d (%.1f%%): loss %.4f, validation loss %s, %s, %s, waiting for data %.1f%%, %s left",
-            last["epoch"],
-            100 * progress,
-            last["train_loss"],
-            _number(last["validation_loss"]),
-            f"of the mean {_number(last['validation_loss_of_mean'])}"
-            if "validation_loss_of_mean" in last
-            else f"Dice {_number(last['validation_dice'])}",
-            format_seconds(last["seconds"]),
-            100 * last["data_wait_share"],
-            left,
-        )
+        logger.info("%s", _describe(log[-1]))
         if final or time.monotonic() - self.last_picture > SECONDS_BETWEEN_PICTURES:
             draw_progress(self.folder.progress, log)
             self.last_picture = time.monotonic()
+
+    def close(self) -> None:
+        """Clear the terminal."""
+        self.display.close()
+
+
+def _describe(line: dict[str, Any]) -> str:
+    """A line of log.jsonl in words."""
+    score = (
+        f"of the mean {_number(line['validation_loss_of_mean'])}"
+        if "validation_loss_of_mean" in line
+        else f"Dice {_number(line['validation_dice'])}"
+    )
+    return (
+        f"epoch {line['epoch']} ({line['progress']:.1%}): loss {line['train_loss']:.4f}, "
+        f"validation loss {_number(line['validation_loss'])}, {score}, {format_seconds(line['seconds'])}, "
+        f"{format_rate(line['seconds_per_iteration'], 'update')}, waiting for data {line['data_wait_share']:.1%}, "
+        f"{format_seconds(line['seconds_left'])} left"
+    )
 
 
 def _number(value: float | None) -> str:

@@ -6,6 +6,7 @@ import math
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ from seg25d.core.device import Execution, choose_execution, peak_memory_gb
 from seg25d.core.errors import InputError, ModelError, Seg25dError
 from seg25d.core.files import copy_file, remove_leftovers
 from seg25d.core.parallel import available_memory_bytes
+from seg25d.core.progress import seconds_left
 from seg25d.core.workspace import FoldFolder, JointFolder
 from seg25d.data.dataset import Split
 from seg25d.planning.model_file import ModelHeader, save_model
@@ -141,7 +143,7 @@ class _Run:
             if self.config.pretext is None
             else ReconstructionLoss()
         )
-        self.monitor = Monitor(job.folder, self.first)
+        self.monitor = Monitor(job.folder, state, self.first)
 
     def to_the_end(self) -> None:
         """Train until the run is over."""
@@ -154,7 +156,7 @@ class _Run:
         self.last_tick = time.perf_counter()
         state.finished = False
         self._start_epoch()
-        with stop_signals() as stopped:
+        with stop_signals() as stopped, closing(self.monitor):
             while not self.is_over(progress := self.progress()):
                 begun = time.perf_counter()
                 images, target = next_batch(batches)
@@ -165,7 +167,7 @@ class _Run:
                 state.update_average(config.weight_averaging)
                 state.epoch_wait += arrived - begun
                 state.epoch_seconds += self._count_seconds()
-                self.monitor.step(progress, state.seconds, loss, state.epoch_wait / state.epoch_seconds)
+                self.monitor.step(progress)
                 stop, save, end = self._agreed(
                     bool(stopped), time.monotonic() - last_saved > SECONDS_BETWEEN_CHECKPOINTS, self._epoch_is_over()
                 )
@@ -302,10 +304,12 @@ class _Run:
         known = [value for value in dice.values() if value is not None]
         mean = sum(known) / len(known) if known else None
         voxels = len(state.epoch_losses) * self.job.header.plan.batch_size * math.prod(self.job.header.plan.window)
+        progress = min(self.progress(), 1.0)
         state.log.append(
             {
                 "epoch": len(state.log) + 1,
                 "iteration": state.iteration,
+                "progress": progress,
                 "train_loss": sum(state.epoch_losses) / len(state.epoch_losses),
                 "validation_loss": loss if math.isfinite(loss) else None,
                 "validation_dice": mean,
@@ -313,6 +317,7 @@ class _Run:
                 "learning_rate": max(group["lr"] for group in state.optimizer.param_groups),
                 "seconds": state.epoch_seconds + seconds,
                 "total_seconds": state.seconds,
+                "seconds_left": seconds_left(progress, state.seconds),
                 "seconds_per_iteration": state.epoch_seconds / len(state.epoch_losses),
                 "voxels_per_second": voxels / state.epoch_seconds,
                 "data_wait_share": state.epoch_wait / state.epoch_seconds,
@@ -324,9 +329,7 @@ class _Run:
         self._start_epoch()
         if self._is_best(mean) and self.first:
             save_model(self.job.folder.model_best, state.averaged.state_dict(), self.job.header)
-        progress = self.progress()
-        if self.first:
-            self.monitor.epoch(state.log, min(progress, 1.0), final=self.is_over(progress))
+        self.monitor.epoch(final=self.is_over(progress))
         self._save()
 
     def _look(self, batches: Iterator[Batch]) -> tuple[float, dict[str, float | None], dict[str, float]]:

@@ -34,7 +34,10 @@ from seg25d.training.trainer import FoldJob, clear_fold, train_fold
 from seg25d.training.validation import validate
 
 Maker = Callable[..., FoldJob]
-TIMES = ("seconds", "total_seconds", "seconds_per_iteration", "voxels_per_second", "data_wait_share", "peak_memory_gb")
+TIMES = (
+    *("seconds", "total_seconds", "seconds_left", "seconds_per_iteration", "voxels_per_second"),
+    *("data_wait_share", "peak_memory_gb"),
+)
 
 
 def read_log(job: FoldJob) -> list[dict[str, Any]]:

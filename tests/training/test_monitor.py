@@ -1,0 +1,98 @@
+"""What a run tells: the numbers that are shown are in log.jsonl, and the terminal is left as it was found."""
+
+import json
+import logging
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from seg25d.core import progress
+from seg25d.core.device import choose_execution
+from seg25d.training import trainer
+from seg25d.training.monitor import Monitor
+from seg25d.training.state import new_state
+from seg25d.training.trainer import FoldJob, train_fold
+
+Maker = Callable[..., FoldJob]
+LINE = {
+    "epoch": 3,
+    "progress": 0.3,
+    "train_loss": 0.51234,
+    "validation_loss": 0.6,
+    "validation_dice": None,
+    "validation_dice_per_label": {"organ": None},
+    "learning_rate": 0.01,
+    "seconds": 75.2,
+    "seconds_left": 7500.0,
+    "seconds_per_iteration": 0.4,
+    "data_wait_share": 0.0217,
+}
+
+
+def test_the_line_of_an_epoch_says_what_the_log_says(make_job: Maker, caplog: pytest.LogCaptureFixture) -> None:
+    job = make_job("a")
+    state = new_state(torch.nn.Conv2d(1, 1, 1), job.config, choose_execution("cpu"))
+    state.log.append(LINE)
+    with caplog.at_level(logging.INFO, "seg25d"):
+        Monitor(job.folder, state, active=False).epoch(final=True)
+        assert not job.folder.root.exists()
+        Monitor(job.folder, state, active=True).epoch(final=True)
+    assert caplog.messages == [
+        "epoch 3 (30.0%): loss 0.5123, validation loss 0.6000, Dice -, 1 min 15 s, 2.5 updates per second, "
+        "waiting for data 2.2%, 2 h 5 min left"
+    ]
+    assert json.loads(job.folder.log.read_text()) == LINE
+
+
+def test_the_log_says_how_far_the_run_is(make_job: Maker) -> None:
+    job = make_job("a", epochs=4, iterations_per_epoch=1)
+    train_fold(job)
+    lines = [json.loads(line) for line in job.folder.log.read_text().splitlines()]
+    assert [line["progress"] for line in lines] == [0.25, 0.5, 0.75, 1]
+    assert lines[0]["seconds_left"] == pytest.approx(3 * lines[0]["total_seconds"])
+    assert lines[-1]["seconds_left"] == 0
+
+
+def test_lines_say_how_the_updates_go(make_job: Maker, caplog: pytest.LogCaptureFixture) -> None:
+    job = make_job("a")
+    state = new_state(torch.nn.Conv2d(1, 1, 1), job.config, choose_execution("cpu"))
+    state.epoch_losses, state.epoch_seconds, state.epoch_wait, state.seconds = [0.7, 0.5], 4.0, 0.2, 30.0
+    with caplog.at_level(logging.INFO, "seg25d"):
+        watch = Monitor(job.folder, state, active=True)
+        watch.step(0)
+        watch.step(0.25)
+        watch.step(0.26)
+    # Nothing is known before the first update, and the second line comes half a minute later.
+    assert caplog.messages == [
+        "training: 25.0%, loss 0.5000, 2.0 s per update, waiting for data 5%, 1 min 30 s left",
+    ]
+
+
+def test_a_terminal_gets_a_bar_until_the_run_is_stopped(
+    make_job: Maker, open_terminal: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_UPDATES", 0)
+    step = trainer._Run._step
+
+    def step_and_signal(run: trainer._Run, *arguments: Any) -> float:
+        if run.state.iteration == 6:
+            assert sys.stderr is not terminal
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(run, *arguments)
+
+    monkeypatch.setattr(trainer._Run, "_step", step_and_signal)
+    terminal = open_terminal()
+    with pytest.raises(KeyboardInterrupt):
+        train_fold(make_job("a"))
+    assert sys.stderr is terminal
+    assert re.search(
+        r"training [━╸╺]+ *50\.0%, loss [\d.]+, .+ update.*, waiting for data \d+%, .+ left", terminal.text
+    )
+    for message in ("epoch 1 ", "stopping after this update\n"):
+        assert f"\x1b[2K{message}" in terminal.getvalue()
