@@ -49,6 +49,7 @@ setup(
         "connected-components-3d",
     ],
     extras_require={
+        "tensorboard": ["tensorboard"],
         "test": [
             "pytest",
             "pytest-cov",
@@ -59,6 +60,7 @@ setup(
             "scipy-stubs",
             "psutil",
             "playwright",
+            "tensorboard",
         ],
     },
     entry_points={

@@ -150,7 +150,8 @@ def _train_fold(task: RunToTrain, fold: int | str, execution: Execution) -> Summ
 def fold_job(task: RunToTrain, folder: FoldFolder, fold: int | str, split: Split, config: TrainingConfig) -> FoldJob:
     """What the training loop is to do for a fold, or for another set of cases that has a name."""
     header, options = model_header(task, fold, config), task.options
-    job = FoldJob(folder, task.store, split, config, header, options.device, options.num_processes)
+    where = (options.device, options.num_processes)
+    job = FoldJob(folder, task.store, split, config, header, *where, tensorboard=options.tensorboard)
     return job if config.pretrained is None else _with_pretrained(job, options.pretrained)
 
 

@@ -65,6 +65,8 @@ class TrainingOptions(Record):
     restart: bool = False
     device: str | None = None
     num_processes: int | None = None
+    tensorboard: bool = False
+    """Whether logs are also written as curves for TensorBoard; no setting, as it may change when a run goes on."""
 
     @property
     def fine(self) -> bool:

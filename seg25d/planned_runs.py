@@ -16,6 +16,7 @@ from seg25d.planning.plans_name import DEFAULT_PLANS_NAME
 from seg25d.preparation import add_network, keep_network
 from seg25d.preprocessing.store import Store
 from seg25d.runs import check_names, run_name, with_network
+from seg25d.training.curves import check_tensorboard
 from seg25d.training.processes import local_device
 
 
@@ -37,8 +38,11 @@ def planned_run(workspace: Workspace, identifier: str, configuration: str, optio
     """The run that options name: a planned configuration, its preprocessed arrays and folds.
 
     Raises:
-        InputError: If an argument names what is not there; raised before anything is written.
+        InputError: If an argument names what is not there, or curves are wanted and TensorBoard is not there; raised
+            before anything is written.
     """
+    if options.tensorboard:
+        check_tensorboard()
     choose_execution(local_device(options.device), options.config(configuration).precision)
     check_names([configuration], options.recipe)
     name = workspace.dataset_name(identifier)

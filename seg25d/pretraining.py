@@ -84,7 +84,8 @@ def pretrain_network(workspace: Workspace, task: RunToTrain, options: Pretrainin
         # Nothing is held out: there are no labels that could leak.
         split = Split(train=cases, val=cases)
         header = model_header(task, "all", config)
-        train_fold(FoldJob(folder, store, split, config, header, options.device, options.num_processes))
+        where = (options.device, options.num_processes)
+        train_fold(FoldJob(folder, store, split, config, header, *where, tensorboard=options.tensorboard))
     leave_processes()
     return folder.model_final
 

@@ -37,6 +37,17 @@ def workspace(planned, tmp_path) -> Workspace:
     return Workspace.resolve(tmp_path / "work space", {})
 
 
+def test_curves_of_pretraining_and_of_every_fold(workspace):
+    pytest.importorskip("tensorboard", reason="needs TensorBoard: pip install 'seg25d[tensorboard]'")
+    run(workspace, "pretrain", "900", "si", "--task", "inpainting", *TINY, "--tensorboard")
+    run(workspace, "train", "900", "si", "0", "1", *TINY, *PLAIN)
+    runs = workspace.run(DATASET_NAME, "si")
+    assert not runs.fold(0).tensorboard.exists()
+    run(workspace, "train", "900", "si", "0", "1", "--tensorboard")
+    for root in (pretrained_folder(workspace), runs.fold(0).root, runs.fold(1).root):
+        assert len(list((root / "tensorboard").glob("events.out.tfevents.*"))) == 1
+
+
 def pretrained_folder(workspace: Workspace, name: str = "si__inpainting") -> Path:
     return workspace.results / DATASET_NAME / "pretraining" / name
 

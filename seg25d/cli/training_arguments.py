@@ -42,6 +42,11 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--restart", action="store_true", help="forget what was trained before and begin anew")
     parser.add_argument(
+        "--tensorboard",
+        action="store_true",
+        help="also write the numbers of log.jsonl for TensorBoard (pip install 'seg25d[tensorboard]')",
+    )
+    parser.add_argument(
         "--plans-name",
         "-p",
         type=plans_name,
@@ -66,4 +71,5 @@ def training_options(arguments: argparse.Namespace) -> dict[str, Any]:
         "restart": arguments.restart,
         "device": arguments.device,
         "num_processes": arguments.num_processes,
+        "tensorboard": arguments.tensorboard,
     }

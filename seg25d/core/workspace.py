@@ -32,6 +32,11 @@ class FoldFolder(Record):
         return self.root / "progress.png"
 
     @property
+    def tensorboard(self) -> Path:
+        """The log as curves for TensorBoard, if they are asked for."""
+        return self.root / "tensorboard"
+
+    @property
     def checkpoint(self) -> Path:
         """The state from which the run goes on."""
         return self.root / "checkpoint_last.pt"

@@ -9,6 +9,7 @@ from typing import Any
 from seg25d.core.files import atomic_path, write_text
 from seg25d.core.progress import ProgressDisplay, format_rate, format_seconds, seconds_left
 from seg25d.core.workspace import FoldFolder
+from seg25d.training.curves import Curves
 from seg25d.training.state import TrainingState
 
 logger = logging.getLogger(__name__)
@@ -23,13 +24,15 @@ class Monitor:
         folder: The fold's folder.
         state: What is watched.
         active: Whether this process reports.
+        tensorboard: Whether there are to be curves for TensorBoard.
     """
 
-    def __init__(self, folder: FoldFolder, state: TrainingState, active: bool) -> None:
+    def __init__(self, folder: FoldFolder, state: TrainingState, *, active: bool, tensorboard: bool) -> None:
         self.folder = folder
         self.state = state
         self.active = active
         self.display = ProgressDisplay("training", SECONDS_BETWEEN_LINES)
+        self.curves = Curves(folder.tensorboard) if active and tensorboard else None
         self.last_picture = 0.0
 
     def step(self, progress: float) -> None:
@@ -48,7 +51,7 @@ class Monitor:
         self.display.show(progress, f"{done}, waiting for data {waiting:.0%}, {left} left")
 
     def epoch(self, final: bool) -> None:
-        """Write log.jsonl and, now and then, progress.png; say how the last epoch went.
+        """Write log.jsonl, curves and, now and then, progress.png; say how the last epoch went.
 
         Args:
             final: Whether the run is over.
@@ -58,13 +61,18 @@ class Monitor:
         log = self.state.log
         write_text(self.folder.log, "".join(json.dumps(line, allow_nan=False) + "\n" for line in log))
         logger.info("%s", _describe(log[-1]))
+        if self.curves is not None:
+            self.curves.write(log)
         if final or time.monotonic() - self.last_picture > SECONDS_BETWEEN_PICTURES:
             draw_progress(self.folder.progress, log)
             self.last_picture = time.monotonic()
 
     def close(self) -> None:
-        """Clear the terminal."""
+        """Clear the terminal, and see to it that there are curves of all epochs, also of a run that was over before."""
         self.display.close()
+        if self.curves is not None:
+            self.curves.write(self.state.log)
+            self.curves.close()
 
 
 def _describe(line: dict[str, Any]) -> str:

@@ -66,6 +66,8 @@ class FoldJob:
     """What to begin with; None: the model of the plan with fresh weights."""
     learnt: frozenset[str] = frozenset()
     """Names of its weights that were learnt before, see `PretrainedConfig`."""
+    tensorboard: bool = False
+    """Whether the log is also written as curves for TensorBoard."""
 
 
 def _go_on(state: TrainingState, job: FoldJob) -> None:
@@ -91,7 +93,7 @@ def clear_fold(folder: FoldFolder) -> None:
     records = (folder.log, folder.progress, folder.config, folder.transfer, folder.fusion_cases)
     for path in (folder.checkpoint, *models, *records):
         path.unlink(missing_ok=True)
-    for made in (folder.validation, folder.views, folder.fusion_data):
+    for made in (folder.validation, folder.views, folder.fusion_data, folder.tensorboard):
         shutil.rmtree(made, ignore_errors=True)
 
 
@@ -120,8 +122,9 @@ def train_fold(job: FoldJob) -> bool:
         _go_on(state, job)
         logger.info("going on at iteration %d", state.iteration)
     run = _Run(job, state, execution, rank, num_processes)
-    if not run.is_over() or not state.finished or not job.folder.model_final.exists():
-        run.to_the_end()
+    with closing(run.monitor):
+        if not run.is_over() or not state.finished or not job.folder.model_final.exists():
+            run.to_the_end()
     return rank == 0
 
 
@@ -143,7 +146,7 @@ class _Run:
             if self.config.pretext is None
             else ReconstructionLoss()
         )
-        self.monitor = Monitor(job.folder, state, self.first)
+        self.monitor = Monitor(job.folder, state, active=self.first, tensorboard=job.tensorboard)
 
     def to_the_end(self) -> None:
         """Train until the run is over."""
@@ -156,7 +159,7 @@ class _Run:
         self.last_tick = time.perf_counter()
         state.finished = False
         self._start_epoch()
-        with stop_signals() as stopped, closing(self.monitor):
+        with stop_signals() as stopped:
             while not self.is_over(progress := self.progress()):
                 begun = time.perf_counter()
                 images, target = next_batch(batches)

@@ -40,9 +40,9 @@ def test_the_line_of_an_epoch_says_what_the_log_says(make_job: Maker, caplog: py
     state = new_state(torch.nn.Conv2d(1, 1, 1), job.config, choose_execution("cpu"))
     state.log.append(LINE)
     with caplog.at_level(logging.INFO, "seg25d"):
-        Monitor(job.folder, state, active=False).epoch(final=True)
+        Monitor(job.folder, state, active=False, tensorboard=False).epoch(final=True)
         assert not job.folder.root.exists()
-        Monitor(job.folder, state, active=True).epoch(final=True)
+        Monitor(job.folder, state, active=True, tensorboard=False).epoch(final=True)
     assert caplog.messages == [
         "epoch 3 (30.0%): loss 0.5123, validation loss 0.6000, Dice -, 1 min 15 s, 2.5 updates per second, "
         "waiting for data 2.2%, 2 h 5 min left"
@@ -64,7 +64,7 @@ def test_lines_say_how_the_updates_go(make_job: Maker, caplog: pytest.LogCapture
     state = new_state(torch.nn.Conv2d(1, 1, 1), job.config, choose_execution("cpu"))
     state.epoch_losses, state.epoch_seconds, state.epoch_wait, state.seconds = [0.7, 0.5], 4.0, 0.2, 30.0
     with caplog.at_level(logging.INFO, "seg25d"):
-        watch = Monitor(job.folder, state, active=True)
+        watch = Monitor(job.folder, state, active=True, tensorboard=False)
         watch.step(0)
         watch.step(0.25)
         watch.step(0.26)
