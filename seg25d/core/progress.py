@@ -14,6 +14,8 @@ Item = TypeVar("Item")
 logger = logging.getLogger(__name__)
 SECONDS_BETWEEN_UPDATES = 0.25
 SECONDS_BETWEEN_LINES = 10.0
+LONGEST_NAME = 32
+"""Characters of a description beside a bar."""
 
 
 def track(items: Iterable[Item], total: int, description: str) -> Iterator[Item]:
@@ -89,11 +91,14 @@ def _start_bar(description: str) -> "Progress | None":
         return None
     from rich.console import Console  # noqa: PLC0415 - heavy
     from rich.progress import BarColumn, Progress, TextColumn  # noqa: PLC0415 - heavy
+    from rich.table import Column  # noqa: PLC0415 - heavy
 
     console = Console(stderr=True)
     if not console.is_interactive:
         return None
-    name, words = (TextColumn(text, markup=False) for text in ("{task.description}", "{task.fields[words]}"))
+    # Where there is little room the bar gives way first; a long name must not push the words out of 80 columns.
+    name = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, max_width=LONGEST_NAME))
+    words = TextColumn("{task.fields[words]}", markup=False)
     # Without a thread that redraws it: worker processes may be forked meanwhile. Results on standard output are not
     # messages.
     bar = Progress(
@@ -115,10 +120,10 @@ def seconds_left(share: float, seconds: float) -> float:
 
 
 def format_rate(seconds_per_item: float, item: str = "item") -> str:
-    """A rate for people: `3.2 items per second`, or `4 min 10 s per item` where it is below one per second."""
+    """A rate for people: `3.2 items/s`, or `4 min 10 s per item` where it is below one per second."""
     if seconds_per_item > 1:
         return f"{format_seconds(seconds_per_item)} per {item}"
-    return f"{1 / max(seconds_per_item, 1e-9):.1f} {item}s per second"
+    return f"{1 / max(seconds_per_item, 1e-9):.1f} {item}s/s"
 
 
 def format_seconds(seconds: float) -> str:

@@ -48,7 +48,7 @@ class Monitor:
         waiting = state.epoch_wait / state.epoch_seconds
         left = format_seconds(seconds_left(progress, state.seconds))
         done = f"{progress:.1%}, loss {state.epoch_losses[-1]:.4f}, {rate}"
-        self.display.show(progress, f"{done}, waiting for data {waiting:.0%}, {left} left")
+        self.display.show(progress, f"{done}, data wait {waiting:.0%}, {left} left")
 
     def epoch(self, final: bool) -> None:
         """Write log.jsonl, curves and, now and then, progress.png; say how the last epoch went.

@@ -21,8 +21,17 @@ def _say_every_item(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_terminal_gets_a_bar_with_count_rate_and_time_left(open_terminal: Callable[[], Any]) -> None:
     terminal = open_terminal()
     assert list(track("abc", 3, "counting [x]")) == ["a", "b", "c"]
-    assert re.search(r"counting \[x\] [━╸╺]+ *2 of 3, [\d.]+ items per second, about 0\.0 s left", terminal.text)
-    assert re.search(r"counting \[x\]: 3 of 3 done in 0\.0 s, [\d.]+ items per second\n$", terminal.text)
+    assert re.search(r"counting \[x\] [━╸╺]+ *2 of 3, [\d.]+ items/s, about 0\.0 s left", terminal.text)
+    assert re.search(r"counting \[x\]: 3 of 3 done in 0\.0 s, [\d.]+ items/s\n$", terminal.text)
+
+
+def test_a_long_name_leaves_room_for_the_words(
+    open_terminal: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = open_terminal()
+    monkeypatch.setenv("COLUMNS", "80")
+    list(track("abc", 3, "predictions of the views for mv__holdout, fold 0"))
+    assert re.search(r"predictions of the views for mv… .*2 of 3, [\d.]+ items/s, about 0\.0 s left", terminal.text)
 
 
 def test_messages_stand_above_the_bar(open_terminal: Callable[[], Any]) -> None:
@@ -89,7 +98,7 @@ def test_nothing_is_said_of_nothing_or_where_it_is_not_wanted(open_terminal: Cal
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.25, "4.0 cases per second"), (1, "1.0 cases per second"), (1.5, "1.5 s per case"), (60, "1 min 0 s per case")],
+    [(0.25, "4.0 cases/s"), (1, "1.0 cases/s"), (1.5, "1.5 s per case"), (60, "1 min 0 s per case")],
 )
 def test_rates_below_one_per_second_are_times(seconds: float, text: str) -> None:
     assert format_rate(seconds, "case") == text

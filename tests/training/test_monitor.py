@@ -44,7 +44,7 @@ def test_the_line_of_an_epoch_says_what_the_log_says(make_job: Maker, caplog: py
         assert not job.folder.root.exists()
         Monitor(job.folder, state, active=True, tensorboard=False).epoch(final=True)
     assert caplog.messages == [
-        "epoch 3 (30.0%): loss 0.5123, validation loss 0.6000, Dice -, 1 min 15 s, 2.5 updates per second, "
+        "epoch 3 (30.0%): loss 0.5123, validation loss 0.6000, Dice -, 1 min 15 s, 2.5 updates/s, "
         "waiting for data 2.2%, 2 h 5 min left"
     ]
     assert json.loads(job.folder.log.read_text()) == LINE
@@ -70,7 +70,7 @@ def test_lines_say_how_the_updates_go(make_job: Maker, caplog: pytest.LogCapture
         watch.step(0.26)
     # Nothing is known before the first update, and the second line comes half a minute later.
     assert caplog.messages == [
-        "training: 25.0%, loss 0.5000, 2.0 s per update, waiting for data 5%, 1 min 30 s left",
+        "training: 25.0%, loss 0.5000, 2.0 s per update, data wait 5%, 1 min 30 s left",
     ]
 
 
@@ -91,8 +91,6 @@ def test_a_terminal_gets_a_bar_until_the_run_is_stopped(
     with pytest.raises(KeyboardInterrupt):
         train_fold(make_job("a"))
     assert sys.stderr is terminal
-    assert re.search(
-        r"training [━╸╺]+ *50\.0%, loss [\d.]+, .+ update.*, waiting for data \d+%, .+ left", terminal.text
-    )
+    assert re.search(r"training [━╸╺]+ *50\.0%, loss [\d.]+, .+ update.*, data wait \d+%, .+ left", terminal.text)
     for message in ("epoch 1 ", "stopping after this update\n"):
         assert f"\x1b[2K{message}" in terminal.getvalue()
