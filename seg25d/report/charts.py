@@ -55,7 +55,7 @@ def learning_curves(logs: Mapping[int, Sequence[Mapping[str, Any]]]) -> str:
         for number, (fold, log) in enumerate(logs.items()):
             minutes = [line["total_seconds"] / 60 for line in log]
             look = {"color": SERIES[number % len(SERIES)], "linewidth": 1.3}
-            losses.plot(minutes, [line["train_loss"] for line in log], label=f"fold {fold}", **look)
+            losses.plot(minutes, _known(log, "train_loss"), label=f"fold {fold}", **look)
             losses.plot(minutes, _known(log, "validation_loss"), linestyle=DASHES[2], **look)
             dice.plot(minutes, _known(log, "validation_dice"), label=f"fold {fold}", marker=".", markersize=4, **look)
         losses.set(xlabel="minutes of training", ylabel="loss", title="loss (dotted: validation)")
@@ -171,6 +171,8 @@ def _inline(svg: str) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r'\1 aria-hidden="true" focusable="false"', svg, count=1)
+    # Groups have the same names in every figure, and nothing refers to them.
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
     for fixed, themed in _THEMED.items():
         svg = svg.replace(fixed, themed)
     return svg

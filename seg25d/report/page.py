@@ -11,7 +11,7 @@ from seg25d.report.advice import advise, comparison_rows, cost_points
 from seg25d.report.charts import area_plot, box_plots, cost_against_accuracy, learning_curves
 from seg25d.report.niivue import NiiVue
 from seg25d.report.results import Results
-from seg25d.report.shown_cases import ShownCase
+from seg25d.report.shown_cases import ShownCase, class_colours
 from seg25d.selection.ranking import case_means
 
 ASSETS = files("seg25d.report") / "assets"
@@ -50,6 +50,7 @@ def render_page(
         advice=advice,
         cases=cases,
         areas=areas,
+        colours=class_colours(results.description.labels),
         area_charts={case.name: _area_chart(case) for case in cases},
         class_rows=_class_rows(results),
         case_rows=_case_rows(results)[:MOST_CASE_ROWS],

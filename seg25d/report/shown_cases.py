@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from seg25d.core.errors import InputError
 from seg25d.core.types import FloatArray, Spacing
 from seg25d.data.cases import Case
 from seg25d.data.description import DatasetDescription
 from seg25d.data.image_geometry import Geometry
-from seg25d.data.labels import IGNORE_INDEX
+from seg25d.data.labels import IGNORE_INDEX, Labels
 from seg25d.evaluation.area_plot import AXES, AreaCurve, Axis, area_curve, coarsest_axis
 from seg25d.evaluation.pairs import Pair, read_pair
 from seg25d.evaluation.pictures import COLOURS, fullest_slice
@@ -38,7 +39,7 @@ class Picture(NamedTuple):
     """A slice with contours."""
 
     title: str
-    png: str
+    webp: str
     """As base64."""
     description: str
     """In place of the picture, for those who do not see it."""
@@ -50,7 +51,12 @@ class ShownCase(NamedTuple):
     name: str
     why: str
     """Such as "worst"."""
+    run: str
+    """By whose predictions it was chosen."""
     dice: float
+    """Of this run."""
+    where: str
+    """The slice of the pictures."""
     pictures: tuple[Picture, ...]
     areas: Mapping[str, AreaCurve]
     """Of the truth, then of predictions by the name of their run."""
@@ -68,6 +74,8 @@ class _Loaded(NamedTuple):
     truth: NDArray[np.uint8]
     predictions: dict[str, NDArray[np.uint8]]
     spacing_mm: Spacing
+    start: tuple[int, ...] = (0, 0, 0)
+    """Where the part begins in the whole case."""
 
     @property
     def image(self) -> FloatArray:
@@ -76,14 +84,24 @@ class _Loaded(NamedTuple):
 
 
 def choose_cases(run: TrainedRun) -> dict[str, str]:
-    """The cases to show, and why: the worst, the middle and the best one by their mean Dice."""
+    """The cases to show, and why: the worst ones, the middle and the best one by their mean Dice; rising."""
     known = {case: value for case, value in case_means(run.summary).items() if value is not None}
     ordered = sorted(known, key=lambda case: (known[case], case))
-    chosen = dict(zip(ordered, ("worst", "second worst", "third worst"), strict=False))
-    if ordered:
-        chosen.setdefault(ordered[len(ordered) // 2], "median")
-        chosen.setdefault(ordered[-1], "best")
-    return chosen
+    if not ordered:
+        return {}
+    # Where there are few, the later word holds.
+    words = dict(zip(ordered, ("worst", "second worst", "third worst"), strict=False))
+    return words | {ordered[len(ordered) // 2]: "median"} | {ordered[-1]: "best"} | {ordered[0]: "worst"}
+
+
+def class_colours(labels: Labels) -> list[tuple[str, str]]:
+    """Name and colour of every class in pictures and viewer; of a region, of the value that it is painted with."""
+    if labels.has_regions:
+        names = dict(zip(labels.regions_class_order or (), labels.foreground, strict=True))
+    else:
+        names = {value: name for name, value in labels.names.items() if isinstance(value, int)}
+    foreground = enumerate(labels.values[1:])
+    return [(names.get(value, str(value)), COLOURS[index % len(COLOURS)]) for index, value in foreground]
 
 
 def show_case(
@@ -99,10 +117,12 @@ def show_case(
         in_viewer: Whether the viewer has it.
 
     Raises:
-        InputError: If the grids of truth and predictions differ.
+        InputError: If the prediction of the first run is missing, or the grids of truth and predictions differ.
         ImageError: If a file cannot be read.
     """
     shown = [run for run in runs if run.prediction(case.name).exists()][:MOST_RUNS]
+    if runs[0] not in shown:
+        raise InputError(f"{runs[0].prediction(case.name)} is missing; run `seg25d train` with the fold again")
     whole = _load(case, shown, description)
     axis = coarsest_axis(whole.spacing_mm)
     number = AXES.index(axis)
@@ -115,16 +135,20 @@ def show_case(
         for name, labelled in whole.predictions.items()
     }
     cropped = _around_foreground(whole)
+    index = _shown_slice(cropped, number)
+    where = f"{axis} slice {cropped.start[number] + index}"
     dice = case_means(runs[0].summary)[case.name]
     assert dice is not None, "cases without Dice are not chosen"
     return ShownCase(
         name=case.name,
         why=why,
+        run=runs[0].name,
         dice=dice,
-        pictures=_pictures(cropped, axis, case.name),
+        where=where,
+        pictures=_pictures(cropped, axis, index, f"{where} of {case.name}"),
         areas=curves,
         along=f"{axis} slice, {whole.spacing_mm[number]:.3g} mm apart",
-        viewer=_viewer_case(cropped, case.name, why, dice, next(iter(whole.predictions))) if in_viewer else None,
+        viewer=_viewer_case(cropped, case.name, why, dice, runs[0].name) if in_viewer else None,
     )
 
 
@@ -155,15 +179,20 @@ def _around_foreground(case: _Loaded) -> _Loaded:
     part = tuple(box)
     cut = {name: labels[part] for name, labels in case.predictions.items()}
     channels = {name: image[part] for name, image in case.channels.items()}
-    return _Loaded(channels, case.truth[part], cut, case.spacing_mm)
+    return _Loaded(channels, case.truth[part], cut, case.spacing_mm, tuple(each.start for each in box))
 
 
-def _pictures(case: _Loaded, axis: Axis, name: str) -> tuple[Picture, ...]:
-    """The slice with the most of the truth, without and with contours."""
-    number = AXES.index(axis)
+def _shown_slice(case: _Loaded, axis: int) -> int:
+    """The slice with the most of the truth."""
     truth = np.where(case.truth == IGNORE_INDEX, 0, case.truth)
     shown = truth if truth.any() else next(iter(case.predictions.values()))
-    index = fullest_slice(np.moveaxis(shown, number, 0))
+    return fullest_slice(np.moveaxis(shown, axis, 0))
+
+
+def _pictures(case: _Loaded, axis: Axis, index: int, where: str) -> tuple[Picture, ...]:
+    """A slice without and with contours."""
+    number = AXES.index(axis)
+    truth = np.where(case.truth == IGNORE_INDEX, 0, case.truth)
     height, width = (spacing for other, spacing in enumerate(case.spacing_mm) if other != number)
     flipped = axis != "axial"
     pictures = []
@@ -172,9 +201,7 @@ def _pictures(case: _Loaded, axis: Axis, name: str) -> tuple[Picture, ...]:
         image = case.channels[title] if labels is None else case.image
         picture = _paint(np.take(image, index, number), contoured, height / width)
         what = f"{title}, without contours" if labels is None else f"with the contours of {title}"
-        pictures.append(
-            Picture(title, _png(picture[::-1] if flipped else picture), f"{axis} slice {index} of {name}, {what}")
-        )
+        pictures.append(Picture(title, _webp(picture[::-1] if flipped else picture), f"{where}, {what}"))
     return tuple(pictures)
 
 
@@ -183,7 +210,7 @@ def _paint(image: FloatArray, labels: NDArray[np.uint8] | None, aspect: float) -
     lower, upper = np.percentile(image, (1, 99))
     grey = np.clip((image - lower) / max(upper - lower, 1e-6), 0, 1)
     factor = max(1, -(-PICTURE_PIXELS // max(round(image.shape[0] * aspect), image.shape[1])))
-    rows = (np.arange(round(image.shape[0] * factor * aspect)) / (factor * aspect)).astype(int)
+    rows = (np.arange(max(1, round(image.shape[0] * factor * aspect))) / (factor * aspect)).astype(int)
     columns = np.arange(image.shape[1] * factor) // factor
     rows = np.minimum(rows, image.shape[0] - 1)
     painted = np.repeat((255 * grey).astype(np.uint8)[rows][:, columns, None], 3, axis=2)
@@ -199,11 +226,12 @@ def _paint(image: FloatArray, labels: NDArray[np.uint8] | None, aspect: float) -
     return painted
 
 
-def _png(picture: NDArray[np.uint8]) -> str:
+def _webp(picture: NDArray[np.uint8]) -> str:
+    """As base64; of a slice of 512 x 512 voxels a fifth of what PNG takes."""
     from matplotlib.image import imsave  # noqa: PLC0415 - slow to import
 
     file = io.BytesIO()
-    imsave(file, np.ascontiguousarray(picture), format="png")
+    imsave(file, np.ascontiguousarray(picture), format="webp", pil_kwargs={"quality": 85})
     return base64.b64encode(file.getvalue()).decode()
 
 
@@ -214,18 +242,19 @@ def _viewer_case(case: _Loaded, name: str, why: str, dice: float, run: str) -> d
         step += 1
     thin = (slice(None, None, step),) * 3
     truth, prediction = case.truth[thin], case.predictions[run][thin]
-    truth = np.where(truth == IGNORE_INDEX, 0, truth)
+    counts = truth != IGNORE_INDEX
+    truth = np.where(counts, truth, 0)
     lower, upper = np.percentile(case.image, (0.5, 99.5))
     image = (255 * np.clip((case.image[thin] - lower) / max(upper - lower, 1e-6), 0, 1)).astype(np.uint8)
     difference = np.zeros(truth.shape, np.uint8)
     difference[(truth == prediction) & (truth > 0)] = 1
     difference[(truth != prediction) & (truth > 0)] = 2
-    difference[(truth != prediction) & (truth == 0)] = 3
+    difference[(truth != prediction) & (truth == 0) & counts] = 3
     spacing_mm = tuple(step * each for each in case.spacing_mm)
     classes = max(int(truth.max()), int(prediction.max()), 1)
     colours = _colour_table([_rgb(value) for value in range(1, classes + 1)])
     right_and_wrong = _colour_table([(120, 120, 120), _rgb(1), _rgb(4)])
-    thinned = f", every {step}. voxel" if step > 1 else ""
+    thinned = f", one of {step} voxels along each axis" if step > 1 else ""
     return {
         "name": name,
         "caption": f"{name}: {why}, Dice {dice:.3f} by {run}; the part with foreground{thinned}",

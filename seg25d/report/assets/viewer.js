@@ -109,6 +109,9 @@
           loadingText: "",
           multiplanarShowRender: 1,
           show3Dcrosshair: true,
+          // As the pictures of the page: the patient's right at the left, and the nose at the left.
+          isRadiologicalConvention: true,
+          sagittalNoseLeft: true,
           sliceType: SLICES_AND_SOLID,
           isAntiAlias: true,
         },
