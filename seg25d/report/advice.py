@@ -8,12 +8,14 @@ from seg25d.compared_runs import training_command
 from seg25d.evaluation.metrics import Scores
 from seg25d.evaluation.summary import Summary
 from seg25d.report.charts import Point
-from seg25d.report.results import Contestant, Results
+from seg25d.report.results import Results
 from seg25d.selection.cost import Cost
 from seg25d.selection.ranking import case_means, paired_p_value
 
 SIGNIFICANT = 0.05
 """Differences with a larger p are said to be chance, perhaps."""
+MOST_PROMISING = 3
+"""Runs to be trained on; the table has all of them."""
 
 
 class Row(NamedTuple):
@@ -27,7 +29,7 @@ class Row(NamedTuple):
     dice_std: float | None
     """Over cases."""
     gain: float | None
-    """Mean difference of Dice to the best, over the cases that both have; None for the best."""
+    """Mean difference of Dice to the best, over the cases that both have; None for the best, or without such cases."""
     p_value: float | None
     """Of Wilcoxon's signed-rank test over these cases."""
     cost: Cost | None
@@ -36,7 +38,7 @@ class Row(NamedTuple):
     training_minutes: float | None
     """Per fold."""
     on_front: bool
-    """Nothing else with a known cost is as good and as fast."""
+    """Nothing that `find_best_configuration` compared is as good and as fast."""
 
 
 class Advice(NamedTuple):
@@ -74,10 +76,10 @@ def comparison_rows(results: Results) -> list[Row]:
                 cost=contestant.cost,
                 num_parameters=None if run is None else run.num_parameters,
                 training_minutes=None if run is None else run.training_minutes,
-                on_front=_on_front(contestant, contestants),
+                on_front=contestant.on_front,
             )
         )
-    return sorted(rows, key=lambda row: row.gain is not None)
+    return sorted(rows, key=lambda row: row.name != best.name)
 
 
 def cost_points(results: Results) -> list[Point]:
@@ -96,14 +98,17 @@ def advise(results: Results, rows: Sequence[Row]) -> Advice:
     identifier = results.dataset_name
     if not rows:
         configuration = next(iter(results.plans[0].configurations)) if results.plans else "2d"
-        sentence = "Nothing is trained yet. What the planner decided, and why, stands below."
+        sentence = (
+            "No fold is trained and has its validation cases scored. What the planner decided, and why, stands below."
+        )
         return Advice(None, (sentence,), (f"seg25d train {identifier} {configuration} 0",))
     best, others = rows[0], rows[1:]
-    complete = [row for row in others if row.num_cases >= best.num_cases]
+    complete = [row for row in others if row.gain is not None and row.num_cases >= best.num_cases]
     sentences = [
         f"Mean Dice {_number(best.scores.dice)}{_spread(best.dice_std)} over {best.num_cases} cases that its models "
         "did not see.",
         *(_against(other) for other in complete[:1]),
+        *_chosen_with(results, best.name),
         *_costs(best, others),
         *_promising(results, others),
         *_missing(results),
@@ -112,31 +117,18 @@ def advise(results: Results, rows: Sequence[Row]) -> Advice:
 
 
 def _paired(summary: Summary, best: Summary) -> tuple[float | None, float | None]:
-    """Mean difference of Dice to the best and the test's p, over the cases that both have."""
+    """Mean difference of Dice to the best and the test's p, over the cases that both have; None if there are none."""
     mine, others = case_means(summary), case_means(best)
     shared = {case: value for case, value in mine.items() if value is not None and others.get(case) is not None}
     if not shared:
-        return 0.0, None
+        return None, None
     gain = fmean(value - (others[case] or 0.0) for case, value in shared.items())
     return gain, paired_p_value(shared, others)
 
 
-def _on_front(contestant: Contestant, contestants: Sequence[Contestant]) -> bool:
-    cost, dice = contestant.cost, contestant.summary.foreground_mean.dice
-    if cost is None or dice is None:
-        return False
-    return not any(
-        other.cost is not None
-        and (other.summary.foreground_mean.dice or 0.0) >= dice
-        and other.cost.seconds_per_case <= cost.seconds_per_case
-        for other in contestants
-        if other is not contestant
-    )
-
-
 def _against(other: Row) -> str:
     """How much better than the next one the best is, and whether that may be chance."""
-    assert other.gain is not None, "only the best has none"
+    assert other.gain is not None, "they have cases in common"
     test = "" if other.p_value is None else f" (Wilcoxon's signed-rank test: p = {other.p_value:.2g})"
     word = "is more than chance" if _is_certain(other) else "may be chance"
     direction = "better" if other.gain <= 0 else "worse"
@@ -145,6 +137,20 @@ def _against(other: Row) -> str:
 
 def _is_certain(row: Row) -> bool:
     return row.p_value is not None and row.p_value <= SIGNIFICANT
+
+
+def _chosen_with(results: Results, choice: str) -> list[str]:
+    """What `find_best_configuration` did beside comparing means."""
+    best = results.best
+    if best is None or best.name != choice:
+        return []
+    sentences = []
+    if steps := best.postprocessing.describe():
+        sentences.append(f"With post-processing ({'; '.join(steps)}), as the command does it: {_number(best.dice)}.")
+    if best.limits:
+        limits = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in best.limits.items())
+        sentences.append(f"It was chosen among what keeps to the limits that were asked for ({limits}).")
+    return sentences
 
 
 def _costs(best: Row, others: Sequence[Row]) -> list[str]:
@@ -168,14 +174,16 @@ def _costs(best: Row, others: Sequence[Row]) -> list[str]:
 
 
 def _promising(results: Results, others: Sequence[Row]) -> list[str]:
-    """Runs that are better on the few cases they have predicted."""
+    """Runs that are better on the few cases they have predicted, the most promising first."""
     missing = {run.name: run.validated.missing_folds for run in results.runs}
-    return [
+    better = sorted((row for row in others if (row.gain or 0) > 0), key=lambda row: -(row.gain or 0))
+    sentences = [
         f"{row.name} is {row.gain:.3f} better on the {row.num_cases} cases that both have: train its folds "
         f"{', '.join(map(str, missing[row.name]))} and choose again."
-        for row in others
-        if missing.get(row.name) and (row.gain or 0) > 0 and _is_certain(row)
+        for row in better
+        if missing.get(row.name) and _is_certain(row)
     ]
+    return sentences[:MOST_PROMISING]
 
 
 def _missing(results: Results) -> list[str]:
@@ -184,16 +192,22 @@ def _missing(results: Results) -> list[str]:
     sentences = []
     if partial:
         sentences.append(
-            f"Not all folds are trained of {', '.join(partial)}: their means are over fewer cases; compare their "
-            "gains, which are over the same ones."
+            f"Not all folds are trained and scored of {', '.join(partial)}: their means are over fewer cases; compare "
+            "their gains, which are over the same ones."
         )
     if results.best is None:
         sentences.append("Costs are not measured and ensembles not tried yet: find_best_configuration does both.")
+        return sentences
+    compared = {row.name for row in results.best.candidates}
+    if new := [run.name for run in results.runs if run.is_complete and run.name not in compared]:
+        sentences.append(f"find_best_configuration has not compared {', '.join(new)} yet: run it again.")
+    if results.best.name not in {contestant.name for contestant in results.contestants}:
+        sentences.append(f"The scores of {results.best.name}, which it chose, are gone: run it again.")
     return sentences
 
 
 def _commands(results: Results, choice: str) -> tuple[str, ...]:
-    if results.best is not None:
+    if results.best is not None and results.best.name == choice:
         return results.best.commands
     run = next(run for run in results.runs if run.name == choice).validated
     train = [training_command(run, run.missing_folds)] if run.missing_folds else []

@@ -29,6 +29,8 @@ class Contestant(NamedTuple):
     summary: Summary
     cost: Cost | None
     """Measured by `find_best_configuration`; None where that has not run."""
+    on_front: bool
+    """Nothing that it compared is as good and as fast."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,8 @@ class TrainedRun:
 
     @property
     def is_complete(self) -> bool:
-        """Whether all folds are trained."""
-        return not self.validated.missing_folds
+        """Whether all folds are trained and their cases scored."""
+        return not self.validated.missing_folds and len(self.summary.per_case) == len(self.validated.case_folds)
 
     @property
     def num_parameters(self) -> int | None:
@@ -83,17 +85,21 @@ class Results:
     runs: tuple[TrainedRun, ...]
     """The best first; those that lack folds after those that have all."""
     best: Best | None
-    ensemble: Contestant | None
-    """What was chosen, where that is an ensemble."""
+    ensemble: Summary | None
+    """Of what was chosen, where that is an ensemble."""
 
     @property
     def contestants(self) -> tuple[Contestant, ...]:
         """The chosen ensemble, if there is one, and all runs."""
-        runs = tuple(Contestant(run.name, run.summary, self._cost(run.name)) for run in self.runs)
-        return runs if self.ensemble is None else (self.ensemble, *runs)
+        candidates = {row.name: row for row in self.best.candidates} if self.best else {}
+        return tuple(
+            Contestant(name, summary, row.cost if row else None, row is not None and row.on_pareto_front)
+            for name, summary, row in ((name, each, candidates.get(name)) for name, each in self._summaries().items())
+        )
 
-    def _cost(self, name: str) -> Cost | None:
-        return next((row.cost for row in self.best.candidates if row.name == name), None) if self.best else None
+    def _summaries(self) -> dict[str, Summary]:
+        runs = {run.name: run.summary for run in self.runs}
+        return runs if self.best is None or self.ensemble is None else {self.best.name: self.ensemble, **runs}
 
 
 def gather_results(workspace: Workspace, dataset_name: str) -> Results:
@@ -116,7 +122,7 @@ def gather_results(workspace: Workspace, dataset_name: str) -> Results:
     places = [folder.dataset, *(run.validated.run.dataset for run in runs)]
     return Results(
         dataset_name=dataset_name,
-        description=read_description(next(path for path in places if path.exists())),
+        description=read_description(next((path for path in places if path.exists()), folder.dataset)),
         fingerprint=_read(folder.fingerprint, Fingerprint),
         plans=plans,
         runs=tuple(sorted(runs, key=lambda run: (not run.is_complete, -(run.summary.foreground_mean.dice or 0.0)))),
@@ -136,6 +142,8 @@ def _plans(folder: Path) -> list[Plans]:
 def _run(workspace: Workspace, dataset_name: str, name: str) -> TrainedRun | None:
     run = workspace.run(dataset_name, name)
     if not (run.splits.exists() and (run.imported.exists() or set(run.trained_folds()) - {"all"})):
+        if run.trained_folds():
+            logger.warning("%s is left out: no model of it has cases that it is known not to have seen", name)
         return None
     try:
         validated = read_validated_run(run)
@@ -171,17 +179,16 @@ def _summary(validated: ValidatedRun, scores: Path) -> Summary | None:
     return summarize(cases) if cases else None
 
 
-def _ensemble(best: Best, scores: Path) -> Contestant | None:
+def _ensemble(best: Best, scores: Path) -> Summary | None:
     weights = next((row.weights for row in best.candidates if row.name == best.name), None)
-    ensemble = Ensemble(tuple(member.run for member in best.members), weights)
-    summary = read_scores(scores, ensemble)
-    return None if summary is None else Contestant(best.name, summary, best.cost)
+    return read_scores(scores, Ensemble(tuple(member.run for member in best.members), weights))
 
 
 def _log(folder: FoldFolder) -> list[dict[str, Any]]:
     try:
-        return [json.loads(line) for line in folder.log.read_text(encoding="utf-8").splitlines()]
-    except (OSError, json.JSONDecodeError) as error:
+        lines = [json.loads(line) for line in folder.log.read_text(encoding="utf-8").splitlines()]
+        return [{**line, "total_seconds": float(line["total_seconds"])} for line in lines]
+    except (OSError, ValueError, TypeError, KeyError) as error:
         logger.warning("%s cannot be read: %s", folder.log, error)
         return []
 
