@@ -9,7 +9,6 @@ import argparse
 import json
 import logging
 import math
-import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from seg25d import pipeline
 from seg25d.cli.common import configure_logging, duration
 from seg25d.core.device import choose_execution, device_name
 from seg25d.core.files import write_json, write_text
+from seg25d.core.parallel import available_cores
 from seg25d.core.records import parse_record, read_record, write_record
 from seg25d.core.versions import library_versions
 from seg25d.core.workspace import RunFolder, Workspace
@@ -29,7 +29,7 @@ from seg25d.evaluation.area_plot import AreaNumbers, area_plots
 from seg25d.evaluation.summary import Summary
 from seg25d.planning.plan import ConfigurationPlan, Plans
 from seg25d.preprocessing.store import Store
-from seg25d.runs import find_configuration
+from seg25d.runs import find_configuration, run_name, with_network
 from seg25d.selection.cost import CaseToPredict, measure_cost
 
 logger = logging.getLogger(__name__)
@@ -96,8 +96,9 @@ def compete(contenders: Sequence[Contender], table: Table, options: argparse.Nam
         if options.only is None or contender.name in options.only:
             logger.info("%s: %s", table.name, contender.name)
             _run(contender, workspace, name, place, options)
-        if (place / "row.json").exists():
-            rows.append(json.loads((place / "row.json").read_text(encoding="utf-8")))
+        path = place / "results" / name / "row.json"
+        if path.exists():
+            rows.append(json.loads(path.read_text(encoding="utf-8")))
             write_tables(table, rows, {"dataset": name, "settings": settings_of(options)}, options.output)
     return rows
 
@@ -107,7 +108,7 @@ def write_tables(table: Table, rows: Sequence[Row], facts: Mapping[str, Any], ou
     device = choose_execution(facts["settings"].get("device")).device
     machine = {
         "device": processor() if device.type == "cpu" else device_name(device),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": available_cores(),
         "versions": library_versions(),
     }
     write_json(output, {"title": table.title, **facts, "machine": machine, "rows": list(rows)})
@@ -187,13 +188,14 @@ def _run(contender: Contender, workspace: Workspace, name: str, place: Path, opt
         **length(options),
     )
     summaries = pipeline.train(own, name, contender.configuration, options.folds, training)
-    (run,) = (RunFolder(root=path) for path in (place / "results" / name).iterdir() if (path / "plans.json").exists())
+    run = own.run(name, run_name(with_network(wanted, found, contender.network), wanted, options.recipe))
     logs = [_last_line(run.fold(fold).log) for fold in options.folds]
     row: Row = {
         "name": contender.name,
+        "settings": settings_of(options),
         "paper": dict(contender.paper),
         "scores": {score: _per_case(list(summaries.values()), score) for score in SCORES},
-        "areas": _areas(run, workspace.raw_dataset(name), place, options.folds),
+        "areas": _areas(run, workspace.raw_dataset(name), place / "references" / name, options.folds),
         "iterations": [log["iteration"] for log in logs],
         "training_s": [log["total_seconds"] for log in logs],
         "training_memory_gb": max(log["peak_memory_gb"] for log in logs),
@@ -205,7 +207,7 @@ def _run(contender: Contender, workspace: Workspace, name: str, place: Path, opt
     )
     model = run.fold(options.folds[0]).model_final
     cost = measure_cost(CaseToPredict((model,), store.folder, cases[len(cases) // 2], options.device, mirroring=False))
-    write_json(place / "row.json", row | {"cost": cost.model_dump()})
+    write_json(own.results / name / "row.json", row | {"cost": cost.model_dump()})
 
 
 def _per_case(summaries: Sequence[Summary], score: str) -> list[float | None]:
@@ -217,12 +219,12 @@ def _per_case(summaries: Sequence[Summary], score: str) -> list[float | None]:
     return values
 
 
-def _areas(run: RunFolder, raw: Path, place: Path, folds: Sequence[str]) -> dict[str, dict[str, float | None]]:
+def _areas(run: RunFolder, raw: Path, links: Path, folds: Sequence[str]) -> dict[str, dict[str, float | None]]:
     """Means of the numbers of area plots over the validation cases, of the prediction and of the truth."""
     found: dict[str, list[AreaNumbers]] = {}
     references = {case.name: case.label for case in read_dataset(raw).cases}
     for fold, split in zip(folds, (read_splits(run.splits)[int(fold)] for fold in folds), strict=True):
-        chosen = place / "references" / fold
+        chosen = links / fold
         chosen.mkdir(parents=True, exist_ok=True)
         for case in split.val:
             path = references[case]

@@ -73,22 +73,24 @@ def score(predictor: Predictor, store: Store, cases: list[str]) -> dict[str, Any
 
 
 def means(result: dict[str, Any]) -> np.ndarray:
+    """Per case the mean over its labels; NaN for a case without Dice."""
     values = [[dice for dice in each.values() if dice is not None] for each in result["dice"].values()]
-    return np.array([np.mean(each) for each in values if each])
+    return np.array([np.mean(each) if each else np.nan for each in values])
 
 
 def row(result: dict[str, Any], majority: dict[str, Any]) -> dict[str, float | None]:
     """What a row of the table says."""
     dice, others = means(result), means(majority)
+    both = ~np.isnan(dice) & ~np.isnan(others)
+    gains, dice = (dice - others)[both], dice[~np.isnan(dice)]
     quantiles = {key: float(np.percentile(dice, percent)) for key, percent in QUANTILES.items()}
-    same = np.array_equal(dice, others)
     return {
         "mean": float(dice.mean()),
-        "std": float(dice.std(ddof=1)),
+        "std": float(dice.std(ddof=1)) if len(dice) > 1 else None,
         **quantiles,
         "seconds_per_case": result["seconds_per_case"],
-        "gain": float((dice - others).mean()),
-        "p": None if same else float(wilcoxon(dice, others).pvalue),
+        "gain": float(gains.mean()),
+        "p": float(wilcoxon(gains).pvalue) if gains.any() else None,
     }
 
 
@@ -145,7 +147,7 @@ def main() -> None:
     results = {}
     for key, load in ways(workspace, name, arguments.run, arguments.fold, options, arguments.device).items():
         results[key] = score(load(), store, cases)
-        print(f"{key}: {means(results[key]).mean():.4f}", flush=True)
+        print(f"{key}: {np.nanmean(means(results[key])):.4f}", flush=True)
     rows = [{"name": key, **row(result, results["majority"])} for key, result in results.items()]
     facts = {"dataset": name, "cases": len(cases), "settings": settings_of(arguments), "results": results}
     write_tables(TABLE, rows, facts, arguments.output)

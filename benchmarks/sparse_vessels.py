@@ -8,6 +8,8 @@ The data set must be planned for `3d`, `2d` and `mip` with the recipe. Mean accu
 the paper defines them.
 """
 
+from collections.abc import Callable
+
 from contest import Contender, Row, Table, compete, make_parser, of_paper
 
 from seg25d.evaluation.tables import format_percent
@@ -21,7 +23,7 @@ PAPER = {
 """In percent (methods.md 3.8): 119 angiographies, 7 folds."""
 
 
-def percent(score: str) -> "Row":
+def percent(score: str) -> Callable[[Row], str]:
     return lambda row: format_percent(row["scores"][score])
 
 

@@ -7,6 +7,8 @@ Dice, the numbers of area plots (section 5.3), and seconds per case. Networks ar
 `--recipe shivdeo2021` the paper's own, Xception + CBAM and V-Net.
 """
 
+from collections.abc import Callable
+
 from contest import Contender, Row, Table, compete, make_parser, of_paper, spread
 
 from seg25d.core.records import parse_record
@@ -48,7 +50,7 @@ def contenders(stack_size: int) -> list[Contender]:
     return rows
 
 
-def area(number: str, segmentation: str = "prediction", digits: int = 3) -> "Row":
+def area(number: str, segmentation: str = "prediction", digits: int = 3) -> Callable[[Row], str]:
     def cell(row: Row) -> str:
         value = row["areas"][segmentation][number]
         return "-" if value is None else f"{value:.{digits}f}"
