@@ -1,6 +1,7 @@
 """Charts as SVG that takes the page's colours: of matplotlib's, with named colours in place of fixed ones."""
 
 import io
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -10,6 +11,8 @@ from seg25d.evaluation.area_plot import AreaCurve
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a6d3b", "#7f7f7f")
 """Told apart by colour-blind people too (Okabe and Ito); they repeat, with other dashes."""
 DASHES = ("solid", (0, (5, 2)), (0, (1, 1)), (0, (4, 1, 1, 1)))
+LETTERS_ACROSS = 100
+"""Of a chart."""
 _INK, _FAINT = "#010203", "#040506"
 """Stand for colours of the page; nothing else is drawn in them."""
 _THEMED = {_INK: "var(--ink)", _FAINT: "var(--line)"}
@@ -54,10 +57,10 @@ def learning_curves(logs: Mapping[int, Sequence[Mapping[str, Any]]]) -> str:
         losses, dice = figure.axes
         for number, (fold, log) in enumerate(logs.items()):
             minutes = [line["total_seconds"] / 60 for line in log]
-            look = {"color": SERIES[number % len(SERIES)], "linewidth": 1.3}
+            look = {"color": SERIES[number % len(SERIES)], "linewidth": 1.3, "marker": ".", "markersize": 4}
             losses.plot(minutes, _known(log, "train_loss"), label=f"fold {fold}", **look)
             losses.plot(minutes, _known(log, "validation_loss"), linestyle=DASHES[2], **look)
-            dice.plot(minutes, _known(log, "validation_dice"), label=f"fold {fold}", marker=".", markersize=4, **look)
+            dice.plot(minutes, _known(log, "validation_dice"), label=f"fold {fold}", **look)
         losses.set(xlabel="minutes of training", ylabel="loss", title="loss (dotted: validation)")
         dice.set(xlabel="minutes of training", ylabel="Dice", title="Dice of validation windows", ylim=(0, 1))
         figure.legend(losses)
@@ -73,7 +76,7 @@ def box_plots(scores: Mapping[str, Sequence[float]], label: str) -> str:
         axes.boxplot(
             [scores[name] for name in names],
             orientation="horizontal",
-            tick_labels=names,
+            tick_labels=[shorten(name, LETTERS_ACROSS // 2) for name in names],
             widths=0.55,
             showfliers=False,
             medianprops={"color": SERIES[1], "linewidth": 1.8},
@@ -106,7 +109,8 @@ def cost_against_accuracy(points: Sequence[Point]) -> str:
             axes.plot(point.seconds, point.dice, marker, color=colour, markersize=7 if point.is_single else 5)
             if point.on_front or point.is_single:
                 offset = (0, 8) if point.on_front else (0, -15)
-                axes.annotate(point.name, point[1:3], offset, textcoords="offset points", fontsize=9, ha="center")
+                name = shorten(point.name, LETTERS_ACROSS // 4)
+                axes.annotate(name, point[1:3], offset, textcoords="offset points", fontsize=9, ha="center")
         axes.plot([], [], "o", color=SERIES[0], label="configuration")
         axes.plot([], [], "D", color=SERIES[0], markersize=5, label="ensemble")
         axes.set(xscale="log", xlabel="seconds per case, all folds and mirrored (logarithmic)", ylabel="Dice")
@@ -116,6 +120,14 @@ def cost_against_accuracy(points: Sequence[Point]) -> str:
         axes.margins(x=0.18, y=0.16)
         figure.legend(axes)
     return figure.svg
+
+
+def shorten(name: str, most: int) -> str:
+    """A name with its middle left out where it has more letters; names tend to differ at their ends."""
+    if len(name) <= most:
+        return name
+    half = (most - 1) // 2
+    return f"{name[:half]}\N{HORIZONTAL ELLIPSIS}{name[-half:]}"
 
 
 def area_plot(truth: AreaCurve, predictions: Mapping[str, AreaCurve], along: str) -> str:
@@ -155,7 +167,10 @@ class _Figure:
         """Below the chart, for the lines of some axes."""
         handles, labels = axes.get_legend_handles_labels()
         if handles:
-            self._figure.legend(handles, labels, loc="outside lower center", ncols=min(len(handles), 6))
+            columns = min(len(handles), 6, max(1, LETTERS_ACROSS // (8 + max(map(len, labels)))))
+            width, height = self._size
+            self._figure.set_size_inches(width, height + 0.22 * (math.ceil(len(handles) / columns) - 1))
+            self._figure.legend(handles, labels, loc="outside lower center", ncols=columns)
 
     def __exit__(self, kind: type[BaseException] | None, *problem: object) -> None:
         if kind is None:
