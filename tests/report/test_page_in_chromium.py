@@ -104,6 +104,19 @@ def test_the_viewer_shows_a_case_and_what_is_said_of_it(opened):
     assert opened.problems == []
 
 
+def test_without_webgl_the_page_says_so(browser, page_file):
+    page = browser.new_page()
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.add_init_script("HTMLCanvasElement.prototype.getContext = () => null")
+    page.goto(page_file.as_uri())
+    page.locator("#viewer").scroll_into_view_if_needed()
+    page.get_by_text("It needs WebGL 2").wait_for()
+    assert page.locator("#viewer select").is_disabled()
+    assert problems == []
+    page.close()
+
+
 def settled(page: Any, place: Any) -> np.ndarray:
     """The pixels once what was asked for is drawn."""
     page.wait_for_timeout(700)

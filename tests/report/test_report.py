@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,9 +14,11 @@ from seg25d.core.errors import InputError
 from seg25d.core.records import read_record
 from seg25d.core.workspace import Workspace
 from seg25d.data.phantom import DATASET_NAME
+from seg25d.evaluation.metrics import Scores
+from seg25d.evaluation.summary import CaseSummary, Summary
 from seg25d.report import niivue
 from seg25d.report.advice import advise, comparison_rows
-from seg25d.report.results import gather_results
+from seg25d.report.results import Contestant, gather_results
 from seg25d.report.shown_cases import choose_cases
 from seg25d.selection.best import Best
 
@@ -77,6 +80,55 @@ def test_before_the_best_is_found_the_best_run_is_advised(workspace):
     advice = advise(results, comparison_rows(results))
     assert advice.choice == results.runs[0].name
     assert f"seg25d find_best_configuration {DATASET_NAME}" in advice.commands
+
+
+@pytest.mark.slow
+def test_stars_are_the_front_of_the_chart(workspace):
+    results = gather_results(workspace, DATASET_NAME)
+    front = {row.name: row.on_pareto_front for row in read_record(workspace.best(DATASET_NAME), Best).candidates}
+    stars = {row.name: row.on_front for row in comparison_rows(results)}
+    assert stars == {name: front.get(name, False) for name in stars}
+    assert any(stars.values())
+
+
+@pytest.mark.slow
+def test_the_command_is_that_of_the_name_above_it(workspace):
+    path = workspace.best(DATASET_NAME)
+    content = json.loads(path.read_text())
+    members = [{**content["members"][0], "run": run} for run in ("gone", "lost")]
+    path.write_text(json.dumps({**content, "name": "gone + lost", "members": members}))
+    results = gather_results(workspace, DATASET_NAME)
+    advice = advise(results, comparison_rows(results))
+    assert advice.choice == results.runs[0].name
+    assert any(f"-c {advice.choice}" in command for command in advice.commands)
+    assert any("gone + lost" in sentence for sentence in advice.sentences)
+
+
+@pytest.mark.slow
+def test_what_is_half_there_is_read_as_far_as_it_goes(workspace, caplog):
+    run = workspace.run(DATASET_NAME, "si")
+    (run.fold(0).validation / "summary.json").unlink()
+    run.fold(1).log.write_text('{"epoch": 1}\nnull\n')
+    results = gather_results(workspace, DATASET_NAME)
+    assert [found.is_complete for found in results.runs] == [True, False, False]
+    (si,) = (found for found in results.runs if found.name == "si")
+    assert [case.case for case in si.summary.per_case] == ["phantom_001", "phantom_002"]
+    assert [len(si.logs[fold]) > 0 for fold in range(3)] == [True, False, True]
+    assert "log.jsonl cannot be read" in caplog.text
+
+
+def test_without_cases_in_common_there_is_no_gain():
+    contestants = [
+        Contestant(
+            name,
+            Summary(mean={}, foreground_mean=Scores(), per_case=(CaseSummary(case=case, metrics={}),)),
+            None,
+            False,
+        )
+        for name, case in (("one", "a"), ("other", "b"))
+    ]
+    rows = comparison_rows(SimpleNamespace(contestants=contestants, best=None, runs=()))
+    assert [(row.name, row.gain, row.p_value) for row in rows] == [("one", None, None), ("other", None, None)]
 
 
 @pytest.mark.slow

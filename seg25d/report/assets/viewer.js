@@ -93,6 +93,8 @@
     const chosen = (name) => root.querySelector(`input[name=${name}]:checked`).value;
     let shown = [];
 
+    // NiiVue says it in a promise of its own, which nobody can catch.
+    if (!document.createElement("canvas").getContext("webgl2")) throw new Error("the browser has none or it is off");
     const widget = await loadWidget();
     const model = new Model(
       {
@@ -178,8 +180,10 @@
     if (!root) return;
     const begin = () =>
       start(root).catch((problem) => {
+        root.querySelector(".stage").hidden = true;
+        root.querySelector(".controls").disabled = true;
         root.querySelector("[role=status]").textContent =
-          `The viewer cannot start here (${problem.message}). It needs WebGL 2.`;
+          `The viewer cannot start here. It needs WebGL 2 (${problem.message}).`;
       });
     const watcher = new IntersectionObserver((entries) => {
       if (!entries.some((entry) => entry.isIntersecting)) return;
