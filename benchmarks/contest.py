@@ -10,6 +10,8 @@ import json
 import logging
 import math
 import platform
+import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,17 +85,22 @@ def make_parser(description: str, default_dataset: str) -> argparse.ArgumentPars
 
 
 def compete(contenders: Sequence[Contender], table: Table, options: argparse.Namespace) -> list[Row]:
-    """Train and score all that is missing; write the table after each."""
+    """Train and score all that is missing, each in a process of its own, so that the memory is that of nothing else."""
     configure_logging(quiet=False, debug=False)
     workspace = Workspace.resolve(options.workspace)
     name = workspace.dataset_name(options.dataset)
     known = {contender.name for contender in contenders}
     if unknown := set(options.only or ()) - known:
         raise SystemExit(f"error: no rows {', '.join(sorted(unknown))}; there are {', '.join(sorted(known))}")
+    if len(options.only or known) > 1:
+        for contender in contenders:
+            if contender.name in (options.only or known):
+                # A later --only takes the place of an earlier one.
+                subprocess.run([sys.executable, *sys.argv, "--only", contender.name], check=True)
     rows: list[Row] = []
     for contender in contenders:
         place = workspace.preprocessed.parent / "benchmarks" / table.name / contender.name.replace(" ", "_")
-        if options.only is None or contender.name in options.only:
+        if options.only == [contender.name]:
             logger.info("%s: %s", table.name, contender.name)
             _run(contender, workspace, name, place, options)
         path = place / "results" / name / "row.json"
