@@ -314,7 +314,12 @@ def test_demo_of_vessels_has_the_paper_beside_it(tmp_path, capsys):
     assert [line.split("  ")[0] for line in lines[:3]] == ["held-out cases", "mip", "2d"]
     assert "85.6 ± 1.9" in lines[3]
     results = workspace.results / vessels.DATASET_NAME
-    assert {path.name for path in results.iterdir()} == {"mip__angermann2022", "sagittal__angermann2022", "demo"}
+    assert {path.name for path in results.iterdir()} == {
+        "mip__angermann2022",
+        "sagittal__angermann2022",
+        "demo",
+        "report.html",
+    }
     assert {path.name for path in (results / "demo").glob("*.png")} == {"maximum_projection.png", "slice.png"}
 
 
