@@ -148,7 +148,7 @@ def length(options: argparse.Namespace) -> dict[str, Any]:
 
 def settings_of(options: argparse.Namespace) -> dict[str, str]:
     """What was asked for, but for places."""
-    apart = ("workspace", "output", "only")
+    apart = ("workspace", "output", "only", "nnunet")
     return {key: str(value) for key, value in vars(options).items() if key not in apart and value is not None}
 
 

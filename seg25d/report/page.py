@@ -17,6 +17,8 @@ from seg25d.selection.ranking import case_means
 ASSETS = files("seg25d.report") / "assets"
 UNKNOWN = "\N{EN DASH}"
 """In tables; tables.js puts it last."""
+MOST_CLASS_CHARTS = 12
+"""Box plots per class; the table has all classes."""
 MOST_CASE_ROWS = 2000
 """Of the table of cases; `summary.json` has all of them."""
 
@@ -66,17 +68,42 @@ def render_page(
 
 def _charts(results: Results) -> dict[str, Any]:
     """The drawings that are not of single cases; what there is no data for is missing."""
-    boxes = {}
-    for contestant in results.contestants:
-        known = [value for value in case_means(contestant.summary).values() if value is not None]
-        if known:
-            boxes[contestant.name] = known
+    means = {contestant.name: list(case_means(contestant.summary).values()) for contestant in results.contestants}
+    boxes = _boxes(means, "Dice of a case, mean over its classes")
     points = cost_points(results)
     return {
-        "boxes": box_plots(boxes, "Dice of a case, mean over its classes") if boxes else None,
+        "boxes": boxes,
+        "classes": _class_charts(results),
         "cost": cost_against_accuracy(points) if len(points) > 1 else None,
         "learning": {run.name: learning_curves(run.logs) for run in results.runs if any(run.logs.values())},
     }
+
+
+def _class_charts(results: Results) -> dict[str, str]:
+    """Box plots of the Dice of each class, where there are several classes."""
+    labels = list(dict.fromkeys(label for contestant in results.contestants for label in contestant.summary.mean))
+    charts = {}
+    for label in labels[:MOST_CLASS_CHARTS] if len(labels) > 1 else []:
+        scores = {
+            contestant.name: [case.metrics[label].dice for case in contestant.summary.per_case if label in case.metrics]
+            for contestant in results.contestants
+        }
+        if chart := _boxes(scores, f"Dice of {_class_name(results, label)}"):
+            charts[_class_name(results, label)] = chart
+    return charts
+
+
+def _boxes(scores: Mapping[str, Sequence[float | None]], title: str) -> str | None:
+    """Box plots of what is known, or None where nothing is."""
+    known = {name: [value for value in values if value is not None] for name, values in scores.items()}
+    known = {name: values for name, values in known.items() if values}
+    return box_plots(known, title) if known else None
+
+
+def _class_name(results: Results, label: str) -> str:
+    """The name of a class with its value; regions have names already."""
+    names = {str(value): name for name, value in results.description.labels.names.items()}
+    return f"{names[label]} ({label})" if label in names else label
 
 
 def _area_chart(case: ShownCase) -> str:
@@ -86,9 +113,8 @@ def _area_chart(case: ShownCase) -> str:
 
 def _class_rows(results: Results) -> list[tuple[str, str, Any]]:
     """Class, contestant and scores."""
-    names = {str(value): name for name, value in results.description.labels.names.items()}
     return [
-        (f"{names[label]} ({label})" if label in names else label, contestant.name, scores)
+        (_class_name(results, label), contestant.name, scores)
         for contestant in results.contestants
         for label, scores in contestant.summary.mean.items()
     ]

@@ -164,6 +164,12 @@ def test_names_cannot_become_markup(workspace):
 
 
 @pytest.mark.slow
+def test_every_class_has_box_plots(page_file):
+    text = page_file.read_text(encoding="utf-8")
+    assert text.count("Box plots of the Dice of ") == 1 + 4, "of every case, and of the phantom's four classes"
+
+
+@pytest.mark.slow
 def test_the_page_is_one_small_file_that_asks_nobody(page_file):
     text = page_file.read_text(encoding="utf-8")
     assert page_file.stat().st_size < 15e6
