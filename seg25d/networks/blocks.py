@@ -4,10 +4,11 @@ Letters: N images or volumes in a batch, C channels, `dims` 2 or 3 spatial axes.
 """
 
 from collections.abc import Sequence
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from seg25d.core.records import Record
@@ -34,6 +35,40 @@ class Conv3d(nn.Conv3d):
             with torch.autocast("cpu", enabled=False):
                 return super().forward(volumes.to(self.weight.dtype))
         return super().forward(volumes)
+
+
+class PReLU(nn.PReLU):
+    """A ReLU with a learnt slope per channel for what is negative, with a faster gradient on CPUs.
+
+    PyTorch's own is not vectorised there: 24 ms against 5 ms for 2 x 16 x 40 x 56 x 40 values forward and backward in
+    bfloat16, 19 against 6 in float32 (one core with AVX512-BF16, torch 2.13); it was a fifth of a V-Net's training.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, C, ...) to the same, in the type of the input."""
+        slope = self.weight.to(features.dtype)
+        if features.device.type == "cpu":
+            return _CPUPReLU.apply(features, slope)  # type: ignore[no-any-return, no-untyped-call]
+        return functional.prelu(features, slope)
+
+
+class _CPUPReLU(torch.autograd.Function):
+    """PReLU with a gradient of vectorised operations; keeps its input, nothing else."""
+
+    @staticmethod
+    def forward(context: Any, features: Tensor, slope: Tensor) -> Tensor:
+        context.save_for_backward(features, slope)
+        return torch.prelu(features, slope)
+
+    @staticmethod
+    @once_differentiable
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        features, slope = context.saved_tensors
+        of_positive = torch.ops.aten.threshold_backward(gradient, features, 0)
+        of_negative = gradient - of_positive
+        of_slope = (of_negative * features).flatten(2).sum((0, 2))
+        per_channel = slope.reshape(-1, *(1,) * (features.dim() - 2))
+        return of_positive.add_(of_negative.mul_(per_channel)), of_slope
 
 
 CONV: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: Conv3d}

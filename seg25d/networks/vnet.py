@@ -15,6 +15,7 @@ from seg25d.networks.blocks import (
     CONV,
     TRANSPOSED_CONV,
     NormName,
+    PReLU,
     Sizes,
     Topology,
     check_stages,
@@ -90,7 +91,7 @@ class ResidualConvs(nn.Module):
         layers: list[nn.Module] = []
         for index in range(num_convs):
             layers += [_conv(in_channels if index == 0 else width, width, kernel), make_norm(norm, width, len(kernel))]
-            layers.append(nn.PReLU(width))
+            layers.append(PReLU(width))
         self.layers = nn.Sequential(*layers[:-1])
         self.activation = layers[-1]
 
@@ -116,7 +117,7 @@ class VNet(nn.Module):
         self.decoder = nn.ModuleList(DecoderStage(spec, stage) for stage in range(len(widths) - 1))
         width = 2 * widths[0] if self.decoder else widths[0]
         self.head = nn.Sequential(
-            _conv(width, num_outputs, kernel), nn.PReLU(num_outputs), _conv(num_outputs, num_outputs, (1,) * spec.dims)
+            _conv(width, num_outputs, kernel), PReLU(num_outputs), _conv(num_outputs, num_outputs, (1,) * spec.dims)
         )
         initialise(self, PRELU_SLOPE)
 
@@ -156,7 +157,7 @@ class DecoderStage(nn.Module):
         coarsest = stage == len(spec.widths) - 2
         below = spec.widths[stage + 1] * (1 if coarsest else 2)
         up = TRANSPOSED_CONV[spec.dims](below, width, stride, stride)  # type: ignore[arg-type]
-        self.up = nn.Sequential(up, make_norm(spec.norm, width, spec.dims), nn.PReLU(width))
+        self.up = nn.Sequential(up, make_norm(spec.norm, width, spec.dims), PReLU(width))
         num_convs = spec.decoder_blocks[-1 - stage]
         self.convs = ResidualConvs(2 * width, 2 * width, spec.kernels[stage], num_convs, spec.norm)
 
@@ -180,7 +181,7 @@ def _encoder_stage(spec: VNetSpec, stage: int, in_channels: int) -> nn.Module:
     if stage == 0:
         return convs
     down = CONV[spec.dims](spec.widths[stage - 1], width, stride, stride)  # type: ignore[arg-type]
-    return nn.Sequential(down, make_norm(spec.norm, width, spec.dims), nn.PReLU(width), convs)
+    return nn.Sequential(down, make_norm(spec.norm, width, spec.dims), PReLU(width), convs)
 
 
 def _conv(in_channels: int, out_channels: int, kernel: Sequence[int]) -> nn.Module:

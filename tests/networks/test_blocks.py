@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from seg25d.networks.blocks import Conv3d, ConvBlock, InstanceNorm, ResidualBlock, product
+from seg25d.networks.blocks import Conv3d, ConvBlock, InstanceNorm, PReLU, ResidualBlock, product
 
 
 @pytest.mark.parametrize("dims", [2, 3])
@@ -37,6 +37,32 @@ def test_a_residual_block_with_zero_weights_is_its_shortcut() -> None:
     nn.init.zeros_(block.second.norm.weight)
     images = torch.rand(1, 2, 4, 4)
     torch.testing.assert_close(block(images), images)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dims", [2, 3])
+def test_our_prelu_and_its_gradients_are_torchs(dims: int, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    images = torch.randn(2, 3, *(4, 5, 6)[:dims], dtype=dtype)
+    images[0, 0].flatten()[:2] = torch.tensor([0.0, -0.0])
+    above = torch.randn_like(images)
+    results = []
+    for layer in (PReLU(3), nn.PReLU(3)):
+        layer.weight.data = torch.tensor([0.25, 0.0, -2.0])
+        seen = images.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            activated = layer(seen)
+        activated.backward(above)
+        results.append((activated, seen.grad, layer.weight.grad))
+    assert results[0][0].dtype == dtype
+    torch.testing.assert_close(*results, rtol=2e-2 if dtype == torch.bfloat16 else 1e-5, atol=1e-2)
+
+
+def test_prelu_needs_no_gradient_of_its_input() -> None:
+    layer = PReLU(2)
+    layer(-torch.ones(1, 2, 3, 3)).sum().backward()
+    assert layer.weight.grad is not None
+    assert layer.weight.grad.tolist() == [-9.0, -9.0]
 
 
 def test_product_of_strides() -> None:
