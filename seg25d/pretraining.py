@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 OF_LABELS = ("loss", "dice_smooth", "foreground_share", "threshold")
 """Settings that say what is learnt of labels."""
 OF_OTHER_TASK: dict[PretextTask, tuple[str, ...]] = {
-    "inpainting": ("pretext.grid",),
+    "inpainting": ("pretext.grid", "pretext.exchanged_share"),
     "jigsaw": ("pretext.hidden_share", "pretext.piece", "pretext.whole_slices"),
 }
 """Settings of the tasks that a task is not."""

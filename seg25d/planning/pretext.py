@@ -23,3 +23,5 @@ class PretextConfig(Record):
     grid: int | None = Field(default=None, ge=2)
     """`jigsaw`: pieces along each axis, of the super image, a slice or the window; null: whole slices where the network
     sees several at once, else 4 (1.8)."""
+    exchanged_share: float = Field(default=1.0, gt=0, le=1)
+    """`jigsaw`: share of the pieces that are exchanged with each other; the others stay where they are."""

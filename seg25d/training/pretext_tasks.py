@@ -37,20 +37,20 @@ def make_harder(
         return hide_pieces(image, piece_shape(image.shape[1:], representation, config), config.hidden_share, rng)
     axis = representation.stacking_axis
     if config.grid is None and axis is not None:
-        order = torch.from_numpy(rng.permutation(image.shape[1 + axis]))
+        order = torch.from_numpy(exchanged_order(image.shape[1 + axis], config.exchanged_share, rng))
         return image.index_select(1 + axis, order)
-    grid = config.grid or DEFAULT_GRID
+    grid, share = config.grid or DEFAULT_GRID, config.exchanged_share
     if isinstance(representation, SuperImage):
         slices = slices_first(image[None], representation.axis)
         tiled = to_super_image(slices, representation.grid)
-        mixed = exchange_pieces(tiled, (2, 3), grid, rng)
+        mixed = exchange_pieces(tiled, (2, 3), grid, share, rng)
         return slices_back(from_super_image(mixed, representation.grid, slices.shape[2]), representation.axis)[0]
     axes = tuple(1 + axis for axis in representation.piece_axes or ())
     if len(axes) == image.ndim - 1:
-        return exchange_pieces(image, axes, grid, rng)
+        return exchange_pieces(image, axes, grid, share, rng)
     # Each slice is a puzzle of its own: the network sees no other.
     (along,) = {1, 2, 3} - set(axes)
-    puzzles = [exchange_pieces(each, (1, 2), grid, rng) for each in image.unbind(along)]
+    puzzles = [exchange_pieces(each, (1, 2), grid, share, rng) for each in image.unbind(along)]
     return torch.stack(puzzles, along)
 
 
@@ -97,18 +97,33 @@ def hide_pieces(image: Tensor, piece: Sequence[int], share: float, rng: np.rando
     return image * mask[tuple(slice(size) for size in image.shape[1:])]
 
 
-def exchange_pieces(image: Tensor, axes: Sequence[int], grid: int, rng: np.random.Generator) -> Tensor:
+def exchanged_order(count: int, share: float, rng: np.random.Generator) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Which piece comes to each place.
+
+    Args:
+        count: Pieces.
+        share: Of them that change places; at least two.
+        rng: Source of all randomness.
+    """
+    order = np.arange(count)
+    places = rng.permutation(count)[: max(2, round(share * count))]
+    order[places] = rng.permutation(places)
+    return order
+
+
+def exchange_pieces(image: Tensor, axes: Sequence[int], grid: int, share: float, rng: np.random.Generator) -> Tensor:
     """Put pieces of equal size into another order; what is over at the end of an axis stays.
 
     Args:
         image: Any shape.
         axes: Those that are cut.
         grid: Pieces along each, fewer where an axis is shorter.
+        share: Of the pieces that change places.
         rng: Source of all randomness.
     """
     counts = [min(grid, image.shape[axis]) for axis in axes]
     lengths = [image.shape[axis] // count for axis, count in zip(axes, counts, strict=True)]
-    order = rng.permutation(math.prod(counts))
+    order = exchanged_order(math.prod(counts), share, rng)
     mixed = image.clone()
     for target, source in enumerate(order):
         here, there = ([slice(None)] * image.ndim for _ in range(2))

@@ -9,7 +9,14 @@ from seg25d.representations.slices import Slices
 from seg25d.representations.stack import Stack
 from seg25d.representations.super_image import SuperImage
 from seg25d.representations.volume import Volume
-from seg25d.training.pretext_tasks import check_task, exchange_pieces, hide_pieces, make_harder, piece_shape
+from seg25d.training.pretext_tasks import (
+    check_task,
+    exchange_pieces,
+    exchanged_order,
+    hide_pieces,
+    make_harder,
+    piece_shape,
+)
 
 
 @pytest.fixture
@@ -58,7 +65,7 @@ def test_pieces_that_do_not_divide_the_window(rng):
 
 def test_jigsaw_keeps_all_values_and_what_is_over(rng):
     flat = torch.arange(7 * 9).reshape(7, 9)
-    mixed = exchange_pieces(flat, (0, 1), 3, rng)
+    mixed = exchange_pieces(flat, (0, 1), 3, 1.0, rng)
     assert sorted(mixed.flatten().tolist()) == flat.flatten().tolist()
     assert (mixed[6] == flat[6]).all()
     assert (mixed != flat).any()
@@ -66,6 +73,18 @@ def test_jigsaw_keeps_all_values_and_what_is_over(rng):
     pieces = {tuple(flat[2 * r : 2 * r + 2, 3 * c : 3 * c + 3].flatten().tolist()) for r in range(3) for c in range(3)}
     found = {tuple(mixed[2 * r : 2 * r + 2, 3 * c : 3 * c + 3].flatten().tolist()) for r in range(3) for c in range(3)}
     assert pieces == found
+
+
+def test_only_a_share_of_the_pieces_changes_places(image, rng):
+    flat = torch.arange(64).reshape(8, 8)
+    for share, most in ((0.5, 8), (0.01, 2)):
+        moved = (exchange_pieces(flat, (0, 1), 4, share, rng) != flat).reshape(4, 2, 4, 2).any(3).any(1)
+        assert 0 <= moved.sum() <= most
+    orders = [exchanged_order(10, 0.5, rng) for _ in range(200)]
+    assert all(sorted(order) == list(range(10)) for order in orders)
+    assert max((order != np.arange(10)).sum() for order in orders) == 5
+    mixed = make_harder(image, SUPER, PretextConfig(task="jigsaw", exchanged_share=0.34), rng)
+    assert (mixed != image).any(3).any(2).any(0).sum() <= 2, "slices of a super image"
 
 
 def test_slices_of_super_images_and_stacks_are_exchanged_whole(image, rng):
