@@ -140,8 +140,9 @@ class TrainingConfig(Record):
     """See `seg25d/training/losses.py`."""
     dice_smooth: float = Field(default=1.0, gt=0)
     """Added to numerator and denominator of the soft Dice."""
-    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
-    """AdamW (Loshchilov & Hutter 2019), Adam (Kingma & Ba 2015), or gradient descent with momentum."""
+    optimizer: Literal["muon", "adamw", "adam", "sgd"] = "muon"
+    """Muon (`seg25d/training/muon.py`), AdamW (Loshchilov & Hutter 2019), Adam (Kingma & Ba 2015), or gradient descent
+    with momentum. Muon needs about half of AdamW's updates (documentation/measurements.md)."""
     learning_rate: float = Field(default=3e-3, gt=0)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     """Of `sgd` alone."""

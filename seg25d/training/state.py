@@ -10,6 +10,7 @@ from torch import nn
 
 from seg25d.core.device import Execution
 from seg25d.training.config import TrainingConfig
+from seg25d.training.muon import Muon
 
 
 @dataclass
@@ -98,14 +99,17 @@ def new_state(
         learnt: Names of weights that were learnt before.
     """
     model = execution.place(model)
-    decayed = {id(layer.weight) for layer in model.modules() if isinstance(layer, DECAYING)}
-    by_kind: dict[tuple[str, bool], list[nn.Parameter]] = {(NEW, True): [], (NEW, False): []}
+    layers = [layer for layer in model.modules() if isinstance(layer, DECAYING)]
+    decayed = {id(layer.weight) for layer in layers}
+    # A depthwise convolution is no map of all channels to all.
+    matrices = {id(layer.weight) for layer in layers if getattr(layer, "groups", 1) == 1}
+    by_kind: dict[tuple[str, bool, bool], list[nn.Parameter]] = {(NEW, True, True): [], (NEW, False, False): []}
     for name, parameter in model.named_parameters():
         role = (LEARNT_ENCODER if ENCODERS & set(name.split(".")) else LEARNT) if name in learnt else NEW
-        by_kind.setdefault((role, id(parameter) in decayed), []).append(parameter)
+        by_kind.setdefault((role, id(parameter) in decayed, id(parameter) in matrices), []).append(parameter)
     groups = [
-        {"params": found, "weight_decay": config.weight_decay * decays, "role": role}
-        for (role, decays), found in by_kind.items()
+        {"params": found, "weight_decay": config.weight_decay * decays, "role": role, "matrices": are_matrices}
+        for (role, decays, are_matrices), found in by_kind.items()
     ]
     return TrainingState(
         model=model,
@@ -116,7 +120,9 @@ def new_state(
 
 
 def _new_optimizer(groups: list[dict[str, Any]], config: TrainingConfig) -> torch.optim.Optimizer:
-    """The optimizer by its name, all updates of a step in one kernel."""
+    """The optimizer by its name, all updates of a step in one kernel where there is one."""
+    if config.optimizer == "muon":
+        return Muon(groups, config.learning_rate)
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, fused=True)
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam

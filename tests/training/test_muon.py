@@ -1,0 +1,99 @@
+"""Muon: orthogonal updates, torch's own on matrices, AdamW on all else."""
+
+import pytest
+import torch
+from torch import nn
+
+from seg25d.core.device import choose_execution
+from seg25d.training.config import TrainingConfig
+from seg25d.training.muon import Muon, orthogonalise
+from seg25d.training.state import new_state
+
+
+@pytest.mark.parametrize("shape", [(8, 27), (64, 216), (216, 64), (16, 16), (1, 5), (3, 1)])
+def test_singular_values_come_near_one(shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    matrix = torch.randn(shape)
+    result = orthogonalise(matrix)
+    left, values, right = torch.linalg.svd(result, full_matrices=False)
+    assert 0.6 < values.min() <= values.max() < 1.3
+    if shape != (16, 16):  # a square one has singular values near 0
+        exact_left, _, exact_right = torch.linalg.svd(matrix, full_matrices=False)
+        nearest = exact_left @ exact_right
+        assert (result * nearest).sum() / result.norm() / nearest.norm() > 0.97
+    assert left.shape[0] == shape[0]
+    assert right.shape[1] == shape[1]
+
+
+def test_without_gradient_nothing_but_zeros() -> None:
+    assert orthogonalise(torch.zeros(3, 4)).tolist() == torch.zeros(3, 4).tolist()
+
+
+def test_matrices_are_updated_as_torch_does() -> None:
+    torch.manual_seed(0)
+    first = nn.Parameter(torch.randn(12, 30))
+    second = nn.Parameter(first.detach().clone())
+    ours = Muon([{"params": [first], "weight_decay": 0.1, "matrices": True}], 0.01)
+    torchs = torch.optim.Muon([second], lr=0.01, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    for _ in range(5):
+        gradient = torch.randn(12, 30)
+        first.grad, second.grad = gradient.clone(), gradient.clone()
+        ours.step()
+        torchs.step()
+    # torch iterates in bfloat16.
+    torch.testing.assert_close(first, second, atol=2e-3, rtol=0)
+
+
+def test_all_else_is_updated_by_adamw() -> None:
+    torch.manual_seed(0)
+    first, second = (nn.Parameter(torch.ones(5)) for _ in range(2))
+    ours = Muon([{"params": [first], "weight_decay": 0.1}], 0.01)
+    torchs = torch.optim.AdamW([second], lr=0.01, weight_decay=0.1)
+    for _ in range(4):
+        gradient = torch.randn(5)
+        first.grad, second.grad = gradient.clone(), gradient.clone()
+        ours.step()
+        torchs.step()
+    torch.testing.assert_close(first, second)
+
+
+def test_kernels_of_all_channels_are_matrices_and_depthwise_ones_are_not() -> None:
+    model = nn.Sequential(nn.Conv3d(2, 4, 3), nn.Conv2d(4, 4, 3, groups=4), nn.GroupNorm(2, 4), nn.PReLU())
+    groups = new_state(model, TrainingConfig(), choose_execution("cpu")).optimizer.param_groups
+    found = {
+        id(parameter): (group["matrices"], group["weight_decay"]) for group in groups for parameter in group["params"]
+    }
+    names = {name: found[id(parameter)] for name, parameter in model.named_parameters()}
+    decay = TrainingConfig().weight_decay
+    assert names["0.weight"] == (True, decay)
+    assert names["1.weight"] == (False, decay)
+    assert {names[name] for name in ("0.bias", "2.weight", "3.weight")} == {(False, 0.0)}
+
+
+def test_without_weight_decay_kernels_are_matrices_still() -> None:
+    state = new_state(nn.Conv2d(1, 2, 3), TrainingConfig(weight_decay=0), choose_execution("cpu"))
+    assert [group["matrices"] for group in state.optimizer.param_groups] == [True, False]
+
+
+def test_it_goes_on_where_it_was() -> None:
+    def run(updates: int, model: nn.Module, optimizer: torch.optim.Optimizer, first: int = 0) -> None:
+        for number in range(first, first + updates):
+            torch.manual_seed(number)
+            optimizer.zero_grad()
+            model(torch.randn(2, 1, 6, 6)).square().sum().backward()
+            optimizer.step()
+
+    def start() -> tuple[nn.Module, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.InstanceNorm2d(3, affine=True))
+        return model, new_state(model, TrainingConfig(), choose_execution("cpu")).optimizer
+
+    whole, optimizer = start()
+    run(4, whole, optimizer)
+    model, optimizer = start()
+    run(2, model, optimizer)
+    again, other = start()
+    again.load_state_dict(model.state_dict())
+    other.load_state_dict(optimizer.state_dict())
+    run(2, again, other, 2)
+    assert all(torch.equal(*pair) for pair in zip(whole.parameters(), again.parameters(), strict=True))
