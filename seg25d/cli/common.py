@@ -62,9 +62,7 @@ class Command:
 
     def __call__(self, arguments: Sequence[str] | None = None) -> int:
         """Parse the arguments (those of the process by default), run, and give the exit status."""
-        # Read when torch is loaded: OpenMP threads that wait by spinning fight with the data loader, and with other
-        # programs, over few cores (two busy processes on two cores slowed each other five to ten times).
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        set_wait_policy()
         parsed = self.parser().parse_args(arguments)
         configure_logging(quiet=parsed.quiet, debug=parsed.debug)
         for option in self.ignored:
@@ -79,6 +77,19 @@ class Command:
         self.add_arguments(parser)
         add_shared_arguments(parser, self.ignored)
         return parser
+
+
+def set_wait_policy() -> None:
+    """Say how OpenMP threads wait, unless the user has: for a moment awake, then asleep. Read when torch is loaded.
+
+    Threads that spin for long fight with the data loader, and with other programs, over few cores: an update of `stack`
+    on two threads took 11.6 s in each of two processes on two cores, and 0.73 s where they sleep at once. Alone, those
+    that sleep at once are the slower ones: 220 ms an update, 153 ms with much spinning, 160 ms (0.80 s of each of two)
+    with these few turns (documentation/measurements.md).
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 def add_shared_arguments(parser: argparse.ArgumentParser, ignored: Sequence[str] = ()) -> None:

@@ -35,6 +35,9 @@ STRETCH_VOXELS = 2
 """Most voxels of a stretched window, in planned windows."""
 BATCH_GROWTH = 2
 """Windows per batch, in training batches: without gradients at least twice as many fit."""
+CPU_BATCH_VOXELS = 1 << 16
+"""On a CPU, windows are batched up to as many voxels only: larger batches gain at most a tenth of the time there and
+cost memory (documentation/measurements.md)."""
 
 
 FusionName = Literal["network", "mean", "majority", "staple", "nlstaple"]
@@ -74,7 +77,7 @@ class Predictor:
         self.header = header
         self.execution = execution
         self.options = options or PredictorOptions()
-        self.batch_size = self.options.batch_size or default_batch_size(header)
+        self.batch_size = self.options.batch_size or default_batch_size(header, execution.device)
 
     @classmethod
     def load(cls, paths: Sequence[Path], execution: Execution, options: PredictorOptions | None = None) -> Self:
@@ -282,10 +285,13 @@ def deepened(plan: ConfigurationPlan, window: Shape, shape: Shape, batch_size: i
     return (deep[0], deep[1], deep[2]), max(1, batch_size // times)
 
 
-def default_batch_size(header: ModelHeader) -> int:
+def default_batch_size(header: ModelHeader, device: torch.device) -> int:
     """Windows per batch: more than in training, but few enough that many classes do not fill the memory."""
-    scores_bytes = 4 * header.description.labels.num_outputs * math.prod(header.plan.window)
-    return max(1, min(BATCH_GROWTH * header.plan.batch_size, BATCH_SCORES_BYTES // scores_bytes))
+    voxels = math.prod(header.plan.window)
+    most = BATCH_SCORES_BYTES // (4 * header.description.labels.num_outputs * voxels)
+    if device.type == "cpu":
+        most = min(most, CPU_BATCH_VOXELS // voxels)
+    return max(1, min(BATCH_GROWTH * header.plan.batch_size, most))
 
 
 def check_agreement(paths: Sequence[Path], headers: Sequence[ModelHeader]) -> None:

@@ -155,13 +155,20 @@ def test_options_without_effect_warn(capsys):
     assert "num-processes" not in message
 
 
-def test_torch_will_find_waiting_threads_asleep(monkeypatch):
+def test_torch_will_find_that_waiting_threads_soon_sleep(monkeypatch):
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
     run_command(lambda _: None)
-    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
-    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    assert (os.environ["OMP_WAIT_POLICY"], os.environ["GOMP_SPINCOUNT"]) == ("PASSIVE", "1000")
+
+
+@pytest.mark.parametrize("policy", ["ACTIVE", "PASSIVE"])
+def test_users_say_how_threads_wait(policy, monkeypatch):
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    monkeypatch.setenv("OMP_WAIT_POLICY", policy)
     run_command(lambda _: None)
-    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+    assert os.environ["OMP_WAIT_POLICY"] == policy
+    assert "GOMP_SPINCOUNT" not in os.environ
 
 
 @pytest.mark.parametrize("option", ["--explain", "--plan-only"])

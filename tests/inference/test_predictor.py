@@ -100,12 +100,19 @@ def test_models_of_different_plans_are_refused(header, tmp_path):
 
 
 def test_batches_shrink_with_the_number_of_classes(header, monkeypatch):
-    assert default_batch_size(header) == 4
+    cuda, cpu = torch.device("cuda"), torch.device("cpu")
+    assert default_batch_size(header, cuda) == default_batch_size(header, cpu) == 4
     # 3 classes x 512 voxels x 4 bytes
     monkeypatch.setattr(predictor_module, "BATCH_SCORES_BYTES", 3 * 6144)
-    assert default_batch_size(header) == 3
+    assert default_batch_size(header, cuda) == 3
     monkeypatch.setattr(predictor_module, "BATCH_SCORES_BYTES", 1)
-    assert default_batch_size(header) == 1
+    assert default_batch_size(header, cuda) == 1
+
+
+def test_cpus_take_windows_of_many_voxels_one_by_one(header):
+    large = header.model_copy(update={"plan": header.plan.model_copy(update={"window": (40, 56, 40)})})
+    assert default_batch_size(large, torch.device("cuda")) == 4
+    assert default_batch_size(large, torch.device("cpu")) == 1
 
 
 def test_goes_on_with_smaller_batches_when_memory_runs_out(header, execution, threshold, caplog):

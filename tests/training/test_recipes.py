@@ -145,13 +145,13 @@ def test_the_fusion_has_settings_of_its_own_and_others_when_views_are_trained_wi
     config = options.config("mv")
     assert (config.recipe, config.fusion.joint) == ("xia2018", joint)
     # Views are no longer views when the cube is turned.
-    assert (config.augmentation.cube_rotation, config.learning_rate) == ((0, 3e-4) if joint else (1, 1e-2))
+    assert (config.augmentation.cube_rotation, config.learning_rate) == ((0, 1.5e-3) if joint else (1, 1e-2))
     assert options.of_views().config("axial") == RECIPES["xia2018"]
 
 
 def test_fusion_networks_train_as_everything_else_but_for_the_papers_recipe():
     ours, paper = (find_recipe(name, "mv") for name in ("default", "xia2018"))
-    assert (ours.optimizer, ours.loss, ours.schedule) == ("adamw", "dice_cross_entropy", "cosine")
+    assert (ours.optimizer, ours.loss, ours.schedule) == ("muon", "dice_cross_entropy", "cosine")
     # methods.md 4.3: Dice, 0.01, a tenth after 20,000 and after 25,000 of 30,000 updates.
     assert (paper.optimizer, paper.loss, paper.learning_rate, paper.schedule) == ("sgd", "dice", 0.01, "drops")
     assert [round(share * paper.num_iterations()) for share in paper.schedule_drops] == [20_000, 25_000]
