@@ -135,6 +135,14 @@ def dice(place: Place, name: str, labels: Path, predictions: Path) -> float | No
     return json.loads(summary.read_text(encoding="utf-8"))["foreground_mean"]["dice"]
 
 
+def export(place: Place, program: str, python: str) -> Row:
+    """Seconds and extra memory of exporting one case with many classes."""
+    script = str(Path(__file__).with_name("export_many_classes.py"))
+    out = place.root / "stages" / f"{program}_export_result.json"
+    place.stage(f"{program}_export", [python, script, program, "--output", str(out)])
+    return dict(json.loads(out.read_text(encoding="utf-8")))
+
+
 def of_seg25d(place: Place, configuration: str, folders: tuple[Path, Path, Path]) -> Row:
     """Train, predict, evaluate."""
     options = place.options
@@ -222,6 +230,9 @@ TABLE = Table(
         "prediction": seconds_and_memory("predict_plain"),
         "prediction, mirrored": seconds_and_memory("predict_mirrored"),
         "one case": seconds_and_memory("predict_one"),
+        "export of 60 classes": lambda row: (
+            f"{row['export']['seconds']:.1f} s, {row['export']['extra_mib']:.0f} MiB extra"
+        ),
     },
     (
         "Wall seconds of whole commands, start-up included, and the memory of the largest process. Training: `seg25d "
@@ -254,12 +265,16 @@ def main() -> None:
     wanted = ["-d", place.identifier, "-c", *options.nnunet_configurations, "-np", "2", "--verify_dataset_integrity"]
     theirs = place.stage("nnunet_plan", place.nnunet("plan_and_preprocess", *wanted))
     folders = held_out(place, options.fold)
+    shared = {
+        "seg25d": {"preparation": ours, "export": export(place, "seg25d", sys.executable)},
+        "nnunet": {"preparation": theirs, "export": export(place, "nnunet", options.nnunet)},
+    }
     rows: list[Row] = []
     for own, other in zip_longest(options.configurations, options.nnunet_configurations):
         if own:
-            rows.append({**of_seg25d(place, own, folders), "preparation": ours})
+            rows.append({**of_seg25d(place, own, folders), **shared["seg25d"]})
         if other:
-            rows.append({**of_nnunet(place, other, folders), "preparation": theirs})
+            rows.append({**of_nnunet(place, other, folders), **shared["nnunet"]})
         write_tables(TABLE, rows, {"dataset": name, "settings": settings_of(options)}, options.output)
 
 

@@ -59,7 +59,8 @@ def few_labels(workspace: Workspace, name: str, place: Path, options: argparse.N
 
 def run(start: Start, results: Workspace, name: str, pairs: Sequence[tuple[int, int]], options: Any) -> Row:
     """Pretrain and train all that is missing for one row, and gather the scores."""
-    shared = {"device": options.device, "num_processes": options.num_processes, "recipe": options.recipe}
+    shared: dict[str, Any] = {"device": options.device, "num_processes": options.num_processes}
+    shared |= {"recipe": options.recipe, "settings": dict(pair.split("=", 1) for pair in options.set)}
     pretrained = start.weights
     if start.task is not None:
         pretraining = length(options)
@@ -89,6 +90,7 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=150)
     parser.add_argument("--pretraining-iterations", type=int, default=600)
     parser.add_argument("--time-budget", type=duration, help="of each pretraining and training, instead of updates")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings of every training")
     parser.add_argument("--imagenet", type=Path, metavar="FILE", help="torchvision's resnet34.pth")
     parser.add_argument("--workspace", type=Path)
     parser.add_argument("--device")

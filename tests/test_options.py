@@ -30,7 +30,7 @@ def test_parts_of_the_fine_settings_change_them() -> None:
     options = TrainingOptions(settings={"fine": "true", "fine.margin": "3", "learning_rate": "0.1"}, epochs=2, seed=4)
     assert options.config("axial").fine == FineConfig(margin=3)
     coarse = options.of_coarse().config("axial")
-    assert (coarse.fine, coarse.learning_rate, coarse.epochs, coarse.seed) == (None, 0.015, 2, 4)
+    assert (coarse.fine, coarse.learning_rate, coarse.epochs, coarse.seed) == (None, 0.003, 2, 4)
 
 
 def test_fine_is_true_or_false() -> None:

@@ -36,7 +36,7 @@ STRETCH_VOXELS = 2
 BATCH_GROWTH = 2
 """Windows per batch, in training batches: without gradients at least twice as many fit."""
 CPU_BATCH_VOXELS = 1 << 16
-"""On a CPU, windows are batched up to as many voxels only: larger batches gain at most a tenth of the time there and
+"""On a CPU, windows are batched up to as many voxels only: larger batches hardly gain time there (at most a tenth) and
 cost memory (documentation/measurements.md)."""
 
 
@@ -53,7 +53,7 @@ class PredictorOptions(Record):
     fusion: FusionName = "network"
     """What fuses the views of `mv`: its network, or one of the fusions without training."""
     batch_size: int | None = Field(default=None, ge=1)
-    """Windows per batch; None chooses by the plan and the number of classes."""
+    """Windows per batch; None chooses by the plan, the number of classes and the device."""
 
 
 class Predictor:
@@ -77,7 +77,7 @@ class Predictor:
         self.header = header
         self.execution = execution
         self.options = options or PredictorOptions()
-        self.batch_size = self.options.batch_size or default_batch_size(header, execution.device)
+        self.batch_size = self.options.batch_size or default_batch_size(header)
 
     @classmethod
     def load(cls, paths: Sequence[Path], execution: Execution, options: PredictorOptions | None = None) -> Self:
@@ -215,6 +215,8 @@ class Predictor:
         window = covering_window(plan, shape, self.labels.num_outputs)
         regular = plan.representation.regular_steps
         window, batch_size = deepened(plan, window, shape, self.batch_size)
+        if self.execution.device.type == "cpu" and self.options.batch_size is None:
+            batch_size = max(1, min(batch_size, CPU_BATCH_VOXELS // math.prod(window)))
         return WindowOptions(
             window=window,
             step_size=plan.representation.step_sizes(window, self.options.step_size),
@@ -285,13 +287,10 @@ def deepened(plan: ConfigurationPlan, window: Shape, shape: Shape, batch_size: i
     return (deep[0], deep[1], deep[2]), max(1, batch_size // times)
 
 
-def default_batch_size(header: ModelHeader, device: torch.device) -> int:
+def default_batch_size(header: ModelHeader) -> int:
     """Windows per batch: more than in training, but few enough that many classes do not fill the memory."""
-    voxels = math.prod(header.plan.window)
-    most = BATCH_SCORES_BYTES // (4 * header.description.labels.num_outputs * voxels)
-    if device.type == "cpu":
-        most = min(most, CPU_BATCH_VOXELS // voxels)
-    return max(1, min(BATCH_GROWTH * header.plan.batch_size, most))
+    scores_bytes = 4 * header.description.labels.num_outputs * math.prod(header.plan.window)
+    return max(1, min(BATCH_GROWTH * header.plan.batch_size, BATCH_SCORES_BYTES // scores_bytes))
 
 
 def check_agreement(paths: Sequence[Path], headers: Sequence[ModelHeader]) -> None:

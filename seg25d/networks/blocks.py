@@ -45,7 +45,7 @@ class PReLU(nn.PReLU):
     """
 
     def forward(self, features: Tensor) -> Tensor:
-        """(N, C, ...) to the same, in the type of the input."""
+        """(N, C, *spatial) to the same, in the type of the input."""
         slope = self.weight.to(features.dtype)
         if features.device.type == "cpu":
             return _CPUPReLU.apply(features, slope)  # type: ignore[no-any-return, no-untyped-call]
@@ -64,11 +64,12 @@ class _CPUPReLU(torch.autograd.Function):
     @once_differentiable
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
         features, slope = context.saved_tensors
-        of_positive = torch.ops.aten.threshold_backward(gradient, features, 0)
-        of_negative = gradient - of_positive
-        of_slope = (of_negative * features).flatten(2).sum((0, 2))
         per_channel = slope.reshape(-1, *(1,) * (features.dim() - 2))
-        return of_positive.add_(of_negative.mul_(per_channel)), of_slope
+        scratch = features.clamp(max=0).mul_(gradient)
+        of_slope = scratch.flatten(2).sum((0, 2))
+        of_positive = torch.ops.aten.threshold_backward(gradient, features, 0)
+        torch.sub(gradient, of_positive, out=scratch)
+        return of_positive.add_(scratch.mul_(per_channel)), of_slope
 
 
 CONV: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: Conv3d}

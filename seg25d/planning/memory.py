@@ -44,7 +44,7 @@ class MemoryUse(Record):
     gradients: int
     """Of the parameters."""
     optimizer: int
-    """The two moments of AdamW."""
+    """The two moments of AdamW, the most that any optimizer keeps (Muon has one for matrices)."""
     activations: int
     """All else: input, target, everything that is kept for the backward pass, temporary tensors."""
     num_parameters: int
@@ -88,7 +88,8 @@ def trace_training_step(build: Callable[[], nn.Module], image_shape: Sequence[in
     """Run one training step without data and follow its memory.
 
     The step is what `training/trainer.py` does: bfloat16 or float16 where autocast says so, float32 weights, gradients
-    of the step before kept during the forward pass, Dice and cross-entropy on every output, AdamW.
+    of the step before kept during the forward pass, Dice and cross-entropy on every output; AdamW, the optimizer
+    that takes the most.
 
     Args:
         build: Makes the model: (B, C, D, H, W) to a list of (scores, weight) in training mode, or to scores.

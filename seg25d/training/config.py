@@ -143,8 +143,7 @@ class TrainingConfig(Record):
     optimizer: Literal["muon", "adamw", "adam", "sgd"] = "muon"
     """Muon (`seg25d/training/muon.py`), AdamW (Loshchilov & Hutter 2019), Adam (Kingma & Ba 2015), or gradient descent
     with momentum. Muon needs about half of AdamW's updates (documentation/measurements.md)."""
-    learning_rate: float = Field(default=0.015, gt=0)
-    """0.008 to 0.03 do equally well with Muon; AdamW wants a fifth of it, 0.003 (documentation/measurements.md)."""
+    learning_rate: float = Field(default=3e-3, gt=0)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     """Of `sgd` alone."""
     weight_decay: float = Field(default=1e-2, ge=0)

@@ -1,8 +1,8 @@
 """Muon: momentum that is orthogonalised, for the weights of convolutions and linear layers; AdamW for all else.
 
-Jordan et al. 2024 (Muon), with the step sizes of Liu et al. 2025 (arXiv 2502.16982, section 2.2), which let learning
-rate and weight decay be AdamW's. `torch.optim.Muon` takes matrices only; here a convolution's kernel is the matrix of
-its output channels by all else, as both do it.
+Jordan et al. 2024 (Muon), with step sizes that follow Liu et al. 2025 (arXiv 2502.16982, section 2.2).
+`torch.optim.Muon` takes matrices only; here a kernel is the matrix of its first axis (output channels, or input
+channels of transposed convolutions) by all others, as both papers' code does it.
 """
 
 from collections.abc import Callable, Iterable
@@ -17,8 +17,10 @@ MOMENTUM = 0.95
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 NUM_STEPS = 5
 """Of the Newton-Schulz iteration: a quintic whose slope at 0 is steep (Jordan et al.)."""
-ADAMW_RMS = 0.2
-"""Root mean square of AdamW's updates, in learning rates, that orthogonal ones are given too (Liu et al.)."""
+RMS = 1.0
+"""Root mean square of the updates of matrices, in learning rates, were their singular values 1. Liu et al. have 0.2, as
+AdamW does in language models; here steps of 0.5 to 2 do best (documentation/measurements.md), and 1 is what AdamW's
+first updates have."""
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
 
@@ -54,16 +56,17 @@ class Muon(torch.optim.Optimizer):
             momentum: Tensor = state["momentum"].lerp_(gradient, 1 - MOMENTUM)
             update = orthogonalise(gradient.lerp(momentum, MOMENTUM).flatten(1))
             weight.mul_(1 - lr * weight_decay)
-            weight.add_(update.reshape(weight.shape), alpha=-lr * ADAMW_RMS * max(update.shape) ** 0.5)
+            weight.add_(update.reshape(weight.shape), alpha=-lr * RMS * max(update.shape) ** 0.5)
 
     def _update_others(self, parameters: list[Tensor], lr: float, weight_decay: float) -> None:
         for parameter in parameters:
             state = self.state[parameter]
             if not state:
-                state["step"] = torch.zeros((), device=parameter.device)
+                # Not "step": torch would leave that on the CPU when a state is loaded.
+                state["updates"] = torch.zeros((), device=parameter.device)
                 state["mean"], state["variance"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
         means, variances, steps = (
-            [self.state[parameter][name] for parameter in parameters] for name in ("mean", "variance", "step")
+            [self.state[parameter][name] for parameter in parameters] for name in ("mean", "variance", "updates")
         )
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         adamw(

@@ -102,12 +102,15 @@ def exchanged_order(count: int, share: float, rng: np.random.Generator) -> np.nd
 
     Args:
         count: Pieces.
-        share: Of them that change places; at least two.
+        share: Of them that change places, at least two; 1: all are put into an order drawn at random.
         rng: Source of all randomness.
     """
+    drawn = rng.permutation(count)
+    if share == 1:
+        return drawn
     order = np.arange(count)
-    places = rng.permutation(count)[: max(2, round(share * count))]
-    order[places] = rng.permutation(places)
+    places = drawn[: max(2, round(share * count))]
+    order[places] = np.roll(places, 1)
     return order
 
 

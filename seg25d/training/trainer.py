@@ -276,8 +276,8 @@ class _Run:
         value = float(loss.detach())
         if not math.isfinite(value):
             raise Seg25dError(
-                f"the loss became {value} at iteration {state.iteration}; "
-                "lower the learning rate, for example --set learning_rate=0.001, and use --restart"
+                f"the loss became {value} at iteration {state.iteration}; lower the learning rate, for example "
+                f"--set learning_rate={config.learning_rate / 3:.2g}, and use --restart"
             )
         return value
 
@@ -295,7 +295,8 @@ class _Run:
             raise Seg25dError(
                 f"the gradient was zero in the last {MOST_WITHOUT_GRADIENT} updates up to {self.state.iteration}: the "
                 "network gives the same scores whatever it sees and cannot learn any more; lower the learning rate or "
-                "clip gradients, for example --set learning_rate=0.0003 or --set gradient_clip=0.001, and use --restart"
+                f"(for adamw, adam and sgd) clip gradients, for example --set "
+                f"learning_rate={self.config.learning_rate / 10:.2g} or --set gradient_clip=0.001, and use --restart"
             )
 
     def _end_epoch(self, batches: Iterator[Batch | Seg25dError]) -> None:

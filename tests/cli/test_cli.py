@@ -156,19 +156,23 @@ def test_options_without_effect_warn(capsys):
 
 
 def test_torch_will_find_that_waiting_threads_soon_sleep(monkeypatch):
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        # Set before it is removed, so that what the command sets is undone.
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
     run_command(lambda _: None)
     assert (os.environ["OMP_WAIT_POLICY"], os.environ["GOMP_SPINCOUNT"]) == ("PASSIVE", "1000")
 
 
 @pytest.mark.parametrize("policy", ["ACTIVE", "PASSIVE"])
 def test_users_say_how_threads_wait(policy, monkeypatch):
-    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
     monkeypatch.setenv("OMP_WAIT_POLICY", policy)
     run_command(lambda _: None)
-    assert os.environ["OMP_WAIT_POLICY"] == policy
-    assert "GOMP_SPINCOUNT" not in os.environ
+    assert (os.environ["OMP_WAIT_POLICY"], os.environ["GOMP_SPINCOUNT"]) == (policy, "7")
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    run_command(lambda _: None)
+    assert os.environ["GOMP_SPINCOUNT"] == "7"
 
 
 @pytest.mark.parametrize("option", ["--explain", "--plan-only"])

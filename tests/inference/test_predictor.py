@@ -100,19 +100,24 @@ def test_models_of_different_plans_are_refused(header, tmp_path):
 
 
 def test_batches_shrink_with_the_number_of_classes(header, monkeypatch):
-    cuda, cpu = torch.device("cuda"), torch.device("cpu")
-    assert default_batch_size(header, cuda) == default_batch_size(header, cpu) == 4
+    assert default_batch_size(header) == 4
     # 3 classes x 512 voxels x 4 bytes
     monkeypatch.setattr(predictor_module, "BATCH_SCORES_BYTES", 3 * 6144)
-    assert default_batch_size(header, cuda) == 3
+    assert default_batch_size(header) == 3
     monkeypatch.setattr(predictor_module, "BATCH_SCORES_BYTES", 1)
-    assert default_batch_size(header, cuda) == 1
+    assert default_batch_size(header) == 1
 
 
-def test_cpus_take_windows_of_many_voxels_one_by_one(header):
+def test_cpus_take_windows_of_many_voxels_one_by_one(header, execution, threshold):
     large = header.model_copy(update={"plan": header.plan.model_copy(update={"window": (40, 56, 40)})})
-    assert default_batch_size(large, torch.device("cuda")) == 4
-    assert default_batch_size(large, torch.device("cpu")) == 1
+
+    def batch_size(header, size, **options):
+        predictor = Predictor([threshold], header, execution, PredictorOptions(**options))
+        return predictor.window_options((size, size, size)).batch_size
+
+    assert batch_size(large, 80) == 1
+    assert batch_size(large, 80, batch_size=3) == 3
+    assert batch_size(header, 80) == 4
 
 
 def test_goes_on_with_smaller_batches_when_memory_runs_out(header, execution, threshold, caplog):

@@ -145,7 +145,7 @@ def test_the_fusion_has_settings_of_its_own_and_others_when_views_are_trained_wi
     config = options.config("mv")
     assert (config.recipe, config.fusion.joint) == ("xia2018", joint)
     # Views are no longer views when the cube is turned.
-    assert (config.augmentation.cube_rotation, config.learning_rate) == ((0, 1.5e-3) if joint else (1, 1e-2))
+    assert (config.augmentation.cube_rotation, config.learning_rate) == ((0, 3e-4) if joint else (1, 1e-2))
     assert options.of_views().config("axial") == RECIPES["xia2018"]
 
 

@@ -28,6 +28,7 @@ from seg25d.representations.projection import Projections
 from seg25d.training import trainer
 from seg25d.training.config import TrainingConfig
 from seg25d.training.losses import DiceCrossEntropy
+from seg25d.training.muon import Muon
 from seg25d.training.processes import check_processes
 from seg25d.training.state import new_state
 from seg25d.training.trainer import FoldJob, clear_fold, train_fold
@@ -293,7 +294,8 @@ def test_a_watched_run_that_was_stopped_goes_on_to_the_very_same_bits(
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), [("adamw", torch.optim.AdamW), ("adam", torch.optim.Adam), ("sgd", torch.optim.SGD)]
+    ("name", "kind"),
+    [("muon", Muon), ("adamw", torch.optim.AdamW), ("adam", torch.optim.Adam), ("sgd", torch.optim.SGD)],
 )
 def test_optimizers_by_name(name: str, kind: type[torch.optim.Optimizer]) -> None:
     config = TrainingConfig.model_validate({"optimizer": name, "momentum": 0.8, "weight_decay": 0.1})

@@ -1,0 +1,115 @@
+"""Scores of many classes brought back to the grid of the file and made labels: seconds and extra memory.
+
+python benchmarks/export_many_classes.py seg25d --output seg25d.json
+ENVIRONMENT/bin/python benchmarks/export_many_classes.py nnunet --output nnunet.json
+
+One case, smooth noise as scores, twice the voxels along each axis in the file; peers.py runs it with both programs. The
+extra memory is the highest resident size while exporting, minus that before, when scores and libraries were there.
+"""
+
+# ruff: noqa: PLC0415 - each program has libraries of its own
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+
+BLOCK = 12
+"""Voxels of the model's grid along the sides of a cube of equal noise, before it is smoothed."""
+
+
+def make_scores(num_classes: int, size: int) -> torch.Tensor:
+    """(K, d, h, w) float16, in which each class is largest somewhere."""
+    noise = torch.from_numpy(np.random.default_rng(0).normal(0, 5, (num_classes, *(size // BLOCK,) * 3)))
+    scores = torch.empty(num_classes, size, size, size, dtype=torch.float16)
+    for target, source in zip(scores, noise.float(), strict=True):
+        target.copy_(torch.nn.functional.interpolate(source[None, None], size=(size,) * 3, mode="trilinear")[0, 0])
+    return scores
+
+
+def of_seg25d(num_classes: int, size: int) -> Callable[[torch.Tensor], np.ndarray]:
+    """Its export, fed plane by plane as its sliding window does."""
+    from seg25d.data.labels import Labels
+    from seg25d.inference.export import labels_from_slabs
+    from seg25d.inference.sliding_window import Slab
+    from seg25d.preprocessing.grid import Grid
+
+    labels = Labels(names={"background": 0, **{f"class {number}": number for number in range(1, num_classes)}})
+    full = 2 * size
+    grid = Grid.plan((full,) * 3, (1.0,) * 3, ((0, full),) * 3, (2.0,) * 3)
+
+    def export(scores: torch.Tensor) -> np.ndarray:
+        slabs = (Slab(0, start, scores[:, start : start + 1].movedim(1, 0)) for start in range(scores.shape[1]))
+        return labels_from_slabs(slabs, grid, labels)
+
+    return export
+
+
+def of_nnunet(num_classes: int, size: int) -> Callable[[torch.Tensor], np.ndarray]:
+    """Its export as it is by default: linear in all axes, then the largest."""
+    from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
+    from nnunetv2.utilities.label_handling.label_handling import LabelManager
+    from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
+
+    names = {"background": 0, **{f"class {number}": number for number in range(1, num_classes)}}
+    resampling = {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None}
+    configuration = ConfigurationManager(
+        {
+            "spacing": [2.0] * 3,
+            "resampling_fn_probabilities": "resample_data_or_seg_to_shape",
+            "resampling_fn_probabilities_kwargs": resampling,
+        }
+    )
+    full = (2 * size,) * 3
+    properties = {
+        "spacing": [1.0] * 3,
+        "shape_after_cropping_and_before_resampling": full,
+        "shape_before_cropping": full,
+        "bbox_used_for_cropping": [[0, length] for length in full],
+    }
+    plans = SimpleNamespace(transpose_forward=[0, 1, 2], transpose_backward=[0, 1, 2])
+    manager = LabelManager(names, None)
+
+    def export(scores: torch.Tensor) -> np.ndarray:
+        return convert_predicted_logits_to_segmentation_with_correct_shape(
+            scores, plans, configuration, manager, properties
+        )
+
+    return export
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("program", choices=("seg25d", "nnunet"))
+    parser.add_argument("--classes", type=int, default=60, help="with the background")
+    parser.add_argument("--size", type=int, default=96, help="voxels along each axis of the model's grid")
+    parser.add_argument("--output", type=Path, required=True)
+    options = parser.parse_args()
+    make = of_seg25d if options.program == "seg25d" else of_nnunet
+    # A small one first, so that all libraries are loaded.
+    make(options.classes, 2 * BLOCK)(make_scores(options.classes, 2 * BLOCK))
+    export, scores = make(options.classes, options.size), make_scores(options.classes, options.size)
+    before = resident("VmRSS")
+    # The highest size of this process so far must not hide what follows.
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+    begun = time.perf_counter()
+    labels = export(scores)
+    seconds = time.perf_counter() - begun
+    extra = resident("VmHWM") - before
+    found = {"seconds": seconds, "extra_mib": extra / 1024, "shape": labels.shape, "classes": len(np.unique(labels))}
+    options.output.write_text(json.dumps(found), encoding="utf-8")
+    print(found)
+
+
+def resident(name: str) -> int:
+    """Memory of this process in KiB, now (VmRSS) or at the most (VmHWM)."""
+    return int(Path("/proc/self/status").read_text(encoding="utf-8").split(f"{name}:")[1].split()[0])
+
+
+if __name__ == "__main__":
+    main()

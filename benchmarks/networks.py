@@ -1,0 +1,128 @@
+"""The networks of a configuration by what they reach in equal time: widths, depths, residual blocks, neighbours.
+
+OMP_NUM_THREADS=1 python benchmarks/networks.py --dataset 4 --configuration stack --time-budget 90s \
+    --output benchmarks/results/networks_hippocampus_stack.json
+
+Every row is the planned configuration with another network (or other neighbouring slices), trained for as long on the
+first fold and scored on its whole validation cases. `stack` and `3d` compare networks of volumes, slices and super
+images those of images.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from contest import Contender, Table, compete, make_parser, spread
+
+from seg25d.core.records import parse_record
+from seg25d.networks.unet import UNetSpec
+from seg25d.networks.vnet import VNetSpec
+from seg25d.planning.plan import ConfigurationPlan
+
+Change = Callable[[ConfigurationPlan], ConfigurationPlan]
+
+
+def unet(**settings: Any) -> Change:
+    """A U-Net with the stages and kernels that were planned."""
+
+    def change(plan: ConfigurationPlan) -> ConfigurationPlan:
+        planned = plan.network
+        assert isinstance(planned, UNetSpec | VNetSpec), "made for configurations with a U-Net or a V-Net"
+        kept = planned.model_dump() if isinstance(planned, UNetSpec) else {"num_supervised": len(planned.strides) - 2}
+        topology = {"strides": planned.strides, "kernels": planned.kernels}
+        return with_parts(plan, network=kept | topology | settings | {"name": "unet"})
+
+    return change
+
+
+def vnet(**settings: Any) -> Change:
+    """A V-Net with the stages and kernels that were planned, and instance norm."""
+
+    def change(plan: ConfigurationPlan) -> ConfigurationPlan:
+        planned = plan.network
+        assert isinstance(planned, UNetSpec | VNetSpec), "made for configurations with a U-Net or a V-Net"
+        stages = len(planned.strides)
+        fresh = {
+            "encoder_blocks": VNetSpec.model_fields["encoder_blocks"].default[:stages],
+            "decoder_blocks": VNetSpec.model_fields["decoder_blocks"].default[5 - stages :],
+            "norm": "instance",
+        }
+        kept = planned.model_dump() if isinstance(planned, VNetSpec) else fresh
+        topology = {"strides": planned.strides, "kernels": planned.kernels}
+        return with_parts(plan, network=kept | topology | settings | {"name": "vnet"})
+
+    return change
+
+
+def context(slices: int) -> Change:
+    """Another number of neighbouring slices on each side."""
+
+    def change(plan: ConfigurationPlan) -> ConfigurationPlan:
+        return with_parts(plan, representation={**plan.representation.model_dump(), "context": slices})
+
+    return change
+
+
+def with_parts(plan: ConfigurationPlan, **parts: Any) -> ConfigurationPlan:
+    """A plan with other parts."""
+    return parse_record({**plan.model_dump(), **parts}, ConfigurationPlan, "a contender")
+
+
+def doubling(first: int, stages: int) -> tuple[int, ...]:
+    """Widths."""
+    return tuple(first * 2**stage for stage in range(stages))
+
+
+def contenders(configuration: str, stages: int) -> list[Contender]:
+    """The planned network, and others."""
+
+    def row(name: str, change: Change) -> Contender:
+        return Contender(name, configuration, change)
+
+    rows = [Contender("planned", configuration)]
+    once = {"encoder_blocks": 1, "decoder_blocks": 1}
+    if configuration == "stack":
+        middle = doubling(16, stages)
+        rows.append(row("V-Net 16-32-64-128", vnet(widths=middle)))
+        rows.append(row("U-Net 16-32-64-128", unet(widths=middle)))
+        rows.append(row("U-Net 16-32-64-128, one convolution per stage", unet(widths=middle, **once)))
+        rows.append(row("U-Net 16-32-64-128, one residual block per stage", unet(widths=middle, residual=True, **once)))
+        return rows
+    rows.append(row("U-Net 16-32-64-128", unet(widths=doubling(16, stages))))
+    rows.append(row("U-Net 32-64-128-256", unet(widths=doubling(32, stages))))
+    rows.append(row("one convolution per stage", unet(**once)))
+    rows.append(row("one residual block per stage", unet(residual=True, **once)))
+    rows.append(row("no deep supervision", unet(num_supervised=1)))
+    rows.append(row("V-Net 8-16-32-64", vnet(widths=doubling(8, stages))))
+    if configuration != "si":
+        rows += [row(f"{slices} neighbours per side", context(slices)) for slices in (0, 1)]
+    return rows
+
+
+TABLE = Table(
+    "networks",
+    "Networks by what they reach in equal time",
+    {
+        "network": lambda row: row["name"],
+        "Dice": lambda row: spread(row["scores"]["dice"]),
+        "HD95 mm": lambda row: spread(row["scores"]["hd95_mm"], 2),
+        "parameters": lambda row: f"{row['cost']['num_parameters'] / 1e6:.2f} M",
+        "updates": lambda row: str(sum(row["iterations"])),
+        "training memory": lambda row: f"{row['training_memory_gb']:.2f} GB",
+        "s/case": lambda row: f"{row['cost']['seconds_per_case']:.2f}",
+        "GFLOPs": lambda row: f"{row['cost']['flops_per_case'] / 1e9:.0f}",
+    },
+    ("Mean ± standard deviation over validation cases, mirrored; seconds and operations per case without mirroring.",),
+)
+
+
+def main() -> None:
+    parser = make_parser(__doc__ or "", "4")
+    parser.add_argument("--configuration", default="stack")
+    parser.add_argument("--stages", type=int, default=4, help="of the planned network (default: 4)")
+    options = parser.parse_args()
+    table = Table(f"{TABLE.name}_{options.configuration}", TABLE.title, TABLE.columns, TABLE.notes)
+    compete(contenders(options.configuration, options.stages), table, options)
+
+
+if __name__ == "__main__":
+    main()
