@@ -21,6 +21,9 @@ RMS = 1.0
 """Root mean square of the updates of matrices, in learning rates, were their singular values 1. Liu et al. have 0.2, as
 AdamW does in language models; here steps of 0.5 to 2 do best (documentation/measurements.md), and 1 is what AdamW's
 first updates have."""
+OTHERS = 5.0
+"""Learning rates in AdamW's rate for all that is no matrix: biases, scales, slopes. With 1 short runs are worse
+(documentation/measurements.md)."""
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
 
@@ -80,8 +83,8 @@ class Muon(torch.optim.Optimizer):
             amsgrad=False,
             beta1=BETAS[0],
             beta2=BETAS[1],
-            lr=lr,
-            weight_decay=weight_decay,
+            lr=OTHERS * lr,
+            weight_decay=weight_decay / OTHERS,
             eps=EPSILON,
             maximize=False,
         )

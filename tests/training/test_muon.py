@@ -74,7 +74,8 @@ def test_all_else_is_updated_by_adamw() -> None:
     torch.manual_seed(0)
     first, second = (nn.Parameter(torch.ones(5)) for _ in range(2))
     ours = Muon([{"params": [first], "weight_decay": 0.1}], 0.01)
-    torchs = torch.optim.AdamW([second], lr=0.01, weight_decay=0.1)
+    # Five times as fast; weights decay as those of matrices do.
+    torchs = torch.optim.AdamW([second], lr=0.05, weight_decay=0.02)
     for _ in range(4):
         gradient = torch.randn(5)
         first.grad, second.grad = gradient.clone(), gradient.clone()
