@@ -1,9 +1,13 @@
 """Where models compute, and in which layout."""
 
+import ctypes
+import sys
+
+import pytest
 import torch
 from torch import nn
 
-from seg25d.core.device import Execution
+from seg25d.core.device import ALLOCATOR_SETTINGS, Execution, choose_execution
 
 
 def test_layouts_are_chosen_layer_by_layer() -> None:
@@ -19,3 +23,44 @@ def test_layouts_are_chosen_layer_by_layer() -> None:
 def test_bfloat16_on_a_cpu_keeps_the_layout() -> None:
     model = nn.Conv2d(4, 8, 3)
     assert Execution(torch.device("cpu"), torch.bfloat16).place(model).weight.is_contiguous()
+
+
+@pytest.fixture
+def allocator_calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """What the C library is told about its allocator from here on."""
+    calls: list[tuple[int, int]] = []
+
+    class Library:
+        def __init__(self, name: None) -> None:
+            assert name is None
+
+        def mallopt(self, option: int, value: int) -> int:
+            calls.append((option, value))
+            return 1
+
+    monkeypatch.setattr(ctypes, "CDLL", Library)
+    monkeypatch.setattr(sys, "platform", "linux")
+    for name in ALLOCATOR_SETTINGS:
+        monkeypatch.delenv(name, raising=False)
+    return calls
+
+
+def test_freed_memory_is_kept_on_cpus(allocator_calls: list[tuple[int, int]]) -> None:
+    choose_execution("cpu")
+    # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h.
+    assert allocator_calls == [(-1, 2**31 - 1), (-3, 2**25)]
+
+
+@pytest.mark.parametrize("name", ALLOCATOR_SETTINGS)
+def test_users_choose_their_allocator(
+    name: str, allocator_calls: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "1")
+    choose_execution("cpu")
+    assert allocator_calls == []
+
+
+def test_other_systems_are_left_alone(allocator_calls: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    choose_execution("cpu")
+    assert allocator_calls == []
