@@ -13,6 +13,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -53,18 +54,13 @@ def of_seg25d(num_classes: int, size: int) -> Callable[[torch.Tensor], np.ndarra
 def of_nnunet(num_classes: int, size: int) -> Callable[[torch.Tensor], np.ndarray]:
     """Its export as it is by default: linear in all axes, then the largest."""
     from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
+    from nnunetv2.preprocessing.resampling.default_resampling import resample_data_or_seg_to_shape
     from nnunetv2.utilities.label_handling.label_handling import LabelManager
-    from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
     names = {"background": 0, **{f"class {number}": number for number in range(1, num_classes)}}
-    resampling = {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None}
-    configuration = ConfigurationManager(
-        {
-            "spacing": [2.0] * 3,
-            "resampling_fn_probabilities": "resample_data_or_seg_to_shape",
-            "resampling_fn_probabilities_kwargs": resampling,
-        }
-    )
+    # By default, nnUNetPlans.json has this function with these arguments.
+    resample = partial(resample_data_or_seg_to_shape, is_seg=False, order=1, order_z=0, force_separate_z=None)
+    configuration = SimpleNamespace(spacing=[2.0] * 3, resampling_fn_probabilities=resample)
     full = (2 * size,) * 3
     properties = {
         "spacing": [1.0] * 3,
