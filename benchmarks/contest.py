@@ -64,6 +64,11 @@ class Table:
     notes: Sequence[str] = ()
 
 
+def with_parts(plan: ConfigurationPlan, **parts: Any) -> ConfigurationPlan:
+    """A plan with other parts, checked."""
+    return parse_record({**plan.model_dump(), **parts}, ConfigurationPlan, "a contender")
+
+
 def make_parser(description: str, default_dataset: str) -> argparse.ArgumentParser:
     """The arguments that all tables have."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -11,9 +11,8 @@ images those of images.
 from collections.abc import Callable
 from typing import Any
 
-from contest import Contender, Table, compete, make_parser, spread
+from contest import Contender, Table, compete, make_parser, spread, with_parts
 
-from seg25d.core.records import parse_record
 from seg25d.networks.unet import UNetSpec
 from seg25d.networks.vnet import VNetSpec
 from seg25d.planning.plan import ConfigurationPlan
@@ -60,11 +59,6 @@ def context(slices: int) -> Change:
         return with_parts(plan, representation={**plan.representation.model_dump(), "context": slices})
 
     return change
-
-
-def with_parts(plan: ConfigurationPlan, **parts: Any) -> ConfigurationPlan:
-    """A plan with other parts."""
-    return parse_record({**plan.model_dump(), **parts}, ConfigurationPlan, "a contender")
 
 
 def doubling(first: int, stages: int) -> tuple[int, ...]:

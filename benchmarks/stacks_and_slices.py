@@ -9,9 +9,8 @@ Dice, the numbers of area plots (section 5.3), and seconds per case. Networks ar
 
 from collections.abc import Callable
 
-from contest import Contender, Row, Table, compete, make_parser, of_paper, spread
+from contest import Contender, Row, Table, compete, make_parser, of_paper, spread, with_parts
 
-from seg25d.core.records import parse_record
 from seg25d.planning.plan import ConfigurationPlan
 from seg25d.representations.stack import Stack
 
@@ -31,8 +30,7 @@ def with_overlap(plan: ConfigurationPlan, stack_size: int, factor: float) -> Con
     window = list(plan.window)
     window[representation.axis] = stack_size
     stacks = {"stack_size": stack_size, "overlap": round(factor * stack_size), "predicted_overlap": 0}
-    changed = {"window": tuple(window), "representation": {**representation.model_dump(), **stacks}}
-    return parse_record({**plan.model_dump(), **changed}, ConfigurationPlan, f"stacks, overlap {factor:g}")
+    return with_parts(plan, window=tuple(window), representation={**representation.model_dump(), **stacks})
 
 
 def contenders(stack_size: int) -> list[Contender]:

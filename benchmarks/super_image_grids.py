@@ -7,9 +7,8 @@ The window of the super images is made 48 slices deep, as in the paper, so that 
 as planned, and the same for all of them.
 """
 
-from contest import Contender, Row, Table, compete, make_parser, of_paper, spread
+from contest import Contender, Row, Table, compete, make_parser, of_paper, spread, with_parts
 
-from seg25d.core.records import parse_record
 from seg25d.planning.plan import ConfigurationPlan
 from seg25d.representations.super_image import SuperImage
 
@@ -33,7 +32,7 @@ def with_grid(plan: ConfigurationPlan, grid: tuple[int, int]) -> ConfigurationPl
     window = list(plan.window)
     window[representation.axis] = NUM_SLICES
     changed = {"window": tuple(window), "representation": {**representation.model_dump(), "grid": grid}}
-    return parse_record({**plan.model_dump(), **changed}, ConfigurationPlan, f"{grid[0]} x {grid[1]}")
+    return with_parts(plan, **changed)
 
 
 def contenders() -> list[Contender]:

@@ -102,8 +102,8 @@ def new_state(
     layers = [layer for layer in model.modules() if isinstance(layer, DECAYING)]
     decayed = {id(layer.weight) for layer in layers}
     # A depthwise convolution is no map of all channels to all.
-    only_muon = config.optimizer == "muon"
-    matrices = {id(layer.weight) for layer in layers if not only_muon or getattr(layer, "groups", 1) == 1}
+    apart = config.optimizer == "muon"
+    matrices = {id(layer.weight) for layer in layers if not (apart and getattr(layer, "groups", 1) > 1)}
     by_kind: dict[tuple[str, bool, bool], list[nn.Parameter]] = {(NEW, True, True): [], (NEW, False, False): []}
     for name, parameter in model.named_parameters():
         role = (LEARNT_ENCODER if ENCODERS & set(name.split(".")) else LEARNT) if name in learnt else NEW
