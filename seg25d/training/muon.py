@@ -6,6 +6,7 @@ channels of transposed convolutions) by all others, as both papers' code does it
 """
 
 from collections.abc import Callable, Iterable
+from inspect import unwrap
 from typing import Any
 
 import torch
@@ -35,6 +36,12 @@ class Muon(torch.optim.Optimizer):
         groups: Of parameters; `matrices` says whether each is a matrix once all axes but the first are flattened.
         lr: Learning rate.
     """
+
+    # torch wraps these so that its compiler leaves them alone, and the first call loads that compiler: 1 s and 63 MB.
+    add_param_group = unwrap(torch.optim.Optimizer.add_param_group)
+    zero_grad = unwrap(torch.optim.Optimizer.zero_grad)
+    state_dict = unwrap(torch.optim.Optimizer.state_dict)
+    load_state_dict = unwrap(torch.optim.Optimizer.load_state_dict)
 
     def __init__(self, groups: Iterable[dict[str, Any]], lr: float) -> None:
         super().__init__(groups, {"lr": lr, "weight_decay": 0.0, "matrices": False})

@@ -1,5 +1,8 @@
 """Muon: orthogonal updates, torch's own on matrices, AdamW on all else."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -142,3 +145,22 @@ def test_other_optimizers_have_the_groups_that_they_had() -> None:
     model = nn.Sequential(nn.Conv2d(2, 4, 3), nn.Conv2d(4, 4, 3, groups=4))
     groups = new_state(model, TrainingConfig(optimizer="adamw"), choose_execution("cpu")).optimizer.param_groups
     assert [len(group["params"]) for group in groups] == [2, 2]
+
+
+def test_the_compiler_of_torch_is_not_loaded() -> None:
+    program = """
+import sys, torch
+from torch import nn
+from seg25d.training.muon import Muon
+
+layer = nn.Linear(4, 4)
+groups = [{"params": [layer.weight], "matrices": True}, {"params": [layer.bias], "matrices": False}]
+optimizer = Muon(groups, 0.01)
+for _ in range(2):
+    optimizer.zero_grad()
+    layer(torch.randn(3, 4)).sum().backward()
+    optimizer.step()
+optimizer.load_state_dict(optimizer.state_dict())
+assert "torch._dynamo" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
