@@ -1,9 +1,9 @@
 """Train nnU-Net for a given time; run by the Python of an environment with `nnunetv2`, see peers.py.
 
 nnU-Net counts epochs of 250 iterations and has no option for another length. Here the learning rate falls with the
-share of the time that is over, by nnU-Net's own formula; nothing else differs from its trainer, whose name the class
-has, so that `nnUNetv2_predict` finds it. Seconds per update and waiting for data go to `timed.json` beside the
-checkpoint.
+share of the time that is over, by nnU-Net's own formula, and there is no look at validation windows between epochs;
+nothing else differs from its trainer, whose name the class has, so that `nnUNetv2_predict` finds it. Seconds per update
+and waiting for data go to `timed.json` beside the checkpoint.
 """
 
 import json
@@ -41,6 +41,9 @@ class nnUNetTrainer(trainers.nnUNetTrainer):  # noqa: N801 - the name that check
         (Path(self.output_folder) / "timed.json").write_text(json.dumps(timed))
         self.dataloader_train._finish()
         self.dataloader_val._finish()
+        # As nnUNetv2_train ends, and as `seg25d train` does.
+        self.network.eval()
+        self.perform_actual_validation()
 
 
 def main() -> None:

@@ -5,9 +5,10 @@ python benchmarks/peers.py --nnunet ENVIRONMENT/bin/python --dataset 4 --time-bu
 
 nnU-Net comes from PyPI into an environment of its own (documentation/measurements.md says how). The stages of the two
 alternate, each in a process of its own; wall and processor time and the largest process's memory are the system's
-(wait4), start-up included. Training is for equal wall time, start-up and planning apart; Dice is that of `seg25d
-evaluate` on the validation cases of the fold, predicted from their raw images. nnU-Net's batch of `2d` can be set
-(`--nnunet-batch 28`, as 281 leaves few updates). What is done is kept: the same command goes on.
+(wait4), start-up included; the memory of all processes together is looked at once a second (pages that several share
+count once). Training is for equal wall time, start-up and planning apart, and ends with the prediction of the
+validation cases; Dice is that of `seg25d evaluate` on them, predicted from their raw images. nnU-Net's batch of `2d`
+can be set (`--nnunet-batch 28`, as 281 leaves few updates). What is done is kept: the same command goes on.
 """
 
 import argparse
@@ -15,8 +16,11 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import astuple, dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -32,6 +36,9 @@ from seg25d.planning.plan import Plans
 from seg25d.runs import find_configuration
 
 GIGABYTE_OF_KILOBYTES = 1 << 20
+MANY = 60
+"""Cases of the stage that predicts many: the validation cases over again until they are as many as the data set's own
+test cases would be."""
 
 
 class Place:
@@ -47,6 +54,7 @@ class Place:
             "SEG25D_WORKSPACE": str(root / "seg25d"),
             **{f"nnUNet_{name}": str(root / "nnunet" / name) for name in ("raw", "preprocessed", "results")},
             "nnUNet_n_proc_DA": "1",
+            "nnUNet_def_n_proc": "2",
         }
         for raw in (root / "seg25d" / "raw", root / "nnunet" / "raw"):
             raw.mkdir(parents=True, exist_ok=True)
@@ -77,36 +85,87 @@ class Place:
 
 
 def measure(command: Sequence[str], environment: Mapping[str, str], log: Any) -> Row:
-    """Wall and processor seconds of a command and of what it starts, and the memory of its largest process."""
+    """Wall and processor seconds of a command and of what it starts, and memory: largest process, all processes."""
     started = time.perf_counter()
     process = subprocess.Popen(command, env=dict(environment), stdout=log, stderr=subprocess.STDOUT)
-    _, status, usage = os.wait4(process.pid, 0)
-    wall = time.perf_counter() - started
+    ended = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        most = pool.submit(most_memory_kb, process.pid, ended)
+        _, status, usage = os.wait4(process.pid, 0)
+        wall = time.perf_counter() - started
+        ended.set()
     if status:
         raise SystemExit(f"error: {' '.join(command)} failed; its output is in {log.name}")
     return {
         "wall_s": wall,
         "cpu_s": usage.ru_utime + usage.ru_stime,
         "memory_gb": usage.ru_maxrss / GIGABYTE_OF_KILOBYTES,
+        "memory_of_all_gb": most.result() / GIGABYTE_OF_KILOBYTES,
     }
 
 
-def held_out(place: Place, fold: int) -> tuple[Path, Path, Path]:
-    """Folders of links: images of the validation cases, the first of them alone, and their labels."""
-    images, one, labels = (place.root / name for name in ("images", "one_image", "labels"))
-    for folder in (images, one, labels):
+def most_memory_kb(pid: int, ended: threading.Event) -> int:
+    """The most memory that a process and all that it starts hold together, by a look each second until it has ended.
+
+    Proportional: a page that several processes share is divided among them.
+    """
+    most = 0
+    while not ended.wait(1.0):
+        most = max(most, sum(map(proportional_memory_kb, family(pid))))
+    return most
+
+
+def family(pid: int) -> list[int]:
+    """A process and all below it."""
+    try:
+        children = [
+            int(child)
+            for thread in Path(f"/proc/{pid}/task").iterdir()
+            for child in (thread / "children").read_text().split()
+        ]
+    except OSError:  # it has ended
+        return []
+    return [pid, *(below for child in children for below in family(child))]
+
+
+def proportional_memory_kb(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Folders of links to the validation cases."""
+
+    images: Path
+    one: Path
+    """The first of them alone."""
+    many: Path
+    """`MANY`, under other names from the second time on."""
+    labels: Path
+
+
+def held_out(place: Place, fold: int) -> HeldOut:
+    folders = HeldOut(*(place.root / name for name in ("images", "one_image", "many_images", "labels")))
+    for folder in astuple(folders):
         folder.mkdir(exist_ok=True)
     cases = {case.name: case for case in place.dataset.cases}
     ending = place.dataset.description.file_ending
     splits = read_splits(place.root / "seg25d" / "preprocessed" / place.dataset.name / "splits.json")
-    for number, name in enumerate(splits[fold].val):
-        for target in (images, one) if number == 0 else (images,):
-            for channel, path in enumerate(cases[name].images):
+    names = splits[fold].val
+    for number, name in enumerate(names):
+        for channel, path in enumerate(cases[name].images):
+            for target in (folders.images, folders.one) if number == 0 else (folders.images,):
                 link(target / f"{name}_{channel:04d}{ending}", path)
+            for again in range(number, MANY, len(names)):
+                link(folders.many / f"{name}x{again // len(names)}_{channel:04d}{ending}", path)
         label = cases[name].label
         assert label is not None, "training cases have labels"
-        link(labels / label.name, label)
-    return images, one, labels
+        link(folders.labels / label.name, label)
+    return folders
 
 
 def link(path: Path, target: Path) -> None:
@@ -143,7 +202,7 @@ def export(place: Place, program: str, python: str) -> Row:
     return dict(json.loads(out.read_text(encoding="utf-8")))
 
 
-def of_seg25d(place: Place, configuration: str, folders: tuple[Path, Path, Path]) -> Row:
+def of_seg25d(place: Place, configuration: str, folders: HeldOut) -> Row:
     """Train, predict, evaluate."""
     options = place.options
     name, device = f"seg25d_{configuration}", ["--device", options.device]
@@ -169,7 +228,7 @@ def of_seg25d(place: Place, configuration: str, folders: tuple[Path, Path, Path]
     }
 
 
-def of_nnunet(place: Place, configuration: str, folders: tuple[Path, Path, Path]) -> Row:
+def of_nnunet(place: Place, configuration: str, folders: HeldOut) -> Row:
     """The same with nnU-Net."""
     options = place.options
     plans = use_our_folds(place, options.nnunet_batch, configuration)
@@ -196,22 +255,28 @@ def of_nnunet(place: Place, configuration: str, folders: tuple[Path, Path, Path]
     }
 
 
-def predictions(
-    place: Place, name: str, folders: tuple[Path, Path, Path], command: Callable[[Path, Path, bool], list[str]]
-) -> Row:
-    """Predict all validation cases without and with mirroring, and one of them; and the Dice of the first two."""
-    images, one, labels = folders
-    row: Row = {"cases": len(list(labels.iterdir()))}
-    for key, source, mirroring in (("plain", images, False), ("mirrored", images, True), ("one", one, False)):
+def predictions(place: Place, name: str, folders: HeldOut, command: Callable[[Path, Path, bool], list[str]]) -> Row:
+    """Predict all validation cases without and with mirroring, one of them, and many; the Dice of the first two."""
+    row: Row = {"cases": len(list(folders.labels.iterdir()))}
+    for key, source, mirroring in (
+        ("plain", folders.images, False),
+        ("mirrored", folders.images, True),
+        ("one", folders.one, False),
+        ("many", folders.many, False),
+    ):
         out = place.root / "predictions" / f"{name}_{key}"
         row[f"predict_{key}"] = place.stage(f"{name}_{key}", command(source, out, mirroring))
-        if key != "one":
-            row[f"dice_{key}"] = dice(place, f"{name}_{key}", labels, out)
+        if source == folders.images:
+            row[f"dice_{key}"] = dice(place, f"{name}_{key}", folders.labels, out)
     return row
 
 
 def seconds_and_memory(stage: str) -> Callable[[Row], str]:
-    return lambda row: f"{row[stage]['wall_s']:.1f} s, {row[stage]['memory_gb']:.2f} GB"
+    def cell(row: Row) -> str:
+        measured = row[stage]
+        return f"{measured['wall_s']:.1f} s, {measured['memory_gb']:.2f} GB ({measured['memory_of_all_gb']:.2f})"
+
+    return cell
 
 
 TABLE = Table(
@@ -229,14 +294,15 @@ TABLE = Table(
         "training": seconds_and_memory("train"),
         "prediction": seconds_and_memory("predict_plain"),
         "prediction, mirrored": seconds_and_memory("predict_mirrored"),
+        f"prediction of {MANY}": seconds_and_memory("predict_many"),
         "one case": seconds_and_memory("predict_one"),
         "export of 60 classes": lambda row: (
             f"{row['export']['seconds']:.1f} s, {row['export']['extra_mib']:.0f} MiB extra"
         ),
     },
     (
-        "Wall seconds of whole commands, start-up included, and the memory of the largest process. Training: `seg25d "
-        "train` also predicts and scores the validation cases; the time budget is that of the updates.",
+        "Wall seconds of whole commands, start-up included; memory of the largest process (and of all). Training "
+        "ends, as both programs do it, with predicting the validation cases; the time budget is that of the updates.",
     ),
 )
 
