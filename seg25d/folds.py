@@ -22,7 +22,7 @@ from seg25d.planning.model_file import ModelHeader
 from seg25d.planning.plan import Plans
 from seg25d.preprocessing.store import Store
 from seg25d.runs import check_run, write_run_files
-from seg25d.training.config import TrainingConfig, settle_config
+from seg25d.training.config import TrainingConfig, changed_settings, settle_config
 from seg25d.training.processes import (
     check_processes,
     is_first_process,
@@ -89,9 +89,27 @@ def check_folds(task: RunToTrain, folds: Sequence[int | str]) -> None:
     if not task.options.restart:
         for fold in folds:
             task.settled(fold)
+    _warn_of_unlike_folds(task, folds, restarted)
     if task.options.pretrained is not None:
         header = model_header(task, "all", task.config)
         take_over(header.build_model(), header, task.options.pretrained)
+
+
+def _warn_of_unlike_folds(task: RunToTrain, folds: Sequence[int | str], restarted: Sequence[int | str]) -> None:
+    """Say so where new folds have other settings than those of the run so far, such as an older version's defaults."""
+    numbers = range(len(task.splits))
+    begun = [fold for fold in numbers if fold not in restarted and task.run.fold(fold).checkpoint.exists()]
+    new = [fold for fold in numbers if fold in folds and fold not in begun]
+    if not (begun and new):
+        return
+    before = read_record(task.run.fold(begun[0]).config, TrainingConfig)
+    changed = [name for name in changed_settings(before, task.config) if name != "seed"]
+    if changed:
+        logger.warning(
+            "fold %d is trained with other settings than fold %d was (%s): their scores and models do not go together; "
+            "give the same ones with --set (those of fold %d are in %s), or train all folds anew with --restart",
+            *(new[0], begun[0], ", ".join(changed), begun[0], task.run.fold(begun[0]).config),
+        )
 
 
 def train_folds(task: RunToTrain, folds: Sequence[int | str]) -> dict[str, Summary]:

@@ -179,6 +179,20 @@ def test_changed_plans_do_not_go_on_with_an_old_run(workspace):
         pipeline.train(workspace, "900", "si", ["0"])
 
 
+def test_folds_with_unlike_settings_are_pointed_out(workspace, capsys):
+    run(workspace, "plan_and_preprocess", "-d", "900", "-c", "2d")
+    begin = ["train", "900", "2d"]
+    run(workspace, *begin, "0", *TINY, "--set", "optimizer=adamw")
+    warning = "fold 1 is trained with other settings than fold 0 was (optimizer)"
+    capsys.readouterr()
+    run(workspace, *begin, "0", "1", *TINY, "--seed", "5", status=2)  # no other seed for a fold that has begun
+    run(workspace, *begin, "1", *TINY, "--seed", "5")
+    assert warning in capsys.readouterr().err
+    run(workspace, *begin, "1", *TINY, "--seed", "5", "--restart", "--set", "optimizer=adamw")
+    run(workspace, *begin, "cv", *TINY, "--restart")
+    assert "other settings than" not in capsys.readouterr().err
+
+
 def test_one_restarted_fold_does_not_break_the_others(workspace):
     run(workspace, "plan_and_preprocess", "-d", "900", "-c", "si")
     run(workspace, "train", "900", "si", "cv", *TINY)

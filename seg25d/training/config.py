@@ -249,8 +249,7 @@ def settle_config(folder: FoldFolder, recipe: TrainingConfig, changes: Mapping[s
     else:
         before = read_record(folder.config, TrainingConfig)
         config = apply_settings(before, changes)
-        old, new = before.model_dump(), config.model_dump()
-        changed = [name for name in old if old[name] != new[name] and name not in EXTENDABLE]
+        changed = [name for name in changed_settings(before, config) if name not in EXTENDABLE]
         asked_for, begun_with = recipe.pretrained, before.pretrained
         if asked_for is not None and (begun_with is None or asked_for.digest != begun_with.digest):
             changed.append("pretrained")
@@ -260,6 +259,12 @@ def settle_config(folder: FoldFolder, recipe: TrainingConfig, changes: Mapping[s
                 "on, or begin anew with --restart"
             )
     return config
+
+
+def changed_settings(before: TrainingConfig, after: TrainingConfig) -> list[str]:
+    """Names of the settings in which two runs differ."""
+    old, new = before.model_dump(), after.model_dump()
+    return [name for name in old if old[name] != new[name]]
 
 
 def apply_settings(config: TrainingConfig, settings: Mapping[str, str]) -> TrainingConfig:
