@@ -5,10 +5,11 @@ python benchmarks/peers.py --nnunet ENVIRONMENT/bin/python --dataset 4 --time-bu
 
 nnU-Net comes from PyPI into an environment of its own (documentation/measurements.md says how). The stages of the two
 alternate, each in a process of its own; wall and processor time and the largest process's memory are the system's
-(wait4), start-up included; the memory of all processes together is looked at once a second (pages that several share
-count once). Training is for equal wall time, start-up and planning apart, and ends with the prediction of the
-validation cases; Dice is that of `seg25d evaluate` on them, predicted from their raw images. nnU-Net's batch of `2d`
-can be set (`--nnunet-batch 28`, as 281 leaves few updates). What is done is kept: the same command goes on.
+(wait4), start-up included; that of all processes together is looked at while they run, without the files of libraries
+(pages that several share count once). Training is for equal wall time, start-up and planning apart, and ends with the
+prediction of the validation cases; Dice is that of `seg25d evaluate` on them, predicted from their raw images.
+nnU-Net's batch of `2d` can be set (`--nnunet-batch 28`, as 281 leaves few updates). What is done is kept: the same
+command goes on.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import astuple, dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -29,6 +31,7 @@ from contest import Row, Table, settings_of, write_tables
 
 from seg25d.cli.common import configure_logging, duration
 from seg25d.core.files import write_json
+from seg25d.core.parallel import available_cores
 from seg25d.core.records import read_record
 from seg25d.core.workspace import Workspace
 from seg25d.data.dataset import Dataset, read_dataset, read_splits
@@ -36,6 +39,7 @@ from seg25d.planning.plan import Plans
 from seg25d.runs import find_configuration
 
 GIGABYTE_OF_KILOBYTES = 1 << 20
+MANY_LOOKS = 300
 MANY = 60
 """Cases of the stage that predicts many: the validation cases over again until they are as many as the data set's own
 test cases would be."""
@@ -54,7 +58,7 @@ class Place:
             "SEG25D_WORKSPACE": str(root / "seg25d"),
             **{f"nnUNet_{name}": str(root / "nnunet" / name) for name in ("raw", "preprocessed", "results")},
             "nnUNet_n_proc_DA": "1",
-            "nnUNet_def_n_proc": "2",
+            "nnUNet_def_n_proc": str(available_cores()),
         }
         for raw in (root / "seg25d" / "raw", root / "nnunet" / "raw"):
             raw.mkdir(parents=True, exist_ok=True)
@@ -74,8 +78,8 @@ class Place:
     def stage(self, name: str, command: Sequence[str]) -> Row:
         """Run and measure, unless that has been done."""
         record = self.root / "stages" / f"{name}.json"
-        if record.exists():
-            return json.loads(record.read_text(encoding="utf-8"))
+        if record.exists() and "memory_of_all_gb" in (done := json.loads(record.read_text(encoding="utf-8"))):
+            return dict(done)
         print(f"{name}: {' '.join(command)}", flush=True)
         record.parent.mkdir(parents=True, exist_ok=True)
         with (record.with_suffix(".log")).open("wb") as log:
@@ -91,9 +95,11 @@ def measure(command: Sequence[str], environment: Mapping[str, str], log: Any) ->
     ended = threading.Event()
     with ThreadPoolExecutor(1) as pool:
         most = pool.submit(most_memory_kb, process.pid, ended)
-        _, status, usage = os.wait4(process.pid, 0)
-        wall = time.perf_counter() - started
-        ended.set()
+        try:
+            _, status, usage = os.wait4(process.pid, 0)
+            wall = time.perf_counter() - started
+        finally:
+            ended.set()
     if status:
         raise SystemExit(f"error: {' '.join(command)} failed; its output is in {log.name}")
     return {
@@ -105,35 +111,32 @@ def measure(command: Sequence[str], environment: Mapping[str, str], log: Any) ->
 
 
 def most_memory_kb(pid: int, ended: threading.Event) -> int:
-    """The most memory that a process and all that it starts hold together, by a look each second until it has ended.
+    """The most memory that a process and all that it starts hold together, files of libraries apart.
 
-    Proportional: a page that several processes share is divided among them.
+    Pages that several share are divided among them. A look takes milliseconds: ten a second first, later one.
     """
-    most = 0
-    while not ended.wait(1.0):
-        most = max(most, sum(map(proportional_memory_kb, family(pid))))
+    most, looks = 0, 0
+    while not ended.wait(0.1 if looks < MANY_LOOKS else 1.0):
+        most = max(most, sum(map(own_memory_kb, family(pid))))
+        looks += 1
     return most
 
 
 def family(pid: int) -> list[int]:
     """A process and all below it."""
-    try:
-        children = [
-            int(child)
-            for thread in Path(f"/proc/{pid}/task").iterdir()
-            for child in (thread / "children").read_text().split()
-        ]
-    except OSError:  # it has ended
-        return []
+    children: list[int] = []
+    with suppress(OSError):  # it has ended
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            with suppress(OSError):
+                children += map(int, (thread / "children").read_text().split())
     return [pid, *(below for child in children for below in family(child))]
 
 
-def proportional_memory_kb(pid: int) -> int:
-    try:
+def own_memory_kb(pid: int) -> int:
+    lines: list[str] = []
+    with suppress(OSError):
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:
-        return 0
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return sum(int(line.split()[1]) for line in lines if line.startswith(("Pss_Anon:", "Pss_Shmem:")))
 
 
 @dataclass(frozen=True)
@@ -207,6 +210,7 @@ def of_seg25d(place: Place, configuration: str, folders: HeldOut) -> Row:
     options = place.options
     name, device = f"seg25d_{configuration}", ["--device", options.device]
     words = ["train", place.identifier, configuration, str(options.fold), "--time-budget", f"{options.time_budget:g}s"]
+    words.append("--restart")
     train = place.stage(f"{name}_train", place.seg25d(*words, *device))
     workspace = Workspace.resolve(place.root / "seg25d", {})
     plans = read_record(workspace.preprocessed_dataset(place.dataset.name).plans(), Plans)
@@ -301,8 +305,9 @@ TABLE = Table(
         ),
     },
     (
-        "Wall seconds of whole commands, start-up included; memory of the largest process (and of all). Training "
-        "ends, as both programs do it, with predicting the validation cases; the time budget is that of the updates.",
+        "Wall seconds of whole commands, start-up included; memory of the largest process, files of libraries included "
+        "(and of all processes without those). Training ends, as both programs do it, with predicting the validation "
+        "cases; the time budget is that of the updates, with seg25d also that of its looks at validation windows.",
     ),
 )
 
@@ -328,7 +333,15 @@ def main() -> None:
     place = Place(root, read_dataset(workspace.raw_dataset(name)), options)
     plan = ["plan_and_preprocess", "-d", place.identifier, "-c"]
     ours = place.stage("seg25d_plan", place.seg25d(*plan, *options.configurations))
-    wanted = ["-d", place.identifier, "-c", *options.nnunet_configurations, "-np", "2", "--verify_dataset_integrity"]
+    wanted = [
+        "-d",
+        place.identifier,
+        "-c",
+        *options.nnunet_configurations,
+        "-np",
+        str(available_cores()),
+        "--verify_dataset_integrity",
+    ]
     theirs = place.stage("nnunet_plan", place.nnunet("plan_and_preprocess", *wanted))
     folders = held_out(place, options.fold)
     shared = {

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -10,6 +10,7 @@ from typing import Self
 import torch
 
 from seg25d.core.device import Execution, choose_execution
+from seg25d.core.errors import RecordError
 from seg25d.core.files import folder_lock
 from seg25d.core.records import read_record, write_record
 from seg25d.core.workspace import FoldFolder, PreprocessedFolder, RunFolder
@@ -22,7 +23,7 @@ from seg25d.planning.model_file import ModelHeader
 from seg25d.planning.plan import Plans
 from seg25d.preprocessing.store import Store
 from seg25d.runs import check_run, write_run_files
-from seg25d.training.config import TrainingConfig, changed_settings, settle_config
+from seg25d.training.config import EXTENDABLE, TrainingConfig, changed_settings, settle_config
 from seg25d.training.processes import (
     check_processes,
     is_first_process,
@@ -89,27 +90,9 @@ def check_folds(task: RunToTrain, folds: Sequence[int | str]) -> None:
     if not task.options.restart:
         for fold in folds:
             task.settled(fold)
-    _warn_of_unlike_folds(task, folds, restarted)
     if task.options.pretrained is not None:
         header = model_header(task, "all", task.config)
         take_over(header.build_model(), header, task.options.pretrained)
-
-
-def _warn_of_unlike_folds(task: RunToTrain, folds: Sequence[int | str], restarted: Sequence[int | str]) -> None:
-    """Say so where new folds have other settings than those of the run so far, such as an older version's defaults."""
-    numbers = range(len(task.splits))
-    begun = [fold for fold in numbers if fold not in restarted and task.run.fold(fold).checkpoint.exists()]
-    new = [fold for fold in numbers if fold in folds and fold not in begun]
-    if not (begun and new):
-        return
-    before = read_record(task.run.fold(begun[0]).config, TrainingConfig)
-    changed = [name for name in changed_settings(before, task.config) if name != "seed"]
-    if changed:
-        logger.warning(
-            "fold %d is trained with other settings than fold %d was (%s): their scores and models do not go together; "
-            "give the same ones with --set (those of fold %d are in %s), or train all folds anew with --restart",
-            *(new[0], begun[0], ", ".join(changed), begun[0], task.run.fold(begun[0]).config),
-        )
 
 
 def train_folds(task: RunToTrain, folds: Sequence[int | str]) -> dict[str, Summary]:
@@ -157,12 +140,34 @@ def _train_fold(task: RunToTrain, fold: int | str, execution: Execution) -> Summ
     wait_for_all(execution.device)
     config = task.settled(fold)
     if first:
+        if not folder.checkpoint.exists():
+            _warn_if_unlike_others(task, fold, config)
         write_record(folder.config, config)
     split = split_of(task.splits, fold)
     if not train_fold(fold_job(task, folder, fold, split, config)):
         return None
     predictor = load_predictor([folder.model_final], execution)
     return validate_fold(folder, task.store, split.val, predictor)
+
+
+def _warn_if_unlike_others(task: RunToTrain, fold: int | str, config: TrainingConfig) -> None:
+    """Say so where a new fold has other settings than one before, such as the defaults of an older version.
+
+    Lengths and seeds may differ, and `all` is a model for itself.
+    """
+    for other in range(len(task.splits)) if fold != "all" else ():
+        folder = task.run.fold(other)
+        if other == fold or not folder.checkpoint.exists():
+            continue
+        with suppress(RecordError):  # of other versions: told when that fold goes on
+            changed = changed_settings(read_record(folder.config, TrainingConfig), config)
+            if unlike := [name for name in changed if name not in EXTENDABLE | {"seed"}]:
+                logger.warning(
+                    "fold %d begins with other settings than fold %d was trained with (%s): scores and ensembles of "
+                    "these folds mix both; stop it and give what %s says, or train all folds anew with --restart",
+                    *(fold, other, ", ".join(unlike), folder.config),
+                )
+                return
 
 
 def fold_job(task: RunToTrain, folder: FoldFolder, fold: int | str, split: Split, config: TrainingConfig) -> FoldJob:

@@ -183,14 +183,13 @@ def test_folds_with_unlike_settings_are_pointed_out(workspace, capsys):
     run(workspace, "plan_and_preprocess", "-d", "900", "-c", "2d")
     begin = ["train", "900", "2d"]
     run(workspace, *begin, "0", *TINY, "--set", "optimizer=adamw")
-    warning = "fold 1 is trained with other settings than fold 0 was (optimizer)"
-    capsys.readouterr()
-    run(workspace, *begin, "0", "1", *TINY, "--seed", "5", status=2)  # no other seed for a fold that has begun
-    run(workspace, *begin, "1", *TINY, "--seed", "5")
-    assert warning in capsys.readouterr().err
-    run(workspace, *begin, "1", *TINY, "--seed", "5", "--restart", "--set", "optimizer=adamw")
-    run(workspace, *begin, "cv", *TINY, "--restart")
-    assert "other settings than" not in capsys.readouterr().err
+    run(workspace, *begin, "1", "--iterations", "3", "--seed", "5", *TINY[4:], "--set", "optimizer=adamw")
+    assert "other settings" not in capsys.readouterr().err
+    run(workspace, *begin, "1", *TINY, "--restart")
+    assert "fold 1 begins with other settings than fold 0 was trained with (optimizer)" in capsys.readouterr().err
+    first = workspace.run(DATASET_NAME, "axial").fold(0)
+    first.config.write_text('{"of_another": "version"}')
+    run(workspace, *begin, "1", *TINY, "--restart")
 
 
 def test_one_restarted_fold_does_not_break_the_others(workspace):

@@ -262,8 +262,8 @@ def settle_config(folder: FoldFolder, recipe: TrainingConfig, changes: Mapping[s
 
 
 def changed_settings(before: TrainingConfig, after: TrainingConfig) -> list[str]:
-    """Names of the settings in which two runs differ."""
-    old, new = before.model_dump(), after.model_dump()
+    """Names of the settings in which two runs differ; the name of a pretrained file is none."""
+    old, new = (config.model_dump(exclude={"pretrained": {"file"}}) for config in (before, after))
     return [name for name in old if old[name] != new[name]]
 
 

@@ -147,6 +147,7 @@ def test_other_optimizers_have_the_groups_that_they_had() -> None:
     assert [len(group["params"]) for group in groups] == [2, 2]
 
 
+@pytest.mark.slow
 def test_the_compiler_of_torch_is_not_loaded() -> None:
     program = """
 import sys, torch
