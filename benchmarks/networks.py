@@ -81,8 +81,10 @@ def contenders(configuration: str, stages: int) -> list[Contender]:
         rows.append(row("U-Net 16-32-64-128, one convolution per stage", unet(widths=middle, **once)))
         rows.append(row("U-Net 16-32-64-128, one residual block per stage", unet(widths=middle, residual=True, **once)))
         return rows
-    rows.append(row("U-Net 16-32-64-128", unet(widths=doubling(16, stages))))
-    rows.append(row("U-Net 32-64-128-256", unet(widths=doubling(32, stages))))
+    wide = doubling(32, stages)
+    rows.append(row("U-Net 16-32-128-256", unet(widths=(wide[0] // 2, wide[1] // 2, *wide[2:]))))
+    rows.append(row("U-Net 32-64-128-256", unet(widths=wide)))
+    rows.append(row("U-Net 8-16-32-64", unet(widths=doubling(8, stages))))
     rows.append(row("one convolution per stage", unet(**once)))
     rows.append(row("one residual block per stage", unet(residual=True, **once)))
     rows.append(row("no deep supervision", unet(num_supervised=1)))

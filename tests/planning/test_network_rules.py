@@ -99,7 +99,7 @@ def test_kernels_and_strides_follow_the_spacing() -> None:
 def test_the_planners_own_networks_follow_the_memory() -> None:
     slices, stack = Slices(axis=0), Stack(stack_size=16)
     small, large = (choose_network(None, PLANE, slices, memory) for memory in (8, 12))
-    assert (small.widths[:4], large.widths[:4]) == ((16, 32, 128, 256), (32, 64, 128, 256))
+    assert (small.widths[:4], large.widths[:4]) == ((16, 32, 64, 128), (32, 64, 128, 256))
     assert choose_network("unet", PLANE, slices, 8) == small
     small, large = (choose_network(None, CUBE, stack, memory) for memory in (8, 12))
     assert ((small.widths[0], small.norm), (large.widths[0], large.norm)) == ((8, "instance"), (16, "instance"))
