@@ -33,6 +33,15 @@ def unet(**settings: Any) -> Change:
     return change
 
 
+def shallower(plan: ConfigurationPlan) -> ConfigurationPlan:
+    """The planned U-Net without its coarsest stage."""
+    planned = plan.network
+    assert isinstance(planned, UNetSpec), "made for configurations with a U-Net"
+    network = planned.model_dump()
+    kept = {name: network[name][:-1] for name in ("strides", "kernels", "widths")}
+    return with_parts(plan, network={**network, **kept, "num_supervised": max(1, planned.num_supervised - 1)})
+
+
 def vnet(**settings: Any) -> Change:
     """A V-Net with the stages and kernels that were planned, and instance norm."""
 
@@ -87,6 +96,7 @@ def contenders(configuration: str, stages: int) -> list[Contender]:
     rows.append(row("U-Net 8-16-32-64", unet(widths=doubling(8, stages))))
     rows.append(row("one convolution per stage", unet(**once)))
     rows.append(row("one residual block per stage", unet(residual=True, **once)))
+    rows.append(row("one stage less", shallower))
     rows.append(row("no deep supervision", unet(num_supervised=1)))
     rows.append(row("V-Net 8-16-32-64", vnet(widths=doubling(8, stages))))
     if configuration != "si":
