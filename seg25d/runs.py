@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from seg25d.core.errors import InputError
-from seg25d.core.files import copy_file
+from seg25d.core.files import copy_file, remove_leftovers
 from seg25d.core.records import read_record, write_record
 from seg25d.core.workspace import PreprocessedFolder, RunFolder, Workspace
 from seg25d.data.dataset import read_description, read_splits
@@ -157,6 +157,7 @@ def _changes(run: RunFolder, folder: PreprocessedFolder, plans: Plans, configura
 
 def write_run_files(run: RunFolder, folder: PreprocessedFolder, plans: Plans) -> None:
     """Put the files that the trained models need to stand alone into the run's folder."""
+    remove_leftovers(run.root)
     write_record(run.plans, plans)
     splits = folder.recipe_splits(plans.recipe)
     targets = ((folder.dataset, run.dataset), (folder.fingerprint, run.fingerprint), (splits, run.splits))
