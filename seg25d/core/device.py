@@ -16,6 +16,11 @@ ALLOCATOR_SETTINGS = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC
 """Environment variables by which users choose how memory is allocated."""
 
 
+def is_avx2_alone() -> bool:
+    """Whether torch computes with AVX2 here, as on CPUs that lack AVX-512."""
+    return torch.backends.cpu.get_cpu_capability() == "AVX2"
+
+
 @dataclass(frozen=True)
 class Execution:
     """A device, the type of its fast arithmetic, and the layout of images."""
@@ -31,20 +36,26 @@ class Execution:
     def place(self, model: nn.Module) -> nn.Module:
         """Move a model to the device, in the layout that is fastest there.
 
-        Channels-last is the layout of tensor cores; on CPUs it is faster in float32 (blocks of 2D convolution and
-        norm on two cores: 0.32 s against 0.38 s) and slower in bfloat16 (0.44 s against 0.15 s).
+        Channels-last is the layout of tensor cores. On CPUs it depends on their vectors (seconds per update on two
+        cores, documentation/measurements.md): in bfloat16 it is slower in 2D; in float32 it is faster in 2D with
+        AVX-512 and in 3D with AVX2.
         """
         model = model.to(self.device)
-        if self.device.type == "mps" or (self.device.type == "cpu" and self.dtype != torch.float32):
-            return model
-        layouts = {4: torch.channels_last}
-        if self.device.type == "cuda":
-            layouts[5] = torch.channels_last_3d
+        layouts = self._channels_last()
         # Tensor by tensor: a model may have layers in 2D and in 3D.
         for tensor in (*model.parameters(), *model.buffers()):
             if tensor.dim() in layouts:
                 tensor.data = tensor.data.contiguous(memory_format=layouts[tensor.dim()])
         return model
+
+    def _channels_last(self) -> dict[int, torch.memory_format]:
+        """The layout by the number of axes, where it is not the usual one."""
+        in_2d, in_3d = {4: torch.channels_last}, {5: torch.channels_last_3d}
+        if self.device.type == "cuda":
+            return in_2d | in_3d
+        if self.device.type != "cpu" or self.dtype != torch.float32:
+            return {}
+        return in_3d if is_avx2_alone() else in_2d
 
 
 def choose_execution(device: str | None, precision: str = "auto") -> Execution:

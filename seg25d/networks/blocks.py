@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from seg25d.core.device import is_avx2_alone
 from seg25d.core.records import Record
 
 NormName: TypeAlias = Literal["instance", "batch", "none"]
@@ -28,13 +29,59 @@ class Conv3d(nn.Conv3d):
 
     def forward(self, volumes: Tensor) -> Tensor:
         """(N, in_channels, D, H, W) to (N, out_channels, ...)."""
+        if volumes.device.type != "cpu":
+            return super().forward(volumes)
         sizes = volumes.shape[2:]
-        if volumes.device.type == "cpu" and any(
-            size < kernel for size, kernel in zip(sizes, self.kernel_size, strict=True)
-        ):
+        if any(size < kernel for size, kernel in zip(sizes, self.kernel_size, strict=True)):
             with torch.autocast("cpu", enabled=False):
                 return super().forward(volumes.to(self.weight.dtype))
+        if self.weight.requires_grad and self._pads_apart(volumes):
+            return _PaddedConv3d.apply(volumes, self.weight, self.bias, self.stride, self.padding)  # type: ignore[no-any-return, no-untyped-call]
         return super().forward(volumes)
+
+    def _pads_apart(self, volumes: Tensor) -> bool:
+        """Whether the gradient of the weights is faster of volumes that are filled up before."""
+        plain = self.groups == 1 and set(self.dilation) == {1} and self.padding_mode == "zeros"
+        padded = not isinstance(self.padding, str) and any(self.padding)
+        exact = volumes.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+        return plain and padded and exact and torch.is_grad_enabled() and is_avx2_alone()
+
+
+class _PaddedConv3d(torch.autograd.Function):
+    """A 3D convolution whose weight gradient is that of an input which was filled up with zeros before.
+
+    oneDNN has a fast kernel for it on CPUs with AVX2 only where nothing is to be filled up (milliseconds for 2 x 16 x
+    40 x 56 x 40 to 16 channels with kernels of 3, two cores, channels last: 35 against 39; 8 to 8: 6 against 16; 16
+    to 3: 19 against 32).
+    """
+
+    @staticmethod
+    def forward(
+        context: Any, volumes: Tensor, weight: Tensor, bias: Tensor | None, stride: Sizes, padding: Sizes
+    ) -> Tensor:
+        context.save_for_backward(volumes, weight)
+        context.stride, context.padding, context.bias_sizes = stride, padding, None if bias is None else bias.shape
+        return functional.conv3d(volumes, weight, bias, stride, padding)
+
+    @staticmethod
+    @once_differentiable
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None, None, None]:
+        volumes, weight = context.saved_tensors
+
+        def gradients(of: Tensor, padding: Sizes, wanted: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
+            return torch.ops.aten.convolution_backward(  # type: ignore[no-any-return]
+                *(gradient, of, weight, context.bias_sizes, context.stride, padding, (1, 1, 1), False, (0, 0, 0), 1),
+                wanted,
+            )
+
+        of_volumes = None
+        if context.needs_input_grad[0]:
+            of_volumes = gradients(volumes, context.padding, [True, False, False])[0]
+        both_sides = [size for size in reversed(context.padding) for _ in range(2)]
+        filled_up = functional.pad(volumes, both_sides)
+        has_bias = context.bias_sizes is not None
+        _, of_weight, of_bias = gradients(filled_up, (0, 0, 0), [False, True, has_bias])
+        return of_volumes, of_weight, of_bias if has_bias else None, None, None
 
 
 class PReLU(nn.PReLU):
@@ -65,11 +112,19 @@ class _CPUPReLU(torch.autograd.Function):
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
         features, slope = context.saved_tensors
         per_channel = slope.reshape(-1, *(1,) * (features.dim() - 2))
-        scratch = features.clamp(max=0).mul_(gradient)
-        of_slope = scratch.flatten(2).sum((0, 2))
+        of_slope = features.clamp(max=0).mul_(gradient).flatten(2).sum((0, 2))
         of_positive = torch.ops.aten.threshold_backward(gradient, features, 0)
-        torch.sub(gradient, of_positive, out=scratch)
-        return of_positive.add_(scratch.mul_(per_channel)), of_slope
+        return of_positive.lerp_(gradient, per_channel.expand_as(gradient)), of_slope
+
+
+def is_channels_last(images: Tensor) -> bool:
+    """Whether the values of all channels of a pixel or voxel lie side by side, and not those of a channel."""
+    layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
+    return (
+        images.dim() in layouts
+        and not images.is_contiguous()
+        and images.is_contiguous(memory_format=layouts[images.dim()])
+    )
 
 
 CONV: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: Conv3d}
@@ -119,7 +174,43 @@ class InstanceNorm(nn.GroupNorm):
         """
         with torch.autocast(images.device.type, enabled=False):
             weight, bias = self.weight.to(images.dtype), self.bias.to(images.dtype)
+            if images.device.type == "cpu" and torch.is_grad_enabled() and is_channels_last(images):
+                return _ChannelsLastNorm.apply(images, weight, bias, self.eps)  # type: ignore[no-any-return, no-untyped-call]
             return functional.group_norm(images, self.num_groups, weight, bias, self.eps)
+
+
+class _ChannelsLastNorm(torch.autograd.Function):
+    """Instance norm whose gradient is that of a batch norm of each image, which is vectorised in channels-last layouts.
+
+    Milliseconds forward and backward for 2 x 16 x 40 x 56 x 40 values on two cores with AVX2: 7 against 27.
+    """
+
+    @staticmethod
+    def forward(context: Any, images: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> Tensor:
+        num_images, channels = images.shape[:2]
+        num_pixels = images.shape[2:].numel()
+        result, mean, inverse_deviation = torch.native_group_norm(
+            images, weight, bias, num_images, channels, num_pixels, channels, epsilon
+        )
+        context.save_for_backward(images, weight, mean, inverse_deviation)
+        context.epsilon = epsilon
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        images, weight, mean, inverse_deviation = context.saved_tensors
+        parts = zip(gradient.split(1), images.split(1), mean, inverse_deviation, strict=True)
+        of_images, of_weights, of_biases = zip(
+            *(
+                torch.ops.aten.native_batch_norm_backward(
+                    *(of_result, image, weight, None, None, *statistics, True, context.epsilon), [True, True, True]
+                )
+                for of_result, image, *statistics in parts
+            ),
+            strict=True,
+        )
+        return torch.cat(of_images), sum(of_weights), sum(of_biases), None
 
 
 def make_norm(name: NormName, channels: int, dims: int) -> nn.Module:

@@ -5,7 +5,7 @@ Jordan et al. 2024 (Muon), with step sizes that follow Liu et al. 2025 (arXiv 25
 channels of transposed convolutions) by all others, as both papers' code does it.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from inspect import unwrap
 from typing import Any
 
@@ -58,13 +58,15 @@ class Muon(torch.optim.Optimizer):
                 self._update_others(parameters, group["lr"], group["weight_decay"])
 
     def _update_matrices(self, parameters: list[Tensor], lr: float, weight_decay: float) -> None:
+        towards = []
         for weight in parameters:
             gradient, state = weight.grad, self.state[weight]
             assert gradient is not None, "those without were left out"
             if not state:
                 state["momentum"] = torch.zeros_like(weight)
             momentum: Tensor = state["momentum"].lerp_(gradient, 1 - MOMENTUM)
-            update = orthogonalise(gradient.lerp(momentum, MOMENTUM).flatten(1))
+            towards.append(gradient.lerp(momentum, MOMENTUM).flatten(1))
+        for weight, update in zip(parameters, orthogonalise(towards), strict=True):
             weight.mul_(1 - lr * weight_decay)
             weight.add_(update.reshape(weight.shape), alpha=-lr * RMS * max(update.shape) ** 0.5)
 
@@ -97,27 +99,41 @@ class Muon(torch.optim.Optimizer):
         )
 
 
-def orthogonalise(matrix: Tensor) -> Tensor:
-    """About the nearest matrix with orthogonal rows (or columns): singular values from 0.7 to 1.2 instead of 1.
+def orthogonalise(matrices: Sequence[Tensor]) -> list[Tensor]:
+    """About the nearest matrices with orthogonal rows (or columns): singular values from 0.7 to 1.2 instead of 1.
 
-    The iteration multiplies the matrix from the left by polynomials in its Gram matrix, which commute; so they are
+    The iteration multiplies a matrix from the left by polynomials in its Gram matrix, which commute; so they are
     gathered first, on the small Gram matrix alone, and applied once. For kernels that is a fifth of the arithmetic.
+    Gram matrices of one size are iterated together.
 
     Args:
-        matrix: (m, n).
+        matrices: (m, n) each, of any sizes.
 
     Returns:
-        (m, n) float32.
+        (m, n) float32 each.
     """
-    wide = matrix.float() if matrix.shape[0] <= matrix.shape[1] else matrix.float().T
-    wide = wide / wide.norm().clamp(min=EPSILON)
-    gram = wide @ wide.T
-    identity = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    wide = [matrix.float() if matrix.shape[0] <= matrix.shape[1] else matrix.float().T for matrix in matrices]
+    wide = [matrix / matrix.norm().clamp(min=EPSILON) for matrix in wide]
+    by_size: dict[int, list[int]] = {}
+    for place, matrix in enumerate(wide):
+        by_size.setdefault(len(matrix), []).append(place)
+    for places in by_size.values():
+        factors = _polynomial(torch.stack([wide[place] @ wide[place].T for place in places]))
+        for place, factor in zip(places, factors, strict=True):
+            wide[place] = factor @ wide[place]
+    return [
+        result if matrix.shape[0] <= matrix.shape[1] else result.T
+        for matrix, result in zip(matrices, wide, strict=True)
+    ]
+
+
+def _polynomial(grams: Tensor) -> Tensor:
+    """What the iteration multiplies matrices by, of their Gram matrices: (k, m, m) to the same."""
+    identity = torch.eye(grams.shape[1], dtype=grams.dtype, device=grams.device)
     first, second, third = COEFFICIENTS
-    gathered = identity
+    gathered = identity.expand_as(grams)
     for _ in range(NUM_STEPS):
-        factor = torch.addmm(first * identity + second * gram, gram, gram, alpha=third)
-        gathered = factor @ gathered
-        gram = factor @ gram @ factor
-    result: Tensor = gathered @ wide
-    return result if matrix.shape[0] <= matrix.shape[1] else result.T
+        factors = torch.baddbmm(first * identity + second * grams, grams, grams, alpha=third)
+        gathered = factors @ gathered
+        grams = factors @ grams @ factors
+    return gathered

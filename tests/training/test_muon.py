@@ -17,7 +17,7 @@ from seg25d.training.state import new_state
 def test_singular_values_come_near_one(shape: tuple[int, int]) -> None:
     torch.manual_seed(0)
     matrix = torch.randn(shape)
-    result = orthogonalise(matrix)
+    (result,) = orthogonalise([matrix])
     values = torch.linalg.svdvals(result)
     assert 0.6 < values.min() <= values.max() < 1.3
     left, _, right = torch.linalg.svd(matrix, full_matrices=False)
@@ -26,7 +26,16 @@ def test_singular_values_come_near_one(shape: tuple[int, int]) -> None:
 
 
 def test_without_gradient_nothing_but_zeros() -> None:
-    assert orthogonalise(torch.zeros(3, 4)).tolist() == torch.zeros(3, 4).tolist()
+    assert orthogonalise([torch.zeros(3, 4)])[0].tolist() == torch.zeros(3, 4).tolist()
+
+
+def test_several_matrices_are_each_by_itself() -> None:
+    torch.manual_seed(0)
+    matrices = [torch.randn(shape) for shape in ((4, 9), (9, 4), (4, 20), (2, 3))]
+    for matrix, together in zip(matrices, orthogonalise(matrices), strict=True):
+        (alone,) = orthogonalise([matrix])
+        torch.testing.assert_close(together, alone)
+    assert orthogonalise([]) == []
 
 
 @pytest.mark.parametrize("shape", [(12, 30), (30, 12)])
