@@ -20,11 +20,12 @@ Sizes: TypeAlias = tuple[int, ...]
 
 
 class Conv3d(nn.Conv3d):
-    """A 3D convolution that computes in float32 on a CPU where its kernel is larger than the input along an axis.
+    """A 3D convolution that computes with the right and with the fast kernel of oneDNN on CPUs.
 
-    There oneDNN's weight gradient in bfloat16 depends on uninitialised memory: kernels of 3 on two slices, of 5 on two
-    to four (torch 2.13 on AVX512-BF16, tests/networks/test_blocks.py); with kernels of 7 it has even overwritten
-    foreign memory. Such inputs are small, so it costs next to nothing.
+    In float32 where its kernel is larger than the input along an axis: there oneDNN's weight gradient in bfloat16
+    depends on uninitialised memory, with kernels of 3 on two slices and of 5 on two to four (torch 2.13 on
+    AVX512-BF16, tests/networks/test_blocks.py); with kernels of 7 it has even overwritten foreign memory. Such inputs
+    are small, so it costs next to nothing.
     """
 
     def forward(self, volumes: Tensor) -> Tensor:
@@ -34,23 +35,38 @@ class Conv3d(nn.Conv3d):
         sizes = volumes.shape[2:]
         if any(size < kernel for size, kernel in zip(sizes, self.kernel_size, strict=True)):
             with torch.autocast("cpu", enabled=False):
-                return super().forward(volumes.to(self.weight.dtype))
-        if self.weight.requires_grad and self._pads_apart(volumes):
-            return _PaddedConv3d.apply(volumes, self.weight, self.bias, self.stride, self.padding)  # type: ignore[no-any-return, no-untyped-call]
-        return super().forward(volumes)
+                return self._on_cpu(volumes.to(self.weight.dtype))
+        return self._on_cpu(volumes)
 
-    def _pads_apart(self, volumes: Tensor) -> bool:
-        """Whether the gradient of the weights is faster of volumes that are filled up before."""
+    def _on_cpu(self, volumes: Tensor) -> Tensor:
         plain = self.groups == 1 and set(self.dilation) == {1} and self.padding_mode == "zeros"
-        padded = not isinstance(self.padding, str) and any(self.padding)
-        exact = volumes.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-        return plain and padded and exact and torch.is_grad_enabled() and is_avx2_alone()
+        exact = {volumes.dtype, self.weight.dtype} == {torch.float32} and not torch.is_autocast_enabled("cpu")
+        # oneDNN knows nothing of subclasses, such as the tensors without data by which memory is planned.
+        real = type(volumes) is Tensor
+        if not (plain and exact and real and has_slow_kernels(volumes)) or isinstance(self.padding, str):
+            return super().forward(volumes)
+        return _OneDNNConv3d.apply(volumes, self.weight, self.bias, self.stride, self.padding)  # type: ignore[no-any-return, no-untyped-call]
 
 
-class _PaddedConv3d(torch.autograd.Function):
-    """A 3D convolution whose weight gradient is that of an input which was filled up with zeros before.
+def has_slow_kernels(volumes: Tensor) -> bool:
+    """Whether torch takes slow kernels for convolutions of such volumes or for gradients, in float32 on a CPU."""
+    has_onednn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return has_onednn and (is_avx2_alone() or _is_small_and_alone(volumes))
 
-    oneDNN has a fast kernel for it on CPUs with AVX2 only where nothing is to be filled up (milliseconds for 2 x 16 x
+
+def _is_small_and_alone(volumes: Tensor) -> bool:
+    """Whether torch computes with a kernel of its own instead of oneDNN's (aten/src/ATen/native/Convolution.cpp).
+
+    That takes ten times as long: 98 against 11 ms for 1 x 32 x 20 x 28 x 20 to 32 channels, 239 against 59 ms for the
+    gradients (one core with AVX2).
+    """
+    return volumes.shape[0] == 1 and volumes.shape[:4].numel() <= 20480
+
+
+class _OneDNNConv3d(torch.autograd.Function):
+    """A 3D convolution by oneDNN, whose weight gradient is that of an input which was filled up with zeros before.
+
+    On CPUs with AVX2 oneDNN has a fast kernel for it only where nothing is to be filled up (milliseconds for 2 x 16 x
     40 x 56 x 40 to 16 channels with kernels of 3, two cores, channels last: 35 against 39; 8 to 8: 6 against 16; 16
     to 3: 19 against 32).
     """
@@ -61,27 +77,36 @@ class _PaddedConv3d(torch.autograd.Function):
     ) -> Tensor:
         context.save_for_backward(volumes, weight)
         context.stride, context.padding, context.bias_sizes = stride, padding, None if bias is None else bias.shape
-        return functional.conv3d(volumes, weight, bias, stride, padding)
+        return torch.mkldnn_convolution(volumes, weight, bias, padding, stride, (1, 1, 1), 1)
 
     @staticmethod
     @once_differentiable
-    def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None, None, None]:
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         volumes, weight = context.saved_tensors
-
-        def gradients(of: Tensor, padding: Sizes, wanted: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
-            return torch.ops.aten.convolution_backward(  # type: ignore[no-any-return]
-                *(gradient, of, weight, context.bias_sizes, context.stride, padding, (1, 1, 1), False, (0, 0, 0), 1),
-                wanted,
-            )
-
-        of_volumes = None
+        of_volumes = of_weight = of_bias = None
         if context.needs_input_grad[0]:
-            of_volumes = gradients(volumes, context.padding, [True, False, False])[0]
-        both_sides = [size for size in reversed(context.padding) for _ in range(2)]
-        filled_up = functional.pad(volumes, both_sides)
-        has_bias = context.bias_sizes is not None
-        _, of_weight, of_bias = gradients(filled_up, (0, 0, 0), [False, True, has_bias])
-        return of_volumes, of_weight, of_bias if has_bias else None, None, None
+            of_volumes = _gradients(context, gradient, volumes, weight, context.padding, (True, False, False))[0]
+        if context.needs_input_grad[1] or context.needs_input_grad[2]:
+            both_sides = [size for size in reversed(context.padding) for _ in range(2)]
+            filled_up = functional.pad(volumes, both_sides) if any(both_sides) else volumes
+            _, of_weight, of_bias = _gradients(
+                context, gradient, filled_up, weight, (0, 0, 0), (False, True, context.needs_input_grad[2])
+            )
+        return of_volumes, of_weight, of_bias, None, None
+
+
+def _gradients(
+    context: Any, gradient: Tensor, volumes: Tensor, weight: Tensor, padding: Sizes, wanted: tuple[bool, ...]
+) -> list[Tensor | None]:
+    """Gradients of volumes, weight and bias, where wanted."""
+    if _is_small_and_alone(volumes):
+        # torch has no other way to say that oneDNN is to compute them.
+        gradient, volumes = gradient.to_mkldnn(), volumes.to_mkldnn()
+    found = torch.ops.aten.convolution_backward(
+        *(gradient, volumes, weight, context.bias_sizes, context.stride, padding, (1, 1, 1), False, (0, 0, 0), 1),
+        wanted,
+    )
+    return [None if each is None else each.to_dense() if each.is_mkldnn else each for each in found]
 
 
 class PReLU(nn.PReLU):
@@ -114,7 +139,7 @@ class _CPUPReLU(torch.autograd.Function):
         per_channel = slope.reshape(-1, *(1,) * (features.dim() - 2))
         of_slope = features.clamp(max=0).mul_(gradient).flatten(2).sum((0, 2))
         of_positive = torch.ops.aten.threshold_backward(gradient, features, 0)
-        return of_positive.lerp_(gradient, per_channel.expand_as(gradient)), of_slope
+        return of_positive.lerp_(gradient, per_channel.to(gradient.dtype).expand_as(gradient)), of_slope
 
 
 def is_channels_last(images: Tensor) -> bool:
@@ -200,7 +225,7 @@ class _ChannelsLastNorm(torch.autograd.Function):
     @once_differentiable
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         images, weight, mean, inverse_deviation = context.saved_tensors
-        parts = zip(gradient.split(1), images.split(1), mean, inverse_deviation, strict=True)
+        parts = zip(torch.split(gradient, 1), torch.split(images, 1), mean, inverse_deviation, strict=True)
         of_images, of_weights, of_biases = zip(
             *(
                 torch.ops.aten.native_batch_norm_backward(

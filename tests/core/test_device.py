@@ -7,16 +7,22 @@ import pytest
 import torch
 from torch import nn
 
+from seg25d.core import device
 from seg25d.core.device import ALLOCATOR_SETTINGS, Execution, choose_execution
 
 
-def test_layouts_are_chosen_layer_by_layer() -> None:
+@pytest.mark.parametrize(("avx2", "in_2d", "in_3d"), [(True, False, True), (False, True, False)])
+def test_layouts_are_chosen_layer_by_layer(
+    avx2: bool, in_2d: bool, in_3d: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Views and fusion as one model have layers in 2D and in 3D."""
+    monkeypatch.setattr(device, "is_avx2_alone", lambda: avx2)
     model = nn.ModuleList([nn.Conv2d(4, 8, 3), nn.Conv3d(4, 8, 3)])
     before = [layer.weight.detach().clone() for layer in model]
     placed = Execution(torch.device("cpu"), torch.float32).place(model)
-    assert placed[0].weight.is_contiguous(memory_format=torch.channels_last)
-    assert placed[1].weight.is_contiguous()
+    assert placed[0].weight.is_contiguous(memory_format=torch.channels_last) == in_2d
+    assert placed[1].weight.is_contiguous(memory_format=torch.channels_last_3d) == in_3d
+    assert [layer.weight.is_contiguous() for layer in placed] == [not in_2d, not in_3d]
     assert all(torch.equal(layer.weight, old) for layer, old in zip(placed, before, strict=True))
 
 

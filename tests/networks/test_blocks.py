@@ -1,12 +1,15 @@
 """The layers that networks share."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from seg25d.networks import blocks
 from seg25d.networks.blocks import Conv3d, ConvBlock, InstanceNorm, PReLU, ResidualBlock, product
+from seg25d.planning.memory import trace_training_step
 
 
 @pytest.mark.parametrize("dims", [2, 3])
@@ -23,6 +26,84 @@ def test_instance_norm_stays_in_half_precision() -> None:
     images = torch.randn(1, 2, 4, 4, dtype=torch.bfloat16)
     with torch.autocast("cpu", torch.bfloat16):
         assert InstanceNorm(2)(images).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
+def test_instance_norm_has_torchs_gradients_in_every_layout(layout: torch.memory_format) -> None:
+    torch.manual_seed(0)
+    volumes = (5 + torch.randn(2, 3, 4, 5, 6)).contiguous(memory_format=layout)
+    above = torch.randn_like(volumes)
+    results = []
+    for norm in (InstanceNorm(3), nn.InstanceNorm3d(3, affine=True)):
+        norm.weight.data, norm.bias.data = torch.tensor([2.0, -1.0, 0.5]), torch.tensor([0.0, 1.0, -3.0])
+        seen = volumes.clone().requires_grad_()
+        normed = norm(seen)
+        normed.backward(above)
+        results.append((normed, seen.grad, norm.weight.grad, norm.bias.grad))
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
+    assert results[0][0].is_contiguous(memory_format=layout)
+
+
+CONVOLUTIONS = [
+    {"kernel_size": 3, "padding": 1},
+    {"kernel_size": 3, "padding": 1, "stride": 2, "bias": False},
+    {"kernel_size": (1, 3, 5), "padding": (0, 1, 2)},
+    {"kernel_size": 2, "stride": 2},
+    {"kernel_size": 3, "padding": 1, "groups": 4},
+    {"kernel_size": 3, "padding": 2, "dilation": 2},
+    {"kernel_size": 3, "padding": "same"},
+]
+
+
+@pytest.mark.parametrize("avx2", [True, False])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
+@pytest.mark.parametrize("num_volumes", [1, 2])
+@pytest.mark.parametrize("settings", CONVOLUTIONS, ids=str)
+def test_our_3d_convolution_and_its_gradients_are_torchs(
+    settings: dict[str, Any], num_volumes: int, layout: torch.memory_format, avx2: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocks, "is_avx2_alone", lambda: avx2)
+    torch.manual_seed(0)
+    ours, torchs = Conv3d(4, 8, **settings), nn.Conv3d(4, 8, **settings)
+    torchs.load_state_dict(ours.state_dict())
+    ours.weight.data = ours.weight.data.contiguous(memory_format=layout)
+    volumes = torch.randn(num_volumes, 4, 5, 8, 9).contiguous(memory_format=layout)
+    above = torch.randn_like(torchs(volumes))
+    results = []
+    for layer in (ours, torchs):
+        seen = volumes.clone().requires_grad_()
+        layer(seen).backward(above)
+        results.append((layer(volumes), seen.grad, *(weight.grad for weight in layer.parameters())))
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("num_volumes", [1, 2])
+def test_images_and_frozen_weights_need_no_gradient(num_volumes: int) -> None:
+    conv, volumes = Conv3d(2, 3, 3, padding=1), torch.randn(num_volumes, 2, 4, 4, 4)
+    conv(volumes).sum().backward()
+    assert conv.weight.grad is not None
+    assert conv.bias.grad is not None
+    conv.requires_grad_(False)
+    seen = volumes.clone().requires_grad_()
+    conv(seen).sum().backward()
+    assert seen.grad is not None
+    conv.bias.requires_grad_(True)
+    conv.bias.grad = None
+    conv(volumes).sum().backward()
+    assert conv.bias.grad.tolist() == [64.0 * num_volumes] * 3
+
+
+def test_memory_is_traced_alike_whatever_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tensors without data cannot go to oneDNN, and plans are not to depend on the machine that makes them."""
+
+    def build() -> nn.Module:
+        return nn.Sequential(Conv3d(1, 8, 3, padding=1), InstanceNorm(8), PReLU(8), Conv3d(8, 2, 3, padding=1))
+
+    traced = []
+    for avx2 in (True, False):
+        monkeypatch.setattr(blocks, "is_avx2_alone", lambda avx2=avx2: avx2)
+        traced.append(trace_training_step(build, (1, 1, 2, 8, 8), 2))
+    assert traced[0] == traced[1]
 
 
 @pytest.mark.parametrize("block", [ConvBlock, ResidualBlock])
