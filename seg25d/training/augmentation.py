@@ -204,14 +204,19 @@ def _sample_labels(labels: Tensor, grid: Tensor) -> Tensor:
 
     That is smoother than the nearest neighbour, which is taken only where very many classes would take long.
     """
-    classes = torch.unique(labels)
+    classes = torch.bincount(labels.flatten()).nonzero()[:, 0].to(labels.dtype)
     if len(classes) > MANY_CLASSES:
         maps = functional.grid_sample(labels[None, None].float(), grid, "nearest", "zeros", align_corners=False)
         return maps[0, 0].to(labels.dtype)
     shares = (labels[None] == classes[:, None, None, None]).float()[None]
     shares = functional.grid_sample(shares, grid, "bilinear", "zeros", align_corners=False)[0]
+    # Class by class: `argmax` along the first axis takes ten times as long.
+    largest, found = shares[0].clone(), classes[0].expand(shares.shape[1:])
+    for share, label in zip(shares[1:], classes[1:], strict=True):
+        found = torch.where(share > largest, label, found)
+        torch.maximum(largest, share, out=largest)
     # Outside of the volume nothing has a share: that is background.
-    return torch.where(shares.sum(0) < 0.5, 0, classes[shares.argmax(0)]).to(labels.dtype)
+    return torch.where(shares.sum(0) < 0.5, 0, found)
 
 
 def _centre(volume: Tensor, window: Shape) -> Tensor:
