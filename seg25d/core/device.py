@@ -16,7 +16,12 @@ ALLOCATOR_SETTINGS = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC
 """Environment variables by which users choose how memory is allocated."""
 
 
-def is_avx2_alone() -> bool:
+def computes_on_x86() -> bool:
+    """Whether torch computes with AVX2 or AVX-512 here."""
+    return torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+
+
+def computes_with_avx2() -> bool:
     """Whether torch computes with AVX2 here, as on CPUs that lack AVX-512."""
     return torch.backends.cpu.get_cpu_capability() == "AVX2"
 
@@ -55,7 +60,7 @@ class Execution:
             return in_2d | in_3d
         if self.device.type != "cpu" or self.dtype != torch.float32:
             return {}
-        return in_3d if is_avx2_alone() else in_2d
+        return in_3d if computes_with_avx2() else in_2d
 
 
 def choose_execution(device: str | None, precision: str = "auto") -> Execution:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from seg25d.core.device import is_avx2_alone
+from seg25d.core.device import computes_on_x86, computes_with_avx2
 from seg25d.core.records import Record
 
 NormName: TypeAlias = Literal["instance", "batch", "none"]
@@ -20,12 +20,14 @@ Sizes: TypeAlias = tuple[int, ...]
 
 
 class Conv3d(nn.Conv3d):
-    """A 3D convolution that computes with the right and with the fast kernel of oneDNN on CPUs.
+    """A 3D convolution that is right and fast on CPUs.
 
-    In float32 where its kernel is larger than the input along an axis: there oneDNN's weight gradient in bfloat16
-    depends on uninitialised memory, with kernels of 3 on two slices and of 5 on two to four (torch 2.13 on
-    AVX512-BF16, tests/networks/test_blocks.py); with kernels of 7 it has even overwritten foreign memory. Such inputs
-    are small, so it costs next to nothing.
+    Right: where its kernel is larger than the input along an axis it computes in float32. There oneDNN's weight
+    gradient in bfloat16 depends on uninitialised memory, with kernels of 3 on two slices and of 5 on two to four
+    (torch 2.13 on AVX512-BF16, tests/networks/test_blocks.py); with kernels of 7 it has even overwritten foreign
+    memory. Such inputs are small, so it costs next to nothing.
+
+    Fast: in float32 it goes to oneDNN in the ways that `_OneDNNConv3d` says.
     """
 
     def forward(self, volumes: Tensor) -> Tensor:
@@ -39,36 +41,42 @@ class Conv3d(nn.Conv3d):
         return self._on_cpu(volumes)
 
     def _on_cpu(self, volumes: Tensor) -> Tensor:
-        plain = self.groups == 1 and set(self.dilation) == {1} and self.padding_mode == "zeros"
-        exact = {volumes.dtype, self.weight.dtype} == {torch.float32} and not torch.is_autocast_enabled("cpu")
-        # oneDNN knows nothing of subclasses, such as the tensors without data by which memory is planned.
-        real = type(volumes) is Tensor
-        if not (plain and exact and real and has_slow_kernels(volumes)) or isinstance(self.padding, str):
+        """The same by oneDNN, if torch would take slow kernels."""
+        if not (self._is_plain() and _is_plain_float32(volumes, self.weight) and self._is_slow(volumes)):
             return super().forward(volumes)
         return _OneDNNConv3d.apply(volumes, self.weight, self.bias, self.stride, self.padding)  # type: ignore[no-any-return, no-untyped-call]
 
+    def _is_plain(self) -> bool:
+        filled_with_zeros = self.padding_mode == "zeros" and not isinstance(self.padding, str)
+        return filled_with_zeros and self.groups == 1 and set(self.dilation) == {1}
 
-def has_slow_kernels(volumes: Tensor) -> bool:
-    """Whether torch takes slow kernels for convolutions of such volumes or for gradients, in float32 on a CPU."""
-    has_onednn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    return has_onednn and (is_avx2_alone() or _is_small_and_alone(volumes))
+    def _is_slow(self, volumes: Tensor) -> bool:
+        left_alone = _is_left_alone(volumes) and max(self.kernel_size[1:]) <= 3 and max(self.kernel_size) > 1
+        return left_alone or (computes_with_avx2() and any(self.padding))
 
 
-def _is_small_and_alone(volumes: Tensor) -> bool:
-    """Whether torch computes with a kernel of its own instead of oneDNN's (aten/src/ATen/native/Convolution.cpp).
+def _is_plain_float32(volumes: Tensor, weight: Tensor) -> bool:
+    """Whether oneDNN can be called for them, and torch would call nothing faster."""
+    exact = volumes.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    # oneDNN knows nothing of subclasses, such as the tensors without data by which memory is planned.
+    with_data = type(volumes) is Tensor and not torch.compiler.is_compiling()
+    return exact and with_data and bool(torch.backends.mkldnn.enabled) and computes_on_x86()
 
-    That takes ten times as long: 98 against 11 ms for 1 x 32 x 20 x 28 x 20 to 32 channels, 239 against 59 ms for the
-    gradients (one core with AVX2).
-    """
+
+def _is_left_alone(volumes: Tensor) -> bool:
+    """Whether torch leaves volumes in float32 to a kernel of its own (aten/src/ATen/native/Convolution.cpp)."""
     return volumes.shape[0] == 1 and volumes.shape[:4].numel() <= 20480
 
 
 class _OneDNNConv3d(torch.autograd.Function):
     """A 3D convolution by oneDNN, whose weight gradient is that of an input which was filled up with zeros before.
 
-    On CPUs with AVX2 oneDNN has a fast kernel for it only where nothing is to be filled up (milliseconds for 2 x 16 x
-    40 x 56 x 40 to 16 channels with kernels of 3, two cores, channels last: 35 against 39; 8 to 8: 6 against 16; 16
-    to 3: 19 against 32).
+    torch leaves one small volume to a kernel of its own that takes ten times as long: 98 against 11 ms for 1 x 32 x 20
+    x 28 x 20 to 32 channels, 239 against 59 ms for the gradients (one core with AVX2).
+
+    On CPUs with AVX2 oneDNN has a fast kernel for weight gradients only where nothing is to be filled up (milliseconds
+    for 2 x 16 x 40 x 56 x 40 to 16 channels with kernels of 3, two cores, channels last: 35 against 39; 8 to 8: 6
+    against 16; 16 to 3: 19 against 32).
     """
 
     @staticmethod
@@ -76,37 +84,40 @@ class _OneDNNConv3d(torch.autograd.Function):
         context: Any, volumes: Tensor, weight: Tensor, bias: Tensor | None, stride: Sizes, padding: Sizes
     ) -> Tensor:
         context.save_for_backward(volumes, weight)
-        context.stride, context.padding, context.bias_sizes = stride, padding, None if bias is None else bias.shape
+        context.stride, context.padding = stride, padding
         return torch.mkldnn_convolution(volumes, weight, bias, padding, stride, (1, 1, 1), 1)
 
     @staticmethod
     @once_differentiable
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         volumes, weight = context.saved_tensors
+        wants_volumes, wants_weight, wants_bias, _, _ = context.needs_input_grad
         of_volumes = of_weight = of_bias = None
-        if context.needs_input_grad[0]:
-            of_volumes = _gradients(context, gradient, volumes, weight, context.padding, (True, False, False))[0]
-        if context.needs_input_grad[1] or context.needs_input_grad[2]:
+        if wants_volumes:
+            of_volumes, _, _ = _gradients(
+                gradient, volumes, weight, context.stride, context.padding, (True, False, False)
+            )
+        if wants_weight or wants_bias:
             both_sides = [size for size in reversed(context.padding) for _ in range(2)]
             filled_up = functional.pad(volumes, both_sides) if any(both_sides) else volumes
             _, of_weight, of_bias = _gradients(
-                context, gradient, filled_up, weight, (0, 0, 0), (False, True, context.needs_input_grad[2])
+                gradient, filled_up, weight, context.stride, (0, 0, 0), (False, True, wants_bias)
             )
         return of_volumes, of_weight, of_bias, None, None
 
 
 def _gradients(
-    context: Any, gradient: Tensor, volumes: Tensor, weight: Tensor, padding: Sizes, wanted: tuple[bool, ...]
+    gradient: Tensor, volumes: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, wanted: tuple[bool, ...]
 ) -> list[Tensor | None]:
-    """Gradients of volumes, weight and bias, where wanted."""
-    if _is_small_and_alone(volumes):
-        # torch has no other way to say that oneDNN is to compute them.
+    """Gradients of volumes, weight and bias, where wanted, by oneDNN."""
+    if _is_left_alone(volumes):
+        # torch has no other way to say so.
         gradient, volumes = gradient.to_mkldnn(), volumes.to_mkldnn()
+    bias_sizes = weight.shape[:1]
     found = torch.ops.aten.convolution_backward(
-        *(gradient, volumes, weight, context.bias_sizes, context.stride, padding, (1, 1, 1), False, (0, 0, 0), 1),
-        wanted,
+        *(gradient, volumes, weight, bias_sizes, stride, padding, (1, 1, 1), False, (0, 0, 0), 1), wanted
     )
-    return [None if each is None else each.to_dense() if each.is_mkldnn else each for each in found]
+    return [None if each is None else each.to_dense() for each in found]
 
 
 class PReLU(nn.PReLU):
@@ -142,7 +153,7 @@ class _CPUPReLU(torch.autograd.Function):
         return of_positive.lerp_(gradient, per_channel.to(gradient.dtype).expand_as(gradient)), of_slope
 
 
-def is_channels_last(images: Tensor) -> bool:
+def _is_channels_last(images: Tensor) -> bool:
     """Whether the values of all channels of a pixel or voxel lie side by side, and not those of a channel."""
     layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
     return (
@@ -199,7 +210,7 @@ class InstanceNorm(nn.GroupNorm):
         """
         with torch.autocast(images.device.type, enabled=False):
             weight, bias = self.weight.to(images.dtype), self.bias.to(images.dtype)
-            if images.device.type == "cpu" and torch.is_grad_enabled() and is_channels_last(images):
+            if images.device.type == "cpu" and torch.is_grad_enabled() and _is_channels_last(images):
                 return _ChannelsLastNorm.apply(images, weight, bias, self.eps)  # type: ignore[no-any-return, no-untyped-call]
             return functional.group_norm(images, self.num_groups, weight, bias, self.eps)
 

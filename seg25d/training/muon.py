@@ -25,6 +25,8 @@ first updates have."""
 OTHERS = 5.0
 """Learning rates in AdamW's rate for all that is no matrix: biases, scales, slopes. With 1 short runs are worse
 (documentation/measurements.md)."""
+AT_ONCE = 1 << 22
+"""Numbers of matrices that are orthogonalised together: 16 MiB."""
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
 
@@ -58,17 +60,18 @@ class Muon(torch.optim.Optimizer):
                 self._update_others(parameters, group["lr"], group["weight_decay"])
 
     def _update_matrices(self, parameters: list[Tensor], lr: float, weight_decay: float) -> None:
-        towards = []
-        for weight in parameters:
-            gradient, state = weight.grad, self.state[weight]
-            assert gradient is not None, "those without were left out"
-            if not state:
-                state["momentum"] = torch.zeros_like(weight)
-            momentum: Tensor = state["momentum"].lerp_(gradient, 1 - MOMENTUM)
-            towards.append(gradient.lerp(momentum, MOMENTUM).flatten(1))
-        for weight, update in zip(parameters, orthogonalise(towards), strict=True):
-            weight.mul_(1 - lr * weight_decay)
-            weight.add_(update.reshape(weight.shape), alpha=-lr * RMS * max(update.shape) ** 0.5)
+        for alike in _portions(parameters):
+            towards = []
+            for weight in alike:
+                gradient, state = weight.grad, self.state[weight]
+                assert gradient is not None, "those without were left out"
+                if not state:
+                    state["momentum"] = torch.zeros_like(weight)
+                momentum: Tensor = state["momentum"].lerp_(gradient, 1 - MOMENTUM)
+                towards.append(gradient.lerp(momentum, MOMENTUM).flatten(1))
+            for weight, update in zip(alike, orthogonalise(towards), strict=True):
+                weight.mul_(1 - lr * weight_decay)
+                weight.add_(update.reshape(weight.shape), alpha=-lr * RMS * max(update.shape) ** 0.5)
 
     def _update_others(self, parameters: list[Tensor], lr: float, weight_decay: float) -> None:
         for parameter in parameters:
@@ -99,41 +102,55 @@ class Muon(torch.optim.Optimizer):
         )
 
 
+def _portions(parameters: Iterable[Tensor]) -> list[list[Tensor]]:
+    """Parameters whose matrices have smaller sides of one size, as many as fit into `AT_ONCE`, or one."""
+    portions: dict[int, list[list[Tensor]]] = {}
+    for parameter in parameters:
+        alike = portions.setdefault(_smaller_side(parameter), [[]])
+        if alike[-1] and sum(each.numel() for each in alike[-1]) + parameter.numel() > AT_ONCE:
+            alike.append([])
+        alike[-1].append(parameter)
+    return [portion for alike in portions.values() for portion in alike]
+
+
+def _smaller_side(parameter: Tensor) -> int:
+    return min(len(parameter), parameter.shape[1:].numel())
+
+
 def orthogonalise(matrices: Sequence[Tensor]) -> list[Tensor]:
     """About the nearest matrices with orthogonal rows (or columns): singular values from 0.7 to 1.2 instead of 1.
 
     The iteration multiplies a matrix from the left by polynomials in its Gram matrix, which commute; so they are
-    gathered first, on the small Gram matrix alone, and applied once. For kernels that is a fifth of the arithmetic.
-    Gram matrices of one size are iterated together.
+    gathered first, on the small Gram matrices alone, and applied once. For kernels that is a fifth of the arithmetic.
 
     Args:
-        matrices: (m, n) each, of any sizes.
+        matrices: At least one, (m, n) each; their smaller sides are of one size.
 
     Returns:
         (m, n) float32 each.
     """
     wide = [matrix.float() if matrix.shape[0] <= matrix.shape[1] else matrix.float().T for matrix in matrices]
     wide = [matrix / matrix.norm().clamp(min=EPSILON) for matrix in wide]
-    by_size: dict[int, list[int]] = {}
-    for place, matrix in enumerate(wide):
-        by_size.setdefault(len(matrix), []).append(place)
-    for places in by_size.values():
-        factors = _polynomial(torch.stack([wide[place] @ wide[place].T for place in places]))
-        for place, factor in zip(places, factors, strict=True):
-            wide[place] = factor @ wide[place]
+    polynomials = _polynomials(torch.stack([matrix @ matrix.T for matrix in wide]))
+    results = [polynomial @ matrix for polynomial, matrix in zip(polynomials, wide, strict=True)]
     return [
         result if matrix.shape[0] <= matrix.shape[1] else result.T
-        for matrix, result in zip(matrices, wide, strict=True)
+        for matrix, result in zip(matrices, results, strict=True)
     ]
 
 
-def _polynomial(grams: Tensor) -> Tensor:
+def _polynomials(grams: Tensor) -> Tensor:
     """What the iteration multiplies matrices by, of their Gram matrices: (k, m, m) to the same."""
+    gathered = factors = _step(grams)
+    for _ in range(NUM_STEPS - 1):
+        grams = factors @ grams @ factors
+        factors = _step(grams)
+        gathered = factors @ gathered
+    return gathered
+
+
+def _step(grams: Tensor) -> Tensor:
+    """The factor of one step of the iteration: (k, m, m) to the same."""
     identity = torch.eye(grams.shape[1], dtype=grams.dtype, device=grams.device)
     first, second, third = COEFFICIENTS
-    gathered = identity.expand_as(grams)
-    for _ in range(NUM_STEPS):
-        factors = torch.baddbmm(first * identity + second * grams, grams, grams, alpha=third)
-        gathered = factors @ gathered
-        grams = factors @ grams @ factors
-    return gathered
+    return torch.baddbmm(first * identity + second * grams, grams, grams, alpha=third)

@@ -58,6 +58,11 @@ class TrainingState:
         self.model.load_state_dict(checkpoint["model"])
         self.averaged.load_state_dict(checkpoint["averaged"])
         self.optimizer.load_state_dict(checkpoint["optimizer"])
+        for parameter, values in self.optimizer.state.items():
+            for name, value in values.items():
+                if torch.is_tensor(value) and value.shape == parameter.shape:
+                    # Fused optimizers go through memory side by side: another device or version had another layout.
+                    values[name] = torch.empty_like(parameter).copy_(value)
         if checkpoint["scaler"] and self.scaler.is_enabled():
             # A run that was begun in another precision has no scale yet.
             self.scaler.load_state_dict(checkpoint["scaler"])

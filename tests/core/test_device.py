@@ -16,7 +16,7 @@ def test_layouts_are_chosen_layer_by_layer(
     avx2: bool, in_2d: bool, in_3d: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Views and fusion as one model have layers in 2D and in 3D."""
-    monkeypatch.setattr(device, "is_avx2_alone", lambda: avx2)
+    monkeypatch.setattr(device, "computes_with_avx2", lambda: avx2)
     model = nn.ModuleList([nn.Conv2d(4, 8, 3), nn.Conv3d(4, 8, 3)])
     before = [layer.weight.detach().clone() for layer in model]
     placed = Execution(torch.device("cpu"), torch.float32).place(model)

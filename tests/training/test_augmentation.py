@@ -77,6 +77,20 @@ def test_flips_flip_image_and_labels() -> None:
     assert torch.equal(flipped_labels, labels.flip(0, 2))
 
 
+@pytest.mark.parametrize(
+    ("row", "wanted"),
+    [([3, 3, 1, 1, 255, 255], [3, 1, 1, 1, 255]), ([0, 255, 0, 3, 3, 1], [0, 0, 0, 3, 1]), ([7] * 6, [7] * 5)],
+)
+def test_between_two_labels_the_lower_one_wins(row: list[int], wanted: list[int]) -> None:
+    labels = torch.tensor(row, dtype=torch.uint8).expand(5, 5, 6)
+    half_a_voxel = np.zeros((3, 2, 2, 2))
+    half_a_voxel[2] = 0.5
+    # A difference of sizes that is odd: the window's centre is a voxel of the region, and the shift ends between two.
+    _, moved = apply_spatial(labels[None].float(), labels, Augmentation(shifts=half_a_voxel), (1, 1, 5))
+    assert moved.dtype == torch.uint8
+    assert moved[0, 0].tolist() == wanted
+
+
 def test_outside_of_the_volume_is_zero() -> None:
     image = torch.ones(1, 4, 4, 4)
     zoomed, labels = apply_spatial(image, image[0].byte(), Augmentation(matrix=np.eye(3) * 3), (4, 4, 4))

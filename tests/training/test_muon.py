@@ -1,5 +1,6 @@
 """Muon: orthogonal updates, torch's own on matrices, AdamW on all else."""
 
+import copy
 import subprocess
 import sys
 
@@ -7,10 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from seg25d.core.device import choose_execution
+from seg25d.core import device
+from seg25d.core.device import Execution, choose_execution
+from seg25d.training import muon
 from seg25d.training.config import TrainingConfig
 from seg25d.training.muon import Muon, orthogonalise
-from seg25d.training.state import new_state
+from seg25d.training.state import TrainingState, new_state
 
 
 @pytest.mark.parametrize("shape", [(8, 27), (64, 216), (216, 64), (1, 5), (3, 1)])
@@ -31,11 +34,27 @@ def test_without_gradient_nothing_but_zeros() -> None:
 
 def test_several_matrices_are_each_by_itself() -> None:
     torch.manual_seed(0)
-    matrices = [torch.randn(shape) for shape in ((4, 9), (9, 4), (4, 20), (2, 3))]
+    matrices = [torch.randn(shape) for shape in ((4, 9), (9, 4), (4, 20))]
     for matrix, together in zip(matrices, orthogonalise(matrices), strict=True):
         (alone,) = orthogonalise([matrix])
         torch.testing.assert_close(together, alone)
-    assert orthogonalise([]) == []
+
+
+@pytest.mark.parametrize("at_once", [1, 60, 1 << 22])
+def test_how_many_are_orthogonalised_together_changes_nothing(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes = ((4, 3, 3), (9, 4), (4, 20), (2, 3), (3, 2), (4, 3, 3))
+
+    def updated() -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        weights = [nn.Parameter(torch.randn(shape)) for shape in shapes]
+        for weight in weights:
+            weight.grad = torch.randn_like(weight)
+        Muon([{"params": weights, "matrices": True, "weight_decay": 0.1}], 0.01).step()
+        return weights
+
+    wanted = updated()
+    monkeypatch.setattr(muon, "AT_ONCE", at_once)
+    torch.testing.assert_close(updated(), wanted)
 
 
 @pytest.mark.parametrize("shape", [(12, 30), (30, 12)])
@@ -136,6 +155,34 @@ def test_it_goes_on_where_it_was() -> None:
     other.load_state_dict(optimizer.state_dict())
     run(2, again, other, 2)
     assert all(torch.equal(*pair) for pair in zip(whole.parameters(), again.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw", "adam", "sgd"])
+def test_a_run_goes_on_in_another_layout(optimizer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fused kernels of torch do not look at strides: on another CPU or device the moments would be scrambled."""
+
+    def start(*, avx2: bool) -> TrainingState:
+        monkeypatch.setattr(device, "computes_with_avx2", lambda: avx2)
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv3d(2, 4, 3, padding=1), nn.Conv3d(4, 6, 3, padding=1, groups=2))
+        return new_state(model, TrainingConfig(optimizer=optimizer), Execution(torch.device("cpu"), torch.float32))
+
+    def run(state: TrainingState, updates: range) -> None:
+        for number in updates:
+            torch.manual_seed(number)
+            state.optimizer.zero_grad()
+            state.model(torch.randn(2, 2, 4, 5, 6)).square().sum().backward()
+            state.optimizer.step()
+
+    whole = start(avx2=False)
+    run(whole, range(4))
+    begun = start(avx2=False)
+    run(begun, range(2))
+    gone_on = start(avx2=True)
+    gone_on.from_checkpoint(copy.deepcopy(begun.to_checkpoint()))
+    assert not gone_on.model[0].weight.is_contiguous()
+    run(gone_on, range(2, 4))
+    torch.testing.assert_close(gone_on.model.state_dict(), whole.model.state_dict(), rtol=1e-4, atol=1e-5)
 
 
 def test_a_loaded_state_is_where_its_parameters_are() -> None:
