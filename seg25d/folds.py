@@ -9,7 +9,7 @@ from typing import Self
 
 import torch
 
-from seg25d.core.device import Execution, choose_execution
+from seg25d.core.device import Execution, choose_execution, give_freed_memory_back
 from seg25d.core.errors import RecordError
 from seg25d.core.files import folder_lock
 from seg25d.core.records import read_record, write_record
@@ -146,6 +146,7 @@ def _train_fold(task: RunToTrain, fold: int | str, execution: Execution) -> Summ
     split = split_of(task.splits, fold)
     if not train_fold(fold_job(task, folder, fold, split, config)):
         return None
+    give_freed_memory_back()
     predictor = load_predictor([folder.model_final], execution)
     return validate_fold(folder, task.store, split.val, predictor)
 

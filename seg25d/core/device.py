@@ -1,9 +1,11 @@
 """Where and in which precision models compute. Loads torch: import it only where something is computed."""
 
 import ctypes
+import gc
 import logging
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -103,12 +105,28 @@ def _keep_freed_memory() -> None:
     """
     if any(name in os.environ for name in ALLOCATOR_SETTINGS):
         return
-    set_option = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    set_option = _function_of_c_library("mallopt")
     if set_option is not None:
         trim_threshold, mmap_threshold = -1, -3
         set_option(trim_threshold, 2**31 - 1)
         # Where glibc's own, growing threshold ends; to set the other one stops its growth.
         set_option(mmap_threshold, 2**25)
+
+
+def give_freed_memory_back() -> None:
+    """Let the C library return to the system what it kept for updates or windows that will not come any more.
+
+    The last predictions and scores of a training then come in place of its activations, not on top of them.
+    """
+    gc.collect()
+    trim = _function_of_c_library("malloc_trim")
+    if trim is not None:
+        trim(0)
+
+
+def _function_of_c_library(name: str) -> Callable[..., int] | None:
+    """One of glibc's that other C libraries need not have."""
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
 
 
 def _fast_dtype(device: torch.device) -> torch.dtype:

@@ -1,6 +1,8 @@
 """Where models compute, and in which layout."""
 
 import ctypes
+import os
+import subprocess
 import sys
 
 import pytest
@@ -70,3 +72,34 @@ def test_other_systems_are_left_alone(allocator_calls: list[tuple[int, int]], mo
     monkeypatch.setattr(sys, "platform", "darwin")
     choose_execution("cpu")
     assert allocator_calls == []
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_freed_memory_is_given_back_when_asked_for() -> None:
+    """Sixty tensors of 4 MiB, which the C library keeps although they are gone."""
+    program = """
+import ctypes, torch
+from pathlib import Path
+from seg25d.core.device import choose_execution, give_freed_memory_back
+
+def resident_mib():
+    return int(Path("/proc/self/statm").read_text().split()[1]) / 256
+
+choose_execution("cpu")
+if not hasattr(ctypes.CDLL(None), "malloc_trim"):
+    print("no glibc")
+    raise SystemExit
+tensors = [torch.ones(1 << 20) for _ in range(60)]
+full = resident_mib()
+del tensors
+kept = resident_mib()
+give_freed_memory_back()
+print(full - kept, full - resident_mib())
+"""
+    environment = {name: value for name, value in os.environ.items() if name not in ALLOCATOR_SETTINGS}
+    found = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, env=environment)
+    if found.stdout.strip() == "no glibc":
+        pytest.skip(found.stdout.strip())
+    freed_before, freed = map(float, found.stdout.split())
+    assert freed_before < 100
+    assert freed > 200
