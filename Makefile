@@ -31,7 +31,7 @@ demo: $(READY)
 	$(BIN)/seg25d demo --workspace demo
 
 test: $(READY)
-	$(TEST_ENVIRONMENT) $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --cov --cov-fail-under=$(MIN_COVERAGE) --cov-report=term-missing:skip-covered --durations=10
+	$(TEST_ENVIRONMENT) $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder --cov --cov-fail-under=$(MIN_COVERAGE) --cov-report=term-missing:skip-covered --durations=10
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -65,8 +65,8 @@ setup(
     },
     entry_points={
         "console_scripts": [
-            "seg25d=seg25d.cli.main:main",
-            *(f"seg25d_{command}=seg25d.cli.{command}:main" for command in COMMANDS),
+            "seg25d=seg25d.cli.main:script",
+            *(f"seg25d_{command}=seg25d.cli.{command}:main.script" for command in COMMANDS),
         ]
     },
     classifiers=[

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +17,13 @@ import pytest
 from seg25d.cli.common import configure_logging
 from seg25d.cli.main import main
 from seg25d.data.phantom import DATASET_NAME, write_phantom_dataset
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put files of slow tests first: each process takes file by file, and a long one at the end would run alone."""
+    number = Counter(item.path for item in items)
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: slow[item.path] / number[item.path], reverse=True)
 
 
 @pytest.fixture(autouse=True)

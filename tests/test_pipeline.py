@@ -292,10 +292,9 @@ def test_two_processes_restart_all_folds_together(workspace):
         port = free.getsockname()[1]
     shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
     words = ["train", "900", "si", "cv", "--restart", *TINY, *IN_THIS_PROCESS]
-    code = "import sys; from seg25d.cli.main import main; sys.exit(main())"
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", code, *words, "--workspace", str(workspace.raw.parent)],
+            [sys.executable, "-m", "seg25d", *words, "--workspace", str(workspace.raw.parent)],
             env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
         )
         for rank in range(2)

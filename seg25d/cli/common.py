@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from seg25d.core.errors import Seg25dError
+from seg25d.core.process import leave
 from seg25d.planning.plans_name import check_plans_name
 
 if TYPE_CHECKING:
@@ -70,6 +71,10 @@ class Command:
                 logger.warning("--%s has no effect on %s", option.replace("_", "-"), self.name)
         again = "restart" if getattr(parsed, "restart", False) else None
         return run_guarded(lambda: self.run(parsed), debug=parsed.debug, begins_anew_with=again)
+
+    def script(self) -> NoReturn:
+        """What the program `seg25d_VERB` does: the command, and then the end of the process."""
+        leave(self())
 
     def parser(self) -> Parser:
         """The parser of this command."""

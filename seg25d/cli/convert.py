@@ -5,6 +5,7 @@ from pathlib import Path
 
 from seg25d.cli.common import Command, find_workspace
 from seg25d.core.errors import InputError
+from seg25d.core.process import loading
 
 KINDS = ("msd", "nnunet-results", "dicom")
 
@@ -38,7 +39,8 @@ def run(arguments: argparse.Namespace) -> None:
     _check(kind, "-d", dataset, needed=kind == "nnunet-results", allowed=kind != "dicom")
     if kind == "msd" and dataset is not None and not dataset.isdecimal():
         raise InputError(f"-d: wanted the number of the new data set, got {dataset!r}")
-    from seg25d import pipeline
+    with loading():
+        from seg25d import pipeline
 
     if kind == "msd":
         number = None if dataset is None else int(dataset)

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from seg25d.cli.common import Command, natural_number, weight
+from seg25d.core.process import loading
 
 METHODS = ("mean", "majority", "staple", "nlstaple")
 
@@ -49,7 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Do it."""
-    from seg25d import pipeline
+    with loading():
+        from seg25d import pipeline
 
     options = pipeline.EnsembleOptions(
         method=arguments.method,

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from seg25d.cli.common import Command, positive_amount
+from seg25d.core.process import loading
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Do it."""
-    from seg25d import pipeline
+    with loading():
+        from seg25d import pipeline
     from seg25d.core.errors import InputError
     from seg25d.evaluation.area_plot import AreaPlotOptions
     from seg25d.evaluation.surfaces import SURFACE_TOLERANCE_MM

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from seg25d.cli.common import Command, find_workspace, plans_name
+from seg25d.core.process import loading
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Do it."""
-    from seg25d import pipeline
+    with loading():
+        from seg25d import pipeline
 
     options = pipeline.ExportOptions(
         configurations=tuple(arguments.configurations) if arguments.configurations else None,

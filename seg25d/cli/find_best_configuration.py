@@ -3,6 +3,7 @@
 import argparse
 
 from seg25d.cli.common import Command, find_workspace, positive_amount, positive_number
+from seg25d.core.process import loading
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Do it."""
-    from seg25d import pipeline
+    with loading():
+        from seg25d import pipeline
 
     options = pipeline.FindOptions(
         ensembles=not arguments.no_ensembles,

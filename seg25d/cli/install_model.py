@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from seg25d.cli.common import Command, find_workspace
+from seg25d.core.process import loading
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,7 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Do it."""
-    from seg25d import pipeline
+    with loading():
+        from seg25d import pipeline
     from seg25d.sharing.manifest import prediction_commands
 
     manifest = pipeline.install_model(find_workspace(arguments), arguments.archive, overwrite=arguments.overwrite)

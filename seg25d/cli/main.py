@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from typing import NoReturn
 
 import seg25d
 from seg25d.cli import (
@@ -20,6 +21,7 @@ from seg25d.cli import (
     train,
 )
 from seg25d.cli.common import Command, run_guarded
+from seg25d.core.process import leave
 
 COMMANDS: Mapping[str, Command] = {
     command.name: command
@@ -54,6 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: unknown command {verb!r}; known: {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     return COMMANDS[verb](words[1:])
+
+
+def script() -> NoReturn:
+    """What the program `seg25d` does: `main`, and then the end of the process."""
+    leave(main())
 
 
 def _overview() -> str:

@@ -4,6 +4,17 @@ import argparse
 
 from seg25d.cli.common import Command, find_workspace, plans_name, positive_amount
 from seg25d.core.errors import InputError
+from seg25d.core.parallel import choose_num_workers, start_worker_server
+from seg25d.core.process import loading
+
+WORKERS_LOAD = (
+    "SimpleITK",
+    "blosc2",
+    "seg25d.data.verify",
+    "seg25d.planning.fingerprint",
+    "seg25d.preprocessing.preprocess",
+)
+"""What the worker processes of verifying, measuring and preprocessing work with."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,7 +69,10 @@ def run(arguments: argparse.Namespace) -> None:
     """Do it."""
     if arguments.verify_only and (arguments.explain or arguments.plan_only):
         raise InputError("--verify-only plans nothing: leave it out, or leave out --explain and --plan-only")
-    from seg25d import pipeline
+    if choose_num_workers(arguments.num_processes, bytes_per_worker=0):
+        start_worker_server(WORKERS_LOAD)
+    with loading():
+        from seg25d import pipeline
 
     options = pipeline.PlanningOptions(
         configurations=tuple(arguments.configuration) if arguments.configuration else None,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from seg25d.cli.common import Command, find_workspace
 from seg25d.cli.training_arguments import add_training_arguments, training_options
+from seg25d.core.process import loading
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Do it."""
-    from seg25d import pipeline
+    with loading():
+        from seg25d import pipeline
     from seg25d.training.processes import is_first_process
 
     options = pipeline.PretrainingOptions(

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from seg25d.cli.common import Command, find_workspace
+from seg25d.core.process import loading
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,7 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Do it."""
-    from seg25d import pipeline
+    with loading():
+        from seg25d import pipeline
 
     path = pipeline.report(
         find_workspace(arguments), arguments.dataset, arguments.output, num_processes=arguments.num_processes

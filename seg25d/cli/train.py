@@ -5,6 +5,7 @@ from pathlib import Path
 
 from seg25d.cli.common import Command, find_workspace
 from seg25d.cli.training_arguments import add_training_arguments, training_options
+from seg25d.core.process import loading
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Do it."""
-    from seg25d import pipeline
+    with loading():
+        from seg25d import pipeline
 
     if arguments.fusion_data is not None:
         arguments.set.append(("fusion.data", arguments.fusion_data))

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import blosc2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,6 +27,8 @@ class StoredArray:
     """
 
     def __init__(self, path: Path, cure: str) -> None:
+        import blosc2  # noqa: PLC0415 - heavy
+
         self.path = path
         self.cure = cure
         try:
@@ -47,6 +48,8 @@ class StoredArray:
 
 def write_array(path: Path, array: NDArray[Any]) -> None:
     """Write an array (..., D, H, W) to a `.b2nd` file, which is complete or absent, as long as there is power."""
+    import blosc2  # noqa: PLC0415 - heavy
+
     channels = array.shape[:-3]
     volume: Sequence[int] = array.shape[-3:]
     # Chunks hold one channel, as channels may be read apart, and never reach beyond the volume.

@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import active_children, get_all_start_methods, get_context, parent_process
+from multiprocessing import active_children, forkserver, get_all_start_methods, get_context, parent_process
 from multiprocessing.connection import wait
 from multiprocessing.context import BaseContext
 from pathlib import Path
@@ -19,6 +19,7 @@ from seg25d.core.errors import InputError, Seg25dError, WorkerError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+_PRELOADED: list[str] = []
 _DISK_CURES = {
     errno.ENOSPC: "the disk is full; make room, then run the same command again: it goes on where it stopped",
     errno.EACCES: "you have no right to read or write it; give yourself the right or choose another folder",
@@ -118,9 +119,27 @@ def worker_context() -> BaseContext:
     """How worker processes start: a fork server where there is one (safe with threads, quick), else spawn."""
     if "forkserver" in get_all_start_methods():
         context = get_context("forkserver")
-        context.set_forkserver_preload(["numpy"])
+        context.set_forkserver_preload(["numpy", *_PRELOADED])
         return context
     return get_context("spawn")
+
+
+def start_worker_server(modules: Sequence[str]) -> None:
+    """Start the process that worker processes come from, which loads modules while this process goes on.
+
+    Args:
+        modules: What workers need, and no torch: its threads do not survive that workers are copies of the server.
+    """
+    if "forkserver" not in get_all_start_methods():
+        return
+    _PRELOADED[:] = modules
+    worker_context()
+    # The server inherits it: Ctrl-C is for this process, which ends the workers.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def available_cores(root: Path = SYSTEM_ROOT) -> int:

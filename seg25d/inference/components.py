@@ -2,7 +2,6 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 LARGE = 0.5
 """Share of the voxels of the largest component of a class from which on a component stays (methods.md 4.1)."""
@@ -17,6 +16,8 @@ def small_components(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
     Returns:
         (D, H, W); nothing where there is no foreground.
     """
+    from scipy import ndimage  # noqa: PLC0415 - heavy
+
     small = np.zeros(labels.shape, np.bool_)
     for index, box in enumerate(ndimage.find_objects(labels), 1):
         if box is None:

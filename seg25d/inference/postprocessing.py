@@ -9,7 +9,6 @@ import cc3d
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from scipy import ndimage
 
 from seg25d.core.records import Record
 from seg25d.core.types import IntArray, Spacing
@@ -65,6 +64,8 @@ def remove_components(
     Returns:
         (D, H, W), internal indices.
     """
+    from scipy import ndimage  # noqa: PLC0415 - heavy
+
     result = indices.copy()
     if postprocessing.largest_foreground and result.any():
         ids, sizes = components(result > 0)

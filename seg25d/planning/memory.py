@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map_only
 
+from seg25d.core.process import loading
 from seg25d.core.records import Record
 from seg25d.core.types import Shape
 from seg25d.networks import NetworkSpec
@@ -96,7 +97,9 @@ def trace_training_step(build: Callable[[], nn.Module], image_shape: Sequence[in
         image_shape: (B, C, D, H, W).
         num_outputs: Scores per voxel, K.
     """
-    with FakeTensorMode(), StorageTracker() as tracker:
+    with loading():
+        fake_tensors = FakeTensorMode()  # the first one loads torch's compiler
+    with fake_tensors, StorageTracker() as tracker:
         model = build().train()
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         averaged = [torch.empty_like(parameter) for parameter in parameters]

@@ -13,7 +13,6 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from seg25d.core.types import IntArray, Spacing
 from seg25d.data.labels import IGNORE_INDEX, Labels
@@ -67,6 +66,8 @@ def find_components(
         labels: What they mean.
         spacing_mm: Of both.
     """
+    from scipy import ndimage  # noqa: PLC0415 - heavy
+
     voxel_mm3 = float(np.prod(spacing_mm))
     foreground, foreground_sizes = components(indices > 0)
     largest = np.argmax(foreground_sizes)

@@ -183,10 +183,11 @@ def test_verifying_alone_plans_nothing(option, capsys):
 
 @pytest.mark.parametrize("words", [["--help"], ["train", "--help"]])
 def test_reader_that_leaves_early_is_no_error(words):
-    code = f"from seg25d.cli.main import main; import sys; sys.exit(main({words!r}))"
     reader, writer = os.pipe()
     os.close(reader)
-    done = subprocess.run([sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "seg25d", *words], stdout=writer, stderr=subprocess.PIPE, text=True, check=False
+    )
     os.close(writer)
     assert "Traceback" not in done.stderr
     assert "Exception" not in done.stderr

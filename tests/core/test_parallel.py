@@ -150,3 +150,27 @@ def test_ctrl_c_ends_all_processes_without_tracebacks_of_workers(tmp_path: Path)
     assert output == "interrupted\n"
     assert errors == ""
     assert parent.returncode == 0
+
+
+def test_workers_find_loaded_what_their_server_loads(tmp_path: Path) -> None:
+    (tmp_path / "loaded_by_the_server.py").write_text("import os\n\nPROCESS = os.getpid()\n")
+    code = """if __name__ == '__main__':
+        import loaded_by_the_server as module
+        from seg25d.core.parallel import map_cases, start_worker_server
+
+        start_worker_server([module.__name__, 'no_such_module_of_seg25d'])
+        values = [value for _, value in map_cases(worker.processes, range(4), num_workers=2)]
+        print(len({server for server, _ in values}), any(worker == server for server, worker in values))
+        print(any(server == module.PROCESS for server, _ in values))
+"""
+    (tmp_path / "worker.py").write_text(
+        "import os\nimport loaded_by_the_server\n\n\n"
+        "def processes(_):\n    return loaded_by_the_server.PROCESS, os.getpid()\n"
+    )
+    script = tmp_path / "script.py"
+    script.write_text(code.replace("if __name__", "import worker\n\nif __name__", 1))
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, str(script)], env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.stdout.split() == ["1", "False", "False"], done.stderr

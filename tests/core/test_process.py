@@ -1,0 +1,76 @@
+"""How a process begins and ends."""
+
+import gc
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from seg25d.core.process import loading
+
+
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, "-c", textwrap.dedent(code)]
+    return subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_nothing_is_collected_while_modules_load() -> None:
+    with loading():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+
+
+def test_collecting_goes_on_after_a_module_that_does_not_load() -> None:
+    with pytest.raises(ModuleNotFoundError), loading():
+        __import__("no_such_module_of_seg25d")
+    assert gc.isenabled()
+
+
+def test_loaded_modules_are_never_collected_and_garbage_without_them_is() -> None:
+    done = run("""
+        import gc
+        from seg25d.core.process import loading
+
+        with loading():
+            pass
+        print(gc.get_freeze_count() > 0)
+        with loading():
+            import fractions
+        print(gc.get_freeze_count() > 0)
+    """)
+    assert done.stdout.split() == ["False", "True"], done.stderr
+
+
+def test_a_process_leaves_with_its_status_after_threads_handlers_and_buffers() -> None:
+    done = run("""
+        import atexit, sys, threading, time
+        from concurrent.futures import ThreadPoolExecutor
+        from seg25d.core.process import leave
+
+        def work():
+            time.sleep(0.5)
+            print("thread")
+
+        atexit.register(print, "handler")
+        pool = ThreadPoolExecutor(1)  # its thread waits for more until it is told that this is the end
+        pool.submit(time.time).result()
+        threading.Thread(target=work).start()
+        threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
+        print("message", end="", file=sys.stderr)
+        leave(7)
+        print("not reached")
+    """)
+    assert (done.returncode, done.stdout.split(), done.stderr) == (7, ["thread", "handler"], "message")
+
+
+def test_a_process_leaves_although_the_reader_of_its_output_has_gone() -> None:
+    code = "import sys; from seg25d.core.process import leave; sys.stdin.read(); print('said'); leave(3)"
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    words = [sys.executable, "-c", code]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=buffered) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        process.communicate(b"", timeout=60)
+    assert process.returncode == 3
