@@ -15,6 +15,8 @@ class Volume(Representation):
     """Windows of the volume, unchanged."""
 
     network_dims: ClassVar[int] = 3
+    small_windows: ClassVar[float | None] = 0.0
+    """Possible; whether it helps has not been measured."""
     name: Literal["volume"] = "volume"
 
     @property

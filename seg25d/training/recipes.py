@@ -2,7 +2,7 @@
 
 The other half of a recipe, what it plans in its own way, is in `planning/recipe_rules.py`, under the same name. "1.7"
 and the like are sections of methods.md, the project's digest of the papers. What a paper does not use is off: warm-up,
-clipping of gradients, the running mean of the weights, windows around the foreground.
+clipping of gradients, the running mean of the weights, windows around the foreground, parts of windows.
 """
 
 from typing import Any
@@ -56,6 +56,7 @@ SOBIROV2022 = TrainingConfig(
     gradient_clip=None,
     weight_averaging=0.0,
     foreground_share=0.0,
+    small_windows=0.0,
     augmentation=AugmentationConfig(enabled=False),  # 1.7
 )
 
@@ -80,6 +81,7 @@ SHIVDEO2021 = TrainingConfig(
     gradient_clip=None,
     weight_averaging=0.0,
     foreground_share=0.0,
+    small_windows=0.0,
     augmentation=AugmentationConfig(enabled=False),  # 2.2: not mentioned
 )
 
@@ -104,6 +106,7 @@ ANGERMANN2022 = TrainingConfig(
     gradient_clip=1e-3,
     weight_averaging=0.0,
     foreground_share=0.0,
+    small_windows=0.0,
     augmentation=AugmentationConfig(enabled=False),  # 3.7: not mentioned
 )
 

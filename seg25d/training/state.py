@@ -28,6 +28,8 @@ class TrainingState:
     best_dice: float = -1.0
     epoch_losses: list[float] = field(default_factory=list)
     """Losses of the updates of the epoch that is under way."""
+    epoch_voxels: int = 0
+    """Voxels of the windows of these updates."""
     epoch_seconds: float = 0.0
     epoch_wait: float = 0.0
     """Seconds of the epoch that were spent waiting for data."""
@@ -67,7 +69,8 @@ class TrainingState:
             # A run that was begun in another precision has no scale yet.
             self.scaler.load_state_dict(checkpoint["scaler"])
         for name in PLAIN_FIELDS:
-            setattr(self, name, checkpoint[name])
+            if name != "epoch_voxels" or name in checkpoint:  # checkpoints of 0.1 and before have none
+                setattr(self, name, checkpoint[name])
 
 
 ENCODERS = frozenset({"encoder", "swinViT"})
@@ -78,6 +81,7 @@ PLAIN_FIELDS = (
     "seconds",
     "best_dice",
     "epoch_losses",
+    "epoch_voxels",
     "epoch_seconds",
     "epoch_wait",
     "log",

@@ -33,6 +33,7 @@ from seg25d.training.reconstruction import ReconstructionLoss, draw_reconstructi
 from seg25d.training.sampling import CACHE_BYTES, Batch, WindowSource
 from seg25d.training.schedules import Moment, is_over_early, learning_rate_factor, num_epochs_to_best
 from seg25d.training.signals import stop_signals
+from seg25d.training.small_windows import cut_windows, small_share, small_window
 from seg25d.training.state import LEARNT_ENCODER, NEW, TrainingState, new_state
 from seg25d.training.validation import validate
 
@@ -139,6 +140,8 @@ class _Run:
         self.num_workers = choose_num_loaders(job.num_workers, execution)
         cache_bytes = min(CACHE_BYTES, available_memory_bytes() // (4 * max(1, self.num_workers)))
         self.source = WindowSource(job.store, job.header.plan, self.config, cases, (rank, num_processes), cache_bytes)
+        shapes = [job.store.record(case).grid.shape for case in job.split.train]
+        self.small_share = small_share(self.config, job.header.plan, shapes)
         self.last_tick = 0.0
         self.without_gradient = 0
         self.loss_function: nn.Module = (
@@ -256,6 +259,11 @@ class _Run:
         model.train()
         # What is random in a network (dropout) is a function of seed, update and process, so that a run can go on.
         torch.manual_seed(mixed_seed(config.seed, state.iteration, self.source.process[0]))
+        if progress < self.small_share:
+            rng = np.random.default_rng([config.seed, 3, state.iteration, self.source.process[0]])
+            size = small_window(self.job.header.plan)
+            images, target = cut_windows(images, target, size, config.foreground_share, rng)
+        state.epoch_voxels += math.prod(target.shape[1:]) * self.job.header.plan.batch_size
         images, target = images.to(device, non_blocking=True), target.to(device, non_blocking=True)
         try:
             with self.execution.autocast():
@@ -307,7 +315,6 @@ class _Run:
         seconds = self._count_seconds()
         known = [value for value in dice.values() if value is not None]
         mean = sum(known) / len(known) if known else None
-        voxels = len(state.epoch_losses) * self.job.header.plan.batch_size * math.prod(self.job.header.plan.window)
         progress = min(self.progress(), 1.0)
         state.log.append(
             {
@@ -323,13 +330,13 @@ class _Run:
                 "total_seconds": state.seconds,
                 "seconds_left": seconds_left(progress, state.seconds),
                 "seconds_per_iteration": state.epoch_seconds / len(state.epoch_losses),
-                "voxels_per_second": voxels / state.epoch_seconds,
+                "voxels_per_second": state.epoch_voxels / state.epoch_seconds,
                 "data_wait_share": state.epoch_wait / state.epoch_seconds,
                 "peak_memory_gb": peak_memory_gb(self.execution.device),
                 **further,
             }
         )
-        state.epoch_losses, state.epoch_seconds, state.epoch_wait = [], 0.0, 0.0
+        state.epoch_losses, state.epoch_voxels, state.epoch_seconds, state.epoch_wait = [], 0, 0.0, 0.0
         self._start_epoch()
         if self._is_best(mean) and self.first:
             save_model(self.job.folder.model_best, state.averaged.state_dict(), self.job.header)
