@@ -32,6 +32,7 @@ from seg25d.training.processes import (
     local_device,
     wait_for_all,
 )
+from seg25d.training.small_windows import check_small_windows
 from seg25d.training.trainer import FoldJob, clear_fold, train_fold
 from seg25d.training.transfer import Transfer, take_over
 
@@ -83,6 +84,7 @@ def check_folds(task: RunToTrain, folds: Sequence[int | str]) -> None:
     description.labels.check_threshold(task.config.threshold)
     plan = task.plans.configurations[task.configuration]
     check_processes(plan, len(description.channel_names), description.labels.num_outputs)
+    check_small_windows(task.config, plan)
     if "early_stopping" in task.options.settings and task.config.time_budget_seconds is not None:
         logger.warning("early_stopping has no effect with a time budget, which says how long the run is")
     restarted = folds if task.options.restart else ()

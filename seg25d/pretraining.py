@@ -32,7 +32,7 @@ from seg25d.training.processes import (
 from seg25d.training.trainer import FoldJob, clear_fold, train_fold
 
 logger = logging.getLogger(__name__)
-OF_LABELS = ("loss", "dice_smooth", "foreground_share", "threshold")
+OF_LABELS = ("loss", "dice_smooth", "foreground_share", "small_windows", "threshold")
 """Settings that say what is learnt of labels."""
 OF_OTHER_TASK: dict[PretextTask, tuple[str, ...]] = {
     "inpainting": ("pretext.grid", "pretext.exchanged_share"),

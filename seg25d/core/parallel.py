@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import active_children, forkserver, get_all_start_methods, get_context, parent_process
+from multiprocessing import active_children, get_all_start_methods, get_context, parent_process
 from multiprocessing.connection import wait
 from multiprocessing.context import BaseContext
 from pathlib import Path
@@ -132,9 +132,13 @@ def start_worker_server(modules: Sequence[str]) -> None:
     """
     if "forkserver" not in get_all_start_methods():
         return
+    from multiprocessing import forkserver, resource_tracker  # noqa: PLC0415 - where there are such processes
+
     _PRELOADED[:] = modules
     worker_context()
-    # The server inherits it: Ctrl-C is for this process, which ends the workers.
+    # The server inherits it: Ctrl-C is for this process, which ends the workers. The other process that Python starts
+    # for it comes first, as its start lets Ctrl-C through again.
+    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         forkserver.ensure_running()

@@ -97,7 +97,7 @@ def trace_training_step(build: Callable[[], nn.Module], image_shape: Sequence[in
         image_shape: (B, C, D, H, W).
         num_outputs: Scores per voxel, K.
     """
-    with loading():
+    with loading(for_good=False):
         fake_tensors = FakeTensorMode()  # the first one loads torch's compiler
     with fake_tensors, StorageTracker() as tracker:
         model = build().train()

@@ -77,7 +77,7 @@ class Representation(Record):
     mirrored: ClassVar[bool] = True
     """Whether windows may be mirrored, where labels and recipe allow it."""
     small_windows: ClassVar[float | None] = None
-    """Share of a run in which parts of windows are trained on where windows hold whole volumes (see
+    """Share of a run in which parts of windows are trained on where that helps (see
     `training/small_windows.py`); None where windows cannot be cut to any size that the network takes."""
     padded_with_lowest: ClassVar[bool] = False
     """Whether windows are filled up with the lowest value of each channel instead of 0."""

@@ -174,10 +174,10 @@ class TrainingConfig(Record):
     """Decay of the running mean of the weights that is validated and kept; 0 turns it off."""
     foreground_share: float = Field(default=0.5, ge=0, le=1)
     """Share of windows centred on a voxel of a class drawn at random (nnU-Net: 0.33, rounded up in small batches)."""
-    small_windows: float | None = Field(default=None, ge=0, le=1)
-    """Share of the run, from its beginning, in which a part of each window is trained on; null: 0.6 for `stack` where
-    a window holds whole volumes, else 0. Others than `stack` and `3d` take no parts
-    (`seg25d/training/small_windows.py`)."""
+    small_windows: float | None = Field(default=0.0, ge=0, le=1)
+    """Share of the run, from its beginning, in which a part of each window is trained on; null: 0.6 for `stack` with a
+    time budget where a window holds a volume of median shape, else 0. Others than `stack` and `3d` take no parts
+    (`seg25d/training/small_windows.py`). The default is that of runs from before this setting."""
     validation_windows: int = Field(default=40, ge=1)
     """Windows of the validation cases that are scored after each epoch; four per case and 20 batches at the most."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"

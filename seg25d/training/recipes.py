@@ -56,7 +56,6 @@ SOBIROV2022 = TrainingConfig(
     gradient_clip=None,
     weight_averaging=0.0,
     foreground_share=0.0,
-    small_windows=0.0,
     augmentation=AugmentationConfig(enabled=False),  # 1.7
 )
 
@@ -81,7 +80,6 @@ SHIVDEO2021 = TrainingConfig(
     gradient_clip=None,
     weight_averaging=0.0,
     foreground_share=0.0,
-    small_windows=0.0,
     augmentation=AugmentationConfig(enabled=False),  # 2.2: not mentioned
 )
 
@@ -106,7 +104,6 @@ ANGERMANN2022 = TrainingConfig(
     gradient_clip=1e-3,
     weight_averaging=0.0,
     foreground_share=0.0,
-    small_windows=0.0,
     augmentation=AugmentationConfig(enabled=False),  # 3.7: not mentioned
 )
 
@@ -179,9 +176,10 @@ FINE: dict[str, FineConfig] = {
 }
 """How recipes have fine models trained and used; others as `FineConfig` says."""
 
+DEFAULT = TrainingConfig(small_windows=None)
+
 RECIPES: dict[str, TrainingConfig] = {
-    config.recipe: config
-    for config in (TrainingConfig(), SOBIROV2022, SOBIROV2022_PTA, SHIVDEO2021, ANGERMANN2022, XIA2018)
+    config.recipe: config for config in (DEFAULT, SOBIROV2022, SOBIROV2022_PTA, SHIVDEO2021, ANGERMANN2022, XIA2018)
 }
 """The recipes by name."""
 

@@ -4,55 +4,120 @@ What a small part lacks is learnt in the rest of the run, on whole windows: wher
 what a norm over a whole volume gives. Letters: b windows of a batch, C channels, D H W window, d h w part.
 """
 
+import logging
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from seg25d.core.errors import InputError
+from seg25d.core.grids import count_voxels
 from seg25d.core.types import Shape
 from seg25d.data.labels import IGNORE_INDEX
 from seg25d.planning.plan import ConfigurationPlan
+from seg25d.preprocessing.store import Store
 from seg25d.training.config import TrainingConfig
-from seg25d.training.sampling import draw_foreground, place_window
+from seg25d.training.sampling import place_window
 
+logger = logging.getLogger(__name__)
 SIDE = 0.6
 """Of a part, as a share of the window's: a fifth to a quarter of its voxels (documentation/measurements.md)."""
+
+
+class SmallWindows:
+    """Cuts the windows of a run to parts as long as it should.
+
+    Args:
+        config: Of the run.
+        plan: Window, batch size and representation.
+        store: Of the cases.
+        cases: All of them, whatever the fold.
+
+    Raises:
+        InputError: If it is asked for where windows have to be whole.
+    """
+
+    def __init__(self, config: TrainingConfig, plan: ConfigurationPlan, store: Store, cases: Sequence[str]) -> None:
+        self.config, self.batch_size, self.size = config, plan.batch_size, small_window(plan)
+        self.share = small_share(config, plan, [store.record(case).grid.shape for case in cases])
+        if self.share:
+            parts, windows = _text(self.size), _text(plan.window)
+            logger.info("parts of %s of windows of %s in the first %g of the run", parts, windows, self.share)
+
+    def cut(
+        self, images: Tensor, labels: Tensor, progress: float, iteration: int, process: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        """A part of each window, or the windows as they are when the share of the run is over.
+
+        The first update has whole windows: it tells whether they fit into the memory.
+
+        Args:
+            images: (b, C, D, H, W).
+            labels: (b, D, H, W), internal indices.
+            progress: Share of the run that is over.
+            iteration: Updates so far.
+            process: (rank, number of processes), as in `WindowSource`.
+        """
+        if progress >= self.share or iteration == 0:
+            return images, labels
+        rank, num_processes = process
+        numbers = (iteration * self.batch_size + rank + index * num_processes for index in range(len(images)))
+        generators = [np.random.default_rng([self.config.seed, 3, number]) for number in numbers]
+        return cut_windows(images, labels, self.size, self.config.foreground_share, generators)
+
+
+def check_small_windows(config: TrainingConfig, plan: ConfigurationPlan) -> None:
+    """Make sure that a run can be trained on parts of windows if it is asked to.
+
+    Raises:
+        InputError: If not; says why.
+    """
+    if not config.small_windows or config.pretext is not None:
+        return
+    if plan.representation.small_windows is None:
+        raise InputError("small_windows: only 3d and stack can learn from parts of windows; leave it out")
+    if small_window(plan) == plan.window:
+        raise InputError(
+            f"small_windows: parts of windows of {_text(plan.window)} would be as large, as the network divides them "
+            f"by {_text(plan.network.divisor)}; leave it out"
+        )
 
 
 def small_share(config: TrainingConfig, plan: ConfigurationPlan, shapes: Sequence[Shape]) -> float:
     """The share of a run in which parts of windows are trained on.
 
     Args:
-        config: Its setting; without one it is the representation's where windows hold a volume of median shape, as in
-            what was measured, and 0 elsewhere.
+        config: Its setting; null is the representation's own share in a run with a time budget whose windows hold a
+            volume of median shape, as in what was measured, and 0 in others.
         plan: Window and representation.
-        shapes: Of the training cases on the model's grid.
+        shapes: Of all cases on the model's grid.
 
     Raises:
         InputError: If it is set where windows have to be whole.
     """
-    usual = plan.representation.small_windows if config.pretext is None else None
-    if config.small_windows is None:
-        holds_volumes = (np.median(np.array(shapes), axis=0) <= plan.window).all()
-        return usual if usual and holds_volumes else 0.0
-    if config.small_windows and usual is None:
-        raise InputError(
-            "small_windows: only 3d and stack learn from parts of windows, and no pretraining does; leave it out"
-        )
-    return config.small_windows
+    check_small_windows(config, plan)
+    if config.pretext is not None:
+        return 0.0
+    if config.small_windows is not None:
+        return config.small_windows
+    holds_volumes = (np.median(np.array(shapes), axis=0) <= plan.window).all()
+    helps = config.time_budget_seconds is not None and holds_volumes and small_window(plan) != plan.window
+    return plan.representation.small_windows or 0.0 if helps else 0.0
 
 
 def small_window(plan: ConfigurationPlan) -> Shape:
-    """Voxels (d, h, w) of the parts that a plan's windows are cut to, divisible as its network wants them."""
+    """Voxels (d, h, w) of the parts that a plan's windows are cut to, rounded up to what its network divides."""
     divisors = dict(zip(plan.representation.network_axes, plan.network.divisor, strict=True))
-    sizes = [-(-round(SIDE * size) // divisors[axis]) * divisors[axis] for axis, size in enumerate(plan.window)]
-    return sizes[0], sizes[1], sizes[2]
+    depth, height, width = (
+        -(-round(SIDE * size) // divisors.get(axis, 1)) * divisors.get(axis, 1) for axis, size in enumerate(plan.window)
+    )
+    return depth, height, width
 
 
 def cut_windows(
-    images: Tensor, labels: Tensor, size: Shape, foreground_share: float, rng: np.random.Generator
+    images: Tensor, labels: Tensor, size: Shape, foreground_share: float, generators: Sequence[np.random.Generator]
 ) -> tuple[Tensor, Tensor]:
     """Cut a part out of every window of a batch.
 
@@ -61,19 +126,32 @@ def cut_windows(
         labels: (b, D, H, W), internal indices.
         size: Of the parts, no larger than the windows along any axis.
         foreground_share: Share of the parts that are centred on a voxel of a class drawn at random.
-        rng: Draws where they are.
+        generators: One for each window, which draw where the parts are.
 
     Returns:
         (b, C, d, h, w) and (b, d, h, w).
     """
-    cut_images, cut_labels = images.new_empty((*images.shape[:2], *size)), labels.new_empty((len(labels), *size))
-    for number, (image, truth) in enumerate(zip(images, labels, strict=True)):
-        centre = None
-        if rng.random() < foreground_share:
-            classes = [label for label in torch.unique(truth).tolist() if label != IGNORE_INDEX]
-            centre = draw_foreground(rng, {label: np.argwhere(truth.numpy() == label) for label in classes})
+    pinned = images.is_pinned()
+    cut_images = images.new_empty((*images.shape[:2], *size), pin_memory=pinned)
+    cut_labels = labels.new_empty((len(labels), *size), pin_memory=pinned)
+    for number, (image, truth, rng) in enumerate(zip(images, labels, generators, strict=True)):
+        centre = _draw_centre(truth.numpy(), rng) if rng.random() < foreground_share else None
         depth, height, width = truth.shape
         starts = place_window(rng, (depth, height, width), size, centre)
         where = tuple(slice(start, start + length) for start, length in zip(starts, size, strict=True))
         cut_images[number], cut_labels[number] = image[(slice(None), *where)], truth[where]
     return cut_images, cut_labels
+
+
+def _draw_centre(labels: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.integer[Any]] | None:
+    """A voxel of a class drawn at random among those that are there; None if there is none."""
+    counts = count_voxels(labels)
+    classes = [label for label in np.flatnonzero(counts) if label not in (0, IGNORE_INDEX)]
+    if not classes:
+        return None
+    voxels = np.flatnonzero(labels == classes[int(rng.integers(len(classes)))])
+    return np.array(np.unravel_index(voxels[int(rng.integers(len(voxels)))], labels.shape))
+
+
+def _text(sizes: Sequence[int]) -> str:
+    return "x".join(map(str, sizes))

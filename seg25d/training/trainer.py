@@ -33,7 +33,7 @@ from seg25d.training.reconstruction import ReconstructionLoss, draw_reconstructi
 from seg25d.training.sampling import CACHE_BYTES, Batch, WindowSource
 from seg25d.training.schedules import Moment, is_over_early, learning_rate_factor, num_epochs_to_best
 from seg25d.training.signals import stop_signals
-from seg25d.training.small_windows import cut_windows, small_share, small_window
+from seg25d.training.small_windows import SmallWindows
 from seg25d.training.state import LEARNT_ENCODER, NEW, TrainingState, new_state
 from seg25d.training.validation import validate
 
@@ -140,8 +140,12 @@ class _Run:
         self.num_workers = choose_num_loaders(job.num_workers, execution)
         cache_bytes = min(CACHE_BYTES, available_memory_bytes() // (4 * max(1, self.num_workers)))
         self.source = WindowSource(job.store, job.header.plan, self.config, cases, (rank, num_processes), cache_bytes)
-        shapes = [job.store.record(case).grid.shape for case in job.split.train]
-        self.small_share = small_share(self.config, job.header.plan, shapes)
+        plan = job.header.plan
+        self.small_windows = SmallWindows(self.config, plan, job.store, (*job.split.train, *job.split.val))
+        self.batch_voxels = plan.batch_size * math.prod(plan.window)
+        if not state.epoch_voxels:
+            # Of an epoch that an older version began.
+            state.epoch_voxels = len(state.epoch_losses) * self.batch_voxels
         self.last_tick = 0.0
         self.without_gradient = 0
         self.loss_function: nn.Module = (
@@ -231,11 +235,15 @@ class _Run:
         state, full, budget = self.state, self.config.iterations_per_epoch, self.config.time_budget_seconds
         if budget is None:
             return state.iteration % full == 0
-        updates = len(state.epoch_losses)
+        updates = self._updates_on_whole_windows()
         trained = updates * self.job.header.plan.batch_size
         scoring_share = self.job.header.plan.representation.scoring_share
         worthwhile = self.source.num_validation_windows() * scoring_share <= VALIDATION_SHARE * trained
         return updates >= full or (worthwhile and state.epoch_seconds > budget * LONGEST_EPOCH)
+
+    def _updates_on_whole_windows(self) -> float:
+        """As many of them have the voxels of this epoch's updates: windows are scored whole."""
+        return self.state.epoch_voxels / self.batch_voxels
 
     def _own_validation_batches(self) -> Iterator[Batch | Seg25dError]:
         return (self.source[("validate", number)] for number in range(self._num_validation_batches()))
@@ -245,7 +253,7 @@ class _Run:
         number, budget = self.source.num_validation_batches(), self.config.time_budget_seconds
         if budget is None:
             return number
-        seconds = self.state.epoch_seconds / len(self.state.epoch_losses)
+        seconds = self.state.epoch_seconds / self._updates_on_whole_windows()
         seconds *= self.job.header.plan.representation.scoring_share
         most = share([VALIDATION_SHARE * budget / seconds], self.execution.device, combine="first")[0]
         return min(number, max(1, int(most)))
@@ -259,11 +267,8 @@ class _Run:
         model.train()
         # What is random in a network (dropout) is a function of seed, update and process, so that a run can go on.
         torch.manual_seed(mixed_seed(config.seed, state.iteration, self.source.process[0]))
-        if progress < self.small_share:
-            rng = np.random.default_rng([config.seed, 3, state.iteration, self.source.process[0]])
-            size = small_window(self.job.header.plan)
-            images, target = cut_windows(images, target, size, config.foreground_share, rng)
-        state.epoch_voxels += math.prod(target.shape[1:]) * self.job.header.plan.batch_size
+        images, target = self.small_windows.cut(images, target, progress, state.iteration, self.source.process)
+        state.epoch_voxels += math.prod(images.shape[2:]) * self.job.header.plan.batch_size
         images, target = images.to(device, non_blocking=True), target.to(device, non_blocking=True)
         try:
             with self.execution.autocast():

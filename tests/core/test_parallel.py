@@ -174,3 +174,30 @@ def test_workers_find_loaded_what_their_server_loads(tmp_path: Path) -> None:
         [sys.executable, str(script)], env=environment, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.stdout.split() == ["1", "False", "False"], done.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs process groups")
+def test_ctrl_c_while_the_server_loads_is_for_the_command_alone(tmp_path: Path) -> None:
+    (tmp_path / "slow_to_load.py").write_text(
+        "import pathlib, time\n\npathlib.Path('loading').touch()\ntime.sleep(3)\n"
+    )
+    code = (
+        "import time\nfrom seg25d.core.parallel import start_worker_server\n"
+        "start_worker_server(['slow_to_load'])\n"
+        "try:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    print('interrupted')"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "loading").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    out, error = process.communicate(timeout=60)
+    assert (out, error) == ("interrupted\n", "")

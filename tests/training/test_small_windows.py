@@ -16,7 +16,7 @@ from seg25d.representations.volume import Volume
 from seg25d.training import trainer
 from seg25d.training.config import TrainingConfig
 from seg25d.training.recipes import RECIPES
-from seg25d.training.small_windows import cut_windows, small_share, small_window
+from seg25d.training.small_windows import check_small_windows, cut_windows, small_share, small_window
 from seg25d.training.trainer import FoldJob, train_fold
 
 WINDOW = (8, 8, 8)
@@ -55,7 +55,7 @@ def test_parts_are_a_share_of_the_window_that_the_network_divides(stack_job):
 def test_parts_show_what_windows_show(rng):
     images = torch.arange(3 * 2 * 6 * 7 * 8).view(3, 2, 6, 7, 8).float()
     labels = (images[:, 0] % 5).to(torch.uint8)
-    cut_images, cut_labels = cut_windows(images, labels, (4, 5, 6), 0.0, rng)
+    cut_images, cut_labels = cut_windows(images, labels, (4, 5, 6), 0.0, rng.spawn(3))
     assert (cut_images.shape, cut_labels.shape) == ((3, 2, 4, 5, 6), (3, 4, 5, 6))
     starts = set()
     for image, part, truth in zip(images, cut_images, cut_labels, strict=True):
@@ -72,17 +72,17 @@ def test_parts_around_the_foreground_hold_it_and_ignored_voxels_are_none(rng):
     labels[0, 3, 12, 9] = 1
     labels[0, :, 0] = 255
     for _ in range(20):
-        _, truth = cut_windows(labels[:, None].float(), labels, (4, 4, 4), 1.0, rng)
+        _, truth = cut_windows(labels[:, None].float(), labels, (4, 4, 4), 1.0, rng.spawn(1))
         assert (truth == 1).sum() == 1
 
 
-def test_a_process_without_windows_gets_none(rng):
-    images, labels = cut_windows(torch.empty(0, 2, 8, 8, 8), torch.empty(0, 8, 8, 8), (4, 4, 4), 0.5, rng)
+def test_a_process_without_windows_gets_none():
+    images, labels = cut_windows(torch.empty(0, 2, 8, 8, 8), torch.empty(0, 8, 8, 8), (4, 4, 4), 0.5, [])
     assert (images.shape, labels.shape) == ((0, 2, 4, 4, 4), (0, 4, 4, 4))
 
 
 def test_only_where_it_was_measured_parts_are_trained_on_unasked(stack_job, make_job):
-    config = TrainingConfig()
+    config = RECIPES["default"].model_copy(update={"time_budget_seconds": 60.0})
     plan = plan_of(stack_job("a"))
     assert small_share(config, plan, [(8, 8, 8), (6, 7, 8), (9, 9, 9)]) == 0.6
     assert small_share(config, plan, [(8, 8, 9), (8, 8, 9), (8, 8, 8)]) == 0.0, "windows of a larger volume"
@@ -91,13 +91,18 @@ def test_only_where_it_was_measured_parts_are_trained_on_unasked(stack_job, make
     assert small_share(config, volume, [(2, 2, 2)]) == 0.0, "not measured"
     assert small_share(config.model_copy(update={"small_windows": 0.3}), volume, [(2, 2, 2)]) == 0.3
     assert small_share(config.model_copy(update={"small_windows": 0.3}), plan, [(99, 99, 99)]) == 0.3
-    assert [name for name, recipe in RECIPES.items() if recipe.small_windows is None] == ["default", "xia2018"]
+    assert small_share(RECIPES["default"], plan, [(2, 2, 2)]) == 0.0, "no shorter updates are needed"
+    assert small_share(config, plan_of(stack_job("thin", window=(2, 2, 2))), [(2, 2, 2)]) == 0.0, "no smaller part"
+    assert [name for name, recipe in RECIPES.items() if recipe.small_windows is None] == ["default"]
+    assert TrainingConfig.model_validate_json("{}").small_windows == 0.0, "a run from before there were parts"
 
 
-def test_whole_windows_cannot_be_cut(make_job):
+def test_whole_windows_cannot_be_cut(make_job, stack_job):
     with pytest.raises(InputError, match="small_windows"):
         train_fold(make_job("si", small_windows=0.5))
     assert train_fold(make_job("whole", small_windows=0.0, epochs=1))
+    with pytest.raises(InputError, match="as large"):
+        check_small_windows(TrainingConfig(small_windows=0.5), plan_of(stack_job("thin", window=(2, 2, 2))))
 
 
 def test_a_run_begins_with_parts_and_ends_with_windows(stack_job, monkeypatch):
@@ -114,7 +119,7 @@ def test_a_run_begins_with_parts_and_ends_with_windows(stack_job, monkeypatch):
     monkeypatch.setattr(trainer._Run, "_step", noted)
     job = stack_job("run", small_windows=0.5, epochs=2)
     train_fold(job)
-    assert seen == [(6, 6, 6)] * 4 + [WINDOW] * 4
+    assert seen == [WINDOW] + [(6, 6, 6)] * 3 + [WINDOW] * 4
     log = [json.loads(line) for line in job.folder.log.read_text().splitlines()]
     speeds = [line["voxels_per_second"] * line["seconds_per_iteration"] for line in log]
-    np.testing.assert_allclose(speeds, [2 * 6**3, 2 * 8**3])
+    np.testing.assert_allclose(speeds, [(8**3 + 3 * 6**3) / 2, 2 * 8**3])
