@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import astuple, dataclass
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -215,7 +215,7 @@ def of_seg25d(place: Place, configuration: str, folders: HeldOut) -> Row:
     workspace = Workspace.resolve(place.root / "seg25d", {})
     plans = read_record(workspace.preprocessed_dataset(place.dataset.name).plans(), Plans)
     run = workspace.run(place.dataset.name, find_configuration(plans, configuration)[0])
-    last = json.loads(run.fold(options.fold).log.read_text(encoding="utf-8").splitlines()[-1])
+    epochs = [json.loads(line) for line in run.fold(options.fold).log.read_text(encoding="utf-8").splitlines()]
 
     def predict(source: Path, out: Path, mirroring: bool) -> list[str]:
         words = ["predict", "-m", str(run.root), "-i", str(source), "-o", str(out), "--overwrite", *device]
@@ -223,12 +223,25 @@ def of_seg25d(place: Place, configuration: str, folders: HeldOut) -> Row:
 
     return {
         "name": f"seg25d {configuration}",
-        "updates": last["iteration"],
-        "seconds_per_update": last["seconds_per_iteration"],
-        "voxels_per_second": last["voxels_per_second"],
-        "data_wait_share": last["data_wait_share"],
+        **updates_of_seg25d(epochs),
         "train": train,
         **predictions(place, name, folders, predict),
+    }
+
+
+def updates_of_seg25d(epochs: Sequence[Row]) -> Row:
+    """Those of a whole run: windows, and with them the seconds of an update, may change in the course of it."""
+    updates = [after["iteration"] - before["iteration"] for before, after in pairwise([{"iteration": 0}, *epochs])]
+    seconds = [epoch["seconds_per_iteration"] * number for epoch, number in zip(epochs, updates, strict=True)]
+
+    def mean(name: str) -> float:
+        return sum(epoch[name] * share for epoch, share in zip(epochs, seconds, strict=True)) / sum(seconds)
+
+    return {
+        "updates": sum(updates),
+        "seconds_per_update": sum(seconds) / sum(updates),
+        "voxels_per_second": mean("voxels_per_second"),
+        "data_wait_share": mean("data_wait_share"),
     }
 
 

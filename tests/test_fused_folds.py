@@ -41,24 +41,30 @@ def workspace(planned, tmp_path) -> Workspace:
 
 
 @pytest.fixture(scope="module")
-def fused_once(planned, tmp_path_factory) -> Path:
-    """The same after `mv`, fold 0, was trained."""
+def fused_once(planned, tmp_path_factory) -> tuple[Path, list[str]]:
+    """The same after `mv`, fold 0, was trained, and the models that were trained for it."""
     root = tmp_path_factory.mktemp("fused") / "workspace"
     shutil.copytree(planned, root)
-    run(Workspace.resolve(root, {}), "train", "900", "mv", "0", *TINY)
-    return root
+    with pytest.MonkeyPatch.context() as patch:
+        names = note_trainings(patch)
+        run(Workspace.resolve(root, {}), "train", "900", "mv", "0", *TINY)
+    return root, names
 
 
 @pytest.fixture
 def fused(fused_once, tmp_path) -> Workspace:
     """A copy of that which a test may change."""
-    shutil.copytree(fused_once, tmp_path / "workspace")
+    shutil.copytree(fused_once[0], tmp_path / "workspace")
     return Workspace.resolve(tmp_path / "workspace", {})
 
 
 @pytest.fixture
 def trained(monkeypatch) -> list[str]:
     """The models that were trained, in order: `axial/fold_0`."""
+    return note_trainings(monkeypatch)
+
+
+def note_trainings(patch: pytest.MonkeyPatch) -> list[str]:
     names = []
     train_fold = fused_folds.train_fold
 
@@ -66,8 +72,8 @@ def trained(monkeypatch) -> list[str]:
         names.append(f"{job.folder.root.parent.name}/{job.folder.root.name}")
         return train_fold(job)
 
-    monkeypatch.setattr(fused_folds, "train_fold", noted)
-    monkeypatch.setattr("seg25d.folds.train_fold", noted)
+    patch.setattr(fused_folds, "train_fold", noted)
+    patch.setattr("seg25d.folds.train_fold", noted)
     return names
 
 
@@ -76,10 +82,9 @@ def run(workspace: Workspace, *words: str, status: int = 0) -> None:
     assert main([*words, *place, *IN_THIS_PROCESS]) == status
 
 
-def test_the_views_their_pairs_and_the_fusion_are_trained_once_and_used(workspace, trained, capsys):
-    run(workspace, "train", "900", "mv", "0", *TINY)
-    sets = ("fold_0", "pair_0_1", "pair_0_2")
-    assert trained == [*(f"{view}/{name}" for name in sets for view in VIEWS), "mv/fold_0"]
+def test_the_views_their_pairs_and_the_fusion_are_trained_once_and_used(fused, fused_once, trained, capsys):
+    workspace, sets = fused, ("fold_0", "pair_0_1", "pair_0_2")
+    assert fused_once[1] == [*(f"{view}/{name}" for name in sets for view in VIEWS), "mv/fold_0"]
     folder = workspace.run(DATASET_NAME, "mv").fold(0)
     record = json.loads(folder.fusion_cases.read_text())
     assert record["held_out"] == [CASES[0]]
@@ -95,7 +100,6 @@ def test_the_views_their_pairs_and_the_fusion_are_trained_once_and_used(workspac
     assert {path.stem for path in folder.views.iterdir()} == set(VIEWS)
 
     # Again: nothing. The next fold shares the pair of both.
-    trained.clear()
     run(workspace, "train", "900", "mv", "0", *TINY)
     assert trained == []
     run(workspace, "train", "900", "mv", "1", *TINY)
@@ -176,9 +180,8 @@ def test_views_and_fusion_are_trained_on_together(fused, trained, monkeypatch):
     assert joint.model_final.stat().st_mtime_ns == modified
 
 
-def test_views_can_be_coarse_to_fine(workspace, trained, monkeypatch, capsys):
-    run(workspace, "train", "900", "mv", "0", *TINY)
-    trained.clear()
+def test_views_can_be_coarse_to_fine(fused, trained, monkeypatch, capsys):
+    workspace = fused
     monkeypatch.setattr("seg25d.folds.train_fold", fused_folds.train_fold)
     run(workspace, "train", "900", "mv", "0", *TINY, "--set", "fusion.fine=true")
     sets = ("fold_0", "pair_0_1", "pair_0_2")
@@ -204,10 +207,10 @@ def test_views_can_be_coarse_to_fine(workspace, trained, monkeypatch, capsys):
     assert "one of the two" in capsys.readouterr().err
 
 
-def test_another_network_can_fuse_and_stands_in_the_plans(workspace, trained):
-    run(workspace, "train", "900", "mv", "0", *TINY, "--network", "super_image_unet")
-    assert trained[-1] == "mv__super_image_unet/fold_0"
-    plans = json.loads(workspace.preprocessed_dataset(DATASET_NAME).plans().read_text())
+def test_another_network_can_fuse_and_stands_in_the_plans(fused, trained):
+    run(fused, "train", "900", "mv", "0", *TINY, "--network", "super_image_unet")
+    assert trained == ["mv__super_image_unet/fold_0"]
+    plans = json.loads(fused.preprocessed_dataset(DATASET_NAME).plans().read_text())
     assert plans["configurations"]["mv__super_image_unet"]["network"]["name"] == "unet"
 
 

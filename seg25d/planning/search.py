@@ -203,7 +203,11 @@ def _trace(item: tuple[AnyRepresentation, Shape, NetworkSpec], batch_size: int, 
 
 
 def _grow(step: Fit, limits: Limits) -> Fit:
-    """The largest batch that fits: predicted from one trace, as memory is affine in it, and then traced."""
+    """The largest batch that fits: predicted from one trace, then traced until the next larger one cannot fit.
+
+    A step's memory is the highest of many straight lines over the batch size, one for each of its moments: it grows
+    at least as fast as between two sizes that were traced, which says how many more could fit at most.
+    """
     largest = limits.largest_batch(step.window)
     per_window = step.memory.activations / step.batch_size
     spare = limits.budget_bytes - step.memory.total
@@ -212,9 +216,9 @@ def _grow(step: Fit, limits: Limits) -> Fit:
     while size > best.batch_size:
         larger = _trace((step.representation, step.window, step.network), size, limits, step.position)
         if larger.memory.total <= limits.budget_bytes:
-            best, size = larger, min(largest, size + 1)
-        elif size - 1 > best.batch_size:
-            size -= 1
+            growth = (larger.memory.total - best.memory.total) / (larger.batch_size - best.batch_size)
+            best, spare = larger, limits.budget_bytes - larger.memory.total
+            size = min(largest, size + int(spare / max(growth, 1)))
         else:
-            break
+            size -= 1
     return best
