@@ -99,8 +99,9 @@ def draw_progress(path: Path, log: list[dict[str, Any]]) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - heavy
     from matplotlib.figure import Figure  # noqa: PLC0415 - heavy
 
-    figure = Figure(figsize=(9, 8), layout="constrained")
+    figure = Figure(figsize=(9, 8))  # no layout engine: it would draw all twice, and training waits
     FigureCanvasAgg(figure)
+    figure.subplots_adjust(left=0.11, right=0.98, bottom=0.07, top=0.96, hspace=0.08)
     losses, dice, rate = figure.subplots(3, 1, sharex=True)
     epochs = [line["epoch"] for line in log]
     losses.plot(epochs, [line["train_loss"] for line in log], label="training")
