@@ -203,22 +203,23 @@ def _trace(item: tuple[AnyRepresentation, Shape, NetworkSpec], batch_size: int, 
 
 
 def _grow(step: Fit, limits: Limits) -> Fit:
-    """The largest batch that fits: predicted from one trace, then traced until the next larger one cannot fit.
+    """The largest batch that fits: predicted from one trace, then traced until no larger one can fit.
 
-    A step's memory is the highest of many straight lines over the batch size, one for each of its moments: it grows
-    at least as fast as between two sizes that were traced, which says how many more could fit at most.
+    A step's memory is the highest of many straight lines over the batch size, one for each of its moments. So beyond
+    two sizes it lies above the line through them, which says what is too large, and between them below it, which says
+    what fits.
     """
-    largest = limits.largest_batch(step.window)
-    per_window = step.memory.activations / step.batch_size
+    best, too_large = step, limits.largest_batch(step.window) + 1
     spare = limits.budget_bytes - step.memory.total
-    size = min(largest, step.batch_size + int(spare / per_window))
-    best = step
-    while size > best.batch_size:
-        larger = _trace((step.representation, step.window, step.network), size, limits, step.position)
-        if larger.memory.total <= limits.budget_bytes:
-            growth = (larger.memory.total - best.memory.total) / (larger.batch_size - best.batch_size)
-            best, spare = larger, limits.budget_bytes - larger.memory.total
-            size = min(largest, size + int(spare / max(growth, 1)))
+    size = min(too_large - 1, step.batch_size + spare * step.batch_size // step.memory.activations)
+    while best.batch_size < size < too_large:
+        traced = _trace((step.representation, step.window, step.network), size, limits, step.position)
+        more, needed = size - best.batch_size, max(1, traced.memory.total - best.memory.total)
+        if traced.memory.total <= limits.budget_bytes:
+            best, spare = traced, limits.budget_bytes - traced.memory.total
+            too_large = min(too_large, size + spare * more // needed + 1)
+            size = too_large - 1
         else:
-            size -= 1
+            too_large = size
+            size = best.batch_size + max(1, spare * more // needed)
     return best

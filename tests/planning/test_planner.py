@@ -1,5 +1,6 @@
 import importlib.util
 import json
+from collections.abc import Callable
 from math import prod
 from pathlib import Path
 from types import ModuleType
@@ -114,12 +115,14 @@ def test_projections_know_the_volume_and_the_labels() -> None:
     assert (item.representation.num_classes, item.representation.background) == (2, False)
 
 
-def test_fewer_views_are_not_taken_for_as_costly_as_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The search predicts memory from what it traced: six views must not be taken to need what twelve did."""
+def fake_trace(monkeypatch: pytest.MonkeyPatch, activations: Callable[[Any, Shape, int], int]) -> list[int]:
+    """Let the search see this memory for a representation, a window and a batch; gives the batches it asked for."""
+    asked = []
 
     def trace(item: Any, batch_size: int, limits: Limits, position: int) -> Fit:
         representation, window, network = item
-        used = 1000 * representation.num_training_views * prod(window) * batch_size
+        asked.append(batch_size)
+        used = activations(representation, window, batch_size)
         memory = MemoryUse(parameters=0, gradients=0, optimizer=0, activations=used, num_parameters=0)
         return Fit(
             representation=representation,
@@ -131,21 +134,46 @@ def test_fewer_views_are_not_taken_for_as_costly_as_more(monkeypatch: pytest.Mon
         )
 
     monkeypatch.setattr("seg25d.planning.search._trace", trace)
-    geometry = VolumeGeometry(shape=(32, 64, 48), spacing_mm=ISOTROPIC)
-    enough_for_six = (1000 * 6 * 32 * 32 * 48 * 2 + OVERHEAD_BYTES) / GIGABYTE + 0.01
-    limits = Limits(
-        configuration="mip",
+    return asked
+
+
+def limits_of(configuration: str, geometry: VolumeGeometry, gpu_memory_gb: float) -> Limits:
+    return Limits(
+        configuration=configuration,
         geometry=geometry,
         num_channels=1,
         num_outputs=2,
         num_cases=9,
         total_voxels=10**9,
-        gpu_memory_gb=enough_for_six,
+        gpu_memory_gb=gpu_memory_gb,
     )
-    fit = search(Projections.candidates(geometry), limits)
+
+
+def test_fewer_views_are_not_taken_for_as_costly_as_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The search predicts memory from what it traced: six views must not be taken to need what twelve did."""
+    fake_trace(monkeypatch, lambda each, window, batch: 1000 * each.num_training_views * prod(window) * batch)
+    geometry = VolumeGeometry(shape=(32, 64, 48), spacing_mm=ISOTROPIC)
+    enough_for_six = (1000 * 6 * 32 * 32 * 48 * 2 + OVERHEAD_BYTES) / GIGABYTE + 0.01
+    fit = search(Projections.candidates(geometry), limits_of("mip", geometry, enough_for_six))
     assert fit.window == (32, 32, 48)
     assert isinstance(fit.representation, Projections)
     assert (fit.representation.num_training_views, fit.representation.num_views) == (6, 36)
+
+
+@pytest.mark.parametrize(("fixed", "rise", "steep"), [(0, 200, 0), (500, 200, 250), (2000, 100, 1), (3000, 1, 400)])
+def test_the_batch_is_the_largest_that_fits(monkeypatch: pytest.MonkeyPatch, fixed: int, rise: int, steep: int) -> None:
+    """Memory is the highest of some lines over the batch; few sizes are traced, none twice."""
+
+    def used(batch_size: int) -> int:
+        return max(fixed + rise * batch_size, steep * batch_size) * GIGABYTE // 1024
+
+    asked = fake_trace(monkeypatch, lambda _, __, batch: used(batch))
+    geometry = VolumeGeometry(shape=(32, 64, 48), spacing_mm=ISOTROPIC)
+    limits = limits_of("3d", geometry, 8)
+    candidates = CONFIGURATIONS["3d"].candidates(geometry, 0, PLANNING_RULES["default"].of("3d"))
+    fit = search(candidates, limits)
+    assert fit.batch_size == max(size for size in range(2, 65) if used(size) <= limits.budget_bytes)
+    assert len(set(asked)) == len(asked) <= 6
 
 
 def test_windows_of_very_many_classes_have_no_more_scores_than_a_prediction_can_hold() -> None:
