@@ -203,11 +203,11 @@ def _trace(item: tuple[AnyRepresentation, Shape, NetworkSpec], batch_size: int, 
 
 
 def _grow(step: Fit, limits: Limits) -> Fit:
-    """The largest batch that fits: predicted from one trace, then traced until no larger one can fit.
+    """The largest batch that fits.
 
-    A step's memory is the highest of many straight lines over the batch size, one for each of its moments. So beyond
-    two sizes it lies above the line through them, which says what is too large, and between them below it, which says
-    what fits.
+    Predicted in proportion to one trace and, where that allows a larger one, traced until none can be larger. A step's
+    memory is the highest of many straight lines over the batch size, one for each of its moments. So beyond two sizes
+    it lies above the line through them, which says what is too large, and between them below it, which says what fits.
     """
     best, too_large = step, limits.largest_batch(step.window) + 1
     spare = limits.budget_bytes - step.memory.total
