@@ -11,113 +11,21 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from seg25d.core.device import computes_on_x86, computes_with_avx2
 from seg25d.core.records import Record
+from seg25d.networks.convolutions import (
+    CONV,
+    TRANSPOSED_CONV,
+    Conv2d,
+    Conv3d,
+    ConvTranspose2d,
+    ConvTranspose3d,
+    Sizes,
+    computing_type,
+)
 
 NormName: TypeAlias = Literal["instance", "batch", "none"]
 ActivationName: TypeAlias = Literal["leaky_relu", "relu"]
-Sizes: TypeAlias = tuple[int, ...]
-
-
-class Conv3d(nn.Conv3d):
-    """A 3D convolution that is right and fast on CPUs.
-
-    Right: where its kernel is larger than the input along an axis it computes in float32. There oneDNN's weight
-    gradient in bfloat16 depends on uninitialised memory, with kernels of 3 on two slices and of 5 on two to four
-    (torch 2.13 on AVX512-BF16, tests/networks/test_blocks.py); with kernels of 7 it has even overwritten foreign
-    memory. Such inputs are small, so it costs next to nothing.
-
-    Fast: in float32 it goes to oneDNN in the ways that `_OneDNNConv3d` says.
-    """
-
-    def forward(self, volumes: Tensor) -> Tensor:
-        """(N, in_channels, D, H, W) to (N, out_channels, ...)."""
-        if volumes.device.type != "cpu":
-            return super().forward(volumes)
-        sizes = volumes.shape[2:]
-        if any(size < kernel for size, kernel in zip(sizes, self.kernel_size, strict=True)):
-            with torch.autocast("cpu", enabled=False):
-                return self._on_cpu(volumes.to(self.weight.dtype))
-        return self._on_cpu(volumes)
-
-    def _on_cpu(self, volumes: Tensor) -> Tensor:
-        """The same by oneDNN, if torch would take slow kernels."""
-        if not (self._is_plain() and _is_plain_float32(volumes, self.weight) and self._is_slow(volumes)):
-            return super().forward(volumes)
-        return _OneDNNConv3d.apply(volumes, self.weight, self.bias, self.stride, self.padding)  # type: ignore[no-any-return, no-untyped-call]
-
-    def _is_plain(self) -> bool:
-        filled_with_zeros = self.padding_mode == "zeros" and not isinstance(self.padding, str)
-        return filled_with_zeros and self.groups == 1 and set(self.dilation) == {1}
-
-    def _is_slow(self, volumes: Tensor) -> bool:
-        left_alone = _is_left_alone(volumes) and max(self.kernel_size[1:]) <= 3 and max(self.kernel_size) > 1
-        return left_alone or (computes_with_avx2() and any(self.padding))
-
-
-def _is_plain_float32(volumes: Tensor, weight: Tensor) -> bool:
-    """Whether oneDNN can be called for them, and torch would call nothing faster."""
-    exact = volumes.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    # oneDNN knows nothing of subclasses, such as the tensors without data by which memory is planned.
-    with_data = type(volumes) is Tensor and not torch.compiler.is_compiling()
-    return exact and with_data and bool(torch.backends.mkldnn.enabled) and computes_on_x86()
-
-
-def _is_left_alone(volumes: Tensor) -> bool:
-    """Whether torch leaves volumes in float32 to a kernel of its own (aten/src/ATen/native/Convolution.cpp)."""
-    return volumes.shape[0] == 1 and volumes.shape[:4].numel() <= 20480
-
-
-class _OneDNNConv3d(torch.autograd.Function):
-    """A 3D convolution by oneDNN, whose weight gradient is that of an input which was filled up with zeros before.
-
-    torch leaves one small volume to a kernel of its own that takes ten times as long: 98 against 11 ms for 1 x 32 x 20
-    x 28 x 20 to 32 channels, 239 against 59 ms for the gradients (one core with AVX2).
-
-    On CPUs with AVX2 oneDNN has a fast kernel for weight gradients only where nothing is to be filled up (milliseconds
-    for 2 x 16 x 40 x 56 x 40 to 16 channels with kernels of 3, two cores, channels last: 35 against 39; 8 to 8: 6
-    against 16; 16 to 3: 19 against 32).
-    """
-
-    @staticmethod
-    def forward(
-        context: Any, volumes: Tensor, weight: Tensor, bias: Tensor | None, stride: Sizes, padding: Sizes
-    ) -> Tensor:
-        context.save_for_backward(volumes, weight)
-        context.stride, context.padding = stride, padding
-        return torch.mkldnn_convolution(volumes, weight, bias, padding, stride, (1, 1, 1), 1)
-
-    @staticmethod
-    @once_differentiable
-    def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        volumes, weight = context.saved_tensors
-        wants_volumes, wants_weight, wants_bias, _, _ = context.needs_input_grad
-        of_volumes = of_weight = of_bias = None
-        if wants_volumes:
-            of_volumes, _, _ = _gradients(
-                gradient, volumes, weight, context.stride, context.padding, (True, False, False)
-            )
-        if wants_weight or wants_bias:
-            both_sides = [size for size in reversed(context.padding) for _ in range(2)]
-            filled_up = functional.pad(volumes, both_sides) if any(both_sides) else volumes
-            _, of_weight, of_bias = _gradients(
-                gradient, filled_up, weight, context.stride, (0, 0, 0), (False, True, wants_bias)
-            )
-        return of_volumes, of_weight, of_bias, None, None
-
-
-def _gradients(
-    gradient: Tensor, volumes: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, wanted: tuple[bool, ...]
-) -> list[Tensor | None]:
-    """Gradients of volumes, weight and bias, where wanted, by oneDNN."""
-    if _is_left_alone(volumes):
-        # torch has no other way to say so.
-        gradient, volumes = gradient.to_mkldnn(), volumes.to_mkldnn()
-    bias_sizes = weight.shape[:1]
-    found = torch.ops.aten.convolution_backward(
-        *(gradient, volumes, weight, bias_sizes, stride, padding, (1, 1, 1), False, (0, 0, 0), 1), wanted
-    )
-    return [None if each is None else each.to_dense() for each in found]
+CONVOLUTIONS = (Conv2d, Conv3d, ConvTranspose2d, ConvTranspose3d)
 
 
 class PReLU(nn.PReLU):
@@ -128,11 +36,12 @@ class PReLU(nn.PReLU):
     """
 
     def forward(self, features: Tensor) -> Tensor:
-        """(N, C, *spatial) to the same, in the type of the input."""
-        slope = self.weight.to(features.dtype)
-        if features.device.type == "cpu":
-            return _CPUPReLU.apply(features, slope)  # type: ignore[no-any-return, no-untyped-call]
-        return functional.prelu(features, slope)
+        """(N, C, *spatial) to the same; like torch's own in autocast's type, where that is on."""
+        if features.device.type != "cpu":
+            return functional.prelu(features, self.weight.to(features.dtype))
+        dtype = computing_type(features)
+        with torch.autocast("cpu", enabled=False):
+            return _CPUPReLU.apply(features.to(dtype), self.weight.to(dtype))  # type: ignore[no-any-return, no-untyped-call]
 
 
 class _CPUPReLU(torch.autograd.Function):
@@ -150,7 +59,7 @@ class _CPUPReLU(torch.autograd.Function):
         per_channel = slope.reshape(-1, *(1,) * (features.dim() - 2))
         of_slope = features.clamp(max=0).mul_(gradient).flatten(2).sum((0, 2))
         of_positive = torch.ops.aten.threshold_backward(gradient, features, 0)
-        return of_positive.lerp_(gradient, per_channel.to(gradient.dtype).expand_as(gradient)), of_slope
+        return of_positive.lerp_(gradient, per_channel.expand_as(gradient)), of_slope
 
 
 def _is_channels_last(images: Tensor) -> bool:
@@ -163,11 +72,6 @@ def _is_channels_last(images: Tensor) -> bool:
     )
 
 
-CONV: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: Conv3d}
-TRANSPOSED_CONV: dict[int, type[nn.ConvTranspose2d] | type[nn.ConvTranspose3d]] = {
-    2: nn.ConvTranspose2d,
-    3: nn.ConvTranspose3d,
-}
 BATCH_NORM: dict[int, type[nn.BatchNorm2d] | type[nn.BatchNorm3d]] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 MAX_POOL: dict[int, type[nn.MaxPool2d] | type[nn.MaxPool3d]] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
 
@@ -335,7 +239,7 @@ class ResidualBlock(nn.Module):
 def initialise(module: nn.Module, slope: float = 0.01) -> None:
     """He initialisation of all convolutions for a leaky ReLU of this slope, biases zero (as nnU-Net does)."""
     for layer in module.modules():
-        if isinstance(layer, nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.ConvTranspose3d):
+        if isinstance(layer, CONVOLUTIONS):
             nn.init.kaiming_normal_(layer.weight, a=slope)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
@@ -344,7 +248,7 @@ def initialise(module: nn.Module, slope: float = 0.01) -> None:
 def initialise_glorot(module: nn.Module) -> None:
     """Glorot's uniform initialisation of all convolutions, biases zero (as Keras does unless told otherwise)."""
     for layer in module.modules():
-        if isinstance(layer, nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.ConvTranspose3d):
+        if isinstance(layer, CONVOLUTIONS):
             nn.init.xavier_uniform_(layer.weight)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)

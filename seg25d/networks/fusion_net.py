@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from seg25d.core.records import Record
-from seg25d.networks.blocks import Conv3d, ConvBlock, NormName, initialise, make_activation, make_norm
+from seg25d.networks.blocks import ConvBlock, NormName, initialise, make_activation, make_norm
+from seg25d.networks.convolutions import Conv3d, ConvTranspose3d
 
 STAGES = 3
 
@@ -97,7 +98,7 @@ class _Up(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, norm: NormName) -> None:
         super().__init__()
-        self.conv = nn.ConvTranspose3d(in_channels, out_channels, 4, 2, 1)
+        self.conv = ConvTranspose3d(in_channels, out_channels, 4, 2, 1)
         self.norm = make_norm(norm, out_channels, 3)
         self.activation = make_activation("relu")
 

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from seg25d.core.records import Record
-from seg25d.networks.blocks import ConvBlock, Sizes, initialise, make_norm
+from seg25d.networks.blocks import ConvBlock, initialise, make_norm
+from seg25d.networks.convolutions import Conv2d, Sizes
 
 Depth = Literal[18, 34, 50]
 ResNetNorm = Literal["batch", "instance"]
@@ -192,7 +193,7 @@ class ResNetUNet(nn.Module):
             )
             for (below, width), skip in zip(pairwise((coarsest, *DECODER_WIDTHS)), joined, strict=True)
         )
-        self.head = nn.Conv2d(DECODER_WIDTHS[-1], num_outputs, 3, padding=1)
+        self.head = Conv2d(DECODER_WIDTHS[-1], num_outputs, 3, padding=1)
         initialise(self, slope=0.0)
 
     def forward(self, images: Tensor) -> Tensor | list[tuple[Tensor, float]]:
@@ -212,8 +213,8 @@ class ResNetUNet(nn.Module):
         return [(scores, 1.0)] if self.training else scores
 
 
-def _conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False)
+def _conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> Conv2d:
+    return Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False)
 
 
 def _shortcut(in_channels: int, out_channels: int, stride: int, norm: ResNetNorm) -> nn.Sequential:

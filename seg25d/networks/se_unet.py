@@ -11,7 +11,8 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from seg25d.networks.blocks import CONV, MAX_POOL, Sizes, Topology, check_stages, transposed_conv_3
+from seg25d.networks.blocks import MAX_POOL, Topology, check_stages, transposed_conv_3
+from seg25d.networks.convolutions import CONV, Sizes
 
 FIRST_KERNEL = 7
 """Of the first convolution of all (iantsen/hecktor, src/models.py)."""

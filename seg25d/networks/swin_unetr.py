@@ -11,7 +11,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from seg25d.core.records import Record
-from seg25d.networks.blocks import Conv3d, Sizes
+from seg25d.networks.convolutions import Sizes, replace_convolutions
 
 PATCH_STEPS = 32
 """Sizes must be divisible by this: patches of 2, then halved four times (MONAI, networks/nets/swin_unetr.py)."""
@@ -71,9 +71,7 @@ class SwinUNETR(nn.Module):
                 norm_layer=LayerNorm,
                 use_v2=False,
             )
-        for layer in self.network.modules():
-            if type(layer) is nn.Conv3d:
-                layer.__class__ = Conv3d
+        replace_convolutions(self.network)
 
     def forward(self, images: Tensor) -> Tensor | list[tuple[Tensor, float]]:
         """Scores of images.

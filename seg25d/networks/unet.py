@@ -12,9 +12,7 @@ from pydantic import model_validator
 from torch import Tensor, nn
 
 from seg25d.networks.blocks import (
-    CONV,
     MAX_POOL,
-    TRANSPOSED_CONV,
     ActivationName,
     ConvBlock,
     NormName,
@@ -25,6 +23,7 @@ from seg25d.networks.blocks import (
     initialise_glorot,
     transposed_conv_3,
 )
+from seg25d.networks.convolutions import CONV, TRANSPOSED_CONV
 
 
 class UNetSpec(Topology):

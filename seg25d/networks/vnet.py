@@ -12,16 +12,14 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from seg25d.networks.blocks import (
-    CONV,
-    TRANSPOSED_CONV,
     NormName,
     PReLU,
-    Sizes,
     Topology,
     check_stages,
     initialise,
     make_norm,
 )
+from seg25d.networks.convolutions import CONV, TRANSPOSED_CONV, Sizes
 
 PRELU_SLOPE = 0.25
 """What PReLUs start with (PyTorch and Caffe)."""

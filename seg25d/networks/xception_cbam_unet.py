@@ -14,7 +14,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from seg25d.core.records import Record
-from seg25d.networks.blocks import Sizes, transposed_conv_3
+from seg25d.networks.blocks import transposed_conv_3
+from seg25d.networks.convolutions import Conv2d, Sizes
 
 SLOPE = 0.1
 """Of the decoder's leaky ReLUs (methods 2.4)."""
@@ -83,7 +84,7 @@ class CBAM(nn.Module):
         super().__init__()
         hidden = max(1, channels // REDUCTION)
         self.perceptron = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, channels))
-        self.conv = nn.Conv2d(2, 1, 7, padding=3, bias=False)
+        self.conv = Conv2d(2, 1, 7, padding=3, bias=False)
         self.norm = nn.BatchNorm2d(1)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -104,10 +105,10 @@ class XceptionEncoder(nn.Module):
     def __init__(self, in_channels: int) -> None:
         super().__init__()
         self.stem = nn.Sequential(
-            nn.Conv2d(in_channels, 32, 3, 2, 1, bias=False),
+            Conv2d(in_channels, 32, 3, 2, 1, bias=False),
             nn.BatchNorm2d(32),
             nn.ReLU(inplace=True),
-            nn.Conv2d(32, 64, 3, 1, 1, bias=False),
+            Conv2d(32, 64, 3, 1, 1, bias=False),
             nn.BatchNorm2d(64),
             nn.ReLU(inplace=True),
         )
@@ -144,9 +145,7 @@ class EntryBlock(nn.Module):
             _separable(out_channels, out_channels),
         )
         self.pool = nn.MaxPool2d(3, 2, 1)
-        self.shortcut = nn.Sequential(
-            nn.Conv2d(in_channels, out_channels, 1, 2, bias=False), nn.BatchNorm2d(out_channels)
-        )
+        self.shortcut = nn.Sequential(Conv2d(in_channels, out_channels, 1, 2, bias=False), nn.BatchNorm2d(out_channels))
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """(N, in_channels, h, w) to (N, out_channels, h, w) before the pooling, and (N, out_channels, h/2, w/2)."""
@@ -176,10 +175,10 @@ class DecoderResidual(nn.Module):
         self.convs = nn.Sequential(
             nn.LeakyReLU(SLOPE),
             nn.BatchNorm2d(channels),
-            nn.Conv2d(channels, channels, 3, 1, 1),
+            Conv2d(channels, channels, 3, 1, 1),
             nn.BatchNorm2d(channels),
             nn.LeakyReLU(SLOPE, inplace=True),
-            nn.Conv2d(channels, channels, 3, 1, 1),
+            Conv2d(channels, channels, 3, 1, 1),
             nn.BatchNorm2d(channels),
         )
 
@@ -210,7 +209,7 @@ class XceptionCBAMUNet(nn.Module):
             nn.Sequential(nn.Dropout(spec.dropout), _convs(width + more, width, attend))
             for width, more in zip(DECODER_WIDTHS, joined, strict=True)
         )
-        self.head = nn.Conv2d(DECODER_WIDTHS[-1], num_outputs, 1)
+        self.head = Conv2d(DECODER_WIDTHS[-1], num_outputs, 1)
 
     def forward(self, images: Tensor) -> Tensor | list[tuple[Tensor, float]]:
         """Scores of images.
@@ -233,8 +232,8 @@ class XceptionCBAMUNet(nn.Module):
 
 def _separable(in_channels: int, out_channels: int) -> nn.Module:
     return nn.Sequential(
-        nn.Conv2d(in_channels, in_channels, 3, 1, 1, groups=in_channels, bias=False),
-        nn.Conv2d(in_channels, out_channels, 1, bias=False),
+        Conv2d(in_channels, in_channels, 3, 1, 1, groups=in_channels, bias=False),
+        Conv2d(in_channels, out_channels, 1, bias=False),
         nn.BatchNorm2d(out_channels),
     )
 
@@ -242,7 +241,7 @@ def _separable(in_channels: int, out_channels: int) -> nn.Module:
 def _convs(in_channels: int, width: int, attend: bool) -> nn.Module:
     """What each stage of the decoder does at its size."""
     return nn.Sequential(
-        nn.Conv2d(in_channels, width, 3, 1, 1),
+        Conv2d(in_channels, width, 3, 1, 1),
         DecoderResidual(width),
         DecoderResidual(width),
         nn.LeakyReLU(SLOPE, inplace=True),

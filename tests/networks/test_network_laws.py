@@ -8,7 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from seg25d.networks import NETWORKS, AnyNetwork, NetworkSpec
-from seg25d.networks.blocks import Conv3d
+from seg25d.networks.convolutions import Conv3d
 from seg25d.networks.fusion_net import FusionNetSpec
 from seg25d.networks.resnet_unet import ResNetUNetSpec
 from seg25d.networks.se_unet import SEUNetSpec

@@ -1,0 +1,291 @@
+"""Convolutions in 2D and 3D, plain and transposed, that are right and fast on CPUs; elsewhere they are torch's.
+
+Right: three rules keep clear of what oneDNN (3.12 in torch 2.13) gets wrong with numbers of 16 bits on CPUs, whatever
+their instruction sets (documentation/processors.md has the faults, and how each shows):
+
+1. A kernel that is larger than the image along an axis computes in float32. oneDNN's gradients of its weights depend on
+   memory that was freed. Such images are small, so this costs next to nothing.
+2. The gradient of a 3D kernel is put together from those of its slices, which are kernels of 2D convolutions: the depth
+   of the volume becomes part of the batch. oneDNN's 3D weight gradient, which overwrites foreign memory on CPUs with
+   AMX, is never called.
+3. Kernels whose padding is not by zeros, or is a word, compute in float32: no network here has them.
+
+Fast: in float32, 3D convolutions go to oneDNN in the ways that `_OneDNNConv3d` says.
+
+Letters: N volumes in a batch, C channels, D H W their sizes, h w the sizes of an image.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from seg25d.core.device import computes_on_x86, computes_with_avx2
+
+Sizes: TypeAlias = tuple[int, ...]
+HALF_TYPES = (torch.bfloat16, torch.float16)
+
+
+def computing_type(features: Tensor) -> torch.dtype:
+    """The type in which torch computes convolutions of features: autocast's, if that is on and lowers their type."""
+    device = features.device.type
+    lowered = torch.is_autocast_enabled(device) and features.dtype != torch.float64
+    return torch.get_autocast_dtype(device) if lowered else features.dtype
+
+
+class _CPUConvolution(nn.modules.conv._ConvNd):
+    """What plain and transposed convolutions share on CPUs."""
+
+    def _convolve(self, images: Tensor, output_padding: Sizes, torchs: Callable[[Tensor], Tensor]) -> Tensor:
+        """(N, in_channels, *sizes) to (N, out_channels, *sizes).
+
+        Args:
+            images: On the CPU, with data.
+            output_padding: Of a transposed convolution; else zeros.
+            torchs: torch's own way.
+        """
+        dtype = computing_type(images)
+        if dtype not in HALF_TYPES:
+            return torchs(images)
+        padding = self.padding
+        if isinstance(padding, str) or self.padding_mode != "zeros" or self._is_larger(images, padding, output_padding):
+            with torch.autocast("cpu", enabled=False):
+                return torchs(images.to(self.weight.dtype)).to(dtype)
+        if images.dim() < 5:
+            return torchs(images)
+        settings = _Settings(self.stride, padding, self.dilation, self.transposed, output_padding, self.groups)
+        bias = None if self.bias is None else self.bias.to(dtype)
+        with torch.autocast("cpu", enabled=False):
+            return _HalfConv3d.apply(images.to(dtype), self.weight.to(dtype), bias, settings)  # type: ignore[no-any-return, no-untyped-call]
+
+    def _is_larger(self, images: Tensor, padding: Sizes, output_padding: Sizes) -> bool:
+        """Whether the kernel is larger than the image along an axis; a transposed one: than its result."""
+        settings = zip(self.kernel_size, self.stride, padding, self.dilation, output_padding, strict=True)
+        for size, (kernel, step, before, dilation, further) in zip(images.shape[2:], settings, strict=True):
+            extent = dilation * (kernel - 1) + 1
+            result = (size - 1) * step - 2 * before + extent + further
+            if (result if self.transposed else size) < extent:
+                return True
+        return False
+
+
+def _is_ours(images: Tensor) -> bool:
+    """Whether images are on the CPU and have data; those without, by which memory is planned, stand for a GPU's."""
+    return images.device.type == "cpu" and type(images) is Tensor
+
+
+class Conv2d(_CPUConvolution, nn.Conv2d):
+    """A 2D convolution that is right on CPUs."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, in_channels, h, w) to (N, out_channels, ...)."""
+        return self._convolve(images, (0, 0), super().forward) if _is_ours(images) else super().forward(images)
+
+
+class ConvTranspose2d(_CPUConvolution, nn.ConvTranspose2d):
+    """A transposed 2D convolution that is right on CPUs."""
+
+    def forward(self, images: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """(N, in_channels, h, w) to (N, out_channels, ...)."""
+        assert output_size is None, "sizes follow from stride and output_padding"
+        if not _is_ours(images):
+            return super().forward(images)
+        return self._convolve(images, self.output_padding, super().forward)
+
+
+class ConvTranspose3d(_CPUConvolution, nn.ConvTranspose3d):
+    """A transposed 3D convolution that is right on CPUs."""
+
+    def forward(self, volumes: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """(N, in_channels, D, H, W) to (N, out_channels, ...)."""
+        assert output_size is None, "sizes follow from stride and output_padding"
+        if not _is_ours(volumes):
+            return super().forward(volumes)
+        return self._convolve(volumes, self.output_padding, super().forward)
+
+
+class Conv3d(_CPUConvolution, nn.Conv3d):
+    """A 3D convolution that is right and fast on CPUs."""
+
+    def forward(self, volumes: Tensor) -> Tensor:
+        """(N, in_channels, D, H, W) to (N, out_channels, ...)."""
+        return self._convolve(volumes, (0, 0, 0), self._torchs) if _is_ours(volumes) else super().forward(volumes)
+
+    def _torchs(self, volumes: Tensor) -> Tensor:
+        """By torch, or by oneDNN where torch would take slow kernels."""
+        if not (self._is_plain() and _is_plain_float32(volumes, self.weight) and self._is_slow(volumes)):
+            return super().forward(volumes)
+        return _OneDNNConv3d.apply(volumes, self.weight, self.bias, self.stride, self.padding)  # type: ignore[no-any-return, no-untyped-call]
+
+    def _is_plain(self) -> bool:
+        filled_with_zeros = self.padding_mode == "zeros" and not isinstance(self.padding, str)
+        return filled_with_zeros and self.groups == 1 and set(self.dilation) == {1}
+
+    def _is_slow(self, volumes: Tensor) -> bool:
+        left_alone = _is_left_alone(volumes) and max(self.kernel_size[1:]) <= 3 and max(self.kernel_size) > 1
+        return left_alone or (computes_with_avx2() and any(self.padding))
+
+
+class _Settings(NamedTuple):
+    """Of a convolution, in the order of torch.convolution."""
+
+    stride: Sizes
+    padding: Sizes
+    dilation: Sizes
+    transposed: bool
+    output_padding: Sizes
+    groups: int
+
+
+class _HalfConv3d(torch.autograd.Function):
+    """A 3D convolution in bfloat16 or float16 whose weight gradient comes from 2D convolutions."""
+
+    @staticmethod
+    def forward(context: Any, volumes: Tensor, weight: Tensor, bias: Tensor | None, settings: _Settings) -> Tensor:
+        context.save_for_backward(volumes, weight)
+        context.settings = settings
+        return torch.convolution(volumes, weight, bias, *settings)
+
+    @staticmethod
+    @once_differentiable
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        volumes, weight = context.saved_tensors
+        settings: _Settings = context.settings
+        wants_volumes, wants_weight, wants_bias, _ = context.needs_input_grad
+        of_volumes = of_weight = of_bias = None
+        if wants_volumes:
+            of_volumes, _, _ = torch.ops.aten.convolution_backward(
+                gradient, volumes, weight, None, *settings, (True, False, False)
+            )
+        if wants_weight:
+            # A transposed convolution is the way back of a plain one from its result to its input.
+            start, end = (gradient, volumes) if settings.transposed else (volumes, gradient)
+            of_weight = _weight_gradient(start, end, weight, settings)
+        if wants_bias:
+            of_bias = gradient.sum((0, 2, 3, 4))
+        return of_volumes, of_weight, of_bias, None
+
+
+def _weight_gradient(volumes: Tensor, gradient: Tensor, weight: Tensor, settings: _Settings) -> Tensor:
+    """The gradient of a 3D convolution's weight, slice by slice of the kernel.
+
+    A slice of the kernel meets, for each slice of the result, one slice of the volume: this is a 2D convolution of
+    slices, and its weight gradient the one that is looked for.
+
+    Args:
+        volumes: (N, C, D, H, W), the input.
+        gradient: (N, C', D', H', W'), of the result.
+        weight: (C', C / groups, *kernel), for its shape and type.
+        settings: Of the convolution from `volumes` to the result; what they say of transposition does not count.
+
+    Returns:
+        (C', C / groups, *kernel).
+    """
+    volumes, gradient = _channels_last(volumes), _channels_last(gradient)
+    (step, *steps), (padding, *paddings), (dilation, *dilations) = settings[:3]
+    of_weight = torch.zeros_like(weight, memory_format=torch.contiguous_format)
+    for index in range(weight.shape[2]):
+        # Slice z of the result meets slice z * step + offset of the volume, where there is one.
+        offset = index * dilation - padding
+        first = max(0, -(offset // step))
+        last = min(gradient.shape[1] - 1, (volumes.shape[1] - 1 - offset) // step)
+        if first > last:
+            continue
+        met = volumes[:, first * step + offset : last * step + offset + 1 : step]
+        _, of_slice, _ = torch.ops.aten.convolution_backward(
+            _as_images(gradient[:, first : last + 1]),
+            _as_images(met),
+            weight[:, :, index],
+            *(None, steps, paddings, dilations, False, (0, 0), settings.groups, (False, True, False)),
+        )
+        of_weight[:, :, index] = of_slice
+    return of_weight
+
+
+def _channels_last(volumes: Tensor) -> Tensor:
+    """(N, C, D, H, W) to (N, D, H, W, C) with the channels of a voxel side by side: once, not for every slice."""
+    return volumes.permute(0, 2, 3, 4, 1).contiguous()
+
+
+def _as_images(volumes: Tensor) -> Tensor:
+    """(N, D, H, W, C) to (N * D, C, H, W)."""
+    return volumes.flatten(0, 1).permute(0, 3, 1, 2)
+
+
+def _is_plain_float32(volumes: Tensor, weight: Tensor) -> bool:
+    """Whether oneDNN can be called for them, and torch would call nothing faster."""
+    exact = volumes.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    compiling = torch.compiler.is_compiling()
+    return exact and not compiling and bool(torch.backends.mkldnn.enabled) and computes_on_x86()
+
+
+def _is_left_alone(volumes: Tensor) -> bool:
+    """Whether torch leaves volumes in float32 to a kernel of its own (aten/src/ATen/native/Convolution.cpp)."""
+    return volumes.shape[0] == 1 and volumes.shape[:4].numel() <= 20480
+
+
+class _OneDNNConv3d(torch.autograd.Function):
+    """A 3D convolution by oneDNN, whose weight gradient is that of an input which was filled up with zeros before.
+
+    torch leaves one small volume to a kernel of its own that takes ten times as long: 98 against 11 ms for 1 x 32 x 20
+    x 28 x 20 to 32 channels, 239 against 59 ms for the gradients (one core with AVX2).
+
+    On CPUs with AVX2 oneDNN has a fast kernel for weight gradients only where nothing is to be filled up (milliseconds
+    for 2 x 16 x 40 x 56 x 40 to 16 channels with kernels of 3, two cores, channels last: 35 against 39; 8 to 8: 6
+    against 16; 16 to 3: 19 against 32).
+    """
+
+    @staticmethod
+    def forward(
+        context: Any, volumes: Tensor, weight: Tensor, bias: Tensor | None, stride: Sizes, padding: Sizes
+    ) -> Tensor:
+        context.save_for_backward(volumes, weight)
+        context.stride, context.padding = stride, padding
+        return torch.mkldnn_convolution(volumes, weight, bias, padding, stride, (1, 1, 1), 1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        volumes, weight = context.saved_tensors
+        wants_volumes, wants_weight, wants_bias, _, _ = context.needs_input_grad
+        of_volumes = of_weight = of_bias = None
+        if wants_volumes:
+            of_volumes, _, _ = _gradients(
+                gradient, volumes, weight, context.stride, context.padding, (True, False, False)
+            )
+        if wants_weight or wants_bias:
+            both_sides = [size for size in reversed(context.padding) for _ in range(2)]
+            filled_up = functional.pad(volumes, both_sides) if any(both_sides) else volumes
+            _, of_weight, of_bias = _gradients(
+                gradient, filled_up, weight, context.stride, (0, 0, 0), (False, True, wants_bias)
+            )
+        return of_volumes, of_weight, of_bias, None, None
+
+
+def _gradients(
+    gradient: Tensor, volumes: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, wanted: tuple[bool, ...]
+) -> list[Tensor | None]:
+    """Gradients of volumes, weight and bias, where wanted, by oneDNN."""
+    if _is_left_alone(volumes):
+        # torch has no other way to say so.
+        gradient, volumes = gradient.to_mkldnn(), volumes.to_mkldnn()
+    bias_sizes = weight.shape[:1]
+    found = torch.ops.aten.convolution_backward(
+        *(gradient, volumes, weight, bias_sizes, stride, padding, (1, 1, 1), False, (0, 0, 0), 1), wanted
+    )
+    return [None if each is None else each.to_dense() for each in found]
+
+
+CONV: dict[int, type[Conv2d] | type[Conv3d]] = {2: Conv2d, 3: Conv3d}
+TRANSPOSED_CONV: dict[int, type[ConvTranspose2d] | type[ConvTranspose3d]] = {2: ConvTranspose2d, 3: ConvTranspose3d}
+"""By the number of spatial axes."""
+
+
+def replace_convolutions(network: nn.Module) -> None:
+    """Make all of a network's convolutions ours, which have the same weights, where another library built it."""
+    ours = {kind.__bases__[1]: kind for kind in (*CONV.values(), *TRANSPOSED_CONV.values())}
+    for layer in network.modules():
+        layer.__class__ = ours.get(type(layer), type(layer))
