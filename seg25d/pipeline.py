@@ -13,6 +13,7 @@ from seg25d.compared_runs import runs_to_compare
 from seg25d.core.device import choose_execution
 from seg25d.core.errors import InputError
 from seg25d.core.files import folder_lock, read_text
+from seg25d.core.process import crashes_named
 from seg25d.core.records import write_record
 from seg25d.core.workspace import Workspace
 from seg25d.data.convert_dicom import convert_dicom_folders
@@ -30,6 +31,7 @@ from seg25d.fused_tasks import plan_fusion
 from seg25d.inference.cases import CaseOptions, outcomes_here, predict_cases
 from seg25d.inference.device_pool import outcomes_on_devices
 from seg25d.inference.prediction_files import PredictionRecord
+from seg25d.machine.self_test import check_before_training
 from seg25d.options import ExportOptions, PlanningOptions, PredictionOptions, PretrainingOptions, TrainingOptions
 from seg25d.planned_runs import planned_run
 from seg25d.planning.plan import Plans
@@ -77,6 +79,10 @@ __all__ = [
     "train",
 ]
 logger = logging.getLogger(__name__)
+CRASHED = (
+    "error: a native library crashed (see above where). `seg25d info --check` tests whether this machine computes "
+    "right and says what to set; the same command goes on from the last checkpoint"
+)
 
 
 def plan_and_preprocess(
@@ -115,6 +121,7 @@ def plan_and_preprocess(
     return dict(zip(names, plans, strict=True))
 
 
+@crashes_named(CRASHED)
 def train(
     workspace: Workspace,
     identifier: str,
@@ -145,6 +152,7 @@ def train(
     planned = planned_run(workspace, identifier, configuration, options)
     task, plan = planned.task, planned.task.plans.configurations[planned.task.configuration]
     chosen = parse_folds(folds, len(task.splits))
+    check_before_training(options.device, task.config.precision)
     if plan.representation.name == "fused_views":
         fusion = plan_fusion(workspace, task, chosen)
         planned.keep_network()
@@ -158,6 +166,7 @@ def train(
     return train_folds(task, chosen) if task is coarse else train_fine_folds(task, coarse, chosen)
 
 
+@crashes_named(CRASHED)
 def pretrain(workspace: Workspace, identifier: str, configuration: str, options: PretrainingOptions) -> Path:
     """Pretrain the network of a configuration on images alone; a run that was cut off goes on where it stopped.
 
@@ -176,6 +185,7 @@ def pretrain(workspace: Workspace, identifier: str, configuration: str, options:
     """
     planned = planned_run(workspace, identifier, configuration, options)
     check_pretraining(workspace, planned.task, options)
+    check_before_training(options.device, planned.task.config.precision)
     if is_first_process():
         planned.keep_network()
     return pretrain_network(workspace, planned.task, options)

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from seg25d.core.errors import InputError
+from seg25d.core.processor import read_verdict, this_processor
 
 logger = logging.getLogger(__name__)
 ALLOCATOR_SETTINGS = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES", "LD_PRELOAD")
@@ -132,10 +133,14 @@ def _function_of_c_library(name: str) -> Callable[..., int] | None:
 def _fast_dtype(device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    # AMX multiplies matrices in bfloat16 several times faster, AVX512-BF16 twice; without them CPUs emulate and lose.
-    if device.type == "cpu" and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()):
-        return torch.bfloat16
-    return torch.float32
+    if device.type != "cpu":
+        return torch.float32
+    processor = this_processor()
+    if not processor.multiplies_bfloat16:
+        return torch.float32
+    # Whether it is right and faster there is what the self-test says (machine/self_test.py), once it has run.
+    verdict = read_verdict(processor)
+    return torch.bfloat16 if verdict is None or verdict.precision == "bfloat16" else torch.float32
 
 
 def device_name(device: torch.device) -> str:

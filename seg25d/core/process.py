@@ -1,8 +1,10 @@
 """How a process of ours begins and ends in little time."""
 
 import atexit
+import faulthandler
 import gc
 import os
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -30,6 +32,37 @@ def loading(*, for_good: bool = True) -> Iterator[None]:
             gc.freeze()
         if was_enabled:
             gc.enable()
+
+
+@contextmanager
+def crashes_named(words: str) -> Iterator[None]:
+    """If this process dies in this block by a fault of native code, say where in Python that was, and these words.
+
+    A process that dies so cannot speak any more: Python's faulthandler writes to a pipe, and a small process at its
+    other end prints what comes. Where faulthandler is on already, somebody else looks at crashes.
+
+    Args:
+        words: For the user: what to do.
+    """
+    if faulthandler.is_enabled():
+        yield
+        return
+    reading, writing = os.pipe()
+    code = "import sys\ntext = sys.stdin.read()\nif text: sys.stderr.write(f'{text}\\n{sys.argv[1]}\\n')"
+    # In a session of its own, as Ctrl-C is for the other process.
+    command = [sys.executable, "-I", "-S", "-c", code, words]
+    with os.fdopen(reading) as stream:
+        listener = subprocess.Popen(command, stdin=stream, start_new_session=True)
+    try:
+        with os.fdopen(writing, "w") as stream:
+            faulthandler.enable(stream)
+            try:
+                yield
+            finally:
+                faulthandler.disable()
+    finally:
+        with suppress(subprocess.TimeoutExpired):
+            listener.wait(5)
 
 
 def leave(status: int) -> NoReturn:

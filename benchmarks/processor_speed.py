@@ -1,0 +1,124 @@
+"""Updates per second of configurations in each precision, and under caps of the instruction set.
+
+    python benchmarks/processor_speed.py --workspace WORKSPACE --datasets 4 5 27 --output FILE.json [--source OTHER_CHECKOUT]
+
+Data sets must be planned. Numbers are random, shapes are the plans'. Every measurement is a process of its own, so that
+a crash or a hang is a row of the table. `--source` runs the package of another checkout, such as that of the commit
+before, in turns with this one, so that noise of the machine meets both.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+WARM_UP = 2
+"""Updates before the clock starts."""
+TIMEOUT_S = 300
+
+
+def measure(arguments: argparse.Namespace) -> None:
+    """In a process of its own: print seconds per update as one JSON line."""
+    import torch
+    from torch import nn
+
+    from seg25d.core.device import choose_execution
+    from seg25d.core.records import read_record
+    from seg25d.core.workspace import Workspace
+    from seg25d.data.dataset import read_description
+    from seg25d.planning.plan import Plans
+    from seg25d.training.losses import DiceCrossEntropy
+    from seg25d.training.recipes import find_recipe
+    from seg25d.training.state import new_state
+
+    workspace = Workspace.resolve(arguments.workspace)
+    folder = workspace.preprocessed_dataset(workspace.dataset_name(arguments.dataset))
+    plan = read_record(folder.plans(), Plans).configurations[arguments.configuration]
+    description = read_description(folder.dataset)
+    labels = description.labels
+    execution = choose_execution("cpu", arguments.precision)
+    torch.manual_seed(0)
+    model: nn.Module = plan.build_model(len(description.channel_names), labels.num_outputs)
+    channels = plan.representation.input_channels(len(description.channel_names))
+    if plan.representation.name == "fused_views":
+        channels = next(each for each in model.modules() if isinstance(each, nn.Conv3d)).in_channels
+    state = new_state(model, find_recipe("default", arguments.configuration), execution)
+    images = torch.randn(plan.batch_size, channels, *plan.window).clamp(0, 1)
+    target = torch.randint(0, 2, (plan.batch_size, *plan.window), dtype=torch.uint8)
+    loss_function = DiceCrossEntropy(labels, 1e-5)
+
+    def update() -> None:
+        with execution.autocast():
+            outputs = model(images)
+        loss = loss_function(outputs, target)
+        state.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        state.optimizer.step()
+
+    model.train()
+    for _ in range(WARM_UP):
+        update()
+    begun, seconds = time.perf_counter(), []
+    while len(seconds) < 3 or (time.perf_counter() - begun < arguments.seconds and len(seconds) < 200):
+        start = time.perf_counter()
+        update()
+        seconds.append(time.perf_counter() - start)
+    seconds.sort()
+    print(json.dumps({"median": seconds[len(seconds) // 2], "smallest": seconds[0], "updates": len(seconds)}))
+
+
+def run(arguments: argparse.Namespace, source: Path, case: dict[str, str], caps: dict[str, str]) -> Any:
+    """One measurement as a process; a sentence if it failed."""
+    command = [sys.executable, __file__, "--measure", "--workspace", str(arguments.workspace)]
+    command += ["--seconds", str(arguments.seconds)]
+    for key, value in case.items():
+        command += [f"--{key}", value]
+    environment = {**os.environ, **caps, "PYTHONPATH": str(source)}
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired:
+        return "hangs"
+    if done.returncode:
+        return f"status {done.returncode}: {(done.stderr.strip().splitlines() or ['died'])[-1][:120]}"
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workspace", type=Path, required=True)
+    parser.add_argument("--datasets", nargs="+", default=["4", "5", "27"])
+    parser.add_argument("--configurations", nargs="+", default=["stack", "3d", "mv", "2d", "si"])
+    parser.add_argument("--precisions", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--caps", nargs="*", default=[], help="VARIABLE=VALUE, for all measurements")
+    parser.add_argument("--seconds", type=float, default=5.0, help="per measurement (default: 5)")
+    parser.add_argument("--source", type=Path, help="another checkout, measured in turns")
+    parser.add_argument("--output", type=Path)
+    for name in ("dataset", "configuration", "precision"):
+        parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
+    parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.measure:
+        measure(arguments)
+        return
+    here = Path(__file__).resolve().parent.parent
+    caps = dict(each.split("=", 1) for each in arguments.caps)
+    rows = []
+    for dataset in arguments.datasets:
+        for configuration in arguments.configurations:
+            for precision in arguments.precisions:
+                case = {"dataset": dataset, "configuration": configuration, "precision": precision}
+                row: dict[str, Any] = {**case, "caps": caps, "here": run(arguments, here, case, caps)}
+                if arguments.source:
+                    row["source"] = run(arguments, arguments.source.resolve(), case, caps)
+                rows.append(row)
+                print(json.dumps(row), flush=True)
+                if arguments.output:
+                    arguments.output.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

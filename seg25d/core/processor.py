@@ -1,0 +1,104 @@
+"""Which processor this is, and what its self-test found: the verdict that decides between bfloat16 and float32."""
+
+import os
+import platform
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from seg25d.core.cgroups import read_text
+from seg25d.core.errors import RecordError
+from seg25d.core.records import Record, digest, read_record, write_record
+
+CAPS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+"""Environment variables that hold torch and oneDNN back from instruction sets."""
+INSTRUCTION_SETS: dict[str, Callable[[], bool]] = {
+    "AVX2": torch.cpu._is_avx2_supported,
+    "AVX-512": torch.cpu._is_avx512_supported,
+    "AVX512-BF16": torch.cpu._is_avx512_bf16_supported,
+    "AMX": torch.cpu._is_amx_tile_supported,
+}
+"""What decides about speed and precision, by the field's names."""
+
+
+class Processor(Record):
+    """All that a verdict depends on."""
+
+    name: str
+    """Such as `AMD EPYC 9654`."""
+    instruction_sets: tuple[str, ...]
+    """Of `INSTRUCTION_SETS`, what the processor has."""
+    vectors: str
+    """What torch's own kernels use: `DEFAULT`, `AVX2` or `AVX512`."""
+    caps: dict[str, str]
+    """Of `CAPS`, what is set."""
+    torch: str
+
+    @property
+    def multiplies_bfloat16(self) -> bool:
+        """Whether there are instructions for products in bfloat16; CPUs without them emulate these and lose."""
+        return bool({"AVX512-BF16", "AMX"} & set(self.instruction_sets))
+
+    @property
+    def description(self) -> str:
+        """In a few words."""
+        caps = "".join(f", {name}={value}" for name, value in self.caps.items())
+        sets = ", ".join(self.instruction_sets) or "no AVX2"
+        return f"{self.name} ({sets}{caps})"
+
+
+class Verdict(Record):
+    """What a self-test says about computing in bfloat16 on a processor."""
+
+    schema_version: Literal[1] = 1
+    processor: Processor
+    precision: Literal["bfloat16", "float32"]
+    """The one to compute in."""
+    safe: bool
+    """Whether bfloat16 passed: no crash, no hang, no wrong number."""
+    reason: str
+    """One sentence for people."""
+    seconds: dict[str, float]
+    """Of the timed updates in `bfloat16` and `float32`, as far as they were timed."""
+
+    def save(self) -> None:
+        """Keep it for later commands on this machine, if there is a place to write to."""
+        try:
+            write_record(_verdict_file(self.processor), self)
+        except OSError:
+            return
+
+
+def this_processor() -> Processor:
+    """The processor that this process computes on, as torch sees it."""
+    return Processor(
+        name=_processor_name(),
+        instruction_sets=tuple(name for name, is_supported in INSTRUCTION_SETS.items() if is_supported()),
+        vectors=torch.backends.cpu.get_cpu_capability(),
+        caps={name: os.environ[name] for name in CAPS if name in os.environ},
+        torch=torch.__version__,
+    )
+
+
+def read_verdict(processor: Processor) -> Verdict | None:
+    """What the last self-test of this processor found; None if there was none, or its file cannot be read."""
+    try:
+        verdict = read_record(_verdict_file(processor), Verdict)
+    except (RecordError, OSError):
+        return None
+    return verdict if verdict.processor == processor else None
+
+
+def _verdict_file(processor: Processor) -> Path:
+    """In the user's cache folder (XDG Base Directory Specification): whoever clears it repeats a test of seconds."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "seg25d" / f"processor_{digest(processor.model_dump(mode='json'), 16)}.json"
+
+
+def _processor_name() -> str:
+    """As Linux knows it, else as Python does."""
+    lines = (line.split(":", 1) for line in read_text(Path("/proc/cpuinfo")).splitlines() if ":" in line)
+    fields = {key.strip(): value.strip() for key, value in lines}
+    return fields.get("model name") or platform.processor() or platform.machine()

@@ -1,0 +1,273 @@
+"""The self-test: checks in a process of their own, so that a crash or a hang of a native library is a finding.
+
+The short form takes seconds and runs before the first training on a machine; `seg25d info --check` runs the long one.
+Its verdict, bfloat16 or float32, is kept in the user's cache folder (core/processor.py) and read wherever a device is
+chosen.
+"""
+
+import json
+import logging
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from datetime import date
+from typing import IO, Any, Literal
+
+from pydantic import Field
+
+from seg25d.core.device import choose_execution
+from seg25d.core.processor import Processor, Verdict, read_verdict, this_processor
+from seg25d.core.records import Record
+from seg25d.machine.names import KNOWN, LAYERS, NETWORKS, TIMING
+
+logger = logging.getLogger(__name__)
+SECONDS_WITHOUT_A_WORD = 60.0
+"""After which a check counts as hung: its trials take milliseconds, networks a few seconds."""
+SECONDS_PER_CHECK = 4.0
+"""Of random layers, in the long form."""
+MOST_CRASHES = 3
+"""After which the other checks are left out."""
+CLEARLY_FASTER = 1.25
+"""How many times as fast float32 must be to be chosen: less may be noise, and bfloat16 takes less memory."""
+PRECISIONS = {"torch.float32": "float32", "torch.bfloat16": "bfloat16", "torch.float16": "float16"}
+
+
+class Finding(Record):
+    """What a check found."""
+
+    check: str
+    status: Literal["right", "wrong", "crashed", "hung"]
+    detail: str
+    """For people: how many trials and the largest error, or what went wrong where."""
+    seconds: float
+    seconds_per_update: dict[str, float] = Field(default_factory=dict)
+    """By precision, of the check that takes the time."""
+
+
+class SelfTest(Record):
+    """What `seg25d info --check` tells."""
+
+    schema_version: Literal[1] = 1
+    device: str
+    processor: Processor
+    precision: str
+    """What trainings here compute in unless `--set precision=...` says otherwise."""
+    findings: dict[str, tuple[Finding, ...]]
+    """By the precision that was checked."""
+    reason: str
+    """Why it is this precision."""
+    advice: str | None
+    """What to set, if something is wrong."""
+
+    @property
+    def safe(self) -> bool:
+        """Whether everything was right in the precision that is chosen."""
+        return all(finding.status == "right" for finding in self.findings[self.precision])
+
+
+def run_self_test(device: str | None = None) -> SelfTest:
+    """The long form, under a minute: layers, networks and speed; keeps its verdict on the CPU.
+
+    Args:
+        device: As for `choose_execution`.
+    """
+    processor = this_processor()
+    execution = choose_execution(device)
+    name = str(execution.device)
+    seed = date.today().toordinal()
+    on_cpu = execution.device.type == "cpu"
+    precision = "bfloat16" if on_cpu and processor.multiplies_bfloat16 else PRECISIONS[str(execution.dtype)]
+    timing = (TIMING,) if on_cpu and processor.multiplies_bfloat16 else ()
+    findings = {precision: tuple(run_checks(name, precision, (*LAYERS, NETWORKS, *timing), seed, SECONDS_PER_CHECK))}
+    reason = "the fastest type of this device" if not on_cpu else "this processor has no products in bfloat16"
+    if timing:
+        verdict = _judge(processor, findings[precision])
+        verdict.save()
+        precision, reason = verdict.precision, verdict.reason
+    elif not _are_right(findings[precision]):
+        precision, reason = "float32", f"{precision} is wrong here"
+    if precision not in findings:
+        findings[precision] = tuple(run_checks(name, precision, (*LAYERS, NETWORKS), seed, SECONDS_PER_CHECK))
+    return SelfTest(
+        device=name,
+        processor=processor,
+        precision=precision,
+        findings=findings,
+        reason=reason,
+        advice=_advice(findings, precision, on_cpu=on_cpu),
+    )
+
+
+def check_before_training(device: str | None, precision: str) -> None:
+    """Run the short form, if a training is to choose its precision on a CPU with bfloat16 that was never tested.
+
+    Says in one line what came out, as a warning if bfloat16 is not safe.
+
+    Args:
+        device: As for `choose_execution`.
+        precision: Of the training's settings.
+    """
+    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1  # else processes of torchrun might disagree
+    if not alone or precision != "auto" or choose_execution(device, "float32").device.type != "cpu":
+        return
+    processor = this_processor()
+    if not processor.multiplies_bfloat16:
+        return
+    verdict = read_verdict(processor)
+    if verdict is None:
+        logger.info("testing once how %s computes", processor.description)
+        verdict = _judge(processor, run_checks("cpu", "bfloat16", (KNOWN, TIMING), seed=0, seconds=0.0))
+        verdict.save()
+    level = logging.INFO if verdict.safe else logging.WARNING
+    logger.log(level, "computing in %s: %s", verdict.precision, verdict.reason)
+
+
+def run_checks(device: str, precision: str, checks: Sequence[str], seed: int, seconds: float) -> list[Finding]:
+    """Run checks in a process of their own; after a crash or a hang another one goes on with the next check.
+
+    Args:
+        device: Such as `cpu` or `cuda:0`.
+        precision: `float32`, `bfloat16` or `float16`.
+        checks: Names from `machine/names.py`.
+        seed: Of random layers.
+        seconds: That each check of random layers may take.
+    """
+    findings: list[Finding] = []
+    while len(findings) < len(checks):
+        rest = checks[len(findings) :]
+        findings += _findings([device, precision, str(seed), str(seconds), *rest], rest)
+        if sum(finding.status in ("crashed", "hung") for finding in findings) >= MOST_CRASHES:
+            break
+    return findings
+
+
+def _findings(arguments: Sequence[str], checks: Sequence[str]) -> Iterator[Finding]:
+    """Of one process, until its end; the last one may be that it crashed or hung."""
+    command = [sys.executable, "-m", "seg25d.machine", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    begun, at, num_done = time.perf_counter(), "the start", 0
+    try:
+        for line in _lines(process):
+            if "at" in line:
+                at = line["at"]
+                continue
+            yield _finding(line)
+            begun, at, num_done = time.perf_counter(), "the start", num_done + 1
+        if num_done < len(checks):
+            status = process.wait()
+            words = f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
+            yield Finding(
+                check=checks[num_done],
+                status="crashed",
+                detail=f"ended with {words} at {at}",
+                seconds=time.perf_counter() - begun,
+            )
+    except TimeoutError:
+        yield Finding(
+            check=checks[num_done],
+            status="hung",
+            detail=f"no end after {SECONDS_WITHOUT_A_WORD:.0f} s at {at}",
+            seconds=time.perf_counter() - begun,
+        )
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _lines(process: "subprocess.Popen[str]") -> Iterator[dict[str, Any]]:
+    """What a process says, line by line.
+
+    Raises:
+        TimeoutError: If it has not said a word for long.
+    """
+    assert process.stdout is not None
+    said: queue.Queue[str | None] = queue.Queue()
+    threading.Thread(target=_read, args=(process.stdout, said), daemon=True).start()
+    while True:
+        try:
+            line = said.get(timeout=SECONDS_WITHOUT_A_WORD)
+        except queue.Empty:
+            raise TimeoutError from None
+        if line is None:
+            return
+        yield json.loads(line)
+
+
+def _read(stream: IO[str], said: "queue.Queue[str | None]") -> None:
+    for line in stream:
+        said.put(line)
+    said.put(None)
+
+
+def _finding(line: dict[str, Any]) -> Finding:
+    """Of the line that ends a check."""
+    per_update = line.get("seconds_per_update", {})
+    if per_update:
+        detail = ", ".join(f"{seconds:.3f} s in {precision}" for precision, seconds in per_update.items())
+    elif "wrong" in line:
+        detail = line["wrong"]
+    else:
+        detail = f"{line['trials']} tried, largest error {line['error']:.2g}"
+    return Finding(
+        check=line["check"],
+        status="wrong" if "wrong" in line else "right",
+        detail=detail,
+        seconds=line["seconds"],
+        seconds_per_update=per_update,
+    )
+
+
+def _are_right(findings: Sequence[Finding]) -> bool:
+    return all(finding.status == "right" for finding in findings)
+
+
+def _judge(processor: Processor, findings: Sequence[Finding]) -> Verdict:
+    """bfloat16 where it is safe and not slower."""
+    seconds = {key: value for finding in findings for key, value in finding.seconds_per_update.items()}
+    wrong = next((finding for finding in findings if finding.status != "right"), None)
+    if wrong is not None:
+        reason = f"bfloat16 is not safe on this processor ({wrong.check}: {wrong.detail}); see `seg25d info --check`"
+        return Verdict(processor=processor, precision="float32", safe=False, reason=reason, seconds=seconds)
+    slower = seconds["bfloat16"] / seconds["float32"]
+    if slower > CLEARLY_FASTER:
+        precision: Literal["bfloat16", "float32"] = "float32"
+        reason = f"{slower:.1f} times as fast as bfloat16 on this processor"
+    else:
+        precision, reason = "bfloat16", f"{1 / slower:.1f} times as fast as float32 on this processor"
+    return Verdict(processor=processor, precision=precision, safe=True, reason=reason, seconds=seconds)
+
+
+def _advice(findings: dict[str, tuple[Finding, ...]], precision: str, *, on_cpu: bool) -> str | None:
+    """What to do where something is wrong."""
+    if _are_right(findings[precision]):
+        if all(_are_right(each) for each in findings.values()):
+            return None
+        return f"nothing: trainings and predictions compute in {precision} here; do not set precision to another type"
+    if on_cpu:
+        return (
+            "set ONEDNN_MAX_CPU_ISA=AVX2 in the environment and run this check again; if it is right then, keep that "
+            "setting for all commands, and report the lines above to seg25d"
+        )
+    return "compute with --device cpu, update the driver and torch, and report the lines above to seg25d"
+
+
+def to_text(test: SelfTest) -> str:
+    """A self-test for people."""
+    lines = [
+        f"{'processor:':14}{test.processor.description}",
+        f"{'device:':14}{test.device}",
+        f"{'precision:':14}{test.precision} ({test.reason})",
+    ]
+    for precision, findings in test.findings.items():
+        lines += ["", f"in {precision}:"]
+        lines += [
+            f"  {finding.status:8}{finding.check + ':':44}{finding.detail} ({finding.seconds:.1f} s)"
+            for finding in findings
+        ]
+    lines += ["", f"advice: {test.advice}" if test.advice else "all is right: nothing to set"]
+    return "\n".join(lines)
