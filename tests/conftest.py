@@ -16,6 +16,7 @@ import pytest
 
 from seg25d.cli.common import configure_logging
 from seg25d.cli.main import main
+from seg25d.core.processor import Verdict, this_processor
 from seg25d.data.phantom import DATASET_NAME, write_phantom_dataset
 
 
@@ -24,6 +25,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     number = Counter(item.path for item in items)
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     items.sort(key=lambda item: slow[item.path] / number[item.path], reverse=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _known_processor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cache folder of the tests, in which this processor has passed its self-test: no training has to run it."""
+    before = os.environ.get("XDG_CACHE_HOME")
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+    processor = this_processor()
+    precision = "bfloat16" if processor.multiplies_bfloat16 else "float32"
+    Verdict(processor=processor, precision=precision, safe=True, reason="so say the tests", seconds={}).save()
+    yield
+    if before is None:
+        del os.environ["XDG_CACHE_HOME"]
+    else:
+        os.environ["XDG_CACHE_HOME"] = before
 
 
 @pytest.fixture(autouse=True)

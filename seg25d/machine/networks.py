@@ -105,6 +105,7 @@ def seconds_per_update(executions: Sequence[Execution]) -> list[float]:
     other burn ten times as much when a third wants their cores); executions take turns, the smallest of a few rounds
     counts.
     """
+    num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     fastest = [0.0] * len(executions)
     for network, images in timed_networks().values():
@@ -115,6 +116,7 @@ def seconds_per_update(executions: Sequence[Execution]) -> list[float]:
         ]
         # The first round is the warm-up.
         fastest = [total + min(times) for total, times in zip(fastest, zip(*rounds[1:], strict=True), strict=True)]
+    torch.set_num_threads(num_threads)
     return fastest
 
 

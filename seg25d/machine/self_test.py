@@ -26,6 +26,7 @@ from seg25d.core.records import Record
 from seg25d.machine.names import KNOWN, LAYERS, NETWORKS, TIMING
 
 logger = logging.getLogger(__name__)
+CHILD = ("-m", "seg25d.machine")
 SECONDS_WITHOUT_A_WORD = 60.0
 """After which a check counts as hung: its trials take milliseconds, networks a few seconds."""
 SECONDS_PER_CHECK = 4.0
@@ -148,35 +149,34 @@ def run_checks(device: str, precision: str, checks: Sequence[str], seed: int, se
 
 def _findings(arguments: Sequence[str], checks: Sequence[str]) -> Iterator[Finding]:
     """Of one process, until its end; the last one may be that it crashed or hung."""
-    command = [sys.executable, "-m", "seg25d.machine", *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    command = [sys.executable, *CHILD, *arguments]
     begun, at, num_done = time.perf_counter(), "the start", 0
-    try:
-        for line in _lines(process):
-            if "at" in line:
-                at = line["at"]
-                continue
-            yield _finding(line)
-            begun, at, num_done = time.perf_counter(), "the start", num_done + 1
-        if num_done < len(checks):
-            status = process.wait()
-            words = f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        try:
+            for line in _lines(process):
+                if "at" in line:
+                    at = line["at"]
+                    continue
+                yield _finding(line)
+                begun, at, num_done = time.perf_counter(), "the start", num_done + 1
+            if num_done < len(checks):
+                status = process.wait()
+                words = f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
+                yield Finding(
+                    check=checks[num_done],
+                    status="crashed",
+                    detail=f"ended with {words} at {at}",
+                    seconds=time.perf_counter() - begun,
+                )
+        except TimeoutError:
             yield Finding(
                 check=checks[num_done],
-                status="crashed",
-                detail=f"ended with {words} at {at}",
+                status="hung",
+                detail=f"no end after {SECONDS_WITHOUT_A_WORD:.0f} s at {at}",
                 seconds=time.perf_counter() - begun,
             )
-    except TimeoutError:
-        yield Finding(
-            check=checks[num_done],
-            status="hung",
-            detail=f"no end after {SECONDS_WITHOUT_A_WORD:.0f} s at {at}",
-            seconds=time.perf_counter() - begun,
-        )
-    finally:
-        process.kill()
-        process.wait()
+        finally:
+            process.kill()
 
 
 def _lines(process: "subprocess.Popen[str]") -> Iterator[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """Convolutions in 2D and 3D, plain and transposed, that are right and fast on CPUs; elsewhere they are torch's.
 
-Right: three rules keep clear of what oneDNN (3.12 in torch 2.13) gets wrong with numbers of 16 bits on CPUs, whatever
-their instruction sets (documentation/processors.md has the faults, and how each shows):
+Right: four rules keep clear of what oneDNN (3.12 in torch 2.13) gets wrong on CPUs, whatever their instruction sets
+(documentation/processors.md has the faults, and how each shows). With numbers of 16 bits:
 
 1. A kernel that is larger than the image along an axis computes in float32. oneDNN's gradients of its weights depend on
    memory that was freed. Such images are small, so this costs next to nothing.
@@ -10,11 +10,17 @@ their instruction sets (documentation/processors.md has the faults, and how each
    AMX, is never called.
 3. Kernels whose padding is not by zeros, or is a word, compute in float32: no network here has them.
 
+And in every type:
+
+4. A kernel of one voxel that strides takes the voxels that it meets first, and then one after the other. oneDNN's
+   weight gradient of few channels overwrites foreign memory where it strides itself (oneDNN's issue 6035).
+
 Fast: in float32, 3D convolutions go to oneDNN in the ways that `_OneDNNConv3d` says.
 
 Letters: N volumes in a batch, C channels, D H W their sizes, h w the sizes of an image.
 """
 
+import copy
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
@@ -47,6 +53,12 @@ class _CPUConvolution(nn.modules.conv._ConvNd):
             output_padding: Of a transposed convolution; else zeros.
             torchs: torch's own way.
         """
+        if not self.transposed and max(self.kernel_size) == 1 < max(self.stride) and set(self.padding) == {0}:
+            every = tuple(slice(None, None, step) for step in self.stride)
+            met = images[(slice(None), slice(None), *every)]
+            beside = copy.copy(self)  # of the same weights
+            beside.stride = (1,) * len(self.stride)
+            return beside(met)  # type: ignore[no-any-return]
         dtype = computing_type(images)
         if dtype not in HALF_TYPES:
             return torchs(images)

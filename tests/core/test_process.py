@@ -75,3 +75,30 @@ def test_a_process_leaves_although_the_reader_of_its_output_has_gone() -> None:
         process.stdout.close()
         process.communicate(b"", timeout=60)
     assert process.returncode == 3
+
+
+CRASH = """
+import faulthandler, os, sys
+from seg25d.core.process import crashes_named
+with crashes_named("what to do"):
+    print("all is well")
+with crashes_named("what to do"):
+    {deed}
+"""
+
+
+@pytest.mark.parametrize(
+    ("deed", "status", "told"),
+    [
+        ("faulthandler._sigsegv()", -11, True),
+        ("os.abort()", -6, True),
+        ("os.kill(os.getpid(), 9)", -9, False),
+        ("sys.exit(3)", 3, False),
+    ],
+)
+def test_a_crash_of_native_code_names_what_to_do(deed: str, status: int, told: bool) -> None:
+    ended = subprocess.run([sys.executable, "-c", CRASH.format(deed=deed)], capture_output=True, text=True, check=False)
+    assert ended.returncode == status
+    assert ended.stdout == ("all is well\n" if status != -9 and status >= 0 else ended.stdout)
+    assert ("what to do" in ended.stderr) == told
+    assert ("Current thread" in ended.stderr) == told

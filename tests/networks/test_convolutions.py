@@ -10,7 +10,7 @@ from torch import nn
 from seg25d.core.device import computes_on_x86
 from seg25d.networks import convolutions
 from seg25d.networks.blocks import InstanceNorm, PReLU
-from seg25d.networks.convolutions import Conv3d
+from seg25d.networks.convolutions import CONV, Conv3d
 from seg25d.planning.memory import trace_training_step
 
 ON_X86 = pytest.mark.skipif(not computes_on_x86(), reason="torch does not compute with AVX here")
@@ -121,3 +121,31 @@ def test_weight_gradients_of_small_volumes_in_bfloat16_are_right(kernel: int, si
         scores.backward(gradient.to(scores))
         wanted = exact.weight.grad
         torch.testing.assert_close(conv.weight.grad.double(), wanted, rtol=0, atol=0.03 * float(wanted.abs().max()))
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_kernels_of_one_voxel_stride_by_taking_what_they_meet(dims: int, precision: torch.dtype) -> None:
+    """oneDNN's own way writes outside of its memory with few channels side by side (its issue 6035)."""
+    torch.manual_seed(0)
+    stride = (2, 1, 3)[:dims]
+    layer = CONV[dims](4, 8, 1, stride)
+    torchs = (nn.Conv2d, nn.Conv3d)[dims - 2](4, 8, 1, stride)
+    torchs.load_state_dict(layer.state_dict())
+    images = torch.randn(2, 4, *(7, 6, 8)[:dims])
+    results = []
+    for each in (layer, torchs.double()):
+        each.zero_grad()
+        seen = images.to(each.weight.dtype, copy=True).requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16 and each is layer):
+            result = each(seen)
+        result.float().square().sum().backward()
+        results.append([part.float() for part in (result, seen.grad, *(weight.grad for weight in each.parameters()))])
+    tolerance = 3e-2 if precision == torch.bfloat16 else 1e-4
+    torch.testing.assert_close(*results, rtol=tolerance, atol=10 * tolerance)
+    assert layer.stride == stride
+    strides = []
+    hook = layer.register_forward_hook(lambda each, *_: strides.append(each.stride))
+    layer(images)
+    hook.remove()
+    assert strides == [(1,) * dims, stride]
