@@ -56,11 +56,14 @@ def test_a_residual_block_with_zero_weights_is_its_shortcut() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("dims", [2, 3])
-def test_our_prelu_and_its_gradients_are_torchs(dims: int, dtype: torch.dtype) -> None:
+def test_our_prelu_and_its_gradients_are_torchs(dims: int, channels_last: bool, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     images = torch.randn(2, 3, *(4, 5, 6)[:dims], dtype=dtype)
     images[0, 0].flatten()[:2] = torch.tensor([0.0, -0.0])
+    layout = (torch.channels_last, torch.channels_last_3d)[dims - 2] if channels_last else torch.contiguous_format
+    images = images.contiguous(memory_format=layout)
     above = torch.randn_like(images)
     results = []
     for layer in (PReLU(3), nn.PReLU(3)):
@@ -71,6 +74,7 @@ def test_our_prelu_and_its_gradients_are_torchs(dims: int, dtype: torch.dtype) -
         activated.backward(above)
         results.append((activated, seen.grad, layer.weight.grad))
     assert results[0][0].dtype == dtype
+    assert results[0][0].stride() == images.stride()
     torch.testing.assert_close(*results, rtol=2e-2 if dtype == torch.bfloat16 else 1e-5, atol=1e-2)
 
 
