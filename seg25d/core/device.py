@@ -83,6 +83,8 @@ def choose_execution(device: str | None, precision: str = "auto") -> Execution:
         raise InputError(
             f"device {name!r} cannot be used here ({str(error).splitlines()[0]}); try --device cpu"
         ) from None
+    if chosen.type == "cuda":
+        chosen = _make_current(chosen)
     dtype = _fast_dtype(chosen) if precision == "auto" else getattr(torch, precision)
     if chosen.type == "cuda":
         # Windows have one shape: let cuDNN try its algorithms once.
@@ -94,6 +96,28 @@ def choose_execution(device: str | None, precision: str = "auto") -> Execution:
         if dtype == torch.float16:
             raise InputError("float16 trains only on GPUs; use bfloat16 or float32 on a CPU")
     return Execution(chosen, dtype)
+
+
+def _make_current(device: torch.device) -> torch.device:
+    """Make a GPU the one that this thread means where it names none; gives it with its number.
+
+    Whether there is bfloat16 (`torch.cuda.is_bf16_supported`, also asked by every autocast), whose context pins memory
+    (`torch/utils/data/dataloader.py`: that of `torch.accelerator.current_device_index()`) and whose memory is counted
+    is otherwise a matter of the first GPU, which may be another model, or full.
+    """
+    numbered = torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
+    torch.cuda.set_device(numbered)
+    return numbered
+
+
+def free_gpu_memory_bytes(device: torch.device) -> int:
+    """Memory of a GPU that tensors may still take: what nobody has, and what torch keeps of tensors that are gone.
+
+    `torch.cuda.mem_get_info` is the driver's answer, for which torch's cache is taken
+    (docs.pytorch.org/docs/stable/notes/cuda.html, memory management).
+    """
+    unused, _ = torch.cuda.mem_get_info(device)
+    return unused + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
 def _keep_freed_memory() -> None:
@@ -114,11 +138,16 @@ def _keep_freed_memory() -> None:
 
 
 def give_freed_memory_back() -> None:
-    """Let the C library return to the system what it kept for updates or windows that will not come any more.
+    """Let torch and the C library return what they kept for updates or windows that will not come any more.
 
-    The last predictions and scores of a training then come in place of its activations, not on top of them.
+    The last predictions and scores of a training then come in place of its activations, not on top of them. On a GPU
+    that matters to other programs and to cuDNN, whose blocks would have to fit into gaps.
     """
     gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    if torch.backends.mps.is_available():
+        torch.mps.empty_cache()
     trim = _function_of_c_library("malloc_trim")
     if trim is not None:
         trim(0)

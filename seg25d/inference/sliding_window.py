@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from seg25d.core.device import free_gpu_memory_bytes
 from seg25d.core.errors import InputError
 from seg25d.core.grids import regular_starts
 from seg25d.core.types import Shape
@@ -322,6 +323,6 @@ def _device(models: Sequence[nn.Module]) -> torch.device:
 
 def _buffer_device(device: torch.device, num_bytes: int) -> torch.device:
     """The models' device, if the sums take at most half of the memory that is free there."""
-    if device.type == "cuda" and num_bytes <= torch.cuda.mem_get_info(device)[0] // 2:
+    if device.type == "cuda" and num_bytes <= free_gpu_memory_bytes(device) // 2:
         return device
     return torch.device("cpu")

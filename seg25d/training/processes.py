@@ -27,15 +27,14 @@ def join_processes(device: torch.device) -> tuple[int, int]:
     """Join the group that `torchrun` set up, if it did.
 
     Args:
-        device: Its type decides between nccl (CUDA) and gloo.
+        device: Its type decides between nccl (CUDA) and gloo. nccl works on the current GPU, which `choose_execution`
+            has set.
 
     Returns:
         Rank and number of processes; (0, 1) for a run of its own.
     """
     if "WORLD_SIZE" not in os.environ or int(os.environ["WORLD_SIZE"]) == 1:
         return 0, 1
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
     if not distributed.is_initialized():
         distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=WAITING)
     return distributed.get_rank(), distributed.get_world_size()
