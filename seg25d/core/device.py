@@ -144,7 +144,7 @@ def give_freed_memory_back() -> None:
     that matters to other programs and to cuDNN, whose blocks would have to fit into gaps.
     """
     gc.collect()
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.empty_cache()
     if torch.backends.mps.is_available():
         torch.mps.empty_cache()

@@ -53,6 +53,8 @@ class WindowOptions:
     batch_size: int = 1
     autocast: AbstractContextManager[object] | None = None
     """The context in which models compute, such as `torch.autocast(...)`."""
+    sums_on_cpu: bool = False
+    """Whether the planes in work never take memory of the models' device."""
 
     def __post_init__(self) -> None:
         if not all(0 < step <= 1 for step in self.steps):
@@ -182,7 +184,7 @@ def predict_slabs(
         for axis, each in enumerate(zip(size, options.window, starts, strict=True))
     ]
     layout = _choose_layout(size, starts, options)
-    sums = _Sums(layout, size, num_outputs, _device(models), weights)
+    sums = _Sums(layout, size, num_outputs, weights, _device(models), on_cpu=options.sums_on_cpu)
     axis, first = layout.axis, 0
     for batch, following in itertools.pairwise([*layout.batches, None]):
         assert batch is not None
@@ -210,14 +212,22 @@ class _Sums:
     """Weighted sums of scores over the planes that are in work: (n, K, h, w)."""
 
     def __init__(
-        self, layout: _Layout, size: Shape, num_outputs: int, device: torch.device, weights: list[dict[int, Tensor]]
+        self,
+        layout: _Layout,
+        size: Shape,
+        num_outputs: int,
+        weights: list[dict[int, Tensor]],
+        device: torch.device,
+        *,
+        on_cpu: bool,
     ) -> None:
         self.axis = layout.axis
         self.first = 0
         self.weights = [{start: each.to(device) for start, each in along.items()} for along in weights]
         shape = (layout.depth, num_outputs, *(size[axis] for axis in _other_axes(layout.axis)))
         dtype = torch.float32 if 4 * math.prod(shape) <= FLOAT32_BYTES else torch.float16
-        self.planes = torch.zeros(shape, dtype=dtype, device=_buffer_device(device, dtype.itemsize * math.prod(shape)))
+        place = torch.device("cpu") if on_cpu else _buffer_device(device, dtype.itemsize * math.prod(shape))
+        self.planes = torch.zeros(shape, dtype=dtype, device=place)
 
     def add_batch(
         self, models: Sequence[nn.Module], image: Tensor, batch: Sequence[_Item], options: WindowOptions
