@@ -5,7 +5,8 @@ import gc
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -46,8 +47,12 @@ class Execution:
         Channels-last is the layout of tensor cores. On CPUs it depends on their vectors (seconds per update on two
         cores, documentation/measurements.md): in bfloat16 it is slower in 2D; in float32 it is faster in 2D with
         AVX-512 and in 3D with AVX2.
+
+        Raises:
+            InputError: If the device has too little memory.
         """
-        model = model.to(self.device)
+        with memory_of(self.device, "for the weights of the model", "take --device cpu"):
+            model = model.to(self.device)
         layouts = self._channels_last()
         # Tensor by tensor: a model may have layers in 2D and in 3D.
         for tensor in (*model.parameters(), *model.buffers()):
@@ -135,6 +140,27 @@ def _keep_freed_memory() -> None:
         set_option(trim_threshold, 2**31 - 1)
         # Where glibc's own, growing threshold ends; to set the other one stops its growth.
         set_option(mmap_threshold, 2**25)
+
+
+@contextmanager
+def memory_of(device: torch.device, purpose: str, cure: str) -> Iterator[None]:
+    """Say what to do where a device has too little memory for what is done in this block.
+
+    Args:
+        device: Where it is done.
+        purpose: What it is for.
+        cure: What may help besides stopping other programs.
+
+    Raises:
+        InputError: In place of `torch.OutOfMemoryError`.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"the memory of {device} is too small {purpose} ({reason}); stop other programs there, or {cure}"
+        ) from None
 
 
 def give_freed_memory_back() -> None:

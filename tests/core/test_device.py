@@ -11,6 +11,7 @@ from torch import nn
 
 from seg25d.core import device
 from seg25d.core.device import ALLOCATOR_SETTINGS, Execution, choose_execution
+from seg25d.core.errors import InputError
 
 
 @pytest.mark.parametrize(("avx2", "in_2d", "in_3d"), [(True, False, True), (False, True, False)])
@@ -173,3 +174,13 @@ def test_what_torch_keeps_of_tensors_that_are_gone_counts_as_free(monkeypatch: p
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _device: 700)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _device: 250)
     assert device.free_gpu_memory_bytes(torch.device("cuda:0")) == 100 + 700 - 250
+
+
+def test_a_device_without_room_for_the_weights_is_an_error_of_the_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    model = nn.Conv2d(4, 8, 3)
+    monkeypatch.setattr(model, "to", full)
+    with pytest.raises(InputError, match=r"memory of cuda:1 is too small for the weights.*--device cpu"):
+        Execution(torch.device("cuda:1"), torch.bfloat16).place(model)

@@ -358,9 +358,51 @@ def test_a_network_that_cannot_learn_any_more_ends_the_run_with_advice(
     make_job: Maker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trainer, "MOST_WITHOUT_GRADIENT", 3)
-    clip, norms = torch.nn.utils.clip_grad_norm_, iter([0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0])
+    clip, norms = torch.nn.utils.clip_grad_norm_, iter(torch.tensor([0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]))
     monkeypatch.setattr("torch.nn.utils.clip_grad_norm_", lambda *arguments: (clip(*arguments), next(norms))[1])
     with pytest.raises(Seg25dError, match=r"in the last 3 updates up to 5: .*gradient_clip=0.001, and use --restart"):
+        train_fold(make_job("a"))
+
+
+def test_an_update_reads_from_the_device_once(make_job: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every reading waits until a GPU has done all that is in its queue."""
+    readings: list[str] = []
+
+    def counted(name: str) -> Callable[..., Any]:
+        read = getattr(torch.Tensor, name)
+
+        def count(tensor: torch.Tensor, *arguments: Any) -> Any:
+            readings.append(name)
+            return read(tensor, *arguments)
+
+        return count
+
+    step = trainer._Run._step
+
+    def watched(run: trainer._Run, *arguments: Any) -> float:
+        with monkeypatch.context() as patch:
+            for name in ("__float__", "__int__", "__bool__", "item", "tolist", "cpu", "numpy"):
+                patch.setattr(torch.Tensor, name, counted(name))
+            return step(run, *arguments)
+
+    monkeypatch.setattr(trainer._Run, "_step", watched)
+    for optimizer in ("adamw", "sgd"):
+        readings.clear()
+        train_fold(make_job(optimizer, epochs=1, iterations_per_epoch=3, optimizer=optimizer))
+        assert readings == ["tolist"] * 3
+
+
+@pytest.mark.parametrize("place", ["_step", "_end_epoch"])
+def test_a_device_that_is_too_small_ends_the_run_with_advice(
+    place: str, make_job: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also in the first step of the optimizer or at the validation windows."""
+
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.\nmore")
+
+    monkeypatch.setattr(trainer._Run, place, full)
+    with pytest.raises(InputError, match=r"cpu is too small .*CUDA out of memory\.\).*--gpu-memory-gb"):
         train_fold(make_job("a"))
 
 
