@@ -44,30 +44,41 @@ class Execution:
     def place(self, model: nn.Module) -> nn.Module:
         """Move a model to the device, in the layout that is fastest there.
 
-        Channels-last is the layout of tensor cores. On CPUs it depends on their vectors (seconds per update on two
-        cores, documentation/measurements.md): in bfloat16 it is slower in 2D; in float32 it is faster in 2D with
-        AVX-512 and in 3D with AVX2.
+        Channels-last is the layout of tensor cores. In 3D it is not taken on GPUs where a norm of each image undoes it:
+        torch 2.13 copies what group and instance norms get to the usual layout (tests/core/test_layouts_on_gpus.py),
+        the next convolution copies it back, and nnU-Net's residual encoder takes 24 % more time so
+        (github.com/pytorch/pytorch/issues/59168). In 2D cuDNN would copy around its kernels otherwise; both are
+        measured by benchmarks/gpu_check.py.
+
+        On CPUs it depends on their vectors (seconds per update on two cores, documentation/measurements.md): in
+        bfloat16 it is slower in 2D; in float32 it is faster in 2D with AVX-512 and in 3D with AVX2.
 
         Raises:
             InputError: If the device has too little memory.
         """
         with memory_of(self.device, "for the weights of the model", "take --device cpu"):
             model = model.to(self.device)
-        layouts = self._channels_last()
+        layouts = self._channels_last(model)
         # Tensor by tensor: a model may have layers in 2D and in 3D.
         for tensor in (*model.parameters(), *model.buffers()):
             if tensor.dim() in layouts:
                 tensor.data = tensor.data.contiguous(memory_format=layouts[tensor.dim()])
         return model
 
-    def _channels_last(self) -> dict[int, torch.memory_format]:
+    def _channels_last(self, model: nn.Module) -> dict[int, torch.memory_format]:
         """The layout by the number of axes, where it is not the usual one."""
         in_2d, in_3d = {4: torch.channels_last}, {5: torch.channels_last_3d}
         if self.device.type == "cuda":
-            return in_2d | in_3d
+            return in_2d if any(map(_undoes_layout, model.modules())) else in_2d | in_3d
         if self.device.type != "cpu" or self.dtype != torch.float32:
             return {}
         return in_3d if computes_with_avx2() else in_2d
+
+
+def _undoes_layout(layer: nn.Module) -> bool:
+    """Whether a layer gives the usual layout on GPUs whatever it gets; layers of our own may say so."""
+    norms = (nn.GroupNorm, nn.modules.instancenorm._InstanceNorm)
+    return isinstance(layer, norms) or getattr(layer, "undoes_layout", False)
 
 
 def choose_execution(device: str | None, precision: str = "auto") -> Execution:

@@ -283,8 +283,9 @@ class _Run:
         state.scaler.update()
         # The only wait for a GPU, when all of the update is in its queue. float16 with Muon has one more: torch's
         # GradScaler looks for infinities before the step of an optimizer that is not fused.
-        value, size = torch.stack((loss.detach(), norm.to(loss))).tolist()
-        self._check_gradient(size)
+        value: float
+        value, norm_value = torch.stack((loss.detach(), norm.to(loss))).tolist()
+        self._check_gradient(norm_value)
         if not math.isfinite(value):
             raise Seg25dError(
                 f"the loss became {value} at iteration {state.iteration}; lower the learning rate, for example "
