@@ -89,7 +89,7 @@ def choose_execution(device: str | None, precision: str = "auto") -> Execution:
         precision: `auto`, `float32`, `bfloat16` or `float16`.
 
     Raises:
-        InputError: If the device is unknown or absent.
+        InputError: If the device is unknown or absent, or does not compute in that precision.
     """
     name = device or ("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
     try:
@@ -111,6 +111,11 @@ def choose_execution(device: str | None, precision: str = "auto") -> Execution:
         _keep_freed_memory()
         if dtype == torch.float16:
             raise InputError("float16 trains only on GPUs; use bfloat16 or float32 on a CPU")
+    if chosen.type == "mps" and dtype != torch.float32:
+        # github.com/pytorch/pytorch/issues/160739; open in torch 2.13.
+        raise InputError(
+            f"{precision} is not for mps, where transposed convolutions in 3D take float32 alone; use that"
+        )
     return Execution(chosen, dtype)
 
 

@@ -17,6 +17,9 @@ from seg25d.planning.plan import ConfigurationPlan
 WAITING = timedelta(hours=24)
 """How long processes wait for each other: the first clears, copies and validates alone."""
 
+BACKENDS = {"cuda": "nccl", "cpu": "gloo"}
+"""What processes talk through, by the type of their device (docs.pytorch.org/docs/stable/distributed.html)."""
+
 
 def is_first_process() -> bool:
     """Whether this process is the one that writes, before and after it has joined the others."""
@@ -32,11 +35,16 @@ def join_processes(device: torch.device) -> tuple[int, int]:
 
     Returns:
         Rank and number of processes; (0, 1) for a run of its own.
+
+    Raises:
+        InputError: If processes cannot share their gradients on such a device.
     """
     if "WORLD_SIZE" not in os.environ or int(os.environ["WORLD_SIZE"]) == 1:
         return 0, 1
+    if device.type not in BACKENDS:
+        raise InputError(f"several processes train on CPUs or CUDA, not on {device}; start one, or take --device cpu")
     if not distributed.is_initialized():
-        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=WAITING)
+        distributed.init_process_group(BACKENDS[device.type], timeout=WAITING)
     return distributed.get_rank(), distributed.get_world_size()
 
 

@@ -271,7 +271,9 @@ class _Run:
         torch.manual_seed(mixed_seed(config.seed, state.iteration, self.source.process[0]))
         images, target = self.small_windows.cut(images, target, progress, state.iteration, self.source.process)
         state.epoch_voxels += math.prod(images.shape[2:]) * self.job.header.plan.batch_size
-        images, target = images.to(device, non_blocking=True), target.to(device, non_blocking=True)
+        # Only CUDA keeps the tensor on the CPU until its copy is done (docs.pytorch.org, pinmem_nonblock tutorial).
+        ahead = device.type == "cuda"
+        images, target = images.to(device, non_blocking=ahead), target.to(device, non_blocking=ahead)
         with self.execution.autocast():
             outputs = model(images)
         loss = self.loss_function(outputs, target)

@@ -392,6 +392,22 @@ def test_an_update_reads_from_the_device_once(make_job: Maker, monkeypatch: pyte
         assert readings == ["tolist"] * 3
 
 
+def test_windows_are_not_copied_behind_the_back_of_devices_that_do_not_keep_them(
+    make_job: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on MPS, to which a copy may still be under way when the window's memory is used again."""
+    move, ways = torch.Tensor.to, []
+
+    def noted(tensor: torch.Tensor, *arguments: Any, **ways_here: Any) -> torch.Tensor:
+        ways.append(ways_here.get("non_blocking", False))
+        return move(tensor, *arguments, **ways_here)
+
+    monkeypatch.setattr(torch.Tensor, "to", noted)
+    train_fold(make_job("a", epochs=1, iterations_per_epoch=1))
+    assert ways
+    assert not any(ways)
+
+
 @pytest.mark.parametrize("place", ["_step", "_end_epoch"])
 def test_a_device_that_is_too_small_ends_the_run_with_advice(
     place: str, make_job: Maker, monkeypatch: pytest.MonkeyPatch
