@@ -89,8 +89,17 @@ def leave_processes() -> None:
 
 
 def local_device(name: str | None) -> str | None:
-    """The device of this process: `cuda` becomes the GPU with the local rank's number under `torchrun`."""
+    """The device of this process: `cuda` becomes the GPU with the local rank's number under `torchrun`.
+
+    Raises:
+        InputError: If several processes are told to take one GPU.
+    """
     local_rank = os.environ.get("LOCAL_RANK")
+    if name is not None and name.startswith("cuda:") and int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > 1:
+        raise InputError(
+            f"several processes cannot train on {name} alone: with --device cuda each takes a GPU of its own "
+            "(CUDA_VISIBLE_DEVICES says which there are)"
+        )
     if local_rank is not None and (name == "cuda" or (name is None and torch.cuda.is_available())):
         return f"cuda:{local_rank}"
     return name

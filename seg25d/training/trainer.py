@@ -116,7 +116,9 @@ def train_fold(job: FoldJob) -> bool:
     """
     execution = choose_execution(local_device(job.device), job.config.precision)
     rank, num_processes = join_processes(execution.device)
-    remove_leftovers(job.folder.root)
+    if rank == 0:
+        # What another machine's process writes would be taken for a leftover.
+        remove_leftovers(job.folder.root)
     torch.manual_seed(job.config.seed)
     model = job.header.build_model() if job.model is None else copy.deepcopy(job.model)
     state = new_state(model, job.config, execution, job.learnt)
