@@ -116,8 +116,7 @@ def train_fold(job: FoldJob) -> bool:
     """
     execution = choose_execution(local_device(job.device), job.config.precision)
     rank, num_processes = join_processes(execution.device)
-    if rank == 0:
-        # What another machine's process writes would be taken for a leftover.
+    if rank == 0:  # to others, what it writes may look like a leftover: on another machine it is no running process
         remove_leftovers(job.folder.root)
     torch.manual_seed(job.config.seed)
     model = job.header.build_model() if job.model is None else copy.deepcopy(job.model)
@@ -287,8 +286,7 @@ class _Run:
         state.scaler.update()
         # The only wait for a GPU, when all of the update is in its queue. float16 with Muon has one more: torch's
         # GradScaler looks for infinities before the step of an optimizer that is not fused.
-        value: float
-        value, norm_value = torch.stack((loss.detach(), norm.to(loss))).tolist()
+        value, norm_value = map(float, torch.stack((loss.detach(), norm.to(loss))).tolist())
         self._check_gradient(norm_value)
         if not math.isfinite(value):
             raise Seg25dError(
