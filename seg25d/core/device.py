@@ -18,6 +18,16 @@ logger = logging.getLogger(__name__)
 ALLOCATOR_SETTINGS = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES", "LD_PRELOAD")
 """Environment variables by which users choose how memory is allocated."""
 
+SIGNS_OF_LACKING_MEMORY = (
+    "unable to find an engine to execute this computation",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "MPS backend out of memory",
+)
+"""Where no algorithm of cuDNN finds room for its workspace torch passes over each and says that there is none
+(aten/src/ATen/native/cudnn/Conv_v8.cpp; github.com/QwenLM/Qwen3-VL/issues/151); libraries with memory of their own; MPS
+(github.com/pytorch/pytorch/issues/130112)."""
+
 
 def computes_on_x86() -> bool:
     """Whether torch computes with AVX2 or AVX-512 here."""
@@ -158,6 +168,12 @@ def _keep_freed_memory() -> None:
         set_option(mmap_threshold, 2**25)
 
 
+def lacks_memory(error: RuntimeError) -> bool:
+    """Whether an operation failed for lack of memory on its device, also where torch has another error for that."""
+    message = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or any(sign in message for sign in SIGNS_OF_LACKING_MEMORY)
+
+
 @contextmanager
 def memory_of(device: torch.device, purpose: str, cure: str) -> Iterator[None]:
     """Say what to do where a device has too little memory for what is done in this block.
@@ -168,11 +184,13 @@ def memory_of(device: torch.device, purpose: str, cure: str) -> Iterator[None]:
         cure: What may help besides stopping other programs.
 
     Raises:
-        InputError: In place of `torch.OutOfMemoryError`.
+        InputError: In place of what `lacks_memory` knows.
     """
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not lacks_memory(error):
+            raise
         reason = str(error).splitlines()[0]
         raise InputError(
             f"the memory of {device} is too small {purpose} ({reason}); stop other programs there, or {cure}"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
-from seg25d.core.device import Execution, give_freed_memory_back
+from seg25d.core.device import Execution, give_freed_memory_back, lacks_memory
 from seg25d.core.errors import InputError, ModelError
 from seg25d.core.records import Record
 from seg25d.core.types import Shape, Spacing
@@ -203,7 +203,9 @@ class Predictor:
         while True:
             try:
                 return export(self.slabs(tensor))
-            except torch.OutOfMemoryError as error:
+            except RuntimeError as error:
+                if not lacks_memory(error):
+                    raise
                 reason = str(error).splitlines()[0]
             # Outside of the handler, as the exception holds on to what was computed.
             give_freed_memory_back()

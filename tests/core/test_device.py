@@ -184,3 +184,23 @@ def test_a_device_without_room_for_the_weights_is_an_error_of_the_input(monkeypa
     monkeypatch.setattr(model, "to", full)
     with pytest.raises(InputError, match=r"memory of cuda:1 is too small for the weights.*--device cpu"):
         Execution(torch.device("cuda:1"), torch.bfloat16).place(model)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory."), True),
+        (RuntimeError("FIND was unable to find an engine to execute this computation"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 9.07 GiB)"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED"), False),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+    ],
+)
+def test_libraries_say_in_their_own_words_that_memory_is_short(error: RuntimeError, expected: bool) -> None:
+    assert device.lacks_memory(error) == expected
+    with (
+        pytest.raises(InputError if expected else RuntimeError, match="too small to do it" if expected else str(error)),
+        device.memory_of(torch.device("cuda:0"), "to do it", "do less"),
+    ):
+        raise error
