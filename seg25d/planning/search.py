@@ -45,6 +45,10 @@ SCORES_SHARE = 1 / 32
 """Share of the memory budget that the scores of one window take at most, in half precision: with very many classes they
 decide how much memory a prediction takes (60 classes, 192^3 voxels: documentation/measurements.md)."""
 
+MOST_NUMBERS = 2**31 - 1
+"""Of one window in a tensor: kernels that count with 32 bits refuse more, fail or are slow. Convolutions get a batch in
+parts that cuDNN can count, but cannot part a window (github.com/pytorch/pytorch/issues/22496)."""
+
 Candidate: TypeAlias = tuple[AnyRepresentation, Shape]
 
 
@@ -115,6 +119,11 @@ class Fit(Record):
         """Memory with the part that tracing does not see."""
         return self.memory.total + OVERHEAD_BYTES
 
+    def keeps_to(self, limits: Limits) -> bool:
+        """Whether the step fits into the memory, and a window into what kernels can count."""
+        countable = self.memory.largest_tensor <= MOST_NUMBERS * self.batch_size
+        return countable and self.memory.total <= limits.budget_bytes
+
 
 def check_memory(gpu_memory_gb: float) -> None:
     """Make sure that something is left beside what is kept free, before any work is done.
@@ -136,6 +145,7 @@ def search(candidates: Iterable[Candidate], limits: Limits) -> Fit:
         InputError: If not even the cheapest candidate fits; names the memory that would do.
     """
     activations: dict[NetworkSpec, float] = {}
+    largest: dict[NetworkSpec, float] = {}
     last_rate = 0.0
     for position, fit in enumerate(with_networks(candidates, limits)):
         representation, window, network = fit
@@ -144,11 +154,13 @@ def search(candidates: Iterable[Candidate], limits: Limits) -> Fit:
         slack = SAME_NETWORK_SLACK if network in activations else OTHER_NETWORK_SLACK
         if activations.get(network, last_rate) * cost > slack * limits.budget_bytes:
             continue
-        if limits.has_too_many_scores(window):
+        numbers = largest.get(network, 0) * prod(window)
+        if limits.has_too_many_scores(window) or numbers > SAME_NETWORK_SLACK * MOST_NUMBERS:
             continue
         step = _trace(fit, batch_size, limits, position)
         last_rate = activations[network] = step.memory.activations / cost
-        if step.memory.total <= limits.budget_bytes:
+        largest[network] = step.memory.largest_tensor / (batch_size * prod(window))
+        if step.keeps_to(limits):
             return _grow(step, limits)
     # The loop has at least one candidate, and the last is the cheapest.
     step = _trace((representation, window, network), batch_size, limits, position)

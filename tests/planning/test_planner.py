@@ -149,6 +149,32 @@ def limits_of(configuration: str, geometry: VolumeGeometry, gpu_memory_gb: float
     )
 
 
+@pytest.mark.parametrize(("numbers_per_voxel", "whole"), [(100, True), (2000, False)])
+def test_no_window_has_more_numbers_than_kernels_count(
+    monkeypatch: pytest.MonkeyPatch, numbers_per_voxel: int, whole: bool
+) -> None:
+    """With memory for anything: 144^3 voxels of 2000 numbers are more than 2^31."""
+
+    def trace(item: Any, batch_size: int, limits: Limits, position: int) -> Fit:
+        representation, window, network = item
+        largest = numbers_per_voxel * prod(window) * batch_size
+        memory = MemoryUse(
+            parameters=0, gradients=0, optimizer=0, activations=1, num_parameters=0, largest_tensor=largest
+        )
+        values = {"representation": representation, "window": window, "network": network, "position": position}
+        return Fit(**values, batch_size=batch_size, memory=memory)
+
+    monkeypatch.setattr("seg25d.planning.search._trace", trace)
+    geometry = VolumeGeometry(shape=(139, 139, 139), spacing_mm=ISOTROPIC)
+    candidates = CONFIGURATIONS["3d"].candidates(geometry, 0, PLANNING_RULES["default"].of("3d"))
+    fit = search(candidates, limits_of("3d", geometry, 139).model_copy(update={"total_voxels": 10**12}))
+    assert (fit.position == 0) == whole
+    assert numbers_per_voxel * prod(fit.window) < 2**31
+    assert fit.batch_size > 8  # in parts
+    if not whole:
+        assert numbers_per_voxel * prod(fit.window) > 2**30
+
+
 def test_fewer_views_are_not_taken_for_as_costly_as_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """The search predicts memory from what it traced: six views must not be taken to need what twelve did."""
     fake_trace(monkeypatch, lambda each, window, batch: 1000 * each.num_training_views * prod(window) * batch)
