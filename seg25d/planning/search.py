@@ -15,8 +15,12 @@ from seg25d.planning.recipe_rules import ConfigurationRules
 from seg25d.representations import AnyRepresentation
 from seg25d.representations.base import VolumeGeometry
 
+CARD_SHARE = 31 / 32
+"""Of the gigabytes that a card is sold with, what it has for programs: 7.76 or 7.78 of 8 GB (torch's messages in
+github.com/meta-llama/codellama/issues/82, github.com/sshan-zhao/GASDA/issues/19), more of larger ones."""
 OVERHEAD_BYTES = GIGABYTE // 2
-"""Kept free for what tracing cannot see: the CUDA context (0.3 to 0.5 GB on common cards) and cuDNN's workspaces."""
+"""Kept free for what tracing cannot see: the CUDA context (0.27 to 0.62 GB, github.com/pytorch/pytorch/pull/86509) and
+the smaller of cuDNN's workspaces; torch passes over algorithms whose workspace finds no room."""
 SMALLEST_BATCH = 2
 """As in nnU-Net (default_experiment_planner.py: UNet_min_batch_size), where a window covers little of the data set."""
 LARGEST_BATCH = 64
@@ -89,7 +93,7 @@ class Limits(Record):
     @property
     def budget_bytes(self) -> int:
         """What the traced step may take."""
-        return int(self.gpu_memory_gb * GIGABYTE) - OVERHEAD_BYTES
+        return int(CARD_SHARE * self.gpu_memory_gb * GIGABYTE) - OVERHEAD_BYTES
 
     def has_too_many_scores(self, window: Shape) -> bool:
         """Whether the scores of a window take more of the memory than they should."""
@@ -131,7 +135,7 @@ def check_memory(gpu_memory_gb: float) -> None:
     Raises:
         InputError: If not.
     """
-    if gpu_memory_gb * GIGABYTE <= OVERHEAD_BYTES:
+    if CARD_SHARE * gpu_memory_gb * GIGABYTE <= OVERHEAD_BYTES:
         raise InputError(
             f"{gpu_memory_gb:g} GB of GPU memory are not enough: {OVERHEAD_BYTES / GIGABYTE:g} GB are kept for CUDA "
             "itself; plan with a larger --gpu-memory-gb"
@@ -166,7 +170,7 @@ def search(candidates: Iterable[Candidate], limits: Limits) -> Fit:
     step = _trace((representation, window, network), batch_size, limits, position)
     if step.memory.total <= limits.budget_bytes:
         return _grow(step, limits)
-    needed = step.total_bytes / GIGABYTE
+    needed = step.total_bytes / GIGABYTE / CARD_SHARE
     raise InputError(
         f"configuration {limits.configuration}: {limits.gpu_memory_gb:g} GB of GPU memory are not enough; the smallest "
         f"window {'x'.join(map(str, window))} with a batch of {step.batch_size} needs {needed:.2f} GB; "
