@@ -129,6 +129,18 @@ def choose_execution(device: str | None, precision: str = "auto") -> Execution:
     return Execution(chosen, dtype)
 
 
+def check_device(name: str) -> None:
+    """Make sure that a device is there, for another process that computes on it: nothing of its memory is taken.
+
+    Raises:
+        InputError: If it is not.
+    """
+    if not name.startswith("cuda:"):
+        choose_execution(name)
+    elif torch.device(name).index >= torch.cuda.device_count():
+        raise InputError(f"device {name!r} cannot be used here: torch sees {torch.cuda.device_count()} GPU(s)")
+
+
 def _make_current(device: torch.device) -> torch.device:
     """Make a GPU the one that this thread means where it names none; gives it with its number.
 

@@ -120,6 +120,7 @@ class TwoGPUs:
             "set_device": self._set_device,
             "is_bf16_supported": lambda including_emulation=True: self.current == 1,
             "empty_cache": self._empty_cache,
+            "device_count": lambda: 2,
         }
         for name, function in functions.items():
             monkeypatch.setattr(torch.cuda, name, function)
@@ -151,6 +152,15 @@ def test_the_chosen_gpu_becomes_the_current_one(
     execution = choose_execution(name)
     assert (execution.device, execution.dtype) == (torch.device("cuda", number), dtype)
     assert two_gpus.current == number
+
+
+def test_what_other_processes_compute_on_is_looked_at_without_taking_memory(two_gpus: TwoGPUs) -> None:
+    """A context would stay on every GPU for as long as its process predicts."""
+    for name in ("cuda:0", "cuda:1"):
+        device.check_device(name)
+    with pytest.raises(InputError, match=r"'cuda:2' cannot be used here: torch sees 2 GPU"):
+        device.check_device("cuda:2")
+    assert (two_gpus.allocated, two_gpus.current) == ([], 0)
 
 
 def test_a_gpu_without_a_number_is_the_one_that_was_current(two_gpus: TwoGPUs) -> None:
