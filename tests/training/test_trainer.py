@@ -392,6 +392,38 @@ def test_an_update_reads_from_the_device_once(make_job: Maker, monkeypatch: pyte
         assert readings == ["tolist"] * 3
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "muon"])
+def test_updates_whose_scaled_gradients_overflow_are_left_out(
+    make_job: Maker, monkeypatch: pytest.MonkeyPatch, optimizer: str
+) -> None:
+    """As in float16: the norm is infinite, clipping would make weights of it that are no numbers."""
+    states, moved = [], []
+
+    def scaled(*arguments: Any) -> Any:
+        state = new_state(*arguments)
+        # At first not all gradients are finite, after some halvings they are.
+        state.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
+        next(state.model.parameters()).register_hook(lambda gradient: gradient * 2.0**14)
+        states.append(state)
+        return state
+
+    step = trainer._Run._step
+
+    def watched(run: trainer._Run, *arguments: Any) -> float:
+        before = [parameter.detach().clone() for parameter in run.state.model.parameters()]
+        loss = step(run, *arguments)
+        moved.append(any((old != new).any() for old, new in zip(before, run.state.model.parameters(), strict=True)))
+        return loss
+
+    monkeypatch.setattr(trainer, "new_state", scaled)
+    monkeypatch.setattr(trainer._Run, "_step", watched)
+    train_fold(make_job(optimizer, epochs=1, iterations_per_epoch=25, optimizer=optimizer, gradient_clip=1.0))
+    assert moved[0] is False
+    assert moved.count(True) > 5
+    assert states[0].scaler.get_scale() == 2.0 ** (127 - moved.count(False))
+    assert all(parameter.isfinite().all() for parameter in states[0].model.parameters())
+
+
 def test_windows_are_not_copied_behind_the_back_of_devices_that_do_not_keep_them(
     make_job: Maker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
