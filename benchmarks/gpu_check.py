@@ -1,98 +1,188 @@
-"""One call for a GPU machine: memory as planned and as measured, speed of training and prediction, waiting for data.
+"""One command for a machine with a GPU: what can be known only there, in at most nine minutes.
 
 python benchmarks/gpu_check.py --dataset 4 --output benchmarks/results/gpu_check.json
 
-Needs the preprocessed data set, torch and a device: neither SimpleITK nor raw images nor a network. Every configuration
-of the plans takes about `--seconds` per variant (default: 5), so that all of them are done in well under ten minutes:
+Steps, from what matters to what may hang; a step that does not fit into `--minutes` any more is named in the result:
 
-- updates of training on windows of the data set that lie on the device, in float32, in the device's fast type, and with
-  the layout and the compiler that are tried; the share of what a large matrix product reaches there says how much of
-  the device is used;
-- a short run of `train` itself: waiting for data, and the peak of memory beside the planned one;
-- prediction of a case of middle size, without mirroring.
+- random layers in every type against float32 on the CPU (gpu_fuzz.py);
+- matrix products: what the device can do;
+- every configuration of the plans: memory as planned and as measured (tensors, torch's cache, the whole device),
+  updates per second in the fast type and their share of the matrix rate, a short run of `train` with its waiting for
+  data, and the prediction of a case of middle size. `mv`'s fusion sees made-up maps of its views;
+- three configurations trained at the same time for five minutes: their Dice on validation windows;
+- other ways to make an update (gpu_variants.py), configuration by configuration: float32, TF32, the other type of 16
+  bits, both layouts, instance norm that keeps channels-last, CUDA graphs, the compiler, the compiler with graphs. Which
+  layout and which norm are best could not be told without a GPU (`Execution.place`, `InstanceNorm`).
 
-On a CPU everything works the same and shows that the script does.
+FILE.json and FILE.md are written after every step, so that a run that is cut off loses nothing.
+
+Needs the preprocessed data set, neither raw images nor SimpleITK nor a network. Beside torch: numpy, scipy, matplotlib,
+safetensors and rich, which GPU machines tend to have; and, to be carried where they do not, pydantic (pydantic-core,
+annotated-types, typing-inspection), blosc2 (ndindex, numexpr, msgpack) and batchgenerators for noise and gamma. MONAI
+only for plans with Swin UNETR. On a CPU everything works the same, but for what is CUDA's, and shows that the script
+does.
 """
 
 import argparse
 import json
 import math
+import multiprocessing
+import platform
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from contest import Row, Table, settings_of, write_tables
-from torch import Tensor, nn
+from gpu_fuzz import fuzz
+from gpu_report import Row, as_text
+from gpu_variants import Updates, matrix_rates, repeat, train_one
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from seg25d.core.device import Execution, choose_execution
+from seg25d.core.device import Execution, choose_execution, device_name, give_freed_memory_back, peak_memory_gb
+from seg25d.core.files import write_json, write_text
+from seg25d.core.parallel import available_cores
 from seg25d.core.records import read_record
+from seg25d.core.versions import library_versions
 from seg25d.core.workspace import FoldFolder, Workspace
 from seg25d.data.dataset import Split, read_description, read_splits
 from seg25d.data.description import DatasetDescription
-from seg25d.ensembling.fused_predictor import load_predictor
-from seg25d.inference.predictor import PredictorOptions
+from seg25d.inference.predictor import Predictor, PredictorOptions
 from seg25d.planning.model_file import ModelHeader
 from seg25d.planning.plan import ConfigurationPlan, Plans
-from seg25d.preprocessing.store import Store
-from seg25d.training.config import TrainingConfig
-from seg25d.training.losses import DiceCrossEntropy
+from seg25d.preprocessing.store import CaseArrays, Store
 from seg25d.training.recipes import find_recipe
 from seg25d.training.sampling import WindowSource
-from seg25d.training.state import new_state
 from seg25d.training.trainer import FoldJob, train_fold
 
+GIGABYTE = 1 << 30
+TRAINING_SECONDS = 300.0
+"""Of three configurations together."""
+STARTING_SECONDS = 20.0
+"""For their processes to begin, to score their last epoch and to end."""
+CLOSING_SECONDS = 5.0
+LONGEST_SHORT_RUN = 200
+"""Updates of a configuration's short training."""
+VARIANTS = (
+    *("float32", "tf32", "float16", "bfloat16", "channels-last", "contiguous", "norm kept", "graphs"),
+    *("compiled", "compiled, graphs"),
+)
+"""Of updates, in the order in which they are measured: the last ones take long to begin."""
+TRAINED = ("2d", "3d", "si")
+"""What is trained together, as far as it is planned, else the first ones of the plans."""
+MADE_UP_CASES = 8
+"""Of `mv`'s fusion."""
 
-@dataclass(frozen=True)
-class Place:
-    """What all configurations share."""
+
+class Clock:
+    """What is left of the time."""
+
+    def __init__(self, minutes: float) -> None:
+        self.total = 60 * minutes
+        self.begun = time.monotonic()
+
+    @property
+    def left(self) -> float:
+        return self.total - CLOSING_SECONDS - (time.monotonic() - self.begun)
+
+
+@dataclass
+class Check:
+    """What all steps share, and what they have found."""
 
     dataset_name: str
     folder: Path
     """Of the preprocessed data set."""
     description: DatasetDescription
+    split: Split
     execution: Execution
     seconds: float
+    """Per measurement."""
+    clock: Clock
     scratch: Path
-    """For what is trained."""
+    output: Path
+    rows: dict[str, Row] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    skipped: list[str] = field(default_factory=list)
+
+    @property
+    def device(self) -> torch.device:
+        return self.execution.device
+
+    def step(self, name: str, needed: float, action: Callable[[], Any], reserve: float = 0.0) -> Any:
+        """Do a step if its time is there, and write what is known after it; failures are facts too."""
+        if self.clock.left - reserve < needed:
+            self.skipped.append(name)
+            return None
+        print(f"{name} ({self.clock.left:.0f} s left)", flush=True)
+        result = None
+        try:
+            result = action()
+        except Exception as error:
+            self.facts.setdefault("problems", {})[name] = f"{type(error).__name__}: {error}".splitlines()[0]
+            end_processes()
+        give_freed_memory_back()
+        self.write()
+        return result
+
+    def write(self) -> None:
+        write_json(self.output, {**self.facts, "skipped": self.skipped, "rows": list(self.rows.values())})
+        write_text(self.output.with_suffix(".md"), as_text(self.rows.values(), self.facts, self.skipped))
 
 
-MATRIX = 4096
-"""Side of the matrix product that stands for what the device can do."""
-WARM_UP = 3
-"""Updates that are not counted: algorithms are chosen, kernels are made."""
-TRAINED_UPDATES = 200
-"""At most, of the short training."""
+def end_processes() -> None:
+    """Loaders of a training that failed do not hear of SIGTERM, and Python would wait for them in the end."""
+    for process in multiprocessing.active_children():
+        process.kill()
 
 
-def wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def job_of(check: Check, name: str, plan: ConfigurationPlan, **settings: Any) -> FoldJob:
+    """A training of the first fold in a place of its own."""
+    header = ModelHeader(
+        dataset_name=check.dataset_name, configuration=name, fold="0", plan=plan, description=check.description
+    )
+    config = find_recipe("default", name).model_copy(update={"precision": precision_of(check), **settings})
+    store = Store(check.folder / plan.store)
+    if plan.representation.name == "fused_views":
+        store = with_made_up_maps(check, store, plan)
+    folder = FoldFolder(root=check.scratch / name / "fold_0")
+    split = cases_in(check.split, store)
+    return FoldJob(folder, store, split, config, header, str(check.device))
 
 
-def repeat(step: Callable[[], Any], device: torch.device, seconds: float) -> float:
-    """Seconds of a step, the mean over as many as fit into the time."""
-    for _ in range(WARM_UP):
-        step()
-    wait(device)
-    started, count = time.perf_counter(), 0
-    while (spent := time.perf_counter() - started) < seconds or count == 0:
-        step()
-        wait(device)
-        count += 1
-    return spent / count if count else math.nan
+def precision_of(check: Check) -> str:
+    return str(check.execution.dtype).removeprefix("torch.")
 
 
-def matrix_throughput(execution: Execution, seconds: float) -> float:
-    """Operations per second of a large matrix product."""
-    side = MATRIX if execution.device.type == "cuda" else MATRIX // 4
-    left, right = (torch.randn(side, side, device=execution.device, dtype=execution.dtype) for _ in range(2))
-    return 2 * side**3 / repeat(lambda: left @ right, execution.device, seconds)
+def cases_in(split: Split, store: Store) -> Split:
+    known = set(store.cases())
+    return Split(
+        train=tuple(case for case in split.train if case in known),
+        val=tuple(case for case in split.val if case in known),
+    )
+
+
+def with_made_up_maps(check: Check, source: Store, plan: ConfigurationPlan) -> Store:
+    """Some cases with what three views might say of them, mostly right, as further channels."""
+    store = Store(check.scratch / "made_up_maps")
+    rng = np.random.default_rng(0)
+    num_maps = plan.representation.num_maps  # type: ignore[union-attr]
+    half = MADE_UP_CASES // 2
+    for case in (*check.split.train[:half], *check.split.val[:half]):
+        if case in store.cases():
+            continue
+        image, labels = source.open_image(case)[:], source.open_labels(case)[:]
+        classes = 1 + np.arange(num_maps) % max(1, int(labels.max()))
+        right = (labels == classes[:, None, None, None]).astype(np.float32)
+        maps = np.clip(0.1 + 0.8 * right + rng.normal(0, 0.1, right.shape).astype(np.float32), 0, 1)
+        arrays = CaseArrays(np.concatenate([image, maps]), labels, None, source.locations(case))
+        store.write(source.record(case), arrays)
+    return store
 
 
 def flops_of_update(plan: ConfigurationPlan, description: DatasetDescription) -> float:
@@ -100,148 +190,191 @@ def flops_of_update(plan: ConfigurationPlan, description: DatasetDescription) ->
     channels, outputs = len(description.channel_names), description.labels.num_outputs
     with FakeTensorMode(), FlopCounterMode(display=False) as counter:
         model = plan.build_model(channels, outputs).train()
-        scores = model(torch.empty(plan.batch_size, channels, *plan.window))
+        scores = model(torch.empty(plan.batch_size, plan.representation.input_channels(channels), *plan.window))
         total = sum(each.sum() * weight for each, weight in scores) if isinstance(scores, list) else scores.sum()
         total.backward()
     return float(counter.get_total_flops())
 
 
-def updates(
-    header: ModelHeader, config: TrainingConfig, execution: Execution, batch: tuple[Tensor, Tensor], seconds: float
-) -> dict[str, Callable[[], float]]:
-    """What measures an update of each variant, by its name."""
-    plain = Execution(execution.device, torch.float32)
-
-    def measured(chosen: Execution, *, contiguous: bool = False, compiled: bool = False) -> float:
-        state = new_state(header.build_model(), config, chosen)
-        if contiguous:
-            for parameter in state.model.parameters():
-                parameter.data = parameter.data.contiguous()
-        model: nn.Module = torch.compile(state.model) if compiled else state.model  # type: ignore[assignment]
-        images, target = (each.to(chosen.device) for each in batch)
-        loss_function = DiceCrossEntropy(header.description.labels)
-
-        def step() -> None:
-            with chosen.autocast():
-                outputs = model(images)
-            loss = loss_function(outputs if isinstance(outputs, list) else [(outputs, 1.0)], target)
-            state.optimizer.zero_grad(set_to_none=True)
-            state.scaler.scale(loss).backward()
-            state.scaler.step(state.optimizer)
-            state.scaler.update()
-
-        model.train()
-        return repeat(step, chosen.device, seconds)
-
-    variants: dict[str, Callable[[], float]] = {"float32": lambda: measured(plain)}
-    if execution.dtype != torch.float32:
-        variants["fast"] = lambda: measured(execution)
-    variants["contiguous"] = lambda: measured(execution, contiguous=True)
-    variants["compiled"] = lambda: measured(execution, compiled=True)
-    return variants
-
-
-def check(name: str, plan: ConfigurationPlan, split: Split, place: Place) -> Row:
-    """All figures of one configuration."""
-    header = ModelHeader(
-        dataset_name=place.dataset_name, configuration=name, fold="0", plan=plan, description=place.description
-    )
-    config = find_recipe("default", name).model_copy(
-        update={"iterations": TRAINED_UPDATES, "time_budget_seconds": place.seconds, "validation_windows": 2}
-    )
-    store = Store(place.folder / plan.store)
-    source = WindowSource(store, plan, config, {"train": split.train, "validate": split.val})
+def updates_of(check: Check, name: str, plan: ConfigurationPlan) -> Updates:
+    job = job_of(check, name, plan)
+    source = WindowSource(job.store, plan, job.config, {"train": job.split.train, "validate": job.split.val})
     batch = source["train", 0]
-    assert isinstance(batch, tuple), f"{name}: {batch}"
-    row: Row = {"name": name, "planned_gb": plan.estimated_memory_gb, "flops": flops_of_update(plan, place.description)}
-    row["update_s"] = {}
-    for variant, measure in updates(header, config, place.execution, batch, place.seconds).items():
-        try:
-            row["update_s"][variant] = measure()
-        except (RuntimeError, torch.OutOfMemoryError) as problem:
-            row["update_s"][variant] = None
-            row.setdefault("problems", {})[variant] = str(problem).splitlines()[0]
-    if place.execution.device.type == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-    fold = FoldFolder(root=place.scratch / name / "fold_0")
-    train_fold(FoldJob(fold, store, split, config, header, str(place.execution.device)))
-    last = json.loads(fold.log.read_text(encoding="utf-8").splitlines()[-1])
-    row["train"] = {key: last[key] for key in ("seconds_per_iteration", "data_wait_share", "peak_memory_gb")}
-    row["predict"] = predict(fold, store, split, place)
-    return row
+    if not isinstance(batch, tuple):
+        raise batch
+    return Updates(job.header, job.config, check.execution, batch, check.seconds)
 
 
-def predict(fold: FoldFolder, store: Store, split: Split, place: Place) -> Row:
-    """Seconds of the case of middle size, and its voxels per second."""
-    cases = sorted(split.val, key=lambda case: (math.prod(store.record(case).grid.shape), case))
-    case = cases[len(cases) // 2]
-    grid = store.record(case).grid
-    predictor = load_predictor([fold.model_final], place.execution, PredictorOptions(mirroring=False))
-    seconds = repeat(
-        lambda: predictor.predict_preprocessed(store.open_image(case), grid), place.execution.device, place.seconds
+def measured_memory(device: torch.device) -> Row:
+    """In GiB: the most that tensors took, that torch took, and what is taken of the device now, by whomever."""
+    if device.type != "cuda":
+        return {"tensors": peak_memory_gb(device)}
+    unused, total = torch.cuda.mem_get_info(device)
+    return {
+        "tensors": torch.cuda.max_memory_allocated(device) / GIGABYTE,
+        "torch": torch.cuda.max_memory_reserved(device) / GIGABYTE,
+        "device": (total - unused) / GIGABYTE,
+    }
+
+
+def speed_and_memory(check: Check, name: str, plan: ConfigurationPlan) -> None:
+    """An update in the fast type: seconds, share of the matrix rate, memory."""
+    row = check.rows.setdefault(name, {"name": name, "planned_gb": plan.estimated_memory_gb, "update_s": {}})
+    if check.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(check.device)
+    seconds = updates_of(check, name, plan).measure("fast")
+    row["memory_gb"] = measured_memory(check.device)
+    row["update_s"]["fast"] = seconds
+    row["flops"] = flops_of_update(plan, check.description)
+    rate = check.facts.get("matrix_rates", {}).get(precision_of(check))
+    row["share_of_matrix_rate"] = row["flops"] / seconds / rate if rate else None
+
+
+def short_run(check: Check, name: str, plan: ConfigurationPlan) -> None:
+    """The loop itself: waiting for data, memory; then a prediction with its model."""
+    job = job_of(
+        check,
+        name,
+        plan,
+        iterations=LONGEST_SHORT_RUN,
+        time_budget_seconds=check.seconds,
+        validation_windows=2,
     )
-    return {"seconds": seconds, "voxels_per_second": math.prod(grid.shape) / seconds}
+    train_fold(job)
+    last = last_line(job.folder)
+    row = check.rows[name]
+    row["train"] = {key: last[key] for key in ("seconds_per_iteration", "data_wait_share", "peak_memory_gb")}
+    cases = sorted(job.split.val, key=lambda case: (math.prod(job.store.record(case).grid.shape), case))
+    case = cases[len(cases) // 2]
+    grid = job.store.record(case).grid
+    predictor = Predictor.load([job.folder.model_final], check.execution, PredictorOptions(mirroring=False))
+    seconds = repeat(
+        lambda: predictor.predict_preprocessed(job.store.open_image(case), grid), check.device, check.seconds
+    )
+    row["predict"] = {"seconds": seconds, "voxels_per_second": math.prod(grid.shape) / seconds}
 
 
-def variant_cell(row: Row, variant: str) -> str:
-    seconds = row["update_s"].get(variant)
-    return "-" if seconds is None else f"{1 / seconds:.2f}"
+def last_line(folder: FoldFolder) -> Row:
+    line: Row = json.loads(folder.log.read_text(encoding="utf-8").splitlines()[-1])
+    return line
 
 
-def share_of_device(row: Row) -> str:
-    known = [seconds for seconds in row["update_s"].values() if seconds is not None]
-    return f"{row['flops'] / min(known) / row['device_flops']:.1%}" if known else "-"
+def train_together(check: Check, plans: dict[str, ConfigurationPlan], seconds: float) -> None:
+    """Three processes on one device, each with its part of the cores."""
+    names = [name for name in TRAINED if name in plans] or list(plans)
+    names = [*names, *(name for name in plans if name not in names)][: len(TRAINED)]
+    cores = max(1, available_cores() // len(names))
+    context = multiprocessing.get_context("spawn")
+    running = {}
+    for name in names:
+        job = job_of(check, name, plans[name], time_budget_seconds=seconds)
+        folder = FoldFolder(root=check.scratch / "together" / name / "fold_0")
+        job = replace(job, folder=folder, num_workers=max(0, cores - 1))
+        running[name] = job, context.Process(target=train_one, args=(job, cores))
+    for _, process in running.values():
+        process.start()
+    ends = time.monotonic() + max(0.0, check.clock.left)
+    for name, (job, process) in running.items():
+        process.join(max(0.0, ends - time.monotonic()))
+        if process.is_alive():
+            process.kill()
+            process.join()
+        found: Row = {"exit_status": process.exitcode}
+        if job.folder.log.exists():
+            last = last_line(job.folder)
+            keys = ("iteration", "validation_dice", "total_seconds", "data_wait_share", "peak_memory_gb")
+            found |= {key: last[key] for key in keys}
+        check.rows.setdefault(name, {"name": name, "update_s": {}})["together"] = found
+        check.write()
 
 
-TABLE = Table(
-    "gpu_check",
-    "Memory and speed on this device",
-    {
-        "": lambda row: row["name"],
-        "GB planned": lambda row: f"{row['planned_gb']:.2f}",
-        "GB measured": lambda row: f"{row['train']['peak_memory_gb']:.2f}",
-        "updates/s float32": lambda row: variant_cell(row, "float32"),
-        "fast type": lambda row: variant_cell(row, "fast"),
-        "not channels-last": lambda row: variant_cell(row, "contiguous"),
-        "compiled": lambda row: variant_cell(row, "compiled"),
-        "share of the device": share_of_device,
-        "updates/s of train": lambda row: f"{1 / row['train']['seconds_per_iteration']:.2f}",
-        "waiting for data": lambda row: f"{row['train']['data_wait_share']:.1%}",
-        "predicted Mvoxel/s": lambda row: f"{row['predict']['voxels_per_second'] / 1e6:.2f}",
-    },
-    (
-        "Planned memory has 0.5 GB for CUDA itself, which the measured one has not. Share of the device: operations of "
-        "the fastest variant by what a large matrix product reaches. On a CPU, measured memory is that of the process.",
-    ),
-)
+def variant(check: Check, name: str, plan: ConfigurationPlan, wanted: str) -> None:
+    row = check.rows.setdefault(name, {"name": name, "update_s": {}})
+    row["update_s"][wanted] = None
+    row["update_s"][wanted] = updates_of(check, name, plan).measure(wanted)
+
+
+def run(check: Check, plans: dict[str, ConfigurationPlan], options: argparse.Namespace) -> None:
+    """All steps."""
+    share = check.clock.total / 540
+    types = [torch.float32, torch.bfloat16, torch.float16] if check.device.type == "cuda" else [torch.float32]
+    check.facts["fuzz"] = check.step("fuzz", 1, lambda: fuzz(check.device, 25 * share, options.seed, types))
+    side = 8192 if check.device.type == "cuda" else 512
+    rates = check.step("matrix products", 1, lambda: matrix_rates(check.device, check.seconds / 5, side))
+    check.facts["matrix_rates"] = rates or {}
+    together = options.training_seconds + STARTING_SECONDS
+    for name, plan in plans.items():
+        needed = 3 * check.seconds
+        check.step(f"{name}: update", needed, partial(speed_and_memory, check, name, plan), together)
+        if name in check.rows:
+            check.step(f"{name}: short run", needed, partial(short_run, check, name, plan), together)
+    check.step("together", together, partial(train_together, check, plans, options.training_seconds))
+    for wanted in (each for each in options.variants if each in known_variants(check)):
+        # The compiler makes its kernels first.
+        needed = 2 * check.seconds + (60 * share if "compiled" in wanted else 5 * share)
+        for name in dict.fromkeys(each for each in (*TRAINED, *plans) if each in check.rows):
+            if wanted not in check.rows[name]["update_s"]:
+                check.step(f"{name}: {wanted}", needed, partial(variant, check, name, plans[name], wanted))
+
+
+def known_variants(check: Check) -> Sequence[str]:
+    return list(Updates.variants(_Nothing(check.execution)))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class _Nothing:
+    execution: Execution
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="4", help="planned and preprocessed: 1, 001 or Dataset001_Name")
-    parser.add_argument("--configurations", nargs="+", help="default: all of the plans but mv, which sees predictions")
-    parser.add_argument("--seconds", type=float, default=5.0, help="per measurement (default: 5)")
+    parser.add_argument("--configurations", nargs="+", help="default: all of the plans")
+    parser.add_argument("--minutes", type=float, default=9.0, help="for all of it (default: 9)")
+    parser.add_argument("--training-seconds", type=float, default=TRAINING_SECONDS, help="of three together (300)")
+    parser.add_argument("--variants", nargs="+", default=VARIANTS, choices=VARIANTS, help="of updates (default: all)")
+    parser.add_argument("--seed", type=int, default=0, help="of the random layers")
     parser.add_argument("--device")
+    parser.add_argument("--precision", default="auto", help="the fast type (default: the device's)")
     parser.add_argument("--workspace", type=Path)
     parser.add_argument("--output", type=Path, required=True, help="FILE.json; FILE.md is written beside it")
     options = parser.parse_args()
+    clock = Clock(options.minutes)
     workspace = Workspace.resolve(options.workspace)
     name = workspace.dataset_name(options.dataset)
     folder = workspace.preprocessed_dataset(name)
-    plans = read_record(folder.plans(), Plans)
-    split = read_splits(folder.splits)[0]
-    execution = choose_execution(options.device)
-    device_flops = matrix_throughput(execution, options.seconds)
-    rows: list[Row] = []
+    plans = read_record(folder.plans(), Plans).configurations
+    chosen = {key: plan for key, plan in plans.items() if key in (options.configurations or plans)}
+    execution = choose_execution(options.device, options.precision)
     with tempfile.TemporaryDirectory() as scratch:
-        place = Place(name, folder.root, read_description(folder.dataset), execution, options.seconds, Path(scratch))
-        for configuration, plan in plans.configurations.items():
-            fused = plan.representation.name == "fused_views"
-            if fused or (options.configurations and configuration not in options.configurations):
-                continue
-            rows.append({**check(configuration, plan, split, place), "device_flops": device_flops})
-            write_tables(TABLE, rows, {"dataset": name, "settings": settings_of(options)}, options.output)
+        check = Check(
+            dataset_name=name,
+            folder=folder.root,
+            description=read_description(folder.dataset),
+            split=read_splits(folder.splits)[0],
+            execution=execution,
+            seconds=3.0 * options.minutes / 9,
+            clock=clock,
+            scratch=Path(scratch),
+            output=options.output,
+        )
+        check.facts = {
+            "title": "Memory and speed on this device",
+            "dataset": name,
+            "minutes": options.minutes,
+            "machine": {
+                "device": device_name(execution.device),
+                "processor": platform.machine(),
+                "cores": available_cores(),
+                "precision": precision_of(check),
+                "versions": library_versions(),
+            },
+        }
+        run(check, chosen, options)
+        check.facts["seconds"] = round(clock.total - CLOSING_SECONDS - clock.left, 1)
+        check.write()
+    end_processes()
+    print(options.output.with_suffix(".md").read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

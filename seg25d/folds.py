@@ -114,10 +114,9 @@ def train_folds(task: RunToTrain, folds: Sequence[int | str]) -> dict[str, Summa
     summaries = {}
     for fold in folds:
         with folder_lock(task.run.fold(fold).root, "training") if is_first_process() else nullcontext():
-            summary = _train_fold(task, fold, execution)
+            summary = _train_fold(task, fold, execution, last=fold == folds[-1])
         if summary is not None:
             summaries[str(fold)] = summary
-    leave_processes()
     if is_first_process():
         summarize_folds(task.run, len(task.splits))
     return summaries
@@ -134,8 +133,12 @@ def clear_folds(task: RunToTrain, folds: Sequence[int | str]) -> None:
         task.run.crossval.unlink(missing_ok=True)
 
 
-def _train_fold(task: RunToTrain, fold: int | str, execution: Execution) -> Summary | None:
-    """Train a fold to its end and score it; None on processes other than the first of several."""
+def _train_fold(task: RunToTrain, fold: int | str, execution: Execution, *, last: bool) -> Summary | None:
+    """Train a fold to its end and score it; None on processes other than the first of several.
+
+    After the last fold they leave the group together, as nccl wants it (docs.pytorch.org/docs/stable/distributed.html,
+    shutdown), before the first one scores: the others and their GPUs would wait for that.
+    """
     folder, first = task.run.fold(fold), is_first_process()
     if first:
         write_run_files(task.run, task.folder, task.plans)
@@ -146,7 +149,10 @@ def _train_fold(task: RunToTrain, fold: int | str, execution: Execution) -> Summ
             _warn_if_unlike_others(task, fold, config)
         write_record(folder.config, config)
     split = split_of(task.splits, fold)
-    if not train_fold(fold_job(task, folder, fold, split, config)):
+    goes_on = train_fold(fold_job(task, folder, fold, split, config))
+    if last:
+        leave_processes()
+    if not goes_on:
         return None
     give_freed_memory_back()
     predictor = load_predictor([folder.model_final], execution)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from seg25d.chosen_models import choose_model, loader
 from seg25d.compared_runs import runs_to_compare
-from seg25d.core.device import choose_execution
+from seg25d.core.device import check_device, choose_execution
 from seg25d.core.errors import InputError
 from seg25d.core.files import folder_lock, read_text
 from seg25d.core.process import crashes_named
@@ -207,8 +207,11 @@ def predict(workspace: Workspace, source: Path, out: Path, options: PredictionOp
     """
     options = options or PredictionOptions()
     devices = (options.device or "").split(",")
-    for device in devices:
-        choose_execution(device or None)
+    if len(devices) == 1:
+        choose_execution(options.device)
+    else:
+        for device in devices:
+            check_device(device)
     with unpacked_models(workspace, options, out) as place:
         model, predictor_options = choose_model(*place), options.predictor
         meaning = model.meaning()

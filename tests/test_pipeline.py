@@ -278,6 +278,24 @@ def test_wrong_choices_are_refused_before_anything_is_written(workspace, channel
     assert not workspace.preprocessed.exists()
 
 
+# The first process scores folds: of all but the last while the others wait for it, then alone.
+LEAVING_TOGETHER = """
+import sys
+from torch import distributed
+from seg25d import folds
+from seg25d.cli.main import main
+
+score = folds.validate_fold
+
+def watched(folder, *arguments):
+    assert distributed.is_initialized() == (folder.root.name != "fold_1"), folder.root.name
+    return score(folder, *arguments)
+
+folds.validate_fold = watched
+main(sys.argv[1:])
+"""
+
+
 def test_two_processes_restart_all_folds_together(workspace):
     run(workspace, "plan_and_preprocess", "-d", "900", "-c", "si")
     path = workspace.preprocessed_dataset(DATASET_NAME).plans()
@@ -294,7 +312,7 @@ def test_two_processes_restart_all_folds_together(workspace):
     words = ["train", "900", "si", "cv", "--restart", *TINY, *IN_THIS_PROCESS]
     processes = [
         subprocess.Popen(
-            [sys.executable, "-m", "seg25d", *words, "--workspace", str(workspace.raw.parent)],
+            [sys.executable, "-c", LEAVING_TOGETHER, *words, "--workspace", str(workspace.raw.parent)],
             env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
         )
         for rank in range(2)

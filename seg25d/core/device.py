@@ -5,7 +5,8 @@ import gc
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,16 @@ from seg25d.core.processor import read_verdict, this_processor
 logger = logging.getLogger(__name__)
 ALLOCATOR_SETTINGS = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES", "LD_PRELOAD")
 """Environment variables by which users choose how memory is allocated."""
+
+SIGNS_OF_LACKING_MEMORY = (
+    "unable to find an engine to execute this computation",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "MPS backend out of memory",
+)
+"""Where no algorithm of cuDNN finds room for its workspace torch passes over each and says that there is none
+(aten/src/ATen/native/cudnn/Conv_v8.cpp; github.com/QwenLM/Qwen3-VL/issues/151); libraries with memory of their own; MPS
+(github.com/pytorch/pytorch/issues/130112)."""
 
 
 def computes_on_x86() -> bool:
@@ -44,26 +55,41 @@ class Execution:
     def place(self, model: nn.Module) -> nn.Module:
         """Move a model to the device, in the layout that is fastest there.
 
-        Channels-last is the layout of tensor cores. On CPUs it depends on their vectors (seconds per update on two
-        cores, documentation/measurements.md): in bfloat16 it is slower in 2D; in float32 it is faster in 2D with
-        AVX-512 and in 3D with AVX2.
+        Channels-last is the layout of tensor cores. In 3D it is not taken on GPUs where a norm of each image undoes it:
+        torch 2.13 copies what group and instance norms get to the usual layout (tests/core/test_layouts_on_gpus.py),
+        the next convolution copies it back, and nnU-Net's residual encoder takes 24 % more time so
+        (github.com/pytorch/pytorch/issues/59168). In 2D cuDNN would copy around its kernels otherwise; both are
+        measured by benchmarks/gpu_check.py.
+
+        On CPUs it depends on their vectors (seconds per update on two cores, documentation/measurements.md): in
+        bfloat16 it is slower in 2D; in float32 it is faster in 2D with AVX-512 and in 3D with AVX2.
+
+        Raises:
+            InputError: If the device has too little memory.
         """
-        model = model.to(self.device)
-        layouts = self._channels_last()
+        with memory_of(self.device, "for the weights of the model", "take --device cpu"):
+            model = model.to(self.device)
+        layouts = self._channels_last(model)
         # Tensor by tensor: a model may have layers in 2D and in 3D.
         for tensor in (*model.parameters(), *model.buffers()):
             if tensor.dim() in layouts:
                 tensor.data = tensor.data.contiguous(memory_format=layouts[tensor.dim()])
         return model
 
-    def _channels_last(self) -> dict[int, torch.memory_format]:
+    def _channels_last(self, model: nn.Module) -> dict[int, torch.memory_format]:
         """The layout by the number of axes, where it is not the usual one."""
         in_2d, in_3d = {4: torch.channels_last}, {5: torch.channels_last_3d}
         if self.device.type == "cuda":
-            return in_2d | in_3d
+            return in_2d if any(map(_undoes_layout, model.modules())) else in_2d | in_3d
         if self.device.type != "cpu" or self.dtype != torch.float32:
             return {}
         return in_3d if computes_with_avx2() else in_2d
+
+
+def _undoes_layout(layer: nn.Module) -> bool:
+    """Whether a layer gives the usual layout on GPUs whatever it gets; layers of our own may say so."""
+    norms = (nn.GroupNorm, nn.modules.instancenorm._InstanceNorm)
+    return isinstance(layer, norms) or getattr(layer, "undoes_layout", False)
 
 
 def choose_execution(device: str | None, precision: str = "auto") -> Execution:
@@ -74,7 +100,7 @@ def choose_execution(device: str | None, precision: str = "auto") -> Execution:
         precision: `auto`, `float32`, `bfloat16` or `float16`.
 
     Raises:
-        InputError: If the device is unknown or absent.
+        InputError: If the device is unknown or absent, or does not compute in that precision.
     """
     name = device or ("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
     try:
@@ -84,6 +110,8 @@ def choose_execution(device: str | None, precision: str = "auto") -> Execution:
         raise InputError(
             f"device {name!r} cannot be used here ({str(error).splitlines()[0]}); try --device cpu"
         ) from None
+    if chosen.type == "cuda":
+        chosen = _make_current(chosen)
     dtype = _fast_dtype(chosen) if precision == "auto" else getattr(torch, precision)
     if chosen.type == "cuda":
         # Windows have one shape: let cuDNN try its algorithms once.
@@ -94,7 +122,46 @@ def choose_execution(device: str | None, precision: str = "auto") -> Execution:
         _keep_freed_memory()
         if dtype == torch.float16:
             raise InputError("float16 trains only on GPUs; use bfloat16 or float32 on a CPU")
+    if chosen.type == "mps" and dtype != torch.float32:
+        # github.com/pytorch/pytorch/issues/160739; open in torch 2.13.
+        raise InputError(
+            f"{precision} is not for mps, where transposed convolutions in 3D take float32 alone; use that"
+        )
     return Execution(chosen, dtype)
+
+
+def check_device(name: str) -> None:
+    """Make sure that a device is there, for another process that computes on it: nothing of its memory is taken.
+
+    Raises:
+        InputError: If it is not.
+    """
+    if not name.startswith("cuda:"):
+        choose_execution(name)
+    elif torch.device(name).index >= torch.cuda.device_count():
+        raise InputError(f"device {name!r} cannot be used here: torch sees {torch.cuda.device_count()} GPU(s)")
+
+
+def _make_current(device: torch.device) -> torch.device:
+    """Make a GPU the one that this thread means where it names none; gives it with its number.
+
+    Whether there is bfloat16 (`torch.cuda.is_bf16_supported`, also asked by every autocast), whose context pins memory
+    (`torch/utils/data/dataloader.py`: that of `torch.accelerator.current_device_index()`) and whose memory is counted
+    is otherwise a matter of the first GPU, which may be another model, or full.
+    """
+    numbered = torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
+    torch.cuda.set_device(numbered)
+    return numbered
+
+
+def free_gpu_memory_bytes(device: torch.device) -> int:
+    """Memory of a GPU that tensors may still take: what nobody has, and what torch keeps of tensors that are gone.
+
+    `torch.cuda.mem_get_info` is the driver's answer, for which torch's cache is taken
+    (docs.pytorch.org/docs/stable/notes/cuda.html, memory management).
+    """
+    unused, _ = torch.cuda.mem_get_info(device)
+    return unused + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
 def _keep_freed_memory() -> None:
@@ -114,12 +181,46 @@ def _keep_freed_memory() -> None:
         set_option(mmap_threshold, 2**25)
 
 
-def give_freed_memory_back() -> None:
-    """Let the C library return to the system what it kept for updates or windows that will not come any more.
+def lacks_memory(error: RuntimeError) -> bool:
+    """Whether an operation failed for lack of memory on its device, also where torch has another error for that."""
+    message = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or any(sign in message for sign in SIGNS_OF_LACKING_MEMORY)
 
-    The last predictions and scores of a training then come in place of its activations, not on top of them.
+
+@contextmanager
+def memory_of(device: torch.device, purpose: str, cure: str) -> Iterator[None]:
+    """Say what to do where a device has too little memory for what is done in this block.
+
+    Args:
+        device: Where it is done.
+        purpose: What it is for.
+        cure: What may help besides stopping other programs.
+
+    Raises:
+        InputError: In place of what `lacks_memory` knows.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not lacks_memory(error):
+            raise
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"the memory of {device} is too small {purpose} ({reason}); stop other programs there, or {cure}"
+        ) from None
+
+
+def give_freed_memory_back() -> None:
+    """Let torch and the C library return what they kept for updates or windows that will not come any more.
+
+    The last predictions and scores of a training then come in place of its activations, not on top of them. On a GPU
+    that matters to other programs and to cuDNN, whose blocks would have to fit into gaps.
     """
     gc.collect()
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.empty_cache()
+    if torch.backends.mps.is_available():
+        torch.mps.empty_cache()
     trim = _function_of_c_library("malloc_trim")
     if trim is not None:
         trim(0)

@@ -16,7 +16,7 @@ from seg25d.data.description import DatasetDescription
 from seg25d.data.labels import Labels
 from seg25d.planning.memory import GIGABYTE, trace_training_step
 from seg25d.planning.plan import ConfigurationPlan
-from seg25d.planning.search import OVERHEAD_BYTES
+from seg25d.planning.search import CARD_SHARE, OVERHEAD_BYTES
 from seg25d.representations.base import NetworkOutput
 
 
@@ -108,13 +108,13 @@ def joint_plan(
     while True:
         memory = trace_training_step(build, (batch_size, num_channels, *fusion.window), labels.num_outputs)
         needed = (memory.total + OVERHEAD_BYTES) / GIGABYTE
-        if needed <= gpu_memory_gb:
+        if needed <= CARD_SHARE * gpu_memory_gb:
             break
         if batch_size == 1:
             raise InputError(
                 f"views and fusion together need {needed:.2f} GB with one window of "
                 f"{'x'.join(map(str, fusion.window))}; plan mv under another name with --gpu-memory-gb "
-                f"{needed + 0.05:.1f} or more, or with a smaller window"
+                f"{needed / CARD_SHARE + 0.05:.1f} or more, or with a smaller window"
             )
         batch_size //= 2
     # An axis that a view may not be mirrored along is none for all of them.

@@ -83,6 +83,13 @@ def _next_report(reports: "Queue[_Report]", processes: Sequence[BaseProcess]) ->
                 ) from None
 
 
+def _share_cores(num_processes: int) -> None:
+    """Let this process compute with its part of the cores: also beside GPUs the CPU resamples, adds up and exports."""
+    import torch  # noqa: PLC0415 - only where it computes
+
+    torch.set_num_threads(min(torch.get_num_threads(), max(1, available_cores() // num_processes)))
+
+
 def _work(
     load: Callable[[str], CaseModel],
     place: tuple[str, int],
@@ -94,10 +101,7 @@ def _work(
     cases, reports = queues
     device, num_devices = place
     try:
-        if device == "cpu":
-            import torch  # noqa: PLC0415 - only where it computes
-
-            torch.set_num_threads(max(1, available_cores() // num_devices))
+        _share_cores(num_devices)
         model = load(device)
     except Exception as error:
         reports.put(_Report(None, message=f"{device}: {error}", expected=isinstance(error, Seg25dError)))

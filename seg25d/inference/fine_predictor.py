@@ -72,8 +72,8 @@ class FinePredictor(Predictor):
         Where coarse or fine models find nothing they are those of the coarse ones.
         """
         coarse, settings = self._coarse(), self._settings()
-        # The batch shrinks where memory is short.
-        coarse.batch_size = min(coarse.batch_size, self.batch_size)
+        # Less at a time where memory is short.
+        coarse.batch_size, coarse.sparing = min(coarse.batch_size, self.batch_size), self.sparing
         shape: Shape = (image.shape[1], image.shape[2], image.shape[3])
         found = self._labels(coarse.slabs(image), shape)
         if settings.large_components:

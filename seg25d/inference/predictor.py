@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
-from seg25d.core.device import Execution
+from seg25d.core.device import Execution, give_freed_memory_back, lacks_memory
 from seg25d.core.errors import InputError, ModelError
 from seg25d.core.records import Record
 from seg25d.core.types import Shape, Spacing
@@ -78,6 +78,8 @@ class Predictor:
         self.execution = execution
         self.options = options or PredictorOptions()
         self.batch_size = self.options.batch_size or default_batch_size(header)
+        self.sparing = False
+        """Whether memory ran out with single windows: since then they are as planned, and sums are kept on the CPU."""
 
     @classmethod
     def load(cls, paths: Sequence[Path], execution: Execution, options: PredictorOptions | None = None) -> Self:
@@ -196,23 +198,42 @@ class Predictor:
         return predict_slabs(self.models, image, self.labels.num_outputs, self.window_options(shape))
 
     def _compute(self, image: Any, export: Callable[[Iterable[Slab]], Result]) -> Result:
-        """Predict and export; with half the batch, and so on, where it does not fit into the GPU's memory."""
+        """Predict and export; where that does not fit into the GPU's memory once more with less at a time."""
         tensor = torch.from_numpy(np.ascontiguousarray(image[...], np.float32))
         while True:
             try:
                 return export(self.slabs(tensor))
-            except torch.OutOfMemoryError:
-                if self.batch_size == 1:
+            except RuntimeError as error:
+                if not lacks_memory(error):
                     raise
-                self.batch_size //= 2
-                logger.warning("out of GPU memory; going on with batches of %d windows", self.batch_size)
+                reason = str(error).splitlines()[0]
             # Outside of the handler, as the exception holds on to what was computed.
-            torch.cuda.empty_cache()
+            give_freed_memory_back()
+            self._spare_memory(reason)
+
+    def _spare_memory(self, reason: str) -> None:
+        """Go on with half the batch, in the end with single windows no larger than those of the training.
+
+        Raises:
+            InputError: If that is how it was tried.
+        """
+        if self.batch_size > 1:
+            self.batch_size //= 2
+            logger.warning("out of GPU memory; going on with batches of %d windows", self.batch_size)
+        elif not self.sparing:
+            self.sparing = True
+            logger.warning("out of GPU memory; going on with windows as planned, their sums on the CPU")
+        else:
+            raise InputError(
+                f"the memory of {self.execution.device} is too small to predict a single window of "
+                f"{' x '.join(map(str, self.header.plan.window))} voxels ({reason}); stop other programs there, or "
+                "take --device cpu"
+            )
 
     def window_options(self, shape: Shape) -> WindowOptions:
         """How a volume (D, H, W) is covered."""
         plan = self.header.plan
-        window = covering_window(plan, shape, self.labels.num_outputs)
+        window = plan.window if self.sparing else covering_window(plan, shape, self.labels.num_outputs)
         regular = plan.representation.regular_steps
         window, batch_size = deepened(plan, window, shape, self.batch_size)
         if self.execution.device.type == "cpu" and self.options.batch_size is None:
@@ -225,6 +246,7 @@ class Predictor:
             padded_with_lowest=plan.representation.padded_with_lowest,
             batch_size=batch_size,
             autocast=self.execution.autocast(),
+            sums_on_cpu=self.sparing,
         )
 
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from seg25d.core.device import free_gpu_memory_bytes
 from seg25d.core.errors import InputError
 from seg25d.core.grids import regular_starts
 from seg25d.core.types import Shape
@@ -52,6 +53,8 @@ class WindowOptions:
     batch_size: int = 1
     autocast: AbstractContextManager[object] | None = None
     """The context in which models compute, such as `torch.autocast(...)`."""
+    sums_on_cpu: bool = False
+    """Whether the planes in work never take memory of the models' device."""
 
     def __post_init__(self) -> None:
         if not all(0 < step <= 1 for step in self.steps):
@@ -181,7 +184,7 @@ def predict_slabs(
         for axis, each in enumerate(zip(size, options.window, starts, strict=True))
     ]
     layout = _choose_layout(size, starts, options)
-    sums = _Sums(layout, size, num_outputs, _device(models), weights)
+    sums = _Sums(layout, size, num_outputs, weights, _device(models), on_cpu=options.sums_on_cpu)
     axis, first = layout.axis, 0
     for batch, following in itertools.pairwise([*layout.batches, None]):
         assert batch is not None
@@ -209,14 +212,22 @@ class _Sums:
     """Weighted sums of scores over the planes that are in work: (n, K, h, w)."""
 
     def __init__(
-        self, layout: _Layout, size: Shape, num_outputs: int, device: torch.device, weights: list[dict[int, Tensor]]
+        self,
+        layout: _Layout,
+        size: Shape,
+        num_outputs: int,
+        weights: list[dict[int, Tensor]],
+        device: torch.device,
+        *,
+        on_cpu: bool,
     ) -> None:
         self.axis = layout.axis
         self.first = 0
         self.weights = [{start: each.to(device) for start, each in along.items()} for along in weights]
         shape = (layout.depth, num_outputs, *(size[axis] for axis in _other_axes(layout.axis)))
         dtype = torch.float32 if 4 * math.prod(shape) <= FLOAT32_BYTES else torch.float16
-        self.planes = torch.zeros(shape, dtype=dtype, device=_buffer_device(device, dtype.itemsize * math.prod(shape)))
+        place = torch.device("cpu") if on_cpu else _buffer_device(device, dtype.itemsize * math.prod(shape))
+        self.planes = torch.zeros(shape, dtype=dtype, device=place)
 
     def add_batch(
         self, models: Sequence[nn.Module], image: Tensor, batch: Sequence[_Item], options: WindowOptions
@@ -322,6 +333,6 @@ def _device(models: Sequence[nn.Module]) -> torch.device:
 
 def _buffer_device(device: torch.device, num_bytes: int) -> torch.device:
     """The models' device, if the sums take at most half of the memory that is free there."""
-    if device.type == "cuda" and num_bytes <= torch.cuda.mem_get_info(device)[0] // 2:
+    if device.type == "cuda" and num_bytes <= free_gpu_memory_bytes(device) // 2:
         return device
     return torch.device("cpu")

@@ -72,6 +72,9 @@ class SENorm(nn.Module):
         dims: 2 or 3.
     """
 
+    undoes_layout = True
+    """All images as channels of one: that is no view of a channels-last layout, see `Execution.place`."""
+
     def __init__(self, channels: int, reduction: int, dims: int) -> None:
         super().__init__()
         self.scale = _excitation(channels, reduction, dims, nn.Sigmoid())

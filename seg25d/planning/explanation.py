@@ -14,7 +14,7 @@ from seg25d.planning.network_rules import WIDE_FROM_GB
 from seg25d.planning.normalization import ChannelNormalization
 from seg25d.planning.plan import ConfigurationPlan, Plans
 from seg25d.planning.recipe_rules import PlanningRules
-from seg25d.planning.search import LARGEST_BATCH, OVERHEAD_BYTES, SCORES_SHARE, Fit, Limits
+from seg25d.planning.search import CARD_SHARE, LARGEST_BATCH, OVERHEAD_BYTES, SCORES_SHARE, Fit, Limits
 from seg25d.representations import AnyRepresentation
 from seg25d.representations.base import VolumeGeometry
 from seg25d.representations.fused_views import ROI_MARGIN, FusedViews
@@ -58,8 +58,8 @@ def dataset_reasons(
             "anterior and posterior do, and mirroring would swap them"
         ),
         "gpu_memory_gb": (
-            f"a training step may take {gpu_memory_gb:g} GB, of which {OVERHEAD_BYTES / GIGABYTE:g} GB are kept for "
-            "CUDA itself"
+            f"a training step may take {gpu_memory_gb:g} GB, of which {(1 - CARD_SHARE) * gpu_memory_gb:.2g} GB are "
+            f"what cards of that size lack, and {OVERHEAD_BYTES / GIGABYTE:g} GB are kept for CUDA itself"
         ),
     }
 

@@ -50,6 +50,8 @@ class MemoryUse(Record):
     """All else: input, target, everything that is kept for the backward pass, temporary tensors."""
     num_parameters: int
     """Trainable numbers."""
+    largest_tensor: int = 0
+    """Numbers in the largest tensor of the step."""
 
     @property
     def total(self) -> int:
@@ -127,6 +129,7 @@ def trace_training_step(build: Callable[[], nn.Module], image_shape: Sequence[in
         optimizer=peak["optimizer"],
         activations=peak[""],
         num_parameters=sum(parameter.numel() for parameter in parameters),
+        largest_tensor=tracker.largest_tensor,
     )
 
 
@@ -140,6 +143,8 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._events: list[tuple[int, int]] = []
         self._start = 0
         self._count = 0
+        self.largest_tensor = 0
+        """Numbers in the largest tensor so far; one that repeats a smaller one counts as that."""
 
     def __torch_dispatch__(
         self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -187,6 +192,7 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return known[1]
         self._count += 1
         key, num_bytes = self._count, int(storage.nbytes())
+        self.largest_tensor = max(self.largest_tensor, num_bytes // tensor.element_size())
 
         def gone(_: object) -> None:
             self._watched.pop(identity, None)

@@ -15,8 +15,12 @@ from seg25d.planning.recipe_rules import ConfigurationRules
 from seg25d.representations import AnyRepresentation
 from seg25d.representations.base import VolumeGeometry
 
+CARD_SHARE = 31 / 32
+"""Of the gigabytes that a card is sold with, what it has for programs: 7.76 or 7.78 of 8 GB (torch's messages in
+github.com/meta-llama/codellama/issues/82, github.com/sshan-zhao/GASDA/issues/19), more of larger ones."""
 OVERHEAD_BYTES = GIGABYTE // 2
-"""Kept free for what tracing cannot see: the CUDA context (0.3 to 0.5 GB on common cards) and cuDNN's workspaces."""
+"""Kept free for what tracing cannot see: the CUDA context (0.27 to 0.62 GB, github.com/pytorch/pytorch/pull/86509) and
+the smaller of cuDNN's workspaces; torch passes over algorithms whose workspace finds no room."""
 SMALLEST_BATCH = 2
 """As in nnU-Net (default_experiment_planner.py: UNet_min_batch_size), where a window covers little of the data set."""
 LARGEST_BATCH = 64
@@ -44,6 +48,10 @@ OTHER_NETWORK_SLACK = 1.5
 SCORES_SHARE = 1 / 32
 """Share of the memory budget that the scores of one window take at most, in half precision: with very many classes they
 decide how much memory a prediction takes (60 classes, 192^3 voxels: documentation/measurements.md)."""
+
+MOST_NUMBERS = 2**31 - 1
+"""Of one window in a tensor: kernels that count with 32 bits refuse more, fail or are slow. Convolutions get a batch in
+parts that cuDNN can count, but cannot part a window (github.com/pytorch/pytorch/issues/22496)."""
 
 Candidate: TypeAlias = tuple[AnyRepresentation, Shape]
 
@@ -85,7 +93,7 @@ class Limits(Record):
     @property
     def budget_bytes(self) -> int:
         """What the traced step may take."""
-        return int(self.gpu_memory_gb * GIGABYTE) - OVERHEAD_BYTES
+        return int(CARD_SHARE * self.gpu_memory_gb * GIGABYTE) - OVERHEAD_BYTES
 
     def has_too_many_scores(self, window: Shape) -> bool:
         """Whether the scores of a window take more of the memory than they should."""
@@ -115,6 +123,11 @@ class Fit(Record):
         """Memory with the part that tracing does not see."""
         return self.memory.total + OVERHEAD_BYTES
 
+    def keeps_to(self, limits: Limits) -> bool:
+        """Whether the step fits into the memory, and a window into what kernels can count."""
+        countable = self.memory.largest_tensor <= MOST_NUMBERS * self.batch_size
+        return countable and self.memory.total <= limits.budget_bytes
+
 
 def check_memory(gpu_memory_gb: float) -> None:
     """Make sure that something is left beside what is kept free, before any work is done.
@@ -122,7 +135,7 @@ def check_memory(gpu_memory_gb: float) -> None:
     Raises:
         InputError: If not.
     """
-    if gpu_memory_gb * GIGABYTE <= OVERHEAD_BYTES:
+    if CARD_SHARE * gpu_memory_gb * GIGABYTE <= OVERHEAD_BYTES:
         raise InputError(
             f"{gpu_memory_gb:g} GB of GPU memory are not enough: {OVERHEAD_BYTES / GIGABYTE:g} GB are kept for CUDA "
             "itself; plan with a larger --gpu-memory-gb"
@@ -136,6 +149,7 @@ def search(candidates: Iterable[Candidate], limits: Limits) -> Fit:
         InputError: If not even the cheapest candidate fits; names the memory that would do.
     """
     activations: dict[NetworkSpec, float] = {}
+    largest: dict[NetworkSpec, float] = {}
     last_rate = 0.0
     for position, fit in enumerate(with_networks(candidates, limits)):
         representation, window, network = fit
@@ -144,17 +158,19 @@ def search(candidates: Iterable[Candidate], limits: Limits) -> Fit:
         slack = SAME_NETWORK_SLACK if network in activations else OTHER_NETWORK_SLACK
         if activations.get(network, last_rate) * cost > slack * limits.budget_bytes:
             continue
-        if limits.has_too_many_scores(window):
+        numbers = largest.get(network, 0) * prod(window)
+        if limits.has_too_many_scores(window) or numbers > SAME_NETWORK_SLACK * MOST_NUMBERS:
             continue
         step = _trace(fit, batch_size, limits, position)
         last_rate = activations[network] = step.memory.activations / cost
-        if step.memory.total <= limits.budget_bytes:
+        largest[network] = step.memory.largest_tensor / (batch_size * prod(window))
+        if step.keeps_to(limits):
             return _grow(step, limits)
     # The loop has at least one candidate, and the last is the cheapest.
     step = _trace((representation, window, network), batch_size, limits, position)
     if step.memory.total <= limits.budget_bytes:
         return _grow(step, limits)
-    needed = step.total_bytes / GIGABYTE
+    needed = step.total_bytes / GIGABYTE / CARD_SHARE
     raise InputError(
         f"configuration {limits.configuration}: {limits.gpu_memory_gb:g} GB of GPU memory are not enough; the smallest "
         f"window {'x'.join(map(str, window))} with a batch of {step.batch_size} needs {needed:.2f} GB; "

@@ -3,10 +3,11 @@
 Letters: B batch, C channels, K scores per voxel, D H W volume, h w image.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import ClassVar, NamedTuple, Protocol, Self, TypeAlias, runtime_checkable
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 from seg25d.core.records import Record
 from seg25d.core.types import Shape, Spacing
@@ -180,6 +181,25 @@ def map_scores(output: NetworkOutput, undo: Callable[[Tensor], Tensor]) -> Netwo
     if isinstance(output, Tensor):
         return undo(output)
     return [(undo(scores), weight) for scores, weight in output]
+
+
+def averaged_to(volumes: Tensor, size: Sequence[int]) -> Tensor:
+    """Means over as many equal parts as a coarser volume has voxels.
+
+    Args:
+        volumes: (B, C, D, H, W).
+        size: (d, h, w).
+
+    Returns:
+        (B, C, d, h, w).
+    """
+    depth, height, width = size
+    factors = [fine // coarse for fine, coarse in zip(volumes.shape[2:], size, strict=True)]
+    even = all(fine == factor * coarse for fine, factor, coarse in zip(volumes.shape[2:], factors, size, strict=True))
+    if volumes.device.type == "mps" and even:
+        # torch 2.13 has no kernel for parts of any size there (native_functions.yaml, _adaptive_avg_pool3d).
+        return functional.avg_pool3d(volumes, factors)
+    return functional.adaptive_avg_pool3d(volumes, (depth, height, width))
 
 
 def shrink(size: int, step: int, steps: int, smallest: int) -> int:

@@ -9,11 +9,10 @@ from typing import ClassVar, Literal, Self
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional
 
 from seg25d.core.grids import alike_axes
 from seg25d.core.types import Shape
-from seg25d.representations.base import NetworkOutput, Representation, VolumeGeometry, map_scores
+from seg25d.representations.base import NetworkOutput, Representation, VolumeGeometry, averaged_to, map_scores
 
 VIEWS = ("axial", "coronal", "sagittal")
 EDGE, SMALLEST_EDGE, EDGE_STEP = 64, 16, 8
@@ -101,13 +100,7 @@ class LiftedFusion(nn.Module):
             return output
         mean = torch.stack(torch.split(maps, self.representation.maps_per_view, 1)).mean(0)
         guess = scores_of(mean, regions=self.representation.regions)
-        return map_scores(output, lambda scores: scores + _resized(guess, scores))
-
-
-def _resized(scores: Tensor, like: Tensor) -> Tensor:
-    """Scores averaged to the size of those of a coarser scale."""
-    depth, height, width = like.shape[2:]
-    return functional.adaptive_avg_pool3d(scores, (depth, height, width))
+        return map_scores(output, lambda scores: scores + averaged_to(guess, scores.shape[2:]))
 
 
 def scores_of(probabilities: Tensor, *, regions: bool) -> Tensor:

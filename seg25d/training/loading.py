@@ -63,7 +63,12 @@ def next_batch(batches: Iterator[Batch | Seg25dError]) -> Batch:
             "without such processes; the same command goes on"
         ) from None
     if isinstance(batch, Seg25dError):
-        raise batch
+        try:
+            raise batch
+        finally:
+            # The error would hold on to this frame, which holds on to it: the loaders would live until the interpreter
+            # ends, which then waits for them for ever, as SIGTERM does not end them.
+            del batch
     return batch
 
 

@@ -17,6 +17,9 @@ from seg25d.planning.plan import ConfigurationPlan
 WAITING = timedelta(hours=24)
 """How long processes wait for each other: the first clears, copies and validates alone."""
 
+BACKENDS = {"cuda": "nccl", "cpu": "gloo"}
+"""What processes talk through, by the type of their device (docs.pytorch.org/docs/stable/distributed.html)."""
+
 
 def is_first_process() -> bool:
     """Whether this process is the one that writes, before and after it has joined the others."""
@@ -27,17 +30,21 @@ def join_processes(device: torch.device) -> tuple[int, int]:
     """Join the group that `torchrun` set up, if it did.
 
     Args:
-        device: Its type decides between nccl (CUDA) and gloo.
+        device: Its type decides between nccl (CUDA) and gloo. nccl works on the current GPU, which `choose_execution`
+            has set.
 
     Returns:
         Rank and number of processes; (0, 1) for a run of its own.
+
+    Raises:
+        InputError: If processes cannot share their gradients on such a device.
     """
     if "WORLD_SIZE" not in os.environ or int(os.environ["WORLD_SIZE"]) == 1:
         return 0, 1
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
+    if device.type not in BACKENDS:
+        raise InputError(f"several processes train on CPUs or CUDA, not on {device}; start one, or take --device cpu")
     if not distributed.is_initialized():
-        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=WAITING)
+        distributed.init_process_group(BACKENDS[device.type], timeout=WAITING)
     return distributed.get_rank(), distributed.get_world_size()
 
 
@@ -82,8 +89,17 @@ def leave_processes() -> None:
 
 
 def local_device(name: str | None) -> str | None:
-    """The device of this process: `cuda` becomes the GPU with the local rank's number under `torchrun`."""
+    """The device of this process: `cuda` becomes the GPU with the local rank's number under `torchrun`.
+
+    Raises:
+        InputError: If several processes are told to take one GPU.
+    """
     local_rank = os.environ.get("LOCAL_RANK")
+    if name is not None and name.startswith("cuda:") and int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > 1:
+        raise InputError(
+            f"several processes cannot train on {name} alone: with --device cuda each takes a GPU of its own "
+            "(CUDA_VISIBLE_DEVICES says which there are)"
+        )
     if local_rank is not None and (name == "cuda" or (name is None and torch.cuda.is_available())):
         return f"cuda:{local_rank}"
     return name

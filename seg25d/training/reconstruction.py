@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from seg25d.core.device import Execution
 from seg25d.core.files import atomic_path
+from seg25d.representations.base import averaged_to
 from seg25d.training.processes import share, sum_over_processes
 from seg25d.training.sampling import Batch
 
@@ -33,8 +34,7 @@ class ReconstructionLoss(nn.Module):
         """
         total = torch.zeros((), device=target.device)
         for restored, weight in outputs:
-            depth, height, width = restored.shape[2:]
-            wanted = functional.adaptive_avg_pool3d(target, (depth, height, width))
+            wanted = averaged_to(target, restored.shape[2:])
             sums = torch.stack((functional.mse_loss(restored.float(), wanted, reduction="sum"),))
             count = torch.tensor([float(wanted.numel())], device=target.device)
             total = total + weight * (sum_over_processes(sums) / sum_over_processes(count)).squeeze()

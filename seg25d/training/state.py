@@ -134,6 +134,11 @@ def _new_optimizer(groups: list[dict[str, Any]], config: TrainingConfig) -> torc
     if config.optimizer == "muon":
         return Muon(groups, config.learning_rate)
     if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, fused=True)
+        optimizer = torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, fused=True)
+        # torch makes it of uninitialised memory, which stays where float16 overflows in the first update (optim/sgd.py,
+        # _fused_sgd); of zeros the first update is the same to the bit.
+        for parameter in (each for group in optimizer.param_groups for each in group["params"] if config.momentum):
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return optimizer
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
     return kind(groups, lr=config.learning_rate, fused=True)

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from seg25d.core.device import Execution, choose_execution, peak_memory_gb
-from seg25d.core.errors import InputError, ModelError, Seg25dError
+from seg25d.core.device import Execution, choose_execution, memory_of, peak_memory_gb
+from seg25d.core.errors import ModelError, Seg25dError
 from seg25d.core.files import copy_file, remove_leftovers
 from seg25d.core.parallel import available_memory_bytes
 from seg25d.core.progress import seconds_left
@@ -111,11 +111,13 @@ def train_fold(job: FoldJob) -> bool:
 
     Raises:
         ModelError: If the checkpoint is damaged.
+        InputError: If the device has too little memory.
         KeyboardInterrupt: On SIGTERM or SIGINT, after the checkpoint was written.
     """
     execution = choose_execution(local_device(job.device), job.config.precision)
     rank, num_processes = join_processes(execution.device)
-    remove_leftovers(job.folder.root)
+    if rank == 0:  # to others, what it writes may look like a leftover: on another machine it is no running process
+        remove_leftovers(job.folder.root)
     torch.manual_seed(job.config.seed)
     model = job.header.build_model() if job.model is None else copy.deepcopy(job.model)
     state = new_state(model, job.config, execution, job.learnt)
@@ -125,7 +127,8 @@ def train_fold(job: FoldJob) -> bool:
     run = _Run(job, state, execution, rank, num_processes)
     with closing(run.monitor):
         if not run.is_over() or not state.finished or not job.folder.model_final.exists():
-            run.to_the_end()
+            with memory_of(execution.device, "for this plan", "plan with a smaller --gpu-memory-gb"):
+                run.to_the_end()
     return rank == 0
 
 
@@ -269,24 +272,22 @@ class _Run:
         torch.manual_seed(mixed_seed(config.seed, state.iteration, self.source.process[0]))
         images, target = self.small_windows.cut(images, target, progress, state.iteration, self.source.process)
         state.epoch_voxels += math.prod(images.shape[2:]) * self.job.header.plan.batch_size
-        images, target = images.to(device, non_blocking=True), target.to(device, non_blocking=True)
-        try:
-            with self.execution.autocast():
-                outputs = model(images)
-            loss = self.loss_function(outputs, target)
-            state.optimizer.zero_grad(set_to_none=True)
-            state.scaler.scale(loss).backward()
-        except torch.OutOfMemoryError as error:
-            raise InputError(
-                f"the memory of {device} is too small for this plan ({str(error).splitlines()[0]}); stop other "
-                "programs there, or plan with a smaller --gpu-memory-gb"
-            ) from None
+        # Only CUDA keeps the tensor on the CPU until its copy is done (docs.pytorch.org, pinmem_nonblock tutorial).
+        ahead = device.type == "cuda"
+        images, target = images.to(device, non_blocking=ahead), target.to(device, non_blocking=ahead)
+        with self.execution.autocast():
+            outputs = model(images)
+        loss = self.loss_function(outputs, target)
+        state.optimizer.zero_grad(set_to_none=True)
+        state.scaler.scale(loss).backward()
         state.scaler.unscale_(state.optimizer)
         norm = nn.utils.clip_grad_norm_(state.model.parameters(), config.gradient_clip or math.inf)
-        self._check_gradient(float(norm))
         state.scaler.step(state.optimizer)
         state.scaler.update()
-        value = float(loss.detach())
+        # The only wait for a GPU, when all of the update is in its queue. float16 with Muon has one more: torch's
+        # GradScaler looks for infinities before the step of an optimizer that is not fused.
+        value, norm_value = map(float, torch.stack((loss.detach(), norm.to(loss))).tolist())
+        self._check_gradient(norm_value)
         if not math.isfinite(value):
             raise Seg25dError(
                 f"the loss became {value} at iteration {state.iteration}; lower the learning rate, for example "

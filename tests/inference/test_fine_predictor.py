@@ -147,6 +147,19 @@ def test_memory_that_runs_out_shrinks_the_batches_of_both(fine_header, execution
     labels = predictor.predict_array(image, MM)
     assert np.count_nonzero(labels) == 125 + 8
     assert (predictor.batch_size, predictor.coarse.batch_size) == (1, 1)
+    assert not predictor.coarse.sparing
+
+
+def test_memory_that_runs_out_for_single_windows_keeps_both_to_planned_ones(fine_header, execution, threshold, image):
+    class Greedier(nn.Module):
+        def forward(self, volume):
+            if not predictor.coarse.sparing:
+                raise torch.OutOfMemoryError("too much")
+            return threshold(volume)
+
+    predictor = make([Greedier()], [Greedier()], fine_header, execution)
+    assert np.count_nonzero(predictor.predict_array(image, MM)) == 125 + 8
+    assert predictor.sparing
 
 
 def test_the_coarse_model_is_read_from_beside_the_fine_one(fine_header, header, execution, tmp_path):

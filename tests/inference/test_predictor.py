@@ -13,6 +13,7 @@ from seg25d.inference.predictor import (
     deepened,
     default_batch_size,
 )
+from seg25d.networks.unet import UNetSpec
 from seg25d.planning.model_file import load_header, save_model
 from seg25d.representations.slices import Slices
 from seg25d.representations.volume import Volume
@@ -131,6 +132,57 @@ def test_goes_on_with_smaller_batches_when_memory_runs_out(header, execution, th
     predictor = Predictor([Greedy()], header, execution)
     np.testing.assert_array_equal(predictor.predict_array(image, (1.0, 1.0, 1.0)), labels)
     assert "batches of 1 windows" in caplog.text
+
+
+class Small(torch.nn.Module):
+    """A model whose device has room for one window of so many voxels; it counts those that did not fit."""
+
+    def __init__(self, model, voxels):
+        super().__init__()
+        self.model, self.voxels, self.refused = model, voxels, []
+
+    def forward(self, volume):
+        if volume[:, 0].numel() > self.voxels:
+            self.refused.append(tuple(volume[:, 0].shape))
+            kind = (torch.OutOfMemoryError, RuntimeError)[len(self.refused) % 2]
+            raise kind("CUDA out of memory. Tried to allocate 2.00 GiB; CUDNN_STATUS_ALLOC_FAILED\nmore")
+        return self.model(volume)
+
+
+def test_goes_on_with_planned_windows_when_a_single_stretched_one_does_not_fit(header, execution, threshold, caplog):
+    image, labels = two_blocks()
+    image += 0.1  # so that nothing is cropped
+    model = Small(threshold, 8 * 8 * 8)
+    predictor = Predictor([model], header, execution)
+    np.testing.assert_array_equal(predictor.predict_array(image, (1.0, 1.0, 1.0)), labels)
+    assert model.refused == [(4, 10, 8, 10), (2, 10, 8, 10), (1, 10, 8, 10)]
+    assert "windows as planned, their sums on the CPU" in caplog.text
+    assert predictor.window_options((9, 9, 9)).sums_on_cpu
+    # What was learnt holds for the next case.
+    predictor.predict_array(image, (1.0, 1.0, 1.0))
+    assert len(model.refused) == 3
+
+
+def test_goes_on_with_planned_windows_when_a_deep_one_does_not_fit(header, execution, threshold):
+    network = UNetSpec(widths=(4, 8), strides=((1, 1), (2, 2)), kernels=((3, 3), (3, 3)))
+    plan = header.plan.model_copy(update={"representation": Slices(axis=1, context=1), "network": network})
+    model = Small(threshold, 8 * 8 * 8)
+    predictor = Predictor([model], header.model_copy(update={"plan": plan}), execution)
+    image, labels = two_blocks((10, 24, 9))
+    image += 0.1
+    np.testing.assert_array_equal(predictor.predict_array(image, (1.0, 1.0, 1.0)), labels)
+    assert {shape[2] for shape in model.refused} == {24, 16, 8}
+
+
+def test_says_what_to_do_where_a_planned_window_does_not_fit(header, execution, threshold):
+    image, _ = two_blocks()
+    model = Small(threshold, 8 * 8 * 8 - 1)
+    predictor = Predictor([model], header, execution)
+    with pytest.raises(InputError, match=r"8 x 8 x 8 voxels \(CUDA out of memory. Tried to .* --device cpu") as caught:
+        predictor.predict_array(image, (1.0, 1.0, 1.0))
+    # The first error would hold on to what was on the device.
+    assert caught.value.__context__ is None
+    assert model.refused[-1] == (1, 8, 8, 8)
 
 
 def test_a_volume_that_is_a_little_larger_than_the_window_is_taken_whole(header):

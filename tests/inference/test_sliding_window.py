@@ -252,3 +252,12 @@ def test_scores_along_a_regular_axis_are_averaged_with_equal_weights():
     options = WindowOptions((4, 2, 2), regular=RegularSteps(0, 1, 2))
     scores = predict_volume([Position()], torch.zeros(1, 8, 2, 2), 1, options)
     assert scores[0, :, 0, 0].tolist() == [0, 1, 1, 2, 1, 2, 2, 3]
+
+
+def test_sums_stay_on_a_gpu_whose_memory_torch_only_keeps(monkeypatch):
+    """From the second case on torch holds nearly all of the memory, most of it for tensors that are gone."""
+    for name, answer in {"mem_get_info": (50, 1000), "memory_reserved": 900, "memory_allocated": 150}.items():
+        monkeypatch.setattr(torch.cuda, name, lambda _device, answer=answer: answer)
+    gpu = torch.device("cuda:0")
+    assert sliding_window._buffer_device(gpu, 400) == gpu
+    assert sliding_window._buffer_device(gpu, 401) == torch.device("cpu")

@@ -51,6 +51,15 @@ def test_tracker_counts_each_storage_once_and_lets_it_go() -> None:
     assert peak == {"kept": 100 * FLOAT32, "": 150 * FLOAT32}
 
 
+def test_tracker_knows_the_largest_tensor_without_what_repeats_it() -> None:
+    with FakeTensorMode(), StorageTracker() as tracker:
+        small = torch.empty(100, dtype=torch.bfloat16)
+        small.expand(50, 100)
+        (small * 2).float()
+        torch.empty(70, dtype=torch.float64)
+    assert tracker.largest_tensor == 100
+
+
 def test_tracker_follows_what_autograd_saves() -> None:
     with FakeTensorMode(), StorageTracker() as tracker:
         weight = torch.empty(100, requires_grad=True)

@@ -20,7 +20,7 @@ from seg25d.planning.planner import CONFIGURATIONS, explain, plan_dataset
 from seg25d.planning.plans_name import RESERVED, check_plans_name
 from seg25d.planning.recipe_rules import PLANNING_RULES
 from seg25d.planning.revision import revise_plans
-from seg25d.planning.search import OVERHEAD_BYTES, Fit, Limits, check_memory, search
+from seg25d.planning.search import CARD_SHARE, OVERHEAD_BYTES, Fit, Limits, check_memory, search
 from seg25d.representations.base import VolumeGeometry
 from seg25d.representations.projection import Projections
 
@@ -149,11 +149,47 @@ def limits_of(configuration: str, geometry: VolumeGeometry, gpu_memory_gb: float
     )
 
 
+@pytest.mark.parametrize(("numbers_per_voxel", "whole"), [(100, True), (2000, False)])
+def test_no_window_has_more_numbers_than_kernels_count(
+    monkeypatch: pytest.MonkeyPatch, numbers_per_voxel: int, whole: bool
+) -> None:
+    """With memory for anything: 144^3 voxels of 2000 numbers are more than 2^31."""
+
+    def trace(item: Any, batch_size: int, limits: Limits, position: int) -> Fit:
+        representation, window, network = item
+        largest = numbers_per_voxel * prod(window) * batch_size
+        memory = MemoryUse(
+            parameters=0, gradients=0, optimizer=0, activations=1, num_parameters=0, largest_tensor=largest
+        )
+        values = {"representation": representation, "window": window, "network": network, "position": position}
+        return Fit(**values, batch_size=batch_size, memory=memory)
+
+    monkeypatch.setattr("seg25d.planning.search._trace", trace)
+    geometry = VolumeGeometry(shape=(139, 139, 139), spacing_mm=ISOTROPIC)
+    candidates = CONFIGURATIONS["3d"].candidates(geometry, 0, PLANNING_RULES["default"].of("3d"))
+    fit = search(candidates, limits_of("3d", geometry, 139).model_copy(update={"total_voxels": 10**12}))
+    assert (fit.position == 0) == whole
+    assert numbers_per_voxel * prod(fit.window) < 2**31
+    assert fit.batch_size > 8  # in parts
+    if not whole:
+        assert numbers_per_voxel * prod(fit.window) > 2**30
+
+
+def test_plans_for_8_gb_fit_into_what_such_cards_have() -> None:
+    """7.76 GiB are reported by cards that are sold with 8; the CUDA context comes off that too."""
+    limits = limits_of("3d", VolumeGeometry(shape=(32, 64, 48), spacing_mm=ISOTROPIC), 8)
+    assert limits.budget_bytes + OVERHEAD_BYTES <= 7.76 * GIGABYTE
+    golden = [json.loads(path.read_text()) for path in published.GOLDEN.glob("*.json")]
+    estimates = [plan["estimated_memory_gb"] for each in golden for plan in each["configurations"].values()]
+    assert len(estimates) > 20
+    assert max(estimates) <= 7.76
+
+
 def test_fewer_views_are_not_taken_for_as_costly_as_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """The search predicts memory from what it traced: six views must not be taken to need what twelve did."""
     fake_trace(monkeypatch, lambda each, window, batch: 1000 * each.num_training_views * prod(window) * batch)
     geometry = VolumeGeometry(shape=(32, 64, 48), spacing_mm=ISOTROPIC)
-    enough_for_six = (1000 * 6 * 32 * 32 * 48 * 2 + OVERHEAD_BYTES) / GIGABYTE + 0.01
+    enough_for_six = (1000 * 6 * 32 * 32 * 48 * 2 + OVERHEAD_BYTES) / GIGABYTE / CARD_SHARE + 0.01
     fit = search(Projections.candidates(geometry), limits_of("mip", geometry, enough_for_six))
     assert fit.window == (32, 32, 48)
     assert isinstance(fit.representation, Projections)

@@ -8,7 +8,8 @@ import sys
 import pytest
 import torch
 
-from seg25d.training.processes import sum_over_processes
+from seg25d.core.errors import InputError
+from seg25d.training.processes import local_device, sum_over_processes
 
 # Process r has the values r + 1 and the loss (r + 1) * sum: the sum is 3, the gradient of both losses 1 + 2.
 TWO_PROCESSES = """
@@ -43,6 +44,15 @@ def test_sums_have_the_gradient_of_the_sum_of_all_losses() -> None:
     said = [process.communicate(timeout=120)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
     assert said == ["[3.0, 3.0] [3.0, 3.0] [1.0, 1.0]\n", "[3.0, 3.0] [3.0, 3.0] [2.0, 2.0]\n"]
+
+
+def test_each_process_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert local_device("cuda:1") == "cuda:1"
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert [local_device(name) for name in ("cuda", "cpu", "mps")] == ["cuda:1", "cpu", "mps"]
+    with pytest.raises(InputError, match=r"cannot train on cuda:0 alone: with --device cuda each"):
+        local_device("cuda:0")
 
 
 def test_one_process_has_its_own_values() -> None:

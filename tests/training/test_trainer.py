@@ -358,9 +358,99 @@ def test_a_network_that_cannot_learn_any_more_ends_the_run_with_advice(
     make_job: Maker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trainer, "MOST_WITHOUT_GRADIENT", 3)
-    clip, norms = torch.nn.utils.clip_grad_norm_, iter([0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0])
+    clip, norms = torch.nn.utils.clip_grad_norm_, iter(torch.tensor([0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]))
     monkeypatch.setattr("torch.nn.utils.clip_grad_norm_", lambda *arguments: (clip(*arguments), next(norms))[1])
     with pytest.raises(Seg25dError, match=r"in the last 3 updates up to 5: .*gradient_clip=0.001, and use --restart"):
+        train_fold(make_job("a"))
+
+
+def test_an_update_reads_from_the_device_once(make_job: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every reading waits until a GPU has done all that is in its queue."""
+    readings: list[str] = []
+
+    def counted(name: str) -> Callable[..., Any]:
+        read = getattr(torch.Tensor, name)
+
+        def count(tensor: torch.Tensor, *arguments: Any) -> Any:
+            readings.append(name)
+            return read(tensor, *arguments)
+
+        return count
+
+    step = trainer._Run._step
+
+    def watched(run: trainer._Run, *arguments: Any) -> float:
+        with monkeypatch.context() as patch:
+            for name in ("__float__", "__int__", "__bool__", "item", "tolist", "cpu", "numpy"):
+                patch.setattr(torch.Tensor, name, counted(name))
+            return step(run, *arguments)
+
+    monkeypatch.setattr(trainer._Run, "_step", watched)
+    for optimizer in ("adamw", "sgd"):
+        readings.clear()
+        train_fold(make_job(optimizer, epochs=1, iterations_per_epoch=3, optimizer=optimizer))
+        assert readings == ["tolist"] * 3
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "muon"])
+def test_updates_whose_scaled_gradients_overflow_are_left_out(
+    make_job: Maker, monkeypatch: pytest.MonkeyPatch, optimizer: str
+) -> None:
+    """As in float16: the norm is infinite, clipping would make weights of it that are no numbers."""
+    states, moved = [], []
+
+    def scaled(*arguments: Any) -> Any:
+        state = new_state(*arguments)
+        # At first not all gradients are finite, after some halvings they are.
+        state.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
+        next(state.model.parameters()).register_hook(lambda gradient: gradient * 2.0**14)
+        states.append(state)
+        return state
+
+    step = trainer._Run._step
+
+    def watched(run: trainer._Run, *arguments: Any) -> float:
+        before = [parameter.detach().clone() for parameter in run.state.model.parameters()]
+        loss = step(run, *arguments)
+        moved.append(any((old != new).any() for old, new in zip(before, run.state.model.parameters(), strict=True)))
+        return loss
+
+    monkeypatch.setattr(trainer, "new_state", scaled)
+    monkeypatch.setattr(trainer._Run, "_step", watched)
+    train_fold(make_job(optimizer, epochs=1, iterations_per_epoch=25, optimizer=optimizer, gradient_clip=1.0))
+    assert moved[0] is False
+    assert moved.count(True) > 5
+    assert states[0].scaler.get_scale() == 2.0 ** (127 - moved.count(False))
+    assert all(parameter.isfinite().all() for parameter in states[0].model.parameters())
+
+
+def test_windows_are_not_copied_behind_the_back_of_devices_that_do_not_keep_them(
+    make_job: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on MPS, to which a copy may still be under way when the window's memory is used again."""
+    move, ways = torch.Tensor.to, []
+
+    def noted(tensor: torch.Tensor, *arguments: Any, **ways_here: Any) -> torch.Tensor:
+        ways.append(ways_here.get("non_blocking", False))
+        return move(tensor, *arguments, **ways_here)
+
+    monkeypatch.setattr(torch.Tensor, "to", noted)
+    train_fold(make_job("a", epochs=1, iterations_per_epoch=1))
+    assert ways
+    assert not any(ways)
+
+
+@pytest.mark.parametrize("place", ["_step", "_end_epoch"])
+def test_a_device_that_is_too_small_ends_the_run_with_advice(
+    place: str, make_job: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also in the first step of the optimizer or at the validation windows."""
+
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.\nmore")
+
+    monkeypatch.setattr(trainer._Run, place, full)
+    with pytest.raises(InputError, match=r"cpu is too small .*CUDA out of memory\.\).*--gpu-memory-gb"):
         train_fold(make_job("a"))
 
 
