@@ -4,7 +4,8 @@ python benchmarks/gpu_check.py --dataset 4 --output benchmarks/results/gpu_check
 
 Steps, from what matters to what may hang; a step that does not fit into `--minutes` any more is named in the result:
 
-- random layers in every type against float32 on the CPU (gpu_fuzz.py);
+- the self-test (`seg25d info --check`): random layers in every type, and an update of every network in the fast one,
+  against exact ones on the CPU, in processes of their own;
 - matrix products: what the device can do;
 - every configuration of the plans: memory as planned and as measured (tensors, torch's cache, the whole device),
   updates per second in the fast type and their share of the matrix rate, a short run of `train` with its waiting for
@@ -38,7 +39,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from gpu_fuzz import fuzz
 from gpu_report import Row, as_text
 from gpu_variants import Updates, matrix_rates, repeat, train_one
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -53,6 +53,8 @@ from seg25d.core.workspace import FoldFolder, Workspace
 from seg25d.data.dataset import Split, read_description, read_splits
 from seg25d.data.description import DatasetDescription
 from seg25d.inference.predictor import Predictor, PredictorOptions
+from seg25d.machine.names import LAYERS, NETWORKS
+from seg25d.machine.self_test import run_checks
 from seg25d.planning.model_file import ModelHeader
 from seg25d.planning.plan import ConfigurationPlan, Plans
 from seg25d.preprocessing.store import CaseArrays, Store
@@ -297,8 +299,7 @@ def variant(check: Check, name: str, plan: ConfigurationPlan, wanted: str) -> No
 def run(check: Check, plans: dict[str, ConfigurationPlan], options: argparse.Namespace) -> None:
     """All steps."""
     share = check.clock.total / 540
-    types = [torch.float32, torch.bfloat16, torch.float16] if check.device.type == "cuda" else [torch.float32]
-    check.facts["fuzz"] = check.step("fuzz", 1, lambda: fuzz(check.device, 25 * share, options.seed, types))
+    check.facts["self_test"] = check.step("self-test", 60 * share, partial(self_test, check, 60 * share, options.seed))
     side = 8192 if check.device.type == "cuda" else 512
     rates = check.step("matrix products", 1, lambda: matrix_rates(check.device, check.seconds / 5, side))
     check.facts["matrix_rates"] = rates or {}
@@ -315,6 +316,23 @@ def run(check: Check, plans: dict[str, ConfigurationPlan], options: argparse.Nam
         for name in dict.fromkeys(each for each in (*TRAINED, *plans) if each in check.rows):
             if wanted not in check.rows[name]["update_s"]:
                 check.step(f"{name}: {wanted}", needed, partial(variant, check, name, plans[name], wanted))
+
+
+SECONDS_OF_NETWORKS = 30
+"""That an update of every network takes in the self-test, most of them for the exact ones on the CPU."""
+
+
+def self_test(check: Check, seconds: float, seed: int) -> dict[str, list[dict[str, Any]]]:
+    """What the self-test finds, by precision; networks in the fast type only, if there is time for them."""
+    fast = str(check.execution.dtype).removeprefix("torch.")
+    precisions = {fast, "float32", "float16"} if check.device.type == "cuda" else {fast}
+    each = seconds / (2 * len(precisions) * len(LAYERS))
+    found = {}
+    for precision in sorted(precisions):
+        checks = (*LAYERS, NETWORKS) if precision == fast and seconds > SECONDS_OF_NETWORKS else LAYERS
+        findings = run_checks(str(check.device), precision, checks, seed, each)
+        found[precision] = [finding.model_dump(exclude={"seconds_per_update"}) for finding in findings]
+    return found
 
 
 def known_variants(check: Check) -> Sequence[str]:

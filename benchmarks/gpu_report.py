@@ -36,15 +36,17 @@ def as_text(rows: Collection[Row], known: Mapping[str, Any], skipped: Sequence[s
             ]
         )
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    facts = {key: value for key, value in known.items() if key != "fuzz"}
-    fuzzed = known.get("fuzz") or {}
+    facts = {key: value for key, value in known.items() if key != "self_test"}
+    findings = [each for found in (known.get("self_test") or {}).values() for each in found]
+    not_right = [
+        f"{each['check']} {each['status']}: {each['detail']}" for each in findings if each["status"] != "right"
+    ]
     said = [
         "Memory and speed on this device",
         table,
         "Planned memory has what is kept for CUDA itself, which that of tensors has not. Dice is that of validation "
         "windows after the training of three configurations at the same time. What could not be measured is -.",
-        f"Layers compared with float32 on the CPU: {fuzzed.get('compared', 0)}, of them beyond their tolerance: "
-        f"{len(fuzzed.get('failures', []))}.",
+        f"Checks of the self-test: {len(findings)}; not right: {'; '.join(not_right) or 'none'}.",
         f"Not done for lack of time: {', '.join(skipped) or 'nothing'}.",
         "```json\n" + json.dumps(facts, indent=2) + "\n```",
     ]

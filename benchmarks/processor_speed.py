@@ -1,6 +1,6 @@
 """Updates per second of configurations in each precision, and under caps of the instruction set.
 
-    python benchmarks/processor_speed.py --workspace WORKSPACE --datasets 4 5 27 --output FILE.json [--source OTHER_CHECKOUT]
+    python benchmarks/processor_speed.py --workspace WORKSPACE --datasets 4 5 27 --output FILE.json [--source OTHER]
 
 Data sets must be planned. Numbers are random, shapes are the plans'. Every measurement is a process of its own, so that
 a crash or a hang is a row of the table. `--source` runs the package of another checkout, such as that of the commit
@@ -16,6 +16,18 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
+from seg25d.core.device import choose_execution
+from seg25d.core.records import read_record
+from seg25d.core.workspace import Workspace
+from seg25d.data.dataset import read_description
+from seg25d.planning.plan import Plans
+from seg25d.training.losses import DiceCrossEntropy
+from seg25d.training.recipes import find_recipe
+from seg25d.training.state import new_state
+
 WARM_UP = 2
 """Updates before the clock starts."""
 TIMEOUT_S = 300
@@ -23,50 +35,37 @@ TIMEOUT_S = 300
 
 def measure(arguments: argparse.Namespace) -> None:
     """In a process of its own: print seconds per update as one JSON line."""
-    import torch
-    from torch import nn
-
-    from seg25d.core.device import choose_execution
-    from seg25d.core.records import read_record
-    from seg25d.core.workspace import Workspace
-    from seg25d.data.dataset import read_description
-    from seg25d.planning.plan import Plans
-    from seg25d.training.losses import DiceCrossEntropy
-    from seg25d.training.recipes import find_recipe
-    from seg25d.training.state import new_state
-
     workspace = Workspace.resolve(arguments.workspace)
     folder = workspace.preprocessed_dataset(workspace.dataset_name(arguments.dataset))
     plan = read_record(folder.plans(), Plans).configurations[arguments.configuration]
     description = read_description(folder.dataset)
-    labels = description.labels
     execution = choose_execution("cpu", arguments.precision)
     torch.manual_seed(0)
-    model: nn.Module = plan.build_model(len(description.channel_names), labels.num_outputs)
+    model = plan.build_model(len(description.channel_names), description.labels.num_outputs)
     channels = plan.representation.input_channels(len(description.channel_names))
     if plan.representation.name == "fused_views":
         channels = next(each for each in model.modules() if isinstance(each, nn.Conv3d)).in_channels
     state = new_state(model, find_recipe("default", arguments.configuration), execution)
     images = torch.randn(plan.batch_size, channels, *plan.window).clamp(0, 1)
     target = torch.randint(0, 2, (plan.batch_size, *plan.window), dtype=torch.uint8)
-    loss_function = DiceCrossEntropy(labels, 1e-5)
+    loss_function = DiceCrossEntropy(description.labels, 1e-5)
 
-    def update() -> None:
+    def update() -> float:
+        begun = time.perf_counter()
         with execution.autocast():
             outputs = model(images)
         loss = loss_function(outputs, target)
         state.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         state.optimizer.step()
+        return time.perf_counter() - begun
 
     model.train()
     for _ in range(WARM_UP):
         update()
-    begun, seconds = time.perf_counter(), []
-    while len(seconds) < 3 or (time.perf_counter() - begun < arguments.seconds and len(seconds) < 200):
-        start = time.perf_counter()
-        update()
-        seconds.append(time.perf_counter() - start)
+    seconds: list[float] = []
+    while len(seconds) < 3 or (sum(seconds) < arguments.seconds and len(seconds) < 200):
+        seconds.append(update())
     seconds.sort()
     print(json.dumps({"median": seconds[len(seconds) // 2], "smallest": seconds[0], "updates": len(seconds)}))
 
@@ -91,7 +90,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workspace", type=Path, required=True)
     parser.add_argument("--datasets", nargs="+", default=["4", "5", "27"])
-    parser.add_argument("--configurations", nargs="+", default=["stack", "3d", "mv", "2d", "si"])
+    parser.add_argument("--configurations", nargs="+", default=["stack", "3d", "mv", "axial", "si"])
     parser.add_argument("--precisions", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--caps", nargs="*", default=[], help="VARIABLE=VALUE, for all measurements")
     parser.add_argument("--seconds", type=float, default=5.0, help="per measurement (default: 5)")
