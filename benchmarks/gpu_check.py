@@ -299,7 +299,8 @@ def variant(check: Check, name: str, plan: ConfigurationPlan, wanted: str) -> No
 def run(check: Check, plans: dict[str, ConfigurationPlan], options: argparse.Namespace) -> None:
     """All steps."""
     share = check.clock.total / 540
-    check.facts["self_test"] = check.step("self-test", 60 * share, partial(self_test, check, 60 * share, options.seed))
+    tested = 20 * check.seconds
+    check.facts["self_test"] = check.step("self-test", tested, partial(self_test, check, tested, options.seed))
     side = 8192 if check.device.type == "cuda" else 512
     rates = check.step("matrix products", 1, lambda: matrix_rates(check.device, check.seconds / 5, side))
     check.facts["matrix_rates"] = rates or {}
@@ -349,6 +350,7 @@ def main() -> None:
     parser.add_argument("--dataset", default="4", help="planned and preprocessed: 1, 001 or Dataset001_Name")
     parser.add_argument("--configurations", nargs="+", help="default: all of the plans")
     parser.add_argument("--minutes", type=float, default=9.0, help="for all of it (default: 9)")
+    parser.add_argument("--seconds", type=float, help="per measurement (default: a third of --minutes, in seconds)")
     parser.add_argument("--training-seconds", type=float, default=TRAINING_SECONDS, help="of three together (300)")
     parser.add_argument("--variants", nargs="+", default=VARIANTS, choices=VARIANTS, help="of updates (default: all)")
     parser.add_argument("--seed", type=int, default=0, help="of the random layers")
@@ -371,7 +373,7 @@ def main() -> None:
             description=read_description(folder.dataset),
             split=read_splits(folder.splits)[0],
             execution=execution,
-            seconds=3.0 * options.minutes / 9,
+            seconds=options.seconds or 3.0 * options.minutes / 9,
             clock=clock,
             scratch=Path(scratch),
             output=options.output,

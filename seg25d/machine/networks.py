@@ -3,6 +3,7 @@
 import copy
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 import torch
@@ -44,13 +45,18 @@ class Comparison(NamedTuple):
 
 
 def small_networks() -> Iterator[tuple[str, nn.Module, Tensor]]:
-    """Every network of the registry in every dimension that it can have, with images: name, network, (N, C, *sizes)."""
+    """Every network of the registry in every dimension that it can have, with images: name, network, (N, C, *sizes).
+
+    Those whose library is not installed are left out: they could not be trained either.
+    """
     for name, rule in NETWORK_RULES.items():
         for dims in sorted(rule.dims):
             spec = make_network(name, choose_topology(WINDOWS[dims], SPACINGS[dims]))
             sizes = [-(-size // step) * step for size, step in zip(WINDOWS[dims], spec.divisor, strict=True)]
             torch.manual_seed(0)
-            yield f"{name} in {dims}D", spec.build(CHANNELS, CLASSES), torch.randn(NUM_IMAGES, CHANNELS, *sizes)
+            with suppress(ModuleNotFoundError):
+                network = spec.build(CHANNELS, CLASSES)
+                yield f"{name} in {dims}D", network, torch.randn(NUM_IMAGES, CHANNELS, *sizes)
 
 
 def compare_update(network: nn.Module, images: Tensor, execution: Execution) -> Comparison:
