@@ -45,7 +45,7 @@ ALLOWED = {
     "evaluation": frozenset({"core", "data"}),
     "planning": frozenset({"core", "data", "networks", "representations"}),
     "preprocessing": frozenset({"core", "data", "planning"}),
-    "machine": frozenset({"core", "data", "networks", "representations", "planning"}),
+    "machine": frozenset({"core", "networks", "planning"}),
     "training": frozenset({"core", "data", "networks", "representations", "evaluation", "planning", "preprocessing"}),
     "inference": frozenset({"core", "data", "networks", "representations", "evaluation", "planning", "preprocessing"}),
     "ensembling": frozenset(
