@@ -14,6 +14,7 @@ from torch.nn import functional
 from seg25d.core.records import Record
 from seg25d.networks.convolutions import (
     CONV,
+    HALF_TYPES,
     TRANSPOSED_CONV,
     Conv2d,
     Conv3d,
@@ -39,9 +40,9 @@ class PReLU(nn.PReLU):
         """(N, C, *spatial) to the same; like torch's own in autocast's type, where that is on."""
         if features.device.type != "cpu":
             return functional.prelu(features, self.weight.to(features.dtype))
-        dtype = computing_type(features)
+        seen, slope = (each.to(computing_type(each)) for each in (features, self.weight))
         with torch.autocast("cpu", enabled=False):
-            return _CPUPReLU.apply(features.to(dtype), self.weight.to(dtype))  # type: ignore[no-any-return, no-untyped-call]
+            return _CPUPReLU.apply(seen, slope)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class _CPUPReLU(torch.autograd.Function):
@@ -113,7 +114,9 @@ class InstanceNorm(nn.GroupNorm):
         9.1 against 4.4 GB, traced); the kernel's own sums are float32 anyway.
         """
         with torch.autocast(images.device.type, enabled=False):
-            weight, bias = self.weight.to(images.dtype), self.bias.to(images.dtype)
+            weight, bias = self.weight, self.bias
+            if images.dtype in HALF_TYPES and weight.dtype == torch.float32:
+                weight, bias = weight.to(images.dtype), bias.to(images.dtype)
             if images.device.type == "cpu" and torch.is_grad_enabled() and _is_channels_last(images):
                 return _ChannelsLastNorm.apply(images, weight, bias, self.eps)  # type: ignore[no-any-return, no-untyped-call]
             return functional.group_norm(images, self.num_groups, weight, bias, self.eps)
@@ -150,7 +153,9 @@ class _ChannelsLastNorm(torch.autograd.Function):
             ),
             strict=True,
         )
-        return torch.cat(of_images), sum(of_weights), sum(of_biases), None
+        # Autocast refuses to put images of its other type together.
+        with torch.autocast(gradient.device.type, enabled=False):
+            return torch.cat(of_images), sum(of_weights), sum(of_biases), None
 
 
 def make_norm(name: NormName, channels: int, dims: int) -> nn.Module:

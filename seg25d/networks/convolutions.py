@@ -30,7 +30,7 @@ HALF_TYPES = (torch.bfloat16, torch.float16)
 
 
 def computing_type(features: Tensor) -> torch.dtype:
-    """The type in which torch computes convolutions of features: autocast's, if that is on and lowers their type."""
+    """The type that torch gives to what goes into a convolution: autocast's, if that is on and lowers its own."""
     device = features.device.type
     lowered = torch.is_autocast_enabled(device) and features.dtype != torch.float64
     return torch.get_autocast_dtype(device) if lowered else features.dtype
@@ -48,7 +48,8 @@ class _CPUConvolution(nn.modules.conv._ConvNd):
             torchs: torch's own way.
         """
         dtype = computing_type(images)
-        if dtype not in HALF_TYPES:
+        if dtype not in HALF_TYPES or computing_type(self.weight) != dtype:
+            # Types that do not fit together are torch's to refuse.
             return torchs(images)
         padding = self.padding
         if isinstance(padding, str) or self.padding_mode != "zeros" or self._is_larger(images, padding, output_padding):
