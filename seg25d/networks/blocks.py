@@ -114,7 +114,8 @@ class InstanceNorm(nn.GroupNorm):
         9.1 against 4.4 GB, traced); the kernel's own sums are float32 anyway.
         """
         with torch.autocast(images.device.type, enabled=False):
-            weight, bias = self.weight, self.bias
+            weight: Tensor = self.weight
+            bias: Tensor = self.bias
             if images.dtype in HALF_TYPES and weight.dtype == torch.float32:
                 weight, bias = weight.to(images.dtype), bias.to(images.dtype)
             if images.device.type == "cpu" and torch.is_grad_enabled() and _is_channels_last(images):
