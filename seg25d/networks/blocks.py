@@ -21,6 +21,7 @@ from seg25d.networks.convolutions import (
     ConvTranspose2d,
     ConvTranspose3d,
     Sizes,
+    computes_on_cpu,
     computing_type,
 )
 
@@ -111,14 +112,16 @@ class InstanceNorm(nn.GroupNorm):
         """(N, C, ...) to the same, in the type of the input.
 
         CUDA's autocast would compute in float32, which doubles the memory of a training step (128^3 windows, batch 2:
-        9.1 against 4.4 GB, traced); the kernel's own sums are float32 anyway.
+        9.1 against 4.4 GB, traced); the kernel's own sums are float32 anyway. On CPUs weights stay in float32, which
+        only CPUs take: rounded ones had gradients that were wrong by a sixth.
         """
         with torch.autocast(images.device.type, enabled=False):
             weight: Tensor = self.weight
             bias: Tensor = self.bias
-            if images.dtype in HALF_TYPES and weight.dtype == torch.float32:
+            on_cpu = computes_on_cpu(images)
+            if not on_cpu and images.dtype in HALF_TYPES and weight.dtype == torch.float32:
                 weight, bias = weight.to(images.dtype), bias.to(images.dtype)
-            if images.device.type == "cpu" and torch.is_grad_enabled() and _is_channels_last(images):
+            if on_cpu and torch.is_grad_enabled() and _is_channels_last(images):
                 return _ChannelsLastNorm.apply(images, weight, bias, self.eps)  # type: ignore[no-any-return, no-untyped-call]
             return functional.group_norm(images, self.num_groups, weight, bias, self.eps)
 

@@ -1,14 +1,18 @@
 """Convolutions in 2D and 3D, plain and transposed, that are right and fast on CPUs; elsewhere they are torch's.
 
-Right: three rules keep clear of what oneDNN (3.12 in torch 2.13) gets wrong with numbers of 16 bits on CPUs, whatever
+Right: four rules keep clear of what oneDNN (3.12 in torch 2.13) gets wrong with numbers of 16 bits on CPUs, whatever
 their instruction sets (documentation/processors.md has the faults, and how each shows):
 
 1. A kernel that is larger than the image along an axis computes in float32. oneDNN's gradients of its weights depend on
-   memory that was freed. Such images are small, so this costs next to nothing.
+   memory that was freed. Such images are small, so this costs next to nothing. Where such a kernel also steps along the
+   depth, oneDNN hangs or writes beyond its memory in float32, too: there the zeros around the volume are real ones.
 2. The gradient of a 3D kernel is put together from those of its slices, which are kernels of 2D convolutions: the depth
    of the volume becomes part of the batch. oneDNN's 3D weight gradient, which overwrites foreign memory on CPUs with
    AMX, is never called.
-3. Kernels whose padding is not by zeros, or is a word, compute in float32: no network here has them.
+3. Kernels of one pixel that step over others see images without these (transposed ones, which no network here has,
+   compute in float32): oneDNN's weight gradient of such steps writes beyond its memory where fewer than 16 channels lie
+   side by side (`jit_bf16_1x1:avx512_core_bf16`, seen with 7 channels of 4 x 13 pixels and strides of 2 and 1).
+4. Kernels whose padding is not by zeros, or is a word, compute in float32: no network here has them.
 
 Fast: in float32, 3D convolutions go to oneDNN in the ways that `_OneDNNConv3d` says.
 
@@ -36,6 +40,11 @@ def computing_type(features: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(device) if lowered else features.dtype
 
 
+def computes_on_cpu(images: Tensor) -> bool:
+    """Whether images are on the CPU and have data; those without, by which memory is planned, stand for a GPU's."""
+    return images.device.type == "cpu" and type(images) is Tensor
+
+
 class _CPUConvolution(nn.modules.conv._ConvNd):
     """What plain and transposed convolutions share on CPUs."""
 
@@ -50,17 +59,42 @@ class _CPUConvolution(nn.modules.conv._ConvNd):
         dtype = computing_type(images)
         if dtype not in HALF_TYPES or computing_type(self.weight) != dtype:
             # Types that do not fit together are torch's to refuse.
-            return torchs(images)
+            return self._in_own_type(images, output_padding, torchs)
         padding = self.padding
-        if isinstance(padding, str) or self.padding_mode != "zeros" or self._is_larger(images, padding, output_padding):
+        if isinstance(padding, str) or self._needs_float32(images, padding, output_padding):
             with torch.autocast("cpu", enabled=False):
-                return torchs(images.to(self.weight.dtype)).to(dtype)
+                exact = {name: parameter.float() for name, parameter in self.named_parameters()}
+                return torch.func.functional_call(self, exact, images.float()).to(dtype)  # type: ignore[no-any-return]
         if images.dim() < 5:
-            return torchs(images)
+            return self._of_met_pixels(images) if self._steps_over_pixels() else torchs(images)
         settings = _Settings(self.stride, padding, self.dilation, self.transposed, output_padding, self.groups)
         bias = None if self.bias is None else self.bias.to(dtype)
         with torch.autocast("cpu", enabled=False):
             return _HalfConv3d.apply(images.to(dtype), self.weight.to(dtype), bias, settings)  # type: ignore[no-any-return, no-untyped-call]
+
+    def _in_own_type(self, images: Tensor, output_padding: Sizes, torchs: Callable[[Tensor], Tensor]) -> Tensor:
+        padding = self.padding
+        if images.dim() < 5 or self.stride[0] == 1 or isinstance(padding, str) or self.padding_mode != "zeros":
+            return torchs(images)
+        if not self._is_larger(images, padding, output_padding):
+            return torchs(images)
+        depth, *sides = padding
+        filled_up = images if self.transposed else functional.pad(images, (0, 0, 0, 0, depth, depth))
+        settings = (self.stride, (0, *sides), self.dilation, self.transposed, output_padding, self.groups)
+        result = torch.convolution(filled_up, self.weight, self.bias, *settings)
+        return result[:, :, depth : result.shape[2] - depth] if self.transposed else result
+
+    def _needs_float32(self, images: Tensor, padding: Sizes, output_padding: Sizes) -> bool:
+        beyond_slicing = self._steps_over_pixels() and (self.transposed or any(padding))
+        return beyond_slicing or self.padding_mode != "zeros" or self._is_larger(images, padding, output_padding)
+
+    def _steps_over_pixels(self) -> bool:
+        """Whether a 2D kernel is one pixel, and some pixels are never met."""
+        return self.kernel_size == (1, 1) and self.stride != (1, 1)
+
+    def _of_met_pixels(self, images: Tensor) -> Tensor:
+        met = images[..., :: self.stride[0], :: self.stride[1]]
+        return functional.conv2d(met, self.weight, self.bias, groups=self.groups)
 
     def _is_larger(self, images: Tensor, padding: Sizes, output_padding: Sizes) -> bool:
         """Whether the kernel is larger than the image along an axis; a transposed one: than its result."""
@@ -73,17 +107,12 @@ class _CPUConvolution(nn.modules.conv._ConvNd):
         return False
 
 
-def _is_ours(images: Tensor) -> bool:
-    """Whether images are on the CPU and have data; those without, by which memory is planned, stand for a GPU's."""
-    return images.device.type == "cpu" and type(images) is Tensor
-
-
 class Conv2d(_CPUConvolution, nn.Conv2d):
     """A 2D convolution that is right on CPUs."""
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, in_channels, h, w) to (N, out_channels, ...)."""
-        return self._convolve(images, (0, 0), super().forward) if _is_ours(images) else super().forward(images)
+        return self._convolve(images, (0, 0), super().forward) if computes_on_cpu(images) else super().forward(images)
 
 
 class ConvTranspose2d(_CPUConvolution, nn.ConvTranspose2d):
@@ -92,7 +121,7 @@ class ConvTranspose2d(_CPUConvolution, nn.ConvTranspose2d):
     def forward(self, images: Tensor, output_size: list[int] | None = None) -> Tensor:
         """(N, in_channels, h, w) to (N, out_channels, ...)."""
         assert output_size is None, "sizes follow from stride and output_padding"
-        if not _is_ours(images):
+        if not computes_on_cpu(images):
             return super().forward(images)
         return self._convolve(images, self.output_padding, super().forward)
 
@@ -103,7 +132,7 @@ class ConvTranspose3d(_CPUConvolution, nn.ConvTranspose3d):
     def forward(self, volumes: Tensor, output_size: list[int] | None = None) -> Tensor:
         """(N, in_channels, D, H, W) to (N, out_channels, ...)."""
         assert output_size is None, "sizes follow from stride and output_padding"
-        if not _is_ours(volumes):
+        if not computes_on_cpu(volumes):
             return super().forward(volumes)
         return self._convolve(volumes, self.output_padding, super().forward)
 
@@ -113,7 +142,9 @@ class Conv3d(_CPUConvolution, nn.Conv3d):
 
     def forward(self, volumes: Tensor) -> Tensor:
         """(N, in_channels, D, H, W) to (N, out_channels, ...)."""
-        return self._convolve(volumes, (0, 0, 0), self._torchs) if _is_ours(volumes) else super().forward(volumes)
+        if not computes_on_cpu(volumes):
+            return super().forward(volumes)
+        return self._convolve(volumes, (0, 0, 0), self._torchs)
 
     def _torchs(self, volumes: Tensor) -> Tensor:
         """By torch, or by oneDNN where torch would take slow kernels."""
@@ -187,6 +218,10 @@ def _weight_gradient(volumes: Tensor, gradient: Tensor, weight: Tensor, settings
     """
     volumes, gradient = _channels_last(volumes), _channels_last(gradient)
     (step, *steps), (padding, *paddings), (dilation, *dilations) = settings[:3]
+    if weight.shape[3:] == (1, 1) and not any(paddings):
+        height, width = gradient.shape[2:4]
+        volumes = volumes[:, :, :: steps[0], :: steps[1]][:, :, :height, :width]
+        steps = [1, 1]
     of_weight = torch.zeros_like(weight, memory_format=torch.contiguous_format)
     for index in range(weight.shape[2]):
         # Slice z of the result meets slice z * step + offset of the volume, where there is one.
