@@ -1,24 +1,28 @@
 """Convolutions in 2D and 3D, plain and transposed, that are right and fast on CPUs; elsewhere they are torch's.
 
-Right: four rules keep clear of what oneDNN (3.12 in torch 2.13) gets wrong with numbers of 16 bits on CPUs, whatever
-their instruction sets (documentation/processors.md has the faults, and how each shows):
+Right: four rules keep clear of what oneDNN (3.12 in torch 2.13) gets wrong on CPUs, with numbers of 16 bits above all
+and whatever their instruction sets (documentation/processors.md has the faults, and how each shows):
 
-1. A kernel that is larger than the image along an axis computes in float32. oneDNN's gradients of its weights depend on
-   memory that was freed. Such images are small, so this costs next to nothing. Where such a kernel also steps along the
-   depth, oneDNN hangs or writes beyond its memory in float32, too: there the zeros around the volume are real ones.
+1. A kernel that lies nowhere inside the image, along some axis, computes in float32, and the zeros around the image
+   are real ones. In 16 bits oneDNN's gradients of such weights depend on memory that was freed. In float32 it hangs or
+   writes beyond its memory where such a kernel steps along the depth, and crashes where one sees zeros alone: there
+   they are real ones, too. Such images are small, so this costs next to nothing.
 2. The gradient of a 3D kernel is put together from those of its slices, which are kernels of 2D convolutions: the depth
    of the volume becomes part of the batch. oneDNN's 3D weight gradient, which overwrites foreign memory on CPUs with
    AMX, is never called.
-3. Kernels of one pixel that step over others see images without these (transposed ones, which no network here has,
-   compute in float32): oneDNN's weight gradient of such steps writes beyond its memory where fewer than 16 channels lie
-   side by side (`jit_bf16_1x1:avx512_core_bf16`, seen with 7 channels of 4 x 13 pixels and strides of 2 and 1).
-4. Kernels whose padding is not by zeros, or is a word, compute in float32: no network here has them.
+3. Kernels of one pixel that step over others see images without these: oneDNN's weight gradient of such steps writes
+   beyond its memory where fewer than 16 channels lie side by side (`jit_bf16_1x1:avx512_core_bf16`, seen with 7
+   channels of 4 x 13 pixels and strides of 2 and 1).
+4. What no network here has computes in float32: padding by a word or by other values than zero, kernels of one pixel
+   with padding, transposed ones that step further than they reach, output padding as large as the stride, groups that
+   are not single channels (oneDNN multiplies what lies behind the image by zero: NaN, if it is that).
 
 Fast: in float32, 3D convolutions go to oneDNN in the ways that `_OneDNNConv3d` says.
 
 Letters: N volumes in a batch, C channels, D H W their sizes, h w the sizes of an image.
 """
 
+import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
@@ -45,6 +49,17 @@ def computes_on_cpu(images: Tensor) -> bool:
     return images.device.type == "cpu" and type(images) is Tensor
 
 
+class _Settings(NamedTuple):
+    """Of a convolution, in the order of torch.convolution."""
+
+    stride: Sizes
+    padding: Sizes
+    dilation: Sizes
+    transposed: bool
+    output_padding: Sizes
+    groups: int
+
+
 class _CPUConvolution(nn.modules.conv._ConvNd):
     """What plain and transposed convolutions share on CPUs."""
 
@@ -56,55 +71,79 @@ class _CPUConvolution(nn.modules.conv._ConvNd):
             output_padding: Of a transposed convolution; else zeros.
             torchs: torch's own way.
         """
-        dtype = computing_type(images)
-        if dtype not in HALF_TYPES or computing_type(self.weight) != dtype:
-            # Types that do not fit together are torch's to refuse.
-            return self._in_own_type(images, output_padding, torchs)
-        padding = self.padding
-        if isinstance(padding, str) or self._needs_float32(images, padding, output_padding):
-            with torch.autocast("cpu", enabled=False):
-                exact = {name: parameter.float() for name, parameter in self.named_parameters()}
-                return torch.func.functional_call(self, exact, images.float()).to(dtype)  # type: ignore[no-any-return]
-        if images.dim() < 5:
-            return self._of_met_pixels(images) if self._steps_over_pixels() else torchs(images)
+        dtype, padding = computing_type(images), self.padding
+        # Types that do not fit together are torch's to refuse.
+        half = dtype in HALF_TYPES and computing_type(self.weight) == dtype
+        if isinstance(padding, str) or self.padding_mode != "zeros":
+            return self._in_float32(images).to(dtype) if half else torchs(images)
         settings = _Settings(self.stride, padding, self.dilation, self.transposed, output_padding, self.groups)
-        bias = None if self.bias is None else self.bias.to(dtype)
+        if not half:
+            fatal = self._is_fatal(images, settings)
+            return _with_real_zeros(images, self.weight, self.bias, settings) if fatal else torchs(images)
         with torch.autocast("cpu", enabled=False):
-            return _HalfConv3d.apply(images.to(dtype), self.weight.to(dtype), bias, settings)  # type: ignore[no-any-return, no-untyped-call]
+            if self._needs_float32(images, settings):
+                bias = None if self.bias is None else self.bias.float()
+                return _with_real_zeros(images.float(), self.weight.float(), bias, settings).to(dtype)
+            low, weight = images.to(dtype), self.weight.to(dtype)
+            bias = None if self.bias is None else self.bias.to(dtype)
+            if images.dim() == 5:
+                return _HalfConv3d.apply(low, weight, bias, settings)  # type: ignore[no-any-return, no-untyped-call]
+            if self._steps_over_pixels():
+                low = low[..., :: self.stride[0], :: self.stride[1]]
+                settings = settings._replace(stride=(1, 1))
+            return torch.convolution(low, weight, bias, *settings)
 
-    def _in_own_type(self, images: Tensor, output_padding: Sizes, torchs: Callable[[Tensor], Tensor]) -> Tensor:
-        padding = self.padding
-        if images.dim() < 5 or self.stride[0] == 1 or isinstance(padding, str) or self.padding_mode != "zeros":
-            return torchs(images)
-        if not self._is_larger(images, padding, output_padding):
-            return torchs(images)
-        depth, *sides = padding
-        filled_up = images if self.transposed else functional.pad(images, (0, 0, 0, 0, depth, depth))
-        settings = (self.stride, (0, *sides), self.dilation, self.transposed, output_padding, self.groups)
-        result = torch.convolution(filled_up, self.weight, self.bias, *settings)
-        return result[:, :, depth : result.shape[2] - depth] if self.transposed else result
+    def _in_float32(self, images: Tensor) -> Tensor:
+        with torch.autocast("cpu", enabled=False):
+            exact = {name: parameter.float() for name, parameter in self.named_parameters()}
+            return torch.func.functional_call(self, exact, images.float())  # type: ignore[no-any-return]
 
-    def _needs_float32(self, images: Tensor, padding: Sizes, output_padding: Sizes) -> bool:
-        beyond_slicing = self._steps_over_pixels() and (self.transposed or any(padding))
-        return beyond_slicing or self.padding_mode != "zeros" or self._is_larger(images, padding, output_padding)
+    def _needs_float32(self, images: Tensor, settings: _Settings) -> bool:
+        beyond_slicing = self._steps_over_pixels() and any(settings.padding)
+        leaves_gaps = self.transposed and any(map(operator.gt, self.stride, self._extents()))
+        # With more output padding the result would give a plain convolution more than went in.
+        irreversible = any(more >= step for more, step in zip(settings.output_padding, self.stride, strict=True))
+        in_few_groups = 1 < self.groups < max(self.in_channels, self.out_channels)
+        unusual = beyond_slicing or leaves_gaps or irreversible or in_few_groups
+        return unusual or self._sees_nothing() or any(self._lies_nowhere(images, settings))
+
+    def _is_fatal(self, images: Tensor, settings: _Settings) -> bool:
+        """Whether oneDNN fails in float32, too."""
+        steps_along_depth = images.dim() == 5 and self.stride[0] > 1
+        return self._sees_nothing() or (steps_along_depth and self._lies_nowhere(images, settings)[0])
 
     def _steps_over_pixels(self) -> bool:
         """Whether a 2D kernel is one pixel, and some pixels are never met."""
         return self.kernel_size == (1, 1) and self.stride != (1, 1)
 
-    def _of_met_pixels(self, images: Tensor) -> Tensor:
-        met = images[..., :: self.stride[0], :: self.stride[1]]
-        return functional.conv2d(met, self.weight, self.bias, groups=self.groups)
+    def _extents(self) -> Sizes:
+        return tuple(step * (size - 1) + 1 for size, step in zip(self.kernel_size, self.dilation, strict=True))
 
-    def _is_larger(self, images: Tensor, padding: Sizes, output_padding: Sizes) -> bool:
-        """Whether the kernel is larger than the image along an axis; a transposed one: than its result."""
-        settings = zip(self.kernel_size, self.stride, padding, self.dilation, output_padding, strict=True)
-        for size, (kernel, step, before, dilation, further) in zip(images.shape[2:], settings, strict=True):
-            extent = dilation * (kernel - 1) + 1
-            result = (size - 1) * step - 2 * before + extent + further
-            if (result if self.transposed else size) < extent:
-                return True
-        return False
+    def _sees_nothing(self) -> bool:
+        """Whether there is so much padding that the kernel, at the corners, meets zeros alone."""
+        assert not isinstance(self.padding, str)
+        return any(before >= extent for before, extent in zip(self.padding, self._extents(), strict=True))
+
+    def _lies_nowhere(self, images: Tensor, settings: _Settings) -> list[bool]:
+        """Whether the kernel is at no place wholly inside the image, per axis; a transposed one: its result."""
+        found = []
+        axes = zip(images.shape[2:], self._extents(), *settings[:2], settings.output_padding, strict=True)
+        for size, extent, step, before, further in axes:
+            seen = (size - 1) * step - 2 * before + extent + further if self.transposed else size
+            found.append(seen < extent + -before % step)
+        return found
+
+
+def _with_real_zeros(images: Tensor, weight: Tensor, bias: Tensor | None, settings: _Settings) -> Tensor:
+    """A convolution without padding of images that have it; a transposed one whose result is cut to size."""
+    padding, dims = settings.padding, len(settings.padding)
+    without = settings._replace(padding=(0,) * dims)
+    if not settings.transposed:
+        filled_up = functional.pad(images, [before for before in reversed(padding) for _ in range(2)])
+        return torch.convolution(filled_up, weight, bias, *without)
+    result = torch.convolution(images, weight, bias, *without)
+    inner = (slice(before, size - before) for before, size in zip(padding, result.shape[2:], strict=True))
+    return result[:, :, *inner]
 
 
 class Conv2d(_CPUConvolution, nn.Conv2d):
@@ -161,17 +200,6 @@ class Conv3d(_CPUConvolution, nn.Conv3d):
         return left_alone or (computes_with_avx2() and any(self.padding))
 
 
-class _Settings(NamedTuple):
-    """Of a convolution, in the order of torch.convolution."""
-
-    stride: Sizes
-    padding: Sizes
-    dilation: Sizes
-    transposed: bool
-    output_padding: Sizes
-    groups: int
-
-
 class _HalfConv3d(torch.autograd.Function):
     """A 3D convolution in bfloat16 or float16 whose weight gradient comes from 2D convolutions."""
 
@@ -219,9 +247,7 @@ def _weight_gradient(volumes: Tensor, gradient: Tensor, weight: Tensor, settings
     volumes, gradient = _channels_last(volumes), _channels_last(gradient)
     (step, *steps), (padding, *paddings), (dilation, *dilations) = settings[:3]
     if weight.shape[3:] == (1, 1) and not any(paddings):
-        height, width = gradient.shape[2:4]
-        volumes = volumes[:, :, :: steps[0], :: steps[1]][:, :, :height, :width]
-        steps = [1, 1]
+        volumes, steps = volumes[:, :, :: steps[0], :: steps[1]], [1, 1]
     of_weight = torch.zeros_like(weight, memory_format=torch.contiguous_format)
     for index in range(weight.shape[2]):
         # Slice z of the result meets slice z * step + offset of the volume, where there is one.

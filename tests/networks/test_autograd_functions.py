@@ -63,13 +63,14 @@ class Exercise(NamedTuple):
 
 
 CONV: dict[str, Any] = {"in_channels": 4, "out_channels": 6, "kernel_size": (3, 2, 3), "padding": (1, 0, 1)}
+SINGLE: dict[str, Any] = CONV | {"out_channels": 4, "stride": 2, "groups": 4, "bias": False}
 TRANSPOSED: dict[str, Any] = {"in_channels": 4, "out_channels": 6, "kernel_size": (1, 2, 3), "stride": (1, 2, 2)}
 EXERCISES = {
     "convolution": Exercise(_HalfConv3d, lambda: Conv3d(**CONV), lambda: nn.Conv3d(**CONV), (2, 4, 4, 5, 6)),
-    "convolution of groups without bias": Exercise(
+    "convolution of single channels without bias": Exercise(
         _HalfConv3d,
-        lambda: Conv3d(**CONV, stride=2, groups=2, bias=False),
-        lambda: nn.Conv3d(**CONV, stride=2, groups=2, bias=False),
+        lambda: Conv3d(**SINGLE),
+        lambda: nn.Conv3d(**SINGLE),
         (2, 4, 4, 5, 6),
     ),
     "transposed convolution": Exercise(
@@ -177,6 +178,7 @@ def _torchs_type(torchs: nn.Module, images: Tensor, autocast: torch.dtype | None
         return None
 
 
+@pytest.mark.processor
 @pytest.mark.parametrize("name", EXERCISES)
 @pytest.mark.parametrize("dtype", TYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
 @pytest.mark.parametrize("autocast", AUTOCAST, ids=lambda dtype: f"autocast {str(dtype).removeprefix('torch.')}")
