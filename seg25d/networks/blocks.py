@@ -15,12 +15,14 @@ from torch.nn import functional
 from seg25d.core.records import Record
 from seg25d.networks.convolutions import (
     CONV,
+    HALF_TYPES,
     TRANSPOSED_CONV,
     Conv2d,
     Conv3d,
     ConvTranspose2d,
     ConvTranspose3d,
     Sizes,
+    computes_on_cpu,
     computing_type,
 )
 
@@ -42,9 +44,8 @@ class PReLU(nn.PReLU):
         """(N, C, *spatial) to the same; like torch's own in autocast's type, where that is on."""
         if features.device.type != "cpu":
             return functional.prelu(features, self.weight.to(features.dtype))
-        dtype = computing_type(features)
+        seen, slope = (each.to(computing_type(each)) for each in (features, self.weight))
         with torch.autocast("cpu", enabled=False):
-            seen, slope = features.to(dtype), self.weight.to(dtype)
             if _is_channels_last(seen):
                 return _channels_last_prelu(seen, slope)
             return _CPUPReLU.apply(seen, slope)  # type: ignore[no-any-return, no-untyped-call]
@@ -131,16 +132,21 @@ class InstanceNorm(nn.GroupNorm):
         """(N, C, ...) to the same, in the type of the input.
 
         CUDA's autocast would compute in float32, which doubles the memory of a training step (128^3 windows, batch 2:
-        9.1 against 4.4 GB, traced); the kernel's own sums are float32 anyway.
+        9.1 against 4.4 GB, traced); the kernel's own sums are float32 anyway. On CPUs weights stay in float32, which
+        only CPUs take: rounded ones had gradients that were wrong by a sixth.
 
         CUDA's kernel takes the usual layout only, up to torch 2.13. Later ones also read channels-last, block by block
         of threads for each group, which is slow where a group is one channel (github.com/pytorch/pytorch/pull/194616).
         """
         with torch.autocast(images.device.type, enabled=False):
-            weight, bias = self.weight.to(images.dtype), self.bias.to(images.dtype)
+            weight: Tensor = self.weight
+            bias: Tensor = self.bias
+            on_cpu = computes_on_cpu(images)
+            if not on_cpu and images.dtype in HALF_TYPES and weight.dtype == torch.float32:
+                weight, bias = weight.to(images.dtype), bias.to(images.dtype)
             if images.device.type == "cuda":
                 return functional.group_norm(images.contiguous(), self.num_groups, weight, bias, self.eps)
-            if images.device.type == "cpu" and torch.is_grad_enabled() and _is_channels_last(images):
+            if on_cpu and torch.is_grad_enabled() and _is_channels_last(images):
                 return _ChannelsLastNorm.apply(images, weight, bias, self.eps)  # type: ignore[no-any-return, no-untyped-call]
             return functional.group_norm(images, self.num_groups, weight, bias, self.eps)
 
@@ -176,7 +182,9 @@ class _ChannelsLastNorm(torch.autograd.Function):
             ),
             strict=True,
         )
-        return torch.cat(of_images), sum(of_weights), sum(of_biases), None
+        # Autocast refuses to put images of its other type together.
+        with torch.autocast(gradient.device.type, enabled=False):
+            return torch.cat(of_images), sum(of_weights), sum(of_biases), None
 
 
 def make_norm(name: NormName, channels: int, dims: int) -> nn.Module:

@@ -1,19 +1,21 @@
 """Convolutions in 2D and 3D, plain and transposed, that are right and fast on CPUs; elsewhere they are torch's.
 
-Right: four rules keep clear of what oneDNN (3.12 in torch 2.13) gets wrong on CPUs, whatever their instruction sets
-(documentation/processors.md has the faults, and how each shows). With numbers of 16 bits:
+Right: four rules keep clear of what oneDNN (3.12 in torch 2.13) gets wrong on CPUs, with numbers of 16 bits above all
+and whatever their instruction sets (documentation/processors.md has the faults, and how each shows):
 
-1. A kernel that is larger than the image along an axis computes in float32. oneDNN's gradients of its weights depend on
-   memory that was freed. Such images are small, so this costs next to nothing.
+1. A kernel that lies nowhere inside the image, along some axis, computes in float32, and the zeros around the image
+   are real ones. In 16 bits oneDNN's gradients of such weights depend on memory that was freed. In float32 it hangs or
+   writes beyond its memory where such a kernel steps along the depth, and crashes where one sees zeros alone: there
+   they are real ones, too. Such images are small, so this costs next to nothing.
 2. The gradient of a 3D kernel is put together from those of its slices, which are kernels of 2D convolutions: the depth
    of the volume becomes part of the batch. oneDNN's 3D weight gradient, which overwrites foreign memory on CPUs with
    AMX, is never called.
-3. Kernels whose padding is not by zeros, or is a word, compute in float32: no network here has them.
-
-And in every type:
-
-4. A kernel of one voxel that strides takes the voxels that it meets first, and then one after the other. oneDNN's
-   weight gradient of few channels overwrites foreign memory where it strides itself (oneDNN's issue 6035).
+3. Kernels of one pixel or voxel that step over others see images without these, in every type: oneDNN's weight
+   gradient of such steps writes beyond its memory where few channels lie side by side (its issue 6035; here
+   `jit_bf16_1x1:avx512_core_bf16` with 7 channels of 4 x 13 pixels and strides of 2 and 1).
+4. What no network here has computes in float32: padding by a word or by other values than zero, transposed kernels that
+   step further than they reach, output padding as large as the stride, groups that are not single channels (oneDNN
+   multiplies what lies behind the image by zero: NaN, if it is that).
 
 Fast: in float32, 3D convolutions go to oneDNN in the ways that `_OneDNNConv3d` says.
 
@@ -21,6 +23,7 @@ Letters: N volumes in a batch, C channels, D H W their sizes, h w the sizes of a
 """
 
 import copy
+import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
@@ -36,10 +39,26 @@ HALF_TYPES = (torch.bfloat16, torch.float16)
 
 
 def computing_type(features: Tensor) -> torch.dtype:
-    """The type in which torch computes convolutions of features: autocast's, if that is on and lowers their type."""
+    """The type that torch gives to what goes into a convolution: autocast's, if that is on and lowers its own."""
     device = features.device.type
     lowered = torch.is_autocast_enabled(device) and features.dtype != torch.float64
     return torch.get_autocast_dtype(device) if lowered else features.dtype
+
+
+def computes_on_cpu(images: Tensor) -> bool:
+    """Whether images are on the CPU and have data; those without, by which memory is planned, stand for a GPU's."""
+    return images.device.type == "cpu" and type(images) is Tensor
+
+
+class _Settings(NamedTuple):
+    """Of a convolution, in the order of torch.convolution."""
+
+    stride: Sizes
+    padding: Sizes
+    dilation: Sizes
+    transposed: bool
+    output_padding: Sizes
+    groups: int
 
 
 class _CPUConvolution(nn.modules.conv._ConvNd):
@@ -53,40 +72,84 @@ class _CPUConvolution(nn.modules.conv._ConvNd):
             output_padding: Of a transposed convolution; else zeros.
             torchs: torch's own way.
         """
-        if not self.transposed and max(self.kernel_size) == 1 < max(self.stride) and set(self.padding) == {0}:
-            every = tuple(slice(None, None, step) for step in self.stride)
-            met = images[(slice(None), slice(None), *every)]
-            beside = copy.copy(self)  # of the same weights
-            beside.stride = (1,) * len(self.stride)
-            return beside(met)  # type: ignore[no-any-return]
-        dtype = computing_type(images)
-        if dtype not in HALF_TYPES:
-            return torchs(images)
-        padding = self.padding
-        if isinstance(padding, str) or self.padding_mode != "zeros" or self._is_larger(images, padding, output_padding):
-            with torch.autocast("cpu", enabled=False):
-                return torchs(images.to(self.weight.dtype)).to(dtype)
-        if images.dim() < 5:
-            return torchs(images)
+        dtype, padding = computing_type(images), self.padding
+        # Types that do not fit together are torch's to refuse.
+        half = dtype in HALF_TYPES and computing_type(self.weight) == dtype
+        if isinstance(padding, str) or self.padding_mode != "zeros":
+            return self._in_float32(images).to(dtype) if half else torchs(images)
+        if not self.transposed and set(self.kernel_size) == {1} and max(self.stride) > 1:
+            return self._of_met_pixels(images, padding)
         settings = _Settings(self.stride, padding, self.dilation, self.transposed, output_padding, self.groups)
-        bias = None if self.bias is None else self.bias.to(dtype)
+        if not half:
+            fatal = self._is_fatal(images, settings)
+            return _with_real_zeros(images, self.weight, self.bias, settings) if fatal else torchs(images)
         with torch.autocast("cpu", enabled=False):
-            return _HalfConv3d.apply(images.to(dtype), self.weight.to(dtype), bias, settings)  # type: ignore[no-any-return, no-untyped-call]
+            if self._needs_float32(images, settings):
+                bias = None if self.bias is None else self.bias.float()
+                return _with_real_zeros(images.float(), self.weight.float(), bias, settings).to(dtype)
+            low, weight = images.to(dtype), self.weight.to(dtype)
+            bias = None if self.bias is None else self.bias.to(dtype)
+            if images.dim() == 5:
+                return _HalfConv3d.apply(low, weight, bias, settings)  # type: ignore[no-any-return, no-untyped-call]
+            return torch.convolution(low, weight, bias, *settings)
 
-    def _is_larger(self, images: Tensor, padding: Sizes, output_padding: Sizes) -> bool:
-        """Whether the kernel is larger than the image along an axis; a transposed one: than its result."""
-        settings = zip(self.kernel_size, self.stride, padding, self.dilation, output_padding, strict=True)
-        for size, (kernel, step, before, dilation, further) in zip(images.shape[2:], settings, strict=True):
-            extent = dilation * (kernel - 1) + 1
-            result = (size - 1) * step - 2 * before + extent + further
-            if (result if self.transposed else size) < extent:
-                return True
-        return False
+    def _of_met_pixels(self, images: Tensor, padding: Sizes) -> Tensor:
+        """The same by a kernel of one pixel that does not step, of what it meets."""
+        every = tuple(slice(None, None, step) for step in self.stride)
+        met = _with_zeros_around(images, padding)[(slice(None), slice(None), *every)]
+        beside = copy.copy(self)  # of the same weights
+        beside.stride, beside.padding = (1,) * len(every), (0,) * len(every)
+        return beside(met)  # type: ignore[no-any-return]
+
+    def _in_float32(self, images: Tensor) -> Tensor:
+        with torch.autocast("cpu", enabled=False):
+            exact = {name: parameter.float() for name, parameter in self.named_parameters()}
+            return torch.func.functional_call(self, exact, images.float())  # type: ignore[no-any-return]
+
+    def _needs_float32(self, images: Tensor, settings: _Settings) -> bool:
+        leaves_gaps = self.transposed and any(map(operator.gt, self.stride, self._extents()))
+        # With more output padding the result would give a plain convolution more than went in.
+        irreversible = any(more >= step for more, step in zip(settings.output_padding, self.stride, strict=True))
+        in_few_groups = 1 < self.groups < max(self.in_channels, self.out_channels)
+        unusual = leaves_gaps or irreversible or in_few_groups
+        return unusual or self._sees_nothing() or any(self._lies_nowhere(images, settings))
+
+    def _is_fatal(self, images: Tensor, settings: _Settings) -> bool:
+        """Whether oneDNN fails in float32, too."""
+        steps_along_depth = images.dim() == 5 and self.stride[0] > 1
+        return self._sees_nothing() or (steps_along_depth and self._lies_nowhere(images, settings)[0])
+
+    def _extents(self) -> Sizes:
+        return tuple(step * (size - 1) + 1 for size, step in zip(self.kernel_size, self.dilation, strict=True))
+
+    def _sees_nothing(self) -> bool:
+        """Whether there is so much padding that the kernel, at the corners, meets zeros alone."""
+        assert not isinstance(self.padding, str)
+        return any(before >= extent for before, extent in zip(self.padding, self._extents(), strict=True))
+
+    def _lies_nowhere(self, images: Tensor, settings: _Settings) -> list[bool]:
+        """Whether the kernel is at no place wholly inside the image, per axis; a transposed one: its result."""
+        found = []
+        axes = zip(images.shape[2:], self._extents(), *settings[:2], settings.output_padding, strict=True)
+        for size, extent, step, before, further in axes:
+            seen = (size - 1) * step - 2 * before + extent + further if self.transposed else size
+            found.append(seen < extent + -before % step)
+        return found
 
 
-def _is_ours(images: Tensor) -> bool:
-    """Whether images are on the CPU and have data; those without, by which memory is planned, stand for a GPU's."""
-    return images.device.type == "cpu" and type(images) is Tensor
+def _with_real_zeros(images: Tensor, weight: Tensor, bias: Tensor | None, settings: _Settings) -> Tensor:
+    """A convolution without padding of images that have it; a transposed one whose result is cut to size."""
+    padding, dims = settings.padding, len(settings.padding)
+    without = settings._replace(padding=(0,) * dims)
+    if not settings.transposed:
+        return torch.convolution(_with_zeros_around(images, padding), weight, bias, *without)
+    result = torch.convolution(images, weight, bias, *without)
+    inner = (slice(before, size - before) for before, size in zip(padding, result.shape[2:], strict=True))
+    return result[:, :, *inner]
+
+
+def _with_zeros_around(images: Tensor, padding: Sizes) -> Tensor:
+    return functional.pad(images, [before for before in reversed(padding) for _ in range(2)])
 
 
 class Conv2d(_CPUConvolution, nn.Conv2d):
@@ -94,7 +157,7 @@ class Conv2d(_CPUConvolution, nn.Conv2d):
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, in_channels, h, w) to (N, out_channels, ...)."""
-        return self._convolve(images, (0, 0), super().forward) if _is_ours(images) else super().forward(images)
+        return self._convolve(images, (0, 0), super().forward) if computes_on_cpu(images) else super().forward(images)
 
 
 class ConvTranspose2d(_CPUConvolution, nn.ConvTranspose2d):
@@ -103,7 +166,7 @@ class ConvTranspose2d(_CPUConvolution, nn.ConvTranspose2d):
     def forward(self, images: Tensor, output_size: list[int] | None = None) -> Tensor:
         """(N, in_channels, h, w) to (N, out_channels, ...)."""
         assert output_size is None, "sizes follow from stride and output_padding"
-        if not _is_ours(images):
+        if not computes_on_cpu(images):
             return super().forward(images)
         return self._convolve(images, self.output_padding, super().forward)
 
@@ -114,7 +177,7 @@ class ConvTranspose3d(_CPUConvolution, nn.ConvTranspose3d):
     def forward(self, volumes: Tensor, output_size: list[int] | None = None) -> Tensor:
         """(N, in_channels, D, H, W) to (N, out_channels, ...)."""
         assert output_size is None, "sizes follow from stride and output_padding"
-        if not _is_ours(volumes):
+        if not computes_on_cpu(volumes):
             return super().forward(volumes)
         return self._convolve(volumes, self.output_padding, super().forward)
 
@@ -124,7 +187,9 @@ class Conv3d(_CPUConvolution, nn.Conv3d):
 
     def forward(self, volumes: Tensor) -> Tensor:
         """(N, in_channels, D, H, W) to (N, out_channels, ...)."""
-        return self._convolve(volumes, (0, 0, 0), self._torchs) if _is_ours(volumes) else super().forward(volumes)
+        if not computes_on_cpu(volumes):
+            return super().forward(volumes)
+        return self._convolve(volumes, (0, 0, 0), self._torchs)
 
     def _torchs(self, volumes: Tensor) -> Tensor:
         """By torch, or by oneDNN where torch would take slow kernels."""
@@ -139,17 +204,6 @@ class Conv3d(_CPUConvolution, nn.Conv3d):
     def _is_slow(self, volumes: Tensor) -> bool:
         left_alone = _is_left_alone(volumes) and max(self.kernel_size[1:]) <= 3 and max(self.kernel_size) > 1
         return left_alone or (computes_with_avx2() and any(self.padding))
-
-
-class _Settings(NamedTuple):
-    """Of a convolution, in the order of torch.convolution."""
-
-    stride: Sizes
-    padding: Sizes
-    dilation: Sizes
-    transposed: bool
-    output_padding: Sizes
-    groups: int
 
 
 class _HalfConv3d(torch.autograd.Function):
@@ -198,6 +252,8 @@ def _weight_gradient(volumes: Tensor, gradient: Tensor, weight: Tensor, settings
     """
     volumes, gradient = _channels_last(volumes), _channels_last(gradient)
     (step, *steps), (padding, *paddings), (dilation, *dilations) = settings[:3]
+    if weight.shape[3:] == (1, 1) and not any(paddings):
+        volumes, steps = volumes[:, :, :: steps[0], :: steps[1]], [1, 1]
     of_weight = torch.zeros_like(weight, memory_format=torch.contiguous_format)
     for index in range(weight.shape[2]):
         # Slice z of the result meets slice z * step + offset of the volume, where there is one.

@@ -11,7 +11,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from seg25d.core.records import Record
-from seg25d.networks.convolutions import Sizes, replace_convolutions
+from seg25d.networks.convolutions import HALF_TYPES, Sizes, computes_on_cpu, replace_convolutions
 
 PATCH_STEPS = 32
 """Sizes must be divisible by this: patches of 2, then halved four times (MONAI, networks/nets/swin_unetr.py)."""
@@ -107,12 +107,18 @@ class LayerNorm(nn.LayerNorm):
 
     CUDA's autocast would compute in float32, which needs more memory; the kernel's own sums are float32 anyway. Also,
     what checkpointing computes again then has the type of the first time where planning/memory.py traces on CPUs.
+
+    On CPUs torch's kernel adds up the gradients of weight and bias in 16 bits, where sums soon stop growing: that of a
+    bias was wrong by 2 % for 1,000 tokens, by 83 % for 12,000 and by 99 % for 200,000 (torch 2.13).
     """
 
     def forward(self, features: Tensor) -> Tensor:
         """(..., C) to the same."""
         with torch.autocast(features.device.type, enabled=False):
             weight, bias = self.weight.to(features.dtype), self.bias.to(features.dtype)
+            if features.dtype in HALF_TYPES and computes_on_cpu(features):
+                normed = functional.layer_norm(features, self.normalized_shape, eps=self.eps)
+                return torch.addcmul(bias, normed, weight)
             return functional.layer_norm(features, self.normalized_shape, weight, bias, self.eps)
 
 

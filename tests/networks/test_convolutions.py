@@ -1,16 +1,19 @@
 """Convolutions are right and go the ways that they should."""
 
 import copy
-from typing import Any
+import math
+from typing import Any, NamedTuple
 
 import pytest
 import torch
-from torch import nn
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
 
 from seg25d.core.device import computes_on_x86
 from seg25d.networks import convolutions
 from seg25d.networks.blocks import InstanceNorm, PReLU
-from seg25d.networks.convolutions import CONV, Conv3d
+from seg25d.networks.convolutions import CONV, Conv2d, Conv3d, ConvTranspose2d, ConvTranspose3d
 from seg25d.planning.memory import trace_training_step
 
 ON_X86 = pytest.mark.skipif(not computes_on_x86(), reason="torch does not compute with AVX here")
@@ -121,6 +124,172 @@ def test_weight_gradients_of_small_volumes_in_bfloat16_are_right(kernel: int, si
         scores.backward(gradient.to(scores))
         wanted = exact.weight.grad
         torch.testing.assert_close(conv.weight.grad.double(), wanted, rtol=0, atol=0.03 * float(wanted.abs().max()))
+
+
+OURS = (Conv2d, Conv3d, ConvTranspose2d, ConvTranspose3d)
+TOLERANCE = 0.03
+"""Norm of the error by the norm of what is right, in bfloat16: numbers are rounded to 2^-9."""
+
+
+class Drawn(NamedTuple):
+    """A convolution's settings and the shape of its images."""
+
+    settings: dict[str, Any]
+    shape: tuple[int, ...]
+    channels_last: bool
+
+
+@st.composite
+def convolutions_of(draw: st.DrawFn, transposed: bool, dims: int) -> Drawn:
+    """Any settings with which some pixel comes out, and not too many."""
+
+    def each(low: int, high: int) -> tuple[int, ...]:
+        return tuple(draw(st.integers(low, high)) for _ in range(dims))
+
+    size = each(1, 9 if dims == 3 else 24)
+    kernel, stride, dilation = each(1, 7 if dims == 2 else 5), each(1, 3), each(1, 2)
+    extent = tuple(step * (length - 1) + 1 for length, step in zip(kernel, dilation, strict=True))
+    padding = tuple(draw(st.integers(0, length // 2 + 1)) for length in kernel)
+    groups = draw(st.sampled_from((1, 1, 2, 3)))
+    values = {
+        "in_channels": groups * draw(st.integers(1, 9)),
+        "out_channels": groups * draw(st.integers(1, 9)),
+        "kernel_size": kernel,
+        "stride": stride,
+        "padding": padding,
+        "dilation": dilation,
+        "groups": groups,
+        "bias": draw(st.booleans()),
+    }
+    along = zip(size, extent, stride, padding, strict=True)
+    if transposed:
+        further = tuple(draw(st.integers(0, max(pair) - 1)) for pair in zip(stride, dilation, strict=True))
+        values["output_padding"] = further
+        results = [(n - 1) * s + e - 2 * p + o for (n, e, s, p), o in zip(along, further, strict=True)]
+    else:
+        results = [(n + 2 * p - e) // s + 1 for n, e, s, p in along]
+    assume(min(results) >= 1 and torch.Size(results).numel() <= 4000)
+    return Drawn(values, (draw(st.integers(1, 3)), values["in_channels"], *size), draw(st.booleans()))
+
+
+def rounded(values: Tensor) -> Tensor:
+    return values.bfloat16().float()
+
+
+def worst_error(ours: type[nn.Module], drawn: Drawn, half_weights: bool = False) -> float:
+    """Of the result and of all gradients in bfloat16, against torch's own in float64."""
+    torchs = ours.__mro__[2]
+    layer, exact = ours(**drawn.settings), torchs(**drawn.settings).double()
+    for parameter in layer.parameters():
+        parameter.data = rounded(torch.randn(parameter.shape))
+    exact.load_state_dict(layer.state_dict())
+    if half_weights:
+        layer.bfloat16()
+    images = rounded(torch.randn(drawn.shape))
+    if drawn.channels_last:
+        images = images.contiguous(memory_format=torch.channels_last if images.dim() == 4 else torch.channels_last_3d)
+    seen, exactly = images.clone().requires_grad_(), images.double().requires_grad_()
+    wanted = exact(exactly)
+    above = rounded(torch.randn(wanted.shape) + 0.5)
+    wanted.backward(above.double())
+    # What is freed here is what the next tensors find.
+    rubbish = [torch.full((1 << exponent,), torch.nan) for exponent in range(4, 18) for _ in range(4)]
+    del rubbish
+    with torch.autocast("cpu", torch.bfloat16):
+        result = layer(seen)
+    assert result.dtype == torch.bfloat16
+    result.backward(above.bfloat16())
+    pairs = [(result.detach(), wanted.detach()), (seen.grad, exactly.grad)]
+    pairs += [(parameter.grad, exact.get_parameter(name).grad) for name, parameter in layer.named_parameters()]
+    errors = [float((found.double() - right).norm() / max(float(right.norm()), 1e-3)) for found, right in pairs]
+    # max() would lose a NaN that does not come first.
+    return max(errors, key=lambda error: (math.isnan(error), error))
+
+
+@pytest.mark.processor
+@pytest.mark.parametrize("ours", OURS)
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_every_convolution_in_bfloat16_is_right(ours: type[nn.Module], data: st.DataObject) -> None:
+    """With kernels that are larger than the image, of even sizes, with steps, groups, in both layouts."""
+    drawn = data.draw(convolutions_of(ours in OURS[2:], 2 if ours in (Conv2d, ConvTranspose2d) else 3))
+    torch.manual_seed(0)
+    assert worst_error(ours, drawn) <= TOLERANCE
+
+
+FOUND: dict[str, tuple[type[nn.Module], Drawn]] = {
+    "pixels that are never met": (
+        Conv2d,
+        Drawn({"in_channels": 7, "out_channels": 3, "kernel_size": 1, "stride": (2, 1)}, (10, 7, 4, 13), True),
+    ),
+    "the same in slices": (
+        Conv3d,
+        Drawn(
+            {"in_channels": 7, "out_channels": 3, "kernel_size": (3, 1, 1), "stride": (2, 2, 1), "padding": (1, 0, 0)},
+            *((2, 7, 10, 4, 13), True),
+        ),
+    ),
+    "the same, transposed": (
+        ConvTranspose2d,
+        Drawn(
+            {"in_channels": 3, "out_channels": 7, "kernel_size": 1, "stride": (2, 1), "output_padding": (1, 0)},
+            *((10, 3, 2, 13), True),
+        ),
+    ),
+    "steps of a kernel larger than the depth": (
+        Conv3d,
+        Drawn(
+            {
+                "in_channels": 16,
+                "out_channels": 16,
+                "kernel_size": (7, 3, 3),
+                "stride": (2, 1, 1),
+                "padding": (3, 1, 1),
+            },
+            *((2, 16, 5, 9, 9), False),
+        ),
+    ),
+    "the same of a transposed one": (
+        ConvTranspose3d,
+        Drawn(
+            {"in_channels": 3, "out_channels": 8, "kernel_size": (7, 3, 3), "stride": 2, "padding": (3, 1, 1)},
+            *((2, 3, 3, 9, 9), False),
+        ),
+    ),
+}
+"""What oneDNN hung at or wrote beyond its memory, on a CPU with AVX512-BF16."""
+
+
+@pytest.mark.processor
+@pytest.mark.parametrize("half_weights", [False, True])
+@pytest.mark.parametrize(("ours", "drawn"), FOUND.values(), ids=FOUND)
+def test_what_was_found_by_chance_is_right(ours: type[nn.Module], drawn: Drawn, half_weights: bool) -> None:
+    torch.manual_seed(0)
+    for _ in range(10):
+        assert worst_error(ours, drawn, half_weights) <= TOLERANCE
+
+
+@pytest.mark.slow
+@pytest.mark.processor
+@pytest.mark.filterwarnings("ignore")
+def test_a_compiled_network_in_bfloat16_is_right() -> None:
+    """By what torch.compile makes of our convolutions, forward and backward."""
+    torch.manual_seed(0)
+    network = nn.Sequential(Conv3d(2, 8, 3, 2, 1, bias=False), ConvTranspose3d(8, 4, 2, 2, bias=False))
+    volumes, exact = rounded(torch.randn(2, 2, 4, 6, 8)), copy.deepcopy(network).double()
+    wanted = exact(volumes.double())
+    above = rounded(torch.randn(wanted.shape))
+    wanted.backward(above.double())
+    compiled = torch.compile(network)
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            result = compiled(volumes)
+    except torch._dynamo.exc.BackendCompilerFailed as error:
+        pytest.skip(f"no compiler works here: {str(error).splitlines()[0]}")
+    result.float().backward(above)
+    gradients = ((each.grad, exact.get_parameter(name).grad) for name, each in network.named_parameters())
+    for found, right in [(result.detach(), wanted.detach()), *gradients]:
+        assert float((found.double() - right).norm()) <= TOLERANCE * float(right.norm())
 
 
 @pytest.mark.parametrize("dims", [2, 3])

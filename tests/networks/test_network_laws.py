@@ -8,7 +8,6 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from seg25d.networks import NETWORKS, AnyNetwork, NetworkSpec
-from seg25d.networks.convolutions import Conv3d
 from seg25d.networks.fusion_net import FusionNetSpec
 from seg25d.networks.resnet_unet import ResNetUNetSpec
 from seg25d.networks.se_unet import SEUNetSpec
@@ -16,6 +15,8 @@ from seg25d.networks.swin_unetr import SwinUNETRSpec
 from seg25d.networks.unet import UNetSpec
 from seg25d.networks.vnet import VNetSpec
 from seg25d.networks.xception_cbam_unet import XceptionCBAMUNetSpec
+from seg25d.representations import REPRESENTATIONS
+from seg25d.representations.base import Representation
 
 ANISOTROPIC = {"strides": ((1, 1, 1), (1, 2, 2), (2, 2, 1)), "kernels": ((1, 3, 3), (3, 3, 3), (3, 3, 3))}
 SQUARE = {"strides": ((1, 1), (2, 2), (2, 2)), "kernels": ((3, 3),) * 3}
@@ -69,9 +70,21 @@ def test_every_network_has_an_example() -> None:
     assert {spec.name for spec, _ in EXAMPLES.values()} == set(NETWORKS)
 
 
-def test_3d_convolutions_are_ours(built: tuple[Any, nn.Module, Tensor]) -> None:
+TORCHS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+"""Convolutions that are wrong or slow on some processors; none of the package has one axis."""
+
+
+def test_no_convolution_is_torchs(built: tuple[Any, nn.Module, Tensor]) -> None:
     _, network, _ = built
-    assert all(isinstance(layer, Conv3d) for layer in network.modules() if isinstance(layer, nn.Conv3d))
+    assert [layer for layer in network.modules() if type(layer) in TORCHS] == []
+
+
+@pytest.mark.parametrize(
+    "representation", [each for kind in REPRESENTATIONS.values() for each in kind.examples()], ids=str
+)
+def test_no_convolution_of_a_representation_is_torchs(representation: Representation) -> None:
+    model = representation.lift(nn.Identity())
+    assert [layer for layer in model.modules() if type(layer) in TORCHS] == []
 
 
 def test_eval_gives_scores_and_a_batch_is_its_images_one_by_one(built: tuple[Any, nn.Module, Tensor]) -> None:
