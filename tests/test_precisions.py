@@ -11,6 +11,7 @@ from seg25d.cli.main import main
 from seg25d.core import device
 from seg25d.core.workspace import Workspace
 from seg25d.data.phantom import DATASET_NAME
+from seg25d.networks import convolutions
 
 TINY = ["--epochs", "1", "--iterations", "2", "--set", "validation_windows=1", "--set", "augmentation.enabled=false"]
 IN_THIS_PROCESS = ["--num-processes", "0", "--device", "cpu"]
@@ -46,9 +47,14 @@ def test_a_whole_story(
 ) -> None:
     """`predict` has no setting of its own: it takes what is fast on the machine, which is chosen here."""
     dtype, used = getattr(torch, precision), set()
-    autocast = device.Execution.autocast
+    computing_type = convolutions.computing_type
+
+    def noted(features: torch.Tensor) -> torch.dtype:
+        used.add(computing_type(features))
+        return computing_type(features)
+
     monkeypatch.setattr(device, "_fast_dtype", lambda _: dtype)
-    monkeypatch.setattr(device.Execution, "autocast", lambda self: used.add(self.dtype) or autocast(self))
+    monkeypatch.setattr(convolutions, "computing_type", noted)
     root = tmp_path / "workspace"
     shutil.copytree(planned, root)
     run(root, "train", "900", configuration, "0", *TINY, *settings, "--set", f"precision={precision}")
