@@ -176,8 +176,8 @@ def rounded(values: Tensor) -> Tensor:
     return values.bfloat16().float()
 
 
-def worst_error(ours: type[nn.Module], drawn: Drawn, half_weights: bool = False) -> float:
-    """Of the result and of all gradients in bfloat16, against torch's own in float64."""
+def worst_error(ours: type[nn.Module], drawn: Drawn, *, half_weights: bool = False, autocast: bool = True) -> float:
+    """Of the result and of all gradients in bfloat16 (float32 without autocast), against torch's own in float64."""
     torchs = ours.__mro__[2]
     layer, exact = ours(**drawn.settings), torchs(**drawn.settings).double()
     for parameter in layer.parameters():
@@ -195,10 +195,10 @@ def worst_error(ours: type[nn.Module], drawn: Drawn, half_weights: bool = False)
     # What is freed here is what the next tensors find.
     rubbish = [torch.full((1 << exponent,), torch.nan) for exponent in range(4, 18) for _ in range(4)]
     del rubbish
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         result = layer(seen)
-    assert result.dtype == torch.bfloat16
-    result.backward(above.bfloat16())
+    assert result.dtype == (torch.bfloat16 if autocast else torch.float32)
+    result.backward(above.to(result.dtype))
     pairs = [(result.detach(), wanted.detach()), (seen.grad, exactly.grad)]
     pairs += [(parameter.grad, exact.get_parameter(name).grad) for name, parameter in layer.named_parameters()]
     errors = [float((found.double() - right).norm() / max(float(right.norm()), 1e-3)) for found, right in pairs]
@@ -256,17 +256,34 @@ FOUND: dict[str, tuple[type[nn.Module], Drawn]] = {
             *((2, 3, 3, 9, 9), False),
         ),
     ),
+    "nothing but zeros": (
+        Conv2d,
+        Drawn(
+            {
+                "in_channels": 2,
+                "out_channels": 12,
+                "kernel_size": (2, 1),
+                "stride": (1, 2),
+                "padding": (2, 1),
+                "dilation": 2,
+                "groups": 2,
+            },
+            *((3, 2, 16, 1), True),
+        ),
+    ),
 }
 """What oneDNN hung at or wrote beyond its memory, on a CPU with AVX512-BF16."""
 
 
 @pytest.mark.processor
-@pytest.mark.parametrize("half_weights", [False, True])
+@pytest.mark.parametrize(
+    "how", [{}, {"half_weights": True}, {"autocast": False}], ids=["autocast", "half weights", "float32"]
+)
 @pytest.mark.parametrize(("ours", "drawn"), FOUND.values(), ids=FOUND)
-def test_what_was_found_by_chance_is_right(ours: type[nn.Module], drawn: Drawn, half_weights: bool) -> None:
+def test_what_was_found_by_chance_is_right(ours: type[nn.Module], drawn: Drawn, how: dict[str, bool]) -> None:
     torch.manual_seed(0)
     for _ in range(10):
-        assert worst_error(ours, drawn, half_weights) <= TOLERANCE
+        assert worst_error(ours, drawn, **how) <= TOLERANCE
 
 
 @pytest.mark.slow
