@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
 SIDE_BY_SIDE = 2
+FOLDERS = ("tests/networks", "tests/machine", "tests/training", "tests/inference")
+"""That have marked tests."""
 TIMEOUT_S = 600
 COMBINATIONS: dict[tuple[str, str], frozenset[str]] = {
     ("ATEN_CPU_CAPABILITY", "default"): frozenset(),
@@ -54,8 +56,8 @@ def missing(combination: tuple[str, str], there: frozenset[str]) -> str:
 def run(combination: tuple[str, str], arguments: list[str]) -> Outcome:
     """The marked tests with one variable set."""
     name, value = combination
-    environment = {"SEG25D_FUZZ_COUNT": "15", "OMP_NUM_THREADS": "1"} | os.environ | {name: value}
-    words = ["-q", "-m", "processor", "-p", "no:cacheprovider", "--no-cov", "tests/networks", "tests/training"]
+    environment = {"SEG25D_FUZZ_COUNT": "3", "OMP_NUM_THREADS": "1"} | os.environ | {name: value}
+    words = ["-q", "-m", "processor", "-p", "no:cacheprovider", "--no-cov", *FOLDERS]
     command = [sys.executable, "-m", "pytest", *words, *arguments]
     begun = time.monotonic()
     try:

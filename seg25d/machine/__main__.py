@@ -1,6 +1,6 @@
 """The process that `machine/self_test.py` starts: it computes, and may crash or hang.
 
-    python -m seg25d.machine DEVICE PRECISION SEED SECONDS CHECK [CHECK ...]
+    python -m seg25d.machine DEVICE PRECISION SEED SECONDS TRIALS CHECK [CHECK ...]
 
 Prints a JSON line before each trial, so that a crash can be told where, and one with the finding after each check.
 """
@@ -30,7 +30,7 @@ from seg25d.machine.networks import compare_update, seconds_per_update, small_ne
 
 def main() -> None:
     """Run the checks that are named."""
-    device, precision, seed, seconds, *checks = sys.argv[1:]
+    device, precision, seed, seconds, trials, *checks = sys.argv[1:]
     faulthandler.enable()
     execution = choose_execution(device, precision)
     for check in checks:
@@ -43,7 +43,9 @@ def main() -> None:
         elif check == NETWORKS:
             finding = _check_networks(execution)
         else:
-            finding = _check_layers(check, _trials(check, int(seed)), execution, float(seconds))
+            finding = _check_layers(
+                check, itertools.islice(_trials(check, int(seed)), int(trials)), execution, float(seconds)
+            )
         say({"check": check, **finding, "seconds": time.perf_counter() - begun})
 
 
@@ -67,7 +69,7 @@ def _trials(check: str, seed: int) -> Iterator[Trial]:
 
 
 def _check_layers(check: str, trials: Iterator[Trial], execution: Execution, seconds: float) -> dict[str, object]:
-    """As many trials as the time allows, the known ones all."""
+    """As many trials as there are, or as the time allows; the known ones all."""
     end, count, largest = time.perf_counter() + seconds, 0, 0.0
     for trial in trials:
         say({"check": check, "at": trial.words})

@@ -6,24 +6,29 @@ What is compared is the relative distance of two tensors, |a - b| / |b| by Eucli
 import copy
 import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from seg25d.core.device import Execution
 from seg25d.networks.blocks import InstanceNorm, PReLU, make_norm
 from seg25d.networks.convolutions import CONV, TRANSPOSED_CONV, Conv2d, ConvTranspose3d
+from seg25d.networks.se_unet import enlarge
+from seg25d.networks.swin_unetr import LayerNorm
 
 LIMITS = {torch.float32: 2e-3, torch.bfloat16: 0.03, torch.float16: 0.01}
 """Relative distances above these are wrong. bfloat16 rounds to one part in 256, float16 and GPUs' TF32 to one
 in 2048; right layers stay below a third of the limit, and wrong ones are off by 1 and more, or NaN."""
 MOST_NUMBERS = 4_000_000
 """Of the widest tensor of a trial: milliseconds each."""
+LARGEST = {2: 700, 3: 170}
+"""Voxels along an axis, by the number of axes."""
 CHANNELS = (1, 2, 3, 7, 8, 16, 32, 64)
-RUBBISH = tuple(1 << power for power in (8, 12, 14, 16, 18))
+LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
+POOLS: dict[int, type[nn.MaxPool2d] | type[nn.MaxPool3d]] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
+RUBBISH = tuple(1 << power for power in range(6, 21))
 """Sizes of tensors of NaN that are freed before each trial: a layer that reads freed memory shows it."""
 
 
@@ -40,52 +45,58 @@ class Trial(NamedTuple):
     """Whether they come in the type that is tested, as they do behind a convolution, or in float32."""
 
 
-class _Interpolation(nn.Module):
-    """To other sizes, linearly."""
+class _Enlarged(nn.Module):
+    """Linear interpolation to other sizes."""
 
-    def __init__(self, sizes: tuple[int, ...]) -> None:
+    def __init__(self, sizes: Sequence[int]) -> None:
         super().__init__()
-        self.sizes = list(sizes)
+        self.sizes = torch.Size(sizes)
 
     def forward(self, images: Tensor) -> Tensor:
-        mode = "bilinear" if len(self.sizes) == 2 else "trilinear"
-        return functional.interpolate(images, size=self.sizes, mode=mode, align_corners=False)
+        return enlarge(images, self.sizes)
+
+
+class _ChannelsNorm(LayerNorm):
+    """Layer norm over channels, as transformers have it."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images.movedim(1, -1)).movedim(-1, 1)
 
 
 def random_convolutions(dims: int, rng: random.Random, *, transposed: bool) -> Iterator[Trial]:
-    """Endless: kernels of 1 to 5, also larger than the image, strides of 1 and 2, any sizes."""
+    """Endless: kernels of 1 to 7, also larger than the image, strides of 1 and 2, any sizes, all or single channels."""
     while True:
         channels, width = rng.choice(CHANNELS), rng.choice(CHANNELS)
-        kernel = tuple(rng.choice((1, 2, 3, 3, 3, 4, 5)) for _ in range(dims))
         stride = tuple(rng.choice((1, 1, 1, 2)) for _ in range(dims))
-        sizes = _random_sizes(rng, dims, max(channels, width) * (2**dims if transposed else 1))
+        kernel = tuple(rng.choice((1, 2, 3, 3, 3, 5, 7)) for _ in range(dims))
+        if transposed and rng.random() < 0.5:
+            kernel = stride  # as networks have it
         padding = tuple(rng.randint(0, size // 2) for size in kernel)
+        sizes = _random_sizes(rng, dims, max(channels, width) * (math.prod(stride) if transposed else 1))
         ends = zip(sizes, kernel, stride, padding, strict=True)
         if any(_result_size(*each, transposed) < 1 for each in ends):
             continue
+        groups = rng.choice((1, 1, 1, math.gcd(channels, width)))
+        settings = {"stride": stride, "padding": padding, "groups": groups, "bias": rng.random() < 0.8}
         kind = (TRANSPOSED_CONV if transposed else CONV)[dims]
-        layer = kind(channels, width, kernel, stride, padding)  # type: ignore[arg-type]
-        name = "transposed convolution" if transposed else "convolution"
-        words = f"{name} {channels} -> {width}, kernel {kernel}, stride {stride}, padding {padding}"
-        yield _trial(words, layer, rng, (channels, *sizes))
+        layer = kind(channels, width, kernel, **settings)  # type: ignore[arg-type]
+        yield _trial(str(layer), layer, rng, (channels, *sizes))
 
 
 def random_other_layers(rng: random.Random) -> Iterator[Trial]:
     """Endless: norms, PReLU, linear interpolation, pooling, in 2D and 3D."""
-    pools = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
-    makers: dict[str, Callable[[int, tuple[int, ...]], nn.Module]] = {
+    makers: dict[str, Callable[[int, Sequence[int]], nn.Module]] = {
         "instance norm": lambda channels, _: InstanceNorm(channels),
         "batch norm": lambda channels, sizes: make_norm("batch", channels, len(sizes)),
+        "layer norm": lambda channels, _: _ChannelsNorm(channels),
         "PReLU": lambda channels, _: PReLU(channels),
-        "interpolation": lambda _, sizes: _Interpolation(
-            tuple(max(1, rng.choice((size // 2, 2 * size))) for size in sizes)
-        ),
-        "max pooling": lambda _, sizes: pools[len(sizes)](tuple(min(2, size) for size in sizes)),
+        "interpolation": lambda _, sizes: _Enlarged([rng.randint(max(1, size // 2), 2 * size) for size in sizes]),
+        "max pooling": lambda _, sizes: POOLS[len(sizes)](tuple(min(2, size) for size in sizes)),
     }
     while True:
-        dims, channels = rng.choice((2, 3)), rng.choice(CHANNELS)
+        dims, channels = rng.choice((2, 3)), rng.choice(CHANNELS[3:])
         sizes = _random_sizes(rng, dims, channels * 2**dims)
-        if torch.Size(sizes).numel() < 64:
+        if math.prod(sizes) < 64:
             continue  # too few numbers for statistics that mean anything
         name = rng.choice(sorted(makers))
         yield _trial(name, makers[name](channels, sizes), rng, (channels, *sizes))
@@ -125,13 +136,18 @@ def relative_error(trial: Trial, execution: Execution) -> float:
     """
     generator = torch.Generator().manual_seed(0)
     exact_type = torch.float64 if execution.dtype == torch.float32 else torch.float32
-    exact = copy.deepcopy(trial.layer).to(exact_type)
+    # What goes in is rounded before, for both: results then differ by their own rounding alone.
+    for weight in trial.layer.parameters():
+        weight.data = weight.data.to(execution.dtype).float()
     images = trial.images.to(execution.dtype)
-    above = torch.randn(exact(images.to(exact_type)).shape, generator=generator)
+    exact = copy.deepcopy(trial.layer).to(exact_type)
+    # Sums of what is above zero on average show additions that stop growing.
+    above = torch.randn(exact(images.to(exact_type)).shape, generator=generator).add(0.5).to(execution.dtype)
     wanted = _results(exact, images.to(exact_type), above.to(exact_type))
     layer = execution.place(trial.layer)
-    rubbish = [torch.full((count,), torch.nan, device=execution.device) for count in RUBBISH for _ in range(4)]
-    del rubbish
+    for count in RUBBISH:
+        rubbish = [torch.full((count,), torch.nan, device=execution.device) for _ in range(4)]
+        del rubbish
     with execution.autocast():
         seen = images.to(execution.device, images.dtype if trial.behind else torch.float32)
         found = _results(layer, seen, above.to(execution.device))
@@ -161,8 +177,8 @@ def _distance(found: Tensor, wanted: Tensor, floor: float) -> float:
 def _random_sizes(rng: random.Random, dims: int, numbers_per_voxel: int) -> tuple[int, ...]:
     """Sizes of one to many voxels per axis, small ones as often as large ones."""
     while True:
-        sizes = tuple(rng.randint(1, rng.choice((4, 20, 170))) for _ in range(dims))
-        if torch.Size(sizes).numel() * numbers_per_voxel <= MOST_NUMBERS:
+        sizes = tuple(round(math.exp(rng.uniform(0, math.log(LARGEST[dims])))) for _ in range(dims))
+        if math.prod(sizes) * numbers_per_voxel <= MOST_NUMBERS:
             return sizes
 
 
@@ -171,9 +187,14 @@ def _result_size(size: int, kernel: int, stride: int, padding: int, transposed: 
 
 
 def _trial(words: str, layer: nn.Module, rng: random.Random, shape: tuple[int, ...]) -> Trial:
-    channels, *sizes = shape
-    fitting = max(1, MOST_NUMBERS // torch.Size(shape).numel())
-    generator = torch.Generator().manual_seed(rng.getrandbits(32))
-    images = torch.randn(min(fitting, rng.choice((1, 2, 3))), *shape, generator=generator)
-    behind = rng.random() < 0.5
-    return Trial(f"{words} on {len(images)} x {channels} x {' x '.join(map(str, sizes))}", layer, images, behind)
+    fitting = max(1, MOST_NUMBERS // math.prod(shape))
+    shape = (min(fitting, rng.choice((1, 2, 3))), *shape)
+    torch.manual_seed(rng.getrandbits(32))
+    for weight in layer.parameters():
+        nn.init.normal_(weight, std=0.5)
+    images = torch.randn(shape)
+    behind, channels_last = rng.random() < 0.5, rng.random() < 0.5
+    if channels_last:
+        images = images.contiguous(memory_format=LAYOUTS[images.dim()])
+    layout = "channels last, " if channels_last else ""
+    return Trial(f"{words} on {layout}{' x '.join(map(str, shape))}", layer, images, behind)

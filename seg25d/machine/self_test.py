@@ -31,6 +31,7 @@ SECONDS_WITHOUT_A_WORD = 60.0
 """After which a check counts as hung: its trials take milliseconds, networks a few seconds."""
 SECONDS_PER_CHECK = 4.0
 """Of random layers, in the long form."""
+MOST_TRIALS = 100_000
 MOST_CRASHES = 3
 """After which the other checks are left out."""
 CLEARLY_FASTER = 1.25
@@ -128,7 +129,9 @@ def check_before_training(device: str | None, precision: str) -> None:
     logger.log(level, "computing in %s: %s", verdict.precision, verdict.reason)
 
 
-def run_checks(device: str, precision: str, checks: Sequence[str], seed: int, seconds: float) -> list[Finding]:
+def run_checks(
+    device: str, precision: str, checks: Sequence[str], seed: int, seconds: float, trials: int = MOST_TRIALS
+) -> list[Finding]:
     """Run checks in a process of their own; after a crash or a hang another one goes on with the next check.
 
     Args:
@@ -137,11 +140,12 @@ def run_checks(device: str, precision: str, checks: Sequence[str], seed: int, se
         checks: Names from `machine/names.py`.
         seed: Of random layers.
         seconds: That each check of random layers may take.
+        trials: Of each check of random layers, at the most.
     """
     findings: list[Finding] = []
     while len(findings) < len(checks):
         rest = checks[len(findings) :]
-        findings += _findings([device, precision, str(seed), str(seconds), *rest], rest)
+        findings += _findings([device, precision, str(seed), str(seconds), str(trials), *rest], rest)
         if sum(finding.status in ("crashed", "hung") for finding in findings) >= MOST_CRASHES:
             break
     return findings

@@ -182,7 +182,7 @@ class SEUNet(nn.Module):
                 features = features + vision
             features = self.second[stage](features)
             if stage > 0:
-                enlarged = _enlarge(self.visions[stage - 1](features), images.shape[2:])
+                enlarged = enlarge(self.visions[stage - 1](features), images.shape[2:])
                 vision = enlarged if vision is None else vision + enlarged
         scores: Tensor = self.head(features)
         return [(scores, 1.0)] if self.training else scores
@@ -210,7 +210,7 @@ def _widen(kernel: Sizes, size: int) -> Sizes:
     return tuple(size if now == 3 else now for now in kernel)
 
 
-def _enlarge(features: Tensor, size: torch.Size) -> Tensor:
+def enlarge(features: Tensor, size: torch.Size) -> Tensor:
     """Linear interpolation (align_corners False) in the type of the input, which autocast on CPUs would change."""
     mode = "bilinear" if features.ndim == 4 else "trilinear"
     with torch.autocast(features.device.type, enabled=False):

@@ -18,6 +18,8 @@ from seg25d.planning.model_file import load_header, save_model
 from seg25d.representations.slices import Slices
 from seg25d.representations.volume import Volume
 
+pytestmark = pytest.mark.processor
+
 
 def two_blocks(shape=(10, 12, 9)):
     """An image whose right labels (internal) are known: 1 in one block, 2 in another."""

@@ -20,6 +20,8 @@ from seg25d.inference.sliding_window import (
 )
 from seg25d.representations.base import RegularSteps
 
+pytestmark = pytest.mark.processor
+
 
 class Pointwise(nn.Module):
     """Scores that depend on one voxel only, so that windows do not matter."""

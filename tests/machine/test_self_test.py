@@ -33,7 +33,7 @@ def child(monkeypatch: pytest.MonkeyPatch, deed: str, timing: str = FAST) -> Non
     """Let the process of the checks do something else with each check; `trouble` stands for a random 3D convolution."""
     code = f"""
 import json, os, signal, sys, time
-for check in sys.argv[5:]:
+for check in sys.argv[6:]:
     print(json.dumps({{"check": check, "at": "a shape"}}), flush=True)
     if check == {TIMING!r}:
         print(json.dumps({{"check": check, "seconds_per_update": {timing}, "seconds": 0.1}}), flush=True)
