@@ -71,6 +71,8 @@ def random_convolutions(dims: int, rng: random.Random, *, transposed: bool) -> I
         kernel = tuple(rng.choice((1, 2, 3, 3, 3, 5, 7)) for _ in range(dims))
         if transposed and rng.random() < 0.5:
             kernel = stride  # as networks have it
+        if transposed:
+            kernel = tuple(map(max, kernel, stride))
         padding = tuple(rng.randint(0, size // 2) for size in kernel)
         sizes = _random_sizes(rng, dims, max(channels, width) * (math.prod(stride) if transposed else 1))
         ends = zip(sizes, kernel, stride, padding, strict=True)
@@ -137,14 +139,15 @@ def relative_error(trial: Trial, execution: Execution) -> float:
     generator = torch.Generator().manual_seed(0)
     exact_type = torch.float64 if execution.dtype == torch.float32 else torch.float32
     # What goes in is rounded before, for both: results then differ by their own rounding alone.
-    for weight in trial.layer.parameters():
+    rounded = copy.deepcopy(trial.layer)
+    for weight in rounded.parameters():
         weight.data = weight.data.to(execution.dtype).float()
     images = trial.images.to(execution.dtype)
-    exact = copy.deepcopy(trial.layer).to(exact_type)
+    exact = copy.deepcopy(rounded).to(exact_type)
     # Sums of what is above zero on average show additions that stop growing.
     above = torch.randn(exact(images.to(exact_type)).shape, generator=generator).add(0.5).to(execution.dtype)
     wanted = _results(exact, images.to(exact_type), above.to(exact_type))
-    layer = execution.place(trial.layer)
+    layer = execution.place(rounded)
     for count in RUBBISH:
         rubbish = [torch.full((count,), torch.nan, device=execution.device) for _ in range(4)]
         del rubbish

@@ -13,16 +13,16 @@ and whatever their instruction sets (documentation/processors.md has the faults,
 3. Kernels of one pixel or voxel that step over others see images without these, in every type: oneDNN's weight
    gradient of such steps writes beyond its memory where few channels lie side by side (its issue 6035; here
    `jit_bf16_1x1:avx512_core_bf16` with 7 channels of 4 x 13 pixels and strides of 2 and 1).
-4. What no network here has computes in float32: padding by a word or by other values than zero, transposed kernels that
-   step further than they reach, output padding as large as the stride, groups that are not single channels (oneDNN
-   multiplies what lies behind the image by zero: NaN, if it is that).
+4. What no network here has computes in float32: padding by a word or by other values than zero, output padding as
+   large as the stride, groups that are not single channels (oneDNN multiplies what lies behind the image by zero: NaN,
+   if it is that). Transposed kernels that step further than they reach, at which oneDNN crashes in every type, are
+   refused.
 
 Fast: in float32, 3D convolutions go to oneDNN in the ways that `_OneDNNConv3d` says.
 
 Letters: N volumes in a batch, C channels, D H W their sizes, h w the sizes of an image.
 """
 
-import copy
 import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
@@ -77,12 +77,16 @@ class _CPUConvolution(nn.modules.conv._ConvNd):
         half = dtype in HALF_TYPES and computing_type(self.weight) == dtype
         if isinstance(padding, str) or self.padding_mode != "zeros":
             return self._in_float32(images).to(dtype) if half else torchs(images)
-        if not self.transposed and set(self.kernel_size) == {1} and max(self.stride) > 1:
-            return self._of_met_pixels(images, padding)
+        if self.transposed and any(map(operator.gt, self.stride, self._extents())):
+            raise ValueError(f"a transposed convolution must reach as far as it steps: {self}")
         settings = _Settings(self.stride, padding, self.dilation, self.transposed, output_padding, self.groups)
+        steps_over_pixels = not self.transposed and set(self.kernel_size) == {1} and max(self.stride) > 1
+        if steps_over_pixels:
+            images, settings = _met_pixels(images, settings)
         if not half:
-            fatal = self._is_fatal(images, settings)
-            return _with_real_zeros(images, self.weight, self.bias, settings) if fatal else torchs(images)
+            if self._is_fatal(images, settings):
+                return _with_real_zeros(images, self.weight, self.bias, settings)
+            return torch.convolution(images, self.weight, self.bias, *settings) if steps_over_pixels else torchs(images)
         with torch.autocast("cpu", enabled=False):
             if self._needs_float32(images, settings):
                 bias = None if self.bias is None else self.bias.float()
@@ -93,39 +97,29 @@ class _CPUConvolution(nn.modules.conv._ConvNd):
                 return _HalfConv3d.apply(low, weight, bias, settings)  # type: ignore[no-any-return, no-untyped-call]
             return torch.convolution(low, weight, bias, *settings)
 
-    def _of_met_pixels(self, images: Tensor, padding: Sizes) -> Tensor:
-        """The same by a kernel of one pixel that does not step, of what it meets."""
-        every = tuple(slice(None, None, step) for step in self.stride)
-        met = _with_zeros_around(images, padding)[(slice(None), slice(None), *every)]
-        beside = copy.copy(self)  # of the same weights
-        beside.stride, beside.padding = (1,) * len(every), (0,) * len(every)
-        return beside(met)  # type: ignore[no-any-return]
-
     def _in_float32(self, images: Tensor) -> Tensor:
         with torch.autocast("cpu", enabled=False):
             exact = {name: parameter.float() for name, parameter in self.named_parameters()}
             return torch.func.functional_call(self, exact, images.float())  # type: ignore[no-any-return]
 
     def _needs_float32(self, images: Tensor, settings: _Settings) -> bool:
-        leaves_gaps = self.transposed and any(map(operator.gt, self.stride, self._extents()))
         # With more output padding the result would give a plain convolution more than went in.
         irreversible = any(more >= step for more, step in zip(settings.output_padding, self.stride, strict=True))
         in_few_groups = 1 < self.groups < max(self.in_channels, self.out_channels)
-        unusual = leaves_gaps or irreversible or in_few_groups
-        return unusual or self._sees_nothing() or any(self._lies_nowhere(images, settings))
+        unusual = irreversible or in_few_groups
+        return unusual or self._sees_nothing(settings) or any(self._lies_nowhere(images, settings))
 
     def _is_fatal(self, images: Tensor, settings: _Settings) -> bool:
         """Whether oneDNN fails in float32, too."""
-        steps_along_depth = images.dim() == 5 and self.stride[0] > 1
-        return self._sees_nothing() or (steps_along_depth and self._lies_nowhere(images, settings)[0])
+        steps_along_depth = images.dim() == 5 and settings.stride[0] > 1
+        return self._sees_nothing(settings) or (steps_along_depth and self._lies_nowhere(images, settings)[0])
 
     def _extents(self) -> Sizes:
         return tuple(step * (size - 1) + 1 for size, step in zip(self.kernel_size, self.dilation, strict=True))
 
-    def _sees_nothing(self) -> bool:
+    def _sees_nothing(self, settings: _Settings) -> bool:
         """Whether there is so much padding that the kernel, at the corners, meets zeros alone."""
-        assert not isinstance(self.padding, str)
-        return any(before >= extent for before, extent in zip(self.padding, self._extents(), strict=True))
+        return any(before >= extent for before, extent in zip(settings.padding, self._extents(), strict=True))
 
     def _lies_nowhere(self, images: Tensor, settings: _Settings) -> list[bool]:
         """Whether the kernel is at no place wholly inside the image, per axis; a transposed one: its result."""
@@ -146,6 +140,13 @@ def _with_real_zeros(images: Tensor, weight: Tensor, bias: Tensor | None, settin
     result = torch.convolution(images, weight, bias, *without)
     inner = (slice(before, size - before) for before, size in zip(padding, result.shape[2:], strict=True))
     return result[:, :, *inner]
+
+
+def _met_pixels(images: Tensor, settings: _Settings) -> tuple[Tensor, _Settings]:
+    """What a kernel of one pixel meets, and the settings of one that meets all of it."""
+    every = tuple(slice(None, None, step) for step in settings.stride)
+    met = _with_zeros_around(images, settings.padding)[(slice(None), slice(None), *every)]
+    return met, settings._replace(stride=(1,) * len(every), padding=(0,) * len(every))
 
 
 def _with_zeros_around(images: Tensor, padding: Sizes) -> Tensor:
