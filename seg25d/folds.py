@@ -23,6 +23,7 @@ from seg25d.planning.model_file import ModelHeader
 from seg25d.planning.plan import Plans
 from seg25d.preprocessing.store import Store
 from seg25d.runs import check_run, write_run_files
+from seg25d.training.checkpoint import clear_fold
 from seg25d.training.config import EXTENDABLE, TrainingConfig, changed_settings, settle_config
 from seg25d.training.processes import (
     check_processes,
@@ -33,7 +34,7 @@ from seg25d.training.processes import (
     wait_for_all,
 )
 from seg25d.training.small_windows import check_small_windows
-from seg25d.training.trainer import FoldJob, clear_fold, train_fold
+from seg25d.training.trainer import FoldJob, train_fold
 from seg25d.training.transfer import Transfer, take_over
 
 logger = logging.getLogger(__name__)

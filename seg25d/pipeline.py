@@ -80,8 +80,9 @@ __all__ = [
 ]
 logger = logging.getLogger(__name__)
 CRASHED = (
-    "error: a native library crashed (see above where). `seg25d info --check` tests whether this machine computes "
-    "right and says what to set; the same command goes on from the last checkpoint"
+    "error: the process ended in the middle of its work: a native library crashed (above: where), or the system killed "
+    "it, mostly for lack of memory. `seg25d info --check` tests whether this machine computes right and says what to "
+    "set; the same command goes on from the last checkpoint"
 )
 
 

@@ -19,6 +19,7 @@ from seg25d.planning.model_file import load_header
 from seg25d.planning.pretext import PretextTask
 from seg25d.preprocessing.preprocess import preprocess_dataset
 from seg25d.preprocessing.store import Store
+from seg25d.training.checkpoint import clear_fold
 from seg25d.training.config import settle_config
 from seg25d.training.pretext_tasks import check_task
 from seg25d.training.processes import (
@@ -29,7 +30,7 @@ from seg25d.training.processes import (
     local_device,
     wait_for_all,
 )
-from seg25d.training.trainer import FoldJob, clear_fold, train_fold
+from seg25d.training.trainer import FoldJob, train_fold
 
 logger = logging.getLogger(__name__)
 OF_LABELS = ("loss", "dice_smooth", "foreground_share", "small_windows", "threshold")

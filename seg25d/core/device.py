@@ -48,6 +48,10 @@ class Execution:
     dtype: torch.dtype
     """Of matrix products and convolutions; float32 means no mixed precision."""
 
+    def __str__(self) -> str:
+        """The kind of device and the type, such as `cpu bfloat16`."""
+        return f"{self.device.type} {str(self.dtype).removeprefix('torch.')}"
+
     def autocast(self) -> torch.autocast:
         """The context in which the model computes."""
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)

@@ -36,33 +36,30 @@ def loading(*, for_good: bool = True) -> Iterator[None]:
 
 @contextmanager
 def crashes_named(words: str) -> Iterator[None]:
-    """If this process dies in this block by a fault of native code, say where in Python that was, and these words.
+    """If this process ends inside of this block without a word of its own, say these.
 
-    A process that dies so cannot speak any more: Python's faulthandler writes to a pipe, and a small process at its
-    other end prints what comes. Where faulthandler is on already, somebody else looks at crashes.
+    That is what happens where native code crashes, or the system kills it. A process that dies so cannot speak any
+    more: a small one listens whether the block ends in order. Where in Python a crash was, faulthandler writes to
+    standard error before; where it is on already, somebody else looks at crashes.
 
     Args:
-        words: For the user: what to do.
+        words: For the user: what may have happened, and what to do.
     """
-    if faulthandler.is_enabled():
+    if faulthandler.is_enabled() or sys.stderr is None:
         yield
         return
-    reading, writing = os.pipe()
-    code = "import sys\ntext = sys.stdin.read()\nif text: sys.stderr.write(f'{text}\\n{sys.argv[1]}\\n')"
+    code = "import sys\nif not sys.stdin.read(1): sys.stderr.write(f'{sys.argv[1]}\\n')"
     # In a session of its own, as Ctrl-C is for the other process.
     command = [sys.executable, "-I", "-S", "-c", code, words]
-    with os.fdopen(reading) as stream:
-        listener = subprocess.Popen(command, stdin=stream, start_new_session=True)
+    listener = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+    with suppress(ValueError, OSError):  # standard error may be a file of Python's own
+        faulthandler.enable()
     try:
-        with os.fdopen(writing, "w") as stream:
-            faulthandler.enable(stream)
-            try:
-                yield
-            finally:
-                faulthandler.disable()
+        yield
     finally:
-        with suppress(subprocess.TimeoutExpired):
-            listener.wait(5)
+        faulthandler.disable()
+        with suppress(OSError, subprocess.TimeoutExpired):
+            listener.communicate(b".", timeout=5)
 
 
 def leave(status: int) -> NoReturn:

@@ -3,6 +3,7 @@
 import os
 import platform
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -37,6 +38,11 @@ class Processor(Record):
     torch: str
 
     @property
+    def key(self) -> str:
+        """Another one for any difference."""
+        return digest(self.model_dump(mode="json"), 16)
+
+    @property
     def multiplies_bfloat16(self) -> bool:
         """Whether there are instructions for products in bfloat16; CPUs without them emulate these and lose."""
         return bool({"AVX512-BF16", "AMX"} & set(self.instruction_sets))
@@ -58,17 +64,24 @@ class Verdict(Record):
     """The one to compute in."""
     safe: bool
     """Whether bfloat16 passed: no crash, no hang, no wrong number."""
+    tested: bool = True
+    """Whether it could be tested at all; if not, this is for one process only."""
     reason: str
     """One sentence for people."""
     seconds: dict[str, float]
     """Of the timed updates in `bfloat16` and `float32`, as far as they were timed."""
 
     def save(self) -> None:
-        """Keep it for later commands on this machine, if there is a place to write to."""
-        try:
-            write_record(_verdict_file(self.processor), self)
-        except OSError:
+        """Keep it for this process, and for later ones on this machine if there is a place to write to."""
+        _OF_THIS_PROCESS[self.processor.key] = self
+        if not self.tested:
             return
+        with suppress(OSError, RuntimeError):  # no right to write; no home
+            write_record(_verdict_file(self.processor), self)
+
+
+_OF_THIS_PROCESS: dict[str, Verdict] = {}
+"""What was found out in this process, by the key of the processor: there may be no place to write it to."""
 
 
 def this_processor() -> Processor:
@@ -84,9 +97,11 @@ def this_processor() -> Processor:
 
 def read_verdict(processor: Processor) -> Verdict | None:
     """What the last self-test of this processor found; None if there was none, or its file cannot be read."""
+    if processor.key in _OF_THIS_PROCESS:
+        return _OF_THIS_PROCESS[processor.key]
     try:
         verdict = read_record(_verdict_file(processor), Verdict)
-    except (RecordError, OSError):
+    except (RecordError, OSError, RuntimeError):
         return None
     return verdict if verdict.processor == processor else None
 
@@ -94,7 +109,7 @@ def read_verdict(processor: Processor) -> Verdict | None:
 def _verdict_file(processor: Processor) -> Path:
     """In the user's cache folder (XDG Base Directory Specification): whoever clears it repeats a test of seconds."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "seg25d" / f"processor_{digest(processor.model_dump(mode='json'), 16)}.json"
+    return cache / "seg25d" / f"processor_{processor.key}.json"
 
 
 def _processor_name() -> str:

@@ -8,8 +8,10 @@ Prints a JSON line before each trial, so that a crash can be told where, and one
 import faulthandler
 import itertools
 import json
+import os
 import random
 import sys
+import threading
 import time
 from collections.abc import Iterator
 
@@ -32,6 +34,7 @@ def main() -> None:
     """Run the checks that are named."""
     device, precision, seed, seconds, trials, *checks = sys.argv[1:]
     faulthandler.enable()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     execution = choose_execution(device, precision)
     for check in checks:
         begun = time.perf_counter()
@@ -47,6 +50,13 @@ def main() -> None:
                 check, itertools.islice(_trials(check, int(seed)), int(trials)), execution, float(seconds)
             )
         say({"check": check, **finding, "seconds": time.perf_counter() - begun})
+
+
+def _end_with_parent() -> None:
+    """Standard input ends when the process that started this one does, however that ends."""
+    while os.read(0, 1024):
+        pass
+    os._exit(0)
 
 
 def say(line: dict[str, object]) -> None:

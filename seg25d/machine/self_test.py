@@ -12,9 +12,11 @@ import queue
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import date
 from typing import IO, Any, Literal
 
@@ -32,6 +34,10 @@ SECONDS_WITHOUT_A_WORD = 60.0
 SECONDS_PER_CHECK = 4.0
 """Of random layers, in the long form."""
 MOST_TRIALS = 100_000
+CRASHES = {
+    int(getattr(signal, name)) for name in ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL") if hasattr(signal, name)
+}
+"""Signals by which native code ends a process; others come from outside, such as SIGKILL where memory is short."""
 MOST_CRASHES = 3
 """After which the other checks are left out."""
 CLEARLY_FASTER = 1.25
@@ -43,7 +49,8 @@ class Finding(Record):
     """What a check found."""
 
     check: str
-    status: Literal["right", "wrong", "crashed", "hung"]
+    status: Literal["right", "wrong", "crashed", "hung", "not tested"]
+    """`not tested`: the process could not do it, which says nothing about the processor."""
     detail: str
     """For people: how many trials and the largest error, or what went wrong where."""
     seconds: float
@@ -94,14 +101,14 @@ def run_self_test(device: str | None = None) -> SelfTest:
     elif not _are_right(findings[precision]):
         precision, reason = "float32", f"{precision} is wrong here"
     if precision not in findings:
-        findings[precision] = tuple(run_checks(name, precision, (*LAYERS, NETWORKS), seed, SECONDS_PER_CHECK))
+        findings[precision] = tuple(run_checks(name, precision, (*LAYERS, NETWORKS), seed, SECONDS_PER_CHECK / 4))
     return SelfTest(
         device=name,
         processor=processor,
         precision=precision,
         findings=findings,
         reason=reason,
-        advice=_advice(findings, precision, on_cpu=on_cpu),
+        advice=_advice(findings, precision, processor, on_cpu=on_cpu),
     )
 
 
@@ -114,7 +121,7 @@ def check_before_training(device: str | None, precision: str) -> None:
         device: As for `choose_execution`.
         precision: Of the training's settings.
     """
-    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1  # else processes of torchrun might disagree
+    alone = os.environ.get("WORLD_SIZE", "1") in ("", "1")  # else processes of torchrun might disagree
     if not alone or precision != "auto" or choose_execution(device, "float32").device.type != "cpu":
         return
     processor = this_processor()
@@ -146,39 +153,58 @@ def run_checks(
     while len(findings) < len(checks):
         rest = checks[len(findings) :]
         findings += _findings([device, precision, str(seed), str(seconds), str(trials), *rest], rest)
-        if sum(finding.status in ("crashed", "hung") for finding in findings) >= MOST_CRASHES:
-            break
+        ended_badly = [finding for finding in findings if finding.status in ("crashed", "hung", "not tested")]
+        if len(ended_badly) >= MOST_CRASHES:
+            detail = f"left out after {len(ended_badly)} checks that ended badly"
+            left_out = checks[len(findings) :]
+            findings += [Finding(check=check, status="not tested", detail=detail, seconds=0) for check in left_out]
     return findings
 
 
 def _findings(arguments: Sequence[str], checks: Sequence[str]) -> Iterator[Finding]:
     """Of one process, until its end; the last one may be that it crashed or hung."""
     command = [sys.executable, *CHILD, *arguments]
-    begun, at, num_done = time.perf_counter(), "the start", 0
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+    begun, at, num_done = time.perf_counter(), "", 0
+
+    def ended(status: Literal["crashed", "hung", "not tested"], words: str) -> Finding:
+        where = f" at {at}" if at else " at the start" if num_done < len(checks) else " at its end"
+        check = checks[min(num_done, len(checks) - 1)]
+        return Finding(check=check, status=status, detail=words + where, seconds=time.perf_counter() - begun)
+
+    with (
+        tempfile.TemporaryFile("w+", errors="replace") as complaints,
+        # The process ends when its standard input does: with this one, however that ends.
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints, text=True, errors="replace"
+        ) as process,
+    ):
+        last: Finding | None = None
         try:
             for line in _lines(process):
                 if "at" in line:
                     at = line["at"]
                     continue
-                yield _finding(line)
-                begun, at, num_done = time.perf_counter(), "the start", num_done + 1
-            if num_done < len(checks):
-                status = process.wait()
-                words = f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
-                yield Finding(
-                    check=checks[num_done],
-                    status="crashed",
-                    detail=f"ended with {words} at {at}",
-                    seconds=time.perf_counter() - begun,
-                )
+                if last is not None:
+                    yield last
+                last = _finding(line)
+                begun, at, num_done = time.perf_counter(), "", num_done + 1
+            status = process.wait()
+            if -status in CRASHES:
+                # Of a heap that was damaged one may hear only at the very end.
+                yield from [last] if last is not None and num_done < len(checks) else []
+                last = ended("crashed", f"ended with signal {signal.Signals(-status).name}")
+            elif num_done < len(checks):
+                yield from [last] if last is not None else []
+                complaints.seek(0)
+                said = (complaints.read().strip().splitlines() or ["nothing was said"])[-1]
+                last = ended("not tested", f"the process ended with status {status} ({said[:200]})")
+            if last is not None:
+                yield last
         except TimeoutError:
-            yield Finding(
-                check=checks[num_done],
-                status="hung",
-                detail=f"no end after {SECONDS_WITHOUT_A_WORD:.0f} s at {at}",
-                seconds=time.perf_counter() - begun,
-            )
+            if last is not None:
+                yield last
+            words = f"no end after {SECONDS_WITHOUT_A_WORD:.0f} s"
+            yield ended("hung" if at else "not tested", words)
         finally:
             process.kill()
 
@@ -199,7 +225,11 @@ def _lines(process: "subprocess.Popen[str]") -> Iterator[dict[str, Any]]:
             raise TimeoutError from None
         if line is None:
             return
-        yield json.loads(line)
+        # Libraries may speak there too, as oneDNN does under ONEDNN_VERBOSE.
+        with suppress(json.JSONDecodeError):
+            value = json.loads(line)
+            if isinstance(value, dict) and "check" in value:
+                yield value
 
 
 def _read(stream: IO[str], said: "queue.Queue[str | None]") -> None:
@@ -233,10 +263,16 @@ def _are_right(findings: Sequence[Finding]) -> bool:
 def _judge(processor: Processor, findings: Sequence[Finding]) -> Verdict:
     """bfloat16 where it is safe and not slower."""
     seconds = {key: value for finding in findings for key, value in finding.seconds_per_update.items()}
-    wrong = next((finding for finding in findings if finding.status != "right"), None)
+    wrong = next((finding for finding in findings if finding.status in ("wrong", "crashed", "hung")), None)
     if wrong is not None:
         reason = f"bfloat16 is not safe on this processor ({wrong.check}: {wrong.detail}); see `seg25d info --check`"
         return Verdict(processor=processor, precision="float32", safe=False, reason=reason, seconds=seconds)
+    untested = next((finding for finding in findings if finding.status == "not tested"), None)
+    if untested is not None:
+        reason = f"bfloat16 could not be tested ({untested.check}: {untested.detail}); try `seg25d info --check`"
+        return Verdict(
+            processor=processor, precision="float32", safe=False, tested=False, reason=reason, seconds=seconds
+        )
     slower = seconds["bfloat16"] / seconds["float32"]
     if slower > CLEARLY_FASTER:
         precision: Literal["bfloat16", "float32"] = "float32"
@@ -246,18 +282,19 @@ def _judge(processor: Processor, findings: Sequence[Finding]) -> Verdict:
     return Verdict(processor=processor, precision=precision, safe=True, reason=reason, seconds=seconds)
 
 
-def _advice(findings: dict[str, tuple[Finding, ...]], precision: str, *, on_cpu: bool) -> str | None:
+def _advice(test: dict[str, tuple[Finding, ...]], precision: str, processor: Processor, *, on_cpu: bool) -> str | None:
     """What to do where something is wrong."""
-    if _are_right(findings[precision]):
-        if all(_are_right(each) for each in findings.values()):
+    if _are_right(test[precision]):
+        if all(_are_right(each) for each in test.values()):
             return None
         return f"nothing: trainings and predictions compute in {precision} here; do not set precision to another type"
-    if on_cpu:
-        return (
-            "set ONEDNN_MAX_CPU_ISA=AVX2 in the environment and run this check again; if it is right then, keep that "
-            "setting for all commands, and report the lines above to seg25d"
-        )
-    return "compute with --device cpu, update the driver and torch, and report the lines above to seg25d"
+    if not on_cpu:
+        return "compute with --device cpu, update the driver and torch, and report the lines above to seg25d"
+    lower = "SSE41" if processor.vectors != "AVX512" or "ONEDNN_MAX_CPU_ISA" in processor.caps else "AVX2"
+    return (
+        f"set ONEDNN_MAX_CPU_ISA={lower} in the environment and run this check again; if it is right then, keep that "
+        "setting for all commands, and report the lines above to seg25d"
+    )
 
 
 def to_text(test: SelfTest) -> str:
@@ -270,7 +307,7 @@ def to_text(test: SelfTest) -> str:
     for precision, findings in test.findings.items():
         lines += ["", f"in {precision}:"]
         lines += [
-            f"  {finding.status:8}{finding.check + ':':44}{finding.detail} ({finding.seconds:.1f} s)"
+            f"  {finding.status:11}{finding.check + ':':44}{finding.detail} ({finding.seconds:.1f} s)"
             for finding in findings
         ]
     lines += ["", f"advice: {test.advice}" if test.advice else "all is right: nothing to set"]

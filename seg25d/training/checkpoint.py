@@ -1,12 +1,19 @@
 """The state of a run, written so that it can go on exactly where it was cut off."""
 
+import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from seg25d.core.device import Execution, choose_execution
 from seg25d.core.errors import ModelError
 from seg25d.core.files import atomic_path
+from seg25d.core.processor import read_verdict, this_processor
+from seg25d.core.workspace import FoldFolder, JointFolder
+
+logger = logging.getLogger(__name__)
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -36,3 +43,39 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             f"{path} is not a checkpoint ({type(error).__name__}); --restart begins the fold anew"
         ) from None
     return state
+
+
+def clear_fold(folder: FoldFolder) -> None:
+    """Remove what was trained, the checkpoint first: from then on the fold has not begun."""
+    joint = JointFolder(root=folder.root)
+    models = (folder.model_final, folder.model_best, joint.model_final, joint.model_best)
+    records = (folder.log, folder.progress, folder.config, folder.transfer, folder.fusion_cases)
+    for path in (folder.checkpoint, *models, *records):
+        path.unlink(missing_ok=True)
+    for made in (folder.validation, folder.views, folder.fusion_data, folder.tensorboard):
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def choose_execution_to_go_on(device: str | None, precision: str, checkpoint: dict[str, Any] | None) -> Execution:
+    """Device and precision of a run: one that goes on computes in the type in which it began.
+
+    Else a self-test in between, or one that was forgotten, would change what the same command comes to.
+
+    Args:
+        device: As for `choose_execution`.
+        precision: Of the run's settings.
+        checkpoint: Of the run, if it has begun.
+
+    Returns:
+        Of a run with a precision of its own that one; also where it goes on on another kind of device, or bfloat16 is
+        not safe here, the best there is.
+    """
+    execution = choose_execution(device, precision)
+    kind, _, began_in = str((checkpoint or {}).get("computed_in", "")).partition(" ")
+    if precision != "auto" or kind != execution.device.type or str(execution) == f"{kind} {began_in}":
+        return execution
+    verdict = read_verdict(this_processor()) if kind == "cpu" else None
+    if verdict is not None and not verdict.safe:
+        logger.warning("the run began in %s and goes on in float32: %s", began_in, verdict.reason)
+        return execution
+    return choose_execution(device, began_in)

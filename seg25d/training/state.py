@@ -36,6 +36,8 @@ class TrainingState:
     log: list[dict[str, Any]] = field(default_factory=list)
     """The lines of log.jsonl so far."""
     finished: bool = False
+    computed_in: str = ""
+    """Kind of device and type of the arithmetic, as `Execution` says them."""
 
     def update_average(self, decay: float) -> None:
         """Move the running mean towards the weights; early on faster, so that the start is forgotten."""
@@ -69,7 +71,7 @@ class TrainingState:
             # A run that was begun in another precision has no scale yet.
             self.scaler.load_state_dict(checkpoint["scaler"])
         for name in PLAIN_FIELDS:
-            if name != "epoch_voxels" or name in checkpoint:  # checkpoints of 0.1 and before have none
+            if name in checkpoint or name not in SINCE_0_2:
                 setattr(self, name, checkpoint[name])
 
 
@@ -86,9 +88,12 @@ PLAIN_FIELDS = (
     "epoch_wait",
     "log",
     "finished",
+    "computed_in",
 )
 
 
+SINCE_0_2 = ("epoch_voxels", "computed_in")
+"""Of them, what checkpoints of 0.1 and before lack."""
 NEW, LEARNT, LEARNT_ENCODER = "new", "learnt", "learnt_encoder"
 """Roles of weights in a run that begins with a pretrained model; in other runs all are new."""
 

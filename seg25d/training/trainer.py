@@ -3,27 +3,27 @@
 import copy
 import logging
 import math
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from seg25d.core.device import Execution, choose_execution, memory_of, peak_memory_gb
+from seg25d.core.device import Execution, memory_of, peak_memory_gb
 from seg25d.core.errors import ModelError, Seg25dError
 from seg25d.core.files import copy_file, remove_leftovers
 from seg25d.core.parallel import available_memory_bytes
 from seg25d.core.progress import seconds_left
-from seg25d.core.workspace import FoldFolder, JointFolder
+from seg25d.core.workspace import FoldFolder
 from seg25d.data.dataset import Split
 from seg25d.planning.model_file import ModelHeader, save_model
 from seg25d.preprocessing.store import Store
 from seg25d.representations.base import EpochAware
-from seg25d.training.checkpoint import load_checkpoint, save_checkpoint
+from seg25d.training.checkpoint import choose_execution_to_go_on, load_checkpoint, save_checkpoint
 from seg25d.training.config import TrainingConfig
 from seg25d.training.loading import choose_num_loaders, make_loader, next_batch
 from seg25d.training.losses import LOSSES
@@ -71,10 +71,10 @@ class FoldJob:
     """Whether the log is also written as curves for TensorBoard."""
 
 
-def _go_on(state: TrainingState, job: FoldJob) -> None:
+def _go_on(state: TrainingState, job: FoldJob, checkpoint: dict[str, Any]) -> None:
     """Take the state of the fold's checkpoint."""
     try:
-        state.from_checkpoint(load_checkpoint(job.folder.checkpoint))
+        state.from_checkpoint(checkpoint)
     except (ValueError, RuntimeError) as error:
         raise ModelError(
             f"{job.folder.checkpoint} does not fit this network and optimizer ({str(error).splitlines()[0]}), as after "
@@ -85,17 +85,6 @@ def _go_on(state: TrainingState, job: FoldJob) -> None:
 def mixed_seed(*numbers: int) -> int:
     """One seed of several numbers; others give another."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
-
-
-def clear_fold(folder: FoldFolder) -> None:
-    """Remove what was trained, the checkpoint first: from then on the fold has not begun."""
-    joint = JointFolder(root=folder.root)
-    models = (folder.model_final, folder.model_best, joint.model_final, joint.model_best)
-    records = (folder.log, folder.progress, folder.config, folder.transfer, folder.fusion_cases)
-    for path in (folder.checkpoint, *models, *records):
-        path.unlink(missing_ok=True)
-    for made in (folder.validation, folder.views, folder.fusion_data, folder.tensorboard):
-        shutil.rmtree(made, ignore_errors=True)
 
 
 def train_fold(job: FoldJob) -> bool:
@@ -114,16 +103,18 @@ def train_fold(job: FoldJob) -> bool:
         InputError: If the device has too little memory.
         KeyboardInterrupt: On SIGTERM or SIGINT, after the checkpoint was written.
     """
-    execution = choose_execution(local_device(job.device), job.config.precision)
+    checkpoint = load_checkpoint(job.folder.checkpoint) if job.folder.checkpoint.exists() else None
+    execution = choose_execution_to_go_on(local_device(job.device), job.config.precision, checkpoint)
     rank, num_processes = join_processes(execution.device)
     if rank == 0:  # to others, what it writes may look like a leftover: on another machine it is no running process
         remove_leftovers(job.folder.root)
     torch.manual_seed(job.config.seed)
     model = job.header.build_model() if job.model is None else copy.deepcopy(job.model)
     state = new_state(model, job.config, execution, job.learnt)
-    if job.folder.checkpoint.exists():
-        _go_on(state, job)
+    if checkpoint is not None:
+        _go_on(state, job, checkpoint)
         logger.info("going on at iteration %d", state.iteration)
+    state.computed_in = str(execution)
     run = _Run(job, state, execution, rank, num_processes)
     with closing(run.monitor):
         if not run.is_over() or not state.finished or not job.folder.model_final.exists():

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -48,6 +49,7 @@ for check in sys.argv[6:]:
 @pytest.fixture
 def zen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Processor:
     """A processor with bfloat16, whatever this one is, that was never tested."""
+    monkeypatch.setattr(processor, "_OF_THIS_PROCESS", {})
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for module in (device, self_test):
         monkeypatch.setattr(module, "this_processor", lambda: ZEN)
@@ -71,8 +73,10 @@ def test_the_real_process_checks_layers_and_takes_the_time() -> None:
     [
         (CRASH, "crashed", "SIGSEGV at a shape"),
         ("os.abort()", "crashed", "SIGABRT at a shape"),
-        ("sys.exit(3)", "crashed", "status 3 at a shape"),
+        ("sys.exit('what went wrong')", "not tested", "status 1 (what went wrong) at a shape"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "not tested", "status -9"),
         ("time.sleep(60)", "hung", "at a shape"),
+        ("print('onednn_verbose,v1,info', 7, sep=chr(10)); " + WRONG, "wrong", "relative error 1"),
         (WRONG, "wrong", "relative error 1"),
         (GOOD, "right", "3 tried, largest error 0.01"),
     ],
@@ -80,7 +84,8 @@ def test_the_real_process_checks_layers_and_takes_the_time() -> None:
 def test_a_crash_or_a_hang_is_a_finding_and_the_next_checks_follow(
     deed: str, status: str, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(self_test, "SECONDS_WITHOUT_A_WORD", 2.0)
+    if status == "hung":
+        monkeypatch.setattr(self_test, "SECONDS_WITHOUT_A_WORD", 5.0)
     child(monkeypatch, deed)
     checks = (NETWORKS, convolutions_name(3, False), convolutions_name(2, False))
     findings = run_checks("cpu", "bfloat16", checks, seed=1, seconds=1)
@@ -92,7 +97,25 @@ def test_a_crash_or_a_hang_is_a_finding_and_the_next_checks_follow(
 def test_after_a_few_crashes_the_rest_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     child(monkeypatch, CRASH)
     findings = run_checks("cpu", "bfloat16", (KNOWN,) * 5, seed=1, seconds=1)
-    assert [finding.status for finding in findings] == ["crashed"] * self_test.MOST_CRASHES
+    most = self_test.MOST_CRASHES
+    assert [finding.status for finding in findings] == ["crashed"] * most + ["not tested"] * (5 - most)
+
+
+def test_a_crash_at_the_very_end_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a heap was damaged before."""
+    child(monkeypatch, f"{GOOD}; import atexit; atexit.register(os.abort)")
+    (finding,) = run_checks("cpu", "bfloat16", (KNOWN,), seed=1, seconds=1)
+    assert (finding.status, finding.detail) == ("crashed", "ended with signal SIGABRT at its end")
+
+
+def test_the_process_ends_with_the_one_that_started_it() -> None:
+    command = [sys.executable, *self_test.CHILD, "cpu", "bfloat16", "1", "60", "100000", *LAYERS]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdin.close()
+        assert process.wait(30) == 0
 
 
 @pytest.mark.parametrize(
@@ -103,12 +126,13 @@ def test_after_a_few_crashes_the_rest_is_left_out(monkeypatch: pytest.MonkeyPatc
         (GOOD, '{"bfloat16": 3.0, "float32": 1.0}', "float32", logging.INFO, "3.0 times as fast as bfloat16"),
         (CRASH, FAST, "float32", logging.WARNING, "bfloat16 is not safe on this processor"),
         (WRONG, FAST, "float32", logging.WARNING, "see `seg25d info --check`"),
-        ("sys.exit(1)", FAST, "float32", logging.WARNING, "ended with status 1"),
+        ("sys.exit(1)", FAST, "float32", logging.WARNING, "bfloat16 could not be tested"),
     ],
 )
 def test_trainings_compute_in_what_is_safe_and_fast(
     case: tuple[str, str, str, int, str],
     zen: Processor,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -120,6 +144,7 @@ def test_trainings_compute_in_what_is_safe_and_fast(
     assert words in caplog.text
     assert caplog.records[-1].levelno == level
     assert choose_execution("cpu").dtype == getattr(torch, precision)
+    assert any((tmp_path / "cache").rglob("*.json")) == ("could not be tested" not in words)
     # What is known is not tested again, and is said again.
     child(monkeypatch, "sys.exit('tested again')")
     caplog.clear()
@@ -127,6 +152,13 @@ def test_trainings_compute_in_what_is_safe_and_fast(
         check_before_training("cpu", "auto")
     assert [record.levelno for record in caplog.records] == [level]
     assert choose_execution("cpu", "bfloat16").dtype == torch.bfloat16, "whoever asks for it gets it"
+
+
+def test_several_processes_do_not_test_each_for_itself(zen: Processor, monkeypatch: pytest.MonkeyPatch) -> None:
+    child(monkeypatch, CRASH)
+    monkeypatch.setenv("WORLD_SIZE", "")
+    check_before_training("cpu", "auto")
+    assert read_verdict(zen) is not None, "no number of processes is one"
 
 
 @pytest.mark.parametrize("why", ["precision", "torchrun", "processor", "device"])
@@ -146,27 +178,42 @@ def test_nothing_is_tested_where_nothing_is_to_be_chosen(
     check_before_training(name, "float32" if why == "precision" else "auto")
 
 
-def test_a_verdict_is_for_one_processor_torch_and_setting_of_caps(zen: Processor) -> None:
+def test_a_verdict_is_for_one_processor_torch_and_setting_of_caps(
+    zen: Processor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     Verdict(processor=zen, precision="float32", safe=False, reason="wrong", seconds={}).save()
+    monkeypatch.setattr(processor, "_OF_THIS_PROCESS", {})
     assert read_verdict(zen) is not None
     for change in ({"torch": "2.14.0"}, {"caps": {}}, {"name": "another"}, {"vectors": "AVX2"}):
         assert read_verdict(zen.model_copy(update=change)) is None
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"schema_version": 1}'])
-def test_a_damaged_verdict_is_none(content: str, zen: Processor) -> None:
+def test_a_damaged_verdict_is_none(content: str, zen: Processor, monkeypatch: pytest.MonkeyPatch) -> None:
     Verdict(processor=zen, precision="float32", safe=False, reason="wrong", seconds={}).save()
+    monkeypatch.setattr(processor, "_OF_THIS_PROCESS", {})
     processor._verdict_file(zen).write_text(content, encoding="utf-8")
     assert read_verdict(zen) is None
 
 
-def test_a_cache_that_cannot_be_written_is_no_error(
-    zen: Processor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("why", ["no folder", "no home"])
+def test_without_a_place_for_it_a_verdict_holds_for_this_process(
+    why: str, zen: Processor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    Verdict(processor=zen, precision="float32", safe=False, reason="wrong", seconds={}).save()
-    assert read_verdict(zen) is None
+    if why == "no folder":
+        (tmp_path / "file").touch()
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    else:
+        monkeypatch.delenv("XDG_CACHE_HOME")
+
+        def no_home() -> Path:
+            raise RuntimeError("Could not determine home directory.")
+
+        monkeypatch.setattr(Path, "home", no_home)
+    assert choose_execution("cpu").dtype == torch.bfloat16
+    child(monkeypatch, CRASH)
+    check_before_training("cpu", "auto")
+    assert choose_execution("cpu").dtype == torch.float32
 
 
 def test_this_processor_is_described() -> None:
@@ -198,7 +245,7 @@ def fake_checks(wrong_in: Sequence[str]) -> Callable[..., list[Finding]]:
     [
         ((), "bfloat16", None),
         (("bfloat16",), "float32", "nothing: trainings and predictions compute in float32 here"),
-        (("bfloat16", "float32"), "float32", "set ONEDNN_MAX_CPU_ISA=AVX2"),
+        (("bfloat16", "float32"), "float32", "set ONEDNN_MAX_CPU_ISA=SSE41"),
     ],
 )
 def test_the_long_form(

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from seg25d.cli.main import main
+from seg25d.training.checkpoint import clear_fold
 from seg25d.training.curves import scalars
-from seg25d.training.trainer import FoldJob, clear_fold, train_fold
+from seg25d.training.trainer import FoldJob, train_fold
 
 
 def test_the_numbers_of_a_line_have_flat_names() -> None:

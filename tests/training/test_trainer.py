@@ -18,20 +18,23 @@ import numpy as np
 import pytest
 import torch
 
+from seg25d.core import device
 from seg25d.core.device import choose_execution
 from seg25d.core.errors import InputError, ModelError, Seg25dError
+from seg25d.core.processor import Verdict, this_processor
 from seg25d.data.labels import Labels
 from seg25d.planning.model_file import load_model
 from seg25d.planning.plan import ConfigurationPlan
 from seg25d.preprocessing.store import Store
 from seg25d.representations.projection import Projections
-from seg25d.training import trainer
+from seg25d.training import checkpoint, trainer
+from seg25d.training.checkpoint import clear_fold
 from seg25d.training.config import TrainingConfig
 from seg25d.training.losses import DiceCrossEntropy
 from seg25d.training.muon import Muon
 from seg25d.training.processes import check_processes
 from seg25d.training.state import new_state
-from seg25d.training.trainer import FoldJob, clear_fold, train_fold
+from seg25d.training.trainer import FoldJob, train_fold
 from seg25d.training.validation import validate
 
 Maker = Callable[..., FoldJob]
@@ -533,3 +536,33 @@ def test_projections_know_their_epoch_also_after_they_went_on(
     train_until(stop_at, cut, monkeypatch)
     train_fold(cut)
     assert without_times(cut) == without_times(whole)
+
+
+@pytest.mark.parametrize(
+    ("began_in", "precision", "safe", "goes_on_in"),
+    [
+        ("cpu float32", "auto", True, torch.float32),
+        ("cpu bfloat16", "auto", True, torch.bfloat16),
+        ("cpu bfloat16", "auto", False, torch.float32),
+        ("cpu bfloat16", "float32", True, torch.float32),
+        ("cuda float16", "auto", True, torch.bfloat16),
+        ("", "auto", True, torch.bfloat16),
+    ],
+)
+def test_a_run_goes_on_in_the_precision_in_which_it_began(
+    began_in: str, precision: str, safe: bool, goes_on_in: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zen = this_processor().model_copy(update={"instruction_sets": ("AVX2", "AVX-512", "AVX512-BF16")})
+    chosen = "bfloat16" if safe else "float32"
+    verdict = Verdict(processor=zen, precision=chosen, safe=safe, reason="so it is", seconds={})
+    for module in (device, checkpoint):
+        monkeypatch.setattr(module, "this_processor", lambda: zen)
+        monkeypatch.setattr(module, "read_verdict", lambda _: verdict)
+    found = checkpoint.choose_execution_to_go_on("cpu", precision, {"computed_in": began_in})
+    assert found.dtype == goes_on_in
+
+
+def test_the_checkpoint_says_in_which_precision_a_run_computes(make_job: Callable[..., FoldJob]) -> None:
+    job = make_job("job", epochs=1, iterations_per_epoch=1, precision="bfloat16")
+    train_fold(job)
+    assert checkpoint.load_checkpoint(job.folder.checkpoint)["computed_in"] == "cpu bfloat16"

@@ -14,9 +14,10 @@ from seg25d.core.records import write_record
 from seg25d.data.labels import Labels
 from seg25d.planning.model_file import ModelHeader, load_model, save_model
 from seg25d.planning.pretext import PretextConfig
+from seg25d.training.checkpoint import clear_fold
 from seg25d.training.config import PretrainedConfig
 from seg25d.training.state import LEARNT, LEARNT_ENCODER, NEW, new_state
-from seg25d.training.trainer import FoldJob, clear_fold, train_fold
+from seg25d.training.trainer import FoldJob, train_fold
 from seg25d.training.transfer import take_over
 
 Maker = Callable[..., FoldJob]
