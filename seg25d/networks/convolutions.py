@@ -13,7 +13,10 @@ and whatever their instruction sets (documentation/processors.md has the faults,
 3. Kernels of one pixel or voxel that step over others see images without these, in every type: oneDNN's weight
    gradient of such steps writes beyond its memory where few channels lie side by side (its issue 6035; here
    `jit_bf16_1x1:avx512_core_bf16` with 7 channels of 4 x 13 pixels and strides of 2 and 1).
-4. What no network here has computes in float32: padding by a word or by other values than zero, output padding as
+4. A single channel counts as one plane after another, in every type: strides that call it channels side by side mean
+   the same, but torch's forward pass then left results unwritten (seen with 3 x 1 x 7 x 3 pixels, kernel and stride
+   (1, 2), in float32 and 16 bits).
+5. What no network here has computes in float32: padding by a word or by other values than zero, output padding as
    large as the stride, groups that are not single channels (oneDNN multiplies what lies behind the image by zero: NaN,
    if it is that). Transposed kernels that step further than they reach, at which oneDNN crashes in every type, are
    refused.
@@ -72,6 +75,7 @@ class _CPUConvolution(nn.modules.conv._ConvNd):
             output_padding: Of a transposed convolution; else zeros.
             torchs: torch's own way.
         """
+        images = _single_channel_as_planes(images)
         dtype, padding = computing_type(images), self.padding
         # Types that do not fit together are torch's to refuse.
         half = dtype in HALF_TYPES and computing_type(self.weight) == dtype
@@ -93,8 +97,8 @@ class _CPUConvolution(nn.modules.conv._ConvNd):
                 return _with_real_zeros(images.float(), self.weight.float(), bias, settings).to(dtype)
             low, weight = images.to(dtype), self.weight.to(dtype)
             bias = None if self.bias is None else self.bias.to(dtype)
-            if images.dim() == 5:
-                return _HalfConv3d.apply(low, weight, bias, settings)  # type: ignore[no-any-return, no-untyped-call]
+            if self.transposed or images.dim() == 5:
+                return _HalfConvolution.apply(low, weight, bias, settings)  # type: ignore[no-any-return, no-untyped-call]
             return torch.convolution(low, weight, bias, *settings)
 
     def _in_float32(self, images: Tensor) -> Tensor:
@@ -207,8 +211,11 @@ class Conv3d(_CPUConvolution, nn.Conv3d):
         return left_alone or (computes_with_avx2() and any(self.padding))
 
 
-class _HalfConv3d(torch.autograd.Function):
-    """A 3D convolution in bfloat16 or float16 whose weight gradient comes from 2D convolutions."""
+class _HalfConvolution(torch.autograd.Function):
+    """A convolution in bfloat16 or float16, of 3D or transposed, whose gradients come from plain convolutions.
+
+    That of the weight is a matter of 2D convolutions, that of what goes into a transposed one a plain convolution.
+    """
 
     @staticmethod
     def forward(context: Any, volumes: Tensor, weight: Tensor, bias: Tensor | None, settings: _Settings) -> Tensor:
@@ -223,7 +230,10 @@ class _HalfConv3d(torch.autograd.Function):
         settings: _Settings = context.settings
         wants_volumes, wants_weight, wants_bias, _ = context.needs_input_grad
         of_volumes = of_weight = of_bias = None
-        if wants_volumes:
+        if wants_volumes and settings.transposed:
+            plain = settings._replace(transposed=False, output_padding=(0,) * len(settings.padding))
+            of_volumes = torch.convolution(_single_channel_as_planes(gradient), weight, None, *plain)
+        elif wants_volumes:
             of_volumes, _, _ = torch.ops.aten.convolution_backward(
                 gradient, volumes, weight, None, *settings, (True, False, False)
             )
@@ -232,25 +242,31 @@ class _HalfConv3d(torch.autograd.Function):
             start, end = (gradient, volumes) if settings.transposed else (volumes, gradient)
             of_weight = _weight_gradient(start, end, weight, settings)
         if wants_bias:
-            of_bias = gradient.sum((0, 2, 3, 4))
+            of_bias = gradient.sum((0, *range(2, gradient.dim())))
         return of_volumes, of_weight, of_bias, None
 
 
 def _weight_gradient(volumes: Tensor, gradient: Tensor, weight: Tensor, settings: _Settings) -> Tensor:
-    """The gradient of a 3D convolution's weight, slice by slice of the kernel.
+    """The gradient of a convolution's weight; of a 3D one's slice by slice of the kernel.
 
     A slice of the kernel meets, for each slice of the result, one slice of the volume: this is a 2D convolution of
     slices, and its weight gradient the one that is looked for.
 
     Args:
-        volumes: (N, C, D, H, W), the input.
-        gradient: (N, C', D', H', W'), of the result.
+        volumes: (N, C, D, H, W) or (N, C, h, w), the input.
+        gradient: (N, C', D', H', W') or (N, C', h', w'), of the result.
         weight: (C', C / groups, *kernel), for its shape and type.
         settings: Of the convolution from `volumes` to the result; what they say of transposition does not count.
 
     Returns:
         (C', C / groups, *kernel).
     """
+    if volumes.dim() == 4:
+        plain = settings._replace(transposed=False, output_padding=(0, 0))
+        of_weight: Tensor = torch.ops.aten.convolution_backward(
+            gradient, _single_channel_as_planes(volumes), weight, None, *plain, (False, True, False)
+        )[1]
+        return of_weight
     volumes, gradient = _channels_last(volumes), _channels_last(gradient)
     (step, *steps), (padding, *paddings), (dilation, *dilations) = settings[:3]
     if weight.shape[3:] == (1, 1) and not any(paddings):
@@ -274,6 +290,11 @@ def _weight_gradient(volumes: Tensor, gradient: Tensor, weight: Tensor, settings
     return of_weight
 
 
+def _single_channel_as_planes(images: Tensor) -> Tensor:
+    """(N, 1, *sizes) with the strides of the usual layout; more channels as they are."""
+    return images.contiguous()[:, 0].unsqueeze(1) if images.shape[1] == 1 else images
+
+
 def _channels_last(volumes: Tensor) -> Tensor:
     """(N, C, D, H, W) to (N, D, H, W, C) with the channels of a voxel side by side: once, not for every slice."""
     return volumes.permute(0, 2, 3, 4, 1).contiguous()
@@ -281,7 +302,7 @@ def _channels_last(volumes: Tensor) -> Tensor:
 
 def _as_images(volumes: Tensor) -> Tensor:
     """(N, D, H, W, C) to (N * D, C, H, W)."""
-    return volumes.flatten(0, 1).permute(0, 3, 1, 2)
+    return _single_channel_as_planes(volumes.flatten(0, 1).permute(0, 3, 1, 2))
 
 
 def _is_plain_float32(volumes: Tensor, weight: Tensor) -> bool:

@@ -19,7 +19,7 @@ from torch.nn import functional
 import seg25d
 from seg25d.networks import convolutions
 from seg25d.networks.blocks import InstanceNorm, PReLU, _ChannelsLastNorm, _CPUPReLU
-from seg25d.networks.convolutions import Conv3d, ConvTranspose3d, _HalfConv3d, _OneDNNConv3d, _Settings
+from seg25d.networks.convolutions import Conv3d, ConvTranspose3d, _HalfConvolution, _OneDNNConv3d, _Settings
 from seg25d.representations.projection_geometry import Plane, _BackProject, back_project, back_projection
 from seg25d.training.processes import _SumOverProcesses, sum_over_processes
 
@@ -66,15 +66,18 @@ CONV: dict[str, Any] = {"in_channels": 4, "out_channels": 6, "kernel_size": (3, 
 SINGLE: dict[str, Any] = CONV | {"out_channels": 4, "stride": 2, "groups": 4, "bias": False}
 TRANSPOSED: dict[str, Any] = {"in_channels": 4, "out_channels": 6, "kernel_size": (1, 2, 3), "stride": (1, 2, 2)}
 EXERCISES = {
-    "convolution": Exercise(_HalfConv3d, lambda: Conv3d(**CONV), lambda: nn.Conv3d(**CONV), (2, 4, 4, 5, 6)),
+    "convolution": Exercise(_HalfConvolution, lambda: Conv3d(**CONV), lambda: nn.Conv3d(**CONV), (2, 4, 4, 5, 6)),
     "convolution of single channels without bias": Exercise(
-        _HalfConv3d,
+        _HalfConvolution,
         lambda: Conv3d(**SINGLE),
         lambda: nn.Conv3d(**SINGLE),
         (2, 4, 4, 5, 6),
     ),
     "transposed convolution": Exercise(
-        _HalfConv3d, lambda: ConvTranspose3d(**TRANSPOSED), lambda: nn.ConvTranspose3d(**TRANSPOSED), (2, 4, 3, 4, 5)
+        _HalfConvolution,
+        lambda: ConvTranspose3d(**TRANSPOSED),
+        lambda: nn.ConvTranspose3d(**TRANSPOSED),
+        (2, 4, 3, 4, 5),
     ),
     "convolution by oneDNN": Exercise(
         _OneDNNConv3d, lambda: Conv3d(**CONV), lambda: nn.Conv3d(**CONV), (2, 4, 4, 5, 6)
@@ -252,11 +255,11 @@ HALF_SETTINGS = (
 )
 IN_DOUBLE: dict[str, Callable[[], tuple[Callable[..., Tensor], tuple[object, ...]]]] = {
     "convolution": lambda: (
-        lambda *tensors: _HalfConv3d.apply(*tensors, HALF_SETTINGS[0]),
+        lambda *tensors: _HalfConvolution.apply(*tensors, HALF_SETTINGS[0]),
         (_random(1, 2, 3, 3, 4), _random(4, 1, 3, 2, 3), _random(4)),
     ),
     "transposed convolution": lambda: (
-        lambda *tensors: _HalfConv3d.apply(*tensors, HALF_SETTINGS[1]),
+        lambda *tensors: _HalfConvolution.apply(*tensors, HALF_SETTINGS[1]),
         (_random(1, 2, 2, 3, 2), _random(2, 2, 3, 2, 2), _random(4)),
     ),
     "PReLU": lambda: (_CPUPReLU.apply, (_random(2, 3, 2, 2), _random(3))),

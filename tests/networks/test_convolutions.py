@@ -224,6 +224,20 @@ def test_every_convolution_in_bfloat16_is_right(ours: type[nn.Module], data: st.
 
 
 FOUND: dict[str, tuple[type[nn.Module], Drawn]] = {
+    "a gradient that nobody writes": (
+        ConvTranspose2d,
+        Drawn({"in_channels": 8, "out_channels": 1, "kernel_size": (1, 2), "stride": (1, 2)}, (3, 8, 7, 1), True),
+    ),
+    "the same in 3D": (
+        ConvTranspose3d,
+        Drawn(
+            {"in_channels": 8, "out_channels": 1, "kernel_size": (1, 1, 2), "stride": (1, 1, 2)}, (3, 8, 1, 7, 1), True
+        ),
+    ),
+    "a single channel that looks like channels side by side": (
+        Conv2d,
+        Drawn({"in_channels": 1, "out_channels": 8, "kernel_size": (2, 2), "stride": (1, 2)}, (3, 1, 7, 3), True),
+    ),
     "pixels that are never met": (
         Conv2d,
         Drawn({"in_channels": 7, "out_channels": 3, "kernel_size": 1, "stride": (2, 1)}, (10, 7, 4, 13), True),
