@@ -188,7 +188,8 @@ def _findings(arguments: Sequence[str], checks: Sequence[str]) -> Iterator[Findi
                     yield last
                 last = _finding(line)
                 begun, at, num_done = time.perf_counter(), "", num_done + 1
-            status = process.wait()
+            # It may hang while it ends, too.
+            status = process.wait(SECONDS_WITHOUT_A_WORD)
             if -status in CRASHES:
                 # Of a heap that was damaged one may hear only at the very end.
                 yield from [last] if last is not None and num_done < len(checks) else []
@@ -200,7 +201,7 @@ def _findings(arguments: Sequence[str], checks: Sequence[str]) -> Iterator[Findi
                 last = ended("not tested", f"the process ended with status {status} ({said[:200]})")
             if last is not None:
                 yield last
-        except TimeoutError:
+        except (TimeoutError, subprocess.TimeoutExpired):
             if last is not None:
                 yield last
             words = f"no end after {SECONDS_WITHOUT_A_WORD:.0f} s"
