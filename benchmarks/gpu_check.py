@@ -40,7 +40,7 @@ from typing import Any
 import numpy as np
 import torch
 from gpu_report import Row, as_text
-from gpu_variants import Updates, matrix_rates, repeat, train_one
+from gpu_variants import Updates, matrix_rates, repeat, self_test, train_one
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -53,8 +53,6 @@ from seg25d.core.workspace import FoldFolder, Workspace
 from seg25d.data.dataset import Split, read_description, read_splits
 from seg25d.data.description import DatasetDescription
 from seg25d.inference.predictor import Predictor, PredictorOptions
-from seg25d.machine.names import LAYERS, NETWORKS
-from seg25d.machine.self_test import run_checks
 from seg25d.planning.model_file import ModelHeader
 from seg25d.planning.plan import ConfigurationPlan, Plans
 from seg25d.preprocessing.store import CaseArrays, Store
@@ -300,7 +298,9 @@ def run(check: Check, plans: dict[str, ConfigurationPlan], options: argparse.Nam
     """All steps."""
     share = check.clock.total / 540
     tested = 20 * check.seconds
-    check.facts["self_test"] = check.step("self-test", tested, partial(self_test, check, tested, options.seed))
+    check.facts["self_test"] = check.step(
+        "self-test", tested, partial(self_test, check.execution, tested, options.seed)
+    )
     side = 8192 if check.device.type == "cuda" else 512
     rates = check.step("matrix products", 1, lambda: matrix_rates(check.device, check.seconds / 5, side))
     check.facts["matrix_rates"] = rates or {}
@@ -317,23 +317,6 @@ def run(check: Check, plans: dict[str, ConfigurationPlan], options: argparse.Nam
         for name in dict.fromkeys(each for each in (*TRAINED, *plans) if each in check.rows):
             if wanted not in check.rows[name]["update_s"]:
                 check.step(f"{name}: {wanted}", needed, partial(variant, check, name, plans[name], wanted))
-
-
-SECONDS_OF_NETWORKS = 30
-"""That an update of every network takes in the self-test, most of them for the exact ones on the CPU."""
-
-
-def self_test(check: Check, seconds: float, seed: int) -> dict[str, list[dict[str, Any]]]:
-    """What the self-test finds, by precision; networks in the fast type only, if there is time for them."""
-    fast = str(check.execution.dtype).removeprefix("torch.")
-    precisions = {fast, "float32", "float16"} if check.device.type == "cuda" else {fast}
-    each = seconds / (2 * len(precisions) * len(LAYERS))
-    found = {}
-    for precision in sorted(precisions):
-        checks = (*LAYERS, NETWORKS) if precision == fast and seconds > SECONDS_OF_NETWORKS else LAYERS
-        findings = run_checks(str(check.device), precision, checks, seed, each)
-        found[precision] = [finding.model_dump(exclude={"seconds_per_update"}) for finding in findings]
-    return found
 
 
 def known_variants(check: Check) -> Sequence[str]:

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from seg25d.core.device import Execution
+from seg25d.machine.names import LAYERS, NETWORKS
+from seg25d.machine.self_test import run_checks
 from seg25d.networks.blocks import InstanceNorm
 from seg25d.planning.model_file import ModelHeader
 from seg25d.training.config import TrainingConfig
@@ -21,6 +23,8 @@ from seg25d.training.trainer import FoldJob, train_fold
 WARM_UP = 3
 """Updates that are not counted: algorithms are chosen, kernels are made."""
 LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
+SECONDS_OF_NETWORKS = 30
+"""That an update of every network takes in the self-test, most of them for the exact ones on the CPU."""
 
 
 def wait(device: torch.device) -> None:
@@ -221,3 +225,16 @@ def train_one(job: FoldJob, num_threads: int) -> None:
     """A training in a process of its own, which has to find this function."""
     torch.set_num_threads(num_threads)
     train_fold(job)
+
+
+def self_test(execution: Execution, seconds: float, seed: int) -> dict[str, list[dict[str, Any]]]:
+    """What the self-test finds, by precision; networks in the fast type only, if there is time for them."""
+    fast = str(execution.dtype).removeprefix("torch.")
+    precisions = {fast, "float32", "float16"} if execution.device.type == "cuda" else {fast}
+    each = seconds / (2 * len(precisions) * len(LAYERS))
+    found = {}
+    for precision in sorted(precisions):
+        checks = (*LAYERS, NETWORKS) if precision == fast and seconds > SECONDS_OF_NETWORKS else LAYERS
+        findings = run_checks(str(execution.device), precision, checks, seed, each)
+        found[precision] = [finding.model_dump(exclude={"seconds_per_update"}) for finding in findings]
+    return found
