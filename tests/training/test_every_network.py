@@ -1,7 +1,7 @@
 """Every configuration with every network that it can have: two updates of the real loop in 32 and in 16 bits."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -142,6 +142,12 @@ def check_agreement(exact: Seen, fast: Seen) -> None:
     assert float((exact.probabilities - fast.probabilities).abs().mean()) <= (0.3 if exact.has_batch_norm else 0.05)
 
 
+def in_each_precision(make_job: Callable[..., FoldJob]) -> Iterator[FoldJob]:
+    """The same job of two updates in 32 and in 16 bits."""
+    for precision in PRECISIONS:
+        yield make_job(precision, epochs=1, iterations_per_epoch=2, validation_windows=1, precision=precision)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("configuration", "network"), ALLOWED)
 def test_two_updates(
@@ -152,15 +158,14 @@ def test_two_updates(
     network: str,
 ) -> None:
     seen = []
-    for precision in PRECISIONS:
-        job = make_job(precision, epochs=1, iterations_per_epoch=2, validation_windows=1, precision=precision)
-        job = plan_for(job, configuration, network)
+    for job in in_each_precision(make_job):
+        planned = plan_for(job, configuration, network)
         if configuration == "mv":
-            job = dataclasses.replace(job, store=views_store)
-        seen.append(two_updates(job))
+            planned = dataclasses.replace(planned, store=views_store)
+        seen.append(two_updates(planned))
     # Most of the network learns; weights before a norm or a dead unit may stand still in a tiny window. Behind scores
     # that begin at zero nothing moves at first.
-    from_zero = getattr(job.header.plan.network, "zero_scores", False)
+    from_zero = getattr(planned.header.plan.network, "zero_scores", False)
     for each in seen:
         assert len(each.losses) == 2
         assert all(moved > 0.5 for moved in each.moved[from_zero:])
@@ -185,8 +190,7 @@ def test_two_updates_on_thick_slices_and_on_single_ones(
 ) -> None:
     """Kernels of 1 x 3 x 3 and steps of 1 x 2 x 2."""
     seen = []
-    for precision in PRECISIONS:
-        job = make_job(precision, epochs=1, iterations_per_epoch=2, validation_windows=1, precision=precision)
+    for job in in_each_precision(make_job):
         seen.append(two_updates(plan_for(job, configuration, network, geometry)))
     check_agreement(*seen)
 
@@ -198,8 +202,7 @@ def test_two_updates_of_pretraining(
     make_job: Callable[..., FoldJob], two_updates: Callable[[FoldJob], Seen], task: str
 ) -> None:
     seen = []
-    for precision in PRECISIONS:
-        job = make_job(precision, epochs=1, iterations_per_epoch=2, validation_windows=1, precision=precision)
+    for job in in_each_precision(make_job):
         pretext = PretextConfig(task=task)
         config = job.config.model_copy(update={"pretext": pretext})
         header = job.header.model_copy(update={"pretext": pretext})
@@ -213,8 +216,7 @@ def test_two_updates_of_views_and_fusion_together(
     make_job: Callable[..., FoldJob], two_updates: Callable[[FoldJob], Seen]
 ) -> None:
     seen = []
-    for precision in PRECISIONS:
-        job = make_job(precision, epochs=1, iterations_per_epoch=2, validation_windows=1, precision=precision)
+    for job in in_each_precision(make_job):
         torch.manual_seed(0)
         network = UNetSpec(widths=(4, 8), strides=((1, 1), (2, 2)), kernels=((3, 3),) * 2)
         views = [Slices(axis=axis, context=0).lift(network.build(1, 2)) for axis in range(3)]
