@@ -23,7 +23,7 @@ WINDOWS = {2: (96, 96), 3: (8, 32, 32)}
 """Sizes that each network sees, with slices three times as thick as pixels: kernels and strides of both kinds."""
 SPACINGS = {2: (1.0, 1.0), 3: (3.0, 1.0, 1.0)}
 NUM_IMAGES, CHANNELS, CLASSES = 2, 2, 3
-TIMED_ROUNDS = 3
+TIMED_ROUNDS = 2
 
 
 class Comparison(NamedTuple):
@@ -93,12 +93,12 @@ def _update(network: nn.Module, images: Tensor, execution: Execution) -> tuple[T
 
 def timed_networks() -> dict[str, tuple[nn.Module, Tensor]]:
     """What most trainings compute: the default U-Net on slices and the default V-Net on a stack, with images."""
-    window = (8, 64, 64)
+    window = (8, 48, 48)
     topology = choose_topology(window, SPACINGS[3])
     return {
         "slices": (
             make_unet(choose_topology(window[1:], SPACINGS[2]), NARROW_UNET).build(1, 2),
-            torch.randn(8, 1, 64, 64),
+            torch.randn(8, 1, 48, 48),
         ),
         "stack": (make_narrow_vnet(topology).build(1, 2), torch.randn(1, 1, *window)),
     }
