@@ -67,12 +67,13 @@ def choose_execution_to_go_on(device: str | None, precision: str, checkpoint: di
         checkpoint: Of the run, if it has begun.
 
     Returns:
-        Of a run with a precision of its own that one; also where it goes on on another kind of device, or bfloat16 is
-        not safe here, the best there is.
+        What the settings say; where they leave it open, what the run began in, unless it goes on on another kind of
+        device or bfloat16 turned out to be unsafe since.
     """
     execution = choose_execution(device, precision)
     kind, _, began_in = str((checkpoint or {}).get("computed_in", "")).partition(" ")
-    if precision != "auto" or kind != execution.device.type or str(execution) == f"{kind} {began_in}":
+    same_kind = kind == execution.device.type and began_in in ("float32", "bfloat16", "float16")
+    if precision != "auto" or not same_kind or str(execution) == f"{kind} {began_in}":
         return execution
     verdict = read_verdict(this_processor()) if kind == "cpu" else None
     if verdict is not None and not verdict.safe:
