@@ -81,8 +81,8 @@ __all__ = [
 logger = logging.getLogger(__name__)
 CRASHED = (
     "error: the process ended in the middle of its work: a native library crashed (above: where), or it was killed (by "
-    "the system for lack of memory, or by a time limit). `seg25d info --check` tests whether this machine computes right "
-    "and says what to set; the same command goes on from the last checkpoint"
+    "the system for lack of memory, or by a time limit). `seg25d info --check` tests whether this machine computes "
+    "right and says what to set; the same command goes on from the last checkpoint"
 )
 
 
