@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from seg25d import pipeline
+from seg25d import api
 from seg25d.cli.common import configure_logging, duration
 from seg25d.core.device import choose_execution, device_name
 from seg25d.core.files import write_json, write_text
@@ -31,7 +31,7 @@ from seg25d.evaluation.area_plot import AreaNumbers, area_plots
 from seg25d.evaluation.summary import Summary
 from seg25d.planning.plan import ConfigurationPlan, Plans
 from seg25d.preprocessing.store import Store
-from seg25d.runs import find_configuration, run_name, with_network
+from seg25d.runs.names import find_configuration, run_name, with_network
 from seg25d.selection.cost import CaseToPredict, measure_cost
 
 logger = logging.getLogger(__name__)
@@ -190,7 +190,7 @@ def _run(contender: Contender, workspace: Workspace, name: str, place: Path, opt
     path /= source.plans(recipe=options.recipe).name
     if not path.exists() or read_record(path, Plans).configurations[found] != changed:
         write_record(path, wanted)
-    training = pipeline.TrainingOptions(
+    training = api.TrainingOptions(
         seed=options.seed,
         recipe=options.recipe,
         network=contender.network,
@@ -199,7 +199,7 @@ def _run(contender: Contender, workspace: Workspace, name: str, place: Path, opt
         num_processes=options.num_processes,
         **length(options),
     )
-    summaries = pipeline.train(own, name, contender.configuration, options.folds, training)
+    summaries = api.train(own, name, contender.configuration, options.folds, training)
     run = own.run(name, run_name(with_network(wanted, found, contender.network), wanted, options.recipe))
     logs = [_last_line(run.fold(fold).log) for fold in options.folds]
     row: Row = {

@@ -19,7 +19,7 @@ import numpy as np
 from contest import Row, Table, settings_of, write_tables
 from scipy.stats import wilcoxon
 
-from seg25d import pipeline
+from seg25d import api
 from seg25d.cli.common import configure_logging, duration
 from seg25d.core.device import choose_execution
 from seg25d.core.records import read_record
@@ -98,13 +98,13 @@ def train(workspace: Workspace, name: str, options: argparse.Namespace) -> None:
     """Train what is missing."""
     data = {"fusion.data": options.run.removeprefix("mv__")} if options.run != "mv" else {}
     for settings in (data, {**data, "fusion.image": "false"}):
-        training = pipeline.TrainingOptions(
+        training = api.TrainingOptions(
             settings=settings,
             time_budget_s=options.time_budget,
             device=options.device,
             num_processes=options.num_processes,
         )
-        pipeline.train(workspace, name, "mv", [options.fold], training)
+        api.train(workspace, name, "mv", [options.fold], training)
 
 
 def number(key: str) -> Callable[[Row], str]:

@@ -36,7 +36,7 @@ from seg25d.core.records import read_record
 from seg25d.core.workspace import Workspace
 from seg25d.data.dataset import Dataset, read_dataset, read_splits
 from seg25d.planning.plan import Plans
-from seg25d.runs import find_configuration
+from seg25d.runs.names import find_configuration
 
 GIGABYTE_OF_KILOBYTES = 1 << 20
 MANY_LOOKS = 300

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from contest import Row, Table, length, link_preprocessed, settings_of, spread, write_tables
 
-from seg25d import pipeline
+from seg25d import api
 from seg25d.cli.common import configure_logging, duration
 from seg25d.core.files import write_json
 from seg25d.core.workspace import Workspace
@@ -67,14 +67,14 @@ def run(start: Start, results: Workspace, name: str, pairs: Sequence[tuple[int, 
         if options.time_budget is None:
             # Ten epochs: ten pictures.
             pretraining = {"iterations": options.pretraining_iterations, "epochs": 10}
-        wanted = pipeline.PretrainingOptions(task=start.task, **pretraining, **shared)
-        pretrained = pipeline.pretrain(results, name, options.configuration, wanted)
+        wanted = api.PretrainingOptions(task=start.task, **pretraining, **shared)
+        pretrained = api.pretrain(results, name, options.configuration, wanted)
     scores: dict[str, list[float | None]] = {}
     for fold, (number, seed) in enumerate(pairs):
-        training = pipeline.TrainingOptions(
+        training = api.TrainingOptions(
             seed=seed, pretrained=pretrained, network=start.network, **length(options), **shared
         )
-        summary = pipeline.train(results, name, options.configuration, [str(fold)], training)[str(fold)]
+        summary = api.train(results, name, options.configuration, [str(fold)], training)[str(fold)]
         scores.setdefault(str(number), []).append(summary.foreground_mean.dice)
     return {"name": start.name, "dice": scores}
 

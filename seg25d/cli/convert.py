@@ -40,15 +40,15 @@ def run(arguments: argparse.Namespace) -> None:
     if kind == "msd" and dataset is not None and not dataset.isdecimal():
         raise InputError(f"-d: wanted the number of the new data set, got {dataset!r}")
     with loading():
-        from seg25d import pipeline
+        from seg25d import api
 
     if kind == "msd":
         number = None if dataset is None else int(dataset)
-        print(pipeline.convert_msd(find_workspace(arguments), source, number, processes))
+        print(api.convert_msd(find_workspace(arguments), source, number, processes))
     elif kind == "dicom":
-        print("\n".join(map(str, pipeline.convert_dicom(source, arguments.output, processes))))
+        print("\n".join(map(str, api.convert_dicom(source, arguments.output, processes))))
     else:
-        print(pipeline.convert_nnunet_results(find_workspace(arguments), source, dataset, processes))
+        print(api.convert_nnunet_results(find_workspace(arguments), source, dataset, processes))
 
 
 def _check(kind: str, option: str, value: object, *, needed: bool, allowed: bool) -> None:

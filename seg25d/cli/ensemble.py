@@ -51,9 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Do it."""
     with loading():
-        from seg25d import pipeline
+        from seg25d import api
 
-    options = pipeline.EnsembleOptions(
+    options = api.EnsembleOptions(
         method=arguments.method,
         weights=tuple(arguments.weights) if arguments.weights else None,
         fit_weights=arguments.fit_weights,
@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> None:
         overwrite=arguments.overwrite,
         num_processes=arguments.num_processes,
     )
-    pipeline.ensemble(arguments.input, arguments.output, options)
+    api.ensemble(arguments.input, arguments.output, options)
 
 
 main = Command(

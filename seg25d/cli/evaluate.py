@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Do it."""
     with loading():
-        from seg25d import pipeline
+        from seg25d import api
     from seg25d.core.errors import InputError
     from seg25d.evaluation.area_plot import AreaPlotOptions
     from seg25d.evaluation.surfaces import SURFACE_TOLERANCE_MM
@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.area_axis and arguments.area_plots is None:
         raise InputError("--area-axis says how --area-plots looks; give --area-plots DIR as well")
     folder, tolerance_mm = arguments.area_plots, arguments.surface_tolerance_mm
-    summary = pipeline.evaluate(
+    summary = api.evaluate(
         arguments.reference,
         arguments.prediction,
         output=arguments.output,

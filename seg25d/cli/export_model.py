@@ -42,9 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Do it."""
     with loading():
-        from seg25d import pipeline
+        from seg25d import api
 
-    options = pipeline.ExportOptions(
+    options = api.ExportOptions(
         configurations=tuple(arguments.configurations) if arguments.configurations else None,
         folds=tuple(arguments.folds) if arguments.folds else None,
         plans_name=arguments.plans_name,
@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> None:
         licence_file=arguments.licence_file,
         overwrite=arguments.overwrite,
     )
-    pipeline.export_model(find_workspace(arguments), arguments.dataset, arguments.output, options)
+    api.export_model(find_workspace(arguments), arguments.dataset, arguments.output, options)
 
 
 main = Command(

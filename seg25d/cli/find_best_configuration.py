@@ -49,9 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Do it."""
     with loading():
-        from seg25d import pipeline
+        from seg25d import api
 
-    options = pipeline.FindOptions(
+    options = api.FindOptions(
         ensembles=not arguments.no_ensembles,
         postprocessing=not arguments.no_postprocessing,
         fit_weights=arguments.fit_weights,
@@ -61,10 +61,8 @@ def run(arguments: argparse.Namespace) -> None:
         num_processes=arguments.num_processes,
     )
     workspace = find_workspace(arguments)
-    best = pipeline.find_best_configuration(
-        workspace, arguments.dataset, arguments.configurations, arguments.folds, options
-    )
-    print(pipeline.describe_best(best))
+    best = api.find_best_configuration(workspace, arguments.dataset, arguments.configurations, arguments.folds, options)
+    print(api.describe_best(best))
 
 
 main = Command(

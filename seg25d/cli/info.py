@@ -22,7 +22,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.check:
         _check(arguments)
         return
-    from seg25d.information import describe_device, gather_information, to_text
+    from seg25d.runs.information import describe_device, gather_information, to_text
 
     information = gather_information(find_workspace(arguments), arguments.dataset)
     if arguments.json:

@@ -20,10 +20,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Do it."""
     with loading():
-        from seg25d import pipeline
+        from seg25d import api
     from seg25d.sharing.manifest import prediction_commands
 
-    manifest = pipeline.install_model(find_workspace(arguments), arguments.archive, overwrite=arguments.overwrite)
+    manifest = api.install_model(find_workspace(arguments), arguments.archive, overwrite=arguments.overwrite)
     print(f"{manifest.dataset_name} is installed; predict with")
     for command in prediction_commands(manifest.dataset_name, manifest.paths):
         print(f"  {command}")

@@ -72,9 +72,9 @@ def run(arguments: argparse.Namespace) -> None:
     if choose_num_workers(arguments.num_processes, bytes_per_worker=0):
         start_worker_server(WORKERS_LOAD)
     with loading():
-        from seg25d import pipeline
+        from seg25d import api
 
-    options = pipeline.PlanningOptions(
+    options = api.PlanningOptions(
         configurations=tuple(arguments.configuration) if arguments.configuration else None,
         gpu_memory_gb=arguments.gpu_memory_gb,
         recipe=arguments.recipe,
@@ -84,9 +84,9 @@ def run(arguments: argparse.Namespace) -> None:
         clean=arguments.clean,
         num_processes=arguments.num_processes,
     )
-    plans = pipeline.plan_and_preprocess(find_workspace(arguments), arguments.dataset, options)
+    plans = api.plan_and_preprocess(find_workspace(arguments), arguments.dataset, options)
     if arguments.explain:
-        print("\n\n".join(pipeline.explain(each) for each in plans.values()))
+        print("\n\n".join(api.explain(each) for each in plans.values()))
 
 
 main = Command(

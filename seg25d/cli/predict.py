@@ -74,9 +74,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Do it."""
     with loading():
-        from seg25d import pipeline
+        from seg25d import api
 
-    options = pipeline.PredictionOptions(
+    options = api.PredictionOptions(
         dataset=arguments.dataset,
         configuration=arguments.configuration,
         folds=tuple(arguments.folds) if arguments.folds else None,
@@ -90,7 +90,7 @@ def run(arguments: argparse.Namespace) -> None:
         overwrite=arguments.overwrite,
         device=arguments.device,
     )
-    pipeline.predict(find_workspace(arguments), arguments.input, arguments.output, options)
+    api.predict(find_workspace(arguments), arguments.input, arguments.output, options)
 
 
 main = Command(

@@ -33,13 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Do it."""
     with loading():
-        from seg25d import pipeline
+        from seg25d import api
     from seg25d.training.processes import is_first_process
 
-    options = pipeline.PretrainingOptions(
-        task=arguments.task, images=tuple(arguments.images), **training_options(arguments)
-    )
-    path = pipeline.pretrain(find_workspace(arguments), arguments.dataset, arguments.configuration, options)
+    options = api.PretrainingOptions(task=arguments.task, images=tuple(arguments.images), **training_options(arguments))
+    path = api.pretrain(find_workspace(arguments), arguments.dataset, arguments.configuration, options)
     words = ["seg25d", "train", arguments.dataset, arguments.configuration, "FOLD", "--pretrained", str(path)]
     words += [] if arguments.network is None else ["--network", arguments.network]
     words += [] if arguments.recipe == "default" else ["--recipe", arguments.recipe]

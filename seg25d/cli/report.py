@@ -18,9 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Do it."""
     with loading():
-        from seg25d import pipeline
+        from seg25d import api
 
-    path = pipeline.report(
+    path = api.report(
         find_workspace(arguments), arguments.dataset, arguments.output, num_processes=arguments.num_processes
     )
     print(path)

@@ -36,12 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Do it."""
     with loading():
-        from seg25d import pipeline
+        from seg25d import api
 
     if arguments.fusion_data is not None:
         arguments.set.append(("fusion.data", arguments.fusion_data))
-    options = pipeline.TrainingOptions(pretrained=arguments.pretrained, **training_options(arguments))
-    pipeline.train(find_workspace(arguments), arguments.dataset, arguments.configuration, arguments.folds, options)
+    options = api.TrainingOptions(pretrained=arguments.pretrained, **training_options(arguments))
+    api.train(find_workspace(arguments), arguments.dataset, arguments.configuration, arguments.folds, options)
 
 
 main = Command(

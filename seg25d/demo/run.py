@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from seg25d import pipeline
+from seg25d import api
 from seg25d.core.errors import InputError
 from seg25d.core.workspace import Workspace
 from seg25d.demo.budgets import TIME_BUDGETS_S
@@ -14,7 +14,7 @@ from seg25d.demo.phantom import PHANTOM
 from seg25d.demo.vessels import VESSELS
 from seg25d.evaluation.summary import Summary
 from seg25d.planning.planner import configuration_name
-from seg25d.runs import run_name
+from seg25d.runs.names import run_name
 
 logger = logging.getLogger(__name__)
 KINDS: Mapping[str, DemoKind] = {"phantom": PHANTOM, "vessels": VESSELS}
@@ -59,11 +59,9 @@ def run_demo(
     raw = workspace.raw_dataset(demo.dataset_name)
     logger.info("making the data set %s", raw)
     demo.write(raw)
-    planning = pipeline.PlanningOptions(
-        configurations=demo.configurations, recipe=demo.recipe, num_processes=num_processes
-    )
-    plans = pipeline.plan_and_preprocess(workspace, [demo.dataset_name], planning)[demo.dataset_name]
-    training = pipeline.TrainingOptions(
+    planning = api.PlanningOptions(configurations=demo.configurations, recipe=demo.recipe, num_processes=num_processes)
+    plans = api.plan_and_preprocess(workspace, [demo.dataset_name], planning)[demo.dataset_name]
+    training = api.TrainingOptions(
         recipe=demo.recipe,
         settings=dict(demo.settings),
         time_budget_s=TIME_BUDGETS_S[kind] if time_budget_s is None else time_budget_s,
@@ -72,15 +70,15 @@ def run_demo(
     )
     outcomes = {}
     for name in demo.configurations:
-        pipeline.train(workspace, demo.dataset_name, name, ["0"], training)
+        api.train(workspace, demo.dataset_name, name, ["0"], training)
         run = workspace.run(demo.dataset_name, run_name(configuration_name(name, plans.slice_axis), plans, demo.recipe))
         predicted = workspace.results / demo.dataset_name / "demo" / name
         # Without mirroring, which takes eight times as long; all cases anew, as the model may have changed.
-        prediction = pipeline.PredictionOptions(model=run.root, mirroring=False, overwrite=True, device=device)
-        pipeline.predict(workspace, raw / "imagesTs", predicted, prediction)
-        summary = pipeline.evaluate(raw / "labelsTs", predicted, num_processes=num_processes)
+        prediction = api.PredictionOptions(model=run.root, mirroring=False, overwrite=True, device=device)
+        api.predict(workspace, raw / "imagesTs", predicted, prediction)
+        summary = api.evaluate(raw / "labelsTs", predicted, num_processes=num_processes)
         outcomes[name] = Outcome(run.fold(0), predicted, summary)
     pictures = demo.draw(raw, {name: outcome.predicted for name, outcome in outcomes.items()})
     summaries = {name: outcome.summary for name, outcome in outcomes.items()}
-    report = pipeline.report(workspace, demo.dataset_name, num_processes=num_processes)
+    report = api.report(workspace, demo.dataset_name, num_processes=num_processes)
     return DemoResult(demo.table(outcomes), pictures, summaries, report)

@@ -18,7 +18,7 @@ from seg25d.planning.search import CARD_SHARE, LARGEST_BATCH, OVERHEAD_BYTES, SC
 from seg25d.representations import AnyRepresentation
 from seg25d.representations.base import VolumeGeometry
 from seg25d.representations.fused_views import ROI_MARGIN, FusedViews
-from seg25d.representations.projection import Projections
+from seg25d.representations.projections.method import Projections
 from seg25d.representations.slices import Slices
 from seg25d.representations.stack import Stack
 from seg25d.representations.super_image import SuperImage

@@ -27,7 +27,7 @@ from seg25d.planning.recipe_rules import (
 from seg25d.planning.search import Candidate, Limits, enough_voxels, search
 from seg25d.representations.base import Representation, VolumeGeometry
 from seg25d.representations.fused_views import VIEWS, FusedViews
-from seg25d.representations.projection import Projections
+from seg25d.representations.projections.method import Projections
 from seg25d.representations.slices import Slices
 from seg25d.representations.stack import Stack
 from seg25d.representations.super_image import SuperImage

@@ -11,9 +11,9 @@ RESERVED_NETWORKS = (
 )
 RESERVED_RECIPES = ("default", "sobirov2022", "sobirov2022_pta", "shivdeo2021", "angermann2022", "xia2018")
 RESERVED_FUSIONS = ("holdout", "no_image", "joint")
-"""Variants of `mv`, see seg25d/fused_folds.py."""
+"""Variants of `mv`, see seg25d/views/train.py."""
 RESERVED_FINE = ("fine",)
-"""Variant of slice-wise configurations, see seg25d/fine_folds.py."""
+"""Variant of slice-wise configurations, see seg25d/workflows/coarse_to_fine.py."""
 RESERVED = (*RESERVED_FILES, *RESERVED_NETWORKS, *RESERVED_RECIPES, *RESERVED_FUSIONS, *RESERVED_FINE)
 """Names that stand at the same place in the names of files or of folders of results."""
 _PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from statistics import fmean, stdev
 from typing import NamedTuple
 
-from seg25d.compared_runs import training_command
 from seg25d.evaluation.metrics import Scores
 from seg25d.evaluation.summary import Summary
 from seg25d.report.charts import Point
 from seg25d.report.results import Results
+from seg25d.selection.compared_runs import training_command
 from seg25d.selection.cost import Cost
 from seg25d.selection.ranking import case_means, paired_p_value
 

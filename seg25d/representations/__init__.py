@@ -10,7 +10,7 @@ from pydantic import Field
 
 from seg25d.representations.base import Representation
 from seg25d.representations.fused_views import FusedViews
-from seg25d.representations.projection import Projections
+from seg25d.representations.projections.method import Projections
 from seg25d.representations.slices import Slices
 from seg25d.representations.stack import Stack
 from seg25d.representations.super_image import SuperImage

@@ -13,7 +13,7 @@ from seg25d.core.workspace import RunFolder
 from seg25d.data.dataset import read_splits
 from seg25d.data.description import DatasetDescription, read_description
 from seg25d.planning.model_file import load_header
-from seg25d.selection.imported_runs import read_imported
+from seg25d.runs.imported import read_imported
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from typing import NamedTuple
 from seg25d.core.errors import InputError
 from seg25d.core.records import read_record
 from seg25d.core.workspace import RunFolder, Workspace
-from seg25d.options import ExportOptions, PredictionOptions
-from seg25d.runs import choose_folds, choose_run
+from seg25d.runs.names import choose_folds, choose_run
 from seg25d.selection.best import Best
 from seg25d.sharing.unpack import is_archive, opened_archive
+from seg25d.workflows.options import ExportOptions, PredictionOptions
 
 
 class ChosenModels(NamedTuple):

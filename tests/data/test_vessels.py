@@ -7,8 +7,8 @@ import torch
 from seg25d.data.made_up import MadeUpCase
 from seg25d.data.vessels import CHANNELS, LABELS, SHAPE, SPACING_MM, make_vessels, write_vessels_dataset
 from seg25d.representations.base import VolumeGeometry
-from seg25d.representations.projection import Projections
-from seg25d.representations.projection_ceiling import ceiling
+from seg25d.representations.projections.ceiling import ceiling
+from seg25d.representations.projections.method import Projections
 
 SEEDS = range(4)
 

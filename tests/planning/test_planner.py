@@ -22,7 +22,7 @@ from seg25d.planning.recipe_rules import PLANNING_RULES
 from seg25d.planning.revision import revise_plans
 from seg25d.planning.search import CARD_SHARE, OVERHEAD_BYTES, Fit, Limits, check_memory, search
 from seg25d.representations.base import VolumeGeometry
-from seg25d.representations.projection import Projections
+from seg25d.representations.projections.method import Projections
 
 
 def load(name: str) -> ModuleType:

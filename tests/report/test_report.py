@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from seg25d import pipeline
+from seg25d import api
 from seg25d.cli.main import main
 from seg25d.core.errors import InputError
 from seg25d.core.records import read_record
@@ -140,7 +140,7 @@ def test_the_worst_the_middle_and_the_best_case_are_shown(workspace):
 @pytest.mark.slow
 def test_a_page_without_training_shows_the_plans(workspace):
     shutil.rmtree(workspace.results)
-    path = pipeline.report(workspace, "900", workspace.raw.parent / "page.html", num_processes=0)
+    path = api.report(workspace, "900", workspace.raw.parent / "page.html", num_processes=0)
     text = path.read_text(encoding="utf-8")
     assert "Nothing to compare yet" in text
     assert "halved" in text, "a reason of the planner"
@@ -158,7 +158,7 @@ def test_names_cannot_become_markup(workspace):
             f"<script>alert({value})</script>" if value else name: value for name, value in content["labels"].items()
         }
         path.write_text(json.dumps(content))
-    text = pipeline.report(workspace, "900", num_processes=0).read_text(encoding="utf-8")
+    text = api.report(workspace, "900", num_processes=0).read_text(encoding="utf-8")
     assert "&lt;script&gt;alert(1)" in text
     assert "<script>alert" not in text
 

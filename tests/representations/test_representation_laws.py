@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from seg25d.representations import REPRESENTATIONS
 from seg25d.representations.base import Representation
-from seg25d.representations.projection import Projections
-from seg25d.representations.projection_ceiling import ceiling
+from seg25d.representations.projections.ceiling import ceiling
+from seg25d.representations.projections.method import Projections
 
 WINDOW = (6, 8, 7)
 EXAMPLES = [example for representation in REPRESENTATIONS.values() for example in representation.examples()]

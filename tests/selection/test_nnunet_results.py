@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - its usual name
 
-from seg25d.compared_runs import runs_to_compare
 from seg25d.core.errors import DatasetError, InputError, RecordError
 from seg25d.core.workspace import RunFolder, Workspace
 from seg25d.data.dataset import read_splits
 from seg25d.data.image_io import read_geometry, read_labels
 from seg25d.data.labels import Labels
+from seg25d.runs.imported import ImportedRun, read_imported
 from seg25d.selection import nnunet_results
 from seg25d.selection.candidates import read_validated_run
-from seg25d.selection.imported_runs import ImportedRun, read_imported
+from seg25d.selection.compared_runs import runs_to_compare
 from seg25d.selection.nnunet_results import import_nnunet_results
 from seg25d.selection.probability_maps import open_probability_map
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from seg25d import pipeline
+from seg25d import api
 from seg25d.cli.main import main
 from seg25d.core.errors import BusyError, InputError
 from seg25d.core.files import folder_lock
@@ -47,7 +47,7 @@ def archive(trained: Workspace, choose: Callable[..., None], tmp_path_factory: p
     shutil.copytree(trained.results, root / "results")
     workspace = Workspace.resolve(root, {})
     choose(workspace, **{"3d": ("0",), "axial__fine": ("0",)})
-    pipeline.export_model(workspace, "7", root / "a.zip")
+    api.export_model(workspace, "7", root / "a.zip")
     return root / "a.zip"
 
 

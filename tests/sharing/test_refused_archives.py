@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from seg25d import pipeline
+from seg25d import api
 from seg25d.cli.main import main
 from seg25d.core.workspace import Workspace
 from seg25d.sharing import unpack
@@ -241,7 +241,7 @@ FAULTS: dict[str, tuple[Callable[[Draft], None], str]] = {
 def sound(trained: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An archive with nothing wrong."""
     path = tmp_path_factory.mktemp("sound") / "sound.zip"
-    pipeline.export_model(trained, "7", path, pipeline.ExportOptions(configurations=("3d", "mv")))
+    api.export_model(trained, "7", path, api.ExportOptions(configurations=("3d", "mv")))
     return path
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from seg25d import pipeline
+from seg25d import api
 from seg25d.cli.main import main
 from seg25d.core.errors import InputError
 from seg25d.core.workspace import Workspace
@@ -65,9 +65,7 @@ def test_predictions_elsewhere_are_the_same(trained, elsewhere, images, tmp_path
 
 
 def test_an_archive_holds_what_prediction_needs_and_nothing_else(trained, tmp_path):
-    manifest = pipeline.export_model(
-        trained, NAME, tmp_path / "all.zip", pipeline.ExportOptions(configurations=(*RUNS, "3d"))
-    )
+    manifest = api.export_model(trained, NAME, tmp_path / "all.zip", api.ExportOptions(configurations=(*RUNS, "3d")))
     with zipfile.ZipFile(tmp_path / "all.zip") as archive:
         names = archive.namelist()
         contents = [archive.read(name) for name in names]
@@ -90,8 +88,8 @@ def test_an_archive_holds_what_prediction_needs_and_nothing_else(trained, tmp_pa
 
 def test_the_same_models_give_the_same_bytes(trained, changed, tmp_path):
     for number, workspace in enumerate((trained, changed)):
-        options = pipeline.ExportOptions(configurations=("3d",), folds=("1",))
-        pipeline.export_model(workspace, "7", tmp_path / f"{number}.zip", options)
+        options = api.ExportOptions(configurations=("3d",), folds=("1",))
+        api.export_model(workspace, "7", tmp_path / f"{number}.zip", options)
     assert (tmp_path / "0.zip").read_bytes() == (tmp_path / "1.zip").read_bytes()
 
 
@@ -141,9 +139,9 @@ def test_one_of_several_runs_in_an_archive_is_chosen_with_c(trained, elsewhere, 
 
 
 def test_a_model_in_an_archive_can_be_kept_loaded(trained, elsewhere, tmp_path):
-    pipeline.export_model(trained, "7", tmp_path / "a.zip", pipeline.ExportOptions(configurations=("3d",)))
+    api.export_model(trained, "7", tmp_path / "a.zip", api.ExportOptions(configurations=("3d",)))
     loaded = [
-        pipeline.load_model(workspace, pipeline.PredictionOptions(device="cpu", **meant))
+        api.load_model(workspace, api.PredictionOptions(device="cpu", **meant))
         for workspace, meant in (
             (trained, {"dataset": "7", "configuration": "3d"}),
             (elsewhere, {"model": tmp_path / "a.zip"}),
@@ -188,14 +186,14 @@ def test_results_of_another_program_are_no_models(changed, tmp_path, capsys, cho
     assert "results of another program (imported.json" in capsys.readouterr().err
     choose(changed, nnunet=("0",))
     with pytest.raises(InputError, match="results of another program"):
-        models_to_export(changed, NAME, pipeline.ExportOptions())
+        models_to_export(changed, NAME, api.ExportOptions())
 
 
 def test_where_the_data_are_stays_at_home(changed, tmp_path, caplog):
     path = changed.run(NAME, "3d").dataset
     content = json.loads(path.read_text())
     path.write_text(json.dumps(content | {"dataset": {"a": {"label": "/data/a.nii.gz"}}, "source": "/data/raw"}))
-    pipeline.export_model(changed, "7", tmp_path / "a.zip", pipeline.ExportOptions(configurations=("3d",)))
+    api.export_model(changed, "7", tmp_path / "a.zip", api.ExportOptions(configurations=("3d",)))
     with zipfile.ZipFile(tmp_path / "a.zip") as archive:
         assert json.loads(archive.read("3d/dataset.json")) == content | {"source": "/data/raw"}
     assert "a path of this machine goes into the archive: /data/raw" in caplog.text
@@ -215,9 +213,9 @@ def test_incomplete_models_are_not_exported(changed, tmp_path, path, error):
     whole.unlink()
     if path.startswith("3d/fold"):
         whole.write_bytes(b"half")
-    options = pipeline.ExportOptions(configurations=RUNS)
+    options = api.ExportOptions(configurations=RUNS)
     with pytest.raises(InputError, match=error):
-        pipeline.export_model(changed, "7", tmp_path / "a.zip", options)
+        api.export_model(changed, "7", tmp_path / "a.zip", options)
     assert not (tmp_path / "a.zip").exists()
 
 
@@ -225,14 +223,14 @@ def test_models_with_other_labels_are_not_put_together(changed, tmp_path):
     path = changed.run(NAME, "3d").dataset
     path.write_text(path.read_text().replace("organ", "liver"))
     with pytest.raises(InputError, match="other channels or labels than the models"):
-        pipeline.export_model(changed, "7", tmp_path / "a.zip", pipeline.ExportOptions(configurations=("3d",)))
+        api.export_model(changed, "7", tmp_path / "a.zip", api.ExportOptions(configurations=("3d",)))
 
 
 def test_a_run_with_an_odd_name_is_not_exported(changed, tmp_path):
     root = changed.run(NAME, "3d").root
     root.rename(root.with_name("3d (copy)"))
     with pytest.raises(InputError, match="letters, digits, - and _"):
-        pipeline.export_model(changed, "7", tmp_path / "a.zip", pipeline.ExportOptions(configurations=("3d (copy)",)))
+        api.export_model(changed, "7", tmp_path / "a.zip", api.ExportOptions(configurations=("3d (copy)",)))
 
 
 @pytest.mark.parametrize(
@@ -270,9 +268,9 @@ def test_names_of_data_sets_are_names_of_folders(name):
 def test_a_model_of_another_data_set_is_told(changed, tmp_path):
     root = changed.results / NAME
     root.rename(root.with_name("Dataset008_Other"))
-    options = pipeline.ExportOptions(configurations=("3d",))
-    assert pipeline.export_model(changed, "8", tmp_path / "a.zip", options).dataset_name == NAME
+    options = api.ExportOptions(configurations=("3d",))
+    assert api.export_model(changed, "8", tmp_path / "a.zip", options).dataset_name == NAME
     plans = root.with_name("Dataset008_Other") / "3d" / "plans.json"
     plans.write_text(plans.read_text().replace(NAME, "Dataset008_Other"))
     with pytest.raises(InputError, match="another data set"):
-        pipeline.export_model(changed, "8", tmp_path / "b.zip", options)
+        api.export_model(changed, "8", tmp_path / "b.zip", options)

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from seg25d.data.labels import Labels
-from seg25d.ensembling.joint import JointFusion, PaddedView
 from seg25d.networks.fusion_net import FusionNetSpec
 from seg25d.networks.unet import UNetSpec
 from seg25d.planning.network_rules import networks_for
@@ -24,6 +23,7 @@ from seg25d.representations.fused_views import FusedViews
 from seg25d.representations.slices import Slices
 from seg25d.training import trainer
 from seg25d.training.trainer import FoldJob, train_fold
+from seg25d.views.joint import JointFusion, PaddedView
 
 ORGAN = Labels(names={"background": 0, "organ": 1})
 ALLOWED = [

@@ -4,7 +4,7 @@ import torch
 from pydantic import ValidationError
 
 from seg25d.planning.pretext import PretextConfig
-from seg25d.representations.projection import Projections
+from seg25d.representations.projections.method import Projections
 from seg25d.representations.slices import Slices
 from seg25d.representations.stack import Stack
 from seg25d.representations.super_image import SuperImage

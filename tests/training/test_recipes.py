@@ -8,7 +8,6 @@ import torch
 
 from seg25d.core.errors import InputError
 from seg25d.core.records import parse_record
-from seg25d.options import TrainingOptions
 from seg25d.planning.model_file import load_header
 from seg25d.planning.recipe_rules import PLANNING_RULES
 from seg25d.training.augmentation import apply_spatial, apply_thickness, draw_augmentation, region_to_read
@@ -16,6 +15,7 @@ from seg25d.training.config import AugmentationConfig, TrainingConfig
 from seg25d.training.recipes import PTA_AUGMENTATION, RECIPES, find_recipe
 from seg25d.training.sampling import WindowSource
 from seg25d.training.trainer import FoldJob, train_fold
+from seg25d.workflows.options import TrainingOptions
 
 
 def test_both_halves_of_a_recipe_have_one_name() -> None:

@@ -26,7 +26,7 @@ from seg25d.data.labels import Labels
 from seg25d.planning.model_file import load_model
 from seg25d.planning.plan import ConfigurationPlan
 from seg25d.preprocessing.store import Store
-from seg25d.representations.projection import Projections
+from seg25d.representations.projections.method import Projections
 from seg25d.training import checkpoint, trainer
 from seg25d.training.checkpoint import clear_fold
 from seg25d.training.config import TrainingConfig

@@ -1,0 +1,389 @@
+"""The whole story as functions: plan, preprocess, train, predict, ensemble, evaluate, share.
+
+The commands call these, and so can you.
+"""
+
+import logging
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from seg25d.core.device import check_device, choose_execution
+from seg25d.core.errors import InputError
+from seg25d.core.files import folder_lock, read_text
+from seg25d.core.process import crashes_named
+from seg25d.core.records import write_record
+from seg25d.core.workspace import Workspace
+from seg25d.data.convert_dicom import convert_dicom_folders
+from seg25d.data.convert_msd import convert_msd_folder
+from seg25d.data.dataset import find_inputs
+from seg25d.ensembling.case_predictor import CasePredictor
+from seg25d.ensembling.ensemble import ensemble_folders
+from seg25d.ensembling.options import EnsembleOptions
+from seg25d.evaluation.evaluate import evaluate
+from seg25d.evaluation.summary import Summary
+from seg25d.inference.cases import CaseOptions, outcomes_here, predict_cases
+from seg25d.inference.device_pool import outcomes_on_devices
+from seg25d.inference.prediction_files import PredictionRecord
+from seg25d.machine.self_test import check_before_training
+from seg25d.planning.plan import Plans
+from seg25d.planning.planner import explain
+from seg25d.planning.search import check_memory
+from seg25d.preprocessing.preprocess import preprocess_dataset
+from seg25d.runs.names import (
+    check_names,
+    parse_folds,
+)
+from seg25d.selection.best import Best
+from seg25d.selection.chosen_model import choose_model, loader
+from seg25d.selection.compared_runs import runs_to_compare
+from seg25d.selection.find_best import FindOptions, find_best
+from seg25d.selection.nnunet_results import import_nnunet_results
+from seg25d.selection.ranking import describe_best
+from seg25d.sharing.choice import models_to_export, unpacked_models
+from seg25d.sharing.install import install
+from seg25d.sharing.manifest import Manifest
+from seg25d.sharing.pack import write_archive
+from seg25d.training.processes import is_first_process
+from seg25d.views.tasks import plan_fusion
+from seg25d.views.train import train_fusion
+from seg25d.workflows.coarse_to_fine import fine_task, train_fine_folds
+from seg25d.workflows.folds import check_folds, train_folds
+from seg25d.workflows.options import (
+    ExportOptions,
+    PlanningOptions,
+    PredictionOptions,
+    PretrainingOptions,
+    TrainingOptions,
+)
+from seg25d.workflows.planned_run import planned_run
+from seg25d.workflows.preparation import check_datasets, make_plans, write_plans
+from seg25d.workflows.pretraining import check_pretraining, pretrain_network
+
+__all__ = [
+    "EnsembleOptions",
+    "ExportOptions",
+    "FindOptions",
+    "PlanningOptions",
+    "PredictionOptions",
+    "PretrainingOptions",
+    "TrainingOptions",
+    "convert_dicom",
+    "convert_msd",
+    "convert_nnunet_results",
+    "describe_best",
+    "ensemble",
+    "evaluate",
+    "explain",
+    "export_model",
+    "find_best_configuration",
+    "install_model",
+    "load_model",
+    "plan_and_preprocess",
+    "predict",
+    "pretrain",
+    "report",
+    "train",
+]
+logger = logging.getLogger(__name__)
+CRASHED = (
+    "error: the process ended in the middle of its work: a native library crashed (above: where), or it was killed (by "
+    "the system for lack of memory, or by a time limit). `seg25d info --check` tests whether this machine computes "
+    "right and says what to set; the same command goes on from the last checkpoint"
+)
+
+
+def plan_and_preprocess(
+    workspace: Workspace, identifiers: Sequence[str], options: PlanningOptions | None = None
+) -> dict[str, Plans]:
+    """Check data sets, plan their configurations and prepare the arrays for training; what is done already is kept.
+
+    Args:
+        workspace: Where everything is.
+        identifiers: Data sets: `1`, `001` or `Dataset001_Name`.
+        options: How; nothing is preprocessed with `plan_only`, and nothing at all is written with `verify_only`.
+
+    Returns:
+        The plans per data set (none with `verify_only`).
+
+    Raises:
+        InputError: If there is no such data set, an option cannot be right, or the plans that are there were edited
+            wrongly.
+        DatasetError: If data sets have problems; lists all of them, and nothing is written.
+    """
+    options = options or PlanningOptions()
+    check_names(options.configurations or (), options.recipe)
+    check_memory(options.gpu_memory_gb)
+    names = dict.fromkeys(workspace.dataset_name(identifier) for identifier in identifiers)
+    checked = check_datasets(workspace, list(names), options)
+    if options.verify_only:
+        return {}
+    folders = [workspace.preprocessed_dataset(name) for name in names]
+    plans = [make_plans(folder, each, options) for folder, each in zip(folders, checked, strict=True)]
+    for folder, each, planned in zip(folders, checked, plans, strict=True):
+        write_plans(folder, each, planned, options)
+    if not options.plan_only:
+        for folder, each, planned in zip(folders, checked, plans, strict=True):
+            configurations = planned.configurations.values()
+            preprocess_dataset(each.dataset, configurations, folder, options.num_processes, options.clean)
+    return dict(zip(names, plans, strict=True))
+
+
+@crashes_named(CRASHED)
+def train(
+    workspace: Workspace,
+    identifier: str,
+    configuration: str,
+    folds: Sequence[str],
+    options: TrainingOptions | None = None,
+) -> dict[str, Summary]:
+    """Train folds of a configuration; each that was cut off goes on where it stopped, each that is done is left.
+
+    Needs the preprocessed data set only, not the raw one. A network other than the planned one is planned when it is
+    asked for the first time, and then stands in the plans as `CONFIG__NETWORK`.
+
+    Args:
+        workspace: Where everything is.
+        identifier: Data set: `1`, `001` or `Dataset001_Name`.
+        configuration: Such as `si`, `2d` or `3d`.
+        folds: Numbers of folds, `cv` for all of them, or `all` for one model on all cases.
+        options: How.
+
+    Returns:
+        The scores of the validation cases per fold. `crossval/summary.json` has those of all folds as soon as all
+        are trained.
+
+    Raises:
+        InputError: If an argument names what is not there; raised before anything is done.
+    """
+    options = options or TrainingOptions()
+    planned = planned_run(workspace, identifier, configuration, options)
+    task, plan = planned.task, planned.task.plans.configurations[planned.task.configuration]
+    chosen = parse_folds(folds, len(task.splits))
+    check_before_training(options.device, task.config.precision)
+    if plan.representation.name == "fused_views":
+        fusion = plan_fusion(workspace, task, chosen)
+        planned.keep_network()
+        return train_fusion(fusion)
+    coarse = task
+    if task.config.fine is not None:
+        task = fine_task(workspace, task)
+    if is_first_process():
+        check_folds(task, chosen)
+        planned.keep_network()
+    return train_folds(task, chosen) if task is coarse else train_fine_folds(task, coarse, chosen)
+
+
+@crashes_named(CRASHED)
+def pretrain(workspace: Workspace, identifier: str, configuration: str, options: PretrainingOptions) -> Path:
+    """Pretrain the network of a configuration on images alone; a run that was cut off goes on where it stopped.
+
+    Args:
+        workspace: Where everything is.
+        identifier: Data set: `1`, `001` or `Dataset001_Name`; planned and preprocessed.
+        configuration: Such as `si`, `2d` or `3d`.
+        options: Which task, on which further images, and how.
+
+    Returns:
+        The file for `TrainingOptions.pretrained`.
+
+    Raises:
+        InputError: If an argument names what is not there, or the task makes no sense for the configuration; raised
+            before anything is done.
+    """
+    planned = planned_run(workspace, identifier, configuration, options)
+    check_pretraining(workspace, planned.task, options)
+    check_before_training(options.device, planned.task.config.precision)
+    if is_first_process():
+        planned.keep_network()
+    return pretrain_network(workspace, planned.task, options)
+
+
+def predict(workspace: Workspace, source: Path, out: Path, options: PredictionOptions | None = None) -> None:
+    """Segment images and write `CASE.ENDING` and `prediction.json` to `out`.
+
+    Args:
+        workspace: Where everything is.
+        source: A folder of images, one image, or a folder of DICOM files.
+        out: Folder for the segmentations; cases that are there already are skipped, unless `overwrite`.
+        options: Which model, and how.
+
+    Raises:
+        InputError: If the model or the images are not there; lists the choices. Also if `out` holds predictions of
+            another model.
+        CaseFailures: If some cases failed; all others are written.
+    """
+    options = options or PredictionOptions()
+    devices = (options.device or "").split(",")
+    if len(devices) == 1:
+        choose_execution(options.device)
+    else:
+        for device in devices:
+            check_device(device)
+    with unpacked_models(workspace, options, out) as place:
+        model, predictor_options = choose_model(*place), options.predictor
+        meaning = model.meaning()
+        cases = find_inputs(source, len(meaning.description.channel_names), meaning.description.file_ending)
+        if len(devices) > 1:
+            outcomes = partial(outcomes_on_devices, loader(model, predictor_options), devices)
+        else:
+            outcomes = partial(outcomes_here, model.load(predictor_options, options.device))
+        record = PredictionRecord(
+            arguments={"input": str(source)} | options.model_dump(mode="json"), model=model.describe(predictor_options)
+        )
+        case_options = CaseOptions(save_probabilities=options.save_probabilities, overwrite=options.overwrite)
+        predict_cases(outcomes, meaning, cases, out, case_options, record)
+
+
+def load_model(workspace: Workspace, options: PredictionOptions | None = None) -> CasePredictor:
+    """Load what `predict` would use, to predict arrays with it: it stays loaded.
+
+    Args:
+        workspace: Where everything is.
+        options: Which model, and how; `save_probabilities` and `overwrite` have no meaning here.
+
+    Returns:
+        The model; see `CasePredictor.predict_array`.
+
+    Raises:
+        InputError: If the model is not there; lists the choices.
+    """
+    options = options or PredictionOptions()
+    with unpacked_models(workspace, options) as place:
+        return choose_model(*place).load(options.predictor, options.device)
+
+
+def find_best_configuration(
+    workspace: Workspace,
+    identifier: str,
+    configurations: Sequence[str] | None = None,
+    folds: Sequence[str] | None = None,
+    options: FindOptions | None = None,
+) -> Best:
+    """Choose the configuration or ensemble that is best in cross-validation, and write `results/DATASET/best.json`.
+
+    Args:
+        workspace: Where everything is.
+        identifier: Data set: `1`, `001` or `Dataset001_Name`.
+        configurations: Which to compare; None: all whose folds are trained.
+        folds: Which to compare; None: all of them.
+        options: What to try, and what the choice may cost.
+
+    Returns:
+        The choice, with all that it was compared with.
+
+    Raises:
+        InputError: If there is nothing to compare, folds are missing, or nothing keeps to the limits.
+    """
+    options = options or FindOptions()
+    choose_execution(options.device)
+    name = workspace.dataset_name(identifier)
+    runs = runs_to_compare(workspace, name, configurations, folds)
+    scores = workspace.candidate_scores(name)
+    with folder_lock(scores, "find_best_configuration"):
+        best = find_best(name, runs, workspace.preprocessed_dataset(name), scores, options)
+        write_record(workspace.best(name), best)
+    return best
+
+
+def ensemble(folders: Sequence[Path], out: Path, options: EnsembleOptions | None = None) -> None:
+    """Fuse folders of predictions and write `CASE.ENDING` and `prediction.json` to `out`.
+
+    Args:
+        folders: Two or more folders of predictions, of seg25d or nnU-Net, with the same cases on the same grids.
+        out: Folder for the results; cases that are there already are skipped, unless `overwrite`.
+        options: By which method, and how.
+
+    Raises:
+        InputError: If options do not go together or the folders do not fit (lists all that does not); nothing is
+            written then. Also if `out` holds other predictions.
+        CaseFailures: If some cases failed; all others are written.
+    """
+    ensemble_folders(folders, out, options)
+
+
+def convert_msd(
+    workspace: Workspace, source: Path, number: int | None = None, num_processes: int | None = None
+) -> Path:
+    """Make a data set of a folder of the Medical Segmentation Decathlon, see `convert_msd_folder`; gives its folder."""
+    return convert_msd_folder(workspace, source, number, num_processes)
+
+
+def convert_dicom(source: Path, out: Path, num_processes: int | None = None) -> list[Path]:
+    """Make a file of each folder of DICOM files, see `convert_dicom_folders`; gives the files."""
+    return convert_dicom_folders(source, out, num_processes)
+
+
+def convert_nnunet_results(
+    workspace: Workspace, source: Path, identifier: str, num_processes: int | None = None
+) -> Path:
+    """Import what nnU-Net said of validation cases, see `import_nnunet_results`; gives the folder of the run."""
+    return import_nnunet_results(workspace, source, identifier, num_processes).root
+
+
+def report(workspace: Workspace, identifier: str, out: Path | None = None, num_processes: int | None = None) -> Path:
+    """Write one HTML file that shows what was planned, trained and found; it needs no network and nothing beside it.
+
+    Args:
+        workspace: Where everything is.
+        identifier: Data set: `1`, `001` or `Dataset001_Name`.
+        out: The file; None: `report.html` with the results of the data set.
+        num_processes: Worker processes; None: by cores and memory.
+
+    Returns:
+        The file.
+
+    Raises:
+        InputError: If the data set is not planned, or the file cannot be written.
+    """
+    from seg25d.report.write import write_report  # noqa: PLC0415 - only reports need what it loads
+
+    name = workspace.dataset_name(identifier)
+    out = out or workspace.report(name)
+    write_report(workspace, name, out, num_processes)
+    return out
+
+
+def export_model(workspace: Workspace, identifier: str, path: Path, options: ExportOptions | None = None) -> Manifest:
+    """Write everything that prediction needs of trained models into one zip.
+
+    Args:
+        workspace: Where everything is.
+        identifier: Data set: `1`, `001` or `Dataset001_Name`.
+        path: The archive.
+        options: Which models, and under which licence.
+
+    Returns:
+        What the archive holds.
+
+    Raises:
+        InputError: If the models are not there or do not belong together, the choice is not clear (lists the choices),
+            or `path` is there and not to be overwritten; nothing is written then.
+    """
+    options = options or ExportOptions()
+    if path.is_dir() or (path.exists() and not options.overwrite):
+        raise InputError(f"{path} is there already; choose another name" + (" or --overwrite" * path.is_file()))
+    name = workspace.dataset_name(identifier)
+    models = models_to_export(workspace, name, options)
+    licence = None if options.licence_file is None else read_text(options.licence_file)
+    manifest = write_archive(path, workspace.results / name, models, licence)
+    logger.info("%s holds %s of %s, %.0f MB", path, ", ".join(models.folds), name, manifest.num_bytes / 1e6)
+    return manifest
+
+
+def install_model(workspace: Workspace, path: Path, *, overwrite: bool = False) -> Manifest:
+    """Put the models of an archive under `results`, where prediction finds them; no data of the data set are needed.
+
+    Args:
+        workspace: Where to.
+        path: The archive.
+        overwrite: Replace runs that are there.
+
+    Returns:
+        What was installed.
+
+    Raises:
+        InputError: If anything about the archive is not sound, or a run is there already; nothing is written then.
+        BusyError: If a run that is to be replaced is being trained.
+    """
+    return install(workspace, path, overwrite=overwrite)

@@ -1,0 +1,1 @@
+"""Random 2.5D U-Net: maximum-intensity projections from many directions."""

@@ -1,0 +1,114 @@
+"""How well projections could do at best: the Dice of the hull that perfect views leave (methods.md 3.5)."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from seg25d.representations.projections.method import Projections
+from seg25d.representations.projections.schedule import even_angles
+
+MOST_SLICES, FEWEST_SLICES = 16, 4
+"""Slices across the rotation axis that are looked at per class and case. They are independent of each other, so that a
+sample stands for all: the mean of five cases moved by 0.002 at most with 16 (documentation/measurements.md)."""
+SHARED_SLICES = 256
+"""Of all classes of a case together, which bounds time and memory where there are many."""
+
+
+class Ceiling(NamedTuple):
+    """The best cut through a back-projection."""
+
+    dice: float
+    threshold: float
+    """Share of the views that a voxel of the prediction has at least."""
+
+
+def ceiling(mask: Tensor, representation: Projections) -> Ceiling:
+    """The Dice of the best threshold on the back-projection of perfect views, from all `num_views` even angles.
+
+    Views are perfect where a pixel is set if half of the largest sample of the mask along its ray is; neither filter
+    nor pooling is applied. Whatever the representation projects, the views are silhouettes.
+
+    Args:
+        mask: (D, H, W) bool, at least one voxel set.
+        representation: Says axis, spacing and number of views.
+
+    Raises:
+        ValueError: If the mask is empty: there is no Dice.
+    """
+    if not mask.any():
+        raise ValueError("the mask is empty; leave this class of this case out")
+    return _ceilings(mask[None], representation)[0]
+
+
+def mean_ceilings(
+    cases: Iterable[Tensor], classes: Mapping[str, Sequence[int]], representation: Projections
+) -> dict[str, float | None]:
+    """The mean ceiling of each class over cases, each from a sample of the slices that have the class.
+
+    Args:
+        cases: Internal labels (D, H, W) at the spacing of the representation.
+        classes: Internal indices per class, see `Labels.foreground`.
+        representation: See `ceiling`.
+
+    Returns:
+        Mean Dice per class over the cases that have it; None for a class that none of them has.
+    """
+    found: dict[str, list[float]] = {name: [] for name in classes}
+    num_slices = max(FEWEST_SLICES, min(MOST_SLICES, SHARED_SLICES // max(1, len(classes))))
+    for labels in cases:
+        samples = {}
+        for name, members in classes.items():
+            mask = torch.isin(labels, labels.new_tensor(members))
+            if mask.any():
+                samples[name] = _sample(mask, representation.axis, num_slices)
+        if samples:
+            best = _ceilings(torch.stack(list(samples.values())), representation)
+            for name, each in zip(samples, best, strict=True):
+                found[name].append(each.dice)
+    return {name: sum(values) / len(values) if values else None for name, values in found.items()}
+
+
+def _ceilings(masks: Tensor, representation: Projections) -> list[Ceiling]:
+    """The ceilings of masks (K, D, H, W), none of them empty; together, as they share the geometry."""
+    angles = even_angles(representation.num_views)
+    padded = _on_detector(masks, representation)
+    silhouettes = representation.model_copy(update={"projection": "max"}).project(padded[None].float(), angles)
+    hulls = representation.mean_of_views((silhouettes >= 0.5).float(), angles, padded.shape[1:])
+    return [_best_cut(hull, mask) for hull, mask in zip(hulls[0], padded, strict=True)]
+
+
+def _sample(mask: Tensor, axis: int, num_slices: int) -> Tensor:
+    """As many slices along an axis as wanted, evenly spread over those that have voxels; the rest is empty."""
+    filled = mask.movedim(axis, 0).flatten(1).any(1).nonzero().flatten()
+    places = torch.linspace(0, len(filled) - 1, min(num_slices, len(filled)), dtype=torch.float64).round().long()
+    chosen = mask.index_select(axis, filled[places])
+    padding = [0] * 6
+    padding[5 - 2 * axis] = num_slices - len(places)
+    return functional.pad(chosen, padding)
+
+
+def _on_detector(masks: Tensor, representation: Projections) -> Tensor:
+    """Masks (K, D, H, W) with an axis of the detector that is as long as the plane, as planned windows have it."""
+    shape = masks.shape[1:]
+    detector_axis = representation.network_axes[1]
+    missing = representation.detector_size(shape) - shape[detector_axis]
+    padding = [0] * 6
+    # On both sides: what stays near the axis of rotation stays on the detector.
+    padding[4 - 2 * detector_axis] = missing // 2
+    padding[5 - 2 * detector_axis] = missing - missing // 2
+    return functional.pad(masks, padding)
+
+
+def _best_cut(hull: Tensor, mask: Tensor) -> Ceiling:
+    """The threshold, of all values that there are, with the best Dice; the largest of equal ones."""
+    values, order = hull.flatten().sort(descending=True)
+    overlap = mask.flatten()[order].double().cumsum(0)
+    predicted = torch.arange(1, len(values) + 1, dtype=torch.float64, device=values.device)
+    dice = 2 * overlap / (predicted + mask.sum())
+    # Equal values are cut together.
+    dice[:-1][values[:-1] == values[1:]] = -1
+    best = int(dice.argmax())
+    return Ceiling(float(dice[best]), float(values[best]))

@@ -1,0 +1,1 @@
+"""Which run is meant, and what a workspace holds."""

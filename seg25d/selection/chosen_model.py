@@ -1,0 +1,148 @@
+"""Which model predicts: the one that is named, or the best configuration or ensemble that was found."""
+
+import logging
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from seg25d.core.device import choose_execution
+from seg25d.core.errors import InputError, ModelError
+from seg25d.core.records import read_record
+from seg25d.core.workspace import RunFolder, Workspace
+from seg25d.ensembling.case_predictor import CasePredictor
+from seg25d.ensembling.fused_predictor import load_predictor
+from seg25d.inference.cases import Meaning
+from seg25d.inference.postprocessing import PostProcessing
+from seg25d.inference.predictor import PredictorOptions
+from seg25d.planning.model_file import load_header
+from seg25d.runs.names import choose_folds, choose_run
+from seg25d.selection.best import Best
+from seg25d.workflows.options import PredictionOptions
+
+logger = logging.getLogger(__name__)
+
+
+class ChosenMember(NamedTuple):
+    """A run, and which of its folds."""
+
+    run: RunFolder
+    folds: tuple[str, ...]
+    weight: float
+
+    @property
+    def models(self) -> list[Path]:
+        """The files of the folds."""
+        return [self.run.fold(fold).model_final for fold in self.folds]
+
+
+class ChosenModel(NamedTuple):
+    """A configuration or an ensemble."""
+
+    members: tuple[ChosenMember, ...]
+    postprocessing: PostProcessing
+
+    def meaning(self) -> Meaning:
+        """What input and output mean, without the weights being read.
+
+        Raises:
+            ModelError: If a file cannot be used.
+        """
+        headers = [load_header(member.models[0]) for member in self.members]
+        thresholds = {header.threshold for header in headers}
+        return Meaning(headers[0].description, thresholds.pop() if len(thresholds) == 1 else None)
+
+    def describe(self, options: PredictorOptions) -> dict[str, Any]:
+        """What `prediction.json` says: with another model they would be other predictions."""
+        dataset = load_header(self.members[0].models[0]).dataset_name
+        members = [
+            {"configuration": member.run.root.name, "folds": member.folds, "files": _stamps(member)}
+            for member in self.members
+        ]
+        fusion = {} if options.fusion == "network" else {"fusion": options.fusion}
+        steps = {} if self.postprocessing.does_nothing else {"postprocessing": self.postprocessing.model_dump()}
+        if len(members) == 1:
+            return {"dataset": dataset, **members[0], **fusion, **steps}
+        weighted = [{**said, "weight": member.weight} for said, member in zip(members, self.members, strict=True)]
+        return {"dataset": dataset, "ensemble": weighted, **fusion, **steps}
+
+    def load(self, options: PredictorOptions, device: str | None) -> CasePredictor:
+        """Read all weights.
+
+        Raises:
+            ModelError: If a file cannot be used, or the members do not belong together.
+            InputError: If the device cannot be used.
+        """
+        execution = choose_execution(device)
+        predictors = [load_predictor(member.models, execution, options) for member in self.members]
+        weights = [member.weight for member in self.members]
+        return CasePredictor(predictors, weights if len(set(weights)) > 1 else None, self.postprocessing)
+
+
+def choose_model(workspace: Workspace, options: PredictionOptions) -> ChosenModel:
+    """The model that is meant: without `model`, `configuration` and what narrows it down, the best one that was found.
+
+    Raises:
+        InputError: If nothing is trained or installed under that name, or the choice is not clear; lists the choices.
+    """
+    narrowed = (options.model, options.configuration, options.plans_name, options.recipe) != (None,) * 4
+    best = None if narrowed else _best(workspace, options.dataset)
+    if best is not None:
+        return _chosen_best(workspace, best, options.folds)
+    run = choose_run(
+        workspace, options.dataset, options.configuration, options.model, options.plans_name, options.recipe
+    )
+    return ChosenModel((ChosenMember(run, tuple(choose_folds(run, options.folds)), 1.0),), PostProcessing())
+
+
+def loader(model: ChosenModel, options: PredictorOptions) -> partial[CasePredictor]:
+    """A picklable function of a device that reads the model."""
+    return partial(model.load, options)
+
+
+def _best(workspace: Workspace, dataset: str | None) -> Best | None:
+    """What was chosen for the data set; without one, for the only data set that has such a choice."""
+    if dataset is not None:
+        names = [workspace.dataset_name(dataset)]
+    else:
+        names = [name for name in workspace.dataset_names() if workspace.best(name).exists()]
+        if len(names) > 1:
+            raise InputError(f"the best is known for several data sets; choose one with -d: {', '.join(names)}")
+    paths = [path for name in names if (path := workspace.best(name)).exists()]
+    return read_record(paths[0], Best) if paths else None
+
+
+def _chosen_best(workspace: Workspace, best: Best, folds: Sequence[str] | None) -> ChosenModel:
+    foreign = [member.run for member in best.members if member.imported]
+    if foreign:
+        lines = "\n".join(f"  {command}" for command in best.commands)
+        raise InputError(
+            f"the best for {best.dataset_name} is made with {', '.join(foreign)}, which another program has to predict "
+            f"with:\n{lines}\nor choose a configuration with -c"
+        )
+    members = []
+    chosen_ns = workspace.best(best.dataset_name).stat().st_mtime_ns
+    for member in best.members:
+        run = workspace.run(best.dataset_name, member.run)
+        missing = [fold for fold in member.folds if not run.fold(fold).model_final.exists()]
+        if missing:
+            raise ModelError(
+                f"{workspace.best(best.dataset_name)} names {member.run}, fold {', '.join(missing)}, which is not in "
+                f"{run.root}; run `seg25d find_best_configuration {best.dataset_name}` again, or choose with -c"
+            )
+        if any(run.fold(fold).model_final.stat().st_mtime_ns > chosen_ns for fold in member.folds):
+            logger.warning(
+                "%s was trained again since it was chosen, with its weight and post-processing; run `seg25d "
+                "find_best_configuration %s` again",
+                member.run,
+                best.dataset_name,
+            )
+        chosen = member.folds if folds is None else tuple(choose_folds(run, folds))
+        members.append(ChosenMember(run, chosen, member.weight))
+    return ChosenModel(tuple(members), best.postprocessing)
+
+
+def _stamps(member: ChosenMember) -> dict[str, dict[str, int]]:
+    """What tells one version of a file from another."""
+    status = {fold: path.stat() for fold, path in zip(member.folds, member.models, strict=True)}
+    return {fold: {"bytes": each.st_size, "modified_ns": each.st_mtime_ns} for fold, each in status.items()}

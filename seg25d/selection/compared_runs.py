@@ -1,0 +1,108 @@
+"""Which runs are compared: those whose folds are trained, and what trains the folds that others lack."""
+
+import logging
+from collections.abc import Sequence
+
+from seg25d.core.errors import InputError
+from seg25d.core.records import read_record
+from seg25d.core.workspace import RunFolder, Workspace
+from seg25d.planning.model_file import load_header
+from seg25d.planning.plan import Plans
+from seg25d.planning.planner import split_name
+from seg25d.planning.plans_name import DEFAULT_PLANS_NAME
+from seg25d.runs.names import full_run_name, parse_folds, run_name
+from seg25d.selection.candidates import ValidatedRun, read_validated_run
+
+logger = logging.getLogger(__name__)
+
+
+def runs_to_compare(
+    workspace: Workspace,
+    dataset_name: str,
+    configurations: Sequence[str] | None = None,
+    folds: Sequence[str] | None = None,
+) -> list[ValidatedRun]:
+    """The runs among which the best is chosen, with the folds to compare.
+
+    Args:
+        workspace: Where everything is.
+        dataset_name: Full name of a data set.
+        configurations: Configurations or names of runs; None: all that are trained, but for those that lack folds.
+        folds: Folds to compare; None: all of them.
+
+    Raises:
+        InputError: If there is nothing to compare, or a run that was asked for lacks folds; says what trains them.
+    """
+    folder = workspace.results / dataset_name
+    names = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    runs = [workspace.run(dataset_name, name) for name in names]
+    known = [run for run in runs if run.imported.exists() or set(run.trained_folds()) - {"all"}]
+    if configurations is not None:
+        # Sorted, so that an ensemble has one name whatever the order of the words.
+        chosen = {
+            run.root.name: run for run in (_run_of(workspace, dataset_name, known, name) for name in configurations)
+        }
+        known = [chosen[name] for name in sorted(chosen)]
+    else:
+        installed = [run.root.name for run in known if not run.splits.exists()]
+        known = [run for run in known if run.splits.exists()]
+        if installed:
+            logger.warning("left out, as which cases they did not see is not known: %s", ", ".join(installed))
+    found = [read_validated_run(run) for run in known]
+    wanted = [_wanted_folds(run, folds) for run in found]
+    missing = {
+        run.name: training_command(run, lacking)
+        for run, numbers in zip(found, wanted, strict=True)
+        if (lacking := [fold for fold in numbers if fold not in run.folds])
+    }
+    complete = [run.only(numbers) for run, numbers in zip(found, wanted, strict=True) if run.name not in missing]
+    lines = "\n".join(f"  {name}: {command}" for name, command in missing.items())
+    if missing and (configurations is not None or not complete):
+        raise InputError(f"folds are missing; train them, or compare fewer with --folds:\n{lines}")
+    if missing:
+        logger.warning("left out, as folds are missing (train them, or compare fewer with --folds):\n%s", lines)
+    if not complete:
+        raise InputError(f"nothing is trained on {dataset_name} in {workspace.results}; run `seg25d train` first")
+    return complete
+
+
+def _run_of(workspace: Workspace, dataset_name: str, known: Sequence[RunFolder], name: str) -> RunFolder:
+    names = [run.root.name for run in known]
+    if name not in names and split_name(name)[0] == "2d":
+        own = [each for each in names if not workspace.run(dataset_name, each).imported.exists()]
+        name = full_run_name(workspace, dataset_name, own, name, (DEFAULT_PLANS_NAME, "default"))
+    if name not in names:
+        raise InputError(
+            f"configuration {name} is not trained on {dataset_name}; trained: {', '.join(names) or 'none'}"
+        )
+    return workspace.run(dataset_name, name)
+
+
+def _wanted_folds(run: ValidatedRun, words: Sequence[str] | None) -> list[int]:
+    if not words:
+        return list(range(run.num_folds))
+    if "all" in words:
+        raise InputError("fold `all` has no validation cases to compare on; give numbers, or leave --folds out for all")
+    try:
+        return [fold for fold in parse_folds(words, run.num_folds) if isinstance(fold, int)]
+    except InputError as error:
+        raise InputError(f"{run.name}: {error}") from None
+
+
+def training_command(run: ValidatedRun, folds: Sequence[int]) -> str:
+    """What trains more folds of a run.
+
+    Args:
+        run: A run with a trained fold, or imported.
+        folds: Those to train.
+    """
+    numbers = " ".join(str(fold) for fold in folds)
+    if run.store is None:
+        return f"fold {numbers} was not imported"
+    configuration = load_header(run.run.fold(run.folds[0]).model_final).configuration
+    plans = read_record(run.run.plans, Plans)
+    words = ["seg25d train", plans.dataset_name, configuration, numbers]
+    words += [] if plans.recipe == "default" else ["--recipe", plans.recipe]
+    words += [] if plans.plans_name == DEFAULT_PLANS_NAME else ["--plans-name", plans.plans_name]
+    plain = run.name == run_name(configuration, plans, plans.recipe)
+    return " ".join(words) + ("" if plain else " with the same --set")

@@ -1,0 +1,1 @@
+"""The training of `mv`: models of three views, and the network that fuses them."""

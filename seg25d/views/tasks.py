@@ -1,0 +1,291 @@
+"""What the fusion of views takes: which models there have to be, whether all of it fits together, how long it takes."""
+
+import json
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from seg25d.core.errors import InputError
+from seg25d.core.progress import format_seconds
+from seg25d.core.records import read_record
+from seg25d.core.workspace import FoldFolder, Workspace
+from seg25d.data.dataset import Split, read_description
+from seg25d.planning.plan import ConfigurationPlan
+from seg25d.representations.fused_views import FusedViews
+from seg25d.runs.names import check_run, find_configuration, run_name
+from seg25d.training.checkpoint import load_checkpoint
+from seg25d.training.config import TrainingConfig
+from seg25d.views.joint import joint_plan
+from seg25d.views.model_sets import FusionCases, ModelSet, fusion_cases
+from seg25d.workflows.coarse_to_fine import check_coarse, fine_task
+from seg25d.workflows.folds import RunToTrain, check_folds, split_of
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ViewModel:
+    """A model of a view: that of an ordinary fold, or one that only the fusion needs."""
+
+    view: RunToTrain
+    models: ModelSet
+    coarse: RunToTrain | None = None
+    """The run of its coarse model, if it is a fine one."""
+
+    @property
+    def folder(self) -> FoldFolder:
+        """Where it is, or will be."""
+        return self.view.run.model_set(self.models.name)
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether it is done, and not being made longer: then its model is one of before."""
+        folder = self.folder
+        if not folder.model_final.exists():
+            return False
+        return not folder.checkpoint.exists() or bool(load_checkpoint(folder.checkpoint)["finished"])
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return f"{self.view.run.root.name} {self.models.name}"
+
+
+@dataclass(frozen=True)
+class FusedFold:
+    """One fold of `mv` and all that it needs."""
+
+    task: RunToTrain
+    views: Mapping[str, RunToTrain]
+    """By the names that the plan of `mv` has for them, in its order."""
+    fold: int | str
+    cases: FusionCases
+    coarse: Mapping[str, RunToTrain]
+    """The runs of the coarse models, if the views are fine ones; else none."""
+
+    @property
+    def folder(self) -> FoldFolder:
+        """Where it goes."""
+        return self.task.run.fold(self.fold)
+
+    @property
+    def split(self) -> Split:
+        """Cases that the fusion network learns from, and those of the fold."""
+        return Split(train=tuple(self.cases.training), val=split_of(self.task.splits, self.fold).val)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the fusion network is trained with the settings that are asked for."""
+        folder = self.folder
+        if self.task.options.restart or not folder.model_final.exists() or not folder.config.exists():
+            return False
+        return self.task.settled(self.fold) == read_record(folder.config, TrainingConfig)
+
+    def view_models(self) -> list[ViewModel]:
+        """All models of views, those of the fold itself first."""
+        return [model for each in self.cases.sets for model in self.coarse_of(each) + self.models_of(each)]
+
+    def models_of(self, models: ModelSet) -> list[ViewModel]:
+        """The models of a set that are fused, in the order of the plan."""
+        return [ViewModel(view, models, self.coarse.get(name)) for name, view in self.views.items()]
+
+    def coarse_of(self, models: ModelSet) -> list[ViewModel]:
+        """The coarse models of a set, in the same order; none if the views have none."""
+        return [ViewModel(view, models) for view in self.coarse.values()]
+
+
+class Fusion(NamedTuple):
+    """What is to be trained for `mv`."""
+
+    folds: list[FusedFold]
+    """The fusion of views that are trained apart from it."""
+    joint: RunToTrain | None
+    """The run in which views and fusion are trained on together, if that is asked for."""
+
+
+def plan_fusion(workspace: Workspace, task: RunToTrain, folds: Sequence[int | str]) -> Fusion:
+    """Work out what has to be trained, and make sure that it can be, before anything is written.
+
+    Args:
+        workspace: Where the runs are.
+        task: `mv`, with the options of the command.
+        folds: Numbers of folds, or `all`.
+
+    Raises:
+        InputError: If something does not fit.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("mv trains with one process; train the views with several before: their folds are kept")
+    config = task.config
+    assert config.fusion is not None, "the recipe of mv has it"
+    views = _views(workspace, task)
+    joint = None
+    if config.fusion.joint:
+        joint = _named_task(workspace, task)
+        plan = joint_plan(
+            joint.plans.configurations[joint.configuration],
+            [view.plans.configurations[view.configuration] for view in views.values()],
+            read_description(task.folder.dataset),
+            task.plans.gpu_memory_gb,
+        )
+        joint = _with_plan(joint, plan)
+        check_folds(joint, folds)
+        task = replace(task, options=task.options.of_parts())
+    named = _named_task(workspace, task)
+    fusion = named.config.fusion
+    assert fusion is not None, "the recipe of mv has it"
+    coarse: dict[str, RunToTrain] = {}
+    if fusion.fine:
+        coarse = views
+        views = {name: _fine_task(workspace, view) for name, view in views.items()}
+    jobs = [FusedFold(named, views, fold, fusion_cases(task.splits, fold, fusion.data), coarse) for fold in folds]
+    _check(jobs, joint)
+    return Fusion(jobs, joint)
+
+
+def missing_models(jobs: Sequence[FusedFold]) -> list[ViewModel]:
+    """Models of views that folds lack which are not done themselves, each once."""
+    models = {model.name: model for job in jobs if not job.is_done for model in job.view_models()}
+    return [model for model in models.values() if not model.is_trained]
+
+
+def announce(jobs: Sequence[FusedFold]) -> None:
+    """Say what will be trained and how long that takes, as far as it is known."""
+    missing, name = missing_models(jobs), jobs[0].task.run.root.name
+    fusions = [job for job in jobs if not job.is_done]
+    if not fusions:
+        return
+    seconds = [*map(_expected_seconds, missing), *[jobs[0].task.config.time_budget_seconds] * len(fusions)]
+    known = [each for each in seconds if each is not None]
+    unknown = len(seconds) - len(known)
+    time = format_seconds(sum(known)) if known else "a time that is not known yet"
+    more = f", and {unknown} model(s) of unknown length" if unknown and known else ""
+    logger.info(
+        "%s: training %d model(s) of views (%s) and %d fusion network(s): %s%s, validation and predictions aside",
+        name,
+        len(missing),
+        ", ".join(model.name for model in missing) or "none is missing",
+        len(fusions),
+        time,
+        more,
+    )
+
+
+def view_config(model: ViewModel, own: ModelSet) -> TrainingConfig:
+    """The settings of a model that only the fusion needs.
+
+    Those of the view's own fold, so that all predictions are of the same kind, or else of the recipe. Its validation
+    cases are to be predicted: nothing may be chosen by them.
+
+    Args:
+        model: The model.
+        own: The set of the fold itself.
+    """
+    if model.folder.checkpoint.exists():
+        return read_record(model.folder.config, TrainingConfig)
+    path = model.view.run.model_set(own.name).config
+    config = read_record(path, TrainingConfig) if own.fold is not None and path.exists() else model.view.config
+    return config.model_copy(update={"restore_best": False, "early_stopping": None})
+
+
+def _expected_seconds(model: ViewModel) -> float | None:
+    """The time that it is told to take, or else that another model of the view took."""
+    if model.folder.config.exists():
+        budget = read_record(model.folder.config, TrainingConfig).time_budget_seconds
+    else:
+        budget = model.view.config.time_budget_seconds
+    if budget is not None:
+        return budget
+    trained = (FoldFolder(root=path.parent) for path in model.view.run.root.glob("*_*/model_final.safetensors"))
+    logs = [folder.log.read_text(encoding="utf-8").splitlines() for folder in trained if folder.log.exists()]
+    times = [float(json.loads(lines[-1])["total_seconds"]) for lines in logs if lines]
+    return max(times, default=None)
+
+
+def _views(workspace: Workspace, task: RunToTrain) -> dict[str, RunToTrain]:
+    views = {}
+    for view in _representation(task).views:
+        own_name, _ = find_configuration(task.plans, view)
+        run = workspace.run(task.dataset_name, run_name(own_name, task.plans, task.options.recipe))
+        views[view] = replace(task, configuration=own_name, run=run, options=task.options.of_views())
+    return views
+
+
+def _fine_task(workspace: Workspace, view: RunToTrain) -> RunToTrain:
+    return fine_task(workspace, replace(view, options=view.options.of_fine()))
+
+
+def _named_task(workspace: Workspace, task: RunToTrain) -> RunToTrain:
+    """The run of `mv` with its settings: `mv`, or `mv__holdout`, `mv__no_image`, `mv__joint` and so on.
+
+    What is not as usual has a folder of its own, as it is there to be compared.
+    """
+    fusion = task.config.fusion
+    assert fusion is not None, "the recipe of mv has it"
+    parts = {"holdout": fusion.data == "holdout", "no_image": not fusion.image}
+    parts |= {"joint": fusion.joint, "fine": fusion.fine}
+    name = "__".join([task.configuration, *(part for part, asked in parts.items() if asked)])
+    representation = _representation(task)
+    seen = representation.model_copy(update={"image": representation.image and fusion.image})
+    plan = task.plans.configurations[task.configuration].model_copy(update={"representation": seen})
+    run = workspace.run(task.dataset_name, run_name(name, task.plans, task.options.recipe))
+    return _with_plan(replace(task, run=run), plan)
+
+
+def _with_plan(task: RunToTrain, plan: ConfigurationPlan) -> RunToTrain:
+    configurations = {**task.plans.configurations, task.configuration: plan}
+    return replace(task, plans=task.plans.model_copy(update={"configurations": configurations}))
+
+
+def _representation(task: RunToTrain) -> FusedViews:
+    representation = task.plans.configurations[task.configuration].representation
+    assert representation.name == "fused_views", "the caller has looked"
+    return representation
+
+
+def _check(jobs: Sequence[FusedFold], joint: RunToTrain | None) -> None:
+    task, views = jobs[0].task, jobs[0].views
+    begun = [job.fold for job in jobs if joint is None or not job.folder.model_final.exists()]
+    # With `joint` the parts are taken as they are, if they fit.
+    check_run(task.run, task.folder, task.plans, task.configuration, (task.options.restart and begun) or ())
+    check_folds(task, begun)
+    _check_view_plans(task, views)
+    for view in [*jobs[0].coarse.values(), *views.values()]:
+        check_run(view.run, view.folder, view.plans, view.configuration, ())
+    for job in jobs:
+        for model in job.view_models():
+            _check_cases(model)
+            if model.coarse is not None and model.models.fold is not None and not model.is_trained:
+                check_coarse(model.view, model.coarse, [model.models.fold])
+
+
+def _check_view_plans(task: RunToTrain, views: Mapping[str, RunToTrain]) -> None:
+    """Views have to see the arrays of `mv`, and to say what it takes."""
+    own, representation = task.plans.configurations[task.configuration], _representation(task)
+    labels = read_description(task.folder.dataset).labels
+    maps = labels.num_outputs - (not labels.has_regions)
+    if (representation.maps_per_view, representation.regions) != (maps, labels.has_regions):
+        raise InputError(
+            f"plans: {task.configuration} has representation.maps_per_view {representation.maps_per_view} and regions "
+            f"{representation.regions}; these labels want {maps} and {labels.has_regions}"
+        )
+    for view in views.values():
+        plan = view.plans.configurations[view.configuration]
+        if (plan.spacing_mm, plan.normalization) != (own.spacing_mm, own.normalization):
+            raise InputError(
+                f"plans: {view.configuration} has another spacing or normalisation than {task.configuration}, which "
+                "fuses it; give both the same and run plan_and_preprocess"
+            )
+
+
+def _check_cases(model: ViewModel) -> None:
+    folder = model.folder
+    if not folder.split.exists() or not (folder.checkpoint.exists() or model.is_trained):
+        return
+    if read_record(folder.split, Split) != model.models.split:
+        raise InputError(
+            f"{folder.root} was trained on other cases, as the folds changed since; put splits.json back, or delete "
+            "this folder to train it again"
+        )

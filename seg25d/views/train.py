@@ -1,0 +1,173 @@
+"""Training of `mv`: the models of views that are missing, what they predict, then the network that fuses them.
+
+Every step leaves its record when it has run to its end, so that the same command goes on with what is missing.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from seg25d.core.device import Execution, choose_execution
+from seg25d.core.errors import InputError
+from seg25d.core.files import copy_file, folder_lock, remove_leftovers
+from seg25d.core.progress import track
+from seg25d.core.records import read_record, write_record
+from seg25d.data.dataset import Split
+from seg25d.ensembling.fused_predictor import coarse_view_model, load_predictor, view_model
+from seg25d.evaluation.summary import Summary
+from seg25d.inference.predictor import Predictor
+from seg25d.inference.validate import validate_fold
+from seg25d.preprocessing.store import Store
+from seg25d.runs.names import write_run_files
+from seg25d.training.config import TrainingConfig
+from seg25d.training.trainer import train_fold
+from seg25d.views.data import FusionRecord, SetPredictors, case_key, models_key, write_case
+from seg25d.views.model_sets import leaks
+from seg25d.views.tasks import FusedFold, Fusion, ViewModel, announce, view_config
+from seg25d.views.train_joint import train_joint_folds
+from seg25d.workflows.coarse_to_fine import train_fine_folds
+from seg25d.workflows.folds import RunToTrain, clear_folds, fold_job, summarize_folds, train_folds
+
+logger = logging.getLogger(__name__)
+
+
+def train_fusion(fusion: Fusion) -> dict[str, Summary]:
+    """Train folds of `mv`, and before each what it lacks.
+
+    Args:
+        fusion: See `plan_fusion`, which has looked whether all fits.
+
+    Returns:
+        The scores per fold.
+
+    Raises:
+        BusyError: If another command works on one of the models.
+    """
+    if fusion.joint is None:
+        return train_fused_folds(fusion.folds)
+    apart = [job for job in fusion.folds if not job.folder.model_final.exists()]
+    if apart:
+        train_fused_folds(apart)
+    return train_joint_folds(fusion.joint, fusion.folds[0].task, [job.fold for job in fusion.folds])
+
+
+def train_fused_folds(jobs: Sequence[FusedFold]) -> dict[str, Summary]:
+    """Train the fusion of folds one after the other, and before each what it lacks; gives the scores per fold."""
+    task = jobs[0].task
+    announce(jobs)
+    if task.options.restart:
+        clear_folds(task, [job.fold for job in jobs])
+        jobs = [replace(job, task=_going_on(task)) for job in jobs]
+    execution = choose_execution(task.options.device, task.config.precision)
+    summaries = {}
+    for job in jobs:
+        with folder_lock(job.folder.root, "training"):
+            summaries[str(job.fold)] = _train_fused_fold(job, execution)
+    summarize_folds(task.run, len(task.splits))
+    return summaries
+
+
+def _going_on(task: RunToTrain) -> RunToTrain:
+    return replace(task, options=task.options.model_copy(update={"restart": False}))
+
+
+def _train_fused_fold(job: FusedFold, execution: Execution) -> Summary:
+    # Also of a run that was killed after all was done.
+    remove_leftovers(job.folder.root)
+    if not job.is_done:
+        for model in job.view_models():
+            _train_view(model, job)
+        _write_data(job, execution)
+        _train_fusion_network(job)
+    predictor = load_predictor([job.folder.model_final], execution)
+    return validate_fold(job.folder, job.task.store, job.split.val, predictor)
+
+
+def _train_view(model: ViewModel, job: FusedFold) -> None:
+    """Train a model of a view, unless it is there."""
+    if model.is_trained:
+        return
+    view, folder = model.view, model.folder
+    if model.models.fold is not None:
+        view = view.without_lengths() if folder.checkpoint.exists() else view
+        if model.coarse is None:
+            train_folds(view, [model.models.fold])
+        else:
+            train_fine_folds(view, model.coarse, [model.models.fold])
+        return
+    with folder_lock(folder.root, "training"):
+        write_run_files(view.run, view.folder, view.plans)
+        config = view_config(model, job.cases.own)
+        write_record(folder.split, model.models.split)
+        write_record(folder.config, config)
+        train_fold(fold_job(view, folder, model.models.name, model.models.split, config))
+
+
+def _write_data(job: FusedFold, execution: Execution) -> None:
+    """Let the models of the views predict what the fusion network learns from."""
+    folder, source, target = job.folder, job.task.store, Store(job.folder.fusion_data)
+    target.remove_leftovers()
+    remove_leftovers(folder.views)
+    remove_leftovers(folder.views / "coarse")
+    # Fold `all` validates on what it learns from.
+    wanted = dict.fromkeys(job.split.val, job.cases.own) | job.cases.training
+    files = {each.name: (_files(job.models_of(each)), _files(job.coarse_of(each))) for each in job.cases.sets}
+    keys = {name: models_key([*views, *coarse]) for name, (views, coarse) in files.items()}
+    _write_fusion_record(job, keys)
+    todo = [case for case, models in wanted.items() if not target.has(case, case_key(source, case, keys[models.name]))]
+    todo.sort(key=lambda case: wanted[case].name)
+    loaded, predictors = "", SetPredictors([], [])
+    for case in track(todo, len(todo), f"predictions of the views for {job.task.run.root.name}, fold {job.fold}"):
+        name = wanted[case].name
+        if name != loaded:
+            predictors = SetPredictors([], [])  # one set at a time in memory
+            predictors = SetPredictors(*([Predictor.load([file], execution) for file in each] for each in files[name]))
+            loaded = name
+        write_case(source, target, case, predictors, keys[name])
+    views, coarse = files[job.cases.own.name]
+    for name, file in zip(job.views, views, strict=True):
+        copy_file(file, view_model(folder.root, name))
+    for name, file in zip(job.coarse, coarse, strict=True):
+        copy_file(file, coarse_view_model(folder.root, name))
+
+
+def _files(models: Sequence[ViewModel]) -> list[Path]:
+    return [model.folder.model_final for model in models]
+
+
+def _write_fusion_record(job: FusedFold, keys: dict[str, str]) -> None:
+    """Write down who predicts what, as it is found in the folders.
+
+    Raises:
+        InputError: If the fusion network has begun with other models.
+        AssertionError: If it would see what it must not.
+    """
+    path = job.folder.fusion_cases
+    if job.folder.checkpoint.exists() and path.exists():
+        others = [name for name, key in read_record(path, FusionRecord).models.items() if keys.get(name) != key]
+        if others:
+            raise InputError(
+                f"{job.folder.root} was begun with other models of the views ({', '.join(others)}), which were trained "
+                "again since; begin this fold anew with --restart"
+            )
+    trained_on = {each.name: each.split.train for each in job.cases.sets}
+    for model in job.view_models():
+        if model.folder.split.exists():
+            trained_on[model.models.name] = read_record(model.folder.split, Split).train
+    held_out = () if job.fold == "all" else job.split.val
+    assert not leaks(job.cases, held_out, trained_on), "a model saw what it predicts"
+    predicted_by = {case: models.name for case, models in job.cases.training.items()}
+    record = FusionRecord(held_out=held_out, predicted_by=predicted_by, trained_on=trained_on, models=keys)
+    write_record(path, record)
+
+
+def _train_fusion_network(job: FusedFold) -> None:
+    task, folder = job.task, job.folder
+    write_run_files(task.run, task.folder, task.plans)
+    config = task.settled(job.fold)
+    if folder.config.exists() and read_record(folder.config, TrainingConfig) != config:
+        # What is longer now has not ended yet, whatever happens from here on.
+        folder.model_final.unlink(missing_ok=True)
+    write_record(folder.config, config)
+    train_fold(replace(fold_job(task, folder, job.fold, job.split, config), store=Store(folder.fusion_data)))

@@ -1,0 +1,86 @@
+"""Training views and fusion of `mv` together, from the parts that were trained apart."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+
+from seg25d.core.device import Execution, choose_execution
+from seg25d.core.files import copy_file, folder_lock, remove_leftovers
+from seg25d.core.records import write_record
+from seg25d.core.workspace import FoldFolder, JointFolder
+from seg25d.ensembling.fused_predictor import load_predictor, view_model
+from seg25d.evaluation.summary import Summary
+from seg25d.inference.validate import validate_fold
+from seg25d.planning.model_file import ModelHeader, load_model, save_model
+from seg25d.runs.names import write_run_files
+from seg25d.training.trainer import train_fold
+from seg25d.views.joint import JointFusion, PaddedView
+from seg25d.workflows.folds import RunToTrain, clear_folds, fold_job, split_of, summarize_folds
+
+logger = logging.getLogger(__name__)
+
+
+def train_joint_folds(task: RunToTrain, apart: RunToTrain, folds: Sequence[int | str]) -> dict[str, Summary]:
+    """Train folds whose views and fusion are trained.
+
+    Args:
+        task: The run to train.
+        apart: The run of the parts.
+        folds: Numbers of folds, or `all`.
+
+    Returns:
+        The scores per fold.
+    """
+    if task.options.restart:
+        clear_folds(task, folds)
+        task = replace(task, options=task.options.model_copy(update={"restart": False}))
+    execution = choose_execution(task.options.device, task.config.precision)
+    summaries = {}
+    for fold in folds:
+        with folder_lock(task.run.fold(fold).root, "training"):
+            summaries[str(fold)] = _train_joint_fold(task, apart.run.fold(fold), fold, execution)
+    summarize_folds(task.run, len(task.splits))
+    return summaries
+
+
+def _train_joint_fold(task: RunToTrain, parts: FoldFolder, fold: int | str, execution: Execution) -> Summary:
+    ready, split = task.run.fold(fold), split_of(task.splits, fold)
+    together = JointFolder(root=ready.root)
+    remove_leftovers(ready.root)
+    remove_leftovers(ready.views)
+    write_run_files(task.run, task.folder, task.plans)
+    config = task.settled(fold)
+    write_record(ready.config, config)
+    copy_file(parts.fusion_cases, ready.fusion_cases)
+    job = fold_job(task, together, fold, split, config)
+    model, headers = _load_parts(parts, job.header)
+    train_fold(replace(job, model=model))
+    if not ready.model_final.exists() or _is_older(ready, together):
+        # Never new views with the old fusion.
+        ready.model_final.unlink(missing_ok=True)
+        model.load_state_dict(load_model(together.model_final)[1])
+        for (name, header), view in zip(headers.items(), model.views, strict=True):
+            assert isinstance(view, PaddedView), "so it was made"
+            save_model(view_model(ready.root, name), view.model.state_dict(), header)
+        save_model(ready.model_final, model.fusion.state_dict(), job.header)
+    predictor = load_predictor([ready.model_final], execution)
+    return validate_fold(ready, task.store, split.val, predictor)
+
+
+def _is_older(ready: FoldFolder, together: JointFolder) -> bool:
+    return ready.model_final.stat().st_mtime_ns < together.model_final.stat().st_mtime_ns
+
+
+def _load_parts(parts: FoldFolder, header: ModelHeader) -> tuple[JointFusion, dict[str, ModelHeader]]:
+    """The trained models as one, and what belongs to the files of the views, by their names."""
+    representation = header.plan.representation
+    assert representation.name == "fused_views", "plan_fusion has looked"
+    views, headers = [], {}
+    for name in representation.views:
+        headers[name], weights = load_model(view_model(parts.root, name))
+        view = headers[name].build_model()
+        view.load_state_dict(weights)
+        views.append(PaddedView.of(view, headers[name].plan))
+    fusion = header.build_model()
+    fusion.load_state_dict(load_model(parts.model_final)[1])
+    return JointFusion(views, fusion, header.description.labels), headers
