@@ -25,7 +25,8 @@ from seg25d.core.device import choose_execution
 from seg25d.core.records import read_record
 from seg25d.core.workspace import Workspace
 from seg25d.data.dataset import read_splits
-from seg25d.ensembling.fused_predictor import load_predictor, view_model
+from seg25d.ensembling.fused_predictor import view_model
+from seg25d.ensembling.load import load_predictor
 from seg25d.evaluation.metrics import case_metrics
 from seg25d.inference.predictor import Predictor, PredictorOptions
 from seg25d.planning.plan import Plans

@@ -30,17 +30,14 @@ from seg25d.planning.plan import Plans
 from seg25d.planning.planner import explain
 from seg25d.planning.search import check_memory
 from seg25d.preprocessing.preprocess import preprocess_dataset
-from seg25d.runs.names import (
-    check_names,
-    parse_folds,
-)
+from seg25d.runs.names import check_names, parse_folds
 from seg25d.selection.best import Best
-from seg25d.selection.chosen_model import choose_model, loader
+from seg25d.selection.chosen_model import loader
 from seg25d.selection.compared_runs import runs_to_compare
 from seg25d.selection.find_best import FindOptions, find_best
 from seg25d.selection.nnunet_results import import_nnunet_results
 from seg25d.selection.ranking import describe_best
-from seg25d.sharing.choice import models_to_export, unpacked_models
+from seg25d.sharing.choice import ExportOptions, model_to_predict, models_to_export
 from seg25d.sharing.install import install
 from seg25d.sharing.manifest import Manifest
 from seg25d.sharing.pack import write_archive
@@ -50,7 +47,6 @@ from seg25d.views.train import train_fusion
 from seg25d.workflows.coarse_to_fine import fine_task, train_fine_folds
 from seg25d.workflows.folds import check_folds, train_folds
 from seg25d.workflows.options import (
-    ExportOptions,
     PlanningOptions,
     PredictionOptions,
     PretrainingOptions,
@@ -220,8 +216,8 @@ def predict(workspace: Workspace, source: Path, out: Path, options: PredictionOp
     else:
         for device in devices:
             check_device(device)
-    with unpacked_models(workspace, options, out) as place:
-        model, predictor_options = choose_model(*place), options.predictor
+    with model_to_predict(workspace, options, out) as model:
+        predictor_options = options.predictor
         meaning = model.meaning()
         cases = find_inputs(source, len(meaning.description.channel_names), meaning.description.file_ending)
         if len(devices) > 1:
@@ -249,8 +245,8 @@ def load_model(workspace: Workspace, options: PredictionOptions | None = None) -
         InputError: If the model is not there; lists the choices.
     """
     options = options or PredictionOptions()
-    with unpacked_models(workspace, options) as place:
-        return choose_model(*place).load(options.predictor, options.device)
+    with model_to_predict(workspace, options) as model:
+        return model.load(options.predictor, options.device)
 
 
 def find_best_configuration(

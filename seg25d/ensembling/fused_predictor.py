@@ -11,18 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from seg25d.core.device import Execution
-from seg25d.core.errors import InputError, ModelError
+from seg25d.core.errors import ModelError
 from seg25d.core.grids import bounding_box, box_slices, even_margin, with_margin
 from seg25d.core.types import BoundingBox, Shape, Spacing
-from seg25d.core.workspace import FoldFolder
 from seg25d.data.labels import Labels
 from seg25d.ensembling.view_fusions import fuse_views
 from seg25d.ensembling.view_maps import found_by_most, view_maps
-from seg25d.inference.fine_predictor import FinePredictor
 from seg25d.inference.framing import background_scores, framed
 from seg25d.inference.predictor import Predictor, PredictorOptions
 from seg25d.inference.sliding_window import Slab, predict_slabs
-from seg25d.planning.model_file import ModelHeader, load_header
+from seg25d.planning.model_file import ModelHeader
 from seg25d.representations.fused_views import ROI_MARGIN, FusedViews
 
 
@@ -47,7 +45,7 @@ class FusedPredictor(Predictor):
         views: Sequence[Sequence[Predictor]] = (),
         coarse: Sequence[Sequence[Predictor]] = (),
     ) -> None:
-        maps = _fused_views(header).num_maps
+        maps = fused_views(header).num_maps
         channels = len(header.description.channel_names)
         own = [_OwnMaps(model, channels, maps, fold) for fold, model in enumerate(models)]
         super().__init__(own, header, execution, options)
@@ -62,7 +60,7 @@ class FusedPredictor(Predictor):
             ModelError: If a file cannot be used, or the models do not belong together.
         """
         fused = super().load(paths, execution, options)
-        names = _fused_views(fused.header).views
+        names = fused_views(fused.header).views
         fused.views = [
             [Predictor.load([view_model(path.parent, name)], execution, options) for name in names] for path in paths
         ]
@@ -126,47 +124,6 @@ class _OwnMaps(nn.Module):
         return scores
 
 
-def load_predictor(paths: Sequence[Path], execution: Execution, options: PredictorOptions | None = None) -> Predictor:
-    """Read model files of any kind, see `Predictor.load`; others that they need are read from beside them.
-
-    Raises:
-        ModelError: See `Predictor.load`.
-        InputError: If a fusion is asked for where there are no views.
-    """
-    header = load_header(paths[0]) if paths else None
-    if header is not None and header.pretext is not None:
-        raise ModelError(
-            f"{paths[0]} is a pretrained model, which restores images and segments nothing; train with --pretrained"
-        )
-    fused = header is not None and header.plan.representation.name == "fused_views"
-    if options is not None and options.fusion != "network" and not fused:
-        raise InputError(
-            f"fusion {options.fusion!r} is for mv, whose views it fuses; `seg25d ensemble` fuses folders of "
-            "predictions of any configurations"
-        )
-    if header is not None and header.fine is not None:
-        return FinePredictor.load(paths, execution, options)
-    return (FusedPredictor if fused else Predictor).load(paths, execution, options)
-
-
-def files_of_model(path: Path) -> list[Path]:
-    """All files that `load_predictor` reads for a model file, itself first.
-
-    Raises:
-        ModelError: If one of those that have to be opened is missing, damaged, or not one of ours.
-    """
-    header, folder = load_header(path), path.parent
-    files = [path]
-    if header.fine is not None:
-        files.append(FoldFolder(root=folder).coarse)
-    if header.plan.representation.name == "fused_views":
-        names = _fused_views(header).views
-        views = [view_model(folder, name) for name in names]
-        fine = any(load_header(view).fine is not None for view in views)
-        files += [*views, *(coarse_view_model(folder, name) for name in names if fine)]
-    return files
-
-
 def view_model(folder: Path, name: str) -> Path:
     """The file of the model of one view beside a fusion network."""
     return folder / "views" / f"{name}.safetensors"
@@ -200,14 +157,15 @@ def found_box(
     return None if box is None else with_margin(box, margin, maps[0].shape[1:])
 
 
-def _fused_views(header: ModelHeader) -> FusedViews:
+def fused_views(header: ModelHeader) -> FusedViews:
+    """What a fusion network fuses, of the header of its model."""
     representation = header.plan.representation
     assert representation.name == "fused_views", "load_predictor has looked"
     return representation
 
 
 def _check_views(path: Path, header: ModelHeader, views: Sequence[Predictor]) -> None:
-    for name, view in zip(_fused_views(header).views, views, strict=True):
+    for name, view in zip(fused_views(header).views, views, strict=True):
         own, other = header, view.header
         if (own.description.channel_names, own.description.labels, own.plan.spacing_mm, own.plan.normalization) != (
             other.description.channel_names,

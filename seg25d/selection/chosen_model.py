@@ -11,14 +11,13 @@ from seg25d.core.errors import InputError, ModelError
 from seg25d.core.records import read_record
 from seg25d.core.workspace import RunFolder, Workspace
 from seg25d.ensembling.case_predictor import CasePredictor
-from seg25d.ensembling.fused_predictor import load_predictor
+from seg25d.ensembling.load import load_predictor
 from seg25d.inference.cases import Meaning
 from seg25d.inference.postprocessing import PostProcessing
 from seg25d.inference.predictor import PredictorOptions
 from seg25d.planning.model_file import load_header
-from seg25d.runs.names import choose_folds, choose_run
+from seg25d.runs.trained import ModelChoice, choose_folds, choose_run
 from seg25d.selection.best import Best
-from seg25d.workflows.options import PredictionOptions
 
 logger = logging.getLogger(__name__)
 
@@ -79,20 +78,18 @@ class ChosenModel(NamedTuple):
         return CasePredictor(predictors, weights if len(set(weights)) > 1 else None, self.postprocessing)
 
 
-def choose_model(workspace: Workspace, options: PredictionOptions) -> ChosenModel:
+def choose_model(workspace: Workspace, choice: ModelChoice) -> ChosenModel:
     """The model that is meant: without `model`, `configuration` and what narrows it down, the best one that was found.
 
     Raises:
         InputError: If nothing is trained or installed under that name, or the choice is not clear; lists the choices.
     """
-    narrowed = (options.model, options.configuration, options.plans_name, options.recipe) != (None,) * 4
-    best = None if narrowed else _best(workspace, options.dataset)
+    narrowed = (choice.model, choice.configuration, choice.plans_name, choice.recipe) != (None,) * 4
+    best = None if narrowed else _best(workspace, choice.dataset)
     if best is not None:
-        return _chosen_best(workspace, best, options.folds)
-    run = choose_run(
-        workspace, options.dataset, options.configuration, options.model, options.plans_name, options.recipe
-    )
-    return ChosenModel((ChosenMember(run, tuple(choose_folds(run, options.folds)), 1.0),), PostProcessing())
+        return _chosen_best(workspace, best, choice.folds)
+    run = choose_run(workspace, choice)
+    return ChosenModel((ChosenMember(run, tuple(choose_folds(run, choice.folds)), 1.0),), PostProcessing())
 
 
 def loader(model: ChosenModel, options: PredictorOptions) -> partial[CasePredictor]:

@@ -10,7 +10,8 @@ from seg25d.planning.model_file import load_header
 from seg25d.planning.plan import Plans
 from seg25d.planning.planner import split_name
 from seg25d.planning.plans_name import DEFAULT_PLANS_NAME
-from seg25d.runs.names import full_run_name, parse_folds, run_name
+from seg25d.runs.names import parse_folds, run_name
+from seg25d.runs.trained import full_run_name
 from seg25d.selection.candidates import ValidatedRun, read_validated_run
 
 logger = logging.getLogger(__name__)

@@ -67,7 +67,7 @@ def _measure(task: CaseToPredict) -> Cost:
     from torch.utils.flop_counter import FlopCounterMode  # noqa: PLC0415 - heavy
 
     from seg25d.core.device import choose_execution, peak_memory_gb  # noqa: PLC0415 - loads torch
-    from seg25d.ensembling.fused_predictor import load_predictor  # noqa: PLC0415 - loads torch
+    from seg25d.ensembling.load import load_predictor  # noqa: PLC0415 - loads torch
     from seg25d.inference.predictor import PredictorOptions  # noqa: PLC0415 - loads torch
     from seg25d.preprocessing.store import Store  # noqa: PLC0415 - heavy
 

@@ -11,7 +11,7 @@ from seg25d.core.device import Execution
 from seg25d.core.files import remove_leftovers
 from seg25d.core.parallel import call_for
 from seg25d.core.progress import track
-from seg25d.ensembling.fused_predictor import load_predictor
+from seg25d.ensembling.load import load_predictor
 from seg25d.preprocessing.store import Store
 from seg25d.selection.candidates import ValidatedRun
 from seg25d.selection.probability_maps import write_probability_map

@@ -6,12 +6,29 @@ from pathlib import Path
 from typing import NamedTuple
 
 from seg25d.core.errors import InputError
-from seg25d.core.records import read_record
+from seg25d.core.records import Record, read_record
 from seg25d.core.workspace import RunFolder, Workspace
-from seg25d.runs.names import choose_folds, choose_run
+from seg25d.planning.plan import PlansName
+from seg25d.runs.trained import ModelChoice, choose_folds, choose_run
 from seg25d.selection.best import Best
+from seg25d.selection.chosen_model import ChosenModel, choose_model
 from seg25d.sharing.unpack import is_archive, opened_archive
-from seg25d.workflows.options import ExportOptions, PredictionOptions
+
+
+class ExportOptions(Record):
+    """What to put into an archive of models."""
+
+    configurations: tuple[str, ...] | None = None
+    """None: what `best.json` chose, or else the only trained configuration."""
+    plans_name: PlansName | None = None
+    """Only models of these plans; None: of any, where that leaves one choice."""
+    recipe: str | None = None
+    """Only models of this recipe; None: of any, where that leaves one choice."""
+    folds: tuple[str, ...] | None = None
+    """None: all that are trained."""
+    licence_file: Path | None = None
+    """A text file that says what others may do with the models."""
+    overwrite: bool = False
 
 
 class ChosenModels(NamedTuple):
@@ -40,7 +57,15 @@ def models_to_export(workspace: Workspace, dataset_name: str, options: ExportOpt
     for configuration in options.configurations or (None,):
         if configuration is not None:
             _ours(workspace.run(dataset_name, configuration))
-        run = choose_run(workspace, dataset_name, configuration, None, options.plans_name, options.recipe)
+        run = choose_run(
+            workspace,
+            ModelChoice(
+                dataset=dataset_name,
+                configuration=configuration,
+                plans_name=options.plans_name,
+                recipe=options.recipe,
+            ),
+        )
         folds[run.root.name] = choose_folds(run, options.folds)
     return ChosenModels(folds, best=False)
 
@@ -55,26 +80,23 @@ def _ours(run: RunFolder) -> RunFolder:
 
 
 @contextmanager
-def unpacked_models(
-    workspace: Workspace, options: PredictionOptions, place: Path | None = None
-) -> Iterator[tuple[Workspace, PredictionOptions]]:
-    """Where to look for the models that are to predict; those in an archive are unpacked while the block lasts.
+def model_to_predict(workspace: Workspace, choice: ModelChoice, place: Path | None = None) -> Iterator[ChosenModel]:
+    """The model that is to predict; one in an archive is unpacked while the block lasts.
 
     Args:
         workspace: Where everything is.
-        options: Which models are meant.
+        choice: Which model is meant.
         place: See `opened_archive`.
 
-    Yields:
-        The workspace and the options; for an archive one with its results, and options that choose among them.
-
     Raises:
-        InputError: If the archive is not sound, or a data set, plans or a recipe are named besides.
+        InputError: If nothing is trained under that name, or the choice is not clear (lists the choices); if an archive
+            is not sound, or a data set, plans or a recipe are named besides.
     """
-    if options.model is None or not is_archive(options.model):
-        yield workspace, options
+    if choice.model is None or not is_archive(choice.model):
+        yield choose_model(workspace, choice)
         return
-    if (options.dataset, options.plans_name, options.recipe) != (None, None, None):
+    if (choice.dataset, choice.plans_name, choice.recipe) != (None, None, None):
         raise InputError("-m names the models already; leave -d, -p and --recipe out (-c chooses one of several)")
-    with opened_archive(options.model, place) as results:
-        yield workspace.model_copy(update={"results": results}), options.model_copy(update={"model": None})
+    with opened_archive(choice.model, place) as results:
+        inside = ModelChoice(configuration=choice.configuration, folds=choice.folds)
+        yield choose_model(workspace.model_copy(update={"results": results}), inside)

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from seg25d.core.errors import InputError, ModelError, RecordError
 from seg25d.core.records import read_record
 from seg25d.data.description import read_description
-from seg25d.ensembling.fused_predictor import files_of_model
+from seg25d.ensembling.load import files_of_model
 from seg25d.evaluation.summary import Summary
 from seg25d.planning.fingerprint import Fingerprint
 from seg25d.planning.model_file import load_header

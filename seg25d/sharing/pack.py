@@ -12,7 +12,7 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 from seg25d.core.errors import InputError
 from seg25d.core.files import atomic_path, check_writable, read_json
 from seg25d.core.workspace import RunFolder
-from seg25d.ensembling.fused_predictor import files_of_model
+from seg25d.ensembling.load import files_of_model
 from seg25d.planning.model_file import load_header
 from seg25d.sharing.choice import ChosenModels
 from seg25d.sharing.content import check_content

@@ -14,7 +14,8 @@ from seg25d.core.workspace import FoldFolder, Workspace
 from seg25d.data.dataset import Split, read_description
 from seg25d.planning.plan import ConfigurationPlan
 from seg25d.representations.fused_views import FusedViews
-from seg25d.runs.names import check_run, find_configuration, run_name
+from seg25d.runs.files import check_run
+from seg25d.runs.names import find_configuration, run_name
 from seg25d.training.checkpoint import load_checkpoint
 from seg25d.training.config import TrainingConfig
 from seg25d.views.joint import joint_plan

@@ -14,12 +14,13 @@ from seg25d.core.files import copy_file, folder_lock, remove_leftovers
 from seg25d.core.progress import track
 from seg25d.core.records import read_record, write_record
 from seg25d.data.dataset import Split
-from seg25d.ensembling.fused_predictor import coarse_view_model, load_predictor, view_model
+from seg25d.ensembling.fused_predictor import coarse_view_model, view_model
+from seg25d.ensembling.load import load_predictor
 from seg25d.evaluation.summary import Summary
 from seg25d.inference.predictor import Predictor
 from seg25d.inference.validate import validate_fold
 from seg25d.preprocessing.store import Store
-from seg25d.runs.names import write_run_files
+from seg25d.runs.files import write_run_files
 from seg25d.training.config import TrainingConfig
 from seg25d.training.trainer import train_fold
 from seg25d.views.data import FusionRecord, SetPredictors, case_key, models_key, write_case

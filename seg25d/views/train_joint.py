@@ -8,11 +8,12 @@ from seg25d.core.device import Execution, choose_execution
 from seg25d.core.files import copy_file, folder_lock, remove_leftovers
 from seg25d.core.records import write_record
 from seg25d.core.workspace import FoldFolder, JointFolder
-from seg25d.ensembling.fused_predictor import load_predictor, view_model
+from seg25d.ensembling.fused_predictor import view_model
+from seg25d.ensembling.load import load_predictor
 from seg25d.evaluation.summary import Summary
 from seg25d.inference.validate import validate_fold
 from seg25d.planning.model_file import ModelHeader, load_model, save_model
-from seg25d.runs.names import write_run_files
+from seg25d.runs.files import write_run_files
 from seg25d.training.trainer import train_fold
 from seg25d.views.joint import JointFusion, PaddedView
 from seg25d.workflows.folds import RunToTrain, clear_folds, fold_job, split_of, summarize_folds

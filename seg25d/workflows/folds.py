@@ -15,13 +15,13 @@ from seg25d.core.files import folder_lock
 from seg25d.core.records import read_record, write_record
 from seg25d.core.workspace import FoldFolder, PreprocessedFolder, RunFolder
 from seg25d.data.dataset import Split, read_description
-from seg25d.ensembling.fused_predictor import load_predictor
+from seg25d.ensembling.load import load_predictor
 from seg25d.evaluation.summary import Summary, summarize
 from seg25d.inference.validate import validate_fold
 from seg25d.planning.model_file import ModelHeader
 from seg25d.planning.plan import Plans
 from seg25d.preprocessing.store import Store
-from seg25d.runs.names import check_run, write_run_files
+from seg25d.runs.files import check_run, write_run_files
 from seg25d.training.checkpoint import clear_fold
 from seg25d.training.config import EXTENDABLE, TrainingConfig, changed_settings, settle_config
 from seg25d.training.processes import (

@@ -12,6 +12,7 @@ from seg25d.inference.predictor import FusionName, PredictorOptions
 from seg25d.planning.plan import PlansName
 from seg25d.planning.plans_name import DEFAULT_PLANS_NAME
 from seg25d.planning.pretext import PretextConfig, PretextTask
+from seg25d.runs.trained import ModelChoice
 from seg25d.training.config import (
     AugmentationConfig,
     PretrainedConfig,
@@ -165,19 +166,9 @@ class PretrainingOptions(TrainingOptions):
         )
 
 
-class PredictionOptions(Record):
+class PredictionOptions(ModelChoice):
     """What to predict with, and how."""
 
-    dataset: str | None = None
-    configuration: str | None = None
-    plans_name: PlansName | None = None
-    """Only models of these plans; None: of any, where that leaves one choice."""
-    recipe: str | None = None
-    """Only models of this recipe; None: of any, where that leaves one choice."""
-    folds: tuple[str, ...] | None = None
-    """None: all that are trained."""
-    model: Path | None = None
-    """Folder of a trained configuration, instead of data set and configuration; or an archive of models."""
     save_probabilities: bool = False
     mirroring: bool = True
     step_size: float = 0.5
@@ -191,19 +182,3 @@ class PredictionOptions(Record):
     def predictor(self) -> PredictorOptions:
         """What a predictor needs to know of it."""
         return PredictorOptions(mirroring=self.mirroring, step_size=self.step_size, fusion=self.fusion)
-
-
-class ExportOptions(Record):
-    """What to put into an archive of models."""
-
-    configurations: tuple[str, ...] | None = None
-    """None: what `best.json` chose, or else the only trained configuration."""
-    plans_name: PlansName | None = None
-    """Only models of these plans; None: of any, where that leaves one choice."""
-    recipe: str | None = None
-    """Only models of this recipe; None: of any, where that leaves one choice."""
-    folds: tuple[str, ...] | None = None
-    """None: all that are trained."""
-    licence_file: Path | None = None
-    """A text file that says what others may do with the models."""
-    overwrite: bool = False

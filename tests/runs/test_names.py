@@ -1,23 +1,11 @@
-import json
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from seg25d.core.errors import InputError
-from seg25d.core.workspace import Workspace
 from seg25d.planning.plan import Plans
 from seg25d.planning.planner import configuration_name
-from seg25d.runs.names import (
-    check_run,
-    choose_run,
-    find_configuration,
-    parse_folds,
-    run_name,
-    trained_runs,
-    with_network,
-    write_run_files,
-)
+from seg25d.runs.names import find_configuration, parse_folds, run_name, with_network
 
 
 def make_plans(slice_axis: int = 0, networks: dict[str, str] | None = None, recipe: str = "default") -> Plans:
@@ -36,17 +24,6 @@ def make_plans(slice_axis: int = 0, networks: dict[str, str] | None = None, reci
         configurations=configurations,
         recipe=recipe,
     )
-
-
-@pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return Workspace.resolve(tmp_path, {})
-
-
-def train_fake(workspace: Workspace, dataset: str, run: str, fold: int = 0) -> None:
-    fold_folder = workspace.run(dataset, run).fold(fold)
-    fold_folder.root.mkdir(parents=True)
-    fold_folder.model_final.touch()
 
 
 @pytest.mark.parametrize(("axis", "name"), [(0, "axial"), (1, "coronal"), (2, "sagittal")])
@@ -119,158 +96,3 @@ def test_folds_by_name():
 def test_wrong_folds_list_the_right_ones(word):
     with pytest.raises(InputError, match="numbers from 0 to 4, `cv` or `all`"):
         parse_folds([word], 5)
-
-
-def test_the_only_trained_run_is_taken(workspace):
-    train_fake(workspace, "Dataset001_A", "si")
-    assert choose_run(workspace, None, None, None) == workspace.run("Dataset001_A", "si")
-    assert choose_run(workspace, "1", "si", None) == workspace.run("Dataset001_A", "si")
-    assert trained_runs(workspace, "Dataset001_A") == ["si"]
-    assert trained_runs(workspace, "Dataset002_B") == []
-
-
-def test_unclear_choices_are_listed(workspace):
-    with pytest.raises(InputError, match="nothing is trained"):
-        choose_run(workspace, None, None, None)
-    train_fake(workspace, "Dataset001_A", "si")
-    train_fake(workspace, "Dataset001_A", "3d")
-    with pytest.raises(InputError, match="-c: 3d, si"):
-        choose_run(workspace, "1", None, None)
-    with pytest.raises(InputError, match="mip is not trained on Dataset001_A; trained: 3d, si"):
-        choose_run(workspace, "1", "mip", None)
-    train_fake(workspace, "Dataset002_B", "si")
-    with pytest.raises(InputError, match="-d: Dataset001_A, Dataset002_B"):
-        choose_run(workspace, None, "si", None)
-    (workspace.results / "Dataset003_C").mkdir()
-    with pytest.raises(InputError, match="nothing is trained on Dataset003_C"):
-        choose_run(workspace, "3", None, None)
-
-
-def test_a_model_folder_stands_alone(workspace, tmp_path):
-    train_fake(workspace, "Dataset001_A", "si")
-    run = workspace.run("Dataset001_A", "si")
-    assert choose_run(workspace, None, None, run.root) == run
-    assert choose_run(workspace, None, None, run.root / "fold_0") == run
-    with pytest.raises(InputError, match="has no trained model"):
-        choose_run(workspace, None, None, tmp_path)
-
-
-def test_a_model_folder_leaves_no_choice(workspace):
-    train_fake(workspace, "Dataset001_A", "si")
-    root = workspace.run("Dataset001_A", "si").root
-    with pytest.raises(InputError, match="--recipe out"):
-        choose_run(workspace, None, None, root, None, "default")
-    for other in (("1", None), (None, "si")):
-        with pytest.raises(InputError, match="-m names the model already"):
-            choose_run(workspace, *other, root)
-    with pytest.raises(InputError, match="-m names the model already"):
-        choose_run(workspace, None, None, root, "big")
-
-
-def write_plans(path: Path, plans_name: str = "plans", recipe: str = "default") -> Plans:
-    plans = Plans(
-        dataset_name="Dataset001_A",
-        plans_name=plans_name,
-        recipe=recipe,
-        gpu_memory_gb=8,
-        slice_axis=1,
-        reasons={},
-        configurations={},
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(plans.model_dump_json())
-    return plans
-
-
-def test_models_of_plans_of_another_name(workspace):
-    for run, plans_name in (("coronal", "plans"), ("coronal__big", "big"), ("si__big", "big")):
-        train_fake(workspace, "Dataset001_A", run)
-        write_plans(workspace.run("Dataset001_A", run).plans, plans_name)
-    chosen = [
-        choose_run(workspace, "1", configuration, None, plans_name).root.name
-        for configuration, plans_name in (("2d", None), ("2d", "big"), ("si", "big"), (None, "plans"))
-    ]
-    assert chosen == ["coronal", "coronal__big", "si__big", "coronal"]
-    with pytest.raises(InputError, match="si is not trained"):
-        choose_run(workspace, "1", "si", None)
-    with pytest.raises(InputError, match="with plans small"):
-        choose_run(workspace, "1", "si", None, "small")
-
-
-def test_models_of_recipes(workspace):
-    for run, plans_name, recipe in (
-        ("coronal", "plans", "default"),
-        ("coronal__shivdeo2021", "plans", "shivdeo2021"),
-        ("coronal__shivdeo2021__big", "big", "shivdeo2021"),
-        ("si__sobirov2022", "plans", "sobirov2022"),
-    ):
-        train_fake(workspace, "Dataset001_A", run)
-        write_plans(workspace.run("Dataset001_A", run).plans, plans_name, recipe)
-    chosen = [
-        choose_run(workspace, "1", configuration, None, plans_name, recipe).root.name
-        for configuration, plans_name, recipe in (
-            ("coronal", None, "shivdeo2021"),
-            ("2d", None, "shivdeo2021"),
-            ("2d", "big", "shivdeo2021"),
-            ("2d", None, None),
-            (None, None, "default"),
-            (None, None, "sobirov2022"),
-            ("si__sobirov2022", None, None),
-        )
-    ]
-    assert chosen == [
-        "coronal__shivdeo2021",
-        "coronal__shivdeo2021",
-        "coronal__shivdeo2021__big",
-        "coronal",
-        "coronal",
-        "si__sobirov2022",
-        "si__sobirov2022",
-    ]
-    with pytest.raises(InputError, match="with recipe angermann2022"):
-        choose_run(workspace, "1", None, None, None, "angermann2022")
-    with pytest.raises(InputError, match="si is not trained"):
-        choose_run(workspace, "1", "si", None)
-
-
-DESCRIPTION = {
-    "channel_names": {"0": "MRI"},
-    "labels": {"background": 0, "organ": 1},
-    "numTraining": 2,
-    "file_ending": ".nii.gz",
-}
-
-
-@pytest.fixture
-def begun(workspace):
-    """A data set, and a run of it whose folds 0 and 1 have begun."""
-    folder, run = workspace.preprocessed_dataset("Dataset001_A"), workspace.run("Dataset001_A", "si")
-    plans = write_plans(folder.plans()).model_copy(update={"configurations": {"si": None}})
-    folder.splits.write_text(json.dumps([{"train": ["a"], "val": ["b"]}, {"train": ["b"], "val": ["a"]}]))
-    folder.dataset.write_text(json.dumps(DESCRIPTION))
-    write_run_files(run, folder, plans.model_copy(update={"configurations": {}}))
-    run.plans.unlink()
-    for fold in range(2):
-        run.fold(fold).root.mkdir()
-        run.fold(fold).checkpoint.touch()
-    return run, folder, plans, "si"
-
-
-def test_an_unchanged_run_goes_on(begun):
-    check_run(*begun, [])
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("splits.json", [{"train": ["b"], "val": ["a"]}] * 2, "the folds"),
-        ("dataset.json", DESCRIPTION | {"labels": {"background": 0, "liver": 1}}, "the labels"),
-        ("dataset.json", DESCRIPTION | {"channel_names": {"0": "CT"}}, "the channels"),
-    ],
-)
-def test_folds_of_one_run_were_trained_with_the_same(begun, name, content, message):
-    (begun[1].root / name).write_text(json.dumps(content))
-    for restarted in ([], [0], [1, "all"]):
-        with pytest.raises(InputError, match=f"{message}.* changed since fold_.*--restart"):
-            check_run(*begun, restarted)
-    check_run(*begun, [0, 1])

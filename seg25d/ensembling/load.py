@@ -1,0 +1,53 @@
+"""Loading of trained models of any kind, with the files of others that they need."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from seg25d.core.device import Execution
+from seg25d.core.errors import InputError, ModelError
+from seg25d.core.workspace import FoldFolder
+from seg25d.ensembling.fused_predictor import FusedPredictor, coarse_view_model, fused_views, view_model
+from seg25d.inference.fine_predictor import FinePredictor
+from seg25d.inference.predictor import Predictor, PredictorOptions
+from seg25d.planning.model_file import load_header
+
+
+def load_predictor(paths: Sequence[Path], execution: Execution, options: PredictorOptions | None = None) -> Predictor:
+    """Read model files of any kind, see `Predictor.load`; others that they need are read from beside them.
+
+    Raises:
+        ModelError: See `Predictor.load`.
+        InputError: If a fusion is asked for where there are no views.
+    """
+    header = load_header(paths[0]) if paths else None
+    if header is not None and header.pretext is not None:
+        raise ModelError(
+            f"{paths[0]} is a pretrained model, which restores images and segments nothing; train with --pretrained"
+        )
+    fused = header is not None and header.plan.representation.name == "fused_views"
+    if options is not None and options.fusion != "network" and not fused:
+        raise InputError(
+            f"fusion {options.fusion!r} is for mv, whose views it fuses; `seg25d ensemble` fuses folders of "
+            "predictions of any configurations"
+        )
+    if header is not None and header.fine is not None:
+        return FinePredictor.load(paths, execution, options)
+    return (FusedPredictor if fused else Predictor).load(paths, execution, options)
+
+
+def files_of_model(path: Path) -> list[Path]:
+    """All files that `load_predictor` reads for a model file, itself first.
+
+    Raises:
+        ModelError: If one of those that have to be opened is missing, damaged, or not one of ours.
+    """
+    header, folder = load_header(path), path.parent
+    files = [path]
+    if header.fine is not None:
+        files.append(FoldFolder(root=folder).coarse)
+    if header.plan.representation.name == "fused_views":
+        names = fused_views(header).views
+        views = [view_model(folder, name) for name in names]
+        fine = any(load_header(view).fine is not None for view in views)
+        files += [*views, *(coarse_view_model(folder, name) for name in names if fine)]
+    return files

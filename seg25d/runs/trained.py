@@ -1,0 +1,123 @@
+"""Which trained models are meant: runs and folds by name, or the only ones that there are."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from seg25d.core.errors import InputError
+from seg25d.core.records import Record, read_record
+from seg25d.core.workspace import RunFolder, Workspace
+from seg25d.planning.plan import Plans, PlansName
+from seg25d.planning.planner import configuration_name, split_name
+from seg25d.planning.plans_name import DEFAULT_PLANS_NAME
+from seg25d.runs.names import run_name
+
+
+class ModelChoice(Record):
+    """Words that say which trained model is meant."""
+
+    dataset: str | None = None
+    configuration: str | None = None
+    """A configuration or the name of a run (`si__recipe`)."""
+    plans_name: PlansName | None = None
+    """Only models of these plans; None: of any, where that leaves one choice."""
+    recipe: str | None = None
+    """Only models of this recipe; None: of any, where that leaves one choice."""
+    folds: tuple[str, ...] | None = None
+    """None: all that are trained."""
+    model: Path | None = None
+    """Folder of a trained configuration, instead of data set and configuration; or an archive of models."""
+
+
+def trained_runs(workspace: Workspace, dataset_name: str) -> list[str]:
+    """Names of the runs of a data set that have a trained fold, sorted."""
+    folder = workspace.results / dataset_name
+    names = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    return [name for name in names if workspace.run(dataset_name, name).trained_folds()]
+
+
+def choose_run(workspace: Workspace, choice: ModelChoice) -> RunFolder:
+    """The trained run that is meant: the one that is named, or the only one that there is.
+
+    Args:
+        workspace: Where everything is.
+        choice: Which run; `model` names a folder.
+
+    Raises:
+        InputError: If nothing is trained under that name, or the choice is not clear; lists the choices.
+    """
+    wanted = {"plans_name": choice.plans_name, "recipe": choice.recipe}
+    if choice.model is not None:
+        if (choice.dataset, choice.configuration, *wanted.values()) != (None,) * 4:
+            raise InputError("-m names the model already; leave -d, -c, -p and --recipe out, or leave -m out")
+        return _run_at(choice.model)
+    name = workspace.dataset_name(choice.dataset) if choice.dataset is not None else _only_dataset(workspace)
+    runs = trained_runs(workspace, name)
+    for key, value in wanted.items():
+        if value is not None:
+            runs = [run for run in runs if getattr(_plans(workspace, name, run), key) == value]
+    if not runs:
+        of = "".join(f" with {key.removesuffix('_name')} {value}" for key, value in wanted.items() if value is not None)
+        raise InputError(f"nothing is trained on {name}{of} in {workspace.results}; run `seg25d train` first")
+    configuration = choice.configuration
+    if configuration is None:
+        if len(runs) > 1:
+            raise InputError(
+                f"several configurations are trained on {name}; choose one with -c: {', '.join(runs)}; or have them "
+                f"compared: seg25d find_best_configuration {name}"
+            )
+        return workspace.run(name, runs[0])
+    short = split_name(configuration)[0] == "2d" or tuple(wanted.values()) != (None, None)
+    if configuration not in runs and short:
+        trained_with = choice.plans_name or DEFAULT_PLANS_NAME, choice.recipe or "default"
+        configuration = full_run_name(workspace, name, runs, configuration, trained_with)
+    if configuration not in runs:
+        raise InputError(f"configuration {configuration} is not trained on {name}; trained: {', '.join(runs)}")
+    return workspace.run(name, configuration)
+
+
+def choose_folds(run: RunFolder, wanted: Sequence[str] | None) -> list[str]:
+    """The trained folds to use: those that are wanted, or all numbered ones, or else the one on all cases.
+
+    Raises:
+        InputError: If a wanted fold is not trained; lists those that are.
+    """
+    trained = run.trained_folds()
+    if wanted is None:
+        return [fold for fold in trained if fold != "all"] or trained
+    missing = [fold for fold in wanted if fold not in trained]
+    if missing:
+        raise InputError(f"{run.root}: fold {', '.join(missing)} is not trained; trained: {', '.join(trained)}")
+    return list(dict.fromkeys(wanted))
+
+
+def full_run_name(
+    workspace: Workspace, name: str, runs: Sequence[str], configuration: str, trained_with: tuple[str, str]
+) -> str:
+    """The run of a configuration, plans by name and recipe; the configuration as it is if there is none."""
+    for run in runs:
+        plans = _plans(workspace, name, run)
+        full = run_name(configuration_name(configuration, plans.slice_axis), plans, plans.recipe)
+        if (plans.plans_name, plans.recipe) == trained_with and run == full:
+            return run
+    return configuration
+
+
+def _plans(workspace: Workspace, name: str, run: str) -> Plans:
+    return read_record(workspace.run(name, run).plans, Plans)
+
+
+def _only_dataset(workspace: Workspace) -> str:
+    names = [name for name in workspace.dataset_names() if trained_runs(workspace, name)]
+    if len(names) == 1:
+        return names[0]
+    if not names:
+        raise InputError(f"nothing is trained in {workspace.results}; run `seg25d train` first, or give -m")
+    raise InputError(f"models of several data sets are there; choose one with -d: {', '.join(names)}")
+
+
+def _run_at(folder: Path) -> RunFolder:
+    """The run in a folder; the folder of one of its folds will do as well."""
+    run = RunFolder(root=folder.parent if folder.name.startswith("fold_") else folder)
+    if not run.trained_folds():
+        raise InputError(f"{folder} has no trained model; wanted the folder of a configuration, with fold_0 in it")
+    return run
