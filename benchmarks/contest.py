@@ -200,7 +200,7 @@ def _run(contender: Contender, workspace: Workspace, name: str, place: Path, opt
         **length(options),
     )
     summaries = api.train(own, name, contender.configuration, options.folds, training)
-    run = own.run(name, run_name(with_network(wanted, found, contender.network), wanted, options.recipe))
+    run = own.run(name, run_name(with_network(wanted, found, contender.network), wanted))
     logs = [_last_line(run.fold(fold).log) for fold in options.folds]
     row: Row = {
         "name": contender.name,

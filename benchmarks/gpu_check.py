@@ -146,7 +146,9 @@ def job_of(check: Check, name: str, plan: ConfigurationPlan, **settings: Any) ->
     header = ModelHeader(
         dataset_name=check.dataset_name, configuration=name, fold="0", plan=plan, description=check.description
     )
-    config = find_recipe("default", name).model_copy(update={"precision": precision_of(check), **settings})
+    config = find_recipe("default", fuses_views=name == "mv").model_copy(
+        update={"precision": precision_of(check), **settings}
+    )
     store = Store(check.folder / plan.store)
     if plan.representation.name == "fused_views":
         store = with_made_up_maps(check, store, plan)

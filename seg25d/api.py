@@ -44,8 +44,8 @@ from seg25d.sharing.pack import write_archive
 from seg25d.training.processes import is_first_process
 from seg25d.views.tasks import plan_fusion
 from seg25d.views.train import train_fusion
-from seg25d.workflows.coarse_to_fine import fine_task, train_fine_folds
-from seg25d.workflows.folds import check_folds, train_folds
+from seg25d.workflows.coarse_to_fine import check_coarse, plan_fine, train_fine_folds
+from seg25d.workflows.folds import check_folds, clear_folds, train_folds
 from seg25d.workflows.options import (
     PlanningOptions,
     PredictionOptions,
@@ -54,7 +54,7 @@ from seg25d.workflows.options import (
 )
 from seg25d.workflows.planned_run import planned_run
 from seg25d.workflows.preparation import check_datasets, make_plans, write_plans
-from seg25d.workflows.pretraining import check_pretraining, pretrain_network
+from seg25d.workflows.pretraining import plan_pretraining, pretrain_network
 
 __all__ = [
     "EnsembleOptions",
@@ -154,20 +154,22 @@ def train(
     """
     options = options or TrainingOptions()
     planned = planned_run(workspace, identifier, configuration, options)
-    task, plan = planned.task, planned.task.plans.configurations[planned.task.configuration]
-    chosen = parse_folds(folds, len(task.splits))
-    check_before_training(options.device, task.config.precision)
-    if plan.representation.name == "fused_views":
-        fusion = plan_fusion(workspace, task, chosen)
+    chosen = parse_folds(folds, len(planned.splits))
+    check_before_training(options.device, planned.settings.config.precision)
+    if planned.plan.representation.name == "fused_views":
+        fusion = plan_fusion(planned, chosen)
         planned.keep_network()
+        clear_folds(fusion.task)
         return train_fusion(fusion)
-    coarse = task
-    if task.config.fine is not None:
-        task = fine_task(workspace, task)
+    fine = plan_fine(planned, chosen) if planned.settings.config.fine is not None else None
+    task = fine.task if fine is not None else planned.run(planned.settings, chosen, begun=planned.begun)
     if is_first_process():
-        check_folds(task, chosen)
+        check_folds(task)
+        if fine is not None:
+            check_coarse(fine)
         planned.keep_network()
-    return train_folds(task, chosen) if task is coarse else train_fine_folds(task, coarse, chosen)
+    clear_folds(task)
+    return train_folds(task) if fine is None else train_fine_folds(fine)
 
 
 @crashes_named(CRASHED)
@@ -188,11 +190,11 @@ def pretrain(workspace: Workspace, identifier: str, configuration: str, options:
             before anything is done.
     """
     planned = planned_run(workspace, identifier, configuration, options)
-    check_pretraining(workspace, planned.task, options)
-    check_before_training(options.device, planned.task.config.precision)
+    run = plan_pretraining(planned, options)
+    check_before_training(options.device, run.config.precision)
     if is_first_process():
         planned.keep_network()
-    return pretrain_network(workspace, planned.task, options)
+    return pretrain_network(run)
 
 
 def predict(workspace: Workspace, source: Path, out: Path, options: PredictionOptions | None = None) -> None:

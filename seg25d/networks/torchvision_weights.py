@@ -52,18 +52,18 @@ def adapt_first_convolution(weight: Tensor, num_channels: int) -> Tensor:
     return weight.sum(1, keepdim=True).div(num_channels).repeat(1, num_channels, *(1 for _ in weight.shape[2:]))
 
 
-def load_torchvision_encoder(network: ResNetUNet, path: Path) -> TakenOver:
+def load_torchvision_encoder(network: ResNetUNet, state: Mapping[str, Tensor], path: Path) -> TakenOver:
     """Give the encoder of a network the weights of a torchvision ResNet of the same depth.
 
     Args:
         network: Its encoder is changed, its decoder is not. With an error nothing is.
-        path: A state dict, `.safetensors` or what `torch.save` writes, with torchvision's names; files without
-            `num_batches_tracked` (PyTorch before 0.4.1) and without a classifier will do.
+        state: Weights by torchvision's names (see `read_state_dict`), with or without `num_batches_tracked` (PyTorch
+            before 0.4.1) and a classifier.
+        path: Where they come from, for messages.
 
     Raises:
-        ModelError: If the file is missing, is no state dict, or does not fit; names the file and the cure.
+        ModelError: If they do not fit; names the file and the cure.
     """
-    state = read_state_dict(path)
     wanted = network.encoder.state_dict()
     parts = {name.split(".")[0] for name in wanted}
     ours = {name: weight for name, weight in state.items() if name.split(".")[0] in parts}

@@ -102,6 +102,10 @@ class Plans(Record):
     """Per decision about the whole data set, why it is so."""
     configurations: dict[str, ConfigurationPlan]
 
+    def with_plan(self, name: str, plan: ConfigurationPlan) -> Self:
+        """The same plans with one configuration added or replaced."""
+        return self.model_copy(update={"configurations": {**self.configurations, name: plan}})
+
     @model_validator(mode="after")
     def _check_stores(self) -> Self:
         """Arrays of another spacing or normalisation must not be taken for those of the plan."""

@@ -74,9 +74,9 @@ def with_network(plans: Plans, name: str, network: str | None) -> str:
     return own_name if own else full_name
 
 
-def run_name(configuration: str, plans: Plans, recipe: str) -> str:
+def run_name(configuration: str, plans: Plans) -> str:
     """The folder's name under the results of a data set: what is not the default is added to the configuration."""
-    additions = [recipe] if recipe != "default" else []
+    additions = [plans.recipe] if plans.recipe != "default" else []
     additions += [plans.plans_name] if plans.plans_name != DEFAULT_PLANS_NAME else []
     return "__".join([configuration, *additions])
 

@@ -96,7 +96,7 @@ def full_run_name(
     """The run of a configuration, plans by name and recipe; the configuration as it is if there is none."""
     for run in runs:
         plans = _plans(workspace, name, run)
-        full = run_name(configuration_name(configuration, plans.slice_axis), plans, plans.recipe)
+        full = run_name(configuration_name(configuration, plans.slice_axis), plans)
         if (plans.plans_name, plans.recipe) == trained_with and run == full:
             return run
     return configuration

@@ -105,5 +105,5 @@ def training_command(run: ValidatedRun, folds: Sequence[int]) -> str:
     words = ["seg25d train", plans.dataset_name, configuration, numbers]
     words += [] if plans.recipe == "default" else ["--recipe", plans.recipe]
     words += [] if plans.plans_name == DEFAULT_PLANS_NAME else ["--plans-name", plans.plans_name]
-    plain = run.name == run_name(configuration, plans, plans.recipe)
+    plain = run.name == run_name(configuration, plans)
     return " ".join(words) + ("" if plain else " with the same --set")

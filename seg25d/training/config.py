@@ -249,20 +249,32 @@ def settle_config(folder: FoldFolder, recipe: TrainingConfig, changes: Mapping[s
         InputError: If the changes do not fit a run that has begun: only its length may change.
     """
     if not folder.checkpoint.exists():
-        config = apply_settings(recipe, changes)
-    else:
-        before = read_record(folder.config, TrainingConfig)
-        config = apply_settings(before, changes)
-        changed = [name for name in changed_settings(before, config) if name not in EXTENDABLE]
-        asked_for, begun_with = recipe.pretrained, before.pretrained
-        if asked_for is not None and (begun_with is None or asked_for.digest != begun_with.digest):
-            changed.append("pretrained")
-        if changed:
-            raise InputError(
-                f"{folder.root} was begun with other settings ({', '.join(changed)}); leave them as they were to go "
-                "on, or begin anew with --restart"
-            )
+        return apply_settings(recipe, changes)
+    before = read_record(folder.config, TrainingConfig)
+    config = apply_settings(before, changes)
+    if recipe.pretrained is not None:
+        begun_with = config.pretrained or recipe.pretrained
+        asked_for = begun_with.model_copy(update={"digest": recipe.pretrained.digest})
+        config = config.model_copy(update={"pretrained": asked_for})
+    check_goes_on(folder, config)
     return config
+
+
+def check_goes_on(folder: FoldFolder, config: TrainingConfig) -> None:
+    """Make sure that a fold, if it has begun, can go on with these settings: only its length may change.
+
+    Raises:
+        InputError: If not; names what differs.
+    """
+    if not folder.checkpoint.exists():
+        return
+    changed = changed_settings(read_record(folder.config, TrainingConfig), config)
+    others = [name for name in changed if name not in EXTENDABLE]
+    if others:
+        raise InputError(
+            f"{folder.root} was begun with other settings ({', '.join(others)}); leave them as they were to go on, or "
+            "start over with --restart"
+        )
 
 
 def changed_settings(before: TrainingConfig, after: TrainingConfig) -> list[str]:

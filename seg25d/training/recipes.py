@@ -184,15 +184,13 @@ RECIPES: dict[str, TrainingConfig] = {
 """The recipes by name."""
 
 
-def find_recipe(
-    name: str, configuration: str | None = None, *, joint: bool = False, fine: bool = False
-) -> TrainingConfig:
+def find_recipe(name: str, *, fuses_views: bool = False, joint: bool = False, fine: bool = False) -> TrainingConfig:
     """The settings of a recipe.
 
     Args:
         name: Of the recipe.
-        configuration: What is to be trained; for `mv` the settings are those of the fusion network.
-        joint: Whether it is trained together with its views.
+        fuses_views: Whether it is for a network that fuses views.
+        joint: Whether that is trained together with its views.
         fine: Whether it is the fine model of coarse-to-fine segmentation.
 
     Raises:
@@ -200,7 +198,7 @@ def find_recipe(
     """
     if name not in RECIPES:
         raise InputError(f"there is no recipe {name!r}; known: {', '.join(RECIPES)}")
-    if configuration is not None and configuration.partition("__")[0] == "mv":
+    if fuses_views:
         alone = XIA2018_FUSION if name == "xia2018" else FUSION
         recipe = (JOINT if joint else alone).model_copy(update={"recipe": name})
     else:

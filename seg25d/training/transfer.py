@@ -6,8 +6,9 @@ number of channels; everything else must be there and fit, or the networks are n
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +18,9 @@ from seg25d.core.files import file_digest
 from seg25d.core.records import Record
 from seg25d.evaluation.tables import text_table
 from seg25d.networks.resnet_unet import ResNetUNet
-from seg25d.networks.torchvision_weights import adapt_first_convolution, load_torchvision_encoder
+from seg25d.networks.torchvision_weights import adapt_first_convolution, load_torchvision_encoder, read_state_dict
 from seg25d.planning.model_file import ModelHeader, is_model_file, load_model
+from seg25d.training.config import PretrainedConfig
 
 logger = logging.getLogger(__name__)
 MOST_DIFFERENCES = 6
@@ -53,24 +55,53 @@ class Transfer(Record):
         return text_table(["weights of", "taken over", "adapted", "new"], rows)
 
 
-def take_over(model: nn.Module, header: ModelHeader, path: Path) -> Transfer:
+@dataclass(frozen=True)
+class PretrainedFile:
+    """A file whose weights runs begin with, in memory: read and hashed once per command."""
+
+    path: Path
+    digest: str
+    header: ModelHeader | None
+    """None: weights of another program."""
+    weights: Mapping[str, Tensor]
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a file.
+
+        Args:
+            path: A model file of ours, pretrained or trained on this or another data set; or weights of a torchvision
+                ResNet, for `resnet_unet`.
+
+        Raises:
+            ModelError: If it is missing, damaged, or neither of both.
+        """
+        header, weights = load_model(path) if is_model_file(path) else (None, read_state_dict(path))
+        return cls(path, file_digest(path), header, weights)
+
+    @property
+    def start(self) -> PretrainedConfig:
+        """What the settings of a run say of it."""
+        return PretrainedConfig(file=self.path.name, digest=self.digest)
+
+
+def take_over(model: nn.Module, header: ModelHeader, file: PretrainedFile) -> Transfer:
     """Load what fits of a file into a model.
 
     Args:
         model: Of `header.build_model()`; changed.
         header: Of the run that begins.
-        path: A model file of ours, pretrained or trained on this or another data set; or weights of a torchvision
-            ResNet, for `resnet_unet`.
+        file: What it begins with.
 
     Returns:
         What became of every weight.
 
     Raises:
-        ModelError: If the file cannot be used, or the networks differ; says in what.
+        ModelError: If the networks differ; says in what.
     """
-    if not is_model_file(path):
-        return _from_torchvision(model, path)
-    other, weights = load_model(path)
+    if file.header is None:
+        return _from_torchvision(model, file)
+    other, weights = file.header, file.weights
     own = model.state_dict()
     names_differ = sorted(set(own) ^ set(weights))
     heads, first = _heads(header), _first_layers(header)
@@ -90,23 +121,23 @@ def take_over(model: nn.Module, header: ModelHeader, path: Path) -> Transfer:
         elif name not in heads:
             misfits.append(name)
     if misfits or set(names_differ) - heads:
-        raise ModelError(_differences(path, header, other, [*misfits, *(set(names_differ) - heads)]))
+        raise ModelError(_differences(file.path, header, other, [*misfits, *(set(names_differ) - heads)]))
     model.load_state_dict({**own, **taken, **adapted})
     new = tuple(name for name in own if name not in taken and name not in adapted)
-    return Transfer(file=path.name, digest=file_digest(path), taken=tuple(taken), adapted=tuple(adapted), new=new)
+    return Transfer(file=file.path.name, digest=file.digest, taken=tuple(taken), adapted=tuple(adapted), new=new)
 
 
-def _from_torchvision(model: nn.Module, path: Path) -> Transfer:
+def _from_torchvision(model: nn.Module, file: PretrainedFile) -> Transfer:
     """Load an encoder that was trained on ImageNet."""
     network = getattr(model, "network", None)
     if not isinstance(network, ResNetUNet):
         raise ModelError(
-            f"{path} is not a model file of seg25d; weights of torchvision's ResNets are for --network resnet_unet"
+            f"{file.path} is not a model file of seg25d; weights of torchvision's ResNets are for --network resnet_unet"
         )
-    found = load_torchvision_encoder(network, path)
+    found = load_torchvision_encoder(network, file.weights, file.path)
     taken, adapted = (tuple(f"network.encoder.{name}" for name in names) for names in (found.taken, found.adapted))
     new = tuple(name for name in model.state_dict() if name not in {*taken, *adapted})
-    return Transfer(file=path.name, digest=file_digest(path), taken=taken, adapted=adapted, new=new)
+    return Transfer(file=file.path.name, digest=file.digest, taken=taken, adapted=adapted, new=new)
 
 
 def _slices_seen(*headers: ModelHeader) -> int:

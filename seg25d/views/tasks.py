@@ -10,18 +10,20 @@ from typing import NamedTuple
 from seg25d.core.errors import InputError
 from seg25d.core.progress import format_seconds
 from seg25d.core.records import read_record
-from seg25d.core.workspace import FoldFolder, Workspace
+from seg25d.core.workspace import FoldFolder
 from seg25d.data.dataset import Split, read_description
 from seg25d.planning.plan import ConfigurationPlan
 from seg25d.representations.fused_views import FusedViews
 from seg25d.runs.files import check_run
-from seg25d.runs.names import find_configuration, run_name
+from seg25d.runs.names import find_configuration
 from seg25d.training.checkpoint import load_checkpoint
-from seg25d.training.config import TrainingConfig
+from seg25d.training.config import FusionConfig, TrainingConfig
 from seg25d.views.joint import joint_plan
 from seg25d.views.model_sets import FusionCases, ModelSet, fusion_cases
-from seg25d.workflows.coarse_to_fine import check_coarse, fine_task
-from seg25d.workflows.folds import RunToTrain, check_folds, split_of
+from seg25d.workflows.coarse_to_fine import FineRun, check_coarse, fine_run
+from seg25d.workflows.folds import Begun, RunToTrain, check_folds, split_of
+from seg25d.workflows.planned_run import PlannedRun
+from seg25d.workflows.settings import FINE, JOINT, Settings
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +34,8 @@ class ViewModel:
 
     view: RunToTrain
     models: ModelSet
-    coarse: RunToTrain | None = None
-    """The run of its coarse model, if it is a fine one."""
+    fine: FineRun | None = None
+    """Both runs, if it is a fine model."""
 
     @property
     def folder(self) -> FoldFolder:
@@ -63,8 +65,8 @@ class FusedFold:
     """By the names that the plan of `mv` has for them, in its order."""
     fold: int | str
     cases: FusionCases
-    coarse: Mapping[str, RunToTrain]
-    """The runs of the coarse models, if the views are fine ones; else none."""
+    fine: Mapping[str, FineRun]
+    """The fine models of the views and their coarse ones, if `views` are fine; else none."""
 
     @property
     def folder(self) -> FoldFolder:
@@ -80,7 +82,7 @@ class FusedFold:
     def is_done(self) -> bool:
         """Whether the fusion network is trained with the settings that are asked for."""
         folder = self.folder
-        if self.task.options.restart or not folder.model_final.exists() or not folder.config.exists():
+        if not folder.model_final.exists() or not folder.config.exists():
             return False
         return self.task.settled(self.fold) == read_record(folder.config, TrainingConfig)
 
@@ -90,11 +92,11 @@ class FusedFold:
 
     def models_of(self, models: ModelSet) -> list[ViewModel]:
         """The models of a set that are fused, in the order of the plan."""
-        return [ViewModel(view, models, self.coarse.get(name)) for name, view in self.views.items()]
+        return [ViewModel(view, models, self.fine.get(name)) for name, view in self.views.items()]
 
     def coarse_of(self, models: ModelSet) -> list[ViewModel]:
         """The coarse models of a set, in the same order; none if the views have none."""
-        return [ViewModel(view, models) for view in self.coarse.values()]
+        return [ViewModel(fine.coarse, models) for fine in self.fine.values()]
 
 
 class Fusion(NamedTuple):
@@ -105,13 +107,17 @@ class Fusion(NamedTuple):
     joint: RunToTrain | None
     """The run in which views and fusion are trained on together, if that is asked for."""
 
+    @property
+    def task(self) -> RunToTrain:
+        """What was asked for; all else is needed for it."""
+        return self.joint or self.folds[0].task
 
-def plan_fusion(workspace: Workspace, task: RunToTrain, folds: Sequence[int | str]) -> Fusion:
+
+def plan_fusion(planned: PlannedRun, folds: Sequence[int | str]) -> Fusion:
     """Work out what has to be trained, and make sure that it can be, before anything is written.
 
     Args:
-        workspace: Where the runs are.
-        task: `mv`, with the options of the command.
+        planned: `mv`.
         folds: Numbers of folds, or `all`.
 
     Raises:
@@ -119,30 +125,28 @@ def plan_fusion(workspace: Workspace, task: RunToTrain, folds: Sequence[int | st
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("mv trains with one process; train the views with several before: their folds are kept")
-    config = task.config
-    assert config.fusion is not None, "the recipe of mv has it"
-    views = _views(workspace, task)
+    settings, begun = planned.settings, planned.begun
+    fusion = _fusion_config(settings)
     joint = None
-    if config.fusion.joint:
-        joint = _named_task(workspace, task)
-        plan = joint_plan(
-            joint.plans.configurations[joint.configuration],
-            [view.plans.configurations[view.configuration] for view in views.values()],
-            read_description(task.folder.dataset),
-            task.plans.gpu_memory_gb,
-        )
-        joint = _with_plan(joint, plan)
-        check_folds(joint, folds)
-        task = replace(task, options=task.options.of_parts())
-    named = _named_task(workspace, task)
-    fusion = named.config.fusion
-    assert fusion is not None, "the recipe of mv has it"
-    coarse: dict[str, RunToTrain] = {}
+    if fusion.joint:
+        joint = _named_run(planned, settings, folds, begun=begun)
+        joint = replace(joint, plans=joint.plans.with_plan(joint.configuration, _joint_plan(planned, joint.plan)))
+        check_folds(joint)
+        # The parts are needed as views are: those that have begun go on as they are.
+        said = planned.options.settings
+        words = {key: value for key, value in said.items() if key.startswith("fusion.") and key != JOINT}
+        settings, begun = planned.settings_of_part(words, fuses_views=True), "kept"
+    task = _named_run(planned, settings, folds, begun=begun)
+    needed = [fusion_cases(planned.splits, fold, fusion.data) for fold in folds]
+    view_folds = list(dict.fromkeys(each.fold for cases in needed for each in cases.sets if each.fold is not None))
+    views = _views(planned, view_folds)
+    fine: dict[str, FineRun] = {}
     if fusion.fine:
-        coarse = views
-        views = {name: _fine_task(workspace, view) for name, view in views.items()}
-    jobs = [FusedFold(named, views, fold, fusion_cases(task.splits, fold, fusion.data), coarse) for fold in folds]
-    _check(jobs, joint)
+        finer = planned.settings_of_part({FINE: "true"})
+        fine = {name: fine_run(planned, finer, view, begun="kept") for name, view in views.items()}
+        views = {name: each.task for name, each in fine.items()}
+    jobs = [FusedFold(task, views, fold, cases, fine) for fold, cases in zip(folds, needed, strict=True)]
+    _check(jobs)
     return Fusion(jobs, joint)
 
 
@@ -205,66 +209,60 @@ def _expected_seconds(model: ViewModel) -> float | None:
     return max(times, default=None)
 
 
-def _views(workspace: Workspace, task: RunToTrain) -> dict[str, RunToTrain]:
-    views = {}
-    for view in _representation(task).views:
-        own_name, _ = find_configuration(task.plans, view)
-        run = workspace.run(task.dataset_name, run_name(own_name, task.plans, task.options.recipe))
-        views[view] = replace(task, configuration=own_name, run=run, options=task.options.of_views())
-    return views
+def _views(planned: PlannedRun, folds: Sequence[int | str]) -> dict[str, RunToTrain]:
+    """The runs of the views; settings other than lengths and seed are for the fusion alone."""
+    settings = planned.settings_of_part({})
+    names = {view: find_configuration(planned.plans, view)[0] for view in _representation(planned.plan).views}
+    return {view: planned.run(settings, folds, configuration=name, begun="kept") for view, name in names.items()}
 
 
-def _fine_task(workspace: Workspace, view: RunToTrain) -> RunToTrain:
-    return fine_task(workspace, replace(view, options=view.options.of_fine()))
-
-
-def _named_task(workspace: Workspace, task: RunToTrain) -> RunToTrain:
+def _named_run(planned: PlannedRun, settings: Settings, folds: Sequence[int | str], *, begun: Begun) -> RunToTrain:
     """The run of `mv` with its settings: `mv`, or `mv__holdout`, `mv__no_image`, `mv__joint` and so on.
 
     What is not as usual has a folder of its own, as it is there to be compared.
     """
-    fusion = task.config.fusion
-    assert fusion is not None, "the recipe of mv has it"
+    fusion, plan = _fusion_config(settings), planned.plan
     parts = {"holdout": fusion.data == "holdout", "no_image": not fusion.image}
     parts |= {"joint": fusion.joint, "fine": fusion.fine}
-    name = "__".join([task.configuration, *(part for part, asked in parts.items() if asked)])
-    representation = _representation(task)
-    seen = representation.model_copy(update={"image": representation.image and fusion.image})
-    plan = task.plans.configurations[task.configuration].model_copy(update={"representation": seen})
-    run = workspace.run(task.dataset_name, run_name(name, task.plans, task.options.recipe))
-    return _with_plan(replace(task, run=run), plan)
+    part = "".join(f"__{part}" for part, asked in parts.items() if asked)
+    seen = _representation(plan)
+    seen = seen.model_copy(update={"image": seen.image and fusion.image})
+    return planned.run(settings, folds, plan=plan.model_copy(update={"representation": seen}), part=part, begun=begun)
 
 
-def _with_plan(task: RunToTrain, plan: ConfigurationPlan) -> RunToTrain:
-    configurations = {**task.plans.configurations, task.configuration: plan}
-    return replace(task, plans=task.plans.model_copy(update={"configurations": configurations}))
+def _joint_plan(planned: PlannedRun, plan: ConfigurationPlan) -> ConfigurationPlan:
+    """The plan of views and fusion together."""
+    names = (find_configuration(planned.plans, view)[0] for view in _representation(plan).views)
+    views = [planned.plans.configurations[name] for name in names]
+    return joint_plan(plan, views, read_description(planned.folder.dataset), planned.plans.gpu_memory_gb)
 
 
-def _representation(task: RunToTrain) -> FusedViews:
-    representation = task.plans.configurations[task.configuration].representation
-    assert representation.name == "fused_views", "the caller has looked"
-    return representation
+def _fusion_config(settings: Settings) -> FusionConfig:
+    assert settings.config.fusion is not None, "the recipe of what fuses views has it"
+    return settings.config.fusion
 
 
-def _check(jobs: Sequence[FusedFold], joint: RunToTrain | None) -> None:
+def _representation(plan: ConfigurationPlan) -> FusedViews:
+    assert plan.representation.name == "fused_views", "the caller has looked"
+    return plan.representation
+
+
+def _check(jobs: Sequence[FusedFold]) -> None:
     task, views = jobs[0].task, jobs[0].views
-    begun = [job.fold for job in jobs if joint is None or not job.folder.model_final.exists()]
-    # With `joint` the parts are taken as they are, if they fit.
-    check_run(task.run, task.folder, task.plans, task.configuration, (task.options.restart and begun) or ())
-    check_folds(task, begun)
+    check_folds(task)
     _check_view_plans(task, views)
-    for view in [*jobs[0].coarse.values(), *views.values()]:
+    for view in [*(fine.coarse for fine in jobs[0].fine.values()), *views.values()]:
         check_run(view.run, view.folder, view.plans, view.configuration, ())
     for job in jobs:
         for model in job.view_models():
             _check_cases(model)
-            if model.coarse is not None and model.models.fold is not None and not model.is_trained:
-                check_coarse(model.view, model.coarse, [model.models.fold])
+            if model.fine is not None and model.models.fold is not None and not model.is_trained:
+                check_coarse(model.fine.only(model.models.fold))
 
 
 def _check_view_plans(task: RunToTrain, views: Mapping[str, RunToTrain]) -> None:
     """Views have to see the arrays of `mv`, and to say what it takes."""
-    own, representation = task.plans.configurations[task.configuration], _representation(task)
+    own, representation = task.plan, _representation(task.plan)
     labels = read_description(task.folder.dataset).labels
     maps = labels.num_outputs - (not labels.has_regions)
     if (representation.maps_per_view, representation.regions) != (maps, labels.has_regions):
@@ -273,7 +271,7 @@ def _check_view_plans(task: RunToTrain, views: Mapping[str, RunToTrain]) -> None
             f"{representation.regions}; these labels want {maps} and {labels.has_regions}"
         )
     for view in views.values():
-        plan = view.plans.configurations[view.configuration]
+        plan = view.plan
         if (plan.spacing_mm, plan.normalization) != (own.spacing_mm, own.normalization):
             raise InputError(
                 f"plans: {view.configuration} has another spacing or normalisation than {task.configuration}, which "

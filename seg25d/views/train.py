@@ -28,7 +28,7 @@ from seg25d.views.model_sets import leaks
 from seg25d.views.tasks import FusedFold, Fusion, ViewModel, announce, view_config
 from seg25d.views.train_joint import train_joint_folds
 from seg25d.workflows.coarse_to_fine import train_fine_folds
-from seg25d.workflows.folds import RunToTrain, clear_folds, fold_job, summarize_folds, train_folds
+from seg25d.workflows.folds import fold_job, summarize_folds, train_folds
 
 logger = logging.getLogger(__name__)
 
@@ -50,27 +50,20 @@ def train_fusion(fusion: Fusion) -> dict[str, Summary]:
     apart = [job for job in fusion.folds if not job.folder.model_final.exists()]
     if apart:
         train_fused_folds(apart)
-    return train_joint_folds(fusion.joint, fusion.folds[0].task, [job.fold for job in fusion.folds])
+    return train_joint_folds(fusion.joint, fusion.folds[0].task)
 
 
 def train_fused_folds(jobs: Sequence[FusedFold]) -> dict[str, Summary]:
     """Train the fusion of folds one after the other, and before each what it lacks; gives the scores per fold."""
     task = jobs[0].task
     announce(jobs)
-    if task.options.restart:
-        clear_folds(task, [job.fold for job in jobs])
-        jobs = [replace(job, task=_going_on(task)) for job in jobs]
-    execution = choose_execution(task.options.device, task.config.precision)
+    execution = choose_execution(task.device, task.config.precision)
     summaries = {}
     for job in jobs:
         with folder_lock(job.folder.root, "training"):
             summaries[str(job.fold)] = _train_fused_fold(job, execution)
     summarize_folds(task.run, len(task.splits))
     return summaries
-
-
-def _going_on(task: RunToTrain) -> RunToTrain:
-    return replace(task, options=task.options.model_copy(update={"restart": False}))
 
 
 def _train_fused_fold(job: FusedFold, execution: Execution) -> Summary:
@@ -91,11 +84,10 @@ def _train_view(model: ViewModel, job: FusedFold) -> None:
         return
     view, folder = model.view, model.folder
     if model.models.fold is not None:
-        view = view.without_lengths() if folder.checkpoint.exists() else view
-        if model.coarse is None:
-            train_folds(view, [model.models.fold])
+        if model.fine is None:
+            train_folds(view.only(model.models.fold))
         else:
-            train_fine_folds(view, model.coarse, [model.models.fold])
+            train_fine_folds(model.fine.only(model.models.fold))
         return
     with folder_lock(folder.root, "training"):
         write_run_files(view.run, view.folder, view.plans)
@@ -129,7 +121,7 @@ def _write_data(job: FusedFold, execution: Execution) -> None:
     views, coarse = files[job.cases.own.name]
     for name, file in zip(job.views, views, strict=True):
         copy_file(file, view_model(folder.root, name))
-    for name, file in zip(job.coarse, coarse, strict=True):
+    for name, file in zip(job.fine, coarse, strict=True):
         copy_file(file, coarse_view_model(folder.root, name))
 
 

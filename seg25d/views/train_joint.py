@@ -1,7 +1,6 @@
 """Training views and fusion of `mv` together, from the parts that were trained apart."""
 
 import logging
-from collections.abc import Sequence
 from dataclasses import replace
 
 from seg25d.core.device import Execution, choose_execution
@@ -16,28 +15,24 @@ from seg25d.planning.model_file import ModelHeader, load_model, save_model
 from seg25d.runs.files import write_run_files
 from seg25d.training.trainer import train_fold
 from seg25d.views.joint import JointFusion, PaddedView
-from seg25d.workflows.folds import RunToTrain, clear_folds, fold_job, split_of, summarize_folds
+from seg25d.workflows.folds import RunToTrain, fold_job, split_of, summarize_folds
 
 logger = logging.getLogger(__name__)
 
 
-def train_joint_folds(task: RunToTrain, apart: RunToTrain, folds: Sequence[int | str]) -> dict[str, Summary]:
+def train_joint_folds(task: RunToTrain, apart: RunToTrain) -> dict[str, Summary]:
     """Train folds whose views and fusion are trained.
 
     Args:
         task: The run to train.
         apart: The run of the parts.
-        folds: Numbers of folds, or `all`.
 
     Returns:
         The scores per fold.
     """
-    if task.options.restart:
-        clear_folds(task, folds)
-        task = replace(task, options=task.options.model_copy(update={"restart": False}))
-    execution = choose_execution(task.options.device, task.config.precision)
+    execution = choose_execution(task.device, task.config.precision)
     summaries = {}
-    for fold in folds:
+    for fold in task.folds:
         with folder_lock(task.run.fold(fold).root, "training"):
             summaries[str(fold)] = _train_joint_fold(task, apart.run.fold(fold), fold, execution)
     summarize_folds(task.run, len(task.splits))

@@ -8,7 +8,8 @@ import filecmp
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 
@@ -16,103 +17,141 @@ from seg25d.core.errors import InputError
 from seg25d.core.files import copy_file, folder_lock
 from seg25d.core.grids import box_shape
 from seg25d.core.types import BoundingBox, Shape
-from seg25d.core.workspace import FoldFolder, Workspace
+from seg25d.core.workspace import FoldFolder
 from seg25d.evaluation.summary import Summary
 from seg25d.planning.coarse_to_fine import FineConfig, fine_plan
 from seg25d.preprocessing.store import Store
-from seg25d.runs.names import run_name
+from seg25d.training.config import settle_config
 from seg25d.training.crops import crop_around, usual_margins
 from seg25d.training.processes import is_first_process
-from seg25d.workflows.folds import RunToTrain, check_folds, clear_folds, train_folds
+from seg25d.workflows.folds import Begun, RunToTrain, check_folds, train_folds
+from seg25d.workflows.planned_run import PlannedRun
+from seg25d.workflows.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 
-def fine_task(workspace: Workspace, task: RunToTrain) -> RunToTrain:
-    """The run of the fine models, `axial__fine`, whose windows are as large as crops need.
+@dataclass(frozen=True)
+class FineRun:
+    """Folds of fine models that are to be trained, and the coarse models that they need."""
+
+    task: RunToTrain
+    coarse: RunToTrain
+
+    def only(self, fold: int | str) -> Self:
+        """The same with one fold to train."""
+        return replace(self, task=self.task.only(fold), coarse=self.coarse.only(fold))
+
+
+def plan_fine(planned: PlannedRun, folds: Sequence[int | str]) -> FineRun:
+    """The fine models that are asked for, and the coarse ones: settings other than lengths and seed are for the former.
+
+    Args:
+        planned: Whose settings ask for fine models.
+        folds: Numbers of folds, or `all`.
+
+    Raises:
+        InputError: If the configuration is not slice-wise, or folds were begun with other settings or coarse models.
+    """
+    settings = planned.settings_of_part({})
+    coarse = planned.run(settings, folds, begun="kept")
+    fine = fine_run(planned, planned.settings, coarse, begun=planned.begun)
+    for fold in _missing(fine):
+        # A coarse model that has begun keeps its settings, but not with another file to begin with.
+        settle_config(coarse.run.fold(fold), settings.recipe, {})
+    return fine
+
+
+def fine_run(planned: PlannedRun, settings: Settings, coarse: RunToTrain, *, begun: Begun) -> FineRun:
+    """The run of fine models, such as `axial__fine`, whose windows are as large as crops need.
+
+    Args:
+        planned: What is asked for.
+        settings: Of the fine models.
+        coarse: Folds of the coarse models, for which there are to be fine ones.
+        begun: What becomes of fine models that have begun.
 
     Raises:
         InputError: If the configuration is not slice-wise.
     """
-    fine, plan = task.config.fine, task.plans.configurations[task.configuration]
+    fine = settings.config.fine
     assert fine is not None, "its settings were asked for"
-    if plan.representation.name != "slices":
+    if coarse.plan.representation.name != "slices":
         raise InputError(
-            f"{task.configuration} cannot be trained coarse-to-fine: `fine` is a setting of slice-wise configurations "
-            "(2d, axial, coronal, sagittal); that of mv is `fusion.fine`"
+            f"{coarse.configuration} cannot be trained coarse-to-fine: `fine` is a setting of slice-wise "
+            "configurations (2d, axial, coronal, sagittal); that of mv is `fusion.fine`"
         )
-    changed = fine_plan(plan, _crops(task, fine))
-    plans = task.plans.model_copy(update={"configurations": {**task.plans.configurations, task.configuration: changed}})
-    run = workspace.run(task.dataset_name, run_name(f"{task.configuration}__fine", plans, task.options.recipe))
-    return replace(task, run=run, plans=plans)
+    changed = fine_plan(coarse.plan, _crops(coarse, fine))
+    run = planned.run(
+        settings, coarse.folds, configuration=coarse.configuration, plan=changed, part="__fine", begun=begun
+    )
+    return FineRun(run, coarse)
 
 
-def train_fine_folds(task: RunToTrain, coarse: RunToTrain, folds: Sequence[int | str]) -> dict[str, Summary]:
+def train_fine_folds(fine: FineRun) -> dict[str, Summary]:
     """Train the fine models of folds, and before them the coarse ones that are missing.
-
-    Args:
-        task: The run of the fine models.
-        coarse: That of the coarse ones; settings other than lengths and seed are for the fine ones alone.
-        folds: Numbers of folds, or `all`.
 
     Returns:
         The scores per fold, of both models together; none on processes other than the first.
 
     Raises:
-        InputError: If something does not fit; nothing is trained then.
         BusyError: If another command works on one of the models.
     """
-    coarse = replace(coarse, options=coarse.options.of_coarse())
-    check_coarse(task, coarse, folds)
-    if task.options.restart:
-        if is_first_process():
-            clear_folds(task, folds)
-        task = replace(task, options=task.options.model_copy(update={"restart": False}))
     if is_first_process():
-        for fold in folds:
-            _bring_coarse(task, coarse, fold)
-    return train_folds(task, folds)
+        for fold in fine.task.folds:
+            _bring_coarse(fine.only(fold), fold)
+    return train_folds(fine.task)
 
 
-def check_coarse(task: RunToTrain, coarse: RunToTrain, folds: Sequence[int | str]) -> None:
+def check_coarse(fine: FineRun) -> None:
     """Make sure that coarse models can be used or trained, before anything is written.
 
     Raises:
         InputError: If not.
     """
-    begun = [] if task.options.restart else [fold for fold in folds if _has_begun(task.run.fold(fold))]
-    for fold in begun:
+    task, coarse = fine.task, fine.coarse
+    for fold in _begun(fine):
         copy, source = task.run.fold(fold).coarse, coarse.run.fold(fold).model_final
         if source.exists() and not filecmp.cmp(copy, source, shallow=False):
             raise InputError(
-                f"{copy.parent} was begun with another coarse model: {source.parent} was trained again since; begin "
-                "this fold anew with --restart"
+                f"{copy.parent} was begun with another coarse model: {source.parent} was trained again since; start "
+                "this fold over with --restart"
             )
-    missing = [fold for fold in folds if fold not in begun and not coarse.run.fold(fold).model_final.exists()]
+    missing = _missing(fine)
     if missing and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError(
             f"the coarse model of {coarse.configuration}, fold {missing[0]}, is not trained, and several processes "
             "train one run at a time: run the same command without `fine` first"
         )
     for fold in missing:
-        check_folds(_going_on(coarse, fold), [fold])
+        check_folds(coarse.only(fold))
 
 
-def _bring_coarse(task: RunToTrain, coarse: RunToTrain, fold: int | str) -> None:
+def _begun(fine: FineRun) -> list[int | str]:
+    """Folds whose fine model goes on."""
+    restarted = fine.task.begun == "restarted"
+    return [] if restarted else [fold for fold in fine.task.folds if _has_begun(fine.task.run.fold(fold))]
+
+
+def _missing(fine: FineRun) -> list[int | str]:
+    """Folds whose coarse model has to be trained."""
+    begun = _begun(fine)
+    return [
+        fold for fold in fine.task.folds if fold not in begun and not fine.coarse.run.fold(fold).model_final.exists()
+    ]
+
+
+def _bring_coarse(fine: FineRun, fold: int | str) -> None:
     """Put the coarse model beside a fine one that has not begun; train it if it is missing."""
-    folder, source = task.run.fold(fold), coarse.run.fold(fold)
+    folder, coarse = fine.task.run.fold(fold), fine.coarse
+    source = coarse.run.fold(fold)
     with folder_lock(folder.root, "training"):
         if _has_begun(folder):
             return
         if not source.model_final.exists():
             logger.info("%s, fold %s: the coarse model is not trained; training it first", coarse.configuration, fold)
-            train_folds(_going_on(coarse, fold), [fold])
+            train_folds(coarse)
         copy_file(source.model_final, folder.coarse)
-
-
-def _going_on(coarse: RunToTrain, fold: int | str) -> RunToTrain:
-    """A coarse run as its fold is to be trained: one that has begun knows its length and seed."""
-    return coarse.without_lengths() if coarse.run.fold(fold).checkpoint.exists() else coarse
 
 
 def _has_begun(folder: FoldFolder) -> bool:

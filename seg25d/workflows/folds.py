@@ -1,11 +1,10 @@
 """Training of folds: one process at a time writes into each, and its scores follow."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Self
+from typing import Literal, Self, TypeAlias
 
 import torch
 
@@ -19,11 +18,11 @@ from seg25d.ensembling.load import load_predictor
 from seg25d.evaluation.summary import Summary, summarize
 from seg25d.inference.validate import validate_fold
 from seg25d.planning.model_file import ModelHeader
-from seg25d.planning.plan import Plans
+from seg25d.planning.plan import ConfigurationPlan, Plans
 from seg25d.preprocessing.store import Store
 from seg25d.runs.files import check_run, write_run_files
 from seg25d.training.checkpoint import clear_fold
-from seg25d.training.config import EXTENDABLE, TrainingConfig, changed_settings, settle_config
+from seg25d.training.config import EXTENDABLE, TrainingConfig, changed_settings, check_goes_on
 from seg25d.training.processes import (
     check_processes,
     is_first_process,
@@ -34,15 +33,19 @@ from seg25d.training.processes import (
 )
 from seg25d.training.small_windows import check_small_windows
 from seg25d.training.trainer import FoldJob, train_fold
-from seg25d.training.transfer import Transfer, take_over
-from seg25d.workflows.options import TrainingOptions
+from seg25d.training.transfer import PretrainedFile, Transfer, take_over
 
 logger = logging.getLogger(__name__)
 
 
+Begun: TypeAlias = Literal["checked", "kept", "restarted"]
+"""What becomes of folds that have begun: they go on with the settings that are asked for, which may differ in length
+alone; they go on with their own, as with models that others need; they start over."""
+
+
 @dataclass(frozen=True)
 class RunToTrain:
-    """A configuration of a data set, and where its folds go."""
+    """Folds of a configuration that are to be trained: all that is known of them before the first update."""
 
     dataset_name: str
     configuration: str
@@ -50,72 +53,82 @@ class RunToTrain:
     folder: PreprocessedFolder
     plans: Plans
     splits: tuple[Split, ...]
-    options: TrainingOptions
+    config: TrainingConfig
+    """The settings of a fold that has not begun."""
+    configs: Mapping[int | str, TrainingConfig]
+    """The settings of each fold that is to be trained; `config`, where those of a fold that has begun count."""
+    begun: Begun
+    pretrained: PretrainedFile | None
+    device: str | None
+    num_processes: int | None
+    tensorboard: bool
 
     @property
-    def config(self) -> TrainingConfig:
-        """The settings of a fold that has not begun."""
-        return self.options.config(self.configuration)
+    def folds(self) -> tuple[int | str, ...]:
+        """Numbers of the folds to train, or `all`."""
+        return tuple(self.configs)
 
-    def settled(self, fold: int | str) -> TrainingConfig:
-        """The settings of a fold, see `settle_config`."""
-        options = self.options
-        return settle_config(self.run.fold(fold), options.base(self.configuration), options.changes(self.configuration))
-
-    def without_lengths(self) -> Self:
-        """The same for a run that has begun and knows its length."""
-        unknown = dict.fromkeys(("epochs", "iterations", "time_budget_s", "seed"))
-        return replace(self, options=self.options.model_copy(update={**unknown, "settings": {}}))
+    @property
+    def plan(self) -> ConfigurationPlan:
+        """The plan of the configuration."""
+        return self.plans.configurations[self.configuration]
 
     @property
     def store(self) -> Store:
         """The preprocessed arrays."""
-        return Store(self.folder.store(self.plans.configurations[self.configuration].store))
+        return Store(self.folder.store(self.plan.store))
+
+    def only(self, fold: int | str) -> Self:
+        """The same with one fold to train."""
+        return replace(self, configs={fold: self.configs[fold]})
+
+    def settled(self, fold: int | str) -> TrainingConfig:
+        """The settings of a fold, now that no other command works on it.
+
+        Raises:
+            InputError: If it was begun with others since the run was planned.
+        """
+        folder = self.run.fold(fold)
+        if self.begun == "kept" and folder.checkpoint.exists():
+            return read_record(folder.config, TrainingConfig)
+        check_goes_on(folder, self.configs[fold])
+        return self.configs[fold]
 
 
-def check_folds(task: RunToTrain, folds: Sequence[int | str]) -> None:
+def check_folds(task: RunToTrain) -> None:
     """Make sure that folds can be trained, before anything is written.
 
     Raises:
-        InputError: If kept folds were trained with something else, a fold was begun with other settings, or the labels
-            do not allow a threshold.
+        InputError: If kept folds were trained with something else, or the labels do not allow a threshold.
         ModelError: If the network cannot begin with the pretrained file.
     """
     description = read_description(task.folder.dataset)
     description.labels.check_threshold(task.config.threshold)
-    plan = task.plans.configurations[task.configuration]
-    check_processes(plan, len(description.channel_names), description.labels.num_outputs)
-    check_small_windows(task.config, plan)
-    if "early_stopping" in task.options.settings and task.config.time_budget_seconds is not None:
-        logger.warning("early_stopping has no effect with a time budget, which says how long the run is")
-    restarted = folds if task.options.restart else ()
+    check_processes(task.plan, len(description.channel_names), description.labels.num_outputs)
+    check_small_windows(task.config, task.plan)
+    restarted = task.folds if task.begun == "restarted" else ()
     check_run(task.run, task.folder, task.plans, task.configuration, restarted)
-    if not task.options.restart:
-        for fold in folds:
-            task.settled(fold)
-    if task.options.pretrained is not None:
+    if task.pretrained is not None:
         header = model_header(task, "all", task.config)
-        take_over(header.build_model(), header, task.options.pretrained)
+        take_over(header.build_model(), header, task.pretrained)
 
 
-def train_folds(task: RunToTrain, folds: Sequence[int | str]) -> dict[str, Summary]:
+def train_folds(task: RunToTrain) -> dict[str, Summary]:
     """Train folds one after the other; with `torchrun` all processes work on the same one.
 
     Returns:
         The scores per fold; none on processes other than the first.
 
     Raises:
+        InputError: If another command has begun a fold with other settings meanwhile.
         BusyError: If another command works on a fold; nothing of that fold was touched then.
     """
-    options = task.options
-    execution = choose_execution(local_device(options.device), task.config.precision)
-    if options.restart and is_first_process():
-        clear_folds(task, folds)
+    execution = choose_execution(local_device(task.device), task.config.precision)
     join_processes(execution.device)
     summaries = {}
-    for fold in folds:
+    for fold in task.folds:
         with folder_lock(task.run.fold(fold).root, "training") if is_first_process() else nullcontext():
-            summary = _train_fold(task, fold, execution, last=fold == folds[-1])
+            summary = _train_fold(task, fold, execution, last=fold == task.folds[-1])
         if summary is not None:
             summaries[str(fold)] = summary
     if is_first_process():
@@ -123,9 +136,15 @@ def train_folds(task: RunToTrain, folds: Sequence[int | str]) -> dict[str, Summa
     return summaries
 
 
-def clear_folds(task: RunToTrain, folds: Sequence[int | str]) -> None:
-    """Forget folds, all or none; first of all, so that none goes on with files that were written for another."""
-    folders = [task.run.fold(fold) for fold in folds]
+def clear_folds(task: RunToTrain) -> None:
+    """Forget the folds that start over, all or none; before anything else is done.
+
+    Raises:
+        BusyError: If another command works on one of them.
+    """
+    if task.begun != "restarted" or not is_first_process():
+        return
+    folders = [task.run.fold(fold) for fold in task.folds]
     with ExitStack() as locks:
         for folder in folders:
             locks.enter_context(folder_lock(folder.root, "restarting"))
@@ -182,23 +201,23 @@ def _warn_if_unlike_others(task: RunToTrain, fold: int | str, config: TrainingCo
 
 def fold_job(task: RunToTrain, folder: FoldFolder, fold: int | str, split: Split, config: TrainingConfig) -> FoldJob:
     """What the training loop is to do for a fold, or for another set of cases that has a name."""
-    header, options = model_header(task, fold, config), task.options
-    where = (options.device, options.num_processes)
-    job = FoldJob(folder, task.store, split, config, header, *where, tensorboard=options.tensorboard)
-    return job if config.pretrained is None else _with_pretrained(job, options.pretrained)
+    header = model_header(task, fold, config)
+    where = (task.device, task.num_processes)
+    job = FoldJob(folder, task.store, split, config, header, *where, tensorboard=task.tensorboard)
+    return job if config.pretrained is None else _with_pretrained(job, task.pretrained)
 
 
-def _with_pretrained(job: FoldJob, path: Path | None) -> FoldJob:
+def _with_pretrained(job: FoldJob, file: PretrainedFile | None) -> FoldJob:
     """The job of a run that begins with weights of a file; one that goes on has them in its checkpoint."""
     if job.folder.checkpoint.exists():
         return replace(job, learnt=read_record(job.folder.transfer, Transfer).learnt)
-    assert path is not None, "the settings of a run that has not begun name the file that the options name"
+    assert file is not None, "the settings of a run that has not begun name the file that was read"
     torch.manual_seed(job.config.seed)
     model = job.header.build_model()
-    transfer = take_over(model, job.header, path)
+    transfer = take_over(model, job.header, file)
     if is_first_process():
         write_record(job.folder.transfer, transfer)
-        logger.info("weights of %s:\n%s", path, transfer.table())
+        logger.info("weights of %s:\n%s", file.path, transfer.table())
     return replace(job, model=model, learnt=transfer.learnt)
 
 
@@ -208,7 +227,7 @@ def model_header(task: RunToTrain, fold: int | str, config: TrainingConfig) -> M
         dataset_name=task.dataset_name,
         configuration=task.configuration,
         fold=fold,
-        plan=task.plans.configurations[task.configuration],
+        plan=task.plan,
         description=read_description(task.folder.dataset),
         threshold=config.threshold,
         fine=config.fine,

@@ -1,49 +1,124 @@
-"""Which run is to be trained: a planned configuration, with the network that was asked for."""
+"""The door of training: words become finished runs to train, before anything is done."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from seg25d.core.device import choose_execution
 from seg25d.core.errors import InputError
 from seg25d.core.records import read_record
-from seg25d.core.workspace import Workspace
+from seg25d.core.workspace import PreprocessedFolder, Workspace
 from seg25d.data.dataset import Split, read_splits
-from seg25d.planning.plan import Plans
+from seg25d.planning.plan import ConfigurationPlan, Plans
 from seg25d.planning.plans_name import DEFAULT_PLANS_NAME
 from seg25d.preprocessing.store import Store
 from seg25d.runs.names import check_names, run_name, with_network
+from seg25d.training.config import settle_config
 from seg25d.training.curves import check_tensorboard
 from seg25d.training.processes import local_device
-from seg25d.workflows.folds import RunToTrain
+from seg25d.training.transfer import PretrainedFile
+from seg25d.workflows.folds import Begun, RunToTrain
 from seg25d.workflows.options import TrainingOptions
 from seg25d.workflows.preparation import add_network, keep_network
+from seg25d.workflows.settings import Settings, resolve_settings
 
 
-class PlannedRun(NamedTuple):
-    """A run to train, of a network that may have to go into the plans."""
+@dataclass(frozen=True)
+class PlannedRun:
+    """A planned configuration that is to be trained, and what the user said of it."""
 
-    task: RunToTrain
-    path: Path
-    """Of the plans."""
-    added: bool
+    workspace: Workspace
+    dataset_name: str
+    configuration: str
+    folder: PreprocessedFolder
+    plans: Plans
+    splits: tuple[Split, ...]
+    options: TrainingOptions
+    pretrained: PretrainedFile | None
+    settings: Settings
+    """As the user words them."""
+    plans_file: Path | None
+    """Where its plan is to be added; None: it is there."""
+
+    @property
+    def plan(self) -> ConfigurationPlan:
+        """The plan of the configuration."""
+        return self.plans.configurations[self.configuration]
+
+    @property
+    def begun(self) -> Begun:
+        """What becomes of folds of the configuration itself that have begun."""
+        return "restarted" if self.options.restart else "checked"
+
+    def settings_of_part(self, words: Mapping[str, str], *, fuses_views: bool = False) -> Settings:
+        """The settings of a run that this one needs, with words of its own in place of `--set`."""
+        start = None if self.pretrained is None else self.pretrained.start
+        return resolve_settings(self.options, words, fuses_views=fuses_views, pretrained=start)
+
+    def run(
+        self,
+        settings: Settings,
+        folds: Sequence[int | str],
+        *,
+        configuration: str | None = None,
+        plan: ConfigurationPlan | None = None,
+        part: str = "",
+        begun: Begun = "checked",
+    ) -> RunToTrain:
+        """Folds of the configuration, or of a run that it needs, ready to be trained.
+
+        Args:
+            settings: What they are trained with.
+            folds: Numbers of folds, or `all`.
+            configuration: Another one by its own name.
+            plan: Instead of the one in the plans.
+            part: What the name of the run says besides, such as `__fine`.
+            begun: What becomes of folds that have begun.
+
+        Raises:
+            InputError: If a fold was begun with other settings and is to go on with these.
+        """
+        configuration = configuration or self.configuration
+        plans = self.plans if plan is None else self.plans.with_plan(configuration, plan)
+        run = self.workspace.run(self.dataset_name, run_name(f"{configuration}{part}", plans))
+        configs = {
+            fold: settle_config(run.fold(fold), settings.recipe, settings.changes)
+            if begun == "checked"
+            else settings.config
+            for fold in folds
+        }
+        return RunToTrain(
+            dataset_name=self.dataset_name,
+            configuration=configuration,
+            run=run,
+            folder=self.folder,
+            plans=plans,
+            splits=self.splits,
+            config=settings.config,
+            configs=configs,
+            begun=begun,
+            pretrained=self.pretrained,
+            device=self.options.device,
+            num_processes=self.options.num_processes,
+            tensorboard=self.options.tensorboard,
+        )
 
     def keep_network(self) -> None:
         """Put the network into the plans, if it is new there."""
-        if self.added:
-            keep_network(self.path, self.task.plans, self.task.configuration)
+        if self.plans_file is not None:
+            keep_network(self.plans_file, self.plans, self.configuration)
 
 
 def planned_run(workspace: Workspace, identifier: str, configuration: str, options: TrainingOptions) -> PlannedRun:
-    """The run that options name: a planned configuration, its preprocessed arrays and folds.
+    """What options ask for: a planned configuration, its preprocessed arrays and folds, and finished settings.
 
     Raises:
         InputError: If an argument names what is not there, or curves are wanted and TensorBoard is not there; raised
             before anything is written.
+        ModelError: If the pretrained file cannot be used.
     """
     if options.tensorboard:
         check_tensorboard()
-    choose_execution(local_device(options.device), options.config(configuration).precision)
     check_names([configuration], options.recipe)
     name = workspace.dataset_name(identifier)
     folder = workspace.preprocessed_dataset(name)
@@ -55,10 +130,28 @@ def planned_run(workspace: Workspace, identifier: str, configuration: str, optio
     added = configuration not in plans.configurations
     if added:
         plans = add_network(folder, plans, configuration)
+    plan = plans.configurations[configuration]
+    fuses_views = plan.representation.name == "fused_views"
+    if options.pretrained is not None and fuses_views:
+        raise InputError(f"--pretrained is for one network; begin the views of {configuration} with it instead")
+    pretrained = None if options.pretrained is None else PretrainedFile.read(options.pretrained)
+    start = None if pretrained is None else pretrained.start
+    settings = resolve_settings(options, options.settings, fuses_views=fuses_views, pretrained=start)
+    choose_execution(local_device(options.device), settings.config.precision)
     splits = read_splits(folder.recipe_splits(options.recipe))
-    _check_store(Store(folder.store(plans.configurations[configuration].store)), splits, name)
-    run = workspace.run(name, run_name(configuration, plans, options.recipe))
-    return PlannedRun(RunToTrain(name, configuration, run, folder, plans, splits, options), path, added)
+    _check_store(Store(folder.store(plan.store)), splits, name)
+    return PlannedRun(
+        workspace=workspace,
+        dataset_name=name,
+        configuration=configuration,
+        folder=folder,
+        plans=plans,
+        splits=splits,
+        options=options,
+        pretrained=pretrained,
+        settings=settings,
+        plans_file=path if added else None,
+    )
 
 
 def _planning_command(identifier: str, options: TrainingOptions) -> str:

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import NamedTuple
 
 from seg25d.core.device import choose_execution
 from seg25d.core.errors import InputError
@@ -14,11 +15,12 @@ from seg25d.data.cases import Case
 from seg25d.data.dataset import Dataset, Split, read_description
 from seg25d.data.inputs import find_inputs
 from seg25d.planning.model_file import load_header
+from seg25d.planning.plan import ConfigurationPlan
 from seg25d.planning.pretext import PretextTask
 from seg25d.preprocessing.preprocess import preprocess_dataset
 from seg25d.preprocessing.store import Store
 from seg25d.training.checkpoint import clear_fold
-from seg25d.training.config import settle_config
+from seg25d.training.config import TrainingConfig, check_goes_on, settle_config
 from seg25d.training.pretext_tasks import check_task
 from seg25d.training.processes import (
     check_processes,
@@ -31,6 +33,8 @@ from seg25d.training.processes import (
 from seg25d.training.trainer import FoldJob, train_fold
 from seg25d.workflows.folds import RunToTrain, model_header
 from seg25d.workflows.options import PretrainingOptions
+from seg25d.workflows.planned_run import PlannedRun
+from seg25d.workflows.settings import asks_for_fine
 
 logger = logging.getLogger(__name__)
 OF_LABELS = ("loss", "dice_smooth", "foreground_share", "small_windows", "threshold")
@@ -42,81 +46,106 @@ OF_OTHER_TASK: dict[PretextTask, tuple[str, ...]] = {
 """Settings of the tasks that a task is not."""
 
 
-def pretraining_folder(workspace: Workspace, task: RunToTrain, options: PretrainingOptions) -> FoldFolder:
-    """Where a network is pretrained: one folder per run and task."""
-    return FoldFolder(
-        root=workspace.results / task.dataset_name / "pretraining" / f"{task.run.root.name}__{options.task}"
-    )
+class PretrainingRun(NamedTuple):
+    """A network that is to be pretrained."""
+
+    task: RunToTrain
+    """The configuration whose network it is; it has no folds to train."""
+    folder: FoldFolder
+    """Where it goes: one folder per run and pretext task."""
+    config: TrainingConfig
+    further: tuple[Case, ...]
+    """Images without labels."""
+    restart: bool
+
+    @property
+    def unlabelled(self) -> Path:
+        """The store of images without labels."""
+        return self.task.folder.store(f"{self.task.plan.store}__unlabelled")
 
 
-def pretrain_network(workspace: Workspace, task: RunToTrain, options: PretrainingOptions) -> Path:
-    """Pretrain the network of a configuration on all images; a run that was cut off goes on.
+def plan_pretraining(planned: PlannedRun, options: PretrainingOptions) -> PretrainingRun:
+    """What is to be pretrained, on what and how; nothing is written.
 
-    Args:
-        workspace: Where everything is.
-        task: The configuration, planned and preprocessed.
-        options: How.
+    Raises:
+        InputError: If the pretext task makes no sense for the configuration, says what would; if a run that goes on
+            had another plan or other settings; or if images do not fit.
+    """
+    _check_settings(options)
+    task, settings = planned.run(planned.settings, ()), planned.settings
+    check_pretraining(task)
+    name = f"{task.run.root.name}__{options.task}"
+    folder = FoldFolder(root=planned.workspace.results / task.dataset_name / "pretraining" / name)
+    if options.restart:
+        config = settings.config
+    else:
+        config = settle_config(folder, settings.recipe, settings.changes)
+        _check_plan(folder, planned.plan)
+    further = tuple(_further_cases(planned.workspace, task, options.images))
+    return PretrainingRun(task, folder, config, further, options.restart)
+
+
+def pretrain_network(run: PretrainingRun) -> Path:
+    """Pretrain a network on all images; a run that was cut off goes on.
 
     Returns:
         The file for `train --pretrained`.
 
     Raises:
-        InputError: If images do not fit; nothing is written then.
+        InputError: If another command has begun it with other settings meanwhile.
         BusyError: If another command pretrains it.
     """
-    folder = pretraining_folder(workspace, task, options)
-    base, changes = options.base(task.configuration), options.changes(task.configuration)
-    execution = choose_execution(local_device(options.device), base.precision)
+    task, folder = run.task, run.folder
+    execution = choose_execution(local_device(task.device), run.config.precision)
     join_processes(execution.device)
     first = is_first_process()
-    further = _further_cases(workspace, task, options)
     with folder_lock(folder.root, "pretraining") if first else nullcontext():
         if first:
-            if options.restart:
+            if run.restart:
                 _clear(folder)
-            _preprocess(task, further, options)
+            _preprocess(run)
         wait_for_all(execution.device)
-        config = settle_config(folder, base, changes)
-        store = Store(task.store.folder, [_further_store(task)])
-        cases = tuple(sorted({*task.store.cases(), *(case.name for case in further)}))
+        check_goes_on(folder, run.config)
+        store = Store(task.store.folder, [run.unlabelled])
+        cases = tuple(sorted({*task.store.cases(), *(case.name for case in run.further)}))
         if first:
             logger.info("pretraining on the images of %d cases", len(cases))
-            write_record(folder.config, config)
+            write_record(folder.config, run.config)
         # Nothing is held out: there are no labels that could leak.
         split = Split(train=cases, val=cases)
-        header = model_header(task, "all", config)
-        where = (options.device, options.num_processes)
-        train_fold(FoldJob(folder, store, split, config, header, *where, tensorboard=options.tensorboard))
+        header = model_header(task, "all", run.config)
+        where = (task.device, task.num_processes)
+        train_fold(FoldJob(folder, store, split, run.config, header, *where, tensorboard=task.tensorboard))
     leave_processes()
     return folder.model_final
 
 
-def check_pretraining(workspace: Workspace, task: RunToTrain, options: PretrainingOptions) -> None:
-    """Make sure that a configuration can be pretrained so, before anything is written.
+def check_pretraining(task: RunToTrain) -> None:
+    """Make sure that a network can be pretrained so.
 
     Raises:
-        InputError: If the task makes no sense for it, says what would; or if a run that goes on had another plan.
+        InputError: If the pretext task makes no sense for the configuration; says what would.
     """
-    plan, description = task.plans.configurations[task.configuration], read_description(task.folder.dataset)
-    check_processes(plan, len(description.channel_names), len(description.channel_names))
-    asked_for = options.config(task.configuration).pretext
-    assert asked_for is not None, "the options say which task it is"
-    _check_settings(options)
+    description, pretext = read_description(task.folder.dataset), task.config.pretext
+    assert pretext is not None, "the options say which task it is"
+    check_processes(task.plan, len(description.channel_names), len(description.channel_names))
     try:
-        check_task(plan.representation, asked_for)
+        check_task(task.plan.representation, pretext)
     except ValueError as error:
-        raise InputError(f"{task.configuration} cannot be pretrained by {asked_for.task}: {error}") from None
-    begun = pretraining_folder(workspace, task, options).model_best
-    if not options.restart and begun.exists() and load_header(begun).plan.decisions != plan.decisions:
-        raise InputError(
-            f"the plan of {task.configuration} changed since {begun.parent} began; put it back, or begin anew with "
-            "--restart"
-        )
+        raise InputError(f"{task.configuration} cannot be pretrained by {pretext.task}: {error}") from None
+
+
+def _check_plan(folder: FoldFolder, plan: ConfigurationPlan) -> None:
+    begun = folder.model_best
+    if begun.exists() and load_header(begun).plan.decisions != plan.decisions:
+        raise InputError(f"the plan changed since {begun.parent} began; put it back, or start over with --restart")
 
 
 def _check_settings(options: PretrainingOptions) -> None:
     """Refuse settings that contradict the command, and say which have no effect on it."""
-    if options.fine:
+    if options.pretrained is not None:
+        raise InputError("pretraining begins with fresh weights: leave `pretrained` out")
+    if asks_for_fine(options.settings):
         raise InputError("a fine model sees what is around labels, of which pretraining knows none: leave `fine` out")
     if options.settings.get("pretext.task", options.task) != options.task:
         raise InputError(f"--task says {options.task}; leave pretext.task out")
@@ -131,13 +160,13 @@ def _clear(folder: FoldFolder) -> None:
         picture.unlink()
 
 
-def _further_cases(workspace: Workspace, task: RunToTrain, options: PretrainingOptions) -> list[Case]:
+def _further_cases(workspace: Workspace, task: RunToTrain, folders: Sequence[Path]) -> list[Case]:
     """The images without labels: those of `imagesTr`, where it is there, and of the folders that were named."""
     description = read_description(task.folder.dataset)
     known = set(task.store.cases())
     found: dict[str, Case] = {}
     own = workspace.raw_dataset(task.dataset_name) / "imagesTr"
-    for folder in ([own] if own.is_dir() else []) + list(options.images):
+    for folder in ([own] if own.is_dir() else []) + list(folders):
         for case in find_inputs(folder, len(description.channel_names), description.file_ending):
             other = found.setdefault(case.name, case).images
             if [image.resolve() for image in other] != [image.resolve() for image in case.images]:
@@ -147,21 +176,16 @@ def _further_cases(workspace: Workspace, task: RunToTrain, options: PretrainingO
     return [found[name] for name in sorted(set(found) - known)]
 
 
-def _preprocess(task: RunToTrain, cases: Sequence[Case], options: PretrainingOptions) -> None:
+def _preprocess(run: PretrainingRun) -> None:
     """Fill the store of images without labels."""
-    if not cases:
+    if not run.further:
         return
-    plan = task.plans.configurations[task.configuration]
-    target = plan.model_copy(update={"store": _further_store(task).name})
+    task = run.task
+    target = task.plan.model_copy(update={"store": run.unlabelled.name})
     dataset = Dataset(
         name=task.dataset_name,
         root=task.folder.root,
         description=read_description(task.folder.dataset),
-        cases=tuple(cases),
+        cases=run.further,
     )
-    preprocess_dataset(dataset, [target], task.folder, options.num_processes, unlabelled=True)
-
-
-def _further_store(task: RunToTrain) -> Path:
-    plan = task.plans.configurations[task.configuration]
-    return task.folder.store(f"{plan.store}__unlabelled")
+    preprocess_dataset(dataset, [target], task.folder, task.num_processes, unlabelled=True)

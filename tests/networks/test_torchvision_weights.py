@@ -17,7 +17,12 @@ from torch.nn import functional
 
 from seg25d.core.errors import ModelError
 from seg25d.networks.resnet_unet import ResNetUNet, ResNetUNetSpec
-from seg25d.networks.torchvision_weights import adapt_first_convolution, load_torchvision_encoder, read_state_dict
+from seg25d.networks.torchvision_weights import (
+    TakenOver,
+    adapt_first_convolution,
+    load_torchvision_encoder,
+    read_state_dict,
+)
 
 BLOCKS = {
     18: ((3, 3), (2, 2, 2, 2)),
@@ -118,6 +123,10 @@ def test_what_is_written_down_here_is_torchvisions(depth: int, num_parameters: i
     assert sum(value.numel() for name, value in state.items() if not name.endswith(STATISTICS)) == num_parameters
 
 
+def load(network: ResNetUNet, path: Path) -> TakenOver:
+    return load_torchvision_encoder(network, read_state_dict(path), path)
+
+
 @pytest.mark.parametrize("depth", [18, 34, 50])
 def test_the_encoder_has_torchvisions_names_and_shapes(depth: int) -> None:
     with torch.device("meta"):
@@ -132,7 +141,7 @@ def test_the_encoder_computes_what_the_published_network_computes(tmp_path: Path
     torch.manual_seed(0)
     state, network = random_state(depth), make_network(depth)
     torch.save(state, tmp_path / "resnet.pth")
-    taken_over = load_torchvision_encoder(network, tmp_path / "resnet.pth")
+    taken_over = load(network, tmp_path / "resnet.pth")
     assert (set(taken_over.taken), taken_over.adapted) == (set(state) - set(CLASSIFIER), ())
     assert taken_over.ignored == CLASSIFIER
     images = torch.randn(1, 3, 64, 96)
@@ -163,7 +172,7 @@ def test_only_the_first_convolution_is_adapted(tmp_path: Path) -> None:
     state, network = random_state(18), make_network(channels=5)
     decoder = {name: value.clone() for name, value in network.decoder.state_dict().items()}
     save_file(state, tmp_path / "resnet.safetensors")
-    taken_over = load_torchvision_encoder(network, tmp_path / "resnet.safetensors")
+    taken_over = load(network, tmp_path / "resnet.safetensors")
     assert taken_over.adapted == ("conv1.weight",)
     assert {*taken_over.taken, "conv1.weight"} == set(state) - set(CLASSIFIER)
     loaded = network.encoder.state_dict()
@@ -175,7 +184,7 @@ def test_only_the_first_convolution_is_adapted(tmp_path: Path) -> None:
 def test_instance_norm_takes_scales_and_shifts_but_no_statistics(tmp_path: Path) -> None:
     state, network = random_state(18), make_network(norm="instance")
     torch.save(state, tmp_path / "resnet.pth")
-    taken_over = load_torchvision_encoder(network, tmp_path / "resnet.pth")
+    taken_over = load(network, tmp_path / "resnet.pth")
     assert set(taken_over.ignored) == {name for name in state if name.endswith(STATISTICS) or name in CLASSIFIER}
     assert torch.equal(network.encoder.layer1[0].bn1.bias, state["layer1.0.bn1.bias"])
 
@@ -184,7 +193,7 @@ def test_files_of_old_have_parameters_and_no_counters(tmp_path: Path) -> None:
     state = {name: torch.nn.Parameter(value) for name, value in random_state(18).items() if value.ndim}
     torch.save(state, tmp_path / "resnet18-5c106cde.pth", _use_new_zipfile_serialization=False)
     network = make_network()
-    load_torchvision_encoder(network, tmp_path / "resnet18-5c106cde.pth")
+    load(network, tmp_path / "resnet18-5c106cde.pth")
     assert torch.equal(network.encoder.layer4[1].bn2.running_var, state["layer4.1.bn2.running_var"])
 
 
@@ -225,7 +234,7 @@ def test_files_that_do_not_fit_are_refused(tmp_path: Path, content: Any, message
     torch.save(content, path)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     with pytest.raises(ModelError, match=message) as error:
-        load_torchvision_encoder(network, path)
+        load(network, path)
     assert str(error.value).startswith(str(path))
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 

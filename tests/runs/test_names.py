@@ -81,9 +81,9 @@ def test_networks_that_do_not_fit_are_refused():
 
 def test_run_names_say_what_is_not_the_default():
     plans = make_plans()
-    assert run_name("si", plans, "default") == "si"
-    assert run_name("si", plans, "sobirov2022") == "si__sobirov2022"
-    assert run_name("si", plans.model_copy(update={"plans_name": "mine"}), "default") == "si__mine"
+    assert run_name("si", plans) == "si"
+    assert run_name("si", plans.model_copy(update={"recipe": "sobirov2022"})) == "si__sobirov2022"
+    assert run_name("si", plans.model_copy(update={"plans_name": "mine"})) == "si__mine"
 
 
 def test_folds_by_name():

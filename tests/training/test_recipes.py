@@ -16,6 +16,7 @@ from seg25d.training.recipes import PTA_AUGMENTATION, RECIPES, find_recipe
 from seg25d.training.sampling import WindowSource
 from seg25d.training.trainer import FoldJob, train_fold
 from seg25d.workflows.options import TrainingOptions
+from seg25d.workflows.settings import resolve_settings
 
 
 def test_both_halves_of_a_recipe_have_one_name() -> None:
@@ -142,19 +143,19 @@ def test_thick_slices_reach_the_windows(make_job: Callable[..., FoldJob]) -> Non
 )
 def test_the_fusion_has_settings_of_its_own_and_others_when_views_are_trained_with_it(settings, joint) -> None:
     options = TrainingOptions(recipe="xia2018", settings=settings)
-    config = options.config("mv")
+    config = resolve_settings(options, settings, fuses_views=True).config
     assert (config.recipe, config.fusion.joint) == ("xia2018", joint)
     # Views are no longer views when the cube is turned.
     assert (config.augmentation.cube_rotation, config.learning_rate) == ((0, 3e-4) if joint else (1, 1e-2))
-    assert options.of_views().config("axial") == RECIPES["xia2018"]
+    assert resolve_settings(options, {}).config == RECIPES["xia2018"]
 
 
 def test_fusion_networks_train_as_everything_else_but_for_the_papers_recipe():
-    ours, paper = (find_recipe(name, "mv") for name in ("default", "xia2018"))
+    ours, paper = (find_recipe(name, fuses_views=True) for name in ("default", "xia2018"))
     assert (ours.optimizer, ours.loss, ours.schedule) == ("muon", "dice_cross_entropy", "cosine")
     # methods.md 4.3: Dice, 0.01, a tenth after 20,000 and after 25,000 of 30,000 updates.
     assert (paper.optimizer, paper.loss, paper.learning_rate, paper.schedule) == ("sgd", "dice", 0.01, "drops")
     assert [round(share * paper.num_iterations()) for share in paper.schedule_drops] == [20_000, 25_000]
     assert ours.num_iterations() == paper.num_iterations() == 30_000
     assert ours.augmentation == paper.augmentation
-    assert find_recipe("default", "mv", joint=True).learning_rate == pytest.approx(ours.learning_rate / 10)
+    assert find_recipe("default", fuses_views=True, joint=True).learning_rate == pytest.approx(ours.learning_rate / 10)

@@ -18,7 +18,7 @@ from seg25d.training.checkpoint import clear_fold
 from seg25d.training.config import PretrainedConfig
 from seg25d.training.state import LEARNT, LEARNT_ENCODER, NEW, new_state
 from seg25d.training.trainer import FoldJob, train_fold
-from seg25d.training.transfer import take_over
+from seg25d.training.transfer import PretrainedFile, take_over
 
 Maker = Callable[..., FoldJob]
 HEADS = {f"network.heads.{stage}.{kind}" for stage in range(2) for kind in ("weight", "bias")}
@@ -39,23 +39,23 @@ def with_channels(header: ModelHeader, number: int) -> ModelHeader:
 
 @pytest.fixture
 def pretrained(make_job, tmp_path):
-    """A function that writes a model file of a header with random weights and gives its path and weights."""
+    """A function that writes a model file of a header with random weights and gives it and its weights."""
 
     def write(header: ModelHeader, name: str = "model.safetensors"):
         torch.manual_seed(7)
         state = header.build_model().state_dict()
         save_model(tmp_path / name, state, header)
-        return tmp_path / name, state
+        return PretrainedFile.read(tmp_path / name), state
 
     return write
 
 
 def test_all_but_the_heads_of_a_pretrained_model(make_job, pretrained):
     header = make_job("a").header
-    path, weights = pretrained(header.model_copy(update={"pretext": PretextConfig()}))
+    file, weights = pretrained(header.model_copy(update={"pretext": PretextConfig()}))
     model = header.build_model()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    transfer = take_over(model, header, path)
+    transfer = take_over(model, header, file)
     assert set(transfer.new) == HEADS
     assert transfer.adapted == ()
     for name, value in model.state_dict().items():
@@ -65,19 +65,19 @@ def test_all_but_the_heads_of_a_pretrained_model(make_job, pretrained):
 
 def test_heads_of_the_same_labels_are_taken_of_others_not(make_job, pretrained):
     header = make_job("a").header
-    path, _ = pretrained(header)
-    assert take_over(header.build_model(), header, path).new == ()
+    file, _ = pretrained(header)
+    assert take_over(header.build_model(), header, file).new == ()
     other = make_job("b", labels=Labels(names={"background": 0, "liver": 1, "lesion": 2})).header
-    assert set(take_over(other.build_model(), other, path).new) == HEADS
+    assert set(take_over(other.build_model(), other, file).new) == HEADS
     renamed = make_job("c", labels=Labels(names={"background": 0, "liver": 1})).header
-    assert set(take_over(renamed.build_model(), renamed, path).new) == HEADS, "of the same size, but of another organ"
+    assert set(take_over(renamed.build_model(), renamed, file).new) == HEADS, "of the same size, but of another organ"
 
 
 def test_first_convolutions_are_adapted_to_other_channels(make_job, pretrained):
     header = make_job("a").header
-    path, weights = pretrained(with_channels(header, 3))
+    file, weights = pretrained(with_channels(header, 3))
     model = header.build_model()
-    transfer = take_over(model, header, path)
+    transfer = take_over(model, header, file)
     assert transfer.adapted == (FIRST,)
     torch.testing.assert_close(model.state_dict()[FIRST], weights[FIRST].sum(1, keepdim=True))
 
@@ -87,10 +87,10 @@ def test_slices_beside_a_slice_keep_their_weights_when_channels_are_adapted(make
     plan = header.plan.model_dump()
     plan["representation"] |= {"context": 1}
     header = header.model_copy(update={"plan": type(header.plan).model_validate(plan)})
-    path, weights = pretrained(header)
+    file, weights = pretrained(header)
     two = with_channels(header, 2)
     model = two.build_model()
-    assert take_over(model, two, path).adapted == (FIRST,)
+    assert take_over(model, two, file).adapted == (FIRST,)
     before, middle, after = weights[FIRST].split(1, 1)
     torch.testing.assert_close(
         model.state_dict()[FIRST], torch.cat((before, before, middle, middle, after, after), 1) / 2
@@ -99,14 +99,14 @@ def test_slices_beside_a_slice_keep_their_weights_when_channels_are_adapted(make
 
 def test_another_network_is_an_error_that_says_what_differs(make_job, pretrained):
     header = make_job("a").header
-    path, _ = pretrained(changed(header, widths=(4, 8, 16)))
+    file, _ = pretrained(changed(header, widths=(4, 8, 16)))
     model = header.build_model()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with pytest.raises(ModelError, match=r"widths: \(4, 8, 16\) in the file, \(4, 8, 8\) here"):
-        take_over(model, header, path)
+        take_over(model, header, file)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     with pytest.raises(ModelError, match="does not exist"):
-        take_over(model, header, path.with_name("missing.safetensors"))
+        PretrainedFile.read(file.path.with_name("missing.safetensors"))
 
 
 def test_imagenet_weights_are_for_the_network_that_has_their_names(make_job, tmp_path):
@@ -122,13 +122,13 @@ def test_imagenet_weights_are_for_the_network_that_has_their_names(make_job, tmp
     path = tmp_path / "resnet18.pth"
     torch.save(state, path)
     model = resnet.build_model()
-    transfer = take_over(model, resnet, path)
+    transfer = take_over(model, resnet, PretrainedFile.read(path))
     assert transfer.adapted == ("network.encoder.conv1.weight",)
     assert "network.encoder.layer4.1.conv2.weight" in transfer.taken
     assert not any(".encoder." in name for name in transfer.new)
     assert torch.equal(model.network.encoder.layer1[0].conv1.weight, state["layer1.0.conv1.weight"])
     with pytest.raises(ModelError, match="--network resnet_unet"):
-        take_over(header.build_model(), header, path)
+        take_over(header.build_model(), header, PretrainedFile.read(path))
 
 
 def test_weights_have_roles(make_job):
@@ -144,27 +144,30 @@ def test_weights_have_roles(make_job):
     assert sum(sizes.values()) == len(list(model.parameters()))
 
 
-def begun_with(job: FoldJob, path: Any, **settings: Any) -> FoldJob:
+def begun_with(job: FoldJob, file: PretrainedFile, **settings: Any) -> FoldJob:
     model = job.header.build_model()
-    transfer = take_over(model, job.header, path)
-    start = PretrainedConfig(file=path.name, digest=transfer.digest, **settings)
+    transfer = take_over(model, job.header, file)
+    start = PretrainedConfig(file=file.path.name, digest=transfer.digest, **settings)
     config = job.config.model_copy(update={"pretrained": start})
     return dataclasses.replace(job, model=model, learnt=transfer.learnt, config=config)
 
 
 def test_a_restarted_fold_no_longer_says_what_it_began_with(make_job, pretrained):
     job = make_job("a")
-    write_record(job.folder.transfer, take_over(job.header.build_model(), job.header, pretrained(job.header)[0]))
+    write_record(
+        job.folder.transfer,
+        take_over(job.header.build_model(), job.header, pretrained(job.header)[0]),
+    )
     clear_fold(job.folder)
     assert not job.folder.transfer.exists()
 
 
 def test_a_frozen_encoder_stays_as_it_is_and_then_learns(make_job, pretrained):
     header = make_job("a").header
-    path, weights = pretrained(header)
+    file, weights = pretrained(header)
     plain = {"weight_averaging": 0.0, "warmup": 0.0, "schedule": "constant"}
     for epochs, frozen in ((2, True), (3, False)):
-        job = begun_with(make_job(f"b{epochs}", epochs=epochs, **plain), path, frozen_epochs=2)
+        job = begun_with(make_job(f"b{epochs}", epochs=epochs, **plain), file, frozen_epochs=2)
         train_fold(job)
         _, trained = load_model(job.folder.model_final)
         same = {name for name, value in trained.items() if torch.equal(value, weights[name])}
@@ -174,9 +177,9 @@ def test_a_frozen_encoder_stays_as_it_is_and_then_learns(make_job, pretrained):
 
 def test_what_was_learnt_changes_more_slowly(make_job, pretrained):
     header = make_job("a").header
-    path, weights = pretrained(header)
+    file, weights = pretrained(header)
     plain = {"weight_averaging": 0.0, "warmup": 0.0, "schedule": "constant", "epochs": 1}
-    job = begun_with(make_job("b", **plain), path, learning_rate_factor=0.0)
+    job = begun_with(make_job("b", **plain), file, learning_rate_factor=0.0)
     train_fold(job)
     _, trained = load_model(job.folder.model_final)
     assert all(torch.equal(value, weights[name]) for name, value in trained.items()), "all of it was learnt"
