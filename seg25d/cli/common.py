@@ -11,14 +11,17 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar
 
 from seg25d.core.errors import Seg25dError
 from seg25d.core.process import leave
 from seg25d.planning.plans_name import check_plans_name
 
 if TYPE_CHECKING:
+    from seg25d.core.records import Record
     from seg25d.core.workspace import Workspace
+
+Options = TypeVar("Options", bound="Record")
 
 logger = logging.getLogger(__name__)
 DURATION = re.compile(r"(?:([\d.]+)h)?(?:([\d.]+)(?:min|m))?(?:([\d.]+)(?:sec|s))?")
@@ -211,6 +214,18 @@ def find_workspace(arguments: argparse.Namespace) -> "Workspace":
     from seg25d.core.workspace import Workspace
 
     return Workspace.resolve(arguments.workspace)
+
+
+def options_of(record: type[Options], arguments: argparse.Namespace, **others: Any) -> Options:
+    """A record of options.
+
+    Args:
+        record: Its kind.
+        arguments: What stands under the name of a field is taken; None leaves the field as it is by default.
+        others: Fields that the arguments have under other names, or not at all; they come first.
+    """
+    named = {name: getattr(arguments, name, None) for name in record.model_fields if name not in others}
+    return record(**others, **{name: value for name, value in named.items() if value is not None})
 
 
 def configure_logging(*, quiet: bool, debug: bool) -> None:

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from seg25d.cli.common import Command, natural_number, weight
+from seg25d.cli.common import Command, natural_number, options_of, weight
 from seg25d.core.process import loading
 
 METHODS = ("mean", "majority", "staple", "nlstaple")
@@ -53,18 +53,7 @@ def run(arguments: argparse.Namespace) -> None:
     with loading():
         from seg25d import api
 
-    options = api.EnsembleOptions(
-        method=arguments.method,
-        weights=tuple(arguments.weights) if arguments.weights else None,
-        fit_weights=arguments.fit_weights,
-        dataset_json=arguments.dataset_json,
-        images=arguments.images,
-        channel=arguments.channel,
-        save_probabilities=arguments.save_probabilities,
-        overwrite=arguments.overwrite,
-        num_processes=arguments.num_processes,
-    )
-    api.ensemble(arguments.input, arguments.output, options)
+    api.ensemble(arguments.input, arguments.output, options_of(api.EnsembleOptions, arguments))
 
 
 main = Command(

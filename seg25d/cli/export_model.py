@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from seg25d.cli.common import Command, find_workspace, plans_name
+from seg25d.cli.common import Command, find_workspace, options_of, plans_name
 from seg25d.core.process import loading
 
 
@@ -44,14 +44,7 @@ def run(arguments: argparse.Namespace) -> None:
     with loading():
         from seg25d import api
 
-    options = api.ExportOptions(
-        configurations=tuple(arguments.configurations) if arguments.configurations else None,
-        folds=tuple(arguments.folds) if arguments.folds else None,
-        plans_name=arguments.plans_name,
-        recipe=arguments.recipe,
-        licence_file=arguments.licence_file,
-        overwrite=arguments.overwrite,
-    )
+    options = options_of(api.ExportOptions, arguments)
     api.export_model(find_workspace(arguments), arguments.dataset, arguments.output, options)
 
 

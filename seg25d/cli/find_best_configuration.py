@@ -2,7 +2,7 @@
 
 import argparse
 
-from seg25d.cli.common import Command, find_workspace, positive_amount, positive_number
+from seg25d.cli.common import Command, find_workspace, options_of, positive_amount, positive_number
 from seg25d.core.process import loading
 
 
@@ -51,15 +51,8 @@ def run(arguments: argparse.Namespace) -> None:
     with loading():
         from seg25d import api
 
-    options = api.FindOptions(
-        ensembles=not arguments.no_ensembles,
-        postprocessing=not arguments.no_postprocessing,
-        fit_weights=arguments.fit_weights,
-        max_seconds_per_case=arguments.max_seconds_per_case,
-        max_parameters=arguments.max_parameters,
-        device=arguments.device,
-        num_processes=arguments.num_processes,
-    )
+    without = {"ensembles": not arguments.no_ensembles, "postprocessing": not arguments.no_postprocessing}
+    options = options_of(api.FindOptions, arguments, **without)
     workspace = find_workspace(arguments)
     best = api.find_best_configuration(workspace, arguments.dataset, arguments.configurations, arguments.folds, options)
     print(api.describe_best(best))

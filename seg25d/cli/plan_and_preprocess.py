@@ -2,7 +2,7 @@
 
 import argparse
 
-from seg25d.cli.common import Command, find_workspace, plans_name, positive_amount
+from seg25d.cli.common import Command, find_workspace, options_of, plans_name, positive_amount
 from seg25d.core.errors import InputError
 from seg25d.core.parallel import choose_num_workers, start_worker_server
 from seg25d.core.process import loading
@@ -74,16 +74,7 @@ def run(arguments: argparse.Namespace) -> None:
     with loading():
         from seg25d import api
 
-    options = api.PlanningOptions(
-        configurations=tuple(arguments.configuration) if arguments.configuration else None,
-        gpu_memory_gb=arguments.gpu_memory_gb,
-        recipe=arguments.recipe,
-        plans_name=arguments.plans_name,
-        verify_only=arguments.verify_only,
-        plan_only=arguments.plan_only,
-        clean=arguments.clean,
-        num_processes=arguments.num_processes,
-    )
+    options = options_of(api.PlanningOptions, arguments, configurations=arguments.configuration or None)
     plans = api.plan_and_preprocess(find_workspace(arguments), arguments.dataset, options)
     if arguments.explain:
         print("\n\n".join(api.explain(each) for each in plans.values()))

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from seg25d.cli.common import Command, find_workspace, natural_number, plans_name, share
+from seg25d.cli.common import Command, find_workspace, natural_number, options_of, plans_name, share
 from seg25d.core.process import loading
 
 
@@ -76,20 +76,7 @@ def run(arguments: argparse.Namespace) -> None:
     with loading():
         from seg25d import api
 
-    options = api.PredictionOptions(
-        dataset=arguments.dataset,
-        configuration=arguments.configuration,
-        folds=tuple(arguments.folds) if arguments.folds else None,
-        plans_name=arguments.plans_name,
-        recipe=arguments.recipe,
-        model=arguments.model,
-        save_probabilities=arguments.save_probabilities,
-        mirroring=not arguments.disable_tta,
-        step_size=arguments.step_size,
-        fusion=arguments.fusion,
-        overwrite=arguments.overwrite,
-        device=arguments.device,
-    )
+    options = options_of(api.PredictionOptions, arguments, mirroring=not arguments.disable_tta)
     api.predict(find_workspace(arguments), arguments.input, arguments.output, options)
 
 

@@ -4,8 +4,8 @@ import argparse
 import shlex
 from pathlib import Path
 
-from seg25d.cli.common import Command, find_workspace
-from seg25d.cli.training_arguments import add_training_arguments, training_options
+from seg25d.cli.common import Command, find_workspace, options_of
+from seg25d.cli.training_arguments import add_training_arguments
 from seg25d.core.process import loading
 
 
@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> None:
         from seg25d import api
     from seg25d.training.processes import is_first_process
 
-    options = api.PretrainingOptions(task=arguments.task, images=tuple(arguments.images), **training_options(arguments))
+    options = options_of(api.PretrainingOptions, arguments, settings=dict(arguments.settings))
     path = api.pretrain(find_workspace(arguments), arguments.dataset, arguments.configuration, options)
     words = ["seg25d", "train", arguments.dataset, arguments.configuration, "FOLD", "--pretrained", str(path)]
     words += [] if arguments.network is None else ["--network", arguments.network]

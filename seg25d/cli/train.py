@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from seg25d.cli.common import Command, find_workspace
-from seg25d.cli.training_arguments import add_training_arguments, training_options
+from seg25d.cli.common import Command, find_workspace, options_of
+from seg25d.cli.training_arguments import add_training_arguments
 from seg25d.core.process import loading
 
 
@@ -39,8 +39,8 @@ def run(arguments: argparse.Namespace) -> None:
         from seg25d import api
 
     if arguments.fusion_data is not None:
-        arguments.set.append(("fusion.data", arguments.fusion_data))
-    options = api.TrainingOptions(pretrained=arguments.pretrained, **training_options(arguments))
+        arguments.settings.append(("fusion.data", arguments.fusion_data))
+    options = options_of(api.TrainingOptions, arguments, settings=dict(arguments.settings))
     api.train(find_workspace(arguments), arguments.dataset, arguments.configuration, arguments.folds, options)
 
 

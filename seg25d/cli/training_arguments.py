@@ -1,7 +1,6 @@
 """The arguments that `train` and `pretrain` share."""
 
 import argparse
-from typing import Any
 
 from seg25d.cli.common import duration, natural_number, plans_name, positive_number, setting
 
@@ -27,6 +26,7 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--time-budget",
+        dest="time_budget_s",
         type=duration,
         metavar="TIME",
         help="train for this long, such as 90s, 15min or 2h, validation aside",
@@ -34,6 +34,7 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=natural_number, metavar="N", help="seed of all randomness")
     parser.add_argument(
         "--set",
+        dest="settings",
         type=setting,
         action="append",
         default=[],
@@ -55,21 +56,3 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
         help="name of the plans to train (default: plans)",
     )
     parser.add_argument("--c", action="store_true", help=argparse.SUPPRESS)
-
-
-def training_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """These arguments as fields of `TrainingOptions`."""
-    return {
-        "recipe": arguments.recipe,
-        "network": arguments.network,
-        "plans_name": arguments.plans_name,
-        "settings": dict(arguments.set),
-        "epochs": arguments.epochs,
-        "iterations": arguments.iterations,
-        "time_budget_s": arguments.time_budget,
-        "seed": arguments.seed,
-        "restart": arguments.restart,
-        "device": arguments.device,
-        "num_processes": arguments.num_processes,
-        "tensorboard": arguments.tensorboard,
-    }
