@@ -281,7 +281,7 @@ def main() -> None:
     parser.add_argument("--after", type=Path, default=Path(__file__).parents[1], help="checkout (default: this one)")
     parser.add_argument("--data", type=Path, required=True, help="folder of a raw data set")
     parser.add_argument("--configurations", nargs="+", metavar="NAME", help="runs or configurations (default: all)")
-    parser.add_argument("--cases", type=int, default=10, help="cases to train on (default: 10)")
+    parser.add_argument("--cases", type=int, default=6, help="cases to train on (default: 6)")
     parser.add_argument("--updates", type=int, default=4, help="of every training (default: 4)")
     parser.add_argument(
         "--gpu-memory-gb", type=float, default=1.0, help="that is planned for: small windows (default: 1)"
