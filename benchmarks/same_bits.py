@@ -229,7 +229,7 @@ def compare(roots: tuple[Path, Path], records: tuple[Record, Record]) -> dict[st
     """Compare every run of two workspaces; gives outcomes by run and column."""
     before, after = (record["runs"] for record in records)
     table = {}
-    for name in {**before, **after}:
+    for name in after:  # a kept workspace may hold more
         absent = {"error": "not run", "files": [], "seconds": 0.0}
         pair = before.get(name, absent), after.get(name, absent)
         table[name] = compare_files(roots, (pair[0]["files"], pair[1]["files"]))
