@@ -10,17 +10,18 @@ TEST_WORKERS ?= 2
 # Threads of many small processes would fight over few cores: the tests run better with one thread per process.
 TEST_ENVIRONMENT := OMP_NUM_THREADS=1
 
-.PHONY: help demo test test-processors lint clean
+.PHONY: help demo test test-processors lint dist clean
 
 help:
 	@echo "make demo   a made-up data set through every step, in a few minutes"
 	@echo "make test   all tests, with coverage"
 	@echo "make test-processors   tests of networks and training with the kernels of other processors"
 	@echo "make lint   ruff and mypy"
+	@echo "make dist   wheel and source distribution in dist/"
 	@echo "make clean  remove the virtual environment, caches and the demo's files"
 
 # torch goes first and without its own index: pip then takes the CPU build where one is on hand, and the default elsewhere.
-$(READY): setup.py constraints.txt
+$(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info[:2] <= (3, 13) else "error: seg25d needs Python 3.11 to 3.13, this is " + sys.version.split()[0] + "; say which with make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
@@ -41,6 +42,13 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# In an environment of its own, as nothing else needs `build`.
+dist:
+	rm -rf build dist
+	$(PYTHON) -m venv build/tools
+	build/tools/bin/python -m pip install --quiet build
+	build/tools/bin/python -m build
 
 clean:
 	rm -rf $(VENV) demo build dist seg25d.egg-info .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,139 @@
+"""Exact comparison of what two workspaces hold, file by file and value by value (for same_bits.py)."""
+
+import gzip
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+LEFT_OUT = re.compile(r"seconds|second$|memory_gb$|data_wait|versions?$|^time|^reasons$|_version$")
+"""Keys of JSON files that say how long something took, on what it ran, or why something was decided, in words."""
+PLANNED_MEMORY = "estimated_memory_gb"
+"""A decision, no measurement."""
+COLUMNS = {
+    "plan": ("preprocessed/*",),
+    "settings": ("results/*/config.json", "results/*/split.json", "results/*/plans*.json"),
+    "losses": ("results/*/log.jsonl",),
+    "weights": ("results/*/model_*.safetensors",),
+    "validation": ("results/*/validation/*",),
+    "prediction": ("predictions/*",),
+}
+"""What is compared, and the files that hold it; `*` stands for folders, too."""
+ENDINGS = (".json", ".jsonl", ".safetensors", ".npz", ".b2nd", ".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".raw")
+NO_CONTENT = ("prediction.json", "verified.json")
+"""Files with arguments, times and states of files."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Result of the comparison of files of one kind."""
+
+    num_values: int
+    """Numbers, words, tensors and files that are the same, up to the first difference."""
+    difference: str | None
+    """The first difference, in words."""
+
+
+def column_of(path: str) -> str | None:
+    """The column to which a file belongs, or None if it holds nothing to compare.
+
+    Args:
+        path: Relative to the workspace, with `/`.
+    """
+    name = path.rpartition("/")[2]
+    if not name.endswith(ENDINGS) or name in NO_CONTENT:
+        return None
+    return next((column for column, patterns in COLUMNS.items() if any(fnmatch(path, each) for each in patterns)), None)
+
+
+def compare_files(roots: tuple[Path, Path], files: tuple[Sequence[str], Sequence[str]]) -> dict[str, Outcome]:
+    """Compare files of two workspaces.
+
+    Args:
+        roots: The workspaces.
+        files: Relative paths in each; a path that only one of them has is a difference.
+
+    Returns:
+        The outcome by column, in the order of `COLUMNS`, for columns with files.
+    """
+    outcomes = {}
+    for column in COLUMNS:
+        before, after = ({path for path in each if column_of(path) == column} for each in files)
+        if before | after:
+            outcomes[column] = _compare(roots, before, after)
+    return outcomes
+
+
+def _compare(roots: tuple[Path, Path], before: set[str], after: set[str]) -> Outcome:
+    num_values = 0
+    for path in sorted(before | after):
+        if path not in before or path not in after:
+            return Outcome(num_values, f"{path}: only {'before' if path in before else 'after'}")
+        first, second = (dict(values_of(root / path)) for root in roots)
+        for place in sorted(first.keys() | second.keys()):
+            if place not in first or place not in second:
+                return Outcome(num_values, f"{path}: {place}: only {'before' if place in first else 'after'}")
+            if difference := difference_of(first[place], second[place]):
+                return Outcome(num_values, f"{path}: {place}: {difference}")
+            num_values += 1
+    return Outcome(num_values, None)
+
+
+def difference_of(before: Any, after: Any) -> str | None:
+    """How two values differ, or None if they are the same to the last bit (not-a-number is the same as itself)."""
+    if not isinstance(before, np.ndarray) or not isinstance(after, np.ndarray):
+        return None if repr(before) == repr(after) else f"{before!r} became {after!r}"
+    if (before.dtype, before.shape) != (after.dtype, after.shape):
+        return f"{before.dtype} {before.shape} became {after.dtype} {after.shape}"
+    if before.tobytes() == after.tobytes():
+        return None
+    differing = int(np.count_nonzero(before != after))
+    words = f"{differing} of {before.size} values differ"
+    if before.dtype == np.uint8 or not np.issubdtype(before.dtype, np.number):
+        return words
+    return f"{words}, by {np.nanmax(np.abs(before.astype(float) - after.astype(float))):.3g} at most"
+
+
+def values_of(path: Path) -> Iterator[tuple[str, Any]]:
+    """The values in a file, each with its place: numbers, words or arrays."""
+    if path.suffix == ".json":
+        yield from _leaves(json.loads(path.read_text(encoding="utf-8")), "")
+    elif path.suffix == ".jsonl":
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            yield from _leaves(json.loads(line), f"line {number}")
+    elif path.suffix == ".safetensors":
+        yield from _tensors(path.read_bytes())
+    elif path.suffix == ".npz":
+        with np.load(path, allow_pickle=False) as arrays:
+            yield from arrays.items()
+    else:
+        content = path.read_bytes()
+        yield "bytes", np.frombuffer(gzip.decompress(content) if path.suffix == ".gz" else content, dtype=np.uint8)
+
+
+def _leaves(value: Any, place: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for key, each in value.items():
+            if key == PLANNED_MEMORY or not LEFT_OUT.search(key):
+                yield from _leaves(each, f"{place}.{key}".lstrip("."))
+    elif isinstance(value, list):
+        yield f"{place} length", len(value)
+        for index, each in enumerate(value):
+            yield from _leaves(each, f"{place}[{index}]")
+    else:
+        yield place, value
+
+
+def _tensors(content: bytes) -> Iterator[tuple[str, Any]]:
+    """The tensors of a safetensors file: eight bytes with the size of the header, the header, the data."""
+    start = 8 + int.from_bytes(content[:8], "little")
+    for name, entry in json.loads(content[8:start]).items():
+        if name != "__metadata__":
+            begin, end = (start + offset for offset in entry["data_offsets"])
+            kind = {"F32": np.float32, "F64": np.float64, "I64": np.int64}.get(entry["dtype"], np.uint8)
+            yield f"{name} {entry['dtype']} {entry['shape']}", np.frombuffer(content[begin:end], dtype=kind)
