@@ -1,8 +1,15 @@
-"""Laws that every representation obeys; a new one is tested by its line in the registry."""
+"""Laws that every representation obeys; a new one is tested by its line in the registry.
+
+They run with a network of one layer and with one of two layers with 16 channels in between: what a representation does
+to the features inside of a network, such as shifting an eighth of the channels, does nothing to a few of them.
+"""
+
+import itertools
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from seg25d.representations import REPRESENTATIONS
 from seg25d.representations.base import Representation
@@ -12,6 +19,7 @@ from seg25d.representations.projections.method import Projections
 WINDOW = (6, 8, 7)
 EXAMPLES = [example for representation in REPRESENTATIONS.values() for example in representation.examples()]
 PROJECTIONS = [example for example in EXAMPLES if isinstance(example, Projections)]
+each_width = pytest.mark.parametrize("hidden", [0, 16], ids=["one layer", "two layers"])
 each_example = pytest.mark.parametrize("representation", EXAMPLES, ids=str)
 each_invertible = pytest.mark.parametrize(
     "representation", [example for example in EXAMPLES if example not in PROJECTIONS], ids=str
@@ -21,49 +29,61 @@ HULL_DICE = 0.95
 """The ceiling of two solid bodies of some 15 voxels in the examples' views (measured: 0.976 to 0.99)."""
 
 
-class CentreChannels(nn.Module):
-    """Identity-like: the channels of the slice itself, of all those that its neighbours bring."""
-
-    def __init__(self, num_channels: int) -> None:
-        super().__init__()
-        self.num_channels = num_channels
-
-    def forward(self, images: Tensor) -> Tensor:
-        before = (images.shape[1] // self.num_channels // 2) * self.num_channels
-        return images[:, before : before + self.num_channels]
-
-
 class Tiny(nn.Module):
-    """One convolution; in training mode two outputs, the second at half size."""
+    """One convolution, or two with so many channels in between; in training mode two outputs, one at half size."""
 
-    def __init__(self, dims: int, channels: int, num_outputs: int = 3) -> None:
+    def __init__(self, dims: int, channels: int, num_outputs: int, hidden: int, kernel: int = 3) -> None:
         super().__init__()
         conv, self.pool = ((nn.Conv2d, nn.AvgPool2d(2)), (nn.Conv3d, nn.AvgPool3d(2)))[dims - 2]
-        self.conv = conv(channels, num_outputs, 3, padding=1)
+        widths = [channels, hidden, num_outputs] if hidden else [channels, num_outputs]
+        layers: list[nn.Module] = []
+        for before, after in itertools.pairwise(widths):
+            layers += [conv(before, after, kernel, padding=kernel // 2), nn.ReLU()]
+        self.layers = nn.Sequential(*layers[:-1])
 
     def forward(self, images: Tensor) -> Tensor | list[tuple[Tensor, float]]:
-        scores = self.conv(images)
+        scores = self.layers(images)
         return [(scores, 0.75), (self.pool(scores), 0.25)] if self.training else scores
 
 
-def lifted(representation: Representation, num_channels: int = 1) -> nn.Module:
+def lifted(representation: Representation, hidden: int, num_channels: int = 1) -> nn.Module:
     """A small network, lifted, that gives three scores per voxel."""
-    channels = representation.network_channels(num_channels)
-    return representation.lift(Tiny(representation.network_dims, channels, representation.network_outputs(3)))
+    channels, outputs = representation.network_channels(num_channels), representation.network_outputs(3)
+    return representation.lift(Tiny(representation.network_dims, channels, outputs, hidden))
 
 
+def lifted_identity(representation: Representation, hidden: int, num_channels: int) -> nn.Module:
+    """A network, lifted, that gives the channels of the slice itself, of all those that its neighbours bring."""
+    channels, wanted = representation.network_channels(num_channels), representation.input_channels(num_channels)
+    network = Tiny(representation.network_dims, channels, wanted, hidden, kernel=1).eval()
+    before = (channels // wanted // 2) * wanted
+    choices = torch.eye(channels)[before : before + wanted]
+    weights = [choices]
+    if hidden:
+        weights = [torch.eye(hidden, channels), functional.pad(choices, (0, hidden - channels))]
+    for layer, weight in zip(network.layers[::2], weights, strict=True):
+        layer.weight = nn.Parameter(weight.reshape(layer.weight.shape))
+        nn.init.zeros_(layer.bias)
+    return representation.lift(network)
+
+
+@each_width
 @each_invertible
 @pytest.mark.parametrize("num_channels", [1, 2])
-def test_lifting_and_undoing_gives_the_input_back(representation: Representation, num_channels: int) -> None:
+def test_lifting_and_undoing_gives_the_input_back(
+    representation: Representation, num_channels: int, hidden: int
+) -> None:
     volume = torch.rand(2, representation.input_channels(num_channels), *WINDOW)
-    assert torch.equal(representation.lift(CentreChannels(volume.shape[1]))(volume), volume)
+    model = lifted_identity(representation, hidden, num_channels)
+    assert torch.equal(model(volume), volume)
 
 
+@each_width
 @each_example
-def test_the_network_gets_the_promised_channels_and_dimensions(representation: Representation) -> None:
+def test_the_network_gets_the_promised_channels_and_dimensions(representation: Representation, hidden: int) -> None:
     seen = []
 
-    model = lifted(representation, 2).eval()
+    model = lifted(representation, hidden, 2).eval()
     (network,) = [module for module in model.modules() if isinstance(module, Tiny)]
     network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     model(torch.rand(1, representation.input_channels(2), *WINDOW))
@@ -71,9 +91,10 @@ def test_the_network_gets_the_promised_channels_and_dimensions(representation: R
     assert seen[0].shape[1] == representation.network_channels(2)
 
 
+@each_width
 @each_example
-def test_a_batch_of_two_equals_two_batches_of_one(representation: Representation) -> None:
-    model = lifted(representation).eval()
+def test_a_batch_of_two_equals_two_batches_of_one(representation: Representation, hidden: int) -> None:
+    model = lifted(representation, hidden).eval()
     volume = torch.rand(2, representation.input_channels(1), *WINDOW)
     together = model(volume)
     apart = torch.cat([model(volume[:1]), model(volume[1:])])
@@ -81,10 +102,11 @@ def test_a_batch_of_two_equals_two_batches_of_one(representation: Representation
     torch.testing.assert_close(together, apart)
 
 
+@each_width
 @each_invertible
-def test_gradients_reach_every_parameter_from_every_output(representation: Representation) -> None:
+def test_gradients_reach_every_parameter_from_every_output(representation: Representation, hidden: int) -> None:
     window = (6, 8, 6)
-    model = lifted(representation).train()
+    model = lifted(representation, hidden).train()
     outputs = model(torch.rand(2, representation.input_channels(1), *window))
     assert [weight for _, weight in outputs] == [0.75, 0.25]
     for scores, _ in outputs:
@@ -94,9 +116,12 @@ def test_gradients_reach_every_parameter_from_every_output(representation: Repre
             assert gradient.abs().sum() > 0
 
 
+@each_width
 @each_projections
-def test_gradients_reach_every_parameter_from_the_paths_of_projections(representation: Projections) -> None:
-    model = lifted(representation).train()
+def test_gradients_reach_every_parameter_from_the_paths_of_projections(
+    representation: Projections, hidden: int
+) -> None:
+    model = lifted(representation, hidden).train()
     outputs = model(torch.rand(2, representation.input_channels(1), *WINDOW))
     # Coarser scales go through path 1 as well; c(1) is 0.99.
     assert [weight for _, weight in outputs] == pytest.approx([0.99 * 0.75, 0.99 * 0.25, 0.01])
@@ -124,7 +149,7 @@ def test_records_survive_json(representation: Representation) -> None:
 
 @each_example
 def test_lifted_modules_export(representation: Representation) -> None:
-    model = lifted(representation).eval()
+    model = lifted(representation, 16).eval()
     volume = torch.rand(1, representation.input_channels(1), *WINDOW)
     program = torch.export.export(model, (volume,))
     torch.testing.assert_close(program.module()(volume), model(volume))

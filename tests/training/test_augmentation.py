@@ -197,6 +197,17 @@ def test_turns_of_a_cube_are_all_different_and_proper(spacing_mm, window, number
     assert all(np.linalg.det(matrix) == pytest.approx(1) for matrix in matrices)
 
 
+def test_a_mirrored_turn_is_a_turn_and_a_mirroring() -> None:
+    config = OFF.model_copy(update={"cube_rotation": 1.0, "mirror": 1.0})
+    for axes in ((), (0,), (1, 2), (0, 1, 2)):
+        for seed in range(30):
+            drawn = draw_augmentation(np.random.default_rng(seed), config, WINDOW, ISOTROPIC, 1, axes)
+            matrix = np.eye(3)[list(drawn.order)]
+            matrix[list(drawn.flips)] *= -1
+            # Each mirroring changes the sign once; two are half a turn.
+            assert np.linalg.det(matrix) == pytest.approx((-1) ** len(axes))
+
+
 def test_turns_move_image_and_labels_alike() -> None:
     labels = torch.arange(64, dtype=torch.uint8).reshape(4, 4, 4)
     image = torch.stack([labels, labels]).float()
