@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import gc
 import io
 import json
 import logging
@@ -7,9 +8,12 @@ import os
 import re
 import shutil
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import pytest
@@ -18,6 +22,7 @@ from seg25d.cli.common import configure_logging
 from seg25d.cli.main import main
 from seg25d.core.processor import Verdict, this_processor
 from seg25d.data.phantom import DATASET_NAME, write_phantom_dataset
+from seg25d.training import monitor, trainer
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -25,6 +30,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     number = Counter(item.path for item in items)
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     items.sort(key=lambda item: slow[item.path] / number[item.path], reverse=True)
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what pytest itself holds: every prediction makes it look through everything."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -87,6 +98,78 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(20261121)
 
 
+class ConstantModels:
+    """Stands in place of the training loop: models with the weights of their seed, a little changed by every epoch.
+
+    All else is real: who trains what with which settings and lengths, what a checkpoint lets go on, which files are
+    left, and that of every model something is predicted.
+    """
+
+    def __init__(self) -> None:
+        self.trained: list[str] = []
+        """The models that were trained, in order: `axial/fold_0`."""
+        self.cut_off_at = ""
+        """The model whose training is interrupted as it begins."""
+
+    @classmethod
+    @contextmanager
+    def written(cls) -> Iterator[Self]:
+        """While this lasts, models are written instead of trained."""
+        writer = cls()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(trainer._Run, "to_the_end", lambda run: writer._write(run))
+            patch.setattr(trainer._Run, "_look", lambda run, _: _made_up_scores(run))
+            patch.setattr(monitor, "draw_progress", lambda path, _: path.touch())
+            yield writer
+
+    def _write(self, run: trainer._Run) -> None:
+        root, state, config = run.job.folder.root, run.state, run.config
+        name = f"{root.parent.name}/{root.name}"
+        if name == self.cut_off_at:
+            raise KeyboardInterrupt
+        self.trained.append(name)
+        state.finished = False
+        while not run.is_over():
+            run.last_tick = time.perf_counter()
+            state.iteration += config.iterations_per_epoch
+            state.epoch_losses = [1.0] * config.iterations_per_epoch
+            state.epoch_seconds = config.time_budget_seconds or 1.0
+            state.seconds += state.epoch_seconds
+            for model in (state.model, state.averaged):
+                for weights in model.parameters():
+                    weights.data.mul_(1.01)
+            run._end_epoch(iter(()))
+        run._finish()
+
+
+def _made_up_scores(run: trainer._Run) -> tuple[float, dict[str, float | None], dict[str, float]]:
+    """Validation loss, Dice per label, and what the log of pretraining says beside."""
+    if run.config.pretext is not None:
+        return 1.0, {}, {"validation_loss_of_mean": 1.0}
+    return 1.0, dict.fromkeys(run.labels.foreground, 0.5), {}
+
+
+@pytest.fixture(scope="module")
+def constant_models() -> Iterator[ConstantModels]:
+    """In all tests of a module that asks for it, models are written instead of trained."""
+    with ConstantModels.written() as writer:
+        yield writer
+
+
+@pytest.fixture
+def trained(constant_models: ConstantModels) -> list[str]:
+    """The models that were trained since the test began, in order: `axial/fold_0`."""
+    constant_models.trained.clear()
+    return constant_models.trained
+
+
+@pytest.fixture
+def cut_off(constant_models: ConstantModels) -> Iterator[Callable[[str], None]]:
+    """Says which model's training is to be interrupted as it begins; none with an empty name."""
+    yield lambda name: setattr(constant_models, "cut_off_at", name)
+    constant_models.cut_off_at = ""
+
+
 @pytest.fixture(scope="session")
 def three_folds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace with a tiny raw data set: three training cases, each held out in one fold, and a test case."""
@@ -105,18 +188,9 @@ def trained_once(three_folds: Path, tmp_path_factory: pytest.TempPathFactory) ->
     root = tmp_path_factory.mktemp("trained") / "workspace"
     shutil.copytree(three_folds, root)
     _run(root, "plan_and_preprocess", "-d", "900", "-c", "2d", "si", "3d")
-    short = [
-        "--epochs",
-        "1",
-        "--iterations",
-        "2",
-        "--set",
-        "validation_windows=1",
-        "--set",
-        "augmentation.enabled=false",
-    ]
-    for words in (("si", "cv"), ("2d", "cv"), ("3d", "1")):
-        _run(root, "train", "900", *words, *short)
+    with ConstantModels.written():
+        for words in (("si", "cv"), ("2d", "cv"), ("3d", "1")):
+            _run(root, "train", "900", *words, "--epochs", "1", "--iterations", "2")
     return root
 
 

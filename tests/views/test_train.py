@@ -1,4 +1,7 @@
-"""`mv` from raw images to scores on a tiny made-up data set: what is trained, in which order, and only once."""
+"""`mv` from raw images to scores on a tiny made-up data set: what is trained, in which order, and only once.
+
+Constant models stand in for training; `tests/test_precisions.py` trains.
+"""
 
 import json
 import shutil
@@ -15,13 +18,12 @@ from seg25d.ensembling.fused_predictor import coarse_view_model, view_model
 from seg25d.planning.model_file import load_header, load_model
 from seg25d.preprocessing.store import Store
 from seg25d.training.checkpoint import load_checkpoint, save_checkpoint
-from seg25d.views import train
 
 CASES = [f"phantom_{index:03d}" for index in range(3)]
 TINY = ["--epochs", "1", "--iterations", "2"]
 IN_THIS_PROCESS = ["--num-processes", "0", "--device", "cpu"]
 VIEWS = ("axial", "coronal", "sagittal")
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.usefixtures("constant_models")
 
 
 @pytest.fixture(scope="module")
@@ -41,14 +43,13 @@ def workspace(planned, tmp_path) -> Workspace:
 
 
 @pytest.fixture(scope="module")
-def fused_once(planned, tmp_path_factory) -> tuple[Path, list[str]]:
+def fused_once(planned, constant_models, tmp_path_factory) -> tuple[Path, list[str]]:
     """The same after `mv`, fold 0, was trained, and the models that were trained for it."""
     root = tmp_path_factory.mktemp("fused") / "workspace"
     shutil.copytree(planned, root)
-    with pytest.MonkeyPatch.context() as patch:
-        names = note_trainings(patch)
-        run(Workspace.resolve(root, {}), "train", "900", "mv", "0", *TINY)
-    return root, names
+    constant_models.trained.clear()
+    run(Workspace.resolve(root, {}), "train", "900", "mv", "0", *TINY)
+    return root, list(constant_models.trained)
 
 
 @pytest.fixture
@@ -56,25 +57,6 @@ def fused(fused_once, tmp_path) -> Workspace:
     """A copy of that which a test may change."""
     shutil.copytree(fused_once[0], tmp_path / "workspace")
     return Workspace.resolve(tmp_path / "workspace", {})
-
-
-@pytest.fixture
-def trained(monkeypatch) -> list[str]:
-    """The models that were trained, in order: `axial/fold_0`."""
-    return note_trainings(monkeypatch)
-
-
-def note_trainings(patch: pytest.MonkeyPatch) -> list[str]:
-    names = []
-    train_fold = train.train_fold
-
-    def noted(job) -> bool:
-        names.append(f"{job.folder.root.parent.name}/{job.folder.root.name}")
-        return train_fold(job)
-
-    patch.setattr(train, "train_fold", noted)
-    patch.setattr("seg25d.workflows.folds.train_fold", noted)
-    return names
 
 
 def run(workspace: Workspace, *words: str, status: int = 0) -> None:
@@ -135,20 +117,12 @@ def _read(path: Path) -> np.ndarray:
     return read_labels(path)[0]
 
 
-def test_a_graph_that_was_cut_off_goes_on(workspace, trained, monkeypatch):
-    noted = train.train_fold
-
-    def cut_off(job) -> bool:
-        if job.folder.root.name == "pair_0_2" and job.folder.root.parent.name == "coronal":
-            raise KeyboardInterrupt
-        return noted(job)
-
-    monkeypatch.setattr(train, "train_fold", cut_off)
+def test_a_graph_that_was_cut_off_goes_on(workspace, trained, cut_off):
+    cut_off("coronal/pair_0_2")
     run(workspace, "train", "900", "mv", "0", *TINY, status=130)
-    done = list(trained)
-    assert done[-1] == "axial/pair_0_2"
+    assert trained[-1] == "axial/pair_0_2"
     trained.clear()
-    monkeypatch.setattr(train, "train_fold", noted)
+    cut_off("")
     run(workspace, "train", "900", "mv", "0", *TINY)
     assert trained == ["coronal/pair_0_2", "sagittal/pair_0_2", "mv/fold_0"]
 
@@ -165,8 +139,7 @@ def test_variants_have_folders_of_their_own_and_share_the_views(fused, trained):
     assert trained == [*(f"{view}/holdout_0" for view in VIEWS), "mv__holdout/fold_0"]
 
 
-def test_views_and_fusion_are_trained_on_together(fused, trained, monkeypatch):
-    monkeypatch.setattr("seg25d.views.train_joint.train_fold", train.train_fold)
+def test_views_and_fusion_are_trained_on_together(fused, trained):
     run(fused, "train", "900", "mv", "0", *TINY, "--set", "fusion.joint=true")
     assert trained == ["mv__joint/fold_0"]
     apart, joint = (fused.run(DATASET_NAME, name).fold(0) for name in ("mv", "mv__joint"))
@@ -180,9 +153,8 @@ def test_views_and_fusion_are_trained_on_together(fused, trained, monkeypatch):
     assert joint.model_final.stat().st_mtime_ns == modified
 
 
-def test_views_can_be_coarse_to_fine(fused, trained, monkeypatch, capsys):
+def test_views_can_be_coarse_to_fine(fused, trained, capsys):
     workspace = fused
-    monkeypatch.setattr("seg25d.workflows.folds.train_fold", train.train_fold)
     run(workspace, "train", "900", "mv", "0", *TINY, "--set", "fusion.fine=true")
     sets = ("fold_0", "pair_0_1", "pair_0_2")
     assert trained == [*(f"{view}__fine/{name}" for name in sets for view in VIEWS), "mv__fine/fold_0"]
@@ -214,16 +186,11 @@ def test_another_network_can_fuse_and_stands_in_the_plans(fused, trained):
     assert plans["configurations"]["mv__super_image_unet"]["network"]["name"] == "unet"
 
 
-def test_a_longer_run_that_was_cut_off_is_not_done(fused, trained, monkeypatch):
-    noted = train.train_fold
-
-    def cut_off(_) -> bool:
-        raise KeyboardInterrupt
-
+def test_a_longer_run_that_was_cut_off_is_not_done(fused, cut_off):
     longer = ["train", "900", "mv", "0", "--epochs", "2", "--iterations", "4"]
-    monkeypatch.setattr(train, "train_fold", cut_off)
+    cut_off("mv/fold_0")
     run(fused, *longer, status=130)
-    monkeypatch.setattr(train, "train_fold", noted)
+    cut_off("")
     run(fused, *longer)
     log = fused.run(DATASET_NAME, "mv").fold(0).log.read_text().splitlines()
     assert json.loads(log[-1])["iteration"] == 4

@@ -1,4 +1,7 @@
-"""Coarse-to-fine from raw images to scores on a tiny made-up data set: what is trained, where, and what is refused."""
+"""Coarse-to-fine from raw images to scores on a tiny made-up data set: what is trained, where, and what is refused.
+
+Constant models stand in for training; `tests/test_precisions.py` trains.
+"""
 
 import json
 import shutil
@@ -13,13 +16,12 @@ from seg25d.core.workspace import Workspace
 from seg25d.data.phantom import DATASET_NAME
 from seg25d.planning.model_file import load_header
 from seg25d.planning.plan import Plans
-from seg25d.workflows import folds
 
 CASES = [f"phantom_{index:03d}" for index in range(3)]
 TINY = ["--epochs", "1", "--iterations", "2"]
 FINE = ["--set", "fine=true"]
 IN_THIS_PROCESS = ["--num-processes", "0", "--device", "cpu"]
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.usefixtures("constant_models")
 
 
 @pytest.fixture(scope="module")
@@ -36,21 +38,6 @@ def workspace(planned, tmp_path) -> Workspace:
     """A copy that a test may change."""
     shutil.copytree(planned, tmp_path / "workspace")
     return Workspace.resolve(tmp_path / "workspace", {})
-
-
-@pytest.fixture
-def trained(monkeypatch) -> list[str]:
-    """The models that were trained, in order: `axial/fold_0`."""
-    names = []
-    train_fold = folds.train_fold
-
-    def noted(job) -> bool:
-        if not job.folder.model_final.exists():
-            names.append(f"{job.folder.root.parent.name}/{job.folder.root.name}")
-        return train_fold(job)
-
-    monkeypatch.setattr(folds, "train_fold", noted)
-    return names
 
 
 def run(workspace: Workspace, *words: str, status: int = 0) -> None:
@@ -100,19 +87,12 @@ def test_the_coarse_model_and_the_fine_one_are_trained_once_and_used_together(wo
     assert np.array_equal(predicted, read(workspace.results / "again" / "phantom_003.nii.gz"))
 
 
-def test_a_run_that_was_cut_off_goes_on(workspace, trained, monkeypatch):
-    noted = folds.train_fold
-
-    def cut_off(job) -> bool:
-        if job.folder.root.parent.name == "axial__fine":
-            raise KeyboardInterrupt
-        return noted(job)
-
-    monkeypatch.setattr(folds, "train_fold", cut_off)
+def test_a_run_that_was_cut_off_goes_on(workspace, trained, cut_off):
+    cut_off("axial__fine/fold_0")
     run(workspace, "train", "900", "axial", "0", *TINY, *FINE, status=130)
     assert trained == ["axial/fold_0"]
     trained.clear()
-    monkeypatch.setattr(folds, "train_fold", noted)
+    cut_off("")
     run(workspace, "train", "900", "axial", "0", *TINY, *FINE)
     assert trained == ["axial__fine/fold_0"]
 
