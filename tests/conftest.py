@@ -117,7 +117,7 @@ class ConstantModels:
         """While this lasts, models are written instead of trained."""
         writer = cls()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(trainer._Run, "to_the_end", lambda run: writer._write(run))
+            patch.setattr(trainer._Run, "to_the_end", lambda run: writer._write(run))  # noqa: PLW0108 - or it is not bound
             patch.setattr(trainer._Run, "_look", lambda run, _: _made_up_scores(run))
             patch.setattr(monitor, "draw_progress", lambda path, _: path.touch())
             yield writer

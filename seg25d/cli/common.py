@@ -73,7 +73,7 @@ class Command:
             if getattr(parsed, option) is not None:
                 logger.warning("--%s has no effect on %s", option.replace("_", "-"), self.name)
         again = "restart" if getattr(parsed, "restart", False) else None
-        return run_guarded(lambda: self.run(parsed), debug=parsed.debug, begins_anew_with=again)
+        return run_guarded(lambda: self.run(parsed), debug=parsed.debug, starts_over_with=again)
 
     def script(self) -> NoReturn:
         """What the program `seg25d_VERB` does: the command, and then the end of the process."""
@@ -259,13 +259,13 @@ class _Formatter(logging.Formatter):
         return f"{record.levelname.lower()}: {text}" if record.levelno >= logging.WARNING else text
 
 
-def run_guarded(action: Callable[[], None], *, debug: bool, begins_anew_with: str | None = None) -> int:
+def run_guarded(action: Callable[[], None], *, debug: bool, starts_over_with: str | None = None) -> int:
     """Run a command and turn whatever it raises into a message and an exit status.
 
     Args:
         action: The command.
         debug: Whether to show tracebacks.
-        begins_anew_with: The option with which the same command would begin anew instead of going on.
+        starts_over_with: The option with which the same command would start over instead of going on.
 
     Returns:
         0 done; 2 the input is at fault; 1 a fault of ours; 130 interrupted.
@@ -279,7 +279,7 @@ def run_guarded(action: Callable[[], None], *, debug: bool, begins_anew_with: st
         _say(f"error: {error}")
         return error.exit_status
     except KeyboardInterrupt:
-        without = f" without --{begins_anew_with}" if begins_anew_with else ""
+        without = f" without --{starts_over_with}" if starts_over_with else ""
         _say(f"interrupted; the same command{without} goes on where it stopped")
         return INTERRUPTED
     except BrokenPipeError:

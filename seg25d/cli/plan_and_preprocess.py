@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--clean",
         action="store_true",
-        help="begin anew: forget the measurements of the cases, the plans of this name with all edits, and "
+        help="start over: forget the measurements of the cases, the plans of this name with all edits, and "
         "all arrays that plans of no other name use",
     )
     parser.add_argument("--verify_dataset_integrity", action="store_true", help=argparse.SUPPRESS)

@@ -41,7 +41,7 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="any setting of config.json; repeatable",
     )
-    parser.add_argument("--restart", action="store_true", help="forget what was trained before and begin anew")
+    parser.add_argument("--restart", action="store_true", help="forget what was trained before and start over")
     parser.add_argument(
         "--tensorboard",
         action="store_true",

@@ -184,7 +184,7 @@ def read_json(path: Path, make_object: Callable[[list[tuple[str, Any]]], Any] = 
         ValueError,
         RecursionError,
     ) as error:  # numbers of thousands of digits and endless nesting are no JSON either
-        raise RecordError(f"{path} is not valid JSON: {error}; restore it or make it anew") from None
+        raise RecordError(f"{path} is not valid JSON: {error}; restore it or make it again") from None
 
 
 @contextmanager

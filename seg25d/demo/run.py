@@ -73,7 +73,7 @@ def run_demo(
         api.train(workspace, demo.dataset_name, name, ["0"], training)
         run = workspace.run(demo.dataset_name, run_name(configuration_name(name, plans.slice_axis), plans))
         predicted = workspace.results / demo.dataset_name / "demo" / name
-        # Without mirroring, which takes eight times as long; all cases anew, as the model may have changed.
+        # Without mirroring, which takes eight times as long; all cases again, as the model may have changed.
         prediction = api.PredictionOptions(model=run.root, mirroring=False, overwrite=True, device=device)
         api.predict(workspace, raw / "imagesTs", predicted, prediction)
         summary = api.evaluate(raw / "labelsTs", predicted, num_processes=num_processes)

@@ -175,7 +175,7 @@ def _check_views(path: Path, header: ModelHeader, views: Sequence[Predictor]) ->
         ):
             raise ModelError(
                 f"{view_model(path.parent, name)} does not belong to {path}: channels, labels, spacing or "
-                "normalisation differ; copy the folder again or train anew"
+                "normalisation differ; copy the folder again or train again"
             )
 
 

@@ -70,7 +70,7 @@ def earlier_seconds(
     try:
         earlier = read_record(path, PredictionRecord)
     except RecordError as error:
-        logger.warning("%s; writing it anew", error)
+        logger.warning("%s; writing it again", error)
         return dict.fromkeys(done)
     if not earlier.same_model(record):
         if not overwrite:

@@ -337,5 +337,5 @@ def check_agreement(paths: Sequence[Path], headers: Sequence[ModelHeader]) -> No
         if differences:
             raise ModelError(
                 f"{path} and {paths[0]} were trained with different {' and '.join(differences)}: their scores cannot "
-                "be averaged; train the folds anew with one plan, or choose folds that belong together"
+                "be averaged; train the folds again with one plan, or choose folds that belong together"
             )

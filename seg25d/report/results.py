@@ -1,4 +1,4 @@
-"""What is known of a data set and of all that was trained on it: read from small files, nothing is computed anew."""
+"""What is known of a data set and of all that was trained on it: read from small files, nothing is computed."""
 
 import json
 import logging

@@ -23,7 +23,7 @@ def check_run(
         folder: The preprocessed data set.
         plans: Its plans.
         configuration: The one to train.
-        restarted: Folds that begin anew.
+        restarted: Folds that start over.
 
     Raises:
         InputError: If plan, folds, labels or channels changed since; says which.
@@ -40,7 +40,7 @@ def check_run(
     if changed:
         raise InputError(
             f"{' and '.join(changed)} changed since {', '.join(kept)} of {run.root} began; put it back, train all "
-            "these folds with --restart to begin anew (without pair_* and holdout_*, which you may delete), or plan "
+            "these folds over with --restart (without pair_* and holdout_*, which you may delete), or plan "
             "under another name (--plans-name)"
         )
 

@@ -259,7 +259,7 @@ def _last_line(log: Path) -> dict[str, Any]:
     try:
         value = json.loads(lines[-1]) if lines else {}
     except json.JSONDecodeError as error:
-        raise RecordError(f"{log} is damaged ({error}); it is written anew with the next epoch") from None
+        raise RecordError(f"{log} is damaged ({error}); it is written again with the next epoch") from None
     return value if isinstance(value, dict) else {}
 
 

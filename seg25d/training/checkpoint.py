@@ -36,11 +36,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{path} cannot be read ({error}); --restart begins the fold anew") from None
+        raise ModelError(f"{path} cannot be read ({error}); --restart starts the fold over") from None
     except Exception as error:
         # pickle.UnpicklingError and its kin are what torch raises for anything that is no plain state.
         raise ModelError(
-            f"{path} is not a checkpoint ({type(error).__name__}); --restart begins the fold anew"
+            f"{path} is not a checkpoint ({type(error).__name__}); --restart starts the fold over"
         ) from None
     return state
 

@@ -78,7 +78,7 @@ def _go_on(state: TrainingState, job: FoldJob, checkpoint: dict[str, Any]) -> No
     except (ValueError, RuntimeError) as error:
         raise ModelError(
             f"{job.folder.checkpoint} does not fit this network and optimizer ({str(error).splitlines()[0]}), as after "
-            "an update of seg25d; finish the fold with the version that began it, or begin anew with --restart"
+            "an update of seg25d; finish the fold with the version that began it, or start over with --restart"
         ) from None
 
 

@@ -142,7 +142,7 @@ def _write_fusion_record(job: FusedFold, keys: dict[str, str]) -> None:
         if others:
             raise InputError(
                 f"{job.folder.root} was begun with other models of the views ({', '.join(others)}), which were trained "
-                "again since; begin this fold anew with --restart"
+                "again since; start this fold over with --restart"
             )
     trained_on = {each.name: each.split.train for each in job.cases.sets}
     for model in job.view_models():

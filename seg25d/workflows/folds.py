@@ -193,7 +193,7 @@ def _warn_if_unlike_others(task: RunToTrain, fold: int | str, config: TrainingCo
             if unlike := [name for name in changed if name not in EXTENDABLE | {"seed"}]:
                 logger.warning(
                     "fold %d begins with other settings than fold %d was trained with (%s): scores and ensembles of "
-                    "these folds mix both; stop it and give what %s says, or train all folds anew with --restart",
+                    "these folds mix both; stop it and give what %s says, or train all folds again with --restart",
                     *(fold, other, ", ".join(unlike), folder.config),
                 )
                 return

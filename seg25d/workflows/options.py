@@ -23,7 +23,7 @@ class PlanningOptions(Record):
     verify_only: bool = False
     plan_only: bool = False
     clean: bool = False
-    """Begin anew: forget measurements, these plans, and all arrays that plans of no other name use."""
+    """Start over: forget measurements, these plans, and all arrays that plans of no other name use."""
     num_processes: int | None = None
 
 

@@ -97,7 +97,7 @@ def add_network(folder: PreprocessedFolder, plans: Plans, name: str) -> Plans:
     """Plan a configuration, which is planned already, with another network; nothing is written.
 
     Grid, normalisation and mirroring stay those of the planned one, also where they were edited; the window and all
-    else are searched for anew.
+    else are searched for again.
 
     Args:
         folder: The preprocessed data set.

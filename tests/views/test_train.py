@@ -258,4 +258,4 @@ def test_settings_of_the_fusion_are_no_settings_of_others(workspace, capsys):
 def test_a_view_that_was_trained_again_is_not_mixed_in(fused, capsys):
     run(fused, "train", "900", "axial", "0", *TINY, "--restart", "--seed", "5")
     run(fused, "train", "900", "mv", "0", "--epochs", "1", "--iterations", "3", status=2)
-    assert "begin this fold anew with --restart" in capsys.readouterr().err
+    assert "start this fold over with --restart" in capsys.readouterr().err

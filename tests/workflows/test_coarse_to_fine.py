@@ -104,7 +104,7 @@ def test_a_coarse_model_that_was_trained_again_is_not_mixed_in(workspace, capsys
     fine = workspace.run(DATASET_NAME, "axial__fine").fold(0)
     before = fine.coarse.read_bytes()
     run(workspace, "train", "900", "axial", "0", *TINY, *FINE, status=2)
-    assert "begin this fold anew with --restart" in capsys.readouterr().err
+    assert "start this fold over with --restart" in capsys.readouterr().err
     assert fine.coarse.read_bytes() == before
     run(workspace, "train", "900", "axial", "0", *TINY, *FINE, "--restart")
     assert fine.coarse.read_bytes() == coarse.model_final.read_bytes() != before
