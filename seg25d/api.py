@@ -161,7 +161,7 @@ def train(
     task, plan = planned.task, planned.task.plans.configurations[planned.task.configuration]
     chosen = parse_folds(folds, len(task.splits))
     check_before_training(options.device, task.config.precision)
-    if plan.representation.name == "fused_views":
+    if plan.representation.fuses_views:
         fusion = plan_fusion(workspace, task, chosen)
         planned.keep_network()
         return train_fusion(fusion)

@@ -9,6 +9,8 @@ from typing import Any
 
 from seg25d.core.errors import InputError
 from seg25d.planning.coarse_to_fine import FineConfig
+from seg25d.planning.configurations import split_name
+from seg25d.representations.base import CONFIGURATIONS
 from seg25d.training.config import AugmentationConfig, FusionConfig, TrainingConfig
 
 NO_INTENSITY: dict[str, Any] = dict.fromkeys(
@@ -200,7 +202,8 @@ def find_recipe(
     """
     if name not in RECIPES:
         raise InputError(f"there is no recipe {name!r}; known: {', '.join(RECIPES)}")
-    if configuration is not None and configuration.partition("__")[0] == "mv":
+    method = None if configuration is None else CONFIGURATIONS.get(split_name(configuration)[0])
+    if method is not None and method.fuses_views:
         alone = XIA2018_FUSION if name == "xia2018" else FUSION
         recipe = (JOINT if joint else alone).model_copy(update={"recipe": name})
     else:

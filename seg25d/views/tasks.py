@@ -240,9 +240,7 @@ def _with_plan(task: RunToTrain, plan: ConfigurationPlan) -> RunToTrain:
 
 
 def _representation(task: RunToTrain) -> FusedViews:
-    representation = task.plans.configurations[task.configuration].representation
-    assert representation.name == "fused_views", "the caller has looked"
-    return representation
+    return FusedViews.of(task.plans.configurations[task.configuration].representation)
 
 
 def _check(jobs: Sequence[FusedFold], joint: RunToTrain | None) -> None:

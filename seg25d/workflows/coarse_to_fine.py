@@ -19,6 +19,7 @@ from seg25d.core.types import BoundingBox, Shape
 from seg25d.core.workspace import FoldFolder, Workspace
 from seg25d.evaluation.summary import Summary
 from seg25d.planning.coarse_to_fine import FineConfig, fine_plan
+from seg25d.planning.configurations import known_names
 from seg25d.preprocessing.store import Store
 from seg25d.runs.names import run_name
 from seg25d.training.crops import crop_around, usual_margins
@@ -32,14 +33,15 @@ def fine_task(workspace: Workspace, task: RunToTrain) -> RunToTrain:
     """The run of the fine models, `axial__fine`, whose windows are as large as crops need.
 
     Raises:
-        InputError: If the configuration is not slice-wise.
+        InputError: If the configuration cannot be trained so.
     """
     fine, plan = task.config.fine, task.plans.configurations[task.configuration]
     assert fine is not None, "its settings were asked for"
-    if plan.representation.name != "slices":
+    if not plan.representation.can_be_fine:
         raise InputError(
-            f"{task.configuration} cannot be trained coarse-to-fine: `fine` is a setting of slice-wise configurations "
-            "(2d, axial, coronal, sagittal); that of mv is `fusion.fine`"
+            f"{task.configuration} cannot be trained coarse-to-fine: `fine` is a setting of "
+            f"{', '.join(known_names(lambda each: each.can_be_fine))}; that of "
+            f"{', '.join(known_names(lambda each: each.fuses_views))} is `fusion.fine`"
         )
     changed = fine_plan(plan, _crops(task, fine))
     plans = task.plans.model_copy(update={"configurations": {**task.plans.configurations, task.configuration: changed}})

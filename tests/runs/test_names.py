@@ -6,8 +6,8 @@ import pytest
 
 from seg25d.core.errors import InputError
 from seg25d.core.workspace import Workspace
+from seg25d.planning.configurations import configuration_name
 from seg25d.planning.plan import Plans
-from seg25d.planning.planner import configuration_name
 from seg25d.runs.names import (
     check_run,
     choose_run,
