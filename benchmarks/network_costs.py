@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from seg25d.core.records import read_record
 from seg25d.core.workspace import Workspace
 from seg25d.data.dataset import read_description
-from seg25d.networks import AnyNetwork
+from seg25d.networks.base import Network
 from seg25d.networks.paper_unets import half_unet, super_image_unet
 from seg25d.networks.resnet_unet import ResNetUNetSpec
 from seg25d.networks.se_unet import SEUNetSpec
@@ -44,10 +44,10 @@ def stages(dims: int, number: int, kernel: int = 3) -> dict[str, Any]:
     return {"strides": ((1,) * dims, *((2,) * dims,) * (number - 1)), "kernels": ((kernel,) * dims,) * number}
 
 
-def paper_networks() -> list[tuple[str, AnyNetwork, int, tuple[int, ...], str]]:
+def paper_networks() -> list[tuple[str, Network, int, tuple[int, ...], str]]:
     """Name, settings, channels in, size of the input, and what the paper says."""
     volume, tiled, one_slice = (SIDE,) * 3, (SUPER_IMAGE,) * 2, STACK[1:]
-    rows: list[tuple[str, AnyNetwork, int, tuple[int, ...], str]] = []
+    rows: list[tuple[str, Network, int, tuple[int, ...], str]] = []
     for dims, size in ((3, volume), (2, tiled)):
         rows.append((f"U-Net (SI) {dims}D", super_image_unet(dims), 2, size, "3D : 2D = 3"))
     for dims, size, paper in ((3, volume, "21.75 M"), (2, tiled, "8.51 M")):

@@ -156,7 +156,7 @@ def train(
     planned = planned_run(workspace, identifier, configuration, options)
     chosen = parse_folds(folds, len(planned.splits))
     check_before_training(options.device, planned.settings.config.precision)
-    if planned.plan.representation.name == "fused_views":
+    if planned.plan.representation.fuses_views:
         fusion = plan_fusion(planned, chosen)
         planned.keep_network()
         clear_folds(fusion.task)

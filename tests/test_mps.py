@@ -20,11 +20,10 @@ from seg25d.core.device import Execution, choose_execution
 from seg25d.core.errors import InputError
 from seg25d.data.labels import Labels
 from seg25d.planning.network_rules import networks_for
-from seg25d.planning.planner import CONFIGURATIONS
 from seg25d.planning.recipe_rules import ConfigurationRules
 from seg25d.planning.search import Limits, with_networks
 from seg25d.representations import base
-from seg25d.representations.base import VolumeGeometry, averaged_to
+from seg25d.representations.base import CONFIGURATIONS, VolumeGeometry, averaged_to
 from seg25d.training.config import TrainingConfig
 from seg25d.training.loading import choose_num_loaders
 from seg25d.training.losses import LOSSES
@@ -86,7 +85,7 @@ def combinations() -> list[tuple[str, str]]:
     """Every configuration with its first network, every network with one configuration in 2D and one in 3D."""
     chosen = []
     for configuration, method in CONFIGURATIONS.items():
-        names = list(networks_for(method.representation.network_dims))
+        names = list(networks_for(method.network_dims))
         chosen += [(configuration, name) for name in (names if configuration in ("2d", "3d") else names[:1])]
     return chosen
 
@@ -112,7 +111,7 @@ def test_every_network_trains_with_operations_that_are_there(
         gpu_memory_gb=8,
         asked_network=network,
     )
-    candidates = CONFIGURATIONS[configuration].candidates(limits.geometry, 0, ConfigurationRules())
+    candidates = CONFIGURATIONS[configuration].from_rules(configuration, limits.geometry, ConfigurationRules())
     representation, window, spec = next(with_networks(candidates, limits))
     with FakeTensorMode(), Seen() as seen:
         network_channels, outputs = representation.network_channels(1), representation.network_outputs(2)

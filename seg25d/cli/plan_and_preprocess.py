@@ -6,6 +6,9 @@ from seg25d.cli.common import Command, find_workspace, options_of, plans_name, p
 from seg25d.core.errors import InputError
 from seg25d.core.parallel import choose_num_workers, start_worker_server
 from seg25d.core.process import loading
+from seg25d.planning.recipe_names import PLACES as RECIPES
+from seg25d.representations import ALIAS
+from seg25d.representations import PLACES as CONFIGURATIONS
 
 WORKERS_LOAD = (
     "SimpleITK",
@@ -27,8 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--configuration",
         nargs="+",
         metavar="CONFIG",
-        help="configurations to plan, such as 2d, si, stack, mip or 3d, or one with another network: si__se_unet "
-        "(default: all)",
+        help=f"configurations to plan: {', '.join((ALIAS, *CONFIGURATIONS))}, or one with another network: "
+        "si__se_unet (default: all)",
     )
     parser.add_argument(
         "--gpu-memory-gb",
@@ -42,8 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--recipe",
         default="default",
         metavar="R",
-        help="recipe to plan for: default, sobirov2022, sobirov2022_pta, shivdeo2021, angermann2022 or xia2018 "
-        "(default: default)",
+        help=f"recipe to plan for: {', '.join(RECIPES)} (default: default)",
     )
     parser.add_argument(
         "--plans-name",

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from seg25d.cli.common import Command, find_workspace, natural_number, options_of, plans_name, share
 from seg25d.core.process import loading
+from seg25d.representations import ALIAS
+from seg25d.representations import PLACES as CONFIGURATIONS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-c",
         "--configuration",
         metavar="CONFIG",
-        help="configuration, such as si, 2d or 3d (default: what find_best_configuration chose)",
+        help=f"one of {', '.join((ALIAS, *CONFIGURATIONS))} (default: what find_best_configuration chose)",
     )
     parser.add_argument(
         "-p", "--plans-name", type=plans_name, metavar="NAME", help="name of the plans that the model was trained with"

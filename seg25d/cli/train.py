@@ -6,12 +6,14 @@ from pathlib import Path
 from seg25d.cli.common import Command, find_workspace, options_of
 from seg25d.cli.training_arguments import add_training_arguments
 from seg25d.core.process import loading
+from seg25d.representations import ALIAS
+from seg25d.representations import PLACES as CONFIGURATIONS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("dataset", metavar="ID", help="data set: 1, 001 or Dataset001_Name")
-    parser.add_argument("configuration", metavar="CONFIG", help="configuration, such as si, 2d or 3d")
+    parser.add_argument("configuration", metavar="CONFIG", help=f"one of {', '.join((ALIAS, *CONFIGURATIONS))}")
     parser.add_argument(
         "folds",
         nargs="+",

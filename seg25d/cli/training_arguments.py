@@ -3,6 +3,8 @@
 import argparse
 
 from seg25d.cli.common import duration, natural_number, plans_name, positive_number, setting
+from seg25d.networks import REQUESTABLE
+from seg25d.planning.recipe_names import PLACES as RECIPES
 
 
 def add_training_arguments(parser: argparse.ArgumentParser) -> None:
@@ -10,15 +12,14 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--network",
         metavar="N",
-        help="another network than the planned one: unet, se_unet, swin_unetr, vnet, xception_cbam_unet, resnet_unet, "
-        "super_image_unet, half_unet, fusion_net; its results go to CONFIG__N",
+        help=f"another network than the planned one: {', '.join(REQUESTABLE)}; its results go to CONFIG__N",
     )
     parser.add_argument(
         "--recipe",
         default="default",
         metavar="R",
-        help="how to train: default, or as a paper does: sobirov2022, sobirov2022_pta, shivdeo2021, angermann2022, "
-        "xia2018; plan with the same recipe before (default: default)",
+        help=f"how to train: {', '.join(RECIPES)}, which but the first are those of papers; plan with the same recipe "
+        "before (default: default)",
     )
     parser.add_argument("--epochs", type=positive_number, metavar="N", help="number of epochs")
     parser.add_argument(

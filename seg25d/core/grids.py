@@ -12,6 +12,10 @@ from seg25d.core.types import BoundingBox, Shape, Spacing
 ANISOTROPY = 3.0
 """Ratio of the coarsest to the finest spacing above which an axis is handled apart (nnU-Net, configuration.py,
 ANISO_THRESHOLD)."""
+SAME_SPACING = 0.99
+"""Spacings that differ by less than 1 % count as equal where an axis is chosen by them."""
+AXIS_NAMES = ("D (inferior-superior)", "H (anterior-posterior)", "W (right-left)")
+"""Axes in words."""
 ALIKE = 1.5
 """Axes whose spacings differ by this factor at most may be turned into each other by a quarter turn, which changes the
 shape of things no more than nnU-Net's scaling does (0.7 to 1.4). Our choice; the paper's data are CT of the abdomen."""
@@ -124,6 +128,12 @@ def regular_starts(size: int, window: int, step: int, *, flush: bool = False) ->
     count = 1 if size <= window else math.ceil((size - window) / step) + 1
     starts = [index * step for index in range(count)]
     return [min(start, max(0, size - window)) for start in starts] if flush else starts
+
+
+def slicing_axis(spacing_mm: Spacing) -> int:
+    """The axis with the coarsest spacing, along which slices are taken; the first of equal ones."""
+    coarsest = max(spacing_mm)
+    return next(axis for axis in range(3) if spacing_mm[axis] >= SAME_SPACING * coarsest)
 
 
 def alike_axes(spacing_mm: Spacing, window: Sequence[int] | None = None) -> tuple[int, int, int]:

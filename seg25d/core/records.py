@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import CoreSchema, core_schema
 
 from seg25d.core.errors import RecordError
 from seg25d.core.files import read_json, write_json
@@ -18,6 +20,32 @@ class Record(BaseModel):
 
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
+
+
+class ByName:
+    """Annotation of a field that takes any record of a table; its key `name` says which.
+
+    Args:
+        kind: What such a record is, for messages.
+        records: Gives the table, anew each time: it may have grown.
+    """
+
+    def __init__(self, kind: str, records: Callable[[], Mapping[str, Any]]) -> None:
+        self.kind = kind
+        self.records = records
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
+        """A record is kept, a dictionary is read as the record that it names; both are written as what they are."""
+        del source, handler
+        return core_schema.no_info_plain_validator_function(self._validate)
+
+    def _validate(self, value: Any) -> Any:
+        name = value.get("name") if isinstance(value, dict) else getattr(value, "name", None)
+        known = self.records()
+        if not isinstance(name, str) or name not in known:
+            told = "no name" if name is None else f"the name {name!r}"
+            raise ValueError(f"there is no {self.kind} with {told}; known: {', '.join(known)}")
+        return known[name].model_validate(value)
 
 
 def parse_record(value: Any, record_type: type[AnyRecord], origin: str) -> AnyRecord:

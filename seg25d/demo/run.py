@@ -13,7 +13,7 @@ from seg25d.demo.kind import DemoKind, Outcome
 from seg25d.demo.phantom import PHANTOM
 from seg25d.demo.vessels import VESSELS
 from seg25d.evaluation.summary import Summary
-from seg25d.planning.planner import configuration_name
+from seg25d.planning.configurations import configuration_name
 from seg25d.runs.names import run_name
 
 logger = logging.getLogger(__name__)

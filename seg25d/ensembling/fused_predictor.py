@@ -159,9 +159,7 @@ def found_box(
 
 def fused_views(header: ModelHeader) -> FusedViews:
     """What a fusion network fuses, of the header of its model."""
-    representation = header.plan.representation
-    assert representation.name == "fused_views", "load_predictor has looked"
-    return representation
+    return FusedViews.of(header.plan.representation)
 
 
 def _check_views(path: Path, header: ModelHeader, views: Sequence[Predictor]) -> None:

@@ -24,7 +24,7 @@ def load_predictor(paths: Sequence[Path], execution: Execution, options: Predict
         raise ModelError(
             f"{paths[0]} is a pretrained model, which restores images and segments nothing; train with --pretrained"
         )
-    fused = header is not None and header.plan.representation.name == "fused_views"
+    fused = header is not None and header.plan.representation.fuses_views
     if options is not None and options.fusion != "network" and not fused:
         raise InputError(
             f"fusion {options.fusion!r} is for mv, whose views it fuses; `seg25d ensemble` fuses folders of "
@@ -45,7 +45,7 @@ def files_of_model(path: Path) -> list[Path]:
     files = [path]
     if header.fine is not None:
         files.append(FoldFolder(root=folder).coarse)
-    if header.plan.representation.name == "fused_views":
+    if header.plan.representation.fuses_views:
         names = fused_views(header).views
         views = [view_model(folder, name) for name in names]
         fine = any(load_header(view).fine is not None for view in views)

@@ -1,36 +1,22 @@
 """The networks, one file each.
 
-To add one: a file with a `Spec` record (a literal `name`, `dims`, `divisor`, `summary`, `build(in_channels,
-num_outputs)`), one line in `AnyNetwork` and `NETWORKS`, and its rule in seg25d/planning/network_rules.py.
+To add one: a file with a record of its settings, see `Network` in base.py, one line in `PLACES`, and its rule in
+seg25d/planning/network_rules.py. Then `--network`, `--help` and plans know it.
 """
 
-from typing import Annotated, TypeAlias
-
-from pydantic import Field
-
-from seg25d.networks.fusion_net import FusionNetSpec
-from seg25d.networks.resnet_unet import ResNetUNetSpec
-from seg25d.networks.se_unet import SEUNetSpec
-from seg25d.networks.swin_unetr import SwinUNETRSpec
-from seg25d.networks.unet import UNetSpec
-from seg25d.networks.vnet import VNetSpec
-from seg25d.networks.xception_cbam_unet import XceptionCBAMUNetSpec
-
-AnyNetwork: TypeAlias = (
-    UNetSpec | SEUNetSpec | SwinUNETRSpec | VNetSpec | XceptionCBAMUNetSpec | ResNetUNetSpec | FusionNetSpec
-)
-"""The settings of any network."""
-
-NetworkSpec: TypeAlias = Annotated[AnyNetwork, Field(discriminator="name")]
-"""The same for fields of records; `name` tells them apart."""
-
-NETWORKS: dict[str, type[AnyNetwork]] = {
-    "unet": UNetSpec,
-    "se_unet": SEUNetSpec,
-    "swin_unetr": SwinUNETRSpec,
-    "vnet": VNetSpec,
-    "xception_cbam_unet": XceptionCBAMUNetSpec,
-    "resnet_unet": ResNetUNetSpec,
-    "fusion_net": FusionNetSpec,
+PLACES: dict[str, str] = {
+    "unet": "seg25d.networks.unet:UNetSpec",
+    "se_unet": "seg25d.networks.se_unet:SEUNetSpec",
+    "swin_unetr": "seg25d.networks.swin_unetr:SwinUNETRSpec",
+    "vnet": "seg25d.networks.vnet:VNetSpec",
+    "xception_cbam_unet": "seg25d.networks.xception_cbam_unet:XceptionCBAMUNetSpec",
+    "resnet_unet": "seg25d.networks.resnet_unet:ResNetUNetSpec",
+    "fusion_net": "seg25d.networks.fusion_net:FusionNetSpec",
 }
-"""Networks by name."""
+"""Networks by name: where the record of each is, see `Registry`."""
+
+PAPER_UNETS = ("super_image_unet", "half_unet")
+"""Published U-Nets that can be asked for by a name of their own; plans have them as `unet` with those settings."""
+
+REQUESTABLE = (*PLACES, *PAPER_UNETS)
+"""What `--network` takes; each has its rule in seg25d/planning/network_rules.py."""

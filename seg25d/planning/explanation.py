@@ -3,27 +3,19 @@
 from collections.abc import Iterable, Sequence
 from math import prod
 
+from seg25d.core.grids import AXIS_NAMES
 from seg25d.core.types import Shape, Spacing
+from seg25d.networks.unet import UNetSpec
 from seg25d.networks.vnet import VNetSpec
-from seg25d.planning.ceiling import NOT_MEASURED
 from seg25d.planning.channel_rules import header_window, normalization_reason
 from seg25d.planning.fingerprint import Fingerprint
-from seg25d.planning.geometry import slicing_axis
 from seg25d.planning.memory import GIGABYTE
 from seg25d.planning.network_rules import WIDE_FROM_GB
 from seg25d.planning.normalization import ChannelNormalization
 from seg25d.planning.plan import ConfigurationPlan, Plans
 from seg25d.planning.recipe_rules import PlanningRules
 from seg25d.planning.search import CARD_SHARE, LARGEST_BATCH, OVERHEAD_BYTES, SCORES_SHARE, Fit, Limits
-from seg25d.representations import AnyRepresentation
-from seg25d.representations.base import VolumeGeometry
-from seg25d.representations.fused_views import ROI_MARGIN, FusedViews
-from seg25d.representations.projections.method import Projections
-from seg25d.representations.slices import Slices
-from seg25d.representations.stack import Stack
-from seg25d.representations.super_image import SuperImage
-
-AXIS_NAMES = ("D (inferior-superior)", "H (anterior-posterior)", "W (right-left)")
+from seg25d.representations.base import Representation, VolumeGeometry
 
 
 def dataset_reasons(
@@ -35,7 +27,7 @@ def dataset_reasons(
     gpu_memory_gb: float,
 ) -> dict[str, str]:
     """The reasons of what all configurations share."""
-    axis = slicing_axis(geometry.spacing_mm)
+    axis = geometry.slice_axis
     median = f"median spacing {_millimetres(fingerprint.median_spacing_mm)} of {fingerprint.num_cases} case(s)"
     spacing = f"{median}; the median volume then has {_by(geometry.shape)} voxels"
     if anisotropic:
@@ -101,9 +93,9 @@ def _directed(mirror_axes: Sequence[int]) -> str:
 
 def configuration_reasons(fit: Fit, limits: Limits) -> dict[str, str]:
     """The reasons of what the search chose."""
-    ceiling = {"ceiling": NOT_MEASURED} if fit.representation.name == "projections" else {}
+    ceiling = {"ceiling": fit.representation.ceiling_reason(None)} if fit.representation.ceiling_fields else {}
     return {
-        "representation": _representation_reason(fit.representation, limits),
+        "representation": fit.representation.reason(limits.geometry, limits.rules),
         **ceiling,
         "window": _window_reason(fit, limits),
         "batch_size": _batch_reason(fit, limits),
@@ -138,77 +130,15 @@ def _table_row(name: str, plan: ConfigurationPlan) -> tuple[str, ...]:
     )
 
 
-def describe(representation: AnyRepresentation) -> str:
+def describe(representation: Representation) -> str:
     """A representation with its fields in a few words."""
-    many = representation.name == "projections"
-    fields = representation.model_dump(exclude={"name", "spacing_mm"}, exclude_defaults=many)
-    settings = ", ".join(f"{key} {_by(value) if isinstance(value, tuple) else value}" for key, value in fields.items())
+    fields = representation.settings.items()
+    settings = ", ".join(f"{key} {_by(value) if isinstance(value, tuple) else value}" for key, value in fields)
     return f"{representation.name} ({settings})" if settings else representation.name
 
 
 def _reason_lines(reasons: dict[str, str]) -> list[str]:
     return [f"  {key}: {reason}" for key, reason in reasons.items()]
-
-
-def _representation_reason(representation: AnyRepresentation, limits: Limits) -> str:
-    if representation.name == "volume":
-        return "windows of the volume, unchanged"
-    if representation.name == "projections":
-        return _projections_reason(representation, limits.geometry)
-    if representation.name == "fused_views":
-        return _fused_views_reason(representation)
-    return _slicing_reason(representation, limits)
-
-
-def _slicing_reason(representation: Slices | SuperImage | Stack, limits: Limits) -> str:
-    axis = representation.axis
-    slices = f"slices {limits.geometry.spacing_mm[axis]:.4g} mm apart along {AXIS_NAMES[axis]}"
-    if representation.name == "slices":
-        return f"{slices} with {representation.context} neighbour(s) per side{_context_reason(limits)}"
-    if representation.name == "stack":
-        return (
-            f"stacks of {representation.stack_size} {slices}, of which successive ones share {representation.overlap} "
-            "while training (0.625 of a stack: the best of Shivdeo et al. 2021, section 5.5) and "
-            f"{representation.predicted_overlap} when a volume is predicted"
-        )
-    rows, columns = representation.grid
-    return (
-        f"{slices}, tiled {rows} x {columns}: as square as possible, ratios up to 4/3 count as square, then least "
-        f"padding, then more rows than columns (Sobirov et al. 2022, Table 2); {representation.context} "
-        "neighbours per side (0: as in the paper)"
-    )
-
-
-def _context_reason(limits: Limits) -> str:
-    if limits.rules.context is not None:
-        return ", the recipe's"
-    return (
-        ": as many as three pixels in the plane are apart, from 1 to 3 (3 at 1 mm isotropic: FastSurfer), fewer only "
-        "where there are not enough slices"
-    )
-
-
-def _projections_reason(representation: Projections, geometry: VolumeGeometry) -> str:
-    along, across = representation.network_axes
-    length_mm = geometry.shape[along] * geometry.spacing_mm[along]
-    return (
-        f"turned about {AXIS_NAMES[along]}, the longest axis ({length_mm:.4g} mm); at 0 degrees the other axis of the "
-        f"views is {AXIS_NAMES[across]}, the finer of the two (of equal ones the longer, then the last); "
-        f"{representation.num_training_views} random directions train the network, {representation.num_views} even "
-        "ones predict (12 and 60: Angermann & Haltmeier, section 3.2; fewer only where memory is short)"
-    )
-
-
-def _fused_views_reason(representation: FusedViews) -> str:
-    start = (
-        "scores begin as the mean of the views, and the network learns what to add"
-        if representation.from_mean
-        else "scores are the network's alone, as in Xia et al. 2018"
-    )
-    return (
-        f"the image and the probabilities of {', '.join(representation.views)} ({representation.maps_per_view} each) "
-        f"as channels, within the box of what they find and {ROI_MARGIN} voxels around (Xia et al. 2018); {start}"
-    )
 
 
 def _window_reason(fit: Fit, limits: Limits) -> str:
@@ -222,19 +152,8 @@ def _window_reason(fit: Fit, limits: Limits) -> str:
                 f" or had too many scores ({limits.num_outputs} per voxel, of which a window may have "
                 f"{SCORES_SHARE * limits.gpu_memory_gb:.3g} GB, so that predictions stay small)"
             )
-    elif fit.representation.name == "fused_views":
-        choice = "cubes of 64 voxels (Xia et al. 2018), or of the volume where that is smaller, fit"
-    elif limits.rules.num_slices is not None:
-        choice = "as many slices as the recipe has fit"
-    elif (
-        fit.representation.name == "slices"
-        and fit.window[fit.representation.axis] < limits.geometry.shape[fit.representation.axis]
-    ):
-        choice = (
-            "whole slices, only so many that a batch covers little of the data set, which leaves more updates; they fit"
-        )
     else:
-        choice = "the whole median volume fits"
+        choice = fit.representation.window_reason(fit.window, limits.geometry, limits.rules)
     return (
         f"{choice} with a batch of {limits.smallest_batch(fit.window)}; sizes along network axes are rounded up to "
         f"multiples of {_by(fit.network.divisor)}; covers {coverage} of the median volume "
@@ -268,18 +187,18 @@ def _network_reason(fit: Fit, limits: Limits) -> str:
         whose = "asked for" if limits.asked_network else "the recipe's"
         room = "as many stages as it has and the window has room for"
         return f"{limits.network} {spec.summary}, {whose}; {room}{checkpointing}"
-    if spec.name == "vnet":
+    if isinstance(spec, VNetSpec):
         return f"{_vnet_reason(spec)}{checkpointing}"
-    if spec.name != "unet":
+    if not isinstance(spec, UNetSpec):
         return (
             f"{spec.name} {spec.summary}, by the rules of its paper (seg25d/planning/network_rules.py){checkpointing}"
         )
     spacing = " x ".join(f"{limits.geometry.spacing_mm[axis]:.4g}" for axis in axes)
-    tile = "; decided on one tile of the super image, so that pooling stays within slices" if _tiled(fit) else ""
+    note = f"; {fit.representation.network_note}" if fit.representation.network_note else ""
     return (
         f"{len(spec.widths)} stages for {_by([fit.window[axis] for axis in axes])} at {spacing} mm: an axis is halved "
         f"while 4 or more voxels remain and its spacing is less than twice the finest, its kernel is 3 from then on, 1 "
-        f"before (nnU-Net, network_topology.py){tile}; strides {_sizes(spec.strides)}; kernels {_sizes(spec.kernels)}; "
+        f"before (nnU-Net, network_topology.py){note}; strides {_sizes(spec.strides)}; kernels {_sizes(spec.kernels)}; "
         f"widths {spec.summary}: {_width_reason(limits)}"
     )
 
@@ -310,10 +229,6 @@ def _memory_reason(fit: Fit) -> str:
         f"{memory.gradients / GIGABYTE:.2f}, optimizer {memory.optimizer / GIGABYTE:.2f}, activations "
         f"{memory.activations / GIGABYTE:.2f} GB, and {OVERHEAD_BYTES / GIGABYTE:g} GB for CUDA itself"
     )
-
-
-def _tiled(fit: Fit) -> bool:
-    return fit.representation.name == "super_image"
 
 
 def _sizes(sizes: Iterable[Sequence[int]]) -> str:

@@ -14,12 +14,8 @@ from seg25d.networks.convolutions import Sizes
 
 ANISOTROPIC_PERCENTILE = 10
 """Percentile of the coarse axis' spacings that such a data set gets (nnU-Net, default_experiment_planner.py)."""
-SAME_SPACING = 0.99
-"""Spacings that differ by less than 1 % count as equal when the slicing axis is chosen."""
 SMALLEST_FEATURE_MAP = 4
 """Edge below which no axis is pooled (nnU-Net, default_experiment_planner.py: UNet_featuremap_min_edge_length)."""
-MOST_NEIGHBOURS = 3
-"""Neighbours per side at isotropic spacing (FastSurfer: seven slices at 1 mm; Henschel et al. 2020)."""
 
 
 def target_spacing(spacings_mm: NDArray[Any], shapes: NDArray[Any]) -> tuple[Spacing, bool]:
@@ -46,28 +42,6 @@ def target_spacing(spacings_mm: NDArray[Any], shapes: NDArray[Any]) -> tuple[Spa
         # A little coarser than the others, so that this stays the coarse axis (as nnU-Net does).
         target[coarse] = percentile if percentile >= finest_allowed else finest_allowed + 1e-5
     return (float(target[0]), float(target[1]), float(target[2])), bool(anisotropic)
-
-
-def slicing_axis(spacing_mm: Spacing) -> int:
-    """The axis with the coarsest spacing, along which slices are taken; the first of equal ones."""
-    coarsest = max(spacing_mm)
-    return next(axis for axis in range(3) if spacing_mm[axis] >= SAME_SPACING * coarsest)
-
-
-def neighbour_context(spacing_mm: Spacing, axis: int, num_slices: int) -> int:
-    """Neighbours per side that a slice gets as channels.
-
-    As many as three pixels are apart, from 1 to 3: 3 at isotropic spacing (FastSurfer), 1 from twice the in-plane
-    spacing on (our choice). None where fewer than three slices exist.
-
-    Args:
-        spacing_mm: Spacing (D, H, W).
-        axis: The slicing axis.
-        num_slices: Slices of the median volume.
-    """
-    in_plane = min(spacing_mm[other] for other in range(3) if other != axis)
-    wanted = round(MOST_NEIGHBOURS * in_plane / spacing_mm[axis])
-    return min(max(1, min(wanted, MOST_NEIGHBOURS)), (num_slices - 1) // 2)
 
 
 def choose_topology(sizes: Sequence[int], spacing_mm: Sequence[float]) -> Topology:

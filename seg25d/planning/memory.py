@@ -23,8 +23,8 @@ from torch.utils._pytree import tree_iter, tree_map_only
 from seg25d.core.process import loading
 from seg25d.core.records import Record
 from seg25d.core.types import Shape
-from seg25d.networks import NetworkSpec
-from seg25d.representations import AnyRepresentation
+from seg25d.networks.base import NetworkSpec
+from seg25d.representations.base import AnyRepresentation
 
 GIGABYTE = 1 << 30
 """Bytes per GB: graphics cards are sold by powers of two."""

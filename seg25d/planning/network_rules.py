@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from seg25d.core.errors import InputError
 from seg25d.core.records import Record
-from seg25d.networks import AnyNetwork
+from seg25d.networks.base import Network
 from seg25d.networks.blocks import Topology
 from seg25d.networks.fusion_net import FusionNetSpec
 from seg25d.networks.paper_unets import half_unet, super_image_unet
@@ -16,7 +16,6 @@ from seg25d.networks.unet import UNetSpec
 from seg25d.networks.vnet import VNetSpec
 from seg25d.networks.xception_cbam_unet import XceptionCBAMUNetSpec
 from seg25d.representations.base import Representation
-from seg25d.representations.fused_views import FusedViews
 
 PAPER_STAGES = 5
 """Stages of the SE-norm U-Net and the V-Net as published."""
@@ -151,9 +150,9 @@ def fit_unet(paper: UNetSpec, topology: Topology) -> UNetSpec:
 class NetworkRule:
     """How a network follows from a topology."""
 
-    spec: type[AnyNetwork]
+    spec: type[Network]
     """The record that stores it."""
-    make: Callable[[Topology], AnyNetwork]
+    make: Callable[[Topology], Network]
     dims: frozenset[int] = frozenset({2, 3})
     """Numbers of spatial axes that it can have."""
 
@@ -202,7 +201,7 @@ def check_network(name: str, dims: int) -> None:
         raise InputError(f"network {name!r} has {can} dimensions, and {dims} are needed here; choose one of {good}")
 
 
-def make_network(name: str, topology: Topology) -> AnyNetwork:
+def make_network(name: str, topology: Topology) -> Network:
     """The network of a name for a topology.
 
     Sizes must still be rounded up to the network's divisor, which need not be the topology's.
@@ -216,7 +215,7 @@ def make_network(name: str, topology: Topology) -> AnyNetwork:
 
 def choose_network(
     wanted: str | None, topology: Topology, representation: Representation, gpu_memory_gb: float
-) -> AnyNetwork:
+) -> Network:
     """The network to plan: the one that is wanted, or the representation's default in a size that suits the memory.
 
     Args:
@@ -234,15 +233,12 @@ def choose_network(
         if not representation.deep_supervision:
             settings = settings.model_copy(update={"max_supervised": 1})
         return make_unet(topology, settings)
-    if name == "fusion_net" and isinstance(representation, FusedViews) and representation.from_mean:
-        # Batches are small where memory is, too small for the paper's batch norm.
-        return FusionNetSpec(norm="instance", zero_scores=True)
     if wanted is None and name == "vnet":
         return make_narrow_vnet(topology) if gpu_memory_gb < WIDE_FROM_GB else make_normed_vnet(topology)
-    return make_network(name, topology)
+    return make_network(name, topology).model_copy(update=representation.network_settings(name))
 
 
-def with_checkpointing(network: AnyNetwork) -> AnyNetwork | None:
+def with_checkpointing(network: Network) -> Network | None:
     """The network that computes activations twice instead of keeping them; None if it cannot, or does so already."""
     if isinstance(network, VNetSpec | SwinUNETRSpec) and not network.checkpointing:
         return network.model_copy(update={"checkpointing": True})

@@ -6,11 +6,11 @@ from pydantic import AfterValidator, Field, model_validator
 from torch import nn
 
 from seg25d.core.records import Record
-from seg25d.networks import NetworkSpec
+from seg25d.networks.base import NetworkSpec
 from seg25d.planning.channel_rules import store_name
 from seg25d.planning.normalization import ChannelNormalization
 from seg25d.planning.plans_name import DEFAULT_PLANS_NAME, check_plans_name
-from seg25d.representations import AnyRepresentation
+from seg25d.representations.base import AnyRepresentation
 
 Size: TypeAlias = Annotated[int, Field(ge=1)]
 Step: TypeAlias = Annotated[float, Field(gt=0)]

@@ -2,19 +2,17 @@
 
 import re
 
+from seg25d.networks import REQUESTABLE
+from seg25d.planning.recipe_names import PLACES as RECIPES
+
 DEFAULT_PLANS_NAME = "plans"
 RESERVED_FILES = ("dataset", "fingerprint", "splits", "verified")
 """Other files of a preprocessed data set."""
-RESERVED_NETWORKS = (
-    *("unet", "se_unet", "swin_unetr", "vnet", "xception_cbam_unet", "super_image_unet", "half_unet"),
-    *("resnet_unet", "fusion_net"),
-)
-RESERVED_RECIPES = ("default", "sobirov2022", "sobirov2022_pta", "shivdeo2021", "angermann2022", "xia2018")
 RESERVED_FUSIONS = ("holdout", "no_image", "joint")
 """Variants of `mv`, see seg25d/views/train.py."""
 RESERVED_FINE = ("fine",)
 """Variant of slice-wise configurations, see seg25d/workflows/coarse_to_fine.py."""
-RESERVED = (*RESERVED_FILES, *RESERVED_NETWORKS, *RESERVED_RECIPES, *RESERVED_FUSIONS, *RESERVED_FINE)
+RESERVED = (*RESERVED_FILES, *REQUESTABLE, *RECIPES, *RESERVED_FUSIONS, *RESERVED_FINE)
 """Names that stand at the same place in the names of files or of folders of results."""
 _PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 

@@ -4,37 +4,23 @@ The other half of a recipe, how it trains, is in `training/recipes.py`, under th
 sections of methods.md, the project's digest of the papers.
 """
 
-from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
 from pydantic import Field
 
 from seg25d.core.errors import InputError
 from seg25d.core.records import Record
+from seg25d.core.registry import Registry
 from seg25d.core.types import Spacing
 from seg25d.planning.case_fingerprint import ChannelIntensities
 from seg25d.planning.channel_rules import asks_for_scheme, choose_normalization, named_normalization
 from seg25d.planning.normalization import ChannelNormalization
+from seg25d.planning.recipe_names import PLACES
 from seg25d.planning.splits import NUM_FOLDS, SEED
+from seg25d.representations import ANATOMICAL
+from seg25d.representations.base import ConfigurationRules
 
 ChannelKind: TypeAlias = Literal["ct", "other"]
-ANATOMICAL = ("axial", "coronal", "sagittal")
-"""Configurations that slice along axis 0, 1, 2; `2d` is another name for one of them."""
-
-
-class ConfigurationRules(Record):
-    """What a recipe fixes of one configuration; None leaves it to the planner."""
-
-    network: str | None = None
-    """A name in `network_rules.NETWORK_RULES`; None: the representation's default."""
-    batch_size: int | None = Field(default=None, ge=1)
-    """Windows per batch."""
-    context: int | None = Field(default=None, ge=0)
-    """Neighbours per side of a slice."""
-    num_slices: int | None = Field(default=None, ge=1)
-    """Most slices of a window of a slice-wise configuration, or of a stack."""
-    settings: dict[str, str | bool | int] = Field(default_factory=dict)
-    """Fields of the representation."""
 
 
 class PlanningRules(Record):
@@ -155,9 +141,7 @@ XIA2018 = PlanningRules(
     num_folds=4,  # 4.1
 )
 
-PLANNING_RULES: Mapping[str, PlanningRules] = {
-    rules.name: rules for rules in (DEFAULT_RULES, SOBIROV2022, SOBIROV2022_PTA, SHIVDEO2021, ANGERMANN2022, XIA2018)
-}
+PLANNING_RULES: Registry[PlanningRules] = Registry(PLACES)
 """The rules by the name of the recipe."""
 
 

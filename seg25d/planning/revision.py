@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from functools import partial
 
 from seg25d.data.description import DatasetDescription
+from seg25d.planning.configurations import configuration_names, split_name
 from seg25d.planning.fingerprint import Fingerprint
 from seg25d.planning.plan import Plans
-from seg25d.planning.planner import CONFIGURATIONS, configuration_names, plan_dataset, planning_digest, split_name
+from seg25d.planning.planner import plan_dataset, planning_digest
 from seg25d.planning.recipe_rules import find_rules
+from seg25d.representations.base import CONFIGURATIONS
 
 logger = logging.getLogger(__name__)
 

@@ -7,13 +7,11 @@ from typing import TypeAlias
 from seg25d.core.errors import InputError
 from seg25d.core.records import Record
 from seg25d.core.types import Shape
-from seg25d.networks import NetworkSpec
+from seg25d.networks.base import NetworkSpec
 from seg25d.planning.geometry import choose_topology, round_up
 from seg25d.planning.memory import GIGABYTE, MemoryUse, training_memory
 from seg25d.planning.network_rules import WIDE_FROM_GB, choose_network, with_checkpointing
-from seg25d.planning.recipe_rules import ConfigurationRules
-from seg25d.representations import AnyRepresentation
-from seg25d.representations.base import VolumeGeometry
+from seg25d.representations.base import AnyRepresentation, ConfigurationRules, VolumeGeometry
 
 CARD_SHARE = 31 / 32
 """Of the gigabytes that a card is sold with, what it has for programs: 7.76 or 7.78 of 8 GB (torch's messages in

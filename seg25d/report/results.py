@@ -59,7 +59,7 @@ class TrainedRun:
     @property
     def num_parameters(self) -> int | None:
         """Of one fold; None where other models have their part in it, and for results of another program."""
-        alone = self.plan is not None and self.plan.representation.name != "fused_views"
+        alone = self.plan is not None and not self.plan.representation.fuses_views
         return self.plan.num_parameters if self.plan is not None and alone else None
 
     @property

@@ -1,32 +1,24 @@
 """What lifts a 2D or 3D network to volumes, one file each.
 
-To add one: a file with a `Representation` record (a literal `name`), and one line in `AnyRepresentation` and in
-`REPRESENTATIONS`. The laws in tests/representations then run on its examples.
+To add one: a file with a `Representation` record (a literal `name`, capabilities, its rules and its reasons), and one
+line in `PLACES` per configuration that is to be planned with it. The laws in tests/representations then run on its
+examples, and every command, `--help` and `--explain` know it.
 """
 
-from typing import Annotated, TypeAlias
+ANATOMICAL = ("axial", "coronal", "sagittal")
+"""Configurations that slice along axis 0, 1, 2."""
 
-from pydantic import Field
+ALIAS = "2d"
+"""Another name for the one of them that slices along the planned axis."""
 
-from seg25d.representations.base import Representation
-from seg25d.representations.fused_views import FusedViews
-from seg25d.representations.projections.method import Projections
-from seg25d.representations.slices import Slices
-from seg25d.representations.stack import Stack
-from seg25d.representations.super_image import SuperImage
-from seg25d.representations.volume import Volume
-
-AnyRepresentation: TypeAlias = Annotated[
-    Slices | SuperImage | Stack | Projections | FusedViews | Volume, Field(discriminator="name")
-]
-"""Any representation; `name` tells them apart."""
-
-REPRESENTATIONS: dict[str, type[Representation]] = {
-    "slices": Slices,
-    "super_image": SuperImage,
-    "projections": Projections,
-    "stack": Stack,
-    "fused_views": FusedViews,
-    "volume": Volume,
+PLACES: dict[str, str] = {
+    "axial": "seg25d.representations.slices:Slices",
+    "coronal": "seg25d.representations.slices:Slices",
+    "sagittal": "seg25d.representations.slices:Slices",
+    "si": "seg25d.representations.super_image:SuperImage",
+    "stack": "seg25d.representations.stack:Stack",
+    "mip": "seg25d.representations.projections.method:Projections",
+    "mv": "seg25d.representations.fused_views:FusedViews",
+    "3d": "seg25d.representations.volume:Volume",
 }
-"""Representations by name."""
+"""Configurations by name, in the order in which they are planned: where the record of each is, see `Registry`."""

@@ -3,14 +3,18 @@
 Letters: B batch, C channels, K scores per voxel, D H W volume, h w image.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import ClassVar, NamedTuple, Protocol, Self, TypeAlias, runtime_checkable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, NamedTuple, Protocol, Self, TypeAlias, runtime_checkable
 
-from torch import Tensor, nn
+from pydantic import Field
+from torch import Tensor, nn, stack
 from torch.nn import functional
 
-from seg25d.core.records import Record
+from seg25d.core.grids import slicing_axis
+from seg25d.core.records import ByName, Record
+from seg25d.core.registry import Registry
 from seg25d.core.types import Shape, Spacing
+from seg25d.representations import PLACES
 
 NetworkOutput: TypeAlias = Tensor | list[tuple[Tensor, float]]
 
@@ -28,6 +32,34 @@ class VolumeGeometry(Record):
     """Scores per voxel that are wanted, K."""
     has_regions: bool = False
     """Whether all scores are regions (sigmoid); otherwise the first is the background's (softmax)."""
+
+    @property
+    def slice_axis(self) -> int:
+        """The axis along which slices are taken where no other is asked for: the one with the coarsest spacing."""
+        return slicing_axis(self.spacing_mm)
+
+    def at_most(self, axis: int, num_slices: int | None) -> Self:
+        """The geometry with no more slices along an axis than this; None: as it is."""
+        if num_slices is None:
+            return self
+        sizes: list[int] = list(self.shape)
+        sizes[axis] = min(sizes[axis], num_slices)
+        return self.model_copy(update={"shape": tuple(sizes)})
+
+
+class ConfigurationRules(Record):
+    """What a recipe fixes of one configuration; None leaves it to the planner."""
+
+    network: str | None = None
+    """A network that can be asked for by this name; None: the representation's default."""
+    batch_size: int | None = Field(default=None, ge=1)
+    """Windows per batch."""
+    context: int | None = Field(default=None, ge=0)
+    """Neighbours per side of a slice."""
+    num_slices: int | None = Field(default=None, ge=1)
+    """Most slices of a window of a slice-wise configuration, or of a stack."""
+    settings: dict[str, str | bool | int] = Field(default_factory=dict)
+    """Fields of the representation."""
 
 
 @runtime_checkable
@@ -70,6 +102,8 @@ class Representation(Record):
     gives the input back; every voxel gets scores; gradients reach every parameter; a batch of n equals n batches of 1.
     """
 
+    name: str
+    """Literal in each representation: what plans know it by."""
     network_dims: ClassVar[int]
     default_network: ClassVar[str] = "unet"
     """The network that is planned where nobody asks for another."""
@@ -82,6 +116,21 @@ class Representation(Record):
     `training/small_windows.py`); None where windows cannot be cut to any size that the network takes."""
     padded_with_lowest: ClassVar[bool] = False
     """Whether windows are filled up with the lowest value of each channel instead of 0."""
+    fuses_views: ClassVar[bool] = False
+    """Whether it takes the probabilities of other models beside the image, see `FusedViews`."""
+    can_be_fine: ClassVar[bool] = False
+    """Whether a model can be trained for crops around what another one found (`fine`)."""
+    needs: ClassVar[tuple[str, ...]] = ()
+    """Configurations that are planned with it, as it takes what they predict."""
+    ceiling_fields: ClassVar[frozenset[str]] = frozenset()
+    """Fields on which depends what is lost by lifting and undoing alone, see `mean_ceilings`; none: nothing is."""
+    network_note: ClassVar[str] = ""
+    """What `--explain` adds to how the stages of the network were chosen."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Fields that tables tell, by name."""
+        return self.model_dump(exclude={"name"})
 
     @property
     def cost_factor(self) -> float:
@@ -156,6 +205,25 @@ class Representation(Record):
         del window
         return (step_size, step_size, step_size)
 
+    def network_settings(self, network: str) -> dict[str, Any]:
+        """Settings that a network of this name gets where the planner chooses them; none: those of its own rule."""
+        del network
+        return {}
+
+    def map_images(self, window: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+        """Change a window image by image, as the network sees them.
+
+        Args:
+            window: (C, D, H, W).
+            change: From and to (C, h, w), or (C, D, H, W) where the network sees the window as a whole.
+        """
+        others = [axis for axis in range(3) if axis not in (self.piece_axes or ())]
+        if not others:
+            return change(window)
+        # Each slice by itself: the network sees no other.
+        (along,) = others
+        return stack([change(each) for each in window.unbind(1 + along)], 1 + along)
+
     def lift(self, network: nn.Module) -> nn.Module:
         """Make a network of images a module of volumes.
 
@@ -171,9 +239,77 @@ class Representation(Record):
         raise NotImplementedError
 
     @classmethod
+    def from_rules(
+        cls, configuration: str, geometry: VolumeGeometry, rules: ConfigurationRules
+    ) -> Iterator[tuple[Self, Shape]]:
+        """The candidates for a configuration, with what a recipe fixes of it.
+
+        Args:
+            configuration: Its name, without a network.
+            geometry: Of the data set.
+            rules: Of the recipe; `network`, `batch_size` and `settings` are seen to by the search.
+        """
+        del configuration, rules
+        return cls.candidates(geometry)
+
+    def reason(self, geometry: VolumeGeometry, rules: ConfigurationRules) -> str:
+        """Why it is as it is, for `--explain`.
+
+        Args:
+            geometry: Of the data set.
+            rules: What the recipe fixes.
+        """
+        raise NotImplementedError
+
+    def window_reason(self, window: Shape, geometry: VolumeGeometry, rules: ConfigurationRules) -> str:
+        """Why the window of the first candidate, which fits, is as it is."""
+        del rules
+        whole = all(size >= full for size, full in zip(window, geometry.shape, strict=True))
+        return "the whole median volume fits" if whole else "the best of its windows fits"
+
+    def window_warning(self, window: Shape) -> str | None:
+        """What is wrong with a window that somebody chose; None: nothing."""
+        del window
+        return None
+
+    def mean_ceilings(self, cases: Iterable[Tensor], classes: Mapping[str, Sequence[int]]) -> dict[str, float | None]:
+        """The best Dice that is left by lifting and undoing, if `ceiling_fields` says that there is a loss.
+
+        Args:
+            cases: Internal labels (D, H, W) at the spacing of the plan.
+            classes: Internal indices per class, see `Labels.foreground`.
+
+        Returns:
+            Mean per class over the cases that have it; None for a class that none of them has.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def ceiling_reason(cls, dice: Mapping[str, float | None] | None) -> str:
+        """What the ceiling means for the user, for `--explain`.
+
+        Args:
+            dice: See `mean_ceilings`, by the names that users know; None: nobody looked.
+        """
+        raise NotImplementedError
+
+    @classmethod
     def examples(cls) -> list[Self]:
         """Instances on which the tests check the laws."""
         raise NotImplementedError
+
+
+CONFIGURATIONS: Registry[type[Representation]] = Registry(PLACES)
+"""The representation of each configuration by name; several may have the same."""
+
+
+def representations() -> dict[str, type[Representation]]:
+    """Representations by the name that plans have for them."""
+    return {each.model_fields["name"].default: each for each in CONFIGURATIONS.values()}
+
+
+AnyRepresentation: TypeAlias = Annotated[Representation, ByName("representation", representations)]
+"""For fields of records: any representation; its `name` says which."""
 
 
 def map_scores(output: NetworkOutput, undo: Callable[[Tensor], Tensor]) -> NetworkOutput:

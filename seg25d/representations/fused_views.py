@@ -4,7 +4,7 @@ Letters: B batch, C image channels, V views, M maps per view (foreground classes
 """
 
 from collections.abc import Iterator
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field
@@ -12,9 +12,16 @@ from torch import Tensor, nn
 
 from seg25d.core.grids import alike_axes
 from seg25d.core.types import Shape
-from seg25d.representations.base import NetworkOutput, Representation, VolumeGeometry, averaged_to, map_scores
+from seg25d.representations import ANATOMICAL
+from seg25d.representations.base import (
+    ConfigurationRules,
+    NetworkOutput,
+    Representation,
+    VolumeGeometry,
+    averaged_to,
+    map_scores,
+)
 
-VIEWS = ("axial", "coronal", "sagittal")
 EDGE, SMALLEST_EDGE, EDGE_STEP = 64, 16, 8
 """Edge of the windows in voxels (methods.md 4.3), the smallest that is tried, and what smaller ones differ by."""
 ROI_MARGIN = 32
@@ -28,10 +35,12 @@ class FusedViews(Representation):
 
     network_dims: ClassVar[int] = 3
     default_network: ClassVar[str] = "fusion_net"
+    fuses_views: ClassVar[bool] = True
+    needs: ClassVar[tuple[str, ...]] = ANATOMICAL
     mirrored: ClassVar[bool] = False
     """Windows are turned, as cubes are: there are no reflections in the paper (methods.md 4.3)."""
     name: Literal["fused_views"] = "fused_views"
-    views: tuple[str, ...] = Field(default=VIEWS, min_length=1)
+    views: tuple[str, ...] = Field(default=ANATOMICAL, min_length=1)
     """Configurations whose probabilities are fused, in the order of their channels."""
     maps_per_view: int = Field(ge=1)
     """Foreground classes, or regions."""
@@ -77,6 +86,34 @@ class FusedViews(Representation):
         for edge in range(EDGE, SMALLEST_EDGE - 1, -EDGE_STEP):
             depth, height, width = (min(edge, -(-size // EDGE_STEP) * EDGE_STEP) for size in longest)
             yield representation, (depth, height, width)
+
+    @classmethod
+    def of(cls, representation: Representation) -> Self:
+        """A representation that is known to be this one, as `fuses_views` says."""
+        assert isinstance(representation, cls), "the caller has looked"
+        return representation
+
+    def network_settings(self, network: str) -> dict[str, Any]:
+        """Batches are small where memory is, too small for the paper's batch norm; scores begin as the mean's."""
+        return {"norm": "instance", "zero_scores": True} if self.from_mean and network == "fusion_net" else {}
+
+    def reason(self, geometry: VolumeGeometry, rules: ConfigurationRules) -> str:
+        """Channels, and what scores begin as."""
+        del geometry, rules
+        start = (
+            "scores begin as the mean of the views, and the network learns what to add"
+            if self.from_mean
+            else "scores are the network's alone, as in Xia et al. 2018"
+        )
+        return (
+            f"the image and the probabilities of {', '.join(self.views)} ({self.maps_per_view} each) as channels, "
+            f"within the box of what they find and {ROI_MARGIN} voxels around (Xia et al. 2018); {start}"
+        )
+
+    def window_reason(self, window: Shape, geometry: VolumeGeometry, rules: ConfigurationRules) -> str:
+        """Cubes."""
+        del window, geometry, rules
+        return "cubes of 64 voxels (Xia et al. 2018), or of the volume where that is smaller, fit"
 
     @classmethod
     def examples(cls) -> list[Self]:

@@ -10,20 +10,32 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field
 from torch import Tensor, nn
 
-from seg25d.core.types import Shape
-from seg25d.representations.base import NetworkOutput, Representation, VolumeGeometry, map_scores, shrink
+from seg25d.core.grids import AXIS_NAMES
+from seg25d.core.types import Shape, Spacing
+from seg25d.representations import ANATOMICAL
+from seg25d.representations.base import (
+    ConfigurationRules,
+    NetworkOutput,
+    Representation,
+    VolumeGeometry,
+    map_scores,
+    shrink,
+)
 from seg25d.representations.context import slices_back, slices_first, with_neighbours
 
 IN_PLANE_STEPS = 16
 SMALLEST_IN_PLANE = 32
 SMALLEST_DEPTH = 8
 """Slices that a window has if memory allows, however few cases there are."""
+MOST_NEIGHBOURS = 3
+"""Neighbours per side at isotropic spacing (FastSurfer: seven slices at 1 mm; Henschel et al. 2020)."""
 
 
 class Slices(Representation):
     """Slices along `axis` (0 axial, 1 coronal, 2 sagittal) with `context` neighbours per side."""
 
     network_dims: ClassVar[int] = 2
+    can_be_fine: ClassVar[bool] = True
     name: Literal["slices"] = "slices"
     axis: int = Field(ge=0, le=2)
     context: int = Field(default=0, ge=0)
@@ -80,6 +92,40 @@ class Slices(Representation):
             yield representation, (window[0], window[1], window[2])
 
     @classmethod
+    def from_rules(
+        cls, configuration: str, geometry: VolumeGeometry, rules: ConfigurationRules
+    ) -> Iterator[tuple[Self, Shape]]:
+        """Along the axis that the configuration is named after."""
+        axis = ANATOMICAL.index(configuration)
+        context = rules.context
+        if context is None:
+            context = neighbour_context(geometry.spacing_mm, axis, geometry.shape[axis])
+        if rules.batch_size is not None:
+            geometry = geometry.model_copy(update={"enough_voxels": None})
+        return cls.candidates(geometry.at_most(axis, rules.num_slices), axis=axis, context=context)
+
+    def reason(self, geometry: VolumeGeometry, rules: ConfigurationRules) -> str:
+        """Axis and neighbours."""
+        why = (
+            ": as many as three pixels in the plane are apart, from 1 to 3 (3 at 1 mm isotropic: FastSurfer), fewer "
+            "only where there are not enough slices"
+            if rules.context is None
+            else ", the recipe's"
+        )
+        return f"{slices_apart(geometry.spacing_mm, self.axis)} with {self.context} neighbour(s) per side{why}"
+
+    def window_reason(self, window: Shape, geometry: VolumeGeometry, rules: ConfigurationRules) -> str:
+        """Windows may be less deep than the volume."""
+        if rules.num_slices is not None:
+            return "as many slices as the recipe has fit"
+        if window[self.axis] < geometry.shape[self.axis]:
+            return (
+                "whole slices, only so many that a batch covers little of the data set, which leaves more updates; "
+                "they fit"
+            )
+        return super().window_reason(window, geometry, rules)
+
+    @classmethod
     def examples(cls) -> list[Self]:
         """Every axis, with and without neighbours."""
         return [cls(axis=0), cls(axis=1, context=1), cls(axis=2, context=2)]
@@ -104,3 +150,24 @@ class LiftedSlices(nn.Module):
             return slices_back(volumes.transpose(1, 2), axis)
 
         return map_scores(output, undo)
+
+
+def neighbour_context(spacing_mm: Spacing, axis: int, num_slices: int) -> int:
+    """Neighbours per side that a slice gets as channels.
+
+    As many as three pixels are apart, from 1 to 3: 3 at isotropic spacing (FastSurfer), 1 from twice the in-plane
+    spacing on (our choice). None where fewer than three slices exist.
+
+    Args:
+        spacing_mm: Spacing (D, H, W).
+        axis: The slicing axis.
+        num_slices: Slices of the median volume.
+    """
+    in_plane = min(spacing_mm[other] for other in range(3) if other != axis)
+    wanted = round(MOST_NEIGHBOURS * in_plane / spacing_mm[axis])
+    return min(max(1, min(wanted, MOST_NEIGHBOURS)), (num_slices - 1) // 2)
+
+
+def slices_apart(spacing_mm: Spacing, axis: int) -> str:
+    """What slices are taken, in words."""
+    return f"slices {spacing_mm[axis]:.4g} mm apart along {AXIS_NAMES[axis]}"

@@ -11,7 +11,8 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from seg25d.core.types import Shape, Spacing
-from seg25d.representations.base import RegularSteps, Representation, VolumeGeometry, shrink
+from seg25d.representations.base import ConfigurationRules, RegularSteps, Representation, VolumeGeometry, shrink
+from seg25d.representations.slices import slices_apart
 
 OVERLAP_FACTOR = 0.625
 """Share of a stack that the next one repeats while training: the best of the paper's three (0, 0.375, 0.625)."""
@@ -119,6 +120,29 @@ class Stack(Representation):
             depth = max(smallest, min(depth - 1, depth * 7 // 8))
         for step in range(SHRINKING_STEPS):
             yield window(step, smallest)
+
+    @classmethod
+    def from_rules(
+        cls, configuration: str, geometry: VolumeGeometry, rules: ConfigurationRules
+    ) -> Iterator[tuple[Self, Shape]]:
+        """Along the planned axis."""
+        del configuration
+        return cls.candidates(geometry.at_most(geometry.slice_axis, rules.num_slices), axis=geometry.slice_axis)
+
+    def reason(self, geometry: VolumeGeometry, rules: ConfigurationRules) -> str:
+        """Axis and overlaps."""
+        del rules
+        return (
+            f"stacks of {self.stack_size} {slices_apart(geometry.spacing_mm, self.axis)}, of which successive ones "
+            f"share {self.overlap} while training (0.625 of a stack: the best of Shivdeo et al. 2021, section 5.5) and "
+            f"{self.predicted_overlap} when a volume is predicted"
+        )
+
+    def window_reason(self, window: Shape, geometry: VolumeGeometry, rules: ConfigurationRules) -> str:
+        """A recipe may say how many slices a stack has."""
+        if rules.num_slices is not None:
+            return "as many slices as the recipe has fit"
+        return super().window_reason(window, geometry, rules)
 
     @classmethod
     def examples(cls) -> list[Self]:

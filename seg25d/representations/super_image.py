@@ -4,7 +4,7 @@ Letters: B batch, C channels, K scores, D H W volume, r c rows and columns of th
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field
@@ -12,11 +12,21 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from seg25d.core.types import Shape, Spacing
-from seg25d.representations.base import NetworkOutput, Representation, VolumeGeometry, map_scores, shrink
+from seg25d.representations.base import (
+    ConfigurationRules,
+    NetworkOutput,
+    Representation,
+    VolumeGeometry,
+    map_scores,
+    shrink,
+)
 from seg25d.representations.context import slices_back, slices_first, with_neighbours
+from seg25d.representations.slices import slices_apart
 
 SQUARE_ENOUGH = 4 / 3
 """Aspect ratios up to here count as square: in Table 2 of the paper 8 x 6 (1.33) equals 3D, 12 x 4 (3.0) loses."""
+CONTEXT = 0
+"""Neighbours per side: none, as in the paper."""
 SHRINKING_STEPS = 16
 SMALLEST_IN_PLANE = 32
 
@@ -43,6 +53,7 @@ class SuperImage(Representation):
     """Slices along `axis` tiled into `grid` rows and columns, row by row, each with `context` neighbours per side."""
 
     network_dims: ClassVar[int] = 2
+    network_note: ClassVar[str] = "decided on one tile of the super image, so that pooling stays within slices"
     name: Literal["super_image"] = "super_image"
     grid: tuple[int, int]
     axis: int = Field(default=0, ge=0, le=2)
@@ -81,6 +92,12 @@ class SuperImage(Representation):
         height, width = (window[axis] for axis in self.network_axes)
         return self.model_copy(update={"grid": choose_grid(window[self.axis], height, width)})
 
+    def map_images(self, window: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+        """Change the super image of a window."""
+        slices = slices_first(window[None], self.axis)
+        changed = change(to_super_image(slices, self.grid)[0])
+        return slices_back(from_super_image(changed[None], self.grid, slices.shape[2]), self.axis)[0]
+
     def lift(self, network: nn.Module) -> nn.Module:
         """All slices of a volume become one image."""
         return LiftedSuperImage(network, self)
@@ -107,6 +124,25 @@ class SuperImage(Representation):
             yield window(half, depth)
         for step in range(half + 1, SHRINKING_STEPS):
             yield window(step, 1)
+
+    @classmethod
+    def from_rules(
+        cls, configuration: str, geometry: VolumeGeometry, rules: ConfigurationRules
+    ) -> Iterator[tuple[Self, Shape]]:
+        """Along the planned axis."""
+        del configuration
+        context = CONTEXT if rules.context is None else rules.context
+        return cls.candidates(geometry, axis=geometry.slice_axis, context=context)
+
+    def reason(self, geometry: VolumeGeometry, rules: ConfigurationRules) -> str:
+        """Axis, grid and neighbours."""
+        del rules
+        rows, columns = self.grid
+        return (
+            f"{slices_apart(geometry.spacing_mm, self.axis)}, tiled {rows} x {columns}: as square as possible, ratios "
+            "up to 4/3 count as square, then least padding, then more rows than columns (Sobirov et al. 2022, Table "
+            f"2); {self.context} neighbours per side (0: as in the paper)"
+        )
 
     @classmethod
     def examples(cls) -> list[Self]:

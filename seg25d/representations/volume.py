@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, Self
 from torch import nn
 
 from seg25d.core.types import Shape
-from seg25d.representations.base import Representation, VolumeGeometry
+from seg25d.representations.base import ConfigurationRules, Representation, VolumeGeometry
 
 SMALLEST_EDGE = 8
 
@@ -52,6 +52,11 @@ class Volume(Representation):
                 return
             axis = max(shrinkable, key=covered)
             window[axis] = max(SMALLEST_EDGE, min(window[axis] - 1, round(window[axis] * 0.95)))
+
+    def reason(self, geometry: VolumeGeometry, rules: ConfigurationRules) -> str:
+        """Nothing is done."""
+        del geometry, rules
+        return "windows of the volume, unchanged"
 
     @classmethod
     def examples(cls) -> list[Self]:

@@ -5,9 +5,9 @@ import re
 from collections.abc import Sequence
 
 from seg25d.core.errors import InputError
+from seg25d.planning.configurations import check_configurations, configuration_name, configuration_names, split_name
 from seg25d.planning.network_rules import NETWORK_RULES
 from seg25d.planning.plan import ConfigurationPlan, Plans
-from seg25d.planning.planner import CONFIGURATIONS, configuration_name, configuration_names, split_name
 from seg25d.planning.plans_name import DEFAULT_PLANS_NAME
 from seg25d.planning.recipe_rules import find_rules
 
@@ -21,10 +21,7 @@ def check_names(configurations: Sequence[str], recipe: str) -> None:
         InputError: If not; lists those that there are.
     """
     rules = find_rules(recipe)
-    names = {name: split_name(name)[0] for name in configurations}
-    unknown = [name for name, base in names.items() if base != "2d" and base not in CONFIGURATIONS]
-    if unknown:
-        raise InputError(f"there is no configuration {unknown[0]!r}; known: 2d, {', '.join(CONFIGURATIONS)}")
+    check_configurations(configurations)
     # A recipe is meant for all axes or none, whichever of them `2d` will be.
     configuration_names(configurations, 0, rules)
 
@@ -63,7 +60,7 @@ def with_network(plans: Plans, name: str, network: str | None) -> str:
     configuration_names([full_name], plans.slice_axis, rules)
     asked_for = planned or rules.of(configuration).network
     default = plan.representation.default_network
-    if plan.network.name != NETWORK_RULES[asked_for or default].spec.model_fields["name"].default:
+    if type(plan.network) is not NETWORK_RULES[asked_for or default].spec:
         # Somebody edited the plan: it has the network that it says.
         own = network == plan.network.name
     elif asked_for is None:

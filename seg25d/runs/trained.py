@@ -6,9 +6,10 @@ from pathlib import Path
 from seg25d.core.errors import InputError
 from seg25d.core.records import Record, read_record
 from seg25d.core.workspace import RunFolder, Workspace
+from seg25d.planning.configurations import configuration_name, split_name
 from seg25d.planning.plan import Plans, PlansName
-from seg25d.planning.planner import configuration_name, split_name
 from seg25d.planning.plans_name import DEFAULT_PLANS_NAME
+from seg25d.representations import ALIAS
 from seg25d.runs.names import run_name
 
 
@@ -66,7 +67,7 @@ def choose_run(workspace: Workspace, choice: ModelChoice) -> RunFolder:
                 f"compared: seg25d find_best_configuration {name}"
             )
         return workspace.run(name, runs[0])
-    short = split_name(configuration)[0] == "2d" or tuple(wanted.values()) != (None, None)
+    short = split_name(configuration)[0] == ALIAS or tuple(wanted.values()) != (None, None)
     if configuration not in runs and short:
         trained_with = choice.plans_name or DEFAULT_PLANS_NAME, choice.recipe or "default"
         configuration = full_run_name(workspace, name, runs, configuration, trained_with)

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from seg25d.core.errors import InputError
 from seg25d.core.records import read_record
 from seg25d.core.workspace import RunFolder, Workspace
+from seg25d.planning.configurations import split_name
 from seg25d.planning.model_file import load_header
 from seg25d.planning.plan import Plans
-from seg25d.planning.planner import split_name
 from seg25d.planning.plans_name import DEFAULT_PLANS_NAME
+from seg25d.representations import ALIAS
 from seg25d.runs.names import parse_folds, run_name
 from seg25d.runs.trained import full_run_name
 from seg25d.selection.candidates import ValidatedRun, read_validated_run
@@ -69,7 +70,7 @@ def runs_to_compare(
 
 def _run_of(workspace: Workspace, dataset_name: str, known: Sequence[RunFolder], name: str) -> RunFolder:
     names = [run.root.name for run in known]
-    if name not in names and split_name(name)[0] == "2d":
+    if name not in names and split_name(name)[0] == ALIAS:
         own = [each for each in names if not workspace.run(dataset_name, each).imported.exists()]
         name = full_run_name(workspace, dataset_name, own, name, (DEFAULT_PLANS_NAME, "default"))
     if name not in names:

@@ -10,17 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from seg25d.planning.configurations import known_names
 from seg25d.planning.pretext import PretextConfig
-from seg25d.representations import AnyRepresentation
-from seg25d.representations.context import slices_back, slices_first
-from seg25d.representations.super_image import SuperImage, from_super_image, to_super_image
+from seg25d.representations.base import Representation
 
 DEFAULT_GRID = 4
 """Pieces of a jigsaw along each axis where slices are not exchanged (methods.md 1.8)."""
 
 
 def make_harder(
-    image: Tensor, representation: AnyRepresentation, config: PretextConfig, rng: np.random.Generator
+    image: Tensor, representation: Representation, config: PretextConfig, rng: np.random.Generator
 ) -> Tensor:
     """Hide or exchange pieces of a window.
 
@@ -40,21 +39,10 @@ def make_harder(
         order = torch.from_numpy(exchanged_order(image.shape[1 + axis], config.exchanged_share, rng))
         return image.index_select(1 + axis, order)
     grid, share = config.grid or DEFAULT_GRID, config.exchanged_share
-    if isinstance(representation, SuperImage):
-        slices = slices_first(image[None], representation.axis)
-        tiled = to_super_image(slices, representation.grid)
-        mixed = exchange_pieces(tiled, (2, 3), grid, share, rng)
-        return slices_back(from_super_image(mixed, representation.grid, slices.shape[2]), representation.axis)[0]
-    axes = tuple(1 + axis for axis in representation.piece_axes or ())
-    if len(axes) == image.ndim - 1:
-        return exchange_pieces(image, axes, grid, share, rng)
-    # Each slice is a puzzle of its own: the network sees no other.
-    (along,) = {1, 2, 3} - set(axes)
-    puzzles = [exchange_pieces(each, (1, 2), grid, share, rng) for each in image.unbind(along)]
-    return torch.stack(puzzles, along)
+    return representation.map_images(image, lambda each: exchange_pieces(each, range(1, each.ndim), grid, share, rng))
 
 
-def check_task(representation: AnyRepresentation, config: PretextConfig) -> None:
+def check_task(representation: Representation, config: PretextConfig) -> None:
     """Make sure that a task makes sense.
 
     Raises:
@@ -63,10 +51,13 @@ def check_task(representation: AnyRepresentation, config: PretextConfig) -> None
     if representation.piece_axes is None:
         raise ValueError("its network does not see images but projections or predictions, of which nothing is restored")
     if config.task == "inpainting" and config.whole_slices and representation.stacking_axis is None:
-        raise ValueError("pretext.whole_slices is for networks that see several slices at once (si, stack): use pieces")
+        able = known_names(lambda each: any(one.stacking_axis is not None for one in each.examples()))
+        raise ValueError(
+            f"pretext.whole_slices is for networks that see several slices at once ({', '.join(able)}): use pieces"
+        )
 
 
-def piece_shape(window: Sequence[int], representation: AnyRepresentation, config: PretextConfig) -> tuple[int, ...]:
+def piece_shape(window: Sequence[int], representation: Representation, config: PretextConfig) -> tuple[int, ...]:
     """Voxels of a piece that is hidden, along (D, H, W); always at least two pieces where there are two voxels."""
     axis = representation.stacking_axis
     if config.whole_slices and axis is not None:

@@ -243,8 +243,7 @@ def _fusion_config(settings: Settings) -> FusionConfig:
 
 
 def _representation(plan: ConfigurationPlan) -> FusedViews:
-    assert plan.representation.name == "fused_views", "the caller has looked"
-    return plan.representation
+    return FusedViews.of(plan.representation)
 
 
 def _check(jobs: Sequence[FusedFold]) -> None:

@@ -12,6 +12,7 @@ from seg25d.ensembling.load import load_predictor
 from seg25d.evaluation.summary import Summary
 from seg25d.inference.validate import validate_fold
 from seg25d.planning.model_file import ModelHeader, load_model, save_model
+from seg25d.representations.fused_views import FusedViews
 from seg25d.runs.files import write_run_files
 from seg25d.training.trainer import train_fold
 from seg25d.views.joint import JointFusion, PaddedView
@@ -69,8 +70,7 @@ def _is_older(ready: FoldFolder, together: JointFolder) -> bool:
 
 def _load_parts(parts: FoldFolder, header: ModelHeader) -> tuple[JointFusion, dict[str, ModelHeader]]:
     """The trained models as one, and what belongs to the files of the views, by their names."""
-    representation = header.plan.representation
-    assert representation.name == "fused_views", "plan_fusion has looked"
+    representation = FusedViews.of(header.plan.representation)
     views, headers = [], {}
     for name in representation.views:
         headers[name], weights = load_model(view_model(parts.root, name))

@@ -20,6 +20,7 @@ from seg25d.core.types import BoundingBox, Shape
 from seg25d.core.workspace import FoldFolder
 from seg25d.evaluation.summary import Summary
 from seg25d.planning.coarse_to_fine import FineConfig, fine_plan
+from seg25d.planning.configurations import known_names
 from seg25d.preprocessing.store import Store
 from seg25d.training.config import settle_config
 from seg25d.training.crops import crop_around, usual_margins
@@ -72,14 +73,15 @@ def fine_run(planned: PlannedRun, settings: Settings, coarse: RunToTrain, *, beg
         begun: What becomes of fine models that have begun.
 
     Raises:
-        InputError: If the configuration is not slice-wise.
+        InputError: If the configuration cannot be trained so.
     """
     fine = settings.config.fine
     assert fine is not None, "its settings were asked for"
-    if coarse.plan.representation.name != "slices":
+    if not coarse.plan.representation.can_be_fine:
         raise InputError(
-            f"{coarse.configuration} cannot be trained coarse-to-fine: `fine` is a setting of slice-wise "
-            "configurations (2d, axial, coronal, sagittal); that of mv is `fusion.fine`"
+            f"{coarse.configuration} cannot be trained coarse-to-fine: `fine` is a setting of "
+            f"{', '.join(known_names(lambda each: each.can_be_fine))}; that of "
+            f"{', '.join(known_names(lambda each: each.fuses_views))} is `fusion.fine`"
         )
     changed = fine_plan(coarse.plan, _crops(coarse, fine))
     run = planned.run(

@@ -131,7 +131,7 @@ def planned_run(workspace: Workspace, identifier: str, configuration: str, optio
     if added:
         plans = add_network(folder, plans, configuration)
     plan = plans.configurations[configuration]
-    fuses_views = plan.representation.name == "fused_views"
+    fuses_views = plan.representation.fuses_views
     if options.pretrained is not None and fuses_views:
         raise InputError(f"--pretrained is for one network; begin the views of {configuration} with it instead")
     pretrained = None if options.pretrained is None else PretrainedFile.read(options.pretrained)

@@ -3,31 +3,25 @@
 import logging
 import shutil
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-
 from seg25d.core.errors import DatasetError, InputError
 from seg25d.core.files import copy_file, write_json
-from seg25d.core.parallel import map_cases
-from seg25d.core.progress import track
 from seg25d.core.records import parse_record, read_record, write_record
 from seg25d.core.workspace import PreprocessedFolder, Workspace
 from seg25d.data.dataset import Dataset, Split, read_dataset, read_description
 from seg25d.data.verify import raise_problems, verify_dataset
-from seg25d.planning.ceiling import ceiling_key, choose_cases, lacks_ceiling, with_ceiling
 from seg25d.planning.channel_rules import named_normalization
+from seg25d.planning.configurations import configuration_names, split_name
 from seg25d.planning.fingerprint import Fingerprint, extract_fingerprint
 from seg25d.planning.plan import ConfigurationPlan, Plans
-from seg25d.planning.planner import configuration_names, plan_dataset, split_name
+from seg25d.planning.planner import plan_dataset
 from seg25d.planning.recipe_rules import find_rules
 from seg25d.planning.revision import revise_plans
 from seg25d.planning.splits import choose_splits
-from seg25d.preprocessing.preprocess import read_model_labels
 from seg25d.preprocessing.store import check_case_names
-from seg25d.representations.projections.ceiling import mean_ceilings
+from seg25d.workflows.ceiling import with_ceilings
 from seg25d.workflows.options import PlanningOptions
 
 logger = logging.getLogger(__name__)
@@ -81,7 +75,8 @@ def make_plans(folder: PreprocessedFolder, checked: Checked, options: PlanningOp
         recipe=options.recipe,
         plans_name=options.plans_name,
     )
-    return _explain_projections(plans, checked.dataset, fingerprint, options)
+    names = configuration_names(options.configurations, plans.slice_axis, find_rules(options.recipe))
+    return with_ceilings(plans, checked.dataset, fingerprint, {split_name(name)[0] for name in names})
 
 
 def write_plans(folder: PreprocessedFolder, checked: Checked, plans: Plans, options: PlanningOptions) -> None:
@@ -134,51 +129,6 @@ def keep_network(path: Path, plans: Plans, name: str) -> None:
     if (stored.planned_from, stored.gpu_memory_gb) == (plans.planned_from, plans.gpu_memory_gb):
         added = {name: plans.configurations[name]}
         write_record(path, stored.model_copy(update={"configurations": {**stored.configurations, **added}}))
-
-
-def _explain_projections(plans: Plans, dataset: Dataset, fingerprint: Fingerprint, options: PlanningOptions) -> Plans:
-    """The plans with the ceiling of `mip`, where it is new or was edited; it is measured only if `mip` is asked for."""
-    names = configuration_names(options.configurations, plans.slice_axis, find_rules(options.recipe))
-    asked_for = {split_name(name)[0] for name in names}
-    configurations = dict(plans.configurations)
-    measured: dict[str, dict[str, float | None] | None] = {}
-    for name, plan in plans.configurations.items():
-        if lacks_ceiling(plan):
-            key = ceiling_key(plan.representation)
-            if key not in measured and split_name(name)[0] in asked_for:
-                measured[key] = _measure_ceiling(plan, dataset, choose_cases(fingerprint))
-            dice = measured.get(key)
-            _warn_of_short_detector(plan)
-            configurations[name] = with_ceiling(plan, dice, dataset.description.labels)
-            logger.info("%s, %s: %s", plans.dataset_name, name, configurations[name].reasons["ceiling"])
-    return plans.model_copy(update={"configurations": configurations})
-
-
-def _warn_of_short_detector(plan: ConfigurationPlan) -> None:
-    assert plan.representation.name == "projections", "others have no ceiling"
-    axis = plan.representation.network_axes[1]
-    wanted = plan.representation.detector_size(plan.window)
-    if plan.window[axis] < wanted:
-        logger.warning(
-            "mip: the window %s has %d voxels along axis %d, where its detector lies, and its views from the side want "
-            "%d: they are cut off at both ends; give `window` more there if memory allows",
-            "x".join(map(str, plan.window)),
-            plan.window[axis],
-            axis,
-            wanted,
-        )
-
-
-def _measure_ceiling(plan: ConfigurationPlan, dataset: Dataset, names: Sequence[str]) -> dict[str, float | None]:
-    """How well the projections of a plan could do at best on some cases, per class or region."""
-    assert plan.representation.name == "projections", "others have no ceiling"
-    labels = dataset.description.labels
-    cases = [case for case in dataset.cases if case.name in names]
-    read = partial(read_model_labels, labels=labels, spacing_mm=plan.spacing_mm)
-    # One after the other in this process: torch is here, and reading takes less than projecting.
-    results = map_cases(read, cases, name=lambda case: case.name)
-    volumes = (torch.from_numpy(volume) for _, volume in track(results, len(cases), "ceiling of projections"))
-    return mean_ceilings(volumes, labels.foreground, plan.representation)
 
 
 def _check_dataset(workspace: Workspace, name: str, options: PlanningOptions) -> Checked:

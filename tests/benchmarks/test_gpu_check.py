@@ -27,7 +27,7 @@ from seg25d.planning.normalization import ChannelNormalization
 from seg25d.planning.plan import ConfigurationPlan, Plans
 from seg25d.preprocessing.grid import Grid
 from seg25d.preprocessing.store import CaseArrays, CaseRecord, Store
-from seg25d.representations import AnyRepresentation
+from seg25d.representations.base import AnyRepresentation
 from seg25d.representations.fused_views import FusedViews
 from seg25d.representations.slices import Slices
 from seg25d.representations.super_image import SuperImage

@@ -7,7 +7,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
-from seg25d.networks import NETWORKS, AnyNetwork, NetworkSpec
+from seg25d.networks.base import NETWORKS, Network, NetworkSpec
 from seg25d.networks.fusion_net import FusionNetSpec
 from seg25d.networks.resnet_unet import ResNetUNetSpec
 from seg25d.networks.se_unet import SEUNetSpec
@@ -15,14 +15,13 @@ from seg25d.networks.swin_unetr import SwinUNETRSpec
 from seg25d.networks.unet import UNetSpec
 from seg25d.networks.vnet import VNetSpec
 from seg25d.networks.xception_cbam_unet import XceptionCBAMUNetSpec
-from seg25d.representations import REPRESENTATIONS
-from seg25d.representations.base import Representation
+from seg25d.representations.base import Representation, representations
 
 ANISOTROPIC = {"strides": ((1, 1, 1), (1, 2, 2), (2, 2, 1)), "kernels": ((1, 3, 3), (3, 3, 3), (3, 3, 3))}
 SQUARE = {"strides": ((1, 1), (2, 2), (2, 2)), "kernels": ((3, 3),) * 3}
 
 # A small instance of every network, and a size that it takes. Not too narrow: all ReLUs of a layer could be silent.
-EXAMPLES: dict[str, tuple[AnyNetwork, tuple[int, ...]]] = {
+EXAMPLES: dict[str, tuple[Network, tuple[int, ...]]] = {
     "unet": (UNetSpec(widths=(4, 8, 8), num_supervised=2, **ANISOTROPIC), (6, 8, 10)),
     "se_unet 2D": (SEUNetSpec(width=16, **SQUARE), (8, 12)),
     "se_unet 3D": (SEUNetSpec(width=16, **ANISOTROPIC), (6, 8, 10)),
@@ -48,7 +47,7 @@ IN_CHANNELS, NUM_OUTPUTS = 2, 3
 
 
 @pytest.fixture(scope="module", params=EXAMPLES.values(), ids=EXAMPLES)
-def built(request: pytest.FixtureRequest) -> tuple[AnyNetwork, nn.Module, Tensor]:
+def built(request: pytest.FixtureRequest) -> tuple[Network, nn.Module, Tensor]:
     spec, sizes = request.param
     torch.manual_seed(0)
     network, images = spec.build(IN_CHANNELS, NUM_OUTPUTS), torch.randn(2, IN_CHANNELS, *sizes)
@@ -80,7 +79,7 @@ def test_no_convolution_is_torchs(built: tuple[Any, nn.Module, Tensor]) -> None:
 
 
 @pytest.mark.parametrize(
-    "representation", [each for kind in REPRESENTATIONS.values() for each in kind.examples()], ids=str
+    "representation", [each for kind in representations().values() for each in kind.examples()], ids=str
 )
 def test_no_convolution_of_a_representation_is_torchs(representation: Representation) -> None:
     model = representation.lift(nn.Identity())
@@ -115,8 +114,8 @@ def test_specs_say_what_sizes_they_take(built: tuple[Any, nn.Module, Tensor]) ->
 
 
 @pytest.mark.parametrize("spec", [spec for spec, _ in EXAMPLES.values()], ids=EXAMPLES)
-def test_specs_survive_json(spec: AnyNetwork) -> None:
-    adapter: TypeAdapter[AnyNetwork] = TypeAdapter(NetworkSpec)
+def test_specs_survive_json(spec: Network) -> None:
+    adapter: TypeAdapter[Network] = TypeAdapter(NetworkSpec)
     assert adapter.validate_json(adapter.dump_json(spec)) == spec
     assert hash(adapter.validate_json(spec.model_dump_json())) == hash(spec)
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from seg25d.networks import AnyNetwork
+from seg25d.networks.base import Network
 from seg25d.networks.resnet_unet import ResNetUNetSpec
 from seg25d.networks.se_unet import SEUNetSpec
 from seg25d.networks.swin_unetr import SwinUNETRSpec
@@ -124,7 +124,7 @@ def small_vnet() -> VNetSpec:
     [small_vnet(), pytest.param(SwinUNETRSpec(dims=3, feature_size=12), marks=pytest.mark.slow)],
     ids=lambda spec: spec.name,
 )
-def test_checkpointing_needs_less_memory(network: AnyNetwork) -> None:
+def test_checkpointing_needs_less_memory(network: Network) -> None:
     uses = [
         training_memory(spec, Volume(), (32, 32, 64), 2, num_channels=1, num_outputs=2)
         for spec in (network, network.model_copy(update={"checkpointing": True}))
@@ -142,7 +142,7 @@ def test_checkpointing_needs_less_memory(network: AnyNetwork) -> None:
     ],
     ids=lambda spec: spec.name,
 )
-def test_other_networks_can_be_traced(network: AnyNetwork) -> None:
+def test_other_networks_can_be_traced(network: Network) -> None:
     use = training_memory(network, Slices(axis=0, context=1), (2, 64, 32), 2, num_channels=1, num_outputs=2)
     with torch.device("meta"):
         parameters = list(network.build(3, 2).parameters())

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from seg25d.core.errors import InputError
-from seg25d.networks import NETWORKS
+from seg25d.networks.base import NETWORKS
 from seg25d.networks.blocks import Topology
 from seg25d.networks.paper_unets import half_unet, super_image_unet
 from seg25d.planning.geometry import choose_topology

@@ -16,12 +16,12 @@ from seg25d.planning.channel_rules import store_name
 from seg25d.planning.memory import GIGABYTE, MemoryUse
 from seg25d.planning.network_rules import NETWORK_RULES
 from seg25d.planning.plan import Plans
-from seg25d.planning.planner import CONFIGURATIONS, explain, plan_dataset
+from seg25d.planning.planner import explain, plan_dataset
 from seg25d.planning.plans_name import RESERVED, check_plans_name
 from seg25d.planning.recipe_rules import PLANNING_RULES
 from seg25d.planning.revision import revise_plans
 from seg25d.planning.search import CARD_SHARE, OVERHEAD_BYTES, Fit, Limits, check_memory, search
-from seg25d.representations.base import VolumeGeometry
+from seg25d.representations.base import CONFIGURATIONS, VolumeGeometry
 from seg25d.representations.projections.method import Projections
 
 
@@ -166,7 +166,7 @@ def test_no_window_has_more_numbers_than_kernels_count(
 
     monkeypatch.setattr("seg25d.planning.search._trace", trace)
     geometry = VolumeGeometry(shape=(139, 139, 139), spacing_mm=ISOTROPIC)
-    candidates = CONFIGURATIONS["3d"].candidates(geometry, 0, PLANNING_RULES["default"].of("3d"))
+    candidates = CONFIGURATIONS["3d"].candidates(geometry)
     fit = search(candidates, limits_of("3d", geometry, 139).model_copy(update={"total_voxels": 10**12}))
     assert (fit.position == 0) == whole
     assert numbers_per_voxel * prod(fit.window) < 2**31
@@ -206,7 +206,7 @@ def test_the_batch_is_the_largest_that_fits(monkeypatch: pytest.MonkeyPatch, fix
     asked = fake_trace(monkeypatch, lambda _, __, batch: used(batch))
     geometry = VolumeGeometry(shape=(32, 64, 48), spacing_mm=ISOTROPIC)
     limits = limits_of("3d", geometry, 8)
-    candidates = CONFIGURATIONS["3d"].candidates(geometry, 0, PLANNING_RULES["default"].of("3d"))
+    candidates = CONFIGURATIONS["3d"].candidates(geometry)
     fit = search(candidates, limits)
     assert fit.batch_size == max(size for size in range(2, 65) if used(size) <= limits.budget_bytes)
     assert len(set(asked)) == len(asked) <= 6

@@ -13,7 +13,7 @@ from seg25d.planning.case_fingerprint import ChannelIntensities
 from seg25d.planning.geometry import choose_topology
 from seg25d.planning.network_rules import NETWORK_RULES, make_network
 from seg25d.planning.plan import Plans
-from seg25d.planning.planner import CONFIGURATIONS, plan_dataset
+from seg25d.planning.planner import plan_dataset
 from seg25d.planning.recipe_rules import (
     DEFAULT_RULES,
     PLANNING_RULES,
@@ -23,6 +23,7 @@ from seg25d.planning.recipe_rules import (
     find_rules,
 )
 from seg25d.planning.revision import revise_plans
+from seg25d.representations.base import CONFIGURATIONS
 from seg25d.representations.stack import Stack
 
 

@@ -11,13 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from seg25d.representations import REPRESENTATIONS
-from seg25d.representations.base import Representation
+from seg25d.representations.base import Representation, representations
 from seg25d.representations.projections.ceiling import ceiling
 from seg25d.representations.projections.method import Projections
 
 WINDOW = (6, 8, 7)
-EXAMPLES = [example for representation in REPRESENTATIONS.values() for example in representation.examples()]
+EXAMPLES = [example for representation in representations().values() for example in representation.examples()]
 PROJECTIONS = [example for example in EXAMPLES if isinstance(example, Projections)]
 each_width = pytest.mark.parametrize("hidden", [0, 16], ids=["one layer", "two layers"])
 each_example = pytest.mark.parametrize("representation", EXAMPLES, ids=str)

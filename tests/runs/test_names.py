@@ -3,8 +3,8 @@ from types import SimpleNamespace
 import pytest
 
 from seg25d.core.errors import InputError
+from seg25d.planning.configurations import configuration_name
 from seg25d.planning.plan import Plans
-from seg25d.planning.planner import configuration_name
 from seg25d.runs.names import find_configuration, parse_folds, run_name, with_network
 
 

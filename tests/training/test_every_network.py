@@ -13,12 +13,11 @@ from seg25d.data.labels import Labels
 from seg25d.networks.fusion_net import FusionNetSpec
 from seg25d.networks.unet import UNetSpec
 from seg25d.planning.network_rules import networks_for
-from seg25d.planning.planner import CONFIGURATIONS
 from seg25d.planning.pretext import PretextConfig
 from seg25d.planning.recipe_rules import ConfigurationRules
 from seg25d.planning.search import Limits, with_networks
 from seg25d.preprocessing.store import CaseArrays, Store
-from seg25d.representations.base import VolumeGeometry
+from seg25d.representations.base import CONFIGURATIONS, VolumeGeometry
 from seg25d.representations.fused_views import FusedViews
 from seg25d.representations.slices import Slices
 from seg25d.training import trainer
@@ -30,7 +29,7 @@ ALLOWED = [
     (configuration, network)
     for configuration, method in CONFIGURATIONS.items()
     if configuration not in ("coronal", "sagittal")
-    for network in networks_for(method.representation.network_dims)
+    for network in networks_for(method.network_dims)
 ]
 
 
@@ -52,7 +51,7 @@ def plan_for(job: FoldJob, configuration: str, network: str, geometry: VolumeGeo
         gpu_memory_gb=8,
         asked_network=network,
     )
-    candidates = CONFIGURATIONS[configuration].candidates(limits.geometry, 0, ConfigurationRules())
+    candidates = CONFIGURATIONS[configuration].from_rules(configuration, limits.geometry, ConfigurationRules())
     representation, window, spec = next(with_networks(candidates, limits))
     header = job.header
     values = header.plan.model_dump() | {

@@ -1,20 +1,31 @@
 """How well projections could do at best: the Dice of the hull that perfect views leave (methods.md 3.5)."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from seg25d.representations.projections.method import Projections
 from seg25d.representations.projections.schedule import even_angles
+from seg25d.representations.projections.views import ViewGeometry
 
 MOST_SLICES, FEWEST_SLICES = 16, 4
 """Slices across the rotation axis that are looked at per class and case. They are independent of each other, so that a
 sample stands for all: the mean of five cases moved by 0.002 at most with 16 (documentation/measurements.md)."""
 SHARED_SLICES = 256
 """Of all classes of a case together, which bounds time and memory where there are many."""
+
+GOOD = 0.95
+"""From here on projections lose less than half of what trained networks do: 2D models reached 0.81 and 0.87 on whole
+validation cases (documentation/measurements.md), the paper's random 2.5D U-Net 0.856 under a ceiling of 0.97 or more
+(methods.md 3.5 and 3.8). Thin vessels and tumours reach it (documentation/measurements.md)."""
+POOR = 0.85
+"""Below, not even perfect views give what those networks reach. A shell, or ribs around what lies between them."""
+NOT_MEASURED = "not measured: plan_and_preprocess looks at the labels where mip is among the configurations to plan"
+MOST_NAMES = 6
+"""Classes that are told by name; of more only the worst."""
 
 
 class Ceiling(NamedTuple):
@@ -25,33 +36,35 @@ class Ceiling(NamedTuple):
     """Share of the views that a voxel of the prediction has at least."""
 
 
-def ceiling(mask: Tensor, representation: Projections) -> Ceiling:
-    """The Dice of the best threshold on the back-projection of perfect views, from all `num_views` even angles.
+def ceiling(mask: Tensor, geometry: ViewGeometry, num_views: int) -> Ceiling:
+    """The Dice of the best threshold on the back-projection of perfect views from even angles.
 
     Views are perfect where a pixel is set if half of the largest sample of the mask along its ray is; neither filter
-    nor pooling is applied. Whatever the representation projects, the views are silhouettes.
+    nor pooling is applied. Whatever is projected of images, the views are silhouettes.
 
     Args:
         mask: (D, H, W) bool, at least one voxel set.
-        representation: Says axis, spacing and number of views.
+        geometry: How views are taken.
+        num_views: How many.
 
     Raises:
         ValueError: If the mask is empty: there is no Dice.
     """
     if not mask.any():
         raise ValueError("the mask is empty; leave this class of this case out")
-    return _ceilings(mask[None], representation)[0]
+    return _ceilings(mask[None], geometry, num_views)[0]
 
 
 def mean_ceilings(
-    cases: Iterable[Tensor], classes: Mapping[str, Sequence[int]], representation: Projections
+    cases: Iterable[Tensor], classes: Mapping[str, Sequence[int]], geometry: ViewGeometry, num_views: int
 ) -> dict[str, float | None]:
     """The mean ceiling of each class over cases, each from a sample of the slices that have the class.
 
     Args:
-        cases: Internal labels (D, H, W) at the spacing of the representation.
+        cases: Internal labels (D, H, W) at the spacing of the geometry.
         classes: Internal indices per class, see `Labels.foreground`.
-        representation: See `ceiling`.
+        geometry: See `ceiling`.
+        num_views: See `ceiling`.
 
     Returns:
         Mean Dice per class over the cases that have it; None for a class that none of them has.
@@ -63,20 +76,60 @@ def mean_ceilings(
         for name, members in classes.items():
             mask = torch.isin(labels, labels.new_tensor(members))
             if mask.any():
-                samples[name] = _sample(mask, representation.axis, num_slices)
+                samples[name] = _sample(mask, geometry.axis, num_slices)
         if samples:
-            best = _ceilings(torch.stack(list(samples.values())), representation)
+            best = _ceilings(torch.stack(list(samples.values())), geometry, num_views)
             for name, each in zip(samples, best, strict=True):
                 found[name].append(each.dice)
     return {name: sum(values) / len(values) if values else None for name, values in found.items()}
 
 
-def _ceilings(masks: Tensor, representation: Projections) -> list[Ceiling]:
+def ceiling_reason(dice: Mapping[str, float | None] | None) -> str:
+    """Figures and advice in words.
+
+    Args:
+        dice: See `mean_ceilings`; None: nobody looked.
+    """
+    if dice is None:
+        return NOT_MEASURED
+    known = {name: value for name, value in dice.items() if value is not None}
+    worst_first = sorted(known, key=lambda name: known[name])
+    told = _some([f"{known[name]:.2f} ({name})" for name in worst_first])
+    unknown = [name for name in dice if name not in known]
+    left_out = f"; not in the cases looked at: {_some(unknown)}" if unknown else ""
+    return (
+        f"perfect views of training cases, projected back, would reach a mean Dice of {told}{left_out}: "
+        f"{_advice({name: known[name] for name in worst_first})}"
+    )
+
+
+def _advice(dice: Mapping[str, float]) -> str:
+    poor = [name for name, value in dice.items() if value < POOR]
+    fair = [name for name, value in dice.items() if value < GOOD]
+    if poor:
+        return (
+            f"mip is not advised for {_some(poor)} (below {POOR:g}, even perfect views do worse than other "
+            "configurations do in practice); si and 2d lose nothing by their views"
+        )
+    if fair:
+        return (
+            f"mip can be tried, but its views lose a part of {_some(fair)} (below {GOOD:g}); si and 2d lose nothing by "
+            "theirs"
+        )
+    return f"as far as its views are concerned, mip is a good choice ({GOOD:g} or more for every class)"
+
+
+def _some(names: Sequence[str]) -> str:
+    rest = len(names) - MOST_NAMES
+    return ", ".join(names[:MOST_NAMES]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _ceilings(masks: Tensor, geometry: ViewGeometry, num_views: int) -> list[Ceiling]:
     """The ceilings of masks (K, D, H, W), none of them empty; together, as they share the geometry."""
-    angles = even_angles(representation.num_views)
-    padded = _on_detector(masks, representation)
-    silhouettes = representation.model_copy(update={"projection": "max"}).project(padded[None].float(), angles)
-    hulls = representation.mean_of_views((silhouettes >= 0.5).float(), angles, padded.shape[1:])
+    angles = even_angles(num_views)
+    padded = _on_detector(masks, geometry)
+    silhouettes = replace(geometry, projection="max").project(padded[None].float(), angles)
+    hulls = geometry.mean_of_views((silhouettes >= 0.5).float(), angles, padded.shape[1:])
     return [_best_cut(hull, mask) for hull, mask in zip(hulls[0], padded, strict=True)]
 
 
@@ -90,11 +143,11 @@ def _sample(mask: Tensor, axis: int, num_slices: int) -> Tensor:
     return functional.pad(chosen, padding)
 
 
-def _on_detector(masks: Tensor, representation: Projections) -> Tensor:
+def _on_detector(masks: Tensor, geometry: ViewGeometry) -> Tensor:
     """Masks (K, D, H, W) with an axis of the detector that is as long as the plane, as planned windows have it."""
     shape = masks.shape[1:]
-    detector_axis = representation.network_axes[1]
-    missing = representation.detector_size(shape) - shape[detector_axis]
+    detector_axis = geometry.plane_axes[1]
+    missing = geometry.detector_size(shape) - shape[detector_axis]
     padding = [0] * 6
     # On both sides: what stays near the axis of rotation stays on the detector.
     padding[4 - 2 * detector_axis] = missing // 2

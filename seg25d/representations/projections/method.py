@@ -4,25 +4,19 @@ Letters: B batch, C channels, K foreground classes, D H W volume, V views, b pix
 the detector, p and m views of path 1 and path 2.
 """
 
-import math
-from collections.abc import Iterator, Sequence
-from typing import ClassVar, Literal, Self
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from seg25d.core.errors import InputError
+from seg25d.core.grids import AXIS_NAMES, SAME_SPACING
 from seg25d.core.types import Shape, Spacing
-from seg25d.representations.base import Representation, VolumeGeometry, shrink
-from seg25d.representations.projections.geometry import (
-    BackProjection,
-    Plane,
-    back_project,
-    back_projection,
-    ray_maxima,
-    ray_sums,
-)
-from seg25d.representations.projections.model import LiftedProjections
+from seg25d.representations.base import ConfigurationRules, Representation, VolumeGeometry, shrink
+from seg25d.representations.projections.ceiling import ceiling_reason, mean_ceilings
+from seg25d.representations.projections.model import LiftedProjections, Paths
+from seg25d.representations.projections.views import ViewGeometry
 
 VIEWS = ((12, 60), (12, 36), (6, 36), (6, 18))
 """Views (p, m) from the paper's (section 3.2: more cost more and gain nothing) to the cheapest: halves of p keep the
@@ -30,8 +24,6 @@ ceiling of thin vessels at 0.97 (methods.md 3.5), thirds of m keep m three times
 SMALLEST_ALONG_ROTATION = 32
 IN_PLANE_STEPS = 16
 SMALLEST_IN_PLANE = 32
-SAME_SPACING = 0.99
-"""Spacings that differ by less than 1 % count as equal, as for the slicing axis."""
 
 
 class Projections(Representation):
@@ -50,6 +42,7 @@ class Projections(Representation):
     deep_supervision: ClassVar[bool] = False
     padded_with_lowest: ClassVar[bool] = True
     """Whatever is brighter would hide what lies behind it."""
+    ceiling_fields: ClassVar[frozenset[str]] = frozenset({"axis", "detector_axis", "spacing_mm", "num_views"})
     name: Literal["projections"] = "projections"
     axis: int = Field(ge=0, le=2)
     """The rotation axis, along which the views are as the volume is (b of the paper)."""
@@ -87,7 +80,17 @@ class Projections(Representation):
     @property
     def network_axes(self) -> tuple[int, ...]:
         """The rotation axis and the axis of the detector."""
-        return self.axis, self._plane_axes[1]
+        return self.axis, self.geometry.plane_axes[1]
+
+    @property
+    def geometry(self) -> ViewGeometry:
+        """How views are taken."""
+        return ViewGeometry(self.axis, self.detector_axis, self.spacing_mm, self.projection)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Those that are not as usual; the spacing is the plan's."""
+        return self.model_dump(exclude={"name", "spacing_mm"}, exclude_defaults=True)
 
     @property
     def cost_factor(self) -> float:
@@ -122,89 +125,10 @@ class Projections(Representation):
                 "in millimetres; give both the same numbers"
             )
 
-    def plane(self, shape: Sequence[int]) -> Plane:
-        """The plane that turns, of a volume (D, H, W)."""
-        rays, detector = self._plane_axes
-        return Plane((shape[rays], shape[detector]), (self.spacing_mm[rays], self.spacing_mm[detector]))
-
-    def detector_size(self, shape: Sequence[int]) -> int:
-        """Pixels of the detector that a volume (D, H, W) wants: so many that its plane also fits standing on its side.
-
-        The detector of a window is as long as the window, so a volume that is shorter there is to be padded.
-        """
-        (rays, detector), (ray_mm, detector_mm) = self.plane(shape)
-        return max(detector, math.ceil(round(rays * ray_mm / detector_mm, 6)))
-
-    def project(self, volume: Tensor, angles: Sequence[float]) -> Tensor:
-        """Views of volumes.
-
-        Outside of the volume there is its smallest value, per sample and channel: that is 0 in the paper, whose images
-        are in [0, 1], and does no harm where intensities are negative.
-
-        Args:
-            volume: (B, C, D, H, W).
-            angles: In degrees, V of them; at 0 rays run along the axis that is neither `axis` nor the detector's.
-
-        Returns:
-            (B, V, C, b, s): the largest values along the rays, or their sums divided by the plane's length.
-        """
-        batch, channels, depth = *volume.shape[:2], volume.shape[2 + self.axis]
-        rays, detector = self._plane_axes
-        plane = self.plane(volume.shape[2:])
-        floor = volume.amin((2, 3, 4))[..., None].expand(-1, -1, depth).flatten()
-        rows = volume.permute(2 + rays, 2 + detector, 0, 1, 2 + self.axis).flatten(2).flatten(0, 1) - floor
-        # Rows that do not lie side by side in memory take six times as long, see `embedding_bag`.
-        rows = rows.contiguous()
-        if self.projection == "max":
-            views = ray_maxima(rows, plane, angles)
-        else:
-            views = ray_sums(rows, plane, angles) / plane.size[0]
-        return (views + floor).reshape(*views.shape[:2], batch, channels, depth).permute(2, 0, 3, 4, 1)
-
-    def back_project(
-        self, views: Tensor, angles: Sequence[float], shape: Sequence[int], matrix: BackProjection | None = None
-    ) -> Tensor:
-        """The sum over views of what each says of a voxel (operator R of the paper).
-
-        Args:
-            views: (B, V, K, b, s).
-            angles: In degrees, V of them.
-            shape: Of the volume, (D, H, W).
-            matrix: The back-projection of this plane and these angles, where it is there already.
-
-        Returns:
-            (B, K, D, H, W).
-        """
-        batch, num_views, classes, depth, detector = views.shape
-        plane = self.plane(shape)
-        if matrix is None:
-            matrix = back_projection(plane, angles, views.device)
-        columns = views.permute(1, 4, 0, 2, 3).reshape(num_views * detector, batch * classes * depth)
-        volume = back_project(columns, matrix).reshape(*plane.size, batch, classes, depth)
-        return self._as_volume(volume)
-
-    def mean_of_views(
-        self, views: Tensor, angles: Sequence[float], shape: Sequence[int], matrix: BackProjection | None = None
-    ) -> Tensor:
-        """The same, divided by the number of views that see each voxel.
-
-        The paper's fine-tuning follows on the sum (section 3.4); the detector sees nearly all of its planes in all
-        views. Of a square plane a fifth lies outside of some views, which are not to count as zeros.
-        """
-        plane = self.plane(shape)
-        if matrix is None:
-            matrix = back_projection(plane, angles, views.device)
-        seen = matrix.seen.clamp_min(1).reshape(*plane.size, 1, 1, 1)
-        return self.back_project(views, angles, shape, matrix) / self._as_volume(seen)
-
-    def _as_volume(self, rows: Tensor) -> Tensor:
-        """(R, S, B, K, b) to (B, K, D, H, W)."""
-        place = {self._plane_axes[0]: 0, self._plane_axes[1]: 1, self.axis: 4}
-        return rows.permute(2, 3, *(place[axis] for axis in range(3)))
-
     def lift(self, network: nn.Module) -> nn.Module:
         """The random 2.5D U-Net around a network that gives `num_classes` scores per pixel."""
-        return LiftedProjections(network, self)
+        paths = Paths(self.num_training_views, self.num_views, self.path_schedule)
+        return LiftedProjections(network, self.geometry, paths, self.num_classes, self.normalization, self.background)
 
     @classmethod
     def candidates(cls, geometry: VolumeGeometry, *, axis: int | None = None, **_: int) -> Iterator[tuple[Self, Shape]]:
@@ -214,9 +138,9 @@ class Projections(Representation):
         network's context. A part of the plane is another object than the whole; it is the last resort.
         """
         best = cls._planned(geometry, axis)
-        (along, across), rays = best.network_axes, best._plane_axes[0]
+        (along, across), rays = best.network_axes, best.geometry.plane_axes[0]
         whole = list(geometry.shape)
-        whole[across] = best.detector_size(geometry.shape)
+        whole[across] = best.geometry.detector_size(geometry.shape)
         window = whole.copy()
         smallest = min(window[along], SMALLEST_ALONG_ROTATION)
         while window[along] > smallest:
@@ -249,6 +173,38 @@ class Projections(Representation):
             background=not geometry.has_regions,
         )
 
+    def reason(self, geometry: VolumeGeometry, rules: ConfigurationRules) -> str:
+        """Axes and numbers of views."""
+        del rules
+        along, across = self.network_axes
+        length_mm = geometry.shape[along] * geometry.spacing_mm[along]
+        return (
+            f"turned about {AXIS_NAMES[along]}, the longest axis ({length_mm:.4g} mm); at 0 degrees the other axis of "
+            f"the views is {AXIS_NAMES[across]}, the finer of the two (of equal ones the longer, then the last); "
+            f"{self.num_training_views} random directions train the network, {self.num_views} even ones predict (12 "
+            "and 60: Angermann & Haltmeier, section 3.2; fewer only where memory is short)"
+        )
+
+    def window_warning(self, window: Shape) -> str | None:
+        """The detector may be too short."""
+        axis, wanted = self.network_axes[1], self.geometry.detector_size(window)
+        if window[axis] >= wanted:
+            return None
+        return (
+            f"the window {'x'.join(map(str, window))} has {window[axis]} voxels along axis {axis}, where its detector "
+            f"lies, and its views from the side want {wanted}: they are cut off at both ends; give `window` more there "
+            "if memory allows"
+        )
+
+    def mean_ceilings(self, cases: Iterable[Tensor], classes: Mapping[str, Sequence[int]]) -> dict[str, float | None]:
+        """The Dice of what perfect views leave."""
+        return mean_ceilings(cases, classes, self.geometry, self.num_views)
+
+    @classmethod
+    def ceiling_reason(cls, dice: Mapping[str, float | None] | None) -> str:
+        """Figures and advice."""
+        return ceiling_reason(dice)
+
     @classmethod
     def examples(cls) -> list[Self]:
         """Every axis, both detectors, projections and normalisations, with and without background."""
@@ -274,9 +230,3 @@ class Projections(Representation):
                 background=False,
             ),
         ]
-
-    @property
-    def _plane_axes(self) -> tuple[int, int]:
-        """The axis of the rays at angle 0 and that of the detector."""
-        first, last = (axis for axis in range(3) if axis != self.axis)
-        return (last, first) if self.detector_axis == first else (first, last)

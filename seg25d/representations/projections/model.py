@@ -1,9 +1,9 @@
 """The random 2.5D U-Net around any 2D network: two paths of filtration, back-projection and fine-tuning.
 
-Letters as in `projection.py`.
+Letters as in `method.py`.
 """
 
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +13,7 @@ from seg25d.core.types import Shape
 from seg25d.representations.base import NetworkOutput
 from seg25d.representations.projections.geometry import BackProjection, Plane, back_projection
 from seg25d.representations.projections.schedule import draw_angles, epoch_of_progress, even_angles, path_weight
-
-if TYPE_CHECKING:
-    from seg25d.representations.projections.method import Projections
+from seg25d.representations.projections.views import ViewGeometry
 
 FILTER_NOISE = 0.01
 """Standard deviation around the filters' first weights, (0.5, 0.5) (methods.md 3.3: small)."""
@@ -25,25 +23,51 @@ them (methods.md 3.5)."""
 KEPT_MATRICES = 2
 
 
+class Paths(NamedTuple):
+    """How many views both paths have, and how long path 1 counts; see the fields of `Projections`."""
+
+    num_training_views: int
+    num_views: int
+    schedule: str
+
+
 class LiftedProjections(nn.Module):
     """(B, C, D, H, W) -> views -> network -> maps in [0, 1] -> filtration -> back-projection -> fine-tuning -> scores.
 
     In training mode `start_epoch` says which angles path 1 has and how much its loss counts; before the first call they
     are those of epoch 1 and seed 0.
+
+    Args:
+        network: Gives `num_classes` scores per pixel.
+        geometry: How views are taken.
+        paths: Numbers of views.
+        num_classes: K.
+        normalization: See `FineTuning`.
+        background: Whether scores get one of the background, 0, in front.
     """
 
-    def __init__(self, network: nn.Module, representation: "Projections") -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        geometry: ViewGeometry,
+        paths: Paths,
+        num_classes: int,
+        normalization: str,
+        background: bool,
+    ) -> None:
         super().__init__()
         self.network = network
-        self.representation = representation
-        self.path_1 = Reconstruction(representation, representation.num_training_views)
-        self.path_2 = Reconstruction(representation, representation.num_views)
+        self.geometry = geometry
+        self.paths = paths
+        self.background = background
+        self.path_1 = Reconstruction(geometry, paths.num_training_views, num_classes, normalization)
+        self.path_2 = Reconstruction(geometry, paths.num_views, num_classes, normalization)
         self.start_epoch(1, 0, 0.0)
 
     def start_epoch(self, epoch: int, seed: int, progress: float) -> None:
         """Draw the angles of path 1 and set the weights of both paths, see `EpochAware`."""
-        counted = epoch if self.representation.path_schedule == "paper" else epoch_of_progress(progress)
-        self.training_angles = draw_angles(self.representation.num_training_views, epoch, seed)
+        counted = epoch if self.paths.schedule == "paper" else epoch_of_progress(progress)
+        self.training_angles = draw_angles(self.paths.num_training_views, epoch, seed)
         self.path_1_weight = path_weight(counted)
 
     def forward(self, volume: Tensor) -> NetworkOutput:
@@ -55,11 +79,11 @@ class LiftedProjections(nn.Module):
         if not self.training:
             return self._applied(volume)
         # Path 1 comes first: what autocast keeps of weights that it met without gradients has none later on.
-        images = self.representation.project(volume, self.training_angles)
+        images = self.geometry.project(volume, self.training_angles)
         output = self.network(images.flatten(0, 1))
         outputs = []
         for scores, weight in [(output, 1.0)] if isinstance(output, Tensor) else output:
-            volumes = self.path_1(self._maps(scores, images), self.training_angles, volume.shape[2:])
+            volumes = self._scores(self.path_1, self._maps(scores, images), self.training_angles, volume)
             outputs.append((volumes, self.path_1_weight * weight))
         self.network.eval()
         try:
@@ -70,15 +94,19 @@ class LiftedProjections(nn.Module):
 
     def _applied(self, volume: Tensor) -> Tensor:
         """Path 2, for as many views at once as path 1 has; while training, without gradients of the network."""
-        angles = even_angles(self.representation.num_views)
-        at_once = self.representation.num_training_views
+        angles = even_angles(self.paths.num_views)
+        at_once = self.paths.num_training_views
         maps = []
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.training):
             for begin in range(0, len(angles), at_once):
-                images = self.representation.project(volume, angles[begin : begin + at_once])
+                images = self.geometry.project(volume, angles[begin : begin + at_once])
                 maps.append(self._maps(self.network(images.flatten(0, 1)), images))
-        scores: Tensor = self.path_2(torch.cat(maps, 1), angles, volume.shape[2:])
-        return scores
+        return self._scores(self.path_2, torch.cat(maps, 1), angles, volume)
+
+    def _scores(self, path: nn.Module, maps: Tensor, angles: tuple[float, ...], volume: Tensor) -> Tensor:
+        """Scores (B, K, D, H, W), after a background of 0 where there is one, of maps (B, V, K, b, s)."""
+        scores: Tensor = path(maps, angles, volume.shape[2:])
+        return functional.pad(scores, (0, 0, 0, 0, 0, 0, 1, 0)) if self.background else scores
 
     @staticmethod
     def _maps(scores: Tensor, images: Tensor) -> Tensor:
@@ -96,24 +124,24 @@ class Reconstruction(nn.Module):
     """From maps of views to scores of volumes: T after R after F, of one of the two paths.
 
     Args:
-        representation: Says how.
+        geometry: How views are taken.
         num_views: V.
+        num_classes: K.
+        normalization: See `FineTuning`.
     """
 
-    def __init__(self, representation: "Projections", num_views: int) -> None:
+    def __init__(self, geometry: ViewGeometry, num_views: int, num_classes: int, normalization: str) -> None:
         super().__init__()
-        self.representation = representation
+        self.geometry = geometry
         self.filtration = Filtration(num_views)
-        self.fine_tuning = FineTuning(representation.num_classes, representation.normalization)
+        self.fine_tuning = FineTuning(num_classes, normalization)
         self._matrices: dict[tuple[Plane, tuple[float, ...], torch.device], BackProjection] = {}
 
     def forward(self, maps: Tensor, angles: tuple[float, ...], shape: Shape) -> Tensor:
-        """Scores (B, K, D, H, W), after a background of 0 where there is one, of maps (B, V, K, b, s)."""
-        matrix = self._matrix(self.representation.plane(shape), angles, maps.device)
-        volume = self.representation.mean_of_views(self.filtration(maps), angles, shape, matrix)
+        """Scores (B, K, D, H, W) of maps (B, V, K, b, s)."""
+        matrix = self._matrix(self.geometry.plane(shape), angles, maps.device)
+        volume = self.geometry.mean_of_views(self.filtration(maps), angles, shape, matrix)
         scores: Tensor = self.fine_tuning(volume)
-        if self.representation.background:
-            scores = functional.pad(scores, (0, 0, 0, 0, 0, 0, 1, 0))
         return scores
 
     def _matrix(self, plane: Plane, angles: tuple[float, ...], device: torch.device) -> BackProjection:

@@ -1,0 +1,11 @@
+"""The recipes by name; light, as help texts list them."""
+
+PLACES: dict[str, str] = {
+    "default": "seg25d.planning.recipe_rules:DEFAULT_RULES",
+    "sobirov2022": "seg25d.planning.recipe_rules:SOBIROV2022",
+    "sobirov2022_pta": "seg25d.planning.recipe_rules:SOBIROV2022_PTA",
+    "shivdeo2021": "seg25d.planning.recipe_rules:SHIVDEO2021",
+    "angermann2022": "seg25d.planning.recipe_rules:ANGERMANN2022",
+    "xia2018": "seg25d.planning.recipe_rules:XIA2018",
+}
+"""Where the planning half of each is, see `Registry`; the other half is in training/recipes.py, under the same name."""
