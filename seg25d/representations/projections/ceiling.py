@@ -12,7 +12,7 @@ from seg25d.representations.projections.schedule import even_angles
 
 MOST_SLICES, FEWEST_SLICES = 16, 4
 """Slices across the rotation axis that are looked at per class and case. They are independent of each other, so that a
-sample stands for all: the mean of five cases moved by 0.002 at most with 16 (documentation/measurements.md)."""
+sample stands for all: the mean of five cases moved by 0.002 at most with 16 (documentation/concepts/choices.md)."""
 SHARED_SLICES = 256
 """Of all classes of a case together, which bounds time and memory where there are many."""
 
