@@ -50,6 +50,7 @@ setup(
     ],
     extras_require={
         "tensorboard": ["tensorboard"],
+        "docs": ["sphinx", "myst-parser", "pydata-sphinx-theme", "sphinx-argparse-cli"],
         "test": [
             "pytest",
             "pytest-cov",

@@ -188,10 +188,8 @@ SPECIAL = re.compile(r"(`[^`]+`)|([*|\\])|(?<=\w)_(?!\w)")
 
 
 def as_restructured_text(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Docstrings have no markup but `code` and drawings set off by four spaces: all else is plain text."""
-    del app, name, obj, options
-    # Napoleon takes what stands before a colon in the first line of an attribute for its type.
-    result = [""] if what in {"attribute", "data", "property"} else []
+    """Docstrings have no markup but Google's sections, `code` and drawings set off by four spaces."""
+    result: list[str] = []
     drawing = False
     for line in lines:
         indented, after_blank = line.startswith("    "), bool(result) and not result[-1]
