@@ -184,6 +184,14 @@ def without_record_signature(
     return ("", None) if is_record else (signature, returns)
 
 
+class Docstring(GoogleDocstring):
+    """Sections as Google has them; what is returned is said in words, even where there is a colon in them."""
+
+    def _consume_returns_section(self, preprocess_types: bool = False) -> list[tuple[str, str, list[str]]]:
+        del preprocess_types
+        return [("", "", self._dedent(self._consume_to_next_section()))]
+
+
 SPECIAL = re.compile(r"(`[^`]+`)|([*|\\])|(?<=\w)_(?!\w)")
 
 
@@ -201,7 +209,7 @@ def as_restructured_text(app: Sphinx, what: str, name: str, obj: Any, options: A
         result.append(line if drawing else SPECIAL.sub(lambda found: found.group(1) or "\\" + found.group(0), line))
     # Of an attribute, Napoleon would take what stands before a colon in the first line for its type.
     kind = "object" if what in {"attribute", "data", "property"} else what
-    lines[:] = GoogleDocstring(result, Config(), app, kind, name, obj, options).lines()
+    lines[:] = Docstring(result, Config(), app, kind, name, obj, options).lines()
 
 
 def last_text(lines: list[str]) -> str:
