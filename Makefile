@@ -10,7 +10,7 @@ TEST_WORKERS ?= 2
 # Threads of many small processes would fight over few cores: the tests run better with one thread per process.
 TEST_ENVIRONMENT := OMP_NUM_THREADS=1
 
-.PHONY: help demo test test-processors lint dist clean
+.PHONY: help demo test test-processors lint docs dist clean
 
 help:
 	@echo "make demo   a made-up data set through every step, in a few minutes"
@@ -18,6 +18,7 @@ help:
 	@echo "make test-processors   tests of networks and training with the kernels of other processors"
 	@echo "make lint   ruff and mypy"
 	@echo "make dist   wheel and source distribution in dist/"
+	@echo "make docs   the documentation as a site in documentation/_build/html; warnings are errors"
 	@echo "make clean  remove the virtual environment, caches and the demo's files"
 
 # torch goes first and without its own index: pip then takes the CPU build where one is on hand, and the default elsewhere.
@@ -27,6 +28,10 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
+	touch $@
+
+$(VENV)/.ready-docs: $(READY)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
 	touch $@
 
 demo: $(READY)
@@ -50,5 +55,9 @@ dist:
 	build/tools/bin/python -m pip install --quiet build
 	build/tools/bin/python -m build
 
+# Every reference to a name of ours is looked up (nitpicky in conf.py), and every link between pages.
+docs: $(VENV)/.ready-docs
+	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going documentation documentation/_build/html
+
 clean:
-	rm -rf $(VENV) demo build dist seg25d.egg-info .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) documentation/_build documentation/reference/api demo build dist seg25d.egg-info .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -3,11 +3,11 @@
 python benchmarks/peers.py --nnunet ENVIRONMENT/bin/python --dataset 4 --time-budget 6min \
     --output benchmarks/results/peers_hippocampus.json
 
-nnU-Net comes from PyPI into an environment of its own (documentation/measurements.md says how). The stages of the two
-alternate, each in a process of its own; wall and processor time and the largest process's memory are the system's
-(wait4), start-up included; that of all processes together is looked at while they run, without the files of libraries
-(pages that several share count once). Training is for equal wall time, start-up and planning apart, and ends with the
-prediction of the validation cases; Dice is that of `seg25d evaluate` on them, predicted from their raw images.
+nnU-Net comes from PyPI into an environment of its own (documentation/reference/measurements.md says how). The stages of
+the two alternate, each in a process of its own; wall and processor time and the largest process's memory are the
+system's (wait4), start-up included; that of all processes together is looked at while they run, without the files of
+libraries (pages that several share count once). Training is for equal wall time, start-up and planning apart, and ends
+with the prediction of the validation cases; Dice is that of `seg25d evaluate` on them, predicted from their raw images.
 nnU-Net's batch of `2d` can be set (`--nnunet-batch 28`, as 281 leaves few updates). What is done is kept: the same
 command goes on.
 """

@@ -1,4 +1,4 @@
-"""The map of documentation/architecture.md, enforced."""
+"""The map of documentation/concepts/architecture.md, enforced."""
 
 import ast
 import json

@@ -93,7 +93,7 @@ def set_wait_policy() -> None:
     Threads that spin for long fight with the data loader, and with other programs, over few cores: an update of `stack`
     on two threads took 11.6 s in each of two processes on two cores, and 0.73 s where they sleep at once. Alone, those
     that sleep at once are the slower ones: 220 ms an update, 153 ms with much spinning, 160 ms (0.80 s of each of two)
-    with these few turns (documentation/measurements.md).
+    with these few turns (documentation/concepts/choices.md).
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"

@@ -65,7 +65,7 @@ class Execution:
         (github.com/pytorch/pytorch/issues/59168). In 2D cuDNN would copy around its kernels otherwise; both are
         measured by benchmarks/gpu_check.py.
 
-        On CPUs it depends on their vectors (seconds per update on two cores, documentation/measurements.md): in
+        On CPUs it depends on their vectors (seconds per update on two cores, documentation/concepts/choices.md): in
         bfloat16 it is slower in 2D; in float32 it is faster in 2D with AVX-512 and in 3D with AVX2.
 
         Raises:

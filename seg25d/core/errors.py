@@ -1,14 +1,16 @@
 """The exceptions that seg25d raises on purpose, and the exit status that each gives on the command line.
 
-Seg25dError                 anything that we raise on purpose
-|-- InputError        2     the input, the data or the arguments are at fault: the message names case and cure
-|   |-- DatasetError  2     one or more problems of a data set, reported together
-|   |-- ImageError    2     an image file that cannot be read
-|   |-- RecordError   2     a JSON record (plans, configuration ...) that is missing, damaged or wrongly edited
-|   |-- ModelError    2     a trained model that is missing, damaged or does not fit
-|   `-- BusyError     2     another process works on the same folder
-|-- WorkerError       1     a worker process failed or died; names the case and carries the traceback
-`-- CaseFailures      1     some cases failed, all others were done
+The second column is the exit status:
+
+    Seg25dError                 anything that we raise on purpose
+    |-- InputError        2     the input, the data or the arguments are at fault: the message names case and cure
+    |   |-- DatasetError  2     one or more problems of a data set, reported together
+    |   |-- ImageError    2     an image file that cannot be read
+    |   |-- RecordError   2     a JSON record (plans, configuration ...) that is missing, damaged or wrongly edited
+    |   |-- ModelError    2     a trained model that is missing, damaged or does not fit
+    |   `-- BusyError     2     another process works on the same folder
+    |-- WorkerError       1     a worker process failed or died; names the case and carries the traceback
+    `-- CaseFailures      1     some cases failed, all others were done
 """
 
 from collections.abc import Mapping

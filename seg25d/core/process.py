@@ -17,7 +17,7 @@ def loading(*, for_good: bool = True) -> Iterator[None]:
     """Load modules in this block without looking for garbage.
 
     Python's collector goes through all objects again and again while torch makes a million of them that stay: a fifth
-    to a third of the time of loading (documentation/measurements.md).
+    to a third of the time of loading (documentation/concepts/choices.md).
 
     Args:
         for_good: Whether the collector leaves out all that is there by then for as long as the process lives: for

@@ -3,4 +3,4 @@
 from collections.abc import Mapping
 
 TIME_BUDGETS_S: Mapping[str, float] = {"phantom": 80.0, "vessels": 900.0}
-"""Seconds of training per configuration, if nothing else is asked for (documentation/measurements.md)."""
+"""Seconds of training per configuration, if nothing else is asked for (documentation/reference/measurements.md)."""

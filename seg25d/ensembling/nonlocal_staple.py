@@ -41,7 +41,7 @@ class NonlocalStapleSettings(Correspondence):
 
     The authors do not say whether any do. With none, three raters who are much alike end as one who decides alone; with
     all, the background makes a wrong voxel of foreground so improbable that every vote for foreground wins. 1 to 3 are
-    free of both (documentation/measurements.md).
+    free of both (documentation/concepts/choices.md).
     """
     tolerance: float = Field(default=1e-4, gt=0)
     """The iteration ends when no theta changes by more."""

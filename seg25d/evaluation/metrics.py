@@ -1,6 +1,6 @@
 """How well a segmentation agrees with the truth: what its voxels, its surface and its components say together.
 
-Every score with formula and source: documentation/scores.md.
+Every score with formula and source: documentation/reference/scores.md.
 """
 
 import math

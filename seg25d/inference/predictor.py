@@ -37,7 +37,7 @@ BATCH_GROWTH = 2
 """Windows per batch, in training batches: without gradients at least twice as many fit."""
 CPU_BATCH_VOXELS = 1 << 16
 """On a CPU, windows are batched up to as many voxels only: larger batches hardly gain time there (at most a tenth) and
-cost memory (documentation/measurements.md)."""
+cost memory (documentation/concepts/choices.md)."""
 
 
 FusionName = Literal["network", "mean", "majority", "staple", "nlstaple"]

@@ -107,7 +107,7 @@ def random_other_layers(rng: random.Random) -> Iterator[Trial]:
 def known_troubles() -> Iterator[Trial]:
     """Layers that oneDNN 3.12 got wrong, or crashed or hung at, where they were not kept from it.
 
-    Source: documentation/processors.md. Planned networks have such kernels and sizes.
+    Source: documentation/concepts/processors.md. Planned networks have such kernels and sizes.
     """
     rng = random.Random(0)
     for channels, kernel, sizes in (

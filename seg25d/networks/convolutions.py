@@ -1,7 +1,7 @@
 """Convolutions in 2D and 3D, plain and transposed, that are right and fast on CPUs; elsewhere they are torch's.
 
 Right: five rules keep clear of what oneDNN (3.12 in torch 2.13) gets wrong on CPUs, with numbers of 16 bits above all
-and whatever their instruction sets (documentation/processors.md has the faults, and how each shows):
+and whatever their instruction sets (documentation/concepts/processors.md has the faults, and how each shows):
 
 1. A kernel that lies nowhere inside the image, along some axis, computes in float32, and the zeros around the image
    are real ones. In 16 bits oneDNN's gradients of such weights depend on memory that was freed. In float32 it hangs or

@@ -40,10 +40,10 @@ class ResNetUNetSpec(Record):
 
     Batch norm, as in the original, is what pretrained statistics belong to. Two small images are enough of a batch as
     long as they are equally bright, which normalisation of each case sees to; where brightness differs, statistics of
-    all that was seen do not suit any one image, and instance norm is better (documentation/measurements.md). It also
-    predicts sensibly after fewer updates, and several processes can train it (training/processes.py). Both compute in
-    half precision where convolutions do; sums and statistics are float32. A single image of 32 x 32 is one pixel at the
-    bottom, which has no variance: batch norm cannot train on it, instance norm not even predict it.
+    all that was seen do not suit any one image, and instance norm is better (documentation/concepts/choices.md). It
+    also predicts sensibly after fewer updates, and several processes can train it (training/processes.py). Both
+    compute in half precision where convolutions do; sums and statistics are float32. A single image of 32 x 32 is one
+    pixel at the bottom, which has no variance: batch norm cannot train on it, instance norm not even predict it.
     """
 
     name: Literal["resnet_unet"] = "resnet_unet"

@@ -46,7 +46,7 @@ WIDE_UNET = UNetSettings(
 """nnU-Net's widths."""
 NARROW_UNET = WIDE_UNET.model_copy(update={"base_width": 16})
 """Half of them, a quarter of the arithmetic: a CPU then learns within minutes. In equal time no worse than halving the
-two finest stages alone, and far better for super images (documentation/measurements.md)."""
+two finest stages alone, and far better for super images (documentation/concepts/choices.md)."""
 WIDE_FROM_GB = 12
 """Memory budget from which on nnU-Net's widths are planned: such a budget comes with a GPU for which they are cheap."""
 

@@ -25,7 +25,7 @@ LARGEST_BATCH = 64
 """Beyond this a step only gets slower."""
 LARGEST_SHARE_SMALL, LARGEST_SHARE_LARGE = 0.008, 0.025
 """Share of the data set's voxels that one batch covers at most (nnU-Net: 0.05), for small and large memory budgets.
-Many small updates learn more in the same time, on CPUs by far (documentation/measurements.md)."""
+Many small updates learn more in the same time, on CPUs by far (documentation/concepts/choices.md)."""
 
 
 def largest_share(gpu_memory_gb: float) -> float:
@@ -45,7 +45,7 @@ OTHER_NETWORK_SLACK = 1.5
 
 SCORES_SHARE = 1 / 32
 """Share of the memory budget that the scores of one window take at most, in half precision: with very many classes they
-decide how much memory a prediction takes (60 classes, 192^3 voxels: documentation/measurements.md)."""
+decide how much memory a prediction takes (60 classes, 192^3 voxels: documentation/reference/measurements.md)."""
 
 MOST_NUMBERS = 2**31 - 1
 """Of one window in a tensor: kernels that count with 32 bits refuse more, fail or are slow. Convolutions get a batch in

@@ -27,7 +27,7 @@ class Stack(Representation):
     network_dims: ClassVar[int] = 3
     default_network: ClassVar[str] = "vnet"
     small_windows: ClassVar[float | None] = 0.6
-    """Hippocampus, six minutes on two cores: Dice 0.872, and 0.865 without (documentation/measurements.md)."""
+    """Hippocampus, six minutes on two cores: Dice 0.872, and 0.865 without (documentation/concepts/choices.md)."""
     padded_with_lowest: ClassVar[bool] = True
     """As air is (methods.md 2.1)."""
     name: Literal["stack"] = "stack"

@@ -35,7 +35,7 @@ class AugmentationConfig(Record):
     enabled: bool = True
     spatial: float = Field(default=0.2, ge=0, le=1)
     """Probability of rotation and scaling together; nnU-Net draws each with 0.2. With 0.5 short runs are a little worse
-    (documentation/measurements.md)."""
+    (documentation/concepts/choices.md)."""
     rotation_degrees: float = Field(default=15.0, ge=0, le=180)
     """Largest angle about each axis. nnU-Net: 30 in 3D; small windows lose less at their corners with 15."""
     scaling: tuple[float, float] = (0.8, 1.25)
@@ -142,7 +142,7 @@ class TrainingConfig(Record):
     """Added to numerator and denominator of the soft Dice."""
     optimizer: Literal["muon", "adamw", "adam", "sgd"] = "muon"
     """Muon (`seg25d/training/muon.py`), AdamW (Loshchilov & Hutter 2019), Adam (Kingma & Ba 2015), or gradient descent
-    with momentum. Muon needs about half of AdamW's updates (documentation/measurements.md)."""
+    with momentum. Muon needs about half of AdamW's updates (documentation/concepts/choices.md)."""
     learning_rate: float = Field(default=3e-3, gt=0)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     """Of `sgd` alone."""

@@ -20,11 +20,11 @@ NUM_STEPS = 5
 """Of the Newton-Schulz iteration: a quintic whose slope at 0 is steep (Jordan et al.)."""
 RMS = 1.0
 """Root mean square of the updates of matrices, in learning rates, were their singular values 1. Liu et al. have 0.2, as
-AdamW does in language models; here steps of 0.5 to 2 do best (documentation/measurements.md), and 1 is what AdamW's
+AdamW does in language models; here steps of 0.5 to 2 do best (documentation/concepts/choices.md), and 1 is what AdamW's
 first updates have."""
 OTHERS = 5.0
 """Learning rates in AdamW's rate for all that is no matrix: biases, scales, slopes. With 1 short runs are worse
-(documentation/measurements.md)."""
+(documentation/concepts/choices.md)."""
 AT_ONCE = 1 << 22
 """Numbers of matrices that are orthogonalised together: 16 MiB."""
 BETAS = (0.9, 0.999)

@@ -136,7 +136,7 @@ FUSION = TrainingConfig(
     fusion=FusionConfig(),
 )
 """How the fusion network of `mv` is trained: as everything else. In short runs the paper's way, below, ends under the
-mean of the views that the network begins with (hippocampus, 250 updates: documentation/measurements.md)."""
+mean of the views that the network begins with (hippocampus, 250 updates: documentation/concepts/choices.md)."""
 
 XIA2018_FUSION = TrainingConfig(
     recipe="xia2018",

@@ -23,7 +23,7 @@ from seg25d.training.sampling import place_window
 
 logger = logging.getLogger(__name__)
 SIDE = 0.6
-"""Of a part, as a share of the window's: a fifth to a quarter of its voxels (documentation/measurements.md)."""
+"""Of a part, as a share of the window's: a fifth to a quarter of its voxels (documentation/concepts/choices.md)."""
 
 
 class SmallWindows:

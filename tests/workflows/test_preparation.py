@@ -172,7 +172,7 @@ def test_a_detector_that_is_too_short_is_told_once(workspace: Workspace, caplog:
 
 @pytest.mark.slow
 def test_the_hippocampus_loses_a_little(shared_data: Path, tmp_path: Path) -> None:
-    """Two bent bodies: 0.93 when it was measured (documentation/measurements.md)."""
+    """Two bent bodies: 0.93 when it was measured (documentation/concepts/choices.md)."""
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw" / "Dataset001_Rings").symlink_to(shared_data / "Dataset004_Hippocampus")
     planned = plan(Workspace.resolve(tmp_path, {}), "mip")["mip"]

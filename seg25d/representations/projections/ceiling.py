@@ -13,14 +13,14 @@ from seg25d.representations.projections.views import ViewGeometry
 
 MOST_SLICES, FEWEST_SLICES = 16, 4
 """Slices across the rotation axis that are looked at per class and case. They are independent of each other, so that a
-sample stands for all: the mean of five cases moved by 0.002 at most with 16 (documentation/measurements.md)."""
+sample stands for all: the mean of five cases moved by 0.002 at most with 16 (documentation/concepts/choices.md)."""
 SHARED_SLICES = 256
 """Of all classes of a case together, which bounds time and memory where there are many."""
 
 GOOD = 0.95
 """From here on projections lose less than half of what trained networks do: 2D models reached 0.81 and 0.87 on whole
-validation cases (documentation/measurements.md), the paper's random 2.5D U-Net 0.856 under a ceiling of 0.97 or more
-(methods.md 3.5 and 3.8). Thin vessels and tumours reach it (documentation/measurements.md)."""
+validation cases (documentation/concepts/choices.md), the paper's random 2.5D U-Net 0.856 under a ceiling of 0.97 or more
+(methods.md 3.5 and 3.8). Thin vessels and tumours reach it (documentation/concepts/choices.md)."""
 POOR = 0.85
 """Below, not even perfect views give what those networks reach. A shell, or ribs around what lies between them."""
 NOT_MEASURED = "not measured: plan_and_preprocess looks at the labels where mip is among the configurations to plan"
