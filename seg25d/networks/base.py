@@ -1,8 +1,7 @@
 """What a network is to plans: a frozen record of settings that can build it."""
 
-from typing import Annotated, Any, ClassVar, Protocol, Self, TypeAlias
+from typing import Annotated, Any, Protocol, Self, TypeAlias
 
-from pydantic.fields import FieldInfo
 from torch import nn
 
 from seg25d.core.records import ByName
@@ -13,8 +12,6 @@ from seg25d.networks.convolutions import Sizes
 
 class Network(Protocol):
     """The settings of a network: a `Record` with these; all else is its own."""
-
-    model_fields: ClassVar[dict[str, FieldInfo]]
 
     @property
     def name(self) -> str:

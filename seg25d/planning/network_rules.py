@@ -150,27 +150,27 @@ def fit_unet(paper: UNetSpec, topology: Topology) -> UNetSpec:
 class NetworkRule:
     """How a network follows from a topology."""
 
-    spec: type[Network]
-    """The record that stores it."""
+    network: str
+    """The name of what plans store, in the registry of networks."""
     make: Callable[[Topology], Network]
     dims: frozenset[int] = frozenset({2, 3})
     """Numbers of spatial axes that it can have."""
 
 
 NETWORK_RULES: dict[str, NetworkRule] = {
-    "unet": NetworkRule(UNetSpec, make_unet),
-    "se_unet": NetworkRule(SEUNetSpec, make_se_unet),
-    "swin_unetr": NetworkRule(SwinUNETRSpec, make_swin_unetr),
-    "vnet": NetworkRule(VNetSpec, make_vnet),
-    "xception_cbam_unet": NetworkRule(XceptionCBAMUNetSpec, make_xception_cbam_unet, frozenset({2})),
+    "unet": NetworkRule("unet", make_unet),
+    "se_unet": NetworkRule("se_unet", make_se_unet),
+    "swin_unetr": NetworkRule("swin_unetr", make_swin_unetr),
+    "vnet": NetworkRule("vnet", make_vnet),
+    "xception_cbam_unet": NetworkRule("xception_cbam_unet", make_xception_cbam_unet, frozenset({2})),
     # 1.2: the ImageNet rows' network, ResNet-34; its five halvings are fixed, so windows are to be rounded up.
-    "resnet_unet": NetworkRule(ResNetUNetSpec, lambda _: ResNetUNetSpec(), frozenset({2})),
+    "resnet_unet": NetworkRule("resnet_unet", lambda _: ResNetUNetSpec(), frozenset({2})),
     # 4.2: its three halvings are fixed, so windows are to be rounded up.
-    "fusion_net": NetworkRule(FusionNetSpec, lambda _: FusionNetSpec(), frozenset({3})),
+    "fusion_net": NetworkRule("fusion_net", lambda _: FusionNetSpec(), frozenset({3})),
     # 1.2: "vanilla U-Net", n = 24: 1,205,425 parameters in 2D, 3,611,665 in 3D.
-    "super_image_unet": NetworkRule(UNetSpec, lambda topology: fit_unet(super_image_unet(topology.dims), topology)),
+    "super_image_unet": NetworkRule("unet", lambda topology: fit_unet(super_image_unet(topology.dims), topology)),
     # 3.6: half the widths of Ronneberger et al., no norm: 8,629,921 parameters in 2D, 1,618,489 in 3D.
-    "half_unet": NetworkRule(UNetSpec, lambda topology: fit_unet(half_unet(topology.dims), topology)),
+    "half_unet": NetworkRule("unet", lambda topology: fit_unet(half_unet(topology.dims), topology)),
 }
 """Rules by the name that a network is asked for with; the first is the default."""
 

@@ -60,7 +60,7 @@ def with_network(plans: Plans, name: str, network: str | None) -> str:
     configuration_names([full_name], plans.slice_axis, rules)
     asked_for = planned or rules.of(configuration).network
     default = plan.representation.default_network
-    if plan.network.name != NETWORK_RULES[asked_for or default].spec.model_fields["name"].default:
+    if plan.network.name != NETWORK_RULES[asked_for or default].network:
         # Somebody edited the plan: it has the network that it says.
         own = network == plan.network.name
     elif asked_for is None:

@@ -19,8 +19,8 @@ SHARED_SLICES = 256
 
 GOOD = 0.95
 """From here on projections lose less than half of what trained networks do: 2D models reached 0.81 and 0.87 on whole
-validation cases (documentation/concepts/choices.md), the paper's random 2.5D U-Net 0.856 under a ceiling of 0.97 or more
-(methods.md 3.5 and 3.8). Thin vessels and tumours reach it (documentation/concepts/choices.md)."""
+validation cases (documentation/concepts/choices.md), the paper's random 2.5D U-Net 0.856 under a ceiling of 0.97 or
+more (methods.md 3.5 and 3.8). Thin vessels and tumours reach it (documentation/concepts/choices.md)."""
 POOR = 0.85
 """Below, not even perfect views give what those networks reach. A shell, or ribs around what lies between them."""
 NOT_MEASURED = "not measured: plan_and_preprocess looks at the labels where mip is among the configurations to plan"
