@@ -232,7 +232,7 @@ def compare(roots: tuple[Path, Path], records: tuple[Record, Record]) -> dict[st
     for name in after:  # a kept workspace may hold more
         absent = {"error": "not run", "files": [], "seconds": 0.0}
         pair = before.get(name, absent), after.get(name, absent)
-        table[name] = compare_files(roots, (pair[0]["files"], pair[1]["files"]))
+        table[name] = compare_files(roots, [*pair[0]["files"], *pair[1]["files"]])
         needed = ["plan"] if name == "plan" else [column for column in COLUMNS if column != "plan"]
         errors = [
             f"{when}: {run['error']}" for when, run in zip(("before", "after"), pair, strict=True) if run["error"]
