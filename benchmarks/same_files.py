@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-LEFT_OUT = re.compile(r"seconds|second$|memory_gb$|data_wait|versions?$|^time|^reasons$|_version$")
-"""Keys of JSON files that say how long something took, on what it ran, or why something was decided, in words."""
+LEFT_OUT = re.compile(r"seconds|second$|memory_gb$|data_wait|versions?$|^time|^reasons$|_version$|^digest$")
+"""Keys of JSON files that say how long something took, on what it ran, or why something was decided, in words;
+and digests of model files, which hold versions (what is in them is compared)."""
 PLANNED_MEMORY = "estimated_memory_gb"
 """A decision, no measurement."""
 COLUMNS = {
