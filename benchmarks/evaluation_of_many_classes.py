@@ -55,6 +55,7 @@ def predict_badly(
 
 
 def main() -> None:
+    """Make the files, compare them and print the seconds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--classes", type=int, default=60)
     parser.add_argument("--size", type=int, default=192)

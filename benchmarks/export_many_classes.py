@@ -72,14 +72,16 @@ def of_nnunet(num_classes: int, size: int) -> Callable[[torch.Tensor], np.ndarra
     manager = LabelManager(names, None)
 
     def export(scores: torch.Tensor) -> np.ndarray:
-        return convert_predicted_logits_to_segmentation_with_correct_shape(
+        labels: np.ndarray = convert_predicted_logits_to_segmentation_with_correct_shape(
             scores, plans, configuration, manager, properties
         )
+        return labels
 
     return export
 
 
 def main() -> None:
+    """Export one case with one of the programs and write seconds and memory."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("program", choices=("seg25d", "nnunet"))
     parser.add_argument("--classes", type=int, default=60, help="with the background")

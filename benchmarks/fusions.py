@@ -12,6 +12,7 @@ against majority voting.
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from seg25d.evaluation.metrics import case_metrics
 from seg25d.inference.predictor import Predictor, PredictorOptions
 from seg25d.planning.plan import Plans
 from seg25d.preprocessing.store import Store
+from seg25d.representations.fused_views import FusedViews
 
 TRAINED = ("__no_image", "", "__joint")
 """Variants of the run."""
@@ -44,17 +46,19 @@ def ways(
     """Per row of the table what loads its predictor."""
     execution = choose_execution(device)
     folder = workspace.run(name, run).fold(fold)
-    views = read_record(workspace.run(name, run).plans, Plans).configurations["mv"].representation.views
+    representation = read_record(workspace.run(name, run).plans, Plans).configurations["mv"].representation
+    assert isinstance(representation, FusedViews), "mv fuses views"
     rows: dict[str, Callable[[], Predictor]] = {
-        view: lambda view=view: load_predictor([view_model(folder.root, view)], execution, options) for view in views
+        view: partial(load_predictor, [view_model(folder.root, view)], execution, options)
+        for view in representation.views
     }
     for method in UNTRAINED:
         chosen = options.model_copy(update={"fusion": method})
-        rows[method] = lambda chosen=chosen: load_predictor([folder.model_final], execution, chosen)
+        rows[method] = partial(load_predictor, [folder.model_final], execution, chosen)
     for variant in TRAINED:
         path = workspace.run(name, f"{run}{variant}").fold(fold).model_final
         if path.exists():
-            rows[f"{run}{variant}"] = lambda path=path: load_predictor([path], execution, options)
+            rows[f"{run}{variant}"] = partial(load_predictor, [path], execution, options)
     return rows
 
 
@@ -109,6 +113,7 @@ def train(workspace: Workspace, name: str, options: argparse.Namespace) -> None:
 
 
 def number(key: str) -> Callable[[Row], str]:
+    """A column with a number of three digits."""
     return lambda row: "-" if row[key] is None else f"{row[key]:.3g}"
 
 
@@ -124,6 +129,7 @@ TABLE = Table(
 
 
 def main() -> None:
+    """Train what is asked for, score every fusion and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="4", help="planned and preprocessed: 1, 001 or Dataset001_Name")
     parser.add_argument("--fold", default="0")

@@ -88,6 +88,7 @@ class Clock:
 
     @property
     def left(self) -> float:
+        """Seconds until the steps have to end."""
         return self.total - CLOSING_SECONDS - (time.monotonic() - self.begun)
 
 
@@ -112,6 +113,7 @@ class Check:
 
     @property
     def device(self) -> torch.device:
+        """The device that is measured."""
         return self.execution.device
 
     def step(self, name: str, needed: float, action: Callable[[], Any], reserve: float = 0.0) -> Any:
@@ -131,6 +133,7 @@ class Check:
         return result
 
     def write(self) -> None:
+        """Write what was found so far, as JSON and as text."""
         write_json(self.output, {**self.facts, "skipped": self.skipped, "rows": list(self.rows.values())})
         write_text(self.output.with_suffix(".md"), as_text(self.rows.values(), self.facts, self.skipped))
 
@@ -158,10 +161,12 @@ def job_of(check: Check, name: str, plan: ConfigurationPlan, **settings: Any) ->
 
 
 def precision_of(check: Check) -> str:
+    """The name of the fast type, such as `bfloat16`."""
     return str(check.execution.dtype).removeprefix("torch.")
 
 
 def cases_in(split: Split, store: Store) -> Split:
+    """The split without cases that are not in the store."""
     known = set(store.cases())
     return Split(
         train=tuple(case for case in split.train if case in known),
@@ -182,7 +187,8 @@ def with_made_up_maps(check: Check, source: Store, plan: ConfigurationPlan) -> S
         classes = 1 + np.arange(num_maps) % max(1, int(labels.max()))
         right = (labels == classes[:, None, None, None]).astype(np.float32)
         maps = np.clip(0.1 + 0.8 * right + rng.normal(0, 0.1, right.shape).astype(np.float32), 0, 1)
-        arrays = CaseArrays(np.concatenate([image, maps]), labels, None, source.locations(case))
+        locations = {label: voxels.astype(np.int32) for label, voxels in source.locations(case).items()}
+        arrays = CaseArrays(np.concatenate([image, maps]), labels, None, locations)
         store.write(source.record(case), arrays)
     return store
 
@@ -199,6 +205,7 @@ def flops_of_update(plan: ConfigurationPlan, description: DatasetDescription) ->
 
 
 def updates_of(check: Check, name: str, plan: ConfigurationPlan) -> Updates:
+    """Updates of a configuration on real windows, ready to be measured."""
     job = job_of(check, name, plan)
     source = WindowSource(job.store, plan, job.config, {"train": job.split.train, "validate": job.split.val})
     batch = source["train", 0]
@@ -257,6 +264,7 @@ def short_run(check: Check, name: str, plan: ConfigurationPlan) -> None:
 
 
 def last_line(folder: FoldFolder) -> Row:
+    """The last line of a fold's log."""
     line: Row = json.loads(folder.log.read_text(encoding="utf-8").splitlines()[-1])
     return line
 
@@ -291,6 +299,7 @@ def train_together(check: Check, plans: dict[str, ConfigurationPlan], seconds: f
 
 
 def variant(check: Check, name: str, plan: ConfigurationPlan, wanted: str) -> None:
+    """Measure one way to make an update."""
     row = check.rows.setdefault(name, {"name": name, "update_s": {}})
     row["update_s"][wanted] = None
     row["update_s"][wanted] = updates_of(check, name, plan).measure(wanted)
@@ -322,6 +331,7 @@ def run(check: Check, plans: dict[str, ConfigurationPlan], options: argparse.Nam
 
 
 def known_variants(check: Check) -> Sequence[str]:
+    """The names of all ways to make an update on this device."""
     return list(Updates.variants(_Nothing(check.execution)))  # type: ignore[arg-type]
 
 
@@ -331,6 +341,7 @@ class _Nothing:
 
 
 def main() -> None:
+    """Do all steps and write what they found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="4", help="planned and preprocessed: 1, 001 or Dataset001_Name")
     parser.add_argument("--configurations", nargs="+", help="default: all of the plans")

@@ -54,8 +54,10 @@ def as_text(rows: Collection[Row], known: Mapping[str, Any], skipped: Sequence[s
 
 
 def number(value: float | None, digits: int = 2) -> str:
+    """A number with so many digits, or `-` for none."""
     return "-" if value is None else f"{value:.{digits}f}"
 
 
 def inverse(value: float | None) -> float | None:
+    """One divided by the number; None for none and for 0."""
     return 1 / value if value else None

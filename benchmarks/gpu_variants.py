@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ SECONDS_OF_NETWORKS = 30
 
 
 def wait(device: torch.device) -> None:
+    """Wait until the device has done all its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -64,8 +66,9 @@ class KeptNorm(InstanceNorm):
     """
 
     def forward(self, images: Tensor) -> Tensor:
+        """Normalised images of the same shape, channels-last if they were."""
         with torch.autocast(images.device.type, enabled=False):
-            return _KeptNorm.apply(images, self.weight, self.bias, self.eps)  # type: ignore[no-any-return]
+            return _KeptNorm.apply(images, self.weight, self.bias, self.eps)  # type: ignore[no-any-return,no-untyped-call]
 
 
 class _KeptNorm(torch.autograd.Function):
@@ -140,6 +143,7 @@ class Updates:
             return variant()
 
     def variants(self) -> dict[str, Callable[[], float]]:
+        """What measures each way to make an update, by name; gives seconds."""
         device, fast = self.execution.device, self.execution
         float32 = Execution(device, torch.float32)
         found: dict[str, Callable[[], float]] = {
@@ -217,7 +221,7 @@ def matrix_rates(device: torch.device, seconds: float, side: int) -> dict[str, f
     for name, dtype, allowed in types:
         left, right = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
         with tensor_cores_for_float32(allowed):
-            rates[name] = 2 * side**3 / repeat(lambda left=left, right=right: left @ right, device, seconds)
+            rates[name] = 2 * side**3 / repeat(partial(torch.matmul, left, right), device, seconds)
     return rates
 
 

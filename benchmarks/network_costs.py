@@ -84,6 +84,7 @@ def row(name: str, network: nn.Module, images: Tensor, voxels: int, paper: str) 
 
 
 def of_papers() -> list[Row]:
+    """A row for every network of the papers, two-dimensional and three-dimensional."""
     rows = []
     for name, spec, channels, size, paper in paper_networks():
         with FakeTensorMode():
@@ -93,6 +94,7 @@ def of_papers() -> list[Row]:
 
 
 def of_plans(plans: Plans, num_channels: int, num_outputs: int) -> list[Row]:
+    """A row for every planned configuration but `mv`, whose views have rows of their own."""
     rows = []
     for name, plan in plans.configurations.items():
         if plan.representation.name == "fused_views":
@@ -123,6 +125,7 @@ TABLE = Table(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Count, print and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", help="planned: 1, 001 or Dataset001_Name (default: the papers' networks)")
     parser.add_argument("--recipe", default="default")

@@ -122,6 +122,7 @@ TABLE = Table(
 
 
 def main() -> None:
+    """Train every network for as long, score it and write the table."""
     parser = make_parser(__doc__ or "", "4")
     parser.add_argument("--configuration", default="stack")
     parser.add_argument("--stages", type=int, default=4, help="of the planned network (default: 4)")

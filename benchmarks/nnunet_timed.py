@@ -19,8 +19,11 @@ EXPONENT = 0.9
 """Of nnU-Net's polynomial schedule (PolyLRScheduler)."""
 
 
-class nnUNetTrainer(trainers.nnUNetTrainer):  # noqa: N801 - the name that checkpoints carry
+class nnUNetTrainer(trainers.nnUNetTrainer):  # type: ignore[misc] # noqa: N801 - the name in checkpoints
+    """nnU-Net's trainer with a length in seconds."""
+
     def train_for(self, seconds: float) -> None:
+        """Train for so many seconds, save the model and predict the validation cases."""
         self.on_train_start()
         self.network.train()
         first_rate = self.optimizer.param_groups[0]["lr"]
@@ -47,6 +50,7 @@ class nnUNetTrainer(trainers.nnUNetTrainer):  # noqa: N801 - the name that check
 
 
 def main() -> None:
+    """Train the configuration that the command names."""
     dataset, configuration, fold, seconds, plans_name = sys.argv[1:]
     folder = Path(nnUNet_preprocessed) / dataset
     plans = {**json.loads((folder / f"{plans_name}.json").read_text()), "continue_training": False}

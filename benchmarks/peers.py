@@ -67,12 +67,15 @@ class Place:
 
     @property
     def identifier(self) -> str:
+        """The data set's number, three digits."""
         return self.dataset.name[len("Dataset") :][:3]
 
     def seg25d(self, *words: str) -> list[str]:
+        """A command of seg25d."""
         return [sys.executable, "-m", "seg25d", *words]
 
     def nnunet(self, command: str, *words: str) -> list[str]:
+        """A command of nnU-Net."""
         return [str(self.tools / f"nnUNetv2_{command}"), *words]
 
     def stage(self, name: str, command: Sequence[str]) -> Row:
@@ -133,6 +136,7 @@ def family(pid: int) -> list[int]:
 
 
 def own_memory_kb(pid: int) -> int:
+    """Memory of a process without the files of libraries; shared pages count by their share."""
     lines: list[str] = []
     with suppress(OSError):
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
@@ -152,6 +156,7 @@ class HeldOut:
 
 
 def held_out(place: Place, fold: int) -> HeldOut:
+    """Links to the images and labels of the validation cases."""
     folders = HeldOut(*(place.root / name for name in ("images", "one_image", "many_images", "labels")))
     for folder in astuple(folders):
         folder.mkdir(exist_ok=True)
@@ -172,6 +177,7 @@ def held_out(place: Place, fold: int) -> HeldOut:
 
 
 def link(path: Path, target: Path) -> None:
+    """Make a link unless there is one."""
     if not path.exists():
         path.symlink_to(target.resolve())
 
@@ -194,7 +200,8 @@ def dice(place: Place, name: str, labels: Path, predictions: Path) -> float | No
     """Mean Dice of predictions."""
     summary = place.root / "stages" / f"{name}_summary.json"
     place.stage(f"{name}_evaluation", place.seg25d("evaluate", str(labels), str(predictions), "-o", str(summary)))
-    return json.loads(summary.read_text(encoding="utf-8"))["foreground_mean"]["dice"]
+    score: float | None = json.loads(summary.read_text(encoding="utf-8"))["foreground_mean"]["dice"]
+    return score
 
 
 def export(place: Place, program: str, python: str) -> Row:
@@ -235,7 +242,8 @@ def updates_of_seg25d(epochs: Sequence[Row]) -> Row:
     seconds = [epoch["seconds_per_iteration"] * number for epoch, number in zip(epochs, updates, strict=True)]
 
     def mean(name: str) -> float:
-        return sum(epoch[name] * share for epoch, share in zip(epochs, seconds, strict=True)) / sum(seconds)
+        weighted = sum(epoch[name] * share for epoch, share in zip(epochs, seconds, strict=True))
+        return float(weighted / sum(seconds))
 
     return {
         "updates": sum(updates),
@@ -289,6 +297,8 @@ def predictions(place: Place, name: str, folders: HeldOut, command: Callable[[Pa
 
 
 def seconds_and_memory(stage: str) -> Callable[[Row], str]:
+    """A column with wall seconds, memory of the largest process and of all together."""
+
     def cell(row: Row) -> str:
         measured = row[stage]
         return f"{measured['wall_s']:.1f} s, {measured['memory_gb']:.2f} GB ({measured['memory_of_all_gb']:.2f})"
@@ -326,6 +336,7 @@ TABLE = Table(
 
 
 def main() -> None:
+    """Run both programs stage by stage and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nnunet", required=True, help="Python of an environment with nnunetv2")
     parser.add_argument("--dataset", default="4", help="in raw/: 1, 001 or Dataset001_Name")

@@ -14,6 +14,7 @@ of numbers of updates trains every model for as long.
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -79,6 +80,11 @@ def run(start: Start, results: Workspace, name: str, pairs: Sequence[tuple[int, 
     return {"name": start.name, "dice": scores}
 
 
+def dice_of(num_labels: str, row: Row) -> str:
+    """A cell with the Dice after training with so many labels."""
+    return spread(row["dice"][num_labels])
+
+
 def main() -> None:
     """Parse, run, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -105,7 +111,7 @@ def main() -> None:
     place = workspace.preprocessed.parent / "benchmarks" / "pretraining"
     pairs = few_labels(workspace, name, place, options)
     columns = {"start": lambda row: row["name"]}
-    columns |= {f"{number} labels": lambda row, key=str(number): spread(row["dice"][key]) for number in options.labels}
+    columns |= {f"{number} labels": partial(dice_of, str(number)) for number in options.labels}
     note = f"Dice, mean ± standard deviation over {options.seeds} seeds, each of which draws its own cases."
     table = Table("pretraining", f"Pretraining where labels are few: {name}, {options.configuration}", columns, (note,))
     rows = []

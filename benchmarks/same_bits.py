@@ -31,6 +31,13 @@ RECORD = "same_bits.json"
 Record = dict[str, Any]
 NOTHING = Outcome(0, None)
 SEED = 0
+PREPARATION = """
+import seg25d
+from seg25d.core.processor import Verdict, this_processor
+Verdict(processor=this_processor(), precision="float32", safe=True, reason="same_bits.py", seconds={}).save()
+print(seg25d.__file__)
+"""
+"""Makes float32 this processor's own precision, which `predict` computes in, within a cache folder of its own."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,11 @@ class Run:
     settings: tuple[str, ...] = ()
     predicted: str | None = None
     """The configuration to predict with, if it is another one than the trained one."""
+    fold: str = "0"
+    words: tuple[str, ...] = ()
+    """Further words of the training."""
+    pretrained: bool = False
+    """Whether the network is pretrained before, on the same images."""
     needs: tuple[str, ...] = ()
     """Configurations that are trained before, so that they are trained with the same settings."""
 
@@ -75,6 +87,7 @@ class Place:
             "PYTHONPATH": str(self.checkout),
             "SEG25D_WORKSPACE": str(root),
             "seg25d_raw": str(raw.parent),
+            "XDG_CACHE_HOME": str(root / "cache"),
             "CUDA_VISIBLE_DEVICES": "",
             **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
         }
@@ -98,16 +111,13 @@ class Place:
             (line for line in lines if line.startswith("error:")), lines[-1]
         )
 
-    def check(self) -> None:
-        """Make sure that the commands are those of the checkout."""
-        found = subprocess.run(
-            [sys.executable, "-c", "import seg25d; print(seg25d.__file__)"],
-            env=self.environment,
-            cwd=self.root,
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout.strip()
+    def prepare(self) -> None:
+        """Make sure that the commands are those of the checkout, and that they compute in float32."""
+        command = [sys.executable, "-c", PREPARATION]
+        done = subprocess.run(
+            command, env=self.environment, cwd=self.root, check=True, stdout=subprocess.PIPE, text=True
+        )
+        found = done.stdout.strip()
         if Path(found).parent.parent != self.checkout:
             raise SystemExit(f"error: {self.checkout} holds no seg25d: Python finds {found}")
 
@@ -123,20 +133,24 @@ class Place:
         return self.command("plan_and_preprocess", "-d", self.identifier, *chosen, *memory, *recipe_words)
 
     def train(self, run: Run) -> str | None:
-        """Train the first fold."""
+        """Train a fold, and pretrain its network before where the run wants that."""
         updates = self.options.updates
         settings = ("precision=float32", f"iterations_per_epoch={(updates + 1) // 2}", "validation_windows=4")
-        return self.command(
-            *("train", self.identifier, run.configuration, "0", "--device", "cpu", *run.recipe_words),
-            *("--iterations", str(updates), "--seed", str(SEED)),
-            *(word for setting in (*settings, *run.settings) for word in ("--set", setting)),
-        )
+        general = ["--device", "cpu", "--iterations", str(updates), "--seed", str(SEED), *run.recipe_words]
+        general += [word for setting in (*settings, *run.settings) for word in ("--set", setting)]
+        words = [*run.words, *general]
+        if run.pretrained:
+            if error := self.command("pretrain", self.identifier, run.configuration, "--task", "inpainting", *general):
+                return error
+            models = self.root.glob("results/*/pretraining/*__inpainting/model_final.safetensors")
+            words += ["--pretrained", str(next(models))]
+        return self.command("train", self.identifier, run.configuration, run.fold, *words)
 
     def predict(self, run: Run, images: Path) -> str | None:
         """Predict cases that were not trained on."""
         name = run.predicted or run.configuration
         return self.command(
-            *("predict", "-d", self.identifier, "-c", name, "-f", "0", "--device", "cpu", *run.recipe_words),
+            *("predict", "-d", self.identifier, "-c", name, "-f", run.fold, "--device", "cpu", *run.recipe_words),
             *("-i", str(images), "-o", str(self.root / "predictions" / run.name.replace(" ", "_"))),
             "--save-probabilities",
         )
@@ -160,12 +174,20 @@ def planned_runs(root: Path) -> list[Run]:
         Run(name, "2d" if name == slices else name, predicted=name, needs=plan["representation"].get("views", ()))
         for name, plan in plans["configurations"].items()
     ]
-    fine = Run("2d fine", "2d", settings=("fine=true",), predicted=f"{slices}__fine", needs=(slices,))
-    return [*named, fine, *PAPERS]
+    others = [
+        Run("2d fine", "2d", settings=("fine=true",), predicted=f"{slices}__fine", needs=(slices,)),
+        Run("2d se_unet", "2d", words=("--network", "se_unet"), predicted=f"{slices}__se_unet"),
+        Run("2d pretrained", "2d", fold="1", pretrained=True),
+    ]
+    if "mv" in plans["configurations"]:
+        views = plans["configurations"]["mv"]["representation"]["views"]
+        joint = Run("mv joint", "mv", settings=("fusion.joint=true",), predicted="mv__joint", needs=("mv", *views))
+        others.append(joint)
+    return [*named, *others, *PAPERS]
 
 
 def choose(runs: Sequence[Run], names: Sequence[str] | None) -> list[Run]:
-    """The runs of these names (of runs or configurations) and those that they need; all without names."""
+    """The runs of these names and those that they need; all without names. `2d` means all of `2d ...`."""
     known = {run.name for run in runs} | {run.configuration for run in runs}
     if unknown := set(names or ()) - known:
         raise SystemExit(
@@ -206,7 +228,7 @@ def make_raw(source: Path, target: Path, num_cases: int) -> tuple[Path, Path]:
 
 def work(place: Place, images: Path, names: Sequence[str] | None) -> Record:
     """Do everything in a workspace; gives, and writes there, the error and the new files of every run."""
-    place.check()
+    place.prepare()
     record: Record = {"commit": commit_of(place.checkout), "options": options_of(place.options), "runs": {}}
 
     def note(name: str, do: Callable[[], str | None]) -> None:
@@ -232,7 +254,7 @@ def compare(roots: tuple[Path, Path], records: tuple[Record, Record]) -> dict[st
     for name in after:  # a kept workspace may hold more
         absent = {"error": "not run", "files": [], "seconds": 0.0}
         pair = before.get(name, absent), after.get(name, absent)
-        table[name] = compare_files(roots, (pair[0]["files"], pair[1]["files"]))
+        table[name] = compare_files(roots, [*pair[0]["files"], *pair[1]["files"]])
         needed = ["plan"] if name == "plan" else [column for column in COLUMNS if column != "plan"]
         errors = [
             f"{when}: {run['error']}" for when, run in zip(("before", "after"), pair, strict=True) if run["error"]
@@ -284,7 +306,7 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=6, help="cases to train on (default: 6)")
     parser.add_argument("--updates", type=int, default=4, help="of every training (default: 4)")
     parser.add_argument(
-        "--gpu-memory-gb", type=float, default=1.0, help="that is planned for: small windows (default: 1)"
+        "--gpu-memory-gb", type=float, default=1.2, help="that is planned for: small windows (default: 1.2)"
     )
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep both workspaces in this new folder")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE.json")

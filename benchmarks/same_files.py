@@ -3,7 +3,7 @@
 import gzip
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-LEFT_OUT = re.compile(r"seconds|second$|memory_gb$|data_wait|versions?$|^time|^reasons$|_version$")
-"""Keys of JSON files that say how long something took, on what it ran, or why something was decided, in words."""
+LEFT_OUT = re.compile(r"seconds|second$|memory_gb$|data_wait|versions?$|^time|^reasons$|_version$|^digest$")
+"""Keys of JSON files that say how long something took, on what it ran, or why something was decided, in words;
+and digests of model files, which hold versions (what is in them is compared)."""
 PLANNED_MEMORY = "estimated_memory_gb"
 """A decision, no measurement."""
 COLUMNS = {
@@ -51,29 +52,29 @@ def column_of(path: str) -> str | None:
     return next((column for column, patterns in COLUMNS.items() if any(fnmatch(path, each) for each in patterns)), None)
 
 
-def compare_files(roots: tuple[Path, Path], files: tuple[Sequence[str], Sequence[str]]) -> dict[str, Outcome]:
+def compare_files(roots: tuple[Path, Path], files: Iterable[str]) -> dict[str, Outcome]:
     """Compare files of two workspaces.
 
     Args:
         roots: The workspaces.
-        files: Relative paths in each; a path that only one of them has is a difference.
+        files: Relative paths of what is to be compared; one that only one of them has is a difference.
 
     Returns:
         The outcome by column, in the order of `COLUMNS`, for columns with files.
     """
     outcomes = {}
     for column in COLUMNS:
-        before, after = ({path for path in each if column_of(path) == column} for each in files)
-        if before | after:
-            outcomes[column] = _compare(roots, before, after)
+        if paths := sorted({path for path in files if column_of(path) == column}):
+            outcomes[column] = _compare(roots, paths)
     return outcomes
 
 
-def _compare(roots: tuple[Path, Path], before: set[str], after: set[str]) -> Outcome:
+def _compare(roots: tuple[Path, Path], paths: Sequence[str]) -> Outcome:
     num_values = 0
-    for path in sorted(before | after):
-        if path not in before or path not in after:
-            return Outcome(num_values, f"{path}: only {'before' if path in before else 'after'}")
+    for path in paths:
+        there = [(root / path).exists() for root in roots]
+        if not all(there):
+            return Outcome(num_values, f"{path}: only {'before' if there[0] else 'after'}")
         first, second = (dict(values_of(root / path)) for root in roots)
         for place in sorted(first.keys() | second.keys()):
             if place not in first or place not in second:

@@ -24,6 +24,7 @@ PAPER = {
 
 
 def percent(score: str) -> Callable[[Row], str]:
+    """A column with a score in percent."""
     return lambda row: format_percent(row["scores"][score])
 
 

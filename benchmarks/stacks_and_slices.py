@@ -8,6 +8,7 @@ Dice, the numbers of area plots (section 5.3), and seconds per case. Networks ar
 """
 
 from collections.abc import Callable
+from functools import partial
 
 from contest import Contender, Row, Table, compete, make_parser, of_paper, spread, with_parts
 
@@ -34,6 +35,7 @@ def with_overlap(plan: ConfigurationPlan, stack_size: int, factor: float) -> Con
 
 
 def contenders(stack_size: int) -> list[Contender]:
+    """Slices, and stacks with every overlap."""
     rows = [Contender("slices", "2d", paper={"dice": PAPER_SLICES})]
     for factor in OVERLAPS:
         paper = {"dice": PAPER_STACK} if factor == max(OVERLAPS) else {}
@@ -41,7 +43,7 @@ def contenders(stack_size: int) -> list[Contender]:
             Contender(
                 f"stacks, overlap {factor:g}",
                 "stack",
-                lambda plan, factor=factor: with_overlap(plan, stack_size, factor),
+                partial(with_overlap, stack_size=stack_size, factor=factor),
                 paper=paper,
             )
         )
@@ -49,6 +51,8 @@ def contenders(stack_size: int) -> list[Contender]:
 
 
 def area(number: str, segmentation: str = "prediction", digits: int = 3) -> Callable[[Row], str]:
+    """A column with a number of the area plots."""
+
     def cell(row: Row) -> str:
         value = row["areas"][segmentation][number]
         return "-" if value is None else f"{value:.{digits}f}"

@@ -7,6 +7,8 @@ The window of the super images is made 48 slices deep, as in the paper, so that 
 as planned, and the same for all of them.
 """
 
+from functools import partial
+
 from contest import Contender, Row, Table, compete, make_parser, of_paper, spread, with_parts
 
 from seg25d.planning.plan import ConfigurationPlan
@@ -36,14 +38,16 @@ def with_grid(plan: ConfigurationPlan, grid: tuple[int, int]) -> ConfigurationPl
 
 
 def contenders() -> list[Contender]:
+    """3D, and super images in every layout of the paper."""
     rows = [Contender("3D", "3d", paper=PAPER_3D)]
     for grid, paper in PAPER.items():
         name = f"{grid[0]} x {grid[1]}"
-        rows.append(Contender(name, "si", lambda plan, grid=grid: with_grid(plan, grid), paper=paper))
+        rows.append(Contender(name, "si", partial(with_grid, grid=grid), paper=paper))
     return rows
 
 
 def three(row: Row) -> str:
+    """Dice, precision and recall."""
     return " / ".join(spread(row["scores"][score]) for score in ("dice", "precision", "recall"))
 
 
