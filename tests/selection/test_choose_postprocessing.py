@@ -117,3 +117,17 @@ def test_a_threshold_is_changed_only_where_that_helps():
     assert choose_threshold([good, good], 0.5) == 0.5
     empty = histograms([0.01, 0.01], [0, 0])
     assert choose_threshold([empty], 0.4) == 0.4
+
+
+def test_voxels_that_the_truth_ignores_count_nowhere():
+    truth, predicted = one_organ(3)
+    truth[5] = IGNORE_INDEX
+    (found,) = find_components(predicted, truth, Labels(names={"background": 0, "organ": 1}), MM).values()
+    assert (found.counted.tolist(), found.hits.tolist(), found.truth_voxels) == ([27, 0], [27, 0], 27)
+    assert found.volumes_mm3.tolist() == [27.0, 3.0], "sizes are those of what is predicted"
+    assert choose((truth, predicted)).does_nothing, "nothing wrong counts"
+    values = np.array([0.3, 0.7, 0.7, 0.9], np.float32)
+    counts = count_above_thresholds(values, np.array([1, 1, 0, 0], bool), np.array([1, 0, 1, 0], bool))
+    at_half = THRESHOLDS.index(0.5)
+    assert (counts.inside[at_half], counts.outside[at_half], counts.truth_voxels) == (0, 1, 1)
+    assert (counts.inside[0], counts.outside[0]) == (1, 1)
