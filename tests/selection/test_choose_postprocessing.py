@@ -73,6 +73,17 @@ def test_a_class_that_would_suffer_keeps_the_foreground_from_being_cut():
     np.testing.assert_array_equal(remove_components(predicted, LABELS, MM, steps), truth)
 
 
+def test_a_class_may_not_suffer_however_much_another_gains():
+    truth, predicted = one_organ(8)
+    for array in (truth, predicted):
+        array[1:4, 4, 1:4] = array[0, 0, 9] = 2
+    steps = choose((truth, predicted), (truth, predicted))
+    # 0.87 would become 1 for the organ, but 1 would become 0.95 for the lesion.
+    assert not steps.largest_foreground
+    assert steps.largest == ("1",)
+    np.testing.assert_array_equal(remove_components(predicted, LABELS, MM, steps), truth)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_what_is_found_gives_the_dice_that_is_counted(seed):
     rng = np.random.default_rng(seed)
