@@ -17,12 +17,17 @@ from typing import Self
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 from seg25d.cli.common import configure_logging
 from seg25d.cli.main import main
 from seg25d.core.processor import Verdict, this_processor
 from seg25d.data.phantom import DATASET_NAME, write_phantom_dataset
 from seg25d.training import monitor, trainer
+
+# How long an example takes says how busy the machine is, not whether a law holds.
+settings.register_profile("laws", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("laws")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

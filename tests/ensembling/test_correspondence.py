@@ -36,10 +36,10 @@ def votes_by_the_formula(codes, image, where, num_values, settings):
 
 
 @pytest.mark.parametrize("patch_radius", [0, 1, 2])
-@pytest.mark.parametrize("tile", [3, 32])
-def test_votes_follow_the_formula(rng, monkeypatch, patch_radius, tile):
+@pytest.mark.parametrize(("tile", "search_radius"), [(3, 1), (32, 1), (32, 2)])
+def test_votes_follow_the_formula(rng, monkeypatch, patch_radius, tile, search_radius):
     monkeypatch.setattr(correspondence, "TILE", tile)
-    settings = SETTINGS.model_copy(update={"patch_radius": patch_radius})
+    settings = SETTINGS.model_copy(update={"patch_radius": patch_radius, "search_radius": search_radius})
     image = normalized(rng.normal(size=(5, 6, 4)))
     codes = [rng.integers(0, 3, image.shape).astype(np.int32) for _ in range(2)]
     where = rng.random(image.shape) < 0.4

@@ -65,6 +65,13 @@ def test_fine_views_look_around_what_most_of_the_coarse_ones_find(image: np.ndar
     assert int((maps[2] > 0).sum()) == 27
 
 
+def test_margins_are_voxels_of_the_finest_axis_and_as_many_millimetres_along_others(image: np.ndarray) -> None:
+    view = View(0.9, fine=FineConfig(margin=2, max_rounds=1))
+    view.header.plan.spacing_mm = (4.0, 1.0, 2.0)
+    view_maps(image, [view], [View(0.9)])
+    assert view.seen == [(3 + 2 * 1, 3 + 2 * 2, 3 + 2 * 1)]
+
+
 def test_the_mean_of_the_fine_views_decides_where_they_look_next(image: np.ndarray) -> None:
     fine = FineConfig(margin=1)
     # Two of three find more, but hardly: 0.55 + 0.55 + 0 is below one half on average.

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from seg25d.data.labels import IGNORE_INDEX, Labels
+from seg25d.ensembling import weights
 from seg25d.ensembling.weights import fit_weights, overlap_sums
 
 ORGAN = Labels(names={"background": 0, "organ": 4})
@@ -80,6 +81,11 @@ def test_raters_that_are_alike_keep_equal_weights():
 def test_thirds_still_add_up_to_1():
     case = overlap_sums([organ(0.8, 0.1)] * 3, indices(1, 0), ORGAN)
     assert sorted(fit_weights([case], 3)) == [0.333, 0.333, 0.334]
+
+
+def test_what_rounding_leaves_over_goes_to_the_largest_weight():
+    assert weights._rounded(np.array([1 / 6, 1 / 6, 2 / 3])) == (0.167, 0.167, 0.666)
+    assert weights._rounded(np.array([0.2004, 0.3993, 0.4003])) == (0.2, 0.399, 0.401)
 
 
 def test_every_class_counts_the_same_however_many_cases_have_it():

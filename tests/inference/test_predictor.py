@@ -56,6 +56,19 @@ def test_probabilities_agree_with_labels(header, execution, threshold):
     np.testing.assert_allclose(probabilities.sum(0), 1, atol=1e-5)
 
 
+def test_maps_are_the_probabilities_of_the_foreground_on_the_models_grid(header, execution, threshold):
+    image, _ = two_blocks()
+    maps = Predictor([threshold], header, execution).predict_maps(image)
+    softmax = threshold(torch.from_numpy(image)[None])[0].softmax(0)
+    assert maps.dtype == torch.float16
+    torch.testing.assert_close(maps.float(), softmax[1:], rtol=0, atol=1e-3)
+    labels = Labels(names={"background": 0, "a": (1, 2), "b": (2,), "c": (3,)}, regions_class_order=(1, 2, 3))
+    regions = header.model_copy(update={"description": header.description.model_copy(update={"labels": labels})})
+    maps = Predictor([threshold], regions, execution).predict_maps(image)
+    sigmoid = threshold(torch.from_numpy(image)[None])[0].sigmoid()
+    torch.testing.assert_close(maps.float(), sigmoid, rtol=0, atol=1e-3)
+
+
 def test_wrong_channels_are_refused_with_the_right_ones(header, execution, threshold):
     predictor = Predictor([threshold], header, execution)
     with pytest.raises(InputError, match=r"2 channel.*ct, pet"):

@@ -27,7 +27,9 @@ def test_channels_are_those_of_the_image_and_of_the_views() -> None:
     assert (without.input_channels(3), without.network_channels(3)) == (9, 6)
 
 
-def test_without_the_image_the_network_does_not_see_it() -> None:
+@pytest.mark.parametrize(("image", "first"), [(True, 0), (False, 1)])
+@pytest.mark.parametrize("from_mean", [False, True])
+def test_the_network_sees_the_image_only_where_it_should(image: bool, first: int, from_mean: bool) -> None:
     seen = []
 
     class Network(Zero):
@@ -36,8 +38,8 @@ def test_without_the_image_the_network_does_not_see_it() -> None:
             return super().forward(volume)
 
     volume = torch.rand(1, 4, 4, 4, 4)
-    FusedViews(maps_per_view=1, image=False).lift(Network(2)).eval()(volume)
-    assert torch.equal(seen[0], volume[:, 1:])
+    FusedViews(maps_per_view=1, image=image, from_mean=from_mean).lift(Network(2)).eval()(volume)
+    assert torch.equal(seen[0], volume[:, first:])
 
 
 @pytest.mark.parametrize("regions", [False, True])

@@ -5,6 +5,7 @@ to the features inside of a network, such as shifting an eighth of the channels,
 """
 
 import itertools
+from functools import partial
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from torch.nn import functional
 from seg25d.representations.base import Representation, representations
 from seg25d.representations.projections.ceiling import ceiling
 from seg25d.representations.projections.method import Projections
+from seg25d.representations.slices import Slices
 
 WINDOW = (6, 8, 7)
 EXAMPLES = [example for representation in representations().values() for example in representation.examples()]
@@ -152,3 +154,27 @@ def test_lifted_modules_export(representation: Representation) -> None:
     volume = torch.rand(1, representation.input_channels(1), *WINDOW)
     program = torch.export.export(model, (volume,))
     torch.testing.assert_close(program.module()(volume), model(volume))
+
+
+class Leaking(Slices):
+    """Slices whose networks move an eighth of all features on to the next slice, and so to the next volume."""
+
+    def lift(self, network: nn.Module) -> nn.Module:
+        def move(_: nn.Module, __: tuple[Tensor, ...], features: Tensor) -> Tensor:
+            number = features.shape[1] // 8
+            return torch.cat([features[:, :number].roll(1, 0), features[:, number:]], 1)
+
+        for layer in network.modules():
+            if isinstance(layer, nn.Conv2d):
+                layer.register_forward_hook(move)
+        return super().lift(network)
+
+
+def test_the_laws_see_features_that_leak_from_volume_to_volume() -> None:
+    for law in (
+        test_a_batch_of_two_equals_two_batches_of_one,
+        partial(test_lifting_and_undoing_gives_the_input_back, num_channels=2),
+    ):
+        law(Leaking(axis=0), hidden=0)
+        with pytest.raises(AssertionError):
+            law(Leaking(axis=0), hidden=16)

@@ -1,6 +1,8 @@
 from dataclasses import replace
 
-from seg25d.selection.candidates import shared_cases
+import pytest
+
+from seg25d.selection.candidates import shared_cases, shared_threshold
 from seg25d.selection.scoring import Validation
 
 
@@ -25,3 +27,20 @@ def test_folds_may_hold_out_the_same_cases(validation: Validation) -> None:
     assert run.missing_folds == (), "fold 1 is trained, although fold 0 predicts its case"
     assert run.case_folds == {"a": 0, "b": 0}
     assert run.only([1]).case_folds == {"b": 1}
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "shared"), [((0.2, 0.2), 0.2), ((0.2, 0.4), None), ((0.2, None), None), ((None, None), None)]
+)
+def test_an_ensemble_has_a_threshold_where_all_its_runs_have_the_same(
+    validation: Validation, thresholds, shared
+) -> None:
+    runs = [replace(run, threshold=each) for run, each in zip(validation.runs.values(), thresholds, strict=True)]
+    assert shared_threshold(runs) == shared
+
+
+def test_cases_are_compared_that_all_runs_have_held_out(validation: Validation) -> None:
+    good, poor = validation.runs.values()
+    assert shared_cases([good, poor]) == ("a", "b")
+    assert shared_cases([good, poor.only([1])]) == ("b",)
+    assert shared_cases([good.only([0]), poor.only([1])]) == shared_cases([]) == ()

@@ -73,6 +73,17 @@ def test_a_class_that_would_suffer_keeps_the_foreground_from_being_cut():
     np.testing.assert_array_equal(remove_components(predicted, LABELS, MM, steps), truth)
 
 
+def test_a_class_may_not_suffer_however_much_another_gains():
+    truth, predicted = one_organ(8)
+    for array in (truth, predicted):
+        array[1:4, 4, 1:4] = array[0, 0, 9] = 2
+    steps = choose((truth, predicted), (truth, predicted))
+    # 0.87 would become 1 for the organ, but 1 would become 0.95 for the lesion.
+    assert not steps.largest_foreground
+    assert steps.largest == ("1",)
+    np.testing.assert_array_equal(remove_components(predicted, LABELS, MM, steps), truth)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_what_is_found_gives_the_dice_that_is_counted(seed):
     rng = np.random.default_rng(seed)
@@ -117,3 +128,17 @@ def test_a_threshold_is_changed_only_where_that_helps():
     assert choose_threshold([good, good], 0.5) == 0.5
     empty = histograms([0.01, 0.01], [0, 0])
     assert choose_threshold([empty], 0.4) == 0.4
+
+
+def test_voxels_that_the_truth_ignores_count_nowhere():
+    truth, predicted = one_organ(3)
+    truth[5] = IGNORE_INDEX
+    (found,) = find_components(predicted, truth, Labels(names={"background": 0, "organ": 1}), MM).values()
+    assert (found.counted.tolist(), found.hits.tolist(), found.truth_voxels) == ([27, 0], [27, 0], 27)
+    assert found.volumes_mm3.tolist() == [27.0, 3.0], "sizes are those of what is predicted"
+    assert choose((truth, predicted)).does_nothing, "nothing wrong counts"
+    values = np.array([0.3, 0.7, 0.7, 0.9], np.float32)
+    counts = count_above_thresholds(values, np.array([1, 1, 0, 0], bool), np.array([1, 0, 1, 0], bool))
+    at_half = THRESHOLDS.index(0.5)
+    assert (counts.inside[at_half], counts.outside[at_half], counts.truth_voxels) == (0, 1, 1)
+    assert (counts.inside[0], counts.outside[0]) == (1, 1)

@@ -54,3 +54,21 @@ def test_paired_test_by_hand():
 def test_costs_add_up_but_for_the_memory():
     joint = joint_cost([cost(1.0), cost(2.5)])
     assert joint == Cost(num_parameters=20, flops_per_case=10.0, seconds_per_case=3.5, peak_memory_gb=2.5)
+
+
+def test_cases_are_paired_by_their_names_and_left_out_where_one_has_no_score():
+    mine = {"a": 0.9, "b": 0.8, "c": 0.7, "d": None, "e": 0.5}
+    others = {"e": 0.4, "d": 0.1, "c": 0.68, "b": 0.77, "a": 0.86}
+    # Four differences of one sign; paired by place there would be both.
+    assert paired_p_value(mine, others) == pytest.approx(2 / 2**4)
+    assert paired_p_value(others, mine) == pytest.approx(2 / 2**4), "two-sided"
+    assert paired_p_value({"a": None}, {"a": 0.5}) is None
+
+
+def test_a_class_that_a_case_does_not_have_does_not_count_in_its_mean():
+    nowhere, half = overlap_metrics(Counts(0, 0, 0, 100)), overlap_metrics(Counts(50, 50, 50, 1000))
+    assert nowhere.dice is None
+    both = summarize(
+        [CaseSummary(case="a", metrics={"1": half, "2": nowhere}), CaseSummary(case="b", metrics={"2": nowhere})]
+    )
+    assert case_means(both) == {"a": pytest.approx(0.5), "b": None}
