@@ -56,6 +56,7 @@ from seg25d.inference.predictor import Predictor, PredictorOptions
 from seg25d.planning.model_file import ModelHeader
 from seg25d.planning.plan import ConfigurationPlan, Plans
 from seg25d.preprocessing.store import CaseArrays, Store
+from seg25d.representations.fused_views import FusedViews
 from seg25d.training.recipes import find_recipe
 from seg25d.training.sampling import WindowSource
 from seg25d.training.trainer import FoldJob, train_fold
@@ -149,11 +150,11 @@ def job_of(check: Check, name: str, plan: ConfigurationPlan, **settings: Any) ->
     header = ModelHeader(
         dataset_name=check.dataset_name, configuration=name, fold="0", plan=plan, description=check.description
     )
-    config = find_recipe("default", fuses_views=name == "mv").model_copy(
+    config = find_recipe("default", fuses_views=plan.representation.fuses_views).model_copy(
         update={"precision": precision_of(check), **settings}
     )
     store = Store(check.folder / plan.store)
-    if plan.representation.name == "fused_views":
+    if plan.representation.fuses_views:
         store = with_made_up_maps(check, store, plan)
     folder = FoldFolder(root=check.scratch / name / "fold_0")
     split = cases_in(check.split, store)
@@ -178,7 +179,7 @@ def with_made_up_maps(check: Check, source: Store, plan: ConfigurationPlan) -> S
     """Some cases with what three views might say of them, mostly right, as further channels."""
     store = Store(check.scratch / "made_up_maps")
     rng = np.random.default_rng(0)
-    num_maps = plan.representation.num_maps  # type: ignore[union-attr]
+    num_maps = FusedViews.of(plan.representation).num_maps
     half = MADE_UP_CASES // 2
     for case in (*check.split.train[:half], *check.split.val[:half]):
         if case in store.cases():

@@ -28,7 +28,7 @@ PIXELS = choose_topology((5, 7), (1, 1))
 
 
 def test_every_network_has_a_rule_and_the_default_is_first() -> None:
-    assert {rule.spec for rule in NETWORK_RULES.values()} == set(NETWORKS.values())
+    assert {rule.network for rule in NETWORK_RULES.values()} == set(NETWORKS)
     assert next(iter(NETWORK_RULES)) == "unet"
 
 
@@ -38,7 +38,7 @@ def test_networks_have_the_name_and_axes_that_were_asked_for(topology: Topology)
     for name in networks_for(dims):
         network = make_network(name, topology)
         assert network.dims == dims
-        assert type(network) is NETWORK_RULES[name].spec
+        assert network.name == NETWORK_RULES[name].network
         if name in NETWORKS:
             assert network.name == name
 
