@@ -15,7 +15,6 @@ from seg25d.data.cases import Case
 from seg25d.data.dataset import Dataset, Split, read_description
 from seg25d.data.inputs import find_inputs
 from seg25d.planning.model_file import load_header
-from seg25d.planning.plan import ConfigurationPlan
 from seg25d.planning.pretext import PretextTask
 from seg25d.preprocessing.preprocess import preprocess_dataset
 from seg25d.preprocessing.store import Store
@@ -80,7 +79,7 @@ def plan_pretraining(planned: PlannedRun, options: PretrainingOptions) -> Pretra
         config = settings.config
     else:
         config = settle_config(folder, settings.recipe, settings.changes)
-        _check_plan(folder, planned.plan)
+        _check_plan(folder, task)
     further = tuple(_further_cases(planned.workspace, task, options.images))
     return PretrainingRun(task, folder, config, further, options.restart)
 
@@ -135,10 +134,12 @@ def check_pretraining(task: RunToTrain) -> None:
         raise InputError(f"{task.configuration} cannot be pretrained by {pretext.task}: {error}") from None
 
 
-def _check_plan(folder: FoldFolder, plan: ConfigurationPlan) -> None:
+def _check_plan(folder: FoldFolder, task: RunToTrain) -> None:
     begun = folder.model_best
-    if begun.exists() and load_header(begun).plan.decisions != plan.decisions:
-        raise InputError(f"the plan changed since {begun.parent} began; put it back, or start over with --restart")
+    if begun.exists() and load_header(begun).plan.decisions != task.plan.decisions:
+        raise InputError(
+            f"the plan of {task.configuration} changed since {begun.parent} began; put it back, or start over with --restart"
+        )
 
 
 def _check_settings(options: PretrainingOptions) -> None:

@@ -123,7 +123,7 @@ def test_tasks_and_files_that_do_not_fit_are_refused_before_anything_is_written(
     other = tmp_path / "weights.pth"
     other.write_text("none")
     run(workspace, "train", "900", "si", "0", "--pretrained", str(other), "--restart", *TINY, *PLAIN, status=2)
-    assert "weights.pth is not a model file" in capsys.readouterr().err
+    assert "weights.pth is not a file of torch.save" in capsys.readouterr().err
     assert fold.model_final.read_bytes() == before
 
 
