@@ -7,15 +7,21 @@ from pathlib import Path
 
 from seg25d.core.errors import InputError
 from seg25d.core.files import copy_file, remove_leftovers
-from seg25d.core.records import read_record, write_record
+from seg25d.core.records import write_record
 from seg25d.core.workspace import PreprocessedFolder, RunFolder, Workspace
 from seg25d.data.dataset import read_description, read_splits
-from seg25d.planning.configurations import check_configurations, configuration_name, configuration_names, split_name
+from seg25d.planning.configurations import (
+    check_configurations,
+    configuration_name,
+    configuration_names,
+    is_alias,
+    split_name,
+)
 from seg25d.planning.network_rules import NETWORK_RULES
 from seg25d.planning.plan import ConfigurationPlan, Plans
+from seg25d.planning.plans_file import read_plans
 from seg25d.planning.plans_name import DEFAULT_PLANS_NAME
 from seg25d.planning.recipe_rules import find_rules
-from seg25d.representations import ALIAS
 
 logger = logging.getLogger(__name__)
 
@@ -36,9 +42,10 @@ def find_configuration(plans: Plans, name: str) -> tuple[str, ConfigurationPlan]
     """The name and the plan of a configuration.
 
     Raises:
-        InputError: If it is not planned; lists the choices.
+        InputError: If it is not planned; lists the choices. Also if its plan cannot be read; names the place.
     """
     own_name = configuration_name(name, plans.slice_axis)
+    plans.check_readable([own_name])
     if own_name not in plans.configurations:
         known = ", ".join(plans.configurations)
         raise InputError(
@@ -58,6 +65,7 @@ def with_network(plans: Plans, name: str, network: str | None) -> str:
         return find_configuration(plans, name)[0]
     configuration, planned = split_name(configuration_name(name, plans.slice_axis))
     full_name = f"{configuration}__{network}"
+    plans.check_readable([full_name])
     if full_name in plans.configurations:
         return full_name
     own_name, plan = find_configuration(plans, name)
@@ -139,7 +147,9 @@ def _changes(run: RunFolder, folder: PreprocessedFolder, plans: Plans, configura
     """What differs between the run's own files and those of the data set; files that are missing do not."""
     changed = []
     if run.plans.exists():
-        before = read_record(run.plans, Plans).configurations.get(configuration)
+        stored = read_plans(run.plans)
+        stored.check_readable([configuration])
+        before = stored.configurations.get(configuration)
         if before is None or before.decisions != plans.configurations[configuration].decisions:
             changed.append(f"the plan of {configuration}")
     splits = run.splits
@@ -212,7 +222,7 @@ def choose_run(
                 f"compared: seg25d find_best_configuration {name}"
             )
         return workspace.run(name, runs[0])
-    short = split_name(configuration)[0] == ALIAS or (plans_name, recipe) != (None, None)
+    short = is_alias(configuration) or (plans_name, recipe) != (None, None)
     if configuration not in runs and short:
         trained_with = plans_name or DEFAULT_PLANS_NAME, recipe or "default"
         configuration = full_run_name(workspace, name, runs, configuration, trained_with)
@@ -249,7 +259,7 @@ def full_run_name(
 
 
 def _plans(workspace: Workspace, name: str, run: str) -> Plans:
-    return read_record(workspace.run(name, run).plans, Plans)
+    return read_plans(workspace.run(name, run).plans)
 
 
 def _only_dataset(workspace: Workspace) -> str:
