@@ -27,6 +27,11 @@ def configuration_name(name: str, slice_axis: int) -> str:
     return f"{own_name}__{network}" if network else own_name
 
 
+def is_alias(name: str) -> bool:
+    """Whether a name, with or without a network, is `2d`, which stands for another configuration."""
+    return split_name(name)[0] == ALIAS
+
+
 def check_configurations(names: Sequence[str]) -> None:
     """Make sure that there are such configurations.
 

@@ -1,10 +1,12 @@
 """The plan: everything that preprocessing, training and prediction need to know, as JSON that explains itself."""
 
-from typing import Annotated, Literal, Self, TypeAlias
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeAlias
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, PrivateAttr, model_validator
 from torch import nn
 
+from seg25d.core.errors import RecordError
 from seg25d.core.records import Record
 from seg25d.networks.base import NetworkSpec
 from seg25d.planning.channel_rules import store_name
@@ -86,6 +88,15 @@ class ConfigurationPlan(Record):
         return self.representation.lift(network)
 
 
+class Unreadable(NamedTuple):
+    """A configuration that this version cannot read: of an unknown method or network, or edited wrongly."""
+
+    value: Any
+    """What the file has, plain JSON values."""
+    reason: str
+    """File, place and what is wrong."""
+
+
 class Plans(Record):
     """The plan of a data set: all its configurations."""
 
@@ -101,6 +112,7 @@ class Plans(Record):
     reasons: dict[str, str]
     """Per decision about the whole data set, why it is so."""
     configurations: dict[str, ConfigurationPlan]
+    _unreadable: dict[str, Unreadable] = PrivateAttr(default_factory=dict)
 
     def with_plan(self, name: str, plan: ConfigurationPlan) -> Self:
         """The same plans with one configuration added or replaced."""
@@ -120,3 +132,30 @@ class Plans(Record):
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    @property
+    def unreadable(self) -> dict[str, Unreadable]:
+        """Configurations of the file that are left out, see `read_plans`."""
+        return self._unreadable
+
+    def with_unreadable(self, unreadable: dict[str, Unreadable]) -> Self:
+        """The same plans, read from a file that has these configurations besides."""
+        copy = self.model_copy()
+        copy._unreadable = unreadable
+        return copy
+
+    def check_readable(self, names: Iterable[str]) -> None:
+        """Make sure that configurations, if the file has them, are among the plans.
+
+        Args:
+            names: Own names of configurations, with their networks.
+
+        Raises:
+            RecordError: If one cannot be read; says why, and what to do.
+        """
+        for name in names:
+            if name in self._unreadable:
+                raise RecordError(
+                    f"{self._unreadable[name].reason}\nCorrect it, or delete configurations.{name} and run "
+                    "plan_and_preprocess, which plans it again"
+                )

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from functools import partial
 
+from seg25d.core.errors import InputError
 from seg25d.data.description import DatasetDescription
 from seg25d.planning.configurations import configuration_names, split_name
 from seg25d.planning.fingerprint import Fingerprint
@@ -37,7 +38,7 @@ def revise_plans(
         plans_name: Name of the plans.
 
     Raises:
-        InputError: See `plan_dataset`.
+        InputError: See `plan_dataset`. Also if a configuration that is asked for by name cannot be read.
     """
     make = partial(
         plan_dataset, fingerprint, description, gpu_memory_gb=gpu_memory_gb, recipe=recipe, plans_name=plans_name
@@ -47,8 +48,9 @@ def revise_plans(
         return make(configurations=configurations)
     changes = _changes(stored, planning_digest(fingerprint, description, rules), gpu_memory_gb, recipe)
     if changes:
+        _check_all_known(stored, changes)
         meant = [name for name in CONFIGURATIONS if rules.allows(name)]
-        before = [name for name in stored.configurations if split_name(name)[0] in meant]
+        before = [name for name in (*stored.configurations, *stored.unreadable) if split_name(name)[0] in meant]
         plans = make(configurations=[*before, *(meant if configurations is None else configurations)])
         # One line, and not hidden by --quiet: edits are lost.
         logger.warning(
@@ -60,13 +62,31 @@ def revise_plans(
         )
         return plans
     wanted = configuration_names(configurations, stored.slice_axis, rules)
-    missing = [name for name in wanted if name not in stored.configurations]
+    if configurations:
+        stored.check_readable(wanted)
+    missing = [name for name in wanted if name not in stored.configurations and name not in stored.unreadable]
     kept = ", ".join(stored.configurations)
     logger.info("%s, %s: keeping the plans of %s", stored.dataset_name, plans_name, kept or "nothing")
     if not missing:
         return stored
     added = make(configurations=missing).configurations
     return stored.model_copy(update={"configurations": {**stored.configurations, **added}})
+
+
+def _check_all_known(stored: Plans, changes: Sequence[str]) -> None:
+    """Make sure that nothing is lost by planning everything again.
+
+    Raises:
+        InputError: If the plans have a configuration that this version cannot plan.
+    """
+    unknown = [name for name in stored.unreadable if split_name(name)[0] not in CONFIGURATIONS]
+    if unknown:
+        raise InputError(
+            f"{stored.dataset_name}, {stored.plans_name}: everything has to be planned again, because "
+            f"{' and '.join(changes)}, and this version of seg25d does not know {', '.join(unknown)}: delete "
+            f"{'it' if len(unknown) == 1 else 'them'} from the file, forget all plans in it with --clean, or plan "
+            "under another name (--plans-name)"
+        )
 
 
 def _changes(stored: Plans, planned_from: str, gpu_memory_gb: float, recipe: str) -> list[str]:

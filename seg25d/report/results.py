@@ -2,18 +2,20 @@
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from seg25d.core.errors import InputError, RecordError
-from seg25d.core.records import read_record
+from seg25d.core.records import AnyRecord, read_record
 from seg25d.core.workspace import FoldFolder, RunFolder, Workspace
 from seg25d.data.description import DatasetDescription, read_description
 from seg25d.evaluation.summary import Summary, summarize
 from seg25d.planning.fingerprint import Fingerprint
 from seg25d.planning.plan import ConfigurationPlan, Plans
+from seg25d.planning.plans_file import read_plans
 from seg25d.selection.best import Best
 from seg25d.selection.candidates import Ensemble, ValidatedRun, read_validated_run
 from seg25d.selection.cost import Cost
@@ -118,12 +120,12 @@ def gather_results(workspace: Workspace, dataset_name: str) -> Results:
     runs = [found for name in names if (found := _run(workspace, dataset_name, name)) is not None]
     if not plans and not runs:
         raise InputError(f"{dataset_name} is not planned; run `seg25d plan_and_preprocess -d {dataset_name}` first")
-    best = _read(workspace.best(dataset_name), Best)
+    best = _read(workspace.best(dataset_name), partial(read_record, record_type=Best))
     places = [folder.dataset, *(run.validated.run.dataset for run in runs)]
     return Results(
         dataset_name=dataset_name,
         description=read_description(next((path for path in places if path.exists()), folder.dataset)),
-        fingerprint=_read(folder.fingerprint, Fingerprint),
+        fingerprint=_read(folder.fingerprint, partial(read_record, record_type=Fingerprint)),
         plans=plans,
         runs=tuple(sorted(runs, key=lambda run: (not run.is_complete, -(run.summary.foreground_mean.dice or 0.0)))),
         best=best,
@@ -136,7 +138,7 @@ def gather_results(workspace: Workspace, dataset_name: str) -> Results:
 def _plans(folder: Path) -> list[Plans]:
     """The default ones first."""
     files = sorted(folder.glob("plans*.json")) if folder.is_dir() else []
-    return [plans for path in files if (plans := _read(path, Plans)) is not None]
+    return [plans for path in files if (plans := _read(path, read_plans)) is not None]
 
 
 def _run(workspace: Workspace, dataset_name: str, name: str) -> TrainedRun | None:
@@ -148,7 +150,7 @@ def _run(workspace: Workspace, dataset_name: str, name: str) -> TrainedRun | Non
     try:
         validated = read_validated_run(run)
         summary = _summary(validated, workspace.candidate_scores(dataset_name))
-        plans = read_record(run.plans, Plans) if validated.store is not None else None
+        plans = read_plans(run.plans) if validated.store is not None else None
     except InputError as error:
         logger.warning("%s is left out: %s", name, error)
         return None
@@ -193,10 +195,10 @@ def _log(folder: FoldFolder) -> list[dict[str, Any]]:
         return []
 
 
-def _read(path: Path, record: Any) -> Any:
+def _read(path: Path, read: Callable[[Path], AnyRecord]) -> AnyRecord | None:
     """A record, or None where it is missing or damaged."""
     try:
-        return read_record(path, record) if path.exists() else None
+        return read(path) if path.exists() else None
     except RecordError as error:
         logger.warning("%s", error)
         return None

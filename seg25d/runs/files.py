@@ -5,10 +5,11 @@ from collections.abc import Sequence
 
 from seg25d.core.errors import InputError
 from seg25d.core.files import copy_file, remove_leftovers
-from seg25d.core.records import read_record, write_record
+from seg25d.core.records import write_record
 from seg25d.core.workspace import PreprocessedFolder, RunFolder
 from seg25d.data.dataset import read_description, read_splits
 from seg25d.planning.plan import Plans
+from seg25d.planning.plans_file import read_plans
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +50,9 @@ def _changes(run: RunFolder, folder: PreprocessedFolder, plans: Plans, configura
     """What differs between the run's own files and those of the data set; files that are missing do not."""
     changed = []
     if run.plans.exists():
-        before = read_record(run.plans, Plans).configurations.get(configuration)
+        stored = read_plans(run.plans)
+        stored.check_readable([configuration])
+        before = stored.configurations.get(configuration)
         if before is None or before.decisions != plans.configurations[configuration].decisions:
             changed.append(f"the plan of {configuration}")
     splits = run.splits

@@ -174,6 +174,21 @@ class _Reader:
             self.problems.append(str(error))
             return None
 
+    def read_plans(self, path: Path) -> PlansInformation | None:
+        """The plans in a file, without configurations that cannot be told; None if it holds something else."""
+        value = read_json(path)
+        if not isinstance(value, dict) or not isinstance(value.get("configurations"), dict):
+            return None
+        plans = parse_record({**value, "configurations": {}}, PlansInformation, str(path))
+        configurations = {}
+        for name, each in value["configurations"].items():
+            try:
+                place = f"{path}: configurations.{name}"
+                configurations[name] = parse_record(each, ConfigurationInformation, place)
+            except RecordError as error:
+                self.problems.append(str(error))
+        return plans.model_copy(update={"configurations": configurations})
+
 
 def _dataset(workspace: Workspace, name: str, reader: _Reader) -> DatasetInformation:
     raw, folder = workspace.raw_dataset(name), workspace.preprocessed_dataset(name)
@@ -211,16 +226,8 @@ def _count_cases(raw: Path, splits: Path, description: DatasetDescription | None
 
 def _plans(folder: Path, reader: _Reader) -> dict[str, PlansInformation]:
     """All plans in a preprocessed data set, by the names of their files."""
-    found = {path.name: reader.read(path, _read_plans) for path in sorted(folder.glob("*.json"))}
+    found = {path.name: reader.read(path, reader.read_plans) for path in sorted(folder.glob("*.json"))}
     return {name: plans for name, plans in found.items() if plans}
-
-
-def _read_plans(path: Path) -> PlansInformation | None:
-    """The plans in a file, or None if it holds something else."""
-    value = read_json(path)
-    if not isinstance(value, dict) or "configurations" not in value:
-        return None
-    return parse_record(value, PlansInformation, str(path))
 
 
 def _runs(results: Path, reader: _Reader) -> tuple[RunInformation, ...]:

@@ -30,9 +30,10 @@ def find_configuration(plans: Plans, name: str) -> tuple[str, ConfigurationPlan]
     """The name and the plan of a configuration.
 
     Raises:
-        InputError: If it is not planned; lists the choices.
+        InputError: If it is not planned; lists the choices. Also if its plan cannot be read; names the place.
     """
     own_name = configuration_name(name, plans.slice_axis)
+    plans.check_readable([own_name])
     if own_name not in plans.configurations:
         known = ", ".join(plans.configurations)
         raise InputError(
@@ -52,6 +53,7 @@ def with_network(plans: Plans, name: str, network: str | None) -> str:
         return find_configuration(plans, name)[0]
     configuration, planned = split_name(configuration_name(name, plans.slice_axis))
     full_name = f"{configuration}__{network}"
+    plans.check_readable([full_name])
     if full_name in plans.configurations:
         return full_name
     own_name, plan = find_configuration(plans, name)

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from seg25d.core.errors import InputError
-from seg25d.core.records import Record, read_record
+from seg25d.core.records import Record
 from seg25d.core.workspace import RunFolder, Workspace
-from seg25d.planning.configurations import configuration_name, split_name
+from seg25d.planning.configurations import configuration_name, is_alias
 from seg25d.planning.plan import Plans, PlansName
+from seg25d.planning.plans_file import read_plans
 from seg25d.planning.plans_name import DEFAULT_PLANS_NAME
-from seg25d.representations import ALIAS
 from seg25d.runs.names import run_name
 
 
@@ -67,7 +67,7 @@ def choose_run(workspace: Workspace, choice: ModelChoice) -> RunFolder:
                 f"compared: seg25d find_best_configuration {name}"
             )
         return workspace.run(name, runs[0])
-    short = split_name(configuration)[0] == ALIAS or tuple(wanted.values()) != (None, None)
+    short = is_alias(configuration) or tuple(wanted.values()) != (None, None)
     if configuration not in runs and short:
         trained_with = choice.plans_name or DEFAULT_PLANS_NAME, choice.recipe or "default"
         configuration = full_run_name(workspace, name, runs, configuration, trained_with)
@@ -104,7 +104,7 @@ def full_run_name(
 
 
 def _plans(workspace: Workspace, name: str, run: str) -> Plans:
-    return read_record(workspace.run(name, run).plans, Plans)
+    return read_plans(workspace.run(name, run).plans)
 
 
 def _only_dataset(workspace: Workspace) -> str:

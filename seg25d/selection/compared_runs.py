@@ -4,13 +4,11 @@ import logging
 from collections.abc import Sequence
 
 from seg25d.core.errors import InputError
-from seg25d.core.records import read_record
 from seg25d.core.workspace import RunFolder, Workspace
-from seg25d.planning.configurations import split_name
+from seg25d.planning.configurations import is_alias
 from seg25d.planning.model_file import load_header
-from seg25d.planning.plan import Plans
+from seg25d.planning.plans_file import read_plans
 from seg25d.planning.plans_name import DEFAULT_PLANS_NAME
-from seg25d.representations import ALIAS
 from seg25d.runs.names import parse_folds, run_name
 from seg25d.runs.trained import full_run_name
 from seg25d.selection.candidates import ValidatedRun, read_validated_run
@@ -70,7 +68,7 @@ def runs_to_compare(
 
 def _run_of(workspace: Workspace, dataset_name: str, known: Sequence[RunFolder], name: str) -> RunFolder:
     names = [run.root.name for run in known]
-    if name not in names and split_name(name)[0] == ALIAS:
+    if name not in names and is_alias(name):
         own = [each for each in names if not workspace.run(dataset_name, each).imported.exists()]
         name = full_run_name(workspace, dataset_name, own, name, (DEFAULT_PLANS_NAME, "default"))
     if name not in names:
@@ -102,7 +100,7 @@ def training_command(run: ValidatedRun, folds: Sequence[int]) -> str:
     if run.store is None:
         return f"fold {numbers} was not imported"
     configuration = load_header(run.run.fold(run.folds[0]).model_final).configuration
-    plans = read_record(run.run.plans, Plans)
+    plans = read_plans(run.run.plans)
     words = ["seg25d train", plans.dataset_name, configuration, numbers]
     words += [] if plans.recipe == "default" else ["--recipe", plans.recipe]
     words += [] if plans.plans_name == DEFAULT_PLANS_NAME else ["--plans-name", plans.plans_name]

@@ -11,13 +11,13 @@ from seg25d.ensembling.load import files_of_model
 from seg25d.evaluation.summary import Summary
 from seg25d.planning.fingerprint import Fingerprint
 from seg25d.planning.model_file import load_header
-from seg25d.planning.plan import Plans
+from seg25d.planning.plans_file import read_plans
 from seg25d.selection.best import Best
 from seg25d.sharing.manifest import BEST, Subject, runs_of
 
 READERS: Mapping[str, Callable[[Path], object]] = {
     BEST: partial(read_record, record_type=Best),
-    "plans.json": partial(read_record, record_type=Plans),
+    "plans.json": read_plans,
     "dataset.json": read_description,
     "fingerprint.json": partial(read_record, record_type=Fingerprint),
     "summary.json": partial(read_record, record_type=Summary),
@@ -52,7 +52,7 @@ def _check_run(folder: Path, run: str, paths: Sequence[str], subject: Subject) -
     models = [path for path in paths if path.startswith(f"{run}/fold_") and path.endswith("/model_final.safetensors")]
     if missing or not models:
         raise InputError(f"{run} is incomplete: {' and '.join(missing) or 'a trained fold'} is missing")
-    plans = read_record(folder / run / "plans.json", Plans)
+    plans = read_plans(folder / run / "plans.json")
     if plans.dataset_name != subject.dataset_name:
         raise RecordError(f"{folder / run / 'plans.json'} is of another data set, {plans.dataset_name!r}")
     description = read_description(folder / run / "dataset.json")

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from seg25d.core.device import choose_execution
 from seg25d.core.errors import InputError
-from seg25d.core.records import read_record
 from seg25d.core.workspace import PreprocessedFolder, Workspace
 from seg25d.data.dataset import Split, read_splits
 from seg25d.planning.plan import ConfigurationPlan, Plans
+from seg25d.planning.plans_file import read_plans
 from seg25d.planning.plans_name import DEFAULT_PLANS_NAME
 from seg25d.preprocessing.store import Store
 from seg25d.runs.names import check_names, run_name, with_network
@@ -125,7 +125,7 @@ def planned_run(workspace: Workspace, identifier: str, configuration: str, optio
     path = folder.plans(options.plans_name, options.recipe)
     if not path.exists():
         raise InputError(f"{name} is not planned; run `{_planning_command(identifier, options)}` first")
-    plans = read_record(path, Plans)
+    plans = read_plans(path)
     configuration = with_network(plans, configuration, options.network)
     added = configuration not in plans.configurations
     if added:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from seg25d.core.errors import DatasetError, InputError
 from seg25d.core.files import copy_file, write_json
-from seg25d.core.records import parse_record, read_record, write_record
+from seg25d.core.records import parse_record, read_record
 from seg25d.core.workspace import PreprocessedFolder, Workspace
 from seg25d.data.dataset import Dataset, Split, read_dataset, read_description
 from seg25d.data.verify import raise_problems, verify_dataset
@@ -17,6 +17,7 @@ from seg25d.planning.configurations import configuration_names, split_name
 from seg25d.planning.fingerprint import Fingerprint, extract_fingerprint
 from seg25d.planning.plan import ConfigurationPlan, Plans
 from seg25d.planning.planner import plan_dataset
+from seg25d.planning.plans_file import read_plans, save_plans
 from seg25d.planning.recipe_rules import find_rules
 from seg25d.planning.revision import revise_plans
 from seg25d.planning.splits import choose_splits
@@ -84,7 +85,7 @@ def write_plans(folder: PreprocessedFolder, checked: Checked, plans: Plans, opti
     if options.clean:
         _remove_stores(folder, folder.plans(options.plans_name, options.recipe))
     copy_file(checked.dataset.root / "dataset.json", folder.dataset)
-    write_record(folder.plans(options.plans_name, options.recipe), plans)
+    save_plans(folder.plans(options.plans_name, options.recipe), plans)
     write_json(folder.recipe_splits(options.recipe), [split.model_dump(mode="json") for split in checked.splits])
 
 
@@ -125,10 +126,10 @@ def add_network(folder: PreprocessedFolder, plans: Plans, name: str) -> Plans:
 
 def keep_network(path: Path, plans: Plans, name: str) -> None:
     """Put one configuration into the plans in a file, beside what others may have put there meanwhile."""
-    stored = read_record(path, Plans)
+    stored = read_plans(path)
     if (stored.planned_from, stored.gpu_memory_gb) == (plans.planned_from, plans.gpu_memory_gb):
         added = {name: plans.configurations[name]}
-        write_record(path, stored.model_copy(update={"configurations": {**stored.configurations, **added}}))
+        save_plans(path, stored.model_copy(update={"configurations": {**stored.configurations, **added}}))
 
 
 def _check_dataset(workspace: Workspace, name: str, options: PlanningOptions) -> Checked:
@@ -143,7 +144,7 @@ def _check_dataset(workspace: Workspace, name: str, options: PlanningOptions) ->
     logger.info("%s: %d cases, no problems found", dataset.name, len(dataset.cases))
     path = workspace.preprocessed_dataset(name).plans(options.plans_name, options.recipe)
     begin_anew = options.clean or options.verify_only or not path.exists()
-    return Checked(dataset, splits, None if begin_anew else read_record(path, Plans))
+    return Checked(dataset, splits, None if begin_anew else read_plans(path))
 
 
 def _check_channels(root: Path) -> None:

@@ -138,7 +138,8 @@ def _check_plan(folder: FoldFolder, task: RunToTrain) -> None:
     begun = folder.model_best
     if begun.exists() and load_header(begun).plan.decisions != task.plan.decisions:
         raise InputError(
-            f"the plan of {task.configuration} changed since {begun.parent} began; put it back, or start over with --restart"
+            f"the plan of {task.configuration} changed since {begun.parent} began; put it back, or start over with "
+            "--restart"
         )
 
 

@@ -72,7 +72,7 @@ def test_projections_can_find_them():
     for seed in SEEDS:
         _, labels, spacing_mm = case(seed)
         views = Projections(axis=0, detector_axis=1, spacing_mm=spacing_mm, num_views=12)
-        found.append(ceiling(torch.from_numpy(labels > 0), views).dice)
+        found.append(ceiling(torch.from_numpy(labels > 0), views.geometry, 12).dice)
     assert np.mean(found) > 0.95
     assert min(found) > 0.94
 
@@ -85,8 +85,8 @@ def test_they_are_seen_in_maximum_projections(seed):
     tree = torch.from_numpy(labels > 0)
     views = Projections(axis=0, detector_axis=1, spacing_mm=spacing_mm)
     angles = (0.0, 45.0, 90.0, 135.0)
-    with_all, with_tree = (views.project(each[None], angles) for each in (image, image * tree))
-    silhouette = views.project(tree[None, None].float(), angles) >= 0.5
+    with_all, with_tree = (views.geometry.project(each[None], angles) for each in (image, image * tree))
+    silhouette = views.geometry.project(tree[None, None].float(), angles) >= 0.5
     assert (with_tree >= 0.9 * with_all)[silhouette].float().mean() > 0.7
 
 

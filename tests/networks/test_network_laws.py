@@ -123,9 +123,9 @@ def test_specs_survive_json(spec: Network) -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ({"name": "resnet"}, "'se_unet'"),
-        ({"name": "swin_unetr", "dims": 2, "width": 3}, "swin_unetr.width"),
-        ({"name": "swin_unetr", "dims": 4}, "swin_unetr.dims"),
+        ({"name": "resnet"}, "there is no network with the name 'resnet'; known: unet, se_unet"),
+        ({"name": "swin_unetr", "dims": 2, "width": 3}, "width"),
+        ({"name": "swin_unetr", "dims": 4}, "dims"),
         ({"name": "swin_unetr", "dims": 2, "feature_size": 20}, "multiple of 12"),
         ({"name": "xception_cbam_unet", "attention": "everywhere"}, "'decoder', 'skips' or 'none'"),
         ({"name": "xception_cbam_unet", "dropout": 1}, "less than 1"),

@@ -9,10 +9,11 @@ import torch
 
 from seg25d.core.records import RecordError, parse_record
 from seg25d.data.labels import Labels
-from seg25d.planning.ceiling import NOT_MEASURED, choose_cases, lacks_ceiling, with_ceiling
+from seg25d.planning.ceiling import choose_cases, lacks_ceiling, with_ceiling
 from seg25d.planning.fingerprint import Fingerprint
 from seg25d.planning.plan import ConfigurationPlan, Plans
 from seg25d.planning.planner import explain, plan_dataset
+from seg25d.representations.projections.ceiling import NOT_MEASURED
 
 
 def load(name: str) -> ModuleType:
@@ -166,7 +167,7 @@ def test_the_rotation_axis_can_be_set(plans: Plans) -> None:
     ("changes", "message"),
     [
         ({"axis": 2}, r"configurations\.mip.*detector_axis and axis are both 2.*choose another detector_axis, or null"),
-        ({"axis": 3}, r"configurations\.mip\.representation\.projections\.axis: .*less than or equal to 2, got 3"),
+        ({"axis": 3}, r"configurations\.mip\.representation\.axis: .*less than or equal to 2, got 3"),
         (
             {"axis": 0, "window": [6, 24, 24]},
             r"configurations\.mip: .*along axes \(0, 2\), got \[6, 24\]; use \[8, 24\]",

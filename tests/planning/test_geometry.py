@@ -3,13 +3,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from seg25d.core.grids import slicing_axis
 from seg25d.planning.geometry import (
     choose_topology,
-    neighbour_context,
     round_up,
-    slicing_axis,
     target_spacing,
 )
+from seg25d.representations.slices import neighbour_context
 
 SIZES = st.lists(st.tuples(st.integers(1, 600), st.floats(0.2, 12.0)), min_size=2, max_size=3)
 

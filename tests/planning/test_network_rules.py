@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from seg25d.core.errors import InputError
+from seg25d.networks import REQUESTABLE
 from seg25d.networks.base import NETWORKS
 from seg25d.networks.blocks import Topology
 from seg25d.networks.paper_unets import half_unet, super_image_unet
@@ -30,6 +31,7 @@ PIXELS = choose_topology((5, 7), (1, 1))
 def test_every_network_has_a_rule_and_the_default_is_first() -> None:
     assert {rule.network for rule in NETWORK_RULES.values()} == set(NETWORKS)
     assert next(iter(NETWORK_RULES)) == "unet"
+    assert set(NETWORK_RULES) == set(REQUESTABLE)
 
 
 @pytest.mark.parametrize("topology", [CUBE, SMALL, THICK, PLANE, PIXELS], ids=["cube", "small", "thick", "plane", "px"])

@@ -260,7 +260,7 @@ def test_models_of_all_configurations_take_their_window() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"configurations": ["si", "quad"]}, "quad; known: 2d, axial, coronal, sagittal, si, stack, mip, mv, 3d"),
+        ({"configurations": ["si", "quad"]}, "'quad'; known: 2d, axial, coronal, sagittal, si, stack, mip, mv, 3d"),
         ({"recipe": "sobirov1922"}, "sobirov1922.*known: default"),
     ],
 )

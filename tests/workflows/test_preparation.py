@@ -12,7 +12,7 @@ import SimpleITK as sitk  # noqa: N813
 from seg25d.api import plan_and_preprocess
 from seg25d.core.errors import InputError
 from seg25d.core.workspace import Workspace
-from seg25d.planning.ceiling import NOT_MEASURED
+from seg25d.representations.projections.ceiling import NOT_MEASURED
 from seg25d.representations.projections.method import Projections
 from seg25d.workflows import ceiling
 from seg25d.workflows.options import PlanningOptions

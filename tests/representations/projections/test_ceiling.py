@@ -5,8 +5,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from seg25d.representations.projections.ceiling import ceiling, mean_ceilings
+from seg25d.representations.projections import ceiling as measured
 from seg25d.representations.projections.method import Projections
+
+
+def ceiling(mask: Tensor, representation: Projections) -> measured.Ceiling:
+    return measured.ceiling(mask, representation.geometry, representation.num_views)
 
 
 def vessels(split: bool, shape: tuple[int, int, int] = (64, 16, 72), radius: float = 1.5) -> Tensor:
@@ -83,7 +87,7 @@ def test_means_over_cases() -> None:
     cases[1][2:4, 7:9, 5:8] = 2
     cases[2][:] = 3
     classes = {"1": (1,), "both": (1, 2), "3": (3,)}
-    means = mean_ceilings(iter(cases[:2]), classes, representation)
+    means = representation.mean_ceilings(iter(cases[:2]), classes)
     ones = [ceiling(case == 1, representation).dice for case in cases[:2]]
     assert means["1"] == pytest.approx(sum(ones) / 2)
     both = [ceiling(case > 0, representation).dice for case in cases[:2]]
@@ -98,7 +102,7 @@ def test_a_sample_of_slices_stands_for_all() -> None:
     representation = Projections(axis=0, spacing_mm=(1, 1, 1), num_views=9)
     whole = ceiling(labels == 1, representation).dice
     assert 0.5 < whole < 0.99
-    assert mean_ceilings([labels], {"1": (1,)}, representation)["1"] == pytest.approx(whole)
+    assert representation.mean_ceilings([labels], {"1": (1,)})["1"] == pytest.approx(whole)
 
 
 def test_samples_are_spread_over_the_slices_of_the_class() -> None:
@@ -110,7 +114,7 @@ def test_samples_are_spread_over_the_slices_of_the_class() -> None:
     representation = Projections(axis=1, spacing_mm=(1, 1, 1), num_views=12)
     whole = ceiling(labels == 1, representation).dice
     assert 0.7 < whole < 0.9
-    assert mean_ceilings([labels], {"1": (1,)}, representation)["1"] == pytest.approx(whole, abs=0.02)
+    assert representation.mean_ceilings([labels], {"1": (1,)})["1"] == pytest.approx(whole, abs=0.02)
 
 
 def test_classes_together_are_as_each_alone() -> None:
@@ -118,6 +122,6 @@ def test_classes_together_are_as_each_alone() -> None:
     labels[0:2, 2:5, 2:9] = 1
     labels[3:6, 4:11, 4:6] = 2
     representation = Projections(axis=0, spacing_mm=(2, 1, 1), num_views=8)
-    together = mean_ceilings([labels], {"1": (1,), "2": (2,)}, representation)
+    together = representation.mean_ceilings([labels], {"1": (1,), "2": (2,)})
     for value in (1, 2):
         assert together[str(value)] == pytest.approx(ceiling(labels == value, representation).dice)

@@ -33,6 +33,10 @@ def make(axis: int = 1, spacing_mm: Spacing = ISOTROPIC, **fields: object) -> Pr
     return Projections.model_validate({"axis": axis, "spacing_mm": spacing_mm, **fields})
 
 
+def reconstruction(representation: Projections, num_views: int) -> Reconstruction:
+    return Reconstruction(representation.geometry, num_views, representation.num_classes, representation.normalization)
+
+
 # Projecting
 
 
@@ -70,7 +74,7 @@ def test_at_0_and_90_degrees_views_are_maxima_along_axes(axis: int, sizes: tuple
     volume = torch.randn(2, 3, *shape)
     # Slices across the rotation axis first: (B, C, b, a, c).
     slices = volume.movedim(2 + axis, 2)
-    views = make(axis).project(volume, [0, 90])
+    views = make(axis).geometry.project(volume, [0, 90])
     torch.testing.assert_close(views[:, 0], slices.amax(3), atol=1e-6, rtol=0)
     inside = min(rays, detector)
     across = slices.amax(4)[..., (rays - inside) // 2 :][..., :inside]
@@ -80,7 +84,7 @@ def test_at_0_and_90_degrees_views_are_maxima_along_axes(axis: int, sizes: tuple
 
 def test_where_one_side_is_odd_90_degrees_lie_between_rows() -> None:
     volume = torch.rand(1, 1, 3, 4, 7)
-    view = make(axis=0).project(volume - volume.amin(), [90])[0, 0, 0]
+    view = make(axis=0).geometry.project(volume - volume.amin(), [90])[0, 0, 0]
     between = functional.avg_pool2d(functional.pad((volume - volume.amin())[0, 0], (0, 0, 1, 1)), (2, 1), (1, 1))
     # Four rows lie at -1.5 to 1.5, detector pixels at -3 to 3: five of them within the reach of a row. Samples of a
     # ray have the parity of four rows and lie between the seven columns.
@@ -91,14 +95,14 @@ def test_where_one_side_is_odd_90_degrees_lie_between_rows() -> None:
 def test_outside_of_a_volume_is_its_smallest_value() -> None:
     volume = torch.rand(2, 2, 5, 6, 7) - 3
     for representation in (make(1), make(1, projection="mean")):
-        views = representation.project(volume, OBLIQUE)
+        views = representation.geometry.project(volume, OBLIQUE)
         assert (views >= volume.amin((2, 3, 4))[:, None, :, None, None] - 1e-6).all()
-        torch.testing.assert_close(representation.project(volume + 5, OBLIQUE), views + 5, atol=1e-5, rtol=0)
+        torch.testing.assert_close(representation.geometry.project(volume + 5, OBLIQUE), views + 5, atol=1e-5, rtol=0)
 
 
 def test_mean_views_at_0_degrees_are_means() -> None:
     volume = torch.randn(1, 2, 5, 6, 8)
-    views = make(axis=1, spacing_mm=(0.5, 1, 1), projection="mean").project(volume, [0])
+    views = make(axis=1, spacing_mm=(0.5, 1, 1), projection="mean").geometry.project(volume, [0])
     torch.testing.assert_close(views[:, 0], volume.mean(2))
 
 
@@ -122,16 +126,16 @@ def test_the_direction_of_rotation() -> None:
     """A point at +c is seen at +c at 0 degrees; a point at +a is seen at +c at 90 (methods.md 3.2: s sin at i)."""
     volume = torch.zeros(1, 1, 11, 1, 11)
     volume[0, 0, 8, 0, 5] = 1
-    assert int(make(1).project(volume, [90])[0, 0, 0, 0].argmax()) == 8
-    assert int(make(1).project(volume, [0])[0, 0, 0, 0].argmax()) == 5
+    assert int(make(1).geometry.project(volume, [90])[0, 0, 0, 0].argmax()) == 8
+    assert int(make(1).geometry.project(volume, [0])[0, 0, 0, 0].argmax()) == 5
     # With the other axis as the detector, the same point is at +detector at 0 degrees.
-    assert int(make(1, detector_axis=0).project(volume, [0])[0, 0, 0, 0].argmax()) == 8
+    assert int(make(1, detector_axis=0).geometry.project(volume, [0])[0, 0, 0, 0].argmax()) == 8
 
 
 def test_projecting_can_be_differentiated() -> None:
     volume = torch.rand(1, 1, 3, 2, 4, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: make(1).project(x, [0, 33]), volume)
-    assert not make(1).project(volume.detach(), [33]).requires_grad
+    assert torch.autograd.gradcheck(lambda x: make(1).geometry.project(x, [0, 33]), volume)
+    assert not make(1).geometry.project(volume.detach(), [33]).requires_grad
 
 
 # Back-projecting
@@ -174,7 +178,7 @@ def test_back_projection_by_hand() -> None:
 
 def test_constant_views_add_up_where_the_detector_sees() -> None:
     representation = make(0)
-    volume = representation.back_project(torch.ones(1, 6, 1, 2, 9), even_angles(6), (2, 9, 9))
+    volume = representation.geometry.back_project(torch.ones(1, 6, 1, 2, 9), even_angles(6), (2, 9, 9))
     torch.testing.assert_close(volume[:, :, :, 2:7, 2:7], torch.full((1, 1, 2, 5, 5), 6.0))
 
 
@@ -189,7 +193,7 @@ def test_a_voxel_returns_to_its_place(axis: int, other_detector: bool, spacing_m
         volume = torch.zeros(1, 1, *shape)
         volume[0, 0][place] = 1
         angles = even_angles(30)
-        back = representation.back_project(representation.project(volume, angles), angles, shape)
+        back = representation.geometry.back_project(representation.geometry.project(volume, angles), angles, shape)
         assert back.shape == volume.shape
         assert torch.unravel_index(back[0, 0].argmax(), shape) == place
 
@@ -197,13 +201,13 @@ def test_a_voxel_returns_to_its_place(axis: int, other_detector: bool, spacing_m
 def test_samples_channels_and_classes_stay_apart() -> None:
     representation = make(2, (1.0, 2.0, 1.0))
     volume = torch.rand(2, 3, 5, 6, 4)
-    views = representation.project(volume, OBLIQUE)
+    views = representation.geometry.project(volume, OBLIQUE)
     assert views.shape == (2, 7, 3, 4, 6)
-    back = representation.back_project(views, OBLIQUE, volume.shape[2:])
+    back = representation.geometry.back_project(views, OBLIQUE, volume.shape[2:])
     for sample, channel in itertools.product(range(2), range(3)):
-        own = representation.project(volume[sample, channel][None, None], OBLIQUE)
+        own = representation.geometry.project(volume[sample, channel][None, None], OBLIQUE)
         torch.testing.assert_close(views[sample, :, channel], own[0, :, 0])
-        own_back = representation.back_project(own, OBLIQUE, volume.shape[2:])
+        own_back = representation.geometry.back_project(own, OBLIQUE, volume.shape[2:])
         torch.testing.assert_close(back[sample, channel], own_back[0, 0])
 
 
@@ -382,11 +386,11 @@ def test_scores_of_one_class_are_the_paper_s() -> None:
 
 def test_a_reconstruction_is_t_after_r_after_f_divided_by_the_views_that_see_a_voxel() -> None:
     representation = make(0, (1.0, 2.0, 1.0), num_classes=2, background=False)
-    path = Reconstruction(representation, 3)
+    path = reconstruction(representation, 3)
     maps, angles, shape = torch.rand(1, 3, 2, 4, 6), (5.0, 70.0, 120.0), (4, 5, 6)
-    matrix = back_projection(representation.plane(shape), angles, between_pixels=True)
-    volume = representation.back_project(path.filtration(maps), angles, shape, matrix)
-    seen = representation.back_project(torch.ones_like(maps), angles, shape, matrix)
+    matrix = back_projection(representation.geometry.plane(shape), angles, between_pixels=True)
+    volume = representation.geometry.back_project(path.filtration(maps), angles, shape, matrix)
+    seen = representation.geometry.back_project(torch.ones_like(maps), angles, shape, matrix)
     assert seen.min() < 2.5
     assert 2.99 < seen.max() <= 3.001
     mean = average_pool(volume / seen.clamp_min(1))
@@ -397,12 +401,12 @@ def test_a_reconstruction_is_t_after_r_after_f_divided_by_the_views_that_see_a_v
 def test_filtration_and_average_leave_a_voxel_at_its_place_in_the_plane(spacing_mm: Spacing) -> None:
     """Both look a pixel ahead. One network makes the maps of all views: none may want another shift than the others."""
     representation = make(0, spacing_mm, num_views=36, background=False)
-    path = Reconstruction(representation, 36)
+    path = reconstruction(representation, 36)
     nn.init.constant_(path.filtration.weight, 0.5)
     volume = torch.zeros(1, 1, 3, 21, 23)
     volume[0, 0, 1, 8, 14] = 1
     angles = even_angles(36)
-    found = path(representation.project(volume, angles), angles, volume.shape[2:])[0, 0].detach()
+    found = path(representation.geometry.project(volume, angles), angles, volume.shape[2:])[0, 0].detach()
     # Beyond half of the peak, where streaks do not reach.
     found = (found - (found.max() + found.min()) / 2).clamp_min(0).sum(0)
     rows, columns = (torch.arange(size, dtype=torch.float32) for size in found.shape)
@@ -414,7 +418,7 @@ def test_filtration_and_average_leave_a_voxel_at_its_place_in_the_plane(spacing_
 def test_what_lies_in_a_corner_is_found_like_what_lies_in_the_middle(shape: Shape, corner: int) -> None:
     """Perfect views, untrained filters and normalisation: a view that does not see a voxel says nothing of it."""
     representation = make(0, (1.0, 1.0, 1.0), detector_axis=2)
-    path, angles = Reconstruction(representation, 60), even_angles(60)
+    path, angles = reconstruction(representation, 60), even_angles(60)
     with torch.no_grad():
         path.filtration.weight.copy_(torch.tensor([1.0, 0.0]).expand(60, 2))
     points = torch.stack(torch.meshgrid(*(torch.arange(size) for size in shape[1:]), indexing="ij"), -1)
@@ -422,7 +426,7 @@ def test_what_lies_in_a_corner_is_found_like_what_lies_in_the_middle(shape: Shap
     for centre in (torch.tensor(shape[1:]) // 2, torch.tensor([corner, corner])):
         disc = ((points - centre) ** 2).sum(-1) <= 9
         truth = disc.expand(shape)
-        views = representation.project(truth[None, None].float(), angles)
+        views = representation.geometry.project(truth[None, None].float(), angles)
         found = path((views >= 0.5).float(), angles, shape)[0, -1] > 0
         dice.append(2 * float((found & truth).sum()) / float(found.sum() + truth.sum()))
     assert min(dice) > 0.5
