@@ -15,7 +15,6 @@ extensions = [
     "seg25d_pages",
 ]
 exclude_patterns = ["_build"]
-suppress_warnings: list[str] = []
 
 # Pages: Markdown that reads as well on GitHub.
 myst_heading_anchors = 3

@@ -111,12 +111,18 @@ def public_names(wanted: Callable[[Any], bool]) -> list[str]:
     return sorted(names, key=lambda name: text.find(f"def {name}(") % (len(text) + 1))  # -1, not found, comes last
 
 
+def packages() -> str:
+    """The way to the pages of all packages, which `write_api_pages` writes."""
+    return "All [packages](api/packages.rst).\n\n```{toctree}\n:hidden:\n\napi/packages\n```"
+
+
 GENERATED = {
     "configurations": configurations,
     "networks": networks,
     "commands": commands,
     "functions": functions,
     "options": options,
+    "packages": packages,
 }
 
 
