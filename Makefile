@@ -57,7 +57,7 @@ dist:
 
 # Every reference to a name of ours is looked up (nitpicky in conf.py), and every link between pages.
 docs: $(VENV)/.ready-docs
-	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going documentation documentation/_build/html
+	$(BIN)/python -m sphinx --builder html --fresh-env --fail-on-warning --keep-going documentation documentation/_build/html
 
 clean:
 	rm -rf $(VENV) documentation/_build documentation/reference/api demo build dist seg25d.egg-info .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -15,7 +15,6 @@ extensions = [
     "seg25d_pages",
 ]
 exclude_patterns = ["_build"]
-suppress_warnings: list[str] = []
 
 # Pages: Markdown that reads as well on GitHub.
 myst_heading_anchors = 3
@@ -25,6 +24,7 @@ html_static_path = ["_static"]
 html_css_files = ["seg25d.css"]
 html_show_sourcelink = False
 html_show_copyright = False
+html_context = {"default_mode": "auto"}
 html_theme_options: dict[str, Any] = {
     "navbar_align": "left",
     "show_prev_next": True,

@@ -22,6 +22,7 @@ from seg25d.networks import NETWORKS, paper_unets
 from seg25d.planning.network_rules import NETWORK_RULES
 from seg25d.planning.planner import CONFIGURATIONS
 from seg25d.planning.recipe_rules import PLANNING_RULES
+from seg25d.representations.base import Representation
 
 LINK = re.compile(r"^- \[[^\]]*\]\(([\w/]+)\.md\)", flags=re.MULTILINE)
 MARK = re.compile(r"^<!-- generated: (\w+) -->$", flags=re.MULTILINE)
@@ -33,10 +34,12 @@ COMMAND = """## {name}
 :hook:
 :prog: seg25d {name}
 :title:
+:usage_width: 80
 :no_default_values:
 :group_title_prefix:
 :group_sub_title_prefix:
 ```"""
+PAGE = re.compile(r"\bdocumentation/(\w+/\w+)\.md")
 NOT_SHOWN = ("__main__", "pipeline")
 """Modules that are programs, or go with the next version."""
 
@@ -56,19 +59,20 @@ def table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 def configurations() -> str:
     """All methods: the configurations with what they see and the network that they get."""
-    rows = []
+    names: dict[type[Representation], list[str]] = {}
     for name, method in CONFIGURATIONS.items():
-        kind = method.representation
-        recipes = [rules.name for rules in PLANNING_RULES.values() if rules.configurations and rules.allows(name)]
-        rows.append(
-            [
-                f"`{name}`",
-                first_sentence(kind.__doc__),
-                f"`{kind.default_network}` in {kind.network_dims}D",
-                ", ".join(f"`{recipe}`" for recipe in recipes),
-            ]
-        )
+        names.setdefault(method.representation, []).append(name)
+    rows = []
+    for kind, same in names.items():
+        recipes = [rules.name for rules in PLANNING_RULES.values() if rules.configurations and rules.allows(same[0])]
+        network = f"`{kind.default_network}` in {kind.network_dims}D"
+        rows.append([code(same), first_sentence(kind.__doc__), network, code(recipes)])
     return table(["configuration", "what the network sees", "planned network", "recipes of papers"], rows)
+
+
+def code(names: Iterable[str]) -> str:
+    """Names in a list, as code."""
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def networks() -> str:
@@ -107,12 +111,18 @@ def public_names(wanted: Callable[[Any], bool]) -> list[str]:
     return sorted(names, key=lambda name: text.find(f"def {name}(") % (len(text) + 1))  # -1, not found, comes last
 
 
+def packages() -> str:
+    """The way to the pages of all packages, which `write_api_pages` writes."""
+    return "All [packages](api/packages.rst).\n\n```{toctree}\n:hidden:\n\napi/packages\n```"
+
+
 GENERATED = {
     "configurations": configurations,
     "networks": networks,
     "commands": commands,
     "functions": functions,
     "options": options,
+    "packages": packages,
 }
 
 
@@ -206,10 +216,15 @@ def as_restructured_text(app: Sphinx, what: str, name: str, obj: Any, options: A
             result += ["::", ""]
         elif line and not indented:
             drawing = False
-        result.append(line if drawing else SPECIAL.sub(lambda found: found.group(1) or "\\" + found.group(0), line))
+        result.append(line if drawing else escaped(PAGE.sub(r":doc:`/\1`", line)))
     # Of an attribute, Napoleon would take what stands before a colon in the first line for its type.
     kind = "object" if what in {"attribute", "data", "property"} else what
     lines[:] = Docstring(result, Config(), app, kind, name, obj, options).lines()
+
+
+def escaped(line: str) -> str:
+    """A line in which only code has markup."""
+    return SPECIAL.sub(lambda found: found.group(1) or "\\" + found.group(0), line)
 
 
 def last_text(lines: list[str]) -> str:

@@ -98,7 +98,7 @@ def test_the_method_of_the_tutorial_runs(tmp_path):
         [sys.executable, "steps.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stderr
-    assert "each slice with mean and maximum of 2 slice(s) on both sides, 5.9" in result.stdout
+    assert "each slice with mean and maximum of 2 slice(s) on both sides, 5.8 mm" in result.stdout
     assert (tmp_path / "segmentations" / "prediction.json").exists()
 
 
