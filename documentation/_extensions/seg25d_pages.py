@@ -18,11 +18,11 @@ from sphinx.ext.napoleon import Config, GoogleDocstring
 import seg25d
 from seg25d import api
 from seg25d.cli.main import COMMANDS
-from seg25d.networks import NETWORKS, paper_unets
+from seg25d.networks import paper_unets
+from seg25d.networks.base import NETWORKS
 from seg25d.planning.network_rules import NETWORK_RULES
-from seg25d.planning.planner import CONFIGURATIONS
 from seg25d.planning.recipe_rules import PLANNING_RULES
-from seg25d.representations.base import Representation
+from seg25d.representations.base import CONFIGURATIONS, Representation
 
 LINK = re.compile(r"^- \[[^\]]*\]\(([\w/]+)\.md\)", flags=re.MULTILINE)
 MARK = re.compile(r"^<!-- generated: (\w+) -->$", flags=re.MULTILINE)
@@ -60,8 +60,8 @@ def table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 def configurations() -> str:
     """All methods: the configurations with what they see and the network that they get."""
     names: dict[type[Representation], list[str]] = {}
-    for name, method in CONFIGURATIONS.items():
-        names.setdefault(method.representation, []).append(name)
+    for name, kind in CONFIGURATIONS.items():
+        names.setdefault(kind, []).append(name)
     rows = []
     for kind, same in names.items():
         recipes = [rules.name for rules in PLANNING_RULES.values() if rules.configurations and rules.allows(same[0])]

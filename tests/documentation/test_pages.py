@@ -88,7 +88,6 @@ def test_the_readme_is_short_and_has_every_method():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not hasattr(seg25d.representations, "PLACES"), reason="methods are not in a table of places yet")
 def test_the_method_of_the_tutorial_runs(tmp_path):
     module, *steps = BLOCK.findall((FOLDER / "how_to" / "write_your_own_method.md").read_text(encoding="utf-8"))
     (tmp_path / "slabs.py").write_text(module, encoding="utf-8")
