@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from seg25d.core.errors import InputError
 from seg25d.core.records import Record
-from seg25d.networks.base import Network
+from seg25d.networks.base import NETWORKS, Network
 from seg25d.networks.blocks import Topology
 from seg25d.networks.fusion_net import FusionNetSpec
 from seg25d.networks.paper_unets import half_unet, super_image_unet
@@ -185,6 +185,11 @@ def networks_for(dims: int) -> list[str]:
     if not names:
         raise InputError(f"there are networks of 2 and of 3 dimensions, not of {dims}")
     return names
+
+
+def name_in_plans(name: str) -> str:
+    """The name that plans have for a network that can be asked for: `unet` for the U-Nets of papers, else the same."""
+    return next(own for own, spec in NETWORKS.items() if spec is NETWORK_RULES[name].spec)
 
 
 def check_network(name: str, dims: int) -> None:

@@ -17,7 +17,7 @@ from seg25d.planning.configurations import (
     is_alias,
     split_name,
 )
-from seg25d.planning.network_rules import NETWORK_RULES
+from seg25d.planning.network_rules import name_in_plans
 from seg25d.planning.plan import ConfigurationPlan, Plans
 from seg25d.planning.plans_file import read_plans
 from seg25d.planning.plans_name import DEFAULT_PLANS_NAME
@@ -74,7 +74,7 @@ def with_network(plans: Plans, name: str, network: str | None) -> str:
     configuration_names([full_name], plans.slice_axis, rules)
     asked_for = planned or rules.of(configuration).network
     default = plan.representation.default_network
-    if type(plan.network) is not NETWORK_RULES[asked_for or default].spec:
+    if plan.network.name != name_in_plans(asked_for or default):
         # Somebody edited the plan: it has the network that it says.
         own = network == plan.network.name
     elif asked_for is None:
