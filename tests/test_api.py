@@ -240,6 +240,33 @@ def test_edited_plans_are_kept_and_wrong_edits_named(workspace):
     assert json.loads(path.read_text())["configurations"]["si"]["batch_size"] > 0
 
 
+@pytest.mark.slow
+def test_a_plan_that_cannot_be_read_stops_no_other(workspace, capsys):
+    """Neither in the plans of the data set nor in those beside trained models."""
+    run(workspace, "plan_and_preprocess", "-d", "900", "-c", "si")
+    path = workspace.preprocessed_dataset(DATASET_NAME).plans()
+    content = json.loads(path.read_text())
+    content["configurations"]["foreign"] = content["configurations"]["si"] | {"representation": {"name": "cubes"}}
+    path.write_text(json.dumps(content))
+    run(workspace, "train", "900", "si", "0", *TINY)
+    assert "configuration foreign is left out" in capsys.readouterr().err
+    assert json.loads(path.read_text()) == content
+    beside = workspace.run(DATASET_NAME, "si").plans
+    trained = json.loads(beside.read_text())
+    assert list(trained["configurations"]) == ["si"]
+    beside.write_text(json.dumps(content))
+    archive, images = workspace.results / "si.zip", workspace.raw_dataset(DATASET_NAME) / "imagesTs"
+    run(workspace, "export_model", "900", "-c", "si", "-f", "0", "-o", str(archive))
+    run(workspace, "predict", "-i", str(images), "-o", str(workspace.results / "out"), "-m", str(archive))
+    run(workspace, "plan_and_preprocess", "-d", "900", "-c", "si", "2d", "--plan-only")
+    assert set(json.loads(path.read_text())["configurations"]) == {"si", "axial", "foreign"}
+    content["configurations"]["si"]["batch_size"] = 0
+    path.write_text(json.dumps(content))
+    capsys.readouterr()
+    run(workspace, "train", "900", "si", "0", *TINY, status=2)
+    assert "configurations.si.batch_size" in capsys.readouterr().err
+
+
 def test_clean_keeps_only_the_arrays_of_other_plans(workspace):
     folder = workspace.preprocessed_dataset(DATASET_NAME)
     for name in ("spacing_mine", "spacing_other"):

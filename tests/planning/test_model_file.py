@@ -98,3 +98,12 @@ def test_a_header_that_does_not_fit_names_the_place(header, tmp_path):
     save_file({"a": torch.zeros(1)}, tmp_path / "new.safetensors", metadata={"seg25d": json.dumps(changed)})
     with pytest.raises(ModelError, match="schema_version"):
         load_model(tmp_path / "new.safetensors")
+
+
+def test_a_method_that_is_not_known_is_named_with_those_that_are(header, tmp_path):
+    content = header.model_dump(mode="json")
+    content["plan"]["representation"] = {"name": "cubes"}
+    path = tmp_path / "model.safetensors"
+    save_file({"weight": torch.zeros(1)}, path, metadata={"seg25d": json.dumps(content)})
+    with pytest.raises(ModelError, match=r"plan\.representation: .*'cubes'; known: slices, (.|\n)*another version"):
+        load_header(path)
