@@ -3,6 +3,7 @@
 import atexit
 import faulthandler
 import gc
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -66,11 +67,16 @@ def leave(status: int) -> NoReturn:
     """End the process with an exit status, without taking apart every module: 1 s once torch is loaded.
 
     Threads end and Python's exit handlers run as always, in its own order, so that worker processes, logs and temporary
-    files are taken care of. Under a profiler or debugger, or with `python -i`, the process ends in the usual way.
+    files are taken care of. Daemonic processes that are still there, such as a loader of batches that missed its end on
+    a busy machine, are killed: they may ignore SIGTERM, and Python would wait for them for ever. Under a profiler or
+    debugger, or with `python -i`, the process ends in the usual way.
     """
     if sys.getprofile() or sys.gettrace() or sys.flags.interactive:
         sys.exit(status)
     threading._shutdown()  # type: ignore[attr-defined] # also wakes the threads of pools that nobody shut down
+    for process in multiprocessing.active_children():
+        if process.daemon:
+            process.kill()
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):

@@ -103,3 +103,22 @@ def test_an_end_without_a_word_names_what_to_do(deed: str, status: int, told: bo
     assert ended.stdout == ("all is well\n" if status != -9 and status >= 0 else ended.stdout)
     assert ("what to do" in ended.stderr) == told
     assert ("Current thread" in ended.stderr) == (status in (-11, -6))
+
+
+def test_a_daemon_that_ignores_sigterm_does_not_hold_up_the_end() -> None:
+    done = run("""
+        import multiprocessing, signal, time
+        from seg25d.core.process import leave
+
+        def work(begun):
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            begun.set()
+            time.sleep(600)
+
+        context = multiprocessing.get_context("fork")
+        begun = context.Event()
+        context.Process(target=work, args=(begun,), daemon=True).start()
+        begun.wait()
+        leave(3)
+    """)
+    assert done.returncode == 3, done.stderr
