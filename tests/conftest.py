@@ -157,6 +157,13 @@ def constant_models() -> Iterator[ConstantModels]:
 
 
 @pytest.fixture
+def written_models() -> Iterator[ConstantModels]:
+    """The same in one test."""
+    with ConstantModels.written() as writer:
+        yield writer
+
+
+@pytest.fixture
 def trained(constant_models: ConstantModels) -> list[str]:
     """The models that were trained since the test began, in order: `axial/fold_0`."""
     constant_models.trained.clear()
@@ -188,6 +195,7 @@ def trained_once(three_folds: Path, tmp_path_factory: pytest.TempPathFactory) ->
     root = tmp_path_factory.mktemp("trained") / "workspace"
     shutil.copytree(three_folds, root)
     _run(root, "plan_and_preprocess", "-d", "900", "-c", "2d", "si", "3d")
+    _shrink_networks(root)
     with ConstantModels.written():
         for words in (("si", "cv"), ("2d", "cv"), ("3d", "1")):
             _run(root, "train", "900", *words, "--epochs", "1", "--iterations", "2")
@@ -201,6 +209,23 @@ def chosen_once(trained_once: Path, tmp_path_factory: pytest.TempPathFactory) ->
     shutil.copytree(trained_once, root)
     _run(root, "find_best_configuration", "900", "--fit-weights")
     return root
+
+
+@pytest.fixture(scope="session")
+def shrink_networks() -> Callable[[Path], None]:
+    """A function that edits the plans of a workspace: the networks are as small as they can be, all else stays."""
+    return _shrink_networks
+
+
+def _shrink_networks(workspace: Path) -> None:
+    for path in workspace.glob("preprocessed/*/plans*.json"):
+        plans = json.loads(path.read_text())
+        for network in (plan["network"] for plan in plans["configurations"].values()):
+            if network["name"] == "unet":
+                network |= {"widths": [2] * len(network["widths"]), "encoder_blocks": 1, "decoder_blocks": 1}
+            elif network["name"] == "fusion_net":
+                network["width"] = 2
+        path.write_text(json.dumps(plans))
 
 
 def _run(workspace: Path, *words: str) -> None:

@@ -27,7 +27,8 @@ SHAPE = (8, 32, 32)
 CASES = [f"phantom_{index:03d}" for index in range(4)]
 TINY = ["--epochs", "1", "--iterations", "2", "--set", "validation_windows=1", "--set", "augmentation.enabled=false"]
 IN_THIS_PROCESS = ["--num-processes", "0", "--device", "cpu"]
-pytestmark = pytest.mark.slow
+WRITTEN = pytest.mark.usefixtures("written_models")
+"""Constant models stand in for training."""
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +111,7 @@ def test_the_whole_story(workspace, capsys):
     assert (out / "scores.csv").read_text().count("phantom_004") >= 4
 
 
+@WRITTEN
 def test_a_validation_that_was_cut_off_goes_on_with_the_next_case(workspace, monkeypatch):
     run(workspace, "plan_and_preprocess", "-d", "900", "-c", "si")
     run(workspace, "train", "900", "si", "0", *TINY)
@@ -167,6 +169,7 @@ def test_wrong_arguments_stop_training_before_anything_is_written(workspace, con
     assert not workspace.results.exists()
 
 
+@WRITTEN
 def test_changed_plans_do_not_go_on_with_an_old_run(workspace):
     options = api.PlanningOptions(configurations=("si",), num_processes=0)
     api.plan_and_preprocess(workspace, ["900"], options)
@@ -179,6 +182,7 @@ def test_changed_plans_do_not_go_on_with_an_old_run(workspace):
         api.train(workspace, "900", "si", ["0"])
 
 
+@WRITTEN
 def test_folds_with_unlike_settings_are_pointed_out(workspace, capsys):
     run(workspace, "plan_and_preprocess", "-d", "900", "-c", "2d")
     begin = ["train", "900", "2d"]
@@ -192,6 +196,7 @@ def test_folds_with_unlike_settings_are_pointed_out(workspace, capsys):
     run(workspace, *begin, "1", *TINY, "--restart")
 
 
+@WRITTEN
 def test_one_restarted_fold_does_not_break_the_others(workspace):
     run(workspace, "plan_and_preprocess", "-d", "900", "-c", "si")
     run(workspace, "train", "900", "si", "cv", *TINY)
@@ -296,6 +301,7 @@ main(sys.argv[1:])
 """
 
 
+@pytest.mark.slow
 def test_two_processes_restart_all_folds_together(workspace):
     run(workspace, "plan_and_preprocess", "-d", "900", "-c", "si")
     path = workspace.preprocessed_dataset(DATASET_NAME).plans()
@@ -323,6 +329,7 @@ def test_two_processes_restart_all_folds_together(workspace):
     assert results.crossval.exists()
 
 
+@WRITTEN
 def test_demo_tells_the_story_and_can_be_repeated(workspace, capsys):
     for _ in range(2):
         run(workspace, "demo", "--time-budget", "1s")
@@ -335,6 +342,7 @@ def test_demo_tells_the_story_and_can_be_repeated(workspace, capsys):
     assert set(PHANTOM.configurations) <= {path.name for path in folder.iterdir()}
 
 
+@pytest.mark.slow
 def test_demo_of_vessels_has_the_paper_beside_it(tmp_path, capsys):
     workspace = Workspace.resolve(tmp_path, {})
     raw = workspace.raw_dataset(vessels.DATASET_NAME)
@@ -353,6 +361,7 @@ def test_demo_of_vessels_has_the_paper_beside_it(tmp_path, capsys):
     assert {path.name for path in (results / "demo").glob("*.png")} == {"maximum_projection.png", "slice.png"}
 
 
+@WRITTEN
 def test_a_recipe_has_files_and_results_of_its_own(workspace, capsys):
     path = workspace.raw_dataset(DATASET_NAME) / "dataset.json"
     content = json.loads(path.read_text())
@@ -381,6 +390,7 @@ def test_a_recipe_has_files_and_results_of_its_own(workspace, capsys):
     assert json.loads((out / "prediction.json").read_text())["model"]["configuration"] == "axial__shivdeo2021"
 
 
+@WRITTEN
 def test_another_network_is_planned_once_and_has_results_of_its_own(workspace, capsys):
     run(workspace, "plan_and_preprocess", "-d", "900", "-c", "2d")
     folder = workspace.preprocessed_dataset(DATASET_NAME)
