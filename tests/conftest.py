@@ -117,7 +117,7 @@ class ConstantModels:
         """While this lasts, models are written instead of trained."""
         writer = cls()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(trainer._Run, "to_the_end", lambda run: writer._write(run))
+            patch.setattr(trainer._Run, "to_the_end", lambda run: writer._write(run))  # noqa: PLW0108 - is to be bound
             patch.setattr(trainer._Run, "_look", lambda run, _: _made_up_scores(run))
             patch.setattr(monitor, "draw_progress", lambda path, _: path.touch())
             yield writer
@@ -133,6 +133,7 @@ class ConstantModels:
             run.last_tick = time.perf_counter()
             state.iteration += config.iterations_per_epoch
             state.epoch_losses = [1.0] * config.iterations_per_epoch
+            state.epoch_voxels = config.iterations_per_epoch * run.batch_voxels
             state.epoch_seconds = config.time_budget_seconds or 1.0
             state.seconds += state.epoch_seconds
             for model in (state.model, state.averaged):

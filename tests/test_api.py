@@ -362,7 +362,7 @@ def test_demo_of_vessels_has_the_paper_beside_it(tmp_path, capsys):
 
 
 @WRITTEN
-def test_a_recipe_has_files_and_results_of_its_own(workspace, capsys):
+def test_a_recipe_has_files_and_results_of_its_own(workspace, shrink_networks, capsys):
     path = workspace.raw_dataset(DATASET_NAME) / "dataset.json"
     content = json.loads(path.read_text())
     content["labels"] = {"background": 0, "some": [1, 2], "others": [3, 4]}
@@ -374,6 +374,7 @@ def test_a_recipe_has_files_and_results_of_its_own(workspace, capsys):
     assert "plan_and_preprocess -d 900 --recipe shivdeo2021" in capsys.readouterr().err
     run(workspace, "plan_and_preprocess", "-d", "900", "-c", "axial", "--recipe", "shivdeo2021")
     assert {file: file.read_bytes() for file in before} == before
+    shrink_networks(workspace.raw.parent)
     run(workspace, "train", "900", "axial", "0", "--recipe", "shivdeo2021", *TINY)
     results = workspace.results / DATASET_NAME
     assert [each.name for each in results.iterdir()] == ["axial__shivdeo2021"]

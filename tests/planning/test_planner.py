@@ -314,7 +314,9 @@ def test_slices_of_a_small_data_set_make_shallow_windows_and_it_is_said() -> Non
     assert "leaves more updates" in item.reasons["window"]
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOWLY_PLANNED)) for name in published.PUBLISHED])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOWLY_PLANNED)) for name in published.PUBLISHED]
+)
 def test_plans_of_published_data_sets_stay_as_they_are(name: str) -> None:
     """After a change on purpose: `python tests/planning/regenerate_golden_plans.py`."""
     fingerprint, description = published.make_fingerprint(published.PUBLISHED[name])
