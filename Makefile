@@ -4,17 +4,20 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-MIN_COVERAGE ?= 90
+MIN_COVERAGE ?= 95
 # Processes that run test files side by side.
 TEST_WORKERS ?= 2
 # Threads of many small processes would fight over few cores: the tests run better with one thread per process.
 TEST_ENVIRONMENT := OMP_NUM_THREADS=1
 
-.PHONY: help demo test test-processors lint docs dist clean
+PYTEST := $(TEST_ENVIRONMENT) $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder --durations=10
+
+.PHONY: help demo test test-all test-processors lint docs dist clean
 
 help:
 	@echo "make demo   a made-up data set through every step, in a few minutes"
-	@echo "make test   all tests, with coverage"
+	@echo "make test   the quick tests, in a few minutes"
+	@echo "make test-all   all tests, with coverage"
 	@echo "make test-processors   tests of networks and training with the kernels of other processors"
 	@echo "make lint   ruff and mypy"
 	@echo "make dist   wheel and source distribution in dist/"
@@ -38,7 +41,10 @@ demo: $(READY)
 	$(BIN)/seg25d demo --workspace demo
 
 test: $(READY)
-	$(TEST_ENVIRONMENT) $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder --cov --cov-fail-under=$(MIN_COVERAGE) --cov-report=term-missing:skip-covered --durations=10
+	$(PYTEST) -m "not slow"
+
+test-all: $(READY)
+	$(PYTEST) --cov --cov-fail-under=$(MIN_COVERAGE) --cov-report=term-missing:skip-covered
 
 test-processors: $(READY)
 	$(TEST_ENVIRONMENT) $(BIN)/python tests/run_on_processors.py

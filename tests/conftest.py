@@ -122,7 +122,7 @@ class ConstantModels:
         """While this lasts, models are written instead of trained."""
         writer = cls()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(trainer._Run, "to_the_end", lambda run: writer._write(run))  # noqa: PLW0108 - or it is not bound
+            patch.setattr(trainer._Run, "to_the_end", lambda run: writer._write(run))  # noqa: PLW0108 - is to be bound
             patch.setattr(trainer._Run, "_look", lambda run, _: _made_up_scores(run))
             patch.setattr(monitor, "draw_progress", lambda path, _: path.touch())
             yield writer
@@ -138,6 +138,7 @@ class ConstantModels:
             run.last_tick = time.perf_counter()
             state.iteration += config.iterations_per_epoch
             state.epoch_losses = [1.0] * config.iterations_per_epoch
+            state.epoch_voxels = config.iterations_per_epoch * run.batch_voxels
             state.epoch_seconds = config.time_budget_seconds or 1.0
             state.seconds += state.epoch_seconds
             for model in (state.model, state.averaged):
@@ -157,6 +158,13 @@ def _made_up_scores(run: trainer._Run) -> tuple[float, dict[str, float | None], 
 @pytest.fixture(scope="module")
 def constant_models() -> Iterator[ConstantModels]:
     """In all tests of a module that asks for it, models are written instead of trained."""
+    with ConstantModels.written() as writer:
+        yield writer
+
+
+@pytest.fixture
+def written_models() -> Iterator[ConstantModels]:
+    """The same in one test."""
     with ConstantModels.written() as writer:
         yield writer
 
@@ -193,6 +201,7 @@ def trained_once(three_folds: Path, tmp_path_factory: pytest.TempPathFactory) ->
     root = tmp_path_factory.mktemp("trained") / "workspace"
     shutil.copytree(three_folds, root)
     _run(root, "plan_and_preprocess", "-d", "900", "-c", "2d", "si", "3d")
+    _shrink_networks(root)
     with ConstantModels.written():
         for words in (("si", "cv"), ("2d", "cv"), ("3d", "1")):
             _run(root, "train", "900", *words, "--epochs", "1", "--iterations", "2")
@@ -206,6 +215,23 @@ def chosen_once(trained_once: Path, tmp_path_factory: pytest.TempPathFactory) ->
     shutil.copytree(trained_once, root)
     _run(root, "find_best_configuration", "900", "--fit-weights")
     return root
+
+
+@pytest.fixture(scope="session")
+def shrink_networks() -> Callable[[Path], None]:
+    """A function that edits the plans of a workspace: the networks are as small as they can be, all else stays."""
+    return _shrink_networks
+
+
+def _shrink_networks(workspace: Path) -> None:
+    for path in workspace.glob("preprocessed/*/plans*.json"):
+        plans = json.loads(path.read_text())
+        for network in (plan["network"] for plan in plans["configurations"].values()):
+            if network["name"] == "unet":
+                network |= {"widths": [2] * len(network["widths"]), "encoder_blocks": 1, "decoder_blocks": 1}
+            elif network["name"] == "fusion_net":
+                network["width"] = 2
+        path.write_text(json.dumps(plans))
 
 
 def _run(workspace: Path, *words: str) -> None:

@@ -27,7 +27,8 @@ SHAPE = (8, 32, 32)
 CASES = [f"phantom_{index:03d}" for index in range(4)]
 TINY = ["--epochs", "1", "--iterations", "2", "--set", "validation_windows=1", "--set", "augmentation.enabled=false"]
 IN_THIS_PROCESS = ["--num-processes", "0", "--device", "cpu"]
-pytestmark = pytest.mark.slow
+WRITTEN = pytest.mark.usefixtures("written_models")
+"""Constant models stand in for training."""
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +111,7 @@ def test_the_whole_story(workspace, capsys):
     assert (out / "scores.csv").read_text().count("phantom_004") >= 4
 
 
+@WRITTEN
 def test_a_validation_that_was_cut_off_goes_on_with_the_next_case(workspace, monkeypatch):
     run(workspace, "plan_and_preprocess", "-d", "900", "-c", "si")
     run(workspace, "train", "900", "si", "0", *TINY)
@@ -167,6 +169,7 @@ def test_wrong_arguments_stop_training_before_anything_is_written(workspace, con
     assert not workspace.results.exists()
 
 
+@WRITTEN
 def test_changed_plans_do_not_go_on_with_an_old_run(workspace):
     options = api.PlanningOptions(configurations=("si",), num_processes=0)
     api.plan_and_preprocess(workspace, ["900"], options)
@@ -179,6 +182,7 @@ def test_changed_plans_do_not_go_on_with_an_old_run(workspace):
         api.train(workspace, "900", "si", ["0"])
 
 
+@WRITTEN
 def test_folds_with_unlike_settings_are_pointed_out(workspace, capsys):
     run(workspace, "plan_and_preprocess", "-d", "900", "-c", "2d")
     begin = ["train", "900", "2d"]
@@ -192,6 +196,7 @@ def test_folds_with_unlike_settings_are_pointed_out(workspace, capsys):
     run(workspace, *begin, "1", *TINY, "--restart")
 
 
+@WRITTEN
 def test_one_restarted_fold_does_not_break_the_others(workspace):
     run(workspace, "plan_and_preprocess", "-d", "900", "-c", "si")
     run(workspace, "train", "900", "si", "cv", *TINY)
@@ -323,6 +328,7 @@ main(sys.argv[1:])
 """
 
 
+@pytest.mark.slow
 def test_two_processes_restart_all_folds_together(workspace):
     run(workspace, "plan_and_preprocess", "-d", "900", "-c", "si")
     path = workspace.preprocessed_dataset(DATASET_NAME).plans()
@@ -350,6 +356,7 @@ def test_two_processes_restart_all_folds_together(workspace):
     assert results.crossval.exists()
 
 
+@WRITTEN
 def test_demo_tells_the_story_and_can_be_repeated(workspace, capsys):
     for _ in range(2):
         run(workspace, "demo", "--time-budget", "1s")
@@ -362,6 +369,7 @@ def test_demo_tells_the_story_and_can_be_repeated(workspace, capsys):
     assert set(PHANTOM.configurations) <= {path.name for path in folder.iterdir()}
 
 
+@pytest.mark.slow
 def test_demo_of_vessels_has_the_paper_beside_it(tmp_path, capsys):
     workspace = Workspace.resolve(tmp_path, {})
     raw = workspace.raw_dataset(vessels.DATASET_NAME)
@@ -380,7 +388,8 @@ def test_demo_of_vessels_has_the_paper_beside_it(tmp_path, capsys):
     assert {path.name for path in (results / "demo").glob("*.png")} == {"maximum_projection.png", "slice.png"}
 
 
-def test_a_recipe_has_files_and_results_of_its_own(workspace, capsys):
+@WRITTEN
+def test_a_recipe_has_files_and_results_of_its_own(workspace, shrink_networks, capsys):
     path = workspace.raw_dataset(DATASET_NAME) / "dataset.json"
     content = json.loads(path.read_text())
     content["labels"] = {"background": 0, "some": [1, 2], "others": [3, 4]}
@@ -392,6 +401,7 @@ def test_a_recipe_has_files_and_results_of_its_own(workspace, capsys):
     assert "plan_and_preprocess -d 900 --recipe shivdeo2021" in capsys.readouterr().err
     run(workspace, "plan_and_preprocess", "-d", "900", "-c", "axial", "--recipe", "shivdeo2021")
     assert {file: file.read_bytes() for file in before} == before
+    shrink_networks(workspace.raw.parent)
     run(workspace, "train", "900", "axial", "0", "--recipe", "shivdeo2021", *TINY)
     results = workspace.results / DATASET_NAME
     assert [each.name for each in results.iterdir()] == ["axial__shivdeo2021"]
@@ -408,6 +418,7 @@ def test_a_recipe_has_files_and_results_of_its_own(workspace, capsys):
     assert json.loads((out / "prediction.json").read_text())["model"]["configuration"] == "axial__shivdeo2021"
 
 
+@WRITTEN
 def test_another_network_is_planned_once_and_has_results_of_its_own(workspace, capsys):
     run(workspace, "plan_and_preprocess", "-d", "900", "-c", "2d")
     folder = workspace.preprocessed_dataset(DATASET_NAME)

@@ -60,6 +60,7 @@ CRASH = "os.kill(os.getpid(), signal.SIGSEGV)"
 WRONG = 'print(json.dumps({"check": check, "wrong": "a shape: relative error 1", "seconds": 0.1}), flush=True)'
 
 
+@pytest.mark.slow
 def test_the_real_process_checks_layers_and_takes_the_time() -> None:
     checks = (KNOWN, convolutions_name(3, True), TIMING)
     findings = run_checks("cpu", "bfloat16", checks, seed=1, seconds=0.2)

@@ -135,7 +135,6 @@ def test_the_encoder_has_torchvisions_names_and_shapes(depth: int) -> None:
     assert shapes == {name: shape for name, shape in published_shapes(depth).items() if name not in CLASSIFIER}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("depth", [18, 34, 50])
 def test_the_encoder_computes_what_the_published_network_computes(tmp_path: Path, depth: int) -> None:
     torch.manual_seed(0)

@@ -35,6 +35,8 @@ def load(name: str) -> ModuleType:
 
 
 published = load("published_fingerprints")
+SLOWLY_PLANNED = frozenset({"liver", "pancreas", "isotropic_half_mm"})
+"""Published data sets of large volumes, for which many windows are tried."""
 ISOTROPIC = (1.0, 1.0, 1.0)
 
 
@@ -51,7 +53,6 @@ def plan(
     return plan_dataset(*published.make_fingerprint(data), configurations=configurations, gpu_memory_gb=gpu_memory_gb)
 
 
-@pytest.mark.slow
 def test_all_configurations_of_a_small_data_set() -> None:
     plans = plan((18, 20, 16), num_cases=200)
     assert tuple(plans.configurations) == tuple(CONFIGURATIONS)
@@ -275,7 +276,6 @@ def test_too_little_memory_names_configuration_and_cure() -> None:
         plan((40, 64, 64), configurations=("si",), gpu_memory_gb=0.5)
 
 
-@pytest.mark.slow
 def test_a_budget_that_the_message_names_does() -> None:
     with pytest.raises(InputError) as caught:
         plan((40, 64, 64), configurations=("3d",), gpu_memory_gb=0.1)
@@ -283,7 +283,6 @@ def test_a_budget_that_the_message_names_does() -> None:
     assert plan((40, 64, 64), configurations=("3d",), gpu_memory_gb=named).configurations
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("shape", "grid"), [((144, 144, 144), (12, 12)), ((48, 80, 80), (8, 6))])
 def test_whole_volumes_become_square_super_images(shape: Shape, grid: tuple[int, int]) -> None:
     item = plan(shape, configurations=("si",), gpu_memory_gb=80).configurations["si"]
@@ -293,8 +292,7 @@ def test_whole_volumes_become_square_super_images(shape: Shape, grid: tuple[int,
     assert item.representation.grid == grid
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("configuration", ["si", "3d"])
+@pytest.mark.parametrize("configuration", ["si", pytest.param("3d", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("budgets", "width"), [((4, 8), 16), ((12, 24, 80), 32)])
 def test_more_memory_gives_larger_windows_or_batches(
     configuration: str, budgets: tuple[float, ...], width: int
@@ -317,8 +315,9 @@ def test_slices_of_a_small_data_set_make_shallow_windows_and_it_is_said() -> Non
     assert "leaves more updates" in item.reasons["window"]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", published.PUBLISHED)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOWLY_PLANNED)) for name in published.PUBLISHED]
+)
 def test_plans_of_published_data_sets_stay_as_they_are(name: str) -> None:
     """After a change on purpose: `python tests/planning/regenerate_golden_plans.py`."""
     fingerprint, description = published.make_fingerprint(published.PUBLISHED[name])

@@ -31,7 +31,6 @@ def workspace(chosen_once, tmp_path) -> Workspace:
     return Workspace.resolve(tmp_path / "workspace", {})
 
 
-@pytest.mark.slow
 def test_results_hold_every_run_with_the_scores_of_its_folds(workspace):
     results = gather_results(workspace, DATASET_NAME)
     runs = {run.name: run for run in results.runs}
@@ -45,7 +44,6 @@ def test_results_hold_every_run_with_the_scores_of_its_folds(workspace):
     assert runs["si"].logs[0][-1]["iteration"] == 2
 
 
-@pytest.mark.slow
 def test_rows_compare_on_the_cases_that_both_have(workspace):
     results = gather_results(workspace, DATASET_NAME)
     rows = {row.name: row for row in comparison_rows(results)}
@@ -63,7 +61,6 @@ def test_rows_compare_on_the_cases_that_both_have(workspace):
     assert rows["3d"].gain == pytest.approx(dice - other)
 
 
-@pytest.mark.slow
 def test_advice_names_the_choice_and_its_command(workspace):
     results = gather_results(workspace, DATASET_NAME)
     advice = advise(results, comparison_rows(results))
@@ -73,7 +70,6 @@ def test_advice_names_the_choice_and_its_command(workspace):
     assert any("3d" in sentence and "folds" in sentence for sentence in advice.sentences)
 
 
-@pytest.mark.slow
 def test_before_the_best_is_found_the_best_run_is_advised(workspace):
     workspace.best(DATASET_NAME).unlink()
     results = gather_results(workspace, DATASET_NAME)
@@ -82,7 +78,6 @@ def test_before_the_best_is_found_the_best_run_is_advised(workspace):
     assert f"seg25d find_best_configuration {DATASET_NAME}" in advice.commands
 
 
-@pytest.mark.slow
 def test_stars_are_the_front_of_the_chart(workspace):
     results = gather_results(workspace, DATASET_NAME)
     front = {row.name: row.on_pareto_front for row in read_record(workspace.best(DATASET_NAME), Best).candidates}
@@ -91,7 +86,6 @@ def test_stars_are_the_front_of_the_chart(workspace):
     assert any(stars.values())
 
 
-@pytest.mark.slow
 def test_the_command_is_that_of_the_name_above_it(workspace):
     path = workspace.best(DATASET_NAME)
     content = json.loads(path.read_text())
@@ -104,7 +98,6 @@ def test_the_command_is_that_of_the_name_above_it(workspace):
     assert any("gone + lost" in sentence for sentence in advice.sentences)
 
 
-@pytest.mark.slow
 def test_what_is_half_there_is_read_as_far_as_it_goes(workspace, caplog):
     run = workspace.run(DATASET_NAME, "si")
     (run.fold(0).validation / "summary.json").unlink()
@@ -131,13 +124,11 @@ def test_without_cases_in_common_there_is_no_gain():
     assert [(row.name, row.gain, row.p_value) for row in rows] == [("one", None, None), ("other", None, None)]
 
 
-@pytest.mark.slow
 def test_the_worst_the_middle_and_the_best_case_are_shown(workspace):
     (run, *_) = gather_results(workspace, DATASET_NAME).runs
     assert list(choose_cases(run).values()) == ["worst", "median", "best"], "there are three"
 
 
-@pytest.mark.slow
 def test_a_page_without_training_shows_the_plans(workspace):
     shutil.rmtree(workspace.results)
     path = api.report(workspace, "900", workspace.raw.parent / "page.html", num_processes=0)
@@ -147,7 +138,6 @@ def test_a_page_without_training_shows_the_plans(workspace):
     assert "niivue-code" not in text
 
 
-@pytest.mark.slow
 def test_names_cannot_become_markup(workspace):
     for path in (
         workspace.preprocessed_dataset(DATASET_NAME).dataset,
@@ -163,13 +153,11 @@ def test_names_cannot_become_markup(workspace):
     assert "<script>alert" not in text
 
 
-@pytest.mark.slow
 def test_every_class_has_box_plots(page_file):
     text = page_file.read_text(encoding="utf-8")
     assert text.count("Box plots of the Dice of ") == 1 + 4, "of every case, and of the phantom's four classes"
 
 
-@pytest.mark.slow
 def test_the_page_is_one_small_file_that_asks_nobody(page_file):
     text = page_file.read_text(encoding="utf-8")
     assert page_file.stat().st_size < 15e6

@@ -148,6 +148,7 @@ def test_records_survive_json(representation: Representation) -> None:
     assert type(representation).model_validate_json(representation.model_dump_json()) == representation
 
 
+@pytest.mark.slow
 @each_example
 def test_lifted_modules_export(representation: Representation) -> None:
     model = lifted(representation, 16).eval()

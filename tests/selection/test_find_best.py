@@ -26,7 +26,6 @@ from seg25d.selection.probability_maps import write_probability_map
 
 IN_THIS_PROCESS = ["--num-processes", "0", "--device", "cpu"]
 CASE = "phantom_003"
-pytestmark = pytest.mark.slow
 
 
 def run(workspace: Workspace, *words: str, status: int = 0) -> None:

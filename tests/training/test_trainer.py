@@ -216,6 +216,7 @@ def test_a_run_that_becomes_no_better_ends_and_its_best_epoch_is_kept(
     assert job.folder.model_final.stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_dropout_goes_on_to_the_very_same_bits_too(make_job: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
     """Noise in the network from torch's global generator, as dropout draws it."""
     build = ConfigurationPlan.build_model
@@ -281,6 +282,7 @@ def test_a_checkpoint_of_another_optimizer_is_named_with_the_cure(make_job: Make
         train_fold(make_job("a", epochs=2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_at", [7, 9, 15])
 def test_a_watched_run_that_was_stopped_goes_on_to_the_very_same_bits(
     make_job: Maker, monkeypatch: pytest.MonkeyPatch, stop_at: int

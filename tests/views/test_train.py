@@ -27,11 +27,12 @@ pytestmark = pytest.mark.usefixtures("constant_models")
 
 
 @pytest.fixture(scope="module")
-def planned(three_folds, tmp_path_factory) -> Path:
+def planned(three_folds, shrink_networks, tmp_path_factory) -> Path:
     """A workspace with a planned and preprocessed data set of three cases, three folds and one held-out case."""
     root = tmp_path_factory.mktemp("planned") / "workspace"
     shutil.copytree(three_folds, root)
     run(Workspace.resolve(root, {}), "plan_and_preprocess", "-d", "900", "-c", "mv")
+    shrink_networks(root)
     return root
 
 

@@ -15,7 +15,7 @@ from seg25d.planning.model_file import load_header
 TINY = ["--epochs", "1", "--iterations", "2", "--set", "validation_windows=1"]
 PLAIN = ["--set", "augmentation.enabled=false"]
 IN_THIS_PROCESS = ["--num-processes", "0", "--device", "cpu"]
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.usefixtures("constant_models")
 
 
 def run(workspace: Workspace, *words: str, status: int = 0) -> None:
