@@ -31,7 +31,7 @@ from seg25d.evaluation.area_plot import AreaNumbers, area_plots
 from seg25d.evaluation.summary import Summary
 from seg25d.planning.plan import ConfigurationPlan, Plans
 from seg25d.preprocessing.store import Store
-from seg25d.runs.names import find_configuration, run_name, with_network
+from seg25d.runs.names import find_configuration, with_network
 from seg25d.selection.cost import CaseToPredict, measure_cost
 
 logger = logging.getLogger(__name__)
@@ -200,7 +200,7 @@ def _run(contender: Contender, workspace: Workspace, name: str, place: Path, opt
         **length(options),
     )
     summaries = api.train(own, name, contender.configuration, options.folds, training)
-    run = own.run(name, run_name(with_network(wanted, found, contender.network), wanted))
+    run = own.run(name, wanted.run_name(with_network(wanted, found, contender.network)))
     logs = [_last_line(run.fold(fold).log) for fold in options.folds]
     row: Row = {
         "name": contender.name,

@@ -13,6 +13,7 @@ from made_up import make_up_dataset
 
 from seg25d.planning.plan import ConfigurationPlan
 from seg25d.planning.planner import plan_dataset
+from seg25d.planning.recipe_rules import find_rules
 
 
 def decision(plan: ConfigurationPlan) -> dict[str, Any]:
@@ -53,7 +54,7 @@ def main() -> None:
             fingerprint,
             description,
             configurations=[arguments.configuration],
-            recipe=arguments.recipe,
+            rules=find_rules(arguments.recipe),
             gpu_memory_gb=memory,
         )
         results[f"{memory:g} GB"] = [decision(plan) for plan in plans.configurations.values()]

@@ -28,9 +28,7 @@ from seg25d.inference.prediction_files import PredictionRecord
 from seg25d.machine.self_test import check_before_training
 from seg25d.planning.plan import Plans
 from seg25d.planning.planner import explain
-from seg25d.planning.search import check_memory
-from seg25d.preprocessing.preprocess import preprocess_dataset
-from seg25d.runs.names import check_names, parse_folds
+from seg25d.runs.names import parse_folds
 from seg25d.selection.best import Best
 from seg25d.selection.chosen_model import loader
 from seg25d.selection.compared_runs import runs_to_compare
@@ -53,7 +51,7 @@ from seg25d.workflows.options import (
     TrainingOptions,
 )
 from seg25d.workflows.planned_run import planned_run
-from seg25d.workflows.preparation import check_datasets, make_plans, write_plans
+from seg25d.workflows.preparation import datasets_to_plan, make_plans, write_arrays, write_plans
 from seg25d.workflows.pretraining import plan_pretraining, pretrain_network
 
 __all__ = [
@@ -108,21 +106,16 @@ def plan_and_preprocess(
         DatasetError: If data sets have problems; lists all of them, and nothing is written.
     """
     options = options or PlanningOptions()
-    check_names(options.configurations or (), options.recipe)
-    check_memory(options.gpu_memory_gb)
-    names = dict.fromkeys(workspace.dataset_name(identifier) for identifier in identifiers)
-    checked = check_datasets(workspace, list(names), options)
+    tasks = datasets_to_plan(workspace, identifiers, options)
     if options.verify_only:
         return {}
-    folders = [workspace.preprocessed_dataset(name) for name in names]
-    plans = [make_plans(folder, each, options) for folder, each in zip(folders, checked, strict=True)]
-    for folder, each, planned in zip(folders, checked, plans, strict=True):
-        write_plans(folder, each, planned, options)
+    plans = {name: make_plans(task) for name, task in tasks.items()}
+    for name, task in tasks.items():
+        write_plans(task, plans[name])
     if not options.plan_only:
-        for folder, each, planned in zip(folders, checked, plans, strict=True):
-            configurations = planned.configurations.values()
-            preprocess_dataset(each.dataset, configurations, folder, options.num_processes, options.clean)
-    return dict(zip(names, plans, strict=True))
+        for name, task in tasks.items():
+            write_arrays(task, plans[name])
+    return plans
 
 
 @crashes_named(CRASHED)

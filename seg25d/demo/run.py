@@ -14,7 +14,6 @@ from seg25d.demo.phantom import PHANTOM
 from seg25d.demo.vessels import VESSELS
 from seg25d.evaluation.summary import Summary
 from seg25d.planning.configurations import configuration_name
-from seg25d.runs.names import run_name
 
 logger = logging.getLogger(__name__)
 KINDS: Mapping[str, DemoKind] = {"phantom": PHANTOM, "vessels": VESSELS}
@@ -71,7 +70,7 @@ def run_demo(
     outcomes = {}
     for name in demo.configurations:
         api.train(workspace, demo.dataset_name, name, ["0"], training)
-        run = workspace.run(demo.dataset_name, run_name(configuration_name(name, plans.slice_axis), plans))
+        run = workspace.run(demo.dataset_name, plans.run_name(configuration_name(name, plans.slice_axis)))
         predicted = workspace.results / demo.dataset_name / "demo" / name
         # Without mirroring, which takes eight times as long; all cases again, as the model may have changed.
         prediction = api.PredictionOptions(model=run.root, mirroring=False, overwrite=True, device=device)

@@ -114,6 +114,12 @@ class Plans(Record):
     configurations: dict[str, ConfigurationPlan]
     _unreadable: dict[str, Unreadable] = PrivateAttr(default_factory=dict)
 
+    def run_name(self, configuration: str) -> str:
+        """The name of the folder of a run: what is not the default is added to that of the configuration."""
+        additions = [self.recipe] if self.recipe != "default" else []
+        additions += [self.plans_name] if self.plans_name != DEFAULT_PLANS_NAME else []
+        return "__".join([configuration, *additions])
+
     def with_plan(self, name: str, plan: ConfigurationPlan) -> Self:
         """The same plans with one configuration added or replaced."""
         return self.model_copy(update={"configurations": {**self.configurations, name: plan}})

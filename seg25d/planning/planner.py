@@ -15,7 +15,7 @@ from seg25d.planning.memory import GIGABYTE
 from seg25d.planning.normalization import ChannelNormalization
 from seg25d.planning.plan import ConfigurationPlan, Plans
 from seg25d.planning.plans_name import DEFAULT_PLANS_NAME
-from seg25d.planning.recipe_rules import DEFAULT_RULES, PlanningRules, find_rules
+from seg25d.planning.recipe_rules import DEFAULT_RULES, PlanningRules
 from seg25d.planning.search import Limits, enough_voxels, search
 from seg25d.representations.base import CONFIGURATIONS, VolumeGeometry
 
@@ -28,7 +28,7 @@ def plan_dataset(
     *,
     configurations: Sequence[str] | None = None,
     gpu_memory_gb: float = 8,
-    recipe: str = "default",
+    rules: PlanningRules = DEFAULT_RULES,
     plans_name: str = DEFAULT_PLANS_NAME,
 ) -> Plans:
     """Plan configurations of a data set.
@@ -40,14 +40,13 @@ def plan_dataset(
             under its anatomical name, each also with a network (`si__se_unet`); None or nothing: all that the recipe is
             meant for.
         gpu_memory_gb: Memory that a training step may take.
-        recipe: A name in `PLANNING_RULES`.
+        rules: What the recipe fixes.
         plans_name: Name of the plans.
 
     Raises:
         InputError: If a name is unknown, a channel's name is wrong, the recipe is not meant for a configuration, or
             the memory is too small for one.
     """
-    rules = find_rules(recipe)
     spacing_mm, anisotropic = (rules.spacing_mm, False) if rules.spacing_mm else _target_spacing(fingerprint)
     slice_axis = slicing_axis(spacing_mm)
     names = configuration_names(configurations, slice_axis, rules)
@@ -82,7 +81,7 @@ def plan_dataset(
     return Plans(
         dataset_name=fingerprint.dataset_name,
         plans_name=plans_name,
-        recipe=recipe,
+        recipe=rules.name,
         gpu_memory_gb=gpu_memory_gb,
         planned_from=planning_digest(fingerprint, description, rules),
         slice_axis=slice_axis,

@@ -10,7 +10,7 @@ from seg25d.planning.configurations import configuration_names, split_name
 from seg25d.planning.fingerprint import Fingerprint
 from seg25d.planning.plan import Plans
 from seg25d.planning.planner import plan_dataset, planning_digest
-from seg25d.planning.recipe_rules import find_rules
+from seg25d.planning.recipe_rules import PlanningRules
 from seg25d.representations.base import CONFIGURATIONS
 
 logger = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ def revise_plans(
     *,
     configurations: Sequence[str] | None,
     gpu_memory_gb: float,
-    recipe: str,
+    rules: PlanningRules,
     plans_name: str,
 ) -> Plans:
     """The plans of a data set: those that are there, as long as they were made from the same, and what they lack.
@@ -34,19 +34,18 @@ def revise_plans(
         description: Channels and labels.
         configurations: What is wanted; None: all. What was planned before is planned again when all is.
         gpu_memory_gb: Memory that a training step may take.
-        recipe: Name of the recipe.
+        rules: What the recipe fixes.
         plans_name: Name of the plans.
 
     Raises:
         InputError: See `plan_dataset`. Also if a configuration that is asked for by name cannot be read.
     """
     make = partial(
-        plan_dataset, fingerprint, description, gpu_memory_gb=gpu_memory_gb, recipe=recipe, plans_name=plans_name
+        plan_dataset, fingerprint, description, gpu_memory_gb=gpu_memory_gb, rules=rules, plans_name=plans_name
     )
-    rules = find_rules(recipe)
     if stored is None:
         return make(configurations=configurations)
-    changes = _changes(stored, planning_digest(fingerprint, description, rules), gpu_memory_gb, recipe)
+    changes = _changes(stored, planning_digest(fingerprint, description, rules), gpu_memory_gb, rules.name)
     if changes:
         _check_all_known(stored, changes)
         meant = [name for name in CONFIGURATIONS if rules.allows(name)]

@@ -8,14 +8,16 @@ from seg25d.core.errors import InputError
 from seg25d.planning.configurations import check_configurations, configuration_name, configuration_names, split_name
 from seg25d.planning.network_rules import NETWORK_RULES
 from seg25d.planning.plan import ConfigurationPlan, Plans
-from seg25d.planning.plans_name import DEFAULT_PLANS_NAME
-from seg25d.planning.recipe_rules import find_rules
+from seg25d.planning.recipe_rules import PlanningRules, find_rules
 
 logger = logging.getLogger(__name__)
 
 
-def check_names(configurations: Sequence[str], recipe: str) -> None:
+def check_names(configurations: Sequence[str], recipe: str) -> PlanningRules:
     """Make sure that there are such configurations and such a recipe for them, before any work is done.
+
+    Returns:
+        What the recipe fixes.
 
     Raises:
         InputError: If not; lists those that there are.
@@ -24,17 +26,20 @@ def check_names(configurations: Sequence[str], recipe: str) -> None:
     check_configurations(configurations)
     # A recipe is meant for all axes or none, whichever of them `2d` will be.
     configuration_names(configurations, 0, rules)
+    return rules
 
 
 def find_configuration(plans: Plans, name: str) -> tuple[str, ConfigurationPlan]:
     """The name and the plan of a configuration.
 
     Raises:
-        InputError: If it is not planned; lists the choices. Also if its plan cannot be read; names the place.
+        InputError: If there is no such configuration, or it is not planned; lists the choices. Also if its plan cannot
+            be read; names the place.
     """
     own_name = configuration_name(name, plans.slice_axis)
     plans.check_readable([own_name])
     if own_name not in plans.configurations:
+        check_names([name], plans.recipe)
         known = ", ".join(plans.configurations)
         raise InputError(
             f"{plans.dataset_name} has no configuration {name!r} in its plans; known: {known}; "
@@ -71,13 +76,6 @@ def with_network(plans: Plans, name: str, network: str | None) -> str:
     else:
         own = network == asked_for
     return own_name if own else full_name
-
-
-def run_name(configuration: str, plans: Plans) -> str:
-    """The folder's name under the results of a data set: what is not the default is added to the configuration."""
-    additions = [plans.recipe] if plans.recipe != "default" else []
-    additions += [plans.plans_name] if plans.plans_name != DEFAULT_PLANS_NAME else []
-    return "__".join([configuration, *additions])
 
 
 def parse_folds(words: Sequence[str], num_folds: int) -> list[int | str]:

@@ -10,7 +10,6 @@ from seg25d.planning.configurations import configuration_name, is_alias
 from seg25d.planning.plan import Plans, PlansName
 from seg25d.planning.plans_file import read_plans
 from seg25d.planning.plans_name import DEFAULT_PLANS_NAME
-from seg25d.runs.names import run_name
 
 
 class ModelChoice(Record):
@@ -97,7 +96,7 @@ def full_run_name(
     """The run of a configuration, plans by name and recipe; the configuration as it is if there is none."""
     for run in runs:
         plans = _plans(workspace, name, run)
-        full = run_name(configuration_name(configuration, plans.slice_axis), plans)
+        full = plans.run_name(configuration_name(configuration, plans.slice_axis))
         if (plans.plans_name, plans.recipe) == trained_with and run == full:
             return run
     return configuration

@@ -9,7 +9,7 @@ from seg25d.planning.configurations import is_alias
 from seg25d.planning.model_file import load_header
 from seg25d.planning.plans_file import read_plans
 from seg25d.planning.plans_name import DEFAULT_PLANS_NAME
-from seg25d.runs.names import parse_folds, run_name
+from seg25d.runs.names import parse_folds
 from seg25d.runs.trained import full_run_name
 from seg25d.selection.candidates import ValidatedRun, read_validated_run
 
@@ -104,5 +104,5 @@ def training_command(run: ValidatedRun, folds: Sequence[int]) -> str:
     words = ["seg25d train", plans.dataset_name, configuration, numbers]
     words += [] if plans.recipe == "default" else ["--recipe", plans.recipe]
     words += [] if plans.plans_name == DEFAULT_PLANS_NAME else ["--plans-name", plans.plans_name]
-    plain = run.name == run_name(configuration, plans)
+    plain = run.name == plans.run_name(configuration)
     return " ".join(words) + ("" if plain else " with the same --set")

@@ -11,8 +11,9 @@ from seg25d.data.dataset import Split, read_splits
 from seg25d.planning.plan import ConfigurationPlan, Plans
 from seg25d.planning.plans_file import read_plans
 from seg25d.planning.plans_name import DEFAULT_PLANS_NAME
+from seg25d.planning.recipe_rules import find_rules
 from seg25d.preprocessing.store import Store
-from seg25d.runs.names import check_names, run_name, with_network
+from seg25d.runs.names import with_network
 from seg25d.training.config import settle_config
 from seg25d.training.curves import check_tensorboard
 from seg25d.training.processes import local_device
@@ -80,7 +81,7 @@ class PlannedRun:
         """
         configuration = configuration or self.configuration
         plans = self.plans if plan is None else self.plans.with_plan(configuration, plan)
-        run = self.workspace.run(self.dataset_name, run_name(f"{configuration}{part}", plans))
+        run = self.workspace.run(self.dataset_name, plans.run_name(f"{configuration}{part}"))
         configs = {
             fold: settle_config(run.fold(fold), settings.recipe, settings.changes)
             if begun == "checked"
@@ -119,7 +120,7 @@ def planned_run(workspace: Workspace, identifier: str, configuration: str, optio
     """
     if options.tensorboard:
         check_tensorboard()
-    check_names([configuration], options.recipe)
+    find_rules(options.recipe)
     name = workspace.dataset_name(identifier)
     folder = workspace.preprocessed_dataset(name)
     path = folder.plans(options.plans_name, options.recipe)

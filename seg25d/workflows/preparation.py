@@ -18,10 +18,13 @@ from seg25d.planning.fingerprint import Fingerprint, extract_fingerprint
 from seg25d.planning.plan import ConfigurationPlan, Plans
 from seg25d.planning.planner import plan_dataset
 from seg25d.planning.plans_file import read_plans, save_plans
-from seg25d.planning.recipe_rules import find_rules
+from seg25d.planning.recipe_rules import PlanningRules, find_rules
 from seg25d.planning.revision import revise_plans
+from seg25d.planning.search import check_memory
 from seg25d.planning.splits import choose_splits
+from seg25d.preprocessing.preprocess import preprocess_dataset
 from seg25d.preprocessing.store import check_case_names
+from seg25d.runs.names import check_names
 from seg25d.workflows.ceiling import with_ceilings
 from seg25d.workflows.options import PlanningOptions
 
@@ -30,63 +33,84 @@ SHARED_BY_NETWORKS = {"spacing_mm", "normalization", "store", "mirror_axes"}
 """Fields of a plan that say how arrays are made and read, whatever the network."""
 
 
-class Checked(NamedTuple):
-    """A data set in which nothing is wrong."""
+class DatasetToPlan(NamedTuple):
+    """A data set in which nothing is wrong, and what is to be planned for it."""
 
     dataset: Dataset
-    splits: tuple[Split, ...]
+    folder: PreprocessedFolder
+    plans_file: Path
     stored: Plans | None
-    """The plans that are there."""
+    """The plans that are in the file and stay; None: there are none, or they are forgotten."""
+    splits: tuple[Split, ...]
+    configurations: tuple[str, ...] | None
+    """Names as the user has them; None: all."""
+    rules: PlanningRules
+    gpu_memory_gb: float
+    plans_name: str
+    clean: bool
+    """Whether measurements, plans and arrays are made again."""
+    num_processes: int | None
 
 
-def check_datasets(workspace: Workspace, names: Sequence[str], options: PlanningOptions) -> list[Checked]:
-    """Look for everything that can be wrong with data sets and with plans that are there; nothing is written.
+def datasets_to_plan(
+    workspace: Workspace, identifiers: Sequence[str], options: PlanningOptions
+) -> dict[str, DatasetToPlan]:
+    """What options ask for, by the names of the data sets; nothing is written.
 
     Raises:
-        InputError: If anything is; names everything in all of them.
+        InputError: If anything is wrong with the options, the data sets or the plans that are there; names everything
+            in all data sets.
     """
-    checked, errors = [], []
-    for name in names:
+    rules = check_names(options.configurations or (), options.recipe)
+    check_memory(options.gpu_memory_gb)
+    tasks, errors = {}, []
+    for name in dict.fromkeys(workspace.dataset_name(identifier) for identifier in identifiers):
         try:
-            checked.append(_check_dataset(workspace, name, options))
+            tasks[name] = _dataset_to_plan(workspace, name, rules, options)
         except InputError as error:
             errors.append(error)
     if len(errors) == 1:
         raise errors[0]
     if errors:
         raise DatasetError("\n\n".join(map(str, errors)))
-    return checked
+    return tasks
 
 
-def make_plans(folder: PreprocessedFolder, checked: Checked, options: PlanningOptions) -> Plans:
+def make_plans(task: DatasetToPlan) -> Plans:
     """Measure a data set and plan what is not planned yet.
 
     Raises:
         InputError: If the memory is too small for a configuration, or nothing can be learned from the data set.
     """
-    if options.clean:
-        shutil.rmtree(folder.fingerprint_cases, ignore_errors=True)
-    fingerprint = extract_fingerprint(checked.dataset, folder, options.num_processes)
+    if task.clean:
+        shutil.rmtree(task.folder.fingerprint_cases, ignore_errors=True)
+    fingerprint = extract_fingerprint(task.dataset, task.folder, task.num_processes)
     plans = revise_plans(
-        checked.stored,
+        task.stored,
         fingerprint,
-        checked.dataset.description,
-        configurations=options.configurations,
-        gpu_memory_gb=options.gpu_memory_gb,
-        recipe=options.recipe,
-        plans_name=options.plans_name,
+        task.dataset.description,
+        configurations=task.configurations,
+        gpu_memory_gb=task.gpu_memory_gb,
+        rules=task.rules,
+        plans_name=task.plans_name,
     )
-    names = configuration_names(options.configurations, plans.slice_axis, find_rules(options.recipe))
-    return with_ceilings(plans, checked.dataset, fingerprint, {split_name(name)[0] for name in names})
+    names = configuration_names(task.configurations, plans.slice_axis, task.rules)
+    return with_ceilings(plans, task.dataset, fingerprint, {split_name(name)[0] for name in names})
 
 
-def write_plans(folder: PreprocessedFolder, checked: Checked, plans: Plans, options: PlanningOptions) -> None:
+def write_plans(task: DatasetToPlan, plans: Plans) -> None:
     """Write the plans and what training needs beside them."""
-    if options.clean:
-        _remove_stores(folder, folder.plans(options.plans_name, options.recipe))
-    copy_file(checked.dataset.root / "dataset.json", folder.dataset)
-    save_plans(folder.plans(options.plans_name, options.recipe), plans)
-    write_json(folder.recipe_splits(options.recipe), [split.model_dump(mode="json") for split in checked.splits])
+    folder = task.folder
+    if task.clean:
+        _remove_stores(folder, task.plans_file)
+    copy_file(task.dataset.root / "dataset.json", folder.dataset)
+    save_plans(task.plans_file, plans)
+    write_json(folder.recipe_splits(task.rules.name), [split.model_dump(mode="json") for split in task.splits])
+
+
+def write_arrays(task: DatasetToPlan, plans: Plans) -> None:
+    """Preprocess the cases that are not preprocessed yet."""
+    preprocess_dataset(task.dataset, plans.configurations.values(), task.folder, task.num_processes, task.clean)
 
 
 def add_network(folder: PreprocessedFolder, plans: Plans, name: str) -> Plans:
@@ -109,7 +133,7 @@ def add_network(folder: PreprocessedFolder, plans: Plans, name: str) -> Plans:
         description,
         configurations=[name],
         gpu_memory_gb=plans.gpu_memory_gb,
-        recipe=plans.recipe,
+        rules=find_rules(plans.recipe),
         plans_name=plans.plans_name,
     ).configurations[name]
     # The same with the planned network, or else with another one.
@@ -121,30 +145,40 @@ def add_network(folder: PreprocessedFolder, plans: Plans, name: str) -> Plans:
     plan = parse_record(values, ConfigurationPlan, f"the plan of {name}")
     window = "x".join(map(str, plan.window))
     logger.info("planned %s: windows of %s, batches of %d, %s", name, window, plan.batch_size, plan.reasons["network"])
-    return plans.model_copy(update={"configurations": {**plans.configurations, name: plan}})
+    return plans.with_plan(name, plan)
 
 
 def keep_network(path: Path, plans: Plans, name: str) -> None:
     """Put one configuration into the plans in a file, beside what others may have put there meanwhile."""
     stored = read_plans(path)
     if (stored.planned_from, stored.gpu_memory_gb) == (plans.planned_from, plans.gpu_memory_gb):
-        added = {name: plans.configurations[name]}
-        save_plans(path, stored.model_copy(update={"configurations": {**stored.configurations, **added}}))
+        save_plans(path, stored.with_plan(name, plans.configurations[name]))
 
 
-def _check_dataset(workspace: Workspace, name: str, options: PlanningOptions) -> Checked:
-    root = workspace.raw_dataset(name)
+def _dataset_to_plan(workspace: Workspace, name: str, rules: PlanningRules, options: PlanningOptions) -> DatasetToPlan:
+    root, folder = workspace.raw_dataset(name), workspace.preprocessed_dataset(name)
     _check_channels(root)
-    memory = None if options.verify_only else workspace.preprocessed_dataset(name).root / "verified.json"
+    memory = None if options.verify_only else folder.root / "verified.json"
     raise_problems(verify_dataset(root, options.num_processes, memory=memory), root.name)
     dataset = read_dataset(root)
     check_case_names([case.name for case in dataset.cases])
-    rules = find_rules(options.recipe)
-    splits = choose_splits(dataset, rules.num_folds, rules.fold_seed)
+    path = folder.plans(options.plans_name, options.recipe)
+    forgotten = options.clean or options.verify_only or not path.exists()
+    task = DatasetToPlan(
+        dataset=dataset,
+        folder=folder,
+        plans_file=path,
+        stored=None if forgotten else read_plans(path),
+        splits=choose_splits(dataset, rules.num_folds, rules.fold_seed),
+        configurations=options.configurations,
+        rules=rules,
+        gpu_memory_gb=options.gpu_memory_gb,
+        plans_name=options.plans_name,
+        clean=options.clean,
+        num_processes=options.num_processes,
+    )
     logger.info("%s: %d cases, no problems found", dataset.name, len(dataset.cases))
-    path = workspace.preprocessed_dataset(name).plans(options.plans_name, options.recipe)
-    begin_anew = options.clean or options.verify_only or not path.exists()
-    return Checked(dataset, splits, None if begin_anew else read_plans(path))
+    return task
 
 
 def _check_channels(root: Path) -> None:

@@ -45,7 +45,7 @@ INTENSITIES = ChannelIntensities(
 
 def plan(recipe: str, *configurations: str, shape: Shape = SMALL.shape) -> Plans:
     data = SMALL._replace(shape=shape)
-    return plan_dataset(*published.make_fingerprint(data), configurations=configurations, recipe=recipe)
+    return plan_dataset(*published.make_fingerprint(data), configurations=configurations, rules=find_rules(recipe))
 
 
 def test_a_recipe_fixes_spacing_normalisation_network_batch_and_mirroring() -> None:
@@ -187,7 +187,7 @@ def test_small_windows_have_fewer_stages_with_the_widths_from_the_top() -> None:
 def test_labels_with_sides_are_not_mirrored_by_a_recipe_either() -> None:
     fingerprint, description = published.make_fingerprint(SMALL)
     sided = description.model_copy(update={"labels": Labels(names={"background": 0, "left lung": 1, "right lung": 2})})
-    plans = plan_dataset(fingerprint, sided, configurations=["si"], recipe="sobirov2022_pta")
+    plans = plan_dataset(fingerprint, sided, configurations=["si"], rules=find_rules("sobirov2022_pta"))
     assert plans.configurations["si"].mirror_axes == ()
 
 
@@ -201,6 +201,6 @@ def test_plans_of_a_recipe_are_kept_and_added_to() -> None:
 
 def test_windows_are_rounded_up_to_what_the_network_of_the_recipe_can_divide() -> None:
     data = published.Published((2, 136, 136), ((10, (1.0, 1.0, 1.0)),), ("MRI",), 1)
-    plans = plan_dataset(*published.make_fingerprint(data), configurations=["si"], recipe="sobirov2022")
+    plans = plan_dataset(*published.make_fingerprint(data), configurations=["si"], rules=find_rules("sobirov2022"))
     # The planner's own U-Net would halve 136 five times; the paper's does three times.
     assert plans.configurations["si"].window == (2, 136, 136)

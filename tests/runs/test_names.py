@@ -5,7 +5,7 @@ import pytest
 from seg25d.core.errors import InputError
 from seg25d.planning.configurations import configuration_name
 from seg25d.planning.plan import Plans
-from seg25d.runs.names import find_configuration, parse_folds, run_name, with_network
+from seg25d.runs.names import find_configuration, parse_folds, with_network
 
 
 def make_plans(slice_axis: int = 0, networks: dict[str, str] | None = None, recipe: str = "default") -> Plans:
@@ -81,9 +81,9 @@ def test_networks_that_do_not_fit_are_refused():
 
 def test_run_names_say_what_is_not_the_default():
     plans = make_plans()
-    assert run_name("si", plans) == "si"
-    assert run_name("si", plans.model_copy(update={"recipe": "sobirov2022"})) == "si__sobirov2022"
-    assert run_name("si", plans.model_copy(update={"plans_name": "mine"})) == "si__mine"
+    assert plans.run_name("si") == "si"
+    assert plans.model_copy(update={"recipe": "sobirov2022"}).run_name("si") == "si__sobirov2022"
+    assert plans.model_copy(update={"plans_name": "mine"}).run_name("si") == "si__mine"
 
 
 def test_folds_by_name():
