@@ -31,10 +31,16 @@ settings.load_profile("laws")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put files of slow tests first: each process takes file by file, and a long one at the end would run alone."""
+    """Put files of long tests first: each process takes file by file, and a long one at the end would run alone."""
     number = Counter(item.path for item in items)
-    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
-    items.sort(key=lambda item: slow[item.path] / number[item.path], reverse=True)
+    long = Counter(item.path for item in items if _is_long(item))
+    items.sort(key=lambda item: long[item.path] / number[item.path], reverse=True)
+
+
+def _is_long(item: pytest.Item) -> bool:
+    """Whether a test is slow, or goes through whole commands."""
+    names = getattr(item, "fixturenames", ())
+    return item.get_closest_marker("slow") is not None or "constant_models" in names or "written_models" in names
 
 
 def pytest_collection_finish() -> None:

@@ -16,9 +16,10 @@ from seg25d.networks import convolutions
 TINY = ["--epochs", "1", "--iterations", "2", "--set", "validation_windows=1", "--set", "augmentation.enabled=false"]
 IN_THIS_PROCESS = ["--num-processes", "0", "--device", "cpu"]
 STORIES = {
-    "2d": ("2d", ()),
-    "2d from coarse to fine": ("2d", ("--set", "fine=true")),
-    **{name: (name, ()) for name in ("si", "stack", "mip", "mv", "3d")},
+    "2d": ("2d", (), "2d"),
+    "2d from coarse to fine": ("2d", ("--set", "fine=true"), "2d__fine"),
+    "mv together": ("mv", ("--set", "fusion.joint=true"), "mv__joint"),
+    **{name: (name, (), name) for name in ("si", "stack", "mip", "mv", "3d")},
 }
 pytestmark = pytest.mark.slow
 
@@ -36,13 +37,14 @@ def planned(three_folds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize(("configuration", "settings"), STORIES.values(), ids=STORIES)
+@pytest.mark.parametrize(("configuration", "settings", "run_name"), STORIES.values(), ids=STORIES)
 def test_a_whole_story(
     planned: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     configuration: str,
     settings: tuple[str, ...],
+    run_name: str,
     precision: str,
 ) -> None:
     """`predict` has no setting of its own: it takes what is fast on the machine, which is chosen here."""
@@ -62,8 +64,7 @@ def test_a_whole_story(
     used.clear()
     workspace = Workspace.resolve(root, {})
     raw, out = workspace.raw_dataset(DATASET_NAME), tmp_path / "out"
-    name = f"{configuration}__fine" if settings else configuration
-    run(root, "predict", "-i", str(raw / "imagesTs"), "-o", str(out), "-d", "900", "-c", name, "-f", "0")
+    run(root, "predict", "-i", str(raw / "imagesTs"), "-o", str(out), "-d", "900", "-c", run_name, "-f", "0")
     assert used == {dtype}
     run(root, "evaluate", str(raw / "labelsTs"), str(out))
     summary = json.loads((out / "summary.json").read_text())
