@@ -147,7 +147,7 @@ def test_parts_of_the_setting_will_do_and_others_are_refused(workspace, capsys):
         (["axial", "--set", "fine.margins=2"], "fine.margin"),
         (["axial", "--set", "fine=false", "--set", "fine.margin=2"], "there is no setting"),
         (["axial", "--set", "fine.margin=-1"], "fine.margin"),
-        (["si", *FINE], "slice-wise configurations"),
+        (["si", *FINE], "is a setting of 2d, axial, coronal, sagittal; that of mv is"),
     ):
         run(workspace, "train", "900", words[0], "0", *TINY, *words[1:], status=2)
         assert message in capsys.readouterr().err
