@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -54,7 +55,7 @@ ELSEWHERE = {
     "time_budget_seconds": "test_trainer.py",
     "early_stopping": "test_trainer.py",
     "restore_best": "test_trainer.py",
-    "threshold": "test_trainer.py, and below",
+    "threshold": "of the model's header, below",
     "small_windows": "test_small_windows.py",
     "precision": "test_trainer.py",
     "augmentation": "below",
@@ -62,9 +63,12 @@ ELSEWHERE = {
 }
 
 
+SEEN = ("train_loss", "validation_loss", "validation_dice", "learning_rate")
+
+
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch, make_job: Maker) -> Callable[..., str]:
-    """Trains, and gives a digest of the weights at the end, and of losses and learning rates on the way.
+    """Trains, and gives a digest of the weights at the end, and of losses, Dice and learning rates on the way.
 
     Neither pictures nor files are made: they are what takes long.
     """
@@ -84,11 +88,12 @@ def trained(monkeypatch: pytest.MonkeyPatch, make_job: Maker) -> Callable[..., s
     for name in ("save_checkpoint", "save_model"):
         monkeypatch.setattr(trainer, name, lambda *_: None)
 
-    def train(settings: Mapping[str, Any]) -> str:
-        trainer.train_fold(make_job(f"run_{len(states)}", **settings))
+    def train(settings: Mapping[str, Any], threshold: float | None = None) -> str:
+        job = make_job(f"run_{len(states)}", **settings)
+        trainer.train_fold(replace(job, header=job.header.model_copy(update={"threshold": threshold})))
         digest = hashlib.sha256()
         for line in states[-1].log:
-            digest.update(repr([line["train_loss"], line["validation_loss"], line["learning_rate"]]).encode())
+            digest.update(repr([line[name] for name in SEEN]).encode())
         for name, values in states[-1].averaged.state_dict().items():
             digest.update(name.encode() + values.numpy().tobytes())
         return digest.hexdigest()
@@ -104,6 +109,10 @@ def test_no_setting_is_forgotten_here() -> None:
 def test_a_setting_changes_what_is_trained(trained: Callable[..., str], name: str) -> None:
     others, value = CHANGES[name]
     assert trained({**RUN, **others}) != trained({**RUN, **others, name: value})
+
+
+def test_the_threshold_of_a_model_counts_in_its_validation(trained: Callable[..., str]) -> None:
+    assert len({trained(RUN, threshold) for threshold in (None, 0.01, 0.99)}) == 3
 
 
 def test_the_same_settings_train_the_same(trained: Callable[..., str]) -> None:
