@@ -256,6 +256,25 @@ def test_scores_along_a_regular_axis_are_averaged_with_equal_weights():
     assert scores[0, :, 0, 0].tolist() == [0, 1, 1, 2, 1, 2, 2, 3]
 
 
+@pytest.mark.parametrize("axis", [1, 2])
+def test_along_the_other_axes_of_regular_windows_the_middle_weighs_more(axis):
+    class Position(nn.Module):
+        def forward(self, volume):
+            return (
+                torch.arange(8.0).reshape([8 if each == axis else 1 for each in range(3)]).expand(1, *volume.shape[1:])
+            )
+
+    options = WindowOptions((2, 8, 8), regular=RegularSteps(0, 1, 2))
+    shape = [2, 8, 8]
+    shape[axis] = 12
+    scores = predict_volume([Position()], torch.zeros(1, *shape), 1, options)[0].movedim(axis, 0)
+    # Windows begin at 0 and 4: voxel 5 is number 5 of the first and number 1 of the second.
+    first, second = gaussian_weights(8)[[5, 1]]
+    expected = float((5 * first + 1 * second) / (first + second))
+    torch.testing.assert_close(scores[5], torch.full_like(scores[5], expected))
+    assert expected > 4, "equal weights would give 3"
+
+
 def test_sums_stay_on_a_gpu_whose_memory_torch_only_keeps(monkeypatch):
     """From the second case on torch holds nearly all of the memory, most of it for tensors that are gone."""
     for name, answer in {"mem_get_info": (50, 1000), "memory_reserved": 900, "memory_allocated": 150}.items():
