@@ -305,6 +305,7 @@ CONSTANTS: list[Line] = [
     Line("STEM_WIDTH", "resnet_unet", 64, "1.2, He et al. 2016"),
     Line("WIDTHS", "resnet_unet", (64, 128, 256, 512), "1.2, He et al. 2016"),
     Line("STAGES", "fusion_net", 3, "4.2"),
+    Line("CONTEXT", "super_image", 0, "1.2: tiles are single slices"),
     Line("SQUARE_ENOUGH", "super_image", 4 / 3, "1.10: 8 x 6 equals 3D, 12 x 4 loses"),
     Line("SHRINKING_STEPS", "super_image stack", 16, "ours"),
     Line("SMALLEST_IN_PLANE", "super_image stack projections", 32, "ours"),
@@ -430,8 +431,8 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def recipes() -> Table:
     configs = dict(RECIPES)
-    fusions = {name: find_recipe(name, "mv") for name in RECIPES}
-    joint = {name: find_recipe(name, "mv", joint=True) for name in RECIPES}
+    fusions = {name: find_recipe(name, fuses_views=True) for name in RECIPES}
+    joint = {name: find_recipe(name, fuses_views=True, joint=True) for name in RECIPES}
     configs |= {"mv": fusions["default"], "mv_xia2018": fusions["xia2018"], "joint": joint["default"]}
     # What the columns stand for.
     for name in RECIPES:

@@ -18,7 +18,7 @@ from seg25d.planning.network_rules import NETWORK_RULES
 from seg25d.planning.plan import Plans
 from seg25d.planning.planner import explain, plan_dataset
 from seg25d.planning.plans_name import RESERVED, check_plans_name
-from seg25d.planning.recipe_rules import PLANNING_RULES
+from seg25d.planning.recipe_rules import DEFAULT_RULES, PLANNING_RULES, find_rules
 from seg25d.planning.revision import revise_plans
 from seg25d.planning.search import CARD_SHARE, OVERHEAD_BYTES, Fit, Limits, check_memory, search
 from seg25d.representations.base import CONFIGURATIONS, VolumeGeometry
@@ -259,16 +259,11 @@ def test_models_of_all_configurations_take_their_window() -> None:
         assert model(torch.zeros(1, channels, *item.window)).shape == (1, 3, *item.window)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"configurations": ["si", "quad"]}, f"'quad'; known: 2d, {', '.join(CONFIGURATIONS)}$"),
-        ({"recipe": "sobirov1922"}, "sobirov1922.*known: default"),
-    ],
-)
-def test_unknown_names_list_the_known_ones(options: dict[str, object], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        plan_dataset(*published.make_fingerprint(published.PUBLISHED["tiny"]), **options)
+def test_unknown_names_list_the_known_ones() -> None:
+    with pytest.raises(InputError, match=f"'quad'; known: 2d, {', '.join(CONFIGURATIONS)}$"):
+        plan_dataset(*published.make_fingerprint(published.PUBLISHED["tiny"]), configurations=["si", "quad"])
+    with pytest.raises(InputError, match=r"sobirov1922.*known: default"):
+        find_rules("sobirov1922")
 
 
 def test_too_little_memory_names_configuration_and_cure() -> None:
@@ -335,7 +330,7 @@ TINY_DATA = published.make_fingerprint(published.PUBLISHED["tiny"])
 
 
 def revise(stored: Plans | None, *, data: tuple[object, object] = TINY_DATA, **changes: object) -> Plans:
-    options = {"configurations": ("si",), "gpu_memory_gb": 8.0, "recipe": "default", "plans_name": "plans"}
+    options = {"configurations": ("si",), "gpu_memory_gb": 8.0, "rules": DEFAULT_RULES, "plans_name": "plans"}
     return revise_plans(stored, *data, **(options | changes))
 
 

@@ -14,6 +14,7 @@ from seg25d.core.records import write_record
 from seg25d.planning.plan import Plans
 from seg25d.planning.planner import plan_dataset
 from seg25d.planning.plans_file import read_plans, save_plans
+from seg25d.planning.recipe_rules import DEFAULT_RULES
 from seg25d.planning.revision import revise_plans
 from seg25d.runs.names import find_configuration, with_network
 from seg25d.workflows.preparation import keep_network
@@ -30,7 +31,7 @@ def load(name: str) -> ModuleType:
 
 published = load("published_fingerprints")
 DATA = published.make_fingerprint(published.PUBLISHED["tiny"])
-OPTIONS: dict[str, Any] = {"gpu_memory_gb": 8.0, "recipe": "default", "plans_name": "plans"}
+OPTIONS: dict[str, Any] = {"gpu_memory_gb": 8.0, "rules": DEFAULT_RULES, "plans_name": "plans"}
 
 
 @pytest.fixture(scope="module")

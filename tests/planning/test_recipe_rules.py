@@ -193,7 +193,7 @@ def test_labels_with_sides_are_not_mirrored_by_a_recipe_either() -> None:
 
 def test_plans_of_a_recipe_are_kept_and_added_to() -> None:
     data = published.make_fingerprint(SMALL)
-    options = {"gpu_memory_gb": 8.0, "recipe": "sobirov2022", "plans_name": "plans"}
+    options = {"gpu_memory_gb": 8.0, "rules": find_rules("sobirov2022"), "plans_name": "plans"}
     stored = revise_plans(None, *data, configurations=("si",), **options)
     assert revise_plans(stored, *data, configurations=("si",), **options) == stored
     assert set(revise_plans(stored, *data, configurations=None, **options).configurations) == {"si", "3d"}
