@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 from pydantic import BaseModel
 
+from seg25d.core import grids
 from seg25d.ensembling import staple
 from seg25d.ensembling.nonlocal_staple import NonlocalStapleSettings
 from seg25d.inference import components
@@ -314,7 +315,7 @@ CONSTANTS: list[Line] = [
     Line("VIEWS", "projections", ((12, 60), (12, 36), (6, 36), (6, 18)), "3.7: p 12, m 60; the cheaper ones ours"),
     Line("SMALLEST_ALONG_ROTATION", "projections", 32, "ours"),
     Line("IN_PLANE_STEPS", "projections", 16, "ours"),
-    Line("SAME_SPACING", "projections", 0.99, "ours"),
+    Line("SAME_SPACING", "grids", 0.99, "ours"),
     Line("FILTER_NOISE", "projection_model", 0.01, "3.3 [G]: small"),
     Line("GAIN", "projection_model", 20.0, "3.5 [G]"),
     Line("SHIFT", "projection_model", 0.85, "3.5 [G]"),
@@ -402,6 +403,7 @@ MODULES = {
     "xception_cbam_unet": xception_cbam_unet,
     "super_image": super_image,
     "stack": stack,
+    "grids": grids,
     "projections": method,
     "projection_model": model,
     "projection_schedule": schedule,
