@@ -159,7 +159,6 @@ def test_planning_adds_to_the_plans_that_are_there(workspace):
     ("configuration", "fold", "options", "message"),
     [
         ("si", "0", {"recipe": "none"}, "no recipe 'none'"),
-        ("si", "0", {"settings": {"epoch": "3"}}, "no setting 'epoch'"),
         ("si", "0", {}, "is not planned; run `seg25d plan_and_preprocess"),
     ],
 )

@@ -316,6 +316,8 @@ CONSTANTS: list[Line] = [
     Line("SMALLEST_ALONG_ROTATION", "projections", 32, "ours"),
     Line("IN_PLANE_STEPS", "projections", 16, "ours"),
     Line("SAME_SPACING", "grids", 0.99, "ours"),
+    Line("ANISOTROPY", "grids", 3.0, "nnU-Net, configuration.py"),
+    Line("ALIKE", "grids", 1.5, "ours"),
     Line("FILTER_NOISE", "projection_model", 0.01, "3.3 [G]: small"),
     Line("GAIN", "projection_model", 20.0, "3.5 [G]"),
     Line("SHIFT", "projection_model", 0.85, "3.5 [G]"),

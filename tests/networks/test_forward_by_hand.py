@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from seg25d.networks import NETWORKS, AnyNetwork
+from seg25d.networks.base import NETWORKS, Network
 from seg25d.networks.fusion_net import FusionNetSpec
 from seg25d.networks.paper_unets import half_unet, super_image_unet
 from seg25d.networks.resnet_unet import ResNetUNetSpec
@@ -302,7 +302,7 @@ def stages(dims: int, number: int, kernel: int) -> dict[str, object]:
 
 THIN = {"strides": ((1, 1, 1), (1, 2, 2), (2, 2, 1)), "kernels": ((1, 3, 3), (3, 3, 3), (3, 3, 3))}
 WIDTHS = (2, 4, 6, 8, 10)
-CASES: dict[str, tuple[AnyNetwork, tuple[int, ...], Callable[[Layers, Tensor], Tensor]]] = {
+CASES: dict[str, tuple[Network, tuple[int, ...], Callable[[Layers, Tensor], Tensor]]] = {
     "unet": (
         UNetSpec.model_validate({"widths": (4, 6, 8), **THIN}),
         (4, 8, 6),
@@ -345,7 +345,7 @@ CASES: dict[str, tuple[AnyNetwork, tuple[int, ...], Callable[[Layers, Tensor], T
 }
 
 
-def built(spec: AnyNetwork) -> nn.Module:
+def built(spec: Network) -> nn.Module:
     """A network in eval mode in which no scale is 1, no shift 0, and no statistic as it begins."""
     torch.manual_seed(0)
     network = spec.build(IN_CHANNELS, NUM_OUTPUTS).double().eval()
@@ -364,7 +364,7 @@ def test_every_network_is_worked_out() -> None:
 
 @pytest.mark.parametrize(("spec", "sizes", "by_hand"), CASES.values(), ids=CASES)
 def test_scores_are_those_worked_out(
-    spec: AnyNetwork, sizes: tuple[int, ...], by_hand: Callable[[Layers, Tensor], Tensor]
+    spec: Network, sizes: tuple[int, ...], by_hand: Callable[[Layers, Tensor], Tensor]
 ) -> None:
     network = built(spec)
     images = torch.randn(2, IN_CHANNELS, *sizes, dtype=torch.double)

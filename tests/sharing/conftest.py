@@ -24,7 +24,8 @@ from seg25d.planning.fingerprint import Fingerprint
 from seg25d.planning.model_file import ModelHeader, save_model
 from seg25d.planning.normalization import ChannelNormalization
 from seg25d.planning.plan import ConfigurationPlan, Plans
-from seg25d.representations.fused_views import VIEWS, FusedViews
+from seg25d.representations import ANATOMICAL
+from seg25d.representations.fused_views import FusedViews
 from seg25d.representations.slices import Slices
 from seg25d.representations.volume import Volume
 from seg25d.selection.best import Best, Member
@@ -61,7 +62,7 @@ FLAT = UNetSpec(widths=(2, 4), strides=((1, 1), (2, 2)), kernels=((3, 3), (3, 3)
 SOLID = UNetSpec(widths=(2, 4), strides=((1, 1, 1), (2, 2, 2)), kernels=((3, 3, 3), (3, 3, 3)))
 PLANS = {
     "3d": make_plan(Volume(), SOLID),
-    **{name: make_plan(Slices(axis=axis), FLAT) for axis, name in enumerate(VIEWS)},
+    **{name: make_plan(Slices(axis=axis), FLAT) for axis, name in enumerate(ANATOMICAL)},
     "mv": make_plan(FusedViews(maps_per_view=2), FusionNetSpec(width=2)),
 }
 FINE = FineConfig(margin=2, max_rounds=1)
@@ -151,7 +152,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     save(fine.coarse, "axial", description)
     fusion = make_run(workspace, "mv").fold("all")
     save(fusion.model_final, "mv", description)
-    for view in VIEWS:
+    for view in ANATOMICAL:
         save(view_model(fusion.root, view), view, description, fine=True)
         save(coarse_view_model(fusion.root, view), view, description)
     return workspace

@@ -53,6 +53,11 @@ def test_pretraining_learns_nothing_about_labels() -> None:
     assert config.pretext.task == "jigsaw"
 
 
+def test_a_setting_that_is_not_there_is_an_error() -> None:
+    with pytest.raises(InputError, match="no setting 'epoch'"):
+        config_of(TrainingOptions(settings={"epoch": "3"}))
+
+
 def test_a_run_ends_after_a_time_or_a_number_of_updates() -> None:
     with pytest.raises(InputError, match="drop --time-budget"):
         config_of(TrainingOptions(epochs=2, time_budget_s=3))
