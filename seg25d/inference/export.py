@@ -44,24 +44,20 @@ def nearest_positions(size: int, new_size: int) -> Positions:
     return Positions(index, index, np.zeros(new_size))
 
 
-def labels_from_scores(scores: Tensor, grid: Grid, labels: Labels) -> NDArray[np.uint8]:
-    """Turn all scores of a case into labels.
+def labels_from_slabs(
+    slabs: Iterable[Slab], grid: Grid, labels: Labels, threshold: float | None = None
+) -> NDArray[np.uint8]:
+    """Turn scores that come slab by slab into labels.
 
     Args:
-        scores: (K, d, h, w) on the model's grid.
+        slabs: Scores on the model's grid.
         grid: What preprocessing did.
         labels: What the scores mean.
+        threshold: See `Labels.from_scores`.
 
     Returns:
         Internal indices (D, H, W) on the whole canonical grid; 0 outside of what preprocessing kept.
     """
-    return labels_from_slabs([Slab(0, 0, scores.movedim(1, 0))], grid, labels)
-
-
-def labels_from_slabs(
-    slabs: Iterable[Slab], grid: Grid, labels: Labels, threshold: float | None = None
-) -> NDArray[np.uint8]:
-    """Turn scores that come slab by slab into labels, see `labels_from_scores`; `threshold`: `Labels.from_scores`."""
     result = np.zeros(grid.canonical_shape, np.uint8)
     inside = result[box_slices(grid.bounding_box)]
     for axis, index, scores in _canonical_planes(slabs, grid):

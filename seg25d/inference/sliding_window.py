@@ -138,25 +138,6 @@ def axis_weights(size: int, window: int, starts: Sequence[int], *, equal: bool =
     return {start: (weights / total[start : start + window]).float() for start in starts}
 
 
-def predict_volume(models: Sequence[nn.Module], image: Tensor, num_outputs: int, options: WindowOptions) -> Tensor:
-    """The scores of a whole volume at once; for large ones with many classes take `predict_slabs`.
-
-    Args:
-        models: See `predict_slabs`.
-        image: (C, D, H, W).
-        num_outputs: Scores per voxel, K.
-        options: How.
-
-    Returns:
-        (K, D, H, W) float32 on the CPU.
-    """
-    scores = torch.empty(num_outputs, *image.shape[1:])
-    for slab in predict_slabs(models, image, num_outputs, options):
-        planes = scores.movedim(slab.axis + 1, 0)
-        planes[slab.start : slab.start + len(slab.planes)] = slab.planes
-    return scores
-
-
 def predict_slabs(
     models: Sequence[nn.Module], image: Tensor, num_outputs: int, options: WindowOptions
 ) -> Iterator[Slab]:

@@ -74,11 +74,6 @@ class Fingerprint(Record):
         """Median spacing, axis by axis."""
         return self.spacing_percentile_mm(50)
 
-    @property
-    def median_cropped_shape(self) -> Shape:
-        """Median shape after cropping, axis by axis, rounded."""
-        return _whole(np.median(self.cropped_shapes, axis=0))
-
     def spacing_percentile_mm(self, percentile: float) -> Spacing:
         """Percentile (0 to 100) of the spacings, axis by axis."""
         depth, height, width = np.percentile(self.spacings_mm, percentile, axis=0)

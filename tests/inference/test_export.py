@@ -5,13 +5,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seg25d.data.labels import Labels
-from seg25d.inference.export import export_slabs, labels_from_scores, labels_from_slabs
+from seg25d.inference.export import export_slabs, labels_from_slabs
 from seg25d.inference.sliding_window import Slab
 from seg25d.preprocessing.grid import Grid
 from seg25d.preprocessing.resample import resample_scores
 
 LABELS = Labels(names={"background": 0, "a": 1, "b": 5})
 REGIONS = Labels(names={"background": 0, "whole": (1, 2), "core": (2,)}, regions_class_order=(1, 2))
+
+
+def labels_from_scores(scores: torch.Tensor, grid: Grid, labels: Labels) -> np.ndarray:
+    return labels_from_slabs([Slab(0, 0, scores.movedim(1, 0))], grid, labels)
 
 
 def make_grid(canonical_shape, box, shape, spacing=(1.0, 1.0, 1.0), model_spacing=(1.0, 1.0, 1.0)):

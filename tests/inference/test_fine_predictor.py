@@ -11,11 +11,20 @@ from seg25d.data.labels import Labels
 from seg25d.inference.fine_predictor import FinePredictor
 from seg25d.inference.framing import NOTHING
 from seg25d.inference.predictor import Predictor, PredictorOptions, check_agreement
-from seg25d.inference.sliding_window import predict_volume
+from seg25d.inference.sliding_window import WindowOptions, predict_slabs
 from seg25d.planning.coarse_to_fine import FineConfig
 from seg25d.planning.model_file import save_model
 
 MM = (1.0, 1.0, 1.0)
+
+
+def predict_volume(models, image: torch.Tensor, num_outputs: int, options: WindowOptions) -> torch.Tensor:
+    """The scores (K, D, H, W) of all slabs."""
+    scores = torch.empty(num_outputs, *image.shape[1:])
+    for slab in predict_slabs(models, image, num_outputs, options):
+        planes = scores.movedim(slab.axis + 1, 0)
+        planes[slab.start : slab.start + len(slab.planes)] = slab.planes
+    return scores
 
 
 class Nothing(nn.Module):

@@ -15,12 +15,20 @@ from seg25d.inference.sliding_window import (
     axis_weights,
     gaussian_weights,
     predict_slabs,
-    predict_volume,
     window_starts,
 )
 from seg25d.representations.base import RegularSteps
 
 pytestmark = pytest.mark.processor
+
+
+def predict_volume(models, image: torch.Tensor, num_outputs: int, options: WindowOptions) -> torch.Tensor:
+    """The scores (K, D, H, W) of all slabs."""
+    scores = torch.empty(num_outputs, *image.shape[1:])
+    for slab in predict_slabs(models, image, num_outputs, options):
+        planes = scores.movedim(slab.axis + 1, 0)
+        planes[slab.start : slab.start + len(slab.planes)] = slab.planes
+    return scores
 
 
 class Pointwise(nn.Module):
