@@ -46,7 +46,7 @@ class Execution:
 
     device: torch.device
     dtype: torch.dtype
-    """Of matrix products and convolutions; float32 means no mixed precision."""
+    """Type of matrix products and convolutions; float32 means no mixed precision."""
 
     def __str__(self) -> str:
         """The kind of device and the type, such as `cpu bfloat16`."""

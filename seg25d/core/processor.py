@@ -30,11 +30,11 @@ class Processor(Record):
     name: str
     """Such as `AMD EPYC 9654`."""
     instruction_sets: tuple[str, ...]
-    """Of `INSTRUCTION_SETS`, what the processor has."""
+    """Members of `INSTRUCTION_SETS` that the processor has."""
     vectors: str
     """What torch's own kernels use: `DEFAULT`, `AVX2` or `AVX512`."""
     caps: dict[str, str]
-    """Of `CAPS`, what is set."""
+    """Variables of `CAPS` that are set."""
     torch: str
 
     @property
@@ -69,7 +69,7 @@ class Verdict(Record):
     reason: str
     """One sentence for people."""
     seconds: dict[str, float]
-    """Of the timed updates in `bfloat16` and `float32`, as far as they were timed."""
+    """Seconds of the timed updates in `bfloat16` and `float32`, as far as they were timed."""
 
     def save(self) -> None:
         """Keep it for this process, and for later ones on this machine if there is a place to write to."""

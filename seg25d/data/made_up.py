@@ -26,7 +26,7 @@ class MadeUpDataset(NamedTuple):
     """What a data set is called and holds, and how a case of it is drawn."""
 
     prefix: str
-    """Of the cases' names."""
+    """First part of the cases' names."""
     channels: Sequence[str]
     labels: Mapping[str, int]
     draw: Callable[[np.random.Generator], MadeUpCase]

@@ -38,7 +38,7 @@ voxels a vessel is 4 to 6 of them wide, as in angiographies of the head; the pap
 AIR, TISSUE, BLOOD = 5.0, 100.0, 260.0
 """Arbitrary units, scaled by each case's gain."""
 TREE_RADII_MM = (2.1, 1.7, 1.35)
-"""Of the trunk, of its two branches and of their four."""
+"""Radii of the trunk, of its two branches and of their four."""
 VEIN_RADIUS_MM = 1.3
 RADII_OF_BLOBS_MM = (3.0, 5.0)
 NUM_VEINS = 4

@@ -37,7 +37,7 @@ class DemoKind:
     draw: Callable[[Path, Mapping[str, Path]], tuple[Path, ...]]
     """Draws pictures, from the data set's folder and that of the predictions per configuration, and says where."""
     settings: Mapping[str, str] = field(default_factory=dict)
-    """Of the training, where they are not the recipe's."""
+    """Settings of the training that are not the recipe's."""
 
 
 class ShownCase(NamedTuple):

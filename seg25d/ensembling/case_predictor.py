@@ -27,7 +27,7 @@ class Prepared(NamedTuple):
     images: tuple[tuple[NDArray[np.float32], Grid], ...]
     """(C, d, h, w) and its grid per member; members with one spacing and normalisation share theirs."""
     spacing_mm: Spacing
-    """Of the canonical image."""
+    """Spacing of the canonical image."""
 
 
 class CasePredictor:

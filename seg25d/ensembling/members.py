@@ -28,18 +28,18 @@ class FusionCase(NamedTuple):
     segmentations: tuple[Path, ...]
     """One per folder."""
     geometry: Geometry
-    """Of all of them; word for word that of the first."""
+    """Geometry of all of them; word for word that of the first."""
     image: Path | None
-    """For methods that look at it."""
+    """Image, for methods that look at it."""
     reference: Path | None
-    """For weights that are fitted, where there is one."""
+    """True segmentation for weights that are fitted, where there is one."""
 
 
 class Meaning(NamedTuple):
     """What the folders say about themselves."""
 
     labels: Labels | None
-    """Of all of them; None where none says it."""
+    """Labels of all of them; None where none says it."""
     threshold: float | None
     """See `PredictionRecord.threshold`."""
     models: tuple[dict[str, Any] | None, ...]

@@ -36,7 +36,7 @@ class EnsembleOptions(Record):
     images: Path | None = None
     """Folder of the images that were predicted."""
     channel: int | None = Field(default=None, ge=0)
-    """Of the images; None: the first."""
+    """Channel of the images; None: the first."""
     nonlocal_staple: NonlocalStapleSettings = NonlocalStapleSettings()
     save_probabilities: bool = False
     overwrite: bool = False

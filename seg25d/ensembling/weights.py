@@ -20,7 +20,7 @@ from seg25d.core.arrays import StoredArray
 from seg25d.data.labels import IGNORE_INDEX, Labels
 
 DECIMALS = 3
-"""Of fitted weights: what is behind them is noise, and reports stay readable."""
+"""Decimals of fitted weights: further ones are noise, and reports stay readable."""
 
 
 class OverlapSums(NamedTuple):

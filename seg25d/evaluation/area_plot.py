@@ -27,7 +27,7 @@ from seg25d.evaluation.pairs import Pair, find_labels, find_pairs, read_pair
 Axis = Literal["axial", "coronal", "sagittal"]
 """The direction of slices, by its name."""
 AXES: tuple[Axis, ...] = ("axial", "coronal", "sagittal")
-"""In the order of the canonical axes (D, H, W)."""
+"""Names of the canonical axes, in the order (D, H, W)."""
 REFERENCE = "reference"
 """The name of the truth in tables."""
 _BYTES_PER_WORKER = 1 << 30

@@ -69,7 +69,7 @@ class Metrics(Scores):
     num_true_components: int | None = None
     """Connected components of the truth: found and missed ones."""
     num_found_components: int | None = None
-    """Those of which at least one voxel is predicted."""
+    """Number of true components of which at least one voxel is predicted."""
     num_missed_components: int | None = None
     """The others."""
     num_false_components: int | None = None

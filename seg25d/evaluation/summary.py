@@ -23,7 +23,7 @@ class Summary(Record):
     """Per label the mean over the cases that have a score for it."""
     per_case: tuple[CaseSummary, ...]
     surface_tolerance_mm: float | None = None
-    """Of `surface_dice`; null where no case has that score, as in files of seg25d before it was there."""
+    """Tolerance of `surface_dice`; null where no case has that score, as in files of seg25d before it was there."""
 
 
 def summarize(cases: Sequence[CaseSummary], surface_tolerance_mm: float = SURFACE_TOLERANCE_MM) -> Summary:

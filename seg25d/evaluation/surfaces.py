@@ -20,7 +20,8 @@ SURFACE_TOLERANCE_MM = 3.0
 (Nikolov et al. 2021)."""
 PERCENTILE = 95
 _LEAF_SIZE = 32
-"""Of the tree that finds nearest neighbours: faster than scipy's 10 for a tree that is asked once (as in MONAI)."""
+"""Points per leaf of the tree that finds nearest neighbours: faster than scipy's 10 for a tree that is asked once (as
+in MONAI)."""
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from seg25d.core.parallel import available_cores, watch_parent, worker_context
 from seg25d.inference.cases import CaseModel, Outcome, Work, outcomes_here
 
 SECONDS_BETWEEN_LOOKS = 1.0
-"""At processes that may have died."""
+"""Seconds between looks at processes that may have died."""
 
 
 class _Report(NamedTuple):
-    """Of one case, or of a process that cannot begin (without a case); errors do not all travel between processes."""
+    """Outcome of one case, or of a process that cannot start (no case). Not every error can be sent to processes."""
 
     case: str | None
     seconds: float = 0.0

@@ -30,7 +30,7 @@ class PredictionRecord(Record):
 
     schema_version: Literal[1] = 1
     arguments: dict[str, Any] = Field(default_factory=dict)
-    """Of the last call."""
+    """Arguments of the last call."""
     versions: dict[str, str] = Field(default_factory=library_versions)
     model: dict[str, Any]
     """Data set, configuration and model files: predictions of another model are no predictions of this one."""

@@ -26,7 +26,7 @@ from seg25d.core.types import Shape
 from seg25d.representations.base import RegularSteps
 
 SIGMA = 1 / 8
-"""Of the Gaussian, in windows (nnU-Net, inference/sliding_window_prediction.py)."""
+"""Standard deviation of the Gaussian, as a share of the window (nnU-Net, inference/sliding_window_prediction.py)."""
 SMALLEST_WEIGHT = 1e-3
 """Share of the largest weight along an axis that every voxel gets at least."""
 FLOAT32_BYTES = 640 << 20
@@ -74,7 +74,7 @@ class Slab(NamedTuple):
     axis: int
     """The axis (0 D, 1 H, 2 W) that the planes stand across."""
     start: int
-    """Of the first plane along that axis."""
+    """Index of the first plane along that axis."""
     planes: Tensor
     """(n, K, h, w) in float32 or float16. Valid until the next slab is asked for."""
 

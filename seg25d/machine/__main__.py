@@ -79,7 +79,7 @@ def _trials(check: str, seed: int) -> Iterator[Trial]:
 
 
 def _check_layers(check: str, trials: Iterator[Trial], execution: Execution, seconds: float) -> dict[str, object]:
-    """As many trials as there are, or as the time allows; the known ones all."""
+    """Trials: all known faulty ones, then as many others as the time allows."""
     end, count, largest = time.perf_counter() + seconds, 0, 0.0
     for trial in trials:
         say({"check": check, "at": trial.words})

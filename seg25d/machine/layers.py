@@ -22,7 +22,7 @@ LIMITS = {torch.float32: 2e-3, torch.bfloat16: 0.03, torch.float16: 0.01}
 """Relative distances above these are wrong. bfloat16 rounds to one part in 256, float16 and GPUs' TF32 to one
 in 2048; right layers stay below a third of the limit, and wrong ones are off by 1 and more, or NaN."""
 MOST_NUMBERS = 4_000_000
-"""Of the widest tensor of a trial: milliseconds each."""
+"""Maximum number of values in a tensor of a trial, which then takes milliseconds."""
 LARGEST = {2: 700, 3: 170}
 """Voxels along an axis, by the number of axes."""
 CHANNELS = (1, 2, 3, 7, 8, 16, 32, 64)

@@ -36,7 +36,7 @@ class Comparison(NamedTuple):
 
     @property
     def words(self) -> str:
-        """For messages."""
+        """Name for messages."""
         return f"relative error of the scores {self.scores:.3g}, cosine between gradients {self.cosine:.3g}"
 
     def is_right(self, dtype: torch.dtype) -> bool:
@@ -127,7 +127,7 @@ def seconds_per_update(executions: Sequence[Execution]) -> list[float]:
 
 
 def _seconds(network: nn.Module, images: Tensor, execution: Execution) -> float:
-    """Of a forward and a backward pass."""
+    """Seconds of a forward and a backward pass."""
     begun = time.process_time()
     with execution.autocast():
         scores = network(images)[0][0]

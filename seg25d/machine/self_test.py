@@ -32,7 +32,7 @@ CHILD = ("-m", "seg25d.machine")
 SECONDS_WITHOUT_A_WORD = 60.0
 """After which a check counts as hung: its trials take milliseconds, networks a few seconds."""
 SECONDS_PER_CHECK = 4.0
-"""Of random layers, in the long form."""
+"""Time for each check of random layers, in the long form."""
 MOST_TRIALS = 100_000
 CRASHES = {
     int(getattr(signal, name)) for name in ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL") if hasattr(signal, name)
@@ -55,7 +55,7 @@ class Finding(Record):
     """For people: how many trials and the largest error, or what went wrong where."""
     seconds: float
     seconds_per_update: dict[str, float] = Field(default_factory=dict)
-    """By precision, of the check that takes the time."""
+    """Seconds of an update per precision, from the check that takes the time."""
 
 
 class SelfTest(Record):
@@ -67,7 +67,7 @@ class SelfTest(Record):
     precision: str
     """What trainings here compute in unless `--set precision=...` says otherwise."""
     findings: dict[str, tuple[Finding, ...]]
-    """By the precision that was checked."""
+    """Findings per precision that was checked."""
     reason: str
     """Why it is this precision."""
     advice: str | None
@@ -162,7 +162,7 @@ def run_checks(
 
 
 def _findings(arguments: Sequence[str], checks: Sequence[str]) -> Iterator[Finding]:
-    """Of one process, until its end; the last one may be that it crashed or hung."""
+    """Findings of one process, until its end; the last may be that it crashed or hung."""
     command = [sys.executable, *CHILD, *arguments]
     begun, at, num_done = time.perf_counter(), "", 0
 
@@ -240,7 +240,7 @@ def _read(stream: IO[str], said: "queue.Queue[str | None]") -> None:
 
 
 def _finding(line: dict[str, Any]) -> Finding:
-    """Of the line that ends a check."""
+    """Finding in the line that ends a check."""
     per_update = line.get("seconds_per_update", {})
     if per_update:
         detail = ", ".join(f"{seconds:.3f} s in {precision}" for precision, seconds in per_update.items())

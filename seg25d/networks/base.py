@@ -1,4 +1,4 @@
-"""What a network is to plans: a frozen record of settings that can build it."""
+"""Networks as plans know them: frozen records of settings that can build them."""
 
 from typing import Annotated, Any, Protocol, Self, TypeAlias
 
@@ -51,4 +51,4 @@ NETWORKS: Registry[type[Network]] = Registry(PLACES)
 """Networks by name."""
 
 NetworkSpec: TypeAlias = Annotated[Network, ByName("network", lambda: NETWORKS)]
-"""For fields of records: any network; its `name` says which."""
+"""Any network, as a field of a record; its `name` says which."""

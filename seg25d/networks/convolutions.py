@@ -54,7 +54,7 @@ def computes_on_cpu(images: Tensor) -> bool:
 
 
 class _Settings(NamedTuple):
-    """Of a convolution, in the order of torch.convolution."""
+    """Settings of a convolution, in the order of torch.convolution."""
 
     stride: Sizes
     padding: Sizes
@@ -197,7 +197,7 @@ class Conv3d(_CPUConvolution, nn.Conv3d):
         return self._convolve(volumes, (0, 0, 0), self._torchs)
 
     def _torchs(self, volumes: Tensor) -> Tensor:
-        """By torch, or by oneDNN where torch would take slow kernels."""
+        """Scores by torch, or by oneDNN where torch would take slow kernels."""
         if not (self._is_plain() and _is_plain_float32(volumes, self.weight) and self._is_slow(volumes)):
             return super().forward(volumes)
         return _OneDNNConv3d.apply(volumes, self.weight, self.bias, self.stride, self.padding)  # type: ignore[no-any-return, no-untyped-call]
@@ -371,7 +371,7 @@ def _gradients(
 
 CONV: dict[int, type[Conv2d] | type[Conv3d]] = {2: Conv2d, 3: Conv3d}
 TRANSPOSED_CONV: dict[int, type[ConvTranspose2d] | type[ConvTranspose3d]] = {2: ConvTranspose2d, 3: ConvTranspose3d}
-"""By the number of spatial axes."""
+"""Transposed convolutions by the number of spatial axes."""
 
 
 def replace_convolutions(network: nn.Module) -> None:

@@ -48,7 +48,7 @@ class ResNetUNetSpec(Record):
 
     name: Literal["resnet_unet"] = "resnet_unet"
     depth: Depth = 34
-    """Of the ResNet: 18 and 34 have blocks of two convolutions, 50 of three."""
+    """Number of layers of the ResNet: 18 and 34 have blocks of two convolutions, 50 of three."""
     norm: ResNetNorm = "batch"
     """In encoder and decoder. `instance`: pretrained scales and shifts are used, pretrained statistics are not."""
 

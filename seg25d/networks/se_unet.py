@@ -15,7 +15,7 @@ from seg25d.networks.blocks import MAX_POOL, Topology, check_stages, transposed_
 from seg25d.networks.convolutions import CONV, Sizes
 
 FIRST_KERNEL = 7
-"""Of the first convolution of all (iantsen/hecktor, src/models.py)."""
+"""Kernel size of the first convolution (iantsen/hecktor, src/models.py)."""
 EPSILON = 1e-5
 """Added to variances; the default of torch.nn.InstanceNorm3d, which the reference uses."""
 

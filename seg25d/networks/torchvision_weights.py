@@ -26,7 +26,7 @@ class TakenOver(NamedTuple):
     """Which weights of a file an encoder has now, by name."""
 
     taken: tuple[str, ...]
-    """As they are in the file."""
+    """Weights that were taken as they are in the file."""
     adapted: tuple[str, ...]
     """Changed for another number of channels: the first convolution, or nothing."""
     ignored: tuple[str, ...]

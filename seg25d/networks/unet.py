@@ -49,7 +49,7 @@ class UNetSpec(Topology):
     upsampling: Literal["transposed", "transposed_3"] = "transposed"
     """Transposed convolutions with kernel = stride (nnU-Net), or of size 3 (Sobirov et al., Angermann et al.)."""
     initialisation: Literal["he", "glorot"] = "he"
-    """Of the convolutions: He et al. 2015 for the leaky ReLU (nnU-Net), or Glorot & Bengio 2010 (Keras' default)."""
+    """Start of the weights: He et al. 2015 for the leaky ReLU (nnU-Net), or Glorot & Bengio 2010 (Keras' default)."""
     num_supervised: int = 1
     """Scales, from the finest on, whose scores the loss sees while training (deep supervision)."""
 

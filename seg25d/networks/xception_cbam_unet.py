@@ -18,7 +18,7 @@ from seg25d.networks.blocks import transposed_conv_3
 from seg25d.networks.convolutions import Conv2d, Sizes
 
 SLOPE = 0.1
-"""Of the decoder's leaky ReLUs (methods 2.4)."""
+"""Negative slope of the decoder's leaky ReLUs (methods 2.4)."""
 REDUCTION = 16
 """How many times fewer channels CBAM's hidden layer has (Woo et al. 2018)."""
 SKIP_WIDTHS = (128, 256, 728, 1024)
@@ -48,7 +48,7 @@ class XceptionCBAMUNetSpec(Record):
     """Where CBAM is: after each of the decoder's six stages, the middle one included, or on the four skip connections.
     The paper does not say; the first fits its 38 M better."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
-    """Of a decoder stage's input."""
+    """Probability of dropout at the input of a decoder stage."""
 
     @property
     def dims(self) -> int:

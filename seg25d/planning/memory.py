@@ -43,7 +43,7 @@ class MemoryUse(Record):
     parameters: int
     """Weights and buffers in float32, and the running mean of the weights."""
     gradients: int
-    """Of the parameters."""
+    """Bytes of the gradients of the parameters."""
     optimizer: int
     """The two moments of AdamW, the most that any optimizer keeps (Muon has one for matrices)."""
     activations: int

@@ -39,7 +39,7 @@ class ModelHeader(Record):
     pretext: PretextConfig | None = None
     """For pretrained models, which restore images: their task. None: the model gives scores."""
     versions: dict[str, str] = Field(default_factory=library_versions)
-    """Of the libraries that the model was trained with."""
+    """Versions of the libraries that the model was trained with."""
 
     def build_model(self) -> nn.Module:
         """The model with fresh weights, see `ConfigurationPlan.build_model`."""

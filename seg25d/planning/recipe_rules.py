@@ -39,7 +39,7 @@ class PlanningRules(Record):
     """Axes along which training and prediction may mirror, where the labels allow it."""
     num_folds: int = NUM_FOLDS
     fold_seed: int = SEED
-    """Of the shuffling of the cases before they are divided into folds."""
+    """Seed of the shuffling of the cases before they are divided into folds."""
 
     def allows(self, configuration: str) -> bool:
         """Whether the recipe is meant for a configuration."""

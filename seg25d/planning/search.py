@@ -14,7 +14,7 @@ from seg25d.planning.network_rules import WIDE_FROM_GB, choose_network, with_che
 from seg25d.representations.base import AnyRepresentation, ConfigurationRules, VolumeGeometry
 
 CARD_SHARE = 31 / 32
-"""Of the gigabytes that a card is sold with, what it has for programs: 7.76 or 7.78 of 8 GB (torch's messages in
+"""Share of its nominal memory that a card has for programs: 7.76 or 7.78 of 8 GB (torch's messages in
 github.com/meta-llama/codellama/issues/82, github.com/sshan-zhao/GASDA/issues/19), more of larger ones."""
 OVERHEAD_BYTES = GIGABYTE // 2
 """Kept free for what tracing cannot see: the CUDA context (0.27 to 0.62 GB, github.com/pytorch/pytorch/pull/86509) and
@@ -48,8 +48,9 @@ SCORES_SHARE = 1 / 32
 decide how much memory a prediction takes (60 classes, 192^3 voxels: documentation/reference/measurements.md)."""
 
 MOST_NUMBERS = 2**31 - 1
-"""Of one window in a tensor: kernels that count with 32 bits refuse more, fail or are slow. Convolutions get a batch in
-parts that cuDNN can count, but cannot part a window (github.com/pytorch/pytorch/issues/22496)."""
+"""Maximum number of values of one window in a tensor: kernels that count with 32 bits refuse more, fail or are slow.
+Convolutions get a batch in parts that cuDNN can count, but cannot part a window
+(github.com/pytorch/pytorch/issues/22496)."""
 
 Candidate: TypeAlias = tuple[AnyRepresentation, Shape]
 
@@ -63,7 +64,7 @@ class Limits(Record):
     num_outputs: int
     num_cases: int
     total_voxels: int
-    """Of all cases at the target spacing."""
+    """Voxels of all cases at the target spacing."""
     gpu_memory_gb: float
     rules: ConfigurationRules = ConfigurationRules()
     """What the recipe fixes."""

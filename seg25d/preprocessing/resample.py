@@ -22,7 +22,7 @@ from seg25d.preprocessing.grid import separate_axis
 __all__ = ["axis_matrix", "resample_image", "resample_labels", "resample_scores", "separate_axis"]
 
 Order = Literal[0, 1, 3]
-"""Of the spline: 0 nearest, 1 linear, 3 cubic."""
+"""Order of the spline: 0 nearest, 1 linear, 3 cubic."""
 IMAGE_ORDER: Order = 3
 """Cubic splines for images (nnU-Net, default_resampling.py)."""
 LABEL_ORDER: Order = 1

@@ -31,7 +31,7 @@ class CaseRecord(Record):
     schema_version: Literal[1] = 1
     case: str
     geometry: Geometry
-    """Of the image file, for writing results."""
+    """Geometry of the image file, for writing results."""
     grid: Grid
     """From the file's grid to the model's."""
     voxels: dict[str, int]

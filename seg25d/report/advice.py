@@ -31,10 +31,10 @@ class Row(NamedTuple):
     gain: float | None
     """Mean difference of Dice to the best, over the cases that both have; None for the best, or without such cases."""
     p_value: float | None
-    """Of Wilcoxon's signed-rank test over these cases."""
+    """Result of Wilcoxon's signed-rank test over these cases."""
     cost: Cost | None
     num_parameters: int | None
-    """Of one fold."""
+    """Parameters of one fold."""
     training_minutes: float | None
     """Per fold."""
     on_front: bool

@@ -12,7 +12,7 @@ SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a
 """Told apart by colour-blind people too (Okabe and Ito); they repeat, with other dashes."""
 DASHES = ("solid", (0, (5, 2)), (0, (1, 1)), (0, (4, 1, 1, 1)))
 LETTERS_ACROSS = 100
-"""Of a chart."""
+"""Maximum width of a chart, in letters."""
 _INK, _FAINT = "#010203", "#040506"
 """Stand for colours of the page; nothing else is drawn in them."""
 _THEMED = {_INK: "var(--ink)", _FAINT: "var(--line)"}

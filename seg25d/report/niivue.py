@@ -19,7 +19,7 @@ class NiiVue(NamedTuple):
     """The JavaScript module, compressed by gzip, as base64."""
     licence: str
     version: str
-    """Of the package."""
+    """Version of the package."""
 
 
 def find_niivue() -> NiiVue:

@@ -16,11 +16,11 @@ from seg25d.selection.ranking import case_means
 
 ASSETS = files("seg25d.report") / "assets"
 UNKNOWN = "\N{EN DASH}"
-"""In tables; tables.js puts it last."""
+"""Sign for a missing number in tables; tables.js puts it last."""
 MOST_CLASS_CHARTS = 12
 """Box plots per class; the table has all classes."""
 MOST_CASE_ROWS = 2000
-"""Of the table of cases; `summary.json` has all of them."""
+"""Maximum number of rows in the table of cases; `summary.json` has all of them."""
 
 
 def render_page(

@@ -60,7 +60,7 @@ class TrainedRun:
 
     @property
     def num_parameters(self) -> int | None:
-        """Of one fold; None where other models have their part in it, and for results of another program."""
+        """Parameters of one fold; None where other models have their part in it, and for results of another program."""
         alone = self.plan is not None and not self.plan.representation.fuses_views
         return self.plan.num_parameters if self.plan is not None and alone else None
 
@@ -88,7 +88,7 @@ class Results:
     """The best first; those that lack folds after those that have all."""
     best: Best | None
     ensemble: Summary | None
-    """Of what was chosen, where that is an ensemble."""
+    """Scores of what was chosen, where that is an ensemble."""
 
     @property
     def contestants(self) -> tuple[Contestant, ...]:

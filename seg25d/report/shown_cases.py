@@ -31,7 +31,7 @@ MOST_CHANNELS = 3
 MARGIN_MM = 15.0
 """Around what is true or predicted, in pictures and viewer."""
 VIEWER_VOXELS = 1_500_000
-"""Of a case in the viewer; larger ones are thinned out, so that the file stays small."""
+"""Maximum size of a case in the viewer; larger ones are thinned out, so that the file stays small."""
 CONTOUR_PIXELS = 2
 
 
@@ -40,9 +40,9 @@ class Picture(NamedTuple):
 
     title: str
     webp: str
-    """As base64."""
+    """Picture as base64."""
     description: str
-    """In place of the picture, for those who do not see it."""
+    """Text in place of the picture, for those who do not see it."""
 
 
 class ShownCase(NamedTuple):
@@ -52,18 +52,18 @@ class ShownCase(NamedTuple):
     why: str
     """Such as "worst"."""
     run: str
-    """By whose predictions it was chosen."""
+    """Name of the run by whose predictions the case was chosen."""
     dice: float
-    """Of this run."""
+    """Dice of this run."""
     where: str
     """The slice of the pictures."""
     pictures: tuple[Picture, ...]
     areas: Mapping[str, AreaCurve]
-    """Of the truth, then of predictions by the name of their run."""
+    """Area curves: the truth first, then predictions by the name of their run."""
     along: str
     """Direction and distance of the slices."""
     viewer: dict[str, Any] | None
-    """For the viewer, or None where it is not among its cases."""
+    """Volume for the viewer; None where it is not among its cases."""
 
 
 class _Loaded(NamedTuple):
@@ -227,7 +227,7 @@ def _paint(image: FloatArray, labels: NDArray[np.uint8] | None, aspect: float) -
 
 
 def _webp(picture: NDArray[np.uint8]) -> str:
-    """As base64; of a slice of 512 x 512 voxels a fifth of what PNG takes."""
+    """Picture as base64; of a slice of 512 x 512 voxels a fifth of what PNG takes."""
     from matplotlib.image import imsave  # noqa: PLC0415 - slow to import
 
     file = io.BytesIO()
@@ -285,7 +285,7 @@ def _nifti(array: NDArray[np.uint8], spacing_mm: Sequence[float]) -> str:
 
 
 def _colour_table(colours: Sequence[tuple[int, int, int]]) -> dict[str, Any]:
-    """As NiiVue takes the colours of labels 1, 2, ...; 0 is clear."""
+    """Colours of labels 1, 2, ... as NiiVue takes them; 0 is clear."""
     flat = [0, 0, 0, 0] + [number for colour in colours for number in (*colour, 255)]
     return {"lut": flat, "min": 0, "max": len(colours), "labels": [str(value) for value in range(len(colours) + 1)]}
 

@@ -309,7 +309,7 @@ def representations() -> dict[str, type[Representation]]:
 
 
 AnyRepresentation: TypeAlias = Annotated[Representation, ByName("representation", representations)]
-"""For fields of records: any representation; its `name` says which."""
+"""Any representation, as a field of a record; its `name` says which."""
 
 
 def map_scores(output: NetworkOutput, undo: Callable[[Tensor], Tensor]) -> NetworkOutput:

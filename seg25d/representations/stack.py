@@ -29,7 +29,7 @@ class Stack(Representation):
     small_windows: ClassVar[float | None] = 0.6
     """Hippocampus, six minutes on two cores: Dice 0.872, and 0.865 without (documentation/concepts/choices.md)."""
     padded_with_lowest: ClassVar[bool] = True
-    """As air is (methods.md 2.1)."""
+    """Windows are filled up with the lowest value, as air has it (methods.md 2.1)."""
     name: Literal["stack"] = "stack"
     stack_size: int = Field(ge=1)
     """S."""
@@ -88,7 +88,7 @@ class Stack(Representation):
             )
 
     def refit(self, window: Shape) -> Self:
-        """As many slices as the window has, with the same share of them in common."""
+        """The stack of another window: all of its slices, with the same share of overlap."""
         size = window[self.axis]
         overlaps = {
             name: min(size - 1, round(size * getattr(self, name) / self.stack_size))

@@ -42,7 +42,7 @@ class ConfigurationInformation(_Part):
     @field_validator("representation", "network", mode="before")
     @classmethod
     def _name(cls, value: Any) -> Any:
-        """Of the part's settings, its name."""
+        """Take the name out of the part's settings."""
         return value.get("name") if isinstance(value, dict) else value
 
 
@@ -85,7 +85,7 @@ class RunInformation(Record):
     name: str
     folds: tuple[FoldInformation, ...]
     dice: float | None = None
-    """Of the whole cross-validation, once all folds are trained."""
+    """Mean Dice of the whole cross-validation, once all folds are trained."""
     imported: ImportedRun | None = None
 
 

@@ -18,7 +18,7 @@ class Member(Record):
     folds: tuple[str, ...]
     """Whose scores are averaged."""
     weight: float = Field(gt=0)
-    """Of its probabilities; weights add up to 1."""
+    """Weight of its probabilities; weights add up to 1."""
     imported: bool = False
     """Results of another program, which has to predict with it."""
 
@@ -37,7 +37,7 @@ class Scored(Record):
     hd95_mm: float | None
     dice_per_class: dict[str, float | None]
     p_value: float | None
-    """Of Wilcoxon's signed-rank test against the best, over cases; None for the best, or where all cases agree."""
+    """Result of Wilcoxon's signed-rank test against the best over cases; None for the best, or if all cases agree."""
     cost: Cost | None
     """None where another program has to predict with it."""
     on_pareto_front: bool

@@ -19,7 +19,7 @@ from seg25d.data.labels import IGNORE_INDEX, Labels
 from seg25d.inference.postprocessing import PostProcessing, components
 
 LEAST_GAIN = 1e-4
-"""Of the mean Dice, for a step to be accepted: what is less is not seen in any table."""
+"""Minimum gain in mean Dice for a step to be accepted: less is not seen in any table."""
 NUM_SMALLEST = 12
 """Smallest volumes that are tried per class, evenly spaced in their logarithm."""
 THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
@@ -176,13 +176,13 @@ class Histograms(NamedTuple):
     """How many voxels of a case have at least each of `THRESHOLDS`, for one region."""
 
     inside: IntArray
-    """Of the voxels of the truth."""
+    """Counts of the voxels of the truth."""
     outside: IntArray
-    """Of the others that count."""
+    """Counts of all other voxels that are not ignored."""
     truth_voxels: int
 
     def plus(self, other: "Histograms") -> "Histograms":
-        """Of both parts of a case."""
+        """Sum of the counts of two parts of a case."""
         return Histograms(
             self.inside + other.inside, self.outside + other.outside, self.truth_voxels + other.truth_voxels
         )

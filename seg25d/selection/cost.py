@@ -15,10 +15,10 @@ from seg25d.core.records import Record
 
 
 class Cost(Record):
-    """Of predicting one case with all folds, mirrored windows included; reading, resampling and writing are not."""
+    """Cost of predicting one case with all folds and mirrored windows, without reading, resampling and writing."""
 
     num_parameters: int = Field(ge=0)
-    """Of all folds and, for fused views, of all views."""
+    """Parameters of all folds and, for fused views, of all views."""
     flops_per_case: float = Field(ge=0)
     """Additions and multiplications of convolutions and matrix products, as `torch.utils.flop_counter` counts them."""
     seconds_per_case: float = Field(ge=0)

@@ -35,11 +35,11 @@ Result = TypeVar("Result")
 Part: TypeAlias = tuple[slice, slice]
 """Along D and H of a case."""
 _WORKER_BYTES = 600 << 20
-"""Of a worker without a case: torch, which comes with what reads predictions."""
+"""Memory of a worker without a case: torch, which comes with what reads predictions."""
 _BYTES_PER_VOXEL = 32
-"""Of a case's labels, truth, components, masks and distances, with something to spare."""
+"""Memory for a case's labels, truth, components, masks and distances, with something to spare."""
 _BYTES_PER_PROBABILITY = 12
-"""Of a part of the probabilities: what was read, its product with a weight, the sum, and what is made of it."""
+"""Memory for a part of the probabilities: as read, its product with a weight, the sum, and the labels."""
 _LONGEST_NAME = 150
 """Letters of a candidate's name in the name of a file: many file systems allow 255 bytes, and runs have long names."""
 

@@ -83,7 +83,7 @@ class Manifest(Record):
 
     schema_version: Literal[1] = 1
     versions: dict[str, str] = Field(default_factory=library_versions)
-    """Of the program and the libraries that wrote the archive; every model says those that it was trained with."""
+    """Versions of what wrote the archive, program and libraries; every model says those of its training."""
     dataset_name: FileName
     channel_names: tuple[str, ...]
     labels: Labels

@@ -47,7 +47,7 @@ class AugmentationConfig(Record):
     elastic_mm: float = Field(default=2.0, ge=0)
     """Standard deviation of the shift at the control points of a deformation; the largest one where it is uniform."""
     elastic_distribution: Literal["normal", "uniform"] = "normal"
-    """Of the shift along each axis."""
+    """Distribution of the shift along each axis."""
     elastic_control_points: int = Field(default=4, ge=2)
     """Control points along each axis, the first and last at the window's borders."""
     elastic_fixed_border: bool = False
@@ -116,9 +116,9 @@ class PretrainedConfig(Record):
     file: str
     """Name of the file."""
     digest: str
-    """Of its content."""
+    """Digest of its content."""
     learning_rate_factor: float = Field(default=1.0, ge=0)
-    """For what was taken over, on the learning rate of the rest."""
+    """Factor on the learning rate, for the weights that were taken over."""
     frozen_epochs: int = Field(default=0, ge=0)
     """Epochs in which weights that were taken over of the encoder stay as they are; batch norm statistics do not."""
 
@@ -145,7 +145,7 @@ class TrainingConfig(Record):
     with momentum. Muon needs about half of AdamW's updates (documentation/concepts/choices.md)."""
     learning_rate: float = Field(default=3e-3, gt=0)
     momentum: float = Field(default=0.9, ge=0, lt=1)
-    """Of `sgd` alone."""
+    """Momentum of `sgd`; the others do not use it."""
     weight_decay: float = Field(default=1e-2, ge=0)
     warmup: float = Field(default=0.02, ge=0, lt=1)
     """Share of the run during which the learning rate rises."""
@@ -184,13 +184,13 @@ class TrainingConfig(Record):
     """`auto`: bfloat16 on GPUs and CPUs that multiply matrices in it, float16 on older GPUs, else float32."""
     augmentation: AugmentationConfig = AugmentationConfig()
     fusion: FusionConfig | None = None
-    """Of `mv` alone."""
+    """Settings of the fusion of views; null for all others than `mv`."""
     fine: FineConfig | None = None
-    """Of models for coarse-to-fine segmentation alone."""
+    """Settings of fine models (coarse-to-fine); null for all others."""
     pretext: PretextConfig | None = None
-    """Of pretraining alone: what is done to windows, which are to be restored."""
+    """Settings of pretraining: what is done to windows, which are to be restored; null for training."""
     pretrained: PretrainedConfig | None = None
-    """Of runs that begin with weights of a file."""
+    """File with the weights that the run begins with; null: fresh weights."""
 
     @model_validator(mode="after")
     def _check_learning_rates(self) -> Self:

@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.optim.adamw import adamw
 
 MOMENTUM = 0.95
-"""Of Nesterov's kind (Jordan et al.)."""
+"""Nesterov momentum (Jordan et al.)."""
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 NUM_STEPS = 5
-"""Of the Newton-Schulz iteration: a quintic whose slope at 0 is steep (Jordan et al.)."""
+"""Steps of the Newton-Schulz iteration: a quintic whose slope at 0 is steep (Jordan et al.)."""
 RMS = 1.0
 """Root mean square of the updates of matrices, in learning rates, were their singular values 1. Liu et al. have 0.2, as
 AdamW does in language models; here steps of 0.5 to 2 do best (documentation/concepts/choices.md), and 1 is what AdamW's

@@ -47,7 +47,7 @@ class Restored(NamedTuple):
     loss: float
     """Mean squared error."""
     loss_of_mean: float
-    """Of whoever says the mean of the window and channel everywhere: the variance."""
+    """Loss of a constant restoration, the mean of the window and channel: the variance."""
     example: tuple[Tensor, Tensor, Tensor] | None
     """What the network saw, what it made of it, and what was wanted: (C, D, H, W) of the first window, on the CPU."""
 

@@ -23,7 +23,8 @@ from seg25d.training.sampling import place_window
 
 logger = logging.getLogger(__name__)
 SIDE = 0.6
-"""Of a part, as a share of the window's: a fifth to a quarter of its voxels (documentation/concepts/choices.md)."""
+"""Side of a part, as a share of the window's: a fifth to a quarter of its voxels
+(documentation/concepts/choices.md)."""
 
 
 class SmallWindows:

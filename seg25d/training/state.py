@@ -93,7 +93,7 @@ PLAIN_FIELDS = (
 
 
 SINCE_0_2 = ("epoch_voxels", "computed_in")
-"""Of them, what checkpoints of 0.1 and before lack."""
+"""Entries that checkpoints of 0.1 and before lack."""
 NEW, LEARNT, LEARNT_ENCODER = "new", "learnt", "learnt_encoder"
 """Roles of weights in a run that begins with a pretrained model; in other runs all are new."""
 

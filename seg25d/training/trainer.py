@@ -45,7 +45,7 @@ LONGEST_EPOCH = 1 / 20
 VALIDATION_SHARE = 0.1
 """Share of a run that the look at the validation windows after each epoch may take."""
 NUM_PICTURES = 10
-"""Of restored windows, over a run of pretraining."""
+"""Number of pictures of restored windows, over a run of pretraining."""
 MOST_WITHOUT_GRADIENT = 20
 """Updates in a row whose gradient is exactly zero, after which a run is given up: it would never learn again."""
 
@@ -195,7 +195,7 @@ class _Run:
         return progress >= 1 or is_over_early(self.config, self.validation_losses())
 
     def validation_losses(self) -> list[float | None]:
-        """Of the epochs so far, the same on every process."""
+        """Validation loss of each epoch so far, the same on every process."""
         return [line["validation_loss"] for line in self.state.log]
 
     def progress(self) -> float:
@@ -386,5 +386,5 @@ class _Run:
         self._save()
 
     def _agreed(self, *here: bool) -> list[bool]:
-        """For each question whether any process says yes."""
+        """Per question, whether any process says yes."""
         return [number > 0 for number in share([float(each) for each in here], self.execution.device, combine="max")]

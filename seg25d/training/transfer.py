@@ -33,9 +33,9 @@ class Transfer(Record):
     file: str
     digest: str
     taken: tuple[str, ...]
-    """As they are in the file."""
+    """Names of weights that were taken as they are in the file."""
     adapted: tuple[str, ...]
-    """To another number of image channels."""
+    """Names of weights that were adapted to another number of image channels."""
     new: tuple[str, ...]
     """Fresh."""
 

@@ -51,7 +51,7 @@ class SetPredictors(NamedTuple):
     """The models of a set of views."""
 
     views: Sequence[Predictor]
-    """In the order of the plan."""
+    """One per view, in the order of the plan."""
     coarse: Sequence[Predictor]
     """The coarse ones, if the views are fine models; else none."""
 

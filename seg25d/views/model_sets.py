@@ -20,7 +20,7 @@ class ModelSet(NamedTuple):
     """One model per view, all trained on the same cases."""
 
     name: str
-    """Of the folder beside the folds: `fold_0`, `pair_0_1` or `holdout_0`."""
+    """Name of the folder beside the folds: `fold_0`, `pair_0_1` or `holdout_0`."""
     split: Split
     fold: int | str | None = None
     """The ordinary fold that it is, if it is one."""

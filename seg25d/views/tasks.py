@@ -52,7 +52,7 @@ class ViewModel:
 
     @property
     def name(self) -> str:
-        """For messages."""
+        """Name for messages."""
         return f"{self.view.run.root.name} {self.models.name}"
 
 
@@ -62,7 +62,7 @@ class FusedFold:
 
     task: RunToTrain
     views: Mapping[str, RunToTrain]
-    """By the names that the plan of `mv` has for them, in its order."""
+    """Runs of the views by the names that the plan of `mv` has for them, in its order."""
     fold: int | str
     cases: FusionCases
     fine: Mapping[str, FineRun]

@@ -37,7 +37,7 @@ class PlannedRun:
     options: TrainingOptions
     pretrained: PretrainedFile | None
     settings: Settings
-    """As the user words them."""
+    """Settings of the configuration itself."""
     plans_file: Path | None
     """Where its plan is to be added; None: it is there."""
 

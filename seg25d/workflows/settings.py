@@ -34,7 +34,7 @@ class Settings:
     changes: Mapping[str, str]
     """What the user changes, by name, as text; also of a fold that has begun, which goes on with its own settings."""
     config: TrainingConfig
-    """Of a fold that has not begun."""
+    """Settings of a fold that has not begun."""
 
 
 class _Fine(Record):

@@ -107,8 +107,10 @@ def test_an_end_without_a_word_names_what_to_do(deed: str, status: int, told: bo
 
 def test_a_daemon_that_ignores_sigterm_does_not_hold_up_the_end() -> None:
     done = run("""
-        import multiprocessing, signal, time
+        import multiprocessing, signal, sys, time
         from seg25d.core.process import leave
+
+        sys.settrace(None)  # that of coverage, under which it would end in the usual way
 
         def work(begun):
             signal.signal(signal.SIGTERM, signal.SIG_IGN)

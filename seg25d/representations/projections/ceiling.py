@@ -15,7 +15,7 @@ MOST_SLICES, FEWEST_SLICES = 16, 4
 """Slices across the rotation axis that are looked at per class and case. They are independent of each other, so that a
 sample stands for all: the mean of five cases moved by 0.002 at most with 16 (documentation/concepts/choices.md)."""
 SHARED_SLICES = 256
-"""Of all classes of a case together, which bounds time and memory where there are many."""
+"""Maximum number of slices of all classes of a case together, which bounds time and memory."""
 
 GOOD = 0.95
 """From here on projections lose less than half of what trained networks do: 2D models reached 0.81 and 0.87 on whole

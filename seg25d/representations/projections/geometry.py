@@ -214,6 +214,6 @@ def _double_device(device: torch.device) -> torch.device:
 
 
 def _cosine_sine(angle: float) -> tuple[float, float]:
-    """Of an angle in degrees; zeros are zeros at multiples of 90."""
+    """Cosine and sine of an angle in degrees; exactly 0 at multiples of 90."""
     radians = math.radians(angle)
     return round(math.cos(radians), 15), round(math.sin(radians), 15)

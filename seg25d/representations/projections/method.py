@@ -49,7 +49,7 @@ class Projections(Representation):
     detector_axis: int | None = Field(default=None, ge=0, le=2)
     """The axis that views at angle 0 have besides (c of the paper); None: the last of the other two."""
     spacing_mm: tuple[float, float, float]
-    """Of the volume: it is turned in millimetres."""
+    """Spacing of the volume, which is turned in millimetres."""
     num_training_views: int = Field(default=12, ge=1, le=180)
     """p, of path 1."""
     num_views: int = Field(default=60, ge=1)
@@ -89,7 +89,7 @@ class Projections(Representation):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Those that are not as usual; the spacing is the plan's."""
+        """Settings that differ from the defaults; the spacing is the plan's."""
         return self.model_dump(exclude={"name", "spacing_mm"}, exclude_defaults=True)
 
     @property
