@@ -54,5 +54,6 @@ nitpicky = True
 nitpick_ignore_regex = [
     ("py:.*", r"(?!seg25d\.).*"),
     ("py:.*", r"seg25d\..*\._\w+"),  # what is private has no page
-    ("py:.*", r"seg25d\..*\.(AnyRecord|Array|Item|Options|Result|Value|check_\w+)"),  # type variables, and checks within types
+    # Type variables, and checks within types.
+    ("py:.*", r"seg25d\..*\.(AnyRecord|Array|Item|Options|Result|Value|check_\w+)"),
 ]
