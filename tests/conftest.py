@@ -129,7 +129,7 @@ class ConstantModels:
         writer = cls()
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(trainer._Run, "to_the_end", lambda run: writer._write(run))  # noqa: PLW0108 - is to be bound
-            patch.setattr(trainer._Run, "_look", lambda run, _: _made_up_scores(run))
+            patch.setattr(trainer._Run, "_validate", lambda run, _: _made_up_scores(run))
             patch.setattr(monitor, "draw_progress", lambda path, _: path.touch())
             yield writer
 

@@ -81,7 +81,7 @@ def nonlocal_staple(
     raters = _Raters(
         votes=nonlocal_votes(codes, normalized(image[box]), where, len(values), settings),
         chosen=np.stack([each[where] for each in codes]),
-        agreed=_agreed_counts(codes, np.searchsorted(values, inside), where, len(values), settings.agreed_margin),
+        agreed=_count_agreeing(codes, np.searchsorted(values, inside), where, len(values), settings.agreed_margin),
     )
     fused, tied = _estimate(raters, settings)
     inside[where] = np.where(tied, inside[where], values[fused])
@@ -147,7 +147,7 @@ def _estimate(raters: _Raters, settings: NonlocalStapleSettings) -> tuple[NDArra
     return fused, tied
 
 
-def _agreed_counts(
+def _count_agreeing(
     codes: Sequence[NDArray[np.int32]],
     truth: NDArray[np.int64],
     disputed: NDArray[np.bool_],

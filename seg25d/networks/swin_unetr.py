@@ -38,7 +38,7 @@ class SwinUNETRSpec(Record):
 
     @property
     def divisor(self) -> Sizes:
-        """Any size will do: the network pads."""
+        """No condition on sizes: the network pads."""
         return (1,) * self.dims
 
     def build(self, in_channels: int, num_outputs: int) -> "SwinUNETR":

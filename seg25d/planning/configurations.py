@@ -69,7 +69,7 @@ def configuration_names(
 
     Raises:
         InputError: If a name is unknown, the recipe is not meant for it, or the network cannot have its dimension;
-            lists those that would do.
+            lists those that can.
     """
     meant = [name for name in CONFIGURATIONS if rules.allows(name)]
     wanted = [configuration_name(name, slice_axis) for name in configurations or meant]

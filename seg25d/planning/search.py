@@ -145,7 +145,7 @@ def search(candidates: Iterable[Candidate], limits: Limits) -> Fit:
     """Walk the candidates from the best, take the first that fits, and let its batch grow.
 
     Raises:
-        InputError: If not even the cheapest candidate fits; names the memory that would do.
+        InputError: If not even the cheapest candidate fits; names the memory that is enough.
     """
     activations: dict[NetworkSpec, float] = {}
     largest: dict[NetworkSpec, float] = {}

@@ -116,7 +116,7 @@ def _only_dataset(workspace: Workspace) -> str:
 
 
 def _run_at(folder: Path) -> RunFolder:
-    """The run in a folder; the folder of one of its folds will do as well."""
+    """The run in a folder; or the run of the fold whose folder it is."""
     run = RunFolder(root=folder.parent if folder.name.startswith("fold_") else folder)
     if not run.trained_folds():
         raise InputError(f"{folder} has no trained model; wanted the folder of a configuration, with fold_0 in it")

@@ -172,7 +172,7 @@ class _Run:
                 state.epoch_wait += arrived - begun
                 state.epoch_seconds += self._count_seconds()
                 self.monitor.step(progress)
-                stop, save, end = self._agreed(
+                stop, save, end = self._ask_all_processes(
                     bool(stopped), time.monotonic() - last_saved > SECONDS_BETWEEN_CHECKPOINTS, self._epoch_is_over()
                 )
                 if end:
@@ -257,7 +257,7 @@ class _Run:
         state, config, device = self.state, self.config, self.execution.device
         factor = learning_rate_factor(config, Moment(progress, self.validation_losses()))
         for group in state.optimizer.param_groups:
-            group["lr"] = config.learning_rate * factor * self._gentleness(group.get("role", NEW))
+            group["lr"] = config.learning_rate * factor * self._factor_for_role(group.get("role", NEW))
         model.train()
         # What is random in a network (dropout) is a function of seed, update and process, so that a run can go on.
         torch.manual_seed(mixed_seed(config.seed, state.iteration, self.source.process[0]))
@@ -286,7 +286,7 @@ class _Run:
             )
         return value
 
-    def _gentleness(self, role: str) -> float:
+    def _factor_for_role(self, role: str) -> float:
         """The factor on the learning rate of weights by their role, see `state.new_state`."""
         pretrained = self.config.pretrained
         if pretrained is None or role == NEW:
@@ -308,7 +308,7 @@ class _Run:
         """Validate, log, keep the best, save."""
         state = self.state
         held_out = (next_batch(batches) for _ in range(self._num_validation_batches()))
-        loss, dice, further = self._look(held_out)
+        loss, dice, further = self._validate(held_out)
         seconds = self._count_seconds()
         known = [value for value in dice.values() if value is not None]
         mean = sum(known) / len(known) if known else None
@@ -340,7 +340,7 @@ class _Run:
         self.monitor.epoch(final=self.is_over(progress))
         self._save()
 
-    def _look(self, batches: Iterator[Batch]) -> tuple[float, dict[str, float | None], dict[str, float]]:
+    def _validate(self, batches: Iterator[Batch]) -> tuple[float, dict[str, float | None], dict[str, float]]:
         """Validation loss, Dice per label, and what else the log is to say; in pretraining also a picture."""
         model = self.state.averaged
         if self.config.pretext is None:
@@ -385,6 +385,6 @@ class _Run:
                 save_model(folder.model_final, weights, self.job.header)
         self._save()
 
-    def _agreed(self, *here: bool) -> list[bool]:
+    def _ask_all_processes(self, *here: bool) -> list[bool]:
         """Per question, whether any process says yes."""
         return [number > 0 for number in share([float(each) for each in here], self.execution.device, combine="max")]

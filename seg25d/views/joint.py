@@ -96,7 +96,7 @@ def joint_plan(
         gpu_memory_gb: Memory that a training step may take.
 
     Raises:
-        InputError: If not even one window fits; names the memory that would do.
+        InputError: If not even one window fits; names the memory that is enough.
     """
     num_channels, labels = len(description.channel_names), description.labels
 

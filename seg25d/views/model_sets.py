@@ -49,7 +49,7 @@ def fusion_cases(splits: Sequence[Split], fold: int | str, data: Literal["cross"
         data: `cross` for cross-cross-augmentation; `holdout` for one set, trained without a part of the cases.
 
     Raises:
-        InputError: If there are too few folds; says what would do.
+        InputError: If there are too few folds; says how many are enough.
     """
     cases = _holdout(splits, fold) if data == "holdout" else _cross(splits, fold)
     empty = [each.name for each in cases.sets if not each.split.train]
