@@ -1,5 +1,6 @@
 """From raw images to scores on a tiny made-up data set."""
 
+import importlib
 import json
 import os
 import shutil
@@ -457,3 +458,10 @@ def test_a_threshold_for_several_classes_is_refused_before_anything_is_written(w
     run(workspace, "train", "900", "si", "0", *TINY, "--set", "threshold=0.2", status=2)
     assert "here are 4 classes" in capsys.readouterr().err
     assert not workspace.results.exists()
+
+
+def test_the_former_name_of_the_api_warns():
+    with pytest.warns(DeprecationWarning, match=r"is called seg25d\.api now"):
+        former = importlib.reload(importlib.import_module("seg25d.pipeline"))
+    assert former.train is api.train
+    assert set(api.__all__) <= set(dir(former))
