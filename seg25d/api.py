@@ -151,17 +151,17 @@ def train(
     check_before_training(options.device, planned.settings.config.precision)
     if planned.plan.representation.fuses_views:
         fusion = plan_fusion(planned, chosen)
-        planned.keep_network()
         clear_folds(fusion.task)
+        planned.keep_network()
         return train_fusion(fusion)
     fine = plan_fine(planned, chosen) if planned.settings.config.fine is not None else None
     task = fine.task if fine is not None else planned.run(planned.settings, chosen, begun=planned.begun)
-    if is_first_process():
-        check_folds(task)
-        if fine is not None:
-            check_coarse(fine)
-        planned.keep_network()
+    check_folds(task)
+    if fine is not None:
+        check_coarse(fine)
     clear_folds(task)
+    if is_first_process():
+        planned.keep_network()
     return train_folds(task) if fine is None else train_fine_folds(fine)
 
 
@@ -184,7 +184,7 @@ def pretrain(workspace: Workspace, identifier: str, configuration: str, options:
     """
     planned = planned_run(workspace, identifier, configuration, options)
     run = plan_pretraining(planned, options)
-    check_before_training(options.device, run.config.precision)
+    check_before_training(options.device, run.settings.config.precision)
     if is_first_process():
         planned.keep_network()
     return pretrain_network(run)

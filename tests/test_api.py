@@ -23,6 +23,7 @@ from seg25d.data.phantom import DATASET_NAME, LABELS, write_phantom_dataset
 from seg25d.demo.phantom import PHANTOM
 from seg25d.inference.predictor import Predictor
 from seg25d.planning.model_file import load_header
+from seg25d.workflows.planned_run import planned_run
 
 SHAPE = (8, 32, 32)
 CASES = [f"phantom_{index:03d}" for index in range(4)]
@@ -180,6 +181,26 @@ def test_changed_plans_do_not_go_on_with_an_old_run(workspace):
     path.write_text(json.dumps(plans))
     with pytest.raises(InputError, match="plan of si changed"):
         api.train(workspace, "900", "si", ["0"])
+
+
+@WRITTEN
+def test_a_fold_that_another_command_trained_meanwhile_keeps_its_length(workspace):
+    run(workspace, "plan_and_preprocess", "-d", "900", "-c", "si")
+    planned = planned_run(workspace, "900", "si", api.TrainingOptions(device="cpu"))
+    task = planned.run(planned.settings, [0])
+    run(workspace, "train", "900", "si", "0", *TINY)
+    trained = json.loads(workspace.run(DATASET_NAME, "si").fold(0).config.read_text())
+    assert (task.config.epochs, task.settled(0).epochs) == (500, trained["epochs"])
+    assert trained["epochs"] < 500
+
+
+@WRITTEN
+def test_fine_models_of_fused_views_are_refused_before_anything_is_trained(workspace):
+    api.plan_and_preprocess(workspace, ["900"], api.PlanningOptions(configurations=("mv",), num_processes=0))
+    options = api.TrainingOptions(settings={"fine": "true"}, device="cpu")
+    with pytest.raises(InputError, match=r"mv cannot be trained coarse-to-fine.*that of mv is `fusion\.fine`"):
+        api.train(workspace, "900", "mv", ["0"], options)
+    assert not workspace.results.exists()
 
 
 @WRITTEN

@@ -27,7 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-c",
         "--configuration",
         metavar="CONFIG",
-        help=f"one of {', '.join((ALIAS, *CONFIGURATIONS))} (default: what find_best_configuration chose)",
+        help=f"one of {', '.join((ALIAS, *CONFIGURATIONS))}, or the name of a run, such as axial__fine (default: what "
+        "find_best_configuration chose)",
     )
     parser.add_argument(
         "-p", "--plans-name", type=plans_name, metavar="NAME", help="name of the plans that the model was trained with"

@@ -13,7 +13,11 @@ from seg25d.representations import PLACES as CONFIGURATIONS
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("dataset", metavar="ID", help="data set: 1, 001 or Dataset001_Name")
-    parser.add_argument("configuration", metavar="CONFIG", help=f"one of {', '.join((ALIAS, *CONFIGURATIONS))}")
+    parser.add_argument(
+        "configuration",
+        metavar="CONFIG",
+        help=f"one of {', '.join((ALIAS, *CONFIGURATIONS))}, or with a network, such as si__se_unet",
+    )
     parser.add_argument(
         "folds",
         nargs="+",

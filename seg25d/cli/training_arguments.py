@@ -18,7 +18,7 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
         "--recipe",
         default="default",
         metavar="R",
-        help=f"how to train: {', '.join(RECIPES)}, which but the first are those of papers; plan with the same recipe "
+        help=f"how to train: {', '.join(RECIPES)}, all but the first as in papers; plan with the same recipe "
         "before (default: default)",
     )
     parser.add_argument("--epochs", type=positive_number, metavar="N", help="number of epochs")

@@ -129,5 +129,5 @@ def _check_coarse(path: Path, coarse: ModelHeader, fine: ModelHeader) -> None:
         if mine != other:
             raise ModelError(
                 f"{path} does not belong to the fine model beside it, {what} differ; copy the folder again or train "
-                "anew"
+                "again"
             )

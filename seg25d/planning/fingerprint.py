@@ -177,7 +177,7 @@ def _stored(folder: Path, case: Case, labels: Labels) -> MeasuredCase | None:
     try:
         stored = read_record(path, _StoredCase)
     except RecordError as error:
-        logger.warning("%s; it is made anew", error)
+        logger.warning("%s; it is made again", error)
         return None
     return stored.measured if stored.source_key == _source_key(case, labels) else None
 

@@ -111,7 +111,7 @@ def _load(path: Path, *, with_weights: bool) -> tuple[ModelHeader, dict[str, Ten
             metadata = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()} if with_weights else {}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path} is damaged or not a model file ({error}); copy it again or train anew") from None
+        raise ModelError(f"{path} is damaged or not a model file ({error}); copy it again or train again") from None
     if METADATA_KEY not in metadata:
         raise ModelError(f"{path} was not written by seg25d: its metadata have no key {METADATA_KEY!r}")
     return _parse_header(metadata[METADATA_KEY], path), state

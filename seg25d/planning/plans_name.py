@@ -9,7 +9,7 @@ DEFAULT_PLANS_NAME = "plans"
 RESERVED_FILES = ("dataset", "fingerprint", "splits", "verified")
 """Other files of a preprocessed data set."""
 RESERVED_FUSIONS = ("holdout", "no_image", "joint")
-"""Variants of `mv`, see seg25d/views/train.py."""
+"""Variants of `mv`, see seg25d/views/tasks.py."""
 RESERVED_FINE = ("fine",)
 """Variant of slice-wise configurations, see seg25d/workflows/coarse_to_fine.py."""
 RESERVED = (*RESERVED_FILES, *REQUESTABLE, *RECIPES, *RESERVED_FUSIONS, *RESERVED_FINE)

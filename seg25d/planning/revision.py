@@ -6,6 +6,7 @@ from functools import partial
 
 from seg25d.core.errors import InputError
 from seg25d.data.description import DatasetDescription
+from seg25d.networks import REQUESTABLE
 from seg25d.planning.configurations import configuration_names, split_name
 from seg25d.planning.fingerprint import Fingerprint
 from seg25d.planning.plan import Plans
@@ -53,7 +54,7 @@ def revise_plans(
         plans = make(configurations=[*before, *(meant if configurations is None else configurations)])
         # One line, and not hidden by --quiet: edits are lost.
         logger.warning(
-            "%s, %s: planning %s anew, without any edits, because %s",
+            "%s, %s: planning %s again, without any edits, because %s",
             plans.dataset_name,
             plans_name,
             ", ".join(plans.configurations),
@@ -78,7 +79,12 @@ def _check_all_known(stored: Plans, changes: Sequence[str]) -> None:
     Raises:
         InputError: If the plans have a configuration that this version cannot plan.
     """
-    unknown = [name for name in stored.unreadable if split_name(name)[0] not in CONFIGURATIONS]
+    parts = {name: split_name(name) for name in stored.unreadable}
+    unknown = [
+        name
+        for name, (configuration, network) in parts.items()
+        if configuration not in CONFIGURATIONS or network not in (None, *REQUESTABLE)
+    ]
     if unknown:
         raise InputError(
             f"{stored.dataset_name}, {stored.plans_name}: everything has to be planned again, because "

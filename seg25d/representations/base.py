@@ -268,7 +268,7 @@ class Representation(Record):
         return "the whole median volume fits" if whole else "the best of its windows fits"
 
     def window_warning(self, window: Shape) -> str | None:
-        """What is wrong with a window that somebody chose; None: nothing."""
+        """What is wrong with a window that somebody chose, told with a new ceiling; None: nothing."""
         del window
         return None
 

@@ -72,7 +72,7 @@ def with_network(plans: Plans, name: str, network: str | None) -> str:
         own = network == plan.network.name
     elif asked_for is None:
         # The planner's own V-Net has another size than the one that can be asked for.
-        own = network == default and default in ("unet", "fusion_net")
+        own = network == default and default != "vnet"
     else:
         own = network == asked_for
     return own_name if own else full_name

@@ -48,7 +48,14 @@ def runs_to_compare(
         known = [run for run in known if run.splits.exists()]
         if installed:
             logger.warning("left out, as which cases they did not see is not known: %s", ", ".join(installed))
-    found = [read_validated_run(run) for run in known]
+    found = []
+    for run in known:
+        try:
+            found.append(read_validated_run(run))
+        except InputError as error:
+            if configurations is not None:
+                raise
+            logger.warning("%s is left out: %s", run.root.name, error)
     wanted = [_wanted_folds(run, folds) for run in found]
     missing = {
         run.name: training_command(run, lacking)

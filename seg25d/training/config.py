@@ -256,25 +256,13 @@ def settle_config(folder: FoldFolder, recipe: TrainingConfig, changes: Mapping[s
         begun_with = config.pretrained or recipe.pretrained
         asked_for = begun_with.model_copy(update={"digest": recipe.pretrained.digest})
         config = config.model_copy(update={"pretrained": asked_for})
-    check_goes_on(folder, config)
-    return config
-
-
-def check_goes_on(folder: FoldFolder, config: TrainingConfig) -> None:
-    """Make sure that a fold, if it has begun, can go on with these settings: only its length may change.
-
-    Raises:
-        InputError: If not; names what differs.
-    """
-    if not folder.checkpoint.exists():
-        return
-    changed = changed_settings(read_record(folder.config, TrainingConfig), config)
-    others = [name for name in changed if name not in EXTENDABLE]
+    others = [name for name in changed_settings(before, config) if name not in EXTENDABLE]
     if others:
         raise InputError(
             f"{folder.root} was begun with other settings ({', '.join(others)}); leave them as they were to go on, or "
             "start over with --restart"
         )
+    return config
 
 
 def changed_settings(before: TrainingConfig, after: TrainingConfig) -> list[str]:

@@ -255,6 +255,7 @@ def _check(jobs: Sequence[FusedFold]) -> None:
     for job in jobs:
         for model in job.view_models():
             _check_cases(model)
+            _check_start(model, job.cases.own)
             if model.fine is not None and model.models.fold is not None and not model.is_trained:
                 check_coarse(model.fine.only(model.models.fold))
 
@@ -276,6 +277,18 @@ def _check_view_plans(task: RunToTrain, views: Mapping[str, RunToTrain]) -> None
                 f"plans: {view.configuration} has another spacing or normalisation than {task.configuration}, which "
                 "fuses it; give both the same and run plan_and_preprocess"
             )
+
+
+def _check_start(model: ViewModel, own: ModelSet) -> None:
+    """Models that only the fusion needs begin with fresh weights, and so must those of the view's own fold."""
+    if model.models.fold is not None or model.is_trained or model.folder.checkpoint.exists():
+        return
+    start = view_config(model, own).pretrained
+    if start is not None:
+        raise InputError(
+            f"{model.view.run.root.name} {own.name} began with {start.file}, and {model.models.name}, which the fusion "
+            "needs too, would begin with fresh weights: train the view again without --pretrained"
+        )
 
 
 def _check_cases(model: ViewModel) -> None:

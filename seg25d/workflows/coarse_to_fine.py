@@ -20,7 +20,6 @@ from seg25d.core.types import BoundingBox, Shape
 from seg25d.core.workspace import FoldFolder
 from seg25d.evaluation.summary import Summary
 from seg25d.planning.coarse_to_fine import FineConfig, fine_plan
-from seg25d.planning.configurations import known_names
 from seg25d.preprocessing.store import Store
 from seg25d.training.config import settle_config
 from seg25d.training.crops import crop_around, usual_margins
@@ -52,7 +51,7 @@ def plan_fine(planned: PlannedRun, folds: Sequence[int | str]) -> FineRun:
         folds: Numbers of folds, or `all`.
 
     Raises:
-        InputError: If the configuration is not slice-wise, or folds were begun with other settings or coarse models.
+        InputError: If folds were begun with other settings.
     """
     settings = planned.settings_of_part({})
     coarse = planned.run(settings, folds, begun="kept")
@@ -73,16 +72,10 @@ def fine_run(planned: PlannedRun, settings: Settings, coarse: RunToTrain, *, beg
         begun: What becomes of fine models that have begun.
 
     Raises:
-        InputError: If the configuration cannot be trained so.
+        InputError: If folds were begun with other settings.
     """
     fine = settings.config.fine
     assert fine is not None, "its settings were asked for"
-    if not coarse.plan.representation.can_be_fine:
-        raise InputError(
-            f"{coarse.configuration} cannot be trained coarse-to-fine: `fine` is a setting of "
-            f"{', '.join(known_names(lambda each: each.can_be_fine))}; that of "
-            f"{', '.join(known_names(lambda each: each.fuses_views))} is `fusion.fine`"
-        )
     changed = fine_plan(coarse.plan, _crops(coarse, fine))
     run = planned.run(
         settings, coarse.folds, configuration=coarse.configuration, plan=changed, part="__fine", begun=begun

@@ -1,7 +1,7 @@
 """Training of folds: one process at a time writes into each, and its scores follow."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Literal, Self, TypeAlias
@@ -22,7 +22,7 @@ from seg25d.planning.plan import ConfigurationPlan, Plans
 from seg25d.preprocessing.store import Store
 from seg25d.runs.files import check_run, write_run_files
 from seg25d.training.checkpoint import clear_fold
-from seg25d.training.config import EXTENDABLE, TrainingConfig, changed_settings, check_goes_on
+from seg25d.training.config import EXTENDABLE, TrainingConfig, changed_settings, settle_config
 from seg25d.training.processes import (
     check_processes,
     is_first_process,
@@ -34,6 +34,7 @@ from seg25d.training.processes import (
 from seg25d.training.small_windows import check_small_windows
 from seg25d.training.trainer import FoldJob, train_fold
 from seg25d.training.transfer import PretrainedFile, Transfer, take_over
+from seg25d.workflows.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -53,10 +54,9 @@ class RunToTrain:
     folder: PreprocessedFolder
     plans: Plans
     splits: tuple[Split, ...]
-    config: TrainingConfig
-    """The settings of a fold that has not begun."""
-    configs: Mapping[int | str, TrainingConfig]
-    """The settings of each fold that is to be trained; `config`, where those of a fold that has begun count."""
+    settings: Settings
+    folds: tuple[int | str, ...]
+    """Numbers of the folds to train, or `all`."""
     begun: Begun
     pretrained: PretrainedFile | None
     device: str | None
@@ -64,9 +64,9 @@ class RunToTrain:
     tensorboard: bool
 
     @property
-    def folds(self) -> tuple[int | str, ...]:
-        """Numbers of the folds to train, or `all`."""
-        return tuple(self.configs)
+    def config(self) -> TrainingConfig:
+        """The settings of a fold that has not begun."""
+        return self.settings.config
 
     @property
     def plan(self) -> ConfigurationPlan:
@@ -80,19 +80,18 @@ class RunToTrain:
 
     def only(self, fold: int | str) -> Self:
         """The same with one fold to train."""
-        return replace(self, configs={fold: self.configs[fold]})
+        return replace(self, folds=(fold,))
 
     def settled(self, fold: int | str) -> TrainingConfig:
-        """The settings of a fold, now that no other command works on it.
+        """The settings of a fold, as it is now: another command may have begun it since the run was planned.
 
         Raises:
-            InputError: If it was begun with others since the run was planned.
+            InputError: If it was begun with other settings and is to go on with these.
         """
         folder = self.run.fold(fold)
         if self.begun == "kept" and folder.checkpoint.exists():
             return read_record(folder.config, TrainingConfig)
-        check_goes_on(folder, self.configs[fold])
-        return self.configs[fold]
+        return settle_config(folder, self.settings.recipe, self.settings.changes)
 
 
 def check_folds(task: RunToTrain) -> None:

@@ -8,13 +8,13 @@ from seg25d.core.device import choose_execution
 from seg25d.core.errors import InputError
 from seg25d.core.workspace import PreprocessedFolder, Workspace
 from seg25d.data.dataset import Split, read_splits
+from seg25d.planning.configurations import known_names
 from seg25d.planning.plan import ConfigurationPlan, Plans
 from seg25d.planning.plans_file import read_plans
 from seg25d.planning.plans_name import DEFAULT_PLANS_NAME
 from seg25d.planning.recipe_rules import find_rules
 from seg25d.preprocessing.store import Store
 from seg25d.runs.names import with_network
-from seg25d.training.config import settle_config
 from seg25d.training.curves import check_tensorboard
 from seg25d.training.processes import local_device
 from seg25d.training.transfer import PretrainedFile
@@ -82,27 +82,25 @@ class PlannedRun:
         configuration = configuration or self.configuration
         plans = self.plans if plan is None else self.plans.with_plan(configuration, plan)
         run = self.workspace.run(self.dataset_name, plans.run_name(f"{configuration}{part}"))
-        configs = {
-            fold: settle_config(run.fold(fold), settings.recipe, settings.changes)
-            if begun == "checked"
-            else settings.config
-            for fold in folds
-        }
-        return RunToTrain(
+        task = RunToTrain(
             dataset_name=self.dataset_name,
             configuration=configuration,
             run=run,
             folder=self.folder,
             plans=plans,
             splits=self.splits,
-            config=settings.config,
-            configs=configs,
+            settings=settings,
+            folds=tuple(folds),
             begun=begun,
             pretrained=self.pretrained,
             device=self.options.device,
             num_processes=self.options.num_processes,
             tensorboard=self.options.tensorboard,
         )
+        if begun == "checked":
+            for fold in folds:
+                task.settled(fold)
+        return task
 
     def keep_network(self) -> None:
         """Put the network into the plans, if it is new there."""
@@ -134,10 +132,16 @@ def planned_run(workspace: Workspace, identifier: str, configuration: str, optio
     plan = plans.configurations[configuration]
     fuses_views = plan.representation.fuses_views
     if options.pretrained is not None and fuses_views:
-        raise InputError(f"--pretrained is for one network; begin the views of {configuration} with it instead")
+        raise InputError(f"--pretrained is for one network, and {configuration} trains several; leave it out")
     pretrained = None if options.pretrained is None else PretrainedFile.read(options.pretrained)
     start = None if pretrained is None else pretrained.start
     settings = resolve_settings(options, options.settings, fuses_views=fuses_views, pretrained=start)
+    if settings.config.fine is not None and not plan.representation.can_be_fine:
+        raise InputError(
+            f"{configuration} cannot be trained coarse-to-fine: `fine` is a setting of "
+            f"{', '.join(known_names(lambda each: each.can_be_fine))}; that of "
+            f"{', '.join(known_names(lambda each: each.fuses_views))} is `fusion.fine`"
+        )
     choose_execution(local_device(options.device), settings.config.precision)
     splits = read_splits(folder.recipe_splits(options.recipe))
     _check_store(Store(folder.store(plan.store)), splits, name)

@@ -19,7 +19,7 @@ from seg25d.planning.pretext import PretextTask
 from seg25d.preprocessing.preprocess import preprocess_dataset
 from seg25d.preprocessing.store import Store
 from seg25d.training.checkpoint import clear_fold
-from seg25d.training.config import TrainingConfig, check_goes_on, settle_config
+from seg25d.training.config import settle_config
 from seg25d.training.pretext_tasks import check_task
 from seg25d.training.processes import (
     check_processes,
@@ -33,7 +33,7 @@ from seg25d.training.trainer import FoldJob, train_fold
 from seg25d.workflows.folds import RunToTrain, model_header
 from seg25d.workflows.options import PretrainingOptions
 from seg25d.workflows.planned_run import PlannedRun
-from seg25d.workflows.settings import asks_for_fine
+from seg25d.workflows.settings import Settings, asks_for_fine
 
 logger = logging.getLogger(__name__)
 OF_LABELS = ("loss", "dice_smooth", "foreground_share", "small_windows", "threshold")
@@ -52,7 +52,7 @@ class PretrainingRun(NamedTuple):
     """The configuration whose network it is; it has no folds to train."""
     folder: FoldFolder
     """Where it goes: one folder per run and pretext task."""
-    config: TrainingConfig
+    settings: Settings
     further: tuple[Case, ...]
     """Images without labels."""
     restart: bool
@@ -75,13 +75,11 @@ def plan_pretraining(planned: PlannedRun, options: PretrainingOptions) -> Pretra
     check_pretraining(task)
     name = f"{task.run.root.name}__{options.task}"
     folder = FoldFolder(root=planned.workspace.results / task.dataset_name / "pretraining" / name)
-    if options.restart:
-        config = settings.config
-    else:
-        config = settle_config(folder, settings.recipe, settings.changes)
+    if not options.restart:
+        settle_config(folder, settings.recipe, settings.changes)
         _check_plan(folder, task)
     further = tuple(_further_cases(planned.workspace, task, options.images))
-    return PretrainingRun(task, folder, config, further, options.restart)
+    return PretrainingRun(task, folder, settings, further, options.restart)
 
 
 def pretrain_network(run: PretrainingRun) -> Path:
@@ -95,7 +93,7 @@ def pretrain_network(run: PretrainingRun) -> Path:
         BusyError: If another command pretrains it.
     """
     task, folder = run.task, run.folder
-    execution = choose_execution(local_device(task.device), run.config.precision)
+    execution = choose_execution(local_device(task.device), run.settings.config.precision)
     join_processes(execution.device)
     first = is_first_process()
     with folder_lock(folder.root, "pretraining") if first else nullcontext():
@@ -104,17 +102,17 @@ def pretrain_network(run: PretrainingRun) -> Path:
                 _clear(folder)
             _preprocess(run)
         wait_for_all(execution.device)
-        check_goes_on(folder, run.config)
+        config = settle_config(folder, run.settings.recipe, run.settings.changes)
         store = Store(task.store.folder, [run.unlabelled])
         cases = tuple(sorted({*task.store.cases(), *(case.name for case in run.further)}))
         if first:
             logger.info("pretraining on the images of %d cases", len(cases))
-            write_record(folder.config, run.config)
+            write_record(folder.config, config)
         # Nothing is held out: there are no labels that could leak.
         split = Split(train=cases, val=cases)
-        header = model_header(task, "all", run.config)
+        header = model_header(task, "all", config)
         where = (task.device, task.num_processes)
-        train_fold(FoldJob(folder, store, split, run.config, header, *where, tensorboard=task.tensorboard))
+        train_fold(FoldJob(folder, store, split, config, header, *where, tensorboard=task.tensorboard))
     leave_processes()
     return folder.model_final
 

@@ -167,7 +167,7 @@ def test_a_damaged_kept_case_is_made_anew(two_cases: Dataset, tmp_path: Path, ca
     (folder.fingerprint_cases / "a.json").write_text("{", encoding="utf-8")
     with caplog.at_level(logging.WARNING):
         assert extract_fingerprint(two_cases, folder, num_workers=0) == before
-    assert "made anew" in caplog.text
+    assert "made again" in caplog.text
 
 
 def test_a_case_without_foreground_counts_but_adds_no_intensities(two_cases: Dataset, tmp_path: Path) -> None:

@@ -361,7 +361,7 @@ def test_plans_of_something_else_are_made_anew_and_it_is_said(edited: Plans, cap
         assert plans.configurations["si"].batch_size != 7
         (record,) = [record for record in caplog.records if record.levelname == "WARNING"]
         assert reason in record.getMessage()
-        assert "anew" in record.getMessage()
+        assert "again" in record.getMessage()
 
 
 @pytest.mark.parametrize(
