@@ -26,8 +26,8 @@ from seg25d.inference.cases import CaseOptions, outcomes_here, predict_cases
 from seg25d.inference.device_pool import outcomes_on_devices
 from seg25d.inference.prediction_files import PredictionRecord
 from seg25d.machine.self_test import check_before_training
+from seg25d.planning.explanation import explain
 from seg25d.planning.plan import Plans
-from seg25d.planning.planner import explain
 from seg25d.runs.names import parse_folds
 from seg25d.selection.best import Best
 from seg25d.selection.chosen_model import loader

@@ -45,7 +45,7 @@ class FusedPredictor(Predictor):
         views: Sequence[Sequence[Predictor]] = (),
         coarse: Sequence[Sequence[Predictor]] = (),
     ) -> None:
-        maps = fused_views(header).num_maps
+        maps = FusedViews.of(header.plan.representation).num_maps
         channels = len(header.description.channel_names)
         own = [_OwnMaps(model, channels, maps, fold) for fold, model in enumerate(models)]
         super().__init__(own, header, execution, options)
@@ -60,7 +60,7 @@ class FusedPredictor(Predictor):
             ModelError: If a file cannot be used, or the models do not belong together.
         """
         fused = super().load(paths, execution, options)
-        names = fused_views(fused.header).views
+        names = FusedViews.of(fused.header.plan.representation).views
         fused.views = [
             [Predictor.load([view_model(path.parent, name)], execution, options) for name in names] for path in paths
         ]
@@ -157,13 +157,8 @@ def found_box(
     return None if box is None else with_margin(box, margin, maps[0].shape[1:])
 
 
-def fused_views(header: ModelHeader) -> FusedViews:
-    """What a fusion network fuses, of the header of its model."""
-    return FusedViews.of(header.plan.representation)
-
-
 def _check_views(path: Path, header: ModelHeader, views: Sequence[Predictor]) -> None:
-    for name, view in zip(fused_views(header).views, views, strict=True):
+    for name, view in zip(FusedViews.of(header.plan.representation).views, views, strict=True):
         own, other = header, view.header
         if (own.description.channel_names, own.description.labels, own.plan.spacing_mm, own.plan.normalization) != (
             other.description.channel_names,

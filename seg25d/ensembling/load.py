@@ -6,10 +6,11 @@ from pathlib import Path
 from seg25d.core.device import Execution
 from seg25d.core.errors import InputError, ModelError
 from seg25d.core.workspace import FoldFolder
-from seg25d.ensembling.fused_predictor import FusedPredictor, coarse_view_model, fused_views, view_model
+from seg25d.ensembling.fused_predictor import FusedPredictor, coarse_view_model, view_model
 from seg25d.inference.fine_predictor import FinePredictor
 from seg25d.inference.predictor import Predictor, PredictorOptions
 from seg25d.planning.model_file import load_header
+from seg25d.representations.fused_views import FusedViews
 
 
 def load_predictor(paths: Sequence[Path], execution: Execution, options: PredictorOptions | None = None) -> Predictor:
@@ -46,7 +47,7 @@ def files_of_model(path: Path) -> list[Path]:
     if header.fine is not None:
         files.append(FoldFolder(root=folder).coarse)
     if header.plan.representation.fuses_views:
-        names = fused_views(header).views
+        names = FusedViews.of(header.plan.representation).views
         views = [view_model(folder, name) for name in names]
         fine = any(load_header(view).fine is not None for view in views)
         files += [*views, *(coarse_view_model(folder, name) for name in names if fine)]

@@ -8,7 +8,7 @@ from seg25d.core.types import Spacing
 from seg25d.data.description import DatasetDescription
 from seg25d.planning.channel_rules import store_name
 from seg25d.planning.configurations import configuration_names, split_name
-from seg25d.planning.explanation import configuration_reasons, dataset_reasons, explain, recipe_reasons
+from seg25d.planning.explanation import configuration_reasons, dataset_reasons, recipe_reasons
 from seg25d.planning.fingerprint import Fingerprint
 from seg25d.planning.geometry import target_spacing
 from seg25d.planning.memory import GIGABYTE
@@ -18,8 +18,6 @@ from seg25d.planning.plans_name import DEFAULT_PLANS_NAME
 from seg25d.planning.recipe_rules import DEFAULT_RULES, PlanningRules
 from seg25d.planning.search import Limits, enough_voxels, search
 from seg25d.representations.base import CONFIGURATIONS, VolumeGeometry
-
-__all__ = ["explain", "plan_dataset", "planning_digest"]
 
 
 def plan_dataset(

@@ -212,7 +212,9 @@ def _expected_seconds(model: ViewModel) -> float | None:
 def _views(planned: PlannedRun, folds: Sequence[int | str]) -> dict[str, RunToTrain]:
     """The runs of the views; settings other than lengths and seed are for the fusion alone."""
     settings = planned.settings_of_part({})
-    names = {view: find_configuration(planned.plans, view)[0] for view in _representation(planned.plan).views}
+    names = {
+        view: find_configuration(planned.plans, view)[0] for view in FusedViews.of(planned.plan.representation).views
+    }
     return {view: planned.run(settings, folds, configuration=name, begun="kept") for view, name in names.items()}
 
 
@@ -225,14 +227,14 @@ def _named_run(planned: PlannedRun, settings: Settings, folds: Sequence[int | st
     parts = {"holdout": fusion.data == "holdout", "no_image": not fusion.image}
     parts |= {"joint": fusion.joint, "fine": fusion.fine}
     part = "".join(f"__{part}" for part, asked in parts.items() if asked)
-    seen = _representation(plan)
+    seen = FusedViews.of(plan.representation)
     seen = seen.model_copy(update={"image": seen.image and fusion.image})
     return planned.run(settings, folds, plan=plan.model_copy(update={"representation": seen}), part=part, begun=begun)
 
 
 def _joint_plan(planned: PlannedRun, plan: ConfigurationPlan) -> ConfigurationPlan:
     """The plan of views and fusion together."""
-    names = (find_configuration(planned.plans, view)[0] for view in _representation(plan).views)
+    names = (find_configuration(planned.plans, view)[0] for view in FusedViews.of(plan.representation).views)
     views = [planned.plans.configurations[name] for name in names]
     return joint_plan(plan, views, read_description(planned.folder.dataset), planned.plans.gpu_memory_gb)
 
@@ -240,10 +242,6 @@ def _joint_plan(planned: PlannedRun, plan: ConfigurationPlan) -> ConfigurationPl
 def _fusion_config(settings: Settings) -> FusionConfig:
     assert settings.config.fusion is not None, "the recipe of what fuses views has it"
     return settings.config.fusion
-
-
-def _representation(plan: ConfigurationPlan) -> FusedViews:
-    return FusedViews.of(plan.representation)
 
 
 def _check(jobs: Sequence[FusedFold]) -> None:
@@ -262,7 +260,7 @@ def _check(jobs: Sequence[FusedFold]) -> None:
 
 def _check_view_plans(task: RunToTrain, views: Mapping[str, RunToTrain]) -> None:
     """Views have to see the arrays of `mv`, and to say what it takes."""
-    own, representation = task.plan, _representation(task.plan)
+    own, representation = task.plan, FusedViews.of(task.plan.representation)
     labels = read_description(task.folder.dataset).labels
     maps = labels.num_outputs - (not labels.has_regions)
     if (representation.maps_per_view, representation.regions) != (maps, labels.has_regions):

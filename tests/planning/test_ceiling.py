@@ -10,9 +10,10 @@ import torch
 from seg25d.core.records import RecordError, parse_record
 from seg25d.data.labels import Labels
 from seg25d.planning.ceiling import choose_cases, lacks_ceiling, with_ceiling
+from seg25d.planning.explanation import explain
 from seg25d.planning.fingerprint import Fingerprint
 from seg25d.planning.plan import ConfigurationPlan, Plans
-from seg25d.planning.planner import explain, plan_dataset
+from seg25d.planning.planner import plan_dataset
 from seg25d.representations.projections.ceiling import NOT_MEASURED
 
 

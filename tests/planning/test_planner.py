@@ -13,10 +13,11 @@ from seg25d.core.records import parse_record, read_record, write_record
 from seg25d.core.types import Shape, Spacing
 from seg25d.data.labels import Labels
 from seg25d.planning.channel_rules import store_name
+from seg25d.planning.explanation import explain
 from seg25d.planning.memory import GIGABYTE, MemoryUse
 from seg25d.planning.network_rules import NETWORK_RULES
 from seg25d.planning.plan import Plans
-from seg25d.planning.planner import explain, plan_dataset
+from seg25d.planning.planner import plan_dataset
 from seg25d.planning.plans_name import RESERVED, check_plans_name
 from seg25d.planning.recipe_rules import DEFAULT_RULES, PLANNING_RULES, find_rules
 from seg25d.planning.revision import revise_plans
