@@ -12,14 +12,17 @@ from seg25d.core import device
 from seg25d.core.workspace import Workspace
 from seg25d.data.phantom import DATASET_NAME
 from seg25d.networks import convolutions
+from seg25d.representations import ANATOMICAL
+from seg25d.representations.base import CONFIGURATIONS
 
 TINY = ["--epochs", "1", "--iterations", "2", "--set", "validation_windows=1", "--set", "augmentation.enabled=false"]
 IN_THIS_PROCESS = ["--num-processes", "0", "--device", "cpu"]
+METHODS = [name for name in CONFIGURATIONS if name not in ANATOMICAL]
 STORIES = {
     "2d": ("2d", (), "2d"),
     "2d from coarse to fine": ("2d", ("--set", "fine=true"), "2d__fine"),
     "mv together": ("mv", ("--set", "fusion.joint=true"), "mv__joint"),
-    **{name: (name, (), name) for name in ("si", "stack", "mip", "mv", "3d")},
+    **{name: (name, (), name) for name in METHODS},
 }
 pytestmark = pytest.mark.slow
 
@@ -32,7 +35,7 @@ def run(root: Path, *words: str) -> None:
 def planned(three_folds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("planned") / "workspace"
     shutil.copytree(three_folds, root)
-    run(root, "plan_and_preprocess", "-d", "900", "-c", "2d", "si", "stack", "mip", "mv", "3d")
+    run(root, "plan_and_preprocess", "-d", "900", "-c", "2d", *METHODS)
     return root
 
 

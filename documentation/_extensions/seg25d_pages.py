@@ -66,8 +66,20 @@ def configurations() -> str:
     for kind, same in names.items():
         recipes = [rules.name for rules in PLANNING_RULES.values() if rules.configurations and rules.allows(same[0])]
         network = f"`{kind.default_network}` in {kind.network_dims}D"
-        rows.append([code(same), first_sentence(kind.__doc__), network, code(recipes)])
-    return table(["configuration", "what the network sees", "planned network", "recipes of papers"], rows)
+        rows.append([code(same), first_sentence(kind.__doc__), network, abilities(kind), code(recipes)])
+    return table(["configuration", "what the network sees", "planned network", "can also", "recipes of papers"], rows)
+
+
+def abilities(kind: type[Representation]) -> str:
+    """What not every method can do."""
+    examples = kind.examples()
+    can = {
+        "pretrain": any(each.piece_axes is not None for each in examples),
+        "pretrain by whole slices": any(each.stacking_axis is not None for each in examples),
+        "be trained coarse-to-fine": kind.can_be_fine,
+        "fuse other configurations": kind.fuses_views,
+    }
+    return ", ".join(ability for ability, able in can.items() if able)
 
 
 def code(names: Iterable[str]) -> str:

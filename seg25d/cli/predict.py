@@ -67,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--fusion",
         choices=("network", "mean", "majority", "staple", "nlstaple"),
         default="network",
-        help="what fuses the views of mv: its network, or a fusion without training (default: network)",
+        help="models that fuse views: fuse them by their network, or without training (default: network)",
     )
     parser.add_argument("--overwrite", action="store_true", help="predict cases again that are already there")
     parser.add_argument("--continue_prediction", "--c", action="store_true", help=argparse.SUPPRESS)

@@ -33,8 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fusion-data",
         choices=("cross", "holdout"),
-        help="mv: what the fusion network learns from, the same as --set fusion.data=...: predictions of all training "
-        "cases by models that did not see them (cross, the default), or of a part that the views go without",
+        help="fusion of views: what its network learns from, the same as --set fusion.data=...: predictions of all "
+        "training cases by models that did not see them (cross, the default), or of a part that the views go without",
     )
     add_training_arguments(parser)
 

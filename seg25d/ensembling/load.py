@@ -9,6 +9,7 @@ from seg25d.core.workspace import FoldFolder
 from seg25d.ensembling.fused_predictor import FusedPredictor, coarse_view_model, view_model
 from seg25d.inference.fine_predictor import FinePredictor
 from seg25d.inference.predictor import Predictor, PredictorOptions
+from seg25d.planning.configurations import known_names
 from seg25d.planning.model_file import load_header
 from seg25d.representations.fused_views import FusedViews
 
@@ -28,7 +29,8 @@ def load_predictor(paths: Sequence[Path], execution: Execution, options: Predict
     fused = header is not None and header.plan.representation.fuses_views
     if options is not None and options.fusion != "network" and not fused:
         raise InputError(
-            f"fusion {options.fusion!r} is for mv, whose views it fuses; `seg25d ensemble` fuses folders of "
+            f"fusion {options.fusion!r} is for models that fuse views "
+            f"({', '.join(known_names(lambda each: each.fuses_views))}); `seg25d ensemble` fuses folders of "
             "predictions of any configurations"
         )
     if header is not None and header.fine is not None:

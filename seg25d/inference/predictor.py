@@ -51,7 +51,7 @@ class PredictorOptions(Record):
     step_size: float = Field(default=0.5, gt=0, le=1)
     """Largest step between windows, as a share of the window."""
     fusion: FusionName = "network"
-    """What fuses the views of `mv`: its network, or one of the fusions without training."""
+    """Fusion of views: by the network, or one without training."""
     batch_size: int | None = Field(default=None, ge=1)
     """Windows per batch; None chooses by the plan, the number of classes and the device."""
 

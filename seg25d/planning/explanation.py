@@ -217,7 +217,7 @@ def _width_reason(limits: Limits) -> str:
     if limits.gpu_memory_gb >= WIDE_FROM_GB:
         return f"nnU-Net's, as the budget is {WIDE_FROM_GB} GB or more"
     return (
-        "half of nnU-Net's in the two finest stages, which learn more per minute without a large GPU; nnU-Net's from "
+        "they begin at half of nnU-Net's, which learns more per minute without a large GPU; nnU-Net's from "
         f"{WIDE_FROM_GB} GB on"
     )
 

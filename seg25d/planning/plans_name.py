@@ -8,11 +8,10 @@ from seg25d.planning.recipe_names import PLACES as RECIPES
 DEFAULT_PLANS_NAME = "plans"
 RESERVED_FILES = ("dataset", "fingerprint", "splits", "verified")
 """Other files of a preprocessed data set."""
-RESERVED_FUSIONS = ("holdout", "no_image", "joint")
-"""Variants of `mv`, see seg25d/views/tasks.py."""
-RESERVED_FINE = ("fine",)
-"""Variant of slice-wise configurations, see seg25d/workflows/coarse_to_fine.py."""
-RESERVED = (*RESERVED_FILES, *REQUESTABLE, *RECIPES, *RESERVED_FUSIONS, *RESERVED_FINE)
+RUN_VARIANTS = ("holdout", "no_image", "joint", "fine")
+"""Parts of the names of runs that are not as usual, in their order: see seg25d/views/tasks.py and
+seg25d/workflows/coarse_to_fine.py."""
+RESERVED = (*RESERVED_FILES, *REQUESTABLE, *RECIPES, *RUN_VARIANTS)
 """Names that stand at the same place in the names of files or of folders of results."""
 _PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 

@@ -18,7 +18,7 @@ EXTENDABLE = frozenset({"epochs", "iterations", "iterations_per_epoch", "time_bu
 
 PARTS = {
     "augmentation": "all",
-    "fusion": "those of mv",
+    "fusion": "those that fuse views",
     "fine": "those of fine models",
     "pretext": "`seg25d pretrain`",
     "pretrained": "runs with --pretrained",
@@ -89,7 +89,7 @@ class AugmentationConfig(Record):
 
 
 class FusionConfig(Record):
-    """How the fusion of views is trained; only `mv` has these settings."""
+    """Training of the network that fuses views."""
 
     data: Literal["cross", "holdout"] = "cross"
     """What the fusion network learns from: predictions of all training cases by models that saw neither them nor the
@@ -184,7 +184,7 @@ class TrainingConfig(Record):
     """`auto`: bfloat16 on GPUs and CPUs that multiply matrices in it, float16 on older GPUs, else float32."""
     augmentation: AugmentationConfig = AugmentationConfig()
     fusion: FusionConfig | None = None
-    """Settings of the fusion of views; null for all others than `mv`."""
+    """Settings of the fusion of views; null where none are fused."""
     fine: FineConfig | None = None
     """Settings of fine models (coarse-to-fine); null for all others."""
     pretext: PretextConfig | None = None

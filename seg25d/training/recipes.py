@@ -135,7 +135,7 @@ FUSION = TrainingConfig(
     augmentation=CUBE,
     fusion=FusionConfig(),
 )
-"""How the fusion network of `mv` is trained: as everything else. In short runs the paper's way, below, ends under the
+"""How the network that fuses views is trained: as everything else. In short runs the paper's way, below, ends under the
 mean of the views that the network begins with (hippocampus, 250 updates: documentation/concepts/choices.md)."""
 
 XIA2018_FUSION = TrainingConfig(

@@ -1,1 +1,1 @@
-"""The training of `mv`: models of three views, and the network that fuses them."""
+"""Training of a fusion of views: models of the views, and the network that fuses them."""

@@ -113,7 +113,7 @@ def joint_plan(
         if batch_size == 1:
             raise InputError(
                 f"views and fusion together need {needed:.2f} GB with one window of "
-                f"{'x'.join(map(str, fusion.window))}; plan mv under another name with --gpu-memory-gb "
+                f"{'x'.join(map(str, fusion.window))}; plan it under another name with --gpu-memory-gb "
                 f"{needed / CARD_SHARE + 0.05:.1f} or more, or with a smaller window"
             )
         batch_size //= 2

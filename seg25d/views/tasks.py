@@ -13,6 +13,7 @@ from seg25d.core.records import read_record
 from seg25d.core.workspace import FoldFolder
 from seg25d.data.dataset import Split, read_description
 from seg25d.planning.plan import ConfigurationPlan
+from seg25d.planning.plans_name import RUN_VARIANTS
 from seg25d.representations.fused_views import FusedViews
 from seg25d.runs.files import check_run
 from seg25d.runs.names import find_configuration
@@ -58,11 +59,11 @@ class ViewModel:
 
 @dataclass(frozen=True)
 class FusedFold:
-    """One fold of `mv` and all that it needs."""
+    """One fold of a fusion of views and all that it needs."""
 
     task: RunToTrain
     views: Mapping[str, RunToTrain]
-    """Runs of the views by the names that the plan of `mv` has for them, in its order."""
+    """Runs of the views by the names that the plan of the fusion has for them, in its order."""
     fold: int | str
     cases: FusionCases
     fine: Mapping[str, FineRun]
@@ -100,7 +101,7 @@ class FusedFold:
 
 
 class Fusion(NamedTuple):
-    """What is to be trained for `mv`."""
+    """Trainings that a fusion of views needs."""
 
     folds: list[FusedFold]
     """The fusion of views that are trained apart from it."""
@@ -117,14 +118,17 @@ def plan_fusion(planned: PlannedRun, folds: Sequence[int | str]) -> Fusion:
     """Work out what has to be trained, and make sure that it can be, before anything is written.
 
     Args:
-        planned: `mv`.
+        planned: A configuration that fuses views.
         folds: Numbers of folds, or `all`.
 
     Raises:
         InputError: If something does not fit.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InputError("mv trains with one process; train the views with several before: their folds are kept")
+        raise InputError(
+            f"{planned.configuration} trains with one process; train the views with several before: their folds "
+            "are kept"
+        )
     settings, begun = planned.settings, planned.begun
     fusion = _fusion_config(settings)
     joint = None
@@ -224,12 +228,13 @@ def _named_run(planned: PlannedRun, settings: Settings, folds: Sequence[int | st
     What is not as usual has a folder of its own, as it is there to be compared.
     """
     fusion, plan = _fusion_config(settings), planned.plan
-    parts = {"holdout": fusion.data == "holdout", "no_image": not fusion.image}
-    parts |= {"joint": fusion.joint, "fine": fusion.fine}
-    part = "".join(f"__{part}" for part, asked in parts.items() if asked)
+    asked = {"joint": fusion.joint, "fine": fusion.fine}
+    asked |= {"holdout": fusion.data == "holdout", "no_image": not fusion.image}
+    variants = [variant for variant in RUN_VARIANTS if asked[variant]]
     seen = FusedViews.of(plan.representation)
     seen = seen.model_copy(update={"image": seen.image and fusion.image})
-    return planned.run(settings, folds, plan=plan.model_copy(update={"representation": seen}), part=part, begun=begun)
+    plan = plan.model_copy(update={"representation": seen})
+    return planned.run(settings, folds, plan=plan, variants=variants, begun=begun)
 
 
 def _joint_plan(planned: PlannedRun, plan: ConfigurationPlan) -> ConfigurationPlan:
@@ -259,7 +264,7 @@ def _check(jobs: Sequence[FusedFold]) -> None:
 
 
 def _check_view_plans(task: RunToTrain, views: Mapping[str, RunToTrain]) -> None:
-    """Views have to see the arrays of `mv`, and to say what it takes."""
+    """Make sure that views see the arrays of the fusion, and have the maps that it takes."""
     own, representation = task.plan, FusedViews.of(task.plan.representation)
     labels = read_description(task.folder.dataset).labels
     maps = labels.num_outputs - (not labels.has_regions)

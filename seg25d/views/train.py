@@ -1,4 +1,4 @@
-"""Training of `mv`: the models of views that are missing, what they predict, then the network that fuses them.
+"""Training of a fusion of views: missing models of views, what they predict, then the network that fuses them.
 
 Every step leaves its record when it has run to its end, so that the same command goes on with what is missing.
 """
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 
 def train_fusion(fusion: Fusion) -> dict[str, Summary]:
-    """Train folds of `mv`, and before each what it lacks.
+    """Train folds of a fusion of views, and before each the models that it lacks.
 
     Args:
         fusion: See `plan_fusion`, which has looked whether all fits.

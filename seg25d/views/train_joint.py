@@ -1,4 +1,4 @@
-"""Training views and fusion of `mv` together, from the parts that were trained apart."""
+"""Training views and their fusion together, from the parts that were trained apart."""
 
 import logging
 from dataclasses import replace

@@ -78,7 +78,7 @@ def fine_run(planned: PlannedRun, settings: Settings, coarse: RunToTrain, *, beg
     assert fine is not None, "its settings were asked for"
     changed = fine_plan(coarse.plan, _crops(coarse, fine))
     run = planned.run(
-        settings, coarse.folds, configuration=coarse.configuration, plan=changed, part="__fine", begun=begun
+        settings, coarse.folds, configuration=coarse.configuration, plan=changed, variants=["fine"], begun=begun
     )
     return FineRun(run, coarse)
 

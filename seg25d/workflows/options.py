@@ -63,7 +63,7 @@ class PredictionOptions(ModelChoice):
     mirroring: bool = True
     step_size: float = 0.5
     fusion: FusionName = "network"
-    """What fuses the views of `mv`."""
+    """Fusion of views: by the network, or one without training."""
     overwrite: bool = False
     device: str | None = None
     """None: the best there is; several with commas, such as `cuda:0,cuda:1`, share the cases."""

@@ -63,7 +63,7 @@ class PlannedRun:
         *,
         configuration: str | None = None,
         plan: ConfigurationPlan | None = None,
-        part: str = "",
+        variants: Sequence[str] = (),
         begun: Begun = "checked",
     ) -> RunToTrain:
         """Folds of the configuration, or of a run that it needs, ready to be trained.
@@ -73,7 +73,7 @@ class PlannedRun:
             folds: Numbers of folds, or `all`.
             configuration: Another one by its own name.
             plan: Instead of the one in the plans.
-            part: What the name of the run says besides, such as `__fine`.
+            variants: What the name of the run says besides, as in `axial__fine`: some of `RUN_VARIANTS`.
             begun: What becomes of folds that have begun.
 
         Raises:
@@ -81,7 +81,7 @@ class PlannedRun:
         """
         configuration = configuration or self.configuration
         plans = self.plans if plan is None else self.plans.with_plan(configuration, plan)
-        run = self.workspace.run(self.dataset_name, plans.run_name(f"{configuration}{part}"))
+        run = self.workspace.run(self.dataset_name, plans.run_name("__".join([configuration, *variants])))
         task = RunToTrain(
             dataset_name=self.dataset_name,
             configuration=configuration,

@@ -10,6 +10,8 @@ import pytest
 import seg25d
 import seg25d.representations
 from seg25d.planning.planner import CONFIGURATIONS
+from seg25d.planning.recipe_rules import PLANNING_RULES
+from seg25d.representations.base import representations
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "documentation"
@@ -85,6 +87,19 @@ def test_the_readme_is_short_and_has_every_method():
     assert not [name for name in CONFIGURATIONS if f"`{name}`" not in text]
     assert "make demo" in text
     assert "make test" in text
+
+
+@pytest.mark.parametrize(
+    ("page", "names"),
+    [
+        ("concepts/how_plans_are_made.md", CONFIGURATIONS),
+        ("concepts/architecture.md", {name.replace("_", " ") for name in representations()}),
+        ("how_to/training.md", set(PLANNING_RULES) - {"default"}),
+    ],
+)
+def test_pages_that_go_through_all_methods_or_recipes_have_every_one(page, names):
+    text = (FOLDER / page).read_text(encoding="utf-8")
+    assert not [name for name in names if not re.search(rf"\b{name}\b", text)]
 
 
 @pytest.mark.slow

@@ -102,7 +102,7 @@ def test_the_views_their_pairs_and_the_fusion_are_trained_once_and_used(fused, f
         assert _read(fused / "phantom_003.nii.gz").shape == predicted.shape
     other = ["predict", "-i", str(images), "-o", str(out), "-c", "axial", "--fusion", "mean", "--overwrite"]
     run(workspace, *other, status=2)
-    assert "is for mv" in capsys.readouterr().err
+    assert "is for models that fuse views (mv)" in capsys.readouterr().err
     # The folder of the model stands alone.
     moved = workspace.raw.parent / "elsewhere"
     shutil.copytree(folder.root.parent, moved)
