@@ -115,8 +115,8 @@ def make_narrow_vnet(topology: Topology) -> VNetSpec:
 def make_normed_vnet(topology: Topology) -> VNetSpec:
     """The published V-Net with instance norm, planned for stacks where memory is large.
 
-    Without a norm it does not tolerate the default learning rate: with 0.003 after 15 warm-up updates the loss grew from
-    1.9 to 6.7e8 within 12 updates of 32^3 voxels; with 0.001, the paper's, it fell.
+    Without a norm it does not tolerate the default learning rate: with 0.003 after 15 warm-up updates the loss grew
+    from 1.9 to 6.7e8 within 12 updates of 32^3 voxels; with 0.001, the paper's, it fell.
     """
     return make_vnet(topology).model_copy(update={"norm": "instance"})
 

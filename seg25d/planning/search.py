@@ -18,7 +18,8 @@ CARD_SHARE = 31 / 32
 github.com/meta-llama/codellama/issues/82, github.com/sshan-zhao/GASDA/issues/19), more of larger ones."""
 OVERHEAD_BYTES = GIGABYTE // 2
 """Bytes kept free for memory that tracing cannot see: the CUDA context (0.27 to 0.62 GB,
-github.com/pytorch/pytorch/pull/86509) and the smaller of cuDNN's workspaces; torch passes over algorithms whose workspace finds no room."""
+github.com/pytorch/pytorch/pull/86509) and the smaller of cuDNN's workspaces; torch passes over algorithms whose
+workspace finds no room."""
 SMALLEST_BATCH = 2
 """As in nnU-Net (default_experiment_planner.py: UNet_min_batch_size), where a window covers little of the data set."""
 LARGEST_BATCH = 64

@@ -1,8 +1,9 @@
 """Training recipes by name: how each paper trains.
 
 The other half of a recipe, its planning rules, is in `planning/recipe_rules.py`, under the same name.
-"1.7" and the like are sections of methods.md, the project's digest of the papers. Options that a paper does not use are off: warm-up,
-clipping of gradients, the running mean of the weights, windows around the foreground, parts of windows.
+"1.7" and the like are sections of methods.md, the project's digest of the papers. Options that a paper does not use
+are off: warm-up, clipping of gradients, the running mean of the weights, windows around the foreground, parts of
+windows.
 """
 
 from typing import Any

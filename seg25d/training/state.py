@@ -40,7 +40,7 @@ class TrainingState:
     """Kind of device and type of the arithmetic, in the words of `Execution`."""
 
     def update_average(self, decay: float) -> None:
-        """Move the running mean towards the weights; faster at first, so that the initial weights are forgotten."""
+        """Move the running mean towards the weights; faster at first, to forget the initial weights."""
         rate = 1 - min(decay, (1 + self.iteration) / (10 + self.iteration))
         with torch.no_grad():
             torch._foreach_lerp_(list(self.averaged.parameters()), list(self.model.parameters()), rate)
@@ -65,7 +65,7 @@ class TrainingState:
         for parameter, values in self.optimizer.state.items():
             for name, value in values.items():
                 if torch.is_tensor(value) and value.shape == parameter.shape:
-                    # Fused optimizers read tensors in the order of memory: another device or version had another layout.
+                    # Fused optimizers read tensors in memory order: another device or version had another layout.
                     values[name] = torch.empty_like(parameter).copy_(value)
         if checkpoint["scaler"] and self.scaler.is_enabled():
             # A run that began in another precision has no scale yet.
