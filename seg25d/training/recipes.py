@@ -136,8 +136,8 @@ FUSION = TrainingConfig(
     augmentation=CUBE,
     fusion=FusionConfig(),
 )
-"""Training of the fusion network that fuses views, as of all others. In short runs the paper's, below, ends below the mean of
-the views with which the network starts (hippocampus, 250 updates: documentation/concepts/choices.md)."""
+"""Training of the network that fuses views, as of all others. In short runs the paper's, below, ends below the mean
+of the views with which the network starts (hippocampus, 250 updates: documentation/concepts/choices.md)."""
 
 XIA2018_FUSION = TrainingConfig(
     recipe="xia2018",
