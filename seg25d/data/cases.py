@@ -23,7 +23,7 @@ class Case(Record):
 
 
 def source_stamp(case: Case) -> list[tuple[str, int, int]]:
-    """Name, size and time of change (ns) of every file of a case; it changes when a file does.
+    """Name, size and modification time (ns) of every file of a case, to detect changes.
 
     Raises:
         OSError: If a file is missing.
