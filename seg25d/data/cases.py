@@ -70,9 +70,25 @@ def is_dicom_folder(folder: Path) -> bool:
     if not folder.is_dir():
         return False
     files = sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.is_file())
-    return any(path.suffix.lower() == ".dcm" or _has_dicom_mark(path) for path in files[:20])
+    return any(path.suffix.lower() == ".dcm" or has_dicom_mark(path) for path in files[:20])
 
 
-def _has_dicom_mark(path: Path) -> bool:
+def has_dicom_mark(path: Path) -> bool:
+    """Whether a file has the mark of DICOM at byte 128."""
     with path.open("rb") as file:
         return file.read(132)[128:] == b"DICM"
+
+
+def dicom_folders(source: Path) -> list[Path]:
+    """The folders with DICOM files at any depth below a folder, itself included; hidden ones are left alone."""
+    below = sorted(path for path in source.rglob("*") if path.is_dir() and not _is_hidden(path, source))
+    return [folder for folder in (source, *below) if is_dicom_folder(folder)]
+
+
+def name_of_folder(folder: Path, source: Path) -> str:
+    """Name of what is in a folder below another: like the folder, with those above it as far as the other."""
+    return "_".join(folder.relative_to(source).parts) or folder.resolve().name
+
+
+def _is_hidden(path: Path, source: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(source).parts)

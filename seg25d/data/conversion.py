@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
+from pydantic import Field
+
 from seg25d.core.errors import InputError
 from seg25d.core.records import Record, digest, read_record
 
@@ -18,6 +20,8 @@ class Conversion(Record):
     kind: Kind
     files: dict[str, str]
     """Per file, by its path in the folder, the digest of what it is made from."""
+    changes: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Per file what was changed on the way, in sentences; files that are as they were are not named."""
 
 
 def read_conversion(folder: Path, kind: Kind) -> Conversion | None:
