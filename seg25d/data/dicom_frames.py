@@ -8,7 +8,9 @@ SimpleITK (seg25d/data/image_dicom.py). Why not SimpleITK alone: documentation/r
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -102,10 +104,11 @@ def read_frames(path: Path) -> list[Frame]:
     if dataset is None:
         return []
     try:
-        if not _should_hold_image(dataset):
-            return []
-        _check_pixels(path, dataset)
-        return _frames(path, dataset)
+        with quiet_pydicom():
+            if not _should_hold_image(dataset):
+                return []
+            _check_pixels(path, dataset)
+            return _frames(path, dataset)
     except FileError:
         raise
     except Exception as error:  # pydicom converts values when they are asked for, with errors of all kinds
@@ -121,13 +124,21 @@ def read_header(path: Path) -> pydicom.Dataset | None:
     marked = has_dicom_mark(path)
     if not marked and path.suffix.lower() not in _UNMARKED_ENDINGS:
         return None
-    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
     try:
-        with pydicom.config.disable_value_validation():
+        with quiet_pydicom():
             dataset = pydicom.dcmread(path, defer_size=_DEFER_BYTES, force=not marked)
     except (OSError, InvalidDicomError, Exception) as error:  # whatever a damaged file leads to
         raise damaged(path, error) from None
     return dataset
+
+
+@contextmanager
+def quiet_pydicom() -> Iterator[None]:
+    """Leave out what pydicom says of files: we look for what matters, and say it."""
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+    with pydicom.config.disable_value_validation(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def damaged(path: Path, error: Exception) -> FileError:

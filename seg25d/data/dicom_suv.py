@@ -82,9 +82,7 @@ def _dose(dataset: pydicom.Dataset, others: Sequence[pydicom.Dataset]) -> float:
         if injection is not None and injection > start:
             injection -= _DAY  # injected before midnight
     if injection is None or not timedelta() <= start - injection <= _DAY:
-        raise ValueError(
-            f"the scan, at {start:%Y-%m-%d %H:%M:%S}, does not follow the injection within a day"
-        )
+        raise ValueError(f"the scan, at {start:%Y-%m-%d %H:%M:%S}, does not follow the injection within a day")
     return injected * math.pow(2.0, -(start - injection).total_seconds() / half_life)
 
 

@@ -19,7 +19,7 @@ from pydicom.uid import (
 )
 from scipy import ndimage
 
-from seg25d.data.dicom_frames import CURE_OF_DAMAGE, Frame, cross, damaged, is_compressed, read_header
+from seg25d.data.dicom_frames import CURE_OF_DAMAGE, Frame, cross, damaged, is_compressed, quiet_pydicom, read_header
 from seg25d.data.dicom_series import DicomVolume, find_volumes
 from seg25d.data.dicom_suv import suv_factor
 from seg25d.data.image_geometry import Geometry
@@ -180,7 +180,8 @@ def _stored_numbers(path: Path, shape: tuple[int, int]) -> NDArray[Any]:
             if "TransferSyntaxUID" not in dataset.file_meta:
                 implicit, _ = dataset.original_encoding
                 dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
-            array = _without_unused_bits(dataset.pixel_array, dataset)
+            with quiet_pydicom():
+                array = _without_unused_bits(dataset.pixel_array, dataset)
     except FileError:
         raise
     except Exception as error:  # decoders fail in many ways

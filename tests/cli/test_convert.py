@@ -33,6 +33,8 @@ def make_task(root: Path) -> Path:
         (["--from", "dicom"], "--from dicom needs -o"),
         (["--from", "dicom", "-o", "out", "-d", "1"], "--from dicom takes no -d"),
         (["--from", "dicom", "-o", "out"], "is not a folder"),
+        (["--from", "msd", "--split-phases"], "--from msd takes no --split-phases"),
+        (["--from", "nnunet-results", "-d", "1", "--suv"], "--from nnunet-results takes no --suv"),
         (["--from", "nnunet-results"], "needs -d"),
         (["--from", "nnunet-results", "-d", "1"], "data set 1 not found"),
     ],

@@ -295,4 +295,4 @@ def test_frames_along_oblique_normals_keep_their_order(tmp_path: Path) -> None:
     assert np.array_equal(array, ramp()[::-1])
     assert geometry.spacing_mm[0] == pytest.approx(3)
     assert np.allclose(np.array(geometry.direction).reshape(3, 3)[:, 2], normal, atol=1e-6)
-    assert AXIAL != (*row, *column)
+    assert (*row, *column) != AXIAL

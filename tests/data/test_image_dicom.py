@@ -171,11 +171,16 @@ def uptake(folder: Path, tracer: dict[str, Any] | None = None, **attributes: Any
 
 
 def test_uptake_values(tmp_path: Path) -> None:
-    assert FACTOR == pytest.approx(2.5561e-4, rel=1e-4)
+    assert pytest.approx(2.5561e-4, rel=1e-4) == FACTOR
     assert uptake(tmp_path / "a") == pytest.approx(4000 * FACTOR)
     moved = {"RadiopharmaceuticalStartTime": None, "RadiopharmaceuticalStartDateTime": "20240131100000.00+0100"}
     assert uptake(tmp_path / "b", moved) == pytest.approx(4000 * FACTOR)
-    late = {"SeriesTime": "003000", "AcquisitionTime": "003000", "SeriesDate": "20240201", "AcquisitionDate": "20240201"}
+    late = {
+        "SeriesTime": "003000",
+        "AcquisitionTime": "003000",
+        "SeriesDate": "20240201",
+        "AcquisitionDate": "20240201",
+    }
     midnight = {"RadiopharmaceuticalStartTime": "233000"}
     assert uptake(tmp_path / "c", midnight, **late) == pytest.approx(4000 * FACTOR)
     assert uptake(tmp_path / "d", DecayCorrection="ADMIN") == pytest.approx(4000 * 70e3 / 400e6)
