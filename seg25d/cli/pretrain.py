@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--task",
         choices=("inpainting", "jigsaw"),
         required=True,
-        help="what the network learns: to fill in hidden pieces, or to put exchanged ones back",
+        help="pretext task: to fill in hidden pieces, or to restore the order of exchanged ones",
     )
     parser.add_argument(
         "--images",
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Do it."""
+    """Run the command."""
     with loading():
         from seg25d import api
     from seg25d.training.processes import is_first_process

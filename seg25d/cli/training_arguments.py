@@ -8,29 +8,29 @@ from seg25d.planning.recipe_names import PLACES as RECIPES
 
 
 def add_training_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what is trained, for how long and how."""
+    """Declare the arguments of training: network, recipe, length and settings."""
     parser.add_argument(
         "--network",
         metavar="N",
-        help=f"another network than the planned one: {', '.join(REQUESTABLE)}; its results go to CONFIG__N",
+        help=f"another network than the planned one: {', '.join(REQUESTABLE)}; its results are written to CONFIG__N",
     )
     parser.add_argument(
         "--recipe",
         default="default",
         metavar="R",
-        help=f"how to train: {', '.join(RECIPES)}, all but the first as in papers; plan with the same recipe "
-        "before (default: default)",
+        help=f"training recipe: {', '.join(RECIPES)}, all but the first as in papers; plan with the same recipe "
+        "first (default: default)",
     )
     parser.add_argument("--epochs", type=positive_number, metavar="N", help="number of epochs")
     parser.add_argument(
-        "--iterations", type=positive_number, metavar="N", help="training steps in all, instead of epochs"
+        "--iterations", type=positive_number, metavar="N", help="total number of training steps, instead of epochs"
     )
     parser.add_argument(
         "--time-budget",
         dest="time_budget_s",
         type=duration,
         metavar="TIME",
-        help="train for this long, such as 90s, 15min or 2h, validation aside",
+        help="length of the training, such as 90s, 15min or 2h, without validation",
     )
     parser.add_argument("--seed", type=natural_number, metavar="N", help="seed of all randomness")
     parser.add_argument(
@@ -40,9 +40,9 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="any setting of config.json; repeatable",
+        help="any setting of config.json; can be repeated",
     )
-    parser.add_argument("--restart", action="store_true", help="forget what was trained before and start over")
+    parser.add_argument("--restart", action="store_true", help="remove earlier trainings of these folds and start over")
     parser.add_argument(
         "--tensorboard",
         action="store_true",

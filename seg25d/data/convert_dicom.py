@@ -1,4 +1,4 @@
-"""From folders of DICOM files to `CASE_0000.nii.gz`: what a prediction would read of the folder, as a file."""
+"""Conversion of folders of DICOM files to `CASE_0000.nii.gz`, with the same content that prediction would read."""
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,9 +20,10 @@ from seg25d.data.problems import FileError, Problem, raise_problems
 logger = logging.getLogger(__name__)
 _ENDING = ".nii.gz"
 _BYTES_PER_VOXEL = 24
-"""Peak memory of a series: in the file's order and in ours, of at most 8 bytes each, and packed."""
+"""Peak memory of a series: one copy in the file's axis order, one in canonical order, at most 8 bytes each, and the
+compressed file."""
 _LARGEST_SERIES = 512 * 512 * 600
-"""Voxels; a series does not say how large it is before it is read."""
+"""In voxels; the size of a series is not known before it is read."""
 
 
 class _Source(NamedTuple):
@@ -38,7 +39,7 @@ class _Source(NamedTuple):
 
 
 class _Checked(NamedTuple):
-    """What a look into a folder gave."""
+    """Result of checking one folder."""
 
     problem: Problem | None
     left_out: tuple[str, ...] = ()
@@ -50,23 +51,23 @@ class _Checked(NamedTuple):
 def convert_dicom_folders(
     source: Path, out: Path, num_processes: int | None = None, options: DicomOptions | None = None
 ) -> list[Path]:
-    """Convert every folder of DICOM files, each one series, into a file; those that are there already are kept.
+    """Convert every folder of DICOM files, one series per folder, into a file; existing files are kept.
 
     Args:
-        source: A folder of DICOM files, or one with such folders in it, at any depth. A case is called like its
-            folder, with those above it as far as `source`; a name that ends in `_0001` says its channel.
+        source: A folder of DICOM files, or one with such folders in it, at any depth. A case is named after its
+            folder and the folders above it up to `source`; a name ending in `_0001` gives the channel.
         out: Folder for the files.
         num_processes: Worker processes; None chooses.
         options: What is accepted of series that are no regular volume. What was changed is told, and stands in
             `conversion.json`.
 
     Returns:
-        The files, those included that were there already.
+        All files, including those that existed already.
 
     Raises:
         DatasetError: If folders cannot be read, hold several series, no regular volume, or share a name; lists all, and
             nothing is written.
-        InputError: If there is nothing to convert, or a file is in the way that was made from something else.
+        InputError: If there is nothing to convert, or an existing file was made from another source.
     """
     options = options or DicomOptions()
     folders, empty = _find_series(source)
@@ -103,7 +104,7 @@ def convert_dicom_folders(
 
 
 def _find_series(source: Path) -> tuple[list[Path], list[Path]]:
-    """Folders with DICOM files, and folders without, in which there are no others."""
+    """Folders with DICOM files, and topmost folders that contain no DICOM files at any depth."""
     if not source.is_dir():
         raise InputError(f"{source} is not a folder; give a folder of DICOM files, or one with such folders in it")
     found = dicom_folders(source)
@@ -145,7 +146,7 @@ def _digest(folder: Path, options: DicomOptions) -> str:
 def _what_is_left(
     out: Path, files: Mapping[str, tuple[_Source, str]], digests: Mapping[Path, str], earlier: Mapping[str, str]
 ) -> tuple[list[str], list[Problem]]:
-    """The files that are not there yet, and those that are there but were made from something else."""
+    """The files that do not exist yet, and problems with existing files that were made from another source."""
     there = [name for name in files if (out / name).exists()]
     cure = "remove it, or choose another folder"
     occupied = [
