@@ -164,7 +164,7 @@ def _what_is_left(
 def _tell(checked: Mapping[Path, _Checked], empty: Sequence[Path], num_kept: int, num_files: int) -> None:
     for folder, each in checked.items():
         if each.left_out:
-            logger.info("%s: left out, as no image of the series: %s", folder, ", ".join(each.left_out))
+            logger.info("%s: left out, not images of the series: %s", folder, ", ".join(each.left_out))
         for phase, changes in each.changes.items():
             for change in changes:
                 logger.warning("%s%s: %s", folder, f" {phase}" if phase else "", change)
