@@ -31,7 +31,8 @@ def source_stamp(case: Case) -> list[tuple[str, int, int]]:
     files = [*case.images, *([case.label] if case.label else [])]
     # The voxels of a .mhd are in a file beside it, mostly of one of these names.
     voxels = [path.with_suffix(ending) for path in files if path.suffix == ".mhd" for ending in (".raw", ".zraw")]
-    statistics = [(path.name, path.stat()) for path in [*files, *(path for path in voxels if path.is_file())]]
+    slices = [file for path in files if path.is_dir() for file in sorted(path.iterdir()) if file.is_file()]
+    statistics = [(path.name, path.stat()) for path in [*files, *slices, *(path for path in voxels if path.is_file())]]
     return [(name, status.st_size, status.st_mtime_ns) for name, status in statistics]
 
 
