@@ -70,7 +70,8 @@ def is_dicom_folder(folder: Path) -> bool:
     """Whether a folder holds DICOM files: one of the first ends in `.dcm` or has the DICOM mark at byte 128."""
     if not folder.is_dir():
         return False
-    files = sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.is_file())
+    names = (path for path in folder.iterdir() if not path.name.startswith(".") and path.name.upper() != "DICOMDIR")
+    files = sorted(path for path in names if path.is_file())
     return any(path.suffix.lower() == ".dcm" or has_dicom_mark(path) for path in files[:20])
 
 

@@ -78,20 +78,15 @@ def convert_dicom_folders(
     # How many phases a series has is known when it was read.
     todo = [each for each in sources if options.split_phases or not (out / each.file()).exists()]
     workers = choose_num_workers(num_processes, _LARGEST_SERIES * _BYTES_PER_VOXEL)
-    checks = map_cases(
-        partial(_check_series, options),
-        [each.folder for each in todo],
-        name=lambda path: path.name,
-        num_workers=workers,
-    )
-    checked = dict(
-        zip((each.folder for each in todo), (c for _, c in track(checks, len(todo), "checking")), strict=True)
-    )
+    checks = map_cases(partial(_check_series, options), todo, name=lambda each: each.case, num_workers=workers)
+    checked = {each.folder: result for each, result in track(checks, len(todo), "checking")}
     problems = [each.problem for each in checked.values() if each.problem]
     phases = {each.folder: checked[each.folder].changes if each.folder in checked else {"": ()} for each in sources}
     files, collisions = _name_files(sources, phases)
     missing, occupied = _what_is_left(out, files, digests, earlier.files)
     raise_problems(sorted(problems + collisions + occupied, key=lambda problem: problem.case), str(source))
+    if not files:
+        raise DatasetError(f"{source} holds no DICOM images; give a folder of DICOM files, or one with such folders")
     _tell(checked, empty, len(files) - len(missing), len(files))
     if missing:
         made = {name: digests[each.folder] for name, (each, _) in files.items()}
@@ -163,6 +158,8 @@ def _what_is_left(
 
 def _tell(checked: Mapping[Path, _Checked], empty: Sequence[Path], num_kept: int, num_files: int) -> None:
     for folder, each in checked.items():
+        if not each.changes and each.problem is None:
+            logger.info("%s: skipped, there are no DICOM images in it", folder)
         if each.left_out:
             logger.info("%s: left out, not images of the series: %s", folder, ", ".join(each.left_out))
         for phase, changes in each.changes.items():
@@ -174,18 +171,21 @@ def _tell(checked: Mapping[Path, _Checked], empty: Sequence[Path], num_kept: int
         logger.info("%d of %d series are converted already", num_kept, num_files)
 
 
-def _check_series(options: DicomOptions, folder: Path) -> _Checked:
+def _check_series(options: DicomOptions, source: _Source) -> _Checked:
+    from seg25d.data.dicom_series import NoImagesError  # noqa: PLC0415 - loads pydicom
     from seg25d.data.image_dicom import find_volumes, read_volume  # noqa: PLC0415 - loads SimpleITK
 
     try:
-        volumes = find_volumes(folder, options)
+        volumes = find_volumes(source.folder, options)
         for volume in volumes:
             # Only reading tells whether compressed slices are whole.
             read_volume(volume, suv=options.suv)
+    except NoImagesError:
+        return _Checked(None)
     except FileError as error:
-        return _Checked(Problem(case=folder.name, problem=f"{error.path}: {error.problem}", cure=error.cure))
+        return _Checked(Problem(case=source.case, problem=f"{error.path}: {error.problem}", cure=error.cure))
     images = {frame.path for volume in volumes for frame in volume.frames}
-    others = sorted(path.name for path in folder.iterdir() if path.is_file() and path not in images)
+    others = sorted(path.name for path in source.folder.iterdir() if path.is_file() and path not in images)
     changes = {volume.phase: volume.changes for volume in volumes}
     if options.suv:
         changes = {phase: (*each, "standardised uptake values by body weight") for phase, each in changes.items()}

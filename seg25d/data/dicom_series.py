@@ -33,6 +33,10 @@ _MAX_FILLED = 4
 _LISTED = 5
 
 
+class NoImagesError(FileError):
+    """A folder of DICOM files without images: of reports, plans or structures."""
+
+
 @dataclass(frozen=True)
 class DicomVolume:
     """Slices that make a volume, from first to last along their normal."""
@@ -81,7 +85,7 @@ def _read_folder(folder: Path) -> list[Frame]:
     paths = sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.is_file())
     frames = [frame for path in paths for frame in read_frames(path)]
     if not frames:
-        raise FileError(folder, "the folder holds no DICOM images", "give a folder with the files of one series")
+        raise NoImagesError(folder, "the folder holds no DICOM images", "give a folder with the files of one series")
     return frames
 
 
