@@ -231,7 +231,10 @@ def _flattened(items: Sequence[pydicom.Dataset]) -> dict[str, Any]:
 
 def _frame(path: Path, index: int, values: Mapping[str, Any]) -> Frame:
     number = values.get("InstanceNumber")
-    kinds = [str(kind).upper() for kind in _listed(values.get("ImageType"))]
+    kinds = [str(each).upper() for name in ("ImageType", "FrameType") for each in _listed(values.get(name))]
+    if "MOSAIC" in kinds:
+        cure = "convert them with a program that knows them, such as dcm2niix"
+        raise FileError(path, "the file is a mosaic of Siemens: several slices side by side in one image", cure)
     thickness = values.get("SpacingBetweenSlices") or values.get("SliceThickness")
     slope = values.get("RescaleSlope") or values.get("DoseGridScaling")
     return Frame(

@@ -228,7 +228,9 @@ def _tell_apart(ordered: Sequence[Frame], at_place: Sequence[Sequence[Frame]]) -
         for frame in ordered:
             phases.setdefault(tuple(frame.phase.get(name, "") for name in chosen), []).append(frame)
         places = [[place_of[frame.path, frame.index] for frame in phase] for phase in phases.values()]
-        if all(len(set(each)) == len(each) for each in places) and min(map(len, places)) > 1:
+        # Times that are shared by a few slices would make many small phases of one.
+        fewest = len(phases) == max(map(len, at_place))
+        if fewest and all(len(set(each)) == len(each) for each in places) and min(map(len, places)) > 1:
             keys = sorted(phases, key=lambda key: [_natural(part) for part in key])
             return " and ".join(chosen), [phases[key] for key in keys]
     return _tell_apart_by_number(at_place)

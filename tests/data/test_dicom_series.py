@@ -146,6 +146,20 @@ def test_phases_that_only_two_attributes_tell_apart(tmp_path: Path) -> None:
     assert "TemporalPositionIdentifier and EchoNumbers" in message(tmp_path)
 
 
+def test_times_that_a_few_slices_share_are_no_phases(tmp_path: Path) -> None:
+    for phase in (0, 1):
+        for index in range(6):
+            own = {"AcquisitionTime": f"10{10 * phase + index % 3:02d}00", "InstanceNumber": 6 * phase + index}
+            save(slice_dataset(ramp()[index], (0, 0, 2.0 * index), **own), tmp_path / f"{phase}{index}.dcm")
+    assert len(find_volumes(tmp_path, DicomOptions(split_phases=True))) == 2
+
+
+def test_mosaics_are_refused(tmp_path: Path) -> None:
+    kind = ["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"]
+    folder = write_slices(tmp_path, ramp(1), attributes=lambda _: {"ImageType": kind})
+    assert "1.dcm: the file is a mosaic" in message(folder)
+
+
 def test_a_phase_of_which_a_slice_is_missing_is_named(tmp_path: Path) -> None:
     for phase in (1, 2):
         for index in range(6):
