@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from seg25d.core.files import atomic_path
 from seg25d.data.cases import ENDINGS, split_ending
 from seg25d.data.image_checks import check_finite_voxels, check_kind, unreadable
-from seg25d.data.image_dicom import read_dicom
+from seg25d.data.image_dicom import read_dicom, read_dicom_geometry
 from seg25d.data.image_geometry import Geometry
 from seg25d.data.image_headers import (
     missing_bytes,
@@ -54,13 +54,13 @@ _PERMISSIVE = "ITK_NIFTI_SFORM_PERMISSIVE"
 
 
 def read_geometry(path: Path) -> Geometry:
-    """Read the grid of an image from its header; a folder of DICOM files is read completely.
+    """Read the grid of an image from its header, or from the headers of a folder of DICOM files.
 
     Raises:
         ImageError: If the file is missing, empty, not 3D or not an image with one number per voxel.
     """
     if path.is_dir():
-        return _geometry(path, read_dicom(path))
+        return read_dicom_geometry(path)
     return _geometry(path, open_header(path))
 
 
@@ -196,13 +196,12 @@ def open_header(path: Path) -> sitk.ImageFileReader:
 
 def _read(path: Path) -> tuple[NDArray[Any], Geometry]:
     if path.is_dir():
-        image = read_dicom(path)
-        geometry = _geometry(path, image)
+        array, geometry = read_dicom(path)
     else:
         reader = open_header(path)
         geometry = _geometry(path, reader)
         image = _read_voxels(path, reader)
-    array = sitk.GetArrayViewFromImage(image)
+        array = sitk.GetArrayViewFromImage(image)
     return geometry.to_canonical(array), geometry
 
 
@@ -235,13 +234,13 @@ def _run(path: Path, step: Callable[[], Any]) -> Any:
         del os.environ[_PERMISSIVE]
 
 
-def _geometry(path: Path, image: sitk.ImageFileReader | sitk.Image) -> Geometry:
+def _geometry(path: Path, image: sitk.ImageFileReader) -> Geometry:
     num_axes = len(image.GetSize())
     matrix = np.array(image.GetDirection()).reshape(num_axes, num_axes)[:3, :3]
     numbers = (image.GetSpacing()[2::-1], image.GetOrigin()[:3], matrix.ravel().tolist())
     if not all(np.isfinite(values).all() for values in numbers):
         raise FileError(path, "spacing, origin or direction is not a finite number", "correct the header of the file")
-    ending = "" if path.is_dir() else split_ending(path)[1]
+    ending = split_ending(path)[1]
     header = read_nifti_header(path) if ending in (".nii", ".nii.gz") else None
     return Geometry(
         shape=image.GetSize()[2::-1],

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from seg25d.core.errors import RecordError
 from seg25d.core.records import Record, parse_record
-from seg25d.data.cases import Case, by_stem, image_files, split_channel, split_ending
+from seg25d.data.cases import Case, by_stem, image_files, is_dicom_folder, split_channel, split_ending
 from seg25d.data.description import DatasetDescription
 from seg25d.data.problems import Problem
 
@@ -114,8 +114,11 @@ def _explicit_problems(case: Case, num_channels: int) -> list[Problem]:
         problems.append(Problem(case=case.name, problem="missing label: none is listed", cure="add the key `label`"))
     files = [*case.images, *([case.label] if case.label else [])]
     cure = "correct the path in dataset.json, or set the environment variable in it"
+    series = [path for path in case.images if is_dicom_folder(path)]
     problems += [
-        Problem(case=case.name, problem=f"{path} does not exist", cure=cure) for path in files if not path.is_file()
+        Problem(case=case.name, problem=f"{path} does not exist, or is a folder without DICOM files", cure=cure)
+        for path in files
+        if not path.is_file() and path not in series
     ]
     unknown = [path for path in files if path.is_file() and not split_ending(path)[1]]
     return problems + [

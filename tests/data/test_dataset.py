@@ -294,6 +294,7 @@ def test_one_channel_model_and_two_channels(tmp_path: Path) -> None:
         ("a.nii", 2, "takes 2 channels"),
         ("series", 2, "one folder per channel"),
         ("b_0000.nii", 2, "missing channel: b_0001"),
+        ("series/1.dcm", 1, "give the folder that holds all files of its series"),
     ],
 )
 def test_find_inputs_errors(name: str, num_channels: int, message: str, tmp_path: Path) -> None:
@@ -308,6 +309,14 @@ def test_find_dicom_folders(tmp_path: Path) -> None:
     (tmp_path / "in/x_0001/IM1").write_bytes(bytes(128) + b"DICM")
     assert names_of(tmp_path / "in", 2) == {"x": ["x_0000", "x_0001"]}
     assert names_of(tmp_path / "in" / "x_0001", 1) == {"x_0001": ["x_0001"]}
+
+
+def test_find_dicom_folders_further_down(tmp_path: Path) -> None:
+    touch(tmp_path, "anna/study/ct/1.dcm", "bert/study/ct/1.dcm", "bert/.hidden/1.dcm")
+    assert names_of(tmp_path, 1) == {"anna_study_ct": ["ct"], "bert_study_ct": ["ct"]}
+    assert names_of(tmp_path / "anna", 1) == {"study_ct": ["ct"]}
+    touch(tmp_path, "x.nii.gz")
+    assert names_of(tmp_path, 1) == {"x": ["x.nii.gz"]}
 
 
 def test_real_data_sets(shared_data: Path) -> None:
