@@ -19,6 +19,7 @@ from seg25d.core.progress import track
 from seg25d.core.records import Record, digest, read_record, write_record
 from seg25d.data.cases import Case, source_stamp
 from seg25d.data.dataset import DatasetDescription, scan_dataset
+from seg25d.data.grid_problems import grid_problem
 from seg25d.data.labels import IGNORE_INDEX
 from seg25d.data.problems import FileError, Problem, raise_problems
 
@@ -128,7 +129,9 @@ def _check_headers(case: Case) -> tuple[list[Problem], int]:
     first = geometries.get(case.images[0])
     if first is not None:
         problems += [
-            _grid_problem(case, path, text) for path in geometries if (text := geometries[path].difference(first))
+            _grid_problem(case, path, *found)
+            for path, geometry in geometries.items()
+            if (found := grid_problem(path, geometry, case.images[0], first))
         ]
     return problems, max((math.prod(geometry.shape) for geometry in geometries.values()), default=0)
 
@@ -162,7 +165,7 @@ def _check_label(case: Case, path: Path, description: DatasetDescription) -> lis
     from seg25d.data.image_io import read_labels  # noqa: PLC0415
 
     try:
-        array, _ = read_labels(path)
+        array, _ = read_labels(path, description.labels.names)
         # NaN in a NIfTI file is read as 0; in other formats it is a value that is not declared.
         check_finite_voxels(path, np.zeros(0, np.float32))
     except FileError as error:
@@ -181,10 +184,9 @@ def _file_problem(case: Case, error: FileError) -> Problem:
     return Problem(case=case.name, problem=f"{error.path.name}: {error.problem}", cure=error.cure)
 
 
-def _grid_problem(case: Case, path: Path, difference: str) -> Problem:
+def _grid_problem(case: Case, path: Path, difference: str, cure: str) -> Problem:
     what = "label" if path == case.label else "channel"
     problem = f"different grid: {what} {path.name} and first channel {case.images[0].name}: {difference}"
-    cure = f"export {path.name} again, or resample it to the grid of the first channel"
     return Problem(case=case.name, problem=problem, cure=cure)
 
 

@@ -89,8 +89,9 @@ def read_pair(labels: Labels | None, pair: Pair) -> Segmentations:
     """
     from seg25d.data.image_io import read_labels  # noqa: PLC0415 - loads SimpleITK
 
-    reference, geometry = read_labels(pair.reference)
-    prediction, other = read_labels(pair.prediction)
+    names = labels.names if labels else None
+    reference, geometry = read_labels(pair.reference, names)
+    prediction, other = read_labels(pair.prediction, names)
     if difference := geometry.difference(other):
         raise InputError(
             f"{pair.case}: the grid of {pair.prediction} is not that of {pair.reference}: {difference}; "

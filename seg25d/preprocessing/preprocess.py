@@ -188,7 +188,7 @@ def _read(
     if case.label is None:
         raise InputError(f"{case.name} has no label file; only labelled cases are preprocessed for training")
     image, geometry = read_image(case.images, check_finite=False)  # checked by the verification
-    original, _ = read_labels(case.label)
+    original, _ = read_labels(case.label, labels.names)
     return image, geometry, labels.encode(original, str(case.label))
 
 
