@@ -29,9 +29,9 @@ def check_channels(path: Path, ending: str, num_channels: int) -> None:
     Raises:
         ImageError: If not.
     """
+    check_header(path, ending)
     header = read_nifti_header(path)
-    if header is None:
-        raise FileError(path, "the file is not a NIfTI-1 file", "download or export it again")
+    assert header is not None, f"{path} passed check_header"
     sizes = header.dimensions
     found = sizes[3] if len(sizes) > 3 else 1
     if len(sizes) < 3 or found != num_channels or any(size > 1 for size in sizes[4:]):

@@ -19,6 +19,10 @@ _OWN_CHANNELS = "save each component as a channel of its own (CASE_0000, CASE_00
 _SMALLEST_MM, _LARGEST_MM = 1e-6, 1e4
 """From the voxels of an electron microscope (nm) to ten metres: what lies outside is no size of a voxel."""
 
+_FARTHEST_MM = 1e7
+"""No scanner is ten kilometres long."""
+_LENGTH_TOLERANCE = 0.01
+"""Directions in headers are rounded; what they are longer would be missing in the spacing."""
 _LEAST_DETERMINANT = 1e-3
 """Of three directions of length 1; SimpleITK refuses 0."""
 
@@ -71,7 +75,13 @@ def check_geometry(
         said = " x ".join(f"{value:g}" for value in spacing_mm)
         problem = f"the spacing is {said} mm (z, y, x), expected is {_SMALLEST_MM:g} to {_LARGEST_MM:g} mm"
         raise FileError(path, problem, cure)
-    if abs(np.linalg.det(np.reshape(direction, (3, 3)))) < _LEAST_DETERMINANT:
+    if max(map(abs, origin_mm)) > _FARTHEST_MM:
+        said = " x ".join(f"{value:g}" for value in origin_mm)
+        raise FileError(path, f"the first voxel is at {said} mm (x, y, z), more than {_FARTHEST_MM:g} mm away", cure)
+    matrix = np.reshape(direction, (3, 3))
+    if np.abs(np.linalg.norm(matrix, axis=0) - 1).max() > _LENGTH_TOLERANCE:
+        raise FileError(path, f"the directions of its axes, {matrix.T.tolist()}, are not of length 1", cure)
+    if abs(np.linalg.det(matrix)) < _LEAST_DETERMINANT:
         raise FileError(path, "two of the axes in its header point the same way", cure)
 
 

@@ -19,6 +19,7 @@ from seg25d.data.problems import FileError
 
 _VOXEL_BYTES = {"CHAR": 1, "UCHAR": 1, "SHORT": 2, "USHORT": 2, "INT": 4, "UINT": 4, "LONG": 4, "ULONG": 4,
                 "LONG_LONG": 8, "ULONG_LONG": 8, "FLOAT": 4, "DOUBLE": 8}  # fmt: skip
+_YES = ("true", "t", "1")
 _MAX_LINES = 2000
 _MAX_LINE = 100_000
 _MAX_NAME = 200
@@ -50,7 +51,7 @@ class MetaHeader(NamedTuple):
     @property
     def is_compressed(self) -> bool:
         """Whether the data are."""
-        return self.fields.get("CompressedData", "").lower() in ("true", "t", "1")
+        return self.fields.get("CompressedData", "").lower() in _YES
 
     @property
     def is_text(self) -> bool:
@@ -113,7 +114,7 @@ def read_meta_header(path: Path) -> MetaHeader:
         for _ in range(_MAX_LINES):
             line = file.readline(_MAX_LINE).decode("latin-1")
             name, separator, value = (part.strip() for part in line.partition("="))
-            if not line or len(name) > _MAX_NAME:
+            if not line or len(name) > _MAX_NAME or (name == _LAST and not separator):
                 break
             if name in fields and name in _COUNTING:
                 raise damaged_header(path, f"{name} stands in it twice")
@@ -180,6 +181,8 @@ def _check_fields(path: Path, fields: dict[str, str]) -> None:
     for name, smallest in (("ElementNumberOfChannels", 1), ("CompressedDataSize", 0), ("HeaderSize", -1)):
         if name in fields:
             _whole(path, fields, name, 1, smallest)
+    if fields[_LAST].upper() == "LOCAL" and fields.get("CompressedData", "").lower() in _YES:
+        _whole(path, fields, "CompressedDataSize", 1, smallest=1)
     for names, count in ((_MATRICES, axes * axes), (_POINTS, axes), (_SPACINGS, axes)):
         for name in names:
             if name in fields:

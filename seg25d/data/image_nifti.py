@@ -32,6 +32,7 @@ _SHORTEST_OFFSET = 352
 # Format letters for `struct`, and the offset. `pixdim[0]` is the handedness of the quaternion; xyzt_units scales the
 # spacing; all fields from qform_code to srow_z are geometry.
 _GEOMETRY_FIELDS = (("4f", 76), ("B", 123), ("2h18f", 252))
+_MARK = slice(344, 348)
 _VOXEL_BYTES = {
     2: 1, 4: 2, 8: 4, 16: 4, 32: 8, 64: 8, 128: 3, 256: 1, 512: 2, 768: 4, 1024: 8, 1280: 8, 1792: 16, 2304: 4,
 }  # fmt: skip
@@ -117,7 +118,7 @@ def patch_nifti_geometry(path: Path, geometry: str) -> None:
 
 
 def unpack_geometry(geometry: str) -> list[tuple[Any, ...]]:
-    """The values of stored geometry fields: pixdim[0..3]; xyzt_units; the codes of qform and sform and their numbers."""
+    """The values of stored geometry fields: pixdim[0..3]; xyzt_units; codes and numbers of qform and sform."""
     packed = base64.b64decode(geometry)
     values = []
     for fields, _ in _GEOMETRY_FIELDS:
@@ -174,6 +175,10 @@ def _no_nifti_1(path: Path, compressed: bool) -> FileError:
 
 
 def _check_fields(path: Path, header: NiftiHeader) -> None:
+    if (mark := header.content[_MARK]) != b"n+1\0":
+        kind = "the header of a pair .hdr and .img" if mark == b"ni1\0" else "an ANALYZE file, or its header is damaged"
+        problem = f"the file cannot be read: it lacks the mark of NIfTI, n+1, at byte {_MARK.start}; it is {kind}"
+        raise FileError(path, problem, "convert it to .nii.gz with a program that knows its orientation")
     sizes = header.unpack("8h", 40)
     if not 1 <= sizes[0] <= 7:
         raise damaged_header(path, f"it has {sizes[0]} axes (dim[0]), expected are 1 to 7")
@@ -187,6 +192,12 @@ def _check_fields(path: Path, header: NiftiHeader) -> None:
     if not (math.isfinite(offset) and offset >= _SHORTEST_OFFSET):
         problem = f"the voxels begin at byte {offset:g} (vox_offset), expected is {_SHORTEST_OFFSET} or more"
         raise damaged_header(path, problem)
+    codes = header.unpack("2h", 252)
+    for name, code, numbers in zip(
+        ("qform", "sform"), codes, (header.unpack("6f", 256), header.unpack("12f", 280)), strict=True
+    ):
+        if code > 0 and not all(map(math.isfinite, numbers)):
+            raise damaged_header(path, f"its {name} holds numbers that are not finite")
     for axis, (size, spacing) in enumerate(zip(header.dimensions[:3], header.unpack("3f", 80), strict=False)):
         if not math.isfinite(spacing) or (spacing == 0 and size > 1):
             raise damaged_header(path, f"the spacing along {'xyz'[axis]} is {spacing:g} (pixdim)")

@@ -36,6 +36,14 @@ _SIZE_OF_TYPE = {name: size for size, names in _VOXEL_BYTES.items() for name in 
 _GZIP = ("gz", "gzip")
 _TEXT = ("txt", "text", "ascii")
 _ENCODINGS = ("raw", "hex", *_TEXT, *_GZIP)
+_FIELDS = {
+    *_GEOMETRY, "content", "number", "type", "block size", "blocksize", "dimension", "sizes", "kinds", "labels",
+    "units", "min", "max", "old min", "oldmin", "old max", "oldmax", "endian", "encoding", "line skip", "lineskip",
+    "byte skip", "byteskip", "sample units", "sampleunits", "measurement frame", "data file", "datafile",
+}  # fmt: skip
+"""All fields of the format: SimpleITK writes the name of an unknown one, and long values, past the end of a buffer."""
+_MAX_TEXT = 1000
+_MAX_WORD = 250
 _MAX_AXES = 5
 _MAX_LINES = 20_000
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,4})?"
@@ -196,8 +204,10 @@ def _check_fields(path: Path, header: NrrdHeader) -> None:
     if fields.get("encoding", "").lower() not in _ENCODINGS:
         problem = f"the encoding {fields.get('encoding', 'none')[:40]} of its data cannot be read"
         raise FileError(path, problem, "save it with the encoding gzip or raw")
-    if fields.get("content", "") and len(fields["content"]) > CHUNK // 2:
-        raise damaged_header(path, "its field `content` does not end")
+    for name, text in fields.items():
+        longest = max(map(len, text.split()), default=0)
+        if name not in _FIELDS or (name != "content" and (len(text) > _MAX_TEXT or longest > _MAX_WORD)):
+            raise damaged_header(path, f"it has the field {name[:40]!r} with the value {text[:40]!r}")
     if "spacings" in fields:
         _check_spacings(path, fields["spacings"], sizes)
     for name in ("space directions", "space origin"):
