@@ -110,4 +110,5 @@ def _rotation(quaternion: list[float], handedness: float) -> NDArray[np.float64]
             [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - b * b - c * c],
         ]
     )
-    return np.multiply(matrix, [1, 1, -1 if handedness < 0 else 1])
+    handed: NDArray[np.float64] = matrix * np.array([1, 1, -1 if handedness < 0 else 1])
+    return handed

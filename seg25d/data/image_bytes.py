@@ -5,6 +5,7 @@ without an error, and opens any path that a header names. Therefore all of this 
 """
 
 import gzip
+import os
 import re
 import zlib
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import IO
 from seg25d.data.problems import FileError
 
 CHUNK = 1 << 20
+_MAX_NAME = 255
+"""Longest name of a file that systems allow."""
 _DEFLATE_RATIO = 1032
 """Most bytes that a byte of DEFLATE data can become (zlib, "Technical Details": 1032 to 1)."""
 _ZLIB_OR_GZIP = zlib.MAX_WBITS | 32
@@ -51,7 +54,7 @@ def not_of_format(path: Path, format_name: str) -> FileError:
         if start[offset:].startswith(mark):
             problem = f"the file cannot be read: its content is that {kind}, not of {format_name}"
             return FileError(path, problem, "rename it to the ending of its format, or convert it")
-    problem = f"the file cannot be read: it is no {format_name}, or its header is truncated or damaged"
+    problem = f"the file cannot be read: it is not {format_name}, or its header is truncated or damaged"
     return FileError(path, problem, COPY_AGAIN)
 
 
@@ -139,7 +142,7 @@ def data_files(path: Path, named: str) -> list[Path]:
 
 
 def data_file(path: Path, name: str) -> Path:
-    """The data file of this name beside a header.
+    """The data file of this name, read as Latin-1, beside a header.
 
     Raises:
         ImageError: If it does not lie beside the header or below it, or does not exist.
@@ -147,8 +150,8 @@ def data_file(path: Path, name: str) -> Path:
     if not name or "\0" in name or "%" in name or Path(name).is_absolute() or ".." in Path(name).parts:
         problem = f"its header names {name[:80]!r} as its data file, expected is a file beside the header"
         raise FileError(path, problem, "put the data file beside the header, and its name into the header")
-    found = path.parent / name
-    if not found.is_file():
+    found = path.parent / os.fsdecode(name.encode("latin-1"))
+    if len(name) > _MAX_NAME or not found.is_file():
         cure = "copy it there, or convert the image to one file (.nii.gz, .mha)"
         raise FileError(path, f"its data file {name[:80]} does not exist beside it", cure)
     return found

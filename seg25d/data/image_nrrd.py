@@ -204,15 +204,19 @@ def _check_fields(path: Path, header: NrrdHeader) -> None:
     if fields.get("encoding", "").lower() not in _ENCODINGS:
         problem = f"the encoding {fields.get('encoding', 'none')[:40]} of its data cannot be read"
         raise FileError(path, problem, "save it with the encoding gzip or raw")
-    for name, text in fields.items():
-        longest = max(map(len, text.split()), default=0)
-        if name not in _FIELDS or (name != "content" and (len(text) > _MAX_TEXT or longest > _MAX_WORD)):
-            raise damaged_header(path, f"it has the field {name[:40]!r} with the value {text[:40]!r}")
+    _check_lengths(path, fields)
     if "spacings" in fields:
         _check_spacings(path, fields["spacings"], sizes)
     for name in ("space directions", "space origin"):
         if name in fields:
             _check_vectors(path, fields, name, axes if name == "space directions" else 1)
+
+
+def _check_lengths(path: Path, fields: dict[str, str]) -> None:
+    for name, text in fields.items():
+        longest = max(map(len, text.split()), default=0)
+        if name not in _FIELDS or (name != "content" and (len(text) > _MAX_TEXT or longest > _MAX_WORD)):
+            raise damaged_header(path, f"it has the field {name[:40]!r} with the value {text[:40]!r}")
 
 
 def _whole(path: Path, fields: dict[str, str], name: str, count: int, bounds: tuple[int, int]) -> list[int]:

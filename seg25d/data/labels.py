@@ -162,8 +162,8 @@ class Labels(Record):
             further = f", and {_listed(whole)} is not declared" if whole else ""
             return (
                 f"label value {_listed(fractions)} is not a whole number{further}, dataset.json has {declared}{ignore};"
-                " the labels were interpolated, or the file is an image or holds probabilities: export the labels"
-                " again, resampled with nearest neighbours if at all"
+                " declare no such label: the labels were interpolated, or the file is an image or holds probabilities,"
+                " so export the labels again, resampled with nearest neighbours if at all"
             )
         return (
             f"label value {_listed(whole)} is not declared in dataset.json, which has {declared}{ignore}; "

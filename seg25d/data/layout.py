@@ -77,10 +77,12 @@ def folder_layout(root: Path, description: DatasetDescription) -> Layout:
     channels: dict[str, dict[int, Path]] = {}
     labels, misnamed = _rename_labels(labels, images)
     problems += misnamed
+    misnamed_images: set[str] = set()
     for stem, path in images.items():
         name, channel, problem = _split_image(stem, path, labels)
         if problem:
             problems.append(problem)
+            misnamed_images.add(name)
         if channel is not None:
             channels.setdefault(name, {})[channel] = path
     unlabelled = set(channels) - set(labels)
@@ -98,7 +100,7 @@ def folder_layout(root: Path, description: DatasetDescription) -> Layout:
         Problem(
             case=name, problem=f"labelsTr/{labels[name].name} has no image", cure="add the image or remove the label"
         )
-        for name in sorted(set(labels) - set(channels))
+        for name in sorted(set(labels) - set(channels) - misnamed_images)
     ]
     return Layout(cases, set(channels), problems + _same_letters(channels))
 

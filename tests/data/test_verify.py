@@ -157,7 +157,7 @@ def wrong_description(root: Path) -> None:
         ),
         (
             fractions,
-            "a: a.nii.gz: label value 0.5 is not a whole number, dataset.json has 0, 1 and 2 (ignore) -> the labels",
+            "a: a.nii.gz: label value 0.5 is not a whole number, dataset.json has 0, 1 and 2 (ignore) -> declare",
         ),
         (only_background, "a: empty label: a.nii.gz has no foreground -> label it, remove the case, or set"),
         (only_ignored, "a: empty label"),
