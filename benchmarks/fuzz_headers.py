@@ -33,10 +33,11 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813 - the name that its documentation uses
 
 from seg25d.core.errors import InputError, Seg25dError
-from seg25d.core.grids import bounding_box
 from seg25d.data.dataset import find_inputs
 from seg25d.data.image_io import read_geometry, read_image, write_labels
 from seg25d.data.verify import verify_dataset
+from seg25d.planning.normalization import ChannelNormalization
+from seg25d.preprocessing.preprocess import preprocess_image
 
 MEMORY_BYTES = 2 << 30
 SECONDS = 20
@@ -66,6 +67,14 @@ class Outcome(NamedTuple):
     seconds: float
     peak_bytes: int
     text: str
+
+
+class Plan(NamedTuple):
+    """What a model asks of images."""
+
+    spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    store: str = ""
+    normalization: tuple[ChannelNormalization, ...] = (ChannelNormalization(channel="MRI", scheme="zscore"),)
 
 
 def mutate(content: bytes, header_length: int, rng: random.Random) -> bytes:
@@ -236,7 +245,7 @@ def read_everywhere(path: Path) -> int:
         return status
     case = find_inputs(path, 1, ".nii.gz")[0]
     image, geometry = read_image(case.images)
-    bounding_box(image[0] > 0)
+    preprocess_image(image, geometry.canonical_spacing_mm, Plan())
     result = path.parent / f"result{''.join(path.suffixes)}"
     write_labels(result, (image[0] > 0).astype(np.uint8), geometry)
     written = read_geometry(result)

@@ -38,6 +38,10 @@ from seg25d.preprocessing.store import SCHEMA_VERSION, CaseArrays, CaseRecord, S
 logger = logging.getLogger(__name__)
 _SAMPLED_BYTES = 8
 """Per voxel and channel of the model's grid: the image and an intermediate, both float32."""
+_LABEL_BYTES = 14
+"""Per voxel of the model's grid: labels with their scores."""
+_MATRIX_BYTES = 12
+"""Per entry of the interpolation along an axis, before it becomes sparse: float64, then float32."""
 
 
 class PreprocessingPlan(Protocol):
@@ -92,7 +96,8 @@ def preprocess_image(
 
 def _check_memory(grid: Grid, num_channels: int) -> None:
     """Refuse what a wrong spacing in a header would make of an image, before memory is taken for it."""
-    wanted = math.prod(grid.shape) * num_channels * _SAMPLED_BYTES
+    wanted = math.prod(grid.shape) * (num_channels * _SAMPLED_BYTES + _LABEL_BYTES)
+    wanted += _MATRIX_BYTES * max(map(math.prod, zip(grid.shape, grid.cropped_shape, strict=True)))
     if wanted > (free := available_memory_bytes()):
         before, after = (
             f"{' x '.join(map(str, shape))} voxels of {' x '.join(f'{number:.4g}' for number in spacing)} mm"
@@ -285,7 +290,9 @@ def _estimate_bytes(dataset: Dataset, targets: Sequence[_Target]) -> int:
     shape, spacing_mm = largest_shape(dataset)
     channels = len(dataset.description.channel_names)
     largest = max(_voxels(shape, spacing_mm, target.spacing_mm) for target in targets)
-    return int(np.prod(shape)) * (12 * channels + 2) + largest * (_SAMPLED_BYTES * channels + 14) + (200 << 20)
+    return (
+        int(np.prod(shape)) * (12 * channels + 2) + largest * (_SAMPLED_BYTES * channels + _LABEL_BYTES) + (200 << 20)
+    )
 
 
 def _voxels(shape: Shape, spacing_mm: Spacing, target_spacing_mm: Spacing) -> int:
