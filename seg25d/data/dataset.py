@@ -137,6 +137,8 @@ def _file_problem(name: str, problem: str) -> Problem:
 
 def _count_problems(layout: Layout, description: DatasetDescription) -> list[Problem]:
     found = len(layout.names)
+    if found == 0 and layout.problems:
+        return []  # they say why
     if found == 0:
         cure = f"add imagesTr/CASE_0000{description.file_ending} and labelsTr/CASE{description.file_ending}"
         return [Problem(case="(all)", problem="there are no training cases", cure=cure)]

@@ -100,7 +100,7 @@ def _check_one_series(folder: Path, frames: Sequence[Frame]) -> None:
         f"such as {each[0].path.name})"
         for name, each in series.items()
     )
-    cure = "put each series into a folder of its own"
+    cure = "put each series into a separate folder"
     raise FileError(folder, f"the folder holds {len(series)} DICOM series: {listed}", cure)
 
 
@@ -137,7 +137,7 @@ def _check_same(folder: Path, frames: Sequence[Frame]) -> None:
             raise FileError(folder, problem, "export the series again with all attributes of its images")
     if bad := [frame for frame in frames if min(frame.spacing_mm or (0,)) <= 0]:
         raise FileError(folder, f"{list_frames(bad)}: the pixel spacing is not positive", CURE_OF_DAMAGE)
-    cure = "put what belongs to another image (such as a scout) into a folder of its own"
+    cure = "put what belongs to another image (such as a scout) into a separate folder"
     _check_one(folder, frames, "sizes", lambda frame: frame.shape, lambda a, b: a == b, cure)
     same_spacing = _close(_SAME_SPACING, relative=True)
     _check_one(folder, frames, "pixel spacings", lambda frame: frame.spacing_mm or (), same_spacing, cure)

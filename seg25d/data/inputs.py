@@ -73,7 +73,9 @@ def _find_file(source: Path, num_channels: int, file_ending: str) -> Case:
         return Case(name=case if channel == 0 else stem, images=(source,))
     case, channel = split_channel(stem)
     if channel is None:
-        raise DatasetError(f"{source}: the model takes {num_channels} channels, but the name has none; {_NAMING}")
+        raise DatasetError(
+            f"{source}: the model takes {num_channels} channels, but the name has no number of four digits; {_NAMING}"
+        )
     siblings = [path for path in image_files(source.parent) if split_channel(split_ending(path)[0])[0] == case]
     same_ending = [path for path in siblings if split_ending(path)[1] == ending]
     return _make_cases(source.parent, by_stem(same_ending), num_channels, file_ending)[0]
@@ -90,7 +92,9 @@ def _make_cases(source: Path, groups: Mapping[str, Sequence[Path]], num_channels
     for stem, same in groups.items():
         case, channel = _parse_name(stem, groups, num_channels)
         if channel is None:
-            problems.append(f"{same[0].name} has no channel number, but the model takes {num_channels} channels")
+            problems.append(
+                f"{same[0].name} has no channel number of four digits, but the model takes {num_channels} channels"
+            )
         elif channel in channels.setdefault(case, {}):
             problems.append(f"{same[0].name} and {channels[case][channel].name} are both channel 0 of {case}; keep one")
         else:

@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from seg25d.core.errors import DatasetError, InputError
 from seg25d.core.records import Record
 from seg25d.data.label_problems import label_problems, members_of
 
+Array = TypeVar("Array", bound=NDArray[Any])
 IGNORE_INDEX = 255
 """Internal value of voxels that training and evaluation leave out."""
 NUM_INDICES = 256
@@ -21,6 +22,8 @@ NUM_INDICES = 256
 _UNDECLARED = 254
 _LARGEST_LOOKUP = 65535
 _BLOCK = 1 << 22
+_NEARLY = 1e-3
+"""Of whole numbers; scaled 8-bit labels (slope 1/255 in 32 bits, say) are off by less than that."""
 _SIDES = {"left": "right", "l": "r", "lh": "rh", "lt": "rt", "sin": "dex", "sinister": "dexter"}
 
 
@@ -151,11 +154,19 @@ class Labels(Record):
 
     def undeclared_message(self, undeclared: Sequence[float]) -> str:
         """A message with the values found, the declared values, and what to do."""
-        found = ", ".join(f"{value:g}" for value in undeclared[:8]) + (", ..." if len(undeclared) > 8 else "")
         declared = ", ".join(str(value) for value in self.values[:20]) + (", ..." if len(self.values) > 20 else "")
         ignore = "" if self.ignore_value is None else f" and {self.ignore_value} (ignore)"
+        fractions = [value for value in undeclared if math.isfinite(value) and value != round(value)]
+        whole = [value for value in undeclared if value not in fractions]
+        if fractions:
+            further = f", and {_listed(whole)} is not declared" if whole else ""
+            return (
+                f"label value {_listed(fractions)} is not a whole number{further}, dataset.json has {declared}{ignore};"
+                " declare no such label: the labels were interpolated, or the file is an image or holds probabilities,"
+                " so export the labels again, resampled with nearest neighbours if at all"
+            )
         return (
-            f"label value {found} is not declared in dataset.json, which has {declared}{ignore}; "
+            f"label value {_listed(whole)} is not declared in dataset.json, which has {declared}{ignore}; "
             "declare it under `labels` or correct the label file"
         )
 
@@ -279,6 +290,23 @@ class Labels(Record):
         return encoded.reshape(array.shape)
 
 
+def round_nearly_whole(array: Array) -> Array:
+    """Round values that are whole numbers but for what scaling and compression of files leave.
+
+    Args:
+        array: Values of a label file, any shape and type.
+
+    Returns:
+        The same array if its type is one of whole numbers; else a copy in which values within 0.001 of a whole number
+        are that number, and all others are as they were.
+    """
+    if array.dtype.kind != "f":
+        return array
+    whole = np.rint(array)
+    with np.errstate(invalid="ignore"):
+        return np.where(np.abs(array - whole) <= _NEARLY, whole, array)  # type: ignore[return-value]
+
+
 def logit(probability: float) -> float:
     """The score whose sigmoid is this probability, between 0 and 1."""
     return math.log(probability / (1 - probability))
@@ -297,6 +325,10 @@ def _largest_index(scores: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
         np.maximum(index, better.view(np.uint8) * np.uint8(number), out=index)
         np.maximum(best, score, out=best)
     return index
+
+
+def _listed(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values[:8]) + (", ..." if len(values) > 8 else "")
 
 
 def _lookup_table(pairs: Mapping[int, int]) -> NDArray[np.uint8]:

@@ -6,10 +6,10 @@ Names and headers are checked first; the voxels of a case are read, in parallel,
 import hashlib
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from seg25d.core.progress import track
 from seg25d.core.records import Record, digest, read_record, write_record
 from seg25d.data.cases import Case, source_stamp
 from seg25d.data.dataset import DatasetDescription, scan_dataset
+from seg25d.data.grid_problems import form_conflict, grid_problem
 from seg25d.data.labels import IGNORE_INDEX
 from seg25d.data.problems import FileError, Problem, raise_problems
 
@@ -77,10 +78,11 @@ def verify_dataset(root: Path, num_workers: int | None = None, memory: Path | No
     description = dataset.description
     keys = {case.name: _source_key(case, description) for case in dataset.cases}
     headers = {case.name: _check_headers(case) for case in dataset.cases}
-    problems += [problem for found, _ in headers.values() for problem in found]
+    problems += [problem for header in headers.values() for problem in header.problems]
+    _warn_of_conflicts([conflict for header in headers.values() for conflict in header.conflicts])
     known = _read_clean_cases(memory, keys)
-    todo = [case for case in dataset.cases if not headers[case.name][0] and case.name not in known]
-    largest = max((voxels for _, voxels in headers.values()), default=0)
+    todo = [case for case in dataset.cases if not headers[case.name].problems and case.name not in known]
+    largest = max((header.num_voxels for header in headers.values()), default=0)
     workers = choose_num_workers(num_workers, largest * _BYTES_PER_VOXEL + _WORKER_BYTES) if todo else 0
     checked = map_cases(
         partial(_check_voxels, description=description), todo, name=lambda case: case.name, num_workers=workers
@@ -114,8 +116,20 @@ def _read_clean_cases(memory: Path | None, keys: Mapping[str, str]) -> dict[str,
     return {name: cases[name].digest for name, key in keys.items() if name in cases and cases[name].key == key}
 
 
-def _check_headers(case: Case) -> tuple[list[Problem], int]:
-    """Problems found in the headers of a case, and its number of voxels."""
+class _Headers(NamedTuple):
+    """Results of reading the headers of one case: problems, two affines that disagree, and its number of voxels."""
+
+    problems: list[Problem]
+    conflicts: list[str]
+    num_voxels: int
+
+
+def _warn_of_conflicts(conflicts: Sequence[str]) -> None:
+    if conflicts:
+        logger.warning("in %d file(s) qform and sform disagree; %s", len(conflicts), conflicts[0])
+
+
+def _check_headers(case: Case) -> _Headers:
     from seg25d.data.image_io import read_geometry  # noqa: PLC0415 - SimpleITK is not loaded for --help
 
     problems: list[Problem] = []
@@ -128,9 +142,14 @@ def _check_headers(case: Case) -> tuple[list[Problem], int]:
     first = geometries.get(case.images[0])
     if first is not None:
         problems += [
-            _grid_problem(case, path, text) for path in geometries if (text := geometries[path].difference(first))
+            _grid_problem(case, path, *found)
+            for path, geometry in geometries.items()
+            if (found := grid_problem(path, geometry, case.images[0], first))
         ]
-    return problems, max((math.prod(geometry.shape) for geometry in geometries.values()), default=0)
+    conflicts = [
+        f"{path.name}: {conflict}" for path, geometry in geometries.items() if (conflict := form_conflict(geometry))
+    ]
+    return _Headers(problems, conflicts, max((math.prod(each.shape) for each in geometries.values()), default=0))
 
 
 def _check_voxels(case: Case, description: DatasetDescription) -> _Finding:
@@ -162,7 +181,7 @@ def _check_label(case: Case, path: Path, description: DatasetDescription) -> lis
     from seg25d.data.image_io import read_labels  # noqa: PLC0415
 
     try:
-        array, _ = read_labels(path)
+        array, _ = read_labels(path, description.labels.names)
         # NaN in a NIfTI file is read as 0; in other formats it is a value that is not declared.
         check_finite_voxels(path, np.zeros(0, np.float32))
     except FileError as error:
@@ -181,10 +200,9 @@ def _file_problem(case: Case, error: FileError) -> Problem:
     return Problem(case=case.name, problem=f"{error.path.name}: {error.problem}", cure=error.cure)
 
 
-def _grid_problem(case: Case, path: Path, difference: str) -> Problem:
+def _grid_problem(case: Case, path: Path, difference: str, cure: str) -> Problem:
     what = "label" if path == case.label else "channel"
     problem = f"different grid: {what} {path.name} and first channel {case.images[0].name}: {difference}"
-    cure = f"export {path.name} again, or resample it to the grid of the first channel"
     return Problem(case=case.name, problem=problem, cure=cure)
 
 

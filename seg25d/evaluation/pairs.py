@@ -10,6 +10,7 @@ from seg25d.core.errors import InputError
 from seg25d.core.types import IntArray, Spacing
 from seg25d.data.cases import by_stem, image_files
 from seg25d.data.description import read_description
+from seg25d.data.grid_problems import grid_problem
 from seg25d.data.labels import Labels
 
 _MAX_VALUES = 254
@@ -89,12 +90,13 @@ def read_pair(labels: Labels | None, pair: Pair) -> Segmentations:
     """
     from seg25d.data.image_io import read_labels  # noqa: PLC0415 - loads SimpleITK
 
-    reference, geometry = read_labels(pair.reference)
-    prediction, other = read_labels(pair.prediction)
-    if difference := geometry.difference(other):
+    names = labels.names if labels else None
+    reference, geometry = read_labels(pair.reference, names)
+    prediction, other = read_labels(pair.prediction, names)
+    if found := grid_problem(pair.prediction, other, pair.reference, geometry):
+        difference, cure = found
         raise InputError(
-            f"{pair.case}: the grid of {pair.prediction} is not that of {pair.reference}: {difference}; "
-            "bring the prediction to the grid of the reference"
+            f"{pair.case}: the grid of {pair.prediction} is not that of {pair.reference}: {difference}; {cure}"
         )
     if labels is None:
         values, truth, guess = _compact(reference, prediction, pair.case)

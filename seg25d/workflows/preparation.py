@@ -194,7 +194,9 @@ def _check_channels(root: Path) -> None:
 def _remove_stores(folder: PreprocessedFolder, plans: Path) -> None:
     """Remove all arrays that no plans in another file use."""
     # Searched as text, so that plans with errors in them keep their arrays too.
-    others = [path.read_text(encoding="utf-8") for path in folder.root.glob("*.json") if path != plans]
+    others = [
+        path.read_text(encoding="utf-8", errors="replace") for path in folder.root.glob("*.json") if path != plans
+    ]
     for store in sorted(folder.root.glob("spacing_*")):
         if store.is_dir() and not any(store.name in text for text in others):
             logger.info("removing %s", store)

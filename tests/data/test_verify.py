@@ -155,7 +155,10 @@ def wrong_description(root: Path) -> None:
             undeclared_value,
             "a: a.nii.gz: label value 5 is not declared in dataset.json, which has 0, 1 and 2 (ignore) -> ",
         ),
-        (fractions, "a: a.nii.gz: label value 0.5 is not declared"),
+        (
+            fractions,
+            "a: a.nii.gz: label value 0.5 is not a whole number, dataset.json has 0, 1 and 2 (ignore) -> declare",
+        ),
         (only_background, "a: empty label: a.nii.gz has no foreground -> label it, remove the case, or set"),
         (only_ignored, "a: empty label"),
         (four_axes, "a: a_0000.nii.gz: the file is 4D (8 x 7 x 6 x 2), expected is 3D -> save each volume as a"),
