@@ -78,6 +78,16 @@ def named_normalization(channel: str) -> ChannelNormalization:
     return ChannelNormalization(channel=channel, scheme="ct" if scheme == "ct" else NAMED_SCHEMES.get(scheme, "zscore"))
 
 
+def value_ranges(channels: Sequence[str]) -> dict[int, tuple[float, float]]:
+    """Find the channels whose scheme takes values of some range only: its ends, by the number of the channel.
+
+    Raises:
+        InputError: If a known scheme has wrong parameters.
+    """
+    schemes = [named_normalization(channel).scheme for channel in channels]
+    return {index: (0.0, float(RGB_MAXIMUM)) for index, scheme in enumerate(schemes) if scheme == "rgb_0_1"}
+
+
 def asks_for_scheme(channel: str) -> bool:
     """Whether the name of a channel names a normalisation, instead of what the channel shows.
 
