@@ -79,7 +79,7 @@ def preprocess_image(
         The image (C, d, h, w), and the record of its grid.
 
     Raises:
-        InputError: If the number of channels differs from the plan's.
+        InputError: If the number of channels differs from the plan's, or values are not those of the scheme.
     """
     grid = _plan_grid(image, spacing_mm, plan.spacing_mm)
     normalized = normalize(crop(image, grid.bounding_box), plan.normalization)
@@ -160,7 +160,10 @@ def _preprocess_case(job: _Job, case: Case) -> tuple[Remark, ...]:
         normalization, said = with_header_windows(target.normalization, case)
         remarks |= dict.fromkeys(said)
         plan = target.model_copy(update={"normalization": normalization})
-        sampled, grid = preprocess_image(image, geometry.canonical_spacing_mm, plan)
+        try:
+            sampled, grid = preprocess_image(image, geometry.canonical_spacing_mm, plan)
+        except InputError as error:
+            raise InputError(f"{case.name}: {error}") from None
         model_labels = _resample_reference(reference, grid)
         counts = count_voxels(model_labels)
         record = CaseRecord(
