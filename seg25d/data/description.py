@@ -135,10 +135,15 @@ def _renumbered(channels: Mapping[str, Any]) -> str:
     numbers = [str(value) for value in channels.values()]
     names: list[Any] = list(channels.values())
     if all(key.isdecimal() for key in channels):
-        names = [channels[key] for key in sorted(channels, key=int)]
+        names = [channels[key] for key in sorted(channels, key=_order)]
     elif all(number.isdecimal() for number in numbers):
-        names = [name for _, name in sorted(zip(map(int, numbers), channels, strict=True))]
+        names = [name for _, name in sorted(zip(map(_order, numbers), channels, strict=True))]
     return json.dumps({str(index): name for index, name in enumerate(names)}, ensure_ascii=False)
+
+
+def _order(number: str) -> tuple[int, str]:
+    digits = number.lstrip("0")
+    return len(digits), digits
 
 
 def _parse_labels(labels: Any) -> tuple[Names, list[str]]:
