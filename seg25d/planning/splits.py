@@ -30,6 +30,16 @@ def choose_splits(dataset: Dataset, num_folds: int = NUM_FOLDS, seed: int = SEED
         return make_splits([case.name for case in dataset.cases], dataset.patients, num_folds, seed)
     for fold, split in enumerate(dataset.splits):
         _warn_about_patients(dataset, fold, split)
+    in_folds = {case for split in dataset.splits for case in (*split.train, *split.val)}
+    if unused := [case.name for case in dataset.cases if case.name not in in_folds]:
+        logger.warning(
+            "%s: %d of %d cases are in no fold of %s, so that nothing is trained or validated on them: %s",
+            dataset.name,
+            len(unused),
+            len(dataset.cases),
+            _given_by(dataset),
+            ", ".join(unused[:5]) + (" ..." if len(unused) > 5 else ""),
+        )
     for path in dataset.differing_splits:
         logger.warning(
             "%s: %s and %s have different folds; %s counts, remove the other one",

@@ -112,6 +112,15 @@ def test_files_that_do_not_count_are_named(caplog: pytest.LogCaptureFixture) -> 
         assert words in caplog.text
 
 
+def test_cases_in_no_fold_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        choose_splits(_dataset((Split(train=("a",), val=("b",)),)))
+    assert (
+        "1 of 3 cases are in no fold of raw/Dataset001_X/splits_final.json, so that nothing is trained" in caplog.text
+    )
+    assert caplog.text.strip().endswith("on them: c")
+
+
 def test_the_reason_says_where_the_folds_are_from() -> None:
     own = (Split(train=("a", "b"), val=("c",)),)
     assert splits_reason(_dataset(own), own) == "1, those of raw/Dataset001_X/splits_final.json"
