@@ -22,6 +22,7 @@ from seg25d.data.dataset import DatasetDescription, scan_dataset
 from seg25d.data.grid_problems import form_conflict, grid_problem
 from seg25d.data.labels import IGNORE_INDEX
 from seg25d.data.problems import FileError, Problem, raise_problems
+from seg25d.data.splits import NNUNET_NAME, OWN_NAME
 
 __all__ = ["ALLOW_DUPLICATES", "ALLOW_EMPTY", "Problem", "raise_problems", "verify_dataset"]
 
@@ -32,10 +33,11 @@ ALLOW_DUPLICATES = "allow_duplicate_cases"
 """Optional key of `dataset.json`: cases with the same images are intended."""
 _VERSION = 1
 """Increased when verification gets new checks, so that data sets are read again."""
+Ranges = Mapping[int, tuple[float, float]]
 _BYTES_PER_VOXEL = 12
 """Peak memory while a channel is read: as in the file (up to 4), in canonical order, as float32."""
 _WORKER_BYTES = 200 << 20
-_WHOLE_SET = ("(all)", "dataset.json", "patients.json", "splits.json")
+_WHOLE_SET = ("(all)", "dataset.json", "patients.json", OWN_NAME, NNUNET_NAME)
 
 
 class _Finding(Record):
@@ -59,7 +61,14 @@ class _Memory(Record):
     cases: dict[str, _CleanCase]
 
 
-def verify_dataset(root: Path, num_workers: int | None = None, memory: Path | None = None) -> list[Problem]:
+def verify_dataset(
+    root: Path,
+    num_workers: int | None = None,
+    memory: Path | None = None,
+    *,
+    preprocessed: Sequence[Path] = (),
+    ranges: Ranges | None = None,
+) -> list[Problem]:
     """Find all problems of a data set.
 
     Args:
@@ -68,15 +77,17 @@ def verify_dataset(root: Path, num_workers: int | None = None, memory: Path | No
             cores and the memory needed for the largest case.
         memory: A JSON file that is written if there are no problems. The voxels of its cases are not read again next
             time, as long as size and time of their files are the same; names and headers are always checked.
+        preprocessed: Folders in which nnU-Net's `splits_final.json` may be as well.
+        ranges: Smallest and largest allowed value, by the number of the channel; None: any value is allowed.
 
     Returns:
         The problems, sorted by case, those of the whole data set first; empty if there are none.
     """
-    dataset, problems = scan_dataset(root)
+    dataset, problems = scan_dataset(root, preprocessed)
     if dataset is None:
         return problems
-    description = dataset.description
-    keys = {case.name: _source_key(case, description) for case in dataset.cases}
+    description, ranges = dataset.description, ranges or {}
+    keys = {case.name: _source_key(case, description, ranges) for case in dataset.cases}
     headers = {case.name: _check_headers(case) for case in dataset.cases}
     problems += [problem for header in headers.values() for problem in header.problems]
     _warn_of_conflicts([conflict for header in headers.values() for conflict in header.conflicts])
@@ -85,7 +96,10 @@ def verify_dataset(root: Path, num_workers: int | None = None, memory: Path | No
     largest = max((header.num_voxels for header in headers.values()), default=0)
     workers = choose_num_workers(num_workers, largest * _BYTES_PER_VOXEL + _WORKER_BYTES) if todo else 0
     checked = map_cases(
-        partial(_check_voxels, description=description), todo, name=lambda case: case.name, num_workers=workers
+        partial(_check_voxels, description=description, ranges=ranges),
+        todo,
+        name=lambda case: case.name,
+        num_workers=workers,
     )
     findings = {case.name: finding for case, finding in track(checked, len(todo), "verifying")} if todo else {}
     problems += [problem for finding in findings.values() for problem in finding.problems]
@@ -98,9 +112,10 @@ def verify_dataset(root: Path, num_workers: int | None = None, memory: Path | No
     return sorted(problems, key=lambda problem: (problem.case not in _WHOLE_SET, problem.case))
 
 
-def _source_key(case: Case, description: DatasetDescription) -> str:
+def _source_key(case: Case, description: DatasetDescription, ranges: Ranges) -> str:
     """Digest that changes when the files of a case or the checks of them change."""
     asked = {"labels": description.labels.model_dump(mode="json"), "empty": bool(description.metadata.get(ALLOW_EMPTY))}
+    asked |= {"ranges": sorted(ranges.items())} if ranges else {}
     return digest({"version": _VERSION, "files": source_stamp(case), **asked})
 
 
@@ -152,17 +167,19 @@ def _check_headers(case: Case) -> _Headers:
     return _Headers(problems, conflicts, max((math.prod(each.shape) for each in geometries.values()), default=0))
 
 
-def _check_voxels(case: Case, description: DatasetDescription) -> _Finding:
+def _check_voxels(case: Case, description: DatasetDescription, ranges: Ranges) -> _Finding:
     problems: list[Problem] = []
     content = hashlib.blake2b(digest_size=16)
-    for path in case.images:
-        problems += _check_image(case, path, content)
+    for channel, path in enumerate(case.images):
+        problems += _check_image(case, path, content, ranges.get(channel))
     if case.label is not None:
         problems += _check_label(case, case.label, description)
     return _Finding(digest=content.hexdigest(), problems=tuple(problems))
 
 
-def _check_image(case: Case, path: Path, content: "hashlib.blake2b") -> list[Problem]:
+def _check_image(
+    case: Case, path: Path, content: "hashlib.blake2b", allowed: tuple[float, float] | None
+) -> list[Problem]:
     from seg25d.data.image_io import read_image  # noqa: PLC0415 - SimpleITK is not loaded for --help
 
     try:
@@ -173,7 +190,13 @@ def _check_image(case: Case, path: Path, content: "hashlib.blake2b") -> list[Pro
         return [_file_problem(case, error)]
     content.update(repr(image.shape).encode())
     content.update(image.data)
-    return []
+    lower, upper = float(image.min()), float(image.max())
+    if allowed is None or allowed[0] <= lower <= upper <= allowed[1]:
+        return []
+    problem = f"{path.name}: expected values from {allowed[0]:g} to {allowed[1]:g}, as the channel's name says, got "
+    problem += f"{lower:g} to {upper:g}"
+    cure = "export it with values of that range, or give the channel another name in dataset.json"
+    return [Problem(case=case.name, problem=problem, cure=cure)]
 
 
 def _check_label(case: Case, path: Path, description: DatasetDescription) -> list[Problem]:

@@ -6,7 +6,7 @@ from seg25d.core.grids import slicing_axis
 from seg25d.core.records import digest
 from seg25d.core.types import Spacing
 from seg25d.data.description import DatasetDescription
-from seg25d.planning.channel_rules import store_name
+from seg25d.planning.channel_rules import NAMED_SCHEMES, store_name
 from seg25d.planning.configurations import configuration_names, split_name
 from seg25d.planning.explanation import configuration_reasons, dataset_reasons, recipe_reasons
 from seg25d.planning.fingerprint import Fingerprint
@@ -131,6 +131,10 @@ def planning_digest(fingerprint: Fingerprint, description: DatasetDescription, r
         "channel_names": description.channel_names,
         "labels": description.labels.model_dump(mode="json"),
     }
+    # Names of nnU-Net's, which version 0.2 took for z-score.
+    names = [name.strip().lower() for name in description.channel_names]
+    if renamed := [NAMED_SCHEMES[name] for name in names if NAMED_SCHEMES.get(name, name) != name]:
+        content["schemes"] = renamed
     if rules.name != DEFAULT_RULES.name:
         content["rules"] = rules.model_dump(mode="json")
     return digest(content)

@@ -86,7 +86,8 @@ def preprocess_image(
         The image (C, d, h, w), and the record of its grid.
 
     Raises:
-        InputError: If the number of channels differs from the plan's, or the memory cannot hold the result.
+        InputError: If the number of channels differs from the plan's, values are not those of the scheme, or the memory
+            cannot hold the result.
     """
     grid = _plan_grid(image, spacing_mm, plan.spacing_mm)
     _check_memory(grid, len(image))

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from seg25d.core.errors import DatasetError, RecordError
-from seg25d.data.dataset import find_inputs, read_dataset, read_description, read_splits, scan_dataset
+from seg25d.core.errors import DatasetError
+from seg25d.data.dataset import find_inputs, read_dataset, read_description, scan_dataset
 
 DESCRIPTION: dict[str, Any] = {
     "channel_names": {"0": "CT", "1": "PET"},
@@ -50,6 +50,30 @@ def test_read_dataset(tmp_path: Path) -> None:
     assert dataset.description.metadata == {"licence": "CC0"}
     assert dataset.patients == {}
     assert dataset.splits is None
+
+
+@pytest.mark.parametrize("key", ["channel_names", "modality"])
+def test_channels_that_begin_at_1_are_refused_with_the_cure(key: str, tmp_path: Path) -> None:
+    root = make_dataset(tmp_path, **({"channel_names": None} | {key: {"1": "T1", "2": "T2"}}))
+    with pytest.raises(DatasetError, match="the keys are 1, 2") as caught:
+        read_dataset(root)
+    assert 'renumber them from "0": {"0": "T1", "1": "T2"}, where 0 is CASE_0000' in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("names", "cure"),
+    [
+        ({"1": "CT"}, '{"0": "CT"}'),
+        ({"2": "b", "10": "c", "1": "a"}, '{"0": "a", "1": "b", "2": "c"}'),
+        ({"0000": "a", "0001": "b"}, '{"0": "a", "1": "b"}'),
+        ({"ch0": "a", "ch1": "b"}, '{"0": "a", "1": "b"}'),
+        ({"0": "a", "2": "b"}, '{"0": "a", "1": "b"}'),
+        ({"T1": "0", "T2": "1"}, '{"0": "T1", "1": "T2"}'),
+        ({"T2": 1, "T1": 0}, '{"0": "T1", "1": "T2"}'),
+    ],
+)
+def test_other_keys_of_channels_are_refused_with_the_cure(names: dict[str, Any], cure: str, tmp_path: Path) -> None:
+    assert cure in problems_of(make_dataset(tmp_path, channel_names=names))
 
 
 def test_more_than_ten_channels_keep_their_order(tmp_path: Path) -> None:
@@ -219,15 +243,9 @@ def test_patients_and_splits(tmp_path: Path) -> None:
         ("patients.json", '{"z": "p"}', "z: patients.json names an unknown case"),
         ("patients.json", '["a"]', "patients.json: it must be an object"),
         ("patients.json", "{", "patients.json: "),
-        ("splits.json", '[{"train": ["z"], "val": ["b"]}]', "z: splits.json fold 0 names an unknown case"),
-        ("splits.json", '[{"train": ["a", "b"], "val": ["b"]}]', "fold 0 trains and validates on b"),
-        ("splits.json", '[{"train": ["a"], "val": []}]', "must not be empty"),
-        ("splits.json", '[{"train": ["a", "a"], "val": ["b"]}]', "fold 0 has a twice in `train`"),
-        ("splits.json", '[{"training": ["a"]}]', "wrong at 0.train"),
-        ("splits.json", "[]", "splits.json: it must be a list"),
     ],
 )
-def test_wrong_patients_and_splits(name: str, content: str, message: str, tmp_path: Path) -> None:
+def test_wrong_patients(name: str, content: str, message: str, tmp_path: Path) -> None:
     root = make_dataset(tmp_path)
     (root / name).write_text(content)
     assert message in problems_of(root)
@@ -339,22 +357,6 @@ def test_names_in_the_explicit_list_become_files(tmp_path: Path) -> None:
     assert [item.case for item in problems if "in capitals only" in item.problem] == ["e"]
 
 
-def test_splits_problems_are_listed_together(tmp_path: Path) -> None:
-    root = make_dataset(tmp_path)
-    folds = [{"train": ["a", "x"], "val": ["b"]}, {"train": ["a", "b"], "val": ["b"]}, {"train": ["a"], "val": []}]
-    (root / "splits.json").write_text(json.dumps(folds))
-    text = problems_of(root)
-    for part in ("x: splits.json fold 0 names an unknown", "fold 1 trains and validates on b", "fold 2 is of no use"):
-        assert part in text
-
-
 def test_an_empty_description_lists_what_is_missing(tmp_path: Path) -> None:
     (tmp_path / "dataset.json").write_text("{}")
     assert "numTraining must be" in problems_of(tmp_path)
-
-
-@pytest.mark.parametrize("content", ["[]", "{}", '[{"train": ["a"]}]', '[{"train": "a", "val": ["b"]}]'])
-def test_wrong_splits_name_the_file_and_the_place(tmp_path: Path, content: str) -> None:
-    (tmp_path / "splits.json").write_text(content)
-    with pytest.raises(RecordError, match=r"splits\.json is not valid:\n  folds"):
-        read_splits(tmp_path / "splits.json")

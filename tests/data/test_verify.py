@@ -255,9 +255,9 @@ def test_clean_cases_are_remembered(root: Path, tmp_path: Path, monkeypatch: pyt
     memory = tmp_path / "out" / "verified.json"
     read: list[str] = []
 
-    def check(case: Case, description: DatasetDescription) -> verify._Finding:
+    def check(case: Case, description: DatasetDescription, ranges: verify.Ranges) -> verify._Finding:
         read.append(case.name)
-        return check_voxels(case, description)
+        return check_voxels(case, description, ranges)
 
     check_voxels = verify._check_voxels
     monkeypatch.setattr(verify, "_check_voxels", check)
@@ -306,3 +306,26 @@ def test_the_number_of_workers_follows_the_largest_case(root: Path, monkeypatch:
     monkeypatch.setattr(verify, "choose_num_workers", choose)
     assert verify_dataset(root) == []
     assert asked == [(None, 6 * 7 * 8 * 12 + (200 << 20))]
+
+
+def test_a_channel_may_have_a_range(root: Path, tmp_path: Path) -> None:
+    memory = tmp_path / "out" / "verified.json"
+    colours = np.full((6, 7, 8), 255, np.uint8)
+    for value, case in enumerate("abc"):
+        save(root / f"imagesTr/{case}_0001.nii.gz", colours - np.uint8(value))
+    save(root / "imagesTr/a_0001.nii.gz", colours.astype(np.int16) + 1)
+    save(root / "imagesTr/b_0001.nii.gz", colours.astype(np.float32) - 255.5)
+    assert verify_dataset(root, 0, memory) == []
+    found = verify_dataset(root, 0, memory, ranges={1: (0, 255)})
+    assert [(item.case, item.problem) for item in found] == [
+        ("a", "a_0001.nii.gz: expected values from 0 to 255, as the channel's name says, got 256 to 256"),
+        ("b", "b_0001.nii.gz: expected values from 0 to 255, as the channel's name says, got -0.5 to -0.5"),
+    ]
+    assert "another name in dataset.json" in found[0].cure
+
+
+def test_problems_of_the_folds_of_nnunet_come_first(root: Path) -> None:
+    folds = '[{"train": ["a"], "val": ["b"]}, {"train": ["a"], "val": []}]'
+    (root / "splits_final.json").write_text(folds)
+    missing_label(root)
+    assert [item.case for item in verify_dataset(root, 0)] == ["splits_final.json", "a"]
