@@ -30,7 +30,8 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
         dest="time_budget_s",
         type=duration,
         metavar="TIME",
-        help="train for this long, such as 90s, 15min or 2h, validation aside",
+        help="train every model for this long, such as 90s, 15min or 2h, with the look at validation windows after each "
+        "epoch; what comes after training, the scores of whole validation cases, is on top",
     )
     parser.add_argument("--seed", type=natural_number, metavar="N", help="seed of all randomness")
     parser.add_argument(
