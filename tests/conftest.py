@@ -130,7 +130,7 @@ class ConstantModels:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(trainer._Run, "to_the_end", lambda run: writer._write(run))  # noqa: PLW0108 - is to be bound
             patch.setattr(trainer._Run, "_validate", lambda run, _: _made_up_scores(run))
-            patch.setattr(monitor, "draw_progress", lambda path, _: path.touch())
+            patch.setattr(monitor, "draw_progress", lambda path, *_: path.touch())
             yield writer
 
     def _write(self, run: trainer._Run) -> None:

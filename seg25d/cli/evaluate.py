@@ -40,6 +40,7 @@ def run(arguments: argparse.Namespace) -> None:
         from seg25d import api
     from seg25d.core.errors import InputError
     from seg25d.evaluation.area_plot import AreaPlotOptions
+    from seg25d.evaluation.pairs import find_labels
     from seg25d.evaluation.surfaces import SURFACE_TOLERANCE_MM
     from seg25d.evaluation.tables import summary_table
 
@@ -55,7 +56,7 @@ def run(arguments: argparse.Namespace) -> None:
         surface_tolerance_mm=SURFACE_TOLERANCE_MM if tolerance_mm is None else tolerance_mm,
         areas=None if folder is None else AreaPlotOptions(folder, arguments.area_axis),
     )
-    print(summary_table(summary))
+    print(summary_table(summary, find_labels(arguments.reference, arguments.prediction)))
 
 
 main = Command(

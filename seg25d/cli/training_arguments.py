@@ -5,10 +5,16 @@ import argparse
 from seg25d.cli.common import duration, natural_number, plans_name, positive_number, setting
 from seg25d.networks import REQUESTABLE
 from seg25d.planning.recipe_names import PLACES as RECIPES
+from seg25d.training.usual_lengths import ITERATIONS_PER_EPOCH
 
 
-def add_training_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what is trained, for how long and how."""
+def add_training_arguments(parser: argparse.ArgumentParser, usual_epochs: int) -> None:
+    """Declare what is trained, for how long and how.
+
+    Args:
+        parser: Gets the arguments.
+        usual_epochs: How many there are without words for the length.
+    """
     parser.add_argument(
         "--network",
         metavar="N",
@@ -21,17 +27,20 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"how to train: {', '.join(RECIPES)}, all but the first as in papers; plan with the same recipe "
         "before (default: default)",
     )
-    parser.add_argument("--epochs", type=positive_number, metavar="N", help="number of epochs")
+    parser.add_argument("--epochs", type=positive_number, metavar="N", help=_epochs_help(usual_epochs))
     parser.add_argument(
-        "--iterations", type=positive_number, metavar="N", help="training steps in all, instead of epochs"
+        "--iterations",
+        type=positive_number,
+        metavar="N",
+        help="length in updates; with --epochs, split into as many epochs",
     )
     parser.add_argument(
         "--time-budget",
         dest="time_budget_s",
         type=duration,
         metavar="TIME",
-        help="train every model for this long, such as 90s, 15min or 2h, with the look at validation windows after each "
-        "epoch; what comes after training, the scores of whole validation cases, is on top",
+        help="instead of a number of epochs: train every model for this long, such as 90s, 15min or 2h, the look at "
+        "validation windows after each epoch included; the scores of whole validation cases come on top",
     )
     parser.add_argument("--seed", type=natural_number, metavar="N", help="seed of all randomness")
     parser.add_argument(
@@ -58,3 +67,11 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
         help="name of the plans to train (default: plans)",
     )
     parser.add_argument("--c", action="store_true", help=argparse.SUPPRESS)
+
+
+def _epochs_help(usual: int) -> str:
+    return (
+        f"length of the training in epochs of {ITERATIONS_PER_EPOCH} updates (default: {usual}, "
+        f"{usual * ITERATIONS_PER_EPOCH:,} updates; recipes of papers, and fusions of views, have their own). What is "
+        "there already goes on to a longer length, which is said; a shorter one is an error without --restart"
+    )

@@ -86,6 +86,14 @@ class Labels(Record):
             return {name: self._indices(members) for name, members in self._foreground_classes.items()}
         return {str(value): (index,) for index, value in enumerate(self.values) if value != 0}
 
+    def name_of(self, key: str) -> str:
+        """The name in `dataset.json` of what is evaluated under a key of `foreground`; other keys stay as they are."""
+        if self.has_regions:
+            return key
+        return next(
+            (name for name, members in self._classes.items() if [key] == [str(value) for value in members]), key
+        )
+
     @property
     def sided(self) -> bool:
         """Whether the names speak of left and right, so that mirroring on the left-right axis would falsify them.

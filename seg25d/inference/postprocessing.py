@@ -32,12 +32,16 @@ class PostProcessing(Record):
         """Whether labels stay as they are."""
         return self == PostProcessing()
 
-    def describe(self) -> list[str]:
-        """A sentence per step."""
-        steps = [f"{name} from probability {value:g} on" for name, value in self.thresholds.items()]
+    def describe(self, labels: Labels | None = None) -> list[str]:
+        """A sentence per step; with the names of classes where labels say them."""
+
+        def named(key: str) -> str:
+            return key if labels is None else labels.name_of(key)
+
+        steps = [f"{named(name)} from probability {value:g} on" for name, value in self.thresholds.items()]
         steps += ["only the largest component of all foreground"] if self.largest_foreground else []
-        steps += [f"only the largest component of {name}" for name in self.largest]
-        steps += [f"no component of {name} below {volume:.4g} mm3" for name, volume in self.smallest_mm3.items()]
+        steps += [f"only the largest component of {named(name)}" for name in self.largest]
+        steps += [f"no component of {named(name)} below {volume:.4g} mm3" for name, volume in self.smallest_mm3.items()]
         return steps
 
 

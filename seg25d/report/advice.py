@@ -145,7 +145,7 @@ def _chosen_with(results: Results, choice: str) -> list[str]:
     if best is None or best.name != choice:
         return []
     sentences = []
-    if steps := best.postprocessing.describe():
+    if steps := best.postprocessing.describe(results.description.labels):
         sentences.append(f"With post-processing ({'; '.join(steps)}), as the command does it: {_number(best.dice)}.")
     if best.limits:
         limits = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in best.limits.items())

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from statistics import mean, stdev
 
+from seg25d.data.labels import Labels
 from seg25d.evaluation.summary import CaseSummary, Summary
 from seg25d.evaluation.tables import format_score, text_table
 from seg25d.selection.best import Best, Scored
@@ -67,11 +68,11 @@ def paired_p_value(scores: Mapping[str, float | None], others: Mapping[str, floa
     return float(wilcoxon(differences).pvalue)
 
 
-def describe_best(best: Best) -> str:
-    """The choice for people: all candidates, why, and what to type."""
-    steps = best.postprocessing.describe() or ["none"]
+def describe_best(best: Best, labels: Labels | None = None) -> str:
+    """The choice for people: all candidates, why, and what to type; with the names of classes where labels say them."""
+    steps = best.postprocessing.describe(labels) or ["none"]
     lines = [
-        candidates_table(best),
+        candidates_table(best, labels),
         "",
         "*: nothing else is as good and as fast. In brackets: beyond the limits.",
         f"p: Wilcoxon's signed-rank test against the best, over {best.num_cases} cases.",
@@ -84,11 +85,12 @@ def describe_best(best: Best) -> str:
     return "\n".join(lines)
 
 
-def candidates_table(best: Best) -> str:
+def candidates_table(best: Best, labels: Labels | None = None) -> str:
     """The candidates as plain text; a star marks the Pareto front, brackets what is beyond the limits."""
     classes = list(best.candidates[0].dice_per_class)[:MOST_CLASSES]
     classes = classes if len(best.candidates[0].dice_per_class) > 1 else []
-    header = ["candidate", *COLUMNS[:2], *classes, *COLUMNS[2:]]
+    names = classes if labels is None else [labels.name_of(each) for each in classes]
+    header = ["candidate", *COLUMNS[:2], *names, *COLUMNS[2:]]
     return text_table(header, [_row(row, classes) for row in best.candidates])
 
 

@@ -113,11 +113,14 @@ def train_fold(job: FoldJob) -> bool:
     state = new_state(model, job.config, execution, job.learnt)
     if checkpoint is not None:
         _go_on(state, job, checkpoint)
-        logger.info("going on at iteration %d", state.iteration)
     state.computed_in = str(execution)
     run = _Run(job, state, execution, rank, num_processes)
     with closing(run.monitor):
-        if not run.is_over() or not state.finished or not job.folder.model_final.exists():
+        if run.is_over() and state.finished and job.folder.model_final.exists():
+            run.monitor.over_before(early=is_over_early(job.config, run.validation_losses()))
+        else:
+            if checkpoint is not None:
+                logger.info("%s: going on at iteration %d", job.folder.name, state.iteration)
             with memory_of(execution.device, "for this plan", "plan with a smaller --gpu-memory-gb"):
                 run.to_the_end()
     return rank == 0
@@ -147,7 +150,7 @@ class _Run:
             if self.config.pretext is None
             else ReconstructionLoss()
         )
-        self.monitor = Monitor(job.folder, state, active=self.first, tensorboard=job.tensorboard)
+        self.monitor = Monitor(job.folder, state, self.labels, active=self.first, tensorboard=job.tensorboard)
 
     def to_the_end(self) -> None:
         """Train until the run is over."""
@@ -373,7 +376,10 @@ class _Run:
         self.state.finished = True
         losses = self.validation_losses()
         if is_over_early(self.config, losses):
-            logger.info("ended early after epoch %d; the best was epoch %d", len(losses), num_epochs_to_best(losses))
+            best = num_epochs_to_best(losses)
+            logger.info(
+                "%s: ended early after epoch %d; the best was epoch %d", self.job.folder.name, len(losses), best
+            )
         if self.first:
             folder, weights = self.job.folder, self.state.averaged.state_dict()
             if not folder.model_best.exists():

@@ -19,6 +19,7 @@ from seg25d.runs.files import check_run
 from seg25d.runs.names import find_configuration
 from seg25d.training.checkpoint import load_checkpoint
 from seg25d.training.config import FusionConfig, TrainingConfig
+from seg25d.training.going_on import KeptLength, tell_kept_lengths
 from seg25d.views.joint import joint_plan
 from seg25d.views.model_sets import FusionCases, ModelSet, fusion_cases
 from seg25d.workflows.coarse_to_fine import FineRun, check_coarse, fine_run
@@ -54,7 +55,7 @@ class ViewModel:
     @property
     def name(self) -> str:
         """Name for messages."""
-        return f"{self.view.run.root.name} {self.models.name}"
+        return self.folder.name
 
 
 @dataclass(frozen=True)
@@ -166,6 +167,7 @@ def announce(jobs: Sequence[FusedFold]) -> None:
     fusions = [job for job in jobs if not job.is_done]
     if not fusions:
         return
+    tell_kept_lengths(_lengths(fusions))
     seconds = [*map(_expected_seconds, missing), *[jobs[0].task.config.time_budget_seconds] * len(fusions)]
     known = [each for each in seconds if each is not None]
     unknown = len(seconds) - len(known)
@@ -197,6 +199,23 @@ def view_config(model: ViewModel, own: ModelSet) -> TrainingConfig:
     path = model.view.run.model_set(own.name).config
     config = read_record(path, TrainingConfig) if own.fold is not None and path.exists() else model.view.config
     return config.model_copy(update={"restore_best": False, "early_stopping": None})
+
+
+def _lengths(jobs: Sequence[FusedFold]) -> list[KeptLength]:
+    """The lengths of all models of views, and those that are asked for."""
+    models = {model.name: (model, job.cases.own) for job in jobs for model in job.view_models()}
+    return [
+        KeptLength(name, _config_of(model, own), model.view.config)
+        for name, (model, own) in models.items()
+        if model.models.fold is None or model.folder.config.exists()
+    ]
+
+
+def _config_of(model: ViewModel, own: ModelSet) -> TrainingConfig:
+    """The settings that a model of a view was or will be trained with."""
+    if model.is_trained and model.folder.config.exists():
+        return read_record(model.folder.config, TrainingConfig)
+    return view_config(model, own) if model.models.fold is None else model.view.settled(model.models.fold)
 
 
 def _expected_seconds(model: ViewModel) -> float | None:

@@ -22,6 +22,7 @@ from seg25d.inference.validate import validate_fold
 from seg25d.preprocessing.store import Store
 from seg25d.runs.files import write_run_files
 from seg25d.training.config import TrainingConfig
+from seg25d.training.going_on import KeptLength, tell_changes, tell_kept_lengths
 from seg25d.training.trainer import train_fold
 from seg25d.views.data import FusionRecord, SetPredictors, case_key, models_key, write_case
 from seg25d.views.model_sets import leaks
@@ -48,6 +49,10 @@ def train_fusion(fusion: Fusion) -> dict[str, Summary]:
     if fusion.joint is None:
         return train_fused_folds(fusion.folds)
     apart = [job for job in fusion.folds if not job.folder.model_final.exists()]
+    begun = [(job.folder, job.task) for job in fusion.folds if job.folder.config.exists()]
+    tell_kept_lengths(
+        KeptLength(folder.name, read_record(folder.config, TrainingConfig), task.config) for folder, task in begun
+    )
     if apart:
         train_fused_folds(apart)
     return train_joint_folds(fusion.joint, fusion.folds[0].task)
@@ -159,6 +164,8 @@ def _train_fusion_network(job: FusedFold) -> None:
     task, folder = job.task, job.folder
     write_run_files(task.run, task.folder, task.plans)
     config = task.settled(job.fold)
+    if task.begun != "kept":
+        tell_changes(folder, config, task.config)
     if folder.config.exists() and read_record(folder.config, TrainingConfig) != config:
         # What is longer now has not ended yet, whatever happens from here on.
         folder.model_final.unlink(missing_ok=True)

@@ -16,13 +16,15 @@ import numpy as np
 from seg25d.core.errors import InputError
 from seg25d.core.files import copy_file, folder_lock
 from seg25d.core.grids import box_shape
+from seg25d.core.records import read_record
 from seg25d.core.types import BoundingBox, Shape
 from seg25d.core.workspace import FoldFolder
 from seg25d.evaluation.summary import Summary
 from seg25d.planning.coarse_to_fine import FineConfig, fine_plan
 from seg25d.preprocessing.store import Store
-from seg25d.training.config import settle_config
+from seg25d.training.config import TrainingConfig
 from seg25d.training.crops import crop_around, usual_margins
+from seg25d.training.going_on import KeptLength, begun_config, tell_kept_lengths
 from seg25d.training.processes import is_first_process
 from seg25d.workflows.folds import Begun, RunToTrain, check_folds, train_folds
 from seg25d.workflows.planned_run import PlannedRun
@@ -56,9 +58,10 @@ def plan_fine(planned: PlannedRun, folds: Sequence[int | str]) -> FineRun:
     settings = planned.settings_of_part({})
     coarse = planned.run(settings, folds, begun="kept")
     fine = fine_run(planned, planned.settings, coarse, begun=planned.begun)
-    for fold in _missing(fine):
-        # A coarse model that has begun keeps its settings, but not with another file to begin with.
-        settle_config(coarse.run.fold(fold), settings.recipe, {})
+    for folder in map(coarse.run.fold, _missing(fine)):
+        if folder.checkpoint.exists():
+            # It keeps its settings, but not with another file to begin with.
+            begun_config(folder, settings.recipe, {})
     return fine
 
 
@@ -143,6 +146,8 @@ def _bring_coarse(fine: FineRun, fold: int | str) -> None:
     with folder_lock(folder.root, "training"):
         if _has_begun(folder):
             return
+        if source.config.exists():
+            tell_kept_lengths([KeptLength(source.name, read_record(source.config, TrainingConfig), coarse.config)])
         if not source.model_final.exists():
             logger.info("%s, fold %s: the coarse model is not trained; training it first", coarse.configuration, fold)
             train_folds(coarse)

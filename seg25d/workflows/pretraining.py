@@ -19,7 +19,7 @@ from seg25d.planning.pretext import PretextTask
 from seg25d.preprocessing.preprocess import preprocess_dataset
 from seg25d.preprocessing.store import Store
 from seg25d.training.checkpoint import clear_fold
-from seg25d.training.config import settle_config
+from seg25d.training.going_on import settle_config, tell_changes
 from seg25d.training.pretext_tasks import check_task
 from seg25d.training.processes import (
     check_processes,
@@ -107,6 +107,7 @@ def pretrain_network(run: PretrainingRun) -> Path:
         cases = tuple(sorted({*task.store.cases(), *(case.name for case in run.further)}))
         if first:
             logger.info("pretraining on the images of %d cases", len(cases))
+            tell_changes(folder, config, run.settings.config)
             write_record(folder.config, config)
         # Nothing is held out: there are no labels that could leak.
         split = Split(train=cases, val=cases)

@@ -14,6 +14,7 @@ from seg25d.training.config import (
     length_settings,
 )
 from seg25d.training.recipes import find_recipe
+from seg25d.training.usual_lengths import PRETRAINING_EPOCHS
 from seg25d.workflows.options import PretrainingOptions, TrainingOptions
 
 logger = logging.getLogger(__name__)
@@ -21,8 +22,6 @@ JOINT = "fusion.joint"
 """The setting that has views and fusion trained together."""
 FINE = "fine"
 """The setting that has a fine model trained, for coarse-to-fine segmentation; also the parts of it."""
-PRETRAINING_EPOCHS = 300
-"""Sobirov et al. 2022 (methods.md 1.8)."""
 
 
 @dataclass(frozen=True)

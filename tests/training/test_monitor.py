@@ -40,11 +40,11 @@ def test_the_line_of_an_epoch_says_what_the_log_says(make_job: Maker, caplog: py
     state = new_state(torch.nn.Conv2d(1, 1, 1), job.config, choose_execution("cpu"))
     state.log.append(LINE)
     with caplog.at_level(logging.INFO, "seg25d"):
-        Monitor(job.folder, state, active=False, tensorboard=False).epoch(final=True)
+        Monitor(job.folder, state, job.header.description.labels, active=False, tensorboard=False).epoch(final=True)
         assert not job.folder.root.exists()
-        Monitor(job.folder, state, active=True, tensorboard=False).epoch(final=True)
+        Monitor(job.folder, state, job.header.description.labels, active=True, tensorboard=False).epoch(final=True)
     assert caplog.messages == [
-        "epoch 3 (30.0%): loss 0.5123, validation loss 0.6000, Dice -, 1 min 15 s, 2.5 updates/s, "
+        f"{job.folder.name}, epoch 3 (30.0%): loss 0.5123, validation loss 0.6000, Dice -, 1 min 15 s, 2.5 updates/s, "
         "waiting for data 2.2%, 2 h 5 min left"
     ]
     assert json.loads(job.folder.log.read_text()) == LINE
@@ -64,13 +64,13 @@ def test_lines_say_how_the_updates_go(make_job: Maker, caplog: pytest.LogCapture
     state = new_state(torch.nn.Conv2d(1, 1, 1), job.config, choose_execution("cpu"))
     state.epoch_losses, state.epoch_seconds, state.epoch_wait, state.seconds = [0.7, 0.5], 4.0, 0.2, 30.0
     with caplog.at_level(logging.INFO, "seg25d"):
-        watch = Monitor(job.folder, state, active=True, tensorboard=False)
+        watch = Monitor(job.folder, state, job.header.description.labels, active=True, tensorboard=False)
         watch.step(0)
         watch.step(0.25)
         watch.step(0.26)
     # Nothing is known before the first update, and the second line comes half a minute later.
     assert caplog.messages == [
-        "training: 25.0%, loss 0.5000, 2.0 s per update, data wait 5%, 1 min 30 s left",
+        f"training {job.folder.name}: 25.0%, loss 0.5000, 2.0 s per update, data wait 5%, 1 min 30 s left",
     ]
 
 
@@ -87,10 +87,10 @@ def test_a_terminal_gets_a_bar_until_the_run_is_stopped(
         return step(run, *arguments)
 
     monkeypatch.setattr(trainer._Run, "_step", step_and_signal)
-    terminal = open_terminal()
+    terminal, job = open_terminal(), make_job("a")
     with pytest.raises(KeyboardInterrupt):
-        train_fold(make_job("a"))
+        train_fold(job)
     assert sys.stderr is terminal
-    assert re.search(r"training [━╸╺]+ *50\.0%, loss [\d.]+, .+ update.*, data wait \d+%, .+ left", terminal.text)
-    for message in ("epoch 1 ", "stopping after this update\n"):
+    assert re.search(r"training [^ ]+… [━╸╺]+ *50\.0%, loss [\d.]+, .+ update.*, data wait \d+%, ", terminal.text)
+    for message in (f"{job.folder.name}, epoch 1 ", "stopping after this update\n"):
         assert f"\x1b[2K{message}" in terminal.getvalue()
