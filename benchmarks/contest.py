@@ -1,8 +1,8 @@
-"""What the benchmarks of the papers' tables share: contenders, trained one after the other, scored alike, one table.
+"""Shared code of the benchmarks of the papers' tables: contenders are trained in sequence, scored alike and compared.
 
-A contender is a configuration, maybe with a changed plan. Each has a place of its own in the workspace,
-`benchmarks/TABLE/CONTENDER`, where preprocessed arrays are linked, so that nothing of the user's own runs is touched.
-What is done is kept: the same command goes on, and a table is written after every contender.
+A contender is a configuration, possibly with a changed plan. Each has its own folder in the workspace,
+`benchmarks/TABLE/CONTENDER`, with links to the preprocessed arrays, so that the user's own runs are not changed.
+Existing results are kept: the same command continues, and a table is written after every contender.
 """
 
 import argparse
@@ -46,42 +46,42 @@ class Contender:
     name: str
     configuration: str
     change: Callable[[ConfigurationPlan], ConfigurationPlan] = lambda plan: plan
-    """Makes its plan of the planned one."""
+    """Function that changes the plan of the configuration."""
     network: str | None = None
     paper: Mapping[str, float] = field(default_factory=dict)
-    """What the paper's table says of it, in the measures of `SCORES`."""
+    """Results in the paper's table, in the measures of `SCORES`."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of a paper, run again."""
+    """A reproduced table of a paper."""
 
     name: str
-    """Of its folder in the workspace."""
+    """Name of its folder in the workspace."""
     title: str
     columns: Mapping[str, Callable[[Row], str]]
-    """Header, and what a row says."""
+    """Headers, and functions that format the cells of a row."""
     notes: Sequence[str] = ()
 
 
 def with_parts(plan: ConfigurationPlan, **parts: Any) -> ConfigurationPlan:
-    """A plan with other parts, checked."""
+    """Replace parts of a plan and validate it."""
     return parse_record({**plan.model_dump(), **parts}, ConfigurationPlan, "a contender")
 
 
 def make_parser(description: str, default_dataset: str) -> argparse.ArgumentParser:
-    """The arguments that all tables have."""
+    """Make the parser with the arguments of all tables."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--dataset", default=default_dataset, help="planned and preprocessed: 1, 001 or Dataset001_Name"
     )
-    parser.add_argument("--time-budget", type=duration, metavar="TIME", help="training of each, such as 15min")
-    parser.add_argument("--iterations", type=int, help="updates of each, instead of a time")
+    parser.add_argument("--time-budget", type=duration, metavar="TIME", help="length of each training, such as 15min")
+    parser.add_argument("--iterations", type=int, help="updates of each training, instead of a time")
     parser.add_argument("--folds", nargs="+", default=["0"], help="several give means and deviations (default: 0)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--recipe", default="default", help="the data set must be planned with it (default: default)")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings of every training")
-    parser.add_argument("--only", nargs="+", metavar="ROW", help="contenders to run; the others stay as they are")
+    parser.add_argument("--only", nargs="+", metavar="ROW", help="contenders to run; results of the others are kept")
     parser.add_argument("--workspace", type=Path)
     parser.add_argument("--device")
     parser.add_argument("--num-processes", type=int)
@@ -90,7 +90,7 @@ def make_parser(description: str, default_dataset: str) -> argparse.ArgumentPars
 
 
 def compete(contenders: Sequence[Contender], table: Table, options: argparse.Namespace) -> list[Row]:
-    """Train and score all that is missing, each in a process of its own, so that the memory is that of nothing else."""
+    """Train and score missing contenders, each in a separate process to measure its memory alone."""
     configure_logging(quiet=False, debug=False)
     workspace = Workspace.resolve(options.workspace)
     name = workspace.dataset_name(options.dataset)
@@ -100,14 +100,14 @@ def compete(contenders: Sequence[Contender], table: Table, options: argparse.Nam
     if len(options.only or known) > 1:
         for contender in contenders:
             if contender.name in (options.only or known):
-                # A later --only takes the place of an earlier one.
+                # A later --only overrides an earlier one.
                 subprocess.run([sys.executable, *sys.argv, "--only", contender.name], check=True)
     rows: list[Row] = []
     for contender in contenders:
         place = workspace.preprocessed.parent / "benchmarks" / table.name / contender.name.replace(" ", "_")
         if options.only == [contender.name]:
             logger.info("%s: %s", table.name, contender.name)
-            _run(contender, workspace, name, place, options)
+            _run_contender(contender, workspace, name, place, options)
         path = place / "results" / name / "row.json"
         if path.exists():
             rows.append(json.loads(path.read_text(encoding="utf-8")))
@@ -131,13 +131,13 @@ def write_tables(table: Table, rows: Sequence[Row], facts: Mapping[str, Any], ou
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown."""
+    """Format a table in Markdown."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def link_preprocessed(workspace: Workspace, name: str, place: Path, apart: Sequence[str]) -> Path:
-    """A preprocessed folder with the same files, by links, but for those that will differ; gives the folder."""
+    """Make a preprocessed folder with links to the same files, except those in `apart`; return the folder."""
     source, target = workspace.preprocessed_dataset(name).root, place / "preprocessed" / name
     target.mkdir(parents=True, exist_ok=True)
     for path in source.iterdir():
@@ -147,25 +147,25 @@ def link_preprocessed(workspace: Workspace, name: str, place: Path, apart: Seque
 
 
 def length(options: argparse.Namespace) -> dict[str, Any]:
-    """How long to train."""
+    """Training length from the options."""
     return {"time_budget_s": options.time_budget, "iterations": options.iterations}
 
 
 def settings_of(options: argparse.Namespace) -> dict[str, str]:
-    """What was asked for, but for places."""
+    """The options as text, without paths."""
     apart = ("workspace", "output", "only", "nnunet")
     return {key: str(value) for key, value in vars(options).items() if key not in apart and value is not None}
 
 
 def processor() -> str:
-    """Its name."""
+    """The name of the processor."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def spread(values: Sequence[float | None], digits: int = 3) -> str:
-    """Mean and standard deviation over cases."""
+    """Format mean and standard deviation over cases."""
     known = [value for value in values if value is not None]
     if not known:
         return "-"
@@ -173,11 +173,13 @@ def spread(values: Sequence[float | None], digits: int = 3) -> str:
 
 
 def of_paper(row: Row, *names: str) -> str:
-    """What the paper says."""
+    """Format the results of the paper."""
     return " / ".join(f"{row['paper'][name]:g}" for name in names) if set(names) <= set(row["paper"]) else "-"
 
 
-def _run(contender: Contender, workspace: Workspace, name: str, place: Path, options: argparse.Namespace) -> None:
+def _run_contender(
+    contender: Contender, workspace: Workspace, name: str, place: Path, options: argparse.Namespace
+) -> None:
     """Train, predict, score and measure one contender, and write `row.json`."""
     own = Workspace(raw=workspace.raw, preprocessed=place / "preprocessed", results=place / "results")
     settings = dict(pair.split("=", 1) for pair in options.set)
@@ -201,13 +203,13 @@ def _run(contender: Contender, workspace: Workspace, name: str, place: Path, opt
     )
     summaries = api.train(own, name, contender.configuration, options.folds, training)
     run = own.run(name, wanted.run_name(with_network(wanted, found, contender.network)))
-    logs = [_last_line(run.fold(fold).log) for fold in options.folds]
+    logs = [_read_last_line(run.fold(fold).log) for fold in options.folds]
     row: Row = {
         "name": contender.name,
         "settings": settings_of(options),
         "paper": dict(contender.paper),
         "scores": {score: _per_case(list(summaries.values()), score) for score in SCORES},
-        "areas": _areas(run, workspace.raw_dataset(name), place / "references" / name, options.folds),
+        "areas": _measure_areas(run, workspace.raw_dataset(name), place / "references" / name, options.folds),
         "iterations": [log["iteration"] for log in logs],
         "training_s": [log["total_seconds"] for log in logs],
         "training_memory_gb": max(log["peak_memory_gb"] for log in logs),
@@ -223,7 +225,7 @@ def _run(contender: Contender, workspace: Workspace, name: str, place: Path, opt
 
 
 def _per_case(summaries: Sequence[Summary], score: str) -> list[float | None]:
-    """Per validation case the mean over its labels."""
+    """The mean score of each validation case over its labels."""
     values = []
     for case in (case for summary in summaries for case in summary.per_case):
         known = [value for each in case.metrics.values() if (value := getattr(each, score)) is not None]
@@ -231,8 +233,8 @@ def _per_case(summaries: Sequence[Summary], score: str) -> list[float | None]:
     return values
 
 
-def _areas(run: RunFolder, raw: Path, links: Path, folds: Sequence[str]) -> dict[str, dict[str, float | None]]:
-    """Means of the numbers of area plots over the validation cases, of the prediction and of the truth."""
+def _measure_areas(run: RunFolder, raw: Path, links: Path, folds: Sequence[str]) -> dict[str, dict[str, float | None]]:
+    """Mean measures of area plots over the validation cases, of the prediction and of the truth."""
     found: dict[str, list[AreaNumbers]] = {}
     references = {case.name: case.label for case in read_dataset(raw).cases}
     for fold, split in zip(folds, (read_splits(run.splits)[int(fold)] for fold in folds), strict=True):
@@ -257,6 +259,6 @@ def _areas(run: RunFolder, raw: Path, links: Path, folds: Sequence[str]) -> dict
     }
 
 
-def _last_line(path: Path) -> dict[str, Any]:
+def _read_last_line(path: Path) -> dict[str, Any]:
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return {**lines[-1], "peak_memory_gb": max(line["peak_memory_gb"] for line in lines)}

@@ -1,8 +1,8 @@
-"""How long `evaluate` takes on one case of many classes: organs with shifted borders, or with voxels astray as well.
+"""Time of `evaluate` on one case with many classes: organs with shifted borders, optionally with stray voxels.
 
 nice -n 5 python benchmarks/evaluation_of_many_classes.py --classes 60 --size 192 [--astray 20] [--keep DIR]
 
-Files are made, then compared in this process, on one core.
+The files are made and then compared in this process, on one core.
 """
 
 import argparse
@@ -21,7 +21,7 @@ SPACING_MM = (1.5, 1.5, 1.5)
 
 
 def make_organs(size: int, num_classes: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Ellipsoids with bumps (size, size, size), later ones over earlier ones."""
+    """Draw ellipsoids with bumps (size, size, size), later ones over earlier ones."""
     labels = np.zeros((size,) * 3, np.uint8)
     for value in range(1, num_classes + 1):
         radii = rng.uniform(0.05, 0.14, 3) * size
@@ -42,13 +42,13 @@ def make_organs(size: int, num_classes: int, rng: np.random.Generator) -> NDArra
 def predict_badly(
     labels: NDArray[np.uint8], num_classes: int, num_astray: int, rng: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """The labels with borders moved by a smooth field of some voxels, and voxels of every class anywhere."""
+    """Shift borders of labels by a smooth field of some voxels, and add stray voxels of every class."""
     field = [ndimage.zoom(rng.normal(size=(8, 8, 8)), np.array(labels.shape) / 8, order=1) for _ in range(3)]
-    moved = [
+    shifted = [
         np.clip(np.rint(grid + 1.5 * shift), 0, labels.shape[axis] - 1).astype(np.int32)
         for axis, (grid, shift) in enumerate(zip(np.indices(labels.shape), field, strict=True))
     ]
-    predicted = labels[tuple(moved)]
+    predicted = labels[tuple(shifted)]
     for value in range(1, num_classes + 1):
         predicted[tuple(rng.integers(0, labels.shape[axis], num_astray) for axis in range(3))] = value
     return predicted
@@ -59,7 +59,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--classes", type=int, default=60)
     parser.add_argument("--size", type=int, default=192)
-    parser.add_argument("--astray", type=int, default=0, help="voxels of every class anywhere in the prediction")
+    parser.add_argument("--astray", type=int, default=0, help="stray voxels of every class in the prediction")
     parser.add_argument("--keep", type=Path, help="folder for the two files")
     arguments = parser.parse_args()
     rng = np.random.default_rng(0)

@@ -1,13 +1,14 @@
-"""Scores of many classes brought back to the grid of the file and made labels: seconds and extra memory.
+"""Time and extra memory of exporting scores of many classes to labels on the grid of the file.
 
 python benchmarks/export_many_classes.py seg25d --output seg25d.json
 ENVIRONMENT/bin/python benchmarks/export_many_classes.py nnunet --output nnunet.json
 
-One case, smooth noise as scores, twice the voxels along each axis in the file; peers.py runs it with both programs. The
-extra memory is the highest resident size while exporting, minus that before, when scores and libraries were there.
+One case with smooth noise as scores and twice the voxels along each axis in the file; peers.py runs it with both
+programs. The extra memory is the peak resident size during the export, minus the size before, with scores and libraries
+loaded.
 """
 
-# ruff: noqa: PLC0415 - each program has libraries of its own
+# ruff: noqa: PLC0415 - each program has its own libraries
 
 import argparse
 import json
@@ -21,11 +22,11 @@ import numpy as np
 import torch
 
 BLOCK = 12
-"""Voxels of the model's grid along the sides of a cube of equal noise, before it is smoothed."""
+"""Side of the cubes of equal noise before smoothing, in voxels of the model's grid."""
 
 
 def make_scores(num_classes: int, size: int) -> torch.Tensor:
-    """(K, d, h, w) float16, in which each class is largest somewhere."""
+    """Scores (K, d, h, w) in float16, in which each class is largest somewhere."""
     noise = torch.from_numpy(np.random.default_rng(0).normal(0, 5, (num_classes, *(size // BLOCK,) * 3)))
     scores = torch.empty(num_classes, size, size, size, dtype=torch.float16)
     for target, source in zip(scores, noise.float(), strict=True):
@@ -34,7 +35,7 @@ def make_scores(num_classes: int, size: int) -> torch.Tensor:
 
 
 def of_seg25d(num_classes: int, size: int) -> Callable[[torch.Tensor], np.ndarray]:
-    """Its export, fed plane by plane as its sliding window does."""
+    """The export of seg25d, plane by plane as from its sliding window."""
     from seg25d.data.labels import Labels
     from seg25d.inference.export import labels_from_slabs
     from seg25d.inference.sliding_window import Slab
@@ -52,13 +53,13 @@ def of_seg25d(num_classes: int, size: int) -> Callable[[torch.Tensor], np.ndarra
 
 
 def of_nnunet(num_classes: int, size: int) -> Callable[[torch.Tensor], np.ndarray]:
-    """Its export as it is by default: linear in all axes, then the largest."""
+    """The default export of nnU-Net: linear along all axes, then the largest score."""
     from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
     from nnunetv2.preprocessing.resampling.default_resampling import resample_data_or_seg_to_shape
     from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
     names = {"background": 0, **{f"class {number}": number for number in range(1, num_classes)}}
-    # By default, nnUNetPlans.json has this function with these arguments.
+    # The function and arguments in nnUNetPlans.json by default.
     resample = partial(resample_data_or_seg_to_shape, is_seg=False, order=1, order_z=0, force_separate_z=None)
     configuration = SimpleNamespace(spacing=[2.0] * 3, resampling_fn_probabilities=resample)
     full = (2 * size,) * 3
@@ -81,7 +82,7 @@ def of_nnunet(num_classes: int, size: int) -> Callable[[torch.Tensor], np.ndarra
 
 
 def main() -> None:
-    """Export one case with one of the programs and write seconds and memory."""
+    """Export one case with one of the programs and write time and memory."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("program", choices=("seg25d", "nnunet"))
     parser.add_argument("--classes", type=int, default=60, help="with the background")
@@ -89,11 +90,11 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args()
     make = of_seg25d if options.program == "seg25d" else of_nnunet
-    # A small one first, so that all libraries are loaded.
+    # A small case first, to load all libraries.
     make(options.classes, 2 * BLOCK)(make_scores(options.classes, 2 * BLOCK))
     export, scores = make(options.classes, options.size), make_scores(options.classes, options.size)
     before = resident("VmRSS")
-    # The highest size of this process so far must not hide what follows.
+    # Reset the peak size of this process.
     Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     begun = time.perf_counter()
     labels = export(scores)
@@ -105,7 +106,7 @@ def main() -> None:
 
 
 def resident(name: str) -> int:
-    """Memory of this process in KiB, now (VmRSS) or at the most (VmHWM)."""
+    """Memory of this process in KiB, current (VmRSS) or peak (VmHWM)."""
     return int(Path("/proc/self/status").read_text(encoding="utf-8").split(f"{name}:")[1].split()[0])
 
 

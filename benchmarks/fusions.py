@@ -1,12 +1,12 @@
-"""Every way to fuse three views, on the validation cases of one fold, with the same models of the views.
+"""Comparison of all fusions of three views on the validation cases of one fold, with the same models of the views.
 
 python benchmarks/fusions.py --dataset 4 --time-budget 5min --output benchmarks/results/fusions_hippocampus.json
 
-Single views, the fusions without training, and the networks of `mv` (or `--run mv__holdout`), without image and joint,
-as far as they are trained. With `--time-budget`, `mv` and the one without image are trained first, each of their models
-for as long (of the views there are 15 with five folds), unless they are there. Dice over the cases as in Table 1 of Xia
-et al. 2018, seconds per case (views included, on as many threads as there are), and Wilcoxon's signed-rank test of each
-against majority voting.
+The table has single views, the fusions without training, and the trained networks of `mv` (or `--run mv__holdout`),
+also without image and joint. With `--time-budget`, missing models of `mv` with and without image are trained first,
+each for this time (with five folds there are 15 models of views). Dice is reported over the cases as in Table 1 of Xia
+et al. 2018, with seconds per case (with the views, on all threads) and Wilcoxon's signed-rank test against majority
+voting.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from seg25d.preprocessing.store import Store
 from seg25d.representations.fused_views import FusedViews
 
 TRAINED = ("__no_image", "", "__joint")
-"""Variants of the run."""
+"""Suffixes of the variants of the run."""
 UNTRAINED = ("mean", "majority", "staple", "nlstaple")
 QUANTILES = {"min": 0, "q1": 25, "median": 50, "q3": 75, "max": 100}
 
@@ -43,7 +43,7 @@ QUANTILES = {"min": 0, "q1": 25, "median": 50, "q3": 75, "max": 100}
 def ways(
     workspace: Workspace, name: str, run: str, fold: str, options: PredictorOptions, device: str | None
 ) -> dict[str, Callable[[], Predictor]]:
-    """Per row of the table what loads its predictor."""
+    """Functions that load the predictor of each row of the table."""
     execution = choose_execution(device)
     folder = workspace.run(name, run).fold(fold)
     representation = read_record(workspace.run(name, run).plans, Plans).configurations["mv"].representation
@@ -63,7 +63,7 @@ def ways(
 
 
 def score(predictor: Predictor, store: Store, cases: list[str]) -> dict[str, Any]:
-    """Dice per case (mean over its labels) and label, and seconds per case."""
+    """Compute the Dice of each case and label, and the seconds per case."""
     dice: dict[str, dict[str, float | None]] = {}
     begun = time.perf_counter()
     predicted = {
@@ -78,13 +78,13 @@ def score(predictor: Predictor, store: Store, cases: list[str]) -> dict[str, Any
 
 
 def means(result: dict[str, Any]) -> np.ndarray:
-    """Per case the mean over its labels; NaN for a case without Dice."""
+    """The mean Dice of each case over its labels; NaN for a case without Dice."""
     values = [[dice for dice in each.values() if dice is not None] for each in result["dice"].values()]
     return np.array([np.mean(each) if each else np.nan for each in values])
 
 
 def row(result: dict[str, Any], majority: dict[str, Any]) -> dict[str, float | None]:
-    """What a row of the table says."""
+    """Compute a row of the table."""
     dice, others = means(result), means(majority)
     both = ~np.isnan(dice) & ~np.isnan(others)
     gains, dice = (dice - others)[both], dice[~np.isnan(dice)]
@@ -100,7 +100,7 @@ def row(result: dict[str, Any], majority: dict[str, Any]) -> dict[str, float | N
 
 
 def train(workspace: Workspace, name: str, options: argparse.Namespace) -> None:
-    """Train what is missing."""
+    """Train the missing models."""
     data = {"fusion.data": options.run.removeprefix("mv__")} if options.run != "mv" else {}
     for settings in (data, {**data, "fusion.image": "false"}):
         training = api.TrainingOptions(
@@ -113,7 +113,7 @@ def train(workspace: Workspace, name: str, options: argparse.Namespace) -> None:
 
 
 def number(key: str) -> Callable[[Row], str]:
-    """A column with a number of three digits."""
+    """Make a column of numbers with three digits."""
     return lambda row: "-" if row[key] is None else f"{row[key]:.3g}"
 
 
@@ -129,12 +129,12 @@ TABLE = Table(
 
 
 def main() -> None:
-    """Train what is asked for, score every fusion and write the table."""
+    """Train if requested, score every fusion and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="4", help="planned and preprocessed: 1, 001 or Dataset001_Name")
     parser.add_argument("--fold", default="0")
     parser.add_argument("--run", default="mv", help="run of mv, such as mv__holdout (default: mv)")
-    parser.add_argument("--time-budget", type=duration, metavar="TIME", help="train first, each model for as long")
+    parser.add_argument("--time-budget", type=duration, metavar="TIME", help="train each model first, for this time")
     parser.add_argument("--workspace", type=Path)
     parser.add_argument("--disable-tta", action="store_true", help="no mirroring")
     parser.add_argument("--device")

@@ -1,27 +1,26 @@
-"""One command for a machine with a GPU: what can be known only there, in at most nine minutes.
+"""All measurements that need a machine with a GPU, by one command in at most nine minutes.
 
 python benchmarks/gpu_check.py --dataset 4 --output benchmarks/results/gpu_check.json
 
-Steps, from what matters to what may hang; a step that does not fit into `--minutes` any more is named in the result:
+The steps, in the order of importance; a step that does not fit into `--minutes` is listed in the result:
 
-- the self-test (`seg25d info --check`): random layers in every type, and an update of every network in the fast one,
-  against exact ones on the CPU, in processes of their own;
-- matrix products: what the device can do;
+- the self-test (`seg25d info --check`): random layers in every type, and an update of every network in the fast type,
+  against exact results on the CPU, in separate processes;
+- matrix products: the peak rate of the device;
 - every configuration of the plans: memory as planned and as measured (tensors, torch's cache, the whole device),
   updates per second in the fast type and their share of the matrix rate, a short run of `train` with its waiting for
-  data, and the prediction of a case of middle size. `mv`'s fusion sees made-up maps of its views;
+  data, and the prediction of a case of median size. The fusion of `mv` gets synthetic maps of its views;
 - three configurations trained at the same time for five minutes: their Dice on validation windows;
-- other ways to make an update (gpu_variants.py), configuration by configuration: float32, TF32, the other type of 16
-  bits, both layouts, instance norm that keeps channels-last, CUDA graphs, the compiler, the compiler with graphs. Which
-  layout and which norm are best could not be told without a GPU (`Execution.place`, `InstanceNorm`).
+- variants of an update (gpu_variants.py) for each configuration: float32, TF32, the other 16-bit type, both layouts,
+  instance norm that keeps channels-last, CUDA graphs, the compiler, the compiler with graphs. The choice of layout and
+  norm needs a GPU (`Execution.place`, `InstanceNorm`).
 
-FILE.json and FILE.md are written after every step, so that a run that is cut off loses nothing.
+FILE.json and FILE.md are written after every step, so that an interrupted run loses nothing.
 
-Needs the preprocessed data set, neither raw images nor SimpleITK nor a network. Beside torch: numpy, scipy, matplotlib,
-safetensors and rich, which GPU machines tend to have; and, to be carried where they do not, pydantic (pydantic-core,
-annotated-types, typing-inspection), blosc2 (ndindex, numexpr, msgpack) and batchgenerators for noise and gamma. MONAI
-only for plans with Swin UNETR. On a CPU everything works the same, but for what is CUDA's, and shows that the script
-does.
+The script needs the preprocessed data set, but neither raw images nor SimpleITK nor a network connection. Beside torch,
+it needs numpy, scipy, matplotlib, safetensors and rich, which GPU machines usually have; also pydantic (pydantic-core,
+annotated-types, typing-inspection), blosc2 (ndindex, numexpr, msgpack) and batchgenerators for noise and gamma; MONAI
+only for plans with Swin UNETR. On a CPU everything but the CUDA parts works the same, which tests the script.
 """
 
 import argparse
@@ -63,25 +62,25 @@ from seg25d.training.trainer import FoldJob, train_fold
 
 GIGABYTE = 1 << 30
 TRAINING_SECONDS = 300.0
-"""Of three configurations together."""
+"""Length of the training of three configurations together."""
 STARTING_SECONDS = 20.0
-"""For their processes to begin, to score their last epoch and to end."""
+"""Time for their processes to start, to score their last epoch and to end."""
 CLOSING_SECONDS = 5.0
 LONGEST_SHORT_RUN = 200
-"""Updates of a configuration's short training."""
+"""Maximum number of updates of a configuration's short training."""
 VARIANTS = (
     *("float32", "tf32", "float16", "bfloat16", "channels-last", "contiguous", "norm kept", "graphs"),
     *("compiled", "compiled, graphs"),
 )
-"""Of updates, in the order in which they are measured: the last ones take long to begin."""
+"""Variants of updates, in the order of measurement: the last ones take long to start."""
 TRAINED = ("2d", "3d", "si")
-"""What is trained together, as far as it is planned, else the first ones of the plans."""
+"""Configurations that are trained together, if they are planned, else the first ones of the plans."""
 MADE_UP_CASES = 8
-"""Of `mv`'s fusion."""
+"""Number of synthetic cases for the fusion of `mv`."""
 
 
 class Clock:
-    """What is left of the time."""
+    """The remaining time."""
 
     def __init__(self, minutes: float) -> None:
         self.total = 60 * minutes
@@ -95,16 +94,16 @@ class Clock:
 
 @dataclass
 class Check:
-    """What all steps share, and what they have found."""
+    """Shared state of all steps, and their results."""
 
     dataset_name: str
     folder: Path
-    """Of the preprocessed data set."""
+    """Folder of the preprocessed data set."""
     description: DatasetDescription
     split: Split
     execution: Execution
     seconds: float
-    """Per measurement."""
+    """Seconds of each measurement."""
     clock: Clock
     scratch: Path
     output: Path
@@ -118,7 +117,7 @@ class Check:
         return self.execution.device
 
     def step(self, name: str, needed: float, action: Callable[[], Any], reserve: float = 0.0) -> Any:
-        """Do a step if its time is there, and write what is known after it; failures are facts too."""
+        """Run a step if there is enough time, and write the results; failures are recorded too."""
         if self.clock.left - reserve < needed:
             self.skipped.append(name)
             return None
@@ -134,19 +133,19 @@ class Check:
         return result
 
     def write(self) -> None:
-        """Write what was found so far, as JSON and as text."""
+        """Write the results so far, as JSON and as text."""
         write_json(self.output, {**self.facts, "skipped": self.skipped, "rows": list(self.rows.values())})
         write_text(self.output.with_suffix(".md"), as_text(self.rows.values(), self.facts, self.skipped))
 
 
 def end_processes() -> None:
-    """Loaders of a training that failed do not hear of SIGTERM, and Python would wait for them in the end."""
+    """Kill data loaders of a failed training, which ignore SIGTERM and would keep Python waiting at the end."""
     for process in multiprocessing.active_children():
         process.kill()
 
 
 def job_of(check: Check, name: str, plan: ConfigurationPlan, **settings: Any) -> FoldJob:
-    """A training of the first fold in a place of its own."""
+    """Make a training of the first fold in a separate folder."""
     header = ModelHeader(
         dataset_name=check.dataset_name, configuration=name, fold="0", plan=plan, description=check.description
     )
@@ -176,7 +175,7 @@ def cases_in(split: Split, store: Store) -> Split:
 
 
 def with_made_up_maps(check: Check, source: Store, plan: ConfigurationPlan) -> Store:
-    """Some cases with what three views might say of them, mostly right, as further channels."""
+    """Make some cases with synthetic, mostly correct maps of three views as further channels."""
     store = Store(check.scratch / "made_up_maps")
     rng = np.random.default_rng(0)
     num_maps = FusedViews.of(plan.representation).num_maps
@@ -195,7 +194,7 @@ def with_made_up_maps(check: Check, source: Store, plan: ConfigurationPlan) -> S
 
 
 def flops_of_update(plan: ConfigurationPlan, description: DatasetDescription) -> float:
-    """Operations of a forward and a backward pass of a batch, counted on tensors without data."""
+    """Count the operations of a forward and a backward pass of a batch on tensors without data."""
     channels, outputs = len(description.channel_names), description.labels.num_outputs
     with FakeTensorMode(), FlopCounterMode(display=False) as counter:
         model = plan.build_model(channels, outputs).train()
@@ -206,7 +205,7 @@ def flops_of_update(plan: ConfigurationPlan, description: DatasetDescription) ->
 
 
 def updates_of(check: Check, name: str, plan: ConfigurationPlan) -> Updates:
-    """Updates of a configuration on real windows, ready to be measured."""
+    """Prepare updates of a configuration on real windows for measurement."""
     job = job_of(check, name, plan)
     source = WindowSource(job.store, plan, job.config, {"train": job.split.train, "validate": job.split.val})
     batch = source["train", 0]
@@ -216,7 +215,7 @@ def updates_of(check: Check, name: str, plan: ConfigurationPlan) -> Updates:
 
 
 def measured_memory(device: torch.device) -> Row:
-    """In GiB: the most that tensors took, that torch took, and what is taken of the device now, by whomever."""
+    """Memory in GiB: peak of tensors, peak of torch, and current use of the device by all programs."""
     if device.type != "cuda":
         return {"tensors": peak_memory_gb(device)}
     unused, total = torch.cuda.mem_get_info(device)
@@ -228,7 +227,7 @@ def measured_memory(device: torch.device) -> Row:
 
 
 def speed_and_memory(check: Check, name: str, plan: ConfigurationPlan) -> None:
-    """An update in the fast type: seconds, share of the matrix rate, memory."""
+    """Measure an update in the fast type: seconds, share of the matrix rate, memory."""
     row = check.rows.setdefault(name, {"name": name, "planned_gb": plan.estimated_memory_gb, "update_s": {}})
     if check.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(check.device)
@@ -241,7 +240,7 @@ def speed_and_memory(check: Check, name: str, plan: ConfigurationPlan) -> None:
 
 
 def short_run(check: Check, name: str, plan: ConfigurationPlan) -> None:
-    """The loop itself: waiting for data, memory; then a prediction with its model."""
+    """Measure the training loop (waiting for data, memory), then a prediction with its model."""
     job = job_of(
         check,
         name,
@@ -271,7 +270,7 @@ def last_line(folder: FoldFolder) -> Row:
 
 
 def train_together(check: Check, plans: dict[str, ConfigurationPlan], seconds: float) -> None:
-    """Three processes on one device, each with its part of the cores."""
+    """Train in three processes on one device, each with its share of the cores."""
     names = [name for name in TRAINED if name in plans] or list(plans)
     names = [*names, *(name for name in plans if name not in names)][: len(TRAINED)]
     cores = max(1, available_cores() // len(names))
@@ -299,15 +298,15 @@ def train_together(check: Check, plans: dict[str, ConfigurationPlan], seconds: f
         check.write()
 
 
-def variant(check: Check, name: str, plan: ConfigurationPlan, wanted: str) -> None:
-    """Measure one way to make an update."""
+def measure_variant(check: Check, name: str, plan: ConfigurationPlan, wanted: str) -> None:
+    """Measure one variant of an update."""
     row = check.rows.setdefault(name, {"name": name, "update_s": {}})
     row["update_s"][wanted] = None
     row["update_s"][wanted] = updates_of(check, name, plan).measure(wanted)
 
 
 def run(check: Check, plans: dict[str, ConfigurationPlan], options: argparse.Namespace) -> None:
-    """All steps."""
+    """Run all steps."""
     share = check.clock.total / 540
     tested = 20 * check.seconds
     check.facts["self_test"] = check.step(
@@ -324,15 +323,15 @@ def run(check: Check, plans: dict[str, ConfigurationPlan], options: argparse.Nam
             check.step(f"{name}: short run", needed, partial(short_run, check, name, plan), together)
     check.step("together", together, partial(train_together, check, plans, options.training_seconds))
     for wanted in (each for each in options.variants if each in known_variants(check)):
-        # The compiler makes its kernels first.
+        # The compiler needs time to generate kernels.
         needed = 2 * check.seconds + (60 * share if "compiled" in wanted else 5 * share)
         for name in dict.fromkeys(each for each in (*TRAINED, *plans) if each in check.rows):
             if wanted not in check.rows[name]["update_s"]:
-                check.step(f"{name}: {wanted}", needed, partial(variant, check, name, plans[name], wanted))
+                check.step(f"{name}: {wanted}", needed, partial(measure_variant, check, name, plans[name], wanted))
 
 
 def known_variants(check: Check) -> Sequence[str]:
-    """The names of all ways to make an update on this device."""
+    """The names of all variants of an update on this device."""
     return list(Updates.variants(_Nothing(check.execution)))  # type: ignore[arg-type]
 
 
@@ -342,15 +341,19 @@ class _Nothing:
 
 
 def main() -> None:
-    """Do all steps and write what they found."""
+    """Run all steps and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="4", help="planned and preprocessed: 1, 001 or Dataset001_Name")
     parser.add_argument("--configurations", nargs="+", help="default: all of the plans")
-    parser.add_argument("--minutes", type=float, default=9.0, help="for all of it (default: 9)")
+    parser.add_argument("--minutes", type=float, default=9.0, help="time for all steps (default: 9)")
     parser.add_argument("--seconds", type=float, help="per measurement (default: a third of --minutes, in seconds)")
-    parser.add_argument("--training-seconds", type=float, default=TRAINING_SECONDS, help="of three together (300)")
-    parser.add_argument("--variants", nargs="+", default=VARIANTS, choices=VARIANTS, help="of updates (default: all)")
-    parser.add_argument("--seed", type=int, default=0, help="of the random layers")
+    parser.add_argument(
+        "--training-seconds", type=float, default=TRAINING_SECONDS, help="training of three together (default: 300)"
+    )
+    parser.add_argument(
+        "--variants", nargs="+", default=VARIANTS, choices=VARIANTS, help="variants of updates (default: all)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random layers")
     parser.add_argument("--device")
     parser.add_argument("--precision", default="auto", help="the fast type (default: the device's)")
     parser.add_argument("--workspace", type=Path)

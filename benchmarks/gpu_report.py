@@ -1,4 +1,4 @@
-"""What gpu_check.py has found, as text."""
+"""Results of gpu_check.py as text."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -8,7 +8,7 @@ Row = dict[str, Any]
 
 
 def as_text(rows: Collection[Row], known: Mapping[str, Any], skipped: Sequence[str]) -> str:
-    """The result of gpu_check.py as a table and what was found beside it."""
+    """Format the results of gpu_check.py as a table with further findings."""
     names = list(dict.fromkeys(name for row in rows for name in row["update_s"]))
     header = [
         "",
@@ -41,23 +41,23 @@ def as_text(rows: Collection[Row], known: Mapping[str, Any], skipped: Sequence[s
     not_right = [
         f"{each['check']} {each['status']}: {each['detail']}" for each in findings if each["status"] != "right"
     ]
-    said = [
+    paragraphs = [
         "Memory and speed on this device",
         table,
-        "Planned memory has what is kept for CUDA itself, which that of tensors has not. Dice is that of validation "
-        "windows after the training of three configurations at the same time. What could not be measured is -.",
+        "Planned memory includes the memory of CUDA itself, that of tensors does not. Dice is that of validation "
+        "windows after the training of three configurations at the same time. Missing measurements are shown as -.",
         f"Checks of the self-test: {len(findings)}; not right: {'; '.join(not_right) or 'none'}.",
         f"Not done for lack of time: {', '.join(skipped) or 'nothing'}.",
         "```json\n" + json.dumps(facts, indent=2) + "\n```",
     ]
-    return "\n\n".join(said) + "\n"
+    return "\n\n".join(paragraphs) + "\n"
 
 
 def number(value: float | None, digits: int = 2) -> str:
-    """A number with so many digits, or `-` for none."""
+    """Format a number with this many digits, or `-` for None."""
     return "-" if value is None else f"{value:.{digits}f}"
 
 
 def inverse(value: float | None) -> float | None:
-    """One divided by the number; None for none and for 0."""
+    """One divided by the number; None for None and for 0."""
     return 1 / value if value else None

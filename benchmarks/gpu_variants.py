@@ -1,4 +1,4 @@
-"""Ways to make an update of training on a device, for gpu_check.py: types, layouts, norms, compiler, CUDA graphs."""
+"""Variants of a training update on a device, for gpu_check.py: types, layouts, norms, compiler, CUDA graphs."""
 
 import math
 import time
@@ -22,10 +22,10 @@ from seg25d.training.state import new_state
 from seg25d.training.trainer import FoldJob, train_fold
 
 WARM_UP = 3
-"""Updates that are not counted: algorithms are chosen, kernels are made."""
+"""Updates before the measurement, in which algorithms are chosen and kernels compiled."""
 LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
 SECONDS_OF_NETWORKS = 30
-"""That an update of every network takes in the self-test, most of them for the exact ones on the CPU."""
+"""Time of one update of every network in the self-test, mostly for the exact results on the CPU."""
 
 
 def wait(device: torch.device) -> None:
@@ -35,7 +35,7 @@ def wait(device: torch.device) -> None:
 
 
 def repeat(step: Callable[[], Any], device: torch.device, seconds: float) -> float:
-    """Seconds of a step, the mean over as many as fit into the time."""
+    """Mean seconds of a step, over as many steps as fit into the time."""
     for _ in range(WARM_UP):
         step()
     wait(device)
@@ -49,7 +49,7 @@ def repeat(step: Callable[[], Any], device: torch.device, seconds: float) -> flo
 
 @contextmanager
 def tensor_cores_for_float32(allowed: bool) -> Iterator[None]:
-    """Whether products and convolutions of float32 may be made with 10 bits (TF32)."""
+    """Allow or forbid float32 products and convolutions with 10-bit mantissas (TF32)."""
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
     try:
@@ -59,14 +59,14 @@ def tensor_cores_for_float32(allowed: bool) -> Iterator[None]:
 
 
 class KeptNorm(InstanceNorm):
-    """Instance norm as a batch norm of each image, which keeps channels-last; takes the place of `InstanceNorm`.
+    """Instance norm as a batch norm of each image, which keeps channels-last; replaces `InstanceNorm`.
 
-    Whether it beats the copies that CUDA's group norm needs (tests/core/test_layouts_on_gpus.py) is what is asked: it
-    launches two kernels per image and puts the images together again.
+    The measurement shows whether it is faster than the copies that CUDA's group norm needs
+    (tests/core/test_layouts_on_gpus.py): it launches two kernels per image and concatenates the images.
     """
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalised images of the same shape, channels-last if they were."""
+        """Normalise images; shape and layout stay the same."""
         with torch.autocast(images.device.type, enabled=False):
             return _KeptNorm.apply(images, self.weight, self.bias, self.eps)  # type: ignore[no-any-return,no-untyped-call]
 
@@ -100,7 +100,7 @@ class _KeptNorm(torch.autograd.Function):
 
 
 class _Plain(nn.Module):
-    """A model that gives tensors alone, as graphs want them."""
+    """A model that returns only tensors, as CUDA graphs require."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -115,14 +115,14 @@ class _Plain(nn.Module):
 
 
 class Updates:
-    """What measures updates of one configuration.
+    """Measurement of updates of one configuration.
 
     Args:
         header: Plan and labels.
-        config: Optimizer.
-        execution: Device, and its fast type.
+        config: Settings of the optimizer.
+        execution: Device and its fast type.
         batch: Images and labels.
-        seconds: Per measurement.
+        seconds: Time per measurement.
     """
 
     def __init__(
@@ -137,36 +137,36 @@ class Updates:
         self.batch = batch
 
     def measure(self, name: str) -> float:
-        """Seconds of an update of one of `variants`."""
+        """Measure the seconds of an update of one of `variants`."""
         variant = self.variants()[name]
         with tensor_cores_for_float32(name != "float32"):
             return variant()
 
     def variants(self) -> dict[str, Callable[[], float]]:
-        """What measures each way to make an update, by name; gives seconds."""
+        """Functions that measure each variant of an update in seconds, by name."""
         device, fast = self.execution.device, self.execution
         float32 = Execution(device, torch.float32)
         found: dict[str, Callable[[], float]] = {
-            "fast": lambda: self._seconds(fast),
-            "float32": lambda: self._seconds(float32),
-            "contiguous": lambda: self._seconds(fast, prepare=lambda model: lay_out(model, channels_last=False)),
-            "channels-last": lambda: self._seconds(fast, prepare=lay_out),
-            "norm kept": lambda: self._seconds(fast, prepare=_with_kept_norms),
-            "compiled": lambda: self._seconds(fast, wrap=torch.compile),
+            "fast": lambda: self._measure(fast),
+            "float32": lambda: self._measure(float32),
+            "contiguous": lambda: self._measure(fast, prepare=lambda model: lay_out(model, channels_last=False)),
+            "channels-last": lambda: self._measure(fast, prepare=lay_out),
+            "norm kept": lambda: self._measure(fast, prepare=_use_kept_norms),
+            "compiled": lambda: self._measure(fast, wrap=torch.compile),
         }
         if device.type == "cuda":
             other = torch.float16 if fast.dtype == torch.bfloat16 else torch.bfloat16
             found |= {
-                "tf32": lambda: self._seconds(float32),
-                str(other).removeprefix("torch."): lambda: self._seconds(Execution(device, other)),
-                "graphs": lambda: self._seconds(fast, wrap=self._graphed),
-                "compiled, graphs": lambda: self._seconds(
+                "tf32": lambda: self._measure(float32),
+                str(other).removeprefix("torch."): lambda: self._measure(Execution(device, other)),
+                "graphs": lambda: self._measure(fast, wrap=self._make_graphs),
+                "compiled, graphs": lambda: self._measure(
                     fast, wrap=lambda model: torch.compile(model, mode="reduce-overhead")
                 ),
             }
         return found
 
-    def _seconds(
+    def _measure(
         self,
         execution: Execution,
         prepare: Callable[[nn.Module], Any] = lambda _model: None,
@@ -190,21 +190,21 @@ class Updates:
 
         return repeat(step, execution.device, self.seconds)
 
-    def _graphed(self, model: nn.Module) -> Any:
-        """Forward and backward pass as CUDA graphs; autocast must not keep what a graph has made."""
+    def _make_graphs(self, model: nn.Module) -> Any:
+        """Capture forward and backward pass as CUDA graphs; autocast must not cache tensors of a graph."""
         images = self.batch[0].to(self.execution.device)
         with torch.autocast("cuda", self.execution.dtype, cache_enabled=False):
             return torch.cuda.make_graphed_callables(model, (images,))
 
 
 def lay_out(model: nn.Module, *, channels_last: bool = True) -> None:
-    """Give all weights one kind of layout."""
+    """Convert all weights to one layout."""
     for parameter in model.parameters():
         layout = LAYOUTS.get(parameter.dim(), torch.contiguous_format) if channels_last else torch.contiguous_format
         parameter.data = parameter.data.contiguous(memory_format=layout)
 
 
-def _with_kept_norms(model: nn.Module) -> None:
+def _use_kept_norms(model: nn.Module) -> None:
     lay_out(model)
     for layer in model.modules():
         if type(layer) is InstanceNorm:
@@ -212,7 +212,7 @@ def _with_kept_norms(model: nn.Module) -> None:
 
 
 def matrix_rates(device: torch.device, seconds: float, side: int) -> dict[str, float]:
-    """Operations per second of a large matrix product, by type."""
+    """Measure the operations per second of a large matrix product, by type."""
     types: Sequence[tuple[str, torch.dtype, bool]] = [("float32", torch.float32, False)]
     if device.type == "cuda":
         types = [*types, ("tf32", torch.float32, True), ("bfloat16", torch.bfloat16, True)]
@@ -226,13 +226,13 @@ def matrix_rates(device: torch.device, seconds: float, side: int) -> dict[str, f
 
 
 def train_one(job: FoldJob, num_threads: int) -> None:
-    """A training in a process of its own, which has to find this function."""
+    """Train in a separate process, which has to import this function."""
     torch.set_num_threads(num_threads)
     train_fold(job)
 
 
 def self_test(execution: Execution, seconds: float, seed: int) -> dict[str, list[dict[str, Any]]]:
-    """What the self-test finds, by precision; networks in the fast type only, if there is time for them."""
+    """Run the self-test in each precision; networks only in the fast type, and only if there is enough time."""
     fast = str(execution.dtype).removeprefix("torch.")
     precisions = {fast, "float32", "float16"} if execution.device.type == "cuda" else {fast}
     each = seconds / (2 * len(precisions) * len(LAYERS))

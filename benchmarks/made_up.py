@@ -1,4 +1,4 @@
-"""Fingerprints of data sets that are not there, for plans of a given size."""
+"""Fingerprints of fictitious data sets, for plans of a given size."""
 
 from seg25d.core.types import Shape, Spacing
 from seg25d.data.description import DatasetDescription
@@ -10,7 +10,7 @@ from seg25d.planning.fingerprint import Fingerprint
 def make_up_dataset(
     shape: Shape, *, num_classes: int, spacing_mm: Spacing = (1.0, 1.0, 1.0), num_cases: int = 50, channel: str = "CT"
 ) -> tuple[Fingerprint, DatasetDescription]:
-    """Equal cases with one channel and `num_classes` classes beside the background."""
+    """Make equal cases with one channel and `num_classes` foreground classes."""
     cases = tuple(
         CaseFingerprint(
             case=f"case_{index:03d}",

@@ -1,11 +1,11 @@
-"""Parameters and operations of all networks, in two dimensions beside three (Sobirov et al. 2022, Table 1, and others).
+"""Parameters and operations of all networks in two and three dimensions (Sobirov et al. 2022, Table 1, and others).
 
 python benchmarks/network_costs.py --output benchmarks/results/network_costs.json
 python benchmarks/network_costs.py --dataset 4 --output benchmarks/results/network_costs_hippocampus.json
 
-Without `--dataset`, the networks of the papers on the papers' sizes: a volume of 144 x 144 x 144 voxels and the super
-image of the same voxels, 1728 x 1728, two channels in, one out. With it, the configurations of that data set's plans on
-their windows. Nothing is computed: operations are counted on tensors without data.
+Without `--dataset`, these are the networks of the papers with the papers' sizes: a volume of 144 x 144 x 144 voxels and
+the super image of the same voxels, 1728 x 1728, with two input channels and one output. With it, these are the
+configurations of that data set's plans with their windows. Operations are counted on tensors without data.
 """
 
 import argparse
@@ -36,55 +36,55 @@ SIDE = 144
 """Voxels along each axis of a case of HECKTOR; 144 slices make 12 x 12 tiles (methods.md 1.1)."""
 SUPER_IMAGE = 12 * SIDE
 STACK = (32, 512, 512)
-"""Of Shivdeo et al. (methods.md 2.3)."""
+"""Input size of Shivdeo et al. (methods.md 2.3)."""
 
 
-def stages(dims: int, number: int, kernel: int = 3) -> dict[str, Any]:
-    """Strides of 2 and equal kernels."""
+def make_stages(dims: int, number: int, kernel: int = 3) -> dict[str, Any]:
+    """Make stages with strides of 2 and equal kernels."""
     return {"strides": ((1,) * dims, *((2,) * dims,) * (number - 1)), "kernels": ((kernel,) * dims,) * number}
 
 
 def paper_networks() -> list[tuple[str, Network, int, tuple[int, ...], str]]:
-    """Name, settings, channels in, size of the input, and what the paper says."""
+    """Name, settings, input channels, input size, and the paper's number of parameters."""
     volume, tiled, one_slice = (SIDE,) * 3, (SUPER_IMAGE,) * 2, STACK[1:]
     rows: list[tuple[str, Network, int, tuple[int, ...], str]] = []
     for dims, size in ((3, volume), (2, tiled)):
         rows.append((f"U-Net (SI) {dims}D", super_image_unet(dims), 2, size, "3D : 2D = 3"))
     for dims, size, paper in ((3, volume, "21.75 M"), (2, tiled, "8.51 M")):
-        rows.append((f"SE-norm U-Net {dims}D", SEUNetSpec(**stages(dims, 5)), 2, size, paper))
-    seven = SEUNetSpec(**stages(2, 5), encoder_kernel=7)
+        rows.append((f"SE-norm U-Net {dims}D", SEUNetSpec(**make_stages(dims, 5)), 2, size, paper))
+    seven = SEUNetSpec(**make_stages(2, 5), encoder_kernel=7)
     rows.append(("SE-norm U-Net, kernel 7, 2D", seven, 2, tiled, "28.09 M"))
     for dims, size, paper in ((3, (160,) * 3, "15.7 M"), (2, tiled, "6.3 M")):
         rows.append((f"Swin UNETR {dims}D", SwinUNETRSpec(dims=dims), 2, size, paper))
     rows.append(("ResNet-34 U-Net 2D", ResNetUNetSpec(), 2, tiled, "-"))
-    rows.append(("V-Net 3D", VNetSpec(**stages(3, 5, kernel=5)), 1, STACK, "206 M"))
+    rows.append(("V-Net 3D", VNetSpec(**make_stages(3, 5, kernel=5)), 1, STACK, "206 M"))
     rows.append(("Xception + CBAM 2D, a slice", XceptionCBAMUNetSpec(), 3, one_slice, "38 M"))
     for dims, size, paper in ((3, (96, 288, 224), "1.6 M"), (2, (288, 224), "8.6 M")):
         rows.append((f"U-Net (2.5D) {dims}D", half_unet(dims), 1, size, paper))
     return rows
 
 
-def count(network: nn.Module, images: Tensor) -> float:
-    """Additions and multiplications of a forward pass."""
+def count_operations(network: nn.Module, images: Tensor) -> float:
+    """Count the additions and multiplications of a forward pass."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network.eval()(images)
     return float(counter.get_total_flops())
 
 
 def row(name: str, network: nn.Module, images: Tensor, voxels: int, paper: str) -> Row:
-    """Parameters and operations."""
+    """Make a row with parameters and operations."""
     return {
         "name": name,
         "input": list(images.shape),
         "parameters": sum(each.numel() for each in network.parameters()),
-        "flops": count(network, images),
+        "flops": count_operations(network, images),
         "voxels": voxels,
         "paper": paper,
     }
 
 
 def of_papers() -> list[Row]:
-    """A row for every network of the papers, two-dimensional and three-dimensional."""
+    """Make a row for every network of the papers, in 2D and 3D."""
     rows = []
     for name, spec, channels, size, paper in paper_networks():
         with FakeTensorMode():
@@ -94,7 +94,7 @@ def of_papers() -> list[Row]:
 
 
 def of_plans(plans: Plans, num_channels: int, num_outputs: int) -> list[Row]:
-    """A row for every planned configuration but `mv`, whose views have rows of their own."""
+    """Make a row for every planned configuration but `mv`, whose views have their own rows."""
     rows = []
     for name, plan in plans.configurations.items():
         if plan.representation.name == "fused_views":
@@ -119,7 +119,7 @@ TABLE = Table(
     },
     (
         "Multiplications with additions of convolutions and matrix products in a forward pass without mirroring. "
-        "Swin UNETR needs sizes divisible by 32: 160 for 144 in 3D, of which methods.md 1.1 tells.",
+        "Swin UNETR needs sizes divisible by 32: 160 instead of 144 in 3D (methods.md 1.1).",
     ),
 )
 

@@ -1,11 +1,11 @@
-"""The networks of a configuration by what they reach in equal time: widths, depths, residual blocks, neighbours.
+"""Comparison of networks of a configuration in equal time: widths, depths, residual blocks, neighbouring slices.
 
 OMP_NUM_THREADS=1 python benchmarks/networks.py --dataset 4 --configuration stack --time-budget 90s \
     --output benchmarks/results/networks_hippocampus_stack.json
 
-Every row is the planned configuration with another network (or other neighbouring slices), trained for as long on the
-first fold and scored on its whole validation cases. `stack` and `3d` compare networks of volumes, slices and super
-images those of images.
+Every row is the planned configuration with another network (or other neighbouring slices), trained for the same time
+on the first fold and scored on its whole validation cases. `stack` and `3d` compare 3D networks, slices and super
+images 2D networks.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ Change = Callable[[ConfigurationPlan], ConfigurationPlan]
 
 
 def unet(**settings: Any) -> Change:
-    """A U-Net with the stages and kernels that were planned."""
+    """A change to a U-Net with the planned stages and kernels."""
 
     def change(plan: ConfigurationPlan) -> ConfigurationPlan:
         planned = plan.network
@@ -34,7 +34,7 @@ def unet(**settings: Any) -> Change:
 
 
 def shallower(plan: ConfigurationPlan) -> ConfigurationPlan:
-    """The planned U-Net without its coarsest stage."""
+    """Remove the coarsest stage of the planned U-Net."""
     planned = plan.network
     assert isinstance(planned, UNetSpec), "made for configurations with a U-Net"
     network = planned.model_dump()
@@ -43,7 +43,7 @@ def shallower(plan: ConfigurationPlan) -> ConfigurationPlan:
 
 
 def vnet(**settings: Any) -> Change:
-    """A V-Net with the stages and kernels that were planned, and instance norm."""
+    """A change to a V-Net with the planned stages and kernels, and instance norm."""
 
     def change(plan: ConfigurationPlan) -> ConfigurationPlan:
         planned = plan.network
@@ -62,7 +62,7 @@ def vnet(**settings: Any) -> Change:
 
 
 def context(slices: int) -> Change:
-    """Another number of neighbouring slices on each side."""
+    """A change of the number of neighbouring slices on each side."""
 
     def change(plan: ConfigurationPlan) -> ConfigurationPlan:
         return with_parts(plan, representation={**plan.representation.model_dump(), "context": slices})
@@ -71,12 +71,12 @@ def context(slices: int) -> Change:
 
 
 def doubling(first: int, stages: int) -> tuple[int, ...]:
-    """Widths."""
+    """Widths of stages that double at each one."""
     return tuple(first * 2**stage for stage in range(stages))
 
 
 def contenders(configuration: str, stages: int) -> list[Contender]:
-    """The planned network, and others."""
+    """The planned network, and the variants."""
 
     def row(name: str, change: Change) -> Contender:
         return Contender(name, configuration, change)
@@ -106,7 +106,7 @@ def contenders(configuration: str, stages: int) -> list[Contender]:
 
 TABLE = Table(
     "networks",
-    "Networks by what they reach in equal time",
+    "Networks in equal training time",
     {
         "network": lambda row: row["name"],
         "Dice": lambda row: spread(row["scores"]["dice"]),
@@ -122,10 +122,10 @@ TABLE = Table(
 
 
 def main() -> None:
-    """Train every network for as long, score it and write the table."""
+    """Train every network for the same time, score it and write the table."""
     parser = make_parser(__doc__ or "", "4")
     parser.add_argument("--configuration", default="stack")
-    parser.add_argument("--stages", type=int, default=4, help="of the planned network (default: 4)")
+    parser.add_argument("--stages", type=int, default=4, help="stages of the planned network (default: 4)")
     options = parser.parse_args()
     table = Table(f"{TABLE.name}_{options.configuration}", TABLE.title, TABLE.columns, TABLE.notes)
     compete(contenders(options.configuration, options.stages), table, options)

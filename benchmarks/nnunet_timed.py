@@ -1,9 +1,9 @@
-"""Train nnU-Net for a given time; run by the Python of an environment with `nnunetv2`, see peers.py.
+"""Training of nnU-Net for a given time; run by the Python of an environment with `nnunetv2`, see peers.py.
 
-nnU-Net counts epochs of 250 iterations and has no option for another length. Here the learning rate falls with the
-share of the time that is over, by nnU-Net's own formula, and there is no look at validation windows between epochs;
-nothing else differs from its trainer, whose name the class has, so that `nnUNetv2_predict` finds it. Seconds per update
-and waiting for data go to `timed.json` beside the checkpoint.
+nnU-Net trains for a fixed number of epochs of 250 iterations. Here the learning rate decreases with the elapsed share
+of the time, by nnU-Net's own formula, and validation windows are not scored between epochs; everything else is as in
+its trainer. The class has the same name, so that `nnUNetv2_predict` finds it. Seconds per update and waiting for data
+are written to `timed.json` beside the checkpoint.
 """
 
 import json
@@ -16,14 +16,14 @@ from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as trainers  # noqa: N813 - a module, by the name of its class
 
 EXPONENT = 0.9
-"""Of nnU-Net's polynomial schedule (PolyLRScheduler)."""
+"""Exponent of nnU-Net's polynomial schedule (PolyLRScheduler)."""
 
 
 class nnUNetTrainer(trainers.nnUNetTrainer):  # type: ignore[misc] # noqa: N801 - the name in checkpoints
     """nnU-Net's trainer with a length in seconds."""
 
     def train_for(self, seconds: float) -> None:
-        """Train for so many seconds, save the model and predict the validation cases."""
+        """Train for this many seconds, save the model and predict the validation cases."""
         self.on_train_start()
         self.network.train()
         first_rate = self.optimizer.param_groups[0]["lr"]
@@ -44,13 +44,13 @@ class nnUNetTrainer(trainers.nnUNetTrainer):  # type: ignore[misc] # noqa: N801 
         (Path(self.output_folder) / "timed.json").write_text(json.dumps(timed))
         self.dataloader_train._finish()
         self.dataloader_val._finish()
-        # As nnUNetv2_train ends, and as `seg25d train` does.
+        # As at the end of nnUNetv2_train and of `seg25d train`.
         self.network.eval()
         self.perform_actual_validation()
 
 
 def main() -> None:
-    """Train the configuration that the command names."""
+    """Train the configuration given by the arguments."""
     dataset, configuration, fold, seconds, plans_name = sys.argv[1:]
     folder = Path(nnUNet_preprocessed) / dataset
     plans = {**json.loads((folder / f"{plans_name}.json").read_text()), "continue_training": False}

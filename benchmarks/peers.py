@@ -1,15 +1,15 @@
-"""seg25d beside nnU-Net v2: planning, preprocessing, training for equal time, prediction, on the same cases and cores.
+"""Comparison of seg25d and nnU-Net v2 on the same cases and cores, with equal training time.
 
 python benchmarks/peers.py --nnunet ENVIRONMENT/bin/python --dataset 4 --time-budget 6min \
     --output benchmarks/results/peers_hippocampus.json
 
-nnU-Net comes from PyPI into an environment of its own (documentation/reference/measurements.md says how). The stages of
-the two alternate, each in a process of its own; wall and processor time and the largest process's memory are the
-system's (wait4), start-up included; that of all processes together is looked at while they run, without the files of
-libraries (pages that several share count once). Training is for equal wall time, start-up and planning apart, and ends
-with the prediction of the validation cases; Dice is that of `seg25d evaluate` on them, predicted from their raw images.
-nnU-Net's batch of `2d` can be set (`--nnunet-batch 28`, as 281 leaves few updates). What is done is kept: the same
-command goes on.
+The stages are planning, preprocessing, training and prediction. nnU-Net is installed from PyPI into a separate
+environment (see documentation/reference/measurements.md). The stages of the two programs alternate, each in a separate
+process; wall time, processor time and memory of the largest process are those of the system (wait4), including
+start-up; the memory of all processes together is sampled while they run, without the files of libraries (shared pages
+count once). Training takes equal wall time, without start-up and planning, and ends with the prediction of the
+validation cases; Dice is computed by `seg25d evaluate` on predictions from raw images. nnU-Net's batch size of `2d`
+can be set (`--nnunet-batch 28`, as 281 allows only few updates). Existing results are kept: the same command continues.
 """
 
 import argparse
@@ -41,12 +41,12 @@ from seg25d.runs.names import find_configuration
 GIGABYTE_OF_KILOBYTES = 1 << 20
 MANY_LOOKS = 300
 MANY = 60
-"""Cases of the stage that predicts many: the validation cases over again until they are as many as the data set's own
-test cases would be."""
+"""Number of cases of the stage that predicts many: the validation cases are repeated to about the number of the data
+set's test cases."""
 
 
 class Place:
-    """Where both programs work, apart from everything else."""
+    """Separate folders and environment of both programs."""
 
     def __init__(self, root: Path, dataset: Dataset, options: argparse.Namespace) -> None:
         self.root = root
@@ -71,15 +71,15 @@ class Place:
         return self.dataset.name[len("Dataset") :][:3]
 
     def seg25d(self, *words: str) -> list[str]:
-        """A command of seg25d."""
+        """Make a command of seg25d."""
         return [sys.executable, "-m", "seg25d", *words]
 
     def nnunet(self, command: str, *words: str) -> list[str]:
-        """A command of nnU-Net."""
+        """Make a command of nnU-Net."""
         return [str(self.tools / f"nnUNetv2_{command}"), *words]
 
     def stage(self, name: str, command: Sequence[str]) -> Row:
-        """Run and measure, unless that has been done."""
+        """Run and measure a command, unless it has been measured already."""
         record = self.root / "stages" / f"{name}.json"
         if record.exists() and "memory_of_all_gb" in (done := json.loads(record.read_text(encoding="utf-8"))):
             return dict(done)
@@ -92,12 +92,12 @@ class Place:
 
 
 def measure(command: Sequence[str], environment: Mapping[str, str], log: Any) -> Row:
-    """Wall and processor seconds of a command and of what it starts, and memory: largest process, all processes."""
+    """Measure wall and processor time of a command and its children, and memory of the largest and of all processes."""
     started = time.perf_counter()
     process = subprocess.Popen(command, env=dict(environment), stdout=log, stderr=subprocess.STDOUT)
     ended = threading.Event()
     with ThreadPoolExecutor(1) as pool:
-        most = pool.submit(most_memory_kb, process.pid, ended)
+        most = pool.submit(peak_memory_kb, process.pid, ended)
         try:
             _, status, usage = os.wait4(process.pid, 0)
             wall = time.perf_counter() - started
@@ -113,10 +113,10 @@ def measure(command: Sequence[str], environment: Mapping[str, str], log: Any) ->
     }
 
 
-def most_memory_kb(pid: int, ended: threading.Event) -> int:
-    """The most memory that a process and all that it starts hold together, files of libraries apart.
+def peak_memory_kb(pid: int, ended: threading.Event) -> int:
+    """Measure the peak memory of a process and all its children together, without the files of libraries.
 
-    Pages that several share are divided among them. A look takes milliseconds: ten a second first, later one.
+    Shared pages are divided among the processes. A sample takes milliseconds: ten per second first, later one.
     """
     most, looks = 0, 0
     while not ended.wait(0.1 if looks < MANY_LOOKS else 1.0):
@@ -126,7 +126,7 @@ def most_memory_kb(pid: int, ended: threading.Event) -> int:
 
 
 def family(pid: int) -> list[int]:
-    """A process and all below it."""
+    """A process and all its descendants."""
     children: list[int] = []
     with suppress(OSError):  # it has ended
         for thread in Path(f"/proc/{pid}/task").iterdir():
@@ -136,7 +136,7 @@ def family(pid: int) -> list[int]:
 
 
 def own_memory_kb(pid: int) -> int:
-    """Memory of a process without the files of libraries; shared pages count by their share."""
+    """Memory of a process without the files of libraries; shared pages are divided among the processes."""
     lines: list[str] = []
     with suppress(OSError):
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
@@ -149,14 +149,14 @@ class HeldOut:
 
     images: Path
     one: Path
-    """The first of them alone."""
+    """Only the first case."""
     many: Path
-    """`MANY`, under other names from the second time on."""
+    """`MANY` cases, repeated under other names."""
     labels: Path
 
 
 def held_out(place: Place, fold: int) -> HeldOut:
-    """Links to the images and labels of the validation cases."""
+    """Make links to the images and labels of the validation cases."""
     folders = HeldOut(*(place.root / name for name in ("images", "one_image", "many_images", "labels")))
     for folder in astuple(folders):
         folder.mkdir(exist_ok=True)
@@ -177,13 +177,13 @@ def held_out(place: Place, fold: int) -> HeldOut:
 
 
 def link(path: Path, target: Path) -> None:
-    """Make a link unless there is one."""
+    """Make a link unless it exists."""
     if not path.exists():
         path.symlink_to(target.resolve())
 
 
 def use_our_folds(place: Place, batch: int | None, configuration: str) -> str:
-    """Give nnU-Net the same folds and, where asked for, another batch; gives the name of its plans."""
+    """Give nnU-Net the folds of seg25d and, if requested, another batch size; return the name of its plans."""
     folder = place.root / "nnunet" / "preprocessed" / place.dataset.name
     ours = place.root / "seg25d" / "preprocessed" / place.dataset.name / "splits.json"
     write_json(folder / "splits_final.json", json.loads(ours.read_text(encoding="utf-8")))
@@ -197,7 +197,7 @@ def use_our_folds(place: Place, batch: int | None, configuration: str) -> str:
 
 
 def dice(place: Place, name: str, labels: Path, predictions: Path) -> float | None:
-    """Mean Dice of predictions."""
+    """Compute the mean Dice of predictions."""
     summary = place.root / "stages" / f"{name}_summary.json"
     place.stage(f"{name}_evaluation", place.seg25d("evaluate", str(labels), str(predictions), "-o", str(summary)))
     score: float | None = json.loads(summary.read_text(encoding="utf-8"))["foreground_mean"]["dice"]
@@ -205,7 +205,7 @@ def dice(place: Place, name: str, labels: Path, predictions: Path) -> float | No
 
 
 def export(place: Place, program: str, python: str) -> Row:
-    """Seconds and extra memory of exporting one case with many classes."""
+    """Measure time and extra memory of exporting one case with many classes."""
     script = str(Path(__file__).with_name("export_many_classes.py"))
     out = place.root / "stages" / f"{program}_export_result.json"
     place.stage(f"{program}_export", [python, script, program, "--output", str(out)])
@@ -213,7 +213,7 @@ def export(place: Place, program: str, python: str) -> Row:
 
 
 def of_seg25d(place: Place, configuration: str, folders: HeldOut) -> Row:
-    """Train, predict, evaluate."""
+    """Train, predict and evaluate with seg25d."""
     options = place.options
     name, device = f"seg25d_{configuration}", ["--device", options.device]
     words = ["train", place.identifier, configuration, str(options.fold), "--time-budget", f"{options.time_budget:g}s"]
@@ -237,7 +237,7 @@ def of_seg25d(place: Place, configuration: str, folders: HeldOut) -> Row:
 
 
 def updates_of_seg25d(epochs: Sequence[Row]) -> Row:
-    """Those of a whole run: windows, and with them the seconds of an update, may change in the course of it."""
+    """Average the updates of a whole run, in which windows, and thus seconds per update, may change."""
     updates = [after["iteration"] - before["iteration"] for before, after in pairwise([{"iteration": 0}, *epochs])]
     seconds = [epoch["seconds_per_iteration"] * number for epoch, number in zip(epochs, updates, strict=True)]
 
@@ -254,7 +254,7 @@ def updates_of_seg25d(epochs: Sequence[Row]) -> Row:
 
 
 def of_nnunet(place: Place, configuration: str, folders: HeldOut) -> Row:
-    """The same with nnU-Net."""
+    """Train, predict and evaluate with nnU-Net."""
     options = place.options
     plans = use_our_folds(place, options.nnunet_batch, configuration)
     name = f"nnunet_{configuration}" + (f"_batch{options.nnunet_batch}" if options.nnunet_batch else "")
@@ -281,7 +281,7 @@ def of_nnunet(place: Place, configuration: str, folders: HeldOut) -> Row:
 
 
 def predictions(place: Place, name: str, folders: HeldOut, command: Callable[[Path, Path, bool], list[str]]) -> Row:
-    """Predict all validation cases without and with mirroring, one of them, and many; the Dice of the first two."""
+    """Predict all validation cases without and with mirroring, one case, and many; score the first two."""
     row: Row = {"cases": len(list(folders.labels.iterdir()))}
     for key, source, mirroring in (
         ("plain", folders.images, False),
@@ -297,7 +297,7 @@ def predictions(place: Place, name: str, folders: HeldOut, command: Callable[[Pa
 
 
 def seconds_and_memory(stage: str) -> Callable[[Row], str]:
-    """A column with wall seconds, memory of the largest process and of all together."""
+    """Make a column with wall time, memory of the largest process and of all together."""
 
     def cell(row: Row) -> str:
         measured = row[stage]
@@ -328,9 +328,9 @@ TABLE = Table(
         ),
     },
     (
-        "Wall seconds of whole commands, start-up included; memory of the largest process, files of libraries included "
-        "(and of all processes without those). Training ends, as both programs do it, with predicting the validation "
-        "cases; the time budget is that of the updates, with seg25d also that of its looks at validation windows.",
+        "Wall time of whole commands, including start-up; memory of the largest process, including files of libraries "
+        "(and of all processes without those). In both programs training ends with predicting the validation cases; "
+        "the time budget is that of the updates, and in seg25d also of scoring validation windows.",
     ),
 )
 
@@ -343,8 +343,10 @@ def main() -> None:
     parser.add_argument("--fold", type=int, default=0)
     parser.add_argument("--configurations", nargs="+", default=["2d"], help="of seg25d (default: 2d)")
     parser.add_argument("--nnunet-configurations", nargs="+", default=["2d"])
-    parser.add_argument("--nnunet-batch", type=int, help="in place of the planned one")
-    parser.add_argument("--time-budget", type=duration, default=360.0, metavar="TIME", help="updates of each model")
+    parser.add_argument("--nnunet-batch", type=int, help="batch size in place of the planned one")
+    parser.add_argument(
+        "--time-budget", type=duration, default=360.0, metavar="TIME", help="time for the updates of each model"
+    )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--workspace", type=Path)
     parser.add_argument("--output", type=Path, required=True, help="FILE.json; FILE.md is written beside it")

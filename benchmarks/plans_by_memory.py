@@ -1,4 +1,4 @@
-"""What is planned for a data set of a given shape at several memory budgets, and by which traced memory.
+"""Plans for a data set of a given shape at several memory budgets, with the traced memory.
 
 python benchmarks/plans_by_memory.py --shape 32 512 512 --configuration stack --channel CT
 python benchmarks/plans_by_memory.py --shape 96 288 224 --configuration mip --channel MRA
@@ -17,7 +17,7 @@ from seg25d.planning.recipe_rules import find_rules
 
 
 def decision(plan: ConfigurationPlan) -> dict[str, Any]:
-    """What differs between budgets."""
+    """The parts of a plan that differ between budgets."""
     return {
         "window": plan.window,
         "batch_size": plan.batch_size,
@@ -30,7 +30,7 @@ def decision(plan: ConfigurationPlan) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Plan for every budget and print, or write, what was decided."""
+    """Plan for every budget, and print and optionally write the decisions."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", type=int, nargs=3, required=True, metavar=("D", "H", "W"))
     parser.add_argument("--spacing-mm", type=float, nargs=3, default=(1.0, 1.0, 1.0), metavar=("D", "H", "W"))

@@ -1,9 +1,9 @@
-"""Memory and time of predicting one case with many classes, by the networks that are planned for such data.
+"""Memory and time of predicting one case with many classes, with the networks planned for such data.
 
     python benchmarks/prediction_memory.py --configurations 2d si 3d --output benchmarks/results/prediction_memory.json
 
-Every configuration runs in a process of its own. The extra memory is the highest resident size while predicting, minus
-that after the model and the image were made and a first small prediction had loaded all libraries.
+Every configuration runs in a separate process. The extra memory is the peak resident size during prediction, minus the
+size before, when model and image exist and a first small prediction has loaded all libraries.
 """
 
 import argparse
@@ -27,7 +27,7 @@ MEBIBYTE = 1 << 20
 
 
 def measure(configuration: str, size: int, num_classes: int, gpu_memory_gb: float, mirroring: bool) -> dict[str, Any]:
-    """Plan, make the model with random weights, predict noise."""
+    """Plan, make a model with random weights and predict noise."""
     fingerprint, description = make_up_dataset((size,) * 3, num_classes=num_classes)
     plans = plan_dataset(fingerprint, description, configurations=[configuration], gpu_memory_gb=gpu_memory_gb)
     [(name, plan)] = plans.configurations.items()
@@ -40,7 +40,7 @@ def measure(configuration: str, size: int, num_classes: int, gpu_memory_gb: floa
     image = rng.normal(20, 30, (1, size, size, size)).astype(np.float32)
     predictor.predict_array(image[:, :16, :32, :32], plan.spacing_mm)
     before = psutil.Process().memory_info().rss
-    # The highest size of this process so far must not hide what follows.
+    # Reset the peak size of this process.
     Path("/proc/self/clear_refs").write_text("5")
     begun = time.perf_counter()
     predictor.predict_array(image, plan.spacing_mm)

@@ -1,4 +1,4 @@
-"""What pretraining gains where labels are few: from scratch, after inpainting, after jigsaw, with ImageNet weights.
+"""Gain of pretraining with few labels: from scratch, after inpainting, after jigsaw, with ImageNet weights.
 
 python benchmarks/pretraining.py --dataset 4 --configuration 2d --labels 10 20 --seeds 3 --iterations 150 \
     --pretraining-iterations 600 --output benchmarks/results/pretraining_hippocampus_2d.json
@@ -8,8 +8,8 @@ the first fold's training cases drawn by each seed, and scored on the whole vali
 "masking" and "jigsaw" of Sobirov et al. 2022, Table 1. `--imagenet FILE` adds `resnet_unet` from scratch and with
 torchvision's weights, the row "PT" of their Table 3; with `--recipe sobirov2022_pta`, "PT&A".
 
-What is done is kept, in `benchmarks/pretraining` in the workspace: the same command goes on. `--time-budget` in place
-of numbers of updates trains every model for as long.
+Results are kept in `benchmarks/pretraining` in the workspace: the same command continues. `--time-budget` instead of
+numbers of updates trains every model for the same time.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from seg25d.planning.pretext import PretextTask
 
 
 class Start(NamedTuple):
-    """What a network begins with."""
+    """Initial weights of a network."""
 
     name: str
     task: PretextTask | None = None
@@ -48,7 +48,7 @@ def starts(imagenet: Path | None) -> list[Start]:
 
 
 def few_labels(workspace: Workspace, name: str, place: Path, options: argparse.Namespace) -> list[tuple[int, int]]:
-    """A preprocessed folder with the same arrays and a fold per number of labels and seed; gives these pairs."""
+    """Make a preprocessed folder with the same arrays and a fold per number of labels and seed; return the pairs."""
     splits = workspace.preprocessed_dataset(name).recipe_splits(options.recipe)
     target = link_preprocessed(workspace, name, place, [splits.name])
     first = read_splits(splits)[0]
@@ -59,14 +59,14 @@ def few_labels(workspace: Workspace, name: str, place: Path, options: argparse.N
 
 
 def run(start: Start, results: Workspace, name: str, pairs: Sequence[tuple[int, int]], options: Any) -> Row:
-    """Pretrain and train all that is missing for one row, and gather the scores."""
+    """Pretrain and train the missing models of one row, and collect the scores."""
     shared: dict[str, Any] = {"device": options.device, "num_processes": options.num_processes}
     shared |= {"recipe": options.recipe, "settings": dict(pair.split("=", 1) for pair in options.set)}
     pretrained = start.weights
     if start.task is not None:
         pretraining = length(options)
         if options.time_budget is None:
-            # Ten epochs: ten pictures.
+            # Ten epochs give ten pictures.
             pretraining = {"iterations": options.pretraining_iterations, "epochs": 10}
         wanted = api.PretrainingOptions(task=start.task, **pretraining, **shared)
         pretrained = api.pretrain(results, name, options.configuration, wanted)
@@ -81,12 +81,12 @@ def run(start: Start, results: Workspace, name: str, pairs: Sequence[tuple[int, 
 
 
 def dice_of(num_labels: str, row: Row) -> str:
-    """A cell with the Dice after training with so many labels."""
+    """Format the Dice after training with this many labels."""
     return spread(row["dice"][num_labels])
 
 
 def main() -> None:
-    """Parse, run, write."""
+    """Pretrain and train all rows and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="4", help="planned and preprocessed: 1, 001 or Dataset001_Name")
     parser.add_argument("--configuration", default="2d")
@@ -113,7 +113,7 @@ def main() -> None:
     columns = {"start": lambda row: row["name"]}
     columns |= {f"{number} labels": partial(dice_of, str(number)) for number in options.labels}
     note = f"Dice, mean ± standard deviation over {options.seeds} seeds, each of which draws its own cases."
-    table = Table("pretraining", f"Pretraining where labels are few: {name}, {options.configuration}", columns, (note,))
+    table = Table("pretraining", f"Pretraining with few labels: {name}, {options.configuration}", columns, (note,))
     rows = []
     for start in starts(options.imagenet):
         folder = place / start.name.replace(", ", "_")

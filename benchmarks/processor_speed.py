@@ -1,10 +1,10 @@
-"""Updates per second of configurations in each precision, and under caps of the instruction set.
+"""Updates per second of configurations in each precision, optionally with a restricted instruction set.
 
     python benchmarks/processor_speed.py --workspace WORKSPACE --datasets 4 5 27 --output FILE.json [--source OTHER]
 
-Data sets must be planned. Numbers are random, shapes are the plans'. Every measurement is a process of its own, so that
-a crash or a hang is a row of the table. `--source` runs the package of another checkout, such as that of the commit
-before, in turns with this one, so that noise of the machine meets both.
+Data sets must be planned. Inputs are random, with the shapes of the plans. Every measurement runs in a separate
+process, so that a crash or a hang becomes a row of the table. `--source` runs the package of another checkout, such as
+the previous commit, alternating with this one, so that noise of the machine affects both.
 """
 
 import argparse
@@ -34,7 +34,7 @@ TIMEOUT_S = 300
 
 
 def measure(arguments: argparse.Namespace) -> None:
-    """In a process of its own: print seconds per update as one JSON line."""
+    """Print seconds per update as one JSON line, in a separate process."""
     workspace = Workspace.resolve(arguments.workspace)
     folder = workspace.preprocessed_dataset(workspace.dataset_name(arguments.dataset))
     plan = read_record(folder.plans(), Plans).configurations[arguments.configuration]
@@ -71,7 +71,7 @@ def measure(arguments: argparse.Namespace) -> None:
 
 
 def run(arguments: argparse.Namespace, source: Path, case: dict[str, str], caps: dict[str, str]) -> Any:
-    """One measurement as a process; a sentence if it failed."""
+    """Run one measurement in a process; return a message if it failed."""
     command = [sys.executable, __file__, "--measure", "--workspace", str(arguments.workspace)]
     command += ["--seconds", str(arguments.seconds)]
     for key, value in case.items():
@@ -93,9 +93,9 @@ def main() -> None:
     parser.add_argument("--datasets", nargs="+", default=["4", "5", "27"])
     parser.add_argument("--configurations", nargs="+", default=["stack", "3d", "mv", "axial", "si"])
     parser.add_argument("--precisions", nargs="+", default=["float32", "bfloat16"])
-    parser.add_argument("--caps", nargs="*", default=[], help="VARIABLE=VALUE, for all measurements")
-    parser.add_argument("--seconds", type=float, default=5.0, help="per measurement (default: 5)")
-    parser.add_argument("--source", type=Path, help="another checkout, measured in turns")
+    parser.add_argument("--caps", nargs="*", default=[], help="VARIABLE=VALUE of the environment, for all measurements")
+    parser.add_argument("--seconds", type=float, default=5.0, help="time per measurement (default: 5)")
+    parser.add_argument("--source", type=Path, help="another checkout, measured alternately")
     parser.add_argument("--output", type=Path)
     for name in ("dataset", "configuration", "precision"):
         parser.add_argument(f"--{name}", help=argparse.SUPPRESS)

@@ -1,14 +1,14 @@
-"""Proof that two checkouts of seg25d compute the same bits: plans, losses, weights, validation and predictions.
+"""Check that two checkouts of seg25d compute the same bits: plans, losses, weights, validation and predictions.
 
 python benchmarks/same_bits.py --before CHECKOUT --after CHECKOUT --data /data/raw/Dataset004_Hippocampus -o same.json
 
 Both checkouts plan, train and predict every configuration through the command line, which is stable between versions,
-in processes of their own: on the CPU, in float32, with one thread, a fixed seed, few cases and a few updates. Then all
-files are compared. Seconds, memory, versions and the wording of reasons are left out, everything else is exact: one bit
-of one weight is a difference, and the exit status is 1.
+in separate processes: on the CPU, in float32, with one thread, a fixed seed, few cases and few updates. Then all files
+are compared. Times, memory, versions and the wording of reasons are left out; everything else must be equal to the last
+bit, otherwise the exit status is 1.
 
-With `--keep FOLDER` both workspaces stay in FOLDER; `--before FOLDER/before` takes one of them in place of a checkout,
-so that a second comparison takes half of the time.
+With `--keep FOLDER` both workspaces are kept in FOLDER; `--before FOLDER/before` uses one of them instead of a
+checkout, so that a second comparison takes half of the time.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from typing import Any
 from same_files import COLUMNS, Outcome, column_of, compare_files
 
 RECORD = "same_bits.json"
-"""In a workspace: what was run in it."""
+"""File in a workspace that records its runs."""
 Record = dict[str, Any]
 NOTHING = Outcome(0, None)
 SEED = 0
@@ -37,30 +37,30 @@ from seg25d.core.processor import Verdict, this_processor
 Verdict(processor=this_processor(), precision="float32", safe=True, reason="same_bits.py", seconds={}).save()
 print(seg25d.__file__)
 """
-"""Makes float32 this processor's own precision, which `predict` computes in, within a cache folder of its own."""
+"""Code that makes float32 the precision of this processor, which `predict` uses, in a separate cache folder."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training and its prediction, as words of the command line."""
+    """One training and its prediction, as arguments of the command line."""
 
     name: str
     configuration: str
     recipe: str | None = None
     settings: tuple[str, ...] = ()
     predicted: str | None = None
-    """The configuration to predict with, if it is another one than the trained one."""
+    """The configuration to predict with, if it differs from the trained one."""
     fold: str = "0"
     words: tuple[str, ...] = ()
-    """Further words of the training."""
+    """Further arguments of the training."""
     pretrained: bool = False
-    """Whether the network is pretrained before, on the same images."""
+    """Whether to pretrain the network on the same images first."""
     needs: tuple[str, ...] = ()
-    """Configurations that are trained before, so that they are trained with the same settings."""
+    """Configurations to train first, so that they have the same settings."""
 
     @property
     def recipe_words(self) -> list[str]:
-        """The recipe, for every command."""
+        """Arguments for the recipe."""
         return ["--recipe", self.recipe] if self.recipe else []
 
 
@@ -70,11 +70,11 @@ PAPERS = (
     Run("mip angermann2022", "mip", "angermann2022"),
     Run("2d xia2018", "2d", "xia2018"),
 )
-"""Beside every configuration of the default plans. `threshold=null`: the paper's threshold is for one class."""
+"""Runs with the papers' recipes. `threshold=null`: the paper's threshold is for one class."""
 
 
 class Place:
-    """A workspace in which one checkout works."""
+    """The workspace of one checkout."""
 
     def __init__(self, root: Path, checkout: Path, raw: Path, options: argparse.Namespace) -> None:
         self.root = root
@@ -93,8 +93,8 @@ class Place:
         }
 
     def command(self, *words: str) -> str | None:
-        """Run a command of seg25d; gives the last line of its error, or None if there is none."""
-        # Another working directory than the checkout's, which Python would look into first.
+        """Run a command of seg25d; return its error message, or None."""
+        # Not in the working directory of a checkout, where Python would look first.
         done = subprocess.run(
             [sys.executable, "-m", "seg25d", *words, "--num-processes", "0", "--debug"],
             env=self.environment,
@@ -112,7 +112,7 @@ class Place:
         )
 
     def prepare(self) -> None:
-        """Make sure that the commands are those of the checkout, and that they compute in float32."""
+        """Check that the commands are those of the checkout, and make them compute in float32."""
         command = [sys.executable, "-c", PREPARATION]
         done = subprocess.run(
             command, env=self.environment, cwd=self.root, check=True, stdout=subprocess.PIPE, text=True
@@ -122,7 +122,7 @@ class Place:
             raise SystemExit(f"error: {self.checkout} holds no seg25d: Python finds {found}")
 
     def files(self) -> set[str]:
-        """All files with something to compare, relative to the workspace."""
+        """All files to compare, relative to the workspace."""
         paths = (path.relative_to(self.root).as_posix() for path in self.root.rglob("*") if path.is_file())
         return {path for path in paths if column_of(path) is not None}
 
@@ -133,7 +133,7 @@ class Place:
         return self.command("plan_and_preprocess", "-d", self.identifier, *chosen, *memory, *recipe_words)
 
     def train(self, run: Run) -> str | None:
-        """Train a fold, and pretrain its network before where the run wants that."""
+        """Train a fold, after pretraining its network if the run requires it."""
         updates = self.options.updates
         settings = ("precision=float32", f"iterations_per_epoch={(updates + 1) // 2}", "validation_windows=4")
         general = ["--device", "cpu", "--iterations", str(updates), "--seed", str(SEED), *run.recipe_words]
@@ -147,7 +147,7 @@ class Place:
         return self.command("train", self.identifier, run.configuration, run.fold, *words)
 
     def predict(self, run: Run, images: Path) -> str | None:
-        """Predict cases that were not trained on."""
+        """Predict cases that were not used in training."""
         name = run.predicted or run.configuration
         return self.command(
             *("predict", "-d", self.identifier, "-c", name, "-f", run.fold, "--device", "cpu", *run.recipe_words),
@@ -156,7 +156,7 @@ class Place:
         )
 
     def do(self, run: Run, images: Path) -> str | None:
-        """All commands of a run; gives the first error."""
+        """Run all commands of a run; return the first error."""
         recipe = run.recipe_words
         return (
             (self.plan([run.configuration], recipe) if recipe else None) or self.train(run) or self.predict(run, images)
@@ -164,9 +164,9 @@ class Place:
 
 
 def planned_runs(root: Path) -> list[Run]:
-    """Every run that can be asked for, in the order in which they are trained.
+    """All available runs, in the order of training.
 
-    The configuration that `2d` stands for is trained by this name and predicted by its own.
+    The configuration that `2d` stands for is trained by this name and predicted by its full name.
     """
     plans = json.loads(next((root / "preprocessed").glob("*/plans.json")).read_text(encoding="utf-8"))
     slices = ("axial", "coronal", "sagittal")[plans["slice_axis"]]
@@ -187,7 +187,7 @@ def planned_runs(root: Path) -> list[Run]:
 
 
 def choose(runs: Sequence[Run], names: Sequence[str] | None) -> list[Run]:
-    """The runs of these names and those that they need; all without names. `2d` means all of `2d ...`."""
+    """Choose runs by name, with the runs that they need; all if no names are given. `2d` means all of `2d ...`."""
     known = {run.name for run in runs} | {run.configuration for run in runs}
     if unknown := set(names or ()) - known:
         raise SystemExit(
@@ -199,18 +199,18 @@ def choose(runs: Sequence[Run], names: Sequence[str] | None) -> list[Run]:
 
 
 def make_raw(source: Path, target: Path, num_cases: int) -> tuple[Path, Path]:
-    """A data set with the first cases of another one, by links; gives its folder and one with images of the next case.
+    """Link the first cases of a data set to a new one; return its folder and a folder with images of the next case.
 
     Args:
         source: Folder of a raw data set without explicit paths.
-        target: Where to make it.
+        target: Folder for the new data set.
         num_cases: Number of cases to train on.
     """
     description = json.loads((source / "dataset.json").read_text(encoding="utf-8"))
     ending = description["file_ending"]
     cases = sorted(path.name.removesuffix(ending) for path in (source / "labelsTr").glob(f"*{ending}"))
     if len(cases) <= num_cases:
-        raise SystemExit(f"error: {source} has {len(cases)} cases; wanted more than {num_cases} (--cases)")
+        raise SystemExit(f"error: {source} has {len(cases)} cases; needed are more than {num_cases} (--cases)")
     made, images = target / "raw" / source.name, target / "images"
     places = [(case, made / "imagesTr") for case in cases[:num_cases]] + [(cases[num_cases], images)]
     for folder in (made / "imagesTr", made / "labelsTr", images):
@@ -227,7 +227,7 @@ def make_raw(source: Path, target: Path, num_cases: int) -> tuple[Path, Path]:
 
 
 def work(place: Place, images: Path, names: Sequence[str] | None) -> Record:
-    """Do everything in a workspace; gives, and writes there, the error and the new files of every run."""
+    """Run everything in a workspace; return and write the error and the new files of every run."""
     place.prepare()
     record: Record = {"commit": commit_of(place.checkout), "options": options_of(place.options), "runs": {}}
 
@@ -248,10 +248,10 @@ def work(place: Place, images: Path, names: Sequence[str] | None) -> Record:
 
 
 def compare(roots: tuple[Path, Path], records: tuple[Record, Record]) -> dict[str, dict[str, Outcome]]:
-    """Compare every run of two workspaces; gives outcomes by run and column."""
+    """Compare every run of two workspaces; return outcomes by run and column."""
     before, after = (record["runs"] for record in records)
     table = {}
-    for name in after:  # a kept workspace may hold more
+    for name in after:  # a kept workspace may have more runs
         absent = {"error": "not run", "files": [], "seconds": 0.0}
         pair = before.get(name, absent), after.get(name, absent)
         table[name] = compare_files(roots, [*pair[0]["files"], *pair[1]["files"]])
@@ -266,7 +266,7 @@ def compare(roots: tuple[Path, Path], records: tuple[Record, Record]) -> dict[st
 
 
 def as_text(table: dict[str, dict[str, Outcome]]) -> str:
-    """A table in Markdown, and a line for every difference."""
+    """Format a table in Markdown, and a line for every difference."""
     header = ["run", *COLUMNS]
     lines = [header, ["---"] * len(header)]
     for name, outcomes in table.items():
@@ -285,28 +285,28 @@ def as_text(table: dict[str, dict[str, Outcome]]) -> str:
 
 
 def commit_of(checkout: Path) -> str:
-    """The commit of a checkout, with `-dirty` where files differ from it."""
+    """The commit of a checkout, with `-dirty` if files differ from it."""
     command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=10"]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     return done.stdout.strip() or "no commit"
 
 
 def options_of(options: argparse.Namespace) -> dict[str, Any]:
-    """What two workspaces must have in common."""
+    """The options that two workspaces must have in common."""
     return {key: getattr(options, key) for key in ("updates", "cases", "gpu_memory_gb")}
 
 
 def main() -> None:
-    """Run both checkouts, compare, print a table; status 1 if anything differs."""
+    """Run both checkouts, compare them and print a table; exit with status 1 if anything differs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--before", type=Path, required=True, help="checkout, or a workspace that --keep left")
     parser.add_argument("--after", type=Path, default=Path(__file__).parents[1], help="checkout (default: this one)")
     parser.add_argument("--data", type=Path, required=True, help="folder of a raw data set")
     parser.add_argument("--configurations", nargs="+", metavar="NAME", help="runs or configurations (default: all)")
     parser.add_argument("--cases", type=int, default=6, help="cases to train on (default: 6)")
-    parser.add_argument("--updates", type=int, default=4, help="of every training (default: 4)")
+    parser.add_argument("--updates", type=int, default=4, help="updates of every training (default: 4)")
     parser.add_argument(
-        "--gpu-memory-gb", type=float, default=1.2, help="that is planned for: small windows (default: 1.2)"
+        "--gpu-memory-gb", type=float, default=1.2, help="memory to plan for; little gives small windows (default: 1.2)"
     )
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep both workspaces in this new folder")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE.json")

@@ -1,4 +1,4 @@
-"""Exact comparison of what two workspaces hold, file by file and value by value (for same_bits.py)."""
+"""Exact comparison of the content of two workspaces, file by file and value by value (for same_bits.py)."""
 
 import gzip
 import json
@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 LEFT_OUT = re.compile(r"seconds|second$|memory_gb$|data_wait|versions?$|^time|^reasons$|_version$|^digest$")
-"""Keys of JSON files that say how long something took, on what it ran, or why something was decided, in words;
-and digests of model files, which hold versions (what is in them is compared)."""
+"""Keys of JSON files with times, machines, versions or reasons in words, and digests of model files, which include
+versions (the content of model files is compared)."""
 PLANNED_MEMORY = "estimated_memory_gb"
-"""A decision, no measurement."""
+"""A key that is compared although it matches `LEFT_OUT`: it is a decision, not a measurement."""
 COLUMNS = {
     "plan": ("preprocessed/*",),
     "settings": ("results/*/config.json", "results/*/split.json", "results/*/plans*.json"),
@@ -24,10 +24,10 @@ COLUMNS = {
     "validation": ("results/*/validation/*",),
     "prediction": ("predictions/*",),
 }
-"""What is compared, and the files that hold it; `*` stands for folders, too."""
+"""Columns of the comparison and their files; `*` also matches folders."""
 ENDINGS = (".json", ".jsonl", ".safetensors", ".npz", ".b2nd", ".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".raw")
 NO_CONTENT = ("prediction.json", "verified.json")
-"""Files with arguments, times and states of files."""
+"""Files without content to compare: with arguments, times and states of files."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,13 @@ class Outcome:
     """Result of the comparison of files of one kind."""
 
     num_values: int
-    """Numbers, words, tensors and files that are the same, up to the first difference."""
+    """Number of equal values up to the first difference."""
     difference: str | None
-    """The first difference, in words."""
+    """Description of the first difference."""
 
 
 def column_of(path: str) -> str | None:
-    """The column to which a file belongs, or None if it holds nothing to compare.
+    """The column of a file, or None if it has nothing to compare.
 
     Args:
         path: Relative to the workspace, with `/`.
@@ -57,7 +57,7 @@ def compare_files(roots: tuple[Path, Path], files: Iterable[str]) -> dict[str, O
 
     Args:
         roots: The workspaces.
-        files: Relative paths of what is to be compared; one that only one of them has is a difference.
+        files: Relative paths of the files to compare; a file that only one workspace has is a difference.
 
     Returns:
         The outcome by column, in the order of `COLUMNS`, for columns with files.
@@ -86,7 +86,7 @@ def _compare(roots: tuple[Path, Path], paths: Sequence[str]) -> Outcome:
 
 
 def difference_of(before: Any, after: Any) -> str | None:
-    """How two values differ, or None if they are the same to the last bit (not-a-number is the same as itself)."""
+    """Describe how two values differ; None if they are equal to the last bit (NaN is equal to itself)."""
     if not isinstance(before, np.ndarray) or not isinstance(after, np.ndarray):
         return None if repr(before) == repr(after) else f"{before!r} became {after!r}"
     if (before.dtype, before.shape) != (after.dtype, after.shape):
@@ -101,7 +101,7 @@ def difference_of(before: Any, after: Any) -> str | None:
 
 
 def values_of(path: Path) -> Iterator[tuple[str, Any]]:
-    """The values in a file, each with its place: numbers, words or arrays."""
+    """Yield the values in a file, each with its place: numbers, words or arrays."""
     if path.suffix == ".json":
         yield from _leaves(json.loads(path.read_text(encoding="utf-8")), "")
     elif path.suffix == ".jsonl":
@@ -131,7 +131,7 @@ def _leaves(value: Any, place: str) -> Iterator[tuple[str, Any]]:
 
 
 def _tensors(content: bytes) -> Iterator[tuple[str, Any]]:
-    """The tensors of a safetensors file: eight bytes with the size of the header, the header, the data."""
+    """Yield the tensors of a safetensors file: eight bytes with the size of the header, the header, the data."""
     start = 8 + int.from_bytes(content[:8], "little")
     for name, entry in json.loads(content[8:start]).items():
         if name != "__metadata__":

@@ -1,11 +1,11 @@
-"""Section 4 of Angermann & Haltmeier 2019: volumes, slices and random projections on sparse vessels.
+"""Comparison of volumes, slices and random projections on sparse vessels (Angermann & Haltmeier 2019, section 4).
 
-seg25d demo --kind vessels --time-budget 10s    # makes the data set 901, or take one of your own
+seg25d demo --kind vessels --time-budget 10s    # makes the data set 901; or use your own
 python benchmarks/sparse_vessels.py --dataset 901 --recipe angermann2022 --time-budget 15min \
     --set validation_windows=5 --output benchmarks/results/vessels.json
 
 The data set must be planned for `3d`, `2d` and `mip` with the recipe. Mean accuracy, mean IU and Dice in percent, as
-the paper defines them.
+defined in the paper.
 """
 
 from collections.abc import Callable
@@ -20,17 +20,17 @@ PAPER = {
     "slices": {"mean_accuracy": 91.8, "mean_iou": 87.1, "dice": 84.6},
     "random 2.5D": {"mean_accuracy": 92.7, "mean_iou": 87.6, "dice": 85.6},
 }
-"""In percent (methods.md 3.8): 119 angiographies, 7 folds."""
+"""Scores in percent (methods.md 3.8): 119 angiographies, 7 folds."""
 
 
 def percent(score: str) -> Callable[[Row], str]:
-    """A column with a score in percent."""
+    """Make a column with a score in percent."""
     return lambda row: format_percent(row["scores"][score])
 
 
 TABLE = Table(
     "sparse_vessels",
-    "Sparse vessels by volumes, slices and projections, beside Angermann & Haltmeier 2019",
+    "Sparse vessels by volumes, slices and projections, compared with Angermann & Haltmeier 2019",
     {
         "": lambda row: row["name"],
         "mean accuracy %": percent("mean_accuracy"),

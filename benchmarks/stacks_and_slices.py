@@ -1,10 +1,10 @@
-"""Shivdeo et al. 2021: slices one by one against stacks that overlap by 0, 0.375 and 0.625 while training.
+"""Comparison of single slices and of stacks that overlap by 0, 0.375 and 0.625 in training (Shivdeo et al. 2021).
 
 python benchmarks/stacks_and_slices.py --dataset 4 --stack-size 16 --time-budget 10min \
     --output benchmarks/results/stacks_hippocampus.json
 
-Dice, the numbers of area plots (section 5.3), and seconds per case. Networks are those of the plans: with
-`--recipe shivdeo2021` the paper's own, Xception + CBAM and V-Net.
+The table has Dice, measures of area plots (section 5.3), and seconds per case. Networks are those of the plans: with
+`--recipe shivdeo2021` those of the paper, Xception + CBAM and V-Net.
 """
 
 from collections.abc import Callable
@@ -16,16 +16,16 @@ from seg25d.planning.plan import ConfigurationPlan
 from seg25d.representations.stack import Stack
 
 OVERLAPS = (0.0, 0.375, 0.625)
-"""Factors that the paper trains with."""
+"""Overlap factors of the paper in training."""
 PAPER_STACK = 0.79
 PAPER_SLICES = 0.73
-"""Dice on 32 scans (methods.md 2.6); the paper gives none per overlap."""
+"""Dice on 32 scans (methods.md 2.6); the paper reports none per overlap."""
 STACK_SIZE = 32
-"""The paper's."""
+"""Stack size of the paper."""
 
 
 def with_overlap(plan: ConfigurationPlan, stack_size: int, factor: float) -> ConfigurationPlan:
-    """The plan with stacks of another size, which overlap while training."""
+    """Change a plan to stacks of another size that overlap in training."""
     representation = plan.representation
     assert isinstance(representation, Stack), "the configuration is stack"
     window = list(plan.window)
@@ -35,7 +35,7 @@ def with_overlap(plan: ConfigurationPlan, stack_size: int, factor: float) -> Con
 
 
 def contenders(stack_size: int) -> list[Contender]:
-    """Slices, and stacks with every overlap."""
+    """Single slices, and stacks with every overlap."""
     rows = [Contender("slices", "2d", paper={"dice": PAPER_SLICES})]
     for factor in OVERLAPS:
         paper = {"dice": PAPER_STACK} if factor == max(OVERLAPS) else {}
@@ -51,7 +51,7 @@ def contenders(stack_size: int) -> list[Contender]:
 
 
 def area(number: str, segmentation: str = "prediction", digits: int = 3) -> Callable[[Row], str]:
-    """A column with a number of the area plots."""
+    """Make a column with a measure of area plots."""
 
     def cell(row: Row) -> str:
         value = row["areas"][segmentation][number]
@@ -62,7 +62,7 @@ def area(number: str, segmentation: str = "prediction", digits: int = 3) -> Call
 
 TABLE = Table(
     "stacks_and_slices",
-    "Slices one by one and stacks of slices, beside Shivdeo et al. 2021",
+    "Single slices and stacks of slices, compared with Shivdeo et al. 2021",
     {
         "": lambda row: row["name"],
         "Dice": lambda row: spread(row["scores"]["dice"]),
@@ -79,7 +79,7 @@ TABLE = Table(
         "GFLOPs": lambda row: f"{row['cost']['flops_per_case'] / 1e9:.0f}",
     },
     (
-        "Mean ± standard deviation over validation cases; seconds without mirroring, of a case of middle size. In the "
+        "Mean ± standard deviation over validation cases; seconds without mirroring, of a case of median size. In the "
         "paper, on a T4, a CT of 709 slices took 70 s by slices and 17 s by stacks, on a CPU 1145 s and 229 s.",
     ),
 )

@@ -1,10 +1,10 @@
-"""Table 2 of Sobirov et al. 2022: patches of volumes, and super images in six layouts.
+"""Comparison of patches of volumes and super images in six layouts (Table 2 of Sobirov et al. 2022).
 
 python benchmarks/super_image_grids.py --dataset 4 --time-budget 10min \
     --output benchmarks/results/grids_hippocampus.json
 
-The window of the super images is made 48 slices deep, as in the paper, so that the layouts fill it; else everything is
-as planned, and the same for all of them.
+The window of the super images is 48 slices deep, as in the paper, so that every layout is filled; everything else is
+as planned and the same for all layouts.
 """
 
 from functools import partial
@@ -28,7 +28,7 @@ PAPER = {
 
 
 def with_grid(plan: ConfigurationPlan, grid: tuple[int, int]) -> ConfigurationPlan:
-    """The plan with 48 slices in a layout."""
+    """Change a plan to 48 slices in a layout."""
     representation = plan.representation
     assert isinstance(representation, SuperImage), "the configuration is si"
     window = list(plan.window)
@@ -38,7 +38,7 @@ def with_grid(plan: ConfigurationPlan, grid: tuple[int, int]) -> ConfigurationPl
 
 
 def contenders() -> list[Contender]:
-    """3D, and super images in every layout of the paper."""
+    """3D patches, and super images in every layout of the paper."""
     rows = [Contender("3D", "3d", paper=PAPER_3D)]
     for grid, paper in PAPER.items():
         name = f"{grid[0]} x {grid[1]}"
@@ -46,17 +46,17 @@ def contenders() -> list[Contender]:
     return rows
 
 
-def three(row: Row) -> str:
-    """Dice, precision and recall."""
+def format_scores(row: Row) -> str:
+    """Format Dice, precision and recall."""
     return " / ".join(spread(row["scores"][score]) for score in ("dice", "precision", "recall"))
 
 
 TABLE = Table(
     "super_image_grids",
-    "Super images in six layouts (rows x columns), beside Table 2 of Sobirov et al. 2022",
+    "Super images in six layouts (rows x columns), compared with Table 2 of Sobirov et al. 2022",
     {
         "layout": lambda row: row["name"],
-        "Dice / precision / recall": three,
+        "Dice / precision / recall": format_scores,
         "paper": lambda row: of_paper(row, "dice", "precision", "recall"),
         "HD95 mm": lambda row: spread(row["scores"]["hd95_mm"], 2),
         "updates": lambda row: f"{sum(row['iterations'])}",
@@ -64,7 +64,7 @@ TABLE = Table(
         "parameters": lambda row: f"{row['cost']['num_parameters'] / 1e6:.2f} M",
         "s/case": lambda row: f"{row['cost']['seconds_per_case']:.2f}",
     },
-    ("Mean ± standard deviation over validation cases; seconds without mirroring, of a case of middle size.",),
+    ("Mean ± standard deviation over validation cases; seconds without mirroring, of a case of median size.",),
 )
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""The whole story as functions: plan, preprocess, train, predict, ensemble, evaluate, share.
+"""The Python interface: functions to plan, preprocess, train, predict, ensemble, evaluate and share.
 
-The commands call these, and so can you.
+The commands of the terminal call the same functions.
 """
 
 import logging
@@ -83,26 +83,25 @@ logger = logging.getLogger(__name__)
 CRASHED = (
     "error: the process ended in the middle of its work: a native library crashed (above: where), or it was killed (by "
     "the system for lack of memory, or by a time limit). `seg25d info --check` tests whether this machine computes "
-    "right and says what to set; the same command goes on from the last checkpoint"
+    "correctly and says what to set; the same command continues from the last checkpoint"
 )
 
 
 def plan_and_preprocess(
     workspace: Workspace, identifiers: Sequence[str], options: PlanningOptions | None = None
 ) -> dict[str, Plans]:
-    """Check data sets, plan their configurations and prepare the arrays for training; what is done already is kept.
+    """Check data sets, plan their configurations and prepare the arrays for training; existing results are kept.
 
     Args:
-        workspace: Where everything is.
+        workspace: The workspace.
         identifiers: Data sets: `1`, `001` or `Dataset001_Name`.
-        options: How; nothing is preprocessed with `plan_only`, and nothing at all is written with `verify_only`.
+        options: Options; nothing is preprocessed with `plan_only`, and nothing is written with `verify_only`.
 
     Returns:
-        The plans per data set (none with `verify_only`).
+        The plans of each data set (none with `verify_only`).
 
     Raises:
-        InputError: If there is no such data set, an option cannot be right, or the plans that are there were edited
-            wrongly.
+        InputError: If a data set does not exist, an option is invalid, or existing plans were edited incorrectly.
         DatasetError: If data sets have problems; lists all of them, and nothing is written.
     """
     options = options or PlanningOptions()
@@ -126,24 +125,24 @@ def train(
     folds: Sequence[str],
     options: TrainingOptions | None = None,
 ) -> dict[str, Summary]:
-    """Train folds of a configuration; each that was cut off goes on where it stopped, each that is done is left.
+    """Train folds of a configuration; interrupted folds continue where they stopped, finished ones are kept.
 
-    Needs the preprocessed data set only, not the raw one. A network other than the planned one is planned when it is
-    asked for the first time, and then stands in the plans as `CONFIG__NETWORK`.
+    Only the preprocessed data set is needed, not the raw one. Another network than the planned one is planned on the
+    first request, and added to the plans as `CONFIG__NETWORK`.
 
     Args:
-        workspace: Where everything is.
+        workspace: The workspace.
         identifier: Data set: `1`, `001` or `Dataset001_Name`.
         configuration: Such as `si`, `2d` or `3d`.
         folds: Numbers of folds, `cv` for all of them, or `all` for one model on all cases.
-        options: How.
+        options: Options.
 
     Returns:
-        The scores of the validation cases per fold. `crossval/summary.json` has those of all folds as soon as all
-        are trained.
+        The scores of the validation cases of each fold. `crossval/summary.json` has those of all folds once all are
+        trained.
 
     Raises:
-        InputError: If an argument names what is not there; raised before anything is done.
+        InputError: If an argument names something that does not exist; raised before anything is done.
     """
     options = options or TrainingOptions()
     planned = planned_run(workspace, identifier, configuration, options)
@@ -167,19 +166,19 @@ def train(
 
 @crashes_named(CRASHED)
 def pretrain(workspace: Workspace, identifier: str, configuration: str, options: PretrainingOptions) -> Path:
-    """Pretrain the network of a configuration on images alone; a run that was cut off goes on where it stopped.
+    """Pretrain the network of a configuration on images without labels; an interrupted run continues.
 
     Args:
-        workspace: Where everything is.
+        workspace: The workspace.
         identifier: Data set: `1`, `001` or `Dataset001_Name`; planned and preprocessed.
         configuration: Such as `si`, `2d` or `3d`.
-        options: Which task, on which further images, and how.
+        options: Pretext task, further images and other options.
 
     Returns:
         The file for `TrainingOptions.pretrained`.
 
     Raises:
-        InputError: If an argument names what is not there, or the task makes no sense for the configuration; raised
+        InputError: If an argument names something that does not exist, or the configuration cannot use the task; raised
             before anything is done.
     """
     planned = planned_run(workspace, identifier, configuration, options)
@@ -194,14 +193,14 @@ def predict(workspace: Workspace, source: Path, out: Path, options: PredictionOp
     """Segment images and write `CASE.ENDING` and `prediction.json` to `out`.
 
     Args:
-        workspace: Where everything is.
+        workspace: The workspace.
         source: A folder of images, one image, or a folder of DICOM files.
-        out: Folder for the segmentations; cases that are there already are skipped, unless `overwrite`.
-        options: Which model, and how.
+        out: Folder for the segmentations; existing cases are skipped, unless `overwrite` is set.
+        options: Model and other options.
 
     Raises:
-        InputError: If the model or the images are not there; lists the choices. Also if `out` holds predictions of
-            another model.
+        InputError: If the model (lists the choices) or the images do not exist, or `out` holds predictions of another
+            model.
         CaseFailures: If some cases failed; all others are written.
     """
     options = options or PredictionOptions()
@@ -227,17 +226,17 @@ def predict(workspace: Workspace, source: Path, out: Path, options: PredictionOp
 
 
 def load_model(workspace: Workspace, options: PredictionOptions | None = None) -> CasePredictor:
-    """Load what `predict` would use, to predict arrays with it: it stays loaded.
+    """Load the model that `predict` would use, to predict any number of arrays.
 
     Args:
-        workspace: Where everything is.
-        options: Which model, and how; `save_probabilities` and `overwrite` have no meaning here.
+        workspace: The workspace.
+        options: Model and other options; `save_probabilities` and `overwrite` have no effect here.
 
     Returns:
         The model; see `CasePredictor.predict_array`.
 
     Raises:
-        InputError: If the model is not there; lists the choices.
+        InputError: If the model does not exist; lists the choices.
     """
     options = options or PredictionOptions()
     with model_to_predict(workspace, options) as model:
@@ -254,17 +253,17 @@ def find_best_configuration(
     """Choose the configuration or ensemble that is best in cross-validation, and write `results/DATASET/best.json`.
 
     Args:
-        workspace: Where everything is.
+        workspace: The workspace.
         identifier: Data set: `1`, `001` or `Dataset001_Name`.
-        configurations: Which to compare; None: all whose folds are trained.
-        folds: Which to compare; None: all of them.
-        options: What to try, and what the choice may cost.
+        configurations: Configurations to compare; None: all whose folds are trained.
+        folds: Folds to compare; None: all of them.
+        options: Candidates to try, and limits of the cost.
 
     Returns:
-        The choice, with all that it was compared with.
+        The choice, with all candidates that it was compared with.
 
     Raises:
-        InputError: If there is nothing to compare, folds are missing, or nothing keeps to the limits.
+        InputError: If there is nothing to compare, folds are missing, or no candidate is within the limits.
     """
     options = options or FindOptions()
     choose_execution(options.device)
@@ -282,12 +281,12 @@ def ensemble(folders: Sequence[Path], out: Path, options: EnsembleOptions | None
 
     Args:
         folders: Two or more folders of predictions, of seg25d or nnU-Net, with the same cases on the same grids.
-        out: Folder for the results; cases that are there already are skipped, unless `overwrite`.
-        options: By which method, and how.
+        out: Folder for the results; existing cases are skipped, unless `overwrite` is set.
+        options: Method and other options.
 
     Raises:
-        InputError: If options do not go together or the folders do not fit (lists all that does not); nothing is
-            written then. Also if `out` holds other predictions.
+        InputError: If options contradict each other, the folders do not fit (lists all problems), or `out` holds other
+            predictions; nothing is written then.
         CaseFailures: If some cases failed; all others are written.
     """
     ensemble_folders(folders, out, options)
@@ -296,29 +295,29 @@ def ensemble(folders: Sequence[Path], out: Path, options: EnsembleOptions | None
 def convert_msd(
     workspace: Workspace, source: Path, number: int | None = None, num_processes: int | None = None
 ) -> Path:
-    """Make a data set of a folder of the Medical Segmentation Decathlon, see `convert_msd_folder`; gives its folder."""
+    """Convert a folder of the Medical Segmentation Decathlon, see `convert_msd_folder`; returns the new folder."""
     return convert_msd_folder(workspace, source, number, num_processes)
 
 
 def convert_dicom(source: Path, out: Path, num_processes: int | None = None) -> list[Path]:
-    """Make a file of each folder of DICOM files, see `convert_dicom_folders`; gives the files."""
+    """Convert each folder of DICOM files to a file, see `convert_dicom_folders`; returns the files."""
     return convert_dicom_folders(source, out, num_processes)
 
 
 def convert_nnunet_results(
     workspace: Workspace, source: Path, identifier: str, num_processes: int | None = None
 ) -> Path:
-    """Import what nnU-Net said of validation cases, see `import_nnunet_results`; gives the folder of the run."""
+    """Import nnU-Net's predictions of validation cases, see `import_nnunet_results`; returns the run's folder."""
     return import_nnunet_results(workspace, source, identifier, num_processes).root
 
 
 def report(workspace: Workspace, identifier: str, out: Path | None = None, num_processes: int | None = None) -> Path:
-    """Write one HTML file that shows what was planned, trained and found; it needs no network and nothing beside it.
+    """Write one self-contained HTML file with plans, trainings and results, which works offline.
 
     Args:
-        workspace: Where everything is.
+        workspace: The workspace.
         identifier: Data set: `1`, `001` or `Dataset001_Name`.
-        out: The file; None: `report.html` with the results of the data set.
+        out: The file; None: `report.html` in the results of the data set.
         num_processes: Worker processes; None: by cores and memory.
 
     Returns:
@@ -336,24 +335,24 @@ def report(workspace: Workspace, identifier: str, out: Path | None = None, num_p
 
 
 def export_model(workspace: Workspace, identifier: str, path: Path, options: ExportOptions | None = None) -> Manifest:
-    """Write everything that prediction needs of trained models into one zip.
+    """Write trained models, with everything that prediction needs, to one zip file.
 
     Args:
-        workspace: Where everything is.
+        workspace: The workspace.
         identifier: Data set: `1`, `001` or `Dataset001_Name`.
         path: The archive.
-        options: Which models, and under which licence.
+        options: Models and their licence.
 
     Returns:
-        What the archive holds.
+        The manifest of the archive.
 
     Raises:
-        InputError: If the models are not there or do not belong together, the choice is not clear (lists the choices),
-            or `path` is there and not to be overwritten; nothing is written then.
+        InputError: If the models do not exist or do not belong together, the choice is ambiguous (lists the choices),
+            or `path` exists and `overwrite` is not set; nothing is written then.
     """
     options = options or ExportOptions()
     if path.is_dir() or (path.exists() and not options.overwrite):
-        raise InputError(f"{path} is there already; choose another name" + (" or --overwrite" * path.is_file()))
+        raise InputError(f"{path} exists already; choose another name" + (" or --overwrite" * path.is_file()))
     name = workspace.dataset_name(identifier)
     models = models_to_export(workspace, name, options)
     licence = None if options.licence_file is None else read_text(options.licence_file)
@@ -363,18 +362,18 @@ def export_model(workspace: Workspace, identifier: str, path: Path, options: Exp
 
 
 def install_model(workspace: Workspace, path: Path, *, overwrite: bool = False) -> Manifest:
-    """Put the models of an archive under `results`, where prediction finds them; no data of the data set are needed.
+    """Install the models of an archive in `results`, where prediction finds them, without needing the data set.
 
     Args:
-        workspace: Where to.
+        workspace: The workspace to install into.
         path: The archive.
-        overwrite: Replace runs that are there.
+        overwrite: Replace existing runs.
 
     Returns:
-        What was installed.
+        The manifest of the installed models.
 
     Raises:
-        InputError: If anything about the archive is not sound, or a run is there already; nothing is written then.
-        BusyError: If a run that is to be replaced is being trained.
+        InputError: If the archive is invalid, or a run exists already; nothing is written then.
+        BusyError: If a run to be replaced is being trained.
     """
     return install(workspace, path, overwrite=overwrite)

@@ -1,1 +1,1 @@
-"""The commands, one short module each; no logic."""
+"""The commands, one short module each, without logic."""

@@ -1,4 +1,4 @@
-"""What all commands share: options, messages, logging and exit statuses."""
+"""Shared parts of all commands: options, messages, logging and exit statuses."""
 
 import argparse
 import logging
@@ -28,18 +28,18 @@ logger = logging.getLogger(__name__)
 DURATION = re.compile(r"(?:([\d.]+)h)?(?:([\d.]+)(?:min|m))?(?:([\d.]+)(?:sec|s))?")
 DEVICE = re.compile(r"cuda(:\d+)?|cpu|mps")
 INTERRUPTED = 130
-"""Exit status after Ctrl-C: 128 + SIGINT, as shells have it."""
+"""Exit status after Ctrl-C: 128 + SIGINT, as in shells."""
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors look like all other errors of the project."""
+    """A parser that formats errors like all other errors of the project."""
 
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong with the arguments and leave with status 2."""
+        """Print the error and exit with status 2."""
         self.exit(2, f"error: {message}\n{self.format_usage()}")
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
-        """Leave, also when the reader of the help has gone."""
+        """Exit, also if the reader of standard output has closed it."""
         try:
             sys.stdout.flush()
         except BrokenPipeError:
@@ -53,10 +53,10 @@ class Command:
 
     Args:
         name: The verb.
-        summary: What it does, one sentence.
-        add_arguments: Declares its own arguments.
-        run: Does it; imports what is heavy only then.
-        ignored: Shared options that it accepts, as every command does, and that have no effect on it.
+        summary: Description in one sentence.
+        add_arguments: Function that declares its own arguments.
+        run: Function that runs the command; heavy imports are made only then.
+        ignored: Shared options that it accepts, like every command, but that have no effect on it.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Command:
     ignored: tuple[str, ...] = ()
 
     def __call__(self, arguments: Sequence[str] | None = None) -> int:
-        """Parse the arguments (those of the process by default), run, and give the exit status."""
+        """Parse the arguments (those of the process by default), run the command, and return the exit status."""
         set_wait_policy()
         parser, words = self.parser(), list(sys.argv[1:] if arguments is None else arguments)
         check_options(parser, words)
@@ -79,11 +79,11 @@ class Command:
         return run_guarded(lambda: self.run(parsed), debug=parsed.debug, starts_over_with=again)
 
     def script(self) -> NoReturn:
-        """What the program `seg25d_VERB` does: the command, and then the end of the process."""
+        """Entry point of the program `seg25d_VERB`: run the command, then end the process."""
         leave(self())
 
     def parser(self) -> Parser:
-        """The parser of this command."""
+        """Make the parser of this command."""
         parser = Parser(prog=f"seg25d {self.name}", description=self.summary, allow_abbrev=False)
         self.add_arguments(parser)
         add_shared_arguments(parser, self.ignored)
@@ -91,12 +91,12 @@ class Command:
 
 
 def set_wait_policy() -> None:
-    """Say how OpenMP threads wait, unless the user has: for a moment awake, then asleep. Read when torch is loaded.
+    """Set how OpenMP threads wait, unless the user has set it: a short spin, then sleep. Read when torch is loaded.
 
-    Threads that spin for long fight with the data loader, and with other programs, over few cores: an update of `stack`
-    on two threads took 11.6 s in each of two processes on two cores, and 0.73 s where they sleep at once. Alone, those
-    that sleep at once are the slower ones: 220 ms an update, 153 ms with much spinning, 160 ms (0.80 s of each of two)
-    with these few turns (documentation/concepts/choices.md).
+    On few cores, threads that spin for long compete with the data loader and other programs: an update of `stack` on
+    two threads took 11.6 s in each of two processes on two cores, but 0.73 s if threads sleep immediately. A single
+    process is slower if threads sleep immediately: 220 ms per update, 153 ms with much spinning, 160 ms (0.80 s in each
+    of two processes) with this short spin (documentation/concepts/choices.md).
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
@@ -104,7 +104,7 @@ def set_wait_policy() -> None:
 
 
 def add_shared_arguments(parser: argparse.ArgumentParser, ignored: Sequence[str] = ()) -> None:
-    """Declare the options that every command takes; the help says which are ignored."""
+    """Declare the options that every command accepts; the help marks those that are ignored."""
     no_effect = "accepted by all commands, no effect on this one"
     group = parser.add_argument_group("options of all commands")
     group.add_argument(
@@ -115,7 +115,7 @@ def add_shared_arguments(parser: argparse.ArgumentParser, ignored: Sequence[str]
     )
     group.add_argument("--quiet", action="store_true", help="warnings and errors only")
     group.add_argument("--debug", action="store_true", help="more messages, and tracebacks with every error")
-    where = "where to compute, such as cuda or cuda:1 (default: the best there is)"
+    where = "device to compute on, such as cuda or cuda:1 (default: the best one available)"
     group.add_argument(
         "--device",
         "-device",
@@ -123,7 +123,7 @@ def add_shared_arguments(parser: argparse.ArgumentParser, ignored: Sequence[str]
         metavar="{cuda,cpu,mps}",
         help=no_effect if "device" in ignored else where,
     )
-    workers = "worker processes; 0 works in this process (default: by cores and free memory)"
+    workers = "number of worker processes; 0 uses this process (default: by cores and free memory)"
     group.add_argument(
         "--num-processes",
         "-np",
@@ -150,7 +150,7 @@ def positive_amount(text: str) -> float:
     except ValueError:
         value = math.nan
     if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"wanted a number above 0, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
     return value
 
 
@@ -161,7 +161,7 @@ def weight(text: str) -> float:
     except ValueError:
         value = math.nan
     if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"wanted a number of at least 0, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a number of at least 0, got {text!r}")
     return value
 
 
@@ -169,7 +169,7 @@ def share(text: str) -> float:
     """A number above 0 and at most 1, for argparse."""
     value = positive_amount(text)
     if value > 1:
-        raise argparse.ArgumentTypeError(f"wanted a number above 0 and at most 1, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a number above 0 and at most 1, got {text!r}")
     return value
 
 
@@ -177,29 +177,29 @@ def duration(text: str) -> float:
     """Seconds of a duration such as `90s`, `15min`, `2h` or `1h30min`, for argparse."""
     match = DURATION.fullmatch(text.replace(" ", ""))
     if match is None or not text.strip():
-        raise argparse.ArgumentTypeError(f"wanted a duration such as 90s, 15min, 2h or 1h30min, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a duration such as 90s, 15min, 2h or 1h30min, got {text!r}")
     hours, minutes, seconds = (float(part or 0) for part in match.groups())
     return positive_amount(str(hours * 3600 + minutes * 60 + seconds))
 
 
 def setting(text: str) -> tuple[str, str]:
-    """The pair of `key=value`, for argparse."""
+    """Key and value of `key=value`, for argparse."""
     key, separator, value = text.partition("=")
     if not (key and separator):
-        raise argparse.ArgumentTypeError(f"wanted key=value, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected key=value, got {text!r}")
     return key, value
 
 
 def device_names(text: str) -> str:
-    """The name of a device, or several with commas, for argparse; whether they are there is seen when they are used."""
+    """The name of a device, or several separated by commas, for argparse; availability is checked later."""
     for name in text.split(","):
         if DEVICE.fullmatch(name) is None:
-            raise argparse.ArgumentTypeError(f"wanted cuda, cuda:NUMBER, cpu or mps, got {name!r}")
+            raise argparse.ArgumentTypeError(f"expected cuda, cuda:NUMBER, cpu or mps, got {name!r}")
     return text
 
 
 def plans_name(text: str) -> str:
-    """A name that plans may have, for argparse."""
+    """A valid name of plans, for argparse."""
     try:
         return check_plans_name(text)
     except ValueError as error:
@@ -208,31 +208,31 @@ def plans_name(text: str) -> str:
 
 def _at_least(text: str, minimum: int) -> int:
     if not text.isdigit() or int(text) < minimum:
-        raise argparse.ArgumentTypeError(f"wanted a whole number of at least {minimum}, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least {minimum}, got {text!r}")
     return int(text)
 
 
 def find_workspace(arguments: argparse.Namespace) -> "Workspace":
-    """The workspace that the arguments and the environment name."""
+    """Find the workspace from the arguments and the environment."""
     from seg25d.core.workspace import Workspace
 
     return Workspace.resolve(arguments.workspace)
 
 
 def options_of(record: type[Options], arguments: argparse.Namespace, **others: Any) -> Options:
-    """A record of options.
+    """Make a record of options from arguments.
 
     Args:
-        record: Its kind.
-        arguments: What stands under the name of a field is taken; None leaves the field as it is by default.
-        others: Fields that the arguments have under other names, or not at all; they come first.
+        record: Class of the record.
+        arguments: Values for fields of the same names; None leaves the default of the field.
+        others: Values of fields that differ from the arguments; they take precedence.
     """
     named = {name: getattr(arguments, name, None) for name in record.model_fields if name not in others}
     return record(**others, **{name: value for name, value in named.items() if value is not None})
 
 
 def configure_logging(*, quiet: bool, debug: bool) -> None:
-    """Send messages to standard error: bare on a terminal, with a time stamp elsewhere."""
+    """Send messages to standard error, with time stamps if it is not a terminal."""
     level = logging.DEBUG if debug else logging.WARNING if quiet else logging.INFO
     handler = _Handler()
     style = "%(message)s" if sys.stderr.isatty() else "%(asctime)s %(message)s"
@@ -242,12 +242,12 @@ def configure_logging(*, quiet: bool, debug: bool) -> None:
     root.setLevel(level)
     root.propagate = False
     if not debug:
-        # Libraries speak to developers with them.
+        # These warnings are meant for developers of the libraries' users.
         warnings.filterwarnings("ignore", category=FutureWarning)
 
 
 class _Handler(logging.StreamHandler[TextIO]):
-    """Writes to what standard error is at the moment: while a bar is shown, a stand-in that puts messages above it."""
+    """Writes to the current standard error, which a progress bar replaces to print messages above itself."""
 
     def emit(self, record: logging.LogRecord) -> None:
         self.stream = sys.stderr
@@ -255,7 +255,7 @@ class _Handler(logging.StreamHandler[TextIO]):
 
 
 class _Formatter(logging.Formatter):
-    """Puts the level in front of warnings and errors only."""
+    """Adds the level to warnings and errors."""
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
@@ -263,15 +263,15 @@ class _Formatter(logging.Formatter):
 
 
 def run_guarded(action: Callable[[], None], *, debug: bool, starts_over_with: str | None = None) -> int:
-    """Run a command and turn whatever it raises into a message and an exit status.
+    """Run a command and convert all exceptions to a message and an exit status.
 
     Args:
         action: The command.
         debug: Whether to show tracebacks.
-        starts_over_with: The option with which the same command would start over instead of going on.
+        starts_over_with: The option with which the same command starts over instead of continuing.
 
     Returns:
-        0 done; 2 the input is at fault; 1 a fault of ours; 130 interrupted.
+        0 on success; 2 for an error of the input; 1 for a bug of seg25d; 130 if interrupted.
     """
     try:
         action()
@@ -279,11 +279,11 @@ def run_guarded(action: Callable[[], None], *, debug: bool, starts_over_with: st
     except Seg25dError as error:
         if debug:
             traceback.print_exc()
-        _say(f"error: {error}")
+        _print_error(f"error: {error}")
         return error.exit_status
     except KeyboardInterrupt:
         without = f" without --{starts_over_with}" if starts_over_with else ""
-        _say(f"interrupted; the same command{without} goes on where it stopped")
+        _print_error(f"interrupted; the same command{without} continues where it stopped")
         return INTERRUPTED
     except BrokenPipeError:
         _silence_stdout()
@@ -291,21 +291,21 @@ def run_guarded(action: Callable[[], None], *, debug: bool, starts_over_with: st
     except (PermissionError, FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         if debug:
             traceback.print_exc()
-        _say(f"error: {error.filename}: {error.strerror}; choose another place or change its permissions")
+        _print_error(f"error: {error.filename}: {error.strerror}; choose another place or change its permissions")
         return 2
     except Exception as error:
         traceback.print_exc()
-        _say(
-            f"error: {type(error).__name__}: {error}; this is a fault of seg25d, please report it with the lines above"
+        _print_error(
+            f"error: {type(error).__name__}: {error}; this is a bug of seg25d, please report it with the lines above"
         )
         return 1
     return 0
 
 
-def _say(message: str) -> None:
+def _print_error(message: str) -> None:
     print(message, file=sys.stderr)
 
 
 def _silence_stdout() -> None:
-    """Let Python flush standard output at exit although its reader has gone."""
+    """Redirect standard output, so that Python can flush it at exit although its reader has closed it."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""`seg25d convert`: bring data and results of other programs in."""
+"""`seg25d convert`: import data and results of other programs."""
 
 import argparse
 from pathlib import Path
@@ -21,24 +21,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "nnunet-results: the cross-validation in nnUNet_results/DATASET/TRAINER__PLANS__CONFIG becomes a candidate "
         "for ensembles. dicom: folders of DICOM files become CASE_0000.nii.gz",
     )
-    parser.add_argument("-i", "--input", type=Path, required=True, metavar="FOLDER", help="what to convert")
+    parser.add_argument("-i", "--input", type=Path, required=True, metavar="FOLDER", help="folder to convert")
     parser.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="dicom: folder for the files")
     parser.add_argument(
         "-d",
         "--dataset",
         "-overwrite_id",
         metavar="ID",
-        help="msd: number of the new data set (default: that of the task). nnunet-results: our data set",
+        help="msd: number of the new data set (default: that of the task). nnunet-results: data set of the workspace",
     )
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Do it."""
+    """Run the command."""
     kind, source, dataset, processes = arguments.kind, arguments.input, arguments.dataset, arguments.num_processes
-    _check(kind, "-o", arguments.output, needed=kind == "dicom", allowed=kind == "dicom")
-    _check(kind, "-d", dataset, needed=kind == "nnunet-results", allowed=kind != "dicom")
+    _check_option(kind, "-o", arguments.output, needed=kind == "dicom", allowed=kind == "dicom")
+    _check_option(kind, "-d", dataset, needed=kind == "nnunet-results", allowed=kind != "dicom")
     if kind == "msd" and dataset is not None and not dataset.isdecimal():
-        raise InputError(f"-d: wanted the number of the new data set, got {dataset!r}")
+        raise InputError(f"-d: expected the number of the new data set, got {dataset!r}")
     with loading():
         from seg25d import api
 
@@ -51,11 +51,11 @@ def run(arguments: argparse.Namespace) -> None:
         print(api.convert_nnunet_results(find_workspace(arguments), source, dataset, processes))
 
 
-def _check(kind: str, option: str, value: object, *, needed: bool, allowed: bool) -> None:
+def _check_option(kind: str, option: str, value: object, *, needed: bool, allowed: bool) -> None:
     if value is None and needed:
         raise InputError(f"--from {kind} needs {option}")
     if value is not None and not allowed:
-        raise InputError(f"--from {kind} takes no {option}; leave it out")
+        raise InputError(f"--from {kind} does not accept {option}; leave it out")
 
 
 main = Command(

@@ -1,4 +1,4 @@
-"""`seg25d demo`: every step on a small made-up data set."""
+"""`seg25d demo`: all steps on a small synthetic data set."""
 
 import argparse
 
@@ -13,8 +13,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=tuple(TIME_BUDGETS_S),
         default="phantom",
         help="phantom: organs in CT and MR, by `2d`, `si` and `3d`, under six minutes on two cores (default). "
-        "vessels: a sparse vessel tree in MR angiography, by `mip` and `2d` with the recipe angermann2022, beside the "
-        "paper's figures; 15 minutes of training for each",
+        "vessels: a sparse vessel tree in MR angiography, by `mip` and `2d` with the recipe angermann2022, with the "
+        "paper's figures in the table; 15 minutes of training for each",
     )
     defaults = ", ".join(f"{seconds:g}s for {kind}" for kind, seconds in TIME_BUDGETS_S.items())
     parser.add_argument(
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Do it."""
+    """Run the command."""
     from seg25d.demo.run import run_demo
 
     result = run_demo(
@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 main = Command(
     name="demo",
-    summary="Every step on a small made-up data set, from raw images to a table of scores and a report.",
+    summary="Run all steps on a small synthetic data set, from raw images to a table of scores and a report.",
     add_arguments=add_arguments,
     run=run,
 )

@@ -20,36 +20,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=METHODS,
         default="mean",
         help="mean of probabilities (default; needs predictions with --save-probabilities), majority of labels, "
-        "STAPLE, or non-local STAPLE, which looks at the images as well",
+        "STAPLE, or non-local STAPLE, which also uses the images",
     )
-    parser.add_argument("--weights", nargs="+", type=weight, metavar="W", help="mean, majority: a weight per folder")
+    parser.add_argument("--weights", nargs="+", type=weight, metavar="W", help="mean, majority: one weight per folder")
     parser.add_argument(
         "--fit-weights",
         type=Path,
         metavar="REFERENCE_DIR",
-        help="mean: fit the weights on those cases whose true segmentation is in this folder",
+        help="mean: fit the weights on the cases with a true segmentation in this folder",
     )
     parser.add_argument(
         "--dataset-json",
         type=Path,
         metavar="FILE",
-        help="mean: what the probabilities mean, where prediction.json or a dataset.json beside it does not say so",
+        help="mean: dataset.json with the meaning of the probabilities, if the folders do not contain it",
     )
-    parser.add_argument("--images", type=Path, metavar="DIR", help="nlstaple: folder of the images that were predicted")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="nlstaple: folder of the segmented images")
     parser.add_argument(
-        "--channel", type=natural_number, metavar="N", help="nlstaple: which channel of the images (default: 0)"
+        "--channel", type=natural_number, metavar="N", help="nlstaple: channel of the images (default: 0)"
     )
     parser.add_argument(
         "--save-probabilities",
         "--save_npz",
         action="store_true",
-        help="mean: write CASE.npz beside the segmentation",
+        help="mean: also write CASE.npz with the probabilities",
     )
-    parser.add_argument("--overwrite", action="store_true", help="fuse cases again that are already there")
+    parser.add_argument("--overwrite", action="store_true", help="fuse existing cases again")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Do it."""
+    """Run the command."""
     with loading():
         from seg25d import api
 

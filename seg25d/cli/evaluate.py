@@ -14,28 +14,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="summary as JSON (default: summary.json in PREDICTION_DIR)"
     )
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="a line per case and label as well")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="also write a table with one row per case and label")
     parser.add_argument(
         "--surface-tolerance-mm",
         type=positive_amount,
         metavar="MM",
-        help="distance between surfaces that counts as none in surface_dice (default: 3)",
+        help="tolerated distance between surfaces in surface_dice (default: 3)",
     )
     parser.add_argument(
         "--area-plots",
         type=Path,
         metavar="DIR",
-        help="CASE.png with the foreground's area slice by slice, and the numbers as area_plots.json and .csv",
+        help="write CASE.png with the foreground's area in each slice, and the numbers as area_plots.json and .csv",
     )
     parser.add_argument(
         "--area-axis",
         choices=("axial", "coronal", "sagittal"),
-        help="direction of the slices of --area-plots (default: in which they are furthest apart, or axial)",
+        help="direction of the slices of --area-plots (default: that of the largest spacing, or axial)",
     )
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Do it."""
+    """Run the command."""
     with loading():
         from seg25d import api
     from seg25d.core.errors import InputError
@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> None:
     from seg25d.evaluation.tables import summary_table
 
     if arguments.area_axis and arguments.area_plots is None:
-        raise InputError("--area-axis says how --area-plots looks; give --area-plots DIR as well")
+        raise InputError("--area-axis needs --area-plots; give --area-plots DIR as well")
     folder, tolerance_mm = arguments.area_plots, arguments.surface_tolerance_mm
     summary = api.evaluate(
         arguments.reference,

@@ -1,4 +1,4 @@
-"""`seg25d export_model`: write trained models into one zip."""
+"""`seg25d export_model`: write trained models to one zip file."""
 
 import argparse
 from pathlib import Path
@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--configurations",
         nargs="+",
         metavar="CONFIG",
-        help="configurations (default: what best.json chose, or else the only one that is trained)",
+        help="configurations (default: those of best.json, or else the only one that is trained)",
     )
     parser.add_argument(
         "-f", "--folds", nargs="+", metavar="FOLD", help="folds of these configurations (default: all that are trained)"
@@ -34,13 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--license-file",
         type=Path,
         metavar="FILE",
-        help="text that says what others may do with the models; it goes into the archive",
+        help="text file with the licence of the models, to include in the archive",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace FILE.zip if it is there")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing FILE.zip")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Do it."""
+    """Run the command."""
     with loading():
         from seg25d import api
 
@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 main = Command(
     name="export_model",
-    summary="Write everything that prediction needs of trained models into one zip.",
+    summary="Write trained models, with everything that prediction needs, to one zip file.",
     add_arguments=add_arguments,
     run=run,
     ignored=("device", "num_processes"),

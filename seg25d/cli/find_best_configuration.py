@@ -1,4 +1,4 @@
-"""`seg25d find_best_configuration`: choose by cross-validation what `seg25d predict` uses."""
+"""`seg25d find_best_configuration`: choose the model of `seg25d predict` by cross-validation."""
 
 import argparse
 
@@ -21,33 +21,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--folds",
         nargs="+",
         metavar="FOLD",
-        help="compare these folds only, on the cases that all configurations have in them (default: all folds)",
+        help="compare only these folds, on the validation cases that all configurations have (default: all folds)",
     )
     parser.add_argument(
-        "--no-ensembles", "--disable_ensembling", action="store_true", help="single configurations only"
+        "--no-ensembles", "--disable_ensembling", action="store_true", help="compare only single configurations"
     )
     parser.add_argument(
         "--no-postprocessing",
         action="store_true",
-        help="leave labels as they are: no thresholds of their own, no components are removed",
+        help="do not fit post-processing (thresholds, removal of components)",
     )
-    parser.add_argument("--fit-weights", action="store_true", help="try the best ensemble with fitted weights as well")
+    parser.add_argument("--fit-weights", action="store_true", help="also try the best ensemble with fitted weights")
     parser.add_argument(
         "--max-seconds-per-case",
         type=positive_amount,
         metavar="S",
-        help="choose only what predicts the case of middle size within S seconds, on this machine",
+        help="choose only among candidates that predict the case of median size within S seconds on this machine",
     )
     parser.add_argument(
         "--max-parameters",
         type=positive_number,
         metavar="N",
-        help="choose only what has at most N parameters, in all folds and configurations together",
+        help="choose only among candidates with at most N parameters in all folds and configurations together",
     )
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Do it."""
+    """Run the command."""
     with loading():
         from seg25d import api
         from seg25d.data.dataset import read_description

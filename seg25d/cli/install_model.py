@@ -1,4 +1,4 @@
-"""`seg25d install_model`: put the models of a zip where prediction finds them."""
+"""`seg25d install_model`: install the models of a zip file for prediction."""
 
 import argparse
 from pathlib import Path
@@ -13,12 +13,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--overwrite",
         action="store_true",
-        help="replace configurations of the same name, with all of their folds, and the best.json that is there",
+        help="replace configurations of the same name, with all of their folds, and an existing best.json",
     )
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Do it."""
+    """Run the command."""
     with loading():
         from seg25d import api
     from seg25d.sharing.manifest import prediction_commands
@@ -28,12 +28,12 @@ def run(arguments: argparse.Namespace) -> None:
     for command in prediction_commands(manifest.dataset_name, manifest.paths):
         print(f"  {command}")
     if manifest.licence is not None:
-        print(f"What you may do with it says `licence` in the manifest.json of {arguments.archive}.")
+        print(f"The licence of the models is `licence` in the manifest.json of {arguments.archive}.")
 
 
 main = Command(
     name="install_model",
-    summary="Put the models of a zip where prediction finds them; all of it is checked before anything is written.",
+    summary="Install the models of a zip file for prediction; everything is checked before anything is written.",
     add_arguments=add_arguments,
     run=run,
     ignored=("device", "num_processes"),

@@ -1,4 +1,4 @@
-"""`seg25d VERB ...`: finds the command and hands it the rest of the line."""
+"""`seg25d VERB ...`: find the command and run it with the rest of the arguments."""
 
 import difflib
 import sys
@@ -45,11 +45,11 @@ COMMANDS: Mapping[str, Command] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run `seg25d VERB ...`; gives the exit status."""
+    """Run `seg25d VERB ...` and return the exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     verb = words[0] if words else "--help"
     if verb in ("-h", "--help", "help"):
-        return run_guarded(lambda: print(_overview()), debug=False)
+        return run_guarded(lambda: print(_format_overview()), debug=False)
     if verb == "--version":
         print(f"seg25d {seg25d.__version__}")
         return 0
@@ -68,16 +68,16 @@ def _unknown(verb: str) -> str:
 
 
 def script() -> NoReturn:
-    """What the program `seg25d` does: `main`, and then the end of the process."""
+    """Entry point of the program `seg25d`: run `main`, then end the process."""
     leave(main())
 
 
-def _overview() -> str:
+def _format_overview() -> str:
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
     return (
         f"seg25d {seg25d.__version__}: segmentation of 3D medical images with 2.5D methods\n\n"
         "usage: seg25d COMMAND [arguments], or seg25d_COMMAND [arguments]\n\n"
         + "\n".join(lines)
-        + "\n\n`seg25d COMMAND --help` tells the arguments of one."
+        + "\n\n`seg25d COMMAND --help` shows the arguments of a command."
     )

@@ -17,7 +17,7 @@ WORKERS_LOAD = (
     "seg25d.planning.fingerprint",
     "seg25d.preprocessing.preprocess",
 )
-"""What the worker processes of verifying, measuring and preprocessing work with."""
+"""Modules that the worker processes of verifying, measuring and preprocessing use."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,14 +61,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--clean",
         action="store_true",
-        help="start over: forget the measurements of the cases, the plans of this name with all edits, and "
-        "all arrays that plans of no other name use",
+        help="start over: remove the measurements of the cases, the plans of this name with all edits, and "
+        "all arrays that no plans of another name use",
     )
     parser.add_argument("--verify_dataset_integrity", action="store_true", help=argparse.SUPPRESS)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Do it."""
+    """Run the command."""
     if arguments.verify_only and (arguments.explain or arguments.plan_only):
         raise InputError("--verify-only plans nothing: leave it out, or leave out --explain and --plan-only")
     if choose_num_workers(arguments.num_processes, bytes_per_worker=0):

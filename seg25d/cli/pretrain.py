@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--task",
         choices=("inpainting", "jigsaw"),
         required=True,
-        help="what the network learns: to fill in hidden pieces, or to put exchanged ones back",
+        help="pretext task: to fill in hidden pieces, or to restore the order of exchanged ones",
     )
     parser.add_argument(
         "--images",
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Do it."""
+    """Run the command."""
     with loading():
         from seg25d import api
     from seg25d.training.processes import is_first_process

@@ -1,4 +1,4 @@
-"""`seg25d report`: one HTML file that shows what was planned, trained and found."""
+"""`seg25d report`: write one HTML file with plans, trainings and results."""
 
 import argparse
 from pathlib import Path
@@ -11,12 +11,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("dataset", metavar="ID", help="data set: 1, 001 or Dataset001_Name")
     parser.add_argument(
-        "-o", "--output", type=Path, metavar="FILE", help="the page (default: report.html with the results)"
+        "-o", "--output", type=Path, metavar="FILE", help="the HTML file (default: report.html in the results)"
     )
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Do it."""
+    """Run the command."""
     with loading():
         from seg25d import api
 
@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 main = Command(
     name="report",
-    summary="One HTML file that shows what was planned, trained and found, with a 3D viewer.",
+    summary="Write one HTML file with plans, trainings and results, and a 3D viewer.",
     add_arguments=add_arguments,
     run=run,
     ignored=("device",),

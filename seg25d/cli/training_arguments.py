@@ -9,38 +9,38 @@ from seg25d.training.usual_lengths import ITERATIONS_PER_EPOCH
 
 
 def add_training_arguments(parser: argparse.ArgumentParser, usual_epochs: int) -> None:
-    """Declare what is trained, for how long and how.
+    """Declare the arguments of training: network, recipe, length and settings.
 
     Args:
         parser: Gets the arguments.
-        usual_epochs: How many there are without words for the length.
+        usual_epochs: Number of epochs without arguments for the length.
     """
     parser.add_argument(
         "--network",
         metavar="N",
-        help=f"another network than the planned one: {', '.join(REQUESTABLE)}; its results go to CONFIG__N",
+        help=f"another network than the planned one: {', '.join(REQUESTABLE)}; its results are written to CONFIG__N",
     )
     parser.add_argument(
         "--recipe",
         default="default",
         metavar="R",
-        help=f"how to train: {', '.join(RECIPES)}, all but the first as in papers; plan with the same recipe "
-        "before (default: default)",
+        help=f"training recipe: {', '.join(RECIPES)}, all but the first as in papers; plan with the same recipe "
+        "first (default: default)",
     )
     parser.add_argument("--epochs", type=positive_number, metavar="N", help=_epochs_help(usual_epochs))
     parser.add_argument(
         "--iterations",
         type=positive_number,
         metavar="N",
-        help="length in updates; with --epochs, split into as many epochs",
+        help="length of the training in updates; with --epochs, split into that number of epochs",
     )
     parser.add_argument(
         "--time-budget",
         dest="time_budget_s",
         type=duration,
         metavar="TIME",
-        help="instead of a number of epochs: train every model for this long, such as 90s, 15min or 2h, the look at "
-        "validation windows after each epoch included; the scores of whole validation cases come on top",
+        help="length of each training, instead of epochs, such as 90s, 15min or 2h; includes the look at the "
+        "validation windows after each epoch, not the scoring of whole validation cases at the end",
     )
     parser.add_argument("--seed", type=natural_number, metavar="N", help="seed of all randomness")
     parser.add_argument(
@@ -50,9 +50,9 @@ def add_training_arguments(parser: argparse.ArgumentParser, usual_epochs: int) -
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="any setting of config.json; repeatable",
+        help="any setting of config.json; can be repeated",
     )
-    parser.add_argument("--restart", action="store_true", help="forget what was trained before and start over")
+    parser.add_argument("--restart", action="store_true", help="remove earlier trainings of these folds and start over")
     parser.add_argument(
         "--tensorboard",
         action="store_true",

@@ -1,1 +1,1 @@
-"""Data sets, labels, images and what can be wrong with them."""
+"""Data sets, labels and images, and the checks of them."""

@@ -50,7 +50,7 @@ def split_channel(stem: str) -> tuple[str, int | None]:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The files with a known ending directly in a folder, sorted, but for hidden ones; none if there is no folder."""
+    """Visible files with a known ending directly in a folder, sorted; an empty list if the folder does not exist."""
     if not folder.is_dir():
         return []
     names = (path for path in folder.iterdir() if not path.name.startswith("."))

@@ -1,4 +1,4 @@
-"""What a folder of converted files was made from: a conversion that was cut off goes on, and no other is lost."""
+"""Record of the sources of converted files, to resume an interrupted conversion and never overwrite another one."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,20 +12,20 @@ Kind = Literal["msd", "dicom", "nnunet-results"]
 
 
 class Conversion(Record):
-    """The files that a conversion makes. It is written before the first of them, when everything has been checked."""
+    """The files that a conversion makes. Written after all checks have passed, before the first of these files."""
 
     schema_version: Literal[1] = 1
     kind: Kind
     files: dict[str, str]
-    """Per file, by its path in the folder, the digest of what it is made from."""
+    """Digest of the source of each file, by the file's path in the folder."""
 
 
 def read_conversion(folder: Path, kind: Kind) -> Conversion | None:
-    """The conversion that a folder was made by; None where it says nothing of one.
+    """The record of the conversion that made a folder; None if the folder has no such record.
 
     Raises:
         RecordError: If the record is damaged.
-        InputError: If it speaks of a conversion of another kind.
+        InputError: If it was a conversion of another kind.
     """
     path = folder / RECORD_NAME
     if not path.exists():

@@ -1,4 +1,4 @@
-"""From folders of DICOM files to `CASE_0000.nii.gz`: what a prediction would read of the folder, as a file."""
+"""Conversion of folders of DICOM files to `CASE_0000.nii.gz`, with the same content that prediction would read."""
 
 import logging
 from collections.abc import Sequence
@@ -18,48 +18,49 @@ from seg25d.data.problems import FileError, Problem, raise_problems
 logger = logging.getLogger(__name__)
 _ENDING = ".nii.gz"
 _BYTES_PER_VOXEL = 24
-"""Peak memory of a series: in the file's order and in ours, of at most 8 bytes each, and packed."""
+"""Peak memory of a series: one copy in the file's axis order, one in canonical order, at most 8 bytes each, and the
+compressed file."""
 _LARGEST_SERIES = 512 * 512 * 600
-"""Voxels; a series does not say how large it is before it is read."""
+"""In voxels; the size of a series is not known before it is read."""
 
 
 class _Checked(NamedTuple):
-    """What a look into a folder gave."""
+    """Result of checking one folder."""
 
     problem: Problem | None
     left_out: tuple[str, ...]
-    """Files that are no images of the series."""
+    """Files that are not images of the series."""
 
 
 def convert_dicom_folders(source: Path, out: Path, num_processes: int | None = None) -> list[Path]:
-    """Convert every folder of DICOM files, each one series, into a file; those that are there already are kept.
+    """Convert every folder of DICOM files, one series per folder, into a file; existing files are kept.
 
     Args:
-        source: A folder of DICOM files, or one with such folders in it, at any depth. A case is called like its
-            folder, with those above it as far as `source`; a name that ends in `_0001` says its channel.
+        source: A folder of DICOM files, or one with such folders in it, at any depth. A case is named after its
+            folder and the folders above it up to `source`; a name ending in `_0001` gives the channel.
         out: Folder for the files.
         num_processes: Worker processes; None chooses.
 
     Returns:
-        The files, those included that were there already.
+        All files, including those that existed already.
 
     Raises:
         DatasetError: If folders cannot be read, hold several series or share a name; lists all, and nothing is written.
-        InputError: If there is nothing to convert, or a file is in the way that was made from something else.
+        InputError: If there is nothing to convert, or an existing file was made from another source.
     """
     folders, empty = _find_series(source)
     files, problems = _name_files(source, folders)
     digests = {name: _digest(folder) for name, folder in files.items()}
     begun = read_conversion(out, "dicom")
     earlier = begun.files if begun else {}
-    todo, occupied = _what_is_left(out, files, digests, earlier)
+    todo, occupied = _select_unconverted(out, files, digests, earlier)
     problems += occupied
     workers = choose_num_workers(num_processes, _LARGEST_SERIES * _BYTES_PER_VOXEL)
     checks = map_cases(_check_series, [files[name] for name in todo], name=lambda path: path.name, num_workers=workers)
     for folder, checked in track(checks, len(todo), "checking"):
         problems += [checked.problem] if checked.problem else []
         if checked.left_out:
-            logger.info("%s: left out, as no image of the series: %s", folder, ", ".join(checked.left_out))
+            logger.info("%s: left out, not images of the series: %s", folder, ", ".join(checked.left_out))
     raise_problems(sorted(problems, key=lambda problem: problem.case), str(source))
     for folder in empty:
         logger.info("%s: skipped, there are no DICOM images in it", folder)
@@ -73,7 +74,7 @@ def convert_dicom_folders(source: Path, out: Path, num_processes: int | None = N
 
 
 def _find_series(source: Path) -> tuple[list[Path], list[Path]]:
-    """Folders with DICOM files, and folders without, in which there are no others."""
+    """Folders with DICOM files, and topmost folders that contain no DICOM files at any depth."""
     if not source.is_dir():
         raise InputError(f"{source} is not a folder; give a folder of DICOM files, or one with such folders in it")
     folders = [source, *sorted(path for path in source.rglob("*") if path.is_dir() and not _is_hidden(path, source))]
@@ -89,7 +90,7 @@ def _is_hidden(path: Path, source: Path) -> bool:
 
 
 def _name_files(source: Path, folders: Sequence[Path]) -> tuple[dict[str, Path], list[Problem]]:
-    """The folder per file to write."""
+    """The source folder of each file to write, and the problems with names."""
     files: dict[str, Path] = {}
     problems = []
     for folder in folders:
@@ -106,10 +107,10 @@ def _digest(folder: Path) -> str:
     return source_digest(sorted(path for path in folder.iterdir() if path.is_file()))
 
 
-def _what_is_left(
+def _select_unconverted(
     out: Path, files: dict[str, Path], digests: dict[str, str], earlier: dict[str, str]
 ) -> tuple[list[str], list[Problem]]:
-    """The files that are not there yet, and those that are there but were made from something else."""
+    """The files that do not exist yet, and problems with existing files that were made from another source."""
     there = [name for name in files if (out / name).exists()]
     cure = "remove it, or choose another folder"
     occupied = [
@@ -126,7 +127,7 @@ def _check_series(folder: Path) -> _Checked:
 
     try:
         images = {Path(file).name for file in series_files(folder)}
-        # Only reading tells whether all slices fit together.
+        # Only reading shows whether all slices fit together.
         read_channel(folder)
     except FileError as error:
         return _Checked(Problem(case=folder.name, problem=f"{folder}: {error.problem}", cure=error.cure), ())

@@ -1,7 +1,8 @@
-"""From the layout of the Medical Segmentation Decathlon (MSD) to that of nnU-Net: channels apart, `dataset.json` anew.
+"""Conversion from the layout of the Medical Segmentation Decathlon (MSD) to that of nnU-Net v2.
 
-An MSD folder `TaskNN_Name` has `dataset.json`, which lists all files, `imagesTr`, `labelsTr` and `imagesTs`; images
-with several channels are 4D NIfTI files (https://arxiv.org/abs/1902.09063, section "Data format").
+Channels are split into files, and `dataset.json` is rewritten. An MSD folder `TaskNN_Name` has `dataset.json`, which
+lists all files, `imagesTr`, `labelsTr` and `imagesTs`; images with several channels are 4D NIfTI files
+(https://arxiv.org/abs/1902.09063, section "Data format").
 """
 
 import errno
@@ -28,13 +29,13 @@ from seg25d.data.problems import FileError, Problem, raise_problems
 logger = logging.getLogger(__name__)
 _TASK = re.compile(r"Task(\d{1,3})_(.+)")
 _REPLACED = ("training", "test", "numTest", "modality", "dataset")
-"""Keys of an MSD `dataset.json` that become others, or would mean something else; others are kept."""
+"""Keys of an MSD `dataset.json` that are renamed, or have another meaning in nnU-Net; all others are kept."""
 _NIFTI = (".nii.gz", ".nii")
 _WORKER_BYTES = 200 << 20
 
 
 class _File(NamedTuple):
-    """A file and what becomes of it, by paths in the new data set."""
+    """A file and the files it is converted to, as paths in the new data set."""
 
     source: Path
     targets: tuple[str, ...]
@@ -42,7 +43,7 @@ class _File(NamedTuple):
 
 
 class _Task(NamedTuple):
-    """An MSD folder that was read, and what is to be made of it."""
+    """Content of an MSD folder, prepared for conversion."""
 
     files: list[_File]
     description: dict[str, Any]
@@ -52,15 +53,15 @@ class _Task(NamedTuple):
 def convert_msd_folder(
     workspace: Workspace, source: Path, number: int | None = None, num_processes: int | None = None
 ) -> Path:
-    """Convert an MSD folder into `raw/DatasetNNN_Name`; what an earlier call that was cut off has done is kept.
+    """Convert an MSD folder into `raw/DatasetNNN_Name`, resuming an earlier call that was interrupted.
 
-    Files with one channel are linked or copied as they are. The channels of others are taken apart with header and
-    voxels kept. `dataset.json` is written last: before, the data set does not exist.
+    Files with one channel are linked or copied unchanged. Files with several channels are split; header and voxels
+    stay the same. `dataset.json` is written last: until then the data set does not exist.
 
     Args:
-        workspace: Where it goes.
+        workspace: The workspace of the new data set.
         source: The folder `TaskNN_Name`.
-        number: Of the data set; None: that of the task.
+        number: Number of the data set; None: that of the task.
         num_processes: Worker processes; None chooses.
 
     Returns:
@@ -68,7 +69,7 @@ def convert_msd_folder(
 
     Raises:
         DatasetError: If anything is wrong with the folder; lists all of it, and nothing is written.
-        InputError: If the number is taken, or the place is and not by an earlier call for the same files.
+        InputError: If the number is taken, or the folder holds anything but an earlier conversion of the same files.
     """
     if not (source / "dataset.json").is_file():
         raise InputError(f"{source} has no dataset.json; give a folder TaskNN_Name of the Decathlon, unpacked")
@@ -93,7 +94,7 @@ def convert_msd_folder(
 def _dataset_name(workspace: Workspace, source: Path, number: int | None) -> str:
     match = _TASK.fullmatch(source.resolve().name)
     if match is None and number is None:
-        raise InputError(f"{source} is not called TaskNN_Name; say the number of the data set with -d")
+        raise InputError(f"{source} is not named TaskNN_Name; give the number of the data set with -d")
     chosen = int(match[1]) if match and number is None else number
     name = f"Dataset{chosen:03d}_{match[2] if match else source.resolve().name}"
     if not DATASET_NAME.fullmatch(name):
@@ -105,7 +106,7 @@ def _dataset_name(workspace: Workspace, source: Path, number: int | None) -> str
 
 
 def _has_begun(target: Path, conversion: Conversion) -> bool:
-    """Whether the target is unfinished or finished work of the same conversion; it is neither where it is empty."""
+    """Whether the target holds a complete or incomplete result of the same conversion; False if it is empty."""
     earlier = read_conversion(target, "msd")
     if earlier == conversion:
         return True
@@ -126,7 +127,7 @@ def _read_task(source: Path) -> _Task:
     """
     value, doubled = read_object(source / "dataset.json")
     problems = [_json_problem(f"'{key}' is there twice in one object") for key in doubled]
-    training, test = _listed(value, "training", problems), _listed(value, "test", problems)
+    training, test = _read_entries(value, "training", problems), _read_entries(value, "test", problems)
     pairs = [(source / entry["image"], source / entry["label"]) for entry in training]
     tests = [source / entry["image"] for entry in test]
     problems += _name_problems("imagesTr", [image for image, _ in pairs]) + _name_problems("imagesTs", tests)
@@ -146,16 +147,16 @@ def _read_task(source: Path) -> _Task:
     described = _describe(value, len(pairs), endings[0] if endings else _NIFTI[0])
     problems += [_json_problem(issue.replace("channel_names", "modality")) for issue in parse_description(described)[1]]
     raise_problems(problems, source.name)
-    _tell_unlisted(source, everything)
+    _warn_of_unlisted_files(source, everything)
     channels, ending = len(described["channel_names"]), endings[0]
-    files = [_image(image, "imagesTr", channels, ending) for image, _ in pairs]
+    files = [_image_file(image, "imagesTr", channels, ending) for image, _ in pairs]
     files += [_File(label, (f"labelsTr/{_stem(image)}{ending}",), 1) for image, label in pairs]
-    files += [_image(image, "imagesTs", channels, ending) for image in tests]
+    files += [_image_file(image, "imagesTs", channels, ending) for image in tests]
     return _Task(files, described)
 
 
-def _listed(value: Mapping[str, Any], key: str, problems: list[Problem]) -> list[dict[str, str]]:
-    """The entries of a list of files; test images stand there without a label, as text."""
+def _read_entries(value: Mapping[str, Any], key: str, problems: list[Problem]) -> list[dict[str, str]]:
+    """The entries of a list of files; test images are listed as text, without a label."""
     wanted = ("image", "label") if key == "training" else ("image",)
     entries = value.get(key, [])
     if isinstance(entries, list):
@@ -187,8 +188,8 @@ def _name_problems(folder: str, images: Sequence[Path]) -> list[Problem]:
     return [Problem(case=name, problem=problem, cure=cure) for name, count in sorted(counts.items()) if count > 1]
 
 
-def _tell_unlisted(source: Path, listed: Sequence[Path]) -> None:
-    """Say which files are left out; those whose names begin with a dot are junk of an operating system."""
+def _warn_of_unlisted_files(source: Path, listed: Sequence[Path]) -> None:
+    """Log which files are left out; those whose names begin with a dot are ignored."""
     known = {path.resolve() for path in listed}
     folders = ("imagesTr", "labelsTr", "imagesTs")
     left_out = [path for folder in folders for path in image_files(source / folder) if path.resolve() not in known]
@@ -237,7 +238,7 @@ def _convert_file(item: tuple[Path, tuple[Path, ...]]) -> None:
         copy_file(source, targets[0])
 
 
-def _image(path: Path, folder: str, num_channels: int, ending: str) -> _File:
+def _image_file(path: Path, folder: str, num_channels: int, ending: str) -> _File:
     targets = tuple(f"{folder}/{_stem(path)}_{channel:04d}{ending}" for channel in range(num_channels))
     return _File(path, targets, num_channels)
 

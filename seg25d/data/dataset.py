@@ -1,4 +1,4 @@
-"""Data sets in the nnU-Net v2 raw layout: which cases there are, with which files, patients and splits."""
+"""Data sets in the nnU-Net v2 raw layout: cases with their files, patients and splits."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -70,7 +70,7 @@ def read_splits(path: Path) -> tuple[Split, ...]:
 
 
 def read_dataset(root: Path) -> Dataset:
-    """Read which cases a data set has; no image is opened.
+    """Read the list of a data set's cases; no image is opened.
 
     Args:
         root: The folder `DatasetNNN_Name`.
@@ -91,11 +91,11 @@ def read_dataset(root: Path) -> Dataset:
 
 
 def scan_dataset(root: Path) -> tuple[Dataset | None, list[Problem]]:
-    """Like `read_dataset`, but give the problems back.
+    """Like `read_dataset`, but return the problems instead of raising.
 
     Returns:
-        The data set with those cases whose files are all there (None where the folder or `dataset.json` is of no use),
-        and the problems.
+        The data set with the cases whose files are complete (None if the folder or `dataset.json` cannot be used), and
+        the problems.
     """
     if not root.is_dir():
         return None, [Problem(case=root.name, problem=f"{root} is not a folder", cure="check the name of the data set")]

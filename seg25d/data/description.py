@@ -1,4 +1,4 @@
-"""Reading `dataset.json`: channels, labels, file ending; all that is wrong with it is reported together."""
+"""Reading `dataset.json`: channels, labels, file ending; all problems are reported together."""
 
 import logging
 from collections import Counter
@@ -21,14 +21,14 @@ Names = dict[str, int | tuple[int, ...]]
 
 
 class DatasetDescription(Record):
-    """What `dataset.json` says about a data set.
+    """Content of `dataset.json`.
 
     Attributes:
         channel_names: Name of every channel, in order; the name chooses the normalisation.
         labels: The classes or regions.
         file_ending: Ending of image and label files, such as `.nii.gz`.
         num_training: Number of training cases as declared (`numTraining`).
-        metadata: All keys that mean nothing to us, as they are.
+        metadata: All other keys, unchanged.
     """
 
     channel_names: tuple[str, ...]
@@ -41,8 +41,8 @@ class DatasetDescription(Record):
 def read_description(path: Path) -> DatasetDescription:
     """Read a `dataset.json`.
 
-    The old key `modality` is taken for `channel_names`, and labels the old way round (`{"0": "background"}`) are
-    turned, both with a warning.
+    The old key `modality` is read as `channel_names`, and labels in the old order (`{"0": "background"}`) are swapped,
+    both with a warning.
 
     Raises:
         DatasetError: If the file is missing, is not JSON or has wrong or missing keys; lists all of them.
@@ -79,7 +79,7 @@ def read_object(path: Path) -> tuple[dict[str, Any], list[str]]:
 
 
 def parse_description(value: Mapping[str, Any]) -> tuple[DatasetDescription | None, list[str]]:
-    """Make the description of the content of a `dataset.json`.
+    """Parse the content of a `dataset.json`.
 
     Returns:
         The description, or None, and one sentence per problem.

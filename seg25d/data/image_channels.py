@@ -1,4 +1,4 @@
-"""Taking the channels of a 4D NIfTI file apart without decoding a voxel: all but the number of axes stays as it was."""
+"""Splitting a 4D NIfTI file into its channels without decoding voxels; only the number of axes changes."""
 
 import gzip
 import struct
@@ -19,35 +19,38 @@ _CHUNK = 1 << 20
 
 
 def check_channels(path: Path, ending: str, num_channels: int) -> None:
-    """Check that a NIfTI file is whole and has so many channels along its fourth axis; with one, that axis may lack.
+    """Check that a NIfTI file is complete and has `num_channels` channels along its fourth axis.
+
+    With one channel, the fourth axis may be missing.
+
 
     Raises:
         ImageError: If not.
     """
     header = read_nifti_header(path)
     if header is None:
-        raise FileError(path, "the file is no NIfTI-1 file", "download or export it again")
+        raise FileError(path, "the file is not a NIfTI-1 file", "download or export it again")
     sizes = header.dimensions
     found = sizes[3] if len(sizes) > 3 else 1
     if len(sizes) < 3 or found != num_channels or any(size > 1 for size in sizes[4:]):
         shape = " x ".join(map(str, sizes))
-        problem = f"the file is {shape}, wanted is a volume with {num_channels} channel(s) along the fourth axis"
+        problem = f"the file is {shape}, expected is a volume with {num_channels} channel(s) along the fourth axis"
         raise FileError(path, problem, "correct `modality` in dataset.json or the file")
     if missing := missing_bytes(path, ending):
         raise FileError(path, f"the file is truncated: {missing}", "download or export it again")
 
 
 def split_channels(source: Path, targets: Sequence[Path]) -> None:
-    """Write each channel of a 4D NIfTI file to a file of its own; the bytes of header and voxels stay.
+    """Write each channel of a 4D NIfTI file to a separate file; the bytes of header and voxels are kept.
 
-    NIfTI files hold one channel after the other, so that memory for a piece of one is enough.
+    NIfTI files store one channel after the other, so only a chunk is held in memory at a time.
 
     Args:
         source: A file that passed `check_channels`.
-        targets: A file per channel; each is complete or absent.
+        targets: One file per channel; each is either complete or absent afterwards.
 
     Raises:
-        ImageError: If the data break off or are damaged.
+        ImageError: If the data are truncated or damaged.
     """
     header = read_nifti_header(source)
     assert header is not None, f"{source} was checked"
@@ -67,7 +70,7 @@ def split_channels(source: Path, targets: Sequence[Path]) -> None:
 
 @contextmanager
 def _open_for_writing(path: Path) -> Iterator[IO[bytes]]:
-    """Compressed where the name says so; the bytes depend on nothing but the content."""
+    """Open a file, compressed if the name ends in `.gz`; the bytes written depend only on the content."""
     with path.open("wb") as file:
         if path.suffix != ".gz":
             yield file

@@ -1,4 +1,4 @@
-"""What makes an image file useless, said in one sentence each."""
+"""Checks of image files; every error says in one sentence why the file cannot be used."""
 # mypy: disallow-untyped-calls=False
 # SimpleITK is generated code with few types.
 
@@ -26,19 +26,19 @@ def check_kind(path: Path, image: sitk.ImageFileReader | sitk.Image) -> None:
         image.GetNumberOfComponentsPerPixel() if isinstance(image, sitk.Image) else image.GetNumberOfComponents()
     )
     if len(size) < 3:
-        raise FileError(path, f"the file is {len(size)}D, wanted is a 3D volume", "stack the slices into a volume")
+        raise FileError(path, f"the file is {len(size)}D, expected is a 3D volume", "stack the slices into a volume")
     if any(extent > 1 for extent in size[3:]):
         cure = "save each volume as a channel of its own: CASE_0000, CASE_0001 ..."
-        raise FileError(path, f"the file is {len(size)}D ({' x '.join(map(str, size))}), wanted is 3D", cure)
+        raise FileError(path, f"the file is {len(size)}D ({' x '.join(map(str, size))}), expected is 3D", cure)
     if components > 1:
-        problem = f"the file has {components} numbers per voxel (RGB or vectors), wanted is one"
+        problem = f"the file has {components} numbers per voxel (RGB or vectors), expected is one"
         raise FileError(path, problem, "save each component as a channel of its own: CASE_0000, CASE_0001 ...")
     if image.GetPixelID() in (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64):
-        raise FileError(path, "the file has complex numbers, wanted are real ones", "save magnitude or phase alone")
+        raise FileError(path, "the file has complex numbers, expected are real ones", "save magnitude or phase alone")
 
 
 def unreadable(path: Path, error: RuntimeError) -> ImageError:
-    """The error for a file on which SimpleITK gave up."""
+    """The error for a file that SimpleITK could not read."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     detail = re.sub(r"^.*ERROR: (\w+\(0x\w+\): )?", "", lines[-1]) if lines else "no reason given"
     return FileError(path, f"the file cannot be read, it is truncated or damaged ({detail})", "copy or export it again")
@@ -48,7 +48,7 @@ def check_finite_voxels(path: Path, values: NDArray[np.float32]) -> None:
     """Check that every voxel is a number.
 
     Args:
-        path: The file that was read; NIfTI files are looked into, as the reader hides such voxels.
+        path: The file; NIfTI files are scanned again, as the reader replaces such voxels by 0.
         values: Its voxels (D, H, W).
 
     Raises:

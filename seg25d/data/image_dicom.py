@@ -14,7 +14,7 @@ def read_dicom(folder: Path) -> sitk.Image:
     """Read the one series of a folder of DICOM files.
 
     Raises:
-        ImageError: If there is none, more than one, or it is no 3D image.
+        ImageError: If there is none, more than one, or it is not a 3D image.
     """
     files = series_files(folder)
     try:

@@ -1,4 +1,4 @@
-"""The grid of an image file, and the way between the axes of the file and the canonical axes.
+"""The grid of an image file, and the conversion between the axes of the file and the canonical axes.
 
 File axes are (z, y, x) as SimpleITK gives arrays. Canonical axes are (D, H, W) = (inferior to superior, anterior to
 posterior, right to left), SimpleITK's `LPS` seen as an array.
@@ -22,14 +22,14 @@ _LETTERS = (("L", "R"), ("P", "A"), ("S", "I"))
 
 
 class Geometry(Record):
-    """Where the voxels of an image file are, and what its header says about it word for word.
+    """The voxel grid of an image file, and the geometry fields of its header verbatim.
 
     Attributes:
         shape: Voxels along the file's axes (z, y, x).
         spacing_mm: Millimetres per voxel along (z, y, x).
         origin_mm: Position of the first voxel, (x, y, z) in LPS.
-        direction: The 3 x 3 matrix of SimpleITK, row by row: column i is where the file's axis i (x, y, z) points.
-        nifti_geometry: The geometry bytes of a NIfTI header (base64), so that they can be written as they were.
+        direction: The 3 x 3 matrix of SimpleITK, row by row: column i is the direction of the file's axis i (x, y, z).
+        nifti_geometry: The geometry bytes of a NIfTI header (base64), so that they can be written back unchanged.
         nrrd_geometry: The geometry lines of an NRRD header.
     """
 
@@ -52,7 +52,7 @@ class Geometry(Record):
 
     @property
     def orientation(self) -> str:
-        """Three letters: where the file's axes x, y, z point to, closest; `LPS` is canonical already."""
+        """Three letters: the closest anatomical directions of the file's axes x, y, z; `LPS` is canonical."""
         letters = [""] * 3
         for canonical_axis, (axis, flipped) in enumerate(zip(self._axes, self._flips, strict=True)):
             letters[2 - axis] = _LETTERS[2 - canonical_axis][flipped]
@@ -83,10 +83,10 @@ class Geometry(Record):
         return np.array(_transpose_last(np.flip(array, self._flipped_axes), inverse), order="C")  # type: ignore[return-value]
 
     def difference(self, other: "Geometry") -> str | None:
-        """What differs between two grids, with the numbers; None where they are the same but for rounding.
+        """Description of the first difference between two grids, with numbers; None if they are equal up to rounding.
 
-        Spacing and direction may differ by a thousandth, the origin by a hundredth of a voxel: files that were
-        written by different programs differ that much.
+        Spacing and direction may differ by a thousandth, the origin by a hundredth of a voxel, as files written by
+        different programs do.
         """
         if self.shape != other.shape:
             return f"shape {_show(self.shape)} against {_show(other.shape)} voxels (z, y, x)"
@@ -102,12 +102,12 @@ class Geometry(Record):
 
     @cached_property
     def _axes(self) -> tuple[int, int, int]:
-        """Per canonical axis (D, H, W) the axis of the file's array (z, y, x)."""
+        """Axis of the file's array (z, y, x) for each canonical axis (D, H, W)."""
         return self._closest[0]
 
     @cached_property
     def _flips(self) -> tuple[bool, bool, bool]:
-        """Per canonical axis whether the file runs the other way."""
+        """Whether the file's axis runs in the opposite direction, for each canonical axis."""
         return self._closest[1]
 
     @property
@@ -116,7 +116,7 @@ class Geometry(Record):
 
     @cached_property
     def _closest(self) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
-        """The closest canonical orientation; where two file axes want one place, the better aligned one gets it."""
+        """The closest canonical orientation; if two file axes match one canonical axis, the better aligned wins."""
         matrix = np.array(self.direction).reshape(3, 3)
         remaining = np.abs(matrix)
         axes, flips = [0, 0, 0], [False, False, False]

@@ -1,8 +1,8 @@
-"""What we do with file headers ourselves: NIfTI geometry bytes, NRRD geometry lines, and whether a file is complete.
+"""File headers read and written without SimpleITK: NIfTI geometry bytes, NRRD geometry lines, expected file sizes.
 
-SimpleITK writes NIfTI and NRRD geometry anew from its own numbers; the last digits can change. Copying the words of
-the input's header makes the output's geometry equal to the last digit. It also reads truncated NIfTI files without an
-error.
+SimpleITK recomputes NIfTI and NRRD geometry when it writes, so the last digits can change. Copying the geometry fields
+of the input's header makes the output's geometry equal to the last digit. SimpleITK also reads truncated NIfTI files
+without an error.
 """
 
 import base64
@@ -18,7 +18,7 @@ import numpy as np
 
 _HEADER_SIZE = 348
 # Fields of the NIfTI-1 header (nifti1.h): format letters for `struct`, and the offset. `pixdim[0]` is the handedness of
-# the quaternion; xyzt_units scales the spacing; from qform_code to srow_z nothing but geometry.
+# the quaternion; xyzt_units scales the spacing; all fields from qform_code to srow_z are geometry.
 _GEOMETRY_FIELDS = (("4f", 76), ("B", 123), ("2h18f", 252))
 _NRRD_GEOMETRY = (
     "space", "space dimension", "space units", "space directions", "space origin",
@@ -44,18 +44,18 @@ class NiftiHeader(NamedTuple):
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of the whole file, uncompressed, as the header announces them."""
+        """Size of the whole uncompressed file in bytes, according to the header."""
         bits = struct.unpack_from(f"{self.order}h", self.content, 72)[0]
         return self.data_offset + math.prod(self.dimensions) * int(bits) // 8
 
     @property
     def data_offset(self) -> int:
-        """Where the voxels begin, in the uncompressed file."""
+        """Offset of the voxels in the uncompressed file, in bytes."""
         return int(struct.unpack_from(f"{self.order}f", self.content, 108)[0])
 
     @property
     def float_type(self) -> np.dtype[Any] | None:
-        """The type of the voxels where it can hold NaN, else None."""
+        """The type of the voxels if it can hold NaN, else None."""
         name = _FLOAT_TYPES.get(struct.unpack_from(f"{self.order}h", self.content, 70)[0])
         return None if name is None else np.dtype(self.order + name)
 
@@ -69,7 +69,7 @@ class NiftiHeader(NamedTuple):
 
 
 def read_nifti_header(path: Path) -> NiftiHeader | None:
-    """The header of a `.nii` or `.nii.gz` file, or None where it is not NIfTI-1 or ends too early."""
+    """The header of a `.nii` or `.nii.gz` file, or None if it is not NIfTI-1 or is truncated."""
     try:
         with open_maybe_compressed(path) as file:
             content = file.read(_HEADER_SIZE)
@@ -95,10 +95,10 @@ def patch_nifti_geometry(path: Path, geometry: str) -> None:
 
 
 def count_bad_voxels(path: Path) -> tuple[int, int]:
-    """How many voxels of a NIfTI file are NaN and how many infinite.
+    """Count the voxels of a NIfTI file that are NaN and those that are infinite.
 
-    The library under SimpleITK puts 0 in their place without a word (`nifti_read_buffer` of nifti1_io.c), so that they
-    have to be looked for in the file.
+    The library used by SimpleITK silently replaces them by 0 (`nifti_read_buffer` of nifti1_io.c), so they have to be
+    searched for in the file.
     """
     header = read_nifti_header(path)
     float_type = header.float_type if header else None
@@ -119,14 +119,14 @@ def count_bad_voxels(path: Path) -> tuple[int, int]:
 
 
 def missing_bytes(path: Path, ending: str) -> str | None:
-    """Whether a file ends before its data does.
+    """Describe how much of a truncated file is missing.
 
     Args:
         path: An image file.
-        ending: Its ending; formats whose reader notices by itself (NRRD) are not looked at.
+        ending: Its ending; formats whose reader detects truncation (NRRD) are not checked.
 
     Returns:
-        What is missing, or None where the file is complete or says nothing about its size.
+        A description, or None if the file is complete or its header gives no size.
     """
     if ending in (".nii", ".nii.gz"):
         header = read_nifti_header(path)
@@ -134,7 +134,7 @@ def missing_bytes(path: Path, ending: str) -> str | None:
             return None
         found = _nifti_size(path, header.num_bytes)
         if found is None:
-            return "its compressed data break off or are damaged"
+            return "its compressed data are truncated or damaged"
         return None if found >= header.num_bytes else f"{found} of {header.num_bytes} bytes are there"
     if ending in (".mha", ".mhd"):
         return _missing_meta_bytes(path)
@@ -142,16 +142,16 @@ def missing_bytes(path: Path, ending: str) -> str | None:
 
 
 def open_maybe_compressed(path: Path) -> gzip.GzipFile:
-    """Open a file for reading; one that is compressed by gzip is uncompressed on the way."""
+    """Open a file for reading; gzip files are decompressed while reading."""
     with path.open("rb") as file:
         compressed = file.read(2) == b"\x1f\x8b"
     return gzip.open(path, "rb") if compressed else path.open("rb")  # type: ignore[return-value]
 
 
 def _nifti_size(path: Path, wanted: int) -> int | None:
-    """Uncompressed size, None if it cannot be uncompressed.
+    """Uncompressed size in bytes, None if the file cannot be decompressed.
 
-    The last four bytes of a gzip file say it (modulo 2^32); only where they disagree the bytes are counted.
+    The last four bytes of a gzip file give it (modulo 2^32); the bytes are counted only if these differ from `wanted`.
     """
     with path.open("rb") as file:
         if file.read(2) != b"\x1f\x8b":
@@ -205,7 +205,7 @@ def split_meta_file(path: Path, header_path: Path, data_path: Path, data_name: s
         path: The `.mha` file.
         header_path: The header to write.
         data_path: The data file to write.
-        data_name: Name of the data file as the header shall give it.
+        data_name: Name of the data file to put into the header.
     """
     _, length = _read_meta_header(path)
     with path.open("rb") as source, header_path.open("wb") as header, data_path.open("wb") as data:
@@ -216,7 +216,7 @@ def split_meta_file(path: Path, header_path: Path, data_path: Path, data_name: s
 
 
 def read_nrrd_geometry(path: Path) -> tuple[str, ...] | None:
-    """The geometry lines of an NRRD header in their order, or None where the file is not 3D."""
+    """The geometry lines of an NRRD header in their order, or None if the file is not 3D."""
     lines = _read_nrrd_header(path)
     if not any(re.fullmatch(r"dimension: *3", line.strip()) for line in lines):
         return None
@@ -224,7 +224,7 @@ def read_nrrd_geometry(path: Path) -> tuple[str, ...] | None:
 
 
 def patch_nrrd_geometry(path: Path, geometry: tuple[str, ...]) -> None:
-    """Put stored geometry lines into the header of an NRRD file in place of its own."""
+    """Replace the geometry lines in the header of an NRRD file by stored ones."""
     header = _read_nrrd_header(path)
     with path.open("rb") as file:
         file.seek(sum(len(line.encode("latin-1")) for line in header))
@@ -240,7 +240,7 @@ def _nrrd_field(line: str) -> str:
 
 
 def _read_nrrd_header(path: Path) -> list[str]:
-    """The lines before the empty one, with their line ends."""
+    """The lines before the first empty one, with their line ends."""
     lines: list[str] = []
     with path.open("rb") as file:
         while (line := file.readline(_CHUNK)).strip():

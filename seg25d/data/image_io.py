@@ -1,6 +1,6 @@
-"""Reading and writing image files with SimpleITK, which only the modules `data/image_*.py` use.
+"""Reading and writing image files with SimpleITK, which is used only in the modules `data/image_*.py`.
 
-Arrays come in canonical axes (D, H, W) and go back to the geometry of the file they belong to, to the last digit.
+Arrays are in canonical axes (D, H, W); they are written with exactly the geometry of the file they belong to.
 """
 # mypy: disallow-untyped-calls=False
 # SimpleITK is generated code with few types.
@@ -54,7 +54,7 @@ _PERMISSIVE = "ITK_NIFTI_SFORM_PERMISSIVE"
 
 
 def read_geometry(path: Path) -> Geometry:
-    """Read the grid of an image from its header; of a folder of DICOM files, all of it is read.
+    """Read the grid of an image from its header; a folder of DICOM files is read completely.
 
     Raises:
         ImageError: If the file is missing, empty, not 3D or not an image with one number per voxel.
@@ -69,11 +69,11 @@ def read_image(paths: Sequence[Path], check_finite: bool = True) -> tuple[NDArra
 
     Args:
         paths: A file, or a folder of DICOM files, per channel; at least one.
-        check_finite: Look for NaN and infinity; NIfTI files with real numbers are read a second time for that, which
-            is of no use where verification did so.
+        check_finite: Search for NaN and infinity; NIfTI files with real numbers are read a second time for this, which
+            is unnecessary after verification.
 
     Returns:
-        The image (C, D, H, W), whatever the types of the files, and the geometry of the first channel.
+        The image (C, D, H, W), converted to float32, and the geometry of the first channel.
 
     Raises:
         ImageError: If a file cannot be read, has voxels that are NaN or infinite, or the grids of the channels differ.
@@ -124,12 +124,11 @@ def write_labels(path: Path, array: NDArray[Any], geometry: Geometry) -> None:
     """Write a label file with the geometry of the image that it belongs to.
 
     Args:
-        path: The file; its ending chooses the format. It is complete or absent, and its bytes depend on nothing but
+        path: The file; its ending chooses the format. It is complete or absent afterwards, and its bytes depend only on
             the arguments.
         array: Whole numbers (D, H, W) in canonical axes.
-        geometry: The geometry of the image. Read back, spacing, origin and direction are equal to the last digit when
-            both files have one format, or the output is `.mha` or `.mhd`; else as far as the format can say it
-            (NIfTI has 32-bit numbers).
+        geometry: The geometry of the image. Spacing, origin and direction are written exactly if both files have the
+            same format, or the output is `.mha` or `.mhd`; else to the precision of the format (32 bits in NIfTI).
 
     Raises:
         ImageError: If the ending is not known or the file cannot be written.
@@ -138,12 +137,12 @@ def write_labels(path: Path, array: NDArray[Any], geometry: Geometry) -> None:
 
 
 def write_channel(path: Path, array: NDArray[Any], geometry: Geometry) -> None:
-    """Write one channel of a case, in the type of the array; all else is as `write_labels` does it.
+    """Write one channel of a case in the type of the array, otherwise like `write_labels`.
 
     Args:
         path: The file.
         array: Intensities (D, H, W) in canonical axes.
-        geometry: Of the image that they come from.
+        geometry: The geometry of the image that they come from.
 
     Raises:
         ImageError: If the ending is not known or the file cannot be written.
@@ -173,7 +172,7 @@ def _known_ending(path: Path) -> str:
 
 
 def open_header(path: Path) -> sitk.ImageFileReader:
-    """A reader that has read the header of a file, after everything about it was checked that the header tells.
+    """Open a file and read its header, with all checks that need only the header.
 
     Raises:
         ImageError: If the file is missing, empty, not 3D or not an image with one number per voxel.
@@ -182,7 +181,7 @@ def open_header(path: Path) -> sitk.ImageFileReader:
     if not path.is_file():
         raise FileError(path, "the file does not exist", "correct the path")
     if not os.access(path, os.R_OK):
-        raise FileError(path, "the file may not be read", "ask its owner for the right to read it")
+        raise FileError(path, "no permission to read the file", "ask its owner for permission to read it")
     if path.stat().st_size == 0:
         raise FileError(path, "the file is empty (0 bytes)", "copy or export it again")
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
@@ -218,7 +217,7 @@ def _read_voxels(path: Path, reader: sitk.ImageFileReader) -> sitk.Image:
 
 
 def _run(path: Path, step: Callable[[], Any]) -> Any:
-    """Do a step of reading; NIfTI axes that are not at right angles are read as the closest right-angled ones.
+    """Run one step of reading; NIfTI axes that are not orthogonal are read as the closest orthogonal ones.
 
     ITK refuses such files unless this variable is set. Labels for them are still written with the affine of the input.
     """
@@ -260,12 +259,12 @@ def _write(path: Path, image: sitk.Image, compress: bool = True) -> None:
     except RuntimeError as error:
         detail = str(error).strip().splitlines()[-1]
         raise FileError(
-            path, f"the file cannot be written ({detail})", "check space and rights of the folder"
+            path, f"the file cannot be written ({detail})", "check free space and permissions of the folder"
         ) from None
 
 
 def _write_nifti(path: Path, image: sitk.Image, geometry: Geometry) -> None:
-    """Write uncompressed, put the geometry of the input in, then compress: gzip streams cannot be changed in place."""
+    """Write uncompressed, insert the geometry of the input, then compress: gzip files cannot be changed in place."""
     plain = path.with_name(path.name.removesuffix(".gz"))
     try:
         _write(plain, image, compress=False)
@@ -291,7 +290,7 @@ def _write_mhd(path: Path, temporary: Path, image: sitk.Image) -> None:
         _write(whole, image)
         with atomic_path(data_path) as temporary_data:
             split_meta_file(whole, temporary, temporary_data, data_path.name)
-            # The old header must never stand beside the new data; without a header there is no image.
+            # The old header must never exist beside the new data; without a header there is no image.
             path.unlink(missing_ok=True)
     finally:
         whole.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The window of intensities that the header of an image asks for."""
+"""The display window of intensities that the header of an image specifies."""
 # mypy: disallow-untyped-calls=False
 # SimpleITK is generated code with few types.
 
@@ -16,13 +16,13 @@ MetaImage and NRRD files that it writes from DICOM images; NIfTI files have no p
 
 
 def read_window_tags(path: Path) -> tuple[str, str]:
-    """What the header of an image says about the window to look at it with, word for word.
+    """Read the display window from the header of an image, as text.
 
     Args:
-        path: A file, or a folder of DICOM files, of which the first slice is asked.
+        path: A file, or a folder of DICOM files, of which the first slice is read.
 
     Returns:
-        Centre and width, each "" where the header says nothing. There may be several values, separated by backslashes.
+        Centre and width, each "" if the header does not have it. There may be several values, separated by backslashes.
 
     Raises:
         ImageError: If the header cannot be read.

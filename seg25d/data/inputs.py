@@ -1,4 +1,4 @@
-"""Finding what to predict: files named CASE_0000.nii.gz, one per channel, single files, or folders of DICOM files."""
+"""Finding the cases to predict: files CASE_0000.nii.gz, one per channel, single files, or folders of DICOM files."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,15 +17,15 @@ def find_inputs(source: Path, num_channels: int, file_ending: str) -> list[Case]
 
     Args:
         source: A folder of files CASE_0000.EXT; a folder of DICOM files, which is one case with one channel; a folder
-            of such folders; or one file, whose other channels lie beside it.
+            of such folders; or one file, whose other channels are in the same folder.
         num_channels: Channels that the model takes.
-        file_ending: Ending of the data set, taken first in messages; every known ending is accepted.
+        file_ending: Ending of the data set's files, used in messages; every known ending is accepted.
 
     Returns:
         The cases sorted by name, without labels; images in the order of the channels.
 
     Raises:
-        DatasetError: If nothing is there, channels are missing or too many, or names collide; lists all of it.
+        DatasetError: If there are no images, channels are missing or too many, or names collide; lists all problems.
     """
     if not source.exists():
         raise DatasetError(f"{source} does not exist; give a folder or a file to predict")
@@ -69,7 +69,7 @@ def _make_cases(source: Path, paths: Sequence[Path], num_channels: int, file_end
     ]
     channels: dict[str, dict[int, Path]] = {}
     for stem, same in groups.items():
-        case, channel = _name(stem, groups, num_channels)
+        case, channel = _parse_name(stem, groups, num_channels)
         if channel is None:
             problems.append(f"{same[0].name} has no channel number, but the model takes {num_channels} channels")
         elif channel in channels.setdefault(case, {}):
@@ -87,8 +87,8 @@ def _make_cases(source: Path, paths: Sequence[Path], num_channels: int, file_end
     ]
 
 
-def _name(stem: str, stems: Mapping[str, object], num_channels: int) -> tuple[str, int | None]:
-    """Case and channel of a file; with one channel, a number that is no channel (`scan_2019`) belongs to the name."""
+def _parse_name(stem: str, stems: Mapping[str, object], num_channels: int) -> tuple[str, int | None]:
+    """Case and channel of a file; with one channel, a number that is no channel (`scan_2019`) is part of the name."""
     case, channel = split_channel(stem)
     if num_channels == 1 and (channel is None or (channel > 0 and f"{case}_0000" not in stems)):
         return stem, 0

@@ -1,20 +1,20 @@
-"""What can be wrong with the labels that `dataset.json` declares."""
+"""Checks of the labels that `dataset.json` declares."""
 
 from collections.abc import Mapping, Sequence
 
 MAX_VALUES = 254
-"""Internal indices are bytes, of which two are taken: for ignored and for undeclared values."""
+"""Internal indices are bytes, of which two are reserved: for ignored and for undeclared values."""
 
 
 def label_problems(names: Mapping[str, int | tuple[int, ...]], order: Sequence[int] | None) -> list[str]:
-    """Everything that is wrong with a declaration of labels.
+    """Find all problems with a declaration of labels.
 
     Args:
         names: Value or values per name, `ignore` included if declared.
         order: The `regions_class_order`, if given.
 
     Returns:
-        One sentence per problem; empty if all is well.
+        One sentence per problem; empty if there is none.
     """
     classes = {name: members_of(value) for name, value in names.items() if name != "ignore"}
     values = sorted({value for members in classes.values() for value in members})

@@ -1,4 +1,4 @@
-"""What the label values of a data set mean: classes, regions, the ignored value; internal indices and back."""
+"""Meaning of a data set's label values: classes, regions, ignored value; conversion to internal indices and back."""
 
 import math
 import re
@@ -17,7 +17,7 @@ from seg25d.data.label_problems import label_problems, members_of
 IGNORE_INDEX = 255
 """Internal value of voxels that training and evaluation leave out."""
 NUM_INDICES = 256
-"""Internal values that there can be, as they are uint8."""
+"""Number of possible internal values, which are uint8."""
 _UNDECLARED = 254
 _LARGEST_LOOKUP = 65535
 _BLOCK = 1 << 22
@@ -28,19 +28,19 @@ _OPPOSITES = {
     0: (("superior", "inferior"), ("upper", "lower"), ("cranial", "caudal"), ("apical", "basal")),
     1: (("anterior", "posterior"), ("ventral", "dorsal")),
 }
-"""Words for the two ends of the axes D and H."""
+"""Words for the two directions of the axes D and H."""
 
 
 class Labels(Record):
     """The classes of a data set as `dataset.json` declares them.
 
     Inside the project a label array is uint8 and holds *internal indices*: the position of a value in `values`, and
-    `IGNORE_INDEX` for voxels to be left out. Gaps in the numbering of the files are closed that way.
+    `IGNORE_INDEX` for voxels to be left out. This closes gaps in the numbering of the label files.
 
     Attributes:
         names: Value, or values of a region, per name, in the order of `dataset.json`; `ignore` included if declared.
-        regions_class_order: Per region, in the order of `names`, the value that is painted where the region is
-            predicted; later regions paint over earlier ones (nnU-Net v2, `documentation/region_based_training.md`).
+        regions_class_order: The value painted where a region is predicted, for each region in the order of `names`;
+            later regions paint over earlier ones (nnU-Net v2, `documentation/region_based_training.md`).
     """
 
     names: dict[str, int | tuple[int, ...]]
@@ -54,7 +54,7 @@ class Labels(Record):
 
     @cached_property
     def values(self) -> tuple[int, ...]:
-        """All declared values in rising order, background 0 included and `ignore` left out."""
+        """All declared values in ascending order, including background 0 and without `ignore`."""
         return tuple(sorted({value for members in self._classes.values() for value in members} | {0}))
 
     @property
@@ -64,7 +64,7 @@ class Labels(Record):
 
     @property
     def has_regions(self) -> bool:
-        """Whether any name stands for several values."""
+        """Whether any name has several values."""
         return any(len(members) > 1 for members in self._classes.values())
 
     @property
@@ -74,14 +74,14 @@ class Labels(Record):
 
     @cached_property
     def output_members(self) -> tuple[tuple[int, ...], ...]:
-        """Per output of a model the internal indices that belong to it."""
+        """Internal indices that belong to each output of a model."""
         if not self.has_regions:
             return tuple((index,) for index in range(len(self.values)))
         return tuple(self._indices(members) for members in self._foreground_classes.values())
 
     @cached_property
     def foreground(self) -> dict[str, tuple[int, ...]]:
-        """What is evaluated: the value as text, or the name of the region, and its internal indices."""
+        """Classes or regions to evaluate: the value as text, or the name of the region, and its internal indices."""
         if self.has_regions:
             return {name: self._indices(members) for name, members in self._foreground_classes.items()}
         return {str(value): (index,) for index, value in enumerate(self.values) if value != 0}
@@ -96,9 +96,9 @@ class Labels(Record):
 
     @property
     def sided(self) -> bool:
-        """Whether the names speak of left and right, so that mirroring on the left-right axis would falsify them.
+        """Whether names distinguish left and right, so that mirroring along the left-right axis would make them wrong.
 
-        True if a name has `left` or `right` as a word of its own, or if a name and its counterpart on the other side
+        True if a name contains the word `left` or `right`, or if a name and its counterpart on the other side
         (`leftlung` and `rightlung`, `L_hippocampus` and `R_hippocampus`, `lh` and `rh`) are both there.
         """
         words = {tuple(_words(name)) for name in self.names}
@@ -111,9 +111,9 @@ class Labels(Record):
 
     @property
     def directed_axes(self) -> tuple[int, ...]:
-        """The axes (0 D, 1 H, 2 W) along which mirroring would falsify labels, because their names tell the ends apart.
+        """Axes (0 D, 1 H, 2 W) along which mirroring would make labels wrong, as names distinguish the directions.
 
-        `superior` and `inferior` (or their like) among the names concern D, `anterior` and `posterior` H; for W see
+        `superior` and `inferior` (or similar words) in the names concern D, `anterior` and `posterior` H; for W see
         `sided`.
         """
         words = {word for name in self.names for word in _words(name)}
@@ -121,7 +121,7 @@ class Labels(Record):
         return (*axes, 2) if self.sided else tuple(axes)
 
     def agrees_with(self, other: "Labels") -> bool:
-        """Whether values and outputs of a model mean the same; capitals of names and the ignored value do not count."""
+        """Whether values and outputs of a model mean the same, apart from capital letters and the ignored value."""
         return self._meaning == other._meaning
 
     def encode(self, array: NDArray[Any], where: str) -> NDArray[np.uint8]:
@@ -135,7 +135,7 @@ class Labels(Record):
             Internal indices, same shape; an empty array gives an empty array.
 
         Raises:
-            DatasetError: If a value is not declared; names `where`, the values and the cure.
+            DatasetError: If a value is not declared; names `where`, the values and what to do.
         """
         encoded, undeclared = self.translate(array)
         if undeclared:
@@ -143,10 +143,10 @@ class Labels(Record):
         return encoded
 
     def translate(self, array: NDArray[Any]) -> tuple[NDArray[np.uint8], list[float]]:
-        """Like `encode`, but give the undeclared values back, in rising order (NaN last), instead of raising.
+        """Like `encode`, but return the undeclared values, in ascending order (NaN last), instead of raising.
 
         Returns:
-            The internal indices, of no meaning where a value is not declared, and the undeclared values.
+            The internal indices, meaningless where a value is not declared, and the undeclared values.
         """
         if array.dtype.kind == "f" and not bool(np.isfinite(array).all()):
             encoded = np.zeros(array.shape, np.uint8)
@@ -158,7 +158,7 @@ class Labels(Record):
         return encoded, [value for value in np.unique(array).tolist() if value not in declared]
 
     def undeclared_message(self, undeclared: Sequence[float]) -> str:
-        """The sentence that says which values were found, which are declared, and what to do."""
+        """A message with the values found, the declared values, and what to do."""
         found = ", ".join(f"{value:g}" for value in undeclared[:8]) + (", ..." if len(undeclared) > 8 else "")
         declared = ", ".join(str(value) for value in self.values[:20]) + (", ..." if len(self.values) > 20 else "")
         ignore = "" if self.ignore_value is None else f" and {self.ignore_value} (ignore)"
@@ -185,16 +185,16 @@ class Labels(Record):
         return decoded
 
     def check_threshold(self, threshold: float | None) -> None:
-        """Make sure that a threshold has one meaning for these labels.
+        """Check that a threshold can be applied to these labels.
 
         Raises:
-            InputError: If there are several classes that exclude each other.
+            InputError: If there are several mutually exclusive classes.
         """
         if threshold is not None and not self.has_regions and self.num_outputs != 2:
             raise InputError(
-                f"a threshold ({threshold:g}) decides between background and one class, or about each region; here are "
-                f"{self.num_outputs - 1} classes ({', '.join(self._foreground_classes)}), of which the likeliest is "
-                "taken: leave it out (--set threshold=null)"
+                f"a threshold ({threshold:g}) works with one foreground class, or with regions; this data set has "
+                f"{self.num_outputs - 1} classes ({', '.join(self._foreground_classes)}), and the most probable is "
+                "chosen: leave the threshold out (--set threshold=null)"
             )
 
     def from_scores(self, scores: NDArray[np.floating[Any]], threshold: float | None = None) -> NDArray[np.uint8]:
@@ -202,12 +202,12 @@ class Labels(Record):
 
         Args:
             scores: Logits (K, ...).
-            threshold: Probability from which on a voxel is foreground, see `check_threshold`; None: the likeliest.
+            threshold: Lowest probability of a foreground voxel, see `check_threshold`; None: the most probable class.
 
         Returns:
-            Internal indices (...): the largest score, or with a threshold 1 where the probability of the one class
-            reaches it; with regions, every region whose probability is above 0.5 (logit above 0) or reaches the
-            threshold painted in the order of `regions_class_order`.
+            Internal indices (...): that of the largest score; with a threshold, 1 where the probability of the class
+            reaches it; with regions, every region whose probability is above 0.5 (logit above 0), or reaches the
+            threshold, is painted in the order of `regions_class_order`.
         """
         if not self.has_regions:
             if threshold is not None:
@@ -223,7 +223,7 @@ class Labels(Record):
         """Choose the internal index of every voxel from probabilities, as `from_scores` does from logits.
 
         Args:
-            probabilities: (K, ...): of the classes, which add up to 1, or of each region.
+            probabilities: (K, ...), of the classes, which add up to 1, or of each region.
             threshold: See `from_scores`; or one per region (for one class a sequence of one).
 
         Returns:
@@ -308,7 +308,7 @@ def _largest_index(scores: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
 
 
 def _lookup_table(pairs: Mapping[int, int]) -> NDArray[np.uint8]:
-    """Index per value; one place more than values, which -1 and whatever is too large lead to."""
+    """Index of each value; one extra entry at the end, used for -1 and for values that are too large."""
     table = np.full(max(pairs) + 2, _UNDECLARED, np.uint8)
     for value, index in pairs.items():
         table[value] = index
@@ -316,11 +316,11 @@ def _lookup_table(pairs: Mapping[int, int]) -> NDArray[np.uint8]:
 
 
 def _words(name: str) -> list[str]:
-    """The words of a name in small letters: `LeftKidney_2` gives left, kidney, 2."""
+    """The words of a name in lower case: `LeftKidney_2` gives left, kidney, 2."""
     return [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+", name)]
 
 
 def _other_side(words: tuple[str, ...]) -> tuple[str, ...] | None:
-    """The same name on the right side, or None where no word is a left one."""
+    """The same name for the right side, or None if no word stands for the left."""
     swapped = tuple(_SIDES.get(word, word) for word in words)
     return swapped if swapped != words else None

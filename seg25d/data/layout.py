@@ -1,4 +1,4 @@
-"""Finding the files of the training cases, in `imagesTr` and `labelsTr` or as `dataset.json` lists them."""
+"""Finding the files of the training cases, in `imagesTr` and `labelsTr` or as listed in `dataset.json`."""
 
 import logging
 import os
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 class Layout(NamedTuple):
-    """What was found: the cases whose files are all there, the names of all cases, and what is wrong."""
+    """Cases whose files are complete, the names of all cases, and the problems."""
 
     cases: list[Case]
     names: set[str]
@@ -24,14 +24,14 @@ class Layout(NamedTuple):
 
 
 class _ExplicitCase(Record):
-    """An entry of the key `dataset` of `dataset.json`, as nnU-Net v2 has it."""
+    """An entry of the key `dataset` of `dataset.json`, in the format of nnU-Net v2."""
 
     images: tuple[str, ...]
     label: str | None = None
 
 
 def explicit_layout(root: Path, entries: Any, description: DatasetDescription) -> Layout:
-    """The cases that the key `dataset` of `dataset.json` lists: `{CASE: {"images": [...], "label": ...}}`.
+    """Find the cases listed under the key `dataset` of `dataset.json`: `{CASE: {"images": [...], "label": ...}}`.
 
     Environment variables in paths are expanded; relative paths start at `root`.
     """
@@ -43,7 +43,7 @@ def explicit_layout(root: Path, entries: Any, description: DatasetDescription) -
     layout = Layout([], set(entries), [])
     for name, entry in entries.items():
         if not name or name.startswith(".") or "/" in name or "\\" in name:
-            problem = f"'{name}' cannot be the name of a case, as files are called after it"
+            problem = f"'{name}' cannot be the name of a case, as files are named after it"
             cure = "rename it in dataset.json: no slashes and no dot at the beginning"
             layout.problems.append(Problem(case=name, problem=problem, cure=cure))
             continue
@@ -63,10 +63,10 @@ def explicit_layout(root: Path, entries: Any, description: DatasetDescription) -
 
 
 def folder_layout(root: Path, description: DatasetDescription) -> Layout:
-    """The cases of `imagesTr/CASE_0000.nii.gz`, one file per channel, and `labelsTr/CASE.nii.gz`.
+    """Find the cases of `imagesTr/CASE_0000.nii.gz`, one file per channel, and `labelsTr/CASE.nii.gz`.
 
-    Images without labels are cases that something is wrong with, unless `numTraining` counts the labelled ones: then
-    they are there for pretraining, and left out here.
+    Images without labels are a problem, unless `numTraining` is the number of labelled cases: then they are meant for
+    pretraining and are left out here.
     """
     images, problems = _unique_files(root / "imagesTr", description.file_ending)
     labels, label_problems = _unique_files(root / "labelsTr", description.file_ending)
@@ -137,7 +137,7 @@ def _shared_images(cases: Sequence[Case]) -> list[Problem]:
 
 
 def _unique_files(folder: Path, ending: str) -> tuple[dict[str, Path], list[Problem]]:
-    """The files of a folder by name without ending; names that collide and endings not declared are problems."""
+    """The files of a folder by name without ending; colliding names and undeclared endings are problems."""
     files: dict[str, Path] = {}
     problems = []
     for stem, paths in by_stem(image_files(folder)).items():
@@ -180,7 +180,7 @@ def _label_problems(name: str, labels: Mapping[str, Path], description: DatasetD
 
 
 def _same_letters(names: Mapping[str, Any]) -> list[Problem]:
-    """Names that differ in capital letters only: one file on some disks."""
+    """Find names that differ in capital letters only, which are the same file on some disks."""
     groups: dict[str, list[str]] = {}
     for name in sorted(names):
         groups.setdefault(name.lower(), []).append(name)

@@ -1,4 +1,4 @@
-"""What made-up data sets share: the shapes and textures that cases are drawn with, and the files that they become."""
+"""Synthetic data sets: the shapes and textures that cases are drawn with, and the files that they are written to."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -23,10 +23,10 @@ class MadeUpCase(NamedTuple):
 
 
 class MadeUpDataset(NamedTuple):
-    """What a data set is called and holds, and how a case of it is drawn."""
+    """Name and content of a synthetic data set, and the function that draws a case."""
 
     prefix: str
-    """First part of the cases' names."""
+    """Beginning of the cases' names."""
     channels: Sequence[str]
     labels: Mapping[str, int]
     draw: Callable[[np.random.Generator], MadeUpCase]
@@ -37,15 +37,15 @@ class MadeUpDataset(NamedTuple):
 def write_dataset(folder: Path, dataset: MadeUpDataset, *, num_training: int, num_test: int, seed: int) -> None:
     """Write a made-up data set in the nnU-Net raw layout, with the truth of the test cases in `labelsTs`.
 
-    Each case has a seed of its own, so that the same arguments give the same files. `dataset.json` is written last:
-    a folder that has it is complete, and is left as it is.
+    Each case has its own seed, so that the same arguments give the same files. `dataset.json` is written last: a folder
+    that has it is complete and is not changed.
 
     Args:
         folder: The data set's folder, such as `raw/Dataset900_Phantom`.
-        dataset: What to draw.
-        num_training: Training cases.
-        num_test: Held-out cases.
-        seed: Of the whole data set.
+        dataset: The data set to draw.
+        num_training: Number of training cases.
+        num_test: Number of held-out cases.
+        seed: Seed of the whole data set.
     """
     if (folder / "dataset.json").exists():
         return
@@ -63,7 +63,7 @@ def write_dataset(folder: Path, dataset: MadeUpDataset, *, num_training: int, nu
 
 
 def centred_points(shape: Shape, spacing_mm: Spacing = (1.0, 1.0, 1.0)) -> FloatArray:
-    """Coordinates (3, D, H, W) of the voxels' centres from the middle of the volume; in voxels without a spacing."""
+    """Coordinates (3, D, H, W) of the voxel centres from the middle of the volume; in voxels without a spacing."""
     axes = [
         (np.arange(size, dtype=np.float32) - (size - 1) / 2) * np.float32(step)
         for size, step in zip(shape, spacing_mm, strict=True)
@@ -78,7 +78,7 @@ def smooth_noise(shape: Shape, sigma_voxels: float, rng: np.random.Generator) ->
 
 
 def ellipsoid(points: FloatArray, centre: FloatArray | Spacing, radii: FloatArray | Spacing) -> NDArray[np.bool_]:
-    """Where the points (3, D, H, W) lie inside."""
+    """Mask (D, H, W) of the points (3, D, H, W) inside an ellipsoid."""
     offsets = (points - np.reshape(centre, (3, 1, 1, 1))) / np.reshape(radii, (3, 1, 1, 1))
     return np.asarray(np.square(offsets).sum(axis=0) < 1)
 
@@ -86,13 +86,13 @@ def ellipsoid(points: FloatArray, centre: FloatArray | Spacing, radii: FloatArra
 def random_walk(
     position: FloatArray, direction: FloatArray, num_steps: int, wobble: float, rng: np.random.Generator
 ) -> tuple[FloatArray, FloatArray]:
-    """Steps of length 1 in a direction that turns a little at each.
+    """Walk in steps of length 1, with a small random change of direction at each step.
 
     Args:
-        position: Where it begins, (3,).
-        direction: Of any length, (3,).
-        num_steps: At least 1.
-        wobble: Standard deviation of the turns.
+        position: Start, (3,).
+        direction: Initial direction, of any length, (3,).
+        num_steps: Number of steps, at least 1.
+        wobble: Standard deviation of the changes of direction.
         rng: Source of all randomness.
 
     Returns:
@@ -108,7 +108,7 @@ def random_walk(
 
 
 def near(points: FloatArray, centres: FloatArray, radii: FloatArray) -> NDArray[np.bool_]:
-    """Where the points (3, D, H, W) lie closer to any centre (n, 3) than its radius (n,), all in one unit."""
+    """Mask (D, H, W) of the points (3, D, H, W) closer to any centre (n, 3) than its radius (n,), all in one unit."""
     from scipy.spatial import cKDTree  # noqa: PLC0415 - slow to import
 
     inside = np.zeros(points[0].size, bool)
@@ -121,7 +121,7 @@ def near(points: FloatArray, centres: FloatArray, radii: FloatArray) -> NDArray[
 
 
 def as_magnetic_resonance(signal: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """A signal (D, H, W) with a bias field, a gain of the case and Rician noise, as an MR scanner would give it."""
+    """Add a bias field, a random gain and Rician noise to a signal (D, H, W), as in MR images."""
     shape: Shape = (signal.shape[0], signal.shape[1], signal.shape[2])
     bias = np.exp(0.12 * smooth_noise(shape, max(shape) / 4, rng))
     image = signal * bias * rng.uniform(0.6, 1.7)

@@ -1,8 +1,8 @@
-"""A seeded, made-up data set: a body with two organs, lesions in one of them and a tree of vessels, as CT and MR.
+"""A seeded synthetic data set: a body with two organs, lesions in one of them and a tree of vessels, as CT and MR.
 
-Nothing here is anatomy. What matters is that the volumes ask for what real ones ask for: several labels of very
-different sizes, a thin branching structure, thick slices whose number and spacing vary, two channels that need
-different normalisation, noise, partial volume and a bias field.
+The shapes are not anatomical. The volumes have the difficulties of real ones: several labels of very different sizes,
+a thin branching structure, thick slices whose number and spacing vary, two channels that need different
+normalisation, noise, partial volume and a bias field.
 """
 
 from functools import partial
@@ -29,7 +29,7 @@ LABELS = {"background": 0, "organ_a": 1, "organ_b": 2, "lesion": 3, "vessels": 4
 CHANNELS = ("CT", "MRI")
 DATASET_NAME = "Dataset900_Phantom"
 SLICE_THICKNESS = 3
-"""Slices of the fine grid on which bodies are drawn that are averaged into one slice of the image."""
+"""Number of slices of the fine grid, on which bodies are drawn, that are averaged into one slice of the image."""
 
 ORGAN_A, ORGAN_B, LESION, VESSELS = 1, 2, 3, 4
 CT_VALUES = np.array([30.0, 110.0, 70.0, 50.0, 220.0], np.float32)
@@ -44,8 +44,8 @@ def make_phantom(rng: np.random.Generator, shape: Shape = (24, 64, 64)) -> MadeU
 
     Args:
         rng: Source of all randomness.
-        shape: Voxels along (D, H, W) of the largest cases at a spacing of 3 x 1 x 1 mm; at least 8 x 32 x 32. What is
-            imaged is as deep in all of them, and up to an eighth smaller in plane.
+        shape: Voxels along (D, H, W) of the largest cases at a spacing of 3 x 1 x 1 mm; at least 8 x 32 x 32. All cases
+            have the same depth; in plane they are up to an eighth smaller.
     """
     depth_mm, in_plane_mm = np.round(rng.uniform((0.95, 0.97), (1.05, 1.03)) * (SLICE_THICKNESS, 1.0), 3)
     smaller = rng.integers(2, shape[1] // 8 + 1, 2)
@@ -66,10 +66,10 @@ def write_phantom_dataset(
 
     Args:
         folder: The data set's folder, such as `raw/Dataset900_Phantom`.
-        num_training: Training cases.
-        num_test: Held-out cases.
+        num_training: Number of training cases.
+        num_test: Number of held-out cases.
         shape: As for `make_phantom`.
-        seed: Of the whole data set.
+        seed: Seed of the whole data set.
     """
     dataset = MadeUpDataset("phantom", CHANNELS, LABELS, partial(make_phantom, shape=shape), __name__)
     write_dataset(folder, dataset, num_training=num_training, num_test=num_test, seed=seed)
@@ -95,12 +95,12 @@ def _draw_anatomy(shape: Shape, rng: np.random.Generator) -> tuple[NDArray[np.bo
 
 
 def _deformed_coordinates(shape: Shape, rng: np.random.Generator) -> FloatArray:
-    """Coordinates (3, D, H, W) from the middle, in voxels, moved by a smooth field of about two voxels."""
+    """Coordinates (3, D, H, W) from the middle, in voxels, displaced by a smooth field of about two voxels."""
     return np.stack([axis + 2.0 * smooth_noise(shape, 6.0, rng) for axis in centred_points(shape)])
 
 
 def _vessel_tree(points: FloatArray, start: FloatArray, scale: float, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Tubes around branching random walks that begin below organ A and climb through it."""
+    """Mask of tubes around branching random walks that start below organ A and go up through it."""
     centres: list[FloatArray] = []
     radii: list[float] = []
     branches = [(start - np.array([0.75, -0.1, -0.3]) * scale, np.array([1.0, -0.1, 0.05]), 0.095 * scale)]
@@ -115,7 +115,7 @@ def _vessel_tree(points: FloatArray, start: FloatArray, scale: float, rng: np.ra
 
 
 def _majority_along_depth(tissue: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The most frequent tissue of each block of fine slices; the rarer structure wins ties."""
+    """The most frequent tissue of each block of fine slices; on ties, the one with the higher label."""
     blocks = tissue.reshape(-1, SLICE_THICKNESS, *tissue.shape[1:])
     counts = np.stack([(blocks == value).sum(axis=1) for value in LABELS.values()])
     last = len(LABELS) - 1
@@ -127,7 +127,7 @@ def _average_along_depth(image: FloatArray) -> FloatArray:
 
 
 def _as_ct(body: NDArray[np.bool_], tissue: NDArray[np.uint8], rng: np.random.Generator) -> FloatArray:
-    """Hounsfield units with texture, the blur of the scanner, partial volume and noise: (D, H, W)."""
+    """CT image (D, H, W) in Hounsfield units with texture, blur of the scanner, partial volume and noise."""
     values = CT_VALUES[tissue] + 8.0 * smooth_noise(body.shape, 2.0, rng)
     sharp = np.where(body, values, AIR_HU)
     image = _average_along_depth(ndimage.gaussian_filter(sharp, 0.6))
@@ -135,7 +135,7 @@ def _as_ct(body: NDArray[np.bool_], tissue: NDArray[np.uint8], rng: np.random.Ge
 
 
 def _as_mri(body: NDArray[np.bool_], tissue: NDArray[np.uint8], rng: np.random.Generator) -> FloatArray:
-    """Arbitrary units with texture, a bias field, a gain of the case, partial volume and Rician noise: (D, H, W)."""
+    """MR image (D, H, W) in arbitrary units with texture, bias field, random gain, partial volume and Rician noise."""
     values = MRI_VALUES[tissue] * (1 + 0.05 * smooth_noise(body.shape, 2.0, rng))
     sharp = np.where(body, values, 5.0)
     image = _average_along_depth(ndimage.gaussian_filter(sharp, 0.6))

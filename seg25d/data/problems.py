@@ -1,4 +1,4 @@
-"""Problems of a data set, gathered and reported together."""
+"""Problems of a data set, collected and reported together."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,8 +11,8 @@ class Problem(Record):
     """One thing that is wrong with a data set.
 
     Attributes:
-        case: The case, or the file that is not a case's (`dataset.json`).
-        problem: What was wanted and what came.
+        case: The case, or a file of the whole data set (`dataset.json`).
+        problem: What was expected and what was found.
         cure: What to do.
     """
 
@@ -33,7 +33,7 @@ def raise_problems(problems: Sequence[Problem], dataset_name: str) -> None:
 
 
 def problem_table(problems: Sequence[Problem]) -> str:
-    """A plain-text table, case | problem | cure, with a line per problem."""
+    """A plain-text table, case | problem | cure, with one line per problem."""
     rows = [("case", "problem", "cure"), *((item.case, item.problem, item.cure) for item in problems)]
     rows = [(case, " ".join(problem.split()), " ".join(cure.split())) for case, problem, cure in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
@@ -42,11 +42,11 @@ def problem_table(problems: Sequence[Problem]) -> str:
 
 
 class FileError(ImageError):
-    """An image file that cannot be used, with problem and cure apart so that they fit into a table.
+    """An image file that cannot be used, with problem and cure as separate fields for a table.
 
     Args:
         path: The file.
-        problem: What was wanted and what came.
+        problem: What was expected and what was found.
         cure: What to do.
     """
 

@@ -1,6 +1,6 @@
-"""Verification of a data set: everything that is wrong with it, in one table.
+"""Verification of a data set: all problems, in one table.
 
-Names and headers come first; the voxels of a case are read only where its headers are fine, in parallel.
+Names and headers are checked first; the voxels of a case are read, in parallel, only if its headers are correct.
 """
 
 import hashlib
@@ -26,11 +26,11 @@ __all__ = ["ALLOW_DUPLICATES", "ALLOW_EMPTY", "Problem", "raise_problems", "veri
 
 logger = logging.getLogger(__name__)
 ALLOW_EMPTY = "allow_empty_labels"
-"""Free key of `dataset.json`: cases with nothing but background are wanted, as in lesion data."""
+"""Optional key of `dataset.json`: cases with only background are intended, as in lesion data."""
 ALLOW_DUPLICATES = "allow_duplicate_cases"
-"""Free key of `dataset.json`: cases with the same images are wanted."""
+"""Optional key of `dataset.json`: cases with the same images are intended."""
 _VERSION = 1
-"""Raised when verification finds more, so that data sets are read again."""
+"""Increased when verification gets new checks, so that data sets are read again."""
 _BYTES_PER_VOXEL = 12
 """Peak memory while a channel is read: as in the file (up to 4), in canonical order, as float32."""
 _WORKER_BYTES = 200 << 20
@@ -38,14 +38,14 @@ _WHOLE_SET = ("(all)", "dataset.json", "patients.json", "splits.json")
 
 
 class _Finding(Record):
-    """What the voxels of one case gave: a digest of its images, to find the same images under two names."""
+    """Result of reading the voxels of one case; the digest of its images finds duplicates under other names."""
 
     digest: str
     problems: tuple[Problem, ...]
 
 
 class _CleanCase(Record):
-    """A case without problems, as long as its files and what was asked of them stay the same."""
+    """A case without problems, valid as long as its files and the checks stay the same."""
 
     key: str
     digest: str
@@ -59,17 +59,17 @@ class _Memory(Record):
 
 
 def verify_dataset(root: Path, num_workers: int | None = None, memory: Path | None = None) -> list[Problem]:
-    """Find everything that is wrong with a data set.
+    """Find all problems of a data set.
 
     Args:
         root: The folder `DatasetNNN_Name`.
-        num_workers: Worker processes that read the images; 0 reads them in this process, None chooses by the cores and
-            the memory that the largest case takes.
-        memory: A JSON file that is written when nothing is wrong. Next time the voxels of cases that it holds are not
-            read again, as long as size and time of their files are the same; names and headers are always checked.
+        num_workers: Worker processes that read the images; 0 reads them in this process, None chooses by the number of
+            cores and the memory needed for the largest case.
+        memory: A JSON file that is written if there are no problems. The voxels of its cases are not read again next
+            time, as long as size and time of their files are the same; names and headers are always checked.
 
     Returns:
-        The problems, sorted by case, those of the whole data set first; empty if all is well.
+        The problems, sorted by case, those of the whole data set first; empty if there are none.
     """
     dataset, problems = scan_dataset(root)
     if dataset is None:
@@ -78,7 +78,7 @@ def verify_dataset(root: Path, num_workers: int | None = None, memory: Path | No
     keys = {case.name: _source_key(case, description) for case in dataset.cases}
     headers = {case.name: _check_headers(case) for case in dataset.cases}
     problems += [problem for found, _ in headers.values() for problem in found]
-    known = _remembered(memory, keys)
+    known = _read_clean_cases(memory, keys)
     todo = [case for case in dataset.cases if not headers[case.name][0] and case.name not in known]
     largest = max((voxels for _, voxels in headers.values()), default=0)
     workers = choose_num_workers(num_workers, largest * _BYTES_PER_VOXEL + _WORKER_BYTES) if todo else 0
@@ -97,13 +97,13 @@ def verify_dataset(root: Path, num_workers: int | None = None, memory: Path | No
 
 
 def _source_key(case: Case, description: DatasetDescription) -> str:
-    """Changes when the files of a case or what is asked of them change."""
+    """Digest that changes when the files of a case or the checks of them change."""
     asked = {"labels": description.labels.model_dump(mode="json"), "empty": bool(description.metadata.get(ALLOW_EMPTY))}
     return digest({"version": _VERSION, "files": source_stamp(case), **asked})
 
 
-def _remembered(memory: Path | None, keys: Mapping[str, str]) -> dict[str, str]:
-    """The digests of the cases that were clean and have not changed."""
+def _read_clean_cases(memory: Path | None, keys: Mapping[str, str]) -> dict[str, str]:
+    """The digests of the cases that had no problems and have not changed."""
     if memory is None or not memory.exists():
         return {}
     try:
@@ -115,7 +115,7 @@ def _remembered(memory: Path | None, keys: Mapping[str, str]) -> dict[str, str]:
 
 
 def _check_headers(case: Case) -> tuple[list[Problem], int]:
-    """The problems that the headers of a case tell, and how many voxels it has."""
+    """Problems found in the headers of a case, and its number of voxels."""
     from seg25d.data.image_io import read_geometry  # noqa: PLC0415 - SimpleITK is not loaded for --help
 
     problems: list[Problem] = []
@@ -149,7 +149,7 @@ def _check_image(case: Case, path: Path, content: "hashlib.blake2b") -> list[Pro
     try:
         image, _ = read_image([path])
     except FileError as error:
-        # So that two cases with damaged files do not count as equal.
+        # Two cases with damaged files must not count as equal.
         content.update(str(path).encode())
         return [_file_problem(case, error)]
     content.update(repr(image.shape).encode())

@@ -1,10 +1,10 @@
-"""A seeded, made-up data set of sparse vessels: a labelled tree among veins and blobs that are as bright, as MRA.
+"""A seeded synthetic data set of sparse vessels, as MRA: a labelled tree among equally bright veins and blobs.
 
-Nothing here is anatomy. It asks for what angiographies of the head ask for (Angermann & Haltmeier, arXiv 1910.10398):
-0.24 % of the voxels there are vessel, and what is labelled cannot be told from what is not by its brightness alone.
-Here it can be told by its course and its place, in slices as in maximum projections about the longest axis: the tree
-climbs along that axis in the middle of the body; veins are rings around it just under the surface, thus lines that
-cross every projection; blobs are round.
+The shapes are not anatomical. The volumes have the difficulties of angiographies of the head (Angermann & Haltmeier,
+arXiv 1910.10398): 0.24 % of the voxels there are vessel, and brightness alone does not distinguish labelled from
+unlabelled structures. Course and position do, in slices as in maximum projections about the longest axis: the tree
+runs along that axis in the middle of the body; veins are rings around it just under the surface, and thus lines
+across every projection; blobs are round.
 """
 
 from functools import partial
@@ -32,13 +32,13 @@ CHANNELS = ("MRA",)
 DATASET_NAME = "Dataset901_Vessels"
 SHAPE: Shape = (144, 120, 72)
 SPACING_MM = (2 / 3, 2 / 3, 2.3 / 3)
-"""The shortest axis is the coarsest, so that slices are those of the paper: its longest and its middle axis. With these
-voxels a vessel is 4 to 6 of them wide, as in angiographies of the head; the paper's volumes have twice the lengths."""
+"""The shortest axis is the coarsest, so that slices lie in the longest and middle axes, as in the paper. Vessels are
+4 to 6 voxels wide, as in angiographies of the head; the paper's volumes are twice as long along each axis."""
 
 AIR, TISSUE, BLOOD = 5.0, 100.0, 260.0
 """Arbitrary units, scaled by each case's gain."""
 TREE_RADII_MM = (2.1, 1.7, 1.35)
-"""Radii of the trunk, of its two branches and of their four."""
+"""Radii of the trunk, of its two branches and of their four branches."""
 VEIN_RADIUS_MM = 1.3
 RADII_OF_BLOBS_MM = (3.0, 5.0)
 NUM_VEINS = 4
@@ -49,8 +49,8 @@ def make_vessels(rng: np.random.Generator, shape: Shape = SHAPE) -> MadeUpCase:
 
     Args:
         rng: Source of all randomness.
-        shape: Voxels along (D, H, W) of the largest cases at `SPACING_MM`; at least 32 x 32 x 24. Two of three cases
-            are as large along each axis, the others up to 8 % smaller; spacings along D and H differ by 3 %.
+        shape: Voxels along (D, H, W) of the largest cases at `SPACING_MM`; at least 32 x 32 x 24. Along each axis
+            two of three cases have this size, the others are up to 8 % smaller; spacings along D and H vary by 3 %.
     """
     spacing = np.round(np.multiply(SPACING_MM, rng.uniform((0.97, 0.97, 1.0), (1.03, 1.03, 1.0))), 3)
     extent = np.multiply(shape, SPACING_MM) * (1 - np.maximum(0, rng.uniform(-0.16, 0.08, 3)))
@@ -72,20 +72,20 @@ def write_vessels_dataset(
 
     Args:
         folder: The data set's folder, such as `raw/Dataset901_Vessels`.
-        num_training: Training cases.
-        num_test: Held-out cases.
+        num_training: Number of training cases.
+        num_test: Number of held-out cases.
         shape: As for `make_vessels`.
-        seed: Of the whole data set.
+        seed: Seed of the whole data set.
     """
     dataset = MadeUpDataset("vessels", CHANNELS, LABELS, partial(make_vessels, shape=shape), __name__)
     write_dataset(folder, dataset, num_training=num_training, num_test=num_test, seed=seed)
 
 
 def _tree(points: FloatArray, half: FloatArray, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """A trunk that enters below the middle and climbs, splitting twice: what is labelled.
+    """Mask of the labelled tree: a trunk that enters below the middle and goes up, splitting twice.
 
     Args:
-        points: (3, D, H, W) in mm from the middle.
+        points: Coordinates (3, D, H, W) in mm from the middle.
         half: Half of the volume's lengths in mm.
         rng: Source of all randomness.
     """
@@ -107,7 +107,7 @@ def _tree(points: FloatArray, half: FloatArray, rng: np.random.Generator) -> NDA
 
 
 def _veins(points: FloatArray, half: FloatArray, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Wavy rings around the longest axis, under the surface, each open somewhere; arguments as for `_tree`."""
+    """Mask of wavy open rings around the longest axis, under the surface; arguments as for `_tree`."""
     inside = np.zeros(points.shape[1:], bool)
     levels = np.linspace(-0.6, 0.75, NUM_VEINS) + rng.uniform(-0.12, 0.12, NUM_VEINS)
     for level in levels:
@@ -120,7 +120,7 @@ def _veins(points: FloatArray, half: FloatArray, rng: np.random.Generator) -> ND
 
 
 def _blobs(points: FloatArray, half: FloatArray, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """One to three; arguments as for `_tree`."""
+    """Mask of one to three blobs; arguments as for `_tree`."""
     inside = np.zeros(points.shape[1:], bool)
     for _ in range(int(rng.integers(1, 4))):
         inside |= ellipsoid(points, half * rng.uniform(-0.6, 0.6, 3), rng.uniform(*RADII_OF_BLOBS_MM, 3))
@@ -128,7 +128,7 @@ def _blobs(points: FloatArray, half: FloatArray, rng: np.random.Generator) -> ND
 
 
 def _as_angiography(body: NDArray[np.bool_], blood: NDArray[np.bool_], rng: np.random.Generator) -> FloatArray:
-    """Arbitrary units (D, H, W) with texture, partial volume, bias field, a gain of the case and noise."""
+    """Image (D, H, W) in arbitrary units with texture, partial volume, bias field, random gain and noise."""
     tissue = TISSUE * (1 + 0.1 * smooth_noise(body.shape, 2.0, rng))
     sharp = np.where(blood, BLOOD, np.where(body, tissue, AIR))
     return as_magnetic_resonance(np.asarray(ndimage.gaussian_filter(sharp, 0.5)), rng)

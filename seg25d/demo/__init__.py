@@ -1,1 +1,1 @@
-"""The demos: every step on a small made-up data set, one kind per set."""
+"""The demos: all steps on small synthetic data sets, one kind per data set."""

@@ -1,6 +1,6 @@
-"""The kinds of demo by name, with their training time; loads nothing heavy, so that `--help` can say it."""
+"""Training time of each kind of demo; imports nothing heavy, so that `--help` can show it."""
 
 from collections.abc import Mapping
 
 TIME_BUDGETS_S: Mapping[str, float] = {"phantom": 80.0, "vessels": 900.0}
-"""Seconds of training per configuration, if nothing else is asked for (documentation/reference/measurements.md)."""
+"""Default seconds of training per configuration (documentation/reference/measurements.md)."""

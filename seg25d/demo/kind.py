@@ -1,4 +1,4 @@
-"""What a kind of demo is: a data set, what is trained on it, and what is shown at the end."""
+"""A kind of demo: a data set, the trainings on it, and the output at the end."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,14 +12,14 @@ from seg25d.evaluation.summary import Summary
 
 
 class Outcome(NamedTuple):
-    """What one configuration came to."""
+    """Result of one configuration."""
 
     fold: FoldFolder
-    """What was trained, and its log."""
+    """Folder of the trained fold, with its log."""
     predicted: Path
     """Folder of the predicted held-out cases."""
     summary: Summary
-    """Their scores."""
+    """Scores of the held-out cases."""
 
 
 @dataclass(frozen=True)
@@ -28,16 +28,17 @@ class DemoKind:
 
     dataset_name: str
     write: Callable[[Path], None]
-    """Writes the data set to its folder, unless it is there."""
+    """Function that writes the data set to its folder, unless it exists."""
     configurations: tuple[str, ...]
-    """In the order of training."""
+    """Configurations in the order of training."""
     recipe: str
     table: Callable[[Mapping[str, Outcome]], str]
-    """Makes the table of what the configurations came to."""
+    """Function that formats the results of the configurations as a table."""
     draw: Callable[[Path, Mapping[str, Path]], tuple[Path, ...]]
-    """Draws pictures, from the data set's folder and that of the predictions per configuration, and says where."""
+    """Function that draws pictures from the folders of the data set and of each configuration's predictions; returns
+    their paths."""
     settings: Mapping[str, str] = field(default_factory=dict)
-    """Settings of the training that are not the recipe's."""
+    """Settings of the training that differ from the recipe."""
 
 
 class ShownCase(NamedTuple):
@@ -46,11 +47,11 @@ class ShownCase(NamedTuple):
     image: FloatArray
     """(D, H, W), one channel."""
     segmentations: dict[str, IntArray]
-    """(D, H, W) by title: the truth, then one per configuration."""
+    """(D, H, W) by title: the truth, then the prediction of each configuration."""
 
     @property
     def truth(self) -> IntArray:
-        """The first of the segmentations."""
+        """The true segmentation."""
         return self.segmentations["truth"]
 
 
@@ -59,8 +60,8 @@ def read_shown_case(raw: Path, predicted: Mapping[str, Path], channel: int) -> S
 
     Args:
         raw: The data set's folder.
-        predicted: Folder of predictions per configuration.
-        channel: Of the image.
+        predicted: Folder of predictions of each configuration.
+        channel: Channel of the image.
     """
     case = min(path.name.removesuffix(".nii.gz") for path in (raw / "labelsTs").glob("*.nii.gz"))
     folders = {"truth": raw / "labelsTs", **predicted}

@@ -1,4 +1,4 @@
-"""The phantom: several organs in CT and MR, by super images, slice by slice and in 3D; a table of Dice per label."""
+"""The phantom: organs in CT and MR, segmented by super images, slices and in 3D, with a table of Dice per label."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +15,7 @@ from seg25d.representations.super_image import choose_grid, to_super_image
 
 
 def dice_table(outcomes: Mapping[str, Outcome]) -> str:
-    """Mean Dice on the held-out cases: a line per label, a column per configuration."""
+    """Format the mean Dice of the held-out cases: one row per label, one column per configuration."""
     summaries = [outcome.summary for outcome in outcomes.values()]
     rows = [
         [name, *(format_score(summary.mean[str(value)].dice) for summary in summaries)]
@@ -30,21 +30,21 @@ def draw_pictures(raw: Path, predicted: Mapping[str, Path]) -> tuple[Path, ...]:
     """Draw a slice with truth and predictions, and a super image, of one held-out case.
 
     Args:
-        raw: The data set.
-        predicted: Folder of predictions per configuration; the pictures go beside these folders.
+        raw: Folder of the data set.
+        predicted: Folder of predictions of each configuration; the pictures are written beside these folders.
     """
     shown = read_shown_case(raw, predicted, channel=1)
     folder = next(iter(predicted.values())).parent
     index = fullest_slice(shown.truth)
     panels = {name: labels[index] for name, labels in shown.segmentations.items()}
     draw_contours(folder / "slice.png", shown.image[index], panels, LABELS)
-    tiles = {name: _tiled(shown.segmentations[name]).astype(np.uint8) for name in ("truth", "si")}
-    draw_contours(folder / "super_image.png", _tiled(shown.image), tiles, LABELS)
+    tiles = {name: _tile(shown.segmentations[name]).astype(np.uint8) for name in ("truth", "si")}
+    draw_contours(folder / "super_image.png", _tile(shown.image), tiles, LABELS)
     return folder / "slice.png", folder / "super_image.png"
 
 
-def _tiled(volume: FloatArray | IntArray) -> FloatArray:
-    """All slices of a volume (D, H, W) in one picture."""
+def _tile(volume: FloatArray | IntArray) -> FloatArray:
+    """Tile all slices of a volume (D, H, W) to one picture."""
     slices = torch.from_numpy(np.ascontiguousarray(volume, dtype=np.float32))[None, None]
     image = to_super_image(slices, choose_grid(*volume.shape))[0, 0].numpy()
     return np.asarray(image, np.float32)

@@ -21,15 +21,15 @@ KINDS: Mapping[str, DemoKind] = {"phantom": PHANTOM, "vessels": VESSELS}
 
 
 class DemoResult(NamedTuple):
-    """What the demo found."""
+    """Results of a demo."""
 
     table: str
-    """Scores per configuration on the held-out cases."""
+    """Table of scores of each configuration on the held-out cases."""
     pictures: tuple[Path, ...]
     summaries: dict[str, Summary]
-    """Scores on the held-out cases per configuration."""
+    """Scores on the held-out cases by configuration."""
     report: Path
-    """The page that shows what was planned, trained and found."""
+    """The report as an HTML file."""
 
 
 def run_demo(
@@ -40,17 +40,17 @@ def run_demo(
     device: str | None = None,
     num_processes: int | None = None,
 ) -> DemoResult:
-    """Make a data set, then plan, preprocess, train, predict, evaluate and report; what is done already is kept.
+    """Make a data set, then plan, preprocess, train, predict, evaluate and report; existing results are kept.
 
     Args:
-        workspace: Where to put everything, the data set included.
+        workspace: The workspace, also for the data set.
         kind: A name in `KINDS`.
         time_budget_s: Training time per configuration; None: that of the kind in `TIME_BUDGETS_S`.
-        device: Where to compute; None: the best there is.
+        device: Device; None: the best one available.
         num_processes: Worker processes; None: by cores and memory.
 
     Raises:
-        InputError: If there is no such kind; lists those that there are.
+        InputError: If there is no such kind; lists the available ones.
     """
     if kind not in KINDS:
         raise InputError(f"there is no demo {kind!r}; known: {', '.join(KINDS)}")
@@ -72,7 +72,7 @@ def run_demo(
         api.train(workspace, demo.dataset_name, name, ["0"], training)
         run = workspace.run(demo.dataset_name, plans.run_name(configuration_name(name, plans.slice_axis)))
         predicted = workspace.results / demo.dataset_name / "demo" / name
-        # Without mirroring, which takes eight times as long; all cases again, as the model may have changed.
+        # Without mirroring, which takes eight times as long; overwriting, as the model may have changed.
         prediction = api.PredictionOptions(model=run.root, mirroring=False, overwrite=True, device=device)
         api.predict(workspace, raw / "imagesTs", predicted, prediction)
         summary = api.evaluate(raw / "labelsTs", predicted, num_processes=num_processes)

@@ -1,4 +1,4 @@
-"""Sparse vessels: the random 2.5D U-Net of Angermann & Haltmeier (arXiv 1910.10398) beside slices, as in its paper."""
+"""Sparse vessels: the random 2.5D U-Net of Angermann & Haltmeier (arXiv 1910.10398) compared with 2D slices."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -24,16 +24,16 @@ PAPER_ROWS: Mapping[str, Sequence[str]] = {
 }
 """Section 4 of the paper (methods.md 3.8): other data (119 angiographies, 7 folds), an RTX 2080."""
 ACROSS = 2
-"""The axis that the pictures look along, the shortest of the data set."""
+"""Viewing axis of the pictures, the shortest of the data set."""
 
 
 def paper_table(outcomes: Mapping[str, Outcome]) -> str:
-    """The paper's measures on the held-out cases: a line per configuration, then those of the paper itself.
+    """Format the paper's measures on the held-out cases: one row per configuration, then the rows of the paper.
 
-    Ours are means over cases with their standard deviation. The memory is the most that the process held up to the end
-    of that training: of what was trained in one process, the later has at least that of the earlier.
+    Scores are means over cases with standard deviations. The memory is the peak of the process up to the end of that
+    training, so that of a later training in the same process is never smaller.
     """
-    rows = [[name, *_own_row(outcome)] for name, outcome in outcomes.items()]
+    rows = [[name, *_format_row(outcome)] for name, outcome in outcomes.items()]
     return text_table(["held-out cases", *COLUMNS], rows + [[name, *cells] for name, cells in PAPER_ROWS.items()])
 
 
@@ -41,8 +41,8 @@ def draw_pictures(raw: Path, predicted: Mapping[str, Path]) -> tuple[Path, ...]:
     """Draw truth and predictions of one held-out case, on a maximum projection and on a slice.
 
     Args:
-        raw: The data set.
-        predicted: Folder of predictions per configuration; the pictures go beside these folders.
+        raw: Folder of the data set.
+        predicted: Folder of predictions of each configuration; the pictures are written beside these folders.
     """
     shown = read_shown_case(raw, predicted, channel=0)
     folder = next(iter(predicted.values())).parent
@@ -56,12 +56,12 @@ def draw_pictures(raw: Path, predicted: Mapping[str, Path]) -> tuple[Path, ...]:
     return folder / "maximum_projection.png", folder / "slice.png"
 
 
-def _own_row(outcome: Outcome) -> list[str]:
+def _format_row(outcome: Outcome) -> list[str]:
     cases = [case.metrics[str(LABELS["vessels"])] for case in outcome.summary.per_case]
-    return [*_scores(cases), *_training(outcome.fold), _seconds_per_case(outcome.predicted)]
+    return [*_format_scores(cases), *_format_training(outcome.fold), _format_seconds(outcome.predicted)]
 
 
-def _scores(cases: Sequence[Metrics]) -> list[str]:
+def _format_scores(cases: Sequence[Metrics]) -> list[str]:
     return [
         format_percent(case.mean_accuracy for case in cases),
         format_percent(case.mean_iou for case in cases),
@@ -69,14 +69,14 @@ def _scores(cases: Sequence[Metrics]) -> list[str]:
     ]
 
 
-def _training(fold: FoldFolder) -> list[str]:
-    """Time and peak memory of a training run."""
+def _format_training(fold: FoldFolder) -> list[str]:
+    """Format time and peak memory of a training run."""
     epochs = [json.loads(line) for line in fold.log.read_text(encoding="utf-8").splitlines()]
     memory_gb = max(epoch["peak_memory_gb"] for epoch in epochs)
     return [f"{epochs[-1]['total_seconds'] / 60:.1f} min", f"{memory_gb:.2f} GB"]
 
 
-def _seconds_per_case(predicted: Path) -> str:
+def _format_seconds(predicted: Path) -> str:
     seconds = read_record(predicted / "prediction.json", PredictionRecord).seconds.values()
     return f"{mean(value for value in seconds if value is not None):.2f} s"
 
@@ -86,8 +86,8 @@ VESSELS = DemoKind(
     write=write_vessels_dataset,
     configurations=("mip", "2d"),
     recipe="angermann2022",
-    # A window is a whole volume: each of the 5 validation cases once, so that an epoch is about a pass over the other
-    # 25. With the default of 20 windows a short run is one epoch: one set of angles, paths that keep their weights.
+    # A window is a whole volume: each of the 5 validation cases is used once, and an epoch is about one pass over the
+    # other 25. With the default of 20 windows, a short run would be a single epoch with one set of angles.
     settings={"validation_windows": "5"},
     table=paper_table,
     draw=draw_pictures,

@@ -1,1 +1,1 @@
-"""Several predictions of one volume, brought together."""
+"""Fusion of several predictions of one volume."""

@@ -1,4 +1,4 @@
-"""One trained configuration or an ensemble of several, with its post-processing: from an image to labels."""
+"""Prediction of labels from an image by a trained configuration or an ensemble, with post-processing."""
 
 import logging
 from collections.abc import Sequence
@@ -22,23 +22,23 @@ logger = logging.getLogger(__name__)
 
 
 class Prepared(NamedTuple):
-    """An image as the members want it."""
+    """An image, preprocessed for each member."""
 
     images: tuple[tuple[NDArray[np.float32], Grid], ...]
-    """(C, d, h, w) and its grid per member; members with one spacing and normalisation share theirs."""
+    """Image (C, d, h, w) and its grid for each member; members with equal spacing and normalisation share one."""
     spacing_mm: Spacing
     """Spacing of the canonical image."""
 
 
 class CasePredictor:
-    """Members whose probabilities are averaged, and what is done to the labels after that.
+    """Members whose probabilities are averaged, followed by post-processing of the labels.
 
-    It stays loaded: predict as many arrays as you like.
+    The models stay loaded, for any number of predictions.
 
     Args:
         members: Configurations of one data set, at least one; each may hold several folds.
-        weights: One per member, above 0; None: equal ones.
-        postprocessing: What is done to the labels.
+        weights: One per member, above 0; None: equal weights.
+        postprocessing: Post-processing of the labels.
 
     Raises:
         ModelError: If members have different channels or labels.
@@ -69,12 +69,12 @@ class CasePredictor:
 
     @property
     def labels(self) -> Labels:
-        """What the labels mean."""
+        """The labels of the data set."""
         return self.description.labels
 
     @property
     def threshold(self) -> float | None:
-        """Probability from which on a voxel is foreground, where all members agree; None: the likeliest class."""
+        """Lowest probability of a foreground voxel, if all members agree; None: the most probable class is chosen."""
         thresholds = {member.header.threshold for member in self.members}
         return thresholds.pop() if len(thresholds) == 1 else None
 
@@ -83,11 +83,11 @@ class CasePredictor:
 
         Args:
             image: (C, D, H, W) in canonical orientation (inferior to superior, anterior to posterior, right to left: as
-                SimpleITK images in LPS have it), in the units of the training images; not changed.
+                in SimpleITK images in LPS), in the units of the training images; not changed.
             spacing_mm: Its spacing along (D, H, W).
 
         Returns:
-            The values (D, H, W) that label files have.
+            Label values (D, H, W), as in label files.
 
         Raises:
             InputError: If the image does not fit the model.
@@ -95,12 +95,12 @@ class CasePredictor:
         return self.labels.decode(self.segment(self.prepare(image, spacing_mm)))
 
     def prepare(self, image: NDArray[Any], spacing_mm: Spacing, case: Case | None = None) -> Prepared:
-        """Bring an image to the grids and intensities of the members, once per spacing and normalisation.
+        """Resample and normalise an image for the members, once per spacing and normalisation.
 
         Args:
             image: See `predict_array`.
-            spacing_mm: Likewise.
-            case: Its files, whose headers may hold windows.
+            spacing_mm: Its spacing along (D, H, W).
+            case: Its files, whose headers may contain intensity windows.
 
         Raises:
             InputError: If the image does not fit the model.
@@ -121,14 +121,14 @@ class CasePredictor:
         return Prepared(tuple(images), spacing_mm)
 
     def segment(self, prepared: Prepared) -> NDArray[np.uint8]:
-        """Internal indices (D, H, W) on the whole canonical grid."""
+        """Predict internal indices (D, H, W) on the whole canonical grid."""
         if len(self.members) > 1 or self.postprocessing.thresholds:
             return self.segment_with_probabilities(prepared)[0]
         indices = self.members[0].predict_preprocessed(*prepared.images[0])
         return remove_components(indices, self.labels, prepared.spacing_mm, self.postprocessing)
 
     def segment_with_probabilities(self, prepared: Prepared) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """Likewise, with the probabilities (K, D, H, W), see `export_slabs`, which post-processing leaves alone."""
+        """Like `segment`, with the probabilities (K, D, H, W), see `export_slabs`; these are not post-processed."""
         pairs = zip(self.members, prepared.images, strict=True)
         mean = mean_of_probabilities((member.predict_probabilities(*each)[1] for member, each in pairs), self.weights)
         thresholds = threshold_values(self.postprocessing, self.labels)

@@ -1,10 +1,10 @@
-"""Correspondence between voxels of one image, as non-local means has it (Buades et al., CVPR 2005).
+"""Correspondence between voxels of one image, as in non-local means (Buades et al., CVPR 2005).
 
     alpha(i, i') ~ exp(-msd(i, i') / (2 s_i^2)) exp(-|i - i'|^2 / (2 s_d^2)),   i' near i, sum over i' is 1
 
 msd is the mean squared difference of the patches around i and i' (`MSD` of the wrapper that Asman & Landman published).
 
-Letters: J raters, K values that occur, D H W volume, n voxels that are asked about.
+Letters: J raters, K values that occur, D H W volume, n queried voxels.
 """
 
 import itertools
@@ -18,19 +18,19 @@ from pydantic import Field
 from seg25d.core.records import Record
 
 TILE = 32
-"""Voxels per axis that are compared at a time: bounds the memory, and leaves out where nothing is asked."""
+"""Voxels per axis that are compared at a time, to limit the memory; tiles without queried voxels are skipped."""
 _OUTSIDE = -1
-"""Code of neighbours outside of the volume; they do not count."""
+"""Code of neighbours outside the volume, which are ignored."""
 Box = tuple[slice, slice, slice]
 
 
 class Correspondence(Record):
-    """Where voxels that correspond are looked for, and how alike they have to be."""
+    """Search range for corresponding voxels, and the similarity that is required."""
 
     search_radius: int = Field(default=3, ge=0)
-    """Voxels: correspondences are looked for in a cube of 2 r + 1; 0 is STAPLE."""
+    """In voxels: correspondences are searched in a cube of 2 r + 1; 0 gives STAPLE."""
     patch_radius: int = Field(default=2, ge=0)
-    """Voxels: cubes of 2 r + 1 are compared; over the border the outermost voxel goes on."""
+    """In voxels: cubes of 2 r + 1 are compared; the image is padded with its edge values."""
     distance_deviation: float = Field(default=1.5, gt=0)
     """s_d, in voxels."""
     intensity_deviation: float = Field(default=0.25, gt=0)
@@ -44,12 +44,12 @@ def nonlocal_votes(
     num_values: int,
     settings: Correspondence,
 ) -> NDArray[np.float32]:
-    """What each rater says about voxels, weighted by how well its neighbourhood corresponds: the sums of alpha.
+    """Sum the labels that each rater gives around each queried voxel, weighted by correspondence: the sums of alpha.
 
     Args:
         codes: Positions 0 .. K - 1 of labels (D, H, W), one array per rater.
         image: (D, H, W), normalised.
-        where: The n voxels that are asked about (D, H, W).
+        where: Mask (D, H, W) of the n queried voxels.
         num_values: K.
         settings: Radii and deviations.
 
@@ -66,7 +66,7 @@ def nonlocal_votes(
     for tile in _tiles(where):
         inside = np.nonzero(where[tile])
         rows = row_of[tile][inside]
-        # Positions in flat arrays: much is gathered from where little is asked.
+        # Positions in flat arrays, as gathering from them is faster.
         places = strides @ [axis + part.start + search for axis, part in zip(inside, tile, strict=True)]
         total = np.zeros(len(rows), np.float32)
         for offset in itertools.product(range(-search, search + 1), repeat=3):
@@ -86,13 +86,13 @@ def _similarity(
     offset: tuple[int, ...],
     settings: Correspondence,
 ) -> NDArray[np.float32]:
-    """Alpha before its sum is made 1, for voxels inside of a tile and their neighbours at an offset."""
+    """Alpha before normalisation to a sum of 1, for voxels in a tile and their neighbours at an offset."""
     from scipy.ndimage import uniform_filter  # noqa: PLC0415 - heavy
 
     patch, reach = settings.patch_radius, settings.search_radius + settings.patch_radius
-    here = padded[_moved(tile, (0, 0, 0), reach, patch)]
-    there = padded[_moved(tile, offset, reach, patch)]
-    # The outermost patches are cut off, but nobody asks for them.
+    here = padded[_shift_box(tile, (0, 0, 0), reach, patch)]
+    there = padded[_shift_box(tile, offset, reach, patch)]
+    # The outermost patches are incomplete, but they are not used.
     differences = uniform_filter(np.square(here - there), 2 * patch + 1)[tuple(np.add(inside, patch))]
     distance = sum(step**2 for step in offset) / (2 * settings.distance_deviation**2)
     alpha: NDArray[np.float32] = np.exp(differences / np.float32(-2 * settings.intensity_deviation**2) - distance)
@@ -100,7 +100,7 @@ def _similarity(
 
 
 def normalized(image: NDArray[Any]) -> NDArray[np.float32]:
-    """Mean 0 and standard deviation 1; zeros where all voxels are alike."""
+    """Normalise to mean 0 and standard deviation 1; zeros if all voxels are equal."""
     values = image.astype(np.float32)
     deviation = values.std(dtype=np.float64)
     values -= np.float32(values.mean(dtype=np.float64))
@@ -109,23 +109,23 @@ def normalized(image: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def bounding_box(mask: NDArray[np.bool_]) -> Box:
-    """The smallest box with all that is true; something is."""
+    """The smallest box around all true voxels, of which there is at least one."""
     ranges = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
     depth, height, width = (slice(int(found[0]), int(found[-1]) + 1) for found in ranges)
     return depth, height, width
 
 
 def _tiles(mask: NDArray[np.bool_]) -> Iterator[Box]:
-    """Boxes of at most `TILE` voxels per axis that hold all that is true, each as small as can be."""
+    """Boxes of at most `TILE` voxels per axis around all true voxels, each as small as possible."""
     for corner in itertools.product(*(range(0, size, TILE) for size in mask.shape)):
         tile = tuple(slice(start, start + TILE) for start in corner)
         if mask[tile].any():
             box = bounding_box(mask[tile])
-            yield _moved(box, corner, 0)
+            yield _shift_box(box, corner, 0)
 
 
-def _moved(box: Box, offset: tuple[int, ...], padding: int, margin: int = 0) -> Box:
-    """The box in a padded array, moved by an offset and grown on all sides."""
+def _shift_box(box: Box, offset: tuple[int, ...], padding: int, margin: int = 0) -> Box:
+    """The box in a padded array, shifted by an offset and enlarged by a margin on all sides."""
     depth, height, width = (
         slice(part.start + padding + step - margin, part.stop + padding + step + margin)
         for part, step in zip(box, offset, strict=True)

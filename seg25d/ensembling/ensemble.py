@@ -1,4 +1,4 @@
-"""Fusing folders of predictions: case by case, with workers, to be resumed."""
+"""Fusion of folders of predictions, case by case, with worker processes; it can be resumed."""
 
 import logging
 import math
@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 
 class _Task(NamedTuple):
-    """What a worker has to know beside the case."""
+    """Input of a worker that is the same for all cases."""
 
     options: EnsembleOptions
     weights: tuple[float, ...] | None
@@ -48,34 +48,34 @@ class _Task(NamedTuple):
 
 
 class _Failure(NamedTuple):
-    """Why a case failed; errors themselves do not all travel between processes."""
+    """Reason why a case failed; not all errors can be pickled to pass them between processes."""
 
     message: str
     expected: bool
-    """Whether the input is at fault."""
+    """Whether the input is the cause."""
 
 
 def ensemble_folders(folders: Sequence[Path], out: Path, options: EnsembleOptions | None = None) -> None:
     """Fuse the predictions of several folders and write `CASE.ENDING` for each case, and `prediction.json`.
 
-    Cases that are there already are skipped. A case that fails does not stop the others.
+    Existing cases are skipped. A case that fails does not stop the others.
 
     Args:
         folders: At least two folders of predictions, of seg25d or nnU-Net, with the same cases on the same grids.
-        out: Folder for the results; made when the first one is written. The geometry, and the ending, are those of the
-            first folder's files.
-        options: How.
+        out: Folder for the results; created when the first one is written. Geometry and ending are those of the first
+            folder's files.
+        options: Options of the fusion.
 
     Raises:
-        InputError: If options do not go together, the folders do not fit (lists all that does not), `out` holds other
-            predictions, or no case at all can be used; nothing is written then.
+        InputError: If options contradict each other, the folders do not fit (lists all problems), `out` holds other
+            predictions, or no case can be used; nothing is written then.
         CaseFailures: If some cases failed; all others are written.
     """
     options = options or EnsembleOptions()
     options.check(len(folders))
     members = find_members(folders, out, options)
     weights = options.weights if options.fit_weights is None else _fit_weights(folders, members, options)
-    record = _record(folders, members, options, weights)
+    record = _make_record(folders, members, options, weights)
     done = [] if options.overwrite else [case for case in members.cases if _is_done(case, out, options)]
     earlier = earlier_seconds(record, out / RECORD_NAME, [case.name for case in done], overwrite=options.overwrite)
     if done:
@@ -87,7 +87,7 @@ def ensemble_folders(folders: Sequence[Path], out: Path, options: EnsembleOption
 
 
 def _fuse_all(task: _Task, cases: Sequence[FusionCase]) -> dict[str, Exception]:
-    """Fuse cases; gives the error of each that failed."""
+    """Fuse cases and return the error of each case that failed."""
     failures: dict[str, Exception] = {}
     seconds = dict(task.record.seconds)
     workers = choose_num_workers(task.options.num_processes, _bytes_per_worker(cases, task))
@@ -95,7 +95,7 @@ def _fuse_all(task: _Task, cases: Sequence[FusionCase]) -> dict[str, Exception]:
     for case, outcome in track(outcomes, len(cases), "fusing"):
         if isinstance(outcome, _Failure):
             failures[case.name] = (InputError if outcome.expected else WorkerError)(outcome.message)
-            # The message comes again at the end.
+            # The message is repeated at the end.
             logger.info("%s failed: %s", case.name, outcome.message)
         else:
             seconds[case.name] = round(outcome, 3)
@@ -104,14 +104,14 @@ def _fuse_all(task: _Task, cases: Sequence[FusionCase]) -> dict[str, Exception]:
 
 
 def _fuse_case(task: _Task, case: FusionCase) -> float | _Failure:
-    """Fuse and write a case, the labels last, as they say that it is done; gives the seconds, or why it failed."""
+    """Fuse and write a case, its labels last to mark it as done; return the seconds, or why it failed."""
     from seg25d.data.image_io import write_labels  # noqa: PLC0415 - loads SimpleITK
 
     started = time.perf_counter()
     try:
         labels, probabilities = _compute(task, case)
     except OSError:
-        raise  # of the disk, and so of all cases
+        raise  # a problem of the disk concerns all cases
     except Exception as error:
         logger.debug("%s failed", case.name, exc_info=True)
         return _Failure(str(error) or repr(error), isinstance(error, Seg25dError))
@@ -124,7 +124,7 @@ def _fuse_case(task: _Task, case: FusionCase) -> float | _Failure:
 
 
 def _compute(task: _Task, case: FusionCase) -> tuple[IntArray, NDArray[np.float32] | None]:
-    """The values (D, H, W) of a case, and the probabilities (K, D, H, W) if they are wanted."""
+    """Compute the label values (D, H, W) of a case, and the probabilities (K, D, H, W) if requested."""
     options = task.options
     if options.method == "mean":
         paths = [probabilities_path(path) for path in case.segmentations]
@@ -149,7 +149,7 @@ def _compute(task: _Task, case: FusionCase) -> tuple[IntArray, NDArray[np.float3
 
 
 def _read_segmentation(path: Path) -> IntArray:
-    """The values (D, H, W) of a file, which may have been stored as real numbers, in the smallest type for them."""
+    """Read the label values (D, H, W) of a file, possibly stored as real numbers, in the smallest integer type."""
     from seg25d.data.image_io import read_labels  # noqa: PLC0415 - loads SimpleITK
 
     array = read_labels(path)[0]
@@ -157,7 +157,7 @@ def _read_segmentation(path: Path) -> IntArray:
     kind = next((kind for kind in (np.uint8, np.uint16, np.int32) if highest <= np.iinfo(kind).max), None)
     if lowest < 0 or kind is None or (array.dtype.kind == "f" and not np.array_equal(array, np.rint(array))):
         raise InputError(
-            f"{path}: wanted a segmentation of whole numbers from 0 on, it has values from {lowest:g} to {highest:g}; "
+            f"{path}: expected a segmentation of whole numbers >= 0, it has values from {lowest:g} to {highest:g}; "
             "is this a folder of images?"
         )
     return array.astype(kind)
@@ -170,7 +170,7 @@ def _fit_weights(folders: Sequence[Path], members: Members, options: EnsembleOpt
     per_worker = len(folders) * labels.num_outputs * 4 * _most_voxels(cases)
     workers = choose_num_workers(options.num_processes, per_worker)
     sums = map_cases(partial(_sums_of_case, labels), cases, name=lambda case: case.name, num_workers=workers)
-    # In the order of the cases, whoever is ready first: sums of floating-point numbers depend on it.
+    # In the order of the cases, not of completion: sums of floating-point numbers depend on it.
     per_case = {case.name: each for case, each in track(sums, len(cases), "reading cases to fit weights on")}
     try:
         weights = fit_weights([per_case[case.name] for case in cases], len(folders))
@@ -190,10 +190,10 @@ def _sums_of_case(labels: Labels, case: FusionCase) -> dict[int, OverlapSums]:
     return overlap_sums(probabilities, case.geometry.from_canonical(truth), labels)
 
 
-def _record(
+def _make_record(
     folders: Sequence[Path], members: Members, options: EnsembleOptions, weights: tuple[float, ...] | None
 ) -> PredictionRecord:
-    """What `prediction.json` says: with other folders, models, weights or numbers it is another ensemble."""
+    """Content of `prediction.json`; it differs for other folders, models, weights or settings."""
     said = zip(folders, members.meaning.models, strict=True)
     model: dict[str, Any] = {
         "ensemble": options.method,
@@ -220,7 +220,7 @@ def _is_done(case: FusionCase, out: Path, options: EnsembleOptions) -> bool:
 
 
 def _bytes_per_worker(cases: Sequence[FusionCase], task: _Task) -> int:
-    """Arrays of the largest case that exist at a time: of probabilities three, of segmentations a few."""
+    """Memory for the arrays of the largest case: three of probabilities, or a few of segmentations."""
     labels = task.record.labels
     if task.options.method == "mean" and labels is not None:
         return 3 * 4 * labels.num_outputs * _most_voxels(cases)

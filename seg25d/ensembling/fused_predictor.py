@@ -1,4 +1,4 @@
-"""Prediction by fused views: every view predicts the volume, then the fusion network the part where there is something.
+"""Prediction by fused views: every view predicts the volume, then the fusion network the region with foreground.
 
 Letters: C image channels, V views, M maps per view, K scores, d h w the model's grid, F folds.
 """
@@ -25,15 +25,15 @@ from seg25d.representations.fused_views import ROI_MARGIN, FusedViews
 
 
 class FusedPredictor(Predictor):
-    """A fusion network per fold, and the models of its views.
+    """Fusion networks, one per fold, and the models of their views.
 
     Args:
         models: Fusion networks, one per fold.
-        header: Of all of them.
-        execution: Where and in which precision.
-        options: How; the views take the same.
-        views: Per fold one predictor per view, in the order of the plan.
-        coarse: Per fold those of the coarse models, if the views are fine models.
+        header: Header of all of them.
+        execution: Device and precision.
+        options: Options of prediction, also for the views.
+        views: Predictors of the views of each fold, in the order of the plan.
+        coarse: Predictors of the coarse models of each fold, if the views are fine models.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class FusedPredictor(Predictor):
 
     @classmethod
     def load(cls, paths: Sequence[Path], execution: Execution, options: PredictorOptions | None = None) -> Self:
-        """Read the files of fusion networks, and of the views beside each in `views/`.
+        """Load fusion networks, and the models of their views from the folder `views/` beside each.
 
         Raises:
             ModelError: If a file cannot be used, or the models do not belong together.
@@ -82,7 +82,7 @@ class FusedPredictor(Predictor):
         return super().num_parameters + sum(view.num_parameters for view in views)
 
     def slabs(self, image: Tensor) -> Iterable[Slab]:
-        """Scores of an image (C, d, h, w) on the model's grid; where no view finds anything, the background's."""
+        """Predict the scores of an image (C, d, h, w) on the model's grid; background where no view finds anything."""
         per_fold = [
             view_maps(image.numpy(), views, coarse) for views, coarse in zip(self.views, self.coarse, strict=True)
         ]
@@ -93,9 +93,9 @@ class FusedPredictor(Predictor):
         background = background_scores(self.labels)
         if not boxes:
             return framed((), None, shape, background)
-        box = _hull(boxes)
+        box = _enclosing_box(boxes)
         inside = (slice(None), *box_slices(box))
-        # Copies, so that the rest can go.
+        # Copies, so that the memory of the rest can be freed.
         maps = [each[inside].clone() for views in per_fold for each in views]
         per_fold.clear()
         if self.options.fusion != "network":
@@ -108,7 +108,7 @@ class FusedPredictor(Predictor):
 
 
 class _OwnMaps(nn.Module):
-    """A fusion network that takes the image and the maps of its own fold out of those of all folds."""
+    """A fusion network that selects the image and the maps of its own fold from those of all folds."""
 
     def __init__(self, model: nn.Module, num_channels: int, num_maps: int, fold: int) -> None:
         super().__init__()
@@ -135,23 +135,23 @@ def coarse_view_model(folder: Path, name: str) -> Path:
 
 
 def margin_voxels(spacing_mm: Spacing) -> Shape:
-    """How far beyond an object views are fused: 32 voxels of the finest axis, as many millimetres along the others."""
+    """Margin around an object that is fused too: 32 voxels of the finest axis, as many millimetres along the others."""
     return even_margin(ROI_MARGIN, spacing_mm)
 
 
 def found_box(
     maps: Sequence[Tensor], labels: Labels, margin: Shape, threshold: float | None = None
 ) -> BoundingBox | None:
-    """Where views find something: the box of what most of them find, or else any of them, and a margin.
+    """The box of the foreground that most views find, or else any of them, with a margin.
 
     Args:
-        maps: Per view (M, d, h, w).
-        labels: Say what the maps are.
-        margin: Voxels around it, as far as the volume reaches.
+        maps: One map (M, d, h, w) per view.
+        labels: Meaning of the maps.
+        margin: Margin in voxels, cut off at the border of the volume.
         threshold: See `Labels.from_scores`.
 
     Returns:
-        Half-open ranges along (d, h, w); None where no view finds anything.
+        Half-open ranges along (d, h, w); None if no view finds anything.
     """
     box = bounding_box(found_by_most(maps, labels, threshold))
     return None if box is None else with_margin(box, margin, maps[0].shape[1:])
@@ -172,7 +172,7 @@ def _check_views(path: Path, header: ModelHeader, views: Sequence[Predictor]) ->
             )
 
 
-def _hull(boxes: Sequence[BoundingBox]) -> BoundingBox:
+def _enclosing_box(boxes: Sequence[BoundingBox]) -> BoundingBox:
     depth, height, width = (
         (min(box[axis][0] for box in boxes), max(box[axis][1] for box in boxes)) for axis in range(3)
     )

@@ -1,6 +1,6 @@
-"""The folders of predictions that are fused: their cases, what their values mean, and whether they fit together.
+"""The folders of predictions to fuse: their cases, the meaning of their values, and checks that they fit together.
 
-Everything is checked by names and headers before anything is computed, and all problems are reported together.
+Names and headers are checked before anything is computed, and all problems are reported together.
 """
 
 import logging
@@ -28,26 +28,26 @@ class FusionCase(NamedTuple):
     segmentations: tuple[Path, ...]
     """One per folder."""
     geometry: Geometry
-    """Geometry of all of them; word for word that of the first."""
+    """Geometry of all of them, with the header fields of the first."""
     image: Path | None
-    """Image, for methods that look at it."""
+    """Image, for methods that use it."""
     reference: Path | None
-    """True segmentation for weights that are fitted, where there is one."""
+    """True segmentation for fitting weights, if there is one."""
 
 
 class Meaning(NamedTuple):
-    """What the folders say about themselves."""
+    """Labels, thresholds and models, as recorded in the folders."""
 
     labels: Labels | None
-    """Labels of all of them; None where none says it."""
+    """Labels of all folders; None if no folder records them."""
     threshold: float | None
     """See `PredictionRecord.threshold`."""
     models: tuple[dict[str, Any] | None, ...]
-    """Per folder the model of its `prediction.json`, if there is one."""
+    """The model in the `prediction.json` of each folder, if there is one."""
 
 
 class Members(NamedTuple):
-    """All that is fused."""
+    """The cases to fuse and their meaning."""
 
     cases: tuple[FusionCase, ...]
     """Sorted by name."""
@@ -55,39 +55,39 @@ class Members(NamedTuple):
 
 
 def find_members(folders: Sequence[Path], out: Path, options: EnsembleOptions) -> Members:
-    """Find the cases of some folders of predictions, and make sure that they can be fused.
+    """Find the cases of folders of predictions, and check that they can be fused.
 
     Args:
         folders: At least two, each with a segmentation `CASE.ENDING` per case and, for `mean`, `CASE.npz`.
-        out: Where the results will go.
-        options: What is to be done, checked already.
+        out: Folder for the results.
+        options: Options of the fusion, checked already.
 
     Raises:
-        InputError: If anything does not fit; lists all of it.
+        InputError: If anything does not fit; lists all problems.
     """
     problems = _folder_problems(folders, out, options)
     if problems:
-        raise _cannot_fuse(problems)
+        raise _fusion_error(problems)
     meaning = read_meaning(folders, options, problems)
     cases = _find_cases(folders, options, meaning.labels, problems)
     if problems:
-        raise _cannot_fuse(problems)
+        raise _fusion_error(problems)
     return Members(tuple(cases), meaning)
 
 
 def _find_cases(
     folders: Sequence[Path], options: EnsembleOptions, labels: Labels | None, problems: list[str]
 ) -> list[FusionCase]:
-    """The cases that are in all folders; what does not fit is added to the problems."""
+    """Find the cases that are in all folders; adds to `problems`."""
     files = [_unique_files(folder, problems) for folder in folders]
     names = sorted(set().union(*files))
     for folder, found in zip(folders, files, strict=True):
         if missing := [name for name in names if name not in found]:
-            problems.append(f"{folder} lacks {_listed(missing)}; predict them there, or take them out of the others")
+            problems.append(f"{folder} lacks {_list_cases(missing)}; predict them there or remove the others")
     images = _find_images(options, problems)
     references = {} if options.fit_weights is None else _unique_files(options.fit_weights, problems)
     if options.fit_weights is not None and not set(references) & set(names):
-        problems.append(f"{options.fit_weights} has the reference of no case that was predicted")
+        problems.append(f"{options.fit_weights} has no reference of any predicted case")
     checks = _Checks(options, labels, problems)
     cases = [
         checks.case(name, tuple(found[name] for found in files), images.get(name), references.get(name))
@@ -98,12 +98,12 @@ def _find_cases(
 
 
 def read_meaning(folders: Sequence[Path], options: EnsembleOptions, problems: list[str]) -> Meaning:
-    """Read what the values of folders mean: from `prediction.json`, or `dataset.json` as nnU-Net leaves it there.
+    """Read the meaning of values from the `prediction.json` of each folder, or from nnU-Net's `dataset.json` there.
 
     Args:
         folders: Folders of predictions.
         options: The method, and `dataset_json`.
-        problems: What does not fit is added.
+        problems: List that new problems are added to.
     """
     records = [_read_record(folder) for folder in folders]
     models = tuple(None if record is None else record.model for record in records)
@@ -134,7 +134,7 @@ def read_meaning(folders: Sequence[Path], options: EnsembleOptions, problems: li
 
 
 class _Checks:
-    """The checks of one case; what does not fit is added to `problems`."""
+    """The checks of one case, which add to `problems`."""
 
     def __init__(self, options: EnsembleOptions, labels: Labels | None, problems: list[str]) -> None:
         self.options = options
@@ -144,7 +144,7 @@ class _Checks:
     def case(
         self, name: str, segmentations: tuple[Path, ...], image: Path | None, reference: Path | None
     ) -> FusionCase | None:
-        """The case; None if its first file cannot be read."""
+        """Check a case and return it; None if its first file cannot be read."""
         geometry = self._geometry(segmentations[0])
         if geometry is None:
             return None
@@ -179,12 +179,12 @@ class _Checks:
             return
         num_channels = shape[0] if self.labels is None else self.labels.num_outputs
         if shape != (wanted := (num_channels, *geometry.shape)):
-            self.problems.append(f"{path}: wanted probabilities of shape {wanted} (K, z, y, x), it has {shape}")
+            self.problems.append(f"{path}: expected probabilities of shape {wanted} (K, z, y, x), it has {shape}")
 
 
 def _folder_problems(folders: Sequence[Path], out: Path, options: EnsembleOptions) -> list[str]:
-    """What is wrong with the folders whatever is in them."""
-    problems = [] if len(folders) > 1 else ["there is one folder only; name at least two to fuse"]
+    """Find problems with the folders that do not depend on their cases."""
+    problems = [] if len(folders) > 1 else ["there is only one folder; name at least two to fuse"]
     sources = [*folders, *(each for each in (options.images, options.fit_weights) if each is not None)]
     problems += [f"{folder} is not a folder" for folder in sources if not folder.is_dir()]
     problems += [
@@ -198,7 +198,7 @@ def _folder_problems(folders: Sequence[Path], out: Path, options: EnsembleOption
 
 
 def _unique_files(folder: Path, problems: list[str]) -> dict[str, Path]:
-    """The image files of a folder by their name without ending."""
+    """Find the image files of a folder, by their name without ending; adds to `problems`."""
     groups = by_stem(image_files(folder))
     problems += [
         f"{' and '.join(path.name for path in paths)} in {folder} have the same case name; keep one"
@@ -209,7 +209,7 @@ def _unique_files(folder: Path, problems: list[str]) -> dict[str, Path]:
 
 
 def _find_images(options: EnsembleOptions, problems: list[str]) -> dict[str, Path]:
-    """The image per case: `CASE_0000.ENDING` of the channel, `CASE.ENDING` for the first, or folders of DICOM files."""
+    """Find each case's image: `CASE_0000.ENDING` of the channel, `CASE.ENDING` for the first, or a DICOM folder."""
     if options.images is None:
         return {}
     named = _unique_files(options.images, problems)
@@ -226,7 +226,7 @@ def _read_record(folder: Path) -> PredictionRecord | None:
     try:
         return read_record(folder / RECORD_NAME, PredictionRecord)
     except RecordError as error:
-        logger.warning("%s; going on without it", error)
+        logger.warning("%s; continuing without it", error)
         return None
 
 
@@ -237,10 +237,10 @@ def _add_description(said: dict[Path, Labels], place: Path, path: Path, problems
         problems.append(str(error))
 
 
-def _listed(names: Sequence[str]) -> str:
+def _list_cases(names: Sequence[str]) -> str:
     more = f" and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else ""
     return f"{len(names)} case(s): {', '.join(names[:_MOST_LISTED])}{more}"
 
 
-def _cannot_fuse(problems: Sequence[str]) -> InputError:
+def _fusion_error(problems: Sequence[str]) -> InputError:
     return InputError("the folders cannot be fused:\n" + "\n".join(f"  {problem}" for problem in problems))

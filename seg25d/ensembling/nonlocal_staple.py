@@ -1,15 +1,15 @@
-"""Non-local STAPLE (Asman & Landman, Medical Image Analysis 17, 2013): raters may be right a few voxels away.
+"""Non-local STAPLE (Asman & Landman, Medical Image Analysis 17, 2013), for raters that may be a few voxels off.
 
-STAPLE takes the label that a rater gave at a voxel. Here it takes what the rater would have said with perfect
-correspondence: all labels nearby, weighted by how much the image there looks like the image here.
+STAPLE uses the label that a rater gave at a voxel. Non-local STAPLE uses all labels of the rater in the neighbourhood,
+weighted by the similarity of the image there to the image at the voxel.
 
     alpha(i, i') ~ exp(-msd(i, i') / (2 s_i^2)) exp(-|i - i'|^2 / (2 s_d^2)),   i' near i, sum over i' is 1
     E step       W_i(s) ~ f_i(s) prod_j sum_i' theta_j(D_j(i') | s) alpha(i, i')
     M step       theta_j(s' | s) = sum_i W_i(s) sum_{i': D_j(i') = s'} alpha(i, i') / sum_i W_i(s)
 
-In multi-atlas segmentation every rater brings an image of its own; raters that are networks saw this one, so alpha is
-the same for all of them, the kernel of non-local means (msd: mean squared difference of two patches). What the E and M
-step need of the labels, the sums of alpha per rater and label, is computed once, for disputed voxels only.
+In multi-atlas segmentation every rater has its own image; networks segment this one, so alpha is the same for all of
+them, the kernel of non-local means (msd: mean squared difference of two patches). The sums of alpha per rater and
+label, which the E and M steps need, are computed once, for disputed voxels only.
 
 Letters: J raters, K values that occur, D H W volume, n disputed voxels.
 """
@@ -30,21 +30,21 @@ _TIED = 1e-9
 
 
 class NonlocalStapleSettings(Correspondence):
-    """The numbers of non-local STAPLE; the defaults are those of the authors' wrapper (`PyJIST`, StatisticalFusion)."""
+    """Settings of non-local STAPLE; the defaults are those of the authors' wrapper (`PyJIST`, StatisticalFusion)."""
 
     prior: Literal["voxelwise", "global"] = "voxelwise"
     """f: the share of raters that chose a label at the voxel, or at all disputed voxels."""
     consensus: float | None = Field(default=0.99, gt=0, le=1)
-    """Voxels with a label that this share of raters chose keep it, they are not disputed; null: all voxels are."""
+    """Voxels with a label that this share of raters chose keep it and are not disputed; null: all are disputed."""
     agreed_margin: int = Field(default=2, ge=0)
-    """Voxels: agreed labels this close to something disputed count as true when raters are judged; 0: none do.
+    """In voxels: agreed labels this close to disputed ones count as true in rating the raters; 0: none do.
 
-    The authors do not say whether any do. With none, three raters who are much alike end as one who decides alone; with
-    all, the background makes a wrong voxel of foreground so improbable that every vote for foreground wins. 1 to 3 are
-    free of both (documentation/concepts/choices.md).
+    The authors do not specify this. With none, one of three similar raters ends up deciding alone; with all, the
+    background makes false foreground so improbable that every vote for foreground wins. Values of 1 to 3 avoid both
+    (documentation/concepts/choices.md).
     """
     tolerance: float = Field(default=1e-4, gt=0)
-    """The iteration ends when no theta changes by more."""
+    """The iteration ends when no theta changes by more than this."""
     max_iterations: int = Field(default=100, ge=1)
 
 
@@ -53,16 +53,16 @@ def nonlocal_staple(
 ) -> IntArray:
     """Fuse segmentations by non-local STAPLE.
 
-    Takes 4 J n K bytes beside the arrays of the box around what is disputed.
+    Memory: 4 J n K bytes, and the arrays of the box around the disputed voxels.
 
     Args:
         labels: Values (D, H, W), one array per rater, of one shape.
         image: The image (D, H, W) that was segmented, in any units.
-        settings: The numbers.
+        settings: Settings; None: the defaults.
 
     Returns:
-        Values (D, H, W), in a type that holds those of all raters; the majority's where nothing is disputed. Equally
-        probable labels: the majority vote decides.
+        Values (D, H, W), in a type that can hold the values of all raters; the majority vote where nothing is disputed,
+        and where labels are equally probable.
 
     Raises:
         ValueError: If there is nothing to fuse, or shapes differ.
@@ -70,11 +70,11 @@ def nonlocal_staple(
     settings = settings or NonlocalStapleSettings()
     check_raters([*labels, image])
     result = majority_vote(labels)
-    disputed = _disputed(labels, settings.consensus)
+    disputed = _find_disputed(labels, settings.consensus)
     if not disputed.any():
         return result
     margin = max(settings.search_radius + settings.patch_radius, settings.agreed_margin)
-    box = _grown(bounding_box(disputed), margin, disputed.shape)
+    box = _enlarge_box(bounding_box(disputed), margin, disputed.shape)
     where, inside = disputed[box], result[box]
     values = np.unique(np.concatenate([np.unique(array[box]) for array in labels]))
     codes = [np.searchsorted(values, array[box]).astype(np.int32) for array in labels]
@@ -89,17 +89,17 @@ def nonlocal_staple(
 
 
 class _Raters(NamedTuple):
-    """All that expectation maximisation has to know."""
+    """Input of expectation maximisation."""
 
     votes: NDArray[np.float32]
     """(J, n, K) of `nonlocal_votes`."""
     chosen: NDArray[np.int32]
-    """(J, n): the codes that raters gave to the disputed voxels themselves."""
+    """(J, n): the codes that raters gave at the disputed voxels."""
     agreed: NDArray[np.int64]
-    """(J, K, K): agreed voxels that count, per true code and what each rater said (last axis)."""
+    """(J, K, K): numbers of agreed voxels that count, per true code and code of the rater (last axis)."""
 
     def prior(self, block: slice, kind: str) -> NDArray[np.float64]:
-        """f: the prior of K codes for the voxels of a block, (voxels of the block, K)."""
+        """Compute f, the prior of K codes for the voxels of a block: (voxels of the block, K)."""
         num_values = self.votes.shape[2]
         if kind == "global":
             everywhere = np.bincount(self.chosen.ravel(), minlength=num_values) / self.chosen.size
@@ -108,9 +108,9 @@ class _Raters(NamedTuple):
         return share
 
     def performance(self, truth: Callable[[slice], NDArray[np.floating[Any]]]) -> NDArray[np.float64]:
-        """The M step: theta (J, K, K), the probability of each code that a rater says (last axis) for each true one.
+        """Compute the M step: theta (J, K, K), the probability of each code of a rater (last axis) for each true code.
 
-        `truth` gives W (voxels of a block, K). A code that is true nowhere has zeros.
+        `truth` returns W (voxels of a block, K). A code that is true nowhere has zeros.
         """
         said = self.agreed.astype(np.float64)
         for block in _blocks(self.votes.shape[1]):
@@ -124,10 +124,10 @@ class _Raters(NamedTuple):
 
 
 def _estimate(raters: _Raters, settings: NonlocalStapleSettings) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Expectation maximisation, beginning with the mean of the votes.
+    """Run expectation maximisation, starting from the mean of the votes.
 
     Returns:
-        The most probable code (n,), and where it has an equal (n,).
+        The most probable code (n,), and a mask (n,) of ties.
     """
     num_voxels = raters.votes.shape[1]
     theta = raters.performance(lambda block: raters.votes[:, block].mean(axis=0))
@@ -154,7 +154,7 @@ def _count_agreeing(
     num_values: int,
     margin: int,
 ) -> NDArray[np.int64]:
-    """`_Raters.agreed`: voxels (D, H, W) that are not disputed and have something disputed within the margin."""
+    """Compute `_Raters.agreed` from undisputed voxels (D, H, W) with disputed ones within the margin."""
     from scipy.ndimage import maximum_filter  # noqa: PLC0415 - heavy
 
     near = maximum_filter(disputed, 2 * margin + 1, mode="constant") & ~disputed
@@ -165,7 +165,7 @@ def _count_agreeing(
 def _posterior(
     votes: NDArray[np.float32], prior: NDArray[np.float64], theta: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """The E step for some voxels: W (n, K); the prior where no code could have made the raters say what they said."""
+    """Compute the E step for some voxels: W (n, K); the prior where the raters' codes have probability 0."""
     product = prior.copy()
     for said, performance in zip(votes, theta, strict=True):
         product *= said @ performance.T
@@ -173,8 +173,8 @@ def _posterior(
     return np.where(total > 0, product / np.where(total > 0, total, 1), prior)
 
 
-def _disputed(labels: Sequence[IntArray], consensus: float | None) -> NDArray[np.bool_]:
-    """Where no label has the share of raters that `consensus` asks for."""
+def _find_disputed(labels: Sequence[IntArray], consensus: float | None) -> NDArray[np.bool_]:
+    """Mask (D, H, W) of the voxels where no label has the share of raters that `consensus` requires."""
     if consensus is None:
         return np.ones(labels[0].shape, np.bool_)
     disputed = disputed_voxels(labels)
@@ -186,7 +186,7 @@ def _disputed(labels: Sequence[IntArray], consensus: float | None) -> NDArray[np
     return disputed
 
 
-def _grown(box: Box, margin: int, shape: Shape) -> Box:
+def _enlarge_box(box: Box, margin: int, shape: Shape) -> Box:
     depth, height, width = (
         slice(max(0, part.start - margin), min(size, part.stop + margin)) for part, size in zip(box, shape, strict=True)
     )

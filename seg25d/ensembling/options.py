@@ -1,4 +1,4 @@
-"""What can be asked of an ensemble, and which options go together."""
+"""Options of an ensemble, and checks of their combination."""
 
 from pathlib import Path
 from typing import Literal, get_args
@@ -20,21 +20,21 @@ _APPLIES: dict[str, tuple[Method, ...]] = {
     "channel": ("nlstaple",),
     "nonlocal_staple": ("nlstaple",),
 }
-"""The methods that each option is for; the others are for all."""
+"""The methods that each option applies to; options not listed apply to all."""
 
 
 class EnsembleOptions(Record):
-    """How to fuse folders of predictions."""
+    """Options of fusing folders of predictions."""
 
     method: Method = "mean"
     weights: tuple[float, ...] | None = None
-    """One per folder; None: equal ones."""
+    """One weight per folder; None: equal weights."""
     fit_weights: Path | None = None
     """Folder of true segmentations of some of the cases, on which the weights are fitted."""
     dataset_json: Path | None = None
-    """What the channels of the probabilities mean, where the folders do not say it."""
+    """File with the meaning of the probabilities' channels, if the folders do not record it."""
     images: Path | None = None
-    """Folder of the images that were predicted."""
+    """Folder of the segmented images."""
     channel: int | None = Field(default=None, ge=0)
     """Channel of the images; None: the first."""
     nonlocal_staple: NonlocalStapleSettings = NonlocalStapleSettings()
@@ -43,10 +43,10 @@ class EnsembleOptions(Record):
     num_processes: int | None = None
 
     def check(self, num_folders: int) -> None:
-        """Make sure that the options have a meaning for the method, and that none is missing.
+        """Check that all options apply to the method, and that none is missing.
 
         Raises:
-            InputError: Lists all that is wrong.
+            InputError: If not; lists all problems.
         """
         problems = [
             f"--{name.replace('_', '-')} is for {' and '.join(methods)}, not for {self.method}; leave it out"
@@ -54,17 +54,17 @@ class EnsembleOptions(Record):
             if self._is_given(name) and self.method not in methods
         ]
         if self.method == "nlstaple" and self.images is None:
-            problems.append("nlstaple looks at the images that were predicted: name their folder with --images")
+            problems.append("nlstaple needs the segmented images: name their folder with --images")
         if self.weights is not None and self.fit_weights is not None:
-            problems.append("--weights gives the weights and --fit-weights asks for them; choose one")
+            problems.append("--weights sets the weights and --fit-weights fits them; choose one of the two")
         if self.weights is not None and len(self.weights) != num_folders:
-            problems.append(f"wanted a weight for each of the {num_folders} folders, got {len(self.weights)}")
+            problems.append(f"expected one weight for each of the {num_folders} folders, got {len(self.weights)}")
         if self.weights is not None and (min(self.weights, default=0) < 0 or not any(self.weights)):
             problems.append("weights must be at least 0, and one of them above 0")
         if problems:
             raise InputError("; ".join(problems))
 
     def _is_given(self, name: str) -> bool:
-        """Whether an option has another value than its default; 0 is not False here."""
+        """Whether an option differs from its default; 0 and False are different."""
         value, default = getattr(self, name), type(self).model_fields[name].default
         return bool(value != default or type(value) is not type(default))

@@ -1,4 +1,4 @@
-"""What views say of a volume before that is fused: each of all of it, or all of a crop around what they found.
+"""Probability maps of views before fusion: of the whole volume, or of a common crop around the object.
 
 Letters: C image channels, V views, M maps per view (foreground classes, or regions), D H W volume, d h w crop.
 """
@@ -20,10 +20,10 @@ from seg25d.planning.coarse_to_fine import FineConfig
 
 
 def view_maps(image: NDArray[np.float32], views: Sequence[Predictor], coarse: Sequence[Predictor] = ()) -> list[Tensor]:
-    """Probabilities that views give to the voxels of a volume.
+    """Predict the probabilities of each view for a volume.
 
-    With coarse models the views are fine ones, which look at crops only (methods.md 4.1): at first around what most of
-    the coarse ones find, then around where the mean of the fine ones is foreground, and so on, see `fixed_point`.
+    With coarse models, the views are fine models, which see only crops (methods.md 4.1): first around the foreground of
+    most coarse models, then around the foreground of the fine models' mean, and so on, see `fixed_point`.
 
     Args:
         image: (C, D, H, W) on the grid of the models.
@@ -31,8 +31,8 @@ def view_maps(image: NDArray[np.float32], views: Sequence[Predictor], coarse: Se
         coarse: The coarse models of the same views, if the views are fine models.
 
     Returns:
-        Per view (M, D, H, W) in float16: of the last round, and 0 around its crop. Where the coarse or the fine models
-        together find nothing it is what the coarse ones say.
+        One map (M, D, H, W) in float16 per view: of the last round, with 0 outside its crop; those of the coarse models
+        if the coarse or the fine models together find nothing.
     """
     if not coarse:
         return [view.predict_maps(image) for view in views]
@@ -40,22 +40,22 @@ def view_maps(image: NDArray[np.float32], views: Sequence[Predictor], coarse: Se
     labels, fine = header.description.labels, header.fine
     assert fine is not None, "only fine models have coarse ones"
     whole = [view.predict_maps(image) for view in coarse]
-    voted = _cleaned(found_by_most(whole, labels, header.threshold), whole, fine)
+    voted = _remove_small_components(found_by_most(whole, labels, header.threshold), whole, fine)
 
     def refine(box: BoundingBox) -> Refined:
         part = np.ascontiguousarray(image[:, *box_slices(box)])
         maps = [view.predict_maps(part) for view in views]
-        together = found(_mean(maps), labels, header.threshold).numpy()
-        return Refined(box, torch.cat(maps), _cleaned(together, maps, fine))
+        together = found(_mean_map(maps), labels, header.threshold).numpy()
+        return Refined(box, torch.cat(maps), _remove_small_components(together, maps, fine))
 
     last = fixed_point(voted, refine, even_margin(fine.margin, header.plan.spacing_mm), fine)
     if last is None:
         return whole
-    return [_placed(each, last.box, whole[0]) for each in torch.split(last.scores, len(whole[0]))]
+    return [_insert_crop(each, last.box, whole[0]) for each in torch.split(last.scores, len(whole[0]))]
 
 
 def found(maps: Tensor, labels: Labels, threshold: float | None = None) -> Tensor:
-    """The voxels (D, H, W) where a class is likelier than the background, or a region likely enough."""
+    """Mask (D, H, W) of the voxels where a class is more probable than background, or a region is predicted."""
     highest = maps.amax(0)
     if threshold is not None:
         return highest >= threshold
@@ -63,11 +63,11 @@ def found(maps: Tensor, labels: Labels, threshold: float | None = None) -> Tenso
 
 
 def found_by_most(maps: Sequence[Tensor], labels: Labels, threshold: float | None = None) -> NDArray[np.bool_]:
-    """The voxels (D, H, W) where most views find something, or any of them if that is nowhere.
+    """Mask (D, H, W) of the voxels where most views find foreground, or any of them if that mask is empty.
 
     Args:
-        maps: Per view (M, D, H, W).
-        labels: Say what the maps are.
+        maps: One map (M, D, H, W) per view.
+        labels: Meaning of the maps.
         threshold: See `Labels.from_scores`.
     """
     votes = torch.zeros(maps[0].shape[1:], dtype=torch.uint8)
@@ -77,20 +77,20 @@ def found_by_most(maps: Sequence[Tensor], labels: Labels, threshold: float | Non
     return by_most if by_most.any() else (votes > 0).numpy()
 
 
-def _mean(maps: Sequence[Tensor]) -> Tensor:
+def _mean_map(maps: Sequence[Tensor]) -> Tensor:
     return torch.stack([each.float() for each in maps]).mean(0)
 
 
-def _cleaned(mask: NDArray[np.bool_], maps: Sequence[Tensor], fine: FineConfig) -> NDArray[np.bool_]:
-    """A mask without small components of the class, or region, that is the likeliest on average; if that is wanted."""
+def _remove_small_components(mask: NDArray[np.bool_], maps: Sequence[Tensor], fine: FineConfig) -> NDArray[np.bool_]:
+    """Remove small components of the most probable class or region from a mask, if the settings ask for it."""
     if not fine.large_components or bounding_box(mask) is None:
         return mask
-    classes = (_mean(maps).argmax(0) + 1).to(torch.uint8).numpy()
+    classes = (_mean_map(maps).argmax(0) + 1).to(torch.uint8).numpy()
     cleaned: NDArray[np.bool_] = mask & ~small_components(np.where(mask, classes, 0).astype(np.uint8))
     return cleaned
 
 
-def _placed(maps: Tensor, box: BoundingBox, like: Tensor) -> Tensor:
+def _insert_crop(maps: Tensor, box: BoundingBox, like: Tensor) -> Tensor:
     assert maps.shape[1:] == box_shape(box), "maps of the crop"
     placed = torch.zeros_like(like)
     placed[:, *box_slices(box)] = maps

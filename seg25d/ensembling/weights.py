@@ -1,13 +1,13 @@
-"""Weights of an ensemble, fitted on cases whose truth is known.
+"""Weights of an ensemble, fitted on cases with known truth.
 
-Maximised is the mean Dice of the averaged probabilities, in the form with squares of V-Net (Milletari et al. 2016,
-section 3): 2 sum(p g) / (sum(p^2) + sum(g^2)). Why not another measure: the Dice of the final labels has steps;
-with p instead of p^2 the best weights would all be on one model, as a quotient of linear functions is largest in a
-corner; cross entropy is ruled by the many voxels of the background, and needs all of them again in every step. With
-p = sum_j w_j p_j this Dice needs of a case only sum(p_j g), sum(p_j p_k) and sum(g): a few numbers per class, whatever
-the size of the case, in any order, without drawing voxels by chance.
+The fit maximises the mean Dice of the averaged probabilities, in the form with squares of V-Net (Milletari et al. 2016,
+section 3): 2 sum(p g) / (sum(p^2) + sum(g^2)). Other measures are less suitable: the Dice of the final labels is a step
+function; with p instead of p^2 all weight would go to one model, as a quotient of linear functions is largest in a
+corner; cross entropy is dominated by the many background voxels, and needs all of them in every step. With
+p = sum_j w_j p_j this Dice depends only on sum(p_j g), sum(p_j p_k) and sum(g) of each case: a few numbers per class,
+independent of the size of the case, without random sampling of voxels.
 
-Letters: J raters (what is averaged), K channels of probabilities, D H W volume.
+Letters: J raters (the predictions to average), K channels of probabilities, D H W volume.
 """
 
 from collections.abc import Sequence
@@ -20,11 +20,11 @@ from seg25d.core.arrays import StoredArray
 from seg25d.data.labels import IGNORE_INDEX, Labels
 
 DECIMALS = 3
-"""Decimals of fitted weights: further ones are noise, and reports stay readable."""
+"""Decimals of fitted weights; more would be noise."""
 
 
 class OverlapSums(NamedTuple):
-    """What the Dice of any average needs to know of one class in one case."""
+    """Sums from which the Dice of any weighted average follows, for one class in one case."""
 
     overlaps: NDArray[np.float64]
     """(J,): sum(p_j g)"""
@@ -34,11 +34,11 @@ class OverlapSums(NamedTuple):
     """sum(g), above 0"""
 
     def dice(self, weights: NDArray[np.float64]) -> float:
-        """The Dice of the average with these weights (J,)."""
+        """Compute the Dice of the average with these weights (J,)."""
         return float(2 * self.overlaps @ weights / self._denominator(weights))
 
     def gradient(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The change of the Dice per change of weight (J,)."""
+        """Compute the gradient of the Dice with respect to the weights (J,)."""
         change: NDArray[np.float64] = 2 * self.overlaps - self.dice(weights) * 2 * self.products @ weights
         return change / self._denominator(weights)
 
@@ -49,16 +49,16 @@ class OverlapSums(NamedTuple):
 def overlap_sums(
     probabilities: Sequence[NDArray[np.floating[Any]] | StoredArray], truth: NDArray[np.uint8], labels: Labels
 ) -> dict[int, OverlapSums]:
-    """What fitting needs of one case.
+    """Compute the sums of one case that fitting needs.
 
     Args:
         probabilities: (K, D, H, W) per rater: arrays, or arrays on disk, of which one channel is read at a time.
-        truth: Internal indices (D, H, W); `IGNORE_INDEX` where a voxel is not to count.
-        labels: What the K channels mean.
+        truth: Internal indices (D, H, W); `IGNORE_INDEX` where a voxel does not count.
+        labels: Meaning of the K channels.
 
     Returns:
-        The sums per channel, for those of the foreground that are in the truth: a class that is not has no Dice that
-        weights could raise.
+        The sums per channel, for foreground channels that occur in the truth: the Dice of other classes does not depend
+        on the weights.
     """
     sums = {}
     for channel, members in enumerate(labels.output_members):
@@ -76,13 +76,13 @@ def overlap_sums(
 
 
 def fit_weights(cases: Sequence[dict[int, OverlapSums]], num_raters: int) -> tuple[float, ...]:
-    """The weights with the best mean Dice over classes, of the means over the cases that have the class.
+    """Fit the weights that maximise the mean over classes of the mean Dice over the cases that have the class.
 
-    Sequential quadratic programming (scipy's SLSQP) climbs from equal weights and from every single rater; the best end
-    counts. The outcome is never worse than equal weights, but for rounding, and depends on nothing but the sums.
+    Sequential quadratic programming (scipy's SLSQP) starts from equal weights and from every single rater; the best
+    result is used. It is never worse than equal weights, apart from rounding, and depends only on the sums.
 
     Args:
-        cases: Of `overlap_sums`.
+        cases: Results of `overlap_sums`.
         num_raters: J, at least 1.
 
     Returns:
@@ -111,11 +111,11 @@ def fit_weights(cases: Sequence[dict[int, OverlapSums]], num_raters: int) -> tup
     for start in (equal, *np.eye(num_raters)):
         end = minimize(loss, start, jac=slope, method="SLSQP", bounds=Bounds(0, 1), constraints=adds_up_to_1).x
         ends.append(end.clip(0) / end.clip(0).sum())
-    return _rounded(min(ends, key=loss))
+    return _round_weights(min(ends, key=loss))
 
 
-def _rounded(weights: NDArray[np.float64]) -> tuple[float, ...]:
-    """Weights with few decimals whose sum is 1: what rounding loses goes to the largest."""
+def _round_weights(weights: NDArray[np.float64]) -> tuple[float, ...]:
+    """Round weights to `DECIMALS`, adding the rounding error to the largest so that the sum is 1."""
     units = 10**DECIMALS
     whole = np.rint(weights * units).astype(np.int64)
     whole[np.argmax(weights)] += units - whole.sum()

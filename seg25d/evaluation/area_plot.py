@@ -1,7 +1,7 @@
-"""Area plots of Shivdeo et al. (arXiv 2101.07612, section 5.3): the area of foreground slice by slice.
+"""Area plots of Shivdeo et al. (arXiv 2101.07612, section 5.3): the area of foreground in each slice.
 
-A prediction that was made slice by slice tends to jump along the slices where the truth is smooth. The paper shows that
-in pictures only; the numbers here say it (methods.md 2.5).
+The area in slice-wise predictions tends to jump from slice to slice where the truth is smooth. The paper shows this
+only in pictures; here it is measured too (methods.md 2.5).
 """
 
 import csv
@@ -25,7 +25,7 @@ from seg25d.data.labels import IGNORE_INDEX, Labels
 from seg25d.evaluation.pairs import Pair, find_labels, find_pairs, read_pair
 
 Axis = Literal["axial", "coronal", "sagittal"]
-"""The direction of slices, by its name."""
+"""Name of the direction of slices."""
 AXES: tuple[Axis, ...] = ("axial", "coronal", "sagittal")
 """Names of the canonical axes, in the order (D, H, W)."""
 REFERENCE = "reference"
@@ -34,23 +34,23 @@ _BYTES_PER_WORKER = 1 << 30
 
 
 class AreaNumbers(Record):
-    """What an area plot shows, in numbers; the first two compare with the truth, and the truth itself has none."""
+    """Measures of an area curve A; the first two compare it with the truth and are null for the truth itself."""
 
     mean_absolute_difference: float | None = None
-    """Mean over the slices of |A - A of the truth|; null where both are 0 everywhere."""
+    """Mean over the slices of |A - A of the truth|; null if both are 0 everywhere."""
     correlation: float | None = None
-    """Pearson's, with A of the truth; null where one of the two is the same in all slices."""
+    """Pearson's correlation with A of the truth; null if one of the two is constant."""
     total_variation: float | None = None
-    """Sum of |A of a slice - A of the slice before|: 2 of a curve that rises once, to 1, and falls to 0 again."""
+    """Sum of |A of a slice - A of the previous slice|: 2 for a curve that rises once to 1 and falls back to 0."""
     num_runs: float | None = None
-    """Runs of neighbouring slices with foreground: 1 of one connected object, 0 of none."""
+    """Number of runs of neighbouring slices with foreground: 1 for one connected object, 0 for none."""
 
 
 class AreaCurve(AreaNumbers):
-    """The areas of one segmentation, and their numbers."""
+    """The area curve of one segmentation, and its measures."""
 
     areas: tuple[float, ...]
-    """A of every slice: its area divided by the largest one; 0 everywhere without foreground."""
+    """A of every slice: its area divided by the largest area; 0 everywhere without foreground."""
 
 
 class CaseAreas(Record):
@@ -58,38 +58,38 @@ class CaseAreas(Record):
 
     case: str
     axis: Axis
-    """Slices are counted along it: from inferior, anterior or right."""
+    """Axis along which slices are counted, from inferior, anterior or right."""
     slice_distance_mm: float
     reference: AreaCurve
     predictions: dict[str, AreaCurve]
 
 
 class AreaPlots(Record):
-    """What `area_plots.json` holds."""
+    """Content of `area_plots.json`."""
 
     schema_version: Literal[1] = 1
     mean: dict[str, AreaNumbers] = Field(default_factory=dict)
-    """Per segmentation, the truth as `reference`, the means over the cases that have the number."""
+    """Mean measures of each segmentation (the truth is `reference`) over the cases that have them."""
     per_case: tuple[CaseAreas, ...]
 
 
 class AreaPlotOptions(NamedTuple):
-    """Where area plots go, and along which axis they look."""
+    """Output folder and axis of area plots."""
 
     folder: Path
     axis: Axis | None = None
-    """None takes, per case, the axis with the largest spacing, or the axial one if there is no such axis."""
+    """Direction of the slices; None: for each case the axis with the largest spacing, or axial if it is not unique."""
 
 
 class _Job(NamedTuple):
-    """A case with its files in every folder of predictions."""
+    """A case with its files in all folders of predictions."""
 
     case: str
     pairs: dict[str, Pair]
 
 
 class _SliceAreas(NamedTuple):
-    """Shares (n,) of every slice that are foreground."""
+    """Foreground shares (n,) of all slices."""
 
     axis: Axis
     slice_distance_mm: float
@@ -103,27 +103,29 @@ def area_plots(
     axis: Axis | None = None,
     num_workers: int | None = None,
 ) -> AreaPlots:
-    """Measure the areas of true and predicted foreground along the slices of every case.
+    """Measure the areas of true and predicted foreground in the slices of every case.
 
-    Foreground is every class together; voxels that the truth ignores are left out. What the values mean is found as
-    `evaluate_folders` does it.
+    Foreground is all classes together; voxels that the truth ignores are left out. Labels are found as in
+    `evaluate_folders`.
 
     Args:
         reference_dir: True segmentations.
-        predictions: A folder of predictions per name, at least one; each holds every case of the truth.
+        predictions: Folders of predictions by name, at least one; each contains every case of the truth.
         axis: Direction of the slices, see `AreaPlotOptions`.
         num_workers: Worker processes; 0 works in this process, None chooses.
 
     Returns:
-        Curves and numbers, cases sorted by name.
+        Curves and measures, cases sorted by name.
 
     Raises:
-        InputError: If there is nothing to compare, a name is taken, predictions are missing or a grid differs.
+        InputError: If there is nothing to compare, a name is reserved, predictions are missing or a grid differs.
         ImageError: If a file cannot be read.
         DatasetError: If a file has a value that `dataset.json` does not declare.
     """
     if not predictions or REFERENCE in predictions:
-        raise InputError(f"wanted names and folders of predictions, no name {REFERENCE}; got {sorted(predictions)}")
+        raise InputError(
+            f"expected folders of predictions by name, without the name {REFERENCE}; got {sorted(predictions)}"
+        )
     labels = {name: find_labels(reference_dir, folder) for name, folder in predictions.items()}
     pairs = {name: find_pairs(reference_dir, folder) for name, folder in predictions.items()}
     return measure_areas(pairs, labels, axis, num_workers)
@@ -135,11 +137,11 @@ def measure_areas(
     axis: Axis | None = None,
     num_workers: int | None = None,
 ) -> AreaPlots:
-    """The same for files that are paired already.
+    """Like `area_plots`, for files that are paired already.
 
     Args:
-        pairs: Per name of predictions the pairs, of the same cases in the same order.
-        labels: Per name what the values mean; None: every value above 0 is foreground.
+        pairs: Pairs of each predictions' name, of the same cases in the same order.
+        labels: Meaning of the values, by name; None: every value above 0 is foreground.
         axis: Direction of the slices, see `AreaPlotOptions`.
         num_workers: Worker processes; 0 works in this process, None chooses.
 
@@ -157,12 +159,12 @@ def measure_areas(
     cases = sorted((each for _, each in track(done, len(jobs), "measuring areas")), key=lambda each: each.case)
     curves = {REFERENCE: [case.reference for case in cases]}
     curves |= {name: [case.predictions[name] for case in cases] for name in pairs}
-    return AreaPlots(mean={name: _mean(each) for name, each in curves.items()}, per_case=tuple(cases))
+    return AreaPlots(mean={name: _average(each) for name, each in curves.items()}, per_case=tuple(cases))
 
 
 def write_area_plots(plots: AreaPlots, folder: Path) -> None:
-    """Write `CASE.png` per case, then `area_plots.csv` and `area_plots.json`; each is complete or absent."""
-    from seg25d.evaluation.pictures import draw_curves  # noqa: PLC0415 - numbers alone need no pictures
+    """Write `CASE.png` for each case, then `area_plots.csv` and `area_plots.json`; each is complete or absent."""
+    from seg25d.evaluation.pictures import draw_curves  # noqa: PLC0415 - needed only for pictures
 
     remove_leftovers(folder)
     for case in plots.per_case:
@@ -174,23 +176,23 @@ def write_area_plots(plots: AreaPlots, folder: Path) -> None:
 
 
 def coarsest_axis(spacing_mm: Spacing) -> Axis:
-    """The axis along which slices are furthest apart; the axial one where several are."""
+    """The axis with the largest spacing; axial if it is not unique."""
     furthest = [axis for axis, spacing in zip(AXES, spacing_mm, strict=True) if spacing > 0.99 * max(spacing_mm)]
     return furthest[0] if len(furthest) == 1 else AXES[0]
 
 
 def area_curve(areas: FloatArray, reference: FloatArray | None = None) -> AreaCurve:
-    """The curve of areas, and its numbers.
+    """Compute the curve of areas, and its measures.
 
     Args:
-        areas: (n,) area of every slice, in any unit.
-        reference: (n,) those of the truth; None for the truth itself.
+        areas: Areas (n,) of all slices, in any unit.
+        reference: Areas (n,) of the truth; None for the truth itself.
     """
-    curve = _normalised(areas)
+    curve = _normalise(areas)
     positive = np.concatenate([[False], areas > 0])
     difference = correlation = None
     if reference is not None:
-        truth = _normalised(reference)
+        truth = _normalise(reference)
         if curve.any() or truth.any():
             difference = float(np.abs(curve - truth).mean())
         if np.ptp(curve) > 0 and np.ptp(truth) > 0:
@@ -204,7 +206,7 @@ def area_curve(areas: FloatArray, reference: FloatArray | None = None) -> AreaCu
     )
 
 
-def _normalised(areas: FloatArray) -> NDArray[np.float64]:
+def _normalise(areas: FloatArray) -> NDArray[np.float64]:
     largest = areas.max(initial=0)
     return np.asarray(areas, np.float64) / (largest if largest > 0 else 1)
 
@@ -233,7 +235,7 @@ def _slice_areas(labels: Labels | None, axis: Axis | None, pair: Pair) -> _Slice
     return _SliceAreas(axis, segmentations.spacing_mm[number], reference, prediction)
 
 
-def _mean(curves: Sequence[AreaNumbers]) -> AreaNumbers:
+def _average(curves: Sequence[AreaNumbers]) -> AreaNumbers:
     means = {}
     for name in AreaNumbers.model_fields:
         values = [value for each in curves if (value := getattr(each, name)) is not None]
@@ -242,7 +244,7 @@ def _mean(curves: Sequence[AreaNumbers]) -> AreaNumbers:
 
 
 def _table(plots: AreaPlots) -> str:
-    """CSV with a row per case and segmentation; a number that is null is an empty cell."""
+    """Format CSV with one row per case and segmentation; null is an empty cell."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     columns = list(AreaNumbers.model_fields)

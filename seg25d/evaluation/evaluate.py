@@ -1,4 +1,4 @@
-"""Comparing a folder of segmentations with a folder of true ones."""
+"""Comparison of a folder of segmentations with a folder of true ones."""
 
 import csv
 import io
@@ -24,7 +24,7 @@ _BYTES_PER_WORKER = 2 << 30
 
 
 class _Scored(NamedTuple):
-    """A case with the metrics of all values in either file, and what is needed for the values in neither."""
+    """A case with the metrics of all values in either file, and the data to complete those of other values."""
 
     summary: CaseSummary
     num_voxels: int
@@ -46,15 +46,14 @@ def evaluate(
     Args:
         reference: Folder of true segmentations.
         prediction: Folder of predicted ones, with the same names.
-        output: The summary's file; `summary.json` beside the predictions by default.
-        csv: A table with a line per case and label, if wanted.
+        output: File of the summary; None: `summary.json` in the folder of predictions.
+        csv: File of a table with one row per case and label; None: none.
         num_processes: Worker processes.
-        surface_tolerance_mm: Distance between surfaces that counts as none in `surface_dice`.
-        areas: Where to write area plots, if wanted.
+        surface_tolerance_mm: Distance between surfaces that is tolerated in `surface_dice`.
+        areas: Output of area plots; None: none.
 
     Raises:
-        InputError: If cases are missing or do not fit, or a file cannot be written where it should be; nothing is
-            written then.
+        InputError: If cases are missing or do not fit, or an output file cannot be written; nothing is written then.
     """
     for file in (output, csv):
         if file is not None:
@@ -80,13 +79,13 @@ def evaluate_folders(
     """Compare every segmentation of a folder of true ones with the prediction of the same name.
 
     The labels, regions and the ignored value are those of a `dataset.json` in the predictions' folder, in the
-    references' folder or in its parent (taken in that order); without one, every value above 0 that any reference has.
+    references' folder or in its parent (in that order); without one, every value above 0 in any reference is a class.
 
     Args:
         reference_dir: True segmentations, `CASE.ENDING`.
         prediction_dir: Predicted ones; the endings may differ, and further cases are left out.
         num_workers: Worker processes; 0 works in this process, None chooses.
-        surface_tolerance_mm: Distance between surfaces that counts as none in `surface_dice`.
+        surface_tolerance_mm: Distance between surfaces that is tolerated in `surface_dice`.
 
     Returns:
         The summary, cases sorted by name.
@@ -98,7 +97,7 @@ def evaluate_folders(
         DatasetError: If a file has a value that `dataset.json` does not declare.
     """
     if not 0 < surface_tolerance_mm < math.inf:
-        raise InputError(f"the tolerance between surfaces is {surface_tolerance_mm} mm; wanted a number above 0")
+        raise InputError(f"the tolerance between surfaces is {surface_tolerance_mm} mm; it must be a number above 0")
     pairs = find_pairs(reference_dir, prediction_dir)
     labels = find_labels(reference_dir, prediction_dir)
     workers = choose_num_workers(num_workers, _BYTES_PER_WORKER)
@@ -113,7 +112,7 @@ def evaluate_folders(
 
 
 def write_csv(summary: Summary, path: Path) -> None:
-    """Write a table with a row per case and label; a score that is null is an empty cell."""
+    """Write a table with one row per case and label; missing scores are empty cells."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     columns = list(Metrics.model_fields)
@@ -132,7 +131,7 @@ def _score(labels: Labels | None, surface_tolerance_mm: float, pair: Pair) -> _S
 
 
 def _complete(scored: _Scored, values: list[str]) -> CaseSummary:
-    """The case with just these values; one that is in neither file has null scores."""
+    """Restrict and extend the metrics of a case to these values; values in neither file have null scores."""
     metrics = scored.summary.metrics
     absent = overlap_metrics(Counts(0, 0, 0, scored.num_voxels), lesions=LesionCounts(0, 0, 0))
     return CaseSummary(case=scored.summary.case, metrics={value: metrics.get(value, absent) for value in values})

@@ -1,4 +1,4 @@
-"""Detection lesion by lesion: components of the truth that were found, and predicted ones that are false."""
+"""Lesion-wise detection: components of the truth that were found or missed, and falsely predicted components."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -10,18 +10,18 @@ from seg25d.data.labels import NUM_INDICES
 
 
 class LesionCounts(NamedTuple):
-    """Connected components of a class, by whether they touch the other segmentation."""
+    """Numbers of connected components of a class, by their overlap with the other segmentation."""
 
     found: int
-    """True ones of which at least one voxel is predicted."""
+    """True components of which at least one voxel is predicted."""
     missed: int
-    """The other true ones."""
+    """True components without any predicted voxel."""
     false: int
-    """Predicted ones of which no voxel is true."""
+    """Predicted components without any true voxel."""
 
     @property
     def f1(self) -> float | None:
-        """2 found / (2 found + missed + false); None without any component."""
+        """2 found / (2 found + missed + false); None if there are no components."""
         whole = 2 * self.found + self.missed + self.false
         return 2 * self.found / whole if whole else None
 
@@ -32,8 +32,8 @@ def count_lesions(
     """Count found, missed and false components of every class.
 
     The rule is that of the ISLES 2022 challenge (`compute_lesion_f1_score` of its `utils/eval_utils.py`): voxels that
-    touch by a corner are one component, and one voxel in common is enough. So a prediction that covers several lesions
-    finds them all, and pieces of a prediction within one lesion count once.
+    share a corner are connected, and one common voxel is enough for a hit. A predicted component that covers several
+    lesions finds them all, and several predicted components within one lesion count once.
 
     Args:
         reference: (D, H, W) internal indices.
@@ -41,10 +41,10 @@ def count_lesions(
         foreground: Indices that belong to each class or region.
 
     Returns:
-        The counts per class; all zero for a class that is in neither.
+        The counts per class; all zero for a class that is in neither array.
     """
     if all(len(members) == 1 for members in foreground.values()):
-        # No class overlaps another: the components of all of them are found in one pass.
+        # Classes do not overlap, so the components of all of them are found in one pass.
         counts = _count(reference, prediction)
         return {name: counts[members[0]] for name, members in foreground.items()}
     lesions = {}
@@ -56,15 +56,17 @@ def count_lesions(
 
 
 def _count(reference: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> list[LesionCounts]:
-    """The counts per index."""
-    num_true, num_found = _components(reference, prediction)
-    num_predicted, num_right = _components(prediction, reference)
+    """Count the components of each index."""
+    num_true, num_found = _count_components(reference, prediction)
+    num_predicted, num_right = _count_components(prediction, reference)
     columns = (num_found, num_true - num_found, num_predicted - num_right)
     return [LesionCounts(*row) for row in np.stack(columns, axis=1).tolist()]
 
 
-def _components(labels: NDArray[np.uint8], other: NDArray[np.uint8]) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
-    """(256,) components per index, and those of them of which a voxel has the same index in the other array."""
+def _count_components(
+    labels: NDArray[np.uint8], other: NDArray[np.uint8]
+) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
+    """Numbers (256,) of components per index: all, and those that share a voxel with that index in the other array."""
     import cc3d  # noqa: PLC0415 - loaded only where it is needed
 
     if not labels.any():

@@ -1,6 +1,6 @@
-"""How well a segmentation agrees with the truth: what its voxels, its surface and its components say together.
+"""Scores of a segmentation against the truth, from its voxels, its surface and its components.
 
-Every score with formula and source: documentation/reference/scores.md.
+Formulas and sources of all scores: documentation/reference/scores.md.
 """
 
 import math
@@ -20,7 +20,7 @@ MM3_PER_ML = 1000
 
 
 class Counts(NamedTuple):
-    """Voxels of one class: right, wrongly predicted, missed, rightly left out."""
+    """Voxels of one class: true positive, false positive, false negative, true negative."""
 
     tp: int
     fp: int
@@ -29,9 +29,9 @@ class Counts(NamedTuple):
 
 
 class Scores(Record):
-    """The scores of a class; null where a score means nothing, as for a class that is in neither segmentation.
+    """The scores of a class; null if a score is undefined, as for a class that is in neither segmentation.
 
-    Those below `mean_accuracy` are null in files of seg25d before they were there.
+    Scores below `mean_accuracy` are null in files of earlier versions of seg25d.
     """
 
     dice: float | None = None
@@ -50,13 +50,13 @@ class Scores(Record):
     mean_iou: float | None = None
     """(TN / (TN + FP + FN) + TP / (TP + FP + FN)) / 2 (as above)"""
     surface_dice: float | None = None
-    """Share of both surfaces that is no further than a tolerance from the other one; 0 if one segmentation is empty."""
+    """Share of both surfaces within a tolerance of the other one; 0 if one segmentation is empty."""
     lesion_f1: float | None = None
     """2 found / (2 found + missed + false) components, see `count_lesions`; 0 if one segmentation is empty."""
     volume_error_ml: float | None = None
     """Predicted minus true volume."""
     volume_error_percent: float | None = None
-    """The same in percent of the true volume; null without one."""
+    """Volume error in percent of the true volume; null if that is 0."""
 
 
 class Metrics(Scores):
@@ -67,13 +67,13 @@ class Metrics(Scores):
     fn: int
     tn: int
     num_true_components: int | None = None
-    """Connected components of the truth: found and missed ones."""
+    """Number of connected components of the truth, found and missed."""
     num_found_components: int | None = None
     """Number of true components of which at least one voxel is predicted."""
     num_missed_components: int | None = None
-    """The others."""
+    """Number of true components without any predicted voxel."""
     num_false_components: int | None = None
-    """Connected components of the prediction of which no voxel is true."""
+    """Number of predicted components without any true voxel."""
 
 
 def confusion(
@@ -82,13 +82,13 @@ def confusion(
     foreground: Mapping[str, Sequence[int]],
     ignore: int | None = IGNORE_INDEX,
 ) -> dict[str, Counts]:
-    """Count right and wrong voxels of every class.
+    """Count true and false positives and negatives of every class.
 
     Args:
         reference: (D, H, W) internal indices.
         prediction: (D, H, W) internal indices.
         foreground: Indices that belong to each class or region.
-        ignore: Voxels where the reference has this index count nowhere.
+        ignore: Voxels where the reference has this index are not counted.
 
     Returns:
         The counts per class; all zero for a volume without voxels.
@@ -114,17 +114,17 @@ def case_metrics(
     spacing_mm: Spacing,
     surface_tolerance_mm: float = SURFACE_TOLERANCE_MM,
 ) -> dict[str, Metrics]:
-    """Score every class of one case; ignored voxels of the reference count nowhere.
+    """Score every class of one case; ignored voxels of the reference are not counted.
 
     Args:
         reference: (D, H, W) internal indices, `IGNORE_INDEX` where ignored.
         prediction: (D, H, W) internal indices.
         foreground: Indices that belong to each class or region.
-        spacing_mm: Of both.
-        surface_tolerance_mm: Distance between surfaces that counts as none in `surface_dice`.
+        spacing_mm: Spacing of both.
+        surface_tolerance_mm: Distance between surfaces that is tolerated in `surface_dice`.
 
     Returns:
-        The metrics per class. A class that is in neither has null scores.
+        The metrics per class. A class that is in neither array has null scores.
 
     Raises:
         ValueError: If the shapes differ.
@@ -156,7 +156,7 @@ def overlap_metrics(
     surfaces: SurfaceScores | None = None,
     lesions: LesionCounts | None = None,
 ) -> Metrics:
-    """The scores that follow from voxel counts, with others that were measured before; what is not given is null."""
+    """Compute the scores from voxel counts, and add other scores that were measured before; missing ones are null."""
     tp, fp, fn, tn = counts
     specificity, recall = _ratio(tn, tn + fp), _ratio(tp, tp + fn)
     iou, iou_of_background = _ratio(tp, tp + fp + fn), _ratio(tn, tn + fp + fn)
@@ -167,18 +167,18 @@ def overlap_metrics(
         precision=_ratio(tp, tp + fp),
         recall=recall,
         iou=iou,
-        mean_accuracy=_mean(recall, specificity),
-        mean_iou=_mean(iou, iou_of_background),
+        mean_accuracy=_mean_or_none(recall, specificity),
+        mean_iou=_mean_or_none(iou, iou_of_background),
         surface_dice=surfaces.surface_dice if surfaces else None,
         lesion_f1=lesions.f1 if lesions else None,
         volume_error_ml=(fp - fn) * math.prod(spacing_mm) / MM3_PER_ML if spacing_mm and tp + fp + fn else None,
         volume_error_percent=excess_percent,
         **counts._asdict(),
-        **_components(lesions),
+        **_component_counts(lesions),
     )
 
 
-def _components(lesions: LesionCounts | None) -> dict[str, int]:
+def _component_counts(lesions: LesionCounts | None) -> dict[str, int]:
     if lesions is None:
         return {}
     found, missed, false = lesions
@@ -194,12 +194,12 @@ def _ratio(part: int, whole: int) -> float | None:
     return part / whole if whole else None
 
 
-def _mean(first: float | None, second: float | None) -> float | None:
+def _mean_or_none(first: float | None, second: float | None) -> float | None:
     return None if first is None or second is None else (first + second) / 2
 
 
 def _joint_histogram(reference: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """(256, 256): voxels per pair of indices, slice by slice, as counting needs 8 bytes per voxel."""
+    """Count the voxels of each pair of indices (256, 256), slice by slice, as counting needs 8 bytes per voxel."""
     joint = np.zeros(NUM_INDICES**2, np.int64)
     for truth, guess in zip(reference, prediction, strict=True):
         pairs = truth.astype(np.uint16) * NUM_INDICES + guess
@@ -208,7 +208,7 @@ def _joint_histogram(reference: NDArray[np.uint8], prediction: NDArray[np.uint8]
 
 
 def _foreground_box(reference: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> tuple[slice, ...]:
-    """The smallest box around what is above 0 in either array; empty where nothing is."""
+    """The smallest box around all values above 0 in either array; empty if there are none."""
     occupied = (reference > 0) | (prediction > 0)
     along_axes = (np.flatnonzero(occupied.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1)))
     return tuple(slice(found[0], found[-1] + 1) if len(found) else slice(0) for found in along_axes)

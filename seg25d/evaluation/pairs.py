@@ -1,4 +1,4 @@
-"""Which segmentation belongs to which truth, and both as internal indices."""
+"""Pairs of predicted and true segmentations, read as internal indices."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -46,7 +46,7 @@ def find_pairs(reference_dir: Path, prediction_dir: Path) -> list[Pair]:
     """
     for folder in (reference_dir, prediction_dir):
         if not folder.is_dir():
-            raise InputError(f"{folder} is not a folder; wanted a folder of segmentations")
+            raise InputError(f"{folder} is not a folder; expected a folder of segmentations")
     references, predictions = by_stem(image_files(reference_dir)), by_stem(image_files(prediction_dir))
     if not references:
         raise InputError(f"{reference_dir} holds no segmentations (.nii.gz, .nii, .nrrd, .mha, .mhd)")
@@ -62,13 +62,13 @@ def find_pairs(reference_dir: Path, prediction_dir: Path) -> list[Pair]:
     if missing:
         raise InputError(
             f"{prediction_dir} has no prediction for {len(missing)} of {len(references)} cases: {', '.join(missing)}; "
-            "predict them, or take their references out of the folder"
+            "predict them, or remove their references from the folder"
         )
     return [Pair(case, references[case][0], predictions[case][0]) for case in sorted(references)]
 
 
 def find_labels(reference_dir: Path, prediction_dir: Path) -> Labels | None:
-    """What the values mean, if a `dataset.json` is with the predictions, with the references, or in their parent."""
+    """Read the labels of a `dataset.json` with the predictions, with the references, or in their parent; else None."""
     for folder in (prediction_dir, reference_dir, reference_dir.resolve().parent):
         if (folder / "dataset.json").is_file():
             return read_description(folder / "dataset.json").labels
@@ -79,11 +79,11 @@ def read_pair(labels: Labels | None, pair: Pair) -> Segmentations:
     """Read the files of a case.
 
     Args:
-        labels: What the values mean; without them every value above 0 in either file is a class.
+        labels: Meaning of the values; None: every value above 0 in either file is a class.
         pair: The files.
 
     Raises:
-        InputError: If the grids differ, or the values cannot be those of segmentations.
+        InputError: If the grids differ, or the values are not those of segmentations.
         ImageError: If a file cannot be read.
         DatasetError: If a file has a value that is not declared.
     """
@@ -108,13 +108,13 @@ def read_pair(labels: Labels | None, pair: Pair) -> Segmentations:
 def _compact(
     reference: IntArray, prediction: IntArray, case: str
 ) -> tuple[list[int], NDArray[np.uint8], NDArray[np.uint8]]:
-    """The values in either array, 0 first, and both arrays as positions in that list."""
+    """Find the values in either array, 0 first, and convert both arrays to positions in that list."""
     found = [np.unique(array) for array in (reference, prediction)]
     values = np.unique(np.concatenate([np.zeros(1), *found]))
     if values[0] < 0 or not np.array_equal(values, np.rint(values)) or len(values) > _MAX_VALUES:
         raise InputError(
-            f"{case}: wanted segmentations with at most {_MAX_VALUES} different values, whole numbers from 0 on; there "
-            f"are {len(values)} from {values[0]:g} to {values[-1]:g}: is one of the two folders one of images?"
+            f"{case}: expected segmentations with at most {_MAX_VALUES} different values, whole numbers >= 0; there "
+            f"are {len(values)} from {values[0]:g} to {values[-1]:g}: is one of the two a folder of images?"
         )
     truth, guess = (np.searchsorted(values, array).astype(np.uint8) for array in (reference, prediction))
     return [int(value) for value in values], truth, guess

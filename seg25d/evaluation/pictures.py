@@ -10,11 +10,11 @@ from seg25d.core.types import FloatArray, IntArray
 
 PANEL_INCHES = 3.6
 COLOURS = ("#e6550d", "#31a354", "#fdd835", "#29b6f6", "#e377c2", "#bcbd22", "#9467bd", "#17becf")
-"""Colours of labels or curves 1, 2, ...; they repeat where there are more."""
+"""Colours of labels or curves 1, 2, ...; repeated if there are more."""
 
 
 def fullest_slice(labels: IntArray) -> int:
-    """The index of the slice (D, H, W) that shows the most labels, and among those the most of the rarest of them."""
+    """The index along D of the slice with the most labels, and of these the one with most of the rarest label."""
     values, counts = np.unique(labels[labels > 0], return_counts=True)
     if not len(values):
         return len(labels) // 2
@@ -28,8 +28,8 @@ def draw_contours(path: Path, image: FloatArray, panels: Mapping[str, IntArray],
     Args:
         path: The file.
         image: (h, w), shown from its 1st to its 99th percentile.
-        panels: Title and labels (h, w) per panel; an empty mapping gives the picture alone.
-        names: Value of each label, for the legend; values of 0 are left out.
+        panels: Title and labels (h, w) of each panel; if empty, only the image is drawn.
+        names: Value of each label, for the legend; value 0 is left out.
     """
     from matplotlib.figure import Figure  # noqa: PLC0415 - slow to import
     from matplotlib.lines import Line2D  # noqa: PLC0415 - slow to import
@@ -53,12 +53,12 @@ def draw_contours(path: Path, image: FloatArray, panels: Mapping[str, IntArray],
 
 
 def draw_curves(path: Path, curves: Mapping[str, Sequence[float]], texts: tuple[str, str, str]) -> None:
-    """Write a PNG of curves over the number of the slice; the first one, the truth, is a filled area.
+    """Write a PNG of curves over the slice number; the first one, the truth, is drawn as a filled area.
 
     Args:
         path: The file.
-        curves: Values per name, at least one; all have the same length.
-        texts: Title, and what stands along the horizontal and the vertical axis.
+        curves: Values by name, at least one curve; all have the same length.
+        texts: Title, and labels of the horizontal and the vertical axis.
     """
     from matplotlib.figure import Figure  # noqa: PLC0415 - slow to import
 

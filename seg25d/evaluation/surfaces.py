@@ -1,7 +1,7 @@
-"""Distances between the surfaces of segmentations, as MONAI defines them, from nothing but the surface voxels.
+"""Distances between the surfaces of segmentations, as defined in MONAI, computed from the surface voxels only.
 
-MONAI (`monai.metrics`) makes a mask, its erosion and a list of coordinates per class and volume. Here one pass over the
-labels finds the surface voxels of all classes, so that a class costs as much as it has surface, wherever it lies.
+MONAI (`monai.metrics`) computes a mask, its erosion and a list of coordinates for each class and volume. Here, one pass
+over the labels finds the surface voxels of all classes, so that the time for a class depends only on its surface.
 """
 
 from collections.abc import Sequence
@@ -15,23 +15,23 @@ from seg25d.core.types import Spacing
 from seg25d.data.labels import NUM_INDICES
 
 SURFACE_TOLERANCE_MM = 3.0
-"""Deviation of surfaces that counts as none, unless another is asked for: that of TotalSegmentator (Wasserthal et al.
-2023, `resources/evaluate.py` there). Where the deviation between two human readers is known, it is the better choice
-(Nikolov et al. 2021)."""
+"""Default tolerance of deviations between surfaces: that of TotalSegmentator (Wasserthal et al. 2023,
+`resources/evaluate.py` there). The deviation between two human readers is a better choice if it is known (Nikolov et
+al. 2021)."""
 PERCENTILE = 95
 _LEAF_SIZE = 32
-"""Points per leaf of the tree that finds nearest neighbours: faster than scipy's 10 for a tree that is asked once (as
-in MONAI)."""
+"""Points per leaf of the tree for nearest neighbours; faster than scipy's default of 10 for a single query (as in
+MONAI)."""
 
 
 @dataclass(frozen=True)
 class Surfaces:
-    """The voxels of a label array that touch, by a face, a voxel with another label or the border of the array.
+    """The voxels of a label array that share a face with a voxel of another label or with the border of the array.
 
     Attributes:
-        labels: (D + 2, H + 2, W + 2), the array with a background voxel around it.
-        voxels: (N,) positions in `labels`, flattened, sorted by label and then by position.
-        starts: (257,) where the voxels of each label begin in `voxels`.
+        labels: (D + 2, H + 2, W + 2), the array padded with one background voxel on each side.
+        voxels: (N,) positions in the flattened `labels`, sorted by label and then by position.
+        starts: (257,) start of the voxels of each label in `voxels`.
     """
 
     labels: NDArray[np.uint8]
@@ -39,13 +39,13 @@ class Surfaces:
     starts: NDArray[np.int64]
 
     def of(self, members: Sequence[int]) -> NDArray[np.int64]:
-        """The surface of a class or region: its voxels that touch one outside of it.
+        """Find the surface of a class or region: its voxels that share a face with a voxel outside it.
 
         Args:
             members: Labels that belong to it.
 
         Returns:
-            (n,) positions in `labels`, flattened, rising; none where it is absent.
+            (n,) positions in the flattened `labels`, in ascending order; empty if the class is absent.
         """
         parts = [self.voxels[self.starts[index] : self.starts[index + 1]] for index in members]
         if len(parts) == 1:
@@ -62,7 +62,7 @@ class Surfaces:
 
 
 class SurfaceScores(NamedTuple):
-    """What the distances between two surfaces say."""
+    """Scores from the distances between two surfaces."""
 
     hd95_mm: float
     surface_dice: float
@@ -92,18 +92,18 @@ def find_surfaces(labels: NDArray[np.uint8]) -> Surfaces:
 def surface_scores(
     reference: Surfaces, prediction: Surfaces, members: Sequence[int], spacing_mm: Spacing, tolerance_mm: float
 ) -> SurfaceScores | None:
-    """The 95 % Hausdorff distance and the normalised surface Dice of a class or region.
+    """Compute the 95 % Hausdorff distance and the normalised surface Dice of a class or region.
 
-    For each surface voxel of one mask the distance to the nearest surface voxel of the other is taken, between centres.
-    The larger of the two 95th percentiles is the first score, the share of all these distances up to the tolerance the
-    second (Nikolov et al. 2021; counted in voxels as MONAI's `compute_surface_dice` does, not weighed by area).
+    Distances are measured from the centre of each surface voxel to that of the nearest one of the other surface.
+    The first score is the larger of the two 95th percentiles, the second the share of all distances up to the tolerance
+    (Nikolov et al. 2021; counted in voxels as in MONAI's `compute_surface_dice`, not weighted by area).
 
     Args:
-        reference: Of one array.
-        prediction: Of another one of the same shape.
+        reference: Surfaces of the true array.
+        prediction: Surfaces of the predicted array, of the same shape.
         members: Labels that belong to the class or region.
-        spacing_mm: Of both.
-        tolerance_mm: Distance that counts as none.
+        spacing_mm: Spacing of both.
+        tolerance_mm: Distance that is tolerated.
 
     Returns:
         The scores; None if either surface is empty.
@@ -123,21 +123,21 @@ def surface_scores(
 def _distances(
     here: NDArray[np.int64], there: NDArray[np.int64], shape: tuple[int, ...], spacing_mm: Spacing
 ) -> NDArray[np.float32]:
-    """(n,) millimetres from each voxel of `here` to the nearest of `there`; 32 bits, in which MONAI compares them."""
+    """Distances (n,) in mm from each voxel of `here` to the nearest of `there`, in float32 as in MONAI."""
     from scipy.spatial import KDTree  # noqa: PLC0415 - heavy
 
     distances = np.zeros(len(here), np.float32)
     apart = ~np.isin(here, there, assume_unique=True, kind="sort")
     if apart.any():
-        # The voxel around the array keeps coordinates off 0: next to it the tree splits at a denormal number, and
-        # recurses without end where those are flushed to zero, as training and prediction on a CPU do.
+        # The padding keeps coordinates away from 0: next to it the tree splits at a denormal number, and recurses
+        # endlessly if those are flushed to zero, as in training and prediction on a CPU.
         tree = KDTree(_coordinates(there, shape, spacing_mm), leafsize=_LEAF_SIZE)
         distances[apart] = tree.query(_coordinates(here[apart], shape, spacing_mm))[0]
     return distances
 
 
 def _coordinates(positions: NDArray[np.int64], shape: tuple[int, ...], spacing_mm: Spacing) -> NDArray[np.float64]:
-    """(n, 3) millimetres."""
+    """Coordinates (n, 3) in mm."""
     coordinates = np.stack(np.unravel_index(positions, shape), axis=1).astype(np.float64)
     coordinates *= spacing_mm
     return coordinates

@@ -1,4 +1,4 @@
-"""Scores as plain-text tables for people."""
+"""Scores as plain-text tables."""
 
 from collections.abc import Iterable, Sequence
 from statistics import mean, stdev
@@ -7,11 +7,11 @@ from seg25d.data.labels import Labels
 from seg25d.evaluation.summary import Summary
 
 COLUMNS = ("dice", "hd95_mm", "surface_dice", "precision", "recall", "iou", "lesion_f1", "volume_error_ml")
-"""What fits on a screen; `summary.json` has all scores."""
+"""Scores in tables, which have to fit on a screen; `summary.json` has all of them."""
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in plain text: first column to the left, others to the right; without rows the header alone."""
+    """Format a plain-text table: first column left-aligned, others right-aligned; without rows only the header."""
     lines = [header, *rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     return "\n".join(
@@ -23,15 +23,15 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def format_score(value: float | None) -> str:
-    """Three decimals; a dash where there is no score."""
+    """Format a score with three decimals; a dash if there is none."""
     return "-" if value is None else f"{value:.3f}"
 
 
 def format_percent(values: Iterable[float | None]) -> str:
-    """Mean and standard deviation (n - 1) of shares, in percent; no deviation of one value, a dash where there is none.
+    """Format mean and standard deviation (n - 1) of shares in percent; only the mean of one value, a dash for none.
 
     Args:
-        values: Those that are None do not count.
+        values: Shares; None does not count.
     """
     present = [100 * value for value in values if value is not None]
     if not present:
@@ -40,11 +40,11 @@ def format_percent(values: Iterable[float | None]) -> str:
 
 
 def summary_table(summary: Summary, labels: Labels | None = None) -> str:
-    """The most important mean scores of a summary: a line per label and one for all labels together.
+    """Format the main mean scores of a summary: one row per label and one for all labels together.
 
     Args:
         summary: The scores.
-        labels: Have the names; without them the values stand for the labels.
+        labels: Give the names of the rows; None: the rows have the values.
     """
     names = {key: key if labels is None else labels.name_of(key) for key in summary.mean}
     means = [*((names[key], scores) for key, scores in summary.mean.items()), ("all labels", summary.foreground_mean)]

@@ -1,1 +1,1 @@
-"""From a trained model and images to segmentations."""
+"""Segmentation of images by trained models."""

@@ -1,4 +1,4 @@
-"""Predicting files: the next case is read and the last one written while one is computed."""
+"""Prediction of files: while one case is computed, the next one is read and the last one written."""
 
 import logging
 import time
@@ -33,40 +33,40 @@ from seg25d.inference.prediction_files import (
 
 logger = logging.getLogger(__name__)
 CASES_AHEAD = 2
-"""Cases that are read, and that wait to be written, at a time; bounds the memory."""
+"""Maximum number of cases that are read ahead, and that wait to be written, to limit the memory."""
 
 
 class CaseOptions(Record):
-    """What to write."""
+    """Options of the output of each case."""
 
     save_probabilities: bool = False
-    """Also `CASE.npz` with `probabilities` (K, z, y, x) in float32, and its companion for nnU-Net's tools."""
+    """Also write `CASE.npz` with `probabilities` (K, z, y, x) in float32, and `CASE.pkl` for nnU-Net's tools."""
     overwrite: bool = False
-    """Predict cases again that are there already."""
+    """Predict existing cases again."""
 
 
 class CaseModel(Protocol):
-    """What turns images into labels: a configuration or an ensemble."""
+    """A model that segments images: a configuration or an ensemble."""
 
     def prepare(self, image: NDArray[Any], spacing_mm: Spacing, case: Case | None = None) -> Any:
-        """Bring an image (C, D, H, W) in canonical orientation to the model's grid and intensities."""
+        """Preprocess an image (C, D, H, W) in canonical orientation for the model."""
 
     def segment(self, prepared: Any) -> NDArray[np.uint8]:
-        """Internal indices (D, H, W) of what was prepared."""
+        """Predict internal indices (D, H, W) of a prepared image."""
 
     def segment_with_probabilities(self, prepared: Any) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """Likewise, and probabilities (K, D, H, W)."""
+        """Like `segment`, with probabilities (K, D, H, W)."""
 
 
 class Meaning(NamedTuple):
-    """What a model says about its input and output."""
+    """Meaning of a model's input and output."""
 
     description: DatasetDescription
     threshold: float | None
 
     @property
     def labels(self) -> Labels:
-        """What the labels mean."""
+        """The labels of the data set."""
         return self.description.labels
 
 
@@ -77,17 +77,17 @@ class _Read(NamedTuple):
 
 
 Outcome: TypeAlias = tuple[Case, float | Exception]
-"""A case with the seconds that it took, or why it failed."""
+"""A case with the seconds that it took, or the error with which it failed."""
 Outcomes: TypeAlias = Callable[["Work", Callable[[], None]], Iterator[Outcome]]
-"""Predicts and writes cases and gives their outcomes; calls the second argument before anything is written."""
+"""Function that predicts and writes cases and yields outcomes; calls its second argument before it writes files."""
 
 
 class Work(NamedTuple):
-    """The cases to do."""
+    """The cases to predict."""
 
     cases: Iterable[Case]
     targets: Mapping[str, Path]
-    """The file of each."""
+    """The output file of each case."""
     options: CaseOptions
     labels: Labels
 
@@ -102,19 +102,19 @@ def predict_cases(
 ) -> None:
     """Segment cases and write `CASE.ENDING` for each, with the geometry of its image, and `prediction.json`.
 
-    Cases that are there already are skipped. A case that fails does not stop the others.
+    Existing cases are skipped. A case that fails does not stop the others.
 
     Args:
-        outcomes: Does the work: `partial(outcomes_here, model)`, or `device_pool.outcomes_on_devices`.
-        meaning: Of the model.
-        cases: What to predict.
-        out: Folder for the results; made when the first one is written.
-        options: What to write.
-        record: What to say in `prediction.json`; the meaning of the labels and the seconds are added.
+        outcomes: Predicts the cases: `partial(outcomes_here, model)`, or `device_pool.outcomes_on_devices`.
+        meaning: Meaning of the model's input and output.
+        cases: The cases to predict.
+        out: Folder for the results; created when the first one is written.
+        options: Options of the output.
+        record: Content of `prediction.json`; the meaning of the labels and the seconds are added.
 
     Raises:
         InputError: If there are no cases, an image would be overwritten, the folder holds predictions of another model
-            or of another program (unless told to overwrite), or no case at all can be used; nothing is written then.
+            or program (unless `overwrite` is set), or no case can be used; nothing is written then.
         CaseFailures: If some cases failed; all others are written.
     """
     targets = _check_targets(meaning.description, cases, out)
@@ -132,11 +132,11 @@ def predict_cases(
     for case, result in track(results, len(todo), "predicting"):
         if isinstance(result, Exception):
             failures[case.name] = result
-            # The message comes again at the end, a traceback does not.
+            # The message is repeated at the end, the traceback is not.
             expected = isinstance(result, Seg25dError)
             level = logging.INFO if expected else logging.ERROR
             logger.log(level, "%s failed: %s", case.name, result, exc_info=None if expected else result)
-            # The frames of the traceback hold the images and scores of the case.
+            # The frames of the traceback keep the images and scores of the case in memory.
             result.__traceback__ = None
         else:
             record = record.model_copy(update={"seconds": record.seconds | {case.name: round(result, 3)}})
@@ -145,7 +145,7 @@ def predict_cases(
 
 
 def _check_targets(description: DatasetDescription, cases: Sequence[Case], out: Path) -> dict[str, Path]:
-    """The file of each case."""
+    """Choose the output file of each case."""
     if not cases:
         raise InputError("there is nothing to predict")
     num_channels = len(description.channel_names)
@@ -167,7 +167,7 @@ def _is_done(target: Path, options: CaseOptions) -> bool:
 
 
 def outcomes_here(model: CaseModel, work: Work, begin: Callable[[], None]) -> Iterator[Outcome]:
-    """Predict in this process, while the next case is read and the last one written; see `Outcomes`."""
+    """Predict in this process, reading the next case and writing the last one meanwhile; see `Outcomes`."""
     begun = False
     writing: deque[tuple[Case, Future[float]]] = deque()
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
@@ -188,9 +188,9 @@ def outcomes_here(model: CaseModel, work: Work, begin: Callable[[], None]) -> It
                 write = writer.submit(_write, work.targets[case.name], decoded, probabilities, read.geometry, seconds)
                 writing.append((case, write))
                 if len(writing) > CASES_AHEAD:
-                    yield _outcome(*writing.popleft())
+                    yield _wait_for_outcome(*writing.popleft())
             while writing:
-                yield _outcome(*writing.popleft())
+                yield _wait_for_outcome(*writing.popleft())
         finally:
             reader.shutdown(wait=False, cancel_futures=True)
 
@@ -230,7 +230,7 @@ def _write(
     geometry: Geometry,
     seconds: float,
 ) -> float:
-    """Write the results of a case, the labels last, as they say that it is done; gives the seconds of all steps."""
+    """Write the results of a case, its labels last to mark it as done; return the seconds of all steps."""
     from seg25d.data.image_io import write_labels  # noqa: PLC0415 - loads SimpleITK
 
     started = time.perf_counter()
@@ -240,7 +240,7 @@ def _write(
     return seconds + time.perf_counter() - started
 
 
-def _outcome(case: Case, write: Future[float]) -> Outcome:
+def _wait_for_outcome(case: Case, write: Future[float]) -> Outcome:
     try:
         return case, write.result()
     except Exception as error:

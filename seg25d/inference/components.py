@@ -4,17 +4,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 LARGE = 0.5
-"""Share of the voxels of the largest component of a class from which on a component stays (methods.md 4.1)."""
+"""Minimum size of a component to be kept, as a share of the largest component of its class (methods.md 4.1)."""
 
 
 def small_components(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """The voxels of components (6 neighbours) with less than half of the voxels of the largest one of their class.
+    """Mask of components (6 neighbours) with less than half of the voxels of the largest one of their class.
 
     Args:
         labels: (D, H, W), internal indices; 0 is background.
 
     Returns:
-        (D, H, W); nothing where there is no foreground.
+        Mask (D, H, W); empty if there is no foreground.
     """
     from scipy import ndimage  # noqa: PLC0415 - heavy
 

@@ -1,4 +1,4 @@
-"""Prediction on several devices: a process for each takes the next case from one queue."""
+"""Prediction on several devices: one process per device takes cases from a common queue."""
 
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.process import BaseProcess
@@ -11,33 +11,33 @@ from seg25d.core.parallel import available_cores, watch_parent, worker_context
 from seg25d.inference.cases import CaseModel, Outcome, Work, outcomes_here
 
 SECONDS_BETWEEN_LOOKS = 1.0
-"""Seconds between looks at processes that may have died."""
+"""Seconds between checks for processes that have died."""
 
 
 class _Report(NamedTuple):
-    """Outcome of one case, or of a process that cannot start (no case). Not every error can be sent to processes."""
+    """Outcome of one case, or of a process that cannot start (no case), as not every error can be pickled."""
 
     case: str | None
     seconds: float = 0.0
     message: str | None = None
     expected: bool = True
-    """Whether the input is at fault."""
+    """Whether the input is the cause."""
 
     def error(self) -> Seg25dError:
-        """What went wrong."""
+        """The error of the report."""
         return (InputError if self.expected else WorkerError)(self.message)
 
 
 def outcomes_on_devices(
     load: Callable[[str], CaseModel], devices: Sequence[str], work: Work, begin: Callable[[], None]
 ) -> Iterator[Outcome]:
-    """Predict cases with a process per device, see `cases.Outcomes`.
+    """Predict cases with one process per device, see `cases.Outcomes`.
 
     Args:
-        load: Makes the model on a device; picklable.
-        devices: Such as `cuda:0`, `cuda:1`.
+        load: Function that loads the model to a device; picklable.
+        devices: Names of devices, such as `cuda:0`, `cuda:1`.
         work: The cases.
-        begin: Picklable; every process calls it once.
+        begin: Function that every process calls once before it writes files; picklable.
 
     Raises:
         WorkerError: If a process died.
@@ -49,7 +49,7 @@ def outcomes_on_devices(
     for case in (*waiting.values(), *(None for _ in devices)):
         cases.put(case)
     processes = [
-        context.Process(  # type: ignore[attr-defined] # every context has it, the base class does not say so
+        context.Process(  # type: ignore[attr-defined] # every context has it, but the base class does not declare it
             target=_work, args=(load, (device, len(devices)), (cases, reports), work._replace(cases=()), begin)
         )
         for device in devices
@@ -64,7 +64,7 @@ def outcomes_on_devices(
             yield waiting.pop(report.case), report.seconds if report.message is None else report.error()
     finally:
         for process in processes:
-            # Those that are done end by themselves; a queue that nobody reads would hold the others.
+            # Finished processes end by themselves; the others would block on a queue that nobody reads.
             if waiting:
                 process.kill()
             process.join()
@@ -78,14 +78,14 @@ def _next_report(reports: "Queue[_Report]", processes: Sequence[BaseProcess]) ->
         except Empty:
             if dead:
                 raise WorkerError(
-                    f"a process that predicts ended with status {dead[0].exitcode}; the system may have killed it for "
-                    "lack of memory. Use fewer devices; the same command goes on where it stopped"
+                    f"a prediction process ended with status {dead[0].exitcode}; the system may have killed it for "
+                    "lack of memory. Use fewer devices; the same command continues where it stopped"
                 ) from None
 
 
 def _share_cores(num_processes: int) -> None:
-    """Let this process compute with its part of the cores: also beside GPUs the CPU resamples, adds up and exports."""
-    import torch  # noqa: PLC0415 - only where it computes
+    """Restrict this process to its share of the cores; even with GPUs, resampling and export run on the CPU."""
+    import torch  # noqa: PLC0415 - loaded only in the process that predicts
 
     torch.set_num_threads(min(torch.get_num_threads(), max(1, available_cores() // num_processes)))
 

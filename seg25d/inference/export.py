@@ -1,8 +1,9 @@
-"""From scores on the model's grid to labels on the canonical grid of the file, plane by plane.
+"""Export of scores on the model's grid to labels on the canonical grid of the file, plane by plane.
 
-Every plane across one axis is stretched in the plane, mixed with its neighbour along the axis and turned into labels at
-once; no more than three planes of scores exist at a time. The convention is that of preprocessing/resample.py: linear
-between voxel centres, the border voxel goes on outside, nearest along an axis that was handled separately.
+Every plane across one axis is resampled in the plane, interpolated with its neighbour along the axis and converted to
+labels immediately; at most three planes of scores exist at a time. The convention is that of
+preprocessing/resample.py: linear between voxel centres, border values outside, nearest neighbour along an axis that
+was resampled separately.
 
 Letters: K scores, D H W the canonical grid, d h w the model's grid, n planes of a slab.
 """
@@ -23,7 +24,7 @@ from seg25d.preprocessing.grid import Grid
 
 
 class Positions(NamedTuple):
-    """Where the voxels of a new grid lie on an old one, along one axis: between `low` and `high`, at `fraction`."""
+    """Positions of a new grid's voxels on an old one along one axis: between `low` and `high`, at `fraction`."""
 
     low: NDArray[np.int64]
     high: NDArray[np.int64]
@@ -31,7 +32,7 @@ class Positions(NamedTuple):
 
 
 def linear_positions(size: int, new_size: int) -> Positions:
-    """Positions for linear interpolation; outside the first and last centre the border voxel goes on."""
+    """Positions for linear interpolation, clipped to the first and last voxel centre."""
     position = ((np.arange(new_size) + 0.5) * size / new_size - 0.5).clip(0, size - 1)
     low = np.floor(position).astype(np.int64)
     fraction = position - low
@@ -39,7 +40,7 @@ def linear_positions(size: int, new_size: int) -> Positions:
 
 
 def nearest_positions(size: int, new_size: int) -> Positions:
-    """Positions for nearest neighbours: the voxel whose cell the new centre lies in (as `resample.axis_matrix`)."""
+    """Positions for nearest neighbours: the voxel that contains the new centre (as in `resample.axis_matrix`)."""
     index = np.minimum(((np.arange(new_size) + 0.5) * size / new_size).astype(np.int64), size - 1)
     return Positions(index, index, np.zeros(new_size))
 
@@ -47,16 +48,16 @@ def nearest_positions(size: int, new_size: int) -> Positions:
 def labels_from_slabs(
     slabs: Iterable[Slab], grid: Grid, labels: Labels, threshold: float | None = None
 ) -> NDArray[np.uint8]:
-    """Turn scores that come slab by slab into labels.
+    """Convert slabs of scores to labels.
 
     Args:
         slabs: Scores on the model's grid.
-        grid: What preprocessing did.
-        labels: What the scores mean.
+        grid: Grids of preprocessing.
+        labels: Meaning of the scores.
         threshold: See `Labels.from_scores`.
 
     Returns:
-        Internal indices (D, H, W) on the whole canonical grid; 0 outside of what preprocessing kept.
+        Internal indices (D, H, W) on the whole canonical grid; 0 outside the crop of preprocessing.
     """
     result = np.zeros(grid.canonical_shape, np.uint8)
     inside = result[box_slices(grid.bounding_box)]
@@ -68,13 +69,13 @@ def labels_from_slabs(
 def export_slabs(
     slabs: Iterable[Slab], grid: Grid, labels: Labels, threshold: float | None = None
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Turn scores that come slab by slab into labels and probabilities.
+    """Convert slabs of scores to labels and probabilities.
 
-    Outside of what preprocessing kept everything is background: probability 1 of the first class, or 0 of all regions.
+    Outside the crop of preprocessing everything is background: probability 1 of the first class, or 0 of all regions.
 
     Returns:
-        The labels as `labels_from_slabs` gives them, and the probabilities (K, D, H, W): softmax over the classes, or
-        a sigmoid per region.
+        The labels, see `labels_from_slabs`, and the probabilities (K, D, H, W): softmax over the classes, or a sigmoid
+        per region.
     """
     result = np.zeros(grid.canonical_shape, np.uint8)
     probabilities = np.zeros((labels.num_outputs, *grid.canonical_shape), np.float32)
@@ -90,7 +91,7 @@ def export_slabs(
 
 
 def _canonical_planes(slabs: Iterable[Slab], grid: Grid) -> Iterator[tuple[int, int, Tensor]]:
-    """The axis, the index and the float32 scores (K, h, w) of every plane of the cropped canonical grid, in order."""
+    """Yield axis, index and float32 scores (K, h, w) of every plane of the cropped canonical grid, in order."""
     done = 0
     previous = torch.empty(0)
     for slab in slabs:
@@ -102,17 +103,17 @@ def _canonical_planes(slabs: Iterable[Slab], grid: Grid) -> Iterator[tuple[int, 
         for source, plane in enumerate(slab.planes, slab.start):
             if source not in needed:
                 continue
-            current = _stretch(plane.cpu().float(), axis, grid)
+            current = _resample_plane(plane.cpu().float(), axis, grid)
             while done < len(high) and high[done] == source:
                 mixed = low[done] != source
                 yield axis, done, torch.lerp(previous, current, float(fraction[done])) if mixed else current
                 done += 1
-            # The slab's memory is used again for the next one.
+            # The slab's memory is reused for the next one.
             if fraction.any():
                 previous = current.clone() if current.data_ptr() == plane.data_ptr() else current
 
 
-def _stretch(plane: Tensor, axis: int, grid: Grid) -> Tensor:
+def _resample_plane(plane: Tensor, axis: int, grid: Grid) -> Tensor:
     """Resample a plane (K, h, w) across `axis` to the cropped canonical grid."""
     axes = [other for other in range(3) if other != axis]
     shape = [grid.cropped_shape[other] for other in axes]

@@ -1,4 +1,4 @@
-"""Prediction by a coarse and a fine model: the object is found in the whole volume, then predicted in a crop around it.
+"""Coarse-to-fine prediction: one model finds the object in the volume, another predicts a crop around it.
 
 Letters: C channels, K scores, d h w the model's grid or a crop of it, n planes of a slab.
 """
@@ -27,13 +27,13 @@ from seg25d.planning.model_file import ModelHeader
 
 
 class FinePredictor(Predictor):
-    """A fine and a coarse model per fold; the scores of folds are averaged in every round, as if they were one model.
+    """A fine and a coarse model per fold; the scores of the folds are averaged in every round.
 
     Args:
         models: Fine models, one per fold.
-        header: Of all of them.
-        execution: Where and in which precision.
-        options: How; the coarse models take the same.
+        header: Header of all of them.
+        execution: Device and precision.
+        options: Options of prediction, also for the coarse models.
         coarse: The coarse models of the same folds.
     """
 
@@ -50,7 +50,7 @@ class FinePredictor(Predictor):
 
     @classmethod
     def load(cls, paths: Sequence[Path], execution: Execution, options: PredictorOptions | None = None) -> Self:
-        """Read the files of fine models, and of the coarse one beside each.
+        """Load fine models, and the coarse model beside each.
 
         Raises:
             ModelError: If a file cannot be used, or the models do not belong together.
@@ -67,15 +67,15 @@ class FinePredictor(Predictor):
         return super().num_parameters + self._coarse().num_parameters
 
     def slabs(self, image: Tensor) -> Iterable[Slab]:
-        """Scores of an image (C, d, h, w) on the model's grid: those of the last round, and background around its crop.
+        """Predict the scores of an image (C, d, h, w) on the model's grid: the last round, with background around it.
 
-        Where coarse or fine models find nothing they are those of the coarse ones.
+        If coarse or fine models find nothing, the scores are those of the coarse models.
         """
         coarse, settings = self._coarse(), self._settings()
-        # Less at a time where memory is short.
+        # The coarse models use the same reduced batches after memory ran out.
         coarse.batch_size, coarse.sparing = min(coarse.batch_size, self.batch_size), self.sparing
         shape: Shape = (image.shape[1], image.shape[2], image.shape[3])
-        found = self._labels(coarse.slabs(image), shape)
+        found = self._choose_labels(coarse.slabs(image), shape)
         if settings.large_components:
             found[small_components(found)] = 0
         margin = even_margin(settings.margin, self.header.plan.spacing_mm)
@@ -86,22 +86,22 @@ class FinePredictor(Predictor):
         return framed([slab], last.box, shape, background_scores(self.labels))
 
     def _refine(self, image: Tensor, box: BoundingBox) -> Refined:
-        """Predict a crop; components that are too small get the scores of background."""
+        """Predict a crop; small components get the scores of background if the settings ask for it."""
         part, size = image[:, *box_slices(box)], box_shape(box)
-        # As for the planes of large volumes: half of the memory, and a rounding that changes no labels to speak of.
+        # As for the planes of large volumes: half of the memory, and rounding hardly ever changes labels.
         scores = torch.empty(self.labels.num_outputs, *size, dtype=torch.float16)
         slabs = predict_slabs(self.models, part, self.labels.num_outputs, self.window_options(size))
         for slab in slabs:
             scores.movedim(1 + slab.axis, 0)[slab.start : slab.start + len(slab.planes)] = slab.planes
-        labels = self._labels([Slab(0, 0, scores.movedim(1, 0))], size)
+        labels = self._choose_labels([Slab(0, 0, scores.movedim(1, 0))], size)
         if self._settings().large_components:
             small = small_components(labels)
             scores[:, torch.from_numpy(small)] = background_scores(self.labels)[:, None].half()
             labels[small] = 0
         return Refined(box, scores, labels > 0)
 
-    def _labels(self, slabs: Iterable[Slab], shape: Shape) -> NDArray[np.uint8]:
-        """Internal indices (d, h, w) on the model's grid."""
+    def _choose_labels(self, slabs: Iterable[Slab], shape: Shape) -> NDArray[np.uint8]:
+        """Convert slabs of scores to internal indices (d, h, w) on the model's grid."""
         found = np.zeros(shape, np.uint8)
         for slab in slabs:
             planes = np.moveaxis(found, slab.axis, 0)
@@ -110,16 +110,16 @@ class FinePredictor(Predictor):
         return found
 
     def _coarse(self) -> Predictor:
-        assert self.coarse is not None, "load brings it"
+        assert self.coarse is not None, "set by load"
         return self.coarse
 
     def _settings(self) -> FineConfig:
-        assert self.header.fine is not None, "load_predictor has looked"
+        assert self.header.fine is not None, "checked by load_predictor"
         return self.header.fine
 
 
 def _check_coarse(path: Path, coarse: ModelHeader, fine: ModelHeader) -> None:
-    """Raise ModelError if the models do not go together; `path` is the coarse one's."""
+    """Raise ModelError if the models do not fit together; `path` is the file of the coarse one."""
     for what, mine, other in (
         ("channels", fine.description.channel_names, coarse.description.channel_names),
         ("labels", fine.description.labels, coarse.description.labels),

@@ -1,4 +1,4 @@
-"""Scores of a part of a volume set into those of all of it, which is background elsewhere.
+"""Extension of the scores of a part of a volume to the whole volume, with background elsewhere.
 
 Letters: K scores, D H W volume, n planes of a slab, h w the plane's axes in the order (D, H, W).
 """
@@ -13,12 +13,12 @@ from seg25d.data.labels import Labels
 from seg25d.inference.sliding_window import Slab
 
 NOTHING = -100.0
-"""Score of whatever is not background where nothing is found."""
+"""Score of foreground where nothing is found."""
 PLANES_AT_A_TIME = 16
 
 
 def background_scores(labels: Labels) -> Tensor:
-    """Scores (K,) of a voxel that is background for sure."""
+    """Scores (K,) of a voxel that is certainly background."""
     scores = torch.full((labels.num_outputs,), NOTHING)
     if not labels.has_regions:
         scores[0] = 0
@@ -26,20 +26,20 @@ def background_scores(labels: Labels) -> Tensor:
 
 
 def framed(slabs: Iterable[Slab], box: BoundingBox | None, shape: Shape, background: Tensor) -> Iterator[Slab]:
-    """Slabs of a part of a volume as slabs of all of it.
+    """Extend slabs of a part of a volume to slabs of the whole volume.
 
     Args:
-        slabs: Of the part.
-        box: Where it lies, half-open ranges along (D, H, W); None, and no slabs, where there is no such part.
-        shape: Of the volume (D, H, W).
-        background: Scores (K,) of every voxel outside of it.
+        slabs: Slabs of the part.
+        box: Half-open ranges of the part along (D, H, W); None, with no slabs, if there is no such part.
+        shape: Shape (D, H, W) of the volume.
+        background: Scores (K,) of every voxel outside the part.
 
     Yields:
-        Slabs of the volume, without gap or overlap.
+        Slabs of the volume, without gaps or overlap.
     """
     axis = done = 0
     for slab in slabs:
-        assert box is not None, "there is a part"
+        assert box is not None, "slabs belong to a part"
         axis = slab.axis
         others = [other for other in range(3) if other != axis]
         first = slab.start + box[axis][0]

@@ -1,6 +1,6 @@
-"""What is done to labels after the networks: only the largest component, no small components, thresholds of their own.
+"""Post-processing of predicted labels: thresholds, only the largest component, no small components.
 
-Chosen by cross-validation (selection/choose_postprocessing.py), stored beside the model, applied wherever it predicts.
+It is chosen by cross-validation (selection/choose_postprocessing.py), stored with the model and applied in prediction.
 """
 
 from typing import Annotated
@@ -16,29 +16,29 @@ from seg25d.data.labels import Labels
 
 
 class PostProcessing(Record):
-    """What is done, in this order; by default nothing. Names are those of `summary.json`: a value, or a region."""
+    """Steps of post-processing in their order; by default none. Names are those of `summary.json`: value or region."""
 
     thresholds: dict[str, Annotated[float, Field(gt=0, lt=1)]] = Field(default_factory=dict)
-    """Probability from which on a voxel belongs to a region, or to the only class; all of them or none are given."""
+    """Lowest probability of voxels of each region, or of the only class; given for all of them or for none."""
     largest_foreground: bool = False
-    """Only the largest component of all foreground stays."""
+    """Whether to keep only the largest component of all foreground."""
     largest: tuple[str, ...] = ()
-    """Only the largest component of these stays."""
+    """Classes or regions of which only the largest component is kept."""
     smallest_mm3: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
-    """Components of these stay from this volume on."""
+    """Minimum volume of components of classes or regions."""
 
     @property
     def does_nothing(self) -> bool:
-        """Whether labels stay as they are."""
+        """Whether there are no steps."""
         return self == PostProcessing()
 
     def describe(self, labels: Labels | None = None) -> list[str]:
-        """A sentence per step; with the names of classes where labels say them."""
+        """Describe each step, with the names of the labels if they are given."""
 
         def named(key: str) -> str:
             return key if labels is None else labels.name_of(key)
 
-        steps = [f"{named(name)} from probability {value:g} on" for name, value in self.thresholds.items()]
+        steps = [f"{named(name)} with a probability of at least {value:g}" for name, value in self.thresholds.items()]
         steps += ["only the largest component of all foreground"] if self.largest_foreground else []
         steps += [f"only the largest component of {named(name)}" for name in self.largest]
         steps += [f"no component of {named(name)} below {volume:.4g} mm3" for name, volume in self.smallest_mm3.items()]
@@ -54,16 +54,16 @@ def threshold_values(postprocessing: PostProcessing, labels: Labels) -> tuple[fl
 def remove_components(
     indices: NDArray[np.uint8], labels: Labels, spacing_mm: Spacing, postprocessing: PostProcessing
 ) -> NDArray[np.uint8]:
-    """Remove components of predicted labels; thresholds are not its business.
+    """Remove components of predicted labels; thresholds are not applied here.
 
-    What is removed of a class becomes background; what is removed of a region becomes what the smallest region painted
-    before it makes of it that has all its labels: of a core without its tumour there remains the tumour.
+    Removed voxels of a class become background. Removed voxels of a region get the label of the smallest region painted
+    before it that contains all its labels: a removed tumour core becomes tumour.
 
     Args:
         indices: (D, H, W), internal indices; not changed.
-        labels: What they mean.
-        spacing_mm: Of the array.
-        postprocessing: Which components stay.
+        labels: Meaning of the indices.
+        spacing_mm: Spacing of the array.
+        postprocessing: Steps to apply.
 
     Returns:
         (D, H, W), internal indices.
@@ -84,22 +84,22 @@ def remove_components(
             continue
         box = ndimage.find_objects(mask.view(np.uint8))[0]
         ids, sizes = components(mask[box])
-        stays = sizes * voxel_mm3 >= smallest
+        kept = sizes * voxel_mm3 >= smallest
         if name in postprocessing.largest:
-            stays &= np.arange(len(sizes)) == np.argmax(sizes)
-        stays[0] = True
-        result[box][~stays[ids]] = value_beneath(labels, name)
+            kept &= np.arange(len(sizes)) == np.argmax(sizes)
+        kept[0] = True
+        result[box][~kept[ids]] = value_beneath(labels, name)
     return result
 
 
 def components(mask: NDArray[np.bool_]) -> tuple[IntArray, NDArray[np.int64]]:
-    """Connected components of a mask; voxels that touch by a corner are one, as in nnU-Net's post-processing.
+    """Find connected components of a mask; voxels that share a corner are connected, as in nnU-Net's post-processing.
 
     Args:
         mask: (D, H, W).
 
     Returns:
-        The number of the component of every voxel, 0 outside of the mask; and voxels per number, 0 for number 0.
+        The number of the component of every voxel, 0 outside the mask; and the voxels per number, 0 for number 0.
     """
     ids = cc3d.connected_components(mask, connectivity=26)
     sizes = np.bincount(ids.ravel(), minlength=1).astype(np.int64)
@@ -108,7 +108,7 @@ def components(mask: NDArray[np.bool_]) -> tuple[IntArray, NDArray[np.int64]]:
 
 
 def value_beneath(labels: Labels, name: str) -> int:
-    """The internal index that is left where a class or region is taken away: background, or that of a region around."""
+    """The internal index of voxels removed from a class or region: background, or that of an enclosing region."""
     if not labels.has_regions:
         return 0
     assert labels.regions_class_order is not None, "regions have an order"
@@ -117,7 +117,7 @@ def value_beneath(labels: Labels, name: str) -> int:
     beneath = 0
     for region, value in zip(regions[: regions.index(name)], labels.regions_class_order, strict=False):
         index = labels.values.index(value)
-        # Painted with a label that the region itself has, it would not be gone.
+        # A label of the region itself would not remove the voxel from it.
         if own < set(labels.foreground[region]) and index not in own:
             beneath = index
     return beneath

@@ -1,4 +1,4 @@
-"""What a folder of predictions holds beside the segmentations: `prediction.json`, and probabilities on request."""
+"""Files of a folder of predictions beside the segmentations: `prediction.json`, and probabilities on request."""
 
 import logging
 import pickle
@@ -26,36 +26,36 @@ _DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, TypeError, Value
 
 
 class PredictionRecord(Record):
-    """How the segmentations in a folder were made: `prediction.json`."""
+    """Record of how the segmentations in a folder were made: `prediction.json`."""
 
     schema_version: Literal[1] = 1
     arguments: dict[str, Any] = Field(default_factory=dict)
     """Arguments of the last call."""
     versions: dict[str, str] = Field(default_factory=library_versions)
     model: dict[str, Any]
-    """Data set, configuration and model files: predictions of another model are no predictions of this one."""
+    """Data set, configuration and model files, to distinguish predictions of different models."""
     labels: Labels | None = None
-    """What the values of the segmentations and the channels of the probabilities mean; null if it is not known."""
+    """Meaning of the segmentations' values and the probabilities' channels; null if it is not known."""
     threshold: float | None = None
-    """Probability from which on a voxel is foreground, see `Labels.from_probabilities`; null: the likeliest class."""
+    """Lowest probability of foreground voxels, see `Labels.from_probabilities`; null: the most probable class."""
     seconds: dict[str, float | None] = Field(default_factory=dict)
-    """Per case, to read, compute and write it; null where the command was cut off before it could say so."""
+    """Seconds to read, compute and write each case; null if the command was interrupted before they were recorded."""
 
     def same_model(self, other: "PredictionRecord") -> bool:
-        """Whether both speak of one model, also if one was read from a file (where tuples have become lists)."""
+        """Whether both records are of the same model, also if one was read from a file (where tuples are lists)."""
         return bool(self.model_dump(mode="json")["model"] == other.model_dump(mode="json")["model"])
 
 
 def earlier_seconds(
     record: PredictionRecord, path: Path, done: Sequence[str], *, overwrite: bool
 ) -> dict[str, float | None]:
-    """The seconds of cases that an earlier call predicted with the same model.
+    """Find the seconds of cases that an earlier call predicted with the same model.
 
     Args:
-        record: Of this call.
-        path: The `prediction.json`, there or not.
-        done: Cases that are there.
-        overwrite: Whether predictions of another model may be lost.
+        record: The record of this call.
+        path: The `prediction.json`, which need not exist.
+        done: Existing cases.
+        overwrite: Whether predictions of another model may be overwritten.
 
     Raises:
         InputError: If the folder holds predictions of another model or of another program and is not to be overwritten.
@@ -80,25 +80,25 @@ def earlier_seconds(
 
 
 def begin_record(record: PredictionRecord, path: Path) -> None:
-    """Write the record unless one of the same model is there; called before the first case is written.
+    """Write the record unless there is one of the same model; called before the first case is written.
 
-    Several processes may do so at once: whoever counts the cases writes the record after each of them.
+    Several processes may do so at the same time: the main process writes the record again after each case.
     """
     try:
         if path.exists() and read_record(path, PredictionRecord).same_model(record):
             return
     except RecordError:
-        pass  # `earlier_seconds` has told of it
+        pass  # `earlier_seconds` has warned of it
     write_record(path, record)
 
 
 def write_probabilities(target: Path, probabilities: NDArray[np.float32], geometry: Geometry) -> None:
-    """Write `CASE.npz`, and `CASE.pkl` with what nnU-Net's `SimpleITKIO.write_seg` and its ensembling look up.
+    """Write `CASE.npz`, and `CASE.pkl` with the properties that nnU-Net's `SimpleITKIO.write_seg` and ensembling need.
 
     Args:
         target: The segmentation that they belong to.
         probabilities: (K, D, H, W) in canonical axes; the file has (K, z, y, x).
-        geometry: Of the segmentation.
+        geometry: Geometry of the segmentation.
     """
     path = probabilities_path(target)
     with atomic_path(path) as temporary:
@@ -124,10 +124,10 @@ def probabilities_path(target: Path) -> Path:
 
 
 def read_probabilities(path: Path) -> NDArray[np.floating[Any]]:
-    """Read `CASE.npz`, as seg25d and nnU-Net write it; nothing in it can run code.
+    """Read `CASE.npz`, as written by seg25d and nnU-Net; without unpickling, so that it cannot run code.
 
     Returns:
-        (K, z, y, x) in the axes of the file that they belong to.
+        Probabilities (K, z, y, x) in the axes of the segmentation file.
 
     Raises:
         InputError: If the file is missing or damaged, or holds something else.
@@ -138,9 +138,9 @@ def read_probabilities(path: Path) -> NDArray[np.floating[Any]]:
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; predict with --save-probabilities") from None
     except _DAMAGED as error:
-        raise InputError(_damaged(path, error)) from None
+        raise InputError(_damage_message(path, error)) from None
     if probabilities.ndim != 4 or probabilities.dtype.kind != "f":
-        raise InputError(_damaged(path, f"shape {probabilities.shape} of {probabilities.dtype}"))
+        raise InputError(_damage_message(path, f"shape {probabilities.shape} of {probabilities.dtype}"))
     return probabilities
 
 
@@ -156,7 +156,7 @@ def probabilities_shape(path: Path) -> tuple[int, ...]:
             read_header = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
             shape: tuple[int, ...] = read_header(file)[0]
     except _DAMAGED as error:
-        raise InputError(_damaged(path, error)) from None
+        raise InputError(_damage_message(path, error)) from None
     return shape
 
 
@@ -165,12 +165,12 @@ def report_failures(failures: Mapping[str, Exception], num_cases: int, done: str
 
     Args:
         failures: The error per case.
-        num_cases: Cases in all, those included that were there already.
-        done: What was to be done with them.
+        num_cases: Number of all cases, including existing ones.
+        done: What was to be done with them, as a participle.
 
     Raises:
-        InputError: If all cases failed, and all for a fault of the input.
-        CaseFailures: If some failed, or for a fault of ours.
+        InputError: If all cases failed, all because of their input.
+        CaseFailures: If some failed, or for another reason.
     """
     if not failures:
         return
@@ -181,5 +181,5 @@ def report_failures(failures: Mapping[str, Exception], num_cases: int, done: str
     raise CaseFailures(messages)
 
 
-def _damaged(path: Path, detail: object) -> str:
+def _damage_message(path: Path, detail: object) -> str:
     return f"{path} is not a file with `probabilities` (K, z, y, x) ({detail}); predict the case again"

@@ -1,4 +1,4 @@
-"""A trained model, or the average of several folds, as a function from an image to labels."""
+"""Prediction of labels from an image by a trained model, or by the average of several folds."""
 
 import logging
 import math
@@ -28,42 +28,42 @@ from seg25d.preprocessing.preprocess import preprocess_image
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 BATCH_SCORES_BYTES = 128 << 20
-"""A batch of windows is no larger than that its float32 scores take this much."""
+"""Maximum memory of the float32 scores of a batch of windows."""
 STRETCH_AXIS = 1.5
-"""Volumes up to this many times the window along an axis are taken whole along it."""
+"""The window is stretched to the whole volume along axes where the volume is up to this many times its size."""
 STRETCH_VOXELS = 2
-"""Most voxels of a stretched window, in planned windows."""
+"""Maximum number of voxels of a stretched window, as a multiple of the planned window."""
 BATCH_GROWTH = 2
-"""Windows per batch, in training batches: without gradients at least twice as many fit."""
+"""Windows per batch, as a multiple of training batches: without gradients at least twice as many fit into memory."""
 CPU_BATCH_VOXELS = 1 << 16
-"""On a CPU, windows are batched up to as many voxels only: larger batches hardly gain time there (at most a tenth) and
-cost memory (documentation/concepts/choices.md)."""
+"""Maximum number of voxels of a batch on a CPU: larger batches take more memory and save a tenth of the time at most
+(documentation/concepts/choices.md)."""
 
 
 FusionName = Literal["network", "mean", "majority", "staple", "nlstaple"]
 
 
 class PredictorOptions(Record):
-    """How to predict."""
+    """Options of prediction."""
 
     mirroring: bool = True
-    """Average over mirrored windows, along the axes that the plan allows."""
+    """Whether to average over mirrored windows, along the axes that the plan allows."""
     step_size: float = Field(default=0.5, gt=0, le=1)
     """Largest step between windows, as a share of the window."""
     fusion: FusionName = "network"
     """Fusion of views: by the network, or one without training."""
     batch_size: int | None = Field(default=None, ge=1)
-    """Windows per batch; None chooses by the plan, the number of classes and the device."""
+    """Windows per batch; None: chosen by plan, number of classes and device."""
 
 
 class Predictor:
-    """Models that share a plan, ready to compute.
+    """Models that share a plan, ready for prediction.
 
     Args:
         models: One per fold; their scores are averaged. They are moved to the device and set to eval mode.
         header: Plan, channels and labels of all of them.
-        execution: Where and in which precision.
-        options: How.
+        execution: Device and precision.
+        options: Options of prediction.
     """
 
     def __init__(
@@ -79,16 +79,16 @@ class Predictor:
         self.options = options or PredictorOptions()
         self.batch_size = self.options.batch_size or default_batch_size(header)
         self.sparing = False
-        """Whether memory ran out with single windows: since then they are as planned, and sums are kept on the CPU."""
+        """Whether memory ran out with single windows; then windows have the planned size and the CPU keeps sums."""
 
     @classmethod
     def load(cls, paths: Sequence[Path], execution: Execution, options: PredictorOptions | None = None) -> Self:
-        """Read model files.
+        """Load model files.
 
         Args:
             paths: One per fold, at least one.
-            execution: Where and in which precision.
-            options: How.
+            execution: Device and precision.
+            options: Options of prediction.
 
         Raises:
             ModelError: If a file cannot be used, or the models do not belong together.
@@ -115,7 +115,7 @@ class Predictor:
 
     @property
     def labels(self) -> Labels:
-        """What the models' scores mean."""
+        """Meaning of the models' scores."""
         return self.header.description.labels
 
     def preprocess(
@@ -124,15 +124,15 @@ class Predictor:
         spacing_mm: Spacing,
         normalization: Sequence[ChannelNormalization] | None = None,
     ) -> tuple[NDArray[np.float32], Grid]:
-        """Bring an image to the grid and the intensities of the models.
+        """Resample and normalise an image for the models.
 
         Args:
             image: (C, D, H, W) in canonical orientation; not changed.
             spacing_mm: Its canonical spacing.
-            normalization: Of this case, see `with_header_windows`; None: as planned.
+            normalization: Normalisation of this case, see `with_header_windows`; None: as planned.
 
         Returns:
-            The image (C, d, h, w), and how its grid came about.
+            The image (C, d, h, w), and the record of its grids.
 
         Raises:
             InputError: If the channels do not fit, or voxels are not finite.
@@ -165,11 +165,11 @@ class Predictor:
         return self.predict_preprocessed(*self.preprocess(image, spacing_mm))
 
     def predict_preprocessed(self, image: Any, grid: Grid) -> NDArray[np.uint8]:
-        """Segment an image that is preprocessed already.
+        """Segment a preprocessed image.
 
         Args:
             image: (C, d, h, w) on the model's grid: an array, or one on disk that is read by slicing.
-            grid: What preprocessing did.
+            grid: Grids of preprocessing.
 
         Returns:
             Internal indices (D, H, W) on the whole canonical grid.
@@ -177,28 +177,28 @@ class Predictor:
         return self._compute(image, lambda slabs: labels_from_slabs(slabs, grid, self.labels, self.header.threshold))
 
     def predict_probabilities(self, image: Any, grid: Grid) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """Segment an image that is preprocessed already, and keep the probabilities, see `export_slabs`."""
+        """Segment a preprocessed image and compute the probabilities, see `export_slabs`."""
         return self._compute(image, lambda slabs: export_slabs(slabs, grid, self.labels, self.header.threshold))
 
     def predict_maps(self, image: Any) -> Tensor:
-        """Probabilities of an image that is preprocessed already, on the model's grid.
+        """Predict the probabilities of a preprocessed image on the model's grid.
 
         Args:
             image: (C, d, h, w) on the model's grid, sliceable.
 
         Returns:
-            (M, d, h, w) in float16 on the CPU: per foreground class (softmax; the background has what is missing to
-            one) or per region (sigmoid).
+            (M, d, h, w) in float16 on the CPU: of each foreground class (softmax, without the background) or region
+            (sigmoid).
         """
-        return self._compute(image, lambda slabs: _maps_of_slabs(slabs, image.shape[1:], self.labels))
+        return self._compute(image, lambda slabs: _collect_probabilities(slabs, image.shape[1:], self.labels))
 
     def slabs(self, image: Tensor) -> Iterable[Slab]:
-        """Scores of an image (C, d, h, w) on the model's grid, slab by slab."""
+        """Predict the scores of an image (C, d, h, w) on the model's grid, slab by slab."""
         shape = (image.shape[1], image.shape[2], image.shape[3])
         return predict_slabs(self.models, image, self.labels.num_outputs, self.window_options(shape))
 
     def _compute(self, image: Any, export: Callable[[Iterable[Slab]], Result]) -> Result:
-        """Predict and export; where that does not fit into the GPU's memory once more with less at a time."""
+        """Predict and export; when the GPU's memory runs out, try again with smaller batches."""
         tensor = torch.from_numpy(np.ascontiguousarray(image[...], np.float32))
         while True:
             try:
@@ -207,31 +207,31 @@ class Predictor:
                 if not lacks_memory(error):
                     raise
                 reason = str(error).splitlines()[0]
-            # Outside of the handler, as the exception holds on to what was computed.
+            # Outside the handler, as the exception keeps references to intermediate results.
             give_freed_memory_back()
             self._spare_memory(reason)
 
     def _spare_memory(self, reason: str) -> None:
-        """Go on with half the batch, in the end with single windows no larger than those of the training.
+        """Halve the batch size; with single windows, use windows of the training size.
 
         Raises:
-            InputError: If that is how it was tried.
+            InputError: If memory ran out with these settings already.
         """
         if self.batch_size > 1:
             self.batch_size //= 2
-            logger.warning("out of GPU memory; going on with batches of %d windows", self.batch_size)
+            logger.warning("out of GPU memory; continuing with batches of %d windows", self.batch_size)
         elif not self.sparing:
             self.sparing = True
-            logger.warning("out of GPU memory; going on with windows as planned, their sums on the CPU")
+            logger.warning("out of GPU memory; continuing with windows of the planned size, summed on the CPU")
         else:
             raise InputError(
                 f"the memory of {self.execution.device} is too small to predict a single window of "
                 f"{' x '.join(map(str, self.header.plan.window))} voxels ({reason}); stop other programs there, or "
-                "take --device cpu"
+                "use --device cpu"
             )
 
     def window_options(self, shape: Shape) -> WindowOptions:
-        """How a volume (D, H, W) is covered."""
+        """Choose how windows cover a volume (D, H, W)."""
         plan = self.header.plan
         window = plan.window if self.sparing else covering_window(plan, shape, self.labels.num_outputs)
         regular = plan.representation.regular_steps
@@ -250,7 +250,7 @@ class Predictor:
         )
 
 
-def _maps_of_slabs(slabs: Iterable[Slab], shape: Sequence[int], labels: Labels) -> Tensor:
+def _collect_probabilities(slabs: Iterable[Slab], shape: Sequence[int], labels: Labels) -> Tensor:
     maps = torch.empty(labels.num_outputs - (not labels.has_regions), *shape, dtype=torch.float16)
     for slab in slabs:
         scores = slab.planes.float()
@@ -261,18 +261,18 @@ def _maps_of_slabs(slabs: Iterable[Slab], shape: Sequence[int], labels: Labels) 
 
 
 def covering_window(plan: ConfigurationPlan, shape: Shape, num_outputs: int) -> Shape:
-    """The window for a volume: the planned one, stretched over axes along which the volume is only a little larger.
+    """Choose the window for a volume: the planned one, stretched along axes where the volume is only a little larger.
 
-    The alternative would be two windows that overlap by more than half: twice the work and less context. Without
-    gradients there is memory to spare; the window grows to twice its voxels at the most.
+    Otherwise two windows would overlap by more than half: twice the work and less context. Without gradients there is
+    enough memory; the window grows to at most twice its voxels.
 
     Args:
         plan: Window and network.
-        shape: Of the volume on the model's grid.
+        shape: Shape of the volume on the model's grid.
         num_outputs: Scores per voxel.
 
     Returns:
-        Voxels along (D, H, W), divisible as the network wants it.
+        Voxels along (D, H, W), divisible by the network's divisors.
     """
     divisors = dict(zip(plan.representation.network_axes, plan.network.divisor, strict=True))
     window = list(plan.window)
@@ -289,16 +289,16 @@ def covering_window(plan: ConfigurationPlan, shape: Shape, num_outputs: int) -> 
 
 
 def deepened(plan: ConfigurationPlan, window: Shape, shape: Shape, batch_size: int) -> tuple[Shape, int]:
-    """One deep window in place of several that overlap, where its depth makes no difference: for slices.
+    """Replace several overlapping windows by one deeper window if the depth makes no difference, as for slices.
 
     Args:
-        plan: Says along which axis.
+        plan: Determines the axis.
         window: Voxels along (D, H, W).
-        shape: Of the volume on the model's grid.
+        shape: Shape of the volume on the model's grid.
         batch_size: Windows per batch.
 
     Returns:
-        The window, no larger than a batch of the given windows, and how many of it make a batch.
+        The window, no larger than a batch of the given windows, and the number of such windows per batch.
     """
     axis = plan.representation.free_axis
     if axis is None or shape[axis] <= window[axis]:
@@ -310,7 +310,7 @@ def deepened(plan: ConfigurationPlan, window: Shape, shape: Shape, batch_size: i
 
 
 def default_batch_size(header: ModelHeader) -> int:
-    """Windows per batch: more than in training, but few enough that many classes do not fill the memory."""
+    """Windows per batch: more than in training, but limited by the memory for the scores of many classes."""
     scores_bytes = 4 * header.description.labels.num_outputs * math.prod(header.plan.window)
     return max(1, min(BATCH_GROWTH * header.plan.batch_size, BATCH_SCORES_BYTES // scores_bytes))
 
@@ -319,7 +319,7 @@ def check_agreement(paths: Sequence[Path], headers: Sequence[ModelHeader]) -> No
     """Check that models can be averaged.
 
     Raises:
-        ModelError: If plan, channels, labels, threshold or settings of use differ; names the files.
+        ModelError: If plan, channels, labels, threshold or coarse-to-fine settings differ; names the files.
     """
     first = headers[0]
     for path, header in zip(paths, headers, strict=True):

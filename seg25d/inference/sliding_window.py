@@ -1,9 +1,9 @@
-"""Scores of a whole volume from overlapping windows, given slab by slab as soon as no further window touches it.
+"""Scores of a whole volume from overlapping windows, yielded slab by slab when no further window overlaps it.
 
-Windows lie on a regular grid, so their Gaussian weights can be normalised along each axis alone: the weights of all
-windows over a voxel sum to one before anything is computed. Weighted scores are simply added up, there is no buffer of
-weights and no division at the end, and what no later window touches is final. Only as many planes are kept as a batch
-of windows spans: memory does not depend on the length of the volume.
+Windows lie on a regular grid, so their Gaussian weights can be normalised along each axis separately: the weights of
+all windows over a voxel sum to one from the beginning. Weighted scores are simply added up, without a buffer of weights
+or a final division, and planes that no later window overlaps are final. Only the planes that a batch of windows spans
+are kept, so that the memory does not depend on the length of the volume.
 
 Letters: B batch, C channels, K scores, D H W volume, n planes of a slab, h w the plane's axes in the order (D, H, W).
 """
@@ -28,33 +28,33 @@ from seg25d.representations.base import RegularSteps
 SIGMA = 1 / 8
 """Standard deviation of the Gaussian, as a share of the window (nnU-Net, inference/sliding_window_prediction.py)."""
 SMALLEST_WEIGHT = 1e-3
-"""Share of the largest weight along an axis that every voxel gets at least."""
+"""Minimum weight of a voxel along an axis, as a share of the largest weight."""
 FLOAT32_BYTES = 640 << 20
-"""Planes that would take more than this in float32 are kept in float16. As weights sum to one, nothing overflows, and
-the rounding (one part in 2000) is far below what changes labels."""
+"""Planes that would take more memory than this in float32 are kept in float16. As weights sum to one, nothing
+overflows, and the rounding (one part in 2000) hardly ever changes labels."""
 TERM_BYTES = 16 << 20
-"""Weighted scores are added in portions of about this size."""
+"""Approximate size of the portions in which weighted scores are added."""
 
 
 @dataclass(frozen=True)
 class WindowOptions:
-    """How a volume is covered."""
+    """Options of covering a volume with windows."""
 
     window: Shape
     step_size: float | tuple[float, float, float] = 0.5
     """Largest step between windows as a share of the window, for all axes or for each."""
     mirror_axes: tuple[int, ...] = ()
-    """Scores are averaged over all combinations of mirroring along these axes (0 D, 1 H, 2 W)."""
+    """Axes (0 D, 1 H, 2 W) of mirroring; scores are averaged over all combinations."""
     regular: RegularSteps | None = None
-    """Along this axis windows start at multiples of a step, the volume is filled up at its end where they reach beyond
-    it, and all voxels of a window weigh the same."""
+    """Axis along which windows start at multiples of a step, the volume is padded at its end where they reach beyond
+    it, and all voxels of a window have the same weight."""
     padded_with_lowest: bool = False
-    """Whether volumes are filled up with the lowest value of each channel instead of 0."""
+    """Whether volumes are padded with the lowest value of each channel instead of 0."""
     batch_size: int = 1
     autocast: AbstractContextManager[object] | None = None
     """The context in which models compute, such as `torch.autocast(...)`."""
     sums_on_cpu: bool = False
-    """Whether the planes in work never take memory of the models' device."""
+    """Whether the current planes are always kept on the CPU."""
 
     def __post_init__(self) -> None:
         if not all(0 < step <= 1 for step in self.steps):
@@ -72,22 +72,22 @@ class Slab(NamedTuple):
     """Final scores of successive planes across one axis."""
 
     axis: int
-    """The axis (0 D, 1 H, 2 W) that the planes stand across."""
+    """Axis (0 D, 1 H, 2 W) perpendicular to the planes."""
     start: int
     """Index of the first plane along that axis."""
     planes: Tensor
-    """(n, K, h, w) in float32 or float16. Valid until the next slab is asked for."""
+    """(n, K, h, w) in float32 or float16. Valid until the next slab is requested."""
 
 
 class _Item(NamedTuple):
-    """One pass of a window through the models: where it starts, and the axes along which it is mirrored."""
+    """One pass of a window through the models: its start, and the axes along which it is mirrored."""
 
     start: Shape
     mirror: tuple[int, ...]
 
 
 def window_starts(size: int, window: int, step_size: float) -> list[int]:
-    """Where windows start along one axis: evenly spread, the last one flush (nnU-Net, sliding_window_prediction.py).
+    """Starts of windows along one axis: evenly spaced, the last one at the end (nnU-Net, sliding_window_prediction.py).
 
     Args:
         size: Voxels of the volume.
@@ -95,17 +95,17 @@ def window_starts(size: int, window: int, step_size: float) -> list[int]:
         step_size: Largest step, as a share of the window.
 
     Returns:
-        Rising positions; [0] for a volume that is not larger than the window.
+        Positions in ascending order; [0] for a volume that is not larger than the window.
     """
     room = size - window
     if room <= 0:
         return [0]
     steps = math.ceil(room / (step_size * window))
-    # A window of few voxels can have a target step below one voxel.
+    # Small windows can have a target step below one voxel.
     return sorted({round(room / steps * index) for index in range(steps + 1)})
 
 
-def _starts(size: Shape, options: WindowOptions) -> list[list[int]]:
+def _choose_starts(size: Shape, options: WindowOptions) -> list[list[int]]:
     starts = [window_starts(*each) for each in zip(size, options.window, options.steps, strict=True)]
     if options.regular:
         axis, _, step, flush = options.regular
@@ -114,22 +114,22 @@ def _starts(size: Shape, options: WindowOptions) -> list[list[int]]:
 
 
 def gaussian_weights(window: int) -> Tensor:
-    """The weights of a window's voxels along one axis: a Gaussian around the centre, 1 at the most, never near 0."""
+    """Weights of a window's voxels along one axis: a Gaussian around the centre, from `SMALLEST_WEIGHT` to 1."""
     offset = (torch.arange(window, dtype=torch.float64) - (window - 1) / 2) / (window * SIGMA)
     return torch.exp(-0.5 * offset**2).clamp_min(SMALLEST_WEIGHT)
 
 
 def axis_weights(size: int, window: int, starts: Sequence[int], *, equal: bool = False) -> dict[int, Tensor]:
-    """The weights of each window along one axis, so that they sum to one over the windows that cover a voxel.
+    """Compute the weights of each window along one axis, which sum to one over the windows that cover a voxel.
 
     Args:
         size: Voxels of the volume, at least those of the window.
         window: Voxels of the window.
-        starts: Of all windows; together they cover the volume.
-        equal: Whether all voxels of a window weigh the same, instead of less towards its ends.
+        starts: Starts of all windows, which together cover the volume.
+        equal: Whether all voxels of a window have the same weight, instead of a Gaussian.
 
     Returns:
-        By start, the float32 weights (window,).
+        The float32 weights (window,) by start.
     """
     weights = torch.ones(window, dtype=torch.float64) if equal else gaussian_weights(window)
     total = torch.zeros(size, dtype=torch.float64)
@@ -141,23 +141,23 @@ def axis_weights(size: int, window: int, starts: Sequence[int], *, equal: bool =
 def predict_slabs(
     models: Sequence[nn.Module], image: Tensor, num_outputs: int, options: WindowOptions
 ) -> Iterator[Slab]:
-    """Slide a window over a volume and give the scores plane by plane, averaged over windows, mirrorings and models.
+    """Slide a window over a volume and yield the scores in slabs, averaged over windows, mirrorings and models.
 
-    A volume that is smaller than the window is filled up on both sides (along a regular axis only behind, also where
-    the last window reaches beyond the end), and the scores are cut back. Planes stand across the axis along which the
-    fewest voxels have to be kept at a time.
+    A volume that is smaller than the window is padded on both sides (along a regular axis only at the end, also if the
+    last window reaches beyond it), and the scores are cropped. The axis of the slabs is the one along which the fewest
+    voxels have to be kept at a time.
 
     Args:
-        models: In eval mode, on one device; each from volumes (B, C, *window) to scores (B, K, *window).
+        models: Models in eval mode on one device, from volumes (B, C, *window) to scores (B, K, *window).
         image: (C, D, H, W) float32 on the CPU; not changed.
         num_outputs: Scores per voxel, K.
-        options: How.
+        options: Options of the windows.
 
     Yields:
-        Slabs that follow each other without gap or overlap until all of the volume is covered.
+        Consecutive slabs without gaps or overlap that cover the volume.
     """
     shape: Shape = (image.shape[1], image.shape[2], image.shape[3])
-    starts = _starts(shape, options)
+    starts = _choose_starts(shape, options)
     padded, offsets = _pad(image, options, starts)
     size: Shape = (padded.shape[1], padded.shape[2], padded.shape[3])
     weights = [
@@ -186,11 +186,11 @@ class _Layout(NamedTuple):
     axis: int
     batches: list[list[_Item]]
     depth: int
-    """Planes that are in work at a time."""
+    """Number of planes that are kept at a time."""
 
 
 class _Sums:
-    """Weighted sums of scores over the planes that are in work: (n, K, h, w)."""
+    """Weighted sums of scores over the current planes: (n, K, h, w)."""
 
     def __init__(
         self,
@@ -213,7 +213,7 @@ class _Sums:
     def add_batch(
         self, models: Sequence[nn.Module], image: Tensor, batch: Sequence[_Item], options: WindowOptions
     ) -> None:
-        """Pass windows through all models and add their weighted scores."""
+        """Pass windows through all models and add the weighted scores."""
         with torch.inference_mode():
             images = torch.stack([_cut(image, item, options.window) for item in batch]).to(_device(models))
             share = 1 / (len(models) * 2 ** len(options.mirror_axes))
@@ -222,11 +222,11 @@ class _Sums:
                     scores = model(images)
                 for item, each in zip(batch, scores, strict=True):
                     self._add(item, each, share)
-                # Else they would stay while the next ones are computed.
+                # Otherwise they are kept in memory while the next ones are computed.
                 del scores, each
 
     def advance(self, first: int) -> None:
-        """Drop the planes before `first` and make room for as many new ones behind."""
+        """Drop the planes before `first` and add as many new ones at the end."""
         shift = first - self.first
         with torch.inference_mode():
             for index in range(max(0, len(self.planes) - shift)):
@@ -254,13 +254,13 @@ class _Sums:
 
 
 def _choose_layout(size: Shape, starts: Sequence[list[int]], options: WindowOptions) -> _Layout:
-    """The order of windows that keeps the fewest voxels in work."""
-    layouts = [_layout(axis, size, starts, options) for axis in range(3)]
+    """Choose the order of windows that keeps the fewest voxels in memory."""
+    layouts = [_make_layout(axis, size, starts, options) for axis in range(3)]
     return min(layouts, key=lambda layout: layout.depth * math.prod(size) // size[layout.axis])
 
 
-def _layout(axis: int, size: Shape, starts: Sequence[list[int]], options: WindowOptions) -> _Layout:
-    """Windows in the order of their starts along `axis`, each with all its mirrorings, in batches."""
+def _make_layout(axis: int, size: Shape, starts: Sequence[list[int]], options: WindowOptions) -> _Layout:
+    """Arrange windows in the order of their starts along `axis`, each with all mirrorings, in batches."""
     corners = sorted(itertools.product(*starts), key=lambda corner: corner[axis])
     mirrors = [
         mirror
@@ -268,7 +268,7 @@ def _layout(axis: int, size: Shape, starts: Sequence[list[int]], options: Window
         for mirror in itertools.combinations(options.mirror_axes, number)
     ]
     items = [_Item((corner[0], corner[1], corner[2]), mirror) for corner in corners for mirror in mirrors]
-    # A batch that spans two starts keeps more planes in work, so it does so only where it would not be full otherwise.
+    # A batch that spans two starts keeps more planes in memory, so it does so only if it would not be full otherwise.
     per_start = len(items) // len(starts[axis])
     span = per_start if per_start >= options.batch_size else len(items)
     batches = [
@@ -285,7 +285,7 @@ def _other_axes(axis: int) -> tuple[int, ...]:
 
 
 def _pad(image: Tensor, options: WindowOptions, starts: Sequence[list[int]]) -> tuple[Tensor, Shape]:
-    """The image filled up to where the windows reach, and where the volume begins in it."""
+    """Pad an image to the extent of the windows; return it and the position of the volume in it."""
     reached = [each[-1] + window for each, window in zip(starts, options.window, strict=True)]
     missing = [max(0, wanted - size) for wanted, size in zip(reached, image.shape[1:], strict=True)]
     if not any(missing):
@@ -313,7 +313,7 @@ def _device(models: Sequence[nn.Module]) -> torch.device:
 
 
 def _buffer_device(device: torch.device, num_bytes: int) -> torch.device:
-    """The models' device, if the sums take at most half of the memory that is free there."""
+    """The models' device, if the sums take at most half of its free memory, else the CPU."""
     if device.type == "cuda" and num_bytes <= free_gpu_memory_bytes(device) // 2:
         return device
     return torch.device("cpu")

@@ -1,4 +1,4 @@
-"""The real score of a fold: its validation cases predicted whole and compared with the truth on the files' grids."""
+"""Scores of a fold: whole validation cases are predicted and compared with the truth on the files' grids."""
 
 import logging
 from collections.abc import Sequence
@@ -24,15 +24,15 @@ logger = logging.getLogger(__name__)
 
 
 def validate_fold(folder: FoldFolder, store: Store, cases: Sequence[str], predictor: Predictor) -> Summary:
-    """Predict cases from their preprocessed arrays and score them; what this very model has done already is kept.
+    """Predict cases from their preprocessed arrays and score them; results of the same model are kept.
 
-    Writes `validation/CASE.ENDING` (where SimpleITK is installed) and `validation/summary.json`.
+    Writes `validation/CASE.ENDING` (if SimpleITK is installed) and `validation/summary.json`.
 
     Args:
         folder: The fold's folder, with its final model.
-        store: Preprocessed arrays, which also hold the truth on the files' grids.
+        store: Preprocessed arrays, including the truth on the files' grids.
         cases: Validation cases.
-        predictor: Of the final model.
+        predictor: Predictor of the final model.
 
     Returns:
         The scores.
@@ -62,7 +62,7 @@ def validate_fold(folder: FoldFolder, store: Store, cases: Sequence[str], predic
 
 
 def _is_current(path: Path, folder: FoldFolder) -> bool:
-    """Whether a file was made after the model."""
+    """Whether a file is newer than the model."""
     return path.exists() and path.stat().st_mtime_ns >= folder.model_final.stat().st_mtime_ns
 
 
@@ -73,7 +73,7 @@ def _finish_case(
     predicted: NDArray[np.uint8] | None,
     output: tuple[Labels, str | None],
 ) -> CaseSummary:
-    """Write and score a case; without `predicted` its file is there."""
+    """Write and score a case; without `predicted`, its existing file is read."""
     labels, ending = output
     path = folder.validation / f"{record.case}{ending}"
     if predicted is None:

@@ -1,1 +1,1 @@
-"""The report of a data set: one HTML file that shows what was planned, trained and found."""
+"""The report of a data set: one HTML file with plans, trainings and results."""

@@ -1,4 +1,4 @@
-"""Which configuration to take and why, in words and as rows of a table."""
+"""Recommendation of a configuration with its reasons, as text and as rows of a table."""
 
 from collections.abc import Sequence
 from statistics import fmean, stdev
@@ -13,45 +13,45 @@ from seg25d.selection.cost import Cost
 from seg25d.selection.ranking import case_means, paired_p_value
 
 SIGNIFICANT = 0.05
-"""Differences with a larger p are said to be chance, perhaps."""
+"""Differences with a larger p are reported as possibly due to chance."""
 MOST_PROMISING = 3
-"""Runs to be trained on; the table has all of them."""
+"""Maximum number of runs whose further training is recommended; the table has all runs."""
 
 
 class Row(NamedTuple):
-    """A contestant in the table."""
+    """A row of the table: a run or an ensemble."""
 
     name: str
     folds: str
     num_cases: int
     scores: Scores
-    """Means over classes of their means over cases."""
+    """Means over classes of the class means over cases."""
     dice_std: float | None
-    """Over cases."""
+    """Standard deviation of Dice over cases."""
     gain: float | None
-    """Mean difference of Dice to the best, over the cases that both have; None for the best, or without such cases."""
+    """Mean difference of Dice to the best over common cases; None for the best, or without such cases."""
     p_value: float | None
     """Result of Wilcoxon's signed-rank test over these cases."""
     cost: Cost | None
     num_parameters: int | None
     """Parameters of one fold."""
     training_minutes: float | None
-    """Per fold."""
+    """Mean training time of a fold."""
     on_front: bool
-    """Nothing that `find_best_configuration` compared is as good and as fast."""
+    """Whether `find_best_configuration` found nothing that is both as good and as fast."""
 
 
 class Advice(NamedTuple):
-    """What to do."""
+    """The recommendation."""
 
     choice: str | None
-    """The name of what to take; None where nothing is trained."""
+    """Name of the recommended run or ensemble; None if nothing is trained."""
     sentences: tuple[str, ...]
     commands: tuple[str, ...]
 
 
 def comparison_rows(results: Results) -> list[Row]:
-    """All contestants beside the best of them, which is the first."""
+    """Compare all runs and ensembles with the best of them, which comes first."""
     contestants = results.contestants
     if not contestants:
         return []
@@ -63,11 +63,11 @@ def comparison_rows(results: Results) -> list[Row]:
         run = runs.get(contestant.name)
         means = case_means(contestant.summary)
         known = [value for value in means.values() if value is not None]
-        gain, p_value = (None, None) if contestant is best else _paired(contestant.summary, best.summary)
+        gain, p_value = (None, None) if contestant is best else _compare_paired(contestant.summary, best.summary)
         rows.append(
             Row(
                 name=contestant.name,
-                folds="all members'" if run is None else _folds(run.validated.folds, run.is_complete),
+                folds="all members'" if run is None else _format_folds(run.validated.folds, run.is_complete),
                 num_cases=len(contestant.summary.per_case),
                 scores=contestant.summary.foreground_mean,
                 dice_std=stdev(known) if len(known) > 1 else None,
@@ -83,7 +83,7 @@ def comparison_rows(results: Results) -> list[Row]:
 
 
 def cost_points(results: Results) -> list[Point]:
-    """Everything whose cost and Dice are known, ensembles that were not chosen included."""
+    """All candidates with known cost and Dice, including ensembles that were not chosen."""
     if results.best is None:
         return []
     return [
@@ -94,30 +94,28 @@ def cost_points(results: Results) -> list[Point]:
 
 
 def advise(results: Results, rows: Sequence[Row]) -> Advice:
-    """What to take and why."""
+    """Recommend a run or an ensemble, with reasons."""
     identifier = results.dataset_name
     if not rows:
         configuration = next(iter(results.plans[0].configurations)) if results.plans else "2d"
-        sentence = (
-            "No fold is trained and has its validation cases scored. What the planner decided, and why, stands below."
-        )
+        sentence = "No fold has been trained and scored yet. The planner's decisions and their reasons follow below."
         return Advice(None, (sentence,), (f"seg25d train {identifier} {configuration} 0",))
     best, others = rows[0], rows[1:]
     complete = [row for row in others if row.gain is not None and row.num_cases >= best.num_cases]
     sentences = [
-        f"Mean Dice {_number(best.scores.dice)}{_spread(best.dice_std)} over {best.num_cases} cases that its models "
-        "did not see.",
-        *(_against(other) for other in complete[:1]),
-        *_chosen_with(results, best.name),
-        *_costs(best, others),
-        *_promising(results, others),
-        *_missing(results),
+        f"Mean Dice {_format_number(best.scores.dice)}{_plus_minus(best.dice_std)} over {best.num_cases} cases "
+        "that its models were not trained on.",
+        *(_compare_with(other) for other in complete[:1]),
+        *_describe_choice(results, best.name),
+        *_describe_costs(best, others),
+        *_recommend_training(results, others),
+        *_list_missing_steps(results),
     ]
     return Advice(best.name, tuple(sentences), _commands(results, best.name))
 
 
-def _paired(summary: Summary, best: Summary) -> tuple[float | None, float | None]:
-    """Mean difference of Dice to the best and the test's p, over the cases that both have; None if there are none."""
+def _compare_paired(summary: Summary, best: Summary) -> tuple[float | None, float | None]:
+    """Mean difference of Dice to the best and the p-value, over common cases; None if there are none."""
     mine, others = case_means(summary), case_means(best)
     shared = {case: value for case, value in mine.items() if value is not None and others.get(case) is not None}
     if not shared:
@@ -126,9 +124,9 @@ def _paired(summary: Summary, best: Summary) -> tuple[float | None, float | None
     return gain, paired_p_value(shared, others)
 
 
-def _against(other: Row) -> str:
-    """How much better than the next one the best is, and whether that may be chance."""
-    assert other.gain is not None, "they have cases in common"
+def _compare_with(other: Row) -> str:
+    """Describe the difference between the best and the next one, and whether it may be chance."""
+    assert other.gain is not None, "chosen with common cases"
     test = "" if other.p_value is None else f" (Wilcoxon's signed-rank test: p = {other.p_value:.2g})"
     word = "is more than chance" if _is_certain(other) else "may be chance"
     direction = "better" if other.gain <= 0 else "worse"
@@ -139,46 +137,46 @@ def _is_certain(row: Row) -> bool:
     return row.p_value is not None and row.p_value <= SIGNIFICANT
 
 
-def _chosen_with(results: Results, choice: str) -> list[str]:
-    """What `find_best_configuration` did beside comparing means."""
+def _describe_choice(results: Results, choice: str) -> list[str]:
+    """Describe post-processing and limits of `find_best_configuration`."""
     best = results.best
     if best is None or best.name != choice:
         return []
     sentences = []
     if steps := best.postprocessing.describe(results.description.labels):
-        sentences.append(f"With post-processing ({'; '.join(steps)}), as the command does it: {_number(best.dice)}.")
+        sentences.append(f"With post-processing ({'; '.join(steps)}): {_format_number(best.dice)}.")
     if best.limits:
         limits = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in best.limits.items())
-        sentences.append(f"It was chosen among what keeps to the limits that were asked for ({limits}).")
+        sentences.append(f"It was chosen among the candidates within the requested limits ({limits}).")
     return sentences
 
 
-def _costs(best: Row, others: Sequence[Row]) -> list[str]:
-    """What the best costs, and what is faster."""
+def _describe_costs(best: Row, others: Sequence[Row]) -> list[str]:
+    """Describe the cost of the best, and a faster alternative."""
     if best.cost is None:
         return []
     seconds = best.cost.seconds_per_case
     sentences = [
-        f"A case takes {seconds:.2g} s and {best.cost.peak_memory_gb:.2g} GB where this was measured (all folds, "
-        "mirrored)."
+        f"A case takes {seconds:.2g} s and {best.cost.peak_memory_gb:.2g} GB on the machine of the measurement (all "
+        "folds, mirrored)."
     ]
     faster = [(row.cost.seconds_per_case, row) for row in others if row.on_front and row.cost is not None]
     if faster:
         fastest, row = min(faster, key=lambda pair: pair[0])
         if fastest < seconds:
             sentences.append(
-                f"Where time matters more, {row.name} is {seconds / fastest:.1f} times as fast, for a Dice of "
-                f"{_number(row.scores.dice)}."
+                f"If time matters more, {row.name} is {seconds / fastest:.1f} times as fast, with a Dice of "
+                f"{_format_number(row.scores.dice)}."
             )
     return sentences
 
 
-def _promising(results: Results, others: Sequence[Row]) -> list[str]:
-    """Runs that are better on the few cases they have predicted, the most promising first."""
+def _recommend_training(results: Results, others: Sequence[Row]) -> list[str]:
+    """Recommend training of runs that are better on the few cases they have predicted, the most promising first."""
     missing = {run.name: run.validated.missing_folds for run in results.runs}
     better = sorted((row for row in others if (row.gain or 0) > 0), key=lambda row: -(row.gain or 0))
     sentences = [
-        f"{row.name} is {row.gain:.3f} better on the {row.num_cases} cases that both have: train its folds "
+        f"{row.name} is {row.gain:.3f} better on the {row.num_cases} common cases: train its folds "
         f"{', '.join(map(str, missing[row.name]))} and choose again."
         for row in better
         if missing.get(row.name) and _is_certain(row)
@@ -186,23 +184,23 @@ def _promising(results: Results, others: Sequence[Row]) -> list[str]:
     return sentences[:MOST_PROMISING]
 
 
-def _missing(results: Results) -> list[str]:
-    """What has not been done yet."""
+def _list_missing_steps(results: Results) -> list[str]:
+    """List the steps that have not been done yet."""
     partial = [run.name for run in results.runs if not run.is_complete]
     sentences = []
     if partial:
         sentences.append(
-            f"Not all folds are trained and scored of {', '.join(partial)}: their means are over fewer cases; compare "
-            "their gains, which are over the same ones."
+            f"Not all folds of {', '.join(partial)} are trained and scored: their means are over fewer cases; compare "
+            "their gains, which are over common cases."
         )
     if results.best is None:
-        sentences.append("Costs are not measured and ensembles not tried yet: find_best_configuration does both.")
+        sentences.append("Costs and ensembles have not been evaluated yet: find_best_configuration does both.")
         return sentences
     compared = {row.name for row in results.best.candidates}
     if new := [run.name for run in results.runs if run.is_complete and run.name not in compared]:
         sentences.append(f"find_best_configuration has not compared {', '.join(new)} yet: run it again.")
     if results.best.name not in {contestant.name for contestant in results.contestants}:
-        sentences.append(f"The scores of {results.best.name}, which it chose, are gone: run it again.")
+        sentences.append(f"The scores of {results.best.name}, which it chose, no longer exist: run it again.")
     return sentences
 
 
@@ -218,13 +216,13 @@ def _commands(results: Results, choice: str) -> tuple[str, ...]:
     )
 
 
-def _folds(folds: Sequence[int], complete: bool) -> str:
+def _format_folds(folds: Sequence[int], complete: bool) -> str:
     return f"all {len(folds)}" if complete else ", ".join(map(str, folds))
 
 
-def _number(value: float | None) -> str:
+def _format_number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def _spread(std: float | None) -> str:
+def _plus_minus(std: float | None) -> str:
     return "" if std is None else f" ± {std:.3f}"

@@ -1,4 +1,4 @@
-"""Charts as SVG that takes the page's colours: of matplotlib's, with named colours in place of fixed ones."""
+"""Charts as SVG in the page's colours: drawn by matplotlib, with placeholder colours replaced by CSS variables."""
 
 import io
 import math
@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 from seg25d.evaluation.area_plot import AreaCurve
 
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a6d3b", "#7f7f7f")
-"""Told apart by colour-blind people too (Okabe and Ito); they repeat, with other dashes."""
+"""Colours that colour-blind people can distinguish (Okabe and Ito); repeated with other dashes."""
 DASHES = ("solid", (0, (5, 2)), (0, (1, 1)), (0, (4, 1, 1, 1)))
 LETTERS_ACROSS = 100
-"""Maximum width of a chart, in letters."""
+"""Maximum width of text in a chart, in characters."""
 _INK, _FAINT = "#010203", "#040506"
-"""Stand for colours of the page; nothing else is drawn in them."""
+"""Placeholders for colours of the page; nothing else is drawn in them."""
 _THEMED = {_INK: "var(--ink)", _FAINT: "var(--line)"}
 _STYLE = {
     "svg.fonttype": "none",
@@ -41,26 +41,26 @@ _STYLE = {
 
 
 class Point(NamedTuple):
-    """A candidate among costs and scores."""
+    """A candidate in the chart of costs and scores."""
 
     name: str
     seconds: float
     dice: float
     on_front: bool
     is_single: bool
-    """One run, no ensemble."""
+    """Whether it is one run, not an ensemble."""
 
 
 def learning_curves(logs: Mapping[int, Sequence[Mapping[str, Any]]]) -> str:
-    """Losses and validation Dice over the minutes of training, a line per fold."""
+    """Draw losses and validation Dice over the minutes of training, one line per fold."""
     with _Figure(8.4, 2.9, columns=2) as figure:
         losses, dice = figure.axes
         for number, (fold, log) in enumerate(logs.items()):
             minutes = [line["total_seconds"] / 60 for line in log]
             look = {"color": SERIES[number % len(SERIES)], "linewidth": 1.3, "marker": ".", "markersize": 4}
-            losses.plot(minutes, _known(log, "train_loss"), label=f"fold {fold}", **look)
-            losses.plot(minutes, _known(log, "validation_loss"), linestyle=DASHES[2], **look)
-            dice.plot(minutes, _known(log, "validation_dice"), label=f"fold {fold}", **look)
+            losses.plot(minutes, _read_curve(log, "train_loss"), label=f"fold {fold}", **look)
+            losses.plot(minutes, _read_curve(log, "validation_loss"), linestyle=DASHES[2], **look)
+            dice.plot(minutes, _read_curve(log, "validation_dice"), label=f"fold {fold}", **look)
         losses.set(xlabel="minutes of training", ylabel="loss", title="loss (dotted: validation)")
         dice.set(xlabel="minutes of training", ylabel="Dice", title="Dice of validation windows", ylim=(0, 1))
         figure.legend(losses)
@@ -68,7 +68,7 @@ def learning_curves(logs: Mapping[int, Sequence[Mapping[str, Any]]]) -> str:
 
 
 def box_plots(scores: Mapping[str, Sequence[float]], label: str) -> str:
-    """Boxes from the first to the third quartile, whiskers to 1.5 times that range, and all cases as points."""
+    """Draw boxes from the first to the third quartile, whiskers of 1.5 times that range, and all cases as points."""
     with _Figure(8.4, 0.9 + 0.42 * len(scores)) as figure:
         (axes,) = figure.axes
         look = {key: {"color": _INK, "linewidth": 1.1} for key in ("boxprops", "whiskerprops", "capprops")}
@@ -92,9 +92,9 @@ def box_plots(scores: Mapping[str, Sequence[float]], label: str) -> str:
 
 
 def cost_against_accuracy(points: Sequence[Point]) -> str:
-    """Dice over seconds per case; a line joins those that nothing else beats in both.
+    """Draw Dice over seconds per case, with a line along the Pareto front.
 
-    Ensembles that something else beats have no name in the chart, as there may be many of them.
+    Ensembles that are not on the front are drawn without names, as there may be many of them.
     """
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter  # noqa: PLC0415 - slow to import
 
@@ -123,7 +123,7 @@ def cost_against_accuracy(points: Sequence[Point]) -> str:
 
 
 def shorten(name: str, most: int) -> str:
-    """A name with its middle left out where it has more letters; names tend to differ at their ends."""
+    """Shorten a name with more than `most` characters in the middle, as names tend to differ at their ends."""
     if len(name) <= most:
         return name
     half = (most - 1) // 2
@@ -131,7 +131,7 @@ def shorten(name: str, most: int) -> str:
 
 
 def area_plot(truth: AreaCurve, predictions: Mapping[str, AreaCurve], along: str) -> str:
-    """Shares of the largest area, slice by slice; the truth is filled."""
+    """Draw the area of each slice as a share of the largest one; the truth is filled."""
     with _Figure(8.4, 2.6) as figure:
         (axes,) = figure.axes
         slices = range(len(truth.areas))
@@ -146,7 +146,7 @@ def area_plot(truth: AreaCurve, predictions: Mapping[str, AreaCurve], along: str
 
 
 class _Figure:
-    """A figure in the page's style, whose `svg` is there after the `with`."""
+    """A figure in the page's style; `svg` is set after the `with` block."""
 
     def __init__(self, width: float, height: float, columns: int = 1) -> None:
         self._size = (width, height)
@@ -164,7 +164,7 @@ class _Figure:
         return self
 
     def legend(self, axes: Any) -> None:
-        """Below the chart, for the lines of some axes."""
+        """Add a legend for the lines of some axes below the chart."""
         handles, labels = axes.get_legend_handles_labels()
         if handles:
             columns = min(len(handles), 6, max(1, LETTERS_ACROSS // (8 + max(map(len, labels)))))
@@ -181,17 +181,17 @@ class _Figure:
 
 
 def _inline(svg: str) -> str:
-    """An SVG file as a part of a page: without its header and size, in the page's colours."""
+    """Convert an SVG file to a part of a page: without header and size, in the page's colours."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r'\1 aria-hidden="true" focusable="false"', svg, count=1)
-    # Groups have the same names in every figure, and nothing refers to them.
+    # The ids of groups repeat in every figure, and nothing refers to them.
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)
     for fixed, themed in _THEMED.items():
         svg = svg.replace(fixed, themed)
     return svg
 
 
-def _known(log: Sequence[Mapping[str, Any]], key: str) -> list[float]:
+def _read_curve(log: Sequence[Mapping[str, Any]], key: str) -> list[float]:
     return [float("nan") if line.get(key) is None else line[key] for line in log]

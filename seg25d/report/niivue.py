@@ -1,4 +1,4 @@
-"""NiiVue, the 3D viewer of the report, as the package ipyniivue brings it: its code and its licence."""
+"""NiiVue, the 3D viewer of the report, from the package ipyniivue: its code and its licence."""
 
 import base64
 import gzip
@@ -13,7 +13,7 @@ _CODE = "ipyniivue/static/widget.js"
 
 
 class NiiVue(NamedTuple):
-    """What a page needs of it."""
+    """Code and licence of NiiVue for a page."""
 
     code: str
     """The JavaScript module, compressed by gzip, as base64."""
@@ -26,7 +26,7 @@ def find_niivue() -> NiiVue:
     """Read NiiVue from the installed package, which is not imported.
 
     Raises:
-        InputError: If the package is missing or has other files; says how to get it.
+        InputError: If the package is missing or has other files; says how to install it.
     """
     try:
         package = distribution(PACKAGE)

@@ -1,4 +1,4 @@
-"""The page: everything put into one HTML file that needs nothing else."""
+"""The page: one self-contained HTML file."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -16,9 +16,9 @@ from seg25d.selection.ranking import case_means
 
 ASSETS = files("seg25d.report") / "assets"
 UNKNOWN = "\N{EN DASH}"
-"""Sign for a missing number in tables; tables.js puts it last."""
+"""Sign for a missing number in tables; tables.js sorts it last."""
 MOST_CLASS_CHARTS = 12
-"""Box plots per class; the table has all classes."""
+"""Maximum number of box plots of classes; the table has all classes."""
 MOST_CASE_ROWS = 2000
 """Maximum number of rows in the table of cases; `summary.json` has all of them."""
 
@@ -29,13 +29,13 @@ def render_page(
     areas: Mapping[str, AreaNumbers],
     niivue: NiiVue | None,
 ) -> str:
-    """The page as text.
+    """Render the page to text.
 
     Args:
-        results: What is known.
-        cases: Those to show.
-        areas: Means of the numbers of area plots, of the truth and of every run.
-        niivue: The viewer; None where no case is shown.
+        results: The results of the data set.
+        cases: The cases to show.
+        areas: Mean measures of area plots, of the truth and of every run.
+        niivue: The viewer; None if no case is shown.
     """
     from jinja2 import Environment, StrictUndefined  # noqa: PLC0415 - only reports need it
 
@@ -67,9 +67,9 @@ def render_page(
 
 
 def _charts(results: Results) -> dict[str, Any]:
-    """The drawings that are not of single cases; what there is no data for is missing."""
+    """Draw the charts that are not of single cases; those without data are left out."""
     means = {contestant.name: list(case_means(contestant.summary).values()) for contestant in results.contestants}
-    boxes = _boxes(means, "Dice of a case, mean over its classes")
+    boxes = _draw_boxes(means, "Dice of a case, mean over its classes")
     points = cost_points(results)
     return {
         "boxes": boxes,
@@ -80,7 +80,7 @@ def _charts(results: Results) -> dict[str, Any]:
 
 
 def _class_charts(results: Results) -> dict[str, str]:
-    """Box plots of the Dice of each class, where there are several classes."""
+    """Draw box plots of the Dice of each class, if there are several classes."""
     labels = list(dict.fromkeys(label for contestant in results.contestants for label in contestant.summary.mean))
     charts = {}
     for label in labels[:MOST_CLASS_CHARTS] if len(labels) > 1 else []:
@@ -88,20 +88,20 @@ def _class_charts(results: Results) -> dict[str, str]:
             contestant.name: [case.metrics[label].dice for case in contestant.summary.per_case if label in case.metrics]
             for contestant in results.contestants
         }
-        if chart := _boxes(scores, f"Dice of {_class_name(results, label)}"):
+        if chart := _draw_boxes(scores, f"Dice of {_class_name(results, label)}"):
             charts[_class_name(results, label)] = chart
     return charts
 
 
-def _boxes(scores: Mapping[str, Sequence[float | None]], title: str) -> str | None:
-    """Box plots of what is known, or None where nothing is."""
+def _draw_boxes(scores: Mapping[str, Sequence[float | None]], title: str) -> str | None:
+    """Draw box plots of the known scores; None if there are none."""
     known = {name: [value for value in values if value is not None] for name, values in scores.items()}
     known = {name: values for name, values in known.items() if values}
     return box_plots(known, title) if known else None
 
 
 def _class_name(results: Results, label: str) -> str:
-    """The name of a class with its value; regions have names already."""
+    """The name of a class with its value, or the name of a region."""
     names = {str(value): name for name, value in results.description.labels.names.items()}
     return f"{names[label]} ({label})" if label in names else label
 
@@ -112,7 +112,7 @@ def _area_chart(case: ShownCase) -> str:
 
 
 def _class_rows(results: Results) -> list[tuple[str, str, Any]]:
-    """Class, contestant and scores."""
+    """Rows of class, run or ensemble, and scores."""
     return [
         (_class_name(results, label), contestant.name, scores)
         for contestant in results.contestants
@@ -121,7 +121,7 @@ def _class_rows(results: Results) -> list[tuple[str, str, Any]]:
 
 
 def _case_rows(results: Results) -> list[tuple[str, list[float | None]]]:
-    """Per case the mean Dice of every contestant, the worst case of the first one first."""
+    """The mean Dice of all runs and ensembles for each case, sorted by the first one's, worst case first."""
     means = [case_means(contestant.summary) for contestant in results.contestants]
     cases = sorted({case for each in means for case in each})
     rows = [(case, [each.get(case) for each in means]) for case in cases]
@@ -133,7 +133,7 @@ def _score(value: float | None, digits: int = 3) -> str:
 
 
 def _embed(value: Any) -> str:
-    """JSON for a script element, which a case's name cannot end."""
+    """Convert to JSON for a script element, escaped so that no name of a case can end the element."""
     from markupsafe import Markup  # noqa: PLC0415 - comes with jinja2
 
     return Markup(json.dumps(value).replace("<", "\\u003c"))

@@ -1,4 +1,4 @@
-"""The cases that a report shows: pictures of slices, areas slice by slice, and volumes for the viewer."""
+"""The cases that a report shows: pictures of slices, area plots, and volumes for the viewer."""
 
 import base64
 import io
@@ -24,14 +24,14 @@ from seg25d.report.results import TrainedRun
 from seg25d.selection.ranking import case_means
 
 MOST_RUNS = 5
-"""Whose predictions of a case are drawn side by side."""
+"""Maximum number of runs whose predictions of a case are drawn side by side."""
 PICTURE_PIXELS = 300
-"""Along the longer side of a picture, at least."""
+"""Minimum length of the longer side of a picture."""
 MOST_CHANNELS = 3
 MARGIN_MM = 15.0
-"""Around what is true or predicted, in pictures and viewer."""
+"""Margin around true and predicted foreground, in pictures and viewer."""
 VIEWER_VOXELS = 1_500_000
-"""Maximum size of a case in the viewer; larger ones are thinned out, so that the file stays small."""
+"""Maximum size of a case in the viewer; larger ones are subsampled to keep the file small."""
 CONTOUR_PIXELS = 2
 
 
@@ -40,9 +40,9 @@ class Picture(NamedTuple):
 
     title: str
     webp: str
-    """Picture as base64."""
+    """The picture in WebP format, as base64."""
     description: str
-    """Text in place of the picture, for those who do not see it."""
+    """Alternative text for people who cannot see the picture."""
 
 
 class ShownCase(NamedTuple):
@@ -50,32 +50,32 @@ class ShownCase(NamedTuple):
 
     name: str
     why: str
-    """Such as "worst"."""
+    """Reason for showing the case, such as "worst"."""
     run: str
-    """Name of the run by whose predictions the case was chosen."""
+    """Name of the run that the case was chosen for."""
     dice: float
     """Dice of this run."""
     where: str
-    """The slice of the pictures."""
+    """Description of the slice in the pictures."""
     pictures: tuple[Picture, ...]
     areas: Mapping[str, AreaCurve]
-    """Area curves: the truth first, then predictions by the name of their run."""
+    """Area curves: the truth first, then predictions by run."""
     along: str
     """Direction and distance of the slices."""
     viewer: dict[str, Any] | None
-    """Volume for the viewer; None where it is not among its cases."""
+    """Volumes for the viewer; None if the viewer does not show the case."""
 
 
 class _Loaded(NamedTuple):
     """Arrays of a case around its foreground, canonical (D, H, W), labels as internal indices."""
 
     channels: dict[str, FloatArray]
-    """The first ones, by name."""
+    """The first channels, by name."""
     truth: NDArray[np.uint8]
     predictions: dict[str, NDArray[np.uint8]]
     spacing_mm: Spacing
     start: tuple[int, ...] = (0, 0, 0)
-    """Where the part begins in the whole case."""
+    """Start of the crop in the whole case."""
 
     @property
     def image(self) -> FloatArray:
@@ -84,18 +84,18 @@ class _Loaded(NamedTuple):
 
 
 def choose_cases(run: TrainedRun) -> dict[str, str]:
-    """The cases to show, and why: the worst ones, the middle and the best one by their mean Dice; rising."""
+    """Choose the cases to show, with reasons: the worst, the median and the best ones by mean Dice, in this order."""
     known = {case: value for case, value in case_means(run.summary).items() if value is not None}
     ordered = sorted(known, key=lambda case: (known[case], case))
     if not ordered:
         return {}
-    # Where there are few, the later word holds.
+    # If there are few cases, later reasons replace earlier ones.
     words = dict(zip(ordered, ("worst", "second worst", "third worst"), strict=False))
     return words | {ordered[len(ordered) // 2]: "median"} | {ordered[-1]: "best"} | {ordered[0]: "worst"}
 
 
 def class_colours(labels: Labels) -> list[tuple[str, str]]:
-    """Name and colour of every class in pictures and viewer; of a region, of the value that it is painted with."""
+    """Name and colour of every class in pictures and viewer; for regions, of the value that they are painted with."""
     if labels.has_regions:
         names = dict(zip(labels.regions_class_order or (), labels.foreground, strict=True))
     else:
@@ -107,14 +107,14 @@ def class_colours(labels: Labels) -> list[tuple[str, str]]:
 def show_case(
     case: Case, why: str, runs: Sequence[TrainedRun], description: DatasetDescription, in_viewer: bool
 ) -> ShownCase:
-    """Read a case and draw it.
+    """Read and draw a case.
 
     Args:
-        case: With images and truth.
-        why: It is shown.
-        runs: Those that have predicted it, the one that it was chosen for first.
-        description: What channels and values mean.
-        in_viewer: Whether the viewer has it.
+        case: The case, with images and truth.
+        why: Reason for showing it.
+        runs: Runs that have predicted it, first the one that it was chosen for.
+        description: Meaning of channels and values.
+        in_viewer: Whether the viewer shows it.
 
     Raises:
         InputError: If the prediction of the first run is missing, or the grids of truth and predictions differ.
@@ -134,8 +134,8 @@ def show_case(
         name: area_curve(((labelled > 0) & counts).sum(axis=others), true_areas)
         for name, labelled in whole.predictions.items()
     }
-    cropped = _around_foreground(whole)
-    index = _shown_slice(cropped, number)
+    cropped = _crop_to_foreground(whole)
+    index = _choose_slice(cropped, number)
     where = f"{axis} slice {cropped.start[number] + index}"
     dice = case_means(runs[0].summary)[case.name]
     assert dice is not None, "cases without Dice are not chosen"
@@ -145,7 +145,7 @@ def show_case(
         run=runs[0].name,
         dice=dice,
         where=where,
-        pictures=_pictures(cropped, axis, index, f"{where} of {case.name}"),
+        pictures=_draw_pictures(cropped, axis, index, f"{where} of {case.name}"),
         areas=curves,
         along=f"{axis} slice, {whole.spacing_mm[number]:.3g} mm apart",
         viewer=_viewer_case(cropped, case.name, why, dice, runs[0].name) if in_viewer else None,
@@ -164,8 +164,8 @@ def _load(case: Case, runs: Sequence[TrainedRun], description: DatasetDescriptio
     return _Loaded(channels, next(iter(read.values())).reference, predictions, geometry.canonical_spacing_mm)
 
 
-def _around_foreground(case: _Loaded) -> _Loaded:
-    """The part with everything that is true or predicted, and some margin."""
+def _crop_to_foreground(case: _Loaded) -> _Loaded:
+    """Crop a case to true and predicted foreground with a margin."""
     anything = (case.truth > 0) & (case.truth != IGNORE_INDEX)
     for labels in case.predictions.values():
         anything |= labels > 0
@@ -182,15 +182,15 @@ def _around_foreground(case: _Loaded) -> _Loaded:
     return _Loaded(channels, case.truth[part], cut, case.spacing_mm, tuple(each.start for each in box))
 
 
-def _shown_slice(case: _Loaded, axis: int) -> int:
-    """The slice with the most of the truth."""
+def _choose_slice(case: _Loaded, axis: int) -> int:
+    """Choose the slice that shows most of the truth, see `fullest_slice`."""
     truth = np.where(case.truth == IGNORE_INDEX, 0, case.truth)
     shown = truth if truth.any() else next(iter(case.predictions.values()))
     return fullest_slice(np.moveaxis(shown, axis, 0))
 
 
-def _pictures(case: _Loaded, axis: Axis, index: int, where: str) -> tuple[Picture, ...]:
-    """A slice without and with contours."""
+def _draw_pictures(case: _Loaded, axis: Axis, index: int, where: str) -> tuple[Picture, ...]:
+    """Draw a slice without and with contours."""
     number = AXES.index(axis)
     truth = np.where(case.truth == IGNORE_INDEX, 0, case.truth)
     height, width = (spacing for other, spacing in enumerate(case.spacing_mm) if other != number)
@@ -201,12 +201,12 @@ def _pictures(case: _Loaded, axis: Axis, index: int, where: str) -> tuple[Pictur
         image = case.channels[title] if labels is None else case.image
         picture = _paint(np.take(image, index, number), contoured, height / width)
         what = f"{title}, without contours" if labels is None else f"with the contours of {title}"
-        pictures.append(Picture(title, _webp(picture[::-1] if flipped else picture), f"{where}, {what}"))
+        pictures.append(Picture(title, _encode_webp(picture[::-1] if flipped else picture), f"{where}, {what}"))
     return tuple(pictures)
 
 
 def _paint(image: FloatArray, labels: NDArray[np.uint8] | None, aspect: float) -> NDArray[np.uint8]:
-    """A slice in grey, enlarged to square pixels, with the contours of labels: (h, w, 3)."""
+    """Draw a slice in grey, enlarged to square pixels, with the contours of labels: (h, w, 3)."""
     lower, upper = np.percentile(image, (1, 99))
     grey = np.clip((image - lower) / max(upper - lower, 1e-6), 0, 1)
     factor = max(1, -(-PICTURE_PIXELS // max(round(image.shape[0] * aspect), image.shape[1])))
@@ -226,8 +226,8 @@ def _paint(image: FloatArray, labels: NDArray[np.uint8] | None, aspect: float) -
     return painted
 
 
-def _webp(picture: NDArray[np.uint8]) -> str:
-    """Picture as base64; of a slice of 512 x 512 voxels a fifth of what PNG takes."""
+def _encode_webp(picture: NDArray[np.uint8]) -> str:
+    """Encode a picture as base64 WebP, which for a slice of 512 x 512 voxels takes a fifth of PNG."""
     from matplotlib.image import imsave  # noqa: PLC0415 - slow to import
 
     file = io.BytesIO()
@@ -236,7 +236,7 @@ def _webp(picture: NDArray[np.uint8]) -> str:
 
 
 def _viewer_case(case: _Loaded, name: str, why: str, dice: float, run: str) -> dict[str, Any]:
-    """Image, truth, prediction, and where they differ, as the viewer takes them."""
+    """Prepare image, truth, prediction and their difference for the viewer."""
     step = 1
     while case.image[::step, ::step, ::step].size > VIEWER_VOXELS:
         step += 1
@@ -254,20 +254,20 @@ def _viewer_case(case: _Loaded, name: str, why: str, dice: float, run: str) -> d
     classes = max(int(truth.max()), int(prediction.max()), 1)
     colours = _colour_table([_rgb(value) for value in range(1, classes + 1)])
     right_and_wrong = _colour_table([(120, 120, 120), _rgb(1), _rgb(4)])
-    thinned = f", one of {step} voxels along each axis" if step > 1 else ""
+    subsampled = f", one of {step} voxels along each axis" if step > 1 else ""
     return {
         "name": name,
-        "caption": f"{name}: {why}, Dice {dice:.3f} by {run}; the part with foreground{thinned}",
+        "caption": f"{name}: {why}, Dice {dice:.3f} by {run}; the part with foreground{subsampled}",
         "volumes": {
-            "image": {"nifti": _nifti(image, spacing_mm), "range": [0, 255]},
-            "truth": {"nifti": _nifti(truth, spacing_mm), "labels": colours},
-            "prediction": {"nifti": _nifti(prediction, spacing_mm), "labels": colours},
-            "difference": {"nifti": _nifti(difference, spacing_mm), "labels": right_and_wrong},
+            "image": {"nifti": _encode_nifti(image, spacing_mm), "range": [0, 255]},
+            "truth": {"nifti": _encode_nifti(truth, spacing_mm), "labels": colours},
+            "prediction": {"nifti": _encode_nifti(prediction, spacing_mm), "labels": colours},
+            "difference": {"nifti": _encode_nifti(difference, spacing_mm), "labels": right_and_wrong},
         },
     }
 
 
-def _nifti(array: NDArray[np.uint8], spacing_mm: Sequence[float]) -> str:
+def _encode_nifti(array: NDArray[np.uint8], spacing_mm: Sequence[float]) -> str:
     from seg25d.data.image_io import write_labels  # noqa: PLC0415 - loads SimpleITK
 
     depth, height, width = array.shape
@@ -285,7 +285,7 @@ def _nifti(array: NDArray[np.uint8], spacing_mm: Sequence[float]) -> str:
 
 
 def _colour_table(colours: Sequence[tuple[int, int, int]]) -> dict[str, Any]:
-    """Colours of labels 1, 2, ... as NiiVue takes them; 0 is clear."""
+    """Colours of labels 1, 2, ... in the format of NiiVue; 0 is transparent."""
     flat = [0, 0, 0, 0] + [number for colour in colours for number in (*colour, 255)]
     return {"lut": flat, "min": 0, "max": len(colours), "labels": [str(value) for value in range(len(colours) + 1)]}
 

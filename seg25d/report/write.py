@@ -1,4 +1,4 @@
-"""Write the report of a data set."""
+"""Writing of the report of a data set."""
 
 import logging
 from collections.abc import Mapping
@@ -22,24 +22,24 @@ IN_VIEWER = ("worst", "median", "best")
 
 
 def write_report(workspace: Workspace, dataset_name: str, out: Path, num_processes: int | None = None) -> None:
-    """Gather, draw and write.
+    """Write the report of a data set.
 
     Args:
-        workspace: Where everything is.
+        workspace: The workspace.
         dataset_name: Full name of a data set.
-        out: The HTML file; complete or absent.
+        out: The HTML file; complete or absent afterwards.
         num_processes: Worker processes; None: by cores and memory.
 
     Raises:
-        InputError: If there is nothing to report, or the viewer's package is missing.
+        InputError: If there is nothing to report, or the package of the viewer is missing.
     """
     results = gather_results(workspace, dataset_name)
     check_writable_file(out)
     raw = _raw_cases(workspace, dataset_name)
     runs = [run for run in results.runs if run.validated.store is not None and raw]
     niivue = find_niivue() if runs else None
-    areas = _areas(runs, raw, results, num_processes)
-    write_text(out, render_page(results, _cases(runs, raw, results), areas, niivue))
+    areas = _measure_areas(runs, raw, results, num_processes)
+    write_text(out, render_page(results, _show_cases(runs, raw, results), areas, niivue))
 
 
 def _raw_cases(workspace: Workspace, dataset_name: str) -> dict[str, Case]:
@@ -55,8 +55,8 @@ def _raw_cases(workspace: Workspace, dataset_name: str) -> dict[str, Case]:
     return {case.name: case for case in dataset.cases if case.label is not None}
 
 
-def _cases(runs: list[TrainedRun], raw: Mapping[str, Case], results: Results) -> list[ShownCase]:
-    """The cases of the best single run; what cannot be read is left out with a warning."""
+def _show_cases(runs: list[TrainedRun], raw: Mapping[str, Case], results: Results) -> list[ShownCase]:
+    """Draw cases of the best single run; cases that cannot be read are left out with a warning."""
     if not runs:
         return []
     chosen = {name: why for name, why in choose_cases(runs[0]).items() if name in raw}
@@ -70,10 +70,10 @@ def _cases(runs: list[TrainedRun], raw: Mapping[str, Case], results: Results) ->
     return shown
 
 
-def _areas(
+def _measure_areas(
     runs: list[TrainedRun], raw: Mapping[str, Case], results: Results, num_processes: int | None
 ) -> dict[str, AreaNumbers]:
-    """Mean numbers of area plots, of the truth and of every run, each over its own validation cases."""
+    """Mean measures of area plots, of the truth and of every run, each over its own validation cases."""
     found: dict[str, AreaNumbers] = {}
     for run in runs:
         pairs = [

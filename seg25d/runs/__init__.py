@@ -1,1 +1,1 @@
-"""Which run is meant, and what a workspace holds."""
+"""Names and files of runs, and the content of a workspace."""

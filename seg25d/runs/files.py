@@ -1,4 +1,4 @@
-"""The files of a run beside its folds: written for models that stand alone, compared before folds are added."""
+"""The files of a run beside its folds: they make the models self-contained, and are compared before folds are added."""
 
 import logging
 from collections.abc import Sequence
@@ -17,17 +17,17 @@ logger = logging.getLogger(__name__)
 def check_run(
     run: RunFolder, folder: PreprocessedFolder, plans: Plans, configuration: str, restarted: Sequence[int | str]
 ) -> None:
-    """Make sure that folds which are kept were trained with what others will be trained with.
+    """Check that folds which are kept were trained with the same plan, splits, labels and channels as new ones.
 
     Args:
         run: The run's folder, which need not exist.
         folder: The preprocessed data set.
         plans: Its plans.
-        configuration: The one to train.
+        configuration: The configuration to train.
         restarted: Folds that start over.
 
     Raises:
-        InputError: If plan, folds, labels or channels changed since; says which.
+        InputError: If plan, folds, labels or channels have changed since; names them.
     """
     again = {f"fold_{fold}" for fold in restarted}
     begun = (
@@ -37,17 +37,17 @@ def check_run(
         for path in run.root.glob(f"{kind}_*/{name}")
     )
     kept = sorted({path.parent.name for path in begun} - again)
-    changed = _changes(run, folder, plans, configuration) if kept else []
+    changed = _find_changes(run, folder, plans, configuration) if kept else []
     if changed:
         raise InputError(
-            f"{' and '.join(changed)} changed since {', '.join(kept)} of {run.root} began; put it back, train all "
-            "these folds over with --restart (without pair_* and holdout_*, which you may delete), or plan "
+            f"{' and '.join(changed)} changed since {', '.join(kept)} of {run.root} began; restore it, train all "
+            "these folds again with --restart (not pair_* and holdout_*, which you may delete), or plan "
             "under another name (--plans-name)"
         )
 
 
-def _changes(run: RunFolder, folder: PreprocessedFolder, plans: Plans, configuration: str) -> list[str]:
-    """What differs between the run's own files and those of the data set; files that are missing do not."""
+def _find_changes(run: RunFolder, folder: PreprocessedFolder, plans: Plans, configuration: str) -> list[str]:
+    """Find differences between the run's own files and those of the data set; missing files are ignored."""
     changed = []
     if run.plans.exists():
         before = read_plans(run.plans).configurations.get(configuration)
@@ -65,7 +65,7 @@ def _changes(run: RunFolder, folder: PreprocessedFolder, plans: Plans, configura
 
 
 def write_run_files(run: RunFolder, folder: PreprocessedFolder, plans: Plans) -> None:
-    """Put the files that the trained models need to stand alone into the run's folder."""
+    """Write the files that make the trained models self-contained into the run's folder."""
     remove_leftovers(run.root)
     write_record(run.plans, plans)
     splits = folder.recipe_splits(plans.recipe)

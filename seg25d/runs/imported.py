@@ -1,4 +1,4 @@
-"""Runs of other programs: there are no models of them, but predictions of the validation cases, to choose among."""
+"""Runs of other programs, of which only predictions of the validation cases are known, not the models."""
 
 from typing import Literal
 
@@ -9,7 +9,7 @@ from seg25d.core.workspace import RunFolder
 
 
 class ImportedRun(Record):
-    """Where the probabilities in the folder of a run come from: `imported.json`, written when all of them are there."""
+    """Source of the probabilities in the folder of a run: `imported.json`, written when all of them are complete."""
 
     schema_version: Literal[1] = 1
     program: str
@@ -17,14 +17,14 @@ class ImportedRun(Record):
     plans: str
     configuration: str
     folds: tuple[int, ...] = Field(min_length=1)
-    """From 0 on; the same as in `splits.json`."""
+    """Numbers of the folds, from 0; the same as in `splits.json`."""
     num_cases: int
     threshold: float | None = None
     """See `Labels.from_probabilities`."""
 
 
 def read_imported(run: RunFolder) -> ImportedRun | None:
-    """What a run was imported from; None where it was not imported, or not to the end.
+    """Read the source of an imported run; None if it was not imported, or not completely.
 
     Raises:
         RecordError: If the record is damaged.

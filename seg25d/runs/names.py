@@ -1,4 +1,4 @@
-"""Names of configurations, runs and folds, as users write them and as folders have them."""
+"""Names of configurations, runs and folds, as users write them and as folders are named."""
 
 import logging
 import re
@@ -14,17 +14,17 @@ logger = logging.getLogger(__name__)
 
 
 def check_names(configurations: Sequence[str], recipe: str) -> PlanningRules:
-    """Make sure that there are such configurations and such a recipe for them, before any work is done.
+    """Check that configurations and recipe exist and go together, before any work is done.
 
     Returns:
-        What the recipe fixes.
+        The planning rules of the recipe.
 
     Raises:
-        InputError: If not; lists those that there are.
+        InputError: If not; lists the available ones.
     """
     rules = find_rules(recipe)
     check_configurations(configurations)
-    # A recipe is meant for all axes or none, whichever of them `2d` will be.
+    # A recipe is for all axes or none, so it does not matter which of them `2d` will be.
     configuration_names(configurations, 0, rules)
     return rules
 
@@ -33,8 +33,8 @@ def find_configuration(plans: Plans, name: str) -> tuple[str, ConfigurationPlan]
     """The name and the plan of a configuration.
 
     Raises:
-        InputError: If there is no such configuration, or it is not planned; lists the choices. Also if its plan cannot
-            be read; names the place.
+        InputError: If the configuration does not exist or is not planned (lists the choices), or if its plan cannot be
+            read (names the place).
     """
     own_name = configuration_name(name, plans.slice_axis)
     plans.check_readable([own_name])
@@ -49,10 +49,11 @@ def find_configuration(plans: Plans, name: str) -> tuple[str, ConfigurationPlan]
 
 
 def with_network(plans: Plans, name: str, network: str | None) -> str:
-    """The name of a planned configuration with a network: its own if that is planned, else `CONFIG__NETWORK`.
+    """The name of a planned configuration with a network: its own name if it has that network, else `CONFIG__NETWORK`.
 
     Raises:
-        InputError: If the configuration is not planned, or the network cannot have its dimension; lists those that can.
+        InputError: If the configuration is not planned, or the network does not support its dimension; lists those that
+        do.
     """
     if network is None:
         return find_configuration(plans, name)[0]
@@ -63,15 +64,15 @@ def with_network(plans: Plans, name: str, network: str | None) -> str:
         return full_name
     own_name, plan = find_configuration(plans, name)
     rules = find_rules(plans.recipe)
-    # Also says which networks there are.
+    # Its error also lists the available networks.
     configuration_names([full_name], plans.slice_axis, rules)
     asked_for = planned or rules.of(configuration).network
     default = plan.representation.default_network
     if plan.network.name != NETWORK_RULES[asked_for or default].network:
-        # Somebody edited the plan: it has the network that it says.
+        # The plan was edited: its own network counts.
         own = network == plan.network.name
     elif asked_for is None:
-        # The planner's own V-Net has another size than the one that can be asked for.
+        # The planner's default V-Net has another size than the one requested by name.
         own = network == default and default != "vnet"
     else:
         own = network == asked_for
@@ -79,7 +80,7 @@ def with_network(plans: Plans, name: str, network: str | None) -> str:
 
 
 def parse_folds(words: Sequence[str], num_folds: int) -> list[int | str]:
-    """The folds that are meant: numbers, `cv` for all of them, `all` for one model on all cases; none twice.
+    """Parse folds: numbers, `cv` for all of them, `all` for one model on all cases; duplicates are removed.
 
     Raises:
         InputError: If a word is none of these, or there is no such fold.
@@ -93,5 +94,5 @@ def parse_folds(words: Sequence[str], num_folds: int) -> list[int | str]:
         elif re.fullmatch(r"\d+", word) and int(word) < num_folds:
             folds.append(int(word))
         else:
-            raise InputError(f"there is no fold {word!r}; wanted numbers from 0 to {num_folds - 1}, `cv` or `all`")
+            raise InputError(f"there is no fold {word!r}; expected numbers from 0 to {num_folds - 1}, `cv` or `all`")
     return list(dict.fromkeys(folds))

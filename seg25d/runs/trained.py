@@ -1,4 +1,4 @@
-"""Which trained models are meant: runs and folds by name, or the only ones that there are."""
+"""Choice of trained models: runs and folds by name, or the only ones that exist."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,17 +13,17 @@ from seg25d.planning.plans_name import DEFAULT_PLANS_NAME
 
 
 class ModelChoice(Record):
-    """Words that say which trained model is meant."""
+    """Options that choose a trained model."""
 
     dataset: str | None = None
     configuration: str | None = None
     """A configuration or the name of a run (`si__recipe`)."""
     plans_name: PlansName | None = None
-    """Only models of these plans; None: of any, where that leaves one choice."""
+    """Only models of these plans; None: of any, if that leaves one choice."""
     recipe: str | None = None
-    """Only models of this recipe; None: of any, where that leaves one choice."""
+    """Only models of this recipe; None: of any, if that leaves one choice."""
     folds: tuple[str, ...] | None = None
-    """None: all that are trained."""
+    """Folds to use; None: all that are trained."""
     model: Path | None = None
     """Folder of a trained configuration, instead of data set and configuration; or an archive of models."""
 
@@ -36,19 +36,19 @@ def trained_runs(workspace: Workspace, dataset_name: str) -> list[str]:
 
 
 def choose_run(workspace: Workspace, choice: ModelChoice) -> RunFolder:
-    """The trained run that is meant: the one that is named, or the only one that there is.
+    """Find the chosen trained run: the one that is named, or the only one that exists.
 
     Args:
-        workspace: Where everything is.
-        choice: Which run; `model` names a folder.
+        workspace: The workspace.
+        choice: The run; `model` names a folder.
 
     Raises:
-        InputError: If nothing is trained under that name, or the choice is not clear; lists the choices.
+        InputError: If nothing is trained under that name, or the choice is ambiguous; lists the choices.
     """
     wanted = {"plans_name": choice.plans_name, "recipe": choice.recipe}
     if choice.model is not None:
         if (choice.dataset, choice.configuration, *wanted.values()) != (None,) * 4:
-            raise InputError("-m names the model already; leave -d, -c, -p and --recipe out, or leave -m out")
+            raise InputError("-m already names the model; leave -d, -c, -p and --recipe out, or leave -m out")
         return _run_at(choice.model)
     name = workspace.dataset_name(choice.dataset) if choice.dataset is not None else _only_dataset(workspace)
     runs = trained_runs(workspace, name)
@@ -62,8 +62,8 @@ def choose_run(workspace: Workspace, choice: ModelChoice) -> RunFolder:
     if configuration is None:
         if len(runs) > 1:
             raise InputError(
-                f"several configurations are trained on {name}; choose one with -c: {', '.join(runs)}; or have them "
-                f"compared: seg25d find_best_configuration {name}"
+                f"several configurations are trained on {name}; choose one with -c: {', '.join(runs)}; or compare "
+                f"them: seg25d find_best_configuration {name}"
             )
         return workspace.run(name, runs[0])
     short = is_alias(configuration) or tuple(wanted.values()) != (None, None)
@@ -76,10 +76,10 @@ def choose_run(workspace: Workspace, choice: ModelChoice) -> RunFolder:
 
 
 def choose_folds(run: RunFolder, wanted: Sequence[str] | None) -> list[str]:
-    """The trained folds to use: those that are wanted, or all numbered ones, or else the one on all cases.
+    """The trained folds to use: the requested ones, else all numbered ones, else the one trained on all cases.
 
     Raises:
-        InputError: If a wanted fold is not trained; lists those that are.
+        InputError: If a requested fold is not trained; lists those that are.
     """
     trained = run.trained_folds()
     if wanted is None:
@@ -93,7 +93,7 @@ def choose_folds(run: RunFolder, wanted: Sequence[str] | None) -> list[str]:
 def full_run_name(
     workspace: Workspace, name: str, runs: Sequence[str], configuration: str, trained_with: tuple[str, str]
 ) -> str:
-    """The run of a configuration, plans by name and recipe; the configuration as it is if there is none."""
+    """The run of a configuration with plans name and recipe; the configuration's name itself if there is none."""
     for run in runs:
         plans = _plans(workspace, name, run)
         full = plans.run_name(configuration_name(configuration, plans.slice_axis))
@@ -112,12 +112,12 @@ def _only_dataset(workspace: Workspace) -> str:
         return names[0]
     if not names:
         raise InputError(f"nothing is trained in {workspace.results}; run `seg25d train` first, or give -m")
-    raise InputError(f"models of several data sets are there; choose one with -d: {', '.join(names)}")
+    raise InputError(f"there are models of several data sets; choose one with -d: {', '.join(names)}")
 
 
 def _run_at(folder: Path) -> RunFolder:
-    """The run in a folder; or the run of the fold whose folder it is."""
+    """The run in a folder, or the run of the fold in that folder."""
     run = RunFolder(root=folder.parent if folder.name.startswith("fold_") else folder)
     if not run.trained_folds():
-        raise InputError(f"{folder} has no trained model; wanted the folder of a configuration, with fold_0 in it")
+        raise InputError(f"{folder} has no trained model; expected the folder of a configuration, with fold_0 in it")
     return run

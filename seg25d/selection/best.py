@@ -1,4 +1,4 @@
-"""What was chosen, and why: the file `best.json`."""
+"""The chosen model and the reasons for it: the file `best.json`."""
 
 from typing import Literal
 
@@ -11,16 +11,16 @@ from seg25d.selection.cost import Cost
 
 
 class Member(Record):
-    """A run of which the best is made."""
+    """A run that is part of the best model."""
 
     run: str
-    """Its folder under the results of the data set."""
+    """Name of its folder in the results of the data set."""
     folds: tuple[str, ...]
-    """Whose scores are averaged."""
+    """Folds whose scores are averaged."""
     weight: float = Field(gt=0)
     """Weight of its probabilities; weights add up to 1."""
     imported: bool = False
-    """Results of another program, which has to predict with it."""
+    """Whether these are results of another program, which also has to predict."""
 
 
 class Scored(Record):
@@ -29,9 +29,9 @@ class Scored(Record):
     name: str
     runs: tuple[str, ...]
     weights: tuple[float, ...] | None = None
-    """None: equal ones."""
+    """None: equal weights."""
     dice: float | None
-    """Mean over classes of their means over cases."""
+    """Mean over classes of the class means over cases."""
     dice_std: float | None
     """Standard deviation (n - 1) over cases of the mean over classes."""
     hd95_mm: float | None
@@ -39,11 +39,11 @@ class Scored(Record):
     p_value: float | None
     """Result of Wilcoxon's signed-rank test against the best over cases; None for the best, or if all cases agree."""
     cost: Cost | None
-    """None where another program has to predict with it."""
+    """None if another program has to predict with it."""
     on_pareto_front: bool
-    """Nothing else is at least as good and at least as fast, and better in one of the two."""
+    """Whether no other candidate is at least as good and at least as fast, and better in one of the two."""
     within_limits: bool
-    """Whether it costs no more than was asked for."""
+    """Whether its cost is within the requested limits."""
 
 
 class Best(Record):
@@ -62,11 +62,11 @@ class Best(Record):
     cost: Cost | None
     num_cases: int
     folds: tuple[int, ...]
-    """That were compared."""
+    """Folds that were compared."""
     limits: dict[str, float]
-    """What the choice was not to exceed."""
+    """Limits of the cost."""
     commands: tuple[str, ...]
-    """To use it."""
+    """Commands that predict with it."""
     candidates: tuple[Scored, ...]
-    """The best first."""
+    """All candidates, the best first."""
     versions: dict[str, str] = Field(default_factory=library_versions)

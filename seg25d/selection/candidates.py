@@ -1,4 +1,4 @@
-"""What the best is chosen among: runs whose folds have predicted cases that they did not see, and ensembles of them."""
+"""Candidates for the best model: runs with predictions of cases that they were not trained on, and their ensembles."""
 
 import itertools
 from collections.abc import Collection, Mapping, Sequence
@@ -24,12 +24,12 @@ class ValidatedRun:
     description: DatasetDescription
     threshold: float | None
     store: str | None
-    """Folder of its preprocessed arrays; None for results of another program, which have probabilities already."""
+    """Folder of its preprocessed arrays; None for results of another program, which include probabilities."""
     num_folds: int
     held_out: Mapping[int, tuple[str, ...]]
-    """The validation cases of every fold that is trained."""
+    """The validation cases of every trained fold."""
     stamps: Mapping[int, str]
-    """Per trained fold what changes when its model changes."""
+    """A string for each trained fold that changes when its model changes."""
 
     @property
     def name(self) -> str:
@@ -43,12 +43,12 @@ class ValidatedRun:
 
     @cached_property
     def case_folds(self) -> dict[str, int]:
-        """The fold that predicts each case without having seen it: the first of those that held it out."""
+        """The fold that predicts each case: the first of those that were not trained on it."""
         return {case: fold for fold in reversed(self.folds) for case in self.held_out[fold]}
 
     @property
     def stamp(self) -> str:
-        """Changes when a model changes, or who predicts which case."""
+        """Digest that changes when a model changes, or the fold that predicts a case."""
         return digest({"folds": {str(fold): self.stamps[fold] for fold in self.folds}, "cases": self.case_folds})
 
     @property
@@ -57,41 +57,41 @@ class ValidatedRun:
         return tuple(fold for fold in range(self.num_folds) if fold not in self.folds)
 
     def only(self, folds: Collection[int]) -> "ValidatedRun":
-        """The same with some of its folds."""
+        """The same run, restricted to some of its folds."""
         return replace(self, held_out={fold: cases for fold, cases in self.held_out.items() if fold in folds})
 
     def probability_map(self, case: str) -> Path:
-        """The file of the probabilities of a case, by the model that did not see it."""
+        """The file of the probabilities of a case, by the model that was not trained on it."""
         return self.run.fold(self.case_folds[case]).probabilities / f"{case}.b2nd"
 
 
 class Ensemble(NamedTuple):
-    """Runs whose probabilities are averaged; also of one run."""
+    """Runs whose probabilities are averaged; may be a single run."""
 
     runs: tuple[str, ...]
     weights: tuple[float, ...] | None = None
-    """None: equal ones."""
+    """None: equal weights."""
 
     @property
     def name(self) -> str:
-        """For tables, and for the file of its scores."""
+        """Name in tables and of the file of its scores."""
         return " + ".join(self.runs) + (" (weighted)" if self.weights is not None else "")
 
 
 def read_validated_run(run: RunFolder) -> ValidatedRun:
-    """Read what a run says about itself.
+    """Read the trained folds and validation cases of a run.
 
     Raises:
         InputError: If it has no trained fold with validation cases, or files are missing or damaged.
     """
     if not run.splits.exists():
         raise InputError(
-            f"{run.root} has no splits.json, as models from an archive have none: which cases they did not see is not "
-            "known, and they cannot be compared"
+            f"{run.root} has no splits.json, as models from an archive have none: without known validation cases "
+            "they cannot be compared"
         )
     splits = read_splits(run.splits)
     imported = read_imported(run)
-    # Not the one on all cases, which saw them all.
+    # Without fold `all`, which is trained on all cases.
     folds = [fold for fold in range(len(splits)) if _has_results(run, fold, imported=imported is not None)]
     if not folds:
         raise InputError(f"{run.root} has no trained fold; run `seg25d train` first")
@@ -105,12 +105,12 @@ def read_validated_run(run: RunFolder) -> ValidatedRun:
 
 
 def shared_cases(runs: Sequence[ValidatedRun]) -> tuple[str, ...]:
-    """The cases that every run has predicted without having seen them, sorted."""
+    """The validation cases that all runs have in common, sorted."""
     return tuple(sorted(set.intersection(*(set(run.case_folds) for run in runs)))) if runs else ()
 
 
 def shared_threshold(runs: Sequence[ValidatedRun]) -> float | None:
-    """The threshold of an ensemble: that of its runs if they have one, else none."""
+    """The threshold of an ensemble: that of its runs if they agree, else None."""
     thresholds = {run.threshold for run in runs}
     return thresholds.pop() if len(thresholds) == 1 else None
 

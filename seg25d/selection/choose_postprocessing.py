@@ -1,9 +1,9 @@
-"""Post-processing chosen by cross-validation, as nnU-Net does it: kept only where it helps.
+"""Choice of post-processing by cross-validation, as in nnU-Net: kept only if it raises the Dice.
 
 The rules are those of nnU-Net v2 (`nnunetv2/postprocessing/remove_connected_components.py`): first the largest
-component of all foreground, accepted if the mean Dice rises and that of no class falls; then every class by itself.
-Beside its largest component a class may keep all components from a smallest volume on. A case is read once: what every
-choice does to the Dice follows from the sizes of components and from how much of them is right.
+component of all foreground, accepted if the mean Dice rises and that of no class falls; then every class separately.
+Instead of its largest component, a class may keep all components of at least a minimum volume. Each case is read only
+once: the Dice of every choice follows from the sizes of the components and their numbers of correct voxels.
 
 Letters: n components of a class in a case.
 """
@@ -19,9 +19,9 @@ from seg25d.data.labels import IGNORE_INDEX, Labels
 from seg25d.inference.postprocessing import PostProcessing, components
 
 LEAST_GAIN = 1e-4
-"""Minimum gain in mean Dice for a step to be accepted: less is not seen in any table."""
+"""Minimum gain in mean Dice for a step to be accepted; smaller ones are not visible in tables."""
 NUM_SMALLEST = 12
-"""Smallest volumes that are tried per class, evenly spaced in their logarithm."""
+"""Number of minimum volumes to try per class, evenly spaced on a logarithmic scale."""
 THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
 
 
@@ -31,40 +31,40 @@ class ClassComponents(NamedTuple):
     volumes_mm3: NDArray[np.float64]
     """(n,)"""
     counted: IntArray
-    """(n,) voxels that count, which are all but those that the truth ignores."""
+    """(n,) number of voxels that are not ignored in the truth."""
     hits: IntArray
-    """(n,) voxels that are right."""
+    """(n,) number of correct voxels."""
     in_largest: NDArray[np.bool_]
-    """(n,) whether it is in the largest component of all foreground."""
+    """(n,) whether the component is in the largest component of all foreground."""
     truth_voxels: int
     truth_mm3: float
 
-    def only(self, stays: NDArray[np.bool_]) -> "ClassComponents":
-        """The components (n,) that stay."""
+    def only(self, kept: NDArray[np.bool_]) -> "ClassComponents":
+        """Select components by a mask (n,)."""
         return ClassComponents(
-            self.volumes_mm3[stays],
-            self.counted[stays],
-            self.hits[stays],
-            self.in_largest[stays],
+            self.volumes_mm3[kept],
+            self.counted[kept],
+            self.hits[kept],
+            self.in_largest[kept],
             self.truth_voxels,
             self.truth_mm3,
         )
 
 
 CaseComponents = Mapping[str, ClassComponents]
-"""Per class or region, by its name in `summary.json`."""
+"""Components of each class or region, by its name in `summary.json`."""
 
 
 def find_components(
     indices: NDArray[np.uint8], truth: NDArray[np.uint8], labels: Labels, spacing_mm: Spacing
 ) -> dict[str, ClassComponents]:
-    """What choosing needs to know of one case.
+    """Find the components of one case, with the counts that the choice needs.
 
     Args:
-        indices: (D, H, W) predicted, internal indices.
-        truth: (D, H, W), internal indices; `IGNORE_INDEX` where a voxel does not count.
-        labels: What they mean.
-        spacing_mm: Of both.
+        indices: Predicted internal indices (D, H, W).
+        truth: True internal indices (D, H, W); `IGNORE_INDEX` where a voxel does not count.
+        labels: Meaning of the indices.
+        spacing_mm: Spacing of both.
     """
     from scipy import ndimage  # noqa: PLC0415 - heavy
 
@@ -86,7 +86,7 @@ def find_components(
         flat, num = ids.ravel(), len(sizes)
         counted = np.bincount(flat, (truth[box] != IGNORE_INDEX).ravel(), num).astype(np.int64)
         hits = np.bincount(flat, of_truth[box].ravel(), num).astype(np.int64)
-        # A component of a class is in one component of the foreground: any of its voxels tells in which.
+        # A component of a class lies in one component of the foreground, so any of its voxels shows in which.
         in_largest = np.zeros(num, np.bool_)
         in_largest[flat] = (foreground[box] == largest).ravel()
         found[name] = ClassComponents(
@@ -101,16 +101,16 @@ def find_components(
 
 
 def choose_components(cases: Sequence[CaseComponents]) -> PostProcessing:
-    """Choose which components stay.
+    """Choose which components to keep.
 
-    For regions that overlap each is judged as if the others stayed as they are; whether all of it helps together is for
-    the caller to see.
+    Overlapping regions are judged separately, as if the others stayed the same; the caller has to check whether all
+    steps together help.
 
     Args:
-        cases: Of `find_components`; with the same classes.
+        cases: Results of `find_components`, with the same classes.
 
     Returns:
-        The choice, without thresholds; nothing is done where nothing helps.
+        The choice, without thresholds; without any steps if none helps.
     """
     names = list(cases[0]) if cases else []
     before = [_mean_dice([case[name] for case in cases]) for name in names]
@@ -131,41 +131,41 @@ def choose_components(cases: Sequence[CaseComponents]) -> PostProcessing:
 
 
 def _choose_for_class(cases: Sequence[ClassComponents]) -> Literal["largest"] | float | None:
-    """Whether the largest component stays, or all from a volume on; None: all of them."""
+    """Choose to keep the largest component, or all of at least a minimum volume; None: all components."""
     best = _mean_dice(cases)
     choice: Literal["largest"] | float | None = None
     if best is None:
         return None
     options: list[Literal["largest"] | float] = ["largest", *_smallest_volumes(cases)]
     for option in options:
-        dice = _mean_dice([case.only(_stays(case, option)) for case in cases])
+        dice = _mean_dice([case.only(_select_components(case, option)) for case in cases])
         if dice is not None and dice >= best + LEAST_GAIN:
             best, choice = dice, option
     return choice
 
 
-def _stays(case: ClassComponents, option: Literal["largest"] | float) -> NDArray[np.bool_]:
+def _select_components(case: ClassComponents, option: Literal["largest"] | float) -> NDArray[np.bool_]:
     if option != "largest":
         return case.volumes_mm3 >= option
-    stays = np.zeros(len(case.volumes_mm3), np.bool_)
-    if len(stays):
-        stays[np.argmax(case.volumes_mm3)] = True
-    return stays
+    kept = np.zeros(len(case.volumes_mm3), np.bool_)
+    if len(kept):
+        kept[np.argmax(case.volumes_mm3)] = True
+    return kept
 
 
 def _smallest_volumes(cases: Sequence[ClassComponents]) -> list[float]:
-    """Volumes between the smallest component that was predicted and the median of the true objects' volumes."""
+    """Minimum volumes to try, between the smallest predicted component and the median of the true objects' volumes."""
     predicted = np.concatenate([case.volumes_mm3 for case in cases])
     truth = [case.truth_mm3 for case in cases if case.truth_voxels]
     if not (len(predicted) and truth) or predicted.min() >= np.median(truth):
         return []
-    # Rounded up, so that what is written is what was tried.
+    # Rounded before they are tried, so that the values tried and stored are equal.
     volumes = np.geomspace(1.001 * predicted.min(), np.median(truth), NUM_SMALLEST)
     return [float(f"{volume:.4g}") for volume in volumes]
 
 
 def _mean_dice(cases: Sequence[ClassComponents]) -> float | None:
-    """Over the cases in which the class is predicted or true; None if there is none."""
+    """Mean Dice over the cases in which the class is predicted or true; None if there is none."""
     scores = [
         2 * int(case.hits.sum()) / total for case in cases if (total := int(case.counted.sum()) + case.truth_voxels) > 0
     ]
@@ -173,7 +173,7 @@ def _mean_dice(cases: Sequence[ClassComponents]) -> float | None:
 
 
 class Histograms(NamedTuple):
-    """How many voxels of a case have at least each of `THRESHOLDS`, for one region."""
+    """Numbers of voxels of a case with a probability of at least each of `THRESHOLDS`, for one region."""
 
     inside: IntArray
     """Counts of the voxels of the truth."""
@@ -191,14 +191,14 @@ class Histograms(NamedTuple):
 def count_above_thresholds(
     probabilities: NDArray[np.floating[Any]], truth: NDArray[np.bool_], counts: NDArray[np.bool_]
 ) -> Histograms:
-    """Count the voxels of a case for one region.
+    """Count the voxels of a case above each threshold, for one region.
 
     Args:
-        probabilities: (n,) of any voxels.
-        truth: (n,) whether they belong to it.
-        counts: (n,) whether they count at all.
+        probabilities: Probabilities (n,) of some voxels.
+        truth: Mask (n,) of the voxels that belong to the region.
+        counts: Mask (n,) of the voxels that are not ignored.
     """
-    # In the precision in which labels are made of probabilities.
+    # In the precision in which probabilities are converted to labels.
     above = np.searchsorted(np.array(THRESHOLDS, probabilities.dtype), probabilities, side="right")
     histograms = [
         np.bincount(above[chosen], minlength=len(THRESHOLDS) + 1) for chosen in (truth & counts, ~truth & counts)
@@ -208,11 +208,11 @@ def count_above_thresholds(
 
 
 def choose_threshold(cases: Sequence[Histograms], current: float) -> float:
-    """The threshold with the best mean Dice, or the current one where none is better by `LEAST_GAIN`.
+    """The threshold with the best mean Dice, or the current one if none is better by `LEAST_GAIN`.
 
     Args:
-        cases: Of one region.
-        current: Of `THRESHOLDS`, or another.
+        cases: Histograms of one region.
+        current: One of `THRESHOLDS`, or another value.
     """
     scores = np.full((len(cases), len(THRESHOLDS)), np.nan)
     for row, case in zip(scores, cases, strict=True):

@@ -1,4 +1,4 @@
-"""Which model predicts: the one that is named, or the best configuration or ensemble that was found."""
+"""Choice of the model for prediction: the one that is named, or the best configuration or ensemble that was found."""
 
 import logging
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 class ChosenMember(NamedTuple):
-    """A run, and which of its folds."""
+    """A run, with the folds to use and its weight."""
 
     run: RunFolder
     folds: tuple[str, ...]
@@ -31,7 +31,7 @@ class ChosenMember(NamedTuple):
 
     @property
     def models(self) -> list[Path]:
-        """The files of the folds."""
+        """The model files of the folds."""
         return [self.run.fold(fold).model_final for fold in self.folds]
 
 
@@ -42,7 +42,7 @@ class ChosenModel(NamedTuple):
     postprocessing: PostProcessing
 
     def meaning(self) -> Meaning:
-        """What input and output mean, without the weights being read.
+        """The meaning of input and output, from the headers without the weights.
 
         Raises:
             ModelError: If a file cannot be used.
@@ -52,7 +52,7 @@ class ChosenModel(NamedTuple):
         return Meaning(headers[0].description, thresholds.pop() if len(thresholds) == 1 else None)
 
     def describe(self, options: PredictorOptions) -> dict[str, Any]:
-        """What `prediction.json` says: with another model they would be other predictions."""
+        """Description of the model for `prediction.json`; it differs for models that predict differently."""
         dataset = load_header(self.members[0].models[0]).dataset_name
         members = [
             {"configuration": member.run.root.name, "folds": member.folds, "files": _stamps(member)}
@@ -66,7 +66,7 @@ class ChosenModel(NamedTuple):
         return {"dataset": dataset, "ensemble": weighted, **fusion, **steps}
 
     def load(self, options: PredictorOptions, device: str | None) -> CasePredictor:
-        """Read all weights.
+        """Load all weights.
 
         Raises:
             ModelError: If a file cannot be used, or the members do not belong together.
@@ -79,10 +79,10 @@ class ChosenModel(NamedTuple):
 
 
 def choose_model(workspace: Workspace, choice: ModelChoice) -> ChosenModel:
-    """The model that is meant: without `model`, `configuration` and what narrows it down, the best one that was found.
+    """Find the chosen model; if only a data set is given, or nothing, the best one that was found.
 
     Raises:
-        InputError: If nothing is trained or installed under that name, or the choice is not clear; lists the choices.
+        InputError: If nothing is trained or installed under that name, or the choice is ambiguous; lists the choices.
     """
     narrowed = (choice.model, choice.configuration, choice.plans_name, choice.recipe) != (None,) * 4
     best = None if narrowed else _best(workspace, choice.dataset)
@@ -93,12 +93,12 @@ def choose_model(workspace: Workspace, choice: ModelChoice) -> ChosenModel:
 
 
 def loader(model: ChosenModel, options: PredictorOptions) -> partial[CasePredictor]:
-    """A picklable function of a device that reads the model."""
+    """A picklable function that loads the model to a device."""
     return partial(model.load, options)
 
 
 def _best(workspace: Workspace, dataset: str | None) -> Best | None:
-    """What was chosen for the data set; without one, for the only data set that has such a choice."""
+    """The best model of the data set; if none is given, that of the only data set that has one."""
     if dataset is not None:
         names = [workspace.dataset_name(dataset)]
     else:
@@ -114,8 +114,8 @@ def _chosen_best(workspace: Workspace, best: Best, folds: Sequence[str] | None) 
     if foreign:
         lines = "\n".join(f"  {command}" for command in best.commands)
         raise InputError(
-            f"the best for {best.dataset_name} is made with {', '.join(foreign)}, which another program has to predict "
-            f"with:\n{lines}\nor choose a configuration with -c"
+            f"the best model for {best.dataset_name} includes {', '.join(foreign)}, with which another program has to "
+            f"predict:\n{lines}\nor choose a configuration with -c"
         )
     members = []
     chosen_ns = workspace.best(best.dataset_name).stat().st_mtime_ns
@@ -129,7 +129,7 @@ def _chosen_best(workspace: Workspace, best: Best, folds: Sequence[str] | None) 
             )
         if any(run.fold(fold).model_final.stat().st_mtime_ns > chosen_ns for fold in member.folds):
             logger.warning(
-                "%s was trained again since it was chosen, with its weight and post-processing; run `seg25d "
+                "%s was trained again since it was chosen, so that weight and post-processing may not fit; run `seg25d "
                 "find_best_configuration %s` again",
                 member.run,
                 best.dataset_name,
@@ -140,6 +140,6 @@ def _chosen_best(workspace: Workspace, best: Best, folds: Sequence[str] | None) 
 
 
 def _stamps(member: ChosenMember) -> dict[str, dict[str, int]]:
-    """What tells one version of a file from another."""
+    """Size and time of the model files, to recognise changes."""
     status = {fold: path.stat() for fold, path in zip(member.folds, member.models, strict=True)}
     return {fold: {"bytes": each.st_size, "modified_ns": each.st_mtime_ns} for fold, each in status.items()}

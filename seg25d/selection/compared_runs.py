@@ -1,4 +1,4 @@
-"""Which runs are compared: those whose folds are trained, and what trains the folds that others lack."""
+"""Choice of the runs to compare: those whose folds are trained; for the others, the commands that train them."""
 
 import logging
 from collections.abc import Sequence
@@ -22,32 +22,32 @@ def runs_to_compare(
     configurations: Sequence[str] | None = None,
     folds: Sequence[str] | None = None,
 ) -> list[ValidatedRun]:
-    """The runs among which the best is chosen, with the folds to compare.
+    """Find the runs among which the best is chosen, with the folds to compare.
 
     Args:
-        workspace: Where everything is.
+        workspace: The workspace.
         dataset_name: Full name of a data set.
-        configurations: Configurations or names of runs; None: all that are trained, but for those that lack folds.
+        configurations: Configurations or names of runs; None: all that are trained, except those that lack folds.
         folds: Folds to compare; None: all of them.
 
     Raises:
-        InputError: If there is nothing to compare, or a run that was asked for lacks folds; says what trains them.
+        InputError: If there is nothing to compare, or a requested run lacks folds; gives the commands to train them.
     """
     folder = workspace.results / dataset_name
     names = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
     runs = [workspace.run(dataset_name, name) for name in names]
     known = [run for run in runs if run.imported.exists() or set(run.trained_folds()) - {"all"}]
     if configurations is not None:
-        # Sorted, so that an ensemble has one name whatever the order of the words.
+        # Sorted, so that the name of an ensemble does not depend on the order of the arguments.
         chosen = {
-            run.root.name: run for run in (_run_of(workspace, dataset_name, known, name) for name in configurations)
+            run.root.name: run for run in (_find_run(workspace, dataset_name, known, name) for name in configurations)
         }
         known = [chosen[name] for name in sorted(chosen)]
     else:
         installed = [run.root.name for run in known if not run.splits.exists()]
         known = [run for run in known if run.splits.exists()]
         if installed:
-            logger.warning("left out, as which cases they did not see is not known: %s", ", ".join(installed))
+            logger.warning("left out, as their validation cases are not known: %s", ", ".join(installed))
     found = []
     for run in known:
         try:
@@ -73,7 +73,7 @@ def runs_to_compare(
     return complete
 
 
-def _run_of(workspace: Workspace, dataset_name: str, known: Sequence[RunFolder], name: str) -> RunFolder:
+def _find_run(workspace: Workspace, dataset_name: str, known: Sequence[RunFolder], name: str) -> RunFolder:
     names = [run.root.name for run in known]
     if name not in names and is_alias(name):
         own = [each for each in names if not workspace.run(dataset_name, each).imported.exists()]
@@ -97,11 +97,11 @@ def _wanted_folds(run: ValidatedRun, words: Sequence[str] | None) -> list[int]:
 
 
 def training_command(run: ValidatedRun, folds: Sequence[int]) -> str:
-    """What trains more folds of a run.
+    """The command that trains more folds of a run.
 
     Args:
         run: A run with a trained fold, or imported.
-        folds: Those to train.
+        folds: The folds to train.
     """
     numbers = " ".join(str(fold) for fold in folds)
     if run.store is None:

@@ -1,4 +1,4 @@
-"""What a run costs to use, measured: parameters, operations, seconds and memory for one case."""
+"""Measured cost of prediction with a run: parameters, operations, seconds and memory for one case."""
 
 import time
 from collections.abc import Sequence
@@ -20,14 +20,14 @@ class Cost(Record):
     num_parameters: int = Field(ge=0)
     """Parameters of all folds and, for fused views, of all views."""
     flops_per_case: float = Field(ge=0)
-    """Additions and multiplications of convolutions and matrix products, as `torch.utils.flop_counter` counts them."""
+    """Additions and multiplications of convolutions and matrix products, counted by `torch.utils.flop_counter`."""
     seconds_per_case: float = Field(ge=0)
     peak_memory_gb: float = Field(ge=0)
-    """GiB: on the GPU where there is one, else of the whole process, Python and its libraries included."""
+    """GiB, on the GPU if there is one, else of the whole process including Python and its libraries."""
 
 
 class CaseToPredict(NamedTuple):
-    """A preprocessed case and who predicts it."""
+    """A preprocessed case and the models that predict it."""
 
     models: tuple[Path, ...]
     store: Path
@@ -37,7 +37,7 @@ class CaseToPredict(NamedTuple):
 
 
 def measure_cost(task: CaseToPredict) -> Cost:
-    """Predict a case in a process of its own, so that the memory is that of nothing else.
+    """Predict a case in a separate process, so that only its memory is measured.
 
     Raises:
         InputError: If models or arrays cannot be used.
@@ -49,12 +49,12 @@ def measure_cost(task: CaseToPredict) -> Cost:
         except BrokenProcessPool:
             raise WorkerError(
                 f"the process that measured the cost of {task.models[0].parent.parent.name} on {task.case} died; the "
-                "system may have killed it for lack of memory. The same command goes on where it stopped"
+                "system may have killed it for lack of memory. The same command continues where it stopped"
             ) from None
 
 
 def joint_cost(costs: Sequence[Cost]) -> Cost:
-    """The cost of several runs one after the other: the sums, and the largest memory."""
+    """The cost of several runs in sequence: the sums, and the largest memory."""
     return Cost(
         num_parameters=sum(cost.num_parameters for cost in costs),
         flops_per_case=sum(cost.flops_per_case for cost in costs),
@@ -75,7 +75,7 @@ def _measure(task: CaseToPredict) -> Cost:
     predictor = load_predictor(task.models, execution, PredictorOptions(mirroring=task.mirroring))
     store = Store(task.store)
     grid = store.record(task.case).grid
-    # The first prediction also finds algorithms and memory: it counts operations, the second one seconds.
+    # The first prediction, which also selects algorithms and allocates memory, counts operations; the second is timed.
     with FlopCounterMode(display=False) as counter:
         predictor.predict_preprocessed(store.open_image(task.case), grid)
     started = time.perf_counter()

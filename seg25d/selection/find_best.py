@@ -1,4 +1,4 @@
-"""The choice of the best configuration or ensemble: every run, every pair, and an ensemble grown run by run."""
+"""Choice of the best configuration or ensemble: every run, every pair, and an ensemble extended run by run."""
 
 import logging
 import math
@@ -31,12 +31,12 @@ logger = logging.getLogger(__name__)
 
 
 class FindOptions(Record):
-    """What to choose among, and what the choice may cost."""
+    """Options of the search for the best model, and limits of its cost."""
 
     ensembles: bool = True
     postprocessing: bool = True
     fit_weights: bool = False
-    """Also the best ensemble with weights that are fitted on the same cases."""
+    """Whether to try the best ensemble also with weights fitted on the same cases."""
     max_seconds_per_case: float | None = Field(default=None, gt=0)
     max_parameters: int | None = Field(default=None, gt=0)
     device: str | None = None
@@ -44,12 +44,12 @@ class FindOptions(Record):
 
     @property
     def limits(self) -> dict[str, float]:
-        """What the choice is not to exceed."""
+        """The limits that are set, by name."""
         limits = {"max_seconds_per_case": self.max_seconds_per_case, "max_parameters": self.max_parameters}
         return {name: value for name, value in limits.items() if value is not None}
 
     def allow(self, cost: Cost | None) -> bool:
-        """Whether something costs no more than it may; what has no known cost is not allowed where there are limits."""
+        """Whether a cost is within the limits; an unknown cost is allowed only without limits."""
         if cost is None:
             return not self.limits
         seconds, parameters = self.max_seconds_per_case, self.max_parameters
@@ -59,7 +59,7 @@ class FindOptions(Record):
 
 
 class Candidates(NamedTuple):
-    """All that was tried."""
+    """All candidates that were tried, with scores and costs."""
 
     summaries: dict[Ensemble, Summary]
     costs: dict[Ensemble, Cost | None]
@@ -70,42 +70,42 @@ class _CostFile(Record):
     models: str
     case: str
     place: str
-    """Machine and device."""
+    """Machine and device that it was measured on."""
     cost: Cost
 
 
 def find_best(
     dataset_name: str, runs: Sequence[ValidatedRun], folder: PreprocessedFolder, scores: Path, options: FindOptions
 ) -> Best:
-    """Choose by the mean Dice over the cases that all runs have predicted without having seen them.
+    """Choose the candidate with the best mean Dice over the validation cases that all runs have in common.
 
-    What is missing is computed: probabilities of validation cases, scores, costs. All of it is kept, so that the same
-    command goes on where it was cut off.
+    Missing probabilities of validation cases, scores and costs are computed. All of them are kept, so that the same
+    command continues after an interruption.
 
     Args:
-        dataset_name: Of all of them.
-        runs: With the folds to compare.
-        folder: The preprocessed data set: images for what is missing, and the truth.
+        dataset_name: Name of the data set.
+        runs: The runs, with the folds to compare.
+        folder: The preprocessed data set, with images and true labels.
         scores: Folder for the scores of candidates.
-        options: How.
+        options: Options of the search.
 
     Returns:
         The choice, for `best.json`.
 
     Raises:
-        InputError: If the runs do not go together, nothing is left to compare, or nothing keeps to the limits.
+        InputError: If the runs do not fit together, there is nothing to compare, or no candidate is within the limits.
     """
-    validation = _validation(runs, folder, scores, options)
+    validation = _prepare_validation(runs, folder, scores, options)
     for run in runs:
         predict_validation(run, folder.root, choose_execution(options.device))
-    costs = {Ensemble((run.name,)): _cost(run, folder, validation, options) for run in runs}
+    costs = {Ensemble((run.name,)): _find_cost(run, folder, validation, options) for run in runs}
     candidates = Candidates(score_ensembles(validation, list(costs)), costs)
     if options.ensembles:
         _add_ensembles(validation, candidates, options)
     allowed = [each for each in candidates.summaries if options.allow(candidates.costs[each])]
     if not allowed:
         raise InputError(
-            f"no configuration keeps to the limits ({_listed(options.limits)}); the cheapest takes "
+            f"no configuration is within the limits ({_format_limits(options.limits)}); the cheapest takes "
             + ", ".join(
                 f"{each.name}: {cost.seconds_per_case:.3g} s, {cost.num_parameters:,} parameters"
                 for each, cost in candidates.costs.items()
@@ -117,7 +117,7 @@ def find_best(
     steps, after = PostProcessing(), summary
     members = _members(validation, chosen)
     if options.postprocessing and any(member.imported for member in members):
-        logger.warning("no post-processing is looked for: another program predicts, and nothing would apply it")
+        logger.warning("no post-processing is fitted: another program predicts and could not apply it")
     elif options.postprocessing:
         steps, after = fit_postprocessing(validation, chosen, summary)
     return Best(
@@ -138,7 +138,7 @@ def find_best(
 
 
 def use_commands(dataset_name: str, members: Sequence[Member]) -> tuple[str, ...]:
-    """What to type to use a choice."""
+    """The commands that predict with a choice."""
     if not any(member.imported for member in members):
         return (f"seg25d predict -d {dataset_name} -i IN -o OUT",)
     lines = []
@@ -154,20 +154,20 @@ def use_commands(dataset_name: str, members: Sequence[Member]) -> tuple[str, ...
     return tuple(lines)
 
 
-def _validation(
+def _prepare_validation(
     runs: Sequence[ValidatedRun], folder: PreprocessedFolder, scores: Path, options: FindOptions
 ) -> Validation:
     first = runs[0]
     for run in runs[1:]:
         if not run.description.labels.agrees_with(first.description.labels):
             raise InputError(
-                f"{run.name} and {first.name} were trained with different labels; choose those that go together with -c"
+                f"{run.name} and {first.name} were trained with different labels; choose runs that fit together with -c"
             )
-    ours = [run for run in runs if run.store is not None]
-    for run in ours[1:]:
-        if run.description.channel_names != ours[0].description.channel_names:
+    trained = [run for run in runs if run.store is not None]
+    for run in trained[1:]:
+        if run.description.channel_names != trained[0].description.channel_names:
             raise InputError(
-                f"{run.name} and {ours[0].name} were trained with different channels; choose those that go together "
+                f"{run.name} and {trained[0].name} were trained with different channels; choose runs that fit together "
                 "with -c"
             )
     cases = shared_cases(runs)
@@ -179,17 +179,19 @@ def _validation(
     if fewer:
         listed = ", ".join(f"{name} has {count}" for name, count in fewer.items())
         logger.warning("compared on the %d cases that all runs share; %s", len(cases), listed)
-    if not ours or ours[0].store is None:
+    if not trained or trained[0].store is None:
         raise InputError(
-            f"{', '.join(run.name for run in runs)}: results of another program alone; train a configuration first"
+            f"{', '.join(run.name for run in runs)}: only results of another program; train a configuration first"
         )
     by_name = {run.name: run for run in runs}
     labels = first.description.labels
-    return Validation(by_name, cases, labels, Store(folder.store(ours[0].store)), scores, options.num_processes)
+    return Validation(by_name, cases, labels, Store(folder.store(trained[0].store)), scores, options.num_processes)
 
 
-def _cost(run: ValidatedRun, folder: PreprocessedFolder, validation: Validation, options: FindOptions) -> Cost | None:
-    """The cost of the case of middle size; measured once for these models on this machine and device."""
+def _find_cost(
+    run: ValidatedRun, folder: PreprocessedFolder, validation: Validation, options: FindOptions
+) -> Cost | None:
+    """The cost of the case of median size; measured once for these models on this machine and device."""
     if run.store is None:
         return None
     path = validation.scores / f"{run.name}.cost.json"
@@ -202,7 +204,7 @@ def _cost(run: ValidatedRun, folder: PreprocessedFolder, validation: Validation,
         earlier = None
     if earlier is not None and (earlier.models, earlier.case, earlier.place) == (run.stamp, case, place):
         return earlier.cost
-    logger.info("measuring what %s costs, on %s", run.name, case)
+    logger.info("measuring the cost of %s on %s", run.name, case)
     models = tuple(run.run.fold(fold).model_final for fold in run.folds)
     cost = measure_cost(CaseToPredict(models, folder.store(run.store), case, options.device))
     write_record(path, _CostFile(models=run.stamp, case=case, place=place, cost=cost))
@@ -210,14 +212,14 @@ def _cost(run: ValidatedRun, folder: PreprocessedFolder, validation: Validation,
 
 
 def _middle_case(validation: Validation) -> str:
-    """The case of middle size, the first one of that size."""
+    """The first case of median size."""
     voxels = {case: math.prod(validation.store.record(case).grid.shape) for case in validation.cases}
     middle = median_low(voxels.values())
     return next(case for case, count in voxels.items() if count == middle)
 
 
 def _add_ensembles(validation: Validation, candidates: Candidates, options: FindOptions) -> None:
-    """Score every pair, then the best ensemble so far with each run that it lacks, as long as that helps."""
+    """Score every pair, then add single runs to the best ensemble as long as that improves it."""
     names = [each.runs[0] for each in candidates.summaries]
     _add(validation, candidates, pairs(names), options)
     best = _best_ensemble(candidates)
@@ -255,10 +257,10 @@ def _best_ensemble(candidates: Candidates) -> Ensemble | None:
 
 
 def _fit_weights(validation: Validation, ensemble: Ensemble) -> Ensemble | None:
-    """The ensemble with fitted weights, without the runs that get none; None where that is nothing new."""
+    """Fit the weights of an ensemble, dropping runs with weight 0; None if the result is not a new ensemble."""
     items = [validation.item(ensemble, case) for case in validation.cases]
     sums = {item.case: each for item, each in validation.over_cases(_sums_of_case, items, "fitting weights")}
-    # In the order of the cases, whoever is ready first: sums of floating-point numbers depend on it.
+    # In the order of the cases, not of completion: sums of floating-point numbers depend on it.
     if not any(sums.values()):
         logger.warning("no case has any foreground; weights cannot be fitted")
         return None
@@ -292,5 +294,5 @@ def _dice(summary: Summary) -> float:
     return -1.0 if summary.foreground_mean.dice is None else summary.foreground_mean.dice
 
 
-def _listed(limits: Mapping[str, float]) -> str:
+def _format_limits(limits: Mapping[str, float]) -> str:
     return ", ".join(f"--{name.replace('_', '-')} {value:g}" for name, value in limits.items())

@@ -1,4 +1,4 @@
-"""Post-processing of the chosen candidate: thresholds where outputs are independent, then components."""
+"""Post-processing of the chosen candidate: thresholds if outputs are independent, then components."""
 
 import logging
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ DEFAULT_THRESHOLD = 0.5
 
 
 def fit_postprocessing(validation: Validation, ensemble: Ensemble, before: Summary) -> tuple[PostProcessing, Summary]:
-    """Choose post-processing for a candidate, and see whether it helps.
+    """Choose post-processing for a candidate, and check whether it helps.
 
     Args:
         validation: The cases.
@@ -34,16 +34,16 @@ def fit_postprocessing(validation: Validation, ensemble: Ensemble, before: Summa
         before: Its scores without post-processing.
 
     Returns:
-        What to do, and the scores with it; nothing and `before` where the mean Dice does not rise.
+        The post-processing and the scores with it; no steps and `before` if the mean Dice does not rise.
     """
     items = [validation.item(ensemble, case) for case in validation.cases]
     thresholds = _choose_thresholds(validation, items)
-    # Thresholds are chosen region by region; where they do harm together, components alone may still help.
+    # Thresholds are chosen separately per region; if they are harmful together, components alone may still help.
     for start in (thresholds,) if thresholds.does_nothing else (thresholds, PostProcessing()):
         steps = _choose_components(validation, items, start)
         if steps.does_nothing:
             continue
-        # Regions may overlap: only all steps together show what they do.
+        # Regions may overlap, so all steps have to be scored together.
         scored = validation.over_cases(partial(score_case, postprocessing=steps), items, "scoring post-processing")
         after = summarize([case for _, case in scored])
         gain = (after.foreground_mean.dice or 0.0) - (before.foreground_mean.dice or 0.0)
@@ -51,36 +51,36 @@ def fit_postprocessing(validation: Validation, ensemble: Ensemble, before: Summa
         if gain >= LEAST_GAIN:
             logger.info("post-processing raises the mean Dice by %.4f: %s", gain, listed)
             return steps, after
-        logger.info("post-processing (%s) changes the mean Dice by %+.4f; it is not done", listed, gain)
-    logger.info("no post-processing helps; none is done")
+        logger.info("post-processing (%s) changes the mean Dice by %+.4f; it is not used", listed, gain)
+    logger.info("no post-processing helps; none is used")
     return PostProcessing(), before
 
 
 def _choose_components(
     validation: Validation, items: Sequence[CaseToScore], thresholds: PostProcessing
 ) -> PostProcessing:
-    """Components to remove of what is left above thresholds, and these."""
-    function = partial(_components_of_case, postprocessing=thresholds)
+    """Choose which components above the thresholds to keep; return this together with the thresholds."""
+    function = partial(_find_case_components, postprocessing=thresholds)
     found = {item.case: each for item, each in validation.over_cases(function, items, "finding components")}
     steps = choose_components([found[case] for case in validation.cases])
     return steps.model_copy(update={"thresholds": thresholds.thresholds})
 
 
 def _choose_thresholds(validation: Validation, items: Sequence[CaseToScore]) -> PostProcessing:
-    """Thresholds per region, or of the only class of runs that have one; nothing where the likeliest class is taken."""
+    """Choose thresholds per region, or of a single class with a threshold; none if the most probable class wins."""
     labels, current = validation.labels, items[0].threshold
     if not labels.has_regions and current is None:
         return PostProcessing()
-    counted = {item.case: each for item, each in validation.over_cases(_histograms_of_case, items, "trying thresholds")}
+    counted = {item.case: each for item, each in validation.over_cases(_count_case, items, "trying thresholds")}
     start = DEFAULT_THRESHOLD if current is None else current
     chosen = {
         name: choose_threshold([counted[case][name] for case in validation.cases], start) for name in labels.foreground
     }
-    # Where all stay as they were there is nothing to write down.
+    # Unchanged thresholds are not stored.
     return PostProcessing(thresholds={} if set(chosen.values()) == {start} else chosen)
 
 
-def _histograms_of_case(validation: Validation, item: CaseToScore) -> dict[str, Histograms]:
+def _count_case(validation: Validation, item: CaseToScore) -> dict[str, Histograms]:
     labels, truth = validation.labels, validation.truth(item.case)
     sums: dict[str, Histograms] = {}
     for part, mean in fused_parts(item):
@@ -94,7 +94,7 @@ def _histograms_of_case(validation: Validation, item: CaseToScore) -> dict[str, 
     return sums
 
 
-def _components_of_case(validation: Validation, item: CaseToScore, postprocessing: PostProcessing) -> CaseComponents:
+def _find_case_components(validation: Validation, item: CaseToScore, postprocessing: PostProcessing) -> CaseComponents:
     labels = validation.labels
     indices = fused_labels(item, labels, threshold_values(postprocessing, labels))
     spacing_mm = validation.store.record(item.case).geometry.canonical_spacing_mm

@@ -1,8 +1,8 @@
 """Importing the cross-validation of nnU-Net v2 as a candidate for ensembles.
 
-What is read is what nnU-Net writes into `nnUNet_results/DATASET/TRAINER__PLANS__CONFIG` (export_prediction.py and
-nnUNetTrainer.perform_actual_validation, version 2.8): `dataset.json`, `plans.json`, and in `fold_K/validation` per case
-the segmentation and, with `--npz`, `CASE.npz` with `probabilities` (K, z, y, x). Its `.pkl` files are never read.
+The import reads files that nnU-Net writes into `nnUNet_results/DATASET/TRAINER__PLANS__CONFIG` (export_prediction.py
+and nnUNetTrainer.perform_actual_validation, version 2.8): `dataset.json`, `plans.json`, and in `fold_K/validation`
+each case's segmentation and, with `--npz`, `CASE.npz` with `probabilities` (K, z, y, x); never its `.pkl` files.
 """
 
 import logging
@@ -33,18 +33,18 @@ from seg25d.selection.probability_maps import write_probability_map
 logger = logging.getLogger(__name__)
 _CURE = "run `nnUNetv2_train DATASET CONFIG FOLD --val --npz` with nnU-Net, then this command again"
 _REORIENTING = ("NibabelIOWithReorient", "SimpleITKIOWithReorient")
-"""Readers of nnU-Net whose arrays run to the right, to the front and upwards, whatever the axes of the file."""
+"""Readers of nnU-Net whose array axes always point right, anterior and superior, independent of the file's axes."""
 _MOST_DIFFERENT = 0.01
-"""Share of the foreground in which the segmentation may differ from the probabilities, for rounding."""
+"""Share of the foreground in which the segmentation may differ from the probabilities because of rounding."""
 
 
 class _Own(NamedTuple):
-    """What we know of the data set."""
+    """Labels and cases of the data set in the workspace."""
 
     labels: Labels
     cases: frozenset[str]
     label_files: dict[str, Path]
-    """Whose grid the predictions must have; of the raw data set, if it is there."""
+    """Label files of the raw data set, if it exists; predictions must have the same grid."""
 
 
 class _Prediction(NamedTuple):
@@ -80,17 +80,17 @@ def import_nnunet_results(
     `imported.json`. Maps that an earlier call made of the same files are kept.
 
     Args:
-        workspace: Where it goes.
+        workspace: The workspace to import into.
         source: The folder `TRAINER__PLANS__CONFIG`.
-        identifier: Our data set.
+        identifier: Name or number of the data set in the workspace.
         num_processes: Worker processes; None chooses.
 
     Returns:
         The folder of the run.
 
     Raises:
-        InputError: If folder or data set are not there, or probabilities do not belong to their segmentations.
-        DatasetError: If labels, cases or files do not fit; lists all of it, and nothing is written.
+        InputError: If folder or data set do not exist, or probabilities do not belong to their segmentations.
+        DatasetError: If labels, cases or files do not fit; lists all problems, and nothing is written.
     """
     name = workspace.dataset_name(identifier)
     own = _read_own(workspace, name)
@@ -130,7 +130,7 @@ def import_nnunet_results(
 
 
 def _read_own(workspace: Workspace, name: str) -> _Own:
-    """Labels and cases of the preprocessed data set, or else of the raw one."""
+    """Read labels and cases of the preprocessed data set, or else of the raw one."""
     folder, raw = workspace.preprocessed_dataset(name), workspace.raw_dataset(name)
     dataset, problems = scan_dataset(raw) if raw.is_dir() else (None, [])
     label_files = {case.name: case.label for case in dataset.cases if case.label} if dataset else {}
@@ -158,10 +158,10 @@ def _read_source(source: Path) -> _Source:
 
 
 def _find_predictions(source: _Source, own: _Own) -> list[_Prediction]:
-    """The validation cases of all folds.
+    """Find the validation cases of all folds.
 
     Raises:
-        DatasetError: If anything does not fit; lists all of it.
+        DatasetError: If anything does not fit; lists all problems.
     """
     problems = []
     if not source.labels.agrees_with(own.labels):
@@ -175,13 +175,13 @@ def _find_predictions(source: _Source, own: _Own) -> list[_Prediction]:
             problems.append(Problem(case=folder.parent.name, problem=problem, cure=_CURE))
             continue
         if not (folder / "summary.json").exists():
-            logger.warning("%s has no summary.json: was the validation of this fold cut off?", folder)
+            logger.warning("%s has no summary.json: was the validation of this fold interrupted?", folder)
         for case, paths in sorted(by_stem(image_files(folder)).items()):
             found = _check_prediction(case, paths[0], source, own)
             problems += [found] if isinstance(found, Problem) else []
             predictions += [] if isinstance(found, Problem) else [_Prediction(case, fold, paths[0], found)]
-        problems += _missing_segmentations(folder)
-    problems += _unknown_and_doubled(predictions, own)
+        problems += _find_missing_segmentations(folder)
+    problems += _find_unknown_and_repeated(predictions, own)
     if not predictions and not problems:
         raise DatasetError(f"{source.folder} has no validation cases (fold_0/validation/CASE.npz ...); {_CURE}")
     raise_problems(problems, str(source.folder))
@@ -189,14 +189,14 @@ def _find_predictions(source: _Source, own: _Own) -> list[_Prediction]:
 
 
 def _fold_folders(folder: Path) -> list[Path]:
-    """The validation folders from fold 0 to the last that there is; `fold_all` validates on what it was trained on."""
+    """The validation folders of folds 0 to the last existing one; not `fold_all`, which validates on training cases."""
     numbers = [path.name.removeprefix("fold_") for path in folder.glob("fold_*") if (path / "validation").is_dir()]
     last = max((int(number) for number in numbers if number.isdigit()), default=-1)
     return [folder / f"fold_{fold}" / "validation" for fold in range(last + 1)]
 
 
 def _check_prediction(case: str, segmentation: Path, source: _Source, own: _Own) -> Geometry | Problem:
-    """The grid of a case, or the first thing that is wrong with it."""
+    """The grid of a case, or its first problem."""
     from seg25d.data.image_io import read_geometry  # noqa: PLC0415 - loads SimpleITK
 
     path = probabilities_path(segmentation)
@@ -213,14 +213,14 @@ def _check_prediction(case: str, segmentation: Path, source: _Source, own: _Own)
         return Problem(case=case, problem=f"{path} is damaged or holds no `probabilities`", cure=_CURE)
     grid = geometry.canonical_shape if source.reorients else geometry.shape
     if shape != (wanted := (source.labels.num_outputs, *grid)):
-        return Problem(case=case, problem=f"{path}: shape {shape}, wanted is {wanted} (K, z, y, x)", cure=_CURE)
+        return Problem(case=case, problem=f"{path}: shape {shape}, expected is {wanted} (K, z, y, x)", cure=_CURE)
     if difference:
         cure = "import results that were trained on this data set"
         return Problem(case=case, problem=f"another grid than {label_file}: {difference}", cure=cure)
     return geometry
 
 
-def _missing_segmentations(folder: Path) -> list[Problem]:
+def _find_missing_segmentations(folder: Path) -> list[Problem]:
     segmentations = by_stem(image_files(folder))
     return [
         Problem(case=path.stem, problem=f"{path} has no segmentation beside it", cure=_CURE)
@@ -229,7 +229,7 @@ def _missing_segmentations(folder: Path) -> list[Problem]:
     ]
 
 
-def _unknown_and_doubled(predictions: Sequence[_Prediction], own: _Own) -> list[Problem]:
+def _find_unknown_and_repeated(predictions: Sequence[_Prediction], own: _Own) -> list[Problem]:
     first: dict[str, int] = {}
     problems = []
     for each in predictions:
@@ -243,7 +243,7 @@ def _unknown_and_doubled(predictions: Sequence[_Prediction], own: _Own) -> list[
 
 
 def _make_splits(predictions: Sequence[_Prediction], cases: frozenset[str]) -> list[Split]:
-    """Who is validated in which fold; the others were trained on."""
+    """Training and validation cases of each fold; all cases that a fold does not validate on were trained on."""
     held_out = [{each.case for each in predictions if each.fold == fold} for fold in _folds(predictions)]
     return [Split(train=tuple(sorted(cases - each)), val=tuple(sorted(each))) for each in held_out]
 
@@ -255,10 +255,10 @@ def _folds(predictions: Sequence[_Prediction]) -> range:
 def _import_maps(
     run: RunFolder, source: _Source, predictions: Sequence[_Prediction], num_processes: int | None
 ) -> None:
-    """Write the probability maps that are not there yet.
+    """Write the probability maps that do not exist yet.
 
     Raises:
-        InputError: If segmentations do not say what the probabilities say; names all of them.
+        InputError: If segmentations do not agree with the probabilities; names all of them.
     """
     for fold in _folds(predictions):
         remove_leftovers(run.fold(fold).probabilities)
@@ -277,7 +277,7 @@ def _import_maps(
 
 
 def _import_map(run: RunFolder, source: _Source, prediction: _Prediction) -> str | None:
-    """Write the map of a case; gives what is wrong with it."""
+    """Write the map of a case; return a message if it cannot be used, else None."""
     from seg25d.data.image_io import read_labels  # noqa: PLC0415 - loads SimpleITK
 
     path = probabilities_path(prediction.segmentation)
@@ -286,12 +286,12 @@ def _import_map(run: RunFolder, source: _Source, prediction: _Prediction) -> str
         segmentation = source.labels.encode(read_labels(prediction.segmentation)[0], str(prediction.segmentation))
     except InputError as error:
         return str(error)
-    likeliest = source.labels.from_probabilities(probabilities)
-    different = int(np.count_nonzero(likeliest != segmentation))
-    foreground = int(np.count_nonzero(likeliest | segmentation))
+    most_probable = source.labels.from_probabilities(probabilities)
+    different = int(np.count_nonzero(most_probable != segmentation))
+    foreground = int(np.count_nonzero(most_probable | segmentation))
     if different > max(1, _MOST_DIFFERENT * foreground):
         return (
-            f"{path} does not belong to {prediction.segmentation.name}: its likeliest labels differ in {different} "
+            f"{path} does not belong to {prediction.segmentation.name}: its most probable labels differ in {different} "
             f"voxels, of {foreground} in the foreground"
         )
     write_probability_map(run.root / prediction.file, probabilities)
@@ -301,5 +301,5 @@ def _import_map(run: RunFolder, source: _Source, prediction: _Prediction) -> str
 def _to_canonical(
     probabilities: NDArray[np.floating[Any]], geometry: Geometry, reoriented: bool
 ) -> NDArray[np.floating[Any]]:
-    """Probabilities (K, D, H, W) in canonical axes, which run to the left, to the back and upwards."""
+    """Probabilities (K, D, H, W) in canonical axes, which point left, posterior and superior."""
     return probabilities[:, :, ::-1, ::-1] if reoriented else geometry.to_canonical(probabilities)

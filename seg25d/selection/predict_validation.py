@@ -1,4 +1,4 @@
-"""The probabilities of validation cases, made where they are missing."""
+"""Prediction of missing probabilities of validation cases."""
 
 import logging
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,18 +20,18 @@ logger = logging.getLogger(__name__)
 
 
 def predict_validation(run: ValidatedRun, stores: Path, execution: Execution) -> None:
-    """Predict every case of a run with the fold that did not see it; what these very models did already is kept.
+    """Predict every case of a run with the fold that was not trained on it; results of the same models are kept.
 
-    One case is held in memory at a time, and one while it is written.
+    At most two cases are in memory: one that is predicted and one that is written.
 
     Args:
-        run: With models of ours.
+        run: The run; imported ones of other programs are skipped.
         stores: The data set's preprocessed folder, which holds the run's store.
-        execution: Where and in which precision.
+        execution: Device and precision.
 
     Raises:
         RecordError: If preprocessed arrays are missing or damaged.
-        InputError: If the disk is full or may not be written.
+        InputError: If the disk is full or not writable.
     """
     if run.store is None:
         return
@@ -53,7 +53,7 @@ def predict_validation(run: ValidatedRun, stores: Path, execution: Execution) ->
             writing: list[Future[None]] = []
             for case in track(missing, len(missing), f"predicting cases of {run.name}, fold {fold}"):
                 _, probabilities = predictor.predict_probabilities(store.open_image(case), store.record(case).grid)
-                # Half of the memory, while this case is written and the next one computed.
+                # float16 takes half of the memory while this case is written and the next one computed.
                 halved = probabilities.astype(np.float16)
                 del probabilities
                 for earlier in writing:

@@ -1,4 +1,4 @@
-"""Probabilities of validation cases as files: what candidates for an ensemble are made of, ours and other programs'."""
+"""Files of probabilities of validation cases, from which ensembles are made, also of other programs."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from seg25d.core.arrays import StoredArray, write_array
 
 
 def write_probability_map(path: Path, probabilities: NDArray[np.floating[Any]]) -> None:
-    """Write the probabilities of a case, in float16: half of the space, and a step of 0.0005 below 1.
+    """Write the probabilities of a case in float16, which takes half of the space and has a step of 0.0005 below 1.
 
     Args:
         path: `CASE.b2nd`.
@@ -20,9 +20,9 @@ def write_probability_map(path: Path, probabilities: NDArray[np.floating[Any]]) 
 
 
 def open_probability_map(path: Path) -> StoredArray:
-    """The probabilities (K, D, H, W) of a case in float16, to read parts from.
+    """Open the probabilities (K, D, H, W) of a case in float16, to read parts of them.
 
     Raises:
-        RecordError: Also on reading: if the file is missing or damaged.
+        RecordError: Here or on reading, if the file is missing or damaged.
     """
     return StoredArray(path, f"delete {path} and run find_best_configuration, or the import, again")

@@ -1,4 +1,4 @@
-"""Candidates in order: scores, paired tests against the best, cost, and the Pareto front; and as a table."""
+"""Ranking of candidates: scores, paired tests against the best, cost, and the Pareto front; also as a table."""
 
 from collections.abc import Callable, Mapping, Sequence
 from statistics import mean, stdev
@@ -12,7 +12,7 @@ from seg25d.selection.cost import Cost
 
 COLUMNS = ("Dice", "std", "HD95 mm", "p", "parameters", "GFLOPs", "s/case", "memory GB")
 MOST_CLASSES = 6
-"""Columns for single classes in the table; `best.json` has all of them."""
+"""Maximum number of columns for single classes in the table; `best.json` has all of them."""
 
 
 def rank(
@@ -21,13 +21,13 @@ def rank(
     best: Ensemble,
     allow: Callable[[Cost | None], bool],
 ) -> tuple[Scored, ...]:
-    """All candidates: the chosen one first, then by their mean Dice.
+    """Rank all candidates: the chosen one first, then by their mean Dice.
 
     Args:
         summaries: Scores on the same cases.
-        costs: Of the same candidates.
+        costs: Costs of the same candidates.
         best: The chosen one.
-        allow: Whether something with this cost might have been chosen.
+        allow: Function that tells whether a cost is within the limits.
     """
     of_best = case_means(summaries[best])
     rows = []
@@ -53,12 +53,12 @@ def rank(
 
 
 def case_means(summary: Summary) -> dict[str, float | None]:
-    """Per case the mean Dice over the classes that have one."""
+    """The mean Dice of each case over the classes that have one."""
     return {case.case: _mean_dice(case) for case in summary.per_case}
 
 
 def paired_p_value(scores: Mapping[str, float | None], others: Mapping[str, float | None]) -> float | None:
-    """Wilcoxon's signed-rank test over the cases that both have a score for; None where they nowhere differ."""
+    """Wilcoxon's signed-rank test over the cases that both have a score for; None if they do not differ in any."""
     from scipy.stats import wilcoxon  # noqa: PLC0415 - heavy
 
     pairs = [(mine, other) for case, mine in scores.items() if mine is not None and (other := others[case]) is not None]
@@ -69,12 +69,12 @@ def paired_p_value(scores: Mapping[str, float | None], others: Mapping[str, floa
 
 
 def describe_best(best: Best, labels: Labels | None = None) -> str:
-    """The choice for people: all candidates, why, and what to type; with the names of classes where labels say them."""
+    """Text about the choice: all candidates, the reasons, and the commands to use it; `labels` give the names."""
     steps = best.postprocessing.describe(labels) or ["none"]
     lines = [
         candidates_table(best, labels),
         "",
-        "*: nothing else is as good and as fast. In brackets: beyond the limits.",
+        "*: no other candidate is both as good and as fast. In brackets: beyond the limits.",
         f"p: Wilcoxon's signed-rank test against the best, over {best.num_cases} cases.",
         f"best: {best.name}",
         f"post-processing: {'; '.join(steps)}"
@@ -86,7 +86,7 @@ def describe_best(best: Best, labels: Labels | None = None) -> str:
 
 
 def candidates_table(best: Best, labels: Labels | None = None) -> str:
-    """The candidates as plain text; a star marks the Pareto front, brackets what is beyond the limits."""
+    """The candidates as a plain-text table; a star marks the Pareto front, brackets those beyond the limits."""
     classes = list(best.candidates[0].dice_per_class)[:MOST_CLASSES]
     classes = classes if len(best.candidates[0].dice_per_class) > 1 else []
     names = classes if labels is None else [labels.name_of(each) for each in classes]

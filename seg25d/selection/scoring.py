@@ -1,4 +1,4 @@
-"""Scores of ensembles on validation cases: read part by part, so that a case's probabilities never are in memory whole.
+"""Scores of ensembles on validation cases; a case's probabilities are read in parts to save memory.
 
 Letters: K channels of probabilities, D H W a case.
 """
@@ -33,15 +33,15 @@ from seg25d.selection.probability_maps import open_probability_map
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 Part: TypeAlias = tuple[slice, slice]
-"""Along D and H of a case."""
+"""Slices along D and H of a case."""
 _WORKER_BYTES = 600 << 20
-"""Memory of a worker without a case: torch, which comes with what reads predictions."""
+"""Memory of a worker without a case: mainly torch, which the reader of predictions imports."""
 _BYTES_PER_VOXEL = 32
-"""Memory for a case's labels, truth, components, masks and distances, with something to spare."""
+"""Memory for a case's labels, truth, components, masks and distances, with a margin."""
 _BYTES_PER_PROBABILITY = 12
-"""Memory for a part of the probabilities: as read, its product with a weight, the sum, and the labels."""
+"""Memory for a part of the probabilities: as read, multiplied by a weight, summed, and as labels."""
 _LONGEST_NAME = 150
-"""Letters of a candidate's name in the name of a file: many file systems allow 255 bytes, and runs have long names."""
+"""Maximum length of a candidate's name in a file name: many file systems allow 255 bytes, and runs have long names."""
 
 
 @dataclass(frozen=True)
@@ -52,18 +52,18 @@ class Validation:
     cases: tuple[str, ...]
     labels: Labels
     store: Store
-    """Has truth and geometry of all cases."""
+    """Store with truth and geometry of all cases."""
     scores: Path
-    """Folder for the scores of candidates, so that they are counted once."""
+    """Folder for the scores of candidates, so that they are computed only once."""
     num_processes: int | None = None
 
     @cached_property
     def case_keys(self) -> dict[str, str]:
-        """Per case what changes when its files do: scores against a truth that was corrected since are none."""
+        """A key of each case that changes when its files change, as scores against an old truth are not valid."""
         return {case: self.store.record(case).source_key for case in self.cases}
 
     def item(self, ensemble: Ensemble, case: str) -> "CaseToScore":
-        """What a worker needs to know to fuse a case."""
+        """The input of a worker that fuses a case."""
         members = [self.runs[name] for name in ensemble.runs]
         paths = tuple(run.probability_map(case) for run in members)
         return CaseToScore(ensemble, case, paths, shared_threshold(members))
@@ -75,7 +75,7 @@ class Validation:
     def over_cases(
         self, function: "Callable[[Validation, CaseToScore], Result]", items: "Sequence[CaseToScore]", description: str
     ) -> "Iterator[tuple[CaseToScore, Result]]":
-        """Apply a function of module level to items with worker processes, in any order."""
+        """Apply a module-level function to items in worker processes; results come in any order."""
         shapes = [self.store.record(case).geometry.canonical_shape for case in self.cases]
         voxels = max(math.prod(shape) for shape in shapes)
         of_a_part = self.labels.num_outputs * CHUNK[0] * CHUNK[1] * max(shape[2] for shape in shapes)
@@ -99,17 +99,17 @@ class CandidateScores(Record):
 
     schema_version: Literal[1] = 1
     models: str
-    """Changes when models, weights or cases change, the truth included."""
+    """Digest that changes when models, weights or cases change, including their truth."""
     summary: Summary
 
 
 def score_ensembles(validation: Validation, ensembles: Sequence[Ensemble]) -> dict[Ensemble, Summary]:
-    """Score ensembles on all cases; what was scored with these very models is kept.
+    """Score ensembles on all cases; scores of the same models are kept.
 
     Returns:
         The summary per ensemble, in the given order.
     """
-    known = {ensemble: _earlier(validation, ensemble) for ensemble in ensembles}
+    known = {ensemble: _read_valid_scores(validation, ensemble) for ensemble in ensembles}
     missing = [ensemble for ensemble, summary in known.items() if summary is None]
     items = [validation.item(ensemble, case) for ensemble in missing for case in validation.cases]
     scored: dict[Ensemble, list[CaseSummary]] = defaultdict(list)
@@ -124,7 +124,7 @@ def score_ensembles(validation: Validation, ensembles: Sequence[Ensemble]) -> di
 
 
 def score_case(validation: Validation, item: CaseToScore, postprocessing: PostProcessing | None = None) -> CaseSummary:
-    """The scores of a case."""
+    """Compute the scores of a case."""
     labels, geometry = validation.labels, validation.store.record(item.case).geometry
     steps = postprocessing or PostProcessing()
     indices = fused_labels(item, labels, threshold_values(steps, labels))
@@ -134,12 +134,12 @@ def score_case(validation: Validation, item: CaseToScore, postprocessing: PostPr
 
 
 def fused_labels(item: CaseToScore, labels: Labels, thresholds: Sequence[float] | None = None) -> NDArray[np.uint8]:
-    """Internal indices (D, H, W) of a case.
+    """Compute the internal indices (D, H, W) of a case.
 
     Args:
-        item: Says what is averaged.
-        labels: What the probabilities mean.
-        thresholds: In place of the ensemble's own, see `Labels.from_probabilities`.
+        item: The case and the probabilities to average.
+        labels: Meaning of the probabilities.
+        thresholds: Thresholds that replace the ensemble's own, see `Labels.from_probabilities`.
     """
     indices = np.empty(open_probability_map(item.maps[0]).shape[1:], np.uint8)
     for part, mean in fused_parts(item):
@@ -148,10 +148,10 @@ def fused_labels(item: CaseToScore, labels: Labels, thresholds: Sequence[float] 
 
 
 def fused_parts(item: CaseToScore) -> Iterator[tuple[Part, NDArray[np.float32]]]:
-    """The averaged probabilities of a case in parts along D and H, of whole chunks: slices, and (K, d, h, W).
+    """Average the probabilities of a case in parts of whole chunks along D and H: yields slices and (K, d, h, W).
 
     Raises:
-        InputError: If the members disagree about the shape of the case.
+        InputError: If the probabilities of the members have different shapes.
     """
     maps = [open_probability_map(path) for path in item.maps]
     shapes = {each.path: each.shape for each in maps}
@@ -168,10 +168,10 @@ def _parts(shape: Sequence[int]) -> Iterator[Part]:
 
 
 def read_scores(folder: Path, ensemble: Ensemble) -> Summary | None:
-    """The scores of a candidate as they were counted last; None if they are not there or damaged.
+    """Read the last scores of a candidate; None if they do not exist or are damaged.
 
     Args:
-        folder: Of the scores of all candidates.
+        folder: Folder of the scores of all candidates.
         ensemble: The candidate.
     """
     scores = _read(_path(folder, ensemble))
@@ -194,7 +194,7 @@ def _stamp(validation: Validation, ensemble: Ensemble) -> str:
     return digest(value)
 
 
-def _earlier(validation: Validation, ensemble: Ensemble) -> Summary | None:
+def _read_valid_scores(validation: Validation, ensemble: Ensemble) -> Summary | None:
     scores = _read(_path(validation.scores, ensemble))
     return scores.summary if scores and scores.models == _stamp(validation, ensemble) else None
 
@@ -203,5 +203,5 @@ def _read(path: Path) -> CandidateScores | None:
     try:
         return read_record(path, CandidateScores) if path.exists() else None
     except RecordError as error:
-        logger.warning("%s; find_best_configuration counts again", error)
+        logger.warning("%s; find_best_configuration computes the scores again", error)
         return None

@@ -1,1 +1,1 @@
-"""Sharing trained models: one zip of everything that prediction needs, made, checked and installed."""
+"""Sharing of trained models: export, checks and installation of a zip file with everything that prediction needs."""

@@ -1,4 +1,4 @@
-"""Which models are meant: those that an archive is to hold, and where those are that are to predict."""
+"""Choice of the models to export, and of the models to predict with, also from an archive."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,47 +16,48 @@ from seg25d.sharing.unpack import is_archive, opened_archive
 
 
 class ExportOptions(Record):
-    """What to put into an archive of models."""
+    """Options of exporting models to an archive."""
 
     configurations: tuple[str, ...] | None = None
-    """None: what `best.json` chose, or else the only trained configuration."""
+    """Configurations to export; None: those of `best.json`, or else the only trained configuration."""
     plans_name: PlansName | None = None
-    """Only models of these plans; None: of any, where that leaves one choice."""
+    """Only models of these plans; None: of any, if that leaves one choice."""
     recipe: str | None = None
-    """Only models of this recipe; None: of any, where that leaves one choice."""
+    """Only models of this recipe; None: of any, if that leaves one choice."""
     folds: tuple[str, ...] | None = None
-    """None: all that are trained."""
+    """Folds to export; None: all that are trained."""
     licence_file: Path | None = None
-    """A text file that says what others may do with the models."""
+    """A text file with the licence of the models."""
     overwrite: bool = False
 
 
 class ChosenModels(NamedTuple):
-    """Runs of a data set and their folds."""
+    """Chosen runs of a data set and their folds."""
 
     folds: Mapping[str, Sequence[str]]
-    """Per run."""
+    """Folds of each run."""
     best: bool
-    """Whether they are what `best.json` chose, which goes with them then."""
+    """Whether they are the choice of `best.json`, which is then exported too."""
 
 
 def models_to_export(workspace: Workspace, dataset_name: str, options: ExportOptions) -> ChosenModels:
-    """The models that are to be exported: those that are named, the best ones, or the only ones that there are.
+    """Find the models to export: those that are named, else the best ones, else the only ones that exist.
 
     Raises:
-        InputError: If nothing is trained under that name, there are no models of it, or the choice is not clear;
+        InputError: If nothing is trained under that name, there are no models of it, or the choice is ambiguous;
             lists the choices.
     """
     best = workspace.best(dataset_name)
     if best.exists() and (options.configurations, options.plans_name, options.recipe) == (None, None, None):
         if options.folds is not None:
-            raise InputError(f"{best} says which folds are used; leave -f out, or name configurations with -c")
+            raise InputError(f"{best} determines the folds; leave -f out, or name configurations with -c")
         members = [(workspace.run(dataset_name, each.run), each.folds) for each in read_record(best, Best).members]
-        return ChosenModels({run.root.name: choose_folds(_ours(run), folds) for run, folds in members}, best=True)
+        chosen = {run.root.name: choose_folds(_refuse_imported(run), folds) for run, folds in members}
+        return ChosenModels(chosen, best=True)
     folds = {}
     for configuration in options.configurations or (None,):
         if configuration is not None:
-            _ours(workspace.run(dataset_name, configuration))
+            _refuse_imported(workspace.run(dataset_name, configuration))
         run = choose_run(
             workspace,
             ModelChoice(
@@ -70,10 +71,10 @@ def models_to_export(workspace: Workspace, dataset_name: str, options: ExportOpt
     return ChosenModels(folds, best=False)
 
 
-def _ours(run: RunFolder) -> RunFolder:
+def _refuse_imported(run: RunFolder) -> RunFolder:
     if run.imported.exists():
         raise InputError(
-            f"{run.root} holds results of another program ({run.imported.name} says of which), and no models of seg25d "
+            f"{run.root} holds results of another program (named in {run.imported.name}), and no models of seg25d "
             "that could be exported; choose others with -c"
         )
     return run
@@ -81,22 +82,22 @@ def _ours(run: RunFolder) -> RunFolder:
 
 @contextmanager
 def model_to_predict(workspace: Workspace, choice: ModelChoice, place: Path | None = None) -> Iterator[ChosenModel]:
-    """The model that is to predict; one in an archive is unpacked while the block lasts.
+    """Find the model for prediction; a model in an archive is unpacked for the duration of the block.
 
     Args:
-        workspace: Where everything is.
-        choice: Which model is meant.
+        workspace: The workspace.
+        choice: The options that choose the model.
         place: See `opened_archive`.
 
     Raises:
-        InputError: If nothing is trained under that name, or the choice is not clear (lists the choices); if an archive
-            is not sound, or a data set, plans or a recipe are named besides.
+        InputError: If nothing is trained under that name, or the choice is ambiguous (lists the choices); if an archive
+            is invalid, or data set, plans or recipe are given together with it.
     """
     if choice.model is None or not is_archive(choice.model):
         yield choose_model(workspace, choice)
         return
     if (choice.dataset, choice.plans_name, choice.recipe) != (None, None, None):
-        raise InputError("-m names the models already; leave -d, -p and --recipe out (-c chooses one of several)")
+        raise InputError("-m already names the models; leave -d, -p and --recipe out (-c chooses one of several)")
     with opened_archive(choice.model, place) as results:
         inside = ModelChoice(configuration=choice.configuration, folds=choice.folds)
         yield choose_model(workspace.model_copy(update={"results": results}), inside)

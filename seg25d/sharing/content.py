@@ -1,4 +1,4 @@
-"""The files of an archive, unpacked: whether each is what its name says, and all together are models that predict."""
+"""Checks of an archive's unpacked files: each must fit its name, and all together must be complete models."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -22,16 +22,16 @@ READERS: Mapping[str, Callable[[Path], object]] = {
     "fingerprint.json": partial(read_record, record_type=Fingerprint),
     "summary.json": partial(read_record, record_type=Summary),
 }
-"""Per JSON file what reads it, and raises InputError where it does not fit."""
+"""Reader of each JSON file, which raises InputError if the file does not fit."""
 
 
 def check_content(folder: Path, paths: Sequence[str], subject: Subject) -> None:
-    """Read every file as what its name says, and make sure that they are complete and belong together.
+    """Read every file according to its name, and check that the files are complete and belong together.
 
     Args:
         folder: `results/DATASET`, or a folder with this layout.
-        paths: The files in it that count, all of allowed names.
-        subject: What the models should segment.
+        paths: The files to check, all with allowed names.
+        subject: Data set, channels and labels that the models should have.
 
     Raises:
         InputError: At the first file that does not fit; names it.

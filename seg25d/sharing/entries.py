@@ -1,4 +1,4 @@
-"""The entries of a zip file, before anything of it is read: whether they can be those of an archive of models."""
+"""Checks of a zip file's entries before any content is read: whether they can be those of an archive of models."""
 
 import re
 import stat
@@ -9,36 +9,36 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipInfo
 from seg25d.sharing.manifest import MANIFEST, Manifest, is_allowed
 
 MAX_RATIO = 200
-"""How many times its size an entry may unpack to. Weights hardly shrink, long records to about a twentieth; DEFLATE
-reaches 1032 (https://zlib.net/zlib_tech.html), which is what bombs are made of."""
+"""Maximum ratio of an entry's unpacked and packed sizes. Weights are hardly compressed, long records by a factor of 20;
+DEFLATE reaches 1032 (https://zlib.net/zlib_tech.html), which zip bombs use."""
 MAX_JSON_BYTES = 1 << 26
-"""Records are read as a whole; that of 10,000 cases has about 10 MB."""
+"""Maximum size of records, which are read as a whole; a record of 10,000 cases has about 10 MB."""
 _ENCRYPTED = 0x1 | 0x40 | 0x2000
 """Flags of encrypted content, strongly encrypted content and encrypted names (APPNOTE.TXT of zip, 4.4.4)."""
 
 
 def entry_problems(entries: Sequence[ZipInfo], archive_bytes: int) -> list[str]:
-    """What keeps entries from being those of an archive of models, a sentence each.
+    """Find reasons why entries cannot be those of an archive of models, one sentence each.
 
     Args:
-        entries: As the zip file lists them.
+        entries: Entries of the zip file.
         archive_bytes: Size of the zip file.
     """
     names = [entry.orig_filename for entry in entries]
-    problems = [f"{entry.orig_filename!r} {problem}" for entry in entries if (problem := _problem(entry)) is not None]
-    problems += _doubled(names)
+    problems = [f"{entry.orig_filename!r} {problem}" for entry in entries if (problem := _check_entry(entry))]
+    problems += _find_duplicates(names)
     if sum(entry.compress_size for entry in entries) > archive_bytes:
-        problems.append("its entries say that they are larger than the file is")
+        problems.append("the sizes of its entries are larger than the file")
     if MANIFEST not in names:
         problems.append(f"{MANIFEST} is missing: it was not written by `seg25d export_model`")
     return problems
 
 
 def manifest_problems(entries: Sequence[ZipInfo], manifest: Manifest) -> list[str]:
-    """What differs between the entries and what the manifest says of them, a sentence each."""
+    """Find differences between the entries and the manifest, one sentence each."""
     sizes = {entry.filename: entry.file_size for entry in entries if entry.filename != MANIFEST}
     declared = {file.path: file.bytes for file in manifest.files}
-    problems = _doubled(manifest.paths)
+    problems = _find_duplicates(manifest.paths)
     problems += [f"{name!r} is not in its manifest" for name in sizes if name not in declared]
     problems += [f"{name!r} is missing" for name in declared if name not in sizes]
     return problems + [
@@ -48,7 +48,7 @@ def manifest_problems(entries: Sequence[ZipInfo], manifest: Manifest) -> list[st
     ]
 
 
-def _problem(entry: ZipInfo) -> str | None:
+def _check_entry(entry: ZipInfo) -> str | None:
     name, kind = entry.orig_filename, stat.S_IFMT(entry.external_attr >> 16)
     limit = MAX_JSON_BYTES if name.endswith(".json") else entry.file_size
     tests = (
@@ -59,7 +59,7 @@ def _problem(entry: ZipInfo) -> str | None:
         (kind not in (0, stat.S_IFREG), "is a link or a special file"),
         (entry.is_dir(), "is a folder; make the archive with `seg25d export_model`"),
         (entry.flag_bits & _ENCRYPTED, "is encrypted"),
-        (name != MANIFEST and not is_allowed(name), "is nothing that an archive of models holds"),
+        (name != MANIFEST and not is_allowed(name), "does not belong in an archive of models"),
         (entry.filename != name, "has a second name"),
         (entry.compress_type not in (ZIP_STORED, ZIP_DEFLATED), "is compressed in an unusual way"),
         (entry.file_size > MAX_RATIO * entry.compress_size, f"unpacks to more than {MAX_RATIO} times its size"),
@@ -68,8 +68,8 @@ def _problem(entry: ZipInfo) -> str | None:
     return next((problem for failed, problem in tests if failed), None)
 
 
-def _doubled(names: Iterable[str]) -> list[str]:
-    """Names that are there twice, or that are one on file systems which do not tell capitals from small letters."""
+def _find_duplicates(names: Iterable[str]) -> list[str]:
+    """Find names that occur twice, or that are the same on file systems which ignore capital letters."""
     counts = Counter(names)
     spellings = defaultdict(set)
     for name in counts:

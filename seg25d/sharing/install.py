@@ -1,4 +1,4 @@
-"""Installing the models of an archive: all of them or none, and nothing that is there is lost unless that is wanted."""
+"""Installation of an archive's models: all of them or none, without overwriting existing ones unless requested."""
 
 import shutil
 from collections.abc import Sequence
@@ -12,27 +12,27 @@ from seg25d.sharing.manifest import BEST, Manifest, runs_of
 from seg25d.sharing.unpack import open_archive, unpack
 
 _REPLACED = ".replaced"
-"""Folder under `results/DATASET` of what is being replaced, until what replaces it is there."""
+"""Folder in `results/DATASET` for replaced models, until the new ones are in place."""
 
 
 def install(workspace: Workspace, path: Path, *, overwrite: bool = False) -> Manifest:
-    """Check an archive and put its runs under `results/DATASET`, and `best.json` last if it has one.
+    """Check an archive and install its runs in `results/DATASET`, and `best.json` last if it has one.
 
-    The files are unpacked and checked beside their place, and renamed then. A process that is killed while it renames
-    leaves runs that are complete, old or new; where it had taken an old one away and not yet brought the new one, the
-    next `install` for this data set puts the old one back first.
+    The files are unpacked and checked in a temporary folder there, and then renamed. A process that is killed while
+    renaming leaves complete runs, old or new; if it had moved an old one away before moving the new one in, the next
+    `install` for this data set restores the old one first.
 
     Args:
-        workspace: Where to.
+        workspace: The workspace to install into.
         path: The archive.
-        overwrite: Replace runs and the `best.json` that are there as a whole, with all that is in them.
+        overwrite: Replace existing runs with everything in them, and an existing `best.json`.
 
     Returns:
-        What was installed.
+        The manifest of the installed models.
 
     Raises:
-        InputError: If the archive is not sound, or something of it is there already; nothing is written then.
-        BusyError: If a run that is to be replaced is being trained.
+        InputError: If the archive is invalid, or a part of it is installed already; nothing is written then.
+        BusyError: If a run to be replaced is being trained.
     """
     with open_archive(path) as archive:
         manifest = archive.manifest
@@ -44,7 +44,7 @@ def install(workspace: Workspace, path: Path, *, overwrite: bool = False) -> Man
         with temporary_folder(target, "install") as folder:
             unpack(archive, folder)
             with folder_lock(target, "installing models"):
-                _put_back(target)
+                _finish_replacement(target)
                 (_check_idle if overwrite else _check_absent)(target, names)
                 _place(folder, target, names)
     return manifest
@@ -54,13 +54,13 @@ def _check_absent(target: Path, names: Sequence[str]) -> None:
     there = [name for name in names if (target / name).exists()]
     if there:
         raise InputError(
-            f"{target} has {' and '.join(there)} already; --overwrite replaces the whole of it, with all folds, or "
+            f"{target} has {' and '.join(there)} already; --overwrite replaces it completely, with all folds, or "
             "rename it first"
         )
 
 
 def _check_idle(target: Path, names: Sequence[str]) -> None:
-    """Raise BusyError if a run that is to be replaced is being trained."""
+    """Raise BusyError if a run to be replaced is being trained."""
     with ExitStack() as locks:
         for name in names:
             for fold in (target / name).glob("fold_*"):
@@ -68,7 +68,7 @@ def _check_idle(target: Path, names: Sequence[str]) -> None:
 
 
 def _place(source: Path, target: Path, names: Sequence[str]) -> None:
-    """Rename what is new to its place, and remove what was there before; after an error all is as it was."""
+    """Move new runs into place and remove the old ones; after an error the old ones are restored."""
     replaced = target / _REPLACED
     placed = []
     try:
@@ -83,11 +83,11 @@ def _place(source: Path, target: Path, names: Sequence[str]) -> None:
             (target / name).rename(source / name)
         raise
     finally:
-        _put_back(target)
+        _finish_replacement(target)
 
 
-def _put_back(target: Path) -> None:
-    """End a replacement: what has nothing in its place comes back, the rest goes."""
+def _finish_replacement(target: Path) -> None:
+    """Finish a replacement: restore old runs that have no new one in their place, and remove the others."""
     replaced = target / _REPLACED
     if not replaced.is_dir():
         return

@@ -1,4 +1,4 @@
-"""What an archive of models holds: its manifest, and the only files that may be in it."""
+"""Content of an archive of models: its manifest, and the files that are allowed in it."""
 
 import hashlib
 import re
@@ -26,7 +26,7 @@ FILES = (
     "RUN/FOLD/views/VIEW.safetensors",
     "RUN/FOLD/views/coarse/VIEW.safetensors",
 )
-"""The files of an archive beside its manifest, as they lie under `results/DATASET`: data, nothing that can run."""
+"""The files of an archive beside its manifest, in the layout of `results/DATASET`: data only, no code."""
 _PLACEHOLDERS = {
     "RUN": "[A-Za-z0-9][A-Za-z0-9_-]*",
     "FOLD": "fold_(?:[0-9]+|all)",
@@ -35,30 +35,30 @@ _PLACEHOLDERS = {
 _CHUNK = 1 << 20
 
 
-def _pattern(file: str) -> str:
+def _make_pattern(file: str) -> str:
     return re.sub("|".join(_PLACEHOLDERS), lambda match: _PLACEHOLDERS[match[0]], re.escape(file))
 
 
-_ALLOWED = re.compile("|".join(map(_pattern, FILES)))
+_ALLOWED = re.compile("|".join(map(_make_pattern, FILES)))
 
 
 def is_allowed(path: str) -> bool:
-    """Whether an archive may hold a file of this name."""
+    """Whether an archive may contain a file of this name."""
     return _ALLOWED.fullmatch(path) is not None
 
 
 def _check_dataset_name(name: str) -> str:
     if not DATASET_NAME.fullmatch(name) or not name.isprintable() or set(name) & set('/\\:*?"<>|'):
-        raise ValueError("the name of a data set is DatasetNNN_Name, without separators of folders")
+        raise ValueError("the name of a data set must be DatasetNNN_Name, without path separators")
     return name
 
 
 FileName: TypeAlias = Annotated[str, AfterValidator(_check_dataset_name)]
-"""The name of a data set that becomes the name of a folder."""
+"""Name of a data set, safe as the name of a folder."""
 
 
 class Subject(NamedTuple):
-    """What models segment; those of one archive have it in common."""
+    """Data set, channels and labels of models; the same for all models of an archive."""
 
     dataset_name: str
     channel_names: tuple[str, ...]
@@ -66,12 +66,12 @@ class Subject(NamedTuple):
 
     @classmethod
     def of(cls, header: ModelHeader) -> "Subject":
-        """What a model segments."""
+        """The subject of a model."""
         return cls(header.dataset_name, header.description.channel_names, header.description.labels)
 
 
 class ArchivedFile(Record):
-    """A file of an archive and how to know it again."""
+    """A file of an archive with its size and hash."""
 
     path: str
     bytes: int = Field(ge=0)
@@ -79,23 +79,23 @@ class ArchivedFile(Record):
 
 
 class Manifest(Record):
-    """What an archive holds: `manifest.json`."""
+    """Description of an archive's content: `manifest.json`."""
 
     schema_version: Literal[1] = 1
     versions: dict[str, str] = Field(default_factory=library_versions)
-    """Versions of what wrote the archive, program and libraries; every model says those of its training."""
+    """Versions of the program and libraries that wrote the archive; every model has those of its training."""
     dataset_name: FileName
     channel_names: tuple[str, ...]
     labels: Labels
     licence: str | None = None
-    """What others may do with the models, in full; None: nobody said it."""
+    """Full text of the licence of the models; None: none was given."""
     usage: tuple[str, ...]
-    """What to type, for people who look into the archive."""
+    """Commands to use the models, for people who open the archive."""
     files: tuple[ArchivedFile, ...]
 
     @property
     def subject(self) -> Subject:
-        """What the models segment."""
+        """The subject of the models."""
         return Subject(self.dataset_name, self.channel_names, self.labels)
 
     @property
@@ -110,26 +110,26 @@ class Manifest(Record):
 
 
 def runs_of(paths: Sequence[str]) -> list[str]:
-    """The runs to which files of an archive belong, sorted."""
+    """The runs that files of an archive belong to, sorted."""
     return sorted({path.split("/")[0] for path in paths if "/" in path})
 
 
 def prediction_commands(dataset_name: str, paths: Sequence[str]) -> list[str]:
-    """What to type to predict with the models once they are installed: a line per run, and for the chosen ones."""
+    """Commands to predict with installed models: one for the best ones, if they are included, and one for each run."""
     command = f"seg25d predict -i IN -o OUT -d {dataset_name}"
     return [command] * (BEST in paths) + [f"{command} -c {run}" for run in runs_of(paths)]
 
 
 def copy_content(source: IO[bytes], target: IO[bytes], most: int | None = None) -> tuple[int, str]:
-    """Copy what is left of a file.
+    """Copy the rest of a file.
 
     Args:
-        source: Read to its end.
-        target: Where to write it.
-        most: Stop beyond so many bytes; the size that comes back is larger then.
+        source: File to read to its end.
+        target: File to write to.
+        most: Stop after more bytes than this; the returned size is then larger.
 
     Returns:
-        How many bytes there are, and their SHA-256.
+        The number of bytes, and their SHA-256.
     """
     size, content = 0, hashlib.sha256()
     while (most is None or size <= most) and (chunk := source.read(_CHUNK)):

@@ -1,4 +1,4 @@
-"""Writing an archive of models: the same models give the same bytes, whoever writes them, wherever."""
+"""Writing of an archive of models; the same models give the same bytes on every machine."""
 
 import io
 import json
@@ -29,9 +29,9 @@ from seg25d.sharing.manifest import (
 
 logger = logging.getLogger(__name__)
 _FIRST_DAY = (1980, 1, 1, 0, 0, 0)
-"""The earliest time that a zip file can say."""
+"""The earliest time that a zip file can store."""
 _PATH = re.compile(r'"((?:/|~/|file:|[A-Za-z]:\\\\)[^"]+)"')
-"""A text in JSON that looks like a path of one machine."""
+"""A JSON string that looks like an absolute path."""
 
 
 def write_archive(path: Path, folder: Path, models: ChosenModels, licence: str | None = None) -> Manifest:
@@ -40,17 +40,17 @@ def write_archive(path: Path, folder: Path, models: ChosenModels, licence: str |
     Args:
         path: The archive.
         folder: `results/DATASET`.
-        models: Which of its models.
-        licence: What others may do with them.
+        models: The models to export.
+        licence: Text of their licence.
 
     Returns:
-        What the archive holds.
+        The manifest of the archive.
 
     Raises:
         InputError: If something is missing, damaged or does not belong together; nothing is written then.
     """
     check_writable(path.parent)
-    files = _files(folder, models)
+    files = _list_files(folder, models)
     subject = Subject.of(load_header(next(folder / file for file in files if file.endswith("model_final.safetensors"))))
     check_content(folder, files, subject)
     with atomic_path(path) as temporary, ZipFile(temporary, "w") as archive:
@@ -64,8 +64,8 @@ def write_archive(path: Path, folder: Path, models: ChosenModels, licence: str |
     return manifest
 
 
-def _files(folder: Path, models: ChosenModels) -> list[str]:
-    """The names of all files that go into the archive, sorted."""
+def _list_files(folder: Path, models: ChosenModels) -> list[str]:
+    """The names of all files for the archive, sorted."""
     paths = [folder / BEST] if models.best else []
     for name, folds in models.folds.items():
         run = RunFolder(root=folder / name)
@@ -82,7 +82,7 @@ def _files(folder: Path, models: ChosenModels) -> list[str]:
 
 def _add(archive: ZipFile, name: str, path: Path) -> ArchivedFile:
     if path.suffix == ".json":
-        content = _portable(path)
+        content = _read_portable(path)
         size, sha256 = _write(archive, name, io.BytesIO(content))
     else:
         with path.open("rb") as source:
@@ -90,18 +90,18 @@ def _add(archive: ZipFile, name: str, path: Path) -> ArchivedFile:
     return ArchivedFile(path=name, bytes=size, sha256=sha256)
 
 
-def _portable(path: Path) -> bytes:
-    """The content of a JSON file without the place of the data set's files, which means nothing elsewhere."""
+def _read_portable(path: Path) -> bytes:
+    """Read a JSON file without the paths of the data set's files, which are meaningless on other machines."""
     content = path.read_bytes()
     if path.name == "dataset.json" and "dataset" in (value := read_json(path)):
         content = _json_bytes({key: item for key, item in value.items() if key != "dataset"})
     if found := _PATH.search(content.decode("utf-8")):
-        logger.warning("%s: what looks like a path of this machine goes into the archive: %s", path, found[1])
+        logger.warning("%s: the archive will contain what looks like a path of this machine: %s", path, found[1])
     return content
 
 
 def _write(archive: ZipFile, name: str, source: IO[bytes]) -> tuple[int, str]:
-    """Add a file; gives its size and SHA-256."""
+    """Add a file; return its size and SHA-256."""
     entry = ZipInfo(name, _FIRST_DAY)
     entry.create_system = 3  # Unix, on all systems
     entry.external_attr = (stat.S_IFREG | 0o644) << 16

@@ -1,4 +1,4 @@
-"""Reading an archive of models: nothing of it is trusted, and nothing is used before all of it is checked."""
+"""Reading of an archive of models, which is not trusted: nothing is used before everything has been checked."""
 
 import errno
 import json
@@ -24,12 +24,12 @@ _DAMAGED = (
     *(BadZipFile, EOFError, NotImplementedError, OverflowError, RecursionError, ValueError),
     *(struct.error, zlib.error),
 )
-"""What reading a damaged zip file, or a JSON file in it, can raise."""
+"""Errors that reading a damaged zip file, or a JSON file in it, can raise."""
 _NUM_SHOWN = 10
 
 
 class Archive(NamedTuple):
-    """An open archive whose list of entries agrees with its manifest; its files are not yet checked."""
+    """An open archive whose entries agree with its manifest; the content of its files is not checked yet."""
 
     path: Path
     file: ZipFile
@@ -37,24 +37,24 @@ class Archive(NamedTuple):
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a path is meant to be an archive, not the folder of a run."""
+    """Whether a path is that of an archive, not of a run's folder."""
     return not path.is_dir() and (path.is_file() or path.suffix.lower() == ".zip")
 
 
 @contextmanager
 def opened_archive(path: Path, place: Path | None = None) -> Iterator[Path]:
-    """Check an archive and unpack it for as long as the block lasts.
+    """Check an archive and unpack it for the duration of the block.
 
     Args:
         path: The archive.
-        place: Where to make the folder, and to remove what killed processes left there; None: where the system has
-            temporary files.
+        place: Folder for the temporary folder, from which leftovers of killed processes are removed; None: the
+            system's folder for temporary files.
 
     Yields:
         A temporary folder with the layout of `results/`.
 
     Raises:
-        InputError: If anything about the archive is not sound; says what.
+        InputError: If the archive is invalid; names the problem.
     """
     with (
         open_archive(path) as archive,
@@ -67,27 +67,27 @@ def opened_archive(path: Path, place: Path | None = None) -> Iterator[Path]:
 
 @contextmanager
 def open_archive(path: Path) -> Iterator[Archive]:
-    """Open an archive, and check all that can be checked without unpacking it.
+    """Open an archive, with all checks that do not need unpacking.
 
     Raises:
-        InputError: If anything is not sound; says what.
+        InputError: If the archive is invalid; names the problem.
     """
     with _open(path) as file:
-        yield Archive(path, file, _checked_manifest(path, file))
+        yield Archive(path, file, _read_manifest(path, file))
 
 
 def unpack(archive: Archive, folder: Path, *, durable: bool = True) -> None:
-    """Write the files of an archive into a folder and check them: sizes, hashes, and what they are.
+    """Unpack an archive into a folder and check the files: sizes, hashes and content.
 
-    The files get the archive's time of modification, which is how predictions of one model are told from another's.
+    The files get the archive's time of modification, which identifies the model of predictions.
 
     Args:
-        archive: What to unpack.
-        folder: A new folder, to be used only if there is no error; it gets the layout of `results/DATASET`.
+        archive: The archive.
+        folder: A new folder, valid only if there is no error; it gets the layout of `results/DATASET`.
         durable: See `atomic_path`.
 
     Raises:
-        InputError: If there is not enough room, or a file is not what the manifest or its name says; names it.
+        InputError: If there is not enough space, or a file does not agree with the manifest or its name; names it.
     """
     folder.mkdir(exist_ok=True)
     needed, free = archive.manifest.num_bytes, shutil.disk_usage(folder).free
@@ -106,31 +106,31 @@ def unpack(archive: Archive, folder: Path, *, durable: bool = True) -> None:
 
 def _open(path: Path) -> ZipFile:
     if not path.is_file():
-        raise InputError(f"{path} does not exist or is a folder; wanted an archive of models (.zip)")
-    with _damage_told(f"{path} is not a zip file, or only a part of one"):
+        raise InputError(f"{path} does not exist or is a folder; expected an archive of models (.zip)")
+    with _report_damage(f"{path} is not a zip file, or only a part of one"):
         return ZipFile(path)
 
 
 @contextmanager
-def _damage_told(what: str) -> Iterator[None]:
-    """Raise InputError for what reading a damaged zip file raises; a disk that is full stays one."""
+def _report_damage(what: str) -> Iterator[None]:
+    """Raise InputError for errors of reading a damaged zip file; errors of the disk are raised unchanged."""
     try:
         yield
     except (*_DAMAGED, OSError) as error:
-        # EINVAL: the list of entries speaks of a place that is not in the file.
+        # EINVAL: an entry's position is outside the file.
         if isinstance(error, OSError) and error.errno != errno.EINVAL:
             raise
-        raise InputError(f"{what} ({error}); fetch the archive again") from None
+        raise InputError(f"{what} ({error}); download the archive again") from None
 
 
-def _checked_manifest(path: Path, file: ZipFile) -> Manifest:
+def _read_manifest(path: Path, file: ZipFile) -> Manifest:
     entries = file.infolist()
     _refuse(path, entry_problems(entries, path.stat().st_size))
-    with _damage_told(f"{path}: {MANIFEST} is damaged"), file.open(MANIFEST) as source:
+    with _report_damage(f"{path}: {MANIFEST} is damaged"), file.open(MANIFEST) as source:
         value = json.loads(source.read(MAX_JSON_BYTES))
     version = value.get("schema_version") if isinstance(value, dict) else None
     if isinstance(version, int) and version > 1:
-        raise RecordError(f"{path} was written by a newer seg25d (schema {version}, this one knows 1); update seg25d")
+        raise RecordError(f"{path} was written by a newer seg25d (schema {version}, this one reads 1); update seg25d")
     manifest = parse_record(value, Manifest, f"{path}: {MANIFEST}")
     _refuse(path, manifest_problems(entries, manifest))
     return manifest
@@ -140,7 +140,7 @@ def _refuse(path: Path, problems: Sequence[str]) -> None:
     if problems:
         shown = [*problems[:_NUM_SHOWN], *(["..."] if len(problems) > _NUM_SHOWN else [])]
         raise InputError(
-            f"{path} is not an archive of models that can be used; fetch it again from somebody you trust:\n"
+            f"{path} is not an archive of models that can be used; get it again from somebody you trust:\n"
             + "\n".join(f"  {problem}" for problem in shown)
         )
 
@@ -149,11 +149,11 @@ def _unpack_file(archive: Archive, file: ArchivedFile, target: Path, *, durable:
     modified = archive.path.stat().st_mtime_ns
     with atomic_path(target, durable) as temporary:
         damaged = f"{archive.path}: {file.path} is damaged"
-        with _damage_told(damaged), archive.file.open(file.path) as source, temporary.open("wb") as copy:
+        with _report_damage(damaged), archive.file.open(file.path) as source, temporary.open("wb") as copy:
             found = copy_content(source, copy, file.bytes)
         if found != (file.bytes, file.sha256):
             raise InputError(
-                f"{archive.path}: {file.path} is not the file of the manifest, size or SHA-256 differ; fetch the "
-                "archive again"
+                f"{archive.path}: {file.path} is not the file of the manifest, size or SHA-256 differ; download "
+                "the archive again"
             )
         os.utime(temporary, ns=(modified, modified))

@@ -1,4 +1,4 @@
-"""What a fusion network learns from: around every object, the image and what models say that have not seen the case.
+"""Training data of a fusion network: around every object, the image and predictions of models that never saw the case.
 
 Letters: C image channels, V views, M maps per view, D H W the region around the object.
 """
@@ -24,46 +24,46 @@ from seg25d.preprocessing.store import CaseArrays, CaseRecord, Store
 
 
 class FusionRecord(Record):
-    """Who predicts what the fusion network of a fold learns from: `fusion_cases.json`."""
+    """Record of the models that predict the training data of a fold's fusion network: `fusion_cases.json`."""
 
     schema_version: Literal[1] = 1
     held_out: tuple[str, ...]
-    """Validation cases of the fold; none of fold `all`."""
+    """Validation cases of the fold; none for fold `all`."""
     predicted_by: dict[str, str]
-    """Per training case the set of models that predicts it."""
+    """The set of models that predicts each training case."""
     trained_on: dict[str, tuple[str, ...]]
-    """Per set the cases that its models were trained on."""
+    """The cases that the models of each set were trained on."""
     models: dict[str, str]
-    """Per set its `models_key`."""
+    """The `models_key` of each set."""
 
 
 def models_key(models: Sequence[Path]) -> str:
-    """Changes when any of the model files does."""
+    """Digest that changes when any of the model files changes."""
     return digest([hashlib.sha256(path.read_bytes()).hexdigest() for path in models])
 
 
 def case_key(store: Store, case: str, models: str) -> str:
-    """Changes when the case's arrays or what predicts it do."""
+    """Digest that changes when the case's arrays or the models that predict it change."""
     return digest({"case": store.record(case).source_key, "models": models})
 
 
 class SetPredictors(NamedTuple):
-    """The models of a set of views."""
+    """The predictors of a set of models."""
 
     views: Sequence[Predictor]
     """One per view, in the order of the plan."""
     coarse: Sequence[Predictor]
-    """The coarse ones, if the views are fine models; else none."""
+    """The coarse models, if the views are fine models; else none."""
 
 
 def write_case(source: Store, target: Store, case: str, predictors: SetPredictors, models: str) -> None:
-    """Write what a fusion network sees of a case.
+    """Write the input and labels of a fusion network for a case.
 
     Args:
         source: Preprocessed arrays.
-        target: Where to; the image gets C + V M channels.
-        case: Its name.
-        predictors: Of models that have not seen it.
+        target: Store to write to; the image has C + V M channels.
+        case: Name of the case.
+        predictors: Models that were not trained on it.
         models: Their `models_key`.
     """
     image = source.open_image(case)[:]
@@ -89,14 +89,14 @@ def write_case(source: Store, target: Store, case: str, predictors: SetPredictor
 def region(labels: NDArray[np.uint8], maps: Sequence[Tensor], names: Labels, spacing_mm: Spacing) -> BoundingBox:
     """The region to learn from: the box of the object and a margin (methods.md 4.3).
 
-    Without an object it is that of what the views find, or else the centre of the volume, so that the network also
-    learns where there is nothing.
+    Without an object, it is the box of the foreground that the views predict, or else the centre of the volume, so that
+    the network also learns from background.
 
     Args:
         labels: (d, h, w), internal indices.
-        maps: Per view (M, d, h, w).
-        names: What labels and maps mean.
-        spacing_mm: Of the grid.
+        maps: One map (M, d, h, w) per view.
+        names: Meaning of labels and maps.
+        spacing_mm: Spacing of the grid.
     """
     margin = margin_voxels(spacing_mm)
     shape: Shape = (labels.shape[0], labels.shape[1], labels.shape[2])

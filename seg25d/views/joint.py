@@ -1,4 +1,4 @@
-"""Views and the network that fuses them as one model, to be trained on together.
+"""Views and the network that fuses them as one model, for joint training.
 
 Xia et al. 2018 leave this as future work. Letters: B batch, C image channels, V views, M maps per view, K scores, D H W
 window.
@@ -23,12 +23,12 @@ from seg25d.representations.base import NetworkOutput
 class JointFusion(nn.Module):
     """(B, C, D, H, W) -> every view's probabilities -> fusion -> scores (B, K, D, H, W).
 
-    Gradients of the fused scores reach the networks of the views. Within a window a view sees parts of its slices only.
+    Gradients of the fused scores reach the networks of the views. In a window, a view sees only parts of its slices.
 
     Args:
         views: Lifted models of the views, in the order that the fusion takes them.
         fusion: The lifted fusion network, of (B, C + V M, D, H, W).
-        labels: Say what the scores of the views mean.
+        labels: Meaning of the scores of the views.
     """
 
     def __init__(self, views: Sequence[nn.Module], fusion: nn.Module, labels: Labels) -> None:
@@ -38,23 +38,23 @@ class JointFusion(nn.Module):
         self.has_regions = labels.has_regions
 
     def forward(self, volume: Tensor) -> NetworkOutput:
-        """Scores; in training mode a list of (scores, weight) as the fusion network gives it."""
-        maps = [self._maps(view(volume)) for view in self.views]
+        """Compute scores; in training mode a list of (scores, weight), as the fusion network returns it."""
+        maps = [self._to_probabilities(view(volume)) for view in self.views]
         output: NetworkOutput = self.fusion(torch.cat([volume, *maps], 1))
         return output
 
-    def _maps(self, output: NetworkOutput) -> Tensor:
-        """Probabilities (B, M, D, H, W), of the finest scale."""
+    def _to_probabilities(self, output: NetworkOutput) -> Tensor:
+        """Probabilities (B, M, D, H, W) of the finest scale."""
         scores = (output if isinstance(output, Tensor) else output[0][0]).float()
         return scores.sigmoid() if self.has_regions else scores.softmax(1)[:, 1:]
 
 
 class PaddedView(nn.Module):
-    """A view on windows of any size: filled up at their ends to what its network can divide, scores cut back.
+    """A view on windows of any size: padded at the end to multiples of its network's divisors, scores cropped back.
 
     Args:
         model: The lifted model.
-        divisors: Along (D, H, W).
+        divisors: Divisors of the input size along (D, H, W).
     """
 
     def __init__(self, model: nn.Module, divisors: tuple[int, int, int]) -> None:
@@ -85,9 +85,9 @@ def joint_plan(
     description: DatasetDescription,
     gpu_memory_gb: float,
 ) -> ConfigurationPlan:
-    """The plan of joint training: that of the fusion, with the largest batch of which all models fit into the memory.
+    """The plan of joint training: that of the fusion, with the largest batch size for which all models fit into memory.
 
-    Mirroring is that of the views, as they are trained on.
+    Mirroring is that of the views, whose training continues.
 
     Args:
         fusion: Plan of the fusion.
@@ -96,7 +96,7 @@ def joint_plan(
         gpu_memory_gb: Memory that a training step may take.
 
     Raises:
-        InputError: If not even one window fits; names the memory that is enough.
+        InputError: If not even one window fits; names the memory that is needed.
     """
     num_channels, labels = len(description.channel_names), description.labels
 
@@ -117,7 +117,7 @@ def joint_plan(
                 f"{needed / CARD_SHARE + 0.05:.1f} or more, or with a smaller window"
             )
         batch_size //= 2
-    # An axis that a view may not be mirrored along is none for all of them.
+    # Only axes along which every view may be mirrored.
     mirror_axes = tuple(axis for axis in range(3) if all(axis in view.mirror_axes for view in views))
     return fusion.model_copy(
         update={"batch_size": batch_size, "mirror_axes": mirror_axes, "estimated_memory_gb": round(needed, 3)}

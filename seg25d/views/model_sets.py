@@ -1,8 +1,8 @@
-"""Which models of the views predict which cases, so that what fuses them learns from honest predictions only.
+"""Assignment of cases to models of the views, so that the fusion learns only from predictions on unseen cases.
 
-Cross-cross-augmentation (Xia et al. 2018; methods.md 4.4): what fuses the views of fold k learns from the cases of
-every other fold j, predicted by models that saw neither fold k nor fold j. Such a pair of folds serves both of them: K
-folds take K (K - 1) / 2 sets of models beside the K ordinary ones.
+Cross-cross-augmentation (Xia et al. 2018; methods.md 4.4): the fusion of fold k learns from the cases of every other
+fold j, predicted by models that were trained on neither fold k nor fold j. A pair of folds serves both of them: K folds
+need K (K - 1) / 2 sets of models beside the K ordinary ones.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,8 +12,8 @@ from seg25d.core.errors import InputError
 from seg25d.data.dataset import Split
 
 HOLDOUT_SHARE = 0.4
-"""Share of the training cases that the views of `holdout` go without (Xia et al.: 100 of 250); here whole folds, so
-that no patient is split."""
+"""Share of the training cases that the views of `holdout` are not trained on (Xia et al.: 100 of 250); whole folds
+here, so that no patient is split."""
 
 
 class ModelSet(NamedTuple):
@@ -23,35 +23,35 @@ class ModelSet(NamedTuple):
     """Name of the folder beside the folds: `fold_0`, `pair_0_1` or `holdout_0`."""
     split: Split
     fold: int | str | None = None
-    """The ordinary fold that it is, if it is one."""
+    """The ordinary fold, if the set is one."""
 
 
 class FusionCases(NamedTuple):
-    """What the fusion of one fold needs."""
+    """The sets of models that the fusion of one fold needs."""
 
     own: ModelSet
-    """What it fuses when it is used, and on its validation cases."""
+    """The set that is fused in prediction, and on the validation cases."""
     training: dict[str, ModelSet]
-    """Per training case the set that predicts it."""
+    """The set that predicts each training case."""
 
     @property
     def sets(self) -> list[ModelSet]:
-        """All of them, each once, its own first."""
+        """All sets without duplicates, its own first."""
         return list({each.name: each for each in (self.own, *self.training.values())}.values())
 
 
 def fusion_cases(splits: Sequence[Split], fold: int | str, data: Literal["cross", "holdout"]) -> FusionCases:
-    """Which sets of models predict which cases for the fusion of a fold.
+    """Assign the cases of a fold's fusion to the sets of models that predict them.
 
     Args:
-        splits: Of the data set.
-        fold: Its number, or `all` for the one that is trained on every case.
+        splits: Folds of the data set.
+        fold: Number of the fold, or `all` for the one that is trained on every case.
         data: `cross` for cross-cross-augmentation; `holdout` for one set, trained without a part of the cases.
 
     Raises:
-        InputError: If there are too few folds; says how many are enough.
+        InputError: If there are too few folds; says how many are needed.
     """
-    cases = _holdout(splits, fold) if data == "holdout" else _cross(splits, fold)
+    cases = _assign_holdout(splits, fold) if data == "holdout" else _assign_cross(splits, fold)
     empty = [each.name for each in cases.sets if not each.split.train]
     if empty or not cases.training:
         raise InputError(
@@ -62,15 +62,15 @@ def fusion_cases(splits: Sequence[Split], fold: int | str, data: Literal["cross"
 
 
 def leaks(cases: FusionCases, held_out: Sequence[str], trained_on: Mapping[str, Sequence[str]]) -> list[str]:
-    """Training cases of a fusion that are not honest: of the fold that is held out, or seen by what predicted them.
+    """Find data leaks: training cases of a fusion that are held out, or were seen by the models that predicted them.
 
     Args:
-        cases: Of the fusion of a fold.
+        cases: Cases of the fusion of a fold.
         held_out: Validation cases of the fold.
-        trained_on: Per name of a set the cases that its models were trained on.
+        trained_on: The cases that the models of each set were trained on, by the name of the set.
 
     Returns:
-        The cases; also those predicted by a set that saw any case that is held out.
+        The cases, including those predicted by a set that saw any held-out case.
     """
     hidden = set(held_out)
     return [
@@ -80,7 +80,7 @@ def leaks(cases: FusionCases, held_out: Sequence[str], trained_on: Mapping[str, 
     ]
 
 
-def _cross(splits: Sequence[Split], fold: int | str) -> FusionCases:
+def _assign_cross(splits: Sequence[Split], fold: int | str) -> FusionCases:
     if isinstance(fold, str):
         every = _every_case(splits)
         own = ModelSet(f"fold_{fold}", Split(train=every, val=every), fold)
@@ -99,14 +99,14 @@ def _cross(splits: Sequence[Split], fold: int | str) -> FusionCases:
 
 
 def _pair(splits: Sequence[Split], first: int, second: int) -> ModelSet:
-    """The models that saw neither of two folds: the same in whichever order they are named."""
+    """The models trained on neither of two folds, independent of the order of the folds."""
     low, high = sorted((first, second))
     hidden = {*splits[low].val, *splits[high].val}
     both = set(splits[low].train) & set(splits[high].train) - hidden
     return ModelSet(f"pair_{low}_{high}", Split(train=tuple(sorted(both)), val=tuple(sorted(hidden))))
 
 
-def _holdout(splits: Sequence[Split], fold: int | str) -> FusionCases:
+def _assign_holdout(splits: Sequence[Split], fold: int | str) -> FusionCases:
     first = fold + 1 if isinstance(fold, int) else 0
     others = [number % len(splits) for number in range(first, first + len(splits)) if number % len(splits) != fold]
     number = max(1, min(len(others) - 1, round(HOLDOUT_SHARE * len(others))))

@@ -1,6 +1,6 @@
 """Training of a fusion of views: missing models of views, what they predict, then the network that fuses them.
 
-Every step leaves its record when it has run to its end, so that the same command goes on with what is missing.
+Every step writes its record when it is complete, so that the same command continues with the missing steps.
 """
 
 import logging
@@ -38,7 +38,7 @@ def train_fusion(fusion: Fusion) -> dict[str, Summary]:
     """Train folds of a fusion of views, and before each the models that it lacks.
 
     Args:
-        fusion: See `plan_fusion`, which has looked whether all fits.
+        fusion: See `plan_fusion`, which has checked it.
 
     Returns:
         The scores per fold.
@@ -59,7 +59,7 @@ def train_fusion(fusion: Fusion) -> dict[str, Summary]:
 
 
 def train_fused_folds(jobs: Sequence[FusedFold]) -> dict[str, Summary]:
-    """Train the fusion of folds one after the other, and before each what it lacks; gives the scores per fold."""
+    """Train the fusion of folds one after the other, each after what it lacks; return the scores per fold."""
     task = jobs[0].task
     announce(jobs)
     execution = choose_execution(task.device, task.config.precision)
@@ -72,7 +72,7 @@ def train_fused_folds(jobs: Sequence[FusedFold]) -> dict[str, Summary]:
 
 
 def _train_fused_fold(job: FusedFold, execution: Execution) -> Summary:
-    # Also of a run that was killed after all was done.
+    # Also those of a run that was killed after it was complete.
     remove_leftovers(job.folder.root)
     if not job.is_done:
         for model in job.view_models():
@@ -84,7 +84,7 @@ def _train_fused_fold(job: FusedFold, execution: Execution) -> Summary:
 
 
 def _train_view(model: ViewModel, job: FusedFold) -> None:
-    """Train a model of a view, unless it is there."""
+    """Train a model of a view, unless it is trained already."""
     if model.is_trained:
         return
     view, folder = model.view, model.folder
@@ -103,12 +103,12 @@ def _train_view(model: ViewModel, job: FusedFold) -> None:
 
 
 def _write_data(job: FusedFold, execution: Execution) -> None:
-    """Let the models of the views predict what the fusion network learns from."""
+    """Predict the training data of the fusion network with the models of the views."""
     folder, source, target = job.folder, job.task.store, Store(job.folder.fusion_data)
     target.remove_leftovers()
     remove_leftovers(folder.views)
     remove_leftovers(folder.views / "coarse")
-    # Fold `all` validates on what it learns from.
+    # Fold `all` validates on its training cases.
     wanted = dict.fromkeys(job.split.val, job.cases.own) | job.cases.training
     files = {each.name: (_files(job.models_of(each)), _files(job.coarse_of(each))) for each in job.cases.sets}
     keys = {name: models_key([*views, *coarse]) for name, (views, coarse) in files.items()}
@@ -135,11 +135,11 @@ def _files(models: Sequence[ViewModel]) -> list[Path]:
 
 
 def _write_fusion_record(job: FusedFold, keys: dict[str, str]) -> None:
-    """Write down who predicts what, as it is found in the folders.
+    """Record which models predict which cases, as found in the folders.
 
     Raises:
         InputError: If the fusion network has begun with other models.
-        AssertionError: If it would see what it must not.
+        AssertionError: If there is a data leak.
     """
     path = job.folder.fusion_cases
     if job.folder.checkpoint.exists() and path.exists():
@@ -147,14 +147,14 @@ def _write_fusion_record(job: FusedFold, keys: dict[str, str]) -> None:
         if others:
             raise InputError(
                 f"{job.folder.root} was begun with other models of the views ({', '.join(others)}), which were trained "
-                "again since; start this fold over with --restart"
+                "again since then; start this fold over with --restart"
             )
     trained_on = {each.name: each.split.train for each in job.cases.sets}
     for model in job.view_models():
         if model.folder.split.exists():
             trained_on[model.models.name] = read_record(model.folder.split, Split).train
     held_out = () if job.fold == "all" else job.split.val
-    assert not leaks(job.cases, held_out, trained_on), "a model saw what it predicts"
+    assert not leaks(job.cases, held_out, trained_on), "a model was trained on a case that it predicts"
     predicted_by = {case: models.name for case, models in job.cases.training.items()}
     record = FusionRecord(held_out=held_out, predicted_by=predicted_by, trained_on=trained_on, models=keys)
     write_record(path, record)
@@ -167,7 +167,7 @@ def _train_fusion_network(job: FusedFold) -> None:
     if task.begun != "kept":
         tell_changes(folder, config, task.config)
     if folder.config.exists() and read_record(folder.config, TrainingConfig) != config:
-        # What is longer now has not ended yet, whatever happens from here on.
+        # A longer training is not complete yet, whatever happens from here on.
         folder.model_final.unlink(missing_ok=True)
     write_record(folder.config, config)
     train_fold(replace(fold_job(task, folder, job.fold, job.split, config), store=Store(folder.fusion_data)))

@@ -23,11 +23,11 @@ logger = logging.getLogger(__name__)
 
 
 def train_joint_folds(task: RunToTrain, apart: RunToTrain) -> dict[str, Summary]:
-    """Train folds whose views and fusion are trained.
+    """Train folds jointly whose views and fusion have been trained separately.
 
     Args:
         task: The run to train.
-        apart: The run of the parts.
+        apart: The run of the separately trained parts.
 
     Returns:
         The scores per fold.
@@ -55,11 +55,11 @@ def _train_joint_fold(task: RunToTrain, parts: FoldFolder, fold: int | str, exec
     model, headers = _load_parts(parts, job.header)
     train_fold(replace(job, model=model))
     if not ready.model_final.exists() or _is_older(ready, together):
-        # Never new views with the old fusion.
+        # New views must never exist together with the old fusion.
         ready.model_final.unlink(missing_ok=True)
         model.load_state_dict(load_model(together.model_final)[1])
         for (name, header), view in zip(headers.items(), model.views, strict=True):
-            assert isinstance(view, PaddedView), "so it was made"
+            assert isinstance(view, PaddedView), "made by _load_parts"
             save_model(view_model(ready.root, name), view.model.state_dict(), header)
         save_model(ready.model_final, model.fusion.state_dict(), job.header)
     predictor = load_predictor([ready.model_final], execution)
@@ -71,7 +71,7 @@ def _is_older(ready: FoldFolder, together: JointFolder) -> bool:
 
 
 def _load_parts(parts: FoldFolder, header: ModelHeader) -> tuple[JointFusion, dict[str, ModelHeader]]:
-    """The trained models as one, and what belongs to the files of the views, by their names."""
+    """The trained parts as one model, and the headers of the views' files, by name."""
     representation = FusedViews.of(header.plan.representation)
     views, headers = [], {}
     for name in representation.views:

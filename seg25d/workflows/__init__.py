@@ -1,1 +1,1 @@
-"""What a command does, one file each."""
+"""The work behind each command, one file per step."""

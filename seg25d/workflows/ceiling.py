@@ -1,4 +1,4 @@
-"""How well configurations could do at best that lose something by their views: measured on training cases."""
+"""Upper bounds of the scores of configurations whose views lose information, measured on training cases."""
 
 import logging
 from collections.abc import Collection, Sequence
@@ -19,13 +19,13 @@ logger = logging.getLogger(__name__)
 
 
 def with_ceilings(plans: Plans, dataset: Dataset, fingerprint: Fingerprint, asked_for: Collection[str]) -> Plans:
-    """The plans with the ceilings of configurations that have one, where it is new or was edited.
+    """Add the ceilings of new or edited configurations that have one to the plans.
 
     Args:
-        plans: Of the data set.
-        dataset: Its cases.
-        fingerprint: Says which cases are looked at.
-        asked_for: Configurations, without networks, whose ceiling may be measured; of others it is not known.
+        plans: Plans of the data set.
+        dataset: The data set.
+        fingerprint: Its fingerprint, which determines the cases to measure on.
+        asked_for: Configurations, without networks, whose ceiling may be measured; that of others stays unknown.
     """
     configurations = dict(plans.configurations)
     measured: dict[str, dict[str, float | None] | None] = {}
@@ -42,11 +42,11 @@ def with_ceilings(plans: Plans, dataset: Dataset, fingerprint: Fingerprint, aske
 
 
 def _measure(plan: ConfigurationPlan, dataset: Dataset, names: Sequence[str]) -> dict[str, float | None]:
-    """How well a plan could do at best on some cases, per class or region."""
+    """Measure the mean ceiling of a plan on some cases, per class or region."""
     labels = dataset.description.labels
     cases = [case for case in dataset.cases if case.name in names]
     read = partial(read_model_labels, labels=labels, spacing_mm=plan.spacing_mm)
-    # One after the other in this process: torch is here, and reading takes less than projecting.
+    # Sequentially in this process: torch is loaded here, and reading takes less time than projecting.
     results = map_cases(read, cases, name=lambda case: case.name)
     volumes = (torch.from_numpy(volume) for _, volume in track(results, len(cases), "ceiling of projections"))
     return plan.representation.mean_ceilings(volumes, labels.foreground)

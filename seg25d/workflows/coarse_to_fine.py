@@ -1,7 +1,7 @@
 """Training for coarse-to-fine segmentation: the coarse model if it is missing, then the fine one on crops.
 
 The coarse model is the ordinary fold of the same configuration. The fine one learns from crops around the true object,
-so it needs the coarse one only when it is used: a copy lies in its folder, which thereby stands alone.
+so it needs the coarse one only for prediction: a copy is stored in its folder, which is thus self-contained.
 """
 
 import filecmp
@@ -41,15 +41,15 @@ class FineRun:
     coarse: RunToTrain
 
     def only(self, fold: int | str) -> Self:
-        """The same with one fold to train."""
+        """The same run, restricted to one fold."""
         return replace(self, task=self.task.only(fold), coarse=self.coarse.only(fold))
 
 
 def plan_fine(planned: PlannedRun, folds: Sequence[int | str]) -> FineRun:
-    """The fine models that are asked for, and the coarse ones: settings other than lengths and seed are for the former.
+    """Plan the fine models and their coarse ones; settings other than lengths and seed apply to the fine models only.
 
     Args:
-        planned: Whose settings ask for fine models.
+        planned: The planned run, with settings for fine models.
         folds: Numbers of folds, or `all`.
 
     Raises:
@@ -58,21 +58,21 @@ def plan_fine(planned: PlannedRun, folds: Sequence[int | str]) -> FineRun:
     settings = planned.settings_of_part({})
     coarse = planned.run(settings, folds, begun="kept")
     fine = fine_run(planned, planned.settings, coarse, begun=planned.begun)
-    for folder in map(coarse.run.fold, _missing(fine)):
+    for folder in map(coarse.run.fold, _folds_without_coarse(fine)):
         if folder.checkpoint.exists():
-            # It keeps its settings, but not with another file to begin with.
+            # A coarse model that has begun keeps its settings, but must have started from the same pretrained file.
             begun_config(folder, settings.recipe, {})
     return fine
 
 
 def fine_run(planned: PlannedRun, settings: Settings, coarse: RunToTrain, *, begun: Begun) -> FineRun:
-    """The run of fine models, such as `axial__fine`, whose windows are as large as crops need.
+    """Plan the run of fine models, such as `axial__fine`, with windows as large as the crops need.
 
     Args:
-        planned: What is asked for.
-        settings: Of the fine models.
-        coarse: Folds of the coarse models, for which there are to be fine ones.
-        begun: What becomes of fine models that have begun.
+        planned: The planned run.
+        settings: Settings of the fine models.
+        coarse: Folds of the coarse models that fine models are trained for.
+        begun: Treatment of fine models that have begun.
 
     Raises:
         InputError: If folds were begun with other settings.
@@ -87,7 +87,7 @@ def fine_run(planned: PlannedRun, settings: Settings, coarse: RunToTrain, *, beg
 
 
 def train_fine_folds(fine: FineRun) -> dict[str, Summary]:
-    """Train the fine models of folds, and before them the coarse ones that are missing.
+    """Train the fine models of folds, and first the coarse ones that are missing.
 
     Returns:
         The scores per fold, of both models together; none on processes other than the first.
@@ -97,50 +97,50 @@ def train_fine_folds(fine: FineRun) -> dict[str, Summary]:
     """
     if is_first_process():
         for fold in fine.task.folds:
-            _bring_coarse(fine.only(fold), fold)
+            _provide_coarse(fine.only(fold), fold)
     return train_folds(fine.task)
 
 
 def check_coarse(fine: FineRun) -> None:
-    """Make sure that coarse models can be used or trained, before anything is written.
+    """Check that coarse models can be used or trained, before anything is written.
 
     Raises:
         InputError: If not.
     """
     task, coarse = fine.task, fine.coarse
-    for fold in _begun(fine):
+    for fold in _folds_to_continue(fine):
         copy, source = task.run.fold(fold).coarse, coarse.run.fold(fold).model_final
         if source.exists() and not filecmp.cmp(copy, source, shallow=False):
             raise InputError(
-                f"{copy.parent} was begun with another coarse model: {source.parent} was trained again since; start "
-                "this fold over with --restart"
+                f"{copy.parent} was begun with another coarse model: {source.parent} was trained again since then; "
+                "start this fold over with --restart"
             )
-    missing = _missing(fine)
+    missing = _folds_without_coarse(fine)
     if missing and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError(
             f"the coarse model of {coarse.configuration}, fold {missing[0]}, is not trained, and several processes "
-            "train one run at a time: run the same command without `fine` first"
+            "can train only one run at a time: run the same command without `fine` first"
         )
     for fold in missing:
         check_folds(coarse.only(fold))
 
 
-def _begun(fine: FineRun) -> list[int | str]:
-    """Folds whose fine model goes on."""
+def _folds_to_continue(fine: FineRun) -> list[int | str]:
+    """Folds whose fine model continues."""
     restarted = fine.task.begun == "restarted"
     return [] if restarted else [fold for fold in fine.task.folds if _has_begun(fine.task.run.fold(fold))]
 
 
-def _missing(fine: FineRun) -> list[int | str]:
+def _folds_without_coarse(fine: FineRun) -> list[int | str]:
     """Folds whose coarse model has to be trained."""
-    begun = _begun(fine)
+    begun = _folds_to_continue(fine)
     return [
         fold for fold in fine.task.folds if fold not in begun and not fine.coarse.run.fold(fold).model_final.exists()
     ]
 
 
-def _bring_coarse(fine: FineRun, fold: int | str) -> None:
-    """Put the coarse model beside a fine one that has not begun; train it if it is missing."""
+def _provide_coarse(fine: FineRun, fold: int | str) -> None:
+    """Copy the coarse model into the folder of a fine one that has not begun; train it if it is missing."""
     folder, coarse = fine.task.run.fold(fold), fine.coarse
     source = coarse.run.fold(fold)
     with folder_lock(folder.root, "training"):
@@ -159,7 +159,7 @@ def _has_begun(folder: FoldFolder) -> bool:
 
 
 def _crops(task: RunToTrain, fine: FineConfig) -> list[Shape]:
-    """Shapes of the crops of all cases with an object, by the voxels that preprocessing keeps of each class."""
+    """Shapes of the crops of all cases with an object, from the voxels that preprocessing stores of each class."""
     store, crops = task.store, []
     for case in sorted({case for split in task.splits for case in split.train + split.val}):
         box = _sampled_box(store, case)
@@ -170,7 +170,7 @@ def _crops(task: RunToTrain, fine: FineConfig) -> list[Shape]:
 
 
 def _sampled_box(store: Store, case: str) -> BoundingBox | None:
-    """The box of the object, of up to 10,000 voxels per class: close enough to choose a window, and read at once."""
+    """The box of the object from up to 10,000 voxels per class: accurate enough to choose a window, fast to read."""
     voxels = [each for label, each in store.locations(case).items() if label != 0 and len(each)]
     if not voxels:
         return None

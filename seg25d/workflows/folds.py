@@ -1,4 +1,4 @@
-"""Training of folds: one process at a time writes into each, and its scores follow."""
+"""Training and scoring of folds; one process at a time writes into each."""
 
 import logging
 from collections.abc import Sequence
@@ -41,13 +41,13 @@ logger = logging.getLogger(__name__)
 
 
 Begun: TypeAlias = Literal["checked", "kept", "restarted"]
-"""What becomes of folds that have begun: they go on with the settings that are asked for, which may differ in length
-alone; they go on with their own, as with models that others need; they start over."""
+"""Treatment of folds that have begun. "checked": they continue with the requested settings, which may differ in length
+only; "kept": they continue with their own settings, as for models that others need; "restarted": they start over."""
 
 
 @dataclass(frozen=True)
 class RunToTrain:
-    """Folds of a configuration that are to be trained: all that is known of them before the first update."""
+    """Folds of a configuration to train, with everything that is known before the first update."""
 
     dataset_name: str
     configuration: str
@@ -80,14 +80,14 @@ class RunToTrain:
         return Store(self.folder.store(self.plan.store))
 
     def only(self, fold: int | str) -> Self:
-        """The same with one fold to train."""
+        """The same run, restricted to one fold."""
         return replace(self, folds=(fold,))
 
     def settled(self, fold: int | str) -> TrainingConfig:
-        """The settings of a fold, as it is now: another command may have begun it since the run was planned.
+        """The current settings of a fold: another command may have begun it since the run was planned.
 
         Raises:
-            InputError: If it was begun with other settings and is to go on with these.
+            InputError: If it was begun with other settings and is to continue with these.
         """
         folder = self.run.fold(fold)
         if self.begun == "kept" and folder.checkpoint.exists():
@@ -96,11 +96,11 @@ class RunToTrain:
 
 
 def check_folds(task: RunToTrain) -> None:
-    """Make sure that folds can be trained, before anything is written.
+    """Check that folds can be trained, before anything is written.
 
     Raises:
         InputError: If kept folds were trained with something else, or the labels do not allow a threshold.
-        ModelError: If the network cannot begin with the pretrained file.
+        ModelError: If the network cannot start from the pretrained file.
     """
     description = read_description(task.folder.dataset)
     description.labels.check_threshold(task.config.threshold)
@@ -114,14 +114,14 @@ def check_folds(task: RunToTrain) -> None:
 
 
 def train_folds(task: RunToTrain) -> dict[str, Summary]:
-    """Train folds one after the other; with `torchrun` all processes work on the same one.
+    """Train folds one after the other; with `torchrun` all processes work on the same fold.
 
     Returns:
         The scores per fold; none on processes other than the first.
 
     Raises:
-        InputError: If another command has begun a fold with other settings meanwhile.
-        BusyError: If another command works on a fold; nothing of that fold was touched then.
+        InputError: If another command has begun a fold with other settings in the meantime.
+        BusyError: If another command works on a fold; that fold is not changed then.
     """
     execution = choose_execution(local_device(task.device), task.config.precision)
     join_processes(execution.device)
@@ -137,7 +137,7 @@ def train_folds(task: RunToTrain) -> dict[str, Summary]:
 
 
 def clear_folds(task: RunToTrain) -> None:
-    """Forget the folds that start over, all or none; before anything else is done.
+    """Remove the folds that start over, all or none, before anything else is done.
 
     Raises:
         BusyError: If another command works on one of them.
@@ -156,8 +156,9 @@ def clear_folds(task: RunToTrain) -> None:
 def _train_fold(task: RunToTrain, fold: int | str, execution: Execution, *, last: bool) -> Summary | None:
     """Train a fold to its end and score it; None on processes other than the first of several.
 
-    After the last fold they leave the group together, as nccl wants it (docs.pytorch.org/docs/stable/distributed.html,
-    shutdown), before the first one scores: the others and their GPUs would wait for that.
+    After the last fold, all processes leave the group together, as nccl requires
+    (docs.pytorch.org/docs/stable/distributed.html, shutdown), before the first one computes scores: otherwise the
+    others and their GPUs would wait for it.
     """
     folder, first = task.run.fold(fold), is_first_process()
     if first:
@@ -182,35 +183,35 @@ def _train_fold(task: RunToTrain, fold: int | str, execution: Execution, *, last
 
 
 def _warn_if_unlike_others(task: RunToTrain, fold: int | str, config: TrainingConfig) -> None:
-    """Say so where a new fold has other settings than one before, such as the defaults of an older version.
+    """Warn if a new fold has other settings than an earlier one, such as the defaults of an older version.
 
-    Lengths and seeds may differ, and `all` is a model for itself.
+    Lengths and seeds may differ, and `all` is independent of the folds.
     """
     for other in range(len(task.splits)) if fold != "all" else ():
         folder = task.run.fold(other)
         if other == fold or not folder.checkpoint.exists():
             continue
-        with suppress(RecordError):  # of other versions: told when that fold goes on
+        with suppress(RecordError):  # of other versions: reported when that fold continues
             changed = changed_settings(read_record(folder.config, TrainingConfig), config)
             if unlike := [name for name in changed if name not in EXTENDABLE | {"seed"}]:
                 logger.warning(
                     "fold %d begins with other settings than fold %d was trained with (%s): scores and ensembles of "
-                    "these folds mix both; stop it and give what %s says, or train all folds again with --restart",
+                    "these folds mix both; stop and use the settings of %s, or train all folds again with --restart",
                     *(fold, other, ", ".join(unlike), folder.config),
                 )
                 return
 
 
 def fold_job(task: RunToTrain, folder: FoldFolder, fold: int | str, split: Split, config: TrainingConfig) -> FoldJob:
-    """What the training loop is to do for a fold, or for another set of cases that has a name."""
+    """The job of the training loop for a fold, or for another named set of cases."""
     header = model_header(task, fold, config)
     where = (task.device, task.num_processes)
     job = FoldJob(folder, task.store, split, config, header, *where, tensorboard=task.tensorboard)
-    return job if config.pretrained is None else _with_pretrained(job, task.pretrained)
+    return job if config.pretrained is None else _add_pretrained(job, task.pretrained)
 
 
-def _with_pretrained(job: FoldJob, file: PretrainedFile | None) -> FoldJob:
-    """The job of a run that begins with weights of a file; one that goes on has them in its checkpoint."""
+def _add_pretrained(job: FoldJob, file: PretrainedFile | None) -> FoldJob:
+    """Add the pretrained weights to a job; a run that continues has them in its checkpoint."""
     if job.folder.checkpoint.exists():
         return replace(job, learnt=read_record(job.folder.transfer, Transfer).learnt)
     assert file is not None, "the settings of a run that has not begun name the file that was read"
@@ -224,7 +225,7 @@ def _with_pretrained(job: FoldJob, file: PretrainedFile | None) -> FoldJob:
 
 
 def model_header(task: RunToTrain, fold: int | str, config: TrainingConfig) -> ModelHeader:
-    """What goes into the model files of a fold beside the weights."""
+    """The header of the model files of a fold, stored together with the weights."""
     return ModelHeader(
         dataset_name=task.dataset_name,
         configuration=task.configuration,
@@ -238,7 +239,7 @@ def model_header(task: RunToTrain, fold: int | str, config: TrainingConfig) -> M
 
 
 def split_of(splits: Sequence[Split], fold: int | str) -> Split:
-    """The cases of a fold; `all` trains on every case, and validates on them too, as nnU-Net does."""
+    """The cases of a fold; `all` trains and validates on every case, as nnU-Net does."""
     if isinstance(fold, int):
         return splits[fold]
     cases = tuple(sorted({case for split in splits for case in split.train + split.val}))
@@ -246,7 +247,7 @@ def split_of(splits: Sequence[Split], fold: int | str) -> Split:
 
 
 def summarize_folds(run: RunFolder, num_folds: int) -> None:
-    """Write `crossval/summary.json` when all folds are trained."""
+    """Write `crossval/summary.json` if all folds are trained."""
     files = [run.fold(fold).validation / "summary.json" for fold in range(num_folds)]
     if all(file.exists() for file in files):
         cases = [case for file in files for case in read_record(file, Summary).per_case]

@@ -1,4 +1,4 @@
-"""What can be asked of `seg25d.api`: one record per step."""
+"""Options of the functions of `seg25d.api`: one record per step."""
 
 from pathlib import Path
 
@@ -13,22 +13,22 @@ from seg25d.runs.trained import ModelChoice
 
 
 class PlanningOptions(Record):
-    """How to plan and preprocess."""
+    """Options of planning and preprocessing."""
 
     configurations: tuple[str, ...] | None = None
-    """Which to plan; None: all."""
+    """Configurations to plan; None: all."""
     gpu_memory_gb: float = Field(default=8.0, gt=0)
     recipe: str = "default"
     plans_name: PlansName = DEFAULT_PLANS_NAME
     verify_only: bool = False
     plan_only: bool = False
     clean: bool = False
-    """Start over: forget measurements, these plans, and all arrays that plans of no other name use."""
+    """Start over: remove measurements, these plans, and all arrays that no plans of another name use."""
     num_processes: int | None = None
 
 
 class TrainingOptions(Record):
-    """How to train; None leaves a setting to the recipe."""
+    """Options of training; None leaves a setting to the recipe."""
 
     recipe: str = "default"
     network: str | None = None
@@ -40,16 +40,16 @@ class TrainingOptions(Record):
     time_budget_s: float | None = None
     seed: int | None = None
     pretrained: Path | None = None
-    """A file whose weights the run begins with."""
+    """A file with the initial weights of the run."""
     restart: bool = False
     device: str | None = None
     num_processes: int | None = None
     tensorboard: bool = False
-    """Whether logs are also written as curves for TensorBoard; no setting, as it may change when a run goes on."""
+    """Whether logs are also written for TensorBoard; not a setting, as it may change when a run continues."""
 
 
 class PretrainingOptions(TrainingOptions):
-    """How to pretrain."""
+    """Options of pretraining."""
 
     task: PretextTask
     images: tuple[Path, ...] = ()
@@ -57,7 +57,7 @@ class PretrainingOptions(TrainingOptions):
 
 
 class PredictionOptions(ModelChoice):
-    """What to predict with, and how."""
+    """The model to predict with, and options of prediction."""
 
     save_probabilities: bool = False
     mirroring: bool = True
@@ -66,9 +66,9 @@ class PredictionOptions(ModelChoice):
     """Fusion of views: by the network, or one without training."""
     overwrite: bool = False
     device: str | None = None
-    """None: the best there is; several with commas, such as `cuda:0,cuda:1`, share the cases."""
+    """None: the best one available; several, separated by commas, such as `cuda:0,cuda:1`, share the cases."""
 
     @property
     def predictor(self) -> PredictorOptions:
-        """What a predictor needs to know of it."""
+        """The options of the predictor."""
         return PredictorOptions(mirroring=self.mirroring, step_size=self.step_size, fusion=self.fusion)

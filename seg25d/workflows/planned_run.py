@@ -1,4 +1,4 @@
-"""The door of training: words become finished runs to train, before anything is done."""
+"""Entry point of training: options are resolved to complete runs before anything is done."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from seg25d.workflows.settings import Settings, resolve_settings
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A planned configuration that is to be trained, and what the user said of it."""
+    """A planned configuration to train, and the user's options."""
 
     workspace: Workspace
     dataset_name: str
@@ -39,7 +39,7 @@ class PlannedRun:
     settings: Settings
     """Settings of the configuration itself."""
     plans_file: Path | None
-    """Where its plan is to be added; None: it is there."""
+    """File that its plan is to be added to; None: the plan is there already."""
 
     @property
     def plan(self) -> ConfigurationPlan:
@@ -48,11 +48,11 @@ class PlannedRun:
 
     @property
     def begun(self) -> Begun:
-        """What becomes of folds of the configuration itself that have begun."""
+        """Treatment of folds of the configuration itself that have begun."""
         return "restarted" if self.options.restart else "checked"
 
     def settings_of_part(self, words: Mapping[str, str], *, fuses_views: bool = False) -> Settings:
-        """The settings of a run that this one needs, with words of its own in place of `--set`."""
+        """The settings of a run that this one needs, with its own settings as text in place of `--set`."""
         start = None if self.pretrained is None else self.pretrained.start
         return resolve_settings(self.options, words, fuses_views=fuses_views, pretrained=start)
 
@@ -66,18 +66,18 @@ class PlannedRun:
         variants: Sequence[str] = (),
         begun: Begun = "checked",
     ) -> RunToTrain:
-        """Folds of the configuration, or of a run that it needs, ready to be trained.
+        """Prepare folds of the configuration, or of a run that it needs, for training.
 
         Args:
-            settings: What they are trained with.
+            settings: Settings of the training.
             folds: Numbers of folds, or `all`.
-            configuration: Another one by its own name.
-            plan: Instead of the one in the plans.
-            variants: What the name of the run says besides, as in `axial__fine`: some of `RUN_VARIANTS`.
-            begun: What becomes of folds that have begun.
+            configuration: Name of another configuration; None: this one.
+            plan: Plan that replaces the one in the plans.
+            variants: Suffixes of the run's name, as in `axial__fine`: some of `RUN_VARIANTS`.
+            begun: Treatment of folds that have begun.
 
         Raises:
-            InputError: If a fold was begun with other settings and is to go on with these.
+            InputError: If a fold was begun with other settings and is to continue with these.
         """
         configuration = configuration or self.configuration
         plans = self.plans if plan is None else self.plans.with_plan(configuration, plan)
@@ -103,17 +103,17 @@ class PlannedRun:
         return task
 
     def keep_network(self) -> None:
-        """Put the network into the plans, if it is new there."""
+        """Add the network to the plans, if it is new there."""
         if self.plans_file is not None:
             keep_network(self.plans_file, self.plans, self.configuration)
 
 
 def planned_run(workspace: Workspace, identifier: str, configuration: str, options: TrainingOptions) -> PlannedRun:
-    """What options ask for: a planned configuration, its preprocessed arrays and folds, and finished settings.
+    """Resolve options to a planned configuration, its preprocessed arrays and folds, and complete settings.
 
     Raises:
-        InputError: If an argument names what is not there, or curves are wanted and TensorBoard is not there; raised
-            before anything is written.
+        InputError: If an argument names something that does not exist, or TensorBoard is requested but not installed;
+            raised before anything is written.
         ModelError: If the pretrained file cannot be used.
     """
     if options.tensorboard:
@@ -160,7 +160,7 @@ def planned_run(workspace: Workspace, identifier: str, configuration: str, optio
 
 
 def _planning_command(identifier: str, options: TrainingOptions) -> str:
-    """The command whose plans `options` would train."""
+    """The planning command that creates the plans which `options` refers to."""
     words = ["seg25d plan_and_preprocess -d", identifier]
     words += [] if options.recipe == "default" else ["--recipe", options.recipe]
     words += [] if options.plans_name == DEFAULT_PLANS_NAME else ["--plans-name", options.plans_name]
@@ -173,5 +173,5 @@ def _check_store(store: Store, splits: Sequence[Split], name: str) -> None:
     if missing:
         raise InputError(
             f"{name}: {len(missing)} of {len(wanted)} cases are not preprocessed ({', '.join(missing[:5])} ...); "
-            "run `seg25d plan_and_preprocess` again, it goes on where it stopped"
+            "run `seg25d plan_and_preprocess` again, which continues where it stopped"
         )

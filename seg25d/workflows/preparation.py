@@ -1,4 +1,4 @@
-"""From raw data sets to plans and arrays: all checks first, then measuring and planning, then writing."""
+"""Planning and preprocessing of raw data sets: all checks first, then measuring and planning, then writing."""
 
 import logging
 import shutil
@@ -30,36 +30,36 @@ from seg25d.workflows.options import PlanningOptions
 
 logger = logging.getLogger(__name__)
 SHARED_BY_NETWORKS = {"spacing_mm", "normalization", "store", "mirror_axes"}
-"""Fields of a plan that say how arrays are made and read, whatever the network."""
+"""Fields of a plan that determine how arrays are made and read, independently of the network."""
 
 
 class DatasetToPlan(NamedTuple):
-    """A data set in which nothing is wrong, and what is to be planned for it."""
+    """A verified data set, and the options of its planning."""
 
     dataset: Dataset
     folder: PreprocessedFolder
     plans_file: Path
     stored: Plans | None
-    """The plans that are in the file and stay; None: there are none, or they are forgotten."""
+    """The existing plans to keep; None: there are none, or they are discarded."""
     splits: tuple[Split, ...]
     configurations: tuple[str, ...] | None
-    """Names as the user has them; None: all."""
+    """Names as given by the user; None: all."""
     rules: PlanningRules
     gpu_memory_gb: float
     plans_name: str
     clean: bool
-    """Whether measurements, plans and arrays are made again."""
+    """Whether to discard measurements, plans and arrays and make them again."""
     num_processes: int | None
 
 
 def datasets_to_plan(
     workspace: Workspace, identifiers: Sequence[str], options: PlanningOptions
 ) -> dict[str, DatasetToPlan]:
-    """What options ask for, by the names of the data sets; nothing is written.
+    """Check data sets and options, and return the planning tasks by the names of the data sets; nothing is written.
 
     Raises:
-        InputError: If anything is wrong with the options, the data sets or the plans that are there; names everything
-            in all data sets.
+        InputError: If there are problems with the options, the data sets or existing plans; lists those of all data
+            sets.
     """
     rules = check_names(options.configurations or (), options.recipe)
     check_memory(options.gpu_memory_gb)
@@ -99,7 +99,7 @@ def make_plans(task: DatasetToPlan) -> Plans:
 
 
 def write_plans(task: DatasetToPlan, plans: Plans) -> None:
-    """Write the plans and what training needs beside them."""
+    """Write the plans and the other files that training needs."""
     folder = task.folder
     if task.clean:
         _remove_stores(folder, task.plans_file)
@@ -109,15 +109,15 @@ def write_plans(task: DatasetToPlan, plans: Plans) -> None:
 
 
 def write_arrays(task: DatasetToPlan, plans: Plans) -> None:
-    """Preprocess the cases that are not preprocessed yet."""
+    """Preprocess the cases that have not been preprocessed yet."""
     preprocess_dataset(task.dataset, plans.configurations.values(), task.folder, task.num_processes, task.clean)
 
 
 def add_network(folder: PreprocessedFolder, plans: Plans, name: str) -> Plans:
-    """Plan a configuration, which is planned already, with another network; nothing is written.
+    """Plan another network for a configuration that is planned already; nothing is written.
 
-    Grid, normalisation and mirroring stay those of the planned one, also where they were edited; the window and all
-    else are searched for again.
+    Grid, normalisation and mirroring are taken from the existing plan, including edits; the window and everything else
+    are planned again.
 
     Args:
         folder: The preprocessed data set.
@@ -125,7 +125,7 @@ def add_network(folder: PreprocessedFolder, plans: Plans, name: str) -> Plans:
         name: `CONFIG__NETWORK`.
 
     Raises:
-        InputError: If the memory is too small for that network.
+        InputError: If the memory budget is too small for that network.
     """
     fingerprint, description = read_record(folder.fingerprint, Fingerprint), read_description(folder.dataset)
     planned = plan_dataset(
@@ -136,7 +136,7 @@ def add_network(folder: PreprocessedFolder, plans: Plans, name: str) -> Plans:
         rules=find_rules(plans.recipe),
         plans_name=plans.plans_name,
     ).configurations[name]
-    # The same with the planned network, or else with another one.
+    # The configuration with its default network if it is planned, else with another network.
     relatives = sorted(each for each in plans.configurations if split_name(each)[0] == split_name(name)[0])
     like = plans.configurations[relatives[0]].model_dump(mode="json", include=SHARED_BY_NETWORKS)
     values = planned.model_dump(mode="json") | like
@@ -149,7 +149,7 @@ def add_network(folder: PreprocessedFolder, plans: Plans, name: str) -> Plans:
 
 
 def keep_network(path: Path, plans: Plans, name: str) -> None:
-    """Put one configuration into the plans in a file, beside what others may have put there meanwhile."""
+    """Add one configuration to the plans in a file, keeping what other processes may have added in the meantime."""
     stored = read_plans(path)
     if (stored.planned_from, stored.gpu_memory_gb) == (plans.planned_from, plans.gpu_memory_gb):
         save_plans(path, stored.with_plan(name, plans.configurations[name]))
@@ -182,18 +182,18 @@ def _dataset_to_plan(workspace: Workspace, name: str, rules: PlanningRules, opti
 
 
 def _check_channels(root: Path) -> None:
-    """Check the names of the channels, before anything that takes long or is remembered."""
+    """Check the names of the channels before anything that takes long or writes files."""
     try:
         channels = read_description(root / "dataset.json").channel_names
     except InputError:
-        return  # verification tells this together with all the rest
+        return  # verification reports this together with all other problems
     for channel in channels:
         named_normalization(channel)
 
 
 def _remove_stores(folder: PreprocessedFolder, plans: Path) -> None:
     """Remove all arrays that no plans in another file use."""
-    # As text: also plans that were edited wrongly keep their arrays.
+    # Searched as text, so that plans with errors in them keep their arrays too.
     others = [path.read_text(encoding="utf-8") for path in folder.root.glob("*.json") if path != plans]
     for store in sorted(folder.root.glob("spacing_*")):
         if store.is_dir() and not any(store.name in text for text in others):

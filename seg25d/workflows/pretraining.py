@@ -1,4 +1,4 @@
-"""Pretraining without labels: the network of a configuration learns to restore images, and `train` begins with it."""
+"""Pretraining without labels: a configuration's network learns to restore images, as initial weights of `train`."""
 
 import logging
 from collections.abc import Sequence
@@ -37,21 +37,21 @@ from seg25d.workflows.settings import Settings, asks_for_fine
 
 logger = logging.getLogger(__name__)
 OF_LABELS = ("loss", "dice_smooth", "foreground_share", "small_windows", "threshold")
-"""Settings that say what is learnt of labels."""
+"""Settings of learning from labels."""
 OF_OTHER_TASK: dict[PretextTask, tuple[str, ...]] = {
     "inpainting": ("pretext.grid", "pretext.exchanged_share"),
     "jigsaw": ("pretext.hidden_share", "pretext.piece", "pretext.whole_slices"),
 }
-"""Settings of the tasks that a task is not."""
+"""Settings that apply only to other tasks, by task."""
 
 
 class PretrainingRun(NamedTuple):
-    """A network that is to be pretrained."""
+    """A network to pretrain."""
 
     task: RunToTrain
-    """The configuration whose network it is; it has no folds to train."""
+    """Run of the configuration whose network is pretrained; without folds."""
     folder: FoldFolder
-    """Where it goes: one folder per run and pretext task."""
+    """Folder of the results: one per run and pretext task."""
     settings: Settings
     further: tuple[Case, ...]
     """Images without labels."""
@@ -64,11 +64,11 @@ class PretrainingRun(NamedTuple):
 
 
 def plan_pretraining(planned: PlannedRun, options: PretrainingOptions) -> PretrainingRun:
-    """What is to be pretrained, on what and how; nothing is written.
+    """Resolve the network, images and settings of a pretraining; nothing is written.
 
     Raises:
-        InputError: If the pretext task makes no sense for the configuration, says what would; if a run that goes on
-            had another plan or other settings; or if images do not fit.
+        InputError: If the configuration cannot use the pretext task (names a task that it can use); if a run that
+            continues had another plan or other settings; or if images do not fit.
     """
     _check_settings(options)
     task, settings = planned.run(planned.settings, ()), planned.settings
@@ -83,13 +83,13 @@ def plan_pretraining(planned: PlannedRun, options: PretrainingOptions) -> Pretra
 
 
 def pretrain_network(run: PretrainingRun) -> Path:
-    """Pretrain a network on all images; a run that was cut off goes on.
+    """Pretrain a network on all images; an interrupted run continues.
 
     Returns:
         The file for `train --pretrained`.
 
     Raises:
-        InputError: If another command has begun it with other settings meanwhile.
+        InputError: If another command has begun it with other settings in the meantime.
         BusyError: If another command pretrains it.
     """
     task, folder = run.task, run.folder
@@ -109,7 +109,7 @@ def pretrain_network(run: PretrainingRun) -> Path:
             logger.info("pretraining on the images of %d cases", len(cases))
             tell_changes(folder, config, run.settings.config)
             write_record(folder.config, config)
-        # Nothing is held out: there are no labels that could leak.
+        # No cases are held out: there are no labels that could leak.
         split = Split(train=cases, val=cases)
         header = model_header(task, "all", config)
         where = (task.device, task.num_processes)
@@ -119,10 +119,10 @@ def pretrain_network(run: PretrainingRun) -> Path:
 
 
 def check_pretraining(task: RunToTrain) -> None:
-    """Make sure that a network can be pretrained so.
+    """Check that a network can be pretrained this way.
 
     Raises:
-        InputError: If the pretext task makes no sense for the configuration; says what would.
+        InputError: If the configuration cannot use the pretext task; names a task that it can use.
     """
     description, pretext = read_description(task.folder.dataset), task.config.pretext
     assert pretext is not None, "the options say which task it is"
@@ -143,11 +143,11 @@ def _check_plan(folder: FoldFolder, task: RunToTrain) -> None:
 
 
 def _check_settings(options: PretrainingOptions) -> None:
-    """Refuse settings that contradict the command, and say which have no effect on it."""
+    """Refuse settings that contradict the command, and warn of those without effect."""
     if options.pretrained is not None:
-        raise InputError("pretraining begins with fresh weights: leave `pretrained` out")
+        raise InputError("pretraining starts from random weights: leave `pretrained` out")
     if asks_for_fine(options.settings):
-        raise InputError("a fine model sees what is around labels, of which pretraining knows none: leave `fine` out")
+        raise InputError("a fine model needs labels to crop around, and pretraining has none: leave `fine` out")
     if options.settings.get("pretext.task", options.task) != options.task:
         raise InputError(f"--task says {options.task}; leave pretext.task out")
     without_effect = sorted(set(options.settings) & {*OF_LABELS, *OF_OTHER_TASK[options.task]})
@@ -162,7 +162,7 @@ def _clear(folder: FoldFolder) -> None:
 
 
 def _further_cases(workspace: Workspace, task: RunToTrain, folders: Sequence[Path]) -> list[Case]:
-    """The images without labels: those of `imagesTr`, where it is there, and of the folders that were named."""
+    """The images without labels: those of `imagesTr`, if it exists, and of the given folders."""
     description = read_description(task.folder.dataset)
     known = set(task.store.cases())
     found: dict[str, Case] = {}

@@ -1,4 +1,4 @@
-"""Settings of runs: words of the user and a recipe become finished settings, once, before anything is done."""
+"""Settings of runs: the user's options and a recipe are resolved to complete settings once, before any work."""
 
 import logging
 from collections.abc import Mapping
@@ -19,19 +19,19 @@ from seg25d.workflows.options import PretrainingOptions, TrainingOptions
 
 logger = logging.getLogger(__name__)
 JOINT = "fusion.joint"
-"""The setting that has views and fusion trained together."""
+"""The setting for training views and fusion together."""
 FINE = "fine"
-"""The setting that has a fine model trained, for coarse-to-fine segmentation; also the parts of it."""
+"""The setting for training a fine model, for coarse-to-fine segmentation; also the prefix of its parts."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the folds of a run are trained with."""
+    """Training settings of the folds of a run."""
 
     recipe: TrainingConfig
-    """Where a fold that has not begun starts from."""
+    """Settings before the user's changes."""
     changes: Mapping[str, str]
-    """What the user changes, by name, as text; also of a fold that has begun, which goes on with its own settings."""
+    """The user's changes, by name, as text; also applied to a fold that has begun, which keeps its other settings."""
     config: TrainingConfig
     """Settings of a fold that has not begun."""
 
@@ -47,16 +47,16 @@ def resolve_settings(
     fuses_views: bool = False,
     pretrained: PretrainedConfig | None = None,
 ) -> Settings:
-    """The settings that words mean.
+    """Resolve the user's options to settings.
 
     Args:
         options: Recipe, seed and length.
-        words: Settings by name: those of the options, or those that a run which others need is to have.
-        fuses_views: Whether it is for a network that fuses views.
-        pretrained: What a run that has not begun begins with.
+        words: Settings by name, as text: those of the options, or those of a run that another one needs.
+        fuses_views: Whether the network fuses views.
+        pretrained: The pretrained weights of a run that has not begun.
 
     Raises:
-        InputError: If there is no such recipe or setting, or both a number of updates and a time are given.
+        InputError: If the recipe or a setting does not exist, or both a number of updates and a time are given.
         RecordError: If a value does not fit.
     """
     fine = asks_for_fine(words)
@@ -66,7 +66,7 @@ def resolve_settings(
         assert fusion is not None, "the recipe of what fuses views has it"
         recipe = find_recipe(options.recipe, fuses_views=True, joint=fusion.joint, fine=fine)
     if isinstance(options, PretrainingOptions):
-        recipe = _for_pretraining(recipe, options)
+        recipe = _adapt_to_pretraining(recipe, options)
     if pretrained is not None:
         recipe = recipe.model_copy(update={"pretrained": pretrained})
     seed = {} if options.seed is None else {"seed": str(options.seed)}
@@ -74,18 +74,18 @@ def resolve_settings(
     changes = seed | length | {key: value for key, value in words.items() if key != FINE}
     config = apply_settings(recipe, changes)
     if "early_stopping" in words and config.time_budget_seconds is not None:
-        logger.warning("early_stopping has no effect with a time budget, which says how long the run is")
+        logger.warning("early_stopping has no effect with a time budget, which determines the length of the run")
     return Settings(recipe, changes, config)
 
 
 def asks_for_fine(words: Mapping[str, str]) -> bool:
-    """Whether a fine model is to be trained: `fine` is true, or a part of it is set."""
+    """Whether the settings ask for a fine model: `fine` is true, or a part of it is set."""
     part_is_set = any(key.startswith(f"{FINE}.") for key in words)
     return parse_record({FINE: words.get(FINE, part_is_set)}, _Fine, "--set").fine
 
 
-def _for_pretraining(recipe: TrainingConfig, options: PretrainingOptions) -> TrainingConfig:
-    """A recipe, as far as it is not about labels."""
+def _adapt_to_pretraining(recipe: TrainingConfig, options: PretrainingOptions) -> TrainingConfig:
+    """Adapt a recipe to pretraining: without the settings that need labels."""
     return recipe.model_copy(
         update={
             "epochs": PRETRAINING_EPOCHS,

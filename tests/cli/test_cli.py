@@ -145,7 +145,7 @@ def test_interruption_of_a_restart_says_to_leave_it_out(capsys):
 
     command = Command("try", "Tries.", lambda parser: parser.add_argument("--restart", action="store_true"), interrupt)
     assert command(["--restart"]) == 130
-    assert "the same command without --restart goes on" in capsys.readouterr().err
+    assert "the same command without --restart continues" in capsys.readouterr().err
 
 
 def test_options_without_effect_warn(capsys):

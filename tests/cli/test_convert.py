@@ -27,11 +27,11 @@ def make_task(root: Path) -> Path:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--from", "msd", "-o", "x"], "--from msd takes no -o"),
-        (["--from", "msd", "-d", "Dataset001_A"], "wanted the number"),
+        (["--from", "msd", "-o", "x"], "--from msd does not accept -o"),
+        (["--from", "msd", "-d", "Dataset001_A"], "expected the number"),
         (["--from", "msd"], "has no dataset.json"),
         (["--from", "dicom"], "--from dicom needs -o"),
-        (["--from", "dicom", "-o", "out", "-d", "1"], "--from dicom takes no -d"),
+        (["--from", "dicom", "-o", "out", "-d", "1"], "--from dicom does not accept -d"),
         (["--from", "dicom", "-o", "out"], "is not a folder"),
         (["--from", "nnunet-results"], "needs -d"),
         (["--from", "nnunet-results", "-d", "1"], "data set 1 not found"),

@@ -55,7 +55,7 @@ def test_files_are_what_a_prediction_reads_of_the_folders(tmp_path: Path, caplog
         found, other = read_image([out / f"{name}.nii.gz"])
         assert np.array_equal(found, wanted)
         assert geometry.difference(other) is None
-    assert "anna: left out, as no image of the series: notes.txt" in caplog.text
+    assert "anna: left out, not images of the series: notes.txt" in caplog.text
     assert "papers: skipped" in caplog.text
     assert "old: skipped" not in caplog.text
 

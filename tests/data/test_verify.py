@@ -158,7 +158,7 @@ def wrong_description(root: Path) -> None:
         (fractions, "a: a.nii.gz: label value 0.5 is not declared"),
         (only_background, "a: empty label: a.nii.gz has no foreground -> label it, remove the case, or set"),
         (only_ignored, "a: empty label"),
-        (four_axes, "a: a_0000.nii.gz: the file is 4D (8 x 7 x 6 x 2), wanted is 3D -> save each volume as a channel"),
+        (four_axes, "a: a_0000.nii.gz: the file is 4D (8 x 7 x 6 x 2), expected is 3D -> save each volume as a"),
         (colours, "a: a_0000.nii.gz: the file has 3 numbers per voxel (RGB or vectors)"),
         (empty_file, "a: a_0000.nii.gz: the file is empty (0 bytes) -> copy or export it again"),
         (truncated_image, "a: a_0000.nii.gz: the file is truncated"),

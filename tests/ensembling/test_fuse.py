@@ -102,7 +102,7 @@ def test_the_type_holds_the_values_of_all():
     ("raters", "weights"), [([], None), ([line(1), line(1, 2)], None), ([line(1)] * 2, [1.0]), ([line(1)] * 2, [0, 0])]
 )
 def test_votes_refuse_what_cannot_be_fused(raters, weights):
-    with pytest.raises(ValueError, match=r"wanted|weights"):
+    with pytest.raises(ValueError, match=r"expected|weights"):
         majority_vote(raters, weights)
 
 

@@ -74,7 +74,7 @@ def test_all_problems_come_at_once(folders):
     wanted = [
         "second lacks 1 case(s): c; predict them there",
         "first/a.npz does not exist; predict with --save-probabilities",
-        "second/a.npz: wanted probabilities of shape (2, 3, 4, 5) (K, z, y, x), it has (3, 3, 4, 5)",
+        "second/a.npz: expected probabilities of shape (2, 3, 4, 5) (K, z, y, x), it has (3, 3, 4, 5)",
         "b: the grid of ",
         "second/b.npz is not a file with `probabilities`",
     ]
@@ -158,7 +158,7 @@ def test_references_are_found_and_checked(folders, tmp_path):
     with pytest.raises(InputError, match=r"b: the grid of .*truth.b\.nrrd"):
         find(folders, fit_weights=tmp_path / "truth")
     (tmp_path / "truth" / "b.nrrd").unlink()
-    with pytest.raises(InputError, match="reference of no case"):
+    with pytest.raises(InputError, match="no reference of any predicted case"):
         find(folders, fit_weights=tmp_path / "truth")
 
 

@@ -39,7 +39,7 @@ def test_what_goes_together(options):
         ({"nonlocal_staple": NonlocalStapleSettings(search_radius=1)}, "--nonlocal-staple is for nlstaple"),
         ({"method": "nlstaple"}, "name their folder with --images"),
         ({"weights": (1, 1), "fit_weights": Path("t")}, "choose one"),
-        ({"weights": (1, 1, 1)}, "a weight for each of the 2 folders, got 3"),
+        ({"weights": (1, 1, 1)}, "one weight for each of the 2 folders, got 3"),
         ({"weights": (1, -1)}, "at least 0"),
         ({"weights": (0, 0)}, "at least 0"),
     ],

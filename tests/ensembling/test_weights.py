@@ -84,8 +84,8 @@ def test_thirds_still_add_up_to_1():
 
 
 def test_what_rounding_leaves_over_goes_to_the_largest_weight():
-    assert weights._rounded(np.array([1 / 6, 1 / 6, 2 / 3])) == (0.167, 0.167, 0.666)
-    assert weights._rounded(np.array([0.2004, 0.3993, 0.4003])) == (0.2, 0.399, 0.401)
+    assert weights._round_weights(np.array([1 / 6, 1 / 6, 2 / 3])) == (0.167, 0.167, 0.666)
+    assert weights._round_weights(np.array([0.2004, 0.3993, 0.4003])) == (0.2, 0.399, 0.401)
 
 
 def test_every_class_counts_the_same_however_many_cases_have_it():

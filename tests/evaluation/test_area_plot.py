@@ -121,7 +121,7 @@ def test_ignored_voxels_have_no_area(folders):
 
 @pytest.mark.parametrize("names", [[], ["reference"]])
 def test_predictions_need_names_of_their_own(folders, names):
-    with pytest.raises(InputError, match="wanted names"):
+    with pytest.raises(InputError, match="expected folders of predictions by name"):
         area_plots(folders[0], dict.fromkeys(names, folders[0]), num_workers=0)
 
 

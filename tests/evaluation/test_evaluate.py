@@ -112,7 +112,7 @@ def test_folders_without_segmentations_are_refused(tmp_path):
 def test_images_in_place_of_segmentations_are_refused(tmp_path, bad):
     write(tmp_path / "truth", "a", np.full((4, 5, 6), bad, np.float32))
     write(tmp_path / "out", "a", blocks())
-    with pytest.raises(InputError, match="a: wanted segmentations"):
+    with pytest.raises(InputError, match="a: expected segmentations"):
         evaluate_folders(tmp_path / "truth", tmp_path / "out", 0)
 
 
@@ -145,7 +145,7 @@ def test_all_that_was_asked_for_is_written(folders, tmp_path):
 
 @pytest.mark.parametrize("tolerance_mm", [0.0, -1.0, math.inf, math.nan])
 def test_a_tolerance_is_above_0(folders, tolerance_mm):
-    with pytest.raises(InputError, match="wanted a number above 0"):
+    with pytest.raises(InputError, match="it must be a number above 0"):
         evaluate_folders(*folders, 0, tolerance_mm)
 
 

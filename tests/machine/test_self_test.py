@@ -274,7 +274,7 @@ def test_the_long_form(
     assert status == (0 if test.safe else 1)
     out, err = capsys.readouterr()
     assert out.strip() == text
-    assert err.startswith("error: this machine computes wrong in float32") == (not test.safe)
+    assert err.startswith("error: this machine computes wrong results in float32") == (not test.safe)
     info(["--check", "--json", "--device", "cpu"])
     assert SelfTest.model_validate(json.loads(capsys.readouterr().out)) == test
 

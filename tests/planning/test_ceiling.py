@@ -1,9 +1,5 @@
 """What the ceiling of projections advises, which cases say it, and when it has to be measured again."""
 
-import importlib.util
-from pathlib import Path
-from types import ModuleType
-
 import pytest
 import torch
 
@@ -15,18 +11,8 @@ from seg25d.planning.fingerprint import Fingerprint
 from seg25d.planning.plan import ConfigurationPlan, Plans
 from seg25d.planning.planner import plan_dataset
 from seg25d.representations.projections.ceiling import NOT_MEASURED
+from tests.planning import published_fingerprints as published
 
-
-def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-published = load("published_fingerprints")
 DATA = published.make_fingerprint(published.Published((6, 24, 16), ((9, (3.0, 1.0, 1.0)),), ("MRI",), 2))
 LABELS = Labels(names={"background": 0, "vessels": 4, "organ": 9})
 

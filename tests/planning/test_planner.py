@@ -1,9 +1,7 @@
-import importlib.util
 import json
 from collections.abc import Callable
 from math import prod
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -24,18 +22,8 @@ from seg25d.planning.revision import revise_plans
 from seg25d.planning.search import CARD_SHARE, OVERHEAD_BYTES, Fit, Limits, check_memory, search
 from seg25d.representations.base import CONFIGURATIONS, VolumeGeometry
 from seg25d.representations.projections.method import Projections
+from tests.planning import published_fingerprints as published
 
-
-def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-published = load("published_fingerprints")
 SLOWLY_PLANNED = frozenset({"liver", "pancreas", "isotropic_half_mm"})
 """Published data sets of large volumes, for which many windows are tried."""
 ISOTROPIC = (1.0, 1.0, 1.0)

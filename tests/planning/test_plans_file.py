@@ -1,10 +1,8 @@
 """A configuration that cannot be read is named and left out; the others work, and nothing of the file is lost."""
 
-import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -18,18 +16,8 @@ from seg25d.planning.recipe_rules import DEFAULT_RULES
 from seg25d.planning.revision import revise_plans
 from seg25d.runs.names import find_configuration, with_network
 from seg25d.workflows.preparation import keep_network
+from tests.planning import published_fingerprints as published
 
-
-def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-published = load("published_fingerprints")
 DATA = published.make_fingerprint(published.PUBLISHED["tiny"])
 OPTIONS: dict[str, Any] = {"gpu_memory_gb": 8.0, "rules": DEFAULT_RULES, "plans_name": "plans"}
 

@@ -1,9 +1,5 @@
 """Recipes as the planner sees them: what they fix is fixed, and what they leave open is planned."""
 
-import importlib.util
-from pathlib import Path
-from types import ModuleType
-
 import pytest
 
 from seg25d.core.errors import InputError
@@ -25,18 +21,8 @@ from seg25d.planning.recipe_rules import (
 from seg25d.planning.revision import revise_plans
 from seg25d.representations.base import CONFIGURATIONS
 from seg25d.representations.stack import Stack
+from tests.planning import published_fingerprints as published
 
-
-def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-published = load("published_fingerprints")
 SMALL = published.Published((12, 24, 20), ((10, (2.0, 1.0, 1.0)),), ("CT", "PET", "zscore"), 1)
 INTENSITIES = ChannelIntensities(
     mean=20.0, std=30.0, median=25.0, minimum=-500.0, maximum=900.0, percentile_00_5=-80.0, percentile_99_5=160.0

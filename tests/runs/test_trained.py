@@ -65,9 +65,9 @@ def test_a_model_folder_leaves_no_choice(workspace):
     with pytest.raises(InputError, match="--recipe out"):
         choose(workspace, None, None, root, None, "default")
     for other in (("1", None), (None, "si")):
-        with pytest.raises(InputError, match="-m names the model already"):
+        with pytest.raises(InputError, match="-m already names the model"):
             choose(workspace, *other, root)
-    with pytest.raises(InputError, match="-m names the model already"):
+    with pytest.raises(InputError, match="-m already names the model"):
         choose(workspace, None, None, root, "big")
 
 

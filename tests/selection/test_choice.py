@@ -35,9 +35,9 @@ def choose(monkeypatch: pytest.MonkeyPatch):
     """Chooses among the runs of a validation; costs are those above."""
 
     def chosen(validation: Validation, **options: object) -> Best:
-        monkeypatch.setattr(module, "_validation", lambda *_: validation)
+        monkeypatch.setattr(module, "_prepare_validation", lambda *_: validation)
         monkeypatch.setattr(module, "predict_validation", lambda *_: None)
-        monkeypatch.setattr(module, "_cost", lambda run, *_: cost(SECONDS[run.name]))
+        monkeypatch.setattr(module, "_find_cost", lambda run, *_: cost(SECONDS[run.name]))
         runs = list(validation.runs.values())
         return find_best("Dataset001_Tiny", runs, SimpleNamespace(root=None), validation.scores, FindOptions(**options))
 

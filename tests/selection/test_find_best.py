@@ -113,7 +113,7 @@ def test_limits_restrict_the_choice(chosen, capsys):
     assert f"({'si' if cheapest.name == 'axial' else 'axial'})" in capsys.readouterr().out
     run(chosen, "find_best_configuration", "900", "--max-parameters", "10", status=2)
     message = capsys.readouterr().err
-    assert "no configuration keeps to the limits" in message
+    assert "no configuration is within the limits" in message
     assert f"{cheapest.cost.num_parameters:,}" in message
     assert best_of(chosen).name == cheapest.name, "a failure leaves the choice alone"
 
@@ -217,7 +217,7 @@ def test_installed_models_are_left_out(chosen, capsys):
     chosen.run(DATASET_NAME, "si").splits.unlink()
     run(chosen, "find_best_configuration", "900", "--no-postprocessing")
     assert [row.name for row in best_of(chosen).candidates] == ["axial"]
-    assert "left out, as which cases they did not see is not known: si" in capsys.readouterr().err
+    assert "left out, as their validation cases are not known: si" in capsys.readouterr().err
     run(chosen, "find_best_configuration", "900", "-c", "si", status=2)
     assert "no splits.json" in capsys.readouterr().err
 
@@ -253,7 +253,7 @@ def test_results_of_another_program_may_win(chosen, capsys):
     assert best.name == "nnunet__T__P__3d"
     assert best.postprocessing.does_nothing
     assert best.dice == best.dice_without_postprocessing
-    assert "no post-processing is looked for" in capsys.readouterr().err
+    assert "no post-processing is fitted" in capsys.readouterr().err
     predict(chosen, "out", status=2)
     assert "nnUNetv2_predict" in capsys.readouterr().err
 

@@ -193,7 +193,7 @@ def test_all_problems_come_at_once(workspace: Workspace, source: Path) -> None:
         "fold_1/validation/c.npz is damaged",
         "the data set has no such case",
         "another grid than",
-        "fold_1/validation/a.npz: shape (2, 3, 4, 5), wanted is (3, 3, 4, 5)",
+        "fold_1/validation/a.npz: shape (2, 3, 4, 5), expected is (3, 3, 4, 5)",
     ):
         assert wanted in message
     assert message.splitlines()[0].endswith("has 6 problems:")

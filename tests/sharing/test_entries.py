@@ -35,5 +35,5 @@ def test_records_are_not_endless_however_well_they_shrink():
 
 def test_entries_that_share_their_content_are_told_by_their_sum():
     entries = [make_entry("manifest.json"), *(make_entry(f"run_{index}/plans.json") for index in range(5))]
-    assert entry_problems(entries, archive_bytes=59) == ["its entries say that they are larger than the file is"]
+    assert entry_problems(entries, archive_bytes=59) == ["the sizes of its entries are larger than the file"]
     assert entry_problems(entries, archive_bytes=60) == []

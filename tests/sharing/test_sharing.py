@@ -171,7 +171,7 @@ def test_archives_are_not_replaced_unless_that_is_wanted(trained, tmp_path, caps
     archive.write_text("mine")
     words = ["export_model", 7, "-c", "3d", "-o"]
     run(trained, *words, archive, status=2)
-    assert "a.zip is there already; choose another name or --overwrite" in capsys.readouterr().err
+    assert "a.zip exists already; choose another name or --overwrite" in capsys.readouterr().err
     assert archive.read_text() == "mine"
     run(trained, *words, tmp_path, "--overwrite", status=2)
     run(trained, *words, archive, "--overwrite")
