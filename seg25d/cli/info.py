@@ -1,13 +1,23 @@
 """`seg25d info`: list the content of the workspace."""
 
 import argparse
+from typing import TYPE_CHECKING
 
 from seg25d.cli.common import Command, find_workspace
+
+if TYPE_CHECKING:
+    from seg25d.core.workspace import Workspace
+    from seg25d.runs.information import TrainingTime
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("dataset", nargs="?", metavar="ID", help="data set: 1, 001 or Dataset001_Name (default: all)")
+    parser.add_argument(
+        "dataset",
+        nargs="?",
+        metavar="ID",
+        help="data set: 1, 001 or Dataset001_Name, also with the times of its trainings on this machine (default: all)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     parser.add_argument(
         "--check",
@@ -24,13 +34,30 @@ def run(arguments: argparse.Namespace) -> None:
         return
     from seg25d.runs.information import describe_device, gather_information, to_text
 
-    information = gather_information(find_workspace(arguments), arguments.dataset)
+    workspace = find_workspace(arguments)
+    information = gather_information(workspace, arguments.dataset)
+    if not arguments.json:
+        # Finding the device takes seconds, as torch has to be loaded.
+        print(to_text(information), flush=True)
+        print(f"{'device:':14}{describe_device()}", flush=True)
+    trainings = {} if arguments.dataset is None else _time_trainings(arguments, workspace)
     if arguments.json:
-        print(information.model_copy(update={"device": describe_device()}).model_dump_json(indent=2))
-        return
-    # Finding the device takes seconds, as torch has to be loaded.
-    print(to_text(information), flush=True)
-    print(f"{'device:':14}{describe_device()}")
+        with_times = [each.model_copy(update={"trainings": trainings}) for each in information.datasets]
+        known = {"device": describe_device(), "datasets": tuple(with_times)}
+        print(information.model_copy(update=known).model_dump_json(indent=2))
+    elif any(dataset.plans for dataset in information.datasets) and arguments.dataset is None:
+        print(f"{'training:':14}`seg25d info ID` tells how long the trainings of a data set take on this machine")
+
+
+def _time_trainings(arguments: argparse.Namespace, workspace: "Workspace") -> "dict[str, dict[str, TrainingTime]]":
+    """How long trainings take, by file of plans; printed as well, unless JSON is asked for."""
+    from seg25d import api
+
+    times = api.training_times(workspace, arguments.dataset, arguments.device, arguments.num_processes)
+    for file, each in times.items():
+        if each and not arguments.json:
+            print(f"\n{file}: {api.describe_times(each, arguments.device)}")
+    return times
 
 
 def _check_machine(arguments: argparse.Namespace) -> None:
@@ -48,5 +75,4 @@ main = Command(
     summary="List data sets, plans, trained folds with their scores, versions and the device; or test this machine.",
     add_arguments=add_arguments,
     run=run,
-    ignored=("num_processes",),
 )

@@ -35,6 +35,7 @@ from seg25d.training.schedules import Moment, is_over_early, learning_rate_facto
 from seg25d.training.signals import stop_signals
 from seg25d.training.small_windows import SmallWindows
 from seg25d.training.state import LEARNT_ENCODER, NEW, TrainingState, new_state
+from seg25d.training.update import make_update
 from seg25d.training.validation import validate
 
 logger = logging.getLogger(__name__)
@@ -257,7 +258,7 @@ class _Run:
 
     def _step(self, model: nn.Module, images: Tensor, target: Tensor, progress: float) -> float:
         """One update; gives the loss before it."""
-        state, config, device = self.state, self.config, self.execution.device
+        state, config = self.state, self.config
         factor = learning_rate_factor(config, Moment(progress, self.validation_losses()))
         for group in state.optimizer.param_groups:
             group["lr"] = config.learning_rate * factor * self._factor_for_role(group.get("role", NEW))
@@ -266,22 +267,9 @@ class _Run:
         torch.manual_seed(mixed_seed(config.seed, state.iteration, self.source.process[0]))
         images, target = self.small_windows.cut(images, target, progress, state.iteration, self.source.process)
         state.epoch_voxels += math.prod(images.shape[2:]) * self.job.header.plan.batch_size
-        # Only CUDA keeps the tensor on the CPU until its copy is done (docs.pytorch.org, pinmem_nonblock tutorial).
-        ahead = device.type == "cuda"
-        images, target = images.to(device, non_blocking=ahead), target.to(device, non_blocking=ahead)
-        with self.execution.autocast():
-            outputs = model(images)
-        loss = self.loss_function(outputs, target)
-        state.optimizer.zero_grad(set_to_none=True)
-        state.scaler.scale(loss).backward()
-        state.scaler.unscale_(state.optimizer)
-        norm = nn.utils.clip_grad_norm_(state.model.parameters(), config.gradient_clip or math.inf)
-        state.scaler.step(state.optimizer)
-        state.scaler.update()
-        # The only wait for a GPU, when all of the update is in its queue. float16 with Muon has one more: torch's
-        # GradScaler looks for infinities before the step of an optimizer that is not fused.
-        value, norm_value = map(float, torch.stack((loss.detach(), norm.to(loss))).tolist())
-        self._check_gradient(norm_value)
+        batch = images, target
+        value, norm = make_update(state, model, batch, self.loss_function, self.execution, config.gradient_clip)
+        self._check_gradient(norm)
         if not math.isfinite(value):
             raise Seg25dError(
                 f"the loss became {value} at iteration {state.iteration}; lower the learning rate, for example "

@@ -26,7 +26,7 @@ from seg25d.training.going_on import KeptLength, tell_changes, tell_kept_lengths
 from seg25d.training.trainer import train_fold
 from seg25d.views.data import FusionRecord, SetPredictors, case_key, models_key, write_case
 from seg25d.views.model_sets import leaks
-from seg25d.views.tasks import FusedFold, Fusion, ViewModel, announce, view_config
+from seg25d.views.tasks import FusedFold, Fusion, ViewModel, announce, announce_joint, view_config
 from seg25d.views.train_joint import train_joint_folds
 from seg25d.workflows.coarse_to_fine import train_fine_folds
 from seg25d.workflows.folds import fold_job, summarize_folds, train_folds
@@ -53,6 +53,7 @@ def train_fusion(fusion: Fusion) -> dict[str, Summary]:
     tell_kept_lengths(
         KeptLength(folder.name, read_record(folder.config, TrainingConfig), task.config) for folder, task in begun
     )
+    announce_joint(fusion.joint, fusion.folds[0])
     if apart:
         train_fused_folds(apart)
     return train_joint_folds(fusion.joint, fusion.folds[0].task)

@@ -26,6 +26,7 @@ from seg25d.training.config import TrainingConfig
 from seg25d.training.crops import crop_around, usual_margins
 from seg25d.training.going_on import KeptLength, begun_config, tell_kept_lengths
 from seg25d.training.processes import is_first_process
+from seg25d.workflows.durations import announce_folds
 from seg25d.workflows.folds import Begun, RunToTrain, check_folds, train_folds
 from seg25d.workflows.planned_run import PlannedRun
 from seg25d.workflows.settings import Settings
@@ -96,6 +97,8 @@ def train_fine_folds(fine: FineRun) -> dict[str, Summary]:
         BusyError: If another command works on one of the models.
     """
     if is_first_process():
+        announce_folds(fine.coarse, _folds_without_coarse(fine))
+        announce_folds(fine.task)
         for fold in fine.task.folds:
             _provide_coarse(fine.only(fold), fold)
     return train_folds(fine.task)

@@ -60,7 +60,7 @@ def test_a_value_does_not_stick_to_an_option_of_one_dash(word: str, capsys: pyte
 
 
 def test_numbers_and_what_follows_two_dashes_are_no_options(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "wanted a whole number of at least 0, got '-1'" in refused(capsys, "train", "4", "si", "0", "--seed", "-1")
+    assert "expected a whole number of at least 0, got '-1'" in refused(capsys, "train", "4", "si", "0", "--seed", "-1")
     assert main(["evaluate", "--quiet", "--", "-absent", "-absent"]) == 2
     assert "unknown option" not in capsys.readouterr().err
 
