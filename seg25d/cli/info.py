@@ -36,28 +36,34 @@ def run(arguments: argparse.Namespace) -> None:
 
     workspace = find_workspace(arguments)
     information = gather_information(workspace, arguments.dataset)
-    if not arguments.json:
-        # Finding the device takes seconds, as torch has to be loaded.
-        print(to_text(information), flush=True)
-        print(f"{'device:':14}{describe_device()}", flush=True)
-    trainings = {} if arguments.dataset is None else _time_trainings(arguments, workspace)
     if arguments.json:
-        with_times = [each.model_copy(update={"trainings": trainings}) for each in information.datasets]
-        known = {"device": describe_device(), "datasets": tuple(with_times)}
+        trainings = {} if arguments.dataset is None else _time_trainings(arguments, workspace)
+        with_times = tuple(each.model_copy(update={"trainings": trainings}) for each in information.datasets)
+        known = {"device": describe_device(), "datasets": with_times}
         print(information.model_copy(update=known).model_dump_json(indent=2))
-    elif any(dataset.plans for dataset in information.datasets) and arguments.dataset is None:
+        return
+    # Finding the device takes seconds, as torch has to be loaded.
+    print(to_text(information), flush=True)
+    if arguments.dataset is None and any(dataset.plans for dataset in information.datasets):
         print(f"{'training:':14}`seg25d info ID` tells how long the trainings of a data set take on this machine")
+    print(f"{'device:':14}{describe_device()}", flush=True)
+    if arguments.dataset is not None:
+        _print_times(arguments, workspace)
 
 
 def _time_trainings(arguments: argparse.Namespace, workspace: "Workspace") -> "dict[str, dict[str, TrainingTime]]":
-    """How long trainings take, by file of plans; printed as well, unless JSON is asked for."""
+    """How long trainings take, by file of plans."""
     from seg25d import api
 
-    times = api.training_times(workspace, arguments.dataset, arguments.device, arguments.num_processes)
-    for file, each in times.items():
-        if each and not arguments.json:
-            print(f"\n{file}: {api.describe_times(each, arguments.device)}")
-    return times
+    return api.training_times(workspace, arguments.dataset, arguments.device, arguments.num_processes)
+
+
+def _print_times(arguments: argparse.Namespace, workspace: "Workspace") -> None:
+    from seg25d import api
+
+    for file, times in _time_trainings(arguments, workspace).items():
+        if times:
+            print(f"\n{file}: {api.describe_times(times, arguments.device)}")
 
 
 def _check_machine(arguments: argparse.Namespace) -> None:

@@ -111,11 +111,10 @@ def prediction_command(workspace: Workspace, dataset: str, run: RunFolder, folds
         words += ["-d", dataset, "-c", run.root.name, "--workspace", str(root)]
     else:
         words += ["-m", str(run.root)]
-    num_folds = len(read_splits(run.splits)) if run.splits.exists() else 0
     numbered = [fold for fold in run.trained_folds() if fold != "all"]
     if set(folds) == {"all"}:
         words += ["-f", "all"]
-    elif len(numbered) < num_folds:
+    elif not run.splits.exists() or len(numbered) < len(read_splits(run.splits)):
         words += ["-f", *numbered]
     return shlex.join(words)
 

@@ -95,7 +95,8 @@ def describe_training(
     updates = expected_updates(config, plan, num_validation_cases, seconds_per_update, SHORT_BUDGET_S)
     at_the_most = ", or less (early_stopping)" if config.early_stopping is not None else ""
     shorter = f"; --time-budget 15min would be about {updates:,} updates each" if whole > SHORT_BUDGET_S else ""
-    return f"{number:,} updates, {format_duration(total)}{at_the_most} {at}{shorter}"
+    to_go = " to go" if min(shares_left) < 1 else ""
+    return f"{number:,} updates{to_go}, {format_duration(total)}{at_the_most} {at}{shorter}"
 
 
 def _seconds_with_validation(

@@ -160,7 +160,7 @@ def _length_to_go_on(folder: FoldFolder, before: TrainingConfig, asked: Training
         return _length(before) if done["finished"] else _length(asked)
     so_far = f"{done['iteration']:,} updates in {format_seconds(done['seconds'])} are done"
     raise InputError(
-        f"the length of {folder.root} is {describe_length(before)} ({so_far}), and what is asked for is no longer than "
-        f"that: {describe_length(asked)}. Ask for the same ({length_words(before, asked)}) or for more to go on, or "
+        f"the length of {folder.root} is {describe_length(before)} ({so_far}), and what is asked for is not longer: "
+        f"{describe_length(asked)}. Ask for the same ({length_words(before, asked)}) or for more to go on, or "
         "start over with --restart"
     )

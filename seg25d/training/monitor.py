@@ -83,7 +83,7 @@ class Monitor:
         if self.active:
             state = self.state
             logger.info(
-                "%s is already trained: %s updates in %d epoch(s) and %s%s; --restart trains it anew",
+                "%s is already trained: %s updates, %d epoch(s), %s of training%s; --restart trains it anew",
                 *(self.folder.name, f"{state.iteration:,}", len(state.log), format_seconds(state.seconds)),
                 ", until the validation loss fell no more (early_stopping)" if early else "",
             )
