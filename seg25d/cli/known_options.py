@@ -23,7 +23,7 @@ def check_options(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
         words: The command line without the name of the command; what follows `--` is left alone.
     """
     actions = parser._option_string_actions
-    shown = [name for name, action in actions.items() if action.help != argparse.SUPPRESS]
+    shown = [name for name, action in actions.items() if action.help != argparse.SUPPRESS and name != "-h"]
     problems = {}
     for word in words[: words.index("--")] if "--" in words else words:
         if len(word) < len("-c") or not word.startswith("-") or NUMBER.fullmatch(word) or " " in word:

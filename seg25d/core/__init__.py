@@ -1,1 +1,1 @@
-"""What every other part stands on: errors, records, files, the workspace, parallel work and progress."""
+"""The foundation of all other parts: errors, records, files, the workspace, parallel work and progress."""

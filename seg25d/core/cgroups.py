@@ -1,4 +1,4 @@
-"""What the control groups of Linux leave to this process: containers and batch systems set their limits there.
+"""Limits of this process by the control groups of Linux, with which containers and batch systems work.
 
 A process is in one group per hierarchy and under the limits of all groups above it. `/proc/self/cgroup` names the
 groups (man 7 cgroups); version 2 has one hierarchy, version 1 one per controller, and both may be there together.
@@ -30,7 +30,7 @@ def cpu_quota(root: Path = SYSTEM_ROOT) -> float | None:
 def free_memory_bytes(root: Path = SYSTEM_ROOT) -> int | None:
     """Memory that the groups still allow, or None without a limit.
 
-    Cached files that nobody has touched lately do not count as used: the kernel drops them when memory is wanted.
+    Cached files that have not been used lately do not count: the kernel drops them when memory is needed.
 
     Args:
         root: The folder that holds `proc` and `sys`.

@@ -1,4 +1,4 @@
-"""Where and in which precision models compute. Loads torch: import it only where something is computed."""
+"""Device and precision of models. Loads torch: import it only where something is computed."""
 
 import ctypes
 import gc
@@ -25,9 +25,9 @@ SIGNS_OF_LACKING_MEMORY = (
     "CUBLAS_STATUS_ALLOC_FAILED",
     "MPS backend out of memory",
 )
-"""Where no algorithm of cuDNN finds room for its workspace torch passes over each and says that there is none
-(aten/src/ATen/native/cudnn/Conv_v8.cpp; github.com/QwenLM/Qwen3-VL/issues/151); libraries with memory of their own; MPS
-(github.com/pytorch/pytorch/issues/130112)."""
+"""Messages of errors that mean a lack of memory: torch, when the workspace of no cuDNN algorithm finds room
+(aten/src/ATen/native/cudnn/Conv_v8.cpp; github.com/QwenLM/Qwen3-VL/issues/151); libraries that allocate their own
+memory; MPS (github.com/pytorch/pytorch/issues/130112)."""
 
 
 def computes_on_x86() -> bool:
@@ -91,7 +91,7 @@ class Execution:
 
 
 def _undoes_layout(layer: nn.Module) -> bool:
-    """Whether a layer gives the usual layout on GPUs whatever it gets; layers of our own may say so."""
+    """Whether a layer returns the usual layout on GPUs for any input; seg25d's layers may declare it."""
     norms = (nn.GroupNorm, nn.modules.instancenorm._InstanceNorm)
     return isinstance(layer, norms) or getattr(layer, "undoes_layout", False)
 
@@ -135,7 +135,7 @@ def choose_execution(device: str | None, precision: str = "auto") -> Execution:
 
 
 def check_device(name: str) -> None:
-    """Make sure that a device is there, for another process that computes on it: nothing of its memory is taken.
+    """Check that a device exists, for another process that computes on it; takes none of its memory.
 
     Raises:
         InputError: If it is not.
@@ -159,7 +159,7 @@ def _make_current(device: torch.device) -> torch.device:
 
 
 def free_gpu_memory_bytes(device: torch.device) -> int:
-    """Memory of a GPU that tensors may still take: what nobody has, and what torch keeps of tensors that are gone.
+    """Memory of a GPU that tensors may still take: free memory, and memory of released tensors that torch keeps.
 
     `torch.cuda.mem_get_info` is the driver's answer, for which torch's cache is taken
     (docs.pytorch.org/docs/stable/notes/cuda.html, memory management).
@@ -169,7 +169,7 @@ def free_gpu_memory_bytes(device: torch.device) -> int:
 
 
 def _keep_freed_memory() -> None:
-    """Let the C library keep what one update or window frees for the next one, up to 32 MiB in one piece.
+    """Let the C library keep memory that one update or window frees for the next one, up to 32 MiB in one piece.
 
     Else it goes back to the system after every backward pass and comes again page by page: 16,000 page faults per
     update of `stack` and `2d` on the hippocampus, a tenth of the time (326 against 293 ms, 408 against 374 ms on one
@@ -193,7 +193,7 @@ def lacks_memory(error: RuntimeError) -> bool:
 
 @contextmanager
 def memory_of(device: torch.device, purpose: str, cure: str) -> Iterator[None]:
-    """Say what to do where a device has too little memory for what is done in this block.
+    """Raise an error that says what to do if a device has too little memory for the work in this block.
 
     Args:
         device: Where it is done.
@@ -215,7 +215,7 @@ def memory_of(device: torch.device, purpose: str, cure: str) -> Iterator[None]:
 
 
 def give_freed_memory_back() -> None:
-    """Let torch and the C library return what they kept for updates or windows that will not come any more.
+    """Let torch and the C library return memory that they kept for updates or windows that are finished.
 
     The last predictions and scores of a training then come in place of its activations, not on top of them. On a GPU
     that matters to other programs and to cuDNN, whose blocks would have to fit into gaps.

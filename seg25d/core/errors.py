@@ -2,8 +2,8 @@
 
 The second column is the exit status:
 
-    Seg25dError                 anything that we raise on purpose
-    |-- InputError        2     the input, the data or the arguments are at fault: the message names case and cure
+    Seg25dError                 any exception that seg25d raises on purpose
+    |-- InputError        2     the input, the data or the arguments are at fault: the message says what to do
     |   |-- DatasetError  2     one or more problems of a data set, reported together
     |   |-- ImageError    2     an image file that cannot be read
     |   |-- RecordError   2     a JSON record (plans, configuration ...) that is missing, damaged or wrongly edited

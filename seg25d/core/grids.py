@@ -114,7 +114,7 @@ def count_voxels(labels: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 
 def regular_starts(size: int, window: int, step: int, *, flush: bool = False) -> list[int]:
-    """Where windows start along an axis that they cover in whole steps: 0, step, 2 step, ... (methods.md 2.1).
+    """Starts of windows that cover an axis in whole steps: 0, step, 2 step, ... (methods.md 2.1).
 
     The last one may reach beyond the end, by the last start + window - size voxels. 601 slices in stacks of 32 give 49
     starts with a step of 12 (the last stack fills up 7 slices) and 19 with a step of 32.
@@ -137,7 +137,7 @@ def slicing_axis(spacing_mm: Spacing) -> int:
 
 
 def alike_axes(spacing_mm: Spacing, window: Sequence[int] | None = None) -> tuple[int, int, int]:
-    """Per axis the first one that it may be exchanged with: itself, if there is none before it.
+    """For each axis, the first axis that it may be exchanged with: itself, if there is none before it.
 
     Args:
         spacing_mm: (D, H, W); axes are alike up to a factor of `ALIKE`.

@@ -116,7 +116,7 @@ def _death_message(names: list[str]) -> str:
 
 
 def worker_context() -> BaseContext:
-    """How worker processes start: a fork server where there is one (safe with threads, quick), else spawn."""
+    """Start method of worker processes: a fork server where there is one (safe with threads, quick), else spawn."""
     if "forkserver" in get_all_start_methods():
         context = get_context("forkserver")
         context.set_forkserver_preload(["numpy", *_PRELOADED])
@@ -172,7 +172,7 @@ def available_memory_bytes(root: Path = SYSTEM_ROOT) -> int:
 
 
 def choose_num_workers(requested: int | None, bytes_per_worker: int) -> int:
-    """How many worker processes to start.
+    """Choose the number of worker processes.
 
     Args:
         requested: What the user asked for; None leaves the choice to us: one per core.

@@ -1,4 +1,4 @@
-"""How a process of ours begins and ends in little time."""
+"""Quick start and end of a process."""
 
 import atexit
 import faulthandler
@@ -37,11 +37,11 @@ def loading(*, for_good: bool = True) -> Iterator[None]:
 
 @contextmanager
 def crashes_named(words: str) -> Iterator[None]:
-    """If this process ends inside of this block without a word of its own, say these.
+    """Show a message if this process dies inside of this block without one.
 
-    That is what happens where native code crashes, or the system kills it. A process that dies so cannot speak any
-    more: a small one listens whether the block ends in order. Where in Python a crash was, faulthandler writes to
-    standard error before; where it is on already, somebody else looks at crashes.
+    That happens when native code crashes, or the system kills the process. As a dead process cannot print, a small
+    second one watches whether the block ends normally. Where in Python a crash was, faulthandler writes to
+    standard error before; where it is already on, crashes are handled elsewhere.
 
     Args:
         words: For the user: what may have happened, and what to do.

@@ -1,4 +1,4 @@
-"""Which processor this is, and what its self-test found: the verdict that decides between bfloat16 and float32."""
+"""The processor and the verdict of its self-test, which decides between bfloat16 and float32."""
 
 import os
 import platform
@@ -14,14 +14,14 @@ from seg25d.core.errors import RecordError
 from seg25d.core.records import Record, digest, read_record, write_record
 
 CAPS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
-"""Environment variables that hold torch and oneDNN back from instruction sets."""
+"""Environment variables that keep torch and oneDNN from using instruction sets."""
 INSTRUCTION_SETS: dict[str, Callable[[], bool]] = {
     "AVX2": torch.cpu._is_avx2_supported,
     "AVX-512": torch.cpu._is_avx512_supported,
     "AVX512-BF16": torch.cpu._is_avx512_bf16_supported,
     "AMX": torch.cpu._is_amx_tile_supported,
 }
-"""What decides about speed and precision, by the field's names."""
+"""Instruction sets that decide speed and precision."""
 
 
 class Processor(Record):
@@ -32,19 +32,19 @@ class Processor(Record):
     instruction_sets: tuple[str, ...]
     """Members of `INSTRUCTION_SETS` that the processor has."""
     vectors: str
-    """What torch's own kernels use: `DEFAULT`, `AVX2` or `AVX512`."""
+    """Vector instructions of torch's own kernels: `DEFAULT`, `AVX2` or `AVX512`."""
     caps: dict[str, str]
     """Variables of `CAPS` that are set."""
     torch: str
 
     @property
     def key(self) -> str:
-        """Another one for any difference."""
+        """Digest of all fields."""
         return digest(self.model_dump(mode="json"), 16)
 
     @property
     def multiplies_bfloat16(self) -> bool:
-        """Whether there are instructions for products in bfloat16; CPUs without them emulate these and lose."""
+        """Whether there are instructions for products in bfloat16; CPUs without them emulate these and are slower."""
         return bool({"AVX512-BF16", "AMX"} & set(self.instruction_sets))
 
     @property
@@ -56,7 +56,7 @@ class Processor(Record):
 
 
 class Verdict(Record):
-    """What a self-test says about computing in bfloat16 on a processor."""
+    """Result of a self-test of bfloat16 on a processor."""
 
     schema_version: Literal[1] = 1
     processor: Processor
@@ -81,7 +81,7 @@ class Verdict(Record):
 
 
 _OF_THIS_PROCESS: dict[str, Verdict] = {}
-"""What was found out in this process, by the key of the processor: there may be no place to write it to."""
+"""Verdicts of this process by the key of the processor, as there may be no place to write them to."""
 
 
 def this_processor() -> Processor:
@@ -96,7 +96,7 @@ def this_processor() -> Processor:
 
 
 def read_verdict(processor: Processor) -> Verdict | None:
-    """What the last self-test of this processor found; None if there was none, or its file cannot be read."""
+    """Read the verdict of the last self-test of this processor; None if there is none or it cannot be read."""
     if processor.key in _OF_THIS_PROCESS:
         return _OF_THIS_PROCESS[processor.key]
     try:

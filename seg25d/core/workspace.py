@@ -1,4 +1,4 @@
-"""Where every file of a project lives: raw data, preprocessed arrays, results."""
+"""Locations of all files of a project: raw data, preprocessed arrays, results."""
 
 import os
 import re
@@ -52,7 +52,7 @@ class FoldFolder(Record):
 
     @property
     def transfer(self) -> Path:
-        """What the run took over of a pretrained model."""
+        """Names of the weights that the run took from a pretrained model."""
         return self.root / "transfer.json"
 
     @property
@@ -92,12 +92,12 @@ class FoldFolder(Record):
 
     @property
     def fusion_data(self) -> Path:
-        """What a fusion network learns from: images and predictions of the views, around the object."""
+        """Training data of a fusion network: images and predictions of the views, around the object."""
         return self.root / "fusion_data"
 
     @property
     def fusion_cases(self) -> Path:
-        """Who predicted what a fusion network learns from."""
+        """Models that predicted the training data of a fusion network."""
         return self.root / "fusion_cases.json"
 
 
@@ -181,7 +181,7 @@ class PreprocessedFolder(Record):
 
     @property
     def fingerprint_cases(self) -> Path:
-        """What is known of each case, for going on."""
+        """Measurements of each case, for continuing after an interruption."""
         return self.root / "fingerprint_cases"
 
     @property

@@ -36,13 +36,13 @@ class Trial(NamedTuple):
     """A layer and what it is to compute on."""
 
     words: str
-    """What it is, for messages."""
+    """Name of the trial in messages."""
     layer: nn.Module
     """float32, on the CPU."""
     images: Tensor
     """(N, C, *sizes) float32, on the CPU."""
     behind: bool
-    """Whether they come in the type that is tested, as they do behind a convolution, or in float32."""
+    """Whether the images come in the tested type, as behind a convolution, or in float32."""
 
 
 class _Enlarged(nn.Module):

@@ -27,7 +27,7 @@ TIMED_ROUNDS = 2
 
 
 class Comparison(NamedTuple):
-    """How far one update is from an exact one."""
+    """Distance of one update from an exact one."""
 
     scores: float
     """Relative distance."""
@@ -40,7 +40,7 @@ class Comparison(NamedTuple):
         return f"relative error of the scores {self.scores:.3g}, cosine between gradients {self.cosine:.3g}"
 
     def is_right(self, dtype: torch.dtype) -> bool:
-        """Whether it is near enough for a type; never with NaN."""
+        """Whether the distance is small enough for a type; never with NaN."""
         return self.scores <= SCORE_LIMITS[dtype] and self.cosine >= LEAST_COSINE[dtype]
 
 
@@ -92,7 +92,7 @@ def _update(network: nn.Module, images: Tensor, execution: Execution) -> tuple[T
 
 
 def timed_networks() -> dict[str, tuple[nn.Module, Tensor]]:
-    """What most trainings compute: the default U-Net on slices and the default V-Net on a stack, with images."""
+    """The most usual networks, with images: the default U-Net on slices and the default V-Net on a stack."""
     window = (8, 48, 48)
     topology = choose_topology(window, SPACINGS[3])
     return {

@@ -30,7 +30,7 @@ from seg25d.machine.names import KNOWN, LAYERS, NETWORKS, TIMING
 logger = logging.getLogger(__name__)
 CHILD = ("-m", "seg25d.machine")
 SECONDS_WITHOUT_A_WORD = 60.0
-"""After which a check counts as hung: its trials take milliseconds, networks a few seconds."""
+"""Seconds after which a check counts as hung: its trials take milliseconds, networks a few seconds."""
 SECONDS_PER_CHECK = 4.0
 """Time for each check of random layers, in the long form."""
 MOST_TRIALS = 100_000
@@ -41,12 +41,12 @@ CRASHES = {
 MOST_CRASHES = 3
 """After which the other checks are left out."""
 CLEARLY_FASTER = 1.25
-"""How many times as fast float32 must be to be chosen: less may be noise, and bfloat16 takes less memory."""
+"""Minimum speed-up for choosing float32: less may be noise, and bfloat16 takes less memory."""
 PRECISIONS = {"torch.float32": "float32", "torch.bfloat16": "bfloat16", "torch.float16": "float16"}
 
 
 class Finding(Record):
-    """What a check found."""
+    """Result of a check."""
 
     check: str
     status: Literal["right", "wrong", "crashed", "hung", "not tested"]
@@ -59,23 +59,23 @@ class Finding(Record):
 
 
 class SelfTest(Record):
-    """What `seg25d info --check` tells."""
+    """Result of `seg25d info --check`."""
 
     schema_version: Literal[1] = 1
     device: str
     processor: Processor
     precision: str
-    """What trainings here compute in unless `--set precision=...` says otherwise."""
+    """Default precision of training on this machine, unless `--set precision=...` changes it."""
     findings: dict[str, tuple[Finding, ...]]
     """Findings per precision that was checked."""
     reason: str
     """Why it is this precision."""
     advice: str | None
-    """What to set, if something is wrong."""
+    """Advice on settings, if something is wrong."""
 
     @property
     def safe(self) -> bool:
-        """Whether everything was right in the precision that is chosen."""
+        """Whether all checks passed in the chosen precision."""
         return all(finding.status == "right" for finding in self.findings[self.precision])
 
 
@@ -211,7 +211,7 @@ def _findings(arguments: Sequence[str], checks: Sequence[str]) -> Iterator[Findi
 
 
 def _lines(process: "subprocess.Popen[str]") -> Iterator[dict[str, Any]]:
-    """What a process says, line by line.
+    """Read the output of a process, line by line.
 
     Raises:
         TimeoutError: If it has not said a word for long.
@@ -284,7 +284,7 @@ def _judge(processor: Processor, findings: Sequence[Finding]) -> Verdict:
 
 
 def _advice(test: dict[str, tuple[Finding, ...]], precision: str, processor: Processor, *, on_cpu: bool) -> str | None:
-    """What to do where something is wrong."""
+    """Advise what to do if something is wrong."""
     if _are_right(test[precision]):
         if all(_are_right(each) for each in test.values()):
             return None

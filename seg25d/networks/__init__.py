@@ -16,7 +16,7 @@ PLACES: dict[str, str] = {
 """Networks by name: where the record of each is, see `Registry`."""
 
 PAPER_UNETS = ("super_image_unet", "half_unet")
-"""Published U-Nets that can be asked for by a name of their own; plans have them as `unet` with those settings."""
+"""Published U-Nets with a name of their own; plans store them as `unet` with their settings."""
 
 REQUESTABLE = (*PLACES, *PAPER_UNETS)
-"""What `--network` takes; each has its rule in seg25d/planning/network_rules.py."""
+"""Names that `--network` accepts; each has its rule in seg25d/planning/network_rules.py."""

@@ -11,23 +11,23 @@ from seg25d.networks.convolutions import Sizes
 
 
 class Network(Protocol):
-    """The settings of a network: a `Record` with these; all else is its own."""
+    """The settings of a network: a `Record` with at least these members."""
 
     @property
     def name(self) -> str:
-        """Literal in each record: what plans know it by."""
+        """Name of the network in plans, a literal in each record."""
 
     @property
     def dims(self) -> int:
-        """2 or 3 spatial axes."""
+        """Number of spatial axes, 2 or 3."""
 
     @property
     def divisor(self) -> Sizes:
-        """What the size of the input must be divisible by, per axis."""
+        """Divisors of the input's size, one per axis."""
 
     @property
     def summary(self) -> str:
-        """The settings that tell such networks apart, in a few characters for tables."""
+        """The settings that distinguish such networks, in a few characters for tables."""
 
     def build(self, in_channels: int, num_outputs: int) -> nn.Module:
         """Make the network with fresh weights from torch's global generator.
@@ -38,13 +38,13 @@ class Network(Protocol):
         """
 
     def __hash__(self) -> int:
-        """Records can be keys."""
+        """Make records usable as keys."""
 
     def model_dump(self) -> dict[str, Any]:
         """All settings by name, see pydantic."""
 
     def model_copy(self, *, update: dict[str, Any] | None = None) -> Self:
-        """The same with other settings, see pydantic."""
+        """A copy with other settings, see pydantic."""
 
 
 NETWORKS: Registry[type[Network]] = Registry(PLACES)

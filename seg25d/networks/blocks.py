@@ -29,19 +29,19 @@ from seg25d.networks.convolutions import (
 NormName: TypeAlias = Literal["instance", "batch", "none"]
 ActivationName: TypeAlias = Literal["leaky_relu", "relu"]
 ROW_LENGTH = 1024
-"""Values of a row of voxels whose channels lie side by side, at the most."""
+"""Maximum number of values in a row of voxels whose channels are adjacent in memory."""
 CONVOLUTIONS = (Conv2d, Conv3d, ConvTranspose2d, ConvTranspose3d)
 
 
 class PReLU(nn.PReLU):
-    """A ReLU with a learnt slope per channel for what is negative, with a faster gradient on CPUs.
+    """A ReLU with a learnt slope per channel for negative values, and a faster gradient on CPUs.
 
     PyTorch's own is not vectorised there: 24 ms against 5 ms for 2 x 16 x 40 x 56 x 40 values forward and backward in
     bfloat16, 19 against 6 in float32 (one core with AVX512-BF16, torch 2.13); it was a fifth of a V-Net's training.
     """
 
     def forward(self, features: Tensor) -> Tensor:
-        """(N, C, *spatial) to the same; like torch's own in autocast's type, where that is on."""
+        """(N, C, *spatial) to the same shape; in autocast's type where that is on, as torch's own."""
         if features.device.type != "cpu":
             return functional.prelu(features, self.weight.to(features.dtype))
         seen, slope = (each.to(computing_type(each)) for each in (features, self.weight))
@@ -52,9 +52,9 @@ class PReLU(nn.PReLU):
 
 
 def _channels_last_prelu(features: Tensor, slope: Tensor) -> Tensor:
-    """(N, C, *spatial) with the channels of a voxel side by side to the same.
+    """Apply a PReLU to (N, C, *spatial) with the channels of a voxel adjacent in memory; the shape stays.
 
-    Many voxels side by side are one row, with as many slopes: then a loop over a row is long enough for vectors. In
+    Several adjacent voxels form one row, with as many slopes: a loop over a row is then long enough for vectors. In
     bfloat16 4.9 ms in place of 29 ms, forward and backward, for 2 x 16 x 40 x 56 x 40 values (one core, AVX512-BF16).
     """
     order = (0, *range(2, features.dim()), 1)
@@ -66,7 +66,7 @@ def _channels_last_prelu(features: Tensor, slope: Tensor) -> Tensor:
 
 
 class _CPUPReLU(torch.autograd.Function):
-    """PReLU with a gradient of vectorised operations; keeps its input, nothing else."""
+    """PReLU whose gradient uses vectorised operations; saves only its input."""
 
     @staticmethod
     def forward(context: Any, features: Tensor, slope: Tensor) -> Tensor:
@@ -85,7 +85,7 @@ class _CPUPReLU(torch.autograd.Function):
 
 
 def _is_channels_last(images: Tensor) -> bool:
-    """Whether the values of all channels of a pixel or voxel lie side by side, and not those of a channel."""
+    """Whether the channels of a pixel or voxel are adjacent in memory, instead of the pixels of a channel."""
     layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
     return (
         images.dim() in layouts
@@ -99,7 +99,7 @@ MAX_POOL: dict[int, type[nn.MaxPool2d] | type[nn.MaxPool3d]] = {2: nn.MaxPool2d,
 
 
 class Topology(Record):
-    """Where a network with stages downsamples and how large its kernels are; stage 0 works at full size."""
+    """Strides and kernel sizes of a network with stages; stage 0 works at full size."""
 
     strides: tuple[Sizes, ...]
     """Downsampling on entering each stage, per axis; the first is 1."""
@@ -108,12 +108,12 @@ class Topology(Record):
 
     @property
     def dims(self) -> int:
-        """2 or 3 spatial axes."""
+        """Number of spatial axes, 2 or 3."""
         return len(self.strides[0])
 
     @property
     def divisor(self) -> Sizes:
-        """What the size of the input must be divisible by, per axis."""
+        """Divisors of the input's size, one per axis."""
         return product(self.strides)
 
 
@@ -129,7 +129,7 @@ class InstanceNorm(nn.GroupNorm):
         super().__init__(channels, channels)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, C, ...) to the same, in the type of the input.
+        """(N, C, ...) to the same shape, in the type of the input.
 
         CUDA's autocast would compute in float32, which doubles the memory of a training step (128^3 windows, batch 2:
         9.1 against 4.4 GB, traced); the kernel's own sums are float32 anyway. On CPUs weights stay in float32, which
@@ -182,7 +182,7 @@ class _ChannelsLastNorm(torch.autograd.Function):
             ),
             strict=True,
         )
-        # Autocast refuses to put images of its other type together.
+        # Autocast refuses to concatenate images of its other type.
         with torch.autocast(gradient.device.type, enabled=False):
             return torch.cat(of_images), sum(of_weights), sum(of_biases), None
 
@@ -295,15 +295,15 @@ def transposed_conv_3(in_channels: int, out_channels: int, stride: Sizes) -> nn.
 
 
 def check_stages(strides: Sequence[Sizes], kernels: Sequence[Sizes], *others: Sequence[int]) -> None:
-    """Make sure that the stages of a network fit together.
+    """Check that the stages of a network fit together.
 
     Args:
         strides: Downsampling on entering each stage, per axis.
         kernels: Kernel size per stage and axis.
-        others: More settings with one entry per stage.
+        others: Other settings with one entry per stage.
 
     Raises:
-        ValueError: If numbers of stages or axes differ, the first stage downsamples, or a size makes no sense.
+        ValueError: If numbers of stages or axes differ, the first stage downsamples, or a size is invalid.
     """
     if not strides or {len(entries) for entries in (kernels, *others)} != {len(strides)}:
         raise ValueError("widths, strides and kernels must have one entry per stage")

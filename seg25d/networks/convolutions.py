@@ -65,32 +65,34 @@ class _Settings(NamedTuple):
 
 
 class _CPUConvolution(nn.modules.conv._ConvNd):
-    """What plain and transposed convolutions share on CPUs."""
+    """Common part of plain and transposed convolutions on CPUs."""
 
-    def _convolve(self, images: Tensor, output_padding: Sizes, torchs: Callable[[Tensor], Tensor]) -> Tensor:
+    def _convolve(self, images: Tensor, output_padding: Sizes, by_torch: Callable[[Tensor], Tensor]) -> Tensor:
         """(N, in_channels, *sizes) to (N, out_channels, *sizes).
 
         Args:
             images: On the CPU, with data.
             output_padding: Of a transposed convolution; else zeros.
-            torchs: torch's own way.
+            by_torch: torch's own way.
         """
         images = _single_channel_as_planes(images)
         dtype, padding = computing_type(images), self.padding
         # Types that do not fit together are torch's to refuse.
         half = dtype in HALF_TYPES and computing_type(self.weight) == dtype
         if isinstance(padding, str) or self.padding_mode != "zeros":
-            return self._in_float32(images).to(dtype) if half else torchs(images)
+            return self._in_float32(images).to(dtype) if half else by_torch(images)
         if self.transposed and any(map(operator.gt, self.stride, self._extents())):
             raise ValueError(f"a transposed convolution must reach as far as it steps: {self}")
         settings = _Settings(self.stride, padding, self.dilation, self.transposed, output_padding, self.groups)
         steps_over_pixels = not self.transposed and set(self.kernel_size) == {1} and max(self.stride) > 1
         if steps_over_pixels:
-            images, settings = _met_pixels(images, settings)
+            images, settings = _select_pixels(images, settings)
         if not half:
             if self._is_fatal(images, settings):
                 return _with_real_zeros(images, self.weight, self.bias, settings)
-            return torch.convolution(images, self.weight, self.bias, *settings) if steps_over_pixels else torchs(images)
+            return (
+                torch.convolution(images, self.weight, self.bias, *settings) if steps_over_pixels else by_torch(images)
+            )
         with torch.autocast("cpu", enabled=False):
             if self._needs_float32(images, settings):
                 bias = None if self.bias is None else self.bias.float()
@@ -111,21 +113,21 @@ class _CPUConvolution(nn.modules.conv._ConvNd):
         irreversible = any(more >= step for more, step in zip(settings.output_padding, self.stride, strict=True))
         in_few_groups = 1 < self.groups < max(self.in_channels, self.out_channels)
         unusual = irreversible or in_few_groups
-        return unusual or self._sees_nothing(settings) or any(self._lies_nowhere(images, settings))
+        return unusual or self._sees_only_zeros(settings) or any(self._never_fits_inside(images, settings))
 
     def _is_fatal(self, images: Tensor, settings: _Settings) -> bool:
         """Whether oneDNN fails in float32, too."""
         steps_along_depth = images.dim() == 5 and settings.stride[0] > 1
-        return self._sees_nothing(settings) or (steps_along_depth and self._lies_nowhere(images, settings)[0])
+        return self._sees_only_zeros(settings) or (steps_along_depth and self._never_fits_inside(images, settings)[0])
 
     def _extents(self) -> Sizes:
         return tuple(step * (size - 1) + 1 for size, step in zip(self.kernel_size, self.dilation, strict=True))
 
-    def _sees_nothing(self, settings: _Settings) -> bool:
+    def _sees_only_zeros(self, settings: _Settings) -> bool:
         """Whether there is so much padding that the kernel, at the corners, meets zeros alone."""
         return any(before >= extent for before, extent in zip(settings.padding, self._extents(), strict=True))
 
-    def _lies_nowhere(self, images: Tensor, settings: _Settings) -> list[bool]:
+    def _never_fits_inside(self, images: Tensor, settings: _Settings) -> list[bool]:
         """Whether the kernel is at no place wholly inside the image, per axis; a transposed one: its result."""
         found = []
         axes = zip(images.shape[2:], self._extents(), *settings[:2], settings.output_padding, strict=True)
@@ -146,8 +148,8 @@ def _with_real_zeros(images: Tensor, weight: Tensor, bias: Tensor | None, settin
     return result[:, :, *inner]
 
 
-def _met_pixels(images: Tensor, settings: _Settings) -> tuple[Tensor, _Settings]:
-    """What a kernel of one pixel meets, and the settings of one that meets all of it."""
+def _select_pixels(images: Tensor, settings: _Settings) -> tuple[Tensor, _Settings]:
+    """Select the pixels that a kernel of one pixel meets, and settings with which it meets all of them."""
     every = tuple(slice(None, None, step) for step in settings.stride)
     met = _with_zeros_around(images, settings.padding)[(slice(None), slice(None), *every)]
     return met, settings._replace(stride=(1,) * len(every), padding=(0,) * len(every))
@@ -194,9 +196,9 @@ class Conv3d(_CPUConvolution, nn.Conv3d):
         """(N, in_channels, D, H, W) to (N, out_channels, ...)."""
         if not computes_on_cpu(volumes):
             return super().forward(volumes)
-        return self._convolve(volumes, (0, 0, 0), self._torchs)
+        return self._convolve(volumes, (0, 0, 0), self._convolve_by_torch)
 
-    def _torchs(self, volumes: Tensor) -> Tensor:
+    def _convolve_by_torch(self, volumes: Tensor) -> Tensor:
         """Scores by torch, or by oneDNN where torch would take slow kernels."""
         if not (self._is_plain() and _is_plain_float32(volumes, self.weight) and self._is_slow(volumes)):
             return super().forward(volumes)

@@ -1,6 +1,6 @@
-"""The Volumetric Fusion Net of Xia et al. 2018: a small 3D network that turns what several views say into one answer.
+"""The Volumetric Fusion Net of Xia et al. 2018: a small 3D network that fuses the predictions of several views.
 
-Letters: N windows in a batch, C channels (of the image and of what the views say), K scores per voxel.
+Letters: N windows in a batch, C channels (of the image and of the views' predictions), K scores per voxel.
 """
 
 from typing import Literal
@@ -28,8 +28,8 @@ class FusionNetSpec(Record):
     to 24 to 48 (methods.md 4.2)."""
     norm: NormName = "batch"
     zero_scores: bool = False
-    """Whether the first scores are 0, for what is added to a first guess (as Goyal et al. 2017, section 5.1, begin
-    residual branches)."""
+    """Whether the network starts with scores of 0, for scores that are added to a first estimate (as Goyal et al. 2017,
+    section 5.1, initialise residual branches)."""
 
     @property
     def dims(self) -> int:
@@ -38,7 +38,7 @@ class FusionNetSpec(Record):
 
     @property
     def divisor(self) -> tuple[int, ...]:
-        """What the size of the input must be divisible by, per axis."""
+        """Divisors of the input's size, one per axis."""
         return (2**STAGES,) * 3
 
     @property
@@ -94,7 +94,7 @@ class FusionNet(nn.Module):
 
 
 class _Up(nn.Module):
-    """Twice the size: transposed convolution of size 4, norm, ReLU."""
+    """Upsampling by 2: transposed convolution of size 4, norm, ReLU."""
 
     def __init__(self, in_channels: int, out_channels: int, norm: NormName) -> None:
         super().__init__()

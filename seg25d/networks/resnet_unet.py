@@ -1,4 +1,4 @@
-"""The U-Net with a ResNet encoder (He et al. 2016) that can begin with ImageNet weights, and a slim decoder.
+"""The U-Net with a ResNet encoder (He et al. 2016) that can start with ImageNet weights, and a slim decoder.
 
 The encoder has the layers and the names of torchvision's ResNet without its classifier, so that state dicts which users
 have on disk fit (torchvision_weights.py loads them). Encoder and decoder together are segmentation_models_pytorch's
@@ -38,12 +38,13 @@ class ResNetUNetSpec(Record):
     as segmentation_models_pytorch's; per channel less or more 3,136. The encoder has 11,176,512, 21,284,672 and
     23,508,032 of them, torchvision's without its classifier.
 
-    Batch norm, as in the original, is what pretrained statistics belong to. Two small images are enough of a batch as
-    long as they are equally bright, which normalisation of each case sees to; where brightness differs, statistics of
-    all that was seen do not suit any one image, and instance norm is better (documentation/concepts/choices.md). It
-    also predicts sensibly after fewer updates, and several processes can train it (training/processes.py). Both
-    compute in half precision where convolutions do; sums and statistics are float32. A single image of 32 x 32 is one
-    pixel at the bottom, which has no variance: batch norm cannot train on it, instance norm not even predict it.
+    Pretrained statistics need batch norm, as in the original. A batch of two small images is enough if they are equally
+    bright, which normalisation of each case ensures; where brightness differs, statistics over all images do not suit
+    any one of them, and instance norm is better (documentation/concepts/choices.md). It also predicts sensibly after
+    fewer updates, and several processes can train it (training/processes.py). Both
+    compute in half precision where convolutions do; sums and statistics are float32. A single image of 32 x 32 is
+    one pixel at the bottom, which has no variance: batch norm cannot train on it, and instance norm cannot predict it
+    either.
     """
 
     name: Literal["resnet_unet"] = "resnet_unet"
@@ -59,12 +60,12 @@ class ResNetUNetSpec(Record):
 
     @property
     def summary(self) -> str:
-        """The settings that tell such networks apart, in a few characters for tables."""
+        """The settings that distinguish such networks, in a few characters for tables."""
         return f"ResNet-{self.depth}" + ("" if self.norm == "batch" else f" {self.norm} norm")
 
     @property
     def divisor(self) -> Sizes:
-        """What the size of the input must be divisible by, per axis."""
+        """Divisors of the input's size, one per axis."""
         return (32, 32)
 
     def build(self, in_channels: int, num_outputs: int) -> "ResNetUNet":
@@ -147,7 +148,7 @@ class ResNetEncoder(nn.Module):
         super().__init__()
         block = BasicBlock if depth < 50 else Bottleneck
         self.widths = (STEM_WIDTH, *(block.expansion * width for width in WIDTHS))
-        """Channels of what `forward` gives."""
+        """Channels of the features that `forward` returns."""
         self.conv1 = _conv(in_channels, STEM_WIDTH, 7, 2)
         self.bn1 = make_norm(norm, STEM_WIDTH, 2)
         self.relu = nn.ReLU(inplace=True)
@@ -218,7 +219,7 @@ def _conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> 
 
 
 def _shortcut(in_channels: int, out_channels: int, stride: int, norm: ResNetNorm) -> nn.Sequential:
-    """Nothing, or a convolution of size 1 where the number of channels or the size changes."""
+    """Make a shortcut: empty, or a convolution of size 1 where the number of channels or the size changes."""
     if stride == 1 and in_channels == out_channels:
         return nn.Sequential()
     return nn.Sequential(_conv(in_channels, out_channels, 1, stride), make_norm(norm, out_channels, 2))

@@ -31,10 +31,10 @@ class SEUNetSpec(Topology):
     width: int = Field(default=24, ge=1)
     """Channels of the first stage; they double from stage to stage."""
     reduction: int = Field(default=2, ge=1)
-    """How many times fewer channels the squeezed description of an image has."""
+    """Factor by which the squeezed description of an image has fewer channels."""
     encoder_kernel: Literal[3, 7] = 3
-    """What a 3 in `kernels` means in the encoder below the first stage. 7: the "kernel 7" of Sobirov et al.; of the
-    placements that give the published count, it is the simplest."""
+    """Kernel size that replaces a 3 in `kernels` in the encoder below the first stage. 7: the "kernel 7" of Sobirov et
+    al., placed in the simplest way that gives the published count."""
 
     @model_validator(mode="after")
     def _check_stages(self) -> Self:
@@ -52,7 +52,7 @@ class SEUNetSpec(Topology):
 
     @property
     def summary(self) -> str:
-        """The settings that tell such networks apart, in a few characters for tables."""
+        """The settings that distinguish such networks, in a few characters for tables."""
         return "-".join(map(str, self.widths)) + (" k7" if self.encoder_kernel == 7 else "")
 
     def build(self, in_channels: int, num_outputs: int) -> "SEUNet":
@@ -68,12 +68,12 @@ class SENorm(nn.Module):
 
     Args:
         channels: Of the input.
-        reduction: How many times fewer channels lie between W1 and W2.
+        reduction: Factor by which there are fewer channels between W1 and W2.
         dims: 2 or 3.
     """
 
     undoes_layout = True
-    """All images as channels of one: that is no view of a channels-last layout, see `Execution.place`."""
+    """Images become channels of one image, which is not a view of a channels-last layout, see `Execution.place`."""
 
     def __init__(self, channels: int, reduction: int, dims: int) -> None:
         super().__init__()
@@ -81,10 +81,10 @@ class SENorm(nn.Module):
         self.shift = _excitation(channels, reduction, dims, nn.Tanh())
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, C, ...) to the same, in the type of the input."""
+        """(N, C, ...) to the same shape, in the type of the input."""
         means = images.mean(tuple(range(2, images.ndim)), keepdim=True)
         scale, shift = self.scale(means).flatten(), self.shift(means).flatten()
-        # All images as channels of one: so each has its own scale and shift, and x^ need not be kept for the backward
+        # All images as channels of one: each has its own scale and shift, and x^ need not be kept for the backward
         # pass. Autocast would compute in float32 and double the memory; the kernel's own sums are float32 anyway.
         flat = images.reshape(1, -1, *images.shape[2:])
         with torch.autocast(images.device.type, enabled=False):

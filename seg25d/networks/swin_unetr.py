@@ -18,14 +18,14 @@ PATCH_STEPS = 32
 
 
 class SwinUNETRSpec(Record):
-    """All settings of a Swin UNETR; what is not said is MONAI's default.
+    """All settings of a Swin UNETR; others have MONAI's defaults.
 
     Parameters with 2 channels in and 1 out: 6,302,539 in 2D, 15,703,843 in 3D, the 6.3 and 15.7 M of Sobirov et al.
     """
 
     name: Literal["swin_unetr"] = "swin_unetr"
     dims: Literal[2, 3]
-    """2 or 3 spatial axes."""
+    """Number of spatial axes, 2 or 3."""
     feature_size: int = Field(default=24, ge=12, multiple_of=12)
     """Channels at full size."""
     checkpointing: bool = False
@@ -33,12 +33,12 @@ class SwinUNETRSpec(Record):
 
     @property
     def summary(self) -> str:
-        """The settings that tell such networks apart, in a few characters for tables."""
+        """The settings that distinguish such networks, in a few characters for tables."""
         return str(self.feature_size)
 
     @property
     def divisor(self) -> Sizes:
-        """No condition on sizes: the network pads."""
+        """Divisors of the input's size, all 1, as the network pads its input."""
         return (1,) * self.dims
 
     def build(self, in_channels: int, num_outputs: int) -> "SwinUNETR":
@@ -47,7 +47,7 @@ class SwinUNETRSpec(Record):
 
 
 class SwinUNETR(nn.Module):
-    """MONAI's network for images of any size: zeros are added at their ends, and the scores there cut off.
+    """MONAI's network for images of any size: they are padded with zeros at the end, and the scores cropped.
 
     Args:
         spec: The settings.
@@ -91,10 +91,10 @@ class SwinUNETR(nn.Module):
 
 
 def padded_sizes(sizes: Iterable[int]) -> Sizes:
-    """Sizes rounded up to multiples of 32.
+    """Round sizes up to multiples of 32.
 
-    If that leaves 32 everywhere the last becomes 64: the coarsest features would be a single pixel, which instance norm
-    refuses as it has no variance.
+    If all of them are then 32, the last becomes 64: otherwise the coarsest features would be a single pixel without
+    variance, which instance norm refuses.
     """
     padded = [-(-size // PATCH_STEPS) * PATCH_STEPS for size in sizes]
     if max(padded) == PATCH_STEPS:
@@ -113,7 +113,7 @@ class LayerNorm(nn.LayerNorm):
     """
 
     def forward(self, features: Tensor) -> Tensor:
-        """(..., C) to the same."""
+        """(..., C) to the same shape."""
         with torch.autocast(features.device.type, enabled=False):
             weight, bias = self.weight.to(features.dtype), self.bias.to(features.dtype)
             if features.dtype in HALF_TYPES and computes_on_cpu(features):
@@ -123,7 +123,7 @@ class LayerNorm(nn.LayerNorm):
 
 
 class _PlainLinspace(TorchFunctionMode):
-    """Answers torch.linspace with plain numbers.
+    """Returns plain numbers for torch.linspace.
 
     MONAI's constructor reads rates of stochastic depth with `.item()`, which neither meta tensors nor the fake tensors
     of planning/memory.py have. All rates are 0 here.

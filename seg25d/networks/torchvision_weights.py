@@ -1,4 +1,4 @@
-"""Weights of torchvision's ResNets, from a file that the user has, for the encoder of `resnet_unet`."""
+"""Weights of torchvision's ResNets, from a file of the user, for the encoder of `resnet_unet`."""
 
 import pickle
 import warnings
@@ -15,34 +15,34 @@ from seg25d.networks.resnet_unet import ResNetUNet
 FIRST = "conv1.weight"
 """The one weight whose shape depends on the number of channels."""
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
-"""What batch norm has and instance norm has not."""
+"""Buffers that batch norm has and instance norm does not."""
 PUBLISHED_DEPTHS = (18, 34, 50, 101, 152)
 """He et al. 2016, Table 1."""
 NUM_LISTED = 3
-"""Names that an error lists."""
+"""Maximum number of names that an error lists."""
 
 
 class TakenOver(NamedTuple):
-    """Which weights of a file an encoder has now, by name."""
+    """Names of the weights of a file, by how the encoder uses them."""
 
     taken: tuple[str, ...]
     """Weights that were taken as they are in the file."""
     adapted: tuple[str, ...]
-    """Changed for another number of channels: the first convolution, or nothing."""
+    """Weights that were changed for another number of channels: the first convolution, or nothing."""
     ignored: tuple[str, ...]
-    """Left alone: the classifier, and batch norm's statistics where the network has instance norm."""
+    """Weights that are not used: the classifier, and batch norm's statistics where the network has instance norm."""
 
 
 def adapt_first_convolution(weight: Tensor, num_channels: int) -> Tensor:
-    """The kernel of a first convolution for another number of input channels.
+    """Adapt the kernel of a first convolution to another number of input channels.
 
-    The sum over channels is shared out evenly, so that equal channels give what a grey image gave before: for one
+    The sum over channels is divided evenly, so that equal channels give the same result as a grey image before: for one
     channel it is the sum over RGB (Sobirov et al. 2022, methods 1.2), for more the mean over RGB, scaled. A kernel that
-    has the right number is left as it is.
+    has the right number is not changed.
 
     Args:
         weight: (out_channels, channels, ...), with ImageNet's (64, 3, 7, 7).
-        num_channels: Wanted, 1 or more.
+        num_channels: Required number of channels, at least 1.
 
     Returns:
         (out_channels, num_channels, ...).
@@ -56,13 +56,13 @@ def load_torchvision_encoder(network: ResNetUNet, state: Mapping[str, Tensor], p
     """Give the encoder of a network the weights of a torchvision ResNet of the same depth.
 
     Args:
-        network: Its encoder is changed, its decoder is not. With an error nothing is.
+        network: Its encoder is changed, its decoder is not. After an error neither is.
         state: Weights by torchvision's names (see `read_state_dict`), with or without `num_batches_tracked` (PyTorch
             before 0.4.1) and a classifier.
         path: Where they come from, for messages.
 
     Raises:
-        ModelError: If they do not fit; names the file and the cure.
+        ModelError: If they do not fit; the message names the file and says what to do.
     """
     wanted = network.encoder.state_dict()
     parts = {name.split(".")[0] for name in wanted}
@@ -83,24 +83,24 @@ def load_torchvision_encoder(network: ResNetUNet, state: Mapping[str, Tensor], p
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Read tensors by name from a file that a user received; nothing in it can run code.
+    """Read tensors by name from a file of the user; code in the file is never run.
 
     Args:
-        path: `.safetensors`, or with any other ending what `torch.save` writes.
+        path: A `.safetensors` file; with any other ending, a file of `torch.save`.
 
     Returns:
         The tensors on the CPU.
 
     Raises:
-        ModelError: If the file is missing or damaged, or holds anything else; names the file and the cure.
+        ModelError: If the file is missing or damaged, or holds anything else; the message says what to do.
     """
     if not path.is_file():
-        raise ModelError(f"{path} does not exist or is no file; wanted weights, such as torchvision's resnet34 (.pth)")
+        raise ModelError(f"{path} is not a file; give a file with weights, such as torchvision's resnet34 (.pth)")
     state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_saved(path)
     if not isinstance(state, Mapping) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
     ):
-        held = f"a dictionary with {_listed(state)}" if isinstance(state, Mapping) else f"a {type(state).__name__}"
+        held = f"a dictionary with {_list_names(state)}" if isinstance(state, Mapping) else f"a {type(state).__name__}"
         raise ModelError(
             f"{path} holds {held}, wanted a state dict, that is tensors by name such as {FIRST}; "
             "save that part alone, with torch.save(model.state_dict(), FILE)"
@@ -121,7 +121,7 @@ def _read_safetensors(path: Path) -> object:
 def _read_saved(path: Path) -> object:
     try:
         with warnings.catch_warnings():
-            # What it says of files that are none of torch's; the error says it better.
+            # torch's warning about files of other programs; the error below says it better.
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
@@ -140,7 +140,7 @@ def _read_saved(path: Path) -> object:
 def _check_names(
     ours: Collection[str], wanted: Mapping[str, Tensor], depth: int, names: Collection[str], path: Path
 ) -> None:
-    """Make sure that a file has all weights of the encoder, and no more in the encoder's parts."""
+    """Check that a file has all weights of the encoder, and no others in the encoder's parts."""
     seen = _depth_of(ours)
     if seen in PUBLISHED_DEPTHS and seen != depth:
         raise ModelError(
@@ -150,19 +150,19 @@ def _check_names(
     missing = [name for name in wanted if name not in ours and not name.endswith("num_batches_tracked")]
     if missing:
         raise ModelError(
-            f"{path} lacks {len(missing)} of {len(wanted)} weights of a ResNet-{depth} ({_listed(missing)}); it has "
-            f"{_listed(names)}; give a complete state dict with torchvision's names"
+            f"{path} lacks {len(missing)} of {len(wanted)} weights of a ResNet-{depth} ({_list_names(missing)}); it "
+            f"has {_list_names(names)}; give a complete state dict with torchvision's names"
         )
     foreign = [name for name in ours if name not in wanted]
     if foreign:
         raise ModelError(
-            f"{path} has weights that torchvision's ResNet-{depth} has not ({_listed(foreign)}): it is of another "
-            f"kind of network; give weights of a plain ResNet-{depth}"
+            f"{path} has weights that torchvision's ResNet-{depth} does not have ({_list_names(foreign)}): it is of "
+            f"another kind of network; give weights of a plain ResNet-{depth}"
         )
 
 
 def _check_shapes(ours: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path) -> None:
-    """Make sure that all weights have their shapes; the first convolution may have any number of channels."""
+    """Check the shapes of all weights; the first convolution may have any number of channels."""
     for name, weight in ours.items():
         has, wants = tuple(weight.shape), tuple(wanted[name].shape)
         if name == FIRST:
@@ -175,12 +175,12 @@ def _check_shapes(ours: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path
 
 
 def _depth_of(names: Collection[str]) -> int:
-    """How many layers a ResNet with such blocks has, and is called after: theirs, the first and the last."""
+    """Count the layers of a ResNet, which give its name: those of its blocks, the first and the last."""
     blocks = {tuple(name.split(".")[:2]) for name in names if name.startswith("layer")}
     per_block = 3 if "layer1.0.conv3.weight" in names else 2
     return 2 + per_block * len(blocks)
 
 
-def _listed(names: Collection[object]) -> str:
+def _list_names(names: Collection[object]) -> str:
     first = ", ".join(str(name) for name in list(names)[:NUM_LISTED])
     return f"{first}, ..." if len(names) > NUM_LISTED else first or "nothing"

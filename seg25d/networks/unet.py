@@ -40,18 +40,18 @@ class UNetSpec(Topology):
     decoder_blocks: int = 2
     """Convolutions per stage on the way up."""
     residual: bool = False
-    """Residual blocks in the encoder."""
+    """Whether the encoder has residual blocks."""
     norm: NormName = "instance"
     activation: ActivationName = "leaky_relu"
     conv_bias: bool = False
-    """Bias of convolutions before a norm, which takes it out again."""
+    """Whether convolutions before a norm have a bias, which the norm removes again."""
     downsampling: Literal["stride", "max_pool"] = "stride"
     upsampling: Literal["transposed", "transposed_3"] = "transposed"
     """Transposed convolutions with kernel = stride (nnU-Net), or of size 3 (Sobirov et al., Angermann et al.)."""
     initialisation: Literal["he", "glorot"] = "he"
-    """Start of the weights: He et al. 2015 for the leaky ReLU (nnU-Net), or Glorot & Bengio 2010 (Keras' default)."""
+    """Initial weights: He et al. 2015 for the leaky ReLU (nnU-Net), or Glorot & Bengio 2010 (Keras' default)."""
     num_supervised: int = 1
-    """Scales, from the finest on, whose scores the loss sees while training (deep supervision)."""
+    """Number of scales, from the finest on, whose scores enter the loss in training (deep supervision)."""
 
     @model_validator(mode="after")
     def _check_stages(self) -> Self:
@@ -63,7 +63,7 @@ class UNetSpec(Topology):
 
     @property
     def summary(self) -> str:
-        """The settings that tell such networks apart, in a few characters for tables."""
+        """The settings that distinguish such networks, in a few characters for tables."""
         return "-".join(map(str, self.widths))
 
     def build(self, in_channels: int, num_outputs: int) -> "UNet":
@@ -102,7 +102,7 @@ class UNet(nn.Module):
 
         Returns:
             (N, num_outputs, ...) in eval mode; in training mode a list of (scores, weight), the finest scale first,
-            each next of half the weight; weights sum to 1.
+            each further one with half the weight; weights sum to 1.
         """
         skips = []
         features = images

@@ -22,7 +22,7 @@ from seg25d.networks.blocks import (
 from seg25d.networks.convolutions import CONV, TRANSPOSED_CONV, Sizes
 
 PRELU_SLOPE = 0.25
-"""What PReLUs start with (PyTorch and Caffe)."""
+"""Initial slope of PReLUs (PyTorch and Caffe)."""
 
 
 class VNetSpec(Topology):
@@ -33,7 +33,7 @@ class VNetSpec(Topology):
     65,179,800), and 61,982,682 with (1, 1, 2, 3, 3) and (3, 2, 1, 1), those of the released prototxt (convolutions:
     61,979,512).
 
-    The 206 M of Shivdeo et al. come from no combination of widths, depths and kernels that is anything like a V-Net
+    No combination of widths, depths and kernels that resembles a V-Net gives the 206 M of Shivdeo et al.
     (methods 2.3). They write that the count belongs to "our input size", so their PReLUs probably had one slope per
     voxel and channel, the default of Keras: one such layer of 16 channels on 512 x 512 x 32 voxels has 134.2 M. Ours
     have one per channel, as in the prototxt.
@@ -47,7 +47,7 @@ class VNetSpec(Topology):
     decoder_blocks: tuple[int, ...] = (3, 3, 2, 1)
     """Convolutions per stage on the way up, from the coarsest on."""
     norm: NormName = "none"
-    """Normalisation before each PReLU but the head's; there was none."""
+    """Normalisation before each PReLU except the head's; the original has none."""
     checkpointing: bool = False
     """Compute the activations within each stage twice instead of keeping them: less memory, more time, same result."""
 
@@ -56,7 +56,7 @@ class VNetSpec(Topology):
         check_stages(self.strides, self.kernels, self.widths, self.encoder_blocks)
         if len(self.decoder_blocks) != len(self.widths) - 1 or any(number < 1 for number in self.decoder_blocks):
             raise ValueError(
-                f"decoder_blocks must have {len(self.widths) - 1} entries of at least 1, one less than there are stages"
+                f"decoder_blocks must have {len(self.widths) - 1} entries of at least 1, one fewer than stages"
             )
         if self.checkpointing and self.norm == "batch":
             raise ValueError("checkpointing would count each batch twice in batch norm's statistics; use instance norm")
@@ -64,7 +64,7 @@ class VNetSpec(Topology):
 
     @property
     def summary(self) -> str:
-        """The settings that tell such networks apart, in a few characters for tables."""
+        """The settings that distinguish such networks, in a few characters for tables."""
         return "-".join(map(str, self.widths))
 
     def build(self, in_channels: int, num_outputs: int) -> "VNet":
@@ -73,13 +73,13 @@ class VNetSpec(Topology):
 
 
 class ResidualConvs(nn.Module):
-    """Some convolutions and their input, added before the last PReLU.
+    """Several convolutions, whose input is added before the last PReLU.
 
     Args:
         in_channels: Channels of the input; it is repeated to `width` channels where they differ.
         width: Channels of the output.
         kernel: Odd kernel size per axis.
-        num_convs: How many.
+        num_convs: Number of convolutions.
         norm: Name of the normalisation.
     """
 
@@ -165,7 +165,7 @@ class DecoderStage(nn.Module):
 
 
 def repeat_channels(features: Tensor, width: int) -> Tensor:
-    """The channels one after the other, again from the first, until there are `width` (N, width, ...)."""
+    """Repeat the channels in order, starting again from the first, until there are `width`: (N, width, ...)."""
     channels = features.shape[1]
     if channels == width:
         return features

@@ -1,9 +1,9 @@
 """The U-Net with an Xception encoder and attention (CBAM), the 2D network of Shivdeo et al. 2021.
 
-The paper names its parts only. What is built here has its number of parameters, and is the encoder of Keras' Xception
-(Chollet 2017) cut at block13_sepconv2_bn with the residual decoder that was widespread on Kaggle at the time (methods
-2.4), and the CBAM of Woo et al. 2018 (Jongchan/attention-module, MODELS/cbam.py). Differences from Keras: all
-convolutions are padded, which changes sizes but no count, and batch norms have PyTorch's momentum and epsilon.
+The paper only names the parts. The network here has the published number of parameters. It consists of the encoder of
+Keras' Xception (Chollet 2017) cut at block13_sepconv2_bn, the residual decoder that was widespread on Kaggle at the
+time (methods 2.4), and the CBAM of Woo et al. 2018 (Jongchan/attention-module, MODELS/cbam.py). Differences from Keras:
+all convolutions are padded, which changes sizes but no count, and batch norms have PyTorch's momentum and epsilon.
 """
 
 from itertools import pairwise
@@ -20,7 +20,7 @@ from seg25d.networks.convolutions import Conv2d, Sizes
 SLOPE = 0.1
 """Negative slope of the decoder's leaky ReLUs (methods 2.4)."""
 REDUCTION = 16
-"""How many times fewer channels CBAM's hidden layer has (Woo et al. 2018)."""
+"""Factor by which CBAM's hidden layer has fewer channels (Woo et al. 2018)."""
 SKIP_WIDTHS = (128, 256, 728, 1024)
 """Channels of the encoder's outputs at 1/2, 1/4, 1/8 and 1/16 of the size."""
 MIDDLE_WIDTH = 512
@@ -37,16 +37,16 @@ class XceptionCBAMUNetSpec(Record):
     Trainable parameters with 3 channels in and 1 out: 38,415,360 with attention in the decoder, 38,579,510 with
     attention on the skip connections, 38,370,009 without (15,310,632 of them in the encoder); the paper says 38 M.
 
-    The paper repeats a slice to 3 channels. Here the first convolution takes the channels that there are: on equal
-    channels three filters are one filter, their sum; per channel less than three there are 288 parameters fewer.
+    The paper repeats a slice to 3 channels. Here the first convolution has as many channels as the image: on
+    equal channels three filters act as one, their sum; each channel fewer than three saves 288 parameters.
 
     In training, batch norm needs more than one pixel per channel: not a single image of 32 x 32.
     """
 
     name: Literal["xception_cbam_unet"] = "xception_cbam_unet"
     attention: Literal["decoder", "skips", "none"] = "decoder"
-    """Where CBAM is: after each of the decoder's six stages, the middle one included, or on the four skip connections.
-    The paper does not say; the first fits its 38 M better."""
+    """Position of CBAM: after each of the decoder's six stages, including the middle one, or on the four skip
+    connections. The paper does not say; the first fits its 38 M better."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """Probability of dropout at the input of a decoder stage."""
 
@@ -57,12 +57,12 @@ class XceptionCBAMUNetSpec(Record):
 
     @property
     def summary(self) -> str:
-        """The settings that tell such networks apart, in a few characters for tables."""
+        """The settings that distinguish such networks, in a few characters for tables."""
         return {"decoder": "CBAM in the decoder", "skips": "CBAM on skips", "none": "without CBAM"}[self.attention]
 
     @property
     def divisor(self) -> Sizes:
-        """What the size of the input must be divisible by, per axis."""
+        """Divisors of the input's size, one per axis."""
         return (32, 32)
 
     def build(self, in_channels: int, num_outputs: int) -> "XceptionCBAMUNet":
@@ -239,7 +239,7 @@ def _separable(in_channels: int, out_channels: int) -> nn.Module:
 
 
 def _convs(in_channels: int, width: int, attend: bool) -> nn.Module:
-    """What each stage of the decoder does at its size."""
+    """Make the convolutions of a decoder stage."""
     return nn.Sequential(
         Conv2d(in_channels, width, 3, 1, 1),
         DecoderResidual(width),

@@ -1,4 +1,4 @@
-"""What is measured on one case, from one reading of its files.
+"""Measurements of one case, from one reading of its files.
 
 Letters: C channels, D H W volume.
 """
@@ -17,9 +17,9 @@ from seg25d.data.cases import Case
 from seg25d.data.labels import IGNORE_INDEX, Labels
 
 NUM_QUANTILES = 1000
-"""Intensities kept per case and channel, 4 kB: evenly spaced ranks of all foreground voxels, so that 0.5 and 99.5
-percent are five ranks from the ends. nnU-Net draws 1e8 / cases at random instead (fingerprint_extractor.py), which are
-up to 400 MB a channel."""
+"""Number of intensities kept per case and channel, 4 kB: evenly spaced ranks of all foreground voxels, so that 0.5 and
+99.5 percent are five ranks from the ends. nnU-Net draws 1e8 / cases at random instead (fingerprint_extractor.py), up to
+400 MB per channel."""
 
 
 class ChannelIntensities(Record):
@@ -35,7 +35,7 @@ class ChannelIntensities(Record):
 
 
 class CaseFingerprint(Record):
-    """What one case is like; all in canonical orientation (D, H, W)."""
+    """Properties of one case, all in canonical orientation (D, H, W)."""
 
     case: str
     shape: Shape
@@ -46,11 +46,11 @@ class CaseFingerprint(Record):
     orientation: str
     """Directions in which the axes of the file point, such as LPS (left, posterior, superior)."""
     intensities: tuple[ChannelIntensities, ...] | None
-    """Per channel, over foreground voxels; None when the case has none."""
+    """Intensities of foreground voxels, per channel; None if the case has none."""
     voxels: dict[str, int]
-    """Per class or region."""
+    """Number of voxels per class or region."""
     components: dict[str, int]
-    """Connected components (26 neighbours) per class or region."""
+    """Number of connected components (26 neighbours) per class or region."""
     extent_voxels: Shape
     """Size of the box around all foreground; 0 when there is none."""
     extent_mm: tuple[float, float, float]
@@ -69,7 +69,7 @@ class MeasuredCase(Record):
         """The 1000 quantiles of a channel.
 
         Raises:
-            ValueError: If the case has no foreground, or the text was damaged.
+            ValueError: If the case has no foreground, or the text is damaged.
         """
         values = np.frombuffer(base64.b64decode(self.quantiles), "<f4").astype(np.float32)
         chosen: NDArray[np.float32] = values.reshape(-1, NUM_QUANTILES)[channel]
@@ -86,7 +86,7 @@ def measure_case(case: Case, labels: Labels) -> MeasuredCase:
     from seg25d.data.image_io import read_image, read_labels  # noqa: PLC0415 - loads SimpleITK
 
     assert case.label is not None, "training cases have labels"
-    image, geometry = read_image(case.images, check_finite=False)  # verification has looked
+    image, geometry = read_image(case.images, check_finite=False)  # checked by the verification
     original, _ = read_labels(case.label)
     indices = labels.encode(original, str(case.label))
     depth, height, width = indices.shape
@@ -116,7 +116,7 @@ def measure_case(case: Case, labels: Labels) -> MeasuredCase:
 def count_classes(
     indices: NDArray[np.uint8], foreground: Mapping[str, tuple[int, ...]]
 ) -> tuple[dict[str, int], dict[str, int]]:
-    """Voxels and connected components (26 neighbours) per class or region.
+    """Count voxels and connected components (26 neighbours) per class or region.
 
     Args:
         indices: (D, H, W) internal indices; may be empty.
@@ -140,7 +140,7 @@ def count_classes(
 
 
 def pooled_intensities(cases: Sequence[MeasuredCase], channel: int) -> ChannelIntensities | None:
-    """The intensities of a data set: every case with foreground counts the same, however large, as in nnU-Net.
+    """Pool the intensities of a data set: every case with foreground has equal weight at any size, as in nnU-Net.
 
     Mean, deviation and range come from all voxels, percentiles from the cases' quantiles.
 
@@ -189,7 +189,7 @@ def _intensities(
 
 
 def _count_indices(indices: NDArray[np.uint8]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Voxels and components per value 0..255."""
+    """Count voxels and components per value 0..255."""
     import cc3d  # noqa: PLC0415 - only workers need it
 
     flat = np.ascontiguousarray(indices)

@@ -1,4 +1,4 @@
-"""How well a configuration could do at best on a data set: which cases say it, and how it is stored."""
+"""The ceiling of a configuration on a data set: choice of the cases to measure it on, and its place in the plan."""
 
 from collections.abc import Mapping
 
@@ -9,18 +9,18 @@ from seg25d.planning.plan import ConfigurationPlan, ProjectionCeiling
 from seg25d.representations.base import Representation
 
 NUM_CASES = 5
-"""Most cases that are looked at."""
+"""Maximum number of cases to measure."""
 
 
 def choose_cases(fingerprint: Fingerprint, num_cases: int = NUM_CASES) -> tuple[str, ...]:
-    """The cases whose labels say how well projections could do.
+    """Choose the cases on whose labels the ceiling of projections is measured.
 
-    One after the other the case with the most classes that none before it has, then with the most classes; of equal
-    ones the first by name.
+    In each step the case with the most classes that no case before it has, then the one with the most classes; of
+    equally good ones the first by name.
 
     Args:
         fingerprint: Of the data set.
-        num_cases: At most so many.
+        num_cases: Maximum number of cases.
 
     Returns:
         Names of cases that have foreground, at least one if there is one.
@@ -38,23 +38,23 @@ def choose_cases(fingerprint: Fingerprint, num_cases: int = NUM_CASES) -> tuple[
 
 
 def ceiling_key(representation: Representation) -> str:
-    """A digest of what decides about the ceiling, apart from the data set."""
+    """Compute a digest of the settings that decide the ceiling, apart from the data set."""
     return digest(representation.model_dump(mode="json", include=set(representation.ceiling_fields)))
 
 
 def lacks_ceiling(plan: ConfigurationPlan) -> bool:
-    """Whether the plan is to have a ceiling and has none, or that of other settings, as somebody edited them."""
+    """Whether the plan needs a ceiling and has none, or one of other settings, after the user edited them."""
     if not plan.representation.ceiling_fields:
         return False
     return plan.ceiling is None or plan.ceiling.measured_for != ceiling_key(plan.representation)
 
 
 def with_ceiling(plan: ConfigurationPlan, dice: Mapping[str, float | None] | None, labels: Labels) -> ConfigurationPlan:
-    """The plan with its ceiling, and with what that means among its reasons.
+    """Return the plan with its ceiling, and with an explanation of it among the reasons.
 
     Args:
         plan: Of a configuration that has one.
-        dice: Ceiling per class or region, see `Representation.mean_ceilings`; None: nobody looked.
+        dice: Ceiling per class or region, see `Representation.mean_ceilings`; None: not measured.
         labels: Of the data set.
     """
     ceiling, named = None, None

@@ -1,4 +1,4 @@
-"""How the name of a channel chooses its normalisation."""
+"""Choice of a channel's normalisation from its name."""
 
 import hashlib
 import json
@@ -11,19 +11,19 @@ from seg25d.planning.case_fingerprint import ChannelIntensities
 from seg25d.planning.normalization import ChannelNormalization, Scheme
 
 NAMED_SCHEMES: dict[str, Scheme] = {"zscore": "zscore", "rescale_0_1": "rescale_0_1", "none": "none"}
-"""Channel names that are the name of a scheme without numbers."""
+"""Channel names that name a scheme without parameters."""
 HEADER_WINDOW = "dicom"
-"""In place of LEVEL:WIDTH in the name of a channel: every image has the window of its own header."""
+"""Word in place of LEVEL:WIDTH in the name of a channel: every image has the window of its own header."""
 LUNG_LEVEL, LUNG_WIDTH = -600.0, 1500.0
-"""The window of images whose header has none: that of lungs (methods.md 2.2)."""
+"""The window for images without one in the header: that of lungs (methods.md 2.2)."""
 
 
 def choose_normalization(channel: str, intensities: ChannelIntensities) -> ChannelNormalization:
-    """The normalisation of a channel; case and surrounding blanks of the name do not matter.
+    """Choose the normalisation of a channel; case and surrounding blanks of the name do not matter.
 
     `CT`: clip to the data set's 0.5 and 99.5 foreground percentiles, z-score with its foreground mean and standard
     deviation (nnU-Net, CTNormalization). `ct_window:LEVEL:WIDTH`: clip to a window; `ct_window:dicom`: to the window in
-    the header of each image (Shivdeo et al. 2021: methods.md 2.2). `zscore`, `rescale_0_1`, `none`: what they say.
+    the header of each image (Shivdeo et al. 2021: methods.md 2.2). `zscore`, `rescale_0_1`, `none`: that scheme.
     Anything else: z-score per case.
 
     Args:
@@ -47,7 +47,7 @@ def choose_normalization(channel: str, intensities: ChannelIntensities) -> Chann
 
 
 def named_normalization(channel: str) -> ChannelNormalization:
-    """The normalisation that the name of a channel asks for; `ct` without the numbers that come from the data.
+    """Parse the normalisation that the name of a channel asks for; `ct` without the numbers from the data.
 
     Raises:
         InputError: If a known scheme has wrong parameters.
@@ -64,7 +64,7 @@ def named_normalization(channel: str) -> ChannelNormalization:
 
 
 def asks_for_scheme(channel: str) -> bool:
-    """Whether the name of a channel says how to normalise it, rather than what it shows.
+    """Whether the name of a channel names a normalisation, instead of what the channel shows.
 
     Raises:
         InputError: If a known scheme has wrong parameters.
@@ -76,7 +76,7 @@ def asks_for_scheme(channel: str) -> bool:
 
 
 def normalization_reason(normalization: ChannelNormalization) -> str:
-    """Why a channel has its normalisation."""
+    """Explain the normalisation of a channel."""
     name = repr(normalization.channel)
     if normalization.scheme == "ct":
         return (
@@ -93,7 +93,7 @@ def normalization_reason(normalization: ChannelNormalization) -> str:
 
 
 def header_window(normalization: ChannelNormalization) -> str:
-    """What `ct_window_dicom` does, in words."""
+    """Describe the scheme `ct_window_dicom` in words."""
     return (
         "the window in the header of each image (DICOM 0028,1050 and 0028,1051), "
         f"{normalization.lower:.4g} .. {normalization.upper:.4g} where it has none"
@@ -101,7 +101,7 @@ def header_window(normalization: ChannelNormalization) -> str:
 
 
 def store_name(spacing_mm: Spacing, normalization: Sequence[ChannelNormalization]) -> str:
-    """Name of the folder of arrays: spacing and schemes to read, and a hash of all numbers to tell two apart."""
+    """Name of the folder of arrays: spacing and schemes for the reader, and a hash of all numbers to make it unique."""
     content = {"spacing_mm": spacing_mm, "normalization": [channel.model_dump() for channel in normalization]}
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
     spacing = "_".join(f"{step:.2f}" for step in spacing_mm)

@@ -1,8 +1,8 @@
-"""Coarse-to-fine segmentation: the numbers of it, and the window of a plan for models that see crops only.
+"""Coarse-to-fine segmentation: its settings, and the window of a plan for models that see crops only.
 
 A first (coarse) model finds the object in the whole volume; a second (fine) one, trained on crops around the true
-object, predicts a crop around what was found, as often as that still changes (Zhou et al. 2017, the views of Xia et al.
-2018; methods.md 4.1).
+object, predicts a crop around the found object, repeatedly while that still changes (Zhou et al. 2017, the views of
+Xia et al. 2018; methods.md 4.1).
 """
 
 from collections.abc import Sequence
@@ -16,30 +16,30 @@ from seg25d.planning.plan import ConfigurationPlan
 
 
 class FineConfig(Record):
-    """How fine models are trained and used; margins in voxels of the finest axis, as many millimetres along others."""
+    """Settings of fine models; margins are in voxels of the finest axis, and as many millimetres along the others."""
 
     margin: int = Field(default=20, ge=0)
-    """Around the object on each side (4.1)."""
+    """Margin around the object on each side (4.1)."""
     random_margin: int = Field(default=40, ge=0)
-    """Or, in training, a number for each of the six sides, drawn at random from 0 to this (4.1, which has the four
-    sides of a slice)."""
+    """Maximum of the random margins in training, drawn from 0 to this for each of the six sides (4.1, which has the
+    four sides of a slice)."""
     random_share: float = Field(default=0.5, ge=0, le=1)
     """Share of the training windows with random margins (4.1)."""
     max_rounds: int = Field(default=10, ge=1)
-    """Most predictions by the fine model (4.1)."""
+    """Maximum number of predictions by the fine model (4.1)."""
     stop_dice: float = Field(default=0.95, ge=0, le=1)
-    """Dice between the foreground before and after a round from which on there is no further one (4.1)."""
+    """Dice between the foreground before and after a round from which on no further round follows (4.1)."""
     large_components: bool = False
     """Whether after each round components of a class with less than half of the voxels of its largest one become
-    background (4.1). For organs of one piece."""
+    background (4.1). For organs that consist of one piece."""
 
 
 def fine_plan(plan: ConfigurationPlan, crops: Sequence[Shape]) -> ConfigurationPlan:
     """The plan of the fine model: a window no larger than the median crop needs.
 
-    The planned window is for whole slices and would be filled up with zeros around a crop, at the price of time and of
-    what an instance norm takes for the mean of the image. The network stays, and with it what the window must be
-    divisible by; its deepest feature map keeps at least 4 voxels per axis, as nnU-Net's.
+    The planned window is for whole slices and would be padded with zeros around a crop, which costs time and changes
+    the mean that an instance norm sees. The network stays, and with it the divisors of the window; its deepest feature
+    map keeps at least 4 voxels per axis, as in nnU-Net.
 
     Args:
         plan: Of the coarse model.

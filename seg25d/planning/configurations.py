@@ -1,4 +1,4 @@
-"""Names of configurations: what they stand for, with which network, and which of them are meant."""
+"""Names of configurations: their parts, aliases and networks, and the selection of those to plan."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,13 +10,13 @@ from seg25d.representations.base import CONFIGURATIONS, Representation
 
 
 def split_name(name: str) -> tuple[str, str | None]:
-    """A configuration's name without its network, and the network; None for the planned one."""
+    """Split a configuration's name from its network; None for the planned network."""
     configuration, _, network = name.partition("__")
     return configuration, network or None
 
 
 def configuration_name(name: str, slice_axis: int) -> str:
-    """A configuration's own name: `2d` is another one for the slice-wise one along the planned axis.
+    """A configuration's own name; `2d` is replaced by the slice-wise configuration along the planned axis.
 
     Args:
         name: With or without a network.
@@ -28,18 +28,18 @@ def configuration_name(name: str, slice_axis: int) -> str:
 
 
 def is_alias(name: str) -> bool:
-    """Whether a name, with or without a network, is `2d`, which stands for another configuration."""
+    """Whether a name, with or without a network, is the alias `2d`."""
     return split_name(name)[0] == ALIAS
 
 
 def check_configurations(names: Sequence[str]) -> None:
-    """Make sure that there are such configurations.
+    """Check that configurations exist.
 
     Args:
         names: With or without a network.
 
     Raises:
-        InputError: If not; lists those that there are.
+        InputError: If one does not; the message lists those that exist.
     """
     bases = dict.fromkeys(split_name(name)[0] for name in names)
     if unknown := [base for base in bases if base != ALIAS and base not in CONFIGURATIONS]:
@@ -50,7 +50,7 @@ def known_names(has: Callable[[type[Representation]], bool] = lambda _: True) ->
     """Names of the configurations whose representation has a capability, `2d` first if slices have it.
 
     Args:
-        has: Says whether a representation has it; all by default.
+        has: Whether a representation has the capability; all by default.
     """
     names = [name for name, representation in CONFIGURATIONS.items() if has(representation)]
     return [ALIAS, *names] if set(ANATOMICAL) <= set(names) else names
@@ -62,9 +62,9 @@ def configuration_names(
     """The configurations to plan, `2d` replaced, in the order of `CONFIGURATIONS`, each once.
 
     Args:
-        configurations: Their names, with or without a network; None or nothing: all that the recipe is meant for. Each
-            brings those that it needs, as `mv` the views that it fuses.
-        slice_axis: What `2d` stands for.
+        configurations: Their names, with or without a network; None or empty: all that the recipe is meant for. Those
+            that one needs are added, such as the views that `mv` fuses.
+        slice_axis: The slicing axis of `2d`.
         rules: Of the recipe.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Why a plan is as it is, in words."""
+"""Reasons for the choices in a plan, in words."""
 
 from collections.abc import Iterable, Sequence
 from math import prod
@@ -26,7 +26,7 @@ def dataset_reasons(
     mirror_axes: Sequence[int],
     gpu_memory_gb: float,
 ) -> dict[str, str]:
-    """The reasons of what all configurations share."""
+    """The reasons for the choices that all configurations share."""
     axis = geometry.slice_axis
     median = f"median spacing {_millimetres(fingerprint.median_spacing_mm)} of {fingerprint.num_cases} case(s)"
     spacing = f"{median}; the median volume then has {_by(geometry.shape)} voxels"
@@ -46,7 +46,7 @@ def dataset_reasons(
         "mirror_axes": (
             "all three axes: no label names tell the ends of an axis apart"
             if len(mirror_axes) == 3
-            else f"not along {_directed(mirror_axes)}: label names tell its ends apart, as left and right or "
+            else f"not along {_list_directed_axes(mirror_axes)}: label names tell its ends apart, as left and right or "
             "anterior and posterior do, and mirroring would swap them"
         ),
         "gpu_memory_gb": (
@@ -59,7 +59,7 @@ def dataset_reasons(
 def recipe_reasons(
     rules: PlanningRules, geometry: VolumeGeometry, normalization: Sequence[ChannelNormalization]
 ) -> dict[str, str]:
-    """The reasons of what the recipe fixes for all configurations, in place of the planner's own."""
+    """The reasons for the choices that the recipe fixes for all configurations, instead of the planner's."""
     reasons = {}
     if rules.spacing_mm is not None:
         reasons["spacing_mm"] = (
@@ -87,12 +87,12 @@ def _scheme(channel: ChannelNormalization) -> str:
     return f"{channel.scheme} ({told})" if told else channel.scheme
 
 
-def _directed(mirror_axes: Sequence[int]) -> str:
+def _list_directed_axes(mirror_axes: Sequence[int]) -> str:
     return " and ".join(name for axis, name in enumerate(AXIS_NAMES) if axis not in mirror_axes)
 
 
 def configuration_reasons(fit: Fit, limits: Limits) -> dict[str, str]:
-    """The reasons of what the search chose."""
+    """The reasons for the choices of the search."""
     ceiling = {"ceiling": fit.representation.ceiling_reason(None)} if fit.representation.ceiling_fields else {}
     return {
         "representation": fit.representation.reason(limits.geometry, limits.rules),
@@ -131,7 +131,7 @@ def _table_row(name: str, plan: ConfigurationPlan) -> tuple[str, ...]:
 
 
 def describe(representation: Representation) -> str:
-    """A representation with its fields in a few words."""
+    """Describe a representation and its fields in a few words."""
     fields = representation.settings.items()
     settings = ", ".join(f"{key} {_by(value) if isinstance(value, tuple) else value}" for key, value in fields)
     return f"{representation.name} ({settings})" if settings else representation.name

@@ -1,4 +1,4 @@
-"""What a data set is like: the measurements that every planning rule starts from."""
+"""Fingerprint of a data set: the measurements on which the planning rules are based."""
 
 import logging
 from collections.abc import Sequence
@@ -33,30 +33,30 @@ __all__ = ["CaseFingerprint", "ChannelIntensities", "Fingerprint", "extract_fing
 
 logger = logging.getLogger(__name__)
 CASE_VERSION = 1
-"""Raised when a case is measured differently, so that older measurements are made anew."""
+"""Version of the measurements; increase it when they change, so that cases are measured again."""
 
 
 class Fingerprint(Record):
-    """What a data set is like; all in canonical orientation (D, H, W)."""
+    """Properties of a data set, all in canonical orientation (D, H, W)."""
 
     schema_version: Literal[1] = 1
     dataset_name: str
     channel_names: tuple[str, ...]
     cases: tuple[CaseFingerprint, ...]
     intensities: tuple[ChannelIntensities, ...]
-    """Per channel, over the foreground of all cases, each case counting the same."""
+    """Intensities of the foreground of all cases, per channel; all cases have equal weight."""
     sparsity: float
     """Median over the cases of the share of foreground voxels."""
     median_relative_size_after_cropping: float
 
     @property
     def num_cases(self) -> int:
-        """How many cases there are."""
+        """Number of cases."""
         return len(self.cases)
 
     @property
     def num_channels(self) -> int:
-        """How many channels an image has."""
+        """Number of channels of an image."""
         return len(self.channel_names)
 
     @property
@@ -97,15 +97,15 @@ class _StoredCase(Record):
     """A measured case on disk."""
 
     source_key: str
-    """Changes when the files, the labels or the way of measuring change."""
+    """Digest of the files, the labels and the version of the measurements."""
     measured: MeasuredCase
 
 
 def extract_fingerprint(dataset: Dataset, folder: PreprocessedFolder, num_workers: int | None = None) -> Fingerprint:
     """Measure every case and write the fingerprint.
 
-    Each case is kept when it is done and not measured again as long as its files stay the same, so that an interrupted
-    run goes on.
+    Each measured case is stored and not measured again as long as its files stay the same, so that an interrupted run
+    can be continued.
 
     Args:
         dataset: The training cases.
@@ -121,7 +121,7 @@ def extract_fingerprint(dataset: Dataset, folder: PreprocessedFolder, num_worker
     check_writable(folder.fingerprint_cases)
     remove_leftovers(folder.root)
     remove_leftovers(folder.fingerprint_cases)
-    measured = {case.name: _stored(folder.fingerprint_cases, case, labels) for case in dataset.cases}
+    measured = {case.name: _read_stored_case(folder.fingerprint_cases, case, labels) for case in dataset.cases}
     todo = [case for case in dataset.cases if measured[case.name] is None]
     if todo:
         workers = choose_num_workers(num_workers, _estimate_bytes(dataset))
@@ -135,7 +135,7 @@ def extract_fingerprint(dataset: Dataset, folder: PreprocessedFolder, num_worker
 
 
 def summarize_cases(dataset: Dataset, cases: Sequence[MeasuredCase]) -> Fingerprint:
-    """The fingerprint of a data set from its measured cases.
+    """Compute the fingerprint of a data set from its measured cases.
 
     Raises:
         DatasetError: If no case has foreground, or there are no cases.
@@ -169,8 +169,8 @@ def _measure_and_keep(labels: Labels, folder: Path, case: Case) -> MeasuredCase:
     return measured
 
 
-def _stored(folder: Path, case: Case, labels: Labels) -> MeasuredCase | None:
-    """The kept measurement of a case if it is there, sound and of these files."""
+def _read_stored_case(folder: Path, case: Case, labels: Labels) -> MeasuredCase | None:
+    """Read the stored measurement of a case; None if it is missing, damaged or of other files."""
     path = _case_path(folder, case)
     if not path.exists():
         return None
@@ -192,7 +192,7 @@ def _source_key(case: Case, labels: Labels) -> str:
 
 
 def _estimate_bytes(dataset: Dataset) -> int:
-    """Peak memory of a worker on the largest case.
+    """Estimate the peak memory of a worker on the largest case.
 
     Per voxel: the image as read and in canonical order (8 bytes a channel), a sorted copy of foreground (at most 4),
     labels, masks and components (12).

@@ -1,8 +1,8 @@
 """The memory of one training step, measured by running it on tensors without data.
 
 Every operation of forward pass, loss, backward pass and update runs on PyTorch's fake tensors, which have shapes but no
-numbers. A dispatch mode sees each storage come and each storage go, so the peak is that of the real step for any
-network; there is nothing in here about a particular one.
+numbers. A dispatch mode follows the creation and release of every storage, so the peak is that of the real step for
+any network, without rules for particular ones.
 """
 
 import weakref
@@ -47,15 +47,15 @@ class MemoryUse(Record):
     optimizer: int
     """The two moments of AdamW, the most that any optimizer keeps (Muon has one for matrices)."""
     activations: int
-    """All else: input, target, everything that is kept for the backward pass, temporary tensors."""
+    """All other bytes: input, target, tensors that are kept for the backward pass, temporary tensors."""
     num_parameters: int
-    """Trainable numbers."""
+    """Number of trainable parameters."""
     largest_tensor: int = 0
     """Numbers in the largest tensor of the step."""
 
     @property
     def total(self) -> int:
-        """Bytes altogether."""
+        """Total number of bytes."""
         return self.parameters + self.gradients + self.optimizer + self.activations
 
 
@@ -73,7 +73,7 @@ def training_memory(
 
     Args:
         network: The network's settings.
-        representation: What lifts it.
+        representation: The representation that lifts it.
         window: Voxels (D, H, W) of one window.
         batch_size: Windows per step.
         num_channels: Image channels.
@@ -134,7 +134,7 @@ def trace_training_step(build: Callable[[], nn.Module], image_shape: Sequence[in
 
 
 class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Sees the storage of every tensor that an operation gives, and sees it go."""
+    """Follows the storage of every tensor that an operation returns until it is released."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -165,12 +165,12 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._watched.clear()
 
     def label(self, name: str, tensors: Iterable[Tensor]) -> None:
-        """Say what tensors are for; storages without a label count as ""."""
+        """Label tensors by their purpose; storages without a label count as ""."""
         for tensor in tensors:
             self._labels[self._watch(tensor)] = name
 
     def start(self) -> None:
-        """Look for the peak from here on."""
+        """Record the peak from here on."""
         self._start = len(self._events)
 
     def peak(self) -> Counter[str]:
@@ -205,7 +205,7 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 class CudaPrecision(TorchFunctionMode):
-    """Makes autocast on a CPU choose precisions as on CUDA, where it counts: norms and losses in float32."""
+    """Makes autocast on a CPU choose CUDA's precisions where it matters: norms and losses in float32."""
 
     def __torch_function__(
         self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None

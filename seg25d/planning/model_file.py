@@ -1,4 +1,4 @@
-"""A trained model as one file that stands alone: safetensors, with all that prediction needs to know as JSON."""
+"""A trained model as one file that stands alone: safetensors, with everything that prediction needs as JSON."""
 
 import json
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ METADATA_KEY = "seg25d"
 
 
 class ModelHeader(Record):
-    """Everything about a model but its weights. The axes that allow mirroring are those of the plan."""
+    """Everything about a model except its weights. The axes that allow mirroring are those of the plan."""
 
     schema_version: Literal[1] = 1
     dataset_name: str
@@ -35,9 +35,9 @@ class ModelHeader(Record):
     threshold: float | None = Field(default=None, gt=0, lt=1)
     """Probability from which on a voxel is foreground, see `Labels.from_scores`; None: the likeliest class."""
     fine: FineConfig | None = None
-    """For fine models, which predict around what a coarse model found: how. None: the model predicts whole volumes."""
+    """Settings of a fine model, which predicts around the object that a coarse model found; None: whole volumes."""
     pretext: PretextConfig | None = None
-    """For pretrained models, which restore images: their task. None: the model gives scores."""
+    """Task of a pretrained model, which restores images; None: the model gives scores."""
     versions: dict[str, str] = Field(default_factory=library_versions)
     """Versions of the libraries that the model was trained with."""
 
@@ -54,7 +54,7 @@ def save_model(path: Path, state: Mapping[str, Tensor], header: ModelHeader) -> 
     Args:
         path: The file, `.safetensors`.
         state: The model's `state_dict()`, on any device.
-        header: What belongs to it.
+        header: Everything else about the model.
     """
     from safetensors.torch import save_file  # noqa: PLC0415 - only where a model is written
 
@@ -68,7 +68,7 @@ def save_model(path: Path, state: Mapping[str, Tensor], header: ModelHeader) -> 
 
 
 def is_model_file(path: Path) -> bool:
-    """Whether a file that is there is a model file of ours, sound or damaged, and not weights of another program."""
+    """Whether an existing file is a model file of seg25d, intact or damaged, and not weights of another program."""
     from safetensors import SafetensorError, safe_open  # noqa: PLC0415 - only where a model is read
 
     if path.suffix != ".safetensors":
@@ -81,7 +81,7 @@ def is_model_file(path: Path) -> bool:
 
 
 def load_header(path: Path) -> ModelHeader:
-    """Read what belongs to a model, without its weights.
+    """Read the header of a model, without its weights.
 
     Raises:
         ModelError: If the file is missing, damaged, or not one of ours; names the file.
@@ -90,7 +90,7 @@ def load_header(path: Path) -> ModelHeader:
 
 
 def load_model(path: Path) -> tuple[ModelHeader, dict[str, Tensor]]:
-    """Read a model file; nothing in it can run code.
+    """Read a model file; code in the file is never run.
 
     Returns:
         The header, and the weights on the CPU for `load_state_dict`.

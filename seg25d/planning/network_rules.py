@@ -1,4 +1,4 @@
-"""How networks follow from the topology of a window: the default network's numbers in one table, and all networks'."""
+"""Rules that choose a network for the topology of a window: the default network's settings, one rule per network."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,18 +22,20 @@ PAPER_STAGES = 5
 
 
 class UNetSettings(Record):
-    """What the planner does not derive from the data; the default U-Net is nnU-Net's PlainConvUNet."""
+    """Settings that are not derived from the data; the default U-Net is nnU-Net's PlainConvUNet."""
 
     base_width: int
     """Channels of stage 0 (nnU-Net, default_experiment_planner.py: UNet_base_num_features)."""
     max_width: dict[int, int]
-    """Channels double from stage to stage up to here (nnU-Net: UNet_max_features_2d, UNet_max_features_3d)."""
+    """Maximum number of channels, up to which they double from stage to stage (nnU-Net: UNet_max_features_2d,
+    UNet_max_features_3d)."""
     encoder_blocks: int
     """Convolutions per stage on the way down (nnU-Net: UNet_blocks_per_stage_encoder)."""
     decoder_blocks: int
     """Convolutions per stage on the way up (nnU-Net: UNet_blocks_per_stage_decoder)."""
     max_supervised: int
-    """Most scales with deep supervision. nnU-Net: all but the two coarsest; the fifth would weigh less than 4 %."""
+    """Maximum number of scales with deep supervision. nnU-Net: all but the two coarsest; the fifth would weigh less
+    than 4 %."""
 
 
 WIDE_UNET = UNetSettings(
@@ -97,8 +99,8 @@ def make_vnet(topology: Topology) -> VNetSpec:
 def make_narrow_vnet(topology: Topology) -> VNetSpec:
     """The V-Net with half the widths, the topology's kernels of 3 and instance norm: a twentieth of its arithmetic.
 
-    What is planned for stacks where memory is small; the published one comes with `--network` and with the recipe
-    of the paper.
+    It is planned for stacks where memory is small; choose the published one with `--network` or with the recipe of the
+    paper.
     """
     full = make_vnet(topology)
     return full.model_copy(
@@ -111,21 +113,21 @@ def make_narrow_vnet(topology: Topology) -> VNetSpec:
 
 
 def make_normed_vnet(topology: Topology) -> VNetSpec:
-    """The published V-Net with instance norm, what is planned for stacks where memory is large.
+    """The published V-Net with instance norm, planned for stacks where memory is large.
 
-    Without a norm it does not stand the default learning rate: with 0.003 after 15 warm-up updates the loss grew from
-    1.9 to 6.7e8 within 12 updates of 32^3 voxels; with 0.001, the paper's, it fell.
+    Without a norm it does not tolerate the default learning rate: with 0.003 after 15 warm-up updates the loss grew
+    from 1.9 to 6.7e8 within 12 updates of 32^3 voxels; with 0.001, the paper's, it fell.
     """
     return make_vnet(topology).model_copy(update={"norm": "instance"})
 
 
 def make_swin_unetr(topology: Topology) -> SwinUNETRSpec:
-    """The Swin UNETR: of a topology only the number of axes counts, as its five halvings are fixed (methods 1.4)."""
+    """The Swin UNETR for the number of axes of a topology; its five halvings are fixed (methods 1.4)."""
     return SwinUNETRSpec(dims=2 if len(topology.strides[0]) == 2 else 3)
 
 
 def make_xception_cbam_unet(topology: Topology) -> XceptionCBAMUNetSpec:
-    """The U-Net with Xception encoder: its five halvings are fixed, so windows are to be rounded up (methods 2.4)."""
+    """The U-Net with Xception encoder: its five halvings are fixed, so windows are rounded up (methods 2.4)."""
     assert len(topology.strides[0]) == 2, "make_network has looked"
     return XceptionCBAMUNetSpec()
 
@@ -148,13 +150,13 @@ def fit_unet(paper: UNetSpec, topology: Topology) -> UNetSpec:
 
 @dataclass(frozen=True)
 class NetworkRule:
-    """How a network follows from a topology."""
+    """Rule that makes a network for a topology."""
 
     network: str
-    """The name of what plans store, in the registry of networks."""
+    """Name of the network in the registry, as plans store it."""
     make: Callable[[Topology], Network]
     dims: frozenset[int] = frozenset({2, 3})
-    """Numbers of spatial axes that it can have."""
+    """Possible numbers of spatial axes."""
 
 
 NETWORK_RULES: dict[str, NetworkRule] = {
@@ -172,11 +174,11 @@ NETWORK_RULES: dict[str, NetworkRule] = {
     # 3.6: half the widths of Ronneberger et al., no norm: 8,629,921 parameters in 2D, 1,618,489 in 3D.
     "half_unet": NetworkRule("unet", lambda topology: fit_unet(half_unet(topology.dims), topology)),
 }
-"""Rules by the name that a network is asked for with; the first is the default."""
+"""Rules by the name with which users choose a network; the first is the default."""
 
 
 def networks_for(dims: int) -> list[str]:
-    """Names of the networks that there are for 2 or 3 axes, the default first.
+    """Names of the networks for 2 or 3 axes, the default first.
 
     Raises:
         InputError: If there is none.
@@ -188,7 +190,7 @@ def networks_for(dims: int) -> list[str]:
 
 
 def check_network(name: str, dims: int) -> None:
-    """Make sure that there is such a network for as many axes.
+    """Check that there is a network of this name for a number of axes.
 
     Raises:
         InputError: If the name is unknown, or that network cannot have as many axes; names those that can.
@@ -202,7 +204,7 @@ def check_network(name: str, dims: int) -> None:
 
 
 def make_network(name: str, topology: Topology) -> Network:
-    """The network of a name for a topology.
+    """Make the network of a name for a topology.
 
     Sizes must still be rounded up to the network's divisor, which need not be the topology's.
 
@@ -216,12 +218,12 @@ def make_network(name: str, topology: Topology) -> Network:
 def choose_network(
     wanted: str | None, topology: Topology, representation: Representation, gpu_memory_gb: float
 ) -> Network:
-    """The network to plan: the one that is wanted, or the representation's default in a size that suits the memory.
+    """Choose the network to plan: the requested one, or the representation's default in a size for the memory.
 
     Args:
         wanted: A name in `NETWORK_RULES`, or None.
         topology: Of the window.
-        representation: What lifts the network to volumes.
+        representation: The representation that lifts the network to volumes.
         gpu_memory_gb: Memory that a training step may take.
 
     Raises:

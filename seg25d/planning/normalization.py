@@ -1,4 +1,4 @@
-"""How the intensities of a channel are brought to a common range, as the plan says it."""
+"""Normalisation of a channel's intensities, as stored in the plan."""
 
 from typing import Literal
 
@@ -8,9 +8,9 @@ Scheme = Literal["ct", "zscore", "rescale_0_1", "none", "ct_window", "ct_window_
 
 
 class ChannelNormalization(Record):
-    """How the intensities of one channel are brought to a common range.
+    """Normalisation of the intensities of one channel to a common range.
 
-    It lives apart from the plan because the workers of preprocessing need it and must not load torch.
+    It is separate from the plan because the workers of preprocessing need it and must not load torch.
     """
 
     channel: str

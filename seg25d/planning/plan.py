@@ -1,4 +1,4 @@
-"""The plan: everything that preprocessing, training and prediction need to know, as JSON that explains itself."""
+"""The plan: all settings of preprocessing, training and prediction that follow from the data, as JSON with reasons."""
 
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, NamedTuple, Self, TypeAlias
@@ -22,7 +22,7 @@ PlansName: TypeAlias = Annotated[str, AfterValidator(check_plans_name)]
 
 
 class ProjectionCeiling(Record):
-    """What perfect views could do at best, on a few training cases: nothing depends on it but advice."""
+    """Best possible result of perfect views on a few training cases, only used for advice."""
 
     dice: dict[str, Share | None]
     """Mean per class (by its value) or region, see `mean_ceilings`; None where none of the cases has it."""
@@ -31,7 +31,7 @@ class ProjectionCeiling(Record):
 
 
 class ConfigurationPlan(Record):
-    """One configuration: grid, window, representation, network, batch, and why."""
+    """One configuration: grid, window, representation, network, batch, and the reasons for them."""
 
     spacing_mm: tuple[Step, Step, Step]
     normalization: tuple[ChannelNormalization, ...]
@@ -47,13 +47,13 @@ class ConfigurationPlan(Record):
     """Peak of one training step in mixed precision, traced on fake tensors, and 0.5 GB for CUDA itself."""
     num_parameters: int
     ceiling: ProjectionCeiling | None = None
-    """How well `mip` could do at best; None for other configurations, and where nobody looked at the labels."""
+    """Best possible result of `mip`; None for other configurations, and where it was not measured."""
     reasons: dict[str, str]
-    """Per decision, why it is so."""
+    """Reason for each decision."""
 
     @property
     def decisions(self) -> Self:
-        """What a run depends on: the plan without what only explains it."""
+        """Return the part of the plan that a run depends on, without reasons and advice."""
         return self.model_copy(update={"ceiling": None, "reasons": {}})
 
     @model_validator(mode="after")
@@ -92,9 +92,9 @@ class Unreadable(NamedTuple):
     """A configuration that this version cannot read: of an unknown method or network, or edited wrongly."""
 
     value: Any
-    """What the file has, plain JSON values."""
+    """Content of the file, plain JSON values."""
     reason: str
-    """File, place and what is wrong."""
+    """File, place and error."""
 
 
 class Plans(Record):
@@ -110,23 +110,23 @@ class Plans(Record):
     slice_axis: int = Field(ge=0, le=2)
     """The axis along which `2d` slices: the one with the coarsest spacing."""
     reasons: dict[str, str]
-    """Per decision about the whole data set, why it is so."""
+    """Reason for each decision about the whole data set."""
     configurations: dict[str, ConfigurationPlan]
     _unreadable: dict[str, Unreadable] = PrivateAttr(default_factory=dict)
 
     def run_name(self, configuration: str) -> str:
-        """The name of the folder of a run: what is not the default is added to that of the configuration."""
+        """Name of the folder of a run: that of the configuration, with all that differs from the defaults."""
         additions = [self.recipe] if self.recipe != "default" else []
         additions += [self.plans_name] if self.plans_name != DEFAULT_PLANS_NAME else []
         return "__".join([configuration, *additions])
 
     def with_plan(self, name: str, plan: ConfigurationPlan) -> Self:
-        """The same plans with one configuration added or replaced."""
+        """Return the plans with one configuration added or replaced."""
         return self.model_copy(update={"configurations": {**self.configurations, name: plan}})
 
     @model_validator(mode="after")
     def _check_stores(self) -> Self:
-        """Arrays of another spacing or normalisation must not be taken for those of the plan."""
+        """Check that arrays of another spacing or normalisation are not mistaken for those of the plan."""
         problems = []
         for name, plan in self.configurations.items():
             wanted = store_name(plan.spacing_mm, plan.normalization)
@@ -145,19 +145,19 @@ class Plans(Record):
         return self._unreadable
 
     def with_unreadable(self, unreadable: dict[str, Unreadable]) -> Self:
-        """The same plans, read from a file that has these configurations besides."""
+        """Return the plans, with the unreadable configurations of their file."""
         copy = self.model_copy()
         copy._unreadable = unreadable
         return copy
 
     def check_readable(self, names: Iterable[str]) -> None:
-        """Make sure that configurations, if the file has them, are among the plans.
+        """Check that configurations, if the file has them, could be read.
 
         Args:
             names: Own names of configurations, with their networks.
 
         Raises:
-            RecordError: If one cannot be read; says why, and what to do.
+            RecordError: If one could not; the message says why, and what to do.
         """
         for name in names:
             if name in self._unreadable:

@@ -32,13 +32,13 @@ def plan_dataset(
     """Plan configurations of a data set.
 
     Args:
-        fingerprint: What the data set is like; at least one case.
+        fingerprint: Measurements of the data set; at least one case.
         description: Its channels and labels.
         configurations: Names of `CONFIGURATIONS`, or `2d` for the slices along the coarsest axis, which is planned
             under its anatomical name, each also with a network (`si__se_unet`); None or nothing: all that the recipe is
             meant for.
         gpu_memory_gb: Memory that a training step may take.
-        rules: What the recipe fixes.
+        rules: Rules of the recipe.
         plans_name: Name of the plans.
 
     Raises:
@@ -120,12 +120,12 @@ def _plan_configuration(
 
 def _target_spacing(fingerprint: Fingerprint) -> tuple[Spacing, bool]:
     (depth, height, width), anisotropic = target_spacing(fingerprint.spacings_mm, fingerprint.cropped_shapes)
-    # Headers store spacings in single precision; six digits are what is meant.
+    # Headers store spacings in single precision; six digits are significant.
     return (round(depth, 6), round(height, 6), round(width, 6)), anisotropic
 
 
 def planning_digest(fingerprint: Fingerprint, description: DatasetDescription, rules: PlanningRules) -> str:
-    """A digest of what is known of the data and fixed by the recipe; the same digest gives the same plans."""
+    """Compute a digest of the fingerprint, labels and recipe; the same digest gives the same plans."""
     content = {
         "fingerprint": fingerprint.model_dump(mode="json"),
         "channel_names": description.channel_names,

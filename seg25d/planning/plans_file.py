@@ -1,4 +1,4 @@
-"""Plans in their file: read configuration by configuration, so that one that is wrong does not spoil the others."""
+"""Reading and writing plans, configuration by configuration, so that an invalid one does not affect the others."""
 
 import logging
 from functools import cache
@@ -23,7 +23,7 @@ def read_plans(path: Path) -> Plans:
     configurations = value.get("configurations") if isinstance(value, dict) else None
     if not isinstance(configurations, dict):
         return parse_record(value, Plans, str(path))
-    # What all configurations share must be right in any case.
+    # The part that all configurations share must be valid in any case.
     plans = parse_record({**value, "configurations": {}}, Plans, str(path))
     readable, unreadable = {}, {}
     for name, each in configurations.items():
@@ -45,5 +45,5 @@ def save_plans(path: Path, plans: Plans) -> None:
 
 @cache
 def _warn(message: str) -> None:
-    """Once, as commands read the same file several times."""
+    """Log a warning only once, as commands read the same file several times."""
     logger.warning("%s", message)

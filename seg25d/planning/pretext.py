@@ -1,4 +1,4 @@
-"""Self-supervised pretraining: what is done to windows, and what a network is to restore (methods.md 1.8)."""
+"""Self-supervised pretraining: settings of the task in which a network restores changed windows (methods.md 1.8)."""
 
 from typing import Literal, TypeAlias
 

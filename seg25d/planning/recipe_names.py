@@ -1,4 +1,4 @@
-"""The recipes by name; light, as help texts list them."""
+"""The recipes by name; imports nothing, as help texts list them."""
 
 PLACES: dict[str, str] = {
     "default": "seg25d.planning.recipe_rules:DEFAULT_RULES",
@@ -8,4 +8,4 @@ PLACES: dict[str, str] = {
     "angermann2022": "seg25d.planning.recipe_rules:ANGERMANN2022",
     "xia2018": "seg25d.planning.recipe_rules:XIA2018",
 }
-"""Where the planning half of each is, see `Registry`; the other half is in training/recipes.py, under the same name."""
+"""Location of the planning part of each recipe, see `Registry`; training/recipes.py has the other part."""

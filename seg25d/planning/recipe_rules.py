@@ -1,6 +1,6 @@
-"""What the papers' recipes plan in their own way: one record each.
+"""Planning rules of the papers' recipes: one record each.
 
-The other half of a recipe, how it trains, is in `training/recipes.py`, under the same name. "1.7" and the like are
+The other part of a recipe, its training settings, is in `training/recipes.py` under the same name. "1.7" etc. are
 sections of methods.md, the project's digest of the papers.
 """
 
@@ -24,13 +24,13 @@ ChannelKind: TypeAlias = Literal["ct", "other"]
 
 
 class PlanningRules(Record):
-    """What a recipe fixes of its plans; the defaults leave everything to the planner."""
+    """Settings that a recipe fixes in its plans; the defaults leave everything to the planner."""
 
     name: str
     source: str
-    """What the reasons in the plans refer to."""
+    """Source that the reasons in the plans cite."""
     configurations: dict[str, ConfigurationRules] = Field(default_factory=dict)
-    """What the recipe is meant for, some of which may not be there yet; empty: everything, as the planner has it."""
+    """Rules of the configurations that the recipe is meant for; empty: all configurations, chosen by the planner."""
     spacing_mm: Spacing | None = None
     """The spacing that all cases are resampled to."""
     channels: dict[ChannelKind, ChannelNormalization] = Field(default_factory=dict)
@@ -46,7 +46,7 @@ class PlanningRules(Record):
         return not self.configurations or configuration in self.configurations
 
     def of(self, configuration: str) -> ConfigurationRules:
-        """What is fixed of a configuration that it is meant for."""
+        """The settings that the recipe fixes for a configuration that it is meant for."""
         return self.configurations.get(configuration, ConfigurationRules())
 
     def fixed_normalization(self, channel: str) -> ChannelNormalization | None:
@@ -149,7 +149,7 @@ def find_rules(recipe: str) -> PlanningRules:
     """The rules of a recipe.
 
     Raises:
-        InputError: If there is no such recipe; lists those that there are.
+        InputError: If there is no such recipe; the message lists the known ones.
     """
     if recipe not in PLANNING_RULES:
         raise InputError(f"there is no recipe {recipe!r}; known: {', '.join(PLANNING_RULES)}")

@@ -1,4 +1,4 @@
-"""Plans that are there are kept, with what a user edited in them; only what is missing or out of date is planned."""
+"""Revision of existing plans: they are kept with the user's edits; only missing or outdated ones are planned."""
 
 import logging
 from collections.abc import Sequence
@@ -27,13 +27,13 @@ def revise_plans(
     rules: PlanningRules,
     plans_name: str,
 ) -> Plans:
-    """The plans of a data set: those that are there, as long as they were made from the same, and what they lack.
+    """Return the plans of a data set: existing ones while their inputs are unchanged, and those that are missing.
 
     Args:
-        stored: The plans that are there, edited or not; None: plan everything.
+        stored: The existing plans, edited or not; None: plan everything.
         fingerprint: See `plan_dataset`, as all that follow.
         description: Channels and labels.
-        configurations: What is wanted; None: all. What was planned before is planned again when all is.
+        configurations: The requested ones; None: all. What was planned before is planned again when all is.
         gpu_memory_gb: Memory that a training step may take.
         rules: What the recipe fixes.
         plans_name: Name of the plans.
@@ -74,7 +74,7 @@ def revise_plans(
 
 
 def _check_all_known(stored: Plans, changes: Sequence[str]) -> None:
-    """Make sure that nothing is lost by planning everything again.
+    """Check that nothing is lost by planning everything again.
 
     Raises:
         InputError: If the plans have a configuration that this version cannot plan.
@@ -95,7 +95,7 @@ def _check_all_known(stored: Plans, changes: Sequence[str]) -> None:
 
 
 def _changes(stored: Plans, planned_from: str, gpu_memory_gb: float, recipe: str) -> list[str]:
-    """What the stored plans were made from that is different now."""
+    """List the inputs of the stored plans that have changed."""
     changes = []
     if stored.planned_from != planned_from:
         changes.append("the data set (cases, channels or labels) or what the recipe fixes changed")

@@ -14,15 +14,16 @@ from seg25d.planning.network_rules import WIDE_FROM_GB, choose_network, with_che
 from seg25d.representations.base import AnyRepresentation, ConfigurationRules, VolumeGeometry
 
 CARD_SHARE = 31 / 32
-"""Share of its nominal memory that a card has for programs: 7.76 or 7.78 of 8 GB (torch's messages in
+"""Share of its nominal memory that a graphics card has for programs: 7.76 or 7.78 of 8 GB (torch's messages in
 github.com/meta-llama/codellama/issues/82, github.com/sshan-zhao/GASDA/issues/19), more of larger ones."""
 OVERHEAD_BYTES = GIGABYTE // 2
-"""Kept free for what tracing cannot see: the CUDA context (0.27 to 0.62 GB, github.com/pytorch/pytorch/pull/86509) and
-the smaller of cuDNN's workspaces; torch passes over algorithms whose workspace finds no room."""
+"""Bytes kept free for memory that tracing cannot see: the CUDA context (0.27 to 0.62 GB,
+github.com/pytorch/pytorch/pull/86509) and the smaller of cuDNN's workspaces; torch passes over algorithms whose
+workspace finds no room."""
 SMALLEST_BATCH = 2
 """As in nnU-Net (default_experiment_planner.py: UNet_min_batch_size), where a window covers little of the data set."""
 LARGEST_BATCH = 64
-"""Beyond this a step only gets slower."""
+"""Batch size beyond which a step only gets slower."""
 LARGEST_SHARE_SMALL, LARGEST_SHARE_LARGE = 0.008, 0.025
 """Share of the data set's voxels that one batch covers at most (nnU-Net: 0.05), for small and large memory budgets.
 Many small updates learn more in the same time, on CPUs by far (documentation/concepts/choices.md)."""
@@ -56,7 +57,7 @@ Candidate: TypeAlias = tuple[AnyRepresentation, Shape]
 
 
 class Limits(Record):
-    """What a training step of a configuration has to keep to."""
+    """Limits on a training step of a configuration."""
 
     configuration: str
     geometry: VolumeGeometry
@@ -67,7 +68,7 @@ class Limits(Record):
     """Voxels of all cases at the target spacing."""
     gpu_memory_gb: float
     rules: ConfigurationRules = ConfigurationRules()
-    """What the recipe fixes."""
+    """Settings that the recipe fixes."""
     asked_network: str | None = None
     """The network that the user asked for, instead of the recipe's or the planner's."""
 
@@ -82,7 +83,7 @@ class Limits(Record):
         return largest_share(self.gpu_memory_gb)
 
     def smallest_batch(self, window: Shape) -> int:
-        """The recipe's; else 2, or 1 if there is but one case, or one window alone covers more than a batch should."""
+        """The recipe's; else 2, or 1 if there is only one case, or one window covers more than a batch should."""
         if self.rules.batch_size is not None:
             return self.rules.batch_size
         if prod(window) > self.largest_share * self.total_voxels:
@@ -91,7 +92,7 @@ class Limits(Record):
 
     @property
     def budget_bytes(self) -> int:
-        """What the traced step may take."""
+        """Memory that the traced step may take, in bytes."""
         return int(CARD_SHARE * self.gpu_memory_gb * GIGABYTE) - OVERHEAD_BYTES
 
     def has_too_many_scores(self, window: Shape) -> bool:
@@ -115,7 +116,7 @@ class Fit(Record):
     batch_size: int
     memory: MemoryUse
     position: int = 0
-    """How many better candidates were passed over."""
+    """Number of better candidates that were rejected."""
 
     @property
     def total_bytes(self) -> int:
@@ -129,7 +130,7 @@ class Fit(Record):
 
 
 def check_memory(gpu_memory_gb: float) -> None:
-    """Make sure that something is left beside what is kept free, before any work is done.
+    """Check that the memory is larger than what is kept free, before any work is done.
 
     Raises:
         InputError: If not.
@@ -142,7 +143,7 @@ def check_memory(gpu_memory_gb: float) -> None:
 
 
 def search(candidates: Iterable[Candidate], limits: Limits) -> Fit:
-    """Walk the candidates from the best, take the first that fits, and let its batch grow.
+    """Try the candidates from the best on, take the first that fits, and enlarge its batch.
 
     Raises:
         InputError: If not even the cheapest candidate fits; names the memory that is enough.
@@ -180,7 +181,7 @@ def search(candidates: Iterable[Candidate], limits: Limits) -> Fit:
 def with_networks(
     candidates: Iterable[Candidate], limits: Limits
 ) -> Iterator[tuple[AnyRepresentation, Shape, NetworkSpec]]:
-    """Candidates with their network, windows rounded up to what it can divide; none twice."""
+    """Candidates with their network, windows rounded up to multiples of its divisors, without duplicates."""
     seen = set()
     for representation, sizes in candidates:
         axes = representation.network_axes

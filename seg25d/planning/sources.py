@@ -1,4 +1,4 @@
-"""How large the files of a data set are."""
+"""Sizes of the images of a data set, from their headers."""
 
 from seg25d.core.types import Shape, Spacing
 from seg25d.data.dataset import Dataset
@@ -7,9 +7,9 @@ NUM_PROBES = 3
 
 
 def largest_shape(dataset: Dataset) -> tuple[Shape, Spacing]:
-    """Shape and spacing (canonical) of about the largest case, for estimates of memory.
+    """Find shape and spacing (canonical) of approximately the largest case, for estimates of memory.
 
-    Only the headers of the three largest files are read; files compress differently, so it is a guess.
+    Only the headers of the three largest files are read; as files compress differently, this is an estimate.
 
     Raises:
         ImageError: If such a file cannot be read.

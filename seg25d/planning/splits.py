@@ -1,4 +1,4 @@
-"""Folds for cross-validation: the same as nnU-Net's where it makes any, and never splitting a patient."""
+"""Folds for cross-validation: those of nnU-Net where it makes any, without splitting patients."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ SEED = 12345
 
 
 def choose_splits(dataset: Dataset, num_folds: int = NUM_FOLDS, seed: int = SEED) -> tuple[Split, ...]:
-    """The folds of a data set: those of its `splits.json`, checked when they were read, else `make_splits`.
+    """Return the folds of a data set: those of its `splits.json`, checked when read, else those of `make_splits`.
 
     Args:
         dataset: Cases and patients.
@@ -74,17 +74,17 @@ def make_splits(
 
 
 def _group(names: Sequence[str], patients: Mapping[str, str]) -> list[list[str]]:
-    """Cases per patient, in the order of the first case."""
+    """Group cases by patient, in the order of the first case."""
     groups: dict[tuple[bool, str], list[str]] = {}
     for name in names:
-        # A case without a patient must not fall together with a patient who is called like it.
+        # A case without a patient must not be grouped with a patient of the same name.
         key = (True, patients[name]) if name in patients else (False, name)
         groups.setdefault(key, []).append(name)
     return list(groups.values())
 
 
 def _deal(groups: Sequence[Sequence[str]], num_folds: int, seed: int) -> list[set[str]]:
-    # RandomState is what scikit-learn's KFold shuffles with; its stream is frozen for ever.
+    # RandomState is what scikit-learn's KFold shuffles with; its stream never changes.
     shuffled = np.arange(len(groups))
     np.random.RandomState(seed).shuffle(shuffled)
     order: list[int] = shuffled.tolist()

@@ -1,4 +1,4 @@
-"""Cropping to content: what is zero in every channel is left out."""
+"""Cropping to content: borders that are zero in every channel are removed."""
 
 from typing import Any
 
@@ -21,8 +21,8 @@ def restore(labels: NDArray[Any], box: BoundingBox, shape: Shape) -> NDArray[Any
 
     Args:
         labels: (D, H, W) of the box.
-        box: Where it belongs.
-        shape: The whole volume.
+        box: Its position in the volume.
+        shape: Of the whole volume.
 
     Returns:
         An array of `shape`, zero outside the box; the input itself if the box is the whole volume.

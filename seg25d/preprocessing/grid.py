@@ -1,4 +1,4 @@
-"""What preprocessing did to the grid of a case, so that it can be undone."""
+"""Record of the changes to the grid of a case in preprocessing, so that they can be undone."""
 
 from seg25d.core.grids import ANISOTROPY, box_shape, sampled_shape
 from seg25d.core.records import Record
@@ -15,7 +15,7 @@ class Grid(Record):
     bounding_box: BoundingBox
     """The part that was kept, in voxels of the canonical grid."""
     spacing_mm: Spacing
-    """Spacing of the model's grid (the planned one; rounding the shape moves the true one a little)."""
+    """Spacing of the model's grid (the planned one; the true one differs slightly, as the shape is rounded)."""
     shape: Shape
     """Voxels of the model's grid."""
 
@@ -39,12 +39,12 @@ class Grid(Record):
 
     @property
     def separate_axis(self) -> int | None:
-        """The axis that resampling to the model's grid handles apart, see `separate_axis`."""
+        """The axis that resampling to the model's grid handles separately, see `separate_axis`."""
         return separate_axis(self.canonical_spacing_mm, self.spacing_mm)
 
     @property
     def inverse_separate_axis(self) -> int | None:
-        """The axis that resampling back to the file's grid handles apart."""
+        """The axis that resampling back to the file's grid handles separately."""
         return separate_axis(self.spacing_mm, self.canonical_spacing_mm)
 
 
@@ -52,7 +52,7 @@ def separate_axis(spacing_mm: Spacing, target_spacing_mm: Spacing) -> int | None
     """The axis whose voxels are so thick that interpolating across them would invent content.
 
     The rule of nnU-Net (preprocessing/resampling/default_resampling.py, determine_do_sep_z_and_axis): the current
-    spacing decides if it is anisotropic, else the target spacing; two equally coarse axes are not handled apart.
+    spacing decides if it is anisotropic, else the target spacing; two equally coarse axes are not handled separately.
 
     Args:
         spacing_mm: Current spacing.

@@ -1,4 +1,4 @@
-"""The windows that the headers of a case's images ask for, put into the normalisation of the case."""
+"""Intensity windows from the headers of a case's images, for the normalisation of the case."""
 
 import logging
 import math
@@ -11,7 +11,7 @@ from seg25d.planning.normalization import ChannelNormalization
 
 
 class Remark(NamedTuple):
-    """Something to tell the user, with its level in `logging`: worker processes have nobody to tell it to."""
+    """A message to the user with its level in `logging`, returned by worker processes, which cannot log it."""
 
     level: int
     text: str
@@ -22,14 +22,14 @@ def with_header_windows(
 ) -> tuple[tuple[ChannelNormalization, ...], tuple[Remark, ...]]:
     """The normalisation of a case: channels with `ct_window_dicom` get the window in the header of their image.
 
-    Files are opened for such channels only. Where a header has no window, or one that makes no sense, the plan's stays.
+    Files are opened for such channels only. Where a header has no valid window, that of the plan is used.
 
     Args:
         normalization: As planned, one per channel.
         case: One image per channel.
 
     Returns:
-        One per channel, and what to say about windows that are not there or not taken.
+        One per channel, and remarks about windows that are missing or not used.
 
     Raises:
         ImageError: If a header cannot be read.
@@ -65,15 +65,15 @@ def _with_window(
     from seg25d.data.image_window import read_window_tags  # noqa: PLC0415 - loads SimpleITK
 
     center, width = read_window_tags(path)
-    taken = f"taking the plan's, {settings.lower} .. {settings.upper}"
+    taken = f"using the plan's, {settings.lower} .. {settings.upper}"
     if not (center or width):
         return settings, Remark(logging.INFO, f"{case_name}: {path.name} has no window in its header; {taken}")
     try:
         lower, upper = parse_window(center, width)
     except ValueError:
         problem = (
-            f"the window in the header has centre {center!r} and width {width!r}, wanted are numbers, width above 0"
+            f"the window in the header has centre {center!r} and width {width!r}, but must have numbers, width above 0"
         )
-        cure = "correct the tags 0028|1050 and 0028|1051 if it should have its own"
-        return settings, Remark(logging.WARNING, f"{case_name}: {path.name}: {problem}; {taken}; {cure}")
+        advice = "correct the tags 0028|1050 and 0028|1051 if it should have its own"
+        return settings, Remark(logging.WARNING, f"{case_name}: {path.name}: {problem}; {taken}; {advice}")
     return settings.model_copy(update={"lower": lower, "upper": upper}), None

@@ -1,4 +1,4 @@
-"""Where the classes are: counts and a bounded, repeatable sample of voxels per class."""
+"""Locations of the classes: a bounded, repeatable sample of voxels per class."""
 
 import zlib
 
@@ -6,13 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_LOCATIONS = 10_000
-"""Voxels kept per class (nnU-Net, default_preprocessor.py, _sample_foreground_locations)."""
+"""Maximum number of voxels kept per class (nnU-Net, default_preprocessor.py, _sample_foreground_locations)."""
 
 
 def sample_locations(
     labels: NDArray[np.uint8], counts: NDArray[np.int64], case: str, ignore: int
 ) -> dict[int, NDArray[np.int32]]:
-    """Voxels of every class that occurs but background, of which any window has plenty.
+    """Sample voxels of every class that occurs, except background, which any window contains.
 
     Args:
         labels: (D, H, W).
@@ -32,7 +32,7 @@ def sample_locations(
 
 
 def _sample(labels: NDArray[np.uint8], value: int, count: int, rng: np.random.Generator) -> NDArray[np.int32]:
-    """Draw ranks among the voxels of a class, then walk the slices to find them: no index of every voxel is held."""
+    """Draw ranks among the voxels of a class, then find them slice by slice, without an index of every voxel."""
     ranks = np.sort(rng.choice(count, MAX_LOCATIONS, replace=False)) if count > MAX_LOCATIONS else np.arange(count)
     found = []
     start = 0

@@ -1,4 +1,4 @@
-"""Bringing intensities to a common range, channel by channel, as the plan says.
+"""Normalisation of intensities, channel by channel, as planned.
 
 Letters: C channels, D H W volume.
 """
@@ -15,7 +15,7 @@ from seg25d.planning.normalization import ChannelNormalization, Scheme
 STD_OFFSET = 1e-3
 """Added to the standard deviation by `zscore_offset` (Sobirov et al. 2022: methods.md 1.7)."""
 SMALLEST_STD = 1e-8
-"""Below this a channel counts as constant (nnU-Net, default_normalization_schemes.py)."""
+"""Standard deviation below which a channel counts as constant (nnU-Net, default_normalization_schemes.py)."""
 
 
 def normalize(image: NDArray[Any], normalization: Sequence[ChannelNormalization]) -> NDArray[np.float32]:
@@ -52,10 +52,10 @@ def _ct(channel: NDArray[Any], settings: ChannelNormalization, out: NDArray[np.f
 
 
 def _zscore(channel: NDArray[Any], _settings: ChannelNormalization, out: NDArray[np.float32]) -> None:
-    # Sums in float64: values up to 1.7e6 occur, whose squares float32 cannot add up.
+    # Sums in float64: values up to 1.7e6 occur, whose squares are too large to sum in float32.
     mean, std = float(channel.mean(dtype=np.float64)), float(channel.std(dtype=np.float64))
     np.subtract(channel, mean, out=out, casting="unsafe")
-    # The mean of equal values can be off by a rounding error, which must not be blown up.
+    # The mean of equal values can be off by a rounding error, which must not be magnified.
     if std < max(SMALLEST_STD, 1e-7 * abs(mean)):
         out[...] = 0
     else:

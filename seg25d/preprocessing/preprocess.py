@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 
 class PreprocessingPlan(Protocol):
-    """What preprocessing needs of a `ConfigurationPlan`, which workers cannot have, as it loads torch."""
+    """The part of a `ConfigurationPlan` that preprocessing needs; workers cannot use the plan, as it loads torch."""
 
     @property
     def spacing_mm(self) -> Spacing: ...  # noqa: D102
@@ -49,7 +49,7 @@ class PreprocessingPlan(Protocol):
 
 
 class _Target(Record):
-    """A store to fill: the light part of a plan, as workers must not load torch."""
+    """A store to fill, with the part of a plan that does not load torch."""
 
     store: str
     spacing_mm: Spacing
@@ -57,7 +57,7 @@ class _Target(Record):
 
 
 class _Job(Record):
-    """What a worker needs beside the case."""
+    """Settings of a worker, the same for all cases."""
 
     labels: Labels
     folder: PreprocessedFolder
@@ -76,7 +76,7 @@ def preprocess_image(
         plan: Target spacing and normalisation.
 
     Returns:
-        The image (C, d, h, w), and how its grid came about.
+        The image (C, d, h, w), and the record of its grid.
 
     Raises:
         InputError: If the number of channels differs from the plan's.
@@ -87,11 +87,11 @@ def preprocess_image(
 
 
 def read_model_labels(case: Case, labels: Labels, spacing_mm: Spacing) -> NDArray[np.uint8]:
-    """A case's labels on the model's grid, cropped to the content of its image: as its store has them.
+    """Read a case's labels on the model's grid, cropped to the content of its image, as in its store.
 
     Args:
         case: With a label file.
-        labels: What its values mean.
+        labels: Meaning of the values in the label file.
         spacing_mm: Of the model.
 
     Returns:
@@ -117,7 +117,7 @@ def preprocess_dataset(
     """Fill the stores of all configurations; configurations with the same store share it.
 
     A case that is complete and whose files and settings have not changed is skipped, so that an interrupted run goes
-    on. Cases that the data set no longer has are removed, but for unlabelled ones: other runs may be reading them.
+    on. Cases that the data set no longer has are removed, except unlabelled ones, which other runs may be reading.
 
     Args:
         dataset: The training cases.
@@ -125,7 +125,7 @@ def preprocess_dataset(
         folder: Where the stores are.
         num_workers: Worker processes; 0 works in this process, None chooses.
         clean: Remove the stores first.
-        unlabelled: Images alone, for pretraining: all of a case is background, label files are not read.
+        unlabelled: Images only, for pretraining: label files are not read, and all voxels count as background.
 
     Raises:
         InputError: If an input cannot be used or `folder` cannot be written; names it.
@@ -135,9 +135,9 @@ def preprocess_dataset(
     check_writable(folder.root)
     check_case_names([case.name for case in dataset.cases])
     for target in targets:
-        _tidy(folder, target, None if unlabelled else dataset, clean)
+        _clean_store(folder, target, None if unlabelled else dataset, clean)
     job = _Job(labels=dataset.description.labels, folder=folder, targets=targets, unlabelled=unlabelled)
-    todo = [case for case in dataset.cases if _missing(case, job)]
+    todo = [case for case in dataset.cases if _find_targets_to_fill(case, job)]
     if len(todo) < len(dataset.cases):
         logger.info("%d of %d cases are preprocessed already", len(dataset.cases) - len(todo), len(dataset.cases))
     if not todo:
@@ -150,9 +150,9 @@ def preprocess_dataset(
 
 
 def _preprocess_case(job: _Job, case: Case) -> tuple[Remark, ...]:
-    """Fill the stores that lack a case; gives what to tell the user."""
-    targets = _missing(case, job)
-    # The keys first: if a file changes while it is read, the case is made again.
+    """Fill the stores that lack a case; returns remarks for the user."""
+    targets = _find_targets_to_fill(case, job)
+    # The keys first: if a file changes while it is read, the case is preprocessed again next time.
     keys = {target.store: _source_key(case, job.labels, target) for target in targets}
     image, geometry, reference = _read(case, job.labels, unlabelled=job.unlabelled)
     remarks: dict[Remark, None] = {}
@@ -187,7 +187,7 @@ def _read(
         return image, geometry, np.zeros(image.shape[1:], np.uint8)
     if case.label is None:
         raise InputError(f"{case.name} has no label file; only labelled cases are preprocessed for training")
-    image, geometry = read_image(case.images, check_finite=False)  # verification has looked
+    image, geometry = read_image(case.images, check_finite=False)  # checked by the verification
     original, _ = read_labels(case.label)
     return image, geometry, labels.encode(original, str(case.label))
 
@@ -203,7 +203,7 @@ def _resample_reference(reference: NDArray[np.uint8], grid: Grid) -> NDArray[np.
 
 
 def _targets(plans: Iterable[PreprocessingPlan]) -> tuple[_Target, ...]:
-    """One target per store.
+    """Collect one target per store.
 
     Raises:
         InputError: If two configurations name the same store but need different arrays.
@@ -219,7 +219,7 @@ def _targets(plans: Iterable[PreprocessingPlan]) -> tuple[_Target, ...]:
     return tuple(targets.values())
 
 
-def _tidy(folder: PreprocessedFolder, target: _Target, dataset: Dataset | None, clean: bool) -> None:
+def _clean_store(folder: PreprocessedFolder, target: _Target, dataset: Dataset | None, clean: bool) -> None:
     store = _store(folder, target)
     if clean and store.folder.is_dir():
         shutil.rmtree(store.folder)
@@ -234,8 +234,8 @@ def _store(folder: PreprocessedFolder, target: _Target) -> Store:
     return Store(folder.store(target.store))
 
 
-def _missing(case: Case, job: _Job) -> tuple[_Target, ...]:
-    """The stores that lack this case as it is now."""
+def _find_targets_to_fill(case: Case, job: _Job) -> tuple[_Target, ...]:
+    """Find the stores that lack this case or have an outdated version of it."""
     return tuple(
         target
         for target in job.targets
@@ -255,7 +255,7 @@ def _source_key(case: Case, labels: Labels, target: _Target) -> str:
 
 
 def _estimate_bytes(dataset: Dataset, targets: Sequence[_Target]) -> int:
-    """Peak memory of a worker on the largest case.
+    """Estimate the peak memory of a worker on the largest case.
 
     Per file voxel: the image as read and in canonical order, and normalised (12 bytes a channel), labels (2). Per voxel
     of the model's grid: the image and an intermediate (8 bytes a channel), labels with their scores (14).

@@ -1,7 +1,7 @@
-"""Resampling between grids: images, labels and scores with one convention, and the same convention backwards.
+"""Resampling between grids, in both directions: images, labels and scores with one convention.
 
 Voxels are cells, so both grids share their outer border and voxel i of n lies at (i + 0.5) / n of it (as
-skimage.transform.resize and torch's `align_corners=False`). Outside the volume the border voxel goes on.
+skimage.transform.resize and torch's `align_corners=False`). Outside the volume the border voxel is repeated.
 
 Interpolation along one axis is linear in the values, also for splines, so each axis is one small sparse matrix, taken
 from scipy's own result for unit vectors. Three such products equal `scipy.ndimage.zoom` and `skimage.transform.resize`
@@ -84,7 +84,7 @@ def resample_labels(labels: NDArray[np.uint8], shape: Shape, axis: int | None = 
     result = np.zeros(shape, np.uint8)
     best = np.zeros(shape, np.float32)
     for value, box in _class_boxes(labels).items():
-        target, cut = _reach(matrices, box)
+        target, cut = _find_affected_voxels(matrices, box)
         share = _apply(cut, (labels[box] == value).astype(np.float32))
         # A difference within rounding is a tie.
         better = share > best[target] + 1e-6
@@ -94,7 +94,7 @@ def resample_labels(labels: NDArray[np.uint8], shape: Shape, axis: int | None = 
 
 
 def axis_matrix(size: int, new_size: int, order: Order) -> Matrix:
-    """The interpolation along one axis.
+    """Compute the matrix of the interpolation along one axis.
 
     Args:
         size: Voxels before.
@@ -102,12 +102,12 @@ def axis_matrix(size: int, new_size: int, order: Order) -> Matrix:
         order: Of the spline: 0 nearest, 1 linear, 3 cubic.
 
     Returns:
-        A sparse matrix (new_size, size) in float32 that takes values on the old voxels to values on the new ones.
+        A sparse matrix (new_size, size) in float32 from values on the old voxels to values on the new ones.
     """
     from scipy import ndimage, sparse  # noqa: PLC0415 - heavy
 
     if order == 0:
-        # The same rule as nnU-Net's map_coordinates of order 0: the voxel whose cell the new centre lies in.
+        # The same rule as nnU-Net's map_coordinates of order 0: the voxel whose cell contains the new centre.
         source = np.minimum(((np.arange(new_size) + 0.5) * size / new_size).astype(int), size - 1)
         entries = (np.ones(new_size, np.float32), (np.arange(new_size), source))
         return sparse.csr_array(entries, shape=(new_size, size))
@@ -129,7 +129,7 @@ def _resample_channels(image: NDArray[np.float32], shape: Shape, order: Order, a
 
 
 def _matrices(shape: Sequence[int], new_shape: Shape, order: Order, axis: int | None) -> list[Matrix]:
-    """One matrix per axis, None where the size stays."""
+    """Compute one matrix per axis; None where the size stays."""
     return [
         None if size == new_size else axis_matrix(size, new_size, 0 if index == axis else order)
         for index, (size, new_size) in enumerate(zip(shape, new_shape, strict=True))
@@ -137,7 +137,7 @@ def _matrices(shape: Sequence[int], new_shape: Shape, order: Order, axis: int | 
 
 
 def _apply(matrices: Sequence[Matrix], volume: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Interpolate (D, H, W) along all axes; the cheaper order of depth and plane."""
+    """Interpolate (D, H, W) along all axes, depth or plane first, whichever is cheaper."""
     depth = matrices[0]
     if depth is not None and depth.shape[0] < depth.shape[1]:
         return _apply_planes(matrices, _apply_depth(depth, volume))
@@ -165,7 +165,7 @@ def _apply_planes(matrices: Sequence[Matrix], volume: NDArray[np.float32]) -> ND
 
 
 def _class_boxes(labels: NDArray[np.uint8]) -> dict[int, tuple[slice, slice, slice]]:
-    """The bounding box of every value that occurs, 0 included, in order."""
+    """Find the bounding box of every value that occurs, including 0, in ascending order."""
     from scipy import ndimage  # noqa: PLC0415 - heavy
 
     boxes = ndimage.find_objects(labels)
@@ -174,10 +174,10 @@ def _class_boxes(labels: NDArray[np.uint8]) -> dict[int, tuple[slice, slice, sli
     return {0: whole} | present if (labels == 0).any() else present
 
 
-def _reach(
+def _find_affected_voxels(
     matrices: Sequence[Matrix], box: tuple[slice, slice, slice]
 ) -> tuple[tuple[slice, slice, slice], list[Matrix]]:
-    """The new voxels that the old ones of a box reach, and the matrices between the two boxes."""
+    """Find the new voxels that depend on the old ones of a box, and the matrices between the two boxes."""
     targets: list[slice] = []
     cut: list[Matrix] = []
     for matrix, part in zip(matrices, box, strict=True):
@@ -187,7 +187,7 @@ def _reach(
             continue
         columns = matrix[:, part]
         hit = np.flatnonzero(np.diff(columns.indptr))
-        # A class thinner than the new voxels may reach none.
+        # A class thinner than the new voxels may affect none of them.
         target = slice(int(hit[0]), int(hit[-1]) + 1) if hit.size else slice(0, 0)
         targets.append(target)
         cut.append(columns[target])

@@ -1,7 +1,7 @@
 """The preprocessed arrays of a data set at one spacing and normalisation: compressed, chunked, case by case.
 
 Files of a case: `CASE.b2nd` (image), `CASE_labels.b2nd`, `CASE_reference.b2nd` (labels on the file's grid),
-`CASE_locations.npz` and, written last, `CASE.json`: a case without it does not exist.
+`CASE_locations.npz` and, written last, `CASE.json`: a case without it counts as missing.
 
 Letters: C channels, D H W the model's grid.
 """
@@ -26,7 +26,7 @@ _SUFFIXES = ("_labels", "_reference", "_locations")
 
 
 class CaseRecord(Record):
-    """What preprocessing did with one case."""
+    """Record of the preprocessing of one case."""
 
     schema_version: Literal[1] = 1
     case: str
@@ -35,9 +35,9 @@ class CaseRecord(Record):
     grid: Grid
     """From the file's grid to the model's."""
     voxels: dict[str, int]
-    """Voxels per internal class index (as text) on the model's grid; classes that occur; without ignored voxels."""
+    """Voxels per internal class index (as text) on the model's grid, for classes that occur, without ignored voxels."""
     source_key: str
-    """Changes when the files, the labels or the settings that the arrays were made from change."""
+    """Digest of the files, labels and settings that the arrays were made from."""
 
 
 class CaseArrays(NamedTuple):
@@ -48,16 +48,16 @@ class CaseArrays(NamedTuple):
     labels: NDArray[np.uint8]
     """(D, H, W), internal indices on the model's grid; IGNORE_INDEX where ignored."""
     reference: NDArray[np.uint8] | None
-    """Internal indices on the whole canonical grid of the file; None where nothing is scored against them."""
+    """Internal indices on the whole canonical grid of the file; None where they are not needed for evaluation."""
     locations: Mapping[int, NDArray[np.int32]]
-    """Per class other than background (n, 3) voxels of `labels`."""
+    """Voxels (n, 3) of `labels` per class, except background."""
 
 
 class Store:
     """The folder of the preprocessed arrays.
 
     Args:
-        folder: Need not exist yet.
+        folder: May not exist yet.
         further: Folders of cases that are read beside those in `folder`.
     """
 
@@ -66,13 +66,13 @@ class Store:
         self.further = tuple(further)
 
     def cases(self) -> list[str]:
-        """The cases that are complete, sorted; none if the folder is missing."""
-        # A killed process may have left a temporary file of that ending.
+        """Names of the complete cases, sorted; empty if the folder is missing."""
+        # A killed process may have left a temporary file with that ending.
         names = {path.stem for folder in (self.folder, *self.further) for path in folder.glob("*.json")}
         return sorted(name for name in names if not name.startswith(TEMPORARY_PREFIX))
 
     def write(self, record: CaseRecord, arrays: CaseArrays) -> None:
-        """Write a case; it replaces an older one of that name and exists only when all of it is written."""
+        """Write a case, replacing an older one of that name; it counts as missing until all of it is written."""
         case = record.case
         self._record_path(case).unlink(missing_ok=True)
         write_array(self._path(case), arrays.image)
@@ -87,33 +87,33 @@ class Store:
             temporary.write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
     def has(self, case: str, source_key: str) -> bool:
-        """Whether the case is complete and was made from just these files and settings."""
+        """Whether the case is complete and was made from exactly these files and settings."""
         try:
             return self.record(case).source_key == source_key
         except RecordError:
             return False
 
     def record(self, case: str) -> CaseRecord:
-        """What was done with a case.
+        """Read the record of a case.
 
         Raises:
-            RecordError: If the case is not there or its record is damaged.
+            RecordError: If the case is missing or its record is damaged.
         """
         path = self._record_path(case)
         if not path.exists():
-            raise self._missing(case)
+            raise self._missing_case_error(case)
         return read_record(path, CaseRecord)
 
     def written_ns(self, case: str) -> int:
-        """When the arrays of a case were written, for what is made of them.
+        """Time in nanoseconds at which the arrays of a case were written, to date files derived from them.
 
         Raises:
-            RecordError: If the case is not there.
+            RecordError: If the case is missing.
         """
         try:
             return self._record_path(case).stat().st_mtime_ns
         except FileNotFoundError:
-            raise self._missing(case) from None
+            raise self._missing_case_error(case) from None
 
     def open_image(self, case: str) -> StoredArray:
         """The image (C, D, H, W) float32, to read windows from."""
@@ -128,7 +128,7 @@ class Store:
         return self._open(case, "_reference")[...]
 
     def locations(self, case: str) -> dict[int, IntArray]:
-        """Per class that occurs, without background: (n, 3) voxels (D, H, W) of it, at most 10,000.
+        """Read at most 10,000 voxels (n, 3), along (D, H, W), of each class that occurs, except background.
 
         Raises:
             RecordError: If the file is missing or damaged.
@@ -137,11 +137,11 @@ class Store:
         try:
             with np.load(path, allow_pickle=False) as archive:
                 return {int(name): archive[name] for name in archive.files}
-        except Exception as error:  # zipfile, zlib and numpy each raise their own kinds for a damaged file
-            raise damaged(path, _cure(self._record_path(case)), error) from None
+        except Exception as error:  # zipfile, zlib and numpy each raise their own exceptions for a damaged file
+            raise damaged(path, _advise_deletion(self._record_path(case)), error) from None
 
     def remove(self, cases: Iterable[str]) -> None:
-        """Remove cases; the record first, so that none is ever half there."""
+        """Remove cases; the record first, so that an incomplete case never counts as complete."""
         for case in cases:
             self._record_path(case).unlink(missing_ok=True)
             for suffix in ("", "_labels", "_reference"):
@@ -152,11 +152,11 @@ class Store:
         """Remove temporary files of processes that were killed."""
         remove_leftovers(self.folder)
 
-    def _missing(self, case: str) -> RecordError:
+    def _missing_case_error(self, case: str) -> RecordError:
         return RecordError(f"{self.folder} has no case {case}; run plan_and_preprocess again")
 
     def _open(self, case: str, suffix: str = "") -> StoredArray:
-        return StoredArray(self._path(case, suffix), _cure(self._record_path(case)))
+        return StoredArray(self._path(case, suffix), _advise_deletion(self._record_path(case)))
 
     def _path(self, case: str, suffix: str = "") -> Path:
         return self._home(case) / f"{case}{suffix}.b2nd"
@@ -165,7 +165,7 @@ class Store:
         return self._home(case) / f"{case}.json"
 
     def _home(self, case: str) -> Path:
-        """The folder that has the case, `folder` for one that is nowhere."""
+        """Find the folder that has the case; `folder` if none has it."""
         return next((each for each in (self.folder, *self.further) if (each / f"{case}.json").exists()), self.folder)
 
 
@@ -173,7 +173,7 @@ def check_case_names(cases: Sequence[str]) -> None:
     """Check that no two cases would share a file.
 
     Raises:
-        InputError: If one case is called like another with an ending that the store uses.
+        InputError: If the name of a case is that of another one plus an ending that the store uses.
     """
     known = set(cases)
     clashes = [case for case in cases for suffix in _SUFFIXES if case.removesuffix(suffix) in known - {case}]
@@ -184,5 +184,5 @@ def check_case_names(cases: Sequence[str]) -> None:
         )
 
 
-def _cure(record: Path) -> str:
+def _advise_deletion(record: Path) -> str:
     return f"delete {record} and run plan_and_preprocess again"

@@ -1,4 +1,4 @@
-"""What is known of a data set and of all that was trained on it: read from small files, nothing is computed."""
+"""Everything known about a data set and the runs trained on it, read from small files; nothing is computed."""
 
 import json
 import logging
@@ -46,7 +46,7 @@ class TrainedRun:
     summary: Summary
     """Over the validation cases of all trained folds."""
     logs: Mapping[int, list[dict[str, Any]]]
-    """Per fold the lines of `log.jsonl`."""
+    """Lines of `log.jsonl` per fold."""
 
     @property
     def name(self) -> str:
@@ -108,7 +108,7 @@ def gather_results(workspace: Workspace, dataset_name: str) -> Results:
     """Read all that there is.
 
     Args:
-        workspace: Where everything is.
+        workspace: The workspace.
         dataset_name: Full name of a data set.
 
     Raises:

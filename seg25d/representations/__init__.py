@@ -1,4 +1,4 @@
-"""What lifts a 2D or 3D network to volumes, one file each.
+"""Representations, which apply a 2D or 3D network to volumes, one file each.
 
 To add one: a file with a `Representation` record (a literal `name`, capabilities, its rules and its reasons), and one
 line in `PLACES` per configuration that is to be planned with it. The laws in tests/representations then run on its
@@ -9,7 +9,7 @@ ANATOMICAL = ("axial", "coronal", "sagittal")
 """Configurations that slice along axis 0, 1, 2."""
 
 ALIAS = "2d"
-"""Another name for the one of them that slices along the planned axis."""
+"""Alias of the configuration that slices along the planned axis."""
 
 PLACES: dict[str, str] = {
     "axial": "seg25d.representations.slices:Slices",

@@ -1,4 +1,4 @@
-"""What a representation is: the thing that makes a 2D (or 3D) network a function of volumes.
+"""The base class of representations, which make a 2D (or 3D) network a function of volumes.
 
 Letters: B batch, C channels, K scores per voxel, D H W volume, h w image.
 """
@@ -20,26 +20,27 @@ NetworkOutput: TypeAlias = Tensor | list[tuple[Tensor, float]]
 
 
 class VolumeGeometry(Record):
-    """What the planner tells a representation about a data set."""
+    """Properties of a data set that the planner passes to a representation."""
 
     shape: Shape
     """Median shape (D, H, W) at the target spacing, in voxels."""
     spacing_mm: Spacing
     """Target spacing (D, H, W)."""
     enough_voxels: int | None = None
-    """Voxels beyond which a window only makes updates rarer; those that lose nothing by it stay below."""
+    """Number of voxels beyond which a larger window only makes updates rarer; windows that lose nothing by being
+    smaller stay below it."""
     num_outputs: int = 2
-    """Scores per voxel that are wanted, K."""
+    """Required number of scores per voxel, K."""
     has_regions: bool = False
     """Whether all scores are regions (sigmoid); otherwise the first is the background's (softmax)."""
 
     @property
     def slice_axis(self) -> int:
-        """The axis along which slices are taken where no other is asked for: the one with the coarsest spacing."""
+        """The default slicing axis: the one with the coarsest spacing."""
         return slicing_axis(self.spacing_mm)
 
     def at_most(self, axis: int, num_slices: int | None) -> Self:
-        """The geometry with no more slices along an axis than this; None: as it is."""
+        """Return the geometry with at most `num_slices` slices along an axis; None leaves it unchanged."""
         if num_slices is None:
             return self
         sizes: list[int] = list(self.shape)
@@ -48,16 +49,16 @@ class VolumeGeometry(Record):
 
 
 class ConfigurationRules(Record):
-    """What a recipe fixes of one configuration; None leaves it to the planner."""
+    """Settings of one configuration that a recipe fixes; None leaves a setting to the planner."""
 
     network: str | None = None
-    """A network that can be asked for by this name; None: the representation's default."""
+    """Name of the network; None: the representation's default."""
     batch_size: int | None = Field(default=None, ge=1)
     """Windows per batch."""
     context: int | None = Field(default=None, ge=0)
     """Neighbours per side of a slice."""
     num_slices: int | None = Field(default=None, ge=1)
-    """Most slices of a window of a slice-wise configuration, or of a stack."""
+    """Maximum number of slices of a slice-wise window, or of a stack."""
     settings: dict[str, str | bool | int] = Field(default_factory=dict)
     """Fields of the representation."""
 
@@ -70,7 +71,7 @@ class EpochAware(Protocol):
     """
 
     def start_epoch(self, epoch: int, seed: int, progress: float) -> None:
-        """Make ready for an epoch: a plain function of the arguments, so that a resumed run is the same run.
+        """Prepare for an epoch; depends on the arguments only, so that a resumed run gives the same result.
 
         Args:
             epoch: From 1 on.
@@ -82,7 +83,7 @@ class EpochAware(Protocol):
 class RegularSteps(NamedTuple):
     """Windows that start at whole multiples of a step along one axis, from the first voxel of a volume on.
 
-    The last one may reach beyond the end; scores of where windows overlap are averaged with equal weights.
+    The last one may reach beyond the end; where windows overlap, their scores are averaged with equal weights.
     """
 
     axis: int
@@ -103,10 +104,10 @@ class Representation(Record):
     """
 
     name: str
-    """Literal in each representation: what plans know it by."""
+    """Name of the representation in plans, a literal in each class."""
     network_dims: ClassVar[int]
     default_network: ClassVar[str] = "unet"
-    """The network that is planned where nobody asks for another."""
+    """The network that is planned by default."""
     deep_supervision: ClassVar[bool] = True
     """Whether the planned network gives scores at several scales while training."""
     mirrored: ClassVar[bool] = True
@@ -115,21 +116,21 @@ class Representation(Record):
     """Share of a run in which parts of windows are trained on where that helps (see
     `training/small_windows.py`); None where windows cannot be cut to any size that the network takes."""
     padded_with_lowest: ClassVar[bool] = False
-    """Whether windows are filled up with the lowest value of each channel instead of 0."""
+    """Whether windows are padded with the lowest value of each channel instead of 0."""
     fuses_views: ClassVar[bool] = False
-    """Whether it takes the probabilities of other models beside the image, see `FusedViews`."""
+    """Whether the input includes the probabilities of other models beside the image, see `FusedViews`."""
     can_be_fine: ClassVar[bool] = False
-    """Whether a model can be trained for crops around what another one found (`fine`)."""
+    """Whether a fine model can be trained on crops around the object that another model found (`fine`)."""
     needs: ClassVar[tuple[str, ...]] = ()
-    """Configurations that are planned with it, as it takes what they predict."""
+    """Configurations that are planned with it because their predictions are its input."""
     ceiling_fields: ClassVar[frozenset[str]] = frozenset()
-    """Fields on which depends what is lost by lifting and undoing alone, see `mean_ceilings`; none: nothing is."""
+    """Fields that decide how much lifting and undoing alone lose, see `mean_ceilings`; empty: they lose nothing."""
     network_note: ClassVar[str] = ""
-    """What `--explain` adds to how the stages of the network were chosen."""
+    """Note that `--explain` adds to the choice of the network's stages."""
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Fields that tables tell, by name."""
+        """Fields to show in tables, by name."""
         return self.model_dump(exclude={"name"})
 
     @property
@@ -142,12 +143,12 @@ class Representation(Record):
 
     @property
     def scoring_share(self) -> float:
-        """Cost of scoring a window, as a share of an update on it; of most, one pass of three."""
+        """Cost of scoring a window, as a share of an update on it; usually one pass of three."""
         return 1 / 3
 
     @property
     def network_axes(self) -> tuple[int, ...]:
-        """The axes of the window (0 D, 1 H, 2 W) whose extent the network sees as they are, in its order."""
+        """The axes of the window (0 D, 1 H, 2 W) whose extent the network sees unchanged, in the network's order."""
         raise NotImplementedError
 
     @property
@@ -167,7 +168,7 @@ class Representation(Record):
 
     @property
     def regular_steps(self) -> RegularSteps | None:
-        """Where windows are, if they are not anywhere along all axes."""
+        """Regular positions of the windows along one axis; None if windows can be anywhere."""
         return None
 
     def input_channels(self, num_channels: int) -> int:
@@ -179,24 +180,24 @@ class Representation(Record):
         return num_channels
 
     def network_outputs(self, num_outputs: int) -> int:
-        """Scores per pixel that the network has to give, where volumes are to get `num_outputs` per voxel."""
+        """Scores per pixel that the network must give for `num_outputs` scores per voxel of the volume."""
         return num_outputs
 
     def check(self, window: Shape, spacing_mm: Spacing) -> None:
-        """Make sure that the record fits a plan's window and spacing.
+        """Check that the record fits a plan's window and spacing.
 
         Raises:
-            ValueError: If not; says how it would.
+            ValueError: If it does not; the message says what would fit.
         """
         del window, spacing_mm
 
     def refit(self, window: Shape) -> Self:
-        """The same representation for another window; what depends on the window follows it."""
+        """Return the representation for another window, with the fields that depend on the window adapted."""
         del window
         return self
 
     def step_sizes(self, window: Shape, step_size: float) -> tuple[float, float, float]:
-        """How far windows may lie apart when a volume is predicted, as a share of the window along (D, H, W).
+        """Largest distance between windows when a volume is predicted, as a share of the window along (D, H, W).
 
         Args:
             window: Of the plan.
@@ -206,7 +207,7 @@ class Representation(Record):
         return (step_size, step_size, step_size)
 
     def network_settings(self, network: str) -> dict[str, Any]:
-        """Settings that a network of this name gets where the planner chooses them; none: those of its own rule."""
+        """Settings for a network of this name, where the planner chooses them; empty: the network's own rule."""
         del network
         return {}
 
@@ -220,7 +221,7 @@ class Representation(Record):
         others = [axis for axis in range(3) if axis not in (self.piece_axes or ())]
         if not others:
             return change(window)
-        # Each slice by itself: the network sees no other.
+        # Each slice by itself, as the network sees one at a time.
         (along,) = others
         return stack([change(each) for each in window.unbind(1 + along)], 1 + along)
 
@@ -242,38 +243,38 @@ class Representation(Record):
     def from_rules(
         cls, configuration: str, geometry: VolumeGeometry, rules: ConfigurationRules
     ) -> Iterator[tuple[Self, Shape]]:
-        """The candidates for a configuration, with what a recipe fixes of it.
+        """The candidates for a configuration, with the settings that a recipe fixes.
 
         Args:
             configuration: Its name, without a network.
             geometry: Of the data set.
-            rules: Of the recipe; `network`, `batch_size` and `settings` are seen to by the search.
+            rules: Of the recipe; the search handles `network`, `batch_size` and `settings`.
         """
         del configuration, rules
         return cls.candidates(geometry)
 
     def reason(self, geometry: VolumeGeometry, rules: ConfigurationRules) -> str:
-        """Why it is as it is, for `--explain`.
+        """Explain the choice of the representation's fields, for `--explain`.
 
         Args:
             geometry: Of the data set.
-            rules: What the recipe fixes.
+            rules: Settings that the recipe fixes.
         """
         raise NotImplementedError
 
     def window_reason(self, window: Shape, geometry: VolumeGeometry, rules: ConfigurationRules) -> str:
-        """Why the window of the first candidate, which fits, is as it is."""
+        """Explain the window where the first candidate fits into the memory."""
         del rules
         whole = all(size >= full for size, full in zip(window, geometry.shape, strict=True))
         return "the whole median volume fits" if whole else "the best of its windows fits"
 
     def window_warning(self, window: Shape) -> str | None:
-        """What is wrong with a window that somebody chose, told with a new ceiling; None: nothing."""
+        """Warning about a window that the user chose, shown with a new ceiling; None: the window is fine."""
         del window
         return None
 
     def mean_ceilings(self, cases: Iterable[Tensor], classes: Mapping[str, Sequence[int]]) -> dict[str, float | None]:
-        """The best Dice that is left by lifting and undoing, if `ceiling_fields` says that there is a loss.
+        """The best Dice that lifting and undoing allow, if `ceiling_fields` says that they lose something.
 
         Args:
             cases: Internal labels (D, H, W) at the spacing of the plan.
@@ -286,10 +287,10 @@ class Representation(Record):
 
     @classmethod
     def ceiling_reason(cls, dice: Mapping[str, float | None] | None) -> str:
-        """What the ceiling means for the user, for `--explain`.
+        """Explain the ceiling to the user, for `--explain`.
 
         Args:
-            dice: See `mean_ceilings`, by the names that users know; None: nobody looked.
+            dice: See `mean_ceilings`, by the names that users know; None: not measured.
         """
         raise NotImplementedError
 
@@ -320,7 +321,7 @@ def map_scores(output: NetworkOutput, undo: Callable[[Tensor], Tensor]) -> Netwo
 
 
 def averaged_to(volumes: Tensor, size: Sequence[int]) -> Tensor:
-    """Means over as many equal parts as a coarser volume has voxels.
+    """Average over equal parts, one for each voxel of a coarser volume.
 
     Args:
         volumes: (B, C, D, H, W).
@@ -339,5 +340,5 @@ def averaged_to(volumes: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def shrink(size: int, step: int, steps: int, smallest: int) -> int:
-    """`size` cut by `step` of `steps` equal parts, never below `smallest` (or `size`, if that is smaller)."""
+    """Shorten `size` by `step` of `steps` equal parts, never below `smallest` (or `size`, if that is smaller)."""
     return max(min(size, smallest), round(size * (steps - step) / steps))

@@ -1,4 +1,4 @@
-"""What slice-wise models along several axes say, fused by a 3D network (Xia et al. 2018).
+"""Fusion of the predictions of slice-wise models along several axes by a 3D network (Xia et al. 2018).
 
 Letters: B batch, C image channels, V views, M maps per view (foreground classes, or regions), K scores, D H W volume.
 """
@@ -23,22 +23,22 @@ from seg25d.representations.base import (
 )
 
 EDGE, SMALLEST_EDGE, EDGE_STEP = 64, 16, 8
-"""Edge of the windows in voxels (methods.md 4.3), the smallest that is tried, and what smaller ones differ by."""
+"""Edge of the windows in voxels (methods.md 4.3), the smallest edge that is tried, and the step between edges."""
 ROI_MARGIN = 32
 """Voxels around the object on each side within which views are fused (methods.md 4.3)."""
 LEAST = 1e-3
-"""Probabilities are taken to be at least this where their logarithm is needed."""
+"""Lower bound of probabilities before taking their logarithm."""
 
 
 class FusedViews(Representation):
-    """The image beside the probabilities that the views give, as channels of one volume: (B, C + V M, D, H, W)."""
+    """The image and the probabilities of the views as channels of one volume: (B, C + V M, D, H, W)."""
 
     network_dims: ClassVar[int] = 3
     default_network: ClassVar[str] = "fusion_net"
     fuses_views: ClassVar[bool] = True
     needs: ClassVar[tuple[str, ...]] = ANATOMICAL
     mirrored: ClassVar[bool] = False
-    """Windows are turned, as cubes are: there are no reflections in the paper (methods.md 4.3)."""
+    """Windows are rotated like cubes instead; the paper has no reflections (methods.md 4.3)."""
     name: Literal["fused_views"] = "fused_views"
     views: tuple[str, ...] = Field(default=ANATOMICAL, min_length=1)
     """Configurations whose probabilities are fused, in the order of their channels."""
@@ -47,7 +47,7 @@ class FusedViews(Representation):
     regions: bool = False
     """Whether the maps are regions, which may overlap, instead of classes, which exclude each other."""
     image: bool = True
-    """Whether the network sees the image too; without it is the paper's ablation."""
+    """Whether the network also sees the image; false is the paper's ablation."""
     from_mean: bool = True
     """Whether scores are the logarithm of the views' mean probability plus what the network adds to it (ours), instead
     of the network's alone (the paper's)."""
@@ -59,7 +59,7 @@ class FusedViews(Representation):
 
     @property
     def num_maps(self) -> int:
-        """Channels that come from the views."""
+        """Number of channels that come from the views."""
         return len(self.views) * self.maps_per_view
 
     def input_channels(self, num_channels: int) -> int:
@@ -67,16 +67,16 @@ class FusedViews(Representation):
         return num_channels + self.num_maps
 
     def network_channels(self, num_channels: int) -> int:
-        """What the network sees of them."""
+        """All channels, or only those of the views if the network does not see the image."""
         return self.num_maps + (num_channels if self.image else 0)
 
     def lift(self, network: nn.Module) -> nn.Module:
-        """The network on all channels or on those of the views, added to their mean if that is wanted."""
+        """The network on all channels or on those of the views; with `from_mean`, added to the views' mean."""
         return network if self.image and not self.from_mean else LiftedFusion(network, self)
 
     @classmethod
     def candidates(cls, geometry: VolumeGeometry, **_: int) -> Iterator[tuple[Self, Shape]]:
-        """Cubes of 64 voxels, then smaller ones; no larger than the volume, axes that are alike all the same."""
+        """Cubes of 64 voxels, then smaller ones; no larger than the volume, and of equal size along alike axes."""
         maps = geometry.num_outputs if geometry.has_regions else geometry.num_outputs - 1
         representation = cls(maps_per_view=maps, regions=geometry.has_regions)
         groups = alike_axes(geometry.spacing_mm)
@@ -89,16 +89,16 @@ class FusedViews(Representation):
 
     @classmethod
     def of(cls, representation: Representation) -> Self:
-        """A representation that is known to be this one, as `fuses_views` says."""
+        """Narrow the type of a representation whose `fuses_views` is true."""
         assert isinstance(representation, cls), "the caller has looked"
         return representation
 
     def network_settings(self, network: str) -> dict[str, Any]:
-        """Batches are small where memory is, too small for the paper's batch norm; scores begin as the mean's."""
+        """Instance norm, as small batches do not suit the paper's batch norm, and first scores of 0."""
         return {"norm": "instance", "zero_scores": True} if self.from_mean and network == "fusion_net" else {}
 
     def reason(self, geometry: VolumeGeometry, rules: ConfigurationRules) -> str:
-        """Channels, and what scores begin as."""
+        """Channels, and the first scores."""
         del geometry, rules
         start = (
             "scores begin as the mean of the views, and the network learns what to add"
@@ -117,7 +117,7 @@ class FusedViews(Representation):
 
     @classmethod
     def examples(cls) -> list[Self]:
-        """One that gives its input back, through a network that does."""
+        """An instance that returns its input with an identity network."""
         return [cls(maps_per_view=1, from_mean=False)]
 
 
@@ -141,7 +141,7 @@ class LiftedFusion(nn.Module):
 
 
 def scores_of(probabilities: Tensor, *, regions: bool) -> Tensor:
-    """Scores whose softmax (or sigmoid, of regions) gives probabilities back.
+    """Compute scores whose softmax (or sigmoid, for regions) gives the probabilities back.
 
     Args:
         probabilities: (B, M, D, H, W), of foreground classes or regions.

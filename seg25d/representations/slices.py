@@ -26,7 +26,7 @@ from seg25d.representations.context import slices_back, slices_first, with_neigh
 IN_PLANE_STEPS = 16
 SMALLEST_IN_PLANE = 32
 SMALLEST_DEPTH = 8
-"""Slices that a window has if memory allows, however few cases there are."""
+"""Minimum number of slices of a window if memory allows, however few cases there are."""
 MOST_NEIGHBOURS = 3
 """Neighbours per side at isotropic spacing (FastSurfer: seven slices at 1 mm; Henschel et al. 2020)."""
 
@@ -56,11 +56,11 @@ class Slices(Representation):
         return self.axis
 
     def network_channels(self, num_channels: int) -> int:
-        """Every neighbour brings its channels."""
+        """The channels of each slice and all its neighbours."""
         return num_channels * (2 * self.context + 1)
 
     def step_sizes(self, window: Shape, step_size: float) -> tuple[float, float, float]:
-        """Along the slicing axis deep windows need to overlap only so far that each slice has its neighbours in one."""
+        """Along the slicing axis windows overlap only as far as each slice needs its neighbours in one window."""
         steps = [step_size] * 3
         steps[self.axis] = max(step_size, 1 - 2 * self.context / window[self.axis])
         return (steps[0], steps[1], steps[2])
@@ -95,7 +95,7 @@ class Slices(Representation):
     def from_rules(
         cls, configuration: str, geometry: VolumeGeometry, rules: ConfigurationRules
     ) -> Iterator[tuple[Self, Shape]]:
-        """Along the axis that the configuration is named after."""
+        """The candidates along the axis that the configuration is named after."""
         axis = ANATOMICAL.index(configuration)
         context = rules.context
         if context is None:
@@ -115,7 +115,7 @@ class Slices(Representation):
         return f"{slices_apart(geometry.spacing_mm, self.axis)} with {self.context} neighbour(s) per side{why}"
 
     def window_reason(self, window: Shape, geometry: VolumeGeometry, rules: ConfigurationRules) -> str:
-        """Windows may be less deep than the volume."""
+        """Explain why windows may have fewer slices than the volume."""
         if rules.num_slices is not None:
             return "as many slices as the recipe has fit"
         if window[self.axis] < geometry.shape[self.axis]:
@@ -169,5 +169,5 @@ def neighbour_context(spacing_mm: Spacing, axis: int, num_slices: int) -> int:
 
 
 def slices_apart(spacing_mm: Spacing, axis: int) -> str:
-    """What slices are taken, in words."""
+    """Describe the slices in words."""
     return f"slices {spacing_mm[axis]:.4g} mm apart along {AXIS_NAMES[axis]}"

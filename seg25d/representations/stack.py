@@ -15,7 +15,7 @@ from seg25d.representations.base import ConfigurationRules, RegularSteps, Repres
 from seg25d.representations.slices import slices_apart
 
 OVERLAP_FACTOR = 0.625
-"""Share of a stack that the next one repeats while training: the best of the paper's three (0, 0.375, 0.625)."""
+"""Overlap of successive stacks in training, as a share of a stack: the best of the paper's (0, 0.375, 0.625)."""
 SMALLEST_STACK = 8
 SHRINKING_STEPS = 16
 SMALLEST_IN_PLANE = 32
@@ -29,7 +29,7 @@ class Stack(Representation):
     small_windows: ClassVar[float | None] = 0.6
     """Hippocampus, six minutes on two cores: Dice 0.872, and 0.865 without (documentation/concepts/choices.md)."""
     padded_with_lowest: ClassVar[bool] = True
-    """Windows are filled up with the lowest value, as air has it (methods.md 2.1)."""
+    """Windows are padded with the lowest value, that of air (methods.md 2.1)."""
     name: Literal["stack"] = "stack"
     stack_size: int = Field(ge=1)
     """S."""
@@ -38,10 +38,10 @@ class Stack(Representation):
     predicted_overlap: int = Field(default=0, ge=0)
     """The same at prediction, where scores are averaged with equal weights; the paper has 0."""
     last_stack: Literal["flush", "padded"] = "flush"
-    """Where the last of several predicted stacks lies: it ends with the volume and is averaged with the one before, or
-    it starts a whole step after it and is filled up, as in the paper. One slice more than a stack would then be seen
-    among empty ones, which no training shows: 4 slices of 40 reached a Dice of 0.03 instead of 0.73, 12 of 40 0.49
-    instead of 0.78 (hippocampus, a short training)."""
+    """Position of the last of several predicted stacks: `flush` ends with the volume and is averaged with the stack
+    before; `padded` starts a whole step after that one and is padded, as in the paper. Few remaining slices are then
+    seen among empty ones, which training never shows: 4 slices of 40 reached a Dice of 0.03 instead of 0.73, 12 of 40
+    0.49 instead of 0.78 (hippocampus, a short training)."""
     axis: int = Field(default=0, ge=0, le=2)
 
     @model_validator(mode="after")
@@ -79,7 +79,7 @@ class Stack(Representation):
         )
 
     def check(self, window: Shape, spacing_mm: Spacing) -> None:
-        """A stack is as deep as the window."""
+        """Check that the stack is as deep as the window."""
         del spacing_mm
         if self.stack_size != window[self.axis]:
             raise ValueError(
@@ -88,7 +88,7 @@ class Stack(Representation):
             )
 
     def refit(self, window: Shape) -> Self:
-        """The stack of another window: all of its slices, with the same share of overlap."""
+        """Return the stack of another window: all of its slices, with the same share of overlap."""
         size = window[self.axis]
         overlaps = {
             name: min(size - 1, round(size * getattr(self, name) / self.stack_size))
@@ -97,12 +97,12 @@ class Stack(Representation):
         return self.model_copy(update={"stack_size": size, **overlaps})
 
     def lift(self, network: nn.Module) -> nn.Module:
-        """A stack is a volume: nothing is to be done."""
+        """Return the network itself, as a stack is a volume."""
         return network
 
     @classmethod
     def candidates(cls, geometry: VolumeGeometry, *, axis: int = 0, **_: int) -> Iterator[tuple[Self, Shape]]:
-        """All slices, fewer and fewer of them down to eight; then smaller parts of slices.
+        """All slices, then fewer of them down to eight, then smaller parts of slices.
 
         Whole slices come first, as in the paper.
         """
@@ -125,7 +125,7 @@ class Stack(Representation):
     def from_rules(
         cls, configuration: str, geometry: VolumeGeometry, rules: ConfigurationRules
     ) -> Iterator[tuple[Self, Shape]]:
-        """Along the planned axis."""
+        """The candidates along the planned axis."""
         del configuration
         return cls.candidates(geometry.at_most(geometry.slice_axis, rules.num_slices), axis=geometry.slice_axis)
 
@@ -139,7 +139,7 @@ class Stack(Representation):
         )
 
     def window_reason(self, window: Shape, geometry: VolumeGeometry, rules: ConfigurationRules) -> str:
-        """A recipe may say how many slices a stack has."""
+        """Explain the window; a recipe may fix the number of slices of a stack."""
         if rules.num_slices is not None:
             return "as many slices as the recipe has fit"
         return super().window_reason(window, geometry, rules)

@@ -38,14 +38,14 @@ def choose_grid(num_slices: int, height: int, width: int) -> tuple[int, int]:
     the smaller ratio; then more rows than columns. 144 of 144 x 144 give 12 x 12; 48 of 80 x 80 give 8 x 6.
     """
 
-    def badness(rows: int) -> tuple[float, int, float, int]:
+    def rank(rows: int) -> tuple[float, int, float, int]:
         columns = math.ceil(num_slices / rows)
         sides = rows * height, columns * width
         ratio = max(sides) / min(sides)
         return max(ratio, SQUARE_ENOUGH), rows * columns - num_slices, ratio, -rows
 
     filled = [rows for rows in range(1, num_slices + 1) if (rows - 1) * math.ceil(num_slices / rows) < num_slices]
-    rows = min(filled, key=badness)
+    rows = min(filled, key=rank)
     return rows, math.ceil(num_slices / rows)
 
 
@@ -75,11 +75,11 @@ class SuperImage(Representation):
         return self.axis
 
     def network_channels(self, num_channels: int) -> int:
-        """Every neighbour brings its channels."""
+        """The channels of each slice and all its neighbours."""
         return num_channels * (2 * self.context + 1)
 
     def check(self, window: Shape, spacing_mm: Spacing) -> None:
-        """The grid must have room for all slices of the window."""
+        """Check that the grid has room for all slices of the window."""
         del spacing_mm
         rows, columns = self.grid
         if min(rows, columns) < 1:
@@ -88,7 +88,7 @@ class SuperImage(Representation):
             raise ValueError(f"grid {rows} x {columns} has no room for the window's {window[self.axis]} slices")
 
     def refit(self, window: Shape) -> Self:
-        """The grid follows the window."""
+        """Return the super image of another window, with its grid."""
         height, width = (window[axis] for axis in self.network_axes)
         return self.model_copy(update={"grid": choose_grid(window[self.axis], height, width)})
 
@@ -106,7 +106,7 @@ class SuperImage(Representation):
     def candidates(
         cls, geometry: VolumeGeometry, *, axis: int = 0, context: int = 0, **_: int
     ) -> Iterator[tuple[Self, Shape]]:
-        """The whole volume; then less in the plane, down to half; then fewer slices; then even less in the plane."""
+        """The whole volume; then smaller in the plane, down to half; then fewer slices; then smaller still."""
         blank = cls(grid=(1, 1), axis=axis, context=context)
 
         def window(step: int, depth: int) -> tuple[Self, Shape]:
@@ -119,7 +119,7 @@ class SuperImage(Representation):
         for step in range(half + 1):
             yield window(step, depth)
         while depth > 1:
-            # Equal ratios, not equal steps: of 400 slices 27 may be too many and 16 fit.
+            # Equal ratios, not equal steps: of 400 slices, 27 may be too many where 16 fit.
             depth = min(depth - 1, depth * (SHRINKING_STEPS - 1) // SHRINKING_STEPS)
             yield window(half, depth)
         for step in range(half + 1, SHRINKING_STEPS):
@@ -129,7 +129,7 @@ class SuperImage(Representation):
     def from_rules(
         cls, configuration: str, geometry: VolumeGeometry, rules: ConfigurationRules
     ) -> Iterator[tuple[Self, Shape]]:
-        """Along the planned axis."""
+        """The candidates along the planned axis."""
         del configuration
         context = CONTEXT if rules.context is None else rules.context
         return cls.candidates(geometry, axis=geometry.slice_axis, context=context)
@@ -159,10 +159,10 @@ class LiftedSuperImage(nn.Module):
         self.representation = representation
 
     def forward(self, volume: Tensor) -> NetworkOutput:
-        """Scores of volumes, see `Representation.lift`; slices that fill the grid up are zero and are dropped again.
+        """Scores of volumes, see `Representation.lift`; empty places of the grid are zero and are dropped again.
 
-        A window with more slices than the planned grid has room for (prediction may take a volume whole that is a
-        little larger than the window) gets the grid that it would have been planned with.
+        A window with more slices than the planned grid has room for (a volume that is a little larger than the window
+        may be predicted as a whole) gets the grid that it would have been planned with.
         """
         axis = self.representation.axis
         slices = with_neighbours(slices_first(volume, axis), self.representation.context)

@@ -16,7 +16,7 @@ class Volume(Representation):
 
     network_dims: ClassVar[int] = 3
     small_windows: ClassVar[float | None] = 0.0
-    """Possible; whether it helps has not been measured."""
+    """Possible, but off by default, as the benefit has not been measured."""
     name: Literal["volume"] = "volume"
 
     @property

@@ -1,4 +1,4 @@
-"""What is in a workspace: data sets, plans, runs and their scores. Reads small files only; neither torch nor images.
+"""Contents of a workspace: data sets, plans, runs and their scores. Reads small files only; neither torch nor images.
 
 Files that cannot be read are named in the result, and all else is told.
 """
@@ -23,7 +23,7 @@ Value = TypeVar("Value")
 
 
 class _Part(Record):
-    """What is told of a larger record, whose other keys are left alone."""
+    """Part of a larger record, whose other keys are ignored."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -74,7 +74,7 @@ class _Dice(_Part):
 
 
 class _Means(_Part):
-    """What is told of a `summary.json`."""
+    """The part of a `summary.json` that is shown."""
 
     foreground_mean: _Dice
 
@@ -90,7 +90,7 @@ class RunInformation(Record):
 
 
 class BestInformation(_Part):
-    """What find_best_configuration chose."""
+    """Choice of `find_best_configuration`."""
 
     name: str
     """A run, or runs with ` + ` between them."""
@@ -132,7 +132,7 @@ class DatasetInformation(Record):
 
 
 class Information(Record):
-    """What `seg25d info --json` prints."""
+    """Content of `seg25d info --json`."""
 
     schema_version: Literal[1] = 1
     folders: dict[str, str]
@@ -142,7 +142,7 @@ class Information(Record):
     """A sentence per file that cannot be read."""
     versions: dict[str, str] = Field(default_factory=library_versions)
     device: str | None = None
-    """Where computing would take place."""
+    """Device that would be used."""
 
 
 def gather_information(workspace: Workspace, identifier: str | None = None) -> Information:
@@ -166,7 +166,7 @@ def gather_information(workspace: Workspace, identifier: str | None = None) -> I
 
 
 def describe_device() -> str:
-    """Where computing would take place by default. Loads torch."""
+    """Name the device that is used by default. Loads torch."""
     try:
         from seg25d.core.device import choose_execution, device_name  # noqa: PLC0415 - takes seconds
 
@@ -182,7 +182,7 @@ class _Reader:
         self.problems: list[str] = []
 
     def read(self, path: Path, read: Callable[[Path], Value]) -> Value | None:
-        """What a function makes of a file; None if it is missing or damaged."""
+        """Read a file with a function; None if it is missing or damaged."""
         if not path.exists():
             return None
         try:
@@ -264,7 +264,7 @@ def _run(run: RunFolder, reader: _Reader) -> RunInformation:
 
 
 def _fold(name: str, folder: FoldFolder, reader: _Reader) -> FoldInformation | None:
-    """What is known of a fold that has begun."""
+    """Describe a fold that has begun."""
     trained = folder.model_final.exists()
     if not trained and not folder.checkpoint.exists():
         return None

@@ -1,4 +1,4 @@
-"""Random variation of windows; what is drawn is apart from how it is applied, so that it can be replayed.
+"""Random augmentation of windows; drawing is separate from applying, so that an augmentation can be replayed.
 
 Letters: C channels, D H W volume; d h w the region that is read, which is larger than the window so that a rotated
 window still lies within it.
@@ -23,28 +23,28 @@ from seg25d.core.types import Shape, Spacing
 from seg25d.training.config import AugmentationConfig
 
 ANISOTROPIC = 3.0
-"""Axes whose spacings or extents differ by more than this factor are not turned into each other: thick slices and flat
-windows rotate only in the plane (nnU-Net's "dummy 2D")."""
+"""Factor between spacings or extents above which axes are not rotated into each other: thick slices and flat windows
+rotate only in the plane (nnU-Net's "dummy 2D")."""
 MANY_CLASSES = 16
-"""From more classes than this in a window on labels are interpolated as nearest neighbours."""
+"""Number of classes in a window above which labels are interpolated as nearest neighbours."""
 LOG_GAMMA = 0.3
 """Largest logarithm of the exponent of `log_gamma` (TorchIO, random_gamma.py)."""
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What was drawn for one window."""
+    """Random parameters drawn for one window."""
 
     matrix: NDArray[np.float64] | None = None
     """(3, 3): from offsets in the window to offsets in the volume, both in voxels from the centre; None for none."""
     shifts: NDArray[np.float64] | None = None
     """(3, n, n, n): shift along D, H, W at the control points in voxels; None for none."""
     order: tuple[int, int, int] = (0, 1, 2)
-    """Which spatial axis comes to be each of the three."""
+    """Source axis of each of the three spatial axes of the result."""
     flips: tuple[int, ...] = ()
-    """Spatial axes to flip, after they were exchanged."""
+    """Spatial axes to flip, after they have been exchanged."""
     thickness: tuple[int, float] | None = None
-    """Axis and thickness in voxels of the slices that the image is made to look as if it had; None for none."""
+    """Axis and thickness in voxels of the thicker slices that are simulated; None for none."""
     intensity: tuple[tuple[str, int, int], ...] = field(default=())
     """(name in `INTENSITY`, channel, seed), in the order in which they are applied."""
 
@@ -57,7 +57,7 @@ def draw_augmentation(
     num_channels: int,
     mirror_axes: Sequence[int],
 ) -> Augmentation:
-    """Draw what happens to one window.
+    """Draw the augmentation of one window.
 
     Args:
         rng: Source of randomness.
@@ -74,7 +74,7 @@ def draw_augmentation(
     thickness = None
     if config.anisotropy and rng.random() < config.anisotropy:
         thickness = int(rng.integers(3)), float(rng.uniform(*config.anisotropy_factor))
-    # What never happens draws nothing, so that what is added here leaves older runs as they are.
+    # Augmentations that are off draw nothing, so that new ones do not change older runs.
     chances = {name: chance for name in INTENSITY if (chance := getattr(config, name)) > 0}
     intensity = tuple(
         (name, channel, int(rng.integers(2**31)))
@@ -93,9 +93,9 @@ def draw_augmentation(
 
 @cache
 def cube_rotations(spacing_mm: Spacing, window: Shape) -> tuple[tuple[tuple[int, int, int], tuple[int, ...]], ...]:
-    """The turns that bring a window onto itself: an order of the axes, and those to flip after that.
+    """The rotations that map a window onto itself: an order of the axes, and the axes to flip afterwards.
 
-    24 where all axes are alike, see `alike_axes`; 8 where two are (all turns within the plane, and half turns), else 4.
+    24 where all axes are alike, see `alike_axes`; 8 where two are (rotations in the plane, and half turns), else 4.
     No reflections: their number would double to the paper's 48 (methods.md 4.3).
 
     Args:
@@ -155,7 +155,7 @@ def _draw_matrix(
 
 
 def region_to_read(augmentation: Augmentation, window: Shape) -> Shape:
-    """How much of the volume has to be read so that the window, rotated, scaled and deformed, lies within it.
+    """Compute the region of the volume that contains the window when it is rotated, scaled and deformed.
 
     Returns:
         (d, h, w), centred on the window; the window itself where nothing spatial was drawn.
@@ -172,7 +172,7 @@ def region_to_read(augmentation: Augmentation, window: Shape) -> Shape:
 
 
 def apply_spatial(image: Tensor, labels: Tensor, augmentation: Augmentation, window: Shape) -> tuple[Tensor, Tensor]:
-    """Cut the centred window out of a region, rotated, scaled, deformed, turned and flipped as drawn.
+    """Cut the centred window out of a region and rotate, scale, deform and flip it as drawn.
 
     Args:
         image: (C, d, h, w) float; outside of it is zero.
@@ -200,9 +200,9 @@ def apply_spatial(image: Tensor, labels: Tensor, augmentation: Augmentation, win
 
 
 def _sample_labels(labels: Tensor, grid: Tensor) -> Tensor:
-    """Labels (d, h, w) at the points of a grid: the class with the largest interpolated share, as in nnU-Net.
+    """Sample labels (d, h, w) at the points of a grid: the class with the largest interpolated share, as in nnU-Net.
 
-    That is smoother than the nearest neighbour, which is taken only where very many classes would take long.
+    That is smoother than the nearest neighbour, which is only used where many classes would take too long.
     """
     classes = torch.bincount(labels.flatten()).nonzero()[:, 0].to(labels.dtype)
     if len(classes) > MANY_CLASSES:
@@ -215,7 +215,7 @@ def _sample_labels(labels: Tensor, grid: Tensor) -> Tensor:
     for share, label in zip(shares[1:], classes[1:], strict=True):
         found = torch.where(share > largest, label, found)
         torch.maximum(largest, share, out=largest)
-    # Outside of the volume nothing has a share: that is background.
+    # Outside of the volume no class has a share: that is background.
     return torch.where(shares.sum(0) < 0.5, 0, found)
 
 
@@ -226,7 +226,7 @@ def _centre(volume: Tensor, window: Shape) -> Tensor:
 
 
 def _sampling_grid(augmentation: Augmentation, window: Shape, region: Shape) -> Tensor:
-    """Normalised (1, D, H, W, 3) coordinates in the region, x (W) first, as `grid_sample` wants them."""
+    """Compute normalised coordinates (1, D, H, W, 3) in the region, x (W) first, as `grid_sample` expects them."""
     matrix = np.eye(3) if augmentation.matrix is None else augmentation.matrix
     # affine_grid maps normalised to normalised coordinates, with (W, H, D) order: scale by the half sizes.
     scaled = matrix * np.array(window)[None, :] / np.array(region)[:, None]
@@ -245,7 +245,7 @@ def _sampling_grid(augmentation: Augmentation, window: Shape, region: Shape) -> 
 
 
 def apply_thickness(image: Tensor, thickness: tuple[int, float]) -> Tensor:
-    """Make an image look as if its slices along one axis were thicker: nearest slices, then linear in between.
+    """Simulate thicker slices along one axis: sample the nearest slices, then interpolate linearly between them.
 
     As TorchIO's RandomAnisotropy, which resamples to the coarser spacing and back.
 
@@ -281,7 +281,7 @@ def apply_intensity(image: NDArray[np.float32], augmentation: Augmentation) -> N
 
 @contextmanager
 def _global_seed(seed: int) -> Iterator[None]:
-    """Seed the global generators, from which batchgenerators draws, and put them back afterwards."""
+    """Seed the global generators, from which batchgenerators draws, and restore them afterwards."""
     numpy_state, python_state = np.random.get_state(), random.getstate()
     np.random.seed(seed)
     random.seed(seed)
@@ -336,7 +336,7 @@ def _gamma(channel: Channel) -> Channel:
 def _gamma_inverted(channel: Channel) -> Channel:
     from batchgenerators.augmentations.color_augmentations import augment_gamma  # noqa: PLC0415 - 1 s
 
-    # invert_image negates before and leaves it so in some versions: do both here.
+    # In some versions invert_image negates before but not after: do both here.
     return -augment_gamma(-channel, (0.7, 1.5), retain_stats=True)  # type: ignore[no-any-return]
 
 

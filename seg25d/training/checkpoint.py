@@ -1,4 +1,4 @@
-"""The state of a run, written so that it can go on exactly where it was cut off."""
+"""Checkpoints of a run, from which it continues exactly where it was interrupted."""
 
 import logging
 import shutil
@@ -17,18 +17,18 @@ logger = logging.getLogger(__name__)
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write the state atomically: a kill at any moment leaves the last complete one.
+    """Write the state atomically: if the process is killed, the last complete checkpoint remains.
 
     Args:
         path: The file.
-        state: Tensors, numbers, strings, lists and dictionaries only, as `weights_only=True` demands on reading.
+        state: Tensors, numbers, strings, lists and dictionaries only, as required for reading with `weights_only=True`.
     """
     with atomic_path(path) as temporary:
         torch.save(state, temporary)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a state; nothing in the file can run code.
+    """Read a state; code in the file is never run.
 
     Raises:
         ModelError: If the file is damaged or is not a checkpoint.
@@ -38,7 +38,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise ModelError(f"{path} cannot be read ({error}); --restart starts the fold over") from None
     except Exception as error:
-        # pickle.UnpicklingError and its kin are what torch raises for anything that is no plain state.
+        # torch raises pickle.UnpicklingError and related errors for anything that is not a plain state.
         raise ModelError(
             f"{path} is not a checkpoint ({type(error).__name__}); --restart starts the fold over"
         ) from None
@@ -57,18 +57,18 @@ def clear_fold(folder: FoldFolder) -> None:
 
 
 def choose_execution_to_go_on(device: str | None, precision: str, checkpoint: dict[str, Any] | None) -> Execution:
-    """Device and precision of a run: one that goes on computes in the type in which it began.
+    """Choose device and precision of a run; a run that continues keeps the type in which it began.
 
-    Else a self-test in between, or one that was forgotten, would change what the same command comes to.
+    Otherwise a self-test in the meantime, or the loss of its result, would change the result of the same command.
 
     Args:
         device: As for `choose_execution`.
         precision: Of the run's settings.
-        checkpoint: Of the run, if it has begun.
+        checkpoint: Of the run, if it has started.
 
     Returns:
-        What the settings say; where they leave it open, what the run began in, unless it goes on on another kind of
-        device or bfloat16 turned out to be unsafe since.
+        The type in the settings; with `auto` the type in which the run began, unless it continues on another kind of
+        device or bfloat16 has since been found unsafe.
     """
     execution = choose_execution(device, precision)
     kind, _, began_in = str((checkpoint or {}).get("computed_in", "")).partition(" ")

@@ -14,7 +14,7 @@ from seg25d.planning.pretext import PretextConfig
 from seg25d.training.usual_lengths import EPOCHS, ITERATIONS_PER_EPOCH
 
 EXTENDABLE = frozenset({"epochs", "iterations", "iterations_per_epoch", "time_budget_seconds"})
-"""What may change when a run goes on: how long it is."""
+"""Settings that may change when a run continues: its length."""
 
 PARTS = {
     "augmentation": "all",
@@ -27,7 +27,7 @@ PARTS = {
 
 
 class AugmentationConfig(Record):
-    """What is varied at random; probabilities are per window (and channel for intensities).
+    """Random changes of windows; probabilities are per window (and channel for intensities).
 
     Defaults are nnU-Net's (nnUNetTrainer.get_training_transforms) unless the field says otherwise.
     """
@@ -92,7 +92,7 @@ class FusionConfig(Record):
     """Training of the network that fuses views."""
 
     data: Literal["cross", "holdout"] = "cross"
-    """What the fusion network learns from: predictions of all training cases by models that saw neither them nor the
+    """Training data of the fusion network: predictions of all training cases by models that saw neither them nor the
     fold (cross-cross-augmentation, methods.md 4.4), or of a part of the cases that the views then go without."""
     image: bool = True
     """Whether the fusion network sees the image; without it is the paper's ablation."""
@@ -111,7 +111,7 @@ class FusionConfig(Record):
 
 
 class PretrainedConfig(Record):
-    """What a run begins with, and how gently that is changed."""
+    """Weights that a run starts from, and how cautiously they are changed."""
 
     file: str
     """Name of the file."""
@@ -159,7 +159,7 @@ class TrainingConfig(Record):
     schedule_drops: tuple[float, ...] = (2 / 3, 5 / 6)
     """`drops`: shares of the run after which the learning rate falls (methods.md 4.3: 20,000 and 25,000 of 30,000)."""
     lowest_learning_rate: float = Field(default=0.0, ge=0)
-    """Where both cosines end; the other schedules go no lower."""
+    """Learning rate at which both cosines end, and below which the other schedules do not go."""
     early_stopping: int | None = Field(default=None, ge=1)
     """The run ends after this many epochs without a lower validation loss; null, or with a time budget: never before
     its length is over."""

@@ -1,4 +1,4 @@
-"""The part of a volume that a fine model sees: the box of the object and margins, in training often random ones."""
+"""The crop of a volume that a fine model sees: the box of the object with margins, often random ones in training."""
 
 import math
 from typing import Any
@@ -13,7 +13,7 @@ from seg25d.planning.coarse_to_fine import FineConfig
 
 
 def object_box(labels: NDArray[np.integer[Any]]) -> BoundingBox | None:
-    """The box of all foreground; ignored voxels do not count. None where there is none.
+    """Find the box of all foreground without ignored voxels; None where there is no foreground.
 
     Args:
         labels: (D, H, W), internal indices.
@@ -27,14 +27,14 @@ def usual_margins(fine: FineConfig) -> IntArray:
 
 
 def draw_margins(rng: np.random.Generator, fine: FineConfig) -> IntArray:
-    """Margins (3, 2) of a training window: the usual ones, or six random ones (methods.md 4.1)."""
+    """Draw the margins (3, 2) of a training window: the usual ones, or six random ones (methods.md 4.1)."""
     if rng.random() >= fine.random_share:
         return usual_margins(fine)
     return rng.integers(0, fine.random_margin + 1, (3, 2))
 
 
 def crop_around(box: BoundingBox | None, margins: IntArray, shape: Shape, spacing_mm: Spacing) -> BoundingBox:
-    """A box with margins, as far as the volume reaches.
+    """Add margins to a box, within the volume.
 
     Args:
         box: Of the object; None: the whole volume is the crop.

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def check_tensorboard() -> None:
-    """Make sure that curves can be written.
+    """Check that curves can be written.
 
     Raises:
         InputError: If TensorBoard is not installed.
@@ -27,11 +27,11 @@ def check_tensorboard() -> None:
 
 
 class Curves:
-    """Writes every epoch of a run once, also those of before an interruption.
+    """Writes every epoch of a run once, including those before an interruption.
 
     Args:
-        folder: For the curves alone. What an earlier sitting left there counts no longer: it may have got further than
-            the checkpoint from which the run goes on.
+        folder: For the curves only. Curves that an earlier session left there are replaced: that session may have got
+            further than the checkpoint from which the run continues.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -41,7 +41,7 @@ class Curves:
         self.begun = 0.0
 
     def write(self, log: Sequence[Mapping[str, Any]]) -> None:
-        """Write the epochs that are not written yet.
+        """Write the epochs that have not been written yet.
 
         Args:
             log: The lines of log.jsonl so far.
@@ -60,7 +60,7 @@ class Curves:
         self.num_written = len(log)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         if self.writer is not None:
             self.writer.close()
 
@@ -68,15 +68,15 @@ class Curves:
 def _new_writer(folder: Path) -> "SummaryWriter":
     from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - an extra
 
-    # TensorBoard forgets what earlier files say of epochs from 1 on. It would not find a new file if they were removed
-    # while it is looking on.
+    # TensorBoard discards epochs from 1 on of earlier files. If these were removed while it is running, it would not
+    # find the new file.
     return SummaryWriter(str(folder), purge_step=1)
 
 
 def scalars(line: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of a line of log.jsonl but the epoch, by name; Dice of labels as `validation_dice_per_label/LABEL`.
+    """Collect the numbers of a line of log.jsonl, except the epoch; Dice as `validation_dice_per_label/LABEL`.
 
-    What is null in the line is left out.
+    Null values are left out.
     """
     numbers: dict[str, Any] = {}
     for key, value in line.items():

@@ -1,4 +1,4 @@
-"""Batches from processes of their own, in order, with errors that say what to do."""
+"""Loading of batches by separate processes, in order, with errors that say what to do."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ from seg25d.training.sampling import Batch, WindowSource, batch_keys
 
 MAX_LOADING_PROCESSES = 8
 BATCHES_AHEAD = 3
-"""Per process."""
+"""Number of batches that each process prepares in advance."""
 
 
 def make_loader(
@@ -25,9 +25,9 @@ def make_loader(
 
     Args:
         source: Makes the batches.
-        first_iteration: Where to begin.
+        first_iteration: The iteration to begin with.
         num_workers: Processes that make them; 0 makes them in this process.
-        device: Where they go.
+        device: Device to which the batches are moved.
         validate: Whether the validation batches come after every epoch.
     """
     num_validation_batches = source.num_validation_batches() if validate else 0
@@ -45,7 +45,7 @@ def make_loader(
 
 
 def choose_num_loaders(requested: int | None, execution: Execution) -> int:
-    """Processes that prepare batches: one beside a CPU that computes, several for a GPU, as far as there are cores."""
+    """Choose the number of loader processes: one for training on a CPU, several for a GPU, limited by the cores."""
     if requested is not None:
         return requested
     spare = available_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1
@@ -53,7 +53,7 @@ def choose_num_loaders(requested: int | None, execution: Execution) -> int:
 
 
 def next_batch(batches: Iterator[Batch | Seg25dError]) -> Batch:
-    """The next batch; raises what went wrong while it was made."""
+    """Return the next batch; raises the error that occurred while it was made."""
     try:
         batch = next(batches)
     except RuntimeError as error:
@@ -66,16 +66,16 @@ def next_batch(batches: Iterator[Batch | Seg25dError]) -> Batch:
         try:
             raise batch
         finally:
-            # The error would hold on to this frame, which holds on to it: the loaders would live until the interpreter
-            # ends, which then waits for them for ever, as SIGTERM does not end them.
+            # The error and this frame would refer to each other: the loaders would live until the interpreter ends,
+            # which would then wait for them forever, as SIGTERM does not end them.
             del batch
     return batch
 
 
 def _begin_worker(worker: int) -> None:
-    """Ctrl-C and a scheduler's SIGTERM reach all processes; the loaders live on until the state is saved.
+    """Ignore Ctrl-C and a scheduler's SIGTERM, which reach all processes: loaders live until the state is saved.
 
-    They also let go of the fold's lock, which they would hold for some seconds after a `kill -9` of their parent.
+    They also release the fold's lock, which they would hold for some seconds after a `kill -9` of their parent.
     """
     del worker
     for number in (signal.SIGTERM, signal.SIGINT):

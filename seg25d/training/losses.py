@@ -25,7 +25,7 @@ BATCH = (0, 2, 3, 4)
 
 
 class Maps(NamedTuple):
-    """One output of a model beside the truth."""
+    """One output of a model and its target."""
 
     scores: Tensor
     """(B, K, D, H, W), float32."""
@@ -40,13 +40,13 @@ class Maps(NamedTuple):
 
 
 class SegmentationLoss(nn.Module):
-    """The weighted loss of all outputs of a model; a subclass says what one output costs.
+    """The weighted loss of all outputs of a model; a subclass defines the loss of one output.
 
     Whatever a subclass averages goes through `sum_over_processes`, so that a batch spread over processes has the same
     loss and gradient as on one.
 
     Args:
-        labels: Says how many scores there are and whether they are regions.
+        labels: Define the number of scores, and whether they are regions.
         smooth: Added to numerator and denominator of the soft Dice.
     """
 
@@ -129,7 +129,7 @@ class DiceSquared(Dice):
 class DiceFocal(SegmentationLoss):
     """Soft Dice loss of each sample, squared denominators, plus the focal loss of the foreground (methods.md 1.7).
 
-    The paper has one foreground class; several are each taken as its own yes or no, and averaged.
+    The paper has one foreground class; several are treated as separate binary problems, and averaged.
     """
 
     def one_output(self, maps: Maps) -> Tensor:
@@ -145,7 +145,7 @@ class DiceFocal(SegmentationLoss):
 
 
 def focal_loss(probabilities: Tensor, truth: Tensor) -> Tensor:
-    """The focal loss of every voxel: -(1 - q)^2 log q, q the probability of what is true, clamped.
+    """Compute the focal loss of every voxel: -(1 - q)^2 log q with q the clamped probability of the true label.
 
     Args:
         probabilities: Of being foreground, any shape.
@@ -156,13 +156,13 @@ def focal_loss(probabilities: Tensor, truth: Tensor) -> Tensor:
 
 
 def one_hot(target: Tensor, num_outputs: int) -> Tensor:
-    """Maps (B, K, D, H, W) float of labels (B, D, H, W); ignored voxels are zero in all of them."""
+    """Convert labels (B, D, H, W) to maps (B, K, D, H, W) float; ignored voxels are zero in all of them."""
     classes = torch.arange(num_outputs, device=target.device, dtype=target.dtype)
     return (target[:, None] == classes[:, None, None, None]).float()
 
 
 def region_maps(target: Tensor, regions: Sequence[tuple[int, ...]]) -> Tensor:
-    """Maps (B, K, D, H, W) float of the regions that labels (B, D, H, W) belong to."""
+    """Convert labels (B, D, H, W) to maps (B, K, D, H, W) float of the regions that they belong to."""
     maps = [torch.isin(target, torch.tensor(members, device=target.device, dtype=target.dtype)) for members in regions]
     return torch.stack(maps, 1).float()
 
@@ -177,7 +177,7 @@ def _nearest(target: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def sums_over_processes(*values: Tensor) -> list[Tensor]:
-    """Sums over all processes of several tensors at once, each in its shape."""
+    """Sum several tensors over all processes at once; the shapes stay."""
     summed = sum_over_processes(torch.cat([value.flatten() for value in values]))
     parts = torch.split(summed, [value.numel() for value in values])
     return [part.reshape(value.shape) for part, value in zip(parts, values, strict=True)]

@@ -1,4 +1,4 @@
-"""What a run tells: log.jsonl, progress.png, and how far it is."""
+"""Log and progress of a run: log.jsonl, progress.png, and messages."""
 
 import json
 import logging
@@ -25,10 +25,10 @@ class Monitor:
 
     Args:
         folder: The fold's folder.
-        state: What is watched.
-        labels: Have the names of what is scored.
+        state: Of the run.
+        labels: Names of what is scored.
         active: Whether this process reports.
-        tensorboard: Whether there are to be curves for TensorBoard.
+        tensorboard: Whether to write curves for TensorBoard.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Monitor:
         self.last_picture = 0.0
 
     def step(self, progress: float) -> None:
-        """Say how far the run is: share done, loss, rate, share of time spent waiting for data, time left.
+        """Show the progress of the run: share done, loss, rate, share of time spent waiting for data, time left.
 
         Args:
             progress: Share of the run that is over.
@@ -58,7 +58,7 @@ class Monitor:
         self.display.show(progress, f"{done}, data wait {waiting:.0%}, {left} left")
 
     def epoch(self, final: bool) -> None:
-        """Write log.jsonl, curves and, now and then, progress.png; say how the last epoch went.
+        """Write log.jsonl, curves and, at intervals, progress.png; log the results of the last epoch.
 
         Args:
             final: Whether the run is over.
@@ -89,7 +89,7 @@ class Monitor:
             )
 
     def close(self) -> None:
-        """Clear the terminal, and see to it that there are curves of all epochs, also of a run that was over before."""
+        """Clear the terminal and write the curves of all epochs, also for a run that had finished before."""
         self.display.close()
         if self.curves is not None:
             self.curves.write(self.state.log)
@@ -97,7 +97,7 @@ class Monitor:
 
 
 def _describe(line: dict[str, Any], labels: Labels) -> str:
-    """A line of log.jsonl in words."""
+    """Describe a line of log.jsonl in words."""
     score = (
         f"of the mean {_number(line['validation_loss_of_mean'])}"
         if "validation_loss_of_mean" in line

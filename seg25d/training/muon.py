@@ -1,4 +1,4 @@
-"""Muon: momentum that is orthogonalised, for the weights of convolutions and linear layers; AdamW for all else.
+"""Muon: momentum that is orthogonalised, for the weights of convolutions and linear layers; AdamW for all others.
 
 Jordan et al. 2024 (Muon), with step sizes that follow Liu et al. 2025 (arXiv 2502.16982, section 2.2).
 `torch.optim.Muon` takes matrices only; here a kernel is the matrix of its first axis (output channels, or input
@@ -19,14 +19,15 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 NUM_STEPS = 5
 """Steps of the Newton-Schulz iteration: a quintic whose slope at 0 is steep (Jordan et al.)."""
 RMS = 1.0
-"""Root mean square of the updates of matrices, in learning rates, were their singular values 1. Liu et al. have 0.2, as
-AdamW does in language models; here steps of 0.5 to 2 do best (documentation/concepts/choices.md), and 1 is what AdamW's
-first updates have."""
+"""Root mean square of the updates of matrices, in learning rates, for singular values of 1. Liu et al. use 0.2, as for
+AdamW in language models; here 0.5 to 2 are best (documentation/concepts/choices.md), and AdamW's first updates have
+1."""
 OTHERS = 5.0
-"""Learning rates in AdamW's rate for all that is no matrix: biases, scales, slopes. With 1 short runs are worse
+"""Factor on AdamW's learning rate, for parameters that are not matrices: biases, scales, slopes. With 1 short runs are
+worse
 (documentation/concepts/choices.md)."""
 AT_ONCE = 1 << 22
-"""Numbers of matrices that are orthogonalised together: 16 MiB."""
+"""Maximum number of values in matrices that are orthogonalised together: 16 MiB."""
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
 
@@ -103,7 +104,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def _portions(parameters: Iterable[Tensor]) -> list[list[Tensor]]:
-    """Parameters whose matrices have smaller sides of one size, as many as fit into `AT_ONCE`, or one."""
+    """Group parameters whose matrices have smaller sides of one size, as many as fit into `AT_ONCE`, at least one."""
     portions: dict[int, list[list[Tensor]]] = {}
     for parameter in parameters:
         alike = portions.setdefault(_smaller_side(parameter), [[]])
@@ -118,7 +119,7 @@ def _smaller_side(parameter: Tensor) -> int:
 
 
 def orthogonalise(matrices: Sequence[Tensor]) -> list[Tensor]:
-    """About the nearest matrices with orthogonal rows (or columns): singular values from 0.7 to 1.2 instead of 1.
+    """Approximate the nearest matrices with orthogonal rows (or columns): singular values from 0.7 to 1.2 instead of 1.
 
     The iteration multiplies a matrix from the left by polynomials in its Gram matrix, which commute; so they are
     gathered first, on the small Gram matrices alone, and applied once. For kernels that is a fifth of the arithmetic.
@@ -140,7 +141,7 @@ def orthogonalise(matrices: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _polynomials(grams: Tensor) -> Tensor:
-    """What the iteration multiplies matrices by, of their Gram matrices: (k, m, m) to the same."""
+    """Compute the factors of the whole iteration from Gram matrices: (k, m, m) to the same shape."""
     gathered = factors = _step(grams)
     for _ in range(NUM_STEPS - 1):
         grams = factors @ grams @ factors
@@ -150,7 +151,7 @@ def _polynomials(grams: Tensor) -> Tensor:
 
 
 def _step(grams: Tensor) -> Tensor:
-    """The factor of one step of the iteration: (k, m, m) to the same."""
+    """Compute the factors of one step of the iteration: (k, m, m) to the same shape."""
     identity = torch.eye(grams.shape[1], dtype=grams.dtype, device=grams.device)
     first, second, third = COEFFICIENTS
     return torch.baddbmm(first * identity + second * grams, grams, grams, alpha=third)

@@ -1,4 +1,4 @@
-"""Windows made harder for pretraining: pieces hidden, pieces exchanged (methods.md 1.8).
+"""Pretext tasks of pretraining: pieces of windows are hidden or exchanged (methods.md 1.8).
 
 Letters: C channels, D H W window, g pieces along an axis.
 """
@@ -25,12 +25,12 @@ def make_harder(
 
     Args:
         image: (C, D, H, W); not changed.
-        representation: Says what a piece is: part of a slice, of a super image, or of the window.
-        config: The task; `check_task` has looked.
+        representation: Defines the pieces: parts of a slice, of a super image, or of the window.
+        config: The task, valid according to `check_task`.
         rng: Source of all randomness.
 
     Returns:
-        (C, D, H, W); all channels alike.
+        (C, D, H, W), with the same pieces in all channels.
     """
     if config.task == "inpainting":
         return hide_pieces(image, piece_shape(image.shape[1:], representation, config), config.hidden_share, rng)
@@ -43,10 +43,10 @@ def make_harder(
 
 
 def check_task(representation: Representation, config: PretextConfig) -> None:
-    """Make sure that a task makes sense.
+    """Check that a task suits a representation.
 
     Raises:
-        ValueError: If not; says what would.
+        ValueError: If it does not; the message says what would.
     """
     if representation.piece_axes is None:
         raise ValueError("its network does not see images but projections or predictions, of which nothing is restored")
@@ -58,7 +58,7 @@ def check_task(representation: Representation, config: PretextConfig) -> None:
 
 
 def piece_shape(window: Sequence[int], representation: Representation, config: PretextConfig) -> tuple[int, ...]:
-    """Voxels of a piece that is hidden, along (D, H, W); always at least two pieces where there are two voxels."""
+    """Compute the voxels of a hidden piece along (D, H, W); of two or more voxels there are at least two pieces."""
     axis = representation.stacking_axis
     if config.whole_slices and axis is not None:
         return tuple(1 if each == axis else size for each, size in enumerate(window))
@@ -89,7 +89,7 @@ def hide_pieces(image: Tensor, piece: Sequence[int], share: float, rng: np.rando
 
 
 def exchanged_order(count: int, share: float, rng: np.random.Generator) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Which piece comes to each place.
+    """Draw the order of pieces after an exchange: the index of the piece at each place.
 
     Args:
         count: Pieces.
@@ -106,11 +106,11 @@ def exchanged_order(count: int, share: float, rng: np.random.Generator) -> np.nd
 
 
 def exchange_pieces(image: Tensor, axes: Sequence[int], grid: int, share: float, rng: np.random.Generator) -> Tensor:
-    """Put pieces of equal size into another order; what is over at the end of an axis stays.
+    """Put pieces of equal size into another order; the remainder at the end of an axis stays.
 
     Args:
         image: Any shape.
-        axes: Those that are cut.
+        axes: The axes that are cut.
         grid: Pieces along each, fewer where an axis is shorter.
         share: Of the pieces that change places.
         rng: Source of all randomness.

@@ -1,6 +1,6 @@
-"""One fold on several processes: `torchrun` starts them, this module lets them agree.
+"""Training of one fold with several processes, which `torchrun` starts: communication between them.
 
-Everything here works without processes too, where it does nothing.
+Without such processes, everything here does nothing.
 """
 
 import os
@@ -15,10 +15,10 @@ from seg25d.core.errors import InputError
 from seg25d.planning.plan import ConfigurationPlan
 
 WAITING = timedelta(hours=24)
-"""How long processes wait for each other: the first clears, copies and validates alone."""
+"""Maximum time that processes wait for each other: the first one clears, copies and validates alone."""
 
 BACKENDS = {"cuda": "nccl", "cpu": "gloo"}
-"""What processes talk through, by the type of their device (docs.pytorch.org/docs/stable/distributed.html)."""
+"""Communication backends by the type of the device (docs.pytorch.org/docs/stable/distributed.html)."""
 
 
 def is_first_process() -> bool:
@@ -49,7 +49,7 @@ def join_processes(device: torch.device) -> tuple[int, int]:
 
 
 def check_processes(plan: ConfigurationPlan, num_channels: int, num_outputs: int) -> None:
-    """Make sure that as many processes as there are can train a plan together, before anything is done.
+    """Check that the processes can train a plan together, before anything is done.
 
     Args:
         plan: Of the configuration.
@@ -57,8 +57,8 @@ def check_processes(plan: ConfigurationPlan, num_channels: int, num_outputs: int
         num_outputs: Scores per voxel.
 
     Raises:
-        InputError: If a batch has fewer windows, or the model has a batch norm, of which each process would only see
-            its own part of the batch.
+        InputError: If a batch has fewer windows, or the model has a batch norm, which in each process would only see
+            its part of the batch.
     """
     num_processes = int(os.environ.get("WORLD_SIZE", "1"))
     if num_processes == 1:
@@ -78,7 +78,7 @@ def check_processes(plan: ConfigurationPlan, num_channels: int, num_outputs: int
 
 
 def wait_for_all(device: torch.device) -> None:
-    """Go on when all processes of the group have come here."""
+    """Wait until all processes of the group have arrived here."""
     share([0.0], device, combine="max")
 
 
@@ -92,7 +92,7 @@ def local_device(name: str | None) -> str | None:
     """The device of this process: `cuda` becomes the GPU with the local rank's number under `torchrun`.
 
     Raises:
-        InputError: If several processes are told to take one GPU.
+        InputError: If several processes were given the same GPU.
     """
     local_rank = os.environ.get("LOCAL_RANK")
     if name is not None and name.startswith("cuda:") and int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > 1:
@@ -143,7 +143,7 @@ def _summed(values: Tensor) -> Tensor:
 
 
 def share(values: list[float], device: torch.device, *, combine: str) -> list[float]:
-    """Let all processes have the same numbers.
+    """Give all processes the same numbers.
 
     Args:
         values: As many on every process.

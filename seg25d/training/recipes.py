@@ -1,8 +1,9 @@
 """Training recipes by name: how each paper trains.
 
-The other half of a recipe, what it plans in its own way, is in `planning/recipe_rules.py`, under the same name. "1.7"
-and the like are sections of methods.md, the project's digest of the papers. What a paper does not use is off: warm-up,
-clipping of gradients, the running mean of the weights, windows around the foreground, parts of windows.
+The other half of a recipe, its planning rules, is in `planning/recipe_rules.py`, under the same name.
+"1.7" and the like are sections of methods.md, the project's digest of the papers. Options that a paper does not use
+are off: warm-up, clipping of gradients, the running mean of the weights, windows around the foreground, parts of
+windows.
 """
 
 from typing import Any
@@ -14,7 +15,7 @@ from seg25d.training.config import AugmentationConfig, FusionConfig, TrainingCon
 NO_INTENSITY: dict[str, Any] = dict.fromkeys(
     ("noise", "blur", "brightness", "contrast", "low_resolution", "gamma_inverted", "gamma"), 0.0
 )
-"""Intensities as they are."""
+"""No change of intensities."""
 
 PTA_AUGMENTATION = AugmentationConfig(
     # RandomAffine: one zoom per axis from 0.9 to 1.1, 10 degrees.
@@ -127,7 +128,7 @@ XIA2018 = TrainingConfig(
 """The views; the fusion network has `FUSION` in every recipe."""
 
 CUBE = AugmentationConfig(spatial=0.0, **NO_INTENSITY, mirror=0.0, cube_rotation=1.0)
-"""The turns of a cube, and nothing else (4.3)."""
+"""Only the rotations of a cube (4.3)."""
 
 FUSION = TrainingConfig(
     epochs=300,  # 4.3: 30,000 updates
@@ -135,8 +136,8 @@ FUSION = TrainingConfig(
     augmentation=CUBE,
     fusion=FusionConfig(),
 )
-"""How the network that fuses views is trained: as everything else. In short runs the paper's way, below, ends under the
-mean of the views that the network begins with (hippocampus, 250 updates: documentation/concepts/choices.md)."""
+"""Training of the network that fuses views, as of all others. In short runs the paper's, below, ends below the mean
+of the views with which the network starts (hippocampus, 250 updates: documentation/concepts/choices.md)."""
 
 XIA2018_FUSION = TrainingConfig(
     recipe="xia2018",
@@ -156,7 +157,7 @@ XIA2018_FUSION = TrainingConfig(
     augmentation=CUBE,
     fusion=FusionConfig(),
 )
-"""How Xia et al. 2018 train their fusion network."""
+"""Training of the fusion network in Xia et al. 2018."""
 
 JOINT = TrainingConfig.model_validate(
     FUSION.model_dump()
@@ -164,17 +165,17 @@ JOINT = TrainingConfig.model_validate(
         "epochs": 50,  # ours, as all of this: the paper leaves it as future work
         "learning_rate": 3e-4,  # a tenth, as everything is trained already
         "foreground_share": 0.5,
-        # Views are no longer views when the cube is turned: what the views are trained with.
+        # Rotating the cube would exchange the views, so the views' own augmentation is used.
         "augmentation": AugmentationConfig(),
         "fusion": FusionConfig(joint=True),
     }
 )
-"""How views and fusion network are trained on together."""
+"""Joint training of views and fusion network."""
 
 FINE: dict[str, FineConfig] = {
     "xia2018": FineConfig(large_components=True),  # 4.1: organs of one piece
 }
-"""How recipes have fine models trained and used; others as `FineConfig` says."""
+"""Settings of fine models by recipe; other recipes have the defaults of `FineConfig`."""
 
 DEFAULT = TrainingConfig(small_windows=None)
 
@@ -194,7 +195,7 @@ def find_recipe(name: str, *, fuses_views: bool = False, joint: bool = False, fi
         fine: Whether it is the fine model of coarse-to-fine segmentation.
 
     Raises:
-        InputError: If there is no such recipe; lists those that there are.
+        InputError: If there is no such recipe; the message lists the known ones.
     """
     if name not in RECIPES:
         raise InputError(f"there is no recipe {name!r}; known: {', '.join(RECIPES)}")

@@ -1,4 +1,4 @@
-"""What a network learns in pretraining: to restore windows, all of their voxels (methods.md 1.8).
+"""Loss and validation of pretraining, in which a network restores all voxels of windows (methods.md 1.8).
 
 Letters: B batch, C channels, D H W window.
 """
@@ -19,7 +19,7 @@ from seg25d.training.processes import share, sum_over_processes
 from seg25d.training.sampling import Batch
 
 MOST_TILES = 16
-"""Slices in a picture."""
+"""Maximum number of slices in a picture."""
 
 
 class ReconstructionLoss(nn.Module):
@@ -42,14 +42,14 @@ class ReconstructionLoss(nn.Module):
 
 
 class Restored(NamedTuple):
-    """How well windows are restored."""
+    """Quality of restored windows."""
 
     loss: float
     """Mean squared error."""
     loss_of_mean: float
     """Loss of a constant restoration, the mean of the window and channel: the variance."""
     example: tuple[Tensor, Tensor, Tensor] | None
-    """What the network saw, what it made of it, and what was wanted: (C, D, H, W) of the first window, on the CPU."""
+    """Input, output and target of the first window: (C, D, H, W) each, on the CPU."""
 
 
 def validate_reconstruction(model: nn.Module, batches: Iterable[Batch], execution: Execution) -> Restored:
@@ -61,7 +61,7 @@ def validate_reconstruction(model: nn.Module, batches: Iterable[Batch], executio
         execution: Device and precision.
 
     Returns:
-        The errors, the same on every process, but for the example.
+        The errors, the same on every process except for the example.
     """
     model.eval()
     sums, example = [0.0, 0.0, 0.0], None
@@ -83,7 +83,7 @@ def validate_reconstruction(model: nn.Module, batches: Iterable[Batch], executio
 
 
 def draw_reconstruction(path: Path, example: tuple[Tensor, Tensor, Tensor], axis: int) -> None:
-    """Draw what the network saw, what it restored, and what was there: slices of the first channel, tiled.
+    """Draw input, output and target of the network: tiled slices of the first channel.
 
     Args:
         path: A PNG.
@@ -106,7 +106,7 @@ def draw_reconstruction(path: Path, example: tuple[Tensor, Tensor, Tensor], axis
 
 
 def _tiled(slices: Tensor) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
-    """Slices (D, H, W) as one image, as square as can be."""
+    """Tile slices (D, H, W) into one image, as square as possible."""
     chosen = np.unique(np.linspace(0, len(slices) - 1, MOST_TILES).round().astype(int))
     picked = slices[chosen].float().numpy()
     columns = int(np.ceil(np.sqrt(len(picked))))

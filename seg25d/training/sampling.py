@@ -1,4 +1,4 @@
-"""Which windows a run sees: a pure function of seed and window number, so that any run can go on exactly.
+"""Sampling of windows: a pure function of seed and window number, so that any run can be continued exactly.
 
 Letters: C channels, D H W window.
 """
@@ -35,20 +35,20 @@ from seg25d.training.pretext_tasks import make_harder
 Batch: TypeAlias = tuple[Tensor, Tensor]
 """Images (b, C, D, H, W) float32 and internal labels (b, D, H, W) uint8."""
 BatchKey: TypeAlias = tuple[Literal["train", "validate"], int]
-"""Which batch: an iteration of training, or the number of a validation batch."""
+"""Key of a batch: an iteration of training, or the number of a validation batch."""
 WINDOWS_PER_CASE = 4
-"""Validation windows of one case at the most."""
+"""Maximum number of validation windows of one case."""
 VALIDATION_BATCHES = 20
-"""Batches of validation windows at the most: a batch costs a third of an update, and an epoch has up to 100 updates."""
+"""Maximum number of validation batches: one costs a third of an update, and an epoch has up to 100 updates."""
 CACHE_BYTES = 1 << 30
-"""Arrays that one process keeps decompressed; beyond that windows are read from the store each time."""
+"""Bytes of decompressed arrays that one process keeps; other windows are read from the store each time."""
 
 
 class CaseCache:
     """Arrays of cases: the first ones in memory, up to a limit, the others read window by window.
 
     Args:
-        store: Where the cases are.
+        store: Of the cases.
         limit_bytes: Memory for decompressed arrays.
     """
 
@@ -59,7 +59,7 @@ class CaseCache:
         self.cases: dict[str, tuple[Any, Any, dict[int, NDArray[np.integer[Any]]]]] = {}
 
     def get(self, case: str) -> tuple[Any, Any, dict[int, NDArray[np.integer[Any]]]]:
-        """Image (C, D, H, W) and labels (D, H, W), both sliceable, and some voxels of each class."""
+        """Return image (C, D, H, W) and labels (D, H, W), both sliceable, and some voxels of each class."""
         if case in self.cases:
             return self.cases[case]
         image, labels, locations = self.store.open_image(case), self.store.open_labels(case), self.store.locations(case)
@@ -100,11 +100,11 @@ class WindowSource(Dataset[Batch | Seg25dError]):
         self.objects: dict[str, BoundingBox | None] = {}
         shapes = (store.record(case).grid.shape for case in cases["validate"])
         inside = all(size <= wanted for shape in shapes for size, wanted in zip(shape, plan.window, strict=True))
-        # All windows of a volume that lies within one show the same.
+        # All windows of a volume that fits into one window are equal.
         self.windows_per_case = 1 if inside else WINDOWS_PER_CASE
 
     def __getitem__(self, key: BatchKey) -> Batch | Seg25dError:
-        """The batch; or what went wrong, as a value: an exception would lose its type on the way between processes."""
+        """Make the batch; an error is returned as a value, as an exception would lose its type between processes."""
         purpose, number = key
         first = number * self.plan.batch_size
         last = first + self.plan.batch_size
@@ -126,16 +126,16 @@ class WindowSource(Dataset[Batch | Seg25dError]):
         return torch.stack(images), torch.stack(labels)
 
     def num_validation_windows(self) -> int:
-        """Windows that are scored after each epoch: fewer where windows are so large that batches are small."""
+        """Number of windows that are scored after each epoch; fewer if windows are so large that batches are small."""
         most = min(self.windows_per_case * len(self.cases["validate"]), VALIDATION_BATCHES * self.plan.batch_size)
         return min(self.config.validation_windows, most)
 
     def num_validation_batches(self) -> int:
-        """Batches that hold them."""
+        """Number of batches of validation windows."""
         return -(-self.num_validation_windows() // self.plan.batch_size)
 
     def window(self, purpose: str, index: int) -> tuple[Tensor, Tensor]:
-        """The window with this number: (C, D, H, W) and (D, H, W); augmented if it is for training."""
+        """Make the window with this number: (C, D, H, W) and (D, H, W), augmented for training."""
         training = purpose == "train"
         rng = np.random.default_rng([self.config.seed, int(training), index])
         case = self._case(purpose, index)
@@ -144,7 +144,7 @@ class WindowSource(Dataset[Batch | Seg25dError]):
         crop = self._crop(rng, case, labels, training=training)
         corner, size = [low for low, _ in crop], box_shape(crop)
         centre = None
-        # Pretraining looks at no label: those of cases that are held out later are among them.
+        # Pretraining ignores labels, as some belong to cases that are held out later.
         if (rng.random() < self.config.foreground_share or not training) and self.config.pretext is None:
             centre = draw_foreground(rng, locations)
         if centre is not None:
@@ -163,7 +163,7 @@ class WindowSource(Dataset[Batch | Seg25dError]):
         images = torch.from_numpy(read_region(image, start, region, crop, lowest=lowest))
         targets = torch.from_numpy(read_region(labels, start, region, crop))
         if lowest:
-            # Where a turned window reaches beyond what was read it gets 0. Never in place: this may be the cache.
+            # Where a rotated window reaches beyond the region it gets 0. Never in place: this may be the cache.
             floor = images.amin((1, 2, 3), keepdim=True)
             images, targets = apply_spatial(images - floor, targets, augmentation, window)
             images = images + floor
@@ -174,12 +174,12 @@ class WindowSource(Dataset[Batch | Seg25dError]):
         if augmentation.intensity:
             images = torch.from_numpy(apply_intensity(images.numpy().copy(), augmentation))
         if self.config.pretext is not None:
-            # After all other draws, so that they are those of a run without it.
+            # After all other draws, so that these are the same as in a run without it.
             return make_harder(images, self.plan.representation, self.config.pretext, rng), images.contiguous()
         return images.contiguous(), targets.contiguous()
 
     def _crop(self, rng: np.random.Generator, case: str, labels: Any, *, training: bool) -> BoundingBox:
-        """The part of a case that its windows show: all of it, or for a fine model what is around the object."""
+        """Choose the part of a case that windows come from: all of it, or for a fine model a crop around the object."""
         fine, (depth, height, width) = self.config.fine, labels.shape
         if fine is None:
             return (0, depth), (0, height), (0, width)
@@ -189,7 +189,7 @@ class WindowSource(Dataset[Batch | Seg25dError]):
         return crop_around(self.objects[case], margins, labels.shape, self.plan.spacing_mm)
 
     def _case(self, purpose: str, index: int) -> str:
-        """Every case once before any comes again, in an order that is new for every pass over the training cases."""
+        """Choose the case of a window: all cases in turn, in a new order for every pass over the training cases."""
         cases = self.cases[purpose]
         number, place = divmod(index, len(cases))
         if purpose == "validate":
@@ -201,7 +201,7 @@ class WindowSource(Dataset[Batch | Seg25dError]):
 def draw_foreground(
     rng: np.random.Generator, locations: dict[int, NDArray[np.integer[Any]]]
 ) -> NDArray[np.integer[Any]] | None:
-    """A voxel of a class drawn at random among those of the case; None if it has none."""
+    """Draw a class of the case, then one of its voxels; None if the case has no foreground."""
     classes = [label for label, voxels in sorted(locations.items()) if label != 0 and len(voxels)]
     if not classes:
         return None
@@ -216,7 +216,7 @@ def place_window(
     centre: NDArray[np.integer[Any]] | None,
     regular: RegularSteps | None = None,
 ) -> tuple[int, ...]:
-    """Where a window starts: inside the volume, around `centre` if there is one, else anywhere.
+    """Draw the start of a window: inside the volume, around `centre` if there is one, else anywhere.
 
     Along axes on which the volume is smaller than the window, the volume lies anywhere in the window. Along a regular
     axis it is one of the windows that cover the volume in whole steps: of those that hold the centre, or of all.
@@ -247,7 +247,7 @@ def read_region(
         start: First voxel along the last three axes; may be negative.
         size: Voxels to read.
         crop: The part of the array to read from, half-open ranges along (D, H, W); None: all of it.
-        lowest: Fill up with the lowest value per channel of what was read instead.
+        lowest: Pad with the lowest value per channel of the part that was read, instead of zero.
     """
     leading = (slice(None),) * (len(array.shape) - 3)
     limits = crop or tuple((0, length) for length in array.shape[-3:])

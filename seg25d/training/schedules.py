@@ -1,6 +1,6 @@
-"""Learning rate over the course of a run, and when a run ends early: pure functions of what is in the log.
+"""Learning rate over the course of a run, and early stopping: pure functions of the log.
 
-A run that goes on after an interruption therefore has the very learning rates that it would have had.
+A run that continues after an interruption therefore has the same learning rates as without it.
 """
 
 import math
@@ -10,11 +10,11 @@ from typing import NamedTuple
 from seg25d.training.config import TrainingConfig
 
 Losses = Sequence[float | None]
-"""Validation loss of each epoch so far; None where it was no number, which is never an improvement."""
+"""Validation loss of each epoch so far; None where it was NaN, which is never an improvement."""
 
 
 class Moment(NamedTuple):
-    """How far a run is."""
+    """Position in a run."""
 
     progress: float
     """Share of the run that is over, 0 to 1."""
@@ -22,7 +22,7 @@ class Moment(NamedTuple):
 
 
 def learning_rate_factor(config: TrainingConfig, moment: Moment) -> float:
-    """The factor on the learning rate, above `lowest_learning_rate` but for the warm-up.
+    """The factor on the learning rate, above `lowest_learning_rate` except in the warm-up.
 
     Schedules by epoch take `epochs` equal parts of the run for its epochs: with a time budget, a recipe runs through
     its whole schedule in that time. Only `plateau` counts the epochs that were validated.
@@ -43,7 +43,7 @@ def learning_rate_factor(config: TrainingConfig, moment: Moment) -> float:
 def is_over_early(config: TrainingConfig, validation_losses: Losses) -> bool:
     """Whether `early_stopping` ends the run: that many epochs have passed since the lowest validation loss.
 
-    Never with a time budget, which says itself how long the run is, and whose epochs may be short.
+    Never with a time budget, which fixes the length of the run, and whose epochs may be short.
     """
     if config.early_stopping is None or config.time_budget_seconds is not None:
         return False
@@ -51,7 +51,7 @@ def is_over_early(config: TrainingConfig, validation_losses: Losses) -> bool:
 
 
 def num_epochs_to_best(validation_losses: Losses) -> int:
-    """The number (from 1) of the first epoch with the lowest validation loss; 0 where none has any."""
+    """Find the number (from 1) of the first epoch with the lowest validation loss; 0 if there is none."""
     known = [(loss, epoch) for epoch, loss in enumerate(validation_losses, 1) if loss is not None]
     return min(known)[1] if known else 0
 
@@ -62,7 +62,7 @@ def _cosine(config: TrainingConfig, moment: Moment) -> float:
 
 
 def _cosine_restarts(config: TrainingConfig, moment: Moment) -> float:
-    """The same over and over (Loshchilov & Hutter 2017); at whole epochs torch's CosineAnnealingWarmRestarts."""
+    """Repeated half cosines (Loshchilov & Hutter 2017); at whole epochs torch's CosineAnnealingWarmRestarts."""
     return _half_cosine(config, _epoch(config, moment) % config.schedule_epochs / config.schedule_epochs)
 
 
@@ -110,7 +110,7 @@ def _half_cosine(config: TrainingConfig, share: float) -> float:
 
 
 def _epoch(config: TrainingConfig, moment: Moment) -> float:
-    """Epochs that are over, with fraction; whole where rounding errors are all that is missing."""
+    """Compute the number of finished epochs, with fraction; rounded where only rounding errors are missing."""
     epoch = moment.progress * config.epochs
     return round(epoch) if math.isclose(epoch, round(epoch), rel_tol=1e-9) else epoch
 

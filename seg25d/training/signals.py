@@ -1,4 +1,4 @@
-"""Being asked to stop, without losing anything."""
+"""Handling of signals to stop, without losing the state of a run."""
 
 import logging
 import signal
@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """Collect SIGTERM and SIGINT instead of dying of them, so that the state can be saved first.
+    """Collect SIGTERM and SIGINT instead of ending at once, so that the state can be saved first.
 
     Yields:
         The signals received so far. A second one has its usual effect.

@@ -28,16 +28,16 @@ SIDE = 0.6
 
 
 class SmallWindows:
-    """Cuts the windows of a run to parts as long as it should.
+    """Cuts the windows of a run to parts during the first share of it.
 
     Args:
         config: Of the run.
         plan: Window, batch size and representation.
         store: Of the cases.
-        cases: All of them, whatever the fold.
+        cases: All of them, in any fold.
 
     Raises:
-        InputError: If it is asked for where windows have to be whole.
+        InputError: If parts are set where windows have to be whole.
     """
 
     def __init__(self, config: TrainingConfig, plan: ConfigurationPlan, store: Store, cases: Sequence[str]) -> None:
@@ -50,9 +50,9 @@ class SmallWindows:
     def cut(
         self, images: Tensor, labels: Tensor, progress: float, iteration: int, process: tuple[int, int]
     ) -> tuple[Tensor, Tensor]:
-        """A part of each window, or the windows as they are when the share of the run is over.
+        """Cut a part of each window; when the share of the run is over, return whole windows.
 
-        The first update has whole windows: it tells whether they fit into the memory.
+        The first update has whole windows, to test whether they fit into the memory.
 
         Args:
             images: (b, C, D, H, W).
@@ -70,10 +70,10 @@ class SmallWindows:
 
 
 def check_small_windows(config: TrainingConfig, plan: ConfigurationPlan) -> None:
-    """Make sure that a run can be trained on parts of windows if it is asked to.
+    """Check that a run can be trained on parts of windows, if these are set.
 
     Raises:
-        InputError: If not; says why.
+        InputError: If it cannot; the message says why.
     """
     if not config.small_windows or config.pretext is not None:
         return
@@ -87,7 +87,7 @@ def check_small_windows(config: TrainingConfig, plan: ConfigurationPlan) -> None
 
 
 def small_share(config: TrainingConfig, plan: ConfigurationPlan, shapes: Sequence[Shape]) -> float:
-    """The share of a run in which parts of windows are trained on.
+    """Choose the share of a run in which parts of windows are trained on.
 
     Args:
         config: Its setting; null is the representation's own share in a run with a time budget whose windows hold a
@@ -145,7 +145,7 @@ def cut_windows(
 
 
 def _draw_centre(labels: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.integer[Any]] | None:
-    """A voxel of a class drawn at random among those that are there; None if there is none."""
+    """Draw a class of the window, then one of its voxels; None if there is no foreground."""
     counts = count_voxels(labels)
     classes = [label for label in np.flatnonzero(counts) if label not in (0, IGNORE_INDEX)]
     if not classes:

@@ -1,4 +1,4 @@
-"""Everything that changes while a fold is trained, and how it is saved."""
+"""State of the training of a fold, and its conversion to and from checkpoints."""
 
 import copy
 from collections.abc import Collection
@@ -15,19 +15,19 @@ from seg25d.training.muon import Muon
 
 @dataclass
 class TrainingState:
-    """The moving parts of a run."""
+    """Everything that changes during a run."""
 
     model: nn.Module
     averaged: nn.Module
-    """Running mean of the weights: what is validated and kept."""
+    """Model with the running mean of the weights, which is validated and kept."""
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     iteration: int = 0
     seconds: float = 0.0
-    """Spent on training so far, over all sittings."""
+    """Time spent on training so far, over all sessions."""
     best_dice: float = -1.0
     epoch_losses: list[float] = field(default_factory=list)
-    """Losses of the updates of the epoch that is under way."""
+    """Losses of the updates of the current epoch."""
     epoch_voxels: int = 0
     """Voxels of the windows of these updates."""
     epoch_seconds: float = 0.0
@@ -37,10 +37,10 @@ class TrainingState:
     """The lines of log.jsonl so far."""
     finished: bool = False
     computed_in: str = ""
-    """Kind of device and type of the arithmetic, as `Execution` says them."""
+    """Kind of device and type of the arithmetic, in the words of `Execution`."""
 
     def update_average(self, decay: float) -> None:
-        """Move the running mean towards the weights; early on faster, so that the start is forgotten."""
+        """Move the running mean towards the weights; faster at first, to forget the initial weights."""
         rate = 1 - min(decay, (1 + self.iteration) / (10 + self.iteration))
         with torch.no_grad():
             torch._foreach_lerp_(list(self.averaged.parameters()), list(self.model.parameters()), rate)
@@ -65,10 +65,10 @@ class TrainingState:
         for parameter, values in self.optimizer.state.items():
             for name, value in values.items():
                 if torch.is_tensor(value) and value.shape == parameter.shape:
-                    # Fused optimizers go through memory side by side: another device or version had another layout.
+                    # Fused optimizers read tensors in memory order: another device or version had another layout.
                     values[name] = torch.empty_like(parameter).copy_(value)
         if checkpoint["scaler"] and self.scaler.is_enabled():
-            # A run that was begun in another precision has no scale yet.
+            # A run that began in another precision has no scale yet.
             self.scaler.load_state_dict(checkpoint["scaler"])
         for name in PLAIN_FIELDS:
             if name in checkpoint or name not in SINCE_0_2:
@@ -76,7 +76,7 @@ class TrainingState:
 
 
 ENCODERS = frozenset({"encoder", "swinViT"})
-"""What networks call the part that sees the image; the second one is MONAI's Swin UNETR."""
+"""Names of the part of a network that sees the image; the second one is MONAI's Swin UNETR."""
 DECAYING = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear)
 PLAIN_FIELDS = (
     "iteration",
@@ -101,15 +101,15 @@ NEW, LEARNT, LEARNT_ENCODER = "new", "learnt", "learnt_encoder"
 def new_state(
     model: nn.Module, config: TrainingConfig, execution: Execution, learnt: Collection[str] = ()
 ) -> TrainingState:
-    """The state of a run that has not begun.
+    """Make the state of a run that has not started.
 
-    Weights decay in convolutions and linear layers only: norms, biases and whatever else a method learns are left
-    alone, as is customary.
+    Weight decay acts on convolutions and linear layers only, not on norms, biases and other parameters of a method, as
+    is customary.
 
     Args:
         model: On the CPU.
         config: Optimizer and weight decay.
-        execution: Where it is to go.
+        execution: Device and precision.
         learnt: Names of weights that were learnt before.
     """
     model = execution.place(model)
@@ -135,7 +135,7 @@ def new_state(
 
 
 def _new_optimizer(groups: list[dict[str, Any]], config: TrainingConfig) -> torch.optim.Optimizer:
-    """The optimizer by its name, all updates of a step in one kernel where there is one."""
+    """Make the optimizer by its name, with all updates of a step in one kernel where available."""
     if config.optimizer == "muon":
         return Muon(groups, config.learning_rate)
     if config.optimizer == "sgd":

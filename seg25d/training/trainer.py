@@ -40,40 +40,40 @@ from seg25d.training.validation import validate
 
 logger = logging.getLogger(__name__)
 SECONDS_BETWEEN_CHECKPOINTS = 120.0
-"""Long epochs are saved in between, so that a power cut costs two minutes at most."""
+"""Seconds between checkpoints within an epoch, so that a power cut costs two minutes at most."""
 LONGEST_EPOCH = 1 / 20
-"""Share of a time budget after which an epoch ends even if it is not full."""
+"""Share of a time budget after which an epoch ends even if it is incomplete."""
 VALIDATION_SHARE = 0.1
-"""Share of a run that the look at the validation windows after each epoch may take."""
+"""Maximum share of a run that scoring the validation windows after each epoch may take."""
 NUM_PICTURES = 10
 """Number of pictures of restored windows, over a run of pretraining."""
 MOST_WITHOUT_GRADIENT = 20
-"""Updates in a row whose gradient is exactly zero, after which a run is given up: it would never learn again."""
+"""Number of successive updates with a gradient of exactly zero after which a run ends: it would never learn again."""
 
 
 @dataclass(frozen=True)
 class FoldJob:
-    """What is to be trained, and where it goes."""
+    """The training of one fold: its settings, data and folder."""
 
     folder: FoldFolder
     store: Store
     split: Split
     config: TrainingConfig
     header: ModelHeader
-    """Goes into the model files; says plan, labels and channels."""
+    """Header of the model files: plan, labels and channels."""
     device: str | None = None
     num_workers: int | None = None
     """Processes that prepare batches; None chooses, 0 prepares them in this process."""
     model: nn.Module | None = None
-    """What to begin with; None: the model of the plan with fresh weights."""
+    """Initial model; None: the model of the plan with fresh weights."""
     learnt: frozenset[str] = frozenset()
-    """Names of its weights that were learnt before, see `PretrainedConfig`."""
+    """Names of its pretrained weights, see `PretrainedConfig`."""
     tensorboard: bool = False
     """Whether the log is also written as curves for TensorBoard."""
 
 
 def _go_on(state: TrainingState, job: FoldJob, checkpoint: dict[str, Any]) -> None:
-    """Take the state of the fold's checkpoint."""
+    """Load the state of the fold's checkpoint."""
     try:
         state.from_checkpoint(checkpoint)
     except (ValueError, RuntimeError) as error:
@@ -84,7 +84,7 @@ def _go_on(state: TrainingState, job: FoldJob, checkpoint: dict[str, Any]) -> No
 
 
 def mixed_seed(*numbers: int) -> int:
-    """One seed of several numbers; others give another."""
+    """Compute one seed from several numbers."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
 
 
@@ -128,7 +128,7 @@ def train_fold(job: FoldJob) -> bool:
 
 
 class _Run:
-    """The loop and what it needs at every turn."""
+    """The training loop and its state."""
 
     def __init__(self, job: FoldJob, state: TrainingState, execution: Execution, rank: int, num_processes: int) -> None:
         self.job, self.state, self.execution = job, state, execution
@@ -142,7 +142,7 @@ class _Run:
         self.small_windows = SmallWindows(self.config, plan, job.store, (*job.split.train, *job.split.val))
         self.batch_voxels = plan.batch_size * math.prod(plan.window)
         if not state.epoch_voxels:
-            # Of an epoch that an older version began.
+            # In an epoch that an older version began.
             state.epoch_voxels = len(state.epoch_losses) * self.batch_voxels
         self.last_tick = 0.0
         self.without_gradient = 0
@@ -194,7 +194,7 @@ class _Run:
         self._finish()
 
     def is_over(self, progress: float | None = None) -> bool:
-        """Whether the run is as long as it should be, or has not become better for long enough."""
+        """Whether the run has reached its length, or has not improved for long enough."""
         progress = self.progress() if progress is None else progress
         return progress >= 1 or is_over_early(self.config, self.validation_losses())
 
@@ -210,7 +210,7 @@ class _Run:
         return share([share_of_time], self.execution.device, combine="first")[0]
 
     def _count_seconds(self) -> float:
-        """Add the time since the last call to that of the run, whatever it was spent on, and give it."""
+        """Add all time since the last call to that of the run, and return it."""
         now = time.perf_counter()
         seconds = now - self.last_tick
         self.last_tick = now
@@ -218,7 +218,7 @@ class _Run:
         return seconds
 
     def _start_epoch(self) -> None:
-        """Tell the model which epoch it is in and how much of the run was over when that began."""
+        """Tell the model its epoch and the progress of the run at the start of that epoch."""
         state, budget = self.state, self.config.time_budget_seconds
         if not isinstance(state.model, EpochAware):
             return
@@ -229,7 +229,7 @@ class _Run:
         state.model.start_epoch(len(state.log) + 1, self.config.seed, min(1.0, begun))
 
     def _epoch_is_over(self) -> bool:
-        """Whether it is time for a look at the validation windows, which is not to take much of the run."""
+        """Whether the epoch ends here; validation must not take too much of the run."""
         state, full, budget = self.state, self.config.iterations_per_epoch, self.config.time_budget_seconds
         if budget is None:
             return state.iteration % full == 0
@@ -240,14 +240,14 @@ class _Run:
         return updates >= full or (worthwhile and state.epoch_seconds > budget * LONGEST_EPOCH)
 
     def _updates_on_whole_windows(self) -> float:
-        """As many of them have the voxels of this epoch's updates: windows are scored whole."""
+        """Convert this epoch's updates to a number of updates on whole windows with as many voxels."""
         return self.state.epoch_voxels / self.batch_voxels
 
     def _own_validation_batches(self) -> Iterator[Batch | Seg25dError]:
         return (self.source[("validate", number)] for number in range(self._num_validation_batches()))
 
     def _num_validation_batches(self) -> int:
-        """All, or in a run with a time budget as many as its share allows: an update may take minutes."""
+        """Choose all batches, or with a time budget as many as its share allows, as an update may take minutes."""
         number, budget = self.source.num_validation_batches(), self.config.time_budget_seconds
         if budget is None:
             return number
@@ -257,13 +257,13 @@ class _Run:
         return min(number, max(1, int(most)))
 
     def _step(self, model: nn.Module, images: Tensor, target: Tensor, progress: float) -> float:
-        """One update; gives the loss before it."""
+        """Make one update and return the loss before it."""
         state, config = self.state, self.config
         factor = learning_rate_factor(config, Moment(progress, self.validation_losses()))
         for group in state.optimizer.param_groups:
             group["lr"] = config.learning_rate * factor * self._factor_for_role(group.get("role", NEW))
         model.train()
-        # What is random in a network (dropout) is a function of seed, update and process, so that a run can go on.
+        # Randomness in a network (dropout) is a function of seed, update and process, so that a run can be continued.
         torch.manual_seed(mixed_seed(config.seed, state.iteration, self.source.process[0]))
         images, target = self.small_windows.cut(images, target, progress, state.iteration, self.source.process)
         state.epoch_voxels += math.prod(images.shape[2:]) * self.job.header.plan.batch_size
@@ -332,7 +332,7 @@ class _Run:
         self._save()
 
     def _validate(self, batches: Iterator[Batch]) -> tuple[float, dict[str, float | None], dict[str, float]]:
-        """Validation loss, Dice per label, and what else the log is to say; in pretraining also a picture."""
+        """Compute validation loss, Dice per label, and other values for the log; in pretraining draw a picture."""
         model = self.state.averaged
         if self.config.pretext is None:
             threshold = self.job.header.threshold
@@ -340,14 +340,14 @@ class _Run:
         restored = validate_reconstruction(model, batches, self.execution)
         share_done = math.floor(NUM_PICTURES * min(self.progress(), 1.0)) / NUM_PICTURES
         path = self.job.folder.reconstruction(round(100 * share_done))
-        # The end is where the run ends now: it may have been made longer since there was a picture of it.
+        # The current end of the run counts: it may have been extended since the last picture.
         if self.first and restored.example is not None and (share_done == 1 or not path.exists()):
             axis = self.job.header.plan.representation.stacking_axis or 0
             draw_reconstruction(path, restored.example, axis)
         return restored.loss, {}, {"validation_loss_of_mean": restored.loss_of_mean}
 
     def _is_best(self, dice: float | None) -> bool:
-        """Whether the last epoch is the best so far: by its validation loss if that is to be restored, else by Dice."""
+        """Whether the last epoch is the best so far, by validation loss with `restore_best`, else by Dice."""
         if self.config.restore_best:
             losses = self.validation_losses()
             return num_epochs_to_best(losses) == len(losses)
@@ -380,5 +380,5 @@ class _Run:
         self._save()
 
     def _ask_all_processes(self, *here: bool) -> list[bool]:
-        """Per question, whether any process says yes."""
+        """Tell for each question whether any process answers yes."""
         return [number > 0 for number in share([float(each) for each in here], self.execution.device, combine="max")]

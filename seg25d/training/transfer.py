@@ -1,7 +1,7 @@
-"""Beginning with the weights of another model: what fits is taken over, the rest is named.
+"""Initialisation with the weights of another model: fitting weights are loaded, the others are listed.
 
-What gives scores (heads) is new, as classes or tasks differ; convolutions that see the image are adapted to another
-number of channels; everything else must be there and fit, or the networks are not the same.
+Layers that give scores (heads) are new, as classes or tasks differ; convolutions that see the image are adapted to
+another number of channels; all other weights must exist and fit, otherwise the networks differ.
 """
 
 import logging
@@ -27,13 +27,13 @@ MOST_DIFFERENCES = 6
 
 
 class Transfer(Record):
-    """What a run took over: names of its weights."""
+    """Names of the weights of a run by their origin."""
 
     schema_version: Literal[1] = 1
     file: str
     digest: str
     taken: tuple[str, ...]
-    """Names of weights that were taken as they are in the file."""
+    """Names of weights that were loaded unchanged from the file."""
     adapted: tuple[str, ...]
     """Names of weights that were adapted to another number of image channels."""
     new: tuple[str, ...]
@@ -41,11 +41,11 @@ class Transfer(Record):
 
     @property
     def learnt(self) -> frozenset[str]:
-        """All that was learnt before."""
+        """Names of all pretrained weights."""
         return frozenset((*self.taken, *self.adapted))
 
     def table(self) -> str:
-        """What became of each part of the model."""
+        """Origin of the weights of each part of the model, as a table."""
         parts: dict[str, dict[str, int]] = {}
         for kind in ("taken", "adapted", "new"):
             for name in getattr(self, kind):
@@ -70,34 +70,34 @@ class PretrainedFile:
         """Read a file.
 
         Args:
-            path: A model file of ours, pretrained or trained on this or another data set; or weights of a torchvision
+            path: A model file of seg25d, pretrained or trained on this or another data set; or weights of a torchvision
                 ResNet, for `resnet_unet`.
 
         Raises:
-            ModelError: If it is missing, damaged, or neither of both.
+            ModelError: If it is missing, damaged, or neither of these.
         """
         header, weights = load_model(path) if is_model_file(path) else (None, read_state_dict(path))
         return cls(path, file_digest(path), header, weights)
 
     @property
     def start(self) -> PretrainedConfig:
-        """What the settings of a run say of it."""
+        """Entry for this file in the settings of a run."""
         return PretrainedConfig(file=self.path.name, digest=self.digest)
 
 
 def take_over(model: nn.Module, header: ModelHeader, file: PretrainedFile) -> Transfer:
-    """Load what fits of a file into a model.
+    """Load the fitting weights of a file into a model.
 
     Args:
         model: Of `header.build_model()`; changed.
-        header: Of the run that begins.
-        file: What it begins with.
+        header: Of the new run.
+        file: The pretrained file.
 
     Returns:
-        What became of every weight.
+        The origin of every weight.
 
     Raises:
-        ModelError: If the networks differ; says in what.
+        ModelError: If the networks differ; the message lists the differences.
     """
     if file.header is None:
         return _from_torchvision(model, file)
@@ -105,7 +105,7 @@ def take_over(model: nn.Module, header: ModelHeader, file: PretrainedFile) -> Tr
     own = model.state_dict()
     names_differ = sorted(set(own) ^ set(weights))
     heads, first = _heads(header), _first_layers(header)
-    # What gives the same scores for the same task keeps its heads.
+    # Heads are kept if scores and task are the same.
     same_task = other.pretext == header.pretext and other.description.labels == header.description.labels
     taken: dict[str, Tensor] = {}
     adapted: dict[str, Tensor] = {}
@@ -141,13 +141,13 @@ def _from_torchvision(model: nn.Module, file: PretrainedFile) -> Transfer:
 
 
 def _slices_seen(*headers: ModelHeader) -> int:
-    """How many slices are channels of the networks' images, if it is the same number in all of them; else 1."""
+    """Count the slices among the channels of the networks' images, if all have the same number; else 1."""
     (number, *others) = {header.plan.representation.network_channels(1) for header in headers}
     return 1 if others else number
 
 
 def _adapted(weight: Tensor, num_channels: int, num_slices: int) -> Tensor:
-    """The kernel for another number of channels, for each slice that it sees by itself (`with_neighbours`)."""
+    """Adapt a kernel to another number of channels, separately for each slice that it sees (`with_neighbours`)."""
     if weight.shape[1] % num_slices or num_channels % num_slices:
         return adapt_first_convolution(weight, num_channels)
     parts = weight.chunk(num_slices, 1)

@@ -49,6 +49,6 @@ def make_update(
     norm = nn.utils.clip_grad_norm_(state.model.parameters(), gradient_clip or math.inf)
     state.scaler.step(state.optimizer)
     state.scaler.update()
-    # The only wait for a GPU, when all of the update is in its queue. float16 with Muon has one more: torch's
+    # The only wait for a GPU, when the whole update is in its queue. float16 with Muon has one more: torch's
     # GradScaler looks for infinities before the step of an optimizer that is not fused.
     return Update(*map(float, torch.stack((loss.detach(), norm.to(loss))).tolist()))

@@ -1,6 +1,6 @@
 """Loss and Dice on windows of the validation cases, after each epoch.
 
-This is a quick estimate that steers the eye; the fold's real score is computed on whole cases after training.
+This is a quick estimate for monitoring; the fold's real score is computed on whole cases after training.
 """
 
 from collections.abc import Iterable
@@ -57,13 +57,13 @@ def validate(
         None if predicted + true == 0 else float(2 * overlap / (predicted + true))
         for overlap, predicted, true in total.T.tolist()
     ]
-    # Learning rate and end of a run may depend on the loss: not even its last digit may differ between processes.
+    # Learning rate and end of a run may depend on the loss, so it must be exactly equal in all processes.
     loss = share([loss_sum / max(1, num_batches)], execution.device, combine="first")[0]
     return loss, dict(zip(labels.foreground, dice, strict=True))
 
 
 def _counts(scores: Tensor, target: Tensor, labels: Labels, threshold: float | None) -> Tensor:
-    """(3, K): voxels that are right, predicted, true."""
+    """Count the voxels that are right, predicted, true: (3, K)."""
     valid = (target != IGNORE_INDEX)[:, None]
     if labels.has_regions:
         truth = region_maps(target, labels.output_members)
@@ -74,5 +74,5 @@ def _counts(scores: Tensor, target: Tensor, labels: Labels, threshold: float | N
         predicted = one_hot(chosen.to(target.dtype), labels.num_outputs)
     predicted = predicted * valid
     axes = (0, 2, 3, 4)
-    # Not every device has numbers of 64 bits.
+    # Not every device supports numbers of 64 bits.
     return torch.stack(((predicted * truth).sum(axes), predicted.sum(axes), truth.sum(axes))).cpu().double()

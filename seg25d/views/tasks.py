@@ -1,4 +1,4 @@
-"""What the fusion of views takes: which models there have to be, whether all of it fits together, how long it takes."""
+"""Trainings that a fusion of views needs: models of views, checks that they fit together, and expected times."""
 
 import logging
 import os
@@ -43,7 +43,7 @@ class ViewModel:
 
     @property
     def folder(self) -> FoldFolder:
-        """Where it is, or will be."""
+        """Folder of the model, which may not exist yet."""
         return self.view.run.model_set(self.models.name)
 
     @property
@@ -74,7 +74,7 @@ class FusedFold:
 
     @property
     def folder(self) -> FoldFolder:
-        """Where it goes."""
+        """Folder of the fold."""
         return self.task.run.fold(self.fold)
 
     @property
@@ -113,7 +113,7 @@ class Fusion(NamedTuple):
 
     @property
     def task(self) -> RunToTrain:
-        """What was asked for; all else is needed for it."""
+        """The run that was asked for; all others are needed for it."""
         return self.joint or self.folds[0].task
 
 

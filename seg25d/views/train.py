@@ -75,7 +75,9 @@ def train_fused_folds(jobs: Sequence[FusedFold]) -> dict[str, Summary]:
 def _train_fused_fold(job: FusedFold, execution: Execution) -> Summary:
     # Also those of a run that was killed after it was complete.
     remove_leftovers(job.folder.root)
-    if not job.is_done:
+    if job.is_done:
+        logger.info("%s is already trained; --restart trains it anew", job.folder.name)
+    else:
         for model in job.view_models():
             _train_view(model, job)
         _write_data(job, execution)

@@ -249,7 +249,7 @@ def cut(path: Path) -> None:
         ("a.pth", lambda path: path.write_bytes(b""), "is damaged or not a file of torch.save .*copy it again"),
         ("a.pth", lambda path: path.write_text("<html>"), "is not a file of torch.save, or holds objects"),
         ("a.safetensors", lambda path: None, "is damaged or not a safetensors file .*copy it again"),
-        ("a.pth", Path.unlink, "does not exist or is no file; wanted weights"),
+        ("a.pth", Path.unlink, "is not a file; give a file with weights"),
     ],
 )
 @pytest.mark.filterwarnings("error")

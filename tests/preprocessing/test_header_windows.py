@@ -58,8 +58,8 @@ def test_every_channel_has_the_window_of_its_own_file(tmp_path: Path) -> None:
     ("center", "width", "level", "words"),
     [
         ("", "", logging.INFO, "no window in its header"),
-        ("40", "", logging.WARNING, "centre '40' and width '', wanted are numbers"),
-        ("40", "0", logging.WARNING, "centre '40' and width '0', wanted are numbers"),
+        ("40", "", logging.WARNING, "centre '40' and width '', but must have numbers"),
+        ("40", "0", logging.WARNING, "centre '40' and width '0', but must have numbers"),
     ],
 )
 def test_without_a_window_that_makes_sense_the_plans_stays(

@@ -36,7 +36,7 @@ class Plane(NamedTuple):
 
     @property
     def step_mm(self) -> float:
-        """Distance of the samples of a ray."""
+        """Distance between the samples of a ray."""
         return min(self.spacing_mm)
 
     def num_samples(self, angle: float) -> int:
@@ -54,11 +54,11 @@ class Plane(NamedTuple):
 
 
 def ray_maxima(rows: Tensor, plane: Plane, angles: Sequence[float]) -> Tensor:
-    """The largest value along each ray (paper, section 3.1; methods.md 3.2); outside of the plane there is 0.
+    """Compute the largest value along each ray (paper, section 3.1; methods.md 3.2); the plane is padded with 0.
 
     Args:
         rows: (R * S, N), row by row of the plane.
-        plane: What the rows are.
+        plane: Geometry of the rows.
         angles: In degrees, V of them. At 0 rays run along the first axis of the plane, at 90 along the second.
 
     Returns:
@@ -78,7 +78,7 @@ def ray_sums(rows: Tensor, plane: Plane, angles: Sequence[float]) -> Tensor:
 
 
 def _samples(rows: Tensor, plane: Plane, angle: float) -> Tensor:
-    """All samples of all rays at an angle: (S, T, N)."""
+    """Interpolate all samples of all rays at an angle: (S, T, N)."""
     indices, weights = _ray_table(plane, angle, rows.device)
     samples = functional.embedding_bag(indices, rows, mode="sum", per_sample_weights=weights.to(rows.dtype))
     return samples.reshape(plane.size[1], -1, rows.shape[1])
@@ -89,8 +89,8 @@ def _ray_table(plane: Plane, angle: float, device: torch.device) -> tuple[Tensor
     (rays, detector), (ray_mm, detector_mm) = plane.size, plane.spacing_mm
     cosine, sine = _cosine_sine(angle)
     place = _double_device(device)
-    s = _centred(detector, place)[:, None] * detector_mm
-    t = _centred(plane.num_samples(angle), place) * plane.step_mm
+    s = _centred_points(detector, place)[:, None] * detector_mm
+    t = _centred_points(plane.num_samples(angle), place) * plane.step_mm
     first, first_weights = _neighbours((s * sine + t * cosine) / ray_mm + (rays - 1) / 2, rays)
     second, second_weights = _neighbours((s * cosine - t * sine) / detector_mm + (detector - 1) / 2, detector)
     indices = first[..., :, None] * detector + second[..., None, :]
@@ -102,20 +102,20 @@ class BackProjection(NamedTuple):
     """A linear map from views to the plane as a sparse matrix, by its rows and by its columns."""
 
     indices: Tensor
-    """(R * S, 2V) int32: which detector pixels of all views (counted through) a pixel is the sum of."""
+    """(R * S, 2V) int32: detector pixels (numbered across all views) that add up to a pixel."""
     weights: Tensor
     """(R * S, 2V) float32."""
     pixels: Tensor
-    """(2V * R * S) int32: which pixels a detector pixel goes to; from detector pixel to detector pixel."""
+    """(2V * R * S) int32: pixels to which a detector pixel contributes, in the order of detector pixels."""
     pixel_weights: Tensor
     """(2V * R * S) float32."""
     offsets: Tensor
-    """(V * S) int32: where those of a detector pixel begin."""
+    """(V * S) int32: index in `pixels` at which those of a detector pixel begin."""
     seen: Tensor
-    """(R * S) float32: how many views see a pixel; at an end of the detector that may be a fraction."""
+    """(R * S) float32: number of views that see a pixel; a fraction at the ends of the detector."""
 
     def to(self, device: torch.device) -> "BackProjection":
-        """The same on another device."""
+        """Move the matrix to another device."""
         return BackProjection(*(tensor.to(device) for tensor in self))
 
 
@@ -127,17 +127,17 @@ def back_projection(
     Outside of the detector there is 0; no division by the number of views (paper, Fig. 3a; methods.md 3.4).
 
     Args:
-        plane: What is projected to.
+        plane: The plane that views are projected back to.
         angles: In degrees, V of them.
-        device: Where the matrix is to be.
+        device: Device of the matrix.
         between_pixels: Whether values of the detector are those half a pixel after it (a filter of two pixels was
             applied), and values are wanted half a pixel before those of the plane (two are to be averaged).
     """
     (rays, detector), (ray_mm, detector_mm) = plane.size, plane.spacing_mm
     place = _double_device(device)
     half = 0.5 if between_pixels else 0.0
-    across = (_centred(rays, place) - half)[:, None] * ray_mm
-    along = (_centred(detector, place) - half) * detector_mm
+    across = (_centred_points(rays, place) - half)[:, None] * ray_mm
+    along = (_centred_points(detector, place) - half) * detector_mm
     directions = torch.tensor([_cosine_sine(angle) for angle in angles], dtype=torch.float64, device=place)
     positions = along * directions[:, :1, None] + across * directions[:, 1:, None]
     found, weights = _neighbours(positions.flatten(1) / detector_mm + (detector - 1) / 2 - half, detector)
@@ -203,13 +203,13 @@ def _neighbours(positions: Tensor, size: int) -> tuple[Tensor, Tensor]:
     return indices.clamp(0, size - 1).to(torch.int32), weights.float()
 
 
-def _centred(size: int, device: torch.device) -> Tensor:
-    """Places of `size` points at distance 1 around 0."""
+def _centred_points(size: int, device: torch.device) -> Tensor:
+    """Coordinates of `size` points at distance 1, centred on 0."""
     return torch.arange(size, dtype=torch.float64, device=device) - (size - 1) / 2
 
 
 def _double_device(device: torch.device) -> torch.device:
-    """Where to compute in double precision what a device needs: there, if it can."""
+    """Choose the device for computing in double precision: the given one if it can, else the CPU."""
     return CPU if device.type == "mps" else device
 
 

@@ -27,7 +27,7 @@ SMALLEST_IN_PLANE = 32
 
 
 class Projections(Representation):
-    """Views of the whole window from directions that turn about `axis`, of which a volume is put together again.
+    """Views of the whole window from directions around `axis`, from which a volume is reconstructed.
 
     In the paper's terms: the network U gives a map per view and class, F filters them, R projects them back and T
     pools and normalises. Path 1 (`num_training_views` random directions, drawn per epoch) trains U; path 2 (`num_views`
@@ -41,15 +41,15 @@ class Projections(Representation):
     network_dims: ClassVar[int] = 2
     deep_supervision: ClassVar[bool] = False
     padded_with_lowest: ClassVar[bool] = True
-    """Whatever is brighter would hide what lies behind it."""
+    """Brighter padding would hide the image behind it in maximum projections."""
     ceiling_fields: ClassVar[frozenset[str]] = frozenset({"axis", "detector_axis", "spacing_mm", "num_views"})
     name: Literal["projections"] = "projections"
     axis: int = Field(ge=0, le=2)
-    """The rotation axis, along which the views are as the volume is (b of the paper)."""
+    """The rotation axis, which views and volume share (b in the paper)."""
     detector_axis: int | None = Field(default=None, ge=0, le=2)
-    """The axis that views at angle 0 have besides (c of the paper); None: the last of the other two."""
+    """The second axis of views at angle 0 (c in the paper); None: the last of the other two."""
     spacing_mm: tuple[float, float, float]
-    """Spacing of the volume, which is turned in millimetres."""
+    """Spacing (D, H, W) of the volume, which is rotated in millimetres."""
     num_training_views: int = Field(default=12, ge=1, le=180)
     """p, of path 1."""
     num_views: int = Field(default=60, ge=1)
@@ -57,14 +57,14 @@ class Projections(Representation):
     projection: Literal["max", "mean"] = "max"
     """Largest value or mean along the rays."""
     normalization: Literal["affine", "batch"] = "affine"
-    """How back-projected values become scores, see `FineTuning`."""
+    """Normalisation from back-projected values to scores, see `FineTuning`."""
     path_schedule: Literal["progress", "paper"] = "progress"
-    """Whether path 1 fades as over 30 epochs of the paper, however long the run, or by the number of epochs."""
+    """Decay of path 1's loss: `progress` spreads the paper's 30 epochs over the run, `paper` counts epochs."""
     num_classes: int = Field(default=1, ge=1)
     """Foreground classes or regions, K."""
     background: bool = True
-    """Whether volumes get a score of the background besides: it is 0, so that the softmax over it and one class is
-    the paper's sigmoid. False for regions."""
+    """Whether a background score of 0 is added, so that the softmax over it and one class is the paper's sigmoid.
+    False for regions."""
 
     @model_validator(mode="after")
     def _check_geometry(self) -> Self:
@@ -84,7 +84,7 @@ class Projections(Representation):
 
     @property
     def geometry(self) -> ViewGeometry:
-        """How views are taken."""
+        """Settings of the views."""
         return ViewGeometry(self.axis, self.detector_axis, self.spacing_mm, self.projection)
 
     @property
@@ -111,13 +111,13 @@ class Projections(Representation):
         if num_outputs - self.background != self.num_classes:
             raise InputError(
                 f"projections with num_classes {self.num_classes} and background {self.background} give "
-                f"{self.num_classes + self.background} scores per voxel, wanted are {num_outputs}; put "
+                f"{self.num_classes + self.background} scores per voxel, but {num_outputs} are needed; put "
                 "representation.num_classes and background in plans.json back, or plan with --clean"
             )
         return self.num_classes
 
     def check(self, window: Shape, spacing_mm: Spacing) -> None:
-        """Views are turned in millimetres."""
+        """Check that the spacing is that of the plan, as views are rotated in millimetres."""
         del window
         if self.spacing_mm != spacing_mm:
             raise ValueError(
@@ -132,12 +132,12 @@ class Projections(Representation):
 
     @classmethod
     def candidates(cls, geometry: VolumeGeometry, *, axis: int | None = None, **_: int) -> Iterator[tuple[Self, Shape]]:
-        """The whole volume, turned about its longest axis (or `axis`); less and less along it; fewer views.
+        """The whole volume, rotated about its longest axis (or `axis`); then less along that axis; then fewer views.
 
         Slices across the rotation axis are independent of each other, so that a part of them loses nothing but the
         network's context. A part of the plane is another object than the whole; it is the last resort.
         """
-        best = cls._planned(geometry, axis)
+        best = cls._plan(geometry, axis)
         (along, across), rays = best.network_axes, best.geometry.plane_axes[0]
         whole = list(geometry.shape)
         whole[across] = best.geometry.detector_size(geometry.shape)
@@ -155,8 +155,8 @@ class Projections(Representation):
             yield cheaper, (window[0], window[1], window[2])
 
     @classmethod
-    def _planned(cls, geometry: VolumeGeometry, axis: int | None) -> Self:
-        """The paper's numbers of views, about the axis that is longest (paper: head to chest)."""
+    def _plan(cls, geometry: VolumeGeometry, axis: int | None) -> Self:
+        """Plan the paper's numbers of views around the longest axis (paper: head to chest)."""
         spacing_mm = geometry.spacing_mm
         lengths_mm = [size * step for size, step in zip(geometry.shape, spacing_mm, strict=True)]
         axis = lengths_mm.index(max(lengths_mm)) if axis is None else axis
@@ -186,7 +186,7 @@ class Projections(Representation):
         )
 
     def window_warning(self, window: Shape) -> str | None:
-        """The detector may be too short."""
+        """Warn if the detector is too short."""
         axis, wanted = self.network_axes[1], self.geometry.detector_size(window)
         if window[axis] >= wanted:
             return None
@@ -197,7 +197,7 @@ class Projections(Representation):
         )
 
     def mean_ceilings(self, cases: Iterable[Tensor], classes: Mapping[str, Sequence[int]]) -> dict[str, float | None]:
-        """The Dice of what perfect views leave."""
+        """The Dice that perfect views allow."""
         return mean_ceilings(cases, classes, self.geometry, self.num_views)
 
     @classmethod

@@ -24,7 +24,7 @@ KEPT_MATRICES = 2
 
 
 class Paths(NamedTuple):
-    """How many views both paths have, and how long path 1 counts; see the fields of `Projections`."""
+    """Numbers of views of both paths, and the schedule of path 1; see the fields of `Projections`."""
 
     num_training_views: int
     num_views: int
@@ -34,8 +34,8 @@ class Paths(NamedTuple):
 class LiftedProjections(nn.Module):
     """(B, C, D, H, W) -> views -> network -> maps in [0, 1] -> filtration -> back-projection -> fine-tuning -> scores.
 
-    In training mode `start_epoch` says which angles path 1 has and how much its loss counts; before the first call they
-    are those of epoch 1 and seed 0.
+    In training mode `start_epoch` sets the angles of path 1 and the weight of its loss; before the first call they are
+    those of epoch 1 and seed 0.
 
     Args:
         network: Gives `num_classes` scores per pixel.
@@ -43,7 +43,7 @@ class LiftedProjections(nn.Module):
         paths: Numbers of views.
         num_classes: K.
         normalization: See `FineTuning`.
-        background: Whether scores get one of the background, 0, in front.
+        background: Whether a background score of 0 is put in front.
     """
 
     def __init__(
@@ -77,8 +77,8 @@ class LiftedProjections(nn.Module):
         weighted by 1 - c; gradients of path 2 end at the network's maps. Path 2 runs the network in eval mode.
         """
         if not self.training:
-            return self._applied(volume)
-        # Path 1 comes first: what autocast keeps of weights that it met without gradients has none later on.
+            return self._predict_path_2(volume)
+        # Path 1 comes first: weights that autocast casts and caches without gradients would have none later.
         images = self.geometry.project(volume, self.training_angles)
         output = self.network(images.flatten(0, 1))
         outputs = []
@@ -87,13 +87,16 @@ class LiftedProjections(nn.Module):
             outputs.append((volumes, self.path_1_weight * weight))
         self.network.eval()
         try:
-            outputs.append((self._applied(volume), 1 - self.path_1_weight))
+            outputs.append((self._predict_path_2(volume), 1 - self.path_1_weight))
         finally:
             self.network.train()
         return outputs
 
-    def _applied(self, volume: Tensor) -> Tensor:
-        """Path 2, for as many views at once as path 1 has; while training, without gradients of the network."""
+    def _predict_path_2(self, volume: Tensor) -> Tensor:
+        """Compute the scores of path 2, in groups of as many views as path 1 has.
+
+        In training no gradients flow through the network.
+        """
         angles = even_angles(self.paths.num_views)
         at_once = self.paths.num_training_views
         maps = []
@@ -110,7 +113,7 @@ class LiftedProjections(nn.Module):
 
     @staticmethod
     def _maps(scores: Tensor, images: Tensor) -> Tensor:
-        """What the network U of the paper gives for images (B, V, C, b, s): maps (B, V, K, b, s) in [0, 1].
+        """Output of the paper's network U for images (B, V, C, b, s): maps (B, V, K, b, s) in [0, 1].
 
         Single precision from here on; scores of a coarser scale are interpolated.
         """
@@ -145,14 +148,14 @@ class Reconstruction(nn.Module):
         return scores
 
     def _matrix(self, plane: Plane, angles: tuple[float, ...], device: torch.device) -> BackProjection:
-        """The back-projection, kept for the next volume: angles change with the epoch, planes hardly ever."""
+        """Return the back-projection and cache it: angles change with the epoch, planes hardly ever."""
         key = plane, angles, device
         if key in self._matrices:
             return self._matrices[key]
-        # Filtration and average both look one pixel ahead: without half a pixel back for each, every view would want
-        # its maps shifted by another distance, and one network makes those of all views.
+        # Filtration and average both look one pixel ahead. Each is shifted back by half a pixel: otherwise every view
+        # would need maps shifted by a different distance, although one network computes those of all views.
         matrix = back_projection(plane, angles, device, between_pixels=True)
-        # Tensors that are only traced (memory, export) are of no use later.
+        # Tensors that are only traced (memory, export) cannot be used later.
         if type(matrix.weights) is Tensor:
             while len(self._matrices) >= KEPT_MATRICES:
                 del self._matrices[next(iter(self._matrices))]

@@ -1,4 +1,4 @@
-"""What changes from epoch to epoch in the random 2.5D U-Net: the angles of path 1, and how much its loss counts."""
+"""Schedule of the random 2.5D U-Net over the epochs: the angles of path 1, and the weight of its loss."""
 
 import numpy as np
 
@@ -38,5 +38,5 @@ def path_weight(epoch: float) -> float:
 
 
 def epoch_of_progress(progress: float) -> float:
-    """The paper's epoch that a share of a run stands for: 1 at its beginning, 30 at its end."""
+    """Convert the progress of a run to the paper's epoch: 1 at the beginning, 30 at the end."""
     return 1 + (PAPER_EPOCHS - 1) * progress

@@ -24,12 +24,12 @@ from seg25d.representations.projections.geometry import (
 
 @dataclass(frozen=True)
 class ViewGeometry:
-    """How views are taken of volumes; the fields of `Projections` that say so."""
+    """Settings of the views of a volume, from the fields of `Projections`."""
 
     axis: int
     """The rotation axis."""
     detector_axis: int | None
-    """The axis that views at angle 0 have besides; None: the last of the other two."""
+    """The second axis of views at angle 0; None: the last of the other two."""
     spacing_mm: Spacing
     projection: Literal["max", "mean"] = "max"
     """Largest value or mean along the rays."""
@@ -46,7 +46,7 @@ class ViewGeometry:
         return Plane((shape[rays], shape[detector]), (self.spacing_mm[rays], self.spacing_mm[detector]))
 
     def detector_size(self, shape: Sequence[int]) -> int:
-        """Pixels of the detector that a volume (D, H, W) wants: so many that its plane also fits standing on its side.
+        """Pixels of the detector that a volume (D, H, W) needs so that its plane also fits when rotated by 90 degrees.
 
         The detector of a window is as long as the window, so a volume that is shorter there is to be padded.
         """
@@ -56,8 +56,8 @@ class ViewGeometry:
     def project(self, volume: Tensor, angles: Sequence[float]) -> Tensor:
         """Views of volumes.
 
-        Outside of the volume there is its smallest value, per sample and channel: that is 0 in the paper, whose images
-        are in [0, 1], and does no harm where intensities are negative.
+        The volume is padded with its smallest value, per sample and channel: that is 0 in the paper, whose images are
+        in [0, 1], and also suits negative intensities.
 
         Args:
             volume: (B, C, D, H, W).
@@ -82,13 +82,13 @@ class ViewGeometry:
     def back_project(
         self, views: Tensor, angles: Sequence[float], shape: Sequence[int], matrix: BackProjection | None = None
     ) -> Tensor:
-        """The sum over views of what each says of a voxel (operator R of the paper).
+        """Sum the values of all views at each voxel (operator R of the paper).
 
         Args:
             views: (B, V, K, b, s).
             angles: In degrees, V of them.
             shape: Of the volume, (D, H, W).
-            matrix: The back-projection of this plane and these angles, where it is there already.
+            matrix: The back-projection of this plane and these angles, if it has been computed before.
 
         Returns:
             (B, K, D, H, W).
@@ -104,7 +104,7 @@ class ViewGeometry:
     def mean_of_views(
         self, views: Tensor, angles: Sequence[float], shape: Sequence[int], matrix: BackProjection | None = None
     ) -> Tensor:
-        """The same, divided by the number of views that see each voxel.
+        """Compute the same sum, divided by the number of views that see each voxel.
 
         The paper's fine-tuning follows on the sum (section 3.4); the detector sees nearly all of its planes in all
         views. Of a square plane a fifth lies outside of some views, which are not to count as zeros.

@@ -441,7 +441,7 @@ def test_several_classes_and_regions(background: bool, num_outputs: int) -> None
     volume = torch.rand(2, 1, 5, 4, 6)
     assert model.eval()(volume).shape == (2, num_outputs, 5, 4, 6)
     assert [scores.shape for scores, _ in model.train()(volume)] == [(2, num_outputs, 5, 4, 6)] * 2
-    with pytest.raises(InputError, match=rf"{num_outputs} scores per voxel, wanted are 2"):
+    with pytest.raises(InputError, match=rf"{num_outputs} scores per voxel, but 2 are needed"):
         representation.network_outputs(2)
 
 
