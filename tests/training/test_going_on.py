@@ -1,6 +1,8 @@
 """The same command means the same training: every pair of what is there and what is asked for."""
 
+import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,9 @@ from seg25d.training.going_on import (
     tell_changes,
     tell_kept_lengths,
 )
+from seg25d.training.trainer import FoldJob, train_fold
 
+Maker = Callable[..., FoldJob]
 RECIPE = TrainingConfig(epochs=5)
 WORDS: dict[str, tuple[int | None, int | None, float | None]] = {
     "default": (None, None, None),
@@ -181,3 +185,17 @@ def test_models_that_others_need_are_told_together(caplog: pytest.LogCaptureFixt
         "needed too, and kept at the length that was begun with, 3 updates (1 epoch of 3), not 500 updates (5 epochs "
         "of 100): axial fold_0, axial pair_0_1"
     ]
+
+
+def test_a_training_goes_on_to_epochs_of_another_length_and_ends_where_it_is_told(make_job: Maker) -> None:
+    short = make_job("a", epochs=1, iterations=3, iterations_per_epoch=3)
+    train_fold(short)
+    train_fold(make_job("a", epochs=2, iterations_per_epoch=4))
+    lines = [json.loads(line) for line in short.folder.log.read_text().splitlines()]
+    assert [line["iteration"] for line in lines] == [3, 4, 8]
+    train_fold(
+        make_job("a", epochs=500, iterations_per_epoch=100, time_budget_seconds=lines[-1]["total_seconds"] + 0.5)
+    )
+    lines = [json.loads(line) for line in short.folder.log.read_text().splitlines()]
+    assert lines[-1]["iteration"] > 8
+    assert lines[-1]["progress"] == 1
