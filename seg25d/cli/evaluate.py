@@ -1,10 +1,15 @@
 """`seg25d evaluate`: compare a folder of segmentations with the truth."""
 
 import argparse
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from seg25d.cli.common import Command, positive_amount
 from seg25d.core.process import loading
+
+if TYPE_CHECKING:
+    from seg25d.data.labels import Labels
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +45,6 @@ def run(arguments: argparse.Namespace) -> None:
         from seg25d import api
     from seg25d.core.errors import InputError
     from seg25d.evaluation.area_plot import AreaPlotOptions
-    from seg25d.evaluation.pairs import find_labels
     from seg25d.evaluation.surfaces import SURFACE_TOLERANCE_MM
     from seg25d.evaluation.tables import summary_table
 
@@ -56,7 +60,21 @@ def run(arguments: argparse.Namespace) -> None:
         surface_tolerance_mm=SURFACE_TOLERANCE_MM if tolerance_mm is None else tolerance_mm,
         areas=None if folder is None else AreaPlotOptions(folder, arguments.area_axis),
     )
-    print(summary_table(summary, find_labels(arguments.reference, arguments.prediction)))
+    print(summary_table(summary, _known_labels(arguments.reference, arguments.prediction)))
+
+
+def _known_labels(reference: Path, prediction: Path) -> "Labels | None":
+    """The labels whose names the table has: those of the evaluation, or else those of the predictions' record."""
+    from seg25d.core.errors import RecordError
+    from seg25d.core.records import read_record
+    from seg25d.evaluation.pairs import find_labels
+    from seg25d.inference.prediction_files import RECORD_NAME, PredictionRecord
+
+    labels = find_labels(reference, prediction)
+    if labels is None and (prediction / RECORD_NAME).exists():
+        with suppress(RecordError):
+            labels = read_record(prediction / RECORD_NAME, PredictionRecord).labels
+    return labels
 
 
 main = Command(
