@@ -7,7 +7,7 @@ from seg25d.cli.common import Command, find_workspace
 
 if TYPE_CHECKING:
     from seg25d.core.workspace import Workspace
-    from seg25d.runs.information import TrainingTime
+    from seg25d.runs.information import DatasetInformation
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,9 +37,8 @@ def run(arguments: argparse.Namespace) -> None:
     workspace = find_workspace(arguments)
     information = gather_information(workspace, arguments.dataset)
     if arguments.json:
-        trainings = {} if arguments.dataset is None else _time_trainings(arguments, workspace)
-        with_times = tuple(each.model_copy(update={"trainings": trainings}) for each in information.datasets)
-        known = {"device": describe_device(), "datasets": with_times}
+        datasets = [_with_times(arguments, workspace, each) for each in information.datasets]
+        known = {"device": describe_device(), "datasets": tuple(datasets)}
         print(information.model_copy(update=known).model_dump_json(indent=2))
         return
     # Finding the device takes seconds, as torch has to be loaded.
@@ -47,23 +46,30 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.dataset is None and any(dataset.plans for dataset in information.datasets):
         print(f"{'training:':14}`seg25d info ID` tells how long the trainings of a data set take on this machine")
     print(f"{'device:':14}{describe_device()}", flush=True)
-    if arguments.dataset is not None:
-        _print_times(arguments, workspace)
+    for each in information.datasets:
+        _print_times(arguments, _with_times(arguments, workspace, each))
 
 
-def _time_trainings(arguments: argparse.Namespace, workspace: "Workspace") -> "dict[str, dict[str, TrainingTime]]":
-    """How long trainings take, by file of plans."""
+def _with_times(
+    arguments: argparse.Namespace, workspace: "Workspace", dataset: "DatasetInformation"
+) -> "DatasetInformation":
+    """A data set and how long its trainings take: timed if it is the one that is asked for, else if that is known."""
+    if not dataset.plans:
+        return dataset
     from seg25d import api
 
-    return api.training_times(workspace, arguments.dataset, arguments.device, arguments.num_processes)
+    where = (arguments.device, arguments.num_processes)
+    times = api.training_times(workspace, dataset.name, *where, only_known=arguments.dataset is None)
+    return dataset.model_copy(update={"trainings": {file: each for file, each in times.items() if each}})
 
 
-def _print_times(arguments: argparse.Namespace, workspace: "Workspace") -> None:
+def _print_times(arguments: argparse.Namespace, dataset: "DatasetInformation") -> None:
+    if not dataset.trainings:
+        return
     from seg25d import api
 
-    for file, times in _time_trainings(arguments, workspace).items():
-        if times:
-            print(f"\n{file}: {api.describe_times(times, arguments.device)}")
+    for file, times in dataset.trainings.items():
+        print(f"\n{dataset.name}, {file}\n{api.describe_times(times, arguments.device)}")
 
 
 def _check_machine(arguments: argparse.Namespace) -> None:

@@ -97,7 +97,7 @@ def run(arguments: argparse.Namespace) -> None:
     print("\n\n".join(api.explain(each) for each in plans.values()), flush=True)
     for name, each in plans.items():
         times = timed_trainings(workspace.preprocessed_dataset(name), each, arguments.device, arguments.num_processes)
-        print(f"\n{name}: {api.describe_times(times, arguments.device)}")
+        print(f"\n{name}\n{api.describe_times(times, arguments.device)}")
 
 
 main = Command(

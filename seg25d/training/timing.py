@@ -65,12 +65,29 @@ class Training(NamedTuple):
     build: Callable[[], nn.Module] | None = None
     """Makes the model; None: that of the plan."""
 
+    @property
+    def cases(self) -> tuple[str, ...]:
+        """The stored cases whose preparation is timed; none of a fusion, which is trained on what views say of them."""
+        if self.store is None or self.plan.representation.fuses_views:
+            return ()
+        return tuple(self.store.cases())
 
-def seconds_per_update(training: Training) -> float | None:
-    """Seconds of an update, as timed now or before; None where the memory does not suffice here."""
+
+def seconds_per_update(training: Training, *, only_known: bool = False) -> float | None:
+    """Seconds of an update, as timed now or before.
+
+    Args:
+        training: What is to be timed.
+        only_known: Whether nothing is timed now.
+
+    Returns:
+        None where the memory does not suffice here, or nothing is known and it is not to be timed.
+    """
     conditions = _conditions(training)
     key = digest(conditions, 16)
     known = _TIMED.get(key) or _read(key, conditions)
+    if known is None and only_known:
+        return None
     if known is None:
         try:
             known = measure(training)
@@ -122,7 +139,7 @@ def _conditions(training: Training) -> dict[str, Any]:
         "channels": len(training.description.channel_names),
         "settings": config.model_dump(mode="json", include={"loss", "optimizer", "augmentation", "pretext", "fine"}),
         "joint": training.build is not None,
-        "loaders": None if training.store is None else training.num_loaders,
+        "loaders": training.num_loaders if training.cases else None,
     }
 
 
@@ -185,11 +202,9 @@ def _made_up_windows(training: Training, number: int) -> tuple[Tensor, Tensor]:
 
 
 def _time_batches(training: Training) -> float:
-    """Seconds to prepare a batch in one process; 0 where there are no cases, or they are not those of the plan."""
-    if training.store is None or training.plan.representation.fuses_views:
-        return 0.0
-    cases = tuple(training.store.cases())
-    if not cases:
+    """Seconds to prepare a batch in one process; 0 where there are no cases."""
+    cases = training.cases
+    if training.store is None or not cases:
         return 0.0
     purposes = {"train": cases, "validate": cases[:1]}
     source = WindowSource(training.store, training.plan, training.config, purposes, cache_bytes=0)

@@ -35,7 +35,12 @@ logger = logging.getLogger(__name__)
 
 
 def training_times(
-    workspace: Workspace, identifier: str, device: str | None = None, num_processes: int | None = None
+    workspace: Workspace,
+    identifier: str,
+    device: str | None = None,
+    num_processes: int | None = None,
+    *,
+    only_known: bool = False,
 ) -> dict[str, dict[str, TrainingTime]]:
     """How long trainings take on this machine, by timing updates: a few seconds per configuration, the first time.
 
@@ -44,6 +49,7 @@ def training_times(
         identifier: Data set: `1`, `001` or `Dataset001_Name`.
         device: Where it would be trained; None: the best there is.
         num_processes: Processes that would prepare batches.
+        only_known: Whether nothing is timed now, and only what was timed before is told.
 
     Returns:
         Times of the planned configurations by name, per file of plans; none of files that cannot be read.
@@ -58,7 +64,7 @@ def training_times(
     for file in gather_information(workspace, name).datasets[0].plans:
         with suppress(InputError):  # what cannot be read is told by `gather_information`
             plans = read_plans(folder.root / file)
-            times[file] = timed_trainings(folder, plans, device, num_processes)
+            times[file] = timed_trainings(folder, plans, device, num_processes, only_known=only_known)
     return times
 
 
@@ -73,7 +79,12 @@ class _Timed(NamedTuple):
 
 
 def timed_trainings(
-    folder: PreprocessedFolder, plans: Plans, device: str | None = None, num_processes: int | None = None
+    folder: PreprocessedFolder,
+    plans: Plans,
+    device: str | None = None,
+    num_processes: int | None = None,
+    *,
+    only_known: bool = False,
 ) -> dict[str, TrainingTime]:
     """How long every planned configuration trains; what was not timed before is timed, a few seconds for each.
 
@@ -82,12 +93,13 @@ def timed_trainings(
         plans: Its plans.
         device: Where it would be trained.
         num_processes: Processes that would prepare batches.
+        only_known: Whether nothing is timed now.
 
     Returns:
         Times by name, without those that this machine has too little memory for, or that have too few folds.
     """
-    splits = read_splits(folder.recipe_splits(plans.recipe))
-    timed = {name: _time(folder, plans, name, splits, device, num_processes) for name in plans.configurations}
+    splits, where = read_splits(folder.recipe_splits(plans.recipe)), (device, num_processes)
+    timed = {name: _time(folder, plans, name, splits, where, only_known) for name in plans.configurations}
     times = {}
     for name, own in timed.items():
         representation = plans.configurations[name].representation
@@ -125,15 +137,15 @@ def describe_times(times: Mapping[str, TrainingTime], device: str | None = None)
         row[-1] = row[-1] or f"{_short(SHORT_BUDGET_S * time.num_models)} for its models"
     header = ["training", "update", "models", "updates", "fold 0", "all folds", "--time-budget 15min"]
     return (
-        f"training times on this machine ({_machine(device)}), estimated from a few updates, at the default length:\n"
+        f"How long trainings take on this machine ({_machine(device)}), from a few timed updates:\n"
         + text_table(header, rows)
-        + "\nPredictions and scores of whole cases come on top. --time-budget holds for every model that has not begun."
+        + "\nPredictions and scores of whole cases come on top; a time budget holds for every model that has not begun."
     )
 
 
 def _machine(device: str | None) -> str:
     chosen = choose_execution(device).device
-    on_cpu = f"{this_processor().name}, {torch.get_num_threads()} threads"
+    on_cpu = f"{this_processor().name}, {torch.get_num_threads()} thread(s)"
     return on_cpu if chosen.type == "cpu" else device_name(chosen)
 
 
@@ -146,16 +158,17 @@ def _time(
     plans: Plans,
     name: str,
     splits: tuple[Split, ...],
-    device: str | None,
-    num_processes: int | None,
+    where: tuple[str | None, int | None],
+    only_known: bool,
 ) -> _Timed | None:
     plan = plans.configurations[name]
     config = find_recipe(plans.recipe, fuses_views=plan.representation.fuses_views)
-    execution = choose_execution(device, config.precision)
-    num_loaders = choose_num_loaders(num_processes, execution)
+    execution = choose_execution(where[0], config.precision)
+    num_loaders = choose_num_loaders(where[1], execution)
     store = Store(folder.store(plan.store))
     description = read_description(folder.dataset)
-    update = seconds_per_update(Training(name, plan, config, description, execution, store, num_loaders))
+    training = Training(name, plan, config, description, execution, store, num_loaders)
+    update = seconds_per_update(training, only_known=only_known)
     if update is None:
         return None
     reckoned = config, plan, len(splits[0].val), update
