@@ -476,7 +476,7 @@ def test_another_network_is_planned_once_and_has_results_of_its_own(workspace, c
 def test_a_threshold_for_several_classes_is_refused_before_anything_is_written(workspace, capsys):
     run(workspace, "plan_and_preprocess", "-d", "900", "-c", "si")
     run(workspace, "train", "900", "si", "0", *TINY, "--set", "threshold=0.2", status=2)
-    assert "here are 4 classes" in capsys.readouterr().err
+    assert "this data set has 4 classes" in capsys.readouterr().err
     assert not workspace.results.exists()
 
 

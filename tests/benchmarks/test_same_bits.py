@@ -150,7 +150,7 @@ def test_a_smaller_data_set_has_the_first_cases_and_images_of_the_next(module: M
     ]
     assert [path.name for path in images.iterdir()] == ["c_0000.nii.gz"]
     assert json.loads((made / "dataset.json").read_text())["numTraining"] == 2
-    with pytest.raises(SystemExit, match="has 3 cases; wanted more than 3"):
+    with pytest.raises(SystemExit, match="has 3 cases; needed are more than 3"):
         module.make_raw(source, tmp_path / "more", 3)
 
 

@@ -128,7 +128,7 @@ def test_a_fault_of_ours_shows_the_traceback(capsys):
     assert run_command(lambda _: 1 / 0) == 1
     message = capsys.readouterr().err
     assert "ZeroDivisionError" in message
-    assert "fault of seg25d" in message
+    assert "bug of seg25d" in message
 
 
 def test_interruption_says_how_to_go_on(capsys):
@@ -136,7 +136,7 @@ def test_interruption_says_how_to_go_on(capsys):
         raise KeyboardInterrupt
 
     assert run_command(interrupt) == 130
-    assert "same command goes on" in capsys.readouterr().err
+    assert "same command continues" in capsys.readouterr().err
 
 
 def test_interruption_of_a_restart_says_to_leave_it_out(capsys):

@@ -171,7 +171,7 @@ def test_goes_on_with_planned_windows_when_a_single_stretched_one_does_not_fit(h
     predictor = Predictor([model], header, execution)
     np.testing.assert_array_equal(predictor.predict_array(image, (1.0, 1.0, 1.0)), labels)
     assert model.refused == [(4, 10, 8, 10), (2, 10, 8, 10), (1, 10, 8, 10)]
-    assert "windows as planned, their sums on the CPU" in caplog.text
+    assert "windows of the planned size, summed on the CPU" in caplog.text
     assert predictor.window_options((9, 9, 9)).sums_on_cpu
     # What was learnt holds for the next case.
     predictor.predict_array(image, (1.0, 1.0, 1.0))

@@ -217,7 +217,7 @@ def changed(name: str, *shape: int) -> dict[str, Tensor]:
             r"lacks 100 of 120 .* it has module.conv1.weight, .* torchvision's names",
         ),
         ({}, r"lacks 100 of 120 .* it has nothing"),
-        (changed("layer1.0.se.weight", 4), r"has not \(layer1.0.se.weight\): .* another kind of network"),
+        (changed("layer1.0.se.weight", 4), r"does not have \(layer1.0.se.weight\): .* another kind of network"),
         (changed("layer2.1.conv1.weight", 128, 4, 3, 3), r"has shape \(128, 4, 3, 3\), wanted \(128, 128, 3, 3\)"),
         (changed("conv1.weight", 64, 3, 3, 3), r"has shape \(64, 3, 3, 3\), wanted \(64, 3, 7, 7\)"),
         (changed("conv1.weight", 64), r"has shape \(64,\), wanted \(64, 7, 7\)"),
