@@ -70,3 +70,14 @@ def test_an_option_before_the_command_says_where_it_belongs(capsys: pytest.Captu
     assert "options follow the command, as in seg25d COMMAND --workspace" in capsys.readouterr().err
     assert main(["trian"]) == 2
     assert "the nearest one is train;" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("verb", "length"), [("train", "500, 50,000 updates"), ("pretrain", "300, 30,000 updates")])
+def test_the_help_names_the_default_length_and_what_a_time_budget_includes(
+    verb: str, length: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([verb, "--help"])
+    words = " ".join(capsys.readouterr().out.split())
+    assert f"epochs of 100 updates (default: {length};" in words
+    assert "includes the look at the validation windows after each epoch" in words

@@ -7,13 +7,16 @@ import re
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from seg25d.core import progress
 from seg25d.core.device import choose_execution
+from seg25d.data.labels import Labels
 from seg25d.training import trainer
 from seg25d.training.monitor import Monitor
 from seg25d.training.state import new_state
@@ -48,6 +51,28 @@ def test_the_line_of_an_epoch_says_what_the_log_says(make_job: Maker, caplog: py
         "waiting for data 2.2%, 2 h 5 min left"
     ]
     assert json.loads(job.folder.log.read_text()) == LINE
+
+
+def test_lines_and_picture_have_the_names_of_labels(
+    make_job: Maker, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[str] = []
+
+    def read_legends(figure: Figure, path: Path, **_: Any) -> None:
+        legends = [legend for axes in figure.axes if (legend := axes.get_legend()) is not None]
+        shown.extend(text.get_text() for legend in legends for text in legend.get_texts())
+        path.touch()
+
+    monkeypatch.setattr(Figure, "savefig", read_legends)
+    job = make_job("a")
+    labels = Labels(names={"background": 0, "liver": 1, "tumour": 2})
+    state = new_state(torch.nn.Conv2d(1, 1, 1), job.config, choose_execution("cpu"))
+    state.log.append(LINE | {"validation_dice": 0.5, "validation_dice_per_label": {"1": 0.5, "2": None}})
+    with caplog.at_level(logging.INFO, "seg25d"):
+        Monitor(job.folder, state, labels, active=True, tensorboard=False).epoch(final=True)
+    assert "Dice 0.5000 (liver 0.5000, tumour -), " in caplog.text
+    assert {"liver", "tumour", "mean"} < set(shown)
+    assert not {"1", "2"} & set(shown)
 
 
 def test_the_log_says_how_far_the_run_is(make_job: Maker) -> None:
