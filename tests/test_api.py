@@ -389,7 +389,6 @@ def test_demo_tells_the_story_and_can_be_repeated(workspace, capsys):
     assert set(PHANTOM.configurations) <= {path.name for path in folder.iterdir()}
     run(workspace, "demo", "--time-budget", "0.5s", status=2)
     assert "or start over with --restart" in capsys.readouterr().err
-    run(workspace, "demo", "--time-budget", "0.5s", "--restart")
 
 
 @pytest.mark.slow
