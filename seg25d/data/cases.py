@@ -23,13 +23,13 @@ class Case(Record):
 
 
 def source_stamp(case: Case) -> list[tuple[str, int, int]]:
-    """Name, size and time of change (ns) of every file of a case; it changes when a file does.
+    """Name, size and modification time (ns) of every file of a case, to detect changes.
 
     Raises:
         OSError: If a file is missing.
     """
     files = [*case.images, *([case.label] if case.label else [])]
-    # The voxels of a .mhd are in a file beside it, mostly of one of these names.
+    # The voxels of a .mhd are in a second file, usually with one of these names.
     voxels = [path.with_suffix(ending) for path in files if path.suffix == ".mhd" for ending in (".raw", ".zraw")]
     statistics = [(path.name, path.stat()) for path in [*files, *(path for path in voxels if path.is_file())]]
     return [(name, status.st_size, status.st_mtime_ns) for name, status in statistics]

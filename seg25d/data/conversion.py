@@ -37,7 +37,7 @@ def read_conversion(folder: Path, kind: Kind) -> Conversion | None:
 
 
 def source_digest(paths: Iterable[Path]) -> str:
-    """A digest of name, size and time of change of files; it changes when a file does.
+    """Digest of name, size and modification time of files, which changes when a file changes.
 
     Raises:
         OSError: If a file is missing.

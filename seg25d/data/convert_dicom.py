@@ -114,7 +114,7 @@ def _select_unconverted(
     there = [name for name in files if (out / name).exists()]
     cure = "remove it, or choose another folder"
     occupied = [
-        Problem(case=name, problem=f"{out / name} was not made from {files[name]} as it is now", cure=cure)
+        Problem(case=name, problem=f"{out / name} was not made from the current content of {files[name]}", cure=cure)
         for name in there
         if earlier.get(name) != digests[name]
     ]

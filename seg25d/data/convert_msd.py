@@ -126,7 +126,7 @@ def _read_task(source: Path) -> _Task:
         DatasetError: If anything is wrong; lists all of it.
     """
     value, doubled = read_object(source / "dataset.json")
-    problems = [_json_problem(f"'{key}' is there twice in one object") for key in doubled]
+    problems = [_json_problem(f"'{key}' occurs twice in one object") for key in doubled]
     training, test = _read_entries(value, "training", problems), _read_entries(value, "test", problems)
     pairs = [(source / entry["image"], source / entry["label"]) for entry in training]
     tests = [source / entry["image"] for entry in test]

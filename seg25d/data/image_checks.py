@@ -28,11 +28,11 @@ def check_kind(path: Path, image: sitk.ImageFileReader | sitk.Image) -> None:
     if len(size) < 3:
         raise FileError(path, f"the file is {len(size)}D, expected is a 3D volume", "stack the slices into a volume")
     if any(extent > 1 for extent in size[3:]):
-        cure = "save each volume as a channel of its own: CASE_0000, CASE_0001 ..."
+        cure = "save each volume as a separate channel: CASE_0000, CASE_0001 ..."
         raise FileError(path, f"the file is {len(size)}D ({' x '.join(map(str, size))}), expected is 3D", cure)
     if components > 1:
         problem = f"the file has {components} numbers per voxel (RGB or vectors), expected is one"
-        raise FileError(path, problem, "save each component as a channel of its own: CASE_0000, CASE_0001 ...")
+        raise FileError(path, problem, "save each component as a separate channel: CASE_0000, CASE_0001 ...")
     if image.GetPixelID() in (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64):
         raise FileError(path, "the file has complex numbers, expected are real ones", "save magnitude or phase alone")
 

@@ -44,7 +44,7 @@ def series_files(folder: Path) -> tuple[str, ...]:
     if len(series) > 1:
         counts = {name: len(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), name)) for name in series}
         listed = ", ".join(f"{name} ({count} files)" for name, count in counts.items())
-        cure = "put each series into a folder of its own"
+        cure = "put each series into a separate folder"
         raise FileError(folder, f"the folder holds {len(series)} DICOM series: {listed}", cure)
     files: tuple[str, ...] = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0])
     return files

@@ -135,7 +135,7 @@ def missing_bytes(path: Path, ending: str) -> str | None:
         found = _nifti_size(path, header.num_bytes)
         if found is None:
             return "its compressed data are truncated or damaged"
-        return None if found >= header.num_bytes else f"{found} of {header.num_bytes} bytes are there"
+        return None if found >= header.num_bytes else f"the file has {found} of {header.num_bytes} bytes"
     if ending in (".mha", ".mhd"):
         return _missing_meta_bytes(path)
     return None
@@ -183,7 +183,7 @@ def _missing_meta_bytes(path: Path) -> str | None:
         voxels = math.prod(int(size) for size in fields.get("DimSize", "0").split())
         size = _META_SIZES.get(fields.get("ElementType", "").removeprefix("MET_"), 0)
         wanted = voxels * size * int(fields.get("ElementNumberOfChannels", "1"))
-    return None if found >= wanted else f"{found} of {wanted} bytes of data are there"
+    return None if found >= wanted else f"the file has {found} of {wanted} bytes of data"
 
 
 def _read_meta_header(path: Path) -> tuple[dict[str, str], int]:

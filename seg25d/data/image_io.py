@@ -94,7 +94,7 @@ def read_image(paths: Sequence[Path], check_finite: bool = True) -> tuple[NDArra
 
 
 def read_channel(path: Path) -> tuple[NDArray[Any], Geometry]:
-    """Read one channel of a case as it is.
+    """Read one channel of a case without conversion.
 
     Args:
         path: A file, or a folder of DICOM files.

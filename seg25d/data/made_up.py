@@ -13,7 +13,7 @@ from seg25d.core.types import FloatArray, Shape, Spacing
 
 
 class MadeUpCase(NamedTuple):
-    """One made-up case."""
+    """One synthetic case."""
 
     images: NDArray[np.int16]
     """(C, D, H, W), in the units of each channel."""
@@ -35,7 +35,7 @@ class MadeUpDataset(NamedTuple):
 
 
 def write_dataset(folder: Path, dataset: MadeUpDataset, *, num_training: int, num_test: int, seed: int) -> None:
-    """Write a made-up data set in the nnU-Net raw layout, with the truth of the test cases in `labelsTs`.
+    """Write a synthetic data set in the nnU-Net raw layout, with the truth of the test cases in `labelsTs`.
 
     Each case has its own seed, so that the same arguments give the same files. `dataset.json` is written last: a folder
     that has it is complete and is not changed.

@@ -173,7 +173,7 @@ def _check_label(case: Case, path: Path, description: DatasetDescription) -> lis
         return [Problem(case=case.name, problem=f"{path.name}: {problem}", cure=cure)]
     if description.metadata.get(ALLOW_EMPTY) or bool(((indices > 0) & (indices != IGNORE_INDEX)).any()):
         return []
-    cure = f'label it, remove the case, or set "{ALLOW_EMPTY}": true in dataset.json if such cases are wanted'
+    cure = f'label it, remove the case, or set "{ALLOW_EMPTY}": true in dataset.json if such cases are intended'
     return [Problem(case=case.name, problem=f"empty label: {path.name} has no foreground", cure=cure)]
 
 
@@ -190,7 +190,7 @@ def _grid_problem(case: Case, path: Path, difference: str) -> Problem:
 
 def _same_images(contents: Mapping[str, str]) -> list[Problem]:
     first: dict[str, str] = {}
-    cure = f'remove one of the two, or set "{ALLOW_DUPLICATES}": true in dataset.json if both are wanted'
+    cure = f'remove one of the two, or set "{ALLOW_DUPLICATES}": true in dataset.json if both are intended'
     return [
         Problem(case=name, problem=f"duplicate case: its images equal those of {first[content]}", cure=cure)
         for name, content in contents.items()

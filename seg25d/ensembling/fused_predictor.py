@@ -125,12 +125,12 @@ class _OwnMaps(nn.Module):
 
 
 def view_model(folder: Path, name: str) -> Path:
-    """The file of the model of one view beside a fusion network."""
+    """The model file of one view of a fusion network."""
     return folder / "views" / f"{name}.safetensors"
 
 
 def coarse_view_model(folder: Path, name: str) -> Path:
-    """The file of the coarse model of one view, where the views are fine models."""
+    """The coarse model file of one view, if the views are fine models."""
     return folder / "views" / "coarse" / f"{name}.safetensors"
 
 

@@ -1,4 +1,4 @@
-"""The files of a run beside its folds: they make the models self-contained, and are compared before folds are added."""
+"""The files of a run outside its folds: they make models self-contained, and are compared before folds are added."""
 
 import logging
 from collections.abc import Sequence

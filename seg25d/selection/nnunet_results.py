@@ -223,7 +223,7 @@ def _check_prediction(case: str, segmentation: Path, source: _Source, own: _Own)
 def _find_missing_segmentations(folder: Path) -> list[Problem]:
     segmentations = by_stem(image_files(folder))
     return [
-        Problem(case=path.stem, problem=f"{path} has no segmentation beside it", cure=_CURE)
+        Problem(case=path.stem, problem=f"{path} has no segmentation of the same name", cure=_CURE)
         for path in sorted(folder.glob("*.npz"))
         if path.stem not in segmentations
     ]

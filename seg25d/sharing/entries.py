@@ -77,7 +77,7 @@ def _find_duplicates(names: Iterable[str]) -> list[str]:
         for end in range(1, len(parts) + 1):
             path = "/".join(parts[:end])
             spellings[path.casefold()].add(path)
-    problems = [f"{name!r} is there {count} times" for name, count in counts.items() if count > 1]
+    problems = [f"{name!r} occurs {count} times" for name, count in counts.items() if count > 1]
     return problems + [
         f"{' and '.join(map(repr, sorted(same)))} differ in capital letters only"
         for same in spellings.values()

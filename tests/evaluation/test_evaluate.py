@@ -182,4 +182,4 @@ def test_the_help_tells_the_default_tolerance(capsys):
     with pytest.raises(SystemExit):
         command(["evaluate", "--help"])
     text = " ".join(capsys.readouterr().out.split())
-    assert f"in surface_dice (default: {SURFACE_TOLERANCE_MM:g})" in text
+    assert f"tolerated distance between surfaces in surface_dice (default: {SURFACE_TOLERANCE_MM:g})" in text

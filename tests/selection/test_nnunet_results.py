@@ -189,7 +189,7 @@ def test_all_problems_come_at_once(workspace: Workspace, source: Path) -> None:
     for wanted in (
         "fold_0/validation/a.npz is missing",
         "--val --npz",
-        "fold_0/validation/b.npz has no segmentation beside it",
+        "fold_0/validation/b.npz has no segmentation of the same name",
         "fold_1/validation/c.npz is damaged",
         "the data set has no such case",
         "another grid than",

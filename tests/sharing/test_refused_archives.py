@@ -193,8 +193,8 @@ FAULTS: dict[str, tuple[Callable[[Draft], None], str]] = {
     ),
     "pipe": (with_file("si/plans.json", external_attr=(stat.S_IFIFO | 0o777) << 16), "is a link or a special file"),
     "folder": (with_file("si/", b""), "'si/' is a folder"),
-    "twice": (twice, f"'{MODEL}' is there 2 times"),
-    "listed twice": (listed_twice, "is there 2 times"),
+    "twice": (twice, f"'{MODEL}' occurs 2 times"),
+    "listed twice": (listed_twice, "occurs 2 times"),
     "twice but for capitals": (
         with_file("3D/plans.json"),
         "'3D' and '3d' differ in capital letters only",

@@ -1,4 +1,4 @@
-// Tables whose headings sort: numbers by value, the rest by text; what is not known goes last.
+// Tables that are sorted by their headings: numbers by value, everything else as text; missing values come last.
 (() => {
   "use strict";
 

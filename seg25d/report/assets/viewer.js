@@ -1,5 +1,5 @@
-// The 3D viewer: NiiVue as ipyniivue packs it, driven without Jupyter by models of the anywidget protocol (get, set, on,
-// off, save_changes, send, widget_manager), which is the interface that package keeps.
+// The 3D viewer: NiiVue as packaged by ipyniivue, used without Jupyter through models of the anywidget protocol (get,
+// set, on, off, save_changes, send, widget_manager), which is the stable interface of that package.
 (() => {
   "use strict";
 
@@ -93,7 +93,7 @@
     const chosen = (name) => root.querySelector(`input[name=${name}]:checked`).value;
     let shown = [];
 
-    // NiiVue says it in a promise of its own, which nobody can catch.
+    // NiiVue reports this in a promise that cannot be caught.
     if (!document.createElement("canvas").getContext("webgl2")) throw new Error("the browser has none or it is off");
     const widget = await loadWidget();
     const model = new Model(
@@ -111,7 +111,7 @@
           loadingText: "",
           multiplanarShowRender: 1,
           show3Dcrosshair: true,
-          // As the pictures of the page: the patient's right at the left, and the nose at the left.
+          // As in the pictures of the page: the patient's right on the left, and the nose on the left.
           isRadiologicalConvention: true,
           sagittalNoseLeft: true,
           sliceType: SLICES_AND_SOLID,
