@@ -30,6 +30,7 @@ from seg25d.machine.self_test import check_before_training
 from seg25d.planning.explanation import explain
 from seg25d.planning.plan import Plans
 from seg25d.runs.names import parse_folds
+from seg25d.runs.trained import prediction_command
 from seg25d.selection.best import Best
 from seg25d.selection.chosen_model import loader
 from seg25d.selection.compared_runs import runs_to_compare
@@ -43,7 +44,9 @@ from seg25d.sharing.pack import write_archive
 from seg25d.training.processes import is_first_process
 from seg25d.views.tasks import plan_fusion
 from seg25d.views.train import train_fusion
+from seg25d.views.training_times import describe_times, training_times
 from seg25d.workflows.coarse_to_fine import check_coarse, plan_fine, train_fine_folds
+from seg25d.workflows.durations import announce_folds
 from seg25d.workflows.folds import check_folds, clear_folds, train_folds
 from seg25d.workflows.options import (
     PlanningOptions,
@@ -68,6 +71,7 @@ __all__ = [
     "convert_msd",
     "convert_nnunet_results",
     "describe_best",
+    "describe_times",
     "ensemble",
     "evaluate",
     "explain",
@@ -80,6 +84,7 @@ __all__ = [
     "pretrain",
     "report",
     "train",
+    "training_times",
 ]
 logger = logging.getLogger(__name__)
 CRASHED = (
@@ -154,7 +159,9 @@ def train(
         fusion = plan_fusion(planned, chosen)
         clear_folds(fusion.task)
         planned.keep_network()
-        return train_fusion(fusion)
+        summaries = train_fusion(fusion)
+        logger.info("predict with: %s", prediction_command(workspace, identifier, fusion.task.run, summaries))
+        return summaries
     fine = plan_fine(planned, chosen) if planned.settings.config.fine is not None else None
     task = fine.task if fine is not None else planned.run(planned.settings, chosen, begun=planned.begun)
     check_folds(task)
@@ -163,7 +170,12 @@ def train(
     clear_folds(task)
     if is_first_process():
         planned.keep_network()
-    return train_folds(task) if fine is None else train_fine_folds(fine)
+    if fine is None and is_first_process():
+        announce_folds(task)
+    summaries = train_folds(task) if fine is None else train_fine_folds(fine)
+    if summaries:
+        logger.info("predict with: %s", prediction_command(workspace, identifier, task.run, summaries))
+    return summaries
 
 
 @crashes_named(CRASHED)

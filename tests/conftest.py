@@ -23,7 +23,7 @@ from seg25d.cli.common import configure_logging
 from seg25d.cli.main import main
 from seg25d.core.processor import Verdict, this_processor
 from seg25d.data.phantom import DATASET_NAME, write_phantom_dataset
-from seg25d.training import monitor, trainer
+from seg25d.training import monitor, timing, trainer
 
 # How long an example takes says how busy the machine is, not whether a law holds.
 settings.register_profile("laws", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -62,6 +62,14 @@ def _known_processor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
         del os.environ["XDG_CACHE_HOME"]
     else:
         os.environ["XDG_CACHE_HOME"] = before
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _updates_are_timed() -> Iterator[None]:
+    """No test waits for updates to be timed, but those of what times them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(timing, "measure", lambda _: 0.01)
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -130,7 +138,7 @@ class ConstantModels:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(trainer._Run, "to_the_end", lambda run: writer._write(run))  # noqa: PLW0108 - is to be bound
             patch.setattr(trainer._Run, "_validate", lambda run, _: _made_up_scores(run))
-            patch.setattr(monitor, "draw_progress", lambda path, _: path.touch())
+            patch.setattr(monitor, "draw_progress", lambda path, *_: path.touch())
             yield writer
 
     def _write(self, run: trainer._Run) -> None:

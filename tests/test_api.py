@@ -184,14 +184,13 @@ def test_changed_plans_do_not_go_on_with_an_old_run(workspace):
 
 
 @WRITTEN
-def test_a_fold_that_another_command_trained_meanwhile_keeps_its_length(workspace):
+def test_a_fold_that_another_command_trained_longer_meanwhile_is_noticed(workspace):
     run(workspace, "plan_and_preprocess", "-d", "900", "-c", "si")
-    planned = planned_run(workspace, "900", "si", api.TrainingOptions(device="cpu"))
+    planned = planned_run(workspace, "900", "si", api.TrainingOptions(device="cpu", iterations=1))
     task = planned.run(planned.settings, [0])
     run(workspace, "train", "900", "si", "0", *TINY)
-    trained = json.loads(workspace.run(DATASET_NAME, "si").fold(0).config.read_text())
-    assert (task.config.epochs, task.settled(0).epochs) == (500, trained["epochs"])
-    assert trained["epochs"] < 500
+    with pytest.raises(InputError, match=r"2 updates .* is not longer: 1 update "):
+        task.settled(0)
 
 
 @WRITTEN
@@ -388,6 +387,8 @@ def test_demo_tells_the_story_and_can_be_repeated(workspace, capsys):
     assert (folder / "slice.png").exists()
     assert (folder / "super_image.png").exists()
     assert set(PHANTOM.configurations) <= {path.name for path in folder.iterdir()}
+    run(workspace, "demo", "--time-budget", "0.5s", status=2)
+    assert "or start over with --restart" in capsys.readouterr().err
 
 
 @pytest.mark.slow

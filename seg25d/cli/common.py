@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar
 
+from seg25d.cli.known_options import check_options
 from seg25d.core.errors import Seg25dError
 from seg25d.core.process import leave
 from seg25d.planning.plans_name import check_plans_name
@@ -67,7 +68,9 @@ class Command:
     def __call__(self, arguments: Sequence[str] | None = None) -> int:
         """Parse the arguments (those of the process by default), run the command, and return the exit status."""
         set_wait_policy()
-        parsed = self.parser().parse_args(arguments)
+        parser, words = self.parser(), list(sys.argv[1:] if arguments is None else arguments)
+        check_options(parser, words)
+        parsed = parser.parse_args(words)
         configure_logging(quiet=parsed.quiet, debug=parsed.debug)
         for option in self.ignored:
             if getattr(parsed, option) is not None:

@@ -23,6 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TIME",
         help=f"training time per configuration (default: {defaults})",
     )
+    parser.add_argument(
+        "--restart", action="store_true", help="remove earlier trainings of the demo, as for a shorter time than before"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -33,6 +36,7 @@ def run(arguments: argparse.Namespace) -> None:
         find_workspace(arguments),
         arguments.kind,
         time_budget_s=arguments.time_budget,
+        restart=arguments.restart,
         device=arguments.device,
         num_processes=arguments.num_processes,
     )

@@ -53,12 +53,14 @@ def run(arguments: argparse.Namespace) -> None:
     """Run the command."""
     with loading():
         from seg25d import api
+        from seg25d.data.dataset import read_description
 
     without = {"ensembles": not arguments.no_ensembles, "postprocessing": not arguments.no_postprocessing}
     options = options_of(api.FindOptions, arguments, **without)
     workspace = find_workspace(arguments)
     best = api.find_best_configuration(workspace, arguments.dataset, arguments.configurations, arguments.folds, options)
-    print(api.describe_best(best))
+    description = read_description(workspace.preprocessed_dataset(best.dataset_name).dataset)
+    print(api.describe_best(best, description.labels))
 
 
 main = Command(

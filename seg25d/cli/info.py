@@ -1,13 +1,23 @@
 """`seg25d info`: list the content of the workspace."""
 
 import argparse
+from typing import TYPE_CHECKING
 
 from seg25d.cli.common import Command, find_workspace
+
+if TYPE_CHECKING:
+    from seg25d.core.workspace import Workspace
+    from seg25d.runs.information import DatasetInformation
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("dataset", nargs="?", metavar="ID", help="data set: 1, 001 or Dataset001_Name (default: all)")
+    parser.add_argument(
+        "dataset",
+        nargs="?",
+        metavar="ID",
+        help="data set: 1, 001 or Dataset001_Name, also with the times of its trainings on this machine (default: all)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     parser.add_argument(
         "--check",
@@ -24,13 +34,42 @@ def run(arguments: argparse.Namespace) -> None:
         return
     from seg25d.runs.information import describe_device, gather_information, to_text
 
-    information = gather_information(find_workspace(arguments), arguments.dataset)
+    workspace = find_workspace(arguments)
+    information = gather_information(workspace, arguments.dataset)
     if arguments.json:
-        print(information.model_copy(update={"device": describe_device()}).model_dump_json(indent=2))
+        datasets = [_with_times(arguments, workspace, each) for each in information.datasets]
+        known = {"device": describe_device(), "datasets": tuple(datasets)}
+        print(information.model_copy(update=known).model_dump_json(indent=2))
         return
     # Finding the device takes seconds, as torch has to be loaded.
     print(to_text(information), flush=True)
-    print(f"{'device:':14}{describe_device()}")
+    if arguments.dataset is None and any(dataset.plans for dataset in information.datasets):
+        print(f"{'training:':14}`seg25d info ID` tells how long the trainings of a data set take on this machine")
+    print(f"{'device:':14}{describe_device()}", flush=True)
+    for each in information.datasets:
+        _print_times(arguments, _with_times(arguments, workspace, each))
+
+
+def _with_times(
+    arguments: argparse.Namespace, workspace: "Workspace", dataset: "DatasetInformation"
+) -> "DatasetInformation":
+    """A data set and how long its trainings take: timed if it is the one that is asked for, else if that is known."""
+    if not dataset.plans:
+        return dataset
+    from seg25d import api
+
+    where = (arguments.device, arguments.num_processes)
+    times = api.training_times(workspace, dataset.name, *where, only_known=arguments.dataset is None)
+    return dataset.model_copy(update={"trainings": {file: each for file, each in times.items() if each}})
+
+
+def _print_times(arguments: argparse.Namespace, dataset: "DatasetInformation") -> None:
+    if not dataset.trainings:
+        return
+    from seg25d import api
+
+    for file, times in dataset.trainings.items():
+        print(f"\n{dataset.name}, {file}\n{api.describe_times(times, arguments.device)}")
 
 
 def _check_machine(arguments: argparse.Namespace) -> None:
@@ -48,5 +87,4 @@ main = Command(
     summary="List data sets, plans, trained folds with their scores, versions and the device; or test this machine.",
     add_arguments=add_arguments,
     run=run,
-    ignored=("num_processes",),
 )

@@ -1,5 +1,6 @@
 """`seg25d VERB ...`: find the command and run it with the rest of the arguments."""
 
+import difflib
 import sys
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
@@ -53,9 +54,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"seg25d {seg25d.__version__}")
         return 0
     if verb not in COMMANDS:
-        print(f"error: unknown command {verb!r}; known: {', '.join(COMMANDS)}", file=sys.stderr)
+        print(f"error: {_unknown(verb)}known: {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     return COMMANDS[verb](words[1:])
+
+
+def _unknown(verb: str) -> str:
+    """What is wrong with the first word, as the beginning of a sentence that lists the commands."""
+    if verb.startswith("-"):
+        return f"unknown option {verb} of seg25d itself; options follow the command, as in seg25d COMMAND {verb}; "
+    near = difflib.get_close_matches(verb, COMMANDS, 1)
+    return f"unknown command {verb!r}; " + (f"the nearest one is {near[0]}; " if near else "")
 
 
 def script() -> NoReturn:

@@ -1,6 +1,7 @@
 """`seg25d plan_and_preprocess`: check data sets, plan the configurations, and prepare the arrays for training."""
 
 import argparse
+import logging
 
 from seg25d.cli.common import Command, find_workspace, options_of, plans_name, positive_amount
 from seg25d.core.errors import InputError
@@ -10,6 +11,7 @@ from seg25d.planning.recipe_names import PLACES as RECIPES
 from seg25d.representations import ALIAS
 from seg25d.representations import PLACES as CONFIGURATIONS
 
+logger = logging.getLogger(__name__)
 WORKERS_LOAD = (
     "SimpleITK",
     "blosc2",
@@ -60,7 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--explain",
         action="store_true",
-        help="print what was chosen and why, and what speaks against a method on this data set",
+        help="print what was chosen and why, what speaks against a method on this data set, and how long trainings "
+        "take on this machine, for which a few updates of each configuration are timed, once",
     )
     parser.add_argument(
         "--clean",
@@ -79,11 +82,22 @@ def run(arguments: argparse.Namespace) -> None:
         start_worker_server(WORKERS_LOAD)
     with loading():
         from seg25d import api
+        from seg25d.core.device import choose_execution
+        from seg25d.views.training_times import timed_trainings
 
-    options = options_of(api.PlanningOptions, arguments, configurations=arguments.configuration or None)
-    plans = api.plan_and_preprocess(find_workspace(arguments), arguments.dataset, options)
     if arguments.explain:
-        print("\n\n".join(api.explain(each) for each in plans.values()))
+        choose_execution(arguments.device)
+    elif arguments.device is not None:
+        logger.warning("--device has no effect on plan_and_preprocess without --explain")
+    options = options_of(api.PlanningOptions, arguments, configurations=arguments.configuration or None)
+    workspace = find_workspace(arguments)
+    plans = api.plan_and_preprocess(workspace, arguments.dataset, options)
+    if not arguments.explain:
+        return
+    print("\n\n".join(api.explain(each) for each in plans.values()), flush=True)
+    for name, each in plans.items():
+        times = timed_trainings(workspace.preprocessed_dataset(name), each, arguments.device, arguments.num_processes)
+        print(f"\n{name}\n{api.describe_times(times, arguments.device)}")
 
 
 main = Command(
@@ -91,5 +105,4 @@ main = Command(
     summary="Check data sets, plan the configurations, and prepare the arrays for training.",
     add_arguments=add_arguments,
     run=run,
-    ignored=("device",),
 )

@@ -9,6 +9,7 @@ from seg25d.cli.training_arguments import add_training_arguments
 from seg25d.core.process import loading
 from seg25d.representations import ALIAS
 from seg25d.representations import PLACES as CONFIGURATIONS
+from seg25d.training.usual_lengths import PRETRAINING_EPOCHS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folders of further images, named as for prediction; no labels are needed",
     )
-    add_training_arguments(parser)
+    add_training_arguments(parser, PRETRAINING_EPOCHS)
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -8,6 +8,7 @@ from seg25d.cli.training_arguments import add_training_arguments
 from seg25d.core.process import loading
 from seg25d.representations import ALIAS
 from seg25d.representations import PLACES as CONFIGURATIONS
+from seg25d.training.usual_lengths import EPOCHS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="fusion of views: what its network learns from, the same as --set fusion.data=...: predictions of all "
         "training cases by models that did not see them (cross, the default), or of a part that the views go without",
     )
-    add_training_arguments(parser)
+    add_training_arguments(parser, EPOCHS)
 
 
 def run(arguments: argparse.Namespace) -> None:

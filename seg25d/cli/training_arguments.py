@@ -5,10 +5,16 @@ import argparse
 from seg25d.cli.common import duration, natural_number, plans_name, positive_number, setting
 from seg25d.networks import REQUESTABLE
 from seg25d.planning.recipe_names import PLACES as RECIPES
+from seg25d.training.usual_lengths import ITERATIONS_PER_EPOCH
 
 
-def add_training_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of training: network, recipe, length and settings."""
+def add_training_arguments(parser: argparse.ArgumentParser, usual_epochs: int) -> None:
+    """Declare the arguments of training: network, recipe, length and settings.
+
+    Args:
+        parser: Gets the arguments.
+        usual_epochs: Number of epochs without arguments for the length.
+    """
     parser.add_argument(
         "--network",
         metavar="N",
@@ -21,16 +27,20 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"training recipe: {', '.join(RECIPES)}, all but the first as in papers; plan with the same recipe "
         "first (default: default)",
     )
-    parser.add_argument("--epochs", type=positive_number, metavar="N", help="number of epochs")
+    parser.add_argument("--epochs", type=positive_number, metavar="N", help=_epochs_help(usual_epochs))
     parser.add_argument(
-        "--iterations", type=positive_number, metavar="N", help="total number of training steps, instead of epochs"
+        "--iterations",
+        type=positive_number,
+        metavar="N",
+        help="length of the training in updates; with --epochs, split into that number of epochs",
     )
     parser.add_argument(
         "--time-budget",
         dest="time_budget_s",
         type=duration,
         metavar="TIME",
-        help="length of the training, such as 90s, 15min or 2h, without validation",
+        help="length of each training, instead of epochs, such as 90s, 15min or 2h; includes the look at the "
+        "validation windows after each epoch, not the scoring of whole validation cases at the end",
     )
     parser.add_argument("--seed", type=natural_number, metavar="N", help="seed of all randomness")
     parser.add_argument(
@@ -57,3 +67,11 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
         help="name of the plans to train (default: plans)",
     )
     parser.add_argument("--c", action="store_true", help=argparse.SUPPRESS)
+
+
+def _epochs_help(usual: int) -> str:
+    return (
+        f"length of the training in epochs of {ITERATIONS_PER_EPOCH} updates (default: {usual}, "
+        f"{usual * ITERATIONS_PER_EPOCH:,} updates; recipes of papers, and fusions of views, have their own). What is "
+        "there already goes on to a longer length, which is said; a shorter one is an error without --restart"
+    )

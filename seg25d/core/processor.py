@@ -106,10 +106,17 @@ def read_verdict(processor: Processor) -> Verdict | None:
     return verdict if verdict.processor == processor else None
 
 
+def cache_folder() -> Path:
+    """The user's cache folder (XDG Base Directory Specification): whoever clears it repeats tests of seconds.
+
+    Raises:
+        RuntimeError: If the user has no home.
+    """
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "seg25d"
+
+
 def _verdict_file(processor: Processor) -> Path:
-    """In the user's cache folder (XDG Base Directory Specification): whoever clears it repeats a test of seconds."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "seg25d" / f"processor_{processor.key}.json"
+    return cache_folder() / f"processor_{processor.key}.json"
 
 
 def _processor_name() -> str:

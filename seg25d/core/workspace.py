@@ -17,6 +17,11 @@ class FoldFolder(Record):
     root: Path
 
     @property
+    def name(self) -> str:
+        """For messages: run and fold, such as `si fold_0`."""
+        return f"{self.root.parent.name} {self.root.name}"
+
+    @property
     def config(self) -> Path:
         """The settings of the run."""
         return self.root / "config.json"

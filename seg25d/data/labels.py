@@ -86,6 +86,14 @@ class Labels(Record):
         """Names per axis (0 D, 1 H, 2 W) that distinguish its directions, so that mirroring would make them wrong."""
         return directed_labels(name for name in self.names if name != "ignore")
 
+    def name_of(self, key: str) -> str:
+        """The name in `dataset.json` of what is evaluated under a key of `foreground`; other keys stay as they are."""
+        if self.has_regions:
+            return key
+        return next(
+            (name for name, members in self._classes.items() if [key] == [str(value) for value in members]), key
+        )
+
     @property
     def sided(self) -> bool:
         """Whether names distinguish left and right, so that mirroring along the left-right axis would make them wrong.

@@ -37,6 +37,7 @@ def run_demo(
     kind: str = "phantom",
     *,
     time_budget_s: float | None = None,
+    restart: bool = False,
     device: str | None = None,
     num_processes: int | None = None,
 ) -> DemoResult:
@@ -46,6 +47,7 @@ def run_demo(
         workspace: The workspace, also for the data set.
         kind: A name in `KINDS`.
         time_budget_s: Training time per configuration; None: that of the kind in `TIME_BUDGETS_S`.
+        restart: Whether to train anew what was trained, for instance for a shorter time than before.
         device: Device; None: the best one available.
         num_processes: Worker processes; None: by cores and memory.
 
@@ -64,6 +66,7 @@ def run_demo(
         recipe=demo.recipe,
         settings=dict(demo.settings),
         time_budget_s=TIME_BUDGETS_S[kind] if time_budget_s is None else time_budget_s,
+        restart=restart,
         device=device,
         num_processes=num_processes,
     )

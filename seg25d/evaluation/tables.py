@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from statistics import mean, stdev
 
+from seg25d.data.labels import Labels
 from seg25d.evaluation.summary import Summary
 
 COLUMNS = ("dice", "hd95_mm", "surface_dice", "precision", "recall", "iou", "lesion_f1", "volume_error_ml")
@@ -38,8 +39,14 @@ def format_percent(values: Iterable[float | None]) -> str:
     return f"{mean(present):.1f}" + (f" ± {stdev(present):.1f}" if len(present) > 1 else "")
 
 
-def summary_table(summary: Summary) -> str:
-    """Format the main mean scores of a summary: one row per label and one for all labels together."""
-    means = {**summary.mean, "all labels": summary.foreground_mean}
-    rows = [[name, *(format_score(getattr(scores, column)) for column in COLUMNS)] for name, scores in means.items()]
+def summary_table(summary: Summary, labels: Labels | None = None) -> str:
+    """Format the main mean scores of a summary: one row per label and one for all labels together.
+
+    Args:
+        summary: The scores.
+        labels: Give the names of the rows; None: the rows have the values.
+    """
+    names = {key: key if labels is None else labels.name_of(key) for key in summary.mean}
+    means = [*((names[key], scores) for key, scores in summary.mean.items()), ("all labels", summary.foreground_mean)]
+    rows = [[name, *(format_score(getattr(scores, column)) for column in COLUMNS)] for name, scores in means]
     return text_table(["label", *COLUMNS], rows)

@@ -32,12 +32,16 @@ class PostProcessing(Record):
         """Whether there are no steps."""
         return self == PostProcessing()
 
-    def describe(self) -> list[str]:
-        """Describe each step."""
-        steps = [f"{name} with a probability of at least {value:g}" for name, value in self.thresholds.items()]
+    def describe(self, labels: Labels | None = None) -> list[str]:
+        """Describe each step, with the names of the labels if they are given."""
+
+        def named(key: str) -> str:
+            return key if labels is None else labels.name_of(key)
+
+        steps = [f"{named(name)} with a probability of at least {value:g}" for name, value in self.thresholds.items()]
         steps += ["only the largest component of all foreground"] if self.largest_foreground else []
-        steps += [f"only the largest component of {name}" for name in self.largest]
-        steps += [f"no component of {name} below {volume:.4g} mm3" for name, volume in self.smallest_mm3.items()]
+        steps += [f"only the largest component of {named(name)}" for name in self.largest]
+        steps += [f"no component of {named(name)} below {volume:.4g} mm3" for name, volume in self.smallest_mm3.items()]
         return steps
 
 

@@ -57,7 +57,7 @@ def validate_fold(folder: FoldFolder, store: Store, cases: Sequence[str], predic
             pending.append(pool.submit(_finish_case, folder, store, record, predicted, (predictor.labels, ending)))
         summary = summarize([each.result() for each in pending])
     write_record(path, summary)
-    logger.info("%s", summary_table(summary))
+    logger.info("%s", summary_table(summary, predictor.labels))
     return summary
 
 

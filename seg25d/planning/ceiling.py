@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 
 from seg25d.core.records import digest
-from seg25d.data.label_problems import members_of
 from seg25d.data.labels import Labels
 from seg25d.planning.fingerprint import Fingerprint
 from seg25d.planning.plan import ConfigurationPlan, ProjectionCeiling
@@ -62,15 +61,8 @@ def with_ceiling(plan: ConfigurationPlan, dice: Mapping[str, float | None] | Non
     if dice is not None:
         rounded = {name: None if value is None else round(value, 3) for name, value in dice.items()}
         ceiling = ProjectionCeiling(dice=rounded, measured_for=ceiling_key(plan.representation))
-        named = {_spoken_name(name, labels): value for name, value in rounded.items()}
+        named = {labels.name_of(name): value for name, value in rounded.items()}
     # Views of a single slice are rows of pixels, from which it can be put together, and nothing is gained by it.
     caution = plan.reasons.get("warning") if 1 in plan.window else None
     reason = plan.representation.ceiling_reason(named, caution)
     return plan.model_copy(update={"ceiling": ceiling, "reasons": {**plan.reasons, "ceiling": reason}})
-
-
-def _spoken_name(name: str, labels: Labels) -> str:
-    """Find the name in `dataset.json` of a class given by its value, or of a region given by its name."""
-    if labels.has_regions:
-        return name
-    return next(spoken for spoken, value in labels.names.items() if members_of(value) == (int(name),))

@@ -172,7 +172,7 @@ def _describe_choice(results: Results, choice: str) -> list[str]:
     if best is None or best.name != choice:
         return []
     sentences = [f"It has {best.reasons['choice']}."] if "choice" in best.reasons else []
-    if steps := best.postprocessing.describe():
+    if steps := best.postprocessing.describe(results.description.labels):
         sentences.append(f"With post-processing ({'; '.join(steps)}): {_format_number(best.dice)}.")
     if best.limits:
         limits = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in best.limits.items())

@@ -98,6 +98,21 @@ class BestInformation(_Part):
     """In cross-validation."""
 
 
+class TrainingTime(Record):
+    """How long a configuration trains on this machine where nothing of it is trained yet, as timed updates say."""
+
+    seconds_per_update: float
+    """Of its own network; a fusion of views has others as well."""
+    updates_per_fold: int
+    """In all models."""
+    num_models: int
+    """Models that the first fold takes: one, or those of the views and the one that fuses them."""
+    seconds_per_fold: float
+    seconds_all_folds: float
+    updates_in_15min: int
+    """Of its own network."""
+
+
 class DatasetInformation(Record):
     """A data set; what is not known is null."""
 
@@ -112,6 +127,8 @@ class DatasetInformation(Record):
     """By the name of the file."""
     runs: tuple[RunInformation, ...]
     best: BestInformation | None
+    trainings: dict[str, dict[str, TrainingTime]] = Field(default_factory=dict)
+    """By the name of the file of plans and the configuration; only where one data set is asked for."""
 
 
 class Information(Record):

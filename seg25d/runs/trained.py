@@ -1,11 +1,13 @@
 """Choice of trained models: runs and folds by name, or the only ones that exist."""
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from seg25d.core.errors import InputError
 from seg25d.core.records import Record
 from seg25d.core.workspace import RunFolder, Workspace
+from seg25d.data.dataset import read_splits
 from seg25d.planning.configurations import configuration_name, is_alias
 from seg25d.planning.plan import Plans, PlansName
 from seg25d.planning.plans_file import read_plans
@@ -88,6 +90,33 @@ def choose_folds(run: RunFolder, wanted: Sequence[str] | None) -> list[str]:
     if missing:
         raise InputError(f"{run.root}: fold {', '.join(missing)} is not trained; trained: {', '.join(trained)}")
     return list(dict.fromkeys(wanted))
+
+
+def prediction_command(workspace: Workspace, dataset: str, run: RunFolder, folds: Collection[str]) -> str:
+    """The command that predicts with what is trained of a run; IN and OUT stand for the folders.
+
+    It names all trained folds with numbers, unless these are all that there are; or the one on all cases.
+
+    Args:
+        workspace: Where the run is; named unless the same environment leads to it.
+        dataset: The data set, as the user names it.
+        run: The run.
+        folds: Its folds that were trained now.
+    """
+    words = ["seg25d", "predict", "-i", "IN", "-o", "OUT"]
+    root = workspace.raw.parent
+    if workspace == Workspace.resolve():
+        words += ["-d", dataset, "-c", run.root.name]
+    elif workspace == Workspace.resolve(root):
+        words += ["-d", dataset, "-c", run.root.name, "--workspace", str(root)]
+    else:
+        words += ["-m", str(run.root)]
+    numbered = [fold for fold in run.trained_folds() if fold != "all"]
+    if set(folds) == {"all"}:
+        words += ["-f", "all"]
+    elif not run.splits.exists() or len(numbered) < len(read_splits(run.splits)):
+        words += ["-f", *numbered]
+    return shlex.join(words)
 
 
 def full_run_name(

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from statistics import mean, stdev
 
+from seg25d.data.labels import Labels
 from seg25d.evaluation.summary import CaseSummary, Summary
 from seg25d.evaluation.tables import format_score, text_table
 from seg25d.selection.best import Best, Scored
@@ -67,12 +68,12 @@ def paired_p_value(scores: Mapping[str, float | None], others: Mapping[str, floa
     return float(wilcoxon(differences).pvalue)
 
 
-def describe_best(best: Best) -> str:
-    """Text about the choice: all candidates, the reasons, and the commands to use it."""
-    steps = best.postprocessing.describe() or ["none"]
+def describe_best(best: Best, labels: Labels | None = None) -> str:
+    """Text about the choice: all candidates, the reasons, and the commands to use it; `labels` give the names."""
+    steps = best.postprocessing.describe(labels) or ["none"]
     why = f"; {best.reasons['postprocessing']}" if "postprocessing" in best.reasons else ""
     lines = [
-        candidates_table(best),
+        candidates_table(best, labels),
         "",
         "*: no other candidate is both as good and as fast. In brackets: beyond the limits.",
         f"p: Wilcoxon's signed-rank test against the best; cases compared: {best.num_cases}.",
@@ -86,11 +87,12 @@ def describe_best(best: Best) -> str:
     return "\n".join(lines)
 
 
-def candidates_table(best: Best) -> str:
+def candidates_table(best: Best, labels: Labels | None = None) -> str:
     """The candidates as a plain-text table; a star marks the Pareto front, brackets those beyond the limits."""
     classes = list(best.candidates[0].dice_per_class)[:MOST_CLASSES]
     classes = classes if len(best.candidates[0].dice_per_class) > 1 else []
-    header = ["candidate", *COLUMNS[:2], *classes, *COLUMNS[2:]]
+    names = classes if labels is None else [labels.name_of(each) for each in classes]
+    header = ["candidate", *COLUMNS[:2], *names, *COLUMNS[2:]]
     return text_table(header, [_row(row, classes) for row in best.candidates])
 
 

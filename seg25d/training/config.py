@@ -8,10 +8,10 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from seg25d.core.errors import InputError
-from seg25d.core.records import Record, parse_record, read_record
-from seg25d.core.workspace import FoldFolder
+from seg25d.core.records import Record, parse_record
 from seg25d.planning.coarse_to_fine import FineConfig
 from seg25d.planning.pretext import PretextConfig
+from seg25d.training.usual_lengths import EPOCHS, ITERATIONS_PER_EPOCH
 
 EXTENDABLE = frozenset({"epochs", "iterations", "iterations_per_epoch", "time_budget_seconds"})
 """Settings that may change when a run continues: its length."""
@@ -129,9 +129,9 @@ class TrainingConfig(Record):
     schema_version: Literal[1] = 1
     recipe: str = "default"
     seed: int = Field(default=0, ge=0)
-    epochs: int = Field(default=500, ge=1)
+    epochs: int = Field(default=EPOCHS, ge=1)
     """Length of a run without a time budget. An epoch is a number of updates, not a pass over the data."""
-    iterations_per_epoch: int = Field(default=100, ge=1)
+    iterations_per_epoch: int = Field(default=ITERATIONS_PER_EPOCH, ge=1)
     iterations: int | None = Field(default=None, ge=1)
     """Updates in all, if that should be no whole number of epochs."""
     time_budget_seconds: float | None = Field(default=None, gt=0)
@@ -232,37 +232,6 @@ def length_settings(
     if epochs is not None:
         return {"epochs": str(epochs), "iterations": "null", "time_budget_seconds": "null"}
     return {}
-
-
-def settle_config(folder: FoldFolder, recipe: TrainingConfig, changes: Mapping[str, str]) -> TrainingConfig:
-    """The settings of a fold: those that it was begun with, or the recipe's; with the changes.
-
-    Nothing is written: the one process that may puts them into `config.json`, from where the same command goes on
-    with the same ones.
-
-    Args:
-        folder: The fold's folder.
-        recipe: Where a new run starts from.
-        changes: Settings by name, as text; see `apply_settings`.
-
-    Raises:
-        InputError: If the changes do not fit a run that has begun: only its length may change.
-    """
-    if not folder.checkpoint.exists():
-        return apply_settings(recipe, changes)
-    before = read_record(folder.config, TrainingConfig)
-    config = apply_settings(before, changes)
-    if recipe.pretrained is not None:
-        begun_with = config.pretrained or recipe.pretrained
-        asked_for = begun_with.model_copy(update={"digest": recipe.pretrained.digest})
-        config = config.model_copy(update={"pretrained": asked_for})
-    others = [name for name in changed_settings(before, config) if name not in EXTENDABLE]
-    if others:
-        raise InputError(
-            f"{folder.root} was begun with other settings ({', '.join(others)}); leave them as they were to go on, or "
-            "start over with --restart"
-        )
-    return config
 
 
 def changed_settings(before: TrainingConfig, after: TrainingConfig) -> list[str]:

@@ -9,12 +9,15 @@ from typing import Any
 from seg25d.core.files import atomic_path, write_text
 from seg25d.core.progress import ProgressDisplay, format_rate, format_seconds, seconds_left
 from seg25d.core.workspace import FoldFolder
+from seg25d.data.labels import Labels
 from seg25d.training.curves import Curves
 from seg25d.training.state import TrainingState
 
 logger = logging.getLogger(__name__)
 SECONDS_BETWEEN_PICTURES = 30.0
 SECONDS_BETWEEN_LINES = 30.0
+MOST_LABELS_IN_A_LINE = 4
+"""Labels whose Dice stands in the line of an epoch; log.jsonl has all of them."""
 
 
 class Monitor:
@@ -23,15 +26,19 @@ class Monitor:
     Args:
         folder: The fold's folder.
         state: Of the run.
+        labels: Names of what is scored.
         active: Whether this process reports.
         tensorboard: Whether to write curves for TensorBoard.
     """
 
-    def __init__(self, folder: FoldFolder, state: TrainingState, *, active: bool, tensorboard: bool) -> None:
+    def __init__(
+        self, folder: FoldFolder, state: TrainingState, labels: Labels, *, active: bool, tensorboard: bool
+    ) -> None:
         self.folder = folder
         self.state = state
+        self.labels = labels
         self.active = active
-        self.display = ProgressDisplay("training", SECONDS_BETWEEN_LINES)
+        self.display = ProgressDisplay(f"training {folder.name}", SECONDS_BETWEEN_LINES)
         self.curves = Curves(folder.tensorboard) if active and tensorboard else None
         self.last_picture = 0.0
 
@@ -60,12 +67,26 @@ class Monitor:
             return
         log = self.state.log
         write_text(self.folder.log, "".join(json.dumps(line, allow_nan=False) + "\n" for line in log))
-        logger.info("%s", _describe(log[-1]))
+        logger.info("%s, %s", self.folder.name, _describe(log[-1], self.labels))
         if self.curves is not None:
             self.curves.write(log)
         if final or time.monotonic() - self.last_picture > SECONDS_BETWEEN_PICTURES:
-            draw_progress(self.folder.progress, log)
+            draw_progress(self.folder.progress, log, self.labels)
             self.last_picture = time.monotonic()
+
+    def over_before(self, *, early: bool) -> None:
+        """Say that there was nothing to do, and what had been done.
+
+        Args:
+            early: Whether `early_stopping` had ended the run.
+        """
+        if self.active:
+            state = self.state
+            logger.info(
+                "%s is already trained: %s updates, %d epoch(s), %s of training%s; --restart trains it anew",
+                *(self.folder.name, f"{state.iteration:,}", len(state.log), format_seconds(state.seconds)),
+                ", until the validation loss fell no more (early_stopping)" if early else "",
+            )
 
     def close(self) -> None:
         """Clear the terminal and write the curves of all epochs, also for a run that had finished before."""
@@ -75,12 +96,12 @@ class Monitor:
             self.curves.close()
 
 
-def _describe(line: dict[str, Any]) -> str:
+def _describe(line: dict[str, Any], labels: Labels) -> str:
     """Describe a line of log.jsonl in words."""
     score = (
         f"of the mean {_number(line['validation_loss_of_mean'])}"
         if "validation_loss_of_mean" in line
-        else f"Dice {_number(line['validation_dice'])}"
+        else f"Dice {_number(line['validation_dice'])}{_dice_of_labels(line['validation_dice_per_label'], labels)}"
     )
     return (
         f"epoch {line['epoch']} ({line['progress']:.1%}): loss {line['train_loss']:.4f}, "
@@ -90,12 +111,19 @@ def _describe(line: dict[str, Any]) -> str:
     )
 
 
+def _dice_of_labels(dice: dict[str, float | None], labels: Labels) -> str:
+    """Dice of each label by its name, in brackets; nothing where there is one label, or too many for a line."""
+    if not 1 < len(dice) <= MOST_LABELS_IN_A_LINE:
+        return ""
+    return f" ({', '.join(f'{labels.name_of(key)} {_number(value)}' for key, value in dice.items())})"
+
+
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-def draw_progress(path: Path, log: list[dict[str, Any]]) -> None:
-    """Draw losses, validation Dice and learning rate over the epochs to a PNG."""
+def draw_progress(path: Path, log: list[dict[str, Any]], labels: Labels) -> None:
+    """Draw losses, validation Dice and learning rate over the epochs to a PNG; labels by their names."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - heavy
     from matplotlib.figure import Figure  # noqa: PLC0415 - heavy
 
@@ -109,7 +137,9 @@ def draw_progress(path: Path, log: list[dict[str, Any]]) -> None:
     losses.set_ylabel("loss")
     losses.legend()
     for label in log[0]["validation_dice_per_label"]:
-        dice.plot(epochs, [line["validation_dice_per_label"][label] for line in log], alpha=0.6, label=label)
+        dice.plot(
+            epochs, [line["validation_dice_per_label"][label] for line in log], alpha=0.6, label=labels.name_of(label)
+        )
     dice.plot(epochs, [line["validation_dice"] for line in log], color="black", label="mean")
     dice.set_ylabel("validation Dice")
     dice.set_ylim(0, 1)

@@ -35,6 +35,7 @@ from seg25d.training.schedules import Moment, is_over_early, learning_rate_facto
 from seg25d.training.signals import stop_signals
 from seg25d.training.small_windows import SmallWindows
 from seg25d.training.state import LEARNT_ENCODER, NEW, TrainingState, new_state
+from seg25d.training.update import make_update
 from seg25d.training.validation import validate
 
 logger = logging.getLogger(__name__)
@@ -113,11 +114,14 @@ def train_fold(job: FoldJob) -> bool:
     state = new_state(model, job.config, execution, job.learnt)
     if checkpoint is not None:
         _go_on(state, job, checkpoint)
-        logger.info("going on at iteration %d", state.iteration)
     state.computed_in = str(execution)
     run = _Run(job, state, execution, rank, num_processes)
     with closing(run.monitor):
-        if not run.is_over() or not state.finished or not job.folder.model_final.exists():
+        if run.is_over() and state.finished and job.folder.model_final.exists():
+            run.monitor.over_before(early=is_over_early(job.config, run.validation_losses()))
+        else:
+            if checkpoint is not None:
+                logger.info("%s: going on at iteration %d", job.folder.name, state.iteration)
             with memory_of(execution.device, "for this plan", "plan with a smaller --gpu-memory-gb"):
                 run.to_the_end()
     return rank == 0
@@ -147,7 +151,7 @@ class _Run:
             if self.config.pretext is None
             else ReconstructionLoss()
         )
-        self.monitor = Monitor(job.folder, state, active=self.first, tensorboard=job.tensorboard)
+        self.monitor = Monitor(job.folder, state, self.labels, active=self.first, tensorboard=job.tensorboard)
 
     def to_the_end(self) -> None:
         """Train until the run is over."""
@@ -254,7 +258,7 @@ class _Run:
 
     def _step(self, model: nn.Module, images: Tensor, target: Tensor, progress: float) -> float:
         """Make one update and return the loss before it."""
-        state, config, device = self.state, self.config, self.execution.device
+        state, config = self.state, self.config
         factor = learning_rate_factor(config, Moment(progress, self.validation_losses()))
         for group in state.optimizer.param_groups:
             group["lr"] = config.learning_rate * factor * self._factor_for_role(group.get("role", NEW))
@@ -263,22 +267,9 @@ class _Run:
         torch.manual_seed(mixed_seed(config.seed, state.iteration, self.source.process[0]))
         images, target = self.small_windows.cut(images, target, progress, state.iteration, self.source.process)
         state.epoch_voxels += math.prod(images.shape[2:]) * self.job.header.plan.batch_size
-        # Only CUDA keeps the tensor on the CPU until its copy is done (docs.pytorch.org, pinmem_nonblock tutorial).
-        ahead = device.type == "cuda"
-        images, target = images.to(device, non_blocking=ahead), target.to(device, non_blocking=ahead)
-        with self.execution.autocast():
-            outputs = model(images)
-        loss = self.loss_function(outputs, target)
-        state.optimizer.zero_grad(set_to_none=True)
-        state.scaler.scale(loss).backward()
-        state.scaler.unscale_(state.optimizer)
-        norm = nn.utils.clip_grad_norm_(state.model.parameters(), config.gradient_clip or math.inf)
-        state.scaler.step(state.optimizer)
-        state.scaler.update()
-        # The only wait for a GPU, when the whole update is in its queue. float16 with Muon has one more: torch's
-        # GradScaler looks for infinities before the step of an optimizer that is not fused.
-        value, norm_value = map(float, torch.stack((loss.detach(), norm.to(loss))).tolist())
-        self._check_gradient(norm_value)
+        batch = images, target
+        value, norm = make_update(state, model, batch, self.loss_function, self.execution, config.gradient_clip)
+        self._check_gradient(norm)
         if not math.isfinite(value):
             raise Seg25dError(
                 f"the loss became {value} at iteration {state.iteration}; lower the learning rate, for example "
@@ -373,7 +364,10 @@ class _Run:
         self.state.finished = True
         losses = self.validation_losses()
         if is_over_early(self.config, losses):
-            logger.info("ended early after epoch %d; the best was epoch %d", len(losses), num_epochs_to_best(losses))
+            best = num_epochs_to_best(losses)
+            logger.info(
+                "%s: ended early after epoch %d; the best was epoch %d", self.job.folder.name, len(losses), best
+            )
         if self.first:
             folder, weights = self.job.folder, self.state.averaged.state_dict()
             if not folder.model_best.exists():

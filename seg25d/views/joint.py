@@ -5,6 +5,7 @@ window.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Self
 
 import torch
@@ -79,6 +80,15 @@ class PaddedView(nn.Module):
         return scores
 
 
+def build_joint(
+    fusion: ConfigurationPlan, views: Sequence[ConfigurationPlan], description: DatasetDescription
+) -> JointFusion:
+    """Make views and fusion as one model with fresh weights, from their plans."""
+    num_channels, labels = len(description.channel_names), description.labels
+    models = [PaddedView.of(view.build_model(num_channels, labels.num_outputs), view) for view in views]
+    return JointFusion(models, fusion.build_model(num_channels, labels.num_outputs), labels)
+
+
 def joint_plan(
     fusion: ConfigurationPlan,
     views: Sequence[ConfigurationPlan],
@@ -99,11 +109,7 @@ def joint_plan(
         InputError: If not even one window fits; names the memory that is needed.
     """
     num_channels, labels = len(description.channel_names), description.labels
-
-    def build() -> nn.Module:
-        models = [PaddedView.of(view.build_model(num_channels, labels.num_outputs), view) for view in views]
-        return JointFusion(models, fusion.build_model(num_channels, labels.num_outputs), labels)
-
+    build = partial(build_joint, fusion, views, description)
     batch_size = fusion.batch_size
     while True:
         memory = trace_training_step(build, (batch_size, num_channels, *fusion.window), labels.num_outputs)

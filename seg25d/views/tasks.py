@@ -1,10 +1,10 @@
 """Trainings that a fusion of views needs: models of views, checks that they fit together, and expected times."""
 
-import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 from seg25d.core.errors import InputError
@@ -19,9 +19,12 @@ from seg25d.runs.files import check_run
 from seg25d.runs.names import find_configuration
 from seg25d.training.checkpoint import load_checkpoint
 from seg25d.training.config import FusionConfig, TrainingConfig
-from seg25d.views.joint import joint_plan
+from seg25d.training.durations import SHORT_BUDGET_S, expected_seconds, format_duration, share_left
+from seg25d.training.going_on import KeptLength, tell_kept_lengths
+from seg25d.views.joint import build_joint, joint_plan
 from seg25d.views.model_sets import FusionCases, ModelSet, fusion_cases
 from seg25d.workflows.coarse_to_fine import FineRun, check_coarse, fine_run
+from seg25d.workflows.durations import announce_folds, time_update
 from seg25d.workflows.folds import Begun, RunToTrain, check_folds, split_of
 from seg25d.workflows.planned_run import PlannedRun
 from seg25d.workflows.settings import FINE, JOINT, Settings
@@ -54,7 +57,7 @@ class ViewModel:
     @property
     def name(self) -> str:
         """Name for messages."""
-        return f"{self.view.run.root.name} {self.models.name}"
+        return self.folder.name
 
 
 @dataclass(frozen=True)
@@ -154,31 +157,37 @@ def plan_fusion(planned: PlannedRun, folds: Sequence[int | str]) -> Fusion:
     return Fusion(jobs, joint)
 
 
-def missing_models(jobs: Sequence[FusedFold]) -> list[ViewModel]:
-    """Models of views that folds lack which are not done themselves, each once."""
-    models = {model.name: model for job in jobs if not job.is_done for model in job.view_models()}
-    return [model for model in models.values() if not model.is_trained]
-
-
 def announce(jobs: Sequence[FusedFold]) -> None:
-    """Say what will be trained and how long that takes, as far as it is known."""
-    missing, name = missing_models(jobs), jobs[0].task.run.root.name
+    """Log what will be trained and how long that takes on this machine."""
     fusions = [job for job in jobs if not job.is_done]
     if not fusions:
         return
-    seconds = [*map(_expected_seconds, missing), *[jobs[0].task.config.time_budget_seconds] * len(fusions)]
-    known = [each for each in seconds if each is not None]
-    unknown = len(seconds) - len(known)
-    time = format_seconds(sum(known)) if known else "a time that is not known yet"
-    more = f", and {unknown} model(s) of unknown length" if unknown and known else ""
+    models = {model.name: (model, job.cases.own) for job in fusions for model in job.view_models()}
+    configs = {name: _config_of(model, own) for name, (model, own) in models.items()}
+    tell_kept_lengths(KeptLength(name, configs[name], model.view.config) for name, (model, _) in models.items())
+    missing = {name: model for name, (model, _) in models.items() if not model.is_trained}
+    parts = [*(_seconds_of_view(model, configs[name]) for name, model in missing.items()), *map(_seconds_of, fusions)]
+    known = [seconds for seconds in parts if seconds is not None]
+    time = f"{format_duration(sum(known))} in all on this machine" if known else "the time cannot be told here"
+    shorter = format_seconds(SHORT_BUDGET_S * len(parts))
+    less = f"; --time-budget 15min for each of the {len(parts)} would be {shorter}, for those that have not begun"
     logger.info(
-        "%s: training %d model(s) of views (%s) and %d fusion network(s): %s%s, validation and predictions aside",
-        name,
+        "%s: training %d model(s) of views (%s) and %d fusion network(s): %s, predictions and scores of whole cases "
+        "aside%s",
+        jobs[0].task.run.root.name,
         len(missing),
-        ", ".join(model.name for model in missing) or "none is missing",
+        ", ".join(missing) or "none is missing",
         len(fusions),
         time,
-        more,
+        less if sum(known) > SHORT_BUDGET_S * len(parts) else "",
+    )
+
+
+def announce_joint(joint: RunToTrain, fold: FusedFold) -> None:
+    """Log how long views and fusion are then trained together."""
+    description = read_description(joint.folder.dataset)
+    announce_folds(
+        joint, build=partial(build_joint, joint.plan, [view.plan for view in fold.views.values()], description)
     )
 
 
@@ -199,18 +208,28 @@ def view_config(model: ViewModel, own: ModelSet) -> TrainingConfig:
     return config.model_copy(update={"restore_best": False, "early_stopping": None})
 
 
-def _expected_seconds(model: ViewModel) -> float | None:
-    """The time that it is told to take, or else that another model of the view took."""
-    if model.folder.config.exists():
-        budget = read_record(model.folder.config, TrainingConfig).time_budget_seconds
-    else:
-        budget = model.view.config.time_budget_seconds
-    if budget is not None:
-        return budget
-    trained = (FoldFolder(root=path.parent) for path in model.view.run.root.glob("*_*/model_final.safetensors"))
-    logs = [folder.log.read_text(encoding="utf-8").splitlines() for folder in trained if folder.log.exists()]
-    times = [float(json.loads(lines[-1])["total_seconds"]) for lines in logs if lines]
-    return max(times, default=None)
+def _config_of(model: ViewModel, own: ModelSet) -> TrainingConfig:
+    """The settings that a model of a view was or will be trained with."""
+    if model.is_trained and model.folder.config.exists():
+        return read_record(model.folder.config, TrainingConfig)
+    return view_config(model, own) if model.models.fold is None else model.view.settled(model.models.fold)
+
+
+def _seconds_of_view(model: ViewModel, config: TrainingConfig) -> float | None:
+    """The time that a model of a view still takes; None if it cannot be told."""
+    update = time_update(model.view, config)
+    if update is None:
+        return None
+    whole = expected_seconds(config, model.view.plan, len(model.models.split.val), update)
+    return whole * share_left(model.folder, config)
+
+
+def _seconds_of(job: FusedFold) -> float | None:
+    """The time that the fusion network of a fold still takes; None if it cannot be told."""
+    config, update = job.task.settled(job.fold), time_update(job.task)
+    if update is None:
+        return None
+    return expected_seconds(config, job.task.plan, len(job.split.val), update) * share_left(job.folder, config)
 
 
 def _views(planned: PlannedRun, folds: Sequence[int | str]) -> dict[str, RunToTrain]:

@@ -22,10 +22,11 @@ from seg25d.inference.validate import validate_fold
 from seg25d.preprocessing.store import Store
 from seg25d.runs.files import write_run_files
 from seg25d.training.config import TrainingConfig
+from seg25d.training.going_on import KeptLength, tell_changes, tell_kept_lengths
 from seg25d.training.trainer import train_fold
 from seg25d.views.data import FusionRecord, SetPredictors, case_key, models_key, write_case
 from seg25d.views.model_sets import leaks
-from seg25d.views.tasks import FusedFold, Fusion, ViewModel, announce, view_config
+from seg25d.views.tasks import FusedFold, Fusion, ViewModel, announce, announce_joint, view_config
 from seg25d.views.train_joint import train_joint_folds
 from seg25d.workflows.coarse_to_fine import train_fine_folds
 from seg25d.workflows.folds import fold_job, summarize_folds, train_folds
@@ -48,6 +49,11 @@ def train_fusion(fusion: Fusion) -> dict[str, Summary]:
     if fusion.joint is None:
         return train_fused_folds(fusion.folds)
     apart = [job for job in fusion.folds if not job.folder.model_final.exists()]
+    begun = [(job.folder, job.task) for job in fusion.folds if job.folder.config.exists()]
+    tell_kept_lengths(
+        KeptLength(folder.name, read_record(folder.config, TrainingConfig), task.config) for folder, task in begun
+    )
+    announce_joint(fusion.joint, fusion.folds[0])
     if apart:
         train_fused_folds(apart)
     return train_joint_folds(fusion.joint, fusion.folds[0].task)
@@ -69,7 +75,9 @@ def train_fused_folds(jobs: Sequence[FusedFold]) -> dict[str, Summary]:
 def _train_fused_fold(job: FusedFold, execution: Execution) -> Summary:
     # Also those of a run that was killed after it was complete.
     remove_leftovers(job.folder.root)
-    if not job.is_done:
+    if job.is_done:
+        logger.info("%s is already trained; --restart trains it anew", job.folder.name)
+    else:
         for model in job.view_models():
             _train_view(model, job)
         _write_data(job, execution)
@@ -159,6 +167,8 @@ def _train_fusion_network(job: FusedFold) -> None:
     task, folder = job.task, job.folder
     write_run_files(task.run, task.folder, task.plans)
     config = task.settled(job.fold)
+    if task.begun != "kept":
+        tell_changes(folder, config, task.config)
     if folder.config.exists() and read_record(folder.config, TrainingConfig) != config:
         # A longer training is not complete yet, whatever happens from here on.
         folder.model_final.unlink(missing_ok=True)

@@ -16,14 +16,17 @@ import numpy as np
 from seg25d.core.errors import InputError
 from seg25d.core.files import copy_file, folder_lock
 from seg25d.core.grids import box_shape
+from seg25d.core.records import read_record
 from seg25d.core.types import BoundingBox, Shape
 from seg25d.core.workspace import FoldFolder
 from seg25d.evaluation.summary import Summary
 from seg25d.planning.coarse_to_fine import FineConfig, fine_plan
 from seg25d.preprocessing.store import Store
-from seg25d.training.config import settle_config
+from seg25d.training.config import TrainingConfig
 from seg25d.training.crops import crop_around, usual_margins
+from seg25d.training.going_on import KeptLength, begun_config, tell_kept_lengths
 from seg25d.training.processes import is_first_process
+from seg25d.workflows.durations import announce_folds
 from seg25d.workflows.folds import Begun, RunToTrain, check_folds, train_folds
 from seg25d.workflows.planned_run import PlannedRun
 from seg25d.workflows.settings import Settings
@@ -56,9 +59,10 @@ def plan_fine(planned: PlannedRun, folds: Sequence[int | str]) -> FineRun:
     settings = planned.settings_of_part({})
     coarse = planned.run(settings, folds, begun="kept")
     fine = fine_run(planned, planned.settings, coarse, begun=planned.begun)
-    for fold in _folds_without_coarse(fine):
-        # A coarse model that has begun keeps its settings, but must have started from the same pretrained file.
-        settle_config(coarse.run.fold(fold), settings.recipe, {})
+    for folder in map(coarse.run.fold, _folds_without_coarse(fine)):
+        if folder.checkpoint.exists():
+            # A coarse model that has begun keeps its settings, but must have started from the same pretrained file.
+            begun_config(folder, settings.recipe, {})
     return fine
 
 
@@ -93,6 +97,8 @@ def train_fine_folds(fine: FineRun) -> dict[str, Summary]:
         BusyError: If another command works on one of the models.
     """
     if is_first_process():
+        announce_folds(fine.coarse, _folds_without_coarse(fine))
+        announce_folds(fine.task)
         for fold in fine.task.folds:
             _provide_coarse(fine.only(fold), fold)
     return train_folds(fine.task)
@@ -143,6 +149,8 @@ def _provide_coarse(fine: FineRun, fold: int | str) -> None:
     with folder_lock(folder.root, "training"):
         if _has_begun(folder):
             return
+        if source.config.exists():
+            tell_kept_lengths([KeptLength(source.name, read_record(source.config, TrainingConfig), coarse.config)])
         if not source.model_final.exists():
             logger.info("%s, fold %s: the coarse model is not trained; training it first", coarse.configuration, fold)
             train_folds(coarse)

@@ -22,7 +22,8 @@ from seg25d.planning.plan import ConfigurationPlan, Plans
 from seg25d.preprocessing.store import Store
 from seg25d.runs.files import check_run, write_run_files
 from seg25d.training.checkpoint import clear_fold
-from seg25d.training.config import EXTENDABLE, TrainingConfig, changed_settings, settle_config
+from seg25d.training.config import EXTENDABLE, TrainingConfig, changed_settings
+from seg25d.training.going_on import settle_config, tell_changes
 from seg25d.training.processes import (
     check_processes,
     is_first_process,
@@ -167,6 +168,8 @@ def _train_fold(task: RunToTrain, fold: int | str, execution: Execution, *, last
     if first:
         if not folder.checkpoint.exists():
             _warn_if_unlike_others(task, fold, config)
+        elif task.begun != "kept":
+            tell_changes(folder, config, task.config)
         write_record(folder.config, config)
     split = split_of(task.splits, fold)
     goes_on = train_fold(fold_job(task, folder, fold, split, config))

@@ -14,6 +14,7 @@ from seg25d.training.config import (
     length_settings,
 )
 from seg25d.training.recipes import find_recipe
+from seg25d.training.usual_lengths import PRETRAINING_EPOCHS
 from seg25d.workflows.options import PretrainingOptions, TrainingOptions
 
 logger = logging.getLogger(__name__)
@@ -21,8 +22,6 @@ JOINT = "fusion.joint"
 """The setting for training views and fusion together."""
 FINE = "fine"
 """The setting for training a fine model, for coarse-to-fine segmentation; also the prefix of its parts."""
-PRETRAINING_EPOCHS = 300
-"""Sobirov et al. 2022 (methods.md 1.8)."""
 
 
 @dataclass(frozen=True)

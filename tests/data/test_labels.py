@@ -26,6 +26,16 @@ def test_gaps_are_closed() -> None:
     assert not GAPS.has_regions
 
 
+def test_what_is_evaluated_has_the_name_of_dataset_json() -> None:
+    assert [GAPS.name_of(key) for key in (*GAPS.foreground, "5", "all labels")] == [
+        "liver",
+        "spleen",
+        "5",
+        "all labels",
+    ]
+    assert [TUMOUR.name_of(key) for key in TUMOUR.foreground] == ["whole", "core", "enhancing"]
+
+
 @pytest.mark.parametrize(
     "dtype", ["uint8", "int8", "int16", "uint16", "int32", "int64", "uint64", "float32", "float64"]
 )

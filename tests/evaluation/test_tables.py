@@ -1,3 +1,4 @@
+from seg25d.data.labels import Labels
 from seg25d.evaluation.metrics import Scores
 from seg25d.evaluation.summary import Summary
 from seg25d.evaluation.tables import format_percent, format_score, summary_table, text_table
@@ -22,6 +23,14 @@ def test_summary_has_a_line_per_label_and_one_for_all():
     assert [line[:12].strip() for line in lines] == ["label", "1", "2", "all labels"]
     assert "0.500" in lines[1]
     assert "-" in lines[2]
+
+
+def test_lines_have_the_names_of_labels_where_they_are_known():
+    none = Scores(**dict.fromkeys(Scores.model_fields))
+    labels = Labels(names={"background": 0, "liver": 1, "spleen": 2})
+    summary = Summary(foreground_mean=none, mean={"1": none, "2": none, "7": none}, per_case=())
+    names = [line[:12].strip() for line in summary_table(summary, labels).splitlines()]
+    assert names == ["label", "liver", "spleen", "7", "all labels"]
 
 
 def test_shares_in_percent_by_hand():

@@ -84,3 +84,8 @@ def test_steps_are_described():
     steps = PostProcessing(largest_foreground=True, largest=("1",), smallest_mm3={"7": 12.5}, thresholds={"1": 0.3})
     assert len(steps.describe()) == 4
     assert "12.5 mm3" in " ".join(steps.describe())
+    labels = Labels(names={"background": 0, "liver": 1, "spleen": 7})
+    assert steps.describe(labels)[2:] == [
+        "only the largest component of liver",
+        "no component of spleen below 12.5 mm3",
+    ]

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -5,7 +6,7 @@ import pytest
 from seg25d.core.errors import InputError
 from seg25d.core.workspace import RunFolder, Workspace
 from seg25d.planning.plan import Plans
-from seg25d.runs.trained import ModelChoice, choose_run, trained_runs
+from seg25d.runs.trained import ModelChoice, choose_run, prediction_command, trained_runs
 
 
 @pytest.fixture
@@ -135,3 +136,25 @@ def test_models_of_recipes(workspace):
         choose(workspace, "1", None, None, None, "angermann2022")
     with pytest.raises(InputError, match="si is not trained"):
         choose(workspace, "1", "si", None)
+
+
+def command_words(workspace: Workspace, run: str, *folds: str) -> list[str]:
+    words = prediction_command(workspace, "1", workspace.run("Dataset001_A", run), folds).split()
+    assert words[:6] == ["seg25d", "predict", "-i", "IN", "-o", "OUT"]
+    return words[6:]
+
+
+def test_the_command_that_predicts_names_what_is_needed(workspace, tmp_path, monkeypatch):
+    train_fake(workspace, "Dataset001_A", "si__mine", 1)
+    place = ["--workspace", str(tmp_path)]
+    assert command_words(workspace, "si__mine", "1") == ["-d", "1", "-c", "si__mine", *place, "-f", "1"]
+    monkeypatch.setenv("SEG25D_WORKSPACE", str(tmp_path))
+    assert command_words(workspace, "si__mine", "1") == ["-d", "1", "-c", "si__mine", "-f", "1"]
+    train_fake(workspace, "Dataset001_A", "si__mine", 0)
+    splits = [{"train": ["a"], "val": ["b"]}, {"train": ["b"], "val": ["a"]}]
+    workspace.run("Dataset001_A", "si__mine").splits.write_text(json.dumps(splits))
+    assert command_words(workspace, "si__mine", "0") == ["-d", "1", "-c", "si__mine"]
+    assert command_words(workspace, "si__mine", "all") == ["-d", "1", "-c", "si__mine", "-f", "all"]
+    elsewhere = workspace.model_copy(update={"raw": tmp_path / "other" / "place"})
+    root = str(workspace.run("Dataset001_A", "si__mine").root)
+    assert command_words(elsewhere, "si__mine", "0") == ["-m", root]

@@ -1,13 +1,9 @@
-"""Settings by name, lengths of runs, and what may change when a run goes on."""
-
-from pathlib import Path
+"""Settings by name, and lengths of runs."""
 
 import pytest
 
 from seg25d.core.errors import InputError, RecordError
-from seg25d.core.records import write_record
-from seg25d.core.workspace import FoldFolder
-from seg25d.training.config import TrainingConfig, apply_settings, length_settings, settle_config
+from seg25d.training.config import TrainingConfig, apply_settings, length_settings
 from seg25d.training.recipes import find_recipe
 
 
@@ -62,15 +58,3 @@ def test_a_time_and_a_number_contradict_each_other() -> None:
     assert length_settings(None, None, 60.0, 100) == {"time_budget_seconds": "60.0"}
     with pytest.raises(InputError, match="time-budget"):
         length_settings(3, None, 60.0, 100)
-
-
-def test_going_on_keeps_the_settings_and_may_only_change_the_length(tmp_path: Path) -> None:
-    folder = FoldFolder(root=tmp_path)
-    begun = settle_config(folder, TrainingConfig(), {"learning_rate": "0.01", "epochs": "5"})
-    assert not folder.config.exists()
-    write_record(folder.config, begun)
-    folder.checkpoint.touch()
-    assert settle_config(folder, TrainingConfig(), {}) == begun
-    assert settle_config(folder, TrainingConfig(), {"epochs": "9"}).epochs == 9
-    with pytest.raises(InputError, match=r"weight_decay.*--restart"):
-        settle_config(folder, TrainingConfig(), {"weight_decay": "0"})

@@ -7,13 +7,16 @@ import re
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from seg25d.core import progress
 from seg25d.core.device import choose_execution
+from seg25d.data.labels import Labels
 from seg25d.training import trainer
 from seg25d.training.monitor import Monitor
 from seg25d.training.state import new_state
@@ -40,14 +43,36 @@ def test_the_line_of_an_epoch_says_what_the_log_says(make_job: Maker, caplog: py
     state = new_state(torch.nn.Conv2d(1, 1, 1), job.config, choose_execution("cpu"))
     state.log.append(LINE)
     with caplog.at_level(logging.INFO, "seg25d"):
-        Monitor(job.folder, state, active=False, tensorboard=False).epoch(final=True)
+        Monitor(job.folder, state, job.header.description.labels, active=False, tensorboard=False).epoch(final=True)
         assert not job.folder.root.exists()
-        Monitor(job.folder, state, active=True, tensorboard=False).epoch(final=True)
+        Monitor(job.folder, state, job.header.description.labels, active=True, tensorboard=False).epoch(final=True)
     assert caplog.messages == [
-        "epoch 3 (30.0%): loss 0.5123, validation loss 0.6000, Dice -, 1 min 15 s, 2.5 updates/s, "
+        f"{job.folder.name}, epoch 3 (30.0%): loss 0.5123, validation loss 0.6000, Dice -, 1 min 15 s, 2.5 updates/s, "
         "waiting for data 2.2%, 2 h 5 min left"
     ]
     assert json.loads(job.folder.log.read_text()) == LINE
+
+
+def test_lines_and_picture_have_the_names_of_labels(
+    make_job: Maker, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[str] = []
+
+    def read_legends(figure: Figure, path: Path, **_: Any) -> None:
+        legends = [legend for axes in figure.axes if (legend := axes.get_legend()) is not None]
+        shown.extend(text.get_text() for legend in legends for text in legend.get_texts())
+        path.touch()
+
+    monkeypatch.setattr(Figure, "savefig", read_legends)
+    job = make_job("a")
+    labels = Labels(names={"background": 0, "liver": 1, "tumour": 2})
+    state = new_state(torch.nn.Conv2d(1, 1, 1), job.config, choose_execution("cpu"))
+    state.log.append(LINE | {"validation_dice": 0.5, "validation_dice_per_label": {"1": 0.5, "2": None}})
+    with caplog.at_level(logging.INFO, "seg25d"):
+        Monitor(job.folder, state, labels, active=True, tensorboard=False).epoch(final=True)
+    assert "Dice 0.5000 (liver 0.5000, tumour -), " in caplog.text
+    assert {"liver", "tumour", "mean"} < set(shown)
+    assert not {"1", "2"} & set(shown)
 
 
 def test_the_log_says_how_far_the_run_is(make_job: Maker) -> None:
@@ -64,13 +89,13 @@ def test_lines_say_how_the_updates_go(make_job: Maker, caplog: pytest.LogCapture
     state = new_state(torch.nn.Conv2d(1, 1, 1), job.config, choose_execution("cpu"))
     state.epoch_losses, state.epoch_seconds, state.epoch_wait, state.seconds = [0.7, 0.5], 4.0, 0.2, 30.0
     with caplog.at_level(logging.INFO, "seg25d"):
-        watch = Monitor(job.folder, state, active=True, tensorboard=False)
+        watch = Monitor(job.folder, state, job.header.description.labels, active=True, tensorboard=False)
         watch.step(0)
         watch.step(0.25)
         watch.step(0.26)
     # Nothing is known before the first update, and the second line comes half a minute later.
     assert caplog.messages == [
-        "training: 25.0%, loss 0.5000, 2.0 s per update, data wait 5%, 1 min 30 s left",
+        f"training {job.folder.name}: 25.0%, loss 0.5000, 2.0 s per update, data wait 5%, 1 min 30 s left",
     ]
 
 
@@ -87,10 +112,10 @@ def test_a_terminal_gets_a_bar_until_the_run_is_stopped(
         return step(run, *arguments)
 
     monkeypatch.setattr(trainer._Run, "_step", step_and_signal)
-    terminal = open_terminal()
+    terminal, job = open_terminal(), make_job("a")
     with pytest.raises(KeyboardInterrupt):
-        train_fold(make_job("a"))
+        train_fold(job)
     assert sys.stderr is terminal
-    assert re.search(r"training [━╸╺]+ *50\.0%, loss [\d.]+, .+ update.*, data wait \d+%, .+ left", terminal.text)
-    for message in ("epoch 1 ", "stopping after this update\n"):
+    assert re.search(r"training [^ ]+… [━╸╺]+ *50\.0%, loss [\d.]+, .+ update.*, data wait \d+%, ", terminal.text)
+    for message in (f"{job.folder.name}, epoch 1 ", "stopping after this update\n"):
         assert f"\x1b[2K{message}" in terminal.getvalue()

@@ -145,6 +145,21 @@ def test_a_time_budget_ends_the_run_and_the_schedule_follows_it(make_job: Maker)
     assert log[-1]["learning_rate"] < 0.3 * job.config.learning_rate
 
 
+def test_the_look_at_the_validation_windows_is_part_of_a_time_budget(
+    make_job: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(*_: Any) -> tuple[float, dict[str, float]]:
+        time.sleep(0.5)
+        return 0.5, {"1": 0.5}
+
+    monkeypatch.setattr(trainer, "validate", slow)
+    job = make_job("a", time_budget_seconds=1, iterations_per_epoch=2, validation_windows=1)
+    train_fold(job)
+    log = read_log(job)
+    assert len(log) <= 3, "with the looks on top it would be dozens"
+    assert log[-1]["total_seconds"] == pytest.approx(sum(line["seconds"] for line in log), rel=0.05)
+
+
 def test_slow_updates_leave_few_looks_at_the_validation_windows(
     make_job: Maker, monkeypatch: pytest.MonkeyPatch
 ) -> None:

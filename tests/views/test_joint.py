@@ -1,14 +1,23 @@
 """Views and fusion as one model."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor, nn
 
+from seg25d.core.device import choose_execution
+from seg25d.data.description import DatasetDescription
 from seg25d.data.labels import Labels
 from seg25d.networks.fusion_net import FusionNetSpec
+from seg25d.networks.unet import UNetSpec
+from seg25d.planning.plan import ConfigurationPlan
 from seg25d.representations.fused_views import FusedViews
 from seg25d.representations.slices import Slices
-from seg25d.views.joint import JointFusion, PaddedView
+from seg25d.training import timing
+from seg25d.training.recipes import find_recipe
+from seg25d.training.timing import Training, measure
+from seg25d.views.joint import JointFusion, PaddedView, build_joint
 
 CLASSES = Labels(names={"background": 0, "a": 1, "b": 2})
 
@@ -62,3 +71,30 @@ def test_gradients_reach_the_networks_of_the_views() -> None:
     scores.square().mean().backward()
     for view in model.views:
         assert all(parameter.grad.abs().sum() > 0 for parameter in view.parameters())
+
+
+def test_an_update_of_all_of_it_can_be_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "SECONDS", 0)
+    sides = ((1, 1), (2, 2))
+    unet = UNetSpec(widths=(2, 2), strides=sides, kernels=((3, 3),) * 2, encoder_blocks=1, decoder_blocks=1)
+    description = DatasetDescription(channel_names=("CT",), labels=CLASSES, file_ending=".nii.gz", num_training=1)
+    common = {
+        "spacing_mm": (1.0, 1.0, 1.0),
+        "normalization": (),
+        "store": "store",
+        "window": (8, 8, 8),
+        "batch_size": 1,
+        "mirror_axes": (),
+        "estimated_memory_gb": 0.1,
+        "num_parameters": 1,
+        "reasons": {},
+    }
+    views = [
+        ConfigurationPlan(representation=Slices(axis=axis, context=0), network=unet, **common) for axis in range(3)
+    ]
+    network = FusionNetSpec(width=4, norm="instance", zero_scores=True)
+    fusion = ConfigurationPlan(representation=FusedViews(maps_per_view=2), network=network, **common)
+    config, execution = find_recipe("default", fuses_views=True, joint=True), choose_execution("cpu", "float32")
+    training = Training("mv__joint", fusion, config, description, execution)
+    assert measure(training._replace(build=partial(build_joint, fusion, views, description))) > 0
+    assert measure(training) > 0, "the fusion network alone, which sees the maps as well"

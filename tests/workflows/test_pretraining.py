@@ -43,7 +43,7 @@ def test_curves_of_pretraining_and_of_every_fold(workspace):
     run(workspace, "train", "900", "si", "0", "1", *TINY, *PLAIN)
     runs = workspace.run(DATASET_NAME, "si")
     assert not runs.fold(0).tensorboard.exists()
-    run(workspace, "train", "900", "si", "0", "1", "--tensorboard")
+    run(workspace, "train", "900", "si", "0", "1", *TINY, *PLAIN, "--tensorboard")
     for root in (pretrained_folder(workspace), runs.fold(0).root, runs.fold(1).root):
         assert len(list((root / "tensorboard").glob("events.out.tfevents.*"))) == 1
 
