@@ -83,8 +83,8 @@ def nifti_2() -> bytes:
     ("name", "content", "message"),
     [
         ("a.nii", nifti_2(), "is NIfTI-2, which SimpleITK cannot read.*nibabel.Nifti1Image"),
-        ("a.nii.gz", gzip.compress(nifti_2()), "is NIfTI-2"),
-        ("a.nii", gzip.compress(bytes(500)), "of a gzip archive, as .nii.gz files are.*rename it"),
+        ("a.nii.gz", gzip.compress(nifti_2(), mtime=0), "is NIfTI-2"),
+        ("a.nii", gzip.compress(bytes(500), mtime=0), "of a gzip archive, as .nii.gz files are.*rename it"),
         ("a.nii.gz", b"NRRD0004\ntype: short\n", "of an NRRD file, not of a NIfTI file; rename it"),
         ("a.nrrd", b"ObjectType = Image\nNDims = 3\n", "of a MetaImage file, not of an NRRD file"),
         ("a.mha", bytes(128) + b"DICM" + bytes(300), "of a DICOM file, not of a MetaImage file"),
