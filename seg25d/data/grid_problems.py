@@ -16,6 +16,8 @@ from seg25d.data.image_nifti import unpack_geometry
 
 _MM_PER_UNIT = {1: 1e3, 3: 1e-3}
 """Millimetres per metre and micrometre, by the lower three bits of `xyzt_units` (nifti1.h); all others are mm."""
+_WHOLE_TOLERANCE = 0.01
+"""In voxels, as that of origins (`Geometry.difference`)."""
 _TO_LPS = np.diag([-1.0, -1.0, 1.0])
 
 
@@ -30,6 +32,9 @@ def grid_problem(path: Path, geometry: Geometry, first_path: Path, first: Geomet
         return None
     difference = geometry.difference(first) or difference
     if geometry.shape != first.shape:
+        if _is_part(geometry, first):
+            cure = f"with {first_path.name} as reference (as Slicer does for a labelmap): it was saved cropped"
+            return difference, f"export {path.name} again, {cure}"
         return difference, f"export {path.name} again, or resample it to the grid of {first_path.name}"
     for odd_path, odd, other_path, other in ((first_path, first, path, geometry), (path, geometry, first_path, first)):
         if found := _on_other_form(odd, other):
@@ -55,6 +60,19 @@ def form_conflict(geometry: Geometry) -> str | None:
     counting = next((name for name, form in forms.items() if geometry.difference(form) is None), None)
     said = "SimpleITK's reading" if counting is None else f"the {counting}"
     return f"qform and sform disagree ({difference}); {said} counts, as in SimpleITK"
+
+
+def _is_part(geometry: Geometry, first: Geometry) -> bool:
+    """Whether all voxels of a grid are voxels of a larger one."""
+    moved = geometry.model_copy(update={"shape": first.shape, "origin_mm": first.origin_mm})
+    axes = np.reshape(first.direction, (3, 3)) * np.array(first.spacing_mm[::-1])
+    start = np.linalg.solve(axes, np.subtract(geometry.origin_mm, first.origin_mm))[::-1]
+    whole = np.rint(start)
+    return (
+        first.difference(moved) is None
+        and bool(np.all(np.abs(start - whole) < _WHOLE_TOLERANCE))
+        and bool(np.all(whole >= 0) and np.all(whole + geometry.shape <= first.shape))
+    )
 
 
 def _on_other_form(geometry: Geometry, other: Geometry) -> tuple[str, str] | None:

@@ -360,3 +360,84 @@ def test_names_in_the_explicit_list_become_files(tmp_path: Path) -> None:
 def test_an_empty_description_lists_what_is_missing(tmp_path: Path) -> None:
     (tmp_path / "dataset.json").write_text("{}")
     assert "numTraining must be" in problems_of(tmp_path)
+
+
+def renamed(root: Path, folder: str, old: str, new: str) -> None:
+    for path in (root / folder).iterdir():
+        path.rename(path.with_name(path.name.replace(old, new)))
+
+
+@pytest.mark.parametrize(("digits", "count"), [("_0", 1), ("_00", 2), ("_000", 3), ("_00000", 5)])
+def test_channel_numbers_of_other_than_four_digits(digits: str, count: int, tmp_path: Path) -> None:
+    root = make_dataset(tmp_path, channel_names={"0": "CT"})
+    for path in root.glob("imagesTr/*_0001.nii.gz"):
+        path.unlink()
+    renamed(root, "imagesTr", "_0000", digits)
+    assert problems_of(root).splitlines() == [
+        f"{case}: imagesTr/{case}{digits}.nii.gz has a channel number of {count} digits, expected are four -> "
+        f"rename it to {case}_0000.nii.gz"
+        for case in "ab"
+    ]
+    for path in root.glob("labelsTr/*"):
+        path.unlink()
+    assert (
+        problems_of(root)
+        .splitlines()[0]
+        .endswith(f"rename it to a_0000.nii.gz, or, if a{digits} is the name of the case, to a{digits}_0000.nii.gz")
+    )
+
+
+def test_a_number_that_belongs_to_the_case(tmp_path: Path) -> None:
+    root = make_dataset(tmp_path, channel_names={"0": "CT"}, numTraining=1)
+    for path in [*root.glob("imagesTr/*"), *root.glob("labelsTr/*")]:
+        path.unlink()
+    touch(root, "imagesTr/a_001.nii.gz", "labelsTr/a_001.nii.gz")
+    wanted = "a_001: imagesTr/a_001.nii.gz has no channel number -> rename it to a_001_0000.nii.gz"
+    assert problems_of(root) == wanted
+
+
+@pytest.mark.parametrize(
+    ("new", "told"),
+    [
+        ("_0000.nii.gz", "has a channel number, as only images have"),
+        ("_000.nii.gz", "has a channel number, as only images have"),
+        (".seg.nii.gz", "is named as Slicer does it"),
+    ],
+)
+def test_labels_that_are_named_otherwise_than_their_cases(new: str, told: str, tmp_path: Path) -> None:
+    root = make_dataset(tmp_path)
+    renamed(root, "labelsTr", ".nii.gz", new)
+    assert problems_of(root).splitlines() == [
+        f"{case}: labelsTr/{case}{new} {told} -> rename it to {case}.nii.gz" for case in "ab"
+    ]
+
+
+def test_a_label_that_is_there_under_two_names(tmp_path: Path) -> None:
+    root = make_dataset(tmp_path)
+    touch(root, "labelsTr/a_0000.nii.gz")
+    assert problems_of(root).endswith("rename it to a.nii.gz; a.nii.gz is there too: keep one")
+
+
+def test_a_case_whose_name_ends_as_a_channel_does(tmp_path: Path) -> None:
+    root = make_dataset(tmp_path, channel_names={"0": "CT"}, numTraining=1)
+    for path in [*root.glob("imagesTr/*"), *root.glob("labelsTr/*")]:
+        path.unlink()
+    touch(root, "imagesTr/a_0000_0000.nii.gz", "labelsTr/a_0000.nii.gz")
+    assert [case.name for case in read_dataset(root).cases] == ["a_0000"]
+
+
+def test_every_json_file_may_have_a_byte_order_mark(tmp_path: Path) -> None:
+    root = make_dataset(tmp_path)
+    (root / "dataset.json").write_text((root / "dataset.json").read_text(), encoding="utf-8-sig")
+    (root / "patients.json").write_text('{"a": "x", "b": "y"}', encoding="utf-8-sig")
+    (root / "splits.json").write_text('[{"train": ["a"], "val": ["b"]}]', encoding="utf-16")
+    dataset = read_dataset(root)
+    assert dataset.patients == {"a": "x", "b": "y"}
+    assert dataset.splits is not None
+    assert dataset.description.channel_names == ("CT", "PET")
+
+
+def test_three_digits_at_prediction(tmp_path: Path) -> None:
+    touch(tmp_path, "a_000.nii.gz", "a_001.nii.gz")
+    with pytest.raises(DatasetError, match=r"a_000.nii.gz has no channel number of four digits"):
+        find_inputs(tmp_path, 2, ".nii.gz")

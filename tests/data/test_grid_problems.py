@@ -99,3 +99,24 @@ def test_units_and_handedness_of_the_forms(tmp_path: Path) -> None:
     geometry = read_geometry(tmp_path / "a.nii")
     assert geometry.spacing_mm == pytest.approx((2000, 1500, 1000))
     assert form_conflict(geometry) is None
+
+
+def test_a_part_of_the_grid_was_saved_cropped(tmp_path: Path) -> None:
+    image = sitk.GetImageFromArray(np.ones((6, 7, 8), np.int16))
+    image.SetSpacing((1, 1.5, 2))
+    image.SetOrigin((10, 20, 30))
+    image.SetDirection((0, 1, 0, -1, 0, 0, 0, 0, 1))
+    sitk.WriteImage(image, str(tmp_path / "a.nrrd"))
+    sitk.WriteImage(image[2:5, 1:7, 3:], str(tmp_path / "b.nrrd"))
+    part = image[2:5, 1:7, 3:]
+    part.SetOrigin(np.add(part.GetOrigin(), (0.5, 0, 0)).tolist())
+    sitk.WriteImage(part, str(tmp_path / "c.nrrd"))
+    sitk.WriteImage(sitk.ConstantPad(image, (0, 0, 0), (1, 0, 0)), str(tmp_path / "d.nrrd"))
+    first = read_geometry(tmp_path / "a.nrrd")
+    cures = [
+        (grid_problem(tmp_path / name, read_geometry(tmp_path / name), tmp_path / "a.nrrd", first) or ("", ""))[1]
+        for name in ("b.nrrd", "c.nrrd", "d.nrrd")
+    ]
+    assert "with a.nrrd as reference" in cures[0]
+    assert "cropped" in cures[0]
+    assert all("resample it to the grid of a.nrrd" in cure for cure in cures[1:])

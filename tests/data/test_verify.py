@@ -1,7 +1,9 @@
 """Verification: every kind of bad input is found, all in one table."""
 # mypy: disallow-untyped-calls=False
 
+import gzip
 import json
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -329,3 +331,33 @@ def test_problems_of_the_folds_of_nnunet_come_first(root: Path) -> None:
     (root / "splits_final.json").write_text(folds)
     missing_label(root)
     assert [item.case for item in verify_dataset(root, 0)] == ["splits_final.json", "a"]
+
+
+def test_labels_that_are_nearly_whole_numbers(root: Path) -> None:
+    label = np.zeros((6, 7, 8), np.float32)
+    label[2:4, 2:4, 2:4] = 0.9996
+    save(root / "labelsTr/a.nii.gz", label)
+    assert lines(root) == []
+
+
+def test_qform_and_sform_that_disagree(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Told where image and label agree, a problem with a cure of its own where they do not."""
+    content = gzip.decompress((root / "imagesTr/a_0000.nii.gz").read_bytes())
+    odd = bytearray(content)
+    struct.pack_into("<2h", odd, 252, 1, 2)
+    struct.pack_into("<f", odd, 292, -77.0)
+    (root / "imagesTr/a_0000.nii.gz").write_bytes(gzip.compress(odd))
+    assert lines(root) == []
+    assert (
+        "in 1 file(s) qform and sform disagree; a_0000.nii.gz: qform and sform disagree (origin 0 x 0 x 0 against "
+        "77 x 0 x 0 mm (x, y, z)); the qform counts, as in SimpleITK"
+    ) in caplog.text
+    label = sitk.ReadImage(str(root / "labelsTr/a.nii.gz"))
+    label.SetOrigin((77, 0, 0))
+    sitk.WriteImage(label, str(root / "labelsTr/a.nii.gz"))
+    found = lines(root)
+    assert len(found) == 1
+    assert (
+        "qform and sform of a_0000.nii.gz disagree, the qform counts, as in SimpleITK, and a.nii.gz lies on" in found[0]
+    )
+    assert "resampl" not in found[0]
