@@ -248,5 +248,5 @@ def test_a_folder_that_cannot_be_made_is_told_before_anything_is_read(tmp_path: 
 def test_values_that_a_scheme_does_not_take_name_the_case(tmp_path: Path, rng: np.random.Generator) -> None:
     dataset = _dataset(tmp_path / "raw", "ab", rng)
     colours = _Plan(normalization=(ChannelNormalization(channel="rgb_to_0_1", scheme="rgb_0_1"),))
-    with pytest.raises(InputError, match="^a: channel rgb_to_0_1: expected colours from 0 to 255"):
+    with pytest.raises(InputError, match=r"^a: channel rgb_to_0_1: expected colours from 0 to 255"):
         preprocess_dataset(dataset, [colours], PreprocessedFolder(root=tmp_path / "out"), 0)
