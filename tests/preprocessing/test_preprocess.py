@@ -254,3 +254,10 @@ def test_a_wrong_spacing_takes_no_memory(tmp_path: Path, rng: np.random.Generato
     ):
         preprocess_dataset(dataset, [_Plan()], PreprocessedFolder(root=tmp_path / "out"), num_workers=0)
     assert not list((tmp_path / "out").rglob("*.b2nd"))
+
+
+def test_values_that_a_scheme_does_not_take_name_the_case(tmp_path: Path, rng: np.random.Generator) -> None:
+    dataset = _dataset(tmp_path / "raw", "ab", rng)
+    colours = _Plan(normalization=(ChannelNormalization(channel="rgb_to_0_1", scheme="rgb_0_1"),))
+    with pytest.raises(InputError, match=r"^a: channel rgb_to_0_1: expected colours from 0 to 255"):
+        preprocess_dataset(dataset, [colours], PreprocessedFolder(root=tmp_path / "out"), 0)

@@ -12,8 +12,11 @@ import SimpleITK as sitk  # noqa: N813
 from seg25d.api import plan_and_preprocess
 from seg25d.cli.main import main
 from seg25d.core.errors import InputError
+from seg25d.core.records import digest, read_record
 from seg25d.core.workspace import Workspace
+from seg25d.data.description import read_description
 from seg25d.planning.explanation import explain
+from seg25d.planning.fingerprint import Fingerprint
 from seg25d.planning.plan import Plans
 from seg25d.preprocessing.store import Store
 from seg25d.workflows.options import PlanningOptions, TrainingOptions
@@ -86,13 +89,21 @@ def test_channels_are_normalised_as_their_names_say(workspace: Workspace) -> Non
     assert image[2].max() == 1
 
 
-def test_plans_that_took_the_names_for_z_score_are_made_again(workspace: Workspace) -> None:
-    describe(workspace, "MRI", "MRI", "MRI")
-    before = plan(workspace).planned_from
-    describe(workspace, "zscore", "none", "rescale_0_1")
-    ours = plan(workspace).planned_from
-    describe(workspace, "noNorm", "rgb_to_0_1", "rescale_to_0_1")
-    assert len({before, ours, plan(workspace).planned_from}) == 3
+@pytest.mark.parametrize(("channel", "again"), [("noNorm", True), ("none", False), ("MRI", False)])
+def test_plans_that_took_the_names_for_z_score_are_made_again(
+    workspace: Workspace, channel: str, again: bool, caplog: Any
+) -> None:
+    describe(workspace, channel, channel, channel)
+    plan(workspace)
+    folder = workspace.preprocessed_dataset(NAME)
+    content = json.loads(folder.plans().read_text())
+    fingerprint, description = read_record(folder.fingerprint, Fingerprint), read_description(folder.dataset)
+    labels = description.labels.model_dump(mode="json")
+    as_before = {"fingerprint": fingerprint.model_dump(mode="json"), "channel_names": (channel,) * 3, "labels": labels}
+    folder.plans().write_text(json.dumps(content | {"planned_from": digest(as_before)}))
+    with caplog.at_level(logging.WARNING):
+        plan(workspace)
+    assert ("planning si again" in caplog.text) == again
 
 
 def test_colours_out_of_range_name_the_case_and_nothing_is_written(workspace: Workspace, capsys: Any) -> None:
