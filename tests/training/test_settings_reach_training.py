@@ -75,7 +75,7 @@ def trained(monkeypatch: pytest.MonkeyPatch, make_job: Maker) -> Callable[..., s
     states: list[TrainingState] = []
 
     class Silent:
-        def __init__(self, folder: object, state: TrainingState, **_: object) -> None:
+        def __init__(self, folder: object, state: TrainingState, *_: object, **__: object) -> None:
             states.append(state)
 
         def step(self, progress: float) -> None: ...
