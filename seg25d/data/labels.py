@@ -1,7 +1,6 @@
 """Meaning of a data set's label values: classes, regions, ignored value; conversion to internal indices and back."""
 
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -12,6 +11,7 @@ from pydantic import model_validator
 
 from seg25d.core.errors import DatasetError, InputError
 from seg25d.core.records import Record
+from seg25d.data.label_directions import directed_labels
 from seg25d.data.label_problems import label_problems, members_of
 
 IGNORE_INDEX = 255
@@ -21,14 +21,6 @@ NUM_INDICES = 256
 _UNDECLARED = 254
 _LARGEST_LOOKUP = 65535
 _BLOCK = 1 << 22
-_SIDES = {"left": "right", "l": "r", "lh": "rh", "lt": "rt", "sin": "dex", "sinister": "dexter"}
-
-
-_OPPOSITES = {
-    0: (("superior", "inferior"), ("upper", "lower"), ("cranial", "caudal"), ("apical", "basal")),
-    1: (("anterior", "posterior"), ("ventral", "dorsal")),
-}
-"""Words for the two directions of the axes D and H."""
 
 
 class Labels(Record):
@@ -86,31 +78,10 @@ class Labels(Record):
             return {name: self._indices(members) for name, members in self._foreground_classes.items()}
         return {str(value): (index,) for index, value in enumerate(self.values) if value != 0}
 
-    @property
-    def sided(self) -> bool:
-        """Whether names distinguish left and right, so that mirroring along the left-right axis would make them wrong.
-
-        True if a name contains the word `left` or `right`, or if a name and its counterpart on the other side
-        (`leftlung` and `rightlung`, `L_hippocampus` and `R_hippocampus`, `lh` and `rh`) are both there.
-        """
-        words = {tuple(_words(name)) for name in self.names}
-        if any(word in ("left", "right") for name in words for word in name):
-            return True
-        plain = {name.lower() for name in self.names}
-        return any(_other_side(name) in words - {name} for name in words) or any(
-            "left" in name and name.replace("left", "right") in plain for name in plain
-        )
-
-    @property
-    def directed_axes(self) -> tuple[int, ...]:
-        """Axes (0 D, 1 H, 2 W) along which mirroring would make labels wrong, as names distinguish the directions.
-
-        `superior` and `inferior` (or similar words) in the names concern D, `anterior` and `posterior` H; for W see
-        `sided`.
-        """
-        words = {word for name in self.names for word in _words(name)}
-        axes = [axis for axis, pairs in _OPPOSITES.items() if any(set(pair) <= words for pair in pairs)]
-        return (*axes, 2) if self.sided else tuple(axes)
+    @cached_property
+    def directed(self) -> dict[int, tuple[str, ...]]:
+        """Names per axis (0 D, 1 H, 2 W) that distinguish its directions, so that mirroring would make them wrong."""
+        return directed_labels(name for name in self.names if name != "ignore")
 
     def agrees_with(self, other: "Labels") -> bool:
         """Whether values and outputs of a model mean the same, apart from capital letters and the ignored value."""
@@ -305,14 +276,3 @@ def _lookup_table(pairs: Mapping[int, int]) -> NDArray[np.uint8]:
     for value, index in pairs.items():
         table[value] = index
     return table
-
-
-def _words(name: str) -> list[str]:
-    """The words of a name in lower case: `LeftKidney_2` gives left, kidney, 2."""
-    return [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+", name)]
-
-
-def _other_side(words: tuple[str, ...]) -> tuple[str, ...] | None:
-    """The same name for the right side, or None if no word stands for the left."""
-    swapped = tuple(_SIDES.get(word, word) for word in words)
-    return swapped if swapped != words else None
