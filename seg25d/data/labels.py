@@ -83,6 +83,19 @@ class Labels(Record):
         """Names per axis (0 D, 1 H, 2 W) that distinguish its directions, so that mirroring would make them wrong."""
         return directed_labels(name for name in self.names if name != "ignore")
 
+    @property
+    def sided(self) -> bool:
+        """Whether names distinguish left and right, so that mirroring along the left-right axis would make them wrong.
+
+        See `directed_labels` for the names.
+        """
+        return 2 in self.directed
+
+    @property
+    def directed_axes(self) -> tuple[int, ...]:
+        """Axes (0 D, 1 H, 2 W) along which mirroring would make labels wrong."""
+        return tuple(self.directed)
+
     def agrees_with(self, other: "Labels") -> bool:
         """Whether values and outputs of a model mean the same, apart from capital letters and the ignored value."""
         return self._meaning == other._meaning

@@ -8,7 +8,7 @@ from seg25d.core.types import Spacing
 from seg25d.data.description import DatasetDescription
 from seg25d.planning.channel_rules import store_name
 from seg25d.planning.configurations import configuration_names, split_name
-from seg25d.planning.explanation import configuration_reasons, dataset_reasons, recipe_reasons
+from seg25d.planning.explanation import configuration_reasons, dataset_reasons, mirror_reason, recipe_reasons
 from seg25d.planning.fingerprint import Fingerprint
 from seg25d.planning.geometry import target_spacing
 from seg25d.planning.memory import GIGABYTE
@@ -84,7 +84,8 @@ def plan_dataset(
         planned_from=planning_digest(fingerprint, description, rules),
         slice_axis=slice_axis,
         reasons={
-            **dataset_reasons(fingerprint, geometry, anisotropic, normalization, mirror_axes, gpu_memory_gb),
+            **dataset_reasons(fingerprint, geometry, anisotropic, normalization, gpu_memory_gb),
+            "mirror_axes": mirror_reason(rules, description.labels.directed),
             **recipe_reasons(rules, geometry, normalization),
         },
         configurations=planned,

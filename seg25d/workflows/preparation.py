@@ -95,6 +95,10 @@ def make_plans(task: DatasetToPlan) -> Plans:
         plans_name=task.plans_name,
     )
     names = configuration_names(task.configurations, plans.slice_axis, task.rules)
+    for name, plan in plans.configurations.items():
+        known = task.stored is not None and name in task.stored.configurations
+        if "warning" in plan.reasons and not known:
+            logger.info("%s, %s: %s", plans.dataset_name, name, plan.reasons["warning"])
     return with_ceilings(plans, task.dataset, fingerprint, {split_name(name)[0] for name in names})
 
 

@@ -152,6 +152,10 @@ def test_sided(names: tuple[str, ...], sided: bool) -> None:
     assert labels.sided is sided
 
 
+def test_the_ignored_value_is_no_side() -> None:
+    assert Labels(names={"background": 0, "left lung": 1, "ignore": 2}).directed == {2: ("left lung",)}
+
+
 @pytest.mark.parametrize(
     ("names", "axes"),
     [
