@@ -7,7 +7,7 @@ from typing import Any
 
 from seg25d.core.versions import library_versions
 from seg25d.evaluation.area_plot import AreaNumbers
-from seg25d.report.advice import advise, comparison_rows, cost_points
+from seg25d.report.advice import advise, comparison_rows, cost_points, describe_models
 from seg25d.report.charts import area_plot, box_plots, cost_against_accuracy, learning_curves
 from seg25d.report.niivue import NiiVue
 from seg25d.report.results import Results
@@ -50,6 +50,7 @@ def render_page(
         results=results,
         rows=rows,
         advice=advice,
+        models=describe_models(rows),
         cases=cases,
         areas=areas,
         colours=class_colours(results.description.labels),

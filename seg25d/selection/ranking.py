@@ -70,14 +70,16 @@ def paired_p_value(scores: Mapping[str, float | None], others: Mapping[str, floa
 def describe_best(best: Best) -> str:
     """Text about the choice: all candidates, the reasons, and the commands to use it."""
     steps = best.postprocessing.describe() or ["none"]
+    why = f"; {best.reasons['postprocessing']}" if "postprocessing" in best.reasons else ""
     lines = [
         candidates_table(best),
         "",
         "*: no other candidate is both as good and as fast. In brackets: beyond the limits.",
         f"p: Wilcoxon's signed-rank test against the best, over {best.num_cases} cases.",
         f"best: {best.name}",
+        *(f"{key}: {reason}" for key, reason in best.reasons.items() if key != "postprocessing"),
         f"post-processing: {'; '.join(steps)}"
-        f" (Dice {format_score(best.dice_without_postprocessing)} -> {format_score(best.dice)})",
+        f" (Dice {format_score(best.dice_without_postprocessing)} -> {format_score(best.dice)}){why}",
         "use it:",
         *(f"  {command}" for command in best.commands),
     ]
