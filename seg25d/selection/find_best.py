@@ -124,7 +124,7 @@ def find_best(
     steps, after = PostProcessing(), summary
     members = _members(validation, chosen)
     reasons = _explain(validation, options, few)
-    if options.postprocessing and not few and any(member.imported for member in members):
+    if options.postprocessing and any(member.imported for member in members):
         reasons["postprocessing"] = "no post-processing is fitted: another program predicts and could not apply it"
         logger.warning(reasons["postprocessing"])
     elif options.postprocessing and not few:
@@ -154,7 +154,7 @@ def _explain(validation: Validation, options: FindOptions, few: bool) -> dict[st
     """Reasons for `best.json`; what speaks against trusting the choice is a warning, too."""
     count = len(validation.cases)
     cases = "1 case" if count == 1 else f"{count} cases"
-    among = "single configurations" if few or not options.ensembles else "configurations and ensembles"
+    among = "configurations and ensembles" if options.ensembles and not few else "configurations"
     limits = f" within the limits ({_format_limits(options.limits)})" if options.limits else ""
     reasons = {"choice": f"the best mean Dice of all {among}{limits} over {cases}"}
     if few:
@@ -164,13 +164,12 @@ def _explain(validation: Validation, options: FindOptions, few: bool) -> dict[st
             "post-processing are chosen"
         )
         reasons["postprocessing"] = f"none with fewer than {LEAST_CASES} cases: it would be fitted to chance"
-        logger.warning("%s: %s", cases, reasons["choice"])
+        logger.warning("the choice is %s", reasons["choice"])
     seen = [case for case in validation.cases if any(case in run.seen for run in validation.runs.values())]
     if seen:
         reasons["cases"] = (
-            f"models were trained on {'all' if len(seen) == count else len(seen)} of the {cases} that they are "
-            "compared on, as training and validation cases of their folds are the same: these scores say little about "
-            "new cases"
+            f"models were trained on {len(seen)} of the {cases} that they are compared on, as the same cases are in "
+            "training and validation of a fold: these scores say little about new cases"
         )
         logger.warning(reasons["cases"])
     return reasons

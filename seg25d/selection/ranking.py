@@ -75,7 +75,7 @@ def describe_best(best: Best) -> str:
         candidates_table(best),
         "",
         "*: no other candidate is both as good and as fast. In brackets: beyond the limits.",
-        f"p: Wilcoxon's signed-rank test against the best, over {best.num_cases} cases.",
+        f"p: Wilcoxon's signed-rank test against the best; cases compared: {best.num_cases}.",
         f"best: {best.name}",
         *(f"{key}: {reason}" for key, reason in best.reasons.items() if key != "postprocessing"),
         f"post-processing: {'; '.join(steps)}"
