@@ -57,7 +57,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--verify-only", action="store_true", help="check the data and stop")
     parser.add_argument("--plan-only", "--no_pp", action="store_true", help="stop before preprocessing")
-    parser.add_argument("--explain", action="store_true", help="print the reason of every decision")
+    parser.add_argument(
+        "--explain",
+        action="store_true",
+        help="print what was chosen and why, and what speaks against a method on this data set",
+    )
     parser.add_argument(
         "--clean",
         action="store_true",

@@ -136,6 +136,7 @@ def configuration_reasons(fit: Fit, limits: Limits) -> dict[str, str]:
         "batch_size": _batch_reason(fit, limits),
         "network": _network_reason(fit, limits),
         "estimated_memory_gb": _memory_reason(fit),
+        **({} if fit.representation.mirrored else {"mirror_axes": "none, as this method does not mirror its windows"}),
     }
 
 

@@ -161,7 +161,7 @@ def _explain(validation: Validation, options: FindOptions, few: bool) -> dict[st
         reasons["choice"] += (
             f"; this may be chance, as with fewer than {LEAST_CASES} cases Wilcoxon's signed-rank test tells no "
             "difference from chance (p > 0.05 whatever the scores), so that no ensemble, no weights and no "
-            "post-processing are chosen"
+            "post-processing are chosen; more folds have more cases"
         )
         reasons["postprocessing"] = f"none with fewer than {LEAST_CASES} cases: it would be fitted to chance"
         logger.warning("the choice is %s", reasons["choice"])

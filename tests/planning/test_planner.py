@@ -127,6 +127,7 @@ def test_warnings_name_numbers_and_the_cure() -> None:
     assert "10 x 1.5 mm" in thick["coronal"].reasons["warning"]
     assert "take 2d (axial)" in thick["sagittal"].reasons["warning"]
     assert "(9 x 48 x 40) along D (inferior-superior)" in thick["mv"].reasons["warning"]
+    assert thick["mv"].reasons["mirror_axes"].startswith("none")
     single = plan((1, 48, 40), gpu_memory_gb=1.5).configurations
     assert "only 1 pixel wide" in single["coronal"].reasons["warning"]
     assert "single slice and no third dimension" in single["mip"].reasons["warning"]

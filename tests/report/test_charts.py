@@ -52,6 +52,5 @@ def test_narrow_charts_are_as_wide_as_a_phone_in_letters_of_the_same_size():
     ]
     for svg in charts:
         assert size_of(svg)[0] < 350, "so that letters are not shrunk on a phone"
-        places = [float(x) for x in re.findall(r'translate\(([\d.]+) [\d.]+\)" ?>[^<]{3,}</text>', svg)]
-        assert all(0 <= place <= 350 for place in places)
+        assert not re.findall(r">[^<]{45,}</text>", svg), "lines that are broken where the figure ends"
     assert size_of(charts[3])[1] > 1.5 * size_of(learning_curves({0: log}))[1], "losses above Dice"

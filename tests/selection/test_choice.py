@@ -1,11 +1,13 @@
 """How the best is chosen, on cases whose probabilities are written down: nothing is trained."""
 
+import argparse
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from seg25d.cli import find_best_configuration as command
 from seg25d.core.workspace import RunFolder
 from seg25d.inference.postprocessing import PostProcessing
 from seg25d.selection import find_best as module
@@ -100,6 +102,13 @@ def test_few_cases_choose_neither_ensembles_nor_post_processing(
     text = describe_best(best)
     assert f"choice: {best.reasons['choice']}" in text
     assert best.reasons["postprocessing"] in text
+
+
+def test_the_help_says_how_many_cases_are_enough() -> None:
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    told = " ".join(parser.format_help().split())
+    assert told.count(f"fewer than {module.LEAST_CASES} cases") == 2
 
 
 def test_enough_cases_are_those_with_which_a_test_can_tell_something() -> None:
