@@ -6,8 +6,17 @@ from pathlib import Path
 
 from seg25d.core.records import Record
 
-ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
-"""The endings of files that are read and written, longest first where one ends like another."""
+VOLUMES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
+"""The endings of medical images, longest first where one ends like another."""
+ONE_SLICE = (".png", ".bmp", ".jpg", ".jpeg")
+"""The endings of pictures that have one slice."""
+STACKS = (".tif", ".tiff")
+"""The endings of pictures that may have several slices, with the spacing in a JSON file beside them."""
+PICTURES = (*ONE_SLICE, *STACKS)
+ENDINGS = (*VOLUMES, *PICTURES)
+"""The endings of files that are read and written."""
+LABEL_ENDINGS = dict.fromkeys(ONE_SLICE, ".png")
+"""The ending of labels where it is not that of the images: labels cannot be compressed with losses."""
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
 
 
@@ -31,6 +40,7 @@ def source_stamp(case: Case) -> list[tuple[str, int, int]]:
     files = [*case.images, *([case.label] if case.label else [])]
     # The voxels of a .mhd are in a second file, usually with one of these names.
     voxels = [path.with_suffix(ending) for path in files if path.suffix == ".mhd" for ending in (".raw", ".zraw")]
+    voxels += [beside for path in files if path.suffix in STACKS for beside in spacing_files(path)]
     slices = [file for path in files if path.is_dir() for file in sorted(path.iterdir()) if file.is_file()]
     statistics = [(path.name, path.stat()) for path in [*files, *slices, *(path for path in voxels if path.is_file())]]
     return [(name, status.st_size, status.st_mtime_ns) for name, status in statistics]
@@ -50,12 +60,29 @@ def split_channel(stem: str) -> tuple[str, int | None]:
     return (match["case"], int(match["channel"])) if match else (stem, None)
 
 
+def spacing_files(path: Path) -> list[Path]:
+    """The JSON files that may have the spacing of a TIFF file, `CASE.json`, for images without the channel; the first
+    that exists counts.
+    """
+    stem = split_ending(path)[0]
+    return [path.with_name(f"{name}.json") for name in dict.fromkeys((stem, split_channel(stem)[0]))]
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file is a picture by its ending: PNG, BMP, JPEG or TIFF."""
+    return split_ending(path)[1] in PICTURES
+
+
 def image_files(folder: Path) -> list[Path]:
-    """Visible files with a known ending directly in a folder, sorted; an empty list if the folder does not exist."""
+    """Visible files with a known ending directly in a folder, sorted; an empty list if the folder does not exist.
+
+    Where there are medical images, pictures are not counted: they show something, such as a plot of each case.
+    """
     if not folder.is_dir():
         return []
     names = (path for path in folder.iterdir() if not path.name.startswith("."))
-    return sorted(path for path in names if split_ending(path)[1] and path.is_file())
+    files = sorted(path for path in names if split_ending(path)[1] and path.is_file())
+    return [path for path in files if not is_picture(path)] or files
 
 
 def by_stem(paths: Iterable[Path]) -> dict[str, list[Path]]:

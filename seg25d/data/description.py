@@ -12,7 +12,7 @@ from pydantic import Field
 from seg25d.core.errors import DatasetError, RecordError
 from seg25d.core.files import read_json
 from seg25d.core.records import Record
-from seg25d.data.cases import ENDINGS
+from seg25d.data.cases import ENDINGS, LABEL_ENDINGS
 from seg25d.data.label_problems import label_problems
 from seg25d.data.labels import Labels
 
@@ -27,7 +27,7 @@ class DatasetDescription(Record):
     Attributes:
         channel_names: Name of every channel, in order; the name chooses the normalisation.
         labels: The classes or regions.
-        file_ending: Ending of image and label files, such as `.nii.gz`.
+        file_ending: Ending of image and label files, such as `.nii.gz`; see `label_ending` for pictures.
         num_training: Number of training cases as declared (`numTraining`).
         metadata: All other keys, unchanged.
     """
@@ -37,6 +37,11 @@ class DatasetDescription(Record):
     file_ending: str
     num_training: int
     metadata: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def label_ending(self) -> str:
+        """Ending of label files and predictions: `.png` for pictures of one slice, as JPEG changes the values."""
+        return LABEL_ENDINGS.get(self.file_ending, self.file_ending)
 
 
 def read_description(path: Path) -> DatasetDescription:

@@ -2,6 +2,7 @@
 # mypy: disallow-untyped-calls=False
 # SimpleITK is generated code with few types.
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +26,20 @@ _LENGTH_TOLERANCE = 0.01
 """Directions in headers are rounded; what they are longer would be missing in the spacing."""
 _LEAST_DETERMINANT = 1e-3
 """Of three directions of length 1; SimpleITK refuses 0."""
+
+
+def check_file(path: Path) -> None:
+    """Check that a file exists, can be read and is not empty.
+
+    Raises:
+        ImageError: If not.
+    """
+    if not path.is_file():
+        raise FileError(path, "the file does not exist", "correct the path")
+    if not os.access(path, os.R_OK):
+        raise FileError(path, "no permission to read the file", "ask its owner for permission to read it")
+    if path.stat().st_size == 0:
+        raise FileError(path, "the file is empty (0 bytes)", "copy or export it again")
 
 
 def check_kind(path: Path, image: sitk.ImageFileReader | sitk.Image, *, layers: bool = False) -> None:

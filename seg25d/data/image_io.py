@@ -18,22 +18,30 @@ import SimpleITK as sitk  # noqa: N813 - the name that its documentation uses
 from numpy.typing import NDArray
 
 from seg25d.core.files import TEMPORARY_PREFIX, atomic_path
-from seg25d.data.cases import ENDINGS, split_ending
+from seg25d.data.cases import ENDINGS, is_picture, split_ending
 from seg25d.data.grid_problems import grid_problem
-from seg25d.data.image_bytes import COPY_AGAIN, truncated
-from seg25d.data.image_checks import check_finite_voxels, check_geometry, check_kind, unreadable
+from seg25d.data.image_bytes import truncated
+from seg25d.data.image_checks import check_file, check_finite_voxels, check_geometry, check_kind, unreadable
 from seg25d.data.image_dicom import read_dicom, read_dicom_geometry
 from seg25d.data.image_geometry import Geometry
 from seg25d.data.image_headers import check_header, missing_bytes
 from seg25d.data.image_meta import split_meta_file
 from seg25d.data.image_nifti import patch_nifti_geometry, read_nifti_header
 from seg25d.data.image_nrrd import patch_nrrd_geometry, read_nrrd_geometry
+from seg25d.data.image_pictures import (
+    count_picture_channels,
+    read_picture,
+    read_picture_geometry,
+    read_picture_labels,
+    write_picture,
+)
 from seg25d.data.image_slicer import layers_are_no_image, merge_layers, segments
 from seg25d.data.labels import round_nearly_whole
 from seg25d.data.problems import FileError
 
 __all__ = [
     "Geometry",
+    "count_channels",
     "open_header",
     "read_channel",
     "read_geometry",
@@ -62,14 +70,25 @@ def read_geometry(path: Path) -> Geometry:
     """
     if path.is_dir():
         return read_dicom_geometry(path)
+    if is_picture(path):
+        return read_picture_geometry(path)
     return _geometry(path, open_header(path))
+
+
+def count_channels(paths: Sequence[Path]) -> int:
+    """The channels of a case: one per file, but three of a picture with colours and four of one with alpha too.
+
+    Raises:
+        ImageError: If a picture cannot be read.
+    """
+    return sum(count_picture_channels(path) if is_picture(path) else 1 for path in paths)
 
 
 def read_image(paths: Sequence[Path], check_finite: bool = True) -> tuple[NDArray[np.float32], Geometry]:
     """Read the channels of a case.
 
     Args:
-        paths: A file, or a folder of DICOM files, per channel; at least one.
+        paths: A file, or a folder of DICOM files, per channel; at least one. A picture with colours has several.
         check_finite: Search for NaN and infinity; NIfTI files with real numbers are read a second time for this, which
             is unnecessary after verification.
 
@@ -79,18 +98,19 @@ def read_image(paths: Sequence[Path], check_finite: bool = True) -> tuple[NDArra
     Raises:
         ImageError: If a file cannot be read, has voxels that are NaN or infinite, or the grids of the channels differ.
     """
-    array, geometry = _read(paths[0])
-    image = np.empty((len(paths), *array.shape), np.float32)
-    image[0] = array
-    for channel, path in enumerate(paths[1:], 1):
-        array, other = _read(path)
-        if found := grid_problem(path, other, paths[0], geometry):
-            difference, cure = found
-            raise FileError(path, f"its grid differs from that of {paths[0].name}: {difference}", cure)
-        image[channel] = array
-    if check_finite:
-        for path, values in zip(paths, image, strict=True):
-            check_finite_voxels(path, values)
+    array, geometry = _read_channels(paths[0])
+    image = np.empty((count_channels(paths), *array.shape[1:]), np.float32)
+    filled = 0
+    for path in paths:
+        if path != paths[0]:
+            array, other = _read_channels(path)
+            if found := grid_problem(path, other, paths[0], geometry):
+                difference, cure = found
+                raise FileError(path, f"its grid differs from that of {paths[0].name}: {difference}", cure)
+        image[filled : filled + len(array)] = array
+        if check_finite:
+            check_finite_voxels(path, image[filled : filled + len(array)])
+        filled += len(array)
     return image, geometry
 
 
@@ -122,6 +142,9 @@ def read_labels(path: Path, names: Mapping[str, int | tuple[int, ...]] | None = 
     Raises:
         ImageError: If the file cannot be read, or segments of Slicer overlap.
     """
+    if is_picture(path):
+        array, geometry = read_picture_labels(path)
+        return geometry.to_canonical(array), geometry
     if path.is_dir():
         array, geometry = _read(path)
         return round_nearly_whole(array), geometry
@@ -163,6 +186,9 @@ def write_channel(path: Path, array: NDArray[Any], geometry: Geometry) -> None:
     """
     assert array.shape == geometry.canonical_shape, f"{array.shape} on a grid of {geometry.canonical_shape}"
     ending = _known_ending(path)
+    if is_picture(path):
+        write_picture(path, geometry.from_canonical(array), geometry)
+        return
     image = sitk.GetImageFromArray(geometry.from_canonical(array))
     image.SetSpacing(geometry.spacing_mm[::-1])
     image.SetOrigin(geometry.origin_mm)
@@ -193,12 +219,7 @@ def open_header(path: Path) -> sitk.ImageFileReader:
             segmentation of Slicer.
     """
     ending = _known_ending(path)
-    if not path.is_file():
-        raise FileError(path, "the file does not exist", "correct the path")
-    if not os.access(path, os.R_OK):
-        raise FileError(path, "no permission to read the file", "ask its owner for permission to read it")
-    if path.stat().st_size == 0:
-        raise FileError(path, "the file is empty (0 bytes)", COPY_AGAIN)
+    check_file(path)
     check_header(path, ending)
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     reader = sitk.ImageFileReader()
@@ -208,6 +229,15 @@ def open_header(path: Path) -> sitk.ImageFileReader:
     _run(path, reader.ReadImageInformation)
     check_kind(path, reader, layers=bool(segments(reader)))
     return reader
+
+
+def _read_channels(path: Path) -> tuple[NDArray[Any], Geometry]:
+    """The channels (C, D, H, W) of a file, or a folder of DICOM files, and their grid."""
+    if is_picture(path):
+        array, geometry = read_picture(path)
+        return geometry.to_canonical(array), geometry
+    array, geometry = _read(path)
+    return array[np.newaxis], geometry
 
 
 def _read(path: Path) -> tuple[NDArray[Any], Geometry]:
