@@ -61,8 +61,9 @@ def split_channel(stem: str) -> tuple[str, int | None]:
 
 
 def spacing_files(path: Path) -> list[Path]:
-    """The JSON files that may have the spacing of a TIFF file, `CASE.json`, for images without the channel; the first
-    that exists counts.
+    """The JSON files that may have the spacing of a TIFF file; the first that exists counts.
+
+    It is `CASE.json`, also for images, whose names have a channel.
     """
     stem = split_ending(path)[0]
     return [path.with_name(f"{name}.json") for name in dict.fromkeys((stem, split_channel(stem)[0]))]

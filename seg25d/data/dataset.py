@@ -125,7 +125,7 @@ def _count_problems(layout: Layout, description: DatasetDescription) -> list[Pro
     if found == 0 and layout.problems:
         return []  # they say why
     if found == 0:
-        cure = f"add imagesTr/CASE_0000{description.file_ending} and labelsTr/CASE{description.file_ending}"
+        cure = f"add imagesTr/CASE_0000{description.file_ending} and labelsTr/CASE{description.label_ending}"
         return [Problem(case="(all)", problem="there are no training cases", cure=cure)]
     if found != description.num_training:
         problem = f"numTraining is {description.num_training}, but there are {found} cases"

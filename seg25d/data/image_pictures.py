@@ -3,6 +3,8 @@
 Images are read as they are shown, labels as they are stored: a palette gives images their colours, while the number of
 a colour is the label.
 """
+# mypy: disallow-untyped-calls=False
+# SimpleITK is generated code with few types.
 
 import struct
 import zlib

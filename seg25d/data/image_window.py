@@ -4,6 +4,7 @@
 
 from pathlib import Path
 
+from seg25d.data.cases import is_picture
 from seg25d.data.dicom_frames import read_window
 from seg25d.data.dicom_series import find_volumes
 from seg25d.data.image_io import open_header
@@ -27,6 +28,8 @@ def read_window_tags(path: Path) -> tuple[str, str]:
     """
     if path.is_dir():
         return read_window(find_volumes(path)[0].frames[0].path)
+    if is_picture(path):
+        return "", ""
     reader = open_header(path)
     center, width = (reader.GetMetaData(key).strip() if reader.HasMetaDataKey(key) else "" for key in (CENTER, WIDTH))
     return center, width

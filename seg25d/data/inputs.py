@@ -12,6 +12,7 @@ from seg25d.data.cases import (
     has_dicom_mark,
     image_files,
     is_dicom_folder,
+    is_picture,
     name_of_folder,
     split_channel,
     split_ending,
@@ -19,7 +20,8 @@ from seg25d.data.cases import (
 
 _NAMING = (
     "name the files CASE_0000.nii.gz, CASE_0001.nii.gz ..., one per channel "
-    f"(endings {', '.join(ENDINGS)}; with one channel CASE.nii.gz will do), or give a folder of DICOM files"
+    f"(endings {', '.join(ENDINGS)}; CASE.nii.gz will do with one channel, CASE.png with one picture), or give a "
+    "folder of DICOM files"
 )
 
 
@@ -27,9 +29,9 @@ def find_inputs(source: Path, num_channels: int, file_ending: str) -> list[Case]
     """Find the cases to predict.
 
     Args:
-        source: A folder of files CASE_0000.EXT; a folder of DICOM files, which is one case with one channel; a folder
-            with such folders in it, directly or, if there are neither files nor such folders, at any depth; or one
-            file, whose other channels lie beside it.
+        source: A folder of files CASE_0000.EXT, where one picture may have several channels; a folder of DICOM files,
+            which is one case with one channel; a folder with such folders in it, directly or, if there are neither
+            files nor such folders, at any depth; or one file, whose other channels lie beside it.
         num_channels: Channels that the model takes.
         file_ending: Ending of the data set's files, used in messages; every known ending is accepted.
 
@@ -72,13 +74,15 @@ def _find_file(source: Path, num_channels: int, file_ending: str) -> Case:
         case, channel = split_channel(stem)
         return Case(name=case if channel == 0 else stem, images=(source,))
     case, channel = split_channel(stem)
+    if channel is None and is_picture(source):
+        return Case(name=stem, images=(source,))
     if channel is None:
         raise DatasetError(
             f"{source}: the model takes {num_channels} channels, but the name has no number of four digits; {_NAMING}"
         )
-    siblings = [path for path in image_files(source.parent) if split_channel(split_ending(path)[0])[0] == case]
-    same_ending = [path for path in siblings if split_ending(path)[1] == ending]
-    return _make_cases(source.parent, by_stem(same_ending), num_channels, file_ending)[0]
+    beside = [path for path in image_files(source.parent) if split_channel(split_ending(path)[0])[0] == case]
+    same_ending = {source, *(path for path in beside if split_ending(path)[1] == ending)}
+    return _make_cases(source.parent, by_stem(sorted(same_ending)), num_channels, file_ending)[0]
 
 
 def _make_cases(source: Path, groups: Mapping[str, Sequence[Path]], num_channels: int, file_ending: str) -> list[Case]:
@@ -90,7 +94,7 @@ def _make_cases(source: Path, groups: Mapping[str, Sequence[Path]], num_channels
     ]
     channels: dict[str, dict[int, Path]] = {}
     for stem, same in groups.items():
-        case, channel = _parse_name(stem, groups, num_channels)
+        case, channel = _parse_name(stem, groups, several=num_channels > 1 and not is_picture(same[0]))
         if channel is None:
             problems.append(
                 f"{same[0].name} has no channel number of four digits, but the model takes {num_channels} channels"
@@ -105,22 +109,27 @@ def _make_cases(source: Path, groups: Mapping[str, Sequence[Path]], num_channels
         listed = "\n".join(f"  {problem}" for problem in problems)
         raise DatasetError(f"{source} cannot be predicted:\n{listed}\n{_NAMING}")
     return [
-        Case(name=case, images=tuple(images[channel] for channel in range(num_channels)))
+        Case(name=case, images=tuple(images[channel] for channel in sorted(images)))
         for case, images in sorted(channels.items())
     ]
 
 
-def _parse_name(stem: str, stems: Mapping[str, object], num_channels: int) -> tuple[str, int | None]:
-    """Case and channel of a file; with one channel, a number that is no channel (`scan_2019`) is part of the name."""
+def _parse_name(stem: str, stems: Mapping[str, object], *, several: bool) -> tuple[str, int | None]:
+    """Case and channel of a file.
+
+    Unless there are `several` files per case, a number that is no channel (`scan_2019`) is part of the name.
+    """
     case, channel = split_channel(stem)
-    if num_channels == 1 and (channel is None or (channel > 0 and f"{case}_0000" not in stems)):
+    if not several and (channel is None or (channel > 0 and f"{case}_0000" not in stems)):
         return stem, 0
     return case, channel
 
 
 def _channel_problems(case: str, images: Mapping[int, Path], num_channels: int, file_ending: str) -> list[str]:
     ending = split_ending(next(iter(images.values())))[1] or file_ending
-    missing = [f"{case}_{channel:04d}{ending}" for channel in range(num_channels) if channel not in images]
+    # How many channels pictures have is known when they are read.
+    wanted = max(images) if is_picture(next(iter(images.values()))) else num_channels
+    missing = [f"{case}_{channel:04d}{ending}" for channel in range(min(wanted, num_channels)) if channel not in images]
     extra = [path.name for channel, path in sorted(images.items()) if channel >= num_channels]
     problems = [f"{case}: missing channel: {', '.join(missing)}"] if missing else []
     if extra:

@@ -9,7 +9,16 @@ from typing import Any, NamedTuple
 
 from seg25d.core.errors import RecordError
 from seg25d.core.records import Record, parse_record
-from seg25d.data.cases import Case, by_stem, image_files, is_dicom_folder, split_channel, split_ending
+from seg25d.data.cases import (
+    PICTURES,
+    Case,
+    by_stem,
+    image_files,
+    is_dicom_folder,
+    is_picture,
+    split_channel,
+    split_ending,
+)
 from seg25d.data.description import DatasetDescription
 from seg25d.data.problems import Problem
 
@@ -68,11 +77,13 @@ def explicit_layout(root: Path, entries: Any, description: DatasetDescription) -
 def folder_layout(root: Path, description: DatasetDescription) -> Layout:
     """Find the cases of `imagesTr/CASE_0000.nii.gz`, one file per channel, and `labelsTr/CASE.nii.gz`.
 
+    One picture with colours may hold several channels, which its header tells (see `verify.py`).
+
     Images without labels are a problem, unless `numTraining` is the number of labelled cases: then they are meant for
     pretraining and are left out here.
     """
-    images, problems = _unique_files(root / "imagesTr", description.file_ending)
-    labels, label_problems = _unique_files(root / "labelsTr", description.file_ending)
+    images, problems = _unique_files(root / "imagesTr", (description.file_ending,))
+    labels, label_problems = _unique_files(root / "labelsTr", _label_endings(description))
     problems += label_problems
     channels: dict[str, dict[int, Path]] = {}
     labels, misnamed = _rename_labels(labels, images)
@@ -154,7 +165,8 @@ def _expand(root: Path, text: str) -> Path:
 
 def _explicit_problems(case: Case, num_channels: int) -> list[Problem]:
     problems = []
-    if len(case.images) != num_channels:
+    colours = case.images and all(map(is_picture, case.images)) and len(case.images) <= num_channels
+    if len(case.images) != num_channels and not colours:
         problem = f"{len(case.images)} images are listed, but there are {num_channels} channels"
         problems.append(Problem(case=case.name, problem=problem, cure="list one image per channel, in order"))
     if case.label is None:
@@ -186,19 +198,26 @@ def _shared_images(cases: Sequence[Case]) -> list[Problem]:
     return problems
 
 
-def _unique_files(folder: Path, ending: str) -> tuple[dict[str, Path], list[Problem]]:
+def _label_endings(description: DatasetDescription) -> tuple[str, ...]:
+    """The endings that label files may have: that of predictions, or that of the images."""
+    lossy = description.file_ending in (".jpg", ".jpeg")
+    return tuple(dict.fromkeys((description.label_ending, *(() if lossy else (description.file_ending,)))))
+
+
+def _unique_files(folder: Path, endings: Sequence[str]) -> tuple[dict[str, Path], list[Problem]]:
     """The files of a folder by name without ending; colliding names and undeclared endings are problems."""
+    ending = endings[0]
     files: dict[str, Path] = {}
     problems = []
     for stem, paths in by_stem(image_files(folder)).items():
-        files[stem] = next((path for path in paths if split_ending(path)[1] == ending), paths[0])
+        files[stem] = next((path for path in paths if split_ending(path)[1] in endings), paths[0])
         names = " and ".join(f"{folder.name}/{path.name}" for path in paths)
         case = split_channel(stem)[0]
         if len(paths) > 1:
             problem = f"name collides: {names} are the same without the ending"
             problems.append(Problem(case=case, problem=problem, cure="keep one, move or rename the others"))
-        elif split_ending(paths[0])[1] != ending:
-            problem = f"{names} does not end in {ending}, as dataset.json declares"
+        elif split_ending(paths[0])[1] not in endings:
+            problem = f"{names} does not end in {' or '.join(endings)}, as dataset.json declares"
             problems.append(Problem(case=case, problem=problem, cure=f"convert it to {ending} or correct file_ending"))
     return files, problems
 
@@ -212,7 +231,7 @@ def _channel_problems(name: str, paths: Mapping[int, Path], description: Dataset
             cure="add the file or remove the case",
         )
         for index, channel in enumerate(description.channel_names)
-        if index not in paths
+        if index not in paths and not (ending in PICTURES and 0 < index > max(paths))
     ]
     extra = [path.name for channel, path in sorted(paths.items()) if channel >= len(description.channel_names)]
     if extra:
@@ -225,7 +244,7 @@ def _channel_problems(name: str, paths: Mapping[int, Path], description: Dataset
 def _label_problems(name: str, labels: Mapping[str, Path], description: DatasetDescription) -> list[Problem]:
     if name in labels:
         return []
-    problem = f"missing label: labelsTr/{name}{description.file_ending} does not exist"
+    problem = f"missing label: labelsTr/{name}{description.label_ending} does not exist"
     return [Problem(case=name, problem=problem, cure="add the file, or move the images to imagesTs")]
 
 

@@ -17,7 +17,7 @@ from seg25d.core.errors import RecordError
 from seg25d.core.parallel import choose_num_workers, map_cases
 from seg25d.core.progress import track
 from seg25d.core.records import Record, digest, read_record, write_record
-from seg25d.data.cases import Case, source_stamp
+from seg25d.data.cases import STACKS, Case, source_stamp, spacing_files
 from seg25d.data.dataset import DatasetDescription, scan_dataset
 from seg25d.data.grid_problems import form_conflict, grid_problem
 from seg25d.data.labels import IGNORE_INDEX
@@ -88,7 +88,7 @@ def verify_dataset(
         return problems
     description, ranges = dataset.description, ranges or {}
     keys = {case.name: _source_key(case, description, ranges) for case in dataset.cases}
-    headers = {case.name: _check_headers(case) for case in dataset.cases}
+    headers = {case.name: _check_headers(case, description) for case in dataset.cases}
     problems += [problem for header in headers.values() for problem in header.problems]
     _warn_of_conflicts([conflict for header in headers.values() for conflict in header.conflicts])
     known = _read_clean_cases(memory, keys)
@@ -144,7 +144,7 @@ def _warn_of_conflicts(conflicts: Sequence[str]) -> None:
         logger.warning("in %d file(s) qform and sform disagree; %s", len(conflicts), conflicts[0])
 
 
-def _check_headers(case: Case) -> _Headers:
+def _check_headers(case: Case, description: DatasetDescription) -> _Headers:
     from seg25d.data.image_io import read_geometry  # noqa: PLC0415 - SimpleITK is not loaded for --help
 
     problems: list[Problem] = []
@@ -161,10 +161,26 @@ def _check_headers(case: Case) -> _Headers:
             for path, geometry in geometries.items()
             if (found := grid_problem(path, geometry, case.images[0], first))
         ]
+    if all(path in geometries for path in case.images):
+        problems += _check_num_channels(case, description)
     conflicts = [
         f"{path.name}: {conflict}" for path, geometry in geometries.items() if (conflict := form_conflict(geometry))
     ]
     return _Headers(problems, conflicts, max((math.prod(each.shape) for each in geometries.values()), default=0))
+
+
+def _check_num_channels(case: Case, description: DatasetDescription) -> list[Problem]:
+    """Check that pictures have as many channels as the data set; the number of other files was checked before."""
+    from seg25d.data.image_io import count_channels  # noqa: PLC0415 - SimpleITK is not loaded for --help
+
+    found, wanted = count_channels(case.images), len(description.channel_names)
+    if found == wanted:
+        return []
+    names = " and ".join(path.name for path in case.images)
+    problem = f"{names}: {found} channel(s), expected are the {wanted} of channel_names in dataset.json"
+    saved = {1: "save it as grey", 3: "save it as RGB, without transparency"}.get(wanted, "give a file per channel")
+    cure = f"{saved}, or declare {found} channel_names (a picture has 1 if it is grey, 3 in colours, 4 with alpha)"
+    return [Problem(case=case.name, problem=problem, cure=cure)]
 
 
 def _check_voxels(case: Case, description: DatasetDescription, ranges: Ranges) -> _Finding:
@@ -226,6 +242,8 @@ def _file_problem(case: Case, error: FileError) -> Problem:
 def _grid_problem(case: Case, path: Path, difference: str, cure: str) -> Problem:
     what = "label" if path == case.label else "channel"
     problem = f"different grid: {what} {path.name} and first channel {case.images[0].name}: {difference}"
+    if difference.startswith("spacing") and path.suffix in STACKS:
+        cure = f"put the same spacing into {spacing_files(path)[-1].name} beside {path.name} and beside the image"
     return Problem(case=case.name, problem=problem, cure=cure)
 
 

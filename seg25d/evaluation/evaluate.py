@@ -13,6 +13,7 @@ from seg25d.core.files import check_writable, check_writable_file, write_text
 from seg25d.core.parallel import choose_num_workers, map_cases
 from seg25d.core.progress import track
 from seg25d.core.records import write_record
+from seg25d.data.cases import image_files
 from seg25d.data.labels import Labels
 from seg25d.evaluation.area_plot import AreaPlotOptions, measure_areas, write_area_plots
 from seg25d.evaluation.lesions import LesionCounts
@@ -63,6 +64,7 @@ def evaluate(  # noqa: PLR0913 - all by keyword; the command has the same option
             check_writable_file(file)
     if areas is not None:
         check_writable(areas.folder)
+        _check_nothing_overwritten(areas.folder, (reference, prediction))
     pairs, labels = find_pairs(reference, prediction, common=common), find_labels(reference, prediction)
     summary = _evaluate_pairs(pairs, labels, num_processes, surface_tolerance_mm)
     if areas is not None:
@@ -130,6 +132,17 @@ def write_csv(summary: Summary, path: Path) -> None:
         for label, metrics in case.metrics.items():
             writer.writerow([case.case, label, *(getattr(metrics, column) for column in columns)])
     write_text(path, text.getvalue())
+
+
+def _check_nothing_overwritten(plots: Path, segmentations: Sequence[Path]) -> None:
+    """Check that plots, `CASE.png`, do not get the names of segmentations.
+
+    Raises:
+        InputError: If they do.
+    """
+    for folder in segmentations:
+        if folder.resolve() == plots.resolve() and any(path.suffix == ".png" for path in image_files(folder)):
+            raise InputError(f"area plots would overwrite the segmentations (.png) in {plots}; name another folder")
 
 
 def _score(labels: Labels | None, surface_tolerance_mm: float, pair: Pair) -> _Scored:

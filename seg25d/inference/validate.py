@@ -42,7 +42,7 @@ def validate_fold(folder: FoldFolder, store: Store, cases: Sequence[str], predic
         return read_record(path, Summary)
     path.unlink(missing_ok=True)
     remove_leftovers(folder.validation)
-    ending = predictor.header.description.file_ending if find_spec("SimpleITK") else None
+    ending = predictor.header.description.label_ending if find_spec("SimpleITK") else None
     if ending is None:
         logger.warning("SimpleITK is not installed: validation segmentations are scored but not written")
     with ThreadPoolExecutor(1) as pool:

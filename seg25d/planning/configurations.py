@@ -56,28 +56,52 @@ def known_names(has: Callable[[type[Representation]], bool] = lambda _: True) ->
     return [ALIAS, *names] if set(ANATOMICAL) <= set(names) else names
 
 
+def flat_configurations(flat_axis: int | None, rules: PlanningRules = DEFAULT_RULES) -> tuple[list[str], list[str]]:
+    """The configurations that a recipe is meant for: those to plan, and those that need a third dimension.
+
+    Args:
+        flat_axis: The axis along which all images have one voxel; None: there is none, and all are to be planned.
+        rules: Of the recipe.
+    """
+    meant = [name for name in CONFIGURATIONS if rules.allows(name)]
+    useless = [
+        name
+        for name in meant
+        if flat_axis is not None and not CONFIGURATIONS[name].suits_single_slices(name, flat_axis)
+    ]
+    return [name for name in meant if name not in useless], useless
+
+
 def configuration_names(
-    configurations: Sequence[str] | None, slice_axis: int, rules: PlanningRules = DEFAULT_RULES
+    configurations: Sequence[str] | None,
+    slice_axis: int,
+    rules: PlanningRules = DEFAULT_RULES,
+    flat_axis: int | None = None,
 ) -> list[str]:
     """The configurations to plan, `2d` replaced, in the order of `CONFIGURATIONS`, each once.
 
     Args:
-        configurations: Their names, with or without a network; None or empty: all that the recipe is meant for. Those
-            that one needs are added, such as the views that `mv` fuses.
+        configurations: Their names, with or without a network; None or empty: all that the recipe is meant for and
+            the images suit. Those that one needs are added, such as the views that `mv` fuses.
         slice_axis: The slicing axis of `2d`.
         rules: Of the recipe.
+        flat_axis: The axis along which all images have one voxel; None: there is none, or it is not known yet.
 
     Raises:
-        InputError: If a name is unknown, the recipe is not meant for it, or the network cannot have its dimension;
-            lists those that can.
+        InputError: If a name is unknown, the recipe is not meant for it, it needs a third dimension that the images do
+            not have, or the network cannot have its dimension; lists those that can.
     """
-    meant = [name for name in CONFIGURATIONS if rules.allows(name)]
-    wanted = [configuration_name(name, slice_axis) for name in configurations or meant]
+    suited, useless = flat_configurations(flat_axis, rules)
+    meant = [name for name in CONFIGURATIONS if name in (*suited, *useless)]
+    wanted = [configuration_name(name, slice_axis) for name in configurations or suited]
     bases = {split_name(name)[0] for name in wanted}
     check_configurations(sorted(bases))
     others = sorted(bases - set(meant))
     if others:
         raise InputError(f"recipe {rules.name} is not meant for {', '.join(others)}, but for {', '.join(meant)}")
+    asked_for = [name for name in useless if name in bases] if configurations else useless if not suited else []
+    if asked_for:
+        raise InputError(f"{single_slice_reason(asked_for)}; {_what_to_plan(suited, rules)}")
     for name in wanted:
         configuration, network = split_name(name)
         if network is not None:
@@ -86,3 +110,13 @@ def configuration_names(
     for base in sorted(bases, key=order.index):
         wanted += CONFIGURATIONS[base].needs
     return sorted(dict.fromkeys(wanted), key=lambda name: order.index(split_name(name)[0]))
+
+
+def single_slice_reason(useless: Sequence[str]) -> str:
+    """Say in a sentence why configurations are not planned for images of one slice."""
+    verb = "needs" if len(useless) == 1 else "need"
+    return f"{', '.join(useless)} {verb} a third dimension, which images of one slice do not have"
+
+
+def _what_to_plan(suited: Sequence[str], rules: PlanningRules) -> str:
+    return f"plan {' or '.join(suited)}" if suited else f"plan with another recipe than {rules.name}"

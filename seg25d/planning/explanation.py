@@ -47,12 +47,12 @@ def dataset_reasons(
             f"voxels), so that axis gets its 10th percentile: {_millimetres(geometry.spacing_mm)}; "
             f"the median volume then has {_by(geometry.shape)} voxels (nnU-Net)"
         )
+    why = f"the axis with the coarsest spacing ({geometry.spacing_mm[axis]:.4g} mm); the first of equal ones"
+    if geometry.shape[axis] == 1:
+        why = "along which the median volume has a single voxel"
     return {
         "spacing_mm": spacing,
-        "slice_axis": (
-            f"slices are taken along {AXIS_NAMES[axis]}, the axis with the coarsest spacing "
-            f"({geometry.spacing_mm[axis]:.4g} mm); the first of equal ones"
-        ),
+        "slice_axis": f"slices are taken along {AXIS_NAMES[axis]}, {why}",
         "normalization": "; ".join(normalization_reason(channel) for channel in normalization),
         "gpu_memory_gb": (
             f"a training step may take {gpu_memory_gb:g} GB, of which {(1 - CARD_SHARE) * gpu_memory_gb:.2g} GB are "

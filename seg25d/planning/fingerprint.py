@@ -55,6 +55,12 @@ class Fingerprint(Record):
         return len(self.cases)
 
     @property
+    def flat_axis(self) -> int | None:
+        """The axis along which all images have one voxel, as pictures do; None if there is none."""
+        largest = np.max([case.shape for case in self.cases], axis=0).tolist()
+        return largest.index(1) if 1 in largest else None
+
+    @property
     def num_channels(self) -> int:
         """Number of channels of an image."""
         return len(self.channel_names)

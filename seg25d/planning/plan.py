@@ -97,6 +97,10 @@ class Unreadable(NamedTuple):
     """File, place and error."""
 
 
+LEFT_OUT = "left_out"
+"""Key of the reason why configurations are not planned for images of one slice."""
+
+
 class Plans(Record):
     """The plan of a data set: all its configurations."""
 
@@ -108,7 +112,7 @@ class Plans(Record):
     planned_from: str = ""
     """Digest of the fingerprint, channels and labels that the plans were made from."""
     slice_axis: int = Field(ge=0, le=2)
-    """The axis along which `2d` slices: the one with the coarsest spacing."""
+    """The axis along which `2d` slices: one with a single voxel, else the one with the coarsest spacing."""
     reasons: dict[str, str]
     """Reason for each decision about the whole data set."""
     configurations: dict[str, ConfigurationPlan]

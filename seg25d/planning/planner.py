@@ -2,18 +2,17 @@
 
 from collections.abc import Sequence
 
-from seg25d.core.grids import slicing_axis
 from seg25d.core.records import digest
 from seg25d.core.types import Spacing
 from seg25d.data.description import DatasetDescription
 from seg25d.planning.channel_rules import NAMED_SCHEMES, store_name
-from seg25d.planning.configurations import configuration_names, split_name
+from seg25d.planning.configurations import configuration_names, flat_configurations, single_slice_reason, split_name
 from seg25d.planning.explanation import configuration_reasons, dataset_reasons, mirror_reason, recipe_reasons
 from seg25d.planning.fingerprint import Fingerprint
 from seg25d.planning.geometry import target_spacing
 from seg25d.planning.memory import GIGABYTE
 from seg25d.planning.normalization import ChannelNormalization
-from seg25d.planning.plan import ConfigurationPlan, Plans
+from seg25d.planning.plan import LEFT_OUT, ConfigurationPlan, Plans
 from seg25d.planning.plans_name import DEFAULT_PLANS_NAME
 from seg25d.planning.recipe_rules import DEFAULT_RULES, PlanningRules
 from seg25d.planning.search import Limits, enough_voxels, search
@@ -42,12 +41,10 @@ def plan_dataset(
         plans_name: Name of the plans.
 
     Raises:
-        InputError: If a name is unknown, a channel's name is wrong, the recipe is not meant for a configuration, or
-            the memory is too small for one.
+        InputError: If a name is unknown, a channel's name is wrong, the recipe is not meant for a configuration, one
+            needs a third dimension and the images have none, or the memory is too small for one.
     """
     spacing_mm, anisotropic = (rules.spacing_mm, False) if rules.spacing_mm else _target_spacing(fingerprint)
-    slice_axis = slicing_axis(spacing_mm)
-    names = configuration_names(configurations, slice_axis, rules)
     normalization = tuple(
         rules.normalization(channel, intensities)
         for channel, intensities in zip(description.channel_names, fingerprint.intensities, strict=True)
@@ -61,6 +58,7 @@ def plan_dataset(
         num_outputs=description.labels.num_outputs,
         has_regions=description.labels.has_regions,
     )
+    names = configuration_names(configurations, geometry.slice_axis, rules, fingerprint.flat_axis)
     planned = {}
     for name in names:
         configuration, network = split_name(name)
@@ -82,11 +80,12 @@ def plan_dataset(
         recipe=rules.name,
         gpu_memory_gb=gpu_memory_gb,
         planned_from=planning_digest(fingerprint, description, rules),
-        slice_axis=slice_axis,
+        slice_axis=geometry.slice_axis,
         reasons={
             **dataset_reasons(fingerprint, geometry, anisotropic, normalization, gpu_memory_gb),
             "mirror_axes": mirror_reason(rules, description.labels.directed),
             **recipe_reasons(rules, geometry, normalization),
+            **_left_out_reason(fingerprint, rules),
         },
         configurations=planned,
     )
@@ -117,6 +116,11 @@ def _plan_configuration(
         num_parameters=fit.memory.num_parameters,
         reasons=configuration_reasons(fit, limits),
     )
+
+
+def _left_out_reason(fingerprint: Fingerprint, rules: PlanningRules) -> dict[str, str]:
+    _, useless = flat_configurations(fingerprint.flat_axis, rules)
+    return {LEFT_OUT: single_slice_reason(useless)} if useless else {}
 
 
 def _target_spacing(fingerprint: Fingerprint) -> tuple[Spacing, bool]:

@@ -7,7 +7,7 @@ from functools import partial
 from seg25d.core.errors import InputError
 from seg25d.data.description import DatasetDescription
 from seg25d.networks import REQUESTABLE
-from seg25d.planning.configurations import configuration_names, split_name
+from seg25d.planning.configurations import configuration_names, flat_configurations, split_name
 from seg25d.planning.fingerprint import Fingerprint
 from seg25d.planning.plan import Plans
 from seg25d.planning.planner import plan_dataset, planning_digest
@@ -49,9 +49,9 @@ def revise_plans(
     changes = _changes(stored, planning_digest(fingerprint, description, rules), gpu_memory_gb, rules.name)
     if changes:
         _check_all_known(stored, changes)
-        meant = [name for name in CONFIGURATIONS if rules.allows(name)]
-        before = [name for name in (*stored.configurations, *stored.unreadable) if split_name(name)[0] in meant]
-        plans = make(configurations=[*before, *(meant if configurations is None else configurations)])
+        suited, _ = flat_configurations(fingerprint.flat_axis, rules)
+        before = [name for name in (*stored.configurations, *stored.unreadable) if split_name(name)[0] in suited]
+        plans = make(configurations=[*before, *(suited if configurations is None else configurations)])
         # One line, and not hidden by --quiet: edits are lost.
         logger.warning(
             "%s, %s: planning %s again, without any edits, because %s",
@@ -61,7 +61,7 @@ def revise_plans(
             " and ".join(changes),
         )
         return plans
-    wanted = configuration_names(configurations, stored.slice_axis, rules)
+    wanted = configuration_names(configurations, stored.slice_axis, rules, fingerprint.flat_axis)
     if configurations:
         stored.check_readable(wanted)
     missing = [name for name in wanted if name not in stored.configurations and name not in stored.unreadable]

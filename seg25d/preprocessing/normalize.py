@@ -36,7 +36,7 @@ def normalize(image: NDArray[Any], normalization: Sequence[ChannelNormalization]
     if len(image) != len(normalization):
         raise InputError(
             f"the plan has {len(normalization)} channel(s) ({', '.join(n.channel for n in normalization)}), the image "
-            f"has {len(image)}; give one file per channel, in this order"
+            f"has {len(image)}; give one file per channel, in this order (one picture in colours has three)"
         )
     result = np.empty(image.shape, np.float32)
     for channel, settings, out in zip(image, normalization, result, strict=True):

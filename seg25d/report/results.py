@@ -73,7 +73,7 @@ class TrainedRun:
     def prediction(self, case: str) -> Path:
         """The file of the labels that the fold which validates on a case predicted for it."""
         fold = self.validated.run.fold(self.validated.case_folds[case])
-        return fold.validation / f"{case}{self.validated.description.file_ending}"
+        return fold.validation / f"{case}{self.validated.description.label_ending}"
 
 
 @dataclass(frozen=True)

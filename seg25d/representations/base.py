@@ -39,8 +39,8 @@ class VolumeGeometry(Record):
 
     @property
     def slice_axis(self) -> int:
-        """The default slicing axis: the one with the coarsest spacing."""
-        return slicing_axis(self.spacing_mm)
+        """The default slicing axis: one with a single voxel, else the one with the coarsest spacing."""
+        return self.shape.index(1) if 1 in self.shape else slicing_axis(self.spacing_mm)
 
     @property
     def thin_axis(self) -> int | None:
@@ -244,6 +244,17 @@ class Representation(Record):
             (scores, weight), where coarser scores (deep supervision) may be smaller than the window.
         """
         raise NotImplementedError
+
+    @classmethod
+    def suits_single_slices(cls, configuration: str, axis: int) -> bool:
+        """Whether a configuration is of use for images that have one slice.
+
+        Args:
+            configuration: Its name, without a network.
+            axis: The axis along which all images have one voxel.
+        """
+        del configuration, axis
+        return not cls.needs_third_dimension
 
     @classmethod
     def candidates(cls, geometry: VolumeGeometry, **options: int) -> Iterator[tuple[Self, Shape]]:

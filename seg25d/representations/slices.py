@@ -75,6 +75,11 @@ class Slices(Representation):
         return LiftedSlices(network, self)
 
     @classmethod
+    def suits_single_slices(cls, configuration: str, axis: int) -> bool:
+        """Slices along the other axes would be one pixel wide."""
+        return ANATOMICAL[axis] == configuration
+
+    @classmethod
     def candidates(
         cls, geometry: VolumeGeometry, *, axis: int = 0, context: int = 0, **_: int
     ) -> Iterator[tuple[Self, Shape]]:

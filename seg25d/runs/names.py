@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from seg25d.core.errors import InputError
 from seg25d.planning.configurations import check_configurations, configuration_name, configuration_names, split_name
 from seg25d.planning.network_rules import NETWORK_RULES
-from seg25d.planning.plan import ConfigurationPlan, Plans
+from seg25d.planning.plan import LEFT_OUT, ConfigurationPlan, Plans
 from seg25d.planning.recipe_rules import PlanningRules, find_rules
 
 logger = logging.getLogger(__name__)
@@ -41,10 +41,8 @@ def find_configuration(plans: Plans, name: str) -> tuple[str, ConfigurationPlan]
     if own_name not in plans.configurations:
         check_names([name], plans.recipe)
         known = ", ".join(plans.configurations)
-        raise InputError(
-            f"{plans.dataset_name} has no configuration {name!r} in its plans; known: {known}; "
-            f"plan_and_preprocess with -c {name} adds it"
-        )
+        cure = plans.reasons.get(LEFT_OUT, f"plan_and_preprocess with -c {name} adds it")
+        raise InputError(f"{plans.dataset_name} has no configuration {name!r} in its plans; known: {known}; {cure}")
     return own_name, plans.configurations[own_name]
 
 

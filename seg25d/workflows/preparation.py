@@ -15,7 +15,7 @@ from seg25d.data.verify import raise_problems, verify_dataset
 from seg25d.planning.channel_rules import value_ranges
 from seg25d.planning.configurations import configuration_names, split_name
 from seg25d.planning.fingerprint import Fingerprint, extract_fingerprint
-from seg25d.planning.plan import ConfigurationPlan, Plans
+from seg25d.planning.plan import LEFT_OUT, ConfigurationPlan, Plans
 from seg25d.planning.planner import plan_dataset
 from seg25d.planning.plans_file import read_plans, save_plans
 from seg25d.planning.recipe_rules import PlanningRules, find_rules
@@ -96,7 +96,9 @@ def make_plans(task: DatasetToPlan) -> Plans:
         plans_name=task.plans_name,
     )
     plans = revised.model_copy(update={"reasons": {**revised.reasons, "folds": task.splits_reason}})
-    names = configuration_names(task.configurations, plans.slice_axis, task.rules)
+    names = configuration_names(task.configurations, plans.slice_axis, task.rules, fingerprint.flat_axis)
+    if not task.configurations and LEFT_OUT in plans.reasons:
+        logger.info("%s: not planned: %s", plans.dataset_name, plans.reasons[LEFT_OUT])
     for name, plan in plans.configurations.items():
         known = task.stored is not None and name in task.stored.configurations
         if "warning" in plan.reasons and not known:
