@@ -7,6 +7,7 @@ a colour is the label.
 # SimpleITK is generated code with few types.
 
 import struct
+import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -101,8 +102,8 @@ def read_picture(path: Path) -> tuple[NDArray[Any], Geometry]:
     """
     with _opened(path) as picture:
         geometry = _geometry(path, picture)
-        if _has_wide_colours(picture):
-            return _read_wide_colours(path), geometry
+        if _would_change(picture):
+            return _read_unchanged(path), geometry
         pages = _read_pages(path, picture, geometry.shape, _shown)
     return np.moveaxis(pages, -1, 0), geometry
 
@@ -158,7 +159,9 @@ def _opened(path: Path) -> Iterator[ImageFile.ImageFile]:
     """Open a picture, with all checks that need only its header; errors of the reader become those of the file."""
     check_file(path)
     try:
-        with path.open("rb") as file:
+        with path.open("rb") as file, warnings.catch_warnings():
+            # What cannot be read raises an error; the rest are remarks about texts and dates.
+            warnings.filterwarnings("ignore", module=r"PIL\.")
             start = file.read(8)
             plugin = next((each for mark, each in _FORMATS.items() if start.startswith(mark)), None)
             if plugin is None:
@@ -240,9 +243,10 @@ def _palette(picture: ImageFile.ImageFile) -> NDArray[np.int64]:
     return np.reshape(np.array(picture.getpalette() or [], np.int64), (-1, 3))
 
 
-def _has_wide_colours(picture: ImageFile.ImageFile) -> bool:
-    """Whether a picture has colours of 16 bits, which Pillow would cut to 8."""
-    return picture.mode in ("RGB", "RGBA") and ";16" in _raw_mode(picture)
+def _would_change(picture: ImageFile.ImageFile) -> bool:
+    """Whether Pillow would cut colours of 16 bits to 8, or divide them by their alpha."""
+    raw_mode = _raw_mode(picture)
+    return picture.mode in ("RGB", "RGBA") and (";16" in raw_mode or raw_mode.startswith("RGBa"))
 
 
 def _raw_mode(picture: ImageFile.ImageFile) -> str:
@@ -250,7 +254,8 @@ def _raw_mode(picture: ImageFile.ImageFile) -> str:
     return str(arguments[0] if isinstance(arguments, tuple) else arguments)
 
 
-def _read_wide_colours(path: Path) -> NDArray[Any]:
+def _read_unchanged(path: Path) -> NDArray[Any]:
+    """The channels of a slice (C, 1, y, x) by SimpleITK."""
     reader = sitk.ImageFileReader()
     reader.SetImageIO("TIFFImageIO" if split_ending(path)[1] in STACKS else "PNGImageIO")
     reader.SetFileName(str(path))

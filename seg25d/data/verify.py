@@ -17,7 +17,7 @@ from seg25d.core.errors import RecordError
 from seg25d.core.parallel import choose_num_workers, map_cases
 from seg25d.core.progress import track
 from seg25d.core.records import Record, digest, read_record, write_record
-from seg25d.data.cases import STACKS, Case, source_stamp, spacing_files
+from seg25d.data.cases import STACKS, Case, lacks_spacing, source_stamp, spacing_files
 from seg25d.data.dataset import DatasetDescription, scan_dataset
 from seg25d.data.grid_problems import form_conflict, grid_problem
 from seg25d.data.labels import IGNORE_INDEX
@@ -38,6 +38,16 @@ _BYTES_PER_VOXEL = 12
 """Peak memory while a channel is read: as in the file (up to 4), in canonical order, as float32."""
 _WORKER_BYTES = 200 << 20
 _WHOLE_SET = ("(all)", "dataset.json", "patients.json", OWN_NAME, NNUNET_NAME)
+
+
+class _Headers(NamedTuple):
+    """Results of reading the headers of one case."""
+
+    problems: list[Problem]
+    conflicts: list[str]
+    """Files whose two affines disagree."""
+    num_voxels: int
+    lacks_spacing: bool
 
 
 class _Finding(Record):
@@ -91,6 +101,7 @@ def verify_dataset(
     headers = {case.name: _check_headers(case, description) for case in dataset.cases}
     problems += [problem for header in headers.values() for problem in header.problems]
     _warn_of_conflicts([conflict for header in headers.values() for conflict in header.conflicts])
+    _warn_of_spacing(dataset.name, [name for name, header in headers.items() if header.lacks_spacing])
     known = _read_clean_cases(memory, keys)
     todo = [case for case in dataset.cases if not headers[case.name].problems and case.name not in known]
     largest = max((header.num_voxels for header in headers.values()), default=0)
@@ -131,17 +142,15 @@ def _read_clean_cases(memory: Path | None, keys: Mapping[str, str]) -> dict[str,
     return {name: cases[name].digest for name, key in keys.items() if name in cases and cases[name].key == key}
 
 
-class _Headers(NamedTuple):
-    """Results of reading the headers of one case: problems, two affines that disagree, and its number of voxels."""
-
-    problems: list[Problem]
-    conflicts: list[str]
-    num_voxels: int
-
-
 def _warn_of_conflicts(conflicts: Sequence[str]) -> None:
     if conflicts:
         logger.warning("in %d file(s) qform and sform disagree; %s", len(conflicts), conflicts[0])
+
+
+def _warn_of_spacing(dataset_name: str, cases: Sequence[str]) -> None:
+    if cases:
+        message = "%s: 1 mm is taken along all axes for %d TIFF stacks without CASE.json beside them, such as %s"
+        logger.warning(message, dataset_name, len(cases), min(cases))
 
 
 def _check_headers(case: Case, description: DatasetDescription) -> _Headers:
@@ -166,7 +175,12 @@ def _check_headers(case: Case, description: DatasetDescription) -> _Headers:
     conflicts = [
         f"{path.name}: {conflict}" for path, geometry in geometries.items() if (conflict := form_conflict(geometry))
     ]
-    return _Headers(problems, conflicts, max((math.prod(each.shape) for each in geometries.values()), default=0))
+    return _Headers(
+        problems=problems,
+        conflicts=conflicts,
+        num_voxels=max((math.prod(each.shape) for each in geometries.values()), default=0),
+        lacks_spacing=first is not None and lacks_spacing(case.images[0], first.shape[0]),
+    )
 
 
 def _check_num_channels(case: Case, description: DatasetDescription) -> list[Problem]:

@@ -204,12 +204,12 @@ def test_explicit_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_explicit_problems(tmp_path: Path) -> None:
-    touch(tmp_path, "one.nii.gz", "two.nii.gz", "label.png")
+    touch(tmp_path, "one.nii.gz", "two.nii.gz", "label.gif")
     entries = {
         "a": {"images": ["one.nii.gz", "two.nii.gz"], "label": "one.nii.gz"},
         "b": {"images": ["one.nii.gz", "two.nii.gz"], "label": "two.nii.gz"},
         "c": {"images": ["one.nii.gz"]},
-        "d": {"images": ["none.nii.gz", "two.nii.gz"], "label": "label.png"},
+        "d": {"images": ["none.nii.gz", "two.nii.gz"], "label": "label.gif"},
         "e": {"image": "one.nii.gz"},
     }
     (tmp_path / "dataset.json").write_text(json.dumps(DESCRIPTION | {"dataset": entries, "numTraining": 5}))
@@ -219,7 +219,7 @@ def test_explicit_problems(tmp_path: Path) -> None:
         "c: 1 images are listed",
         "c: missing label",
         "none.nii.gz does not exist",
-        "label.png has an unknown ending",
+        "label.gif has an unknown ending",
         "e: `dataset.e` is not valid",
     ):
         assert line in text

@@ -235,7 +235,7 @@ def test_gzip_of_several_members_is_complete(tmp_path: Path, rng: np.random.Gene
         ("a.nii.gz", b"", "the file is empty"),
         ("a.nii", b"no image", "cannot be read"),
         ("a.nii.gz", b"\x1f\x8b\x08", "cannot be read"),
-        ("a.png", b"x", "ending is not known"),
+        ("a.gif", b"x", "ending is not known"),
         (
             "a.mhd",
             b"ObjectType = Image\nNDims = 3\nDimSize = 2 2 2\nElementType = MET_UCHAR\nElementDataFile = no.raw\n",
@@ -283,7 +283,7 @@ def test_write_bool_and_unknown_ending(tmp_path: Path) -> None:
     write_labels(tmp_path / "a.mhd", np.ones((2, 3, 4), bool), geometry_with())
     assert read_labels(tmp_path / "a.mhd")[0].sum() == 24
     with pytest.raises(ImageError, match="known are"):
-        write_labels(tmp_path / "a.png", np.ones((2, 3, 4), np.uint8), geometry_with())
+        write_labels(tmp_path / "a.gif", np.ones((2, 3, 4), np.uint8), geometry_with())
 
 
 def test_dicom_series(shared_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -11,7 +11,7 @@ from seg25d.planning.fingerprint import Fingerprint
 from seg25d.planning.plan import Plans
 
 GOLDEN = Path(__file__).parent / "golden"
-GOLDEN_CONFIGURATIONS = ("2d", "si", "3d")
+_GOLDEN_CONFIGURATIONS = ("2d", "si", "3d")
 
 
 class Published(NamedTuple):
@@ -34,6 +34,11 @@ PUBLISHED = {
     "tiny": Published((12, 64, 64), ((10, (3.0, 1.0, 1.0)),), ("MRI",), 1),
     "photographs": Published((1, 512, 512), ((100, (1.0, 1.0, 1.0)),), ("red", "green", "blue"), 1),
 }
+
+
+def golden_configurations(published: Published) -> tuple[str, ...]:
+    """The configurations to compare: those that its shape has a use for."""
+    return ("2d",) if published.shape[0] == 1 else _GOLDEN_CONFIGURATIONS
 
 
 def make_fingerprint(published: Published) -> tuple[Fingerprint, DatasetDescription]:

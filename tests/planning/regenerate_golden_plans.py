@@ -5,7 +5,7 @@
 
 import logging
 
-from published_fingerprints import GOLDEN, GOLDEN_CONFIGURATIONS, PUBLISHED, decisions, make_fingerprint
+from published_fingerprints import GOLDEN, PUBLISHED, decisions, golden_configurations, make_fingerprint
 
 from seg25d.core.files import write_json
 from seg25d.planning.planner import plan_dataset
@@ -13,6 +13,6 @@ from seg25d.planning.planner import plan_dataset
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for name, published in PUBLISHED.items():
-        plans = plan_dataset(*make_fingerprint(published), configurations=GOLDEN_CONFIGURATIONS)
+        plans = plan_dataset(*make_fingerprint(published), configurations=golden_configurations(published))
         write_json(GOLDEN / f"{name}.json", decisions(plans))
         logging.info("%s", GOLDEN / f"{name}.json")

@@ -65,8 +65,11 @@ def test_the_advice_follows_the_worst_class(
 
 
 def test_mip_is_no_good_choice_for_a_single_slice() -> None:
-    data = published.make_fingerprint(published.Published((1, 24, 16), ((9, (1.0, 1.0, 1.0)),), ("MRI",), 2))
-    single = plan_dataset(*data, configurations=["mip"]).configurations["mip"]
+    data = published.Published((1, 24, 16), ((9, (1.0, 1.0, 1.0)),), ("MRI",), 2)
+    fingerprint, description = published.make_fingerprint(data)
+    first, *others = fingerprint.cases
+    fingerprint = fingerprint.model_copy(update={"cases": (first.model_copy(update={"shape": (2, 24, 16)}), *others)})
+    single = plan_dataset(fingerprint, description, configurations=["mip"]).configurations["mip"]
     reason = with_ceiling(single, {"4": 1.0, "9": 1.0}, LABELS).reasons["ceiling"]
     assert "good choice" not in reason
     assert "that says little here, as the volumes have a single slice" in reason

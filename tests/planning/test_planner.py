@@ -20,6 +20,7 @@ from seg25d.planning.plans_name import RESERVED, check_plans_name
 from seg25d.planning.recipe_rules import DEFAULT_RULES, PLANNING_RULES, find_rules
 from seg25d.planning.revision import revise_plans
 from seg25d.planning.search import CARD_SHARE, OVERHEAD_BYTES, Fit, Limits, check_memory, search
+from seg25d.representations import ANATOMICAL
 from seg25d.representations.base import CONFIGURATIONS, VolumeGeometry
 from seg25d.representations.projections.method import Projections
 from tests.planning import published_fingerprints as published
@@ -40,6 +41,15 @@ def plan(
 ) -> Plans:
     data = published.Published(shape, ((num_cases, spacing),), channels, 2)
     return plan_dataset(*published.make_fingerprint(data), configurations=configurations, gpu_memory_gb=gpu_memory_gb)
+
+
+def mostly_single_slices(shape: Shape) -> Plans:
+    """Plans of ten cases with one slice and one with three."""
+    fingerprint, description = published.make_fingerprint(published.Published(shape, ((11, ISOTROPIC),), ("MRI",), 2))
+    thick = (3, *shape[1:])
+    other = fingerprint.cases[0].model_copy(update={"shape": thick, "cropped_shape": thick})
+    fingerprint = fingerprint.model_copy(update={"cases": (other, *fingerprint.cases[1:])})
+    return plan_dataset(fingerprint, description, gpu_memory_gb=1.5)
 
 
 def test_all_configurations_of_a_small_data_set() -> None:
@@ -87,7 +97,7 @@ def test_every_decision_has_its_reason_and_explain_tells_it() -> None:
         assert set(item.reasons) == shared | own
 
 
-@pytest.mark.parametrize("shape", [(1, 48, 40), (9, 40, 48), (24, 20, 16)])
+@pytest.mark.parametrize("shape", [(7, 48, 40), (9, 40, 48), (24, 20, 16)])
 def test_the_explanation_is_narrow_says_which_row_2d_is_and_shows_no_internals(shape: Shape) -> None:
     plans = plan(shape, (4.0, 1.0, 1.0), gpu_memory_gb=1.5)
     long = "axial__" + 60 * "n"
@@ -107,8 +117,6 @@ def test_the_explanation_is_narrow_says_which_row_2d_is_and_shows_no_internals(s
 @pytest.mark.parametrize(
     ("shape", "spacing", "warned"),
     [
-        ((1, 48, 40), ISOTROPIC, set(CONFIGURATIONS) - {"axial"}),
-        ((40, 1, 48), (1.0, 4.0, 1.0), set(CONFIGURATIONS) - {"coronal"}),
         ((7, 48, 40), ISOTROPIC, set(CONFIGURATIONS) - {"axial"}),
         ((9, 48, 40), (10.0, 1.5, 1.5), {"coronal", "sagittal", "mv"}),
         ((64, 64, 64), ISOTROPIC, set()),
@@ -128,7 +136,7 @@ def test_warnings_name_numbers_and_the_cure() -> None:
     assert "take 2d (axial)" in thick["sagittal"].reasons["warning"]
     assert "(9 x 48 x 40) along D (inferior-superior)" in thick["mv"].reasons["warning"]
     assert thick["mv"].reasons["mirror_axes"].startswith("none")
-    single = plan((1, 48, 40), gpu_memory_gb=1.5).configurations
+    single = mostly_single_slices((1, 48, 40)).configurations
     assert "only 1 pixel wide" in single["coronal"].reasons["warning"]
     assert "single slice and no third dimension" in single["mip"].reasons["warning"]
     few = plan((5, 48, 40), configurations=("3d",), gpu_memory_gb=1.5).configurations
@@ -297,9 +305,33 @@ def test_sided_labels_are_not_mirrored() -> None:
 def test_a_single_slice_and_a_single_case_can_be_planned() -> None:
     plans = plan((1, 20, 20), num_cases=1)
     assert plans.configurations["axial"].representation.context == 0
-    assert plans.configurations["si"].representation.grid == (1, 1)
-    assert all(item.batch_size == 1 for item in plans.configurations.values())
-    assert {kernel[0] for kernel in plans.configurations["3d"].network.kernels} == {1}
+    assert plans.configurations["axial"].batch_size == 1
+
+
+@pytest.mark.parametrize(("axis", "name"), enumerate(ANATOMICAL))
+def test_what_needs_a_third_dimension_is_left_out_for_single_slices(axis: int, name: str) -> None:
+    shape, spacing = [20, 24, 28], [4.0, 4.0, 4.0]
+    shape[axis], spacing[axis] = 1, 0.1
+    flat: tuple[Shape, Spacing] = ((shape[0], shape[1], shape[2]), (spacing[0], spacing[1], spacing[2]))
+    plans = plan(*flat)
+    assert list(plans.configurations) == [name], "although its slices are the thinnest"
+    assert list(plan(*flat, configurations=("2d",)).configurations) == [name]
+    others = ", ".join(each for each in CONFIGURATIONS if each != name)
+    assert plans.reasons["left_out"].startswith(f"{others} need a third dimension")
+    assert "along which the median volume has a single voxel" in plans.reasons["slice_axis"]
+    for asked_for in ("mip", "mv", "3d__se_unet"):
+        with pytest.raises(InputError, match=rf"{asked_for[:2]}\w* needs a third dimension.*; plan {name}$"):
+            plan(*flat, configurations=("2d", asked_for))
+
+
+def test_recipes_for_a_third_dimension_are_not_for_single_slices() -> None:
+    data = published.make_fingerprint(published.Published((1, 24, 16), ((9, ISOTROPIC),), ("CT",), 2))
+    with pytest.raises(InputError, match=r"needs? a third dimension.*; plan with another recipe than shivdeo2021"):
+        plan_dataset(*data, rules=find_rules("shivdeo2021"))
+
+
+def test_a_few_thicker_cases_are_enough_for_a_third_dimension() -> None:
+    assert set(mostly_single_slices((1, 20, 24)).configurations) == set(CONFIGURATIONS)
 
 
 def test_volumes_too_small_to_pool_can_be_planned() -> None:
@@ -374,8 +406,9 @@ def test_slices_of_a_small_data_set_make_shallow_windows_and_it_is_said() -> Non
 )
 def test_plans_of_published_data_sets_stay_as_they_are(name: str) -> None:
     """After a change on purpose: `python tests/planning/regenerate_golden_plans.py`."""
-    fingerprint, description = published.make_fingerprint(published.PUBLISHED[name])
-    plans = plan_dataset(fingerprint, description, configurations=published.GOLDEN_CONFIGURATIONS)
+    data = published.PUBLISHED[name]
+    configurations = published.golden_configurations(data)
+    plans = plan_dataset(*published.make_fingerprint(data), configurations=configurations)
     planned = published.decisions(plans)
     golden = json.loads((published.GOLDEN / f"{name}.json").read_text(encoding="utf-8"))
     for item in golden["configurations"].values():

@@ -23,6 +23,7 @@ def make_plans(slice_axis: int = 0, networks: dict[str, str] | None = None, reci
         slice_axis=slice_axis,
         configurations=configurations,
         recipe=recipe,
+        reasons={},
     )
 
 
@@ -38,6 +39,11 @@ def test_configurations_by_name():
     assert find_configuration(plans, "2d")[0] == "axial"
     with pytest.raises(InputError, match=r"'mip'.*known: axial, si"):
         find_configuration(plans, "mip")
+    with pytest.raises(InputError, match=r"mip adds it$"):
+        find_configuration(plans, "mip")
+    flat = plans.model_copy(update={"reasons": {"left_out": "mip needs a third dimension"}})
+    with pytest.raises(InputError, match=r"; mip needs a third dimension$"):
+        find_configuration(flat, "mip")
 
 
 @pytest.mark.parametrize(
