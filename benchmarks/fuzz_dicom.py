@@ -2,8 +2,8 @@
 
 One file of a small good series (plain, run-length encoded, lossless JPEG, JPEG 2000, several frames) is changed at
 random with a fixed seed, and the series is read as `predict` and `convert` read it, in a process of its own with a
-limit of memory and of time. Allowed are the exit status 0, then with the numbers that SimpleITK gives file by file where
-it can read them, and 2.
+limit of memory and of time. Allowed are the exit status 0, then with the numbers that SimpleITK gives file by file
+where it can read them, and 2.
 
     python benchmarks/fuzz_dicom.py                        # 2,000 series
     python benchmarks/fuzz_dicom.py --files 50 --seed 7
