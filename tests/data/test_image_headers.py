@@ -90,6 +90,7 @@ def nifti_2() -> bytes:
         ("a.mha", bytes(128) + b"DICM" + bytes(300), "of a DICOM file, not of a MetaImage file"),
         ("a.nii.gz", b"version https://git-lfs.github.com/spec/v1\n", "of Git LFS"),
         ("a.nii.gz", b"<!DOCTYPE html>", "of a web page"),
+        ("a.mha", b"ObjectType = Image\nNDims = 3\n", "it is not a MetaImage file, or its header is truncated"),
         ("a.nii.gz", b"\x1f\x8b\x08\x00", "compressed data are damaged"),
     ],
 )
