@@ -150,6 +150,7 @@ def test_bits_per_voxel_do_not_count(tmp_path: Path) -> None:
         ("ElementDataFile = LOCAL", "ElementDataFile = %s.raw 1 9 1", "as its data file"),
         ("ElementDataFile = LOCAL", "Comment = x", "ElementDataFile is missing"),
         ("ObjectType = Image", "ObjectType = Tube", "holds a Tube, expected is an Image"),
+        ("CompressedData = False", "CompressedData False", "the line 'CompressedData False' has no value"),
         ("NDims = 3", "NDims = 3\nNDims = 3", "NDims stands in it twice"),
     ],
 )
