@@ -17,6 +17,7 @@ from seg25d.core.workspace import Workspace
 from seg25d.data.convert_dicom import convert_dicom_folders
 from seg25d.data.convert_msd import convert_msd_folder
 from seg25d.data.dataset import find_inputs
+from seg25d.data.dicom_options import DicomOptions
 from seg25d.ensembling.case_predictor import CasePredictor
 from seg25d.ensembling.ensemble import ensemble_folders
 from seg25d.ensembling.options import EnsembleOptions
@@ -58,6 +59,7 @@ from seg25d.workflows.preparation import datasets_to_plan, make_plans, write_arr
 from seg25d.workflows.pretraining import plan_pretraining, pretrain_network
 
 __all__ = [
+    "DicomOptions",
     "EnsembleOptions",
     "ExportOptions",
     "FindOptions",
@@ -311,9 +313,11 @@ def convert_msd(
     return convert_msd_folder(workspace, source, number, num_processes)
 
 
-def convert_dicom(source: Path, out: Path, num_processes: int | None = None) -> list[Path]:
+def convert_dicom(
+    source: Path, out: Path, num_processes: int | None = None, options: DicomOptions | None = None
+) -> list[Path]:
     """Convert each folder of DICOM files to a file, see `convert_dicom_folders`; returns the files."""
-    return convert_dicom_folders(source, out, num_processes)
+    return convert_dicom_folders(source, out, num_processes, options)
 
 
 def convert_nnunet_results(

@@ -1,11 +1,13 @@
 """`seg25d convert`: import data and results of other programs."""
 
 import argparse
+from dataclasses import fields
 from pathlib import Path
 
 from seg25d.cli.common import Command, find_workspace
 from seg25d.core.errors import InputError
 from seg25d.core.process import loading
+from seg25d.data.dicom_options import DicomOptions
 
 KINDS = ("msd", "nnunet-results", "dicom")
 
@@ -30,6 +32,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ID",
         help="msd: number of the new data set (default: that of the task). nnunet-results: data set of the workspace",
     )
+    group = parser.add_argument_group("dicom", "what is accepted of series that are no regular volume")
+    group.add_argument(
+        "--split-phases", action="store_true", help="make a case of each phase: CASE_phase1, CASE_phase2 ..."
+    )
+    group.add_argument(
+        "--resample-tilt", action="store_true", help="shift slices within their planes where the gantry was tilted"
+    )
+    group.add_argument(
+        "--accept-gaps",
+        action="store_true",
+        help="interpolate between slices where some are missing or they lie at unequal distances",
+    )
+    group.add_argument("--suv", action="store_true", help="PET: standardised uptake values by body weight")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -37,6 +52,9 @@ def run(arguments: argparse.Namespace) -> None:
     kind, source, dataset, processes = arguments.kind, arguments.input, arguments.dataset, arguments.num_processes
     _check_option(kind, "-o", arguments.output, needed=kind == "dicom", allowed=kind == "dicom")
     _check_option(kind, "-d", dataset, needed=kind == "nnunet-results", allowed=kind != "dicom")
+    accepted = {field.name: getattr(arguments, field.name) for field in fields(DicomOptions)}
+    for name, is_wanted in accepted.items():
+        _check_option(kind, f"--{name.replace('_', '-')}", is_wanted or None, needed=False, allowed=kind == "dicom")
     if kind == "msd" and dataset is not None and not dataset.isdecimal():
         raise InputError(f"-d: expected the number of the new data set, got {dataset!r}")
     with loading():
@@ -46,7 +64,8 @@ def run(arguments: argparse.Namespace) -> None:
         number = None if dataset is None else int(dataset)
         print(api.convert_msd(find_workspace(arguments), source, number, processes))
     elif kind == "dicom":
-        print("\n".join(map(str, api.convert_dicom(source, arguments.output, processes))))
+        options = DicomOptions(**accepted)
+        print("\n".join(map(str, api.convert_dicom(source, arguments.output, processes, options))))
     else:
         print(api.convert_nnunet_results(find_workspace(arguments), source, dataset, processes))
 

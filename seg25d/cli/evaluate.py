@@ -17,6 +17,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("reference", type=Path, metavar="REFERENCE_DIR", help="folder of true segmentations")
     parser.add_argument("prediction", type=Path, metavar="PREDICTION_DIR", help="folder of predicted segmentations")
     parser.add_argument(
+        "--common",
+        action="store_true",
+        help="score the cases that both folders have, and say how many each has alone (default: a reference without "
+        "a prediction is an error)",
+    )
+    parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="summary as JSON (default: summary.json in PREDICTION_DIR)"
     )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="also write a table with one row per case and label")
@@ -58,6 +64,7 @@ def run(arguments: argparse.Namespace) -> None:
         csv=arguments.csv,
         num_processes=arguments.num_processes,
         surface_tolerance_mm=SURFACE_TOLERANCE_MM if tolerance_mm is None else tolerance_mm,
+        common=arguments.common,
         areas=None if folder is None else AreaPlotOptions(folder, arguments.area_axis),
     )
     print(summary_table(summary, _known_labels(arguments.reference, arguments.prediction)))

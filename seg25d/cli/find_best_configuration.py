@@ -24,12 +24,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="compare only these folds, on the validation cases that all configurations have (default: all folds)",
     )
     parser.add_argument(
-        "--no-ensembles", "--disable_ensembling", action="store_true", help="compare only single configurations"
+        "--no-ensembles",
+        "--disable_ensembling",
+        action="store_true",
+        help="compare only single configurations; fewer than 6 cases choose no ensemble anyway",
     )
     parser.add_argument(
         "--no-postprocessing",
         action="store_true",
-        help="do not fit post-processing (thresholds, removal of components)",
+        help="do not fit post-processing (thresholds, removal of components); fewer than 6 cases fit none anyway",
     )
     parser.add_argument("--fit-weights", action="store_true", help="also try the best ensemble with fitted weights")
     parser.add_argument(

@@ -62,8 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--explain",
         action="store_true",
-        help="print the reason of every decision, and how long trainings take on this machine, for which a few updates "
-        "of each configuration are timed, once",
+        help="print what was chosen and why, what speaks against a method on this data set, and how long trainings "
+        "take on this machine, for which a few updates of each configuration are timed, once",
     )
     parser.add_argument(
         "--clean",

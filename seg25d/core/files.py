@@ -1,5 +1,6 @@
 """Files that are either complete or absent, and a lock for folders."""
 
+import codecs
 import hashlib
 import json
 import os
@@ -167,7 +168,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path, make_object: Callable[[list[tuple[str, Any]]], Any] = dict) -> Any:
-    """Read a JSON file.
+    """Read a JSON file in UTF-8, with or without a byte order mark, or in UTF-16, as editors on Windows write them.
 
     Args:
         path: The file.
@@ -177,7 +178,9 @@ def read_json(path: Path, make_object: Callable[[list[tuple[str, Any]]], Any] = 
         RecordError: If the file is missing or is not JSON; names the line.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=make_object)
+        content = path.read_bytes()
+        encoding = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+        return json.loads(content.decode(encoding), object_pairs_hook=make_object)
     except FileNotFoundError:
         raise RecordError(f"{path} does not exist") from None
     except (

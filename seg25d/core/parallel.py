@@ -14,7 +14,7 @@ from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import TypeVar
 
-from seg25d.core.cgroups import SYSTEM_ROOT, cpu_quota, free_memory_bytes, read_text
+from seg25d.core.cgroups import SYSTEM_ROOT, cpu_quota, free_memory_bytes, read_text, read_words
 from seg25d.core.errors import InputError, Seg25dError, WorkerError
 
 Item = TypeVar("Item")
@@ -158,7 +158,7 @@ def available_cores(root: Path = SYSTEM_ROOT) -> int:
 
 
 def available_memory_bytes(root: Path = SYSTEM_ROOT) -> int:
-    """Memory that this process may still take: the smaller of what the system and its control groups have free.
+    """Memory that this process may still take: the smallest of what the system, its control groups and limits allow.
 
     Where neither can be read (not Linux), 4 GiB is assumed.
 
@@ -168,7 +168,19 @@ def available_memory_bytes(root: Path = SYSTEM_ROOT) -> int:
     lines = read_text(root / "proc" / "meminfo").splitlines()
     meminfo = dict(line.split(":", 1) for line in lines if ":" in line)
     system = int(meminfo["MemAvailable"].split()[0]) << 10 if "MemAvailable" in meminfo else None
-    return min((free for free in (system, free_memory_bytes(root)) if free is not None), default=4 << 30)
+    bounds = (system, free_memory_bytes(root), _free_address_space(root))
+    return min((free for free in bounds if free is not None), default=4 << 30)
+
+
+def _free_address_space(root: Path) -> int | None:
+    """What `ulimit -v` leaves to this process, or None without such a limit."""
+    try:
+        import resource  # noqa: PLC0415 - absent on Windows
+    except ImportError:
+        return None
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    taken = read_words(root / "proc" / "self" / "statm")
+    return max(0, limit - int(taken[0]) * resource.getpagesize()) if limit != resource.RLIM_INFINITY and taken else None
 
 
 def choose_num_workers(requested: int | None, bytes_per_worker: int) -> int:

@@ -212,6 +212,8 @@ class Workspace(Record):
     raw: Path
     preprocessed: Path
     results: Path
+    nnunet_preprocessed: Path | None = None
+    """nnU-Net's folder, where it keeps the folds of its data sets; known if the raw data are nnU-Net's."""
 
     @classmethod
     def resolve(cls, folder: Path | None = None, environment: Mapping[str, str] = os.environ) -> "Workspace":
@@ -219,17 +221,18 @@ class Workspace(Record):
 
         `folder` or the variable `SEG25D_WORKSPACE` (default `./seg25d_workspace`) holds `raw`, `preprocessed` and
         `results`; `seg25d_raw`, `seg25d_preprocessed` and `seg25d_results` override one each. When none of them names
-        the place of the raw data, `nnUNet_raw` does.
+        the place of the raw data, `nnUNet_raw` does, and `nnUNet_preprocessed` may have folds of these data.
         """
         chosen = folder or (Path(value) if (value := environment.get("SEG25D_WORKSPACE")) else None)
         root = chosen or Path("seg25d_workspace")
-        raw = environment.get("seg25d_raw")
-        if raw is None and chosen is None:
-            raw = environment.get("nnUNet_raw")
+        raw, nnunet = environment.get("seg25d_raw"), None
+        if raw is None and chosen is None and (raw := environment.get("nnUNet_raw")):
+            nnunet = environment.get("nnUNet_preprocessed")
         return cls(
             raw=Path(raw) if raw else root / "raw",
             preprocessed=Path(environment.get("seg25d_preprocessed") or root / "preprocessed"),
             results=Path(environment.get("seg25d_results") or root / "results"),
+            nnunet_preprocessed=Path(nnunet) if nnunet else None,
         )
 
     def dataset_name(self, identifier: str) -> str:
@@ -268,6 +271,10 @@ class Workspace(Record):
     def preprocessed_dataset(self, name: str) -> PreprocessedFolder:
         """The preprocessed folder of a data set."""
         return PreprocessedFolder(root=self.preprocessed / name)
+
+    def splits_folders(self, name: str) -> list[Path]:
+        """The folders, beside the raw data set, in which nnU-Net's folds of a data set may be."""
+        return [folder / name for folder in (self.preprocessed, self.nnunet_preprocessed) if folder is not None]
 
     def run(self, name: str, run_name: str) -> RunFolder:
         """The results of one run (a configuration, `CONFIG__NETWORK` or `CONFIG__RECIPE`) of a data set."""

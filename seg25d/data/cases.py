@@ -31,7 +31,8 @@ def source_stamp(case: Case) -> list[tuple[str, int, int]]:
     files = [*case.images, *([case.label] if case.label else [])]
     # The voxels of a .mhd are in a second file, usually with one of these names.
     voxels = [path.with_suffix(ending) for path in files if path.suffix == ".mhd" for ending in (".raw", ".zraw")]
-    statistics = [(path.name, path.stat()) for path in [*files, *(path for path in voxels if path.is_file())]]
+    slices = [file for path in files if path.is_dir() for file in sorted(path.iterdir()) if file.is_file()]
+    statistics = [(path.name, path.stat()) for path in [*files, *slices, *(path for path in voxels if path.is_file())]]
     return [(name, status.st_size, status.st_mtime_ns) for name, status in statistics]
 
 
@@ -69,10 +70,27 @@ def is_dicom_folder(folder: Path) -> bool:
     """Whether a folder holds DICOM files: one of the first ends in `.dcm` or has the DICOM mark at byte 128."""
     if not folder.is_dir():
         return False
-    files = sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.is_file())
-    return any(path.suffix.lower() == ".dcm" or _has_dicom_mark(path) for path in files[:20])
+    names = (path for path in folder.iterdir() if not path.name.startswith(".") and path.name.upper() != "DICOMDIR")
+    files = sorted(path for path in names if path.is_file())
+    return any(path.suffix.lower() == ".dcm" or has_dicom_mark(path) for path in files[:20])
 
 
-def _has_dicom_mark(path: Path) -> bool:
+def has_dicom_mark(path: Path) -> bool:
+    """Whether a file has the mark of DICOM at byte 128."""
     with path.open("rb") as file:
         return file.read(132)[128:] == b"DICM"
+
+
+def dicom_folders(source: Path) -> list[Path]:
+    """The folders with DICOM files at any depth below a folder, itself included; hidden ones are left alone."""
+    below = sorted(path for path in source.rglob("*") if path.is_dir() and not _is_hidden(path, source))
+    return [folder for folder in (source, *below) if is_dicom_folder(folder)]
+
+
+def name_of_folder(folder: Path, source: Path) -> str:
+    """Name of what is in a folder below another: like the folder, with those above it as far as the other."""
+    return "_".join(folder.relative_to(source).parts) or folder.resolve().name
+
+
+def _is_hidden(path: Path, source: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(source).parts)

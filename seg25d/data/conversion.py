@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
+from pydantic import Field
+
 from seg25d.core.errors import InputError
 from seg25d.core.records import Record, digest, read_record
 
@@ -18,6 +20,8 @@ class Conversion(Record):
     kind: Kind
     files: dict[str, str]
     """Digest of the source of each file, by the file's path in the folder."""
+    changes: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Changes made on the way, in sentences, of each file that has any."""
 
 
 def read_conversion(folder: Path, kind: Kind) -> Conversion | None:

@@ -1,7 +1,8 @@
 """Conversion of folders of DICOM files to `CASE_0000.nii.gz`, with the same content that prediction would read."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -10,9 +11,10 @@ from seg25d.core.errors import DatasetError, InputError
 from seg25d.core.files import folder_lock, remove_leftovers
 from seg25d.core.parallel import choose_num_workers, map_cases
 from seg25d.core.progress import track
-from seg25d.core.records import write_record
-from seg25d.data.cases import is_dicom_folder, split_channel
+from seg25d.core.records import digest, write_record
+from seg25d.data.cases import dicom_folders, name_of_folder, split_channel
 from seg25d.data.conversion import RECORD_NAME, Conversion, read_conversion, source_digest
+from seg25d.data.dicom_options import DicomOptions
 from seg25d.data.problems import FileError, Problem, raise_problems
 
 logger = logging.getLogger(__name__)
@@ -24,15 +26,31 @@ _LARGEST_SERIES = 512 * 512 * 600
 """In voxels; the size of a series is not known before it is read."""
 
 
+class _Source(NamedTuple):
+    """A folder of DICOM files, and the name of what comes of it."""
+
+    folder: Path
+    case: str
+    channel: int
+
+    def file(self, phase: str = "") -> str:
+        """Name of the file of a phase."""
+        return f"{self.case}{phase and f'_{phase}'}_{self.channel:04d}{_ENDING}"
+
+
 class _Checked(NamedTuple):
     """Result of checking one folder."""
 
     problem: Problem | None
-    left_out: tuple[str, ...]
-    """Files that are not images of the series."""
+    left_out: tuple[str, ...] = ()
+    """Files that are no images of the series."""
+    changes: dict[str, tuple[str, ...]] = {}  # noqa: RUF012 - a tuple's default
+    """Per phase what was changed, in sentences; "" where there is one phase."""
 
 
-def convert_dicom_folders(source: Path, out: Path, num_processes: int | None = None) -> list[Path]:
+def convert_dicom_folders(
+    source: Path, out: Path, num_processes: int | None = None, options: DicomOptions | None = None
+) -> list[Path]:
     """Convert every folder of DICOM files, one series per folder, into a file; existing files are kept.
 
     Args:
@@ -40,36 +58,43 @@ def convert_dicom_folders(source: Path, out: Path, num_processes: int | None = N
             folder and the folders above it up to `source`; a name ending in `_0001` gives the channel.
         out: Folder for the files.
         num_processes: Worker processes; None chooses.
+        options: What is accepted of series that are no regular volume. What was changed is told, and stands in
+            `conversion.json`.
 
     Returns:
         All files, including those that existed already.
 
     Raises:
-        DatasetError: If folders cannot be read, hold several series or share a name; lists all, and nothing is written.
+        DatasetError: If folders cannot be read, hold several series, no regular volume, or share a name; lists all, and
+            nothing is written.
         InputError: If there is nothing to convert, or an existing file was made from another source.
     """
+    options = options or DicomOptions()
     folders, empty = _find_series(source)
-    files, problems = _name_files(source, folders)
-    digests = {name: _digest(folder) for name, folder in files.items()}
+    sources = [_source(source, folder) for folder in folders]
+    digests = {each.folder: _digest(each.folder, options) for each in sources}
     begun = read_conversion(out, "dicom")
-    earlier = begun.files if begun else {}
-    todo, occupied = _select_unconverted(out, files, digests, earlier)
-    problems += occupied
+    earlier = begun or Conversion(kind="dicom", files={})
+    # How many phases a series has is known when it was read.
+    todo = [each for each in sources if options.split_phases or not (out / each.file()).exists()]
     workers = choose_num_workers(num_processes, _LARGEST_SERIES * _BYTES_PER_VOXEL)
-    checks = map_cases(_check_series, [files[name] for name in todo], name=lambda path: path.name, num_workers=workers)
-    for folder, checked in track(checks, len(todo), "checking"):
-        problems += [checked.problem] if checked.problem else []
-        if checked.left_out:
-            logger.info("%s: left out, not images of the series: %s", folder, ", ".join(checked.left_out))
-    raise_problems(sorted(problems, key=lambda problem: problem.case), str(source))
-    for folder in empty:
-        logger.info("%s: skipped, there are no DICOM images in it", folder)
-    if len(todo) < len(files):
-        logger.info("%d of %d series are converted already", len(files) - len(todo), len(files))
-    if todo:
+    checks = map_cases(partial(_check_series, options), todo, name=lambda each: each.case, num_workers=workers)
+    checked = {each.folder: result for each, result in track(checks, len(todo), "checking")}
+    problems = [each.problem for each in checked.values() if each.problem]
+    phases = {each.folder: checked[each.folder].changes if each.folder in checked else {"": ()} for each in sources}
+    files, collisions = _name_files(sources, phases)
+    missing, occupied = _what_is_left(out, files, digests, earlier.files)
+    raise_problems(sorted(problems + collisions + occupied, key=lambda problem: problem.case), str(source))
+    if not files:
+        raise DatasetError(f"{source} holds no DICOM images; give a folder of DICOM files, or one with such folders")
+    _tell(checked, empty, len(files) - len(missing), len(files))
+    if missing:
+        made = {name: digests[each.folder] for name, (each, _) in files.items()}
+        changes = {name: phases[each.folder][phase] for name, (each, phase) in files.items() if name in missing}
+        changes = earlier.changes | {name: each for name, each in changes.items() if each}
         with folder_lock(out, "converting"):
-            write_record(out / RECORD_NAME, Conversion(kind="dicom", files={**earlier, **digests}))
-            _convert(out, {name: files[name] for name in todo}, workers)
+            write_record(out / RECORD_NAME, Conversion(kind="dicom", files={**earlier.files, **made}, changes=changes))
+            _convert(out, {name: files[name] for name in missing}, options, workers)
     return [out / name for name in files]
 
 
@@ -77,76 +102,111 @@ def _find_series(source: Path) -> tuple[list[Path], list[Path]]:
     """Folders with DICOM files, and topmost folders that contain no DICOM files at any depth."""
     if not source.is_dir():
         raise InputError(f"{source} is not a folder; give a folder of DICOM files, or one with such folders in it")
-    folders = [source, *sorted(path for path in source.rglob("*") if path.is_dir() and not _is_hidden(path, source))]
-    found = [folder for folder in folders if is_dicom_folder(folder)]
+    found = dicom_folders(source)
     if not found:
         raise DatasetError(f"{source} holds no DICOM files; give a folder of DICOM files, or one with such folders")
+    folders = sorted(path for path in source.rglob("*") if path.is_dir())
     empty = [folder for folder in folders if not any(each.is_relative_to(folder) for each in found)]
     return found, [folder for folder in empty if folder.parent not in empty]
 
 
-def _is_hidden(path: Path, source: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(source).parts)
+def _source(root: Path, folder: Path) -> _Source:
+    name = name_of_folder(folder, root)
+    case, channel = split_channel(name)
+    return _Source(folder, name, 0) if channel is None else _Source(folder, case, channel)
 
 
-def _name_files(source: Path, folders: Sequence[Path]) -> tuple[dict[str, Path], list[Problem]]:
-    """The source folder of each file to write, and the problems with names."""
-    files: dict[str, Path] = {}
+def _name_files(
+    sources: Sequence[_Source], phases: Mapping[Path, Iterable[str]]
+) -> tuple[dict[str, tuple[_Source, str]], list[Problem]]:
+    """The folder and the phase per file to write."""
+    files: dict[str, tuple[_Source, str]] = {}
     problems = []
-    for folder in folders:
-        name = "_".join(folder.relative_to(source).parts) or folder.resolve().name
-        file = f"{name}{_ENDING}" if split_channel(name)[1] is not None else f"{name}_0000{_ENDING}"
-        first = files.setdefault(file, folder)
-        if first != folder:
-            problem = f"{folder} and {first} would both become {file}"
-            problems.append(Problem(case=name, problem=problem, cure="rename one of the two folders"))
+    for source in sources:
+        for phase in phases[source.folder]:
+            name = source.file(phase)
+            first, _ = files.setdefault(name, (source, phase))
+            if first != source:
+                problem = f"{source.folder} and {first.folder} would both become {name}"
+                problems.append(Problem(case=source.case, problem=problem, cure="rename one of the two folders"))
     return files, problems
 
 
-def _digest(folder: Path) -> str:
-    return source_digest(sorted(path for path in folder.iterdir() if path.is_file()))
+def _digest(folder: Path, options: DicomOptions) -> str:
+    files = source_digest(sorted(path for path in folder.iterdir() if path.is_file()))
+    wanted = [name for name, is_wanted in asdict(options).items() if is_wanted]
+    return digest([files, wanted]) if wanted else files
 
 
-def _select_unconverted(
-    out: Path, files: dict[str, Path], digests: dict[str, str], earlier: dict[str, str]
+def _what_is_left(
+    out: Path, files: Mapping[str, tuple[_Source, str]], digests: Mapping[Path, str], earlier: Mapping[str, str]
 ) -> tuple[list[str], list[Problem]]:
     """The files that do not exist yet, and problems with existing files that were made from another source."""
     there = [name for name in files if (out / name).exists()]
     cure = "remove it, or choose another folder"
     occupied = [
-        Problem(case=name, problem=f"{out / name} was not made from the current content of {files[name]}", cure=cure)
+        Problem(
+            case=name,
+            problem=f"{out / name} was not made from {files[name][0].folder} as it is now, with these options",
+            cure=cure,
+        )
         for name in there
-        if earlier.get(name) != digests[name]
+        if earlier.get(name) != digests[files[name][0].folder]
     ]
     return [name for name in files if name not in there], occupied
 
 
-def _check_series(folder: Path) -> _Checked:
-    from seg25d.data.image_dicom import series_files  # noqa: PLC0415 - SimpleITK is not loaded for --help
-    from seg25d.data.image_io import read_channel  # noqa: PLC0415
+def _tell(checked: Mapping[Path, _Checked], empty: Sequence[Path], num_kept: int, num_files: int) -> None:
+    for folder, each in checked.items():
+        if not each.changes and each.problem is None:
+            logger.info("%s: skipped, there are no DICOM images in it", folder)
+        if each.left_out:
+            logger.info("%s: left out, not images of the series: %s", folder, ", ".join(each.left_out))
+        for phase, changes in each.changes.items():
+            for change in changes:
+                logger.warning("%s%s: %s", folder, f" {phase}" if phase else "", change)
+    for folder in empty:
+        logger.info("%s: skipped, there are no DICOM images in it", folder)
+    if num_kept:
+        logger.info("%d of %d series are converted already", num_kept, num_files)
+
+
+def _check_series(options: DicomOptions, source: _Source) -> _Checked:
+    from seg25d.data.dicom_series import NoImagesError  # noqa: PLC0415 - loads pydicom
+    from seg25d.data.image_dicom import find_volumes, read_volume  # noqa: PLC0415 - loads SimpleITK
 
     try:
-        images = {Path(file).name for file in series_files(folder)}
-        # Only reading shows whether all slices fit together.
-        read_channel(folder)
+        volumes = find_volumes(source.folder, options)
+        for volume in volumes:
+            # Only reading tells whether compressed slices are whole.
+            read_volume(volume, suv=options.suv)
+    except NoImagesError:
+        return _Checked(None)
     except FileError as error:
-        return _Checked(Problem(case=folder.name, problem=f"{folder}: {error.problem}", cure=error.cure), ())
-    others = sorted(path.name for path in folder.iterdir() if path.is_file() and path.name not in images)
-    return _Checked(None, tuple(name for name in others if not name.startswith(".")))
+        return _Checked(Problem(case=source.case, problem=f"{error.path}: {error.problem}", cure=error.cure))
+    images = {frame.path for volume in volumes for frame in volume.frames}
+    others = sorted(path.name for path in source.folder.iterdir() if path.is_file() and path not in images)
+    changes = {volume.phase: volume.changes for volume in volumes}
+    if options.suv:
+        changes = {phase: (*each, "standardised uptake values by body weight") for phase, each in changes.items()}
+    return _Checked(None, tuple(name for name in others if not name.startswith(".")), changes)
 
 
-def _convert(out: Path, files: dict[str, Path], num_workers: int) -> None:
+def _convert(out: Path, files: Mapping[str, tuple[_Source, str]], options: DicomOptions, num_workers: int) -> None:
     remove_leftovers(out)
+    items = [(name, each.folder, phase) for name, (each, phase) in files.items()]
     done = map_cases(
-        partial(_convert_series, out), list(files.items()), name=lambda item: item[1].name, num_workers=num_workers
+        partial(_convert_series, out, options), items, name=lambda item: item[1].name, num_workers=num_workers
     )
     for _ in track(done, len(files), "converting"):
         pass
 
 
-def _convert_series(out: Path, item: tuple[str, Path]) -> None:
-    from seg25d.data.image_io import read_channel, write_channel  # noqa: PLC0415 - loads SimpleITK
+def _convert_series(out: Path, options: DicomOptions, item: tuple[str, Path, str]) -> None:
+    from seg25d.data.image_dicom import find_volumes, read_volume  # noqa: PLC0415 - loads SimpleITK
+    from seg25d.data.image_io import write_channel  # noqa: PLC0415
 
-    name, folder = item
-    array, geometry = read_channel(folder)
-    write_channel(out / name, array, geometry)
+    name, folder, phase = item
+    (volume,) = (each for each in find_volumes(folder, options) if each.phase == phase)
+    array, geometry = read_volume(volume, suv=options.suv)
+    write_channel(out / name, geometry.to_canonical(array), geometry)

@@ -1,20 +1,18 @@
 """Data sets in the nnU-Net v2 raw layout: cases with their files, patients and splits."""
 
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter
 
-from seg25d.core.errors import DatasetError, RecordError
-from seg25d.core.files import read_json
-from seg25d.core.records import Record, parse_record
+from seg25d.core.errors import DatasetError
+from seg25d.core.records import Record
 from seg25d.data.cases import Case
 from seg25d.data.description import DatasetDescription, parse_description, read_description, read_object
 from seg25d.data.inputs import find_inputs
 from seg25d.data.layout import Layout, explicit_layout, folder_layout
 from seg25d.data.problems import Problem, raise_problems
+from seg25d.data.splits import Split, find_splits, read_splits, read_table, unknown_names
 
 __all__ = [
     "Case",
@@ -29,13 +27,6 @@ __all__ = [
 ]
 
 
-class Split(Record):
-    """The cases that one fold trains on and validates on."""
-
-    train: tuple[str, ...]
-    val: tuple[str, ...]
-
-
 class Dataset(Record):
     """A data set: its description and its training cases.
 
@@ -45,7 +36,9 @@ class Dataset(Record):
         description: What `dataset.json` says.
         cases: The training cases, sorted by name.
         patients: Patient per case, where `patients.json` names one; folds never split a patient.
-        splits: The folds of `splits.json`, if there is one.
+        splits: The folds of `splits.json` or nnU-Net's `splits_final.json`, if there is one.
+        splits_file: Their file.
+        differing_splits: Further such files, with other folds, which do not count.
     """
 
     name: str
@@ -54,26 +47,16 @@ class Dataset(Record):
     cases: tuple[Case, ...]
     patients: dict[str, str] = Field(default_factory=dict)
     splits: tuple[Split, ...] | None = None
+    splits_file: Path | None = None
+    differing_splits: tuple[Path, ...] = ()
 
 
-class _Folds(Record):
-    folds: tuple[Split, ...] = Field(min_length=1)
-
-
-def read_splits(path: Path) -> tuple[Split, ...]:
-    """The folds of a `splits.json`.
-
-    Raises:
-        RecordError: If it is missing or is not a list of `{"train": [...], "val": [...]}`; names the place.
-    """
-    return parse_record({"folds": read_json(path)}, _Folds, str(path)).folds
-
-
-def read_dataset(root: Path) -> Dataset:
+def read_dataset(root: Path, preprocessed: Sequence[Path] = ()) -> Dataset:
     """Read the list of a data set's cases; no image is opened.
 
     Args:
         root: The folder `DatasetNNN_Name`.
+        preprocessed: Folders in which nnU-Net's `splits_final.json` may be as well.
 
     Returns:
         The data set. Cases come from `imagesTr` and `labelsTr`, or from the key `dataset` of `dataset.json`
@@ -83,14 +66,14 @@ def read_dataset(root: Path) -> Dataset:
     Raises:
         DatasetError: If anything is missing, doubled or wrongly named; lists all of it.
     """
-    dataset, problems = scan_dataset(root)
+    dataset, problems = scan_dataset(root, preprocessed)
     raise_problems(problems, root.name)
     if dataset is None:
         raise DatasetError(f"{root} is not a data set")
     return dataset
 
 
-def scan_dataset(root: Path) -> tuple[Dataset | None, list[Problem]]:
+def scan_dataset(root: Path, preprocessed: Sequence[Path] = ()) -> tuple[Dataset | None, list[Problem]]:
     """Like `read_dataset`, but return the problems instead of raising.
 
     Returns:
@@ -114,14 +97,16 @@ def scan_dataset(root: Path) -> tuple[Dataset | None, list[Problem]]:
         layout = folder_layout(root, description)
     problems += layout.problems + _count_problems(layout, description)
     patients, patient_problems = _read_patients(root / "patients.json", layout.names)
-    splits, split_problems = _check_splits(root / "splits.json", layout.names)
+    given, split_problems = find_splits(root, preprocessed, layout.names)
     dataset = Dataset(
         name=root.resolve().name,
         root=root,
         description=description,
         cases=tuple(sorted(layout.cases, key=lambda case: case.name)),
         patients=patients,
-        splits=splits,
+        splits=given.splits,
+        splits_file=given.file,
+        differing_splits=given.differing,
     )
     return dataset, problems + patient_problems + split_problems
 
@@ -137,6 +122,8 @@ def _file_problem(name: str, problem: str) -> Problem:
 
 def _count_problems(layout: Layout, description: DatasetDescription) -> list[Problem]:
     found = len(layout.names)
+    if found == 0 and layout.problems:
+        return []  # they say why
     if found == 0:
         cure = f"add imagesTr/CASE_0000{description.file_ending} and labelsTr/CASE{description.file_ending}"
         return [Problem(case="(all)", problem="there are no training cases", cure=cure)]
@@ -152,47 +139,5 @@ def _read_patients(path: Path, names: Iterable[str]) -> tuple[dict[str, str], li
     if not path.exists():
         return {}, []
     shape = 'it must be an object {"CASE": "PATIENT"}'
-    patients, problems = _read_as(path, TypeAdapter(dict[str, str]), shape)
-    return patients or {}, problems + _unknown_names(path.name, patients or {}, names)
-
-
-def _check_splits(path: Path, names: Iterable[str]) -> tuple[tuple[Split, ...] | None, list[Problem]]:
-    if not path.exists():
-        return None, []
-    shape = 'it must be a list [{"train": [...], "val": [...]}, ...] that is not empty'
-    splits, problems = _read_as(path, TypeAdapter(tuple[Split, ...]), shape)
-    if not splits:
-        return None, problems or [_file_problem(path.name, shape)]
-    for fold, split in enumerate(splits):
-        problems += _unknown_names(f"{path.name} fold {fold}", (*split.train, *split.val), names)
-        problems += [_file_problem(path.name, f"fold {fold} {issue}") for issue in _fold_issues(split)]
-    return splits, problems
-
-
-def _fold_issues(split: Split) -> list[str]:
-    issues = []
-    if both := sorted(set(split.train) & set(split.val)):
-        issues.append(f"trains and validates on {', '.join(both[:8])}")
-    for key, cases in (("train", split.train), ("val", split.val)):
-        if twice := sorted(case for case, count in Counter(cases).items() if count > 1):
-            issues.append(f"has {', '.join(twice[:8])} twice in `{key}`")
-    if not split.train or not split.val:
-        issues.append("is of no use: `train` and `val` must not be empty")
-    return issues
-
-
-def _read_as(path: Path, adapter: TypeAdapter[Any], shape: str) -> tuple[Any, list[Problem]]:
-    try:
-        return adapter.validate_python(read_json(path)), []
-    except RecordError as error:
-        return None, [_file_problem(path.name, str(error))]
-    except ValidationError as error:
-        place = ".".join(str(part) for part in error.errors()[0]["loc"])
-        return None, [_file_problem(path.name, f"{shape}; wrong at {place or 'the top'}")]
-
-
-def _unknown_names(origin: str, used: Iterable[str], names: Iterable[str]) -> list[Problem]:
-    return [
-        Problem(case=name, problem=f"{origin} names an unknown case", cure="correct the name or remove it")
-        for name in sorted(set(used) - set(names))
-    ]
+    patients, problems = read_table(path, path.name, TypeAdapter(dict[str, str]), shape)
+    return patients or {}, problems + unknown_names(path.name, patients or {}, names)

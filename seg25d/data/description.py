@@ -1,5 +1,6 @@
 """Reading `dataset.json`: channels, labels, file ending; all problems are reported together."""
 
+import json
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -115,15 +116,34 @@ def _parse_channels(value: Mapping[str, Any]) -> tuple[tuple[str, ...], list[str
         channels = value["modality"]
     if not isinstance(channels, dict) or not channels:
         return (), [f"channel_names must be an object such as {{'0': 'CT'}}; it is {_show(channels)}"]
-    problems = []
     expected = [str(index) for index in range(len(channels))]
+    problems = []
     if sorted(channels) != sorted(expected):
-        problems.append(f"channel_names must be numbered {', '.join(expected)}; the keys are {', '.join(channels)}")
+        problems.append(
+            f"channel_names must be numbered {', '.join(expected)}; the keys are {', '.join(channels)}: renumber them "
+            f'from "0": {_renumbered(channels)}, where 0 is CASE_0000'
+        )
     wrong = [key for key, name in channels.items() if not isinstance(name, str) or not name.strip()]
     problems += [
         f"channel_names: the name of channel {key} must be text; it is {_show(channels[key])}" for key in wrong
     ]
     return ((), problems) if problems else (tuple(channels[key] for key in expected), [])
+
+
+def _renumbered(channels: Mapping[str, Any]) -> str:
+    """Number channels from 0, in the order of their keys, or of their values where these are the numbers."""
+    numbers = [str(value) for value in channels.values()]
+    names: list[Any] = list(channels.values())
+    if all(key.isdecimal() for key in channels):
+        names = [channels[key] for key in sorted(channels, key=_order)]
+    elif all(number.isdecimal() for number in numbers):
+        names = [name for _, name in sorted(zip(map(_order, numbers), channels, strict=True))]
+    return json.dumps({str(index): name for index, name in enumerate(names)}, ensure_ascii=False)
+
+
+def _order(number: str) -> tuple[int, str]:
+    digits = number.lstrip("0")
+    return len(digits), digits
 
 
 def _parse_labels(labels: Any) -> tuple[Names, list[str]]:

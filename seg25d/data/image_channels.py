@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import IO
 
 from seg25d.core.files import atomic_path
-from seg25d.data.image_headers import missing_bytes, open_maybe_compressed, read_nifti_header
+from seg25d.data.image_bytes import open_maybe_compressed, truncated
+from seg25d.data.image_headers import check_header, missing_bytes
+from seg25d.data.image_nifti import read_nifti_header
 from seg25d.data.problems import FileError
 
 _SHORTEST_OFFSET = 352
@@ -27,9 +29,9 @@ def check_channels(path: Path, ending: str, num_channels: int) -> None:
     Raises:
         ImageError: If not.
     """
+    check_header(path, ending)
     header = read_nifti_header(path)
-    if header is None:
-        raise FileError(path, "the file is not a NIfTI-1 file", "download or export it again")
+    assert header is not None, f"{path} passed check_header"
     sizes = header.dimensions
     found = sizes[3] if len(sizes) > 3 else 1
     if len(sizes) < 3 or found != num_channels or any(size > 1 for size in sizes[4:]):
@@ -37,7 +39,7 @@ def check_channels(path: Path, ending: str, num_channels: int) -> None:
         problem = f"the file is {shape}, expected is a volume with {num_channels} channel(s) along the fourth axis"
         raise FileError(path, problem, "correct `modality` in dataset.json or the file")
     if missing := missing_bytes(path, ending):
-        raise FileError(path, f"the file is truncated: {missing}", "download or export it again")
+        raise truncated(path, missing)
 
 
 def split_channels(source: Path, targets: Sequence[Path]) -> None:

@@ -3,6 +3,7 @@
 # SimpleITK is generated code with few types.
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,28 @@ from numpy.typing import NDArray
 
 from seg25d.core.errors import ImageError
 from seg25d.data.cases import split_ending
-from seg25d.data.image_headers import count_bad_voxels
+from seg25d.data.image_nifti import count_bad_voxels
 from seg25d.data.problems import FileError
 
+_OWN_CHANNELS = "save each component as a channel of its own (CASE_0000, CASE_0001 ...); labels as one number per voxel"
+_SMALLEST_MM, _LARGEST_MM = 1e-6, 1e4
+"""From the voxels of an electron microscope (nm) to ten metres: what lies outside is no size of a voxel."""
 
-def check_kind(path: Path, image: sitk.ImageFileReader | sitk.Image) -> None:
+_FARTHEST_MM = 1e7
+"""No scanner is ten kilometres long."""
+_LENGTH_TOLERANCE = 0.01
+"""Directions in headers are rounded; what they are longer would be missing in the spacing."""
+_LEAST_DETERMINANT = 1e-3
+"""Of three directions of length 1; SimpleITK refuses 0."""
+
+
+def check_kind(path: Path, image: sitk.ImageFileReader | sitk.Image, *, layers: bool = False) -> None:
     """Check that an image is 3D with one real number per voxel.
+
+    Args:
+        path: The file, for messages.
+        image: The image, or its header.
+        layers: Whether it may have several numbers per voxel, as segmentations of Slicer do.
 
     Raises:
         ImageError: If not.
@@ -28,13 +45,44 @@ def check_kind(path: Path, image: sitk.ImageFileReader | sitk.Image) -> None:
     if len(size) < 3:
         raise FileError(path, f"the file is {len(size)}D, expected is a 3D volume", "stack the slices into a volume")
     if any(extent > 1 for extent in size[3:]):
-        cure = "save each volume as a separate channel: CASE_0000, CASE_0001 ..."
+        cure = "save each volume as a channel of its own (CASE_0000, CASE_0001 ...); labels as one volume of numbers"
         raise FileError(path, f"the file is {len(size)}D ({' x '.join(map(str, size))}), expected is 3D", cure)
-    if components > 1:
+    if components > 1 and not layers:
         problem = f"the file has {components} numbers per voxel (RGB or vectors), expected is one"
-        raise FileError(path, problem, "save each component as a separate channel: CASE_0000, CASE_0001 ...")
+        raise FileError(path, problem, _OWN_CHANNELS)
     if image.GetPixelID() in (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64):
         raise FileError(path, "the file has complex numbers, expected are real ones", "save magnitude or phase alone")
+
+
+def check_geometry(
+    path: Path, spacing_mm: Sequence[float], origin_mm: Sequence[float], direction: Sequence[float]
+) -> None:
+    """Check that a grid can be one: finite numbers, voxels of a possible size, axes that point different ways.
+
+    Args:
+        path: The file, for messages.
+        spacing_mm: Millimetres per voxel along (z, y, x), above 0.
+        origin_mm: Position of the first voxel.
+        direction: The 3 x 3 matrix, row by row.
+
+    Raises:
+        ImageError: If not.
+    """
+    cure = "correct the header of the file"
+    if not all(np.isfinite(values).all() for values in (spacing_mm, origin_mm, direction)):
+        raise FileError(path, "spacing, origin or direction is not a finite number", cure)
+    if min(spacing_mm) < _SMALLEST_MM or max(spacing_mm) > _LARGEST_MM:
+        said = " x ".join(f"{value:g}" for value in spacing_mm)
+        problem = f"the spacing is {said} mm (z, y, x), expected is {_SMALLEST_MM:g} to {_LARGEST_MM:g} mm"
+        raise FileError(path, problem, cure)
+    if max(map(abs, origin_mm)) > _FARTHEST_MM:
+        said = " x ".join(f"{value:g}" for value in origin_mm)
+        raise FileError(path, f"the first voxel is at {said} mm (x, y, z), more than {_FARTHEST_MM:g} mm away", cure)
+    matrix = np.reshape(direction, (3, 3))
+    if np.abs(np.linalg.norm(matrix, axis=0) - 1).max() > _LENGTH_TOLERANCE:
+        raise FileError(path, f"the directions of its axes, {matrix.T.tolist()}, are not of length 1", cure)
+    if abs(np.linalg.det(matrix)) < _LEAST_DETERMINANT:
+        raise FileError(path, "two of the axes in its header point the same way", cure)
 
 
 def unreadable(path: Path, error: RuntimeError) -> ImageError:

@@ -8,7 +8,8 @@ Arrays are in canonical axes (D, H, W); they are written with exactly the geomet
 import gzip
 import os
 import shutil
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +17,19 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813 - the name that its documentation uses
 from numpy.typing import NDArray
 
-from seg25d.core.files import atomic_path
+from seg25d.core.files import TEMPORARY_PREFIX, atomic_path
 from seg25d.data.cases import ENDINGS, split_ending
-from seg25d.data.image_checks import check_finite_voxels, check_kind, unreadable
-from seg25d.data.image_dicom import read_dicom
+from seg25d.data.grid_problems import grid_problem
+from seg25d.data.image_bytes import COPY_AGAIN, truncated
+from seg25d.data.image_checks import check_finite_voxels, check_geometry, check_kind, unreadable
+from seg25d.data.image_dicom import read_dicom, read_dicom_geometry
 from seg25d.data.image_geometry import Geometry
-from seg25d.data.image_headers import (
-    missing_bytes,
-    patch_nifti_geometry,
-    patch_nrrd_geometry,
-    read_nifti_header,
-    read_nrrd_geometry,
-    split_meta_file,
-)
+from seg25d.data.image_headers import check_header, missing_bytes
+from seg25d.data.image_meta import split_meta_file
+from seg25d.data.image_nifti import patch_nifti_geometry, read_nifti_header
+from seg25d.data.image_nrrd import patch_nrrd_geometry, read_nrrd_geometry
+from seg25d.data.image_slicer import layers_are_no_image, merge_layers, segments
+from seg25d.data.labels import round_nearly_whole
 from seg25d.data.problems import FileError
 
 __all__ = [
@@ -54,13 +55,13 @@ _PERMISSIVE = "ITK_NIFTI_SFORM_PERMISSIVE"
 
 
 def read_geometry(path: Path) -> Geometry:
-    """Read the grid of an image from its header; a folder of DICOM files is read completely.
+    """Read the grid of an image from its header, or from the headers of a folder of DICOM files.
 
     Raises:
         ImageError: If the file is missing, empty, not 3D or not an image with one number per voxel.
     """
     if path.is_dir():
-        return _geometry(path, read_dicom(path))
+        return read_dicom_geometry(path)
     return _geometry(path, open_header(path))
 
 
@@ -83,8 +84,8 @@ def read_image(paths: Sequence[Path], check_finite: bool = True) -> tuple[NDArra
     image[0] = array
     for channel, path in enumerate(paths[1:], 1):
         array, other = _read(path)
-        if difference := geometry.difference(other):
-            cure = f"bring both to one grid, for instance by resampling {path.name} to that of {paths[0].name}"
+        if found := grid_problem(path, other, paths[0], geometry):
+            difference, cure = found
             raise FileError(path, f"its grid differs from that of {paths[0].name}: {difference}", cure)
         image[channel] = array
     if check_finite:
@@ -108,16 +109,29 @@ def read_channel(path: Path) -> tuple[NDArray[Any], Geometry]:
     return _read(path)
 
 
-def read_labels(path: Path) -> tuple[NDArray[Any], Geometry]:
+def read_labels(path: Path, names: Mapping[str, int | tuple[int, ...]] | None = None) -> tuple[NDArray[Any], Geometry]:
     """Read a label file.
 
+    Args:
+        path: The file. Layers of a segmentation of Slicer become one label map.
+        names: The declared values by name, for segments of Slicer that share a value.
+
     Returns:
-        The values (D, H, W) in the type of the file, and its geometry.
+        The values (D, H, W) in the type of the file, nearly whole numbers rounded, and its geometry.
 
     Raises:
-        ImageError: If the file cannot be read.
+        ImageError: If the file cannot be read, or segments of Slicer overlap.
     """
-    return _read(path)
+    if path.is_dir():
+        array, geometry = _read(path)
+        return round_nearly_whole(array), geometry
+    reader = open_header(path)
+    geometry = _geometry(path, reader)
+    values = sitk.GetArrayViewFromImage(image := _read_voxels(path, reader))
+    if image.GetNumberOfComponentsPerPixel() > 1:
+        declared = {name: value for name, value in (names or {}).items() if isinstance(value, int)}
+        values = merge_layers(path, values, segments(reader), declared)
+    return round_nearly_whole(geometry.to_canonical(values)), geometry
 
 
 def write_labels(path: Path, array: NDArray[Any], geometry: Geometry) -> None:
@@ -175,7 +189,8 @@ def open_header(path: Path) -> sitk.ImageFileReader:
     """Open a file and read its header, with all checks that need only the header.
 
     Raises:
-        ImageError: If the file is missing, empty, not 3D or not an image with one number per voxel.
+        ImageError: If the file is missing, empty or damaged, not 3D or neither an image with one number per voxel nor a
+            segmentation of Slicer.
     """
     ending = _known_ending(path)
     if not path.is_file():
@@ -183,32 +198,34 @@ def open_header(path: Path) -> sitk.ImageFileReader:
     if not os.access(path, os.R_OK):
         raise FileError(path, "no permission to read the file", "ask its owner for permission to read it")
     if path.stat().st_size == 0:
-        raise FileError(path, "the file is empty (0 bytes)", "copy or export it again")
+        raise FileError(path, "the file is empty (0 bytes)", COPY_AGAIN)
+    check_header(path, ending)
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     reader = sitk.ImageFileReader()
     reader.SetImageIO(_IMAGE_IO[ending])
     reader.SetNumberOfThreads(1)
     reader.SetFileName(str(path))
     _run(path, reader.ReadImageInformation)
-    check_kind(path, reader)
+    check_kind(path, reader, layers=bool(segments(reader)))
     return reader
 
 
 def _read(path: Path) -> tuple[NDArray[Any], Geometry]:
     if path.is_dir():
-        image = read_dicom(path)
-        geometry = _geometry(path, image)
+        array, geometry = read_dicom(path)
     else:
         reader = open_header(path)
+        if reader.GetNumberOfComponents() > 1:
+            raise layers_are_no_image(path, reader.GetNumberOfComponents())
         geometry = _geometry(path, reader)
         image = _read_voxels(path, reader)
-    array = sitk.GetArrayViewFromImage(image)
+        array = sitk.GetArrayViewFromImage(image)
     return geometry.to_canonical(array), geometry
 
 
 def _read_voxels(path: Path, reader: sitk.ImageFileReader) -> sitk.Image:
     if missing := missing_bytes(path, split_ending(path)[1]):
-        raise FileError(path, f"the file is truncated: {missing}", "copy or export it again")
+        raise truncated(path, missing)
     size = reader.GetSize()
     if len(size) > 3:
         reader.SetExtractSize([*size[:3], *(0 for _ in size[3:])])
@@ -235,13 +252,15 @@ def _run(path: Path, step: Callable[[], Any]) -> Any:
         del os.environ[_PERMISSIVE]
 
 
-def _geometry(path: Path, image: sitk.ImageFileReader | sitk.Image) -> Geometry:
+def _geometry(path: Path, image: sitk.ImageFileReader) -> Geometry:
     num_axes = len(image.GetSize())
     matrix = np.array(image.GetDirection()).reshape(num_axes, num_axes)[:3, :3]
-    numbers = (image.GetSpacing()[2::-1], image.GetOrigin()[:3], matrix.ravel().tolist())
-    if not all(np.isfinite(values).all() for values in numbers):
-        raise FileError(path, "spacing, origin or direction is not a finite number", "correct the header of the file")
-    ending = "" if path.is_dir() else split_ending(path)[1]
+    spacing = np.array(image.GetSpacing()[:3])
+    # A header may have negative spacing: SimpleITK turns the axis round when it reads the voxels.
+    matrix *= np.where(spacing < 0, -1, 1)
+    numbers = (tuple(np.abs(spacing)[::-1].tolist()), image.GetOrigin()[:3], matrix.ravel().tolist())
+    check_geometry(path, *numbers)
+    ending = split_ending(path)[1]
     header = read_nifti_header(path) if ending in (".nii", ".nii.gz") else None
     return Geometry(
         shape=image.GetSize()[2::-1],
@@ -264,27 +283,32 @@ def _write(path: Path, image: sitk.Image, compress: bool = True) -> None:
 
 
 def _write_nifti(path: Path, image: sitk.Image, geometry: Geometry) -> None:
-    """Write uncompressed, insert the geometry of the input, then compress: gzip files cannot be changed in place."""
-    plain = path.with_name(path.name.removesuffix(".gz"))
+    """Write uncompressed, insert the geometry of the input, then compress: gzip files cannot be changed in place.
+
+    ITK takes off further endings of a name, such as those of `case.nii.nii.gz`, so that it gets a name without any.
+    """
+    plain = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{zlib.crc32(path.name.encode()):08x}.nii")
     try:
         _write(plain, image, compress=False)
         if geometry.nifti_geometry:
             patch_nifti_geometry(plain, geometry.nifti_geometry)
-        if plain != path:
-            with (
-                plain.open("rb") as source,
-                path.open("wb") as target,
-                gzip.GzipFile("", "wb", _GZIP_LEVEL, target, mtime=0) as stream,
-            ):
-                shutil.copyfileobj(source, stream, 1 << 20)
+        if path.suffix != ".gz":
+            plain.replace(path)
+            return
+        with (
+            plain.open("rb") as source,
+            path.open("wb") as target,
+            gzip.GzipFile("", "wb", _GZIP_LEVEL, target, mtime=0) as stream,
+        ):
+            shutil.copyfileobj(source, stream, 1 << 20)
     finally:
-        if plain != path:
-            plain.unlink(missing_ok=True)
+        plain.unlink(missing_ok=True)
 
 
 def _write_mhd(path: Path, temporary: Path, image: sitk.Image) -> None:
     """Write header and data file: SimpleITK would name the data file after the temporary header."""
-    data_path = path.with_suffix(".zraw")
+    # A per cent sign in the name of a data file stands for the number of a slice.
+    data_path = path.with_name(path.stem.replace("%", "percent") + ".zraw")
     whole = temporary.with_suffix(".mha")
     try:
         _write(whole, image)

@@ -4,10 +4,8 @@
 
 from pathlib import Path
 
-import SimpleITK as sitk  # noqa: N813 - the name that its documentation uses
-
-from seg25d.data.image_checks import unreadable
-from seg25d.data.image_dicom import series_files
+from seg25d.data.dicom_frames import read_window
+from seg25d.data.dicom_series import find_volumes
 from seg25d.data.image_io import open_header
 
 CENTER, WIDTH = "0028|1050", "0028|1051"
@@ -27,17 +25,8 @@ def read_window_tags(path: Path) -> tuple[str, str]:
     Raises:
         ImageError: If the header cannot be read.
     """
-    reader = _open_first_slice(path) if path.is_dir() else open_header(path)
+    if path.is_dir():
+        return read_window(find_volumes(path)[0].frames[0].path)
+    reader = open_header(path)
     center, width = (reader.GetMetaData(key).strip() if reader.HasMetaDataKey(key) else "" for key in (CENTER, WIDTH))
     return center, width
-
-
-def _open_first_slice(folder: Path) -> sitk.ImageFileReader:
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO("GDCMImageIO")
-    reader.SetFileName(series_files(folder)[0])
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError as error:
-        raise unreadable(folder, error) from None
-    return reader

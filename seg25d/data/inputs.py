@@ -4,7 +4,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from seg25d.core.errors import DatasetError
-from seg25d.data.cases import ENDINGS, Case, by_stem, image_files, is_dicom_folder, split_channel, split_ending
+from seg25d.data.cases import (
+    ENDINGS,
+    Case,
+    by_stem,
+    dicom_folders,
+    has_dicom_mark,
+    image_files,
+    is_dicom_folder,
+    name_of_folder,
+    split_channel,
+    split_ending,
+)
 
 _NAMING = (
     "name the files CASE_0000.nii.gz, CASE_0001.nii.gz ..., one per channel "
@@ -17,7 +28,8 @@ def find_inputs(source: Path, num_channels: int, file_ending: str) -> list[Case]
 
     Args:
         source: A folder of files CASE_0000.EXT; a folder of DICOM files, which is one case with one channel; a folder
-            of such folders; or one file, whose other channels are in the same folder.
+            with such folders in it, directly or, if there are neither files nor such folders, at any depth; or one
+            file, whose other channels lie beside it.
         num_channels: Channels that the model takes.
         file_ending: Ending of the data set's files, used in messages; every known ending is accepted.
 
@@ -40,13 +52,20 @@ def find_inputs(source: Path, num_channels: int, file_ending: str) -> list[Case]
         return [Case(name=source.resolve().name, images=(source,))]
     folders = sorted(path for path in source.iterdir() if not path.name.startswith(".") and is_dicom_folder(path))
     paths = [*image_files(source), *folders]
+    if not paths and (deeper := dicom_folders(source)):
+        named: dict[str, list[Path]] = {}
+        for folder in deeper:
+            named.setdefault(name_of_folder(folder, source), []).append(folder)
+        return _make_cases(source, named, num_channels, file_ending)
     if not paths:
         raise DatasetError(f"{source} holds no images; {_NAMING}")
-    return _make_cases(source, paths, num_channels, file_ending)
+    return _make_cases(source, by_stem(paths), num_channels, file_ending)
 
 
 def _find_file(source: Path, num_channels: int, file_ending: str) -> Case:
     stem, ending = split_ending(source)
+    if not ending and (source.suffix.lower() == ".dcm" or has_dicom_mark(source)):
+        raise DatasetError(f"{source} is a single DICOM file; give the folder that holds all files of its series")
     if not ending:
         raise DatasetError(f"{source} has none of the known endings {', '.join(ENDINGS)}; {_NAMING}")
     if num_channels == 1:
@@ -54,14 +73,16 @@ def _find_file(source: Path, num_channels: int, file_ending: str) -> Case:
         return Case(name=case if channel == 0 else stem, images=(source,))
     case, channel = split_channel(stem)
     if channel is None:
-        raise DatasetError(f"{source}: the model takes {num_channels} channels, but the name has none; {_NAMING}")
+        raise DatasetError(
+            f"{source}: the model takes {num_channels} channels, but the name has no number of four digits; {_NAMING}"
+        )
     siblings = [path for path in image_files(source.parent) if split_channel(split_ending(path)[0])[0] == case]
     same_ending = [path for path in siblings if split_ending(path)[1] == ending]
-    return _make_cases(source.parent, same_ending, num_channels, file_ending)[0]
+    return _make_cases(source.parent, by_stem(same_ending), num_channels, file_ending)[0]
 
 
-def _make_cases(source: Path, paths: Sequence[Path], num_channels: int, file_ending: str) -> list[Case]:
-    groups = by_stem(paths)
+def _make_cases(source: Path, groups: Mapping[str, Sequence[Path]], num_channels: int, file_ending: str) -> list[Case]:
+    """Cases of images by their names without endings."""
     problems = [
         f"{' and '.join(path.name for path in same)} are the same without the ending; keep one"
         for same in groups.values()
@@ -71,7 +92,9 @@ def _make_cases(source: Path, paths: Sequence[Path], num_channels: int, file_end
     for stem, same in groups.items():
         case, channel = _parse_name(stem, groups, num_channels)
         if channel is None:
-            problems.append(f"{same[0].name} has no channel number, but the model takes {num_channels} channels")
+            problems.append(
+                f"{same[0].name} has no channel number of four digits, but the model takes {num_channels} channels"
+            )
         elif channel in channels.setdefault(case, {}):
             problems.append(f"{same[0].name} and {channels[case][channel].name} are both channel 0 of {case}; keep one")
         else:

@@ -1,10 +1,9 @@
 """Meaning of a data set's label values: classes, regions, ignored value; conversion to internal indices and back."""
 
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +11,10 @@ from pydantic import model_validator
 
 from seg25d.core.errors import DatasetError, InputError
 from seg25d.core.records import Record
+from seg25d.data.label_directions import directed_labels
 from seg25d.data.label_problems import label_problems, members_of
 
+Array = TypeVar("Array", bound=NDArray[Any])
 IGNORE_INDEX = 255
 """Internal value of voxels that training and evaluation leave out."""
 NUM_INDICES = 256
@@ -21,14 +22,8 @@ NUM_INDICES = 256
 _UNDECLARED = 254
 _LARGEST_LOOKUP = 65535
 _BLOCK = 1 << 22
-_SIDES = {"left": "right", "l": "r", "lh": "rh", "lt": "rt", "sin": "dex", "sinister": "dexter"}
-
-
-_OPPOSITES = {
-    0: (("superior", "inferior"), ("upper", "lower"), ("cranial", "caudal"), ("apical", "basal")),
-    1: (("anterior", "posterior"), ("ventral", "dorsal")),
-}
-"""Words for the two directions of the axes D and H."""
+_NEARLY = 1e-3
+"""Of whole numbers; scaled 8-bit labels (slope 1/255 in 32 bits, say) are off by less than that."""
 
 
 class Labels(Record):
@@ -86,6 +81,11 @@ class Labels(Record):
             return {name: self._indices(members) for name, members in self._foreground_classes.items()}
         return {str(value): (index,) for index, value in enumerate(self.values) if value != 0}
 
+    @cached_property
+    def directed(self) -> dict[int, tuple[str, ...]]:
+        """Names per axis (0 D, 1 H, 2 W) that distinguish its directions, so that mirroring would make them wrong."""
+        return directed_labels(name for name in self.names if name != "ignore")
+
     def name_of(self, key: str) -> str:
         """The name in `dataset.json` of what is evaluated under a key of `foreground`; other keys stay as they are."""
         if self.has_regions:
@@ -98,27 +98,14 @@ class Labels(Record):
     def sided(self) -> bool:
         """Whether names distinguish left and right, so that mirroring along the left-right axis would make them wrong.
 
-        True if a name contains the word `left` or `right`, or if a name and its counterpart on the other side
-        (`leftlung` and `rightlung`, `L_hippocampus` and `R_hippocampus`, `lh` and `rh`) are both there.
+        See `directed_labels` for the names.
         """
-        words = {tuple(_words(name)) for name in self.names}
-        if any(word in ("left", "right") for name in words for word in name):
-            return True
-        plain = {name.lower() for name in self.names}
-        return any(_other_side(name) in words - {name} for name in words) or any(
-            "left" in name and name.replace("left", "right") in plain for name in plain
-        )
+        return 2 in self.directed
 
     @property
     def directed_axes(self) -> tuple[int, ...]:
-        """Axes (0 D, 1 H, 2 W) along which mirroring would make labels wrong, as names distinguish the directions.
-
-        `superior` and `inferior` (or similar words) in the names concern D, `anterior` and `posterior` H; for W see
-        `sided`.
-        """
-        words = {word for name in self.names for word in _words(name)}
-        axes = [axis for axis, pairs in _OPPOSITES.items() if any(set(pair) <= words for pair in pairs)]
-        return (*axes, 2) if self.sided else tuple(axes)
+        """Axes (0 D, 1 H, 2 W) along which mirroring would make labels wrong."""
+        return tuple(self.directed)
 
     def agrees_with(self, other: "Labels") -> bool:
         """Whether values and outputs of a model mean the same, apart from capital letters and the ignored value."""
@@ -159,11 +146,19 @@ class Labels(Record):
 
     def undeclared_message(self, undeclared: Sequence[float]) -> str:
         """A message with the values found, the declared values, and what to do."""
-        found = ", ".join(f"{value:g}" for value in undeclared[:8]) + (", ..." if len(undeclared) > 8 else "")
         declared = ", ".join(str(value) for value in self.values[:20]) + (", ..." if len(self.values) > 20 else "")
         ignore = "" if self.ignore_value is None else f" and {self.ignore_value} (ignore)"
+        fractions = [value for value in undeclared if math.isfinite(value) and value != round(value)]
+        whole = [value for value in undeclared if value not in fractions]
+        if fractions:
+            further = f", and {_listed(whole)} is not declared" if whole else ""
+            return (
+                f"label value {_listed(fractions)} is not a whole number{further}, dataset.json has {declared}{ignore};"
+                " declare no such label: the labels were interpolated, or the file is an image or holds probabilities,"
+                " so export the labels again, resampled with nearest neighbours if at all"
+            )
         return (
-            f"label value {found} is not declared in dataset.json, which has {declared}{ignore}; "
+            f"label value {_listed(whole)} is not declared in dataset.json, which has {declared}{ignore}; "
             "declare it under `labels` or correct the label file"
         )
 
@@ -287,6 +282,23 @@ class Labels(Record):
         return encoded.reshape(array.shape)
 
 
+def round_nearly_whole(array: Array) -> Array:
+    """Round values that are whole numbers but for what scaling and compression of files leave.
+
+    Args:
+        array: Values of a label file, any shape and type.
+
+    Returns:
+        The same array if its type is one of whole numbers; else a copy in which values within 0.001 of a whole number
+        are that number, and all others are as they were.
+    """
+    if array.dtype.kind != "f":
+        return array
+    whole = np.rint(array)
+    with np.errstate(invalid="ignore"):
+        return np.where(np.abs(array - whole) <= _NEARLY, whole, array)  # type: ignore[return-value]
+
+
 def logit(probability: float) -> float:
     """The score whose sigmoid is this probability, between 0 and 1."""
     return math.log(probability / (1 - probability))
@@ -307,20 +319,13 @@ def _largest_index(scores: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
     return index
 
 
+def _listed(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values[:8]) + (", ..." if len(values) > 8 else "")
+
+
 def _lookup_table(pairs: Mapping[int, int]) -> NDArray[np.uint8]:
     """Index of each value; one extra entry at the end, used for -1 and for values that are too large."""
     table = np.full(max(pairs) + 2, _UNDECLARED, np.uint8)
     for value, index in pairs.items():
         table[value] = index
     return table
-
-
-def _words(name: str) -> list[str]:
-    """The words of a name in lower case: `LeftKidney_2` gives left, kidney, 2."""
-    return [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+", name)]
-
-
-def _other_side(words: tuple[str, ...]) -> tuple[str, ...] | None:
-    """The same name for the right side, or None if no word stands for the left."""
-    swapped = tuple(_SIDES.get(word, word) for word in words)
-    return swapped if swapped != words else None

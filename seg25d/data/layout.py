@@ -2,17 +2,20 @@
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from seg25d.core.errors import RecordError
 from seg25d.core.records import Record, parse_record
-from seg25d.data.cases import Case, by_stem, image_files, split_channel, split_ending
+from seg25d.data.cases import Case, by_stem, image_files, is_dicom_folder, split_channel, split_ending
 from seg25d.data.description import DatasetDescription
 from seg25d.data.problems import Problem
 
 logger = logging.getLogger(__name__)
+_OTHER_NUMBER = re.compile(r"(?P<case>.+)_(?P<number>\d{1,3}|\d{5,6})")
+_ANY_NUMBER = re.compile(r"(?P<case>.+)_(?P<number>\d{1,6})")
 
 
 class Layout(NamedTuple):
@@ -72,14 +75,15 @@ def folder_layout(root: Path, description: DatasetDescription) -> Layout:
     labels, label_problems = _unique_files(root / "labelsTr", description.file_ending)
     problems += label_problems
     channels: dict[str, dict[int, Path]] = {}
+    labels, misnamed = _rename_labels(labels, images)
+    problems += misnamed
+    misnamed_images: set[str] = set()
     for stem, path in images.items():
-        name, channel = split_channel(stem)
-        if channel is None:
-            wanted = f"{stem}_0000{split_ending(path)[1]}"
-            problems.append(
-                Problem(case=name, problem=f"imagesTr/{path.name} has no channel number", cure=f"rename it to {wanted}")
-            )
-        else:
+        name, channel, problem = _split_image(stem, path, labels)
+        if problem:
+            problems.append(problem)
+            misnamed_images.add(name)
+        if channel is not None:
             channels.setdefault(name, {})[channel] = path
     unlabelled = set(channels) - set(labels)
     if unlabelled and len(channels) - len(unlabelled) == description.num_training > 0:
@@ -96,9 +100,52 @@ def folder_layout(root: Path, description: DatasetDescription) -> Layout:
         Problem(
             case=name, problem=f"labelsTr/{labels[name].name} has no image", cure="add the image or remove the label"
         )
-        for name in sorted(set(labels) - set(channels))
+        for name in sorted(set(labels) - set(channels) - misnamed_images)
     ]
     return Layout(cases, set(channels), problems + _same_letters(channels))
+
+
+def _split_image(stem: str, path: Path, labels: Mapping[str, Path]) -> tuple[str, int | None, Problem | None]:
+    """Case and channel of a file of `imagesTr`, and what is wrong with its name.
+
+    A number of other than four digits belongs to the name of the case, or is a channel: that is what the labels tell.
+    """
+    name, channel = split_channel(stem)
+    if channel is not None:
+        return name, channel, None
+    ending = split_ending(path)[1]
+    problem = f"imagesTr/{path.name} has no channel number"
+    cure = f"rename it to {stem}_0000{ending}"
+    number = _OTHER_NUMBER.fullmatch(stem)
+    if number is None or stem in labels:
+        return name, None, Problem(case=name, problem=problem, cure=cure)
+    name, channel = number["case"], int(number["number"])
+    wanted = f"{name}_{channel:04d}{ending}"
+    problem = f"imagesTr/{path.name} has a channel number of {len(number['number'])} digits, expected are four"
+    if name in labels:
+        return name, channel, Problem(case=name, problem=problem, cure=f"rename it to {wanted}")
+    cure = f"rename it to {wanted}, or, if {stem} is the name of the case, to {stem}_0000{ending}"
+    return name, None, Problem(case=name, problem=problem, cure=cure)
+
+
+def _rename_labels(labels: Mapping[str, Path], images: Iterable[str]) -> tuple[dict[str, Path], list[Problem]]:
+    """Give label files that are named like images, or as Slicer names them, the names of their cases, as problems."""
+    cases = {split_channel(stem)[0] for stem in images}
+    renamed: dict[str, Path] = {}
+    problems = []
+    for stem, path in labels.items():
+        number = _ANY_NUMBER.fullmatch(stem)
+        name = stem.removesuffix(".seg") if number is None else number["case"]
+        if stem in cases or name not in cases or name == stem:
+            renamed[stem] = path
+            continue
+        kind = "is named as Slicer does it" if number is None else "has a channel number, as only images have"
+        wanted = f"{name}{split_ending(path)[1]}"
+        several = f"; {wanted} is there too: keep one" if name in labels or name in renamed else ""
+        problem = f"labelsTr/{path.name} {kind}"
+        problems.append(Problem(case=name, problem=problem, cure=f"rename it to {wanted}{several}"))
+        renamed.setdefault(name, path)
+    return renamed, problems
 
 
 def _expand(root: Path, text: str) -> Path:
@@ -114,8 +161,11 @@ def _explicit_problems(case: Case, num_channels: int) -> list[Problem]:
         problems.append(Problem(case=case.name, problem="missing label: none is listed", cure="add the key `label`"))
     files = [*case.images, *([case.label] if case.label else [])]
     cure = "correct the path in dataset.json, or set the environment variable in it"
+    series = [path for path in case.images if is_dicom_folder(path)]
     problems += [
-        Problem(case=case.name, problem=f"{path} does not exist", cure=cure) for path in files if not path.is_file()
+        Problem(case=case.name, problem=f"{path} does not exist, or is a folder without DICOM files", cure=cure)
+        for path in files
+        if not path.is_file() and path not in series
     ]
     unknown = [path for path in files if path.is_file() and not split_ending(path)[1]]
     return problems + [

@@ -6,10 +6,10 @@ Names and headers are checked first; the voxels of a case are read, in parallel,
 import hashlib
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -19,8 +19,10 @@ from seg25d.core.progress import track
 from seg25d.core.records import Record, digest, read_record, write_record
 from seg25d.data.cases import Case, source_stamp
 from seg25d.data.dataset import DatasetDescription, scan_dataset
+from seg25d.data.grid_problems import form_conflict, grid_problem
 from seg25d.data.labels import IGNORE_INDEX
 from seg25d.data.problems import FileError, Problem, raise_problems
+from seg25d.data.splits import NNUNET_NAME, OWN_NAME
 
 __all__ = ["ALLOW_DUPLICATES", "ALLOW_EMPTY", "Problem", "raise_problems", "verify_dataset"]
 
@@ -31,10 +33,11 @@ ALLOW_DUPLICATES = "allow_duplicate_cases"
 """Optional key of `dataset.json`: cases with the same images are intended."""
 _VERSION = 1
 """Increased when verification gets new checks, so that data sets are read again."""
+Ranges = Mapping[int, tuple[float, float]]
 _BYTES_PER_VOXEL = 12
 """Peak memory while a channel is read: as in the file (up to 4), in canonical order, as float32."""
 _WORKER_BYTES = 200 << 20
-_WHOLE_SET = ("(all)", "dataset.json", "patients.json", "splits.json")
+_WHOLE_SET = ("(all)", "dataset.json", "patients.json", OWN_NAME, NNUNET_NAME)
 
 
 class _Finding(Record):
@@ -58,7 +61,14 @@ class _Memory(Record):
     cases: dict[str, _CleanCase]
 
 
-def verify_dataset(root: Path, num_workers: int | None = None, memory: Path | None = None) -> list[Problem]:
+def verify_dataset(
+    root: Path,
+    num_workers: int | None = None,
+    memory: Path | None = None,
+    *,
+    preprocessed: Sequence[Path] = (),
+    ranges: Ranges | None = None,
+) -> list[Problem]:
     """Find all problems of a data set.
 
     Args:
@@ -67,23 +77,29 @@ def verify_dataset(root: Path, num_workers: int | None = None, memory: Path | No
             cores and the memory needed for the largest case.
         memory: A JSON file that is written if there are no problems. The voxels of its cases are not read again next
             time, as long as size and time of their files are the same; names and headers are always checked.
+        preprocessed: Folders in which nnU-Net's `splits_final.json` may be as well.
+        ranges: Smallest and largest allowed value, by the number of the channel; None: any value is allowed.
 
     Returns:
         The problems, sorted by case, those of the whole data set first; empty if there are none.
     """
-    dataset, problems = scan_dataset(root)
+    dataset, problems = scan_dataset(root, preprocessed)
     if dataset is None:
         return problems
-    description = dataset.description
-    keys = {case.name: _source_key(case, description) for case in dataset.cases}
+    description, ranges = dataset.description, ranges or {}
+    keys = {case.name: _source_key(case, description, ranges) for case in dataset.cases}
     headers = {case.name: _check_headers(case) for case in dataset.cases}
-    problems += [problem for found, _ in headers.values() for problem in found]
+    problems += [problem for header in headers.values() for problem in header.problems]
+    _warn_of_conflicts([conflict for header in headers.values() for conflict in header.conflicts])
     known = _read_clean_cases(memory, keys)
-    todo = [case for case in dataset.cases if not headers[case.name][0] and case.name not in known]
-    largest = max((voxels for _, voxels in headers.values()), default=0)
+    todo = [case for case in dataset.cases if not headers[case.name].problems and case.name not in known]
+    largest = max((header.num_voxels for header in headers.values()), default=0)
     workers = choose_num_workers(num_workers, largest * _BYTES_PER_VOXEL + _WORKER_BYTES) if todo else 0
     checked = map_cases(
-        partial(_check_voxels, description=description), todo, name=lambda case: case.name, num_workers=workers
+        partial(_check_voxels, description=description, ranges=ranges),
+        todo,
+        name=lambda case: case.name,
+        num_workers=workers,
     )
     findings = {case.name: finding for case, finding in track(checked, len(todo), "verifying")} if todo else {}
     problems += [problem for finding in findings.values() for problem in finding.problems]
@@ -96,9 +112,10 @@ def verify_dataset(root: Path, num_workers: int | None = None, memory: Path | No
     return sorted(problems, key=lambda problem: (problem.case not in _WHOLE_SET, problem.case))
 
 
-def _source_key(case: Case, description: DatasetDescription) -> str:
+def _source_key(case: Case, description: DatasetDescription, ranges: Ranges) -> str:
     """Digest that changes when the files of a case or the checks of them change."""
     asked = {"labels": description.labels.model_dump(mode="json"), "empty": bool(description.metadata.get(ALLOW_EMPTY))}
+    asked |= {"ranges": sorted(ranges.items())} if ranges else {}
     return digest({"version": _VERSION, "files": source_stamp(case), **asked})
 
 
@@ -114,8 +131,20 @@ def _read_clean_cases(memory: Path | None, keys: Mapping[str, str]) -> dict[str,
     return {name: cases[name].digest for name, key in keys.items() if name in cases and cases[name].key == key}
 
 
-def _check_headers(case: Case) -> tuple[list[Problem], int]:
-    """Problems found in the headers of a case, and its number of voxels."""
+class _Headers(NamedTuple):
+    """Results of reading the headers of one case: problems, two affines that disagree, and its number of voxels."""
+
+    problems: list[Problem]
+    conflicts: list[str]
+    num_voxels: int
+
+
+def _warn_of_conflicts(conflicts: Sequence[str]) -> None:
+    if conflicts:
+        logger.warning("in %d file(s) qform and sform disagree; %s", len(conflicts), conflicts[0])
+
+
+def _check_headers(case: Case) -> _Headers:
     from seg25d.data.image_io import read_geometry  # noqa: PLC0415 - SimpleITK is not loaded for --help
 
     problems: list[Problem] = []
@@ -128,22 +157,29 @@ def _check_headers(case: Case) -> tuple[list[Problem], int]:
     first = geometries.get(case.images[0])
     if first is not None:
         problems += [
-            _grid_problem(case, path, text) for path in geometries if (text := geometries[path].difference(first))
+            _grid_problem(case, path, *found)
+            for path, geometry in geometries.items()
+            if (found := grid_problem(path, geometry, case.images[0], first))
         ]
-    return problems, max((math.prod(geometry.shape) for geometry in geometries.values()), default=0)
+    conflicts = [
+        f"{path.name}: {conflict}" for path, geometry in geometries.items() if (conflict := form_conflict(geometry))
+    ]
+    return _Headers(problems, conflicts, max((math.prod(each.shape) for each in geometries.values()), default=0))
 
 
-def _check_voxels(case: Case, description: DatasetDescription) -> _Finding:
+def _check_voxels(case: Case, description: DatasetDescription, ranges: Ranges) -> _Finding:
     problems: list[Problem] = []
     content = hashlib.blake2b(digest_size=16)
-    for path in case.images:
-        problems += _check_image(case, path, content)
+    for channel, path in enumerate(case.images):
+        problems += _check_image(case, path, content, ranges.get(channel))
     if case.label is not None:
         problems += _check_label(case, case.label, description)
     return _Finding(digest=content.hexdigest(), problems=tuple(problems))
 
 
-def _check_image(case: Case, path: Path, content: "hashlib.blake2b") -> list[Problem]:
+def _check_image(
+    case: Case, path: Path, content: "hashlib.blake2b", allowed: tuple[float, float] | None
+) -> list[Problem]:
     from seg25d.data.image_io import read_image  # noqa: PLC0415 - SimpleITK is not loaded for --help
 
     try:
@@ -154,7 +190,13 @@ def _check_image(case: Case, path: Path, content: "hashlib.blake2b") -> list[Pro
         return [_file_problem(case, error)]
     content.update(repr(image.shape).encode())
     content.update(image.data)
-    return []
+    lower, upper = float(image.min()), float(image.max())
+    if allowed is None or allowed[0] <= lower <= upper <= allowed[1]:
+        return []
+    problem = f"{path.name}: expected values from {allowed[0]:g} to {allowed[1]:g}, as the channel's name says, got "
+    problem += f"{lower:g} to {upper:g}"
+    cure = "export it with values of that range, or give the channel another name in dataset.json"
+    return [Problem(case=case.name, problem=problem, cure=cure)]
 
 
 def _check_label(case: Case, path: Path, description: DatasetDescription) -> list[Problem]:
@@ -162,7 +204,7 @@ def _check_label(case: Case, path: Path, description: DatasetDescription) -> lis
     from seg25d.data.image_io import read_labels  # noqa: PLC0415
 
     try:
-        array, _ = read_labels(path)
+        array, _ = read_labels(path, description.labels.names)
         # NaN in a NIfTI file is read as 0; in other formats it is a value that is not declared.
         check_finite_voxels(path, np.zeros(0, np.float32))
     except FileError as error:
@@ -181,10 +223,9 @@ def _file_problem(case: Case, error: FileError) -> Problem:
     return Problem(case=case.name, problem=f"{error.path.name}: {error.problem}", cure=error.cure)
 
 
-def _grid_problem(case: Case, path: Path, difference: str) -> Problem:
+def _grid_problem(case: Case, path: Path, difference: str, cure: str) -> Problem:
     what = "label" if path == case.label else "channel"
     problem = f"different grid: {what} {path.name} and first channel {case.images[0].name}: {difference}"
-    cure = f"export {path.name} again, or resample it to the grid of the first channel"
     return Problem(case=case.name, problem=problem, cure=cure)
 
 

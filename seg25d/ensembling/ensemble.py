@@ -185,7 +185,7 @@ def _sums_of_case(labels: Labels, case: FusionCase) -> dict[int, OverlapSums]:
     from seg25d.data.image_io import read_labels  # noqa: PLC0415 - loads SimpleITK
 
     assert case.reference is not None, "only cases with a reference are fitted on"
-    truth = labels.encode(read_labels(case.reference)[0], str(case.reference))
+    truth = labels.encode(read_labels(case.reference, labels.names)[0], str(case.reference))
     probabilities = [read_probabilities(probabilities_path(path)) for path in case.segmentations]
     return overlap_sums(probabilities, case.geometry.from_canonical(truth), labels)
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +14,7 @@ from seg25d.core.parallel import choose_num_workers, map_cases
 from seg25d.core.progress import track
 from seg25d.core.records import write_record
 from seg25d.data.labels import Labels
-from seg25d.evaluation.area_plot import AreaPlotOptions, area_plots, write_area_plots
+from seg25d.evaluation.area_plot import AreaPlotOptions, measure_areas, write_area_plots
 from seg25d.evaluation.lesions import LesionCounts
 from seg25d.evaluation.metrics import Counts, Metrics, case_metrics, overlap_metrics
 from seg25d.evaluation.pairs import Pair, find_labels, find_pairs, read_pair
@@ -31,7 +32,7 @@ class _Scored(NamedTuple):
     reference_values: tuple[str, ...]
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0913 - all by keyword; the command has the same options
     reference: Path,
     prediction: Path,
     *,
@@ -40,6 +41,7 @@ def evaluate(
     num_processes: int | None = None,
     surface_tolerance_mm: float = SURFACE_TOLERANCE_MM,
     areas: AreaPlotOptions | None = None,
+    common: bool = False,
 ) -> Summary:
     """Compare a folder of segmentations with the truth and write the summary.
 
@@ -51,6 +53,7 @@ def evaluate(
         num_processes: Worker processes.
         surface_tolerance_mm: Distance between surfaces that is tolerated in `surface_dice`.
         areas: Output of area plots; None: none.
+        common: Whether to leave out cases that only one of the folders has.
 
     Raises:
         InputError: If cases are missing or do not fit, or an output file cannot be written; nothing is written then.
@@ -60,9 +63,10 @@ def evaluate(
             check_writable_file(file)
     if areas is not None:
         check_writable(areas.folder)
-    summary = evaluate_folders(reference, prediction, num_processes, surface_tolerance_mm)
+    pairs, labels = find_pairs(reference, prediction, common=common), find_labels(reference, prediction)
+    summary = _evaluate_pairs(pairs, labels, num_processes, surface_tolerance_mm)
     if areas is not None:
-        plots = area_plots(reference, {"prediction": prediction}, areas.axis, num_processes)
+        plots = measure_areas({"prediction": pairs}, {"prediction": labels}, areas.axis, num_processes)
         write_area_plots(plots, areas.folder)
     write_record(output or prediction / "summary.json", summary)
     if csv is not None:
@@ -91,15 +95,20 @@ def evaluate_folders(
         The summary, cases sorted by name.
 
     Raises:
-        InputError: If there is nothing to compare, predictions are missing (lists all), a grid differs, or the
+        InputError: If there is nothing to compare, predictions are missing, a grid differs, or the
             tolerance is not above 0.
         ImageError: If a file cannot be read.
         DatasetError: If a file has a value that `dataset.json` does not declare.
     """
+    pairs, labels = find_pairs(reference_dir, prediction_dir), find_labels(reference_dir, prediction_dir)
+    return _evaluate_pairs(pairs, labels, num_workers, surface_tolerance_mm)
+
+
+def _evaluate_pairs(
+    pairs: Sequence[Pair], labels: Labels | None, num_workers: int | None, surface_tolerance_mm: float
+) -> Summary:
     if not 0 < surface_tolerance_mm < math.inf:
         raise InputError(f"the tolerance between surfaces is {surface_tolerance_mm} mm; it must be a number above 0")
-    pairs = find_pairs(reference_dir, prediction_dir)
-    labels = find_labels(reference_dir, prediction_dir)
     workers = choose_num_workers(num_workers, _BYTES_PER_WORKER)
     done = map_cases(
         partial(_score, labels, surface_tolerance_mm), pairs, name=lambda pair: pair.case, num_workers=workers

@@ -1,5 +1,7 @@
 """Pairs of predicted and true segmentations, read as internal indices."""
 
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,11 +10,15 @@ from numpy.typing import NDArray
 
 from seg25d.core.errors import InputError
 from seg25d.core.types import IntArray, Spacing
-from seg25d.data.cases import by_stem, image_files
+from seg25d.data.cases import ENDINGS, by_stem, image_files
 from seg25d.data.description import read_description
+from seg25d.data.grid_problems import grid_problem
 from seg25d.data.labels import Labels
 
+logger = logging.getLogger(__name__)
 _MAX_VALUES = 254
+_MAX_LISTED = 5
+"""Names of cases in a message."""
 
 
 class Pair(NamedTuple):
@@ -35,36 +41,47 @@ class Segmentations(NamedTuple):
     spacing_mm: Spacing
 
 
-def find_pairs(reference_dir: Path, prediction_dir: Path) -> list[Pair]:
-    """Pair the segmentations of two folders by name; further predictions are left out.
+def find_pairs(reference_dir: Path, prediction_dir: Path, *, common: bool = False) -> list[Pair]:
+    """Pair the segmentations of two folders by name; what is left out is told.
+
+    Args:
+        reference_dir: True segmentations.
+        prediction_dir: Predicted ones; further ones are left out.
+        common: Whether references without a prediction are left out as well.
 
     Returns:
         At least one pair, sorted by case.
 
     Raises:
-        InputError: If there is nothing to compare, predictions are missing (lists all), or a case has several files.
+        InputError: If there is nothing to compare, predictions are missing, or a case has several files.
     """
-    for folder in (reference_dir, prediction_dir):
-        if not folder.is_dir():
-            raise InputError(f"{folder} is not a folder; expected a folder of segmentations")
-    references, predictions = by_stem(image_files(reference_dir)), by_stem(image_files(prediction_dir))
+    references, predictions = (_segmentations(folder) for folder in (reference_dir, prediction_dir))
     if not references:
-        raise InputError(f"{reference_dir} holds no segmentations (.nii.gz, .nii, .nrrd, .mha, .mhd)")
-    twice = [
-        f"  {' and '.join(path.name for path in paths)} in {folder}"
-        for folder, files in ((reference_dir, references), (prediction_dir, predictions))
-        for case, paths in files.items()
-        if len(paths) > 1 and case in references
-    ]
-    if twice:
-        raise InputError("several files have the same case name; keep one of each:\n" + "\n".join(twice))
-    missing = sorted(set(references) - set(predictions))
-    if missing:
+        raise InputError(f"{reference_dir} holds no segmentations ({', '.join(ENDINGS)})")
+    missing, further = sorted(references.keys() - predictions), sorted(predictions.keys() - references)
+    wanted = sorted(references.keys() & predictions if common else references)
+    _check_single({reference_dir: references, prediction_dir: predictions}, wanted)
+    if missing and not common:
         raise InputError(
-            f"{prediction_dir} has no prediction for {len(missing)} of {len(references)} cases: {', '.join(missing)}; "
-            "predict them, or remove their references from the folder"
+            f"{prediction_dir} has no prediction for {len(missing)} of {len(references)} cases: {_list(missing)}; "
+            "predict them, remove their references from the folder, or score what both folders have with --common"
         )
-    return [Pair(case, references[case][0], predictions[case][0]) for case in sorted(references)]
+    if not wanted:
+        raise InputError(
+            f"{reference_dir} and {prediction_dir} have no case in common: expected files of the same names, got "
+            f"{_list(missing)} against {_list(further) or 'no segmentations'}; rename the predictions like the "
+            "references"
+        )
+    if common:
+        logger.info(
+            "scoring the %d case(s) that both folders have; left out: %s, %s",
+            len(wanted),
+            _count(missing, len(references), "reference"),
+            _count(further, len(predictions), "prediction"),
+        )
+    elif further:
+        logger.info("left out, as they have no reference: %s", _count(further, len(predictions), "prediction"))
+    return [Pair(case, references[case][0], predictions[case][0]) for case in wanted]
 
 
 def find_labels(reference_dir: Path, prediction_dir: Path) -> Labels | None:
@@ -89,12 +106,13 @@ def read_pair(labels: Labels | None, pair: Pair) -> Segmentations:
     """
     from seg25d.data.image_io import read_labels  # noqa: PLC0415 - loads SimpleITK
 
-    reference, geometry = read_labels(pair.reference)
-    prediction, other = read_labels(pair.prediction)
-    if difference := geometry.difference(other):
+    names = labels.names if labels else None
+    reference, geometry = read_labels(pair.reference, names)
+    prediction, other = read_labels(pair.prediction, names)
+    if found := grid_problem(pair.prediction, other, pair.reference, geometry):
+        difference, cure = found
         raise InputError(
-            f"{pair.case}: the grid of {pair.prediction} is not that of {pair.reference}: {difference}; "
-            "bring the prediction to the grid of the reference"
+            f"{pair.case}: the grid of {pair.prediction} is not that of {pair.reference}: {difference}; {cure}"
         )
     if labels is None:
         values, truth, guess = _compact(reference, prediction, pair.case)
@@ -103,6 +121,37 @@ def read_pair(labels: Labels | None, pair: Pair) -> Segmentations:
         truth, guess = labels.encode(reference, str(pair.reference)), labels.encode(prediction, str(pair.prediction))
         foreground = labels.foreground
     return Segmentations(truth, guess, foreground, geometry.canonical_spacing_mm)
+
+
+def _segmentations(folder: Path) -> dict[str, list[Path]]:
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder; expected a folder of segmentations")
+    return by_stem(image_files(folder))
+
+
+def _check_single(folders: Mapping[Path, Mapping[str, Sequence[Path]]], wanted: Iterable[str]) -> None:
+    """Check that each of these cases has one file in a folder."""
+    twice = [
+        f"  {' and '.join(path.name for path in files[case])} in {folder}"
+        for folder, files in folders.items()
+        for case in wanted
+        if len(files.get(case, ())) > 1
+    ]
+    if twice:
+        more = [f"  and {len(twice) - _MAX_LISTED} more"] if len(twice) > _MAX_LISTED else []
+        lines = "\n".join(twice[:_MAX_LISTED] + more)
+        raise InputError(f"several files have the same case name; keep one of each:\n{lines}")
+
+
+def _list(names: Sequence[str]) -> str:
+    """The first names, and how many there are besides."""
+    more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
+    return f"{', '.join(names[:_MAX_LISTED])}{more}"
+
+
+def _count(names: Sequence[str], total: int, noun: str) -> str:
+    told = f" ({_list(names)})" if names else ""
+    return f"{len(names)} of {total} {noun}(s){told}"
 
 
 def _compact(

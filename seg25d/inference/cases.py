@@ -19,6 +19,7 @@ from seg25d.core.records import Record, write_record
 from seg25d.core.types import IntArray, Spacing
 from seg25d.data.cases import Case
 from seg25d.data.description import DatasetDescription
+from seg25d.data.grid_problems import form_conflict
 from seg25d.data.image_geometry import Geometry
 from seg25d.data.labels import Labels
 from seg25d.inference.prediction_files import (
@@ -211,6 +212,8 @@ def _read(model: CaseModel, case: Case) -> _Read:
 
     started = time.perf_counter()
     image, geometry = read_image(case.images)
+    if conflict := form_conflict(geometry):
+        logger.warning("%s: %s", case.images[0], conflict)
     prepared = model.prepare(image, geometry.canonical_spacing_mm, case)
     return _Read(prepared, geometry, time.perf_counter() - started)
 

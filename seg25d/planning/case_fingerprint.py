@@ -87,7 +87,7 @@ def measure_case(case: Case, labels: Labels) -> MeasuredCase:
 
     assert case.label is not None, "training cases have labels"
     image, geometry = read_image(case.images, check_finite=False)  # checked by the verification
-    original, _ = read_labels(case.label)
+    original, _ = read_labels(case.label, labels.names)
     indices = labels.encode(original, str(case.label))
     depth, height, width = indices.shape
     foreground = (indices > 0) & (indices != IGNORE_INDEX)

@@ -62,5 +62,7 @@ def with_ceiling(plan: ConfigurationPlan, dice: Mapping[str, float | None] | Non
         rounded = {name: None if value is None else round(value, 3) for name, value in dice.items()}
         ceiling = ProjectionCeiling(dice=rounded, measured_for=ceiling_key(plan.representation))
         named = {labels.name_of(name): value for name, value in rounded.items()}
-    reason = plan.representation.ceiling_reason(named)
+    # Views of a single slice are rows of pixels, from which it can be put together, and nothing is gained by it.
+    caution = plan.reasons.get("warning") if 1 in plan.window else None
+    reason = plan.representation.ceiling_reason(named, caution)
     return plan.model_copy(update={"ceiling": ceiling, "reasons": {**plan.reasons, "ceiling": reason}})

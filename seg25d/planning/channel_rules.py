@@ -8,10 +8,25 @@ from collections.abc import Sequence
 from seg25d.core.errors import InputError
 from seg25d.core.types import Spacing
 from seg25d.planning.case_fingerprint import ChannelIntensities
-from seg25d.planning.normalization import ChannelNormalization, Scheme
+from seg25d.planning.normalization import RGB_MAXIMUM, ChannelNormalization, Scheme
 
-NAMED_SCHEMES: dict[str, Scheme] = {"zscore": "zscore", "rescale_0_1": "rescale_0_1", "none": "none"}
-"""Channel names that name a scheme without parameters."""
+NAMED_SCHEMES: dict[str, Scheme] = {
+    "zscore": "zscore",
+    "rescale_0_1": "rescale_0_1",
+    "rescale_to_0_1": "rescale_0_1",
+    "rgb_to_0_1": "rgb_0_1",
+    "none": "none",
+    "nonorm": "none",
+}
+"""Channel names, in small letters, that name a scheme without parameters: ours and those of nnU-Net
+(map_channel_name_to_normalization.py, which ignores case as well)."""
+DESCRIPTIONS: dict[Scheme, str] = {
+    "zscore": "z-score per case",
+    "rescale_0_1": "each case from its minimum and maximum to 0 .. 1",
+    "rgb_0_1": f"values of 0 .. {RGB_MAXIMUM} divided by {RGB_MAXIMUM}",
+    "none": "values stay as they are",
+}
+"""What the schemes without parameters do."""
 HEADER_WINDOW = "dicom"
 """Word in place of LEVEL:WIDTH in the name of a channel: every image has the window of its own header."""
 LUNG_LEVEL, LUNG_WIDTH = -600.0, 1500.0
@@ -23,8 +38,8 @@ def choose_normalization(channel: str, intensities: ChannelIntensities) -> Chann
 
     `CT`: clip to the data set's 0.5 and 99.5 foreground percentiles, z-score with its foreground mean and standard
     deviation (nnU-Net, CTNormalization). `ct_window:LEVEL:WIDTH`: clip to a window; `ct_window:dicom`: to the window in
-    the header of each image (Shivdeo et al. 2021: methods.md 2.2). `zscore`, `rescale_0_1`, `none`: that scheme.
-    Anything else: z-score per case.
+    the header of each image (Shivdeo et al. 2021: methods.md 2.2). A name of `NAMED_SCHEMES`: that scheme. Anything
+    else: z-score per case.
 
     Args:
         channel: Name in dataset.json.
@@ -63,6 +78,16 @@ def named_normalization(channel: str) -> ChannelNormalization:
     return ChannelNormalization(channel=channel, scheme="ct" if scheme == "ct" else NAMED_SCHEMES.get(scheme, "zscore"))
 
 
+def value_ranges(channels: Sequence[str]) -> dict[int, tuple[float, float]]:
+    """Find the channels whose scheme takes values of some range only: its ends, by the number of the channel.
+
+    Raises:
+        InputError: If a known scheme has wrong parameters.
+    """
+    schemes = [named_normalization(channel).scheme for channel in channels]
+    return {index: (0.0, float(RGB_MAXIMUM)) for index, scheme in enumerate(schemes) if scheme == "rgb_0_1"}
+
+
 def asks_for_scheme(channel: str) -> bool:
     """Whether the name of a channel names a normalisation, instead of what the channel shows.
 
@@ -88,7 +113,7 @@ def normalization_reason(normalization: ChannelNormalization) -> str:
     if normalization.scheme == "ct_window_dicom":
         return f"{name} asks for {header_window(normalization)}"
     if normalization.channel.strip().lower() in NAMED_SCHEMES:
-        return f"{name} asks for it"
+        return f"{name} asks for {normalization.scheme}: {DESCRIPTIONS[normalization.scheme]}"
     return f"{name} has no scale of its own: z-score per case (nnU-Net's choice for all but CT)"
 
 

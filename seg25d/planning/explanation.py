@@ -1,6 +1,7 @@
 """Reasons for the choices in a plan, in words."""
 
-from collections.abc import Iterable, Sequence
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 
 from seg25d.core.grids import AXIS_NAMES
@@ -8,6 +9,7 @@ from seg25d.core.types import Shape, Spacing
 from seg25d.networks.unet import UNetSpec
 from seg25d.networks.vnet import VNetSpec
 from seg25d.planning.channel_rules import header_window, normalization_reason
+from seg25d.planning.configurations import configuration_name
 from seg25d.planning.fingerprint import Fingerprint
 from seg25d.planning.memory import GIGABYTE
 from seg25d.planning.network_rules import WIDE_FROM_GB
@@ -15,7 +17,17 @@ from seg25d.planning.normalization import ChannelNormalization
 from seg25d.planning.plan import ConfigurationPlan, Plans
 from seg25d.planning.recipe_rules import PlanningRules
 from seg25d.planning.search import CARD_SHARE, LARGEST_BATCH, OVERHEAD_BYTES, SCORES_SHARE, Fit, Limits
-from seg25d.representations.base import Representation, VolumeGeometry
+from seg25d.representations import ALIAS
+from seg25d.representations.base import VolumeGeometry
+
+MOST_COLUMNS = 110
+"""Width of the explanation; our choice."""
+ENDS = ("inferior and superior", "anterior and posterior", "left and right")
+"""The two directions of each axis."""
+MOST_LABELS = 8
+"""Labels that a reason names."""
+TOLD_FIRST = ("choice", "warning")
+"""Reasons of a configuration that stand before all others, as they sum it up."""
 
 
 def dataset_reasons(
@@ -23,7 +35,6 @@ def dataset_reasons(
     geometry: VolumeGeometry,
     anisotropic: bool,
     normalization: Sequence[ChannelNormalization],
-    mirror_axes: Sequence[int],
     gpu_memory_gb: float,
 ) -> dict[str, str]:
     """The reasons for the choices that all configurations share."""
@@ -43,12 +54,6 @@ def dataset_reasons(
             f"({geometry.spacing_mm[axis]:.4g} mm); the first of equal ones"
         ),
         "normalization": "; ".join(normalization_reason(channel) for channel in normalization),
-        "mirror_axes": (
-            "all three axes: no label names tell the ends of an axis apart"
-            if len(mirror_axes) == 3
-            else f"not along {_list_directed_axes(mirror_axes)}: label names tell its ends apart, as left and right or "
-            "anterior and posterior do, and mirroring would swap them"
-        ),
         "gpu_memory_gb": (
             f"a training step may take {gpu_memory_gb:g} GB, of which {(1 - CARD_SHARE) * gpu_memory_gb:.2g} GB are "
             f"what cards of that size lack, and {OVERHEAD_BYTES / GIGABYTE:g} GB are kept for CUDA itself"
@@ -73,10 +78,31 @@ def recipe_reasons(
             else normalization_reason(channel)
             for channel in normalization
         )
-    if len(rules.mirror_axes) < 3:
-        allowed = ", ".join(AXIS_NAMES[axis] for axis in rules.mirror_axes) or "no axis"
-        reasons["mirror_axes"] = f"{allowed} at the most, as in {rules.source}"
     return reasons
+
+
+def mirror_reason(rules: PlanningRules, directed: Mapping[int, Sequence[str]]) -> str:
+    """Describe along which axes training and prediction mirror, and why not along the others.
+
+    Args:
+        rules: What the recipe allows.
+        directed: Labels per axis whose names distinguish its directions.
+    """
+    mirrored = [name for axis, name in enumerate(AXIS_NAMES) if axis in rules.mirror_axes and axis not in directed]
+    parts = []
+    if len(rules.mirror_axes) < 3:
+        allowed = _listed([AXIS_NAMES[axis] for axis in rules.mirror_axes]) if rules.mirror_axes else "no axis"
+        parts.append(f"{allowed} at the most, as in {rules.source}")
+    elif not directed:
+        parts.append("all three axes, as no label names distinguish the two directions of one")
+    elif mirrored:
+        parts.append(f"mirrored along {_listed(mirrored)}")
+    parts += [
+        f"not along {AXIS_NAMES[axis]}, as mirroring would swap {ENDS[axis]}, which the names of "
+        f"{_some_labels(labels)} distinguish"
+        for axis, labels in directed.items()
+    ]
+    return "; ".join(parts)
 
 
 def _scheme(channel: ChannelNormalization) -> str:
@@ -87,58 +113,95 @@ def _scheme(channel: ChannelNormalization) -> str:
     return f"{channel.scheme} ({told})" if told else channel.scheme
 
 
-def _list_directed_axes(mirror_axes: Sequence[int]) -> str:
-    return " and ".join(name for axis, name in enumerate(AXIS_NAMES) if axis not in mirror_axes)
+def _some_labels(labels: Sequence[str]) -> str:
+    named = [repr(label) for label in labels[:MOST_LABELS]]
+    left_out = len(labels) - len(named)
+    return f"{', '.join(named)} and {left_out} more" if left_out else _listed(named)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def configuration_reasons(fit: Fit, limits: Limits) -> dict[str, str]:
     """The reasons for the choices of the search."""
+    caution = fit.representation.caution(fit.window, limits.geometry)
     ceiling = {"ceiling": fit.representation.ceiling_reason(None)} if fit.representation.ceiling_fields else {}
     return {
+        "choice": _choice_reason(fit, limits),
+        **({"warning": caution} if caution else {}),
         "representation": fit.representation.reason(limits.geometry, limits.rules),
         **ceiling,
         "window": _window_reason(fit, limits),
         "batch_size": _batch_reason(fit, limits),
         "network": _network_reason(fit, limits),
         "estimated_memory_gb": _memory_reason(fit),
+        **({} if fit.representation.mirrored else {"mirror_axes": "none, as this method does not mirror its windows"}),
     }
 
 
 def explain(plans: Plans) -> str:
-    """Plans as text: a table of the configurations, then the reasons."""
-    headings = ("configuration", "window D x H x W", "batch", "representation", "network", "parameters", "memory")
-    rows: list[tuple[str, ...]] = [headings]
-    rows += [_table_row(name, plan) for name, plan in plans.configurations.items()]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [f"{plans.dataset_name}, plans {plans.plans_name!r}, recipe {plans.recipe}", ""]
-    lines += ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    """Plans as text of at most `MOST_COLUMNS` columns: a table, what each row is and why, then all reasons."""
+    headings = ("configuration", "window", "batch", "method", "network", "parameters", "memory")
+    planned = configuration_name(ALIAS, plans.slice_axis)
+    names = {name: f"{name} = {ALIAS}" if name == planned else name for name in plans.configurations}
+    rows = [headings, *(_table_row(names[name], plan) for name, plan in plans.configurations.items())]
+    note = f"Windows are D x H x W voxels, memory is that of training; {ALIAS} stands for {planned}."
+    lines = [*_wrapped(f"{plans.dataset_name}, plans {plans.plans_name!r}, recipe {plans.recipe}"), ""]
+    lines += [*_table(rows), "", *_wrapped(note)]
+    for name, plan in plans.configurations.items():
+        told = plan.reasons.get("choice") or plan.reasons.get("representation", "")
+        lines += ["", *_wrapped(f"{names[name]}: {told}.")]
+        lines += _wrapped(f"warning: {plan.reasons['warning']}.", "  ") if "warning" in plan.reasons else []
     lines += ["", "all configurations", *_reason_lines(plans.reasons)]
     for name, plan in plans.configurations.items():
-        lines += ["", f"{name} (arrays in {plan.store})", *_reason_lines(plan.reasons)]
+        lines += ["", *_wrapped(f"{names[name]}, arrays in {plan.store}"), *_reason_lines(plan.reasons)]
     return "\n".join(lines)
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Aligned cells; the names in front are cut off where a row would be too long."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    widths[0] = min(widths[0], MOST_COLUMNS - sum(width + 2 for width in widths[1:]))
+    fitting = [[name if len(name) <= widths[0] else f"{name[: widths[0] - 3]}...", *cells] for name, *cells in rows]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in fitting]
 
 
 def _table_row(name: str, plan: ConfigurationPlan) -> tuple[str, ...]:
     return (
         name,
-        _by(plan.window),
+        "x".join(map(str, plan.window)),
         str(plan.batch_size),
-        describe(plan.representation),
-        f"{plan.network.name} {plan.network.summary}",
+        plan.representation.summary,
+        plan.network.name,
         f"{plan.num_parameters / 1e6:.1f} M",
         f"{plan.estimated_memory_gb:.2f} GB",
     )
 
 
-def describe(representation: Representation) -> str:
-    """Describe a representation and its fields in a few words."""
-    fields = representation.settings.items()
-    settings = ", ".join(f"{key} {_by(value) if isinstance(value, tuple) else value}" for key, value in fields)
-    return f"{representation.name} ({settings})" if settings else representation.name
+def _reason_lines(reasons: Mapping[str, str]) -> list[str]:
+    told = [(key, reason) for key, reason in reasons.items() if key not in TOLD_FIRST]
+    return [line for key, reason in told for line in _wrapped(f"{key}: {reason}", "  ")]
 
 
-def _reason_lines(reasons: dict[str, str]) -> list[str]:
-    return [f"  {key}: {reason}" for key, reason in reasons.items()]
+def _wrapped(text: str, indent: str = "") -> list[str]:
+    """Lines of at most `MOST_COLUMNS` columns, all but the first of them further to the right."""
+    further = indent + "  "
+    return textwrap.wrap(text, MOST_COLUMNS, initial_indent=indent, subsequent_indent=further, break_on_hyphens=False)
+
+
+def _choice_reason(fit: Fit, limits: Limits) -> str:
+    """Describe the configuration in a sentence: what was chosen and why."""
+    representation, geometry, rules = fit.representation, limits.geometry, limits.rules
+    why = (
+        f"the best that fit into {limits.gpu_memory_gb:g} GB"
+        if fit.position
+        else representation.window_reason(fit.window, geometry, rules)
+    )
+    return (
+        f"{representation.choice(geometry, rules)}; windows of {_by(fit.window)} voxels, {fit.batch_size} in a batch: "
+        f"{why}"
+    )
 
 
 def _window_reason(fit: Fit, limits: Limits) -> str:
@@ -172,8 +235,17 @@ def _batch_reason(fit: Fit, limits: Limits) -> str:
     if fit.batch_size == LARGEST_BATCH:
         return f"the largest allowed; {covers}"
     if fit.batch_size == limits.smallest_batch(fit.window):
-        return f"the smallest allowed (2, as in nnU-Net; 1 where a window covers much of the data set); {covers}"
+        return f"{_smallest_batch_reason(fit, limits)}; {covers}"
     return f"{covers}; more than {limits.largest_share:.1%} would leave too few updates (nnU-Net: 5 %)"
+
+
+def _smallest_batch_reason(fit: Fit, limits: Limits) -> str:
+    if fit.batch_size > 1:
+        return f"the smallest allowed, {fit.batch_size}, as in nnU-Net"
+    if prod(fit.window) > limits.largest_share * limits.total_voxels:
+        share = f"{limits.largest_share:.1%} of the voxels of the data set"
+        return f"the smallest allowed, 1, as a single window has more than {share}"
+    return "the smallest allowed, 1, as there is a single case"
 
 
 def _network_reason(fit: Fit, limits: Limits) -> str:

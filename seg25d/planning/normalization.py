@@ -4,7 +4,9 @@ from typing import Literal
 
 from seg25d.core.records import Record
 
-Scheme = Literal["ct", "zscore", "rescale_0_1", "none", "ct_window", "ct_window_dicom", "zscore_offset"]
+Scheme = Literal["ct", "zscore", "rescale_0_1", "rgb_0_1", "none", "ct_window", "ct_window_dicom", "zscore_offset"]
+RGB_MAXIMUM = 255
+"""Largest value of a colour, by which `rgb_0_1` divides (nnU-Net, default_normalization_schemes.py)."""
 
 
 class ChannelNormalization(Record):

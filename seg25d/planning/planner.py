@@ -6,9 +6,9 @@ from seg25d.core.grids import slicing_axis
 from seg25d.core.records import digest
 from seg25d.core.types import Spacing
 from seg25d.data.description import DatasetDescription
-from seg25d.planning.channel_rules import store_name
+from seg25d.planning.channel_rules import NAMED_SCHEMES, store_name
 from seg25d.planning.configurations import configuration_names, split_name
-from seg25d.planning.explanation import configuration_reasons, dataset_reasons, recipe_reasons
+from seg25d.planning.explanation import configuration_reasons, dataset_reasons, mirror_reason, recipe_reasons
 from seg25d.planning.fingerprint import Fingerprint
 from seg25d.planning.geometry import target_spacing
 from seg25d.planning.memory import GIGABYTE
@@ -84,7 +84,8 @@ def plan_dataset(
         planned_from=planning_digest(fingerprint, description, rules),
         slice_axis=slice_axis,
         reasons={
-            **dataset_reasons(fingerprint, geometry, anisotropic, normalization, mirror_axes, gpu_memory_gb),
+            **dataset_reasons(fingerprint, geometry, anisotropic, normalization, gpu_memory_gb),
+            "mirror_axes": mirror_reason(rules, description.labels.directed),
             **recipe_reasons(rules, geometry, normalization),
         },
         configurations=planned,
@@ -131,6 +132,10 @@ def planning_digest(fingerprint: Fingerprint, description: DatasetDescription, r
         "channel_names": description.channel_names,
         "labels": description.labels.model_dump(mode="json"),
     }
+    # Names of nnU-Net's, which version 0.2 took for z-score.
+    names = [name.strip().lower() for name in description.channel_names]
+    if renamed := [NAMED_SCHEMES[name] for name in names if NAMED_SCHEMES.get(name, name) != name]:
+        content["schemes"] = renamed
     if rules.name != DEFAULT_RULES.name:
         content["rules"] = rules.model_dump(mode="json")
     return digest(content)

@@ -6,7 +6,7 @@ from seg25d.networks import REQUESTABLE
 from seg25d.planning.recipe_names import PLACES as RECIPES
 
 DEFAULT_PLANS_NAME = "plans"
-RESERVED_FILES = ("dataset", "fingerprint", "splits", "verified")
+RESERVED_FILES = ("dataset", "fingerprint", "splits", "splits_final", "verified")
 """Other files of a preprocessed data set."""
 RUN_VARIANTS = ("holdout", "no_image", "joint", "fine")
 """Parts of the names of runs that are not as usual, in their order: see seg25d/views/tasks.py and

@@ -7,6 +7,7 @@ import numpy as np
 
 from seg25d.core.errors import InputError
 from seg25d.data.dataset import Dataset, Split
+from seg25d.data.splits import short_path
 
 logger = logging.getLogger(__name__)
 NUM_FOLDS = 5
@@ -15,7 +16,7 @@ SEED = 12345
 
 
 def choose_splits(dataset: Dataset, num_folds: int = NUM_FOLDS, seed: int = SEED) -> tuple[Split, ...]:
-    """Return the folds of a data set: those of its `splits.json`, checked when read, else those of `make_splits`.
+    """Return the folds of a data set: those that it brings along, checked when read, else those of `make_splits`.
 
     Args:
         dataset: Cases and patients.
@@ -28,8 +29,42 @@ def choose_splits(dataset: Dataset, num_folds: int = NUM_FOLDS, seed: int = SEED
     if dataset.splits is None:
         return make_splits([case.name for case in dataset.cases], dataset.patients, num_folds, seed)
     for fold, split in enumerate(dataset.splits):
-        _warn_about_patients(fold, split, dataset.patients)
+        _warn_about_patients(dataset, fold, split)
+    in_folds = {case for split in dataset.splits for case in (*split.train, *split.val)}
+    if unused := [case.name for case in dataset.cases if case.name not in in_folds]:
+        logger.warning(
+            "%s: %d of %d cases are in no fold of %s, so that nothing is trained or validated on them: %s",
+            dataset.name,
+            len(unused),
+            len(dataset.cases),
+            _given_by(dataset),
+            ", ".join(unused[:5]) + (" ..." if len(unused) > 5 else ""),
+        )
+    for path in dataset.differing_splits:
+        logger.warning(
+            "%s: %s and %s have different folds; %s counts, remove the other one",
+            dataset.name,
+            _given_by(dataset),
+            short_path(path),
+            _given_by(dataset),
+        )
     return dataset.splits
+
+
+def splits_reason(dataset: Dataset, splits: Sequence[Split], seed: int = SEED) -> str:
+    """Explain where the folds of a data set come from.
+
+    Args:
+        dataset: The data set.
+        splits: Its folds, as `choose_splits` gives them.
+        seed: As it was given to `choose_splits`.
+    """
+    if dataset.splits is not None:
+        ignored = "".join(f"; {short_path(path)} has others and does not count" for path in dataset.differing_splits)
+        return f"{len(splits)}, those of {_given_by(dataset)}{ignored}"
+    if dataset.patients:
+        return f"{len(splits)}, with whole patients of patients.json dealt out, seed {seed}"
+    return f"{len(splits)}, made of the sorted names of the cases with seed {seed}, as nnU-Net makes them"
 
 
 def make_splits(
@@ -98,11 +133,17 @@ def _deal(groups: Sequence[Sequence[str]], num_folds: int, seed: int) -> list[se
     return folds
 
 
-def _warn_about_patients(fold: int, split: Split, patients: Mapping[str, str]) -> None:
+def _given_by(dataset: Dataset) -> str:
+    return "the data set" if dataset.splits_file is None else short_path(dataset.splits_file)
+
+
+def _warn_about_patients(dataset: Dataset, fold: int, split: Split) -> None:
+    patients = dataset.patients
     shared = {patients.get(case) for case in split.train} & {patients.get(case) for case in split.val} - {None}
     if shared:
         logger.warning(
-            "splits.json, fold %d: patients in train and in val: %s; its scores will be too good",
+            "%s, fold %d: patients in train and in val: %s; its scores will be too good",
+            _given_by(dataset),
             fold,
             ", ".join(sorted(str(patient) for patient in shared)),
         )

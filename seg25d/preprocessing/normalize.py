@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg25d.core.errors import InputError, RecordError
-from seg25d.planning.normalization import ChannelNormalization, Scheme
+from seg25d.planning.normalization import RGB_MAXIMUM, ChannelNormalization, Scheme
 
 STD_OFFSET = 1e-3
 """Added to the standard deviation by `zscore_offset` (Sobirov et al. 2022: methods.md 1.7)."""
@@ -29,7 +29,8 @@ def normalize(image: NDArray[Any], normalization: Sequence[ChannelNormalization]
         A new array of the same shape. A constant channel becomes 0 where the scheme would divide by its spread.
 
     Raises:
-        InputError: If the number of channels differs from the plan's.
+        InputError: If the number of channels differs from the plan's, or a channel of `rgb_0_1` has other values than
+            colours.
         RecordError: If the plan lacks a number that the scheme needs.
     """
     if len(image) != len(normalization):
@@ -72,6 +73,16 @@ def _rescale(channel: NDArray[Any], _settings: ChannelNormalization, out: NDArra
     _to_unit_range(channel, float(channel.min()), float(channel.max()), out)
 
 
+def _rgb(channel: NDArray[Any], settings: ChannelNormalization, out: NDArray[np.float32]) -> None:
+    lower, upper = float(channel.min()), float(channel.max())
+    if lower < 0 or upper > RGB_MAXIMUM:
+        raise InputError(
+            f"channel {settings.channel}: expected colours from 0 to {RGB_MAXIMUM}, got values from {lower:g} to "
+            f"{upper:g}; give images like those of training"
+        )
+    np.divide(channel, np.float32(RGB_MAXIMUM), out=out, casting="unsafe")
+
+
 def _ct_window(channel: NDArray[Any], settings: ChannelNormalization, out: NDArray[np.float32]) -> None:
     lower, upper = _number(settings, "lower"), _number(settings, "upper")
     _to_unit_range(channel, lower, upper, out)
@@ -104,6 +115,7 @@ SCHEMES: dict[Scheme, Callable[[NDArray[Any], ChannelNormalization, NDArray[np.f
     "ct": _ct,
     "zscore": _zscore,
     "rescale_0_1": _rescale,
+    "rgb_0_1": _rgb,
     "none": _none,
     "ct_window": _ct_window,
     "ct_window_dicom": _ct_window,  # with the numbers of the case, see header_windows.py

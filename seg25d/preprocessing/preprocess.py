@@ -4,6 +4,7 @@ Letters: C channels, D H W the file's canonical grid, d h w the model's grid.
 """
 
 import logging
+import math
 import shutil
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from seg25d.core.errors import InputError
 from seg25d.core.files import check_writable
 from seg25d.core.grids import content_box, count_voxels
-from seg25d.core.parallel import choose_num_workers, map_cases
+from seg25d.core.parallel import available_memory_bytes, choose_num_workers, map_cases
 from seg25d.core.progress import track
 from seg25d.core.records import Record, digest
 from seg25d.core.types import Shape, Spacing
@@ -35,6 +36,12 @@ from seg25d.preprocessing.resample import resample_image, resample_labels
 from seg25d.preprocessing.store import SCHEMA_VERSION, CaseArrays, CaseRecord, Store, check_case_names
 
 logger = logging.getLogger(__name__)
+_SAMPLED_BYTES = 8
+"""Per voxel and channel of the model's grid: the image and an intermediate, both float32."""
+_LABEL_BYTES = 14
+"""Per voxel of the model's grid: labels with their scores."""
+_MATRIX_BYTES = 12
+"""Per entry of the interpolation along an axis, before it becomes sparse: float64, then float32."""
 
 
 class PreprocessingPlan(Protocol):
@@ -79,11 +86,29 @@ def preprocess_image(
         The image (C, d, h, w), and the record of its grid.
 
     Raises:
-        InputError: If the number of channels differs from the plan's.
+        InputError: If the number of channels differs from the plan's, values are not those of the scheme, or the memory
+            cannot hold the result.
     """
     grid = _plan_grid(image, spacing_mm, plan.spacing_mm)
+    _check_memory(grid, len(image))
     normalized = normalize(crop(image, grid.bounding_box), plan.normalization)
     return resample_image(normalized, grid.shape, grid.separate_axis), grid
+
+
+def _check_memory(grid: Grid, num_channels: int) -> None:
+    """Refuse what a wrong spacing in a header would make of an image, before memory is taken for it."""
+    wanted = math.prod(grid.shape) * (num_channels * _SAMPLED_BYTES + _LABEL_BYTES)
+    wanted += _MATRIX_BYTES * max(map(math.prod, zip(grid.shape, grid.cropped_shape, strict=True)))
+    if wanted > (free := available_memory_bytes()):
+        before, after = (
+            f"{' x '.join(map(str, shape))} voxels of {' x '.join(f'{number:.4g}' for number in spacing)} mm"
+            for shape, spacing in ((grid.cropped_shape, grid.canonical_spacing_mm), (grid.shape, grid.spacing_mm))
+        )
+        raise InputError(
+            f"{before} become {after} for the model (D, H, W), which takes {wanted / 2**30:.1f} GB of memory, "
+            f"{free / 2**30:.1f} GB are free; correct the spacing in the header of the image if it is wrong, else use "
+            "a machine with more memory"
+        )
 
 
 def read_model_labels(case: Case, labels: Labels, spacing_mm: Spacing) -> NDArray[np.uint8]:
@@ -160,7 +185,10 @@ def _preprocess_case(job: _Job, case: Case) -> tuple[Remark, ...]:
         normalization, said = with_header_windows(target.normalization, case)
         remarks |= dict.fromkeys(said)
         plan = target.model_copy(update={"normalization": normalization})
-        sampled, grid = preprocess_image(image, geometry.canonical_spacing_mm, plan)
+        try:
+            sampled, grid = preprocess_image(image, geometry.canonical_spacing_mm, plan)
+        except InputError as error:
+            raise InputError(f"{case.name}: {error}") from None
         model_labels = _resample_reference(reference, grid)
         counts = count_voxels(model_labels)
         record = CaseRecord(
@@ -188,7 +216,7 @@ def _read(
     if case.label is None:
         raise InputError(f"{case.name} has no label file; only labelled cases are preprocessed for training")
     image, geometry = read_image(case.images, check_finite=False)  # checked by the verification
-    original, _ = read_labels(case.label)
+    original, _ = read_labels(case.label, labels.names)
     return image, geometry, labels.encode(original, str(case.label))
 
 
@@ -263,7 +291,9 @@ def _estimate_bytes(dataset: Dataset, targets: Sequence[_Target]) -> int:
     shape, spacing_mm = largest_shape(dataset)
     channels = len(dataset.description.channel_names)
     largest = max(_voxels(shape, spacing_mm, target.spacing_mm) for target in targets)
-    return int(np.prod(shape)) * (12 * channels + 2) + largest * (8 * channels + 14) + (200 << 20)
+    return (
+        int(np.prod(shape)) * (12 * channels + 2) + largest * (_SAMPLED_BYTES * channels + _LABEL_BYTES) + (200 << 20)
+    )
 
 
 def _voxels(shape: Shape, spacing_mm: Spacing, target_spacing_mm: Spacing) -> int:

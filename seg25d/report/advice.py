@@ -37,6 +37,8 @@ class Row(NamedTuple):
     """Parameters of one fold."""
     training_minutes: float | None
     """Mean training time of a fold."""
+    num_seen: int
+    """Cases among them that a model which predicted them was trained on."""
     on_front: bool
     """Whether `find_best_configuration` found nothing that is both as good and as fast."""
 
@@ -76,6 +78,7 @@ def comparison_rows(results: Results) -> list[Row]:
                 cost=contestant.cost,
                 num_parameters=None if run is None else run.num_parameters,
                 training_minutes=None if run is None else run.training_minutes,
+                num_seen=len(_seen_cases(results, contestant.name)),
                 on_front=contestant.on_front,
             )
         )
@@ -103,15 +106,41 @@ def advise(results: Results, rows: Sequence[Row]) -> Advice:
     best, others = rows[0], rows[1:]
     complete = [row for row in others if row.gain is not None and row.num_cases >= best.num_cases]
     sentences = [
-        f"Mean Dice {_format_number(best.scores.dice)}{_plus_minus(best.dice_std)} over {best.num_cases} cases "
-        "that its models were not trained on.",
+        f"Mean Dice {_format_number(best.scores.dice)}{_plus_minus(best.dice_std)} over {_describe_cases(best)}.",
         *(_compare_with(other) for other in complete[:1]),
         *_describe_choice(results, best.name),
         *_describe_costs(best, others),
         *_recommend_training(results, others),
-        *_list_missing_steps(results),
+        *_list_missing_steps(results, best),
     ]
     return Advice(best.name, tuple(sentences), _commands(results, best.name))
+
+
+def describe_models(rows: Sequence[Row]) -> str:
+    """Which models the scores of the table are of: whether they were trained on the cases, in words."""
+    seen = [row for row in rows if row.num_seen]
+    if not seen:
+        return "of models that were not trained on the case"
+    if all(row.num_seen == row.num_cases for row in rows):
+        return "of models that were trained on these very cases, so that they say little about new ones"
+    listed = ", ".join(f"{row.name} ({row.num_seen} of {row.num_cases})" for row in seen)
+    return f"of models that were not trained on the case, but for {listed}, which were trained on some of theirs"
+
+
+def _seen_cases(results: Results, name: str) -> frozenset[str]:
+    """Validation cases of a run or of the chosen ensemble that a model which predicted them was trained on."""
+    best = results.best
+    names = {name} if best is None or best.name != name else {member.run for member in best.members}
+    return frozenset().union(*(run.validated.seen for run in results.runs if run.name in names))
+
+
+def _describe_cases(row: Row) -> str:
+    """The number of cases, and whether the models were trained on them."""
+    cases = "1 case" if row.num_cases == 1 else f"{row.num_cases} cases"
+    if not row.num_seen:
+        return f"{cases} that its models were not trained on"
+    which = "" if row.num_seen == row.num_cases else f"{row.num_seen} of "
+    return f"{cases}; its models were trained on {which}these very cases, so that this says little about new ones"
 
 
 def _compare_paired(summary: Summary, best: Summary) -> tuple[float | None, float | None]:
@@ -142,7 +171,7 @@ def _describe_choice(results: Results, choice: str) -> list[str]:
     best = results.best
     if best is None or best.name != choice:
         return []
-    sentences = []
+    sentences = [f"It has {best.reasons['choice']}."] if "choice" in best.reasons else []
     if steps := best.postprocessing.describe(results.description.labels):
         sentences.append(f"With post-processing ({'; '.join(steps)}): {_format_number(best.dice)}.")
     if best.limits:
@@ -184,15 +213,26 @@ def _recommend_training(results: Results, others: Sequence[Row]) -> list[str]:
     return sentences[:MOST_PROMISING]
 
 
-def _list_missing_steps(results: Results) -> list[str]:
-    """List the steps that have not been done yet."""
+def _list_missing_folds(results: Results, best: Row) -> list[str]:
+    """Name the runs that lack folds, and say whether their means can be compared with that of the best."""
+    cases = {contestant.name: set(case_means(contestant.summary)) for contestant in results.contestants}
     partial = [run.name for run in results.runs if not run.is_complete]
-    sentences = []
-    if partial:
-        sentences.append(
-            f"Not all folds of {', '.join(partial)} are trained and scored: their means are over fewer cases; compare "
-            "their gains, which are over common cases."
-        )
+    if not partial:
+        return []
+    others = [name for name in partial if cases[name] != cases[best.name]]
+    if not others:
+        same = ": their means are over the same cases" if len(cases) > 1 else ""
+        return [f"Not all folds of {', '.join(partial)} are trained and scored{same}."]
+    counts = ", ".join(f"{name} {len(cases[name])}" for name in others)
+    return [
+        f"Not all folds of {', '.join(partial)} are trained and scored. Means are not over the same cases ({counts}, "
+        f"{best.name} {len(cases[best.name])}); compare the gains, which are over common cases."
+    ]
+
+
+def _list_missing_steps(results: Results, best: Row) -> list[str]:
+    """List the steps that have not been done yet."""
+    sentences = _list_missing_folds(results, best)
     if results.best is None:
         sentences.append("Costs and ensembles have not been evaluated yet: find_best_configuration does both.")
         return sentences

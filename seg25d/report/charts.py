@@ -3,6 +3,7 @@
 import io
 import math
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -11,8 +12,10 @@ from seg25d.evaluation.area_plot import AreaCurve
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a6d3b", "#7f7f7f")
 """Colours that colour-blind people can distinguish (Okabe and Ito); repeated with other dashes."""
 DASHES = ("solid", (0, (5, 2)), (0, (1, 1)), (0, (4, 1, 1, 1)))
+WIDE, NARROW = 8.4, 4.8
+"""Width of a chart in inches, for screens and for phones, on which the letters of a wide one would be too small."""
 LETTERS_ACROSS = 100
-"""Maximum width of text in a chart, in characters."""
+"""Maximum width of a wide chart, in letters."""
 _INK, _FAINT = "#010203", "#040506"
 """Placeholders for colours of the page; nothing else is drawn in them."""
 _THEMED = {_INK: "var(--ink)", _FAINT: "var(--line)"}
@@ -51,9 +54,10 @@ class Point(NamedTuple):
     """Whether it is one run, not an ensemble."""
 
 
-def learning_curves(logs: Mapping[int, Sequence[Mapping[str, Any]]]) -> str:
+def learning_curves(logs: Mapping[int, Sequence[Mapping[str, Any]]], width: float = WIDE) -> str:
     """Draw losses and validation Dice over the minutes of training, one line per fold."""
-    with _Figure(8.4, 2.9, columns=2) as figure:
+    shape = (1, 2) if width == WIDE else (2, 1)
+    with _Figure(width, 2.9 * shape[0], shape) as figure:
         losses, dice = figure.axes
         for number, (fold, log) in enumerate(logs.items()):
             minutes = [line["total_seconds"] / 60 for line in log]
@@ -67,16 +71,16 @@ def learning_curves(logs: Mapping[int, Sequence[Mapping[str, Any]]]) -> str:
     return figure.svg
 
 
-def box_plots(scores: Mapping[str, Sequence[float]], label: str) -> str:
+def box_plots(scores: Mapping[str, Sequence[float]], label: str, width: float = WIDE) -> str:
     """Draw boxes from the first to the third quartile, whiskers of 1.5 times that range, and all cases as points."""
-    with _Figure(8.4, 0.9 + 0.42 * len(scores)) as figure:
+    with _Figure(width, 0.9 + 0.42 * len(scores)) as figure:
         (axes,) = figure.axes
         look = {key: {"color": _INK, "linewidth": 1.1} for key in ("boxprops", "whiskerprops", "capprops")}
         names = list(scores)[::-1]
         axes.boxplot(
             [scores[name] for name in names],
             orientation="horizontal",
-            tick_labels=[shorten(name, LETTERS_ACROSS // 2) for name in names],
+            tick_labels=[shorten(name, figure.letters // 3) for name in names],
             widths=0.55,
             showfliers=False,
             medianprops={"color": SERIES[1], "linewidth": 1.8},
@@ -86,19 +90,19 @@ def box_plots(scores: Mapping[str, Sequence[float]], label: str) -> str:
             values = scores[name]
             spread = [position + 0.22 * ((index * 0.618) % 1 - 0.5) for index in range(len(values))]
             axes.plot(values, spread, ".", color=SERIES[0], alpha=0.35, markersize=4)
-        axes.set_xlabel(label)
+        axes.set_xlabel(figure.wrap(label))
         axes.grid(visible=False, axis="y")
     return figure.svg
 
 
-def cost_against_accuracy(points: Sequence[Point]) -> str:
+def cost_against_accuracy(points: Sequence[Point], width: float = WIDE) -> str:
     """Draw Dice over seconds per case, with a line along the Pareto front.
 
     Ensembles that are not on the front are drawn without names, as there may be many of them.
     """
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter  # noqa: PLC0415 - slow to import
 
-    with _Figure(8.4, 4.2) as figure:
+    with _Figure(width, 4.2) as figure:
         (axes,) = figure.axes
         front = sorted((point for point in points if point.on_front), key=lambda point: point.seconds)
         line = {"color": SERIES[1], "linewidth": 1.2, "linestyle": DASHES[1], "label": "nothing is faster and better"}
@@ -109,11 +113,12 @@ def cost_against_accuracy(points: Sequence[Point]) -> str:
             axes.plot(point.seconds, point.dice, marker, color=colour, markersize=7 if point.is_single else 5)
             if point.on_front or point.is_single:
                 offset = (0, 8) if point.on_front else (0, -15)
-                name = shorten(point.name, LETTERS_ACROSS // 4)
+                name = shorten(point.name, figure.letters // 4)
                 axes.annotate(name, point[1:3], offset, textcoords="offset points", fontsize=9, ha="center")
         axes.plot([], [], "o", color=SERIES[0], label="configuration")
         axes.plot([], [], "D", color=SERIES[0], markersize=5, label="ensemble")
-        axes.set(xscale="log", xlabel="seconds per case, all folds and mirrored (logarithmic)", ylabel="Dice")
+        label = figure.wrap("seconds per case, all folds and mirrored (logarithmic)")
+        axes.set(xscale="log", xlabel=label, ylabel="Dice")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
@@ -130,15 +135,16 @@ def shorten(name: str, most: int) -> str:
     return f"{name[:half]}\N{HORIZONTAL ELLIPSIS}{name[-half:]}"
 
 
-def area_plot(truth: AreaCurve, predictions: Mapping[str, AreaCurve], along: str) -> str:
+def area_plot(truth: AreaCurve, predictions: Mapping[str, AreaCurve], along: str, width: float = WIDE) -> str:
     """Draw the area of each slice as a share of the largest one; the truth is filled."""
-    with _Figure(8.4, 2.6) as figure:
+    with _Figure(width, 2.6) as figure:
         (axes,) = figure.axes
         slices = range(len(truth.areas))
         axes.fill_between(slices, truth.areas, step="mid", color=_FAINT, label="truth")
         for number, (name, curve) in enumerate(predictions.items()):
             look = {"color": SERIES[number % len(SERIES)], "linestyle": DASHES[number % len(DASHES)]}
-            axes.plot(slices, curve.areas, drawstyle="steps-mid", linewidth=1.4, label=name, **look)
+            label = shorten(name, figure.letters - 10)
+            axes.plot(slices, curve.areas, drawstyle="steps-mid", linewidth=1.4, label=label, **look)
         axes.set(xlabel=along, ylabel="area / largest area", ylim=(0, 1.05))
         axes.margins(x=0)
         figure.legend(axes)
@@ -148,9 +154,10 @@ def area_plot(truth: AreaCurve, predictions: Mapping[str, AreaCurve], along: str
 class _Figure:
     """A figure in the page's style; `svg` is set after the `with` block."""
 
-    def __init__(self, width: float, height: float, columns: int = 1) -> None:
+    def __init__(self, width: float, height: float, shape: tuple[int, int] = (1, 1)) -> None:
         self._size = (width, height)
-        self._columns = columns
+        self._shape = shape
+        self.letters = round(LETTERS_ACROSS * width / WIDE)
         self.svg = ""
 
     def __enter__(self) -> "_Figure":
@@ -160,14 +167,18 @@ class _Figure:
         self._context = rc_context(rc=_STYLE)  # type: ignore[arg-type]
         self._context.__enter__()
         self._figure = Figure(figsize=self._size, layout="constrained")
-        self.axes = self._figure.subplots(1, self._columns, squeeze=False)[0]
+        self.axes = self._figure.subplots(*self._shape, squeeze=False).ravel()
         return self
+
+    def wrap(self, label: str) -> str:
+        """Break the label of an axis into lines that the figure has room for beside the numbers of the other axis."""
+        return textwrap.fill(label, round(0.7 * self.letters))
 
     def legend(self, axes: Any) -> None:
         """Add a legend for the lines of some axes below the chart."""
         handles, labels = axes.get_legend_handles_labels()
         if handles:
-            columns = min(len(handles), 6, max(1, LETTERS_ACROSS // (8 + max(map(len, labels)))))
+            columns = min(len(handles), 6, max(1, self.letters // (8 + max(map(len, labels)))))
             width, height = self._size
             self._figure.set_size_inches(width, height + 0.22 * (math.ceil(len(handles) / columns) - 1))
             self._figure.legend(handles, labels, loc="outside lower center", ncols=columns)

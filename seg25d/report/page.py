@@ -1,14 +1,15 @@
 """The page: one self-contained HTML file."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.resources import files
 from typing import Any
 
 from seg25d.core.versions import library_versions
 from seg25d.evaluation.area_plot import AreaNumbers
-from seg25d.report.advice import advise, comparison_rows, cost_points
-from seg25d.report.charts import area_plot, box_plots, cost_against_accuracy, learning_curves
+from seg25d.report.advice import advise, comparison_rows, cost_points, describe_models
+from seg25d.report.charts import NARROW, WIDE, area_plot, box_plots, cost_against_accuracy, learning_curves
 from seg25d.report.niivue import NiiVue
 from seg25d.report.results import Results
 from seg25d.report.shown_cases import ShownCase, class_colours
@@ -50,6 +51,7 @@ def render_page(
         results=results,
         rows=rows,
         advice=advice,
+        models=describe_models(rows),
         cases=cases,
         areas=areas,
         colours=class_colours(results.description.labels),
@@ -74,9 +76,16 @@ def _charts(results: Results) -> dict[str, Any]:
     return {
         "boxes": boxes,
         "classes": _class_charts(results),
-        "cost": cost_against_accuracy(points) if len(points) > 1 else None,
-        "learning": {run.name: learning_curves(run.logs) for run in results.runs if any(run.logs.values())},
+        "cost": _both_widths(partial(cost_against_accuracy, points)) if len(points) > 1 else None,
+        "learning": {
+            run.name: _both_widths(partial(learning_curves, run.logs)) for run in results.runs if any(run.logs.values())
+        },
     }
+
+
+def _both_widths(draw: Callable[[float], str]) -> str:
+    """A chart for screens and for phones, of which the page shows one."""
+    return f'<div class="wide">{draw(WIDE)}</div><div class="narrow">{draw(NARROW)}</div>'
 
 
 def _class_charts(results: Results) -> dict[str, str]:
@@ -97,7 +106,7 @@ def _draw_boxes(scores: Mapping[str, Sequence[float | None]], title: str) -> str
     """Draw box plots of the known scores; None if there are none."""
     known = {name: [value for value in values if value is not None] for name, values in scores.items()}
     known = {name: values for name, values in known.items() if values}
-    return box_plots(known, title) if known else None
+    return _both_widths(partial(box_plots, known, title)) if known else None
 
 
 def _class_name(results: Results, label: str) -> str:
@@ -108,7 +117,7 @@ def _class_name(results: Results, label: str) -> str:
 
 def _area_chart(case: ShownCase) -> str:
     predictions = {name: curve for name, curve in case.areas.items() if name != "truth"}
-    return area_plot(case.areas["truth"], predictions, case.along)
+    return _both_widths(partial(area_plot, case.areas["truth"], predictions, case.along))
 
 
 def _class_rows(results: Results) -> list[tuple[str, str, Any]]:

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 class Contestant(NamedTuple):
-    """A run, or the ensemble that was chosen, with its scores on cases that it did not see."""
+    """A run, or the ensemble that was chosen, with its scores on validation cases."""
 
     name: str
     summary: Summary
@@ -71,7 +71,7 @@ class TrainedRun:
         return sum(spent) / len(spent) if spent else None
 
     def prediction(self, case: str) -> Path:
-        """The file of the labels that the model that did not see a case predicted for it."""
+        """The file of the labels that the fold which validates on a case predicted for it."""
         fold = self.validated.run.fold(self.validated.case_folds[case])
         return fold.validation / f"{case}{self.validated.description.file_ending}"
 

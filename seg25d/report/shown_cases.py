@@ -216,7 +216,8 @@ def _paint(image: FloatArray, labels: NDArray[np.uint8] | None, aspect: float) -
     painted = np.repeat((255 * grey).astype(np.uint8)[rows][:, columns, None], 3, axis=2)
     if labels is not None:
         enlarged = labels[rows][:, columns]
-        padded = np.pad(enlarged, CONTOUR_PIXELS, mode="edge")
+        # Filled up with background, so that what reaches the border of the picture has its outline there.
+        padded = np.pad(enlarged, CONTOUR_PIXELS)
         edge = np.zeros(enlarged.shape, bool)
         for down, right in itertools.product(range(2 * CONTOUR_PIXELS + 1), repeat=2):
             edge |= padded[down:, right:][: edge.shape[0], : edge.shape[1]] != enlarged

@@ -10,13 +10,16 @@ from pydantic import Field
 from torch import Tensor, nn, stack
 from torch.nn import functional
 
-from seg25d.core.grids import slicing_axis
+from seg25d.core.grids import AXIS_NAMES, slicing_axis
 from seg25d.core.records import ByName, Record
 from seg25d.core.registry import Registry
 from seg25d.core.types import Shape, Spacing
-from seg25d.representations import PLACES
+from seg25d.representations import ALIAS, PLACES
 
 NetworkOutput: TypeAlias = Tensor | list[tuple[Tensor, float]]
+FEW_SLICES = 8
+"""Voxels of an axis below which no network halves it, as nnU-Net's rule keeps 4 (`planning/geometry.py`): there is
+little to learn along it."""
 
 
 class VolumeGeometry(Record):
@@ -38,6 +41,12 @@ class VolumeGeometry(Record):
     def slice_axis(self) -> int:
         """The default slicing axis: the one with the coarsest spacing."""
         return slicing_axis(self.spacing_mm)
+
+    @property
+    def thin_axis(self) -> int | None:
+        """The axis with the fewest voxels, if these are fewer than `FEW_SLICES`; None if all have more."""
+        fewest = min(self.shape)
+        return self.shape.index(fewest) if fewest < FEW_SLICES else None
 
     def at_most(self, axis: int, num_slices: int | None) -> Self:
         """Return the geometry with at most `num_slices` slices along an axis; None leaves it unchanged."""
@@ -121,6 +130,8 @@ class Representation(Record):
     """Whether the input includes the probabilities of other models beside the image, see `FusedViews`."""
     can_be_fine: ClassVar[bool] = False
     """Whether a fine model can be trained on crops around the object that another model found (`fine`)."""
+    needs_third_dimension: ClassVar[bool] = False
+    """Whether it has nothing to offer for volumes of a single slice."""
     needs: ClassVar[tuple[str, ...]] = ()
     """Configurations that are planned with it because their predictions are its input."""
     ceiling_fields: ClassVar[frozenset[str]] = frozenset()
@@ -129,9 +140,9 @@ class Representation(Record):
     """Note that `--explain` adds to the choice of the network's stages."""
 
     @property
-    def settings(self) -> dict[str, Any]:
-        """Fields to show in tables, by name."""
-        return self.model_dump(exclude={"name"})
+    def summary(self) -> str:
+        """Name for tables, in a few characters."""
+        return self.name.replace("_", " ")
 
     @property
     def cost_factor(self) -> float:
@@ -262,6 +273,33 @@ class Representation(Record):
         """
         raise NotImplementedError
 
+    def choice(self, geometry: VolumeGeometry, rules: ConfigurationRules) -> str:
+        """Describe in one clause what the network sees and why, for the first lines of `--explain`.
+
+        Args:
+            geometry: Of the data set.
+            rules: What the recipe fixes.
+        """
+        return self.reason(geometry, rules)
+
+    def caution(self, window: Shape, geometry: VolumeGeometry) -> str | None:
+        """Describe what speaks against the method on such volumes, for `--explain`; None: nothing.
+
+        Args:
+            window: Of the plan.
+            geometry: Of the data set.
+        """
+        del window
+        thin = geometry.thin_axis
+        if not self.needs_third_dimension or thin is None:
+            return None
+        if geometry.shape[thin] == 1:
+            return "the volumes have a single slice and no third dimension, which this method is for; take " + ALIAS
+        return (
+            f"the volumes have only {geometry.shape[thin]} slices along {AXIS_NAMES[thin]}, little of a third "
+            f"dimension, which this method is for; compare it with {ALIAS}"
+        )
+
     def window_reason(self, window: Shape, geometry: VolumeGeometry, rules: ConfigurationRules) -> str:
         """Explain the window where the first candidate fits into the memory."""
         del rules
@@ -286,11 +324,12 @@ class Representation(Record):
         raise NotImplementedError
 
     @classmethod
-    def ceiling_reason(cls, dice: Mapping[str, float | None] | None) -> str:
+    def ceiling_reason(cls, dice: Mapping[str, float | None] | None, caution: str | None = None) -> str:
         """Explain the ceiling to the user, for `--explain`.
 
         Args:
             dice: See `mean_ceilings`, by the names that users know; None: not measured.
+            caution: What speaks against the method whatever the ceiling, see `caution`.
         """
         raise NotImplementedError
 

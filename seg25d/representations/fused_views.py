@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from seg25d.core.grids import alike_axes
+from seg25d.core.grids import ANISOTROPY, AXIS_NAMES, alike_axes
 from seg25d.core.types import Shape
 from seg25d.representations import ANATOMICAL
 from seg25d.representations.base import (
@@ -34,6 +34,7 @@ class FusedViews(Representation):
     """The image and the probabilities of the views as channels of one volume: (B, C + V M, D, H, W)."""
 
     network_dims: ClassVar[int] = 3
+    needs_third_dimension: ClassVar[bool] = True
     default_network: ClassVar[str] = "fusion_net"
     fuses_views: ClassVar[bool] = True
     needs: ClassVar[tuple[str, ...]] = ANATOMICAL
@@ -51,6 +52,11 @@ class FusedViews(Representation):
     from_mean: bool = True
     """Whether scores are the logarithm of the views' mean probability plus what the network adds to it (ours), instead
     of the network's alone (the paper's)."""
+
+    @property
+    def summary(self) -> str:
+        """How many views."""
+        return f"{len(self.views)} views fused"
 
     @property
     def network_axes(self) -> tuple[int, ...]:
@@ -110,10 +116,40 @@ class FusedViews(Representation):
             f"within the box of what they find and {ROI_MARGIN} voxels around (Xia et al. 2018); {start}"
         )
 
+    def choice(self, geometry: VolumeGeometry, rules: ConfigurationRules) -> str:
+        """Views beside the image."""
+        del geometry, rules
+        return (
+            f"what 2D models of {', '.join(self.views)} find, beside the image, through a small 3D network that fuses "
+            "it, as each view sees what others miss"
+        )
+
+    def caution(self, window: Shape, geometry: VolumeGeometry) -> str | None:
+        """Cubes may be larger than the volumes, and views coarse."""
+        told = super().caution(window, geometry)
+        cautions = [told] if told else []
+        if max(geometry.spacing_mm) > ANISOTROPY * min(geometry.spacing_mm):
+            cautions.append(
+                f"voxels of {' x '.join(f'{step:.4g}' for step in geometry.spacing_mm)} mm give all but one of its "
+                "views oblong pixels, which show shapes coarsely"
+            )
+        larger = [name for name, size, full in zip(AXIS_NAMES, window, geometry.shape, strict=True) if size > full]
+        if larger:
+            cautions.append(
+                f"its cubes of {' x '.join(map(str, window))} voxels are larger than the median volume "
+                f"({' x '.join(map(str, geometry.shape))}) along {', '.join(larger)}: what lies outside is empty"
+            )
+        return "; ".join(cautions) or None
+
     def window_reason(self, window: Shape, geometry: VolumeGeometry, rules: ConfigurationRules) -> str:
-        """Cubes."""
-        del window, geometry, rules
-        return "cubes of 64 voxels (Xia et al. 2018), or of the volume where that is smaller, fit"
+        """Cubes, but no larger than needed."""
+        del geometry, rules
+        if min(window) >= EDGE:
+            return f"cubes of {EDGE} voxels (Xia et al. 2018) fit"
+        return (
+            f"cubes of {EDGE} voxels (Xia et al. 2018), no longer than the volume along the longest of axes with like "
+            f"spacing, rounded up to multiples of {EDGE_STEP}, fit"
+        )
 
     @classmethod
     def examples(cls) -> list[Self]:

@@ -10,9 +10,9 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field
 from torch import Tensor, nn
 
-from seg25d.core.grids import AXIS_NAMES
+from seg25d.core.grids import ANISOTROPY, AXIS_NAMES
 from seg25d.core.types import Shape, Spacing
-from seg25d.representations import ANATOMICAL
+from seg25d.representations import ALIAS, ANATOMICAL
 from seg25d.representations.base import (
     ConfigurationRules,
     NetworkOutput,
@@ -39,6 +39,11 @@ class Slices(Representation):
     name: Literal["slices"] = "slices"
     axis: int = Field(ge=0, le=2)
     context: int = Field(default=0, ge=0)
+
+    @property
+    def summary(self) -> str:
+        """Single slices, or how many the network sees together."""
+        return f"slices, {2 * self.context + 1} at a time" if self.context else "single slices"
 
     @property
     def network_axes(self) -> tuple[int, ...]:
@@ -113,6 +118,37 @@ class Slices(Representation):
             else ", the recipe's"
         )
         return f"{slices_apart(geometry.spacing_mm, self.axis)} with {self.context} neighbour(s) per side{why}"
+
+    def choice(self, geometry: VolumeGeometry, rules: ConfigurationRules) -> str:
+        """Slice by slice, and with how many neighbours."""
+        if self.context == 0:
+            why = "the recipe has no neighbours" if rules.context == 0 else "there are too few slices for neighbours"
+            return f"each slice along {AXIS_NAMES[self.axis]} by itself through a 2D network, as {why}"
+        pixel_mm = min(geometry.spacing_mm[axis] for axis in self.network_axes)
+        neighbours = "1 neighbour" if self.context == 1 else f"{self.context} neighbours"
+        return (
+            f"each slice along {AXIS_NAMES[self.axis]} through a 2D network, with {neighbours} per side as further "
+            f"channels, as slices are {geometry.spacing_mm[self.axis]:.4g} mm and pixels {pixel_mm:.4g} mm apart"
+        )
+
+    def caution(self, window: Shape, geometry: VolumeGeometry) -> str | None:
+        """Slices across a thin or a coarse axis are narrow, or have oblong pixels."""
+        del window
+        thin, coarse = geometry.thin_axis, geometry.slice_axis
+        if thin is not None and thin != self.axis:
+            size = geometry.shape[thin]
+            wide = "1 pixel" if size == 1 else f"{size} pixels"
+            return (
+                f"each slice is only {wide} wide, as the volumes have no more voxels along {AXIS_NAMES[thin]}; take "
+                f"{ANATOMICAL[thin]}"
+            )
+        sides_mm = sorted(geometry.spacing_mm[axis] for axis in self.network_axes)
+        if sides_mm[1] > ANISOTROPY * sides_mm[0]:
+            return (
+                f"pixels of these slices are {sides_mm[1]:.4g} x {sides_mm[0]:.4g} mm, so that they show shapes "
+                f"coarsely; take {ALIAS} ({ANATOMICAL[coarse]})"
+            )
+        return None
 
     def window_reason(self, window: Shape, geometry: VolumeGeometry, rules: ConfigurationRules) -> str:
         """Explain why windows may have fewer slices than the volume."""

@@ -10,6 +10,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 from torch import nn
 
+from seg25d.core.grids import AXIS_NAMES
 from seg25d.core.types import Shape, Spacing
 from seg25d.representations.base import ConfigurationRules, RegularSteps, Representation, VolumeGeometry, shrink
 from seg25d.representations.slices import slices_apart
@@ -25,6 +26,7 @@ class Stack(Representation):
     """`stack_size` slices along `axis` at a time."""
 
     network_dims: ClassVar[int] = 3
+    needs_third_dimension: ClassVar[bool] = True
     default_network: ClassVar[str] = "vnet"
     small_windows: ClassVar[float | None] = 0.6
     """Hippocampus, six minutes on two cores: Dice 0.872, and 0.865 without (documentation/concepts/choices.md)."""
@@ -52,6 +54,11 @@ class Stack(Representation):
                 f"{self.stack_size}"
             )
         return self
+
+    @property
+    def summary(self) -> str:
+        """How many slices."""
+        return f"stacks of {self.stack_size}"
 
     @property
     def network_axes(self) -> tuple[int, ...]:
@@ -136,6 +143,15 @@ class Stack(Representation):
             f"stacks of {self.stack_size} {slices_apart(geometry.spacing_mm, self.axis)}, of which successive ones "
             f"share {self.overlap} while training (0.625 of a stack: the best of Shivdeo et al. 2021, section 5.5) and "
             f"{self.predicted_overlap} when a volume is predicted"
+        )
+
+    def choice(self, geometry: VolumeGeometry, rules: ConfigurationRules) -> str:
+        """Slices with those around them."""
+        del geometry, rules
+        slices = f"{self.stack_size} successive slices" if self.stack_size > 1 else "single slices"
+        return (
+            f"{slices} along {AXIS_NAMES[self.axis]} at a time through a 3D network, "
+            "which sees each slice among those around it"
         )
 
     def window_reason(self, window: Shape, geometry: VolumeGeometry, rules: ConfigurationRules) -> str:

@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from seg25d.core.grids import AXIS_NAMES
 from seg25d.core.types import Shape, Spacing
 from seg25d.representations.base import (
     ConfigurationRules,
@@ -53,11 +54,18 @@ class SuperImage(Representation):
     """Slices along `axis` tiled into `grid` rows and columns, row by row, each with `context` neighbours per side."""
 
     network_dims: ClassVar[int] = 2
+    needs_third_dimension: ClassVar[bool] = True
     network_note: ClassVar[str] = "decided on one tile of the super image, so that pooling stays within slices"
     name: Literal["super_image"] = "super_image"
     grid: tuple[int, int]
     axis: int = Field(default=0, ge=0, le=2)
     context: int = Field(default=0, ge=0)
+
+    @property
+    def summary(self) -> str:
+        """Rows and columns."""
+        rows, columns = self.grid
+        return f"super image {rows}x{columns}"
 
     @property
     def network_axes(self) -> tuple[int, ...]:
@@ -142,6 +150,15 @@ class SuperImage(Representation):
             f"{slices_apart(geometry.spacing_mm, self.axis)}, tiled {rows} x {columns}: as square as possible, ratios "
             "up to 4/3 count as square, then least padding, then more rows than columns (Sobirov et al. 2022, Table "
             f"2); {self.context} neighbours per side (0: as in the paper)"
+        )
+
+    def choice(self, geometry: VolumeGeometry, rules: ConfigurationRules) -> str:
+        """A volume as one image."""
+        del geometry, rules
+        rows, columns = self.grid
+        return (
+            f"all slices of a window along {AXIS_NAMES[self.axis]} tiled into one image ({rows} rows, {columns} "
+            "columns), so that a 2D network sees all of them at once"
         )
 
     @classmethod

@@ -15,6 +15,7 @@ class Volume(Representation):
     """Windows of the volume, unchanged."""
 
     network_dims: ClassVar[int] = 3
+    needs_third_dimension: ClassVar[bool] = True
     small_windows: ClassVar[float | None] = 0.0
     """Possible, but off by default, as the benefit has not been measured."""
     name: Literal["volume"] = "volume"
@@ -57,6 +58,11 @@ class Volume(Representation):
         """Nothing is done."""
         del geometry, rules
         return "windows of the volume, unchanged"
+
+    def choice(self, geometry: VolumeGeometry, rules: ConfigurationRules) -> str:
+        """For comparison."""
+        del geometry, rules
+        return "windows of the volume, unchanged, through a 3D network: what the other methods are compared with"
 
     @classmethod
     def examples(cls) -> list[Self]:

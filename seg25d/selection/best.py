@@ -67,6 +67,8 @@ class Best(Record):
     """Limits of the cost."""
     commands: tuple[str, ...]
     """Commands that predict with it."""
+    reasons: dict[str, str] = Field(default_factory=dict)
+    """Reason for the choice and for its post-processing, and what the scores are worth."""
     candidates: tuple[Scored, ...]
     """All candidates, the best first."""
     versions: dict[str, str] = Field(default_factory=library_versions)

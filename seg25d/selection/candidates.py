@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -30,6 +30,8 @@ class ValidatedRun:
     """The validation cases of every trained fold."""
     stamps: Mapping[int, str]
     """A string for each trained fold that changes when its model changes."""
+    trained_on: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    """The training cases of every trained fold."""
 
     @property
     def name(self) -> str:
@@ -43,8 +45,13 @@ class ValidatedRun:
 
     @cached_property
     def case_folds(self) -> dict[str, int]:
-        """The fold that predicts each case: the first of those that were not trained on it."""
+        """The fold that predicts each case: the first of those that validate on it."""
         return {case: fold for fold in reversed(self.folds) for case in self.held_out[fold]}
+
+    @property
+    def seen(self) -> frozenset[str]:
+        """Validation cases that the model which predicts them was trained on, as of a data set of a single case."""
+        return frozenset(case for case, fold in self.case_folds.items() if case in self.trained_on.get(fold, ()))
 
     @property
     def stamp(self) -> str:
@@ -61,7 +68,7 @@ class ValidatedRun:
         return replace(self, held_out={fold: cases for fold, cases in self.held_out.items() if fold in folds})
 
     def probability_map(self, case: str) -> Path:
-        """The file of the probabilities of a case, by the model that was not trained on it."""
+        """The file of the probabilities of a case, by the fold that validates on it."""
         return self.run.fold(self.case_folds[case]).probabilities / f"{case}.b2nd"
 
 
@@ -96,12 +103,15 @@ def read_validated_run(run: RunFolder) -> ValidatedRun:
     if not folds:
         raise InputError(f"{run.root} has no trained fold; run `seg25d train` first")
     held_out = {fold: splits[fold].val for fold in folds}
+    trained_on = {fold: splits[fold].train for fold in folds}
     if imported is not None:
         stamps = dict.fromkeys(folds, _stamp(run.imported))
-        return ValidatedRun(run, read_description(run.dataset), imported.threshold, None, len(splits), held_out, stamps)
+        description, threshold, store = read_description(run.dataset), imported.threshold, None
+        return ValidatedRun(run, description, threshold, store, len(splits), held_out, stamps, trained_on)
     header = load_header(run.fold(folds[0]).model_final)
     stamps = {fold: _stamp(run.fold(fold).model_final) for fold in folds}
-    return ValidatedRun(run, header.description, header.threshold, header.plan.store, len(splits), held_out, stamps)
+    description, threshold, store = header.description, header.threshold, header.plan.store
+    return ValidatedRun(run, description, threshold, store, len(splits), held_out, stamps, trained_on)
 
 
 def shared_cases(runs: Sequence[ValidatedRun]) -> tuple[str, ...]:

@@ -28,6 +28,9 @@ from seg25d.selection.ranking import rank
 from seg25d.selection.scoring import CaseToScore, Validation, score_ensembles
 
 logger = logging.getLogger(__name__)
+LEAST_CASES = 6
+"""Cases from which on ensembles and post-processing may be chosen. With fewer no gain can be told from chance: if it is
+seen in all of five cases, the p-value of Wilcoxon's two-sided signed-rank test is 2 / 2^5 = 0.06."""
 
 
 class FindOptions(Record):
@@ -79,6 +82,8 @@ def find_best(
 ) -> Best:
     """Choose the candidate with the best mean Dice over the validation cases that all runs have in common.
 
+    With fewer than `LEAST_CASES` of them only single configurations are chosen, without post-processing.
+
     Missing probabilities of validation cases, scores and costs are computed. All of them are kept, so that the same
     command continues after an interruption.
 
@@ -100,9 +105,11 @@ def find_best(
         predict_validation(run, folder.root, choose_execution(options.device))
     costs = {Ensemble((run.name,)): _find_cost(run, folder, validation, options) for run in runs}
     candidates = Candidates(score_ensembles(validation, list(costs)), costs)
+    few = len(validation.cases) < LEAST_CASES
     if options.ensembles:
         _add_ensembles(validation, candidates, options)
-    allowed = [each for each in candidates.summaries if options.allow(candidates.costs[each])]
+    within = [each for each in candidates.summaries if options.allow(candidates.costs[each])]
+    allowed = [each for each in within if not few or len(each.runs) == 1]
     if not allowed:
         raise InputError(
             f"no configuration is within the limits ({_format_limits(options.limits)}); the cheapest takes "
@@ -116,10 +123,15 @@ def find_best(
     summary = candidates.summaries[chosen]
     steps, after = PostProcessing(), summary
     members = _members(validation, chosen)
+    reasons = _explain(validation, options, few)
     if options.postprocessing and any(member.imported for member in members):
-        logger.warning("no post-processing is fitted: another program predicts and could not apply it")
-    elif options.postprocessing:
+        reasons["postprocessing"] = "no post-processing is fitted: another program predicts and could not apply it"
+        logger.warning(reasons["postprocessing"])
+    elif options.postprocessing and not few:
         steps, after = fit_postprocessing(validation, chosen, summary)
+        gain = (after.foreground_mean.dice or 0.0) - (summary.foreground_mean.dice or 0.0)
+        helps = f"raises the mean Dice by {gain:.4f} over the same cases that it was fitted on"
+        reasons["postprocessing"] = "no step raises the mean Dice" if steps.does_nothing else helps
     return Best(
         dataset_name=dataset_name,
         name=chosen.name,
@@ -133,8 +145,34 @@ def find_best(
         folds=tuple(sorted({fold for run in runs for fold in run.folds})),
         limits=options.limits,
         commands=use_commands(dataset_name, members),
+        reasons=reasons,
         candidates=rank(candidates.summaries, candidates.costs, chosen, options.allow),
     )
+
+
+def _explain(validation: Validation, options: FindOptions, few: bool) -> dict[str, str]:
+    """Reasons for `best.json`; what speaks against trusting the choice is a warning, too."""
+    count = len(validation.cases)
+    cases = "1 case" if count == 1 else f"{count} cases"
+    among = "configurations and ensembles" if options.ensembles and not few else "configurations"
+    limits = f" within the limits ({_format_limits(options.limits)})" if options.limits else ""
+    reasons = {"choice": f"the best mean Dice of all {among}{limits} over {cases}"}
+    if few:
+        reasons["choice"] += (
+            f"; this may be chance, as with fewer than {LEAST_CASES} cases Wilcoxon's signed-rank test tells no "
+            "difference from chance (p > 0.05 whatever the scores), so that no ensemble, no weights and no "
+            "post-processing are chosen; more folds have more cases"
+        )
+        reasons["postprocessing"] = f"none with fewer than {LEAST_CASES} cases: it would be fitted to chance"
+        logger.warning("the choice is %s", reasons["choice"])
+    seen = [case for case in validation.cases if any(case in run.seen for run in validation.runs.values())]
+    if seen:
+        reasons["cases"] = (
+            f"models were trained on {len(seen)} of the {cases} that they are compared on, as the same cases are in "
+            "training and validation of a fold: these scores say little about new cases"
+        )
+        logger.warning(reasons["cases"])
+    return reasons
 
 
 def use_commands(dataset_name: str, members: Sequence[Member]) -> tuple[str, ...]:
@@ -233,7 +271,7 @@ def _add_ensembles(validation: Validation, candidates: Candidates, options: Find
         if better is None or better == best:
             break
         best = better
-    if options.fit_weights and best is not None:
+    if options.fit_weights and best is not None and len(validation.cases) >= LEAST_CASES:
         weighted = _fit_weights(validation, best)
         if weighted is not None:
             _add(validation, candidates, [weighted], options)

@@ -71,14 +71,16 @@ def paired_p_value(scores: Mapping[str, float | None], others: Mapping[str, floa
 def describe_best(best: Best, labels: Labels | None = None) -> str:
     """Text about the choice: all candidates, the reasons, and the commands to use it; `labels` give the names."""
     steps = best.postprocessing.describe(labels) or ["none"]
+    why = f"; {best.reasons['postprocessing']}" if "postprocessing" in best.reasons else ""
     lines = [
         candidates_table(best, labels),
         "",
         "*: no other candidate is both as good and as fast. In brackets: beyond the limits.",
-        f"p: Wilcoxon's signed-rank test against the best, over {best.num_cases} cases.",
+        f"p: Wilcoxon's signed-rank test against the best; cases compared: {best.num_cases}.",
         f"best: {best.name}",
+        *(f"{key}: {reason}" for key, reason in best.reasons.items() if key != "postprocessing"),
         f"post-processing: {'; '.join(steps)}"
-        f" (Dice {format_score(best.dice_without_postprocessing)} -> {format_score(best.dice)})",
+        f" (Dice {format_score(best.dice_without_postprocessing)} -> {format_score(best.dice)}){why}",
         "use it:",
         *(f"  {command}" for command in best.commands),
     ]

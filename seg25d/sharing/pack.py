@@ -95,7 +95,7 @@ def _read_portable(path: Path) -> bytes:
     content = path.read_bytes()
     if path.name == "dataset.json" and "dataset" in (value := read_json(path)):
         content = _json_bytes({key: item for key, item in value.items() if key != "dataset"})
-    if found := _PATH.search(content.decode("utf-8")):
+    if found := _PATH.search(content.decode("utf-8", errors="replace")):
         logger.warning("%s: the archive will contain what looks like a path of this machine: %s", path, found[1])
     return content
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from seg25d.core.device import choose_execution
 from seg25d.core.errors import InputError
 from seg25d.core.workspace import PreprocessedFolder, Workspace
-from seg25d.data.dataset import Split, read_splits
+from seg25d.data.splits import Split, read_splits, same_splits, short_path, splits_files
 from seg25d.planning.configurations import known_names
 from seg25d.planning.plan import ConfigurationPlan, Plans
 from seg25d.planning.plans_file import read_plans
@@ -144,6 +144,7 @@ def planned_run(workspace: Workspace, identifier: str, configuration: str, optio
         )
     choose_execution(local_device(options.device), settings.config.precision)
     splits = read_splits(folder.recipe_splits(options.recipe))
+    _check_folds(workspace, name, splits, _planning_command(identifier, options))
     _check_store(Store(folder.store(plan.store)), splits, name)
     return PlannedRun(
         workspace=workspace,
@@ -165,6 +166,16 @@ def _planning_command(identifier: str, options: TrainingOptions) -> str:
     words += [] if options.recipe == "default" else ["--recipe", options.recipe]
     words += [] if options.plans_name == DEFAULT_PLANS_NAME else ["--plans-name", options.plans_name]
     return " ".join(words)
+
+
+def _check_folds(workspace: Workspace, name: str, splits: Sequence[Split], command: str) -> None:
+    """Check that the folds that the data set brings along are those that it was planned with."""
+    given = splits_files(workspace.raw_dataset(name), workspace.splits_folders(name))
+    if given and not same_splits(given[0], splits):
+        raise InputError(
+            f"{name}: {short_path(given[0])} has other folds than those that were planned; run `{command}` again to "
+            "take them (arrays are kept), or remove the file"
+        )
 
 
 def _check_store(store: Store, splits: Sequence[Split], name: str) -> None:

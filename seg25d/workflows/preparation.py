@@ -12,7 +12,7 @@ from seg25d.core.records import parse_record, read_record
 from seg25d.core.workspace import PreprocessedFolder, Workspace
 from seg25d.data.dataset import Dataset, Split, read_dataset, read_description
 from seg25d.data.verify import raise_problems, verify_dataset
-from seg25d.planning.channel_rules import named_normalization
+from seg25d.planning.channel_rules import value_ranges
 from seg25d.planning.configurations import configuration_names, split_name
 from seg25d.planning.fingerprint import Fingerprint, extract_fingerprint
 from seg25d.planning.plan import ConfigurationPlan, Plans
@@ -21,7 +21,7 @@ from seg25d.planning.plans_file import read_plans, save_plans
 from seg25d.planning.recipe_rules import PlanningRules, find_rules
 from seg25d.planning.revision import revise_plans
 from seg25d.planning.search import check_memory
-from seg25d.planning.splits import choose_splits
+from seg25d.planning.splits import choose_splits, splits_reason
 from seg25d.preprocessing.preprocess import preprocess_dataset
 from seg25d.preprocessing.store import check_case_names
 from seg25d.runs.names import check_names
@@ -42,6 +42,7 @@ class DatasetToPlan(NamedTuple):
     stored: Plans | None
     """The existing plans to keep; None: there are none, or they are discarded."""
     splits: tuple[Split, ...]
+    splits_reason: str
     configurations: tuple[str, ...] | None
     """Names as given by the user; None: all."""
     rules: PlanningRules
@@ -85,7 +86,7 @@ def make_plans(task: DatasetToPlan) -> Plans:
     if task.clean:
         shutil.rmtree(task.folder.fingerprint_cases, ignore_errors=True)
     fingerprint = extract_fingerprint(task.dataset, task.folder, task.num_processes)
-    plans = revise_plans(
+    revised = revise_plans(
         task.stored,
         fingerprint,
         task.dataset.description,
@@ -94,7 +95,12 @@ def make_plans(task: DatasetToPlan) -> Plans:
         rules=task.rules,
         plans_name=task.plans_name,
     )
+    plans = revised.model_copy(update={"reasons": {**revised.reasons, "folds": task.splits_reason}})
     names = configuration_names(task.configurations, plans.slice_axis, task.rules)
+    for name, plan in plans.configurations.items():
+        known = task.stored is not None and name in task.stored.configurations
+        if "warning" in plan.reasons and not known:
+            logger.info("%s, %s: %s", plans.dataset_name, name, plan.reasons["warning"])
     return with_ceilings(plans, task.dataset, fingerprint, {split_name(name)[0] for name in names})
 
 
@@ -157,10 +163,12 @@ def keep_network(path: Path, plans: Plans, name: str) -> None:
 
 def _dataset_to_plan(workspace: Workspace, name: str, rules: PlanningRules, options: PlanningOptions) -> DatasetToPlan:
     root, folder = workspace.raw_dataset(name), workspace.preprocessed_dataset(name)
-    _check_channels(root)
+    ranges, folders = _channel_ranges(root), workspace.splits_folders(name)
     memory = None if options.verify_only else folder.root / "verified.json"
-    raise_problems(verify_dataset(root, options.num_processes, memory=memory), root.name)
-    dataset = read_dataset(root)
+    problems = verify_dataset(root, options.num_processes, memory, preprocessed=folders, ranges=ranges)
+    raise_problems(problems, root.name)
+    dataset = read_dataset(root, folders)
+    splits = choose_splits(dataset, rules.num_folds, rules.fold_seed)
     check_case_names([case.name for case in dataset.cases])
     path = folder.plans(options.plans_name, options.recipe)
     forgotten = options.clean or options.verify_only or not path.exists()
@@ -169,7 +177,8 @@ def _dataset_to_plan(workspace: Workspace, name: str, rules: PlanningRules, opti
         folder=folder,
         plans_file=path,
         stored=None if forgotten else read_plans(path),
-        splits=choose_splits(dataset, rules.num_folds, rules.fold_seed),
+        splits=splits,
+        splits_reason=splits_reason(dataset, splits, rules.fold_seed),
         configurations=options.configurations,
         rules=rules,
         gpu_memory_gb=options.gpu_memory_gb,
@@ -178,23 +187,25 @@ def _dataset_to_plan(workspace: Workspace, name: str, rules: PlanningRules, opti
         num_processes=options.num_processes,
     )
     logger.info("%s: %d cases, no problems found", dataset.name, len(dataset.cases))
+    logger.info("%s, folds: %s", dataset.name, task.splits_reason)
     return task
 
 
-def _check_channels(root: Path) -> None:
-    """Check the names of the channels before anything that takes long or writes files."""
+def _channel_ranges(root: Path) -> dict[int, tuple[float, float]]:
+    """Check the names of the channels before anything that takes long or writes files; the values that they allow."""
     try:
         channels = read_description(root / "dataset.json").channel_names
     except InputError:
-        return  # verification reports this together with all other problems
-    for channel in channels:
-        named_normalization(channel)
+        return {}  # verification reports this together with all other problems
+    return value_ranges(channels)
 
 
 def _remove_stores(folder: PreprocessedFolder, plans: Path) -> None:
     """Remove all arrays that no plans in another file use."""
     # Searched as text, so that plans with errors in them keep their arrays too.
-    others = [path.read_text(encoding="utf-8") for path in folder.root.glob("*.json") if path != plans]
+    others = [
+        path.read_text(encoding="utf-8", errors="replace") for path in folder.root.glob("*.json") if path != plans
+    ]
     for store in sorted(folder.root.glob("spacing_*")):
         if store.is_dir() and not any(store.name in text for text in others):
             logger.info("removing %s", store)

@@ -33,6 +33,8 @@ def make_task(root: Path) -> Path:
         (["--from", "dicom"], "--from dicom needs -o"),
         (["--from", "dicom", "-o", "out", "-d", "1"], "--from dicom does not accept -d"),
         (["--from", "dicom", "-o", "out"], "is not a folder"),
+        (["--from", "msd", "--split-phases"], "--from msd does not accept --split-phases"),
+        (["--from", "nnunet-results", "-d", "1", "--suv"], "--from nnunet-results does not accept --suv"),
         (["--from", "nnunet-results"], "needs -d"),
         (["--from", "nnunet-results", "-d", "1"], "data set 1 not found"),
     ],

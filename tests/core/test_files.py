@@ -167,3 +167,10 @@ def test_keys_that_come_twice_can_be_seen(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"a": 1, "a": 2}')
     assert read_json(tmp_path / "a.json") == {"a": 2}
     assert read_json(tmp_path / "a.json", list) == [("a", 1), ("a", 2)]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_json_with_a_byte_order_mark(encoding: str, tmp_path: Path) -> None:
+    """Editors on Windows put one at the beginning of a file."""
+    (tmp_path / "a.json").write_bytes('{"Größe": 1}'.encode(encoding))
+    assert read_json(tmp_path / "a.json") == {"Größe": 1}

@@ -201,3 +201,13 @@ def test_ctrl_c_while_the_server_loads_is_for_the_command_alone(tmp_path: Path) 
     os.killpg(process.pid, signal.SIGINT)
     out, error = process.communicate(timeout=60)
     assert (out, error) == ("interrupted\n", "")
+
+
+def test_a_limit_of_the_address_space_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    resource = pytest.importorskip("resource", reason="absent on Windows")
+    free = available_memory_bytes()
+    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (taken + (100 << 20), -1))
+    assert 50 << 20 < available_memory_bytes() < 150 << 20 < free
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (1000, -1))
+    assert available_memory_bytes() == 0

@@ -32,6 +32,23 @@ def test_variables(environment: dict[str, str], raw: str, results: str) -> None:
     assert (workspace.raw, workspace.results) == (Path(raw), Path(results))
 
 
+@pytest.mark.parametrize(
+    ("folder", "environment", "expected"),
+    [
+        (None, {"nnUNet_raw": "n", "nnUNet_preprocessed": "p"}, ["seg25d_workspace/preprocessed/D", "p/D"]),
+        (None, {"nnUNet_raw": "n"}, ["seg25d_workspace/preprocessed/D"]),
+        # The raw data are not nnU-Net's: a data set of the same name there may be another one.
+        (None, {"nnUNet_preprocessed": "p"}, ["seg25d_workspace/preprocessed/D"]),
+        (Path("w"), {"nnUNet_raw": "n", "nnUNet_preprocessed": "p"}, ["w/preprocessed/D"]),
+        (None, {"nnUNet_raw": "n", "nnUNet_preprocessed": "p", "seg25d_raw": "r", "seg25d_preprocessed": "q"}, ["q/D"]),
+    ],
+)
+def test_folds_of_nnunet_lie_in_its_folder_if_the_raw_data_are_its(
+    folder: Path | None, environment: dict[str, str], expected: list[str]
+) -> None:
+    assert Workspace.resolve(folder, environment).splits_folders("D") == [Path(path) for path in expected]
+
+
 def test_data_sets_are_found_by_number_and_name(tmp_path: Path) -> None:
     for name in ("raw/Dataset001_A", "raw/Dataset002_B", "preprocessed/Dataset002_C", "raw/other"):
         (tmp_path / name).mkdir(parents=True)

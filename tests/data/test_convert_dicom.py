@@ -1,5 +1,6 @@
 """From folders of DICOM files to NIfTI."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,9 @@ import SimpleITK as sitk  # noqa: N813 - its usual name
 
 from seg25d.core.errors import DatasetError, InputError
 from seg25d.data.convert_dicom import convert_dicom_folders
-from seg25d.data.image_io import read_image
+from seg25d.data.dicom_options import DicomOptions
+from seg25d.data.image_io import read_channel, read_image
+from tests.data.dicom_files import ramp, save, slice_dataset, write_slices
 
 SHAPE = (3, 4, 5)
 
@@ -76,7 +79,7 @@ def test_all_problems_come_at_once_and_nothing_is_written(tmp_path: Path) -> Non
         convert(tmp_path / "in", tmp_path / "out")
     message = str(caught.value)
     assert "holds 2 DICOM series" in message
-    assert "bert: the folder holds no DICOM images" in message
+    assert "a.dcm: the DICOM file ends before its image" in message
     assert "would both become x_y_0000.nii.gz" in message
     assert not (tmp_path / "out").exists()
 
@@ -103,3 +106,75 @@ def test_what_is_there_is_kept_and_never_overwritten(tmp_path: Path) -> None:
     (out / "conversion.json").unlink()
     with pytest.raises(DatasetError, match="was not made from"):
         convert(tmp_path / "in" / "bert", out)
+
+
+def two_phases(folder: Path) -> None:
+    for phase in (1, 2):
+        for index, numbers in enumerate(ramp() + 100 * phase):
+            dataset = slice_dataset(numbers, (0, 0, 2.0 * index), index, TemporalPositionIdentifier=phase)
+            save(dataset, folder / f"{phase}{index}.dcm")
+
+
+def test_a_disc_with_reports_and_a_directory(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    directory = slice_dataset(ramp()[0], (0, 0, 0), SOPClassUID="1.2.840.10008.1.3.10", Rows=None, PixelData=None)
+    save(directory, tmp_path / "disc" / "DICOMDIR")
+    report = slice_dataset(
+        ramp()[0], (0, 0, 0), SOPClassUID="1.2.840.10008.5.1.4.1.1.88.22", Rows=None, Columns=None, PixelData=None
+    )
+    save(report, tmp_path / "disc" / "DICOM" / "reports" / "1.dcm")
+    with pytest.raises(DatasetError, match="holds no DICOM images"):
+        convert(tmp_path / "disc", tmp_path / "out")
+    write_slices(tmp_path / "disc" / "DICOM" / "ct", ramp())
+    assert convert(tmp_path / "disc", tmp_path / "out") == ["DICOM_ct_0000.nii.gz"]
+    assert "reports: skipped" in caplog.text
+
+
+def test_phases_become_cases(tmp_path: Path) -> None:
+    two_phases(tmp_path / "in" / "anna")
+    two_phases(tmp_path / "in" / "bert_0001")
+    write_slices(tmp_path / "in" / "carl", ramp())
+    out = tmp_path / "out"
+    with pytest.raises(DatasetError, match="2 phases"):
+        convert(tmp_path / "in", out)
+    split = DicomOptions(split_phases=True)
+    # Worker processes finish in any order.
+    names = [path.name for path in convert_dicom_folders(tmp_path / "in", out, 2, split)]
+    assert names == [
+        "anna_phase1_0000.nii.gz",
+        "anna_phase2_0000.nii.gz",
+        "bert_phase1_0001.nii.gz",
+        "bert_phase2_0001.nii.gz",
+        "carl_0000.nii.gz",
+    ]
+    assert read_channel(out / names[1])[0].max() == ramp().max() + 200
+    # Goes on where it was cut off.
+    (out / names[1]).unlink()
+    times = {path.name: path.stat().st_mtime_ns for path in out.glob("*.gz")}
+    assert [path.name for path in convert_dicom_folders(tmp_path / "in", out, 0, split)] == names
+    assert {name: (out / name).stat().st_mtime_ns for name in times} == times
+    assert (out / names[1]).exists()
+
+
+def test_what_was_changed_stands_in_the_record(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_slices(tmp_path / "in" / "anna", ramp())
+    (tmp_path / "in" / "anna" / "3.dcm").unlink()
+    write_slices(tmp_path / "in" / "bert", ramp(), lambda index: (0.5 * index, 0, 2.0 * index))
+    write_slices(tmp_path / "in" / "carl", ramp())
+    out = tmp_path / "out"
+    with pytest.raises(DatasetError) as caught:
+        convert(tmp_path / "in", out)
+    assert "1 slice is missing between 2.dcm and 4.dcm" in str(caught.value)
+    assert "the gantry was tilted" in str(caught.value)
+    options = DicomOptions(accept_gaps=True, resample_tilt=True)
+    convert_dicom_folders(tmp_path / "in", out, 0, options)
+    changes = json.loads((out / "conversion.json").read_text())["changes"]
+    assert list(changes) == ["anna_0000.nii.gz", "bert_0000.nii.gz"]
+    assert "slices interpolated to 6" in changes["anna_0000.nii.gz"][0]
+    assert "tilted by 14 degrees" in changes["bert_0000.nii.gz"][0]
+    assert "slices interpolated to 6" in caplog.text
+    write_slices(tmp_path / "in" / "dora", ramp())
+    convert_dicom_folders(tmp_path / "in", out, 0, options)
+    assert json.loads((out / "conversion.json").read_text())["changes"] == changes
+    with pytest.raises(DatasetError, match="with these options"):
+        convert_dicom_folders(tmp_path / "in", out, 0, DicomOptions(accept_gaps=True))

@@ -168,7 +168,7 @@ def test_all_problems_come_at_once_and_nothing_is_written(workspace: Workspace, 
     message = str(caught.value)
     assert "imagesTr/a.nii.gz: the file is 5 x 4 x 3, expected is a volume with 2 channel(s)" in message
     assert "imagesTs/c.nii.gz: the file is truncated" in message
-    assert "labelsTr/b.nii.gz: the file is not a NIfTI-1 file" in message
+    assert "labelsTr/b.nii.gz: the file cannot be read: it is not a NIfTI file" in message
     assert not workspace.raw.exists()
 
 

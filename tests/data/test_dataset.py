@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from seg25d.core.errors import DatasetError, RecordError
-from seg25d.data.dataset import find_inputs, read_dataset, read_description, read_splits, scan_dataset
+from seg25d.core.errors import DatasetError
+from seg25d.data.dataset import find_inputs, read_dataset, read_description, scan_dataset
 
 DESCRIPTION: dict[str, Any] = {
     "channel_names": {"0": "CT", "1": "PET"},
@@ -50,6 +50,30 @@ def test_read_dataset(tmp_path: Path) -> None:
     assert dataset.description.metadata == {"licence": "CC0"}
     assert dataset.patients == {}
     assert dataset.splits is None
+
+
+@pytest.mark.parametrize("key", ["channel_names", "modality"])
+def test_channels_that_begin_at_1_are_refused_with_the_cure(key: str, tmp_path: Path) -> None:
+    root = make_dataset(tmp_path, **({"channel_names": None} | {key: {"1": "T1", "2": "T2"}}))
+    with pytest.raises(DatasetError, match="the keys are 1, 2") as caught:
+        read_dataset(root)
+    assert 'renumber them from "0": {"0": "T1", "1": "T2"}, where 0 is CASE_0000' in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("names", "cure"),
+    [
+        ({"1": "CT"}, '{"0": "CT"}'),
+        ({"2": "b", "10": "c", "1": "a"}, '{"0": "a", "1": "b", "2": "c"}'),
+        ({"0000": "a", "0001": "b"}, '{"0": "a", "1": "b"}'),
+        ({"ch0": "a", "ch1": "b"}, '{"0": "a", "1": "b"}'),
+        ({"0": "a", "2": "b"}, '{"0": "a", "1": "b"}'),
+        ({"T1": "0", "T2": "1"}, '{"0": "T1", "1": "T2"}'),
+        ({"T2": 1, "T1": 0}, '{"0": "T1", "1": "T2"}'),
+    ],
+)
+def test_other_keys_of_channels_are_refused_with_the_cure(names: dict[str, Any], cure: str, tmp_path: Path) -> None:
+    assert cure in problems_of(make_dataset(tmp_path, channel_names=names))
 
 
 def test_more_than_ten_channels_keep_their_order(tmp_path: Path) -> None:
@@ -219,15 +243,9 @@ def test_patients_and_splits(tmp_path: Path) -> None:
         ("patients.json", '{"z": "p"}', "z: patients.json names an unknown case"),
         ("patients.json", '["a"]', "patients.json: it must be an object"),
         ("patients.json", "{", "patients.json: "),
-        ("splits.json", '[{"train": ["z"], "val": ["b"]}]', "z: splits.json fold 0 names an unknown case"),
-        ("splits.json", '[{"train": ["a", "b"], "val": ["b"]}]', "fold 0 trains and validates on b"),
-        ("splits.json", '[{"train": ["a"], "val": []}]', "must not be empty"),
-        ("splits.json", '[{"train": ["a", "a"], "val": ["b"]}]', "fold 0 has a twice in `train`"),
-        ("splits.json", '[{"training": ["a"]}]', "wrong at 0.train"),
-        ("splits.json", "[]", "splits.json: it must be a list"),
     ],
 )
-def test_wrong_patients_and_splits(name: str, content: str, message: str, tmp_path: Path) -> None:
+def test_wrong_patients(name: str, content: str, message: str, tmp_path: Path) -> None:
     root = make_dataset(tmp_path)
     (root / name).write_text(content)
     assert message in problems_of(root)
@@ -294,6 +312,7 @@ def test_one_channel_model_and_two_channels(tmp_path: Path) -> None:
         ("a.nii", 2, "takes 2 channels"),
         ("series", 2, "one folder per channel"),
         ("b_0000.nii", 2, "missing channel: b_0001"),
+        ("series/1.dcm", 1, "give the folder that holds all files of its series"),
     ],
 )
 def test_find_inputs_errors(name: str, num_channels: int, message: str, tmp_path: Path) -> None:
@@ -308,6 +327,14 @@ def test_find_dicom_folders(tmp_path: Path) -> None:
     (tmp_path / "in/x_0001/IM1").write_bytes(bytes(128) + b"DICM")
     assert names_of(tmp_path / "in", 2) == {"x": ["x_0000", "x_0001"]}
     assert names_of(tmp_path / "in" / "x_0001", 1) == {"x_0001": ["x_0001"]}
+
+
+def test_find_dicom_folders_further_down(tmp_path: Path) -> None:
+    touch(tmp_path, "anna/study/ct/1.dcm", "bert/study/ct/1.dcm", "bert/.hidden/1.dcm")
+    assert names_of(tmp_path, 1) == {"anna_study_ct": ["ct"], "bert_study_ct": ["ct"]}
+    assert names_of(tmp_path / "anna", 1) == {"study_ct": ["ct"]}
+    touch(tmp_path, "x.nii.gz")
+    assert names_of(tmp_path, 1) == {"x": ["x.nii.gz"]}
 
 
 def test_real_data_sets(shared_data: Path) -> None:
@@ -330,22 +357,87 @@ def test_names_in_the_explicit_list_become_files(tmp_path: Path) -> None:
     assert [item.case for item in problems if "in capitals only" in item.problem] == ["e"]
 
 
-def test_splits_problems_are_listed_together(tmp_path: Path) -> None:
-    root = make_dataset(tmp_path)
-    folds = [{"train": ["a", "x"], "val": ["b"]}, {"train": ["a", "b"], "val": ["b"]}, {"train": ["a"], "val": []}]
-    (root / "splits.json").write_text(json.dumps(folds))
-    text = problems_of(root)
-    for part in ("x: splits.json fold 0 names an unknown", "fold 1 trains and validates on b", "fold 2 is of no use"):
-        assert part in text
-
-
 def test_an_empty_description_lists_what_is_missing(tmp_path: Path) -> None:
     (tmp_path / "dataset.json").write_text("{}")
     assert "numTraining must be" in problems_of(tmp_path)
 
 
-@pytest.mark.parametrize("content", ["[]", "{}", '[{"train": ["a"]}]', '[{"train": "a", "val": ["b"]}]'])
-def test_wrong_splits_name_the_file_and_the_place(tmp_path: Path, content: str) -> None:
-    (tmp_path / "splits.json").write_text(content)
-    with pytest.raises(RecordError, match=r"splits\.json is not valid:\n  folds"):
-        read_splits(tmp_path / "splits.json")
+def renamed(root: Path, folder: str, old: str, new: str) -> None:
+    for path in (root / folder).iterdir():
+        path.rename(path.with_name(path.name.replace(old, new)))
+
+
+@pytest.mark.parametrize(("digits", "count"), [("_0", 1), ("_00", 2), ("_000", 3), ("_00000", 5)])
+def test_channel_numbers_of_other_than_four_digits(digits: str, count: int, tmp_path: Path) -> None:
+    root = make_dataset(tmp_path, channel_names={"0": "CT"})
+    for path in root.glob("imagesTr/*_0001.nii.gz"):
+        path.unlink()
+    renamed(root, "imagesTr", "_0000", digits)
+    assert problems_of(root).splitlines() == [
+        f"{case}: imagesTr/{case}{digits}.nii.gz has a channel number of {count} digits, expected are four -> "
+        f"rename it to {case}_0000.nii.gz"
+        for case in "ab"
+    ]
+    for path in root.glob("labelsTr/*"):
+        path.unlink()
+    assert (
+        problems_of(root)
+        .splitlines()[0]
+        .endswith(f"rename it to a_0000.nii.gz, or, if a{digits} is the name of the case, to a{digits}_0000.nii.gz")
+    )
+
+
+def test_a_number_that_belongs_to_the_case(tmp_path: Path) -> None:
+    root = make_dataset(tmp_path, channel_names={"0": "CT"}, numTraining=1)
+    for path in [*root.glob("imagesTr/*"), *root.glob("labelsTr/*")]:
+        path.unlink()
+    touch(root, "imagesTr/a_001.nii.gz", "labelsTr/a_001.nii.gz")
+    wanted = "a_001: imagesTr/a_001.nii.gz has no channel number -> rename it to a_001_0000.nii.gz"
+    assert problems_of(root) == wanted
+
+
+@pytest.mark.parametrize(
+    ("new", "told"),
+    [
+        ("_0000.nii.gz", "has a channel number, as only images have"),
+        ("_000.nii.gz", "has a channel number, as only images have"),
+        (".seg.nii.gz", "is named as Slicer does it"),
+    ],
+)
+def test_labels_that_are_named_otherwise_than_their_cases(new: str, told: str, tmp_path: Path) -> None:
+    root = make_dataset(tmp_path)
+    renamed(root, "labelsTr", ".nii.gz", new)
+    assert problems_of(root).splitlines() == [
+        f"{case}: labelsTr/{case}{new} {told} -> rename it to {case}.nii.gz" for case in "ab"
+    ]
+
+
+def test_a_label_that_is_there_under_two_names(tmp_path: Path) -> None:
+    root = make_dataset(tmp_path)
+    touch(root, "labelsTr/a_0000.nii.gz")
+    assert problems_of(root).endswith("rename it to a.nii.gz; a.nii.gz is there too: keep one")
+
+
+def test_a_case_whose_name_ends_as_a_channel_does(tmp_path: Path) -> None:
+    root = make_dataset(tmp_path, channel_names={"0": "CT"}, numTraining=1)
+    for path in [*root.glob("imagesTr/*"), *root.glob("labelsTr/*")]:
+        path.unlink()
+    touch(root, "imagesTr/a_0000_0000.nii.gz", "labelsTr/a_0000.nii.gz")
+    assert [case.name for case in read_dataset(root).cases] == ["a_0000"]
+
+
+def test_every_json_file_may_have_a_byte_order_mark(tmp_path: Path) -> None:
+    root = make_dataset(tmp_path)
+    (root / "dataset.json").write_text((root / "dataset.json").read_text(), encoding="utf-8-sig")
+    (root / "patients.json").write_text('{"a": "x", "b": "y"}', encoding="utf-8-sig")
+    (root / "splits.json").write_text('[{"train": ["a"], "val": ["b"]}]', encoding="utf-16")
+    dataset = read_dataset(root)
+    assert dataset.patients == {"a": "x", "b": "y"}
+    assert dataset.splits is not None
+    assert dataset.description.channel_names == ("CT", "PET")
+
+
+def test_three_digits_at_prediction(tmp_path: Path) -> None:
+    touch(tmp_path, "a_000.nii.gz", "a_001.nii.gz")
+    with pytest.raises(DatasetError, match=r"a_000.nii.gz has no channel number of four digits"):
+        find_inputs(tmp_path, 2, ".nii.gz")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from seg25d.core.errors import DatasetError, InputError, RecordError
 from seg25d.core.records import parse_record
 from seg25d.data.label_problems import label_problems
-from seg25d.data.labels import IGNORE_INDEX, Labels, logit
+from seg25d.data.labels import IGNORE_INDEX, Labels, logit, round_nearly_whole
 
 GAPS = Labels(names={"background": 0, "liver": 3, "spleen": 7, "ignore": 9})
 ORGAN = Labels(names={"background": 0, "organ": 4})
@@ -45,7 +45,7 @@ def test_encode_any_type(dtype: str) -> None:
     assert encoded.tolist() == [[0, 1], [2, IGNORE_INDEX]]
 
 
-@pytest.mark.parametrize("value", [-1, 5, 120, 3.5, 1e30, np.nan, np.inf])
+@pytest.mark.parametrize("value", [-1, 5, 120, 1e30, np.nan, np.inf])
 def test_undeclared_value_names_case_value_and_cure(value: float) -> None:
     with pytest.raises(DatasetError, match=r"case_7: label value .* not declared .* correct the label file"):
         GAPS.encode(np.array([0, 3, value]), "case_7")
@@ -162,6 +162,10 @@ def test_sided(names: tuple[str, ...], sided: bool) -> None:
     assert labels.sided is sided
 
 
+def test_the_ignored_value_is_no_side() -> None:
+    assert Labels(names={"background": 0, "left lung": 1, "ignore": 2}).directed == {2: ("left lung",)}
+
+
 @pytest.mark.parametrize(
     ("names", "axes"),
     [
@@ -198,3 +202,21 @@ def test_probabilities_at_their_thresholds() -> None:
     assert ORGAN.from_probabilities(np.stack([1 - halves, halves])).tolist() == [0, 0, 1]
     assert ORGAN.from_probabilities(np.stack([1 - halves, halves]), 0.3).tolist() == [1, 1, 1]
     assert TUMOUR.from_probabilities(np.stack([halves] * 3)).tolist() == [0, 0, 3]
+
+
+def test_values_that_are_nearly_whole_are_rounded() -> None:
+    array = np.array([0.9995, 1.0009, 2, -0.0004, 0.997, 1.0015, np.nan, np.inf], np.float32)
+    rounded = round_nearly_whole(array)
+    assert rounded[:4].tolist() == [1, 1, 2, 0]
+    assert np.array_equal(rounded[4:], array[4:], equal_nan=True)
+    whole = np.array([1, 2], np.int16)
+    assert round_nearly_whole(whole) is whole
+
+
+def test_values_that_are_not_whole_are_no_labels() -> None:
+    with pytest.raises(DatasetError) as caught:
+        Labels(names={"background": 0, "a": 3}).encode(np.array([0.0, 0.5, 3.25, 5]), "case_7")
+    message = str(caught.value)
+    assert "label value 0.5, 3.25 is not a whole number, and 5 is not declared" in message
+    assert "declare no such label" in message
+    assert "declare it" not in message

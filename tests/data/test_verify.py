@@ -1,7 +1,9 @@
 """Verification: every kind of bad input is found, all in one table."""
 # mypy: disallow-untyped-calls=False
 
+import gzip
 import json
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -155,7 +157,10 @@ def wrong_description(root: Path) -> None:
             undeclared_value,
             "a: a.nii.gz: label value 5 is not declared in dataset.json, which has 0, 1 and 2 (ignore) -> ",
         ),
-        (fractions, "a: a.nii.gz: label value 0.5 is not declared"),
+        (
+            fractions,
+            "a: a.nii.gz: label value 0.5 is not a whole number, dataset.json has 0, 1 and 2 (ignore) -> declare",
+        ),
         (only_background, "a: empty label: a.nii.gz has no foreground -> label it, remove the case, or set"),
         (only_ignored, "a: empty label"),
         (four_axes, "a: a_0000.nii.gz: the file is 4D (8 x 7 x 6 x 2), expected is 3D -> save each volume as a"),
@@ -252,9 +257,9 @@ def test_clean_cases_are_remembered(root: Path, tmp_path: Path, monkeypatch: pyt
     memory = tmp_path / "out" / "verified.json"
     read: list[str] = []
 
-    def check(case: Case, description: DatasetDescription) -> verify._Finding:
+    def check(case: Case, description: DatasetDescription, ranges: verify.Ranges) -> verify._Finding:
         read.append(case.name)
-        return check_voxels(case, description)
+        return check_voxels(case, description, ranges)
 
     check_voxels = verify._check_voxels
     monkeypatch.setattr(verify, "_check_voxels", check)
@@ -303,3 +308,56 @@ def test_the_number_of_workers_follows_the_largest_case(root: Path, monkeypatch:
     monkeypatch.setattr(verify, "choose_num_workers", choose)
     assert verify_dataset(root) == []
     assert asked == [(None, 6 * 7 * 8 * 12 + (200 << 20))]
+
+
+def test_a_channel_may_have_a_range(root: Path, tmp_path: Path) -> None:
+    memory = tmp_path / "out" / "verified.json"
+    colours = np.full((6, 7, 8), 255, np.uint8)
+    for value, case in enumerate("abc"):
+        save(root / f"imagesTr/{case}_0001.nii.gz", colours - np.uint8(value))
+    save(root / "imagesTr/a_0001.nii.gz", colours.astype(np.int16) + 1)
+    save(root / "imagesTr/b_0001.nii.gz", colours.astype(np.float32) - 255.5)
+    assert verify_dataset(root, 0, memory) == []
+    found = verify_dataset(root, 0, memory, ranges={1: (0, 255)})
+    assert [(item.case, item.problem) for item in found] == [
+        ("a", "a_0001.nii.gz: expected values from 0 to 255, as the channel's name says, got 256 to 256"),
+        ("b", "b_0001.nii.gz: expected values from 0 to 255, as the channel's name says, got -0.5 to -0.5"),
+    ]
+    assert "another name in dataset.json" in found[0].cure
+
+
+def test_problems_of_the_folds_of_nnunet_come_first(root: Path) -> None:
+    folds = '[{"train": ["a"], "val": ["b"]}, {"train": ["a"], "val": []}]'
+    (root / "splits_final.json").write_text(folds)
+    missing_label(root)
+    assert [item.case for item in verify_dataset(root, 0)] == ["splits_final.json", "a"]
+
+
+def test_labels_that_are_nearly_whole_numbers(root: Path) -> None:
+    label = np.zeros((6, 7, 8), np.float32)
+    label[2:4, 2:4, 2:4] = 0.9996
+    save(root / "labelsTr/a.nii.gz", label)
+    assert lines(root) == []
+
+
+def test_qform_and_sform_that_disagree(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Told where image and label agree, a problem with a cure of its own where they do not."""
+    content = gzip.decompress((root / "imagesTr/a_0000.nii.gz").read_bytes())
+    odd = bytearray(content)
+    struct.pack_into("<2h", odd, 252, 1, 2)
+    struct.pack_into("<f", odd, 292, -77.0)
+    (root / "imagesTr/a_0000.nii.gz").write_bytes(gzip.compress(odd))
+    assert lines(root) == []
+    assert (
+        "in 1 file(s) qform and sform disagree; a_0000.nii.gz: qform and sform disagree (origin 0 x 0 x 0 against "
+        "77 x 0 x 0 mm (x, y, z)); the qform counts, as in SimpleITK"
+    ) in caplog.text
+    label = sitk.ReadImage(str(root / "labelsTr/a.nii.gz"))
+    label.SetOrigin((77, 0, 0))
+    sitk.WriteImage(label, str(root / "labelsTr/a.nii.gz"))
+    found = lines(root)
+    assert len(found) == 1
+    assert (
+        "qform and sform of a_0000.nii.gz disagree, the qform counts, as in SimpleITK, and a.nii.gz lies on" in found[0]
+    )
+    assert "resampl" not in found[0]

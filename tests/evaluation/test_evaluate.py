@@ -1,5 +1,6 @@
 import csv
 import json
+import logging
 import math
 import re
 
@@ -82,10 +83,85 @@ def test_a_value_that_is_not_declared_names_the_file(folders):
         evaluate_folders(*folders, 0)
 
 
-def test_all_missing_predictions_are_listed(folders):
+def test_missing_predictions_are_named(folders):
     for path in list(folders[1].iterdir()):
         path.unlink()
     with pytest.raises(InputError, match=r"no prediction for 2 of 2 cases: a, b"):
+        evaluate_folders(*folders, 0)
+
+
+def test_five_missing_predictions_are_named_and_all_are_counted(tmp_path):
+    for name in "abcdefg":
+        write(tmp_path / "truth", name, blocks(l1=(0, 1)))
+    write(tmp_path / "out", "b", blocks(l1=(0, 1)))
+    with pytest.raises(InputError, match=r"6 of 7 cases: a, c, d, e, f and 1 more; .* --common$"):
+        evaluate_folders(tmp_path / "truth", tmp_path / "out", 0)
+    write(tmp_path / "out", "a", blocks(l1=(0, 1)))
+    with pytest.raises(InputError, match=r"5 of 7 cases: c, d, e, f, g; "):
+        evaluate_folders(tmp_path / "truth", tmp_path / "out", 0)
+
+
+def test_further_predictions_are_told(folders, caplog):
+    with caplog.at_level(logging.INFO):
+        evaluate_folders(*folders, 0)
+    assert "left out, as they have no reference: 1 of 3 prediction(s) (further)" in caplog.text
+
+
+def test_common_cases_are_scored_and_the_others_are_counted(folders, tmp_path, caplog):
+    for name in "cdefgh":
+        write(folders[0], name, blocks(l70=(0, 1)))
+    write(folders[0], "c", blocks(), ending=".mha")  # twice, but not among the common ones
+    (folders[1] / "a.nii.gz").unlink()
+    with caplog.at_level(logging.INFO):
+        summary = evaluate(
+            *folders, common=True, csv=tmp_path / "t.csv", areas=AreaPlotOptions(tmp_path), num_processes=0
+        )
+    assert [case.case for case in summary.per_case] == ["b"]
+    assert summary.mean["70"].dice == pytest.approx(2 / 3)
+    assert (
+        "scoring the 1 case(s) that both folders have; left out: "
+        "7 of 8 reference(s) (a, c, d, e, f and 2 more), 1 of 2 prediction(s) (further)"
+    ) in caplog.text
+    assert {path.name for path in tmp_path.glob("*.png")} == {"b.png"}
+    assert len((tmp_path / "t.csv").read_text().splitlines()) == 3
+
+
+def test_common_with_all_cases_leaves_nothing_out(folders, caplog):
+    (folders[1] / "further.nii.gz").unlink()
+    with caplog.at_level(logging.INFO):
+        assert evaluate(*folders, common=True, num_processes=0) == evaluate_folders(*folders, 0)
+    assert "the 2 case(s) that both folders have; left out: 0 of 2 reference(s), 0 of 2 prediction(s)" in caplog.text
+
+
+def test_folders_with_no_common_case_are_refused(folders):
+    for path in folders[1].glob("[ab].*"):
+        path.unlink()
+    with pytest.raises(InputError, match=r"no case in common: .* got a, b against further; rename"):
+        evaluate(*folders, common=True, num_processes=0)
+    assert not (folders[1] / "summary.json").exists()
+    (folders[1] / "further.nii.gz").unlink()
+    with pytest.raises(InputError, match="got a, b against no segmentations"):
+        evaluate(*folders, common=True, num_processes=0)
+
+
+def test_the_command_scores_common_cases(folders, capsys):
+    (folders[1] / "a.nii.gz").unlink()
+    words = ["evaluate", *map(str, folders), "--num-processes", "0"]
+    assert command(words) == 2
+    assert "no prediction for 1 of 2 cases: a; " in capsys.readouterr().err
+    assert not (folders[1] / "summary.json").exists()
+    assert command([*words, "--common"]) == 0
+    out = capsys.readouterr()
+    assert "1 of 2 reference(s) (a), 1 of 2 prediction(s) (further)" in out.out + out.err
+    assert [case.case for case in read_record(folders[1] / "summary.json", Summary).per_case] == ["b"]
+
+
+def test_many_doubled_files_are_counted(folders):
+    for name in "abcdefg":
+        write(folders[0], name, blocks(l1=(0, 1)))
+        write(folders[1], name, blocks(l1=(0, 1)))
+        write(folders[1], name, blocks(l1=(0, 1)), ending=".mha")
+    with pytest.raises(InputError, match=r"(?s)e\.mha and e\.nii\.gz in .*\n  and 2 more$"):
         evaluate_folders(*folders, 0)
 
 

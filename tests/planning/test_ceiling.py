@@ -64,6 +64,14 @@ def test_the_advice_follows_the_worst_class(
     assert set(explained.reasons) == set(plan.reasons)
 
 
+def test_mip_is_no_good_choice_for_a_single_slice() -> None:
+    data = published.make_fingerprint(published.Published((1, 24, 16), ((9, (1.0, 1.0, 1.0)),), ("MRI",), 2))
+    single = plan_dataset(*data, configurations=["mip"]).configurations["mip"]
+    reason = with_ceiling(single, {"4": 1.0, "9": 1.0}, LABELS).reasons["ceiling"]
+    assert "good choice" not in reason
+    assert "that says little here, as the volumes have a single slice" in reason
+
+
 def test_the_ceiling_is_told_by_explain_and_survives_its_file(plans: Plans, plan: ConfigurationPlan) -> None:
     explained = plans.model_copy(update={"configurations": {"mip": with_ceiling(plan, {"4": 0.5}, LABELS)}})
     assert "ceiling: perfect views" in explain(explained)

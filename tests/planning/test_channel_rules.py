@@ -2,7 +2,13 @@ import pytest
 
 from seg25d.core.errors import InputError
 from seg25d.planning.case_fingerprint import ChannelIntensities
-from seg25d.planning.channel_rules import asks_for_scheme, choose_normalization, normalization_reason, store_name
+from seg25d.planning.channel_rules import (
+    asks_for_scheme,
+    choose_normalization,
+    normalization_reason,
+    store_name,
+    value_ranges,
+)
 
 INTENSITIES = ChannelIntensities(
     mean=20.0, std=30.0, median=25.0, minimum=-500.0, maximum=900.0, percentile_00_5=-80.0, percentile_99_5=160.0
@@ -21,6 +27,14 @@ INTENSITIES = ChannelIntensities(
         ("ct", "ct"),
         ("CT ", "ct"),
         ("CTA", "zscore"),
+        ("noNorm", "none"),
+        ("NONORM", "none"),
+        ("no_norm", "zscore"),
+        ("rescale_to_0_1", "rescale_0_1"),
+        ("Rescale_To_0_1", "rescale_0_1"),
+        ("rgb_to_0_1", "rgb_0_1"),
+        ("RGB_to_0_1", "rgb_0_1"),
+        ("R", "zscore"),
     ],
 )
 def test_the_name_chooses_the_scheme(channel: str, scheme: str) -> None:
@@ -28,6 +42,20 @@ def test_the_name_chooses_the_scheme(channel: str, scheme: str) -> None:
     assert normalization.scheme == scheme
     assert normalization.channel == channel
     assert repr(channel) in normalization_reason(normalization)
+
+
+@pytest.mark.parametrize("channel", ["noNorm", "rescale_to_0_1", "rgb_to_0_1", "zscore", "none"])
+def test_a_name_of_a_scheme_asks_for_it_and_the_reason_says_what_it_does(channel: str) -> None:
+    assert asks_for_scheme(channel)
+    normalization = choose_normalization(channel, INTENSITIES)
+    reason = normalization_reason(normalization)
+    assert f"{channel!r} asks for {normalization.scheme}: " in reason
+    told = {"none": "values stay as they are", "rgb_0_1": "divided by 255", "rescale_0_1": "minimum and maximum"}
+    assert told.get(normalization.scheme, "z-score per case") in reason
+
+
+def test_only_colours_have_a_range() -> None:
+    assert value_ranges(["CT", "noNorm", "rgb_to_0_1", "RGB_to_0_1", "rescale_to_0_1"]) == {2: (0, 255), 3: (0, 255)}
 
 
 def test_ct_takes_its_numbers_from_the_foreground() -> None:
@@ -61,6 +89,7 @@ def test_the_window_of_the_header_has_that_of_lungs_to_fall_back_on() -> None:
         "ct_window:nan:5",
         "ct:5",
         "none:1",
+        "noNorm:1",
     ],
 )
 def test_wrong_parameters_are_an_error_that_names_the_channel(channel: str) -> None:

@@ -74,12 +74,78 @@ def test_plans_survive_their_file(tmp_path: Path) -> None:
 def test_every_decision_has_its_reason_and_explain_tells_it() -> None:
     plans = plan((6, 24, 24), (5.0, 1.0, 1.0), channels=("CT", "PET"), configurations=("2d", "si", "mip", "3d"))
     text = explain(plans)
+    words = " ".join(text.split())
     for reasons in (plans.reasons, *(item.reasons for item in plans.configurations.values())):
-        assert all(f"{key}: {reason}" in text for key, reason in reasons.items())
+        told = {key: reason for key, reason in reasons.items() if key != "choice"}
+        assert all(f"{key}: {' '.join(reason.split())}" in words for key, reason in told.items())
+    assert all(item.reasons["choice"] in words for item in plans.configurations.values())
     assert set(plans.reasons) == {"spacing_mm", "slice_axis", "normalization", "mirror_axes", "gpu_memory_gb"}
     for name, item in plans.configurations.items():
         own = {"ceiling"} if name == "mip" else set()
-        assert set(item.reasons) == {"representation", "window", "batch_size", "network", "estimated_memory_gb"} | own
+        own |= {"warning"} if name != "axial" else set()
+        shared = {"choice", "representation", "window", "batch_size", "network", "estimated_memory_gb"}
+        assert set(item.reasons) == shared | own
+
+
+@pytest.mark.parametrize("shape", [(1, 48, 40), (9, 40, 48), (24, 20, 16)])
+def test_the_explanation_is_narrow_says_which_row_2d_is_and_shows_no_internals(shape: Shape) -> None:
+    plans = plan(shape, (4.0, 1.0, 1.0), gpu_memory_gb=1.5)
+    long = "axial__" + 60 * "n"
+    plans = plans.with_plan(long, plans.configurations["axial"])
+    text = explain(plans)
+    assert max(map(len, text.splitlines())) <= 110
+    rows = text.splitlines()[2 : 4 + len(CONFIGURATIONS)]
+    assert rows[1].startswith("axial = 2d  ")
+    assert sum("2d" in row for row in rows) == 1
+    assert len({row.index("G") for row in rows[1:]}) == 1, "aligned, the long name too"
+    assert not {"maps_per_view", "regions", "stack_size", "num_classes", "True", "False"} & set(text.split())
+    for name in plans.configurations:
+        shown = "axial = 2d" if name == "axial" else name
+        assert f"\n\n{shown}: " in text or long in name
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing", "warned"),
+    [
+        ((1, 48, 40), ISOTROPIC, set(CONFIGURATIONS) - {"axial"}),
+        ((40, 1, 48), (1.0, 4.0, 1.0), set(CONFIGURATIONS) - {"coronal"}),
+        ((7, 48, 40), ISOTROPIC, set(CONFIGURATIONS) - {"axial"}),
+        ((9, 48, 40), (10.0, 1.5, 1.5), {"coronal", "sagittal", "mv"}),
+        ((64, 64, 64), ISOTROPIC, set()),
+        ((64, 64, 40), ISOTROPIC, {"mv"}),
+    ],
+)
+def test_what_speaks_against_a_configuration_is_said(shape: Shape, spacing: Spacing, warned: set[str]) -> None:
+    plans = plan(shape, spacing, gpu_memory_gb=1.5)
+    assert {name for name, item in plans.configurations.items() if "warning" in item.reasons} == warned
+    text = explain(plans)
+    assert text.count("  warning: ") == len(warned)
+
+
+def test_warnings_name_numbers_and_the_cure() -> None:
+    thick = plan((9, 48, 40), (10.0, 1.5, 1.5), gpu_memory_gb=1.5).configurations
+    assert "10 x 1.5 mm" in thick["coronal"].reasons["warning"]
+    assert "take 2d (axial)" in thick["sagittal"].reasons["warning"]
+    assert "(9 x 48 x 40) along D (inferior-superior)" in thick["mv"].reasons["warning"]
+    assert thick["mv"].reasons["mirror_axes"].startswith("none")
+    single = plan((1, 48, 40), gpu_memory_gb=1.5).configurations
+    assert "only 1 pixel wide" in single["coronal"].reasons["warning"]
+    assert "single slice and no third dimension" in single["mip"].reasons["warning"]
+    few = plan((5, 48, 40), configurations=("3d",), gpu_memory_gb=1.5).configurations
+    assert "only 5 slices along D" in few["3d"].reasons["warning"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "num_cases", "reason"),
+    [
+        ((16, 32, 32), 1, "the smallest allowed, 1, as a single window has more than 0.8% of the voxels"),
+        ((16, 32, 32), 200, "the smallest allowed, 2, as in nnU-Net"),
+        ((16, 32, 32), 40, "the smallest allowed, 1, as a single window"),
+    ],
+)
+def test_which_batch_is_the_smallest_is_said(shape: Shape, num_cases: int, reason: str) -> None:
+    item = plan(shape, num_cases=num_cases, configurations=("3d",)).configurations["3d"]
+    assert item.reasons["batch_size"].startswith(reason)
 
 
 def test_2d_is_stored_under_its_anatomical_name() -> None:
@@ -219,8 +285,12 @@ def test_sided_labels_are_not_mirrored() -> None:
     sided = description.model_copy(update={"labels": Labels(names={"background": 0, "left lung": 1, "right lung": 2})})
     plans = plan_dataset(fingerprint, sided, configurations=["2d"])
     assert plans.configurations["axial"].mirror_axes == (0, 1)
-    assert "left and right" in plans.reasons["mirror_axes"]
+    assert plans.reasons["mirror_axes"] == (
+        "mirrored along D (inferior-superior) and H (anterior-posterior); not along W (right-left), as mirroring would "
+        "swap left and right, which the names of 'left lung' and 'right lung' distinguish"
+    )
     plain = plan_dataset(fingerprint, description, configurations=["2d"])
+    assert plain.reasons["mirror_axes"].startswith("all three axes")
     assert plain.configurations["axial"].mirror_axes == (0, 1, 2)
 
 

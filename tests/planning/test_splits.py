@@ -12,7 +12,7 @@ from seg25d.data.cases import Case
 from seg25d.data.dataset import Dataset, Split
 from seg25d.data.description import DatasetDescription
 from seg25d.data.labels import Labels
-from seg25d.planning.splits import choose_splits, make_splits
+from seg25d.planning.splits import choose_splits, make_splits, splits_reason
 
 
 @pytest.mark.parametrize("count", [5, 7, 20, 203])
@@ -68,7 +68,7 @@ def test_no_cases() -> None:
         make_splits([], {})
 
 
-def _dataset(splits: tuple[Split, ...] | None, patients: dict[str, str] | None = None) -> Dataset:
+def _dataset(splits: tuple[Split, ...] | None, patients: dict[str, str] | None = None, *others: Path) -> Dataset:
     description = DatasetDescription(
         channel_names=("CT",), labels=Labels(names={"background": 0, "a": 1}), file_ending=".nii.gz", num_training=3
     )
@@ -79,6 +79,8 @@ def _dataset(splits: tuple[Split, ...] | None, patients: dict[str, str] | None =
         description=description,
         cases=cases,
         splits=splits,
+        splits_file=Path("/w/raw/Dataset001_X/splits_final.json") if splits else None,
+        differing_splits=others,
         patients=patients or {},
     )
 
@@ -93,4 +95,42 @@ def test_own_splits_that_divide_a_patient_warn(caplog: pytest.LogCaptureFixture)
     own = (Split(train=("a", "b"), val=("c",)),)
     with caplog.at_level(logging.WARNING):
         choose_splits(_dataset(own, {"a": "p", "c": "p"}))
-    assert "patients in train and in val: p" in caplog.text
+    assert "raw/Dataset001_X/splits_final.json, fold 0: patients in train and in val: p" in caplog.text
+
+
+def test_files_that_do_not_count_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    own = (Split(train=("a", "b"), val=("c",)),)
+    other = Path("/w/preprocessed/Dataset001_X/splits_final.json")
+    with caplog.at_level(logging.WARNING):
+        choose_splits(_dataset(own))
+        assert caplog.text == ""
+        choose_splits(_dataset(own, {}, other))
+    for words in (
+        "raw/Dataset001_X/splits_final.json and preprocessed/Dataset001_X/splits_final.json have different folds",
+        "raw/Dataset001_X/splits_final.json counts",
+    ):
+        assert words in caplog.text
+
+
+def test_cases_in_no_fold_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        choose_splits(_dataset((Split(train=("a",), val=("b",)),)))
+    assert (
+        "1 of 3 cases are in no fold of raw/Dataset001_X/splits_final.json, so that nothing is trained" in caplog.text
+    )
+    assert caplog.text.strip().endswith("on them: c")
+
+
+def test_the_reason_says_where_the_folds_are_from() -> None:
+    own = (Split(train=("a", "b"), val=("c",)),)
+    assert splits_reason(_dataset(own), own) == "1, those of raw/Dataset001_X/splits_final.json"
+    ignored = _dataset(own, {}, Path("/w/preprocessed/Dataset001_X/splits_final.json"))
+    assert splits_reason(ignored, own).endswith(
+        "; preprocessed/Dataset001_X/splits_final.json has others and does not count"
+    )
+    assert splits_reason(_dataset(None), own * 3, 7) == (
+        "3, made of the sorted names of the cases with seed 7, as nnU-Net makes them"
+    )
+    assert splits_reason(_dataset(None, {"a": "p"}), own * 2) == (
+        "2, with whole patients of patients.json dealt out, seed 12345"
+    )

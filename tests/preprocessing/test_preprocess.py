@@ -243,3 +243,21 @@ def test_a_folder_that_cannot_be_made_is_told_before_anything_is_read(tmp_path: 
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="is a file, not a folder"):
         preprocess_dataset(dataset, [_Plan()], PreprocessedFolder(root=tmp_path / "file" / "out"), num_workers=0)
+
+
+def test_a_wrong_spacing_takes_no_memory(tmp_path: Path, rng: np.random.Generator) -> None:
+    dataset = _dataset(tmp_path / "raw", "a", rng)
+    _write(dataset.cases[0].images[0], rng.normal(size=(8, 10, 12)).astype(np.float32), (9000, 9000, 9000))
+    _write(tmp_path / "raw" / "a.nrrd", np.ones((8, 10, 12), np.uint8) * 4, (9000, 9000, 9000))
+    with pytest.raises(
+        InputError, match=r"a: 8 x 10 x 12 voxels of 9000 x 9000 x 9000 mm become .* GB .*correct the sp"
+    ):
+        preprocess_dataset(dataset, [_Plan()], PreprocessedFolder(root=tmp_path / "out"), num_workers=0)
+    assert not list((tmp_path / "out").rglob("*.b2nd"))
+
+
+def test_values_that_a_scheme_does_not_take_name_the_case(tmp_path: Path, rng: np.random.Generator) -> None:
+    dataset = _dataset(tmp_path / "raw", "ab", rng)
+    colours = _Plan(normalization=(ChannelNormalization(channel="rgb_to_0_1", scheme="rgb_0_1"),))
+    with pytest.raises(InputError, match=r"^a: channel rgb_to_0_1: expected colours from 0 to 255"):
+        preprocess_dataset(dataset, [colours], PreprocessedFolder(root=tmp_path / "out"), 0)

@@ -69,6 +69,39 @@ def test_it_loads_without_errors_and_fits(opened):
     assert all(address.startswith(("file:", "blob:", "data:")) for address in opened.requests)
 
 
+@pytest.mark.parametrize("opened", [(400, "light"), (1000, "dark"), (1400, "light")], indirect=True)
+def test_no_column_is_cut_off_and_letters_of_charts_can_be_read(opened):
+    page = opened.page
+    page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
+    page.wait_for_timeout(500)
+    widths = page.evaluate(
+        "[...document.querySelectorAll('.scroll')].map((each) => [each.scrollWidth, each.clientWidth])"
+    )
+    assert len(widths) >= 3
+    assert all(wanted <= there for wanted, there in widths)
+    last = page.locator("#compare tbody tr").first.locator("td").last
+    assert last.is_visible()
+    box = last.bounding_box()
+    assert box["x"] + box["width"] <= page.viewport_size["width"]
+    sizes = page.evaluate(
+        "[...document.querySelectorAll('.chart svg')].filter((each) => each.clientWidth > 0)"
+        ".map((each) => 11 * each.clientWidth / each.viewBox.baseVal.width)"
+    )
+    assert sizes
+    assert min(sizes) >= 11, "pixels of letters of 11 points"
+
+
+@pytest.mark.parametrize("opened", [(400, "light")], indirect=True)
+def test_rows_are_blocks_with_headings_on_a_phone_and_sort(opened):
+    table = opened.page.locator("#compare table")
+    cells = table.locator("tbody tr").first.locator("td")
+    assert cells.first.get_attribute("data-heading") == "Dice"
+    assert table.locator("tbody th").first.get_attribute("role") == "rowheader"
+    table.locator("th", has_text="Dice").first.get_by_role("button").click()
+    column = [float(text) for text in table.locator("tbody tr td:nth-child(2)").all_text_contents()]
+    assert column == sorted(column, reverse=True)
+
+
 def test_tables_sort(opened):
     table = opened.page.locator("#compare table")
     heading = table.locator("th", has_text="Dice").first

@@ -17,7 +17,7 @@ from seg25d.data.phantom import DATASET_NAME
 from seg25d.evaluation.metrics import Scores
 from seg25d.evaluation.summary import CaseSummary, Summary
 from seg25d.report import niivue
-from seg25d.report.advice import advise, comparison_rows
+from seg25d.report.advice import Row, advise, comparison_rows, describe_models
 from seg25d.report.results import Contestant, gather_results
 from seg25d.report.shown_cases import choose_cases
 from seg25d.selection.best import Best
@@ -122,6 +122,76 @@ def test_without_cases_in_common_there_is_no_gain():
     ]
     rows = comparison_rows(SimpleNamespace(contestants=contestants, best=None, runs=()))
     assert [(row.name, row.gain, row.p_value) for row in rows] == [("one", None, None), ("other", None, None)]
+
+
+def rows_of(seen: dict[str, tuple[int, int]]) -> list[Row]:
+    """Rows of so many cases, and of how many of them their models were trained on."""
+    return [
+        Row(name, "all 2", cases, Scores(dice=0.5), None, None, None, None, None, None, num_seen, False)
+        for name, (cases, num_seen) in seen.items()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seen", "sentence"),
+    [
+        ({"si": (3, 0), "3d": (1, 0)}, "of models that were not trained on the case"),
+        ({"si": (3, 3), "3d": (1, 1)}, "of models that were trained on these very cases, so that they say little"),
+        ({"si": (3, 0), "3d": (2, 1)}, "but for 3d (1 of 2), which were trained on some of theirs"),
+    ],
+)
+def test_the_page_says_whether_models_were_trained_on_their_cases(seen, sentence):
+    assert sentence in describe_models(rows_of(seen))
+
+
+def edit_splits(workspace, train_on_validation: bool, names=("si", "axial", "3d")) -> None:
+    for name in names:
+        path = workspace.run(DATASET_NAME, name).splits
+        splits = json.loads(path.read_text())
+        for split in splits if train_on_validation else splits[:1]:
+            split["train"] = sorted({*split["train"], *split["val"]})
+        path.write_text(json.dumps(splits))
+
+
+def test_scores_on_training_cases_are_not_called_unseen(workspace):
+    results = gather_results(workspace, DATASET_NAME)
+    assert "3 cases that its models were not trained on." in advise(results, comparison_rows(results)).sentences[0]
+    edit_splits(workspace, train_on_validation=True)
+    results = gather_results(workspace, DATASET_NAME)
+    rows = comparison_rows(results)
+    assert [row.num_seen for row in rows] == [row.num_cases for row in rows]
+    (first, *_) = advise(results, rows).sentences
+    assert "3 cases; its models were trained on these very cases" in first
+    assert "not trained" not in first
+
+
+def test_scores_of_which_some_are_on_training_cases_say_how_many(workspace):
+    edit_splits(workspace, train_on_validation=False)
+    results = gather_results(workspace, DATASET_NAME)
+    rows = comparison_rows(results)
+    assert {row.name: row.num_seen for row in rows} == {row.name: int(row.name != "3d") for row in rows}
+    assert "trained on 1 of these very cases" in advise(results, rows).sentences[0]
+
+
+def test_runs_that_lack_folds_are_said_to_have_other_cases_only_where_they_have(workspace):
+    def told() -> str:
+        results = gather_results(workspace, DATASET_NAME)
+        (sentence,) = (each for each in advise(results, comparison_rows(results)).sentences if "Not all folds" in each)
+        return sentence
+
+    assert told().startswith("Not all folds of 3d are trained and scored. Means are not over the same cases (3d 1, ")
+    for name in ("si", "axial"):
+        for fold in (0, 2):
+            shutil.rmtree(workspace.run(DATASET_NAME, name).fold(fold).root)
+    workspace.best(DATASET_NAME).unlink()
+    sentence = told()
+    assert "their means are over the same cases" in sentence
+    assert all(name in sentence for name in ("si", "axial", "3d"))
+
+
+def test_the_reason_of_the_choice_is_told(workspace):
+    results = gather_results(workspace, DATASET_NAME)
+    assert any("fewer than 6 cases" in each for each in advise(results, comparison_rows(results)).sentences)
 
 
 def test_the_worst_the_middle_and_the_best_case_are_shown(workspace):

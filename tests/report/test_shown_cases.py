@@ -86,6 +86,24 @@ def test_pictures_show_the_right_at_the_left_and_front_or_head_up(tmp_path, spac
     assert max(picture[-20:].max(), picture[:, -20:].max()) < 50
 
 
+def test_what_reaches_the_border_has_its_outline_there(tmp_path):
+    """A prediction that fills the whole slice, or nearly, has an outline all around."""
+    files = Files(tmp_path, (2, 30, 30), (3.0, 1.0, 1.0))
+    files.truth[:, 10:20, 10:20] = 1
+    files.predicted[:] = 1
+    files.predicted[:, 15, 15] = 0
+    shown = {picture.title: decoded(picture.webp)[..., :3] for picture in files.show().pictures}
+    coloured = {title: np.ptp(picture, axis=2) > 60 for title, picture in shown.items()}
+    border = np.ones(coloured["stack"].shape, bool)
+    border[4:-4, 4:-4] = False
+    inner = ~border
+    inner[len(inner) // 2 - 20 : len(inner) // 2 + 25, len(inner) // 2 - 20 : len(inner) // 2 + 25] = False
+    for side in (np.s_[0], np.s_[-1], np.s_[:, 0], np.s_[:, -1]):
+        assert coloured["stack"][side].mean() > 0.9
+        assert not coloured["truth"][side].any()
+    assert not coloured["stack"][inner].any(), "an outline, not a filled area"
+
+
 def test_what_the_truth_ignores_is_no_difference(tmp_path):
     files = Files(tmp_path, (4, 6, 6), (1.0, 1.0, 1.0))
     files.truth[:, :2, :2] = 1

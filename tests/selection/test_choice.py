@@ -1,18 +1,22 @@
 """How the best is chosen, on cases whose probabilities are written down: nothing is trained."""
 
+import argparse
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from seg25d.cli import find_best_configuration as command
 from seg25d.core.workspace import RunFolder
+from seg25d.inference.postprocessing import PostProcessing
 from seg25d.selection import find_best as module
 from seg25d.selection.best import Best
 from seg25d.selection.candidates import Ensemble
 from seg25d.selection.cost import Cost
 from seg25d.selection.find_best import FindOptions, find_best
 from seg25d.selection.probability_maps import write_probability_map
+from seg25d.selection.ranking import describe_best, paired_p_value
 from seg25d.selection.scoring import Validation
 
 SECONDS = {"good": 3.0, "poor": 1.0, "left": 2.0, "right": 2.0}
@@ -64,8 +68,9 @@ def halves(validation: Validation, truth: np.ndarray) -> Validation:
 
 
 def test_an_ensemble_is_chosen_where_runs_complete_each_other_and_costs_what_they_cost_together(
-    halves: Validation, choose
+    halves: Validation, choose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(module, "LEAST_CASES", 2)
     best = choose(halves)
     assert (best.name, best.dice) == ("left + right", 1)
     assert [member.weight for member in best.members] == [0.5, 0.5]
@@ -74,6 +79,66 @@ def test_an_ensemble_is_chosen_where_runs_complete_each_other_and_costs_what_the
     assert choose(halves, ensembles=False).name in ("poor", "left", "right")
     # What costs too much is not even scored.
     assert "left + right" not in [row.name for row in choose(halves, max_seconds_per_case=3.5).candidates]
+
+
+def of_ours(validation: Validation) -> Validation:
+    """The same runs, predicted by us."""
+    runs = {name: replace(run, store="store") for name, run in validation.runs.items()}
+    return replace(validation, runs=runs)
+
+
+def test_few_cases_choose_neither_ensembles_nor_post_processing(
+    halves: Validation, choose, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "fit_postprocessing", lambda *_: pytest.fail("fitted to two cases"))
+    best = choose(of_ours(halves), fit_weights=True)
+    assert len(best.members) == 1
+    assert best.dice == max(row.dice for row in best.candidates if len(row.runs) == 1)
+    assert "left + right" in [row.name for row in best.candidates], "it is told all the same"
+    assert all(row.weights is None for row in best.candidates)
+    assert "fewer than 6 cases" in best.reasons["choice"]
+    assert "fewer than 6 cases" in best.reasons["postprocessing"]
+    assert "may be chance" in caplog.text
+    text = describe_best(best)
+    assert f"choice: {best.reasons['choice']}" in text
+    assert best.reasons["postprocessing"] in text
+
+
+def test_the_help_says_how_many_cases_are_enough() -> None:
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    told = " ".join(parser.format_help().split())
+    assert told.count(f"fewer than {module.LEAST_CASES} cases") == 2
+
+
+def test_enough_cases_are_those_with_which_a_test_can_tell_something() -> None:
+    assert paired_p_value(dict.fromkeys(range(module.LEAST_CASES), 1.0), dict.fromkeys(range(9), 0.0)) <= 0.05
+    assert paired_p_value(dict.fromkeys(range(module.LEAST_CASES - 1), 1.0), dict.fromkeys(range(9), 0.0)) > 0.05
+
+
+def test_what_enough_cases_choose_has_its_reasons_without_a_warning(
+    halves: Validation, choose, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "LEAST_CASES", 2)
+    monkeypatch.setattr(module, "fit_postprocessing", lambda _, __, before: (PostProcessing(), before))
+    ours = of_ours(halves)
+    reasons = choose(ours, max_seconds_per_case=100.0).reasons
+    assert reasons["choice"] == (
+        "the best mean Dice of all configurations and ensembles within the limits (--max-seconds-per-case 100) over 2 "
+        "cases"
+    )
+    assert reasons["postprocessing"] == "no step raises the mean Dice"
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+    assert choose(ours, ensembles=False).reasons["choice"] == "the best mean Dice of all configurations over 2 cases"
+
+
+def test_models_that_were_trained_on_the_cases_are_named(
+    validation: Validation, choose, caplog: pytest.LogCaptureFixture
+) -> None:
+    runs = {name: replace(run, trained_on={0: ("a", "b"), 1: ("a",)}) for name, run in validation.runs.items()}
+    best = choose(replace(validation, runs=runs))
+    assert "trained on 1 of the 2 cases" in best.reasons["cases"]
+    assert best.reasons["cases"] in caplog.text
 
 
 def test_runs_that_get_no_weight_are_left_out(validation: Validation, halves: Validation) -> None:

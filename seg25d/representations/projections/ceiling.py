@@ -84,11 +84,12 @@ def mean_ceilings(
     return {name: sum(values) / len(values) if values else None for name, values in found.items()}
 
 
-def ceiling_reason(dice: Mapping[str, float | None] | None) -> str:
+def ceiling_reason(dice: Mapping[str, float | None] | None, caution: str | None = None) -> str:
     """Describe the ceilings in words, with advice.
 
     Args:
         dice: See `mean_ceilings`; None: not measured.
+        caution: What speaks against projections of such volumes, whatever their ceiling.
     """
     if dice is None:
         return NOT_MEASURED
@@ -99,11 +100,13 @@ def ceiling_reason(dice: Mapping[str, float | None] | None) -> str:
     left_out = f"; not in the cases looked at: {_list_names(unknown)}" if unknown else ""
     return (
         f"perfect views of training cases, projected back, would reach a mean Dice of {told}{left_out}: "
-        f"{_advice({name: known[name] for name in worst_first})}"
+        f"{_advice({name: known[name] for name in worst_first}, caution)}"
     )
 
 
-def _advice(dice: Mapping[str, float]) -> str:
+def _advice(dice: Mapping[str, float], caution: str | None) -> str:
+    if caution is not None:
+        return f"that says little here, as {caution}"
     poor = [name for name, value in dice.items() if value < POOR]
     fair = [name for name, value in dice.items() if value < GOOD]
     if poor:

@@ -5,7 +5,7 @@ the detector, p and m views of path 1 and path 2.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -39,6 +39,7 @@ class Projections(Representation):
     """
 
     network_dims: ClassVar[int] = 2
+    needs_third_dimension: ClassVar[bool] = True
     deep_supervision: ClassVar[bool] = False
     padded_with_lowest: ClassVar[bool] = True
     """Brighter padding would hide the image behind it in maximum projections."""
@@ -88,9 +89,9 @@ class Projections(Representation):
         return ViewGeometry(self.axis, self.detector_axis, self.spacing_mm, self.projection)
 
     @property
-    def settings(self) -> dict[str, Any]:
-        """Settings that differ from the defaults; the spacing is the plan's."""
-        return self.model_dump(exclude={"name", "spacing_mm"}, exclude_defaults=True)
+    def summary(self) -> str:
+        """How many views predict."""
+        return f"{self.num_views} projections"
 
     @property
     def cost_factor(self) -> float:
@@ -185,6 +186,15 @@ class Projections(Representation):
             "and 60: Angermann & Haltmeier, section 3.2; fewer only where memory is short)"
         )
 
+    def choice(self, geometry: VolumeGeometry, rules: ConfigurationRules) -> str:
+        """The volume from all around."""
+        del geometry, rules
+        shown = "largest values" if self.projection == "max" else "means"
+        return (
+            f"{self.num_views} views of the volume from around {AXIS_NAMES[self.axis]}, its longest axis, each of the "
+            f"{shown} along parallel rays, through a 2D network and projected back, as bright things stand out in them"
+        )
+
     def window_warning(self, window: Shape) -> str | None:
         """Warn if the detector is too short."""
         axis, wanted = self.network_axes[1], self.geometry.detector_size(window)
@@ -201,9 +211,9 @@ class Projections(Representation):
         return mean_ceilings(cases, classes, self.geometry, self.num_views)
 
     @classmethod
-    def ceiling_reason(cls, dice: Mapping[str, float | None] | None) -> str:
+    def ceiling_reason(cls, dice: Mapping[str, float | None] | None, caution: str | None = None) -> str:
         """Figures and advice."""
-        return ceiling_reason(dice)
+        return ceiling_reason(dice, caution)
 
     @classmethod
     def examples(cls) -> list[Self]:
