@@ -71,7 +71,9 @@ def with_parts(plan: ConfigurationPlan, **parts: Any) -> ConfigurationPlan:
 
 def make_parser(description: str, default_dataset: str) -> argparse.ArgumentParser:
     """Make the parser with the arguments of all tables."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument(
         "--dataset", default=default_dataset, help="planned and preprocessed: 1, 001 or Dataset001_Name"
     )

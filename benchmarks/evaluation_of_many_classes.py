@@ -56,7 +56,9 @@ def predict_badly(
 
 def main() -> None:
     """Make the files, compare them and print the seconds."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--classes", type=int, default=60)
     parser.add_argument("--size", type=int, default=192)
     parser.add_argument("--astray", type=int, default=0, help="stray voxels of every class in the prediction")

@@ -83,7 +83,9 @@ def of_nnunet(num_classes: int, size: int) -> Callable[[torch.Tensor], np.ndarra
 
 def main() -> None:
     """Export one case with one of the programs and write time and memory."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("program", choices=("seg25d", "nnunet"))
     parser.add_argument("--classes", type=int, default=60, help="with the background")
     parser.add_argument("--size", type=int, default=96, help="voxels along each axis of the model's grid")

@@ -130,7 +130,9 @@ TABLE = Table(
 
 def main() -> None:
     """Train if requested, score every fusion and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--dataset", default="4", help="planned and preprocessed: 1, 001 or Dataset001_Name")
     parser.add_argument("--fold", default="0")
     parser.add_argument("--run", default="mv", help="run of mv, such as mv__holdout (default: mv)")

@@ -19,13 +19,15 @@ import os
 import random
 import re
 import resource
+import shutil
 import signal
 import struct
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,7 +51,7 @@ IMAGE_IO = {".gz": "NiftiImageIO", ".nii": "NiftiImageIO", ".nrrd": "NrrdImageIO
 )
 SHAPE = (9, 11, 12)
 LABELS = ("label", "layers")
-"""Beginnings of the names of label files; the others are images, and no labels as their values are not declared."""
+"""Beginnings of the names of label files; the others are images."""
 WRONG = 3
 """Exit status of a file that was read as something else than what SimpleITK makes of it."""
 EXTREMES = (
@@ -72,7 +74,7 @@ class Outcome(NamedTuple):
 class Plan(NamedTuple):
     """What a model asks of images."""
 
-    spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    spacing_mm: tuple[float, float, float] = (8.0, 8.0, 8.0)
     store: str = ""
     normalization: tuple[ChannelNormalization, ...] = (ChannelNormalization(channel="MRI", scheme="zscore"),)
 
@@ -224,23 +226,21 @@ def mutated_files(folder: Path, ending: str, num_files: int, seed: int) -> Itera
 
 
 def read_everywhere(path: Path) -> int:
-    """Read a file as an image and a label of a data set and as the input of a prediction.
+    """Read a file as an image, or a label, of a data set, and as the input of a prediction.
 
     Returns:
-        The exit status: 0 if all read it, 2 if one refused it, `WRONG` if it was read as something else than what
+        The exit status: 0 if both read it, 2 if one refused it, `WRONG` if it was read as something else than what
         SimpleITK makes of it.
 
     Raises:
         Exception: Whatever the product raises; a mistake of the product unless it is an `InputError`.
     """
     status = 0
-    for as_label in (False, True):
-        root = path.parent / f"Dataset001_{as_label}"
-        _make_dataset(root, path, as_label=as_label)
-        problems = verify_dataset(root, num_workers=0)
-        if problems and as_label == path.name.startswith(LABELS):
-            print("; ".join(f"{item.problem} -> {item.cure}" for item in problems))
-            status = InputError.exit_status
+    root = path.parent / "Dataset001_Fuzz"
+    _make_dataset(root, path, as_label=path.name.startswith(LABELS))
+    if problems := verify_dataset(root, num_workers=0):
+        print("; ".join(f"{item.problem} -> {item.cure}" for item in problems))
+        status = InputError.exit_status
     if path.name.startswith("layers"):
         return status
     case = find_inputs(path, 1, ".nii.gz")[0]
@@ -345,27 +345,27 @@ def _run_task(task: Callable[[], int], output: int, memory_bytes: int) -> None:
         os._exit(status)
 
 
-def read_all(folder: Path, ending: str, num_files: int, seed: int, keep: Path | None = None) -> list[Outcome]:
-    """Read the changed files of a format; those with a status that is not allowed are copied to `keep`."""
+def read_all(paths: Iterable[Path], read: Callable[[Path], int], name: str, keep: Path | None = None) -> list[Outcome]:
+    """Read files, each in a process of its own.
+
+    Args:
+        paths: The files (or folders), each in a folder of its own, which is removed once it was read.
+        read: Gives the exit status of one, see `run_apart`.
+        name: Of the format, for messages.
+        keep: Files with a status that is not allowed are copied into this folder.
+    """
     outcomes = []
-    for path in mutated_files(folder, ending, num_files, seed):
-        outcome = run_apart(lambda path=path: read_everywhere(path))  # type: ignore[misc]
+    for path in paths:
+        outcome = run_apart(partial(read, path))
         outcomes.append(outcome)
         if outcome.status not in (0, InputError.exit_status):
-            print(f"{ending} {path.parent.name} {path.name}: {outcome.status} {outcome.text[-300:]}", flush=True)
+            print(f"{name} {path.parent.name} {path.name}: {outcome.status} {outcome.text[-300:]}", flush=True)
             if keep is not None:
-                target = keep / f"{ending}_{path.parent.name}"
-                target.mkdir(parents=True, exist_ok=True)
-                for file in (file for file in path.parent.iterdir() if file.is_file()):
-                    (target / file.name).write_bytes(file.read_bytes())
-        _remove(path.parent)
+                shutil.copytree(path.parent, keep / f"{name}_{path.parent.name}", dirs_exist_ok=True)
+        shutil.rmtree(path.parent)
+        if len(outcomes) % 250 == 0:
+            print(f"{name}: {len(outcomes)} files", flush=True)
     return outcomes
-
-
-def _remove(folder: Path) -> None:
-    for path in sorted(folder.rglob("*"), reverse=True):
-        path.rmdir() if path.is_dir() else path.unlink()
-    folder.rmdir()
 
 
 def table(results: dict[str, list[Outcome]]) -> str:
@@ -420,7 +420,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results = {}
     for ending in options.formats:
         with tempfile.TemporaryDirectory() as folder:
-            results[ending] = read_all(Path(folder), ending, options.files, options.seed, options.keep)
+            paths = mutated_files(Path(folder), ending, options.files, options.seed)
+            results[ending] = read_all(paths, read_everywhere, ending, options.keep)
     print(table(results))
     return int(any(item.status not in (0, 2) for outcomes in results.values() for item in outcomes))
 

@@ -342,7 +342,9 @@ class _Nothing:
 
 def main() -> None:
     """Run all steps and write the results."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--dataset", default="4", help="planned and preprocessed: 1, 001 or Dataset001_Name")
     parser.add_argument("--configurations", nargs="+", help="default: all of the plans")
     parser.add_argument("--minutes", type=float, default=9.0, help="time for all steps (default: 9)")

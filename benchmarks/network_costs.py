@@ -126,7 +126,9 @@ TABLE = Table(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Count, print and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--dataset", help="planned: 1, 001 or Dataset001_Name (default: the papers' networks)")
     parser.add_argument("--recipe", default="default")
     parser.add_argument("--workspace", type=Path)

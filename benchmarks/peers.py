@@ -337,7 +337,9 @@ TABLE = Table(
 
 def main() -> None:
     """Run both programs stage by stage and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--nnunet", required=True, help="Python of an environment with nnunetv2")
     parser.add_argument("--dataset", default="4", help="in raw/: 1, 001 or Dataset001_Name")
     parser.add_argument("--fold", type=int, default=0)

@@ -31,7 +31,9 @@ def decision(plan: ConfigurationPlan) -> dict[str, Any]:
 
 def main() -> None:
     """Plan for every budget, and print and optionally write the decisions."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--shape", type=int, nargs=3, required=True, metavar=("D", "H", "W"))
     parser.add_argument("--spacing-mm", type=float, nargs=3, default=(1.0, 1.0, 1.0), metavar=("D", "H", "W"))
     parser.add_argument("--configuration", required=True)

@@ -60,7 +60,9 @@ def measure(configuration: str, size: int, num_classes: int, gpu_memory_gb: floa
 
 def main() -> None:
     """Measure every configuration and write the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--configurations", nargs="+", default=["2d", "si", "3d"])
     parser.add_argument("--size", type=int, default=192, help="voxels along each axis")
     parser.add_argument("--num-classes", type=int, default=60)

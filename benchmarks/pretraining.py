@@ -87,7 +87,9 @@ def dice_of(num_labels: str, row: Row) -> str:
 
 def main() -> None:
     """Pretrain and train all rows and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--dataset", default="4", help="planned and preprocessed: 1, 001 or Dataset001_Name")
     parser.add_argument("--configuration", default="2d")
     parser.add_argument("--recipe", default="default")

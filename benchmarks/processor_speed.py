@@ -88,7 +88,9 @@ def run(arguments: argparse.Namespace, source: Path, case: dict[str, str], caps:
 
 def main() -> None:
     """Measure every configuration in every precision, print and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--workspace", type=Path, required=True)
     parser.add_argument("--datasets", nargs="+", default=["4", "5", "27"])
     parser.add_argument("--configurations", nargs="+", default=["stack", "3d", "mv", "axial", "si"])

@@ -298,7 +298,9 @@ def options_of(options: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     """Run both checkouts, compare them and print a table; exit with status 1 if anything differs."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--before", type=Path, required=True, help="checkout, or a workspace that --keep left")
     parser.add_argument("--after", type=Path, default=Path(__file__).parents[1], help="checkout (default: this one)")
     parser.add_argument("--data", type=Path, required=True, help="folder of a raw data set")

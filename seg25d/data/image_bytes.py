@@ -51,7 +51,7 @@ def not_of_format(path: Path, format_name: str) -> FileError:
     with path.open("rb") as file:
         start = file.read(400)
     for offset, mark, kind in _FOREIGN:
-        if start[offset:].startswith(mark):
+        if start[offset:].startswith(mark) and not kind.endswith(format_name):
             problem = f"the file cannot be read: its content is that {kind}, not of {format_name}"
             return FileError(path, problem, "rename it to the ending of its format, or convert it")
     problem = f"the file cannot be read: it is not {format_name}, or its header is truncated or damaged"

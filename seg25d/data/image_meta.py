@@ -118,6 +118,8 @@ def read_meta_header(path: Path) -> MetaHeader:
                 break
             if name in fields and name in _COUNTING:
                 raise damaged_header(path, f"{name} stands in it twice")
+            if not separator and set(name.split()) & _COUNTING:
+                raise damaged_header(path, f"the line {name[:60]!r} has no value")
             if separator:
                 fields[name] = value
             if name == _LAST:

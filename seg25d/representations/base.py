@@ -14,7 +14,7 @@ from seg25d.core.grids import AXIS_NAMES, slicing_axis
 from seg25d.core.records import ByName, Record
 from seg25d.core.registry import Registry
 from seg25d.core.types import Shape, Spacing
-from seg25d.representations import ALIAS, PLACES
+from seg25d.representations import ALIAS, ANATOMICAL, PLACES
 
 NetworkOutput: TypeAlias = Tensor | list[tuple[Tensor, float]]
 FEW_SLICES = 8
@@ -304,11 +304,13 @@ class Representation(Record):
         thin = geometry.thin_axis
         if not self.needs_third_dimension or thin is None:
             return None
+        # Not always `2d`, which goes by the spacing.
+        flat = f"{ALIAS} ({ANATOMICAL[thin]})" if thin == geometry.slice_axis else ANATOMICAL[thin]
         if geometry.shape[thin] == 1:
-            return "the volumes have a single slice and no third dimension, which this method is for; take " + ALIAS
+            return f"the volumes have a single slice and no third dimension, which this method is for; take {flat}"
         return (
             f"the volumes have only {geometry.shape[thin]} slices along {AXIS_NAMES[thin]}, little of a third "
-            f"dimension, which this method is for; compare it with {ALIAS}"
+            f"dimension, which this method is for; compare it with {flat}"
         )
 
     def window_reason(self, window: Shape, geometry: VolumeGeometry, rules: ConfigurationRules) -> str:

@@ -148,10 +148,11 @@ class Stack(Representation):
     def choice(self, geometry: VolumeGeometry, rules: ConfigurationRules) -> str:
         """Slices with those around them."""
         del geometry, rules
-        slices = f"{self.stack_size} successive slices" if self.stack_size > 1 else "single slices"
+        if self.stack_size == 1:
+            return f"single slices along {AXIS_NAMES[self.axis]} through a 3D network, as there are no more"
         return (
-            f"{slices} along {AXIS_NAMES[self.axis]} at a time through a 3D network, "
-            "which sees each slice among those around it"
+            f"{self.stack_size} successive slices along {AXIS_NAMES[self.axis]} at a time through a 3D network, which "
+            "sees each slice among those around it"
         )
 
     def window_reason(self, window: Shape, geometry: VolumeGeometry, rules: ConfigurationRules) -> str:

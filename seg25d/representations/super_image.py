@@ -157,8 +157,8 @@ class SuperImage(Representation):
         del geometry, rules
         rows, columns = self.grid
         return (
-            f"all slices of a window along {AXIS_NAMES[self.axis]} tiled into one image ({rows} rows, {columns} "
-            "columns), so that a 2D network sees all of them at once"
+            f"all slices of a window along {AXIS_NAMES[self.axis]} tiled into one image, {rows} x {columns} of them, "
+            "so that a 2D network sees all at once"
         )
 
     @classmethod

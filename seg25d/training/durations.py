@@ -94,7 +94,8 @@ def describe_training(
     number = round(config.num_iterations() * sum(shares_left))
     updates = expected_updates(config, plan, num_validation_cases, seconds_per_update, SHORT_BUDGET_S)
     at_the_most = ", or less (early_stopping)" if config.early_stopping is not None else ""
-    shorter = f"; --time-budget 15min would be about {updates:,} updates each" if whole > SHORT_BUDGET_S else ""
+    each = " each" if len(shares_left) > 1 else ""
+    shorter = f"; --time-budget 15min would be about {updates:,} updates{each}" if whole > SHORT_BUDGET_S else ""
     to_go = " to go" if min(shares_left) < 1 else ""
     return f"{number:,} updates{to_go}, {format_duration(total)}{at_the_most} {at}{shorter}"
 

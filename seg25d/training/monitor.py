@@ -38,7 +38,7 @@ class Monitor:
         self.state = state
         self.labels = labels
         self.active = active
-        self.display = ProgressDisplay(f"training {folder.name}", SECONDS_BETWEEN_LINES)
+        self.display = ProgressDisplay(folder.name, SECONDS_BETWEEN_LINES)
         self.curves = Curves(folder.tensorboard) if active and tensorboard else None
         self.last_picture = 0.0
 

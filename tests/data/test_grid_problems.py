@@ -50,14 +50,10 @@ def test_forms_that_agree_or_do_not_count(codes: tuple[int, int], tmp_path: Path
 @pytest.mark.parametrize("odd", ["image", "label"])
 def test_the_other_file_lies_on_the_form_that_does_not_count(odd: str, codes: tuple[int, int], tmp_path: Path) -> None:
     counting, ignored = (-99, -10) if codes == (1, 1) else (-10, -99)
-    values = {"qform_x": -10, "sform_x": -99}
-    image = nifti(tmp_path / "image.nii", codes, **(values if odd == "image" else {}))
-    label = nifti(tmp_path / "label.nii", codes, **(values if odd == "label" else {}))
-    if image.origin_mm == label.origin_mm:
-        pytest.skip("the form that counts is the same")
+    two_forms = nifti(tmp_path / f"{odd}.nii", codes, -10, -99)
     plain = tmp_path / ("label.nii" if odd == "image" else "image.nii")
     other = nifti(plain, (1, 1), ignored, ignored)
-    image, label = (image, other) if odd == "image" else (other, label)
+    image, label = (two_forms, other) if odd == "image" else (other, two_forms)
     found = grid_problem(tmp_path / "label.nii", label, tmp_path / "image.nii", image)
     assert found is not None
     name, other_name = (f"{odd}.nii", plain.name)
@@ -99,6 +95,12 @@ def test_units_and_handedness_of_the_forms(tmp_path: Path) -> None:
     geometry = read_geometry(tmp_path / "a.nii")
     assert geometry.spacing_mm == pytest.approx((2000, 1500, 1000))
     assert form_conflict(geometry) is None
+    struct.pack_into("<2h", content, 252, 1, 2)
+    struct.pack_into("<f", content, 292, -5)
+    (tmp_path / "a.nii").write_bytes(content)
+    told = form_conflict(read_geometry(tmp_path / "a.nii")) or ""
+    assert "against 5000 x" in told
+    assert "the qform counts" in told
 
 
 def test_a_part_of_the_grid_was_saved_cropped(tmp_path: Path) -> None:

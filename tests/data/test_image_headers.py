@@ -90,6 +90,7 @@ def nifti_2() -> bytes:
         ("a.mha", bytes(128) + b"DICM" + bytes(300), "of a DICOM file, not of a MetaImage file"),
         ("a.nii.gz", b"version https://git-lfs.github.com/spec/v1\n", "of Git LFS"),
         ("a.nii.gz", b"<!DOCTYPE html>", "of a web page"),
+        ("a.mha", b"ObjectType = Image\nNDims = 3\n", "it is not a MetaImage file, or its header is truncated"),
         ("a.nii.gz", b"\x1f\x8b\x08\x00", "compressed data are damaged"),
     ],
 )
@@ -149,6 +150,7 @@ def test_bits_per_voxel_do_not_count(tmp_path: Path) -> None:
         ("ElementDataFile = LOCAL", "ElementDataFile = %s.raw 1 9 1", "as its data file"),
         ("ElementDataFile = LOCAL", "Comment = x", "ElementDataFile is missing"),
         ("ObjectType = Image", "ObjectType = Tube", "holds a Tube, expected is an Image"),
+        ("CompressedData = False", "CompressedData False", "the line 'CompressedData False' has no value"),
         ("NDims = 3", "NDims = 3\nNDims = 3", "NDims stands in it twice"),
     ],
 )

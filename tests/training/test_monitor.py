@@ -95,7 +95,7 @@ def test_lines_say_how_the_updates_go(make_job: Maker, caplog: pytest.LogCapture
         watch.step(0.26)
     # Nothing is known before the first update, and the second line comes half a minute later.
     assert caplog.messages == [
-        f"training {job.folder.name}: 25.0%, loss 0.5000, 2.0 s per update, data wait 5%, 1 min 30 s left",
+        f"{job.folder.name}: 25.0%, loss 0.5000, 2.0 s per update, data wait 5%, 1 min 30 s left",
     ]
 
 
@@ -116,6 +116,6 @@ def test_a_terminal_gets_a_bar_until_the_run_is_stopped(
     with pytest.raises(KeyboardInterrupt):
         train_fold(job)
     assert sys.stderr is terminal
-    assert re.search(r"training [^ ]+… [━╸╺]+ *50\.0%, loss [\d.]+, .+ update.*, data wait \d+%, ", terminal.text)
+    assert re.search(r"[^ ]+… [━╸╺]+ *50\.0%, loss [\d.]+, .+ update.*, data wait \d+%, ", terminal.text)
     for message in (f"{job.folder.name}, epoch 1 ", "stopping after this update\n"):
         assert f"\x1b[2K{message}" in terminal.getvalue()
