@@ -301,7 +301,7 @@ def run_apart(task: Callable[[], int], memory_bytes: int = MEMORY_BYTES, seconds
 
     Args:
         task: Gives the exit status; an `InputError` is 2, any other exception 1.
-        memory_bytes: Limit of the address space.
+        memory_bytes: Limit of the address space that it takes beyond that of this process.
         seconds: After which the process is killed.
     """
     reading, writing = os.pipe()
@@ -324,6 +324,11 @@ def run_apart(task: Callable[[], int], memory_bytes: int = MEMORY_BYTES, seconds
     )
 
 
+def address_space_bytes() -> int:
+    """Address space of this process: of libraries that are loaded, above all."""
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+
+
 def _run_task(task: Callable[[], int], output: int, memory_bytes: int) -> None:
     """Run a task in this forked process and end it."""
     status = 1
@@ -331,7 +336,8 @@ def _run_task(task: Callable[[], int], output: int, memory_bytes: int) -> None:
         os.dup2(output, 1)
         os.dup2(output, 2)
         sys.stdout = sys.stderr = os.fdopen(output, "w", errors="replace")
-        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+        limit = memory_bytes + address_space_bytes()
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         status = task()
     except Seg25dError as error:

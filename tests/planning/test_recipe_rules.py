@@ -60,7 +60,7 @@ def test_the_reasons_name_the_paper() -> None:
     assert (
         "'CT' gets ct (lower -1024, upper 1024, mean 0, std 1024) as in Sobirov et al. 2022" in reasons["normalization"]
     )
-    assert "'zscore' asks for it" in reasons["normalization"]
+    assert "'zscore' asks for zscore" in reasons["normalization"]
     assert "1 x 1 x 1 mm as in Sobirov" in reasons["spacing_mm"]
     assert reasons["mirror_axes"].startswith("no axis")
     assert reasons["batch_size"].startswith("the recipe's")

@@ -216,7 +216,8 @@ def test_what_the_fusion_learnt_from_may_be_deleted(fused, trained):
 def test_folds_that_changed_are_noticed_by_every_variant(fused, capsys):
     splits = fused.preprocessed_dataset(DATASET_NAME).splits
     folds = json.loads(splits.read_text())
-    splits.write_text(json.dumps(folds[1:] + folds[:1]))
+    for path in (splits, fused.raw_dataset(DATASET_NAME) / "splits.json"):
+        path.write_text(json.dumps(folds[1:] + folds[:1]))
     for setting in ("fusion.joint=true", "fusion.image=false", "fusion.joint=false"):
         capsys.readouterr()
         run(fused, "train", "900", "mv", "0", *TINY, "--set", setting, status=2)
