@@ -141,7 +141,8 @@ class Predictor:
         if image.ndim != 4 or len(image) != len(channels):
             raise InputError(
                 f"the model takes images (C, D, H, W) with {len(channels)} channel(s), in this order: "
-                f"{', '.join(channels)}; got shape {image.shape}"
+                f"{', '.join(channels)}; got shape {image.shape}; give one file per channel "
+                "(a picture has 1 if it is grey, 3 in colours)"
             )
         if not np.isfinite(image).all():
             raise InputError("the image has NaN or infinite voxels; replace them by a number")

@@ -157,4 +157,7 @@ def test_the_walk(ending: str, channels: dict[str, str], tmp_path: Path, capsys:
     capsys.readouterr()
     words[2:5:2] = [str(tmp_path / "wrong"), str(tmp_path / "none")]
     assert main(words) == 2
-    assert "the image has 4; give one file per channel" in capsys.readouterr().err
+    told_last = capsys.readouterr().err
+    assert (
+        "got shape (4, 1, 8, 8); give one file per channel (a picture has 1 if it is grey, 3 in colours)" in told_last
+    )
