@@ -8,6 +8,7 @@ import importlib
 import inspect
 import pkgutil
 import re
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -246,6 +247,8 @@ def last_text(lines: list[str]) -> str:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """What Sphinx calls."""
+    # The commands are called for their parsers, and look at the words of the command line before they parse them.
+    del sys.argv[1:]
     app.connect("builder-inited", write_api_pages)
     app.connect("source-read", fill_page)
     app.connect("autodoc-process-docstring", as_restructured_text)
