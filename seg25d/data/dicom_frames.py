@@ -18,7 +18,7 @@ from typing import Any, cast
 import pydicom
 from pydicom.dataelem import RawDataElement
 from pydicom.errors import InvalidDicomError
-from pydicom.uid import UID, MediaStorageDirectoryStorage
+from pydicom.uid import UID, MediaStorageDirectoryStorage, RLELossless
 
 from seg25d.data.cases import has_dicom_mark
 from seg25d.data.problems import FileError
@@ -55,6 +55,11 @@ _DEFER_BYTES = 4096
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 _UNMARKED_ENDINGS = (".dcm", ".ima")
 """Endings of files that are tried even without the DICOM mark, as old programs wrote them."""
+_RUN_LENGTH_RATIO = 64
+"""Most bytes that a byte becomes: two bytes of PackBits stand for 128 (DICOM PS3.5, annex G)."""
+_OTHER_RATIO = 2000
+"""The same for JPEG of all kinds and DEFLATE (1032 to 1); a slice of zeros, 512 x 512, has 1 in about 500."""
+_SMALL_IMAGE_BYTES = 1 << 20
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 
 
@@ -171,11 +176,23 @@ def _check_pixels(path: Path, dataset: pydicom.Dataset) -> None:
     wanted = math.ceil(int(dataset.Rows) * int(dataset.Columns) * _num_frames(dataset) * bits / 8)
     if wanted <= 0:
         raise FileError(path, "the file has no voxels", CURE_OF_DAMAGE)
+    _check_compression(path, dataset, wanted)
     if raw.length == _UNDEFINED_LENGTH:
         return
     found = min(raw.length, path.stat().st_size - raw.value_tell)
     if found < min(raw.length, wanted) or (not is_compressed(dataset) and found < wanted):
         raise FileError(path, f"the file is cut off: {found} of {wanted} bytes of its image are there", CURE_OF_DAMAGE)
+
+
+def _check_compression(path: Path, dataset: pydicom.Dataset, wanted: int) -> None:
+    """Check that a compressed file can hold its image, before memory is taken for it."""
+    if not is_compressed(dataset):
+        return
+    is_run_length = dataset.file_meta.TransferSyntaxUID == RLELossless
+    most = path.stat().st_size * (_RUN_LENGTH_RATIO if is_run_length else _OTHER_RATIO) + _SMALL_IMAGE_BYTES
+    if wanted > most:
+        problem = f"the file announces {wanted} bytes of image, which its {path.stat().st_size} bytes cannot hold"
+        raise FileError(path, problem, CURE_OF_DAMAGE)
 
 
 def read_window(path: Path) -> tuple[str, str]:

@@ -103,6 +103,15 @@ def test_run_length_encoding(tmp_path: Path) -> None:
         read_dicom(tmp_path)
 
 
+def test_compressed_files_cannot_announce_any_size(tmp_path: Path) -> None:
+    dataset = slice_dataset(ramp()[0], (0, 0, 0))
+    dataset.compress(RLELossless)
+    dataset.Rows = dataset.Columns = 40000
+    save(dataset, tmp_path / "a.dcm")
+    with pytest.raises(ImageError, match="announces 3200000000 bytes of image"):
+        read_dicom(tmp_path)
+
+
 def test_slopes_of_slices_are_real_numbers(tmp_path: Path) -> None:
     """The first slope is a whole number, as that of empty slices is."""
     slopes = [1, 0.0013, 0.5, 2]
