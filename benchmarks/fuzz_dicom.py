@@ -22,7 +22,8 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import SimpleITK as sitk  # noqa: N813 - the name that its documentation uses
-from fuzz_headers import NUM_FILES, SEED, WRONG, Outcome, mutate, run_apart, table
+from fuzz_headers import NUM_FILES, SEED, WRONG, Outcome, run_apart, table
+from mutations import mutate
 from numpy.typing import NDArray
 from pydicom.uid import RLELossless
 

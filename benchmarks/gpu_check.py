@@ -1,8 +1,7 @@
-"""All measurements that need a machine with a GPU, by one command in at most nine minutes.
+"""All measurements that need a GPU, in at most nine minutes.
 
-python benchmarks/gpu_check.py --dataset 4 --output benchmarks/results/gpu_check.json
-
-The steps, in the order of importance; a step that does not fit into `--minutes` is listed in the result:
+`python benchmarks/gpu_check.py --dataset 4 --output FILE.json` does these steps in the order of importance. FILE is
+written after each of them; one that does not fit into `--minutes` is listed there:
 
 - the self-test (`seg25d info --check`): random layers in every type, and an update of every network in the fast type,
   against exact results on the CPU, in separate processes;
@@ -15,12 +14,9 @@ The steps, in the order of importance; a step that does not fit into `--minutes`
   instance norm that keeps channels-last, CUDA graphs, the compiler, the compiler with graphs. The choice of layout and
   norm needs a GPU (`Execution.place`, `InstanceNorm`).
 
-FILE.json and FILE.md are written after every step, so that an interrupted run loses nothing.
-
-The script needs the preprocessed data set, but neither raw images nor SimpleITK nor a network connection. Beside torch,
-it needs numpy, scipy, matplotlib, safetensors and rich, which GPU machines usually have; also pydantic (pydantic-core,
-annotated-types, typing-inspection), blosc2 (ndindex, numexpr, msgpack) and batchgenerators for noise and gamma; MONAI
-only for plans with Swin UNETR. On a CPU everything but the CUDA parts works the same, which tests the script.
+It needs the preprocessed data set, neither raw images nor SimpleITK, pydicom, Pillow or a network connection; beside
+torch: numpy, scipy, matplotlib, safetensors, rich, pydantic, blosc2, batchgenerators (noise and gamma), and MONAI for
+plans with Swin UNETR. On a CPU everything but the CUDA parts works the same, which tests the script.
 """
 
 import argparse

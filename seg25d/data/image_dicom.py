@@ -2,6 +2,7 @@
 # mypy: disallow-untyped-calls=False
 # SimpleITK is generated code with few types, pydicom has few.
 
+import logging
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from seg25d.data.dicom_suv import suv_factor
 from seg25d.data.image_geometry import Geometry
 from seg25d.data.problems import FileError
 
+logger = logging.getLogger(__name__)
 __all__ = ["DicomVolume", "find_volumes", "read_dicom", "read_dicom_geometry", "read_volume"]
 
 Shifts = tuple[tuple[float, float], ...]
@@ -47,6 +49,8 @@ _VOXEL_ATTRIBUTES = (
 def read_dicom(folder: Path) -> tuple[NDArray[Any], Geometry]:
     """Read the one series of a folder of DICOM files; see `find_volumes` and `read_volume`."""
     (volume,) = find_volumes(folder)
+    for change in volume.changes:
+        logger.warning("%s: %s", folder, change)
     return read_volume(volume)
 
 

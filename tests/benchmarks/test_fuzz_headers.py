@@ -12,13 +12,11 @@ import pytest
 
 from seg25d.core.errors import InputError
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forked processes with limits of memory")
 
 
 @pytest.fixture
-def fuzz(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
+def fuzz() -> ModuleType:
     return importlib.import_module("fuzz_headers")
 
 

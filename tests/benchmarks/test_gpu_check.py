@@ -47,8 +47,7 @@ runpy.run_path(sys.argv[0], run_name=RUN_NAME)
 
 
 @pytest.fixture
-def module(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
+def module() -> ModuleType:
     return importlib.import_module("gpu_variants")
 
 

@@ -19,8 +19,7 @@ WEIGHTS = np.linspace(0, 1, 6, dtype=np.float32).reshape(2, 3)
 
 
 @pytest.fixture
-def module(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
+def module() -> ModuleType:
     return importlib.import_module("same_bits")
 
 
