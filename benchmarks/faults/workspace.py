@@ -1,0 +1,162 @@
+"""A small workspace in which every command has run undisturbed, before and after each, and comparison with it."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from same_files import NO_CONTENT, difference_of, values_of
+
+from seg25d.data.phantom import DATASET_NAME, write_phantom_dataset
+
+SHORT = ("--epochs", "1", "--iterations", "2", "--device", "cpu", "--num-processes", "1")
+IMAGES = f"workspace/raw/{DATASET_NAME}/imagesTs"
+TRUTH = f"workspace/raw/{DATASET_NAME}/labelsTs"
+COMPARED = (".json", ".jsonl", ".safetensors", ".npz", ".b2nd", ".nii.gz", ".csv")
+"""Endings of files whose content is compared; of others (pictures, pages, resume states, archives) only that they are
+there."""
+NO_FILES = (".lock",)
+TIMEOUT_SECONDS = 600
+
+
+class Step(NamedTuple):
+    """A command of the chain, as words after `seg25d`; it works in the folder that holds `workspace`."""
+
+    name: str
+    words: tuple[str, ...]
+
+
+STEPS = (
+    Step("plan", ("plan_and_preprocess", "-d", "900", "-c", "si", "2d", "mv", "--num-processes", "2")),
+    Step("pretrain", ("pretrain", "900", "si", "--task", "inpainting", *SHORT)),
+    Step("train", ("train", "900", "si", "0", "1", *SHORT)),
+    Step("train 2d", ("train", "900", "2d", "0", "1", *SHORT)),
+    Step("train mv", ("train", "900", "mv", "0", *SHORT)),
+    Step("find_best", ("find_best_configuration", "900", "-c", "si", "2d", "--num-processes", "2")),
+    Step("predict", ("predict", "-i", IMAGES, "-o", "out", "-d", "900", "-c", "si", "--save-probabilities")),
+    Step("predict 2d", ("predict", "-i", IMAGES, "-o", "out2d", "-d", "900", "-c", "2d", "--save-probabilities")),
+    Step("predict mv", ("predict", "-i", IMAGES, "-o", "outmv", "-d", "900", "-c", "mv", "-f", "0")),
+    Step("ensemble", ("ensemble", "-i", "out", "out2d", "-o", "fused", "--method", "mean")),
+    Step("evaluate", ("evaluate", TRUTH, "out", "-o", "summary.json", "--csv", "scores.csv")),
+    Step("export", ("export_model", "900", "-c", "si", "-f", "0", "1", "-o", "model.zip")),
+    Step("install", ("install_model", "model.zip", "--workspace", "other")),
+    Step("report", ("report", "900")),
+)
+
+
+def prepare(folder: Path) -> None:
+    """Run every step undisturbed, twice, and keep what was there before and after each; done once.
+
+    Args:
+        folder: Gets `before/STEP`, `after/STEP` and `noise.json`: places whose values differ between two undisturbed
+            runs, such as times.
+    """
+    if (folder / "noise.json").exists():
+        return
+    noise: dict[str, list[str]] = {}
+    rounds = [folder / "first", folder / "second"]
+    for working in rounds:
+        shutil.rmtree(working, ignore_errors=True)
+        write_phantom_dataset(
+            working / "workspace" / "raw" / DATASET_NAME, num_training=6, num_test=3, shape=(8, 32, 32)
+        )
+    for step in STEPS:
+        for working in rounds:
+            if working == rounds[0]:
+                _copy(working, folder / "before" / step.name)
+            status, text = run(step, working)
+            if status != 0:
+                raise RuntimeError(f"undisturbed, {step.name} ended with {status}: {text}")
+        _copy(rounds[0], folder / "after" / step.name)
+        noise[step.name] = [place for place, _ in differences(*rounds)]
+    (folder / "noise.json").write_text(json.dumps(noise, indent=2))
+
+
+def start(step: Step, folder: Path, extra: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+    """Start a step in a process group of its own.
+
+    Args:
+        step: What to run.
+        folder: That holds `workspace`.
+        extra: Environment variables beside those of this process.
+    """
+    words = step.words if "--workspace" in step.words else (*step.words, "--workspace", "workspace")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **(extra or {})}
+    return subprocess.Popen(
+        [sys.executable, "-m", "seg25d", *words], cwd=folder, env=environment, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+    )  # fmt: skip
+
+
+def finish(process: subprocess.Popen[str], timeout: float = TIMEOUT_SECONDS) -> tuple[int, str]:
+    """Wait for a process; gives its status (that of SIGKILL if it took longer than the timeout) and what it printed."""
+    try:
+        text, _ = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        text, _ = process.communicate()
+        text += f"\nkilled after {timeout} s"
+    return process.returncode, text
+
+
+def run(step: Step, folder: Path, extra: Mapping[str, str] | None = None) -> tuple[int, str]:
+    """Run a step to its end; see `start` and `finish`."""
+    return finish(start(step, folder, extra))
+
+
+def begin(step: Step, prepared: Path, folder: Path) -> None:
+    """Make `folder` what it was before a step."""
+    _copy(prepared / "before" / step.name, folder)
+
+
+def compare(step: Step, prepared: Path, folder: Path) -> str:
+    """Say how a folder differs from what it is after an undisturbed run of a step; empty if it does not."""
+    noise = set(json.loads((prepared / "noise.json").read_text())[step.name])
+    found = [
+        f"{place}: {words}"
+        for place, words in differences(prepared / "after" / step.name, folder)
+        if place not in noise
+    ]
+    return "\n".join(found[:20])
+
+
+def differences(first: Path, second: Path) -> Iterator[tuple[str, str]]:
+    """Places in which two folders differ, and how: files that only one has, values of files."""
+    names = [files_of(folder) for folder in (first, second)]
+    for name in sorted(names[0] | names[1]):
+        if name not in names[1] or name not in names[0]:
+            yield name, "missing" if name in names[0] else "too many"
+        elif name.endswith(COMPARED) and name.rpartition("/")[2] not in NO_CONTENT:
+            values = [dict(_values(folder, name)) for folder in (first, second)]
+            for place in sorted(values[0].keys() | values[1].keys()):
+                if place not in values[0] or place not in values[1]:
+                    yield f"{name}: {place}", "missing" if place in values[0] else "too many"
+                elif words := difference_of(values[0][place], values[1][place]):
+                    yield f"{name}: {place}", words
+
+
+def files_of(folder: Path) -> set[str]:
+    """Relative names of all files of a folder, temporary ones and empty folders included, without locks."""
+    paths = (path for path in folder.rglob("*") if path.name not in NO_FILES)
+    return {path.relative_to(folder).as_posix() for path in paths if not path.is_dir() or path.name.startswith(".tmp-")}
+
+
+def _values(folder: Path, name: str) -> Iterator[tuple[str, object]]:
+    """Values of a file; paths in it begin at the folder."""
+    for place, value in values_of(folder / name):
+        yield place, value.replace(str(folder), "") if isinstance(value, str) else value
+
+
+def _copy(source: Path, target: Path) -> None:
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(source, target, copy_function=shutil.copy2, symlinks=True)
+
+
+def named(names: Sequence[str]) -> list[Step]:
+    """The steps of these names."""
+    return [step for step in STEPS if step.name in names]
