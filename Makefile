@@ -12,7 +12,7 @@ TEST_ENVIRONMENT := OMP_NUM_THREADS=1
 
 PYTEST := $(TEST_ENVIRONMENT) $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder --durations=10
 
-.PHONY: help demo test test-all test-processors lint docs dist clean
+.PHONY: help demo test test-all test-processors lint audit docs dist clean
 
 help:
 	@echo "make demo   a made-up data set through every step, in a few minutes"
@@ -20,6 +20,7 @@ help:
 	@echo "make test-all   all tests, with coverage"
 	@echo "make test-processors   tests of networks and training with the kernels of other processors"
 	@echo "make lint   ruff and mypy"
+	@echo "make audit  known vulnerabilities of the versions in constraints.txt (asks a database on the internet)"
 	@echo "make dist   wheel and source distribution in dist/"
 	@echo "make docs   the documentation as a site in documentation/_build/html; warnings are errors"
 	@echo "make clean  remove the virtual environment, caches and the demo's files"
@@ -53,6 +54,13 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# In an environment of its own, as nothing else needs pip-audit. --strict: a package that the database does not know, or
+# a database that cannot be reached, is a failure, not silence.
+audit:
+	$(PYTHON) -m venv build/audit
+	build/audit/bin/python -m pip install --quiet pip-audit
+	build/audit/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r constraints.txt
 
 # In an environment of its own, as nothing else needs `build`.
 dist:
