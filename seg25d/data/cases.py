@@ -99,13 +99,19 @@ def by_stem(paths: Iterable[Path]) -> dict[str, list[Path]]:
     return groups
 
 
+DICOM_ENDINGS = (".dcm", ".ima")
+"""Endings of files that are tried even without the DICOM mark, as old programs wrote them."""
+
+
 def is_dicom_folder(folder: Path) -> bool:
-    """Whether a folder holds DICOM files: one of the first ends in `.dcm` or has the DICOM mark at byte 128."""
+    """Whether a folder holds DICOM files: one ends in `.dcm` or `.ima`, or has the DICOM mark at byte 128."""
     if not folder.is_dir():
         return False
     names = (path for path in folder.iterdir() if not path.name.startswith(".") and path.name.upper() != "DICOMDIR")
     files = sorted(path for path in names if path.is_file())
-    return any(path.suffix.lower() == ".dcm" or has_dicom_mark(path) for path in files[:20])
+    if any(path.suffix.lower() in DICOM_ENDINGS for path in files):
+        return True
+    return any(has_dicom_mark(path) for path in files if not split_ending(path)[1])
 
 
 def has_dicom_mark(path: Path) -> bool:

@@ -11,20 +11,35 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import pydicom
 from pydicom.dataelem import RawDataElement
-from pydicom.errors import InvalidDicomError
-from pydicom.uid import UID, MediaStorageDirectoryStorage, RLELossless
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    MediaStorageDirectoryStorage,
+    MRSpectroscopyStorage,
+    RawDataStorage,
+    RLELossless,
+)
 
-from seg25d.data.cases import has_dicom_mark
+from seg25d.data.cases import DICOM_ENDINGS, has_dicom_mark
+from seg25d.data.dicom_values import Vector, cross, distance, listed, number, unit_vectors, vector
 from seg25d.data.problems import FileError
 
-Vector = tuple[float, ...]
 CURE_OF_DAMAGE = "copy or export it again"
+_VECTORS = {
+    0x00540010: "EnergyWindowVector",
+    0x00540020: "DetectorVector",
+    0x00540030: "PhaseVector",
+    0x00540060: "RRIntervalVector",
+    0x00540070: "TimeSlotVector",
+    0x00540100: "TimeSliceVector",
+}
+"""What Frame Increment Pointer may name beside slices, in nuclear medicine: a number per frame (PS3.3 C.8.4.8)."""
 PHASE_TAGS = (
     "TemporalPositionIdentifier",
     "TemporalPositionIndex",
@@ -49,17 +64,23 @@ PHASE_TAGS = (
     "FrameAcquisitionDateTime",
     "AcquisitionTime",
     "ContentTime",
+    *_VECTORS.values(),
 )
 """Attributes that tell images of one place apart, by their keywords in DICOM PS3.6, the surest first."""
+ORIGIN_TAGS = ("PatientID", "Modality", "RescaleType", "PhotometricInterpretation")
+"""Attributes that all slices of a volume share, if they have them."""
+UID_TAGS = ("StudyInstanceUID", "FrameOfReferenceUID")
+"""The same, which programs that write one file after the other make anew for each."""
+_SLICE_VECTOR, _OFFSETS = 0x00540080, 0x3004000C
 _DEFER_BYTES = 4096
 _UNDEFINED_LENGTH = 0xFFFFFFFF
-_UNMARKED_ENDINGS = (".dcm", ".ima")
-"""Endings of files that are tried even without the DICOM mark, as old programs wrote them."""
 _RUN_LENGTH_RATIO = 64
 """Most bytes that a byte becomes: two bytes of PackBits stand for 128 (DICOM PS3.5, annex G)."""
 _OTHER_RATIO = 2000
 """The same for JPEG of all kinds and DEFLATE (1032 to 1); a slice of zeros, 512 x 512, has 1 in about 500."""
 _SMALL_IMAGE_BYTES = 1 << 20
+_NO_IMAGES = (MRSpectroscopyStorage, RawDataStorage)
+"""What has rows and columns, and no image."""
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 
 
@@ -82,6 +103,8 @@ class Frame:
     """Distances of rows and of columns."""
     thickness_mm: float | None
     """Distance to the next slice, or else thickness of the slice, as the header says."""
+    between_mm: float | None
+    """Distance to the next slice, as the header says."""
     orientation: Vector | None
     """Direction cosines of a row (x, y, z in LPS), then of a column."""
     position_mm: Vector | None
@@ -92,6 +115,8 @@ class Frame:
     """Whether it is a localizer."""
     phase: Mapping[str, str]
     """The attributes of `PHASE_TAGS` that it has, as text."""
+    origin: Mapping[str, str]
+    """The attributes of `ORIGIN_TAGS` and `UID_TAGS` that it has, as text."""
 
     @property
     def name(self) -> str:
@@ -127,12 +152,12 @@ def read_header(path: Path) -> pydicom.Dataset | None:
         ImageError: If it is one, and is damaged.
     """
     marked = has_dicom_mark(path)
-    if not marked and path.suffix.lower() not in _UNMARKED_ENDINGS:
+    if not marked and path.suffix.lower() not in DICOM_ENDINGS:
         return None
     try:
         with quiet_pydicom():
             dataset = pydicom.dcmread(path, defer_size=_DEFER_BYTES, force=not marked)
-    except (OSError, InvalidDicomError, Exception) as error:  # whatever a damaged file leads to
+    except Exception as error:  # whatever a damaged file leads to
         raise damaged(path, error) from None
     return dataset
 
@@ -148,14 +173,15 @@ def quiet_pydicom() -> Iterator[None]:
 
 def damaged(path: Path, error: Exception) -> FileError:
     """The error for a file that could not be read."""
-    detail = " ".join(str(error).split())[:120] or type(error).__name__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    detail = lines[-1].rpartition("ERROR: ")[2][:120] if lines else type(error).__name__
     return FileError(path, f"the DICOM file is cut off or damaged ({detail})", CURE_OF_DAMAGE)
 
 
 def _should_hold_image(dataset: pydicom.Dataset) -> bool:
     """Whether a file is an image, even where its voxels are cut off; reports, plans and structures are not."""
     kind = UID(str(dataset.get("SOPClassUID", "")))
-    if kind == MediaStorageDirectoryStorage:
+    if kind == MediaStorageDirectoryStorage or kind in _NO_IMAGES:
         return False
     has_size = "Rows" in dataset or any(name in dataset for name in _PIXELS)
     return has_size or "Image Storage" in kind.name or not kind
@@ -179,7 +205,9 @@ def _check_pixels(path: Path, dataset: pydicom.Dataset) -> None:
     _check_compression(path, dataset, wanted)
     if raw.length == _UNDEFINED_LENGTH:
         return
-    found = min(raw.length, path.stat().st_size - raw.value_tell)
+    # Of a deflated file all was inflated, and places are not those in the file.
+    deflated = dataset.file_meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian
+    found = raw.length if deflated else min(raw.length, path.stat().st_size - raw.value_tell)
     if found < min(raw.length, wanted) or (not is_compressed(dataset) and found < wanted):
         raise FileError(path, f"the file is cut off: {found} of {wanted} bytes of its image are there", CURE_OF_DAMAGE)
 
@@ -204,7 +232,7 @@ def read_window(path: Path) -> tuple[str, str]:
     dataset = read_header(path)
     assert dataset is not None, "it was read before"
     center, width = (
-        "\\".join(str(value) for value in _listed(dataset.get(name))) for name in ("WindowCenter", "WindowWidth")
+        "\\".join(str(value) for value in listed(dataset.get(name))) for name in ("WindowCenter", "WindowWidth")
     )
     return center, width
 
@@ -225,20 +253,22 @@ def _frames(path: Path, dataset: pydicom.Dataset) -> list[Frame]:
     count = _num_frames(dataset)
     if groups and len(groups) != count:
         raise FileError(path, f"the file has {count} frames and describes {len(groups)}", CURE_OF_DAMAGE)
-    own = {element.keyword: element.value for element in dataset if element.VR != "SQ" and element.keyword in _WANTED}
+    own = {name: dataset[name].value for name in _WANTED if name in dataset}
     detectors = _flattened(dataset.get("DetectorInformationSequence") or ())
     common = {**detectors, **own, **shared}
     frames = [
         _frame(path, index, {**common, **_flattened([groups[index]])} if groups else common) for index in range(count)
     ]
-    return frames if groups or count == 1 else _stacked(frames, common)
+    return frames if groups or count == 1 else _stacked(path, frames, common)
 
 
 def _flattened(items: Sequence[pydicom.Dataset]) -> dict[str, Any]:
-    """Attributes of functional groups by their keywords, whatever group they are in."""
+    """Attributes of functional groups by their keywords, whatever standard group they are in."""
     found: dict[str, Any] = {}
     for item in items[:1]:
         for element in item:
+            if element.tag.is_private:
+                continue  # vendors keep copies of attributes there, of other images too
             if element.VR == "SQ":
                 found |= _flattened(element.value)
             elif element.keyword in _WANTED:
@@ -247,107 +277,100 @@ def _flattened(items: Sequence[pydicom.Dataset]) -> dict[str, Any]:
 
 
 def _frame(path: Path, index: int, values: Mapping[str, Any]) -> Frame:
-    number = values.get("InstanceNumber")
-    kinds = [str(each).upper() for name in ("ImageType", "FrameType") for each in _listed(values.get(name))]
+    instance_number = values.get("InstanceNumber")
+    kinds = [str(each).upper() for name in ("ImageType", "FrameType") for each in listed(values.get(name))]
     if "MOSAIC" in kinds:
         cure = "convert them with a program that knows them, such as dcm2niix"
         raise FileError(path, "the file is a mosaic of Siemens: several slices side by side in one image", cure)
-    thickness = values.get("SpacingBetweenSlices") or values.get("SliceThickness")
+    between, thickness = values.get("SpacingBetweenSlices"), values.get("SliceThickness")
     slope = values.get("RescaleSlope") or values.get("DoseGridScaling")
     return Frame(
         path=path,
         index=index,
         series=str(values.get("SeriesInstanceUID") or ""),
         instance=str(values.get("SOPInstanceUID") or ""),
-        number=None if number in (None, "") else int(number),
+        number=None if instance_number in (None, "") else int(instance_number),
         shape=(int(values["Rows"]), int(values["Columns"])),
-        spacing_mm=_vector(path, "Pixel Spacing", values.get("PixelSpacing"), 2),
-        thickness_mm=None if thickness in (None, "") else abs(_number(path, "Slice Thickness", thickness)),
-        orientation=_unit_vectors(path, _vector(path, "Image Orientation", values.get("ImageOrientationPatient"), 6)),
-        position_mm=_vector(path, "Image Position", values.get("ImagePositionPatient"), 3),
-        slope=1.0 if slope in (None, "") else _number(path, "Rescale Slope", slope),
-        intercept=_number(path, "Rescale Intercept", values.get("RescaleIntercept") or 0),
+        spacing_mm=vector(path, "Pixel Spacing", values.get("PixelSpacing"), 2),
+        thickness_mm=distance(path, "Slice Thickness", between or thickness),
+        between_mm=distance(path, "Spacing Between Slices", between),
+        orientation=unit_vectors(path, vector(path, "Image Orientation", values.get("ImageOrientationPatient"), 6)),
+        position_mm=vector(path, "Image Position", values.get("ImagePositionPatient"), 3),
+        slope=1.0 if slope in (None, "") else number(path, "Rescale Slope", slope),
+        intercept=number(path, "Rescale Intercept", values.get("RescaleIntercept") or 0),
         is_scout=any("LOCALIZER" in kind or "SCOUT" in kind for kind in kinds),
-        phase={name: str(values[name]) for name in PHASE_TAGS if values.get(name) not in (None, "")},
+        phase=_texts(values, PHASE_TAGS),
+        origin=_texts(values, (*ORIGIN_TAGS, *UID_TAGS)),
     )
+
+
+def _texts(values: Mapping[str, Any], names: Sequence[str]) -> dict[str, str]:
+    """Those of the attributes that are there, as text."""
+    return {name: "\\".join(map(str, listed(values[name]))) for name in names if values.get(name) not in (None, "")}
 
 
 _WANTED = frozenset(
     {
         "InstanceNumber", "SeriesInstanceUID", "SOPInstanceUID", "Rows", "Columns", "PixelSpacing", "SliceThickness",
         "SpacingBetweenSlices", "ImageOrientationPatient", "ImagePositionPatient", "RescaleSlope", "RescaleIntercept",
-        "GridFrameOffsetVector", "DoseGridScaling", *PHASE_TAGS,
+        "GridFrameOffsetVector", "DoseGridScaling", "FrameIncrementPointer", "SliceVector", *PHASE_TAGS, *ORIGIN_TAGS,
+        *UID_TAGS,
     }
 )  # fmt: skip
 
 
-def _stacked(frames: list[Frame], values: Mapping[str, Any]) -> list[Frame]:
-    """Frames of one position, each with its own: doses say their offsets, others the distance of their slices."""
+def _stacked(path: Path, frames: list[Frame], values: Mapping[str, Any]) -> list[Frame]:
+    """Frames of one position, each with its own: doses say their offsets, others the distance of their slices.
+
+    What Frame Increment Pointer names beside slices tells phases apart.
+    """
     first = frames[0]
-    offsets = [float(offset) for offset in _listed(values.get("GridFrameOffsetVector"))]
-    between = values.get("SpacingBetweenSlices")
-    if len(offsets) != len(frames):
-        offsets = [] if between in (None, "") else [float(between) * frame.index for frame in frames]
+    pointers = [int(pointer) for pointer in listed(values.get("FrameIncrementPointer"))]
+    slices = {_SLICE_VECTOR, _OFFSETS}
+    known = slices | set(_VECTORS) if slices & set(pointers) else slices
+    if foreign := [pointer for pointer in pointers if pointer not in known]:
+        name = pydicom.datadict.keyword_for_tag(foreign[0]) or f"({foreign[0] >> 16:04X},{foreign[0] & 0xFFFF:04X})"
+        problem = f"its frames follow each other by {name}: they are no slices of a volume"
+        raise FileError(path, problem, "give the series that was made of them, or leave it out")
+    vectors = {
+        _VECTORS[pointer]: _per_frame(path, _VECTORS[pointer], values, frames)
+        for pointer in pointers
+        if pointer in _VECTORS
+    }
+    frames = [
+        replace(frame, phase={**frame.phase, **{name: str(vector[frame.index]) for name, vector in vectors.items()}})
+        for frame in frames
+    ]
+    offsets = _offsets(path, frames, values, in_slices=_SLICE_VECTOR in pointers)
     if not offsets or first.position_mm is None or first.orientation is None:
-        return [_replaced(frame, position_mm=None) for frame in frames]
-    if abs(offsets[0] - first.position_mm[2]) < 1e-3 and offsets[0] != 0:
-        offsets = [offset - offsets[0] for offset in offsets]  # places along z, as DICOM PS3.3 C.8.8.3.2 allows
+        return [replace(frame, position_mm=None) for frame in frames]
     normal = cross(first.orientation[:3], first.orientation[3:])
     places = [
         tuple(start + offset * along for start, along in zip(first.position_mm, normal, strict=True))
         for offset in offsets
     ]
-    return [_replaced(frame, position_mm=place) for frame, place in zip(frames, places, strict=True)]
+    return [replace(frame, position_mm=place) for frame, place in zip(frames, places, strict=True)]
 
 
-def _replaced(frame: Frame, **changes: Any) -> Frame:
-    return Frame(**{**frame.__dict__, **changes})
-
-
-def cross(first: Sequence[float], second: Sequence[float]) -> Vector:
-    """The vector product of two vectors of three."""
-    (a, b, c), (d, e, f) = first, second
-    return (b * f - c * e, c * d - a * f, a * e - b * d)
-
-
-def _listed(value: Any) -> list[Any]:
-    if value is None or value == "":
+def _offsets(path: Path, frames: Sequence[Frame], values: Mapping[str, Any], *, in_slices: bool) -> list[float]:
+    """Distances of the frames from the first, in mm; none where they are not known."""
+    if listed(values.get("GridFrameOffsetVector")):
+        offsets = _per_frame(path, "GridFrameOffsetVector", values, frames)
+        position = frames[0].position_mm
+        if position is not None and abs(offsets[0] - position[2]) < 1e-3 and offsets[0] != 0:
+            return [offset - offsets[0] for offset in offsets]  # places along z, as DICOM PS3.3 C.8.8.3.2 allows
+        return offsets
+    between = values.get("SpacingBetweenSlices")
+    if between in (None, ""):
         return []
-    return [value] if isinstance(value, str | int | float) else list(value)
+    numbers = _per_frame(path, "SliceVector", values, frames) if in_slices else [frame.index for frame in frames]
+    return [number(path, "Spacing Between Slices", between) * (each - numbers[0]) for each in numbers]
 
 
-def _number(path: Path, name: str, value: Any) -> float:
-    number = float(value)
-    if not math.isfinite(number):
-        raise FileError(path, f"its {name} is {number}, wanted is a finite number", "correct its header")
-    return number
-
-
-def _vector(path: Path, name: str, value: Any, length: int) -> Vector | None:
-    numbers = _listed(value)
-    if not numbers:
-        return None
-    if len(numbers) != length:
-        raise FileError(path, f"its {name} has {len(numbers)} numbers, wanted are {length}", "correct its header")
-    return tuple(_number(path, name, number) for number in numbers)
-
-
-def _unit_vectors(path: Path, cosines: Vector | None) -> Vector | None:
-    """Directions of unit length at right angles; headers have rounded ones."""
-    if cosines is None:
-        return None
-    row, column = cosines[:3], cosines[3:]
-    lengths = math.hypot(*row), math.hypot(*column)
-    product = sum(a * b for a, b in zip(row, column, strict=True))
-    if any(abs(length - 1) > _UNIT_TOLERANCE for length in lengths) or abs(product) > _UNIT_TOLERANCE:
-        raise FileError(
-            path, f"its Image Orientation {list(cosines)} is no pair of right-angled directions", "correct it"
-        )
-    row = tuple(each / lengths[0] for each in row)
-    product = sum(a * b for a, b in zip(row, column, strict=True))
-    column = tuple(b - product * a for a, b in zip(row, column, strict=True))
-    return (*row, *(each / math.hypot(*column) for each in column))
-
-
-_UNIT_TOLERANCE = 1e-2
-"""Headers have cosines of few digits; those that are further off are damaged."""
+def _per_frame(path: Path, name: str, values: Mapping[str, Any], frames: Sequence[Frame]) -> list[float]:
+    """An attribute with a number per frame."""
+    numbers = [number(path, name, each) for each in listed(values.get(name))]
+    if len(numbers) != len(frames):
+        problem = f"the file has {len(frames)} frames and {len(numbers)} numbers in {name}"
+        raise FileError(path, problem, CURE_OF_DAMAGE)
+    return numbers

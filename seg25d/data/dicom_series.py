@@ -5,22 +5,22 @@ What is no volume is refused; `DicomOptions` allow some of it, and then the volu
 """
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from seg25d.data.dicom_frames import CURE_OF_DAMAGE, PHASE_TAGS, Frame, Vector, cross, read_frames
+from seg25d.data.dicom_frames import CURE_OF_DAMAGE, ORIGIN_TAGS, Frame, read_frames, read_header
 from seg25d.data.dicom_options import DicomOptions
+from seg25d.data.dicom_phases import Phase, differing_tags, find_phases, list_frames, several_phases
+from seg25d.data.dicom_values import Vector, cross
 from seg25d.data.problems import FileError
 
 Numbers = NDArray[np.float64]
-_SAME_PLACE_MM, _SAME_PLACE_PIXELS = 0.05, 0.2
-"""Slices closer than both are at one place: positions jitter by 0.01 mm, and slices lie further apart than that."""
 _MAX_OFF_MM, _MAX_OFF_STEPS = 0.03, 0.02
 """A slice may be as far from its regular place as the larger of both: twice a jitter of 0.01 mm and a rounding, or a
 fiftieth of the distance of slices, as old scanners round positions to tenths of a millimetre."""
@@ -30,6 +30,8 @@ _SAME_COSINES = 1e-3
 _SAME_SPACING = 1e-3
 _MAX_FILLED = 4
 """Slices of a regular volume per slice that is there."""
+_OTHER_DISTANCE = 0.5
+"""Distances that differ by more than this share are told."""
 _LISTED = 5
 
 
@@ -75,7 +77,10 @@ def find_volumes(folder: Path, options: DicomOptions | None = None) -> list[Dico
     _check_scouts(folder, frames)
     _check_copies(folder, frames)
     _check_same(folder, frames)
-    phases = _phases(folder, frames, options)
+    along, _ = _along_and_aside(frames)
+    phases = find_phases(folder, frames, along)
+    if len(phases) > 1 and not options.split_phases:
+        raise FileError(folder, *several_phases(phases))
     digits = len(str(len(phases)))
     names = [f"phase{number:0{digits}d}" for number in range(1, len(phases) + 1)] if len(phases) > 1 else [""]
     return [_volume(folder, phase, name, options) for name, phase in zip(names, phases, strict=True)]
@@ -83,10 +88,21 @@ def find_volumes(folder: Path, options: DicomOptions | None = None) -> list[Dico
 
 def _read_folder(folder: Path) -> list[Frame]:
     paths = sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.is_file())
-    frames = [frame for path in paths for frame in read_frames(path)]
+    of_file = {path: read_frames(path) for path in paths}
+    frames = [frame for each in of_file.values() for frame in each]
+    images = {_pattern(path) for path, each in of_file.items() if each}
+    for path in paths:
+        if _pattern(path) in images and not of_file[path] and read_header(path) is None:
+            problem = "the file is called like the DICOM images beside it and is none: it is empty, cut off or damaged"
+            raise FileError(path, problem, f"{CURE_OF_DAMAGE}, or move it away")
     if not frames:
         raise NoImagesError(folder, "the folder holds no DICOM images", "give a folder with the files of one series")
     return frames
+
+
+def _pattern(path: Path) -> str:
+    """A file's name without its digits, which files of one series share."""
+    return re.sub(r"\d+", "", path.name)
 
 
 def _check_one_series(folder: Path, frames: Sequence[Frame]) -> None:
@@ -143,6 +159,16 @@ def _check_same(folder: Path, frames: Sequence[Frame]) -> None:
     _check_one(folder, frames, "pixel spacings", lambda frame: frame.spacing_mm or (), same_spacing, cure)
     same_direction = _close(_SAME_COSINES, relative=False)
     _check_one(folder, frames, "orientations", lambda frame: frame.orientation or (), same_direction, cure)
+    for name in ORIGIN_TAGS:
+        values = Counter(frame.origin[name] for frame in frames if name in frame.origin)
+        if len(values) > 1:
+            (usual, _), *_ = values.most_common()
+            others = [frame for frame in frames if frame.origin.get(name, usual) != usual]
+            problem = (
+                f"the slices differ in {name}: {list_frames(others)} of {len(frames)}, "
+                f"{others[0].origin[name]} against {usual}"
+            )
+            raise FileError(folder, problem, "put what belongs to another image into a separate folder")
 
 
 def _close(tolerance: float, *, relative: bool) -> Callable[[Vector, Vector], bool]:
@@ -174,13 +200,6 @@ def _show(numbers: Sequence[float]) -> str:
     return " x ".join(f"{number:.4g}" for number in numbers)
 
 
-def list_frames(frames: Sequence[Frame]) -> str:
-    """Names of frames, at most five of them."""
-    names = [frame.name for frame in frames]
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more
-
-
 def _along_and_aside(frames: Sequence[Frame]) -> tuple[Numbers, Numbers]:
     """Places along the normal (n) and within the plane, along columns and rows (n, 2), in mm."""
     first = frames[0].orientation
@@ -191,74 +210,16 @@ def _along_and_aside(frames: Sequence[Frame]) -> tuple[Numbers, Numbers]:
     return positions @ normal, np.stack([positions @ column, positions @ row], axis=1)
 
 
-def _phases(folder: Path, frames: Sequence[Frame], options: DicomOptions) -> list[list[Frame]]:
-    """Frames in the order of their places, by phase: one list where every place has one slice."""
-    along, _ = _along_and_aside(frames)
-    order = np.argsort(along, kind="stable")
-    ordered, places = [frames[index] for index in order], along[order]
-    pixel = min(frames[0].spacing_mm or (1,))
-    starts = np.diff(places, prepend=-np.inf) > min(_SAME_PLACE_MM, _SAME_PLACE_PIXELS * pixel)
-    groups = [list(group) for group in np.split(np.arange(len(ordered)), np.flatnonzero(starts)[1:])]
-    at_place = [[ordered[index] for index in group] for group in groups]
-    if all(len(each) == 1 for each in at_place):
-        return [ordered]
-    told_apart = _tell_apart(ordered, at_place)
-    if told_apart is None:
-        doubled = next(each for each in at_place if len(each) > 1)
-        problem = f"several slices lie at the same place, and no attribute tells them apart: {list_frames(doubled)}"
-        raise FileError(folder, problem, "remove those that are there twice")
-    attribute, phases = told_apart
-    if not options.split_phases:
-        problem = (
-            f"the series has {len(phases)} phases, told apart by {attribute}: "
-            f"{list_frames(at_place[0])} lie at the same place"
-        )
-        raise FileError(
-            folder, problem, "make a case of each with `seg25d convert --from dicom --split-phases`, or keep one phase"
-        )
-    return phases
-
-
-def _tell_apart(ordered: Sequence[Frame], at_place: Sequence[Sequence[Frame]]) -> tuple[str, list[list[Frame]]] | None:
-    """The attributes that differ between phases, and the slices of the phases in the order of the values."""
-    place_of = {(frame.path, frame.index): place for place, each in enumerate(at_place) for frame in each}
-    names = [name for name in PHASE_TAGS if len({frame.phase.get(name) for frame in ordered}) > 1]
-    for chosen in (*((name,) for name in names), *combinations(names, 2)):
-        phases: dict[tuple[str, ...], list[Frame]] = {}
-        for frame in ordered:
-            phases.setdefault(tuple(frame.phase.get(name, "") for name in chosen), []).append(frame)
-        places = [[place_of[frame.path, frame.index] for frame in phase] for phase in phases.values()]
-        # Times that are shared by a few slices would make many small phases of one.
-        fewest = len(phases) == max(map(len, at_place))
-        if fewest and all(len(set(each)) == len(each) for each in places) and min(map(len, places)) > 1:
-            keys = sorted(phases, key=lambda key: [_natural(part) for part in key])
-            return " and ".join(chosen), [phases[key] for key in keys]
-    return _tell_apart_by_number(at_place)
-
-
-def _tell_apart_by_number(at_place: Sequence[Sequence[Frame]]) -> tuple[str, list[list[Frame]]] | None:
-    """Phases one after the other by Instance Number, where every place has one slice of each."""
-    numbers = [frame.number for each in at_place for frame in each]
-    alike = len({len(each) for each in at_place}) == 1 and len(at_place) > 1
-    if not alike or None in numbers or len(set(numbers)) < len(numbers):
-        return None
-    by_number = [sorted(each, key=lambda frame: frame.number or 0) for each in at_place]
-    return "InstanceNumber", [list(phase) for phase in zip(*by_number, strict=True)]
-
-
-def _natural(text: str) -> tuple[bool, float, str]:
-    """A key that sorts numbers by size, and words behind them."""
-    try:
-        return (False, float(text), "")
-    except ValueError:
-        return (True, 0.0, text)
-
-
-def _volume(folder: Path, frames: Sequence[Frame], phase: str, options: DicomOptions) -> DicomVolume:
+def _volume(folder: Path, phase: Phase, name: str, options: DicomOptions) -> DicomVolume:
+    frames = phase.frames
+    changes = [f"the phase with {phase.attributes} {phase.values}"] if phase.attributes else []
+    if frames[0].origin.get("PhotometricInterpretation") == "MONOCHROME1":
+        changes.append("the numbers are as stored, although higher ones are meant to be darker (MONOCHROME1)")
     if len(frames) == 1:
-        return _single_slice(folder, frames[0], phase)
+        return _single_slice(folder, frames[0], name, changes)
     along, aside = _along_and_aside(frames)
-    changes: list[str] = []
+    if names := differing_tags(frames):
+        changes.append(f"taken as one volume, although its slices differ in {' and '.join(names)}")
     shifts = _tilt_shifts(folder, frames, along, aside, options, changes)
     step = float(along[-1] - along[0]) / (len(frames) - 1)
     off = np.abs(along - along[0] - step * np.arange(len(frames)))
@@ -266,23 +227,27 @@ def _volume(folder: Path, frames: Sequence[Frame], phase: str, options: DicomOpt
     if off.max() > max(_MAX_OFF_MM, _MAX_OFF_STEPS * step):
         step = _check_gaps(folder, frames, along, options, changes)
         places = tuple(float(place) for place in (along - along[0]) / step)
+    elif (said := frames[0].between_mm) and abs(step / said - 1) > _OTHER_DISTANCE:
+        changes.append(
+            f"the slices are {step:.4g} mm apart by their positions; Spacing Between Slices says {said:.4g} mm"
+        )
     return DicomVolume(
         frames=tuple(frames),
         origin_mm=frames[0].position_mm or (),
         step_mm=step,
         places=places,
         shifts=shifts,
-        phase=phase,
+        phase=name,
         changes=tuple(changes),
     )
 
 
-def _single_slice(folder: Path, frame: Frame, phase: str) -> DicomVolume:
+def _single_slice(folder: Path, frame: Frame, phase: str, changes: Sequence[str]) -> DicomVolume:
     if not frame.thickness_mm:
         problem = f"{frame.name} is a single slice that does not say how thick it is"
         raise FileError(folder, problem, "add the other slices, or write Slice Thickness into its header")
     change = f"a single slice, taken to be {frame.thickness_mm:g} mm thick as its header says"
-    return DicomVolume((frame,), frame.position_mm or (), frame.thickness_mm, phase=phase, changes=(change,))
+    return DicomVolume((frame,), frame.position_mm or (), frame.thickness_mm, phase=phase, changes=(*changes, change))
 
 
 def _tilt_shifts(
@@ -317,10 +282,13 @@ def _check_gaps(
 ) -> float:
     """The distance of slices to interpolate at, where that is allowed."""
     distances = np.diff(along)
-    step = float(np.median(distances))
+    step = float(distances.min())
+    step = float(distances[distances < 1.5 * step].mean())
     multiples = distances / step
     gaps = np.flatnonzero(multiples > 1.5)
     whole = np.abs(multiples - np.round(multiples)).max() * step <= 2 * max(_MAX_OFF_MM, _MAX_OFF_STEPS * step)
+    if not whole:
+        step = float(np.median(distances))
     if whole and gaps.size:
         missing = int((np.round(multiples[gaps]) - 1).sum())
         between = [f"{frames[gap].name} and {frames[gap + 1].name}" for gap in gaps[:_LISTED]]
@@ -338,5 +306,6 @@ def _check_gaps(
     wanted = round(float(along[-1] - along[0]) / step) + 1
     if wanted > _MAX_FILLED * len(frames) + 1:
         raise FileError(folder, f"{problem}; {wanted} slices would be made of {len(frames)}", "add what is missing")
+    step = float(along[-1] - along[0]) / (wanted - 1)
     changes.append(f"slices interpolated to {wanted} that are {step:.4g} mm apart, as {problem}")
-    return float(along[-1] - along[0]) / (wanted - 1)
+    return step

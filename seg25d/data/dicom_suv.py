@@ -12,18 +12,51 @@ corrected to the injection (ADMIN).
 # pydicom makes attributes of tags when a file is read.
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pydicom
 
 from seg25d.data.dicom_frames import Frame, read_header
+from seg25d.data.dicom_values import listed
 from seg25d.data.problems import FileError
 
 _PHILIPS = "Philips PET Private Group"
 _GRAMS = 1000.0
+_OFFSET = re.compile(r"[+-]\d{4}$")
 _DAY = timedelta(days=1)
+
+
+def _text_of(name: str, dataset: pydicom.Dataset) -> str:
+    return str(dataset.get(name, "missing"))
+
+
+def _tracer(dataset: pydicom.Dataset) -> pydicom.Dataset:
+    """What was injected; an empty data set where nothing is said."""
+    return next(iter(dataset.get("RadiopharmaceuticalInformationSequence") or ()), pydicom.Dataset())
+
+
+def _text_of_tracer(name: str, dataset: pydicom.Dataset) -> str:
+    return _text_of(name, _tracer(dataset))
+
+
+_FACTORS: dict[str, Callable[[pydicom.Dataset], str]] = {
+    **{name: partial(_text_of, name) for name in ("Units", "DecayCorrection", "CorrectedImage", "PatientWeight")},
+    **{
+        name: partial(_text_of_tracer, name)
+        for name in (
+            "RadionuclideTotalDose",
+            "RadionuclideHalfLife",
+            "RadiopharmaceuticalStartTime",
+            "RadiopharmaceuticalStartDateTime",
+        )
+    },
+}
+"""Attributes that the factor is made of."""
 
 
 def suv_factor(frames: Sequence[Frame]) -> float:
@@ -39,9 +72,19 @@ def suv_factor(frames: Sequence[Frame]) -> float:
     dataset = read_header(path)
     assert dataset is not None, "it was read before"
     try:
-        return _factor(dataset, [read_header(frame.path) or dataset for frame in frames[1:]])
+        others = [(each, read_header(each) or dataset) for each in {frame.path: None for frame in frames[1:]}]
+        _check_same(path, dataset, others)
+        return _factor(dataset, [other for _, other in others])
     except ValueError as error:
         raise FileError(path, f"no uptake values: {error}", "leave out --suv, or export the series complete") from None
+
+
+def _check_same(path: Path, dataset: pydicom.Dataset, others: Sequence[tuple[Path, pydicom.Dataset]]) -> None:
+    """Check that all files say the same of what the factor is made of."""
+    for name, get in _FACTORS.items():
+        for other_path, other in others:
+            if get(other) != get(dataset):
+                raise ValueError(f"{name} is {get(dataset)} in {path.name} and {get(other)} in {other_path.name}")
 
 
 def _factor(dataset: pydicom.Dataset, others: Sequence[pydicom.Dataset]) -> float:
@@ -52,7 +95,7 @@ def _factor(dataset: pydicom.Dataset, others: Sequence[pydicom.Dataset]) -> floa
         if str(dataset.get("SUVType") or "BW") != "BW":
             raise ValueError(f"the numbers are uptake values by {dataset.SUVType}, not by body weight")
         return 1.0
-    corrections = {str(each) for each in _listed(dataset.get("CorrectedImage"))}
+    corrections = {str(each) for each in listed(dataset.get("CorrectedImage"))}
     if missing := {"ATTN", "DECAY"} - corrections:
         raise ValueError(f"Corrected Image has no {' and '.join(sorted(missing))}")
     if units == "CNTS":
@@ -65,8 +108,8 @@ def _factor(dataset: pydicom.Dataset, others: Sequence[pydicom.Dataset]) -> floa
 
 def _dose(dataset: pydicom.Dataset, others: Sequence[pydicom.Dataset]) -> float:
     """The dose in Bq at the time to which the numbers are corrected."""
-    tracer = next(iter(dataset.get("RadiopharmaceuticalInformationSequence") or ()), None)
-    if tracer is None:
+    tracer = _tracer(dataset)
+    if not tracer:
         raise ValueError("Radiopharmaceutical Information Sequence is missing")
     injected, half_life = _positive(tracer, "RadionuclideTotalDose"), _positive(tracer, "RadionuclideHalfLife")
     correction = str(_wanted(dataset, "DecayCorrection"))
@@ -75,15 +118,39 @@ def _dose(dataset: pydicom.Dataset, others: Sequence[pydicom.Dataset]) -> float:
     if correction != "START":
         raise ValueError(f"Decay Correction is {correction!r}, wanted is START or ADMIN")
     start = _start_of_scan(dataset, others)
-    injection = _moment(tracer.get("RadiopharmaceuticalStartDateTime"))
-    if injection is None:
-        day = f"{start:%Y%m%d}"
-        injection = _moment(f"{day}{_wanted(tracer, 'RadiopharmaceuticalStartTime')}")
-        if injection is not None and injection > start:
-            injection -= _DAY  # injected before midnight
-    if injection is None or not timedelta() <= start - injection <= _DAY:
+    injection = _injection(tracer, start, _offset(dataset))
+    if not timedelta() <= start - injection <= _DAY:
         raise ValueError(f"the scan, at {start:%Y-%m-%d %H:%M:%S}, does not follow the injection within a day")
     return injected * math.pow(2.0, -(start - injection).total_seconds() / half_life)
+
+
+def _injection(tracer: pydicom.Dataset, start: datetime, offset: str) -> datetime:
+    """The time of the injection on the clock of the scan, whose offset from UTC is `offset`, if it says one."""
+    text = str(tracer.get("RadiopharmaceuticalStartDateTime") or "")
+    injection = _moment(text)
+    if injection is not None:
+        own = _OFFSET.search(text)
+        if own is not None and offset:
+            injection += _minutes(offset) - _minutes(own[0])
+        elif own is not None and abs(start - injection) > _DAY / 2:
+            raise ValueError(f"RadiopharmaceuticalStartDateTime {text} has an offset from UTC, the scan has none")
+        return injection
+    time = str(_wanted(tracer, "RadiopharmaceuticalStartTime"))
+    injection = _moment(f"{start:%Y%m%d}{time}")
+    if injection is None:
+        raise ValueError(f"RadiopharmaceuticalStartTime is {time!r}, expected hours, minutes and seconds as hhmmss")
+    return injection - _DAY if injection > start else injection  # injected before midnight
+
+
+def _offset(dataset: pydicom.Dataset) -> str:
+    """Offset of the scanner's clock from UTC, such as `+0100`; "" where it is not said."""
+    found = _OFFSET.search(str(dataset.get("TimezoneOffsetFromUTC") or ""))
+    return found[0] if found else ""
+
+
+def _minutes(offset: str) -> timedelta:
+    size = timedelta(hours=int(offset[1:3]), minutes=int(offset[3:5]))
+    return -size if offset[0] == "-" else size
 
 
 def _start_of_scan(dataset: pydicom.Dataset, others: Sequence[pydicom.Dataset]) -> datetime:
@@ -136,7 +203,3 @@ def _positive(dataset: pydicom.Dataset, name: str) -> float:
     if not (number > 0 and math.isfinite(number)):
         raise ValueError(f"{name} is {number}")
     return number
-
-
-def _listed(value: Any) -> list[Any]:
-    return [] if value is None else [value] if isinstance(value, str) else list(value)

@@ -12,17 +12,22 @@ import pydicom
 import SimpleITK as sitk  # noqa: N813 - the name that its documentation uses
 from numpy.typing import NDArray
 from pydicom.uid import (
+    JPEG2000,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLSTransferSyntaxes,
+    JPEGTransferSyntaxes,
     RLELossless,
     SecondaryCaptureImageStorage,
 )
 from scipy import ndimage
 
-from seg25d.data.dicom_frames import CURE_OF_DAMAGE, Frame, cross, damaged, is_compressed, quiet_pydicom, read_header
+from seg25d.data.dicom_frames import CURE_OF_DAMAGE, Frame, damaged, quiet_pydicom, read_header
 from seg25d.data.dicom_series import DicomVolume, find_volumes
 from seg25d.data.dicom_suv import suv_factor
+from seg25d.data.dicom_values import cross
 from seg25d.data.image_geometry import Geometry
 from seg25d.data.problems import FileError
 
@@ -32,6 +37,12 @@ __all__ = ["DicomVolume", "find_volumes", "read_dicom", "read_dicom_geometry", "
 Shifts = tuple[tuple[float, float], ...]
 _READ_BY_PYDICOM = (RLELossless, DeflatedExplicitVRLittleEndian)
 """Encodings that pydicom decodes with nothing but numpy; the others go to GDCM."""
+_READ_BY_GDCM = (
+    *JPEGTransferSyntaxes,
+    *JPEGLSTransferSyntaxes,
+    JPEG2000Lossless,
+    JPEG2000,
+)
 _VOXEL_ATTRIBUTES = (
     "SamplesPerPixel",
     "PhotometricInterpretation",
@@ -178,8 +189,12 @@ def _stored_numbers(path: Path, shape: tuple[int, int]) -> NDArray[Any]:
     try:
         dataset = read_header(path)
         assert dataset is not None, "it was read before"
-        if is_compressed(dataset) and dataset.file_meta.TransferSyntaxUID not in _READ_BY_PYDICOM:
+        syntax = dataset.file_meta.get("TransferSyntaxUID")
+        if syntax in _READ_BY_GDCM:
             array = _decode_by_gdcm(dataset)
+        elif syntax and (not syntax.is_transfer_syntax or (syntax.is_compressed and syntax not in _READ_BY_PYDICOM)):
+            problem = f"its voxels are encoded as {syntax.name}, which cannot be read"
+            raise FileError(path, problem, "export it without compression, or as JPEG 2000")
         else:
             if "TransferSyntaxUID" not in dataset.file_meta:
                 implicit, _ = dataset.original_encoding
@@ -211,6 +226,7 @@ def _decode_by_gdcm(dataset: pydicom.Dataset) -> NDArray[Any]:
     for name in _VOXEL_ATTRIBUTES:
         if name in dataset:
             copy[name] = dataset[name]
+    copy.PhotometricInterpretation = "MONOCHROME2"  # numbers as they are stored: GDCM would turn the others round
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "image.dcm")
         copy.save_as(path, enforce_file_format=True)

@@ -125,12 +125,14 @@ def test_phases_are_named_and_split(tmp_path: Path, tags: dict[str, list[Any]]) 
             save(dataset, tmp_path / f"{phase}{index}.dcm")
     said = message(tmp_path)
     assert f"the series has 2 phases, told apart by {next(iter(tags), 'InstanceNumber')}" in said
-    assert "00.dcm, 10.dcm lie at the same place" in said
+    assert "(00.dcm, 01.dcm, " in said
+    assert "(10.dcm, 11.dcm, " in said
     assert "--split-phases" in said
     found = find_volumes(tmp_path, DicomOptions(split_phases=True))
     assert [each.phase for each in found] == ["phase1", "phase2"]
     for volume, each in zip(volumes, found, strict=True):
         assert np.array_equal(read_volume(each)[0], volume)
+        assert f"the phase with {next(iter(tags), 'InstanceNumber')} " in each.changes[0]
 
 
 def test_phases_that_only_two_attributes_tell_apart(tmp_path: Path) -> None:
@@ -311,3 +313,100 @@ def test_frames_along_oblique_normals_keep_their_order(tmp_path: Path) -> None:
     assert geometry.spacing_mm[0] == pytest.approx(3)
     assert np.allclose(np.array(geometry.direction).reshape(3, 3)[:, 2], normal, atol=1e-6)
     assert (*row, *column) != AXIAL
+
+
+@pytest.mark.parametrize(
+    "attribute", ["EchoTime", "TemporalPositionIdentifier", "DiffusionBValue", "ConvolutionKernel"]
+)
+@pytest.mark.parametrize("shift", [0.5, 1.0])
+def test_phases_that_lie_between_each_other_are_no_volume(tmp_path: Path, attribute: str, shift: float) -> None:
+    volumes = [ramp(), ramp() + 1000]
+    for phase, volume in enumerate(volumes):
+        for index, numbers in enumerate(volume):
+            value = f"B{phase}" if attribute == "ConvolutionKernel" else 10 + phase
+            dataset = slice_dataset(numbers, (0, 0, 2.0 * index + shift * phase), 1 + index + 6 * phase)
+            setattr(dataset, attribute, value)
+            save(dataset, tmp_path / f"{phase}{index}.dcm")
+    assert f"the series has 2 phases, told apart by {attribute}" in message(tmp_path, accept_gaps=True)
+    found = find_volumes(tmp_path, DicomOptions(split_phases=True))
+    assert [np.array_equal(read_volume(each)[0], volume) for each, volume in zip(found, volumes, strict=True)] == [
+        True,
+        True,
+    ]
+    assert [each.step_mm for each in found] == [2, 2]
+
+
+def test_odd_slices_before_even_ones_are_one_volume(tmp_path: Path) -> None:
+    folder = write_slices(
+        tmp_path, ramp(), attributes=lambda index: {"AcquisitionNumber": index % 2, "TriggerTime": 80.0 * (index % 3)}
+    )
+    (found,) = find_volumes(folder)
+    assert not found.changes
+
+
+def test_slices_that_differ_are_told_or_refused(tmp_path: Path) -> None:
+    kernels = write_slices(tmp_path / "a", ramp(), attributes=lambda index: {"ConvolutionKernel": f"B{index // 3}"})
+    (found,) = find_volumes(kernels)
+    assert found.changes == ("taken as one volume, although its slices differ in ConvolutionKernel",)
+    for name, values in {
+        "PatientID": ("A", "B"),
+        "Modality": ("CT", "MR"),
+        "RescaleType": ("HU", "US"),
+        "PhotometricInterpretation": ("MONOCHROME2", "MONOCHROME1"),
+    }.items():
+        folder = write_slices(tmp_path / name, ramp(), attributes=lambda i, n=name, v=values: {n: v[i == 2]})
+        said = message(folder)
+        assert f"the slices differ in {name}: 3.dcm of 6, {values[1]} against {values[0]}" in said
+
+
+def test_images_of_one_place_in_time_are_phases_of_one_slice(tmp_path: Path) -> None:
+    folder = write_slices(
+        tmp_path, ramp(3), lambda _: (0, 0, 0), lambda index: {"TriggerTime": 30.0 * index, "InstanceNumber": 1}
+    )
+    assert "the series has 3 phases, told apart by TriggerTime: 0.0 (1.dcm)" in message(folder)
+    found = find_volumes(folder, DicomOptions(split_phases=True))
+    assert [read_volume(each)[0].shape for each in found] == [(1, 5, 4)] * 3
+
+
+def test_the_smallest_distance_is_that_of_slices_where_others_are_multiples(tmp_path: Path) -> None:
+    places = [0.0, 2, 6]
+    folder = write_slices(tmp_path, ramp(3), lambda index: (0, 0, places[index]))
+    assert "1 slice is missing between 2.dcm and 3.dcm; the others are 2 mm apart" in message(folder)
+    (found,) = find_volumes(folder, DicomOptions(accept_gaps=True))
+    assert read_volume(found)[1].shape[0] == 4
+
+
+def test_a_file_called_like_the_images_that_is_none_is_named(tmp_path: Path) -> None:
+    folder = write_slices(tmp_path, ramp(), names=lambda index: f"IM{index:04d}")
+    (folder / "VERSION").write_text("1")
+    assert len(find_volumes(folder)[0].frames) == 6
+    (folder / "IM0006").write_bytes(b"")
+    assert "IM0006: the file is called like the DICOM images beside it" in message(folder)
+
+
+def test_a_distance_that_the_header_contradicts_is_told(tmp_path: Path) -> None:
+    folder = write_slices(tmp_path, ramp(), lambda i: (0, 0, 4.0 * i), lambda _: {"SpacingBetweenSlices": 2})
+    (found,) = find_volumes(folder)
+    assert "4 mm apart by their positions; Spacing Between Slices says 2 mm" in found.changes[0]
+
+
+@pytest.mark.parametrize(
+    ("attributes", "said"),
+    [
+        ({"FrameIncrementPointer": 0x00181063, "FrameTime": 30}, "follow each other by FrameTime"),
+        ({"FrameIncrementPointer": 0x00540010, "EnergyWindowVector": [1, 1, 2, 2]}, "by EnergyWindowVector"),
+        ({"FrameIncrementPointer": 0x3004000C, "GridFrameOffsetVector": [0, 2, 4]}, "4 frames and 3 numbers"),
+        (
+            {
+                "FrameIncrementPointer": [0x00540070, 0x00540080],
+                "TimeSlotVector": [1, 1, 2, 2],
+                "SliceVector": [1, 2] * 2,
+            },
+            "2 phases, told apart by TimeSlotVector",
+        ),
+    ],
+)
+def test_frames_that_are_no_slices(tmp_path: Path, attributes: dict[str, Any], said: str) -> None:
+    own = {"NumberOfFrames": 4, "SpacingBetweenSlices": 2.0, **attributes}
+    save(slice_dataset(ramp(4), (0, 0, 0), **own), tmp_path / "a.dcm")
+    assert said in message(tmp_path)

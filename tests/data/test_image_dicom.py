@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - its usual name
+from pydicom import Dataset, dcmread
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian, RLELossless
 
 from seg25d.core.errors import ImageError
@@ -221,3 +222,65 @@ def test_uptake_values_need_complete_headers(
 ) -> None:
     with pytest.raises(ImageError, match=words):
         uptake(tmp_path, tracer, **attributes)
+
+
+@pytest.mark.parametrize("compressor", ["JPEG", "JPEG2000", None])
+def test_numbers_are_those_that_are_stored_whatever_is_meant_to_be_dark(tmp_path: Path, compressor: str | None) -> None:
+    for index, numbers in enumerate(ramp(3, (16, 15)).astype(np.uint16)):
+        image = sitk.GetImageFromArray(numbers[None])
+        tags = {
+            "0020|000e": "1.2.3.4",
+            "0020|0032": f"0\\0\\{3 * index}",
+            "0020|0037": "1\\0\\0\\0\\1\\0",
+        }
+        for tag, text in tags.items():
+            image.SetMetaData(tag, text)
+        writer = sitk.ImageFileWriter()
+        writer.KeepOriginalImageUIDOn()
+        writer.SetFileName(str(tmp_path / f"{index}.dcm"))
+        if compressor is not None:
+            writer.SetUseCompression(True)
+            writer.SetCompressor(compressor)
+        writer.Execute(image)
+        dataset = dcmread(tmp_path / f"{index}.dcm")
+        dataset.PhotometricInterpretation = "MONOCHROME1"
+        dataset.save_as(tmp_path / f"{index}.dcm")
+    (found,) = find_volumes(tmp_path)
+    assert np.array_equal(read_volume(found)[0], ramp(3, (16, 15)))
+    assert "MONOCHROME1" in found.changes[0]
+
+
+def test_large_deflated_slices_are_whole(tmp_path: Path) -> None:
+    for index in range(2):
+        dataset = slice_dataset(np.zeros((300, 300), np.int16), (0, 0, 2.0 * index), index + 1)
+        dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+        save(dataset, tmp_path / f"{index}.dcm")
+    assert not read_dicom(tmp_path)[0].any()
+
+
+def test_private_groups_do_not_count(tmp_path: Path) -> None:
+    dataset = slice_dataset(ramp(2), (0, 0, 0), NumberOfFrames=2, PixelSpacing=None, ImagePositionPatient=None)
+    groups = []
+    for index in range(2):
+        measures, position, private = Dataset(), Dataset(), Dataset()
+        measures.PixelSpacing, position.ImagePositionPatient = [0.8, 0.7], [0, 0, 2.0 * index]
+        private.PixelSpacing, private.RescaleSlope, private.RescaleIntercept = [1, 1], 3, 100
+        group = Dataset()
+        group.PixelMeasuresSequence, group.PlanePositionSequence = [measures], [position]
+        group.add_new(0x20050010, "LO", "a vendor")
+        group.add_new(0x2005100F, "SQ", [private])
+        groups.append(group)
+    dataset.PerFrameFunctionalGroupsSequence = groups
+    save(dataset, tmp_path / "a.dcm")
+    array, geometry = read_dicom(tmp_path)
+    assert np.array_equal(array, ramp(2))
+    assert geometry.spacing_mm == (2, 0.8, 0.7)
+
+
+def test_encodings_that_nobody_decodes_are_named(tmp_path: Path) -> None:
+    folder = write_slices(tmp_path, ramp(2))
+    for path in folder.iterdir():
+        content = path.read_bytes()
+        path.write_bytes(content.replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.113619.5.2\0\0"))
+    with pytest.raises(ImageError, match=r"encoded as 1\.2\.840\.113619\.5\.2, which cannot be read"):
+        read_dicom(folder)
