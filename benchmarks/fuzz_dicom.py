@@ -91,7 +91,7 @@ def numbers_by_hand(paths: Sequence[Path]) -> NDArray[np.float64]:
     slices: list[tuple[float, NDArray[np.float64]]] = []
     for path in paths:
         with quiet_pydicom():
-            dataset = pydicom.dcmread(path, force=True)
+            dataset = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=["Rows"])
         if "Rows" not in dataset:
             continue
         image = sitk.ReadImage(str(path), imageIO="GDCMImageIO")
