@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813 - the name that its documentation uses
@@ -17,6 +18,7 @@ from seg25d.data.image_nifti import count_bad_voxels
 from seg25d.data.problems import FileError
 
 _OWN_CHANNELS = "save each component as a channel of its own (CASE_0000, CASE_0001 ...); labels as one number per voxel"
+_FILL = "replace them, for instance by the value of air or by 0"
 _SMALLEST_MM, _LARGEST_MM = 1e-6, 1e4
 """From the voxels of an electron microscope (nm) to ten metres: what lies outside is no size of a voxel."""
 
@@ -62,11 +64,11 @@ def check_kind(path: Path, image: sitk.ImageFileReader | sitk.Image, *, layers: 
     if any(extent > 1 for extent in size[3:]):
         cure = "save each volume as a channel of its own (CASE_0000, CASE_0001 ...); labels as one volume of numbers"
         raise FileError(path, f"the file is {len(size)}D ({' x '.join(map(str, size))}), expected is 3D", cure)
+    if image.GetPixelID() in (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64):
+        raise FileError(path, "the file has complex numbers, expected are real ones", "save magnitude or phase alone")
     if components > 1 and not layers:
         problem = f"the file has {components} numbers per voxel (RGB or vectors), expected is one"
         raise FileError(path, problem, _OWN_CHANNELS)
-    if image.GetPixelID() in (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64):
-        raise FileError(path, "the file has complex numbers, expected are real ones", "save magnitude or phase alone")
 
 
 def check_geometry(
@@ -107,12 +109,13 @@ def unreadable(path: Path, error: RuntimeError) -> ImageError:
     return FileError(path, f"the file cannot be read, it is truncated or damaged ({detail})", "copy or export it again")
 
 
-def check_finite_voxels(path: Path, values: NDArray[np.float32]) -> None:
+def check_finite_voxels(path: Path, values: NDArray[Any], cure: str = _FILL) -> None:
     """Check that every voxel is a number.
 
     Args:
         path: The file; NIfTI files are scanned again, as the reader replaces such voxels by 0.
         values: Its voxels (D, H, W).
+        cure: What to do.
 
     Raises:
         ImageError: If voxels are NaN or infinite; says how many.
@@ -124,4 +127,4 @@ def check_finite_voxels(path: Path, values: NDArray[np.float32]) -> None:
         num_infinite = num_bad - num_nan
     if num_nan + num_infinite:
         problem = f"{num_nan} voxels are NaN and {num_infinite} are infinite"
-        raise FileError(path, problem, "replace them, for instance by the value of air or by 0")
+        raise FileError(path, problem, cure)

@@ -192,6 +192,19 @@ def test_images_in_place_of_segmentations_are_refused(tmp_path, bad):
         evaluate_folders(tmp_path / "truth", tmp_path / "out", 0)
 
 
+@pytest.mark.parametrize("declared", [False, True])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("folder", ["truth", "out"])
+def test_voxels_that_are_no_numbers_are_no_background(tmp_path, folder, bad, declared):
+    for name in ("truth", "out"):
+        labels = blocks(np.float32, l1=(0, 2))
+        write(tmp_path / name, "a", np.where(labels == 1, bad, 0).astype(np.float32) if name == folder else labels)
+    if declared:
+        describe(tmp_path / "truth", {"background": 0, "x": 1})
+    with pytest.raises(InputError, match=f"{folder}/a.nii.gz: .* voxels are NaN and .* are infinite; give each voxel"):
+        evaluate_folders(tmp_path / "truth", tmp_path / "out", 0)
+
+
 def test_table_has_a_row_per_case_and_label(folders, tmp_path):
     write_csv(evaluate_folders(*folders, 0), tmp_path / "table.csv")
     with (tmp_path / "table.csv").open(newline="") as file:
