@@ -21,7 +21,7 @@ from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugi
 
 from seg25d.core.files import atomic_path
 from seg25d.core.types import Shape
-from seg25d.data.cases import ONE_SLICE, STACKS, VOLUMES, split_ending
+from seg25d.data.cases import LOSSY, ONE_SLICE, STACKS, VOLUMES, split_ending
 from seg25d.data.image_checks import check_file
 from seg25d.data.image_geometry import Geometry
 from seg25d.data.image_stacks import check_stack, read_spacing, write_spacing
@@ -332,7 +332,7 @@ def _fitting(path: Path, array: NDArray[Any], ending: str) -> NDArray[Any]:
     if ending in ONE_SLICE and len(array) != 1:
         problem = f"{ending} has one slice, not {len(array)}"
         raise FileError(path, problem, f"choose one of {', '.join((*VOLUMES, *STACKS))}")
-    if ending in (".jpg", ".jpeg"):
+    if ending in LOSSY:
         raise FileError(path, "JPEG changes the values", "choose .png")
     if array.dtype.kind == "f" and ending in STACKS:
         return array.astype(np.float32)

@@ -97,9 +97,9 @@ def test_names_that_contradict_the_values_are_refused(one_layer: bool, tmp_path:
     ]
     for names in agreeing:
         assert np.array_equal(read_labels(path, names)[0], sum(layers(1, 2)))
-    with pytest.raises(ImageError, match="its header says that Liver is 1, but in dataset.json Liver is 2; rename"):
+    with pytest.raises(ImageError, match=r"its header says that Liver is 1, but in dataset\.json Liver is 2; rename"):
         read_labels(path, {"background": 0, "liver": 2, "tumour": 1})
-    with pytest.raises(ImageError, match="its header says that tumour is 2, but in dataset.json tumour is 1 or 3"):
+    with pytest.raises(ImageError, match=r"its header says that tumour is 2, but in dataset\.json tumour is 1 or 3"):
         read_labels(path, {"background": 0, "liver": 1, "tumour": (1, 3)})
 
 

@@ -215,7 +215,9 @@ def test_values_that_are_nearly_whole_are_rounded() -> None:
 
 def test_negative_values_cannot_be_declared() -> None:
     labels = Labels(names={"background": 0, "a": 3})
-    with pytest.raises(DatasetError, match="value -2, -1, 5 is not declared .*; correct the label file: -2, -1 cannot"):
+    with pytest.raises(
+        DatasetError, match=r"value -2, -1, 5 is not declared .*; correct the label file: -2, -1 cannot"
+    ):
         labels.encode(np.array([-1, 0, 3, 5, -2]), "case_7")
 
 
