@@ -71,11 +71,6 @@ def spacing_files(path: Path) -> list[Path]:
     return [path.with_name(f"{name}.json") for name in dict.fromkeys((stem, split_channel(stem)[0]))]
 
 
-def lacks_spacing(path: Path, num_slices: int) -> bool:
-    """Whether a file is a TIFF stack without a JSON file beside it, so that its spacing is not known."""
-    return path.suffix in STACKS and num_slices > 1 and not any(beside.is_file() for beside in spacing_files(path))
-
-
 def is_picture(path: Path) -> bool:
     """Whether a file is a picture by its ending: PNG, BMP, JPEG or TIFF."""
     return split_ending(path)[1] in PICTURES

@@ -9,8 +9,9 @@ import pytest
 from PIL import Image, TiffImagePlugin
 
 from seg25d.core.errors import ImageError
-from seg25d.data.cases import Case, lacks_spacing, source_stamp
+from seg25d.data.cases import Case, source_stamp
 from seg25d.data.image_io import read_geometry, read_image, read_labels, write_labels
+from seg25d.data.image_spacing import spacing_note
 from seg25d.data.image_stacks import check_stack
 from tests.data.test_image_pictures import geometry_of
 
@@ -30,9 +31,10 @@ def save(path: Path, array: Any = STACK, description: str | None = None) -> Path
 def test_images_and_labels_have_the_spacing_of_the_json_file_of_their_case(tmp_path: Path) -> None:
     image, label = save(tmp_path / "case_0001.tif"), save(tmp_path / "case.tif")
     assert read_geometry(image).spacing_mm == (1.0, 1.0, 1.0)
-    assert lacks_spacing(image, 3)
+    assert spacing_note(image, 3) == "1 mm is taken along all axes, as there is no case.json beside it"
+    assert spacing_note(image, 1) is None
     (tmp_path / "case.json").write_text(json.dumps({"spacing": SPACING}))
-    assert not lacks_spacing(image, 3)
+    assert spacing_note(image, 3) is None
     array, geometry = read_image([image])
     np.testing.assert_array_equal(array[0], STACK)
     assert geometry.spacing_mm == geometry.canonical_spacing_mm == SPACING

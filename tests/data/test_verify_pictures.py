@@ -124,7 +124,10 @@ def test_spacing_of_stacks(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> 
         first.save(root / folder / f"{name}.tif", save_all=True, append_images=[first])
     with caplog.at_level(logging.WARNING):
         assert told(root) == ""
-    assert "1 mm is taken along all axes for 1 TIFF stacks without CASE.json beside them, such as c0" in caplog.text
+    assert (
+        "of 1 case(s) is taken for granted, such as that of c0: 1 mm is taken along all axes, as there is no c0.json"
+        in caplog.text
+    )
     (root / "imagesTr/c0.json").write_text('{"spacing": [3, 1, 1]}')
     caplog.clear()
     text = told(root)
