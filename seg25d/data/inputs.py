@@ -19,6 +19,7 @@ from seg25d.data.cases import (
     split_channel,
     split_ending,
 )
+from seg25d.data.problems import first_names
 
 logger = logging.getLogger(__name__)
 _NAMING = (
@@ -74,8 +75,7 @@ def _files(source: Path, folders: Sequence[Path], file_ending: str) -> list[Path
         files = [path for path in files if not is_picture(path)]
     if others := [path.name for path in all_image_files(source) if path not in files]:
         kinds = ("pictures", "medical images")[:: -1 if wants_pictures else 1]
-        named = ", ".join(others[:5]) + (f" and {len(others) - 5} more" if len(others) > 5 else "")
-        logger.warning("%s: left out, as %s do not count beside %s: %s", source, *kinds, named)
+        logger.warning("%s: left out, as %s do not count beside %s: %s", source, *kinds, first_names(others))
     return files
 
 
