@@ -16,6 +16,7 @@ import numpy as np
 
 from seg25d.data.image_bytes import (
     CHUNK,
+    COPY_AGAIN,
     cannot_hold,
     damaged_header,
     is_compressed,
@@ -171,7 +172,7 @@ def _no_nifti_1(path: Path, compressed: bool) -> FileError:
         )
         return FileError(path, "the file is NIfTI-2, which SimpleITK cannot read; expected is NIfTI-1", cure)
     if compressed and not start:
-        return FileError(path, "the file cannot be read, its compressed data are damaged", "copy or export it again")
+        return FileError(path, "the file cannot be read, its compressed data are damaged", COPY_AGAIN)
     return not_of_format(path, "a NIfTI file")
 
 

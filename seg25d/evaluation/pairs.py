@@ -63,7 +63,8 @@ def find_pairs(reference_dir: Path, prediction_dir: Path, *, common: bool = Fals
     if missing and not common:
         raise InputError(
             f"{prediction_dir} has no prediction for {len(missing)} of {len(references)} cases: "
-            f"{first_names(missing)}; predict them, remove their references from the folder, or score what both folders have with --common"
+            f"{first_names(missing)}; predict them, remove their references from the folder, or score "
+            "what both folders have with --common"
         )
     if not wanted:
         raise InputError(

@@ -1,6 +1,7 @@
 """TIFF stacks: pages are slices, the spacing is in a JSON file beside them."""
 
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -135,3 +136,31 @@ def test_colours_previews_and_announced_memory(tmp_path: Path) -> None:
         read_image([path])
     with pytest.raises(ImageError, match=r"announces 9 x 90000 x 90000 voxels in \d+ bytes"):
         check_stack(path, "", (9, 90_000, 90_000))
+
+
+def test_numbers_that_are_not_read_are_named(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.tif", STACK.astype(np.float32))
+    content = path.read_bytes()
+    bits = struct.pack("<HHIHH", 258, 3, 1, 32, 0)
+    assert bits in content
+    path.write_bytes(content.replace(bits, struct.pack("<HHIHH", 258, 3, 1, 64, 0)))
+    message = "the file has real numbers of 64 bits, expected are whole numbers of 8, 16 or 32 bits or real ones"
+    with pytest.raises(ImageError, match=message):
+        read_geometry(path)
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_three_slices_as_planes_of_a_picture(signed: bool, tmp_path: Path) -> None:
+    """tifffile.imwrite saves three slices so, unless it is told `photometric='minisblack'`."""
+    path = tmp_path / "a.tif"
+    marks = TiffImagePlugin.ImageFileDirectory_v2()
+    marks[270] = '{"shape": [3, 4, 5]}'
+    marks[339] = (2, 2, 2) if signed else (1, 1, 1)
+    marks.tagtype[339] = 3
+    Image.fromarray(np.moveaxis(STACK, 0, -1)).save(path, tiffinfo=marks)
+    content = path.read_bytes()
+    beside = struct.pack("<HHIHH", 284, 3, 1, 1, 0)
+    assert beside in content
+    path.write_bytes(content.replace(beside, struct.pack("<HHIHH", 284, 3, 1, 2, 0)))
+    with pytest.raises(ImageError, match=r"the file holds 3 planes of .*save the slices as pages of"):
+        read_geometry(path)
