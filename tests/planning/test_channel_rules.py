@@ -96,7 +96,7 @@ def test_the_window_of_the_header_has_that_of_lungs_to_fall_back_on() -> None:
         "ct_window:40:0",
         "ct_window:nan:5",
         "ct:5",
-        "none:1",
+        "rgb_to_0_1:1",
         "noNorm:1",
     ],
 )
