@@ -175,7 +175,7 @@ def read_json(path: Path, make_object: Callable[[list[tuple[str, Any]]], Any] = 
         make_object: Makes what stands for a JSON object of its pairs, in which a key may come twice.
 
     Raises:
-        RecordError: If the file is missing or is not JSON; names the line.
+        RecordError: If the file is missing, a folder, or is not JSON; names the line.
     """
     try:
         content = path.read_bytes()
@@ -183,6 +183,8 @@ def read_json(path: Path, make_object: Callable[[list[tuple[str, Any]]], Any] = 
         return json.loads(content.decode(encoding), object_pairs_hook=make_object)
     except FileNotFoundError:
         raise RecordError(f"{path} does not exist") from None
+    except IsADirectoryError:
+        raise RecordError(f"{path} is a folder, expected is a file; remove it or give it another name") from None
     except (
         ValueError,
         RecursionError,

@@ -15,6 +15,8 @@ STACKS = (".tif", ".tiff")
 PICTURES = (*ONE_SLICE, *STACKS)
 ENDINGS = (*VOLUMES, *PICTURES)
 """The endings of files that are read and written."""
+LOSSY = (".jpg", ".jpeg")
+"""The endings of pictures whose values are not those that were saved."""
 LABEL_ENDINGS = dict.fromkeys(ONE_SLICE, ".png")
 """The ending of labels where it is not that of the images: labels cannot be compressed with losses."""
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
@@ -69,26 +71,29 @@ def spacing_files(path: Path) -> list[Path]:
     return [path.with_name(f"{name}.json") for name in dict.fromkeys((stem, split_channel(stem)[0]))]
 
 
-def lacks_spacing(path: Path, num_slices: int) -> bool:
-    """Whether a file is a TIFF stack without a JSON file beside it, so that its spacing is not known."""
-    return path.suffix in STACKS and num_slices > 1 and not any(beside.is_file() for beside in spacing_files(path))
-
-
 def is_picture(path: Path) -> bool:
     """Whether a file is a picture by its ending: PNG, BMP, JPEG or TIFF."""
     return split_ending(path)[1] in PICTURES
 
 
-def image_files(folder: Path) -> list[Path]:
+def image_files(folder: Path, *, pictures: bool = False) -> list[Path]:
     """Visible files with a known ending directly in a folder, sorted; an empty list if the folder does not exist.
 
-    Where there are medical images, pictures are not counted: they show something, such as a plot of each case.
+    Args:
+        folder: The folder.
+        pictures: Which kind counts where there are both: pictures, or medical images. Beside medical images, pictures
+            show something, such as a plot of each case.
     """
+    files = all_image_files(folder)
+    return [path for path in files if is_picture(path) == pictures] or files
+
+
+def all_image_files(folder: Path) -> list[Path]:
+    """Like `image_files`, but medical images and pictures."""
     if not folder.is_dir():
         return []
     names = (path for path in folder.iterdir() if not path.name.startswith("."))
-    files = sorted(path for path in names if split_ending(path)[1] and path.is_file())
-    return [path for path in files if not is_picture(path)] or files
+    return sorted(path for path in names if split_ending(path)[1] and path.is_file())
 
 
 def by_stem(paths: Iterable[Path]) -> dict[str, list[Path]]:
@@ -115,9 +120,12 @@ def is_dicom_folder(folder: Path) -> bool:
 
 
 def has_dicom_mark(path: Path) -> bool:
-    """Whether a file has the mark of DICOM at byte 128."""
-    with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
+    """Whether a file has the mark of DICOM at byte 128; one that cannot be read has none."""
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
 
 
 def dicom_folders(source: Path) -> list[Path]:

@@ -11,7 +11,7 @@ from seg25d.data.cases import Case
 from seg25d.data.description import DatasetDescription, parse_description, read_description, read_object
 from seg25d.data.inputs import find_inputs
 from seg25d.data.layout import Layout, explicit_layout, folder_layout
-from seg25d.data.problems import Problem, raise_problems
+from seg25d.data.problems import Problem, file_problem, raise_problems
 from seg25d.data.splits import Split, find_splits, read_splits, read_table, unknown_names
 
 __all__ = [
@@ -39,6 +39,7 @@ class Dataset(Record):
         splits: The folds of `splits.json` or nnU-Net's `splits_final.json`, if there is one.
         splits_file: Their file.
         differing_splits: Further such files, with other folds, which do not count.
+        splits_notes: What is odd about the folds, but accepted.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Dataset(Record):
     splits: tuple[Split, ...] | None = None
     splits_file: Path | None = None
     differing_splits: tuple[Path, ...] = ()
+    splits_notes: tuple[str, ...] = ()
 
 
 def read_dataset(root: Path, preprocessed: Sequence[Path] = ()) -> Dataset:
@@ -85,10 +87,10 @@ def scan_dataset(root: Path, preprocessed: Sequence[Path] = ()) -> tuple[Dataset
     try:
         value, doubled = read_object(root / "dataset.json")
     except DatasetError as error:
-        return None, [_file_problem("dataset.json", str(error))]
+        return None, [file_problem("dataset.json", str(error))]
     problems = [_doubled_key(key) for key in doubled]
     description, issues = parse_description(value)
-    problems += [_file_problem("dataset.json", issue) for issue in issues]
+    problems += [file_problem("dataset.json", issue) for issue in issues]
     if description is None:
         return None, problems
     if "dataset" in value:
@@ -107,6 +109,7 @@ def scan_dataset(root: Path, preprocessed: Sequence[Path] = ()) -> tuple[Dataset
         splits=given.splits,
         splits_file=given.file,
         differing_splits=given.differing,
+        splits_notes=given.notes,
     )
     return dataset, problems + patient_problems + split_problems
 
@@ -114,10 +117,6 @@ def scan_dataset(root: Path, preprocessed: Sequence[Path] = ()) -> tuple[Dataset
 def _doubled_key(key: str) -> Problem:
     problem = f"duplicate: dataset.json has '{key}' twice in one object"
     return Problem(case=key, problem=problem, cure="remove one of the two")
-
-
-def _file_problem(name: str, problem: str) -> Problem:
-    return Problem(case=name, problem=problem, cure=f"correct {name}")
 
 
 def _count_problems(layout: Layout, description: DatasetDescription) -> list[Problem]:

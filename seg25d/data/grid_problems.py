@@ -1,11 +1,12 @@
 """Grids that differ, with a cure that goes with the cause: resampling only if the numbers of voxels differ.
 
 A NIfTI header may have two affines, qform and sform. SimpleITK reads one of them, by their codes, and so do we; other
-programs may read the other one.
+programs may read the other one. Where it takes the sform, the spacing is still that of pixdim.
 """
 
 import math
 from collections.abc import Mapping
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,10 @@ _MM_PER_UNIT = {1: 1e3, 3: 1e-3}
 """Millimetres per metre and micrometre, by the lower three bits of `xyzt_units` (nifti1.h); all others are mm."""
 _WHOLE_TOLERANCE = 0.01
 """In voxels, as that of origins (`Geometry.difference`)."""
+_WRITE_BOTH = (
+    "for instance in Python with nibabel: image = nibabel.load(FILE); image.set_qform(image.get_sform(), 1); "
+    "nibabel.save(image, NEW)"
+)
 _TO_LPS = np.diag([-1.0, -1.0, 1.0])
 
 
@@ -40,12 +45,14 @@ def grid_problem(path: Path, geometry: Geometry, first_path: Path, first: Geomet
         if found := _on_other_form(odd, other):
             counts, ignored = found
             return (
-                f"{difference}: qform and sform of {odd_path.name} disagree, the {counts} counts, as in SimpleITK, and "
-                f"{other_path.name} lies on the {ignored}",
-                f"the voxels match: write the right affine into both forms of {odd_path.name}, for instance in Python "
-                "with nibabel: image = nibabel.load(FILE); image.set_qform(image.get_sform(), 1); "
-                "nibabel.save(image, NEW)",
+                f"{difference}: {' and '.join(_forms(odd))} of {odd_path.name} disagree, the {counts} counts, as in "
+                f"SimpleITK, and {other_path.name} lies on the {ignored}",
+                f"the voxels match: write the right affine into both forms of {odd_path.name}, {_WRITE_BOTH}",
             )
+    for odd_path, odd in ((first_path, first), (path, geometry)):
+        if conflict := form_conflict(odd):
+            cure = f"write the right affine into both forms of {odd_path.name} first, {_WRITE_BOTH}"
+            return f"{difference}; in {odd_path.name} {conflict}", cure
     return difference, (
         f"the numbers of voxels match: if {path.name} was made voxel by voxel for {first_path.name}, copy the geometry "
         "of its header (in Python with SimpleITK: label.CopyInformation(image)); else export it again on that grid"
@@ -53,13 +60,13 @@ def grid_problem(path: Path, geometry: Geometry, first_path: Path, first: Geomet
 
 
 def form_conflict(geometry: Geometry) -> str | None:
-    """Say that qform and sform of a NIfTI header disagree, by how much, and which one counts; None if they agree."""
+    """Say that the affines of a NIfTI header disagree, by how much, and which one counts; None if they agree."""
     forms = _forms(geometry)
-    if len(forms) < 2 or (difference := forms["qform"].difference(forms["sform"])) is None:
+    if len(forms) < 2 or (difference := next(iter(forms.values())).difference(forms["sform"])) is None:
         return None
     counting = next((name for name, form in forms.items() if geometry.difference(form) is None), None)
     said = "SimpleITK's reading" if counting is None else f"the {counting}"
-    return f"qform and sform disagree ({difference}); {said} counts, as in SimpleITK"
+    return f"{' and '.join(forms)} disagree ({difference}); {said} counts, as in SimpleITK"
 
 
 def _is_part(geometry: Geometry, first: Geometry) -> bool:
@@ -78,14 +85,17 @@ def _is_part(geometry: Geometry, first: Geometry) -> bool:
 def _on_other_form(geometry: Geometry, other: Geometry) -> tuple[str, str] | None:
     """The form that counts and the one that does not, if the latter is where the other file lies."""
     forms = _forms(geometry)
-    for counts, ignored in (("qform", "sform"), ("sform", "qform")):
-        if len(forms) == 2 and forms[ignored].difference(other) is None and geometry.difference(forms[counts]) is None:
+    for counts, ignored in permutations(forms, 2):
+        if forms[ignored].difference(other) is None and geometry.difference(forms[counts]) is None:
             return counts, ignored
     return None
 
 
 def _forms(geometry: Geometry) -> Mapping[str, Geometry]:
-    """The grids that the two affines of a NIfTI header stand for, those with a code above 0 that are affines."""
+    """The grids that the affines of a NIfTI header stand for, those with a code above 0 that are affines.
+
+    The sform alone is there with the spacing of pixdim, too.
+    """
     if geometry.nifti_geometry is None:
         return {}
     pixdim, (units,), (qform_code, sform_code, *numbers) = unpack_geometry(geometry.nifti_geometry)
@@ -95,6 +105,9 @@ def _forms(geometry: Geometry) -> Mapping[str, Geometry]:
         affines["qform"] = (_rotation(numbers[:3], pixdim[0]) * np.abs(pixdim[1:]), np.array(numbers[3:6]))
     if sform_code > 0:
         rows = np.array(numbers[6:]).reshape(3, 4)
+        lengths = np.linalg.norm(rows[:, :3], axis=0)
+        if qform_code <= 0 and lengths.all():
+            affines["pixdim"] = (rows[:, :3] / lengths * np.abs(pixdim[1:]), rows[:, 3])
         affines["sform"] = (rows[:, :3], rows[:, 3])
     forms = {name: _on_affine(geometry, matrix * scale, origin * scale) for name, (matrix, origin) in affines.items()}
     return {name: form for name, form in forms.items() if form is not None}

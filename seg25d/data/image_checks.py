@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813 - the name that its documentation uses
@@ -13,13 +14,13 @@ from numpy.typing import NDArray
 
 from seg25d.core.errors import ImageError
 from seg25d.data.cases import split_ending
+from seg25d.data.image_bytes import COPY_AGAIN
+from seg25d.data.image_geometry import LARGEST_MM, SMALLEST_MM
 from seg25d.data.image_nifti import count_bad_voxels
 from seg25d.data.problems import FileError
 
 _OWN_CHANNELS = "save each component as a channel of its own (CASE_0000, CASE_0001 ...); labels as one number per voxel"
-_SMALLEST_MM, _LARGEST_MM = 1e-6, 1e4
-"""From the voxels of an electron microscope (nm) to ten metres: what lies outside is no size of a voxel."""
-
+_FILL = "replace them, for instance by the value of air or by 0"
 _FARTHEST_MM = 1e7
 """No scanner is ten kilometres long."""
 _LENGTH_TOLERANCE = 0.01
@@ -39,7 +40,7 @@ def check_file(path: Path) -> None:
     if not os.access(path, os.R_OK):
         raise FileError(path, "no permission to read the file", "ask its owner for permission to read it")
     if path.stat().st_size == 0:
-        raise FileError(path, "the file is empty (0 bytes)", "copy or export it again")
+        raise FileError(path, "the file is empty (0 bytes)", COPY_AGAIN)
 
 
 def check_kind(path: Path, image: sitk.ImageFileReader | sitk.Image, *, layers: bool = False) -> None:
@@ -62,11 +63,11 @@ def check_kind(path: Path, image: sitk.ImageFileReader | sitk.Image, *, layers: 
     if any(extent > 1 for extent in size[3:]):
         cure = "save each volume as a channel of its own (CASE_0000, CASE_0001 ...); labels as one volume of numbers"
         raise FileError(path, f"the file is {len(size)}D ({' x '.join(map(str, size))}), expected is 3D", cure)
+    if image.GetPixelID() in (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64):
+        raise FileError(path, "the file has complex numbers, expected are real ones", "save magnitude or phase alone")
     if components > 1 and not layers:
         problem = f"the file has {components} numbers per voxel (RGB or vectors), expected is one"
         raise FileError(path, problem, _OWN_CHANNELS)
-    if image.GetPixelID() in (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64):
-        raise FileError(path, "the file has complex numbers, expected are real ones", "save magnitude or phase alone")
 
 
 def check_geometry(
@@ -86,9 +87,9 @@ def check_geometry(
     cure = "correct the header of the file"
     if not all(np.isfinite(values).all() for values in (spacing_mm, origin_mm, direction)):
         raise FileError(path, "spacing, origin or direction is not a finite number", cure)
-    if min(spacing_mm) < _SMALLEST_MM or max(spacing_mm) > _LARGEST_MM:
+    if min(spacing_mm) < SMALLEST_MM or max(spacing_mm) > LARGEST_MM:
         said = " x ".join(f"{value:g}" for value in spacing_mm)
-        problem = f"the spacing is {said} mm (z, y, x), expected is {_SMALLEST_MM:g} to {_LARGEST_MM:g} mm"
+        problem = f"the spacing is {said} mm (z, y, x), expected is {SMALLEST_MM:g} to {LARGEST_MM:g} mm"
         raise FileError(path, problem, cure)
     if max(map(abs, origin_mm)) > _FARTHEST_MM:
         said = " x ".join(f"{value:g}" for value in origin_mm)
@@ -104,15 +105,16 @@ def unreadable(path: Path, error: RuntimeError) -> ImageError:
     """The error for a file that SimpleITK could not read."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     detail = re.sub(r"^.*ERROR: (\w+\(0x\w+\): )?", "", lines[-1]) if lines else "no reason given"
-    return FileError(path, f"the file cannot be read, it is truncated or damaged ({detail})", "copy or export it again")
+    return FileError(path, f"the file cannot be read, it is truncated or damaged ({detail})", COPY_AGAIN)
 
 
-def check_finite_voxels(path: Path, values: NDArray[np.float32]) -> None:
+def check_finite_voxels(path: Path, values: NDArray[Any], cure: str = _FILL) -> None:
     """Check that every voxel is a number.
 
     Args:
         path: The file; NIfTI files are scanned again, as the reader replaces such voxels by 0.
         values: Its voxels (D, H, W).
+        cure: What to do.
 
     Raises:
         ImageError: If voxels are NaN or infinite; says how many.
@@ -124,4 +126,4 @@ def check_finite_voxels(path: Path, values: NDArray[np.float32]) -> None:
         num_infinite = num_bad - num_nan
     if num_nan + num_infinite:
         problem = f"{num_nan} voxels are NaN and {num_infinite} are infinite"
-        raise FileError(path, problem, "replace them, for instance by the value of air or by 0")
+        raise FileError(path, problem, cure)

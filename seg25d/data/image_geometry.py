@@ -16,6 +16,8 @@ from seg25d.core.types import Shape, Spacing
 
 Array = TypeVar("Array", bound=NDArray[Any])
 Direction = tuple[float, float, float, float, float, float, float, float, float]
+SMALLEST_MM, LARGEST_MM = 1e-6, 1e4
+"""From the voxels of an electron microscope (nm) to ten metres: what lies outside is no size of a voxel."""
 _TOLERANCE = 1e-3
 _ORIGIN_TOLERANCE = 1e-2
 _LETTERS = (("L", "R"), ("P", "A"), ("S", "I"))

@@ -35,7 +35,7 @@ from seg25d.data.image_pictures import (
     read_picture_labels,
     write_picture,
 )
-from seg25d.data.image_slicer import layers_are_no_image, merge_layers, segments
+from seg25d.data.image_slicer import check_names, layers_are_no_image, merge_layers, segments
 from seg25d.data.labels import round_nearly_whole
 from seg25d.data.problems import FileError
 
@@ -59,6 +59,7 @@ _IMAGE_IO = {
     ".mhd": "MetaImageIO",
 }
 _GZIP_LEVEL = 6
+_LABEL_ALL = "give each voxel a label, such as background (0), and export the labels again"
 _PERMISSIVE = "ITK_NIFTI_SFORM_PERMISSIVE"
 
 
@@ -134,27 +135,19 @@ def read_labels(path: Path, names: Mapping[str, int | tuple[int, ...]] | None = 
 
     Args:
         path: The file. Layers of a segmentation of Slicer become one label map.
-        names: The declared values by name, for segments of Slicer that share a value.
+        names: The declared values by name, for segments of Slicer.
 
     Returns:
         The values (D, H, W) in the type of the file, nearly whole numbers rounded, and its geometry.
 
     Raises:
-        ImageError: If the file cannot be read, or segments of Slicer overlap.
+        ImageError: If the file cannot be read, has voxels that are NaN or infinite, or segments of Slicer overlap or
+            have other values than the declared ones.
     """
-    if is_picture(path):
-        array, geometry = read_picture_labels(path)
-        return geometry.to_canonical(array), geometry
-    if path.is_dir():
-        array, geometry = _read(path)
-        return round_nearly_whole(array), geometry
-    reader = open_header(path)
-    geometry = _geometry(path, reader)
-    values = sitk.GetArrayViewFromImage(image := _read_voxels(path, reader))
-    if image.GetNumberOfComponentsPerPixel() > 1:
-        declared = {name: value for name, value in (names or {}).items() if isinstance(value, int)}
-        values = merge_layers(path, values, segments(reader), declared)
-    return round_nearly_whole(geometry.to_canonical(values)), geometry
+    array, geometry = _read(path) if path.is_dir() else _read_label_file(path, names or {})
+    if array.dtype.kind == "f":
+        check_finite_voxels(path, array, _LABEL_ALL)
+    return round_nearly_whole(array), geometry
 
 
 def write_labels(path: Path, array: NDArray[Any], geometry: Geometry) -> None:
@@ -251,6 +244,19 @@ def _read(path: Path) -> tuple[NDArray[Any], Geometry]:
         image = _read_voxels(path, reader)
         array = sitk.GetArrayViewFromImage(image)
     return geometry.to_canonical(array), geometry
+
+
+def _read_label_file(path: Path, names: Mapping[str, int | tuple[int, ...]]) -> tuple[NDArray[Any], Geometry]:
+    """The values (D, H, W) of a label file, and its grid."""
+    if is_picture(path):
+        values, geometry = read_picture_labels(path)
+        return geometry.to_canonical(values), geometry
+    reader = open_header(path)
+    geometry, found = _geometry(path, reader), segments(reader)
+    values = sitk.GetArrayViewFromImage(image := _read_voxels(path, reader))
+    has_layers = image.GetNumberOfComponentsPerPixel() > 1
+    check_names(path, values if has_layers else values[..., np.newaxis], found, names)
+    return geometry.to_canonical(merge_layers(path, values, found, names) if has_layers else values), geometry
 
 
 def _read_voxels(path: Path, reader: sitk.ImageFileReader) -> sitk.Image:

@@ -183,12 +183,23 @@ def _check_fields(path: Path, fields: dict[str, str]) -> None:
     for name, smallest in (("ElementNumberOfChannels", 1), ("CompressedDataSize", 0), ("HeaderSize", -1)):
         if name in fields:
             _whole(path, fields, name, 1, smallest)
-    if fields[_LAST].upper() == "LOCAL" and fields.get("CompressedData", "").lower() in _YES:
-        _whole(path, fields, "CompressedDataSize", 1, smallest=1)
+    if fields[_LAST].upper() == "LOCAL":
+        _check_local(path, fields)
     for names, count in ((_MATRICES, axes * axes), (_POINTS, axes), (_SPACINGS, axes)):
         for name in names:
             if name in fields:
                 _check_numbers(path, fields, name, count, sizes if names is _SPACINGS else ())
+
+
+def _check_local(path: Path, fields: dict[str, str]) -> None:
+    """Check the fields that say where the voxels begin and end that follow a header in the same file."""
+    if int(fields.get("HeaderSize", "0")) > 0:
+        said = fields["HeaderSize"][:20]
+        problem = f"HeaderSize is {said}, though its voxels follow the header in the same file (LOCAL)"
+        cure = "remove HeaderSize from the header, or make it -1 if the voxels are the last bytes of the file"
+        raise FileError(path, problem, cure)
+    if fields.get("CompressedData", "").lower() in _YES:
+        _whole(path, fields, "CompressedDataSize", 1, smallest=1)
 
 
 def _whole(path: Path, fields: dict[str, str], name: str, count: int, smallest: int) -> list[int]:

@@ -16,6 +16,7 @@ import numpy as np
 
 from seg25d.data.image_bytes import (
     CHUNK,
+    COPY_AGAIN,
     cannot_hold,
     damaged_header,
     is_compressed,
@@ -103,6 +104,7 @@ def check_nifti(path: Path, ending: str) -> None:
     if compressed and ending == ".nii":
         raise not_of_format(path, "a NIfTI file that is not compressed")
     _check_fields(path, header)
+    _check_sform(path, header)
     if missing := cannot_hold(path.stat().st_size, header.num_bytes, compressed=compressed):
         raise truncated(path, missing)
 
@@ -170,7 +172,7 @@ def _no_nifti_1(path: Path, compressed: bool) -> FileError:
         )
         return FileError(path, "the file is NIfTI-2, which SimpleITK cannot read; expected is NIfTI-1", cure)
     if compressed and not start:
-        return FileError(path, "the file cannot be read, its compressed data are damaged", "copy or export it again")
+        return FileError(path, "the file cannot be read, its compressed data are damaged", COPY_AGAIN)
     return not_of_format(path, "a NIfTI file")
 
 
@@ -201,3 +203,17 @@ def _check_fields(path: Path, header: NiftiHeader) -> None:
     for axis, (size, spacing) in enumerate(zip(header.dimensions[:3], header.unpack("3f", 80), strict=False)):
         if not math.isfinite(spacing) or (spacing == 0 and size > 1):
             raise damaged_header(path, f"the spacing along {'xyz'[axis]} is {spacing:g} (pixdim)")
+
+
+def _check_sform(path: Path, header: NiftiHeader) -> None:
+    """Check that the sform can be inverted where it alone says how the voxels lie; else SimpleITK takes the qform."""
+    qform_code, sform_code = header.unpack("2h", 252)
+    axes = np.reshape(header.unpack("12f", 280), (3, 4))[:, :3]
+    if qform_code > 0 or sform_code <= 0 or len(header.dimensions) < 3 or np.linalg.matrix_rank(axes) == 3:
+        return
+    what = "zero" if not axes.any() else f"{axes.tolist()}, whose axes do not span a volume"
+    cure = (
+        "write the right affine into it, for instance in Python with nibabel: image = nibabel.load(FILE); "
+        "image.set_sform(AFFINE, 1); nibabel.save(image, NEW)"
+    )
+    raise FileError(path, f"its sform (code {sform_code}) is {what}, and it has no qform", cure)

@@ -21,10 +21,11 @@ from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugi
 
 from seg25d.core.files import atomic_path
 from seg25d.core.types import Shape
-from seg25d.data.cases import ONE_SLICE, STACKS, VOLUMES, split_ending
+from seg25d.data.cases import LOSSY, ONE_SLICE, STACKS, VOLUMES, split_ending
+from seg25d.data.image_bytes import COPY_AGAIN
 from seg25d.data.image_checks import check_file
 from seg25d.data.image_geometry import Geometry
-from seg25d.data.image_stacks import check_stack, read_spacing, write_spacing
+from seg25d.data.image_stacks import check_planes, check_stack, read_spacing, unknown_numbers, write_spacing
 from seg25d.data.problems import FileError
 
 MOST_PIXELS = 89_478_485
@@ -60,11 +61,12 @@ _CHANNELS = {"1": 1, "L": 1, "P": 3, "I;16": 1, "I;16B": 1, "I": 1, "F": 1, "RGB
 """Channels by mode of Pillow."""
 _SCALES = {"L;2": 85, "L;4": 17}
 """What Pillow multiplies numbers of 2 and 4 bits by, so that they fill 8 bits."""
+_FROM_WHITE = ("1;I", "L;2I", "L;4I", "L;I", "1;IR", "L;2IR", "L;4IR", "L;IR")
+"""What Pillow reads so that black becomes 0, in TIFF files that count from white; with 16 and 32 bits it does not."""
 _DIRECTION = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
-_ORIENTATION, _PHOTOMETRIC, _SAMPLES, _SAMPLE_FORMAT = 274, 262, 277, 339
+_ORIENTATION, _PHOTOMETRIC, _SAMPLES, _PLANES, _SAMPLE_FORMAT = 274, 262, 277, 284, 339
 """Tags of TIFF 6.0; EXIF has the first one too."""
 _UNSIGNED, _SIGNED = 1, 2
-_COPY_AGAIN = "copy or export it again"
 
 
 def count_picture_channels(path: Path) -> int:
@@ -165,7 +167,7 @@ def _opened(path: Path) -> Iterator[ImageFile.ImageFile]:
             start = file.read(8)
             plugin = next((each for mark, each in _FORMATS.items() if start.startswith(mark)), None)
             if plugin is None:
-                raise FileError(path, "the file is no PNG, BMP, JPEG or TIFF file, or damaged", _COPY_AGAIN)
+                raise FileError(path, "the file is no PNG, BMP, JPEG or TIFF file, or damaged", COPY_AGAIN)
             file.seek(0)
             with plugin(file, str(path)) as picture:
                 _check(path, picture)
@@ -173,10 +175,11 @@ def _opened(path: Path) -> Iterator[ImageFile.ImageFile]:
     except FileError:
         raise
     except _DAMAGES as error:
+        if "unknown pixel mode" in str(error):
+            raise unknown_numbers(path) from None
         detail = " ".join(str(error).split())[:200] or type(error).__name__
-        cure = f"{_COPY_AGAIN}; numbers of 64 bits are not read: save them with 8, 16 or 32"
         problem = f"the file cannot be read, it is truncated or damaged ({detail})"
-        raise FileError(path, problem, cure if split_ending(path)[1] in STACKS else _COPY_AGAIN) from None
+        raise FileError(path, problem, COPY_AGAIN) from None
 
 
 def _check(path: Path, picture: ImageFile.ImageFile) -> None:
@@ -200,6 +203,7 @@ def _check(path: Path, picture: ImageFile.ImageFile) -> None:
         raise FileError(path, problem, "save it as grey or RGB, or each channel by itself: CASE_0000, CASE_0001 ...")
     num_pages = getattr(picture, "n_frames", 1)
     if picture.format == "TIFF":
+        check_planes(path, _tag(picture, _PLANES, 1), num_samples, str(_tag(picture, 270, "")))
         check_stack(path, str(_tag(picture, 270, "")), (num_pages, height, width))
     elif num_pages > 1:
         raise FileError(path, f"the file has {num_pages} pictures, expected is one", "save each as a file of its own")
@@ -280,9 +284,10 @@ def _read_pages(
 
 
 def _shown(picture: ImageFile.ImageFile) -> NDArray[Any]:
-    """The values that are shown (y, x, C)."""
-    mode = _shown_mode(picture)
+    """The values that are shown (y, x, C), but those that are stored where they count from white."""
+    mode, from_white = _shown_mode(picture), _raw_mode(picture) in _FROM_WHITE
     array = np.asarray(picture if mode == picture.mode else picture.convert(mode))
+    array = 255 - array if from_white else array
     return array.reshape(*array.shape[:2], -1)
 
 
@@ -332,7 +337,7 @@ def _fitting(path: Path, array: NDArray[Any], ending: str) -> NDArray[Any]:
     if ending in ONE_SLICE and len(array) != 1:
         problem = f"{ending} has one slice, not {len(array)}"
         raise FileError(path, problem, f"choose one of {', '.join((*VOLUMES, *STACKS))}")
-    if ending in (".jpg", ".jpeg"):
+    if ending in LOSSY:
         raise FileError(path, "JPEG changes the values", "choose .png")
     if array.dtype.kind == "f" and ending in STACKS:
         return array.astype(np.float32)

@@ -16,8 +16,10 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813 - the name that its documentation uses
 from numpy.typing import NDArray
 
+from seg25d.data.label_problems import members_of
 from seg25d.data.problems import FileError
 
+Values = Mapping[str, int | tuple[int, ...]]
 _MAX_SEGMENTS = 10_000
 _EXPORT = "in Slicer, export the segmentation as a labelmap (module Segmentations, Export), each voxel with one label"
 
@@ -44,9 +46,32 @@ def segments(image: sitk.ImageFileReader | sitk.Image) -> list[Segment]:
     return found
 
 
-def merge_layers(
-    path: Path, layers: NDArray[Any], found: Sequence[Segment], values: Mapping[str, int]
-) -> NDArray[np.int32]:
+def check_names(path: Path, layers: NDArray[Any], found: Sequence[Segment], values: Values) -> None:
+    """Check that segments whose values are the labels have the values that `dataset.json` declares for their names.
+
+    Names that are not declared say nothing, and neither do segments without a voxel.
+
+    Args:
+        path: The file, for messages.
+        layers: (z, y, x, layer), as in the file.
+        found: The segments.
+        values: The declared value, or values of a region, by name.
+
+    Raises:
+        ImageError: If a segment has another value than its name.
+    """
+    if not _have_own_values(found):
+        return
+    declared = {name.lower(): members_of(value) for name, value in values.items()}
+    for name, layer, value in found:
+        wanted = declared.get(name.lower(), (value,))
+        if value not in wanted and layer < layers.shape[-1] and bool((layers[..., layer] == value).any()):
+            said = " or ".join(map(str, wanted))
+            problem = f"its header says that {name} is {value}, but in dataset.json {name} is {said}"
+            raise FileError(path, problem, f"rename the segment or the label, or {_EXPORT} of dataset.json")
+
+
+def merge_layers(path: Path, layers: NDArray[Any], found: Sequence[Segment], values: Values) -> NDArray[np.int32]:
     """Make one label map of the layers of a segmentation.
 
     A voxel gets the value of its segment; if segments in several layers share a value, that of the segment's name in
@@ -56,7 +81,7 @@ def merge_layers(
         path: The file, for messages.
         layers: (z, y, x, layer), as in the file.
         found: The segments.
-        values: The declared values by name.
+        values: The declared value, or values of a region, by name.
 
     Returns:
         The values (z, y, x).
@@ -90,11 +115,16 @@ def layers_are_no_image(path: Path, num_layers: int) -> FileError:
     return FileError(path, problem, "export the image itself; segmentations belong into labelsTr")
 
 
-def _targets(path: Path, found: Sequence[Segment], values: Mapping[str, int]) -> list[int]:
+def _have_own_values(found: Sequence[Segment]) -> bool:
+    """Whether no two segments share a value."""
+    return len({segment.value for segment in found}) == len(found)
+
+
+def _targets(path: Path, found: Sequence[Segment], values: Values) -> list[int]:
     own = [segment.value for segment in found]
-    if len(set(own)) == len(own):
+    if _have_own_values(found):
         return own
-    by_name = {name.lower(): value for name, value in values.items()}
+    by_name = {name.lower(): value for name, value in values.items() if isinstance(value, int)}
     declared = [by_name.get(segment.name.lower(), 0) for segment in found]
     if all(declared) and len(set(declared)) == len(declared):
         return declared

@@ -1,23 +1,27 @@
 """Finding the cases to predict: files CASE_0000.nii.gz, one per channel, single files, or folders of DICOM files."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from seg25d.core.errors import DatasetError
 from seg25d.data.cases import (
     ENDINGS,
+    PICTURES,
     Case,
+    all_image_files,
     by_stem,
     dicom_folders,
     has_dicom_mark,
     image_files,
-    is_dicom_folder,
     is_picture,
     name_of_folder,
     split_channel,
     split_ending,
 )
+from seg25d.data.problems import first_names
 
+logger = logging.getLogger(__name__)
 _NAMING = (
     "name the files CASE_0000.nii.gz, CASE_0001.nii.gz ..., one per channel "
     f"(endings {', '.join(ENDINGS)}; CASE.nii.gz will do with one channel, CASE.png with one picture), or give a "
@@ -30,10 +34,11 @@ def find_inputs(source: Path, num_channels: int, file_ending: str) -> list[Case]
 
     Args:
         source: A folder of files CASE_0000.EXT, where one picture may have several channels; a folder of DICOM files,
-            which is one case with one channel; a folder with such folders in it, directly or, if there are neither
-            files nor such folders, at any depth; or one file, whose other channels lie beside it.
+            which is one case with one channel; a folder with such folders in it, at any depth, beside files or not; or
+            one file, whose other channels lie beside it.
         num_channels: Channels that the model takes.
-        file_ending: Ending of the data set's files, used in messages; every known ending is accepted.
+        file_ending: Ending of the data set's files; every known ending is accepted. Where there are medical images and
+            pictures, those of its kind count, and a warning names the others.
 
     Returns:
         The cases sorted by name, without labels; images in the order of the channels.
@@ -45,23 +50,33 @@ def find_inputs(source: Path, num_channels: int, file_ending: str) -> list[Case]
         raise DatasetError(f"{source} does not exist; give a folder or a file to predict")
     if source.is_file():
         return [_find_file(source, num_channels, file_ending)]
-    if not image_files(source) and is_dicom_folder(source):
+    folders = dicom_folders(source)
+    files = _files(source, folders, file_ending)
+    if folders == [source] and not files:
         if num_channels != 1:
             raise DatasetError(
                 f"{source} is one DICOM series, but the model takes {num_channels} channels; "
                 "give a folder with one folder per channel, named CASE_0000, CASE_0001 ..."
             )
         return [Case(name=source.resolve().name, images=(source,))]
-    folders = sorted(path for path in source.iterdir() if not path.name.startswith(".") and is_dicom_folder(path))
-    paths = [*image_files(source), *folders]
-    if not paths and (deeper := dicom_folders(source)):
-        named: dict[str, list[Path]] = {}
-        for folder in deeper:
-            named.setdefault(name_of_folder(folder, source), []).append(folder)
-        return _make_cases(source, named, num_channels, file_ending)
-    if not paths:
+    if not files and not folders:
         raise DatasetError(f"{source} holds no images; {_NAMING}")
-    return _make_cases(source, by_stem(paths), num_channels, file_ending)
+    named = by_stem(files)
+    for folder in folders:
+        named.setdefault(name_of_folder(folder, source), []).append(folder)
+    return _make_cases(source, named, num_channels, file_ending)
+
+
+def _files(source: Path, folders: Sequence[Path], file_ending: str) -> list[Path]:
+    """The files of a folder that count; others are named in a warning."""
+    wants_pictures = file_ending in PICTURES
+    files = image_files(source, pictures=wants_pictures)
+    if not wants_pictures and folders:
+        files = [path for path in files if not is_picture(path)]
+    if others := [path.name for path in all_image_files(source) if path not in files]:
+        kinds = ("pictures", "medical images")[:: -1 if wants_pictures else 1]
+        logger.warning("%s: left out, as %s do not count beside %s: %s", source, *kinds, first_names(others))
+    return files
 
 
 def _find_file(source: Path, num_channels: int, file_ending: str) -> Case:
@@ -80,7 +95,7 @@ def _find_file(source: Path, num_channels: int, file_ending: str) -> Case:
         raise DatasetError(
             f"{source}: the model takes {num_channels} channels, but the name has no number of four digits; {_NAMING}"
         )
-    beside = [path for path in image_files(source.parent) if split_channel(split_ending(path)[0])[0] == case]
+    beside = [path for path in all_image_files(source.parent) if split_channel(split_ending(path)[0])[0] == case]
     same_ending = {source, *(path for path in beside if split_ending(path)[1] == ending)}
     return _make_cases(source.parent, by_stem(sorted(same_ending)), num_channels, file_ending)[0]
 

@@ -150,6 +150,7 @@ class Labels(Record):
         ignore = "" if self.ignore_value is None else f" and {self.ignore_value} (ignore)"
         fractions = [value for value in undeclared if math.isfinite(value) and value != round(value)]
         whole = [value for value in undeclared if value not in fractions]
+        negative = [value for value in whole if value < 0]
         if fractions:
             further = f", and {_listed(whole)} is not declared" if whole else ""
             return (
@@ -157,10 +158,10 @@ class Labels(Record):
                 " declare no such label: the labels were interpolated, or the file is an image or holds probabilities,"
                 " so export the labels again, resampled with nearest neighbours if at all"
             )
-        return (
-            f"label value {_listed(whole)} is not declared in dataset.json, which has {declared}{ignore}; "
-            "declare it under `labels` or correct the label file"
-        )
+        cure = "declare it under `labels` or correct the label file"
+        if negative:
+            cure = f"correct the label file: {_listed(negative)} cannot be declared, as labels count from 0"
+        return f"label value {_listed(whole)} is not declared in dataset.json, which has {declared}{ignore}; {cure}"
 
     def decode(self, indices: NDArray[np.integer[Any]]) -> NDArray[np.integer[Any]]:
         """Turn internal indices into the values of label files.

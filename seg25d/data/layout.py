@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 from seg25d.core.errors import RecordError
 from seg25d.core.records import Record, parse_record
 from seg25d.data.cases import (
+    LOSSY,
     PICTURES,
     Case,
+    all_image_files,
     by_stem,
     image_files,
     is_dicom_folder,
@@ -83,7 +85,7 @@ def folder_layout(root: Path, description: DatasetDescription) -> Layout:
     pretraining and are left out here.
     """
     images, problems = _unique_files(root / "imagesTr", (description.file_ending,))
-    labels, label_problems = _unique_files(root / "labelsTr", _label_endings(description))
+    labels, label_problems = _unique_files(root / "labelsTr", _label_endings(description), description.file_ending)
     problems += label_problems
     channels: dict[str, dict[int, Path]] = {}
     labels, misnamed = _rename_labels(labels, images)
@@ -200,24 +202,35 @@ def _shared_images(cases: Sequence[Case]) -> list[Problem]:
 
 def _label_endings(description: DatasetDescription) -> tuple[str, ...]:
     """The endings that label files may have: that of predictions, or that of the images."""
-    lossy = description.file_ending in (".jpg", ".jpeg")
-    return tuple(dict.fromkeys((description.label_ending, *(() if lossy else (description.file_ending,)))))
+    endings = dict.fromkeys((description.label_ending, description.file_ending))
+    return tuple(ending for ending in endings if ending not in LOSSY)
 
 
-def _unique_files(folder: Path, endings: Sequence[str]) -> tuple[dict[str, Path], list[Problem]]:
-    """The files of a folder by name without ending; colliding names and undeclared endings are problems."""
-    ending = endings[0]
+def _unique_files(
+    folder: Path, endings: Sequence[str], of_images: str | None = None
+) -> tuple[dict[str, Path], list[Problem]]:
+    """The files of a folder by name without ending; colliding names and undeclared endings are problems.
+
+    The files are images, or labels of images with the ending `of_images`, whose losses are another problem.
+    """
+    ending, found = endings[0], image_files(folder, pictures=endings[0] in PICTURES)
+    if ending in PICTURES and (others := sorted(set(all_image_files(folder)) - set(found))):
+        message = "%s: %d medical image(s) are left out, such as %s, as dataset.json declares %s"
+        logger.warning(message, folder.name, len(others), others[0].name, ending)
     files: dict[str, Path] = {}
     problems = []
-    for stem, paths in by_stem(image_files(folder)).items():
+    for stem, paths in by_stem(found).items():
         files[stem] = next((path for path in paths if split_ending(path)[1] in endings), paths[0])
         names = " and ".join(f"{folder.name}/{path.name}" for path in paths)
         case = split_channel(stem)[0]
         if len(paths) > 1:
             problem = f"name collides: {names} are the same without the ending"
             problems.append(Problem(case=case, problem=problem, cure="keep one, move or rename the others"))
-        elif split_ending(paths[0])[1] not in endings:
-            problem = f"{names} does not end in {' or '.join(endings)}, as dataset.json declares"
+        elif split_ending(paths[0])[1] not in (*endings, *(LOSSY if of_images else ())):
+            said = (
+                "as dataset.json declares" if of_images in (None, *endings) else f"the labels' ending for {of_images}"
+            )
+            problem = f"{names} does not end in {' or '.join(endings)}, {said}"
             problems.append(Problem(case=case, problem=problem, cure=f"convert it to {ending} or correct file_ending"))
     return files, problems
 
@@ -242,6 +255,10 @@ def _channel_problems(name: str, paths: Mapping[int, Path], description: Dataset
 
 
 def _label_problems(name: str, labels: Mapping[str, Path], description: DatasetDescription) -> list[Problem]:
+    if name in labels and split_ending(labels[name])[1] in LOSSY:
+        problem = f"labelsTr/{labels[name].name} is a JPEG file, which changes the values of labels"
+        cure = f"export the labels again as {description.label_ending}; converting this file is no cure"
+        return [Problem(case=name, problem=problem, cure=cure)]
     if name in labels:
         return []
     problem = f"missing label: labelsTr/{name}{description.label_ending} does not exist"

@@ -6,6 +6,9 @@ from pathlib import Path
 from seg25d.core.errors import DatasetError, ImageError
 from seg25d.core.records import Record
 
+MAX_LISTED = 5
+"""Names in a message."""
+
 
 class Problem(Record):
     """One thing that is wrong with a data set.
@@ -19,6 +22,17 @@ class Problem(Record):
     case: str
     problem: str
     cure: str
+
+
+def file_problem(name: str, problem: str) -> Problem:
+    """A problem with a file of the whole data set."""
+    return Problem(case=name, problem=problem, cure=f"correct {name}")
+
+
+def first_names(names: Sequence[str]) -> str:
+    """The first names, and how many there are besides."""
+    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+    return f"{', '.join(names[:MAX_LISTED])}{more}"
 
 
 def raise_problems(problems: Sequence[Problem], dataset_name: str) -> None:

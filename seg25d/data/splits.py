@@ -1,16 +1,16 @@
 """Folds that a data set brings along: our `splits.json`, or the `splits_final.json` of nnU-Net."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from seg25d.core.errors import RecordError
 from seg25d.core.files import read_json
 from seg25d.core.records import Record, parse_record
-from seg25d.data.problems import Problem
+from seg25d.data.problems import Problem, file_problem, first_names
 
 OWN_NAME = "splits.json"
 """Our file, in the raw data set alone: that of the preprocessed one is written by planning."""
@@ -18,11 +18,17 @@ NNUNET_NAME = "splits_final.json"
 """nnU-Net's file (documentation/manual_data_splits.md), which it keeps in the preprocessed data set."""
 
 
-class Split(Record):
-    """The cases that one fold trains on and validates on."""
+def _once(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names))
 
-    train: tuple[str, ...]
-    val: tuple[str, ...]
+
+class Split(Record):
+    """The cases that one fold trains on and validates on; further keys do not count, and doubled names count once."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    train: Annotated[tuple[str, ...], AfterValidator(_once)]
+    val: Annotated[tuple[str, ...], AfterValidator(_once)]
 
 
 class GivenSplits(NamedTuple):
@@ -34,6 +40,8 @@ class GivenSplits(NamedTuple):
     """Their file."""
     differing: tuple[Path, ...] = ()
     """Further files with other folds, which do not count."""
+    notes: tuple[str, ...] = ()
+    """What the file says that is odd, but accepted, as nnU-Net accepts it."""
 
 
 class _Folds(Record):
@@ -78,8 +86,10 @@ def find_splits(root: Path, preprocessed: Sequence[Path], names: Iterable[str]) 
     first, *others = files
     place = first.name if first.parent == root else short_path(first)
     splits, problems = _check_splits(first, place, names)
-    differing = tuple(path for path in others if splits and not same_splits(path, splits))
-    return GivenSplits(splits, first, differing), problems
+    if splits is None:
+        return GivenSplits(None, first), problems
+    differing = tuple(path for path in others if not same_splits(path, splits))
+    return GivenSplits(splits, first, differing, tuple(_notes(read_json(first), place))), problems
 
 
 def same_splits(path: Path, splits: Sequence[Split]) -> bool:
@@ -111,10 +121,10 @@ def read_table(path: Path, place: str, adapter: TypeAdapter[Any], shape: str) ->
     try:
         return adapter.validate_python(read_json(path)), []
     except RecordError as error:
-        return None, [_file_problem(place, str(error))]
+        return None, [file_problem(place, str(error))]
     except ValidationError as error:
         where = ".".join(str(part) for part in error.errors()[0]["loc"])
-        return None, [_file_problem(place, f"{shape}; wrong at {where or 'the top'}")]
+        return None, [file_problem(place, f"{shape}; wrong at {where or 'the top'}")]
 
 
 def unknown_names(origin: str, used: Iterable[str], names: Iterable[str]) -> list[Problem]:
@@ -129,24 +139,22 @@ def _check_splits(path: Path, place: str, names: Iterable[str]) -> tuple[tuple[S
     shape = 'it must be a list [{"train": [...], "val": [...]}, ...] that is not empty'
     splits, problems = read_table(path, place, TypeAdapter(tuple[Split, ...]), shape)
     if not splits:
-        return None, problems or [_file_problem(place, shape)]
+        return None, problems or [file_problem(place, shape)]
     for fold, split in enumerate(splits):
         problems += unknown_names(f"{place} fold {fold}", (*split.train, *split.val), names)
-        problems += [_file_problem(place, f"fold {fold} {issue}") for issue in _fold_issues(split)]
+        if not split.train or not split.val:
+            problems.append(file_problem(place, f"fold {fold} is of no use: `train` and `val` must not be empty"))
     return splits, problems
 
 
-def _fold_issues(split: Split) -> list[str]:
-    issues = []
-    if both := sorted(set(split.train) & set(split.val)):
-        issues.append(f"trains and validates on {', '.join(both[:8])}")
-    for key, cases in (("train", split.train), ("val", split.val)):
-        if twice := sorted(case for case, count in Counter(cases).items() if count > 1):
-            issues.append(f"has {', '.join(twice[:8])} twice in `{key}`")
-    if not split.train or not split.val:
-        issues.append("is of no use: `train` and `val` must not be empty")
-    return issues
-
-
-def _file_problem(place: str, problem: str) -> Problem:
-    return Problem(case=place, problem=problem, cure=f"correct {place}")
+def _notes(folds: Sequence[Mapping[str, Sequence[str]]], place: str) -> Iterator[str]:
+    """What is odd about folds, from the file as it is."""
+    for number, fold in enumerate(folds):
+        where = f"{place}, fold {number}"
+        if further := sorted(fold.keys() - Split.model_fields):
+            yield f"{where}: the key {first_names(further)} does not count, expected are `train` and `val`"
+        for key in Split.model_fields:
+            if twice := sorted(case for case, count in Counter(fold[key]).items() if count > 1):
+                yield f"{where}: {first_names(twice)} is there twice in `{key}`, and counts once"
+        if both := sorted(set(fold["train"]).intersection(fold["val"])):
+            yield f"{where}: cases in train and in val: {first_names(both)}; its scores will be too good"

@@ -11,15 +11,14 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import numpy as np
-
 from seg25d.core.errors import RecordError
 from seg25d.core.parallel import choose_num_workers, map_cases
 from seg25d.core.progress import track
 from seg25d.core.records import Record, digest, read_record, write_record
-from seg25d.data.cases import STACKS, Case, lacks_spacing, source_stamp, spacing_files
+from seg25d.data.cases import STACKS, Case, source_stamp, spacing_files
 from seg25d.data.dataset import DatasetDescription, scan_dataset
 from seg25d.data.grid_problems import form_conflict, grid_problem
+from seg25d.data.image_spacing import spacing_note
 from seg25d.data.labels import IGNORE_INDEX
 from seg25d.data.problems import FileError, Problem, raise_problems
 from seg25d.data.splits import NNUNET_NAME, OWN_NAME
@@ -31,7 +30,7 @@ ALLOW_EMPTY = "allow_empty_labels"
 """Optional key of `dataset.json`: cases with only background are intended, as in lesion data."""
 ALLOW_DUPLICATES = "allow_duplicate_cases"
 """Optional key of `dataset.json`: cases with the same images are intended."""
-_VERSION = 1
+_VERSION = 2
 """Increased when verification gets new checks, so that data sets are read again."""
 Ranges = Mapping[int, tuple[float, float]]
 _BYTES_PER_VOXEL = 12
@@ -47,7 +46,7 @@ class _Headers(NamedTuple):
     conflicts: list[str]
     """Files whose two affines disagree."""
     num_voxels: int
-    lacks_spacing: bool
+    spacing_note: str | None
 
 
 class _Finding(Record):
@@ -101,7 +100,7 @@ def verify_dataset(
     headers = {case.name: _check_headers(case, description) for case in dataset.cases}
     problems += [problem for header in headers.values() for problem in header.problems]
     _warn_of_conflicts([conflict for header in headers.values() for conflict in header.conflicts])
-    _warn_of_spacing(dataset.name, [name for name, header in headers.items() if header.lacks_spacing])
+    _warn_of_spacing(dataset.name, {name: header.spacing_note for name, header in headers.items()})
     known = _read_clean_cases(memory, keys)
     todo = [case for case in dataset.cases if not headers[case.name].problems and case.name not in known]
     largest = max((header.num_voxels for header in headers.values()), default=0)
@@ -144,13 +143,16 @@ def _read_clean_cases(memory: Path | None, keys: Mapping[str, str]) -> dict[str,
 
 def _warn_of_conflicts(conflicts: Sequence[str]) -> None:
     if conflicts:
-        logger.warning("in %d file(s) qform and sform disagree; %s", len(conflicts), conflicts[0])
+        logger.warning(
+            "%d file(s) have headers that disagree with themselves, such as %s", len(conflicts), conflicts[0]
+        )
 
 
-def _warn_of_spacing(dataset_name: str, cases: Sequence[str]) -> None:
-    if cases:
-        message = "%s: 1 mm is taken along all axes for %d TIFF stacks without CASE.json beside them, such as %s"
-        logger.warning(message, dataset_name, len(cases), min(cases))
+def _warn_of_spacing(dataset_name: str, notes: Mapping[str, str | None]) -> None:
+    noted = {name: note for name, note in sorted(notes.items()) if note}
+    if noted:
+        message = "%s: the spacing of %d case(s) is taken for granted, such as that of %s: %s"
+        logger.warning(message, dataset_name, len(noted), *next(iter(noted.items())))
 
 
 def _check_headers(case: Case, description: DatasetDescription) -> _Headers:
@@ -179,7 +181,7 @@ def _check_headers(case: Case, description: DatasetDescription) -> _Headers:
         problems=problems,
         conflicts=conflicts,
         num_voxels=max((math.prod(each.shape) for each in geometries.values()), default=0),
-        lacks_spacing=first is not None and lacks_spacing(case.images[0], first.shape[0]),
+        spacing_note=spacing_note(case.images[0], first.shape[0]) if first else None,
     )
 
 
@@ -230,13 +232,10 @@ def _check_image(
 
 
 def _check_label(case: Case, path: Path, description: DatasetDescription) -> list[Problem]:
-    from seg25d.data.image_checks import check_finite_voxels  # noqa: PLC0415 - SimpleITK is not loaded for --help
-    from seg25d.data.image_io import read_labels  # noqa: PLC0415
+    from seg25d.data.image_io import read_labels  # noqa: PLC0415 - SimpleITK is not loaded for --help
 
     try:
         array, _ = read_labels(path, description.labels.names)
-        # NaN in a NIfTI file is read as 0; in other formats it is a value that is not declared.
-        check_finite_voxels(path, np.zeros(0, np.float32))
     except FileError as error:
         return [_file_problem(case, error)]
     indices, undeclared = description.labels.translate(array)

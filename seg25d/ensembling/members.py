@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from seg25d.core.errors import InputError, RecordError
 from seg25d.core.records import read_record
-from seg25d.data.cases import by_stem, image_files, is_dicom_folder
+from seg25d.data.cases import by_stem, dicom_folders, image_files, name_of_folder
 from seg25d.data.description import read_description
 from seg25d.data.image_geometry import Geometry
 from seg25d.data.labels import Labels
@@ -213,8 +213,7 @@ def _find_images(options: EnsembleOptions, problems: list[str]) -> dict[str, Pat
     if options.images is None:
         return {}
     named = _unique_files(options.images, problems)
-    folders = [path for path in (options.images, *sorted(options.images.iterdir())) if path.is_dir()]
-    named |= {path.resolve().name: path for path in folders if is_dicom_folder(path)}
+    named |= {name_of_folder(path, options.images): path for path in dicom_folders(options.images)}
     ending = f"_{options.channel or 0:04d}"
     of_channel = {name.removesuffix(ending): path for name, path in named.items() if name.endswith(ending)}
     return of_channel if options.channel else named | of_channel

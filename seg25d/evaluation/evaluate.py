@@ -13,7 +13,6 @@ from seg25d.core.files import check_writable, check_writable_file, write_text
 from seg25d.core.parallel import choose_num_workers, map_cases
 from seg25d.core.progress import track
 from seg25d.core.records import write_record
-from seg25d.data.cases import image_files
 from seg25d.data.labels import Labels
 from seg25d.evaluation.area_plot import AreaPlotOptions, measure_areas, write_area_plots
 from seg25d.evaluation.lesions import LesionCounts
@@ -64,8 +63,9 @@ def evaluate(  # noqa: PLR0913 - all by keyword; the command has the same option
             check_writable_file(file)
     if areas is not None:
         check_writable(areas.folder)
-        _check_nothing_overwritten(areas.folder, (reference, prediction))
     pairs, labels = find_pairs(reference, prediction, common=common), find_labels(reference, prediction)
+    if areas is not None:
+        _check_nothing_overwritten(areas.folder, pairs)
     summary = _evaluate_pairs(pairs, labels, num_processes, surface_tolerance_mm)
     if areas is not None:
         plots = measure_areas({"prediction": pairs}, {"prediction": labels}, areas.axis, num_processes)
@@ -134,14 +134,14 @@ def write_csv(summary: Summary, path: Path) -> None:
     write_text(path, text.getvalue())
 
 
-def _check_nothing_overwritten(plots: Path, segmentations: Sequence[Path]) -> None:
+def _check_nothing_overwritten(plots: Path, pairs: Sequence[Pair]) -> None:
     """Check that plots, `CASE.png`, do not get the names of segmentations.
 
     Raises:
         InputError: If they do.
     """
-    for folder in segmentations:
-        if folder.resolve() == plots.resolve() and any(path.suffix == ".png" for path in image_files(folder)):
+    for path in (path for pair in pairs for path in (pair.reference, pair.prediction)):
+        if path.suffix == ".png" and path.parent.resolve() == plots.resolve():
             raise InputError(f"area plots would overwrite the segmentations (.png) in {plots}; name another folder")
 
 

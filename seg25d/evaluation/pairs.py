@@ -10,15 +10,14 @@ from numpy.typing import NDArray
 
 from seg25d.core.errors import InputError
 from seg25d.core.types import IntArray, Spacing
-from seg25d.data.cases import ENDINGS, by_stem, image_files
+from seg25d.data.cases import ENDINGS, all_image_files, by_stem, image_files, is_picture
 from seg25d.data.description import read_description
 from seg25d.data.grid_problems import grid_problem
 from seg25d.data.labels import Labels
+from seg25d.data.problems import MAX_LISTED, first_names
 
 logger = logging.getLogger(__name__)
 _MAX_VALUES = 254
-_MAX_LISTED = 5
-"""Names of cases in a message."""
 
 
 class Pair(NamedTuple):
@@ -55,7 +54,7 @@ def find_pairs(reference_dir: Path, prediction_dir: Path, *, common: bool = Fals
     Raises:
         InputError: If there is nothing to compare, predictions are missing, or a case has several files.
     """
-    references, predictions = (_segmentations(folder) for folder in (reference_dir, prediction_dir))
+    references, predictions = _segmentations(reference_dir, prediction_dir)
     if not references:
         raise InputError(f"{reference_dir} holds no segmentations ({', '.join(ENDINGS)})")
     missing, further = sorted(references.keys() - predictions), sorted(predictions.keys() - references)
@@ -63,14 +62,15 @@ def find_pairs(reference_dir: Path, prediction_dir: Path, *, common: bool = Fals
     _check_single({reference_dir: references, prediction_dir: predictions}, wanted)
     if missing and not common:
         raise InputError(
-            f"{prediction_dir} has no prediction for {len(missing)} of {len(references)} cases: {_list(missing)}; "
-            "predict them, remove their references from the folder, or score what both folders have with --common"
+            f"{prediction_dir} has no prediction for {len(missing)} of {len(references)} cases: "
+            f"{first_names(missing)}; predict them, remove their references from the folder, or score "
+            "what both folders have with --common"
         )
     if not wanted:
         raise InputError(
             f"{reference_dir} and {prediction_dir} have no case in common: expected files of the same names, got "
-            f"{_list(missing)} against {_list(further) or 'no segmentations'}; rename the predictions like the "
-            "references"
+            f"{first_names(missing)} against {first_names(further) or 'no segmentations'}; rename the predictions "
+            "like the references"
         )
     if common:
         logger.info(
@@ -123,10 +123,21 @@ def read_pair(labels: Labels | None, pair: Pair) -> Segmentations:
     return Segmentations(truth, guess, foreground, geometry.canonical_spacing_mm)
 
 
-def _segmentations(folder: Path) -> dict[str, list[Path]]:
-    if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder; expected a folder of segmentations")
-    return by_stem(image_files(folder))
+def _segmentations(*folders: Path) -> list[dict[str, list[Path]]]:
+    """The files of both folders by case: medical images, or pictures where only these have cases in common."""
+    if wrong := [folder for folder in folders if not folder.is_dir()]:
+        raise InputError(f"{wrong[0]} is not a folder; expected a folder of segmentations")
+    kinds = [[image_files(folder, pictures=pictures) for folder in folders] for pictures in (False, True)]
+    found = [[by_stem(paths) for paths in kind] for kind in kinds]
+    shared = [set(files[0]).intersection(*files) for files in found]
+    chosen = int(not shared[0] and any(map(is_picture, kinds[1][0])) and bool(shared[1]))
+    for folder, paths in zip(folders, kinds[chosen], strict=True):
+        if others := sorted(set(all_image_files(folder)) - set(paths)):
+            kind = "medical image(s)" if chosen else "picture(s)"
+            logger.info(
+                "left out in %s: %d %s (%s)", folder, len(others), kind, first_names([path.name for path in others])
+            )
+    return found[chosen]
 
 
 def _check_single(folders: Mapping[Path, Mapping[str, Sequence[Path]]], wanted: Iterable[str]) -> None:
@@ -138,19 +149,13 @@ def _check_single(folders: Mapping[Path, Mapping[str, Sequence[Path]]], wanted: 
         if len(files.get(case, ())) > 1
     ]
     if twice:
-        more = [f"  and {len(twice) - _MAX_LISTED} more"] if len(twice) > _MAX_LISTED else []
-        lines = "\n".join(twice[:_MAX_LISTED] + more)
+        more = [f"  and {len(twice) - MAX_LISTED} more"] if len(twice) > MAX_LISTED else []
+        lines = "\n".join(twice[:MAX_LISTED] + more)
         raise InputError(f"several files have the same case name; keep one of each:\n{lines}")
 
 
-def _list(names: Sequence[str]) -> str:
-    """The first names, and how many there are besides."""
-    more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
-    return f"{', '.join(names[:_MAX_LISTED])}{more}"
-
-
 def _count(names: Sequence[str], total: int, noun: str) -> str:
-    told = f" ({_list(names)})" if names else ""
+    told = f" ({first_names(names)})" if names else ""
     return f"{len(names)} of {total} {noun}(s){told}"
 
 

@@ -17,10 +17,11 @@ from seg25d.core.files import remove_leftovers
 from seg25d.core.progress import track
 from seg25d.core.records import Record, write_record
 from seg25d.core.types import IntArray, Spacing
-from seg25d.data.cases import ONE_SLICE, VOLUMES, Case, is_picture, lacks_spacing, split_ending
+from seg25d.data.cases import ONE_SLICE, VOLUMES, Case, is_picture, split_ending
 from seg25d.data.description import DatasetDescription
 from seg25d.data.grid_problems import form_conflict
 from seg25d.data.image_geometry import Geometry
+from seg25d.data.image_spacing import spacing_note
 from seg25d.data.labels import Labels
 from seg25d.inference.prediction_files import (
     RECORD_NAME,
@@ -228,8 +229,8 @@ def _read(model: CaseModel, case: Case) -> _Read:
     image, geometry = read_image(case.images)
     if conflict := form_conflict(geometry):
         logger.warning("%s: %s", case.images[0], conflict)
-    if lacks_spacing(case.images[0], geometry.shape[0]):
-        logger.warning("%s: 1 mm is taken along all axes, as there is no %s.json beside it", case.name, case.name)
+    if note := spacing_note(case.images[0], geometry.shape[0]):
+        logger.warning("%s: %s", case.name, note)
     prepared = model.prepare(image, geometry.canonical_spacing_mm, case)
     return _Read(prepared, geometry, time.perf_counter() - started)
 

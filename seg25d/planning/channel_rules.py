@@ -12,14 +12,12 @@ from seg25d.planning.normalization import RGB_MAXIMUM, ChannelNormalization, Sch
 
 NAMED_SCHEMES: dict[str, Scheme] = {
     "zscore": "zscore",
-    "rescale_0_1": "rescale_0_1",
     "rescale_to_0_1": "rescale_0_1",
     "rgb_to_0_1": "rgb_0_1",
-    "none": "none",
     "nonorm": "none",
 }
-"""Channel names, in small letters, that name a scheme without parameters: ours and those of nnU-Net
-(map_channel_name_to_normalization.py, which ignores case as well)."""
+"""Channel names, in small letters, that name a scheme without parameters: those of nnU-Net
+(map_channel_name_to_normalization.py, which ignores case and nothing else: blanks count)."""
 DESCRIPTIONS: dict[Scheme, str] = {
     "zscore": "z-score per case",
     "rescale_0_1": "each case from its minimum and maximum to 0 .. 1",
@@ -34,7 +32,7 @@ LUNG_LEVEL, LUNG_WIDTH = -600.0, 1500.0
 
 
 def choose_normalization(channel: str, intensities: ChannelIntensities) -> ChannelNormalization:
-    """Choose the normalisation of a channel; case and surrounding blanks of the name do not matter.
+    """Choose the normalisation of a channel; case of the name does not matter.
 
     `CT`: clip to the data set's 0.5 and 99.5 foreground percentiles, z-score with its foreground mean and standard
     deviation (nnU-Net, CTNormalization). `ct_window:LEVEL:WIDTH`: clip to a window; `ct_window:dicom`: to the window in
@@ -67,7 +65,8 @@ def named_normalization(channel: str) -> ChannelNormalization:
     Raises:
         InputError: If a known scheme has wrong parameters.
     """
-    scheme, *parameters = (part.strip() for part in channel.strip().lower().split(":"))
+    name = channel.casefold()
+    scheme, *parameters = (part.strip() for part in name.split(":"))
     if scheme == "ct_window":
         return _window(channel, parameters)
     if parameters and scheme in ("ct", *NAMED_SCHEMES):
@@ -75,7 +74,20 @@ def named_normalization(channel: str) -> ChannelNormalization:
             f"channel_names: {channel!r}: {scheme!r} takes no parameters, got {':'.join(parameters)!r}; "
             f"write {scheme!r}, or ct_window:LEVEL:WIDTH for a fixed window"
         )
-    return ChannelNormalization(channel=channel, scheme="ct" if scheme == "ct" else NAMED_SCHEMES.get(scheme, "zscore"))
+    return ChannelNormalization(channel=channel, scheme="ct" if name == "ct" else NAMED_SCHEMES.get(name, "zscore"))
+
+
+def scheme_of_version_0_2(channel: str, scheme: Scheme) -> Scheme:
+    """What version 0.2 took the name of a channel for, which knew fewer of nnU-Net's names and took off blanks.
+
+    Args:
+        channel: The name.
+        scheme: What it is now; that of windows is the same.
+    """
+    if scheme in ("ct_window", "ct_window_dicom"):
+        return scheme
+    before: dict[str, Scheme] = {"ct": "ct", "rescale_0_1": "rescale_0_1", "none": "none"}
+    return before.get(channel.strip().lower(), "zscore")
 
 
 def value_ranges(channels: Sequence[str]) -> dict[int, tuple[float, float]]:
@@ -95,8 +107,7 @@ def asks_for_scheme(channel: str) -> bool:
         InputError: If a known scheme has wrong parameters.
     """
     return (
-        named_normalization(channel).scheme in ("ct_window", "ct_window_dicom")
-        or channel.strip().lower() in NAMED_SCHEMES
+        named_normalization(channel).scheme in ("ct_window", "ct_window_dicom") or channel.casefold() in NAMED_SCHEMES
     )
 
 
@@ -112,8 +123,10 @@ def normalization_reason(normalization: ChannelNormalization) -> str:
         return f"{name} asks for the window {normalization.lower:.4g} .. {normalization.upper:.4g}"
     if normalization.scheme == "ct_window_dicom":
         return f"{name} asks for {header_window(normalization)}"
-    if normalization.channel.strip().lower() in NAMED_SCHEMES:
+    if normalization.channel.casefold() in NAMED_SCHEMES:
         return f"{name} asks for {normalization.scheme}: {DESCRIPTIONS[normalization.scheme]}"
+    if normalization.channel.strip().casefold() in ("ct", *NAMED_SCHEMES):
+        return f"{name} is no name of a scheme, as its blanks count: z-score per case (nnU-Net's choice for all but CT)"
     return f"{name} has no scale of its own: z-score per case (nnU-Net's choice for all but CT)"
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from seg25d.core.records import digest
 from seg25d.core.types import Spacing
 from seg25d.data.description import DatasetDescription
-from seg25d.planning.channel_rules import NAMED_SCHEMES, store_name
+from seg25d.planning.channel_rules import named_normalization, scheme_of_version_0_2, store_name
 from seg25d.planning.configurations import configuration_names, flat_configurations, single_slice_reason, split_name
 from seg25d.planning.explanation import configuration_reasons, dataset_reasons, mirror_reason, recipe_reasons
 from seg25d.planning.fingerprint import Fingerprint
@@ -136,10 +136,9 @@ def planning_digest(fingerprint: Fingerprint, description: DatasetDescription, r
         "channel_names": description.channel_names,
         "labels": description.labels.model_dump(mode="json"),
     }
-    # Names of nnU-Net's, which version 0.2 took for z-score.
-    names = [name.strip().lower() for name in description.channel_names]
-    if renamed := [NAMED_SCHEMES[name] for name in names if NAMED_SCHEMES.get(name, name) != name]:
-        content["schemes"] = renamed
+    schemes = [(name, named_normalization(name).scheme) for name in description.channel_names]
+    if changed := [scheme for name, scheme in schemes if scheme != scheme_of_version_0_2(name, scheme)]:
+        content["schemes"] = changed
     if rules.name != DEFAULT_RULES.name:
         content["rules"] = rules.model_dump(mode="json")
     return digest(content)

@@ -7,6 +7,7 @@ import numpy as np
 
 from seg25d.core.errors import InputError
 from seg25d.data.dataset import Dataset, Split
+from seg25d.data.problems import first_names
 from seg25d.data.splits import short_path
 
 logger = logging.getLogger(__name__)
@@ -28,6 +29,8 @@ def choose_splits(dataset: Dataset, num_folds: int = NUM_FOLDS, seed: int = SEED
     """
     if dataset.splits is None:
         return make_splits([case.name for case in dataset.cases], dataset.patients, num_folds, seed)
+    for note in dataset.splits_notes:
+        logger.warning("%s: %s", dataset.name, note)
     for fold, split in enumerate(dataset.splits):
         _warn_about_patients(dataset, fold, split)
     in_folds = {case for split in dataset.splits for case in (*split.train, *split.val)}
@@ -38,7 +41,7 @@ def choose_splits(dataset: Dataset, num_folds: int = NUM_FOLDS, seed: int = SEED
             len(unused),
             len(dataset.cases),
             _given_by(dataset),
-            ", ".join(unused[:5]) + (" ..." if len(unused) > 5 else ""),
+            first_names(unused),
         )
     for path in dataset.differing_splits:
         logger.warning(

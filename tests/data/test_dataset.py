@@ -334,7 +334,31 @@ def test_find_dicom_folders_further_down(tmp_path: Path) -> None:
     assert names_of(tmp_path, 1) == {"anna_study_ct": ["ct"], "bert_study_ct": ["ct"]}
     assert names_of(tmp_path / "anna", 1) == {"study_ct": ["ct"]}
     touch(tmp_path, "x.nii.gz")
-    assert names_of(tmp_path, 1) == {"x": ["x.nii.gz"]}
+    assert names_of(tmp_path, 1) == {"anna_study_ct": ["ct"], "bert_study_ct": ["ct"], "x": ["x.nii.gz"]}
+    touch(tmp_path, "carl/1.dcm", "1.dcm")
+    assert names_of(tmp_path, 1) == {
+        "anna_study_ct": ["ct"], "bert_study_ct": ["ct"], "carl": ["carl"], tmp_path.name: [tmp_path.name],
+        "x": ["x.nii.gz"],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("series", ["1.dcm", "anna/1.dcm", "anna/study/1.dcm"])
+@pytest.mark.parametrize("file", ["", "x_0000.nii.gz"])
+def test_pictures_beside_images_are_told(series: str, file: str, tmp_path: Path, caplog: Any) -> None:
+    touch(tmp_path, series, "shot.png", *filter(None, [file]))
+    cases = {
+        "1.dcm": tmp_path.name, "anna/1.dcm": "anna", "anna/study/1.dcm": "anna_study"
+    }  # fmt: skip
+    assert set(names_of(tmp_path, 1)) == {cases[series], *(["x"] if file else [])}
+    assert f"{tmp_path}: left out, as pictures do not count beside medical images: shot.png" in caplog.text
+
+
+def test_medical_images_beside_the_pictures_of_a_data_set_are_told(tmp_path: Path, caplog: Any) -> None:
+    touch(tmp_path, "a_0000.png", "b_0000.png", *(f"old_{number}.nii" for number in range(7)))
+    assert [case.name for case in find_inputs(tmp_path, 1, ".png")] == ["a", "b"]
+    assert "as medical images do not count beside pictures: old_0.nii, old_1.nii, old_2.nii, " in caplog.text
+    assert "old_4.nii and 2 more" in caplog.text
+    assert len(find_inputs(tmp_path, 1, ".nii.gz")) == 7
 
 
 def test_real_data_sets(shared_data: Path) -> None:

@@ -66,6 +66,30 @@ def test_the_other_file_lies_on_the_form_that_does_not_count(odd: str, codes: tu
     assert "resampl" not in " ".join(found)
 
 
+def test_pixdim_is_compared_with_the_sform_alone(tmp_path: Path) -> None:
+    nifti(tmp_path / "a.nii", (0, 1))
+    content = bytearray((tmp_path / "a.nii").read_bytes())
+    struct.pack_into("<3f", content, 80, 1, 1.0005, 2)
+    (tmp_path / "a.nii").write_bytes(content)
+    assert form_conflict(read_geometry(tmp_path / "a.nii")) == (
+        "pixdim and sform disagree (spacing 2 x 1.0005 x 1 against 2 x 1.5 x 1 mm (z, y, x)); "
+        "the pixdim counts, as in SimpleITK"
+    )
+    struct.pack_into("<3f", content, 80, 1, 1.5005, 2)
+    (tmp_path / "a.nii").write_bytes(content)
+    assert form_conflict(read_geometry(tmp_path / "a.nii")) is None, "rounding"
+
+
+def test_a_header_that_disagrees_with_itself_is_corrected_first(tmp_path: Path) -> None:
+    odd, other = nifti(tmp_path / "a.nii", (1, 1), -10, -99), nifti(tmp_path / "b.nii", (1, 1), -50, -50)
+    for names, grids in ((("a", "b"), (odd, other)), (("b", "a"), (other, odd))):
+        difference, cure = grid_problem(
+            tmp_path / f"{names[0]}.nii", grids[0], tmp_path / f"{names[1]}.nii", grids[1]
+        ) or ("", "")
+        assert "; in a.nii qform and sform disagree (origin 10 x 20 x 30 against 99 x 20 x 30" in difference
+        assert cure.startswith("write the right affine into both forms of a.nii first")
+
+
 def test_resampling_is_proposed_only_if_the_numbers_of_voxels_differ(tmp_path: Path) -> None:
     image = nifti(tmp_path / "a.nii", (1, 1))
     moved = nifti(tmp_path / "b.nii", (1, 1), -50, -50)

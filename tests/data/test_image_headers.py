@@ -115,6 +115,8 @@ def test_files_of_another_format(name: str, content: bytes, message: str, tmp_pa
         ("<f", 256, (np.nan,), "its qform holds numbers that are not finite"),
         ("<f", 300, (np.inf,), "its sform holds numbers that are not finite"),
         ("<i", 344, (0,), "lacks the mark of NIfTI"),
+        ("<2h24x12f", 252, (0, 1, *[0] * 12), r"its sform \(code 1\) is zero, and it has no qform; write the right"),
+        ("<2h24x12f", 252, (0, 2, 1, 0, 0, 5, 1, 0, 0, 5, 0, 0, 2, 5), r"code 2\) is .* do not span a volume"),
     ],
 )
 def test_nifti_headers(fields: str, offset: int, values: tuple[float, ...], message: str, tmp_path: Path) -> None:
@@ -152,6 +154,7 @@ def test_bits_per_voxel_do_not_count(tmp_path: Path) -> None:
         ("ObjectType = Image", "ObjectType = Tube", "holds a Tube, expected is an Image"),
         ("CompressedData = False", "CompressedData False", "the line 'CompressedData False' has no value"),
         ("NDims = 3", "NDims = 3\nNDims = 3", "NDims stands in it twice"),
+        ("NDims = 3", "NDims = 3\nHeaderSize = 4", "HeaderSize is 4, though .* remove HeaderSize from the header, or"),
     ],
 )
 def test_metaimage_headers(old: str, new: str, message: str, tmp_path: Path) -> None:

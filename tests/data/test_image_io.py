@@ -13,6 +13,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813 - the name that its documentation uses
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from seg25d.core.errors import ImageError
 from seg25d.data.image_io import Geometry, read_geometry, read_image, read_labels, write_labels
@@ -259,7 +260,12 @@ def test_4d_2d_rgb_and_complex_files(tmp_path: Path) -> None:
     sitk.WriteImage(sitk.GetImageFromArray(np.zeros((4, 5), np.uint8)), str(tmp_path / "two.mha"))
     sitk.WriteImage(sitk.GetImageFromArray(np.zeros((4, 5, 6, 3), np.uint8), isVector=True), str(tmp_path / "rgb.nii"))
     sitk.WriteImage(sitk.GetImageFromArray(np.zeros((4, 5, 6), np.complex64)), str(tmp_path / "complex.nii"))
-    for name, message in [("four", "4D"), ("two", "2D"), ("rgb", "3 numbers per voxel"), ("complex", "complex")]:
+    for name, message in [
+        ("four", "4D"),
+        ("two", "2D"),
+        ("rgb", "3 numbers per voxel"),
+        ("complex", "has complex numbers"),
+    ]:
         path = next(tmp_path.glob(f"{name}.*"))
         with pytest.raises(ImageError, match=message):
             read_geometry(path)
@@ -331,6 +337,20 @@ def test_images_with_nan_are_refused(ending: str, dtype: type, tmp_path: Path) -
     with pytest.raises(ImageError, match=f"a{ending}: 2 voxels are NaN and 1 are infinite; replace them"):
         read_image([tmp_path / f"a{ending}"])
     assert read_image([tmp_path / f"a{ending}"], check_finite=False)[0].shape == (1, 3, 4, 5)
+
+
+@pytest.mark.parametrize("ending", [*ENDINGS, ".tif"])
+def test_labels_with_nan_are_refused(ending: str, tmp_path: Path) -> None:
+    array = np.ones((3, 4, 5), np.float32)
+    array[0, 0, :2], array[2, 3, 4] = np.nan, np.inf
+    path = tmp_path / f"a{ending}"
+    if ending == ".tif":
+        pages = [Image.fromarray(page) for page in array]
+        pages[0].save(path, save_all=True, append_images=pages[1:])
+    else:
+        sitk.WriteImage(sitk.GetImageFromArray(array), str(path))
+    with pytest.raises(ImageError, match=f"a{ending}: 2 voxels are NaN and 1 are infinite; give each voxel a label"):
+        read_labels(path)
 
 
 def test_an_mhd_is_never_an_old_header_with_new_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

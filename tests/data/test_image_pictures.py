@@ -267,9 +267,25 @@ def test_labels_that_count_from_white_are_ambiguous(tmp_path: Path) -> None:
     for photometric in (0, 1):
         (tmp_path / f"{photometric}.tif").write_bytes(tiff(photometric, None, VALUES[..., np.newaxis]))
     np.testing.assert_array_equal(read_labels(tmp_path / "1.tif")[0][0], VALUES)
-    np.testing.assert_array_equal(read_image([tmp_path / "0.tif"])[0][0, 0], 255.0 - VALUES)
     with pytest.raises(ImageError, match="counts from white"):
         read_labels(tmp_path / "0.tif")
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "I;16"])
+@pytest.mark.parametrize("compression", ["raw", "tiff_adobe_deflate"])
+def test_images_that_count_from_white_have_their_stored_values(mode: str, compression: str, tmp_path: Path) -> None:
+    """As for SimpleITK and tifffile, whatever the number of bits."""
+    values = VALUES.astype(np.uint16) * 7 if mode == "I;16" else VALUES > 99 if mode == "1" else VALUES
+    path = tmp_path / "a.tif"
+    Image.fromarray(values).save(path, compression=compression)
+    content = path.read_bytes()
+    from_black = struct.pack("<HHIHH", 262, 3, 1, 1, 0)
+    assert from_black in content
+    path.write_bytes(content.replace(from_black, struct.pack("<HHIHH", 262, 3, 1, 0, 0)))
+    expected = values * np.uint8(255) if mode == "1" else values
+    np.testing.assert_array_equal(read_image([path])[0][0, 0], expected)
+    if mode != "1":
+        np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(path))), values)
 
 
 def test_a_json_file_without_spacing_is_told(tmp_path: Path) -> None:

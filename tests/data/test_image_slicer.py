@@ -14,10 +14,11 @@ SHAPE = (3, 4, 5)
 
 def write(path: Path, layers: list[np.ndarray], notes: list[str]) -> None:
     """A file as Slicer writes it; layers (z, y, x)."""
+    size, none, listed = (f"{len(layers)} ", "none ", "list ") if len(layers) > 1 else ("", "", "")
     lines = [
-        "NRRD0004", "type: unsigned char", "dimension: 4", "space: left-posterior-superior",
-        f"sizes: {len(layers)} 5 4 3", "space directions: none (1,0,0) (0,1,0) (0,0,1)",
-        "kinds: list domain domain domain", "encoding: gzip", "space origin: (0,0,0)", *notes, "", "",
+        "NRRD0004", "type: unsigned char", f"dimension: {4 if listed else 3}", "space: left-posterior-superior",
+        f"sizes: {size}5 4 3", f"space directions: {none}(1,0,0) (0,1,0) (0,0,1)",
+        f"kinds: {listed}domain domain domain", "encoding: gzip", "space origin: (0,0,0)", *notes, "", "",
     ]  # fmt: skip
     data = np.stack(layers, -1).astype(np.uint8).tobytes()
     path.write_bytes("\n".join(lines).encode() + gzip.compress(data))
@@ -80,6 +81,26 @@ def test_what_has_no_meaning_is_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(ImageError, match=message):
             read_labels(tmp_path / f"{name}.nrrd")
+
+
+@pytest.mark.parametrize("one_layer", [False, True])
+def test_names_that_contradict_the_values_are_refused(one_layer: bool, tmp_path: Path) -> None:
+    both = [sum(layers(1, 2))] if one_layer else layers(1, 2)
+    found = notes(("Liver", 0, 1), ("tumour", 0 if one_layer else 1, 2), ("gone", 0, 3))
+    path = tmp_path / "a.nrrd"
+    write(path, both, found)
+    agreeing: list[dict[str, int | tuple[int, ...]]] = [
+        {"background": 0, "liver": 1, "tumour": 2, "gone": 4},  # no voxel is `gone`
+        {"background": 0, "liver": (1, 2), "tumour": 2},
+        {"background": 0, "x": 1, "y": 2},
+        {},
+    ]
+    for names in agreeing:
+        assert np.array_equal(read_labels(path, names)[0], sum(layers(1, 2)))
+    with pytest.raises(ImageError, match=r"its header says that Liver is 1, but in dataset\.json Liver is 2; rename"):
+        read_labels(path, {"background": 0, "liver": 2, "tumour": 1})
+    with pytest.raises(ImageError, match=r"its header says that tumour is 2, but in dataset\.json tumour is 1 or 3"):
+        read_labels(path, {"background": 0, "liver": 1, "tumour": (1, 3)})
 
 
 def test_layers_are_no_image(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """TIFF stacks: pages are slices, the spacing is in a JSON file beside them."""
 
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import pytest
 from PIL import Image, TiffImagePlugin
 
 from seg25d.core.errors import ImageError
-from seg25d.data.cases import Case, lacks_spacing, source_stamp
+from seg25d.data.cases import Case, source_stamp
 from seg25d.data.image_io import read_geometry, read_image, read_labels, write_labels
+from seg25d.data.image_spacing import spacing_note
 from seg25d.data.image_stacks import check_stack
 from tests.data.test_image_pictures import geometry_of
 
@@ -30,9 +32,10 @@ def save(path: Path, array: Any = STACK, description: str | None = None) -> Path
 def test_images_and_labels_have_the_spacing_of_the_json_file_of_their_case(tmp_path: Path) -> None:
     image, label = save(tmp_path / "case_0001.tif"), save(tmp_path / "case.tif")
     assert read_geometry(image).spacing_mm == (1.0, 1.0, 1.0)
-    assert lacks_spacing(image, 3)
+    assert spacing_note(image, 3) == "1 mm is taken along all axes, as there is no case.json beside it"
+    assert spacing_note(image, 1) is None
     (tmp_path / "case.json").write_text(json.dumps({"spacing": SPACING}))
-    assert not lacks_spacing(image, 3)
+    assert spacing_note(image, 3) is None
     array, geometry = read_image([image])
     np.testing.assert_array_equal(array[0], STACK)
     assert geometry.spacing_mm == geometry.canonical_spacing_mm == SPACING
@@ -133,3 +136,31 @@ def test_colours_previews_and_announced_memory(tmp_path: Path) -> None:
         read_image([path])
     with pytest.raises(ImageError, match=r"announces 9 x 90000 x 90000 voxels in \d+ bytes"):
         check_stack(path, "", (9, 90_000, 90_000))
+
+
+def test_numbers_that_are_not_read_are_named(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.tif", STACK.astype(np.float32))
+    content = path.read_bytes()
+    bits = struct.pack("<HHIHH", 258, 3, 1, 32, 0)
+    assert bits in content
+    path.write_bytes(content.replace(bits, struct.pack("<HHIHH", 258, 3, 1, 64, 0)))
+    message = "the file has real numbers of 64 bits, expected are whole numbers of 8, 16 or 32 bits or real ones"
+    with pytest.raises(ImageError, match=message):
+        read_geometry(path)
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_three_slices_as_planes_of_a_picture(signed: bool, tmp_path: Path) -> None:
+    """tifffile.imwrite saves three slices so, unless it is told `photometric='minisblack'`."""
+    path = tmp_path / "a.tif"
+    marks = TiffImagePlugin.ImageFileDirectory_v2()
+    marks[270] = '{"shape": [3, 4, 5]}'
+    marks[339] = (2, 2, 2) if signed else (1, 1, 1)
+    marks.tagtype[339] = 3
+    Image.fromarray(np.moveaxis(STACK, 0, -1)).save(path, tiffinfo=marks)
+    content = path.read_bytes()
+    beside = struct.pack("<HHIHH", 284, 3, 1, 1, 0)
+    assert beside in content
+    path.write_bytes(content.replace(beside, struct.pack("<HHIHH", 284, 3, 1, 2, 0)))
+    with pytest.raises(ImageError, match=r"the file holds 3 planes of .*save the slices as pages of"):
+        read_geometry(path)

@@ -213,6 +213,14 @@ def test_values_that_are_nearly_whole_are_rounded() -> None:
     assert round_nearly_whole(whole) is whole
 
 
+def test_negative_values_cannot_be_declared() -> None:
+    labels = Labels(names={"background": 0, "a": 3})
+    with pytest.raises(
+        DatasetError, match=r"value -2, -1, 5 is not declared .*; correct the label file: -2, -1 cannot"
+    ):
+        labels.encode(np.array([-1, 0, 3, 5, -2]), "case_7")
+
+
 def test_values_that_are_not_whole_are_no_labels() -> None:
     with pytest.raises(DatasetError) as caught:
         Labels(names={"background": 0, "a": 3}).encode(np.array([0.0, 0.5, 3.25, 5]), "case_7")

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -65,9 +66,7 @@ def test_the_order_of_cases_makes_no_difference_that_of_folds_does(tmp_path: Pat
     ("content", "case", "problem"),
     [
         ('[{"train": ["z"], "val": ["b"]}]', "z", "{} fold 0 names an unknown case"),
-        ('[{"train": ["a", "b"], "val": ["b"]}]', "{}", "fold 0 trains and validates on b"),
         ('[{"train": ["a"], "val": []}]', "{}", "must not be empty"),
-        ('[{"train": ["a", "a"], "val": ["b"]}]', "{}", "fold 0 has a twice in `train`"),
         ('[{"training": ["a"]}]', "{}", "wrong at 0.train"),
         ("[]", "{}", "it must be a list"),
         ("{", "{}", "splits"),
@@ -80,6 +79,44 @@ def test_wrong_folds(name: str, content: str, case: str, problem: str, tmp_path:
     assert problem.format(name) in problems[0].problem
 
 
+@pytest.mark.parametrize("name", [OWN, NNUNET])
+@pytest.mark.parametrize(
+    ("folds", "expected", "note"),
+    [
+        (
+            [{"train": ["a"], "val": ["b"], "test": ["z"]}],
+            (("a",), ("b",)),
+            "the key test does not count, expected are",
+        ),
+        ([{"train": ["a", "b"], "val": ["b"]}], (("a", "b"), ("b",)), "cases in train and in val: b; its scores will"),
+        (
+            [{"train": ["b", "a", "b"], "val": ["b"]}],
+            (("b", "a"), ("b",)),
+            "b is there twice in `train`, and counts once",
+        ),
+    ],
+)
+def test_what_nnunet_accepts_is_told(name: str, folds: Any, expected: Any, note: str, tmp_path: Path) -> None:
+    """A further key (nnU-Net looks for none), cases in both parts (it warns), cases twice (it takes them)."""
+    path = write(tmp_path, name, json.dumps([{"train": ["b"], "val": ["a"]}, *folds]))
+    given = found(tmp_path)
+    assert given.splits is not None
+    assert (given.splits[1].train, given.splits[1].val) == expected
+    assert f"{name}, fold 1: " in given.notes[0]
+    assert note in given.notes[0]
+    assert same_splits(path, given.splits)
+
+
+@pytest.mark.parametrize("name", [OWN, NNUNET])
+def test_a_folder_of_that_name_is_named(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir()
+    given, (problem,) = find_splits(tmp_path, [], ["a", "b"])
+    assert given.splits is None
+    assert problem.case == name
+    assert "is a folder, expected is a file" in problem.problem
+    assert not same_splits(tmp_path / name, FOLDS)
+
+
 def test_a_wrong_file_elsewhere_is_named_with_its_folders(tmp_path: Path) -> None:
     folder = tmp_path / "nnUNet_preprocessed" / "Dataset001_X"
     write(folder, NNUNET, "[]")
@@ -89,10 +126,10 @@ def test_a_wrong_file_elsewhere_is_named_with_its_folders(tmp_path: Path) -> Non
 
 
 def test_all_problems_are_listed_together(tmp_path: Path) -> None:
-    folds = [{"train": ["a", "x"], "val": ["b"]}, {"train": ["a", "b"], "val": ["b"]}, {"train": ["a"], "val": []}]
+    folds = [{"train": ["a", "x"], "val": ["b"]}, {"train": ["b"], "val": ["y"]}, {"train": ["a"], "val": []}]
     write(tmp_path, OWN, json.dumps(folds))
     text = "\n".join(f"{item.case}: {item.problem}" for item in find_splits(tmp_path, [], ["a", "b"])[1])
-    for part in ("x: splits.json fold 0 names an unknown", "fold 1 trains and validates on b", "fold 2 is of no use"):
+    for part in ("x: splits.json fold 0 names an unknown", "y: splits.json fold 1 names", "fold 2 is of no use"):
         assert part in text
 
 

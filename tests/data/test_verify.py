@@ -340,6 +340,45 @@ def test_labels_that_are_nearly_whole_numbers(root: Path) -> None:
     assert lines(root) == []
 
 
+def test_a_header_without_spacing_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for place in ("imagesTr/a_0000.mha", "labelsTr/a.mha"):
+        array = np.zeros((6, 7, 8), np.uint8)
+        array[2:4] = 1
+        save(tmp_path / place, array)
+        content = (tmp_path / place).read_bytes()
+        (tmp_path / place).write_bytes(content.replace(b"ElementSpacing = 1 1 1\n", b""))
+    describe(tmp_path, channel_names={"0": "CT"}, numTraining=1, file_ending=".mha")
+    assert lines(tmp_path) == []
+    assert "the spacing of 1 case(s) is taken for granted, such as that of a: 1 mm is taken along all" in caplog.text
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii"])
+def test_pixdim_that_contradicts_the_sform(ending: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The cure is not to copy what SimpleITK reads from the image, which other programs read otherwise."""
+    array = np.zeros((6, 7, 8), np.uint8)
+    array[2:4] = 1
+    for place in ("imagesTr/a_0000", "labelsTr/a"):
+        save(tmp_path / f"{place}.nii", array, spacing=2)
+    content = bytearray((tmp_path / "imagesTr/a_0000.nii").read_bytes())
+    struct.pack_into("<2h", content, 252, 0, 1)
+    struct.pack_into("<3f", content, 80, 1, 1, 1)
+    for place, data in (
+        ("imagesTr/a_0000", bytes(content)),
+        ("labelsTr/a", (tmp_path / "labelsTr/a.nii").read_bytes()),
+    ):
+        (tmp_path / f"{place}.nii").unlink()
+        (tmp_path / f"{place}{ending}").write_bytes(gzip.compress(data) if ending == ".nii.gz" else data)
+    describe(tmp_path, channel_names={"0": "CT"}, numTraining=1, file_ending=ending)
+    (found,) = lines(tmp_path)
+    assert (
+        f"pixdim and sform of a_0000{ending} disagree, the pixdim counts, as in SimpleITK, and a{ending} lies on"
+        in found
+    )
+    assert "write the right affine into both" in found
+    assert "CopyInformation" not in found
+    assert "pixdim and sform disagree (spacing 1 x 1 x 1 against 2 x 1 x 1 mm (z, y, x)); the pixdim" in caplog.text
+
+
 def test_qform_and_sform_that_disagree(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Told where image and label agree, a problem with a cure of its own where they do not."""
     content = gzip.decompress((root / "imagesTr/a_0000.nii.gz").read_bytes())
@@ -349,7 +388,8 @@ def test_qform_and_sform_that_disagree(root: Path, caplog: pytest.LogCaptureFixt
     (root / "imagesTr/a_0000.nii.gz").write_bytes(gzip.compress(odd))
     assert lines(root) == []
     assert (
-        "in 1 file(s) qform and sform disagree; a_0000.nii.gz: qform and sform disagree (origin 0 x 0 x 0 against "
+        "1 file(s) have headers that disagree with themselves, such as a_0000.nii.gz: "
+        "qform and sform disagree (origin 0 x 0 x 0 against "
         "77 x 0 x 0 mm (x, y, z)); the qform counts, as in SimpleITK"
     ) in caplog.text
     label = sitk.ReadImage(str(root / "labelsTr/a.nii.gz"))

@@ -84,8 +84,37 @@ def test_labels_in_jpeg_or_in_colours(tmp_path: Path) -> None:
     (root / "labelsTr/c0.png").unlink()
     Image.fromarray(np.zeros((24, 32, 3), np.uint8)).save(root / "labelsTr/c1.png")
     text = told(root)
-    assert "c0: labelsTr/c0.jpg does not end in .png, as dataset.json declares" in text
+    assert "c0: labelsTr/c0.jpg is a JPEG file, which changes the values of labels; export the labels again as " in text
+    assert text.count("c0") == 2, "one problem"
     assert "c1: c1.png: the file has colours (RGB)" in text
+
+
+@pytest.mark.parametrize(("ending", "expected"), [(".jpg", "the labels' ending for .jpg"), (".tif", "as dataset.json")])
+def test_labels_of_another_ending(ending: str, expected: str, tmp_path: Path) -> None:
+    root = make(tmp_path, ending, {"0": "grey"}, ending if ending == ".tif" else ".png")
+    label = next((root / "labelsTr").glob("c0.*"))
+    label.unlink()
+    Image.fromarray(np.ones((24, 32), np.uint8)).save(root / "labelsTr/c0.bmp")
+    wanted = label.suffix
+    text = told(root)
+    assert f"c0: labelsTr/c0.bmp does not end in {wanted}, {expected}" in text
+    assert f"convert it to {wanted} or correct file_ending" in text
+
+
+@pytest.mark.parametrize("folder", ["imagesTr", "labelsTr"])
+def test_a_stray_medical_image_hides_no_pictures(folder: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = make(tmp_path)
+    for name in ("old_0000.nii", "c0.nii.gz"):
+        (root / folder / name).write_bytes(b"x")
+    assert told(root) == ""
+    assert f"{folder}: 2 medical image(s) are left out, such as c0.nii.gz, as dataset.json declares .png" in caplog.text
+
+
+def test_pictures_are_no_medical_images_of_a_data_set(tmp_path: Path) -> None:
+    root = make(tmp_path)
+    description = json.loads((root / "dataset.json").read_text()) | {"file_ending": ".nii.gz"}
+    (root / "dataset.json").write_text(json.dumps(description))
+    assert "imagesTr/c0_0000.png does not end in .nii.gz, as dataset.json declares" in told(root)
 
 
 def test_spacing_of_stacks(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -95,7 +124,10 @@ def test_spacing_of_stacks(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> 
         first.save(root / folder / f"{name}.tif", save_all=True, append_images=[first])
     with caplog.at_level(logging.WARNING):
         assert told(root) == ""
-    assert "1 mm is taken along all axes for 1 TIFF stacks without CASE.json beside them, such as c0" in caplog.text
+    assert (
+        "of 1 case(s) is taken for granted, such as that of c0: 1 mm is taken along all axes, as there is no c0.json"
+        in caplog.text
+    )
     (root / "imagesTr/c0.json").write_text('{"spacing": [3, 1, 1]}')
     caplog.clear()
     text = told(root)

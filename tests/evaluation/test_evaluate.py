@@ -192,6 +192,41 @@ def test_images_in_place_of_segmentations_are_refused(tmp_path, bad):
         evaluate_folders(tmp_path / "truth", tmp_path / "out", 0)
 
 
+@pytest.mark.parametrize("declared", [False, True])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("folder", ["truth", "out"])
+def test_voxels_that_are_no_numbers_are_no_background(tmp_path, folder, bad, declared):
+    for name in ("truth", "out"):
+        labels = blocks(np.float32, l1=(0, 2))
+        write(tmp_path / name, "a", np.where(labels == 1, bad, 0).astype(np.float32) if name == folder else labels)
+    if declared:
+        describe(tmp_path / "truth", {"background": 0, "x": 1})
+    with pytest.raises(InputError, match=f"{folder}/a.nii.gz: .* voxels are NaN and .* are infinite; give each voxel"):
+        evaluate_folders(tmp_path / "truth", tmp_path / "out", 0)
+
+
+@pytest.mark.parametrize("stray", [("out",), ("truth",), ("truth", "out")])
+def test_a_stray_medical_image_hides_no_pictures(tmp_path, stray, caplog):
+    for name in ("truth", "out"):
+        for case in ("a", "b"):
+            write(tmp_path / name, case, blocks(l1=(0, 2))[:, 0], ending=".png")
+    for name in stray:
+        write(tmp_path / name, f"old_{name}", blocks())
+    with caplog.at_level(logging.INFO):
+        summary = evaluate_folders(tmp_path / "truth", tmp_path / "out", 0)
+    assert [case.case for case in summary.per_case] == ["a", "b"]
+    for name in stray:
+        assert f"left out in {tmp_path / name}: 1 medical image(s) (old_{name}.nii.gz)" in caplog.text
+
+
+def test_plots_beside_segmentations_are_no_segmentations(folders, caplog):
+    for case in ("a", "b", "c"):
+        write(folders[1], case, blocks()[0], ending=".png")
+    with caplog.at_level(logging.INFO):
+        assert len(evaluate_folders(*folders, 0).per_case) == 2
+    assert f"left out in {folders[1]}: 3 picture(s) (a.png, b.png, c.png)" in caplog.text
+
+
 def test_table_has_a_row_per_case_and_label(folders, tmp_path):
     write_csv(evaluate_folders(*folders, 0), tmp_path / "table.csv")
     with (tmp_path / "table.csv").open(newline="") as file:

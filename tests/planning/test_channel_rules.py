@@ -22,10 +22,11 @@ INTENSITIES = ChannelIntensities(
         ("PET", "zscore"),
         ("T1: gadolinium", "zscore"),
         ("zscore", "zscore"),
-        (" Rescale_0_1 ", "rescale_0_1"),
-        ("None", "none"),
+        ("rescale_0_1", "zscore"),
+        (" Rescale_to_0_1 ", "zscore"),
+        ("None", "zscore"),
         ("ct", "ct"),
-        ("CT ", "ct"),
+        ("CT ", "zscore"),
         ("CTA", "zscore"),
         ("noNorm", "none"),
         ("NONORM", "none"),
@@ -44,7 +45,7 @@ def test_the_name_chooses_the_scheme(channel: str, scheme: str) -> None:
     assert repr(channel) in normalization_reason(normalization)
 
 
-@pytest.mark.parametrize("channel", ["noNorm", "rescale_to_0_1", "rgb_to_0_1", "zscore", "none"])
+@pytest.mark.parametrize("channel", ["noNorm", "rescale_to_0_1", "rgb_to_0_1", "zscore"])
 def test_a_name_of_a_scheme_asks_for_it_and_the_reason_says_what_it_does(channel: str) -> None:
     assert asks_for_scheme(channel)
     normalization = choose_normalization(channel, INTENSITIES)
@@ -52,6 +53,13 @@ def test_a_name_of_a_scheme_asks_for_it_and_the_reason_says_what_it_does(channel
     assert f"{channel!r} asks for {normalization.scheme}: " in reason
     told = {"none": "values stay as they are", "rgb_0_1": "divided by 255", "rescale_0_1": "minimum and maximum"}
     assert told.get(normalization.scheme, "z-score per case") in reason
+
+
+@pytest.mark.parametrize("channel", ["CT ", " noNorm"])
+def test_blanks_count_as_for_nnunet_and_the_reason_says_so(channel: str) -> None:
+    assert not asks_for_scheme(channel)
+    reason = normalization_reason(choose_normalization(channel, INTENSITIES))
+    assert reason.startswith(f"{channel!r} is no name of a scheme, as its blanks count: z-score per case")
 
 
 def test_only_colours_have_a_range() -> None:
@@ -88,7 +96,7 @@ def test_the_window_of_the_header_has_that_of_lungs_to_fall_back_on() -> None:
         "ct_window:40:0",
         "ct_window:nan:5",
         "ct:5",
-        "none:1",
+        "rgb_to_0_1:1",
         "noNorm:1",
     ],
 )

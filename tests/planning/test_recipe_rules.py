@@ -133,8 +133,10 @@ def test_the_default_recipe_leaves_everything_to_the_planner() -> None:
     [
         ("ct_window:40:400", "ct_window"),
         ("ct_window:dicom", "ct_window_dicom"),
-        ("None", "none"),
-        (" ct ", "ct"),
+        ("noNorm", "none"),
+        ("ct", "ct"),
+        ("None", "zscore_offset"),
+        (" ct ", "zscore_offset"),
         ("T1", "zscore_offset"),
     ],
 )

@@ -91,6 +91,13 @@ def test_own_splits_win() -> None:
     assert len(choose_splits(_dataset(None))) == 3
 
 
+def test_what_is_odd_about_own_splits_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    own = (Split(train=("a", "b"), val=("b", "c")),)
+    dataset = _dataset(own).model_copy(update={"splits_notes": ("splits.json, fold 0: cases in train and in val: b",)})
+    assert choose_splits(dataset) == own
+    assert f"{dataset.name}: splits.json, fold 0: cases in train and in val: b" in caplog.text
+
+
 def test_own_splits_that_divide_a_patient_warn(caplog: pytest.LogCaptureFixture) -> None:
     own = (Split(train=("a", "b"), val=("c",)),)
     with caplog.at_level(logging.WARNING):

@@ -89,8 +89,11 @@ def test_channels_are_normalised_as_their_names_say(workspace: Workspace) -> Non
     assert image[2].max() == 1
 
 
-@pytest.mark.parametrize(("channel", "again"), [("noNorm", True), ("none", False), ("MRI", False)])
-def test_plans_that_took_the_names_for_z_score_are_made_again(
+@pytest.mark.parametrize(
+    ("channel", "again"),
+    [("noNorm", True), ("none", True), ("CT ", True), ("CT", False), ("MRI", False), ("ct_window:40:400", False)],
+)
+def test_plans_that_took_the_names_for_something_else_are_made_again(
     workspace: Workspace, channel: str, again: bool, caplog: Any
 ) -> None:
     describe(workspace, channel, channel, channel)
