@@ -30,6 +30,7 @@ def write_series(folder: Path, windows: list[tuple[str, str]]) -> Path:
         image = sitk.GetImageFromArray(np.zeros((4, 5), np.int16))
         tags = {
             "0008|0060": "CT",
+            "0018|0050": "2",
             "0020|000d": "1.2.3",
             "0020|000e": "1.2.3.4",
             "0020|0032": f"0\\0\\{2 * number}",
