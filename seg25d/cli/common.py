@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar
 from seg25d.cli.known_options import check_options
 from seg25d.core.errors import Seg25dError
 from seg25d.core.process import leave
+from seg25d.core.system_errors import refusal
 from seg25d.planning.plans_name import check_plans_name
 
 if TYPE_CHECKING:
@@ -271,7 +272,7 @@ def run_guarded(action: Callable[[], None], *, debug: bool, starts_over_with: st
         starts_over_with: The option with which the same command starts over instead of continuing.
 
     Returns:
-        0 on success; 2 for an error of the input; 1 for a bug of seg25d; 130 if interrupted.
+        0 on success; 2 for an error of the input, or what the system refused; 1 for a bug of seg25d; 130 if interrupted.
     """
     try:
         action()
@@ -288,12 +289,12 @@ def run_guarded(action: Callable[[], None], *, debug: bool, starts_over_with: st
     except BrokenPipeError:
         _silence_stdout()
         return 1
-    except (PermissionError, FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-        if debug:
-            traceback.print_exc()
-        _print_error(f"error: {error.filename}: {error.strerror}; choose another place or change its permissions")
-        return 2
     except Exception as error:
+        if reason := refusal(error):
+            if debug:
+                traceback.print_exc()
+            _print_error(f"error: {reason}")
+            return reason.exit_status
         traceback.print_exc()
         _print_error(
             f"error: {type(error).__name__}: {error}; this is a bug of seg25d, please report it with the lines above"

@@ -1,6 +1,5 @@
 """Work on many cases with worker processes, or with none: failures name the case."""
 
-import errno
 import os
 import signal
 import threading
@@ -16,15 +15,11 @@ from typing import TypeVar
 
 from seg25d.core.cgroups import SYSTEM_ROOT, cpu_quota, free_memory_bytes, read_text, read_words
 from seg25d.core.errors import InputError, Seg25dError, WorkerError
+from seg25d.core.system_errors import named, refusal
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 _PRELOADED: list[str] = []
-_DISK_CURES = {
-    errno.ENOSPC: "the disk is full; make room, then run the same command again: it goes on where it stopped",
-    errno.EACCES: "you have no right to read or write it; give yourself the right or choose another folder",
-    errno.EROFS: "the file system is read-only; choose another workspace",
-}
 
 
 def map_cases(
@@ -44,7 +39,7 @@ def map_cases(
 
     Raises:
         Seg25dError: As raised by the function, unchanged.
-        InputError: If a file may not be read or written, or the disk is full: names the item, the file and the cure.
+        InputError: If the system refused something, see `system_errors`: names the item, the file and the cure.
         WorkerError: If the function raised anything else, or its process died: names the item, with the traceback.
     """
     if num_workers == 0 or len(items) <= 1:
@@ -100,11 +95,9 @@ def call_for(function: Callable[[Item], Result], item: Item, item_name: str) -> 
         return function(item)
     except Seg25dError:
         raise
-    except OSError as error:
-        if cure := _DISK_CURES.get(error.errno or 0):
-            raise InputError(f"{item_name}: {error.filename or 'a file'}: {cure}") from None
-        raise WorkerError(f"{item_name}: {error!r}\n{traceback.format_exc()}") from None
     except Exception as error:
+        if reason := refusal(error):
+            raise named(reason, item_name) from None
         raise WorkerError(f"{item_name}: {error!r}\n{traceback.format_exc()}") from None
 
 
