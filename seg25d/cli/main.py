@@ -22,7 +22,7 @@ from seg25d.cli import (
     train,
 )
 from seg25d.cli.common import Command, run_guarded
-from seg25d.core.process import leave
+from seg25d.core.process import leave, open_closed_streams
 
 COMMANDS: Mapping[str, Command] = {
     command.name: command
@@ -69,6 +69,7 @@ def _unknown(verb: str) -> str:
 
 def script() -> NoReturn:
     """Entry point of the program `seg25d`: run `main`, then end the process."""
+    open_closed_streams()
     leave(main())
 
 

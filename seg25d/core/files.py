@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from seg25d.core.errors import BusyError, InputError, RecordError
-from seg25d.core.system_errors import writing
+from seg25d.core.system_errors import refusal, writing
 
 TEMPORARY_PREFIX = ".tmp-"
 _HELD_LOCKS: set[int] = set()
@@ -118,7 +118,9 @@ def file_digest(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()[:32]
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); check the name of the file") from None
+        raise refusal(error, path) or InputError(
+            f"{path} cannot be read ({error.strerror}); check the name of the file"
+        ) from None
 
 
 def check_writable_file(path: Path) -> None:

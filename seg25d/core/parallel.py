@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from seg25d.core.cgroups import SYSTEM_ROOT, cpu_quota, free_memory_bytes, read_text, read_words
-from seg25d.core.errors import InputError, Seg25dError, WorkerError
+from seg25d.core.errors import Seg25dError, WorkerError
 from seg25d.core.system_errors import named, refusal
 
 Item = TypeVar("Item")

@@ -35,6 +35,20 @@ def loading(*, for_good: bool = True) -> Iterator[None]:
             gc.enable()
 
 
+def open_closed_streams() -> None:
+    """Open standard streams that whoever started this process has closed (`>&-`): nothing is read and all is dropped.
+
+    Python has none then, and the next file that is opened would get what native code prints.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            try:
+                os.fstat(number)
+            except OSError:
+                os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+            setattr(sys, name, open(os.devnull, "w" if number else "r", encoding="utf-8"))  # noqa: PTH123, SIM115
+
+
 @contextmanager
 def crashes_named(words: str) -> Iterator[None]:
     """Show a message if this process dies inside of this block without one.

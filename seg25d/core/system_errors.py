@@ -44,7 +44,9 @@ _REASONS = {
     errno.ENOMEM: _Reason(_MEMORY),
     errno.EACCES: _Reason(_RIGHT),
     errno.EPERM: _Reason(_RIGHT),
-    errno.EFBIG: _Reason(f"it is larger than files may be; raise the limit (`ulimit -f`) or take another disk, {_AGAIN}"),
+    errno.EFBIG: _Reason(
+        f"it is larger than files may be; raise the limit (`ulimit -f`) or take another disk, {_AGAIN}"
+    ),
     errno.ENAMETOOLONG: _Reason("the name is longer than the file system allows; shorten it"),
     errno.ENOTDIR: _Reason("a file is where a folder has to be; remove it or choose another place"),
     errno.EISDIR: _Reason("a folder is where a file has to be; remove it or choose another place"),
@@ -70,8 +72,11 @@ def refusal(error: BaseException, path: Path | None = None) -> InputError | None
         path: The file in question; None: the one that the exception names.
 
     Returns:
-        A `ResourceError` if all that comes next would be refused as well; None if the system is not the reason.
+        A `ResourceError` if all that comes next would be refused as well; None if the system is not the reason, or the
+        error is one of ours and says it already.
     """
+    if isinstance(error, Seg25dError):
+        return None
     seen: set[int] = set()
     link: BaseException | None = error
     while link is not None and id(link) not in seen:
@@ -97,9 +102,9 @@ def writing(path: Path, temporary: Path) -> Iterator[None]:
     """
     try:
         yield
-    except Seg25dError:
-        raise
     except Exception as error:
+        if isinstance(error, Seg25dError):
+            raise
         if reason := refusal(error, path) or _ask(temporary, path):
             raise reason from error
         raise

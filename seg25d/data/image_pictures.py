@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 
 from seg25d.core.files import atomic_path
+from seg25d.core.system_errors import refusal_to_read
 from seg25d.core.types import Shape
 from seg25d.data.cases import ONE_SLICE, STACKS, VOLUMES, split_ending
 from seg25d.data.image_checks import check_file
@@ -176,7 +177,8 @@ def _opened(path: Path) -> Iterator[ImageFile.ImageFile]:
         detail = " ".join(str(error).split())[:200] or type(error).__name__
         cure = f"{_COPY_AGAIN}; numbers of 64 bits are not read: save them with 8, 16 or 32"
         problem = f"the file cannot be read, it is truncated or damaged ({detail})"
-        raise FileError(path, problem, cure if split_ending(path)[1] in STACKS else _COPY_AGAIN) from None
+        cure = cure if split_ending(path)[1] in STACKS else _COPY_AGAIN
+        raise refusal_to_read(error, path) or FileError(path, problem, cure) from None
 
 
 def _check(path: Path, picture: ImageFile.ImageFile) -> None:

@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from seg25d.core.errors import InputError, Seg25dError, WorkerError
+from seg25d.core.errors import InputError, ResourceError, Seg25dError, WorkerError
 from seg25d.core.files import remove_leftovers
 from seg25d.core.parallel import choose_num_workers, map_cases
 from seg25d.core.progress import track
 from seg25d.core.records import write_record
+from seg25d.core.system_errors import refusal
 from seg25d.core.types import IntArray
 from seg25d.data.cases import split_ending
 from seg25d.data.labels import Labels
@@ -110,11 +111,12 @@ def _fuse_case(task: _Task, case: FusionCase) -> float | _Failure:
     started = time.perf_counter()
     try:
         labels, probabilities = _compute(task, case)
-    except OSError:
+    except (OSError, ResourceError):
         raise  # a problem of the disk concerns all cases
     except Exception as error:
         logger.debug("%s failed", case.name, exc_info=True)
-        return _Failure(str(error) or repr(error), isinstance(error, Seg25dError))
+        told = refusal(error) or error
+        return _Failure(str(told) or repr(told), isinstance(told, Seg25dError))
     begin_record(task.record, task.out / RECORD_NAME)
     target = _target(case, task.out)
     if probabilities is not None:
