@@ -81,7 +81,7 @@ def refusal(error: BaseException, path: Path | None = None) -> InputError | None
     link: BaseException | None = error
     while link is not None and id(link) not in seen:
         seen.add(id(link))
-        if (number := _number(link)) in _REASONS:
+        if (number := system_number(link)) in _REASONS:
             return _told(_REASONS[number], path or _named_file(link), _detail(link))
         link = link.__cause__ or link.__context__
     return None
@@ -137,6 +137,29 @@ def check_room(path: Path) -> None:
         file.truncate(size)
 
 
+def check_open_files(needed: int, what: str) -> None:
+    """Check that this process may open some more files, where running out of them later would show too late.
+
+    Args:
+        needed: How many.
+        what: What needs them, for the message.
+
+    Raises:
+        ResourceError: If not.
+    """
+    try:
+        import resource  # noqa: PLC0415 - absent on Windows
+    except ImportError:
+        return
+    limit, folder = resource.getrlimit(resource.RLIMIT_NOFILE)[0], Path("/dev/fd")
+    free = limit - (sum(1 for _ in folder.iterdir()) if folder.is_dir() else 3)
+    if limit != resource.RLIM_INFINITY and free < needed:
+        raise ResourceError(
+            f"{what} need {needed} open files, of which {max(0, free)} are left; raise the limit of {limit} "
+            f"(`ulimit -n {4096}`) or use a smaller --num-processes, {_AGAIN}"
+        )
+
+
 def _ask(temporary: Path, path: Path) -> InputError | None:
     """Write on to a temporary file: what the system refuses then, it has refused before."""
     try:
@@ -147,8 +170,8 @@ def _ask(temporary: Path, path: Path) -> InputError | None:
     return None
 
 
-def _number(error: BaseException) -> int:
-    """The system's number of an error; 0 for any other."""
+def system_number(error: BaseException) -> int:
+    """The system's number of an error, also where a library has only the words of one of ours; 0 for any other."""
     if isinstance(error, MemoryError):
         return errno.ENOMEM
     if isinstance(error, OSError) and error.errno is not None:
@@ -165,7 +188,7 @@ def _named_file(error: BaseException) -> Path | None:
 def _detail(error: BaseException) -> str:
     """What numpy and torch say of how much memory was asked for."""
     message = " ".join(str(error).split())
-    return f" ({message})" if _number(error) == errno.ENOMEM and not isinstance(error, OSError) and message else ""
+    return f" ({message})" if system_number(error) == errno.ENOMEM and not isinstance(error, OSError) and message else ""
 
 
 def _told(reason: _Reason, path: Path | None, detail: str) -> InputError:
