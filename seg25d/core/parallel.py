@@ -13,12 +13,15 @@ from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import TypeVar
 
-from seg25d.core.cgroups import SYSTEM_ROOT, cpu_quota, free_memory_bytes, read_text, read_words
-from seg25d.core.errors import Seg25dError, WorkerError
+from seg25d.core.cgroups import SYSTEM_ROOT, cpu_quota, free_group_processes, free_memory_bytes, read_text, read_words
+from seg25d.core.errors import InputError, Seg25dError, WorkerError
 from seg25d.core.system_errors import named, refusal
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+WORKER_BYTES = 57 << 20
+"""Memory that a worker has for itself once numpy, SimpleITK and scipy are loaded, without a case (Private_Dirty in
+/proc/self/smaps_rollup of two workers of `map_cases`, Linux, x86-64)."""
 _PRELOADED: list[str] = []
 
 
@@ -176,19 +179,82 @@ def _free_address_space(root: Path) -> int | None:
     return max(0, limit - int(taken[0]) * resource.getpagesize()) if limit != resource.RLIM_INFINITY and taken else None
 
 
-def choose_num_workers(requested: int | None, bytes_per_worker: int) -> int:
+def choose_num_workers(requested: int | None, bytes_per_worker: int, num_items: int) -> int:
     """Choose the number of worker processes.
 
     Args:
         requested: What the user asked for; None leaves the choice to us: one per core.
         bytes_per_worker: Peak memory of one worker, estimated from the largest case.
+        num_items: Cases to work on: no more workers are started.
 
     Returns:
         The requested number; or the number of cores, cut so that all workers together fit into the memory that is
         free, and 0 (this process) when only one would run.
+
+    Raises:
+        InputError: If the system cannot hold as many as were requested, see `check_num_processes`.
     """
     if requested is not None:
-        return requested
+        workers = min(requested, num_items)
+        check_num_processes(workers, bytes_per_worker)
+        return workers
     fitting = int(available_memory_bytes() * 0.8 // max(1, bytes_per_worker))
     workers = min(available_cores(), fitting)
     return workers if workers > 1 else 0
+
+
+def check_num_processes(requested: int, bytes_each: int = 0) -> None:
+    """Check that the system can hold as many processes as were requested, before one is started.
+
+    Args:
+        requested: How many are to be started.
+        bytes_each: Peak memory of one, estimated; it counts where there are more processes than cores, as up to that
+            users may know better than an estimate.
+
+    Raises:
+        InputError: If not; says what would fit.
+    """
+    if requested <= 1:
+        return
+    bytes_each = max(WORKER_BYTES, bytes_each if requested > available_cores() else 0)
+    free = available_memory_bytes()
+    if requested * bytes_each > free:
+        raise InputError(
+            f"{requested} processes need about {requested * bytes_each / 1e9:.3g} GB of memory, of which "
+            f"{free / 1e9:.3g} GB are free; --num-processes {min(requested, free // bytes_each)} fits"
+        )
+    startable = free_processes()
+    if startable is not None and requested > startable:
+        raise InputError(
+            f"{requested} processes are more than the {startable} that this user may still start; --num-processes "
+            f"{startable} fits, or raise the limit (`ulimit -u`, in a container --pids-limit)"
+        )
+
+
+def free_processes(root: Path = SYSTEM_ROOT) -> int | None:
+    """Processes and threads that may still be started by `ulimit -u` and the control groups; None without a limit.
+
+    Args:
+        root: The folder that holds `proc` and `sys`.
+    """
+    bounds = (free_group_processes(root), _free_user_processes(root))
+    return min((free for free in bounds if free is not None), default=None)
+
+
+def _free_user_processes(root: Path) -> int | None:
+    """What `ulimit -u` leaves to this user, or None without such a limit; it does not hold for root."""
+    if os.name != "posix" or os.geteuid() == 0:
+        return None
+    import resource  # noqa: PLC0415 - absent on Windows
+
+    limit = resource.getrlimit(resource.RLIMIT_NPROC)[0]
+    if limit == resource.RLIM_INFINITY:
+        return None
+    mine = (status for status in map(_status, (root / "proc").glob("[0-9]*")) if status.get("Uid") == str(os.getuid()))
+    return max(0, limit - sum(int(status.get("Threads", 1)) for status in mine))
+
+
+def _status(process: Path) -> dict[str, str]:
+    """The first word of each line in `/proc/PID/status`, by its name."""
+    lines = (line.split() for line in read_text(process / "status").splitlines())
+    return {words[0].rstrip(":"): words[1] for words in lines if len(words) > 1}

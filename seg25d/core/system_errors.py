@@ -188,7 +188,8 @@ def _named_file(error: BaseException) -> Path | None:
 def _detail(error: BaseException) -> str:
     """What numpy and torch say of how much memory was asked for."""
     message = " ".join(str(error).split())
-    return f" ({message})" if system_number(error) == errno.ENOMEM and not isinstance(error, OSError) and message else ""
+    is_of_library = system_number(error) == errno.ENOMEM and not isinstance(error, OSError)
+    return f" ({message})" if message and is_of_library else ""
 
 
 def _told(reason: _Reason, path: Path | None, detail: str) -> InputError:

@@ -91,7 +91,7 @@ def _fuse_all(task: _Task, cases: Sequence[FusionCase]) -> dict[str, Exception]:
     """Fuse cases and return the error of each case that failed."""
     failures: dict[str, Exception] = {}
     seconds = dict(task.record.seconds)
-    workers = choose_num_workers(task.options.num_processes, _bytes_per_worker(cases, task))
+    workers = choose_num_workers(task.options.num_processes, _bytes_per_worker(cases, task), len(cases))
     outcomes = map_cases(partial(_fuse_case, task), cases, name=lambda case: case.name, num_workers=workers)
     for case, outcome in track(outcomes, len(cases), "fusing"):
         if isinstance(outcome, _Failure):
@@ -170,7 +170,7 @@ def _fit_weights(folders: Sequence[Path], members: Members, options: EnsembleOpt
     labels = members.meaning.labels
     assert labels is not None, "weights are fitted for the mean, which needs labels"
     per_worker = len(folders) * labels.num_outputs * 4 * _most_voxels(cases)
-    workers = choose_num_workers(options.num_processes, per_worker)
+    workers = choose_num_workers(options.num_processes, per_worker, len(cases))
     sums = map_cases(partial(_sums_of_case, labels), cases, name=lambda case: case.name, num_workers=workers)
     # In the order of the cases, not of completion: sums of floating-point numbers depend on it.
     per_case = {case.name: each for case, each in track(sums, len(cases), "reading cases to fit weights on")}

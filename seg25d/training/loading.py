@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from seg25d.core.device import Execution
 from seg25d.core.errors import ResourceError, Seg25dError, WorkerError
 from seg25d.core.files import drop_inherited_locks
-from seg25d.core.parallel import available_cores
+from seg25d.core.parallel import available_cores, check_num_processes
 from seg25d.core.system_errors import check_open_files, refusal, system_number
 from seg25d.training.sampling import Batch, WindowSource, batch_keys
 
@@ -57,8 +57,13 @@ def make_loader(
 
 
 def choose_num_loaders(requested: int | None, execution: Execution) -> int:
-    """Choose the number of loader processes: one for training on a CPU, several for a GPU, limited by the cores."""
+    """Choose the number of loader processes: one for training on a CPU, several for a GPU, limited by the cores.
+
+    Raises:
+        InputError: If the system cannot hold as many as were requested.
+    """
     if requested is not None:
+        check_num_processes(requested)
         return requested
     spare = available_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1
     return max(0, min(spare, 1 if execution.device.type == "cpu" else MAX_LOADING_PROCESSES))
