@@ -44,9 +44,7 @@ _REASONS = {
     errno.ENOMEM: _Reason(_MEMORY),
     errno.EACCES: _Reason(_RIGHT),
     errno.EPERM: _Reason(_RIGHT),
-    errno.EFBIG: _Reason(
-        f"it is larger than files may be; raise the limit (`ulimit -f`) or take another disk, {_AGAIN}"
-    ),
+    errno.EFBIG: _Reason(f"no file may be as large; raise the limit (`ulimit -f`) or take another disk, {_AGAIN}"),
     errno.ENAMETOOLONG: _Reason("the name is longer than the file system allows; shorten it"),
     errno.ENOTDIR: _Reason("a file is where a folder has to be; remove it or choose another place"),
     errno.EISDIR: _Reason("a folder is where a file has to be; remove it or choose another place"),
