@@ -11,7 +11,7 @@ from seg25d.core.errors import InputError, ResourceError, Seg25dError
 
 PROBED_BYTES = 1 << 16
 """What is written to ask the system why a library could not write. Libraries fill a disk to its last page before they
-fail (blosc2, torch, safetensors, ITK, Pillow and matplotlib on a tmpfs of 16 sizes each: benchmarks/faults/README)."""
+fail (blosc2, torch, safetensors, numpy, ITK, Pillow and matplotlib on a tmpfs of up to 16 sizes each)."""
 
 
 class _Reason(NamedTuple):

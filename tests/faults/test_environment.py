@@ -243,7 +243,7 @@ def test_groups_and_users_limit_processes(tmp_path: Path, monkeypatch: pytest.Mo
     [
         ("DataLoader worker (pid 7) is killed by signal: Killed. ", ResourceError, "prepares batches.*lack of memory"),
         (
-            f"DataLoader worker (pid 7) exited with exit code {EMFILE}.",
+            f"DataLoader worker (pid 7) exited with exit code {100 + errno.EMFILE}.",
             ResourceError,
             "ulimit -n",
         ),
