@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 
 from seg25d.core.files import atomic_path
-from seg25d.core.system_errors import refusal_to_read
+from seg25d.core.system_errors import check_room, refusal_to_read
 from seg25d.core.types import Shape
 from seg25d.data.cases import ONE_SLICE, STACKS, VOLUMES, split_ending
 from seg25d.data.image_checks import check_file
@@ -150,6 +150,7 @@ def write_picture(path: Path, array: NDArray[Any], geometry: Geometry) -> None:
                 )
             else:
                 next(pages).save(temporary)
+            check_room(temporary)  # Pillow does not notice that only a part of a BMP file was written
     except OSError as error:
         problem = f"the file cannot be written ({error})"
         raise FileError(path, problem, "check free space and permissions of the folder") from None

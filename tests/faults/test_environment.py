@@ -15,7 +15,6 @@ import pytest
 import torch
 from faults import environment
 from faults.environment import can_mount, small_disk
-from PIL import Image
 from safetensors.torch import save_file
 
 from seg25d.cli.common import run_guarded
@@ -53,9 +52,9 @@ def write_zip(path: Path) -> None:
         archive.writestr("a", VALUES.tobytes())
 
 
-def write_bmp(path: Path) -> None:
-    with atomic_path(path) as temporary:
-        Image.fromarray(VALUES.reshape(512, 64)).save(temporary)
+def write_slice(path: Path) -> None:
+    """As a picture, which has one slice."""
+    write_labels(path, VALUES.reshape(1, 512, 64), GEOMETRY.model_copy(update={"shape": (1, 512, 64)}))
 
 
 WRITERS: dict[str, Callable[[Path], None]] = {
@@ -65,7 +64,7 @@ WRITERS: dict[str, Callable[[Path], None]] = {
     "a.safetensors": write_safetensors,
     "a.npz": write_npz,
     "a.zip": write_zip,
-    "a.bmp": write_bmp,
+    **dict.fromkeys(("a.bmp", "a.png"), write_slice),
     **{
         f"a{ending}": lambda path: write_labels(path, VALUES, GEOMETRY)
         for ending in (".nii", ".nii.gz", ".nrrd", ".mha")
