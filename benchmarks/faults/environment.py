@@ -38,7 +38,7 @@ def attempt(broken: Broken, rng: random.Random, prepared: Path, folder: Path) ->
         status, text = broken(rng, step, prepared, working)
         if wrong := what_is_wrong(status, text):
             return Result(False, wrong, f"{step.name}: status {status}\n{text}")
-        again, text_again = run(step, working)
+        again, text_again = run(step, working) if status else (0, "")
         if again != 0:
             return Result(False, f"again: status {again}", f"{step.name}\n{text}\n{text_again}")
         if difference := compare(step, prepared, working):

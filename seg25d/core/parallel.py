@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,9 @@ Result = TypeVar("Result")
 WORKER_BYTES = 57 << 20
 """Memory that a worker has for itself once numpy, SimpleITK and scipy are loaded, without a case (Private_Dirty in
 /proc/self/smaps_rollup of two workers of `map_cases`, Linux, x86-64)."""
+TASKS_OF_A_POOL, TASKS_OF_A_WORKER = 6, 4
+"""Processes and threads that a pool takes (fork server, tracker of resources, threads that feed it), and each worker
+of it, at most (with two workers, planning ended with an error of the system with 4 left and with 6 left)."""
 _PRELOADED: list[str] = []
 
 
@@ -199,7 +203,7 @@ def choose_num_workers(requested: int | None, bytes_per_worker: int, num_items: 
         check_num_processes(workers, bytes_per_worker)
         return workers
     fitting = int(available_memory_bytes() * 0.8 // max(1, bytes_per_worker))
-    workers = min(available_cores(), fitting)
+    workers = min(available_cores(), fitting, _fitting_processes())
     return workers if workers > 1 else 0
 
 
@@ -223,12 +227,18 @@ def check_num_processes(requested: int, bytes_each: int = 0) -> None:
             f"{requested} processes need about {requested * bytes_each / 1e9:.3g} GB of memory, of which "
             f"{free / 1e9:.3g} GB are free; --num-processes {min(requested, free // bytes_each)} fits"
         )
-    startable = free_processes()
-    if startable is not None and requested > startable:
+    fitting = _fitting_processes()
+    if requested > fitting:
         raise InputError(
-            f"{requested} processes are more than the {startable} that this user may still start; --num-processes "
-            f"{startable} fits, or raise the limit (`ulimit -u`, in a container --pids-limit)"
+            f"{requested} processes with their threads are more than this user may still start; --num-processes "
+            f"{fitting} fits, or raise the limit (`ulimit -u`, in a container --pids-limit)"
         )
+
+
+def _fitting_processes() -> int:
+    """Worker processes that may still be started, with their threads and those of this process."""
+    free = free_processes()
+    return sys.maxsize if free is None else max(0, (free - TASKS_OF_A_POOL) // TASKS_OF_A_WORKER)
 
 
 def free_processes(root: Path = SYSTEM_ROOT) -> int | None:

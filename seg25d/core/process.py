@@ -5,6 +5,7 @@ import faulthandler
 import gc
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -88,6 +89,8 @@ def leave(status: int) -> NoReturn:
     if sys.getprofile() or sys.gettrace() or sys.flags.interactive:
         sys.exit(status)
     threading._shutdown()  # type: ignore[attr-defined] # also wakes the threads of pools that nobody shut down
+    if hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises when a loader of batches is killed
     for process in multiprocessing.active_children():
         if process.daemon:
             process.kill()

@@ -33,7 +33,11 @@ _PROCESSES = (
     "the system starts no further process or thread; stop other programs, use a smaller --num-processes or raise the "
     f"limit (`ulimit -u`, in a container --pids-limit), {_AGAIN}"
 )
+_NO_TEMPORARY_FOLDER = -1
 _REASONS = {
+    _NO_TEMPORARY_FOLDER: _Reason(
+        "no folder for temporary files can be written; make room, or set TMPDIR to a folder with room", for_all=True
+    ),
     errno.ENOSPC: _Reason(f"the disk is full; make room, {_AGAIN}", for_all=True),
     errno.EDQUOT: _Reason(f"your quota of the disk is used up; make room, {_AGAIN}", for_all=True),
     errno.EROFS: _Reason("the file system is read-only; make it writable or choose another place", for_all=True),
@@ -52,10 +56,15 @@ _REASONS = {
     errno.ENOTEMPTY: _Reason("it is there already; remove it or choose another place"),
 }
 _SIGNS = {
-    **{os.strerror(number): number for number in _REASONS if number not in (errno.EEXIST, errno.EAGAIN)},
+    **{
+        os.strerror(number): number
+        for number in _REASONS
+        if number not in (errno.EEXIST, errno.EAGAIN, _NO_TEMPORARY_FOLDER)
+    },
     "can't allocate memory": errno.ENOMEM,  # torch, c10/core/impl/alloc_cpu.cpp
     "Failed to allocate memory": errno.ENOMEM,  # ITK, itkImportImageContainer.hxx
     "bad_alloc": errno.ENOMEM,  # C++
+    "No usable temporary directory": _NO_TEMPORARY_FOLDER,  # CPython, Lib/tempfile.py
     "can't start new thread": errno.EAGAIN,  # CPython, Modules/_threadmodule.c
 }
 """What libraries whose errors have no number say."""
@@ -172,7 +181,7 @@ def system_number(error: BaseException) -> int:
     """The system's number of an error, also where a library has only the words of one of ours; 0 for any other."""
     if isinstance(error, MemoryError):
         return errno.ENOMEM
-    if isinstance(error, OSError) and error.errno is not None:
+    if isinstance(error, OSError) and error.errno in _REASONS:
         return error.errno
     message = str(error)
     return next((number for sign, number in _SIGNS.items() if sign in message), 0)

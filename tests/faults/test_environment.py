@@ -142,6 +142,7 @@ def test_workers_tell_it_too(
         (RuntimeError("can't start new thread"), "no further process or thread; stop.*ulimit -u"),
         (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), "no further process"),
         (OSError(errno.ENAMETOOLONG, "File name too long", "/x"), "^/x: the name is longer.*; shorten it"),
+        (FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"), "set TMPDIR"),
         (PermissionError(errno.EACCES, "Permission denied", b"/x"), "^/x: you have no right"),
     ],
 )
@@ -211,8 +212,8 @@ def test_open_files_and_processes_are_counted_before(monkeypatch: pytest.MonkeyP
         check_num_processes(100_000)
     monkeypatch.setattr(parallel, "available_memory_bytes", lambda: 1 << 60)
     monkeypatch.setattr(parallel, "free_processes", lambda: 70)
-    check_num_processes(70)
-    with pytest.raises(InputError, match=r"more than the 70 that .*--num-processes 70 fits.*ulimit -u"):
+    check_num_processes(16)
+    with pytest.raises(InputError, match=r"more than this user may still start; --num-processes 16 fits.*ulimit -u"):
         check_num_processes(100_000)
 
 
