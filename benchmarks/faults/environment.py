@@ -22,8 +22,8 @@ LARGE = 4 << 30
 PAGE = 4096
 OPEN_FILES = (12, 64)
 """From what Python itself needs to what no command lacks."""
-MEMORY = (2 << 30, 8 << 30)
-"""Address space: from what torch takes to be loaded (1.9 GB with one thread) to what no command lacks."""
+MEMORY = (1 << 30, 4 << 30)
+"""Address space: from what is needed to load torch to what no command lacks (`predict` needs 1.5 GB with a thread)."""
 
 Broken = Callable[[random.Random, Step, Path, Path], tuple[int, str]]
 """Runs a step while something is refused; gets where all is prepared and where it works, gives status and text."""
@@ -53,7 +53,7 @@ def what_is_wrong(status: int, text: str) -> str:
         return f"status {status}"
     if "Traceback" in text:
         return "a traceback"
-    if status == 2 and (len(errors) != 1 or ";" not in errors[0]):
+    if status == 2 and (len(errors) != 1 or ";" not in text.partition("error: ")[2]):
         return f"{len(errors)} sentences without a cure"
     return ""
 

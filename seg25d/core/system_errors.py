@@ -64,6 +64,7 @@ _SIGNS = {
     "can't allocate memory": errno.ENOMEM,  # torch, c10/core/impl/alloc_cpu.cpp
     "Failed to allocate memory": errno.ENOMEM,  # ITK, itkImportImageContainer.hxx
     "bad_alloc": errno.ENOMEM,  # C++
+    "failed to map segment from shared object": errno.ENOMEM,  # glibc, elf/dl-load.h
     "No usable temporary directory": _NO_TEMPORARY_FOLDER,  # CPython, Lib/tempfile.py
     "can't start new thread": errno.EAGAIN,  # CPython, Modules/_threadmodule.c
 }

@@ -139,6 +139,7 @@ def test_workers_tell_it_too(
             r"not enough memory for it \(Unable",
         ),
         (RuntimeError("[enforce fail] . DefaultCPUAllocator: can't allocate memory: you tried"), "not enough memory"),
+        (ImportError("a.so: failed to map segment from shared object"), "not enough memory"),
         (RuntimeError("can't start new thread"), "no further process or thread; stop.*ulimit -u"),
         (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), "no further process"),
         (OSError(errno.ENAMETOOLONG, "File name too long", "/x"), "^/x: the name is longer.*; shorten it"),
