@@ -9,13 +9,15 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar
 
 from seg25d.cli.known_options import check_options
 from seg25d.core.errors import Seg25dError
-from seg25d.core.process import leave
+from seg25d.core.process import leave, open_closed_streams
+from seg25d.core.system_errors import refusal
 from seg25d.planning.plans_name import check_plans_name
 
 if TYPE_CHECKING:
@@ -80,6 +82,7 @@ class Command:
 
     def script(self) -> NoReturn:
         """Entry point of the program `seg25d_VERB`: run the command, then end the process."""
+        open_closed_streams()
         leave(self())
 
     def parser(self) -> Parser:
@@ -271,11 +274,12 @@ def run_guarded(action: Callable[[], None], *, debug: bool, starts_over_with: st
         starts_over_with: The option with which the same command starts over instead of continuing.
 
     Returns:
-        0 on success; 2 for an error of the input; 1 for a bug of seg25d; 130 if interrupted.
+        0 on success; 2 for an error of the input, or if the system refused something; 1 for a bug of seg25d; 130 if
+        interrupted.
     """
     try:
         action()
-        sys.stdout.flush()
+        _flush_stdout()
     except Seg25dError as error:
         if debug:
             traceback.print_exc()
@@ -288,12 +292,12 @@ def run_guarded(action: Callable[[], None], *, debug: bool, starts_over_with: st
     except BrokenPipeError:
         _silence_stdout()
         return 1
-    except (PermissionError, FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-        if debug:
-            traceback.print_exc()
-        _print_error(f"error: {error.filename}: {error.strerror}; choose another place or change its permissions")
-        return 2
     except Exception as error:
+        if reason := refusal(error):
+            if debug:
+                traceback.print_exc()
+            _print_error(f"error: {reason}")
+            return reason.exit_status
         traceback.print_exc()
         _print_error(
             f"error: {type(error).__name__}: {error}; this is a bug of seg25d, please report it with the lines above"
@@ -303,7 +307,17 @@ def run_guarded(action: Callable[[], None], *, debug: bool, starts_over_with: st
 
 
 def _print_error(message: str) -> None:
-    print(message, file=sys.stderr)
+    with suppress(OSError):  # standard error may be a file on a full disk: the status says it
+        print(message, file=sys.stderr)
+
+
+def _flush_stdout() -> None:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise refusal(error, Path("standard output")) or error from None
 
 
 def _silence_stdout() -> None:

@@ -22,7 +22,8 @@ from seg25d.cli import (
     train,
 )
 from seg25d.cli.common import Command, run_guarded
-from seg25d.core.process import leave
+from seg25d.core.errors import InputError
+from seg25d.core.process import leave, open_closed_streams
 
 COMMANDS: Mapping[str, Command] = {
     command.name: command
@@ -51,12 +52,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if verb in ("-h", "--help", "help"):
         return run_guarded(lambda: print(_format_overview()), debug=False)
     if verb == "--version":
-        print(f"seg25d {seg25d.__version__}")
-        return 0
+        return run_guarded(lambda: print(f"seg25d {seg25d.__version__}"), debug=False)
     if verb not in COMMANDS:
-        print(f"error: {_unknown(verb)}known: {', '.join(COMMANDS)}", file=sys.stderr)
-        return 2
+        return run_guarded(lambda: _refuse(verb), debug=False)
     return COMMANDS[verb](words[1:])
+
+
+def _refuse(verb: str) -> NoReturn:
+    raise InputError(f"{_unknown(verb)}known: {', '.join(COMMANDS)}")
 
 
 def _unknown(verb: str) -> str:
@@ -69,6 +72,7 @@ def _unknown(verb: str) -> str:
 
 def script() -> NoReturn:
     """Entry point of the program `seg25d`: run `main`, then end the process."""
+    open_closed_streams()
     leave(main())
 
 

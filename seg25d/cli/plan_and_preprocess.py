@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Run the command."""
     if arguments.verify_only and (arguments.explain or arguments.plan_only):
         raise InputError("--verify-only plans nothing: leave it out, or leave out --explain and --plan-only")
-    if choose_num_workers(arguments.num_processes, bytes_per_worker=0):
+    if choose_num_workers(arguments.num_processes, bytes_per_worker=0, num_items=2):
         start_worker_server(WORKERS_LOAD)
     with loading():
         from seg25d import api

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seg25d.core.errors import RecordError
+from seg25d.core.errors import InputError, RecordError
 from seg25d.core.files import atomic_path
+from seg25d.core.system_errors import refusal_to_read
 
 CHUNK = (32, 64, 64)
 """Voxels of a chunk along (D, H, W): 512 KiB of float32. Reading a window of this size out of 32 x 512 x 512 takes
@@ -24,6 +25,7 @@ class StoredArray:
 
     Raises:
         RecordError: Also on reading: if the file is missing or damaged.
+        InputError: Also on reading: if the system refuses to read it.
     """
 
     def __init__(self, path: Path, cure: str) -> None:
@@ -68,7 +70,9 @@ def write_array(path: Path, array: NDArray[Any]) -> None:
         )
 
 
-def damaged(path: Path, cure: str, error: Exception) -> RecordError:
+def damaged(path: Path, cure: str, error: Exception) -> InputError:
     """The error for a file that is missing or cannot be read."""
+    if reason := refusal_to_read(error, path):
+        return reason
     state = f"is damaged ({error})" if path.exists() else "is missing"
     return RecordError(f"{path} {state}; {cure}")

@@ -48,6 +48,20 @@ def free_memory_bytes(root: Path = SYSTEM_ROOT) -> int | None:
     return min(free, default=None)
 
 
+def free_group_processes(root: Path = SYSTEM_ROOT) -> int | None:
+    """Processes and threads that the groups still allow, or None without a limit.
+
+    Args:
+        root: The folder that holds `proc` and `sys`.
+    """
+    free = []
+    for folder in _groups(root, "pids"):
+        limit, used = read_words(folder / "pids.max"), read_words(folder / "pids.current")
+        if limit and used and limit[0] != "max":
+            free.append(max(0, int(limit[0]) - int(used[0])))
+    return min(free, default=None)
+
+
 def read_text(path: Path) -> str:
     """The text of a file, empty where it cannot be read."""
     try:

@@ -8,7 +8,8 @@ The second column is the exit status:
     |   |-- ImageError    2     an image file that cannot be read
     |   |-- RecordError   2     a JSON record (plans, configuration ...) that is missing, damaged or wrongly edited
     |   |-- ModelError    2     a trained model that is missing, damaged or does not fit
-    |   `-- BusyError     2     another process works on the same folder
+    |   |-- BusyError     2     another process works on the same folder
+    |   `-- ResourceError 2     the system refuses whatever comes next: disk full, read-only, too many open files
     |-- WorkerError       1     a worker process failed or died; names the case and carries the traceback
     `-- CaseFailures      1     some cases failed, all others were done
 """
@@ -46,6 +47,10 @@ class ModelError(InputError):
 
 class BusyError(InputError):
     """Another process works on the same folder."""
+
+
+class ResourceError(InputError):
+    """The system refuses whatever comes next: the disk is full or read-only, too many files are open."""
 
 
 class WorkerError(Seg25dError):

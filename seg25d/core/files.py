@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from seg25d.core.errors import BusyError, InputError, RecordError
+from seg25d.core.system_errors import refusal, writing
 
 TEMPORARY_PREFIX = ".tmp-"
 _HELD_LOCKS: set[int] = set()
@@ -30,18 +31,19 @@ def atomic_path(path: Path, durable: bool = True) -> Iterator[Path]:
 
     Yields:
         The path to write to.
+
+    Raises:
+        InputError: If the system refuses to write, see `writing`.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
-    try:
+    with writing(path, temporary):
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         if durable:
             # Windows flushes only files that are open for writing.
             with temporary.open("r+b") as file:
                 os.fsync(file.fileno())
         temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -116,7 +118,9 @@ def file_digest(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()[:32]
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); check the name of the file") from None
+        raise refusal(error, path) or InputError(
+            f"{path} cannot be read ({error.strerror}); check the name of the file"
+        ) from None
 
 
 def check_writable_file(path: Path) -> None:

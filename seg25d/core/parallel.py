@@ -1,8 +1,8 @@
 """Work on many cases with worker processes, or with none: failures name the case."""
 
-import errno
 import os
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -14,17 +14,19 @@ from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import TypeVar
 
-from seg25d.core.cgroups import SYSTEM_ROOT, cpu_quota, free_memory_bytes, read_text, read_words
+from seg25d.core.cgroups import SYSTEM_ROOT, cpu_quota, free_group_processes, free_memory_bytes, read_text, read_words
 from seg25d.core.errors import InputError, Seg25dError, WorkerError
+from seg25d.core.system_errors import named, refusal
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+WORKER_BYTES = 57 << 20
+"""Memory that a worker has for itself once numpy, SimpleITK and scipy are loaded, without a case (Private_Dirty in
+/proc/self/smaps_rollup of two workers of `map_cases`, Linux, x86-64)."""
+TASKS_OF_A_POOL, TASKS_OF_A_WORKER = 6, 4
+"""Processes and threads that a pool takes (fork server, tracker of resources, threads that feed it), and each worker
+of it, at most (with two workers, planning ended with an error of the system with 4 left and with 6 left)."""
 _PRELOADED: list[str] = []
-_DISK_CURES = {
-    errno.ENOSPC: "the disk is full; make room, then run the same command again: it goes on where it stopped",
-    errno.EACCES: "you have no right to read or write it; give yourself the right or choose another folder",
-    errno.EROFS: "the file system is read-only; choose another workspace",
-}
 
 
 def map_cases(
@@ -44,7 +46,7 @@ def map_cases(
 
     Raises:
         Seg25dError: As raised by the function, unchanged.
-        InputError: If a file may not be read or written, or the disk is full: names the item, the file and the cure.
+        InputError: If the system refused something, see `system_errors`: names the item, the file and the cure.
         WorkerError: If the function raised anything else, or its process died: names the item, with the traceback.
     """
     if num_workers == 0 or len(items) <= 1:
@@ -100,11 +102,9 @@ def call_for(function: Callable[[Item], Result], item: Item, item_name: str) -> 
         return function(item)
     except Seg25dError:
         raise
-    except OSError as error:
-        if cure := _DISK_CURES.get(error.errno or 0):
-            raise InputError(f"{item_name}: {error.filename or 'a file'}: {cure}") from None
-        raise WorkerError(f"{item_name}: {error!r}\n{traceback.format_exc()}") from None
     except Exception as error:
+        if reason := refusal(error):
+            raise named(reason, item_name) from None
         raise WorkerError(f"{item_name}: {error!r}\n{traceback.format_exc()}") from None
 
 
@@ -183,19 +183,88 @@ def _free_address_space(root: Path) -> int | None:
     return max(0, limit - int(taken[0]) * resource.getpagesize()) if limit != resource.RLIM_INFINITY and taken else None
 
 
-def choose_num_workers(requested: int | None, bytes_per_worker: int) -> int:
+def choose_num_workers(requested: int | None, bytes_per_worker: int, num_items: int) -> int:
     """Choose the number of worker processes.
 
     Args:
         requested: What the user asked for; None leaves the choice to us: one per core.
         bytes_per_worker: Peak memory of one worker, estimated from the largest case.
+        num_items: Cases to work on: no more workers are started.
 
     Returns:
         The requested number; or the number of cores, cut so that all workers together fit into the memory that is
         free, and 0 (this process) when only one would run.
+
+    Raises:
+        InputError: If the system cannot hold as many as were requested, see `check_num_processes`.
     """
     if requested is not None:
-        return requested
+        workers = min(requested, num_items)
+        check_num_processes(workers, bytes_per_worker)
+        return workers
     fitting = int(available_memory_bytes() * 0.8 // max(1, bytes_per_worker))
-    workers = min(available_cores(), fitting)
+    workers = min(available_cores(), fitting, _fitting_processes())
     return workers if workers > 1 else 0
+
+
+def check_num_processes(requested: int, bytes_each: int = 0) -> None:
+    """Check that the system can hold as many processes as were requested, before one is started.
+
+    Args:
+        requested: How many are to be started.
+        bytes_each: Peak memory of one, estimated; it counts where there are more processes than cores, as up to that
+            users may know better than an estimate.
+
+    Raises:
+        InputError: If not; says what would fit.
+    """
+    if requested <= 1:
+        return
+    bytes_each = max(WORKER_BYTES, bytes_each if requested > available_cores() else 0)
+    free = available_memory_bytes()
+    if requested * bytes_each > free:
+        raise InputError(
+            f"{requested} processes need about {requested * bytes_each / 1e9:.3g} GB of memory, of which "
+            f"{free / 1e9:.3g} GB are free; --num-processes {min(requested, free // bytes_each)} fits"
+        )
+    fitting = _fitting_processes()
+    if requested > fitting:
+        raise InputError(
+            f"{requested} processes with their threads are more than this user may still start; --num-processes "
+            f"{fitting} fits, or raise the limit (`ulimit -u`, in a container --pids-limit)"
+        )
+
+
+def _fitting_processes() -> int:
+    """Worker processes that may still be started, with their threads and those of this process."""
+    free = free_processes()
+    return sys.maxsize if free is None else max(0, (free - TASKS_OF_A_POOL) // TASKS_OF_A_WORKER)
+
+
+def free_processes(root: Path = SYSTEM_ROOT) -> int | None:
+    """Processes and threads that may still be started by `ulimit -u` and the control groups; None without a limit.
+
+    Args:
+        root: The folder that holds `proc` and `sys`.
+    """
+    bounds = (free_group_processes(root), _free_user_processes(root))
+    return min((free for free in bounds if free is not None), default=None)
+
+
+def _free_user_processes(root: Path) -> int | None:
+    """What `ulimit -u` leaves to this user, or None without such a limit; it does not hold for root."""
+    if os.name != "posix" or os.geteuid() == 0:
+        return None
+    import resource  # noqa: PLC0415 - absent on Windows
+
+    limit = resource.getrlimit(resource.RLIMIT_NPROC)[0]
+    if limit == resource.RLIM_INFINITY:
+        return None
+    mine = (status for status in map(_status, (root / "proc").glob("[0-9]*")) if status.get("Uid") == str(os.getuid()))
+    return max(0, limit - sum(int(status.get("Threads", 1)) for status in mine))
+
+
+def _status(process: Path) -> dict[str, str]:
+    """The first word of each line in `/proc/PID/status`, by its name."""
+    lines = (line.split() for line in read_text(process / "status").splitlines())
+    return {words[0].rstrip(":"): words[1] for words in lines if len(words) > 1}

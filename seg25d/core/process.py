@@ -5,6 +5,7 @@ import faulthandler
 import gc
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -33,6 +34,20 @@ def loading(*, for_good: bool = True) -> Iterator[None]:
             gc.freeze()
         if was_enabled:
             gc.enable()
+
+
+def open_closed_streams() -> None:
+    """Open standard streams that whoever started this process has closed (`>&-`): nothing is read and all is dropped.
+
+    Python has none then, and the next file that is opened would get what native code prints.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            try:
+                os.fstat(number)
+            except OSError:
+                os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+            setattr(sys, name, open(os.devnull, "w" if number else "r", encoding="utf-8"))  # noqa: PTH123, SIM115
 
 
 @contextmanager
@@ -74,6 +89,8 @@ def leave(status: int) -> NoReturn:
     if sys.getprofile() or sys.gettrace() or sys.flags.interactive:
         sys.exit(status)
     threading._shutdown()  # type: ignore[attr-defined] # also wakes the threads of pools that nobody shut down
+    if hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises when a loader of batches is killed
     for process in multiprocessing.active_children():
         if process.daemon:
             process.kill()

@@ -77,7 +77,7 @@ def convert_dicom_folders(
     earlier = begun or Conversion(kind="dicom", files={})
     # How many phases a series has is known when it was read.
     todo = [each for each in sources if options.split_phases or not (out / each.file()).exists()]
-    workers = choose_num_workers(num_processes, _LARGEST_SERIES * _BYTES_PER_VOXEL)
+    workers = choose_num_workers(num_processes, _LARGEST_SERIES * _BYTES_PER_VOXEL, len(todo))
     checks = map_cases(partial(_check_series, options), todo, name=lambda each: each.case, num_workers=workers)
     checked = {each.folder: result for each, result in track(checks, len(todo), "checking")}
     problems = [each.problem for each in checked.values() if each.problem]

@@ -217,7 +217,7 @@ def _convert_files(target: Path, files: Sequence[_File], num_processes: int | No
         for file in files
         if not all((target / name).exists() for name in file.targets)
     ]
-    workers = choose_num_workers(num_processes, _WORKER_BYTES)
+    workers = choose_num_workers(num_processes, _WORKER_BYTES, len(todo))
     converted = map_cases(_convert_file, todo, name=lambda item: item[0].name, num_workers=workers)
     for _ in track(converted, len(todo), "converting"):
         pass

@@ -12,7 +12,8 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813 - the name that its documentation uses
 from numpy.typing import NDArray
 
-from seg25d.core.errors import ImageError
+from seg25d.core.errors import InputError
+from seg25d.core.system_errors import refusal_to_read
 from seg25d.data.cases import split_ending
 from seg25d.data.image_bytes import COPY_AGAIN
 from seg25d.data.image_geometry import LARGEST_MM, SMALLEST_MM
@@ -101,8 +102,10 @@ def check_geometry(
         raise FileError(path, "two of the axes in its header point the same way", cure)
 
 
-def unreadable(path: Path, error: RuntimeError) -> ImageError:
+def unreadable(path: Path, error: RuntimeError) -> InputError:
     """The error for a file that SimpleITK could not read."""
+    if reason := refusal_to_read(error, path):
+        return reason
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     detail = re.sub(r"^.*ERROR: (\w+\(0x\w+\): )?", "", lines[-1]) if lines else "no reason given"
     return FileError(path, f"the file cannot be read, it is truncated or damaged ({detail})", COPY_AGAIN)

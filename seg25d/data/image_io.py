@@ -18,6 +18,7 @@ import SimpleITK as sitk  # noqa: N813 - the name that its documentation uses
 from numpy.typing import NDArray
 
 from seg25d.core.files import TEMPORARY_PREFIX, atomic_path
+from seg25d.core.system_errors import check_room, writing
 from seg25d.data.cases import ENDINGS, is_picture, split_ending
 from seg25d.data.grid_problems import grid_problem
 from seg25d.data.image_bytes import truncated
@@ -186,15 +187,21 @@ def write_channel(path: Path, array: NDArray[Any], geometry: Geometry) -> None:
     image.SetSpacing(geometry.spacing_mm[::-1])
     image.SetOrigin(geometry.origin_mm)
     image.SetDirection(geometry.direction)
-    with atomic_path(path) as temporary:
-        if ending in (".nii", ".nii.gz"):
-            _write_nifti(temporary, image, geometry)
-        elif ending == ".mhd":
-            _write_mhd(path, temporary, image)
-        else:
-            _write(temporary, image)
-            if ending == ".nrrd" and geometry.nrrd_geometry:
-                patch_nrrd_geometry(temporary, geometry.nrrd_geometry)
+    try:
+        with atomic_path(path) as temporary:
+            if ending in (".nii", ".nii.gz"):
+                _write_nifti(path, temporary, image, geometry)
+            elif ending == ".mhd":
+                _write_mhd(path, temporary, image)
+            else:
+                _write(temporary, image)
+                if ending == ".nrrd" and geometry.nrrd_geometry:
+                    patch_nrrd_geometry(temporary, geometry.nrrd_geometry)
+    except RuntimeError as error:
+        detail = str(error).strip().splitlines()[-1]
+        raise FileError(
+            path, f"the file cannot be written ({detail})", "check free space and permissions of the folder"
+        ) from None
 
 
 def _known_ending(path: Path) -> str:
@@ -309,36 +316,32 @@ def _geometry(path: Path, image: sitk.ImageFileReader) -> Geometry:
 
 
 def _write(path: Path, image: sitk.Image, compress: bool = True) -> None:
-    try:
-        sitk.WriteImage(image, str(path), compress)
-    except RuntimeError as error:
-        detail = str(error).strip().splitlines()[-1]
-        raise FileError(
-            path, f"the file cannot be written ({detail})", "check free space and permissions of the folder"
-        ) from None
+    """Write a file by ITK, whose writers of NIfTI and NRRD say nothing where the disk is full."""
+    sitk.WriteImage(image, str(path), compress)
+    if missing := missing_bytes(path, split_ending(path)[1]):
+        raise RuntimeError(missing)
+    check_room(path)
 
 
-def _write_nifti(path: Path, image: sitk.Image, geometry: Geometry) -> None:
+def _write_nifti(path: Path, temporary: Path, image: sitk.Image, geometry: Geometry) -> None:
     """Write uncompressed, insert the geometry of the input, then compress: gzip files cannot be changed in place.
 
     ITK takes off further endings of a name, such as those of `case.nii.nii.gz`, so that it gets a name without any.
     """
-    plain = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{zlib.crc32(path.name.encode()):08x}.nii")
-    try:
+    plain = temporary.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{zlib.crc32(path.name.encode()):08x}.nii")
+    with writing(path, plain):
         _write(plain, image, compress=False)
         if geometry.nifti_geometry:
             patch_nifti_geometry(plain, geometry.nifti_geometry)
         if path.suffix != ".gz":
-            plain.replace(path)
+            plain.replace(temporary)
             return
         with (
             plain.open("rb") as source,
-            path.open("wb") as target,
+            temporary.open("wb") as target,
             gzip.GzipFile("", "wb", _GZIP_LEVEL, target, mtime=0) as stream,
         ):
             shutil.copyfileobj(source, stream, 1 << 20)
-    finally:
-        plain.unlink(missing_ok=True)
 
 
 def _write_mhd(path: Path, temporary: Path, image: sitk.Image) -> None:
@@ -346,11 +349,9 @@ def _write_mhd(path: Path, temporary: Path, image: sitk.Image) -> None:
     # A per cent sign in the name of a data file stands for the number of a slice.
     data_path = path.with_name(path.stem.replace("%", "percent") + ".zraw")
     whole = temporary.with_suffix(".mha")
-    try:
+    with writing(path, whole):
         _write(whole, image)
         with atomic_path(data_path) as temporary_data:
             split_meta_file(whole, temporary, temporary_data, data_path.name)
             # The old header must never exist beside the new data; without a header there is no image.
             path.unlink(missing_ok=True)
-    finally:
-        whole.unlink(missing_ok=True)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 
 from seg25d.core.files import atomic_path
+from seg25d.core.system_errors import check_room, refusal_to_read
 from seg25d.core.types import Shape
 from seg25d.data.cases import LOSSY, ONE_SLICE, STACKS, VOLUMES, split_ending
 from seg25d.data.image_bytes import COPY_AGAIN
@@ -151,6 +152,7 @@ def write_picture(path: Path, array: NDArray[Any], geometry: Geometry) -> None:
                 )
             else:
                 next(pages).save(temporary)
+            check_room(temporary)  # Pillow does not notice that only a part of a BMP file was written
     except OSError as error:
         problem = f"the file cannot be written ({error})"
         raise FileError(path, problem, "check free space and permissions of the folder") from None
@@ -179,7 +181,7 @@ def _opened(path: Path) -> Iterator[ImageFile.ImageFile]:
             raise unknown_numbers(path) from None
         detail = " ".join(str(error).split())[:200] or type(error).__name__
         problem = f"the file cannot be read, it is truncated or damaged ({detail})"
-        raise FileError(path, problem, COPY_AGAIN) from None
+        raise refusal_to_read(error, path) or FileError(path, problem, COPY_AGAIN) from None
 
 
 def _check(path: Path, picture: ImageFile.ImageFile) -> None:

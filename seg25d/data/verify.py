@@ -104,7 +104,7 @@ def verify_dataset(
     known = _read_clean_cases(memory, keys)
     todo = [case for case in dataset.cases if not headers[case.name].problems and case.name not in known]
     largest = max((header.num_voxels for header in headers.values()), default=0)
-    workers = choose_num_workers(num_workers, largest * _BYTES_PER_VOXEL + _WORKER_BYTES) if todo else 0
+    workers = choose_num_workers(num_workers, largest * _BYTES_PER_VOXEL + _WORKER_BYTES, len(todo)) if todo else 0
     checked = map_cases(
         partial(_check_voxels, description=description, ranges=ranges),
         todo,

@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from seg25d.core.errors import InputError, Seg25dError, WorkerError
+from seg25d.core.errors import InputError, ResourceError, Seg25dError, WorkerError
 from seg25d.core.files import remove_leftovers
 from seg25d.core.parallel import choose_num_workers, map_cases
 from seg25d.core.progress import track
 from seg25d.core.records import write_record
+from seg25d.core.system_errors import refusal
 from seg25d.core.types import IntArray
 from seg25d.data.cases import split_ending
 from seg25d.data.labels import Labels
@@ -90,7 +91,7 @@ def _fuse_all(task: _Task, cases: Sequence[FusionCase]) -> dict[str, Exception]:
     """Fuse cases and return the error of each case that failed."""
     failures: dict[str, Exception] = {}
     seconds = dict(task.record.seconds)
-    workers = choose_num_workers(task.options.num_processes, _bytes_per_worker(cases, task))
+    workers = choose_num_workers(task.options.num_processes, _bytes_per_worker(cases, task), len(cases))
     outcomes = map_cases(partial(_fuse_case, task), cases, name=lambda case: case.name, num_workers=workers)
     for case, outcome in track(outcomes, len(cases), "fusing"):
         if isinstance(outcome, _Failure):
@@ -110,11 +111,12 @@ def _fuse_case(task: _Task, case: FusionCase) -> float | _Failure:
     started = time.perf_counter()
     try:
         labels, probabilities = _compute(task, case)
-    except OSError:
+    except (OSError, ResourceError):
         raise  # a problem of the disk concerns all cases
     except Exception as error:
         logger.debug("%s failed", case.name, exc_info=True)
-        return _Failure(str(error) or repr(error), isinstance(error, Seg25dError))
+        told = refusal(error) or error
+        return _Failure(str(told) or repr(told), isinstance(told, Seg25dError))
     begin_record(task.record, task.out / RECORD_NAME)
     target = _target(case, task.out)
     if probabilities is not None:
@@ -168,7 +170,7 @@ def _fit_weights(folders: Sequence[Path], members: Members, options: EnsembleOpt
     labels = members.meaning.labels
     assert labels is not None, "weights are fitted for the mean, which needs labels"
     per_worker = len(folders) * labels.num_outputs * 4 * _most_voxels(cases)
-    workers = choose_num_workers(options.num_processes, per_worker)
+    workers = choose_num_workers(options.num_processes, per_worker, len(cases))
     sums = map_cases(partial(_sums_of_case, labels), cases, name=lambda case: case.name, num_workers=workers)
     # In the order of the cases, not of completion: sums of floating-point numbers depend on it.
     per_case = {case.name: each for case, each in track(sums, len(cases), "reading cases to fit weights on")}

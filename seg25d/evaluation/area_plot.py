@@ -154,7 +154,7 @@ def measure_areas(
         _Job(together[0].case, dict(zip(pairs, together, strict=True)))
         for together in zip(*pairs.values(), strict=True)
     ]
-    workers = choose_num_workers(num_workers, _BYTES_PER_WORKER)
+    workers = choose_num_workers(num_workers, _BYTES_PER_WORKER, len(jobs))
     done = map_cases(partial(_measure, labels, axis), jobs, name=lambda job: job.case, num_workers=workers)
     cases = sorted((each for _, each in track(done, len(jobs), "measuring areas")), key=lambda each: each.case)
     curves = {REFERENCE: [case.reference for case in cases]}

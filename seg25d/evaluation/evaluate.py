@@ -111,7 +111,7 @@ def _evaluate_pairs(
 ) -> Summary:
     if not 0 < surface_tolerance_mm < math.inf:
         raise InputError(f"the tolerance between surfaces is {surface_tolerance_mm} mm; it must be a number above 0")
-    workers = choose_num_workers(num_workers, _BYTES_PER_WORKER)
+    workers = choose_num_workers(num_workers, _BYTES_PER_WORKER, len(pairs))
     done = map_cases(
         partial(_score, labels, surface_tolerance_mm), pairs, name=lambda pair: pair.case, num_workers=workers
     )

@@ -12,10 +12,11 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from seg25d.core.errors import InputError, Seg25dError
+from seg25d.core.errors import InputError, ResourceError, Seg25dError
 from seg25d.core.files import remove_leftovers
 from seg25d.core.progress import track
 from seg25d.core.records import Record, write_record
+from seg25d.core.system_errors import refusal
 from seg25d.core.types import IntArray, Spacing
 from seg25d.data.cases import ONE_SLICE, VOLUMES, Case, is_picture, split_ending
 from seg25d.data.description import DatasetDescription
@@ -117,7 +118,8 @@ def predict_cases(
     Raises:
         InputError: If there are no cases, an image would be overwritten, the folder holds predictions of another model
             or program (unless `overwrite` is set), or no case can be used; nothing is written then.
-        CaseFailures: If some cases failed; all others are written.
+        ResourceError: If a case failed because the disk is full or the like; the cases before it are written.
+        CaseFailures: If some cases failed otherwise; all others are written.
     """
     targets = _check_targets(meaning.description, cases, out)
     path = out / RECORD_NAME
@@ -133,6 +135,8 @@ def predict_cases(
     results = outcomes(Work(todo, targets, options, meaning.labels), partial(begin_record, record, path))
     for case, result in track(results, len(todo), "predicting"):
         if isinstance(result, Exception):
+            if isinstance(result, ResourceError):
+                raise result  # no other case could be written, either
             failures[case.name] = result
             # The message is repeated at the end, the traceback is not.
             expected = isinstance(result, Seg25dError)
@@ -194,7 +198,7 @@ def outcomes_here(model: CaseModel, work: Work, begin: Callable[[], None]) -> It
                     started = time.perf_counter()
                     labels, probabilities = _compute(model, read, work.options)
                 except Exception as error:
-                    yield case, error
+                    yield case, refusal(error) or error
                     continue
                 seconds = read.seconds + time.perf_counter() - started
                 decoded = work.labels.decode(labels)
@@ -264,4 +268,4 @@ def _wait_for_outcome(case: Case, write: Future[float]) -> Outcome:
     try:
         return case, write.result()
     except Exception as error:
-        return case, error
+        return case, refusal(error) or error

@@ -6,8 +6,9 @@ from multiprocessing.queues import Queue
 from queue import Empty
 from typing import Any, NamedTuple
 
-from seg25d.core.errors import InputError, Seg25dError, WorkerError
+from seg25d.core.errors import InputError, ResourceError, Seg25dError, WorkerError
 from seg25d.core.parallel import available_cores, watch_parent, worker_context
+from seg25d.core.system_errors import refusal
 from seg25d.inference.cases import CaseModel, Outcome, Work, outcomes_here
 
 SECONDS_BETWEEN_LOOKS = 1.0
@@ -103,11 +104,15 @@ def _work(
     try:
         _share_cores(num_devices)
         model = load(device)
-    except Exception as error:
+    except Exception as raised:
+        error = refusal(raised) or raised
         reports.put(_Report(None, message=f"{device}: {error}", expected=isinstance(error, Seg25dError)))
         return
     for case, outcome in outcomes_here(model, work._replace(cases=iter(cases.get, None)), begin):
         if isinstance(outcome, Exception):
+            if isinstance(outcome, ResourceError):
+                reports.put(_Report(None, message=str(outcome)))
+                return
             message = str(outcome) or repr(outcome)
             reports.put(_Report(case.name, message=message, expected=isinstance(outcome, Seg25dError)))
         else:

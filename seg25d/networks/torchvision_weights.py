@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from seg25d.core.errors import ModelError
+from seg25d.core.system_errors import refusal_to_read
 from seg25d.networks.resnet_unet import ResNetUNet
 
 FIRST = "conv1.weight"
@@ -115,7 +116,9 @@ def _read_safetensors(path: Path) -> object:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path} is damaged or not a safetensors file ({error}); copy it again") from None
+        raise refusal_to_read(error, path) or ModelError(
+            f"{path} is damaged or not a safetensors file ({error}); copy it again"
+        ) from None
 
 
 def _read_saved(path: Path) -> object:
@@ -132,7 +135,7 @@ def _read_saved(path: Path) -> object:
     except Exception as error:
         # Damaged files fail anywhere within the reader: as RuntimeError, EOFError, KeyError, AssertionError and more.
         reason = (str(error).splitlines() or [""])[0]
-        raise ModelError(
+        raise refusal_to_read(error, path) or ModelError(
             f"{path} is damaged or not a file of torch.save ({type(error).__name__} {reason}); copy it again"
         ) from None
 

@@ -130,7 +130,7 @@ def extract_fingerprint(dataset: Dataset, folder: PreprocessedFolder, num_worker
     measured = {case.name: _read_stored_case(folder.fingerprint_cases, case, labels) for case in dataset.cases}
     todo = [case for case in dataset.cases if measured[case.name] is None]
     if todo:
-        workers = choose_num_workers(num_workers, _estimate_bytes(dataset))
+        workers = choose_num_workers(num_workers, _estimate_bytes(dataset), len(todo))
         measure = partial(_measure_and_keep, labels, folder.fingerprint_cases)
         results = map_cases(measure, todo, name=lambda case: case.name, num_workers=workers)
         for case, result in track(results, len(todo), "fingerprint"):

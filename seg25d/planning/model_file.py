@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from seg25d.core.errors import ModelError, RecordError
 from seg25d.core.files import atomic_path
 from seg25d.core.records import Record, parse_record
+from seg25d.core.system_errors import refusal_to_read
 from seg25d.core.versions import library_versions
 from seg25d.data.description import DatasetDescription
 from seg25d.planning.coarse_to_fine import FineConfig
@@ -111,7 +112,9 @@ def _load(path: Path, *, with_weights: bool) -> tuple[ModelHeader, dict[str, Ten
             metadata = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()} if with_weights else {}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path} is damaged or not a model file ({error}); copy it again or train again") from None
+        raise refusal_to_read(error, path) or ModelError(
+            f"{path} is damaged or not a model file ({error}); copy it again or train again"
+        ) from None
     if METADATA_KEY not in metadata:
         raise ModelError(f"{path} was not written by seg25d: its metadata have no key {METADATA_KEY!r}")
     return _parse_header(metadata[METADATA_KEY], path), state

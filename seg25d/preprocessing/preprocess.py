@@ -167,7 +167,7 @@ def preprocess_dataset(
         logger.info("%d of %d cases are preprocessed already", len(dataset.cases) - len(todo), len(dataset.cases))
     if not todo:
         return
-    workers = choose_num_workers(num_workers, _estimate_bytes(dataset, targets))
+    workers = choose_num_workers(num_workers, _estimate_bytes(dataset, targets), len(todo))
     done = map_cases(partial(_preprocess_case, job), todo, name=lambda case: case.name, num_workers=workers)
     for _, remarks in track(done, len(todo), "preprocessing"):
         for remark in remarks:

@@ -264,7 +264,7 @@ def _import_maps(
         remove_leftovers(run.fold(fold).probabilities)
     todo = [each for each in predictions if not (run.root / each.file).exists()]
     largest = max((np.prod(each.geometry.shape) for each in todo), default=0)
-    workers = choose_num_workers(num_processes, int(largest) * source.labels.num_outputs * 12)
+    workers = choose_num_workers(num_processes, int(largest) * source.labels.num_outputs * 12, len(todo))
     work = partial(_import_map, run, source)
     failures = []
     for _, failure in track(

@@ -80,7 +80,7 @@ class Validation:
         voxels = max(math.prod(shape) for shape in shapes)
         of_a_part = self.labels.num_outputs * CHUNK[0] * CHUNK[1] * max(shape[2] for shape in shapes)
         needed = _WORKER_BYTES + _BYTES_PER_VOXEL * voxels + _BYTES_PER_PROBABILITY * of_a_part
-        workers = choose_num_workers(self.num_processes, needed)
+        workers = choose_num_workers(self.num_processes, needed, len(items))
         done = map_cases(partial(function, self), items, name=lambda item: item.case, num_workers=workers)
         return track(done, len(items), description)
 

@@ -11,6 +11,7 @@ from seg25d.core.device import Execution, choose_execution
 from seg25d.core.errors import ModelError
 from seg25d.core.files import atomic_path
 from seg25d.core.processor import read_verdict, this_processor
+from seg25d.core.system_errors import refusal_to_read
 from seg25d.core.workspace import FoldFolder, JointFolder
 
 logger = logging.getLogger(__name__)
@@ -36,10 +37,12 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{path} cannot be read ({error}); --restart starts the fold over") from None
+        raise refusal_to_read(error, path) or ModelError(
+            f"{path} cannot be read ({error}); --restart starts the fold over"
+        ) from None
     except Exception as error:
         # torch raises pickle.UnpicklingError and related errors for anything that is not a plain state.
-        raise ModelError(
+        raise refusal_to_read(error, path) or ModelError(
             f"{path} is not a checkpoint ({type(error).__name__}); --restart starts the fold over"
         ) from None
     return state

@@ -128,7 +128,7 @@ class TrainingConfig(Record):
 
     schema_version: Literal[1] = 1
     recipe: str = "default"
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**64)
     epochs: int = Field(default=EPOCHS, ge=1)
     """Length of a run without a time budget. An epoch is a number of updates, not a pass over the data."""
     iterations_per_epoch: int = Field(default=ITERATIONS_PER_EPOCH, ge=1)

@@ -1,21 +1,31 @@
 """Loading of batches by separate processes, in order, with errors that say what to do."""
 
+import errno
 import os
+import re
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.queues import Queue
 
 import torch
 from torch.utils.data import DataLoader
 
 from seg25d.core.device import Execution
-from seg25d.core.errors import Seg25dError, WorkerError
+from seg25d.core.errors import ResourceError, Seg25dError, WorkerError
 from seg25d.core.files import drop_inherited_locks
-from seg25d.core.parallel import available_cores
+from seg25d.core.parallel import available_cores, check_num_processes
+from seg25d.core.system_errors import check_open_files, refusal, system_number
 from seg25d.training.sampling import Batch, WindowSource, batch_keys
 
 MAX_LOADING_PROCESSES = 8
 BATCHES_AHEAD = 3
 """Number of batches that each process prepares in advance."""
+OPEN_FILES = 16
+"""Open files that a process which prepares batches takes in this process: with one, `seg25d train` ran to its end under
+`ulimit -n 24` and hung under 16, with four it ran under 64 and ended with an error under 40 (10 are open before)."""
+REFUSED = 100
+"""What a process that prepares batches adds to the system's number of an error to make it its exit status."""
 
 
 def make_loader(
@@ -30,6 +40,8 @@ def make_loader(
         device: Device to which the batches are moved.
         validate: Whether the validation batches come after every epoch.
     """
+    if num_workers:
+        check_open_files(OPEN_FILES * (num_workers + 1), f"{num_workers} process(es) that prepare batches")
     num_validation_batches = source.num_validation_batches() if validate else 0
     keys = batch_keys(first_iteration, source.config.iterations_per_epoch, num_validation_batches)
     loader = DataLoader(
@@ -45,8 +57,13 @@ def make_loader(
 
 
 def choose_num_loaders(requested: int | None, execution: Execution) -> int:
-    """Choose the number of loader processes: one for training on a CPU, several for a GPU, limited by the cores."""
+    """Choose the number of loader processes: one for training on a CPU, several for a GPU, limited by the cores.
+
+    Raises:
+        InputError: If the system cannot hold as many as were requested.
+    """
     if requested is not None:
+        check_num_processes(requested)
         return requested
     spare = available_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1
     return max(0, min(spare, 1 if execution.device.type == "cpu" else MAX_LOADING_PROCESSES))
@@ -54,14 +71,8 @@ def choose_num_loaders(requested: int | None, execution: Execution) -> int:
 
 def next_batch(batches: Iterator[Batch | Seg25dError]) -> Batch:
     """Return the next batch; raises the error that occurred while it was made."""
-    try:
+    with loaders_named():
         batch = next(batches)
-    except RuntimeError as error:
-        raise WorkerError(
-            f"a process that prepares batches ended ({str(error).splitlines()[0]}). The system probably killed it for "
-            "lack of memory, or shared memory is short (Docker: --ipc=host or --shm-size=8g); --num-processes 0 does "
-            "without such processes; the same command goes on"
-        ) from None
     if isinstance(batch, Seg25dError):
         try:
             raise batch
@@ -70,6 +81,32 @@ def next_batch(batches: Iterator[Batch | Seg25dError]) -> Batch:
             # which would then wait for them forever, as SIGTERM does not end them.
             del batch
     return batch
+
+
+@contextmanager
+def loaders_named() -> Iterator[None]:
+    """Name what ended a process that prepares batches; torch's own error may come anywhere in this block.
+
+    Raises:
+        ResourceError: If the system killed it or refused it something.
+        WorkerError: If it ended otherwise.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        message = str(error).splitlines()[0]
+        status = re.search(r"exit code (\d+)", message)
+        refused = int(status[1]) - REFUSED if status else system_number(error)
+        if refused == errno.EMFILE:
+            raise refusal(OSError(errno.EMFILE, "")) or error from None
+        if "DataLoader" not in message:
+            raise
+        is_refused = refused > 0 or any(sign in message for sign in ("Killed", "Bus error"))
+        raise (ResourceError if is_refused else WorkerError)(
+            f"a process that prepares batches ended ({message}). The system probably killed it for "
+            "lack of memory, or shared memory is short (Docker: --ipc=host or --shm-size=8g); --num-processes 0 does "
+            "without such processes; the same command goes on"
+        ) from None
 
 
 def _begin_worker(worker: int) -> None:
@@ -81,3 +118,10 @@ def _begin_worker(worker: int) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     drop_inherited_locks()
+    Queue._on_queue_feeder_error = staticmethod(_end_worker)  # type: ignore[attr-defined]
+
+
+def _end_worker(error: Exception, batch: object) -> None:
+    """End this process when a batch cannot be sent: by default Python prints why and waits, as does who awaits it."""
+    del batch
+    os._exit(REFUSED + number if (number := system_number(error)) else 1)

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from seg25d.core.errors import Seg25dError, WorkerError
 from seg25d.core.grids import box_shape, regular_starts
+from seg25d.core.system_errors import named, refusal
 from seg25d.core.types import BoundingBox, Shape
 from seg25d.planning.plan import ConfigurationPlan
 from seg25d.preprocessing.store import Store
@@ -118,7 +119,10 @@ class WindowSource(Dataset[Batch | Seg25dError]):
             except Seg25dError as error:
                 return error
             except Exception as error:
-                return WorkerError(f"case {self._case(purpose, index)}: {error!r}\n{traceback.format_exc()}")
+                case = f"case {self._case(purpose, index)}"
+                if reason := refusal(error):
+                    return named(reason, case)
+                return WorkerError(f"{case}: {error!r}\n{traceback.format_exc()}")
         if not samples:
             empty = torch.empty(0, *self.plan.window, dtype=torch.uint8)
             return empty[:, None].float(), empty

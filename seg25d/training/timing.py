@@ -94,7 +94,7 @@ def seconds_per_update(training: Training, *, only_known: bool = False) -> float
         except InputError as error:
             logger.warning("how long updates take is not timed: %s", error)
             return None
-        with suppress(OSError, RuntimeError):  # no right to write; no home
+        with suppress(InputError, RuntimeError):  # no right to write; no home
             write_record(cache_folder() / f"timing_{key}.json", Timing(conditions=conditions, seconds_per_update=known))
     _TIMED[key] = known
     return known

@@ -25,7 +25,7 @@ from seg25d.preprocessing.store import Store
 from seg25d.representations.base import EpochAware
 from seg25d.training.checkpoint import choose_execution_to_go_on, load_checkpoint, save_checkpoint
 from seg25d.training.config import TrainingConfig
-from seg25d.training.loading import choose_num_loaders, make_loader, next_batch
+from seg25d.training.loading import choose_num_loaders, loaders_named, make_loader, next_batch
 from seg25d.training.losses import LOSSES
 from seg25d.training.monitor import Monitor
 from seg25d.training.processes import join_processes, local_device, share, spread
@@ -122,7 +122,7 @@ def train_fold(job: FoldJob) -> bool:
         else:
             if checkpoint is not None:
                 logger.info("%s: going on at iteration %d", job.folder.name, state.iteration)
-            with memory_of(execution.device, "for this plan", "plan with a smaller --gpu-memory-gb"):
+            with memory_of(execution.device, "for this plan", "plan with a smaller --gpu-memory-gb"), loaders_named():
                 run.to_the_end()
     return rank == 0
 

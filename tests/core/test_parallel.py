@@ -102,9 +102,10 @@ def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
 
 
 def test_the_number_of_workers_respects_request_and_memory() -> None:
-    assert choose_num_workers(3, 1) == 3
-    assert choose_num_workers(None, available_memory_bytes()) == 0
-    assert choose_num_workers(None, 1) in (0, available_cores())
+    assert choose_num_workers(3, 1, 9) == 3
+    assert choose_num_workers(100_000, 1, 3) == 3
+    assert choose_num_workers(None, available_memory_bytes(), 9) == 0
+    assert choose_num_workers(None, 1, 9) in (0, available_cores())
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

@@ -299,15 +299,15 @@ def test_headers_are_checked_although_the_case_is_remembered(root: Path, tmp_pat
 
 
 def test_the_number_of_workers_follows_the_largest_case(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[int | None, int]] = []
+    asked: list[tuple[int | None, int, int]] = []
 
-    def choose(requested: int | None, bytes_per_worker: int) -> int:
-        asked.append((requested, bytes_per_worker))
+    def choose(requested: int | None, bytes_per_worker: int, num_items: int) -> int:
+        asked.append((requested, bytes_per_worker, num_items))
         return 0
 
     monkeypatch.setattr(verify, "choose_num_workers", choose)
     assert verify_dataset(root) == []
-    assert asked == [(None, 6 * 7 * 8 * 12 + (200 << 20))]
+    assert asked == [(None, 6 * 7 * 8 * 12 + (200 << 20), 3)]
 
 
 def test_a_channel_may_have_a_range(root: Path, tmp_path: Path) -> None:
