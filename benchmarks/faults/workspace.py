@@ -6,10 +6,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+import SimpleITK as sitk  # noqa: N813 - the name that its documentation uses
+from fuzz_dicom import good_series
 from same_files import NO_CONTENT, difference_of, values_of
 
 from seg25d.data.phantom import DATASET_NAME, write_phantom_dataset
@@ -20,8 +24,9 @@ TRUTH = f"workspace/raw/{DATASET_NAME}/labelsTs"
 COMPARED = (".json", ".jsonl", ".safetensors", ".npz", ".b2nd", ".nii.gz", ".csv")
 """Endings of files whose content is compared; of others (pictures, pages, resume states, archives) only that they are
 there."""
-NO_FILES = (".lock",)
 TIMEOUT_SECONDS = 600
+INJECTED = Path(__file__).parent / "injected"
+"""The folder that counts the calls of a command and can end it at one, see the module in it."""
 
 
 class Step(NamedTuple):
@@ -37,7 +42,9 @@ STEPS = (
     Step("train", ("train", "900", "si", "0", "1", *SHORT)),
     Step("train 2d", ("train", "900", "2d", "0", "1", *SHORT)),
     Step("train mv", ("train", "900", "mv", "0", *SHORT)),
-    Step("find_best", ("find_best_configuration", "900", "-c", "si", "2d", "--num-processes", "2")),
+    Step(
+        "find_best", ("find_best_configuration", "900", "-c", "si", "2d", "--folds", "0", "1", "--num-processes", "2")
+    ),
     Step("predict", ("predict", "-i", IMAGES, "-o", "out", "-d", "900", "-c", "si", "--save-probabilities")),
     Step("predict 2d", ("predict", "-i", IMAGES, "-o", "out2d", "-d", "900", "-c", "2d", "--save-probabilities")),
     Step("predict mv", ("predict", "-i", IMAGES, "-o", "outmv", "-d", "900", "-c", "mv", "-f", "0")),
@@ -46,35 +53,78 @@ STEPS = (
     Step("export", ("export_model", "900", "-c", "si", "-f", "0", "1", "-o", "model.zip")),
     Step("install", ("install_model", "model.zip", "--workspace", "other")),
     Step("report", ("report", "900")),
+    Step("convert msd", ("convert", "--from", "msd", "-i", "Task01_MadeUp", "--num-processes", "2")),
+    Step("convert dicom", ("convert", "--from", "dicom", "-i", "dicom", "-o", "series", "--num-processes", "2")),
 )
+
+
+class Undisturbed(NamedTuple):
+    """What is known of an undisturbed run of a step."""
+
+    seconds: float
+    calls: int
+    """Calls that change names or flush files, of all of its processes."""
 
 
 def prepare(folder: Path) -> None:
     """Run every step undisturbed, twice, and keep what was there before and after each; done once.
 
     Args:
-        folder: Gets `before/STEP`, `after/STEP` and `noise.json`: places whose values differ between two undisturbed
-            runs, such as times.
+        folder: Gets `before/STEP`, `after/STEP`, `noise.json` (places whose values differ between two undisturbed runs,
+            such as times) and `undisturbed.json` (seconds and calls of each step).
     """
-    if (folder / "noise.json").exists():
+    if (folder / "undisturbed.json").exists():
         return
-    noise: dict[str, list[str]] = {}
+    noise: set[str] = set()
+    known: dict[str, Undisturbed] = {}
     rounds = [folder / "first", folder / "second"]
     for working in rounds:
         shutil.rmtree(working, ignore_errors=True)
-        write_phantom_dataset(
-            working / "workspace" / "raw" / DATASET_NAME, num_training=6, num_test=3, shape=(8, 32, 32)
-        )
+        _write_inputs(working)
     for step in STEPS:
-        for working in rounds:
-            if working == rounds[0]:
-                _copy(working, folder / "before" / step.name)
-            status, text = run(step, working)
+        _copy(rounds[0], folder / "before" / step.name)
+        calls = folder / "calls"
+        calls.unlink(missing_ok=True)
+        for working, extra in zip(rounds, ({}, counting(calls)), strict=True):
+            began = time.monotonic()
+            status, text = run(step, working, extra)
             if status != 0:
                 raise RuntimeError(f"undisturbed, {step.name} ended with {status}: {text}")
+        known[step.name] = Undisturbed(time.monotonic() - began, calls.stat().st_size)
         _copy(rounds[0], folder / "after" / step.name)
-        noise[step.name] = [place for place, _ in differences(*rounds)]
-    (folder / "noise.json").write_text(json.dumps(noise, indent=2))
+        noise |= {place for place, _ in differences(*rounds)}
+    (folder / "noise.json").write_text(json.dumps(sorted(noise), indent=2))
+    (folder / "undisturbed.json").write_text(json.dumps(known, indent=2))
+
+
+def undisturbed(step: Step, prepared: Path) -> Undisturbed:
+    """What is known of an undisturbed run of a step."""
+    return Undisturbed(*json.loads((prepared / "undisturbed.json").read_text())[step.name])
+
+
+def counting(calls: Path, **further: str) -> dict[str, str]:
+    """Environment variables with which a command counts its calls in a file; see `injected/sitecustomize.py`."""
+    path = os.pathsep.join([str(INJECTED), os.environ.get("PYTHONPATH", "")])
+    return {"PYTHONPATH": path, "FAULT_CALLS": str(calls), **further}
+
+
+def _write_inputs(folder: Path) -> None:
+    """Write the raw data set, a task of the Decathlon with two channels, and two series of DICOM files."""
+    write_phantom_dataset(folder / "workspace" / "raw" / DATASET_NAME, num_training=6, num_test=3, shape=(8, 32, 32))
+    task, rng = folder / "Task01_MadeUp", np.random.default_rng(0)
+    for name in ("imagesTr", "labelsTr"):
+        (task / name).mkdir(parents=True)
+    for case in "abc":
+        channels = [sitk.GetImageFromArray(rng.integers(0, 9, (4, 6, 5)).astype(np.int16)) for _ in range(2)]
+        sitk.WriteImage(sitk.JoinSeries(channels), str(task / "imagesTr" / f"{case}.nii.gz"))
+        label = sitk.GetImageFromArray(rng.integers(0, 2, (4, 6, 5)).astype(np.uint8))
+        sitk.WriteImage(label, str(task / "labelsTr" / f"{case}.nii.gz"))
+    cases = [{"image": f"./imagesTr/{case}.nii.gz", "label": f"./labelsTr/{case}.nii.gz"} for case in "abc"]
+    described = {"modality": {"0": "T1", "1": "T2"}, "labels": {"0": "background", "1": "lesion"}, "training": cases}
+    (task / "dataset.json").write_text(json.dumps(described))
+    (folder / "dicom").mkdir()
+    for kind in ("plain", "frames"):
+        good_series(folder / "dicom" / kind, kind)
 
 
 def start(step: Step, folder: Path, extra: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
@@ -116,7 +166,7 @@ def begin(step: Step, prepared: Path, folder: Path) -> None:
 
 def compare(step: Step, prepared: Path, folder: Path) -> str:
     """Say how a folder differs from what it is after an undisturbed run of a step; empty if it does not."""
-    noise = set(json.loads((prepared / "noise.json").read_text())[step.name])
+    noise = set(json.loads((prepared / "noise.json").read_text()))
     found = [
         f"{place}: {words}"
         for place, words in differences(prepared / "after" / step.name, folder)
@@ -141,9 +191,15 @@ def differences(first: Path, second: Path) -> Iterator[tuple[str, str]]:
 
 
 def files_of(folder: Path) -> set[str]:
-    """Relative names of all files of a folder, temporary ones and empty folders included, without locks."""
-    paths = (path for path in folder.rglob("*") if path.name not in NO_FILES)
-    return {path.relative_to(folder).as_posix() for path in paths if not path.is_dir() or path.name.startswith(".tmp-")}
+    """Relative names of all files of a folder, and of empty folders in it."""
+    paths = (
+        path for path in folder.rglob("*") if not path.is_dir() or path.name.startswith(".tmp-") or _is_empty(path)
+    )
+    return {path.relative_to(folder).as_posix() for path in paths}
+
+
+def _is_empty(folder: Path) -> bool:
+    return next(folder.iterdir(), None) is None
 
 
 def _values(folder: Path, name: str) -> Iterator[tuple[str, object]]:
