@@ -116,7 +116,8 @@ def _write_inputs(folder: Path) -> None:
         (task / name).mkdir(parents=True)
     for case in "abc":
         channels = [sitk.GetImageFromArray(rng.integers(0, 9, (4, 6, 5)).astype(np.int16)) for _ in range(2)]
-        sitk.WriteImage(sitk.JoinSeries(channels), str(task / "imagesTr" / f"{case}.nii.gz"))
+        joined = sitk.JoinSeries(channels)  # type: ignore[no-untyped-call]
+        sitk.WriteImage(joined, str(task / "imagesTr" / f"{case}.nii.gz"))
         label = sitk.GetImageFromArray(rng.integers(0, 2, (4, 6, 5)).astype(np.uint8))
         sitk.WriteImage(label, str(task / "labelsTr" / f"{case}.nii.gz"))
     cases = [{"image": f"./imagesTr/{case}.nii.gz", "label": f"./labelsTr/{case}.nii.gz"} for case in "abc"]

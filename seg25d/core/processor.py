@@ -11,6 +11,7 @@ import torch
 
 from seg25d.core.cgroups import read_text
 from seg25d.core.errors import RecordError
+from seg25d.core.leftovers import remove_leftovers
 from seg25d.core.records import Record, digest, read_record, write_record
 
 CAPS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
@@ -77,6 +78,7 @@ class Verdict(Record):
         if not self.tested:
             return
         with suppress(OSError, RuntimeError):  # no right to write; no home
+            remove_leftovers(cache_folder())
             write_record(_verdict_file(self.processor), self)
 
 

@@ -4,6 +4,7 @@ import logging
 import math
 import platform
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import median_low
 from typing import Literal, NamedTuple
@@ -12,6 +13,7 @@ from pydantic import Field
 
 from seg25d.core.device import choose_execution, device_name
 from seg25d.core.errors import InputError, RecordError
+from seg25d.core.locks import reading_lock
 from seg25d.core.records import Record, read_record, write_record
 from seg25d.core.workspace import PreprocessedFolder
 from seg25d.ensembling.weights import OverlapSums, fit_weights, overlap_sums
@@ -98,9 +100,33 @@ def find_best(
         The choice, for `best.json`.
 
     Raises:
+        BusyError: If another process trains one of the folds or changes their arrays.
         InputError: If the runs do not fit together, there is nothing to compare, or no candidate is within the limits.
     """
     validation = _prepare_validation(runs, folder, scores, options)
+    with ExitStack() as locks:
+        for place in _places_read(runs, folder):
+            locks.enter_context(reading_lock(place, "find_best_configuration"))
+        return _find_best(dataset_name, runs, folder, validation, options)
+
+
+def _places_read(runs: Sequence[ValidatedRun], folder: PreprocessedFolder) -> list[Path]:
+    """Folders that must not change while runs are compared."""
+    stores = {folder.store(run.store) for run in runs if run.store is not None}
+    return [*sorted(stores), *(place for run in runs for place in _folders_of(run))]
+
+
+def _folders_of(run: ValidatedRun) -> list[Path]:
+    return [run.run.root, *(run.run.fold(fold).root for fold in run.folds)]
+
+
+def _find_best(
+    dataset_name: str,
+    runs: Sequence[ValidatedRun],
+    folder: PreprocessedFolder,
+    validation: Validation,
+    options: FindOptions,
+) -> Best:
     for run in runs:
         predict_validation(run, folder.root, choose_execution(options.device))
     costs = {Ensemble((run.name,)): _find_cost(run, folder, validation, options) for run in runs}

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 
 from seg25d.core.device import Execution
 from seg25d.core.errors import Seg25dError, WorkerError
-from seg25d.core.files import drop_inherited_locks
+from seg25d.core.locks import drop_inherited_locks
 from seg25d.core.parallel import available_cores
 from seg25d.training.sampling import Batch, WindowSource, batch_keys
 
