@@ -19,9 +19,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from faults.attempts import Kind, Result, random_of
+from faults.kills import KILL
+from faults.pairs import PAIR
 
 SEED = 24
-KINDS: tuple[Kind, ...] = ()
+KINDS: tuple[Kind, ...] = (KILL, PAIR)
 
 
 def try_one(kind: Kind, seed: int, number: int, prepared: Path, folder: Path) -> Result:
