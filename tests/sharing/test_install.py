@@ -139,3 +139,23 @@ def test_a_run_that_is_being_trained_is_not_replaced(archive, folder):
     with folder_lock(folder / "3d" / "fold_3", "training"), pytest.raises(BusyError, match="training"):
         install(place(folder), archive, overwrite=True)
     assert contents(folder) == before
+
+
+def test_an_interrupted_installation_is_completed_without_further_words(archive, folder, tmp_path):
+    """A part that is in place already, with the same content, is no obstacle; another one is."""
+    elsewhere = Workspace.resolve(tmp_path / "elsewhere", {})
+    target = elsewhere.results / NAME
+    install(elsewhere, archive)
+    whole, modified = contents(target), (target / NEW).stat().st_mtime_ns
+    (target / "best.json").unlink()
+    (target / f".tmp-{10**30}-install").mkdir()
+    install(elsewhere, archive)
+    assert contents(target) == whole
+    assert (target / NEW).stat().st_mtime_ns == modified
+    assert not list(target.glob(".*"))
+    (target / f".tmp-{10**30}-install").mkdir()
+    install(elsewhere, archive)
+    assert not list(target.glob(".*"))
+    (target / "best.json").write_text("other")
+    with pytest.raises(InputError, match=r"has best\.json already"):
+        install(elsewhere, archive)
