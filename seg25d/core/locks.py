@@ -48,12 +48,13 @@ def folder_lock(
 def reading_lock(folder: Path, purpose: str) -> Iterator[None]:
     """Keep others from writing into a folder while it is read; any number of processes may read at once.
 
-    A folder that is missing or that this process may not write into is not held.
+    A folder that is missing or that this process may not write into is not held, nor is any on Windows, where a lock is
+    for one process only.
 
     Raises:
         BusyError: If another process holds the folder to write into it.
     """
-    if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+    if os.name == "nt" or not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
         yield
         return
     with _lock(folder / ".lock", folder, purpose, shared=True):

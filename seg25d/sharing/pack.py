@@ -7,12 +7,14 @@ import logging
 import os
 import re
 import stat
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
 from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo, is_zipfile
 
 from seg25d.core.errors import InputError
 from seg25d.core.files import atomic_path, check_writable, read_json
+from seg25d.core.locks import reading_lock
 from seg25d.core.workspace import RunFolder
 from seg25d.ensembling.load import files_of_model
 from seg25d.planning.model_file import load_header
@@ -59,6 +61,17 @@ def write_archive(
     if path.is_dir() or (path.exists() and not overwrite and not is_zipfile(path)):
         raise other
     check_writable(path.parent)
+    with ExitStack() as locks:
+        for run, folds in models.folds.items():
+            for fold in folds:
+                locks.enter_context(reading_lock(RunFolder(root=folder / run).fold(fold).root, "exporting"))
+        return _write_archive(path, folder, models, licence, None if overwrite else other)
+
+
+def _write_archive(
+    path: Path, folder: Path, models: ChosenModels, licence: str | None, other: InputError | None
+) -> Manifest:
+    """Write an archive; `other` is raised if a file with other content is there."""
     files = _list_files(folder, models)
     subject = Subject.of(load_header(next(folder / file for file in files if file.endswith("model_final.safetensors"))))
     check_content(folder, files, subject)
@@ -71,7 +84,7 @@ def write_archive(
         )
         _write(archive, MANIFEST, io.BytesIO(_json_bytes(manifest.model_dump(mode="json"))))
         archive.close()
-        if path.exists() and not overwrite:
+        if path.exists() and other is not None:
             if not filecmp.cmp(temporary, path, shallow=False):
                 raise other
             logger.info("%s is there already, with the same content", path)

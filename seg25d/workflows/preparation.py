@@ -73,25 +73,19 @@ def prepare_datasets(workspace: Workspace, identifiers: Sequence[str], options: 
             folder = workspace.preprocessed_dataset(name).root
             locks.enter_context(folder_lock(folder, "planning and preprocessing", deep=True))
         tasks = datasets_to_plan(workspace, identifiers, options)
+        for store in (store for task in tasks.values() if task.clean for store in _stores(task.folder)):
+            locks.enter_context(folder_lock(store, "preprocessing"))
         plans = {name: make_plans(task) for name, task in tasks.items()}
         for name, task in tasks.items():
-            for store in _stores_to_change(task, plans[name], options):
-                locks.enter_context(folder_lock(store, "preprocessing"))
+            if not (task.clean or options.plan_only):
+                for store in stores_to_change(task.dataset, plans[name].configurations.values(), task.folder):
+                    locks.enter_context(folder_lock(store, "preprocessing"))
         for name, task in tasks.items():
             write_plans(task, plans[name])
         if not options.plan_only:
             for name, task in tasks.items():
                 write_arrays(task, plans[name])
     return plans
-
-
-def _stores_to_change(task: DatasetToPlan, plans: Plans, options: PlanningOptions) -> list[Path]:
-    """Stores that are there and change."""
-    if task.clean:
-        return [store for store in sorted(task.folder.root.glob("spacing_*")) if store.is_dir()]
-    if options.plan_only:
-        return []
-    return stores_to_change(task.dataset, plans.configurations.values(), task.folder)
 
 
 def datasets_to_plan(
@@ -244,13 +238,17 @@ def _channel_ranges(root: Path) -> dict[int, tuple[float, float]]:
     return value_ranges(channels)
 
 
+def _stores(folder: PreprocessedFolder) -> list[Path]:
+    return [path for path in sorted(folder.root.glob("spacing_*")) if path.is_dir()]
+
+
 def _remove_stores(folder: PreprocessedFolder, plans: Path) -> None:
     """Remove all arrays that no plans in another file use."""
     # Searched as text, so that plans with errors in them keep their arrays too.
     others = [
         path.read_text(encoding="utf-8", errors="replace") for path in folder.root.glob("*.json") if path != plans
     ]
-    for store in sorted(folder.root.glob("spacing_*")):
-        if store.is_dir() and not any(store.name in text for text in others):
+    for store in _stores(folder):
+        if not any(store.name in text for text in others):
             logger.info("removing %s", store)
             shutil.rmtree(store)

@@ -291,9 +291,7 @@ def test_a_fault_of_ours_in_one_case_is_collected(header, execution, tmp_path):
         predict_cases(Predictor([Broken()], header, execution), inputs(tmp_path / "in"), tmp_path / "out")
 
 
-def test_what_an_interrupted_overwrite_left_is_predicted_again(
-    predictor, header, execution, threshold, tmp_path
-):
+def test_what_an_interrupted_overwrite_left_is_predicted_again(predictor, header, execution, threshold, tmp_path):
     """The record is of the new model from its first case on; files of the old one do not count as predicted."""
     for name in ("a", "b"):
         write_case(tmp_path / "in", name)
