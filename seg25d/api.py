@@ -34,7 +34,7 @@ from seg25d.runs.trained import prediction_command
 from seg25d.selection.best import Best
 from seg25d.selection.chosen_model import loader
 from seg25d.selection.compared_runs import runs_to_compare
-from seg25d.selection.find_best import FindOptions, find_best
+from seg25d.selection.find_best import FindOptions, find_best, held
 from seg25d.selection.nnunet_results import import_nnunet_results
 from seg25d.selection.ranking import describe_best
 from seg25d.sharing.choice import ExportOptions, model_to_predict, models_to_export
@@ -272,6 +272,7 @@ def find_best_configuration(
         The choice, with all candidates that it was compared with.
 
     Raises:
+        BusyError: See `held`.
         InputError: If there is nothing to compare, folds are missing, or no candidate is within the limits.
     """
     options = options or FindOptions()
@@ -279,7 +280,7 @@ def find_best_configuration(
     name = workspace.dataset_name(identifier)
     runs = runs_to_compare(workspace, name, configurations, folds)
     folder, scores = workspace.preprocessed_dataset(name), workspace.candidate_scores(name)
-    with folder_lock(scores, "find_best_configuration"), file_lock(workspace.best(name), "find_best_configuration"):
+    with held(runs, folder, scores, workspace.best(name)):
         best = find_best(name, runs, folder, scores, options)
         write_record(workspace.best(name), best)
     return best

@@ -138,6 +138,9 @@ def start(step: Step, folder: Path, extra: Mapping[str, str] | None = None) -> s
         folder: That holds `workspace`.
         extra: Environment variables beside those of this process.
     """
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        # A shell has set that for commands in its background, and ours would inherit it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     words = step.words if "--workspace" in step.words else (*step.words, "--workspace", "workspace")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **(extra or {})}
     return subprocess.Popen(

@@ -3,8 +3,8 @@
 import logging
 import math
 import platform
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median_low
 from typing import Literal, NamedTuple
@@ -13,7 +13,7 @@ from pydantic import Field
 
 from seg25d.core.device import choose_execution, device_name
 from seg25d.core.errors import InputError, RecordError
-from seg25d.core.locks import reading_lock
+from seg25d.core.locks import file_lock, folder_lock, reading_lock
 from seg25d.core.records import Record, read_record, write_record
 from seg25d.core.workspace import PreprocessedFolder
 from seg25d.ensembling.weights import OverlapSums, fit_weights, overlap_sums
@@ -79,6 +79,31 @@ class _CostFile(Record):
     cost: Cost
 
 
+@contextmanager
+def held(runs: Sequence[ValidatedRun], folder: PreprocessedFolder, scores: Path, best: Path) -> Iterator[None]:
+    """Hold what `find_best` writes, and keep what it reads from changing.
+
+    Args:
+        runs: The runs to compare.
+        folder: The preprocessed data set.
+        scores: Folder for the scores of candidates.
+        best: File of the choice.
+
+    Raises:
+        BusyError: If another process compares runs, trains one of the folds or changes their arrays.
+    """
+    stores = {folder.store(run.store) for run in runs if run.store is not None}
+    folds = [place for run in runs for place in (run.run.root, *(run.run.fold(fold).root for fold in run.folds))]
+    with (
+        folder_lock(scores, "find_best_configuration"),
+        file_lock(best, "find_best_configuration"),
+        ExitStack() as locks,
+    ):
+        for place in (*sorted(stores), *folds):
+            locks.enter_context(reading_lock(place, "find_best_configuration"))
+        yield
+
+
 def find_best(
     dataset_name: str, runs: Sequence[ValidatedRun], folder: PreprocessedFolder, scores: Path, options: FindOptions
 ) -> Best:
@@ -100,33 +125,9 @@ def find_best(
         The choice, for `best.json`.
 
     Raises:
-        BusyError: If another process trains one of the folds or changes their arrays.
         InputError: If the runs do not fit together, there is nothing to compare, or no candidate is within the limits.
     """
     validation = _prepare_validation(runs, folder, scores, options)
-    with ExitStack() as locks:
-        for place in _places_read(runs, folder):
-            locks.enter_context(reading_lock(place, "find_best_configuration"))
-        return _find_best(dataset_name, runs, folder, validation, options)
-
-
-def _places_read(runs: Sequence[ValidatedRun], folder: PreprocessedFolder) -> list[Path]:
-    """Folders that must not change while runs are compared."""
-    stores = {folder.store(run.store) for run in runs if run.store is not None}
-    return [*sorted(stores), *(place for run in runs for place in _folders_of(run))]
-
-
-def _folders_of(run: ValidatedRun) -> list[Path]:
-    return [run.run.root, *(run.run.fold(fold).root for fold in run.folds)]
-
-
-def _find_best(
-    dataset_name: str,
-    runs: Sequence[ValidatedRun],
-    folder: PreprocessedFolder,
-    validation: Validation,
-    options: FindOptions,
-) -> Best:
     for run in runs:
         predict_validation(run, folder.root, choose_execution(options.device))
     costs = {Ensemble((run.name,)): _find_cost(run, folder, validation, options) for run in runs}
