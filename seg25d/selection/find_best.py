@@ -100,7 +100,7 @@ def held(runs: Sequence[ValidatedRun], folder: PreprocessedFolder, scores: Path,
         ExitStack() as locks,
     ):
         for place in (*sorted(stores), *folds):
-            locks.enter_context(reading_lock(place, "find_best_configuration"))
+            locks.enter_context(reading_lock(place, purpose))
         yield
 
 
