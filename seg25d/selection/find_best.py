@@ -94,11 +94,8 @@ def held(runs: Sequence[ValidatedRun], folder: PreprocessedFolder, scores: Path,
     """
     stores = {folder.store(run.store) for run in runs if run.store is not None}
     folds = [place for run in runs for place in (run.run.root, *(run.run.fold(fold).root for fold in run.folds))]
-    with (
-        folder_lock(scores, "find_best_configuration"),
-        file_lock(best, "find_best_configuration"),
-        ExitStack() as locks,
-    ):
+    purpose = "find_best_configuration"
+    with folder_lock(scores, purpose), file_lock(best, purpose), ExitStack() as locks:
         for place in (*sorted(stores), *folds):
             locks.enter_context(reading_lock(place, purpose))
         yield
