@@ -20,9 +20,11 @@ from pathlib import Path
 
 from faults import environment
 from faults.attempts import Kind, Result, random_of
+from faults.kills import KILL
+from faults.pairs import PAIR
 
 SEED = 24
-KINDS: tuple[Kind, ...] = (*environment.KINDS,)
+KINDS: tuple[Kind, ...] = (KILL, PAIR, *environment.KINDS)
 
 
 def try_one(kind: Kind, seed: int, number: int, prepared: Path, folder: Path) -> Result:

@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 
 from seg25d.core.device import check_device, choose_execution
-from seg25d.core.errors import InputError
-from seg25d.core.files import folder_lock, read_text
+from seg25d.core.files import read_text
+from seg25d.core.locks import file_lock, folder_lock
 from seg25d.core.process import crashes_named
 from seg25d.core.records import write_record
 from seg25d.core.workspace import Workspace
@@ -34,7 +34,7 @@ from seg25d.runs.trained import prediction_command
 from seg25d.selection.best import Best
 from seg25d.selection.chosen_model import loader
 from seg25d.selection.compared_runs import runs_to_compare
-from seg25d.selection.find_best import FindOptions, find_best
+from seg25d.selection.find_best import FindOptions, find_best, held
 from seg25d.selection.nnunet_results import import_nnunet_results
 from seg25d.selection.ranking import describe_best
 from seg25d.sharing.choice import ExportOptions, model_to_predict, models_to_export
@@ -55,7 +55,7 @@ from seg25d.workflows.options import (
     TrainingOptions,
 )
 from seg25d.workflows.planned_run import planned_run
-from seg25d.workflows.preparation import datasets_to_plan, make_plans, write_arrays, write_plans
+from seg25d.workflows.preparation import prepare_datasets
 from seg25d.workflows.pretraining import plan_pretraining, pretrain_network
 
 __all__ = [
@@ -110,18 +110,9 @@ def plan_and_preprocess(
     Raises:
         InputError: If a data set does not exist, an option is invalid, or existing plans were edited incorrectly.
         DatasetError: If data sets have problems; lists all of them, and nothing is written.
+        BusyError: If another process plans one of them, or reads arrays that would change.
     """
-    options = options or PlanningOptions()
-    tasks = datasets_to_plan(workspace, identifiers, options)
-    if options.verify_only:
-        return {}
-    plans = {name: make_plans(task) for name, task in tasks.items()}
-    for name, task in tasks.items():
-        write_plans(task, plans[name])
-    if not options.plan_only:
-        for name, task in tasks.items():
-            write_arrays(task, plans[name])
-    return plans
+    return prepare_datasets(workspace, identifiers, options or PlanningOptions())
 
 
 @crashes_named(CRASHED)
@@ -150,32 +141,34 @@ def train(
 
     Raises:
         InputError: If an argument names something that does not exist; raised before anything is done.
+        BusyError: If another process trains one of the folds or changes their arrays.
     """
     options = options or TrainingOptions()
     planned = planned_run(workspace, identifier, configuration, options)
     chosen = parse_folds(folds, len(planned.splits))
     check_before_training(options.device, planned.settings.config.precision)
-    if planned.plan.representation.fuses_views:
-        fusion = plan_fusion(planned, chosen)
-        clear_folds(fusion.task)
-        planned.keep_network()
-        summaries = train_fusion(fusion)
-        logger.info("predict with: %s", prediction_command(workspace, identifier, fusion.task.run, summaries))
+    with planned.reading():
+        if planned.plan.representation.fuses_views:
+            fusion = plan_fusion(planned, chosen)
+            clear_folds(fusion.task)
+            planned.keep_network()
+            summaries = train_fusion(fusion)
+            logger.info("predict with: %s", prediction_command(workspace, identifier, fusion.task.run, summaries))
+            return summaries
+        fine = plan_fine(planned, chosen) if planned.settings.config.fine is not None else None
+        task = fine.task if fine is not None else planned.run(planned.settings, chosen, begun=planned.begun)
+        check_folds(task)
+        if fine is not None:
+            check_coarse(fine)
+        clear_folds(task)
+        if is_first_process():
+            planned.keep_network()
+        if fine is None and is_first_process():
+            announce_folds(task)
+        summaries = train_folds(task) if fine is None else train_fine_folds(fine)
+        if summaries:
+            logger.info("predict with: %s", prediction_command(workspace, identifier, task.run, summaries))
         return summaries
-    fine = plan_fine(planned, chosen) if planned.settings.config.fine is not None else None
-    task = fine.task if fine is not None else planned.run(planned.settings, chosen, begun=planned.begun)
-    check_folds(task)
-    if fine is not None:
-        check_coarse(fine)
-    clear_folds(task)
-    if is_first_process():
-        planned.keep_network()
-    if fine is None and is_first_process():
-        announce_folds(task)
-    summaries = train_folds(task) if fine is None else train_fine_folds(fine)
-    if summaries:
-        logger.info("predict with: %s", prediction_command(workspace, identifier, task.run, summaries))
-    return summaries
 
 
 @crashes_named(CRASHED)
@@ -198,9 +191,10 @@ def pretrain(workspace: Workspace, identifier: str, configuration: str, options:
     planned = planned_run(workspace, identifier, configuration, options)
     run = plan_pretraining(planned, options)
     check_before_training(options.device, run.settings.config.precision)
-    if is_first_process():
-        planned.keep_network()
-    return pretrain_network(run)
+    with planned.reading():
+        if is_first_process():
+            planned.keep_network()
+        return pretrain_network(run)
 
 
 def predict(workspace: Workspace, source: Path, out: Path, options: PredictionOptions | None = None) -> None:
@@ -215,6 +209,7 @@ def predict(workspace: Workspace, source: Path, out: Path, options: PredictionOp
     Raises:
         InputError: If the model (lists the choices) or the images do not exist, or `out` holds predictions of another
             model.
+        BusyError: If another process predicts into `out`.
         CaseFailures: If some cases failed; all others are written.
     """
     options = options or PredictionOptions()
@@ -224,7 +219,7 @@ def predict(workspace: Workspace, source: Path, out: Path, options: PredictionOp
     else:
         for device in devices:
             check_device(device)
-    with model_to_predict(workspace, options, out) as model:
+    with folder_lock(out, "predicting"), model_to_predict(workspace, options, out) as model:
         predictor_options = options.predictor
         meaning = model.meaning()
         cases = find_inputs(source, len(meaning.description.channel_names), meaning.description.file_ending)
@@ -277,15 +272,16 @@ def find_best_configuration(
         The choice, with all candidates that it was compared with.
 
     Raises:
+        BusyError: See `held`.
         InputError: If there is nothing to compare, folds are missing, or no candidate is within the limits.
     """
     options = options or FindOptions()
     choose_execution(options.device)
     name = workspace.dataset_name(identifier)
     runs = runs_to_compare(workspace, name, configurations, folds)
-    scores = workspace.candidate_scores(name)
-    with folder_lock(scores, "find_best_configuration"):
-        best = find_best(name, runs, workspace.preprocessed_dataset(name), scores, options)
+    folder, scores = workspace.preprocessed_dataset(name), workspace.candidate_scores(name)
+    with held(runs, folder, scores, workspace.best(name)):
+        best = find_best(name, runs, folder, scores, options)
         write_record(workspace.best(name), best)
     return best
 
@@ -346,7 +342,8 @@ def report(workspace: Workspace, identifier: str, out: Path | None = None, num_p
 
     name = workspace.dataset_name(identifier)
     out = out or workspace.report(name)
-    write_report(workspace, name, out, num_processes)
+    with file_lock(out, "writing a report"):
+        write_report(workspace, name, out, num_processes)
     return out
 
 
@@ -364,15 +361,14 @@ def export_model(workspace: Workspace, identifier: str, path: Path, options: Exp
 
     Raises:
         InputError: If the models do not exist or do not belong together, the choice is ambiguous (lists the choices),
-            or `path` exists and `overwrite` is not set; nothing is written then.
+            or `path` exists with other content and `overwrite` is not set; nothing is written then.
     """
     options = options or ExportOptions()
-    if path.is_dir() or (path.exists() and not options.overwrite):
-        raise InputError(f"{path} exists already; choose another name" + (" or --overwrite" * path.is_file()))
     name = workspace.dataset_name(identifier)
     models = models_to_export(workspace, name, options)
     licence = None if options.licence_file is None else read_text(options.licence_file)
-    manifest = write_archive(path, workspace.results / name, models, licence)
+    with file_lock(path, "exporting models"):
+        manifest = write_archive(path, workspace.results / name, models, licence, overwrite=options.overwrite)
     logger.info("%s holds %s of %s, %.0f MB", path, ", ".join(models.folds), name, manifest.num_bytes / 1e6)
     return manifest
 

@@ -15,7 +15,7 @@ import pytest
 from seg25d import api
 from seg25d.cli.main import main
 from seg25d.core.errors import BusyError, DatasetError, InputError, RecordError
-from seg25d.core.files import folder_lock
+from seg25d.core.locks import folder_lock
 from seg25d.core.workspace import Workspace
 from seg25d.data import vessels
 from seg25d.data.image_io import read_geometry, read_labels

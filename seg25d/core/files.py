@@ -1,4 +1,4 @@
-"""Files that are either complete or absent, and a lock for folders."""
+"""Files that are either complete or absent."""
 
 import codecs
 import hashlib
@@ -9,13 +9,11 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from seg25d.core.errors import BusyError, InputError, RecordError
+from seg25d.core.errors import InputError, RecordError
+from seg25d.core.leftovers import remove_leftovers, temporary_name
 from seg25d.core.system_errors import refusal, writing
-
-TEMPORARY_PREFIX = ".tmp-"
-_HELD_LOCKS: set[int] = set()
 
 
 @contextmanager
@@ -35,7 +33,7 @@ def atomic_path(path: Path, durable: bool = True) -> Iterator[Path]:
     Raises:
         InputError: If the system refuses to write, see `writing`.
     """
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
+    temporary = path.with_name(temporary_name(path.name))
     with writing(path, temporary):
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -63,7 +61,7 @@ def temporary_folder(parent: Path, purpose: str) -> Iterator[Path]:
     remove_leftovers(parent)
     missing = [folder for folder in (parent, *parent.parents) if not folder.exists()]
     parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY_PREFIX}{os.getpid()}-{purpose}-", dir=parent))
+    temporary = Path(tempfile.mkdtemp(prefix=f"{temporary_name(purpose)}-", dir=parent))
     try:
         yield temporary
     finally:
@@ -71,19 +69,6 @@ def temporary_folder(parent: Path, purpose: str) -> Iterator[Path]:
         with suppress(OSError):
             for folder in missing:
                 folder.rmdir()
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Remove what killed processes left under temporary names in `folder`; what is of running processes stays."""
-    if not folder.is_dir():
-        return
-    for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
-        process_id = path.name.removeprefix(TEMPORARY_PREFIX).split("-", 1)[0]
-        if not (process_id.isdigit() and _is_alive(int(process_id))):
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
 
 
 def check_writable(folder: Path) -> None:
@@ -194,70 +179,3 @@ def read_json(path: Path, make_object: Callable[[list[tuple[str, Any]]], Any] = 
         RecursionError,
     ) as error:  # numbers of thousands of digits and endless nesting are no JSON either
         raise RecordError(f"{path} is not valid JSON: {error}; restore it or make it again") from None
-
-
-@contextmanager
-def folder_lock(folder: Path, purpose: str) -> Iterator[None]:
-    """Hold a folder for one process; the system releases the lock when the process ends, however it ends.
-
-    Args:
-        folder: The folder to hold; made if it is missing.
-        purpose: What is done there, for the message of those who come second.
-
-    Raises:
-        BusyError: If another process holds the folder.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+", encoding="utf-8") as file:
-        if not _try_lock(file):
-            file.seek(0)
-            holder = file.read().strip() or "another process"
-            raise BusyError(f"{folder} is in use ({holder}); wait for it or stop it, then run the command again")
-        file.truncate(0)
-        file.write(f"process {os.getpid()}: {purpose}")
-        file.flush()
-        _HELD_LOCKS.add(file.fileno())
-        try:
-            yield
-        finally:
-            _HELD_LOCKS.discard(file.fileno())
-
-
-def drop_inherited_locks() -> None:
-    """Close the locks that a forked process has from its parent, which keeps them; call it in the child only.
-
-    Without this a lock outlives a killed parent for as long as its children do.
-    """
-    for descriptor in _HELD_LOCKS:
-        os.close(descriptor)
-    _HELD_LOCKS.clear()
-
-
-def _is_alive(process_id: int) -> bool:
-    if os.name == "nt":
-        return True  # there os.kill would end it
-    try:
-        os.kill(process_id, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True  # another user's
-    return True
-
-
-def _try_lock(file: IO[str]) -> bool:
-    try:
-        import fcntl  # noqa: PLC0415 - absent on Windows
-    except ImportError:
-        import msvcrt  # noqa: PLC0415 - Windows only
-
-        try:
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
-        except OSError:
-            return False
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True

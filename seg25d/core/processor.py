@@ -11,6 +11,7 @@ import torch
 
 from seg25d.core.cgroups import read_text
 from seg25d.core.errors import InputError, RecordError
+from seg25d.core.leftovers import remove_leftovers
 from seg25d.core.records import Record, digest, read_record, write_record
 
 CAPS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
@@ -76,7 +77,8 @@ class Verdict(Record):
         _OF_THIS_PROCESS[self.processor.key] = self
         if not self.tested:
             return
-        with suppress(InputError, RuntimeError):  # no right to write; no home
+        with suppress(InputError, OSError, RuntimeError):  # no right to write; no home
+            remove_leftovers(cache_folder())
             write_record(_verdict_file(self.processor), self)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from seg25d.core.errors import DatasetError, InputError
-from seg25d.core.files import folder_lock, remove_leftovers
+from seg25d.core.locks import folder_lock
 from seg25d.core.parallel import choose_num_workers, map_cases
 from seg25d.core.progress import track
 from seg25d.core.records import digest, write_record
@@ -68,8 +68,13 @@ def convert_dicom_folders(
         DatasetError: If folders cannot be read, hold several series, no regular volume, or share a name; lists all, and
             nothing is written.
         InputError: If there is nothing to convert, or an existing file was made from another source.
+        BusyError: If another process converts into `out`.
     """
-    options = options or DicomOptions()
+    with folder_lock(out, "converting"):
+        return _convert_folders(source, out, num_processes, options or DicomOptions())
+
+
+def _convert_folders(source: Path, out: Path, num_processes: int | None, options: DicomOptions) -> list[Path]:
     folders, empty = _find_series(source)
     sources = [_source(source, folder) for folder in folders]
     digests = {each.folder: _digest(each.folder, options) for each in sources}
@@ -92,9 +97,8 @@ def convert_dicom_folders(
         made = {name: digests[each.folder] for name, (each, _) in files.items()}
         changes = {name: phases[each.folder][phase] for name, (each, phase) in files.items() if name in missing}
         changes = earlier.changes | {name: each for name, each in changes.items() if each}
-        with folder_lock(out, "converting"):
-            write_record(out / RECORD_NAME, Conversion(kind="dicom", files={**earlier.files, **made}, changes=changes))
-            _convert(out, {name: files[name] for name in missing}, options, workers)
+        write_record(out / RECORD_NAME, Conversion(kind="dicom", files={**earlier.files, **made}, changes=changes))
+        _convert(out, {name: files[name] for name in missing}, options, workers)
     return [out / name for name in files]
 
 
@@ -193,7 +197,6 @@ def _check_series(options: DicomOptions, source: _Source) -> _Checked:
 
 
 def _convert(out: Path, files: Mapping[str, tuple[_Source, str]], options: DicomOptions, num_workers: int) -> None:
-    remove_leftovers(out)
     items = [(name, each.folder, phase) for name, (each, phase) in files.items()]
     done = map_cases(
         partial(_convert_series, out, options), items, name=lambda item: item[1].name, num_workers=num_workers

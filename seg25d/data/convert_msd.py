@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from seg25d.core.errors import InputError
-from seg25d.core.files import copy_file, folder_lock, remove_leftovers, write_json
+from seg25d.core.files import copy_file, write_json
+from seg25d.core.locks import folder_lock
 from seg25d.core.parallel import choose_num_workers, map_cases
 from seg25d.core.progress import track
 from seg25d.core.records import digest, write_record
@@ -69,6 +70,7 @@ def convert_msd_folder(
 
     Raises:
         DatasetError: If anything is wrong with the folder; lists all of it, and nothing is written.
+        BusyError: If another process converts it.
         InputError: If the number is taken, or the folder holds anything but an earlier conversion of the same files.
     """
     if not (source / "dataset.json").is_file():
@@ -77,13 +79,13 @@ def convert_msd_folder(
     task = _read_task(source)
     stamps = {name: source_digest([file.source]) for file in task.files for name in file.targets}
     conversion = Conversion(kind="msd", files={**stamps, "dataset.json": digest(task.description)})
-    begun = _has_begun(target, conversion)
-    if begun and (target / "dataset.json").exists():
-        logger.info("%s is converted already", target)
-        return target
-    if not begun:
-        raise_problems(_content_problems(task.files), source.name)
-    with folder_lock(target, "converting"):
+    with folder_lock(target, "converting", deep=True):
+        begun = _has_begun(target, conversion)
+        if begun and all((target / name).exists() for name in conversion.files):
+            logger.info("%s is converted already", target)
+            return target
+        if not begun:
+            raise_problems(_content_problems(task.files), source.name)
         write_record(target / RECORD_NAME, conversion)
         _convert_files(target, task.files, num_processes)
         write_json(target / "dataset.json", task.description)
@@ -210,8 +212,6 @@ def _content_problems(files: Sequence[_File]) -> list[Problem]:
 
 
 def _convert_files(target: Path, files: Sequence[_File], num_processes: int | None) -> None:
-    for folder in ("imagesTr", "labelsTr", "imagesTs"):
-        remove_leftovers(target / folder)
     todo = [
         (file.source, tuple(target / name for name in file.targets))
         for file in files

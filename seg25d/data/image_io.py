@@ -17,7 +17,8 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813 - the name that its documentation uses
 from numpy.typing import NDArray
 
-from seg25d.core.files import TEMPORARY_PREFIX, atomic_path
+from seg25d.core.files import atomic_path
+from seg25d.core.leftovers import temporary_name
 from seg25d.core.system_errors import check_room, writing
 from seg25d.data.cases import ENDINGS, is_picture, split_ending
 from seg25d.data.grid_problems import grid_problem
@@ -328,7 +329,7 @@ def _write_nifti(path: Path, temporary: Path, image: sitk.Image, geometry: Geome
 
     ITK takes off further endings of a name, such as those of `case.nii.nii.gz`, so that it gets a name without any.
     """
-    plain = temporary.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{zlib.crc32(path.name.encode()):08x}.nii")
+    plain = path.with_name(temporary_name(f"{zlib.crc32(path.name.encode()):08x}.nii"))
     with writing(path, plain):
         _write(plain, image, compress=False)
         if geometry.nifti_geometry:

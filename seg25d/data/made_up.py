@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from seg25d.core.files import write_json
+from seg25d.core.locks import folder_lock
 from seg25d.core.types import FloatArray, Shape, Spacing
 
 
@@ -49,6 +50,11 @@ def write_dataset(folder: Path, dataset: MadeUpDataset, *, num_training: int, nu
     """
     if (folder / "dataset.json").exists():
         return
+    with folder_lock(folder, "making the data set", deep=True):
+        _write_dataset(folder, dataset, num_training, num_test, seed)
+
+
+def _write_dataset(folder: Path, dataset: MadeUpDataset, num_training: int, num_test: int, seed: int) -> None:
     for index in range(num_training + num_test):
         part = "Tr" if index < num_training else "Ts"
         _write_case(folder, part, f"{dataset.prefix}_{index:03d}", dataset.draw(np.random.default_rng((seed, index))))

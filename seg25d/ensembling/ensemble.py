@@ -4,6 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg25d.core.errors import InputError, ResourceError, Seg25dError, WorkerError
-from seg25d.core.files import remove_leftovers
+from seg25d.core.locks import folder_lock, reading_lock
 from seg25d.core.parallel import choose_num_workers, map_cases
 from seg25d.core.progress import track
 from seg25d.core.records import write_record
@@ -30,6 +31,7 @@ from seg25d.inference.prediction_files import (
     PredictionRecord,
     begin_record,
     earlier_seconds,
+    is_written,
     probabilities_path,
     read_probabilities,
     report_failures,
@@ -70,18 +72,28 @@ def ensemble_folders(folders: Sequence[Path], out: Path, options: EnsembleOption
     Raises:
         InputError: If options contradict each other, the folders do not fit (lists all problems), `out` holds other
             predictions, or no case can be used; nothing is written then.
+        BusyError: If another process works on `out`, or writes into one of the folders.
         CaseFailures: If some cases failed; all others are written.
     """
     options = options or EnsembleOptions()
     options.check(len(folders))
+    with folder_lock(out, "fusing"), ExitStack() as locks:
+        for folder in folders:
+            if folder.resolve() != out.resolve():
+                locks.enter_context(reading_lock(folder, "fusing"))
+        _fuse_folders(folders, out, options)
+
+
+def _fuse_folders(folders: Sequence[Path], out: Path, options: EnsembleOptions) -> None:
     members = find_members(folders, out, options)
     weights = options.weights if options.fit_weights is None else _fit_weights(folders, members, options)
     record = _make_record(folders, members, options, weights)
-    done = [] if options.overwrite else [case for case in members.cases if _is_done(case, out, options)]
-    earlier = earlier_seconds(record, out / RECORD_NAME, [case.name for case in done], overwrite=options.overwrite)
+    files = {case.name: _target(case, out) for case in members.cases}
+    there = [name for name, file in files.items() if is_written(file, probabilities=options.save_probabilities)]
+    earlier = earlier_seconds(record, out / RECORD_NAME, there, overwrite=options.overwrite)
+    done = [] if options.overwrite else [case for case in members.cases if case.name in set(there) & earlier.keys()]
     if done:
         logger.info("%d of %d cases are fused already", len(done), len(members.cases))
-    remove_leftovers(out)
     todo = [case for case in members.cases if case not in done]
     task = _Task(options, weights, out, record.model_copy(update={"seconds": earlier}))
     report_failures(_fuse_all(task, todo), len(members.cases), "fused")
@@ -214,11 +226,6 @@ def _make_record(
 
 def _target(case: FusionCase, out: Path) -> Path:
     return out / f"{case.name}{split_ending(case.segmentations[0])[1]}"
-
-
-def _is_done(case: FusionCase, out: Path, options: EnsembleOptions) -> bool:
-    target = _target(case, out)
-    return target.exists() and (not options.save_probabilities or probabilities_path(target).exists())
 
 
 def _bytes_per_worker(cases: Sequence[FusionCase], task: _Task) -> int:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from seg25d.core.errors import InputError
-from seg25d.core.files import remove_leftovers, write_text
+from seg25d.core.files import write_text
 from seg25d.core.parallel import choose_num_workers, map_cases
 from seg25d.core.progress import track
 from seg25d.core.records import Record, write_record
@@ -166,7 +166,6 @@ def write_area_plots(plots: AreaPlots, folder: Path) -> None:
     """Write `CASE.png` for each case, then `area_plots.csv` and `area_plots.json`; each is complete or absent."""
     from seg25d.evaluation.pictures import draw_curves  # noqa: PLC0415 - needed only for pictures
 
-    remove_leftovers(folder)
     for case in plots.per_case:
         curves = {REFERENCE: case.reference.areas} | {name: each.areas for name, each in case.predictions.items()}
         along = f"{case.axis} slice, {case.slice_distance_mm:.3g} mm apart"

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from seg25d.core.errors import InputError
 from seg25d.core.files import check_writable, check_writable_file, write_text
+from seg25d.core.locks import file_lock, folder_lock, reading_lock
 from seg25d.core.parallel import choose_num_workers, map_cases
 from seg25d.core.progress import track
 from seg25d.core.records import write_record
@@ -57,22 +58,29 @@ def evaluate(  # noqa: PLR0913 - all by keyword; the command has the same option
 
     Raises:
         InputError: If cases are missing or do not fit, or an output file cannot be written; nothing is written then.
+        BusyError: If another process writes one of the files, or into the folder of predictions.
     """
     for file in (output, csv):
         if file is not None:
             check_writable_file(file)
     if areas is not None:
         check_writable(areas.folder)
-    pairs, labels = find_pairs(reference, prediction, common=common), find_labels(reference, prediction)
-    if areas is not None:
-        _check_nothing_overwritten(areas.folder, pairs)
-    summary = _evaluate_pairs(pairs, labels, num_processes, surface_tolerance_mm)
-    if areas is not None:
-        plots = measure_areas({"prediction": pairs}, {"prediction": labels}, areas.axis, num_processes)
-        write_area_plots(plots, areas.folder)
-    write_record(output or prediction / "summary.json", summary)
-    if csv is not None:
-        write_csv(summary, csv)
+    with reading_lock(prediction, "evaluating"):
+        pairs, labels = find_pairs(reference, prediction, common=common), find_labels(reference, prediction)
+        if areas is not None:
+            _check_nothing_overwritten(areas.folder, pairs)
+        summary = _evaluate_pairs(pairs, labels, num_processes, surface_tolerance_mm)
+        plots = None
+        if areas is not None:
+            plots = measure_areas({"prediction": pairs}, {"prediction": labels}, areas.axis, num_processes)
+    with file_lock(output or prediction / "summary.json", "evaluating"):
+        if areas is not None and plots is not None:
+            with folder_lock(areas.folder, "drawing area plots"):
+                write_area_plots(plots, areas.folder)
+        write_record(output or prediction / "summary.json", summary)
+        if csv is not None:
+            with file_lock(csv, "evaluating"):
+                write_csv(summary, csv)
     return summary
 
 

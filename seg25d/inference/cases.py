@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg25d.core.errors import InputError, ResourceError, Seg25dError
-from seg25d.core.files import remove_leftovers
 from seg25d.core.progress import track
 from seg25d.core.records import Record, write_record
 from seg25d.core.system_errors import refusal
@@ -29,7 +28,7 @@ from seg25d.inference.prediction_files import (
     PredictionRecord,
     begin_record,
     earlier_seconds,
-    probabilities_path,
+    is_written,
     report_failures,
     write_probabilities,
 )
@@ -123,14 +122,14 @@ def predict_cases(
     """
     targets = _check_targets(meaning.description, cases, out)
     path = out / RECORD_NAME
-    done = [] if options.overwrite else [case for case in cases if _is_done(targets[case.name], options)]
-    earlier = earlier_seconds(record, path, [case.name for case in done], overwrite=options.overwrite)
+    there = [name for name, file in targets.items() if is_written(file, probabilities=options.save_probabilities)]
+    earlier = earlier_seconds(record, path, there, overwrite=options.overwrite)
+    done = [] if options.overwrite else [case for case in cases if case.name in set(there) & earlier.keys()]
     said = {"labels": meaning.labels, "threshold": meaning.threshold}
     record = record.model_copy(update={"seconds": earlier} | said)
     todo = [case for case in cases if case not in done]
     if done:
         logger.info("%d of %d cases are predicted already", len(done), len(cases))
-    remove_leftovers(out)
     failures: dict[str, Exception] = {}
     results = outcomes(Work(todo, targets, options, meaning.labels), partial(begin_record, record, path))
     for case, result in track(results, len(todo), "predicting"):
@@ -180,10 +179,6 @@ def _choose_ending(description: DatasetDescription, case: Case) -> str:
     if ending not in ONE_SLICE or own in ONE_SLICE:
         return ending
     return own or VOLUMES[0]
-
-
-def _is_done(target: Path, options: CaseOptions) -> bool:
-    return target.exists() and (not options.save_probabilities or probabilities_path(target).exists())
 
 
 def outcomes_here(model: CaseModel, work: Work, begin: Callable[[], None]) -> Iterator[Outcome]:

@@ -47,36 +47,38 @@ class PredictionRecord(Record):
 
 
 def earlier_seconds(
-    record: PredictionRecord, path: Path, done: Sequence[str], *, overwrite: bool
+    record: PredictionRecord, path: Path, there: Sequence[str], *, overwrite: bool
 ) -> dict[str, float | None]:
-    """Find the seconds of cases that an earlier call predicted with the same model.
+    """Find the cases that earlier calls predicted with the same model, and their seconds.
+
+    Files of others may be of another model, whose predictions were being overwritten when a call was interrupted.
 
     Args:
         record: The record of this call.
         path: The `prediction.json`, which need not exist.
-        done: Existing cases.
+        there: Cases that have files.
         overwrite: Whether predictions of another model may be overwritten.
 
     Raises:
         InputError: If the folder holds predictions of another model or of another program and is not to be overwritten.
     """
     if not path.exists():
-        if done:
+        if there and not overwrite:
             raise InputError(
-                f"{path.parent} holds {done[0]} and no prediction.json: it was not predicted here; "
+                f"{path.parent} holds {there[0]} and no prediction.json: it was not predicted here; "
                 "choose another folder or --overwrite"
             )
         return {}
     try:
         earlier = read_record(path, PredictionRecord)
     except RecordError as error:
-        logger.warning("%s; writing it again", error)
-        return dict.fromkeys(done)
+        logger.warning("%s; writing it again, with all cases", error)
+        return {}
     if not earlier.same_model(record):
         if not overwrite:
             raise InputError(f"{path.parent} holds predictions of another model; choose another folder or --overwrite")
         return {}
-    return dict.fromkeys(done) | earlier.seconds
+    return earlier.seconds
 
 
 def begin_record(record: PredictionRecord, path: Path) -> None:
@@ -116,6 +118,12 @@ def write_probabilities(target: Path, probabilities: NDArray[np.float32], geomet
     }
     with atomic_path(path.with_suffix(".pkl")) as temporary:
         temporary.write_bytes(pickle.dumps(properties))
+
+
+def is_written(target: Path, *, probabilities: bool) -> bool:
+    """Whether all files of a case are there: `CASE.ENDING`, and those of `write_probabilities` if wanted."""
+    path = probabilities_path(target)
+    return all(file.exists() for file in ((target, path, path.with_suffix(".pkl")) if probabilities else (target,)))
 
 
 def probabilities_path(target: Path) -> Path:

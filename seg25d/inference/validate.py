@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from seg25d.core.files import remove_leftovers
 from seg25d.core.progress import track
 from seg25d.core.records import read_record, write_record
 from seg25d.core.workspace import FoldFolder
@@ -18,6 +17,7 @@ from seg25d.evaluation.metrics import case_metrics
 from seg25d.evaluation.summary import CaseSummary, Summary, summarize
 from seg25d.evaluation.tables import summary_table
 from seg25d.inference.predictor import Predictor
+from seg25d.planning.model_file import ModelHeader, load_header
 from seg25d.preprocessing.store import CaseRecord, Store
 
 logger = logging.getLogger(__name__)
@@ -38,11 +38,10 @@ def validate_fold(folder: FoldFolder, store: Store, cases: Sequence[str], predic
         The scores.
     """
     path = folder.validation / "summary.json"
-    if _is_current(path, folder):
+    if is_validated(folder, cases):
         return read_record(path, Summary)
     path.unlink(missing_ok=True)
-    remove_leftovers(folder.validation)
-    ending = predictor.header.description.label_ending if find_spec("SimpleITK") else None
+    ending = _ending(predictor.header)
     if ending is None:
         logger.warning("SimpleITK is not installed: validation segmentations are scored but not written")
     with ThreadPoolExecutor(1) as pool:
@@ -59,6 +58,18 @@ def validate_fold(folder: FoldFolder, store: Store, cases: Sequence[str], predic
     write_record(path, summary)
     logger.info("%s", summary_table(summary, predictor.labels))
     return summary
+
+
+def is_validated(folder: FoldFolder, cases: Sequence[str]) -> bool:
+    """Whether all that `validate_fold` writes is there, by the final model that is there."""
+    ending = _ending(load_header(folder.model_final))
+    written = [] if ending is None else [folder.validation / f"{case}{ending}" for case in cases]
+    return all(_is_current(path, folder) for path in (folder.validation / "summary.json", *written))
+
+
+def _ending(header: ModelHeader) -> str | None:
+    """The ending of segmentations; None if none can be written."""
+    return header.description.label_ending if find_spec("SimpleITK") else None
 
 
 def _is_current(path: Path, folder: FoldFolder) -> bool:

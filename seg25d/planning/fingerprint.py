@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg25d.core.errors import DatasetError, RecordError
-from seg25d.core.files import check_writable, remove_leftovers, write_text
+from seg25d.core.files import check_writable, write_text
 from seg25d.core.grids import sampled_shape
+from seg25d.core.leftovers import remove_leftovers
 from seg25d.core.parallel import choose_num_workers, map_cases
 from seg25d.core.progress import track
 from seg25d.core.records import Record, digest, read_record, write_record

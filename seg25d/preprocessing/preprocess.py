@@ -8,6 +8,7 @@ import math
 import shutil
 from collections.abc import Iterable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -174,6 +175,20 @@ def preprocess_dataset(
             logger.log(remark.level, remark.text)
 
 
+def stores_to_change(
+    dataset: Dataset, plans: Iterable[PreprocessingPlan], folder: PreprocessedFolder, *, unlabelled: bool = False
+) -> list[Path]:
+    """The folders of stores that are there and that `preprocess_dataset` would change: others may be reading them."""
+    found = []
+    for target in _targets(plans):
+        store = _store(folder, target)
+        job = _Job(labels=dataset.description.labels, folder=folder, targets=(target,), unlabelled=unlabelled)
+        is_stale = not unlabelled and bool(_stale(store, dataset))
+        if store.folder.is_dir() and (is_stale or any(_find_targets_to_fill(case, job) for case in dataset.cases)):
+            found.append(store.folder)
+    return found
+
+
 def _preprocess_case(job: _Job, case: Case) -> tuple[Remark, ...]:
     """Fill the stores that lack a case; returns remarks for the user."""
     targets = _find_targets_to_fill(case, job)
@@ -252,10 +267,14 @@ def _clean_store(folder: PreprocessedFolder, target: _Target, dataset: Dataset |
     if clean and store.folder.is_dir():
         shutil.rmtree(store.folder)
     store.remove_leftovers()
-    stale = [] if dataset is None else sorted(set(store.cases()) - {case.name for case in dataset.cases})
-    if stale:
+    if dataset is not None and (stale := _stale(store, dataset)):
         logger.info("%s: removing %s, which the data set no longer has", store.folder, ", ".join(stale))
         store.remove(stale)
+
+
+def _stale(store: Store, dataset: Dataset) -> list[str]:
+    """Cases that the data set no longer has."""
+    return sorted(set(store.cases()) - {case.name for case in dataset.cases})
 
 
 def _store(folder: PreprocessedFolder, target: _Target) -> Store:
@@ -267,7 +286,9 @@ def _find_targets_to_fill(case: Case, job: _Job) -> tuple[_Target, ...]:
     return tuple(
         target
         for target in job.targets
-        if not _store(job.folder, target).has(case.name, _source_key(case, job.labels, target))
+        if not _store(job.folder, target).has(
+            case.name, _source_key(case, job.labels, target), reference=not job.unlabelled
+        )
     )
 
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from seg25d.core.arrays import StoredArray, damaged, write_array
 from seg25d.core.errors import InputError, RecordError
-from seg25d.core.files import TEMPORARY_PREFIX, atomic_path, remove_leftovers
+from seg25d.core.files import atomic_path
+from seg25d.core.leftovers import TEMPORARY_PREFIX, remove_leftovers
 from seg25d.core.records import Record, read_record
 from seg25d.core.types import IntArray
 from seg25d.data.image_geometry import Geometry
@@ -86,12 +87,21 @@ class Store:
         with atomic_path(self._record_path(case), durable=False) as temporary:
             temporary.write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
-    def has(self, case: str, source_key: str) -> bool:
-        """Whether the case is complete and was made from exactly these files and settings."""
+    def has(self, case: str, source_key: str, *, reference: bool = False) -> bool:
+        """Whether the case is complete and was made from exactly these files and settings.
+
+        Args:
+            case: Its name.
+            source_key: Digest of the files and settings.
+            reference: Whether it has a reference.
+        """
         try:
-            return self.record(case).source_key == source_key
+            is_current = self.record(case).source_key == source_key
         except RecordError:
             return False
+        suffixes = ("", "_labels", "_reference")[: 3 if reference else 2]
+        files = [*(self._path(case, suffix) for suffix in suffixes), self._home(case) / f"{case}_locations.npz"]
+        return is_current and all(file.exists() for file in files)
 
     def record(self, case: str) -> CaseRecord:
         """Read the record of a case.

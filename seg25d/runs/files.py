@@ -4,7 +4,8 @@ import logging
 from collections.abc import Sequence
 
 from seg25d.core.errors import InputError
-from seg25d.core.files import copy_file, remove_leftovers
+from seg25d.core.files import copy_file
+from seg25d.core.leftovers import remove_leftovers
 from seg25d.core.records import write_record
 from seg25d.core.workspace import PreprocessedFolder, RunFolder
 from seg25d.data.dataset import read_description, read_splits

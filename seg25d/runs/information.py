@@ -243,7 +243,7 @@ def _count_cases(raw: Path, splits: Path, description: DatasetDescription | None
 
 def _plans(folder: Path, reader: _Reader) -> dict[str, PlansInformation]:
     """All plans in a preprocessed data set, by the names of their files."""
-    found = {path.name: reader.read(path, reader.read_plans) for path in sorted(folder.glob("*.json"))}
+    found = {path.name: reader.read(path, reader.read_plans) for path in sorted(folder.glob("[!.]*.json"))}
     return {name: plans for name, plans in found.items() if plans}
 
 

@@ -3,7 +3,8 @@
 import logging
 import math
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median_low
 from typing import Literal, NamedTuple
@@ -12,6 +13,7 @@ from pydantic import Field
 
 from seg25d.core.device import choose_execution, device_name
 from seg25d.core.errors import InputError, RecordError
+from seg25d.core.locks import file_lock, folder_lock, reading_lock
 from seg25d.core.records import Record, read_record, write_record
 from seg25d.core.workspace import PreprocessedFolder
 from seg25d.ensembling.weights import OverlapSums, fit_weights, overlap_sums
@@ -75,6 +77,28 @@ class _CostFile(Record):
     place: str
     """Machine and device that it was measured on."""
     cost: Cost
+
+
+@contextmanager
+def held(runs: Sequence[ValidatedRun], folder: PreprocessedFolder, scores: Path, best: Path) -> Iterator[None]:
+    """Hold what `find_best` writes, and keep what it reads from changing.
+
+    Args:
+        runs: The runs to compare.
+        folder: The preprocessed data set.
+        scores: Folder for the scores of candidates.
+        best: File of the choice.
+
+    Raises:
+        BusyError: If another process compares runs, trains one of the folds or changes their arrays.
+    """
+    stores = {folder.store(run.store) for run in runs if run.store is not None}
+    folds = [place for run in runs for place in (run.run.root, *(run.run.fold(fold).root for fold in run.folds))]
+    purpose = "find_best_configuration"
+    with folder_lock(scores, purpose), file_lock(best, purpose), ExitStack() as locks:
+        for place in (*sorted(stores), *folds):
+            locks.enter_context(reading_lock(place, purpose))
+        yield
 
 
 def find_best(

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg25d.core.errors import DatasetError, InputError
-from seg25d.core.files import copy_file, folder_lock, read_json, remove_leftovers, write_json
+from seg25d.core.files import copy_file, read_json, write_json
+from seg25d.core.locks import folder_lock
 from seg25d.core.parallel import choose_num_workers, map_cases
 from seg25d.core.progress import track
 from seg25d.core.records import write_record
@@ -89,6 +90,7 @@ def import_nnunet_results(
         The folder of the run.
 
     Raises:
+        BusyError: If another process imports them, or compares these results with others.
         InputError: If folder or data set do not exist, or probabilities do not belong to their segmentations.
         DatasetError: If labels, cases or files do not fit; lists all problems, and nothing is written.
     """
@@ -101,12 +103,13 @@ def import_nnunet_results(
         each.file: source_digest([each.segmentation, probabilities_path(each.segmentation)]) for each in predictions
     }
     conversion = Conversion(kind="nnunet-results", files=files)
-    earlier = read_conversion(run.root, "nnunet-results")
-    if earlier == conversion and run.imported.exists() and all((run.root / file).exists() for file in files):
-        logger.info("%s is imported already", run.root)
-        return run
-    kept = {file for file in files if earlier is not None and earlier.files.get(file) == files[file]}
-    with folder_lock(run.root, "importing"):
+    with folder_lock(run.root, "importing", deep=True):
+        earlier = read_conversion(run.root, "nnunet-results")
+        made = (*(run.root / file for file in files), run.dataset, run.splits, run.imported)
+        if earlier == conversion and all(path.exists() for path in made):
+            logger.info("%s is imported already", run.root)
+            return run
+        kept = {file for file in files if earlier is not None and earlier.files.get(file) == files[file]}
         run.imported.unlink(missing_ok=True)
         for path in (run.root / file for file in {*files, *(earlier.files if earlier else ())} - kept):
             path.unlink(missing_ok=True)
@@ -260,8 +263,6 @@ def _import_maps(
     Raises:
         InputError: If segmentations do not agree with the probabilities; names all of them.
     """
-    for fold in _folds(predictions):
-        remove_leftovers(run.fold(fold).probabilities)
     todo = [each for each in predictions if not (run.root / each.file).exists()]
     largest = max((np.prod(each.geometry.shape) for each in todo), default=0)
     workers = choose_num_workers(num_processes, int(largest) * source.labels.num_outputs * 12, len(todo))

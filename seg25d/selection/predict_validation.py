@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from seg25d.core.device import Execution
-from seg25d.core.files import remove_leftovers
+from seg25d.core.leftovers import remove_leftovers
 from seg25d.core.parallel import call_for
 from seg25d.core.progress import track
 from seg25d.ensembling.load import load_predictor
@@ -45,9 +45,9 @@ def predict_validation(run: ValidatedRun, stores: Path, execution: Execution) ->
             for case, path in paths.items()
             if not (path.exists() and path.stat().st_mtime_ns >= max(made, store.written_ns(case)))
         ]
+        remove_leftovers(folder.probabilities)
         if not missing:
             continue
-        remove_leftovers(folder.probabilities)
         predictor = load_predictor([folder.model_final], execution)
         with ThreadPoolExecutor(1) as writer:
             writing: list[Future[None]] = []

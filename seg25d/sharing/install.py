@@ -1,16 +1,20 @@
 """Installation of an archive's models: all of them or none, without overwriting existing ones unless requested."""
 
+import hashlib
+import logging
 import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from seg25d.core.errors import InputError
-from seg25d.core.files import check_writable, folder_lock, temporary_folder
+from seg25d.core.files import temporary_folder
+from seg25d.core.locks import folder_lock
 from seg25d.core.workspace import Workspace
-from seg25d.sharing.manifest import BEST, Manifest, runs_of
+from seg25d.sharing.manifest import BEST, ArchivedFile, Manifest, runs_of
 from seg25d.sharing.unpack import open_archive, unpack
 
+logger = logging.getLogger(__name__)
 _REPLACED = ".replaced"
 """Folder in `results/DATASET` for replaced models, until the new ones are in place."""
 
@@ -30,33 +34,56 @@ def install(workspace: Workspace, path: Path, *, overwrite: bool = False) -> Man
     Returns:
         The manifest of the installed models.
 
+    What is there with the same content already, as of an earlier call that was killed, stays.
+
     Raises:
-        InputError: If the archive is invalid, or a part of it is installed already; nothing is written then.
+        InputError: If the archive is invalid, or other models are in the place of its own; nothing is written then.
         BusyError: If a run to be replaced is being trained.
     """
     with open_archive(path) as archive:
         manifest = archive.manifest
         target = workspace.results / manifest.dataset_name
         names = runs_of(manifest.paths) + [BEST] * (BEST in manifest.paths)
-        check_writable(target)
-        if not overwrite:
-            _check_absent(target, names)
-        with temporary_folder(target, "install") as folder:
-            unpack(archive, folder)
-            with folder_lock(target, "installing models"):
-                _finish_replacement(target)
-                (_check_idle if overwrite else _check_absent)(target, names)
-                _place(folder, target, names)
+        with folder_lock(target, "installing models"):
+            _finish_replacement(target)
+            wanted = names if overwrite else _absent(manifest, target, names)
+            if not wanted:
+                logger.info("%s are installed already, with the same content", " and ".join(names))
+                return manifest
+            with temporary_folder(target, "install") as folder:
+                unpack(archive, folder)
+                _check_idle(target, wanted)
+                _place(folder, target, wanted)
     return manifest
 
 
-def _check_absent(target: Path, names: Sequence[str]) -> None:
+def _absent(manifest: Manifest, target: Path, names: Sequence[str]) -> list[str]:
+    """What is not there yet; what an earlier call has put in place is not done again.
+
+    Raises:
+        InputError: If something else is in the place of a part.
+    """
     there = [name for name in names if (target / name).exists()]
-    if there:
+    different = [name for name in there if not all(_is_same(target, file) for file in _files_of(manifest, name))]
+    if different:
         raise InputError(
-            f"{target} has {' and '.join(there)} already; --overwrite replaces it completely, with all folds, or "
+            f"{target} has {' and '.join(different)} already; --overwrite replaces it completely, with all folds, or "
             "rename it first"
         )
+    return [name for name in names if name not in there]
+
+
+def _files_of(manifest: Manifest, name: str) -> list[ArchivedFile]:
+    """The files of a run, or `best.json`."""
+    return [file for file in manifest.files if file.path.split("/")[0] == name]
+
+
+def _is_same(target: Path, file: ArchivedFile) -> bool:
+    path = target / file.path
+    if not path.is_file() or path.stat().st_size != file.bytes:
+        return False
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest() == file.sha256
 
 
 def _check_idle(target: Path, names: Sequence[str]) -> None:

@@ -1,16 +1,20 @@
 """Writing of an archive of models; the same models give the same bytes on every machine."""
 
+import filecmp
 import io
 import json
 import logging
+import os
 import re
 import stat
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
-from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
+from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo, is_zipfile
 
 from seg25d.core.errors import InputError
 from seg25d.core.files import atomic_path, check_writable, read_json
+from seg25d.core.locks import reading_lock
 from seg25d.core.workspace import RunFolder
 from seg25d.ensembling.load import files_of_model
 from seg25d.planning.model_file import load_header
@@ -34,7 +38,9 @@ _PATH = re.compile(r'"((?:/|~/|file:|[A-Za-z]:\\\\)[^"]+)"')
 """A JSON string that looks like an absolute path."""
 
 
-def write_archive(path: Path, folder: Path, models: ChosenModels, licence: str | None = None) -> Manifest:
+def write_archive(
+    path: Path, folder: Path, models: ChosenModels, licence: str | None = None, *, overwrite: bool = False
+) -> Manifest:
     """Write an archive of models; it is complete or absent.
 
     Args:
@@ -42,14 +48,30 @@ def write_archive(path: Path, folder: Path, models: ChosenModels, licence: str |
         folder: `results/DATASET`.
         models: The models to export.
         licence: Text of their licence.
+        overwrite: Whether to replace a file with other content.
 
     Returns:
         The manifest of the archive.
 
     Raises:
-        InputError: If something is missing, damaged or does not belong together; nothing is written then.
+        InputError: If something is missing, damaged or does not belong together, or a file with other content is there
+            and not to be replaced; nothing is written then.
     """
+    other = InputError(f"{path} exists already; choose another name" + (" or --overwrite" * path.is_file()))
+    if path.is_dir() or (path.exists() and not overwrite and not is_zipfile(path)):
+        raise other
     check_writable(path.parent)
+    with ExitStack() as locks:
+        for run, folds in models.folds.items():
+            for fold in folds:
+                locks.enter_context(reading_lock(RunFolder(root=folder / run).fold(fold).root, "exporting"))
+        return _write_archive(path, folder, models, licence, None if overwrite else other)
+
+
+def _write_archive(
+    path: Path, folder: Path, models: ChosenModels, licence: str | None, other: InputError | None
+) -> Manifest:
+    """Write an archive; `other` is raised if a file with other content is there."""
     files = _list_files(folder, models)
     subject = Subject.of(load_header(next(folder / file for file in files if file.endswith("model_final.safetensors"))))
     check_content(folder, files, subject)
@@ -61,6 +83,13 @@ def write_archive(path: Path, folder: Path, models: ChosenModels, licence: str |
             files=tuple(_add(archive, name, folder / name) for name in files),
         )
         _write(archive, MANIFEST, io.BytesIO(_json_bytes(manifest.model_dump(mode="json"))))
+        archive.close()
+        if path.exists() and other is not None:
+            if not filecmp.cmp(temporary, path, shallow=False):
+                raise other
+            logger.info("%s is there already, with the same content", path)
+            modified = path.stat().st_mtime_ns
+            os.utime(temporary, ns=(modified, modified))  # which identifies the models of predictions
     return manifest
 
 

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from seg25d.core.device import Execution
 from seg25d.core.errors import ResourceError, Seg25dError, WorkerError
-from seg25d.core.files import drop_inherited_locks
+from seg25d.core.locks import drop_inherited_locks
 from seg25d.core.parallel import available_cores, check_num_processes
 from seg25d.core.system_errors import check_open_files, refusal, system_number
 from seg25d.training.sampling import Batch, WindowSource, batch_keys

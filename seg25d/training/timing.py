@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import seg25d
 from seg25d.core.device import Execution, device_name, give_freed_memory_back, memory_of
 from seg25d.core.errors import InputError, RecordError
+from seg25d.core.leftovers import remove_leftovers
 from seg25d.core.processor import cache_folder, this_processor
 from seg25d.core.records import Record, digest, read_record, write_record
 from seg25d.data.description import DatasetDescription
@@ -94,7 +95,8 @@ def seconds_per_update(training: Training, *, only_known: bool = False) -> float
         except InputError as error:
             logger.warning("how long updates take is not timed: %s", error)
             return None
-        with suppress(InputError, RuntimeError):  # no right to write; no home
+        with suppress(InputError, OSError, RuntimeError):  # no right to write; no home
+            remove_leftovers(cache_folder())
             write_record(cache_folder() / f"timing_{key}.json", Timing(conditions=conditions, seconds_per_update=known))
     _TIMED[key] = known
     return known

@@ -4,7 +4,7 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from seg25d.core.device import Execution, memory_of, peak_memory_gb
 from seg25d.core.errors import ModelError, Seg25dError
-from seg25d.core.files import copy_file, remove_leftovers
+from seg25d.core.files import copy_file
 from seg25d.core.parallel import available_memory_bytes
 from seg25d.core.progress import seconds_left
 from seg25d.core.workspace import FoldFolder
@@ -88,13 +88,17 @@ def mixed_seed(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
 
 
-def train_fold(job: FoldJob) -> bool:
+def train_fold(job: FoldJob, begin: Callable[[], None] = lambda: None) -> bool:
     """Train a fold to its end, from its checkpoint if it has one.
 
     Leaves `model_final.safetensors`, `model_best.safetensors`, `log.jsonl`, `progress.png` and the checkpoint in the
     fold's folder. A checkpoint is written after every epoch, every two minutes, and on SIGTERM and SIGINT.
 
     The caller holds the lock of the folder, and leaves the group of processes when all is done.
+
+    Args:
+        job: The training.
+        begin: Called by the first process before anything is written, when all that is there has been found to fit.
 
     Returns:
         Whether this process is the first (or only) one, which goes on to validate.
@@ -107,13 +111,13 @@ def train_fold(job: FoldJob) -> bool:
     checkpoint = load_checkpoint(job.folder.checkpoint) if job.folder.checkpoint.exists() else None
     execution = choose_execution_to_go_on(local_device(job.device), job.config.precision, checkpoint)
     rank, num_processes = join_processes(execution.device)
-    if rank == 0:  # to others, what it writes may look like a leftover: on another machine it is no running process
-        remove_leftovers(job.folder.root)
     torch.manual_seed(job.config.seed)
     model = job.header.build_model() if job.model is None else copy.deepcopy(job.model)
     state = new_state(model, job.config, execution, job.learnt)
     if checkpoint is not None:
         _go_on(state, job, checkpoint)
+    if rank == 0:
+        begin()
     state.computed_in = str(execution)
     run = _Run(job, state, execution, rank, num_processes)
     with closing(run.monitor):

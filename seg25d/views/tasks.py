@@ -17,7 +17,6 @@ from seg25d.planning.plans_name import RUN_VARIANTS
 from seg25d.representations.fused_views import FusedViews
 from seg25d.runs.files import check_run
 from seg25d.runs.names import find_configuration
-from seg25d.training.checkpoint import load_checkpoint
 from seg25d.training.config import FusionConfig, TrainingConfig
 from seg25d.training.durations import SHORT_BUDGET_S, expected_seconds, format_duration, share_left
 from seg25d.training.going_on import KeptLength, tell_kept_lengths
@@ -25,7 +24,7 @@ from seg25d.views.joint import build_joint, joint_plan
 from seg25d.views.model_sets import FusionCases, ModelSet, fusion_cases
 from seg25d.workflows.coarse_to_fine import FineRun, check_coarse, fine_run
 from seg25d.workflows.durations import announce_folds, time_update
-from seg25d.workflows.folds import Begun, RunToTrain, check_folds, split_of
+from seg25d.workflows.folds import Begun, RunToTrain, check_folds, is_scored, is_trained, split_of
 from seg25d.workflows.planned_run import PlannedRun
 from seg25d.workflows.settings import FINE, JOINT, Settings
 
@@ -49,10 +48,12 @@ class ViewModel:
     @property
     def is_trained(self) -> bool:
         """Whether it is done, and not being made longer: then its model is one of before."""
-        folder = self.folder
-        if not folder.model_final.exists():
-            return False
-        return not folder.checkpoint.exists() or bool(load_checkpoint(folder.checkpoint)["finished"])
+        return is_trained(self.folder)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it is done, with its scores if it is an ordinary fold."""
+        return self.is_trained and (self.models.fold is None or is_scored(self.folder, self.models.split.val))
 
     @property
     def name(self) -> str:
@@ -89,6 +90,11 @@ class FusedFold:
         if not folder.model_final.exists() or not folder.config.exists():
             return False
         return self.task.settled(self.fold) == read_record(folder.config, TrainingConfig)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether there is a model with its scores, of whatever settings."""
+        return self.folder.model_final.exists() and is_scored(self.folder, self.split.val)
 
     def view_models(self) -> list[ViewModel]:
         """All models of views, those of the fold itself first."""

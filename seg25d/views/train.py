@@ -10,7 +10,8 @@ from pathlib import Path
 
 from seg25d.core.device import Execution, choose_execution
 from seg25d.core.errors import InputError
-from seg25d.core.files import copy_file, folder_lock, remove_leftovers
+from seg25d.core.files import copy_file
+from seg25d.core.locks import folder_lock
 from seg25d.core.progress import track
 from seg25d.core.records import read_record, write_record
 from seg25d.data.dataset import Split
@@ -48,7 +49,7 @@ def train_fusion(fusion: Fusion) -> dict[str, Summary]:
     """
     if fusion.joint is None:
         return train_fused_folds(fusion.folds)
-    apart = [job for job in fusion.folds if not job.folder.model_final.exists()]
+    apart = [job for job in fusion.folds if not job.is_complete]
     begun = [(job.folder, job.task) for job in fusion.folds if job.folder.config.exists()]
     tell_kept_lengths(
         KeptLength(folder.name, read_record(folder.config, TrainingConfig), task.config) for folder, task in begun
@@ -66,15 +67,13 @@ def train_fused_folds(jobs: Sequence[FusedFold]) -> dict[str, Summary]:
     execution = choose_execution(task.device, task.config.precision)
     summaries = {}
     for job in jobs:
-        with folder_lock(job.folder.root, "training"):
+        with folder_lock(job.folder.root, "training", deep=True):
             summaries[str(job.fold)] = _train_fused_fold(job, execution)
     summarize_folds(task.run, len(task.splits))
     return summaries
 
 
 def _train_fused_fold(job: FusedFold, execution: Execution) -> Summary:
-    # Also those of a run that was killed after it was complete.
-    remove_leftovers(job.folder.root)
     if job.is_done:
         logger.info("%s is already trained; --restart trains it anew", job.folder.name)
     else:
@@ -87,8 +86,8 @@ def _train_fused_fold(job: FusedFold, execution: Execution) -> Summary:
 
 
 def _train_view(model: ViewModel, job: FusedFold) -> None:
-    """Train a model of a view, unless it is trained already."""
-    if model.is_trained:
+    """Train and score a model of a view, unless that is done."""
+    if model.is_complete:
         return
     view, folder = model.view, model.folder
     if model.models.fold is not None:
@@ -97,26 +96,30 @@ def _train_view(model: ViewModel, job: FusedFold) -> None:
         else:
             train_fine_folds(model.fine.only(model.models.fold))
         return
-    with folder_lock(folder.root, "training"):
-        write_run_files(view.run, view.folder, view.plans)
+    with folder_lock(folder.root, "training", deep=True):
         config = view_config(model, job.cases.own)
-        write_record(folder.split, model.models.split)
-        write_record(folder.config, config)
-        train_fold(fold_job(view, folder, model.models.name, model.models.split, config))
+
+        def begin() -> None:
+            write_run_files(view.run, view.folder, view.plans)
+            write_record(folder.split, model.models.split)
+            write_record(folder.config, config)
+
+        train_fold(fold_job(view, folder, model.models.name, model.models.split, config), begin)
 
 
 def _write_data(job: FusedFold, execution: Execution) -> None:
     """Predict the training data of the fusion network with the models of the views."""
     folder, source, target = job.folder, job.task.store, Store(job.folder.fusion_data)
-    target.remove_leftovers()
-    remove_leftovers(folder.views)
-    remove_leftovers(folder.views / "coarse")
     # Fold `all` validates on its training cases.
     wanted = dict.fromkeys(job.split.val, job.cases.own) | job.cases.training
     files = {each.name: (_files(job.models_of(each)), _files(job.coarse_of(each))) for each in job.cases.sets}
     keys = {name: models_key([*views, *coarse]) for name, (views, coarse) in files.items()}
     _write_fusion_record(job, keys)
-    todo = [case for case, models in wanted.items() if not target.has(case, case_key(source, case, keys[models.name]))]
+
+    def is_written(case: str, name: str) -> bool:
+        return target.has(case, case_key(source, case, keys[name]))
+
+    todo = [case for case, models in wanted.items() if not is_written(case, models.name)]
     todo.sort(key=lambda case: wanted[case].name)
     loaded, predictors = "", SetPredictors([], [])
     for case in track(todo, len(todo), f"predictions of the views for {job.task.run.root.name}, fold {job.fold}"):
@@ -165,12 +168,15 @@ def _write_fusion_record(job: FusedFold, keys: dict[str, str]) -> None:
 
 def _train_fusion_network(job: FusedFold) -> None:
     task, folder = job.task, job.folder
-    write_run_files(task.run, task.folder, task.plans)
     config = task.settled(job.fold)
-    if task.begun != "kept":
-        tell_changes(folder, config, task.config)
-    if folder.config.exists() and read_record(folder.config, TrainingConfig) != config:
-        # A longer training is not complete yet, whatever happens from here on.
-        folder.model_final.unlink(missing_ok=True)
-    write_record(folder.config, config)
-    train_fold(replace(fold_job(task, folder, job.fold, job.split, config), store=Store(folder.fusion_data)))
+
+    def begin() -> None:
+        write_run_files(task.run, task.folder, task.plans)
+        if task.begun != "kept":
+            tell_changes(folder, config, task.config)
+        if folder.config.exists() and read_record(folder.config, TrainingConfig) != config:
+            # A longer training is not complete yet, whatever happens from here on.
+            folder.model_final.unlink(missing_ok=True)
+        write_record(folder.config, config)
+
+    train_fold(replace(fold_job(task, folder, job.fold, job.split, config), store=Store(folder.fusion_data)), begin)

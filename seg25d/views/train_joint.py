@@ -4,7 +4,8 @@ import logging
 from dataclasses import replace
 
 from seg25d.core.device import Execution, choose_execution
-from seg25d.core.files import copy_file, folder_lock, remove_leftovers
+from seg25d.core.files import copy_file
+from seg25d.core.locks import folder_lock
 from seg25d.core.records import write_record
 from seg25d.core.workspace import FoldFolder, JointFolder
 from seg25d.ensembling.fused_predictor import view_model
@@ -35,7 +36,7 @@ def train_joint_folds(task: RunToTrain, apart: RunToTrain) -> dict[str, Summary]
     execution = choose_execution(task.device, task.config.precision)
     summaries = {}
     for fold in task.folds:
-        with folder_lock(task.run.fold(fold).root, "training"):
+        with folder_lock(task.run.fold(fold).root, "training", deep=True):
             summaries[str(fold)] = _train_joint_fold(task, apart.run.fold(fold), fold, execution)
     summarize_folds(task.run, len(task.splits))
     return summaries
@@ -44,16 +45,17 @@ def train_joint_folds(task: RunToTrain, apart: RunToTrain) -> dict[str, Summary]
 def _train_joint_fold(task: RunToTrain, parts: FoldFolder, fold: int | str, execution: Execution) -> Summary:
     ready, split = task.run.fold(fold), split_of(task.splits, fold)
     together = JointFolder(root=ready.root)
-    remove_leftovers(ready.root)
-    remove_leftovers(ready.views)
-    write_run_files(task.run, task.folder, task.plans)
     config = task.settled(fold)
-    tell_changes(ready, config, task.config)
-    write_record(ready.config, config)
-    copy_file(parts.fusion_cases, ready.fusion_cases)
+
+    def begin() -> None:
+        write_run_files(task.run, task.folder, task.plans)
+        tell_changes(ready, config, task.config)
+        write_record(ready.config, config)
+        copy_file(parts.fusion_cases, ready.fusion_cases)
+
     job = fold_job(task, together, fold, split, config)
     model, headers = _load_parts(parts, job.header)
-    train_fold(replace(job, model=model))
+    train_fold(replace(job, model=model), begin)
     if not ready.model_final.exists() or _is_older(ready, together):
         # New views must never exist together with the old fusion.
         ready.model_final.unlink(missing_ok=True)

@@ -14,8 +14,9 @@ from typing import Self
 import numpy as np
 
 from seg25d.core.errors import InputError
-from seg25d.core.files import copy_file, folder_lock
+from seg25d.core.files import copy_file
 from seg25d.core.grids import box_shape
+from seg25d.core.locks import folder_lock
 from seg25d.core.records import read_record
 from seg25d.core.types import BoundingBox, Shape
 from seg25d.core.workspace import FoldFolder
@@ -27,7 +28,7 @@ from seg25d.training.crops import crop_around, usual_margins
 from seg25d.training.going_on import KeptLength, begun_config, tell_kept_lengths
 from seg25d.training.processes import is_first_process
 from seg25d.workflows.durations import announce_folds
-from seg25d.workflows.folds import Begun, RunToTrain, check_folds, train_folds
+from seg25d.workflows.folds import Begun, RunToTrain, check_folds, is_scored, is_trained, split_of, train_folds
 from seg25d.workflows.planned_run import PlannedRun
 from seg25d.workflows.settings import Settings
 
@@ -137,22 +138,28 @@ def _folds_to_continue(fine: FineRun) -> list[int | str]:
 def _folds_without_coarse(fine: FineRun) -> list[int | str]:
     """Folds whose coarse model has to be trained."""
     begun = _folds_to_continue(fine)
-    return [
-        fold for fold in fine.task.folds if fold not in begun and not fine.coarse.run.fold(fold).model_final.exists()
-    ]
+    return [fold for fold in fine.task.folds if fold not in begun and not _is_complete(fine.coarse, fold)]
+
+
+def _is_complete(coarse: RunToTrain, fold: int | str) -> bool:
+    """Whether a coarse model can be taken as it is; one that is being made longer is one of before."""
+    folder = coarse.run.fold(fold)
+    if not folder.model_final.exists():
+        return False
+    return not is_trained(folder) or is_scored(folder, split_of(coarse.splits, fold).val)
 
 
 def _provide_coarse(fine: FineRun, fold: int | str) -> None:
     """Copy the coarse model into the folder of a fine one that has not begun; train it if it is missing."""
     folder, coarse = fine.task.run.fold(fold), fine.coarse
     source = coarse.run.fold(fold)
-    with folder_lock(folder.root, "training"):
+    with folder_lock(folder.root, "training", deep=True):
         if _has_begun(folder):
             return
         if source.config.exists():
             tell_kept_lengths([KeptLength(source.name, read_record(source.config, TrainingConfig), coarse.config)])
-        if not source.model_final.exists():
-            logger.info("%s, fold %s: the coarse model is not trained; training it first", coarse.configuration, fold)
+        if not _is_complete(coarse, fold):
+            logger.info("%s, fold %s: the coarse model is not complete; training it first", coarse.configuration, fold)
             train_folds(coarse)
         copy_file(source.model_final, folder.coarse)
 

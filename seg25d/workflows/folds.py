@@ -4,24 +4,26 @@ import logging
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal, Self, TypeAlias
 
 import torch
 
 from seg25d.core.device import Execution, choose_execution, give_freed_memory_back
 from seg25d.core.errors import RecordError
-from seg25d.core.files import folder_lock
+from seg25d.core.leftovers import remove_leftovers
+from seg25d.core.locks import folder_lock
 from seg25d.core.records import read_record, write_record
 from seg25d.core.workspace import FoldFolder, PreprocessedFolder, RunFolder
 from seg25d.data.dataset import Split, read_description
 from seg25d.ensembling.load import load_predictor
 from seg25d.evaluation.summary import Summary, summarize
-from seg25d.inference.validate import validate_fold
+from seg25d.inference.validate import is_validated, validate_fold
 from seg25d.planning.model_file import ModelHeader
 from seg25d.planning.plan import ConfigurationPlan, Plans
 from seg25d.preprocessing.store import Store
 from seg25d.runs.files import check_run, write_run_files
-from seg25d.training.checkpoint import clear_fold
+from seg25d.training.checkpoint import clear_fold, load_checkpoint
 from seg25d.training.config import EXTENDABLE, TrainingConfig, changed_settings
 from seg25d.training.going_on import settle_config, tell_changes
 from seg25d.training.processes import (
@@ -127,7 +129,7 @@ def train_folds(task: RunToTrain) -> dict[str, Summary]:
     join_processes(execution.device)
     summaries = {}
     for fold in task.folds:
-        with folder_lock(task.run.fold(fold).root, "training") if is_first_process() else nullcontext():
+        with folder_lock(task.run.fold(fold).root, "training", deep=True) if is_first_process() else nullcontext():
             summary = _train_fold(task, fold, execution, last=fold == task.folds[-1])
         if summary is not None:
             summaries[str(fold)] = summary
@@ -160,19 +162,10 @@ def _train_fold(task: RunToTrain, fold: int | str, execution: Execution, *, last
     (docs.pytorch.org/docs/stable/distributed.html, shutdown), before the first one computes scores: otherwise the
     others and their GPUs would wait for it.
     """
-    folder, first = task.run.fold(fold), is_first_process()
-    if first:
-        write_run_files(task.run, task.folder, task.plans)
-    wait_for_all(execution.device)
-    config = task.settled(fold)
-    if first:
-        if not folder.checkpoint.exists():
-            _warn_if_unlike_others(task, fold, config)
-        elif task.begun != "kept":
-            tell_changes(folder, config, task.config)
-        write_record(folder.config, config)
-    split = split_of(task.splits, fold)
-    goes_on = train_fold(fold_job(task, folder, fold, split, config))
+    folder = task.run.fold(fold)
+    wait_for_all(execution.device)  # the first one may just have cleared or made something
+    config, split = task.settled(fold), split_of(task.splits, fold)
+    goes_on = train_fold(fold_job(task, folder, fold, split, config), partial(_begin, task, fold, config))
     if last:
         leave_processes()
     if not goes_on:
@@ -180,6 +173,29 @@ def _train_fold(task: RunToTrain, fold: int | str, execution: Execution, *, last
     give_freed_memory_back()
     predictor = load_predictor([folder.model_final], execution)
     return validate_fold(folder, task.store, split.val, predictor)
+
+
+def _begin(task: RunToTrain, fold: int | str, config: TrainingConfig) -> None:
+    """Write what a fold is trained with."""
+    folder = task.run.fold(fold)
+    if not folder.checkpoint.exists():
+        _warn_if_unlike_others(task, fold, config)
+    elif task.begun != "kept":
+        tell_changes(folder, config, task.config)
+    write_run_files(task.run, task.folder, task.plans)
+    write_record(folder.config, config)
+
+
+def is_trained(folder: FoldFolder) -> bool:
+    """Whether a model is done, and not being made longer: then its model is one of before."""
+    if not folder.model_final.exists():
+        return False
+    return not folder.checkpoint.exists() or bool(load_checkpoint(folder.checkpoint)["finished"])
+
+
+def is_scored(folder: FoldFolder, cases: Sequence[str]) -> bool:
+    """Whether the scores of a model and all that belongs to them are there; one that came without state has none."""
+    return not folder.checkpoint.exists() or is_validated(folder, cases)
 
 
 def _warn_if_unlike_others(task: RunToTrain, fold: int | str, config: TrainingConfig) -> None:
@@ -248,6 +264,7 @@ def split_of(splits: Sequence[Split], fold: int | str) -> Split:
 
 def summarize_folds(run: RunFolder, num_folds: int) -> None:
     """Write `crossval/summary.json` if all folds are trained."""
+    remove_leftovers(run.crossval.parent)
     files = [run.fold(fold).validation / "summary.json" for fold in range(num_folds)]
     if all(file.exists() for file in files):
         cases = [case for file in files for case in read_record(file, Summary).per_case]

@@ -1,11 +1,13 @@
 """Entry point of training: options are resolved to complete runs before anything is done."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from seg25d.core.device import choose_execution
 from seg25d.core.errors import InputError
+from seg25d.core.locks import reading_lock
 from seg25d.core.workspace import PreprocessedFolder, Workspace
 from seg25d.data.splits import Split, read_splits, same_splits, short_path, splits_files
 from seg25d.planning.configurations import known_names
@@ -101,6 +103,10 @@ class PlannedRun:
             for fold in folds:
                 task.settled(fold)
         return task
+
+    def reading(self) -> AbstractContextManager[None]:
+        """Keep planning from changing the arrays while they are read."""
+        return reading_lock(self.folder.store(self.plan.store), "training")
 
     def keep_network(self) -> None:
         """Add the network to the plans, if it is new there."""

@@ -3,11 +3,13 @@
 import logging
 import shutil
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
 from seg25d.core.errors import DatasetError, InputError
 from seg25d.core.files import copy_file, write_json
+from seg25d.core.locks import folder_lock
 from seg25d.core.records import parse_record, read_record
 from seg25d.core.workspace import PreprocessedFolder, Workspace
 from seg25d.data.dataset import Dataset, Split, read_dataset, read_description
@@ -22,13 +24,15 @@ from seg25d.planning.recipe_rules import PlanningRules, find_rules
 from seg25d.planning.revision import revise_plans
 from seg25d.planning.search import check_memory
 from seg25d.planning.splits import choose_splits, splits_reason
-from seg25d.preprocessing.preprocess import preprocess_dataset
+from seg25d.preprocessing.preprocess import preprocess_dataset, stores_to_change
 from seg25d.preprocessing.store import check_case_names
 from seg25d.runs.names import check_names
 from seg25d.workflows.ceiling import with_ceilings
 from seg25d.workflows.options import PlanningOptions
 
 logger = logging.getLogger(__name__)
+PATIENCE_SECONDS = 60.0
+"""How long a training waits that adds its network to plans: another one may do the same, which takes a moment."""
 SHARED_BY_NETWORKS = {"spacing_mm", "normalization", "store", "mirror_axes"}
 """Fields of a plan that determine how arrays are made and read, independently of the network."""
 
@@ -51,6 +55,37 @@ class DatasetToPlan(NamedTuple):
     clean: bool
     """Whether to discard measurements, plans and arrays and make them again."""
     num_processes: int | None
+
+
+def prepare_datasets(workspace: Workspace, identifiers: Sequence[str], options: PlanningOptions) -> dict[str, Plans]:
+    """Check, plan and preprocess data sets, see `api.plan_and_preprocess`; one process at a time works on each.
+
+    Raises:
+        BusyError: If another process plans one of them, or reads arrays that would change; nothing is written then.
+    """
+    if options.verify_only:
+        datasets_to_plan(workspace, identifiers, options)
+        return {}
+    check_names(options.configurations or (), options.recipe)
+    names = sorted({workspace.dataset_name(identifier) for identifier in identifiers})
+    with ExitStack() as locks:
+        for name in names:
+            folder = workspace.preprocessed_dataset(name).root
+            locks.enter_context(folder_lock(folder, "planning and preprocessing", deep=True))
+        tasks = datasets_to_plan(workspace, identifiers, options)
+        for store in (store for task in tasks.values() if task.clean for store in _stores(task.folder)):
+            locks.enter_context(folder_lock(store, "preprocessing"))
+        plans = {name: make_plans(task) for name, task in tasks.items()}
+        for name, task in tasks.items():
+            if not (task.clean or options.plan_only):
+                for store in stores_to_change(task.dataset, plans[name].configurations.values(), task.folder):
+                    locks.enter_context(folder_lock(store, "preprocessing"))
+        for name, task in tasks.items():
+            write_plans(task, plans[name])
+        if not options.plan_only:
+            for name, task in tasks.items():
+                write_arrays(task, plans[name])
+    return plans
 
 
 def datasets_to_plan(
@@ -112,8 +147,8 @@ def write_plans(task: DatasetToPlan, plans: Plans) -> None:
     if task.clean:
         _remove_stores(folder, task.plans_file)
     copy_file(task.dataset.root / "dataset.json", folder.dataset)
-    save_plans(task.plans_file, plans)
     write_json(folder.recipe_splits(task.rules.name), [split.model_dump(mode="json") for split in task.splits])
+    save_plans(task.plans_file, plans)  # last: with them a data set is planned
 
 
 def write_arrays(task: DatasetToPlan, plans: Plans) -> None:
@@ -158,9 +193,10 @@ def add_network(folder: PreprocessedFolder, plans: Plans, name: str) -> Plans:
 
 def keep_network(path: Path, plans: Plans, name: str) -> None:
     """Add one configuration to the plans in a file, keeping what other processes may have added in the meantime."""
-    stored = read_plans(path)
-    if (stored.planned_from, stored.gpu_memory_gb) == (plans.planned_from, plans.gpu_memory_gb):
-        save_plans(path, stored.with_plan(name, plans.configurations[name]))
+    with folder_lock(path.parent, f"adding {name} to the plans", patience_seconds=PATIENCE_SECONDS):
+        stored = read_plans(path)
+        if (stored.planned_from, stored.gpu_memory_gb) == (plans.planned_from, plans.gpu_memory_gb):
+            save_plans(path, stored.with_plan(name, plans.configurations[name]))
 
 
 def _dataset_to_plan(workspace: Workspace, name: str, rules: PlanningRules, options: PlanningOptions) -> DatasetToPlan:
@@ -202,13 +238,17 @@ def _channel_ranges(root: Path) -> dict[int, tuple[float, float]]:
     return value_ranges(channels)
 
 
+def _stores(folder: PreprocessedFolder) -> list[Path]:
+    return [path for path in sorted(folder.root.glob("spacing_*")) if path.is_dir()]
+
+
 def _remove_stores(folder: PreprocessedFolder, plans: Path) -> None:
     """Remove all arrays that no plans in another file use."""
     # Searched as text, so that plans with errors in them keep their arrays too.
     others = [
         path.read_text(encoding="utf-8", errors="replace") for path in folder.root.glob("*.json") if path != plans
     ]
-    for store in sorted(folder.root.glob("spacing_*")):
-        if store.is_dir() and not any(store.name in text for text in others):
+    for store in _stores(folder):
+        if not any(store.name in text for text in others):
             logger.info("removing %s", store)
             shutil.rmtree(store)

@@ -2,13 +2,14 @@
 
 import logging
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from seg25d.core.device import choose_execution
 from seg25d.core.errors import InputError
-from seg25d.core.files import folder_lock
+from seg25d.core.locks import folder_lock
 from seg25d.core.records import write_record
 from seg25d.core.workspace import FoldFolder, Workspace
 from seg25d.data.cases import Case
@@ -16,9 +17,10 @@ from seg25d.data.dataset import Dataset, Split, read_description
 from seg25d.data.inputs import find_inputs
 from seg25d.planning.model_file import load_header
 from seg25d.planning.pretext import PretextTask
-from seg25d.preprocessing.preprocess import preprocess_dataset
+from seg25d.preprocessing.preprocess import preprocess_dataset, stores_to_change
 from seg25d.preprocessing.store import Store
 from seg25d.training.checkpoint import clear_fold
+from seg25d.training.config import TrainingConfig
 from seg25d.training.durations import describe_training, share_left
 from seg25d.training.going_on import settle_config, tell_changes
 from seg25d.training.pretext_tasks import check_task
@@ -98,7 +100,7 @@ def pretrain_network(run: PretrainingRun) -> Path:
     execution = choose_execution(local_device(task.device), run.settings.config.precision)
     join_processes(execution.device)
     first = is_first_process()
-    with folder_lock(folder.root, "pretraining") if first else nullcontext():
+    with folder_lock(folder.root, "pretraining", deep=True) if first else nullcontext():
         if first:
             if run.restart:
                 _clear(folder)
@@ -109,8 +111,6 @@ def pretrain_network(run: PretrainingRun) -> Path:
         cases = tuple(sorted({*task.store.cases(), *(case.name for case in run.further)}))
         if first:
             logger.info("pretraining on the images of %d cases", len(cases))
-            tell_changes(folder, config, run.settings.config)
-            write_record(folder.config, config)
             seconds = time_update(task, config)
             left = share_left(folder, config)
             if seconds is not None and left > 0:
@@ -120,9 +120,16 @@ def pretrain_network(run: PretrainingRun) -> Path:
         split = Split(train=cases, val=cases)
         header = model_header(task, "all", config)
         where = (task.device, task.num_processes)
-        train_fold(FoldJob(folder, store, split, config, header, *where, tensorboard=task.tensorboard))
+        job = FoldJob(folder, store, split, config, header, *where, tensorboard=task.tensorboard)
+        train_fold(job, partial(_begin, run, config))
     leave_processes()
     return folder.model_final
+
+
+def _begin(run: PretrainingRun, config: TrainingConfig) -> None:
+    """Write what a network is pretrained with."""
+    tell_changes(run.folder, config, run.settings.config)
+    write_record(run.folder.config, config)
 
 
 def check_pretraining(task: RunToTrain) -> None:
@@ -196,4 +203,7 @@ def _preprocess(run: PretrainingRun) -> None:
         description=read_description(task.folder.dataset),
         cases=run.further,
     )
-    preprocess_dataset(dataset, [target], task.folder, task.num_processes, unlabelled=True)
+    with ExitStack() as locks:
+        for store in stores_to_change(dataset, [target], task.folder, unlabelled=True):
+            locks.enter_context(folder_lock(store, "preprocessing"))
+        preprocess_dataset(dataset, [target], task.folder, task.num_processes, unlabelled=True)

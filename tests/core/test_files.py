@@ -8,17 +8,9 @@ from pathlib import Path
 import pytest
 
 from seg25d.core.errors import BusyError, InputError, RecordError
-from seg25d.core.files import (
-    atomic_path,
-    check_writable,
-    copy_file,
-    folder_lock,
-    read_json,
-    read_text,
-    remove_leftovers,
-    temporary_folder,
-    write_json,
-)
+from seg25d.core.files import atomic_path, check_writable, copy_file, read_json, read_text, temporary_folder, write_json
+from seg25d.core.leftovers import remove_leftovers
+from seg25d.core.locks import folder_lock
 
 
 def test_the_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
@@ -98,7 +90,7 @@ def test_json_goes_there_and_back_and_errors_name_the_file(tmp_path: Path) -> No
 def test_a_second_process_is_told_who_holds_the_folder(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path\n"
-        "from seg25d.core.files import folder_lock\n"
+        "from seg25d.core.locks import folder_lock\n"
         "with folder_lock(Path(sys.argv[1]), 'training'): print('ok')\n"
     )
     with folder_lock(tmp_path, "training"):

@@ -249,3 +249,10 @@ def test_files_that_are_not_listed_are_told(workspace: Workspace, task: Path, ca
     target = convert(workspace, task)
     assert "does not list 1 file(s), which are left out: imagesTr/z.nii.gz" in caplog.text
     assert not list(target.glob("imagesTr/z*"))
+
+
+def test_a_file_that_is_missing_is_converted_again(workspace: Workspace, task: Path) -> None:
+    target = convert(workspace, task)
+    (target / "imagesTr" / "a_0001.nii.gz").unlink()
+    convert(workspace, task)
+    assert verify_dataset(target, num_workers=0) == []

@@ -289,3 +289,28 @@ def test_a_fault_of_ours_in_one_case_is_collected(header, execution, tmp_path):
     write_case(tmp_path / "in", "a")
     with pytest.raises(CaseFailures, match="ours"):
         predict_cases(Predictor([Broken()], header, execution), inputs(tmp_path / "in"), tmp_path / "out")
+
+
+def test_what_an_interrupted_overwrite_left_is_predicted_again(predictor, header, execution, threshold, tmp_path):
+    """The record is of the new model from its first case on; files of the old one do not count as predicted."""
+    for name in ("a", "b"):
+        write_case(tmp_path / "in", name)
+    out = tmp_path / "out"
+    predict_cases(predictor, inputs(tmp_path / "in"), out)
+    old = (out / "b.nii.gz").stat().st_mtime_ns
+    other = Predictor([threshold], header.model_copy(update={"fold": 1}), execution)
+    predict_cases(other, inputs(tmp_path / "in")[:1], out, CaseOptions(overwrite=True))
+    assert set(read_record(out / "prediction.json", PredictionRecord).seconds) == {"a"}
+    assert (out / "b.nii.gz").stat().st_mtime_ns == old
+    predict_cases(other, inputs(tmp_path / "in"), out)
+    assert (out / "b.nii.gz").stat().st_mtime_ns > old
+    assert set(read_record(out / "prediction.json", PredictionRecord).seconds) == {"a", "b"}
+
+
+def test_a_case_without_its_properties_is_predicted_again(predictor, tmp_path):
+    write_case(tmp_path / "in", "a")
+    wanted = CaseOptions(save_probabilities=True)
+    predict_cases(predictor, inputs(tmp_path / "in"), tmp_path / "out", wanted)
+    (tmp_path / "out" / "a.pkl").unlink()
+    predict_cases(predictor, inputs(tmp_path / "in"), tmp_path / "out", wanted)
+    assert (tmp_path / "out" / "a.pkl").exists()

@@ -117,3 +117,13 @@ def test_names_that_would_share_files() -> None:
     check_case_names(["a", "b_labels"])
     with pytest.raises(InputError, match="a_labels: another case"):
         check_case_names(["a", "a_labels"])
+
+
+@pytest.mark.parametrize("suffix", ["", "_labels", "_reference"])
+def test_a_case_that_lacks_a_file_is_not_there(suffix: str, tmp_path: Path, rng: np.random.Generator) -> None:
+    store = Store(tmp_path)
+    store.write(_record(), _arrays(rng))
+    assert store.has("a", "k", reference=True)
+    (tmp_path / f"a{suffix}.b2nd").unlink()
+    assert not store.has("a", "k", reference=True)
+    assert store.has("a", "k") == (suffix == "_reference")

@@ -14,7 +14,7 @@ import pytest
 from seg25d import api
 from seg25d.cli.main import main
 from seg25d.core.errors import BusyError, InputError
-from seg25d.core.files import folder_lock
+from seg25d.core.locks import folder_lock
 from seg25d.core.workspace import Workspace
 from seg25d.sharing.install import install
 
@@ -62,8 +62,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """All files but locks."""
-    paths = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    """All files."""
+    paths = (path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
@@ -82,8 +82,12 @@ def test_what_is_there_is_kept_unless_that_is_not_wanted(archive, folder, capsys
     after = contents(folder)
     assert OLD not in after
     assert json.loads(after["best.json"])["name"] == "3d + axial__fine"
-    assert {path.name for path in folder.iterdir()} == {"3d", "axial__fine", "best.json", ".lock"}
+    assert {path.name for path in folder.iterdir()} == {"3d", "axial__fine", "best.json"}
+    assert main(words) == 0
+    assert contents(folder) == after
+    (folder / "3d" / "plans.json").write_text("{}")
     assert main(words) == 2
+    assert "has 3d already" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("fails_at", range(5))
@@ -101,7 +105,7 @@ def test_after_an_error_all_is_as_it_was(archive, folder, monkeypatch, fails_at)
         install(place(folder), archive, overwrite=True)
     assert len(calls) > fails_at
     assert contents(folder) == before
-    assert {path.name for path in folder.iterdir()} <= {"3d", "best.json", ".lock"}
+    assert {path.name for path in folder.iterdir()} <= {"3d", "best.json"}
 
 
 @pytest.mark.slow
@@ -117,7 +121,7 @@ def test_a_kill_leaves_the_old_or_the_new_and_the_next_call_tidies_up(archive, f
     assert NEW in after
     assert OLD not in after
     assert json.loads(after["best.json"])["name"] == "3d + axial__fine"
-    assert {path.name for path in folder.iterdir()} == {"3d", "axial__fine", "best.json", ".lock"}
+    assert {path.name for path in folder.iterdir()} == {"3d", "axial__fine", "best.json"}
 
 
 def test_what_a_killed_process_took_away_comes_back(archive, folder):
@@ -135,3 +139,23 @@ def test_a_run_that_is_being_trained_is_not_replaced(archive, folder):
     with folder_lock(folder / "3d" / "fold_3", "training"), pytest.raises(BusyError, match="training"):
         install(place(folder), archive, overwrite=True)
     assert contents(folder) == before
+
+
+def test_an_interrupted_installation_is_completed_without_further_words(archive, folder, tmp_path):
+    """A part that is in place already, with the same content, is no obstacle; another one is."""
+    elsewhere = Workspace.resolve(tmp_path / "elsewhere", {})
+    target = elsewhere.results / NAME
+    install(elsewhere, archive)
+    whole, modified = contents(target), (target / NEW).stat().st_mtime_ns
+    (target / "best.json").unlink()
+    (target / f".tmp-{10**30}-install").mkdir()
+    install(elsewhere, archive)
+    assert contents(target) == whole
+    assert (target / NEW).stat().st_mtime_ns == modified
+    assert not list(target.glob(".*"))
+    (target / f".tmp-{10**30}-install").mkdir()
+    install(elsewhere, archive)
+    assert not list(target.glob(".*"))
+    (target / "best.json").write_text("other")
+    with pytest.raises(InputError, match=r"has best\.json already"):
+        install(elsewhere, archive)

@@ -1,6 +1,7 @@
 """Exported models predict the same elsewhere, and nothing else goes with them."""
 
 import json
+import os
 import shutil
 import zipfile
 from pathlib import Path
@@ -274,3 +275,18 @@ def test_a_model_of_another_data_set_is_told(changed, tmp_path):
     plans.write_text(plans.read_text().replace(NAME, "Dataset008_Other"))
     with pytest.raises(InputError, match="another data set"):
         api.export_model(changed, "8", tmp_path / "b.zip", options)
+
+
+def test_an_archive_that_is_there_already_is_said_to_be(trained, tmp_path, caplog):
+    archive, words = tmp_path / "a.zip", ["export_model", 7, "-c", "3d", "-o"]
+    run(trained, *words, archive)
+    os.utime(archive, (5, 5))
+    (tmp_path / f".tmp-{10**30}-a.zip").touch()
+    with caplog.at_level("INFO"):
+        run(trained, *words, archive)
+    assert archive.stat().st_mtime == 5
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["a.zip"]
+    before = archive.read_bytes()
+    run(trained, "export_model", 7, "-c", "axial__fine", "-o", archive, status=2)
+    assert archive.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["a.zip"]

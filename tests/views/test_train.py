@@ -17,7 +17,7 @@ from seg25d.data.phantom import DATASET_NAME
 from seg25d.ensembling.fused_predictor import coarse_view_model, view_model
 from seg25d.planning.model_file import load_header, load_model
 from seg25d.preprocessing.store import Store
-from seg25d.training.checkpoint import load_checkpoint, save_checkpoint
+from seg25d.training.checkpoint import clear_fold, load_checkpoint, save_checkpoint
 
 CASES = [f"phantom_{index:03d}" for index in range(3)]
 TINY = ["--epochs", "1", "--iterations", "2"]
@@ -261,3 +261,31 @@ def test_a_view_that_was_trained_again_is_not_mixed_in(fused, capsys):
     run(fused, "train", "900", "axial", "0", *TINY, "--restart", "--seed", "5")
     run(fused, "train", "900", "mv", "0", "--epochs", "1", "--iterations", "3", status=2)
     assert "start this fold over with --restart" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_scores_that_a_kill_left_out_are_made_by_the_same_command(fused, trained, joint):
+    words = ["train", "900", "mv", "0", *TINY, *(["--set", "fusion.joint=true"] if joint else [])]
+    if joint:
+        run(fused, *words)
+    view, fusion = (fused.run(DATASET_NAME, name).fold(0) for name in ("axial", "mv"))
+    for folder in (view, fusion) if joint else (view,):
+        (folder.validation / "summary.json").unlink()
+        (folder.validation / f"{CASES[0]}.nii.gz").unlink()
+    if not joint:
+        clear_fold(fusion)  # it begins when all views are complete
+    trained.clear()
+    run(fused, *words)
+    assert trained == ([] if joint else ["mv/fold_0"])
+    for folder in (fusion,) if joint else (view, fusion):
+        assert {path.name for path in folder.validation.iterdir()} == {"summary.json", f"{CASES[0]}.nii.gz"}
+
+
+def test_a_segmentation_that_is_missing_is_made_again(fused, trained):
+    folder = fused.run(DATASET_NAME, "mv").fold(0)
+    segmentation = folder.validation / f"{CASES[0]}.nii.gz"
+    before = segmentation.read_bytes()
+    segmentation.unlink()
+    run(fused, "train", "900", "mv", "0", *TINY)
+    assert trained == []
+    assert segmentation.read_bytes() == before

@@ -134,3 +134,16 @@ def test_parts_of_the_setting_will_do_and_others_are_refused(workspace, capsys):
         assert message in capsys.readouterr().err
     assert not (workspace.results / DATASET_NAME / "axial").exists()
     assert not (workspace.results / DATASET_NAME / "si").exists()
+
+
+def test_scores_of_the_coarse_model_that_a_kill_left_out_are_made(workspace, trained, cut_off):
+    cut_off("axial__fine/fold_0")
+    run(workspace, "train", "900", "axial", "0", *TINY, *FINE, status=130)
+    coarse = workspace.run(DATASET_NAME, "axial").fold(0)
+    (coarse.validation / "summary.json").unlink()
+    workspace.run(DATASET_NAME, "axial__fine").fold(0).coarse.unlink(missing_ok=True)
+    trained.clear()
+    cut_off("")
+    run(workspace, "train", "900", "axial", "0", *TINY, *FINE)
+    assert trained == ["axial__fine/fold_0"]
+    assert (coarse.validation / "summary.json").exists()
