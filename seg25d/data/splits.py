@@ -9,6 +9,8 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from seg25d.core.errors import RecordError
 from seg25d.core.files import read_json
+from seg25d.core.limits import MAX_FOLDS
+from seg25d.core.names import CaseName
 from seg25d.core.records import Record, parse_record
 from seg25d.data.problems import Problem
 
@@ -21,8 +23,8 @@ NNUNET_NAME = "splits_final.json"
 class Split(Record):
     """The cases that one fold trains on and validates on."""
 
-    train: tuple[str, ...]
-    val: tuple[str, ...]
+    train: tuple[CaseName, ...]
+    val: tuple[CaseName, ...]
 
 
 class GivenSplits(NamedTuple):
@@ -37,7 +39,7 @@ class GivenSplits(NamedTuple):
 
 
 class _Folds(Record):
-    folds: tuple[Split, ...] = Field(min_length=1)
+    folds: tuple[Split, ...] = Field(min_length=1, max_length=MAX_FOLDS)
 
 
 def read_splits(path: Path) -> tuple[Split, ...]:

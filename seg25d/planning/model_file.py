@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from seg25d.core.errors import ModelError, RecordError
 from seg25d.core.files import atomic_path
+from seg25d.core.limits import Fold
+from seg25d.core.names import FileName
 from seg25d.core.records import Record, parse_record
 from seg25d.core.versions import library_versions
 from seg25d.data.description import DatasetDescription
@@ -25,10 +27,10 @@ class ModelHeader(Record):
     """Everything about a model except its weights. The axes that allow mirroring are those of the plan."""
 
     schema_version: Literal[1] = 1
-    dataset_name: str
-    configuration: str
-    fold: int | str
-    """Number of the fold, or `all`."""
+    dataset_name: FileName
+    configuration: FileName
+    fold: Fold | FileName
+    """Number of the fold, `all`, or the name of a set of models."""
     plan: ConfigurationPlan
     description: DatasetDescription
     """Channels and labels."""

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from seg25d.core.arrays import StoredArray, damaged, write_array
 from seg25d.core.errors import InputError, RecordError
 from seg25d.core.files import TEMPORARY_PREFIX, atomic_path, remove_leftovers
+from seg25d.core.names import CaseName
 from seg25d.core.records import Record, read_record
 from seg25d.core.types import IntArray
 from seg25d.data.image_geometry import Geometry
@@ -29,7 +30,7 @@ class CaseRecord(Record):
     """Record of the preprocessing of one case."""
 
     schema_version: Literal[1] = 1
-    case: str
+    case: CaseName
     geometry: Geometry
     """Geometry of the image file, for writing results."""
     grid: Grid
