@@ -21,7 +21,7 @@ from seg25d.cli import (
     report,
     train,
 )
-from seg25d.cli.common import Command, run_guarded
+from seg25d.cli.common import Command, complain, run_guarded, say
 from seg25d.core.process import leave
 
 COMMANDS: Mapping[str, Command] = {
@@ -49,12 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     verb = words[0] if words else "--help"
     if verb in ("-h", "--help", "help"):
-        return run_guarded(lambda: print(_format_overview()), debug=False)
+        return run_guarded(lambda: say(_format_overview()), debug=False)
     if verb == "--version":
-        print(f"seg25d {seg25d.__version__}")
-        return 0
+        return run_guarded(lambda: say(f"seg25d {seg25d.__version__}"), debug=False)
     if verb not in COMMANDS:
-        print(f"error: {_unknown(verb)}known: {', '.join(COMMANDS)}", file=sys.stderr)
+        complain(f"error: {_unknown(verb)}known: {', '.join(COMMANDS)}")
         return 2
     return COMMANDS[verb](words[1:])
 

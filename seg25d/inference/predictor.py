@@ -20,6 +20,7 @@ from seg25d.data.labels import Labels
 from seg25d.inference.export import export_slabs, labels_from_slabs
 from seg25d.inference.sliding_window import Slab, WindowOptions, predict_slabs
 from seg25d.planning.model_file import ModelHeader, load_model
+from seg25d.planning.model_size import check_weights, check_window
 from seg25d.planning.normalization import ChannelNormalization
 from seg25d.planning.plan import ConfigurationPlan
 from seg25d.preprocessing.grid import Grid
@@ -98,11 +99,11 @@ class Predictor:
         headers, models = [], []
         for path in paths:
             header, state = load_model(path)
+            check_weights(path, header, state)
+            if execution.device.type == "cpu" and header not in headers:  # other devices say when theirs runs out
+                check_window(path, header)
             model = header.build_model()
-            try:
-                model.load_state_dict(state)
-            except RuntimeError as error:
-                raise ModelError(f"{path}: the weights do not fit the plan in the same file: {error}") from None
+            model.load_state_dict(state)
             headers.append(header)
             models.append(model)
         check_agreement(paths, headers)
@@ -239,7 +240,9 @@ class Predictor:
         window, batch_size = deepened(plan, window, shape, self.batch_size)
         if self.execution.device.type == "cpu" and self.options.batch_size is None:
             batch_size = max(1, min(batch_size, CPU_BATCH_VOXELS // math.prod(window)))
+        header = self.header
         return WindowOptions(
+            model=f"the model of {header.dataset_name}, {header.configuration}, fold {header.fold}",
             window=window,
             step_size=plan.representation.step_sizes(window, self.options.step_size),
             mirror_axes=plan.mirror_axes if self.options.mirroring else (),

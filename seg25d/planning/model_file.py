@@ -15,12 +15,15 @@ from seg25d.core.limits import Fold
 from seg25d.core.names import FileName
 from seg25d.core.records import Record, parse_record
 from seg25d.core.versions import library_versions
+from seg25d.core.weights import check_finite
 from seg25d.data.description import DatasetDescription
 from seg25d.planning.coarse_to_fine import FineConfig
 from seg25d.planning.plan import ConfigurationPlan
 from seg25d.planning.pretext import PretextConfig
 
 METADATA_KEY = "seg25d"
+MAX_WEIGHTS = 100_000
+"""Tensors of a file; the largest published networks have some thousands."""
 
 
 class ModelHeader(Record):
@@ -43,11 +46,14 @@ class ModelHeader(Record):
     versions: dict[str, str] = Field(default_factory=library_versions)
     """Versions of the libraries that the model was trained with."""
 
+    @property
+    def num_outputs(self) -> int:
+        """Scores per voxel, or the channels that a pretrained model restores."""
+        return self.description.labels.num_outputs if self.pretext is None else len(self.description.channel_names)
+
     def build_model(self) -> nn.Module:
         """The model with fresh weights, see `ConfigurationPlan.build_model`."""
-        channels = len(self.description.channel_names)
-        outputs = self.description.labels.num_outputs if self.pretext is None else channels
-        return self.plan.build_model(channels, outputs)
+        return self.plan.build_model(len(self.description.channel_names), self.num_outputs)
 
 
 def save_model(path: Path, state: Mapping[str, Tensor], header: ModelHeader) -> None:
@@ -98,9 +104,11 @@ def load_model(path: Path) -> tuple[ModelHeader, dict[str, Tensor]]:
         The header, and the weights on the CPU for `load_state_dict`.
 
     Raises:
-        ModelError: If the file is missing, damaged, or not one of ours; names the file.
+        ModelError: If the file is missing, damaged, or not one of ours, or weights are NaN; names the file.
     """
-    return _load(path, with_weights=True)
+    header, state = _load(path, with_weights=True)
+    check_finite(path, state)
+    return header, state
 
 
 def _load(path: Path, *, with_weights: bool) -> tuple[ModelHeader, dict[str, Tensor]]:
@@ -110,9 +118,11 @@ def _load(path: Path, *, with_weights: bool) -> tuple[ModelHeader, dict[str, Ten
         raise ModelError(f"{path} does not exist; wanted a model file (.safetensors)")
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()} if with_weights else {}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+            metadata, names = file.metadata() or {}, list(file.keys())
+            if len(names) > MAX_WEIGHTS:
+                raise ModelError(f"{path} has {len(names):,} weights; at most {MAX_WEIGHTS:,} are possible")
+            state = {name: file.get_tensor(name) for name in names} if with_weights else {}
+    except (SafetensorError, OSError, ValueError, RuntimeError, MemoryError) as error:
         raise ModelError(f"{path} is damaged or not a model file ({error}); copy it again or train again") from None
     if METADATA_KEY not in metadata:
         raise ModelError(f"{path} was not written by seg25d: its metadata have no key {METADATA_KEY!r}")

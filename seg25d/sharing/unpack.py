@@ -14,10 +14,10 @@ from typing import NamedTuple
 from zipfile import BadZipFile, ZipFile
 
 from seg25d.core.errors import InputError, RecordError
-from seg25d.core.files import atomic_path, temporary_folder
+from seg25d.core.files import MAX_JSON_BYTES, atomic_path, temporary_folder
 from seg25d.core.records import parse_record
 from seg25d.sharing.content import check_content
-from seg25d.sharing.entries import MAX_JSON_BYTES, entry_problems, manifest_problems
+from seg25d.sharing.entries import entry_problems, manifest_problems
 from seg25d.sharing.manifest import MANIFEST, ArchivedFile, Manifest, copy_content
 
 _DAMAGED = (

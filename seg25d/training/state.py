@@ -1,14 +1,21 @@
 """State of the training of a fold, and its conversion to and from checkpoints."""
 
 import copy
+import json
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from pydantic import ConfigDict, Field
+from torch import Tensor, nn
 
 from seg25d.core.device import Execution
+from seg25d.core.errors import RecordError
+from seg25d.core.files import read_text
+from seg25d.core.records import Record, parse_record
+from seg25d.core.weights import check_finite
 from seg25d.training.config import TrainingConfig
 from seg25d.training.muon import Muon
 
@@ -73,6 +80,70 @@ class TrainingState:
         for name in PLAIN_FIELDS:
             if name in checkpoint or name not in SINCE_0_2:
                 setattr(self, name, checkpoint[name])
+
+
+class _LogLine(Record):
+    """What is read of a line of the log."""
+
+    model_config = ConfigDict(extra="allow", allow_inf_nan=True)
+    epoch: int
+    iteration: int
+    progress: float
+    train_loss: float
+    validation_loss: float | None
+    validation_dice: float | None
+    validation_dice_per_label: dict[str, float | None]
+    learning_rate: float
+    total_seconds: float
+
+
+class _Content(Record):
+    """What a checkpoint must hold, apart from the tensors' names and shapes, which the network checks."""
+
+    model_config = ConfigDict(extra="allow", allow_inf_nan=True, arbitrary_types_allowed=True)
+    model: dict[str, Tensor]
+    averaged: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    scaler: dict[str, Any]
+    iteration: int = Field(ge=0)
+    seconds: float = Field(ge=0, allow_inf_nan=False)
+    best_dice: float
+    epoch_losses: list[float]
+    epoch_voxels: int = Field(default=0, ge=0)
+    epoch_seconds: float = Field(ge=0)
+    epoch_wait: float = Field(ge=0)
+    log: list[_LogLine]
+    finished: bool
+    computed_in: str = ""
+
+
+def check_checkpoint(checkpoint: Any, path: Path) -> None:
+    """Check what a file of `save_checkpoint` holds, before any of it is used.
+
+    Raises:
+        RecordError: If it is something else; names file and places.
+        ModelError: If weights are NaN.
+    """
+    content = parse_record(checkpoint, _Content, str(path))
+    check_finite(path, content.model)
+    check_finite(path, content.averaged)
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """Read the lines of a log.
+
+    Raises:
+        RecordError: If the file is damaged; names the line.
+    """
+    lines = []
+    for number, text in enumerate(read_text(path).splitlines(), 1):
+        try:
+            line = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise RecordError(f"{path}: line {number} is not valid JSON: {error}; delete it") from None
+        parse_record(line, _LogLine, f"{path}: line {number}")
+        lines.append(line)
+    return lines
 
 
 ENCODERS = frozenset({"encoder", "swinViT"})

@@ -76,9 +76,10 @@ def _go_on(state: TrainingState, job: FoldJob, checkpoint: dict[str, Any]) -> No
     """Load the state of the fold's checkpoint."""
     try:
         state.from_checkpoint(checkpoint)
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, TypeError, KeyError, IndexError, AttributeError) as error:
+        reason = (str(error).splitlines() or [""])[0]
         raise ModelError(
-            f"{job.folder.checkpoint} does not fit this network and optimizer ({str(error).splitlines()[0]}), as after "
+            f"{job.folder.checkpoint} does not fit this network and optimizer ({reason}), as after "
             "an update of seg25d; finish the fold with the version that began it, or start over with --restart"
         ) from None
 
