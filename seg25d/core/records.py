@@ -66,7 +66,7 @@ def parse_record(value: Any, record_type: type[AnyRecord], origin: str) -> AnyRe
         return record_type.model_validate(value)
     except ValidationError as error:
         lines = [
-            f"  {'.'.join(str(part) for part in issue['loc']) or '(top)'}: {issue['msg']}"
+            f"  {'.'.join(str(part)[:60] for part in issue['loc']) or '(top)'}: {issue['msg']}"
             + ("" if issue["type"] == "missing" else f", got {_shown(issue['input'])}")
             for issue in error.errors()[:MOST_LISTED]
         ]

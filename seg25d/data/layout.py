@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from seg25d.core.errors import RecordError
-from seg25d.core.names import MAX_NAME_BYTES, check_case_name, harmless
+from seg25d.core.names import MAX_NAME_BYTES, check_case_name
+from seg25d.core.printing import harmless
 from seg25d.core.records import Record, parse_record
 from seg25d.data.cases import (
     PICTURES,

@@ -82,19 +82,24 @@ class TrainingState:
                 setattr(self, name, checkpoint[name])
 
 
-class _LogLine(Record):
-    """What is read of a line of the log."""
+class _Progress(Record):
+    """What is read of a line of the log to know how far a run is."""
 
     model_config = ConfigDict(extra="allow", allow_inf_nan=True)
+    iteration: int = Field(ge=0)
+    total_seconds: float = Field(ge=0)
+    validation_loss: float | None
+
+
+class _LogLine(_Progress):
+    """What is read of a line of the log to go on."""
+
     epoch: int
-    iteration: int
     progress: float
     train_loss: float
-    validation_loss: float | None
     validation_dice: float | None
     validation_dice_per_label: dict[str, float | None]
     learning_rate: float
-    total_seconds: float
 
 
 class _Content(Record):
@@ -141,7 +146,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
             line = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise RecordError(f"{path}: line {number} is not valid JSON: {error}; delete it") from None
-        parse_record(line, _LogLine, f"{path}: line {number}")
+        parse_record(line, _Progress, f"{path}: line {number}")
         lines.append(line)
     return lines
 
