@@ -31,6 +31,7 @@ from safetensors.torch import load, save
 from faults.attempts import Kind, Result
 from faults.hostile import WORDS, change_json, change_value, hostile_value
 from faults.small_model import CASE, MODEL, NAME, RUN, make, state_of
+from seg25d.cli.common import run_guarded
 from seg25d.cli.main import main
 from seg25d.core.arrays import StoredArray
 from seg25d.core.device import Execution
@@ -102,7 +103,9 @@ def attempt(
 
 def _in_folder(folder: Path, read: Read) -> int:
     os.chdir(folder)
-    return read()
+    statuses: list[int] = []
+    status = run_guarded(lambda: statuses.append(read()), debug=False)
+    return status or statuses[0]
 
 
 def _faults(outcome: Outcome, before: Mapping[str, str], after: Mapping[str, str], inside: Path) -> list[str]:
@@ -120,7 +123,8 @@ def _faults(outcome: Outcome, before: Mapping[str, str], after: Mapping[str, str
         faults.append(f"changed {outside[0]}")
     if left := [name for name in after if "/.tmp-" in name]:
         faults.append(f"left {left[0]}")
-    if outcome.status == 2 and any(name.endswith((".safetensors", ".zip")) for name in set(after) - set(before)):
+    refused = outcome.status == 2 and "is installed" not in outcome.text
+    if refused and any(name.endswith((".safetensors", ".zip")) for name in set(after) - set(before)):
         faults.append("installed what it refused")
     return faults
 

@@ -9,6 +9,8 @@ from seg25d.core.printing import HARMFUL
 MAX_NAME_BYTES = 180
 """File systems take 255 bytes (`NAME_MAX` of Linux); what our own files add to a name (a process id, `_locations.npz`)
 has room beside it."""
+MAX_DEPTH = 16
+"""Folders in a path that a file names."""
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(1, 10))}
 """Devices of Windows, with any ending (learn.microsoft.com, "Naming Files, Paths, and Namespaces")."""
 
@@ -44,6 +46,22 @@ def check_case_name(name: str) -> str:
     return name
 
 
+def check_inner_path(path: str) -> str:
+    """Give the path of a file back when it leads to a place inside of the folder that it starts from.
+
+    Raises:
+        ValueError: If not; says what is wrong.
+    """
+    parts = path.removeprefix("./").split("/")
+    if len(parts) > MAX_DEPTH:
+        raise ValueError(f"{path[:MAX_NAME_BYTES]!r} is too deep; at most {MAX_DEPTH} folders are possible")
+    for part in parts:
+        check_case_name(part)
+    return path
+
+
+InnerPath: TypeAlias = Annotated[str, AfterValidator(check_inner_path)]
+"""The path of a file in a folder, with slashes."""
 FileName: TypeAlias = Annotated[str, AfterValidator(check_name)]
 """The name of a data set, run, configuration, store or view, which may come from another machine."""
 CaseName: TypeAlias = Annotated[str, AfterValidator(check_case_name)]

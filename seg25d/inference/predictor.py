@@ -20,7 +20,7 @@ from seg25d.data.labels import Labels
 from seg25d.inference.export import export_slabs, labels_from_slabs
 from seg25d.inference.sliding_window import Slab, WindowOptions, predict_slabs
 from seg25d.planning.model_file import ModelHeader, load_model
-from seg25d.planning.model_size import check_weights, check_window
+from seg25d.planning.model_size import check_memory, check_weights
 from seg25d.planning.normalization import ChannelNormalization
 from seg25d.planning.plan import ConfigurationPlan
 from seg25d.preprocessing.grid import Grid
@@ -100,8 +100,9 @@ class Predictor:
         for path in paths:
             header, state = load_model(path)
             check_weights(path, header, state)
-            if execution.device.type == "cpu" and header not in headers:  # other devices say when theirs runs out
-                check_window(path, header)
+            if header.plan not in [each.plan for each in headers]:
+                channels, on_cpu = len(header.description.channel_names), execution.device.type == "cpu"
+                check_memory(path, header.plan, channels, header.num_outputs, on_cpu=on_cpu)
             model = header.build_model()
             model.load_state_dict(state)
             headers.append(header)

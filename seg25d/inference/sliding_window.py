@@ -240,7 +240,13 @@ class _Sums:
         self.weights = [{start: each.to(device) for start, each in along.items()} for along in weights]
         shape = (layout.depth, num_outputs, *(size[axis] for axis in _other_axes(layout.axis)))
         dtype = torch.float32 if 4 * math.prod(shape) <= FLOAT32_BYTES else torch.float16
-        place = torch.device("cpu") if on_cpu else _buffer_device(device, dtype.itemsize * math.prod(shape))
+        num_bytes = dtype.itemsize * math.prod(shape)
+        place = torch.device("cpu") if on_cpu else _buffer_device(device, num_bytes)
+        if place.type == "cpu" and num_bytes > (free := available_memory_bytes()):
+            raise InputError(
+                f"the scores of {' x '.join(map(str, shape))} voxels and classes take {num_bytes / 2**30:,.1f} GB of "
+                f"memory, {free / 2**30:.1f} GB are free; stop other programs, or use a machine with more memory"
+            )
         self.planes = torch.zeros(shape, dtype=dtype, device=place)
 
     def add_batch(

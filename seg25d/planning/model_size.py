@@ -11,6 +11,7 @@ from seg25d.core.errors import InputError, ModelError
 from seg25d.core.parallel import available_memory_bytes
 from seg25d.planning.memory import GIGABYTE, prediction_memory
 from seg25d.planning.model_file import ModelHeader
+from seg25d.planning.plan import ConfigurationPlan
 
 CANNOT_BE_MADE = (RuntimeError, ValueError, TypeError, ArithmeticError, AssertionError, InputError)
 """What networks raise whose settings contradict each other, or whose sizes no number can hold."""
@@ -27,62 +28,68 @@ def check_weights(path: Path, header: ModelHeader, weights: Mapping[str, Tensor]
         weights: Its weights.
 
     Raises:
-        ModelError: If they are not, or memory does not suffice for the network beside them.
+        ModelError: If they are not.
     """
-    try:
-        with torch.device("meta"):
-            wanted = {name: tuple(value.shape) for name, value in header.build_model().state_dict().items()}
-    except CANNOT_BE_MADE as error:
-        raise ModelError(f"{path}: its network cannot be made ({_first_line(error)}); get the model again") from None
+    wanted = _shapes(path, header.plan, len(header.description.channel_names), header.num_outputs)
     has = {name: tuple(value.shape) for name, value in weights.items()}
     if wanted != has:
         raise ModelError(
             f"{path}: the weights do not fit the plan in the same file, which asks for {_count(wanted):,} numbers in "
             f"{len(wanted)} weights: {_difference(wanted, has)}; get the model again"
         )
-    needed, free = sum(value.nbytes for value in weights.values()), available_memory_bytes()
-    if needed > free:
-        raise ModelError(
-            f"{path}: its network of {_count(wanted):,} numbers takes {needed / GIGABYTE:.1f} GB of memory, "
-            f"{free / GIGABYTE:.1f} GB are free; stop other programs, or use a machine with more memory"
-        )
 
 
-def check_window(name: object, header: ModelHeader) -> None:
-    """Check that the memory of this machine holds the scores of a window, where the CPU computes them.
+def check_memory(name: object, plan: ConfigurationPlan, num_channels: int, num_outputs: int, *, on_cpu: bool) -> None:
+    """Check that the memory of this machine holds a network, and the scores of a window where the CPU computes them.
 
-    Where what could be needed at the most is free, nothing else is done.
+    Nothing is made for that but what has shapes and no numbers, and that only of a window which could be too large.
+    Other devices say themselves when theirs runs out.
 
     Args:
-        name: The model or its file, for messages.
-        header: Its header, with a network that can be made.
+        name: The model, its file or its folder, for messages.
+        plan: Network, representation and window.
+        num_channels: Image channels.
+        num_outputs: Scores per voxel.
+        on_cpu: Whether the CPU computes.
 
     Raises:
-        ModelError: If it does not; says what would fit.
+        ModelError: If the network cannot be made, or memory does not suffice; says what was asked for and would fit.
     """
-    plan, free = header.plan, available_memory_bytes()
-    channels = plan.representation.input_channels(len(header.description.channel_names))
-    outputs = header.num_outputs
-    with torch.device("meta"):
-        widest = max((max(value.shape, default=1) for value in header.build_model().state_dict().values()), default=1)
-    voxels = math.prod(plan.window)
-    least, most = 4 * voxels * (channels + outputs), 4 * voxels * (channels + 2 * outputs + 4 * widest)
-    if most <= free:
+    shapes, free = _shapes(name, plan, num_channels, num_outputs), available_memory_bytes()
+    if (needed := 4 * _count(shapes)) > free:
+        raise ModelError(
+            f"{name}: its network of {_count(shapes):,} numbers takes {needed / GIGABYTE:,.1f} GB of memory, "
+            f"{free / GIGABYTE:.1f} GB are free, which is enough for {free // 4:,} numbers; plan a smaller network, "
+            "stop other programs, or use a machine with more memory"
+        )
+    channels, voxels = plan.representation.input_channels(num_channels), math.prod(plan.window)
+    widest = max((size for shape in shapes.values() for size in shape), default=1)
+    least, most = 4 * voxels * (channels + num_outputs), 4 * voxels * (channels + 2 * num_outputs + 4 * widest)
+    if not on_cpu or most <= free:
         return
     needed = least
     if least <= free:
         try:
-            needed = prediction_memory(header.build_model, (1, channels, *plan.window))
+            needed = prediction_memory(lambda: plan.build_model(num_channels, num_outputs), (1, channels, *plan.window))
         except CANNOT_BE_MADE as error:
-            raise ModelError(
-                f"{name}: its network cannot compute the scores of a window ({_first_line(error)})"
-            ) from None
+            raise ModelError(f"{name}: its network cannot compute a window ({_first_line(error)})") from None
     if needed > free:
         raise ModelError(
-            f"{name}: a window of {' x '.join(map(str, plan.window))} voxels takes {needed / GIGABYTE:.1f} GB of "
-            f"memory in its network, {free / GIGABYTE:.1f} GB are free, which is enough for windows of about "
-            f"{free / needed * voxels:,.0f} voxels; stop other programs, or use a machine with more memory"
+            f"{name}: a window of {' x '.join(map(str, plan.window))} voxels takes {needed / GIGABYTE:,.1f} GB of "
+            f"memory in its network, {free / GIGABYTE:.1f} GB are free, which is enough for about "
+            f"{free / needed * voxels:,.0f} voxels; plan a smaller window, stop other programs, or use a machine with "
+            "more memory"
         )
+
+
+def _shapes(name: object, plan: ConfigurationPlan, num_channels: int, num_outputs: int) -> dict[str, tuple[int, ...]]:
+    """The shapes of all weights of a network that is not made."""
+    try:
+        with torch.device("meta"):
+            model = plan.build_model(num_channels, num_outputs)
+    except CANNOT_BE_MADE as error:
+        raise ModelError(f"{name}: its network cannot be made ({_first_line(error)}); get the model again") from None
+    return {key: tuple(value.shape) for key, value in model.state_dict().items()}
 
 
 def _count(shapes: Mapping[str, tuple[int, ...]]) -> int:

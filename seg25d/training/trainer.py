@@ -21,6 +21,7 @@ from seg25d.core.progress import seconds_left
 from seg25d.core.workspace import FoldFolder
 from seg25d.data.dataset import Split
 from seg25d.planning.model_file import ModelHeader, save_model
+from seg25d.planning.model_size import check_memory
 from seg25d.preprocessing.store import Store
 from seg25d.representations.base import EpochAware
 from seg25d.training.checkpoint import choose_execution_to_go_on, load_checkpoint, save_checkpoint
@@ -111,7 +112,11 @@ def train_fold(job: FoldJob) -> bool:
     if rank == 0:  # to others, what it writes may look like a leftover: on another machine it is no running process
         remove_leftovers(job.folder.root)
     torch.manual_seed(job.config.seed)
-    model = job.header.build_model() if job.model is None else copy.deepcopy(job.model)
+    header, on_cpu = job.header, execution.device.type == "cpu"
+    if job.model is None:
+        channels = len(header.description.channel_names)
+        check_memory(job.folder.name, header.plan, channels, header.num_outputs, on_cpu=on_cpu)
+    model = header.build_model() if job.model is None else copy.deepcopy(job.model)
     state = new_state(model, job.config, execution, job.learnt)
     if checkpoint is not None:
         _go_on(state, job, checkpoint)
