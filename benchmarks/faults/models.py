@@ -5,6 +5,7 @@ time. Allowed are the exit statuses 0 and 2; nothing may be written but into the
 temporary file may stay.
 """
 
+import faulthandler
 import hashlib
 import io
 import json
@@ -24,7 +25,7 @@ from typing import Any
 import blosc2
 import numpy as np
 import torch
-from fuzz_headers import Outcome, run_apart
+from fuzz_headers import SECONDS, Outcome, run_apart
 from mutations import mutate
 from safetensors.torch import load, save
 
@@ -103,6 +104,7 @@ def attempt(
 
 def _in_folder(folder: Path, read: Read) -> int:
     os.chdir(folder)
+    faulthandler.dump_traceback_later(SECONDS - 4, file=2)  # says where it hangs
     statuses: list[int] = []
     status = run_guarded(lambda: statuses.append(read()), debug=False)
     return status or statuses[0]

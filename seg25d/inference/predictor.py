@@ -96,7 +96,8 @@ class Predictor:
         """
         if not paths:
             raise ModelError("no model file was given; train a fold first")
-        headers, models = [], []
+        headers: list[ModelHeader] = []
+        models: list[nn.Module] = []
         for path in paths:
             header, state = load_model(path)
             check_weights(path, header, state)

@@ -1,11 +1,13 @@
 """What a model from a file would take, known before anything is made: its weights, and the memory of a window."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from seg25d.core.errors import InputError, ModelError
 from seg25d.core.parallel import available_memory_bytes
@@ -13,6 +15,8 @@ from seg25d.planning.memory import GIGABYTE, prediction_memory
 from seg25d.planning.model_file import ModelHeader
 from seg25d.planning.plan import ConfigurationPlan
 
+DRAWING = frozenset({"normal_", "uniform_", "trunc_normal_", "erfinv_", "bernoulli_", "random_", "exponential_"})
+"""Functions that draw the initial values of weights."""
 CANNOT_BE_MADE = (RuntimeError, ValueError, TypeError, ArithmeticError, AssertionError, InputError)
 """What networks raise whose settings contradict each other, or whose sizes no number can hold."""
 
@@ -85,11 +89,24 @@ def check_memory(name: object, plan: ConfigurationPlan, num_channels: int, num_o
 def _shapes(name: object, plan: ConfigurationPlan, num_channels: int, num_outputs: int) -> dict[str, tuple[int, ...]]:
     """The shapes of all weights of a network that is not made."""
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _WithoutValues():
             model = plan.build_model(num_channels, num_outputs)
     except CANNOT_BE_MADE as error:
         raise ModelError(f"{name}: its network cannot be made ({_first_line(error)}); get the model again") from None
     return {key: tuple(value.shape) for key, value in model.state_dict().items()}
+
+
+class _WithoutValues(TorchFunctionMode):
+    """Leaves initial values out: torch would load its compiler to draw them where there are none, for seconds."""
+
+    def __torch_function__(
+        self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Run the function, unless it draws random numbers in place."""
+        del types
+        if getattr(func, "__name__", "") in DRAWING:
+            return next(iter((*args, *(kwargs or {}).values())))  # the tensor
+        return func(*args, **(kwargs or {}))
 
 
 def _count(shapes: Mapping[str, tuple[int, ...]]) -> int:

@@ -31,12 +31,26 @@ def entry_problems(entries: Sequence[ZipInfo], archive_bytes: int) -> list[str]:
         return [f"it has {len(entries):,} entries; at most {MAX_ENTRIES:,} are possible"]
     names = [entry.orig_filename for entry in entries]
     problems = [f"{_shown(entry.orig_filename)} {problem}" for entry in entries if (problem := _check_entry(entry))]
-    problems += _find_duplicates(names) + _find_overlaps(entries)
+    problems += _find_duplicates(names)
     if sum(entry.compress_size for entry in entries) > archive_bytes:
         problems.append("the sizes of its entries are larger than the file")
     if MANIFEST not in names:
         problems.append(f"{MANIFEST} is missing: it was not written by `seg25d export_model`")
     return problems
+
+
+def overlap_problems(entries: Sequence[ZipInfo]) -> list[str]:
+    """Find entries whose bytes are those of others too, by which a small file holds much (bamsoftware.com, zipbomb).
+
+    Args:
+        entries: Entries as read from a file, where each has its place.
+    """
+    ordered = sorted(entries, key=lambda entry: entry.header_offset)
+    return [
+        f"{_shown(first.orig_filename)} overlaps {_shown(second.orig_filename)}"
+        for first, second in pairwise(ordered)
+        if first.header_offset + len(first.orig_filename.encode()) + first.compress_size > second.header_offset
+    ]
 
 
 def manifest_problems(entries: Sequence[ZipInfo], manifest: Manifest) -> list[str]:
@@ -75,16 +89,6 @@ def _check_entry(entry: ZipInfo) -> str | None:
         (entry.file_size > limit, f"unpacks to more than the {limit >> 20} MiB that a record may have"),
     )
     return next((problem for failed, problem in tests if failed), None)
-
-
-def _find_overlaps(entries: Sequence[ZipInfo]) -> list[str]:
-    """Find entries whose bytes are those of others too, by which a small file holds much (bamsoftware.com, zipbomb)."""
-    ordered = sorted(entries, key=lambda entry: entry.header_offset)
-    return [
-        f"{_shown(first.orig_filename)} overlaps {_shown(second.orig_filename)}"
-        for first, second in pairwise(ordered)
-        if first.header_offset + len(first.orig_filename.encode()) + first.compress_size > second.header_offset
-    ]
 
 
 def _find_duplicates(names: Iterable[str]) -> list[str]:

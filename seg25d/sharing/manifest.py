@@ -8,7 +8,7 @@ from typing import IO, Annotated, Literal, NamedTuple
 from pydantic import AfterValidator, Field
 
 from seg25d.core.limits import MAX_CHANNELS
-from seg25d.core.names import FileName
+from seg25d.core.names import check_name
 from seg25d.core.records import Record
 from seg25d.core.versions import library_versions
 from seg25d.core.workspace import DATASET_NAME
@@ -50,9 +50,13 @@ def is_allowed(path: str) -> bool:
 
 
 def _check_dataset_name(name: str) -> str:
+    words = "the name of a data set must be DatasetNNN_Name, without path separators"
     if not DATASET_NAME.fullmatch(name):
-        raise ValueError("the name of a data set must be DatasetNNN_Name")
-    return name
+        raise ValueError(words)
+    try:
+        return check_name(name)
+    except ValueError as error:
+        raise ValueError(f"{words}: {error}") from None
 
 
 class Subject(NamedTuple):
@@ -82,7 +86,7 @@ class Manifest(Record):
     schema_version: Literal[1] = 1
     versions: dict[str, str] = Field(default_factory=library_versions)
     """Versions of the program and libraries that wrote the archive; every model has those of its training."""
-    dataset_name: Annotated[FileName, AfterValidator(_check_dataset_name)]
+    dataset_name: Annotated[str, AfterValidator(_check_dataset_name)]
     channel_names: tuple[str, ...] = Field(max_length=MAX_CHANNELS)
     labels: Labels
     licence: str | None = Field(default=None, max_length=1 << 20)
