@@ -15,8 +15,10 @@ MAX_STAGES = 16
 MAX_WIDTH = 1 << 14
 """Channels of a convolution; published U-Nets have 1,024 at most."""
 
-SpacingMm: TypeAlias = Annotated[float, Field(ge=1e-6, le=1e4)]
+MIN_SPACING_MM, MAX_SPACING_MM = 1e-6, 1e4
 """From the nanometre of electron microscopes to ten metres."""
+
+SpacingMm: TypeAlias = Annotated[float, Field(ge=MIN_SPACING_MM, le=MAX_SPACING_MM)]
 WindowSize: TypeAlias = Annotated[int, Field(ge=1, le=1 << 16)]
 """Voxels of a window along an axis."""
 NumVoxels: TypeAlias = Annotated[int, Field(ge=0, le=1 << 31)]

@@ -4,7 +4,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
 import torch
@@ -67,6 +67,9 @@ class Predictor:
         options: Options of prediction.
     """
 
+    fuses_views: ClassVar[bool] = False
+    """Whether models take the probabilities of others beside the image."""
+
     def __init__(
         self,
         models: Sequence[nn.Module],
@@ -100,6 +103,12 @@ class Predictor:
         models: list[nn.Module] = []
         for path in paths:
             header, state = load_model(path)
+            if header.pretext is not None:
+                raise ModelError(
+                    f"{path} is a pretrained model, which restores images and segments nothing; train with --pretrained"
+                )
+            if header.plan.representation.fuses_views != cls.fuses_views:
+                raise ModelError(f"{path} does not belong here, as it takes other input; get the model again")
             check_weights(path, header, state)
             if header.plan not in [each.plan for each in headers]:
                 channels, on_cpu = len(header.description.channel_names), execution.device.type == "cpu"

@@ -3,10 +3,10 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from seg25d.core.errors import ModelError, RecordError
@@ -20,6 +20,7 @@ from seg25d.data.description import DatasetDescription
 from seg25d.planning.coarse_to_fine import FineConfig
 from seg25d.planning.plan import ConfigurationPlan
 from seg25d.planning.pretext import PretextConfig
+from seg25d.representations.fused_views import FusedViews
 
 METADATA_KEY = "seg25d"
 MAX_WEIGHTS = 100_000
@@ -45,6 +46,16 @@ class ModelHeader(Record):
     """Task of a pretrained model, which restores images; None: the model gives scores."""
     versions: dict[str, str] = Field(default_factory=library_versions)
     """Versions of the libraries that the model was trained with."""
+
+    @model_validator(mode="after")
+    def _check_maps(self) -> Self:
+        """Check that what is fused is what views with these labels give."""
+        fused, labels = self.plan.representation, self.description.labels
+        if isinstance(fused, FusedViews) and (fused.maps_per_view, fused.regions) != (
+            wanted := (labels.num_outputs - (not labels.has_regions), labels.has_regions)
+        ):
+            raise ValueError(f"maps_per_view and regions must be {wanted} for the labels of the model")
+        return self
 
     @property
     def num_outputs(self) -> int:
