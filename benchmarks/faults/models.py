@@ -6,6 +6,7 @@ temporary file may stay.
 """
 
 import hashlib
+import importlib
 import json
 import pickle
 import random
@@ -45,6 +46,8 @@ CPU = Execution(torch.device("cpu"), torch.float32)
 def prepare(folder: Path) -> None:
     """Write the good model, once, and load what the attempts need, so that their processes begin with it."""
     torch.set_num_threads(1)
+    for module in ("api", "runs.information", "report.write", "ensembling.ensemble", "selection.predict_validation"):
+        importlib.import_module(f"seg25d.{module}")  # what commands load
     good = folder / "models"
     if not good.exists():
         unfinished = folder / "models.unfinished"
