@@ -52,7 +52,7 @@ def hostile_value(rng: random.Random, old: Any = None) -> Any:
         return rng.choice(NUMBERS)
     if kind < 8:
         return rng.choice(WORDS)
-    return rng.choice((None, True, [], {}, [[]], {"": {}}, nested(rng.choice((10, 500))), list(range(5000))))
+    return rng.choice((None, True, [], {}, [[]], {"": {}}, nested(rng.choice((10, 150))), list(range(5000))))
 
 
 def nested(depth: int) -> Any:
