@@ -1,5 +1,6 @@
 """Files of a folder of predictions beside the segmentations: `prediction.json`, and probabilities on request."""
 
+import errno
 import logging
 import math
 import pickle
@@ -7,7 +8,8 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -152,11 +154,8 @@ def read_probabilities(path: Path) -> NDArray[np.floating[Any]]:
             f"{path} has probabilities of shape {shape} (K, z, y, x), which take {needed / 2**30:.1f} GB of memory; "
             f"{free / 2**30:.1f} GB are free: use fewer --num-processes, or a machine with more memory"
         )
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            probabilities: NDArray[np.floating[Any]] = archive["probabilities"]
-    except _DAMAGED as error:
-        raise InputError(_damage_message(path, error)) from None
+    with _damage_named(path), np.load(path, allow_pickle=False) as archive:
+        probabilities: NDArray[np.floating[Any]] = archive["probabilities"]
     if probabilities.size:
         lowest, highest = float(probabilities.min()), float(probabilities.max())  # NaN if there is one
         if not -NOT_QUITE_1 <= lowest <= highest <= 1 + NOT_QUITE_1:
@@ -175,19 +174,28 @@ def probabilities_shape(path: Path) -> tuple[int, ...]:
 
 def _read_header(path: Path) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Shape and type of the probabilities in `CASE.npz`, which must be as large as they say."""
-    try:
-        with zipfile.ZipFile(path) as archive, archive.open("probabilities.npy") as file:
-            first = np.lib.format.read_magic(file) == (1, 0)
-            read_header = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
-            shape, _, dtype = read_header(file)
-            size = archive.getinfo("probabilities.npy").file_size - file.tell()
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist; predict with --save-probabilities") from None
-    except _DAMAGED as error:
-        raise InputError(_damage_message(path, error)) from None
+    with _damage_named(path), zipfile.ZipFile(path) as archive, archive.open("probabilities.npy") as file:
+        first = np.lib.format.read_magic(file) == (1, 0)
+        read_header = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read_header(file)
+        size = archive.getinfo("probabilities.npy").file_size - file.tell()
     if dtype.hasobject or min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != size:
         raise InputError(_damage_message(path, f"shape {shape} of {dtype} in {size} bytes"))
     return shape, dtype
+
+
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    """Raise InputError for a file that is missing or damaged; errors of the disk are raised unchanged."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; predict with --save-probabilities") from None
+    except (*_DAMAGED, OSError) as error:
+        # EINVAL: an entry's position is outside the file.
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise
+        raise InputError(_damage_message(path, error)) from None
 
 
 def report_failures(failures: Mapping[str, Exception], num_cases: int, done: str = "predicted") -> None:

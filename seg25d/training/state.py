@@ -2,7 +2,8 @@
 
 import copy
 import json
-from collections.abc import Collection
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,10 +66,16 @@ class TrainingState:
         }
 
     def from_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go back to a saved state."""
+        """Go back to a saved state.
+
+        Raises:
+            ValueError: If it is of another network or optimizer, as do RuntimeError and KeyError.
+        """
+        _check_settings(self.optimizer.param_groups, checkpoint["optimizer"]["param_groups"])
         self.model.load_state_dict(checkpoint["model"])
         self.averaged.load_state_dict(checkpoint["averaged"])
         self.optimizer.load_state_dict(checkpoint["optimizer"])
+        _check_moments(self.optimizer)
         for parameter, values in self.optimizer.state.items():
             for name, value in values.items():
                 if torch.is_tensor(value) and value.shape == parameter.shape:
@@ -120,6 +127,37 @@ class _Content(Record):
     log: list[_LogLine]
     finished: bool
     computed_in: str = ""
+
+
+def _check_settings(own: Sequence[Mapping[str, Any]], saved: Sequence[Mapping[str, Any]]) -> None:
+    """Check that saved settings of an optimizer are of the kinds that it takes."""
+    for mine, other in zip(own, saved, strict=True):
+        for name, value in mine.items():
+            if name != "params" and name in other and not _alike(value, other[name]):
+                raise ValueError(f"{name} of the optimizer is {str(other[name])[:60]}, expected something like {value}")
+
+
+def _alike(own: Any, saved: Any) -> bool:
+    if isinstance(own, tuple | list):
+        same = isinstance(saved, tuple | list) and len(own) == len(saved)
+        return same and all(_alike(*pair) for pair in zip(own, saved, strict=True))
+    if isinstance(own, int | float) and not isinstance(own, bool):
+        return isinstance(saved, int | float) and not isinstance(saved, bool) and 0 <= saved < math.inf
+    return saved is None or isinstance(saved, bool | str)
+
+
+def _check_moments(optimizer: torch.optim.Optimizer) -> None:
+    """Check that what an optimizer has noted of each weight is of its shape, and the same of all weights of a group."""
+    for group in optimizer.param_groups:
+        noted = [(each, optimizer.state[each]) for each in group["params"] if each in optimizer.state]
+        for parameter, values in noted:
+            wrong = [
+                name
+                for name, value in values.items()
+                if torch.is_tensor(value) and value.numel() != 1 and value.shape != parameter.shape
+            ]
+            if wrong or values.keys() != noted[0][1].keys():
+                raise ValueError(f"the optimizer has other notes of a weight than expected: {', '.join(values)}")
 
 
 def check_checkpoint(checkpoint: Any, path: Path) -> None:
