@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar
 
 from seg25d.cli.known_options import check_options
 from seg25d.core.errors import Seg25dError
+from seg25d.core.printing import harmless
 from seg25d.core.process import leave, open_closed_streams
 from seg25d.core.system_errors import refusal
 from seg25d.planning.plans_name import check_plans_name
@@ -38,7 +39,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the error and exit with status 2."""
-        self.exit(2, f"error: {message}\n{self.format_usage()}")
+        self.exit(2, f"error: {harmless(message)}\n{self.format_usage()}")
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
         """Exit, also if the reader of standard output has closed it."""
@@ -261,7 +262,7 @@ class _Formatter(logging.Formatter):
     """Adds the level to warnings and errors."""
 
     def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
+        text = harmless(super().format(record))
         return f"{record.levelname.lower()}: {text}" if record.levelno >= logging.WARNING else text
 
 
@@ -282,12 +283,12 @@ def run_guarded(action: Callable[[], None], *, debug: bool, starts_over_with: st
         _flush_stdout()
     except Seg25dError as error:
         if debug:
-            traceback.print_exc()
-        _print_error(f"error: {error}")
+            complain(traceback.format_exc().rstrip())
+        complain(f"error: {error}")
         return error.exit_status
     except KeyboardInterrupt:
         without = f" without --{starts_over_with}" if starts_over_with else ""
-        _print_error(f"interrupted; the same command{without} continues where it stopped")
+        complain(f"interrupted; the same command{without} continues where it stopped")
         return INTERRUPTED
     except BrokenPipeError:
         _silence_stdout()
@@ -295,20 +296,26 @@ def run_guarded(action: Callable[[], None], *, debug: bool, starts_over_with: st
     except Exception as error:
         if reason := refusal(error):
             if debug:
-                traceback.print_exc()
-            _print_error(f"error: {reason}")
+                complain(traceback.format_exc().rstrip())
+            complain(f"error: {reason}")
             return reason.exit_status
-        traceback.print_exc()
-        _print_error(
+        complain(traceback.format_exc().rstrip())
+        complain(
             f"error: {type(error).__name__}: {error}; this is a bug of seg25d, please report it with the lines above"
         )
         return 1
     return 0
 
 
-def _print_error(message: str) -> None:
+def say(text: object = "") -> None:
+    """Print a result on standard output, at once, with harmful letters as escapes."""
+    print(harmless(str(text)), flush=True)
+
+
+def complain(text: str) -> None:
+    """Print a message on standard error, with harmful letters as escapes."""
     with suppress(OSError):  # standard error may be a file on a full disk: the status says it
-        print(message, file=sys.stderr)
+        print(harmless(text), file=sys.stderr)
 
 
 def _flush_stdout() -> None:

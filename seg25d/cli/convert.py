@@ -4,7 +4,7 @@ import argparse
 from dataclasses import fields
 from pathlib import Path
 
-from seg25d.cli.common import Command, find_workspace
+from seg25d.cli.common import Command, find_workspace, say
 from seg25d.core.errors import InputError
 from seg25d.core.process import loading
 from seg25d.data.dicom_options import DicomOptions
@@ -62,12 +62,12 @@ def run(arguments: argparse.Namespace) -> None:
 
     if kind == "msd":
         number = None if dataset is None else int(dataset)
-        print(api.convert_msd(find_workspace(arguments), source, number, processes))
+        say(api.convert_msd(find_workspace(arguments), source, number, processes))
     elif kind == "dicom":
         options = DicomOptions(**accepted)
-        print("\n".join(map(str, api.convert_dicom(source, arguments.output, processes, options))))
+        say("\n".join(map(str, api.convert_dicom(source, arguments.output, processes, options))))
     else:
-        print(api.convert_nnunet_results(find_workspace(arguments), source, dataset, processes))
+        say(api.convert_nnunet_results(find_workspace(arguments), source, dataset, processes))
 
 
 def _check_option(kind: str, option: str, value: object, *, needed: bool, allowed: bool) -> None:

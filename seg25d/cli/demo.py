@@ -2,7 +2,7 @@
 
 import argparse
 
-from seg25d.cli.common import Command, duration, find_workspace
+from seg25d.cli.common import Command, duration, find_workspace, say
 from seg25d.demo.budgets import TIME_BUDGETS_S
 
 
@@ -40,9 +40,9 @@ def run(arguments: argparse.Namespace) -> None:
         device=arguments.device,
         num_processes=arguments.num_processes,
     )
-    print(result.table)
-    print("\npictures: " + ", ".join(map(str, result.pictures)))
-    print(f"report: {result.report}")
+    say(result.table)
+    say("\npictures: " + ", ".join(map(str, result.pictures)))
+    say(f"report: {result.report}")
 
 
 main = Command(

@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seg25d.cli.common import Command, positive_amount
+from seg25d.cli.common import Command, positive_amount, say
 from seg25d.core.process import loading
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> None:
         common=arguments.common,
         areas=None if folder is None else AreaPlotOptions(folder, arguments.area_axis),
     )
-    print(summary_table(summary, _known_labels(arguments.reference, arguments.prediction)))
+    say(summary_table(summary, _known_labels(arguments.reference, arguments.prediction)))
 
 
 def _known_labels(reference: Path, prediction: Path) -> "Labels | None":

@@ -2,7 +2,7 @@
 
 import argparse
 
-from seg25d.cli.common import Command, find_workspace, options_of, positive_amount, positive_number
+from seg25d.cli.common import Command, find_workspace, options_of, positive_amount, positive_number, say
 from seg25d.core.process import loading
 
 
@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> None:
     workspace = find_workspace(arguments)
     best = api.find_best_configuration(workspace, arguments.dataset, arguments.configurations, arguments.folds, options)
     description = read_description(workspace.preprocessed_dataset(best.dataset_name).dataset)
-    print(api.describe_best(best, description.labels))
+    say(api.describe_best(best, description.labels))
 
 
 main = Command(

@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from seg25d.cli.common import Command, find_workspace
+from seg25d.cli.common import Command, find_workspace, say
 
 if TYPE_CHECKING:
     from seg25d.core.workspace import Workspace
@@ -39,13 +39,13 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.json:
         datasets = [_with_times(arguments, workspace, each) for each in information.datasets]
         known = {"device": describe_device(), "datasets": tuple(datasets)}
-        print(information.model_copy(update=known).model_dump_json(indent=2))
+        say(information.model_copy(update=known).model_dump_json(indent=2))
         return
     # Finding the device takes seconds, as torch has to be loaded.
-    print(to_text(information), flush=True)
+    say(to_text(information))
     if arguments.dataset is None and any(dataset.plans for dataset in information.datasets):
-        print(f"{'training:':14}`seg25d info ID` tells how long the trainings of a data set take on this machine")
-    print(f"{'device:':14}{describe_device()}", flush=True)
+        say(f"{'training:':14}`seg25d info ID` tells how long the trainings of a data set take on this machine")
+    say(f"{'device:':14}{describe_device()}")
     for each in information.datasets:
         _print_times(arguments, _with_times(arguments, workspace, each))
 
@@ -69,7 +69,7 @@ def _print_times(arguments: argparse.Namespace, dataset: "DatasetInformation") -
     from seg25d import api
 
     for file, times in dataset.trainings.items():
-        print(f"\n{dataset.name}, {file}\n{api.describe_times(times, arguments.device)}")
+        say(f"\n{dataset.name}, {file}\n{api.describe_times(times, arguments.device)}")
 
 
 def _check_machine(arguments: argparse.Namespace) -> None:
@@ -77,7 +77,7 @@ def _check_machine(arguments: argparse.Namespace) -> None:
     from seg25d.machine.self_test import run_self_test, to_text
 
     test = run_self_test(arguments.device)
-    print(test.model_dump_json(indent=2) if arguments.json else to_text(test))
+    say(test.model_dump_json(indent=2) if arguments.json else to_text(test))
     if not test.safe:
         raise Seg25dError(f"this machine computes wrong results in {test.precision}: {test.advice}")
 

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from seg25d.cli.common import Command, find_workspace
+from seg25d.cli.common import Command, find_workspace, say
 from seg25d.core.process import loading
 
 
@@ -24,11 +24,11 @@ def run(arguments: argparse.Namespace) -> None:
     from seg25d.sharing.manifest import prediction_commands
 
     manifest = api.install_model(find_workspace(arguments), arguments.archive, overwrite=arguments.overwrite)
-    print(f"{manifest.dataset_name} is installed; predict with")
+    say(f"{manifest.dataset_name} is installed; predict with")
     for command in prediction_commands(manifest.dataset_name, manifest.paths):
-        print(f"  {command}")
+        say(f"  {command}")
     if manifest.licence is not None:
-        print(f"The licence of the models is `licence` in the manifest.json of {arguments.archive}.")
+        say(f"The licence of the models is `licence` in the manifest.json of {arguments.archive}.")
 
 
 main = Command(

@@ -21,7 +21,7 @@ from seg25d.cli import (
     report,
     train,
 )
-from seg25d.cli.common import Command, run_guarded
+from seg25d.cli.common import Command, run_guarded, say
 from seg25d.core.errors import InputError
 from seg25d.core.process import leave, open_closed_streams
 
@@ -50,9 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     verb = words[0] if words else "--help"
     if verb in ("-h", "--help", "help"):
-        return run_guarded(lambda: print(_format_overview()), debug=False)
+        return run_guarded(lambda: say(_format_overview()), debug=False)
     if verb == "--version":
-        return run_guarded(lambda: print(f"seg25d {seg25d.__version__}"), debug=False)
+        return run_guarded(lambda: say(f"seg25d {seg25d.__version__}"), debug=False)
     if verb not in COMMANDS:
         return run_guarded(lambda: _refuse(verb), debug=False)
     return COMMANDS[verb](words[1:])

@@ -3,7 +3,7 @@
 import argparse
 import logging
 
-from seg25d.cli.common import Command, find_workspace, options_of, plans_name, positive_amount
+from seg25d.cli.common import Command, find_workspace, options_of, plans_name, positive_amount, say
 from seg25d.core.errors import InputError
 from seg25d.core.parallel import choose_num_workers, start_worker_server
 from seg25d.core.process import loading
@@ -94,10 +94,10 @@ def run(arguments: argparse.Namespace) -> None:
     plans = api.plan_and_preprocess(workspace, arguments.dataset, options)
     if not arguments.explain:
         return
-    print("\n\n".join(api.explain(each) for each in plans.values()), flush=True)
+    say("\n\n".join(api.explain(each) for each in plans.values()))
     for name, each in plans.items():
         times = timed_trainings(workspace.preprocessed_dataset(name), each, arguments.device, arguments.num_processes)
-        print(f"\n{name}\n{api.describe_times(times, arguments.device)}")
+        say(f"\n{name}\n{api.describe_times(times, arguments.device)}")
 
 
 main = Command(

@@ -4,7 +4,7 @@ import argparse
 import shlex
 from pathlib import Path
 
-from seg25d.cli.common import Command, find_workspace, options_of
+from seg25d.cli.common import Command, find_workspace, options_of, say
 from seg25d.cli.training_arguments import add_training_arguments
 from seg25d.core.process import loading
 from seg25d.representations import ALIAS
@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> None:
     words += [] if arguments.plans_name == "plans" else ["--plans-name", arguments.plans_name]
     words += [] if arguments.workspace is None else ["--workspace", str(arguments.workspace)]
     if is_first_process():
-        print(shlex.join(words))
+        say(shlex.join(words))
 
 
 main = Command(

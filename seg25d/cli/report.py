@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from seg25d.cli.common import Command, find_workspace
+from seg25d.cli.common import Command, find_workspace, say
 from seg25d.core.process import loading
 
 
@@ -23,7 +23,7 @@ def run(arguments: argparse.Namespace) -> None:
     path = api.report(
         find_workspace(arguments), arguments.dataset, arguments.output, num_processes=arguments.num_processes
     )
-    print(path)
+    say(path)
 
 
 main = Command(

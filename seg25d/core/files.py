@@ -15,6 +15,9 @@ from seg25d.core.errors import InputError, RecordError
 from seg25d.core.leftovers import remove_leftovers, temporary_name
 from seg25d.core.system_errors import refusal, writing
 
+MAX_JSON_BYTES = 1 << 28
+"""Maximum size of records, which are read as a whole: scores of 1,228 cases and 117 classes have about 90 MB."""
+
 
 @contextmanager
 def atomic_path(path: Path, durable: bool = True) -> Iterator[Path]:
@@ -167,6 +170,8 @@ def read_json(path: Path, make_object: Callable[[list[tuple[str, Any]]], Any] = 
         RecordError: If the file is missing, a folder, or is not JSON; names the line.
     """
     try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise RecordError(f"{path} is larger than the {MAX_JSON_BYTES >> 20} MiB of a record; make it again")
         content = path.read_bytes()
         encoding = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
         return json.loads(content.decode(encoding), object_pairs_hook=make_object)
@@ -177,5 +182,6 @@ def read_json(path: Path, make_object: Callable[[list[tuple[str, Any]]], Any] = 
     except (
         ValueError,
         RecursionError,
+        MemoryError,
     ) as error:  # numbers of thousands of digits and endless nesting are no JSON either
         raise RecordError(f"{path} is not valid JSON: {error}; restore it or make it again") from None

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING, TypeVar
 
+from seg25d.core.printing import harmless
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -55,7 +57,7 @@ class ProgressDisplay:
     """
 
     def __init__(self, description: str, seconds_between_lines: float = SECONDS_BETWEEN_LINES) -> None:
-        self.description = description
+        self.description = harmless(description)
         self.pause = seconds_between_lines
         self.last: float | None = None
         self.bar: Progress | None = None
@@ -77,7 +79,7 @@ class ProgressDisplay:
         if self.bar is None:
             logger.info("%s: %s", self.description, words)
         else:
-            self.bar.update(self.bar.task_ids[0], completed=share, words=words, refresh=True)
+            self.bar.update(self.bar.task_ids[0], completed=share, words=harmless(words), refresh=True)
 
     def close(self) -> None:
         """Remove the bar."""

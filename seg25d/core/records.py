@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import reprlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +20,8 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+MOST_LISTED = 20
+"""Wrong places in an error."""
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 
@@ -63,11 +66,18 @@ def parse_record(value: Any, record_type: type[AnyRecord], origin: str) -> AnyRe
         return record_type.model_validate(value)
     except ValidationError as error:
         lines = [
-            f"  {'.'.join(str(part) for part in issue['loc']) or '(top)'}: {issue['msg']}"
-            + ("" if issue["type"] == "missing" else f", got {str(issue['input'])[:80]}")
-            for issue in error.errors()
+            f"  {'.'.join(str(part)[:60] for part in issue['loc']) or '(top)'}: {issue['msg']}"
+            + ("" if issue["type"] == "missing" else f", got {_shown(issue['input'])}")
+            for issue in error.errors()[:MOST_LISTED]
         ]
+        lines += [f"  ... and {error.error_count() - MOST_LISTED} more"] * (error.error_count() > MOST_LISTED)
         raise RecordError(f"{origin} is not valid:\n" + "\n".join(lines)) from None
+
+
+def _shown(value: Any) -> str:
+    """The beginning of a value; of what is nested, a part."""
+    plain = value is None or isinstance(value, str | int | float)
+    return (str(value) if plain else reprlib.repr(value))[:80]
 
 
 def read_record(path: Path, record_type: type[AnyRecord]) -> AnyRecord:

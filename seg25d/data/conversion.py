@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from seg25d.core.errors import InputError
+from seg25d.core.names import InnerPath
 from seg25d.core.records import Record, digest, read_record
 
 RECORD_NAME = "conversion.json"
@@ -18,9 +19,9 @@ class Conversion(Record):
 
     schema_version: Literal[1] = 1
     kind: Kind
-    files: dict[str, str]
+    files: dict[InnerPath, str]
     """Digest of the source of each file, by the file's path in the folder."""
-    changes: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    changes: dict[InnerPath, tuple[str, ...]] = Field(default_factory=dict)
     """Changes made on the way, in sentences, of each file that has any."""
 
 

@@ -17,7 +17,9 @@ from typing import Any, NamedTuple
 from seg25d.core.errors import InputError
 from seg25d.core.files import copy_file, write_json
 from seg25d.core.locks import folder_lock
+from seg25d.core.names import check_inner_path
 from seg25d.core.parallel import choose_num_workers, map_cases
+from seg25d.core.printing import harmless
 from seg25d.core.progress import track
 from seg25d.core.records import digest, write_record
 from seg25d.core.workspace import DATASET_NAME, Workspace
@@ -164,9 +166,20 @@ def _read_entries(value: Mapping[str, Any], key: str, problems: list[Problem]) -
     if isinstance(entries, list):
         entries = [{"image": entry} if isinstance(entry, str) else entry for entry in entries]
         if all(isinstance(entry, dict) and all(isinstance(entry.get(k), str) for k in wanted) for entry in entries):
-            return entries
+            found = [_path_problem(entry[name]) for entry in entries for name in wanted]
+            problems += [problem for problem in found if problem is not None]
+            return [] if any(found) else entries
     problems.append(_json_problem(f"`{key}` must be a list of objects with {' and '.join(wanted)}"))
     return []
+
+
+def _path_problem(path: str) -> Problem | None:
+    """What is wrong with the path of a file, which must lie in the folder."""
+    try:
+        check_inner_path(path)
+    except ValueError as error:
+        return _json_problem(harmless(str(error)))
+    return None
 
 
 def _describe(value: Mapping[str, Any], num_training: int, ending: str) -> dict[str, Any]:

@@ -5,12 +5,13 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from seg25d.core.errors import DatasetError, RecordError
 from seg25d.core.files import read_json
+from seg25d.core.limits import MAX_CHANNELS
 from seg25d.core.records import Record
 from seg25d.data.cases import ENDINGS, LABEL_ENDINGS
 from seg25d.data.label_problems import label_problems
@@ -19,6 +20,12 @@ from seg25d.data.labels import Labels
 logger = logging.getLogger(__name__)
 _KNOWN_KEYS = ("channel_names", "modality", "labels", "regions_class_order", "file_ending", "numTraining", "dataset")
 Names = dict[str, int | tuple[int, ...]]
+
+
+def _check_ending(ending: str) -> str:
+    if ending not in ENDINGS:
+        raise ValueError(f"wanted one of {', '.join(ENDINGS)}")
+    return ending
 
 
 class DatasetDescription(Record):
@@ -32,9 +39,9 @@ class DatasetDescription(Record):
         metadata: All other keys, unchanged.
     """
 
-    channel_names: tuple[str, ...]
+    channel_names: tuple[str, ...] = Field(min_length=1, max_length=MAX_CHANNELS)
     labels: Labels
-    file_ending: str
+    file_ending: Annotated[str, AfterValidator(_check_ending)]
     num_training: int
     metadata: dict[str, Any] = Field(default_factory=dict)
 
@@ -121,6 +128,8 @@ def _parse_channels(value: Mapping[str, Any]) -> tuple[tuple[str, ...], list[str
         channels = value["modality"]
     if not isinstance(channels, dict) or not channels:
         return (), [f"channel_names must be an object such as {{'0': 'CT'}}; it is {_show(channels)}"]
+    if len(channels) > MAX_CHANNELS:
+        return (), [f"channel_names has {len(channels)} channels; at most {MAX_CHANNELS} are possible"]
     expected = [str(index) for index in range(len(channels))]
     problems = []
     if sorted(channels) != sorted(expected):

@@ -5,6 +5,9 @@ from collections.abc import Mapping, Sequence
 MAX_VALUES = 254
 """Internal indices are bytes, of which two are reserved: for ignored and for undeclared values."""
 
+LARGEST_VALUE = 2**31 - 1
+"""Of label files in the largest type that is written, int32."""
+
 
 def label_problems(names: Mapping[str, int | tuple[int, ...]], order: Sequence[int] | None) -> list[str]:
     """Find all problems with a declaration of labels.
@@ -18,14 +21,16 @@ def label_problems(names: Mapping[str, int | tuple[int, ...]], order: Sequence[i
     """
     classes = {name: members_of(value) for name, value in names.items() if name != "ignore"}
     values = sorted({value for members in classes.values() for value in members})
+    if max(len(classes), len(values)) > MAX_VALUES:
+        return [f"labels: {max(len(classes), len(values))} are declared; at most {MAX_VALUES} are possible"]
     problems = _background_problems(classes, values)
     if not any(value > 0 for value in values):
         problems.append("labels: no foreground class is declared; add one, such as {'tumour': 1}")
     problems += [f"labels: '{name}' is an empty list of values" for name, members in classes.items() if not members]
     if values and values[0] < 0:
         problems.append(f"labels: value {values[0]} is negative; values count from 0")
-    if len(values) > MAX_VALUES:
-        problems.append(f"labels: {len(values)} values are declared; at most {MAX_VALUES} are possible")
+    if (largest := max((*values, *members_of(names.get("ignore", 0))), default=0)) > LARGEST_VALUE:
+        problems.append(f"labels: value {largest} is too large for label files, which have 31 bits")
     if "ignore" in names:
         ignore = members_of(names["ignore"])
         if len(ignore) != 1 or (values and ignore[0] <= values[-1]):

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from seg25d.core.errors import RecordError
+from seg25d.core.names import MAX_NAME_BYTES, check_case_name
+from seg25d.core.printing import harmless
 from seg25d.core.records import Record, parse_record
 from seg25d.data.cases import (
     LOSSY,
@@ -56,10 +58,8 @@ def explicit_layout(root: Path, entries: Any, description: DatasetDescription) -
         )
     layout = Layout([], set(entries), [])
     for name, entry in entries.items():
-        if not name or name.startswith(".") or "/" in name or "\\" in name:
-            problem = f"'{name}' cannot be the name of a case, as files are named after it"
-            cure = "rename it in dataset.json: no slashes and no dot at the beginning"
-            layout.problems.append(Problem(case=name, problem=problem, cure=cure))
+        if found := _name_problems([name]):
+            layout.problems.extend(found)
             continue
         try:
             explicit = parse_record(entry, _ExplicitCase, f"`dataset.{name}`")
@@ -115,7 +115,7 @@ def folder_layout(root: Path, description: DatasetDescription) -> Layout:
         )
         for name in sorted(set(labels) - set(channels) - misnamed_images)
     ]
-    return Layout(cases, set(channels), problems + _same_letters(channels))
+    return Layout(cases, set(channels), problems + _same_letters(channels) + _name_problems(channels))
 
 
 def _split_image(stem: str, path: Path, labels: Mapping[str, Path]) -> tuple[str, int | None, Problem | None]:
@@ -263,6 +263,18 @@ def _label_problems(name: str, labels: Mapping[str, Path], description: DatasetD
         return []
     problem = f"missing label: labelsTr/{name}{description.label_ending} does not exist"
     return [Problem(case=name, problem=problem, cure="add the file, or move the images to imagesTs")]
+
+
+def _name_problems(names: Iterable[str]) -> list[Problem]:
+    """Find names that files cannot have."""
+    problems = []
+    for name in names:
+        try:
+            check_case_name(name)
+        except ValueError as error:
+            problem = f"it cannot be the name of a case, as files are named after it: {error}"
+            problems.append(Problem(case=harmless(name)[:MAX_NAME_BYTES], problem=harmless(problem), cure="rename it"))
+    return problems
 
 
 def _same_letters(names: Mapping[str, Any]) -> list[Problem]:

@@ -9,6 +9,8 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationE
 
 from seg25d.core.errors import RecordError
 from seg25d.core.files import read_json
+from seg25d.core.limits import MAX_FOLDS
+from seg25d.core.names import CaseName
 from seg25d.core.records import Record, parse_record
 from seg25d.data.problems import Problem, file_problem, first_names
 
@@ -27,8 +29,8 @@ class Split(Record):
 
     model_config = ConfigDict(extra="ignore")
 
-    train: Annotated[tuple[str, ...], AfterValidator(_once)]
-    val: Annotated[tuple[str, ...], AfterValidator(_once)]
+    train: Annotated[tuple[CaseName, ...], AfterValidator(_once)]
+    val: Annotated[tuple[CaseName, ...], AfterValidator(_once)]
 
 
 class GivenSplits(NamedTuple):
@@ -45,7 +47,7 @@ class GivenSplits(NamedTuple):
 
 
 class _Folds(Record):
-    folds: tuple[Split, ...] = Field(min_length=1)
+    folds: tuple[Split, ...] = Field(min_length=1, max_length=MAX_FOLDS)
 
 
 def read_splits(path: Path) -> tuple[Split, ...]:

@@ -5,7 +5,7 @@ Letters: C image channels, V views, M maps per view, K scores, d h w the model's
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,8 @@ class FusedPredictor(Predictor):
         views: Predictors of the views of each fold, in the order of the plan.
         coarse: Predictors of the coarse models of each fold, if the views are fine models.
     """
+
+    fuses_views: ClassVar[bool] = True
 
     def __init__(
         self,

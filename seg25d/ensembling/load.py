@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from seg25d.core.device import Execution
-from seg25d.core.errors import InputError, ModelError
+from seg25d.core.errors import InputError
 from seg25d.core.workspace import FoldFolder
 from seg25d.ensembling.fused_predictor import FusedPredictor, coarse_view_model, view_model
 from seg25d.inference.fine_predictor import FinePredictor
@@ -22,10 +22,6 @@ def load_predictor(paths: Sequence[Path], execution: Execution, options: Predict
         InputError: If a fusion is asked for where there are no views.
     """
     header = load_header(paths[0]) if paths else None
-    if header is not None and header.pretext is not None:
-        raise ModelError(
-            f"{paths[0]} is a pretrained model, which restores images and segments nothing; train with --pretrained"
-        )
     fused = header is not None and header.plan.representation.fuses_views
     if options is not None and options.fusion != "network" and not fused:
         raise InputError(

@@ -1,10 +1,15 @@
 """Files of a folder of predictions beside the segmentations: `prediction.json`, and probabilities on request."""
 
+import errno
 import logging
+import math
 import pickle
+import struct
+import tokenize
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +19,7 @@ from pydantic import Field
 
 from seg25d.core.errors import CaseFailures, InputError, RecordError
 from seg25d.core.files import atomic_path
+from seg25d.core.parallel import available_memory_bytes
 from seg25d.core.records import Record, read_record, write_record
 from seg25d.core.versions import library_versions
 from seg25d.data.cases import split_ending
@@ -22,7 +28,13 @@ from seg25d.data.labels import Labels
 
 logger = logging.getLogger(__name__)
 RECORD_NAME = "prediction.json"
-_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, TypeError, ValueError)
+_DAMAGED = (
+    *(zipfile.BadZipFile, zlib.error, EOFError, KeyError, TypeError, ValueError, NotImplementedError, RuntimeError),
+    *(MemoryError, OverflowError, SyntaxError, struct.error, tokenize.TokenError, AttributeError),
+)
+"""What zip files and numpy's headers raise that are damaged; encrypted ones are a RuntimeError."""
+NOT_QUITE_1 = 1e-3
+"""By which probabilities may miss 0 .. 1: half precision rounds to 0.0005 below 1."""
 
 
 class PredictionRecord(Record):
@@ -138,17 +150,24 @@ def read_probabilities(path: Path) -> NDArray[np.floating[Any]]:
         Probabilities (K, z, y, x) in the axes of the segmentation file.
 
     Raises:
-        InputError: If the file is missing or damaged, or holds something else.
+        InputError: If the file is missing or damaged, holds something else than numbers from 0 to 1, or more of them
+            than memory is free for.
     """
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            probabilities: NDArray[np.floating[Any]] = archive["probabilities"]
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist; predict with --save-probabilities") from None
-    except _DAMAGED as error:
-        raise InputError(_damage_message(path, error)) from None
-    if probabilities.ndim != 4 or probabilities.dtype.kind != "f":
-        raise InputError(_damage_message(path, f"shape {probabilities.shape} of {probabilities.dtype}"))
+    shape, dtype = _read_header(path)
+    if len(shape) != 4 or dtype.kind != "f":
+        raise InputError(_damage_message(path, f"shape {shape} of {dtype}"))
+    needed, free = math.prod(shape) * dtype.itemsize, available_memory_bytes()
+    if needed > free:
+        raise InputError(
+            f"{path} has probabilities of shape {shape} (K, z, y, x), which take {needed / 2**30:.1f} GB of memory; "
+            f"{free / 2**30:.1f} GB are free: use fewer --num-processes, or a machine with more memory"
+        )
+    with _damage_named(path), np.load(path, allow_pickle=False) as archive:
+        probabilities: NDArray[np.floating[Any]] = archive["probabilities"]
+    if probabilities.size:
+        lowest, highest = float(probabilities.min()), float(probabilities.max())  # NaN if there is one
+        if not -NOT_QUITE_1 <= lowest <= highest <= 1 + NOT_QUITE_1:
+            raise InputError(_damage_message(path, f"values from {lowest:g} to {highest:g}, wanted 0 to 1"))
     return probabilities
 
 
@@ -158,14 +177,33 @@ def probabilities_shape(path: Path) -> tuple[int, ...]:
     Raises:
         InputError: If the file is damaged or holds something else.
     """
+    return _read_header(path)[0]
+
+
+def _read_header(path: Path) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type of the probabilities in `CASE.npz`, which must be as large as they say."""
+    with _damage_named(path), zipfile.ZipFile(path) as archive, archive.open("probabilities.npy") as file:
+        first = np.lib.format.read_magic(file) == (1, 0)
+        read_header = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read_header(file)
+        size = archive.getinfo("probabilities.npy").file_size - file.tell()
+    if dtype.hasobject or min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != size:
+        raise InputError(_damage_message(path, f"shape {shape} of {dtype} in {size} bytes"))
+    return shape, dtype
+
+
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    """Raise InputError for a file that is missing or damaged; errors of the disk are raised unchanged."""
     try:
-        with zipfile.ZipFile(path) as archive, archive.open("probabilities.npy") as file:
-            first = np.lib.format.read_magic(file) == (1, 0)
-            read_header = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
-            shape: tuple[int, ...] = read_header(file)[0]
-    except _DAMAGED as error:
+        yield
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; predict with --save-probabilities") from None
+    except (*_DAMAGED, OSError) as error:
+        # EINVAL: an entry's position is outside the file.
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise
         raise InputError(_damage_message(path, error)) from None
-    return shape
 
 
 def report_failures(failures: Mapping[str, Exception], num_cases: int, done: str = "predicted") -> None:

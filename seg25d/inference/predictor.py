@@ -4,7 +4,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from seg25d.data.labels import Labels
 from seg25d.inference.export import export_slabs, labels_from_slabs
 from seg25d.inference.sliding_window import Slab, WindowOptions, predict_slabs
 from seg25d.planning.model_file import ModelHeader, load_model
+from seg25d.planning.model_size import check_memory, check_weights
 from seg25d.planning.normalization import ChannelNormalization
 from seg25d.planning.plan import ConfigurationPlan
 from seg25d.preprocessing.grid import Grid
@@ -66,6 +67,9 @@ class Predictor:
         options: Options of prediction.
     """
 
+    fuses_views: ClassVar[bool] = False
+    """Whether models take the probabilities of others beside the image."""
+
     def __init__(
         self,
         models: Sequence[nn.Module],
@@ -95,14 +99,22 @@ class Predictor:
         """
         if not paths:
             raise ModelError("no model file was given; train a fold first")
-        headers, models = [], []
+        headers: list[ModelHeader] = []
+        models: list[nn.Module] = []
         for path in paths:
             header, state = load_model(path)
+            if header.pretext is not None:
+                raise ModelError(
+                    f"{path} is a pretrained model, which restores images and segments nothing; train with --pretrained"
+                )
+            if header.plan.representation.fuses_views != cls.fuses_views:
+                raise ModelError(f"{path} does not belong here, as it takes other input; get the model again")
+            check_weights(path, header, state)
+            if header.plan not in [each.plan for each in headers]:
+                channels, on_cpu = len(header.description.channel_names), execution.device.type == "cpu"
+                check_memory(path, header.plan, channels, header.num_outputs, on_cpu=on_cpu)
             model = header.build_model()
-            try:
-                model.load_state_dict(state)
-            except RuntimeError as error:
-                raise ModelError(f"{path}: the weights do not fit the plan in the same file: {error}") from None
+            model.load_state_dict(state)
             headers.append(header)
             models.append(model)
         check_agreement(paths, headers)
@@ -239,7 +251,9 @@ class Predictor:
         window, batch_size = deepened(plan, window, shape, self.batch_size)
         if self.execution.device.type == "cpu" and self.options.batch_size is None:
             batch_size = max(1, min(batch_size, CPU_BATCH_VOXELS // math.prod(window)))
+        header = self.header
         return WindowOptions(
+            model=f"the model of {header.dataset_name}, {header.configuration}, fold {header.fold}",
             window=window,
             step_size=plan.representation.step_sizes(window, self.options.step_size),
             mirror_axes=plan.mirror_axes if self.options.mirroring else (),

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from seg25d.core.device import free_gpu_memory_bytes
-from seg25d.core.errors import InputError
+from seg25d.core.errors import InputError, ModelError
 from seg25d.core.grids import regular_starts
+from seg25d.core.parallel import available_memory_bytes
 from seg25d.core.types import Shape
 from seg25d.representations.base import RegularSteps
 
@@ -36,11 +37,19 @@ TERM_BYTES = 16 << 20
 """Approximate size of the portions in which weighted scores are added."""
 
 
+MAX_WINDOWS = 10_000_000
+"""Passes for one volume; windows of 64 voxels in steps of a tenth over 1,000 x 512 x 512 voxels are 5.8 million."""
+WINDOW_BYTES = 1000
+"""Memory for the list of windows, per pass: tuples of a place and a mirroring, for three orders."""
+
+
 @dataclass(frozen=True)
 class WindowOptions:
     """Options of covering a volume with windows."""
 
     window: Shape
+    model: str = "the model"
+    """What it is called in messages."""
     step_size: float | tuple[float, float, float] = 0.5
     """Largest step between windows as a share of the window, for all axes or for each."""
     mirror_axes: tuple[int, ...] = ()
@@ -158,6 +167,7 @@ def predict_slabs(
     """
     shape: Shape = (image.shape[1], image.shape[2], image.shape[3])
     starts = _choose_starts(shape, options)
+    _check_number(shape, starts, options)
     padded, offsets = _pad(image, options, starts)
     size: Shape = (padded.shape[1], padded.shape[2], padded.shape[3])
     weights = [
@@ -177,9 +187,32 @@ def predict_slabs(
             inside = planes[low - first : high - first]
             for dim, other in enumerate(_other_axes(axis), 2):
                 inside = inside.narrow(dim, offsets[other], shape[other])
+            _check_finite(inside, options.model)
             yield Slab(axis, low - offsets[axis], inside)
             sums.advance(done)
             first = done
+
+
+def _check_number(shape: Shape, starts: Sequence[list[int]], options: WindowOptions) -> None:
+    """Refuse windows so small that a list of them would take all memory, before it is made."""
+    number = math.prod(map(len, starts)) * 2 ** len(options.mirror_axes)
+    most = min(MAX_WINDOWS, available_memory_bytes() // WINDOW_BYTES)
+    if number > most:
+        raise InputError(
+            f"{options.model} would take {number:,} windows of {' x '.join(map(str, options.window))} voxels for a "
+            f"volume of {' x '.join(map(str, shape))}, {most:,} are possible here; use a larger --step-size, leave "
+            "mirroring out, or take a model with larger windows"
+        )
+
+
+def _check_finite(planes: Tensor, model: str) -> None:
+    """Refuse scores that are no numbers: the largest of them would be nothing, as background is."""
+    # A sum tells it in one pass, unless numbers are so large that it is infinite itself.
+    if not torch.isfinite(planes.sum(dtype=torch.float32)) and not torch.isfinite(planes).all():
+        raise ModelError(
+            f"the scores of {model} are NaN or infinite; its weights are damaged or its training went wrong: get the "
+            "model again, or train it again with a lower learning rate"
+        )
 
 
 class _Layout(NamedTuple):
@@ -207,7 +240,13 @@ class _Sums:
         self.weights = [{start: each.to(device) for start, each in along.items()} for along in weights]
         shape = (layout.depth, num_outputs, *(size[axis] for axis in _other_axes(layout.axis)))
         dtype = torch.float32 if 4 * math.prod(shape) <= FLOAT32_BYTES else torch.float16
-        place = torch.device("cpu") if on_cpu else _buffer_device(device, dtype.itemsize * math.prod(shape))
+        num_bytes = dtype.itemsize * math.prod(shape)
+        place = torch.device("cpu") if on_cpu else _buffer_device(device, num_bytes)
+        if place.type == "cpu" and num_bytes > (free := available_memory_bytes()):
+            raise InputError(
+                f"the scores of {' x '.join(map(str, shape))} voxels and classes take {num_bytes / 2**30:,.1f} GB of "
+                f"memory, {free / 2**30:.1f} GB are free; stop other programs, or use a machine with more memory"
+            )
         self.planes = torch.zeros(shape, dtype=dtype, device=place)
 
     def add_batch(

@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from seg25d.core.limits import MAX_STAGES
 from seg25d.core.records import Record
 from seg25d.networks.convolutions import (
     CONV,
@@ -30,6 +32,8 @@ NormName: TypeAlias = Literal["instance", "batch", "none"]
 ActivationName: TypeAlias = Literal["leaky_relu", "relu"]
 ROW_LENGTH = 1024
 """Maximum number of values in a row of voxels whose channels are adjacent in memory."""
+MAX_SIZE = 31
+"""Of kernels and strides; the largest published kernel is 31 (Ding et al. 2022, RepLKNet)."""
 CONVOLUTIONS = (Conv2d, Conv3d, ConvTranspose2d, ConvTranspose3d)
 
 
@@ -101,9 +105,9 @@ MAX_POOL: dict[int, type[nn.MaxPool2d] | type[nn.MaxPool3d]] = {2: nn.MaxPool2d,
 class Topology(Record):
     """Strides and kernel sizes of a network with stages; stage 0 works at full size."""
 
-    strides: tuple[Sizes, ...]
+    strides: tuple[Sizes, ...] = Field(max_length=MAX_STAGES)
     """Downsampling on entering each stage, per axis; the first is 1."""
-    kernels: tuple[Sizes, ...]
+    kernels: tuple[Sizes, ...] = Field(max_length=MAX_STAGES)
     """Kernel size per stage and axis."""
 
     @property
@@ -313,6 +317,8 @@ def check_stages(strides: Sequence[Sizes], kernels: Sequence[Sizes], *others: Se
         raise ValueError("the first stride must be 1 and kernel sizes odd")
     if any(step < 1 for stride in strides for step in stride):
         raise ValueError("strides must be at least 1")
+    if max(size for sizes in (*strides, *kernels) for size in sizes) > MAX_SIZE:
+        raise ValueError(f"strides and kernels must be at most {MAX_SIZE}")
     if any(entry < 1 for entries in others for entry in entries):
         raise ValueError("channels and numbers of convolutions must be at least 1")
 

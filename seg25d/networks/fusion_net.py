@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from seg25d.core.limits import Width
 from seg25d.core.records import Record
 from seg25d.networks.blocks import ConvBlock, NormName, initialise, make_activation, make_norm
 from seg25d.networks.convolutions import Conv3d, ConvTranspose3d
@@ -23,7 +24,7 @@ class FusionNetSpec(Record):
     """
 
     name: Literal["fusion_net"] = "fusion_net"
-    width: int = 32
+    width: Width = 32
     """Channels of the first stage; they double twice. The paper gives a share of a 3D network's parameters that points
     to 24 to 48 (methods.md 4.2)."""
     norm: NormName = "batch"

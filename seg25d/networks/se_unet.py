@@ -7,10 +7,11 @@ on super images.
 from typing import Literal, Self
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
+from seg25d.core.limits import Width
 from seg25d.networks.blocks import MAX_POOL, Topology, check_stages, transposed_conv_3
 from seg25d.networks.convolutions import CONV, Sizes
 
@@ -28,9 +29,9 @@ class SEUNetSpec(Topology):
     """
 
     name: Literal["se_unet"] = "se_unet"
-    width: int = Field(default=24, ge=1)
+    width: Width = 24
     """Channels of the first stage; they double from stage to stage."""
-    reduction: int = Field(default=2, ge=1)
+    reduction: Width = 2
     """Factor by which the squeezed description of an image has fewer channels."""
     encoder_kernel: Literal[3, 7] = 3
     """Kernel size that replaces a 3 in `kernels` in the encoder below the first stage. 7: the "kernel 7" of Sobirov et

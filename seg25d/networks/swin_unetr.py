@@ -26,7 +26,7 @@ class SwinUNETRSpec(Record):
     name: Literal["swin_unetr"] = "swin_unetr"
     dims: Literal[2, 3]
     """Number of spatial axes, 2 or 3."""
-    feature_size: int = Field(default=24, ge=12, multiple_of=12)
+    feature_size: int = Field(default=24, ge=12, le=1200, multiple_of=12)
     """Channels at full size."""
     checkpointing: bool = False
     """Compute the transformer's activations twice instead of keeping them: less memory, more time."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from seg25d.core.errors import ModelError
 from seg25d.core.system_errors import refusal_to_read
+from seg25d.core.weights import check_finite
 from seg25d.networks.resnet_unet import ResNetUNet
 
 FIRST = "conv1.weight"
@@ -106,6 +107,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             f"{path} holds {held}, wanted a state dict, that is tensors by name such as {FIRST}; "
             "save that part alone, with torch.save(model.state_dict(), FILE)"
         )
+    check_finite(path, state)
     return dict(state)
 
 

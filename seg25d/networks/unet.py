@@ -8,9 +8,10 @@ and Angermann & Haltmeier 2022 (no norm) as settings.
 from typing import Literal, Self
 
 import torch
-from pydantic import model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from seg25d.core.limits import MAX_STAGES, NumBlocks, Width
 from seg25d.networks.blocks import (
     MAX_POOL,
     ActivationName,
@@ -33,11 +34,11 @@ class UNetSpec(Topology):
     """
 
     name: Literal["unet"] = "unet"
-    widths: tuple[int, ...]
+    widths: tuple[Width, ...] = Field(max_length=MAX_STAGES)
     """Channels per stage."""
-    encoder_blocks: int = 2
+    encoder_blocks: NumBlocks = 2
     """Convolutions (or residual blocks) per stage on the way down."""
-    decoder_blocks: int = 2
+    decoder_blocks: NumBlocks = 2
     """Convolutions per stage on the way up."""
     residual: bool = False
     """Whether the encoder has residual blocks."""

@@ -11,6 +11,7 @@ from pydantic import model_validator
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from seg25d.core.limits import NumBlocks, Width
 from seg25d.networks.blocks import (
     NormName,
     PReLU,
@@ -40,11 +41,11 @@ class VNetSpec(Topology):
     """
 
     name: Literal["vnet"] = "vnet"
-    widths: tuple[int, ...] = (16, 32, 64, 128, 256)
+    widths: tuple[Width, ...] = (16, 32, 64, 128, 256)
     """Channels per stage; the decoder's convolutions have twice as many."""
-    encoder_blocks: tuple[int, ...] = (1, 2, 3, 3, 3)
+    encoder_blocks: tuple[NumBlocks, ...] = (1, 2, 3, 3, 3)
     """Convolutions per stage on the way down."""
-    decoder_blocks: tuple[int, ...] = (3, 3, 2, 1)
+    decoder_blocks: tuple[NumBlocks, ...] = (3, 3, 2, 1)
     """Convolutions per stage on the way up, from the coarsest on."""
     norm: NormName = "none"
     """Normalisation before each PReLU except the head's; the original has none."""

@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from seg25d.core.grids import bounding_box, box_shape, box_slices, content_box, count_voxels
+from seg25d.core.limits import VolumeShape
+from seg25d.core.names import CaseName
 from seg25d.core.records import Record
-from seg25d.core.types import Shape, Spacing
+from seg25d.core.types import Spacing
 from seg25d.data.cases import Case
 from seg25d.data.labels import IGNORE_INDEX, Labels
 
@@ -37,13 +40,13 @@ class ChannelIntensities(Record):
 class CaseFingerprint(Record):
     """Properties of one case, all in canonical orientation (D, H, W)."""
 
-    case: str
-    shape: Shape
+    case: CaseName
+    shape: VolumeShape
     """Voxels of the file."""
-    cropped_shape: Shape
+    cropped_shape: VolumeShape
     """Voxels after cropping to content."""
     spacing_mm: Spacing
-    orientation: str
+    orientation: str = Field(max_length=3)
     """Directions in which the axes of the file point, such as LPS (left, posterior, superior)."""
     intensities: tuple[ChannelIntensities, ...] | None
     """Intensities of foreground voxels, per channel; None if the case has none."""
@@ -51,7 +54,7 @@ class CaseFingerprint(Record):
     """Number of voxels per class or region."""
     components: dict[str, int]
     """Number of connected components (26 neighbours) per class or region."""
-    extent_voxels: Shape
+    extent_voxels: VolumeShape
     """Size of the box around all foreground; 0 when there is none."""
     extent_mm: tuple[float, float, float]
     foreground_fraction: float

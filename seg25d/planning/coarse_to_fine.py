@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
+from seg25d.core.limits import Margin
 from seg25d.core.records import Record
 from seg25d.core.types import Shape
 from seg25d.planning.geometry import SMALLEST_FEATURE_MAP, round_up
@@ -18,14 +19,14 @@ from seg25d.planning.plan import ConfigurationPlan
 class FineConfig(Record):
     """Settings of fine models; margins are in voxels of the finest axis, and as many millimetres along the others."""
 
-    margin: int = Field(default=20, ge=0)
+    margin: Margin = 20
     """Margin around the object on each side (4.1)."""
-    random_margin: int = Field(default=40, ge=0)
+    random_margin: Margin = 40
     """Maximum of the random margins in training, drawn from 0 to this for each of the six sides (4.1, which has the
     four sides of a slice)."""
     random_share: float = Field(default=0.5, ge=0, le=1)
     """Share of the training windows with random margins (4.1)."""
-    max_rounds: int = Field(default=10, ge=1)
+    max_rounds: int = Field(default=10, ge=1, le=1000)
     """Maximum number of predictions by the fine model (4.1)."""
     stop_dice: float = Field(default=0.95, ge=0, le=1)
     """Dice between the foreground before and after a round from which on no further round follows (4.1)."""

@@ -8,11 +8,14 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from seg25d.core.errors import DatasetError, RecordError
 from seg25d.core.files import check_writable, write_text
 from seg25d.core.grids import sampled_shape
 from seg25d.core.leftovers import remove_leftovers
+from seg25d.core.limits import MAX_CHANNELS
+from seg25d.core.names import FileName
 from seg25d.core.parallel import choose_num_workers, map_cases
 from seg25d.core.progress import track
 from seg25d.core.records import Record, digest, read_record, write_record
@@ -41,12 +44,12 @@ class Fingerprint(Record):
     """Properties of a data set, all in canonical orientation (D, H, W)."""
 
     schema_version: Literal[1] = 1
-    dataset_name: str
-    channel_names: tuple[str, ...]
+    dataset_name: FileName
+    channel_names: tuple[str, ...] = Field(max_length=MAX_CHANNELS)
     cases: tuple[CaseFingerprint, ...]
     intensities: tuple[ChannelIntensities, ...]
     """Intensities of the foreground of all cases, per channel; all cases have equal weight."""
-    sparsity: float
+    sparsity: float = Field(ge=0)
     """Median over the cases of the share of foreground voxels."""
     median_relative_size_after_cropping: float
 

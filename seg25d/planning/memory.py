@@ -133,6 +133,25 @@ def trace_training_step(build: Callable[[], nn.Module], image_shape: Sequence[in
     )
 
 
+def prediction_memory(build: Callable[[], nn.Module], image_shape: Sequence[int]) -> int:
+    """Run a model on a window without data and without gradients, and follow its memory.
+
+    Args:
+        build: Makes the model, from images (B, C, D, H, W) to scores.
+        image_shape: (B, C, D, H, W).
+
+    Returns:
+        Bytes at the peak, weights included.
+    """
+    with loading(for_good=False):
+        fake_tensors = FakeTensorMode()
+    with fake_tensors, StorageTracker() as tracker, torch.no_grad():
+        model = build().eval()
+        tracker.start()
+        model(torch.empty(*image_shape))
+        return sum(tracker.peak().values())
+
+
 class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Follows the storage of every tensor that an operation returns until it is released."""
 

@@ -3,33 +3,39 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from seg25d.core.errors import ModelError, RecordError
 from seg25d.core.files import atomic_path
+from seg25d.core.limits import Fold
+from seg25d.core.names import FileName
 from seg25d.core.records import Record, parse_record
 from seg25d.core.system_errors import refusal_to_read
 from seg25d.core.versions import library_versions
+from seg25d.core.weights import check_finite
 from seg25d.data.description import DatasetDescription
 from seg25d.planning.coarse_to_fine import FineConfig
 from seg25d.planning.plan import ConfigurationPlan
 from seg25d.planning.pretext import PretextConfig
+from seg25d.representations.fused_views import FusedViews
 
 METADATA_KEY = "seg25d"
+MAX_WEIGHTS = 100_000
+"""Tensors of a file; the largest published networks have some thousands."""
 
 
 class ModelHeader(Record):
     """Everything about a model except its weights. The axes that allow mirroring are those of the plan."""
 
     schema_version: Literal[1] = 1
-    dataset_name: str
-    configuration: str
-    fold: int | str
-    """Number of the fold, or `all`."""
+    dataset_name: FileName
+    configuration: FileName
+    fold: Fold | FileName
+    """Number of the fold, `all`, or the name of a set of models."""
     plan: ConfigurationPlan
     description: DatasetDescription
     """Channels and labels."""
@@ -42,11 +48,24 @@ class ModelHeader(Record):
     versions: dict[str, str] = Field(default_factory=library_versions)
     """Versions of the libraries that the model was trained with."""
 
+    @model_validator(mode="after")
+    def _check_maps(self) -> Self:
+        """Check that what is fused is what views with these labels give."""
+        fused, labels = self.plan.representation, self.description.labels
+        if isinstance(fused, FusedViews) and (fused.maps_per_view, fused.regions) != (
+            wanted := (labels.num_outputs - (not labels.has_regions), labels.has_regions)
+        ):
+            raise ValueError(f"maps_per_view and regions must be {wanted} for the labels of the model")
+        return self
+
+    @property
+    def num_outputs(self) -> int:
+        """Scores per voxel, or the channels that a pretrained model restores."""
+        return self.description.labels.num_outputs if self.pretext is None else len(self.description.channel_names)
+
     def build_model(self) -> nn.Module:
         """The model with fresh weights, see `ConfigurationPlan.build_model`."""
-        channels = len(self.description.channel_names)
-        outputs = self.description.labels.num_outputs if self.pretext is None else channels
-        return self.plan.build_model(channels, outputs)
+        return self.plan.build_model(len(self.description.channel_names), self.num_outputs)
 
 
 def save_model(path: Path, state: Mapping[str, Tensor], header: ModelHeader) -> None:
@@ -97,9 +116,11 @@ def load_model(path: Path) -> tuple[ModelHeader, dict[str, Tensor]]:
         The header, and the weights on the CPU for `load_state_dict`.
 
     Raises:
-        ModelError: If the file is missing, damaged, or not one of ours; names the file.
+        ModelError: If the file is missing, damaged, or not one of ours, or weights are NaN; names the file.
     """
-    return _load(path, with_weights=True)
+    header, state = _load(path, with_weights=True)
+    check_finite(path, state)
+    return header, state
 
 
 def _load(path: Path, *, with_weights: bool) -> tuple[ModelHeader, dict[str, Tensor]]:
@@ -109,9 +130,11 @@ def _load(path: Path, *, with_weights: bool) -> tuple[ModelHeader, dict[str, Ten
         raise ModelError(f"{path} does not exist; wanted a model file (.safetensors)")
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()} if with_weights else {}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+            metadata, names = file.metadata() or {}, list(file.keys())
+            if len(names) > MAX_WEIGHTS:
+                raise ModelError(f"{path} has {len(names):,} weights; at most {MAX_WEIGHTS:,} are possible")
+            state = {name: file.get_tensor(name) for name in names} if with_weights else {}
+    except (SafetensorError, OSError, ValueError, RuntimeError, MemoryError) as error:
         raise refusal_to_read(error, path) or ModelError(
             f"{path} is damaged or not a model file ({error}); copy it again or train again"
         ) from None

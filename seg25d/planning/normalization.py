@@ -27,3 +27,12 @@ class ChannelNormalization(Record):
     """`ct`: subtract the data set's foreground mean."""
     std: float | None = None
     """`ct`: divide by the data set's foreground standard deviation."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all numbers are there that the scheme needs, and make sense."""
+        if not self.scheme.startswith("ct"):
+            return True
+        lower, upper = self.lower, self.upper
+        statistics = self.scheme != "ct" or (self.mean is not None and self.std is not None and self.std >= 0)
+        return statistics and lower is not None and upper is not None and lower <= upper

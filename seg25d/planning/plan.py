@@ -7,6 +7,8 @@ from pydantic import AfterValidator, Field, PrivateAttr, model_validator
 from torch import nn
 
 from seg25d.core.errors import RecordError
+from seg25d.core.limits import MAX_CHANNELS, BatchSize, SpacingMm, WindowSize
+from seg25d.core.names import FileName
 from seg25d.core.records import Record
 from seg25d.networks.base import NetworkSpec
 from seg25d.planning.channel_rules import store_name
@@ -14,11 +16,18 @@ from seg25d.planning.normalization import ChannelNormalization
 from seg25d.planning.plans_name import DEFAULT_PLANS_NAME, check_plans_name
 from seg25d.representations.base import AnyRepresentation
 
-Size: TypeAlias = Annotated[int, Field(ge=1)]
-Step: TypeAlias = Annotated[float, Field(gt=0)]
 Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 Axis: TypeAlias = Annotated[int, Field(ge=0, le=2)]
 PlansName: TypeAlias = Annotated[str, AfterValidator(check_plans_name)]
+
+
+def _check_axes(axes: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(axes)) < len(axes):
+        raise ValueError(f"wanted each axis once, got {axes}")
+    return axes
+
+
+Axes: TypeAlias = Annotated[tuple[Axis, ...], Field(max_length=3), AfterValidator(_check_axes)]
 
 
 class ProjectionCeiling(Record):
@@ -33,19 +42,19 @@ class ProjectionCeiling(Record):
 class ConfigurationPlan(Record):
     """One configuration: grid, window, representation, network, batch, and the reasons for them."""
 
-    spacing_mm: tuple[Step, Step, Step]
-    normalization: tuple[ChannelNormalization, ...]
-    store: str
+    spacing_mm: tuple[SpacingMm, SpacingMm, SpacingMm]
+    normalization: tuple[ChannelNormalization, ...] = Field(max_length=MAX_CHANNELS)
+    store: FileName
     """Name of the folder of preprocessed arrays with this spacing and normalisation."""
-    window: tuple[Size, Size, Size]
-    batch_size: int = Field(ge=1)
+    window: tuple[WindowSize, WindowSize, WindowSize]
+    batch_size: BatchSize
     representation: AnyRepresentation
     network: NetworkSpec
-    mirror_axes: tuple[Axis, ...]
+    mirror_axes: Axes
     """Axes of the volume (0 D, 1 H, 2 W) along which training and prediction may mirror."""
-    estimated_memory_gb: float
+    estimated_memory_gb: float = Field(ge=0)
     """Peak of one training step in mixed precision, traced on fake tensors, and 0.5 GB for CUDA itself."""
-    num_parameters: int
+    num_parameters: int = Field(ge=0)
     ceiling: ProjectionCeiling | None = None
     """Best possible result of `mip`; None for other configurations, and where it was not measured."""
     reasons: dict[str, str]
@@ -58,6 +67,8 @@ class ConfigurationPlan(Record):
 
     @model_validator(mode="after")
     def _check_fit(self) -> Self:
+        if incomplete := [each.channel for each in self.normalization if not each.is_complete]:
+            raise ValueError(f"normalization of {incomplete[0]!r}: numbers of its scheme are missing or contradict")
         if self.network.dims != self.representation.network_dims:
             raise ValueError(
                 f"representation {self.representation.name} needs a network of {self.representation.network_dims} "
@@ -105,9 +116,9 @@ class Plans(Record):
     """The plan of a data set: all its configurations."""
 
     schema_version: Literal[1] = 1
-    dataset_name: str
+    dataset_name: FileName
     plans_name: PlansName = DEFAULT_PLANS_NAME
-    recipe: str = "default"
+    recipe: FileName = "default"
     gpu_memory_gb: float = Field(gt=0)
     planned_from: str = ""
     """Digest of the fingerprint, channels and labels that the plans were made from."""
@@ -115,7 +126,7 @@ class Plans(Record):
     """The axis along which `2d` slices: one with a single voxel, else the one with the coarsest spacing."""
     reasons: dict[str, str]
     """Reason for each decision about the whole data set."""
-    configurations: dict[str, ConfigurationPlan]
+    configurations: dict[FileName, ConfigurationPlan]
     _unreadable: dict[str, Unreadable] = PrivateAttr(default_factory=dict)
 
     def run_name(self, configuration: str) -> str:

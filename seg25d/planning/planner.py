@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from seg25d.core.errors import InputError
+from seg25d.core.limits import MAX_SPACING_MM, MIN_SPACING_MM
 from seg25d.core.records import digest
 from seg25d.core.types import Spacing
 from seg25d.data.description import DatasetDescription
@@ -125,6 +127,11 @@ def _left_out_reason(fingerprint: Fingerprint, rules: PlanningRules) -> dict[str
 
 def _target_spacing(fingerprint: Fingerprint) -> tuple[Spacing, bool]:
     (depth, height, width), anisotropic = target_spacing(fingerprint.spacings_mm, fingerprint.cropped_shapes)
+    if not MIN_SPACING_MM <= min(depth, height, width) <= max(depth, height, width) <= MAX_SPACING_MM:
+        raise InputError(
+            f"{fingerprint.dataset_name} has a spacing of {depth:g} x {height:g} x {width:g} mm (D, H, W), expected is "
+            f"{MIN_SPACING_MM:g} to {MAX_SPACING_MM:g}; correct the spacing in the headers of its images"
+        )
     # Headers store spacings in single precision; six digits are significant.
     return (round(depth, 6), round(height, 6), round(width, 6)), anisotropic
 

@@ -20,7 +20,7 @@ class PretextConfig(Record):
     """`inpainting`: sides of a piece as a share of the window's (1.8: a quarter of the height of a slice)."""
     whole_slices: bool = False
     """`inpainting`: hide whole slices, where the network sees several at once."""
-    grid: int | None = Field(default=None, ge=2)
+    grid: int | None = Field(default=None, ge=2, le=1024)
     """`jigsaw`: pieces along each axis, of the super image, a slice or the window; null: whole slices where the network
     sees several at once, else 4 (1.8)."""
     exchanged_share: float = Field(default=1.0, gt=0, le=1)

@@ -1,6 +1,7 @@
 """Record of the changes to the grid of a case in preprocessing, so that they can be undone."""
 
 from seg25d.core.grids import ANISOTROPY, box_shape, sampled_shape
+from seg25d.core.limits import VolumeShape
 from seg25d.core.records import Record
 from seg25d.core.types import BoundingBox, Shape, Spacing
 
@@ -8,7 +9,7 @@ from seg25d.core.types import BoundingBox, Shape, Spacing
 class Grid(Record):
     """From the canonical grid of a file, through the crop, to the grid of the model."""
 
-    canonical_shape: Shape
+    canonical_shape: VolumeShape
     """Voxels of the whole volume in canonical orientation."""
     canonical_spacing_mm: Spacing
     """Spacing of the whole volume in canonical orientation."""
@@ -16,7 +17,7 @@ class Grid(Record):
     """The part that was kept, in voxels of the canonical grid."""
     spacing_mm: Spacing
     """Spacing of the model's grid (the planned one; the true one differs slightly, as the shape is rounded)."""
-    shape: Shape
+    shape: VolumeShape
     """Voxels of the model's grid."""
 
     @classmethod

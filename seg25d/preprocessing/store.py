@@ -17,6 +17,7 @@ from seg25d.core.arrays import StoredArray, damaged, write_array
 from seg25d.core.errors import InputError, RecordError
 from seg25d.core.files import atomic_path
 from seg25d.core.leftovers import TEMPORARY_PREFIX, remove_leftovers
+from seg25d.core.names import CaseName
 from seg25d.core.records import Record, read_record
 from seg25d.core.types import IntArray
 from seg25d.data.image_geometry import Geometry
@@ -30,7 +31,7 @@ class CaseRecord(Record):
     """Record of the preprocessing of one case."""
 
     schema_version: Literal[1] = 1
-    case: str
+    case: CaseName
     geometry: Geometry
     """Geometry of the image file, for writing results."""
     grid: Grid

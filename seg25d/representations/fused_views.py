@@ -11,6 +11,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from seg25d.core.grids import ANISOTROPY, AXIS_NAMES, alike_axes
+from seg25d.core.limits import NumChannels
+from seg25d.core.names import FileName
 from seg25d.core.types import Shape
 from seg25d.representations import ANATOMICAL
 from seg25d.representations.base import (
@@ -41,9 +43,9 @@ class FusedViews(Representation):
     mirrored: ClassVar[bool] = False
     """Windows are rotated like cubes instead; the paper has no reflections (methods.md 4.3)."""
     name: Literal["fused_views"] = "fused_views"
-    views: tuple[str, ...] = Field(default=ANATOMICAL, min_length=1)
+    views: tuple[FileName, ...] = Field(default=ANATOMICAL, min_length=1, max_length=16)
     """Configurations whose probabilities are fused, in the order of their channels."""
-    maps_per_view: int = Field(ge=1)
+    maps_per_view: NumChannels
     """Foreground classes, or regions."""
     regions: bool = False
     """Whether the maps are regions, which may overlap, instead of classes, which exclude each other."""

@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from seg25d.core.grids import ANISOTROPY, AXIS_NAMES
+from seg25d.core.limits import NumNeighbours
 from seg25d.core.types import Shape, Spacing
 from seg25d.representations import ALIAS, ANATOMICAL
 from seg25d.representations.base import (
@@ -38,7 +39,7 @@ class Slices(Representation):
     can_be_fine: ClassVar[bool] = True
     name: Literal["slices"] = "slices"
     axis: int = Field(ge=0, le=2)
-    context: int = Field(default=0, ge=0)
+    context: NumNeighbours = 0
 
     @property
     def summary(self) -> str:

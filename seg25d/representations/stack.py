@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from seg25d.core.grids import AXIS_NAMES
+from seg25d.core.limits import Margin, NumSlices
 from seg25d.core.types import Shape, Spacing
 from seg25d.representations.base import ConfigurationRules, RegularSteps, Representation, VolumeGeometry, shrink
 from seg25d.representations.slices import slices_apart
@@ -33,11 +34,11 @@ class Stack(Representation):
     padded_with_lowest: ClassVar[bool] = True
     """Windows are padded with the lowest value, that of air (methods.md 2.1)."""
     name: Literal["stack"] = "stack"
-    stack_size: int = Field(ge=1)
+    stack_size: NumSlices
     """S."""
-    overlap: int = Field(default=0, ge=0)
+    overlap: Margin = 0
     """o, between the stacks that are trained on."""
-    predicted_overlap: int = Field(default=0, ge=0)
+    predicted_overlap: Margin = 0
     """The same at prediction, where scores are averaged with equal weights; the paper has 0."""
     last_stack: Literal["flush", "padded"] = "flush"
     """Position of the last of several predicted stacks: `flush` ends with the volume and is averaged with the stack

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from seg25d.core.grids import AXIS_NAMES
+from seg25d.core.limits import NumNeighbours, NumSlices
 from seg25d.core.types import Shape, Spacing
 from seg25d.representations.base import (
     ConfigurationRules,
@@ -57,9 +58,9 @@ class SuperImage(Representation):
     needs_third_dimension: ClassVar[bool] = True
     network_note: ClassVar[str] = "decided on one tile of the super image, so that pooling stays within slices"
     name: Literal["super_image"] = "super_image"
-    grid: tuple[int, int]
+    grid: tuple[NumSlices, NumSlices]
     axis: int = Field(default=0, ge=0, le=2)
-    context: int = Field(default=0, ge=0)
+    context: NumNeighbours = 0
 
     @property
     def summary(self) -> str:

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from seg25d.core.limits import MAX_FOLDS, Fold
 from seg25d.core.records import Record, read_record
 from seg25d.core.workspace import RunFolder
 
@@ -16,7 +17,7 @@ class ImportedRun(Record):
     trainer: str
     plans: str
     configuration: str
-    folds: tuple[int, ...] = Field(min_length=1)
+    folds: tuple[Fold, ...] = Field(min_length=1, max_length=MAX_FOLDS)
     """Numbers of the folds, from 0; the same as in `splits.json`."""
     num_cases: int
     threshold: float | None = None

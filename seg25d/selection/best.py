@@ -4,6 +4,8 @@ from typing import Literal
 
 from pydantic import Field
 
+from seg25d.core.limits import MAX_FOLDS
+from seg25d.core.names import FileName
 from seg25d.core.records import Record
 from seg25d.core.versions import library_versions
 from seg25d.inference.postprocessing import PostProcessing
@@ -13,11 +15,11 @@ from seg25d.selection.cost import Cost
 class Member(Record):
     """A run that is part of the best model."""
 
-    run: str
+    run: FileName
     """Name of its folder in the results of the data set."""
-    folds: tuple[str, ...]
+    folds: tuple[FileName, ...] = Field(max_length=MAX_FOLDS)
     """Folds whose scores are averaged."""
-    weight: float = Field(gt=0)
+    weight: float = Field(gt=0, le=1)
     """Weight of its probabilities; weights add up to 1."""
     imported: bool = False
     """Whether these are results of another program, which also has to predict."""
@@ -27,7 +29,7 @@ class Scored(Record):
     """A candidate: a run or an ensemble, with its scores in cross-validation."""
 
     name: str
-    runs: tuple[str, ...]
+    runs: tuple[FileName, ...]
     weights: tuple[float, ...] | None = None
     """None: equal weights."""
     dice: float | None
@@ -50,9 +52,9 @@ class Best(Record):
     """The configuration or ensemble that was chosen for a data set."""
 
     schema_version: Literal[1] = 1
-    dataset_name: str
+    dataset_name: FileName
     name: str
-    members: tuple[Member, ...] = Field(min_length=1)
+    members: tuple[Member, ...] = Field(min_length=1, max_length=100)
     postprocessing: PostProcessing
     dice: float | None
     """With post-processing, in cross-validation."""

@@ -4,15 +4,18 @@ import re
 import stat
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipInfo
 
+from seg25d.core.files import MAX_JSON_BYTES
 from seg25d.sharing.manifest import MANIFEST, Manifest, is_allowed
 
 MAX_RATIO = 200
 """Maximum ratio of an entry's unpacked and packed sizes. Weights are hardly compressed, long records by a factor of 20;
 DEFLATE reaches 1032 (https://zlib.net/zlib_tech.html), which zip bombs use."""
-MAX_JSON_BYTES = 1 << 26
-"""Maximum size of records, which are read as a whole; a record of 10,000 cases has about 10 MB."""
+MAX_ENTRIES = 10_000
+"""Files of an archive; 100 configurations with 5 folds of fused coarse-to-fine views have 3,900."""
+_MOST_LETTERS = 200
 _ENCRYPTED = 0x1 | 0x40 | 0x2000
 """Flags of encrypted content, strongly encrypted content and encrypted names (APPNOTE.TXT of zip, 4.4.4)."""
 
@@ -24,14 +27,30 @@ def entry_problems(entries: Sequence[ZipInfo], archive_bytes: int) -> list[str]:
         entries: Entries of the zip file.
         archive_bytes: Size of the zip file.
     """
+    if len(entries) > MAX_ENTRIES:
+        return [f"it has {len(entries):,} entries; at most {MAX_ENTRIES:,} are possible"]
     names = [entry.orig_filename for entry in entries]
-    problems = [f"{entry.orig_filename!r} {problem}" for entry in entries if (problem := _check_entry(entry))]
+    problems = [f"{_shown(entry.orig_filename)} {problem}" for entry in entries if (problem := _check_entry(entry))]
     problems += _find_duplicates(names)
     if sum(entry.compress_size for entry in entries) > archive_bytes:
         problems.append("the sizes of its entries are larger than the file")
     if MANIFEST not in names:
         problems.append(f"{MANIFEST} is missing: it was not written by `seg25d export_model`")
     return problems
+
+
+def overlap_problems(entries: Sequence[ZipInfo]) -> list[str]:
+    """Find entries whose bytes are those of others too, by which a small file holds much (bamsoftware.com, zipbomb).
+
+    Args:
+        entries: Entries as read from a file, where each has its place.
+    """
+    ordered = sorted(entries, key=lambda entry: entry.header_offset)
+    return [
+        f"{_shown(first.orig_filename)} overlaps {_shown(second.orig_filename)}"
+        for first, second in pairwise(ordered)
+        if first.header_offset + len(first.orig_filename.encode()) + first.compress_size > second.header_offset
+    ]
 
 
 def manifest_problems(entries: Sequence[ZipInfo], manifest: Manifest) -> list[str]:
@@ -46,6 +65,10 @@ def manifest_problems(entries: Sequence[ZipInfo], manifest: Manifest) -> list[st
         for name, size in sizes.items()
         if declared.get(name, size) != size
     ]
+
+
+def _shown(name: str) -> str:
+    return repr(name if len(name) <= _MOST_LETTERS else f"{name[:_MOST_LETTERS]}...")
 
 
 def _check_entry(entry: ZipInfo) -> str | None:
@@ -77,9 +100,9 @@ def _find_duplicates(names: Iterable[str]) -> list[str]:
         for end in range(1, len(parts) + 1):
             path = "/".join(parts[:end])
             spellings[path.casefold()].add(path)
-    problems = [f"{name!r} occurs {count} times" for name, count in counts.items() if count > 1]
+    problems = [f"{_shown(name)} occurs {count} times" for name, count in counts.items() if count > 1]
     return problems + [
-        f"{' and '.join(map(repr, sorted(same)))} differ in capital letters only"
+        f"{' and '.join(map(_shown, sorted(same)))} differ in capital letters only"
         for same in spellings.values()
         if len(same) > 1
     ]

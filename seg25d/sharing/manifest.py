@@ -3,10 +3,12 @@
 import hashlib
 import re
 from collections.abc import Sequence
-from typing import IO, Annotated, Literal, NamedTuple, TypeAlias
+from typing import IO, Annotated, Literal, NamedTuple
 
 from pydantic import AfterValidator, Field
 
+from seg25d.core.limits import MAX_CHANNELS
+from seg25d.core.names import check_name
 from seg25d.core.records import Record
 from seg25d.core.versions import library_versions
 from seg25d.core.workspace import DATASET_NAME
@@ -28,9 +30,9 @@ FILES = (
 )
 """The files of an archive beside its manifest, in the layout of `results/DATASET`: data only, no code."""
 _PLACEHOLDERS = {
-    "RUN": "[A-Za-z0-9][A-Za-z0-9_-]*",
-    "FOLD": "fold_(?:[0-9]+|all)",
-    "VIEW": "[A-Za-z0-9][A-Za-z0-9_-]*",
+    "RUN": "[A-Za-z0-9][A-Za-z0-9_-]{,99}",
+    "FOLD": "fold_(?:[0-9]{1,3}|all)",
+    "VIEW": "[A-Za-z0-9][A-Za-z0-9_-]{,99}",
 }
 _CHUNK = 1 << 20
 
@@ -48,13 +50,13 @@ def is_allowed(path: str) -> bool:
 
 
 def _check_dataset_name(name: str) -> str:
-    if not DATASET_NAME.fullmatch(name) or not name.isprintable() or set(name) & set('/\\:*?"<>|'):
-        raise ValueError("the name of a data set must be DatasetNNN_Name, without path separators")
-    return name
-
-
-FileName: TypeAlias = Annotated[str, AfterValidator(_check_dataset_name)]
-"""Name of a data set, safe as the name of a folder."""
+    words = "the name of a data set must be DatasetNNN_Name, without path separators"
+    if not DATASET_NAME.fullmatch(name):
+        raise ValueError(words)
+    try:
+        return check_name(name)
+    except ValueError as error:
+        raise ValueError(f"{words}: {error}") from None
 
 
 class Subject(NamedTuple):
@@ -73,8 +75,8 @@ class Subject(NamedTuple):
 class ArchivedFile(Record):
     """A file of an archive with its size and hash."""
 
-    path: str
-    bytes: int = Field(ge=0)
+    path: str = Field(max_length=1000)
+    bytes: int = Field(ge=0, lt=1 << 60)
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
 
@@ -84,12 +86,12 @@ class Manifest(Record):
     schema_version: Literal[1] = 1
     versions: dict[str, str] = Field(default_factory=library_versions)
     """Versions of the program and libraries that wrote the archive; every model has those of its training."""
-    dataset_name: FileName
-    channel_names: tuple[str, ...]
+    dataset_name: Annotated[str, AfterValidator(_check_dataset_name)]
+    channel_names: tuple[str, ...] = Field(max_length=MAX_CHANNELS)
     labels: Labels
-    licence: str | None = None
+    licence: str | None = Field(default=None, max_length=1 << 20)
     """Full text of the licence of the models; None: none was given."""
-    usage: tuple[str, ...]
+    usage: tuple[str, ...] = Field(max_length=1000)
     """Commands to use the models, for people who open the archive."""
     files: tuple[ArchivedFile, ...]
 

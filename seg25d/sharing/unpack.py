@@ -14,10 +14,10 @@ from typing import NamedTuple
 from zipfile import BadZipFile, ZipFile
 
 from seg25d.core.errors import InputError, RecordError
-from seg25d.core.files import atomic_path, temporary_folder
+from seg25d.core.files import MAX_JSON_BYTES, atomic_path, temporary_folder
 from seg25d.core.records import parse_record
 from seg25d.sharing.content import check_content
-from seg25d.sharing.entries import MAX_JSON_BYTES, entry_problems, manifest_problems
+from seg25d.sharing.entries import entry_problems, manifest_problems, overlap_problems
 from seg25d.sharing.manifest import MANIFEST, ArchivedFile, Manifest, copy_content
 
 _DAMAGED = (
@@ -125,7 +125,7 @@ def _report_damage(what: str) -> Iterator[None]:
 
 def _read_manifest(path: Path, file: ZipFile) -> Manifest:
     entries = file.infolist()
-    _refuse(path, entry_problems(entries, path.stat().st_size))
+    _refuse(path, entry_problems(entries, path.stat().st_size) or overlap_problems(entries))
     with _report_damage(f"{path}: {MANIFEST} is damaged"), file.open(MANIFEST) as source:
         value = json.loads(source.read(MAX_JSON_BYTES))
     version = value.get("schema_version") if isinstance(value, dict) else None

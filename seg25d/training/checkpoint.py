@@ -8,11 +8,12 @@ from typing import Any
 import torch
 
 from seg25d.core.device import Execution, choose_execution
-from seg25d.core.errors import ModelError
+from seg25d.core.errors import ModelError, RecordError
 from seg25d.core.files import atomic_path
 from seg25d.core.processor import read_verdict, this_processor
 from seg25d.core.system_errors import refusal_to_read
 from seg25d.core.workspace import FoldFolder, JointFolder
+from seg25d.training.state import check_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -32,11 +33,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read a state; code in the file is never run.
 
     Raises:
-        ModelError: If the file is damaged or is not a checkpoint.
+        ModelError: If the file is damaged, is not a checkpoint, or holds weights that are NaN.
     """
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, MemoryError) as error:
         raise refusal_to_read(error, path) or ModelError(
             f"{path} cannot be read ({error}); --restart starts the fold over"
         ) from None
@@ -45,6 +46,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise refusal_to_read(error, path) or ModelError(
             f"{path} is not a checkpoint ({type(error).__name__}); --restart starts the fold over"
         ) from None
+    try:
+        check_checkpoint(state, path)
+    except RecordError as error:
+        raise ModelError(f"{error}\n{path} is not a checkpoint; --restart starts the fold over") from None
     return state
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from seg25d.core.errors import InputError
+from seg25d.core.names import FileName
 from seg25d.core.records import Record, parse_record
 from seg25d.planning.coarse_to_fine import FineConfig
 from seg25d.planning.pretext import PretextConfig
@@ -48,7 +49,7 @@ class AugmentationConfig(Record):
     """Standard deviation of the shift at the control points of a deformation; the largest one where it is uniform."""
     elastic_distribution: Literal["normal", "uniform"] = "normal"
     """Distribution of the shift along each axis."""
-    elastic_control_points: int = Field(default=4, ge=2)
+    elastic_control_points: int = Field(default=4, ge=2, le=64)
     """Control points along each axis, the first and last at the window's borders."""
     elastic_fixed_border: bool = False
     """Whether the control points at the borders stay where they are."""
@@ -127,7 +128,7 @@ class TrainingConfig(Record):
     """Everything that decides how a fold is trained, apart from the plan."""
 
     schema_version: Literal[1] = 1
-    recipe: str = "default"
+    recipe: FileName = "default"
     seed: int = Field(default=0, ge=0, lt=2**64)
     epochs: int = Field(default=EPOCHS, ge=1)
     """Length of a run without a time budget. An epoch is a number of updates, not a pass over the data."""
@@ -178,7 +179,7 @@ class TrainingConfig(Record):
     """Share of the run, from its beginning, in which a part of each window is trained on; null: 0.6 for `stack` with a
     time budget where a window holds a volume of median shape, else 0. Others than `stack` and `3d` take no parts
     (`seg25d/training/small_windows.py`). The default is that of runs from before this setting."""
-    validation_windows: int = Field(default=40, ge=1)
+    validation_windows: int = Field(default=40, ge=1, le=1_000_000)
     """Windows of the validation cases that are scored after each epoch; four per case and 20 batches at the most."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """`auto`: bfloat16 on GPUs and CPUs that multiply matrices in it, float16 on older GPUs, else float32."""

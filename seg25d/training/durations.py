@@ -1,9 +1,7 @@
 """How long trainings take, reckoned from the seconds of an update, and in words."""
 
-import json
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from seg25d.core.progress import format_seconds
 from seg25d.core.workspace import FoldFolder
@@ -11,6 +9,7 @@ from seg25d.planning.plan import ConfigurationPlan
 from seg25d.training.config import TrainingConfig
 from seg25d.training.sampling import VALIDATION_BATCHES, WINDOWS_PER_CASE
 from seg25d.training.schedules import is_over_early
+from seg25d.training.state import read_log
 
 SHORT_BUDGET_S = 900.0
 """A shorter training, of which is told what it gives: the 15 minutes of the documentation."""
@@ -44,7 +43,7 @@ def share_left(folder: FoldFolder, config: TrainingConfig) -> float:
     """Share of a training that is still to be done, by its log: 1 if it has not begun, 0 if it is over."""
     if not folder.checkpoint.exists() or not folder.log.exists():
         return 1.0
-    lines: list[dict[str, Any]] = [json.loads(line) for line in folder.log.read_text(encoding="utf-8").splitlines()]
+    lines = read_log(folder.log)
     if not lines:
         return 1.0
     if is_over_early(config, [line["validation_loss"] for line in lines]):

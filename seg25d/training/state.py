@@ -1,14 +1,22 @@
 """State of the training of a fold, and its conversion to and from checkpoints."""
 
 import copy
-from collections.abc import Collection
+import json
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from pydantic import ConfigDict, Field
+from torch import Tensor, nn
 
 from seg25d.core.device import Execution
+from seg25d.core.errors import RecordError
+from seg25d.core.files import read_text
+from seg25d.core.records import Record, parse_record
+from seg25d.core.weights import check_finite
 from seg25d.training.config import TrainingConfig
 from seg25d.training.muon import Muon
 
@@ -58,10 +66,16 @@ class TrainingState:
         }
 
     def from_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go back to a saved state."""
+        """Go back to a saved state.
+
+        Raises:
+            ValueError: If it is of another network or optimizer, as do RuntimeError and KeyError.
+        """
+        _check_settings(self.optimizer.param_groups, checkpoint["optimizer"]["param_groups"])
         self.model.load_state_dict(checkpoint["model"])
         self.averaged.load_state_dict(checkpoint["averaged"])
         self.optimizer.load_state_dict(checkpoint["optimizer"])
+        _check_moments(self.optimizer)
         for parameter, values in self.optimizer.state.items():
             for name, value in values.items():
                 if torch.is_tensor(value) and value.shape == parameter.shape:
@@ -73,6 +87,106 @@ class TrainingState:
         for name in PLAIN_FIELDS:
             if name in checkpoint or name not in SINCE_0_2:
                 setattr(self, name, checkpoint[name])
+
+
+class _Progress(Record):
+    """What is read of a line of the log to know how far a run is."""
+
+    model_config = ConfigDict(extra="allow", allow_inf_nan=True)
+    iteration: int = Field(ge=0)
+    total_seconds: float = Field(ge=0)
+    validation_loss: float | None
+
+
+class _LogLine(_Progress):
+    """What is read of a line of the log to go on."""
+
+    epoch: int
+    progress: float
+    train_loss: float
+    validation_dice: float | None
+    validation_dice_per_label: dict[str, float | None]
+    learning_rate: float
+
+
+class _Content(Record):
+    """What a checkpoint must hold, apart from the tensors' names and shapes, which the network checks."""
+
+    model_config = ConfigDict(extra="allow", allow_inf_nan=True, arbitrary_types_allowed=True)
+    model: dict[str, Tensor]
+    averaged: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    scaler: dict[str, Any]
+    iteration: int = Field(ge=0)
+    seconds: float = Field(ge=0, allow_inf_nan=False)
+    best_dice: float
+    epoch_losses: list[float]
+    epoch_voxels: int = Field(default=0, ge=0)
+    epoch_seconds: float = Field(ge=0)
+    epoch_wait: float = Field(ge=0)
+    log: list[_LogLine]
+    finished: bool
+    computed_in: str = ""
+
+
+def _check_settings(own: Sequence[Mapping[str, Any]], saved: Sequence[Mapping[str, Any]]) -> None:
+    """Check that saved settings of an optimizer are of the kinds that it takes."""
+    for mine, other in zip(own, saved, strict=True):
+        for name, value in mine.items():
+            if name != "params" and name in other and not _alike(value, other[name]):
+                raise ValueError(f"{name} of the optimizer is {str(other[name])[:60]}, expected something like {value}")
+
+
+def _alike(own: Any, saved: Any) -> bool:
+    if isinstance(own, tuple | list):
+        same = isinstance(saved, tuple | list) and len(own) == len(saved)
+        return same and all(_alike(*pair) for pair in zip(own, saved, strict=True))
+    if isinstance(own, int | float) and not isinstance(own, bool):
+        return isinstance(saved, int | float) and not isinstance(saved, bool) and 0 <= saved < math.inf
+    return saved is None or isinstance(saved, bool | str)
+
+
+def _check_moments(optimizer: torch.optim.Optimizer) -> None:
+    """Check that what an optimizer has noted of each weight is of its shape, and the same of all weights of a group."""
+    for group in optimizer.param_groups:
+        noted = [(each, optimizer.state[each]) for each in group["params"] if each in optimizer.state]
+        for parameter, values in noted:
+            wrong = [
+                name
+                for name, value in values.items()
+                if torch.is_tensor(value) and value.numel() != 1 and value.shape != parameter.shape
+            ]
+            if wrong or values.keys() != noted[0][1].keys():
+                raise ValueError(f"the optimizer has other notes of a weight than expected: {', '.join(values)}")
+
+
+def check_checkpoint(checkpoint: Any, path: Path) -> None:
+    """Check what a file of `save_checkpoint` holds, before any of it is used.
+
+    Raises:
+        RecordError: If it is something else; names file and places.
+        ModelError: If weights are NaN.
+    """
+    content = parse_record(checkpoint, _Content, str(path))
+    check_finite(path, content.model)
+    check_finite(path, content.averaged)
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """Read the lines of a log.
+
+    Raises:
+        RecordError: If the file is damaged; names the line.
+    """
+    lines = []
+    for number, text in enumerate(read_text(path).splitlines(), 1):
+        try:
+            line = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise RecordError(f"{path}: line {number} is not valid JSON: {error}; delete it") from None
+        parse_record(line, _Progress, f"{path}: line {number}")
+        lines.append(line)
+    return lines
 
 
 ENCODERS = frozenset({"encoder", "swinViT"})

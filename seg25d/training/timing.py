@@ -19,6 +19,7 @@ from seg25d.core.leftovers import remove_leftovers
 from seg25d.core.processor import cache_folder, this_processor
 from seg25d.core.records import Record, digest, read_record, write_record
 from seg25d.data.description import DatasetDescription
+from seg25d.planning.model_size import check_memory
 from seg25d.planning.plan import ConfigurationPlan
 from seg25d.preprocessing.store import Store
 from seg25d.representations.base import EpochAware
@@ -159,6 +160,8 @@ def _time_updates(training: Training) -> float:
     num_channels, labels = len(training.description.channel_names), training.description.labels
     torch.manual_seed(0)
     outputs = num_channels if config.pretext is not None else labels.num_outputs
+    if training.build is None:
+        check_memory(training.name, plan, num_channels, outputs, on_cpu=execution.device.type == "cpu")
     model = plan.build_model(num_channels, outputs) if training.build is None else training.build()
     state = new_state(model, config, execution)
     if isinstance(state.model, EpochAware):

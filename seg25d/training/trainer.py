@@ -21,6 +21,7 @@ from seg25d.core.progress import seconds_left
 from seg25d.core.workspace import FoldFolder
 from seg25d.data.dataset import Split
 from seg25d.planning.model_file import ModelHeader, save_model
+from seg25d.planning.model_size import check_memory
 from seg25d.preprocessing.store import Store
 from seg25d.representations.base import EpochAware
 from seg25d.training.checkpoint import choose_execution_to_go_on, load_checkpoint, save_checkpoint
@@ -76,9 +77,10 @@ def _go_on(state: TrainingState, job: FoldJob, checkpoint: dict[str, Any]) -> No
     """Load the state of the fold's checkpoint."""
     try:
         state.from_checkpoint(checkpoint)
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, TypeError, KeyError, IndexError, AttributeError) as error:
+        reason = (str(error).splitlines() or [""])[0]
         raise ModelError(
-            f"{job.folder.checkpoint} does not fit this network and optimizer ({str(error).splitlines()[0]}), as after "
+            f"{job.folder.checkpoint} does not fit this network and optimizer ({reason}), as after "
             "an update of seg25d; finish the fold with the version that began it, or start over with --restart"
         ) from None
 
@@ -112,7 +114,11 @@ def train_fold(job: FoldJob, begin: Callable[[], None] = lambda: None) -> bool:
     execution = choose_execution_to_go_on(local_device(job.device), job.config.precision, checkpoint)
     rank, num_processes = join_processes(execution.device)
     torch.manual_seed(job.config.seed)
-    model = job.header.build_model() if job.model is None else copy.deepcopy(job.model)
+    header, on_cpu = job.header, execution.device.type == "cpu"
+    if job.model is None:
+        channels = len(header.description.channel_names)
+        check_memory(job.folder.name, header.plan, channels, header.num_outputs, on_cpu=on_cpu)
+    model = header.build_model() if job.model is None else copy.deepcopy(job.model)
     state = new_state(model, job.config, execution, job.learnt)
     if checkpoint is not None:
         _go_on(state, job, checkpoint)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from seg25d.core.grids import bounding_box, box_shape, box_slices, count_voxels, with_margin
+from seg25d.core.names import CaseName, FileName
 from seg25d.core.records import Record, digest
 from seg25d.core.types import BoundingBox, Shape, Spacing
 from seg25d.data.labels import IGNORE_INDEX, Labels
@@ -27,13 +28,13 @@ class FusionRecord(Record):
     """Record of the models that predict the training data of a fold's fusion network: `fusion_cases.json`."""
 
     schema_version: Literal[1] = 1
-    held_out: tuple[str, ...]
+    held_out: tuple[CaseName, ...]
     """Validation cases of the fold; none for fold `all`."""
-    predicted_by: dict[str, str]
+    predicted_by: dict[CaseName, FileName]
     """The set of models that predicts each training case."""
-    trained_on: dict[str, tuple[str, ...]]
+    trained_on: dict[FileName, tuple[CaseName, ...]]
     """The cases that the models of each set were trained on."""
-    models: dict[str, str]
+    models: dict[FileName, str]
     """The `models_key` of each set."""
 
 

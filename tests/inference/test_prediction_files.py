@@ -1,5 +1,6 @@
 import json
 import shutil
+import zipfile
 from functools import partial
 
 import numpy as np
@@ -314,3 +315,21 @@ def test_a_case_without_its_properties_is_predicted_again(predictor, tmp_path):
     (tmp_path / "out" / "a.pkl").unlink()
     predict_cases(predictor, inputs(tmp_path / "in"), tmp_path / "out", wanted)
     assert (tmp_path / "out" / "a.pkl").exists()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -0.1, 1.1])
+def test_probabilities_are_from_0_to_1(tmp_path, value):
+    probabilities = np.full((2, 3, 4, 5), 0.5, np.float32)
+    probabilities[1, 2, 3, 4] = value
+    np.savez(tmp_path / "a.npz", probabilities=probabilities)
+    with pytest.raises(InputError, match=r"a\.npz is not a file with `probabilities`.*values from .* wanted 0 to 1"):
+        read_probabilities(tmp_path / "a.npz")
+
+
+def test_a_shape_that_the_file_cannot_hold_is_refused_before_memory_is_taken(tmp_path):
+    head = "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 1000000, 1000000, 1000), }".ljust(117) + "\n"
+    content = b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head.encode() + bytes(100)
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as file:
+        file.writestr("probabilities.npy", content)
+    with pytest.raises(InputError, match=r"shape \(2, 1000000, 1000000, 1000\) of float32 in 100 bytes"):
+        read_probabilities(tmp_path / "a.npz")

@@ -247,3 +247,21 @@ def test_the_threshold_of_the_model_decides(header, execution, tmp_path):
         np.testing.assert_array_equal(probabilities[0], predicted)
     with pytest.raises(ModelError, match="different threshold"):
         check_agreement([tmp_path / "a", tmp_path / "b"], [plain, model_header])
+
+
+def test_scores_that_are_no_numbers_are_an_error_and_not_background(header, execution, threshold):
+    class Broken(torch.nn.Module):
+        def forward(self, volume):
+            return threshold(volume) / volume.new_zeros(())
+
+    with pytest.raises(ModelError, match="scores of the model of Dataset001_Test, 3d, fold 0 are NaN or infinite"):
+        Predictor([Broken()], header, execution).predict_array(np.ones((2, 9, 9, 9), np.float32), (1.0, 1.0, 1.0))
+
+
+def test_more_windows_than_a_list_of_them_may_have_are_refused(header, execution, threshold, monkeypatch):
+    monkeypatch.setattr("seg25d.inference.sliding_window.MAX_WINDOWS", 7)
+    predictor = Predictor([threshold], header, execution, PredictorOptions(step_size=0.6))
+    with pytest.raises(
+        InputError, match=r"would take \d+ windows of 8 x 8 x 8 voxels for a volume of 8 x 8 x 40, 7 are"
+    ):
+        predictor.predict_array(np.ones((2, 8, 8, 40), np.float32), (1.0, 1.0, 1.0))

@@ -107,3 +107,51 @@ def test_a_method_that_is_not_known_is_named_with_those_that_are(header, tmp_pat
     save_file({"weight": torch.zeros(1)}, path, metadata={"seg25d": json.dumps(content)})
     with pytest.raises(ModelError, match=r"plan\.representation: .*'cubes'; known: slices, (.|\n)*another version"):
         load_header(path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_name_the_file(header, tmp_path, value):
+    state = header.build_model().state_dict()
+    next(iter(state.values())).view(-1)[-1] = value
+    save_model(tmp_path / "model.safetensors", state, header)
+    with pytest.raises(ModelError, match=r"model\.safetensors: the weights .* are NaN or infinite"):
+        load_model(tmp_path / "model.safetensors")
+
+
+def test_large_weights_whose_sum_is_infinite_are_numbers(header, tmp_path):
+    state = {"a": torch.full((4,), 3e38)}
+    save_model(tmp_path / "model.safetensors", state, header)
+    assert torch.equal(load_model(tmp_path / "model.safetensors")[1]["a"], state["a"])
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("description.file_ending", "/../../x/evil.nii.gz"),
+        ("configuration", "../axial"),
+        ("dataset_name", "a" * 400),
+        ("fold", "../0"),
+        ("fold", -1),
+        ("plan.mirror_axes", [0, 1, 2] * 8),
+        ("plan.mirror_axes", [0, 0]),
+        ("plan.spacing_mm", [1e-9, 1.0, 1.0]),
+        ("plan.window", [4, 8, 1 << 20]),
+        ("plan.network.encoder_blocks", 1_000_000_000),
+        ("plan.network.widths", [4, 30000]),
+        ("plan.representation.context", 1_000_000),
+        ("plan.normalization", [{"channel": "MRI", "scheme": "ct"}]),
+        ("description.channel_names", []),
+        ("description.labels", {"names": {str(value): value for value in range(100_000)}}),
+        ("description.labels", {"names": {"background": 0, "a": 1 << 40}}),
+    ],
+)
+def test_what_no_model_has_is_refused_by_its_place(header, tmp_path, place, value):
+    content = json.loads(header.model_dump_json())
+    *path, last = place.split(".")
+    inside = content
+    for key in path:
+        inside = inside[key]
+    inside[last] = value
+    save_file({"a": torch.zeros(1)}, tmp_path / "model.safetensors", metadata={"seg25d": json.dumps(content)})
+    with pytest.raises(ModelError, match=rf"model\.safetensors is not valid:\n  {place.split('.')[0]}"):
+        load_header(tmp_path / "model.safetensors")

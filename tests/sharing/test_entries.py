@@ -2,7 +2,8 @@
 
 from zipfile import ZipInfo
 
-from seg25d.sharing.entries import MAX_JSON_BYTES, entry_problems
+from seg25d.core.files import MAX_JSON_BYTES
+from seg25d.sharing.entries import entry_problems, overlap_problems
 
 
 def make_entry(name: str, size: int = 10, packed: int = 10) -> ZipInfo:
@@ -28,7 +29,7 @@ def test_a_second_name_in_an_extra_field_is_no_way_around_the_first():
 def test_records_are_not_endless_however_well_they_shrink():
     entry = make_entry("si/plans.json", MAX_JSON_BYTES + 1, MAX_JSON_BYTES)
     problems = entry_problems([make_entry("manifest.json"), entry], 2 * MAX_JSON_BYTES)
-    assert problems == ["'si/plans.json' unpacks to more than the 64 MiB that a record may have"]
+    assert problems == ["'si/plans.json' unpacks to more than the 256 MiB that a record may have"]
     model = make_entry("si/fold_0/model_final.safetensors", MAX_JSON_BYTES + 1, MAX_JSON_BYTES)
     assert entry_problems([make_entry("manifest.json"), model], 2 * MAX_JSON_BYTES) == []
 
@@ -37,3 +38,16 @@ def test_entries_that_share_their_content_are_told_by_their_sum():
     entries = [make_entry("manifest.json"), *(make_entry(f"run_{index}/plans.json") for index in range(5))]
     assert entry_problems(entries, archive_bytes=59) == ["the sizes of its entries are larger than the file"]
     assert entry_problems(entries, archive_bytes=60) == []
+
+
+def test_entries_that_overlap_in_the_file_are_refused():
+    first, second = make_entry("si/plans.json", 100, 100), make_entry("si/dataset.json", 100, 100)
+    first.header_offset, second.header_offset = 0, 60
+    assert overlap_problems([second, first]) == ["'si/plans.json' overlaps 'si/dataset.json'"]
+    second.header_offset = 200
+    assert overlap_problems([second, first]) == []
+
+
+def test_there_may_not_be_thousands_of_entries():
+    entries = [make_entry(f"si/fold_0/views/v{number}.safetensors") for number in range(10_001)]
+    assert entry_problems(entries, 1 << 30) == ["it has 10,001 entries; at most 10,000 are possible"]

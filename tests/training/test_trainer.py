@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import pickle
 import signal
@@ -89,6 +90,25 @@ def train_until(iteration: int, job: FoldJob, monkeypatch: pytest.MonkeyPatch) -
         patch.setattr(trainer._Run, "_step", step_and_signal)
         with pytest.raises(KeyboardInterrupt):
             train_fold(job)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"iteration": "three"}, "iteration: Input should be a valid integer"),
+        ({"log": [{"epoch": 1}]}, r"log\.0\.validation_loss: Field required"),
+        ({"model": {"a": torch.tensor([math.nan])}}, "the weights a are NaN"),
+        ({"seconds": -1.0}, "seconds: Input should be greater"),
+        (None, "Input should be a valid dictionary"),
+    ],
+)
+def test_a_checkpoint_with_other_content_is_named(make_job: Maker, change: Any, words: str) -> None:
+    job = make_job("a", epochs=1)
+    train_fold(job)
+    content = torch.load(job.folder.checkpoint, weights_only=True)
+    torch.save([1, 2] if change is None else content | change, job.folder.checkpoint)
+    with pytest.raises(ModelError, match=rf"checkpoint_last\.pt[\s\S]*{words}"):
+        train_fold(job)
 
 
 @pytest.mark.parametrize("stop_at", [1, 5, 8, 11])

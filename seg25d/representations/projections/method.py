@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from seg25d.core.errors import InputError
 from seg25d.core.grids import AXIS_NAMES, SAME_SPACING
+from seg25d.core.limits import NumChannels, NumViews, SpacingMm
 from seg25d.core.types import Shape, Spacing
 from seg25d.representations.base import ConfigurationRules, Representation, VolumeGeometry, shrink
 from seg25d.representations.projections.ceiling import ceiling_reason, mean_ceilings
@@ -49,11 +50,11 @@ class Projections(Representation):
     """The rotation axis, which views and volume share (b in the paper)."""
     detector_axis: int | None = Field(default=None, ge=0, le=2)
     """The second axis of views at angle 0 (c in the paper); None: the last of the other two."""
-    spacing_mm: tuple[float, float, float]
+    spacing_mm: tuple[SpacingMm, SpacingMm, SpacingMm]
     """Spacing (D, H, W) of the volume, which is rotated in millimetres."""
     num_training_views: int = Field(default=12, ge=1, le=180)
     """p, of path 1."""
-    num_views: int = Field(default=60, ge=1)
+    num_views: NumViews = 60
     """m, of path 2."""
     projection: Literal["max", "mean"] = "max"
     """Largest value or mean along the rays."""
@@ -61,7 +62,7 @@ class Projections(Representation):
     """Normalisation from back-projected values to scores, see `FineTuning`."""
     path_schedule: Literal["progress", "paper"] = "progress"
     """Decay of path 1's loss: `progress` spreads the paper's 30 epochs over the run, `paper` counts epochs."""
-    num_classes: int = Field(default=1, ge=1)
+    num_classes: NumChannels = 1
     """Foreground classes or regions, K."""
     background: bool = True
     """Whether a background score of 0 is added, so that the softmax over it and one class is the paper's sigmoid.
@@ -74,8 +75,6 @@ class Projections(Representation):
                 f"detector_axis and axis are both {self.axis}: views need two axes; choose another detector_axis, or "
                 "null for the last of the other two"
             )
-        if min(self.spacing_mm) <= 0:
-            raise ValueError(f"spacing_mm must be positive, got {self.spacing_mm}")
         return self
 
     @property
