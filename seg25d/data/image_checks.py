@@ -36,10 +36,18 @@ def check_file(path: Path) -> None:
     """
     if not path.is_file():
         raise FileError(path, "the file does not exist", "correct the path")
+    if not is_text(str(path)):
+        cure = "rename it, as programs that read images stop at such names"
+        raise FileError(path, "its name, or that of a folder above it, is not UTF-8", cure)
     if not os.access(path, os.R_OK):
         raise FileError(path, "no permission to read the file", "ask its owner for permission to read it")
     if path.stat().st_size == 0:
         raise FileError(path, "the file is empty (0 bytes)", "copy or export it again")
+
+
+def is_text(name: str) -> bool:
+    """Whether a name is UTF-8; Python has escapes for the bytes of others, which SimpleITK ends the process for."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def check_kind(path: Path, image: sitk.ImageFileReader | sitk.Image, *, layers: bool = False) -> None:

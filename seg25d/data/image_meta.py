@@ -29,6 +29,8 @@ _MATRICES = ("TransformMatrix", "Orientation", "Rotation")
 _POINTS = ("Offset", "Origin", "Position", "CenterOfRotation")
 _SPACINGS = ("ElementSpacing", "ElementSize")
 _LAST = "ElementDataFile"
+_SAME_FILE = ("LOCAL", "Local", "local")
+"""What stands for the file itself; to SimpleITK, any other letters are the name of a file."""
 _COUNTING = {
     "NDims", "DimSize", "ElementType", "ElementNumberOfChannels", "CompressedData", "CompressedDataSize", "HeaderSize",
     "BinaryData", *_MATRICES, *_POINTS, *_SPACINGS,
@@ -46,7 +48,7 @@ class MetaHeader(NamedTuple):
     @property
     def is_local(self) -> bool:
         """Whether the data are in the same file."""
-        return self.fields[_LAST].upper() == "LOCAL"
+        return self.fields[_LAST] in _SAME_FILE
 
     @property
     def is_compressed(self) -> bool:
@@ -183,7 +185,7 @@ def _check_fields(path: Path, fields: dict[str, str]) -> None:
     for name, smallest in (("ElementNumberOfChannels", 1), ("CompressedDataSize", 0), ("HeaderSize", -1)):
         if name in fields:
             _whole(path, fields, name, 1, smallest)
-    if fields[_LAST].upper() == "LOCAL" and fields.get("CompressedData", "").lower() in _YES:
+    if fields[_LAST] in _SAME_FILE and fields.get("CompressedData", "").lower() in _YES:
         _whole(path, fields, "CompressedDataSize", 1, smallest=1)
     for names, count in ((_MATRICES, axes * axes), (_POINTS, axes), (_SPACINGS, axes)):
         for name in names:
