@@ -12,6 +12,7 @@ import SimpleITK as sitk  # noqa: N813 - the name that its documentation uses
 from numpy.typing import NDArray
 
 from seg25d.core.errors import ImageError
+from seg25d.core.memory import lack_of_memory
 from seg25d.data.cases import split_ending
 from seg25d.data.image_nifti import count_bad_voxels
 from seg25d.data.problems import FileError
@@ -20,6 +21,7 @@ _OWN_CHANNELS = "save each component as a channel of its own (CASE_0000, CASE_00
 _SMALLEST_MM, _LARGEST_MM = 1e-6, 1e4
 """From the voxels of an electron microscope (nm) to ten metres: what lies outside is no size of a voxel."""
 
+_FLOAT_BYTES = 4
 _FARTHEST_MM = 1e7
 """No scanner is ten kilometres long."""
 _LENGTH_TOLERANCE = 0.01
@@ -75,6 +77,22 @@ def check_kind(path: Path, image: sitk.ImageFileReader | sitk.Image, *, layers: 
         raise FileError(path, problem, _OWN_CHANNELS)
     if image.GetPixelID() in (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64):
         raise FileError(path, "the file has complex numbers, expected are real ones", "save magnitude or phase alone")
+
+
+def check_memory(path: Path, shape: Sequence[int], voxel_bytes: int) -> None:
+    """Check that an image can be read, before memory is taken for what its header says.
+
+    Args:
+        path: The file, or folder of DICOM files.
+        shape: Voxels along all axes, channels included.
+        voxel_bytes: Of a voxel in the file. While it is read it is there twice, then once and as float32.
+
+    Raises:
+        ImageError: If more memory is needed than is free; says what would fit.
+    """
+    if lack := lack_of_memory(shape, 2 * voxel_bytes + _FLOAT_BYTES):
+        cure = "correct the header if it is wrong, cut the image, or use a machine with more memory"
+        raise FileError(path, f"it is too large: {lack}", cure)
 
 
 def check_geometry(

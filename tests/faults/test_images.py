@@ -3,11 +3,21 @@
 import gzip
 import os
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
-from seg25d.core.errors import ImageError
+from seg25d.core.errors import CaseFailures, ImageError
+from seg25d.data import image_io, verify
+from seg25d.data.cases import Case
+from seg25d.data.dataset import find_inputs
+from seg25d.data.description import read_description
 from seg25d.data.image_io import read_image
+from seg25d.data.phantom import write_phantom_dataset
+from seg25d.data.verify import verify_dataset
+from seg25d.inference.cases import CaseOptions, Meaning, outcomes_here, predict_cases
+from seg25d.inference.prediction_files import PredictionRecord
 
 VOXELS = bytes(range(64))
 MHD = (
@@ -90,3 +100,62 @@ def test_names_that_are_no_text(outside: Path) -> None:
     path = outside.parent / "images" / os.fsdecode(b"\xff\xfe.nii.gz")
     path.write_bytes(gzip.compress(VOXELS))
     assert "is not UTF-8; rename it" in refused(path)
+
+
+def read_or_crash(path: Path) -> Any:
+    """In place of what reads images: the process dies of one of them."""
+    if "_002_0001" in path.name:
+        os.abort()
+    return REAL_READER(path)
+
+
+REAL_READER = image_io._read_channels
+REAL_CHECK = verify._check_voxels
+
+
+def check_or_crash(case: Case, **settings: Any) -> Any:
+    image_io._read_channels = read_or_crash
+    return REAL_CHECK(case, **settings)
+
+
+@pytest.fixture
+def phantom(tmp_path: Path) -> Path:
+    folder = tmp_path / "raw" / "Dataset900_Phantom"
+    write_phantom_dataset(folder, num_training=4, num_test=3, shape=(8, 16, 16))
+    return folder
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_crash_in_verify_is_one_problem(num_workers: int, phantom: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if num_workers:
+        monkeypatch.setattr(verify, "_check_voxels", check_or_crash)
+    else:
+        monkeypatch.setattr(image_io, "_read_channels", read_or_crash)
+    (problem,) = verify_dataset(phantom, num_workers=num_workers)
+    assert "_002_0001.nii.gz: the process that read it crashed (SIGABRT)" in problem.problem
+
+
+class Model:
+    """Everything is background."""
+
+    def prepare(self, image: np.ndarray, spacing_mm: object, case: object = None) -> np.ndarray:
+        return image
+
+    def segment(self, prepared: np.ndarray) -> np.ndarray:
+        return np.zeros(prepared.shape[1:], np.uint8)
+
+
+def test_a_crash_in_predict_is_one_failed_case(phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_io, "_read_channels", read_or_crash)
+    cases = find_inputs(phantom / "imagesTr", 2, ".nii.gz")
+    meaning = Meaning(read_description(phantom / "dataset.json"), None)
+    record = PredictionRecord(model={})
+    with pytest.raises(CaseFailures, match=r"1 case\(s\) failed") as caught:
+        predict_cases(
+            lambda work, begin: outcomes_here(Model(), work, begin),
+            meaning, cases, tmp_path / "out", CaseOptions(), record,
+        )  # fmt: skip
+    ((name, message),) = caught.value.failures.items()
+    assert name.endswith("_002")
+    assert "crashed (SIGABRT)" in message
+    assert len(list((tmp_path / "out").glob("*.nii.gz"))) == len(cases) - 1
