@@ -34,6 +34,7 @@ import SimpleITK as sitk  # noqa: N813 - the name that its documentation uses
 from mutations import mutate
 
 from seg25d.core.errors import InputError, Seg25dError
+from seg25d.core.parallel import expendable
 from seg25d.data.dataset import find_inputs
 from seg25d.data.image_io import read_geometry, read_image, write_labels
 from seg25d.data.verify import verify_dataset
@@ -227,7 +228,8 @@ def address_space_bytes() -> int:
 
 
 def _run_task(task: Callable[[], int], output: int, memory_bytes: int) -> None:
-    """Run a task in this forked process and end it."""
+    """Run a task in this forked process, which reads files itself, and end it."""
+    expendable()
     status = 1
     try:
         os.dup2(output, 1)

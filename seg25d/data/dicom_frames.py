@@ -18,9 +18,10 @@ from typing import Any, cast
 import pydicom
 from pydicom.dataelem import RawDataElement
 from pydicom.errors import InvalidDicomError
-from pydicom.uid import UID, MediaStorageDirectoryStorage, RLELossless
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, MediaStorageDirectoryStorage, RLELossless
 
 from seg25d.data.cases import has_dicom_mark
+from seg25d.data.dicom_codestreams import check_deflated
 from seg25d.data.problems import FileError
 
 Vector = tuple[float, ...]
@@ -60,6 +61,8 @@ _RUN_LENGTH_RATIO = 64
 _OTHER_RATIO = 2000
 """The same for JPEG of all kinds and DEFLATE (1032 to 1); a slice of zeros, 512 x 512, has 1 in about 500."""
 _SMALL_IMAGE_BYTES = 1 << 20
+_FRAME_BYTES = 8
+"""A compressed frame has an item of its own at least: a tag and a length (DICOM PS3.5, annex A.4)."""
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 
 
@@ -131,7 +134,10 @@ def read_header(path: Path) -> pydicom.Dataset | None:
         return None
     try:
         with quiet_pydicom():
+            check_deflated(path)
             dataset = pydicom.dcmread(path, defer_size=_DEFER_BYTES, force=not marked)
+    except FileError:
+        raise
     except (OSError, InvalidDicomError, Exception) as error:  # whatever a damaged file leads to
         raise damaged(path, error) from None
     return dataset
@@ -188,9 +194,10 @@ def _check_compression(path: Path, dataset: pydicom.Dataset, wanted: int) -> Non
     """Check that a compressed file can hold its image, before memory is taken for it."""
     if not is_compressed(dataset):
         return
+    is_deflated = dataset.file_meta.TransferSyntaxUID == DeflatedExplicitVRLittleEndian
     is_run_length = dataset.file_meta.TransferSyntaxUID == RLELossless
     most = path.stat().st_size * (_RUN_LENGTH_RATIO if is_run_length else _OTHER_RATIO) + _SMALL_IMAGE_BYTES
-    if wanted > most:
+    if wanted > most or (not is_deflated and _num_frames(dataset) * _FRAME_BYTES > path.stat().st_size):
         problem = f"the file announces {wanted} bytes of image, which its {path.stat().st_size} bytes cannot hold"
         raise FileError(path, problem, CURE_OF_DAMAGE)
 

@@ -20,9 +20,11 @@ from pydicom.uid import (
 )
 from scipy import ndimage
 
+from seg25d.data.dicom_codestreams import check_codestreams
 from seg25d.data.dicom_frames import CURE_OF_DAMAGE, Frame, cross, damaged, is_compressed, quiet_pydicom, read_header
 from seg25d.data.dicom_series import DicomVolume, find_volumes
 from seg25d.data.dicom_suv import suv_factor
+from seg25d.data.image_checks import check_memory
 from seg25d.data.image_geometry import Geometry
 from seg25d.data.problems import FileError
 
@@ -32,6 +34,8 @@ __all__ = ["DicomVolume", "find_volumes", "read_dicom", "read_dicom_geometry", "
 Shifts = tuple[tuple[float, float], ...]
 _READ_BY_PYDICOM = (RLELossless, DeflatedExplicitVRLittleEndian)
 """Encodings that pydicom decodes with nothing but numpy; the others go to GDCM."""
+_NUMBER_BYTES = 4
+"""Of a number at most: int32 or float32."""
 _VOXEL_ATTRIBUTES = (
     "SamplesPerPixel",
     "PhotometricInterpretation",
@@ -78,6 +82,8 @@ def read_volume(volume: DicomVolume, *, suv: bool = False) -> tuple[NDArray[Any]
     Raises:
         ImageError: If a file is damaged, or there are no uptake values.
     """
+    geometry = _geometry(volume)
+    check_memory(volume.frames[0].path.parent, geometry.shape, _NUMBER_BYTES)
     slices = _read_slices(volume.frames)
     if suv:
         factor = suv_factor(volume.frames)
@@ -88,7 +94,7 @@ def read_volume(volume: DicomVolume, *, suv: bool = False) -> tuple[NDArray[Any]
     del slices
     if volume.places is not None:
         array = _interpolate(array, volume.places)
-    return array, _geometry(volume)
+    return array, geometry
 
 
 def _geometry(volume: DicomVolume) -> Geometry:
@@ -179,6 +185,7 @@ def _stored_numbers(path: Path, shape: tuple[int, int]) -> NDArray[Any]:
         dataset = read_header(path)
         assert dataset is not None, "it was read before"
         if is_compressed(dataset) and dataset.file_meta.TransferSyntaxUID not in _READ_BY_PYDICOM:
+            check_codestreams(path, dataset)
             array = _decode_by_gdcm(dataset)
         else:
             if "TransferSyntaxUID" not in dataset.file_meta:

@@ -22,7 +22,7 @@ from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugi
 from seg25d.core.files import atomic_path
 from seg25d.core.types import Shape
 from seg25d.data.cases import ONE_SLICE, STACKS, VOLUMES, split_ending
-from seg25d.data.image_checks import check_file
+from seg25d.data.image_checks import check_file, check_memory
 from seg25d.data.image_geometry import Geometry
 from seg25d.data.image_stacks import check_stack, read_spacing, write_spacing
 from seg25d.data.problems import FileError
@@ -64,6 +64,8 @@ _DIRECTION = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 _ORIENTATION, _PHOTOMETRIC, _SAMPLES, _SAMPLE_FORMAT = 274, 262, 277, 339
 """Tags of TIFF 6.0; EXIF has the first one too."""
 _UNSIGNED, _SIGNED = 1, 2
+_NUMBER_BYTES = 4
+"""Of a number at most, as Pillow has no others."""
 _COPY_AGAIN = "copy or export it again"
 
 
@@ -102,6 +104,7 @@ def read_picture(path: Path) -> tuple[NDArray[Any], Geometry]:
     """
     with _opened(path) as picture:
         geometry = _geometry(path, picture)
+        check_memory(path, (*geometry.shape, _num_channels(picture)), _NUMBER_BYTES)
         if _would_change(picture):
             return _read_unchanged(path), geometry
         pages = _read_pages(path, picture, geometry.shape, _shown)
@@ -119,6 +122,7 @@ def read_picture_labels(path: Path) -> tuple[NDArray[Any], Geometry]:
     """
     with _opened(path) as picture:
         geometry = _geometry(path, picture)
+        check_memory(path, geometry.shape, _NUMBER_BYTES)
         _check_labels(path, picture)
         pages = _read_pages(path, picture, geometry.shape, _stored)
         if picture.mode == "P":
