@@ -18,10 +18,11 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from faults import files
 from faults.attempts import Kind, Result, random_of
 
 SEED = 24
-KINDS: tuple[Kind, ...] = ()
+KINDS: tuple[Kind, ...] = (*files.KINDS,)
 
 
 def try_one(kind: Kind, seed: int, number: int, prepared: Path, folder: Path) -> Result:
