@@ -70,9 +70,9 @@ def check_deflated(path: Path) -> None:
             return
         file.seek(_META_START + int(meta.FileMetaInformationGroupLength))
         stream, found = zlib.decompressobj(-zlib.MAX_WBITS), 0
-        while chunk := stream.unconsumed_tail or file.read(CHUNK):
+        while not stream.eof and (chunk := stream.unconsumed_tail or file.read(CHUNK)):
             found += len(stream.decompress(chunk, CHUNK))
-            if found % (_COPIES * CHUNK) < CHUNK and (lack := lack_of_memory((found,), _COPIES)):
+            if lack := lack_of_memory((found,), _COPIES):
                 raise FileError(path, f"its compressed content is too large: {lack}", "export it again")
 
 
