@@ -72,8 +72,9 @@ def check_deflated(path: Path) -> None:
         stream, found = zlib.decompressobj(-zlib.MAX_WBITS), 0
         while not stream.eof and (chunk := stream.unconsumed_tail or file.read(CHUNK)):
             found += len(stream.decompress(chunk, CHUNK))
-            if lack := lack_of_memory((found,), _COPIES):
-                raise FileError(path, f"its compressed content is too large: {lack}", "export it again")
+            if lack_of_memory((found,), _COPIES):
+                problem = f"its compressed content takes {_COPIES} times {found >> 20} MB or more, which are not free"
+                raise FileError(path, problem, "export it without compression, or use a machine with more memory")
 
 
 def announced_size(content: bytes) -> tuple[int, int, int] | None:

@@ -185,7 +185,7 @@ def _check_pixels(path: Path, dataset: pydicom.Dataset) -> None:
     _check_compression(path, dataset, wanted)
     if raw.length == _UNDEFINED_LENGTH:
         return
-    found = min(raw.length, path.stat().st_size - raw.value_tell)
+    found = raw.length if _is_deflated(dataset) else min(raw.length, path.stat().st_size - raw.value_tell)
     if found < min(raw.length, wanted) or (not is_compressed(dataset) and found < wanted):
         raise FileError(path, f"the file is cut off: {found} of {wanted} bytes of its image are there", CURE_OF_DAMAGE)
 
@@ -194,10 +194,9 @@ def _check_compression(path: Path, dataset: pydicom.Dataset, wanted: int) -> Non
     """Check that a compressed file can hold its image, before memory is taken for it."""
     if not is_compressed(dataset):
         return
-    is_deflated = dataset.file_meta.TransferSyntaxUID == DeflatedExplicitVRLittleEndian
     is_run_length = dataset.file_meta.TransferSyntaxUID == RLELossless
     most = path.stat().st_size * (_RUN_LENGTH_RATIO if is_run_length else _OTHER_RATIO) + _SMALL_IMAGE_BYTES
-    if wanted > most or (not is_deflated and _num_frames(dataset) * _FRAME_BYTES > path.stat().st_size):
+    if wanted > most or (not _is_deflated(dataset) and _num_frames(dataset) * _FRAME_BYTES > path.stat().st_size):
         problem = f"the file announces {wanted} bytes of image, which its {path.stat().st_size} bytes cannot hold"
         raise FileError(path, problem, CURE_OF_DAMAGE)
 
@@ -220,6 +219,11 @@ def is_compressed(dataset: pydicom.Dataset) -> bool:
     """Whether the voxels of a file are encoded in some way."""
     syntax = UID(str(dataset.file_meta.get("TransferSyntaxUID", ""))) if hasattr(dataset, "file_meta") else UID("")
     return bool(syntax) and not syntax.is_private and syntax.is_transfer_syntax and syntax.is_compressed
+
+
+def _is_deflated(dataset: pydicom.Dataset) -> bool:
+    """Whether the whole file is compressed, so that places and lengths are not those of its bytes."""
+    return is_compressed(dataset) and dataset.file_meta.TransferSyntaxUID == DeflatedExplicitVRLittleEndian
 
 
 def _num_frames(dataset: pydicom.Dataset) -> int:

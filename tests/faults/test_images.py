@@ -234,7 +234,7 @@ def test_deflated_dicom_files_inflate_to_no_more_than_the_memory_holds(tmp_path:
     dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     path = save(dataset, tmp_path / "series" / "a.dcm")
     assert path.stat().st_size < 10_000
-    with pytest.raises(ImageError, match=r"a\.dcm: its compressed content is too large: .* would fit"):
+    with pytest.raises(ImageError, match=r"a\.dcm: its compressed content takes 3 times 1 MB or more"):
         read_image([path.parent])
 
 
