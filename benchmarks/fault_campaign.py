@@ -18,13 +18,13 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from faults import environment, models
+from faults import environment, files, models
 from faults.attempts import Kind, Result, random_of
 from faults.kills import KILL
 from faults.pairs import PAIR
 
 SEED = 24
-KINDS: tuple[Kind, ...] = (KILL, PAIR, *environment.KINDS, *models.KINDS)
+KINDS: tuple[Kind, ...] = (KILL, PAIR, *environment.KINDS, *files.KINDS, *models.KINDS)
 
 
 def try_one(kind: Kind, seed: int, number: int, prepared: Path, folder: Path) -> Result:

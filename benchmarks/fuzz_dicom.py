@@ -104,6 +104,14 @@ def numbers_by_hand(paths: Sequence[Path]) -> NDArray[np.float64]:
     return sitk.GetArrayFromImage(sitk.DICOMOrient(stacked, "LPS")).astype(np.float64)
 
 
+def mutated_series(source: Path, rng: random.Random, target: Path) -> Path:
+    """Copy a good series and change one of its files; gives that file."""
+    shutil.copytree(source, target)
+    path = rng.choice(sorted(target.iterdir()))
+    path.write_bytes(mutate(path.read_bytes(), HEADER_BYTES, rng))
+    return path
+
+
 def read_all(folder: Path, kind: str, num_files: int, seed: int) -> list[Outcome]:
     """Change and read a series of one kind again and again."""
     rng = random.Random(f"{seed} {kind}")
@@ -111,9 +119,7 @@ def read_all(folder: Path, kind: str, num_files: int, seed: int) -> list[Outcome
     outcomes = []
     for index in range(num_files):
         target = folder / f"{kind}_{index}"
-        shutil.copytree(folder / kind, target)
-        path = rng.choice(sorted(target.iterdir()))
-        path.write_bytes(mutate(path.read_bytes(), HEADER_BYTES, rng))
+        path = mutated_series(folder / kind, rng, target)
         outcome = run_apart(lambda target=target: read_series(target))  # type: ignore[misc]
         outcomes.append(outcome)
         if outcome.status not in (0, InputError.exit_status):

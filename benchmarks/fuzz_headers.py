@@ -34,6 +34,7 @@ import SimpleITK as sitk  # noqa: N813 - the name that its documentation uses
 from mutations import mutate
 
 from seg25d.core.errors import InputError, Seg25dError
+from seg25d.core.parallel import expendable
 from seg25d.data.dataset import find_inputs
 from seg25d.data.image_io import read_geometry, read_image, write_labels
 from seg25d.data.verify import verify_dataset
@@ -106,20 +107,24 @@ def header_length(content: bytes, ending: str) -> int:
 
 def mutated_files(folder: Path, ending: str, num_files: int, seed: int) -> Iterator[Path]:
     """Write one changed file after another, each with the files that it needs into a folder of its own."""
-    rng = random.Random(f"{seed} {ending}")
     sources = good_files(folder, ending)
     for index in range(num_files):
-        changed, files = sources[index % len(sources)]
         target = folder / f"{index:05d}"
         target.mkdir()
-        content = changed.read_bytes()
-        if ending == "nii.gz" and rng.random() < 0.8:
-            content = gzip.compress(mutate(gzip.decompress(content), header_length(content, ending), rng), 1)
-        else:
-            content = mutate(content, header_length(content, ending), rng)
-        for path in files:
-            (target / path.name).write_bytes(content if path == changed else path.read_bytes())
-        yield target / files[0].name
+        yield mutated_file(sources, ending, random.Random(f"{seed} {ending} {index}"), target)
+
+
+def mutated_file(sources: Sequence[tuple[Path, list[Path]]], ending: str, rng: random.Random, target: Path) -> Path:
+    """Change one of the good files, and write it with the files that it needs into a folder."""
+    changed, files = rng.choice(sources)
+    content = changed.read_bytes()
+    if ending == "nii.gz" and rng.random() < 0.8:
+        content = gzip.compress(mutate(gzip.decompress(content), header_length(content, ending), rng), 1)
+    else:
+        content = mutate(content, header_length(content, ending), rng)
+    for path in files:
+        (target / path.name).write_bytes(content if path == changed else path.read_bytes())
+    return target / files[0].name
 
 
 def read_everywhere(path: Path) -> int:
@@ -227,7 +232,8 @@ def address_space_bytes() -> int:
 
 
 def _run_task(task: Callable[[], int], output: int, memory_bytes: int) -> None:
-    """Run a task in this forked process and end it."""
+    """Run a task in this forked process, which reads files itself, and end it."""
+    expendable()
     status = 1
     try:
         os.dup2(output, 1)

@@ -5,7 +5,7 @@ import logging
 
 from seg25d.cli.common import Command, find_workspace, options_of, plans_name, positive_amount, say
 from seg25d.core.errors import InputError
-from seg25d.core.parallel import choose_num_workers, start_worker_server
+from seg25d.core.parallel import start_worker_server
 from seg25d.core.process import loading
 from seg25d.planning.recipe_names import PLACES as RECIPES
 from seg25d.representations import ALIAS
@@ -19,7 +19,7 @@ WORKERS_LOAD = (
     "seg25d.planning.fingerprint",
     "seg25d.preprocessing.preprocess",
 )
-"""Modules that the worker processes of verifying, measuring and preprocessing use."""
+"""Modules that the processes use which read images, verify, measure and preprocess."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -78,8 +78,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Run the command."""
     if arguments.verify_only and (arguments.explain or arguments.plan_only):
         raise InputError("--verify-only plans nothing: leave it out, or leave out --explain and --plan-only")
-    if choose_num_workers(arguments.num_processes, bytes_per_worker=0, num_items=2):
-        start_worker_server(WORKERS_LOAD)
+    start_worker_server(WORKERS_LOAD)
     with loading():
         from seg25d import api
         from seg25d.core.device import choose_execution

@@ -4,9 +4,13 @@ import argparse
 from pathlib import Path
 
 from seg25d.cli.common import Command, find_workspace, natural_number, options_of, plans_name, share
+from seg25d.core.parallel import start_worker_server
 from seg25d.core.process import loading
 from seg25d.representations import ALIAS
 from seg25d.representations import PLACES as CONFIGURATIONS
+
+READER_LOADS = ("SimpleITK", "seg25d.data.image_io")
+"""Modules of the process that reads the images."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,6 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Run the command."""
+    start_worker_server(READER_LOADS)
     with loading():
         from seg25d import api
 

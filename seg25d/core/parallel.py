@@ -1,11 +1,12 @@
 """Work on many cases with worker processes, or with none: failures name the case."""
 
+import logging
 import os
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import active_children, get_all_start_methods, get_context, parent_process
@@ -20,6 +21,7 @@ from seg25d.core.system_errors import named, refusal
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+logger = logging.getLogger(__name__)
 WORKER_BYTES = 57 << 20
 """Memory that a worker has for itself once numpy, SimpleITK and scipy are loaded, without a case (Private_Dirty in
 /proc/self/smaps_rollup of two workers of `map_cases`, Linux, x86-64)."""
@@ -27,6 +29,8 @@ TASKS_OF_A_POOL, TASKS_OF_A_WORKER = 6, 4
 """Processes and threads that a pool takes (fork server, tracker of resources, threads that feed it), and each worker
 of it, at most (with two workers, planning ended with an error of the system with 4 left and with 6 left)."""
 _PRELOADED: list[str] = []
+_EXPENDABLE: set[int] = set()
+"""This process, if its death costs nothing."""
 
 
 def map_cases(
@@ -53,22 +57,40 @@ def map_cases(
         for item in items:
             yield item, call_for(function, item, name(item))
         return
-    num_workers = min(num_workers, len(items))
-    others = set(active_children())
-    with ProcessPoolExecutor(num_workers, mp_context=worker_context(), initializer=watch_parent) as pool:
+    waiting = dict(enumerate(items))
+    attempts = (expendable, watch_parent)
+    for begin in attempts:
         try:
-            futures: dict[Future[Result], Item] = {
-                pool.submit(call_for, function, item, name(item)): item for item in items
+            for index, result in _map_in_workers(function, waiting, name, num_workers, begin):
+                yield waiting.pop(index), result
+            return
+        except BrokenProcessPool:
+            names = [name(item) for item in waiting.values()]
+            if begin == attempts[-1]:
+                raise WorkerError(_death_message(names)) from None
+            logger.warning("a worker process died; new ones do again what is left, and tell if a file was the cause")
+
+
+def _map_in_workers(
+    function: Callable[[Item], Result],
+    items: Mapping[int, Item],
+    name: Callable[[Item], str],
+    num_workers: int,
+    begin: Callable[[], None],
+) -> Iterator[tuple[int, Result]]:
+    """The indices of items and their results as worker processes make them; each begins with a call of `begin`.
+
+    Raises:
+        BrokenProcessPool: If one died.
+    """
+    others = set(active_children())
+    with ProcessPoolExecutor(min(num_workers, len(items)), mp_context=worker_context(), initializer=begin) as pool:
+        try:
+            futures: dict[Future[Result], int] = {
+                pool.submit(call_for, function, item, name(item)): index for index, item in items.items()
             }
             for future in as_completed(futures):
-                item = futures[future]
-                try:
-                    result = future.result()
-                except BrokenProcessPool:
-                    raise WorkerError(
-                        _death_message([name(items) for f, items in futures.items() if not f.done() or f.exception()])
-                    ) from None
-                yield item, result
+                yield futures[future], future.result()
         except (KeyboardInterrupt, GeneratorExit):
             # Nobody waits for the results: do not let cases run to their end, which may take minutes.
             for process in set(active_children()) - others:
@@ -77,6 +99,17 @@ def map_cases(
         finally:
             # Waits for the pool's own thread: one that is still ending when the interpreter ends breaks or blocks that.
             pool.shutdown(cancel_futures=True)
+
+
+def expendable() -> None:
+    """Begin a worker process whose death costs nothing, as others do its case again; see `is_expendable`."""
+    _EXPENDABLE.add(os.getpid())
+    watch_parent()
+
+
+def is_expendable() -> bool:
+    """Whether native code that may crash needs no process of its own here."""
+    return os.getpid() in _EXPENDABLE
 
 
 def watch_parent() -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from seg25d.core.errors import DatasetError, InputError
 from seg25d.core.locks import folder_lock
@@ -15,7 +15,14 @@ from seg25d.core.records import digest, write_record
 from seg25d.data.cases import dicom_folders, name_of_folder, split_channel
 from seg25d.data.conversion import RECORD_NAME, Conversion, read_conversion, source_digest
 from seg25d.data.dicom_options import DicomOptions
+from seg25d.data.image_apart import read_apart
 from seg25d.data.problems import FileError, Problem, raise_problems
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from seg25d.data.dicom_series import DicomVolume
+    from seg25d.data.image_geometry import Geometry
 
 logger = logging.getLogger(__name__)
 _ENDING = ".nii.gz"
@@ -177,13 +184,13 @@ def _tell(checked: Mapping[Path, _Checked], empty: Sequence[Path], num_kept: int
 
 def _check_series(options: DicomOptions, source: _Source) -> _Checked:
     from seg25d.data.dicom_series import NoImagesError  # noqa: PLC0415 - loads pydicom
-    from seg25d.data.image_dicom import find_volumes, read_volume  # noqa: PLC0415 - loads SimpleITK
+    from seg25d.data.image_dicom import find_volumes  # noqa: PLC0415 - loads SimpleITK
 
     try:
         volumes = find_volumes(source.folder, options)
         for volume in volumes:
             # Only reading tells whether compressed slices are whole.
-            read_volume(volume, suv=options.suv)
+            read_apart(_check_volume, source.folder, volume, options.suv)
     except NoImagesError:
         return _Checked(None)
     except FileError as error:
@@ -205,11 +212,22 @@ def _convert(out: Path, files: Mapping[str, tuple[_Source, str]], options: Dicom
         pass
 
 
-def _convert_series(out: Path, options: DicomOptions, item: tuple[str, Path, str]) -> None:
+def _check_volume(folder: Path, volume: "DicomVolume", suv: bool) -> None:
+    from seg25d.data.image_dicom import read_volume  # noqa: PLC0415 - loads SimpleITK
+
+    read_volume(volume, suv=suv)
+
+
+def _read_phase(folder: Path, options: DicomOptions, phase: str) -> "tuple[NDArray[Any], Geometry]":
     from seg25d.data.image_dicom import find_volumes, read_volume  # noqa: PLC0415 - loads SimpleITK
-    from seg25d.data.image_io import write_channel  # noqa: PLC0415
+
+    (volume,) = (each for each in find_volumes(folder, options) if each.phase == phase)
+    return read_volume(volume, suv=options.suv)
+
+
+def _convert_series(out: Path, options: DicomOptions, item: tuple[str, Path, str]) -> None:
+    from seg25d.data.image_io import write_channel  # noqa: PLC0415 - loads SimpleITK
 
     name, folder, phase = item
-    (volume,) = (each for each in find_volumes(folder, options) if each.phase == phase)
-    array, geometry = read_volume(volume, suv=options.suv)
+    array, geometry = read_apart(_read_phase, folder, options, phase)
     write_channel(out / name, geometry.to_canonical(array), geometry)

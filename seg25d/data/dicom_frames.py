@@ -27,6 +27,7 @@ from pydicom.uid import (
 )
 
 from seg25d.data.cases import DICOM_ENDINGS, has_dicom_mark
+from seg25d.data.dicom_codestreams import check_deflated
 from seg25d.data.dicom_values import Vector, cross, distance, listed, number, unit_vectors, vector
 from seg25d.data.problems import FileError
 
@@ -81,6 +82,8 @@ _OTHER_RATIO = 2000
 _SMALL_IMAGE_BYTES = 1 << 20
 _NO_IMAGES = (MRSpectroscopyStorage, RawDataStorage)
 """What has rows and columns, and no image."""
+_FRAME_BYTES = 8
+"""A compressed frame has an item of its own at least: a tag and a length (DICOM PS3.5, annex A.4)."""
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 
 
@@ -156,7 +159,10 @@ def read_header(path: Path) -> pydicom.Dataset | None:
         return None
     try:
         with quiet_pydicom():
+            check_deflated(path)
             dataset = pydicom.dcmread(path, defer_size=_DEFER_BYTES, force=not marked)
+    except FileError:
+        raise
     except Exception as error:  # whatever a damaged file leads to
         raise damaged(path, error) from None
     return dataset
@@ -206,8 +212,7 @@ def _check_pixels(path: Path, dataset: pydicom.Dataset) -> None:
     if raw.length == _UNDEFINED_LENGTH:
         return
     # Of a deflated file all was inflated, and places are not those in the file.
-    deflated = dataset.file_meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian
-    found = raw.length if deflated else min(raw.length, path.stat().st_size - raw.value_tell)
+    found = raw.length if _is_deflated(dataset) else min(raw.length, path.stat().st_size - raw.value_tell)
     if found < min(raw.length, wanted) or (not is_compressed(dataset) and found < wanted):
         raise FileError(path, f"the file is cut off: {found} of {wanted} bytes of its image are there", CURE_OF_DAMAGE)
 
@@ -218,7 +223,7 @@ def _check_compression(path: Path, dataset: pydicom.Dataset, wanted: int) -> Non
         return
     is_run_length = dataset.file_meta.TransferSyntaxUID == RLELossless
     most = path.stat().st_size * (_RUN_LENGTH_RATIO if is_run_length else _OTHER_RATIO) + _SMALL_IMAGE_BYTES
-    if wanted > most:
+    if wanted > most or (not _is_deflated(dataset) and _num_frames(dataset) * _FRAME_BYTES > path.stat().st_size):
         problem = f"the file announces {wanted} bytes of image, which its {path.stat().st_size} bytes cannot hold"
         raise FileError(path, problem, CURE_OF_DAMAGE)
 
@@ -241,6 +246,11 @@ def is_compressed(dataset: pydicom.Dataset) -> bool:
     """Whether the voxels of a file are encoded in some way."""
     syntax = UID(str(dataset.file_meta.get("TransferSyntaxUID", ""))) if hasattr(dataset, "file_meta") else UID("")
     return bool(syntax) and not syntax.is_private and syntax.is_transfer_syntax and syntax.is_compressed
+
+
+def _is_deflated(dataset: pydicom.Dataset) -> bool:
+    """Whether the whole file is compressed, so that places and lengths are not those of its bytes."""
+    return bool(dataset.file_meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian)
 
 
 def _num_frames(dataset: pydicom.Dataset) -> int:

@@ -98,12 +98,15 @@ def missing_gzip_bytes(path: Path, wanted: int) -> str | None:
 
 
 def missing_gzip_data(file: IO[bytes], wanted: int) -> str | None:
-    """What gzip data from here to the end of a file lack; all of them are uncompressed, so that damage shows."""
+    """What gzip data from here to the end of a file lack, or that they are more than is announced.
+
+    They are uncompressed, so that damage shows, but never more of them than is announced.
+    """
     try:
         with gzip.GzipFile(fileobj=file, mode="rb") as stream:
             missing = _counted(stream, wanted)
-            while missing is None and stream.read(CHUNK):
-                pass
+            if missing is None and stream.read(CHUNK) and stream.read(1):
+                return f"more than the announced {wanted} bytes are there"
             return missing
     except _DAMAGED:
         return "its compressed data are truncated or damaged"
@@ -145,15 +148,19 @@ def data_file(path: Path, name: str) -> Path:
     """The data file of this name, read as Latin-1, beside a header.
 
     Raises:
-        ImageError: If it does not lie beside the header or below it, or does not exist.
+        ImageError: If it does not lie beside the header or below it, also by way of a link, or does not exist.
     """
-    if not name or "\0" in name or "%" in name or Path(name).is_absolute() or ".." in Path(name).parts:
+    other_meaning = not name or "\0" in name or "%" in name or name[0] in "~-" or name[:4].upper() == "LIST"
+    if other_meaning or Path(name).is_absolute() or ".." in Path(name).parts:
         problem = f"its header names {name[:80]!r} as its data file, expected is a file beside the header"
         raise FileError(path, problem, "put the data file beside the header, and its name into the header")
     found = path.parent / os.fsdecode(name.encode("latin-1"))
     if len(name) > _MAX_NAME or not found.is_file():
         cure = "copy it there, or convert the image to one file (.nii.gz, .mha)"
         raise FileError(path, f"its data file {name[:80]} does not exist beside it", cure)
+    if not found.resolve().is_relative_to(path.parent.resolve()):
+        cure = "copy the file itself there, or convert the image to one file (.nii.gz, .mha)"
+        raise FileError(path, f"its data file {name[:80]} is a link to a file that does not lie beside it", cure)
     return found
 
 

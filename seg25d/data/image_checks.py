@@ -13,6 +13,7 @@ import SimpleITK as sitk  # noqa: N813 - the name that its documentation uses
 from numpy.typing import NDArray
 
 from seg25d.core.errors import InputError
+from seg25d.core.memory import lack_of_memory
 from seg25d.core.system_errors import refusal_to_read
 from seg25d.data.cases import split_ending
 from seg25d.data.image_bytes import COPY_AGAIN
@@ -22,6 +23,7 @@ from seg25d.data.problems import FileError
 
 _OWN_CHANNELS = "save each component as a channel of its own (CASE_0000, CASE_0001 ...); labels as one number per voxel"
 _FILL = "replace them, for instance by the value of air or by 0"
+_FLOAT_BYTES = 4
 _FARTHEST_MM = 1e7
 """No scanner is ten kilometres long."""
 _LENGTH_TOLERANCE = 0.01
@@ -38,10 +40,18 @@ def check_file(path: Path) -> None:
     """
     if not path.is_file():
         raise FileError(path, "the file does not exist", "correct the path")
+    if not is_text(str(path)):
+        cure = "rename it, as programs that read images stop at such names"
+        raise FileError(path, "its name, or that of a folder above it, is not UTF-8", cure)
     if not os.access(path, os.R_OK):
         raise FileError(path, "no permission to read the file", "ask its owner for permission to read it")
     if path.stat().st_size == 0:
         raise FileError(path, "the file is empty (0 bytes)", COPY_AGAIN)
+
+
+def is_text(name: str) -> bool:
+    """Whether a name is UTF-8; Python has escapes for the bytes of others, which SimpleITK ends the process for."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def check_kind(path: Path, image: sitk.ImageFileReader | sitk.Image, *, layers: bool = False) -> None:
@@ -69,6 +79,22 @@ def check_kind(path: Path, image: sitk.ImageFileReader | sitk.Image, *, layers: 
     if components > 1 and not layers:
         problem = f"the file has {components} numbers per voxel (RGB or vectors), expected is one"
         raise FileError(path, problem, _OWN_CHANNELS)
+
+
+def check_memory(path: Path, shape: Sequence[int], voxel_bytes: int) -> None:
+    """Check that an image can be read, before memory is taken for what its header says.
+
+    Args:
+        path: The file, or folder of DICOM files.
+        shape: Voxels along all axes, channels included.
+        voxel_bytes: Of a voxel in the file. While it is read it is there twice, then once and as float32.
+
+    Raises:
+        ImageError: If more memory is needed than is free; says what would fit.
+    """
+    if lack := lack_of_memory(shape, 2 * voxel_bytes + _FLOAT_BYTES):
+        cure = "correct the header if it is wrong, cut the image, or use a machine with more memory"
+        raise FileError(path, f"it is too large: {lack}", cure)
 
 
 def check_geometry(

@@ -24,10 +24,12 @@ from pydicom.uid import (
 )
 from scipy import ndimage
 
+from seg25d.data.dicom_codestreams import check_codestreams
 from seg25d.data.dicom_frames import CURE_OF_DAMAGE, Frame, damaged, quiet_pydicom, read_header
 from seg25d.data.dicom_series import DicomVolume, find_volumes
 from seg25d.data.dicom_suv import suv_factor
 from seg25d.data.dicom_values import cross
+from seg25d.data.image_checks import check_memory
 from seg25d.data.image_geometry import Geometry
 from seg25d.data.problems import FileError
 
@@ -43,6 +45,8 @@ _READ_BY_GDCM = (
     JPEG2000Lossless,
     JPEG2000,
 )
+_NUMBER_BYTES = 4
+"""Of a number at most: int32 or float32."""
 _VOXEL_ATTRIBUTES = (
     "SamplesPerPixel",
     "PhotometricInterpretation",
@@ -89,6 +93,8 @@ def read_volume(volume: DicomVolume, *, suv: bool = False) -> tuple[NDArray[Any]
     Raises:
         ImageError: If a file is damaged, or there are no uptake values.
     """
+    geometry = _geometry(volume)
+    check_memory(volume.frames[0].path.parent, geometry.shape, _NUMBER_BYTES)
     slices = _read_slices(volume.frames)
     if suv:
         factor = suv_factor(volume.frames)
@@ -99,7 +105,7 @@ def read_volume(volume: DicomVolume, *, suv: bool = False) -> tuple[NDArray[Any]
     del slices
     if volume.places is not None:
         array = _interpolate(array, volume.places)
-    return array, _geometry(volume)
+    return array, geometry
 
 
 def _geometry(volume: DicomVolume) -> Geometry:
@@ -191,6 +197,7 @@ def _stored_numbers(path: Path, shape: tuple[int, int]) -> NDArray[Any]:
         assert dataset is not None, "it was read before"
         syntax = dataset.file_meta.get("TransferSyntaxUID")
         if syntax in _READ_BY_GDCM:
+            check_codestreams(path, dataset)
             array = _decode_by_gdcm(dataset)
         elif syntax and (not syntax.is_transfer_syntax or (syntax.is_compressed and syntax not in _READ_BY_PYDICOM)):
             problem = f"its voxels are encoded as {syntax.name}, which cannot be read"

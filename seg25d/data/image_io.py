@@ -7,6 +7,7 @@ Arrays are in canonical axes (D, H, W); they are written with exactly the geomet
 
 import gzip
 import os
+import re
 import shutil
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -22,8 +23,16 @@ from seg25d.core.leftovers import temporary_name
 from seg25d.core.system_errors import check_room, writing
 from seg25d.data.cases import ENDINGS, is_picture, split_ending
 from seg25d.data.grid_problems import grid_problem
+from seg25d.data.image_apart import read_apart
 from seg25d.data.image_bytes import truncated
-from seg25d.data.image_checks import check_file, check_finite_voxels, check_geometry, check_kind, unreadable
+from seg25d.data.image_checks import (
+    check_file,
+    check_finite_voxels,
+    check_geometry,
+    check_kind,
+    check_memory,
+    unreadable,
+)
 from seg25d.data.image_dicom import read_dicom, read_dicom_geometry
 from seg25d.data.image_geometry import Geometry
 from seg25d.data.image_headers import check_header, missing_bytes
@@ -75,7 +84,7 @@ def read_geometry(path: Path) -> Geometry:
         return read_dicom_geometry(path)
     if is_picture(path):
         return read_picture_geometry(path)
-    return _geometry(path, open_header(path))
+    return read_apart(_header_geometry, path)
 
 
 def count_channels(paths: Sequence[Path]) -> int:
@@ -101,12 +110,12 @@ def read_image(paths: Sequence[Path], check_finite: bool = True) -> tuple[NDArra
     Raises:
         ImageError: If a file cannot be read, has voxels that are NaN or infinite, or the grids of the channels differ.
     """
-    array, geometry = _read_channels(paths[0])
+    array, geometry = read_apart(_read_channels, paths[0])
     image = np.empty((count_channels(paths), *array.shape[1:]), np.float32)
     filled = 0
     for path in paths:
         if path != paths[0]:
-            array, other = _read_channels(path)
+            array, other = read_apart(_read_channels, path)
             if found := grid_problem(path, other, paths[0], geometry):
                 difference, cure = found
                 raise FileError(path, f"its grid differs from that of {paths[0].name}: {difference}", cure)
@@ -129,7 +138,7 @@ def read_channel(path: Path) -> tuple[NDArray[Any], Geometry]:
     Raises:
         ImageError: If it cannot be read.
     """
-    return _read(path)
+    return read_apart(_read, path)
 
 
 def read_labels(path: Path, names: Mapping[str, int | tuple[int, ...]] | None = None) -> tuple[NDArray[Any], Geometry]:
@@ -146,10 +155,7 @@ def read_labels(path: Path, names: Mapping[str, int | tuple[int, ...]] | None = 
         ImageError: If the file cannot be read, has voxels that are NaN or infinite, or segments of Slicer overlap or
             have other values than the declared ones.
     """
-    array, geometry = _read(path) if path.is_dir() else _read_label_file(path, names or {})
-    if array.dtype.kind == "f":
-        check_finite_voxels(path, array, _LABEL_ALL)
-    return round_nearly_whole(array), geometry
+    return read_apart(_read_labels, path, dict(names or {}))
 
 
 def write_labels(path: Path, array: NDArray[Any], geometry: Geometry) -> None:
@@ -232,6 +238,10 @@ def open_header(path: Path) -> sitk.ImageFileReader:
     return reader
 
 
+def _header_geometry(path: Path) -> Geometry:
+    return _geometry(path, open_header(path))
+
+
 def _read_channels(path: Path) -> tuple[NDArray[Any], Geometry]:
     """The channels (C, D, H, W) of a file, or a folder of DICOM files, and their grid."""
     if is_picture(path):
@@ -254,6 +264,13 @@ def _read(path: Path) -> tuple[NDArray[Any], Geometry]:
     return geometry.to_canonical(array), geometry
 
 
+def _read_labels(path: Path, names: Mapping[str, int | tuple[int, ...]]) -> tuple[NDArray[Any], Geometry]:
+    array, geometry = _read(path) if path.is_dir() else _read_label_file(path, names)
+    if array.dtype.kind == "f":
+        check_finite_voxels(path, array, _LABEL_ALL)
+    return round_nearly_whole(array), geometry
+
+
 def _read_label_file(path: Path, names: Mapping[str, int | tuple[int, ...]]) -> tuple[NDArray[Any], Geometry]:
     """The values (D, H, W) of a label file, and its grid."""
     if is_picture(path):
@@ -268,6 +285,7 @@ def _read_label_file(path: Path, names: Mapping[str, int | tuple[int, ...]]) -> 
 
 
 def _read_voxels(path: Path, reader: sitk.ImageFileReader) -> sitk.Image:
+    check_memory(path, (*reader.GetSize()[::-1], reader.GetNumberOfComponents()), _voxel_bytes(reader))
     if missing := missing_bytes(path, split_ending(path)[1]):
         raise truncated(path, missing)
     size = reader.GetSize()
@@ -275,6 +293,12 @@ def _read_voxels(path: Path, reader: sitk.ImageFileReader) -> sitk.Image:
         reader.SetExtractSize([*size[:3], *(0 for _ in size[3:])])
     image: sitk.Image = _run(path, reader.Execute)
     return image
+
+
+def _voxel_bytes(reader: sitk.ImageFileReader) -> int:
+    """Bytes of a number in the file, by the name of its type: "32-bit float"."""
+    bits = re.search(r"(\d+)-bit", sitk.GetPixelIDValueAsString(reader.GetPixelID()))
+    return int(bits[1]) // 8 if bits else 8
 
 
 def _run(path: Path, step: Callable[[], Any]) -> Any:

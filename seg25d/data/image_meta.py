@@ -29,6 +29,8 @@ _MATRICES = ("TransformMatrix", "Orientation", "Rotation")
 _POINTS = ("Offset", "Origin", "Position", "CenterOfRotation")
 _SPACINGS = ("ElementSpacing", "ElementSize")
 _LAST = "ElementDataFile"
+_SAME_FILE = ("LOCAL", "Local", "local")
+"""What stands for the file itself; to SimpleITK, any other letters are the name of a file."""
 _COUNTING = {
     "NDims", "DimSize", "ElementType", "ElementNumberOfChannels", "CompressedData", "CompressedDataSize", "HeaderSize",
     "BinaryData", *_MATRICES, *_POINTS, *_SPACINGS,
@@ -46,7 +48,7 @@ class MetaHeader(NamedTuple):
     @property
     def is_local(self) -> bool:
         """Whether the data are in the same file."""
-        return self.fields[_LAST].upper() == "LOCAL"
+        return self.fields[_LAST] in _SAME_FILE
 
     @property
     def is_compressed(self) -> bool:
@@ -183,8 +185,7 @@ def _check_fields(path: Path, fields: dict[str, str]) -> None:
     for name, smallest in (("ElementNumberOfChannels", 1), ("CompressedDataSize", 0), ("HeaderSize", -1)):
         if name in fields:
             _whole(path, fields, name, 1, smallest)
-    if fields[_LAST].upper() == "LOCAL":
-        _check_local(path, fields)
+    _check_local(path, fields)
     for names, count in ((_MATRICES, axes * axes), (_POINTS, axes), (_SPACINGS, axes)):
         for name in names:
             if name in fields:
@@ -192,7 +193,9 @@ def _check_fields(path: Path, fields: dict[str, str]) -> None:
 
 
 def _check_local(path: Path, fields: dict[str, str]) -> None:
-    """Check the fields that say where the voxels begin and end that follow a header in the same file."""
+    """Check the fields that say where the voxels begin and end, if they follow the header in the same file."""
+    if fields[_LAST] not in _SAME_FILE:
+        return
     if int(fields.get("HeaderSize", "0")) > 0:
         said = fields["HeaderSize"][:20]
         problem = f"HeaderSize is {said}, though its voxels follow the header in the same file (LOCAL)"

@@ -30,6 +30,8 @@ _HEADER_SIZE = 348
 _NIFTI_2_SIZE = 540
 _SHORTEST_OFFSET = 352
 """Where voxels begin at the earliest: after the header and four bytes that announce extensions."""
+_LONGEST_OFFSET = 1 << 24
+"""Up to here the field, a float of 32 bits, can say every byte."""
 # Format letters for `struct`, and the offset. `pixdim[0]` is the handedness of the quaternion; xyzt_units scales the
 # spacing; all fields from qform_code to srow_z are geometry.
 _GEOMETRY_FIELDS = (("4f", 76), ("B", 123), ("2h18f", 252))
@@ -191,8 +193,9 @@ def _check_fields(path: Path, header: NiftiHeader) -> None:
         problem = f"the type of its voxels (datatype {datatype}) is not known"
         raise FileError(path, problem, "save it with voxels of a usual type, such as int16 or float32")
     offset = header.unpack("f", 108)[0]
-    if not (math.isfinite(offset) and offset >= _SHORTEST_OFFSET):
-        problem = f"the voxels begin at byte {offset:g} (vox_offset), expected is {_SHORTEST_OFFSET} or more"
+    if not _SHORTEST_OFFSET <= offset <= _LONGEST_OFFSET:
+        expected = f"{_SHORTEST_OFFSET} or more, up to {_LONGEST_OFFSET}"
+        problem = f"the voxels begin at byte {offset:g} (vox_offset), expected is {expected}"
         raise damaged_header(path, problem)
     codes = header.unpack("2h", 252)
     for name, code, numbers in zip(

@@ -24,7 +24,7 @@ from seg25d.core.system_errors import check_room, refusal_to_read
 from seg25d.core.types import Shape
 from seg25d.data.cases import LOSSY, ONE_SLICE, STACKS, VOLUMES, split_ending
 from seg25d.data.image_bytes import COPY_AGAIN
-from seg25d.data.image_checks import check_file
+from seg25d.data.image_checks import check_file, check_memory
 from seg25d.data.image_geometry import Geometry
 from seg25d.data.image_stacks import check_planes, check_stack, read_spacing, unknown_numbers, write_spacing
 from seg25d.data.problems import FileError
@@ -68,6 +68,8 @@ _DIRECTION = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 _ORIENTATION, _PHOTOMETRIC, _SAMPLES, _PLANES, _SAMPLE_FORMAT = 274, 262, 277, 284, 339
 """Tags of TIFF 6.0; EXIF has the first one too."""
 _UNSIGNED, _SIGNED = 1, 2
+_NUMBER_BYTES = 4
+"""Of a number at most, as Pillow has no others."""
 
 
 def count_picture_channels(path: Path) -> int:
@@ -105,6 +107,7 @@ def read_picture(path: Path) -> tuple[NDArray[Any], Geometry]:
     """
     with _opened(path) as picture:
         geometry = _geometry(path, picture)
+        check_memory(path, (*geometry.shape, _num_channels(picture)), _NUMBER_BYTES)
         if _would_change(picture):
             return _read_unchanged(path), geometry
         pages = _read_pages(path, picture, geometry.shape, _shown)
@@ -122,6 +125,7 @@ def read_picture_labels(path: Path) -> tuple[NDArray[Any], Geometry]:
     """
     with _opened(path) as picture:
         geometry = _geometry(path, picture)
+        check_memory(path, geometry.shape, _NUMBER_BYTES)
         _check_labels(path, picture)
         pages = _read_pages(path, picture, geometry.shape, _stored)
         if picture.mode == "P":

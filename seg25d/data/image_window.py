@@ -7,6 +7,7 @@ from pathlib import Path
 from seg25d.data.cases import is_picture
 from seg25d.data.dicom_frames import read_window
 from seg25d.data.dicom_series import find_volumes
+from seg25d.data.image_apart import read_apart
 from seg25d.data.image_io import open_header
 
 CENTER, WIDTH = "0028|1050", "0028|1051"
@@ -30,6 +31,10 @@ def read_window_tags(path: Path) -> tuple[str, str]:
         return read_window(find_volumes(path)[0].frames[0].path)
     if is_picture(path):
         return "", ""
+    return read_apart(_read_metadata, path)
+
+
+def _read_metadata(path: Path) -> tuple[str, str]:
     reader = open_header(path)
     center, width = (reader.GetMetaData(key).strip() if reader.HasMetaDataKey(key) else "" for key in (CENTER, WIDTH))
     return center, width

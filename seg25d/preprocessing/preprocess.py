@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from seg25d.core.errors import InputError
 from seg25d.core.files import check_writable
 from seg25d.core.grids import content_box, count_voxels
-from seg25d.core.parallel import available_memory_bytes, choose_num_workers, map_cases
+from seg25d.core.memory import lack_of_memory
+from seg25d.core.parallel import choose_num_workers, map_cases
 from seg25d.core.progress import track
 from seg25d.core.records import Record, digest
 from seg25d.core.types import Shape, Spacing
@@ -98,17 +99,15 @@ def preprocess_image(
 
 def _check_memory(grid: Grid, num_channels: int) -> None:
     """Refuse what a wrong spacing in a header would make of an image, before memory is taken for it."""
-    wanted = math.prod(grid.shape) * (num_channels * _SAMPLED_BYTES + _LABEL_BYTES)
-    wanted += _MATRIX_BYTES * max(map(math.prod, zip(grid.shape, grid.cropped_shape, strict=True)))
-    if wanted > (free := available_memory_bytes()):
+    matrix = _MATRIX_BYTES * max(map(math.prod, zip(grid.shape, grid.cropped_shape, strict=True)))
+    if lack := lack_of_memory(grid.shape, num_channels * _SAMPLED_BYTES + _LABEL_BYTES, matrix):
         before, after = (
             f"{' x '.join(map(str, shape))} voxels of {' x '.join(f'{number:.4g}' for number in spacing)} mm"
             for shape, spacing in ((grid.cropped_shape, grid.canonical_spacing_mm), (grid.shape, grid.spacing_mm))
         )
         raise InputError(
-            f"{before} become {after} for the model (D, H, W), which takes {wanted / 2**30:.1f} GB of memory, "
-            f"{free / 2**30:.1f} GB are free; correct the spacing in the header of the image if it is wrong, else use "
-            "a machine with more memory"
+            f"{before} become {after} for the model (D, H, W): {lack}; correct the spacing in the header of the image "
+            "if it is wrong, else use a machine with more memory"
         )
 
 

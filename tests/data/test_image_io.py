@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from seg25d.core.errors import ImageError
+from seg25d.data import image_io
 from seg25d.data.image_io import Geometry, read_geometry, read_image, read_labels, write_labels
 
 ENDINGS = [".nii.gz", ".nii", ".nrrd", ".mha", ".mhd"]
@@ -172,8 +173,10 @@ def test_channels_of_mixed_types_become_float32(tmp_path: Path, rng: np.random.G
 def test_read_arrays_own_their_memory(tmp_path: Path, rng: np.random.Generator) -> None:
     sitk.WriteImage(make_image(np.eye(3), rng), str(tmp_path / "a.nii"))
     labels, _ = read_labels(tmp_path / "a.nii")
-    assert labels.flags.owndata
     assert labels.flags.c_contiguous
+    assert labels.flags.writeable
+    # In the process that reads, they are no view of memory that SimpleITK gives back.
+    assert image_io._read_labels(tmp_path / "a.nii", {})[0].flags.owndata
 
 
 def test_channels_on_different_grids(tmp_path: Path, rng: np.random.Generator) -> None:
