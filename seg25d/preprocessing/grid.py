@@ -5,6 +5,10 @@ from seg25d.core.limits import VolumeShape
 from seg25d.core.records import Record
 from seg25d.core.types import BoundingBox, Shape, Spacing
 
+MOST_REPEATED = 3.0
+"""Slices of a file per slice of a model from which on scores are interpolated between slices instead of repeated:
+better by Dice on all three data sets (benchmarks/thick_slices.py, documentation/concepts/choices.md)."""
+
 
 class Grid(Record):
     """From the canonical grid of a file, through the crop, to the grid of the model."""
@@ -45,8 +49,14 @@ class Grid(Record):
 
     @property
     def inverse_separate_axis(self) -> int | None:
-        """The axis that resampling back to the file's grid handles separately."""
-        return separate_axis(self.spacing_mm, self.canonical_spacing_mm)
+        """The axis that resampling back to the file's grid handles separately.
+
+        None where the slices of the file are so much thinner than those of the model that slices would repeat.
+        """
+        axis = separate_axis(self.spacing_mm, self.canonical_spacing_mm)
+        if axis is not None and self.spacing_mm[axis] >= MOST_REPEATED * self.canonical_spacing_mm[axis]:
+            return None
+        return axis
 
 
 def separate_axis(spacing_mm: Spacing, target_spacing_mm: Spacing) -> int | None:

@@ -29,3 +29,9 @@ def test_grid() -> None:
     assert grid.separate_axis == 0
     assert grid.inverse_separate_axis == 0
     assert Grid.model_validate_json(grid.model_dump_json()) == grid
+
+
+@pytest.mark.parametrize(("thickness", "axis"), [(5.0, 0), (2.0, 0), (5 / 3, None), (1.0, None)])
+def test_slices_of_a_file_repeat_those_of_a_model_only_twice(thickness: float, axis: int | None) -> None:
+    grid = Grid.plan((20, 40, 40), (thickness, 1.0, 1.0), ((0, 20), (0, 40), (0, 40)), (5.0, 1.0, 1.0))
+    assert grid.inverse_separate_axis == axis
