@@ -27,7 +27,7 @@ from seg25d.training.checkpoint import choose_execution_to_go_on, load_checkpoin
 from seg25d.training.config import TrainingConfig
 from seg25d.training.loading import choose_num_loaders, make_loader, next_batch
 from seg25d.training.losses import LOSSES
-from seg25d.training.monitor import Monitor
+from seg25d.training.monitor import Monitor, harmless_picture
 from seg25d.training.processes import join_processes, local_device, share, spread
 from seg25d.training.reconstruction import ReconstructionLoss, draw_reconstruction, validate_reconstruction
 from seg25d.training.sampling import CACHE_BYTES, Batch, WindowSource
@@ -328,8 +328,9 @@ class _Run:
         self._start_epoch()
         if self._is_best(mean) and self.first:
             save_model(self.job.folder.model_best, state.averaged.state_dict(), self.job.header)
-        self.monitor.epoch(final=self.is_over(progress))
+        self.monitor.epoch()
         self._save()
+        self.monitor.draw(final=self.is_over(progress))
 
     def _validate(self, batches: Iterator[Batch]) -> tuple[float, dict[str, float | None], dict[str, float]]:
         """Compute validation loss, Dice per label, and other values for the log; in pretraining draw a picture."""
@@ -343,7 +344,8 @@ class _Run:
         # The current end of the run counts: it may have been extended since the last picture.
         if self.first and restored.example is not None and (share_done == 1 or not path.exists()):
             axis = self.job.header.plan.representation.stacking_axis or 0
-            draw_reconstruction(path, restored.example, axis)
+            with harmless_picture(path):
+                draw_reconstruction(path, restored.example, axis)
         return restored.loss, {}, {"validation_loss_of_mean": restored.loss_of_mean}
 
     def _is_best(self, dice: float | None) -> bool:
