@@ -8,7 +8,7 @@ from typing import Any
 
 @contextmanager
 def names_as_written(style: Mapping[str, Any] | None = None) -> Iterator[None]:
-    """Make and draw a figure inside of this: `$` in a name begins no formula, and letters that the font lacks are boxes.
+    """Make and draw a figure inside of this: `$` begins no formula, and letters that the font lacks are boxes.
 
     Legends need their handles and labels named: matplotlib by itself leaves out labels that begin with `_`.
 
@@ -17,6 +17,7 @@ def names_as_written(style: Mapping[str, Any] | None = None) -> Iterator[None]:
     """
     from matplotlib import rc_context  # noqa: PLC0415 - slow to import
 
-    with rc_context({"text.parse_math": False, **(style or {})}), warnings.catch_warnings():
+    settings: dict[Any, Any] = {"text.parse_math": False, **(style or {})}
+    with rc_context(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"Glyph \d+ .* missing from", category=UserWarning)
         yield

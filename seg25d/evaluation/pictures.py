@@ -49,9 +49,9 @@ def draw_contours(path: Path, image: FloatArray, panels: Mapping[str, IntArray],
                     axes.contour(labels == value, levels=[0.5], colors=[_colour(value)], linewidths=0.9)
             axes.set_title(title, fontsize=9)
             axes.set_axis_off()
-        shown_names = [name for name, value in names.items() if value != 0]
         handles = [Line2D([], [], color=_colour(value)) for value in values]
-        figure.legend(handles, shown_names, loc="outside lower center", ncols=max(1, len(handles)), fontsize=8, frameon=False)
+        texts, columns = [name for name, value in names.items() if value != 0], max(1, len(handles))
+        figure.legend(handles, texts, loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
         with atomic_path(path) as temporary:
             figure.savefig(temporary, dpi=150)
 

@@ -1,13 +1,13 @@
 """How long trainings take, reckoned from the seconds of an update, and in words."""
 
-import json
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from seg25d.core.progress import format_seconds
+from seg25d.core.records import read_record
 from seg25d.core.workspace import FoldFolder
 from seg25d.planning.plan import ConfigurationPlan
+from seg25d.training.checkpoint import read_done
 from seg25d.training.config import TrainingConfig
 from seg25d.training.sampling import VALIDATION_BATCHES, WINDOWS_PER_CASE
 from seg25d.training.schedules import is_over_early
@@ -41,17 +41,31 @@ def expected_updates(
 
 
 def share_left(folder: FoldFolder, config: TrainingConfig) -> float:
-    """Share of a training that is still to be done, by its log: 1 if it has not begun, 0 if it is over."""
-    if not folder.checkpoint.exists() or not folder.log.exists():
+    """Share of a training that is still to be done, by its checkpoint: 1 if it has not begun, 0 if it is over.
+
+    Raises:
+        ModelError: If the checkpoint is damaged.
+    """
+    if not folder.checkpoint.exists():
         return 1.0
-    lines: list[dict[str, Any]] = [json.loads(line) for line in folder.log.read_text(encoding="utf-8").splitlines()]
-    if not lines:
-        return 1.0
-    if is_over_early(config, [line["validation_loss"] for line in lines]):
+    done = read_done(folder.checkpoint)
+    if is_over_early(config, [line["validation_loss"] for line in done.log]):
         return 0.0
-    if config.time_budget_seconds is not None:
-        return max(0.0, 1 - float(lines[-1]["total_seconds"]) / config.time_budget_seconds)
-    return max(0.0, 1 - int(lines[-1]["iteration"]) / config.num_iterations())
+    return 1 - config.length.share_done(done.updates, done.seconds)
+
+
+def is_trained(folder: FoldFolder) -> bool:
+    """Whether a model is done, and not being made longer: then it is one of before.
+
+    Raises:
+        ModelError: If the checkpoint is damaged.
+        RecordError: If its settings cannot be read.
+    """
+    if not folder.model_final.exists() or not folder.checkpoint.exists():
+        return folder.model_final.exists()
+    # A longer training that was cut off before its first checkpoint has its settings already.
+    config = read_record(folder.config, TrainingConfig)
+    return read_done(folder.checkpoint).is_finished and share_left(folder, config) == 0
 
 
 def format_duration(seconds: float) -> str:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from seg25d.core.device import Execution, memory_of, peak_memory_gb
 from seg25d.core.errors import ModelError, Seg25dError
 from seg25d.core.files import copy_file, remove_leftovers
+from seg25d.core.lengths import num_epochs_to_best
 from seg25d.core.parallel import available_memory_bytes
 from seg25d.core.progress import seconds_left
 from seg25d.core.workspace import FoldFolder
@@ -31,7 +32,7 @@ from seg25d.training.monitor import Monitor, harmless_picture
 from seg25d.training.processes import join_processes, local_device, share, spread
 from seg25d.training.reconstruction import ReconstructionLoss, draw_reconstruction, validate_reconstruction
 from seg25d.training.sampling import CACHE_BYTES, Batch, WindowSource
-from seg25d.training.schedules import Moment, is_over_early, learning_rate_factor, num_epochs_to_best
+from seg25d.training.schedules import Moment, is_over_early, learning_rate_factor
 from seg25d.training.signals import stop_signals
 from seg25d.training.small_windows import SmallWindows
 from seg25d.training.state import LEARNT_ENCODER, NEW, TrainingState, new_state

@@ -17,9 +17,8 @@ from seg25d.planning.plans_name import RUN_VARIANTS
 from seg25d.representations.fused_views import FusedViews
 from seg25d.runs.files import check_run
 from seg25d.runs.names import find_configuration
-from seg25d.training.checkpoint import load_checkpoint
 from seg25d.training.config import FusionConfig, TrainingConfig
-from seg25d.training.durations import SHORT_BUDGET_S, expected_seconds, format_duration, share_left
+from seg25d.training.durations import SHORT_BUDGET_S, expected_seconds, format_duration, is_trained, share_left
 from seg25d.training.going_on import KeptLength, tell_kept_lengths
 from seg25d.views.joint import build_joint, joint_plan
 from seg25d.views.model_sets import FusionCases, ModelSet, fusion_cases
@@ -49,10 +48,7 @@ class ViewModel:
     @property
     def is_trained(self) -> bool:
         """Whether it is done, and not being made longer: then its model is one of before."""
-        folder = self.folder
-        if not folder.model_final.exists():
-            return False
-        return not folder.checkpoint.exists() or bool(load_checkpoint(folder.checkpoint)["finished"])
+        return is_trained(self.folder)
 
     @property
     def name(self) -> str:
@@ -86,7 +82,7 @@ class FusedFold:
     def is_done(self) -> bool:
         """Whether the fusion network is trained with the settings that are asked for."""
         folder = self.folder
-        if not folder.model_final.exists() or not folder.config.exists():
+        if not folder.config.exists() or not is_trained(folder):
             return False
         return self.task.settled(self.fold) == read_record(folder.config, TrainingConfig)
 

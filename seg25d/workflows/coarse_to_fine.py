@@ -22,6 +22,7 @@ from seg25d.core.workspace import FoldFolder
 from seg25d.evaluation.summary import Summary
 from seg25d.planning.coarse_to_fine import FineConfig, fine_plan
 from seg25d.preprocessing.store import Store
+from seg25d.runs.progress import warn_of_earlier_models
 from seg25d.training.config import TrainingConfig
 from seg25d.training.crops import crop_around, usual_margins
 from seg25d.training.going_on import KeptLength, begun_config, tell_kept_lengths
@@ -154,6 +155,7 @@ def _provide_coarse(fine: FineRun, fold: int | str) -> None:
         if not source.model_final.exists():
             logger.info("%s, fold %s: the coarse model is not trained; training it first", coarse.configuration, fold)
             train_folds(coarse)
+        warn_of_earlier_models(coarse.run, [fold])
         copy_file(source.model_final, folder.coarse)
 
 

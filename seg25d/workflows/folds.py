@@ -23,7 +23,7 @@ from seg25d.preprocessing.store import Store
 from seg25d.runs.files import check_run, write_run_files
 from seg25d.training.checkpoint import clear_fold
 from seg25d.training.config import EXTENDABLE, TrainingConfig, changed_settings
-from seg25d.training.going_on import settle_config, tell_changes
+from seg25d.training.going_on import settle_config
 from seg25d.training.processes import (
     check_processes,
     is_first_process,
@@ -90,8 +90,8 @@ class RunToTrain:
             InputError: If it was begun with other settings and is to continue with these.
         """
         folder = self.run.fold(fold)
-        if self.begun == "kept" and folder.checkpoint.exists():
-            return read_record(folder.config, TrainingConfig)
+        if self.begun == "kept":
+            return read_record(folder.config, TrainingConfig) if folder.checkpoint.exists() else self.config
         return settle_config(folder, self.settings.recipe, self.settings.changes)
 
 
@@ -168,8 +168,6 @@ def _train_fold(task: RunToTrain, fold: int | str, execution: Execution, *, last
     if first:
         if not folder.checkpoint.exists():
             _warn_if_unlike_others(task, fold, config)
-        elif task.begun != "kept":
-            tell_changes(folder, config, task.config)
         write_record(folder.config, config)
     split = split_of(task.splits, fold)
     goes_on = train_fold(fold_job(task, folder, fold, split, config))
