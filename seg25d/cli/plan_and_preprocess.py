@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import textwrap
 
 from seg25d.cli.common import Command, find_workspace, options_of, plans_name, positive_amount
 from seg25d.core.errors import InputError
@@ -83,6 +84,7 @@ def run(arguments: argparse.Namespace) -> None:
     with loading():
         from seg25d import api
         from seg25d.core.device import choose_execution
+        from seg25d.planning.explanation import MOST_COLUMNS
         from seg25d.views.training_times import timed_trainings
 
     if arguments.explain:
@@ -97,7 +99,7 @@ def run(arguments: argparse.Namespace) -> None:
     print("\n\n".join(api.explain(each) for each in plans.values()), flush=True)
     for name, each in plans.items():
         times = timed_trainings(workspace.preprocessed_dataset(name), each, arguments.device, arguments.num_processes)
-        print(f"\n{name}\n{api.describe_times(times, arguments.device)}")
+        print(f"\n{textwrap.fill(name, MOST_COLUMNS)}\n{api.describe_times(times, arguments.device)}")
 
 
 main = Command(

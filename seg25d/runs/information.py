@@ -110,6 +110,8 @@ class TrainingTime(Record):
     """Models that the first fold takes: one, or those of the views and the one that fuses them."""
     seconds_per_fold: float
     seconds_all_folds: float
+    fold: str = "0"
+    """The fold that `seconds_per_fold` is of: `all` where there are too few folds for the first one."""
     updates_in_15min: int
     """Of its own network."""
 

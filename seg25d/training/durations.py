@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+from seg25d.core.lengths import count
 from seg25d.core.progress import format_seconds
 from seg25d.core.records import read_record
 from seg25d.core.workspace import FoldFolder
@@ -104,14 +105,14 @@ def describe_training(
     at = f"at {format_update(seconds_per_update)} per update on this machine"
     if config.time_budget_seconds is not None:
         updates = expected_updates(config, plan, num_validation_cases, seconds_per_update, total)
-        return f"{format_seconds(total)} of training, in which there is time for about {updates:,} updates {at}"
+        return f"{format_seconds(total)} of training, in which there is time for about {count(updates, 'update')} {at}"
     number = round(config.num_iterations() * sum(shares_left))
     updates = expected_updates(config, plan, num_validation_cases, seconds_per_update, SHORT_BUDGET_S)
     at_the_most = ", or less (early_stopping)" if config.early_stopping is not None else ""
     each = " each" if len(shares_left) > 1 else ""
-    shorter = f"; --time-budget 15min would be about {updates:,} updates{each}" if whole > SHORT_BUDGET_S else ""
+    shorter = f"; --time-budget 15min would be about {count(updates, 'update')}{each}" if whole > SHORT_BUDGET_S else ""
     to_go = " to go" if min(shares_left) < 1 else ""
-    return f"{number:,} updates{to_go}, {format_duration(total)}{at_the_most} {at}{shorter}"
+    return f"{count(number, 'update')}{to_go}, {format_duration(total)}{at_the_most} {at}{shorter}"
 
 
 def _seconds_with_validation(

@@ -10,6 +10,7 @@ from typing import Any
 
 from seg25d.core.figures import names_as_written
 from seg25d.core.files import atomic_path, write_text
+from seg25d.core.lengths import count
 from seg25d.core.progress import ProgressDisplay, format_rate, format_seconds, seconds_left
 from seg25d.core.workspace import FoldFolder
 from seg25d.data.labels import Labels
@@ -92,8 +93,9 @@ class Monitor:
         if self.active:
             state = self.state
             logger.info(
-                "%s is already trained: %s updates, %d epoch(s), %s of training%s; --restart trains it anew",
-                *(self.folder.name, f"{state.iteration:,}", len(state.log), format_seconds(state.seconds)),
+                "%s is already trained: %s, %s, %s of training%s; --restart trains it anew",
+                *(self.folder.name, count(state.iteration, "update"), count(len(state.log), "epoch")),
+                format_seconds(state.seconds),
                 ", until the validation loss fell no more (early_stopping)" if early else "",
             )
 

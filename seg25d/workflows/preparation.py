@@ -32,6 +32,12 @@ logger = logging.getLogger(__name__)
 SHARED_BY_NETWORKS = {"spacing_mm", "normalization", "store", "mirror_axes"}
 """Fields of a plan that determine how arrays are made and read, independently of the network."""
 
+FEW_FOLDS = {
+    1: "it cannot be trained with one fold, as it learns from predictions of cases that its views have not seen",
+    2: "with two folds only fold `all` can be trained, as each other one needs two besides itself",
+}
+"""What is said of a fusion of views, by the number of folds."""
+
 
 class DatasetToPlan(NamedTuple):
     """A verified data set, and the options of its planning."""
@@ -96,6 +102,7 @@ def make_plans(task: DatasetToPlan) -> Plans:
         plans_name=task.plans_name,
     )
     plans = revised.model_copy(update={"reasons": {**revised.reasons, "folds": task.splits_reason}})
+    plans = _warn_of_few_folds(plans, len(task.splits))
     names = configuration_names(task.configurations, plans.slice_axis, task.rules, fingerprint.flat_axis)
     if not task.configurations and LEFT_OUT in plans.reasons:
         logger.info("%s: not planned: %s", plans.dataset_name, plans.reasons[LEFT_OUT])
@@ -104,6 +111,21 @@ def make_plans(task: DatasetToPlan) -> Plans:
         if "warning" in plan.reasons and not known:
             logger.info("%s, %s: %s", plans.dataset_name, name, plan.reasons["warning"])
     return with_ceilings(plans, task.dataset, fingerprint, {split_name(name)[0] for name in names})
+
+
+def _warn_of_few_folds(plans: Plans, num_folds: int) -> Plans:
+    """Add to what speaks against a fusion of views that there are too few folds for it, or take that back."""
+    for name, plan in plans.configurations.items():
+        if not plan.representation.fuses_views:
+            continue
+        others = [
+            part for part in plan.reasons.get("warning", "").split("; ") if part and part not in FEW_FOLDS.values()
+        ]
+        told = "; ".join([*others, *([FEW_FOLDS[num_folds]] if num_folds in FEW_FOLDS else [])])
+        reasons = {key: text for key, text in plan.reasons.items() if key != "warning"}
+        reasons |= {"warning": told} if told else {}
+        plans = plans.with_plan(name, plan.model_copy(update={"reasons": reasons}))
+    return plans
 
 
 def write_plans(task: DatasetToPlan, plans: Plans) -> None:

@@ -81,6 +81,11 @@ def test_a_model_is_done_when_the_length_of_its_settings_is(make_job: Maker) -> 
     assert not is_trained(job.folder), "a longer training was cut off before its first checkpoint"
 
 
+def test_one_update_is_one(make_job: Maker) -> None:
+    job = make_job("a", epochs=1, iterations=1)
+    assert describe_training(job.config, job.header.plan, 2, 0.5, [1]).startswith("1 update, about ")
+
+
 def test_a_training_is_told_with_what_less_would_give(make_job: Maker) -> None:
     job = make_job("a", epochs=10_000)
     words = describe_training(job.config, job.header.plan, 2, 0.5, [1, 1])
