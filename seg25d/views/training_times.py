@@ -131,7 +131,8 @@ def describe_times(times: Mapping[str, TrainingTime], device: str | None = None)
     title = f"How long trainings take on this machine ({_machine(device)}), from a few timed updates:"
     notes = "Predictions and scores of whole cases come on top; a time budget holds for every model that has not begun."
     with suppress(RuntimeError):  # no home
-        notes += f" What was timed is kept: if the machine was busy then, delete {cache_folder()}/timing_*.json to time anew."
+        files = f"{cache_folder()}/timing_*.json"
+        notes += f" What was timed is kept: if the machine was busy then, delete {files} to time anew."
     table = text_table(header, [_row(name, time) for name, time in times.items()])
     return "\n".join([textwrap.fill(title, MOST_COLUMNS), table, textwrap.fill(notes, MOST_COLUMNS)])
 
