@@ -128,6 +128,14 @@ def tell_kept_lengths(models: Iterable[KeptLength]) -> None:
         )
 
 
+def tell_kept_folds(folds: Iterable[tuple[FoldFolder, TrainingConfig]]) -> None:
+    """The same of folds, as far as they have begun, and the settings that are asked for."""
+    begun = ((folder, asked) for folder, asked in folds if folder.config.exists())
+    tell_kept_lengths(
+        KeptLength(folder.name, read_record(folder.config, TrainingConfig), asked) for folder, asked in begun
+    )
+
+
 def describe_length(config: TrainingConfig) -> str:
     """The length of a run for people, see `Length.describe`."""
     return config.length.describe()

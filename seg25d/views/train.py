@@ -21,9 +21,8 @@ from seg25d.inference.predictor import Predictor
 from seg25d.inference.validate import validate_fold
 from seg25d.preprocessing.store import Store
 from seg25d.runs.files import write_run_files
-from seg25d.training.config import TrainingConfig
 from seg25d.training.durations import is_trained
-from seg25d.training.going_on import KeptLength, tell_kept_lengths
+from seg25d.training.going_on import tell_kept_folds
 from seg25d.training.trainer import train_fold
 from seg25d.views.data import FusionRecord, SetPredictors, case_key, models_key, write_case
 from seg25d.views.model_sets import leaks
@@ -50,10 +49,7 @@ def train_fusion(fusion: Fusion) -> dict[str, Summary]:
     if fusion.joint is None:
         return train_fused_folds(fusion.folds)
     apart = [job for job in fusion.folds if not is_trained(job.folder)]
-    begun = [(job.folder, job.task) for job in fusion.folds if job.folder.config.exists()]
-    tell_kept_lengths(
-        KeptLength(folder.name, read_record(folder.config, TrainingConfig), task.config) for folder, task in begun
-    )
+    tell_kept_folds((job.folder, job.task.config) for job in fusion.folds)
     announce_joint(fusion.joint, fusion.folds[0])
     if apart:
         train_fused_folds(apart)

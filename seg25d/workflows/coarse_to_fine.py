@@ -16,16 +16,14 @@ import numpy as np
 from seg25d.core.errors import InputError
 from seg25d.core.files import copy_file, folder_lock
 from seg25d.core.grids import box_shape
-from seg25d.core.records import read_record
 from seg25d.core.types import BoundingBox, Shape
 from seg25d.core.workspace import FoldFolder
 from seg25d.evaluation.summary import Summary
 from seg25d.planning.coarse_to_fine import FineConfig, fine_plan
 from seg25d.preprocessing.store import Store
 from seg25d.runs.progress import warn_of_earlier_models
-from seg25d.training.config import TrainingConfig
 from seg25d.training.crops import crop_around, usual_margins
-from seg25d.training.going_on import KeptLength, begun_config, tell_kept_lengths
+from seg25d.training.going_on import begun_config, tell_kept_folds
 from seg25d.training.processes import is_first_process
 from seg25d.workflows.durations import announce_folds
 from seg25d.workflows.folds import Begun, RunToTrain, check_folds, train_folds
@@ -150,8 +148,7 @@ def _provide_coarse(fine: FineRun, fold: int | str) -> None:
     with folder_lock(folder.root, "training"):
         if _has_begun(folder):
             return
-        if source.config.exists():
-            tell_kept_lengths([KeptLength(source.name, read_record(source.config, TrainingConfig), coarse.config)])
+        tell_kept_folds([(source, coarse.config)])
         if not source.model_final.exists():
             logger.info("%s, fold %s: the coarse model is not trained; training it first", coarse.configuration, fold)
             train_folds(coarse)
