@@ -204,4 +204,5 @@ def test_a_model_without_a_checkpoint_is_refused_and_stays(
 def test_a_damaged_log_does_not_matter(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
     fold(workspace).log.write_text('{"iteration": 3')
     run(workspace, "train", "900", "si", "0", "--epochs", "2")
-    assert updates(fold(workspace)) == 8
+    assert "it goes on to what is asked for" in capsys.readouterr().err
+    assert updates(fold(workspace)) > 3, "written again"

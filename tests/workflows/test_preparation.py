@@ -153,10 +153,19 @@ def test_an_interrupted_measurement_leaves_no_plans(workspace: Workspace, monkey
 def test_a_fusion_without_enough_folds_is_warned_of_until_there_are_enough(workspace: Workspace) -> None:
     splits = workspace.raw_dataset(NAME) / "splits.json"
     warnings = []
-    for folds in ([("abc", "abc")], [("ab", "c"), ("c", "ab")], [("bc", "a"), ("ac", "b"), ("ab", "c")]):
+    for folds in ([("ab", "c"), ("c", "ab")], [("bc", "a"), ("ac", "b"), ("ab", "c")]):
         splits.write_text(json.dumps([{"train": list(train), "val": list(val)} for train, val in folds]))
         warnings.append(plan(workspace, "mv")["mv"]["reasons"].get("warning", ""))
-    assert [(NO_FOLD in text, ONLY_ALL in text) for text in warnings] == [(True, False), (False, True), (False, False)]
+    assert [ONLY_ALL in text for text in warnings] == [True, False]
+
+
+def test_a_fusion_of_a_single_case_is_warned_of(workspace: Workspace) -> None:
+    for name in "bc":
+        (workspace.raw_dataset(NAME) / "imagesTr" / f"{name}_0000.nrrd").unlink()
+        (workspace.raw_dataset(NAME) / "labelsTr" / f"{name}.nrrd").unlink()
+    description = workspace.raw_dataset(NAME) / "dataset.json"
+    description.write_text(json.dumps(json.loads(description.read_text()) | {"numTraining": 1}))
+    assert NO_FOLD in plan(workspace, "mv")["mv"]["reasons"]["warning"]
 
 
 def test_a_file_that_cannot_be_read_is_named(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
