@@ -7,9 +7,13 @@ from collections.abc import Iterable, Sequence
 
 NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 """What begins like an option and is a value."""
-LIKENESS = 0.5
-"""From which on a name is called near (`difflib.SequenceMatcher.ratio`); below difflib's own 0.6, so that the beginning
-of a long name is near it. Where none is, all are listed."""
+LIKENESS, LIKENESS_OF_SHORT = 0.6, 0.8
+"""From which on a name without its dashes is called near (`difflib.SequenceMatcher.ratio`; 0.6 is difflib's own): short
+names are alike by chance, `tr` and `set`."""
+SHORT = 3
+"""Letters of a short name. What has fewer is the beginning of too much."""
+OF_EVERY_COMMAND = ("--help", "--quiet", "--debug")
+"""What is like another word is hardly one of these."""
 
 
 def check_options(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
@@ -30,7 +34,7 @@ def check_options(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
             continue
         name, has_value, value = word.partition("=")
         if name not in actions:
-            problems[name] = f"unknown option {name}{_nearest(name, shown)}"
+            problems[name] = f"unknown option {name}; {_nearest(name, shown) or f'{parser.prog} --help lists them'}"
         elif has_value and not name.startswith("--"):
             problems[name] = f"{name} takes its value as a word of its own: {name} {value}, got {word}"
     if problems:
@@ -38,10 +42,19 @@ def check_options(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
-    """The known option that was probably meant, or all of them."""
-    known = sorted(known, key=len)
-    as_known = name.replace("_", "-")
-    longer = [each for each in known if each.startswith(as_known)] if as_known.strip("-") else []
-    shorter = [each for each in reversed(known) if as_known.startswith(each)]
-    near = longer or shorter or difflib.get_close_matches(as_known, known, 1, LIKENESS)
-    return f"; the nearest one is {near[0]}" if near else f"; known: {', '.join(known)}"
+    """The known option that was probably meant, as a part of a sentence; empty if none is near."""
+    word = _letters(name)
+    plain = {_letters(each): each for each in sorted(known, key=len, reverse=True)}
+    near = [plain[word]] if word in plain else []
+    if len(word) >= SHORT:
+        begun = [each for each in plain if each.startswith(word)]
+        begins = [each for each in plain if len(each) >= SHORT and word.startswith(each)]
+        others = [each for each in plain if plain[each] not in OF_EVERY_COMMAND]
+        likeness = LIKENESS if len(word) > SHORT else LIKENESS_OF_SHORT
+        like = difflib.get_close_matches(word, others, 1, likeness)
+        near += [plain[each] for each in (*begun[-1:], *begins[:1], *like)]
+    return f"the nearest one is {near[0]}" if near else ""
+
+
+def _letters(name: str) -> str:
+    return name.lstrip("-").replace("_", "-")

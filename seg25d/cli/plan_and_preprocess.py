@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import textwrap
 
 from seg25d.cli.common import Command, find_workspace, options_of, plans_name, positive_amount, say
 from seg25d.core.errors import InputError
@@ -82,6 +83,7 @@ def run(arguments: argparse.Namespace) -> None:
     with loading():
         from seg25d import api
         from seg25d.core.device import choose_execution
+        from seg25d.planning.explanation import MOST_COLUMNS
         from seg25d.views.training_times import timed_trainings
 
     if arguments.explain:
@@ -96,7 +98,7 @@ def run(arguments: argparse.Namespace) -> None:
     say("\n\n".join(api.explain(each) for each in plans.values()))
     for name, each in plans.items():
         times = timed_trainings(workspace.preprocessed_dataset(name), each, arguments.device, arguments.num_processes)
-        say(f"\n{name}\n{api.describe_times(times, arguments.device)}")
+        say(f"\n{textwrap.fill(name, MOST_COLUMNS)}\n{api.describe_times(times, arguments.device)}")
 
 
 main = Command(

@@ -1,7 +1,7 @@
 """Names of labels that distinguish the two directions of an axis: left and right, upper and lower, front and back."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 _OPPOSITES = {
     0: (("superior", "inferior"), ("upper", "lower"), ("cranial", "caudal"), ("apical", "basal")),
@@ -25,7 +25,15 @@ _LOBES = {
     "rml": ("right", "middle", "lobe"),
     "rll": ("right", "lower", "lobe"),
 }
-"""Lobes of the lung, as radiologists abbreviate them; taken for that where two of them are among the names."""
+"""Lobes of the lung, as radiologists abbreviate them."""
+_PAIRED = ("pa", "ca", "cca", "sca", "ica", "aca", "mca", "pca")
+"""Arteries, as `LPA` and `RPA` abbreviate them: pulmonary, coronary, carotid, subclavian and cerebral ones. Chambers of
+the heart, `LV` and `RV`, are not among them, as they differ in more than their side."""
+_ABBREVIATED = tuple((f"l{part}", f"r{part}") for part in _PAIRED)
+_BEGINNINGS = (("left", "right", 1), ("lt", "rt", 3), ("l", "r", 4))
+_ENDS = (("left", "right", 2), ("lt", "rt", 3))
+"""Sides at the beginning and end of a longer word, as in `rkidney` and `lungrt`, and how many letters it has beside
+them at least: `cleft` and `bright` are other words."""
 
 
 def directed_labels(names: Iterable[str]) -> dict[int, tuple[str, ...]]:
@@ -39,7 +47,8 @@ def directed_labels(names: Iterable[str]) -> dict[int, tuple[str, ...]]:
 
         - D and H: all with a word of a pair of opposites (`superior` and `inferior`) of which both words are there.
         - W: all with the word `left` or `right`; and those whose counterpart on the other side is there (`leftlung` and
-          `rightlung`, `Kidney (L)` and `Kidney (R)`, `lt femur` and `rt femur`, `LUL` and `RUL`).
+          `rightlung`, `Kidney (L)` and `Kidney (R)`, `lt femur` and `rt femur`, `lkidney` and `rkidney`, `LICA`
+          and `RICA`), apart from one letter with a number, which are vertebrae; and lobes of the lung such as `LUL`.
     """
     words = _words_of(tuple(dict.fromkeys(names)))
     known = {word for each in words.values() for word in each}
@@ -54,11 +63,7 @@ def directed_labels(names: Iterable[str]) -> dict[int, tuple[str, ...]]:
 
 def _words_of(names: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
     """The words of each name, lobes of the lung in full."""
-    words = {name: _words(name) for name in names}
-    lobes = {word for each in words.values() for word in each if word in _LOBES}
-    if len(lobes) < 2:
-        return words
-    return {name: tuple(part for word in each for part in _LOBES.get(word, (word,))) for name, each in words.items()}
+    return {name: tuple(part for word in _words(name) for part in _LOBES.get(word, (word,))) for name in names}
 
 
 def _words(name: str) -> tuple[str, ...]:
@@ -70,16 +75,29 @@ def _sided(words: Mapping[str, tuple[str, ...]]) -> set[str]:
     """Names that say on which side something is, from the words of all names."""
     sided = {name for name, each in words.items() if {"left", "right"} & set(each)}
     # In any order, as in `L kidney` and `kidney R`.
-    by_words = {tuple(sorted(each)): name for name, each in words.items()}
-    for name, each in words.items():
-        for left, right in _SIDES:
-            counterpart = by_words.get(tuple(sorted(right if word == left else word for word in each)))
-            if left in each and counterpart is not None:
-                sided |= {name, counterpart}
-    plain = {name.lower(): name for name in words}
-    for name in words:
-        # Written as one word, which the split into words does not see.
-        counterpart = plain.get(name.lower().replace("left", "right"))
-        if "left" in name.lower() and counterpart is not None:
-            sided |= {name, counterpart}
+    by_words = {tuple(sorted(each)): name for name, each in words.items() if not _is_numbered_letter(each)}
+    for own, name in by_words.items():
+        for index, word in enumerate(own):
+            for right in _on_the_right(word):
+                counterpart = by_words.get(tuple(sorted((*own[:index], right, *own[index + 1 :]))))
+                if counterpart is not None:
+                    sided |= {name, counterpart}
     return sided
+
+
+def _is_numbered_letter(words: Sequence[str]) -> bool:
+    """Whether a name is a letter with a number, such as the vertebra `L1`."""
+    return [word.isdigit() for word in words] == [False, True] and len(words[0]) == 1
+
+
+def _on_the_right(word: str) -> Iterator[str]:
+    """The words that name on the right what this one names on the left."""
+    for left, right in (*_SIDES, *_ABBREVIATED):
+        if word == left:
+            yield right
+    for left, right, letters in _BEGINNINGS:
+        if word.startswith(left) and len(word) >= len(left) + letters:
+            yield right + word.removeprefix(left)
+    for left, right, letters in _ENDS:
+        if word.endswith(left) and len(word) >= len(left) + letters:
+            yield word.removesuffix(left) + right

@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from seg25d.core.figures import names_as_written
 from seg25d.core.files import atomic_path
 from seg25d.core.types import FloatArray, IntArray
 
@@ -36,20 +38,22 @@ def draw_contours(path: Path, image: FloatArray, panels: Mapping[str, IntArray],
 
     shown = dict(panels) or {"": np.zeros(image.shape, np.uint8)}
     aspect = image.shape[0] / image.shape[1]
-    figure = Figure(figsize=(PANEL_INCHES * len(shown), PANEL_INCHES * aspect + 0.9), layout="constrained")
     lower, upper = np.percentile(image, (1, 99))
     values = [value for value in names.values() if value != 0]
-    for axes, (title, labels) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown.items(), strict=True):
-        axes.imshow(image, cmap="gray", vmin=lower, vmax=max(upper, lower + 1e-6), interpolation="nearest")
-        for value in values:
-            if (labels == value).any():
-                axes.contour(labels == value, levels=[0.5], colors=[_colour(value)], linewidths=0.9)
-        axes.set_title(title, fontsize=9)
-        axes.set_axis_off()
-    handles = [Line2D([], [], color=_colour(value), label=name) for name, value in names.items() if value != 0]
-    figure.legend(handles=handles, loc="outside lower center", ncols=max(1, len(handles)), fontsize=8, frameon=False)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=150)
+    with names_as_written():
+        figure = Figure(figsize=(PANEL_INCHES * len(shown), PANEL_INCHES * aspect + 0.9), layout="constrained")
+        for axes, (title, labels) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown.items(), strict=True):
+            axes.imshow(image, cmap="gray", vmin=lower, vmax=max(upper, lower + 1e-6), interpolation="nearest")
+            for value in values:
+                if (labels == value).any():
+                    axes.contour(labels == value, levels=[0.5], colors=[_colour(value)], linewidths=0.9)
+            axes.set_title(title, fontsize=9)
+            axes.set_axis_off()
+        handles = [Line2D([], [], color=_colour(value)) for value in values]
+        texts, columns = [name for name, value in names.items() if value != 0], max(1, len(handles))
+        figure.legend(handles, texts, loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary, dpi=150)
 
 
 def draw_curves(path: Path, curves: Mapping[str, Sequence[float]], texts: tuple[str, str, str]) -> None:
@@ -62,19 +66,20 @@ def draw_curves(path: Path, curves: Mapping[str, Sequence[float]], texts: tuple[
     """
     from matplotlib.figure import Figure  # noqa: PLC0415 - slow to import
 
-    figure = Figure(figsize=(2 * PANEL_INCHES, PANEL_INCHES * 0.8), layout="constrained")
-    axes = figure.subplots()
-    (truth, true_values), *others = curves.items()
-    slices = range(len(true_values))
-    axes.fill_between(slices, true_values, step="mid", color="0.8", label=truth)
-    for value, (name, values) in enumerate(others, 1):
-        axes.plot(slices, values, drawstyle="steps-mid", color=_colour(value), linewidth=1.2, label=name)
-    axes.margins(x=0)
-    title, along, upwards = texts
-    axes.set(title=title, xlabel=along, ylabel=upwards, ylim=(0, 1.05))
-    figure.legend(loc="outside lower center", ncols=len(curves), fontsize=8, frameon=False)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=150)
+    with names_as_written():
+        figure = Figure(figsize=(2 * PANEL_INCHES, PANEL_INCHES * 0.8), layout="constrained")
+        axes = figure.subplots()
+        true_values, *others = curves.values()
+        slices = range(len(true_values))
+        handles: list[Any] = [axes.fill_between(slices, true_values, step="mid", color="0.8")]
+        for value, values in enumerate(others, 1):
+            handles += axes.plot(slices, values, drawstyle="steps-mid", color=_colour(value), linewidth=1.2)
+        axes.margins(x=0)
+        title, along, upwards = texts
+        axes.set(title=title, xlabel=along, ylabel=upwards, ylim=(0, 1.05))
+        figure.legend(handles, list(curves), loc="outside lower center", ncols=len(curves), fontsize=8, frameon=False)
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary, dpi=150)
 
 
 def _colour(value: int) -> str:

@@ -65,9 +65,18 @@ def splits_reason(dataset: Dataset, splits: Sequence[Split], seed: int = SEED) -
     if dataset.splits is not None:
         ignored = "".join(f"; {short_path(path)} has others and does not count" for path in dataset.differing_splits)
         return f"{len(splits)}, those of {_given_by(dataset)}{ignored}"
+    number, unit = len(splits), "patient" if dataset.patients else "case"
+    if number == 1:
+        return (
+            f"1, which trains and validates on the same cases, as there is one {unit}: its scores say little about new "
+            "ones"
+        )
+    if number < NUM_FOLDS and number == len(_group([case.name for case in dataset.cases], dataset.patients)):
+        return f"{number}, one {unit} each, as there are fewer than {NUM_FOLDS}"
     if dataset.patients:
-        return f"{len(splits)}, with whole patients of patients.json dealt out, seed {seed}"
-    return f"{len(splits)}, made of the sorted names of the cases with seed {seed}, as nnU-Net makes them"
+        return f"{number}, with whole patients of patients.json dealt out, seed {seed}"
+    like = "as nnU-Net makes them" if number == NUM_FOLDS else f"in the way in which nnU-Net makes its {NUM_FOLDS}"
+    return f"{number}, made of the sorted names of the cases with seed {seed}, {like}"
 
 
 def make_splits(

@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from seg25d.core.figures import names_as_written
 from seg25d.evaluation.area_plot import AreaCurve
 
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a6d3b", "#7f7f7f")
@@ -59,15 +60,16 @@ def learning_curves(logs: Mapping[int, Sequence[Mapping[str, Any]]], width: floa
     shape = (1, 2) if width == WIDE else (2, 1)
     with _Figure(width, 2.9 * shape[0], shape) as figure:
         losses, dice = figure.axes
+        handles: list[Any] = []
         for number, (fold, log) in enumerate(logs.items()):
             minutes = [line["total_seconds"] / 60 for line in log]
             look = {"color": SERIES[number % len(SERIES)], "linewidth": 1.3, "marker": ".", "markersize": 4}
-            losses.plot(minutes, _read_curve(log, "train_loss"), label=f"fold {fold}", **look)
+            handles += losses.plot(minutes, _read_curve(log, "train_loss"), label=f"fold {fold}", **look)
             losses.plot(minutes, _read_curve(log, "validation_loss"), linestyle=DASHES[2], **look)
             dice.plot(minutes, _read_curve(log, "validation_dice"), label=f"fold {fold}", **look)
         losses.set(xlabel="minutes of training", ylabel="loss", title="loss (dotted: validation)")
         dice.set(xlabel="minutes of training", ylabel="Dice", title="Dice of validation windows", ylim=(0, 1))
-        figure.legend(losses)
+        figure.legend(handles)
     return figure.svg
 
 
@@ -106,7 +108,7 @@ def cost_against_accuracy(points: Sequence[Point], width: float = WIDE) -> str:
         (axes,) = figure.axes
         front = sorted((point for point in points if point.on_front), key=lambda point: point.seconds)
         line = {"color": SERIES[1], "linewidth": 1.2, "linestyle": DASHES[1], "label": "nothing is faster and better"}
-        axes.plot([point.seconds for point in front], [point.dice for point in front], **line)
+        handles = axes.plot([point.seconds for point in front], [point.dice for point in front], **line)
         for point in points:
             colour = SERIES[1] if point.on_front else SERIES[0]
             marker = "o" if point.is_single else "D"
@@ -115,15 +117,15 @@ def cost_against_accuracy(points: Sequence[Point], width: float = WIDE) -> str:
                 offset = (0, 8) if point.on_front else (0, -15)
                 name = shorten(point.name, figure.letters // 4)
                 axes.annotate(name, point[1:3], offset, textcoords="offset points", fontsize=9, ha="center")
-        axes.plot([], [], "o", color=SERIES[0], label="configuration")
-        axes.plot([], [], "D", color=SERIES[0], markersize=5, label="ensemble")
+        handles += axes.plot([], [], "o", color=SERIES[0], label="configuration")
+        handles += axes.plot([], [], "D", color=SERIES[0], markersize=5, label="ensemble")
         label = figure.wrap("seconds per case, all folds and mirrored (logarithmic)")
         axes.set(xscale="log", xlabel=label, ylabel="Dice")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.margins(x=0.18, y=0.16)
-        figure.legend(axes)
+        figure.legend(handles)
     return figure.svg
 
 
@@ -140,14 +142,14 @@ def area_plot(truth: AreaCurve, predictions: Mapping[str, AreaCurve], along: str
     with _Figure(width, 2.6) as figure:
         (axes,) = figure.axes
         slices = range(len(truth.areas))
-        axes.fill_between(slices, truth.areas, step="mid", color=_FAINT, label="truth")
+        handles: list[Any] = [axes.fill_between(slices, truth.areas, step="mid", color=_FAINT, label="truth")]
         for number, (name, curve) in enumerate(predictions.items()):
             look = {"color": SERIES[number % len(SERIES)], "linestyle": DASHES[number % len(DASHES)]}
             label = shorten(name, figure.letters - 10)
-            axes.plot(slices, curve.areas, drawstyle="steps-mid", linewidth=1.4, label=label, **look)
+            handles += axes.plot(slices, curve.areas, drawstyle="steps-mid", linewidth=1.4, label=label, **look)
         axes.set(xlabel=along, ylabel="area / largest area", ylim=(0, 1.05))
         axes.margins(x=0)
-        figure.legend(axes)
+        figure.legend(handles)
     return figure.svg
 
 
@@ -161,10 +163,9 @@ class _Figure:
         self.svg = ""
 
     def __enter__(self) -> "_Figure":
-        from matplotlib import rc_context  # noqa: PLC0415 - slow to import
         from matplotlib.figure import Figure  # noqa: PLC0415 - slow to import
 
-        self._context = rc_context(rc=_STYLE)  # type: ignore[arg-type]
+        self._context = names_as_written(_STYLE)
         self._context.__enter__()
         self._figure = Figure(figsize=self._size, layout="constrained")
         self.axes = self._figure.subplots(*self._shape, squeeze=False).ravel()
@@ -174,9 +175,9 @@ class _Figure:
         """Break the label of an axis into lines that the figure has room for beside the numbers of the other axis."""
         return textwrap.fill(label, round(0.7 * self.letters))
 
-    def legend(self, axes: Any) -> None:
-        """Add a legend for the lines of some axes below the chart."""
-        handles, labels = axes.get_legend_handles_labels()
+    def legend(self, handles: Sequence[Any]) -> None:
+        """Add a legend for lines and areas below the chart."""
+        labels = [handle.get_label() for handle in handles]
         if handles:
             columns = min(len(handles), 6, max(1, self.letters // (8 + max(map(len, labels)))))
             width, height = self._size

@@ -1,6 +1,5 @@
 """Everything known about a data set and the runs trained on it, read from small files; nothing is computed."""
 
-import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from seg25d.evaluation.summary import Summary, summarize
 from seg25d.planning.fingerprint import Fingerprint
 from seg25d.planning.plan import ConfigurationPlan, Plans
 from seg25d.planning.plans_file import read_plans
+from seg25d.runs.progress import read_log
 from seg25d.selection.best import Best
 from seg25d.selection.candidates import Ensemble, ValidatedRun, read_validated_run
 from seg25d.selection.cost import Cost
@@ -188,9 +188,8 @@ def _ensemble(best: Best, scores: Path) -> Summary | None:
 
 def _log(folder: FoldFolder) -> list[dict[str, Any]]:
     try:
-        lines = [json.loads(line) for line in folder.log.read_text(encoding="utf-8").splitlines()]
-        return [{**line, "total_seconds": float(line["total_seconds"])} for line in lines]
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        return [{**line, "total_seconds": float(line["total_seconds"])} for line in read_log(folder.log)]
+    except (RecordError, OSError, ValueError, TypeError, KeyError) as error:
         logger.warning("%s cannot be read: %s", folder.log, error)
         return []
 

@@ -3,7 +3,6 @@
 Files that cannot be read are named in the result, and all else is told.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -12,12 +11,14 @@ from pydantic import ConfigDict, Field, field_validator
 
 from seg25d.core.errors import InputError, RecordError
 from seg25d.core.files import read_json
+from seg25d.core.lengths import share_done
 from seg25d.core.records import Record, parse_record
 from seg25d.core.versions import library_versions
 from seg25d.core.workspace import FoldFolder, RunFolder, Workspace
 from seg25d.data.dataset import DatasetDescription, read_description, read_splits, scan_dataset
 from seg25d.evaluation.tables import format_score, text_table
 from seg25d.runs.imported import ImportedRun, read_imported
+from seg25d.runs.progress import read_log
 
 Value = TypeVar("Value")
 
@@ -66,7 +67,7 @@ class FoldInformation(Record):
     progress: float | None = None
     """Share of an unfinished run that was over after that epoch; null if it is not known."""
     dice: float | None = None
-    """Mean over labels and validation cases; null before they are scored."""
+    """Mean over labels and validation cases; null before they are scored, and while it is trained for longer."""
 
 
 class _Dice(_Part):
@@ -109,6 +110,8 @@ class TrainingTime(Record):
     """Models that the first fold takes: one, or those of the views and the one that fuses them."""
     seconds_per_fold: float
     seconds_all_folds: float
+    fold: str = "0"
+    """The fold that `seconds_per_fold` is of: `all` where there are too few folds for the first one."""
     updates_in_15min: int
     """Of its own network."""
 
@@ -265,39 +268,17 @@ def _run(run: RunFolder, reader: _Reader) -> RunInformation:
 
 def _fold(name: str, folder: FoldFolder, reader: _Reader) -> FoldInformation | None:
     """Describe a fold that has begun."""
-    trained = folder.model_final.exists()
-    if not trained and not folder.checkpoint.exists():
+    has_model = folder.model_final.exists()
+    if not has_model and not folder.checkpoint.exists():
         return None
-    last = reader.read(folder.log, _last_line) or {}
-    dice = _dice(folder.validation / "summary.json", reader)
-    epoch = last["epoch"] if isinstance(last.get("epoch"), int) else None
-    if trained:
+    log = reader.read(folder.log, read_log) or []
+    last = log[-1].get("epoch") if log else None
+    epoch = last if isinstance(last, int) else None
+    progress = share_done(reader.read(folder.config, read_json), log)
+    if has_model and (progress is None or progress == 1):
+        dice = _dice(folder.validation / "summary.json", reader)
         return FoldInformation(fold=name, state="trained", epoch=epoch, dice=dice)
-    progress = _progress(last, reader.read(folder.config, read_json))
-    return FoldInformation(fold=name, state="unfinished", epoch=epoch, progress=progress, dice=dice)
-
-
-def _last_line(log: Path) -> dict[str, Any]:
-    """The last line of `log.jsonl`, which is one JSON object."""
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    try:
-        value = json.loads(lines[-1]) if lines else {}
-    except json.JSONDecodeError as error:
-        raise RecordError(f"{log} is damaged ({error}); it is written again with the next epoch") from None
-    return value if isinstance(value, dict) else {}
-
-
-def _progress(last: dict[str, Any], config: Any) -> float | None:
-    """Share of a run that is over: of its time or of its updates, see TrainingConfig.num_iterations."""
-    if not isinstance(config, dict):
-        return None
-    try:
-        if budget := config.get("time_budget_seconds"):
-            return min(1.0, float(last["total_seconds"] / budget))
-        iterations = config.get("iterations") or config["epochs"] * config["iterations_per_epoch"]
-        return min(1.0, float(last["iteration"] / iterations))
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):
-        return None
+    return FoldInformation(fold=name, state="unfinished", epoch=epoch, progress=progress)
 
 
 def _dice(summary: Path, reader: _Reader) -> float | None:

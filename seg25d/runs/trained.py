@@ -12,6 +12,7 @@ from seg25d.planning.configurations import configuration_name, is_alias
 from seg25d.planning.plan import Plans, PlansName
 from seg25d.planning.plans_file import read_plans
 from seg25d.planning.plans_name import DEFAULT_PLANS_NAME
+from seg25d.runs.progress import warn_of_earlier_models
 
 
 class ModelChoice(Record):
@@ -80,16 +81,19 @@ def choose_run(workspace: Workspace, choice: ModelChoice) -> RunFolder:
 def choose_folds(run: RunFolder, wanted: Sequence[str] | None) -> list[str]:
     """The trained folds to use: the requested ones, else all numbered ones, else the one trained on all cases.
 
+    Warns of those that are being trained for longer.
+
     Raises:
         InputError: If a requested fold is not trained; lists those that are.
     """
     trained = run.trained_folds()
-    if wanted is None:
-        return [fold for fold in trained if fold != "all"] or trained
-    missing = [fold for fold in wanted if fold not in trained]
+    missing = [fold for fold in wanted or () if fold not in trained]
     if missing:
         raise InputError(f"{run.root}: fold {', '.join(missing)} is not trained; trained: {', '.join(trained)}")
-    return list(dict.fromkeys(wanted))
+    usual = [fold for fold in trained if fold != "all"] or trained
+    chosen = usual if wanted is None else list(dict.fromkeys(wanted))
+    warn_of_earlier_models(run, chosen)
+    return chosen
 
 
 def prediction_command(workspace: Workspace, dataset: str, run: RunFolder, folds: Collection[str]) -> str:

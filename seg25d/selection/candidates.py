@@ -14,6 +14,7 @@ from seg25d.data.dataset import read_splits
 from seg25d.data.description import DatasetDescription, read_description
 from seg25d.planning.model_file import load_header
 from seg25d.runs.imported import read_imported
+from seg25d.runs.progress import warn_of_earlier_models
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class Ensemble(NamedTuple):
 
 
 def read_validated_run(run: RunFolder) -> ValidatedRun:
-    """Read the trained folds and validation cases of a run.
+    """Read the trained folds and validation cases of a run; warn of folds that are being trained for longer.
 
     Raises:
         InputError: If it has no trained fold with validation cases, or files are missing or damaged.
@@ -108,6 +109,7 @@ def read_validated_run(run: RunFolder) -> ValidatedRun:
         stamps = dict.fromkeys(folds, _stamp(run.imported))
         description, threshold, store = read_description(run.dataset), imported.threshold, None
         return ValidatedRun(run, description, threshold, store, len(splits), held_out, stamps, trained_on)
+    warn_of_earlier_models(run, folds)
     header = load_header(run.fold(folds[0]).model_final)
     stamps = {fold: _stamp(run.fold(fold).model_final) for fold in folds}
     description, threshold, store = header.description, header.threshold, header.plan.store

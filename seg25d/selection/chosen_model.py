@@ -134,7 +134,7 @@ def _chosen_best(workspace: Workspace, best: Best, folds: Sequence[str] | None) 
                 member.run,
                 best.dataset_name,
             )
-        chosen = member.folds if folds is None else tuple(choose_folds(run, folds))
+        chosen = tuple(choose_folds(run, member.folds if folds is None else folds))
         members.append(ChosenMember(run, chosen, member.weight))
     return ChosenModel(tuple(members), best.postprocessing)
 

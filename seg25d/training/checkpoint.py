@@ -3,7 +3,7 @@
 import logging
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -29,14 +29,18 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
         torch.save(state, temporary)
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
+def load_checkpoint(path: Path, *, mmap: bool = False) -> dict[str, Any]:
     """Read a state; code in the file is never run.
+
+    Args:
+        path: The file.
+        mmap: Whether tensors are read only when they are used, for which the file has to stay as it is.
 
     Raises:
         ModelError: If the file is damaged, is not a checkpoint, or holds weights that are NaN.
     """
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, MemoryError) as error:
         raise refusal_to_read(error, path) or ModelError(
             f"{path} cannot be read ({error}); --restart starts the fold over"
@@ -51,6 +55,27 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except RecordError as error:
         raise ModelError(f"{error}\n{path} is not a checkpoint; --restart starts the fold over") from None
     return state
+
+
+class Done(NamedTuple):
+    """What is done of a run."""
+
+    updates: int
+    seconds: float
+    is_finished: bool
+    """Whether it came to the end of the length that it had then."""
+    log: tuple[dict[str, Any], ...]
+    """The lines of `log.jsonl`, whose file may be lost or damaged."""
+
+
+def read_done(path: Path) -> Done:
+    """What is done of a run, from its checkpoint, of which the tensors stay on the disk.
+
+    Raises:
+        ModelError: If the file is damaged or is not a checkpoint.
+    """
+    state = load_checkpoint(path, mmap=True)
+    return Done(state["iteration"], state["seconds"], state["finished"], tuple(state["log"]))
 
 
 def clear_fold(folder: FoldFolder) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from seg25d.core.errors import InputError
+from seg25d.core.lengths import Length
 from seg25d.core.names import FileName
 from seg25d.core.records import Record, parse_record
 from seg25d.planning.coarse_to_fine import FineConfig
@@ -201,6 +202,11 @@ class TrainingConfig(Record):
                 f"{self.learning_rate:g}"
             )
         return self
+
+    @property
+    def length(self) -> Length:
+        """How long the run is."""
+        return Length.of(self.model_dump(include=set(EXTENDABLE)))
 
     def num_iterations(self) -> int:
         """Updates of a run without a time budget."""

@@ -3,13 +3,15 @@
 import math
 from collections.abc import Sequence
 
+from seg25d.core.lengths import count
 from seg25d.core.progress import format_seconds
+from seg25d.core.records import read_record
 from seg25d.core.workspace import FoldFolder
 from seg25d.planning.plan import ConfigurationPlan
+from seg25d.training.checkpoint import read_done
 from seg25d.training.config import TrainingConfig
 from seg25d.training.sampling import VALIDATION_BATCHES, WINDOWS_PER_CASE
 from seg25d.training.schedules import is_over_early
-from seg25d.training.state import read_log
 
 SHORT_BUDGET_S = 900.0
 """A shorter training, of which is told what it gives: the 15 minutes of the documentation."""
@@ -40,17 +42,31 @@ def expected_updates(
 
 
 def share_left(folder: FoldFolder, config: TrainingConfig) -> float:
-    """Share of a training that is still to be done, by its log: 1 if it has not begun, 0 if it is over."""
-    if not folder.checkpoint.exists() or not folder.log.exists():
+    """Share of a training that is still to be done, by its checkpoint: 1 if it has not begun, 0 if it is over.
+
+    Raises:
+        ModelError: If the checkpoint is damaged.
+    """
+    if not folder.checkpoint.exists():
         return 1.0
-    lines = read_log(folder.log)
-    if not lines:
-        return 1.0
-    if is_over_early(config, [line["validation_loss"] for line in lines]):
+    done = read_done(folder.checkpoint)
+    if is_over_early(config, [line["validation_loss"] for line in done.log]):
         return 0.0
-    if config.time_budget_seconds is not None:
-        return max(0.0, 1 - float(lines[-1]["total_seconds"]) / config.time_budget_seconds)
-    return max(0.0, 1 - int(lines[-1]["iteration"]) / config.num_iterations())
+    return 1 - config.length.share_done(done.updates, done.seconds)
+
+
+def is_trained(folder: FoldFolder) -> bool:
+    """Whether a model is done, and not being made longer: then it is one of before.
+
+    Raises:
+        ModelError: If the checkpoint is damaged.
+        RecordError: If its settings cannot be read.
+    """
+    if not folder.model_final.exists() or not folder.checkpoint.exists():
+        return folder.model_final.exists()
+    # A longer training that was cut off before its first checkpoint has its settings already.
+    config = read_record(folder.config, TrainingConfig)
+    return read_done(folder.checkpoint).is_finished and share_left(folder, config) == 0
 
 
 def format_duration(seconds: float) -> str:
@@ -89,14 +105,14 @@ def describe_training(
     at = f"at {format_update(seconds_per_update)} per update on this machine"
     if config.time_budget_seconds is not None:
         updates = expected_updates(config, plan, num_validation_cases, seconds_per_update, total)
-        return f"{format_seconds(total)} of training, in which there is time for about {updates:,} updates {at}"
+        return f"{format_seconds(total)} of training, in which there is time for about {count(updates, 'update')} {at}"
     number = round(config.num_iterations() * sum(shares_left))
     updates = expected_updates(config, plan, num_validation_cases, seconds_per_update, SHORT_BUDGET_S)
     at_the_most = ", or less (early_stopping)" if config.early_stopping is not None else ""
     each = " each" if len(shares_left) > 1 else ""
-    shorter = f"; --time-budget 15min would be about {updates:,} updates{each}" if whole > SHORT_BUDGET_S else ""
+    shorter = f"; --time-budget 15min would be about {count(updates, 'update')}{each}" if whole > SHORT_BUDGET_S else ""
     to_go = " to go" if min(shares_left) < 1 else ""
-    return f"{number:,} updates{to_go}, {format_duration(total)}{at_the_most} {at}{shorter}"
+    return f"{count(number, 'update')}{to_go}, {format_duration(total)}{at_the_most} {at}{shorter}"
 
 
 def _seconds_with_validation(

@@ -5,16 +5,17 @@ recipe's. A fold of another length goes on to a longer one, which is said; a sho
 """
 
 import logging
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from seg25d.core.errors import InputError
+from seg25d.core.lengths import count, describe_two, plain_seconds
 from seg25d.core.progress import format_seconds
 from seg25d.core.records import read_record
 from seg25d.core.workspace import FoldFolder
-from seg25d.training.checkpoint import load_checkpoint
+from seg25d.training.checkpoint import read_done
 from seg25d.training.config import EXTENDABLE, TrainingConfig, apply_settings, changed_settings
+from seg25d.training.schedules import is_over_early
 
 logger = logging.getLogger(__name__)
 
@@ -40,14 +41,24 @@ def settle_config(folder: FoldFolder, recipe: TrainingConfig, changes: Mapping[s
 
     Raises:
         InputError: If the changes do not fit a run that has begun: only its length may change, and not to a shorter
-            one.
+            one; or if there is a model without the checkpoint from which it could go on.
         ModelError: If its checkpoint is damaged.
     """
     if not folder.checkpoint.exists():
+        _check_overwriting(folder)
         return apply_settings(recipe, changes)
     config = begun_config(folder, recipe, changes)
     before, asked = read_record(folder.config, TrainingConfig), apply_settings(recipe, changes)
     return config.model_copy(update=_length_to_go_on(folder, before, asked))
+
+
+def _check_overwriting(folder: FoldFolder) -> None:
+    if folder.model_final.exists():
+        raise InputError(
+            f"{folder.root} has a model ({folder.model_final.name}) and no checkpoint ({folder.checkpoint.name}) from "
+            "which it could go on, as models that were installed; predict with it, or train it anew with --restart, "
+            "which removes it"
+        )
 
 
 def begun_config(folder: FoldFolder, recipe: TrainingConfig, changes: Mapping[str, str]) -> TrainingConfig:
@@ -82,13 +93,23 @@ def tell_changes(folder: FoldFolder, config: TrainingConfig, asked: TrainingConf
     if not folder.checkpoint.exists():
         return
     before = read_record(folder.config, TrainingConfig)
-    if _length(before) != _length(config):
-        there, wanted = describe_length(before), describe_length(config)
-        logger.info("%s: so far its length was %s; it goes on to what is asked for, %s", folder.name, there, wanted)
-    elif _length(config) != _length(asked):
+    if before.length != config.length:
+        done = read_done(folder.checkpoint)
+        there, wanted = describe_two(before.length, config.length)
+        over = count(len(done.log), "epoch")
+        # Epochs end at whole multiples of their number of updates.
+        more = config.length.updates is not None and done.updates % config.length.per_epoch
         logger.info(
-            "%s: it is trained to the end, in %s; asked for are other epochs, %s, with which --restart trains it anew",
-            *(folder.name, describe_length(config), describe_length(asked)),
+            "%s: so far its length was %s; it goes on to what is asked for, %s%s",
+            *(folder.name, there, wanted, f", beside the {over} of before" if more and done.log else ""),
+        )
+    elif config.length != asked.length:
+        there, wanted = describe_two(config.length, asked.length)
+        same = (config.length.seconds, config.length.updates) == (asked.length.seconds, asked.length.updates)
+        ended = "it is trained to the end, in" if same else "early_stopping has ended it, in a training of at most"
+        logger.info(
+            "%s: %s %s; asked for %s %s, with which --restart trains it anew",
+            *(folder.name, ended, there, "are other epochs," if same else "is", wanted),
         )
     kept = [name for name in changed_settings(asked, config) if name not in EXTENDABLE]
     if kept:
@@ -99,37 +120,41 @@ def tell_kept_lengths(models: Iterable[KeptLength]) -> None:
     """Say in one line which models that others need have another length than the one that is asked for."""
     by_lengths: dict[tuple[str, str], list[str]] = {}
     for model in models:
-        if _length(model.own) != _length(model.asked):
-            lengths = describe_length(model.own), describe_length(model.asked)
-            by_lengths.setdefault(lengths, []).append(model.name)
+        if model.own.length != model.asked.length:
+            by_lengths.setdefault(describe_two(model.own.length, model.asked.length), []).append(model.name)
     for (own, asked), names in by_lengths.items():
         logger.info(
             "needed too, and kept at the length that was begun with, %s, not %s: %s", own, asked, ", ".join(names)
         )
 
 
+def tell_kept_folds(folds: Iterable[tuple[FoldFolder, TrainingConfig]]) -> None:
+    """The same of folds, as far as they have begun, and the settings that are asked for."""
+    begun = ((folder, asked) for folder, asked in folds if folder.config.exists())
+    tell_kept_lengths(
+        KeptLength(folder.name, read_record(folder.config, TrainingConfig), asked) for folder, asked in begun
+    )
+
+
 def describe_length(config: TrainingConfig) -> str:
-    """The length of a run for people: `300 updates (3 epochs of 100)`, `a time budget of 15 min 0 s`."""
-    if config.time_budget_seconds is not None:
-        return f"a time budget of {format_seconds(config.time_budget_seconds)}"
-    number, per_epoch = config.num_iterations(), config.iterations_per_epoch
-    epochs = math.ceil(number / per_epoch)
-    return f"{number:,} update{'s' * (number > 1)} ({epochs:,} epoch{'s' * (epochs > 1)} of {min(number, per_epoch):,})"
+    """The length of a run for people, see `Length.describe`."""
+    return config.length.describe()
 
 
 def length_words(config: TrainingConfig, recipe: TrainingConfig) -> str:
     """The words of a command that ask for the length of a run."""
-    if _length(config) == _length(recipe):
+    if config.length == recipe.length:
         return "no words for the length"
     if config.time_budget_seconds is not None:
-        return f"--time-budget {config.time_budget_seconds:g}s"
-    if config.iterations is None and config.iterations_per_epoch == recipe.iterations_per_epoch:
+        return f"--time-budget {plain_seconds(config.time_budget_seconds)}s"
+    whole = config.num_iterations() == config.epochs * config.iterations_per_epoch
+    if whole and config.iterations_per_epoch == recipe.iterations_per_epoch:
         return f"--epochs {config.epochs}"
     return f"--epochs {config.epochs} --iterations {config.num_iterations()}"
 
 
-def _length(config: TrainingConfig) -> dict[str, Any]:
-    """What decides how long a run is; the rest of it does not matter with a time budget."""
+def _length_settings(config: TrainingConfig) -> dict[str, Any]:
+    """The settings that decide how long a run is."""
     return {name: getattr(config, name) for name in sorted(EXTENDABLE)}
 
 
@@ -137,30 +162,30 @@ def _length_to_go_on(folder: FoldFolder, before: TrainingConfig, asked: Training
     """The settings of length with which a fold goes on.
 
     Two numbers of updates, or two times, are compared with each other; a time with the time that the fold has taken so
-    far, and a number of updates with those that it has made.
+    far, and a number of updates with those that it has made. A time that is over may have been exceeded.
 
     Raises:
         InputError: If what is asked for is shorter.
     """
-    if _length(before) == _length(asked):
-        return _length(before)
-    done = load_checkpoint(folder.checkpoint)
-    old_seconds, seconds = before.time_budget_seconds, asked.time_budget_seconds
-    if seconds is not None:
-        there, wanted = done["seconds"] if old_seconds is None else old_seconds, seconds
-    else:
-        there, wanted = (
-            done["iteration"] if old_seconds is not None else before.num_iterations(),
-            asked.num_iterations(),
-        )
-    if wanted > there:
-        return _length(asked)
-    if wanted == there and (old_seconds is None) == (seconds is None):
+    there, wanted = before.length, asked.length
+    if there == wanted:
+        return _length_settings(before)
+    done = read_done(folder.checkpoint)
+    if (there.seconds, there.updates) == (wanted.seconds, wanted.updates):
         # Epochs that are over cannot be cut in another way.
-        return _length(before) if done["finished"] else _length(asked)
-    so_far = f"{done['iteration']:,} updates in {format_seconds(done['seconds'])} are done"
+        return _length_settings(before if done.is_finished else asked)
+    if wanted.seconds is not None:
+        spent = done.seconds if done.is_finished or there.seconds is None else 0.0
+        longer = wanted.seconds > max(there.seconds or 0.0, spent)
+    else:
+        assert wanted.updates is not None, "a length is a time or a number of updates"
+        longer = wanted.updates > (done.updates if there.updates is None else there.updates)
+    if longer:
+        over_early = done.is_finished and is_over_early(asked, [line["validation_loss"] for line in done.log])
+        return _length_settings(before if over_early else asked)
+    texts = describe_two(there, wanted)
+    so_far = f"{count(done.updates, 'update')} in {format_seconds(done.seconds)} are done"
     raise InputError(
-        f"the length of {folder.root} is {describe_length(before)} ({so_far}), and what is asked for is not longer: "
-        f"{describe_length(asked)}. Ask for the same ({length_words(before, asked)}) or for more to go on, or "
-        "start over with --restart"
+        f"the length of {folder.root} is {texts[0]} ({so_far}), and what is asked for is not longer: {texts[1]}. Ask "
+        f"for the same ({length_words(before, asked)}) or for more to go on, or start over with --restart"
     )

@@ -3,10 +3,14 @@
 import json
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from seg25d.core.figures import names_as_written
 from seg25d.core.files import atomic_path, write_text
+from seg25d.core.lengths import count
 from seg25d.core.progress import ProgressDisplay, format_rate, format_seconds, seconds_left
 from seg25d.core.workspace import FoldFolder
 from seg25d.data.labels import Labels
@@ -18,6 +22,8 @@ SECONDS_BETWEEN_PICTURES = 30.0
 SECONDS_BETWEEN_LINES = 30.0
 MOST_LABELS_IN_A_LINE = 4
 """Labels whose Dice stands in the line of an epoch; log.jsonl has all of them."""
+MOST_LABELS_IN_A_LEGEND = 10
+"""Labels in the legend of progress.png; with more, it would cover the curves."""
 
 
 class Monitor:
@@ -57,12 +63,8 @@ class Monitor:
         done = f"{progress:.1%}, loss {state.epoch_losses[-1]:.4f}, {rate}"
         self.display.show(progress, f"{done}, data wait {waiting:.0%}, {left} left")
 
-    def epoch(self, final: bool) -> None:
-        """Write log.jsonl, curves and, at intervals, progress.png; log the results of the last epoch.
-
-        Args:
-            final: Whether the run is over.
-        """
+    def epoch(self) -> None:
+        """Write log.jsonl and curves; log the results of the last epoch."""
         if not self.active:
             return
         log = self.state.log
@@ -70,8 +72,16 @@ class Monitor:
         logger.info("%s, %s", self.folder.name, _describe(log[-1], self.labels))
         if self.curves is not None:
             self.curves.write(log)
-        if final or time.monotonic() - self.last_picture > SECONDS_BETWEEN_PICTURES:
-            draw_progress(self.folder.progress, log, self.labels)
+
+    def draw(self, final: bool) -> None:
+        """Draw progress.png, now and then; a picture that cannot be drawn is a warning.
+
+        Args:
+            final: Whether the run is over.
+        """
+        if self.active and (final or time.monotonic() - self.last_picture > SECONDS_BETWEEN_PICTURES):
+            with harmless_picture(self.folder.progress):
+                draw_progress(self.folder.progress, self.state.log, self.labels)
             self.last_picture = time.monotonic()
 
     def over_before(self, *, early: bool) -> None:
@@ -83,8 +93,9 @@ class Monitor:
         if self.active:
             state = self.state
             logger.info(
-                "%s is already trained: %s updates, %d epoch(s), %s of training%s; --restart trains it anew",
-                *(self.folder.name, f"{state.iteration:,}", len(state.log), format_seconds(state.seconds)),
+                "%s is already trained: %s, %s, %s of training%s; --restart trains it anew",
+                *(self.folder.name, count(state.iteration, "update"), count(len(state.log), "epoch")),
+                format_seconds(state.seconds),
                 ", until the validation loss fell no more (early_stopping)" if early else "",
             )
 
@@ -94,6 +105,22 @@ class Monitor:
         if self.curves is not None:
             self.curves.write(self.state.log)
             self.curves.close()
+
+
+@contextmanager
+def harmless_picture(path: Path) -> Iterator[None]:
+    """Draw a picture inside of this: where that fails, for whatever reason, a warning says so and the training goes on.
+
+    Args:
+        path: Of the picture.
+    """
+    try:
+        yield
+    except Exception as error:
+        logger.warning(
+            "%s cannot be drawn (%s: %s); nothing of the training depends on it",
+            *(path, type(error).__name__, (str(error).splitlines() or [""])[0]),
+        )
 
 
 def _describe(line: dict[str, Any], labels: Labels) -> str:
@@ -127,26 +154,26 @@ def draw_progress(path: Path, log: list[dict[str, Any]], labels: Labels) -> None
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - heavy
     from matplotlib.figure import Figure  # noqa: PLC0415 - heavy
 
-    figure = Figure(figsize=(9, 8))  # no layout engine: it would draw all twice, and training waits
-    FigureCanvasAgg(figure)
-    figure.subplots_adjust(left=0.11, right=0.98, bottom=0.07, top=0.96, hspace=0.08)
-    losses, dice, rate = figure.subplots(3, 1, sharex=True)
-    epochs = [line["epoch"] for line in log]
-    losses.plot(epochs, [line["train_loss"] for line in log], label="training")
-    losses.plot(epochs, [line["validation_loss"] for line in log], label="validation")
-    losses.set_ylabel("loss")
-    losses.legend()
-    for label in log[0]["validation_dice_per_label"]:
-        dice.plot(
-            epochs, [line["validation_dice_per_label"][label] for line in log], alpha=0.6, label=labels.name_of(label)
-        )
-    dice.plot(epochs, [line["validation_dice"] for line in log], color="black", label="mean")
-    dice.set_ylabel("validation Dice")
-    dice.set_ylim(0, 1)
-    if len(log[0]["validation_dice_per_label"]) <= 10:
-        dice.legend()
-    rate.plot(epochs, [line["learning_rate"] for line in log])
-    rate.set_ylabel("learning rate")
-    rate.set_xlabel("epoch")
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=100)
+    with names_as_written():
+        figure = Figure(figsize=(9, 8))  # no layout engine: it would draw all twice, and training waits
+        FigureCanvasAgg(figure)
+        figure.subplots_adjust(left=0.11, right=0.98, bottom=0.07, top=0.96, hspace=0.08)
+        losses, dice, rate = figure.subplots(3, 1, sharex=True)
+        epochs = [line["epoch"] for line in log]
+        losses.plot(epochs, [line["train_loss"] for line in log], label="training")
+        losses.plot(epochs, [line["validation_loss"] for line in log], label="validation")
+        losses.set_ylabel("loss")
+        losses.legend()
+        names = {key: labels.name_of(key) for key in log[0]["validation_dice_per_label"]}
+        for key in names:
+            dice.plot(epochs, [line["validation_dice_per_label"][key] for line in log], alpha=0.6)
+        dice.plot(epochs, [line["validation_dice"] for line in log], color="black")
+        dice.set_ylabel("validation Dice")
+        dice.set_ylim(0, 1)
+        if len(names) <= MOST_LABELS_IN_A_LEGEND:
+            dice.legend(dice.lines, [*names.values(), "mean"])
+        rate.plot(epochs, [line["learning_rate"] for line in log])
+        rate.set_ylabel("learning rate")
+        rate.set_xlabel("epoch")
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary, dpi=100)

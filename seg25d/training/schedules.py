@@ -4,13 +4,12 @@ A run that continues after an interruption therefore has the same learning rates
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
+from seg25d.core import lengths
+from seg25d.core.lengths import Losses
 from seg25d.training.config import TrainingConfig
-
-Losses = Sequence[float | None]
-"""Validation loss of each epoch so far; None where it was NaN, which is never an improvement."""
 
 
 class Moment(NamedTuple):
@@ -41,19 +40,8 @@ def learning_rate_factor(config: TrainingConfig, moment: Moment) -> float:
 
 
 def is_over_early(config: TrainingConfig, validation_losses: Losses) -> bool:
-    """Whether `early_stopping` ends the run: that many epochs have passed since the lowest validation loss.
-
-    Never with a time budget, which fixes the length of the run, and whose epochs may be short.
-    """
-    if config.early_stopping is None or config.time_budget_seconds is not None:
-        return False
-    return len(validation_losses) - num_epochs_to_best(validation_losses) >= config.early_stopping
-
-
-def num_epochs_to_best(validation_losses: Losses) -> int:
-    """Find the number (from 1) of the first epoch with the lowest validation loss; 0 if there is none."""
-    known = [(loss, epoch) for epoch, loss in enumerate(validation_losses, 1) if loss is not None]
-    return min(known)[1] if known else 0
+    """Whether `early_stopping` ends the run, see `seg25d/core/lengths.py`."""
+    return lengths.is_over_early(config.early_stopping, config.length, validation_losses)
 
 
 def _cosine(config: TrainingConfig, moment: Moment) -> float:

@@ -1,7 +1,6 @@
 """State of the training of a fold, and its conversion to and from checkpoints."""
 
 import copy
-import json
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,8 +12,6 @@ from pydantic import ConfigDict, Field
 from torch import Tensor, nn
 
 from seg25d.core.device import Execution
-from seg25d.core.errors import RecordError
-from seg25d.core.files import read_text
 from seg25d.core.records import Record, parse_record
 from seg25d.core.weights import check_finite
 from seg25d.training.config import TrainingConfig
@@ -89,18 +86,13 @@ class TrainingState:
                 setattr(self, name, checkpoint[name])
 
 
-class _Progress(Record):
-    """What is read of a line of the log to know how far a run is."""
+class _LogLine(Record):
+    """What is read of a line of the log to go on."""
 
     model_config = ConfigDict(extra="allow", allow_inf_nan=True)
     iteration: int = Field(ge=0)
     total_seconds: float = Field(ge=0)
     validation_loss: float | None
-
-
-class _LogLine(_Progress):
-    """What is read of a line of the log to go on."""
-
     epoch: int
     progress: float
     train_loss: float
@@ -170,23 +162,6 @@ def check_checkpoint(checkpoint: Any, path: Path) -> None:
     content = parse_record(checkpoint, _Content, str(path))
     check_finite(path, content.model)
     check_finite(path, content.averaged)
-
-
-def read_log(path: Path) -> list[dict[str, Any]]:
-    """Read the lines of a log.
-
-    Raises:
-        RecordError: If the file is damaged; names the line.
-    """
-    lines = []
-    for number, text in enumerate(read_text(path).splitlines(), 1):
-        try:
-            line = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise RecordError(f"{path}: line {number} is not valid JSON: {error}; delete it") from None
-        parse_record(line, _Progress, f"{path}: line {number}")
-        lines.append(line)
-    return lines
 
 
 ENCODERS = frozenset({"encoder", "swinViT"})

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from seg25d.core.device import Execution, memory_of, peak_memory_gb
 from seg25d.core.errors import ModelError, Seg25dError
 from seg25d.core.files import copy_file
+from seg25d.core.lengths import num_epochs_to_best
 from seg25d.core.parallel import available_memory_bytes
 from seg25d.core.progress import seconds_left
 from seg25d.core.workspace import FoldFolder
@@ -28,11 +29,11 @@ from seg25d.training.checkpoint import choose_execution_to_go_on, load_checkpoin
 from seg25d.training.config import TrainingConfig
 from seg25d.training.loading import choose_num_loaders, loaders_named, make_loader, next_batch
 from seg25d.training.losses import LOSSES
-from seg25d.training.monitor import Monitor
+from seg25d.training.monitor import Monitor, harmless_picture
 from seg25d.training.processes import join_processes, local_device, share, spread
 from seg25d.training.reconstruction import ReconstructionLoss, draw_reconstruction, validate_reconstruction
 from seg25d.training.sampling import CACHE_BYTES, Batch, WindowSource
-from seg25d.training.schedules import Moment, is_over_early, learning_rate_factor, num_epochs_to_best
+from seg25d.training.schedules import Moment, is_over_early, learning_rate_factor
 from seg25d.training.signals import stop_signals
 from seg25d.training.small_windows import SmallWindows
 from seg25d.training.state import LEARNT_ENCODER, NEW, TrainingState, new_state
@@ -338,8 +339,9 @@ class _Run:
         self._start_epoch()
         if self._is_best(mean) and self.first:
             save_model(self.job.folder.model_best, state.averaged.state_dict(), self.job.header)
-        self.monitor.epoch(final=self.is_over(progress))
+        self.monitor.epoch()
         self._save()
+        self.monitor.draw(final=self.is_over(progress))
 
     def _validate(self, batches: Iterator[Batch]) -> tuple[float, dict[str, float | None], dict[str, float]]:
         """Compute validation loss, Dice per label, and other values for the log; in pretraining draw a picture."""
@@ -353,7 +355,8 @@ class _Run:
         # The current end of the run counts: it may have been extended since the last picture.
         if self.first and restored.example is not None and (share_done == 1 or not path.exists()):
             axis = self.job.header.plan.representation.stacking_axis or 0
-            draw_reconstruction(path, restored.example, axis)
+            with harmless_picture(path):
+                draw_reconstruction(path, restored.example, axis)
         return restored.loss, {}, {"validation_loss_of_mean": restored.loss_of_mean}
 
     def _is_best(self, dice: float | None) -> bool:

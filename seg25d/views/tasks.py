@@ -8,6 +8,7 @@ from functools import partial
 from typing import NamedTuple
 
 from seg25d.core.errors import InputError
+from seg25d.core.lengths import count
 from seg25d.core.progress import format_seconds
 from seg25d.core.records import read_record
 from seg25d.core.workspace import FoldFolder
@@ -18,13 +19,13 @@ from seg25d.representations.fused_views import FusedViews
 from seg25d.runs.files import check_run
 from seg25d.runs.names import find_configuration
 from seg25d.training.config import FusionConfig, TrainingConfig
-from seg25d.training.durations import SHORT_BUDGET_S, expected_seconds, format_duration, share_left
-from seg25d.training.going_on import KeptLength, tell_kept_lengths
+from seg25d.training.durations import SHORT_BUDGET_S, expected_seconds, format_duration, is_trained, share_left
+from seg25d.training.going_on import KeptLength, tell_changes, tell_kept_lengths
 from seg25d.views.joint import build_joint, joint_plan
 from seg25d.views.model_sets import FusionCases, ModelSet, fusion_cases
 from seg25d.workflows.coarse_to_fine import FineRun, check_coarse, fine_run
 from seg25d.workflows.durations import announce_folds, time_update
-from seg25d.workflows.folds import Begun, RunToTrain, check_folds, is_scored, is_trained, split_of
+from seg25d.workflows.folds import Begun, RunToTrain, check_folds, is_scored, split_of
 from seg25d.workflows.planned_run import PlannedRun
 from seg25d.workflows.settings import FINE, JOINT, Settings
 
@@ -87,14 +88,14 @@ class FusedFold:
     def is_done(self) -> bool:
         """Whether the fusion network is trained with the settings that are asked for."""
         folder = self.folder
-        if not folder.model_final.exists() or not folder.config.exists():
+        if not folder.config.exists() or not is_trained(folder):
             return False
         return self.task.settled(self.fold) == read_record(folder.config, TrainingConfig)
 
     @property
     def is_complete(self) -> bool:
         """Whether there is a model with its scores, of whatever settings."""
-        return self.folder.model_final.exists() and is_scored(self.folder, self.split.val)
+        return is_trained(self.folder) and is_scored(self.folder, self.split.val)
 
     def view_models(self) -> list[ViewModel]:
         """All models of views, those of the fold itself first."""
@@ -164,7 +165,10 @@ def plan_fusion(planned: PlannedRun, folds: Sequence[int | str]) -> Fusion:
 
 
 def announce(jobs: Sequence[FusedFold]) -> None:
-    """Log what will be trained and how long that takes on this machine."""
+    """Log how fusions that have begun go on, what will be trained, and how long that takes on this machine."""
+    for job in jobs:
+        if job.task.begun != "kept":
+            tell_changes(job.folder, job.task.settled(job.fold), job.task.config)
     fusions = [job for job in jobs if not job.is_done]
     if not fusions:
         return
@@ -172,20 +176,18 @@ def announce(jobs: Sequence[FusedFold]) -> None:
     configs = {name: _config_of(model, own) for name, (model, own) in models.items()}
     tell_kept_lengths(KeptLength(name, configs[name], model.view.config) for name, (model, _) in models.items())
     missing = {name: model for name, (model, _) in models.items() if not model.is_trained}
-    parts = [*(_seconds_of_view(model, configs[name]) for name, model in missing.items()), *map(_seconds_of, fusions)]
-    known = [seconds for seconds in parts if seconds is not None]
+    parts = [(model.folder, _seconds_of_view(model, configs[name])) for name, model in missing.items()]
+    parts += [(job.folder, _seconds_of(job)) for job in fusions]
+    known = [seconds for _, seconds in parts if seconds is not None]
     time = f"{format_duration(sum(known))} in all on this machine" if known else "the time cannot be told here"
-    shorter = format_seconds(SHORT_BUDGET_S * len(parts))
-    less = f"; --time-budget 15min for each of the {len(parts)} would be {shorter}, for those that have not begun"
+    new = [seconds or 0.0 for folder, seconds in parts if not folder.checkpoint.exists()]
+    views = f"{count(len(missing), 'model')} of views ({', '.join(missing)}) and " if missing else ""
     logger.info(
-        "%s: training %d model(s) of views (%s) and %d fusion network(s): %s, predictions and scores of whole cases "
-        "aside%s",
-        jobs[0].task.run.root.name,
-        len(missing),
-        ", ".join(missing) or "none is missing",
-        len(fusions),
-        time,
-        less if sum(known) > SHORT_BUDGET_S * len(parts) else "",
+        "%s: training %s%s: %s, predictions and scores of whole cases aside%s",
+        *(jobs[0].task.run.root.name, views, count(len(fusions), "fusion network"), time),
+        f"; --time-budget 15min would be {format_seconds(SHORT_BUDGET_S * len(new))} for what has not begun"
+        if sum(new) > SHORT_BUDGET_S * len(new)
+        else "",
     )
 
 

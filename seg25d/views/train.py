@@ -22,8 +22,7 @@ from seg25d.inference.predictor import Predictor
 from seg25d.inference.validate import validate_fold
 from seg25d.preprocessing.store import Store
 from seg25d.runs.files import write_run_files
-from seg25d.training.config import TrainingConfig
-from seg25d.training.going_on import KeptLength, tell_changes, tell_kept_lengths
+from seg25d.training.going_on import tell_kept_folds
 from seg25d.training.trainer import train_fold
 from seg25d.views.data import FusionRecord, SetPredictors, case_key, models_key, write_case
 from seg25d.views.model_sets import leaks
@@ -50,10 +49,7 @@ def train_fusion(fusion: Fusion) -> dict[str, Summary]:
     if fusion.joint is None:
         return train_fused_folds(fusion.folds)
     apart = [job for job in fusion.folds if not job.is_complete]
-    begun = [(job.folder, job.task) for job in fusion.folds if job.folder.config.exists()]
-    tell_kept_lengths(
-        KeptLength(folder.name, read_record(folder.config, TrainingConfig), task.config) for folder, task in begun
-    )
+    tell_kept_folds((job.folder, job.task.config) for job in fusion.folds)
     announce_joint(fusion.joint, fusion.folds[0])
     if apart:
         train_fused_folds(apart)
@@ -172,11 +168,6 @@ def _train_fusion_network(job: FusedFold) -> None:
 
     def begin() -> None:
         write_run_files(task.run, task.folder, task.plans)
-        if task.begun != "kept":
-            tell_changes(folder, config, task.config)
-        if folder.config.exists() and read_record(folder.config, TrainingConfig) != config:
-            # A longer training is not complete yet, whatever happens from here on.
-            folder.model_final.unlink(missing_ok=True)
         write_record(folder.config, config)
 
     train_fold(replace(fold_job(task, folder, job.fold, job.split, config), store=Store(folder.fusion_data)), begin)

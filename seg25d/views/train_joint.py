@@ -15,7 +15,6 @@ from seg25d.inference.validate import validate_fold
 from seg25d.planning.model_file import ModelHeader, load_model, save_model
 from seg25d.representations.fused_views import FusedViews
 from seg25d.runs.files import write_run_files
-from seg25d.training.going_on import tell_changes
 from seg25d.training.trainer import train_fold
 from seg25d.views.joint import JointFusion, PaddedView
 from seg25d.workflows.folds import RunToTrain, fold_job, split_of, summarize_folds
@@ -49,7 +48,6 @@ def _train_joint_fold(task: RunToTrain, parts: FoldFolder, fold: int | str, exec
 
     def begin() -> None:
         write_run_files(task.run, task.folder, task.plans)
-        tell_changes(ready, config, task.config)
         write_record(ready.config, config)
         copy_file(parts.fusion_cases, ready.fusion_cases)
 

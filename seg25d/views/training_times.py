@@ -1,6 +1,6 @@
 """How long the trainings of a data set take on this machine, for `plan_and_preprocess --explain` and `info`."""
 
-import logging
+import textwrap
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import NamedTuple
@@ -9,10 +9,12 @@ import torch
 
 from seg25d.core.device import choose_execution, device_name
 from seg25d.core.errors import InputError
-from seg25d.core.processor import this_processor
+from seg25d.core.lengths import count
+from seg25d.core.processor import cache_folder, this_processor
 from seg25d.core.workspace import PreprocessedFolder, Workspace
 from seg25d.data.dataset import Split, read_description, read_splits
 from seg25d.evaluation.tables import text_table
+from seg25d.planning.explanation import MOST_COLUMNS
 from seg25d.planning.plan import Plans
 from seg25d.planning.plans_file import read_plans
 from seg25d.preprocessing.store import Store
@@ -30,8 +32,6 @@ from seg25d.training.loading import choose_num_loaders
 from seg25d.training.recipes import find_recipe
 from seg25d.training.timing import Training, seconds_per_update
 from seg25d.views.model_sets import fusion_cases
-
-logger = logging.getLogger(__name__)
 
 
 def training_times(
@@ -99,7 +99,12 @@ def timed_trainings(
         Times by name, without those that this machine has too little memory for, or that have too few folds.
     """
     splits, where = read_splits(folder.recipe_splits(plans.recipe)), (device, num_processes)
-    timed = {name: _time(folder, plans, name, splits, where, only_known) for name in plans.configurations}
+    fused_fold = _fold_to_fuse(splits)
+    timed = {
+        name: _time(folder, plans, name, splits, where, only_known)
+        for name, plan in plans.configurations.items()
+        if fused_fold is not None or not plan.representation.fuses_views
+    }
     times = {}
     for name, own in timed.items():
         representation = plans.configurations[name].representation
@@ -110,11 +115,8 @@ def timed_trainings(
             continue
         views = [timed.get(find_configuration(plans, view)[0]) for view in FusedViews.of(representation).views]
         known = [view for view in views if view is not None]
-        if len(known) == len(views):
-            try:
-                times[name] = _fused(own, known, splits)
-            except InputError as error:
-                logger.info("%s: %s", name, error)
+        if len(known) == len(views) and fused_fold is not None:
+            times[name] = _fused(own, known, splits, fused_fold)
     return times
 
 
@@ -125,22 +127,24 @@ def describe_times(times: Mapping[str, TrainingTime], device: str | None = None)
         times: Of configurations by name.
         device: As for `timed_trainings`.
     """
-    rows = [
-        [
-            *(name, format_update(time.seconds_per_update), str(time.num_models), f"{time.updates_per_fold:,}"),
-            *(_short(time.seconds_per_fold), _short(time.seconds_all_folds)),
-            f"{time.updates_in_15min:,} updates" if time.num_models == 1 else "",
-        ]
-        for name, time in times.items()
-    ]
-    for row, time in zip(rows, times.values(), strict=True):
-        row[-1] = row[-1] or f"{_short(SHORT_BUDGET_S * time.num_models)} for its models"
     header = ["training", "update", "models", "updates", "fold 0", "all folds", "--time-budget 15min"]
-    return (
-        f"How long trainings take on this machine ({_machine(device)}), from a few timed updates:\n"
-        + text_table(header, rows)
-        + "\nPredictions and scores of whole cases come on top; a time budget holds for every model that has not begun."
-    )
+    title = f"How long trainings take on this machine ({_machine(device)}), from a few timed updates:"
+    notes = "Predictions and scores of whole cases come on top; a time budget holds for every model that has not begun."
+    with suppress(RuntimeError):  # no home
+        files = f"{cache_folder()}/timing_*.json"
+        notes += f" What was timed is kept: if the machine was busy then, delete {files} to time anew."
+    table = text_table(header, [_row(name, time) for name, time in times.items()])
+    return "\n".join([textwrap.fill(title, MOST_COLUMNS), table, textwrap.fill(notes, MOST_COLUMNS)])
+
+
+def _row(name: str, time: TrainingTime) -> list[str]:
+    budget = f"{_short(SHORT_BUDGET_S * time.num_models)} for its models"
+    return [
+        name if time.fold == "0" else f"{name}, only fold {time.fold}",
+        *(format_update(time.seconds_per_update), str(time.num_models), f"{time.updates_per_fold:,}"),
+        *(_short(time.seconds_per_fold), _short(time.seconds_all_folds)),
+        count(time.updates_in_15min, "update") if time.num_models == 1 else budget,
+    ]
 
 
 def _machine(device: str | None) -> str:
@@ -188,19 +192,26 @@ def _ordinary(own: _Timed, num_folds: int) -> TrainingTime:
     )
 
 
-def _fused(own: _Timed, views: list[_Timed], splits: tuple[Split, ...]) -> TrainingTime:
-    """All models that a fusion takes where none is trained yet.
+def _fold_to_fuse(splits: tuple[Split, ...]) -> int | str | None:
+    """The fold whose fusion is told: the first one, or `all` where there are too few folds for it; None if neither."""
+    for fold in (0, "all"):
+        with suppress(InputError):
+            fusion_cases(splits, fold, "cross")
+            return fold
+    return None
 
-    Raises:
-        InputError: If there are too few folds.
-    """
-    sets = [{each.name for each in fusion_cases(splits, fold, "cross").sets} for fold in range(len(splits))]
+
+def _fused(own: _Timed, views: list[_Timed], splits: tuple[Split, ...], first: int | str) -> TrainingTime:
+    """All models that a fusion takes where none is trained yet; `first` is what `_fold_to_fuse` gives."""
+    folds = ["all"] if first == "all" else range(len(splits))
+    sets = [{each.name for each in fusion_cases(splits, fold, "cross").sets} for fold in folds]
     of_a_set = sum(view.fold for view in views)
     return TrainingTime(
         seconds_per_update=own.update,
         updates_per_fold=own.updates + len(sets[0]) * sum(view.updates for view in views),
         num_models=len(sets[0]) * len(views) + 1,
+        fold=str(first),
         seconds_per_fold=own.fold + len(sets[0]) * of_a_set,
-        seconds_all_folds=own.fold * len(splits) + len(set().union(*sets)) * of_a_set,
+        seconds_all_folds=own.fold * len(sets) + len(set().union(*sets)) * of_a_set,
         updates_in_15min=own.updates_in_budget,
     )

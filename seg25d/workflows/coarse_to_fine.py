@@ -17,18 +17,18 @@ from seg25d.core.errors import InputError
 from seg25d.core.files import copy_file
 from seg25d.core.grids import box_shape
 from seg25d.core.locks import folder_lock
-from seg25d.core.records import read_record
 from seg25d.core.types import BoundingBox, Shape
 from seg25d.core.workspace import FoldFolder
 from seg25d.evaluation.summary import Summary
 from seg25d.planning.coarse_to_fine import FineConfig, fine_plan
 from seg25d.preprocessing.store import Store
-from seg25d.training.config import TrainingConfig
+from seg25d.runs.progress import warn_of_earlier_models
 from seg25d.training.crops import crop_around, usual_margins
-from seg25d.training.going_on import KeptLength, begun_config, tell_kept_lengths
+from seg25d.training.durations import is_trained
+from seg25d.training.going_on import begun_config, tell_kept_folds
 from seg25d.training.processes import is_first_process
 from seg25d.workflows.durations import announce_folds
-from seg25d.workflows.folds import Begun, RunToTrain, check_folds, is_scored, is_trained, split_of, train_folds
+from seg25d.workflows.folds import Begun, RunToTrain, check_folds, is_scored, split_of, train_folds
 from seg25d.workflows.planned_run import PlannedRun
 from seg25d.workflows.settings import Settings
 
@@ -156,11 +156,11 @@ def _provide_coarse(fine: FineRun, fold: int | str) -> None:
     with folder_lock(folder.root, "training", deep=True):
         if _has_begun(folder):
             return
-        if source.config.exists():
-            tell_kept_lengths([KeptLength(source.name, read_record(source.config, TrainingConfig), coarse.config)])
+        tell_kept_folds([(source, coarse.config)])
         if not _is_complete(coarse, fold):
             logger.info("%s, fold %s: the coarse model is not complete; training it first", coarse.configuration, fold)
             train_folds(coarse)
+        warn_of_earlier_models(coarse.run, [fold])
         copy_file(source.model_final, folder.coarse)
 
 

@@ -10,6 +10,7 @@ from seg25d.core.device import choose_execution
 from seg25d.data.dataset import read_description
 from seg25d.training.config import TrainingConfig
 from seg25d.training.durations import describe_training, share_left
+from seg25d.training.going_on import tell_changes
 from seg25d.training.loading import choose_num_loaders
 from seg25d.training.timing import Training, seconds_per_update
 from seg25d.workflows.folds import RunToTrain, split_of
@@ -41,7 +42,7 @@ def time_update(
 def announce_folds(
     task: RunToTrain, folds: Sequence[int | str] | None = None, build: Callable[[], nn.Module] | None = None
 ) -> None:
-    """Say how long it takes to train folds, as far as there is something to train.
+    """Say how folds that have begun go on, and how long it takes to train them, as far as there is something to train.
 
     Args:
         task: The run.
@@ -50,14 +51,36 @@ def announce_folds(
     """
     by_length: dict[str, list[tuple[int | str, TrainingConfig, float]]] = {}
     for fold in task.folds if folds is None else folds:
-        config = task.settled(fold)
-        left = 1.0 if task.begun == "restarted" else share_left(task.run.fold(fold), config)
+        config, folder = task.settled(fold), task.run.fold(fold)
+        if task.begun != "kept":
+            tell_changes(folder, config, task.config)
+        left = share_left(folder, config)
         if left > 0:
             by_length.setdefault(config.model_dump_json(), []).append((fold, config, left))
     for parts in by_length.values():
         numbers, config = ", ".join(str(fold) for fold, _, _ in parts), parts[0][1]
-        seconds = time_update(task, config, build)
-        if seconds is not None:
-            num_cases = len(split_of(task.splits, parts[0][0]).val)
-            told = describe_training(config, task.plan, num_cases, seconds, [left for _, _, left in parts])
-            logger.info("%s, fold%s %s: %s", task.run.root.name, "s" * (len(parts) > 1), numbers, told)
+        name = f"{task.run.root.name}, fold{'s' * (len(parts) > 1)} {numbers}"
+        num_cases = len(split_of(task.splits, parts[0][0]).val)
+        announce_models(task, name, (config, num_cases), [left for _, _, left in parts], build)
+
+
+def announce_models(
+    task: RunToTrain,
+    name: str,
+    settings: tuple[TrainingConfig, int],
+    shares_left: Sequence[float],
+    build: Callable[[], nn.Module] | None = None,
+) -> None:
+    """Say how long models still take to be trained; nothing where that cannot be told.
+
+    Args:
+        task: The run.
+        name: Of the models, for the message.
+        settings: Of each model, and its number of validation cases.
+        shares_left: What is to be trained of each, see `share_left`.
+        build: See `time_update`.
+    """
+    config, num_cases = settings
+    seconds = time_update(task, config, build)
+    if seconds is not None:
+        logger.info("%s: %s", name, describe_training(config, task.plan, num_cases, seconds, shares_left))

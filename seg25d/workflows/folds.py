@@ -23,9 +23,9 @@ from seg25d.planning.model_file import ModelHeader
 from seg25d.planning.plan import ConfigurationPlan, Plans
 from seg25d.preprocessing.store import Store
 from seg25d.runs.files import check_run, write_run_files
-from seg25d.training.checkpoint import clear_fold, load_checkpoint
+from seg25d.training.checkpoint import clear_fold
 from seg25d.training.config import EXTENDABLE, TrainingConfig, changed_settings
-from seg25d.training.going_on import settle_config, tell_changes
+from seg25d.training.going_on import settle_config
 from seg25d.training.processes import (
     check_processes,
     is_first_process,
@@ -92,8 +92,8 @@ class RunToTrain:
             InputError: If it was begun with other settings and is to continue with these.
         """
         folder = self.run.fold(fold)
-        if self.begun == "kept" and folder.checkpoint.exists():
-            return read_record(folder.config, TrainingConfig)
+        if self.begun == "kept":
+            return read_record(folder.config, TrainingConfig) if folder.checkpoint.exists() else self.config
         return settle_config(folder, self.settings.recipe, self.settings.changes)
 
 
@@ -180,17 +180,8 @@ def _begin(task: RunToTrain, fold: int | str, config: TrainingConfig) -> None:
     folder = task.run.fold(fold)
     if not folder.checkpoint.exists():
         _warn_if_unlike_others(task, fold, config)
-    elif task.begun != "kept":
-        tell_changes(folder, config, task.config)
     write_run_files(task.run, task.folder, task.plans)
     write_record(folder.config, config)
-
-
-def is_trained(folder: FoldFolder) -> bool:
-    """Whether a model is done, and not being made longer: then its model is one of before."""
-    if not folder.model_final.exists():
-        return False
-    return not folder.checkpoint.exists() or bool(load_checkpoint(folder.checkpoint)["finished"])
 
 
 def is_scored(folder: FoldFolder, cases: Sequence[str]) -> bool:

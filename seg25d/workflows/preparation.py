@@ -36,6 +36,10 @@ PATIENCE_SECONDS = 60.0
 SHARED_BY_NETWORKS = {"spacing_mm", "normalization", "store", "mirror_axes"}
 """Fields of a plan that determine how arrays are made and read, independently of the network."""
 
+NO_FOLD = "it cannot be trained here, as it learns from predictions of cases that its views have not seen"
+ONLY_ALL = "only fold `all` of it can be trained here, as each other one needs two besides itself"
+"""What is said of a fusion of views where there are too few folds."""
+
 
 class DatasetToPlan(NamedTuple):
     """A verified data set, and the options of its planning."""
@@ -131,6 +135,7 @@ def make_plans(task: DatasetToPlan) -> Plans:
         plans_name=task.plans_name,
     )
     plans = revised.model_copy(update={"reasons": {**revised.reasons, "folds": task.splits_reason}})
+    plans = _warn_of_few_folds(plans, task.splits)
     names = configuration_names(task.configurations, plans.slice_axis, task.rules, fingerprint.flat_axis)
     if not task.configurations and LEFT_OUT in plans.reasons:
         logger.info("%s: not planned: %s", plans.dataset_name, plans.reasons[LEFT_OUT])
@@ -139,6 +144,24 @@ def make_plans(task: DatasetToPlan) -> Plans:
         if "warning" in plan.reasons and not known:
             logger.info("%s, %s: %s", plans.dataset_name, name, plan.reasons["warning"])
     return with_ceilings(plans, task.dataset, fingerprint, {split_name(name)[0] for name in names})
+
+
+def _warn_of_few_folds(plans: Plans, splits: Sequence[Split]) -> Plans:
+    """Add to what speaks against a fusion of views that there are too few folds for it, or take that back."""
+    held_out = any(set(split.val) - set(split.train) for split in splits)
+    problem = "" if len(splits) > 2 else ONLY_ALL if held_out else NO_FOLD
+    for name, plan in plans.configurations.items():
+        if not plan.representation.fuses_views:
+            continue
+        parts = plan.reasons.get("warning", "").split("; ")
+        others = [part for part in parts if part not in (NO_FOLD, ONLY_ALL)]
+        told = "; ".join(part for part in (*others, problem) if part)
+        if told == plan.reasons.get("warning", ""):
+            continue
+        reasons = {key: text for key, text in plan.reasons.items() if key != "warning"}
+        reasons |= {"warning": told} if told else {}
+        plans = plans.with_plan(name, plan.model_copy(update={"reasons": reasons}))
+    return plans
 
 
 def write_plans(task: DatasetToPlan, plans: Plans) -> None:

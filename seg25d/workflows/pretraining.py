@@ -21,7 +21,7 @@ from seg25d.preprocessing.preprocess import preprocess_dataset, stores_to_change
 from seg25d.preprocessing.store import Store
 from seg25d.training.checkpoint import clear_fold
 from seg25d.training.config import TrainingConfig
-from seg25d.training.durations import describe_training, share_left
+from seg25d.training.durations import share_left
 from seg25d.training.going_on import settle_config, tell_changes
 from seg25d.training.pretext_tasks import check_task
 from seg25d.training.processes import (
@@ -33,7 +33,7 @@ from seg25d.training.processes import (
     wait_for_all,
 )
 from seg25d.training.trainer import FoldJob, train_fold
-from seg25d.workflows.durations import time_update
+from seg25d.workflows.durations import announce_models
 from seg25d.workflows.folds import RunToTrain, model_header
 from seg25d.workflows.options import PretrainingOptions
 from seg25d.workflows.planned_run import PlannedRun
@@ -111,11 +111,10 @@ def pretrain_network(run: PretrainingRun) -> Path:
         cases = tuple(sorted({*task.store.cases(), *(case.name for case in run.further)}))
         if first:
             logger.info("pretraining on the images of %d cases", len(cases))
-            seconds = time_update(task, config)
+            tell_changes(folder, config, run.settings.config)
             left = share_left(folder, config)
-            if seconds is not None and left > 0:
-                told = describe_training(config, task.plan, len(cases), seconds, [left])
-                logger.info("%s: %s", folder.name, told)
+            if left > 0:
+                announce_models(task, folder.name, (config, len(cases)), [left])
         # No cases are held out: there are no labels that could leak.
         split = Split(train=cases, val=cases)
         header = model_header(task, "all", config)
@@ -128,7 +127,6 @@ def pretrain_network(run: PretrainingRun) -> Path:
 
 def _begin(run: PretrainingRun, config: TrainingConfig) -> None:
     """Write what a network is pretrained with."""
-    tell_changes(run.folder, config, run.settings.config)
     write_record(run.folder.config, config)
 
 

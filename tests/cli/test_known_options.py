@@ -25,7 +25,6 @@ def test_every_command_names_an_unknown_option_whatever_follows_it(
 @pytest.mark.parametrize(
     ("words", "nearest"),
     [
-        (("predict", "-i", "a", "-o", "b", "-chk", "x"), "-c"),
         (("train", "4", "si", "0", "--epoch", "3"), "--epochs"),
         (("train", "4", "si", "0", "--time", "3s"), "--time-budget"),
         (("train", "4", "si", "0", "--time_budget", "3s"), "--time-budget"),
@@ -33,17 +32,31 @@ def test_every_command_names_an_unknown_option_whatever_follows_it(
         (("train", "4", "si", "0", "--restrat"), "--restart"),
         (("info", "--jsn"), "--json"),
         (("evaluate", "a", "b", "-dev", "cpu"), "-device"),
+        (("train", "4", "si", "0", "-workspace", "a"), "--workspace"),
+        (("train", "4", "si", "0", "--quie"), "--quiet"),
+        (("train", "4", "si", "0", "--epochs5"), "--epochs"),
     ],
 )
 def test_the_nearest_option_is_named(words: tuple[str, ...], nearest: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert f"; the nearest one is {nearest}\n" in refused(capsys, *words)
 
 
-def test_where_none_is_near_all_are_listed_and_hidden_ones_are_not(capsys: pytest.CaptureFixture[str]) -> None:
-    message = refused(capsys, "train", "4", "si", "0", "--qxzzz")
-    assert "; known: " in message
-    assert "--tensorboard" in message.splitlines()[0]
-    assert "--c," not in message.splitlines()[0]
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("train", "4", "si", "0", "-tr", "nnUNetTrainer"),
+        ("train", "4", "si", "0", "-chk", "x"),
+        ("train", "4", "si", "0", "--val"),
+        ("train", "4", "si", "0", "-f", "0"),
+        ("predict", "-i", "a", "-o", "b", "-chk", "x"),
+        ("export_model", "-d", "4"),
+        ("plan_and_preprocess", "--fingerprint"),
+        ("convert", "-x", "a"),
+        ("train", "4", "si", "0", "--qxzzz"),
+    ],
+)
+def test_where_none_is_near_the_help_is_named(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert f"; seg25d {words[0]} --help lists them\n" in refused(capsys, *words)
 
 
 def test_all_unknown_options_are_named_at_once(capsys: pytest.CaptureFixture[str]) -> None:

@@ -33,3 +33,11 @@ def test_curves_are_a_png_file(tmp_path):
     draw_curves(tmp_path / "a" / "curves.png", {"truth": (0.0, 1.0), "si": (1.0, 0.5)}, ("case", "slice", "area"))
     assert (tmp_path / "a" / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["curves.png"]
+
+
+def test_names_are_drawn_as_they_are_written(tmp_path):
+    names = {"background": 0, "$\\bad$ left": 1, "\N{CJK UNIFIED IDEOGRAPH-5DE6}": 2, "_rest": 3}
+    labels = np.eye(12, dtype=np.uint8)
+    draw_contours(tmp_path / "picture.png", np.zeros((12, 12), np.float32), {"$x_": labels}, names)
+    draw_curves(tmp_path / "curves.png", {"truth": (0.0, 1.0), "_a$": (1.0, 0.5)}, ("$a_", "slice", "area"))
+    assert len(list(tmp_path.iterdir())) == 2

@@ -135,9 +135,22 @@ def test_the_reason_says_where_the_folds_are_from() -> None:
     assert splits_reason(ignored, own).endswith(
         "; preprocessed/Dataset001_X/splits_final.json has others and does not count"
     )
-    assert splits_reason(_dataset(None), own * 3, 7) == (
-        "3, made of the sorted names of the cases with seed 7, as nnU-Net makes them"
+    assert splits_reason(_dataset(None), own * 5, 7) == (
+        "5, made of the sorted names of the cases with seed 7, as nnU-Net makes them"
+    )
+    assert splits_reason(_dataset(None), own * 4, 7) == (
+        "4, made of the sorted names of the cases with seed 7, in the way in which nnU-Net makes its 5"
     )
     assert splits_reason(_dataset(None, {"a": "p"}), own * 2) == (
         "2, with whole patients of patients.json dealt out, seed 12345"
+    )
+
+
+def test_the_reason_of_few_folds_says_what_they_are() -> None:
+    for patients, unit in (({}, "case"), ({"a": "p"}, "patient")):
+        dataset = _dataset(None, patients)
+        assert splits_reason(dataset, choose_splits(dataset)) == f"3, one {unit} each, as there are fewer than 5"
+    dataset = _dataset(None, dict.fromkeys("abc", "p"))
+    assert splits_reason(dataset, choose_splits(dataset)) == (
+        "1, which trains and validates on the same cases, as there is one patient: its scores say little about new ones"
     )

@@ -54,3 +54,15 @@ def test_narrow_charts_are_as_wide_as_a_phone_in_letters_of_the_same_size():
         assert size_of(svg)[0] < 350, "so that letters are not shrunk on a phone"
         assert not re.findall(r">[^<]{45,}</text>", svg), "lines that are broken where the figure ends"
     assert size_of(charts[3])[1] > 1.5 * size_of(learning_curves({0: log}))[1], "losses above Dice"
+
+
+def test_odd_names_are_drawn_as_they_are_written():
+    curve = area_curve(np.arange(5.0))
+    names = [r"$\bad$ left", "\N{CJK UNIFIED IDEOGRAPH-5DE6}", "_rest"]
+    charts = [
+        area_plot(curve, dict.fromkeys(names, curve), "axial slice"),
+        box_plots({name: [0.1, 0.2] for name in names}, names[0]),
+        cost_against_accuracy([Point(name, 1.0, 0.5, True, True) for name in names]),
+    ]
+    for svg in charts:
+        assert all(name in svg for name in names)

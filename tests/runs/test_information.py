@@ -119,6 +119,38 @@ def test_progress(workspace: Workspace, config: Any, progress: float | None) -> 
     assert gather_information(workspace).datasets[0].runs[1].folds[1].progress == progress
 
 
+@pytest.mark.parametrize(
+    ("config", "log", "state", "progress"),
+    [
+        ({}, '{"iteration": 7}\n', "trained", None),
+        ({"epochs": 5, "iterations_per_epoch": 10}, '{"iteration": 50}\n', "trained", None),
+        ({"epochs": 50, "iterations_per_epoch": 10}, '{"iteration": 50}\n', "unfinished", 0.1),
+        (
+            {"epochs": 50, "iterations_per_epoch": 10, "time_budget_seconds": 4},
+            '{"total_seconds": 5}\n',
+            "trained",
+            None,
+        ),
+        (
+            {"epochs": 50, "iterations_per_epoch": 10, "early_stopping": 1},
+            '{"iteration": 10, "validation_loss": 0.1}\n{"iteration": 20, "validation_loss": 0.2}\n',
+            "trained",
+            None,
+        ),
+        ({"epochs": 50, "iterations_per_epoch": 10}, "", "trained", None),
+    ],
+)
+def test_a_fold_that_is_being_trained_for_longer_is_unfinished_and_has_no_scores(
+    workspace: Workspace, config: Any, log: str, state: str, progress: float | None
+) -> None:
+    folder = workspace.run(NAME, "si").fold(0)
+    write(folder.config, config)
+    write(folder.log, log)
+    told = gather_information(workspace).datasets[0].runs[1].folds[0]
+    assert (told.state, told.progress) == (state, progress)
+    assert told.dice == (0.75 if state == "trained" else None)
+
+
 def test_damaged_files_are_named_and_all_else_is_told(workspace: Workspace) -> None:
     folder, run = workspace.preprocessed_dataset(NAME), workspace.run(NAME, "si")
     damaged = [

@@ -6,7 +6,7 @@ import pytest
 from seg25d.core.errors import InputError
 from seg25d.core.workspace import RunFolder, Workspace
 from seg25d.planning.plan import Plans
-from seg25d.runs.trained import ModelChoice, choose_run, prediction_command, trained_runs
+from seg25d.runs.trained import ModelChoice, choose_folds, choose_run, prediction_command, trained_runs
 
 
 @pytest.fixture
@@ -158,3 +158,15 @@ def test_the_command_that_predicts_names_what_is_needed(workspace, tmp_path, mon
     elsewhere = workspace.model_copy(update={"raw": tmp_path / "other" / "place"})
     root = str(workspace.run("Dataset001_A", "si__mine").root)
     assert command_words(elsewhere, "si__mine", "0") == ["-m", root]
+
+
+def test_a_model_of_an_earlier_length_is_used_and_it_is_told(workspace, caplog):
+    train_fake(workspace, "Dataset001_A", "si")
+    run = workspace.run("Dataset001_A", "si")
+    run.fold(0).config.write_text('{"epochs": 2, "iterations_per_epoch": 100}')
+    run.fold(0).log.write_text('{"iteration": 200}\n')
+    assert choose_folds(run, None) == ["0"]
+    assert not caplog.messages
+    run.fold(0).log.write_text('{"iteration": 4}\n')
+    assert choose_folds(run, ["0"]) == ["0"]
+    assert "si fold_0 is being trained for longer, of which 2% is done: the model of its earlier" in caplog.text

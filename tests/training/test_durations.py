@@ -1,16 +1,19 @@
 """How long trainings take, reckoned by hand."""
 
-import json
 from collections.abc import Callable
 
 import pytest
 
+from seg25d.core.errors import ModelError
+from seg25d.core.records import write_record
+from seg25d.training.checkpoint import save_checkpoint
 from seg25d.training.durations import (
     describe_training,
     expected_seconds,
     expected_updates,
     format_duration,
     format_update,
+    is_trained,
     share_left,
 )
 from seg25d.training.trainer import FoldJob
@@ -47,17 +50,40 @@ def test_seconds_of_an_update_have_two_digits() -> None:
     assert [format_update(each) for each in (0.01234, 1.26, 45.6)] == ["0.012 s", "1.3 s", "46 s"]
 
 
-def test_what_is_left_is_in_the_log(make_job: Maker) -> None:
+def test_what_is_left_is_in_the_checkpoint_whatever_is_left_of_the_log(make_job: Maker) -> None:
     job = make_job("a", epochs=4)
     assert share_left(job.folder, job.config) == 1
-    job.folder.root.mkdir(parents=True)
-    job.folder.checkpoint.touch()
-    lines = [{"iteration": 4 * n, "total_seconds": 3.0 * n, "validation_loss": 0.1 * n} for n in (1, 2, 3)]
-    job.folder.log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    log = [{"validation_loss": 0.1 * n} for n in (1, 2, 3)]
+    save_checkpoint(job.folder.checkpoint, {"iteration": 12, "seconds": 9.0, "finished": False, "log": log})
+    job.folder.log.write_text('{"iteration": 4}\n{"iter')
     assert share_left(job.folder, job.config) == 0.25
     assert share_left(job.folder, job.config.model_copy(update={"epochs": 2})) == 0
     assert share_left(job.folder, job.config.model_copy(update={"time_budget_seconds": 18.0})) == 0.5
     assert share_left(job.folder, job.config.model_copy(update={"early_stopping": 2})) == 0
+    save_checkpoint(job.folder.checkpoint, {"iteration": 12})
+    with pytest.raises(ModelError, match="is not a checkpoint"):
+        share_left(job.folder, job.config)
+
+
+def test_a_model_is_done_when_the_length_of_its_settings_is(make_job: Maker) -> None:
+    job = make_job("a", epochs=3)
+    assert not is_trained(job.folder)
+    write_record(job.folder.config, job.config)
+    job.folder.model_final.touch()
+    assert is_trained(job.folder), "installed"
+    state = {"iteration": 12, "seconds": 9.0, "finished": True, "log": []}
+    save_checkpoint(job.folder.checkpoint, state)
+    assert is_trained(job.folder)
+    save_checkpoint(job.folder.checkpoint, state | {"finished": False})
+    assert not is_trained(job.folder)
+    save_checkpoint(job.folder.checkpoint, state)
+    write_record(job.folder.config, job.config.model_copy(update={"epochs": 30}))
+    assert not is_trained(job.folder), "a longer training was cut off before its first checkpoint"
+
+
+def test_one_update_is_one(make_job: Maker) -> None:
+    job = make_job("a", epochs=1, iterations=1)
+    assert describe_training(job.config, job.header.plan, 2, 0.5, [1]).startswith("1 update, about ")
 
 
 def test_a_training_is_told_with_what_less_would_give(make_job: Maker) -> None:

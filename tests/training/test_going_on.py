@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from seg25d.cli.common import duration
 from seg25d.core.errors import InputError
 from seg25d.core.records import write_record
 from seg25d.core.workspace import FoldFolder
@@ -75,7 +76,7 @@ def begun(root: Path, there: str) -> FoldFolder:
     words, updates, seconds, finished = THERE[there]
     folder = FoldFolder(root=root / "si" / "fold_0")
     write_record(folder.config, apply_settings(RECIPE, asked_for(words)))
-    save_checkpoint(folder.checkpoint, {"iteration": updates, "seconds": seconds, "finished": finished})
+    save_checkpoint(folder.checkpoint, {"iteration": updates, "seconds": seconds, "finished": finished, "log": []})
     return folder
 
 
@@ -138,7 +139,7 @@ def test_other_epochs_of_the_same_length_are_told_and_taken_where_they_can_be(
 ) -> None:
     folder = FoldFolder(root=tmp_path / "si" / "fold_0")
     write_record(folder.config, apply_settings(RECIPE, asked_for((4, 200, None))))
-    save_checkpoint(folder.checkpoint, {"iteration": 200, "seconds": 9.0, "finished": finished})
+    save_checkpoint(folder.checkpoint, {"iteration": 200, "seconds": 9.0, "finished": finished, "log": []})
     changes = asked_for((2, None, None))
     config = settle_config(folder, RECIPE, changes)
     assert length_of(config) == (200, epochs_of, None)
@@ -160,7 +161,7 @@ def test_going_on_keeps_all_other_settings_and_says_so(tmp_path: Path, caplog: p
     config = settle_config(folder, RECIPE, {"learning_rate": "0.01"})
     assert not folder.config.exists()
     write_record(folder.config, config)
-    save_checkpoint(folder.checkpoint, {"iteration": 1, "seconds": 9.0, "finished": False})
+    save_checkpoint(folder.checkpoint, {"iteration": 1, "seconds": 9.0, "finished": False, "log": []})
     assert settle_config(folder, RECIPE, {}) == config
     with caplog.at_level(logging.INFO, "seg25d"):
         tell_changes(folder, config, RECIPE)
@@ -199,3 +200,77 @@ def test_a_training_goes_on_to_epochs_of_another_length_and_ends_where_it_is_tol
     lines = [json.loads(line) for line in short.folder.log.read_text().splitlines()]
     assert lines[-1]["iteration"] > 8
     assert lines[-1]["progress"] == 1
+
+
+def put(root: Path, words: dict[str, str], done: tuple[int, float, bool], losses: tuple[float, ...] = ()) -> FoldFolder:
+    """A fold that was begun with these settings; updates, seconds, and whether that is all."""
+    folder = FoldFolder(root=root / "si" / "fold_0")
+    write_record(folder.config, apply_settings(RECIPE, words))
+    log = [{"validation_loss": loss} for loss in losses]
+    state = dict(zip(("iteration", "seconds", "finished"), done, strict=True))
+    save_checkpoint(folder.checkpoint, state | {"log": log})
+    return folder
+
+
+def told(folder: FoldFolder, words: dict[str, str], caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What is said where this is asked for."""
+    config = settle_config(folder, RECIPE, words)
+    with caplog.at_level(logging.INFO, "seg25d"):
+        tell_changes(folder, config, apply_settings(RECIPE, words))
+    return caplog.messages
+
+
+def test_the_same_length_in_other_words_is_the_same(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = put(tmp_path, asked_for((2, 200, None)), (200, 9.0, True))
+    assert told(folder, asked_for((2, None, None)), caplog) == []
+
+
+def test_other_epochs_of_a_time_budget_are_told_in_words_that_differ(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = put(tmp_path, asked_for((None, None, 4.0)), (90, 4.5, True))
+    assert told(folder, asked_for((None, None, 4.0)) | {"epochs": "7"}, caplog) == [
+        "si fold_0: it is trained to the end, in a time budget of 4 s, with epochs of 100 at the most and 5 in the "
+        "schedule; asked for are other epochs, a time budget of 4 s, with epochs of 100 at the most and 7 in the "
+        "schedule, with which --restart trains it anew"
+    ]
+
+
+def test_a_time_that_is_over_already_is_not_longer(tmp_path: Path) -> None:
+    folder = put(tmp_path, asked_for((None, None, 4.0)), (90, 4.5, True))
+    with pytest.raises(InputError, match=r"4 s, .* in 4.5 s are done.*4\.0000001 s, .*same \(--time-budget 4s\)"):
+        settle_config(folder, RECIPE, asked_for((None, None, 4.0000001)))
+    assert settle_config(folder, RECIPE, asked_for((None, None, 4.6))).time_budget_seconds == 4.6
+
+
+@pytest.mark.parametrize("seconds", [1080000.0, 4.0000001, 1e-05, 900.0, 20.5])
+def test_times_are_written_so_that_they_can_be_read(seconds: float) -> None:
+    words = length_words(apply_settings(RECIPE, asked_for((None, None, seconds))), RECIPE)
+    assert duration(words.removeprefix("--time-budget ")) == seconds
+
+
+def test_a_run_that_early_stopping_ended_stays_and_it_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    recipe = {"early_stopping": "2"}
+    folder = put(tmp_path, recipe | asked_for((4, None, None)), (300, 9.0, True), (0.1, 0.2, 0.3))
+    (message,) = told(folder, recipe | asked_for((9, None, None)), caplog)
+    assert (
+        "early_stopping has ended it, in a training of at most 400 updates (4 epochs of 100); asked for is" in message
+    )
+
+
+def test_epochs_that_do_not_fit_come_on_top(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = put(tmp_path, asked_for((1, 2, None)), (2, 1.0, True), (0.5,))
+    (message,) = told(folder, asked_for((2, None, None)), caplog)
+    assert message.endswith(
+        "2 updates (1 epoch of 2); it goes on to what is asked for, 200 updates (2 epochs of 100), "
+        "beside the 1 epoch of before"
+    )
+
+
+def test_a_model_without_a_checkpoint_is_not_overwritten(tmp_path: Path) -> None:
+    folder = FoldFolder(root=tmp_path / "si" / "fold_0")
+    folder.root.mkdir(parents=True)
+    folder.model_final.touch()
+    for words in ({}, asked_for((1, 1, None))):
+        with pytest.raises(InputError, match=r"no checkpoint .* as models that were installed; .* with --restart"):
+            settle_config(folder, RECIPE, words)

@@ -18,7 +18,8 @@ from seg25d.core import progress
 from seg25d.core.device import choose_execution
 from seg25d.data.labels import Labels
 from seg25d.training import trainer
-from seg25d.training.monitor import Monitor
+from seg25d.training.checkpoint import load_checkpoint
+from seg25d.training.monitor import Monitor, draw_progress
 from seg25d.training.state import new_state
 from seg25d.training.trainer import FoldJob, train_fold
 
@@ -43,9 +44,9 @@ def test_the_line_of_an_epoch_says_what_the_log_says(make_job: Maker, caplog: py
     state = new_state(torch.nn.Conv2d(1, 1, 1), job.config, choose_execution("cpu"))
     state.log.append(LINE)
     with caplog.at_level(logging.INFO, "seg25d"):
-        Monitor(job.folder, state, job.header.description.labels, active=False, tensorboard=False).epoch(final=True)
+        Monitor(job.folder, state, job.header.description.labels, active=False, tensorboard=False).epoch()
         assert not job.folder.root.exists()
-        Monitor(job.folder, state, job.header.description.labels, active=True, tensorboard=False).epoch(final=True)
+        Monitor(job.folder, state, job.header.description.labels, active=True, tensorboard=False).epoch()
     assert caplog.messages == [
         f"{job.folder.name}, epoch 3 (30.0%): loss 0.5123, validation loss 0.6000, Dice -, 1 min 15 s, 2.5 updates/s, "
         "waiting for data 2.2%, 2 h 5 min left"
@@ -69,10 +70,47 @@ def test_lines_and_picture_have_the_names_of_labels(
     state = new_state(torch.nn.Conv2d(1, 1, 1), job.config, choose_execution("cpu"))
     state.log.append(LINE | {"validation_dice": 0.5, "validation_dice_per_label": {"1": 0.5, "2": None}})
     with caplog.at_level(logging.INFO, "seg25d"):
-        Monitor(job.folder, state, labels, active=True, tensorboard=False).epoch(final=True)
+        monitor = Monitor(job.folder, state, labels, active=True, tensorboard=False)
+        monitor.epoch()
+        monitor.draw(final=True)
     assert "Dice 0.5000 (liver 0.5000, tumour -), " in caplog.text
     assert {"liver", "tumour", "mean"} < set(shown)
     assert not {"1", "2"} & set(shown)
+
+
+@pytest.mark.parametrize("name", [r"$\bad$ left", "$x$", "\N{CJK UNIFIED IDEOGRAPH-5DE6}", "_rest", "a_b^{"])
+def test_odd_names_of_labels_are_drawn_as_they_are_written(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[str] = []
+    save = Figure.savefig
+
+    def read_legends(figure: Figure, path: Path, **options: Any) -> None:
+        shown.extend(text.get_text() for text in figure.axes[1].get_legend().get_texts())
+        save(figure, path, **options)
+
+    monkeypatch.setattr(Figure, "savefig", read_legends)
+    labels = Labels(names={"background": 0, name: 1, "tumour": 2})
+    lines = [LINE | {"validation_dice": 0.5, "validation_dice_per_label": {"1": 0.5, "2": None}}]
+    draw_progress(tmp_path / "progress.png", lines, labels)
+    assert shown == [name, "tumour", "mean"]
+    assert (tmp_path / "progress.png").stat().st_size > 0
+
+
+def test_a_picture_that_cannot_be_drawn_ends_no_training_and_all_is_saved_before(
+    make_job: Maker, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, saved = make_job("a", epochs=1), []
+
+    def fail(*_: object) -> None:
+        saved.append(load_checkpoint(job.folder.checkpoint)["iteration"])
+        raise ValueError("no such font\nmore")
+
+    monkeypatch.setattr("seg25d.training.monitor.draw_progress", fail)
+    train_fold(job)
+    assert saved == [4]
+    assert job.folder.model_final.exists()
+    assert "progress.png cannot be drawn (ValueError: no such font); nothing of the training" in caplog.text
 
 
 def test_the_log_says_how_far_the_run_is(make_job: Maker) -> None:

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, ReduceLROnPlateau, StepLR
 
+from seg25d.core.lengths import num_epochs_to_best
 from seg25d.training.config import TrainingConfig
-from seg25d.training.schedules import SCHEDULES, Moment, is_over_early, learning_rate_factor, num_epochs_to_best
+from seg25d.training.schedules import SCHEDULES, Moment, is_over_early, learning_rate_factor
 
 LOSSES = (0.9, 0.8, 0.85, 0.8, 0.81, 0.79, None, 0.8, 0.8, 0.8, 0.9, 0.9, 0.7, 0.71, 0.72)
 """Lowest so far after epochs 1, 2, 6 and 13."""

@@ -190,7 +190,10 @@ def test_another_network_can_fuse_and_stands_in_the_plans(fused, trained):
 def test_a_longer_run_that_was_cut_off_is_not_done(fused, cut_off):
     longer = ["train", "900", "mv", "0", "--epochs", "2", "--iterations", "4"]
     cut_off("mv/fold_0")
+    model = fused.run(DATASET_NAME, "mv").fold(0).model_final
+    before = model.read_bytes()
     run(fused, *longer, status=130)
+    assert model.read_bytes() == before, "a finished model stays until its successor is complete"
     cut_off("")
     run(fused, *longer)
     log = fused.run(DATASET_NAME, "mv").fold(0).log.read_text().splitlines()

@@ -111,7 +111,25 @@ def test_too_few_folds_for_a_fusion_leave_it_out(planned: Path, timed: list[str]
     shutil.copytree(planned, tmp_path / "workspace")
     workspace = Workspace.resolve(tmp_path / "workspace", {})
     splits = workspace.preprocessed_dataset(DATASET_NAME).splits
-    splits.write_text(json.dumps(json.loads(splits.read_text())[:1]))
+    cases = [f"phantom_{index:03d}" for index in range(3)]
+    splits.write_text(json.dumps([{"train": cases, "val": cases}]))
     times = api.training_times(workspace, "900", "cpu", 0)["plans.json"]
     assert set(times) == {"axial", "coronal", "sagittal", "si"}
+    assert set(timed) == set(times), "what cannot be trained is not timed"
+
+
+def test_with_two_folds_the_fusion_of_all_cases_is_told(planned: Path, timed: list[str], tmp_path: Path) -> None:
+    shutil.copytree(planned, tmp_path / "workspace")
+    workspace = Workspace.resolve(tmp_path / "workspace", {})
+    splits = workspace.preprocessed_dataset(DATASET_NAME).splits
+    cases = [f"phantom_{index:03d}" for index in range(3)]
+    splits.write_text(json.dumps([{"train": cases[1:], "val": cases[:1]}, {"train": cases[:1], "val": cases[1:]}]))
+    times = api.training_times(workspace, "900", "cpu", 0)["plans.json"]
+    assert (times["mv"].fold, times["si"].fold) == ("all", "0")
+    assert times["mv"].num_models == 10, "of fold `all` and of both others"
+    assert times["mv"].seconds_per_fold == times["mv"].seconds_all_folds
+    text = describe_times(times, "cpu")
+    assert "mv, only fold all" in text
+    assert "if the machine was busy then, delete" in " ".join(text.split())
+    assert max(map(len, text.splitlines())) <= 110
     assert timed

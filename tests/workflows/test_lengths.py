@@ -83,6 +83,7 @@ def test_after_a_short_training_every_longer_one_is_what_it_would_be_alone(
     said = capsys.readouterr().err
     assert f"si fold_0: so far its length was 3 updates (1 epoch of 3); it goes on to what is asked for, {told}" in said
     assert "si fold_0: going on at iteration 3" in said
+    assert said.index("it goes on to") < said.rindex(" per update on this machine")
     config = json.loads(fold(workspace).config.read_text())
     assert config["iterations_per_epoch"] == per_epoch
     run(workspace, "train", "900", "si", "1", *words)
@@ -96,7 +97,7 @@ def test_the_same_command_again_trains_nothing_and_says_so(
     run(workspace, "train", "900", "si", "0", *SHORT)
     said = capsys.readouterr().err
     assert not trained
-    assert "si fold_0 is already trained: 3 updates, 1 epoch(s)" in said
+    assert "si fold_0 is already trained: 3 updates, 1 epoch, " in said
     assert "about" not in said
     root = str(workspace.raw.parent)
     assert f"predict with: seg25d predict -i IN -o OUT -d 900 -c si --workspace {root} -f 0\n" in said
@@ -126,8 +127,8 @@ def test_views_keep_their_length_and_it_is_told(
         "4): axial fold_0, axial pair_0_1, axial pair_0_2\n"
     ) in said
     assert [updates(fold(workspace, name)) for name in ("axial", "coronal", "mv")] == [3, 12, 8]
-    assert "mv: training 8 model(s) of views (coronal fold_0, " in said
-    assert "and 1 fusion network(s): about 1 s in all on this machine" in said
+    assert "mv: training 8 models of views (coronal fold_0, " in said
+    assert "and 1 fusion network: about 1 s in all on this machine" in said
     assert "coronal pair_0_2, epoch 3 (100.0%): " in said
     trained.clear()
     run(workspace, "train", "900", "mv", "0")
@@ -172,3 +173,36 @@ def test_pretraining_follows_the_same_rule(workspace: Workspace, capsys: pytest.
     assert "so far its length was 3 updates (1 epoch of 3); it goes on to" in capsys.readouterr().err
     run(workspace, *words, *SHORT, status=2)
     assert "is not longer" in capsys.readouterr().err
+
+
+def test_a_fusion_that_goes_on_alone_is_told_first_and_names_no_views(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(workspace, "train", "900", "mv", "0", *SHORT)
+    capsys.readouterr()
+    run(workspace, "train", "900", "mv", "0", "--epochs", "2")
+    said = capsys.readouterr().err
+    assert "mv: training 1 fusion network: about" in said
+    assert said.index("mv fold_0: so far its length was") < said.index("mv: training 1 fusion network")
+    assert "for what has not begun" not in said
+
+
+def test_a_model_without_a_checkpoint_is_refused_and_stays(
+    workspace: Workspace, trained: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    fold(workspace).checkpoint.unlink()
+    before = fold(workspace).model_final.read_bytes()
+    for words in ((), SHORT):
+        run(workspace, "train", "900", "si", "0", *words, status=2)
+        assert "no checkpoint (checkpoint_last.pt) from which it could go on" in capsys.readouterr().err
+    assert not trained
+    assert fold(workspace).model_final.read_bytes() == before
+    run(workspace, "train", "900", "si", "0", *SHORT, "--restart")
+    assert updates(fold(workspace)) == 3
+
+
+def test_a_damaged_log_does_not_matter(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    fold(workspace).log.write_text('{"iteration": 3')
+    run(workspace, "train", "900", "si", "0", "--epochs", "2")
+    assert "it goes on to what is asked for" in capsys.readouterr().err
+    assert updates(fold(workspace)) > 3, "written again"

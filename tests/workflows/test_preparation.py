@@ -16,6 +16,7 @@ from seg25d.representations.projections.ceiling import NOT_MEASURED
 from seg25d.representations.projections.method import Projections
 from seg25d.workflows import ceiling
 from seg25d.workflows.options import PlanningOptions
+from seg25d.workflows.preparation import NO_FOLD, ONLY_ALL
 
 NAME = "Dataset001_Rings"
 
@@ -147,6 +148,24 @@ def test_an_interrupted_measurement_leaves_no_plans(workspace: Workspace, monkey
             plan(workspace, "mip")
     assert not workspace.preprocessed_dataset(NAME).plans().exists()
     assert plan(workspace, "mip")["mip"]["ceiling"]["dice"]["2"] > 0.95
+
+
+def test_a_fusion_without_enough_folds_is_warned_of_until_there_are_enough(workspace: Workspace) -> None:
+    splits = workspace.raw_dataset(NAME) / "splits.json"
+    warnings = []
+    for folds in ([("ab", "c"), ("c", "ab")], [("bc", "a"), ("ac", "b"), ("ab", "c")]):
+        splits.write_text(json.dumps([{"train": list(train), "val": list(val)} for train, val in folds]))
+        warnings.append(plan(workspace, "mv")["mv"]["reasons"].get("warning", ""))
+    assert [ONLY_ALL in text for text in warnings] == [True, False]
+
+
+def test_a_fusion_of_a_single_case_is_warned_of(workspace: Workspace) -> None:
+    for name in "bc":
+        (workspace.raw_dataset(NAME) / "imagesTr" / f"{name}_0000.nrrd").unlink()
+        (workspace.raw_dataset(NAME) / "labelsTr" / f"{name}.nrrd").unlink()
+    description = workspace.raw_dataset(NAME) / "dataset.json"
+    description.write_text(json.dumps(json.loads(description.read_text()) | {"numTraining": 1}))
+    assert NO_FOLD in plan(workspace, "mv")["mv"]["reasons"]["warning"]
 
 
 def test_a_file_that_cannot_be_read_is_named(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
