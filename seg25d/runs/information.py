@@ -164,7 +164,7 @@ def gather_information(workspace: Workspace, identifier: str | None = None) -> I
     names = workspace.dataset_names() if identifier is None else [workspace.dataset_name(identifier)]
     reader = _Reader()
     datasets = tuple(_dataset(workspace, name, reader) for name in names)
-    folders = {key: str(path) for key, path in workspace}
+    folders = {key: str(path) for key, path in workspace if path is not None}
     return Information(folders=folders, datasets=datasets, problems=tuple(dict.fromkeys(reader.problems)))
 
 
@@ -291,8 +291,11 @@ def to_text(information: Information) -> str:
     parts = [_dataset_text(dataset) for dataset in information.datasets] or ["no data sets"]
     if information.problems:
         parts.append("cannot be used:\n" + "\n".join(f"  {problem}" for problem in information.problems))
-    rows = [f"{key + ':':14}{path}" for key, path in information.folders.items()]
-    rows.append(f"{'versions:':14}" + ", ".join(f"{name} {number}" for name, number in information.versions.items()))
+    width = 2 + max(len(key) for key in (*information.folders, "versions"))
+    rows = [f"{key + ':':{width}}{path}" for key, path in information.folders.items()]
+    rows.append(
+        f"{'versions:':{width}}" + ", ".join(f"{name} {number}" for name, number in information.versions.items())
+    )
     return "\n\n".join([*parts, "\n".join(rows)])
 
 

@@ -7,24 +7,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pydantic import ConfigDict, Field
-
 from seg25d.core.errors import RecordError
 from seg25d.core.files import read_json
 from seg25d.core.lengths import share_done
-from seg25d.core.records import Record, parse_record
 from seg25d.core.workspace import FoldFolder, RunFolder
 
 logger = logging.getLogger(__name__)
-
-
-class _Line(Record):
-    """What is read of a line of a log."""
-
-    model_config = ConfigDict(extra="allow", allow_inf_nan=True)
-    iteration: int = Field(ge=0)
-    total_seconds: float = Field(ge=0)
-    validation_loss: float | None
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
@@ -37,8 +25,8 @@ def read_log(path: Path) -> list[dict[str, Any]]:
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
     except (ValueError, RecursionError) as error:
         raise RecordError(f"{path} is damaged ({error}); it is written again with the next epoch") from None
-    for number, line in enumerate(lines, 1):
-        parse_record(line, _Line, f"{path}: line {number}")
+    if not all(isinstance(line, dict) for line in lines):
+        raise RecordError(f"{path} is damaged (a line is no JSON object); it is written again with the next epoch")
     return lines
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from seg25d.core.files import atomic_path
 from seg25d.core.processor import read_verdict, this_processor
 from seg25d.core.system_errors import refusal_to_read
 from seg25d.core.workspace import FoldFolder, JointFolder
-from seg25d.training.state import check_checkpoint
+from seg25d.training.state import check_checkpoint, check_done
 
 logger = logging.getLogger(__name__)
 
@@ -29,16 +30,17 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
         torch.save(state, temporary)
 
 
-def load_checkpoint(path: Path, *, mmap: bool = False) -> dict[str, Any]:
+def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read a state; code in the file is never run.
-
-    Args:
-        path: The file.
-        mmap: Whether tensors are read only when they are used, for which the file has to stay as it is.
 
     Raises:
         ModelError: If the file is damaged, is not a checkpoint, or holds weights that are NaN.
     """
+    return _checked(path, check_checkpoint)
+
+
+def _checked(path: Path, check: Callable[[Any, Path], None], *, mmap: bool = False) -> dict[str, Any]:
+    """Read a file of `save_checkpoint` and check it; with `mmap` its tensors stay on the disk until they are used."""
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, MemoryError) as error:
@@ -51,7 +53,7 @@ def load_checkpoint(path: Path, *, mmap: bool = False) -> dict[str, Any]:
             f"{path} is not a checkpoint ({type(error).__name__}); --restart starts the fold over"
         ) from None
     try:
-        check_checkpoint(state, path)
+        check(state, path)
     except RecordError as error:
         raise ModelError(f"{error}\n{path} is not a checkpoint; --restart starts the fold over") from None
     return state
@@ -74,7 +76,7 @@ def read_done(path: Path) -> Done:
     Raises:
         ModelError: If the file is damaged or is not a checkpoint.
     """
-    state = load_checkpoint(path, mmap=True)
+    state = _checked(path, check_done, mmap=True)
     return Done(state["iteration"], state["seconds"], state["finished"], tuple(state["log"]))
 
 

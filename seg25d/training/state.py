@@ -86,13 +86,18 @@ class TrainingState:
                 setattr(self, name, checkpoint[name])
 
 
-class _LogLine(Record):
-    """What is read of a line of the log to go on."""
+class _DoneLine(Record):
+    """What is read of a line of the log to know how far a run is."""
 
     model_config = ConfigDict(extra="allow", allow_inf_nan=True)
+    validation_loss: float | None
+
+
+class _LogLine(_DoneLine):
+    """What is read of a line of the log to go on."""
+
     iteration: int = Field(ge=0)
     total_seconds: float = Field(ge=0)
-    validation_loss: float | None
     epoch: int
     progress: float
     train_loss: float
@@ -101,23 +106,29 @@ class _LogLine(Record):
     learning_rate: float
 
 
-class _Content(Record):
-    """What a checkpoint must hold, apart from the tensors' names and shapes, which the network checks."""
+class _Done(Record):
+    """What a checkpoint must hold to tell how far a run is."""
 
     model_config = ConfigDict(extra="allow", allow_inf_nan=True, arbitrary_types_allowed=True)
+    iteration: int = Field(ge=0)
+    seconds: float = Field(ge=0, allow_inf_nan=False)
+    finished: bool
+    log: Sequence[_DoneLine]
+
+
+class _Content(_Done):
+    """What a checkpoint must hold, apart from the tensors' names and shapes, which the network checks."""
+
     model: dict[str, Tensor]
     averaged: dict[str, Tensor]
     optimizer: dict[str, Any]
     scaler: dict[str, Any]
-    iteration: int = Field(ge=0)
-    seconds: float = Field(ge=0, allow_inf_nan=False)
     best_dice: float
     epoch_losses: list[float]
     epoch_voxels: int = Field(default=0, ge=0)
     epoch_seconds: float = Field(ge=0)
     epoch_wait: float = Field(ge=0)
     log: list[_LogLine]
-    finished: bool
     computed_in: str = ""
 
 
@@ -150,6 +161,15 @@ def _check_moments(optimizer: torch.optim.Optimizer) -> None:
             ]
             if wrong or values.keys() != noted[0][1].keys():
                 raise ValueError(f"the optimizer has other notes of a weight than expected: {', '.join(values)}")
+
+
+def check_done(checkpoint: Any, path: Path) -> None:
+    """Check what a file of `save_checkpoint` says of how far a run is; not its tensors.
+
+    Raises:
+        RecordError: If it is something else; names file and places.
+    """
+    parse_record(checkpoint, _Done, str(path))
 
 
 def check_checkpoint(checkpoint: Any, path: Path) -> None:

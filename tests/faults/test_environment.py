@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -107,8 +108,8 @@ def test_on_a_full_disk_every_library_tells_it_and_leaves_nothing(pages: int, tm
             assert not list(disk.iterdir()), name
 
 
-def fail_in_a_worker(number: int) -> None:
-    with atomic_path(Path(os.environ["OUT_OF_ROOM"]) / f"{number}.txt") as temporary:
+def fail_in_a_worker(folder: Path, number: int) -> None:
+    with atomic_path(folder / f"{number}.txt") as temporary:
         temporary.touch()
         raise OSError(number, os.strerror(number))
 
@@ -122,12 +123,9 @@ def fail_in_a_worker(number: int) -> None:
         (errno.EMFILE, r"too many open files; raise the limit \(`ulimit -n"),
     ],
 )
-def test_workers_tell_it_too(
-    num_workers: int, number: int, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("OUT_OF_ROOM", str(tmp_path))
+def test_workers_tell_it_too(num_workers: int, number: int, words: str, tmp_path: Path) -> None:
     with pytest.raises(ResourceError, match=rf"{number}\.txt: .*{words}"):
-        list(map_cases(fail_in_a_worker, [number, number], num_workers=num_workers))
+        list(map_cases(partial(fail_in_a_worker, tmp_path), [number, number], num_workers=num_workers))
     assert not list(tmp_path.iterdir())
 
 

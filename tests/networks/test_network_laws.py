@@ -139,7 +139,7 @@ def test_specs_survive_json(spec: Network) -> None:
         ({"name": "vnet", **SQUARE}, "one entry per stage"),
         (
             {"name": "vnet", "strides": ((1, 1),), "kernels": ((5, 5),), "widths": (4,), "encoder_blocks": (0,)},
-            "at least 1",
+            "greater than or equal to 1",
         ),
         (
             {"name": "vnet", "strides": ((1, 1),), "kernels": ((5, 5),), "widths": (4,), "encoder_blocks": (1,)},
