@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from seg25d.core.apart import call_as_a_whole
 from seg25d.core.errors import RecordError
 from seg25d.core.parallel import choose_num_workers, map_cases
 from seg25d.core.progress import track
@@ -97,7 +98,7 @@ def verify_dataset(
         return problems
     description, ranges = dataset.description, ranges or {}
     keys = {case.name: _source_key(case, description, ranges) for case in dataset.cases}
-    headers = {case.name: _check_headers(case, description) for case in dataset.cases}
+    headers = {case.name: call_as_a_whole(_check_headers, case, description) for case in dataset.cases}
     problems += [problem for header in headers.values() for problem in header.problems]
     _warn_of_conflicts([conflict for header in headers.values() for conflict in header.conflicts])
     _warn_of_spacing(dataset.name, {name: header.spacing_note for name, header in headers.items()})
@@ -105,8 +106,9 @@ def verify_dataset(
     todo = [case for case in dataset.cases if not headers[case.name].problems and case.name not in known]
     largest = max((header.num_voxels for header in headers.values()), default=0)
     workers = choose_num_workers(num_workers, largest * _BYTES_PER_VOXEL + _WORKER_BYTES, len(todo)) if todo else 0
+    check = partial(_check_voxels, description=description, ranges=ranges)
     checked = map_cases(
-        partial(_check_voxels, description=description, ranges=ranges),
+        check if workers else partial(call_as_a_whole, check),
         todo,
         name=lambda case: case.name,
         num_workers=workers,
