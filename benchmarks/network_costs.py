@@ -18,12 +18,12 @@ import torch
 from contest import Row, Table, settings_of, write_tables
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils.flop_counter import FlopCounterMode
 
 from seg25d.core.records import read_record
 from seg25d.core.workspace import Workspace
 from seg25d.data.dataset import read_description
 from seg25d.networks.base import Network
+from seg25d.networks.convolutions import flop_counter
 from seg25d.networks.paper_unets import half_unet, super_image_unet
 from seg25d.networks.resnet_unet import ResNetUNetSpec
 from seg25d.networks.se_unet import SEUNetSpec
@@ -66,7 +66,7 @@ def paper_networks() -> list[tuple[str, Network, int, tuple[int, ...], str]]:
 
 def count_operations(network: nn.Module, images: Tensor) -> float:
     """Count the additions and multiplications of a forward pass."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with flop_counter() as counter, torch.no_grad():
         network.eval()(images)
     return float(counter.get_total_flops())
 

@@ -64,11 +64,10 @@ def joint_cost(costs: Sequence[Cost]) -> Cost:
 
 
 def _measure(task: CaseToPredict) -> Cost:
-    from torch.utils.flop_counter import FlopCounterMode  # noqa: PLC0415 - heavy
-
     from seg25d.core.device import choose_execution, peak_memory_gb  # noqa: PLC0415 - loads torch
     from seg25d.ensembling.load import load_predictor  # noqa: PLC0415 - loads torch
     from seg25d.inference.predictor import PredictorOptions  # noqa: PLC0415 - loads torch
+    from seg25d.networks.convolutions import flop_counter  # noqa: PLC0415 - loads torch
     from seg25d.preprocessing.store import Store  # noqa: PLC0415 - heavy
 
     execution = choose_execution(task.device)
@@ -76,7 +75,7 @@ def _measure(task: CaseToPredict) -> Cost:
     store = Store(task.store)
     grid = store.record(task.case).grid
     # The first prediction, which also selects algorithms and allocates memory, counts operations; the second is timed.
-    with FlopCounterMode(display=False) as counter:
+    with flop_counter() as counter:
         predictor.predict_preprocessed(store.open_image(task.case), grid)
     started = time.perf_counter()
     predictor.predict_preprocessed(store.open_image(task.case), grid)

@@ -360,3 +360,14 @@ def test_transposed_kernels_that_step_further_than_they_reach_are_refused(
         pytest.raises(ValueError, match="must reach as far as it steps"),
     ):
         kind(7, 5, 1, 2)(images)
+
+
+@pytest.mark.parametrize("avx2", [False, True])
+def test_operations_are_counted_whoever_computes_them(avx2: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if avx2 and not (torch.backends.mkldnn.is_available() and convolutions.computes_on_x86()):
+        pytest.skip("no oneDNN on this processor")
+    monkeypatch.setattr(convolutions, "computes_with_avx2", lambda: avx2)
+    volumes = torch.ones(1, 8, 20, 24, 24)
+    with convolutions.flop_counter() as counter, torch.no_grad():
+        CONV[3](8, 4, 3, padding=1)(volumes)
+    assert counter.get_total_flops() == 2 * volumes[0].numel() * 4 * 27
