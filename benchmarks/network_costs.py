@@ -19,11 +19,11 @@ from contest import Row, Table, settings_of, write_tables
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from seg25d.core.device import flop_counter
 from seg25d.core.records import read_record
 from seg25d.core.workspace import Workspace
 from seg25d.data.dataset import read_description
 from seg25d.networks.base import Network
-from seg25d.networks.convolutions import flop_counter
 from seg25d.networks.paper_unets import half_unet, super_image_unet
 from seg25d.networks.resnet_unet import ResNetUNetSpec
 from seg25d.networks.se_unet import SEUNetSpec

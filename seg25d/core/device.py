@@ -5,12 +5,14 @@ import gc
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from seg25d.core.errors import InputError
 from seg25d.core.processor import read_verdict, this_processor
@@ -263,3 +265,14 @@ def peak_memory_gb(device: torch.device) -> float:
 
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+
+
+def flop_counter() -> FlopCounterMode:
+    """Torch's counter of additions and multiplications, which also sees 3D convolutions that oneDNN computes."""
+
+    def of_convolution(
+        images: Sequence[int], weight: Sequence[int], *_: Any, out_shape: Sequence[int], **__: Any
+    ) -> int:
+        return conv_flop_count(list(images), list(weight), list(out_shape))
+
+    return FlopCounterMode(display=False, custom_mapping={torch.ops.aten.mkldnn_convolution: of_convolution})

@@ -34,7 +34,6 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
-from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from seg25d.core.device import computes_on_x86, computes_with_avx2
 
@@ -375,15 +374,6 @@ def _gradients(
 CONV: dict[int, type[Conv2d] | type[Conv3d]] = {2: Conv2d, 3: Conv3d}
 TRANSPOSED_CONV: dict[int, type[ConvTranspose2d] | type[ConvTranspose3d]] = {2: ConvTranspose2d, 3: ConvTranspose3d}
 """Transposed convolutions by the number of spatial axes."""
-
-
-def flop_counter() -> FlopCounterMode:
-    """Torch's counter of additions and multiplications, which also sees 3D convolutions that oneDNN computes."""
-
-    def of_convolution(images: Sizes, weight: Sizes, *_: Any, out_shape: Sizes, **__: Any) -> int:
-        return conv_flop_count(list(images), list(weight), list(out_shape))
-
-    return FlopCounterMode(display=False, custom_mapping={torch.ops.aten.mkldnn_convolution: of_convolution})
 
 
 def replace_convolutions(network: nn.Module) -> None:

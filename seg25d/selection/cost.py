@@ -64,10 +64,9 @@ def joint_cost(costs: Sequence[Cost]) -> Cost:
 
 
 def _measure(task: CaseToPredict) -> Cost:
-    from seg25d.core.device import choose_execution, peak_memory_gb  # noqa: PLC0415 - loads torch
+    from seg25d.core.device import choose_execution, flop_counter, peak_memory_gb  # noqa: PLC0415 - loads torch
     from seg25d.ensembling.load import load_predictor  # noqa: PLC0415 - loads torch
     from seg25d.inference.predictor import PredictorOptions  # noqa: PLC0415 - loads torch
-    from seg25d.networks.convolutions import flop_counter  # noqa: PLC0415 - loads torch
     from seg25d.preprocessing.store import Store  # noqa: PLC0415 - heavy
 
     execution = choose_execution(task.device)

@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from seg25d.core.device import computes_on_x86
+from seg25d.core.device import computes_on_x86, flop_counter
 from seg25d.networks import convolutions
 from seg25d.networks.blocks import InstanceNorm, PReLU
 from seg25d.networks.convolutions import CONV, Conv2d, Conv3d, ConvTranspose2d, ConvTranspose3d
@@ -368,6 +368,6 @@ def test_operations_are_counted_whoever_computes_them(avx2: bool, monkeypatch: p
         pytest.skip("no oneDNN on this processor")
     monkeypatch.setattr(convolutions, "computes_with_avx2", lambda: avx2)
     volumes = torch.ones(1, 8, 20, 24, 24)
-    with convolutions.flop_counter() as counter, torch.no_grad():
+    with flop_counter() as counter, torch.no_grad():
         CONV[3](8, 4, 3, padding=1)(volumes)
     assert counter.get_total_flops() == 2 * volumes[0].numel() * 4 * 27
