@@ -18,7 +18,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from logging.handlers import QueueHandler
-from multiprocessing.process import BaseProcess
+from multiprocessing.process import BaseProcess, current_process
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple, TypeVar
@@ -94,7 +94,7 @@ _LOCK = threading.Lock()
 
 
 def call_apart(function: Callable[..., Value], *arguments: Any) -> Value:
-    """Call a function in the child, or here in a worker of `map_cases`.
+    """Call a function in the child; or here in a worker of `map_cases`, and in processes that may have no children.
 
     Args:
         function: Picklable (module level).
@@ -104,7 +104,7 @@ def call_apart(function: Callable[..., Value], *arguments: Any) -> Value:
         Crash: If the child died.
         Exception: What the function raises.
     """
-    if is_expendable():
+    if is_expendable() or current_process().daemon:
         return function(*arguments)
     with _LOCK:
         child = _current_child()

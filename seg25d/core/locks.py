@@ -8,7 +8,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -57,7 +57,9 @@ def reading_lock(folder: Path, purpose: str) -> Iterator[None]:
     if os.name == "nt" or not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
         yield
         return
-    with _lock(folder / ".lock", folder, purpose, shared=True):
+    with ExitStack() as held:
+        with suppress(OSError):  # a full disk: reading goes on
+            held.enter_context(_lock(folder / ".lock", folder, purpose, shared=True))
         remove_leftovers(folder)
         yield
 
@@ -90,9 +92,10 @@ def _lock(
     file = _open_locked(path, held, shared=shared, until=time.monotonic() + patience_seconds)
     _HELD_LOCKS.add(file.fileno())
     try:
-        file.truncate(0)
-        file.write(f"process {os.getpid()}: {purpose}")
-        file.flush()
+        with suppress(OSError):  # a full disk: who holds it is for messages only
+            file.truncate(0)
+            file.write(f"process {os.getpid()}: {purpose}")
+            file.flush()
         yield
     finally:
         _HELD_LOCKS.discard(file.fileno())
@@ -118,10 +121,12 @@ def _release(file: IO[str], path: Path, *, shared: bool) -> None:
 def _open_locked(path: Path, held: Path, *, shared: bool, until: float) -> IO[str]:
     """Open and lock a file that has its name still."""
     while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             file = path.open("a+", encoding="utf-8")
-        except FileNotFoundError:
+        except (FileNotFoundError, FileExistsError):
+            if time.monotonic() >= until + _SECONDS_BETWEEN_TRIES:
+                raise
             continue  # whoever held it last has just removed the folder
         if _try_lock(file, shared=shared):
             if _is_named(file, path):

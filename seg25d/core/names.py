@@ -63,6 +63,6 @@ def check_inner_path(path: str) -> str:
 InnerPath: TypeAlias = Annotated[str, AfterValidator(check_inner_path)]
 """The path of a file in a folder, with slashes."""
 FileName: TypeAlias = Annotated[str, AfterValidator(check_name)]
-"""The name of a data set, run, configuration, store or view, which may come from another machine."""
+"""The name of a run, configuration, store or view, which may come from another machine."""
 CaseName: TypeAlias = Annotated[str, AfterValidator(check_case_name)]
-"""The name of a case, which is that of a file of this machine."""
+"""The name of a data set or case, which is that of files of this machine."""

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from multiprocessing import active_children, get_all_start_methods, get_context, parent_process
 from multiprocessing.connection import wait
 from multiprocessing.context import BaseContext
@@ -28,6 +29,7 @@ WORKER_BYTES = 57 << 20
 TASKS_OF_A_POOL, TASKS_OF_A_WORKER = 6, 4
 """Processes and threads that a pool takes (fork server, tracker of resources, threads that feed it), and each worker
 of it, at most (with two workers, planning ended with an error of the system with 4 left and with 6 left)."""
+_ASSUMED_BYTES = 4 << 30
 _PRELOADED: list[str] = []
 _EXPENDABLE: set[int] = set()
 """This process, if its death costs nothing."""
@@ -193,7 +195,7 @@ def available_cores(root: Path = SYSTEM_ROOT) -> int:
 def available_memory_bytes(root: Path = SYSTEM_ROOT) -> int:
     """Memory that this process may still take: the smallest of what the system, its control groups and limits allow.
 
-    Where neither can be read (not Linux), 4 GiB is assumed.
+    Where none can be read (not Linux), it is the memory of the machine.
 
     Args:
         root: The folder that holds `proc` and `sys`.
@@ -202,7 +204,20 @@ def available_memory_bytes(root: Path = SYSTEM_ROOT) -> int:
     meminfo = dict(line.split(":", 1) for line in lines if ":" in line)
     system = int(meminfo["MemAvailable"].split()[0]) << 10 if "MemAvailable" in meminfo else None
     bounds = (system, free_memory_bytes(root), _free_address_space(root))
-    return min((free for free in bounds if free is not None), default=4 << 30)
+    return min((free for free in bounds if free is not None), default=_machine_memory_bytes())
+
+
+def _machine_memory_bytes() -> int:
+    """The memory that is built in, where the system does not tell what of it is free; 4 GiB if nothing does."""
+    with suppress(AttributeError, ValueError, OSError):
+        if sys.platform == "win32":
+            import ctypes  # noqa: PLC0415 - Windows only
+
+            kib = ctypes.c_ulonglong()
+            ctypes.windll.kernel32.GetPhysicallyInstalledSystemMemory(ctypes.byref(kib))
+            return kib.value << 10 or _ASSUMED_BYTES
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return _ASSUMED_BYTES
 
 
 def _free_address_space(root: Path) -> int | None:

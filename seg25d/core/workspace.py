@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from seg25d.core.errors import InputError
+from seg25d.core.names import check_case_name
 from seg25d.core.records import Record
 
 DATASET_NAME = re.compile(r"Dataset(\d{3})_(.+)")
@@ -241,6 +242,10 @@ class Workspace(Record):
         Raises:
             InputError: If no data set or more than one has this name; lists those that there are.
         """
+        try:
+            check_case_name(identifier)
+        except ValueError as error:
+            raise InputError(f"{error}; rename the folder of the data set") from None
         known = self.dataset_names()
         number = DATASET_NAME.fullmatch(identifier)
         if identifier in known:

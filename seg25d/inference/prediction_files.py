@@ -84,6 +84,8 @@ def earlier_seconds(
     try:
         earlier = read_record(path, PredictionRecord)
     except RecordError as error:
+        if there and not overwrite:
+            raise InputError(f"{error}\n{path.parent} holds {there[0]}; choose another folder or --overwrite") from None
         logger.warning("%s; writing it again, with all cases", error)
         return {}
     if not earlier.same_model(record):

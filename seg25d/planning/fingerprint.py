@@ -15,7 +15,7 @@ from seg25d.core.files import check_writable, write_text
 from seg25d.core.grids import sampled_shape
 from seg25d.core.leftovers import remove_leftovers
 from seg25d.core.limits import MAX_CHANNELS
-from seg25d.core.names import FileName
+from seg25d.core.names import CaseName
 from seg25d.core.parallel import choose_num_workers, map_cases
 from seg25d.core.progress import track
 from seg25d.core.records import Record, digest, read_record, write_record
@@ -44,7 +44,7 @@ class Fingerprint(Record):
     """Properties of a data set, all in canonical orientation (D, H, W)."""
 
     schema_version: Literal[1] = 1
-    dataset_name: FileName
+    dataset_name: CaseName
     channel_names: tuple[str, ...] = Field(max_length=MAX_CHANNELS)
     cases: tuple[CaseFingerprint, ...]
     intensities: tuple[ChannelIntensities, ...]

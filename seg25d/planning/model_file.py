@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from seg25d.core.errors import ModelError, RecordError
 from seg25d.core.files import atomic_path
 from seg25d.core.limits import Fold
-from seg25d.core.names import FileName
+from seg25d.core.names import CaseName, FileName
 from seg25d.core.records import Record, parse_record
 from seg25d.core.system_errors import refusal_to_read
 from seg25d.core.versions import library_versions
@@ -32,7 +32,7 @@ class ModelHeader(Record):
     """Everything about a model except its weights. The axes that allow mirroring are those of the plan."""
 
     schema_version: Literal[1] = 1
-    dataset_name: FileName
+    dataset_name: CaseName
     configuration: FileName
     fold: Fold | FileName
     """Number of the fold, `all`, or the name of a set of models."""

@@ -8,7 +8,7 @@ from torch import nn
 
 from seg25d.core.errors import RecordError
 from seg25d.core.limits import MAX_CHANNELS, BatchSize, SpacingMm, WindowSize
-from seg25d.core.names import FileName
+from seg25d.core.names import CaseName, FileName
 from seg25d.core.records import Record
 from seg25d.networks.base import NetworkSpec
 from seg25d.planning.channel_rules import store_name
@@ -116,7 +116,7 @@ class Plans(Record):
     """The plan of a data set: all its configurations."""
 
     schema_version: Literal[1] = 1
-    dataset_name: FileName
+    dataset_name: CaseName
     plans_name: PlansName = DEFAULT_PLANS_NAME
     recipe: FileName = "default"
     gpu_memory_gb: float = Field(gt=0)

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from seg25d.core.limits import MAX_FOLDS
-from seg25d.core.names import FileName
+from seg25d.core.names import CaseName, FileName
 from seg25d.core.records import Record
 from seg25d.core.versions import library_versions
 from seg25d.inference.postprocessing import PostProcessing
@@ -52,7 +52,7 @@ class Best(Record):
     """The configuration or ensemble that was chosen for a data set."""
 
     schema_version: Literal[1] = 1
-    dataset_name: FileName
+    dataset_name: CaseName
     name: str
     members: tuple[Member, ...] = Field(min_length=1, max_length=100)
     postprocessing: PostProcessing

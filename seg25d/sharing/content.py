@@ -10,7 +10,7 @@ from seg25d.data.description import read_description
 from seg25d.ensembling.load import files_of_model
 from seg25d.evaluation.summary import Summary
 from seg25d.planning.fingerprint import Fingerprint
-from seg25d.planning.model_file import load_header
+from seg25d.planning.model_file import load_model
 from seg25d.planning.plans_file import read_plans
 from seg25d.selection.best import Best
 from seg25d.sharing.manifest import BEST, Subject, runs_of
@@ -39,7 +39,7 @@ def check_content(folder: Path, paths: Sequence[str], subject: Subject) -> None:
     for path in paths:
         if path.endswith(".json"):
             READERS[PurePosixPath(path).name](folder / path)
-        elif Subject.of(load_header(folder / path)) != subject:
+        elif Subject.of(load_model(folder / path)[0]) != subject:
             raise ModelError(f"{folder / path} is of another data set, or has other channels or labels than the rest")
     for run in runs_of(paths):
         _check_run(folder, run, paths, subject)

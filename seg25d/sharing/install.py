@@ -4,7 +4,7 @@ import hashlib
 import logging
 import shutil
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from seg25d.core.errors import InputError
@@ -45,7 +45,7 @@ def install(workspace: Workspace, path: Path, *, overwrite: bool = False) -> Man
         target = workspace.results / manifest.dataset_name
         names = runs_of(manifest.paths) + [BEST] * (BEST in manifest.paths)
         with folder_lock(target, "installing models"):
-            _finish_replacement(target)
+            _finish_replacement(target, manifest)
             wanted = names if overwrite else _absent(manifest, target, names)
             if not wanted:
                 logger.info("%s are installed already, with the same content", " and ".join(names))
@@ -53,7 +53,7 @@ def install(workspace: Workspace, path: Path, *, overwrite: bool = False) -> Man
             with temporary_folder(target, "install") as folder:
                 unpack(archive, folder)
                 _check_idle(target, wanted)
-                _place(folder, target, wanted)
+                _place(folder, target, wanted, manifest)
     return manifest
 
 
@@ -94,7 +94,7 @@ def _check_idle(target: Path, names: Sequence[str]) -> None:
                 locks.enter_context(folder_lock(fold, "installing models"))
 
 
-def _place(source: Path, target: Path, names: Sequence[str]) -> None:
+def _place(source: Path, target: Path, names: Sequence[str], manifest: Manifest) -> None:
     """Move new runs into place and remove the old ones; after an error the old ones are restored."""
     replaced = target / _REPLACED
     placed = []
@@ -102,6 +102,8 @@ def _place(source: Path, target: Path, names: Sequence[str]) -> None:
         for name in names:
             if (target / name).exists():
                 replaced.mkdir(exist_ok=True)
+                if (replaced / name).exists():
+                    raise InputError(f"{replaced / name} is in the way; move it elsewhere, or remove it")
                 (target / name).rename(replaced / name)
             (source / name).rename(target / name)
             placed.append(name)
@@ -110,19 +112,23 @@ def _place(source: Path, target: Path, names: Sequence[str]) -> None:
             (target / name).rename(source / name)
         raise
     finally:
-        _finish_replacement(target)
+        _finish_replacement(target, manifest)
 
 
-def _finish_replacement(target: Path) -> None:
-    """Finish a replacement: restore old runs that have no new one in their place, and remove the others."""
+def _finish_replacement(target: Path, manifest: Manifest) -> None:
+    """Finish a replacement: remove old runs whose new one is in place, and restore those that have none.
+
+    One that has something else in its place, as after a kill and a training since, stays, which is told.
+    """
     replaced = target / _REPLACED
     if not replaced.is_dir():
         return
     for old in sorted(replaced.iterdir()):
         if not (target / old.name).exists():
             old.rename(target / old.name)
-        elif old.is_dir():
-            shutil.rmtree(old)
+        elif (files := _files_of(manifest, old.name)) and all(_is_same(target, file) for file in files):
+            shutil.rmtree(old) if old.is_dir() else old.unlink()
         else:
-            old.unlink()
-    replaced.rmdir()
+            logger.warning("%s is from a replacement that was cut off; move it elsewhere, or remove it", old)
+    with suppress(OSError):  # something stays
+        replaced.rmdir()

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from seg25d.core.device import choose_execution
 from seg25d.core.errors import InputError
 from seg25d.core.locks import folder_lock
+from seg25d.core.names import check_case_name
 from seg25d.core.records import write_record
 from seg25d.core.workspace import FoldFolder, Workspace
 from seg25d.data.cases import Case
@@ -181,6 +182,10 @@ def _further_cases(workspace: Workspace, task: RunToTrain, folders: Sequence[Pat
     own = workspace.raw_dataset(task.dataset_name) / "imagesTr"
     for folder in ([own] if own.is_dir() else []) + list(folders):
         for case in find_inputs(folder, len(description.channel_names), description.file_ending):
+            try:
+                check_case_name(case.name)
+            except ValueError as error:
+                raise InputError(f"{case.images[0]}: {error}; rename the file") from None
             other = found.setdefault(case.name, case).images
             if [image.resolve() for image in other] != [image.resolve() for image in case.images]:
                 raise InputError(f"two cases are called {case.name}: {other[0]} and {case.images[0]}; rename one")

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from multiprocessing import get_all_start_methods, get_context
 from pathlib import Path
 
 import numpy as np
@@ -102,3 +103,13 @@ def test_a_script_is_not_run_once_more(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60, check=False)
     assert (done.stdout, done.returncode) == ("True\n", 0), done.stderr
+
+
+def square(number: int) -> int:
+    return call_apart(pow, number, 2)
+
+
+@pytest.mark.parametrize("start", get_all_start_methods())
+def test_processes_that_may_have_no_children_call_it_themselves(start: str) -> None:
+    with get_context(start).Pool(1) as pool:
+        assert pool.map(square, [3]) == [9]

@@ -158,3 +158,15 @@ def test_a_signal_releases_it(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     process.communicate()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_read_without_a_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, *arguments: object, **settings: object) -> object:
+        if path.name == ".lock":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        return opened(path, *arguments, **settings)  # type: ignore[arg-type]
+
+    opened = Path.open
+    monkeypatch.setattr(Path, "open", refuse)
+    with reading_lock(tmp_path, "reading"):
+        pass

@@ -159,3 +159,12 @@ def test_an_interrupted_installation_is_completed_without_further_words(archive,
     (target / "best.json").write_text("other")
     with pytest.raises(InputError, match=r"has best\.json already"):
         install(elsewhere, archive)
+
+
+def test_what_was_taken_away_is_not_removed_when_something_else_came_into_its_place(archive, folder, caplog):
+    (folder / ".replaced").mkdir()
+    shutil.copytree(folder / "3d", folder / ".replaced" / "3d")
+    with pytest.raises(InputError, match=r"has .*already"):
+        install(Workspace.resolve(folder.parents[1], {}), archive)
+    assert (folder / ".replaced" / OLD).read_text() == "old"
+    assert "is from a replacement that was cut off" in caplog.text
