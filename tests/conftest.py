@@ -74,12 +74,16 @@ def _updates_are_timed() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _restore_logging() -> Iterator[None]:
-    """Put the logger back: a command makes it write to this test's standard error, which closes with the test."""
+    """Begin with the logger as it is at first, whatever commands a fixture of a whole module has run.
+
+    A command makes it write to the standard error of its test, which closes with the test.
+    """
     logger = logging.getLogger("seg25d")
-    before = logger.handlers[:], logger.level, logger.propagate
+    logger.handlers[:], logger.propagate = [], True
+    logger.setLevel(logging.NOTSET)
     yield
-    logger.handlers[:], logger.propagate = before[0], before[2]
-    logger.setLevel(before[1])
+    logger.handlers[:], logger.propagate = [], True
+    logger.setLevel(logging.NOTSET)
 
 
 class Terminal(io.StringIO):
