@@ -12,12 +12,13 @@ TEST_ENVIRONMENT := OMP_NUM_THREADS=1
 
 PYTEST := $(TEST_ENVIRONMENT) $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder --durations=10
 
-.PHONY: help demo test test-all test-processors lint audit docs dist clean
+.PHONY: help demo test test-all test-faults test-processors lint audit docs dist clean
 
 help:
 	@echo "make demo   a made-up data set through every step, in a few minutes"
 	@echo "make test   the quick tests, in a few minutes"
 	@echo "make test-all   all tests, with coverage"
+	@echo "make test-faults   commands that are killed and starved, a few of each kind (benchmarks/fault_campaign.py has all)"
 	@echo "make test-processors   tests of networks and training with the kernels of other processors"
 	@echo "make lint   ruff and mypy"
 	@echo "make audit  known vulnerabilities of the versions in constraints.txt (asks a database on the internet)"
@@ -45,7 +46,11 @@ test: $(READY)
 	$(PYTEST) -m "not slow"
 
 test-all: $(READY)
-	$(PYTEST) --cov --cov-fail-under=$(MIN_COVERAGE) --cov-report=term-missing:skip-covered
+	$(PYTEST) -m "not campaign" --cov --cov-fail-under=$(MIN_COVERAGE) --cov-report=term-missing:skip-covered
+
+# One process: what all attempts start from is made once, in some minutes.
+test-faults: $(READY)
+	$(TEST_ENVIRONMENT) $(BIN)/python -m pytest -m campaign
 
 test-processors: $(READY)
 	$(TEST_ENVIRONMENT) $(BIN)/python tests/run_on_processors.py

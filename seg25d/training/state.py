@@ -136,6 +136,8 @@ def _check_settings(own: Sequence[Mapping[str, Any]], saved: Sequence[Mapping[st
     """Check that saved settings of an optimizer are of the kinds that it takes."""
     for mine, other in zip(own, saved, strict=True):
         for name, value in mine.items():
+            if name != "params" and name not in other and isinstance(value, int | float | tuple | list):
+                raise ValueError(f"{name} of the optimizer is missing")
             if name != "params" and name in other and not _alike(value, other[name]):
                 raise ValueError(f"{name} of the optimizer is {str(other[name])[:60]}, expected something like {value}")
 

@@ -270,6 +270,7 @@ def test_closed_streams_do_no_harm(closed: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.campaign
 @posix
 @pytest.mark.parametrize("kind", environment.KINDS, ids=lambda kind: kind.name)
 def test_some_of_the_campaign(kind: environment.Kind, prepared: Path, tmp_path: Path) -> None:

@@ -13,7 +13,11 @@ from faults import kills, pairs
 from faults.attempts import random_of
 from faults.workspace import STEPS, Step, begin, compare, run, undisturbed
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="needs process groups")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.campaign,
+    pytest.mark.skipif(os.name != "posix", reason="needs process groups"),
+]
 SEED = 24
 
 
