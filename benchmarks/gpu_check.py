@@ -252,8 +252,7 @@ def short_run(check: Check, name: str, plan: ConfigurationPlan) -> None:
     cases = sorted(job.split.val, key=lambda case: (math.prod(job.store.record(case).grid.shape), case))
     case = cases[len(cases) // 2]
     grid = job.store.record(case).grid
-    # That of `mv` predicts from maps of its views, which are there already.
-    kind: type[Predictor] = type("Kind", (Predictor,), {"fuses_views": plan.representation.fuses_views})
+    kind: type[Predictor] = type("OfMaps", (Predictor,), {"fuses_views": plan.representation.fuses_views})
     predictor = kind.load([job.folder.model_final], check.execution, PredictorOptions(mirroring=False))
     seconds = repeat(
         lambda: predictor.predict_preprocessed(job.store.open_image(case), grid), check.device, check.seconds
