@@ -12,11 +12,12 @@ TEST_ENVIRONMENT := OMP_NUM_THREADS=1
 
 PYTEST := $(TEST_ENVIRONMENT) $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder --durations=10
 
-.PHONY: help demo test test-all test-faults test-processors lint audit docs dist clean
+.PHONY: help demo test test-slow test-all test-faults test-processors lint audit docs dist clean
 
 help:
 	@echo "make demo   a made-up data set through every step, in a few minutes"
 	@echo "make test   the quick tests, in a few minutes"
+	@echo "make test-slow  the tests that the quick ones leave out"
 	@echo "make test-all   all tests, with coverage"
 	@echo "make test-faults   commands that are killed and starved, a few of each kind (benchmarks/fault_campaign.py has all)"
 	@echo "make test-processors   tests of networks and training with the kernels of other processors"
@@ -44,6 +45,9 @@ demo: $(READY)
 
 test: $(READY)
 	$(PYTEST) -m "not slow"
+
+test-slow: $(READY)
+	$(PYTEST) -m "slow and not campaign"
 
 test-all: $(READY)
 	$(PYTEST) -m "not campaign" --cov --cov-fail-under=$(MIN_COVERAGE) --cov-report=term-missing:skip-covered
