@@ -8,30 +8,25 @@ whose costs are measured in `benchmarks/reading_apart.py`.
 import contextlib
 import logging
 import os
-import pickle
 import queue
 import signal
-import socket
-import struct
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from logging.handlers import QueueHandler
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess, current_process
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple, TypeVar
-
-import numpy as np
 
 from seg25d.core.errors import Seg25dError
 from seg25d.core.parallel import expendable, is_expendable, worker_context
 
 Value = TypeVar("Value")
 _SECONDS_TO_END = 5.0
-_SOCKET_BYTES = 4 << 20
-"""Asked for; the system may give less."""
 
 
 class Crash(Exception):  # noqa: N818 - it is not ours
@@ -39,13 +34,11 @@ class Crash(Exception):  # noqa: N818 - it is not ours
 
 
 class _Reply(NamedTuple):
-    """What the child says of a call; the content of arrays follows."""
+    """What the child says of a call."""
 
-    pickled: bytes
-    """The value, or the exception, without the content of its arrays."""
+    value: Any
+    """What the function gave, or the exception that it raised."""
     raised: bool
-    sizes: Sequence[int]
-    """Bytes of each array."""
     records: Sequence[logging.LogRecord]
 
 
@@ -53,31 +46,30 @@ class _Child:
     """A process that calls functions for this one, one after another."""
 
     def __init__(self) -> None:
-        self._socket, other = socket.socketpair()
+        self._connection, other = Pipe()
         with _without_main(), other:
             self._process: BaseProcess = worker_context().Process(  # type: ignore[attr-defined] # every context has it
                 target=_serve, args=(other,), daemon=True
             )
             self._process.start()
 
-    def call(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[_Reply, Any]:
-        """The reply to a call, and the value.
+    def call(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> _Reply:
+        """The reply to a call.
 
         Raises:
             Crash: If the child died.
         """
         try:
-            _send(self._socket, (Path.cwd(), function, arguments))
-            reply: _Reply = _receive(self._socket)
-            buffers = [_read(self._socket, size) for size in reply.sizes]
+            self._connection.send((Path.cwd(), function, arguments))
+            reply: _Reply = self._connection.recv()
         except (EOFError, ConnectionError):
             raise Crash(self._cause()) from None
-        return reply, pickle.loads(reply.pickled, buffers=buffers)
+        return reply
 
     def end(self) -> None:
         """End the child at once."""
         self._process.kill()
-        self._socket.close()
+        self._connection.close()
 
     def _cause(self) -> str:
         self._process.join(_SECONDS_TO_END)
@@ -109,7 +101,7 @@ def call_apart(function: Callable[..., Value], *arguments: Any) -> Value:
     with _LOCK:
         child = _current_child()
         try:
-            reply, value = child.call(function, arguments)
+            reply = child.call(function, arguments)
         except BaseException:  # an interrupted call leaves half a reply behind
             _CHILDREN.pop(os.getpid()).end()
             raise
@@ -117,8 +109,8 @@ def call_apart(function: Callable[..., Value], *arguments: Any) -> Value:
         if (logger := logging.getLogger(record.name)).isEnabledFor(record.levelno):
             logger.handle(record)
     if reply.raised:
-        raise value
-    return value  # type: ignore[no-any-return]
+        raise reply.value
+    return reply.value  # type: ignore[no-any-return]
 
 
 def call_as_a_whole(function: Callable[..., Value], *arguments: Any) -> Value:
@@ -149,10 +141,9 @@ def _without_main() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def _serve(other: socket.socket) -> None:
+def _serve(other: Connection) -> None:
     """Call functions until the other process is gone."""
     expendable()
-    other.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
     records: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
     root = logging.getLogger("seg25d")
     root.handlers[:] = [QueueHandler(records)]
@@ -160,17 +151,11 @@ def _serve(other: socket.socket) -> None:
     root.propagate = False
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
-            folder, function, arguments = _receive(other)
+            folder, function, arguments = other.recv()
             os.chdir(folder)
             raised, value = _outcome(function, arguments)
-            buffers: list[pickle.PickleBuffer] = []
-            pickled = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
-            views = [buffer.raw() for buffer in buffers]
-            said = [records.get() for _ in range(records.qsize())]
-            _send(other, _Reply(pickled, raised, [view.nbytes for view in views], said))
-            for view in views:
-                other.sendall(view)
-            del value, buffers, views
+            other.send(_Reply(value, raised, [records.get() for _ in range(records.qsize())]))
+            del value
 
 
 def _outcome(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[bool, Any]:
@@ -182,27 +167,3 @@ def _outcome(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[
     except Exception as error:
         error.add_note(traceback.format_exc())
         return True, error.with_traceback(None)
-
-
-def _send(other: socket.socket, value: Any) -> None:
-    content = pickle.dumps(value)
-    other.sendall(struct.pack("<Q", len(content)) + content)
-
-
-def _receive(other: socket.socket) -> Any:
-    return pickle.loads(_read(other, *struct.unpack("<Q", _read(other, 8))))
-
-
-def _read(other: socket.socket, size: int) -> memoryview:
-    """So many bytes.
-
-    Raises:
-        EOFError: If the other side is gone.
-    """
-    content = np.empty(size, np.uint8).data
-    found = 0
-    while found < size:
-        if not (more := other.recv_into(content[found:])):
-            raise EOFError
-        found += more
-    return content
