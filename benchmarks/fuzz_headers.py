@@ -26,7 +26,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from multiprocessing import forkserver
 from pathlib import Path
 from typing import NamedTuple
 
@@ -236,7 +235,6 @@ def _run_task(task: Callable[[], int], output: int, memory_bytes: int) -> None:
     """Run a task in this forked process, which reads files itself, and end it."""
     expendable()
     status = 1
-    forkserver._forkserver.__init__()  # type: ignore[misc] # that of the other process is none of this one
     try:
         os.dup2(output, 1)
         os.dup2(output, 2)

@@ -1,4 +1,4 @@
-"""Comparison of what an image needs with the memory that is free, before any is taken."""
+"""Comparison of what an array needs with the memory that is free, before any is taken."""
 
 import math
 from collections.abc import Sequence
@@ -25,6 +25,6 @@ def lack_of_memory(shape: Sequence[int], bytes_per_voxel: float, extra_bytes: in
     share = (free / wanted) ** (1 / len(shape))
     fitting = " x ".join(str(max(1, int(size * share))) for size in shape)
     return (
-        f"{' x '.join(map(str, shape))} voxels take {wanted / _GB:.1f} GB of memory, {free / _GB:.1f} GB are free: "
+        f"{' x '.join(map(str, shape))} numbers take {wanted / _GB:.1f} GB of memory, {free / _GB:.1f} GB are free: "
         f"{fitting} would fit"
     )

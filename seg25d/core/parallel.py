@@ -31,6 +31,8 @@ TASKS_OF_A_POOL, TASKS_OF_A_WORKER = 6, 4
 of it, at most (with two workers, planning ended with an error of the system with 4 left and with 6 left)."""
 _ASSUMED_BYTES = 4 << 30
 _PRELOADED: list[str] = []
+_SERVER_OF: list[int] = []
+"""The process that has the fork server, once there may be one."""
 _EXPENDABLE: set[int] = set()
 """This process, if its death costs nothing."""
 
@@ -152,11 +154,20 @@ def _death_message(names: list[str]) -> str:
 
 def worker_context() -> BaseContext:
     """Start method of worker processes: a fork server where there is one (safe with threads, quick), else spawn."""
-    if "forkserver" in get_all_start_methods():
+    if _may_use_fork_server():
         context = get_context("forkserver")
         context.set_forkserver_preload(["numpy", *_PRELOADED])
         return context
     return get_context("spawn")
+
+
+def _may_use_fork_server() -> bool:
+    """Whether there is such a server, and this process is the one that has it: a fork of it has not."""
+    if "forkserver" not in get_all_start_methods():
+        return False
+    if not _SERVER_OF:
+        _SERVER_OF.append(os.getpid())
+    return [os.getpid()] == _SERVER_OF
 
 
 def start_worker_server(modules: Sequence[str]) -> None:
@@ -165,7 +176,7 @@ def start_worker_server(modules: Sequence[str]) -> None:
     Args:
         modules: What workers need, and no torch: its threads do not survive that workers are copies of the server.
     """
-    if "forkserver" not in get_all_start_methods():
+    if not _may_use_fork_server():
         return
     from multiprocessing import forkserver, resource_tracker  # noqa: PLC0415 - where there are such processes
 

@@ -30,8 +30,7 @@ from seg25d.inference.prediction_files import (
     RECORD_NAME,
     PredictionRecord,
     begin_record,
-    earlier_seconds,
-    is_written,
+    find_earlier,
     probabilities_path,
     read_probabilities,
     report_failures,
@@ -89,13 +88,12 @@ def _fuse_folders(folders: Sequence[Path], out: Path, options: EnsembleOptions) 
     weights = options.weights if options.fit_weights is None else _fit_weights(folders, members, options)
     record = _make_record(folders, members, options, weights)
     files = {case.name: _target(case, out) for case in members.cases}
-    there = [name for name, file in files.items() if is_written(file, probabilities=options.save_probabilities)]
-    earlier = earlier_seconds(record, out / RECORD_NAME, there, overwrite=options.overwrite)
-    done = [] if options.overwrite else [case for case in members.cases if case.name in set(there) & earlier.keys()]
-    if done:
-        logger.info("%d of %d cases are fused already", len(done), len(members.cases))
-    todo = [case for case in members.cases if case not in done]
-    task = _Task(options, weights, out, record.model_copy(update={"seconds": earlier}))
+    wanted = {"overwrite": options.overwrite, "probabilities": options.save_probabilities}
+    earlier = find_earlier(record, out / RECORD_NAME, files, **wanted)
+    todo = [case for case in members.cases if case.name not in earlier.done]
+    if len(todo) < len(members.cases):
+        logger.info("%d of %d cases are fused already", len(members.cases) - len(todo), len(members.cases))
+    task = _Task(options, weights, out, record.model_copy(update={"seconds": earlier.seconds}))
     report_failures(_fuse_all(task, todo), len(members.cases), "fused")
 
 

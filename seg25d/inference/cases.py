@@ -27,8 +27,7 @@ from seg25d.inference.prediction_files import (
     RECORD_NAME,
     PredictionRecord,
     begin_record,
-    earlier_seconds,
-    is_written,
+    find_earlier,
     report_failures,
     write_probabilities,
 )
@@ -122,14 +121,13 @@ def predict_cases(
     """
     targets = _check_targets(meaning.description, cases, out)
     path = out / RECORD_NAME
-    there = [name for name, file in targets.items() if is_written(file, probabilities=options.save_probabilities)]
-    earlier = earlier_seconds(record, path, there, overwrite=options.overwrite)
-    done = [] if options.overwrite else [case for case in cases if case.name in set(there) & earlier.keys()]
+    wanted = {"overwrite": options.overwrite, "probabilities": options.save_probabilities}
+    earlier = find_earlier(record, path, targets, **wanted)
     said = {"labels": meaning.labels, "threshold": meaning.threshold}
-    record = record.model_copy(update={"seconds": earlier} | said)
-    todo = [case for case in cases if case not in done]
-    if done:
-        logger.info("%d of %d cases are predicted already", len(done), len(cases))
+    record = record.model_copy(update={"seconds": earlier.seconds} | said)
+    todo = [case for case in cases if case.name not in earlier.done]
+    if len(todo) < len(cases):
+        logger.info("%d of %d cases are predicted already", len(cases) - len(todo), len(cases))
     failures: dict[str, Exception] = {}
     results = outcomes(Work(todo, targets, options, meaning.labels), partial(begin_record, record, path))
     for case, result in track(results, len(todo), "predicting"):

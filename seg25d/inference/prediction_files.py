@@ -8,10 +8,10 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from pydantic import Field
 
 from seg25d.core.errors import CaseFailures, InputError, RecordError
 from seg25d.core.files import atomic_path
-from seg25d.core.parallel import available_memory_bytes
+from seg25d.core.memory import lack_of_memory
 from seg25d.core.records import Record, read_record, write_record
 from seg25d.core.versions import library_versions
 from seg25d.data.cases import split_ending
@@ -58,41 +58,54 @@ class PredictionRecord(Record):
         return bool(self.model_dump(mode="json")["model"] == other.model_dump(mode="json")["model"])
 
 
-def earlier_seconds(
-    record: PredictionRecord, path: Path, there: Sequence[str], *, overwrite: bool
-) -> dict[str, float | None]:
-    """Find the cases that earlier calls predicted with the same model, and their seconds.
+class Earlier(NamedTuple):
+    """What earlier calls predicted with the same model."""
+
+    seconds: dict[str, float | None]
+    """Of their cases, some of which may lack files."""
+    done: frozenset[str]
+    """Cases that are not predicted again."""
+
+
+def find_earlier(
+    record: PredictionRecord, path: Path, targets: Mapping[str, Path], *, overwrite: bool, probabilities: bool
+) -> Earlier:
+    """Find the cases that earlier calls predicted with the same model.
 
     Files of others may be of another model, whose predictions were being overwritten when a call was interrupted.
 
     Args:
         record: The record of this call.
         path: The `prediction.json`, which need not exist.
-        there: Cases that have files.
-        overwrite: Whether predictions of another model may be overwritten.
+        targets: The file of each case, which need not exist.
+        overwrite: Whether predictions of another model may be overwritten; then all cases are predicted again.
+        probabilities: Whether cases need the files of `write_probabilities`, too.
 
     Raises:
         InputError: If the folder holds predictions of another model or of another program and is not to be overwritten.
     """
+    there = next((name for name, file in targets.items() if file.exists()), None)
+    foreign = there is not None and not overwrite
     if not path.exists():
-        if there and not overwrite:
+        if foreign:
             raise InputError(
-                f"{path.parent} holds {there[0]} and no prediction.json: it was not predicted here; "
+                f"{path.parent} holds {there} and no prediction.json: it was not predicted here; "
                 "choose another folder or --overwrite"
             )
-        return {}
+        return Earlier({}, frozenset())
     try:
         earlier = read_record(path, PredictionRecord)
     except RecordError as error:
-        if there and not overwrite:
-            raise InputError(f"{error}\n{path.parent} holds {there[0]}; choose another folder or --overwrite") from None
+        if foreign:
+            raise InputError(f"{error}\n{path.parent} holds {there}; choose another folder or --overwrite") from None
         logger.warning("%s; writing it again, with all cases", error)
-        return {}
+        return Earlier({}, frozenset())
     if not earlier.same_model(record):
         if not overwrite:
             raise InputError(f"{path.parent} holds predictions of another model; choose another folder or --overwrite")
-        return {}
-    return earlier.seconds
+        return Earlier({}, frozenset())
+    whole = (name for name in earlier.seconds if name in targets and _is_written(targets[name], probabilities))
+    return Earlier(earlier.seconds, frozenset(() if overwrite else whole))
 
 
 def begin_record(record: PredictionRecord, path: Path) -> None:
@@ -104,7 +117,7 @@ def begin_record(record: PredictionRecord, path: Path) -> None:
         if path.exists() and read_record(path, PredictionRecord).same_model(record):
             return
     except RecordError:
-        pass  # `earlier_seconds` has warned of it
+        pass  # `find_earlier` has warned of it
     write_record(path, record)
 
 
@@ -134,7 +147,7 @@ def write_probabilities(target: Path, probabilities: NDArray[np.float32], geomet
         temporary.write_bytes(pickle.dumps(properties))
 
 
-def is_written(target: Path, *, probabilities: bool) -> bool:
+def _is_written(target: Path, probabilities: bool) -> bool:
     """Whether all files of a case are there: `CASE.ENDING`, and those of `write_probabilities` if wanted."""
     path = probabilities_path(target)
     return all(file.exists() for file in ((target, path, path.with_suffix(".pkl")) if probabilities else (target,)))
@@ -158,12 +171,8 @@ def read_probabilities(path: Path) -> NDArray[np.floating[Any]]:
     shape, dtype = _read_header(path)
     if len(shape) != 4 or dtype.kind != "f":
         raise InputError(_damage_message(path, f"shape {shape} of {dtype}"))
-    needed, free = math.prod(shape) * dtype.itemsize, available_memory_bytes()
-    if needed > free:
-        raise InputError(
-            f"{path} has probabilities of shape {shape} (K, z, y, x), which take {needed / 2**30:.1f} GB of memory; "
-            f"{free / 2**30:.1f} GB are free: use fewer --num-processes, or a machine with more memory"
-        )
+    if lack := lack_of_memory(shape, dtype.itemsize):
+        raise InputError(f"{path}: {lack}; use fewer --num-processes, or a machine with more memory")
     with _damage_named(path), np.load(path, allow_pickle=False) as archive:
         probabilities: NDArray[np.floating[Any]] = archive["probabilities"]
     if probabilities.size:

@@ -22,6 +22,7 @@ from torch.nn import functional
 from seg25d.core.device import free_gpu_memory_bytes
 from seg25d.core.errors import InputError, ModelError
 from seg25d.core.grids import regular_starts
+from seg25d.core.memory import lack_of_memory
 from seg25d.core.parallel import available_memory_bytes
 from seg25d.core.types import Shape
 from seg25d.representations.base import RegularSteps
@@ -240,13 +241,9 @@ class _Sums:
         self.weights = [{start: each.to(device) for start, each in along.items()} for along in weights]
         shape = (layout.depth, num_outputs, *(size[axis] for axis in _other_axes(layout.axis)))
         dtype = torch.float32 if 4 * math.prod(shape) <= FLOAT32_BYTES else torch.float16
-        num_bytes = dtype.itemsize * math.prod(shape)
-        place = torch.device("cpu") if on_cpu else _buffer_device(device, num_bytes)
-        if place.type == "cpu" and num_bytes > (free := available_memory_bytes()):
-            raise InputError(
-                f"the scores of {' x '.join(map(str, shape))} voxels and classes take {num_bytes / 2**30:,.1f} GB of "
-                f"memory, {free / 2**30:.1f} GB are free; stop other programs, or use a machine with more memory"
-            )
+        place = torch.device("cpu") if on_cpu else _buffer_device(device, dtype.itemsize * math.prod(shape))
+        if place.type == "cpu" and (lack := lack_of_memory(shape, dtype.itemsize)):
+            raise InputError(f"the scores: {lack}; stop other programs, or use a machine with more memory")
         self.planes = torch.zeros(shape, dtype=dtype, device=place)
 
     def add_batch(

@@ -136,11 +136,6 @@ def tell_kept_folds(folds: Iterable[tuple[FoldFolder, TrainingConfig]]) -> None:
     )
 
 
-def describe_length(config: TrainingConfig) -> str:
-    """The length of a run for people, see `Length.describe`."""
-    return config.length.describe()
-
-
 def length_words(config: TrainingConfig, recipe: TrainingConfig) -> str:
     """The words of a command that ask for the length of a run."""
     if config.length == recipe.length:

@@ -113,3 +113,12 @@ def square(number: int) -> int:
 def test_processes_that_may_have_no_children_call_it_themselves(start: str) -> None:
     with get_context(start).Pool(1) as pool:
         assert pool.map(square, [3]) == [9]
+
+
+@pytest.mark.skipif("fork" not in get_all_start_methods(), reason="needs fork")
+def test_a_fork_of_this_process_has_a_child_of_its_own() -> None:
+    assert call_apart(pow, 2, 2) == 4
+    process = get_context("fork").Process(target=square, args=(3,))
+    process.start()
+    process.join(60)
+    assert process.exitcode == 0

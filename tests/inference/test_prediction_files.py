@@ -333,3 +333,12 @@ def test_a_shape_that_the_file_cannot_hold_is_refused_before_memory_is_taken(tmp
         file.writestr("probabilities.npy", content)
     with pytest.raises(InputError, match=r"shape \(2, 1000000, 1000000, 1000\) of float32 in 100 bytes"):
         read_probabilities(tmp_path / "a.npz")
+
+
+def test_foreign_segmentations_without_probabilities_are_foreign_too(predictor, tmp_path):
+    write_case(tmp_path / "in", "a")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.nii.gz").write_bytes(b"somebody's")
+    with pytest.raises(InputError, match="it was not predicted here"):
+        predict_cases(predictor, inputs(tmp_path / "in"), tmp_path / "out", CaseOptions(save_probabilities=True))
+    assert (tmp_path / "out" / "a.nii.gz").read_bytes() == b"somebody's"

@@ -15,7 +15,6 @@ from seg25d.training.checkpoint import save_checkpoint
 from seg25d.training.config import PretrainedConfig, TrainingConfig, apply_settings, length_settings
 from seg25d.training.going_on import (
     KeptLength,
-    describe_length,
     length_words,
     settle_config,
     tell_changes,
@@ -107,7 +106,7 @@ def test_what_is_there_goes_on_to_more_and_never_to_less(
         tell_changes(folder, config, apply_settings(RECIPE, changes))
     same = apply_settings(RECIPE, asked_for(THERE[there][0])) == apply_settings(RECIPE, changes)
     assert len(caplog.messages) == (0 if same else 1)
-    assert same or f"it goes on to what is asked for, {describe_length(config)}" in caplog.messages[0]
+    assert same or f"it goes on to what is asked for, {config.length.describe()}" in caplog.messages[0]
     assert folder.config.read_text() == before, "nothing is written yet"
 
 
