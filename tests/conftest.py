@@ -3,6 +3,7 @@
 import gc
 import io
 import json
+import locale
 import logging
 import os
 import re
@@ -84,6 +85,15 @@ def _restore_logging() -> Iterator[None]:
     yield
     logger.handlers[:], logger.propagate = [], True
     logger.setLevel(logging.NOTSET)
+
+
+@pytest.fixture(autouse=True)
+def _restore_locale() -> None:
+    """Begin with the locale as it is at first: GDCM, where a test writes DICOM files with values, leaves "C" behind.
+
+    Python then takes files of text for ASCII where no encoding is named, as torch.compile does with its own.
+    """
+    locale.setlocale(locale.LC_ALL, "")
 
 
 class Terminal(io.StringIO):

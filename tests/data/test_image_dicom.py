@@ -243,7 +243,7 @@ def test_numbers_are_those_that_are_stored_whatever_is_meant_to_be_dark(tmp_path
             writer.SetCompressor(compressor)
         writer.Execute(image)
         dataset = dcmread(tmp_path / f"{index}.dcm")
-        dataset.PhotometricInterpretation = "MONOCHROME1"
+        dataset.PhotometricInterpretation, dataset.PixelSpacing = "MONOCHROME1", [1, 1]
         dataset.save_as(tmp_path / f"{index}.dcm")
     (found,) = find_volumes(tmp_path)
     assert np.array_equal(read_volume(found)[0], ramp(3, (16, 15)))
