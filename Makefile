@@ -49,7 +49,7 @@ test: $(READY)
 test-slow: $(READY)
 	$(PYTEST) -m "slow and not campaign"
 
-test-all: $(READY)
+test-all: $(READY) test-faults
 	$(PYTEST) -m "not campaign" --cov --cov-fail-under=$(MIN_COVERAGE) --cov-report=term-missing:skip-covered
 
 # One process: what all attempts start from is made once, in some minutes.

@@ -21,7 +21,8 @@ and whatever their instruction sets (documentation/concepts/processors.md has th
    if it is that). Transposed kernels that step further than they reach, at which oneDNN crashes in every type, are
    refused.
 
-Fast: in float32, 3D convolutions go to oneDNN in the ways that `_OneDNNConv3d` says.
+Fast: where the processor has no instructions for numbers of 16 bits, their products are float32's: torch would imitate
+each step. In float32, 3D convolutions go to oneDNN in the ways that `_OneDNNConv3d` says.
 
 Letters: N volumes in a batch, C channels, D H W their sizes, h w the sizes of an image.
 """
@@ -39,6 +40,11 @@ from seg25d.core.device import computes_on_x86, computes_with_avx2
 
 Sizes: TypeAlias = tuple[int, ...]
 HALF_TYPES = (torch.bfloat16, torch.float16)
+_IMITATED = {
+    *([torch.bfloat16] if torch._C._has_mkldnn and not torch.ops.mkldnn._is_mkldnn_bf16_supported() else []),
+    *([torch.float16] if torch._C._has_mkldnn and not torch.ops.mkldnn._is_mkldnn_fp16_supported() else []),
+}
+"""Types for which oneDNN is there, but has no instructions on this processor."""
 
 
 def computing_type(features: Tensor) -> torch.dtype:
@@ -101,7 +107,7 @@ class _CPUConvolution(nn.modules.conv._ConvNd):
             bias = None if self.bias is None else self.bias.to(dtype)
             if self.transposed or images.dim() == 5:
                 return _HalfConvolution.apply(low, weight, bias, settings)  # type: ignore[no-any-return, no-untyped-call]
-            return torch.convolution(low, weight, bias, *settings)
+            return _convolution(low, weight, bias, settings)
 
     def _in_float32(self, images: Tensor) -> Tensor:
         with torch.autocast("cpu", enabled=False):
@@ -135,6 +141,14 @@ class _CPUConvolution(nn.modules.conv._ConvNd):
             seen = (size - 1) * step - 2 * before + extent + further if self.transposed else size
             found.append(seen < extent + -before % step)
         return found
+
+
+def _convolution(images: Tensor, weight: Tensor, bias: Tensor | None, settings: _Settings) -> Tensor:
+    """A convolution in 16 bits, with the products of float32 where the processor has no instructions for such."""
+    if images.dtype not in _IMITATED:
+        return torch.convolution(images, weight, bias, *settings)
+    exact = torch.convolution(images.float(), weight.float(), None if bias is None else bias.float(), *settings)
+    return exact.to(images.dtype)
 
 
 def _with_real_zeros(images: Tensor, weight: Tensor, bias: Tensor | None, settings: _Settings) -> Tensor:
@@ -223,12 +237,15 @@ class _HalfConvolution(torch.autograd.Function):
     def forward(context: Any, volumes: Tensor, weight: Tensor, bias: Tensor | None, settings: _Settings) -> Tensor:
         context.save_for_backward(volumes, weight)
         context.settings = settings
-        return torch.convolution(volumes, weight, bias, *settings)
+        return _convolution(volumes, weight, bias, settings)
 
     @staticmethod
     @once_differentiable
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         volumes, weight = context.saved_tensors
+        half = volumes.dtype
+        if half in _IMITATED:
+            gradient, volumes, weight = gradient.float(), volumes.float(), weight.float()
         settings: _Settings = context.settings
         wants_volumes, wants_weight, wants_bias, _ = context.needs_input_grad
         of_volumes = of_weight = of_bias = None
@@ -245,7 +262,7 @@ class _HalfConvolution(torch.autograd.Function):
             of_weight = _weight_gradient(start, end, weight, settings)
         if wants_bias:
             of_bias = gradient.sum((0, *range(2, gradient.dim())))
-        return of_volumes, of_weight, of_bias, None
+        return *(None if each is None else each.to(half) for each in (of_volumes, of_weight, of_bias)), None
 
 
 def _weight_gradient(volumes: Tensor, gradient: Tensor, weight: Tensor, settings: _Settings) -> Tensor:

@@ -80,7 +80,7 @@ def _check_entry(entry: ZipInfo) -> str | None:
         ("\\" in name, "has a backslash in its name"),
         (".." in name.split("/"), "leads out of its folder"),
         (kind not in (0, stat.S_IFREG), "is a link or a special file"),
-        (entry.is_dir(), "is a folder; make the archive with `seg25d export_model`"),
+        (name.endswith("/"), "is a folder; make the archive with `seg25d export_model`"),
         (entry.flag_bits & _ENCRYPTED, "is encrypted"),
         (name != MANIFEST and not is_allowed(name), "does not belong in an archive of models"),
         (entry.filename != name, "has a second name"),

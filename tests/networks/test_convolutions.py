@@ -224,6 +224,18 @@ def test_every_convolution_in_bfloat16_is_right(ours: type[nn.Module], data: st.
     assert worst_error(ours, drawn) <= TOLERANCE
 
 
+@pytest.mark.parametrize("imitated", [set(), {torch.bfloat16}])
+@pytest.mark.parametrize("ours", OURS)
+def test_products_of_16_bits_are_right_with_and_without_instructions(
+    monkeypatch: pytest.MonkeyPatch, ours: type[nn.Module], imitated: set[torch.dtype]
+) -> None:
+    """Whichever this processor has."""
+    monkeypatch.setattr(convolutions, "_IMITATED", imitated)
+    torch.manual_seed(0)
+    sizes = (2, 3, 5, 6) if ours in (Conv2d, ConvTranspose2d) else (2, 3, 5, 6, 4)
+    assert worst_error(ours, Drawn({"in_channels": 3, "out_channels": 2, "kernel_size": 3}, sizes, True)) <= TOLERANCE
+
+
 FOUND: dict[str, tuple[type[nn.Module], Drawn]] = {
     "a gradient that nobody writes": (
         ConvTranspose2d,

@@ -26,6 +26,11 @@ def test_a_second_name_in_an_extra_field_is_no_way_around_the_first():
     assert entry_problems([make_entry("manifest.json"), entry], 30) == ["'si/plans.json' has a second name"]
 
 
+def test_an_entry_without_a_name_is_refused():
+    problems = entry_problems([make_entry("manifest.json"), make_entry("")], 30)
+    assert problems == ["'' does not belong in an archive of models"]
+
+
 def test_records_are_not_endless_however_well_they_shrink():
     entry = make_entry("si/plans.json", MAX_JSON_BYTES + 1, MAX_JSON_BYTES)
     problems = entry_problems([make_entry("manifest.json"), entry], 2 * MAX_JSON_BYTES)
