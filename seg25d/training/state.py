@@ -1,7 +1,6 @@
 """State of the training of a fold, and its conversion to and from checkpoints."""
 
 import copy
-import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,11 +67,9 @@ class TrainingState:
         Raises:
             ValueError: If it is of another network or optimizer, as do RuntimeError and KeyError.
         """
-        _check_settings(self.optimizer.param_groups, checkpoint["optimizer"]["param_groups"])
         self.model.load_state_dict(checkpoint["model"])
         self.averaged.load_state_dict(checkpoint["averaged"])
-        self.optimizer.load_state_dict(checkpoint["optimizer"])
-        _check_moments(self.optimizer)
+        _load_moments(self.optimizer, checkpoint["optimizer"])
         for parameter, values in self.optimizer.state.items():
             for name, value in values.items():
                 if torch.is_tensor(value) and value.shape == parameter.shape:
@@ -116,12 +113,28 @@ class _Done(Record):
     log: Sequence[_DoneLine]
 
 
+class _Group(Record):
+    """What is read of a group of weights of an optimizer; its other settings are the run's own."""
+
+    model_config = ConfigDict(extra="allow", arbitrary_types_allowed=True)
+    params: list[int]
+    lr: float = Field(ge=0, allow_inf_nan=False)
+
+
+class _Optimizer(Record):
+    """What is read of an optimizer."""
+
+    model_config = ConfigDict(extra="allow", arbitrary_types_allowed=True)
+    state: dict[int, dict[str, Tensor]]
+    param_groups: list[_Group]
+
+
 class _Content(_Done):
     """What a checkpoint must hold, apart from the tensors' names and shapes, which the network checks."""
 
     model: dict[str, Tensor]
     averaged: dict[str, Tensor]
-    optimizer: dict[str, Any]
+    optimizer: _Optimizer
     scaler: dict[str, Any]
     best_dice: float
     epoch_losses: list[float]
@@ -132,37 +145,26 @@ class _Content(_Done):
     computed_in: str = ""
 
 
-def _check_settings(own: Sequence[Mapping[str, Any]], saved: Sequence[Mapping[str, Any]]) -> None:
-    """Check that saved settings of an optimizer are of the kinds that it takes."""
-    for mine, other in zip(own, saved, strict=True):
-        for name, value in mine.items():
-            if name != "params" and name not in other and isinstance(value, int | float | tuple | list):
-                raise ValueError(f"{name} of the optimizer is missing")
-            if name != "params" and name in other and not _alike(value, other[name]):
-                raise ValueError(f"{name} of the optimizer is {str(other[name])[:60]}, expected something like {value}")
-
-
-def _alike(own: Any, saved: Any) -> bool:
-    if isinstance(own, tuple | list):
-        same = isinstance(saved, tuple | list) and len(own) == len(saved)
-        return same and all(_alike(*pair) for pair in zip(own, saved, strict=True))
-    if isinstance(own, int | float) and not isinstance(own, bool):
-        return isinstance(saved, int | float) and not isinstance(saved, bool) and 0 <= saved < math.inf
-    return saved is None or isinstance(saved, bool | str)
-
-
-def _check_moments(optimizer: torch.optim.Optimizer) -> None:
-    """Check that what an optimizer has noted of each weight is of its shape, and the same of all weights of a group."""
+def _load_moments(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
+    """Take what a saved optimizer noted of each weight, and its learning rates; other settings are the run's own."""
+    own = optimizer.state_dict()["param_groups"]
+    if [group["params"] for group in own] != [group["params"] for group in saved["param_groups"]]:
+        raise ValueError("the optimizer has other groups of weights than expected")
+    groups = [group | {"lr": other["lr"]} for group, other in zip(own, saved["param_groups"], strict=True)]
+    optimizer.load_state_dict({"state": saved["state"], "param_groups": groups})
     for group in optimizer.param_groups:
-        noted = [(each, optimizer.state[each]) for each in group["params"] if each in optimizer.state]
-        for parameter, values in noted:
-            wrong = [
-                name
-                for name, value in values.items()
-                if torch.is_tensor(value) and value.numel() != 1 and value.shape != parameter.shape
-            ]
-            if wrong or values.keys() != noted[0][1].keys():
-                raise ValueError(f"the optimizer has other notes of a weight than expected: {', '.join(values)}")
+        names = _names_of_moments(optimizer, group)
+        for parameter in group["params"]:
+            noted = {name: value.shape for name, value in optimizer.state.get(parameter, {}).items()}
+            expected = {name: torch.Size([]) if name in COUNTERS else parameter.shape for name in names}
+            if noted and noted != expected:
+                raise ValueError(f"the optimizer noted {noted} of a weight, expected {expected}")
+
+
+def _names_of_moments(optimizer: torch.optim.Optimizer, group: Mapping[str, Any]) -> tuple[str, ...]:
+    if isinstance(optimizer, Muon):
+        return ("momentum",) if group["matrices"] else ("updates", "mean", "variance")
+    return ("momentum_buffer",) if isinstance(optimizer, torch.optim.SGD) else ("step", "exp_avg", "exp_avg_sq")
 
 
 def check_done(checkpoint: Any, path: Path) -> None:
@@ -203,6 +205,8 @@ PLAIN_FIELDS = (
 )
 
 
+COUNTERS = ("step", "updates")
+"""What optimizers note of a weight that is one number."""
 SINCE_0_2 = ("epoch_voxels", "computed_in")
 """Entries that checkpoints of 0.1 and before lack."""
 NEW, LEARNT, LEARNT_ENCODER = "new", "learnt", "learnt_encoder"
