@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from seg25d.core.device import check_device, choose_execution
-from seg25d.core.files import read_text
+from seg25d.core.files import check_writable_file, read_text
 from seg25d.core.locks import file_lock, folder_lock
 from seg25d.core.process import crashes_named
 from seg25d.core.records import write_record
@@ -48,6 +48,7 @@ from seg25d.views.training_times import describe_times, training_times
 from seg25d.workflows.coarse_to_fine import check_coarse, plan_fine, train_fine_folds
 from seg25d.workflows.durations import announce_folds
 from seg25d.workflows.folds import check_folds, clear_folds, train_folds
+from seg25d.workflows.measuring import measure_structures, measured_afterwards
 from seg25d.workflows.options import (
     PlanningOptions,
     PredictionOptions,
@@ -79,6 +80,7 @@ __all__ = [
     "find_best_configuration",
     "install_model",
     "load_model",
+    "measure_structures",
     "plan_and_preprocess",
     "predict",
     "pretrain",
@@ -213,6 +215,8 @@ def predict(workspace: Workspace, source: Path, out: Path, options: PredictionOp
         CaseFailures: If some cases failed; all others are written.
     """
     options = options or PredictionOptions()
+    if options.statistics is not None:
+        check_writable_file(options.statistics)
     devices = (options.device or "").split(",")
     if len(devices) == 1:
         choose_execution(options.device)
@@ -231,7 +235,8 @@ def predict(workspace: Workspace, source: Path, out: Path, options: PredictionOp
             arguments={"input": str(source)} | options.model_dump(mode="json"), model=model.describe(predictor_options)
         )
         case_options = CaseOptions(save_probabilities=options.save_probabilities, overwrite=options.overwrite)
-        predict_cases(outcomes, meaning, cases, out, case_options, record)
+        with measured_afterwards(options.statistics, cases, out, meaning):
+            predict_cases(outcomes, meaning, cases, out, case_options, record)
 
 
 def load_model(workspace: Workspace, options: PredictionOptions | None = None) -> CasePredictor:

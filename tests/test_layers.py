@@ -38,7 +38,7 @@ ALLOWED = {
     "report": frozenset({"core", "data", "evaluation", "planning", "runs", "selection"}),
     "pipeline": frozenset({"api"}),
 }
-USES_SIMPLEITK = {Path("ensembling/staple.py")}
+USES_SIMPLEITK = {Path("ensembling/staple.py"), Path("evaluation/structures.py")}
 """What takes an algorithm, not file formats, from SimpleITK."""
 HEAVY = ("torch", "SimpleITK", "numpy", "pydantic", "scipy", "monai", "matplotlib", "rich", "blosc2")
 

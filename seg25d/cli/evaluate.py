@@ -1,15 +1,10 @@
 """`seg25d evaluate`: compare a folder of segmentations with the truth."""
 
 import argparse
-from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from seg25d.cli.common import Command, positive_amount, say
 from seg25d.core.process import loading
-
-if TYPE_CHECKING:
-    from seg25d.data.labels import Labels
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,8 +46,10 @@ def run(arguments: argparse.Namespace) -> None:
         from seg25d import api
     from seg25d.core.errors import InputError
     from seg25d.evaluation.area_plot import AreaPlotOptions
+    from seg25d.evaluation.pairs import find_labels
     from seg25d.evaluation.surfaces import SURFACE_TOLERANCE_MM
     from seg25d.evaluation.tables import summary_table
+    from seg25d.inference.prediction_files import labels_of_predictions
 
     if arguments.area_axis and arguments.area_plots is None:
         raise InputError("--area-axis needs --area-plots; give --area-plots DIR as well")
@@ -67,21 +64,9 @@ def run(arguments: argparse.Namespace) -> None:
         common=arguments.common,
         areas=None if folder is None else AreaPlotOptions(folder, arguments.area_axis),
     )
-    say(summary_table(summary, _known_labels(arguments.reference, arguments.prediction)))
-
-
-def _known_labels(reference: Path, prediction: Path) -> "Labels | None":
-    """The labels whose names the table has: those of the evaluation, or else those of the predictions' record."""
-    from seg25d.core.errors import RecordError
-    from seg25d.core.records import read_record
-    from seg25d.evaluation.pairs import find_labels
-    from seg25d.inference.prediction_files import RECORD_NAME, PredictionRecord
-
-    labels = find_labels(reference, prediction)
-    if labels is None and (prediction / RECORD_NAME).exists():
-        with suppress(RecordError):
-            labels = read_record(prediction / RECORD_NAME, PredictionRecord).labels
-    return labels
+    # Names of the evaluation's labels, or else of those in the predictions' record.
+    labels = find_labels(arguments.reference, arguments.prediction)
+    say(summary_table(summary, labels or labels_of_predictions(arguments.prediction)))
 
 
 main = Command(

@@ -19,6 +19,7 @@ from seg25d.cli import (
     predict,
     pretrain,
     report,
+    statistics,
     train,
 )
 from seg25d.cli.common import Command, run_guarded, say
@@ -35,6 +36,7 @@ COMMANDS: Mapping[str, Command] = {
         predict.main,
         ensemble.main,
         evaluate.main,
+        statistics.main,
         report.main,
         convert.main,
         info.main,

@@ -73,6 +73,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="network",
         help="models that fuse views: fuse them by their network, or without training (default: network)",
     )
+    parser.add_argument(
+        "--statistics",
+        type=Path,
+        metavar="FILE",
+        help="also write a table with volume, surface, components and intensities of every structure that is predicted",
+    )
     parser.add_argument("--overwrite", action="store_true", help="predict cases again that are already there")
     parser.add_argument("--continue_prediction", "--c", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("-npp", "-nps", dest="num_processes", type=natural_number, help=argparse.SUPPRESS)

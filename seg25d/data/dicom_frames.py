@@ -114,6 +114,8 @@ class Frame:
     """Centre of the first voxel, (x, y, z) in LPS."""
     slope: float
     intercept: float
+    rescale: frozenset[str]
+    """Which of slope and intercept it says."""
     is_scout: bool
     """Whether it is a localizer."""
     phase: Mapping[str, str]
@@ -294,6 +296,7 @@ def _frame(path: Path, index: int, values: Mapping[str, Any]) -> Frame:
         raise FileError(path, "the file is a mosaic of Siemens: several slices side by side in one image", cure)
     between, thickness = values.get("SpacingBetweenSlices"), values.get("SliceThickness")
     slope = values.get("RescaleSlope") or values.get("DoseGridScaling")
+    given = {"Rescale Slope": slope, "Rescale Intercept": values.get("RescaleIntercept")}
     return Frame(
         path=path,
         index=index,
@@ -308,6 +311,7 @@ def _frame(path: Path, index: int, values: Mapping[str, Any]) -> Frame:
         position_mm=vector(path, "Image Position", values.get("ImagePositionPatient"), 3),
         slope=1.0 if slope in (None, "") else number(path, "Rescale Slope", slope),
         intercept=number(path, "Rescale Intercept", values.get("RescaleIntercept") or 0),
+        rescale=frozenset(name for name, value in given.items() if value not in (None, "")),
         is_scout=any("LOCALIZER" in kind or "SCOUT" in kind for kind in kinds),
         phase=_texts(values, PHASE_TAGS),
         origin=_texts(values, (*ORIGIN_TAGS, *UID_TAGS)),

@@ -151,6 +151,10 @@ def _check_same(folder: Path, frames: Sequence[Frame]) -> None:
         if missing:
             problem = f"{list_frames(missing)} of {len(frames)} say no {what}, so that order and size are not known"
             raise FileError(folder, problem, "export the series again with all attributes of its images")
+    for name in sorted(frozenset().union(*(frame.rescale for frame in frames))):
+        if missing := [frame for frame in frames if name not in frame.rescale]:
+            problem = f"{list_frames(missing)} of {len(frames)} say no {name}, the others do"
+            raise FileError(folder, problem, "export the series again with all attributes of its images")
     if bad := [frame for frame in frames if min(frame.spacing_mm or (0,)) <= 0]:
         raise FileError(folder, f"{list_frames(bad)}: the pixel spacing is not positive", CURE_OF_DAMAGE)
     cure = "put what belongs to another image (such as a scout) into a separate folder"

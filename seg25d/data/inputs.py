@@ -67,6 +67,13 @@ def find_inputs(source: Path, num_channels: int, file_ending: str) -> list[Case]
     return _make_cases(source, named, num_channels, file_ending)
 
 
+def number_of_channels(source: Path) -> int:
+    """The number of channels that the names of the files in a folder of images say, 1 where they say nothing."""
+    files = all_image_files(source) if source.is_dir() else []
+    channels = [split_channel(split_ending(path)[0])[1] for path in files]
+    return max((channel + 1 for channel in channels if channel is not None), default=1)
+
+
 def _files(source: Path, folders: Sequence[Path], file_ending: str) -> list[Path]:
     """The files of a folder that count; others are named in a warning."""
     wants_pictures = file_ending in PICTURES

@@ -101,7 +101,8 @@ def components(mask: NDArray[np.bool_]) -> tuple[IntArray, NDArray[np.int64]]:
     Returns:
         The number of the component of every voxel, 0 outside the mask; and the voxels per number, 0 for number 0.
     """
-    ids = cc3d.connected_components(mask, connectivity=26)
+    # Not of bool: cc3d 4.1.1 fails with lines of n x 1 x 1 of these ("maximum length exception").
+    ids = cc3d.connected_components(mask.view(np.uint8), connectivity=26)
     sizes = np.bincount(ids.ravel(), minlength=1).astype(np.int64)
     sizes[0] = 0
     return ids, sizes

@@ -9,7 +9,7 @@ import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -106,6 +106,14 @@ def find_earlier(
         return Earlier({}, frozenset())
     whole = (name for name in earlier.seconds if name in targets and _is_written(targets[name], probabilities))
     return Earlier(earlier.seconds, frozenset(() if overwrite else whole))
+
+
+def labels_of_predictions(folder: Path) -> Labels | None:
+    """Read the meaning of the segmentations in a folder from its record; None where there is none that can be read."""
+    if (folder / RECORD_NAME).exists():
+        with suppress(RecordError):
+            return read_record(folder / RECORD_NAME, PredictionRecord).labels
+    return None
 
 
 def begin_record(record: PredictionRecord, path: Path) -> None:

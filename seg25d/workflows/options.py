@@ -65,6 +65,8 @@ class PredictionOptions(ModelChoice):
     fusion: FusionName = "network"
     """Fusion of views: by the network, or one without training."""
     overwrite: bool = False
+    statistics: Path | None = None
+    """Table of sizes and intensities of all structures that are predicted; None: none."""
     device: str | None = None
     """None: the best one available; several, separated by commas, such as `cuda:0,cuda:1`, share the cases."""
 

@@ -250,6 +250,17 @@ def test_numbers_are_those_that_are_stored_whatever_is_meant_to_be_dark(tmp_path
     assert "MONOCHROME1" in found.changes[0]
 
 
+@pytest.mark.parametrize("name", ["RescaleSlope", "RescaleIntercept"])
+def test_slices_without_what_turns_numbers_into_values_are_named(tmp_path: Path, name: str) -> None:
+    folder = write_slices(tmp_path, ramp(), attributes=lambda _: {"RescaleSlope": 2, "RescaleIntercept": -1024})
+    files = sorted(folder.glob("*.dcm"))
+    dataset = dcmread(files[2])
+    del dataset[name]
+    dataset.save_as(files[2])
+    with pytest.raises(ImageError, match=rf"{files[2].name} of 6 say no Rescale"):
+        find_volumes(folder)
+
+
 def test_large_deflated_slices_are_whole(tmp_path: Path) -> None:
     for index in range(2):
         dataset = slice_dataset(np.zeros((300, 300), np.int16), (0, 0, 2.0 * index), index + 1)
