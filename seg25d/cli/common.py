@@ -18,7 +18,7 @@ from seg25d.cli.known_options import check_options
 from seg25d.core.errors import Seg25dError
 from seg25d.core.printing import harmless
 from seg25d.core.process import leave, open_closed_streams
-from seg25d.core.system_errors import refusal
+from seg25d.core.system_errors import refusal, refusal_at_limit
 from seg25d.planning.plans_name import check_plans_name
 
 if TYPE_CHECKING:
@@ -294,7 +294,7 @@ def run_guarded(action: Callable[[], None], *, debug: bool, starts_over_with: st
         _silence_stdout()
         return 1
     except Exception as error:
-        if reason := refusal(error):
+        if reason := refusal(error) or refusal_at_limit(error):
             if debug:
                 complain(traceback.format_exc().rstrip())
             complain(f"error: {reason}")

@@ -13,6 +13,9 @@ PROBED_BYTES = 1 << 16
 """What is written to ask the system why a library could not write. Libraries fill a disk to its last page before they
 fail (blosc2, torch, safetensors, numpy, ITK, Pillow and matplotlib on a tmpfs of up to 16 sizes each)."""
 
+_NEAR_LIMIT = 64 << 20
+"""Bytes of address space: less than what loading a library such as SimpleITK takes at once (150 MB)."""
+
 
 class _Reason(NamedTuple):
     """Why the system refuses something, and what helps."""
@@ -93,6 +96,23 @@ def refusal(error: BaseException, path: Path | None = None) -> InputError | None
             return _told(_REASONS[number], path or _named_file(link), _detail(link))
         link = link.__cause__ or link.__context__
     return None
+
+
+def refusal_at_limit(error: BaseException) -> InputError | None:
+    """Lack of memory behind any error, where this process has met the limit of its address space (`ulimit -v`).
+
+    A library whose import fails half-way for lack of memory goes on without a part of itself, and raises anything.
+    """
+    if os.name != "posix" or not Path("/proc/self/status").exists():
+        return None
+    import resource  # noqa: PLC0415 - not on Windows
+
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+    peak = next((int(line.split()[1]) << 10 for line in lines if line.startswith("VmPeak:")), 0)
+    if limit == resource.RLIM_INFINITY or peak < limit - _NEAR_LIMIT:
+        return None
+    return _told(_REASONS[errno.ENOMEM], None, f" ({type(error).__name__}: {error})")
 
 
 def named(error: InputError, what: str) -> InputError:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from seg25d.core.errors import InputError, Seg25dError, WorkerError
+from seg25d.core.errors import InputError, ResourceError, Seg25dError
 from seg25d.training.loading import next_batch
 
 
@@ -29,7 +29,7 @@ def test_an_error_lets_go_of_the_loader(lost: bool, message: str) -> None:
     alive = weakref.ref(batches)
     gc.disable()
     try:
-        with pytest.raises(WorkerError if lost else InputError, match=message):
+        with pytest.raises(ResourceError if lost else InputError, match=message):
             next_batch(batches)
         del batches
         assert alive() is None
