@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 from zipfile import BadZipFile, ZipFile
 
-from seg25d.core.errors import InputError, RecordError
+from seg25d.core.errors import InputError, RecordError, Seg25dError
 from seg25d.core.files import MAX_JSON_BYTES, atomic_path, temporary_folder
 from seg25d.core.records import parse_record
 from seg25d.sharing.content import check_content
@@ -54,15 +54,21 @@ def opened_archive(path: Path, place: Path | None = None) -> Iterator[Path]:
         A temporary folder with the layout of `results/`.
 
     Raises:
-        InputError: If the archive is invalid; names the problem.
+        InputError: If the archive is invalid; names the problem. Errors of the block name the archive, too.
     """
     with (
         open_archive(path) as archive,
         TemporaryDirectory(prefix="seg25d-") if place is None else temporary_folder(place, "models") as name,
     ):
         results = Path(name)
-        unpack(archive, results / archive.manifest.dataset_name, durable=False)
-        yield results
+        folder = results / archive.manifest.dataset_name
+        unpack(archive, folder, durable=False)
+        try:
+            yield results
+        except Seg25dError as error:
+            if str(results) in str(error) and len(error.args) == 1:
+                error.args = (_without_folder(path, folder, error),)
+            raise
 
 
 @contextmanager
@@ -101,7 +107,13 @@ def unpack(archive: Archive, folder: Path, *, durable: bool = True) -> None:
     try:
         check_content(folder, archive.manifest.paths, archive.manifest.subject)
     except InputError as error:
-        raise InputError(f"{archive.path}: {str(error).replace(f'{folder}{os.sep}', '')}") from None
+        raise InputError(_without_folder(archive.path, folder, error)) from None
+
+
+def _without_folder(path: Path, folder: Path, error: Exception) -> str:
+    """What an error says of files of an archive, in place of the folder in which they are unpacked."""
+    text = str(error).replace(f"{folder}{os.sep}", "").replace(f"{folder.parent}{os.sep}", "")
+    return f"{path}: {text.replace(str(folder.parent), 'it')}"
 
 
 def _open(path: Path) -> ZipFile:

@@ -126,10 +126,12 @@ def test_one_of_several_runs_in_an_archive_is_chosen_with_c(trained, elsewhere, 
         ((), "choose one with -c: 3d, mv"),
         (("-c", "si"), "trained: 3d, mv"),
         (("-d", 7), "leave -d, -p and --recipe out"),
-        (("-c", "3d", "-f", 4), "fold 4 is not trained"),
+        (("-c", "3d", "-f", 4), f"{tmp_path / 'a.zip'}: 3d: fold 4 is not trained"),
     ):
         run(elsewhere, *words, *more, status=2)
-        assert message in capsys.readouterr().err
+        told = capsys.readouterr().err
+        assert message in told
+        assert ".tmp-" not in told  # where the archive is unpacked
         assert not (tmp_path / "out").exists()
     predict(elsewhere, images, tmp_path / "out", "-m", tmp_path / "a.zip", "-c", "3d", "-f", 1)
     model = json.loads((tmp_path / "out" / "prediction.json").read_text())["model"]
