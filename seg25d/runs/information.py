@@ -263,8 +263,9 @@ def _run(run: RunFolder, reader: _Reader) -> RunInformation:
     else:
         names = sorted(path.name.removeprefix("fold_") for path in run.root.glob("fold_*"))
         folds = [fold for name in names if (fold := _fold(name, run.fold(name), reader))]
-    whole = all(fold.state != "unfinished" for fold in folds if fold.fold != "all")
-    dice = _dice(run.crossval, reader) if whole else None
+    dice = _dice(run.crossval, reader)
+    if any(fold.state == "unfinished" for fold in folds if fold.fold != "all"):
+        dice = None
     return RunInformation(name=run.root.name, folds=tuple(folds), dice=dice, imported=imported)
 
 

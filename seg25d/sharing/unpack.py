@@ -1,18 +1,16 @@
 """Reading of an archive of models, which is not trusted: nothing is used before everything has been checked."""
 
-import errno
 import json
 import os
 import shutil
-import struct
-import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
-from zipfile import BadZipFile, ZipFile
+from zipfile import ZipFile
 
+from seg25d.core.damage import damage_told
 from seg25d.core.errors import InputError, RecordError, Seg25dError
 from seg25d.core.files import MAX_JSON_BYTES, atomic_path, temporary_folder
 from seg25d.core.records import parse_record
@@ -20,11 +18,6 @@ from seg25d.sharing.content import check_content
 from seg25d.sharing.entries import entry_problems, manifest_problems, overlap_problems
 from seg25d.sharing.manifest import MANIFEST, ArchivedFile, Manifest, copy_content
 
-_DAMAGED = (
-    *(BadZipFile, EOFError, NotImplementedError, OverflowError, RecursionError, ValueError),
-    *(struct.error, zlib.error),
-)
-"""Errors that reading a damaged zip file, or a JSON file in it, can raise."""
 _NUM_SHOWN = 10
 
 
@@ -119,26 +112,18 @@ def _without_folder(path: Path, folder: Path, error: Exception) -> str:
 def _open(path: Path) -> ZipFile:
     if not path.is_file():
         raise InputError(f"{path} does not exist or is a folder; expected an archive of models (.zip)")
-    with _report_damage(f"{path} is not a zip file, or only a part of one"):
+    with _damage_told(f"{path} is not a zip file, or only a part of one"):
         return ZipFile(path)
 
 
-@contextmanager
-def _report_damage(what: str) -> Iterator[None]:
-    """Raise InputError for errors of reading a damaged zip file; errors of the disk are raised unchanged."""
-    try:
-        yield
-    except (*_DAMAGED, OSError) as error:
-        # EINVAL: an entry's position is outside the file.
-        if isinstance(error, OSError) and error.errno != errno.EINVAL:
-            raise
-        raise InputError(f"{what} ({error}); download the archive again") from None
+def _damage_told(what: str) -> AbstractContextManager[None]:
+    return damage_told(lambda error: InputError(f"{what} ({error}); download the archive again"))
 
 
 def _read_manifest(path: Path, file: ZipFile) -> Manifest:
     entries = file.infolist()
     _refuse(path, entry_problems(entries, path.stat().st_size) or overlap_problems(entries))
-    with _report_damage(f"{path}: {MANIFEST} is damaged"), file.open(MANIFEST) as source:
+    with _damage_told(f"{path}: {MANIFEST} is damaged"), file.open(MANIFEST) as source:
         value = json.loads(source.read(MAX_JSON_BYTES))
     version = value.get("schema_version") if isinstance(value, dict) else None
     if isinstance(version, int) and version > 1:
@@ -161,7 +146,7 @@ def _unpack_file(archive: Archive, file: ArchivedFile, target: Path, *, durable:
     modified = archive.path.stat().st_mtime_ns
     with atomic_path(target, durable) as temporary:
         damaged = f"{archive.path}: {file.path} is damaged"
-        with _report_damage(damaged), archive.file.open(file.path) as source, temporary.open("wb") as copy:
+        with _damage_told(damaged), archive.file.open(file.path) as source, temporary.open("wb") as copy:
             found = copy_content(source, copy, file.bytes)
         if found != (file.bytes, file.sha256):
             raise InputError(

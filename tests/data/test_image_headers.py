@@ -138,7 +138,7 @@ def test_bits_per_voxel_do_not_count(tmp_path: Path) -> None:
     ("old", "new", "message"),
     [
         ("NDims = 3", "NDims = 300", "it has 300 axes"),
-        ("DimSize = 5 4 3", "DimSize = 5 4", "DimSize is '5 4', expected are 3 numbers"),
+        ("DimSize = 5 4 3", "DimSize = 5 4", "`DimSize` is '5 4', expected are 3 whole numbers from 1 to 2147483647"),
         ("DimSize = 5 4 3", "DimSize = 5 4 3000", "the file is truncated: 120 of 120000 bytes are there of data"),
         ("ElementType = MET_SHORT", "ElementType = MET_STRING", "ElementType MET_STRING"),
         ("ElementSpacing = 1 1.5 2", "ElementSpacing = 1 1.5 0", "the spacing is 1 1.5 0"),
@@ -166,7 +166,7 @@ def test_metaimage_headers(old: str, new: str, message: str, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("sizes: 5 4 3", "sizes: 5 4 -3", "`sizes` is '5 4 -3', expected are 3 numbers"),
+        ("sizes: 5 4 3", "sizes: 5 4 -3", "`sizes` is '5 4 -3', expected are 3 whole numbers from 1 to"),
         ("sizes: 5 4 3", "sizes: 5 4 3000", "the file is truncated: 120 of 120000 bytes"),
         ("dimension: 3", "dimension: 12", "it has 12 axes"),
         ("dimension: 3\n", "", "`dimension` is missing"),
