@@ -177,6 +177,9 @@ def test_archives_are_not_replaced_unless_that_is_wanted(trained, tmp_path, caps
     assert "a.zip exists already; choose another name or --overwrite" in capsys.readouterr().err
     assert archive.read_text() == "mine"
     run(trained, *words, tmp_path, "--overwrite", status=2)
+    if os.name == "posix":
+        os.mkfifo(tmp_path / "pipe")
+        run(trained, *words, tmp_path / "pipe", "--overwrite", status=2)
     run(trained, *words, archive, "--overwrite")
     assert zipfile.is_zipfile(archive)
 
