@@ -48,6 +48,9 @@ _MAX_TEXT = 1000
 _MAX_WORD = 250
 _MAX_AXES = 5
 _MAX_LINES = 20_000
+_MAX_NOTES = 5000
+"""Lines `key:=value`; segmentations of Slicer have 9 for each segment. The library under SimpleITK compares each with
+all others: 1 s for so many, 13 s for 18,000."""
 
 
 class NrrdHeader(NamedTuple):
@@ -123,6 +126,10 @@ def read_nrrd_header(path: Path) -> NrrdHeader:
     lines = _read_lines(path)
     if not lines or not re.fullmatch(r"NRRD000[1-6]\s*", lines[0]):
         raise not_of_format(path, "an NRRD file")
+    notes = sum(re.match(r"[^:]*:=", line) is not None for line in lines)
+    if notes > _MAX_NOTES or len(lines) >= _MAX_LINES:
+        said = f"it has {notes} lines `key:=value`" if notes > _MAX_NOTES else f"it has {len(lines)} lines or more"
+        raise FileError(path, f"{said}, expected are at most {_MAX_NOTES}", "leave out what is no part of the image")
     fields: dict[str, str] = {}
     for number, line in enumerate(lines[1:], 1):
         if line.startswith("#") or re.match(r"[^:]*:=", line):

@@ -178,7 +178,10 @@ def test_metaimage_headers(old: str, new: str, message: str, tmp_path: Path) -> 
         ("(1,0,0)", "(nan,0,0)", "`space directions` is"),
         ("(1,0,0)", "(1e30,0,0)", "the spacing is"),
         ("type: short", "type: short\ntype: short", "type stands in it twice"),
+        ("type: short", "type: short" + "\na:=b" * 5001, "it has 5001 lines `key:=value`, expected are at most 5000"),
+        ("type: short", "type: short" + "\n# b" * 20000, "it has 20000 lines or more"),
     ],
+    ids=lambda text: text[:40],
 )
 def test_nrrd_headers(old: str, new: str, message: str, tmp_path: Path) -> None:
     path = replace(save(tmp_path / "a.nrrd"), old, new)
