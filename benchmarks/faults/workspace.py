@@ -153,6 +153,9 @@ def finish(process: subprocess.Popen[str], timeout: float = TIMEOUT_SECONDS) -> 
     """Wait for a process; gives its status (that of SIGKILL if it took longer than the timeout) and what it printed."""
     try:
         text, _ = process.communicate(timeout=timeout)
+    except KeyboardInterrupt:
+        os.killpg(process.pid, signal.SIGKILL)  # it does not hear of it, as its group is another one
+        raise
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         text, _ = process.communicate()

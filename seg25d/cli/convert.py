@@ -49,13 +49,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Run the command."""
+    from seg25d.core.names import is_number
+
     kind, source, dataset, processes = arguments.kind, arguments.input, arguments.dataset, arguments.num_processes
     _check_option(kind, "-o", arguments.output, needed=kind == "dicom", allowed=kind == "dicom")
     _check_option(kind, "-d", dataset, needed=kind == "nnunet-results", allowed=kind != "dicom")
     accepted = {field.name: getattr(arguments, field.name) for field in fields(DicomOptions)}
     for name, is_wanted in accepted.items():
         _check_option(kind, f"--{name.replace('_', '-')}", is_wanted or None, needed=False, allowed=kind == "dicom")
-    if kind == "msd" and dataset is not None and not dataset.isdecimal():
+    if kind == "msd" and dataset is not None and not is_number(dataset):
         raise InputError(f"-d: expected the number of the new data set, got {dataset!r}")
     with loading():
         from seg25d import api

@@ -115,10 +115,12 @@ def check_writable_file(path: Path) -> None:
     """Check that a file can be written, before hours are spent on its content; nothing is made.
 
     Raises:
-        InputError: If its name is that of a folder, or its folder cannot be written into; names it.
+        InputError: If its name is that of a folder or a device, or its folder cannot be written into; names it.
     """
     if path.is_dir():
         raise InputError(f"{path} cannot be written: it is a folder; name a file in it, or elsewhere")
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path} cannot be written: it is a device or a pipe, which a file would replace; name a file")
     check_writable(path.parent)
 
 

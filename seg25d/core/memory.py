@@ -24,7 +24,9 @@ def lack_of_memory(shape: Sequence[int], bytes_per_voxel: float, extra_bytes: in
         return None
     share = (free / wanted) ** (1 / len(shape))
     fitting = " x ".join(str(max(1, int(size * share))) for size in shape)
-    return (
-        f"{' x '.join(map(str, shape))} numbers take {wanted / _GB:.1f} GB of memory, {free / _GB:.1f} GB are free: "
-        f"{fitting} would fit"
-    )
+    return f"{' x '.join(map(str, shape))} numbers take {needed_and_free(wanted, free)}: {fitting} would fit"
+
+
+def needed_and_free(needed: float, free: float) -> str:
+    """Bytes that are needed and that are free, as the end of a clause that something "takes" them."""
+    return f"{needed / _GB:,.1f} GB of memory, {free / _GB:,.1f} GB are free"

@@ -1,5 +1,6 @@
 """Names that a file gives and that become parts of paths: the one check that all of them pass."""
 
+import re
 from typing import Annotated, TypeAlias
 
 from pydantic import AfterValidator
@@ -28,6 +29,11 @@ def check_name(name: str) -> str:
             "blank, or is a device of Windows"
         )
     return name
+
+
+def is_number(name: str) -> bool:
+    """Whether a name is a whole number, of at most nine digits; `str.isdigit` takes `²`, and any length, as well."""
+    return re.fullmatch(r"[0-9]{1,9}", name) is not None
 
 
 def check_case_name(name: str) -> str:

@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ from contextlib import suppress
 from multiprocessing import active_children, get_all_start_methods, get_context, parent_process
 from multiprocessing.connection import wait
 from multiprocessing.context import BaseContext
+from multiprocessing.util import get_temp_dir
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,6 +31,8 @@ WORKER_BYTES = 57 << 20
 TASKS_OF_A_POOL, TASKS_OF_A_WORKER = 6, 4
 """Processes and threads that a pool takes (fork server, tracker of resources, threads that feed it), and each worker
 of it, at most (with two workers, planning ended with an error of the system with 4 left and with 6 left)."""
+LONGEST_TMPDIR = 70
+"""Bytes of TMPDIR beside which a name such as `/pymp-abcdefgh/listener-abcdefgh` fits into that of a socket."""
 _ASSUMED_BYTES = 4 << 30
 _PRELOADED: list[str] = []
 _SERVER_OF: list[int] = []
@@ -161,10 +165,25 @@ def worker_context() -> BaseContext:
     return get_context("spawn")
 
 
+def shorten_sockets() -> None:
+    """Have the sockets of processes in /tmp where TMPDIR is too long for them: call it before there are processes.
+
+    The name of a socket has 108 bytes at most, 104 on macOS (unix(7)); later versions of Python do the same.
+    """
+    if os.name != "posix" or len(os.fsencode(tempfile.gettempdir())) <= LONGEST_TMPDIR:
+        return
+    usual, tempfile.tempdir = tempfile.tempdir, "/tmp"
+    try:
+        get_temp_dir()  # which it keeps
+    finally:
+        tempfile.tempdir = usual
+
+
 def _may_use_fork_server() -> bool:
     """Whether there is such a server, and this process is the one that has it: a fork of it has not."""
     if "forkserver" not in get_all_start_methods():
         return False
+    shorten_sockets()
     if not _SERVER_OF:
         _SERVER_OF.append(os.getpid())
     return [os.getpid()] == _SERVER_OF

@@ -20,6 +20,8 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+MOST_COUNTED = 100_000
+"""Mistakes up to which pydantic is asked for all of them, which it makes at once: 1.1 GB for two million."""
 MOST_LISTED = 20
 """Wrong places in an error."""
 AnyRecord = TypeVar("AnyRecord", bound=Record)
@@ -65,6 +67,10 @@ def parse_record(value: Any, record_type: type[AnyRecord], origin: str) -> AnyRe
     try:
         return record_type.model_validate(value)
     except ValidationError as error:
+        if error.error_count() > MOST_COUNTED:
+            raise RecordError(
+                f"{origin} is not valid: {error.error_count()} of its values are wrong; get it or make it again"
+            ) from None
         lines = [
             f"  {'.'.join(str(part)[:60] for part in issue['loc']) or '(top)'}: {issue['msg']}"
             + ("" if issue["type"] == "missing" else f", got {_shown(issue['input'])}")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from seg25d.core.errors import InputError
-from seg25d.core.names import check_case_name
+from seg25d.core.names import check_case_name, is_number
 from seg25d.core.records import Record
 
 DATASET_NAME = re.compile(r"Dataset(\d{3})_(.+)")
@@ -250,7 +250,7 @@ class Workspace(Record):
         number = DATASET_NAME.fullmatch(identifier)
         if identifier in known:
             return identifier
-        if number is None and identifier.isdigit():
+        if number is None and is_number(identifier):
             matches = [name for name in known if int(name[7:10]) == int(identifier)]
         else:
             matches = []

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from seg25d.core.errors import InputError
 from seg25d.core.files import copy_file, write_json
 from seg25d.core.locks import folder_lock
-from seg25d.core.names import check_inner_path
+from seg25d.core.names import check_inner_path, is_number
 from seg25d.core.parallel import choose_num_workers, map_cases
 from seg25d.core.printing import harmless
 from seg25d.core.progress import track
@@ -186,7 +186,7 @@ def _describe(value: Mapping[str, Any], num_training: int, ending: str) -> dict[
     """The new `dataset.json`."""
     labels = value.get("labels")
     if isinstance(labels, dict) and len(set(map(str, labels.values()))) == len(labels):
-        turned = all(key.isdigit() and isinstance(name, str) for key, name in labels.items())
+        turned = all(is_number(key) and isinstance(name, str) for key, name in labels.items())
         labels = {name: int(number) for number, name in labels.items()} if turned else labels
     return {
         **{key: item for key, item in value.items() if key not in _REPLACED},

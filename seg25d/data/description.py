@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field
 from seg25d.core.errors import DatasetError, RecordError
 from seg25d.core.files import read_json
 from seg25d.core.limits import MAX_CHANNELS
+from seg25d.core.names import is_number
 from seg25d.core.records import Record
 from seg25d.data.cases import ENDINGS, LABEL_ENDINGS
 from seg25d.data.label_problems import label_problems
@@ -163,7 +164,7 @@ def _order(number: str) -> tuple[int, str]:
 def _parse_labels(labels: Any) -> tuple[Names, list[str]]:
     if not isinstance(labels, dict) or not labels:
         return {}, [f"labels must be an object such as {{'background': 0, 'tumour': 1}}; it is {_show(labels)}"]
-    if all(key.isdigit() and isinstance(name, str) and not name.isdigit() for key, name in labels.items()):
+    if all(is_number(key) and isinstance(name, str) and not is_number(name) for key, name in labels.items()):
         return _turn_labels(labels)
     names: Names = {}
     problems = []

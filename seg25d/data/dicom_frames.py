@@ -84,6 +84,8 @@ _NO_IMAGES = (MRSpectroscopyStorage, RawDataStorage)
 """What has rows and columns, and no image."""
 _FRAME_BYTES = 8
 """A compressed frame has an item of its own at least: a tag and a length (DICOM PS3.5, annex A.4)."""
+MAX_FRAMES = 1 << 16
+"""Frames of a file; enhanced files of time series have some ten thousand. A frame may have one bit."""
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 
 
@@ -207,6 +209,8 @@ def _check_pixels(path: Path, dataset: pydicom.Dataset) -> None:
     bits = {"PixelData": int(dataset.get("BitsAllocated", 0)), "FloatPixelData": 32, "DoubleFloatPixelData": 64}[name]
     if bits not in (1, 8, 16, 32, 64):
         raise FileError(path, f"voxels of {bits} bits are not known", "export it again with 8, 16 or 32 bits")
+    if (count := _num_frames(dataset)) > MAX_FRAMES:
+        raise FileError(path, f"the file has {count} frames, expected are at most {MAX_FRAMES}", CURE_OF_DAMAGE)
     wanted = math.ceil(int(dataset.Rows) * int(dataset.Columns) * _num_frames(dataset) * bits / 8)
     if wanted <= 0:
         raise FileError(path, "the file has no voxels", CURE_OF_DAMAGE)

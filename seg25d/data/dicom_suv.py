@@ -74,7 +74,10 @@ def suv_factor(frames: Sequence[Frame]) -> float:
     try:
         others = [(each, read_header(each) or dataset) for each in {frame.path: None for frame in frames[1:]}]
         _check_same(path, dataset, others)
-        return _factor(dataset, [other for _, other in others])
+        factor = _factor(dataset, [other for _, other in others])
+        if not 0 < factor < math.inf:
+            raise ValueError(f"the factor that its attributes give is {factor}")
+        return factor
     except ValueError as error:
         raise FileError(path, f"no uptake values: {error}", "leave out --suv, or export the series complete") from None
 
@@ -121,7 +124,10 @@ def _dose(dataset: pydicom.Dataset, others: Sequence[pydicom.Dataset]) -> float:
     injection = _injection(tracer, start, _offset(dataset))
     if not timedelta() <= start - injection <= _DAY:
         raise ValueError(f"the scan, at {start:%Y-%m-%d %H:%M:%S}, does not follow the injection within a day")
-    return injected * math.pow(2.0, -(start - injection).total_seconds() / half_life)
+    left = injected * math.pow(2.0, -(start - injection).total_seconds() / half_life)
+    if left == 0:
+        raise ValueError(f"nothing is left of the dose, as RadionuclideHalfLife is {half_life} s")
+    return left
 
 
 def _injection(tracer: pydicom.Dataset, start: datetime, offset: str) -> datetime:

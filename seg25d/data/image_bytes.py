@@ -8,6 +8,7 @@ import gzip
 import os
 import re
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
@@ -34,6 +35,32 @@ _FOREIGN = (
     (0, b"<", "of a web page"),
 )
 """Place and first bytes of content that is found under the wrong name."""
+
+
+NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,4})?"
+"""A number in the text of a header."""
+
+
+def whole_numbers(path: Path, fields: Mapping[str, str], name: str, count: int, bounds: tuple[int, int]) -> list[int]:
+    """The whole numbers of a field of a header in words.
+
+    Args:
+        path: The file, for messages.
+        fields: All fields by name.
+        name: The field.
+        count: How many numbers it has.
+        bounds: The smallest and the largest that is possible.
+
+    Raises:
+        ImageError: If it has something else.
+    """
+    words = fields.get(name, "").split()
+    numbers = [int(word) for word in words if re.fullmatch(r"[+-]?\d{1,18}", word)]
+    if len(words) == count == len(numbers) and all(bounds[0] <= number <= bounds[1] for number in numbers):
+        return numbers
+    said = f"`{name}` is {fields[name][:60]!r}" if name in fields else f"`{name}` is missing"
+    expected = "is a whole number" if count == 1 else f"are {count} whole numbers"
+    raise damaged_header(path, f"{said}, expected {expected} from {bounds[0]} to {bounds[1]}")
 
 
 def damaged_header(path: Path, detail: str) -> FileError:

@@ -29,7 +29,7 @@ from seg25d.data.dicom_frames import CURE_OF_DAMAGE, Frame, damaged, quiet_pydic
 from seg25d.data.dicom_series import DicomVolume, find_volumes
 from seg25d.data.dicom_suv import suv_factor
 from seg25d.data.dicom_values import cross
-from seg25d.data.image_checks import check_memory
+from seg25d.data.image_checks import check_geometry, check_memory
 from seg25d.data.image_geometry import Geometry
 from seg25d.data.problems import FileError
 
@@ -73,7 +73,7 @@ def read_dicom_geometry(folder: Path) -> Geometry:
     """The grid of the one series of a folder of DICOM files, from the headers alone.
 
     Raises:
-        ImageError: See `find_volumes`.
+        ImageError: See `find_volumes`; or if the grid cannot be one.
     """
     (volume,) = find_volumes(folder)
     return _geometry(volume)
@@ -91,7 +91,8 @@ def read_volume(volume: DicomVolume, *, suv: bool = False) -> tuple[NDArray[Any]
         intercept. Numbers are whole where all slopes and intercepts are and no slice was made, else float32.
 
     Raises:
-        ImageError: If a file is damaged, or there are no uptake values.
+        ImageError: If a file is damaged, the grid cannot be one, numbers are too large for float32, or there are no
+            uptake values.
     """
     geometry = _geometry(volume)
     check_memory(volume.frames[0].path.parent, geometry.shape, _NUMBER_BYTES)
@@ -117,13 +118,14 @@ def _geometry(volume: DicomVolume) -> Geometry:
     between_rows, between_columns = first.spacing_mm
     origin = np.array(volume.origin_mm) + column * between_rows * rows_before + row * between_columns * columns_before
     matrix = np.stack([row, column, np.array(cross(first.orientation[:3], first.orientation[3:]))], axis=1)
-    x, y, z = origin.tolist()
+    numbers = (volume.step_mm, between_rows, between_columns), tuple(origin.tolist()), tuple(matrix.ravel().tolist())
+    check_geometry(first.path.parent, *numbers)
     num_slices = len(volume.frames) if volume.places is None else round(volume.places[-1]) + 1
     return Geometry(
         shape=(num_slices, first.shape[0] + more_rows, first.shape[1] + more_columns),
-        spacing_mm=(volume.step_mm, between_rows, between_columns),
-        origin_mm=(x, y, z),
-        direction=tuple(matrix.ravel().tolist()),
+        spacing_mm=numbers[0],
+        origin_mm=numbers[1],
+        direction=numbers[2],
     )
 
 
@@ -172,6 +174,11 @@ def _read_slices(frames: tuple[Frame, ...]) -> list[NDArray[Any]]:
             if frame.index >= len(stored):
                 raise FileError(path, f"frame {frame.index + 1} is not there", CURE_OF_DAMAGE)
             slices[index] = _rescale(stored[frame.index], frame.slope, frame.intercept, whole=whole)
+            if not np.isfinite(slices[index]).all() and np.isfinite(stored[frame.index]).all():
+                problem = (
+                    f"its numbers become too large by Rescale Slope {frame.slope:g} and Intercept {frame.intercept:g}"
+                )
+                raise FileError(path, problem, "correct its header")
     if any(array.dtype.kind == "f" for array in slices):
         slices = [array.astype(np.float32) for array in slices]
     return slices
@@ -187,7 +194,8 @@ def _rescale(stored: NDArray[Any], slope: float, intercept: float, *, whole: boo
                     return stored.astype(dtype)
                 # Products may leave the type where sums do not.
                 return (stored.astype(np.int64) * int(slope) + int(intercept)).astype(dtype)
-    return (stored.astype(np.float64) * slope + intercept).astype(np.float32)
+    with np.errstate(over="ignore"):
+        return (stored.astype(np.float64) * slope + intercept).astype(np.float32)
 
 
 def _stored_numbers(path: Path, shape: tuple[int, int]) -> NDArray[Any]:

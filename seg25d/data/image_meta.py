@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from seg25d.data.image_bytes import (
     CHUNK,
+    NUMBER,
     cannot_hold,
     damaged_header,
     data_file,
@@ -14,6 +15,7 @@ from seg25d.data.image_bytes import (
     missing_zlib_data,
     not_of_format,
     truncated,
+    whole_numbers,
 )
 from seg25d.data.problems import FileError
 
@@ -24,6 +26,7 @@ _MAX_LINES = 2000
 _MAX_LINE = 100_000
 _MAX_NAME = 200
 _MAX_SIZE = 2**31 - 1
+_MAX_BYTES = 2**62
 _MAX_AXES = 4
 _MATRICES = ("TransformMatrix", "Orientation", "Rotation")
 _POINTS = ("Offset", "Origin", "Position", "CenterOfRotation")
@@ -175,16 +178,16 @@ def _voxel_type(fields: dict[str, str]) -> str:
 def _check_fields(path: Path, fields: dict[str, str]) -> None:
     if fields.get("ObjectType", "Image") != "Image":
         raise FileError(path, f"the file holds a {fields['ObjectType'][:40]}, expected is an Image", "export the image")
-    axes = _whole(path, fields, "NDims", 1, smallest=1)[0]
+    axes = whole_numbers(path, fields, "NDims", 1, (1, _MAX_SIZE))[0]
     if axes > _MAX_AXES:
         raise damaged_header(path, f"it has {axes} axes (NDims), expected are 3")
-    sizes = _whole(path, fields, "DimSize", axes, smallest=1)
+    sizes = whole_numbers(path, fields, "DimSize", axes, (1, _MAX_SIZE))
     if _voxel_type(fields) not in _VOXEL_BYTES:
         problem = f"the type of its voxels (ElementType {fields.get('ElementType', '')[:40]}) is not known"
         raise FileError(path, problem, "save it with voxels of a usual type, such as MET_SHORT or MET_FLOAT")
     for name, smallest in (("ElementNumberOfChannels", 1), ("CompressedDataSize", 0), ("HeaderSize", -1)):
         if name in fields:
-            _whole(path, fields, name, 1, smallest)
+            whole_numbers(path, fields, name, 1, (smallest, _MAX_BYTES))
     _check_local(path, fields)
     for names, count in ((_MATRICES, axes * axes), (_POINTS, axes), (_SPACINGS, axes)):
         for name in names:
@@ -202,22 +205,12 @@ def _check_local(path: Path, fields: dict[str, str]) -> None:
         cure = "remove HeaderSize from the header, or make it -1 if the voxels are the last bytes of the file"
         raise FileError(path, problem, cure)
     if fields.get("CompressedData", "").lower() in _YES:
-        _whole(path, fields, "CompressedDataSize", 1, smallest=1)
-
-
-def _whole(path: Path, fields: dict[str, str], name: str, count: int, smallest: int) -> list[int]:
-    words = fields.get(name, "").split()
-    numbers = [int(word) for word in words if re.fullmatch(r"[+-]?\d{1,18}", word)]
-    largest = _MAX_SIZE if name == "DimSize" else 2**62
-    if len(words) == count == len(numbers) and all(smallest <= number <= largest for number in numbers):
-        return numbers
-    said = f"{name} is {fields[name][:60]!r}" if name in fields else f"{name} is missing"
-    raise damaged_header(path, f"{said}, expected {'is one number' if count == 1 else f'are {count} numbers'}")
+        whole_numbers(path, fields, "CompressedDataSize", 1, (1, _MAX_BYTES))
 
 
 def _check_numbers(path: Path, fields: dict[str, str], name: str, count: int, sizes: list[int] | tuple[()]) -> None:
     words = fields[name].split()
-    numbers = [float(word) for word in words if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,4})?", word)]
+    numbers = [float(word) for word in words if re.fullmatch(NUMBER, word)]
     if len(words) != count or len(numbers) != count or not all(map(math.isfinite, numbers)):
         raise damaged_header(path, f"{name} is {fields[name][:60]!r}, expected are {count} finite numbers")
     if sizes and 0 in numbers:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from seg25d.data.image_bytes import (
     CHUNK,
+    NUMBER,
     cannot_hold,
     damaged_header,
     data_file,
@@ -17,6 +18,7 @@ from seg25d.data.image_bytes import (
     missing_gzip_data,
     not_of_format,
     truncated,
+    whole_numbers,
 )
 from seg25d.data.problems import FileError
 
@@ -46,7 +48,9 @@ _MAX_TEXT = 1000
 _MAX_WORD = 250
 _MAX_AXES = 5
 _MAX_LINES = 20_000
-_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,4})?"
+_MAX_NOTES = 5000
+"""Lines `key:=value`; segmentations of Slicer have 9 for each segment. The library under SimpleITK compares each with
+all others: 1 s for so many, 13 s for 18,000."""
 
 
 class NrrdHeader(NamedTuple):
@@ -122,6 +126,10 @@ def read_nrrd_header(path: Path) -> NrrdHeader:
     lines = _read_lines(path)
     if not lines or not re.fullmatch(r"NRRD000[1-6]\s*", lines[0]):
         raise not_of_format(path, "an NRRD file")
+    notes = sum(re.match(r"[^:]*:=", line) is not None for line in lines)
+    if notes > _MAX_NOTES or len(lines) >= _MAX_LINES:
+        said = f"it has {notes} lines `key:=value`" if notes > _MAX_NOTES else f"it has {len(lines)} lines or more"
+        raise FileError(path, f"{said}, expected are at most {_MAX_NOTES}", "leave out what is no part of the image")
     fields: dict[str, str] = {}
     for number, line in enumerate(lines[1:], 1):
         if line.startswith("#") or re.match(r"[^:]*:=", line):
@@ -191,13 +199,13 @@ def _files(path: Path, header: NrrdHeader) -> list[Path]:
 
 def _check_fields(path: Path, header: NrrdHeader) -> None:
     fields = header.fields
-    axes = _whole(path, fields, "dimension", 1, (1, 16))[0]
+    axes = whole_numbers(path, fields, "dimension", 1, (1, 16))[0]
     if axes > _MAX_AXES:
         raise damaged_header(path, f"it has {axes} axes (dimension), expected are 3")
-    sizes = _whole(path, fields, "sizes", axes, (1, 2**31 - 1))
+    sizes = whole_numbers(path, fields, "sizes", axes, (1, 2**31 - 1))
     for name, largest in (("byte skip", 2**31), ("byteskip", 2**31), ("line skip", 10_000), ("lineskip", 10_000)):
         if name in fields:
-            _whole(path, fields, name, 1, (-1 if name.startswith("byte") else 0, largest))
+            whole_numbers(path, fields, name, 1, (-1 if name.startswith("byte") else 0, largest))
     if fields.get("type", "").lower() not in _SIZE_OF_TYPE:
         problem = f"the type of its voxels ({fields.get('type', 'none')[:40]}) is not known"
         raise FileError(path, problem, "save it with voxels of a usual type, such as short or float")
@@ -219,21 +227,12 @@ def _check_lengths(path: Path, fields: dict[str, str]) -> None:
             raise damaged_header(path, f"it has the field {name[:40]!r} with the value {text[:40]!r}")
 
 
-def _whole(path: Path, fields: dict[str, str], name: str, count: int, bounds: tuple[int, int]) -> list[int]:
-    words = fields.get(name, "").split()
-    numbers = [int(word) for word in words if re.fullmatch(r"[+-]?\d{1,18}", word)]
-    if len(words) == count == len(numbers) and all(bounds[0] <= number <= bounds[1] for number in numbers):
-        return numbers
-    said = f"`{name}` is {fields[name][:60]!r}" if name in fields else f"`{name}` is missing"
-    raise damaged_header(path, f"{said}, expected {'is one number' if count == 1 else f'are {count} numbers'}")
-
-
 def _check_spacings(path: Path, text: str, sizes: list[int]) -> None:
     words = text.split()
     spacings = [
         math.nan if word.lower() == "nan" else float(word)
         for word in words
-        if re.fullmatch(f"nan|{_NUMBER}", word, re.I)
+        if re.fullmatch(f"nan|{NUMBER}", word, re.I)
     ]
     # Axes that are none of space, such as that of the channels, have NaN.
     if (
@@ -247,7 +246,7 @@ def _check_spacings(path: Path, text: str, sizes: list[int]) -> None:
 
 
 def _check_vectors(path: Path, fields: dict[str, str], name: str, count: int) -> None:
-    vector = rf"\(\s*{_NUMBER}\s*(?:,\s*{_NUMBER}\s*){{0,3}}\)"
+    vector = rf"\(\s*{NUMBER}\s*(?:,\s*{NUMBER}\s*){{0,3}}\)"
     found = re.findall(rf"none|{vector}", fields[name])
     if re.sub(rf"none|{vector}", "", fields[name]).strip() or len(found) != count:
         expected = "a vector of finite numbers" + (" per axis" if count > 1 else "")

@@ -17,7 +17,7 @@ import SimpleITK as sitk  # noqa: N813 - the name that its documentation uses
 from numpy.typing import NDArray
 
 from seg25d.data.label_problems import members_of
-from seg25d.data.problems import FileError
+from seg25d.data.problems import FileError, first_names
 
 Values = Mapping[str, int | tuple[int, ...]]
 _MAX_SEGMENTS = 10_000
@@ -128,6 +128,6 @@ def _targets(path: Path, found: Sequence[Segment], values: Values) -> list[int]:
     declared = [by_name.get(segment.name.lower(), 0) for segment in found]
     if all(declared) and len(set(declared)) == len(declared):
         return declared
-    names = ", ".join(segment.name for segment in found if own.count(segment.value) > 1)
+    names = first_names([segment.name for segment in found if own.count(segment.value) > 1])
     problem = f"the file is a segmentation of Slicer in which {names} have the same value in different layers"
     raise FileError(path, problem, f"name the segments as the labels in dataset.json, or {_EXPORT}")

@@ -28,6 +28,8 @@ Axis = Literal["axial", "coronal", "sagittal"]
 """Name of the direction of slices."""
 AXES: tuple[Axis, ...] = ("axial", "coronal", "sagittal")
 """Names of the canonical axes, in the order (D, H, W)."""
+FILES = ("area_plots.csv", "area_plots.json")
+"""The files beside the plots."""
 REFERENCE = "reference"
 """The name of the truth in tables."""
 _BYTES_PER_WORKER = 1 << 30
@@ -170,8 +172,8 @@ def write_area_plots(plots: AreaPlots, folder: Path) -> None:
         curves = {REFERENCE: case.reference.areas} | {name: each.areas for name, each in case.predictions.items()}
         along = f"{case.axis} slice, {case.slice_distance_mm:.3g} mm apart"
         draw_curves(folder / f"{case.case}.png", curves, (case.case, along, "area / largest area"))
-    write_text(folder / "area_plots.csv", _table(plots))
-    write_record(folder / "area_plots.json", plots)
+    write_text(folder / FILES[0], _table(plots))
+    write_record(folder / FILES[1], plots)
 
 
 def coarsest_axis(spacing_mm: Spacing) -> Axis:

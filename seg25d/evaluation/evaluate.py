@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from seg25d.core.parallel import choose_num_workers, map_cases
 from seg25d.core.progress import track
 from seg25d.core.records import write_record
 from seg25d.data.labels import Labels
-from seg25d.evaluation.area_plot import AreaPlotOptions, measure_areas, write_area_plots
+from seg25d.evaluation.area_plot import FILES, AreaPlotOptions, measure_areas, write_area_plots
 from seg25d.evaluation.lesions import LesionCounts
 from seg25d.evaluation.metrics import Counts, Metrics, case_metrics, overlap_metrics
 from seg25d.evaluation.pairs import Pair, find_labels, find_pairs, read_pair
@@ -57,27 +58,25 @@ def evaluate(  # noqa: PLR0913 - all by keyword; the command has the same option
         common: Whether to leave out cases that only one of the folders has.
 
     Raises:
-        InputError: If cases are missing or do not fit, or an output file cannot be written; nothing is written then.
+        InputError: If cases are missing or do not fit, or an output file cannot be written or is named twice; nothing
+            is written then.
         BusyError: If another process writes one of the files, or into the folder of predictions.
     """
-    for file in (output, csv):
-        if file is not None:
-            check_writable_file(file)
-    if areas is not None:
-        check_writable(areas.folder)
+    output = output or prediction / "summary.json"
     with reading_lock(prediction, "evaluating"):
         pairs, labels = find_pairs(reference, prediction, common=common), find_labels(reference, prediction)
+        _check_outputs(output, csv, areas)
         if areas is not None:
             _check_nothing_overwritten(areas.folder, pairs)
         summary = _evaluate_pairs(pairs, labels, num_processes, surface_tolerance_mm)
         plots = None
         if areas is not None:
             plots = measure_areas({"prediction": pairs}, {"prediction": labels}, areas.axis, num_processes)
-    with file_lock(output or prediction / "summary.json", "evaluating"):
+    with file_lock(output, "evaluating"):
         if areas is not None and plots is not None:
             with folder_lock(areas.folder, "drawing area plots"):
                 write_area_plots(plots, areas.folder)
-        write_record(output or prediction / "summary.json", summary)
+        write_record(output, summary)
         if csv is not None:
             with file_lock(csv, "evaluating"):
                 write_csv(summary, csv)
@@ -140,6 +139,19 @@ def write_csv(summary: Summary, path: Path) -> None:
         for label, metrics in case.metrics.items():
             writer.writerow([case.case, label, *(getattr(metrics, column) for column in columns)])
     write_text(path, text.getvalue())
+
+
+def _check_outputs(output: Path, csv: Path | None, areas: AreaPlotOptions | None) -> None:
+    """Check that each output can be written, into a file of its own."""
+    files = [output] if csv is None else [output, csv]
+    for file in files:
+        check_writable_file(file)
+    if areas is not None:
+        check_writable(areas.folder)
+        files += [areas.folder / name for name in FILES]
+    twice = [path for path, count in Counter(file.resolve() for file in files).items() if count > 1]
+    if twice:
+        raise InputError(f"{twice[0]} would hold two outputs, expected a file for each; name another one")
 
 
 def _check_nothing_overwritten(plots: Path, pairs: Sequence[Pair]) -> None:

@@ -1,13 +1,10 @@
 """Files of a folder of predictions beside the segmentations: `prediction.json`, and probabilities on request."""
 
-import errno
 import logging
 import math
 import pickle
-import struct
 import tokenize
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from seg25d.core.damage import damage_told
 from seg25d.core.errors import CaseFailures, InputError, RecordError
 from seg25d.core.files import atomic_path
 from seg25d.core.memory import lack_of_memory
@@ -28,11 +26,8 @@ from seg25d.data.labels import Labels
 
 logger = logging.getLogger(__name__)
 RECORD_NAME = "prediction.json"
-_DAMAGED = (
-    *(zipfile.BadZipFile, zlib.error, EOFError, KeyError, TypeError, ValueError, NotImplementedError, RuntimeError),
-    *(MemoryError, OverflowError, SyntaxError, struct.error, tokenize.TokenError, AttributeError),
-)
-"""What zip files and numpy's headers raise that are damaged; encrypted ones are a RuntimeError."""
+_DAMAGED = (KeyError, TypeError, RuntimeError, MemoryError, SyntaxError, tokenize.TokenError, AttributeError)
+"""What numpy's headers raise that are damaged, beside zip files; encrypted ones are a RuntimeError."""
 NOT_QUITE_1 = 1e-3
 """By which probabilities may miss 0 .. 1: half precision rounds to 0.0005 below 1."""
 
@@ -215,14 +210,10 @@ def _read_header(path: Path) -> tuple[tuple[int, ...], np.dtype[Any]]:
 def _damage_named(path: Path) -> Iterator[None]:
     """Raise InputError for a file that is missing or damaged; errors of the disk are raised unchanged."""
     try:
-        yield
+        with damage_told(lambda error: InputError(_damage_message(path, error)), *_DAMAGED):
+            yield
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; predict with --save-probabilities") from None
-    except (*_DAMAGED, OSError) as error:
-        # EINVAL: an entry's position is outside the file.
-        if isinstance(error, OSError) and error.errno != errno.EINVAL:
-            raise
-        raise InputError(_damage_message(path, error)) from None
 
 
 def report_failures(failures: Mapping[str, Exception], num_cases: int, done: str = "predicted") -> None:

@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from seg25d.core.errors import InputError, ModelError
+from seg25d.core.memory import needed_and_free
 from seg25d.core.parallel import available_memory_bytes
-from seg25d.planning.memory import GIGABYTE, prediction_memory
+from seg25d.planning.memory import prediction_memory
 from seg25d.planning.model_file import ModelHeader
 from seg25d.planning.plan import ConfigurationPlan
 
@@ -62,9 +63,8 @@ def check_memory(name: object, plan: ConfigurationPlan, num_channels: int, num_o
     shapes, free = _shapes(name, plan, num_channels, num_outputs), available_memory_bytes()
     if (needed := 4 * _count(shapes)) > free:
         raise ModelError(
-            f"{name}: its network of {_count(shapes):,} numbers takes {needed / GIGABYTE:,.1f} GB of memory, "
-            f"{free / GIGABYTE:.1f} GB are free, which is enough for {free // 4:,} numbers; plan a smaller network, "
-            "stop other programs, or use a machine with more memory"
+            f"{name}: its network of {_count(shapes):,} numbers takes {needed_and_free(needed, free)}, which is enough "
+            f"for {free // 4:,} numbers; plan a smaller network, stop other programs, or use a machine with more memory"
         )
     channels, voxels = plan.representation.input_channels(num_channels), math.prod(plan.window)
     widest = max((size for shape in shapes.values() for size in shape), default=1)
@@ -79,10 +79,9 @@ def check_memory(name: object, plan: ConfigurationPlan, num_channels: int, num_o
             raise ModelError(f"{name}: its network cannot compute a window ({_first_line(error)})") from None
     if needed > free:
         raise ModelError(
-            f"{name}: a window of {' x '.join(map(str, plan.window))} voxels takes {needed / GIGABYTE:,.1f} GB of "
-            f"memory in its network, {free / GIGABYTE:.1f} GB are free, which is enough for about "
-            f"{free / needed * voxels:,.0f} voxels; plan a smaller window, stop other programs, or use a machine with "
-            "more memory"
+            f"{name}: in its network, a window of {' x '.join(map(str, plan.window))} voxels takes "
+            f"{needed_and_free(needed, free)}, which is enough for about {free / needed * voxels:,.0f} voxels; plan a "
+            "smaller window, stop other programs, or use a machine with more memory"
         )
 
 

@@ -86,7 +86,7 @@ class RunInformation(Record):
     name: str
     folds: tuple[FoldInformation, ...]
     dice: float | None = None
-    """Mean Dice of the whole cross-validation, once all folds are trained."""
+    """Mean Dice of the whole cross-validation; null before all folds are trained, and while one is for longer."""
     imported: ImportedRun | None = None
 
 
@@ -263,7 +263,10 @@ def _run(run: RunFolder, reader: _Reader) -> RunInformation:
     else:
         names = sorted(path.name.removeprefix("fold_") for path in run.root.glob("fold_*"))
         folds = [fold for name in names if (fold := _fold(name, run.fold(name), reader))]
-    return RunInformation(name=run.root.name, folds=tuple(folds), dice=_dice(run.crossval, reader), imported=imported)
+    dice = _dice(run.crossval, reader)
+    if any(fold.state == "unfinished" for fold in folds if fold.fold != "all"):
+        dice = None
+    return RunInformation(name=run.root.name, folds=tuple(folds), dice=dice, imported=imported)
 
 
 def _fold(name: str, folder: FoldFolder, reader: _Reader) -> FoldInformation | None:

@@ -1,10 +1,10 @@
 """Names of configurations, runs and folds, as users write them and as folders are named."""
 
 import logging
-import re
 from collections.abc import Sequence
 
 from seg25d.core.errors import InputError
+from seg25d.core.names import is_number
 from seg25d.planning.configurations import check_configurations, configuration_name, configuration_names, split_name
 from seg25d.planning.network_rules import NETWORK_RULES
 from seg25d.planning.plan import LEFT_OUT, ConfigurationPlan, Plans
@@ -89,7 +89,7 @@ def parse_folds(words: Sequence[str], num_folds: int) -> list[int | str]:
             folds += range(num_folds)
         elif word == "all":
             folds.append(word)
-        elif re.fullmatch(r"\d+", word) and int(word) < num_folds:
+        elif is_number(word) and int(word) < num_folds:
             folds.append(int(word))
         else:
             raise InputError(f"there is no fold {word!r}; expected numbers from 0 to {num_folds - 1}, `cv` or `all`")

@@ -1,10 +1,11 @@
 """Choice of the model for prediction: the one that is named, or the best configuration or ensemble that was found."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from seg25d.core.device import choose_execution
 from seg25d.core.errors import InputError, ModelError
@@ -28,6 +29,13 @@ class ChosenMember(NamedTuple):
     run: RunFolder
     folds: tuple[str, ...]
     weight: float
+    stamps: Mapping[str, Mapping[str, int]]
+    """Size and time of the model file of each fold when it was chosen."""
+
+    @classmethod
+    def of(cls, run: RunFolder, folds: Sequence[str], weight: float) -> Self:
+        """The member with the models that are there now."""
+        return cls(run, tuple(folds), weight, _stamps(run, folds))
 
     @property
     def models(self) -> list[Path]:
@@ -55,7 +63,7 @@ class ChosenModel(NamedTuple):
         """Description of the model for `prediction.json`; it differs for models that predict differently."""
         dataset = load_header(self.members[0].models[0]).dataset_name
         members = [
-            {"configuration": member.run.root.name, "folds": member.folds, "files": _stamps(member)}
+            {"configuration": member.run.root.name, "folds": member.folds, "files": member.stamps}
             for member in self.members
         ]
         fusion = {} if options.fusion == "network" else {"fusion": options.fusion}
@@ -69,11 +77,18 @@ class ChosenModel(NamedTuple):
         """Load all weights.
 
         Raises:
-            ModelError: If a file cannot be used, or the members do not belong together.
+            ModelError: If a file cannot be used or is another one than was chosen, or the members do not belong
+                together.
             InputError: If the device cannot be used.
         """
         execution = choose_execution(device)
         predictors = [load_predictor(member.models, execution, options) for member in self.members]
+        for member in self.members:
+            if _stamps(member.run, member.folds) != member.stamps:
+                raise ModelError(
+                    f"{member.run.root} was trained or installed anew while its models were read, expected are those "
+                    "that were chosen; run the command again"
+                )
         weights = [member.weight for member in self.members]
         return CasePredictor(predictors, weights if len(set(weights)) > 1 else None, self.postprocessing)
 
@@ -89,7 +104,7 @@ def choose_model(workspace: Workspace, choice: ModelChoice) -> ChosenModel:
     if best is not None:
         return _chosen_best(workspace, best, choice.folds)
     run = choose_run(workspace, choice)
-    return ChosenModel((ChosenMember(run, tuple(choose_folds(run, choice.folds)), 1.0),), PostProcessing())
+    return ChosenModel((ChosenMember.of(run, choose_folds(run, choice.folds), 1.0),), PostProcessing())
 
 
 def loader(model: ChosenModel, options: PredictorOptions) -> partial[CasePredictor]:
@@ -134,12 +149,16 @@ def _chosen_best(workspace: Workspace, best: Best, folds: Sequence[str] | None) 
                 member.run,
                 best.dataset_name,
             )
-        chosen = tuple(choose_folds(run, member.folds if folds is None else folds))
-        members.append(ChosenMember(run, chosen, member.weight))
+        chosen = choose_folds(run, member.folds if folds is None else folds)
+        members.append(ChosenMember.of(run, chosen, member.weight))
     return ChosenModel(tuple(members), best.postprocessing)
 
 
-def _stamps(member: ChosenMember) -> dict[str, dict[str, int]]:
-    """Size and time of the model files, to recognise changes."""
-    status = {fold: path.stat() for fold, path in zip(member.folds, member.models, strict=True)}
-    return {fold: {"bytes": each.st_size, "modified_ns": each.st_mtime_ns} for fold, each in status.items()}
+def _stamps(run: RunFolder, folds: Sequence[str]) -> dict[str, dict[str, int]]:
+    """Size and time of the model files that are there, to recognise changes."""
+    stamps = {}
+    for fold in folds:
+        with suppress(FileNotFoundError):
+            status = run.fold(fold).model_final.stat()
+            stamps[fold] = {"bytes": status.st_size, "modified_ns": status.st_mtime_ns}
+    return stamps

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from seg25d.core.errors import DatasetError, InputError
 from seg25d.core.files import copy_file, read_json, write_json
+from seg25d.core.limits import MAX_FOLDS
 from seg25d.core.locks import folder_lock
+from seg25d.core.names import is_number
 from seg25d.core.parallel import choose_num_workers, map_cases
 from seg25d.core.progress import track
 from seg25d.core.records import write_record
@@ -194,7 +196,7 @@ def _find_predictions(source: _Source, own: _Own) -> list[_Prediction]:
 def _fold_folders(folder: Path) -> list[Path]:
     """The validation folders of folds 0 to the last existing one; not `fold_all`, which validates on training cases."""
     numbers = [path.name.removeprefix("fold_") for path in folder.glob("fold_*") if (path / "validation").is_dir()]
-    last = max((int(number) for number in numbers if number.isdigit()), default=-1)
+    last = max((int(number) for number in numbers if is_number(number) and int(number) < MAX_FOLDS), default=-1)
     return [folder / f"fold_{fold}" / "validation" for fold in range(last + 1)]
 
 

@@ -13,6 +13,9 @@ from seg25d.sharing.manifest import MANIFEST, Manifest, is_allowed
 MAX_RATIO = 200
 """Maximum ratio of an entry's unpacked and packed sizes. Weights are hardly compressed, long records by a factor of 20;
 DEFLATE reaches 1032 (https://zlib.net/zlib_tech.html), which zip bombs use."""
+MAX_RECORD_BYTES = 1 << 25
+"""Of all records but scores: a fingerprint of 1,228 cases and 117 classes has about 10 MB. A record of wrong values
+takes 150 times its size in memory until that is told."""
 MAX_ENTRIES = 10_000
 """Files of an archive; 100 configurations with 5 folds of fused coarse-to-fine views have 3,900."""
 _MOST_LETTERS = 200
@@ -73,7 +76,8 @@ def _shown(name: str) -> str:
 
 def _check_entry(entry: ZipInfo) -> str | None:
     name, kind = entry.orig_filename, stat.S_IFMT(entry.external_attr >> 16)
-    limit = MAX_JSON_BYTES if name.endswith(".json") else entry.file_size
+    limit = MAX_JSON_BYTES if name.endswith("/summary.json") else MAX_RECORD_BYTES
+    limit = limit if name.endswith(".json") else entry.file_size
     tests = (
         (name.startswith("/"), "is an absolute path"),
         (re.match("[A-Za-z]:", name), "names a drive"),

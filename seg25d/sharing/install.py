@@ -2,9 +2,10 @@
 
 import hashlib
 import logging
+import os
 import shutil
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from seg25d.core.errors import InputError
@@ -52,8 +53,10 @@ def install(workspace: Workspace, path: Path, *, overwrite: bool = False) -> Man
                 return manifest
             with temporary_folder(target, "install") as folder:
                 unpack(archive, folder)
-                _check_idle(target, wanted)
-                _place(folder, target, wanted, manifest)
+                with _idle(target, wanted):
+                    # Something may have come while the files were unpacked.
+                    wanted = wanted if overwrite else _absent(manifest, target, wanted)
+                    _place(folder, target, wanted, manifest)
     return manifest
 
 
@@ -86,12 +89,20 @@ def _is_same(target: Path, file: ArchivedFile) -> bool:
         return hashlib.file_digest(content, "sha256").hexdigest() == file.sha256
 
 
-def _check_idle(target: Path, names: Sequence[str]) -> None:
-    """Raise BusyError if a run to be replaced is being trained."""
+@contextmanager
+def _idle(target: Path, names: Sequence[str]) -> Iterator[None]:
+    """Keep runs that are replaced in this block from being trained.
+
+    Raises:
+        BusyError: If one is.
+    """
     with ExitStack() as locks:
         for name in names:
             for fold in (target / name).glob("fold_*"):
                 locks.enter_context(folder_lock(fold, "installing models"))
+        if os.name == "nt":  # there nothing can be moved that is open
+            locks.close()
+        yield
 
 
 def _place(source: Path, target: Path, names: Sequence[str], manifest: Manifest) -> None:

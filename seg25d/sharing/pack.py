@@ -58,7 +58,7 @@ def write_archive(
             and not to be replaced; nothing is written then.
     """
     other = InputError(f"{path} exists already; choose another name" + (" or --overwrite" * path.is_file()))
-    if path.is_dir() or (path.exists() and not overwrite and not is_zipfile(path)):
+    if path.exists() and not (path.is_file() and (overwrite or is_zipfile(path))):
         raise other
     check_writable(path.parent)
     with ExitStack() as locks:

@@ -1,30 +1,23 @@
 """Reading of an archive of models, which is not trusted: nothing is used before everything has been checked."""
 
-import errno
 import json
 import os
 import shutil
-import struct
-import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
-from zipfile import BadZipFile, ZipFile
+from zipfile import ZipFile
 
-from seg25d.core.errors import InputError, RecordError
+from seg25d.core.damage import damage_told
+from seg25d.core.errors import InputError, RecordError, Seg25dError
 from seg25d.core.files import MAX_JSON_BYTES, atomic_path, temporary_folder
 from seg25d.core.records import parse_record
 from seg25d.sharing.content import check_content
 from seg25d.sharing.entries import entry_problems, manifest_problems, overlap_problems
 from seg25d.sharing.manifest import MANIFEST, ArchivedFile, Manifest, copy_content
 
-_DAMAGED = (
-    *(BadZipFile, EOFError, NotImplementedError, OverflowError, RecursionError, ValueError),
-    *(struct.error, zlib.error),
-)
-"""Errors that reading a damaged zip file, or a JSON file in it, can raise."""
 _NUM_SHOWN = 10
 
 
@@ -54,15 +47,21 @@ def opened_archive(path: Path, place: Path | None = None) -> Iterator[Path]:
         A temporary folder with the layout of `results/`.
 
     Raises:
-        InputError: If the archive is invalid; names the problem.
+        InputError: If the archive is invalid; names the problem. Errors of the block name the archive, too.
     """
     with (
         open_archive(path) as archive,
         TemporaryDirectory(prefix="seg25d-") if place is None else temporary_folder(place, "models") as name,
     ):
         results = Path(name)
-        unpack(archive, results / archive.manifest.dataset_name, durable=False)
-        yield results
+        folder = results / archive.manifest.dataset_name
+        unpack(archive, folder, durable=False)
+        try:
+            yield results
+        except Seg25dError as error:
+            if str(results) in str(error) and len(error.args) == 1:
+                error.args = (_without_folder(path, folder, error),)
+            raise
 
 
 @contextmanager
@@ -101,32 +100,30 @@ def unpack(archive: Archive, folder: Path, *, durable: bool = True) -> None:
     try:
         check_content(folder, archive.manifest.paths, archive.manifest.subject)
     except InputError as error:
-        raise InputError(f"{archive.path}: {str(error).replace(f'{folder}{os.sep}', '')}") from None
+        raise InputError(_without_folder(archive.path, folder, error)) from None
+
+
+def _without_folder(path: Path, folder: Path, error: Exception) -> str:
+    """What an error says of files of an archive, in place of the folder in which they are unpacked."""
+    text = str(error).replace(f"{folder}{os.sep}", "").replace(f"{folder.parent}{os.sep}", "")
+    return f"{path}: {text.replace(str(folder.parent), 'it')}"
 
 
 def _open(path: Path) -> ZipFile:
     if not path.is_file():
         raise InputError(f"{path} does not exist or is a folder; expected an archive of models (.zip)")
-    with _report_damage(f"{path} is not a zip file, or only a part of one"):
+    with _damage_told(f"{path} is not a zip file, or only a part of one"):
         return ZipFile(path)
 
 
-@contextmanager
-def _report_damage(what: str) -> Iterator[None]:
-    """Raise InputError for errors of reading a damaged zip file; errors of the disk are raised unchanged."""
-    try:
-        yield
-    except (*_DAMAGED, OSError) as error:
-        # EINVAL: an entry's position is outside the file.
-        if isinstance(error, OSError) and error.errno != errno.EINVAL:
-            raise
-        raise InputError(f"{what} ({error}); download the archive again") from None
+def _damage_told(what: str) -> AbstractContextManager[None]:
+    return damage_told(lambda error: InputError(f"{what} ({error}); download the archive again"))
 
 
 def _read_manifest(path: Path, file: ZipFile) -> Manifest:
     entries = file.infolist()
     _refuse(path, entry_problems(entries, path.stat().st_size) or overlap_problems(entries))
-    with _report_damage(f"{path}: {MANIFEST} is damaged"), file.open(MANIFEST) as source:
+    with _damage_told(f"{path}: {MANIFEST} is damaged"), file.open(MANIFEST) as source:
         value = json.loads(source.read(MAX_JSON_BYTES))
     version = value.get("schema_version") if isinstance(value, dict) else None
     if isinstance(version, int) and version > 1:
@@ -149,7 +146,7 @@ def _unpack_file(archive: Archive, file: ArchivedFile, target: Path, *, durable:
     modified = archive.path.stat().st_mtime_ns
     with atomic_path(target, durable) as temporary:
         damaged = f"{archive.path}: {file.path} is damaged"
-        with _report_damage(damaged), archive.file.open(file.path) as source, temporary.open("wb") as copy:
+        with _damage_told(damaged), archive.file.open(file.path) as source, temporary.open("wb") as copy:
             found = copy_content(source, copy, file.bytes)
         if found != (file.bytes, file.sha256):
             raise InputError(

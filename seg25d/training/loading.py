@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from seg25d.core.device import Execution
 from seg25d.core.errors import ResourceError, Seg25dError, WorkerError
 from seg25d.core.locks import drop_inherited_locks
-from seg25d.core.parallel import available_cores, check_num_processes
+from seg25d.core.parallel import available_cores, check_num_processes, shorten_sockets
 from seg25d.core.system_errors import check_open_files, refusal, system_number
 from seg25d.training.sampling import Batch, WindowSource, batch_keys
 
@@ -43,6 +43,7 @@ def make_loader(
         validate: Whether the validation batches come after every epoch.
     """
     if num_workers:
+        shorten_sockets()
         check_open_files(OPEN_FILES * (num_workers + 1), f"{num_workers} process(es) that prepare batches")
     num_validation_batches = source.num_validation_batches() if validate else 0
     keys = batch_keys(first_iteration, source.config.iterations_per_epoch, num_validation_batches)

@@ -29,6 +29,7 @@ def make_task(root: Path) -> Path:
     [
         (["--from", "msd", "-o", "x"], "--from msd does not accept -o"),
         (["--from", "msd", "-d", "Dataset001_A"], "expected the number"),
+        (["--from", "msd", "-d", "9" * 5000], "expected the number"),
         (["--from", "msd"], "has no dataset.json"),
         (["--from", "dicom"], "--from dicom needs -o"),
         (["--from", "dicom", "-o", "out", "-d", "1"], "--from dicom does not accept -d"),

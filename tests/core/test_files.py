@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 from seg25d.core.errors import BusyError, InputError, RecordError
-from seg25d.core.files import atomic_path, check_writable, copy_file, read_json, read_text, temporary_folder, write_json
+from seg25d.core.files import (
+    atomic_path,
+    check_writable,
+    check_writable_file,
+    copy_file,
+    read_json,
+    read_text,
+    temporary_folder,
+    write_json,
+)
 from seg25d.core.leftovers import remove_leftovers
 from seg25d.core.locks import folder_lock
 
@@ -132,6 +141,16 @@ def test_a_huge_number_is_no_process(tmp_path: Path) -> None:
     (tmp_path / f".tmp-{10**30}-a").touch()
     remove_leftovers(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs pipes with names")
+def test_devices_and_pipes_are_not_replaced_by_files(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    for name in ("pipe", "link"):
+        with pytest.raises(InputError, match=f"{name} cannot be written: it is a device or a pipe, which a file would"):
+            check_writable_file(tmp_path / name)
+    check_writable_file(tmp_path / "file")
 
 
 def test_check_writable_makes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from seg25d.core.names import check_case_name, check_inner_path, check_name
+from seg25d.core.names import check_case_name, check_inner_path, check_name, is_number
 from seg25d.core.printing import harmless
 
 LEADING_OUT = [
@@ -59,3 +59,8 @@ def test_what_commands_a_terminal_is_shown_as_escapes_that_json_reads_too() -> N
     assert harmless("two\nlines\tä") == "two\nlines\tä"
     assert harmless("\x1b[31m \x9b \u202e \udcff") == "\\u001b[31m \\u009b \\u202e \\udcff"
     assert json.loads(harmless('"\x7f"')) == "\x7f"
+
+
+def test_numbers_are_those_that_can_be_counted_with() -> None:
+    assert all(map(is_number, ("0", "007", "999999999")))
+    assert not any(map(is_number, ("", "-1", "1.0", "²", "٣", " 1", "1\n", "1" * 10)))

@@ -177,6 +177,32 @@ def test_workers_find_loaded_what_their_server_loads(tmp_path: Path) -> None:
     assert done.stdout.split() == ["1", "False", "False"], done.stderr
 
 
+@pytest.mark.skipif(os.name != "posix", reason="sockets there have names of files")
+def test_a_temporary_folder_with_a_long_name_stops_no_processes(tmp_path: Path) -> None:
+    folder = tmp_path / ("long" * 30)
+    folder.mkdir()
+    script = tmp_path / "script.py"
+    script.write_text("""
+from torch import ones
+from torch.utils.data import DataLoader
+from seg25d.core.parallel import map_cases
+
+if __name__ == '__main__':
+    print(sorted(value for _, value in map_cases(abs, [1, -2, 3], num_workers=2)))
+    print([len(batch) for batch in DataLoader([ones(1), ones(2)], batch_size=None, num_workers=1)])
+""")
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        env=os.environ | {"TMPDIR": str(folder)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.stdout.splitlines() == ["[1, 2, 3]", "[1, 2]"], done.stderr
+    assert not list(folder.iterdir())
+
+
 @pytest.mark.skipif(os.name != "posix", reason="needs process groups")
 def test_ctrl_c_while_the_server_loads_is_for_the_command_alone(tmp_path: Path) -> None:
     (tmp_path / "slow_to_load.py").write_text(

@@ -56,7 +56,7 @@ def test_data_sets_are_found_by_number_and_name(tmp_path: Path) -> None:
     assert [workspace.dataset_name(text) for text in ("1", "001", "Dataset001_A")] == ["Dataset001_A"] * 3
     with pytest.raises(InputError, match="ambiguous: Dataset002_B, Dataset002_C"):
         workspace.dataset_name("2")
-    for unknown in ("3", "Dataset003_X", "A"):
+    for unknown in ("3", "Dataset003_X", "A", "²"):
         with pytest.raises(InputError, match="known: Dataset001_A, Dataset002_B"):
             workspace.dataset_name(unknown)
 

@@ -113,6 +113,8 @@ def test_all_errors_of_dataset_json_are_listed(tmp_path: Path) -> None:
         ({"labels": ["a"]}, "labels must be an object"),
         ({"regions_class_order": "12"}, "regions_class_order must be a list"),
         ({"labels": {"0": "a", "1": "a"}}, "wrong way round"),
+        ({"labels": {"0": "background", "9" * 5000: "a"}}, "whole number"),
+        ({"labels": {"0": "background", "²": "a"}}, "whole number"),
         ({"numTraining": "2"}, "numTraining must be"),
     ],
 )

@@ -11,7 +11,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, Imp
 
 from seg25d.core.errors import ImageError
 from seg25d.data.dicom_series import find_volumes
-from seg25d.data.image_dicom import read_dicom, read_volume
+from seg25d.data.image_dicom import read_dicom, read_dicom_geometry, read_volume
 from tests.data.dicom_files import ramp, save, slice_dataset, write_slices
 
 OBLIQUE = [0.8, 0.6, 0.0, 0.0, 0.0, -1.0]
@@ -122,6 +122,37 @@ def test_slopes_of_slices_are_real_numbers(tmp_path: Path) -> None:
     assert np.allclose(array, ramp(4) * np.array(slopes)[:, None, None], rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("attributes", "words"),
+    [
+        ({"PixelSpacing": ["1e300", "1e300"]}, r"the spacing is 2 x 1e\+300 x 1e\+300 mm \(z, y, x\), expected is"),
+        ({"PixelSpacing": ["1e-30", "1e-30"]}, "the spacing is 2 x 1e-30 x 1e-30 mm"),
+        ({"RescaleSlope": "1e300"}, r"become too large by Rescale Slope 1e\+300 and Intercept 0; correct its header"),
+    ],
+)
+def test_absurd_sizes_and_slopes_are_refused(tmp_path: Path, attributes: dict[str, Any], words: str) -> None:
+    folder = write_slices(tmp_path, ramp(), attributes=lambda _: attributes)
+    with pytest.raises(ImageError, match=words):
+        read_dicom(folder)
+
+
+@pytest.mark.parametrize("step", [1e8, 1e300])
+def test_slices_that_lie_absurdly_far_apart_are_refused(tmp_path: Path, step: float) -> None:
+    folder = write_slices(tmp_path, ramp(3), lambda index: (0, 0, step * index))
+    with pytest.raises(ImageError, match="the spacing is"):
+        read_dicom_geometry(folder)
+
+
+def test_millions_of_frames_are_refused_before_they_are_listed(tmp_path: Path) -> None:
+    """Each frame has one voxel of one bit, so that a small file can have as many."""
+    numbers = np.zeros((1, 1), np.uint8)
+    dataset = slice_dataset(numbers, (0, 0, 0), NumberOfFrames=8_000_000, BitsAllocated=1, BitsStored=1, HighBit=0)
+    dataset.PixelData = bytes(1_000_000)
+    save(dataset, tmp_path / "a.dcm")
+    with pytest.raises(ImageError, match="the file has 8000000 frames, expected are at most 65536"):
+        find_volumes(tmp_path)
+
+
 def test_bits_that_are_not_stored_do_not_count(tmp_path: Path) -> None:
     """Old scanners put overlays into the bits above the stored ones."""
     wanted = np.array([[0, 1, 2047], [4095, 100, 7]], np.uint16)
@@ -214,6 +245,8 @@ def test_uptake_values(tmp_path: Path) -> None:
         ({}, {"Units": "CNTS"}, r"factor \(7053,1000\) is missing"),
         ({}, {"Units": "GML", "SUVType": "LBM"}, "by LBM"),
         ({}, {"Modality": "CT"}, "the modality is 'CT'"),
+        ({"RadionuclideHalfLife": 1e-9}, {}, "nothing is left of the dose, as RadionuclideHalfLife is 1e-09 s"),
+        ({"RadionuclideTotalDose": 1e-308}, {}, "the factor that its attributes give is inf"),
         ({}, {"AcquisitionTime": None}, "Acquisition Date and Time are missing"),
     ],
 )

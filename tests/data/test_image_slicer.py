@@ -68,6 +68,13 @@ def test_segments_that_share_a_value_get_that_of_their_name(legacy: bool, tmp_pa
         read_labels(tmp_path / "a.nrrd")
 
 
+def test_few_of_many_segments_are_named(tmp_path: Path) -> None:
+    found = notes(*((f"s{number}", 0, 1) for number in range(200)))
+    write(tmp_path / "a.nrrd", layers(1, 1), found)
+    with pytest.raises(ImageError, match="in which s0, s1, s2, s3, s4 and 195 more have the same value"):
+        read_labels(tmp_path / "a.nrrd")
+
+
 def test_what_has_no_meaning_is_refused(tmp_path: Path) -> None:
     overlap = layers(1, 2)
     overlap[1][0, 0, 1] = 2

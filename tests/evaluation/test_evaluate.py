@@ -11,6 +11,7 @@ import SimpleITK as sitk  # noqa: N813
 from seg25d.cli.main import main as command
 from seg25d.core.errors import DatasetError, InputError
 from seg25d.core.records import read_record
+from seg25d.evaluation import evaluate as module
 from seg25d.evaluation.area_plot import AreaPlotOptions
 from seg25d.evaluation.evaluate import evaluate, evaluate_folders, write_csv
 from seg25d.evaluation.summary import Summary
@@ -265,8 +266,33 @@ def test_places_that_cannot_be_written_are_refused_at_once(folders, tmp_path, op
     places = {"folder": tmp_path / "truth", "file": folders[0] / "a.nii.gz"}
     words = [word.format(**places) for word in option]
     assert command(["evaluate", *map(str, folders), *words]) == 2
-    assert re.match(r"error: .* cannot be written: .*\n$", capsys.readouterr().err)
+    assert re.search(r"^error: .* cannot be written: .*\n$", capsys.readouterr().err, re.MULTILINE)
     assert not (folders[1] / "summary.json").exists()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["-o", "x/../scores", "--csv", "scores"],
+        ["--csv", "out/summary.json"],
+        ["--csv", "plots/area_plots.csv", "--area-plots", "plots"],
+    ],
+)
+def test_a_file_for_two_outputs_is_refused_at_once(folders, tmp_path, options, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert command(["evaluate", *map(str, folders), "-np", "0", *options]) == 2
+    assert re.search(r"^error: .* would hold two outputs, expected a file for each; ", capsys.readouterr().err, re.M)
+    assert not (folders[1] / "summary.json").exists()
+
+
+def test_a_folder_of_predictions_that_cannot_be_written_is_refused_at_once(folders, monkeypatch, capsys):
+    def refuse(path):
+        raise InputError(f"{path} cannot be written: not today")
+
+    monkeypatch.setattr(module, "check_writable_file", refuse)
+    monkeypatch.setattr(module, "_evaluate_pairs", None)
+    assert command(["evaluate", *map(str, folders), "-np", "0"]) == 2
+    assert "summary.json cannot be written" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [["--surface-tolerance-mm", "0"], ["--area-axis", "D"], ["--area-axis", "axial"]])

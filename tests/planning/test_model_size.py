@@ -62,7 +62,8 @@ def test_a_window_larger_than_memory_is_refused_on_cpus_only(monkeypatch: pytest
             check_memory("model", plan, 1, 2, on_cpu=True)
             continue
         with pytest.raises(
-            ModelError, match=r"model: a window of 64 x 64 x 64 voxels takes .* enough for about [\d,]+ vox"
+            ModelError,
+            match=r"model: in its network, a window of 64 x 64 x 64 voxels takes .* enough for about [\d,]+ vox",
         ):
             check_memory("model", plan, 1, 2, on_cpu=True)
 

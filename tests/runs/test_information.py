@@ -95,7 +95,7 @@ def test_everything_is_told(workspace: Workspace) -> None:
     imported, run = dataset.runs
     assert imported.imported == IMPORTED
     assert [fold.state for fold in imported.folds] == ["imported", "imported"]
-    assert run.dice == 0.5
+    assert run.dice is None  # of before one of its folds was unfinished
     assert [fold.model_dump(exclude={"fold"}) for fold in run.folds] == [
         {"state": "trained", "epoch": 7, "progress": None, "dice": 0.75},
         {"state": "unfinished", "epoch": 2, "progress": 0.25, "dice": None},
@@ -151,6 +151,23 @@ def test_a_fold_that_is_being_trained_for_longer_is_unfinished_and_has_no_scores
     assert told.dice == (0.75 if state == "trained" else None)
 
 
+@pytest.mark.parametrize("unfinished", ["1", "all", None])
+def test_a_cross_validation_has_a_score_while_none_of_its_folds_is_trained_for_longer(
+    workspace: Workspace, unfinished: str | None
+) -> None:
+    run = workspace.run(NAME, "si")
+    for fold in (run.fold("1"), run.fold("all")):
+        if fold != run.fold(unfinished or "0"):
+            write(fold.model_final, "")
+            write(fold.config, {})
+        else:
+            write(fold.checkpoint, "")
+    information = gather_information(workspace)
+    assert information.datasets[0].runs[1].dice == (None if unfinished == "1" else 0.5)
+    row = [line.split() for line in to_text(information).splitlines() if line.split()[:2] == ["si", "cv"]]
+    assert row == ([] if unfinished == "1" else [["si", "cv", "trained", "-", "-", "0.500"]])
+
+
 def test_damaged_files_are_named_and_all_else_is_told(workspace: Workspace) -> None:
     folder, run = workspace.preprocessed_dataset(NAME), workspace.run(NAME, "si")
     damaged = [
@@ -199,10 +216,9 @@ def test_text_is_aligned(workspace: Workspace) -> None:
   nnunet__nnUNetTrainer__nnUNetPlans__2d     1    imported      -         -      -
   si                                         0     trained      7         -  0.750
   si                                         1  unfinished      2       25%      -
-  si                                        cv     trained      -         -  0.500
   best: si + 2d, Dice 0.800
 """
-    assert wanted.strip("\n").splitlines() == lines[3 : 3 + 10]
+    assert wanted.strip("\n").splitlines() == lines[3 : 3 + 9]
 
 
 def test_unknown_data_sets_are_an_error(workspace: Workspace) -> None:

@@ -98,7 +98,7 @@ def test_folds_by_name():
     assert parse_folds(["all"], 5) == ["all"]
 
 
-@pytest.mark.parametrize("word", ["5", "-1", "x", "", "0.5"])
+@pytest.mark.parametrize("word", ["5", "-1", "x", "", "0.5", "²", pytest.param("9" * 5000, id="long")])
 def test_wrong_folds_list_the_right_ones(word):
     with pytest.raises(InputError, match="numbers from 0 to 4, `cv` or `all`"):
         parse_folds([word], 5)

@@ -105,6 +105,8 @@ def problems_of(workspace: Workspace, source: Path) -> str:
 
 
 def test_a_cross_validation_becomes_a_run(workspace: Workspace, source: Path) -> None:
+    for number in ("1000000", "²"):  # no folds
+        (source / f"fold_{number}" / "validation").mkdir(parents=True)
     run = import_all(workspace, source)
     assert run == workspace.run(NAME, f"nnunet__{IDENTITY}")
     assert read_imported(run) == ImportedRun(

@@ -2,8 +2,10 @@
 
 from zipfile import ZipInfo
 
+import pytest
+
 from seg25d.core.files import MAX_JSON_BYTES
-from seg25d.sharing.entries import entry_problems, overlap_problems
+from seg25d.sharing.entries import MAX_RECORD_BYTES, entry_problems, overlap_problems
 
 
 def make_entry(name: str, size: int = 10, packed: int = 10) -> ZipInfo:
@@ -31,12 +33,16 @@ def test_an_entry_without_a_name_is_refused():
     assert problems == ["'' does not belong in an archive of models"]
 
 
-def test_records_are_not_endless_however_well_they_shrink():
-    entry = make_entry("si/plans.json", MAX_JSON_BYTES + 1, MAX_JSON_BYTES)
-    problems = entry_problems([make_entry("manifest.json"), entry], 2 * MAX_JSON_BYTES)
-    assert problems == ["'si/plans.json' unpacks to more than the 256 MiB that a record may have"]
-    model = make_entry("si/fold_0/model_final.safetensors", MAX_JSON_BYTES + 1, MAX_JSON_BYTES)
-    assert entry_problems([make_entry("manifest.json"), model], 2 * MAX_JSON_BYTES) == []
+@pytest.mark.parametrize(
+    ("name", "limit"), [("si/plans.json", MAX_RECORD_BYTES), ("si/crossval/summary.json", MAX_JSON_BYTES)]
+)
+def test_records_are_not_endless_however_well_they_shrink(name, limit):
+    entries = [make_entry("manifest.json"), make_entry(name, limit + 1, limit)]
+    problems = entry_problems(entries, 2 * limit)
+    assert problems == [f"{name!r} unpacks to more than the {limit >> 20} MiB that a record may have"]
+    assert entry_problems([make_entry("manifest.json"), make_entry(name, limit, limit)], 2 * limit) == []
+    model = make_entry("si/fold_0/model_final.safetensors", limit + 1, limit)
+    assert entry_problems([make_entry("manifest.json"), model], 2 * limit) == []
 
 
 def test_entries_that_share_their_content_are_told_by_their_sum():

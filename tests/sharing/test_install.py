@@ -16,6 +16,7 @@ from seg25d.cli.main import main
 from seg25d.core.errors import BusyError, InputError
 from seg25d.core.locks import folder_lock
 from seg25d.core.workspace import Workspace
+from seg25d.sharing import install as module
 from seg25d.sharing.install import install
 
 NAME = "Dataset007_Tiny"
@@ -139,6 +140,39 @@ def test_a_run_that_is_being_trained_is_not_replaced(archive, folder):
     with folder_lock(folder / "3d" / "fold_3", "training"), pytest.raises(BusyError, match="training"):
         install(place(folder), archive, overwrite=True)
     assert contents(folder) == before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there nothing can be moved that is open")
+def test_a_run_cannot_be_trained_while_it_is_replaced(archive, folder, monkeypatch):
+    moved = []
+
+    def rename(path, target):
+        if path.name == "3d" and not moved:
+            moved.append(path)
+            with pytest.raises(BusyError, match="installing models"), folder_lock(path / "fold_3", "training"):
+                pass
+        return usual(path, target)
+
+    usual = Path.rename
+    monkeypatch.setattr(Path, "rename", rename)
+    install(place(folder), archive, overwrite=True)
+    assert moved == [folder / "3d"]
+    assert not list(folder.rglob(".*"))
+
+
+def test_what_comes_while_files_are_unpacked_is_not_replaced(archive, folder, monkeypatch):
+    shutil.move(folder / "3d", folder.parent / "trained meanwhile")
+    (folder / "best.json").unlink()
+
+    def unpack(*arguments):
+        usual(*arguments)
+        shutil.move(folder.parent / "trained meanwhile", folder / "3d")
+
+    usual = module.unpack
+    monkeypatch.setattr(module, "unpack", unpack)
+    with pytest.raises(InputError, match="has 3d already"):
+        install(place(folder), archive)
+    assert contents(folder) == {OLD: b"old"}
 
 
 def test_an_interrupted_installation_is_completed_without_further_words(archive, folder, tmp_path):

@@ -126,10 +126,12 @@ def test_one_of_several_runs_in_an_archive_is_chosen_with_c(trained, elsewhere, 
         ((), "choose one with -c: 3d, mv"),
         (("-c", "si"), "trained: 3d, mv"),
         (("-d", 7), "leave -d, -p and --recipe out"),
-        (("-c", "3d", "-f", 4), "fold 4 is not trained"),
+        (("-c", "3d", "-f", 4), f"{tmp_path / 'a.zip'}: 3d: fold 4 is not trained"),
     ):
         run(elsewhere, *words, *more, status=2)
-        assert message in capsys.readouterr().err
+        told = capsys.readouterr().err
+        assert message in told
+        assert ".tmp-" not in told  # where the archive is unpacked
         assert not (tmp_path / "out").exists()
     predict(elsewhere, images, tmp_path / "out", "-m", tmp_path / "a.zip", "-c", "3d", "-f", 1)
     model = json.loads((tmp_path / "out" / "prediction.json").read_text())["model"]
@@ -175,6 +177,9 @@ def test_archives_are_not_replaced_unless_that_is_wanted(trained, tmp_path, caps
     assert "a.zip exists already; choose another name or --overwrite" in capsys.readouterr().err
     assert archive.read_text() == "mine"
     run(trained, *words, tmp_path, "--overwrite", status=2)
+    if os.name == "posix":
+        os.mkfifo(tmp_path / "pipe")
+        run(trained, *words, tmp_path / "pipe", "--overwrite", status=2)
     run(trained, *words, archive, "--overwrite")
     assert zipfile.is_zipfile(archive)
 

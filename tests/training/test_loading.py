@@ -3,11 +3,15 @@
 import gc
 import weakref
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 
 from seg25d.core.errors import InputError, ResourceError, Seg25dError
-from seg25d.training.loading import next_batch
+from seg25d.training import loading
+from seg25d.training.loading import make_loader, next_batch
 
 
 class Batches(Iterator[Seg25dError]):
@@ -35,3 +39,17 @@ def test_an_error_lets_go_of_the_loader(lost: bool, message: str) -> None:
         assert alive() is None
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_processes_have_sockets_of_short_names(monkeypatch: pytest.MonkeyPatch, num_workers: int) -> None:
+    def stop(*_: Any) -> None:
+        raise InputError("that is enough")
+
+    told: list[bool] = []
+    monkeypatch.setattr(loading, "shorten_sockets", lambda: told.append(True))
+    monkeypatch.setattr(loading, "batch_keys", stop)
+    source: Any = SimpleNamespace(config=SimpleNamespace(iterations_per_epoch=1))
+    with pytest.raises(InputError, match="that is enough"):
+        make_loader(source, 0, num_workers, torch.device("cpu"), validate=False)
+    assert told == [True] * (num_workers > 0)
