@@ -4,10 +4,11 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from seg25d.core.errors import DatasetError, RecordError
 from seg25d.core.files import read_json
@@ -16,6 +17,7 @@ from seg25d.core.records import Record
 from seg25d.data.cases import ENDINGS, LABEL_ENDINGS
 from seg25d.data.label_problems import label_problems
 from seg25d.data.labels import Labels
+from seg25d.data.segment_codes import KEY, SegmentCode, segment_codes
 
 logger = logging.getLogger(__name__)
 _KNOWN_KEYS = ("channel_names", "modality", "labels", "regions_class_order", "file_ending", "numTraining", "dataset")
@@ -36,7 +38,7 @@ class DatasetDescription(Record):
         labels: The classes or regions.
         file_ending: Ending of image and label files, such as `.nii.gz`; see `label_ending` for pictures.
         num_training: Number of training cases as declared (`numTraining`).
-        metadata: All other keys, unchanged.
+        metadata: All other keys, unchanged; `segment_codes` is one of them, and is checked.
     """
 
     channel_names: tuple[str, ...] = Field(min_length=1, max_length=MAX_CHANNELS)
@@ -44,6 +46,17 @@ class DatasetDescription(Record):
     file_ending: Annotated[str, AfterValidator(_check_ending)]
     num_training: int
     metadata: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _check_codes(self) -> "DatasetDescription":
+        if problems := _parse_codes(self.metadata, self.labels.names)[1]:
+            raise ValueError("; ".join(problems))
+        return self
+
+    @cached_property
+    def segment_codes(self) -> dict[str, SegmentCode]:
+        """What labels are, by their names, where `segment_codes` says it; a model has it with the other metadata."""
+        return _parse_codes(self.metadata, self.labels.names)[0]
 
     @property
     def label_ending(self) -> str:
@@ -103,6 +116,8 @@ def parse_description(value: Mapping[str, Any]) -> tuple[DatasetDescription | No
     problems += label_issues + order_issues
     if not label_issues and not order_issues:
         problems += label_problems(names, order)
+    if not label_issues:
+        problems += _parse_codes(value, names)[1]
     ending = value.get("file_ending")
     if ending not in ENDINGS:
         problems.append(f"file_ending must be one of {', '.join(ENDINGS)}; it is {_show(ending)}")
@@ -192,6 +207,12 @@ def _parse_order(order: Any) -> tuple[tuple[int, ...] | None, list[str]]:
     if not isinstance(order, Sequence) or not all(_is_int(item) for item in order):
         return None, [f"regions_class_order must be a list of whole numbers; it is {_show(order)}"]
     return tuple(int(item) for item in order), []
+
+
+def _parse_codes(value: Mapping[str, Any], names: Names) -> tuple[dict[str, SegmentCode], list[str]]:
+    """The codes of the labels that are segments: neither background nor ignored."""
+    segments = [name for name, members in names.items() if members not in (0, (0,)) and name != "ignore"]
+    return segment_codes(value.get(KEY), segments)
 
 
 def _is_int(value: Any) -> bool:
