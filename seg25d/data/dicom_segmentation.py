@@ -7,7 +7,6 @@ highdicom is an extra, `pip install 'seg25d[dicom]'`, and is loaded when a file 
 
 import colorsys
 import logging
-from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -22,12 +21,11 @@ from seg25d.core.errors import InputError, WorkerError
 from seg25d.core.files import atomic_path
 from seg25d.core.records import Record
 from seg25d.data.image_geometry import Geometry
-from seg25d.data.labels import Labels
+from seg25d.data.labels import NUM_INDICES, Labels
 from seg25d.data.problems import FileError
 from seg25d.data.segment_codes import Code, SegmentCode
 
 if TYPE_CHECKING:
-    import highdicom
     import pydicom
 
     from seg25d.data.dicom_source import SegmentedSeries
@@ -141,9 +139,7 @@ def write_segmentation(
         raise WorkerError(f"{path}: the process that wrote it crashed ({crash}); predict the case again") from None
 
 
-def _write(
-    path: Path, array: NDArray[Any], geometry: Geometry, folder: Path, contents: SegmentationContents
-) -> None:
+def _write(path: Path, array: NDArray[Any], geometry: Geometry, folder: Path, contents: SegmentationContents) -> None:
     """Write the values of labels (z, y, x) of a series."""
     from seg25d.data.dicom_frames import quiet_pydicom  # noqa: PLC0415 - loads pydicom
     from seg25d.data.dicom_source import segmented_series  # noqa: PLC0415 - the same
@@ -176,17 +172,14 @@ def make_segmentation(
     import highdicom  # noqa: PLC0415 - an extra
     from pydicom.uid import ExplicitVRLittleEndian, generate_uid  # noqa: PLC0415 - loads pydicom
 
-    segments = contents.segments
-    pixels = _pixels(array, segments, stacked=overlap(contents.labels))
-    images: Sequence[pydicom.Dataset] = source.images
-    if not pixels.any():
-        images, pixels = images[:1], pixels[:1]  # else an empty frame per slice and segment would be written
+    # Without any voxels highdicom would write an empty frame per slice and segment.
+    places = np.flatnonzero(array.any(axis=(1, 2))) if array.any() else np.zeros(1, np.intp)
     title = f"seg25d {contents.model}"[:_MOST_CHARACTERS]
-    segmentation = highdicom.seg.Segmentation(
-        source_images=images,
-        pixel_array=pixels,
+    segmentation: pydicom.Dataset = highdicom.seg.Segmentation(
+        source_images=[source.images[place] for place in places],
+        pixel_array=_pixels(array[places], contents),
         segmentation_type=contents.kind.upper(),
-        segment_descriptions=[_describe(segment, contents) for segment in segments],
+        segment_descriptions=[_describe(segment, contents) for segment in contents.segments],
         series_instance_uid=generate_uid(prefix=None),
         series_number=source.number,
         sop_instance_uid=generate_uid(prefix=None),
@@ -199,26 +192,37 @@ def make_segmentation(
         content_label="SEGMENTATION",
         content_description=title,
         series_description=title,
-        specific_character_set="ISO_IR 192",
+        specific_character_set=_character_set(f"{source.images[0]}{contents}"),
     )
     _refer(segmentation, source)
     return segmentation
 
 
-def _pixels(array: NDArray[Any], segments: Sequence[Segment], *, stacked: bool) -> NDArray[Any]:
+def _character_set(text: str) -> str:
+    """Latin 1 where it has all characters, else UTF-8: dcmjs 0.51 reads texts inside sequences as Latin 1."""
+    try:
+        text.encode("latin-1")
+    except UnicodeEncodeError:
+        return "ISO_IR 192"
+    return "ISO_IR 100"
+
+
+def _pixels(array: NDArray[Any], contents: SegmentationContents) -> NDArray[Any]:
     """Numbers of segments (z, y, x), or a mask for each of them (z, y, x, segments), if they overlap."""
-    if stacked:
-        masks = np.empty((*array.shape, len(segments)), np.uint8)
-        for index, segment in enumerate(segments):
-            masks[..., index] = np.isin(array, segment.values)
-        return masks
-    numbers = np.zeros(array.shape, np.uint8 if segments[-1].number < 2**8 else np.uint16)
-    for segment in segments:
-        numbers[np.isin(array, segment.values)] = segment.number
-    return numbers
+    labels, segments = contents.labels, contents.segments
+    indices = labels.encode(array, contents.model)
+    numbers = np.zeros(NUM_INDICES, np.uint8 if segments[-1].number < 2**8 else np.uint16)
+    members = np.zeros((len(segments), NUM_INDICES), np.uint8)
+    for place, segment in enumerate(segments):
+        own = [labels.values.index(value) for value in segment.values]
+        numbers[own], members[place, own] = segment.number, 1
+    if not overlap(labels):
+        return numbers[indices]
+    masks = np.stack([table[indices] for table in members])  # in this order in memory, as they are taken one by one
+    return np.moveaxis(masks, 0, -1)
 
 
-def _describe(segment: Segment, contents: SegmentationContents) -> "highdicom.seg.SegmentDescription":
+def _describe(segment: Segment, contents: SegmentationContents) -> "pydicom.Dataset":
     """What a segment is; without a code it is tissue, as 3D Slicer and dcmqi say where nobody says more."""
     import highdicom  # noqa: PLC0415 - an extra
     from pydicom.sr.codedict import codes  # noqa: PLC0415 - a large table
@@ -229,7 +233,7 @@ def _describe(segment: Segment, contents: SegmentationContents) -> "highdicom.se
         kind = _concept(code.type)
         category = _category(code.type) if code.category is None else _concept(code.category)
     red, green, blue = colorsys.hsv_to_rgb((segment.number - 1) * _HUE_TURN % 1, 0.75, 0.95)
-    described = highdicom.seg.SegmentDescription(
+    described: pydicom.Dataset = highdicom.seg.SegmentDescription(
         segment_number=segment.number,
         segment_label=segment.name.replace("\\", "/").strip()[:_MOST_CHARACTERS],
         segmented_property_category=category,
@@ -253,10 +257,11 @@ def _describe(segment: Segment, contents: SegmentationContents) -> "highdicom.se
     return described
 
 
-def _concept(code: Code) -> "highdicom.sr.CodedConcept":
+def _concept(code: Code) -> "pydicom.Dataset":
     import highdicom  # noqa: PLC0415 - an extra
 
-    return highdicom.sr.CodedConcept(code.value, code.scheme, code.meaning)
+    concept: pydicom.Dataset = highdicom.sr.CodedConcept(code.value, code.scheme, code.meaning)
+    return concept
 
 
 def _category(code: Code) -> Any:

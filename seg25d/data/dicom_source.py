@@ -114,7 +114,7 @@ def _common(volume: DicomVolume) -> tuple[pydicom.Dataset, int]:
 
 def _patient_and_study(header: pydicom.Dataset) -> pydicom.Dataset:
     """A data set of the attributes of patient and study that have a sound value, and of empty ones that are needed."""
-    found: dict[str, Any] = {name: "" for name in _NEEDED}
+    found: dict[str, Any] = dict.fromkeys(_NEEDED, "")
     for name in (*_TEXTS, *_NAMES):
         if text := _text(header, name):
             found[name] = text

@@ -89,7 +89,8 @@ def segment_codes(value: Any, names: Collection[str]) -> tuple[dict[str, Segment
 def _code(triple: Any, where: str, problems: list[str]) -> Code | None:
     """The code of a triple; None where it is none, which is added to the problems."""
     if not isinstance(triple, list | tuple) or len(triple) != 3 or not all(isinstance(each, str) for each in triple):
-        problems.append(f"{where} must be three texts, value, scheme and meaning, as in {_EXAMPLE}; it is {triple!r:.80}")
+        wanted = f"three texts, value, scheme and meaning, as in {_EXAMPLE}"
+        problems.append(f"{where} must be {wanted}; it is {triple!r:.80}")
         return None
     value, scheme, meaning = (each.strip() for each in triple)
     if problem := _problem(value, scheme, meaning):
@@ -109,8 +110,8 @@ def _problem(value: str, scheme: str, meaning: str) -> str | None:
         return f"has the scheme {scheme!r}; DICOM calls SNOMED CT {SNOMED!r}"
     if scheme == SNOMED and not is_snomed_concept(value):
         return (
-            f"has the value {value!r}, which is no concept of SNOMED CT: wanted are 6 to 18 digits with the right check "
-            "digit; look it up, it was probably mistyped"
+            f"has the value {value!r}, which is no concept of SNOMED CT: these have 6 to 18 digits, the last of which "
+            "is a check digit; look it up, it was probably mistyped"
         )
     return None
 
