@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 Kind = Literal["binary", "labelmap"]
 INSTALL = "pip install 'seg25d[dicom]'"
-_LARGEST_NUMBER = 2**16 - 1
-"""Of segments in label maps (PS3.3, C.8.20.2)."""
+_LARGEST_NUMBER = 255
+"""Of segments in label maps. They could have 16 bits, but highdicom 0.28 finds no voxels of higher numbers when it reads
+segments one by one."""
 _MOST_CHARACTERS = 64
 """Of a DICOM text such as a label."""
 _HUE_TURN = 0.618034
@@ -77,7 +78,7 @@ def segments_of(labels: Labels, kind: Kind) -> tuple[Segment, ...]:
     Args:
         labels: Labels or regions; a region is a segment, and may overlap with others.
         kind: Segments of one bit per voxel are numbered 1, 2, 3 ... (PS3.3, C.8.20.2): as the values of the labels,
-            unless these have gaps. Those of label maps have the values of the labels.
+            unless these have gaps. Those of label maps have the values of the labels, unless these are above 255.
 
     Returns:
         The segments, by ascending values of labels, or regions in the order of `dataset.json`.
@@ -211,7 +212,7 @@ def _pixels(array: NDArray[Any], contents: SegmentationContents) -> NDArray[Any]
     """Numbers of segments (z, y, x), or a mask for each of them (z, y, x, segments), if they overlap."""
     labels, segments = contents.labels, contents.segments
     indices = labels.encode(array, contents.model)
-    numbers = np.zeros(NUM_INDICES, np.uint8 if segments[-1].number < 2**8 else np.uint16)
+    numbers = np.zeros(NUM_INDICES, np.uint8)
     members = np.zeros((len(segments), NUM_INDICES), np.uint8)
     for place, segment in enumerate(segments):
         own = [labels.values.index(value) for value in segment.values]

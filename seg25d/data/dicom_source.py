@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import pydicom
+from pydicom.multival import MultiValue
 from pydicom.uid import UID, CTImageStorage, generate_uid
 from pydicom.valuerep import DA, TM, format_number_as_ds
 
 from seg25d.data.dicom_frames import Frame, read_header
 from seg25d.data.dicom_series import DicomVolume
-from seg25d.data.dicom_values import listed
 
 _TEXTS = (
     *("PatientID", "IssuerOfPatientID", "PatientAge", "PatientComments", "AccessionNumber", "StudyID"),
@@ -137,10 +137,10 @@ def _patient_and_study(header: pydicom.Dataset) -> pydicom.Dataset:
 def _text(header: pydicom.Dataset, name: str) -> str:
     """An attribute as text; "" where it is missing, empty or has several values."""
     try:
-        values = listed(header.get(name))
+        value = header.get(name)
+        return "" if value is None or isinstance(value, MultiValue) else str(value).strip()
     except Exception:  # pydicom converts values when they are asked for, with errors of all kinds
         return ""
-    return str(values[0]).strip() if len(values) == 1 else ""
 
 
 def _number(header: pydicom.Dataset, name: str) -> float | None:

@@ -1,5 +1,5 @@
 // Reads a DICOM segmentation with dcmjs, the library of web viewers, and prints it as JSON.
-// node read_segmentation.mjs FOLDER_OF_NODE_MODULES FILE
+// node dicom_reader.mjs FOLDER_OF_NODE_MODULES FILE
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 
