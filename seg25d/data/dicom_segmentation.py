@@ -34,8 +34,8 @@ logger = logging.getLogger(__name__)
 Kind = Literal["binary", "labelmap"]
 INSTALL = "pip install 'seg25d[dicom]'"
 _LARGEST_NUMBER = 255
-"""Of segments in label maps. They could have 16 bits, but highdicom 0.28 finds no voxels of higher numbers when it reads
-segments one by one."""
+"""Of segments in label maps. They could have 16 bits, but highdicom 0.28, reading segments one by one, finds no voxels
+of higher numbers."""
 _MOST_CHARACTERS = 64
 """Of a DICOM text such as a label."""
 _HUE_TURN = 0.618034
