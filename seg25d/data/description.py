@@ -80,6 +80,23 @@ def read_description(path: Path) -> DatasetDescription:
     return description
 
 
+def with_codes_of(description: DatasetDescription, path: Path) -> DatasetDescription:
+    """The description with the `segment_codes` of a `dataset.json`, if there is one that has some.
+
+    Models carry their description; codes may be added to the file beside them later on.
+
+    Raises:
+        DatasetError: If the codes are wrong; lists all problems.
+    """
+    value = read_object(path)[0] if path.exists() else {}
+    if KEY not in value:
+        return description
+    _, problems = _parse_codes(value, description.labels.names)
+    if problems:
+        raise DatasetError(f"{path} is not valid:\n" + "\n".join(f"  {problem}" for problem in problems))
+    return description.model_copy(update={"metadata": description.metadata | {KEY: value[KEY]}})
+
+
 def read_object(path: Path) -> tuple[dict[str, Any], list[str]]:
     """Read the JSON object of a `dataset.json`.
 

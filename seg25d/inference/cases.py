@@ -277,6 +277,8 @@ def _write(target: Path, result: _Result, case: Case, segmentations: Segmentatio
 
         path = segmentation_path(target)
         write_segmentation(path, result.labels, result.geometry, case.images[0], segmentations.contents)
+    elif case.images[0].is_dir() and segmentation_path(target).exists():
+        logger.warning("%s is of an earlier prediction, and says something else now", segmentation_path(target))
     write_labels(target, result.labels, result.geometry)
     return result.seconds + time.perf_counter() - started
 
