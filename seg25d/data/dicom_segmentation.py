@@ -196,6 +196,7 @@ def make_segmentation(
         specific_character_set=_character_set(f"{source.images[0]}{contents}"),
     )
     _refer(segmentation, source)
+    _identify(segmentation)
     return segmentation
 
 
@@ -273,6 +274,15 @@ def _category(code: Code) -> Any:
     known = {(each.value, each.scheme_designator) for name, each in lesions.items() if name not in _NO_LESIONS}
     is_lesion = (code.value, code.scheme) in known
     return codes.SCT.MorphologicallyAbnormalStructure if is_lesion else codes.SCT.AnatomicalStructure
+
+
+def _identify(segmentation: "pydicom.Dataset") -> None:
+    """Name the segment with every frame, also where it is the only one: simple readers do not look elsewhere."""
+    shared = segmentation.SharedFunctionalGroupsSequence[0]
+    if "SegmentIdentificationSequence" in shared:
+        for group in segmentation.PerFrameFunctionalGroupsSequence:
+            group.SegmentIdentificationSequence = shared.SegmentIdentificationSequence
+        del shared.SegmentIdentificationSequence
 
 
 def _refer(segmentation: "pydicom.Dataset", source: "SegmentedSeries") -> None:

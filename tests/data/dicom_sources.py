@@ -184,6 +184,7 @@ def _stack(**attributes: Any) -> Callable[[Path], list[Source]]:
 
 
 OBLIQUE = [0.8, 0.6, 0.0, 0.0, 0.0, -1.0]
+FAR_OFF = [0.9955, 0.0, 0.004, 0.0, 1.0045, 0.004]
 ROUNDED = [0.866, -0.5, 0.001, 0.499, 0.866, 0.05]
 _rng = np.random.default_rng(1)
 JITTER = _rng.uniform(-0.01, 0.01, (5, 3))
@@ -191,7 +192,7 @@ BARE: dict[str, Any] = dict.fromkeys(PATIENT)
 ODD = {
     "PatientBirthDate": "unknown", "PatientSex": "X", "StudyDate": "20241399", "StudyTime": "noon", "SeriesNumber": -5,
     "PatientID": "x" * 80, "SpecificCharacterSet": None, "PatientName": "A=B=C=D",
-    "SOPClassUID": "1.2.3.4.5.6",
+    "SOPClassUID": "1.2.3.4.5.6", "FrameOfReferenceUID": "none", "StudyInstanceUID": "1..2",
 }  # fmt: skip
 
 
@@ -208,6 +209,7 @@ SERIES_OF: dict[str, Callable[[Path], list[Source]]] = {
     "oblique": _of_slices(_along(OBLIQUE, 2.5), attributes=_orientation(OBLIQUE)),
     "turned normal": _of_slices(_along([-1, 0, 0, 0, 1, 0], 2.5), attributes=_orientation([-1, 0, 0, 0, 1, 0])),
     "rounded cosines": _of_slices(_along(ROUNDED, 2.5), attributes=_orientation(ROUNDED)),
+    "cosines that are far off": _of_slices(_along(FAR_OFF, 2.5), attributes=_orientation(FAR_OFF)),
     "jitter": _of_slices(place=lambda index: (0, 0, 2.0 * index) + JITTER[index]),
     "positions in tenths": _of_slices(place=lambda index: (0, 0, round(4.96 * index, 1))),
     "not square": _of_slices(shape=(5, 11, 3)),

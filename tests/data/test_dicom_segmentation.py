@@ -137,6 +137,21 @@ def test_the_volume_of_highdicom_lies_where_simpleitk_puts_the_series(tmp_path: 
 
 
 @pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("kind", ["binary", "labelmap"])
+def test_a_single_segment(tmp_path: Path, kind: str, reader: str) -> None:
+    sources = SERIES_OF["regular"](tmp_path / "case")
+    array, geometry = read_dicom(tmp_path / "case")
+    values = np.stack([labels_of(numbers) == 1 for numbers in array]).astype(np.uint8)
+    said = SegmentationContents(kind=kind, labels=Labels(names={"background": 0, "one": 1}), model="x")
+    write_segmentation(tmp_path / "a.dcm", geometry.to_canonical(values), geometry, tmp_path / "case", said)
+    read = READERS[reader](tmp_path / "a.dcm", sources)
+    assert list(read.masks) == [1]
+    np.testing.assert_array_equal(read.masks[1], expected(sources) == 1)
+    groups = dcmread(tmp_path / "a.dcm").PerFrameFunctionalGroupsSequence
+    assert kind == "labelmap" or all("SegmentIdentificationSequence" in group for group in groups)
+
+
+@pytest.mark.parametrize("reader", READERS)
 def test_overlapping_regions_are_a_segment_each(tmp_path: Path, reader: str) -> None:
     sources = SERIES_OF["regular"](tmp_path / "case")
     write(tmp_path / "a.dcm", tmp_path / "case", REGIONS)
