@@ -17,7 +17,6 @@ from tests.data.dicom_sources import Source
 ROOT = Path(__file__).parents[2]
 DCMJS = ROOT / "build" / "dcmjs" / "node_modules"
 INSTALL = "npm install --prefix build/dcmjs dcmjs@0.51.1"
-SCRIPT = Path(__file__).with_name("dicom_reader.mjs")
 
 
 class Read(NamedTuple):
@@ -94,10 +93,27 @@ def by_dcmjs(path: Path, sources: Sequence[Source]) -> Read:
 
 
 def read_by_dcmjs(path: Path) -> dict[str, Any]:
+    return _by_node("dicom_reader.mjs", path)
+
+
+def by_viewer(path: Path, sources: Sequence[Source], orientation: Sequence[float], series: str) -> Read:
+    """A binary segmentation as dcmjs brings it to the label maps of web viewers."""
+    shape = sources[0].numbers.shape
+    common = {"orientation": list(map(float, orientation)), "shape": shape, "series": series}
+    frames = [{"instance": source.instance, "frame": source.frame} | common for source in sources]
+    described = path.with_suffix(".json")
+    described.write_text(json.dumps(frames))
+    found = _by_node("dicom_viewer.mjs", path, described)
+    maps = np.array(found["maps"]).reshape(-1, len(sources), *shape)
+    labels = {int(number): label for number, label in found["described"]}
+    return Read({number: (maps == number).any(axis=0) for number in labels}, labels, {}, found["series"], "")
+
+
+def _by_node(script: str, *arguments: Path) -> dict[str, Any]:
     node = shutil.which("node")
     if node is None or not (DCMJS / "dcmjs").is_dir():
         pytest.skip(f"needs node, and dcmjs: {INSTALL}")
-    command = [node, str(SCRIPT), str(DCMJS.parent), str(path)]
+    command = [node, str(Path(__file__).with_name(script)), str(DCMJS.parent), *map(str, arguments)]
     said = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
     assert said.returncode == 0, said.stderr
     found: dict[str, Any] = json.loads(said.stdout)

@@ -19,7 +19,7 @@ from seg25d.data.image_dicom import read_dicom
 from seg25d.data.labels import Labels
 from seg25d.data.segment_codes import segment_codes
 from tests.data.dicom_files import SPACING, slice_dataset
-from tests.data.dicom_readers import READERS, read_by_dcmjs
+from tests.data.dicom_readers import READERS, by_viewer, read_by_dcmjs
 from tests.data.dicom_sources import ROUNDED, SERIES_OF, Source, labels_of, scrambled
 
 pytest.importorskip("highdicom", reason="pip install 'seg25d[dicom]'")
@@ -83,6 +83,31 @@ def test_every_reader_finds_each_voxel_in_its_frame(
     assert read.types == {1: tuple(LIVER), 2: tuple(NEOPLASM), 3: ("85756007", "SCT", "Tissue")}
     if series not in ("JPEG", "JPEG 2000", "no patient", "odd attributes"):
         assert read.patient == "Muster^Jörg"
+
+
+@pytest.mark.parametrize("series", SERIES_OF)
+def test_web_viewers_lay_it_over_the_series(written: Callable[[str, Any], Written], series: str) -> None:
+    path, sources = written(series, "binary")
+    read = by_viewer(path, sources, *header_of(path.parents[1] / "case"))
+    for number in (1, 2):
+        np.testing.assert_array_equal(read.masks[number], expected(sources) == number)
+    assert not read.masks[3].any()
+
+
+def header_of(folder: Path) -> tuple[Any, str]:
+    """Orientation and series of a folder."""
+    header = dcmread(min(folder.iterdir()), force=True)
+    groups = header.get("SharedFunctionalGroupsSequence")
+    plane = groups[0].PlaneOrientationSequence[0] if groups else header
+    return plane.ImageOrientationPatient, str(header.SeriesInstanceUID)
+
+
+def test_web_viewers_know_overlapping_regions(tmp_path: Path) -> None:
+    sources = SERIES_OF["oblique"](tmp_path / "case")
+    write(tmp_path / "a.dcm", tmp_path / "case", REGIONS)
+    read = by_viewer(tmp_path / "a.dcm", sources, *header_of(tmp_path / "case"))
+    np.testing.assert_array_equal(read.masks[1], expected(sources) > 0)
+    np.testing.assert_array_equal(read.masks[2], expected(sources) == 2)
 
 
 @pytest.mark.parametrize("series", SERIES_OF)
