@@ -130,6 +130,16 @@ def test_a_case_is_done_when_both_files_are_there(one: ModelHeader, execution: E
     assert {name for name in stamps if again[name] == stamps[name]} == {"a.nii.gz", "a.dcm"}
 
 
+def test_a_segmentation_of_an_earlier_prediction_is_named(
+    one: ModelHeader, execution: Execution, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_slices(tmp_path / "in" / "a", VOLUME)
+    predict(one, execution, tmp_path / "in", tmp_path / "out")
+    assert "earlier" not in caplog.text
+    predict(one, execution, tmp_path / "in", tmp_path / "out", dicom_seg="none", overwrite=True)
+    assert "a.dcm is of an earlier prediction" in caplog.text
+
+
 def test_foreign_segmentations_stay(one: ModelHeader, execution: Execution, tmp_path: Path) -> None:
     write_slices(tmp_path / "in" / "a", VOLUME)
     (tmp_path / "out").mkdir()
