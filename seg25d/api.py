@@ -200,7 +200,7 @@ def pretrain(workspace: Workspace, identifier: str, configuration: str, options:
 
 
 def predict(workspace: Workspace, source: Path, out: Path, options: PredictionOptions | None = None) -> None:
-    """Segment images and write `CASE.ENDING` and `prediction.json` to `out`.
+    """Segment images and write `CASE.ENDING` and `prediction.json` to `out`, and `CASE.dcm` for DICOM series.
 
     Args:
         workspace: The workspace.
@@ -234,7 +234,9 @@ def predict(workspace: Workspace, source: Path, out: Path, options: PredictionOp
         record = PredictionRecord(
             arguments={"input": str(source)} | options.model_dump(mode="json"), model=model.describe(predictor_options)
         )
-        case_options = CaseOptions(save_probabilities=options.save_probabilities, overwrite=options.overwrite)
+        case_options = CaseOptions(
+            save_probabilities=options.save_probabilities, overwrite=options.overwrite, dicom_seg=options.dicom_seg
+        )
         with measured_afterwards(options.statistics, cases, out, meaning):
             predict_cases(outcomes, meaning, cases, out, case_options, record)
 

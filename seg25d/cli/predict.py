@@ -56,6 +56,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write CASE.npz beside the segmentation",
     )
     parser.add_argument(
+        "--dicom-seg",
+        choices=("binary", "labelmap", "none"),
+        help="DICOM series: kind of the DICOM segmentation CASE.dcm that is written, too (default: binary, which all "
+        "readers know; needs pip install 'seg25d[dicom]')",
+    )
+    parser.add_argument(
         "--disable-tta", "--disable_tta", action="store_true", help="no mirroring: faster, a little worse"
     )
     parser.add_argument(

@@ -108,6 +108,13 @@ DICOM_ENDINGS = (".dcm", ".ima")
 """Endings of files that are tried even without the DICOM mark, as old programs wrote them."""
 
 
+SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
+"""SOP classes of segmentations and label map segmentations (DICOM PS3.4, annex B.5)."""
+_SOP_CLASS = b"\x02\x00\x02\x00UI"
+"""Tag and type of Media Storage SOP Class UID in the file meta information, a length and the value behind it."""
+_HEAD_BYTES = 1024
+
+
 def is_dicom_folder(folder: Path) -> bool:
     """Whether a folder holds DICOM files: one ends in `.dcm` or `.ima`, or has the DICOM mark at byte 128."""
     if not folder.is_dir():
@@ -126,6 +133,24 @@ def has_dicom_mark(path: Path) -> bool:
             return file.read(132)[128:] == b"DICM"
     except OSError:
         return False
+
+
+def holds_segmentations_only(folder: Path) -> bool:
+    """Whether all DICOM files of a folder are segmentations: there are predictions, and no series."""
+    files = (path for path in sorted(folder.iterdir()) if path.is_file())
+    paths = [path for path in files if path.suffix.lower() in DICOM_ENDINGS or has_dicom_mark(path)]
+    return bool(paths) and all(_is_segmentation(path) for path in paths)
+
+
+def _is_segmentation(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD_BYTES)
+    except OSError:
+        return False
+    _, found, rest = head.partition(_SOP_CLASS)
+    length = int.from_bytes(rest[:2], "little")
+    return bool(found) and rest[2 : 2 + length].rstrip(b"\0 ").decode("ascii", "replace") in SEGMENTATIONS
 
 
 def dicom_folders(source: Path) -> list[Path]:

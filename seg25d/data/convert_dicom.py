@@ -12,7 +12,7 @@ from seg25d.core.locks import folder_lock
 from seg25d.core.parallel import choose_num_workers, map_cases
 from seg25d.core.progress import track
 from seg25d.core.records import digest, write_record
-from seg25d.data.cases import dicom_folders, name_of_folder, split_channel
+from seg25d.data.cases import dicom_folders, holds_segmentations_only, name_of_folder, split_channel
 from seg25d.data.conversion import RECORD_NAME, Conversion, read_conversion, source_digest
 from seg25d.data.dicom_options import DicomOptions
 from seg25d.data.image_apart import read_apart
@@ -114,6 +114,8 @@ def _find_series(source: Path) -> tuple[list[Path], list[Path]]:
     if not source.is_dir():
         raise InputError(f"{source} is not a folder; give a folder of DICOM files, or one with such folders in it")
     found = dicom_folders(source)
+    # Segmentations are no series, unless somebody gives them alone.
+    found = [folder for folder in found if not holds_segmentations_only(folder)] or found
     if not found:
         raise DatasetError(f"{source} holds no DICOM files; give a folder of DICOM files, or one with such folders")
     folders = sorted(path for path in source.rglob("*") if path.is_dir())

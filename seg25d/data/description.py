@@ -4,10 +4,11 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from seg25d.core.errors import DatasetError, RecordError
 from seg25d.core.files import read_json
@@ -17,6 +18,7 @@ from seg25d.core.records import Record
 from seg25d.data.cases import ENDINGS, LABEL_ENDINGS
 from seg25d.data.label_problems import label_problems
 from seg25d.data.labels import Labels
+from seg25d.data.segment_codes import KEY, SegmentCode, segment_codes
 
 logger = logging.getLogger(__name__)
 _KNOWN_KEYS = ("channel_names", "modality", "labels", "regions_class_order", "file_ending", "numTraining", "dataset")
@@ -37,7 +39,7 @@ class DatasetDescription(Record):
         labels: The classes or regions.
         file_ending: Ending of image and label files, such as `.nii.gz`; see `label_ending` for pictures.
         num_training: Number of training cases as declared (`numTraining`).
-        metadata: All other keys, unchanged.
+        metadata: All other keys, unchanged; `segment_codes` is one of them, and is checked.
     """
 
     channel_names: tuple[str, ...] = Field(min_length=1, max_length=MAX_CHANNELS)
@@ -45,6 +47,17 @@ class DatasetDescription(Record):
     file_ending: Annotated[str, AfterValidator(_check_ending)]
     num_training: int
     metadata: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _check_codes(self) -> "DatasetDescription":
+        if problems := _parse_codes(self.metadata, self.labels.names)[1]:
+            raise ValueError("; ".join(problems))
+        return self
+
+    @cached_property
+    def segment_codes(self) -> dict[str, SegmentCode]:
+        """What labels are, by their names, where `segment_codes` says it; a model has it with the other metadata."""
+        return _parse_codes(self.metadata, self.labels.names)[0]
 
     @property
     def label_ending(self) -> str:
@@ -66,6 +79,23 @@ def read_description(path: Path) -> DatasetDescription:
     if description is None:
         raise DatasetError(f"{path} is not valid:\n" + "\n".join(f"  {problem}" for problem in problems))
     return description
+
+
+def with_codes_of(description: DatasetDescription, path: Path) -> DatasetDescription:
+    """The description with the `segment_codes` of a `dataset.json`, if there is one that has some.
+
+    Models carry their description; codes may be added to the file beside them later on.
+
+    Raises:
+        DatasetError: If the codes are wrong; lists all problems.
+    """
+    value = read_object(path)[0] if path.exists() else {}
+    if KEY not in value:
+        return description
+    _, problems = _parse_codes(value, description.labels.names)
+    if problems:
+        raise DatasetError(f"{path} is not valid:\n" + "\n".join(f"  {problem}" for problem in problems))
+    return description.model_copy(update={"metadata": description.metadata | {KEY: value[KEY]}})
 
 
 def read_object(path: Path) -> tuple[dict[str, Any], list[str]]:
@@ -104,6 +134,8 @@ def parse_description(value: Mapping[str, Any]) -> tuple[DatasetDescription | No
     problems += label_issues + order_issues
     if not label_issues and not order_issues:
         problems += label_problems(names, order)
+    if not label_issues:
+        problems += _parse_codes(value, names)[1]
     ending = value.get("file_ending")
     if ending not in ENDINGS:
         problems.append(f"file_ending must be one of {', '.join(ENDINGS)}; it is {_show(ending)}")
@@ -193,6 +225,12 @@ def _parse_order(order: Any) -> tuple[tuple[int, ...] | None, list[str]]:
     if not isinstance(order, Sequence) or not all(_is_int(item) for item in order):
         return None, [f"regions_class_order must be a list of whole numbers; it is {_show(order)}"]
     return tuple(int(item) for item in order), []
+
+
+def _parse_codes(value: Mapping[str, Any], names: Names) -> tuple[dict[str, SegmentCode], list[str]]:
+    """The codes of the labels that are segments: neither background nor ignored."""
+    segments = [name for name, members in names.items() if members not in (0, (0,)) and name != "ignore"]
+    return segment_codes(value.get(KEY), segments)
 
 
 def _is_int(value: Any) -> bool:

@@ -100,6 +100,10 @@ class Frame:
     """Series Instance UID; "" where there is none."""
     instance: str
     """SOP Instance UID; "" where there is none."""
+    kind: str
+    """SOP Class UID; "" where there is none."""
+    num_in_file: int
+    """Frames of its file."""
     number: int | None
     """Instance Number."""
     shape: tuple[int, int]
@@ -112,6 +116,8 @@ class Frame:
     """Distance to the next slice, as the header says."""
     orientation: Vector | None
     """Direction cosines of a row (x, y, z in LPS), then of a column."""
+    cosines: Vector | None
+    """The same as the header has them, rounded."""
     position_mm: Vector | None
     """Centre of the first voxel, (x, y, z) in LPS."""
     slope: float
@@ -301,17 +307,21 @@ def _frame(path: Path, index: int, values: Mapping[str, Any]) -> Frame:
     between, thickness = values.get("SpacingBetweenSlices"), values.get("SliceThickness")
     slope = values.get("RescaleSlope") or values.get("DoseGridScaling")
     given = {"Rescale Slope": slope, "Rescale Intercept": values.get("RescaleIntercept")}
+    cosines = vector(path, "Image Orientation", values.get("ImageOrientationPatient"), 6)
     return Frame(
         path=path,
         index=index,
         series=str(values.get("SeriesInstanceUID") or ""),
         instance=str(values.get("SOPInstanceUID") or ""),
+        kind=str(values.get("SOPClassUID") or ""),
+        num_in_file=max(1, int(values.get("NumberOfFrames") or 1)),
         number=None if instance_number in (None, "") else int(instance_number),
         shape=(int(values["Rows"]), int(values["Columns"])),
         spacing_mm=vector(path, "Pixel Spacing", values.get("PixelSpacing"), 2),
         thickness_mm=distance(path, "Slice Thickness", between or thickness),
         between_mm=distance(path, "Spacing Between Slices", between),
-        orientation=unit_vectors(path, vector(path, "Image Orientation", values.get("ImageOrientationPatient"), 6)),
+        orientation=unit_vectors(path, cosines),
+        cosines=cosines,
         position_mm=vector(path, "Image Position", values.get("ImagePositionPatient"), 3),
         slope=1.0 if slope in (None, "") else number(path, "Rescale Slope", slope),
         intercept=number(path, "Rescale Intercept", values.get("RescaleIntercept") or 0),
@@ -331,8 +341,8 @@ _WANTED = frozenset(
     {
         "InstanceNumber", "SeriesInstanceUID", "SOPInstanceUID", "Rows", "Columns", "PixelSpacing", "SliceThickness",
         "SpacingBetweenSlices", "ImageOrientationPatient", "ImagePositionPatient", "RescaleSlope", "RescaleIntercept",
-        "GridFrameOffsetVector", "DoseGridScaling", "FrameIncrementPointer", "SliceVector", *PHASE_TAGS, *ORIGIN_TAGS,
-        *UID_TAGS,
+        "GridFrameOffsetVector", "DoseGridScaling", "FrameIncrementPointer", "SliceVector", "SOPClassUID",
+        "NumberOfFrames", *PHASE_TAGS, *ORIGIN_TAGS, *UID_TAGS,
     }
 )  # fmt: skip
 

@@ -4,6 +4,7 @@ A volume is a list of frames of one size, spacing and orientation, each a step f
 What is no volume is refused; `DicomOptions` allow some of it, and then the volume says what was done.
 """
 
+import logging
 import math
 import re
 from collections import Counter
@@ -14,12 +15,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from seg25d.data.cases import SEGMENTATIONS
 from seg25d.data.dicom_frames import CURE_OF_DAMAGE, ORIGIN_TAGS, Frame, read_frames, read_header
 from seg25d.data.dicom_options import DicomOptions
 from seg25d.data.dicom_phases import Phase, differing_tags, find_phases, list_frames, several_phases
 from seg25d.data.dicom_values import Vector, cross
-from seg25d.data.problems import FileError
+from seg25d.data.problems import FileError, first_names
 
+logger = logging.getLogger(__name__)
 Numbers = NDArray[np.float64]
 _MAX_OFF_MM, _MAX_OFF_STEPS = 0.03, 0.02
 """A slice may be as far from its regular place as the larger of both: twice a jitter of 0.01 mm and a rounding, or a
@@ -89,7 +92,7 @@ def find_volumes(folder: Path, options: DicomOptions | None = None) -> list[Dico
 def _read_folder(folder: Path) -> list[Frame]:
     paths = sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.is_file())
     of_file = {path: read_frames(path) for path in paths}
-    frames = [frame for each in of_file.values() for frame in each]
+    frames = _without_segmentations(folder, [frame for each in of_file.values() for frame in each])
     images = {_pattern(path) for path, each in of_file.items() if each}
     for path in paths:
         if _pattern(path) in images and not of_file[path] and read_header(path) is None:
@@ -98,6 +101,14 @@ def _read_folder(folder: Path) -> list[Frame]:
     if not frames:
         raise NoImagesError(folder, "the folder holds no DICOM images", "give a folder with the files of one series")
     return frames
+
+
+def _without_segmentations(folder: Path, frames: list[Frame]) -> list[Frame]:
+    """Frames of images, where there are some beside segmentations of them."""
+    images = [frame for frame in frames if frame.kind not in SEGMENTATIONS]
+    if images and (left_out := sorted({frame.path.name for frame in frames} - {frame.path.name for frame in images})):
+        logger.info("%s: segmentations are left out: %s", folder, first_names(left_out))
+    return images or frames
 
 
 def _pattern(path: Path) -> str:

@@ -76,7 +76,7 @@ def read_dicom_geometry(folder: Path) -> Geometry:
         ImageError: See `find_volumes`; or if the grid cannot be one.
     """
     (volume,) = find_volumes(folder)
-    return _geometry(volume)
+    return volume_geometry(volume)
 
 
 def read_volume(volume: DicomVolume, *, suv: bool = False) -> tuple[NDArray[Any], Geometry]:
@@ -94,7 +94,7 @@ def read_volume(volume: DicomVolume, *, suv: bool = False) -> tuple[NDArray[Any]
         ImageError: If a file is damaged, the grid cannot be one, numbers are too large for float32, or there are no
             uptake values.
     """
-    geometry = _geometry(volume)
+    geometry = volume_geometry(volume)
     check_memory(volume.frames[0].path.parent, geometry.shape, _NUMBER_BYTES)
     slices = _read_slices(volume.frames)
     if suv:
@@ -109,7 +109,7 @@ def read_volume(volume: DicomVolume, *, suv: bool = False) -> tuple[NDArray[Any]
     return array, geometry
 
 
-def _geometry(volume: DicomVolume) -> Geometry:
+def volume_geometry(volume: DicomVolume) -> Geometry:
     first = volume.frames[0]
     assert first.orientation is not None, "volumes have one"
     assert first.spacing_mm is not None, "volumes have one"

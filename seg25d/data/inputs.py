@@ -13,6 +13,7 @@ from seg25d.data.cases import (
     by_stem,
     dicom_folders,
     has_dicom_mark,
+    holds_segmentations_only,
     image_files,
     is_picture,
     name_of_folder,
@@ -50,7 +51,7 @@ def find_inputs(source: Path, num_channels: int, file_ending: str) -> list[Case]
         raise DatasetError(f"{source} does not exist; give a folder or a file to predict")
     if source.is_file():
         return [_find_file(source, num_channels, file_ending)]
-    folders = dicom_folders(source)
+    folders = [folder for folder in dicom_folders(source) if not holds_segmentations_only(folder)]
     files = _files(source, folders, file_ending)
     if folders == [source] and not files:
         if num_channels != 1:

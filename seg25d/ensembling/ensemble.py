@@ -88,8 +88,9 @@ def _fuse_folders(folders: Sequence[Path], out: Path, options: EnsembleOptions) 
     weights = options.weights if options.fit_weights is None else _fit_weights(folders, members, options)
     record = _make_record(folders, members, options, weights)
     files = {case.name: _target(case, out) for case in members.cases}
-    wanted = {"overwrite": options.overwrite, "probabilities": options.save_probabilities}
-    earlier = find_earlier(record, out / RECORD_NAME, files, **wanted)
+    earlier = find_earlier(
+        record, out / RECORD_NAME, files, overwrite=options.overwrite, probabilities=options.save_probabilities
+    )
     todo = [case for case in members.cases if case.name not in earlier.done]
     if len(todo) < len(members.cases):
         logger.info("%d of %d cases are fused already", len(members.cases) - len(todo), len(members.cases))

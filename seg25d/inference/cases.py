@@ -23,6 +23,13 @@ from seg25d.data.grid_problems import form_conflict
 from seg25d.data.image_geometry import Geometry
 from seg25d.data.image_spacing import spacing_note
 from seg25d.data.labels import Labels
+from seg25d.inference.dicom_output import (
+    NO_SEGMENTATIONS,
+    SegmentationChoice,
+    Segmentations,
+    plan_segmentations,
+    segmentation_path,
+)
 from seg25d.inference.prediction_files import (
     RECORD_NAME,
     PredictionRecord,
@@ -44,6 +51,8 @@ class CaseOptions(Record):
     """Also write `CASE.npz` with `probabilities` (K, z, y, x) in float32, and `CASE.pkl` for nnU-Net's tools."""
     overwrite: bool = False
     """Predict existing cases again."""
+    dicom_seg: SegmentationChoice = "auto"
+    """Kind of `CASE.dcm`, which is written for DICOM series."""
 
 
 class CaseModel(Protocol):
@@ -77,6 +86,14 @@ class _Read(NamedTuple):
     seconds: float
 
 
+class _Result(NamedTuple):
+    labels: IntArray
+    probabilities: NDArray[np.float32] | None
+    geometry: Geometry
+    seconds: float
+    """Of reading and computing."""
+
+
 Outcome: TypeAlias = tuple[Case, float | Exception]
 """A case with the seconds that it took, or the error with which it failed."""
 Outcomes: TypeAlias = Callable[["Work", Callable[[], None]], Iterator[Outcome]]
@@ -91,6 +108,7 @@ class Work(NamedTuple):
     """The output file of each case."""
     options: CaseOptions
     labels: Labels
+    segmentations: Segmentations = NO_SEGMENTATIONS
 
 
 def predict_cases(
@@ -103,7 +121,8 @@ def predict_cases(
 ) -> None:
     """Segment cases and write `CASE.ENDING` for each, with the geometry of its image, and `prediction.json`.
 
-    Existing cases are skipped. A case that fails does not stop the others.
+    DICOM series also get `CASE.dcm`, a DICOM segmentation. Existing cases are skipped. A case that fails does not stop
+    the others.
 
     Args:
         outcomes: Predicts the cases: `partial(outcomes_here, model)`, or `device_pool.outcomes_on_devices`.
@@ -115,21 +134,26 @@ def predict_cases(
 
     Raises:
         InputError: If there are no cases, an image would be overwritten, the folder holds predictions of another model
-            or program (unless `overwrite` is set), or no case can be used; nothing is written then.
+            or program (unless `overwrite` is set), DICOM segmentations cannot be written as asked for, or no case can
+            be used; nothing is written then.
         ResourceError: If a case failed because the disk is full or the like; the cases before it are written.
         CaseFailures: If some cases failed otherwise; all others are written.
     """
     targets = _check_targets(meaning.description, cases, out)
     path = out / RECORD_NAME
-    wanted = {"overwrite": options.overwrite, "probabilities": options.save_probabilities}
-    earlier = find_earlier(record, path, targets, **wanted)
+    segmentations = plan_segmentations(options.dicom_seg, cases, out, meaning.description, record.model)
+    beside = {name: segmentation_path(targets[name]) for name in segmentations.cases}
+    earlier = find_earlier(
+        record, path, targets, overwrite=options.overwrite, probabilities=options.save_probabilities, beside=beside
+    )
     said = {"labels": meaning.labels, "threshold": meaning.threshold}
     record = record.model_copy(update={"seconds": earlier.seconds} | said)
     todo = [case for case in cases if case.name not in earlier.done]
     if len(todo) < len(cases):
         logger.info("%d of %d cases are predicted already", len(cases) - len(todo), len(cases))
     failures: dict[str, Exception] = {}
-    results = outcomes(Work(todo, targets, options, meaning.labels), partial(begin_record, record, path))
+    work = Work(todo, targets, options, meaning.labels, segmentations)
+    results = outcomes(work, partial(begin_record, record, path))
     for case, result in track(results, len(todo), "predicting"):
         if isinstance(result, Exception):
             if isinstance(result, ResourceError):
@@ -198,7 +222,8 @@ def outcomes_here(model: CaseModel, work: Work, begin: Callable[[], None]) -> It
                 if not begun:
                     begin()
                     begun = True
-                write = writer.submit(_write, work.targets[case.name], decoded, probabilities, read.geometry, seconds)
+                result = _Result(decoded, probabilities, read.geometry, seconds)
+                write = writer.submit(_write, work.targets[case.name], result, case, work.segmentations)
                 writing.append((case, write))
                 if len(writing) > CASES_AHEAD:
                     yield _wait_for_outcome(*writing.popleft())
@@ -240,21 +265,22 @@ def _compute(
     return model.segment(read.prepared), None
 
 
-def _write(
-    target: Path,
-    labels: IntArray,
-    probabilities: NDArray[np.float32] | None,
-    geometry: Geometry,
-    seconds: float,
-) -> float:
+def _write(target: Path, result: _Result, case: Case, segmentations: Segmentations) -> float:
     """Write the results of a case, its labels last to mark it as done; return the seconds of all steps."""
     from seg25d.data.image_io import write_labels  # noqa: PLC0415 - loads SimpleITK
 
     started = time.perf_counter()
-    if probabilities is not None:
-        write_probabilities(target, probabilities, geometry)
-    write_labels(target, labels, geometry)
-    return seconds + time.perf_counter() - started
+    if result.probabilities is not None:
+        write_probabilities(target, result.probabilities, result.geometry)
+    if case.name in segmentations.cases:
+        from seg25d.data.dicom_segmentation import write_segmentation  # noqa: PLC0415 - only DICOM needs it
+
+        path = segmentation_path(target)
+        write_segmentation(path, result.labels, result.geometry, case.images[0], segmentations.contents)
+    elif case.images[0].is_dir() and segmentation_path(target).exists():
+        logger.warning("%s is of an earlier prediction, and says something else now", segmentation_path(target))
+    write_labels(target, result.labels, result.geometry)
+    return result.seconds + time.perf_counter() - started
 
 
 def _wait_for_outcome(case: Case, write: Future[float]) -> Outcome:

@@ -63,7 +63,13 @@ class Earlier(NamedTuple):
 
 
 def find_earlier(
-    record: PredictionRecord, path: Path, targets: Mapping[str, Path], *, overwrite: bool, probabilities: bool
+    record: PredictionRecord,
+    path: Path,
+    targets: Mapping[str, Path],
+    *,
+    overwrite: bool,
+    probabilities: bool,
+    beside: Mapping[str, Path] | None = None,
 ) -> Earlier:
     """Find the cases that earlier calls predicted with the same model.
 
@@ -75,11 +81,13 @@ def find_earlier(
         targets: The file of each case, which need not exist.
         overwrite: Whether predictions of another model may be overwritten; then all cases are predicted again.
         probabilities: Whether cases need the files of `write_probabilities`, too.
+        beside: A further file of some of the cases.
 
     Raises:
         InputError: If the folder holds predictions of another model or of another program and is not to be overwritten.
     """
-    there = next((name for name, file in targets.items() if file.exists()), None)
+    beside = beside or {}
+    there = next((name for name, file in (*targets.items(), *beside.items()) if file.exists()), None)
     foreign = there is not None and not overwrite
     if not path.exists():
         if foreign:
@@ -100,7 +108,8 @@ def find_earlier(
             raise InputError(f"{path.parent} holds predictions of another model; choose another folder or --overwrite")
         return Earlier({}, frozenset())
     whole = (name for name in earlier.seconds if name in targets and _is_written(targets[name], probabilities))
-    return Earlier(earlier.seconds, frozenset(() if overwrite else whole))
+    done = (name for name in whole if name not in beside or beside[name].exists())
+    return Earlier(earlier.seconds, frozenset(() if overwrite else done))
 
 
 def labels_of_predictions(folder: Path) -> Labels | None:

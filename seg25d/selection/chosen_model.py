@@ -11,6 +11,7 @@ from seg25d.core.device import choose_execution
 from seg25d.core.errors import InputError, ModelError
 from seg25d.core.records import read_record
 from seg25d.core.workspace import RunFolder, Workspace
+from seg25d.data.description import with_codes_of
 from seg25d.ensembling.case_predictor import CasePredictor
 from seg25d.ensembling.load import load_predictor
 from seg25d.inference.cases import Meaning
@@ -52,12 +53,16 @@ class ChosenModel(NamedTuple):
     def meaning(self) -> Meaning:
         """The meaning of input and output, from the headers without the weights.
 
+        Codes of labels are those of the run's `dataset.json`, if it has some.
+
         Raises:
             ModelError: If a file cannot be used.
+            DatasetError: If the codes are wrong.
         """
         headers = [load_header(member.models[0]) for member in self.members]
         thresholds = {header.threshold for header in headers}
-        return Meaning(headers[0].description, thresholds.pop() if len(thresholds) == 1 else None)
+        description = with_codes_of(headers[0].description, self.members[0].run.dataset)
+        return Meaning(description, thresholds.pop() if len(thresholds) == 1 else None)
 
     def describe(self, options: PredictorOptions) -> dict[str, Any]:
         """Description of the model for `prediction.json`; it differs for models that predict differently."""

@@ -5,6 +5,7 @@ from pathlib import Path
 from pydantic import Field
 
 from seg25d.core.records import Record
+from seg25d.inference.dicom_output import SegmentationChoice
 from seg25d.inference.predictor import FusionName, PredictorOptions
 from seg25d.planning.plan import PlansName
 from seg25d.planning.plans_name import DEFAULT_PLANS_NAME
@@ -64,6 +65,8 @@ class PredictionOptions(ModelChoice):
     step_size: float = 0.5
     fusion: FusionName = "network"
     """Fusion of views: by the network, or one without training."""
+    dicom_seg: SegmentationChoice = "auto"
+    """Kind of the DICOM segmentations of DICOM series; `auto`: binary, where highdicom is installed."""
     overwrite: bool = False
     statistics: Path | None = None
     """Table of sizes and intensities of all structures that are predicted; None: none."""

@@ -178,3 +178,14 @@ def test_what_was_changed_stands_in_the_record(tmp_path: Path, caplog: pytest.Lo
     assert json.loads((out / "conversion.json").read_text())["changes"] == changes
     with pytest.raises(DatasetError, match="with these options"):
         convert_dicom_folders(tmp_path / "in", out, 0, DicomOptions(accept_gaps=True))
+
+
+def test_folders_of_segmentations_are_no_series_beside_others(tmp_path: Path) -> None:
+    write_series(tmp_path / "in" / "anna")
+    for index, numbers in enumerate(ramp()):
+        dataset = slice_dataset(numbers, (0, 0, 2.0 * index), SOPClassUID="1.2.840.10008.5.1.4.1.1.66.4")
+        dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+        save(dataset, tmp_path / "in" / "out" / f"{index}.dcm")
+    assert convert(tmp_path / "in", tmp_path / "nifti") == ["anna_0000.nii.gz"]
+    # Alone they are read as what they hold.
+    assert convert(tmp_path / "in" / "out", tmp_path / "alone") == ["out_0000.nii.gz"]
