@@ -28,7 +28,7 @@ from pydicom.uid import (
 
 from seg25d.data.cases import DICOM_ENDINGS, has_dicom_mark
 from seg25d.data.dicom_codestreams import check_deflated
-from seg25d.data.dicom_values import Vector, cross, distance, listed, number, unit_vectors, vector
+from seg25d.data.dicom_values import Vector, cross, distance, listed, number, texts, unit_vectors, vector
 from seg25d.data.problems import FileError
 
 CURE_OF_DAMAGE = "copy or export it again"
@@ -327,14 +327,9 @@ def _frame(path: Path, index: int, values: Mapping[str, Any]) -> Frame:
         intercept=number(path, "Rescale Intercept", values.get("RescaleIntercept") or 0),
         rescale=frozenset(name for name, value in given.items() if value not in (None, "")),
         is_scout=any("LOCALIZER" in kind or "SCOUT" in kind for kind in kinds),
-        phase=_texts(values, PHASE_TAGS),
-        origin=_texts(values, (*ORIGIN_TAGS, *UID_TAGS)),
+        phase=texts(values, PHASE_TAGS),
+        origin=texts(values, (*ORIGIN_TAGS, *UID_TAGS)),
     )
-
-
-def _texts(values: Mapping[str, Any], names: Sequence[str]) -> dict[str, str]:
-    """Those of the attributes that are there, as text."""
-    return {name: "\\".join(map(str, listed(values[name]))) for name in names if values.get(name) not in (None, "")}
 
 
 _WANTED = frozenset(

@@ -1,7 +1,7 @@
 """Values of DICOM attributes as numbers and vectors; those that are none are errors that name file and attribute."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,11 @@ def listed(value: Any) -> list[Any]:
     if value is None or value == "":
         return []
     return [value] if isinstance(value, str | int | float) else list(value)
+
+
+def texts(values: Mapping[str, Any], names: Sequence[str]) -> dict[str, str]:
+    """Those of the attributes that are there, as text."""
+    return {name: "\\".join(map(str, listed(values[name]))) for name in names if values.get(name) not in (None, "")}
 
 
 def number(path: Path, name: str, value: Any) -> float:
