@@ -26,6 +26,7 @@ from seg25d.data.labels import Labels
 from seg25d.inference.prediction_files import (
     RECORD_NAME,
     PredictionRecord,
+    add_to_record,
     begin_record,
     find_earlier,
     report_failures,
@@ -44,6 +45,8 @@ class CaseOptions(Record):
     """Also write `CASE.npz` with `probabilities` (K, z, y, x) in float32, and `CASE.pkl` for nnU-Net's tools."""
     overwrite: bool = False
     """Predict existing cases again."""
+    is_part: bool = False
+    """Whether other processes predict other cases into the same folder: the record is then shared with them."""
 
 
 class CaseModel(Protocol):
@@ -143,7 +146,10 @@ def predict_cases(
             result.__traceback__ = None
         else:
             record = record.model_copy(update={"seconds": record.seconds | {case.name: round(result, 3)}})
-            write_record(path, record)
+            if options.is_part:
+                record = add_to_record(record, path)
+            else:
+                write_record(path, record)
     report_failures(failures, len(cases))
 
 

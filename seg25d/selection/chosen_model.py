@@ -28,11 +28,14 @@ class ChosenMember(NamedTuple):
     run: RunFolder
     folds: tuple[str, ...]
     weight: float
+    best: bool = False
+    """Whether to take the models with the best validation windows instead of the final ones."""
 
     @property
     def models(self) -> list[Path]:
         """The model files of the folds."""
-        return [self.run.fold(fold).model_final for fold in self.folds]
+        folders = [self.run.fold(fold) for fold in self.folds]
+        return [folder.model_best if self.best else folder.model_final for folder in folders]
 
 
 class ChosenModel(NamedTuple):
@@ -56,6 +59,7 @@ class ChosenModel(NamedTuple):
         dataset = load_header(self.members[0].models[0]).dataset_name
         members = [
             {"configuration": member.run.root.name, "folds": member.folds, "files": _stamps(member)}
+            | ({"checkpoint": "best"} if member.best else {})
             for member in self.members
         ]
         fusion = {} if options.fusion == "network" else {"fusion": options.fusion}
@@ -87,14 +91,25 @@ def choose_model(workspace: Workspace, choice: ModelChoice) -> ChosenModel:
     narrowed = (choice.model, choice.configuration, choice.plans_name, choice.recipe) != (None,) * 4
     best = None if narrowed else _best(workspace, choice.dataset)
     if best is not None:
-        return _chosen_best(workspace, best, choice.folds)
+        return _with_checkpoint(_chosen_best(workspace, best, choice.folds), choice.checkpoint)
     run = choose_run(workspace, choice)
-    return ChosenModel((ChosenMember(run, tuple(choose_folds(run, choice.folds)), 1.0),), PostProcessing())
+    member = ChosenMember(run, tuple(choose_folds(run, choice.folds)), 1.0)
+    return _with_checkpoint(ChosenModel((member,), PostProcessing()), choice.checkpoint)
 
 
 def loader(model: ChosenModel, options: PredictorOptions) -> partial[CasePredictor]:
     """A picklable function that loads the model to a device."""
     return partial(model.load, options)
+
+
+def _with_checkpoint(model: ChosenModel, checkpoint: str) -> ChosenModel:
+    if checkpoint == "final":
+        return model
+    members = tuple(member._replace(best=True) for member in model.members)
+    missing = [path for member in members for path in member.models if not path.exists()]
+    if missing:
+        raise InputError(f"{missing[0]} is missing: take the final model, which is the default")
+    return ChosenModel(members, model.postprocessing)
 
 
 def _best(workspace: Workspace, dataset: str | None) -> Best | None:

@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from seg25d.cli import common
-from seg25d.cli.common import Command, duration, run_guarded, setting
+from seg25d.cli.argument_types import duration, setting
+from seg25d.cli.common import Command, run_guarded
 from seg25d.cli.main import COMMANDS, main
 from seg25d.core.errors import CaseFailures, InputError, WorkerError
 
