@@ -76,8 +76,9 @@ def read_words(arguments: argparse.Namespace, home: str) -> None:
             raise InputError(f"{word.spellings[0]}: expected {word.value}, got {value}; {word.meaning}")
         if word.kind == "idle" and value not in (None, False):
             logger.info("%s has no effect: %s", word.spellings[0], word.meaning)
-    for key, value in vars(arguments).items():
+    for key, value in list(vars(arguments).items()):
         if key in ("configuration", "configurations") and value is not None:
+            arguments.num_configurations = 1 if isinstance(value, str) else len(value)
             setattr(arguments, key, own_configuration(value) if isinstance(value, str) else _own_configurations(value))
         elif key in ("plans_name", "source_plans", "target_plans") and value == PLANS:
             setattr(arguments, key, OUR_PLANS)

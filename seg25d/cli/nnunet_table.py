@@ -40,8 +40,8 @@ PLAN: dict[str, Word] = {
     ),
     "-np": own(
         "-np",
-        "processes that preprocess; of several numbers, one per configuration, the smallest counts, as configurations "
-        "share arrays",
+        "number of processes; of several numbers, one per configuration, the smallest counts, as configurations share "
+        "arrays",
         dest="processes_per_configuration",
         nargs="+",
         **NUMBER,
@@ -391,7 +391,7 @@ NNUNET_COMMANDS: tuple[NnunetCommand, ...] = (
             own("-s", "data set whose plans are taken", dest="source", required=True, metavar="ID"),
             own("-t", "data set that gets them", dest="target", required=True, metavar="ID"),
             own("-sp", "name of the plans", dest="source_plans", required=True, metavar="NAME"),
-            own("-tp", "their new name (default: the same)", dest="target_plans", metavar="NAME"),
+            own("-tp -st", "their new name (default: the same)", dest="target_plans", metavar="NAME"),
         ),
     ),
 )

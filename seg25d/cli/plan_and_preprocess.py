@@ -7,7 +7,6 @@ import textwrap
 from seg25d.cli.argument_types import plans_name, positive_amount
 from seg25d.cli.common import Command, find_workspace, options_of, say
 from seg25d.core.errors import InputError
-from seg25d.core.limits import MAX_SPACING_MM, MIN_SPACING_MM
 from seg25d.core.parallel import start_worker_server
 from seg25d.core.process import loading
 from seg25d.planning.recipe_names import PLACES as RECIPES
@@ -122,11 +121,10 @@ def run(arguments: argparse.Namespace) -> None:
 def _num_processes(arguments: argparse.Namespace) -> int | None:
     """The number of processes: that of --num-processes, or the smallest of nnU-Net's one per configuration."""
     several: list[int] = arguments.processes_per_configuration or []
-    configurations = arguments.configuration or ()
-    if len(several) > 1 and configurations and len(several) != len(configurations):
+    wanted = arguments.num_configurations if arguments.configuration else 0
+    if len(several) > 1 and wanted and len(several) != wanted:
         raise InputError(
-            f"-np: expected one number, or one for each of the {len(configurations)} configurations of -c, got "
-            f"{len(several)}"
+            f"-np: expected one number, or one for each of the {wanted} configurations of -c, got {len(several)}"
         )
     if len(several) > 1:
         logger.info("-np: configurations share arrays, so that the smallest number counts: %d", min(several))
@@ -134,6 +132,8 @@ def _num_processes(arguments: argparse.Namespace) -> int | None:
 
 
 def _spacing(values: list[float] | None) -> tuple[float, float, float] | None:
+    from seg25d.core.limits import MAX_SPACING_MM, MIN_SPACING_MM
+
     if values is None:
         return None
     if len(values) != 3 or not all(MIN_SPACING_MM <= value <= MAX_SPACING_MM for value in values):
