@@ -103,6 +103,7 @@ class PlannedRun:
             device=self.options.device,
             num_processes=self.options.num_processes,
             tensorboard=self.options.tensorboard,
+            save_probabilities=self.options.validation.save_probabilities,
         )
         if begun == "checked":
             for fold in folds:
