@@ -122,6 +122,7 @@ def nnunet_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[P
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("written_models")
 def test_lines_of_nnunet_run_as_they_are(
     nnunet_folder: Path, shrink_networks: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
