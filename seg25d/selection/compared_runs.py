@@ -8,7 +8,7 @@ from seg25d.core.workspace import RunFolder, Workspace
 from seg25d.planning.configurations import configuration_name, is_alias
 from seg25d.planning.model_file import load_header
 from seg25d.planning.plans_file import read_plans
-from seg25d.planning.plans_name import DEFAULT_PLANS_NAME
+from seg25d.planning.plans_name import DEFAULT_PLANS_NAME, TRAINERS
 from seg25d.runs.names import parse_folds
 from seg25d.runs.trained import full_run_name, only_variant
 from seg25d.selection.candidates import ValidatedRun, read_validated_run
@@ -114,5 +114,7 @@ def training_command(run: ValidatedRun, folds: Sequence[int]) -> str:
     words = ["seg25d train", plans.dataset_name, configuration, numbers]
     words += [] if plans.recipe == "default" else ["--recipe", plans.recipe]
     words += [] if plans.plans_name == DEFAULT_PLANS_NAME else ["--plans-name", plans.plans_name]
-    plain = run.name == plans.run_name(configuration)
+    trainers = [part for part in run.name.split("__") if part.startswith(TRAINERS)]
+    words += ["-tr", *trainers] if trainers else []
+    plain = run.name == plans.run_name("__".join([configuration, *trainers]))
     return " ".join(words) + ("" if plain else " with the same --set")
