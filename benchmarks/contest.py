@@ -19,7 +19,8 @@ from statistics import fmean, stdev
 from typing import Any
 
 from seg25d import api
-from seg25d.cli.common import configure_logging, duration
+from seg25d.cli.argument_types import duration
+from seg25d.cli.common import configure_logging
 from seg25d.core.device import choose_execution, device_name
 from seg25d.core.files import write_json, write_text
 from seg25d.core.parallel import available_cores

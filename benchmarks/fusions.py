@@ -21,7 +21,8 @@ from contest import Row, Table, settings_of, write_tables
 from scipy.stats import wilcoxon
 
 from seg25d import api
-from seg25d.cli.common import configure_logging, duration
+from seg25d.cli.argument_types import duration
+from seg25d.cli.common import configure_logging
 from seg25d.core.device import choose_execution
 from seg25d.core.records import read_record
 from seg25d.core.workspace import Workspace

@@ -29,7 +29,8 @@ from typing import Any
 
 from contest import Row, Table, settings_of, write_tables
 
-from seg25d.cli.common import configure_logging, duration
+from seg25d.cli.argument_types import duration
+from seg25d.cli.common import configure_logging
 from seg25d.core.files import write_json
 from seg25d.core.parallel import available_cores
 from seg25d.core.records import read_record

@@ -22,7 +22,8 @@ import numpy as np
 from contest import Row, Table, length, link_preprocessed, settings_of, spread, write_tables
 
 from seg25d import api
-from seg25d.cli.common import configure_logging, duration
+from seg25d.cli.argument_types import duration
+from seg25d.cli.common import configure_logging
 from seg25d.core.files import write_json
 from seg25d.core.workspace import Workspace
 from seg25d.data.dataset import read_splits

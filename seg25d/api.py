@@ -10,7 +10,7 @@ from pathlib import Path
 
 from seg25d.core.device import check_device, choose_execution
 from seg25d.core.files import check_writable_file, read_text
-from seg25d.core.locks import file_lock, folder_lock
+from seg25d.core.locks import file_lock
 from seg25d.core.process import crashes_named
 from seg25d.core.records import write_record
 from seg25d.core.workspace import Workspace
@@ -25,7 +25,7 @@ from seg25d.evaluation.evaluate import evaluate
 from seg25d.evaluation.summary import Summary
 from seg25d.inference.cases import CaseOptions, outcomes_here, predict_cases
 from seg25d.inference.device_pool import outcomes_on_devices
-from seg25d.inference.prediction_files import PredictionRecord
+from seg25d.inference.prediction_files import PredictionRecord, prediction_lock
 from seg25d.machine.self_test import check_before_training
 from seg25d.planning.explanation import explain
 from seg25d.planning.plan import Plans
@@ -45,19 +45,20 @@ from seg25d.training.processes import is_first_process
 from seg25d.views.tasks import plan_fusion
 from seg25d.views.train import train_fusion
 from seg25d.views.training_times import describe_times, training_times
-from seg25d.workflows.coarse_to_fine import check_coarse, plan_fine, train_fine_folds
-from seg25d.workflows.durations import announce_folds
-from seg25d.workflows.folds import check_folds, clear_folds, train_folds
+from seg25d.workflows.coarse_to_fine import train_network
+from seg25d.workflows.folds import clear_folds
 from seg25d.workflows.measuring import measure_structures, measured_afterwards
 from seg25d.workflows.options import (
     PlanningOptions,
     PredictionOptions,
     PretrainingOptions,
     TrainingOptions,
+    ValidationOptions,
 )
 from seg25d.workflows.planned_run import planned_run
 from seg25d.workflows.preparation import prepare_datasets
 from seg25d.workflows.pretraining import plan_pretraining, pretrain_network
+from seg25d.workflows.validation import validate_folds
 
 __all__ = [
     "DicomOptions",
@@ -68,6 +69,7 @@ __all__ = [
     "PredictionOptions",
     "PretrainingOptions",
     "TrainingOptions",
+    "ValidationOptions",
     "convert_dicom",
     "convert_msd",
     "convert_nnunet_results",
@@ -152,22 +154,15 @@ def train(
     with planned.reading():
         if planned.plan.representation.fuses_views:
             fusion = plan_fusion(planned, chosen)
-            clear_folds(fusion.task)
-            planned.keep_network()
-            summaries = train_fusion(fusion)
-            logger.info("predict with: %s", prediction_command(workspace, identifier, fusion.task.run, summaries))
-            return summaries
-        fine = plan_fine(planned, chosen) if planned.settings.config.fine is not None else None
-        task = fine.task if fine is not None else planned.run(planned.settings, chosen, begun=planned.begun)
-        check_folds(task)
-        if fine is not None:
-            check_coarse(fine)
-        clear_folds(task)
-        if is_first_process():
-            planned.keep_network()
-        if fine is None and is_first_process():
-            announce_folds(task)
-        summaries = train_folds(task) if fine is None else train_fine_folds(fine)
+            task, summaries = fusion.task, {}
+            if not options.validation.validate_only:
+                clear_folds(task)
+                planned.keep_network()
+                summaries = train_fusion(fusion)
+        else:
+            task, summaries = train_network(planned, chosen)
+        if options.validation != ValidationOptions() and is_first_process():
+            summaries = validate_folds(task, options.validation)
         if summaries:
             logger.info("predict with: %s", prediction_command(workspace, identifier, task.run, summaries))
         return summaries
@@ -223,10 +218,14 @@ def predict(workspace: Workspace, source: Path, out: Path, options: PredictionOp
     else:
         for device in devices:
             check_device(device)
-    with folder_lock(out, "predicting"), model_to_predict(workspace, options, out) as model:
+    with prediction_lock(out, options.part_id, options.num_parts), model_to_predict(workspace, options, out) as model:
         predictor_options = options.predictor
         meaning = model.meaning()
-        cases = find_inputs(source, len(meaning.description.channel_names), meaning.description.file_ending)
+        found = find_inputs(source, len(meaning.description.channel_names), meaning.description.file_ending)
+        cases, is_part = found[options.part_id :: options.num_parts], options.num_parts > 1
+        if is_part and not cases:
+            logger.info("part %d of %d has no cases", options.part_id, options.num_parts)
+            return
         if len(devices) > 1:
             outcomes = partial(outcomes_on_devices, loader(model, predictor_options), devices)
         else:
@@ -235,9 +234,12 @@ def predict(workspace: Workspace, source: Path, out: Path, options: PredictionOp
             arguments={"input": str(source)} | options.model_dump(mode="json"), model=model.describe(predictor_options)
         )
         case_options = CaseOptions(
-            save_probabilities=options.save_probabilities, overwrite=options.overwrite, dicom_seg=options.dicom_seg
+            save_probabilities=options.save_probabilities,
+            overwrite=options.overwrite,
+            dicom_seg=options.dicom_seg,
+            is_part=is_part,
         )
-        with measured_afterwards(options.statistics, cases, out, meaning):
+        with measured_afterwards(options.statistics, found, out, meaning):
             predict_cases(outcomes, meaning, cases, out, case_options, record)
 
 

@@ -4,7 +4,11 @@ import re
 import tomllib
 from pathlib import Path
 
+import pytest
+
 import seg25d
+from seg25d.cli import nnunet_programs
+from seg25d.cli.main import NNUNET
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -22,7 +26,12 @@ def test_version_is_that_of_the_citation_and_the_changelog() -> None:
 def test_every_command_has_a_script_of_its_own() -> None:
     modules = {path.stem for path in (ROOT / "seg25d" / "cli").glob("*.py") if "\nmain = " in path.read_text("utf-8")}
     scripts = {f"seg25d_{name}": f"seg25d.cli.{name}:main.script" for name in modules}
+    scripts |= {f"seg25d_{name}": f"seg25d.cli.nnunet_programs:{name}" for name in NNUNET}
     assert PROJECT["scripts"] == {"seg25d": "seg25d.cli.main:script", **scripts}
+    for name in NNUNET:
+        assert getattr(nnunet_programs, name) == NNUNET[name].script
+    with pytest.raises(AttributeError):
+        getattr(nnunet_programs, "no_such")  # noqa: B009 - what an entry point does
 
 
 def test_licence_is_that_of_the_citation() -> None:

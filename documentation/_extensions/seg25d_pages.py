@@ -18,7 +18,7 @@ from sphinx.ext.napoleon import Config, GoogleDocstring
 
 import seg25d
 from seg25d import api
-from seg25d.cli.main import COMMANDS
+from seg25d.cli.main import HOMES
 from seg25d.networks import paper_unets
 from seg25d.networks.base import NETWORKS
 from seg25d.planning.network_rules import NETWORK_RULES
@@ -100,7 +100,7 @@ def networks() -> str:
 
 def commands() -> str:
     """Every command with its arguments, from its parser."""
-    return "\n\n".join(COMMAND.format(name=name) for name in COMMANDS)
+    return "\n\n".join(COMMAND.format(name=name) for name in HOMES)
 
 
 def functions() -> str:

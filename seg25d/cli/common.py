@@ -2,24 +2,24 @@
 
 import argparse
 import logging
-import math
 import os
-import re
 import sys
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar
 
+from seg25d.cli.argument_types import device_names, natural_number
 from seg25d.cli.known_options import check_options
+from seg25d.cli.nnunet_parsing import add_spellings, add_words, other_names, read_words
 from seg25d.core.errors import Seg25dError
 from seg25d.core.printing import harmless
 from seg25d.core.process import leave, open_closed_streams
+from seg25d.core.progress import hide_bars
 from seg25d.core.system_errors import refusal, refusal_at_limit
-from seg25d.planning.plans_name import check_plans_name
 
 if TYPE_CHECKING:
     from seg25d.core.records import Record
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 Options = TypeVar("Options", bound="Record")
 
 logger = logging.getLogger(__name__)
-DURATION = re.compile(r"(?:([\d.]+)h)?(?:([\d.]+)(?:min|m))?(?:([\d.]+)(?:sec|s))?")
-DEVICE = re.compile(r"cuda(:\d+)?|cpu|mps")
 INTERRUPTED = 130
 """Exit status after Ctrl-C: 128 + SIGINT, as in shells."""
 
@@ -60,6 +58,8 @@ class Command:
         add_arguments: Function that declares its own arguments.
         run: Function that runs the command; heavy imports are made only then.
         ignored: Shared options that it accepts, like every command, but that have no effect on it.
+        home: The command's name where it is called by another one of nnU-Net's.
+        leading: Words before those of the user, by which that name is distinguished.
     """
 
     name: str
@@ -67,11 +67,23 @@ class Command:
     add_arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], None]
     ignored: tuple[str, ...] = ()
+    home: str | None = None
+    leading: tuple[str, ...] = ()
+
+    @property
+    def usual_name(self) -> str:
+        """The name of the home, which is its own except for aliases."""
+        return self.home or self.name
+
+    def alias(self, name: str, leading: tuple[str, ...] = ()) -> "Command":
+        """The same command by another name, with words before those of the user."""
+        same = " ".join(("seg25d", self.name, *leading))
+        return replace(self, name=name, summary=f"Another name of `{same}`.", home=self.name, leading=leading)
 
     def __call__(self, arguments: Sequence[str] | None = None) -> int:
         """Parse the arguments (those of the process by default), run the command, and return the exit status."""
         set_wait_policy()
-        parser, words = self.parser(), list(sys.argv[1:] if arguments is None else arguments)
+        parser, words = self.parser(), [*self.leading, *(sys.argv[1:] if arguments is None else arguments)]
         check_options(parser, words)
         parsed = parser.parse_args(words)
         configure_logging(quiet=parsed.quiet, debug=parsed.debug)
@@ -79,7 +91,13 @@ class Command:
             if getattr(parsed, option) is not None:
                 logger.warning("--%s has no effect on %s", option.replace("_", "-"), self.name)
         again = "restart" if getattr(parsed, "restart", False) else None
-        return run_guarded(lambda: self.run(parsed), debug=parsed.debug, starts_over_with=again)
+        return run_guarded(lambda: self._run(parsed), debug=parsed.debug, starts_over_with=again)
+
+    def _run(self, arguments: argparse.Namespace) -> None:
+        read_words(arguments, self.usual_name)
+        if getattr(arguments, "no_progress_bar", False):
+            hide_bars()
+        self.run(arguments)
 
     def script(self) -> NoReturn:
         """Entry point of the program `seg25d_VERB`: run the command, then end the process."""
@@ -88,9 +106,16 @@ class Command:
 
     def parser(self) -> Parser:
         """Make the parser of this command."""
-        parser = Parser(prog=f"seg25d {self.name}", description=self.summary, allow_abbrev=False)
+        parser = Parser(
+            prog=f"seg25d {self.name}",
+            description=self.summary,
+            epilog=None if self.home else other_names(self.name),
+            allow_abbrev=False,
+        )
         self.add_arguments(parser)
+        add_words(parser, self.usual_name)
         add_shared_arguments(parser, self.ignored)
+        add_spellings(parser, self.usual_name)
         return parser
 
 
@@ -128,92 +153,14 @@ def add_shared_arguments(parser: argparse.ArgumentParser, ignored: Sequence[str]
         help=no_effect if "device" in ignored else where,
     )
     workers = "number of worker processes; 0 uses this process (default: by cores and free memory)"
+    # nnU-Net's -np takes several numbers where it plans.
+    own = ["-np"] if "-np" in parser._option_string_actions else []
     group.add_argument(
-        "--num-processes",
-        "-np",
+        *[name for name in ("--num-processes", "-np") if name not in own],
         type=natural_number,
         metavar="N",
         help=no_effect if "num_processes" in ignored else workers,
     )
-
-
-def natural_number(text: str) -> int:
-    """An integer of at least 0, for argparse."""
-    return _at_least(text, 0)
-
-
-def positive_number(text: str) -> int:
-    """An integer of at least 1, for argparse."""
-    return _at_least(text, 1)
-
-
-def positive_amount(text: str) -> float:
-    """A number above 0, for argparse."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
-    return value
-
-
-def weight(text: str) -> float:
-    """A number of at least 0, for argparse."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"expected a number of at least 0, got {text!r}")
-    return value
-
-
-def share(text: str) -> float:
-    """A number above 0 and at most 1, for argparse."""
-    value = positive_amount(text)
-    if value > 1:
-        raise argparse.ArgumentTypeError(f"expected a number above 0 and at most 1, got {text!r}")
-    return value
-
-
-def duration(text: str) -> float:
-    """Seconds of a duration such as `90s`, `15min`, `2h` or `1h30min`, for argparse."""
-    match = DURATION.fullmatch(text.replace(" ", ""))
-    if match is None or not text.strip():
-        raise argparse.ArgumentTypeError(f"expected a duration such as 90s, 15min, 2h or 1h30min, got {text!r}")
-    hours, minutes, seconds = (float(part or 0) for part in match.groups())
-    return positive_amount(str(hours * 3600 + minutes * 60 + seconds))
-
-
-def setting(text: str) -> tuple[str, str]:
-    """Key and value of `key=value`, for argparse."""
-    key, separator, value = text.partition("=")
-    if not (key and separator):
-        raise argparse.ArgumentTypeError(f"expected key=value, got {text!r}")
-    return key, value
-
-
-def device_names(text: str) -> str:
-    """The name of a device, or several separated by commas, for argparse; availability is checked later."""
-    for name in text.split(","):
-        if DEVICE.fullmatch(name) is None:
-            raise argparse.ArgumentTypeError(f"expected cuda, cuda:NUMBER, cpu or mps, got {name!r}")
-    return text
-
-
-def plans_name(text: str) -> str:
-    """A valid name of plans, for argparse."""
-    try:
-        return check_plans_name(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _at_least(text: str, minimum: int) -> int:
-    if not text.isdigit() or int(text) < minimum:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least {minimum}, got {text!r}")
-    return int(text)
 
 
 def find_workspace(arguments: argparse.Namespace) -> "Workspace":

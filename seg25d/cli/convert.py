@@ -28,7 +28,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-d",
         "--dataset",
-        "-overwrite_id",
         metavar="ID",
         help="msd: number of the new data set (default: that of the task). nnunet-results: data set of the workspace",
     )

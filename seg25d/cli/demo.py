@@ -2,7 +2,8 @@
 
 import argparse
 
-from seg25d.cli.common import Command, duration, find_workspace, say
+from seg25d.cli.argument_types import duration
+from seg25d.cli.common import Command, find_workspace, say
 from seg25d.demo.budgets import TIME_BUDGETS_S
 
 

@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from seg25d.cli.common import Command, natural_number, options_of, weight
+from seg25d.cli.argument_types import natural_number, weight
+from seg25d.cli.common import Command, options_of
 from seg25d.core.process import loading
 
 METHODS = ("mean", "majority", "staple", "nlstaple")
@@ -41,7 +42,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--save-probabilities",
-        "--save_npz",
         action="store_true",
         help="mean: also write CASE.npz with the probabilities",
     )

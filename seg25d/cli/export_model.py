@@ -3,13 +3,16 @@
 import argparse
 from pathlib import Path
 
-from seg25d.cli.common import Command, find_workspace, options_of, plans_name
+from seg25d.cli.argument_types import plans_name
+from seg25d.cli.common import Command, find_workspace, options_of
+from seg25d.cli.nnunet_parsing import own_checkpoint, run_names
+from seg25d.core.errors import InputError
 from seg25d.core.process import loading
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("dataset", metavar="ID", help="data set: 1, 001 or Dataset001_Name")
+    parser.add_argument("dataset", nargs="?", metavar="ID", help="data set: 1, 001 or Dataset001_Name")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.zip", help="the archive to write")
     parser.add_argument(
         "-c",
@@ -44,8 +47,20 @@ def run(arguments: argparse.Namespace) -> None:
     with loading():
         from seg25d import api
 
-    options = options_of(api.ExportOptions, arguments)
-    api.export_model(find_workspace(arguments), arguments.dataset, arguments.output, options)
+    if (arguments.dataset is None) == (arguments.dataset_option is None):
+        raise InputError("expected the data set once, as the first word or with -d")
+    if arguments.crossval_predictions:
+        raise InputError(
+            "--exp_cv_preds: an archive holds models; `seg25d accumulate_crossval_results ID -c CONFIG -o FOLDER` "
+            "collects the predictions of the validation cases"
+        )
+    if others := [name for name in arguments.checkpoints or () if own_checkpoint(name) != "final"]:
+        raise InputError(f"-chk: expected checkpoint_final.pth, got {others[0]}: archives hold the final models")
+    trainers = None if arguments.trainer is None else [arguments.trainer]
+    runs = run_names(arguments.configurations, trainers)
+    options = options_of(api.ExportOptions, arguments, configurations=runs)
+    dataset = arguments.dataset or arguments.dataset_option
+    api.export_model(find_workspace(arguments), dataset, arguments.output, options)
 
 
 main = Command(

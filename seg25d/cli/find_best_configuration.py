@@ -2,7 +2,9 @@
 
 import argparse
 
-from seg25d.cli.common import Command, find_workspace, options_of, positive_amount, positive_number, say
+from seg25d.cli.argument_types import positive_amount, positive_number
+from seg25d.cli.common import Command, find_workspace, options_of, say
+from seg25d.cli.nnunet_parsing import run_names
 from seg25d.core.process import loading
 
 
@@ -25,7 +27,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--no-ensembles",
-        "--disable_ensembling",
         action="store_true",
         help="compare only single configurations; fewer than 6 cases choose no ensemble anyway",
     )
@@ -58,7 +59,8 @@ def run(arguments: argparse.Namespace) -> None:
     without = {"ensembles": not arguments.no_ensembles, "postprocessing": not arguments.no_postprocessing}
     options = options_of(api.FindOptions, arguments, **without)
     workspace = find_workspace(arguments)
-    best = api.find_best_configuration(workspace, arguments.dataset, arguments.configurations, arguments.folds, options)
+    runs = run_names(arguments.configurations, arguments.trainers, arguments.plans_names)
+    best = api.find_best_configuration(workspace, arguments.dataset, runs, arguments.folds, options)
     description = read_description(workspace.preprocessed_dataset(best.dataset_name).dataset)
     say(api.describe_best(best, description.labels))
 

@@ -23,10 +23,12 @@ from seg25d.cli import (
     train,
 )
 from seg25d.cli.common import Command, run_guarded, say
+from seg25d.cli.nnunet_parsing import ALIASES
+from seg25d.cli.nnunet_tools import TOOLS
 from seg25d.core.errors import InputError
 from seg25d.core.process import leave, open_closed_streams
 
-COMMANDS: Mapping[str, Command] = {
+HOMES: Mapping[str, Command] = {
     command.name: command
     for command in (
         plan_and_preprocess.main,
@@ -45,6 +47,12 @@ COMMANDS: Mapping[str, Command] = {
         demo.main,
     )
 }
+NNUNET: Mapping[str, Command] = {
+    **{command.name: command for command in TOOLS},
+    **{name: HOMES[alias.home].alias(name, alias.leading) for name, alias in ALIASES.items()},
+}
+"""Those of nnU-Net's commands that have a name of their own: what only its users know, and aliases."""
+COMMANDS: Mapping[str, Command] = {**HOMES, **NNUNET}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _refuse(verb: str) -> NoReturn:
-    raise InputError(f"{_unknown(verb)}known: {', '.join(COMMANDS)}")
+    raise InputError(f"{_unknown(verb)}known: {', '.join(HOMES)}; and nnU-Net's names: {', '.join(NNUNET)}")
 
 
 def _unknown(verb: str) -> str:
@@ -79,11 +87,15 @@ def script() -> NoReturn:
 
 
 def _format_overview() -> str:
-    width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
+    def listed(commands: Mapping[str, Command]) -> str:
+        width = max(map(len, commands))
+        return "\n".join(f"  {name:<{width}}  {command.summary}" for name, command in commands.items())
+
     return (
         f"seg25d {seg25d.__version__}: segmentation of 3D medical images with 2.5D methods\n\n"
         "usage: seg25d COMMAND [arguments], or seg25d_COMMAND [arguments]\n\n"
-        + "\n".join(lines)
-        + "\n\n`seg25d COMMAND --help` shows the arguments of a command."
+        f"{listed(HOMES)}\n\n"
+        "names of nnU-Net's commands, with its options:\n\n"
+        f"{listed(NNUNET)}\n\n"
+        "`seg25d COMMAND --help` shows the arguments of a command."
     )

@@ -4,7 +4,8 @@ import argparse
 import logging
 import textwrap
 
-from seg25d.cli.common import Command, find_workspace, options_of, plans_name, positive_amount, say
+from seg25d.cli.argument_types import plans_name, positive_amount
+from seg25d.cli.common import Command, find_workspace, options_of, say
 from seg25d.core.errors import InputError
 from seg25d.core.parallel import start_worker_server
 from seg25d.core.process import loading
@@ -21,6 +22,7 @@ WORKERS_LOAD = (
     "seg25d.preprocessing.preprocess",
 )
 """Modules that the processes use which read images, verify, measure and preprocess."""
+STEPS = ("verify_only", "fingerprint_only", "plan_only", "preprocess_only")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +40,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--gpu-memory-gb",
-        "-gpu_memory_target",
         type=positive_amount,
         default=8.0,
         metavar="GB",
@@ -59,7 +60,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="name of the plans, to keep several (default: plans)",
     )
     parser.add_argument("--verify-only", action="store_true", help="check the data and stop")
-    parser.add_argument("--plan-only", "--no_pp", action="store_true", help="stop before preprocessing")
+    parser.add_argument("--plan-only", action="store_true", help="stop before preprocessing")
+    parser.add_argument("--fingerprint-only", action="store_true", help="check and measure the data, and stop")
+    parser.add_argument(
+        "--preprocess-only",
+        action="store_true",
+        help="make the arrays of existing plans, and change nothing in these; -c names configurations among them",
+    )
     parser.add_argument(
         "--explain",
         action="store_true",
@@ -72,13 +79,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="start over: remove the measurements of the cases, the plans of this name with all edits, and "
         "all arrays that no plans of another name use",
     )
-    parser.add_argument("--verify_dataset_integrity", action="store_true", help=argparse.SUPPRESS)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Run the command."""
-    if arguments.verify_only and (arguments.explain or arguments.plan_only):
-        raise InputError("--verify-only plans nothing: leave it out, or leave out --explain and --plan-only")
+    steps = [name for name in STEPS if getattr(arguments, name)]
+    if len(steps) > 1 or (steps and arguments.explain and steps != ["plan_only"]):
+        steps += ["explain"] if arguments.explain else []
+        chosen = " and ".join(f"--{name.replace('_', '-')}" for name in steps)
+        raise InputError(f"{chosen}: each of them is a part of the work; give one")
+    processes = _num_processes(arguments)
+    spacing = _spacing(arguments.spacing_3d_mm)
     start_worker_server(WORKERS_LOAD)
     with loading():
         from seg25d import api
@@ -90,15 +101,47 @@ def run(arguments: argparse.Namespace) -> None:
         choose_execution(arguments.device)
     elif arguments.device is not None:
         logger.warning("--device has no effect on plan_and_preprocess without --explain")
-    options = options_of(api.PlanningOptions, arguments, configurations=arguments.configuration or None)
+    options = options_of(
+        api.PlanningOptions,
+        arguments,
+        configurations=arguments.configuration or None,
+        num_processes=processes,
+        spacing_3d_mm=spacing,
+    )
     workspace = find_workspace(arguments)
     plans = api.plan_and_preprocess(workspace, arguments.dataset, options)
     if not arguments.explain:
         return
     say("\n\n".join(api.explain(each) for each in plans.values()))
     for name, each in plans.items():
-        times = timed_trainings(workspace.preprocessed_dataset(name), each, arguments.device, arguments.num_processes)
+        times = timed_trainings(workspace.preprocessed_dataset(name), each, arguments.device, processes)
         say(f"\n{textwrap.fill(name, MOST_COLUMNS)}\n{api.describe_times(times, arguments.device)}")
+
+
+def _num_processes(arguments: argparse.Namespace) -> int | None:
+    """The number of processes: that of --num-processes, or the smallest of nnU-Net's one per configuration."""
+    several: list[int] = arguments.processes_per_configuration or []
+    wanted = arguments.num_configurations if arguments.configuration else 0
+    if len(several) > 1 and wanted and len(several) != wanted:
+        raise InputError(
+            f"-np: expected one number, or one for each of the {wanted} configurations of -c, got {len(several)}"
+        )
+    if len(several) > 1:
+        logger.info("-np: configurations share arrays, so that the smallest number counts: %d", min(several))
+    return min(several) if several else arguments.num_processes
+
+
+def _spacing(values: list[float] | None) -> tuple[float, float, float] | None:
+    from seg25d.core.limits import MAX_SPACING_MM, MIN_SPACING_MM
+
+    if values is None:
+        return None
+    if len(values) != 3 or not all(MIN_SPACING_MM <= value <= MAX_SPACING_MM for value in values):
+        raise InputError(
+            f"-overwrite_target_spacing: expected three numbers from {MIN_SPACING_MM:g} to {MAX_SPACING_MM:g} mm (D, "
+            f"H, W), got {' '.join(map(str, values))}"
+        )
+    return values[0], values[1], values[2]
 
 
 main = Command(

@@ -3,7 +3,10 @@
 import argparse
 from pathlib import Path
 
-from seg25d.cli.common import Command, find_workspace, natural_number, options_of, plans_name, share
+from seg25d.cli.argument_types import plans_name, share
+from seg25d.cli.common import Command, find_workspace, options_of
+from seg25d.cli.nnunet_parsing import own_checkpoint, run_names
+from seg25d.core.errors import InputError
 from seg25d.core.parallel import start_worker_server
 from seg25d.core.process import loading
 from seg25d.representations import ALIAS
@@ -51,7 +54,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--save-probabilities",
-        "--save_probabilities",
         action="store_true",
         help="write CASE.npz beside the segmentation",
     )
@@ -61,12 +63,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="DICOM series: kind of the DICOM segmentation CASE.dcm that is written, too (default: binary, which all "
         "readers know; needs pip install 'seg25d[dicom]')",
     )
-    parser.add_argument(
-        "--disable-tta", "--disable_tta", action="store_true", help="no mirroring: faster, a little worse"
-    )
+    parser.add_argument("--disable-tta", action="store_true", help="no mirroring: faster, a little worse")
     parser.add_argument(
         "--step-size",
-        "-step_size",
         type=share,
         default=0.5,
         metavar="S",
@@ -86,17 +85,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also write a table with volume, surface, components and intensities of every structure that is predicted",
     )
     parser.add_argument("--overwrite", action="store_true", help="predict cases again that are already there")
-    parser.add_argument("--continue_prediction", "--c", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("-npp", "-nps", dest="num_processes", type=natural_number, help=argparse.SUPPRESS)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Run the command."""
+    if arguments.prev_stage_predictions is not None:
+        raise InputError(
+            "-prev_stage_predictions: there are no cascades of nnU-Net's kind here; models that were trained with "
+            "--set fine=true predict both of their stages by themselves: leave the option out"
+        )
+    named, trained = ([each] if each else None for each in (arguments.configuration, arguments.trainer))
+    runs = run_names(named, trained)
     start_worker_server(READER_LOADS)
     with loading():
         from seg25d import api
 
-    options = options_of(api.PredictionOptions, arguments, mirroring=not arguments.disable_tta)
+    options = options_of(
+        api.PredictionOptions,
+        arguments,
+        configuration=None if runs is None else runs[0],
+        checkpoint=own_checkpoint(arguments.checkpoint),
+        mirroring=not arguments.disable_tta,
+    )
     api.predict(find_workspace(arguments), arguments.input, arguments.output, options)
 
 

@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folders of further images, named as for prediction; no labels are needed",
     )
     add_training_arguments(parser, PRETRAINING_EPOCHS)
+    parser.add_argument("--c", action="store_true", help=argparse.SUPPRESS)
 
 
 def run(arguments: argparse.Namespace) -> None:

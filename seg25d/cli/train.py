@@ -5,6 +5,7 @@ from pathlib import Path
 
 from seg25d.cli.common import Command, find_workspace, options_of
 from seg25d.cli.training_arguments import add_training_arguments
+from seg25d.core.errors import InputError
 from seg25d.core.process import loading
 from seg25d.representations import ALIAS
 from seg25d.representations import PLACES as CONFIGURATIONS
@@ -47,7 +48,15 @@ def run(arguments: argparse.Namespace) -> None:
 
     if arguments.fusion_data is not None:
         arguments.settings.append(("fusion.data", arguments.fusion_data))
-    options = options_of(api.TrainingOptions, arguments, settings=dict(arguments.settings))
+    if arguments.num_gpus not in (None, 1):
+        words = f"train {arguments.dataset} {arguments.configuration} {' '.join(arguments.folds)}"
+        raise InputError(
+            f"-num_gpus: expected 1, got {arguments.num_gpus}; a process per GPU trains one fold: `torchrun "
+            f"--nproc-per-node {arguments.num_gpus} -m seg25d {words}`; folds at the same time, each on its GPU, "
+            "are faster: CUDA_VISIBLE_DEVICES=0 and so on, or --device cuda:0"
+        )
+    validation = options_of(api.ValidationOptions, arguments)
+    options = options_of(api.TrainingOptions, arguments, settings=dict(arguments.settings), validation=validation)
     api.train(find_workspace(arguments), arguments.dataset, arguments.configuration, arguments.folds, options)
 
 

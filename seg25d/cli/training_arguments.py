@@ -2,7 +2,7 @@
 
 import argparse
 
-from seg25d.cli.common import duration, natural_number, plans_name, positive_number, setting
+from seg25d.cli.argument_types import duration, natural_number, plans_name, positive_number, setting
 from seg25d.networks import REQUESTABLE
 from seg25d.planning.recipe_names import PLACES as RECIPES
 from seg25d.training.usual_lengths import ITERATIONS_PER_EPOCH
@@ -66,7 +66,6 @@ def add_training_arguments(parser: argparse.ArgumentParser, usual_epochs: int) -
         metavar="NAME",
         help="name of the plans to train (default: plans)",
     )
-    parser.add_argument("--c", action="store_true", help=argparse.SUPPRESS)
 
 
 def _epochs_help(usual: int) -> str:

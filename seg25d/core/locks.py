@@ -65,9 +65,9 @@ def reading_lock(folder: Path, purpose: str) -> Iterator[None]:
 
 
 @contextmanager
-def file_lock(path: Path, purpose: str) -> Iterator[None]:
+def file_lock(path: Path, purpose: str, *, patience_seconds: float = PATIENCE_SECONDS) -> Iterator[None]:
     """Hold a file that is written, without leftovers in its folder; see `folder_lock`."""
-    with _lock(path.with_name(f".{shortened(path.name)}.lock"), path, purpose):
+    with _lock(path.with_name(f".{shortened(path.name)}.lock"), path, purpose, patience_seconds=patience_seconds):
         remove_leftovers(path.parent)
         yield
 

@@ -20,6 +20,15 @@ LONGEST_NAME = 32
 """Characters of a description beside a bar."""
 
 
+class _Bars:
+    wanted = True
+
+
+def hide_bars() -> None:
+    """Have lines in place of bars from now on, also on a terminal."""
+    _Bars.wanted = False
+
+
 def track(items: Iterable[Item], total: int, description: str) -> Iterator[Item]:
     """Pass items through and show how far they are, with rate and time left.
 
@@ -88,8 +97,8 @@ class ProgressDisplay:
 
 
 def _start_bar(description: str) -> "Progress | None":
-    """An empty bar on standard error, with a place for words behind it; None where that is no terminal."""
-    if not sys.stderr.isatty():
+    """An empty bar on standard error, with a place for words behind it; None where that is no terminal, or hidden."""
+    if not (_Bars.wanted and sys.stderr.isatty()):
         return None
     from rich.console import Console  # noqa: PLC0415 - heavy
     from rich.progress import BarColumn, Progress, TextColumn  # noqa: PLC0415 - heavy

@@ -72,6 +72,11 @@ class FoldFolder(Record):
         return self.root / "validation"
 
     @property
+    def validation_best(self) -> Path:
+        """The same of the model with the best validation windows, where that was asked for."""
+        return self.root / "validation_best"
+
+    @property
     def probabilities(self) -> Path:
         """Probabilities of the validation cases for ensembles, `CASE.b2nd`: (K, D, H, W) on the file's grid."""
         return self.root / "probabilities"
@@ -207,6 +212,19 @@ def _with_recipe(name: str, recipe: str) -> str:
     return name if recipe == "default" else f"{name}__{recipe}"
 
 
+def _not_counted(folder: Path | None, environment: Mapping[str, str]) -> str:
+    """A sentence on the variables of nnU-Net that are set and do not count; empty if there are none."""
+    root = "--workspace" if folder else "SEG25D_WORKSPACE" if environment.get("SEG25D_WORKSPACE") else None
+    root = root or ("seg25d_raw" if environment.get("seg25d_raw") else None)
+    counts = {
+        f"nnUNet_{kind}": f"seg25d_{kind}" if environment.get(f"seg25d_{kind}") else root
+        for kind in ("raw", "preprocessed", "results")
+        if environment.get(f"nnUNet_{kind}")
+    }
+    told = [f"{name} ({environment[name]}) does not count, {own} does" for name, own in counts.items() if own]
+    return "; ".join(told)
+
+
 class Workspace(Record):
     """The three folders that hold everything."""
 
@@ -215,6 +233,8 @@ class Workspace(Record):
     results: Path
     nnunet_preprocessed: Path | None = None
     """nnU-Net's folder, where it keeps the folds of its data sets; known if the raw data are nnU-Net's."""
+    not_counted: str = ""
+    """Which of nnU-Net's variables are set and do not count, and because of what; for messages."""
 
     @classmethod
     def resolve(cls, folder: Path | None = None, environment: Mapping[str, str] = os.environ) -> "Workspace":
@@ -222,18 +242,25 @@ class Workspace(Record):
 
         `folder` or the variable `SEG25D_WORKSPACE` (default `./seg25d_workspace`) holds `raw`, `preprocessed` and
         `results`; `seg25d_raw`, `seg25d_preprocessed` and `seg25d_results` override one each. When none of them names
-        the place of the raw data, `nnUNet_raw` does, and `nnUNet_preprocessed` may have folds of these data.
+        the place of the raw data, `nnUNet_raw`, `nnUNet_preprocessed` and `nnUNet_results` stand for those of the three
+        that are not set; `nnUNet_preprocessed` may have folds of these data in any case.
         """
         chosen = folder or (Path(value) if (value := environment.get("SEG25D_WORKSPACE")) else None)
         root = chosen or Path("seg25d_workspace")
-        raw, nnunet = environment.get("seg25d_raw"), None
-        if raw is None and chosen is None and (raw := environment.get("nnUNet_raw")):
-            nnunet = environment.get("nnUNet_preprocessed")
+
+        has_own_raw = chosen is not None or environment.get("seg25d_raw")
+
+        def place(kind: str) -> Path:
+            nnunet = None if has_own_raw else environment.get(f"nnUNet_{kind}")
+            return Path(environment.get(f"seg25d_{kind}") or nnunet or root / kind)
+
+        nnunet = environment.get("nnUNet_preprocessed") if environment.get("nnUNet_raw") and not has_own_raw else None
         return cls(
-            raw=Path(raw) if raw else root / "raw",
-            preprocessed=Path(environment.get("seg25d_preprocessed") or root / "preprocessed"),
-            results=Path(environment.get("seg25d_results") or root / "results"),
-            nnunet_preprocessed=Path(nnunet) if nnunet else None,
+            raw=place("raw"),
+            preprocessed=place("preprocessed"),
+            results=place("results"),
+            nnunet_preprocessed=Path(nnunet) if nnunet and Path(nnunet) != place("preprocessed") else None,
+            not_counted=_not_counted(folder, environment),
         )
 
     def dataset_name(self, identifier: str) -> str:
@@ -261,6 +288,7 @@ class Workspace(Record):
         raise InputError(
             f"data set {identifier} not found in {self.raw}, {self.preprocessed} or {self.results}; "
             f"known: {', '.join(known) or 'none'}. Names are DatasetNNN_Name; --workspace says where to look"
+            + (f". {self.not_counted}" if self.not_counted else "")
         )
 
     def dataset_names(self) -> list[str]:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -19,7 +20,8 @@ from seg25d.data.labels import Labels
 from seg25d.evaluation.area_plot import FILES, AreaPlotOptions, measure_areas, write_area_plots
 from seg25d.evaluation.lesions import LesionCounts
 from seg25d.evaluation.metrics import Counts, Metrics, case_metrics, overlap_metrics
-from seg25d.evaluation.pairs import Pair, find_labels, find_pairs, read_pair
+from seg25d.evaluation.nnunet_summary import nnunet_summary
+from seg25d.evaluation.pairs import LabelValues, Pair, find_labels, find_pairs, read_pair
 from seg25d.evaluation.summary import CaseSummary, Summary, summarize
 from seg25d.evaluation.surfaces import SURFACE_TOLERANCE_MM
 
@@ -44,6 +46,8 @@ def evaluate(  # noqa: PLR0913 - all by keyword; the command has the same option
     surface_tolerance_mm: float = SURFACE_TOLERANCE_MM,
     areas: AreaPlotOptions | None = None,
     common: bool = False,
+    labels: Labels | LabelValues | None = None,
+    nnunet_keys: bool = False,
 ) -> Summary:
     """Compare a folder of segmentations with the truth and write the summary.
 
@@ -56,6 +60,8 @@ def evaluate(  # noqa: PLR0913 - all by keyword; the command has the same option
         surface_tolerance_mm: Distance between surfaces that is tolerated in `surface_dice`.
         areas: Output of area plots; None: none.
         common: Whether to leave out cases that only one of the folders has.
+        labels: Meaning of the values, or those to score; None: that of the `dataset.json` that `find_labels` finds.
+        nnunet_keys: Whether the summary is written under nnU-Net's keys, see `nnunet_summary`.
 
     Raises:
         InputError: If cases are missing or do not fit, or an output file cannot be written or is named twice; nothing
@@ -64,19 +70,23 @@ def evaluate(  # noqa: PLR0913 - all by keyword; the command has the same option
     """
     output = output or prediction / "summary.json"
     with reading_lock(prediction, "evaluating"):
-        pairs, labels = find_pairs(reference, prediction, common=common), find_labels(reference, prediction)
+        pairs, labels = find_pairs(reference, prediction, common=common), labels or find_labels(reference, prediction)
         _check_outputs(output, csv, areas)
         if areas is not None:
             _check_nothing_overwritten(areas.folder, pairs)
         summary = _evaluate_pairs(pairs, labels, num_processes, surface_tolerance_mm)
         plots = None
         if areas is not None:
-            plots = measure_areas({"prediction": pairs}, {"prediction": labels}, areas.axis, num_processes)
+            known = labels if isinstance(labels, Labels) else None
+            plots = measure_areas({"prediction": pairs}, {"prediction": known}, areas.axis, num_processes)
     with file_lock(output, "evaluating"):
         if areas is not None and plots is not None:
             with folder_lock(areas.folder, "drawing area plots"):
                 write_area_plots(plots, areas.folder)
-        write_record(output, summary)
+        if nnunet_keys:
+            write_text(output, json.dumps(nnunet_summary(summary, pairs, labels), indent=4) + "\n")
+        else:
+            write_record(output, summary)
         if csv is not None:
             with file_lock(csv, "evaluating"):
                 write_csv(summary, csv)
@@ -114,7 +124,7 @@ def evaluate_folders(
 
 
 def _evaluate_pairs(
-    pairs: Sequence[Pair], labels: Labels | None, num_workers: int | None, surface_tolerance_mm: float
+    pairs: Sequence[Pair], labels: Labels | LabelValues | None, num_workers: int | None, surface_tolerance_mm: float
 ) -> Summary:
     if not 0 < surface_tolerance_mm < math.inf:
         raise InputError(f"the tolerance between surfaces is {surface_tolerance_mm} mm; it must be a number above 0")
@@ -165,7 +175,7 @@ def _check_nothing_overwritten(plots: Path, pairs: Sequence[Pair]) -> None:
             raise InputError(f"area plots would overwrite the segmentations (.png) in {plots}; name another folder")
 
 
-def _score(labels: Labels | None, surface_tolerance_mm: float, pair: Pair) -> _Scored:
+def _score(labels: Labels | LabelValues | None, surface_tolerance_mm: float, pair: Pair) -> _Scored:
     truth, guess, foreground, spacing_mm = read_pair(labels, pair)
     metrics = case_metrics(truth, guess, foreground, spacing_mm, surface_tolerance_mm)
     present = tuple(name for name, each in metrics.items() if each.tp + each.fn > 0)

@@ -13,7 +13,7 @@ from seg25d.core.types import IntArray, Spacing
 from seg25d.data.cases import ENDINGS, all_image_files, by_stem, image_files, is_picture
 from seg25d.data.description import read_description
 from seg25d.data.grid_problems import grid_problem
-from seg25d.data.labels import Labels
+from seg25d.data.labels import IGNORE_INDEX, Labels
 from seg25d.data.problems import MAX_LISTED, first_names
 
 logger = logging.getLogger(__name__)
@@ -26,6 +26,14 @@ class Pair(NamedTuple):
     case: str
     reference: Path
     prediction: Path
+
+
+class LabelValues(NamedTuple):
+    """Values to score each by itself, whatever others the files have (nnU-Net's evaluate_simple)."""
+
+    values: tuple[int, ...]
+    ignored: int | None
+    """The value in the truth of voxels that do not count; None: there is none."""
 
 
 class Segmentations(NamedTuple):
@@ -92,11 +100,11 @@ def find_labels(reference_dir: Path, prediction_dir: Path) -> Labels | None:
     return None
 
 
-def read_pair(labels: Labels | None, pair: Pair) -> Segmentations:
+def read_pair(labels: Labels | LabelValues | None, pair: Pair) -> Segmentations:
     """Read the files of a case.
 
     Args:
-        labels: Meaning of the values; None: every value above 0 in either file is a class.
+        labels: Meaning of the values, or those to score; None: every value above 0 in either file is a class.
         pair: The files.
 
     Raises:
@@ -106,7 +114,7 @@ def read_pair(labels: Labels | None, pair: Pair) -> Segmentations:
     """
     from seg25d.data.image_io import read_labels  # noqa: PLC0415 - loads SimpleITK
 
-    names = labels.names if labels else None
+    names = labels.names if isinstance(labels, Labels) else None
     reference, geometry = read_labels(pair.reference, names)
     prediction, other = read_labels(pair.prediction, names)
     if found := grid_problem(pair.prediction, other, pair.reference, geometry):
@@ -117,6 +125,10 @@ def read_pair(labels: Labels | None, pair: Pair) -> Segmentations:
     if labels is None:
         values, truth, guess = _compact(reference, prediction, pair.case)
         foreground: dict[str, tuple[int, ...]] = {str(value): (index,) for index, value in enumerate(values) if index}
+    elif isinstance(labels, LabelValues):
+        truth, guess = (_positions(array, labels.values) for array in (reference, prediction))
+        truth[reference == labels.ignored] = IGNORE_INDEX
+        foreground = {str(value): (index,) for index, value in enumerate(labels.values, 1)}
     else:
         truth, guess = labels.encode(reference, str(pair.reference)), labels.encode(prediction, str(pair.prediction))
         foreground = labels.foreground
@@ -157,6 +169,14 @@ def _check_single(folders: Mapping[Path, Mapping[str, Sequence[Path]]], wanted: 
 def _count(names: Sequence[str], total: int, noun: str) -> str:
     told = f" ({first_names(names)})" if names else ""
     return f"{len(names)} of {total} {noun}(s){told}"
+
+
+def _positions(array: IntArray, values: Sequence[int]) -> NDArray[np.uint8]:
+    """Positions, from 1 on, of the voxels' values among these; 0 for all others."""
+    result = np.zeros(array.shape, np.uint8)
+    for position, value in enumerate(values, 1):
+        result[array == value] = position
+    return result
 
 
 def _compact(

@@ -84,3 +84,25 @@ def draw_curves(path: Path, curves: Mapping[str, Sequence[float]], texts: tuple[
 
 def _colour(value: int) -> str:
     return COLOURS[(value - 1) % len(COLOURS)]
+
+
+def draw_overlay(path: Path, image: FloatArray, labels: IntArray, opacity: float) -> None:
+    """Write a PNG of a slice, voxel by voxel, in grey, with its labels in colour.
+
+    Args:
+        path: The file.
+        image: (h, w), shown from its smallest to its largest value.
+        labels: (h, w), 0 where there is none.
+        opacity: Of the labels, 0 to 1.
+    """
+    from matplotlib.image import imsave  # noqa: PLC0415 - slow to import
+
+    values = np.asarray(image, np.float64)
+    grey = (values - values.min()) / max(float(np.ptp(values)), 1e-6)
+    picture = np.repeat(grey[..., None], 3, axis=2)
+    for value in np.unique(labels[labels > 0]):
+        colour = np.array([int(_colour(int(value))[start : start + 2], 16) / 255 for start in (1, 3, 5)])
+        chosen = labels == value
+        picture[chosen] = (1 - opacity) * picture[chosen] + opacity * colour
+    with atomic_path(path) as temporary:
+        imsave(temporary, picture, format="png")

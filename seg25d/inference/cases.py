@@ -33,6 +33,7 @@ from seg25d.inference.dicom_output import (
 from seg25d.inference.prediction_files import (
     RECORD_NAME,
     PredictionRecord,
+    add_to_record,
     begin_record,
     find_earlier,
     report_failures,
@@ -53,6 +54,8 @@ class CaseOptions(Record):
     """Predict existing cases again."""
     dicom_seg: SegmentationChoice = "auto"
     """Kind of `CASE.dcm`, which is written for DICOM series."""
+    is_part: bool = False
+    """Whether other processes predict other cases into the same folder: the record is then shared with them."""
 
 
 class CaseModel(Protocol):
@@ -167,7 +170,10 @@ def predict_cases(
             result.__traceback__ = None
         else:
             record = record.model_copy(update={"seconds": record.seconds | {case.name: round(result, 3)}})
-            write_record(path, record)
+            if options.is_part:
+                record = add_to_record(record, path)
+            else:
+                write_record(path, record)
     report_failures(failures, len(cases))
 
 

@@ -16,7 +16,8 @@ from pydantic import Field
 
 from seg25d.core.damage import damage_told
 from seg25d.core.errors import CaseFailures, InputError, RecordError
-from seg25d.core.files import atomic_path
+from seg25d.core.files import atomic_path, check_writable
+from seg25d.core.locks import file_lock, folder_lock, reading_lock
 from seg25d.core.memory import lack_of_memory
 from seg25d.core.records import Record, read_record, write_record
 from seg25d.core.versions import library_versions
@@ -26,6 +27,8 @@ from seg25d.data.labels import Labels
 
 logger = logging.getLogger(__name__)
 RECORD_NAME = "prediction.json"
+PATIENCE_SECONDS = 30.0
+"""How long to wait for other parts of a prediction that add a case to the record, which takes a moment."""
 _DAMAGED = (KeyError, TypeError, RuntimeError, MemoryError, SyntaxError, tokenize.TokenError, AttributeError)
 """What numpy's headers raise that are damaged, beside zip files; encrypted ones are a RuntimeError."""
 NOT_QUITE_1 = 1e-3
@@ -131,6 +134,41 @@ def begin_record(record: PredictionRecord, path: Path) -> None:
     except RecordError:
         pass  # `find_earlier` has warned of it
     write_record(path, record)
+
+
+@contextmanager
+def prediction_lock(out: Path, part_id: int, num_parts: int) -> Iterator[None]:
+    """Hold a folder of predictions: alone, or, for one of several parts, beside the other parts.
+
+    Raises:
+        BusyError: If another process predicts into it, or the same part of it.
+        InputError: If it cannot be written into, or there is no such part.
+    """
+    if part_id >= num_parts:
+        raise InputError(f"part {part_id} of {num_parts}: expected a number from 0 to {num_parts - 1}")
+    if num_parts == 1:
+        with folder_lock(out, "predicting"):
+            yield
+        return
+    is_new = not out.exists()
+    check_writable(out)
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        with reading_lock(out, "predicting a part"), file_lock(out / f"part_{part_id}", "predicting this part"):
+            yield
+    finally:
+        if is_new:
+            with suppress(OSError):  # not empty
+                out.rmdir()
+
+
+def add_to_record(record: PredictionRecord, path: Path) -> PredictionRecord:
+    """Write the record with the cases that other processes have added since; returns what was written."""
+    with file_lock(path, "adding a case", patience_seconds=PATIENCE_SECONDS):
+        there = read_record(path, PredictionRecord)
+        record = record.model_copy(update={"seconds": there.seconds | record.seconds})
+        write_record(path, record)
+    return record
 
 
 def write_probabilities(target: Path, probabilities: NDArray[np.float32], geometry: Geometry) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from seg25d.data.labels import Labels
 from seg25d.evaluation.metrics import case_metrics
 from seg25d.evaluation.summary import CaseSummary, Summary, summarize
 from seg25d.evaluation.tables import summary_table
+from seg25d.inference.prediction_files import probabilities_path, write_probabilities
 from seg25d.inference.predictor import Predictor
 from seg25d.planning.model_file import ModelHeader, load_header
 from seg25d.preprocessing.store import CaseRecord, Store
@@ -23,7 +25,35 @@ from seg25d.preprocessing.store import CaseRecord, Store
 logger = logging.getLogger(__name__)
 
 
-def validate_fold(folder: FoldFolder, store: Store, cases: Sequence[str], predictor: Predictor) -> Summary:
+class _Output(NamedTuple):
+    """Where the results of a model go, and what they are."""
+
+    folder: Path
+    labels: Labels
+    ending: str | None
+    made: int
+    """When the model was written, in ns: older files are of an earlier one."""
+    save_probabilities: bool
+
+    def segmentation(self, case: str) -> Path:
+        return self.folder / f"{case}{self.ending}"
+
+    def has(self, case: str) -> bool:
+        """Whether all files of a case are there."""
+        files = [self.segmentation(case)] if self.ending is not None else []
+        files += [probabilities_path(self.segmentation(case))] if self.save_probabilities else []
+        return bool(files) and all(_is_current(path, self.made) for path in files)
+
+
+def validate_fold(
+    folder: FoldFolder,
+    store: Store,
+    cases: Sequence[str],
+    predictor: Predictor,
+    *,
+    best: bool = False,
+    save_probabilities: bool = False,
+) -> Summary:
     """Predict cases from their preprocessed arrays and score them; results of the same model are kept.
 
     Writes `validation/CASE.ENDING` (if SimpleITK is installed) and `validation/summary.json`.
@@ -33,27 +63,34 @@ def validate_fold(folder: FoldFolder, store: Store, cases: Sequence[str], predic
         store: Preprocessed arrays, including the truth on the files' grids.
         cases: Validation cases.
         predictor: Predictor of the final model.
+        best: Whether it is that of the best model instead, whose results are in `validation_best/`.
+        save_probabilities: Also write `CASE.npz`, see `write_probabilities`; needs SimpleITK.
 
     Returns:
         The scores.
     """
-    path = folder.validation / "summary.json"
-    if is_validated(folder, cases):
+    model, results = (folder.model_best, folder.validation_best) if best else (folder.model_final, folder.validation)
+    ending = _ending(predictor.header)
+    output = _Output(results, predictor.labels, ending, model.stat().st_mtime_ns, save_probabilities)
+    path = results / "summary.json"
+    if _is_current(path, output.made) and all(output.has(case) for case in cases if ending is not None):
         return read_record(path, Summary)
     path.unlink(missing_ok=True)
-    ending = _ending(predictor.header)
     if ending is None:
         logger.warning("SimpleITK is not installed: validation segmentations are scored but not written")
     with ThreadPoolExecutor(1) as pool:
         pending: list[Future[CaseSummary]] = []
         for case in track(cases, len(cases), f"validating {folder.root.parent.name}, {folder.root.name}"):
             record = store.record(case)
-            predicted = None
-            if ending is None or not _is_current(folder.validation / f"{case}{ending}", folder):
+            predicted, probabilities = None, None
+            if not output.has(case) and save_probabilities:
+                predicted, probabilities = predictor.predict_probabilities(store.open_image(case), record.grid)
+            elif not output.has(case):
                 predicted = predictor.predict_preprocessed(store.open_image(case), record.grid)
             if len(pending) > 1:
                 pending[-2].result()
-            pending.append(pool.submit(_finish_case, folder, store, record, predicted, (predictor.labels, ending)))
+            pending.append(pool.submit(_finish_case, store, record, predicted, probabilities, output))
+            del probabilities
         summary = summarize([each.result() for each in pending])
     write_record(path, summary)
     logger.info("%s", summary_table(summary, predictor.labels))
@@ -62,9 +99,9 @@ def validate_fold(folder: FoldFolder, store: Store, cases: Sequence[str], predic
 
 def is_validated(folder: FoldFolder, cases: Sequence[str]) -> bool:
     """Whether all that `validate_fold` writes is there, by the final model that is there."""
-    ending = _ending(load_header(folder.model_final))
+    ending, made = _ending(load_header(folder.model_final)), folder.model_final.stat().st_mtime_ns
     written = [] if ending is None else [folder.validation / f"{case}{ending}" for case in cases]
-    return all(_is_current(path, folder) for path in (folder.validation / "summary.json", *written))
+    return all(_is_current(path, made) for path in (folder.validation / "summary.json", *written))
 
 
 def _ending(header: ModelHeader) -> str | None:
@@ -72,21 +109,22 @@ def _ending(header: ModelHeader) -> str | None:
     return header.description.label_ending if find_spec("SimpleITK") else None
 
 
-def _is_current(path: Path, folder: FoldFolder) -> bool:
+def _is_current(path: Path, made: int) -> bool:
     """Whether a file is newer than the model."""
-    return path.exists() and path.stat().st_mtime_ns >= folder.model_final.stat().st_mtime_ns
+    return path.exists() and path.stat().st_mtime_ns >= made
 
 
 def _finish_case(
-    folder: FoldFolder,
     store: Store,
     record: CaseRecord,
     predicted: NDArray[np.uint8] | None,
-    output: tuple[Labels, str | None],
+    probabilities: NDArray[np.float32] | None,
+    output: _Output,
 ) -> CaseSummary:
     """Write and score a case; without `predicted`, its existing file is read."""
-    labels, ending = output
-    path = folder.validation / f"{record.case}{ending}"
+    labels, ending, path = output.labels, output.ending, output.segmentation(record.case)
+    if probabilities is not None:
+        write_probabilities(path, probabilities, record.geometry)
     if predicted is None:
         from seg25d.data.image_io import read_labels  # noqa: PLC0415 - SimpleITK may be missing
 

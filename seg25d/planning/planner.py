@@ -20,6 +20,9 @@ from seg25d.planning.recipe_rules import DEFAULT_RULES, PlanningRules
 from seg25d.planning.search import Limits, enough_voxels, search
 from seg25d.representations.base import CONFIGURATIONS, VolumeGeometry
 
+VOLUME = "3d"
+"""The configuration that nnU-Net calls 3d_fullres."""
+
 
 def plan_dataset(
     fingerprint: Fingerprint,
@@ -27,6 +30,7 @@ def plan_dataset(
     *,
     configurations: Sequence[str] | None = None,
     gpu_memory_gb: float = 8,
+    spacing_3d_mm: Spacing | None = None,
     rules: PlanningRules = DEFAULT_RULES,
     plans_name: str = DEFAULT_PLANS_NAME,
 ) -> Plans:
@@ -39,6 +43,7 @@ def plan_dataset(
             under its anatomical name, each also with a network (`si__se_unet`); None or nothing: all that the recipe is
             meant for.
         gpu_memory_gb: Memory that a training step may take.
+        spacing_3d_mm: Target spacing (D, H, W) of `3d`, as nnU-Net's -overwrite_target_spacing; None: that of all.
         rules: Rules of the recipe.
         plans_name: Name of the plans.
 
@@ -76,6 +81,12 @@ def plan_dataset(
             asked_network=network,
         )
         planned[name] = _plan_configuration(limits, normalization, mirror_axes)
+    volumes = [name for name in planned if is_volume(name)]
+    if spacing_3d_mm is not None and volumes:
+        asked_for = rules.model_copy(update={"spacing_mm": spacing_3d_mm, "source": "-overwrite_target_spacing"})
+        planned |= plan_dataset(
+            fingerprint, description, configurations=volumes, gpu_memory_gb=gpu_memory_gb, rules=asked_for
+        ).configurations
     return Plans(
         dataset_name=fingerprint.dataset_name,
         plans_name=plans_name,
@@ -91,6 +102,11 @@ def plan_dataset(
         },
         configurations=planned,
     )
+
+
+def is_volume(name: str) -> bool:
+    """Whether a configuration, with any network, is `3d`."""
+    return split_name(name)[0] == VOLUME
 
 
 def _plan_configuration(

@@ -13,6 +13,8 @@ RUN_VARIANTS = ("holdout", "no_image", "joint", "fine")
 seg25d/workflows/coarse_to_fine.py."""
 RESERVED = (*RESERVED_FILES, *REQUESTABLE, *RECIPES, *RUN_VARIANTS)
 """Names that stand at the same place in the names of files or of folders of results."""
+TRAINERS = "nnUNetTrainer"
+"""The beginning of the names of nnU-Net's trainers, which are parts of the names of runs, too."""
 _PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
@@ -22,9 +24,9 @@ def check_plans_name(name: str) -> str:
     Raises:
         ValueError: If not.
     """
-    if not _PATTERN.fullmatch(name) or name.lower() in RESERVED:
+    if not _PATTERN.fullmatch(name) or name.lower() in RESERVED or name.startswith(TRAINERS):
         raise ValueError(
             f"the name of plans must be letters, digits, - and _, begin with a letter or digit, and be none of "
-            f"{', '.join(RESERVED)}; got {name!r}"
+            f"{', '.join(RESERVED)} or the name of a trainer; got {name!r}"
         )
     return name

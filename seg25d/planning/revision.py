@@ -5,25 +5,27 @@ from collections.abc import Sequence
 from functools import partial
 
 from seg25d.core.errors import InputError
+from seg25d.core.types import Spacing
 from seg25d.data.description import DatasetDescription
 from seg25d.networks import REQUESTABLE
 from seg25d.planning.configurations import configuration_names, flat_configurations, split_name
 from seg25d.planning.fingerprint import Fingerprint
 from seg25d.planning.plan import Plans
-from seg25d.planning.planner import plan_dataset, planning_digest
+from seg25d.planning.planner import VOLUME, is_volume, plan_dataset, planning_digest
 from seg25d.planning.recipe_rules import PlanningRules
 from seg25d.representations.base import CONFIGURATIONS
 
 logger = logging.getLogger(__name__)
 
 
-def revise_plans(
+def revise_plans(  # noqa: PLR0913 - all but two by keyword
     stored: Plans | None,
     fingerprint: Fingerprint,
     description: DatasetDescription,
     *,
     configurations: Sequence[str] | None,
     gpu_memory_gb: float,
+    spacing_3d_mm: Spacing | None = None,
     rules: PlanningRules,
     plans_name: str,
 ) -> Plans:
@@ -35,6 +37,7 @@ def revise_plans(
         description: Channels and labels.
         configurations: The requested ones; None: all. What was planned before is planned again when all is.
         gpu_memory_gb: Memory that a training step may take.
+        spacing_3d_mm: See `plan_dataset`.
         rules: What the recipe fixes.
         plans_name: Name of the plans.
 
@@ -42,11 +45,20 @@ def revise_plans(
         InputError: See `plan_dataset`. Also if a configuration that is asked for by name cannot be read.
     """
     make = partial(
-        plan_dataset, fingerprint, description, gpu_memory_gb=gpu_memory_gb, rules=rules, plans_name=plans_name
+        plan_dataset,
+        fingerprint,
+        description,
+        gpu_memory_gb=gpu_memory_gb,
+        spacing_3d_mm=spacing_3d_mm,
+        rules=rules,
+        plans_name=plans_name,
     )
     if stored is None:
         return make(configurations=configurations)
     changes = _changes(stored, planning_digest(fingerprint, description, rules), gpu_memory_gb, rules.name)
+    spacings = {plan.spacing_mm for name, plan in stored.configurations.items() if is_volume(name)}
+    if spacing_3d_mm is not None and spacings - {spacing_3d_mm}:
+        changes.append(f"the spacing of {VOLUME} is to be another one")
     if changes:
         _check_all_known(stored, changes)
         suited, _ = flat_configurations(fingerprint.flat_axis, rules)

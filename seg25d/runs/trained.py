@@ -1,8 +1,10 @@
 """Choice of trained models: runs and folds by name, or the only ones that exist."""
 
+import logging
 import shlex
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Literal
 
 from seg25d.core.errors import InputError
 from seg25d.core.records import Record
@@ -11,8 +13,10 @@ from seg25d.data.dataset import read_splits
 from seg25d.planning.configurations import configuration_name, is_alias
 from seg25d.planning.plan import Plans, PlansName
 from seg25d.planning.plans_file import read_plans
-from seg25d.planning.plans_name import DEFAULT_PLANS_NAME
+from seg25d.planning.plans_name import DEFAULT_PLANS_NAME, RUN_VARIANTS
 from seg25d.runs.progress import warn_of_earlier_models
+
+logger = logging.getLogger(__name__)
 
 
 class ModelChoice(Record):
@@ -29,6 +33,8 @@ class ModelChoice(Record):
     """Folds to use; None: all that are trained."""
     model: Path | None = None
     """Folder of a trained configuration, instead of data set and configuration; or an archive of models."""
+    checkpoint: Literal["final", "best"] = "final"
+    """The model of each fold: that at the end of its training, or that with the best validation windows."""
 
 
 def trained_runs(workspace: Workspace, dataset_name: str) -> list[str]:
@@ -73,6 +79,7 @@ def choose_run(workspace: Workspace, choice: ModelChoice) -> RunFolder:
     if configuration not in runs and short:
         trained_with = choice.plans_name or DEFAULT_PLANS_NAME, choice.recipe or "default"
         configuration = full_run_name(workspace, name, runs, configuration, trained_with)
+    configuration = only_variant(configuration, runs)
     if configuration not in runs:
         raise InputError(f"configuration {configuration} is not trained on {name}; trained: {', '.join(runs)}")
     return workspace.run(name, configuration)
@@ -133,6 +140,28 @@ def full_run_name(
         if (plans.plans_name, plans.recipe) == trained_with and run == full:
             return run
     return configuration
+
+
+def only_variant(configuration: str, runs: Sequence[str]) -> str:
+    """The only variant of a configuration among runs, such as `mv__holdout` for `mv`; else the name as it is.
+
+    Args:
+        configuration: A configuration or the name of a run.
+        runs: Names of trained runs.
+
+    Raises:
+        InputError: If the configuration itself is not trained, and several of its variants are.
+    """
+    if configuration in runs:
+        return configuration
+    parts = {run: run.removeprefix(f"{configuration}__").split("__") for run in runs if run.startswith(configuration)}
+    variants = [run for run, words in parts.items() if set(words) <= set(RUN_VARIANTS)]
+    if len(variants) > 1:
+        raise InputError(f"of {configuration}, {', '.join(variants)} are trained; name one of them")
+    if not variants:
+        return configuration
+    logger.info("%s: %s is the only variant that is trained", configuration, variants[0])
+    return variants[0]
 
 
 def _plans(workspace: Workspace, name: str, run: str) -> Plans:

@@ -32,16 +32,20 @@ class ChosenMember(NamedTuple):
     weight: float
     stamps: Mapping[str, Mapping[str, int]]
     """Size and time of the model file of each fold when it was chosen."""
+    best: bool = False
+    """Whether to take the models with the best validation windows instead of the final ones."""
 
     @classmethod
-    def of(cls, run: RunFolder, folds: Sequence[str], weight: float) -> Self:
+    def of(cls, run: RunFolder, folds: Sequence[str], weight: float, *, best: bool = False) -> Self:
         """The member with the models that are there now."""
-        return cls(run, tuple(folds), weight, _stamps(run, folds))
+        member = cls(run, tuple(folds), weight, {}, best)
+        return member._replace(stamps=_stamps(member))
 
     @property
     def models(self) -> list[Path]:
         """The model files of the folds."""
-        return [self.run.fold(fold).model_final for fold in self.folds]
+        folders = [self.run.fold(fold) for fold in self.folds]
+        return [folder.model_best if self.best else folder.model_final for folder in folders]
 
 
 class ChosenModel(NamedTuple):
@@ -69,6 +73,7 @@ class ChosenModel(NamedTuple):
         dataset = load_header(self.members[0].models[0]).dataset_name
         members = [
             {"configuration": member.run.root.name, "folds": member.folds, "files": member.stamps}
+            | ({"checkpoint": "best"} if member.best else {})
             for member in self.members
         ]
         fusion = {} if options.fusion == "network" else {"fusion": options.fusion}
@@ -89,7 +94,7 @@ class ChosenModel(NamedTuple):
         execution = choose_execution(device)
         predictors = [load_predictor(member.models, execution, options) for member in self.members]
         for member in self.members:
-            if _stamps(member.run, member.folds) != member.stamps:
+            if _stamps(member) != member.stamps:
                 raise ModelError(
                     f"{member.run.root} was trained or installed anew while its models were read, expected are those "
                     "that were chosen; run the command again"
@@ -107,14 +112,25 @@ def choose_model(workspace: Workspace, choice: ModelChoice) -> ChosenModel:
     narrowed = (choice.model, choice.configuration, choice.plans_name, choice.recipe) != (None,) * 4
     best = None if narrowed else _best(workspace, choice.dataset)
     if best is not None:
-        return _chosen_best(workspace, best, choice.folds)
+        return _with_checkpoint(_chosen_best(workspace, best, choice.folds), choice.checkpoint)
     run = choose_run(workspace, choice)
-    return ChosenModel((ChosenMember.of(run, choose_folds(run, choice.folds), 1.0),), PostProcessing())
+    member = ChosenMember.of(run, choose_folds(run, choice.folds), 1.0)
+    return _with_checkpoint(ChosenModel((member,), PostProcessing()), choice.checkpoint)
 
 
 def loader(model: ChosenModel, options: PredictorOptions) -> partial[CasePredictor]:
     """A picklable function that loads the model to a device."""
     return partial(model.load, options)
+
+
+def _with_checkpoint(model: ChosenModel, checkpoint: str) -> ChosenModel:
+    if checkpoint == "final":
+        return model
+    members = tuple(ChosenMember.of(each.run, each.folds, each.weight, best=True) for each in model.members)
+    missing = [path for member in members for path in member.models if not path.exists()]
+    if missing:
+        raise InputError(f"{missing[0]} is missing: take the final model, which is the default")
+    return ChosenModel(members, model.postprocessing)
 
 
 def _best(workspace: Workspace, dataset: str | None) -> Best | None:
@@ -159,11 +175,11 @@ def _chosen_best(workspace: Workspace, best: Best, folds: Sequence[str] | None) 
     return ChosenModel(tuple(members), best.postprocessing)
 
 
-def _stamps(run: RunFolder, folds: Sequence[str]) -> dict[str, dict[str, int]]:
+def _stamps(member: ChosenMember) -> dict[str, dict[str, int]]:
     """Size and time of the model files that are there, to recognise changes."""
     stamps = {}
-    for fold in folds:
+    for fold, path in zip(member.folds, member.models, strict=True):
         with suppress(FileNotFoundError):
-            status = run.fold(fold).model_final.stat()
+            status = path.stat()
             stamps[fold] = {"bytes": status.st_size, "modified_ns": status.st_mtime_ns}
     return stamps

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 
 from seg25d.core.errors import InputError
 from seg25d.core.workspace import RunFolder, Workspace
-from seg25d.planning.configurations import is_alias
+from seg25d.planning.configurations import configuration_name, is_alias
 from seg25d.planning.model_file import load_header
 from seg25d.planning.plans_file import read_plans
-from seg25d.planning.plans_name import DEFAULT_PLANS_NAME
+from seg25d.planning.plans_name import DEFAULT_PLANS_NAME, TRAINERS
 from seg25d.runs.names import parse_folds
-from seg25d.runs.trained import full_run_name
+from seg25d.runs.trained import full_run_name, only_variant
 from seg25d.selection.candidates import ValidatedRun, read_validated_run
 
 logger = logging.getLogger(__name__)
@@ -78,6 +78,9 @@ def _find_run(workspace: Workspace, dataset_name: str, known: Sequence[RunFolder
     if name not in names and is_alias(name):
         own = [each for each in names if not workspace.run(dataset_name, each).imported.exists()]
         name = full_run_name(workspace, dataset_name, own, name, (DEFAULT_PLANS_NAME, "default"))
+        axes = {each: read_plans(workspace.run(dataset_name, each).plans).slice_axis for each in own}
+        name = next((each for each, axis in axes.items() if configuration_name(name, axis) == each), name)
+    name = only_variant(name, names)
     if name not in names:
         raise InputError(
             f"configuration {name} is not trained on {dataset_name}; trained: {', '.join(names) or 'none'}"
@@ -111,5 +114,7 @@ def training_command(run: ValidatedRun, folds: Sequence[int]) -> str:
     words = ["seg25d train", plans.dataset_name, configuration, numbers]
     words += [] if plans.recipe == "default" else ["--recipe", plans.recipe]
     words += [] if plans.plans_name == DEFAULT_PLANS_NAME else ["--plans-name", plans.plans_name]
-    plain = run.name == plans.run_name(configuration)
+    trainers = [part for part in run.name.split("__") if part.startswith(TRAINERS)]
+    words += ["-tr", *trainers] if trainers else []
+    plain = run.name == plans.run_name("__".join([configuration, *trainers]))
     return " ".join(words) + ("" if plain else " with the same --set")

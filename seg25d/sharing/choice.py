@@ -99,5 +99,5 @@ def model_to_predict(workspace: Workspace, choice: ModelChoice, place: Path | No
     if (choice.dataset, choice.plans_name, choice.recipe) != (None, None, None):
         raise InputError("-m already names the models; leave -d, -p and --recipe out (-c chooses one of several)")
     with opened_archive(choice.model, place) as results:
-        inside = ModelChoice(configuration=choice.configuration, folds=choice.folds)
+        inside = ModelChoice(configuration=choice.configuration, folds=choice.folds, checkpoint=choice.checkpoint)
         yield choose_model(workspace.model_copy(update={"results": results}), inside)

@@ -78,7 +78,8 @@ def _train_fused_fold(job: FusedFold, execution: Execution) -> Summary:
         _write_data(job, execution)
         _train_fusion_network(job)
     predictor = load_predictor([job.folder.model_final], execution)
-    return validate_fold(job.folder, job.task.store, job.split.val, predictor)
+    task = job.task
+    return validate_fold(job.folder, task.store, job.split.val, predictor, save_probabilities=task.save_probabilities)
 
 
 def _train_view(model: ViewModel, job: FusedFold) -> None:

@@ -63,7 +63,7 @@ def _train_joint_fold(task: RunToTrain, parts: FoldFolder, fold: int | str, exec
             save_model(view_model(ready.root, name), view.model.state_dict(), header)
         save_model(ready.model_final, model.fusion.state_dict(), job.header)
     predictor = load_predictor([ready.model_final], execution)
-    return validate_fold(ready, task.store, split.val, predictor)
+    return validate_fold(ready, task.store, split.val, predictor, save_probabilities=task.save_probabilities)
 
 
 def _is_older(ready: FoldFolder, together: JointFolder) -> bool:

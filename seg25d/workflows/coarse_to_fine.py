@@ -28,7 +28,7 @@ from seg25d.training.durations import is_trained
 from seg25d.training.going_on import begun_config, tell_kept_folds
 from seg25d.training.processes import is_first_process
 from seg25d.workflows.durations import announce_folds
-from seg25d.workflows.folds import Begun, RunToTrain, check_folds, is_scored, split_of, train_folds
+from seg25d.workflows.folds import Begun, RunToTrain, check_folds, clear_folds, is_scored, split_of, train_folds
 from seg25d.workflows.planned_run import PlannedRun
 from seg25d.workflows.settings import Settings
 
@@ -86,6 +86,31 @@ def fine_run(planned: PlannedRun, settings: Settings, coarse: RunToTrain, *, beg
         settings, coarse.folds, configuration=coarse.configuration, plan=changed, variants=["fine"], begun=begun
     )
     return FineRun(run, coarse)
+
+
+def train_network(planned: PlannedRun, folds: Sequence[int | str]) -> tuple[RunToTrain, dict[str, Summary]]:
+    """Train folds of a configuration with one network, coarse-to-fine or not, unless they are only to be validated.
+
+    Returns:
+        The folds, and the scores of each; none on processes other than the first.
+
+    Raises:
+        InputError: If they cannot be trained; raised before anything is written.
+        BusyError: If another command works on one of the models.
+    """
+    fine = plan_fine(planned, folds) if planned.settings.config.fine is not None else None
+    task = fine.task if fine is not None else planned.run(planned.settings, folds, begun=planned.begun)
+    check_folds(task)
+    if planned.options.validation.validate_only:
+        return task, {}
+    if fine is not None:
+        check_coarse(fine)
+    clear_folds(task)
+    if is_first_process():
+        planned.keep_network()
+    if fine is None and is_first_process():
+        announce_folds(task)
+    return task, train_folds(task) if fine is None else train_fine_folds(fine)
 
 
 def train_fine_folds(fine: FineRun) -> dict[str, Summary]:

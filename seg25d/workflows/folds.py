@@ -65,6 +65,8 @@ class RunToTrain:
     device: str | None
     num_processes: int | None
     tensorboard: bool
+    save_probabilities: bool
+    """Whether probabilities of the validation cases are written, too."""
 
     @property
     def config(self) -> TrainingConfig:
@@ -172,7 +174,7 @@ def _train_fold(task: RunToTrain, fold: int | str, execution: Execution, *, last
         return None
     give_freed_memory_back()
     predictor = load_predictor([folder.model_final], execution)
-    return validate_fold(folder, task.store, split.val, predictor)
+    return validate_fold(folder, task.store, split.val, predictor, save_probabilities=task.save_probabilities)
 
 
 def _begin(task: RunToTrain, fold: int | str, config: TrainingConfig) -> None:

@@ -5,12 +5,24 @@ from pathlib import Path
 from pydantic import Field
 
 from seg25d.core.records import Record
+from seg25d.core.types import Spacing
 from seg25d.inference.dicom_output import SegmentationChoice
 from seg25d.inference.predictor import FusionName, PredictorOptions
 from seg25d.planning.plan import PlansName
 from seg25d.planning.plans_name import DEFAULT_PLANS_NAME
 from seg25d.planning.pretext import PretextTask
 from seg25d.runs.trained import ModelChoice
+
+
+class ValidationOptions(Record):
+    """What is done with the validation cases of a fold at its end, beside the scores of its final model."""
+
+    validate_only: bool = False
+    """Train nothing: score the cases of trained folds again."""
+    validate_best: bool = False
+    """Also score the model with the best validation windows, in `validation_best/`."""
+    save_probabilities: bool = False
+    """Also write `CASE.npz`."""
 
 
 class PlanningOptions(Record):
@@ -23,15 +35,24 @@ class PlanningOptions(Record):
     plans_name: PlansName = DEFAULT_PLANS_NAME
     verify_only: bool = False
     plan_only: bool = False
+    fingerprint_only: bool = False
+    preprocess_only: bool = False
+    """Make the arrays of existing plans, and change nothing in these; of `configurations` those that are planned."""
+    spacing_3d_mm: Spacing | None = None
+    """Target spacing of `3d` in mm (D, H, W); None: the planned one."""
     clean: bool = False
     """Start over: remove measurements, these plans, and all arrays that no plans of another name use."""
     num_processes: int | None = None
+    num_fingerprint_processes: int | None = None
+    """Processes that measure the data set; None: `num_processes`."""
 
 
 class TrainingOptions(Record):
     """Options of training; None leaves a setting to the recipe."""
 
     recipe: str = "default"
+    trainer: str | None = None
+    """One of nnU-Net's trainers (`NNUNET_TRAINERS`), which also gives the run its name; None: the recipe as it is."""
     network: str | None = None
     plans_name: PlansName = DEFAULT_PLANS_NAME
     settings: dict[str, str] = Field(default_factory=dict)
@@ -47,6 +68,7 @@ class TrainingOptions(Record):
     num_processes: int | None = None
     tensorboard: bool = False
     """Whether logs are also written for TensorBoard; not a setting, as it may change when a run continues."""
+    validation: ValidationOptions = ValidationOptions()
 
 
 class PretrainingOptions(TrainingOptions):
@@ -70,6 +92,10 @@ class PredictionOptions(ModelChoice):
     overwrite: bool = False
     statistics: Path | None = None
     """Table of sizes and intensities of all structures that are predicted; None: none."""
+    num_parts: int = Field(default=1, ge=1)
+    """Number of calls that share the cases, at the same time if wanted."""
+    part_id: int = Field(default=0, ge=0)
+    """Which of them this is: it predicts every `num_parts`-th case, from this one on."""
     device: str | None = None
     """None: the best one available; several, separated by commas, such as `cuda:0,cuda:1`, share the cases."""
 

@@ -18,6 +18,7 @@ from seg25d.planning.recipe_rules import find_rules
 from seg25d.preprocessing.store import Store
 from seg25d.runs.names import with_network
 from seg25d.training.curves import check_tensorboard
+from seg25d.training.nnunet_trainers import DEFAULT_TRAINER, NnunetTrainer, find_trainer
 from seg25d.training.processes import local_device
 from seg25d.training.transfer import PretrainedFile
 from seg25d.workflows.folds import Begun, RunToTrain
@@ -40,6 +41,8 @@ class PlannedRun:
     pretrained: PretrainedFile | None
     settings: Settings
     """Settings of the configuration itself."""
+    trained_plan: ConfigurationPlan | None
+    """The plan with what a trainer of nnU-Net changes of it, for runs with its name; None: there is none."""
     plans_file: Path | None
     """File that its plan is to be added to; None: the plan is there already."""
 
@@ -82,6 +85,8 @@ class PlannedRun:
             InputError: If a fold was begun with other settings and is to continue with these.
         """
         configuration = configuration or self.configuration
+        if self.trained_plan is not None:
+            plan, variants = self.trained_plan, [str(self.options.trainer)]
         plans = self.plans if plan is None else self.plans.with_plan(configuration, plan)
         run = self.workspace.run(self.dataset_name, plans.run_name("__".join([configuration, *variants])))
         task = RunToTrain(
@@ -98,6 +103,7 @@ class PlannedRun:
             device=self.options.device,
             num_processes=self.options.num_processes,
             tensorboard=self.options.tensorboard,
+            save_probabilities=self.options.validation.save_probabilities,
         )
         if begun == "checked":
             for fold in folds:
@@ -137,6 +143,10 @@ def planned_run(workspace: Workspace, identifier: str, configuration: str, optio
         plans = add_network(folder, plans, configuration)
     plan = plans.configurations[configuration]
     fuses_views = plan.representation.fuses_views
+    trained_plan = None
+    trainer = None if options.trainer in (None, DEFAULT_TRAINER) else find_trainer(options.trainer)
+    if trainer is not None:
+        trained_plan = _with_trainer(plan, trainer, f"-tr {options.trainer}, {configuration}")
     if options.pretrained is not None and fuses_views:
         raise InputError(f"--pretrained is for one network, and {configuration} trains several; leave it out")
     pretrained = None if options.pretrained is None else PretrainedFile.read(options.pretrained)
@@ -148,6 +158,8 @@ def planned_run(workspace: Workspace, identifier: str, configuration: str, optio
             f"{', '.join(known_names(lambda each: each.can_be_fine))}; that of "
             f"{', '.join(known_names(lambda each: each.fuses_views))} is `fusion.fine`"
         )
+    if trainer is not None and settings.config.fine is not None:
+        raise InputError(f"-tr {options.trainer} and coarse-to-fine models: set one of the two, --set has the settings")
     choose_execution(local_device(options.device), settings.config.precision)
     splits = read_splits(folder.recipe_splits(options.recipe))
     _check_folds(workspace, name, splits, _planning_command(identifier, options))
@@ -162,8 +174,24 @@ def planned_run(workspace: Workspace, identifier: str, configuration: str, optio
         options=options,
         pretrained=pretrained,
         settings=settings,
+        trained_plan=trained_plan,
         plans_file=path if added else None,
     )
+
+
+def _with_trainer(plan: ConfigurationPlan, trainer: NnunetTrainer, what: str) -> ConfigurationPlan:
+    """The plan with what a trainer of nnU-Net changes of it.
+
+    Raises:
+        InputError: If several networks are trained, or the network has no such setting.
+    """
+    if plan.representation.fuses_views:
+        raise InputError(f"{what}: trainers of nnU-Net are for one network, and this configuration trains several")
+    if unknown := [setting for setting in trainer.network if not hasattr(plan.network, setting)]:
+        raise InputError(f"{what}: the network {plan.network.name} has no setting {', '.join(unknown)}")
+    axes = tuple(axis for axis in plan.mirror_axes if axis in trainer.mirror_axes)
+    network = plan.network.model_copy(update=dict(trainer.network))
+    return plan.model_copy(update={"mirror_axes": axes, "network": network})
 
 
 def _planning_command(identifier: str, options: TrainingOptions) -> str:

@@ -11,14 +11,15 @@ from seg25d.core.errors import DatasetError, InputError
 from seg25d.core.files import copy_file, write_json
 from seg25d.core.locks import folder_lock
 from seg25d.core.records import parse_record, read_record
+from seg25d.core.types import Spacing
 from seg25d.core.workspace import PreprocessedFolder, Workspace
 from seg25d.data.dataset import Dataset, Split, read_dataset, read_description
 from seg25d.data.verify import raise_problems, verify_dataset
 from seg25d.planning.channel_rules import value_ranges
-from seg25d.planning.configurations import configuration_names, split_name
+from seg25d.planning.configurations import configuration_name, configuration_names, split_name
 from seg25d.planning.fingerprint import Fingerprint, extract_fingerprint
 from seg25d.planning.plan import LEFT_OUT, ConfigurationPlan, Plans
-from seg25d.planning.planner import plan_dataset
+from seg25d.planning.planner import plan_dataset, planning_digest
 from seg25d.planning.plans_file import read_plans, save_plans
 from seg25d.planning.recipe_rules import PlanningRules, find_rules
 from seg25d.planning.revision import revise_plans
@@ -55,10 +56,12 @@ class DatasetToPlan(NamedTuple):
     """Names as given by the user; None: all."""
     rules: PlanningRules
     gpu_memory_gb: float
+    spacing_3d_mm: Spacing | None
     plans_name: str
     clean: bool
     """Whether to discard measurements, plans and arrays and make them again."""
     num_processes: int | None
+    num_fingerprint_processes: int | None
 
 
 def prepare_datasets(workspace: Workspace, identifiers: Sequence[str], options: PlanningOptions) -> dict[str, Plans]:
@@ -77,18 +80,29 @@ def prepare_datasets(workspace: Workspace, identifiers: Sequence[str], options: 
             folder = workspace.preprocessed_dataset(name).root
             locks.enter_context(folder_lock(folder, "planning and preprocessing", deep=True))
         tasks = datasets_to_plan(workspace, identifiers, options)
-        for store in (store for task in tasks.values() if task.clean for store in _stores(task.folder)):
-            locks.enter_context(folder_lock(store, "preprocessing"))
-        plans = {name: make_plans(task) for name, task in tasks.items()}
+        if options.fingerprint_only:
+            for task in tasks.values():
+                measure(task)
+            return {}
+        if options.preprocess_only:
+            return {name: _preprocess(task, locks) for name, task in tasks.items()}
+        return _plan(tasks, locks, plan_only=options.plan_only)
+
+
+def _plan(tasks: dict[str, DatasetToPlan], locks: ExitStack, *, plan_only: bool) -> dict[str, Plans]:
+    """Plan data sets and, unless they are only to be planned, make their arrays."""
+    for store in (store for task in tasks.values() if task.clean for store in _stores(task.folder)):
+        locks.enter_context(folder_lock(store, "preprocessing"))
+    plans = {name: make_plans(task) for name, task in tasks.items()}
+    for name, task in tasks.items():
+        if not (task.clean or plan_only):
+            for store in stores_to_change(task.dataset, plans[name].configurations.values(), task.folder):
+                locks.enter_context(folder_lock(store, "preprocessing"))
+    for name, task in tasks.items():
+        write_plans(task, plans[name])
+    if not plan_only:
         for name, task in tasks.items():
-            if not (task.clean or options.plan_only):
-                for store in stores_to_change(task.dataset, plans[name].configurations.values(), task.folder):
-                    locks.enter_context(folder_lock(store, "preprocessing"))
-        for name, task in tasks.items():
-            write_plans(task, plans[name])
-        if not options.plan_only:
-            for name, task in tasks.items():
-                write_arrays(task, plans[name])
+            write_arrays(task, plans[name])
     return plans
 
 
@@ -122,15 +136,14 @@ def make_plans(task: DatasetToPlan) -> Plans:
     Raises:
         InputError: If the memory is too small for a configuration, or nothing can be learned from the data set.
     """
-    if task.clean:
-        shutil.rmtree(task.folder.fingerprint_cases, ignore_errors=True)
-    fingerprint = extract_fingerprint(task.dataset, task.folder, task.num_processes)
+    fingerprint = measure(task)
     revised = revise_plans(
         task.stored,
         fingerprint,
         task.dataset.description,
         configurations=task.configurations,
         gpu_memory_gb=task.gpu_memory_gb,
+        spacing_3d_mm=task.spacing_3d_mm,
         rules=task.rules,
         plans_name=task.plans_name,
     )
@@ -144,6 +157,40 @@ def make_plans(task: DatasetToPlan) -> Plans:
         if "warning" in plan.reasons and not known:
             logger.info("%s, %s: %s", plans.dataset_name, name, plan.reasons["warning"])
     return with_ceilings(plans, task.dataset, fingerprint, {split_name(name)[0] for name in names})
+
+
+def measure(task: DatasetToPlan) -> Fingerprint:
+    """Measure a data set; what is measured already is kept, unless everything is to be made anew."""
+    if task.clean:
+        shutil.rmtree(task.folder.fingerprint_cases, ignore_errors=True)
+    return extract_fingerprint(task.dataset, task.folder, task.num_fingerprint_processes)
+
+
+def _preprocess(task: DatasetToPlan, locks: ExitStack) -> Plans:
+    """Make the arrays of configurations that are planned; those that are not are left out.
+
+    Raises:
+        InputError: If there are no plans, none of these configurations is in them, or the data set has changed since.
+        BusyError: If another process reads arrays that would change.
+    """
+    name, stored = task.dataset.name, task.stored
+    if stored is None:
+        raise InputError(f"{name} has no {task.plans_file.name}; run `seg25d plan_experiment -d {name}` first")
+    if planning_digest(measure(task), task.dataset.description, task.rules) != stored.planned_from:
+        raise InputError(f"{name} has changed since it was planned; run `seg25d plan_and_preprocess -d {name}`")
+    words = task.configurations or tuple(stored.configurations)
+    wanted = dict.fromkeys(configuration_name(word, stored.slice_axis) for word in words)
+    planned = [each for each in wanted if each in stored.configurations]
+    if not planned:
+        known = ", ".join(stored.configurations)
+        raise InputError(f"{name}: expected configurations that are planned ({known}), got {', '.join(wanted)}")
+    if left_out := [each for each in wanted if each not in planned]:
+        logger.info("%s: left out, as they are not planned: %s", name, ", ".join(left_out))
+    configurations = [stored.configurations[each] for each in planned]
+    for store in stores_to_change(task.dataset, configurations, task.folder):
+        locks.enter_context(folder_lock(store, "preprocessing"))
+    preprocess_dataset(task.dataset, configurations, task.folder, task.num_processes, task.clean)
+    return stored
 
 
 def _warn_of_few_folds(plans: Plans, splits: Sequence[Split]) -> Plans:
@@ -232,7 +279,7 @@ def _dataset_to_plan(workspace: Workspace, name: str, rules: PlanningRules, opti
     splits = choose_splits(dataset, rules.num_folds, rules.fold_seed)
     check_case_names([case.name for case in dataset.cases])
     path = folder.plans(options.plans_name, options.recipe)
-    forgotten = options.clean or options.verify_only or not path.exists()
+    forgotten = (options.clean and not options.preprocess_only) or options.verify_only or not path.exists()
     task = DatasetToPlan(
         dataset=dataset,
         folder=folder,
@@ -243,9 +290,11 @@ def _dataset_to_plan(workspace: Workspace, name: str, rules: PlanningRules, opti
         configurations=options.configurations,
         rules=rules,
         gpu_memory_gb=options.gpu_memory_gb,
+        spacing_3d_mm=options.spacing_3d_mm,
         plans_name=options.plans_name,
         clean=options.clean,
         num_processes=options.num_processes,
+        num_fingerprint_processes=options.num_fingerprint_processes or options.num_processes,
     )
     logger.info("%s: %d cases, no problems found", dataset.name, len(dataset.cases))
     logger.info("%s, folds: %s", dataset.name, task.splits_reason)

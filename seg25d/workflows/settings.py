@@ -13,6 +13,7 @@ from seg25d.training.config import (
     apply_settings,
     length_settings,
 )
+from seg25d.training.nnunet_trainers import find_trainer
 from seg25d.training.recipes import find_recipe
 from seg25d.training.usual_lengths import PRETRAINING_EPOCHS
 from seg25d.workflows.options import PretrainingOptions, TrainingOptions
@@ -50,7 +51,7 @@ def resolve_settings(
     """Resolve the user's options to settings.
 
     Args:
-        options: Recipe, seed and length.
+        options: Recipe, trainer of nnU-Net, seed and length.
         words: Settings by name, as text: those of the options, or those of a run that another one needs.
         fuses_views: Whether the network fuses views.
         pretrained: The pretrained weights of a run that has not begun.
@@ -69,9 +70,10 @@ def resolve_settings(
         recipe = _adapt_to_pretraining(recipe, options)
     if pretrained is not None:
         recipe = recipe.model_copy(update={"pretrained": pretrained})
+    trainer = {} if options.trainer is None else find_trainer(options.trainer).settings
     seed = {} if options.seed is None else {"seed": str(options.seed)}
     length = length_settings(options.epochs, options.iterations, options.time_budget_s, recipe.iterations_per_epoch)
-    changes = seed | length | {key: value for key, value in words.items() if key != FINE}
+    changes = {**trainer} | seed | length | {key: value for key, value in words.items() if key != FINE}
     config = apply_settings(recipe, changes)
     if "early_stopping" in words and config.time_budget_seconds is not None:
         logger.warning("early_stopping has no effect with a time budget, which determines the length of the run")

@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from seg25d.cli import common
-from seg25d.cli.common import Command, duration, run_guarded, setting
+from seg25d.cli.argument_types import duration, setting
+from seg25d.cli.common import Command, run_guarded
 from seg25d.cli.main import COMMANDS, main
 from seg25d.core.errors import CaseFailures, InputError, WorkerError
 
@@ -241,12 +242,11 @@ def test_nnunet_spellings_mean_the_same(monkeypatch):
         "__call__",
         lambda self, words: seen.update(vars(self.parser().parse_args(words))),
     )
-    spelled = "-i a -o b -d 4 -c si -f 0 1 -device cpu --disable_tta --save_probabilities -npp 2 -step_size 0.4"
+    spelled = "-i a -o b -d 4 -c si -f 0 1 -device cpu --disable_tta --save_probabilities -step_size 0.4"
     main(["predict", *spelled.split()])
     assert seen["device"] == "cpu"
     assert seen["disable_tta"]
     assert seen["save_probabilities"]
-    assert seen["num_processes"] == 2
     assert seen["step_size"] == 0.4
     assert seen["folds"] == ["0", "1"]
     main(["train", "4", "si", "0", "-device", "cpu", "-p", "mine", "--c", "-np", "0"])

@@ -23,6 +23,10 @@ def test_the_folder_holds_everything() -> None:
         ({}, "seg25d_workspace/raw", "seg25d_workspace/results"),
         ({"SEG25D_WORKSPACE": "v"}, "v/raw", "v/results"),
         ({"nnUNet_raw": "n"}, "n", "seg25d_workspace/results"),
+        ({"nnUNet_results": "s"}, "seg25d_workspace/raw", "s"),
+        ({"nnUNet_raw": "n", "nnUNet_results": "s"}, "n", "s"),
+        ({"seg25d_raw": "r", "nnUNet_raw": "n", "nnUNet_results": "s"}, "r", "seg25d_workspace/results"),
+        ({"SEG25D_WORKSPACE": "v", "nnUNet_raw": "n", "nnUNet_results": "s"}, "v/raw", "v/results"),
         ({"nnUNet_raw": "n", "SEG25D_WORKSPACE": "v"}, "v/raw", "v/results"),
         ({"nnUNet_raw": "n", "seg25d_raw": "r", "seg25d_results": "s"}, "r", "s"),
     ],
@@ -35,10 +39,12 @@ def test_variables(environment: dict[str, str], raw: str, results: str) -> None:
 @pytest.mark.parametrize(
     ("folder", "environment", "expected"),
     [
-        (None, {"nnUNet_raw": "n", "nnUNet_preprocessed": "p"}, ["seg25d_workspace/preprocessed/D", "p/D"]),
+        (None, {"nnUNet_raw": "n", "nnUNet_preprocessed": "p"}, ["p/D"]),
+        (None, {"nnUNet_raw": "n", "nnUNet_preprocessed": "p", "seg25d_preprocessed": "q"}, ["q/D", "p/D"]),
         (None, {"nnUNet_raw": "n"}, ["seg25d_workspace/preprocessed/D"]),
+        (None, {"nnUNet_preprocessed": "p"}, ["p/D"]),
         # The raw data are not nnU-Net's: a data set of the same name there may be another one.
-        (None, {"nnUNet_preprocessed": "p"}, ["seg25d_workspace/preprocessed/D"]),
+        (None, {"seg25d_raw": "r", "nnUNet_preprocessed": "p"}, ["seg25d_workspace/preprocessed/D"]),
         (Path("w"), {"nnUNet_raw": "n", "nnUNet_preprocessed": "p"}, ["w/preprocessed/D"]),
         (None, {"nnUNet_raw": "n", "nnUNet_preprocessed": "p", "seg25d_raw": "r", "seg25d_preprocessed": "q"}, ["q/D"]),
     ],
@@ -59,6 +65,23 @@ def test_data_sets_are_found_by_number_and_name(tmp_path: Path) -> None:
     for unknown in ("3", "Dataset003_X", "A", "²"):
         with pytest.raises(InputError, match="known: Dataset001_A, Dataset002_B"):
             workspace.dataset_name(unknown)
+
+
+@pytest.mark.parametrize(
+    ("folder", "environment", "told"),
+    [
+        (None, {"SEG25D_WORKSPACE": "v", "nnUNet_raw": "n"}, "nnUNet_raw (n) does not count, SEG25D_WORKSPACE does"),
+        (Path("w"), {"nnUNet_results": "n"}, "nnUNet_results (n) does not count, --workspace does"),
+        (None, {"seg25d_raw": "r", "nnUNet_raw": "n"}, "nnUNet_raw (n) does not count, seg25d_raw does"),
+        (None, {"nnUNet_raw": "n"}, ""),
+    ],
+)
+def test_an_error_says_which_variable_counts(folder: Path | None, environment: dict[str, str], told: str) -> None:
+    workspace = Workspace.resolve(folder, environment)
+    assert workspace.not_counted == told
+    with pytest.raises(InputError, match="--workspace says where to look") as refused:
+        workspace.dataset_name("77")
+    assert str(refused.value).endswith(f". {told}" if told else "where to look")
 
 
 def test_trained_folds_are_those_with_a_final_model(tmp_path: Path) -> None:

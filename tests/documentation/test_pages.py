@@ -1,5 +1,6 @@
 """The pages of documentation/: lines, links, and code that runs."""
 
+import importlib.util
 import re
 import subprocess
 import sys
@@ -73,6 +74,14 @@ def test_files_that_code_names_are_there():
     }
     assert named
     assert not [(path, name) for path, name in named if not (ROOT / name).exists()]
+
+
+def test_the_page_for_users_of_nnunet_is_made_of_the_table():
+    name = "regenerate_nnunet_page"
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.PAGE.read_text(encoding="utf-8") == module.page(), f"python tests/documentation/{name}.py writes it"
 
 
 def test_pictures_are_small():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from seg25d.cli.common import duration
+from seg25d.cli.argument_types import duration
 from seg25d.core.errors import InputError
 from seg25d.core.records import write_record
 from seg25d.core.workspace import FoldFolder

@@ -1,0 +1,89 @@
+"""The predictions of all validation cases of a run in one folder, with their scores under nnU-Net's keys."""
+
+import json
+import logging
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from seg25d.core.errors import InputError
+from seg25d.core.files import copy_file, write_text
+from seg25d.core.locks import folder_lock
+from seg25d.core.records import read_record
+from seg25d.core.workspace import Workspace
+from seg25d.data.cases import image_files, split_ending
+from seg25d.data.dataset import read_description, read_splits
+from seg25d.evaluation.nnunet_summary import nnunet_summary
+from seg25d.evaluation.pairs import Pair
+from seg25d.evaluation.summary import Summary, summarize
+from seg25d.runs.names import parse_folds
+from seg25d.runs.trained import ModelChoice, choose_run
+
+logger = logging.getLogger(__name__)
+
+
+def accumulate_crossval_results(
+    workspace: Workspace,
+    identifier: str,
+    configuration: str,
+    folds: Sequence[str] | None = None,
+    out: Path | None = None,
+) -> Path:
+    """Copy the predicted validation cases of folds into one folder, with `summary.json` of all of them.
+
+    Scores are those of the folds, which are of whole cases; nothing is computed again.
+
+    Args:
+        workspace: The workspace.
+        identifier: Data set: `1`, `001` or `Dataset001_Name`.
+        configuration: A configuration or the name of a run.
+        folds: Numbers; None: all.
+        out: The folder; None: `crossval_results_folds_0_1_2_3_4` and the like in the run's, which is made anew.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: If a fold is not trained and scored, a case is in two of them, or `out` is not empty; nothing is
+            written then.
+        BusyError: If another process writes into the folder.
+    """
+    name = workspace.dataset_name(identifier)
+    run = choose_run(workspace, ModelChoice(dataset=name, configuration=configuration))
+    if not run.splits.exists():
+        raise InputError(f"{run.root} was installed: its validation cases are not known")
+    chosen = parse_folds(folds or ["cv"], len(read_splits(run.splits)))
+    folders = [run.fold(fold).validation for fold in chosen]
+    missing = [
+        str(fold) for fold, folder in zip(chosen, folders, strict=True) if not (folder / "summary.json").exists()
+    ]
+    if missing:
+        words = f"train {identifier} {configuration} {' '.join(missing)}"
+        raise InputError(f"{run.root}: fold {', '.join(missing)} is not trained and scored; run `seg25d {words}`")
+    cases = [case for folder in folders for case in read_record(folder / "summary.json", Summary).per_case]
+    if doubled := sorted({case.case for case in cases if sum(each.case == case.case for each in cases) > 1}):
+        raise InputError(f"{', '.join(doubled[:5])}: validation cases of more than one of these folds; choose others")
+    if out is not None and out.is_dir() and any(out.iterdir()):
+        raise InputError(f"{out} is not empty; name another folder with -o, so that nothing is lost")
+    target = out or run.root / f"crossval_results_folds_{'_'.join(map(str, chosen))}"
+    with folder_lock(target, "collecting predictions"):
+        for path in target.iterdir():
+            if not path.name.startswith("."):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        files = {split_ending(path)[0]: path for folder in folders for path in image_files(folder)}
+        for path in files.values():
+            copy_file(path, target / path.name)
+        for path in (run.dataset, run.plans):
+            copy_file(path, target / path.name)
+        labels, truth = read_description(run.dataset).labels, workspace.raw_dataset(name) / "labelsTr"
+        pairs = [
+            Pair(case.case, truth / files[case.case].name, target / files[case.case].name)
+            for case in cases
+            if case.case in files
+        ]
+        if len(pairs) < len(cases):
+            raise InputError(f"{run.root}: segmentations of validation cases are missing; `train ... --val` makes them")
+        summary = nnunet_summary(summarize(cases), pairs, labels)
+        write_text(target / "summary.json", json.dumps(summary, indent=4) + "\n")
+    logger.info("%s: %d cases of fold %s", target, len(cases), ", ".join(map(str, chosen)))
+    return target
