@@ -19,7 +19,7 @@ help:
 	@echo "make test   the quick tests, in a few minutes"
 	@echo "make test-slow  the tests that the quick ones leave out"
 	@echo "make test-all   all tests, with coverage"
-	@echo "make test-faults   commands that are killed and starved, a few of each kind (benchmarks/fault_campaign.py has all)"
+	@echo "make test-faults   whole commands for many minutes: killed, starved (a few of each kind of benchmarks/fault_campaign.py), as in nnU-Net's scripts"
 	@echo "make test-processors   tests of networks and training with the kernels of other processors"
 	@echo "make lint   ruff and mypy"
 	@echo "make audit  known vulnerabilities of the versions in constraints.txt (asks a database on the internet)"

@@ -157,6 +157,7 @@ def test_lines_of_nnunet_run_as_they_are(
 
 
 @pytest.mark.slow
+@pytest.mark.campaign
 def test_lines_of_nnunet_train_and_predict(
     nnunet_folder: Path, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
 ) -> None:
