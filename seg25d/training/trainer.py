@@ -202,6 +202,8 @@ class _Run:
                     raise KeyboardInterrupt
             if state.epoch_losses:
                 self._end_epoch(self._own_validation_batches())
+        # Also by the command after one that was killed while it drew.
+        self.monitor.draw(final=True)
         self._finish()
 
     def is_over(self, progress: float | None = None) -> bool:
@@ -341,7 +343,8 @@ class _Run:
             save_model(self.job.folder.model_best, state.averaged.state_dict(), self.job.header)
         self.monitor.epoch()
         self._save()
-        self.monitor.draw(final=self.is_over(progress))
+        if not self.is_over(progress):
+            self.monitor.draw(final=False)
 
     def _validate(self, batches: Iterator[Batch]) -> tuple[float, dict[str, float | None], dict[str, float]]:
         """Compute validation loss, Dice per label, and other values for the log; in pretraining draw a picture."""

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from seg25d.core import progress
 from seg25d.core.device import choose_execution
 from seg25d.data.labels import Labels
-from seg25d.training import trainer
+from seg25d.training import monitor, trainer
 from seg25d.training.checkpoint import load_checkpoint
 from seg25d.training.monitor import Monitor, draw_progress
 from seg25d.training.state import new_state
@@ -111,6 +111,25 @@ def test_a_picture_that_cannot_be_drawn_ends_no_training_and_all_is_saved_before
     assert saved == [4]
     assert job.folder.model_final.exists()
     assert "progress.png cannot be drawn (ValueError: no such font); nothing of the training" in caplog.text
+
+
+def test_a_run_that_is_killed_while_it_draws_has_its_picture_in_the_end(
+    make_job: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job("run", epochs=1, iterations_per_epoch=2)
+
+    def killed(*_: Any) -> None:
+        raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr(monitor, "draw_progress", killed)
+        with pytest.raises(SystemExit):
+            train_fold(job)
+    assert load_checkpoint(job.folder.checkpoint)["iteration"] == 2
+    assert not job.folder.progress.exists()
+    train_fold(job)
+    assert job.folder.progress.exists()
+    assert job.folder.model_final.exists()
 
 
 def test_the_log_says_how_far_the_run_is(make_job: Maker) -> None:
