@@ -4,6 +4,7 @@ import errno
 import os
 import random
 import resource
+import signal
 import shutil
 import subprocess
 import time
@@ -24,6 +25,8 @@ OPEN_FILES = (12, 64)
 """From what Python itself needs to what no command lacks."""
 MEMORY = (400 << 20, 1500 << 20)
 """Address space: from less than torch takes to be loaded to what no command here lacks (`predict`: 1.5 GB)."""
+ENDED_NATIVELY = ("cannot allocate memory for thread-local data: ABORT", "std::bad_alloc")
+"""What glibc and C++ say where a thread of theirs gets no memory: they end the process, and nobody can prevent it."""
 
 Broken = Callable[[random.Random, Step, Path, Path], tuple[int, str]]
 """Runs a step while something is refused; gets where all is prepared and where it works, gives status and text."""
@@ -36,15 +39,15 @@ def attempt(broken: Broken, rng: random.Random, prepared: Path, folder: Path) ->
         working = disk / "working"
         begin(step, prepared, working)
         status, text = broken(rng, step, prepared, working)
-        ended_by_glibc = status == 127 and "cannot allocate memory for thread-local data: ABORT" in text
-        if not ended_by_glibc and (wrong := what_is_wrong(status, text)):
+        ended_natively = status in (127, -signal.SIGABRT) and any(sign in text for sign in ENDED_NATIVELY)
+        if not ended_natively and (wrong := what_is_wrong(status, text)):
             return Result(False, wrong, f"{step.name}: status {status}\n{text}")
         again, text_again = run(step, working) if status else (0, "")
         if again != 0:
             return Result(False, f"again: status {again}", f"{step.name}\n{text}\n{text_again}")
         if difference := compare(step, prepared, working):
             return Result(False, "another content", f"{step.name}: status {status}\n{difference}\n{text}")
-    how = "was enough" if status == 0 else "ended by the C library" if ended_by_glibc else "refused"
+    how = "was enough" if status == 0 else "ended by a native library" if ended_natively else "refused"
     return Result(True, f"{how}, then complete" if status else how)
 
 
