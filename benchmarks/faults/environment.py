@@ -4,8 +4,8 @@ import errno
 import os
 import random
 import resource
-import signal
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
