@@ -26,8 +26,6 @@ OPEN_FILES = 16
 `ulimit -n 24` and hung under 16, with four it ran under 64 and ended with an error under 40 (10 are open before)."""
 REFUSED = 100
 """What a process that prepares batches adds to the system's number of an error to make it its exit status."""
-_SIGNS_OF_REFUSAL = ("Killed", "Bus error", "exited unexpectedly")
-"""What torch says of a process that the system ended, or that could not be begun for lack of memory."""
 
 
 def make_loader(
@@ -104,7 +102,8 @@ def loaders_named() -> Iterator[None]:
             raise refusal(OSError(errno.EMFILE, "")) or error from None
         if "DataLoader" not in message:
             raise
-        is_refused = refused > 0 or any(sign in message for sign in _SIGNS_OF_REFUSAL)
+        never_begun = status is None and "exited unexpectedly" in message
+        is_refused = refused > 0 or never_begun or any(sign in message for sign in ("Killed", "Bus error"))
         raise (ResourceError if is_refused else WorkerError)(
             f"a process that prepares batches ended ({message}). The system probably killed it for "
             "lack of memory, or shared memory is short (Docker: --ipc=host or --shm-size=8g); --num-processes 0 does "

@@ -246,7 +246,7 @@ def test_uptake_values(tmp_path: Path) -> None:
         ({}, {"Units": "GML", "SUVType": "LBM"}, "by LBM"),
         ({}, {"Modality": "CT"}, "the modality is 'CT'"),
         ({"RadionuclideHalfLife": 1e-9}, {}, "nothing is left of the dose, as RadionuclideHalfLife is 1e-09 s"),
-        ({"RadionuclideTotalDose": 1e-308}, {}, "the factor that its attributes give is inf"),
+        ({"RadionuclideTotalDose": 1e-305}, {}, "the factor that its attributes give is inf"),
         ({}, {"AcquisitionTime": None}, "Acquisition Date and Time are missing"),
     ],
 )
