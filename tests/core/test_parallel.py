@@ -209,7 +209,9 @@ def test_ctrl_c_while_the_server_loads_is_for_the_command_alone(tmp_path: Path) 
         "import pathlib, time\n\npathlib.Path('loading').touch()\ntime.sleep(3)\n"
     )
     code = (
-        "import time\nfrom seg25d.core.parallel import start_worker_server\n"
+        "import signal, time\nfrom seg25d.core.parallel import start_worker_server\n"
+        # A shell has SIGINT ignored for what runs in its background, these tests included.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "start_worker_server(['slow_to_load'])\n"
         "try:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    print('interrupted')"
     )
