@@ -339,9 +339,9 @@ from seg25d.cli.main import main
 
 score = folds.validate_fold
 
-def watched(folder, *arguments):
+def watched(folder, *arguments, **options):
     assert distributed.is_initialized() == (folder.root.name != "fold_1"), folder.root.name
-    return score(folder, *arguments)
+    return score(folder, *arguments, **options)
 
 folds.validate_fold = watched
 main(sys.argv[1:])
