@@ -14,7 +14,7 @@ PROBED_BYTES = 1 << 16
 fail (blosc2, torch, safetensors, numpy, ITK, Pillow and matplotlib on a tmpfs of up to 16 sizes each)."""
 
 _NEAR_LIMIT = 64 << 20
-"""Bytes of address space: less than what loading a library such as SimpleITK takes at once (150 MB)."""
+"""Bytes of address space: what a library that failed to load may have wanted at once. Larger ones say it themselves."""
 
 
 class _Reason(NamedTuple):

@@ -69,10 +69,14 @@ def find_inputs(source: Path, num_channels: int, file_ending: str) -> list[Case]
 
 
 def number_of_channels(source: Path) -> int:
-    """The number of channels that the names of the files in a folder of images say, 1 where they say nothing."""
+    """The number of channels that the names of the files in a folder of images say, 1 where they say nothing.
+
+    As in `find_inputs`, a number is that of a channel only where the case has a channel 0: `scan_2019` has none.
+    """
     files = all_image_files(source) if source.is_dir() else []
-    channels = [split_channel(split_ending(path)[0])[1] for path in files]
-    return max((channel + 1 for channel in channels if channel is not None), default=1)
+    named = [split_channel(split_ending(path)[0]) for path in files]
+    cases = {case for case, channel in named if channel == 0}
+    return max((channel + 1 for case, channel in named if case in cases and channel is not None), default=1)
 
 
 def _files(source: Path, folders: Sequence[Path], file_ending: str) -> list[Path]:

@@ -92,6 +92,21 @@ def find_pairs(reference_dir: Path, prediction_dir: Path, *, common: bool = Fals
     return [Pair(case, references[case][0], predictions[case][0]) for case in wanted]
 
 
+def find_segmentations(folder: Path) -> dict[str, Path]:
+    """Find the segmentations of a folder by case: medical images, or pictures where there are only these.
+
+    Raises:
+        InputError: If it is no folder or holds none, or a case has several files.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder; expected a folder of segmentations")
+    files = by_stem(image_files(folder) or all_image_files(folder))
+    if not files:
+        raise InputError(f"{folder} holds no segmentations ({', '.join(ENDINGS)})")
+    _check_single({folder: files}, sorted(files))
+    return {case: paths[0] for case, paths in files.items()}
+
+
 def find_labels(reference_dir: Path, prediction_dir: Path) -> Labels | None:
     """Read the labels of a `dataset.json` with the predictions, with the references, or in their parent; else None."""
     for folder in (prediction_dir, reference_dir, reference_dir.resolve().parent):

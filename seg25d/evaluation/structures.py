@@ -19,10 +19,11 @@ from seg25d.core.locks import file_lock
 from seg25d.core.parallel import choose_num_workers, map_cases
 from seg25d.core.progress import track
 from seg25d.core.types import FloatArray, Spacing
-from seg25d.data.cases import ENDINGS, Case, all_image_files, by_stem, image_files
+from seg25d.data.cases import Case
 from seg25d.data.grid_problems import grid_problem
 from seg25d.data.labels import NUM_INDICES, Labels
 from seg25d.data.problems import first_names
+from seg25d.evaluation.pairs import find_segmentations
 
 logger = logging.getLogger(__name__)
 _BYTES_PER_WORKER = 2 << 30
@@ -154,11 +155,7 @@ def pair_with_images(cases: Sequence[Case], folder: Path, *, further: bool = Fal
     Raises:
         InputError: If there is nothing to measure, a case has several files, or a segmentation has no image.
     """
-    if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder; expected a folder of segmentations")
-    files = by_stem(image_files(folder) or all_image_files(folder))
-    if several := [same for same in files.values() if len(same) > 1]:
-        raise InputError(f"{' and '.join(map(str, several[0]))} are the same case; keep one")
+    files = find_segmentations(folder)
     names = {case.name for case in cases}
     strange = [name for name in files if name not in names]
     if strange and not further:
@@ -166,9 +163,7 @@ def pair_with_images(cases: Sequence[Case], folder: Path, *, further: bool = Fal
             f"{len(strange)} of {len(files)} segmentations in {folder} have no image of the same name: "
             f"{first_names(strange)}; expected images such as {strange[0]}_0000.nii.gz"
         )
-    found = [Segmented(case, files[case.name][0]) for case in cases if case.name in files]
-    if not found:
-        raise InputError(f"{folder} holds no segmentations ({', '.join(ENDINGS)})")
+    found = [Segmented(case, files[case.name]) for case in cases if case.name in files]
     if alone := [case.name for case in cases if case.name not in files]:
         logger.info("%d image(s) without a segmentation left out: %s", len(alone), first_names(alone))
     return found

@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,10 +12,9 @@ from seg25d.core.files import copy_file, write_text
 from seg25d.core.locks import folder_lock
 from seg25d.core.records import read_record
 from seg25d.core.workspace import Workspace
-from seg25d.data.cases import image_files, split_ending
 from seg25d.data.dataset import read_description, read_splits
 from seg25d.evaluation.nnunet_summary import nnunet_summary
-from seg25d.evaluation.pairs import Pair
+from seg25d.evaluation.pairs import Pair, find_segmentations
 from seg25d.evaluation.summary import Summary, summarize
 from seg25d.runs.names import parse_folds
 from seg25d.runs.trained import ModelChoice, choose_run
@@ -61,28 +61,25 @@ def accumulate_crossval_results(
         words = f"train {identifier} {configuration} {' '.join(missing)}"
         raise InputError(f"{run.root}: fold {', '.join(missing)} is not trained and scored; run `seg25d {words}`")
     cases = [case for folder in folders for case in read_record(folder / "summary.json", Summary).per_case]
-    if doubled := sorted({case.case for case in cases if sum(each.case == case.case for each in cases) > 1}):
+    if doubled := sorted(name for name, count in Counter(case.case for case in cases).items() if count > 1):
         raise InputError(f"{', '.join(doubled[:5])}: validation cases of more than one of these folds; choose others")
-    if out is not None and out.is_dir() and any(out.iterdir()):
+    files = {case: path for folder in folders for case, path in find_segmentations(folder).items()}
+    if any(case.case not in files for case in cases):
+        raise InputError(f"{run.root}: segmentations of validation cases are missing; `train ... --val` makes them")
+    copied = (*files.values(), run.dataset, run.plans)
+    ours = {*(path.name for path in copied), "summary.json"}
+    if out is not None and out.is_dir() and any(path.name not in ours for path in out.iterdir()):
         raise InputError(f"{out} is not empty; name another folder with -o, so that nothing is lost")
     target = out or run.root / f"crossval_results_folds_{'_'.join(map(str, chosen))}"
+    labels, truth = read_description(run.dataset).labels, workspace.raw_dataset(name) / "labelsTr"
     with folder_lock(target, "collecting predictions"):
         for path in target.iterdir():
             if not path.name.startswith("."):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-        files = {split_ending(path)[0]: path for folder in folders for path in image_files(folder)}
-        for path in files.values():
+        for path in copied:
             copy_file(path, target / path.name)
-        for path in (run.dataset, run.plans):
-            copy_file(path, target / path.name)
-        labels, truth = read_description(run.dataset).labels, workspace.raw_dataset(name) / "labelsTr"
-        pairs = [
-            Pair(case.case, truth / files[case.case].name, target / files[case.case].name)
-            for case in cases
-            if case.case in files
-        ]
-        if len(pairs) < len(cases):
-            raise InputError(f"{run.root}: segmentations of validation cases are missing; `train ... --val` makes them")
+        names = {case: path.name for case, path in files.items()}
+        pairs = [Pair(each.case, truth / names[each.case], target / names[each.case]) for each in cases]
         summary = nnunet_summary(summarize(cases), pairs, labels)
         write_text(target / "summary.json", json.dumps(summary, indent=4) + "\n")
     logger.info("%s: %d cases of fold %s", target, len(cases), ", ".join(map(str, chosen)))

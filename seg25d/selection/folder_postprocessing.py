@@ -15,12 +15,11 @@ from seg25d.core.locks import file_lock, folder_lock, reading_lock
 from seg25d.core.parallel import choose_num_workers, map_cases
 from seg25d.core.progress import track
 from seg25d.core.records import Record, parse_record, read_record, write_record
-from seg25d.data.cases import by_stem, image_files
 from seg25d.data.description import read_description
 from seg25d.data.labels import Labels
 from seg25d.evaluation.evaluate import evaluate
 from seg25d.evaluation.metrics import case_metrics
-from seg25d.evaluation.pairs import Pair, find_labels, find_pairs, read_pair
+from seg25d.evaluation.pairs import Pair, find_labels, find_pairs, find_segmentations, read_pair
 from seg25d.evaluation.summary import CaseSummary, Summary, summarize
 from seg25d.inference.postprocessing import PostProcessing, remove_components
 from seg25d.inference.prediction_files import RECORD_NAME, PredictionRecord
@@ -101,13 +100,8 @@ def determine_postprocessing(
         apply_postprocessing(
             folder, folder / RESULTS_NAME, folder / RULE_NAME, dataset_json=dataset_json, num_processes=num_processes
         )
-        evaluate(
-            *(reference, folder / RESULTS_NAME),
-            num_processes=num_processes,
-            common=True,
-            labels=labels,
-            nnunet_keys=True,
-        )
+        results = folder / RESULTS_NAME
+        evaluate(reference, results, num_processes=num_processes, common=True, labels=labels, nnunet_keys=True)
     return rule
 
 
@@ -136,9 +130,7 @@ def apply_postprocessing(
     labels = own_labels if own_labels is not None and dataset_json is None else _labels(folder, dataset_json)
     if folder.resolve() == out.resolve():
         raise InputError(f"the results would overwrite the predictions in {folder}; give another folder with -o")
-    paths = [each[0] for each in by_stem(image_files(folder)).values()]
-    if not paths:
-        raise InputError(f"{folder} holds no segmentations")
+    paths = list(find_segmentations(folder).values())
     workers = choose_num_workers(num_processes, _BYTES_PER_WORKER, len(paths))
     with reading_lock(folder, "post-processing"), folder_lock(out, "post-processing"):
         done = map_cases(partial(_apply, labels, steps, out), paths, num_workers=workers)

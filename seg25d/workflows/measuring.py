@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from seg25d.core.errors import CaseFailures, InputError
+from seg25d.core.errors import CaseFailures
 from seg25d.core.files import check_writable_file
 from seg25d.core.locks import reading_lock
 from seg25d.data.cases import VOLUMES, Case
@@ -34,8 +34,6 @@ def measure_structures(
         BusyError: If another process writes the table, or into the folder of segmentations.
     """
     path = output or segmentations / "statistics.csv"
-    if not segmentations.is_dir():
-        raise InputError(f"{segmentations} is not a folder; expected a folder of segmentations")
     check_writable_file(path)
     folders = (segmentations, images, images.resolve().parent)
     described = next((each / "dataset.json" for each in folders if (each / "dataset.json").is_file()), None)

@@ -125,6 +125,17 @@ def test_the_command_writes_a_row_per_case_and_structure(tmp_path: Path, made_up
     assert "PET_mean" in named[0]
 
 
+def test_numbers_in_names_of_cases_are_no_channels(tmp_path: Path, made_up: tuple[Any, Any]) -> None:
+    image, labels = made_up
+    for name, array in (("images", image[0]), ("labels", labels)):
+        (tmp_path / name).mkdir()
+        sitk.WriteImage(itk_image(array), str(tmp_path / name / "scan_2019.nii.gz"))
+    words = ["statistics", str(tmp_path / "images"), str(tmp_path / "labels"), "--num-processes", "0"]
+    assert main(words) == 0
+    rows = rows_of(tmp_path / "labels" / "statistics.csv")
+    assert (rows[0]["case"], "channel_0_mean" in rows[0], "channel_1_mean" in rows[0]) == ("scan_2019", True, False)
+
+
 def test_what_does_not_fit_is_one_error(
     tmp_path: Path, made_up: tuple[Any, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -137,4 +148,10 @@ def test_what_does_not_fit_is_one_error(
     (tmp_path / "labels" / "b.nii.gz").unlink()
     assert main(words) == 2
     assert "a: the grid of" in capsys.readouterr().err
+    sitk.WriteImage(itk_image(made_up[1]), str(tmp_path / "labels" / "a.nrrd"))
+    assert main(words) == 2
+    assert "a.nii.gz and a.nrrd" in capsys.readouterr().err
     assert not (tmp_path / "labels" / "statistics.csv").exists()
+    assert main([*words[:2], str(tmp_path / "nowhere")]) == 2
+    assert "nowhere is not a folder" in capsys.readouterr().err
+    assert not (tmp_path / "nowhere").exists()

@@ -73,7 +73,7 @@ def test_what_cannot_be_applied_is_refused(folders: tuple[Path, Path], tmp_path:
         apply_postprocessing(guess, guess, path)
     with pytest.raises(InputError, match="is a pickle"):
         apply_postprocessing(guess, tmp_path / "out", tmp_path / "postprocessing.pkl")
-    with pytest.raises(InputError, match="holds no segmentations"):
+    with pytest.raises(InputError, match="is not a folder"):
         apply_postprocessing(tmp_path / "empty", tmp_path / "out", path)
     thresholds = PostProcessing(thresholds={"1": 0.3})
     path.write_text(rule.model_copy(update={"postprocessing": thresholds}).model_dump_json())
@@ -99,7 +99,17 @@ def test_cases_of_all_folds_come_into_one_folder(trained_once: Path, tmp_path: P
     )
     assert accumulate_crossval_results(workspace, "900", "si") == folder
     assert accumulate_crossval_results(workspace, "900", "si", ["1"], tmp_path / "one") == tmp_path / "one"
+    # The same command again, as after a kill; but nothing of others is removed.
+    assert accumulate_crossval_results(workspace, "900", "si", ["1"], tmp_path / "one") == tmp_path / "one"
+    (tmp_path / "one" / "notes.txt").touch()
     with pytest.raises(InputError, match="is not empty"):
         accumulate_crossval_results(workspace, "900", "si", ["1"], tmp_path / "one")
+    assert (tmp_path / "one" / "notes.txt").exists()
+    before = sorted(path.name for path in folder.iterdir())
+    (workspace.run("Dataset900_Phantom", "si").fold(1).validation / "phantom_001.nii.gz").unlink()
+    (workspace.run("Dataset900_Phantom", "si").fold(1).validation / "phantom_000.nii.gz").touch()
+    with pytest.raises(InputError, match="segmentations of validation cases are missing"):
+        accumulate_crossval_results(workspace, "900", "si")
+    assert sorted(path.name for path in folder.iterdir()) == before
     with pytest.raises(InputError, match="fold 0, 2 is not trained and scored"):
         accumulate_crossval_results(workspace, "900", "3d")
