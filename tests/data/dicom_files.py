@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import SimpleITK as sitk  # noqa: N813 - its usual name
 from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
@@ -68,6 +69,24 @@ def write_slices(
     for index, numbers in enumerate(volume):
         save(slice_dataset(numbers, place(index), index + 1, **attributes(index)), folder / names(index))
     return folder
+
+
+def write_by_simpleitk(
+    path: Path, numbers: NDArray[Any], z_mm: float, compressor: str | None, tags: dict[str, str] | None = None
+) -> None:
+    """A file of one axial slice (rows, columns), compressed where a compressor is named."""
+    image = sitk.GetImageFromArray(numbers[None])
+    image.SetSpacing((SPACING[1], SPACING[0], 3))
+    place = {"0020|000e": SERIES, "0020|0032": f"0\\0\\{z_mm}", "0020|0037": "1\\0\\0\\0\\1\\0"}
+    for tag, text in (place | (tags or {})).items():
+        image.SetMetaData(tag, text)
+    writer = sitk.ImageFileWriter()
+    writer.KeepOriginalImageUIDOn()
+    writer.SetFileName(str(path))
+    if compressor is not None:
+        writer.SetUseCompression(True)
+        writer.SetCompressor(compressor)
+    writer.Execute(image)
 
 
 def ramp(num_slices: int = 6, shape: tuple[int, int] = (5, 4)) -> NDArray[np.int16]:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813 - its usual name
 from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 from pydicom.uid import (
@@ -18,7 +17,7 @@ from pydicom.uid import (
     RTDoseStorage,
 )
 
-from tests.data.dicom_files import AXIAL, SERIES, SPACING, save, slice_dataset, write_slices
+from tests.data.dicom_files import AXIAL, SPACING, save, slice_dataset, write_by_simpleitk, write_slices
 
 SHAPE = (5, 7, 6)
 PATIENT = {
@@ -116,18 +115,8 @@ def _compressed(compressor: str) -> Callable[[Path], list[Source]]:
         folder.mkdir(parents=True)
         sources = []
         for index, numbers in enumerate(volume):
-            image = sitk.GetImageFromArray(numbers[None])
-            image.SetSpacing((0.7, 0.8, 3))
-            tags = {"0008|0060": "MR", "0020|000d": "1.2.3", "0020|000e": SERIES, "0020|0013": str(index + 1)}
-            tags |= {"0020|0032": f"0\\0\\{3 * index}", "0020|0037": "1\\0\\0\\0\\1\\0", "0020|0052": "1.2.3.9"}
-            for tag, text in tags.items():
-                image.SetMetaData(tag, text)
-            writer = sitk.ImageFileWriter()
-            writer.KeepOriginalImageUIDOn()
-            writer.SetUseCompression(True)
-            writer.SetCompressor(compressor)
-            writer.SetFileName(str(folder / f"{index}.dcm"))
-            writer.Execute(image)
+            tags = {"0008|0060": "MR", "0020|000d": "1.2.3", "0020|0013": str(index + 1), "0020|0052": "1.2.3.9"}
+            write_by_simpleitk(folder / f"{index}.dcm", numbers, 3 * index, compressor, tags)
             instance = str(dcmread(folder / f"{index}.dcm").SOPInstanceUID)
             sources.append(Source(instance, None, (0, 0, 3 * index), numbers))
         return sources

@@ -12,7 +12,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, Imp
 from seg25d.core.errors import ImageError
 from seg25d.data.dicom_series import find_volumes
 from seg25d.data.image_dicom import read_dicom, read_dicom_geometry, read_volume
-from tests.data.dicom_files import ramp, save, slice_dataset, write_slices
+from tests.data.dicom_files import ramp, save, slice_dataset, write_by_simpleitk, write_slices
 
 OBLIQUE = [0.8, 0.6, 0.0, 0.0, 0.0, -1.0]
 
@@ -64,21 +64,8 @@ def test_one_file_of_several_frames(tmp_path: Path, compressor: str | None) -> N
 def test_compressed_slices_have_their_own_slopes(tmp_path: Path, compressor: str) -> None:
     volume = ramp(3, (16, 15))
     for index, numbers in enumerate(volume):
-        image = sitk.GetImageFromArray(numbers[None])
-        for tag, text in {
-            "0008|0060": "MR",
-            "0020|000e": "1.2.3.4",
-            "0020|0013": str(index),
-            "0020|0032": f"0\\0\\{3 * index}",
-            "0020|0037": "1\\0\\0\\0\\1\\0",
-        }.items():
-            image.SetMetaData(tag, text)
-        writer = sitk.ImageFileWriter()
-        writer.KeepOriginalImageUIDOn()
-        writer.SetUseCompression(True)
-        writer.SetCompressor(compressor)
-        writer.SetFileName(str(tmp_path / f"{index}.dcm"))
-        writer.Execute(image)
+        tags = {"0008|0060": "MR", "0020|0013": str(index)}
+        write_by_simpleitk(tmp_path / f"{index}.dcm", numbers, 3 * index, compressor, tags)
     assert_read_as_simpleitk_does(tmp_path)
 
 
@@ -260,21 +247,7 @@ def test_uptake_values_need_complete_headers(
 @pytest.mark.parametrize("compressor", ["JPEG", "JPEG2000", None])
 def test_numbers_are_those_that_are_stored_whatever_is_meant_to_be_dark(tmp_path: Path, compressor: str | None) -> None:
     for index, numbers in enumerate(ramp(3, (16, 15)).astype(np.uint16)):
-        image = sitk.GetImageFromArray(numbers[None])
-        tags = {
-            "0020|000e": "1.2.3.4",
-            "0020|0032": f"0\\0\\{3 * index}",
-            "0020|0037": "1\\0\\0\\0\\1\\0",
-        }
-        for tag, text in tags.items():
-            image.SetMetaData(tag, text)
-        writer = sitk.ImageFileWriter()
-        writer.KeepOriginalImageUIDOn()
-        writer.SetFileName(str(tmp_path / f"{index}.dcm"))
-        if compressor is not None:
-            writer.SetUseCompression(True)
-            writer.SetCompressor(compressor)
-        writer.Execute(image)
+        write_by_simpleitk(tmp_path / f"{index}.dcm", numbers, 3 * index, compressor)
         dataset = dcmread(tmp_path / f"{index}.dcm")
         dataset.PhotometricInterpretation, dataset.PixelSpacing = "MONOCHROME1", [1, 1]
         dataset.save_as(tmp_path / f"{index}.dcm")
