@@ -160,7 +160,7 @@ def worker_context() -> BaseContext:
     """Start method of worker processes: a fork server where there is one (safe with threads, quick), else spawn."""
     if _may_use_fork_server():
         context = get_context("forkserver")
-        context.set_forkserver_preload(["numpy", *_PRELOADED])
+        context.set_forkserver_preload(["seg25d.core.fork_server", "numpy", *_PRELOADED])
         return context
     return get_context("spawn")
 

@@ -101,6 +101,28 @@ def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     assert not any(worker.exists() for worker in workers)
 
 
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc")
+def test_the_server_of_workers_ends_without_a_word_of_its_own(tmp_path: Path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import resource\n"
+        "from multiprocessing import forkserver\n"
+        "from seg25d.core.errors import Seg25dError\n"
+        "from seg25d.core.parallel import map_cases, start_worker_server\n"
+        "if __name__ == '__main__':\n"
+        "    start_worker_server([])\n"
+        "    assert sorted(map_cases(abs, [1, 2], num_workers=2)) == [(1, 1), (2, 2)]\n"
+        "    server = forkserver._forkserver._forkserver_pid\n"
+        "    resource.prlimit(server, resource.RLIMIT_NOFILE, (9, 9))\n"
+        "    try:\n"
+        "        list(map_cases(abs, [1, 2], num_workers=2))\n"
+        "    except (Seg25dError, OSError, EOFError) as error:\n"
+        "        print('told')\n"
+    )
+    ran = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "told\n", "")
+
+
 def test_the_number_of_workers_respects_request_and_memory() -> None:
     assert choose_num_workers(3, 1, 9) == 3
     assert choose_num_workers(100_000, 1, 3) == 3
