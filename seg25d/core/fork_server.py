@@ -1,6 +1,6 @@
 """What the process that workers are copies of loads first: where the system refuses it something, it ends silently.
 
-The process that asked it for a worker then says so, in one sentence with the cure (`system_errors`). Python's own server
+The process that asked it for a worker then says so, in one sentence with the cure (`system_errors`). The server itself
 would print a traceback beside it, as where no descriptors of files are left for one more worker.
 """
 
