@@ -5,6 +5,7 @@ import argparse
 from seg25d.cli.argument_types import duration, natural_number, plans_name, positive_number, setting
 from seg25d.networks import REQUESTABLE
 from seg25d.planning.recipe_names import PLACES as RECIPES
+from seg25d.training.logger_names import LOGGER_NAMES
 from seg25d.training.usual_lengths import ITERATIONS_PER_EPOCH
 
 
@@ -53,11 +54,15 @@ def add_training_arguments(parser: argparse.ArgumentParser, usual_epochs: int) -
         help="any setting of config.json; can be repeated",
     )
     parser.add_argument("--restart", action="store_true", help="remove earlier trainings of these folds and start over")
-    parser.add_argument(
-        "--tensorboard",
-        action="store_true",
-        help="also write the numbers of log.jsonl for TensorBoard (pip install 'seg25d[tensorboard]')",
-    )
+    for name, words in LOGGER_NAMES.items():
+        parser.add_argument(
+            f"--{name}",
+            dest="loggers",
+            action="append_const",
+            const=name,
+            default=[],
+            help=f"also log to {words.title}, in {words.place} (pip install 'seg25d[{name}]')",
+        )
     parser.add_argument(
         "--plans-name",
         "-p",

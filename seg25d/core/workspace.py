@@ -43,6 +43,16 @@ class FoldFolder(Record):
         return self.root / "tensorboard"
 
     @property
+    def wandb(self) -> Path:
+        """The log as curves for Weights & Biases, if they are asked for."""
+        return self.root / "wandb"
+
+    @property
+    def logger_runs(self) -> Path:
+        """Under which names loggers know the run."""
+        return self.root / "loggers.json"
+
+    @property
     def checkpoint(self) -> Path:
         """The state from which the run goes on."""
         return self.root / "checkpoint_last.pt"

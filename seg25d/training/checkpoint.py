@@ -84,10 +84,10 @@ def clear_fold(folder: FoldFolder) -> None:
     """Remove what was trained, the checkpoint first: from then on the fold has not begun."""
     joint = JointFolder(root=folder.root)
     models = (folder.model_final, folder.model_best, joint.model_final, joint.model_best)
-    records = (folder.log, folder.progress, folder.config, folder.transfer, folder.fusion_cases)
+    records = (folder.log, folder.progress, folder.config, folder.transfer, folder.fusion_cases, folder.logger_runs)
     for path in (folder.checkpoint, *models, *records):
         path.unlink(missing_ok=True)
-    for made in (folder.validation, folder.views, folder.fusion_data, folder.tensorboard):
+    for made in (folder.validation, folder.views, folder.fusion_data, folder.tensorboard, folder.wandb):
         shutil.rmtree(made, ignore_errors=True)
 
 

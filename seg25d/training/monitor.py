@@ -14,7 +14,7 @@ from seg25d.core.lengths import count
 from seg25d.core.progress import ProgressDisplay, format_rate, format_seconds, seconds_left
 from seg25d.core.workspace import FoldFolder
 from seg25d.data.labels import Labels
-from seg25d.training.curves import Curves
+from seg25d.training.loggers import Loggers
 from seg25d.training.state import TrainingState
 
 logger = logging.getLogger(__name__)
@@ -34,18 +34,18 @@ class Monitor:
         state: Of the run.
         labels: Names of what is scored.
         active: Whether this process reports.
-        tensorboard: Whether to write curves for TensorBoard.
+        loggers: Get every epoch, too; closed by whoever made them.
     """
 
     def __init__(
-        self, folder: FoldFolder, state: TrainingState, labels: Labels, *, active: bool, tensorboard: bool
+        self, folder: FoldFolder, state: TrainingState, labels: Labels, *, active: bool, loggers: Loggers
     ) -> None:
         self.folder = folder
         self.state = state
         self.labels = labels
         self.active = active
         self.display = ProgressDisplay(folder.name, SECONDS_BETWEEN_LINES)
-        self.curves = Curves(folder.tensorboard) if active and tensorboard else None
+        self.loggers = loggers
         self.last_picture = 0.0
 
     def step(self, progress: float) -> None:
@@ -64,14 +64,13 @@ class Monitor:
         self.display.show(progress, f"{done}, data wait {waiting:.0%}, {left} left")
 
     def epoch(self) -> None:
-        """Write log.jsonl and curves; log the results of the last epoch."""
+        """Write log.jsonl, here and to the loggers; log the results of the last epoch."""
         if not self.active:
             return
         log = self.state.log
         write_text(self.folder.log, "".join(json.dumps(line, allow_nan=False) + "\n" for line in log))
         logger.info("%s, %s", self.folder.name, _describe(log[-1], self.labels))
-        if self.curves is not None:
-            self.curves.write(log)
+        self.loggers.epochs(log)
 
     def draw(self, final: bool) -> None:
         """Draw progress.png, now and then; a picture that cannot be drawn is a warning.
@@ -100,11 +99,9 @@ class Monitor:
             )
 
     def close(self) -> None:
-        """Clear the terminal and write the curves of all epochs, also for a run that had finished before."""
+        """Clear the terminal and log all epochs, also for a run that had finished before."""
         self.display.close()
-        if self.curves is not None:
-            self.curves.write(self.state.log)
-            self.curves.close()
+        self.loggers.epochs(self.state.log)
 
 
 @contextmanager

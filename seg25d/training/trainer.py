@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ from seg25d.representations.base import EpochAware
 from seg25d.training.checkpoint import choose_execution_to_go_on, load_checkpoint, save_checkpoint
 from seg25d.training.config import TrainingConfig
 from seg25d.training.loading import choose_num_loaders, loaders_named, make_loader, next_batch
+from seg25d.training.loggers import Loggers
 from seg25d.training.losses import LOSSES
 from seg25d.training.monitor import Monitor, harmless_picture
 from seg25d.training.processes import join_processes, local_device, share, spread
@@ -70,8 +71,8 @@ class FoldJob:
     """Initial model; None: the model of the plan with fresh weights."""
     learnt: frozenset[str] = frozenset()
     """Names of its pretrained weights, see `PretrainedConfig`."""
-    tensorboard: bool = False
-    """Whether the log is also written as curves for TensorBoard."""
+    loggers: Loggers = field(default_factory=Loggers)
+    """Where the log is written, too; closed by whoever asks for the training, after the scores."""
 
 
 def _go_on(state: TrainingState, job: FoldJob, checkpoint: dict[str, Any]) -> None:
@@ -162,7 +163,7 @@ class _Run:
             if self.config.pretext is None
             else ReconstructionLoss()
         )
-        self.monitor = Monitor(job.folder, state, self.labels, active=self.first, tensorboard=job.tensorboard)
+        self.monitor = Monitor(job.folder, state, self.labels, active=self.first, loggers=job.loggers)
 
     def to_the_end(self) -> None:
         """Train until the run is over."""

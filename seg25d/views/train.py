@@ -5,6 +5,7 @@ Every step writes its record when it is complete, so that the same command conti
 
 import logging
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,12 +17,11 @@ from seg25d.core.progress import track
 from seg25d.core.records import read_record, write_record
 from seg25d.data.dataset import Split
 from seg25d.ensembling.fused_predictor import coarse_view_model, view_model
-from seg25d.ensembling.load import load_predictor
 from seg25d.evaluation.summary import Summary
 from seg25d.inference.predictor import Predictor
-from seg25d.inference.validate import validate_fold
 from seg25d.preprocessing.store import Store
 from seg25d.runs.files import write_run_files
+from seg25d.training.checkpoint import read_done
 from seg25d.training.going_on import tell_kept_folds
 from seg25d.training.trainer import train_fold
 from seg25d.views.data import FusionRecord, SetPredictors, case_key, models_key, write_case
@@ -29,7 +29,7 @@ from seg25d.views.model_sets import leaks
 from seg25d.views.tasks import FusedFold, Fusion, ViewModel, announce, announce_joint, view_config
 from seg25d.views.train_joint import train_joint_folds
 from seg25d.workflows.coarse_to_fine import train_fine_folds
-from seg25d.workflows.folds import fold_job, summarize_folds, train_folds
+from seg25d.workflows.folds import fold_job, score_fold, summarize_folds, train_folds
 
 logger = logging.getLogger(__name__)
 
@@ -70,16 +70,25 @@ def train_fused_folds(jobs: Sequence[FusedFold]) -> dict[str, Summary]:
 
 
 def _train_fused_fold(job: FusedFold, execution: Execution) -> Summary:
-    if job.is_done:
-        logger.info("%s is already trained; --restart trains it anew", job.folder.name)
-    else:
-        for model in job.view_models():
-            _train_view(model, job)
-        _write_data(job, execution)
-        _train_fusion_network(job)
-    predictor = load_predictor([job.folder.model_final], execution)
-    task = job.task
-    return validate_fold(job.folder, task.store, job.split.val, predictor, save_probabilities=task.save_probabilities)
+    task, folder = job.task, job.folder
+    config = task.settled(job.fold)
+
+    def begin() -> None:
+        write_run_files(task.run, task.folder, task.plans)
+        write_record(folder.config, config)
+
+    training = fold_job(task, folder, job.fold, job.split, config)
+    with closing(training.loggers):
+        if job.is_done:
+            logger.info("%s is already trained; --restart trains it anew", folder.name)
+            if task.loggers and folder.checkpoint.exists():
+                training.loggers.epochs(read_done(folder.checkpoint).log)
+        else:
+            for model in job.view_models():
+                _train_view(model, job)
+            _write_data(job, execution)
+            train_fold(replace(training, store=Store(folder.fusion_data)), begin)
+        return score_fold(task, training, execution)
 
 
 def _train_view(model: ViewModel, job: FusedFold) -> None:
@@ -101,7 +110,9 @@ def _train_view(model: ViewModel, job: FusedFold) -> None:
             write_record(folder.split, model.models.split)
             write_record(folder.config, config)
 
-        train_fold(fold_job(view, folder, model.models.name, model.models.split, config), begin)
+        training = fold_job(view, folder, model.models.name, model.models.split, config)
+        with closing(training.loggers):
+            train_fold(training, begin)
 
 
 def _write_data(job: FusedFold, execution: Execution) -> None:
@@ -161,14 +172,3 @@ def _write_fusion_record(job: FusedFold, keys: dict[str, str]) -> None:
     predicted_by = {case: models.name for case, models in job.cases.training.items()}
     record = FusionRecord(held_out=held_out, predicted_by=predicted_by, trained_on=trained_on, models=keys)
     write_record(path, record)
-
-
-def _train_fusion_network(job: FusedFold) -> None:
-    task, folder = job.task, job.folder
-    config = task.settled(job.fold)
-
-    def begin() -> None:
-        write_run_files(task.run, task.folder, task.plans)
-        write_record(folder.config, config)
-
-    train_fold(replace(fold_job(task, folder, job.fold, job.split, config), store=Store(folder.fusion_data)), begin)

@@ -1,6 +1,7 @@
 """Training views and their fusion together, from the parts that were trained apart."""
 
 import logging
+from contextlib import closing
 from dataclasses import replace
 
 from seg25d.core.device import Execution, choose_execution
@@ -9,15 +10,13 @@ from seg25d.core.locks import folder_lock
 from seg25d.core.records import write_record
 from seg25d.core.workspace import FoldFolder, JointFolder
 from seg25d.ensembling.fused_predictor import view_model
-from seg25d.ensembling.load import load_predictor
 from seg25d.evaluation.summary import Summary
-from seg25d.inference.validate import validate_fold
 from seg25d.planning.model_file import ModelHeader, load_model, save_model
 from seg25d.representations.fused_views import FusedViews
 from seg25d.runs.files import write_run_files
 from seg25d.training.trainer import train_fold
 from seg25d.views.joint import JointFusion, PaddedView
-from seg25d.workflows.folds import RunToTrain, fold_job, split_of, summarize_folds
+from seg25d.workflows.folds import RunToTrain, fold_job, score_fold, split_of, summarize_folds
 
 logger = logging.getLogger(__name__)
 
@@ -53,17 +52,17 @@ def _train_joint_fold(task: RunToTrain, parts: FoldFolder, fold: int | str, exec
 
     job = fold_job(task, together, fold, split, config)
     model, headers = _load_parts(parts, job.header)
-    train_fold(replace(job, model=model), begin)
-    if not ready.model_final.exists() or _is_older(ready, together):
-        # New views must never exist together with the old fusion.
-        ready.model_final.unlink(missing_ok=True)
-        model.load_state_dict(load_model(together.model_final)[1])
-        for (name, header), view in zip(headers.items(), model.views, strict=True):
-            assert isinstance(view, PaddedView), "made by _load_parts"
-            save_model(view_model(ready.root, name), view.model.state_dict(), header)
-        save_model(ready.model_final, model.fusion.state_dict(), job.header)
-    predictor = load_predictor([ready.model_final], execution)
-    return validate_fold(ready, task.store, split.val, predictor, save_probabilities=task.save_probabilities)
+    with closing(job.loggers):
+        train_fold(replace(job, model=model), begin)
+        if not ready.model_final.exists() or _is_older(ready, together):
+            # New views must never exist together with the old fusion.
+            ready.model_final.unlink(missing_ok=True)
+            model.load_state_dict(load_model(together.model_final)[1])
+            for (name, header), view in zip(headers.items(), model.views, strict=True):
+                assert isinstance(view, PaddedView), "made by _load_parts"
+                save_model(view_model(ready.root, name), view.model.state_dict(), header)
+            save_model(ready.model_final, model.fusion.state_dict(), job.header)
+        return score_fold(task, job, execution)
 
 
 def _is_older(ready: FoldFolder, together: JointFolder) -> bool:

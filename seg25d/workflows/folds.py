@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext, suppress
+from contextlib import ExitStack, closing, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, Self, TypeAlias
@@ -26,6 +26,9 @@ from seg25d.runs.files import check_run, write_run_files
 from seg25d.training.checkpoint import clear_fold
 from seg25d.training.config import EXTENDABLE, TrainingConfig, changed_settings
 from seg25d.training.going_on import settle_config
+from seg25d.training.logged_run import LoggedRun
+from seg25d.training.logger_names import LoggerName
+from seg25d.training.loggers import Loggers
 from seg25d.training.processes import (
     check_processes,
     is_first_process,
@@ -64,7 +67,7 @@ class RunToTrain:
     pretrained: PretrainedFile | None
     device: str | None
     num_processes: int | None
-    tensorboard: bool
+    loggers: tuple[LoggerName, ...]
     save_probabilities: bool
     """Whether probabilities of the validation cases are written, too."""
 
@@ -167,14 +170,30 @@ def _train_fold(task: RunToTrain, fold: int | str, execution: Execution, *, last
     folder = task.run.fold(fold)
     wait_for_all(execution.device)  # the first one may just have cleared or made something
     config, split = task.settled(fold), split_of(task.splits, fold)
-    goes_on = train_fold(fold_job(task, folder, fold, split, config), partial(_begin, task, fold, config))
-    if last:
-        leave_processes()
-    if not goes_on:
-        return None
-    give_freed_memory_back()
+    job = fold_job(task, folder, fold, split, config)
+    with closing(job.loggers):
+        goes_on = train_fold(job, partial(_begin, task, fold, config))
+        if last:
+            leave_processes()
+        if not goes_on:
+            return None
+        give_freed_memory_back()
+        return score_fold(task, job, execution)
+
+
+def score_fold(task: RunToTrain, job: FoldJob, execution: Execution) -> Summary:
+    """Score the final model of a fold, for its folder and its loggers.
+
+    Args:
+        task: The run.
+        job: The training of the fold; its folder has the final model.
+        execution: Device and precision.
+    """
+    folder, cases = task.run.fold(job.header.fold), job.split.val
     predictor = load_predictor([folder.model_final], execution)
-    return validate_fold(folder, task.store, split.val, predictor, save_probabilities=task.save_probabilities)
+    summary = validate_fold(folder, task.store, cases, predictor, save_probabilities=task.save_probabilities)
+    job.loggers.scores(summary)
+    return summary
 
 
 def _begin(task: RunToTrain, fold: int | str, config: TrainingConfig) -> None:
@@ -215,8 +234,16 @@ def fold_job(task: RunToTrain, folder: FoldFolder, fold: int | str, split: Split
     """The job of the training loop for a fold, or for another named set of cases."""
     header = model_header(task, fold, config)
     where = (task.device, task.num_processes)
-    job = FoldJob(folder, task.store, split, config, header, *where, tensorboard=task.tensorboard)
+    job = FoldJob(folder, task.store, split, config, header, *where, loggers=loggers_of(task, folder, header, config))
     return job if config.pretrained is None else _add_pretrained(job, task.pretrained)
+
+
+def loggers_of(task: RunToTrain, folder: FoldFolder, header: ModelHeader, config: TrainingConfig) -> Loggers:
+    """The loggers of one training, which get nothing from processes other than the first."""
+    described = header.model_dump(mode="json", include={"dataset_name", "configuration", "fold", "versions"})
+    settings = {"training": config.model_dump(mode="json"), "plan": header.plan.decisions.model_dump(mode="json")}
+    run = LoggedRun(folder, task.run.root.parents[1], task.dataset_name, described | settings)
+    return Loggers(task.loggers if is_first_process() else (), run)
 
 
 def _add_pretrained(job: FoldJob, file: PretrainedFile | None) -> FoldJob:

@@ -12,6 +12,7 @@ from seg25d.planning.plan import PlansName
 from seg25d.planning.plans_name import DEFAULT_PLANS_NAME
 from seg25d.planning.pretext import PretextTask
 from seg25d.runs.trained import ModelChoice
+from seg25d.training.logger_names import LoggerName
 
 
 class ValidationOptions(Record):
@@ -66,8 +67,8 @@ class TrainingOptions(Record):
     restart: bool = False
     device: str | None = None
     num_processes: int | None = None
-    tensorboard: bool = False
-    """Whether logs are also written for TensorBoard; not a setting, as it may change when a run continues."""
+    loggers: tuple[LoggerName, ...] = ()
+    """Where logs are also written; not a setting, as it may change when a run continues."""
     validation: ValidationOptions = ValidationOptions()
 
 

@@ -17,7 +17,7 @@ from seg25d.planning.plans_name import DEFAULT_PLANS_NAME
 from seg25d.planning.recipe_rules import find_rules
 from seg25d.preprocessing.store import Store
 from seg25d.runs.names import with_network
-from seg25d.training.curves import check_tensorboard
+from seg25d.training.loggers import check_loggers
 from seg25d.training.nnunet_trainers import DEFAULT_TRAINER, NnunetTrainer, find_trainer
 from seg25d.training.processes import local_device
 from seg25d.training.transfer import PretrainedFile
@@ -102,7 +102,7 @@ class PlannedRun:
             pretrained=self.pretrained,
             device=self.options.device,
             num_processes=self.options.num_processes,
-            tensorboard=self.options.tensorboard,
+            loggers=self.options.loggers,
             save_probabilities=self.options.validation.save_probabilities,
         )
         if begun == "checked":
@@ -124,12 +124,11 @@ def planned_run(workspace: Workspace, identifier: str, configuration: str, optio
     """Resolve options to a planned configuration, its preprocessed arrays and folds, and complete settings.
 
     Raises:
-        InputError: If an argument names something that does not exist, or TensorBoard is requested but not installed;
-            raised before anything is written.
+        InputError: If an argument names something that does not exist, or a logger is not installed; raised before
+            anything is written.
         ModelError: If the pretrained file cannot be used.
     """
-    if options.tensorboard:
-        check_tensorboard()
+    check_loggers(options.loggers)
     find_rules(options.recipe)
     name = workspace.dataset_name(identifier)
     folder = workspace.preprocessed_dataset(name)

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, closing, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -35,7 +35,7 @@ from seg25d.training.processes import (
 )
 from seg25d.training.trainer import FoldJob, train_fold
 from seg25d.workflows.durations import announce_models
-from seg25d.workflows.folds import RunToTrain, model_header
+from seg25d.workflows.folds import RunToTrain, loggers_of, model_header
 from seg25d.workflows.options import PretrainingOptions
 from seg25d.workflows.planned_run import PlannedRun
 from seg25d.workflows.settings import Settings, asks_for_fine
@@ -120,8 +120,9 @@ def pretrain_network(run: PretrainingRun) -> Path:
         split = Split(train=cases, val=cases)
         header = model_header(task, "all", config)
         where = (task.device, task.num_processes)
-        job = FoldJob(folder, store, split, config, header, *where, tensorboard=task.tensorboard)
-        train_fold(job, partial(_begin, run, config))
+        job = FoldJob(folder, store, split, config, header, *where, loggers=loggers_of(task, folder, header, config))
+        with closing(job.loggers):
+            train_fold(job, partial(_begin, run, config))
     leave_processes()
     return folder.model_final
 

@@ -19,6 +19,7 @@ from seg25d.core.device import choose_execution
 from seg25d.data.labels import Labels
 from seg25d.training import monitor, trainer
 from seg25d.training.checkpoint import load_checkpoint
+from seg25d.training.loggers import Loggers
 from seg25d.training.monitor import Monitor, draw_progress
 from seg25d.training.state import new_state
 from seg25d.training.trainer import FoldJob, train_fold
@@ -44,9 +45,9 @@ def test_the_line_of_an_epoch_says_what_the_log_says(make_job: Maker, caplog: py
     state = new_state(torch.nn.Conv2d(1, 1, 1), job.config, choose_execution("cpu"))
     state.log.append(LINE)
     with caplog.at_level(logging.INFO, "seg25d"):
-        Monitor(job.folder, state, job.header.description.labels, active=False, tensorboard=False).epoch()
+        Monitor(job.folder, state, job.header.description.labels, active=False, loggers=Loggers()).epoch()
         assert not job.folder.root.exists()
-        Monitor(job.folder, state, job.header.description.labels, active=True, tensorboard=False).epoch()
+        Monitor(job.folder, state, job.header.description.labels, active=True, loggers=Loggers()).epoch()
     assert caplog.messages == [
         f"{job.folder.name}, epoch 3 (30.0%): loss 0.5123, validation loss 0.6000, Dice -, 1 min 15 s, 2.5 updates/s, "
         "waiting for data 2.2%, 2 h 5 min left"
@@ -70,7 +71,7 @@ def test_lines_and_picture_have_the_names_of_labels(
     state = new_state(torch.nn.Conv2d(1, 1, 1), job.config, choose_execution("cpu"))
     state.log.append(LINE | {"validation_dice": 0.5, "validation_dice_per_label": {"1": 0.5, "2": None}})
     with caplog.at_level(logging.INFO, "seg25d"):
-        monitor = Monitor(job.folder, state, labels, active=True, tensorboard=False)
+        monitor = Monitor(job.folder, state, labels, active=True, loggers=Loggers())
         monitor.epoch()
         monitor.draw(final=True)
     assert "Dice 0.5000 (liver 0.5000, tumour -), " in caplog.text
@@ -146,7 +147,7 @@ def test_lines_say_how_the_updates_go(make_job: Maker, caplog: pytest.LogCapture
     state = new_state(torch.nn.Conv2d(1, 1, 1), job.config, choose_execution("cpu"))
     state.epoch_losses, state.epoch_seconds, state.epoch_wait, state.seconds = [0.7, 0.5], 4.0, 0.2, 30.0
     with caplog.at_level(logging.INFO, "seg25d"):
-        watch = Monitor(job.folder, state, job.header.description.labels, active=True, tensorboard=False)
+        watch = Monitor(job.folder, state, job.header.description.labels, active=True, loggers=Loggers())
         watch.step(0)
         watch.step(0.25)
         watch.step(0.26)
