@@ -2,12 +2,14 @@
 
 import base64
 import gzip
+import logging
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import NamedTuple
 
 from seg25d.core.errors import InputError
 
+logger = logging.getLogger(__name__)
 PACKAGE = "ipyniivue"
 _CODE = "ipyniivue/static/widget.js"
 
@@ -22,16 +24,20 @@ class NiiVue(NamedTuple):
     """Version of the package."""
 
 
-def find_niivue() -> NiiVue:
-    """Read NiiVue from the installed package, which is not imported.
+def find_niivue() -> NiiVue | None:
+    """Read NiiVue from the package, an extra, which is not imported; None if it is not installed, which a line says.
 
     Raises:
-        InputError: If the package is missing or has other files; says how to install it.
+        InputError: If the package has other files.
     """
     try:
         package = distribution(PACKAGE)
     except PackageNotFoundError:
-        raise InputError(f"the viewer of the report needs {PACKAGE}; run `pip install {PACKAGE}`") from None
+        logger.warning(
+            "the report has no 3D viewer, which needs %s: run `pip install 'seg25d[report]'` and write it again",
+            PACKAGE,
+        )
+        return None
     licence = next((path for path in package.files or () if path.name == "LICENSE"), None)
     code = Path(str(package.locate_file(_CODE)))
     if licence is None or not code.is_file():

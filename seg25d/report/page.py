@@ -36,7 +36,7 @@ def render_page(
         results: The results of the data set.
         cases: The cases to show.
         areas: Mean measures of area plots, of the truth and of every run.
-        niivue: The viewer; None if no case is shown.
+        niivue: The viewer; None if no case is shown in it.
     """
     from jinja2 import Environment, StrictUndefined  # noqa: PLC0415 - only reports need it
 

@@ -1,7 +1,7 @@
 """Writing of the report of a data set."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from seg25d.core.errors import InputError, Seg25dError
@@ -31,7 +31,7 @@ def write_report(workspace: Workspace, dataset_name: str, out: Path, num_process
         num_processes: Worker processes; None: by cores and memory.
 
     Raises:
-        InputError: If there is nothing to report, or the package of the viewer is missing.
+        InputError: If there is nothing to report, or the package of the viewer lacks files.
     """
     results = gather_results(workspace, dataset_name)
     check_writable_file(out)
@@ -39,7 +39,8 @@ def write_report(workspace: Workspace, dataset_name: str, out: Path, num_process
     runs = [run for run in results.runs if run.validated.store is not None and raw]
     niivue = find_niivue() if runs else None
     areas = _measure_areas(runs, raw, results, num_processes)
-    write_text(out, render_page(results, _show_cases(runs, raw, results), areas, niivue))
+    cases = _show_cases(runs, raw, results, in_viewer=IN_VIEWER if niivue is not None else ())
+    write_text(out, render_page(results, cases, areas, niivue))
 
 
 def _raw_cases(workspace: Workspace, dataset_name: str) -> dict[str, Case]:
@@ -55,7 +56,9 @@ def _raw_cases(workspace: Workspace, dataset_name: str) -> dict[str, Case]:
     return {case.name: case for case in dataset.cases if case.label is not None}
 
 
-def _show_cases(runs: list[TrainedRun], raw: Mapping[str, Case], results: Results) -> list[ShownCase]:
+def _show_cases(
+    runs: list[TrainedRun], raw: Mapping[str, Case], results: Results, *, in_viewer: Collection[str]
+) -> list[ShownCase]:
     """Draw cases of the best single run; cases that cannot be read are left out with a warning."""
     if not runs:
         return []
@@ -64,7 +67,7 @@ def _show_cases(runs: list[TrainedRun], raw: Mapping[str, Case], results: Result
     for name, why in track(chosen.items(), len(chosen), "drawing cases"):
         predicted = [run for run in runs if name in run.validated.case_folds]
         try:
-            shown.append(show_case(raw[name], why, predicted, results.description, in_viewer=why in IN_VIEWER))
+            shown.append(show_case(raw[name], why, predicted, results.description, in_viewer=why in in_viewer))
         except Seg25dError as error:
             logger.warning("%s is not shown: %s", name, error)
     return shown

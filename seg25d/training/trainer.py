@@ -97,7 +97,6 @@ def train_fold(job: FoldJob, begin: Callable[[], None] = lambda: None) -> bool:
 
     Leaves `model_final.safetensors`, `model_best.safetensors`, `log.jsonl`, `progress.png` and the checkpoint in the
     fold's folder. A checkpoint is written after every epoch, every two minutes, and on SIGTERM and SIGINT.
-
     The caller holds the lock of the folder, and leaves the group of processes when all is done.
 
     Args:

@@ -31,7 +31,9 @@ class WandbLogger:
 
         identifier = run.runs().wandb or uuid4().hex[:8]  # as many characters as in wandb's own ids
         mode = os.environ.get("WANDB_MODE", OFFLINE)
-        earlier = list(run.folder.wandb.glob("offline-run-*")) if mode == OFFLINE else []
+        if mode == OFFLINE:
+            for earlier in run.folder.wandb.glob("offline-run-*"):
+                shutil.rmtree(earlier, ignore_errors=True)
         run.folder.root.mkdir(parents=True, exist_ok=True)
         self.run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", run.dataset_name),
@@ -48,8 +50,6 @@ class WandbLogger:
             ),
         )
         run.keep(wandb=identifier)
-        for folder in earlier:
-            shutil.rmtree(folder, ignore_errors=True)
         # The first step that the run accepts: 0 of a new one.
         return max(0, int(self.run.step) - 1)
 

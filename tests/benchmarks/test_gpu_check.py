@@ -36,7 +36,7 @@ from seg25d.representations.volume import Volume
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 NAME, SHAPE = "Dataset001_Tiny", (8, 12, 12)
 # Neither is on the machine with a GPU, and none of them may be needed.
-ABSENT = ("SimpleITK", "monai", "acvl_utils", "cc3d", "jinja2", "ipyniivue")
+ABSENT = ("SimpleITK", "monai", "cc3d", "jinja2", "ipyniivue")
 VARIANTS = ("float32", "channels-last", "contiguous", "norm kept")
 WITHOUT = f"""
 import runpy, sys

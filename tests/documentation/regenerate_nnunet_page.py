@@ -48,6 +48,9 @@ error that names the cure, with status 2. Further options of our commands stand 
 {cascade}
 - A post-processing is a JSON file, `postprocessing.json`, not a pickle. `find_best_configuration` stores it with the
   choice, and `predict` without `-c` applies it
+- The variables of nnU-Net's logger for Weights & Biases are not read: `train --wandb` is `nnUNet_wandb_enabled=1`,
+  `WANDB_PROJECT` is `nnUNet_wandb_project`, `WANDB_MODE=online` is `nnUNet_wandb_mode=online`, its default; here it is
+  offline. [Loggers](training.md#tensorboard-weights--biases-mlflow) has the others
 - `-d` finds data sets by number or name everywhere; folds may be several: `train 4 3d_fullres 0 1 2`, `cv` is all
 
 ## Commands

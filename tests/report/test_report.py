@@ -241,9 +241,19 @@ def test_a_data_set_that_is_not_planned_says_what_to_do(three_folds, capsys):
     assert "seg25d plan_and_preprocess -d Dataset900" in capsys.readouterr().err
 
 
-def test_a_missing_viewer_says_what_brings_it(monkeypatch):
+def test_without_the_viewer_the_report_is_written_and_says_what_brings_it(workspace, monkeypatch, caplog):
     monkeypatch.setattr(niivue, "PACKAGE", "no-such-package")
-    with pytest.raises(InputError, match="pip install no-such-package"):
+    path = api.report(workspace, "900", workspace.raw.parent / "page.html", num_processes=0)
+    text = path.read_text(encoding="utf-8")
+    assert "Worst and best cases" in text
+    assert not re.search("niivue|viewer", text.partition("</style>")[2], flags=re.IGNORECASE)
+    (line,) = [record.getMessage() for record in caplog.records if "viewer" in record.getMessage()]
+    assert "pip install 'seg25d[report]'" in line
+
+
+def test_another_version_of_the_viewer_says_what_to_do(monkeypatch):
+    monkeypatch.setattr(niivue, "_CODE", "no/such/file.js")
+    with pytest.raises(InputError, match=r"lacks no/such/file\.js or its licence; run `pip install -U ipyniivue`"):
         niivue.find_niivue()
 
 
