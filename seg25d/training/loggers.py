@@ -51,11 +51,20 @@ class Loggers:
     def __init__(self, names: Sequence[LoggerName] = (), run: LoggedRun | None = None) -> None:
         self.run = run
         self.waiting = tuple(dict.fromkeys(names))
-        """Loggers that begin with the first epoch."""
+        """Loggers that have not begun."""
         self.active: dict[str, RunLogger] = {}
         self.num_written: dict[str, int] = {}
-        self.begun = 0.0
+        self.begun: float | None = None
         self.last_epoch = 0
+
+    def start(self) -> None:
+        """Begin, before the training's time is counted, as some take many seconds; later calls do nothing."""
+        if not self.waiting:
+            return
+        assert self.run is not None, "who asks for loggers says what is logged"
+        run = self.run
+        self.active, self.waiting = {name: LOGGERS[name]() for name in self.waiting}, ()
+        self._safely(lambda name, each: self.num_written.update({name: each.start(run)}))
 
     def epochs(self, log: Sequence[Mapping[str, Any]]) -> None:
         """Write the epochs that have not been written yet.
@@ -65,10 +74,13 @@ class Loggers:
         """
         if len(log) == self.last_epoch:
             return
-        if self.waiting:
+        self.start()
+        if not self.active:
+            return
+        if self.begun is None:
             self.begun = time.time() - log[-1]["total_seconds"]
-            self._start()
-        self._safely(lambda name, each: self._write(name, each, log))
+        begun = self.begun
+        self._safely(lambda name, each: self._write(name, each, log, begun))
         self.last_epoch = len(log)
 
     def scores(self, summary: Summary) -> None:
@@ -81,16 +93,10 @@ class Loggers:
         self._safely(lambda _, each: each.close())
         self.active = {}
 
-    def _start(self) -> None:
-        assert self.run is not None, "who asks for loggers says what is logged"
-        run = self.run
-        self.active, self.waiting = {name: LOGGERS[name]() for name in self.waiting}, ()
-        self._safely(lambda name, each: self.num_written.update({name: each.start(run)}))
-
-    def _write(self, name: str, each: RunLogger, log: Sequence[Mapping[str, Any]]) -> None:
+    def _write(self, name: str, each: RunLogger, log: Sequence[Mapping[str, Any]], begun: float) -> None:
         for line in log[self.num_written[name] :]:
             # Relative times are those spent on training.
-            each.epoch(line["epoch"], self.begun + line["total_seconds"], scalars(line))
+            each.epoch(line["epoch"], begun + line["total_seconds"], scalars(line))
         self.num_written[name] = max(self.num_written[name], len(log))
 
     def _safely(self, call: Callable[[str, RunLogger], None]) -> None:

@@ -1,5 +1,6 @@
 """Curves for MLflow: in a database in the folder of results, unless MLFLOW_TRACKING_URI says otherwise."""
 
+import logging
 import os
 import re
 import time
@@ -36,6 +37,7 @@ class MlflowLogger:
         from mlflow import MlflowClient  # noqa: PLC0415 - an extra
         from mlflow.entities import Param  # noqa: PLC0415 - an extra
 
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # each new database is no news
         local = f"sqlite:///{run.mlflow_database.resolve().as_posix()}"
         self.client = MlflowClient(os.environ.get("MLFLOW_TRACKING_URI", local))
         parameters = dict(_parameters(run.configuration))

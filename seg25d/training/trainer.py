@@ -171,6 +171,7 @@ class _Run:
         timed = config.time_budget_seconds is not None
         # Where epochs end is known beforehand only in a run that counts updates.
         batches = make_loader(self.source, state.iteration, self.num_workers, self.execution.device, validate=not timed)
+        self.job.loggers.start()
         last_saved = time.monotonic()
         self.last_tick = time.perf_counter()
         state.finished = False
@@ -380,10 +381,8 @@ class _Run:
         self.state.finished = True
         losses = self.validation_losses()
         if is_over_early(self.config, losses):
-            best = num_epochs_to_best(losses)
-            logger.info(
-                "%s: ended early after epoch %d; the best was epoch %d", self.job.folder.name, len(losses), best
-            )
+            name, best = self.job.folder.name, num_epochs_to_best(losses)
+            logger.info("%s: ended early after epoch %d; the best was epoch %d", name, len(losses), best)
         if self.first:
             folder, weights = self.job.folder, self.state.averaged.state_dict()
             if not folder.model_best.exists():

@@ -34,7 +34,7 @@ class WandbLogger:
         if mode == OFFLINE:
             for earlier in run.folder.wandb.glob("offline-run-*"):
                 shutil.rmtree(earlier, ignore_errors=True)
-        run.folder.root.mkdir(parents=True, exist_ok=True)
+        run.keep(wandb=identifier)
         self.run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", run.dataset_name),
             group=run.folder.root.parent.name,
@@ -49,7 +49,6 @@ class WandbLogger:
                 console="off", silent=True, host="", disable_git=True, disable_code=True, x_disable_meta=True
             ),
         )
-        run.keep(wandb=identifier)
         # The first step that the run accepts: 0 of a new one.
         return max(0, int(self.run.step) - 1)
 
