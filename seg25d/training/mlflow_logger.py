@@ -16,6 +16,8 @@ NOT_IN_NAMES = re.compile(r"[^\w\-. :/]")
 """Characters that MLflow does not take in names (mlflow/utils/validation.py)."""
 LONGEST_VALUE = 6000
 """Characters of the value of a parameter that MLflow takes (MAX_PARAM_VAL_LENGTH in mlflow/utils/validation.py)."""
+MOST_AT_ONCE = 100
+"""Parameters that MLflow takes at once (MAX_PARAMS_TAGS_PER_BATCH in mlflow/utils/validation.py)."""
 ONE_OF_ALL = "train_loss"
 """A number that every epoch has."""
 
@@ -50,7 +52,9 @@ class MlflowLogger:
             _experiment(self.client, run), run_name=run.folder.name, tags={"configuration": run.folder.root.parent.name}
         ).info.run_id
         run.keep(mlflow=self.run)
-        self.client.log_batch(self.run, params=[Param(name, value) for name, value in parameters.items()])
+        params = [Param(name, value) for name, value in parameters.items()]
+        for first in range(0, len(params), MOST_AT_ONCE):
+            self.client.log_batch(self.run, params=params[first : first + MOST_AT_ONCE])
         return 0
 
     def epoch(self, number: int, when: float, numbers: Mapping[str, float]) -> None:

@@ -82,7 +82,8 @@ class Recorder:
 
 
 def logged(job: FoldJob, *names: LoggerName) -> FoldJob:
-    run = LoggedRun(job.folder, job.folder.root.parent, "Dataset001_Tiny", {"fold": 0, "training": {"epochs": [1, 2]}})
+    configuration = {"fold": 0, "training": {"epochs": [1, 2]}, "plan": {f"{number}": number for number in range(120)}}
+    run = LoggedRun(job.folder, job.folder.root.parent, "Dataset001_Tiny", configuration)
     return dataclasses.replace(job, loggers=Loggers(names, run))
 
 
@@ -244,7 +245,8 @@ def test_mlflow_goes_on_with_its_run_and_has_every_epoch_once(
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("Dataset001_Tiny")
     (found,) = client.search_runs([experiment.experiment_id])
-    assert found.data.params == {"fold": "0", "training.epochs": "[1, 2]"}
+    plan = {f"plan.{number}": f"{number}" for number in range(120)}
+    assert found.data.params == {"fold": "0", "training.epochs": "[1, 2]", **plan}
     assert found.info.status == "FINISHED"
     log = [json.loads(line) for line in job.folder.log.read_text().splitlines()]
     for name in ("train_loss", "validation_loss", "learning_rate"):
