@@ -24,7 +24,7 @@ from seg25d.planning.plan import ConfigurationPlan, Plans
 from seg25d.preprocessing.store import Store
 from seg25d.runs.files import check_run, write_run_files
 from seg25d.training.checkpoint import clear_fold
-from seg25d.training.config import EXTENDABLE, TrainingConfig, changed_settings
+from seg25d.training.config import EXTENDABLE, TrainingConfig, changed_settings, read_config
 from seg25d.training.going_on import settle_config
 from seg25d.training.processes import (
     check_processes,
@@ -95,7 +95,7 @@ class RunToTrain:
         """
         folder = self.run.fold(fold)
         if self.begun == "kept":
-            return read_record(folder.config, TrainingConfig) if folder.checkpoint.exists() else self.config
+            return read_config(folder) if folder.checkpoint.exists() else self.config
         return settle_config(folder, self.settings.recipe, self.settings.changes)
 
 
@@ -201,7 +201,7 @@ def _warn_if_unlike_others(task: RunToTrain, fold: int | str, config: TrainingCo
         if other == fold or not folder.checkpoint.exists():
             continue
         with suppress(RecordError):  # of other versions: reported when that fold continues
-            changed = changed_settings(read_record(folder.config, TrainingConfig), config)
+            changed = changed_settings(read_config(folder), config)
             if unlike := [name for name in changed if name not in EXTENDABLE | {"seed"}]:
                 logger.warning(
                     "fold %d begins with other settings than fold %d was trained with (%s): scores and ensembles of "
