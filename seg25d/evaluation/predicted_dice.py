@@ -154,7 +154,7 @@ def calibrate(cases: Sequence[KnownCase]) -> Calibration | None:
     return Calibration(
         lines=lines,
         marked_below=float(np.quantile(means, MARKED)) if means else 0.0,
-        cases=tuple(judged),
+        cases=tuple(map(_rounded, judged)),
         judgement=judge(judged),
         error_of_means=judge(without).mean_absolute_error,
     )
@@ -183,6 +183,17 @@ def judge(cases: Sequence[JudgedCase]) -> Judgement:
         correlation_of_cases=_correlation(means),
         worst=min(worst, len(means)),
         found=len(set(lowest) & set(suspects)),
+    )
+
+
+def _rounded(case: JudgedCase) -> JudgedCase:
+    """With four digits, as models of a hundred structures have hundreds of thousands of figures."""
+    parts = {"predicted": case.predicted, "dice": case.dice}
+    return case.model_copy(
+        update={
+            part: {name: None if value is None else round(value, 4) for name, value in values.items()}
+            for part, values in parts.items()
+        }
     )
 
 
