@@ -230,17 +230,13 @@ def predict(workspace: Workspace, source: Path, out: Path, options: PredictionOp
             outcomes = partial(outcomes_on_devices, loader(model, predictor_options), devices)
         else:
             outcomes = partial(outcomes_here, model.load(predictor_options, options.device))
-        record = PredictionRecord(
-            arguments={"input": str(source)} | options.model_dump(mode="json"), model=model.describe(predictor_options)
-        )
-        case_options = CaseOptions(
-            save_probabilities=options.save_probabilities,
-            overwrite=options.overwrite,
-            dicom_seg=options.dicom_seg,
-            is_part=is_part,
-        )
+        arguments = {"input": str(source)} | options.model_dump(mode="json")
+        record = PredictionRecord(arguments=arguments, model=model.describe(predictor_options))
+        said = options.model_dump(include={"save_probabilities", "overwrite", "uncertainty", "dicom_seg"})
+        case_options = CaseOptions(is_part=is_part, **said)
+        calibration = model.calibration_for(predictor_options) if options.uncertainty else None
         with measured_afterwards(options.statistics, found, out, meaning):
-            predict_cases(outcomes, meaning, cases, out, case_options, record)
+            predict_cases(outcomes, meaning, cases, out, case_options, record, calibration)
 
 
 def load_model(workspace: Workspace, options: PredictionOptions | None = None) -> CasePredictor:

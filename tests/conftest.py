@@ -27,8 +27,11 @@ from seg25d.core.processor import Verdict, this_processor
 from seg25d.data.phantom import DATASET_NAME, write_phantom_dataset
 from seg25d.training import monitor, timing, trainer
 
-# How long an example takes says how busy the machine is, not whether a law holds.
-settings.register_profile("laws", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# How long an example takes says how busy the machine is, not whether a law holds. The examples are the same every time,
+# so that a failure is that of the change; --hypothesis-profile explore looks for others.
+LAWS = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("laws", derandomize=True, **LAWS)
+settings.register_profile("explore", **LAWS)
 settings.load_profile("laws")
 
 

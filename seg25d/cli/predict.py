@@ -79,6 +79,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="models that fuse views: fuse them by their network, or without training (default: network)",
     )
     parser.add_argument(
+        "--uncertainty",
+        action="store_true",
+        help="also say how sure it is: maps in OUT/uncertainty, and the predicted Dice of every structure in "
+        "prediction.json; cases to look at are listed",
+    )
+    parser.add_argument(
         "--statistics",
         type=Path,
         metavar="FILE",

@@ -13,10 +13,16 @@ from typing import Any
 
 from seg25d.core.errors import InputError, RecordError
 from seg25d.core.leftovers import remove_leftovers, temporary_name
+from seg25d.core.memory import needed_and_free
+from seg25d.core.parallel import available_memory_bytes
 from seg25d.core.system_errors import refusal, writing
 
 MAX_JSON_BYTES = 1 << 28
 """Maximum size of records, which are read as a whole: scores of 1,228 cases and 117 classes have about 90 MB."""
+SMALL_JSON_BYTES = 1 << 20
+JSON_BYTES_IN_MEMORY = 31
+"""Memory that a byte of JSON may take once it is read (tracemalloc: 28.5 for `[{"a":{}},{"a":{}},...]`, 30.6 with
+a list in place of the inner object): records above `SMALL_JSON_BYTES` are compared with the memory that is free."""
 
 
 @contextmanager
@@ -112,16 +118,26 @@ def file_digest(path: Path) -> str:
 
 
 def check_writable_file(path: Path) -> None:
-    """Check that a file can be written, before hours are spent on its content; nothing is made.
+    """Check that a file of text can be written, before hours are spent on its content; nothing is made.
 
     Raises:
-        InputError: If its name is that of a folder or a device, or its folder cannot be written into; names it.
+        InputError: If its name is that of a folder, a device or a file that is not text, such as an image, or its
+            folder cannot be written into; names it.
     """
     if path.is_dir():
         raise InputError(f"{path} cannot be written: it is a folder; name a file in it, or elsewhere")
     if path.exists() and not path.is_file():
         raise InputError(f"{path} cannot be written: it is a device or a pipe, which a file would replace; name a file")
+    if path.exists() and not _is_text(path):
+        raise InputError(f"{path} cannot be written: it holds something else than text; name another file")
     check_writable(path.parent)
+
+
+def _is_text(path: Path) -> bool:
+    """Whether a file, as far as its beginning tells, is text in UTF-8 or empty."""
+    with path.open("rb") as file, suppress(UnicodeDecodeError):
+        return "\0" not in codecs.getincrementaldecoder("utf-8")().decode(file.read(1 << 16))
+    return False
 
 
 def copy_file(source: Path, target: Path) -> None:
@@ -172,8 +188,12 @@ def read_json(path: Path, make_object: Callable[[list[tuple[str, Any]]], Any] = 
         RecordError: If the file is missing, a folder, or is not JSON; names the line.
     """
     try:
-        if path.stat().st_size > MAX_JSON_BYTES:
+        size = path.stat().st_size
+        if size > MAX_JSON_BYTES:
             raise RecordError(f"{path} is larger than the {MAX_JSON_BYTES >> 20} MiB of a record; make it again")
+        needed = size * JSON_BYTES_IN_MEMORY if size > SMALL_JSON_BYTES else 0
+        if needed and needed > (free := available_memory_bytes()):
+            raise RecordError(f"{path} may take {needed_and_free(needed, free)}; read it on a larger machine")
         content = path.read_bytes()
         encoding = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
         return json.loads(content.decode(encoding), object_pairs_hook=make_object)

@@ -261,6 +261,21 @@ def _free_address_space(root: Path) -> int | None:
     return max(0, limit - int(taken[0]) * resource.getpagesize()) if limit != resource.RLIM_INFINITY and taken else None
 
 
+def torchrun_processes(variable: str = "WORLD_SIZE") -> int:
+    """Processes that train together, as `torchrun` says in the environment; 1 where it does not.
+
+    Args:
+        variable: `WORLD_SIZE`, or `LOCAL_WORLD_SIZE` for those of them on this machine.
+
+    Raises:
+        InputError: If the variable holds something else.
+    """
+    value = os.environ.get(variable, "").strip() or "1"
+    if not (value.isascii() and value.isdecimal() and int(value) > 0):
+        raise InputError(f"{variable}: expected a number of processes, as torchrun sets it, got {value!r}; unset it")
+    return int(value)
+
+
 def choose_num_workers(requested: int | None, bytes_per_worker: int, num_items: int) -> int:
     """Choose the number of worker processes.
 

@@ -157,6 +157,11 @@ class RunFolder(Record):
         return self.root / "crossval" / "summary.json"
 
     @property
+    def predicted_dice(self) -> Path:
+        """How the Dice of a prediction is predicted, by the validation cases of the folds that are trained."""
+        return self.root / "crossval" / "predicted_dice.json"
+
+    @property
     def splits(self) -> Path:
         """The folds that it was trained with."""
         return self.root / "splits.json"

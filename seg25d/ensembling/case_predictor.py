@@ -15,6 +15,7 @@ from seg25d.data.labels import Labels
 from seg25d.ensembling.fuse import mean_of_probabilities
 from seg25d.inference.postprocessing import PostProcessing, remove_components, threshold_values
 from seg25d.inference.predictor import Predictor
+from seg25d.inference.uncertainty import Uncertainty
 from seg25d.preprocessing.grid import Grid
 from seg25d.preprocessing.header_windows import with_header_windows
 
@@ -120,17 +121,26 @@ class CasePredictor:
             images.append(done[key])
         return Prepared(tuple(images), spacing_mm)
 
-    def segment(self, prepared: Prepared) -> NDArray[np.uint8]:
-        """Predict internal indices (D, H, W) on the whole canonical grid."""
+    def segment(self, prepared: Prepared, uncertainty: Uncertainty | None = None) -> NDArray[np.uint8]:
+        """Predict internal indices (D, H, W) on the whole canonical grid.
+
+        Args:
+            prepared: What `prepare` gives.
+            uncertainty: Collects what the probabilities say, before components are removed, if that is wanted.
+        """
         if len(self.members) > 1 or self.postprocessing.thresholds:
-            return self.segment_with_probabilities(prepared)[0]
-        indices = self.members[0].predict_preprocessed(*prepared.images[0])
+            return self.segment_with_probabilities(prepared, uncertainty)[0]
+        indices = self.members[0].predict_preprocessed(*prepared.images[0], uncertainty)
         return remove_components(indices, self.labels, prepared.spacing_mm, self.postprocessing)
 
-    def segment_with_probabilities(self, prepared: Prepared) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    def segment_with_probabilities(
+        self, prepared: Prepared, uncertainty: Uncertainty | None = None
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """Like `segment`, with the probabilities (K, D, H, W), see `export_slabs`; these are not post-processed."""
         pairs = zip(self.members, prepared.images, strict=True)
         mean = mean_of_probabilities((member.predict_probabilities(*each)[1] for member, each in pairs), self.weights)
         thresholds = threshold_values(self.postprocessing, self.labels)
         indices = self.labels.from_probabilities(mean, self.threshold if thresholds is None else thresholds)
+        if uncertainty is not None:
+            uncertainty.add_whole(mean, indices)
         return remove_components(indices, self.labels, prepared.spacing_mm, self.postprocessing), mean

@@ -5,10 +5,10 @@
 import csv
 import io
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -137,6 +137,10 @@ def _intensities(values: FloatArray) -> Intensities:
     return Intensities(float(exact.mean()), std, float(exact.min()), low, middle, high, float(exact.max()))
 
 
+PredictedDice: TypeAlias = Mapping[str, Mapping[str, float | None]]
+"""By case and name of the structure; None where nothing is predicted."""
+
+
 class Segmented(NamedTuple):
     """An image and its segmentation."""
 
@@ -175,6 +179,7 @@ def write_structures(
     channel_names: Sequence[str],
     path: Path,
     num_processes: int | None = None,
+    predicted_dice: PredictedDice | None = None,
 ) -> None:
     """Measure all structures of cases and write a table with a row per case and structure.
 
@@ -184,6 +189,7 @@ def write_structures(
         channel_names: For the columns of intensities.
         path: The table, as comma-separated values; it is complete or absent afterwards.
         num_processes: Worker processes; 0 works in this process, None chooses.
+        predicted_dice: For a column of what a model says of its segmentations.
 
     Raises:
         InputError: If a segmentation is not on the grid of its image.
@@ -195,7 +201,7 @@ def write_structures(
         workers = choose_num_workers(num_processes, _BYTES_PER_WORKER, len(cases))
         measured = map_cases(partial(_measure_case, labels), cases, name=_name, num_workers=workers)
         found = {item.case.name: result for item, result in track(measured, len(cases), "measuring structures")}
-        write_text(path, table_of_structures(found, channel_names))
+        write_text(path, table_of_structures(found, channel_names, predicted_dice or {}))
 
 
 def _name(item: Segmented) -> str:
@@ -222,26 +228,34 @@ def _measure_case(labels: Labels | None, item: Segmented) -> dict[str, Structure
     return {labels.name_of(key): structure for key, structure in found.items()}
 
 
-def table_of_structures(found: Mapping[str, Mapping[str, Structure]], channel_names: Sequence[str]) -> str:
+def table_of_structures(
+    found: Mapping[str, Mapping[str, Structure]], channel_names: Sequence[str], predicted_dice: PredictedDice
+) -> str:
     """The table as comma-separated values; what is not known is an empty cell.
 
     Args:
         found: What was measured, by case and structure.
         channel_names: For the columns of intensities.
+        predicted_dice: What a model says of its segmentations; without any, there is no such column.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
+    last = ("predicted_dice",) if predicted_dice else ()
     writer.writerow(
         [
             *("case", "structure", "voxels", "volume_ml", "surface_mm2", "components", "touches_border"),
             *(f"extent_{axis}_mm" for axis in reversed(AXES)),
             *(f"{channel}_{name}" for channel in channel_names for name in Intensities._fields),
+            *last,
         ]
     )
     for case in sorted(found):
         for name, each in found[case].items():
             sizes = (each.voxels, each.volume_ml, each.surface_mm2, each.components, each.touches_border)
-            values: Iterable[float | None] = (value for channel in each.intensities for value in channel)
+            values: list[float | None] = [value for channel in each.intensities for value in channel]
+            if last:  # a structure that is absent has no intensities
+                values += [None] * (len(channel_names) * len(Intensities._fields) - len(values))
+                values.append(predicted_dice.get(case, {}).get(name))
             writer.writerow([case, name, *map(_cell, sizes), *map(_cell, each.extent_mm[::-1]), *map(_cell, values)])
     return text.getvalue()
 

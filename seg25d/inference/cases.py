@@ -23,6 +23,7 @@ from seg25d.data.grid_problems import form_conflict
 from seg25d.data.image_geometry import Geometry
 from seg25d.data.image_spacing import spacing_note
 from seg25d.data.labels import Labels
+from seg25d.evaluation.predicted_dice import Calibration, Sums
 from seg25d.inference.dicom_output import (
     NO_SEGMENTATIONS,
     SegmentationChoice,
@@ -37,8 +38,11 @@ from seg25d.inference.prediction_files import (
     begin_record,
     find_earlier,
     report_failures,
+    tell_unsure,
+    uncertainty_path,
     write_probabilities,
 )
+from seg25d.inference.uncertainty import Uncertainty
 
 logger = logging.getLogger(__name__)
 CASES_AHEAD = 2
@@ -52,6 +56,8 @@ class CaseOptions(Record):
     """Also write `CASE.npz` with `probabilities` (K, z, y, x) in float32, and `CASE.pkl` for nnU-Net's tools."""
     overwrite: bool = False
     """Predict existing cases again."""
+    uncertainty: bool = False
+    """Also write `uncertainty/CASE.ENDING`, a map of the entropy, and the predicted Dice of each structure."""
     dicom_seg: SegmentationChoice = "auto"
     """Kind of `CASE.dcm`, which is written for DICOM series."""
     is_part: bool = False
@@ -64,10 +70,16 @@ class CaseModel(Protocol):
     def prepare(self, image: NDArray[Any], spacing_mm: Spacing, case: Case | None = None) -> Any:
         """Preprocess an image (C, D, H, W) in canonical orientation for the model."""
 
-    def segment(self, prepared: Any) -> NDArray[np.uint8]:
+    @property
+    def labels(self) -> Labels:
+        """Meaning of indices and probabilities."""
+
+    def segment(self, prepared: Any, uncertainty: Uncertainty | None = None) -> NDArray[np.uint8]:
         """Predict internal indices (D, H, W) of a prepared image."""
 
-    def segment_with_probabilities(self, prepared: Any) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    def segment_with_probabilities(
+        self, prepared: Any, uncertainty: Uncertainty | None = None
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """Like `segment`, with probabilities (K, D, H, W)."""
 
 
@@ -92,13 +104,23 @@ class _Read(NamedTuple):
 class _Result(NamedTuple):
     labels: IntArray
     probabilities: NDArray[np.float32] | None
+    uncertainty: Uncertainty | None
     geometry: Geometry
     seconds: float
     """Of reading and computing."""
 
 
-Outcome: TypeAlias = tuple[Case, float | Exception]
-"""A case with the seconds that it took, or the error with which it failed."""
+class Done(NamedTuple):
+    """What is left to say of a case whose files are written."""
+
+    seconds: float
+    """To read, compute and write it."""
+    sums: Mapping[str, Sums] | None = None
+    """Of its probabilities, where that was asked for."""
+
+
+Outcome: TypeAlias = tuple[Case, Done | Exception]
+"""A case that is done, or the error with which it failed."""
 Outcomes: TypeAlias = Callable[["Work", Callable[[], None]], Iterator[Outcome]]
 """Function that predicts and writes cases and yields outcomes; calls its second argument before it writes files."""
 
@@ -121,6 +143,7 @@ def predict_cases(
     out: Path,
     options: CaseOptions,
     record: PredictionRecord,
+    calibration: Calibration | None = None,
 ) -> None:
     """Segment cases and write `CASE.ENDING` for each, with the geometry of its image, and `prediction.json`.
 
@@ -133,7 +156,8 @@ def predict_cases(
         cases: The cases to predict.
         out: Folder for the results; created when the first one is written.
         options: Options of the output.
-        record: Content of `prediction.json`; the meaning of the labels and the seconds are added.
+        record: Content of `prediction.json`; the meaning of the labels, the seconds and the predicted Dice are added.
+        calibration: How the Dice is predicted, where `options.uncertainty` asks for it; None: it is not.
 
     Raises:
         InputError: If there are no cases, an image would be overwritten, the folder holds predictions of another model
@@ -145,12 +169,16 @@ def predict_cases(
     targets = _check_targets(meaning.description, cases, out)
     path = out / RECORD_NAME
     segmentations = plan_segmentations(options.dicom_seg, cases, out, meaning.description, record.model)
-    beside = {name: segmentation_path(targets[name]) for name in segmentations.cases}
+    beside = {name: [segmentation_path(targets[name])] for name in segmentations.cases}
+    if options.uncertainty:
+        for name, target in targets.items():
+            beside.setdefault(name, []).append(uncertainty_path(target))
     earlier = find_earlier(
         record, path, targets, overwrite=options.overwrite, probabilities=options.save_probabilities, beside=beside
     )
     said = {"labels": meaning.labels, "threshold": meaning.threshold}
-    record = record.model_copy(update={"seconds": earlier.seconds} | said)
+    kept = {"seconds": earlier.seconds, "predicted_dice": earlier.predicted_dice}
+    record = record.model_copy(update=kept | said)
     todo = [case for case in cases if case.name not in earlier.done]
     if len(todo) < len(cases):
         logger.info("%d of %d cases are predicted already", len(cases) - len(todo), len(cases))
@@ -169,12 +197,18 @@ def predict_cases(
             # The frames of the traceback keep the images and scores of the case in memory.
             result.__traceback__ = None
         else:
-            record = record.model_copy(update={"seconds": record.seconds | {case.name: round(result, 3)}})
+            record = record.with_case(case.name, result.seconds, _predicted_dice(calibration, result.sums))
             if options.is_part:
                 record = add_to_record(record, path)
             else:
                 write_record(path, record)
+    if calibration is not None:
+        tell_unsure(calibration, record, meaning.labels, [case.name for case in cases])
     report_failures(failures, len(cases))
+
+
+def _predicted_dice(calibration: Calibration | None, sums: Mapping[str, Sums] | None) -> dict[str, float | None] | None:
+    return None if calibration is None or sums is None else calibration.predict(sums)
 
 
 def _check_targets(description: DatasetDescription, cases: Sequence[Case], out: Path) -> dict[str, Path]:
@@ -212,14 +246,15 @@ def _choose_ending(description: DatasetDescription, case: Case) -> str:
 def outcomes_here(model: CaseModel, work: Work, begin: Callable[[], None]) -> Iterator[Outcome]:
     """Predict in this process, reading the next case and writing the last one meanwhile; see `Outcomes`."""
     begun = False
-    writing: deque[tuple[Case, Future[float]]] = deque()
+    writing: deque[tuple[Case, Future[Done]]] = deque()
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
         try:
             for case, reading in _read_ahead(reader, model, work.cases):
                 try:
                     read = reading.result()
                     started = time.perf_counter()
-                    labels, probabilities = _compute(model, read, work.options)
+                    uncertainty = Uncertainty(model.labels, with_map=True) if work.options.uncertainty else None
+                    labels, probabilities = _compute(model, read, uncertainty, work.options)
                 except Exception as error:
                     yield case, refusal(error) or error
                     continue
@@ -228,7 +263,7 @@ def outcomes_here(model: CaseModel, work: Work, begin: Callable[[], None]) -> It
                 if not begun:
                     begin()
                     begun = True
-                result = _Result(decoded, probabilities, read.geometry, seconds)
+                result = _Result(decoded, probabilities, uncertainty, read.geometry, seconds)
                 write = writer.submit(_write, work.targets[case.name], result, case, work.segmentations)
                 writing.append((case, write))
                 if len(writing) > CASES_AHEAD:
@@ -264,20 +299,24 @@ def _read(model: CaseModel, case: Case) -> _Read:
 
 
 def _compute(
-    model: CaseModel, read: _Read, options: CaseOptions
+    model: CaseModel, read: _Read, uncertainty: Uncertainty | None, options: CaseOptions
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None]:
     if options.save_probabilities:
-        return model.segment_with_probabilities(read.prepared)
-    return model.segment(read.prepared), None
+        return model.segment_with_probabilities(read.prepared, uncertainty)
+    return model.segment(read.prepared, uncertainty), None
 
 
-def _write(target: Path, result: _Result, case: Case, segmentations: Segmentations) -> float:
-    """Write the results of a case, its labels last to mark it as done; return the seconds of all steps."""
-    from seg25d.data.image_io import write_labels  # noqa: PLC0415 - loads SimpleITK
+def _write(target: Path, result: _Result, case: Case, segmentations: Segmentations) -> Done:
+    """Write the results of a case, its labels last to mark it as done."""
+    from seg25d.data.image_io import write_channel, write_labels  # noqa: PLC0415 - loads SimpleITK
 
     started = time.perf_counter()
     if result.probabilities is not None:
         write_probabilities(target, result.probabilities, result.geometry)
+    sums = None
+    if result.uncertainty is not None:
+        path, sums = uncertainty_path(target), result.uncertainty.sums
+        write_channel(path, result.uncertainty.finished_map(grey=is_picture(path)), result.geometry)
     if case.name in segmentations.cases:
         from seg25d.data.dicom_segmentation import write_segmentation  # noqa: PLC0415 - only DICOM needs it
 
@@ -286,10 +325,10 @@ def _write(target: Path, result: _Result, case: Case, segmentations: Segmentatio
     elif case.images[0].is_dir() and segmentation_path(target).exists():
         logger.warning("%s is of an earlier prediction, and says something else now", segmentation_path(target))
     write_labels(target, result.labels, result.geometry)
-    return result.seconds + time.perf_counter() - started
+    return Done(result.seconds + time.perf_counter() - started, sums)
 
 
-def _wait_for_outcome(case: Case, write: Future[float]) -> Outcome:
+def _wait_for_outcome(case: Case, write: Future[Done]) -> Outcome:
     try:
         return case, write.result()
     except Exception as error:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from seg25d.core.errors import InputError, ResourceError, Seg25dError, WorkerError
 from seg25d.core.parallel import available_cores, watch_parent, worker_context
 from seg25d.core.system_errors import refusal
-from seg25d.inference.cases import CaseModel, Outcome, Work, outcomes_here
+from seg25d.inference.cases import CaseModel, Done, Outcome, Work, outcomes_here
 
 SECONDS_BETWEEN_LOOKS = 1.0
 """Seconds between checks for processes that have died."""
@@ -19,7 +19,7 @@ class _Report(NamedTuple):
     """Outcome of one case, or of a process that cannot start (no case), as not every error can be pickled."""
 
     case: str | None
-    seconds: float = 0.0
+    done: Done | None = None
     message: str | None = None
     expected: bool = True
     """Whether the input is the cause."""
@@ -62,7 +62,7 @@ def outcomes_on_devices(
             report = _next_report(reports, processes)
             if report.case is None:
                 raise report.error()
-            yield waiting.pop(report.case), report.seconds if report.message is None else report.error()
+            yield waiting.pop(report.case), report.done or report.error()
     finally:
         for process in processes:
             # Finished processes end by themselves; the others would block on a queue that nobody reads.

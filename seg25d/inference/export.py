@@ -20,6 +20,7 @@ from torch.nn import functional
 from seg25d.core.grids import box_slices
 from seg25d.data.labels import Labels
 from seg25d.inference.sliding_window import Slab
+from seg25d.inference.uncertainty import Uncertainty
 from seg25d.preprocessing.grid import Grid
 
 
@@ -46,7 +47,11 @@ def nearest_positions(size: int, new_size: int) -> Positions:
 
 
 def labels_from_slabs(
-    slabs: Iterable[Slab], grid: Grid, labels: Labels, threshold: float | None = None
+    slabs: Iterable[Slab],
+    grid: Grid,
+    labels: Labels,
+    threshold: float | None = None,
+    uncertainty: Uncertainty | None = None,
 ) -> NDArray[np.uint8]:
     """Convert slabs of scores to labels.
 
@@ -55,15 +60,28 @@ def labels_from_slabs(
         grid: Grids of preprocessing.
         labels: Meaning of the scores.
         threshold: See `Labels.from_scores`.
+        uncertainty: Collects what the probabilities say, if that is wanted.
 
     Returns:
         Internal indices (D, H, W) on the whole canonical grid; 0 outside the crop of preprocessing.
     """
     result = np.zeros(grid.canonical_shape, np.uint8)
-    inside = result[box_slices(grid.bounding_box)]
+    box = box_slices(grid.bounding_box)
+    inside = result[box]
+    if uncertainty is not None:
+        uncertainty.begin(grid.canonical_shape)
     for axis, index, scores in _canonical_planes(slabs, grid):
-        np.moveaxis(inside, axis, 0)[index] = labels.from_scores(scores.numpy(), threshold)
+        chosen = labels.from_scores(scores.numpy(), threshold)
+        np.moveaxis(inside, axis, 0)[index] = chosen
+        if uncertainty is not None:
+            place = None if uncertainty.map is None else np.moveaxis(uncertainty.map[box], axis, 0)[index]
+            uncertainty.add(_probabilities(scores, labels).numpy(), chosen, place)
     return result
+
+
+def _probabilities(scores: Tensor, labels: Labels) -> Tensor:
+    """Of a plane (K, h, w): softmax over the classes, or a sigmoid per region."""
+    return scores.sigmoid() if labels.has_regions else scores.softmax(0)
 
 
 def export_slabs(
@@ -84,8 +102,7 @@ def export_slabs(
     box = box_slices(grid.bounding_box)
     inside, inside_probabilities = result[box], probabilities[(slice(None), *box)]
     for axis, index, scores in _canonical_planes(slabs, grid):
-        chosen = scores.sigmoid() if labels.has_regions else scores.softmax(0)
-        np.moveaxis(inside_probabilities, axis + 1, 0)[index] = chosen.numpy()
+        np.moveaxis(inside_probabilities, axis + 1, 0)[index] = _probabilities(scores, labels).numpy()
         np.moveaxis(inside, axis, 0)[index] = labels.from_scores(scores.numpy(), threshold)
     return result, probabilities
 

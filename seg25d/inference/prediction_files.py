@@ -5,7 +5,7 @@ import math
 import pickle
 import tokenize
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -24,6 +24,8 @@ from seg25d.core.versions import library_versions
 from seg25d.data.cases import split_ending
 from seg25d.data.image_geometry import Geometry
 from seg25d.data.labels import Labels
+from seg25d.data.problems import MAX_LISTED
+from seg25d.evaluation.predicted_dice import Calibration, mean_dice
 
 logger = logging.getLogger(__name__)
 RECORD_NAME = "prediction.json"
@@ -50,6 +52,17 @@ class PredictionRecord(Record):
     """Lowest probability of foreground voxels, see `Labels.from_probabilities`; null: the most probable class."""
     seconds: dict[str, float | None] = Field(default_factory=dict)
     """Seconds to read, compute and write each case; null if the command was interrupted before they were recorded."""
+    predicted_dice: dict[str, dict[str, float | None]] = Field(default_factory=dict)
+    """What the Dice of each structure is predicted to be, by case; null where there is nothing to predict."""
+
+    def with_case(
+        self, case: str, seconds: float, predicted: Mapping[str, float | None] | None = None
+    ) -> "PredictionRecord":
+        """This record and one more case."""
+        said = {case: {name: None if dice is None else round(dice, 4) for name, dice in (predicted or {}).items()}}
+        dice = self.predicted_dice | (said if predicted is not None else {})
+        update = {"seconds": self.seconds | {case: round(seconds, 3)}, "predicted_dice": dice}
+        return self.model_copy(update=update)
 
     def same_model(self, other: "PredictionRecord") -> bool:
         """Whether both records are of the same model, also if one was read from a file (where tuples are lists)."""
@@ -63,6 +76,7 @@ class Earlier(NamedTuple):
     """Of their cases, some of which may lack files."""
     done: frozenset[str]
     """Cases that are not predicted again."""
+    predicted_dice: dict[str, dict[str, float | None]]
 
 
 def find_earlier(
@@ -72,7 +86,7 @@ def find_earlier(
     *,
     overwrite: bool,
     probabilities: bool,
-    beside: Mapping[str, Path] | None = None,
+    beside: Mapping[str, Sequence[Path]] | None = None,
 ) -> Earlier:
     """Find the cases that earlier calls predicted with the same model.
 
@@ -84,13 +98,14 @@ def find_earlier(
         targets: The file of each case, which need not exist.
         overwrite: Whether predictions of another model may be overwritten; then all cases are predicted again.
         probabilities: Whether cases need the files of `write_probabilities`, too.
-        beside: A further file of some of the cases.
+        beside: Further files of some of the cases.
 
     Raises:
         InputError: If the folder holds predictions of another model or of another program and is not to be overwritten.
     """
     beside = beside or {}
-    there = next((name for name, file in (*targets.items(), *beside.items()) if file.exists()), None)
+    files = [*targets.items(), *((name, file) for name, further in beside.items() for file in further)]
+    there = next((name for name, file in files if file.exists()), None)
     foreign = there is not None and not overwrite
     if not path.exists():
         if foreign:
@@ -98,28 +113,42 @@ def find_earlier(
                 f"{path.parent} holds {there} and no prediction.json: it was not predicted here; "
                 "choose another folder or --overwrite"
             )
-        return Earlier({}, frozenset())
+        return Earlier({}, frozenset(), {})
     try:
         earlier = read_record(path, PredictionRecord)
     except RecordError as error:
         if foreign:
             raise InputError(f"{error}\n{path.parent} holds {there}; choose another folder or --overwrite") from None
         logger.warning("%s; writing it again, with all cases", error)
-        return Earlier({}, frozenset())
+        return Earlier({}, frozenset(), {})
     if not earlier.same_model(record):
         if not overwrite:
             raise InputError(f"{path.parent} holds predictions of another model; choose another folder or --overwrite")
-        return Earlier({}, frozenset())
+        return Earlier({}, frozenset(), {})
     whole = (name for name in earlier.seconds if name in targets and _is_written(targets[name], probabilities))
-    done = (name for name in whole if name not in beside or beside[name].exists())
-    return Earlier(earlier.seconds, frozenset(() if overwrite else done))
+    done = (name for name in whole if all(file.exists() for file in beside.get(name, ())))
+    return Earlier(earlier.seconds, frozenset(() if overwrite else done), earlier.predicted_dice)
 
 
 def labels_of_predictions(folder: Path) -> Labels | None:
     """Read the meaning of the segmentations in a folder from its record; None where there is none that can be read."""
+    record = _record_of(folder)
+    return record.labels if record else None
+
+
+def predicted_dice_of(folder: Path) -> dict[str, dict[str, float | None]]:
+    """Read the predicted Dice of segmentations by case and name of the structure, from the record of their folder."""
+    record = _record_of(folder)
+    if record is None or record.labels is None:
+        return {}
+    name_of = record.labels.name_of
+    return {case: {name_of(key): dice for key, dice in each.items()} for case, each in record.predicted_dice.items()}
+
+
+def _record_of(folder: Path) -> PredictionRecord | None:
     if (folder / RECORD_NAME).exists():
         with suppress(RecordError):
-            return read_record(folder / RECORD_NAME, PredictionRecord).labels
+            return read_record(folder / RECORD_NAME, PredictionRecord)
     return None
 
 
@@ -166,7 +195,11 @@ def add_to_record(record: PredictionRecord, path: Path) -> PredictionRecord:
     """Write the record with the cases that other processes have added since; returns what was written."""
     with file_lock(path, "adding a case", patience_seconds=PATIENCE_SECONDS):
         there = read_record(path, PredictionRecord)
-        record = record.model_copy(update={"seconds": there.seconds | record.seconds})
+        both = {
+            "seconds": there.seconds | record.seconds,
+            "predicted_dice": there.predicted_dice | record.predicted_dice,
+        }
+        record = record.model_copy(update=both)
         write_record(path, record)
     return record
 
@@ -201,6 +234,33 @@ def _is_written(target: Path, probabilities: bool) -> bool:
     """Whether all files of a case are there: `CASE.ENDING`, and those of `write_probabilities` if wanted."""
     path = probabilities_path(target)
     return all(file.exists() for file in ((target, path, path.with_suffix(".pkl")) if probabilities else (target,)))
+
+
+def uncertainty_path(target: Path) -> Path:
+    """The file of the map of uncertainty that belongs to a segmentation."""
+    return target.parent / "uncertainty" / target.name
+
+
+def tell_unsure(calibration: Calibration, record: PredictionRecord, labels: Labels, cases: Sequence[str]) -> None:
+    """Say which cases are to be looked at, the worst first, and what their Dice is predicted to be."""
+    known = {case: record.predicted_dice[case] for case in cases if case in record.predicted_dice}
+    unsure = {case: mean_dice(dice) or 0.0 for case, dice in known.items() if calibration.marks(dice)}
+    if not known:
+        return
+    logger.info(
+        "%d of %d cases have a predicted Dice below %.2f, as a fifth of the cases in cross-validation%s",
+        *(len(unsure), len(known), calibration.marked_below, "; look at these:" if unsure else ""),
+    )
+    for case in sorted(unsure, key=lambda case: (unsure[case], case))[:MAX_LISTED]:
+        parts = [f"{labels.name_of(name)} {_two_digits(dice)}" for name, dice in known[case].items()]
+        each = f" ({', '.join(parts)})" if 1 < len(parts) <= MAX_LISTED else ""
+        logger.info("  %s: %.2f%s", case, unsure[case], each)
+    if len(unsure) > MAX_LISTED:
+        logger.info("  and %d more: see %s", len(unsure) - MAX_LISTED, RECORD_NAME)
+
+
+def _two_digits(dice: float | None) -> str:
+    return "-" if dice is None else f"{dice:.2f}"
 
 
 def probabilities_path(target: Path) -> Path:

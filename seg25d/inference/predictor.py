@@ -19,6 +19,7 @@ from seg25d.core.types import Shape, Spacing
 from seg25d.data.labels import Labels
 from seg25d.inference.export import export_slabs, labels_from_slabs
 from seg25d.inference.sliding_window import Slab, WindowOptions, predict_slabs
+from seg25d.inference.uncertainty import Uncertainty
 from seg25d.planning.model_file import ModelHeader, load_model
 from seg25d.planning.model_size import check_memory, check_weights
 from seg25d.planning.normalization import ChannelNormalization
@@ -177,17 +178,19 @@ class Predictor:
         """
         return self.predict_preprocessed(*self.preprocess(image, spacing_mm))
 
-    def predict_preprocessed(self, image: Any, grid: Grid) -> NDArray[np.uint8]:
+    def predict_preprocessed(self, image: Any, grid: Grid, uncertainty: Uncertainty | None = None) -> NDArray[np.uint8]:
         """Segment a preprocessed image.
 
         Args:
             image: (C, d, h, w) on the model's grid: an array, or one on disk that is read by slicing.
             grid: Grids of preprocessing.
+            uncertainty: Collects what the probabilities say, if that is wanted.
 
         Returns:
             Internal indices (D, H, W) on the whole canonical grid.
         """
-        return self._compute(image, lambda slabs: labels_from_slabs(slabs, grid, self.labels, self.header.threshold))
+        meaning = self.labels, self.header.threshold
+        return self._compute(image, lambda slabs: labels_from_slabs(slabs, grid, *meaning, uncertainty))
 
     def predict_probabilities(self, image: Any, grid: Grid) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """Segment a preprocessed image and compute the probabilities, see `export_slabs`."""

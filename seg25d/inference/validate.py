@@ -15,10 +15,12 @@ from seg25d.core.records import read_record, write_record
 from seg25d.core.workspace import FoldFolder
 from seg25d.data.labels import Labels
 from seg25d.evaluation.metrics import case_metrics
+from seg25d.evaluation.predicted_dice import CaseSums, Sums
 from seg25d.evaluation.summary import CaseSummary, Summary, summarize
 from seg25d.evaluation.tables import summary_table
 from seg25d.inference.prediction_files import probabilities_path, write_probabilities
 from seg25d.inference.predictor import Predictor
+from seg25d.inference.uncertainty import Uncertainty
 from seg25d.planning.model_file import ModelHeader, load_header
 from seg25d.preprocessing.store import CaseRecord, Store
 
@@ -38,11 +40,29 @@ class _Output(NamedTuple):
     def segmentation(self, case: str) -> Path:
         return self.folder / f"{case}{self.ending}"
 
+    def sums(self, case: str) -> Path:
+        return sums_path(self.folder, case)
+
     def has(self, case: str) -> bool:
         """Whether all files of a case are there."""
-        files = [self.segmentation(case)] if self.ending is not None else []
+        if self.ending is None:
+            return False
+        files = [self.segmentation(case), self.sums(case)]
         files += [probabilities_path(self.segmentation(case))] if self.save_probabilities else []
-        return bool(files) and all(_is_current(path, self.made) for path in files)
+        return all(_is_current(path, self.made) for path in files)
+
+
+class _Predicted(NamedTuple):
+    """What a model says of a case."""
+
+    indices: NDArray[np.uint8]
+    probabilities: NDArray[np.float32] | None
+    sums: dict[str, Sums]
+
+
+def sums_path(results: Path, case: str) -> Path:
+    """Where the sums of a case's probabilities are, in a folder of validation results."""
+    return results / "uncertainty" / f"{case}.json"
 
 
 def validate_fold(
@@ -56,7 +76,8 @@ def validate_fold(
 ) -> Summary:
     """Predict cases from their preprocessed arrays and score them; results of the same model are kept.
 
-    Writes `validation/CASE.ENDING` (if SimpleITK is installed) and `validation/summary.json`.
+    Writes `validation/CASE.ENDING` (if SimpleITK is installed), `validation/uncertainty/CASE.json` (see
+    `evaluation/predicted_dice.py`) and `validation/summary.json`.
 
     Args:
         folder: The fold's folder, with its final model.
@@ -82,15 +103,17 @@ def validate_fold(
         pending: list[Future[CaseSummary]] = []
         for case in track(cases, len(cases), f"validating {folder.root.parent.name}, {folder.root.name}"):
             record = store.record(case)
-            predicted, probabilities = None, None
+            predicted, probabilities, uncertainty = None, None, Uncertainty(predictor.labels)
             if not output.has(case) and save_probabilities:
                 predicted, probabilities = predictor.predict_probabilities(store.open_image(case), record.grid)
+                uncertainty.add_whole(probabilities, predicted)
             elif not output.has(case):
-                predicted = predictor.predict_preprocessed(store.open_image(case), record.grid)
+                predicted = predictor.predict_preprocessed(store.open_image(case), record.grid, uncertainty)
             if len(pending) > 1:
                 pending[-2].result()
-            pending.append(pool.submit(_finish_case, store, record, predicted, probabilities, output))
-            del probabilities
+            result = None if predicted is None else _Predicted(predicted, probabilities, uncertainty.sums)
+            pending.append(pool.submit(_finish_case, store, record, result, output))
+            del probabilities, result
         summary = summarize([each.result() for each in pending])
     write_record(path, summary)
     logger.info("%s", summary_table(summary, predictor.labels))
@@ -101,7 +124,8 @@ def is_validated(folder: FoldFolder, cases: Sequence[str]) -> bool:
     """Whether all that `validate_fold` writes is there, by the final model that is there."""
     ending, made = _ending(load_header(folder.model_final)), folder.model_final.stat().st_mtime_ns
     written = [] if ending is None else [folder.validation / f"{case}{ending}" for case in cases]
-    return all(_is_current(path, made) for path in (folder.validation / "summary.json", *written))
+    sums = [sums_path(folder.validation, case) for case in cases]
+    return all(_is_current(path, made) for path in (folder.validation / "summary.json", *sums, *written))
 
 
 def _ending(header: ModelHeader) -> str | None:
@@ -114,26 +138,23 @@ def _is_current(path: Path, made: int) -> bool:
     return path.exists() and path.stat().st_mtime_ns >= made
 
 
-def _finish_case(
-    store: Store,
-    record: CaseRecord,
-    predicted: NDArray[np.uint8] | None,
-    probabilities: NDArray[np.float32] | None,
-    output: _Output,
-) -> CaseSummary:
-    """Write and score a case; without `predicted`, its existing file is read."""
+def _finish_case(store: Store, record: CaseRecord, result: _Predicted | None, output: _Output) -> CaseSummary:
+    """Write and score a case; without `result`, its existing file is read."""
     labels, ending, path = output.labels, output.ending, output.segmentation(record.case)
-    if probabilities is not None:
-        write_probabilities(path, probabilities, record.geometry)
-    if predicted is None:
+    if result is None:
         from seg25d.data.image_io import read_labels  # noqa: PLC0415 - SimpleITK may be missing
 
-        predicted = labels.encode(read_labels(path)[0], str(path))
-    elif ending is not None:
-        from seg25d.data.image_io import write_labels  # noqa: PLC0415 - SimpleITK may be missing
+        indices = labels.encode(read_labels(path)[0], str(path))
+    else:
+        indices = result.indices
+        if result.probabilities is not None:
+            write_probabilities(path, result.probabilities, record.geometry)
+        write_record(output.sums(record.case), CaseSums(structures=result.sums))
+        if ending is not None:
+            from seg25d.data.image_io import write_labels  # noqa: PLC0415 - SimpleITK may be missing
 
-        write_labels(path, labels.decode(predicted), record.geometry)
+            write_labels(path, labels.decode(indices), record.geometry)
     metrics = case_metrics(
-        store.read_reference(record.case), predicted, labels.foreground, record.geometry.canonical_spacing_mm
+        store.read_reference(record.case), indices, labels.foreground, record.geometry.canonical_spacing_mm
     )
     return CaseSummary(case=record.case, metrics=metrics)

@@ -7,7 +7,6 @@ chosen.
 
 import json
 import logging
-import os
 import queue
 import signal
 import subprocess
@@ -23,6 +22,7 @@ from typing import IO, Any, Literal
 from pydantic import Field
 
 from seg25d.core.device import choose_execution
+from seg25d.core.parallel import torchrun_processes
 from seg25d.core.processor import Processor, Verdict, read_verdict, this_processor
 from seg25d.core.records import Record
 from seg25d.machine.names import KNOWN, LAYERS, NETWORKS, TIMING
@@ -121,7 +121,7 @@ def check_before_training(device: str | None, precision: str) -> None:
         device: As for `choose_execution`.
         precision: Of the training's settings.
     """
-    alone = os.environ.get("WORLD_SIZE", "1") in ("", "1")  # else processes of torchrun might disagree
+    alone = torchrun_processes() == 1  # else processes of torchrun might disagree
     if not alone or precision != "auto" or choose_execution(device, "float32").device.type != "cpu":
         return
     processor = this_processor()

@@ -129,6 +129,25 @@ def cost_against_accuracy(points: Sequence[Point], width: float = WIDE) -> str:
     return figure.svg
 
 
+def true_over_predicted(points: Mapping[str, Sequence[tuple[float, float]]], width: float = WIDE) -> str:
+    """Draw the true over the predicted Dice, a point per structure and case; on the line they are the same."""
+    with _Figure(width, 3.8) as figure:
+        (axes,) = figure.axes
+        handles: list[Any] = []
+        for number, (name, pairs) in enumerate(points.items()):
+            look = {"color": SERIES[number % len(SERIES)], "markersize": 5, "alpha": 0.6}
+            marker = "osD^"[number // len(SERIES) % 4]
+            label = shorten(name, figure.letters // 4)
+            values = [each[0] for each in pairs], [each[1] for each in pairs]
+            handles += axes.plot(*values, marker, label=label, **look)
+        low = min((value for pairs in points.values() for pair in pairs for value in pair), default=0.0)
+        low = max(0.0, math.floor(low * 10 - 0.5) / 10)
+        axes.plot([low, 1], [low, 1], color=_INK, linewidth=0.8, linestyle=DASHES[1])
+        axes.set(xlabel="predicted Dice", ylabel="true Dice", xlim=(low, 1), ylim=(low, 1))
+        figure.legend(handles)
+    return figure.svg
+
+
 def shorten(name: str, most: int) -> str:
     """Shorten a name with more than `most` characters in the middle, as names tend to differ at their ends."""
     if len(name) <= most:

@@ -9,7 +9,15 @@ from typing import Any
 from seg25d.core.versions import library_versions
 from seg25d.evaluation.area_plot import AreaNumbers
 from seg25d.report.advice import advise, comparison_rows, cost_points, describe_models
-from seg25d.report.charts import NARROW, WIDE, area_plot, box_plots, cost_against_accuracy, learning_curves
+from seg25d.report.charts import (
+    NARROW,
+    WIDE,
+    area_plot,
+    box_plots,
+    cost_against_accuracy,
+    learning_curves,
+    true_over_predicted,
+)
 from seg25d.report.niivue import NiiVue
 from seg25d.report.results import Results
 from seg25d.report.shown_cases import ShownCase, class_colours
@@ -76,11 +84,28 @@ def _charts(results: Results) -> dict[str, Any]:
     return {
         "boxes": boxes,
         "classes": _class_charts(results),
+        "sure": _sureness_chart(results),
         "cost": _both_widths(partial(cost_against_accuracy, points)) if len(points) > 1 else None,
         "learning": {
             run.name: _both_widths(partial(learning_curves, run.logs)) for run in results.runs if any(run.logs.values())
         },
     }
+
+
+def _sureness_chart(results: Results) -> str | None:
+    """Draw the true over the predicted Dice of the first that predicts it."""
+    calibration = next(iter(results.calibrations.values()), None)
+    if calibration is None:
+        return None
+    points = {
+        _class_name(results, name): [
+            (predicted, dice)
+            for case in calibration.cases
+            if (predicted := case.predicted.get(name)) is not None and (dice := case.dice.get(name)) is not None
+        ]
+        for name in list(calibration.lines)[:MOST_CLASS_CHARTS]
+    }
+    return _both_widths(partial(true_over_predicted, points))
 
 
 def _both_widths(draw: Callable[[float], str]) -> str:

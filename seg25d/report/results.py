@@ -11,6 +11,7 @@ from seg25d.core.errors import InputError, RecordError
 from seg25d.core.records import AnyRecord, read_record
 from seg25d.core.workspace import FoldFolder, RunFolder, Workspace
 from seg25d.data.description import DatasetDescription, read_description
+from seg25d.evaluation.predicted_dice import Calibration
 from seg25d.evaluation.summary import Summary, summarize
 from seg25d.planning.fingerprint import Fingerprint
 from seg25d.planning.plan import ConfigurationPlan, Plans
@@ -47,6 +48,8 @@ class TrainedRun:
     """Over the validation cases of all trained folds."""
     logs: Mapping[int, list[dict[str, Any]]]
     """Lines of `log.jsonl` per fold."""
+    calibration: Calibration | None = None
+    """How the Dice of its predictions is predicted; None for results of another program, and of seg25d 0.2."""
 
     @property
     def name(self) -> str:
@@ -98,6 +101,14 @@ class Results:
             Contestant(name, summary, row.cost if row else None, row is not None and row.on_pareto_front)
             for name, summary, row in ((name, each, candidates.get(name)) for name, each in self._summaries().items())
         )
+
+    @property
+    def calibrations(self) -> dict[str, Calibration]:
+        """How the Dice is predicted with what was chosen, and with each run."""
+        chosen = {} if self.best is None else {self.best.name: self.best.predicted_dice}
+        both = {run.name: run.calibration for run in self.runs} | chosen
+        first = [*chosen, *(name for name in both if name not in chosen)]
+        return {name: each for name in first if (each := both[name]) is not None}
 
     def _summaries(self) -> dict[str, Summary]:
         runs = {run.name: run.summary for run in self.runs}
@@ -159,7 +170,8 @@ def _run(workspace: Workspace, dataset_name: str, name: str) -> TrainedRun | Non
         return None
     logs = {fold: _log(run.fold(fold)) for fold in validated.folds} if plans is not None else {}
     plan = None if plans is None else _plan(run, plans)
-    return TrainedRun(validated, plans, plan, summary, logs)
+    calibration = _read(run.predicted_dice, partial(read_record, record_type=Calibration))
+    return TrainedRun(validated, plans, plan, summary, logs, calibration)
 
 
 def _plan(run: RunFolder, plans: Plans) -> ConfigurationPlan | None:

@@ -14,6 +14,7 @@ from seg25d.core.workspace import RunFolder, Workspace
 from seg25d.data.description import with_codes_of
 from seg25d.ensembling.case_predictor import CasePredictor
 from seg25d.ensembling.load import load_predictor
+from seg25d.evaluation.predicted_dice import Calibration
 from seg25d.inference.cases import Meaning
 from seg25d.inference.postprocessing import PostProcessing
 from seg25d.inference.predictor import PredictorOptions
@@ -53,6 +54,8 @@ class ChosenModel(NamedTuple):
 
     members: tuple[ChosenMember, ...]
     postprocessing: PostProcessing
+    calibration: Calibration | None = None
+    """How the Dice of its predictions is predicted; None where that is not known."""
 
     def meaning(self) -> Meaning:
         """The meaning of input and output, from the headers without the weights.
@@ -82,6 +85,17 @@ class ChosenModel(NamedTuple):
             return {"dataset": dataset, **members[0], **fusion, **steps}
         weighted = [{**said, "weight": member.weight} for said, member in zip(members, self.members, strict=True)]
         return {"dataset": dataset, "ensemble": weighted, **fusion, **steps}
+
+    def calibration_for(self, options: PredictorOptions) -> Calibration | None:
+        """How the Dice of predictions with these options is predicted; None where that is not known, which is told."""
+        if self.calibration is None or options.fusion != "network":
+            logger.warning(
+                "no Dice is predicted, only maps are written: it takes scored validation cases of these models (final "
+                "ones, and views fused by their network); `seg25d train DATASET CONFIGURATION FOLD` scores those that "
+                "lack it"
+            )
+            return None
+        return self.calibration
 
     def load(self, options: PredictorOptions, device: str | None) -> CasePredictor:
         """Load all weights.
@@ -115,7 +129,8 @@ def choose_model(workspace: Workspace, choice: ModelChoice) -> ChosenModel:
         return _with_checkpoint(_chosen_best(workspace, best, choice.folds), choice.checkpoint)
     run = choose_run(workspace, choice)
     member = ChosenMember.of(run, choose_folds(run, choice.folds), 1.0)
-    return _with_checkpoint(ChosenModel((member,), PostProcessing()), choice.checkpoint)
+    calibration = read_record(run.predicted_dice, Calibration) if run.predicted_dice.exists() else None
+    return _with_checkpoint(ChosenModel((member,), PostProcessing(), calibration), choice.checkpoint)
 
 
 def loader(model: ChosenModel, options: PredictorOptions) -> partial[CasePredictor]:
@@ -172,7 +187,7 @@ def _chosen_best(workspace: Workspace, best: Best, folds: Sequence[str] | None) 
             )
         chosen = choose_folds(run, member.folds if folds is None else folds)
         members.append(ChosenMember.of(run, chosen, member.weight))
-    return ChosenModel(tuple(members), best.postprocessing)
+    return ChosenModel(tuple(members), best.postprocessing, best.predicted_dice)
 
 
 def _stamps(member: ChosenMember) -> dict[str, dict[str, int]]:

@@ -21,6 +21,7 @@ from seg25d.evaluation.summary import Summary
 from seg25d.inference.postprocessing import PostProcessing
 from seg25d.preprocessing.store import Store
 from seg25d.selection.best import Best, Member
+from seg25d.selection.calibrate import calibrate_best
 from seg25d.selection.candidates import Ensemble, ValidatedRun, pairs, shared_cases
 from seg25d.selection.cost import CaseToPredict, Cost, joint_cost, measure_cost
 from seg25d.selection.fit_postprocessing import fit_postprocessing
@@ -148,7 +149,8 @@ def find_best(
     steps, after = PostProcessing(), summary
     members = _members(validation, chosen)
     reasons = _explain(validation, options, few)
-    if options.postprocessing and any(member.imported for member in members):
+    foreign = any(member.imported for member in members)
+    if options.postprocessing and foreign:
         reasons["postprocessing"] = "no post-processing is fitted: another program predicts and could not apply it"
         logger.warning(reasons["postprocessing"])
     elif options.postprocessing and not few:
@@ -171,6 +173,7 @@ def find_best(
         commands=use_commands(dataset_name, members),
         reasons=reasons,
         candidates=rank(candidates.summaries, candidates.costs, chosen, options.allow),
+        predicted_dice=None if foreign else calibrate_best(validation, chosen, steps, after),
     )
 
 

@@ -23,6 +23,7 @@ FILES = (
     "RUN/dataset.json",
     "RUN/fingerprint.json",
     "RUN/crossval/summary.json",
+    "RUN/crossval/predicted_dice.json",
     "RUN/FOLD/model_final.safetensors",
     "RUN/FOLD/coarse.safetensors",
     "RUN/FOLD/views/VIEW.safetensors",

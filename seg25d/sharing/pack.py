@@ -99,7 +99,7 @@ def _list_files(folder: Path, models: ChosenModels) -> list[str]:
     for name, folds in models.folds.items():
         run = RunFolder(root=folder / name)
         paths += [run.plans, run.dataset]
-        paths += [path for path in (run.fingerprint, run.crossval) if path.exists()]
+        paths += [path for path in (run.fingerprint, run.crossval, run.predicted_dice) if path.exists()]
         paths += [path for fold in folds for path in files_of_model(run.fold(fold).model_final)]
     names = sorted(path.relative_to(folder).as_posix() for path in paths)
     if wrong := [name for name in names if not is_allowed(name)]:

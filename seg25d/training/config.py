@@ -7,10 +7,11 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from seg25d.core.errors import InputError
+from seg25d.core.errors import InputError, RecordError
 from seg25d.core.lengths import Length
 from seg25d.core.names import FileName
-from seg25d.core.records import Record, parse_record
+from seg25d.core.records import Record, parse_record, read_record
+from seg25d.core.workspace import FoldFolder
 from seg25d.planning.coarse_to_fine import FineConfig
 from seg25d.planning.pretext import PretextConfig
 from seg25d.training.usual_lengths import EPOCHS, ITERATIONS_PER_EPOCH
@@ -271,6 +272,18 @@ def apply_settings(config: TrainingConfig, settings: Mapping[str, str]) -> Train
             raise InputError(f"there is no setting {key!r}; known: {', '.join(_names(config.model_dump()))}")
         place[last] = _parse(text)
     return parse_record(values, type(config), "--set")
+
+
+def read_config(folder: FoldFolder) -> TrainingConfig:
+    """Read the settings that a fold was begun with.
+
+    Raises:
+        RecordError: If the file is missing or damaged.
+    """
+    try:
+        return read_record(folder.config, TrainingConfig)
+    except RecordError as error:
+        raise RecordError(f"{error}; restore it from a copy, or start the fold over with --restart") from None
 
 
 def _parse(text: str) -> Any:

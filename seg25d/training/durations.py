@@ -5,11 +5,10 @@ from collections.abc import Sequence
 
 from seg25d.core.lengths import count
 from seg25d.core.progress import format_seconds
-from seg25d.core.records import read_record
 from seg25d.core.workspace import FoldFolder
 from seg25d.planning.plan import ConfigurationPlan
 from seg25d.training.checkpoint import read_done
-from seg25d.training.config import TrainingConfig
+from seg25d.training.config import TrainingConfig, read_config
 from seg25d.training.sampling import VALIDATION_BATCHES, WINDOWS_PER_CASE
 from seg25d.training.schedules import is_over_early
 
@@ -65,7 +64,7 @@ def is_trained(folder: FoldFolder) -> bool:
     if not folder.model_final.exists() or not folder.checkpoint.exists():
         return folder.model_final.exists()
     # A longer training that was cut off before its first checkpoint has its settings already.
-    config = read_record(folder.config, TrainingConfig)
+    config = read_config(folder)
     return read_done(folder.checkpoint).is_finished and share_left(folder, config) == 0
 
 

@@ -11,10 +11,9 @@ from typing import Any, NamedTuple
 from seg25d.core.errors import InputError
 from seg25d.core.lengths import count, describe_two, plain_seconds
 from seg25d.core.progress import format_seconds
-from seg25d.core.records import read_record
 from seg25d.core.workspace import FoldFolder
 from seg25d.training.checkpoint import read_done
-from seg25d.training.config import EXTENDABLE, TrainingConfig, apply_settings, changed_settings
+from seg25d.training.config import EXTENDABLE, TrainingConfig, apply_settings, changed_settings, read_config
 from seg25d.training.schedules import is_over_early
 
 logger = logging.getLogger(__name__)
@@ -48,7 +47,7 @@ def settle_config(folder: FoldFolder, recipe: TrainingConfig, changes: Mapping[s
         _check_overwriting(folder)
         return apply_settings(recipe, changes)
     config = begun_config(folder, recipe, changes)
-    before, asked = read_record(folder.config, TrainingConfig), apply_settings(recipe, changes)
+    before, asked = read_config(folder), apply_settings(recipe, changes)
     return config.model_copy(update=_length_to_go_on(folder, before, asked))
 
 
@@ -67,7 +66,7 @@ def begun_config(folder: FoldFolder, recipe: TrainingConfig, changes: Mapping[st
     Raises:
         InputError: If it was begun with other settings than these.
     """
-    before = read_record(folder.config, TrainingConfig)
+    before = read_config(folder)
     config = apply_settings(before, {key: text for key, text in changes.items() if key not in EXTENDABLE})
     if recipe.pretrained is not None:
         begun_with = config.pretrained or recipe.pretrained
@@ -92,7 +91,7 @@ def tell_changes(folder: FoldFolder, config: TrainingConfig, asked: TrainingConf
     """
     if not folder.checkpoint.exists():
         return
-    before = read_record(folder.config, TrainingConfig)
+    before = read_config(folder)
     if before.length != config.length:
         done = read_done(folder.checkpoint)
         there, wanted = describe_two(before.length, config.length)
@@ -131,9 +130,7 @@ def tell_kept_lengths(models: Iterable[KeptLength]) -> None:
 def tell_kept_folds(folds: Iterable[tuple[FoldFolder, TrainingConfig]]) -> None:
     """The same of folds, as far as they have begun, and the settings that are asked for."""
     begun = ((folder, asked) for folder, asked in folds if folder.config.exists())
-    tell_kept_lengths(
-        KeptLength(folder.name, read_record(folder.config, TrainingConfig), asked) for folder, asked in begun
-    )
+    tell_kept_lengths(KeptLength(folder.name, read_config(folder), asked) for folder, asked in begun)
 
 
 def length_words(config: TrainingConfig, recipe: TrainingConfig) -> str:

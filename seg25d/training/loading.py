@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from seg25d.core.device import Execution
 from seg25d.core.errors import ResourceError, Seg25dError, WorkerError
 from seg25d.core.locks import drop_inherited_locks
-from seg25d.core.parallel import available_cores, check_num_processes, shorten_sockets
+from seg25d.core.parallel import available_cores, check_num_processes, shorten_sockets, torchrun_processes
 from seg25d.core.system_errors import check_open_files, refusal, system_number
 from seg25d.training.sampling import Batch, WindowSource, batch_keys
 
@@ -66,7 +66,7 @@ def choose_num_loaders(requested: int | None, execution: Execution) -> int:
     if requested is not None:
         check_num_processes(requested)
         return requested
-    spare = available_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1
+    spare = available_cores() // torchrun_processes("LOCAL_WORLD_SIZE") - 1
     return max(0, min(spare, 1 if execution.device.type == "cpu" else MAX_LOADING_PROCESSES))
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from seg25d.core.errors import InputError
+from seg25d.core.parallel import torchrun_processes
 from seg25d.planning.plan import ConfigurationPlan
 
 WAITING = timedelta(hours=24)
@@ -39,7 +40,7 @@ def join_processes(device: torch.device) -> tuple[int, int]:
     Raises:
         InputError: If processes cannot share their gradients on such a device.
     """
-    if "WORLD_SIZE" not in os.environ or int(os.environ["WORLD_SIZE"]) == 1:
+    if torchrun_processes() == 1:
         return 0, 1
     if device.type not in BACKENDS:
         raise InputError(f"several processes train on CPUs or CUDA, not on {device}; start one, or take --device cpu")
@@ -60,7 +61,7 @@ def check_processes(plan: ConfigurationPlan, num_channels: int, num_outputs: int
         InputError: If a batch has fewer windows, or the model has a batch norm, which in each process would only see
             its part of the batch.
     """
-    num_processes = int(os.environ.get("WORLD_SIZE", "1"))
+    num_processes = torchrun_processes()
     if num_processes == 1:
         return
     if num_processes > plan.batch_size:
@@ -95,7 +96,7 @@ def local_device(name: str | None) -> str | None:
         InputError: If several processes were given the same GPU.
     """
     local_rank = os.environ.get("LOCAL_RANK")
-    if name is not None and name.startswith("cuda:") and int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > 1:
+    if name is not None and name.startswith("cuda:") and torchrun_processes("LOCAL_WORLD_SIZE") > 1:
         raise InputError(
             f"several processes cannot train on {name} alone: with --device cuda each takes a GPU of its own "
             "(CUDA_VISIBLE_DEVICES says which there are)"

@@ -1,7 +1,6 @@
 """Trainings that a fusion of views needs: models of views, checks that they fit together, and expected times."""
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -9,6 +8,7 @@ from typing import NamedTuple
 
 from seg25d.core.errors import InputError
 from seg25d.core.lengths import count
+from seg25d.core.parallel import torchrun_processes
 from seg25d.core.progress import format_seconds
 from seg25d.core.records import read_record
 from seg25d.core.workspace import FoldFolder
@@ -18,7 +18,7 @@ from seg25d.planning.plans_name import RUN_VARIANTS
 from seg25d.representations.fused_views import FusedViews
 from seg25d.runs.files import check_run
 from seg25d.runs.names import find_configuration
-from seg25d.training.config import FusionConfig, TrainingConfig
+from seg25d.training.config import FusionConfig, TrainingConfig, read_config
 from seg25d.training.durations import SHORT_BUDGET_S, expected_seconds, format_duration, is_trained, share_left
 from seg25d.training.going_on import KeptLength, tell_changes, tell_kept_lengths
 from seg25d.views.joint import build_joint, joint_plan
@@ -90,7 +90,7 @@ class FusedFold:
         folder = self.folder
         if not folder.config.exists() or not is_trained(folder):
             return False
-        return self.task.settled(self.fold) == read_record(folder.config, TrainingConfig)
+        return self.task.settled(self.fold) == read_config(folder)
 
     @property
     def is_complete(self) -> bool:
@@ -134,7 +134,7 @@ def plan_fusion(planned: PlannedRun, folds: Sequence[int | str]) -> Fusion:
     Raises:
         InputError: If something does not fit.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if torchrun_processes() > 1:
         raise InputError(
             f"{planned.configuration} trains with one process; train the views with several before: their folds "
             "are kept"
@@ -210,7 +210,7 @@ def view_config(model: ViewModel, own: ModelSet) -> TrainingConfig:
         own: The set of the fold itself.
     """
     if model.folder.checkpoint.exists():
-        return read_record(model.folder.config, TrainingConfig)
+        return read_config(model.folder)
     path = model.view.run.model_set(own.name).config
     config = read_record(path, TrainingConfig) if own.fold is not None and path.exists() else model.view.config
     return config.model_copy(update={"restore_best": False, "early_stopping": None})
@@ -219,7 +219,7 @@ def view_config(model: ViewModel, own: ModelSet) -> TrainingConfig:
 def _config_of(model: ViewModel, own: ModelSet) -> TrainingConfig:
     """The settings that a model of a view was or will be trained with."""
     if model.is_trained and model.folder.config.exists():
-        return read_record(model.folder.config, TrainingConfig)
+        return read_config(model.folder)
     return view_config(model, own) if model.models.fold is None else model.view.settled(model.models.fold)
 
 

@@ -6,7 +6,6 @@ so it needs the coarse one only for prediction: a copy is stored in its folder, 
 
 import filecmp
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
@@ -17,6 +16,7 @@ from seg25d.core.errors import InputError
 from seg25d.core.files import copy_file
 from seg25d.core.grids import box_shape
 from seg25d.core.locks import folder_lock
+from seg25d.core.parallel import torchrun_processes
 from seg25d.core.types import BoundingBox, Shape
 from seg25d.core.workspace import FoldFolder
 from seg25d.evaluation.summary import Summary
@@ -145,7 +145,7 @@ def check_coarse(fine: FineRun) -> None:
                 "start this fold over with --restart"
             )
     missing = _folds_without_coarse(fine)
-    if missing and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if missing and torchrun_processes() > 1:
         raise InputError(
             f"the coarse model of {coarse.configuration}, fold {missing[0]}, is not trained, and several processes "
             "can train only one run at a time: run the same command without `fine` first"

@@ -1,12 +1,12 @@
 """Says how long a training takes, before its first update."""
 
 import logging
-import os
 from collections.abc import Callable, Sequence
 
 from torch import nn
 
 from seg25d.core.device import choose_execution
+from seg25d.core.parallel import torchrun_processes
 from seg25d.data.dataset import read_description
 from seg25d.training.config import TrainingConfig
 from seg25d.training.durations import describe_training, share_left
@@ -31,7 +31,7 @@ def time_update(
     Returns:
         None where the memory does not suffice, or several processes share the work.
     """
-    if os.environ.get("WORLD_SIZE", "1") not in ("", "1"):
+    if torchrun_processes() > 1:
         return None
     config, name = config or task.config, task.run.root.name
     execution = choose_execution(task.device, config.precision)

@@ -1,10 +1,11 @@
 """Training and scoring of folds; one process at a time writes into each."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Literal, Self, TypeAlias
 
 import torch
@@ -17,14 +18,15 @@ from seg25d.core.records import read_record, write_record
 from seg25d.core.workspace import FoldFolder, PreprocessedFolder, RunFolder
 from seg25d.data.dataset import Split, read_description
 from seg25d.ensembling.load import load_predictor
+from seg25d.evaluation.predicted_dice import CaseSums, KnownCase, calibrate
 from seg25d.evaluation.summary import Summary, summarize
-from seg25d.inference.validate import is_validated, validate_fold
+from seg25d.inference.validate import is_validated, sums_path, validate_fold
 from seg25d.planning.model_file import ModelHeader
 from seg25d.planning.plan import ConfigurationPlan, Plans
 from seg25d.preprocessing.store import Store
 from seg25d.runs.files import check_run, write_run_files
 from seg25d.training.checkpoint import clear_fold
-from seg25d.training.config import EXTENDABLE, TrainingConfig, changed_settings
+from seg25d.training.config import EXTENDABLE, TrainingConfig, changed_settings, read_config
 from seg25d.training.going_on import settle_config
 from seg25d.training.logged_run import LoggedRun
 from seg25d.training.logger_names import LoggerName
@@ -98,7 +100,7 @@ class RunToTrain:
         """
         folder = self.run.fold(fold)
         if self.begun == "kept":
-            return read_record(folder.config, TrainingConfig) if folder.checkpoint.exists() else self.config
+            return read_config(folder) if folder.checkpoint.exists() else self.config
         return settle_config(folder, self.settings.recipe, self.settings.changes)
 
 
@@ -157,7 +159,8 @@ def clear_folds(task: RunToTrain) -> None:
             locks.enter_context(folder_lock(folder.root, "restarting"))
         for folder in folders:
             clear_fold(folder)
-        task.run.crossval.unlink(missing_ok=True)
+        for path in (task.run.crossval, task.run.predicted_dice):
+            path.unlink(missing_ok=True)
 
 
 def _train_fold(task: RunToTrain, fold: int | str, execution: Execution, *, last: bool) -> Summary | None:
@@ -220,7 +223,7 @@ def _warn_if_unlike_others(task: RunToTrain, fold: int | str, config: TrainingCo
         if other == fold or not folder.checkpoint.exists():
             continue
         with suppress(RecordError):  # of other versions: reported when that fold continues
-            changed = changed_settings(read_record(folder.config, TrainingConfig), config)
+            changed = changed_settings(read_config(folder), config)
             if unlike := [name for name in changed if name not in EXTENDABLE | {"seed"}]:
                 logger.warning(
                     "fold %d begins with other settings than fold %d was trained with (%s): scores and ensembles of "
@@ -283,9 +286,21 @@ def split_of(splits: Sequence[Split], fold: int | str) -> Split:
 
 
 def summarize_folds(run: RunFolder, num_folds: int) -> None:
-    """Write `crossval/summary.json` if all folds are trained."""
+    """Write `crossval/summary.json` if all folds are trained, and `crossval/predicted_dice.json` of those that are."""
     remove_leftovers(run.crossval.parent)
-    files = [run.fold(fold).validation / "summary.json" for fold in range(num_folds)]
-    if all(file.exists() for file in files):
-        cases = [case for file in files for case in read_record(file, Summary).per_case]
-        write_record(run.crossval, summarize(cases))
+    places = {fold: run.fold(fold).validation for fold in range(num_folds)}
+    there = {fold: place for fold, place in places.items() if (place / "summary.json").exists()}
+    summaries = {fold: read_record(place / "summary.json", Summary) for fold, place in there.items()}
+    if len(there) == num_folds:
+        write_record(run.crossval, summarize([case for each in summaries.values() for case in each.per_case]))
+    known = [case for fold, place in there.items() for case in _known_cases(fold, place, summaries[fold])]
+    if (calibration := calibrate(known)) is not None:
+        write_record(run.predicted_dice, calibration)
+
+
+def _known_cases(fold: int, results: Path, summary: Summary) -> Iterator[KnownCase]:
+    """Scored cases whose probabilities were summed; seg25d 0.2 did not."""
+    for case in summary.per_case:
+        if (path := sums_path(results, case.case)).exists():
+            dice = {name: metrics.dice for name, metrics in case.metrics.items()}
+            yield KnownCase(case=case.case, fold=fold, sums=read_record(path, CaseSums).structures, dice=dice)

@@ -12,7 +12,7 @@ from seg25d.data.description import read_description
 from seg25d.data.inputs import find_inputs, number_of_channels
 from seg25d.evaluation.structures import pair_with_images, write_structures
 from seg25d.inference.cases import Meaning
-from seg25d.inference.prediction_files import labels_of_predictions
+from seg25d.inference.prediction_files import labels_of_predictions, predicted_dice_of
 
 
 def measure_structures(
@@ -43,7 +43,8 @@ def measure_structures(
     channel_names = description.channel_names if description else [f"channel_{index}" for index in numbers]
     cases = find_inputs(images, len(channel_names), description.file_ending if description else VOLUMES[0])
     with reading_lock(segmentations, "measuring structures"):
-        write_structures(pair_with_images(cases, segmentations), labels, channel_names, path, num_processes)
+        pairs, dice = pair_with_images(cases, segmentations), predicted_dice_of(segmentations)
+        write_structures(pairs, labels, channel_names, path, num_processes, dice)
 
 
 @contextmanager
@@ -67,4 +68,5 @@ def measured_afterwards(path: Path | None, cases: Sequence[Case], out: Path, mea
 def _measure(path: Path | None, cases: Sequence[Case], out: Path, meaning: Meaning) -> None:
     if path is not None:
         measured = pair_with_images(cases, out, further=True)
-        write_structures(measured, meaning.labels, meaning.description.channel_names, path)
+        dice = predicted_dice_of(out)
+        write_structures(measured, meaning.labels, meaning.description.channel_names, path, predicted_dice=dice)

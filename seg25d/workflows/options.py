@@ -91,6 +91,8 @@ class PredictionOptions(ModelChoice):
     dicom_seg: SegmentationChoice = "auto"
     """Kind of the DICOM segmentations of DICOM series; `auto`: binary, where highdicom is installed."""
     overwrite: bool = False
+    uncertainty: bool = False
+    """Whether to say how sure the segmentations are: a map, and the predicted Dice of each structure."""
     statistics: Path | None = None
     """Table of sizes and intensities of all structures that are predicted; None: none."""
     num_parts: int = Field(default=1, ge=1)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from seg25d.core import files
 from seg25d.core.errors import BusyError, InputError, RecordError
 from seg25d.core.files import (
     atomic_path,
@@ -153,6 +154,20 @@ def test_devices_and_pipes_are_not_replaced_by_files(tmp_path: Path) -> None:
     check_writable_file(tmp_path / "file")
 
 
+@pytest.mark.parametrize(
+    "content", [b"\x1f\x8b\x08", b"\x89PNG\r\n", b"\x5c\x01\0\0", b"NRRD0004\n\n\xff\xfe", b"PK\x03\x04\0"]
+)
+def test_text_takes_the_place_of_text_only(tmp_path: Path, content: bytes) -> None:
+    """`evaluate --csv labelsTr/case.nii.gz` would replace what was compared."""
+    path = tmp_path / "case"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"case cannot be written: it holds something else than text; name another"):
+        check_writable_file(path)
+    assert path.read_bytes() == content
+    path.write_bytes("case,Größe\n".encode() * 10_000)
+    check_writable_file(path)
+
+
 def test_check_writable_makes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     check_writable(tmp_path / "a" / "b")
     assert not list(tmp_path.iterdir())
@@ -185,3 +200,12 @@ def test_json_with_a_byte_order_mark(encoding: str, tmp_path: Path) -> None:
     """Editors on Windows put one at the beginning of a file."""
     (tmp_path / "a.json").write_bytes('{"Größe": 1}'.encode(encoding))
     assert read_json(tmp_path / "a.json") == {"Größe": 1}
+
+
+def test_a_record_is_not_read_that_the_memory_may_not_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "summary.json"
+    path.write_text("[" + "{}," * 400_000 + "{}]")
+    assert len(read_json(path)) == 400_001
+    monkeypatch.setattr(files, "available_memory_bytes", lambda: 30 << 20)
+    with pytest.raises(RecordError, match=r"summary\.json may take 0\.0 GB of memory, .* larger machine"):
+        read_json(path)

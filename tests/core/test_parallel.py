@@ -12,7 +12,13 @@ from pathlib import Path
 import pytest
 
 from seg25d.core.errors import InputError, WorkerError
-from seg25d.core.parallel import available_cores, available_memory_bytes, choose_num_workers, map_cases
+from seg25d.core.parallel import (
+    available_cores,
+    available_memory_bytes,
+    choose_num_workers,
+    map_cases,
+    torchrun_processes,
+)
 
 
 def double(number: int) -> int:
@@ -262,3 +268,20 @@ def test_a_limit_of_the_address_space_counts(monkeypatch: pytest.MonkeyPatch) ->
     assert 50 << 20 < available_memory_bytes() < 150 << 20 < free
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (1000, -1))
     assert available_memory_bytes() == 0
+
+
+@pytest.mark.parametrize(("value", "number"), [(None, 1), ("", 1), (" ", 1), ("1", 1), ("4", 4)])
+def test_torchrun_says_how_many_processes_there_are(
+    value: str | None, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    if value is not None:
+        monkeypatch.setenv("WORLD_SIZE", value)
+    assert torchrun_processes() == number
+
+
+@pytest.mark.parametrize("value", ["two", "0", "-1", "1.5", "²"])
+def test_what_is_no_number_of_processes_is_named(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", value)
+    with pytest.raises(InputError, match=f"LOCAL_WORLD_SIZE: expected a number .*, got '{value}'; unset it"):
+        torchrun_processes("LOCAL_WORLD_SIZE")

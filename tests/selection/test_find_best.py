@@ -1,5 +1,6 @@
 """From trained folds to the best configuration or ensemble, and its use, on a tiny made-up data set."""
 
+import csv
 import json
 import os
 import shutil
@@ -13,9 +14,10 @@ from seg25d.cli.main import main
 from seg25d.core.files import write_json
 from seg25d.core.records import read_record, write_record
 from seg25d.core.workspace import Workspace
-from seg25d.data.image_io import read_image, read_labels
+from seg25d.data.image_io import read_channel, read_image, read_labels
 from seg25d.data.phantom import DATASET_NAME
 from seg25d.ensembling.case_predictor import CasePredictor
+from seg25d.evaluation.predicted_dice import Calibration
 from seg25d.inference.postprocessing import PostProcessing
 from seg25d.preprocessing.store import Store
 from seg25d.runs.imported import ImportedRun
@@ -136,6 +138,56 @@ def test_the_ensemble_that_was_chosen_predicts(chosen, capsys):
     assert "another model" in capsys.readouterr().err
 
 
+def test_predictions_say_how_sure_they_are(chosen, capsys):
+    calibration = best_of(chosen).predicted_dice
+    assert {case.case for case in calibration.cases} == validated_cases(chosen)
+    marked = calibration.model_copy(update={"marked_below": 1.1})
+    choose(chosen, members=MEMBERS, postprocessing=PostProcessing(largest_foreground=True), predicted_dice=marked)
+    out = predict(chosen, "out", "--uncertainty", "--statistics", str(chosen.results / "table.csv"))
+    said = capsys.readouterr().err
+    assert "1 of 1 cases have a predicted Dice below 1.10" in said
+    assert f"  {CASE}: " in said
+    record = json.loads((out / "prediction.json").read_text())
+    assert set(record["predicted_dice"]) == {CASE}
+    assert all(0 <= dice <= 1 for dice in record["predicted_dice"][CASE].values())
+    values = read_channel(out / "uncertainty" / f"{CASE}.nii.gz")[0]
+    assert values.shape == read_labels(out / f"{CASE}.nii.gz")[0].shape
+    assert 0 <= values.min() < values.max() <= 1
+    rows = list(csv.DictReader((chosen.results / "table.csv").open()))
+    assert [float(row["predicted_dice"]) for row in rows] == list(record["predicted_dice"][CASE].values())
+    # A map that is lost is made again, with the same figures.
+    (out / "uncertainty" / f"{CASE}.nii.gz").unlink()
+    predict(chosen, "out", "--uncertainty")
+    np.testing.assert_array_equal(read_channel(out / "uncertainty" / f"{CASE}.nii.gz")[0], values)
+    assert json.loads((out / "prediction.json").read_text())["predicted_dice"] == record["predicted_dice"]
+
+
+def test_single_runs_are_calibrated_by_their_own_folds(chosen, capsys):
+    path = chosen.run(DATASET_NAME, "si").predicted_dice
+    own = read_record(path, Calibration)
+    assert {case.case for case in own.cases} == validated_cases(chosen)
+    predict(chosen, "own", "-c", "si", "--uncertainty", "--save-probabilities")
+    plain = predict(chosen, "plain", "-c", "si", "--uncertainty")
+    first, second = (
+        json.loads((chosen.results / name / "prediction.json").read_text())["predicted_dice"][CASE]
+        for name in ("own", "plain")
+    )
+    assert first == pytest.approx(second, abs=2e-4)
+    capsys.readouterr()
+    predict(chosen, "best", "-c", "si", "--uncertainty", "-chk", "best")
+    assert "no Dice is predicted, only maps are written" in capsys.readouterr().err
+    assert (chosen.results / "best" / "uncertainty" / f"{CASE}.nii.gz").exists()
+    assert json.loads((chosen.results / "best" / "prediction.json").read_text())["predicted_dice"] == {}
+    path.write_text(path.read_text().replace('"slope"', '"steepness"'))
+    predict(chosen, "wrong", "-c", "si", "--uncertainty", status=2)
+    assert "predicted_dice.json is not valid" in capsys.readouterr().err
+    assert not plain.with_name("wrong").exists()
+
+
+def validated_cases(workspace: Workspace) -> set[str]:
+    return set(read_validated_run(workspace.run(DATASET_NAME, "si")).case_folds)
+
+
 def test_post_processing_is_applied(chosen):
     members = (Member(run="si", folds=("0",), weight=1.0),)
     choose(chosen, members=members, postprocessing=PostProcessing())
@@ -155,12 +207,13 @@ def test_two_devices_share_the_cases_and_give_the_same(chosen):
     place = ["--workspace", str(chosen.raw.parent)]
     alone, shared = chosen.results / "alone", chosen.results / "shared"
     for out, device in ((alone, "cpu"), (shared, "cpu,cpu")):
-        assert main(["predict", "-i", str(images), "-o", str(out), "-c", "si", *place, "--device", device]) == 0
+        words = ["-i", str(images), "-o", str(out), "-c", "si", "--uncertainty"]
+        assert main(["predict", *words, *place, "--device", device]) == 0
     for path in sorted(alone.glob("*.nii.gz")):
         np.testing.assert_array_equal(read_labels(path)[0], read_labels(shared / path.name)[0])
-    assert set(json.loads((shared / "prediction.json").read_text())["seconds"]) == {
-        path.name.removesuffix(".nii.gz") for path in alone.glob("*.nii.gz")
-    }
+    first, second = (json.loads((folder / "prediction.json").read_text()) for folder in (alone, shared))
+    assert set(second["seconds"]) == {path.name.removesuffix(".nii.gz") for path in alone.glob("*.nii.gz")}
+    assert second["predicted_dice"] == first["predicted_dice"] != {}
 
 
 def test_a_device_that_is_not_there_is_an_error(chosen, capsys):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from seg25d.cli.argument_types import duration
-from seg25d.core.errors import InputError
+from seg25d.core.errors import InputError, RecordError
 from seg25d.core.records import write_record
 from seg25d.core.workspace import FoldFolder
 from seg25d.training.checkpoint import save_checkpoint
@@ -264,6 +264,14 @@ def test_epochs_that_do_not_fit_come_on_top(tmp_path: Path, caplog: pytest.LogCa
         "2 updates (1 epoch of 2); it goes on to what is asked for, 200 updates (2 epochs of 100), "
         "beside the 1 epoch of before"
     )
+
+
+def test_settings_that_are_lost_or_damaged_come_with_the_cure(tmp_path: Path) -> None:
+    folder = begun(tmp_path, "begun short")
+    for damage, word in ((lambda: folder.config.write_text("{"), "JSON"), (folder.config.unlink, "does not exist")):
+        damage()
+        with pytest.raises(RecordError, match=rf"config\.json .*{word}.*; restore it from a copy, or .* --restart"):
+            settle_config(folder, RECIPE, {})
 
 
 def test_a_model_without_a_checkpoint_is_not_overwritten(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_a_trainer_has_a_run_of_its_own_and_changes_its_plan_alone(workspace: Wo
 @pytest.mark.usefixtures("written_models")
 def test_validation_is_done_again_by_either_model_and_with_probabilities(workspace: Workspace) -> None:
     fold = results(workspace, "si") / "fold_0"
-    (case,) = (path for path in (fold / "validation").iterdir() if path.name != "summary.json")
+    (case,) = (fold / "validation").glob("*.nii.gz")
     written = case.stat().st_mtime_ns
     again = ValidationOptions(validate_only=True, validate_best=True, save_probabilities=True)
     scores = train(workspace, "900", "si", ["0"], options(validation=again))
@@ -96,7 +96,7 @@ def test_validation_is_done_again_by_either_model_and_with_probabilities(workspa
     name = case.name.removesuffix(".nii.gz")
     for folder in ("validation", "validation_best"):
         assert {path.name for path in (fold / folder).iterdir()} == {
-            *("summary.json", case.name, f"{name}.npz", f"{name}.pkl")
+            *("summary.json", "uncertainty", case.name, f"{name}.npz", f"{name}.pkl")
         }
     with pytest.raises(InputError, match=r"3d: fold 0 is not trained; train it first, without --val"):
         train(workspace, "900", "3d", ["0"], options(validation=ValidationOptions(validate_only=True)))

@@ -1,0 +1,129 @@
+"""The Dice that probabilities promise, the lines that correct it, and how both are judged."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seg25d.evaluation.predicted_dice import (
+    LEAST_FOR_A_LINE,
+    Calibration,
+    JudgedCase,
+    KnownCase,
+    Line,
+    Sums,
+    calibrate,
+    judge,
+    mean_dice,
+)
+
+
+def sums(expected: float, voxels: int = 100) -> Sums:
+    """Sums that promise a Dice."""
+    return Sums(voxels=voxels, inside=expected * voxels, everywhere=voxels)
+
+
+def known(number: int, expected: float, dice: float | None, fold: int = 0, **more: Sums) -> KnownCase:
+    return KnownCase(
+        case=f"case_{number:03d}",
+        fold=fold,
+        sums={"1": sums(expected), **more},
+        dice={"1": dice, **dict.fromkeys(more)},
+    )
+
+
+def test_the_expected_dice_is_the_mean_dice_if_the_probabilities_are_right(rng: np.random.Generator) -> None:
+    probabilities = np.concatenate([rng.beta(0.5, 4, 4000), rng.beta(4, 0.5, 2000)])
+    chosen = probabilities > 0.5
+    own = Sums(voxels=int(chosen.sum()), inside=probabilities[chosen].sum(), everywhere=probabilities.sum())
+    truths = rng.random((200, 6000)) < probabilities
+    dice = 2 * (truths & chosen).sum(1) / (truths.sum(1) + chosen.sum())
+    assert own.expected_dice == pytest.approx(dice.mean(), abs=3 * dice.std() / np.sqrt(200) + 1e-3)
+
+
+def test_certain_probabilities_expect_what_they_are() -> None:
+    assert Sums(voxels=7, inside=7, everywhere=7).expected_dice == 1
+    assert Sums(voxels=7, inside=7, everywhere=14).expected_dice == pytest.approx(2 / 3)
+    assert Sums(voxels=0, inside=0, everywhere=3).expected_dice is None
+
+
+@given(st.floats(0.1, 3), st.floats(-0.5, 0.5, allow_subnormal=False), st.integers(2, 5))
+def test_lines_are_found_again_and_judged_on_other_folds(slope: float, offset: float, folds: int) -> None:
+    values = np.linspace(0.5, 0.9, 12 * folds)
+    cases = [known(n, x, float(np.clip(offset + slope * x, 0, 1)), n % folds) for n, x in enumerate(values)]
+    straight = all(0 < offset + slope * x < 1 for x in values)
+    calibration = calibrate(cases)
+    assert calibration is not None
+    if straight:
+        assert calibration.lines["1"].slope == pytest.approx(slope, rel=1e-6)
+        assert calibration.judgement.mean_absolute_error == pytest.approx(0, abs=1e-9)
+        assert calibration.judgement.found == calibration.judgement.worst
+    marked = [calibration.marks(calibration.predict(case.sums)) for case in cases]
+    assert sum(marked) <= -(-len(cases) // 5)
+    assert Calibration.model_validate_json(calibration.model_dump_json()) == calibration
+
+
+def test_no_case_is_judged_by_a_line_that_it_helped_to_fit() -> None:
+    cases = [known(n, 0.8 + 0.01 * (n % 10), 0.5, fold=0) for n in range(10)]
+    cases += [known(n, 0.8 + 0.01 * (n % 10), 0.9, fold=1) for n in range(10, 20)]
+    calibration = calibrate(cases)
+    assert calibration is not None
+    predicted = {case.case: case.predicted["1"] for case in calibration.cases}
+    assert predicted["case_000"] == pytest.approx(0.9)
+    assert predicted["case_010"] == pytest.approx(0.5)
+
+
+def test_few_cases_give_their_mean() -> None:
+    cases = [known(n, 0.5 + 0.04 * n, 0.1 * n) for n in range(LEAST_FOR_A_LINE - 1)]
+    calibration = calibrate(cases)
+    assert calibration is not None
+    assert calibration.lines["1"].slope == 0
+    assert calibration.lines["1"].offset == pytest.approx(0.4)
+
+
+def test_a_line_does_not_fall() -> None:
+    calibration = calibrate([known(n, 0.5 + 0.01 * n, 0.9 - 0.01 * n) for n in range(20)])
+    assert calibration is not None
+    assert calibration.lines["1"].slope == 0
+
+
+def test_a_structure_that_is_missing_has_a_dice_of_0_where_all_have_it() -> None:
+    nothing = Sums(voxels=0, inside=0, everywhere=1)
+    assert Line(slope=1, offset=0, always=True).predict(nothing) == 0
+    assert Line(slope=1, offset=0, always=False).predict(nothing) is None
+    cases = [known(n, 0.8, 0.8) for n in range(20)]
+    calibration = calibrate(cases)
+    assert calibration is not None
+    assert calibration.marks(calibration.predict({"1": nothing}))
+    some = [known(n, 0.8, None if n % 2 else 0.8) for n in range(20)]
+    calibration = calibrate(some)
+    assert calibration is not None
+    assert not calibration.marks(calibration.predict({"1": nothing}))
+
+
+def test_structures_that_no_case_has_are_left_out() -> None:
+    calibration = calibrate([known(n, 0.8, 0.8, **{"2": Sums(voxels=0, inside=0, everywhere=0)}) for n in range(12)])
+    assert calibration is not None
+    assert set(calibration.lines) == {"1"}
+    assert calibrate([known(1, 0.8, None)]) is None
+    assert calibrate([]) is None
+
+
+def test_judging_counts_the_worst_cases_among_the_suspects() -> None:
+    def case(number: int, predicted: float, dice: float) -> JudgedCase:
+        return JudgedCase(case=f"c{number}", predicted={"1": predicted, "2": None}, dice={"1": dice, "2": 0.3})
+
+    cases = [case(n, n / 100, n / 100) for n in range(20)]
+    judged = judge(cases)
+    assert (judged.worst, judged.found) == (2, 2)
+    assert judged.correlation == pytest.approx(1)
+    turned = judge([case(n, n / 100, 1 - n / 100) for n in range(20)])
+    assert (turned.worst, turned.found) == (2, 0)
+    assert turned.correlation == pytest.approx(-1)
+    assert judge([case(0, 0.5, 0.7)]).mean_absolute_error == pytest.approx(0.2)
+    assert judge([]).mean_absolute_error is None
+
+
+def test_means_leave_out_what_is_not_known() -> None:
+    assert mean_dice({"1": 0.5, "2": None, "3": 1.0}) == 0.75
+    assert mean_dice({"1": None}) is None
