@@ -281,7 +281,8 @@ def test_scores_that_a_kill_left_out_are_made_by_the_same_command(fused, trained
     run(fused, *words)
     assert trained == ([] if joint else ["mv/fold_0"])
     for folder in (fusion,) if joint else (view, fusion):
-        assert {path.name for path in folder.validation.iterdir()} == {"summary.json", f"{CASES[0]}.nii.gz"}
+        written = {path.name for path in folder.validation.iterdir()}
+        assert written == {"summary.json", "uncertainty", f"{CASES[0]}.nii.gz"}
 
 
 def test_a_segmentation_that_is_missing_is_made_again(fused, trained):
