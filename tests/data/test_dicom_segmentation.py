@@ -85,6 +85,25 @@ def test_every_reader_finds_each_voxel_in_its_frame(
         assert read.patient == "Muster^Jörg"
 
 
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("kind", ["binary", "labelmap"])
+def test_every_reader_finds_each_voxel_of_a_real_series(
+    shared_data: Path, tmp_path: Path, kind: Any, reader: str
+) -> None:
+    folder = shared_data / "robustness" / "dicom" / "hippocampus_crop"
+    values = write(tmp_path / "case.dcm", folder, kind=kind)
+    headers = sorted(map(dcmread, folder.iterdir()), key=lambda header: float(header.ImagePositionPatient[2]))
+    sources = [
+        Source(str(header.SOPInstanceUID), None, tuple(header.ImagePositionPatient), header.pixel_array)
+        for header in headers
+    ]
+    read = READERS[reader](tmp_path / "case.dcm", sources)
+    np.testing.assert_array_equal(values, expected(sources))
+    for number in (1, 2):
+        np.testing.assert_array_equal(read.masks[number], values == number)
+        assert read.masks[number].any()
+
+
 @pytest.mark.parametrize("series", SERIES_OF)
 def test_web_viewers_lay_it_over_the_series(written: Callable[[str, Any], Written], series: str) -> None:
     path, sources = written(series, "binary")
