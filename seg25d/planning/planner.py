@@ -1,5 +1,6 @@
 """From a data set's fingerprint to its plans."""
 
+import logging
 from collections.abc import Sequence
 
 from seg25d.core.errors import InputError
@@ -20,6 +21,7 @@ from seg25d.planning.recipe_rules import DEFAULT_RULES, PlanningRules
 from seg25d.planning.search import Limits, enough_voxels, search
 from seg25d.representations.base import CONFIGURATIONS, VolumeGeometry
 
+logger = logging.getLogger(__name__)
 VOLUME = "3d"
 """The configuration that nnU-Net calls 3d_fullres."""
 
@@ -82,6 +84,8 @@ def plan_dataset(
         )
         planned[name] = _plan_configuration(limits, normalization, mirror_axes)
     volumes = [name for name in planned if is_volume(name)]
+    if spacing_3d_mm is not None and not volumes:
+        logger.warning("-overwrite_target_spacing has no effect on %s: it is the spacing of 3d", ", ".join(planned))
     if spacing_3d_mm is not None and volumes:
         asked_for = rules.model_copy(update={"spacing_mm": spacing_3d_mm, "source": "-overwrite_target_spacing"})
         planned |= plan_dataset(

@@ -52,7 +52,7 @@ def test_preprocessing_alone_keeps_plans_and_leaves_out_what_is_not_planned(
         plan_and_preprocess(workspace, ["900"], planning(preprocess_only=True, configurations=("mip",)))
 
 
-def test_another_spacing_is_that_of_3d_alone(workspace: Workspace) -> None:
+def test_another_spacing_is_that_of_3d_alone(workspace: Workspace, caplog: pytest.LogCaptureFixture) -> None:
     given = planning(configurations=("2d", "3d"), plan_only=True, gpu_memory_gb=1, plans_name="iso")
     (usual,) = plan_and_preprocess(workspace, ["900"], given).values()
     (asked,) = plan_and_preprocess(
@@ -63,6 +63,10 @@ def test_another_spacing_is_that_of_3d_alone(workspace: Workspace) -> None:
     assert asked.configurations[axial].spacing_mm == usual.configurations[axial].spacing_mm
     (kept,) = plan_and_preprocess(workspace, ["900"], given).values()
     assert kept.configurations["3d"].spacing_mm == (2, 2.5, 3)
+    assert "-overwrite_target_spacing" not in caplog.text
+    alone = planning(configurations=("2d",), plan_only=True, plans_name="flat", spacing_3d_mm=(2.0, 2.5, 3.0))
+    plan_and_preprocess(workspace, ["900"], alone)
+    assert f"-overwrite_target_spacing has no effect on {axial}: it is the spacing of 3d" in caplog.text
 
 
 def test_plans_move_to_another_data_set(workspace: Workspace) -> None:
