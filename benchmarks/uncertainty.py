@@ -111,6 +111,7 @@ def judged(cases: Sequence[dict[str, Any]], figure: str) -> dict[str, float | No
                     for name in values
                 },
                 dice={name: case["structures"][name]["dice"] for name in values},
+                present=frozenset(values),
             )
             for number, case in enumerate(known)
         ]

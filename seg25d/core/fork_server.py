@@ -2,6 +2,8 @@
 
 The process that asked it for a worker then says so, in one sentence with the cure (`system_errors`). The server itself
 would print a traceback beside it, as where no descriptors of files are left for one more worker.
+
+It acts when it is imported, in that server alone: Python's server imports what it is to load, and calls nothing.
 """
 
 import os

@@ -12,14 +12,17 @@ seen it. What the lines are worth is measured on folds that they were not fitted
 Letters: n cases, with truth.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Annotated, Literal, Self, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from seg25d.core.names import CaseName
 from seg25d.core.records import Record
+from seg25d.evaluation.summary import CaseSummary
 
 MARKED = 0.2
 """Share of the cases of the cross-validation that would be marked: a fifth, to be looked at by somebody."""
@@ -28,6 +31,10 @@ WORST = 0.1
 LEAST_FOR_A_LINE = 10
 """Cases with a structure from which a line is fitted: one in ten observations per coefficient that is estimated is the
 usual rule of regression (Harrell, Regression Modeling Strategies). With fewer, their mean Dice is predicted."""
+LEAST_SPREAD = 1e-6
+"""Standard deviation below which figures of four digits do not vary."""
+Dice: TypeAlias = Annotated[float, Field(ge=0, le=1)]
+Correlation: TypeAlias = Annotated[float, Field(ge=-1, le=1)]
 
 
 class Sums(Record):
@@ -59,46 +66,57 @@ class KnownCase(Record):
     case: CaseName
     fold: int = Field(ge=0)
     sums: dict[str, Sums]
-    dice: dict[str, float | None]
+    dice: dict[str, Dice | None]
     """None where neither truth nor segmentation has the structure."""
+    present: frozenset[str]
+    """Structures that the truth has."""
+
+    @classmethod
+    def of(cls, summary: CaseSummary, fold: int, sums: Mapping[str, Sums]) -> Self:
+        """A case from its scores."""
+        metrics = summary.metrics
+        dice = {name: each.dice for name, each in metrics.items()}
+        present = frozenset(name for name, each in metrics.items() if each.tp + each.fn > 0)
+        return cls(case=summary.case, fold=fold, sums=dict(sums), dice=dice, present=present)
 
 
 class Line(Record):
     """From the expected to the predicted Dice of a structure."""
 
-    slope: float
+    slope: float = Field(ge=0)
     offset: float
     always: bool
     """Whether all cases had this structure: a segmentation without it then has a Dice of 0."""
 
     def predict(self, sums: Sums) -> float | None:
-        """The Dice, 0 to 1; None where nothing is segmented, and nothing may be there."""
+        """The Dice, in four digits; None where nothing is segmented, and nothing may be there."""
         expected = sums.expected_dice
         if expected is None:
             return 0.0 if self.always else None
-        return min(1.0, max(0.0, self.offset + self.slope * expected))
+        return round(min(1.0, max(0.0, self.offset + self.slope * expected)), 4)
 
 
 class JudgedCase(Record):
     """A case of the cross-validation, with what lines say that were fitted to the other folds."""
 
     case: CaseName
-    predicted: dict[str, float | None]
-    dice: dict[str, float | None]
+    predicted: dict[str, Dice | None]
+    dice: dict[str, Dice | None]
 
 
 class Judgement(Record):
     """What predictions are worth, over all structures of all cases that have both figures, or over cases."""
 
-    mean_absolute_error: float | None
-    correlation: float | None
-    """Pearson's, over structures and cases; None if either does not vary."""
-    correlation_of_cases: float | None
+    mean_absolute_error: Dice | None
+    correlation: Correlation | None
+    """Pearson's, over structures and cases, each figure without the mean of its structure: that one structure is easier
+    than another is no knowledge of a case. None if either does not vary, or no line has a slope."""
+    correlation_of_cases: Correlation | None
     """The same of the means of the cases over their structures."""
-    worst: int
+    worst: int = Field(ge=0)
     """Cases that are the worst tenth by their true mean Dice, at least one."""
-    found: int
-    """How many of them are among the fifth with the lowest predicted mean."""
+    found: int | None = Field(ge=0)
+    """How many of them are among the fifth with the lowest predicted mean; None where no line has a slope."""
 
 
 class Calibration(Record):
@@ -106,17 +124,22 @@ class Calibration(Record):
 
     schema_version: Literal[1] = 1
     lines: dict[str, Line]
-    marked_below: float
+    marked_below: Dice
     """Mean of a case over its structures below which it is marked: of a fifth of the cases of the cross-validation."""
     cases: tuple[JudgedCase, ...]
     """Judged by lines of other folds; by its own if there is one fold."""
     judgement: Judgement
-    error_of_means: float | None
+    error_of_means: Dice | None
     """Mean absolute error if the mean Dice of each structure in the other folds were predicted for every case."""
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether it predicts the same for all cases, as where there are too few to fit lines."""
+        return all(line.slope == 0 for line in self.lines.values())
 
     def predict(self, sums: Mapping[str, Sums]) -> dict[str, float | None]:
         """The Dice of each structure of a case; None where there is nothing to predict."""
-        return {name: line.predict(sums[name]) for name, line in self.lines.items() if name in sums}
+        return _predict(self.lines, sums)
 
     def marks(self, predicted: Mapping[str, float | None]) -> bool:
         """Whether a case with these figures is to be looked at."""
@@ -143,31 +166,36 @@ def calibrate(cases: Sequence[KnownCase]) -> Calibration | None:
     lines = _fit(ordered)
     if not lines:
         return None
-    folds = {case.fold for case in ordered}
+    folds = sorted({case.fold for case in ordered})
     judged, without = [], []
-    for fold in sorted(folds):
-        others = [case for case in ordered if case.fold != fold] if len(folds) > 1 else ordered
+    for fold in folds:
         own = [case for case in ordered if case.fold == fold]
+        names = {case.case for case in own}
+        others = [case for case in ordered if case.case not in names] if len(folds) > 1 else ordered
         judged += _judged(own, _fit(others))
         without += _judged(own, _fit(others, flat=True))
     means = [mean for case in ordered if (mean := mean_dice(_predict(lines, case.sums))) is not None]
-    return Calibration(
+    calibration = Calibration(
         lines=lines,
         marked_below=float(np.quantile(means, MARKED)) if means else 0.0,
-        cases=tuple(map(_rounded, judged)),
+        cases=tuple(judged),
         judgement=judge(judged),
         error_of_means=judge(without).mean_absolute_error,
     )
+    if not calibration.is_flat:
+        return calibration
+    nothing = {"correlation": None, "correlation_of_cases": None, "found": None}
+    return calibration.model_copy(update={"judgement": calibration.judgement.model_copy(update=nothing)})
 
 
 def judge(cases: Sequence[JudgedCase]) -> Judgement:
     """Compare predicted with true Dice."""
-    pairs = [
-        (predicted, dice)
-        for case in cases
-        for name, predicted in case.predicted.items()
-        if predicted is not None and (dice := case.dice.get(name)) is not None
-    ]
+    of_structures: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for case in cases:
+        for name, predicted in case.predicted.items():
+            if predicted is not None and (dice := case.dice.get(name)) is not None:
+                of_structures[name].append((predicted, dice))
+    pairs = [pair for each in of_structures.values() for pair in each]
     means = [
         (predicted, dice)
         for case in cases
@@ -179,30 +207,26 @@ def judge(cases: Sequence[JudgedCase]) -> Judgement:
     suspects = sorted(range(len(means)), key=lambda index: means[index][0])[:marked]
     return Judgement(
         mean_absolute_error=float(np.mean([abs(one - other) for one, other in pairs])) if pairs else None,
-        correlation=_correlation(pairs),
-        correlation_of_cases=_correlation(means),
+        correlation=_correlation([_centred(each) for each in of_structures.values()]),
+        correlation_of_cases=_correlation([_centred(means)]),
         worst=min(worst, len(means)),
         found=len(set(lowest) & set(suspects)),
     )
 
 
-def _rounded(case: JudgedCase) -> JudgedCase:
-    """With four digits, as models of a hundred structures have hundreds of thousands of figures."""
-    parts = {"predicted": case.predicted, "dice": case.dice}
-    return case.model_copy(
-        update={
-            part: {name: None if value is None else round(value, 4) for name, value in values.items()}
-            for part, values in parts.items()
-        }
-    )
+def _predict(lines: Mapping[str, Line], sums: Mapping[str, Sums]) -> dict[str, float | None]:
+    return {name: line.predict(sums[name]) for name, line in lines.items() if name in sums}
 
 
 def _judged(cases: Sequence[KnownCase], lines: Mapping[str, Line]) -> list[JudgedCase]:
-    return [JudgedCase(case=case.case, predicted=_predict(lines, case.sums), dice=case.dice) for case in cases]
-
-
-def _predict(lines: Mapping[str, Line], sums: Mapping[str, Sums]) -> dict[str, float | None]:
-    return {name: line.predict(sums[name]) for name, line in lines.items() if name in sums}
+    return [
+        JudgedCase(
+            case=case.case,
+            predicted=_predict(lines, case.sums),
+            dice={name: None if value is None else round(value, 4) for name, value in case.dice.items()},
+        )
+        for case in cases
+    ]
 
 
 def _fit(cases: Sequence[KnownCase], *, flat: bool = False) -> dict[str, Line]:
@@ -217,8 +241,7 @@ def _fit(cases: Sequence[KnownCase], *, flat: bool = False) -> dict[str, Line]:
             and (dice := case.dice.get(name)) is not None
         ]
         if points:
-            always = all(case.dice.get(name) is not None for case in cases)
-            lines[name] = _line(points, always=always, flat=flat)
+            lines[name] = _line(points, always=all(name in case.present for case in cases), flat=flat)
     return lines
 
 
@@ -231,8 +254,14 @@ def _line(points: Sequence[tuple[float, float]], *, always: bool, flat: bool) ->
     return Line(slope=slope, offset=float(dice.mean() - slope * expected.mean()), always=always)
 
 
-def _correlation(pairs: Sequence[tuple[float, float]]) -> float | None:
-    one, other = np.array(pairs, np.float64).reshape(-1, 2).T
-    if len(pairs) < 2 or one.std() == 0 or other.std() == 0:
+def _centred(pairs: Sequence[tuple[float, float]]) -> NDArray[np.float64]:
+    """Pairs (n, 2) without their means."""
+    values = np.array(pairs, np.float64).reshape(-1, 2)
+    return values - values.mean(0) if len(values) else values
+
+
+def _correlation(parts: Sequence[NDArray[np.float64]]) -> float | None:
+    one, other = np.concatenate([*parts, np.empty((0, 2))]).T
+    if len(one) < 2 or one.std() < LEAST_SPREAD or other.std() < LEAST_SPREAD:
         return None
-    return float(np.corrcoef(one, other)[0, 1])
+    return min(1.0, max(-1.0, float(np.corrcoef(one, other)[0, 1])))

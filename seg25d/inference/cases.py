@@ -70,10 +70,6 @@ class CaseModel(Protocol):
     def prepare(self, image: NDArray[Any], spacing_mm: Spacing, case: Case | None = None) -> Any:
         """Preprocess an image (C, D, H, W) in canonical orientation for the model."""
 
-    @property
-    def labels(self) -> Labels:
-        """Meaning of indices and probabilities."""
-
     def segment(self, prepared: Any, uncertainty: Uncertainty | None = None) -> NDArray[np.uint8]:
         """Predict internal indices (D, H, W) of a prepared image."""
 
@@ -177,9 +173,11 @@ def predict_cases(
         record, path, targets, overwrite=options.overwrite, probabilities=options.save_probabilities, beside=beside
     )
     said = {"labels": meaning.labels, "threshold": meaning.threshold}
-    kept = {"seconds": earlier.seconds, "predicted_dice": earlier.predicted_dice}
-    record = record.model_copy(update=kept | said)
-    todo = [case for case in cases if case.name not in earlier.done]
+    done = earlier.done if calibration is None else earlier.done & earlier.predicted_dice.keys()
+    todo = [case for case in cases if case.name not in done]
+    again = {case.name for case in todo}
+    dice = {name: each for name, each in earlier.predicted_dice.items() if name not in again}
+    record = record.model_copy(update={"seconds": earlier.seconds, "predicted_dice": dice} | said)
     if len(todo) < len(cases):
         logger.info("%d of %d cases are predicted already", len(cases) - len(todo), len(cases))
     failures: dict[str, Exception] = {}
@@ -199,7 +197,7 @@ def predict_cases(
         else:
             record = record.with_case(case.name, result.seconds, _predicted_dice(calibration, result.sums))
             if options.is_part:
-                record = add_to_record(record, path)
+                record = add_to_record(record, path, case.name)
             else:
                 write_record(path, record)
     if calibration is not None:
@@ -253,7 +251,7 @@ def outcomes_here(model: CaseModel, work: Work, begin: Callable[[], None]) -> It
                 try:
                     read = reading.result()
                     started = time.perf_counter()
-                    uncertainty = Uncertainty(model.labels, with_map=True) if work.options.uncertainty else None
+                    uncertainty = Uncertainty(work.labels, with_map=True) if work.options.uncertainty else None
                     labels, probabilities = _compute(model, read, uncertainty, work.options)
                 except Exception as error:
                     yield case, refusal(error) or error
@@ -317,6 +315,8 @@ def _write(target: Path, result: _Result, case: Case, segmentations: Segmentatio
     if result.uncertainty is not None:
         path, sums = uncertainty_path(target), result.uncertainty.sums
         write_channel(path, result.uncertainty.finished_map(grey=is_picture(path)), result.geometry)
+    elif uncertainty_path(target).exists():
+        logger.warning("%s is of an earlier prediction, and says something else now", uncertainty_path(target))
     if case.name in segmentations.cases:
         from seg25d.data.dicom_segmentation import write_segmentation  # noqa: PLC0415 - only DICOM needs it
 

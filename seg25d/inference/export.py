@@ -75,13 +75,21 @@ def labels_from_slabs(
         np.moveaxis(inside, axis, 0)[index] = chosen
         if uncertainty is not None:
             place = None if uncertainty.map is None else np.moveaxis(uncertainty.map[box], axis, 0)[index]
-            uncertainty.add(_probabilities(scores, labels).numpy(), chosen, place)
+            uncertainty.add(_quick_probabilities(scores, labels).numpy(), chosen, place)
     return result
 
 
 def _probabilities(scores: Tensor, labels: Labels) -> Tensor:
     """Of a plane (K, h, w): softmax over the classes, or a sigmoid per region."""
     return scores.sigmoid() if labels.has_regions else scores.softmax(0)
+
+
+def _quick_probabilities(scores: Tensor, labels: Labels) -> Tensor:
+    """The same up to rounding: torch's softmax over the first axis takes more than twice the time."""
+    if labels.has_regions:
+        return scores.sigmoid()
+    powers = (scores - scores.amax(0)).exp_()
+    return powers.div_(powers.sum(0))
 
 
 def export_slabs(

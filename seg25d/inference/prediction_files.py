@@ -58,11 +58,12 @@ class PredictionRecord(Record):
     def with_case(
         self, case: str, seconds: float, predicted: Mapping[str, float | None] | None = None
     ) -> "PredictionRecord":
-        """This record and one more case."""
-        said = {case: {name: None if dice is None else round(dice, 4) for name, dice in (predicted or {}).items()}}
-        dice = self.predicted_dice | (said if predicted is not None else {})
-        update = {"seconds": self.seconds | {case: round(seconds, 3)}, "predicted_dice": dice}
-        return self.model_copy(update=update)
+        """This record and one more case, or the same case once more."""
+        dice = {name: each for name, each in self.predicted_dice.items() if name != case}
+        if predicted is not None:
+            dice[case] = dict(predicted)
+        seconds_of = self.seconds | {case: round(seconds, 3)}
+        return self.model_copy(update={"seconds": seconds_of, "predicted_dice": dice})
 
     def same_model(self, other: "PredictionRecord") -> bool:
         """Whether both records are of the same model, also if one was read from a file (where tuples are lists)."""
@@ -191,13 +192,14 @@ def prediction_lock(out: Path, part_id: int, num_parts: int) -> Iterator[None]:
                 out.rmdir()
 
 
-def add_to_record(record: PredictionRecord, path: Path) -> PredictionRecord:
-    """Write the record with the cases that other processes have added since; returns what was written."""
+def add_to_record(record: PredictionRecord, path: Path, case: str) -> PredictionRecord:
+    """Write the record, to which a case was added, with those of other processes since; returns what was written."""
     with file_lock(path, "adding a case", patience_seconds=PATIENCE_SECONDS):
         there = read_record(path, PredictionRecord)
         both = {
             "seconds": there.seconds | record.seconds,
-            "predicted_dice": there.predicted_dice | record.predicted_dice,
+            "predicted_dice": {name: dice for name, dice in there.predicted_dice.items() if name != case}
+            | record.predicted_dice,
         }
         record = record.model_copy(update=both)
         write_record(path, record)
@@ -246,6 +248,9 @@ def tell_unsure(calibration: Calibration, record: PredictionRecord, labels: Labe
     known = {case: record.predicted_dice[case] for case in cases if case in record.predicted_dice}
     unsure = {case: mean_dice(dice) or 0.0 for case, dice in known.items() if calibration.marks(dice)}
     if not known:
+        return
+    if calibration.is_flat:
+        logger.info("no case is marked: too few cases with truth for more than a mean of the predicted Dice")
         return
     logger.info(
         "%d of %d cases have a predicted Dice below %.2f, as a fifth of the cases in cross-validation%s",

@@ -121,11 +121,10 @@ def validate_fold(
 
 
 def is_validated(folder: FoldFolder, cases: Sequence[str]) -> bool:
-    """Whether all that `validate_fold` writes is there, by the final model that is there."""
+    """Whether segmentations and scores of `validate_fold` are there, by the final model that is there."""
     ending, made = _ending(load_header(folder.model_final)), folder.model_final.stat().st_mtime_ns
     written = [] if ending is None else [folder.validation / f"{case}{ending}" for case in cases]
-    sums = [sums_path(folder.validation, case) for case in cases]
-    return all(_is_current(path, made) for path in (folder.validation / "summary.json", *sums, *written))
+    return all(_is_current(path, made) for path in (folder.validation / "summary.json", *written))
 
 
 def _ending(header: ModelHeader) -> str | None:

@@ -17,6 +17,8 @@ WIDE, NARROW = 8.4, 4.8
 """Width of a chart in inches, for screens and for phones, on which the letters of a wide one would be too small."""
 LETTERS_ACROSS = 100
 """Maximum width of a wide chart, in letters."""
+MOST_DRAWN_POINTS = 2000
+"""Maximum number of points that are shapes each (160 bytes); more of them become a picture."""
 _INK, _FAINT = "#010203", "#040506"
 """Placeholders for colours of the page; nothing else is drawn in them."""
 _THEMED = {_INK: "var(--ink)", _FAINT: "var(--line)"}
@@ -134,8 +136,9 @@ def true_over_predicted(points: Mapping[str, Sequence[tuple[float, float]]], wid
     with _Figure(width, 3.8) as figure:
         (axes,) = figure.axes
         handles: list[Any] = []
+        many = sum(map(len, points.values())) > MOST_DRAWN_POINTS
         for number, (name, pairs) in enumerate(points.items()):
-            look = {"color": SERIES[number % len(SERIES)], "markersize": 5, "alpha": 0.6}
+            look = {"color": SERIES[number % len(SERIES)], "markersize": 5, "alpha": 0.6, "rasterized": many}
             marker = "osD^"[number // len(SERIES) % 4]
             label = shorten(name, figure.letters // 4)
             values = [each[0] for each in pairs], [each[1] for each in pairs]

@@ -22,7 +22,7 @@ def calibrate_best(
         summary: Its scores with post-processing.
 
     Returns:
-        None if no case has a structure.
+        None if no case has a structure, or models were trained on all of them.
     """
     items = [validation.item(chosen, case) for case in validation.cases]
     found = {
@@ -35,13 +35,9 @@ def calibrate_best(
     folds = validation.runs[chosen.runs[0]].case_folds
     return calibrate(
         [
-            KnownCase(
-                case=case,
-                fold=int(folds[case]),
-                sums=found[case],
-                dice={name: metrics.dice for name, metrics in scores[case].metrics.items()},
-            )
+            KnownCase.of(scores[case], folds[case], found[case])
             for case in validation.cases
+            if not any(case in run.seen for run in validation.runs.values())
         ]
     )
 

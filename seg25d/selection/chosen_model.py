@@ -54,8 +54,8 @@ class ChosenModel(NamedTuple):
 
     members: tuple[ChosenMember, ...]
     postprocessing: PostProcessing
-    calibration: Calibration | None = None
-    """How the Dice of its predictions is predicted; None where that is not known."""
+    calibration: Calibration | Path | None = None
+    """How the Dice of its predictions is predicted, or the file that says so; None where that is not known."""
 
     def meaning(self) -> Meaning:
         """The meaning of input and output, from the headers without the weights.
@@ -87,15 +87,28 @@ class ChosenModel(NamedTuple):
         return {"dataset": dataset, "ensemble": weighted, **fusion, **steps}
 
     def calibration_for(self, options: PredictorOptions) -> Calibration | None:
-        """How the Dice of predictions with these options is predicted; None where that is not known, which is told."""
-        if self.calibration is None or options.fusion != "network":
+        """How the Dice of predictions with these options is predicted; None where that is not known, which is told.
+
+        Raises:
+            RecordError: If its file is damaged.
+        """
+        known = self.calibration
+        if known is None or (isinstance(known, Path) and not known.exists()) or options.fusion != "network":
             logger.warning(
                 "no Dice is predicted, only maps are written: it takes scored validation cases of these models (final "
                 "ones, and views fused by their network); `seg25d train DATASET CONFIGURATION FOLD` scores those that "
-                "lack it"
+                "lack it, and installed models need an archive that has crossval/predicted_dice.json"
             )
             return None
-        return self.calibration
+        usual = PredictorOptions()
+        of_all = any("all" in member.folds for member in self.members)
+        if (options.mirroring, options.step_size) != (usual.mirroring, usual.step_size) or of_all:
+            logger.warning(
+                "the predicted Dice is fitted to the folds with mirroring and steps of %g windows, and less sure for "
+                "other models and options",
+                usual.step_size,
+            )
+        return read_record(known, Calibration) if isinstance(known, Path) else known
 
     def load(self, options: PredictorOptions, device: str | None) -> CasePredictor:
         """Load all weights.
@@ -129,8 +142,7 @@ def choose_model(workspace: Workspace, choice: ModelChoice) -> ChosenModel:
         return _with_checkpoint(_chosen_best(workspace, best, choice.folds), choice.checkpoint)
     run = choose_run(workspace, choice)
     member = ChosenMember.of(run, choose_folds(run, choice.folds), 1.0)
-    calibration = read_record(run.predicted_dice, Calibration) if run.predicted_dice.exists() else None
-    return _with_checkpoint(ChosenModel((member,), PostProcessing(), calibration), choice.checkpoint)
+    return _with_checkpoint(ChosenModel((member,), PostProcessing(), run.predicted_dice), choice.checkpoint)
 
 
 def loader(model: ChosenModel, options: PredictorOptions) -> partial[CasePredictor]:

@@ -16,8 +16,6 @@ NOT_IN_NAMES = re.compile(r"[^\w\-. :/]")
 """Characters that MLflow does not take in names (mlflow/utils/validation.py)."""
 LONGEST_VALUE = 6000
 """Characters of the value of a parameter that MLflow takes (MAX_PARAM_VAL_LENGTH in mlflow/utils/validation.py)."""
-MOST_AT_ONCE = 100
-"""Parameters that MLflow takes at once (MAX_PARAMS_TAGS_PER_BATCH in mlflow/utils/validation.py)."""
 ONE_OF_ALL = "train_loss"
 """A number that every epoch has."""
 
@@ -42,19 +40,20 @@ class MlflowLogger:
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # each new database is no news
         local = f"sqlite:///{run.mlflow_database.resolve().as_posix()}"
         self.client = MlflowClient(os.environ.get("MLFLOW_TRACKING_URI", local))
-        parameters = dict(_parameters(run.configuration))
+        versions = run.configuration.get("versions", {})  # no parameters: they change while a run goes on
+        parameters = dict(_parameters({key: each for key, each in run.configuration.items() if key != "versions"}))
         earlier = run.runs().mlflow
         if earlier is not None and (done := _num_epochs(self.client, earlier, parameters)) is not None:
             self.run = earlier
             self.client.update_run(earlier, "RUNNING")
             return done
         self.run = self.client.create_run(
-            _experiment(self.client, run), run_name=run.folder.name, tags={"configuration": run.folder.root.parent.name}
+            _experiment(self.client, run),
+            run_name=run.folder.name,
+            tags={"configuration": run.folder.root.parent.name, **dict(_parameters({"versions": versions}))},
         ).info.run_id
         run.keep(mlflow=self.run)
-        params = [Param(name, value) for name, value in parameters.items()]
-        for first in range(0, len(params), MOST_AT_ONCE):
-            self.client.log_batch(self.run, params=params[first : first + MOST_AT_ONCE])
+        self.client.log_batch(self.run, params=[Param(name, value) for name, value in parameters.items()])
         return 0
 
     def epoch(self, number: int, when: float, numbers: Mapping[str, float]) -> None:
@@ -80,6 +79,8 @@ def _experiment(client: "MlflowClient", run: LoggedRun) -> str:
     """The experiment of the data set, which is made where it is missing."""
     known = client.get_experiment_by_name(run.dataset_name)
     if known is not None:
+        if known.lifecycle_stage != "active":
+            client.restore_experiment(known.experiment_id)
         return str(known.experiment_id)
     local = os.environ.get("MLFLOW_TRACKING_URI") is None
     # Nothing is written there: the default would be a folder where the command runs.

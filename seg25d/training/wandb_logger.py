@@ -31,9 +31,7 @@ class WandbLogger:
 
         identifier = run.runs().wandb or uuid4().hex[:8]  # as many characters as in wandb's own ids
         mode = os.environ.get("WANDB_MODE", OFFLINE)
-        if mode == OFFLINE:
-            for earlier in run.folder.wandb.glob("offline-run-*"):
-                shutil.rmtree(earlier, ignore_errors=True)
+        replaced = list(run.folder.wandb.glob("offline-run-*")) if mode == OFFLINE else []
         run.keep(wandb=identifier)
         self.run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", run.dataset_name),
@@ -49,6 +47,8 @@ class WandbLogger:
                 console="off", silent=True, host="", disable_git=True, disable_code=True, x_disable_meta=True
             ),
         )
+        for earlier in replaced:
+            shutil.rmtree(earlier, ignore_errors=True)
         # The first step that the run accepts: 0 of a new one.
         return max(0, int(self.run.step) - 1)
 

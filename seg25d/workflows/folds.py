@@ -12,8 +12,7 @@ import torch
 
 from seg25d.core.device import Execution, choose_execution, give_freed_memory_back
 from seg25d.core.errors import RecordError
-from seg25d.core.leftovers import remove_leftovers
-from seg25d.core.locks import folder_lock
+from seg25d.core.locks import file_lock, folder_lock
 from seg25d.core.records import read_record, write_record
 from seg25d.core.workspace import FoldFolder, PreprocessedFolder, RunFolder
 from seg25d.data.dataset import Split, read_description
@@ -47,6 +46,8 @@ from seg25d.workflows.settings import Settings
 logger = logging.getLogger(__name__)
 
 
+PATIENCE_SECONDS = 120.0
+"""How long to wait for another process that summarizes folds (6 s for 1,000 cases of 60 structures)."""
 Begun: TypeAlias = Literal["checked", "kept", "restarted"]
 """Treatment of folds that have begun. "checked": they continue with the requested settings, which may differ in length
 only; "kept": they continue with their own settings, as for models that others need; "restarted": they start over."""
@@ -286,21 +287,28 @@ def split_of(splits: Sequence[Split], fold: int | str) -> Split:
 
 
 def summarize_folds(run: RunFolder, num_folds: int) -> None:
-    """Write `crossval/summary.json` if all folds are trained, and `crossval/predicted_dice.json` of those that are."""
-    remove_leftovers(run.crossval.parent)
-    places = {fold: run.fold(fold).validation for fold in range(num_folds)}
-    there = {fold: place for fold, place in places.items() if (place / "summary.json").exists()}
-    summaries = {fold: read_record(place / "summary.json", Summary) for fold, place in there.items()}
-    if len(there) == num_folds:
-        write_record(run.crossval, summarize([case for each in summaries.values() for case in each.per_case]))
-    known = [case for fold, place in there.items() for case in _known_cases(fold, place, summaries[fold])]
-    if (calibration := calibrate(known)) is not None:
-        write_record(run.predicted_dice, calibration)
+    """Write `crossval/summary.json` if all folds are trained, and `crossval/predicted_dice.json` of those that are.
+
+    Raises:
+        BusyError: If another process that has trained a fold does so for longer than `PATIENCE_SECONDS`.
+    """
+    with file_lock(run.predicted_dice, "summarizing folds", patience_seconds=PATIENCE_SECONDS):
+        places = {fold: run.fold(fold).validation for fold in range(num_folds)}
+        there = {fold: place for fold, place in places.items() if (place / "summary.json").exists()}
+        summaries = {fold: read_record(place / "summary.json", Summary) for fold, place in there.items()}
+        if len(there) == num_folds:
+            write_record(run.crossval, summarize([case for each in summaries.values() for case in each.per_case]))
+        known = [case for fold, place in there.items() for case in _known_cases(fold, place, summaries[fold])]
+        if (calibration := calibrate(known)) is not None:
+            write_record(run.predicted_dice, calibration)
 
 
 def _known_cases(fold: int, results: Path, summary: Summary) -> Iterator[KnownCase]:
     """Scored cases whose probabilities were summed; seg25d 0.2 did not."""
     for case in summary.per_case:
-        if (path := sums_path(results, case.case)).exists():
-            dice = {name: metrics.dice for name, metrics in case.metrics.items()}
-            yield KnownCase(case=case.case, fold=fold, sums=read_record(path, CaseSums).structures, dice=dice)
+        path = sums_path(results, case.case)
+        try:
+            if path.exists():
+                yield KnownCase.of(case, fold, read_record(path, CaseSums).structures)
+        except RecordError as error:
+            logger.warning("%s; the case is left out of what predicts the Dice: `train --val` makes it again", error)

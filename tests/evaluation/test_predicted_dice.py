@@ -1,10 +1,14 @@
 """The Dice that probabilities promise, the lines that correct it, and how both are judged."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from seg25d.core.errors import RecordError
+from seg25d.core.records import parse_record
 from seg25d.evaluation.predicted_dice import (
     LEAST_FOR_A_LINE,
     Calibration,
@@ -29,6 +33,7 @@ def known(number: int, expected: float, dice: float | None, fold: int = 0, **mor
         fold=fold,
         sums={"1": sums(expected), **more},
         dice={"1": dice, **dict.fromkeys(more)},
+        present=frozenset({"1"} if dice else {}),
     )
 
 
@@ -56,8 +61,8 @@ def test_lines_are_found_again_and_judged_on_other_folds(slope: float, offset: f
     assert calibration is not None
     if straight:
         assert calibration.lines["1"].slope == pytest.approx(slope, rel=1e-6)
-        assert calibration.judgement.mean_absolute_error == pytest.approx(0, abs=1e-9)
-        assert calibration.judgement.found == calibration.judgement.worst
+        assert calibration.judgement.mean_absolute_error == pytest.approx(0, abs=2e-4)
+        assert calibration.judgement.correlation == pytest.approx(1, abs=1e-3)
     marked = [calibration.marks(calibration.predict(case.sums)) for case in cases]
     assert sum(marked) <= -(-len(cases) // 5)
     assert Calibration.model_validate_json(calibration.model_dump_json()) == calibration
@@ -122,6 +127,54 @@ def test_judging_counts_the_worst_cases_among_the_suspects() -> None:
     assert turned.correlation == pytest.approx(-1)
     assert judge([case(0, 0.5, 0.7)]).mean_absolute_error == pytest.approx(0.2)
     assert judge([]).mean_absolute_error is None
+
+
+def test_without_lines_no_case_is_marked_and_nothing_is_claimed(rng: np.random.Generator) -> None:
+    for _ in range(50):
+        cases = [known(n, 0.8, float(dice), n % 2) for n, dice in enumerate(rng.uniform(0.7, 0.9, 8))]
+        calibration = calibrate(cases)
+        assert calibration is not None
+        assert calibration.is_flat
+        assert not any(calibration.marks(calibration.predict(case.sums)) for case in cases)
+        judged = calibration.judgement
+        assert (judged.correlation, judged.correlation_of_cases, judged.found) == (None, None, None)
+
+
+def test_that_one_structure_is_easier_than_another_is_no_knowledge_of_cases(rng: np.random.Generator) -> None:
+    def case(number: int) -> JudgedCase:
+        dice = {"1": 0.9 + 0.05 * rng.random(), "2": 0.3 + 0.05 * rng.random()}
+        predicted = {"1": 0.9 + 0.05 * rng.random(), "2": 0.3 + 0.05 * rng.random()}
+        return JudgedCase(case=f"c{number}", predicted=predicted, dice=dice)
+
+    judged = judge([case(number) for number in range(400)])
+    assert judged.correlation is not None
+    assert abs(judged.correlation) < 0.15
+
+
+def test_a_false_structure_does_not_make_it_one_that_all_have() -> None:
+    some = [known(n, 0.8, 0.0 if n == 3 else 0.9) for n in range(12)]
+    calibration = calibrate(some)
+    assert calibration is not None
+    assert calibration.lines["1"].always is False
+
+
+def test_a_case_of_two_folds_is_judged_by_neither() -> None:
+    twice = [known(0, 0.9, 0.1, fold) for fold in (0, 1)]
+    cases = [*twice, *(known(n, 0.8, 0.8, n % 2) for n in range(1, 21))]
+    calibration = calibrate(cases)
+    assert calibration is not None
+    assert [case.predicted["1"] for case in calibration.cases if case.case == "case_000"] == [0.8, 0.8]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"marked_below": 1e300}, {"error_of_means": -1}, {"cases": [{"case": "../a", "predicted": {}, "dice": {}}]}],
+)
+def test_numbers_of_files_have_bounds(change: dict[str, Any]) -> None:
+    calibration = calibrate([known(n, 0.8, 0.8) for n in range(12)])
+    assert calibration is not None
+    with pytest.raises(RecordError):
+        parse_record(calibration.model_dump(mode="json") | change, Calibration, "file")
 
 
 def test_means_leave_out_what_is_not_known() -> None:

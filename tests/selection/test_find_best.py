@@ -17,7 +17,7 @@ from seg25d.core.workspace import Workspace
 from seg25d.data.image_io import read_channel, read_image, read_labels
 from seg25d.data.phantom import DATASET_NAME
 from seg25d.ensembling.case_predictor import CasePredictor
-from seg25d.evaluation.predicted_dice import Calibration
+from seg25d.evaluation.predicted_dice import Calibration, Line
 from seg25d.inference.postprocessing import PostProcessing
 from seg25d.preprocessing.store import Store
 from seg25d.runs.imported import ImportedRun
@@ -141,11 +141,12 @@ def test_the_ensemble_that_was_chosen_predicts(chosen, capsys):
 def test_predictions_say_how_sure_they_are(chosen, capsys):
     calibration = best_of(chosen).predicted_dice
     assert {case.case for case in calibration.cases} == validated_cases(chosen)
-    marked = calibration.model_copy(update={"marked_below": 1.1})
+    line = Line(slope=0.5, offset=0.3, always=True)
+    marked = calibration.model_copy(update={"marked_below": 1.0, "lines": dict.fromkeys(calibration.lines, line)})
     choose(chosen, members=MEMBERS, postprocessing=PostProcessing(largest_foreground=True), predicted_dice=marked)
     out = predict(chosen, "out", "--uncertainty", "--statistics", str(chosen.results / "table.csv"))
     said = capsys.readouterr().err
-    assert "1 of 1 cases have a predicted Dice below 1.10" in said
+    assert "1 of 1 cases have a predicted Dice below 1.00" in said
     assert f"  {CASE}: " in said
     record = json.loads((out / "prediction.json").read_text())
     assert set(record["predicted_dice"]) == {CASE}
@@ -160,6 +161,11 @@ def test_predictions_say_how_sure_they_are(chosen, capsys):
     predict(chosen, "out", "--uncertainty")
     np.testing.assert_array_equal(read_channel(out / "uncertainty" / f"{CASE}.nii.gz")[0], values)
     assert json.loads((out / "prediction.json").read_text())["predicted_dice"] == record["predicted_dice"]
+    # What is predicted again without it loses its figure, and the map is said to be an old one.
+    capsys.readouterr()
+    predict(chosen, "out", "--overwrite")
+    assert json.loads((out / "prediction.json").read_text())["predicted_dice"] == {}
+    assert "is of an earlier prediction, and says something else now" in capsys.readouterr().err
 
 
 def test_single_runs_are_calibrated_by_their_own_folds(chosen, capsys):
@@ -178,10 +184,19 @@ def test_single_runs_are_calibrated_by_their_own_folds(chosen, capsys):
     assert "no Dice is predicted, only maps are written" in capsys.readouterr().err
     assert (chosen.results / "best" / "uncertainty" / f"{CASE}.nii.gz").exists()
     assert json.loads((chosen.results / "best" / "prediction.json").read_text())["predicted_dice"] == {}
+    # Figures that could not be predicted at first are predicted by the same command.
+    moved = path.rename(path.with_name("away.json"))
+    predict(chosen, "late", "-c", "si", "--uncertainty")
+    moved.rename(path)
+    late = predict(chosen, "late", "-c", "si", "--uncertainty")
+    assert json.loads((late / "prediction.json").read_text())["predicted_dice"] == {CASE: second}
+    predict(chosen, "less", "-c", "si", "--uncertainty", "--disable-tta")
+    assert "less sure for other models and options" in capsys.readouterr().err
     path.write_text(path.read_text().replace('"slope"', '"steepness"'))
     predict(chosen, "wrong", "-c", "si", "--uncertainty", status=2)
     assert "predicted_dice.json is not valid" in capsys.readouterr().err
     assert not plain.with_name("wrong").exists()
+    predict(chosen, "without", "-c", "si")
 
 
 def validated_cases(workspace: Workspace) -> set[str]:

@@ -85,7 +85,9 @@ def test_a_trainer_has_a_run_of_its_own_and_changes_its_plan_alone(workspace: Wo
 
 
 @pytest.mark.usefixtures("written_models")
-def test_validation_is_done_again_by_either_model_and_with_probabilities(workspace: Workspace) -> None:
+def test_validation_is_done_again_by_either_model_and_with_probabilities(
+    workspace: Workspace, caplog: pytest.LogCaptureFixture
+) -> None:
     fold = results(workspace, "si") / "fold_0"
     (case,) = (fold / "validation").glob("*.nii.gz")
     written = case.stat().st_mtime_ns
@@ -98,6 +100,12 @@ def test_validation_is_done_again_by_either_model_and_with_probabilities(workspa
         assert {path.name for path in (fold / folder).iterdir()} == {
             *("summary.json", "uncertainty", case.name, f"{name}.npz", f"{name}.pkl")
         }
+    damaged = fold / "validation" / "uncertainty" / f"{name}.json"
+    damaged.write_text("{")
+    train(workspace, "900", "si", ["0"], options(validation=ValidationOptions(save_probabilities=True)))
+    assert "the case is left out of what predicts the Dice: `train --val` makes it again" in caplog.text
+    train(workspace, "900", "si", ["0"], options(validation=ValidationOptions(validate_only=True)))
+    assert "structures" in json.loads(damaged.read_text())
     with pytest.raises(InputError, match=r"3d: fold 0 is not trained; train it first, without --val"):
         train(workspace, "900", "3d", ["0"], options(validation=ValidationOptions(validate_only=True)))
 
