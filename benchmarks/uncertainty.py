@@ -8,7 +8,7 @@ foreground in the truth; figures of a structure by lines fitted to the other fol
 
 Figures: the expected Dice; the mean probability inside; the entropy per voxel; the mean Dice of each mirrored
 prediction with the mean of all; and, as the rule that needs no model, how far the volume is from the usual one.
-Cases that are in the file already are not predicted again.
+Folds that are not trained are left out, and cases that are in the file already are not predicted again.
 """
 
 import argparse
@@ -134,8 +134,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         name = workspace.dataset_name(dataset)
         run, cases = workspace.run(name, options.run), found.setdefault(name, {"cases": []})["cases"]
         for fold, split in enumerate(read_splits(run.splits)):
+            if not (model := run.fold(fold).model_final).exists():
+                continue
             plain = PredictorOptions(mirroring=False)
-            predictor = load_predictor([run.fold(fold).model_final], choose_execution(None, "float32"), plain)
+            predictor = load_predictor([model], choose_execution(None, "float32"), plain)
             store = Store(workspace.preprocessed_dataset(name).store(predictor.header.plan.store))
             for case in sorted(set(split.val) - {each["case"] for each in cases}):
                 image, truth = np.asarray(store.open_image(case)[...], np.float32), store.open_labels(case)[...]
