@@ -1,5 +1,7 @@
 """What it costs to read images in a process of its own: verification and reading of good files, both ways in one run.
 
+Wall time, and processor time of all processes, which says the same where other programs run beside.
+
 python benchmarks/reading_apart.py                  # 200 files of 40 x 128 x 128 voxels
 python benchmarks/reading_apart.py --files 20 --shape 160 512 512
 """
@@ -12,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from seg25d.core import parallel
 from seg25d.core.apart import call_apart
@@ -23,12 +26,18 @@ from seg25d.data.verify import verify_dataset
 ROUNDS = 3
 
 
-def seconds(task: Callable[[], object], *, apart: bool) -> float:
-    """Wall time of a task in this process, with images read by a child or here."""
+def processor_seconds() -> float:
+    """Of this process and all that come from it, those that have ended included."""
+    own = psutil.Process()
+    return sum(sum(process.cpu_times()[:4]) for process in (own, *own.children(recursive=True)))
+
+
+def seconds(task: Callable[[], object], *, apart: bool) -> tuple[float, float]:
+    """Wall and processor time of a task in this process, with images read by a child or here."""
     (parallel._EXPENDABLE.discard if apart else parallel._EXPENDABLE.add)(os.getpid())
-    started = time.perf_counter()
+    started, before = time.perf_counter(), processor_seconds()
     task()
-    taken = time.perf_counter() - started
+    taken = time.perf_counter() - started, processor_seconds() - before
     parallel._EXPENDABLE.discard(os.getpid())
     return taken
 
@@ -52,8 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         call_apart(os.getpid)  # its start is no part of the ratio, see the last line
         for task_name, task in tasks.items():
             times = np.array([[seconds(task, apart=apart) for apart in (False, True)] for _ in range(ROUNDS)])
-            here, apart = times.min(axis=0)
-            print(f"{task_name:22} here {here:7.2f} s, apart {apart:7.2f} s, ratio {apart / here:.3f}", flush=True)
+            for kind, (here, apart) in zip(("wall", "processor"), times.min(axis=0).T, strict=True):
+                words = f"here {here:7.2f} s, apart {apart:7.2f} s, ratio {apart / here:.3f}"
+                print(f"{task_name:22} {kind:10} {words}", flush=True)
 
 
 if __name__ == "__main__":

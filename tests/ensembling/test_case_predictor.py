@@ -26,7 +26,8 @@ class Member:
     def predict_probabilities(self, image, grid):
         return np.zeros(self.probabilities.shape[1:], np.uint8), self.probabilities
 
-    def predict_preprocessed(self, image, grid):
+    def predict_preprocessed(self, image, grid, uncertainty):
+        assert uncertainty is None
         return ORGAN.from_probabilities(self.probabilities, self.header.threshold)
 
 

@@ -78,7 +78,8 @@ def test_se_norm_has_the_gradients_of_instance_norm(layout: torch.memory_format)
 def test_se_norm_of_a_single_voxel_is_its_shift_and_half_precision_stays() -> None:
     norm = SENorm(4, 2, 2)
     images = torch.randn(1, 4, 1, 1)
-    torch.testing.assert_close(norm(images), norm.shift(images))
+    # A voxel less itself is 0 up to rounding, of which the norm makes 316 times as much (1 / sqrt(1e-5)).
+    torch.testing.assert_close(norm(images), norm.shift(images), rtol=0, atol=1e-4)
     with torch.autocast("cpu", torch.bfloat16):
         assert norm(torch.randn(2, 4, 3, 3, dtype=torch.bfloat16)).dtype == torch.bfloat16
 
