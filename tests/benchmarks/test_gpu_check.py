@@ -56,7 +56,7 @@ def run_without(run_name: str, *words: str) -> subprocess.CompletedProcess[str]:
     program = WITHOUT.replace("RUN_NAME", repr(run_name))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(BENCHMARKS.parent), str(BENCHMARKS)])}
     command = [sys.executable, "-c", program, str(BENCHMARKS / "gpu_check.py"), *words]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment, timeout=100)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment, timeout=600)
     assert done.returncode == 0, done.stderr
     return done
 
