@@ -29,8 +29,8 @@ MARKED = 0.2
 WORST = 0.1
 """Share of cases, the worst, that marking is to find."""
 LEAST_FOR_A_LINE = 10
-"""Cases with a structure from which a line is fitted: one in ten observations per coefficient that is estimated is the
-usual rule of regression (Harrell, Regression Modeling Strategies). With fewer, their mean Dice is predicted."""
+"""Cases with a structure from which a line is fitted; with fewer, their mean Dice is predicted. Ten to twenty cases for
+each coefficient are the usual rule of regression (Harrell, Regression Modeling Strategies, section 4.4)."""
 LEAST_SPREAD = 1e-6
 """Standard deviation below which figures of four digits do not vary."""
 Dice: TypeAlias = Annotated[float, Field(ge=0, le=1)]

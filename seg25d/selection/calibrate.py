@@ -37,7 +37,7 @@ def calibrate_best(
         [
             KnownCase.of(scores[case], folds[case], found[case])
             for case in validation.cases
-            if not any(case in run.seen for run in validation.runs.values())
+            if not any(case in run.seen for run in (validation.runs[name] for name in chosen.runs))
         ]
     )
 
