@@ -110,13 +110,14 @@ class Judgement(Record):
     mean_absolute_error: Dice | None
     correlation: Correlation | None
     """Pearson's, over structures and cases, each figure without the mean of its structure: that one structure is easier
-    than another is no knowledge of a case. None if either does not vary, or no line has a slope."""
+    than another is no knowledge of a case. None if either does not vary, or where the lines of a fold have no slope: what
+    varies then is the mean of the other folds, which is the lower, the better a fold is."""
     correlation_of_cases: Correlation | None
     """The same of the means of the cases over their structures."""
     worst: int = Field(ge=0)
     """Cases that are the worst tenth by their true mean Dice, at least one."""
     found: int | None = Field(ge=0)
-    """How many of them are among the fifth with the lowest predicted mean; None where no line has a slope."""
+    """How many of them are among the fifth with the lowest predicted mean; None where the lines of a fold have no slope."""
 
 
 class Calibration(Record):
@@ -135,7 +136,7 @@ class Calibration(Record):
     @property
     def is_flat(self) -> bool:
         """Whether it predicts the same for all cases, as where there are too few to fit lines."""
-        return all(line.slope == 0 for line in self.lines.values())
+        return _is_flat(self.lines)
 
     def predict(self, sums: Mapping[str, Sums]) -> dict[str, float | None]:
         """The Dice of each structure of a case; None where there is nothing to predict."""
@@ -167,12 +168,13 @@ def calibrate(cases: Sequence[KnownCase]) -> Calibration | None:
     if not lines:
         return None
     folds = sorted({case.fold for case in ordered})
-    judged, without = [], []
+    judged, without, fits = [], [], [lines]
     for fold in folds:
         own = [case for case in ordered if case.fold == fold]
         names = {case.case for case in own}
         others = [case for case in ordered if case.case not in names] if len(folds) > 1 else ordered
-        judged += _judged(own, _fit(others))
+        fits.append(_fit(others))
+        judged += _judged(own, fits[-1])
         without += _judged(own, _fit(others, flat=True))
     means = [mean for case in ordered if (mean := mean_dice(_predict(lines, case.sums))) is not None]
     calibration = Calibration(
@@ -182,7 +184,7 @@ def calibrate(cases: Sequence[KnownCase]) -> Calibration | None:
         judgement=judge(judged),
         error_of_means=judge(without).mean_absolute_error,
     )
-    if not calibration.is_flat:
+    if not any(_is_flat(each) for each in fits):
         return calibration
     nothing = {"correlation": None, "correlation_of_cases": None, "found": None}
     return calibration.model_copy(update={"judgement": calibration.judgement.model_copy(update=nothing)})
@@ -212,6 +214,10 @@ def judge(cases: Sequence[JudgedCase]) -> Judgement:
         worst=min(worst, len(means)),
         found=len(set(lowest) & set(suspects)),
     )
+
+
+def _is_flat(lines: Mapping[str, Line]) -> bool:
+    return all(line.slope == 0 for line in lines.values())
 
 
 def _predict(lines: Mapping[str, Line], sums: Mapping[str, Sums]) -> dict[str, float | None]:

@@ -140,6 +140,19 @@ def test_without_lines_no_case_is_marked_and_nothing_is_claimed(rng: np.random.G
         assert (judged.correlation, judged.correlation_of_cases, judged.found) == (None, None, None)
 
 
+def test_means_of_other_folds_are_no_predictions(rng: np.random.Generator) -> None:
+    """Twelve cases have a line, the six of the other fold have none: a worse fold has the better mean of others."""
+    cases = [known(n, 0.8 + 0.01 * n, 0.7 + 0.02 * n + 0.01 * float(rng.random()), n % 2) for n in range(12)]
+    calibration = calibrate(cases)
+    assert calibration is not None
+    assert not calibration.is_flat
+    judged = calibration.judgement
+    assert (judged.correlation, judged.correlation_of_cases, judged.found) == (None, None, None)
+    more = calibrate([*cases, *(case.model_copy(update={"case": f"more_{case.case}"}) for case in cases)])
+    assert more is not None
+    assert more.judgement.correlation == pytest.approx(1, abs=0.1)
+
+
 def test_that_one_structure_is_easier_than_another_is_no_knowledge_of_cases(rng: np.random.Generator) -> None:
     def case(number: int) -> JudgedCase:
         dice = {"1": 0.9 + 0.05 * rng.random(), "2": 0.3 + 0.05 * rng.random()}
