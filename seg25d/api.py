@@ -14,8 +14,8 @@ from seg25d.core.locks import file_lock
 from seg25d.core.process import crashes_named
 from seg25d.core.records import write_record
 from seg25d.core.workspace import Workspace
-from seg25d.data.convert_dicom import convert_dicom_folders
-from seg25d.data.convert_msd import convert_msd_folder
+from seg25d.data.convert_dicom import convert_dicom
+from seg25d.data.convert_msd import convert_msd
 from seg25d.data.dataset import find_inputs
 from seg25d.data.dicom_options import DicomOptions
 from seg25d.ensembling.case_predictor import CasePredictor
@@ -27,9 +27,12 @@ from seg25d.inference.cases import CaseOptions, outcomes_here, predict_cases
 from seg25d.inference.device_pool import outcomes_on_devices
 from seg25d.inference.prediction_files import PredictionRecord, prediction_lock
 from seg25d.machine.self_test import check_before_training
+from seg25d.orchestration.options import RunOptions
+from seg25d.orchestration.run import run_dataset
 from seg25d.planning.explanation import explain
 from seg25d.planning.plan import Plans
 from seg25d.runs.names import parse_folds
+from seg25d.runs.task_records import RunRecord
 from seg25d.runs.trained import prediction_command
 from seg25d.selection.best import Best
 from seg25d.selection.chosen_model import loader
@@ -42,11 +45,9 @@ from seg25d.sharing.install import install
 from seg25d.sharing.manifest import Manifest
 from seg25d.sharing.pack import write_archive
 from seg25d.training.processes import is_first_process
-from seg25d.views.tasks import plan_fusion
-from seg25d.views.train import train_fusion
+from seg25d.views.train import train_views
 from seg25d.views.training_times import describe_times, training_times
 from seg25d.workflows.coarse_to_fine import train_network
-from seg25d.workflows.folds import clear_folds
 from seg25d.workflows.measuring import measure_structures, measured_afterwards
 from seg25d.workflows.options import (
     PlanningOptions,
@@ -68,6 +69,7 @@ __all__ = [
     "PlanningOptions",
     "PredictionOptions",
     "PretrainingOptions",
+    "RunOptions",
     "TrainingOptions",
     "ValidationOptions",
     "convert_dicom",
@@ -87,6 +89,7 @@ __all__ = [
     "predict",
     "pretrain",
     "report",
+    "run",
     "train",
     "training_times",
 ]
@@ -152,16 +155,9 @@ def train(
     chosen = parse_folds(folds, len(planned.splits))
     check_before_training(options.device, planned.settings.config.precision)
     with planned.reading():
-        if planned.plan.representation.fuses_views:
-            fusion = plan_fusion(planned, chosen)
-            task, summaries = fusion.task, {}
-            if not options.validation.validate_only:
-                clear_folds(task)
-                planned.keep_network()
-                summaries = train_fusion(fusion)
-        else:
-            task, summaries = train_network(planned, chosen)
-        if options.validation != ValidationOptions() and is_first_process():
+        train_chosen = train_views if planned.plan.representation.fuses_views else train_network
+        task, summaries = train_chosen(planned, chosen)
+        if options.validation != ValidationOptions() and options.part is None and is_first_process():
             summaries = validate_folds(task, options.validation)
         if summaries:
             logger.info("predict with: %s", prediction_command(workspace, identifier, task.run, summaries))
@@ -192,6 +188,25 @@ def pretrain(workspace: Workspace, identifier: str, configuration: str, options:
         if is_first_process():
             planned.keep_network()
         return pretrain_network(run)
+
+
+def run(workspace: Workspace, identifier: str, options: RunOptions | None = None) -> RunRecord:
+    """From a data set to its best model and its page: verify, plan, preprocess, train, choose and report.
+
+    Args:
+        workspace: The workspace.
+        identifier: Data set: `1`, `001` or `Dataset001_Name`.
+        options: What is trained, how long, and on what; a time may be for everything.
+
+    Returns:
+        What was done, as in `results/DATASET/run.json`; it says how to predict.
+
+    Raises:
+        InputError: If an argument, the data set, or what is to run the tasks is at fault; nothing is trained then.
+        BusyError: If another process runs this data set.
+        TaskFailures: If tasks failed; all that do not need them are done.
+    """
+    return run_dataset(workspace, identifier, options or RunOptions())
 
 
 def predict(workspace: Workspace, source: Path, out: Path, options: PredictionOptions | None = None) -> None:
@@ -305,20 +320,6 @@ def ensemble(folders: Sequence[Path], out: Path, options: EnsembleOptions | None
         CaseFailures: If some cases failed; all others are written.
     """
     ensemble_folders(folders, out, options)
-
-
-def convert_msd(
-    workspace: Workspace, source: Path, number: int | None = None, num_processes: int | None = None
-) -> Path:
-    """Convert a folder of the Medical Segmentation Decathlon, see `convert_msd_folder`; returns the new folder."""
-    return convert_msd_folder(workspace, source, number, num_processes)
-
-
-def convert_dicom(
-    source: Path, out: Path, num_processes: int | None = None, options: DicomOptions | None = None
-) -> list[Path]:
-    """Convert each folder of DICOM files to a file, see `convert_dicom_folders`; returns the files."""
-    return convert_dicom_folders(source, out, num_processes, options)
 
 
 def convert_nnunet_results(

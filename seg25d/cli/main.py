@@ -19,6 +19,7 @@ from seg25d.cli import (
     predict,
     pretrain,
     report,
+    run,
     statistics,
     train,
 )
@@ -31,6 +32,7 @@ from seg25d.core.process import leave, open_closed_streams
 HOMES: Mapping[str, Command] = {
     command.name: command
     for command in (
+        run.main,
         plan_and_preprocess.main,
         pretrain.main,
         train.main,

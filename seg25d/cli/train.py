@@ -38,6 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="fusion of views: what its network learns from, the same as --set fusion.data=...: predictions of all "
         "training cases by models that did not see them (cross, the default), or of a part that the views go without",
     )
+    parser.add_argument(
+        "--part",
+        metavar="RUN/MODELS",
+        help="fusion of views: train only this model that it needs, such as axial/pair_0_1; several commands can so "
+        "train them on several machines, before the one without --part",
+    )
     add_training_arguments(parser, EPOCHS)
 
 

@@ -11,7 +11,8 @@ The second column is the exit status:
     |   |-- BusyError     2     another process works on the same folder
     |   `-- ResourceError 2     the system refuses whatever comes next: disk full, read-only, too many open files
     |-- WorkerError       1     a worker process failed or died; names the case and carries the traceback
-    `-- CaseFailures      1     some cases failed, all others were done
+    |-- CaseFailures      1     some cases failed, all others were done
+    `-- TaskFailures      1     some tasks of a run failed, all that do not need them were done
 """
 
 from collections.abc import Mapping
@@ -68,3 +69,19 @@ class CaseFailures(Seg25dError):  # noqa: N818 - it stands for several failures
         self.failures = dict(failures)
         lines = "\n".join(f"  {case}: {message}" for case, message in self.failures.items())
         super().__init__(f"{len(self.failures)} case(s) failed, all others were done:\n{lines}")
+
+
+class TaskFailures(Seg25dError):  # noqa: N818 - it stands for several failures
+    """Some tasks of a run failed while all that do not need them were done.
+
+    Args:
+        failures: Message per failed task.
+    """
+
+    def __init__(self, failures: Mapping[str, str]) -> None:
+        self.failures = dict(failures)
+        lines = "\n".join(f"  {task}: {message}" for task, message in self.failures.items())
+        super().__init__(
+            f"{len(self.failures)} task(s) failed, all that do not need them were done:\n{lines}\nMend the cause and "
+            "give the same command again: it goes on with these"
+        )

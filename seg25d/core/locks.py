@@ -23,9 +23,27 @@ PATIENCE_SECONDS = 0.5
 """How long to wait for one who may be about to leave."""
 
 
+class _Patience:
+    seconds = PATIENCE_SECONDS
+
+
+@contextmanager
+def patience(seconds: float) -> Iterator[None]:
+    """Wait longer for locks in this block, in all threads of the process, where the caller has no patience of its own.
+
+    Args:
+        seconds: How long.
+    """
+    before, _Patience.seconds = _Patience.seconds, seconds
+    try:
+        yield
+    finally:
+        _Patience.seconds = before
+
+
 @contextmanager
 def folder_lock(
-    folder: Path, purpose: str, *, deep: bool = False, patience_seconds: float = PATIENCE_SECONDS
+    folder: Path, purpose: str, *, deep: bool = False, patience_seconds: float | None = None
 ) -> Iterator[None]:
     """Hold a folder for one process, without the leftovers of others.
 
@@ -33,7 +51,7 @@ def folder_lock(
         folder: The folder to hold. It is made if it is missing, and goes again if nothing comes into it.
         purpose: What is done there, for the message of those who come second.
         deep: Remove leftovers in all folders below, too; see `remove_leftovers`.
-        patience_seconds: How long to wait for a process that holds it.
+        patience_seconds: How long to wait for a process that holds it; None: `PATIENCE_SECONDS`, or that of `patience`.
 
     Raises:
         BusyError: If another process holds the folder.
@@ -65,7 +83,7 @@ def reading_lock(folder: Path, purpose: str) -> Iterator[None]:
 
 
 @contextmanager
-def file_lock(path: Path, purpose: str, *, patience_seconds: float = PATIENCE_SECONDS) -> Iterator[None]:
+def file_lock(path: Path, purpose: str, *, patience_seconds: float | None = None) -> Iterator[None]:
     """Hold a file that is written, without leftovers in its folder; see `folder_lock`."""
     with _lock(path.with_name(f".{shortened(path.name)}.lock"), path, purpose, patience_seconds=patience_seconds):
         remove_leftovers(path.parent)
@@ -84,12 +102,13 @@ def drop_inherited_locks() -> None:
 
 @contextmanager
 def _lock(
-    path: Path, held: Path, purpose: str, *, shared: bool = False, patience_seconds: float = PATIENCE_SECONDS
+    path: Path, held: Path, purpose: str, *, shared: bool = False, patience_seconds: float | None = None
 ) -> Iterator[None]:
     """Hold `path`, a lock file; `held` is what it stands for."""
     check_writable(path.parent)
     made = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
-    file = _open_locked(path, held, shared=shared, until=time.monotonic() + patience_seconds)
+    seconds = _Patience.seconds if patience_seconds is None else patience_seconds
+    file = _open_locked(path, held, shared=shared, until=time.monotonic() + seconds)
     _HELD_LOCKS.add(file.fileno())
     try:
         with suppress(OSError):  # a full disk: who holds it is for messages only

@@ -10,6 +10,11 @@ from seg25d.core.names import check_case_name, is_number
 from seg25d.core.records import Record
 
 DATASET_NAME = re.compile(r"Dataset(\d{3})_(.+)")
+VARIABLES = (
+    "SEG25D_WORKSPACE",
+    *(f"{program}_{kind}" for program in ("seg25d", "nnUNet") for kind in ("raw", "preprocessed", "results")),
+)
+"""The variables that say where a workspace is."""
 
 
 class FoldFolder(Record):
@@ -277,6 +282,14 @@ class Workspace(Record):
             nnunet_preprocessed=Path(nnunet) if nnunet and Path(nnunet) != place("preprocessed") else None,
             not_counted=_not_counted(folder, environment),
         )
+
+    def environment(self) -> dict[str, str]:
+        """The variables that say where it is, with whole paths, to a command elsewhere that has none of `VARIABLES`."""
+        raw = "seg25d_raw" if self.nnunet_preprocessed is None else "nnUNet_raw"
+        places = {raw: self.raw, "seg25d_preprocessed": self.preprocessed, "seg25d_results": self.results}
+        if self.nnunet_preprocessed is not None:
+            places["nnUNet_preprocessed"] = self.nnunet_preprocessed
+        return {name: str(path.absolute()) for name, path in places.items()}
 
     def dataset_name(self, identifier: str) -> str:
         """The full name of a data set that is called `001`, `1` or `Dataset001_Name`.

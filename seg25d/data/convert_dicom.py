@@ -55,7 +55,7 @@ class _Checked(NamedTuple):
     """Per phase what was changed, in sentences; "" where there is one phase."""
 
 
-def convert_dicom_folders(
+def convert_dicom(
     source: Path, out: Path, num_processes: int | None = None, options: DicomOptions | None = None
 ) -> list[Path]:
     """Convert every folder of DICOM files, one series per folder, into a file; existing files are kept.

@@ -53,7 +53,7 @@ class _Task(NamedTuple):
     """The new `dataset.json`."""
 
 
-def convert_msd_folder(
+def convert_msd(
     workspace: Workspace, source: Path, number: int | None = None, num_processes: int | None = None
 ) -> Path:
     """Convert an MSD folder into `raw/DatasetNNN_Name`, resuming an earlier call that was interrupted.

@@ -110,14 +110,14 @@ class Judgement(Record):
     mean_absolute_error: Dice | None
     correlation: Correlation | None
     """Pearson's, over structures and cases, each figure without the mean of its structure: that one structure is easier
-    than another is no knowledge of a case. None if either does not vary, or where the lines of a fold have no slope: what
-    varies then is the mean of the other folds, which is the lower, the better a fold is."""
+    than another is no knowledge of a case. None if either does not vary, or where the lines of a fold have no slope:
+    what varies then is the mean of the other folds, which is the lower, the better a fold is."""
     correlation_of_cases: Correlation | None
     """The same of the means of the cases over their structures."""
     worst: int = Field(ge=0)
     """Cases that are the worst tenth by their true mean Dice, at least one."""
     found: int | None = Field(ge=0)
-    """How many of them are among the fifth with the lowest predicted mean; None where the lines of a fold have no slope."""
+    """How many of them are among the fifth with the lowest predicted mean; None where a fold's lines have no slope."""
 
 
 class Calibration(Record):

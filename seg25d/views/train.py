@@ -26,12 +26,40 @@ from seg25d.training.going_on import tell_kept_folds
 from seg25d.training.trainer import train_fold
 from seg25d.views.data import FusionRecord, SetPredictors, case_key, models_key, write_case
 from seg25d.views.model_sets import leaks
-from seg25d.views.tasks import FusedFold, Fusion, ViewModel, announce, announce_joint, view_config
+from seg25d.views.tasks import FusedFold, Fusion, ViewModel, announce, announce_joint, plan_fusion, view_config
 from seg25d.views.train_joint import train_joint_folds
 from seg25d.workflows.coarse_to_fine import train_fine_folds
-from seg25d.workflows.folds import fold_job, score_fold, summarize_folds, train_folds
+from seg25d.workflows.folds import RunToTrain, clear_folds, fold_job, score_fold, summarize_folds, train_folds
+from seg25d.workflows.planned_run import PlannedRun
 
 logger = logging.getLogger(__name__)
+
+
+def train_views(planned: PlannedRun, folds: Sequence[int | str]) -> tuple[RunToTrain, dict[str, Summary]]:
+    """Train folds of a fusion of views and all that they need, or one part of that, unless they are to be validated.
+
+    Args:
+        planned: A configuration that fuses views.
+        folds: Numbers of folds, or `all`.
+
+    Returns:
+        The folds, and the scores of each; none of a part.
+
+    Raises:
+        InputError: If they cannot be trained, or there is no such part; raised before anything is written.
+        BusyError: If another command works on one of the models.
+    """
+    fusion = plan_fusion(planned, folds)
+    if planned.options.validation.validate_only:
+        return fusion.task, {}
+    part = planned.options.part
+    if part is None:
+        clear_folds(fusion.task)
+    planned.keep_network()
+    if part is not None:
+        train_part(fusion, part)
+        return fusion.task, {}
+    return fusion.task, train_fusion(fusion)
 
 
 def train_fusion(fusion: Fusion) -> dict[str, Summary]:
@@ -54,6 +82,27 @@ def train_fusion(fusion: Fusion) -> dict[str, Summary]:
     if apart:
         train_fused_folds(apart)
     return train_joint_folds(fusion.joint, fusion.folds[0].task)
+
+
+def train_part(fusion: Fusion, name: str) -> None:
+    """Train one model of a view that a fusion needs, unless that is done.
+
+    Args:
+        fusion: See `plan_fusion`, which has checked it.
+        name: Run and set of models, such as `axial/pair_0_1`.
+
+    Raises:
+        InputError: If the fusion needs no such model; lists those that it needs.
+        BusyError: If another command works on it.
+    """
+    parts = {model.folder.root: (model, job) for job in fusion.folds for model in job.view_models()}
+    named = {f"{root.parent.name}/{root.name}": part for root, part in parts.items()}
+    if name not in named:
+        raise InputError(f"--part: {fusion.task.run.root.name} needs no {name}; it needs {', '.join(named)}")
+    model, job = named[name]
+    if model.is_complete:
+        logger.info("%s is already trained", model.name)
+    _train_view(model, job)
 
 
 def train_fused_folds(jobs: Sequence[FusedFold]) -> dict[str, Summary]:

@@ -64,6 +64,8 @@ class TrainingOptions(Record):
     seed: int | None = None
     pretrained: Path | None = None
     """A file with the initial weights of the run."""
+    part: str | None = None
+    """Of a fusion of views, train only this model that it needs, such as `axial/pair_0_1`."""
     restart: bool = False
     device: str | None = None
     num_processes: int | None = None

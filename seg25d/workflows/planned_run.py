@@ -146,6 +146,8 @@ def planned_run(workspace: Workspace, identifier: str, configuration: str, optio
     trainer = None if options.trainer in (None, DEFAULT_TRAINER) else find_trainer(options.trainer)
     if trainer is not None:
         trained_plan = _with_trainer(plan, trainer, f"-tr {options.trainer}, {configuration}")
+    if options.part is not None and not fuses_views:
+        raise InputError(f"--part is for what fuses views, and {configuration} is one network; leave it out")
     if options.pretrained is not None and fuses_views:
         raise InputError(f"--pretrained is for one network, and {configuration} trains several; leave it out")
     pretrained = None if options.pretrained is None else PretrainedFile.read(options.pretrained)

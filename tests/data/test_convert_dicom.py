@@ -8,7 +8,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813 - its usual name
 
 from seg25d.core.errors import DatasetError, InputError
-from seg25d.data.convert_dicom import convert_dicom_folders
+from seg25d.data.convert_dicom import convert_dicom
 from seg25d.data.dicom_options import DicomOptions
 from seg25d.data.image_io import read_channel, read_image
 from tests.data.dicom_files import ramp, save, slice_dataset, write_slices
@@ -42,7 +42,7 @@ def write_series(folder: Path, seed: int = 0, series: str = "1") -> None:
 
 
 def convert(source: Path, out: Path) -> list[str]:
-    return [path.name for path in convert_dicom_folders(source, out, num_processes=0)]
+    return [path.name for path in convert_dicom(source, out, num_processes=0)]
 
 
 def test_files_are_what_a_prediction_reads_of_the_folders(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -139,7 +139,7 @@ def test_phases_become_cases(tmp_path: Path) -> None:
         convert(tmp_path / "in", out)
     split = DicomOptions(split_phases=True)
     # Worker processes finish in any order.
-    names = [path.name for path in convert_dicom_folders(tmp_path / "in", out, 2, split)]
+    names = [path.name for path in convert_dicom(tmp_path / "in", out, 2, split)]
     assert names == [
         "anna_phase1_0000.nii.gz",
         "anna_phase2_0000.nii.gz",
@@ -151,7 +151,7 @@ def test_phases_become_cases(tmp_path: Path) -> None:
     # Goes on where it was cut off.
     (out / names[1]).unlink()
     times = {path.name: path.stat().st_mtime_ns for path in out.glob("*.gz")}
-    assert [path.name for path in convert_dicom_folders(tmp_path / "in", out, 0, split)] == names
+    assert [path.name for path in convert_dicom(tmp_path / "in", out, 0, split)] == names
     assert {name: (out / name).stat().st_mtime_ns for name in times} == times
     assert (out / names[1]).exists()
 
@@ -167,17 +167,17 @@ def test_what_was_changed_stands_in_the_record(tmp_path: Path, caplog: pytest.Lo
     assert "1 slice is missing between 2.dcm and 4.dcm" in str(caught.value)
     assert "the gantry was tilted" in str(caught.value)
     options = DicomOptions(accept_gaps=True, resample_tilt=True)
-    convert_dicom_folders(tmp_path / "in", out, 0, options)
+    convert_dicom(tmp_path / "in", out, 0, options)
     changes = json.loads((out / "conversion.json").read_text())["changes"]
     assert list(changes) == ["anna_0000.nii.gz", "bert_0000.nii.gz"]
     assert "slices interpolated to 6" in changes["anna_0000.nii.gz"][0]
     assert "tilted by 14 degrees" in changes["bert_0000.nii.gz"][0]
     assert "slices interpolated to 6" in caplog.text
     write_slices(tmp_path / "in" / "dora", ramp())
-    convert_dicom_folders(tmp_path / "in", out, 0, options)
+    convert_dicom(tmp_path / "in", out, 0, options)
     assert json.loads((out / "conversion.json").read_text())["changes"] == changes
     with pytest.raises(DatasetError, match="with these options"):
-        convert_dicom_folders(tmp_path / "in", out, 0, DicomOptions(accept_gaps=True))
+        convert_dicom(tmp_path / "in", out, 0, DicomOptions(accept_gaps=True))
 
 
 def test_folders_of_segmentations_are_no_series_beside_others(tmp_path: Path) -> None:

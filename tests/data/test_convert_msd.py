@@ -12,8 +12,8 @@ import SimpleITK as sitk  # noqa: N813 - its usual name
 
 from seg25d.core.errors import DatasetError, InputError
 from seg25d.core.workspace import Workspace
-from seg25d.data import convert_msd
-from seg25d.data.convert_msd import convert_msd_folder
+from seg25d.data import convert_msd as module
+from seg25d.data.convert_msd import convert_msd
 from seg25d.data.dataset import read_dataset
 from seg25d.data.image_io import read_image
 from seg25d.data.verify import verify_dataset
@@ -76,7 +76,7 @@ def task(tmp_path: Path) -> Path:
 
 
 def convert(workspace: Workspace, task: Path, number: int | None = None) -> Path:
-    return convert_msd_folder(workspace, task, number, num_processes=0)
+    return convert_msd(workspace, task, number, num_processes=0)
 
 
 def test_channels_become_files_with_values_and_geometry_kept(workspace: Workspace, task: Path) -> None:
@@ -147,7 +147,7 @@ def test_one_channel_is_linked_or_copied(workspace: Workspace, tmp_path: Path, m
     def refuse(*_: object) -> None:
         raise OSError(18, "another disk")
 
-    monkeypatch.setattr(convert_msd.os, "link", refuse)
+    monkeypatch.setattr(module.os, "link", refuse)
     copied = convert(workspace, task, number=10)
     assert copied.name == "Dataset010_Spleen"
     assert (copied / "imagesTr" / "a_0000.nii.gz").read_bytes() == (task / "imagesTr" / "a.nii.gz").read_bytes()
@@ -222,7 +222,7 @@ def test_a_data_set_that_is_there_is_left_alone(workspace: Workspace, task: Path
 def test_a_conversion_that_was_cut_off_goes_on(
     workspace: Workspace, task: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    split, seen = convert_msd.split_channels, []
+    split, seen = module.split_channels, []
 
     def cut(source: Path, targets: Any) -> None:
         if len(seen) == 1:
@@ -230,14 +230,14 @@ def test_a_conversion_that_was_cut_off_goes_on(
         seen.append(source)
         split(source, targets)
 
-    monkeypatch.setattr(convert_msd, "split_channels", cut)
+    monkeypatch.setattr(module, "split_channels", cut)
     with pytest.raises(KeyboardInterrupt):
         convert(workspace, task)
     target = workspace.raw_dataset("Dataset001_Brain")
     assert not (target / "dataset.json").exists()
     (target / "imagesTr" / ".tmp-999999999-a_0000.nii.gz").write_bytes(b"half")
     done = (target / "imagesTr" / "a_0000.nii.gz").stat().st_mtime_ns
-    monkeypatch.setattr(convert_msd, "split_channels", split)
+    monkeypatch.setattr(module, "split_channels", split)
     convert(workspace, task)
     assert (target / "imagesTr" / "a_0000.nii.gz").stat().st_mtime_ns == done
     assert verify_dataset(target, num_workers=0) == []

@@ -1,0 +1,101 @@
+"""`seg25d run`: from a data set to the best model and its page, in one command."""
+
+import argparse
+
+from seg25d.cli.argument_types import duration, natural_number, positive_amount, positive_number
+from seg25d.cli.common import Command, find_workspace, options_of, say
+from seg25d.core.errors import InputError
+from seg25d.core.parallel import start_worker_server
+from seg25d.core.process import loading
+from seg25d.orchestration.engine_names import ENGINE_NAMES
+from seg25d.training.usual_lengths import EPOCHS, ITERATIONS_PER_EPOCH
+
+PROCESSES_LOAD = ("numpy", "seg25d.cli.main", "seg25d.core.records")
+"""Modules that the processes of tasks, and those that read images, load in advance; no torch."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("dataset", metavar="ID", help="data set: 1, 001 or Dataset001_Name")
+    parser.add_argument(
+        "-c",
+        "--configurations",
+        nargs="+",
+        metavar="CONFIG",
+        help="configurations to train, also with a network (si__se_unet) or coarse-to-fine (2d__fine) (default: all "
+        "that suit the data set)",
+    )
+    parser.add_argument(
+        "-f",
+        "--folds",
+        nargs="+",
+        default=["cv"],
+        metavar="FOLD",
+        help="numbers of folds; `cv`: all folds (the default); `all`: one model on all cases",
+    )
+    parser.add_argument(
+        "--epochs",
+        type=positive_number,
+        metavar="N",
+        help=f"length of each training in epochs of {ITERATIONS_PER_EPOCH} updates (default: {EPOCHS})",
+    )
+    parser.add_argument("--iterations", type=positive_number, metavar="N", help="length of each training in updates")
+    parser.add_argument(
+        "--time-budget",
+        dest="time_budget_s",
+        type=duration,
+        metavar="TIME",
+        help="time for everything together, such as 45min or 8h: configurations begin small on fold 0, those that are "
+        "worse are dropped, and the rest of the time is for the folds of the best",
+    )
+    parser.add_argument("--seed", type=natural_number, metavar="N", help="seed of all randomness")
+    parser.add_argument(
+        "--pretrain",
+        dest="pretext",
+        choices=("inpainting", "jigsaw"),
+        help="first pretrain the network of each configuration by this task",
+    )
+    parser.add_argument(
+        "--gpu-memory-gb",
+        type=positive_amount,
+        default=8.0,
+        metavar="GB",
+        help="memory that one training step may take (default: 8)",
+    )
+    parser.add_argument(
+        "--on",
+        choices=ENGINE_NAMES,
+        default="local",
+        help="what runs the tasks: this machine, the Ray cluster that there is (else one of this machine), or SLURM; "
+        "the workspace has to be a folder that all of its machines see (default: local)",
+    )
+    parser.add_argument(
+        "--tasks",
+        dest="num_tasks",
+        type=positive_number,
+        metavar="N",
+        help="tasks at a time (default: one per GPU, or one on CPUs; on a cluster what it has room for)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Run the command."""
+    if arguments.time_budget_s is not None and (arguments.epochs or arguments.iterations):
+        raise InputError("--time-budget is for everything together: drop it, or --epochs and --iterations")
+    start_worker_server(PROCESSES_LOAD)
+    with loading():
+        from seg25d import api
+
+    record = api.run(find_workspace(arguments), arguments.dataset, options_of(api.RunOptions, arguments))
+    if record.predict:
+        say(f"predict with: {record.predict}")
+    if record.report:
+        say(f"report: {record.report}")
+
+
+main = Command(
+    name="run",
+    summary="From a data set to the best model and its page: plan, preprocess, train, choose and report.",
+    add_arguments=add_arguments,
+    run=run,
+)

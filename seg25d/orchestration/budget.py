@@ -1,0 +1,225 @@
+"""A time for everything, spent where it pays: all configurations begin small, the worse ones go, the best get the rest.
+
+Every configuration is first trained for a short time on one fold, then for twice as long and so on (successive halving;
+Jamieson & Talwalkar 2016, AISTATS); after each round those go that are worse than the best one over the same validation
+cases. All that is left of the time is for the folds of the best. What a round taught is not lost: trainings go on.
+
+The paired test is a rule for when to stop looking, and no claim: each configuration was trained once.
+"""
+
+import logging
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from seg25d.core.lengths import count
+from seg25d.core.progress import format_seconds
+from seg25d.core.records import read_record
+from seg25d.evaluation.summary import Summary
+from seg25d.orchestration.execute import Executor
+from seg25d.orchestration.task import Outcome, Task
+from seg25d.orchestration.training_graph import PREPROCESS, TrainingGraph, WantedRun
+from seg25d.runs.task_records import ComparedRun, ComparisonRound, Decision
+from seg25d.selection.ranking import case_means, paired_p_value
+
+logger = logging.getLogger(__name__)
+LOOKING_SHARE = 0.25
+"""Share of the time that is left after planning in which configurations are compared, at the most."""
+ROUNDS = 3
+"""Of comparison: each is twice as long as the one before."""
+LEAST_SECONDS = 20.0
+"""Shortest time of a training that is compared; below, most of it is its start."""
+WORSE_P = 0.05
+"""P-value of Wilcoxon's signed-rank test over the cases, below which a configuration with a lower mean is dropped."""
+RESERVE_PER_SCORING = 1.5
+"""Time that choosing the best takes, in times of what predicting and scoring the folds took."""
+RESERVE_SECONDS = 60.0
+"""For the choice and the report, beside what grows with the cases."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A time for everything, and what it is spent on."""
+
+    seconds: float
+    graph: TrainingGraph
+    executor: Executor
+
+    @property
+    def left(self) -> float:
+        """What is left of it."""
+        return max(0.0, self.seconds - self.executor.journal.spent_seconds)
+
+    @property
+    def fold(self) -> int:
+        """The fold on which configurations are compared."""
+        return next((fold for fold in self.graph.folds if isinstance(fold, int)), 0)
+
+    def length(self, what: str, seconds: float) -> float:
+        """A length, to the second, as it was decided when it was first asked for: a call that goes on keeps it."""
+        journal = self.executor.journal
+        known = journal.record.lengths
+        if what not in known:
+            journal.write(lengths={**known, what: float(max(1, math.floor(seconds)))})
+        return journal.record.lengths[what]
+
+    def decide(self, what: str, reason: str) -> None:
+        """Note a decision, and say it."""
+        logger.info("%s: %s", what, reason)
+        self.executor.journal.decide(Decision(what=what, reason=reason))
+
+    def run(self, tasks: Iterable[Task]) -> dict[str, Outcome]:
+        """Do tasks, those aside that were done with at least the same time: models may be needed by several runs."""
+        longest: dict[str, Task] = {}
+        for task in tasks:
+            other = longest.get(task.name) or self.executor.tasks.get(task.name)
+            if other is None or (task.expected_seconds or 0.0) >= (other.expected_seconds or 0.0):
+                longest[task.name] = task
+        outcomes = self.executor.run(list(longest.values()))
+        return {**self.executor.outcomes, **outcomes}
+
+
+def spend(budget: Budget, runs: Sequence[WantedRun]) -> list[WantedRun]:
+    """Prepare the arrays, compare configurations, and train the folds of the best ones.
+
+    Args:
+        budget: The time, and what it is spent on.
+        runs: The configurations.
+
+    Returns:
+        Those whose folds are all trained.
+    """
+    budget.executor.run([budget.graph.preprocessing()])
+    if not budget.executor.is_done(PREPROCESS):
+        return []
+    by_name = {budget.graph.run_name(run): run for run in runs}
+    compared = _to_compare(budget, by_name)
+    if len(compared) == 1:
+        name = next(iter(compared))
+        budget.decide(f"{name} is taken", "there is nothing to compare it with")
+        alone = ComparedRun(name=name, seconds=0.0, overhead_seconds=0.0, dice=0.0, p_value=None, kept=True)
+        return _train_best(budget, by_name, [alone])
+    return _train_best(budget, by_name, _compare(budget, compared))
+
+
+def _to_compare(budget: Budget, runs: Mapping[str, WantedRun]) -> dict[str, WantedRun]:
+    """The runs whose trainings are long enough in the first round to be compared; at least one."""
+    whole = budget.length("comparisons", LOOKING_SHARE * budget.left)
+    models = {name: budget.graph.num_models(run) for name, run in runs.items()}
+    first = _first_round(budget, whole, len(runs))
+    compared = {name: run for name, run in runs.items() if first / models[name] >= LEAST_SECONDS}
+    if not compared:
+        simplest = min(runs, key=lambda name: models[name])
+        compared = {simplest: runs[simplest]}
+    for name in runs:
+        if name not in compared:
+            budget.decide(
+                f"{name} is not compared",
+                f"{count(models[name], 'training')} of a fold do not fit into a round of {format_seconds(first)}: name "
+                "fewer configurations, or give more time",
+            )
+    return compared
+
+
+def _first_round(budget: Budget, whole: float, number: int) -> float:
+    """Seconds of each run in the first round, so that there is time for all rounds if none is dropped."""
+    places = min(budget.executor.engine.places, number)
+    return whole * places / (number * (1 << (ROUNDS - 1)))
+
+
+def _compare(budget: Budget, runs: Mapping[str, WantedRun]) -> list[ComparedRun]:
+    """Rounds of trainings on one fold; what was not dropped, the best first."""
+    journal = budget.executor.journal
+    whole = budget.length("comparisons", 0.0)
+    first = _first_round(budget, whole, len(runs))
+    begun, kept = journal.spent_seconds, dict.fromkeys(runs, 0.0)
+    for number in range(ROUNDS):
+        if number < len(journal.record.rounds):
+            done = journal.record.rounds[number]
+        else:
+            length = budget.length(f"round {number + 1}", first * 2**number)
+            done = _round(budget, {name: runs[name] for name in kept}, length, kept)
+            if done.runs:
+                journal.write(rounds=(*journal.record.rounds, done))
+                _tell(budget, number + 1, done)
+        kept = {each.name: each.seconds for each in done.runs if each.kept}
+        if len(kept) <= 1 or journal.spent_seconds - begun >= whole:
+            break
+    return sorted((each for each in done.runs if each.kept), key=lambda each: -each.dice)
+
+
+def _round(
+    budget: Budget, runs: Mapping[str, WantedRun], length: float, before: Mapping[str, float]
+) -> ComparisonRound:
+    """Train configurations on the fold, up to a time for all models of each; those that failed are gone."""
+    graph = budget.graph
+    seconds = {name: max(1.0, math.floor(length / graph.num_models(run))) for name, run in runs.items()}
+    tasks = {name: list(graph.fold(run, budget.fold, seconds[name])) for name, run in runs.items()}
+    outcomes = budget.run(task for each in tasks.values() for task in each)
+    summaries, overheads = {}, {}
+    for name, own in tasks.items():
+        outcome = outcomes[own[-1].name]
+        if not outcome.is_done:
+            budget.decide(f"{name} is dropped", f"its training failed: {outcome.message}")
+            continue
+        path = graph.run_folder(runs[name]).fold(budget.fold).validation / "summary.json"
+        summaries[name] = read_record(path, Summary)
+        overheads[name] = max(0.0, outcome.seconds - (seconds[name] - before[name]))
+    dice = {name: summary.foreground_mean.dice or 0.0 for name, summary in summaries.items()}
+    means = {name: case_means(summary) for name, summary in summaries.items()}
+    best = max(dice, key=lambda name: dice[name]) if dice else ""
+    compared = []
+    for name in summaries:
+        p_value = None if name == best else paired_p_value(means[name], means[best])
+        is_worse = p_value is not None and p_value < WORSE_P and dice[name] < dice[best]
+        compared.append(
+            ComparedRun(
+                name=name,
+                seconds=seconds[name],
+                overhead_seconds=overheads[name],
+                dice=dice[name],
+                p_value=p_value,
+                kept=not is_worse,
+            )
+        )
+    return ComparisonRound(fold=budget.fold, num_cases=len(means[best]) if best else 0, runs=tuple(compared))
+
+
+def _tell(budget: Budget, number: int, done: ComparisonRound) -> None:
+    """Note what a round has decided."""
+    dropped = ", ".join(f"{each.name} ({each.dice:.3f}, p {each.p_value:.2g})" for each in done.runs if not each.kept)
+    kept = ", ".join(f"{each.name} ({each.dice:.3f})" for each in done.runs if each.kept)
+    where = f"the {count(done.num_cases, 'case')} of fold {done.fold}"
+    what = f"round {number}: {dropped} dropped, {kept} kept" if dropped else f"round {number}: {kept} kept"
+    reason = "worse than the best" if dropped else "none is worse than the best"
+    budget.decide(what, f"{reason} over {where} (Wilcoxon's signed-rank test, p < {WORSE_P:g})")
+
+
+def _train_best(budget: Budget, runs: Mapping[str, WantedRun], ranked: Sequence[ComparedRun]) -> list[WantedRun]:
+    """Train the folds of the best configuration; of the next ones too, if each has its usual length by then."""
+    graph, journal = budget.graph, budget.executor.journal
+    complete: list[WantedRun] = []
+    for each in ranked:
+        run, what = runs[each.name], f"folds of {each.name}"
+        usual = graph.usual_seconds(run) or math.inf
+        possible = _seconds_per_training(budget, run, each)
+        if complete and what not in journal.record.lengths and possible < usual:
+            break
+        length = budget.length(what, max(min(possible, usual), each.seconds))
+        why = "there is time left for its usual length" if complete else "the best mean Dice of what was kept"
+        budget.decide(f"{each.name} gets {format_seconds(length)} for each training of its folds", why)
+        trainings = graph.trainings(run, length)
+        last = graph.cross_validation(run, trainings, length)
+        if budget.run([*trainings, last])[last.name].is_done:
+            complete.append(run)
+    return complete
+
+
+def _seconds_per_training(budget: Budget, run: WantedRun, compared: ComparedRun) -> float:
+    """Time of each training of a run's folds, with which all that is left is spent."""
+    graph, places = budget.graph, budget.executor.engine.places
+    trainings, folds, overhead = len(graph.trainings(run)), len(graph.folds), compared.overhead_seconds
+    left = budget.left - RESERVE_SECONDS - RESERVE_PER_SCORING * folds * overhead
+    if places == 1:
+        return (left + compared.seconds - folds * overhead) / trainings
+    return left / math.ceil(trainings / places) - overhead

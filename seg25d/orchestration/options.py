@@ -1,0 +1,42 @@
+"""Options of a run over all steps."""
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from seg25d.core.records import Record
+from seg25d.orchestration.engine_names import EngineName
+from seg25d.planning.pretext import PretextTask
+from seg25d.workflows.options import TrainingOptions
+
+
+class RunOptions(Record):
+    """What is run, how long, and on what."""
+
+    configurations: tuple[str, ...] | None = None
+    """Configurations, also with a network or variants: `si__se_unet`, `2d__fine`; None: all that are planned."""
+    folds: tuple[str, ...] = ("cv",)
+    epochs: int | None = None
+    iterations: int | None = None
+    time_budget_s: float | None = Field(default=None, gt=0)
+    """For everything together; None: each training has its own length."""
+    seed: int | None = None
+    pretext: PretextTask | None = None
+    """What networks are pretrained by; None: they are not."""
+    gpu_memory_gb: float = Field(default=8.0, gt=0)
+    on: EngineName = "local"
+    num_tasks: int | None = Field(default=None, ge=1)
+    """Tasks at a time; None: one per GPU, or one on CPUs; what a cluster has room for."""
+    device: str | None = None
+    num_processes: int | None = None
+
+    @model_validator(mode="after")
+    def _check_length(self) -> Self:
+        if self.time_budget_s is not None and (self.epochs is not None or self.iterations is not None):
+            raise ValueError("--time-budget is for everything together: drop it, or --epochs and --iterations")
+        return self
+
+    @property
+    def training(self) -> TrainingOptions:
+        """Length and seed of every training."""
+        return TrainingOptions(epochs=self.epochs, iterations=self.iterations, seed=self.seed)

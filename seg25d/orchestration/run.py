@@ -1,0 +1,178 @@
+"""From a data set to the best model and its page, in one call that goes on where it was cut off."""
+
+import logging
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from seg25d.core.errors import RecordError, TaskFailures
+from seg25d.core.locks import file_lock
+from seg25d.core.progress import format_seconds
+from seg25d.core.records import read_record
+from seg25d.core.workspace import Workspace
+from seg25d.data.splits import read_splits
+from seg25d.evaluation.tables import text_table
+from seg25d.orchestration.budget import Budget, spend
+from seg25d.orchestration.engine import Engine
+from seg25d.orchestration.engines import make_engine
+from seg25d.orchestration.execute import Executor
+from seg25d.orchestration.journal import Journal
+from seg25d.orchestration.options import RunOptions
+from seg25d.orchestration.table import Table
+from seg25d.orchestration.task import Task, in_order
+from seg25d.orchestration.training_graph import CHOOSE, REPORT, TrainingGraph, WantedRun, wanted_runs
+from seg25d.planning.plans_name import RUN_VARIANTS
+from seg25d.runs.names import parse_folds
+from seg25d.runs.task_records import RunRecord, run_record, tasks_folder
+from seg25d.runs.trained import prediction_command
+from seg25d.views.training_times import timed_trainings
+from seg25d.workflows.options import PlanningOptions
+from seg25d.workflows.preparation import prepare_datasets
+
+logger = logging.getLogger(__name__)
+STARTS_WITH = ("configurations", "folds", "epochs", "iterations", "time_budget_s", "seed", "pretext", "gpu_memory_gb")
+"""Options with others of which a run is another one, whose time begins anew."""
+_LAST_ROWS = (["choose", "all of these", "-", "-"], ["report", "choose", "-", "-"])
+
+
+def run_dataset(workspace: Workspace, identifier: str, options: RunOptions) -> RunRecord:
+    """Verify, plan, preprocess, train, choose and report.
+
+    Args:
+        workspace: The workspace.
+        identifier: Data set: `1`, `001` or `Dataset001_Name`.
+        options: What is run, how long, and on what.
+
+    Returns:
+        What was done, as in `run.json`.
+
+    Raises:
+        InputError: If an argument, the data set, or what is to run the tasks is at fault; raised before anything is
+            trained.
+        BusyError: If another process runs this data set.
+        TaskFailures: If tasks failed; all that do not need them are done.
+    """
+    name = workspace.dataset_name(identifier)
+    path = run_record(workspace, name)
+    with file_lock(path, "seg25d run"), ExitStack() as closed:
+        journal = Journal(path, _record(path, name, options))
+        graph, runs = _planned_graph(workspace, name, options)
+        engine = make_engine(options.on, options.num_tasks, options.device)
+        closed.callback(engine.stop)
+        folder = tasks_folder(workspace, name)
+        table = closed.enter_context(closing(Table(journal, folder)))
+        executor = Executor(engine, journal, table, folder, workspace.environment())
+        tasks = [graph.preprocessing(), *_all_trainings(graph, runs)]
+        _announce(name, tasks, engine, options)
+        if options.time_budget_s is None:
+            outcomes = executor.run(tasks)
+            complete = [each for each in runs if outcomes[graph.last_of(each)].is_done]
+        else:
+            complete = spend(Budget(options.time_budget_s, graph, executor), runs)
+        if complete and graph.has_validation:
+            executor.run(graph.choice(complete))
+        return _end(workspace, graph, executor, complete)
+
+
+def _planned_graph(workspace: Workspace, name: str, options: RunOptions) -> tuple[TrainingGraph, list[WantedRun]]:
+    """Verify and plan the data set, in this process: what there is to do follows from the plans."""
+    words = options.configurations
+    planning = PlanningOptions(
+        configurations=None if words is None else tuple(dict.fromkeys(map(_without_variants, words))),
+        gpu_memory_gb=options.gpu_memory_gb,
+        num_processes=options.num_processes,
+        plan_only=True,
+    )
+    plans = prepare_datasets(workspace, [name], planning)[name]
+    folder = workspace.preprocessed_dataset(name)
+    splits = read_splits(folder.splits)
+    runs = wanted_runs(plans, words)
+    graph = TrainingGraph(
+        workspace=workspace,
+        plans=plans,
+        splits=splits,
+        folds=tuple(parse_folds(options.folds, len(splits))),
+        options=options.training,
+        common=() if options.device is None else ("--device", options.device),
+        pretext=options.pretext,
+    )
+    needed = {task.words[2] for run in runs for task in graph.trainings(run) if task.words[0] == "train"}
+    configurations = {each: plan for each, plan in plans.configurations.items() if each in needed}
+    times = timed_trainings(
+        folder, plans.model_copy(update={"configurations": configurations}), options.device, options.num_processes
+    )
+    updates = {each: time.seconds_per_update for each, time in times.items()}
+    return replace(graph, seconds_per_update=updates), runs
+
+
+def _without_variants(word: str) -> str:
+    return "__".join(part for part in word.split("__") if part not in RUN_VARIANTS)
+
+
+def _record(path: Path, name: str, options: RunOptions) -> RunRecord:
+    """The record to go on with: that of an earlier call with the same options, else a new one."""
+    arguments: dict[str, Any] = options.model_dump(mode="json", include=set(STARTS_WITH))
+    new = RunRecord(dataset_name=name, arguments=arguments, on=options.on)
+    if not path.exists():
+        return new
+    try:
+        earlier = read_record(path, RunRecord)
+    except RecordError as error:
+        logger.warning("%s; the run begins a new record, and keeps what is trained", error)
+        return new
+    if earlier.arguments != arguments:
+        return new
+    return earlier.model_copy(update={"on": options.on, "predict": "", "report": ""})
+
+
+def _all_trainings(graph: TrainingGraph, runs: Sequence[WantedRun]) -> list[Task]:
+    """The trainings of all runs with their cross-validation, each once."""
+    tasks: dict[str, Task] = {}
+    for run in runs:
+        trainings = graph.trainings(run)
+        tasks |= {task.name: task for task in trainings}
+        own = graph.cross_validation(run, trainings)
+        tasks[own.name] = own
+    return list(tasks.values())
+
+
+def _announce(name: str, tasks: Sequence[Task], engine: Engine, options: RunOptions) -> None:
+    """Show the graph: what will be done, how long it takes, and with how much memory."""
+    rows = []
+    for task in in_order(tasks):
+        seconds = None if options.time_budget_s is not None else task.expected_seconds
+        needs = ", ".join(task.needs[:3]) + (f" and {len(task.needs) - 3} more" if len(task.needs) > 3 else "")
+        time = "-" if seconds is None else format_seconds(seconds)
+        rows.append([task.name, needs or "-", time, f"{task.memory_bytes / 1e9:.1f} GB"])
+    known = [task.expected_seconds for task in tasks if task.expected_seconds is not None]
+    logger.info("%s\n%s", name, text_table(["task", "needs", "time", "memory"], [*rows, *_LAST_ROWS]))
+    if options.time_budget_s is not None:
+        told = f"{format_seconds(options.time_budget_s)} for everything, of which trainings get what is left"
+    else:
+        total = format_seconds(sum(known) / engine.places)
+        told = f"about {total} of training in all, predictions and scores of whole cases aside"
+    places = "one task" if engine.places == 1 else f"{engine.places} tasks"
+    logger.info("%s: %s; %s at a time (%s)", name, told, places, engine.name)
+
+
+def _end(workspace: Workspace, graph: TrainingGraph, executor: Executor, complete: Sequence[WantedRun]) -> RunRecord:
+    """Note and tell how to predict and where the page is.
+
+    Raises:
+        TaskFailures: If tasks failed.
+    """
+    journal, name = executor.journal, graph.dataset_name
+    predict, report = "", ""
+    if executor.is_done(CHOOSE):
+        predict = f"seg25d predict -d {name} -i IN -o OUT"
+    elif complete and not graph.has_validation:
+        predict = prediction_command(workspace, name, graph.run_folder(complete[0]), ["all"])
+    if executor.is_done(REPORT):
+        report = str(workspace.report(name))
+    journal.write(predict=predict, report=report)
+    failures = {line.name: line.message for line in journal.lines.values() if line.state in ("failed", "left out")}
+    if failures:
+        raise TaskFailures(failures)
+    return journal.record
