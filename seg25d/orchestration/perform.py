@@ -22,8 +22,12 @@ PATIENCE_SECONDS = 120.0
 latest: the lease of NFS 4 on Linux (`nfsv4leasetime`; docs.kernel.org, filesystems/nfs)."""
 
 
-def perform(call: Call) -> Outcome:
+def perform(call: Call, program: str = PROGRAM) -> Outcome:
     """Do a task: run its command here, with its messages in `NAME.log` and its record in `NAME.json`.
+
+    Args:
+        call: The task.
+        program: Runs words and returns the exit status: `module:function`.
 
     Returns:
         How it ended; an error of the command is no exception.
@@ -40,7 +44,7 @@ def perform(call: Call) -> Outcome:
     with log.open("a", encoding="utf-8", errors="backslashreplace", buffering=1) as file:
         earlier = file.tell()
         with _environment(call.environment), patience(PATIENCE_SECONDS):
-            status = _run(call.words, file)
+            status = _run(program, call.words, file)
     seconds = time.time() - begun
     message = last_error(log, earlier) if status else ""
     write_record(path, record.model_copy(update={"seconds": seconds, "status": status, "message": message}))
@@ -93,11 +97,11 @@ def last_error(log: Path, earlier: int = 0) -> str:
     return (errors or lines or ["it said nothing"])[-1].strip()
 
 
-def _run(words: Sequence[str], file: TextIO) -> int:
+def _run(program: str, words: Sequence[str], file: TextIO) -> int:
     with redirect_stdout(file), redirect_stderr(file):
         file.write(f"$ seg25d {' '.join(words)}\n")
         try:
-            return int(resolve_name(PROGRAM)(list(words)))
+            return int(resolve_name(program)(list(words)))
         except SystemExit as ended:  # of the parser
             return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
 

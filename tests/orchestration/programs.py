@@ -14,7 +14,7 @@ def program(words: Sequence[str]) -> int:
     if what == "touch":
         Path(rest[0]).write_text(str(os.getpid()))
     elif what == "fail":
-        print(f"error: {rest[1]}", file=sys.stderr)
+        sys.stderr.write(f"error: {rest[1]}\n")
         return int(rest[0])
     elif what == "sleep":
         time.sleep(float(rest[0]))
