@@ -153,7 +153,7 @@ def _round(
 ) -> ComparisonRound:
     """Train configurations on the fold, up to a time for all models of each; those that failed are gone."""
     graph = budget.graph
-    seconds = {name: max(1.0, math.floor(length / graph.num_models(run))) for name, run in runs.items()}
+    seconds = {name: _within_usual(graph, run, length / graph.num_models(run)) for name, run in runs.items()}
     tasks = {name: list(graph.fold(run, budget.fold, seconds[name])) for name, run in runs.items()}
     outcomes = budget.run(task for each in tasks.values() for task in each)
     summaries, overheads = {}, {}
@@ -183,6 +183,11 @@ def _round(
             )
         )
     return ComparisonRound(fold=budget.fold, num_cases=len(means[best]) if best else 0, runs=tuple(compared))
+
+
+def _within_usual(graph: TrainingGraph, run: WantedRun, seconds: float) -> float:
+    """The time of a training, to the second, which is not to be longer than usual."""
+    return float(max(1, math.floor(min(seconds, graph.usual_seconds(run) or math.inf))))
 
 
 def _tell(budget: Budget, number: int, done: ComparisonRound) -> None:

@@ -8,6 +8,7 @@ from seg25d.core.device import choose_execution
 from seg25d.core.errors import InputError
 from seg25d.orchestration.engine import Engine
 from seg25d.orchestration.engine_names import EngineName
+from seg25d.orchestration.here_engine import HereEngine
 from seg25d.orchestration.local_engine import LocalEngine
 from seg25d.orchestration.perform import perform
 
@@ -15,13 +16,16 @@ PACKAGES = {"ray": "ray", "slurm": "submitit"}
 """What engines need beside seg25d itself, by the name of the engine, which is that of the extra."""
 
 
-def make_engine(name: EngineName, num_tasks: int | None = None, device: str | None = None) -> Engine:
+def make_engine(
+    name: EngineName, num_tasks: int | None = None, device: str | None = None, num_processes: int | None = None
+) -> Engine:
     """Make an engine, which takes tasks from now on.
 
     Args:
         name: Its name.
         num_tasks: Tasks at a time; None: as many as there are GPUs, or one on CPUs; on a cluster what it has room for.
         device: Where tasks run; None: the best there is.
+        num_processes: 0: tasks run in this process, if this machine is to run them.
 
     Raises:
         InputError: If what it needs is not installed or not there, or the device is not available here.
@@ -39,6 +43,8 @@ def make_engine(name: EngineName, num_tasks: int | None = None, device: str | No
         raise InputError(
             f"--on {name} needs the package {PACKAGES[name]} (pip install 'seg25d[{name}]'): {error}"
         ) from None
+    if num_processes == 0 and num_tasks in (None, 1):
+        return HereEngine(perform)
     gpus = _gpus(device)
     return LocalEngine(perform, num_tasks or max(1, len(gpus)), gpus)
 

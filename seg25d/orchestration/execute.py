@@ -1,6 +1,7 @@
 """Runs tasks in their order on an engine, and leaves out what needs a failed one."""
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -39,6 +40,9 @@ class Executor:
         self.environment = environment
         self.outcomes: dict[str, Outcome] = {}
         self.tasks: dict[str, Task] = {}
+        self.begun: set[str] = set()
+        """Those that an engine has begun, and that have not ended."""
+        self.looked = 0.0
 
     def run(self, tasks: Sequence[Task]) -> dict[str, Outcome]:
         """Do tasks, those that are done already aside.
@@ -66,11 +70,14 @@ class Executor:
                     for name, outcome in self.engine.finished(SECONDS_BETWEEN_LOOKS if running else 0.0):
                         running.discard(name)
                         self._end(name, outcome)
-                    self.table.show(self._begun(running))
+                    self._note_begun(running)
+                    self.table.show([self.tasks[name] for name in self.tasks if name in self.begun & running])
                     if received:
                         raise KeyboardInterrupt
             except BaseException:
                 self.engine.stop()
+                for name in self.begun & running:
+                    self.journal.set_state(name, "waiting")
                 self.journal.write()
                 raise
         return {task.name: self.outcomes[task.name] for task in tasks}
@@ -96,7 +103,6 @@ class Executor:
                 self._end(task.name, outcome)
             else:
                 call = Call(task.name, task.words, self.folder, self.environment)
-                self.journal.set_state(task.name, "running")
                 jobs.append(Job(task, call))
         return later, jobs
 
@@ -113,8 +119,21 @@ class Executor:
 
     def _end(self, name: str, outcome: Outcome) -> None:
         self.outcomes[name] = outcome
+        self.begun.discard(name)
         self.journal.end(name, outcome)
         self.table.ended(name, outcome)
 
-    def _begun(self, running: set[str]) -> list[Task]:
-        return [self.tasks[name] for name in self.tasks if name in running]
+    def _note_begun(self, running: set[str]) -> None:
+        """Note tasks that the engine has begun: their own process writes a record then."""
+        now = time.monotonic()
+        if now - self.looked < SECONDS_BETWEEN_LOOKS:
+            return
+        self.looked = now
+        for name in running - self.begun:
+            with suppress(InputError):
+                record = read_record(self.folder / f"{name}.json", TaskRecord)
+                if record.status is None and record.words == self.tasks[name].words:
+                    self.begun.add(name)
+                    self.journal.set_state(name, "running", place=record.place)
+                    self.journal.write()
+                    logger.info("%s: seg25d %s (%s)", name, " ".join(record.words), record.place)

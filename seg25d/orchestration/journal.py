@@ -1,7 +1,7 @@
 """The state of a run: what `run.json` holds, and what the table of all tasks shows."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +16,21 @@ class Journal:
     Args:
         path: The file.
         record: What it holds to begin with; its tasks and decisions are those of the same run so far.
+        clock: Tells seconds.
     """
 
-    def __init__(self, path: Path, record: RunRecord) -> None:
+    def __init__(self, path: Path, record: RunRecord, clock: Callable[[], float] = time.monotonic) -> None:
         self.path = path
         self.record = record
         self.lines: dict[str, TaskLine] = {}
-        self._begun = time.monotonic()
+        self._clock = clock
+        self._begun = clock()
         self._spent_before = record.spent_seconds
 
     @property
     def spent_seconds(self) -> float:
         """Time that the run has taken, in all calls."""
-        return self._spent_before + time.monotonic() - self._begun
+        return self._spent_before + self._clock() - self._begun
 
     def add(self, tasks: Sequence[Task]) -> None:
         """Note tasks that are still to be done; those that are known are noted anew."""

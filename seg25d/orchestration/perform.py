@@ -1,8 +1,10 @@
 """Does a task in the process that calls it, and keeps its record and what it says in files."""
 
+import logging
 import os
 import platform
 import time
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
@@ -43,7 +45,7 @@ def perform(call: Call, program: str = PROGRAM) -> Outcome:
     write_record(path, record)
     with log.open("a", encoding="utf-8", errors="backslashreplace", buffering=1) as file:
         earlier = file.tell()
-        with _environment(call.environment), patience(PATIENCE_SECONDS):
+        with _environment(call.environment), _own_logging(), patience(PATIENCE_SECONDS):
             status = _run(program, call.words, file)
     seconds = time.time() - begun
     message = last_error(log, earlier) if status else ""
@@ -104,6 +106,21 @@ def _run(program: str, words: Sequence[str], file: TextIO) -> int:
             return int(resolve_name(program)(list(words)))
         except SystemExit as ended:  # of the parser
             return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        except Exception:
+            traceback.print_exc()
+            return 1
+
+
+@contextmanager
+def _own_logging() -> Iterator[None]:
+    """Let a command set up its messages, and put those of this process back."""
+    logger = logging.getLogger("seg25d")
+    before = logger.handlers[:], logger.level, logger.propagate
+    try:
+        yield
+    finally:
+        logger.handlers[:], level, logger.propagate = before
+        logger.setLevel(level)
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from seg25d.orchestration.training_graph import CHOOSE, REPORT, TrainingGraph, W
 from seg25d.planning.plans_name import RUN_VARIANTS
 from seg25d.runs.names import parse_folds
 from seg25d.runs.task_records import RunRecord, run_record, tasks_folder
-from seg25d.runs.trained import prediction_command
+from seg25d.runs.trained import best_command, prediction_command
 from seg25d.views.training_times import timed_trainings
 from seg25d.workflows.options import PlanningOptions
 from seg25d.workflows.preparation import prepare_datasets
@@ -59,7 +59,7 @@ def run_dataset(workspace: Workspace, identifier: str, options: RunOptions) -> R
     with file_lock(path, "seg25d run"), ExitStack() as closed:
         journal = Journal(path, _record(path, name, options))
         graph, runs = _planned_graph(workspace, name, options)
-        engine = make_engine(options.on, options.num_tasks, options.device)
+        engine = make_engine(options.on, options.num_tasks, options.device, options.num_processes)
         closed.callback(engine.stop)
         folder = tasks_folder(workspace, name)
         table = closed.enter_context(closing(Table(journal, folder)))
@@ -95,7 +95,8 @@ def _planned_graph(workspace: Workspace, name: str, options: RunOptions) -> tupl
         splits=splits,
         folds=tuple(parse_folds(options.folds, len(splits))),
         options=options.training,
-        common=() if options.device is None else ("--device", options.device),
+        device=options.device,
+        num_processes=options.num_processes,
         pretext=options.pretext,
     )
     needed = {task.words[2] for run in runs for task in graph.trainings(run) if task.words[0] == "train"}
@@ -166,7 +167,7 @@ def _end(workspace: Workspace, graph: TrainingGraph, executor: Executor, complet
     journal, name = executor.journal, graph.dataset_name
     predict, report = "", ""
     if executor.is_done(CHOOSE):
-        predict = f"seg25d predict -d {name} -i IN -o OUT"
+        predict = best_command(workspace, name)
     elif complete and not graph.has_validation:
         predict = prediction_command(workspace, name, graph.run_folder(complete[0]), ["all"])
     if executor.is_done(REPORT):

@@ -13,11 +13,10 @@ from seg25d.core.files import read_json
 from seg25d.core.lengths import share_done
 from seg25d.core.printing import harmless
 from seg25d.core.progress import format_seconds
-from seg25d.core.records import read_record
 from seg25d.orchestration.journal import Journal
 from seg25d.orchestration.task import Outcome, Task
 from seg25d.runs.progress import read_log
-from seg25d.runs.task_records import TaskLine, TaskRecord
+from seg25d.runs.task_records import TaskLine
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -42,16 +41,14 @@ class Table:
         self.folder = folder
         self.live: Live | None = None
         self.last = -SECONDS_BETWEEN_LINES
-        self.told: set[str] = set()
 
     def show(self, running: Sequence[Task]) -> None:
         """Show the state of all tasks, unless that was done a moment ago.
 
         Args:
-            running: Tasks that the engine has.
+            running: Tasks that have begun.
         """
         now = time.monotonic()
-        self._tell_begun(running)
         if self.live is None and _is_terminal() and logger.isEnabledFor(logging.INFO):
             self.live = _start_live()
         if self.live is not None:
@@ -66,7 +63,6 @@ class Table:
 
     def ended(self, name: str, outcome: Outcome) -> None:
         """Say how a task ended."""
-        self.told.discard(name)
         if outcome.is_done:
             logger.info("%s: done in %s", name, format_seconds(outcome.seconds))
         else:
@@ -80,20 +76,10 @@ class Table:
             self.live.stop()
             self.live = None
 
-    def _tell_begun(self, running: Sequence[Task]) -> None:
-        for task in running:
-            if task.name in self.told:
-                continue
-            with suppress(InputError):  # not begun
-                record = read_record(self.folder / f"{task.name}.json", TaskRecord)
-                if record.status is None:
-                    self.told.add(task.name)
-                    logger.info("%s: seg25d %s (%s)", task.name, " ".join(task.words), record.place)
-
     def _tell_progress(self, running: Sequence[Task]) -> None:
         lines = self.journal.lines.values()
         done = sum(line.state == "done" for line in lines)
-        shares = _shares([task for task in running if task.name in self.told])
+        shares = _shares(running)
         now = ", ".join(name if share is None else f"{name} {share:.0%}" for name, share in shares.items())
         logger.info("%d of %d tasks done; running: %s", done, len(lines), now)
 

@@ -48,12 +48,22 @@ class TrainingGraph:
     folds: tuple[int | str, ...]
     options: TrainingOptions
     """Length and seed of every training."""
-    common: tuple[str, ...] = ()
-    """Further words of every command, such as those for the device."""
+    device: str | None = None
+    num_processes: int | None = None
     pretext: PretextTask | None = None
     """What the networks of configurations are pretrained by; None: they are not."""
     seconds_per_update: Mapping[str, float] | None = None
     """As timed, by configuration; None: no times are told."""
+
+    @property
+    def processes(self) -> tuple[str, ...]:
+        """Words of every command for the number of processes."""
+        return () if self.num_processes is None else ("--num-processes", str(self.num_processes))
+
+    @property
+    def common(self) -> tuple[str, ...]:
+        """Words of every command that computes: where, and with how many processes."""
+        return (() if self.device is None else ("--device", self.device)) + self.processes
 
     @property
     def dataset_name(self) -> str:
@@ -70,7 +80,7 @@ class TrainingGraph:
 
     def preprocessing(self) -> Task:
         """Makes the arrays of all planned configurations."""
-        words = ("plan_and_preprocess", "-d", self.dataset_name, "--preprocess-only")
+        words = ("plan_and_preprocess", "-d", self.dataset_name, "--preprocess-only", *self.processes)
         return Task(name=PREPROCESS, words=words, uses_gpu=False, always=True)
 
     def trainings(self, wanted: WantedRun, budget_s: float | None = None) -> list[Task]:
@@ -80,8 +90,11 @@ class TrainingGraph:
             wanted: The run.
             budget_s: Time of each training, instead of the usual length.
         """
-        tasks = (task for fold in self.folds for task in self.fold(wanted, fold, budget_s))
-        return list({task.name: task for task in tasks}.values())
+        tasks: dict[str, Task] = {}
+        for fold in self.folds:
+            for task in self.fold(wanted, fold, budget_s):
+                tasks.setdefault(task.name, task)
+        return list(tasks.values())
 
     def fold(self, wanted: WantedRun, fold: int | str, budget_s: float | None = None) -> Iterator[Task]:
         """The training of a fold, after those that it needs."""
@@ -119,7 +132,13 @@ class TrainingGraph:
         folds = () if self.is_whole else ("-f", *(str(fold) for fold in self.folds if fold != "all"))
         words = ("find_best_configuration", self.dataset_name, "-c", *names, *folds, *self.common)
         choose = Task(name=CHOOSE, words=words, always=True, memory_bytes=PROCESS_BYTES)
-        report = Task(name=REPORT, words=("report", self.dataset_name), needs=(CHOOSE,), uses_gpu=False, always=True)
+        report = Task(
+            name=REPORT,
+            words=("report", self.dataset_name, *self.processes),
+            needs=(CHOOSE,),
+            uses_gpu=False,
+            always=True,
+        )
         return [choose, report]
 
     def last_of(self, wanted: WantedRun) -> str:

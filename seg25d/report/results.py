@@ -17,6 +17,7 @@ from seg25d.planning.fingerprint import Fingerprint
 from seg25d.planning.plan import ConfigurationPlan, Plans
 from seg25d.planning.plans_file import read_plans
 from seg25d.runs.progress import read_log
+from seg25d.runs.task_records import RunRecord, run_record
 from seg25d.selection.best import Best
 from seg25d.selection.candidates import Ensemble, ValidatedRun, read_validated_run
 from seg25d.selection.cost import Cost
@@ -92,6 +93,8 @@ class Results:
     best: Best | None
     ensemble: Summary | None
     """Scores of what was chosen, where that is an ensemble."""
+    run: RunRecord | None = None
+    """What `seg25d run` did and decided; None where it was not used."""
 
     @property
     def contestants(self) -> tuple[Contestant, ...]:
@@ -143,6 +146,7 @@ def gather_results(workspace: Workspace, dataset_name: str) -> Results:
         ensemble=None
         if best is None or len(best.members) == 1
         else _ensemble(best, workspace.candidate_scores(dataset_name)),
+        run=_read(run_record(workspace, dataset_name), partial(read_record, record_type=RunRecord)),
     )
 
 

@@ -130,6 +130,22 @@ def prediction_command(workspace: Workspace, dataset: str, run: RunFolder, folds
     return shlex.join(words)
 
 
+def best_command(workspace: Workspace, dataset: str) -> str:
+    """The command that predicts with what was chosen of a data set; the only one that has a choice need not be named.
+
+    Args:
+        workspace: Where it is; named unless the same environment leads to it, or no single folder does.
+        dataset: The full name of the data set.
+    """
+    words = ["seg25d", "predict", "-i", "IN", "-o", "OUT"]
+    chosen = [name for name in workspace.dataset_names() if workspace.best(name).exists()]
+    words += [] if chosen == [dataset] else ["-d", dataset]
+    root = workspace.raw.parent
+    named = workspace != Workspace.resolve() and workspace == Workspace.resolve(root)
+    words += ["--workspace", str(root)] if named else []
+    return shlex.join(words)
+
+
 def full_run_name(
     workspace: Workspace, name: str, runs: Sequence[str], configuration: str, trained_with: tuple[str, str]
 ) -> str:

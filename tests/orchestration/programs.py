@@ -9,7 +9,10 @@ from pathlib import Path
 
 
 def program(words: Sequence[str]) -> int:
-    """Do what the words say: `touch FILE`, `fail STATUS TEXT`, `sleep SECONDS`, `die_once FILE`, `count FILE`."""
+    """Do what the words say: `touch FILE`, `fail STATUS TEXT`, `sleep SECONDS`, `die`, `die_once FILE`, `count FILE`.
+
+    `wait_for_term FILE` waits for SIGTERM or Ctrl-C, for 30 s at most, and then writes the file.
+    """
     what, *rest = words
     if what == "touch":
         Path(rest[0]).write_text(str(os.getpid()))
@@ -21,7 +24,22 @@ def program(words: Sequence[str]) -> int:
     elif what == "count":
         with Path(rest[0]).open("a") as file:
             file.write("x")
-    elif what == "die_once" and not Path(rest[0]).exists():
-        Path(rest[0]).write_text("died")
+    elif what == "wait_for_term":
+        _wait_for_term(Path(rest[0]))
+    elif what == "die" or (what == "die_once" and not Path(rest[0]).exists()):
+        if rest:
+            Path(rest[0]).write_text("died")
         os.kill(os.getpid(), signal.SIGKILL)
     return 0
+
+
+def _wait_for_term(file: Path) -> None:
+    received: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: received.append(number))
+    file.with_name(f"{file.name}.begun").touch()
+    until = time.monotonic() + 30
+    while not received and time.monotonic() < until:
+        time.sleep(0.02)
+    if received:
+        file.touch()

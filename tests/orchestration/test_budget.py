@@ -1,0 +1,213 @@
+"""A time for everything: who is compared for how long, who is dropped, and what the best gets. The clock is made up."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from seg25d.cli.main import main
+from seg25d.core.records import read_record, write_record
+from seg25d.core.workspace import Workspace
+from seg25d.data.phantom import DATASET_NAME
+from seg25d.data.splits import read_splits
+from seg25d.evaluation.metrics import Metrics
+from seg25d.evaluation.summary import CaseSummary, summarize
+from seg25d.orchestration.budget import LEAST_SECONDS, LOOKING_SHARE, Budget, spend
+from seg25d.orchestration.engine import Job
+from seg25d.orchestration.execute import Executor
+from seg25d.orchestration.journal import Journal
+from seg25d.orchestration.table import Table
+from seg25d.orchestration.task import Outcome
+from seg25d.orchestration.training_graph import TrainingGraph, WantedRun
+from seg25d.planning.plans_file import read_plans
+from seg25d.runs.task_records import RunRecord, TaskRecord
+from seg25d.workflows.options import TrainingOptions
+
+OVERHEAD = 5.0
+NAMES = ("axial", "si", "stack", "3d")
+RUNS = [WantedRun(name) for name in NAMES]
+
+
+class PretendedTrainings:
+    """An engine whose trainings take no time but that of a made-up clock, and whose scores follow a formula."""
+
+    name = "pretended"
+    places = 1
+
+    def __init__(self, workspace: Workspace, dice: Mapping[str, Callable[[float], float]]) -> None:
+        self.workspace = workspace
+        self.dice = dice
+        self.now = 0.0
+        self.waiting: list[Job] = []
+        self.trained: dict[str, float] = {}
+        """Seconds of each fold, in the order in which they were asked for last."""
+        self.failing: set[str] = set()
+        self.cut_off_before = ""
+
+    def clock(self) -> float:
+        return self.now
+
+    def start(self, jobs: Sequence[Job]) -> None:
+        self.waiting += jobs
+
+    def finished(self, patience_seconds: float) -> list[tuple[str, Outcome]]:
+        if not self.waiting:
+            return []
+        job = self.waiting.pop(0)
+        name, words = job.task.name, job.call.words
+        if name == self.cut_off_before:
+            raise KeyboardInterrupt
+        if name in self.failing:
+            return [(name, Outcome(status=2, message="made to fail"))]
+        before, seconds = self.now, 0.0
+        if words[0] == "train" and "crossval" not in name:
+            asked = float(re.fullmatch(r"([\d.]+)s", words[words.index("--time-budget") + 1])[1])
+            assert asked >= self.trained.get(name, 0.0), "a training does not become shorter"
+            self.now += asked - self.trained.pop(name, 0.0) + OVERHEAD
+            self.trained[name] = asked
+            self._write(job, words[2], asked)
+        else:
+            self.now += 2
+        seconds = self.now - before
+        record = TaskRecord(words=words, place="here", begun=before, seconds=seconds, status=0)
+        write_record(job.call.folder / f"{name}.json", record)
+        return [(name, Outcome(status=0, seconds=seconds))]
+
+    def stop(self) -> None:
+        self.waiting.clear()
+
+    def _write(self, job: Job, configuration: str, seconds: float) -> None:
+        rng = np.random.default_rng(list(configuration.encode()))
+        dice = self.dice[configuration](seconds) + 0.02 * rng.standard_normal(20)
+        scores = [Metrics(dice=float(np.clip(each, 0, 1)), tp=1, fp=1, fn=1, tn=1) for each in dice]
+        cases = [CaseSummary(case=f"c{number:02d}", metrics={"1": each}) for number, each in enumerate(scores)]
+        model, summary = job.task.outputs
+        model.parent.mkdir(parents=True, exist_ok=True)
+        model.touch()
+        write_record(summary, summarize(cases))
+
+
+@pytest.fixture(scope="module")
+def planned(three_folds, tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("planned") / "workspace"
+    shutil.copytree(three_folds, root)
+    words = ["plan_and_preprocess", "-d", "900", "-c", *NAMES, "mv", "--plan-only", "--workspace", str(root)]
+    assert main([*words, "--num-processes", "0"]) == 0
+    return root
+
+
+@pytest.fixture
+def graph(planned, tmp_path) -> TrainingGraph:
+    shutil.copytree(planned, tmp_path / "workspace")
+    workspace = Workspace.resolve(tmp_path / "workspace", {})
+    folder = workspace.preprocessed_dataset(DATASET_NAME)
+    updates = dict.fromkeys((*NAMES, "mv"), 1.0)
+    plans, splits = read_plans(folder.plans()), read_splits(folder.splits)
+    return TrainingGraph(workspace, plans, splits, (0, 1, 2), TrainingOptions(), seconds_per_update=updates)
+
+
+def budget_of(graph: TrainingGraph, engine: PretendedTrainings, seconds: float) -> Budget:
+    path = graph.workspace.results / DATASET_NAME / "run.json"
+    new = RunRecord(dataset_name=DATASET_NAME, arguments={}, on="local")
+    record = read_record(path, RunRecord) if path.exists() else new
+    journal = Journal(path, record, engine.clock)
+    folder = path.parent / "tasks"
+    return Budget(seconds, graph, Executor(engine, journal, Table(journal, folder), folder, {}))
+
+
+def curves(**best: float) -> dict[str, Callable[[float], float]]:
+    """Dice that comes near its best with time."""
+
+    def curve(top: float) -> Callable[[float], float]:
+        return lambda seconds: top * seconds / (seconds + 60)
+
+    return {name: curve(best.get(name, 0.5)) for name in (*NAMES, "mv")}
+
+
+def test_the_worse_are_dropped_and_the_best_gets_the_rest(graph):
+    engine = PretendedTrainings(graph.workspace, curves(axial=0.9, si=0.5, stack=0.9, **{"3d": 0.3}))
+    budget = budget_of(graph, engine, 3600)
+    (best,) = spend(budget, RUNS)
+    record = budget.executor.journal.record
+    assert best.configuration == max(record.rounds[-1].runs, key=lambda each: each.dice).name
+    first = record.rounds[0]
+    assert {each.name: each.kept for each in first.runs} == {"axial": True, "si": False, "stack": True, "3d": False}
+    assert all(each.p_value < 0.05 for each in first.runs if not each.kept)
+    assert {each.name for each in record.rounds[1].runs} == {"axial", "stack"}
+    assert engine.trained["si_fold_0"] == first.runs[1].seconds
+    final = record.lengths[f"folds of {best.configuration}"]
+    assert [engine.trained[f"{best.configuration}_fold_{fold}"] for fold in range(3)] == [final] * 3
+    assert final > 2.5 * record.rounds[-1].runs[0].seconds
+    looking = sum(seconds for name, seconds in engine.trained.items() if not name.startswith(best.configuration))
+    assert looking < LOOKING_SHARE * 3600
+    assert 0.85 * 3600 < engine.now < 3600, "all of the time is used, and what choosing the best takes is left"
+    assert record.decisions[0].what.startswith("round 1: si (")
+    assert f"{best.configuration} gets" in record.decisions[-1].what
+
+
+def test_a_configuration_gets_no_more_than_its_usual_length_and_the_next_one_then_has_its_turn(graph):
+    engine = PretendedTrainings(graph.workspace, curves(axial=0.9, stack=0.9))
+    usual = graph.usual_seconds(WantedRun("axial"))
+    spent = spend(budget_of(graph, engine, 12 * usual), RUNS[:3:2])
+    assert set(spent) == {WantedRun("axial"), WantedRun("stack")}
+    assert engine.trained["axial_fold_1"] == int(usual)
+    alone = PretendedTrainings(graph.workspace, curves())
+    shutil.rmtree(graph.workspace.results)
+    assert spend(budget_of(graph, alone, 5 * usual), RUNS[:3:2]) in ([WantedRun("axial")], [WantedRun("stack")])
+
+
+def test_what_does_not_fit_is_not_compared_and_one_alone_gets_everything(graph):
+    engine = PretendedTrainings(graph.workspace, curves(mv=0.9))
+    budget = budget_of(graph, engine, 4 * 4 * 4 * LEAST_SECONDS)
+    spend(budget, [*RUNS[:3], WantedRun("mv")])
+    decisions = {each.what: each.reason for each in budget.executor.journal.record.decisions}
+    assert "trainings of a fold do not fit" in decisions["mv is not compared"]
+    assert not any(name.startswith("mv") for name in engine.trained)
+    shutil.rmtree(graph.workspace.results)
+    engine = PretendedTrainings(graph.workspace, curves())
+    budget = budget_of(graph, engine, 600)
+    assert spend(budget, RUNS[:1]) == RUNS[:1]
+    assert not budget.executor.journal.record.rounds
+    assert 500 < engine.now < 600
+
+
+def test_a_failing_configuration_is_told_and_the_others_go_on(graph):
+    engine = PretendedTrainings(graph.workspace, curves(axial=0.9))
+    engine.failing.add("axial_fold_0")
+    budget = budget_of(graph, engine, 1800)
+    (best,) = spend(budget, RUNS)
+    assert best != WantedRun("axial")
+    decisions = {each.what: each.reason for each in budget.executor.journal.record.decisions}
+    assert decisions["axial is dropped"] == "its training failed: made to fail"
+    engine.failing.add("preprocess")
+    shutil.rmtree(graph.workspace.results)
+    assert spend(budget_of(graph, engine, 1800), RUNS) == []
+
+
+@pytest.mark.parametrize("cut_off", ["si_fold_0", "stack_fold_0", "axial_fold_1"])
+def test_a_run_that_was_cut_off_decides_and_spends_as_if_it_had_not_been(cut_off, graph):
+    scores = curves(axial=0.9, stack=0.89)
+    whole = PretendedTrainings(graph.workspace, scores)
+    budget = budget_of(graph, whole, 3600)
+    spend(budget, RUNS)
+    expected = budget.executor.journal.record
+    shutil.rmtree(graph.workspace.results)
+    engine = PretendedTrainings(graph.workspace, scores)
+    engine.cut_off_before = cut_off
+    with pytest.raises(KeyboardInterrupt):
+        spend(budget_of(graph, engine, 3600), RUNS)
+    engine.cut_off_before = ""
+    again = budget_of(graph, engine, 3600)
+    spend(again, RUNS)
+    record = again.executor.journal.record
+    best = f"folds of {max(record.rounds[-1].runs, key=lambda each: each.dice).name}"
+    assert record.rounds == expected.rounds
+    assert record.lengths.keys() == expected.lengths.keys()
+    assert record.lengths["comparisons"] == expected.lengths["comparisons"]
+    assert record.lengths[best] == pytest.approx(expected.lengths[best], rel=0.05)
+    assert record.spent_seconds < 3600
+    assert json.loads((graph.workspace.results / DATASET_NAME / "run.json").read_text())["decisions"]

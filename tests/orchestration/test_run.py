@@ -1,0 +1,170 @@
+"""`seg25d run` from a raw data set to the page; models are written instead of trained."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from seg25d.cli.main import main
+from seg25d.core.locks import file_lock
+from seg25d.core.workspace import Workspace
+from seg25d.data.phantom import DATASET_NAME
+from seg25d.orchestration import training_graph
+
+IN_THIS_PROCESS = ["--num-processes", "0", "--device", "cpu"]
+TINY = ["--epochs", "1", "--iterations", "2"]
+
+
+@pytest.fixture(scope="module")
+def planned(three_folds, shrink_networks, tmp_path_factory) -> Path:
+    """A workspace with plans and no arrays."""
+    root = tmp_path_factory.mktemp("planned") / "workspace"
+    shutil.copytree(three_folds, root)
+    words = ["plan_and_preprocess", "-d", "900", "-c", "2d", "si", "--plan-only", "--workspace", str(root)]
+    assert main([*words, "--num-processes", "0"]) == 0
+    shrink_networks(root)
+    return root
+
+
+@pytest.fixture
+def workspace(planned, tmp_path, monkeypatch) -> Workspace:
+    shutil.copytree(planned, tmp_path / "workspace")
+    monkeypatch.setenv("SEG25D_WORKSPACE", str(tmp_path / "workspace"))
+    return Workspace.resolve()
+
+
+def run(*words: str, status: int = 0) -> None:
+    assert main(["run", "900", *words, *IN_THIS_PROCESS]) == status
+
+
+def record_of(workspace: Workspace) -> dict:
+    return json.loads((workspace.results / DATASET_NAME / "run.json").read_text())
+
+
+@pytest.mark.slow
+def test_one_command_leads_from_raw_images_to_predictions(workspace, written_models, capsys, tmp_path):
+    run("-c", "2d", "si", *TINY)
+    assert written_models.trained == [f"{name}/fold_{fold}" for name in ("axial", "si") for fold in range(3)]
+    told = capsys.readouterr()
+    assert "predict with: seg25d predict -i IN -o OUT" in told.out
+    assert f"report: {workspace.report(DATASET_NAME)}" in told.out
+    graph = told.err[told.err.index("task") : told.err.index("of training in all")]
+    assert all(word in graph for word in ("preprocess", "axial_fold_2", "si_crossval", "choose", "report", "GB", " s"))
+    record = record_of(workspace)
+    assert {line["state"] for line in record["tasks"]} == {"done"}
+    assert record["predict"] == "seg25d predict -i IN -o OUT"
+    for name in ("axial", "si"):
+        assert workspace.run(DATASET_NAME, name).crossval.exists()
+    assert workspace.report(DATASET_NAME).stat().st_size > 10_000
+    log = (workspace.results / DATASET_NAME / "tasks" / "axial_fold_1.log").read_text()
+    assert log.startswith(f"$ seg25d train {DATASET_NAME} axial 1 --epochs 1 --iterations 2")
+    images = workspace.raw_dataset(DATASET_NAME) / "imagesTs"
+    assert main(["predict", "-i", str(images), "-o", str(tmp_path / "out"), *IN_THIS_PROCESS]) == 0
+    assert list((tmp_path / "out").glob("*.nii.gz"))
+
+
+def test_the_same_command_goes_on_where_it_was_cut_off(workspace, written_models, capsys, monkeypatch):
+    monkeypatch.setattr(training_graph.TrainingGraph, "choice", lambda *_: [])  # seconds
+    written_models.cut_off_at = "axial/fold_1"
+    run("-c", "2d", *TINY, status=130)
+    assert "the same command continues" in capsys.readouterr().err
+    assert [line["state"] for line in record_of(workspace)["tasks"]] == [
+        "done",
+        "done",
+        "waiting",
+        "waiting",
+        "waiting",
+    ]
+    written_models.cut_off_at = ""
+    written_models.trained.clear()
+    run("-c", "2d", *TINY)
+    assert written_models.trained == ["axial/fold_1", "axial/fold_2"]
+    written_models.trained.clear()
+    run("-c", "2d", *TINY)
+    assert written_models.trained == []
+    run("-c", "2d", "--epochs", "2", "--iterations", "4")
+    assert written_models.trained == [f"axial/fold_{fold}" for fold in range(3)]
+
+
+@pytest.mark.slow
+def test_a_failed_task_is_named_and_the_others_are_done(workspace, written_models, capsys, monkeypatch):
+    usual = training_graph.TrainingGraph._train
+
+    def wrong(graph, wanted, fold):
+        words = usual(graph, wanted, fold)
+        return (*words, "--set", "learning_rate=-1") if (wanted.configuration, fold) == ("si", 1) else words
+
+    monkeypatch.setattr(training_graph.TrainingGraph, "_train", wrong)
+    run("-c", "2d", "si", *TINY, status=1)
+    told = capsys.readouterr().err
+    assert "error: 2 task(s) failed, all that do not need them were done:" in told
+    assert "si_fold_1: --set is not valid" in told
+    assert "si_crossval: needs si_fold_1, which failed" in told
+    assert (workspace.run(DATASET_NAME, "si").fold(2).validation / "summary.json").exists()
+    assert json.loads(workspace.best(DATASET_NAME).read_text())["name"] == "axial"
+    assert record_of(workspace)["predict"]
+
+
+@pytest.mark.slow
+def test_some_folds_and_the_one_on_all_cases(workspace, written_models, capsys):
+    run("-c", "2d", "-f", "all", *TINY)
+    assert written_models.trained == ["axial/fold_all"]
+    assert "-c axial -f all" in capsys.readouterr().out
+    assert not workspace.best(DATASET_NAME).exists()
+    run("-c", "2d", "-f", "0", "2", *TINY)
+    best = json.loads(workspace.best(DATASET_NAME).read_text())
+    assert best["folds"] == [0, 2]
+
+
+@pytest.mark.slow
+def test_a_time_for_everything_is_spent_and_the_page_says_how(workspace, written_models):
+    run("-c", "2d", "si", "--time-budget", "20min")
+    record = record_of(workspace)
+    assert {each["name"] for each in record["rounds"][0]["runs"]} == {"axial", "si"}
+    assert any("gets" in each["what"] for each in record["decisions"])
+    assert json.loads(workspace.best(DATASET_NAME).read_text())["members"][0]["folds"] == ["0", "1", "2"]
+    page = workspace.report(DATASET_NAME).read_text()
+    assert all(each["what"] in page for each in record["decisions"])
+    written_models.trained.clear()
+    run("-c", "2d", "si", "--time-budget", "20min")
+    assert written_models.trained == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--time-budget", "1h", "--epochs", "3"], "drop it, or --epochs"),
+        (["-c", "4d"], "there is no configuration '4d'"),
+        (["-c", "si__joint"], "has no such variant"),
+        (["-c", "2d", "-f", "7"], "there is no fold '7'"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_trained(words, said, workspace, written_models, capsys):
+    run(*words, status=2)
+    assert said in capsys.readouterr().err
+    assert not written_models.trained
+    assert not (workspace.results / DATASET_NAME / "tasks").exists()
+
+
+def test_two_at_once_are_one_too_many(workspace, capsys):
+    with file_lock(workspace.results / DATASET_NAME / "run.json", "seg25d run"):
+        run("-c", "2d", *TINY, status=2)
+    assert "is in use (process" in capsys.readouterr().err
+
+
+def test_a_workspace_is_found_by_tasks_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for environment in (
+        {},
+        {"SEG25D_WORKSPACE": "w"},
+        {"seg25d_raw": "a", "seg25d_results": "b"},
+        {"nnUNet_raw": "a", "nnUNet_results": "b"},
+        {"nnUNet_raw": "a", "nnUNet_preprocessed": "p", "seg25d_preprocessed": "q"},
+    ):
+        workspace = Workspace.resolve(None, environment)
+        again = Workspace.resolve(None, workspace.environment())
+        fields = ("raw", "preprocessed", "results", "nnunet_preprocessed")
+        for field in fields:
+            before = getattr(workspace, field)
+            assert getattr(again, field) == (before and before.absolute()), (environment, field)
