@@ -34,7 +34,6 @@ from seg25d.workflows.preparation import prepare_datasets
 logger = logging.getLogger(__name__)
 STARTS_WITH = ("configurations", "folds", "epochs", "iterations", "time_budget_s", "seed", "pretext", "gpu_memory_gb")
 """Options with others of which a run is another one, whose time begins anew."""
-_LAST_ROWS = (["choose", "all of these", "-", "-"], ["report", "choose", "-", "-"])
 
 
 def run_dataset(workspace: Workspace, identifier: str, options: RunOptions) -> RunRecord:
@@ -65,7 +64,7 @@ def run_dataset(workspace: Workspace, identifier: str, options: RunOptions) -> R
         table = closed.enter_context(closing(Table(journal, folder)))
         executor = Executor(engine, journal, table, folder, workspace.environment())
         tasks = [graph.preprocessing(), *_all_trainings(graph, runs)]
-        _announce(name, tasks, engine, options)
+        _announce(graph, tasks, engine, options)
         if options.time_budget_s is None:
             outcomes = executor.run(tasks)
             complete = [each for each in runs if outcomes[graph.last_of(each)].is_done]
@@ -139,7 +138,7 @@ def _all_trainings(graph: TrainingGraph, runs: Sequence[WantedRun]) -> list[Task
     return list(tasks.values())
 
 
-def _announce(name: str, tasks: Sequence[Task], engine: Engine, options: RunOptions) -> None:
+def _announce(graph: TrainingGraph, tasks: Sequence[Task], engine: Engine, options: RunOptions) -> None:
     """Show the graph: what will be done, how long it takes, and with how much memory."""
     rows = []
     for task in in_order(tasks):
@@ -148,14 +147,15 @@ def _announce(name: str, tasks: Sequence[Task], engine: Engine, options: RunOpti
         time = "-" if seconds is None else format_seconds(seconds)
         rows.append([task.name, needs or "-", time, f"{task.memory_bytes / 1e9:.1f} GB"])
     known = [task.expected_seconds for task in tasks if task.expected_seconds is not None]
-    logger.info("%s\n%s", name, text_table(["task", "needs", "time", "memory"], [*rows, *_LAST_ROWS]))
+    rows += [["choose", "all of these", "-", "-"], ["report", "choose", "-", "-"]] if graph.has_validation else []
+    logger.info("%s\n%s", graph.dataset_name, text_table(["task", "needs", "time", "memory"], rows))
     if options.time_budget_s is not None:
         told = f"{format_seconds(options.time_budget_s)} for everything, of which trainings get what is left"
     else:
         total = format_seconds(sum(known) / engine.places)
         told = f"about {total} of training in all, predictions and scores of whole cases aside"
     places = "one task" if engine.places == 1 else f"{engine.places} tasks"
-    logger.info("%s: %s; %s at a time (%s)", name, told, places, engine.name)
+    logger.info("%s: %s; %s at a time (%s)", graph.dataset_name, told, places, engine.name)
 
 
 def _end(workspace: Workspace, graph: TrainingGraph, executor: Executor, complete: Sequence[WantedRun]) -> RunRecord:

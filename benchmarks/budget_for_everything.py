@@ -1,0 +1,117 @@
+r"""What a time for everything is worth: `seg25d run`, the same time evenly over all configurations, and for one alone.
+
+    python benchmarks/budget_for_everything.py --workspace WORKSPACE --dataset 27 --configurations 2d si stack 3d \
+        --time-budget 60min --contenders run even 2d si stack 3d --out RESULTS -o FILE.json
+
+`run` is `seg25d run --time-budget`; `even` gives every fold of every configuration the same share of the time and then
+chooses the best configuration or ensemble; a name is `seg25d run` with this configuration alone. Each has results of
+its own under RESULTS; plans and arrays, which have to be there, are shared. The Dice is that of what each contender
+predicts with, over the validation cases of fold 0, each predicted by the model that had not seen it, and before
+post-processing; that of all folds stands beside it. One training each: no ranking follows from one call.
+"""
+
+import argparse
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from seg25d.cli.argument_types import duration
+from seg25d.cli.main import main as seg25d
+from seg25d.core.files import read_json, write_json
+from seg25d.core.records import read_record
+from seg25d.core.workspace import Workspace
+from seg25d.data.dataset import read_splits
+from seg25d.evaluation.summary import Summary, summarize
+from seg25d.orchestration.budget import RESERVE_PER_SCORING, RESERVE_SECONDS
+from seg25d.planning.configurations import configuration_name
+from seg25d.planning.plans_file import read_plans
+from seg25d.selection.best import Best
+from seg25d.selection.candidates import Ensemble
+from seg25d.selection.scoring import read_scores
+
+FIRST_OVERHEAD = 20.0
+"""Seconds of starting and scoring a fold, before one was measured."""
+
+
+def train_evenly(workspace: Workspace, name: str, configurations: Sequence[str], seconds: float) -> None:
+    """Train all folds of all configurations for equal times, so that everything together takes `seconds`."""
+    begun = time.monotonic()
+    overheads: list[float] = []
+    folds = len(read_splits(workspace.preprocessed_dataset(name).splits))
+    todo = [(configuration, fold) for fold in range(folds) for configuration in configurations]
+    for number, (configuration, fold) in enumerate(todo):
+        overhead = statistics.fmean(overheads) if overheads else FIRST_OVERHEAD
+        left = seconds - (time.monotonic() - begun) - RESERVE_SECONDS - RESERVE_PER_SCORING * len(todo) * overhead
+        length = max(1, int(left / (len(todo) - number) - overhead))
+        started = time.monotonic()
+        _run("train", name, configuration, str(fold), "--time-budget", f"{length}s")
+        overheads.append(time.monotonic() - started - length)
+    _run("find_best_configuration", name)
+
+
+def judge(workspace: Workspace, name: str) -> dict[str, Any]:
+    """What a contender predicts with, and its Dice over fold 0 and over all folds."""
+    best = read_record(workspace.best(name), Best)
+    weights = next(row.weights for row in best.candidates if row.name == best.name)
+    members = tuple(member.run for member in best.members)
+    summary = read_scores(workspace.candidate_scores(name), Ensemble(members, weights))
+    assert summary is not None, "the best was scored"
+    cases = set(read_splits(workspace.preprocessed_dataset(name).splits)[0].val)
+    first: Summary = summarize([case for case in summary.per_case if case.case in cases])
+    return {
+        "best": best.name,
+        "dice_fold_0": first.foreground_mean.dice,
+        "dice_all_folds": summary.foreground_mean.dice,
+        "cases_fold_0": len(first.per_case),
+    }
+
+
+def _run(*words: str) -> None:
+    status = seg25d([*words, "--quiet"])
+    if status:
+        sys.exit(f"seg25d {' '.join(words)} ended with status {status}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run contenders that are not in the file yet."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workspace", type=Path, required=True)
+    parser.add_argument("--dataset", required=True)
+    parser.add_argument("--configurations", nargs="+", required=True)
+    parser.add_argument("--contenders", nargs="+", required=True)
+    parser.add_argument("--time-budget", type=duration, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the results of all contenders")
+    parser.add_argument("-o", type=Path, required=True, help="JSON file for the figures")
+    options = parser.parse_args(arguments)
+    usual = Workspace.resolve(options.workspace, {})
+    name = usual.dataset_name(options.dataset)
+    axis = read_plans(usual.preprocessed_dataset(name).plans()).slice_axis
+    configurations = [configuration_name(each, axis) for each in options.configurations]
+    for contender in options.contenders:
+        key = f"{name}, {options.time_budget:g} s, {contender}"
+        found: dict[str, Any] = read_json(options.o) if options.o.exists() else {}
+        if key in found:
+            continue
+        own = usual.model_copy(update={"results": options.out.absolute() / f"{options.time_budget:g}s_{contender}"})
+        os.environ |= own.environment()
+        begun = time.monotonic()
+        if contender == "even":
+            train_evenly(own, name, configurations, options.time_budget)
+        else:
+            chosen = configurations if contender == "run" else [contender]
+            _run("run", name, "-c", *chosen, "--time-budget", f"{options.time_budget:g}s")
+        figures = {"seconds": round(time.monotonic() - begun), **judge(own, name)}
+        machine = f"{len(os.sched_getaffinity(0))} core(s) of {platform.machine()}"
+        found = read_json(options.o) if options.o.exists() else {}
+        write_json(options.o, {**found, key: {**figures, "machine": machine, "configurations": configurations}})
+        print(key, figures, flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
