@@ -164,7 +164,7 @@ def gather_information(workspace: Workspace, identifier: str | None = None) -> I
     names = workspace.dataset_names() if identifier is None else [workspace.dataset_name(identifier)]
     reader = _Reader()
     datasets = tuple(_dataset(workspace, name, reader) for name in names)
-    folders = {key: str(path) for key, path in workspace if path is not None}
+    folders = {key: str(path) for key, path in workspace if isinstance(path, Path)}
     return Information(folders=folders, datasets=datasets, problems=tuple(dict.fromkeys(reader.problems)))
 
 
