@@ -111,7 +111,7 @@ def test_validation_is_done_again_by_either_model_and_with_probabilities(
     damaged.write_text(json.dumps(sums | {"schema_version": 1}))
     calibration = results(workspace, "si") / "crossval" / "predicted_dice.json"
     assert name in calibration.read_text()
-    train(workspace, "900", "si", ["0"], options(validation=ValidationOptions(save_probabilities=True)))
+    train(workspace, "900", "si", ["0"], options())
     assert "1 cases of fold 0 are left out of what predicts the Dice" in caplog.text
     assert name not in calibration.read_text()
     train(workspace, "900", "si", ["0"], options(validation=ValidationOptions(validate_only=True)))
