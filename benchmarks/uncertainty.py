@@ -4,11 +4,18 @@ Every validation case of a trained run is predicted by its own fold, once for ea
 are judged by the area under the ROC curve of wrong voxels, among those with a foreground probability above 0.01 or
 foreground in the truth; figures of a structure by lines fitted to the other folds (`evaluation/predicted_dice.py`).
 
-    python benchmarks/uncertainty.py --workspace WORKSPACE --datasets 4 5 27 --run axial -o FILE.json
+    python benchmarks/uncertainty.py --workspace WORKSPACE --datasets 4 5 27 -o CASES.json --summary FILE.json
 
-Figures: the expected Dice; the mean probability inside; the entropy per voxel; the mean Dice of each mirrored
-prediction with the mean of all; and, as the rule that needs no model, how far the volume is from the usual one.
-Folds that are not trained are left out, and cases that are in the file already are not predicted again.
+Figures: the expected Dice, 2 sum of p over S / (|S| + sum of p over all voxels) for the segmentation S and the
+probabilities p of a structure; the mean probability inside, sum of p over S / |S|, which is what seg25d takes; the
+entropy per voxel; the mean Dice of each mirrored prediction with the mean of all; and, as the rule that needs no model,
+how far the volume is from the usual one.
+
+Figures are compared with the mean probability by the differences of their errors, case by case, with an interval over
+cases. It knows nothing of other seeds of the training, so that one run of each fold ranks nothing.
+
+Folds that are not trained are left out, and cases that are in CASES.json already are not predicted again. The summary
+has no single cases, and keeps the data sets of earlier calls.
 """
 
 import argparse
@@ -30,13 +37,15 @@ from seg25d.core.files import read_json, write_json
 from seg25d.core.workspace import Workspace
 from seg25d.data.dataset import read_splits
 from seg25d.ensembling.load import load_predictor
-from seg25d.evaluation.predicted_dice import KnownCase, Sums, calibrate
+from seg25d.evaluation.predicted_dice import Calibration, KnownCase, Sums, calibrate
 from seg25d.inference.predictor import Predictor, PredictorOptions
 from seg25d.preprocessing.store import Store
 
 FIGURES = ("expected Dice", "mean probability", "entropy", "mirrored Dice", "volume")
 MAPS = ("entropy", "mutual information", "variance", "1 - largest probability")
 NEAR = 0.01
+RESAMPLES = 10_000
+"""Draws of the bootstrap (Efron & Tibshirani, An Introduction to the Bootstrap: 1,000 and more for percentiles)."""
 
 
 def entropy(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -94,8 +103,8 @@ def measure(predictor: Predictor, image: NDArray[np.float32], truth: NDArray[np.
     return {"areas": areas, "structures": structures}
 
 
-def judged(cases: Sequence[dict[str, Any]], figure: str) -> dict[str, float | None]:
-    """What lines from a figure to the Dice are worth on other folds."""
+def calibrated(cases: Sequence[dict[str, Any]], figure: str) -> Calibration:
+    """Lines from a figure to the Dice, judged on other folds; of cases in which every structure was segmented."""
     known = [case for case in cases if all(each["figures"] for each in case["structures"].values())]
     values = {name: [case["structures"][name]["figures"][figure] for case in known] for name in known[0]["structures"]}
     if figure == "volume":  # the further from the usual one, the worse
@@ -107,7 +116,8 @@ def judged(cases: Sequence[dict[str, Any]], figure: str) -> dict[str, float | No
                 case=case["case"],
                 fold=case["fold"],
                 sums={
-                    name: Sums(voxels=1000, inside=1000 * (values[name][number] - lowest[name]), everywhere=1000)
+                    # What has this as its mean probability, shifted: sums are not negative, and lines do not mind.
+                    name: Sums(voxels=1000, inside=1000 * (values[name][number] - lowest[name]))
                     for name in values
                 },
                 dice={name: case["structures"][name]["dice"] for name in values},
@@ -117,7 +127,58 @@ def judged(cases: Sequence[dict[str, Any]], figure: str) -> dict[str, float | No
         ]
     )
     assert calibration is not None, "there are structures"
-    return {**calibration.judgement.model_dump(), "error_of_means": calibration.error_of_means}
+    return calibration
+
+
+def errors(calibration: Calibration) -> NDArray[np.float64]:
+    """The mean absolute error of each case over its structures."""
+    each = [
+        [
+            abs(predicted - dice)
+            for name, predicted in case.predicted.items()
+            if predicted is not None and (dice := case.dice[name]) is not None
+        ]
+        for case in calibration.cases
+    ]
+    return np.array([statistics.fmean(values) for values in each])
+
+
+def compared(figure: Calibration, usual: Calibration) -> dict[str, Any]:
+    """How much larger the error is than with another figure: the mean over cases, and its interval of 95 %."""
+    differences = errors(figure) - errors(usual)
+    drawn = np.random.default_rng(0).choice(differences, (RESAMPLES, len(differences))).mean(1)
+    return {"difference": float(differences.mean()), "interval": np.quantile(drawn, (0.025, 0.975)).tolist()}
+
+
+def summarized(cases: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What maps and figures are worth over the cases of a data set."""
+    areas = {kind: [each["areas"][kind] for each in cases if each["areas"]] for kind in MAPS}
+    of_figures = {figure: calibrated(cases, figure) for figure in FIGURES}
+    usual = of_figures["mean probability"]
+    return {
+        "num_cases": len(cases),
+        "areas": {kind: statistics.fmean(values) for kind, values in areas.items()},
+        "judged": {
+            figure: {**each.judgement.model_dump(), "error_of_means": each.error_of_means}
+            for figure, each in of_figures.items()
+        },
+        "against_mean_probability": {
+            figure: compared(each, usual) for figure, each in of_figures.items() if each is not usual
+        },
+    }
+
+
+def show(name: str, summary: dict[str, Any]) -> None:
+    """Print the table of a data set."""
+    print(f"{name}, {summary['num_cases']} cases", {kind: round(area, 4) for kind, area in summary["areas"].items()})
+    for figure, values in summary["judged"].items():
+        rounded = {key: None if value is None else round(value, 4) for key, value in values.items()}
+        print(f"  {figure:18}", json.dumps(rounded))
+    for figure, found in summary["against_mean_probability"].items():
+        low, high = found["interval"]
+        print(
+            f"  {figure:18} error - that of the mean probability: {found['difference']:.4f} ({low:.4f} to {high:.4f})"
+        )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -126,7 +187,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--workspace", type=Path, required=True)
     parser.add_argument("--datasets", nargs="+", required=True)
     parser.add_argument("--run", default="axial")
-    parser.add_argument("-o", type=Path, required=True, help="JSON file for the figures")
+    parser.add_argument("-o", type=Path, required=True, help="JSON file for the figures of all cases")
+    parser.add_argument("--summary", type=Path, help="JSON file for what they are worth")
     options = parser.parse_args(arguments)
     workspace = Workspace.resolve(options.workspace, {})
     found: dict[str, Any] = read_json(options.o) if options.o.exists() else {}
@@ -136,20 +198,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for fold, split in enumerate(read_splits(run.splits)):
             if not (model := run.fold(fold).model_final).exists():
                 continue
+            if not (todo := sorted(set(split.val) - {each["case"] for each in cases})):
+                continue
             plain = PredictorOptions(mirroring=False)
             predictor = load_predictor([model], choose_execution(None, "float32"), plain)
             store = Store(workspace.preprocessed_dataset(name).store(predictor.header.plan.store))
-            for case in sorted(set(split.val) - {each["case"] for each in cases}):
+            for case in todo:
                 image, truth = np.asarray(store.open_image(case)[...], np.float32), store.open_labels(case)[...]
                 cases.append({"case": case, "fold": fold, **measure(predictor, image, np.asarray(truth))})
                 write_json(options.o, found)
-        areas = {kind: [each["areas"][kind] for each in cases if each["areas"]] for kind in MAPS}
-        found[name]["areas"] = {kind: statistics.fmean(values) for kind, values in areas.items()}
-        found[name]["judged"] = {figure: judged(cases, figure) for figure in FIGURES}
-        write_json(options.o, found)
-        print(name, {kind: round(value, 4) for kind, value in found[name]["areas"].items()})
-        for figure, values in found[name]["judged"].items():
-            print(f"  {figure:18}", json.dumps({key: round(value or 0.0, 4) for key, value in values.items()}))
+        summary = summarized(cases)
+        show(name, summary)
+        if options.summary is not None:
+            others = read_json(options.summary) if options.summary.exists() else {}
+            write_json(options.summary, others | {name: summary})
     return 0
 
 

@@ -1,28 +1,33 @@
 """The Dice of a segmentation without its truth, from the probabilities that it was made of.
 
-If the probabilities p of a structure were those with which its voxels belong to it, the Dice of what was segmented, S,
-would be expected to be about
+The figure is the mean probability of a structure over the voxels that were segmented as it: the share of them that
+would be right, if the probabilities were. Networks are surer than they should be, each in its own way, so that a
+straight line for each structure, fitted to the cases of the cross-validation, makes a Dice of this number. Each of
+these cases was segmented by the models that had not seen it. What the lines are worth is measured on folds that they
+were not fitted to.
 
-    2 sum of p over S / (|S| + sum of p over all voxels)
-
-Networks are surer than they should be, each in its own way, so that a straight line for each structure, fitted to the
-cases of the cross-validation, makes a Dice of this number. Each of these cases was segmented by the models that had not
-seen it. What the lines are worth is measured on folds that they were not fitted to.
+No other figure was found to predict the Dice better (`benchmarks/uncertainty.py`, on three data sets; measurements.md,
+"How sure predictions are"), so that the simplest is taken.
 
 Letters: n cases, with truth.
 """
 
+import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal, Self, TypeAlias
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
+from seg25d.core.files import read_json
 from seg25d.core.names import CaseName
-from seg25d.core.records import Record
+from seg25d.core.records import Record, parse_record
 from seg25d.evaluation.summary import CaseSummary
+
+logger = logging.getLogger(__name__)
 
 MARKED = 0.2
 """Share of the cases of the cross-validation that would be marked: a fifth, to be looked at by somebody."""
@@ -44,19 +49,18 @@ class Sums(Record):
     """That were segmented."""
     inside: float = Field(ge=0)
     """Sum of the probabilities over these voxels."""
-    everywhere: float = Field(ge=0)
-    """Sum of the probabilities over all voxels."""
 
     @property
-    def expected_dice(self) -> float | None:
-        """The Dice if the probabilities were right; None where nothing was segmented."""
-        return 2 * self.inside / (self.voxels + self.everywhere) if self.voxels else None
+    def mean_probability(self) -> float | None:
+        """The mean over the voxels that were segmented; None where there are none."""
+        return self.inside / self.voxels if self.voxels else None
 
 
 class CaseSums(Record):
     """The sums of a case, by structure: value or name of a region."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
+    """1 had sums over all voxels, too, for another figure."""
     structures: dict[str, Sums]
 
 
@@ -81,7 +85,7 @@ class KnownCase(Record):
 
 
 class Line(Record):
-    """From the expected to the predicted Dice of a structure."""
+    """From the mean probability to the predicted Dice of a structure."""
 
     slope: float = Field(ge=0)
     offset: float
@@ -90,10 +94,10 @@ class Line(Record):
 
     def predict(self, sums: Sums) -> float | None:
         """The Dice, in four digits; None where nothing is segmented, and nothing may be there."""
-        expected = sums.expected_dice
-        if expected is None:
+        mean = sums.mean_probability
+        if mean is None:
             return 0.0 if self.always else None
-        return round(min(1.0, max(0.0, self.offset + self.slope * expected)), 4)
+        return round(min(1.0, max(0.0, self.offset + self.slope * mean)), 4)
 
 
 class JudgedCase(Record):
@@ -123,7 +127,8 @@ class Judgement(Record):
 class Calibration(Record):
     """How the Dice is predicted with a model, and what that is worth."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
+    """1 was fitted to another figure, and is never used: see `read_calibration`."""
     lines: dict[str, Line]
     marked_below: Dice
     """Mean of a case over its structures below which it is marked: of a fifth of the cases of the cross-validation."""
@@ -146,6 +151,48 @@ class Calibration(Record):
         """Whether a case with these figures is to be looked at."""
         mean = mean_dice(predicted)
         return mean is not None and mean < self.marked_below
+
+
+def is_of_other_figure(value: Any) -> bool:
+    """Whether the content of a file is of schema 1: unreleased versions predicted the Dice from another figure."""
+    return isinstance(value, dict) and value.get("schema_version") == 1
+
+
+def read_calibration(path: Path) -> Calibration | None:
+    """Read how the Dice is predicted with a run.
+
+    Args:
+        path: `crossval/predicted_dice.json`.
+
+    Returns:
+        None where it is of another figure, which is told.
+
+    Raises:
+        RecordError: If the file is missing or damaged.
+    """
+    value = read_json(path)
+    if not is_of_other_figure(value):
+        return parse_record(value, Calibration, str(path))
+    logger.warning(
+        "%s is not used: an unreleased version of seg25d fitted it to another figure than the mean probability; "
+        "`seg25d train DATASET CONFIGURATION FOLD --val` of all its folds makes it again",
+        path,
+    )
+    return None
+
+
+def _without_other_figure(value: Any) -> Any:
+    if not is_of_other_figure(value):
+        return value
+    logger.warning(
+        "how best.json predicts the Dice is not used: an unreleased version of seg25d fitted it to another figure than "
+        "the mean probability; `seg25d find_best_configuration DATASET` makes it again"
+    )
+    return None
+
+
+CalibrationOfBest: TypeAlias = Annotated[Calibration | None, BeforeValidator(_without_other_figure)]
+"""As `best.json` has it; None where it is of another figure, which is told."""
 
 
 def mean_dice(dice: Mapping[str, float | None]) -> float | None:
@@ -240,10 +287,10 @@ def _fit(cases: Sequence[KnownCase], *, flat: bool = False) -> dict[str, Line]:
     lines = {}
     for name in dict.fromkeys(name for case in cases for name in case.sums):
         points = [
-            (expected, dice)
+            (mean, dice)
             for case in cases
             if name in case.sums
-            and (expected := case.sums[name].expected_dice) is not None
+            and (mean := case.sums[name].mean_probability) is not None
             and (dice := case.dice.get(name)) is not None
         ]
         if points:
@@ -253,11 +300,11 @@ def _fit(cases: Sequence[KnownCase], *, flat: bool = False) -> dict[str, Line]:
 
 def _line(points: Sequence[tuple[float, float]], *, always: bool, flat: bool) -> Line:
     """The line of least squares, which does not fall."""
-    expected, dice = np.array(points, np.float64).T
+    means, dice = np.array(points, np.float64).T
     slope = 0.0
-    if not flat and len(points) >= LEAST_FOR_A_LINE and expected.std() > 0:
-        slope = max(0.0, float(np.cov(expected, dice)[0, 1] / expected.var(ddof=1)))
-    return Line(slope=slope, offset=float(dice.mean() - slope * expected.mean()), always=always)
+    if not flat and len(points) >= LEAST_FOR_A_LINE and means.std() > 0:
+        slope = max(0.0, float(np.cov(means, dice)[0, 1] / means.var(ddof=1)))
+    return Line(slope=slope, offset=float(dice.mean() - slope * means.mean()), always=always)
 
 
 def _centred(pairs: Sequence[tuple[float, float]]) -> NDArray[np.float64]:

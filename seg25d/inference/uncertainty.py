@@ -30,8 +30,7 @@ class Uncertainty:
     def begin(self, shape: Sequence[int]) -> None:
         """Forget what was added, as the prediction of an image (D, H, W) begins, perhaps anew."""
         names = self.labels.foreground
-        self._inside, self._everywhere = np.zeros(len(names)), np.zeros(len(names))
-        self._voxels = np.zeros(len(names), np.int64)
+        self._voxels, self._inside = np.zeros(len(names), np.int64), np.zeros(len(names))
         self.map = np.zeros(shape, np.float16) if self.with_map else None
         """(D, H, W): 0 where one class is certain (or every region is, or is not), 1 where nothing is known."""
 
@@ -44,13 +43,11 @@ class Uncertainty:
             place: (...) the part of the map where they are.
         """
         regions = self.labels.has_regions
-        foreground = probabilities if regions else probabilities[1:]
-        self._everywhere += foreground.reshape(len(foreground), -1).sum(1, dtype=np.float64)
         if regions:
             counts = np.bincount(indices.reshape(-1), minlength=NUM_INDICES)
             for number, members in enumerate(self.labels.foreground.values()):
                 self._voxels[number] += counts[list(members)].sum()
-                self._inside[number] += foreground[number][np.isin(indices, members)].sum(dtype=np.float64)
+                self._inside[number] += probabilities[number][np.isin(indices, members)].sum(dtype=np.float64)
         else:
             own = np.take_along_axis(probabilities, indices[None].astype(np.intp), 0)
             flat, size = indices.reshape(-1), len(probabilities)
@@ -75,10 +72,8 @@ class Uncertainty:
     def sums(self) -> dict[str, Sums]:
         """The sums of each class or region."""
         return {
-            name: Sums(voxels=int(voxels), inside=float(inside), everywhere=float(everywhere))
-            for name, voxels, inside, everywhere in zip(
-                self.labels.foreground, self._voxels, self._inside, self._everywhere, strict=True
-            )
+            name: Sums(voxels=int(voxels), inside=float(inside))
+            for name, voxels, inside in zip(self.labels.foreground, self._voxels, self._inside, strict=True)
         }
 
 

@@ -11,7 +11,7 @@ from seg25d.core.errors import InputError, RecordError
 from seg25d.core.records import AnyRecord, read_record
 from seg25d.core.workspace import FoldFolder, RunFolder, Workspace
 from seg25d.data.description import DatasetDescription, read_description
-from seg25d.evaluation.predicted_dice import Calibration
+from seg25d.evaluation.predicted_dice import Calibration, read_calibration
 from seg25d.evaluation.summary import Summary, summarize
 from seg25d.planning.fingerprint import Fingerprint
 from seg25d.planning.plan import ConfigurationPlan, Plans
@@ -174,7 +174,7 @@ def _run(workspace: Workspace, dataset_name: str, name: str) -> TrainedRun | Non
         return None
     logs = {fold: _log(run.fold(fold)) for fold in validated.folds} if plans is not None else {}
     plan = None if plans is None else _plan(run, plans)
-    calibration = _read(run.predicted_dice, partial(read_record, record_type=Calibration))
+    calibration = _read(run.predicted_dice, read_calibration)
     return TrainedRun(validated, plans, plan, summary, logs, calibration)
 
 
@@ -210,7 +210,7 @@ def _log(folder: FoldFolder) -> list[dict[str, Any]]:
         return []
 
 
-def _read(path: Path, read: Callable[[Path], AnyRecord]) -> AnyRecord | None:
+def _read(path: Path, read: Callable[[Path], AnyRecord | None]) -> AnyRecord | None:
     """A record, or None where it is missing or damaged."""
     try:
         return read(path) if path.exists() else None

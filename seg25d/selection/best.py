@@ -8,7 +8,7 @@ from seg25d.core.limits import MAX_FOLDS
 from seg25d.core.names import CaseName, FileName
 from seg25d.core.records import Record
 from seg25d.core.versions import library_versions
-from seg25d.evaluation.predicted_dice import Calibration
+from seg25d.evaluation.predicted_dice import CalibrationOfBest
 from seg25d.inference.postprocessing import PostProcessing
 from seg25d.selection.cost import Cost
 
@@ -74,6 +74,6 @@ class Best(Record):
     """Reason for the choice and for its post-processing, and what the scores are worth."""
     candidates: tuple[Scored, ...]
     """All candidates, the best first."""
-    predicted_dice: Calibration | None = None
+    predicted_dice: CalibrationOfBest = None
     """How the Dice of its predictions is predicted; null if another program predicts."""
     versions: dict[str, str] = Field(default_factory=library_versions)

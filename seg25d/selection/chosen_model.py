@@ -14,7 +14,7 @@ from seg25d.core.workspace import RunFolder, Workspace
 from seg25d.data.description import with_codes_of
 from seg25d.ensembling.case_predictor import CasePredictor
 from seg25d.ensembling.load import load_predictor
-from seg25d.evaluation.predicted_dice import Calibration
+from seg25d.evaluation.predicted_dice import Calibration, read_calibration
 from seg25d.inference.cases import Meaning
 from seg25d.inference.postprocessing import PostProcessing
 from seg25d.inference.predictor import PredictorOptions
@@ -92,8 +92,10 @@ class ChosenModel(NamedTuple):
         Raises:
             RecordError: If its file is damaged.
         """
-        known = self.calibration
-        if known is None or (isinstance(known, Path) and not known.exists()) or options.fusion != "network":
+        known = self.calibration if options.fusion == "network" else None
+        if isinstance(known, Path):
+            known = read_calibration(known) if known.exists() else None
+        if known is None:
             logger.warning(
                 "no Dice is predicted, only maps are written: it takes scored validation cases of these models (final "
                 "ones, and views fused by their network); `seg25d train DATASET CONFIGURATION FOLD` scores those that "
@@ -108,7 +110,7 @@ class ChosenModel(NamedTuple):
                 "other models and options",
                 usual.step_size,
             )
-        return read_record(known, Calibration) if isinstance(known, Path) else known
+        return known
 
     def load(self, options: PredictorOptions, device: str | None) -> CasePredictor:
         """Load all weights.

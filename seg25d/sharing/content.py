@@ -8,7 +8,7 @@ from seg25d.core.errors import InputError, ModelError, RecordError
 from seg25d.core.records import read_record
 from seg25d.data.description import read_description
 from seg25d.ensembling.load import files_of_model
-from seg25d.evaluation.predicted_dice import Calibration
+from seg25d.evaluation.predicted_dice import read_calibration
 from seg25d.evaluation.summary import Summary
 from seg25d.planning.fingerprint import Fingerprint
 from seg25d.planning.model_file import load_model
@@ -22,7 +22,7 @@ READERS: Mapping[str, Callable[[Path], object]] = {
     "dataset.json": read_description,
     "fingerprint.json": partial(read_record, record_type=Fingerprint),
     "summary.json": partial(read_record, record_type=Summary),
-    "predicted_dice.json": partial(read_record, record_type=Calibration),
+    "predicted_dice.json": read_calibration,
 }
 """Reader of each JSON file, which raises InputError if the file does not fit."""
 

@@ -12,12 +12,13 @@ import torch
 
 from seg25d.core.device import Execution, choose_execution, give_freed_memory_back
 from seg25d.core.errors import RecordError
+from seg25d.core.files import read_json
 from seg25d.core.locks import file_lock, folder_lock
-from seg25d.core.records import read_record, write_record
+from seg25d.core.records import parse_record, read_record, write_record
 from seg25d.core.workspace import FoldFolder, PreprocessedFolder, RunFolder
 from seg25d.data.dataset import Split, read_description
 from seg25d.ensembling.load import load_predictor
-from seg25d.evaluation.predicted_dice import CaseSums, KnownCase, calibrate
+from seg25d.evaluation.predicted_dice import CaseSums, KnownCase, calibrate, is_of_other_figure
 from seg25d.evaluation.summary import Summary, summarize
 from seg25d.inference.validate import is_validated, sums_path, validate_fold
 from seg25d.planning.model_file import ModelHeader
@@ -305,10 +306,21 @@ def summarize_folds(run: RunFolder, num_folds: int) -> None:
 
 def _known_cases(fold: int, results: Path, summary: Summary) -> Iterator[KnownCase]:
     """Scored cases whose probabilities were summed; seg25d 0.2 did not."""
+    num_others = 0
     for case in summary.per_case:
         path = sums_path(results, case.case)
+        if not path.exists():
+            continue
         try:
-            if path.exists():
-                yield KnownCase.of(case, fold, read_record(path, CaseSums).structures)
+            if is_of_other_figure(value := read_json(path)):
+                num_others += 1
+            else:
+                yield KnownCase.of(case, fold, parse_record(value, CaseSums, str(path)).structures)
         except RecordError as error:
             logger.warning("%s; the case is left out of what predicts the Dice: `train --val` makes it again", error)
+    if num_others:
+        logger.warning(
+            "%s: %d cases of fold %d are left out of what predicts the Dice, since an unreleased version of seg25d "
+            "wrote their sums for another figure: `train --val` makes them again",
+            *(results, num_others, fold),
+        )

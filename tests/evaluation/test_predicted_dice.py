@@ -1,5 +1,7 @@
-"""The Dice that probabilities promise, the lines that correct it, and how both are judged."""
+"""The mean probability, the lines that make a Dice of it, and how they are judged."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seg25d.core.errors import RecordError
-from seg25d.core.records import parse_record
+from seg25d.core.records import parse_record, write_record
 from seg25d.evaluation.predicted_dice import (
     LEAST_FOR_A_LINE,
     Calibration,
@@ -19,37 +21,53 @@ from seg25d.evaluation.predicted_dice import (
     calibrate,
     judge,
     mean_dice,
+    read_calibration,
 )
 
 
-def sums(expected: float, voxels: int = 100) -> Sums:
-    """Sums that promise a Dice."""
-    return Sums(voxels=voxels, inside=expected * voxels, everywhere=voxels)
+def sums(mean: float, voxels: int = 100) -> Sums:
+    """Sums with a mean probability."""
+    return Sums(voxels=voxels, inside=mean * voxels)
 
 
-def known(number: int, expected: float, dice: float | None, fold: int = 0, **more: Sums) -> KnownCase:
+def known(number: int, mean: float, dice: float | None, fold: int = 0, **more: Sums) -> KnownCase:
     return KnownCase(
         case=f"case_{number:03d}",
         fold=fold,
-        sums={"1": sums(expected), **more},
+        sums={"1": sums(mean), **more},
         dice={"1": dice, **dict.fromkeys(more)},
         present=frozenset({"1"} if dice else {}),
     )
 
 
-def test_the_expected_dice_is_the_mean_dice_if_the_probabilities_are_right(rng: np.random.Generator) -> None:
+def test_the_mean_probability_is_the_share_that_is_right_if_the_probabilities_are(rng: np.random.Generator) -> None:
     probabilities = np.concatenate([rng.beta(0.5, 4, 4000), rng.beta(4, 0.5, 2000)])
     chosen = probabilities > 0.5
-    own = Sums(voxels=int(chosen.sum()), inside=probabilities[chosen].sum(), everywhere=probabilities.sum())
-    truths = rng.random((200, 6000)) < probabilities
-    dice = 2 * (truths & chosen).sum(1) / (truths.sum(1) + chosen.sum())
-    assert own.expected_dice == pytest.approx(dice.mean(), abs=3 * dice.std() / np.sqrt(200) + 1e-3)
+    own = Sums(voxels=int(chosen.sum()), inside=probabilities[chosen].sum())
+    right = (rng.random((200, 6000)) < probabilities)[:, chosen].mean(1)
+    assert own.mean_probability == pytest.approx(right.mean(), abs=3 * right.std() / np.sqrt(200))
 
 
-def test_certain_probabilities_expect_what_they_are() -> None:
-    assert Sums(voxels=7, inside=7, everywhere=7).expected_dice == 1
-    assert Sums(voxels=7, inside=7, everywhere=14).expected_dice == pytest.approx(2 / 3)
-    assert Sums(voxels=0, inside=0, everywhere=3).expected_dice is None
+def test_the_mean_probability_is_over_what_was_segmented() -> None:
+    assert Sums(voxels=7, inside=7).mean_probability == 1
+    assert Sums(voxels=8, inside=6).mean_probability == 0.75
+    assert Sums(voxels=0, inside=0).mean_probability is None
+
+
+def test_what_was_fitted_to_another_figure_is_never_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    calibration = calibrate([known(n, 0.8 + 0.01 * n, 0.7 + 0.01 * n) for n in range(12)])
+    assert calibration is not None
+    path = tmp_path / "predicted_dice.json"
+    write_record(path, calibration)
+    assert read_calibration(path) == calibration
+    assert not caplog.records
+    path.write_text(json.dumps(calibration.model_dump(mode="json") | {"schema_version": 1}))
+    assert read_calibration(path) is None
+    assert "predicted_dice.json is not used" in caplog.text
+    assert "FOLD --val` of all its folds makes it again" in caplog.text
+    path.write_text("{}")
+    with pytest.raises(RecordError, match=r"predicted_dice\.json is not valid"):
+        read_calibration(path)
 
 
 @given(st.floats(0.1, 3), st.floats(-0.5, 0.5, allow_subnormal=False), st.integers(2, 5))
@@ -93,7 +111,7 @@ def test_a_line_does_not_fall() -> None:
 
 
 def test_a_structure_that_is_missing_has_a_dice_of_0_where_all_have_it() -> None:
-    nothing = Sums(voxels=0, inside=0, everywhere=1)
+    nothing = Sums(voxels=0, inside=0)
     assert Line(slope=1, offset=0, always=True).predict(nothing) == 0
     assert Line(slope=1, offset=0, always=False).predict(nothing) is None
     cases = [known(n, 0.8, 0.8) for n in range(20)]
@@ -107,7 +125,7 @@ def test_a_structure_that_is_missing_has_a_dice_of_0_where_all_have_it() -> None
 
 
 def test_structures_that_no_case_has_are_left_out() -> None:
-    calibration = calibrate([known(n, 0.8, 0.8, **{"2": Sums(voxels=0, inside=0, everywhere=0)}) for n in range(12)])
+    calibration = calibrate([known(n, 0.8, 0.8, **{"2": Sums(voxels=0, inside=0)}) for n in range(12)])
     assert calibration is not None
     assert set(calibration.lines) == {"1"}
     assert calibrate([known(1, 0.8, None)]) is None

@@ -33,7 +33,6 @@ def test_sums_are_those_of_the_definition(labels: Labels, rng: np.random.Generat
         mask, sums = np.isin(indices, members), uncertainty.sums[name]
         assert sums.voxels == mask.sum()
         assert sums.inside == pytest.approx(own[mask].sum(dtype=np.float64))
-        assert sums.everywhere == pytest.approx(own.sum(dtype=np.float64))
     assert uncertainty.map is None
 
 
@@ -64,7 +63,6 @@ def test_slabs_give_what_whole_probabilities_give(labels: Labels, axis: int, rng
     for name, sums in whole.sums.items():
         assert streamed.sums[name].voxels == sums.voxels
         assert streamed.sums[name].inside == pytest.approx(sums.inside, rel=1e-6)
-        assert streamed.sums[name].everywhere == pytest.approx(sums.everywhere, rel=1e-6)
 
 
 def test_entropy_is_0_where_all_is_certain_and_1_where_nothing_is_known() -> None:

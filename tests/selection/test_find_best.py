@@ -192,11 +192,33 @@ def test_single_runs_are_calibrated_by_their_own_folds(chosen, capsys):
     assert json.loads((late / "prediction.json").read_text())["predicted_dice"] == {CASE: second}
     predict(chosen, "less", "-c", "si", "--uncertainty", "--disable-tta")
     assert "less sure for other models and options" in capsys.readouterr().err
-    path.write_text(path.read_text().replace('"slope"', '"steepness"'))
+    # One that was fitted to another figure is as good as none.
+    stored = path.read_text()
+    path.write_text(json.dumps(json.loads(stored) | {"schema_version": 1}))
+    other = predict(chosen, "other", "-c", "si", "--uncertainty")
+    said = capsys.readouterr().err
+    assert "predicted_dice.json is not used" in said
+    assert "no Dice is predicted, only maps are written" in said
+    assert json.loads((other / "prediction.json").read_text())["predicted_dice"] == {}
+    path.write_text(stored.replace('"slope"', '"steepness"'))
     predict(chosen, "wrong", "-c", "si", "--uncertainty", status=2)
     assert "predicted_dice.json is not valid" in capsys.readouterr().err
     assert not plain.with_name("wrong").exists()
     predict(chosen, "without", "-c", "si")
+
+
+def test_the_best_model_predicts_no_dice_by_lines_of_another_figure(chosen, capsys):
+    path = chosen.best(DATASET_NAME)
+    stored = json.loads(path.read_text())
+    path.write_text(json.dumps(stored | {"predicted_dice": stored["predicted_dice"] | {"schema_version": 1}}))
+    capsys.readouterr()
+    out = predict(chosen, "out", "--uncertainty")
+    said = capsys.readouterr().err
+    assert "`seg25d find_best_configuration DATASET` makes it again" in said
+    assert "no Dice is predicted, only maps are written" in said
+    assert json.loads((out / "prediction.json").read_text())["predicted_dice"] == {}
+    run(chosen, "find_best_configuration", "900")
+    assert best_of(chosen).predicted_dice is not None
 
 
 def validated_cases(workspace: Workspace) -> set[str]:

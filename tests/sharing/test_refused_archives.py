@@ -17,6 +17,9 @@ from safetensors.torch import save
 from seg25d import api
 from seg25d.cli.main import main
 from seg25d.core.workspace import Workspace
+from seg25d.inference.predictor import PredictorOptions
+from seg25d.runs.trained import ModelChoice
+from seg25d.selection.chosen_model import choose_model
 from seg25d.sharing import unpack
 from seg25d.sharing.install import install
 
@@ -289,6 +292,18 @@ def test_the_sound_one_is_taken(sound, workspace, tmp_path):
     Draft(sound).write(tmp_path / "good.zip")
     install(workspace, tmp_path / "good.zip")
     assert workspace.run(NAME, "3d").trained_folds() == ["0", "1"]
+
+
+def test_one_that_predicts_the_dice_from_another_figure_is_taken_without_that(sound, workspace, tmp_path, caplog):
+    draft = Draft(sound)
+    draft.put("3d/crossval/predicted_dice.json", json.dumps({"schema_version": 1, "lines": {}}).encode())
+    draft.write(tmp_path / "older.zip")
+    install(workspace, tmp_path / "older.zip")
+    assert "predicted_dice.json is not used" in caplog.text
+    caplog.clear()
+    model = choose_model(workspace, ModelChoice(dataset="7", configuration="3d"))
+    assert model.calibration_for(PredictorOptions()) is None
+    assert "predicted_dice.json is not used" in caplog.text
 
 
 def test_archives_that_are_not_there(workspace, tmp_path, capsys):

@@ -106,6 +106,17 @@ def test_validation_is_done_again_by_either_model_and_with_probabilities(
     assert "the case is left out of what predicts the Dice: `train --val` makes it again" in caplog.text
     train(workspace, "900", "si", ["0"], options(validation=ValidationOptions(validate_only=True)))
     assert "structures" in json.loads(damaged.read_text())
+    # Sums for the figure of unreleased versions are not added to those of today.
+    sums = json.loads(damaged.read_text())
+    damaged.write_text(json.dumps(sums | {"schema_version": 1}))
+    calibration = results(workspace, "si") / "crossval" / "predicted_dice.json"
+    assert name in calibration.read_text()
+    train(workspace, "900", "si", ["0"], options())
+    assert "1 cases of fold 0 are left out of what predicts the Dice" in caplog.text
+    assert name not in calibration.read_text()
+    train(workspace, "900", "si", ["0"], options(validation=ValidationOptions(validate_only=True)))
+    assert json.loads(damaged.read_text()) == sums
+    assert name in calibration.read_text()
     with pytest.raises(InputError, match=r"3d: fold 0 is not trained; train it first, without --val"):
         train(workspace, "900", "3d", ["0"], options(validation=ValidationOptions(validate_only=True)))
 
