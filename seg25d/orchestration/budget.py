@@ -55,6 +55,11 @@ class Budget:
         """The fold on which configurations are compared."""
         return next((fold for fold in self.graph.folds if isinstance(fold, int)), 0)
 
+    def first_trainings(self, runs: Sequence[WantedRun]) -> list[Task]:
+        """The trainings of the fold on which configurations are compared, each once; their lengths are open."""
+        tasks = (task for run in runs for task in self.graph.fold(run, self.fold))
+        return list({task.name: task for task in tasks}.values())
+
     def length(self, what: str, seconds: float) -> float:
         """A length, to the second, as it was decided when it was first asked for: a call that goes on keeps it."""
         journal = self.executor.journal

@@ -14,7 +14,7 @@ from seg25d.core.records import read_record
 from seg25d.core.workspace import Workspace
 from seg25d.data.splits import read_splits
 from seg25d.evaluation.tables import text_table
-from seg25d.orchestration.budget import Budget, spend
+from seg25d.orchestration.budget import LOOKING_SHARE, Budget, spend
 from seg25d.orchestration.engine import Engine
 from seg25d.orchestration.engines import make_engine
 from seg25d.orchestration.execute import Executor
@@ -63,13 +63,15 @@ def run_dataset(workspace: Workspace, identifier: str, options: RunOptions) -> R
         folder = tasks_folder(workspace, name)
         table = closed.enter_context(closing(Table(journal, folder)))
         executor = Executor(engine, journal, table, folder, workspace.environment())
-        tasks = [graph.preprocessing(), *_all_trainings(graph, runs)]
-        _announce(graph, tasks, engine, options)
         if options.time_budget_s is None:
+            tasks = [graph.preprocessing(), *_all_trainings(graph, runs)]
+            _announce(graph, tasks, engine, None)
             outcomes = executor.run(tasks)
             complete = [each for each in runs if outcomes[graph.last_of(each)].is_done]
         else:
-            complete = spend(Budget(options.time_budget_s, graph, executor), runs)
+            budget = Budget(options.time_budget_s, graph, executor)
+            _announce(graph, [graph.preprocessing(), *budget.first_trainings(runs)], engine, budget)
+            complete = spend(budget, runs)
         if complete and graph.has_validation:
             executor.run(graph.choice(complete))
         return _end(workspace, graph, executor, complete)
@@ -138,22 +140,28 @@ def _all_trainings(graph: TrainingGraph, runs: Sequence[WantedRun]) -> list[Task
     return list(tasks.values())
 
 
-def _announce(graph: TrainingGraph, tasks: Sequence[Task], engine: Engine, options: RunOptions) -> None:
+def _announce(graph: TrainingGraph, tasks: Sequence[Task], engine: Engine, budget: Budget | None) -> None:
     """Show the graph: what will be done, how long it takes, and with how much memory."""
     rows = []
     for task in in_order(tasks):
-        seconds = None if options.time_budget_s is not None else task.expected_seconds
         needs = ", ".join(task.needs[:3]) + (f" and {len(task.needs) - 3} more" if len(task.needs) > 3 else "")
+        seconds = task.expected_seconds if budget is None else None
         time = "-" if seconds is None else format_seconds(seconds)
-        rows.append([task.name, needs or "-", time, f"{task.memory_bytes / 1e9:.1f} GB"])
-    known = [task.expected_seconds for task in tasks if task.expected_seconds is not None]
-    rows += [["choose", "all of these", "-", "-"], ["report", "choose", "-", "-"]] if graph.has_validation else []
+        rows.append([task.name, needs or "-", time, f"{task.memory_bytes / 1e9:.1f} GB" if task.memory_bytes else "-"])
+    rows += [] if budget is None else [["folds of the best", "all of these", "-", "-"]]
+    if graph.has_validation:
+        rows += [["choose", "all of these" if budget is None else "folds of the best", "-", "-"]]
+        rows += [["report", "choose", "-", "-"]]
     logger.info("%s\n%s", graph.dataset_name, text_table(["task", "needs", "time", "memory"], rows))
-    if options.time_budget_s is not None:
-        told = f"{format_seconds(options.time_budget_s)} for everything, of which trainings get what is left"
-    else:
+    if budget is None:
+        known = [task.expected_seconds for task in tasks if task.expected_seconds is not None]
         total = format_seconds(sum(known) / engine.places)
         told = f"about {total} of training in all, predictions and scores of whole cases aside"
+    else:
+        told = (
+            f"{format_seconds(budget.seconds)} for everything: comparisons on fold {budget.fold} take at most "
+            f"{LOOKING_SHARE:.0%} of it, the folds of the best get the rest"
+        )
     places = "one task" if engine.places == 1 else f"{engine.places} tasks"
     logger.info("%s: %s; %s at a time (%s)", graph.dataset_name, told, places, engine.name)
 
