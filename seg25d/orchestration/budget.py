@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 LOOKING_SHARE = 0.25
 """Share of the time that is left after planning in which configurations are compared, at the most."""
 ROUNDS = 3
-"""Of comparison: each is twice as long as the one before."""
+"""Of comparison, at the most: each is twice as long as the one before."""
 LEAST_SECONDS = 20.0
 """Shortest time of a training that is compared; below, most of it is its start."""
 WORSE_P = 0.05
@@ -108,11 +108,11 @@ def spend(budget: Budget, runs: Sequence[WantedRun]) -> list[WantedRun]:
 
 
 def _to_compare(budget: Budget, runs: Mapping[str, WantedRun]) -> dict[str, WantedRun]:
-    """The runs whose trainings are long enough in the first round to be compared; at least one."""
+    """The runs whose trainings are long enough to be compared, in one round if there is no time for more."""
     whole = budget.length("comparisons", LOOKING_SHARE * budget.left)
     models = {name: budget.graph.num_models(run) for name, run in runs.items()}
-    first = _first_round(budget, whole, len(runs))
-    compared = {name: run for name, run in runs.items() if first / models[name] >= LEAST_SECONDS}
+    each = _seconds_each(budget, whole, len(runs))
+    compared = {name: run for name, run in runs.items() if each / models[name] >= LEAST_SECONDS}
     if not compared:
         simplest = min(runs, key=lambda name: models[name])
         compared = {simplest: runs[simplest]}
@@ -120,25 +120,32 @@ def _to_compare(budget: Budget, runs: Mapping[str, WantedRun]) -> dict[str, Want
         if name not in compared:
             budget.decide(
                 f"{name} is not compared",
-                f"{count(models[name], 'training')} of a fold do not fit into a round of {format_seconds(first)}: name "
-                "fewer configurations, or give more time",
+                f"{count(models[name], 'training')} of a fold do not fit into its share of the time for comparisons, "
+                f"{format_seconds(each)}: name fewer configurations, or give more time",
             )
     return compared
 
 
-def _first_round(budget: Budget, whole: float, number: int) -> float:
-    """Seconds of each run in the first round, so that there is time for all rounds if none is dropped."""
-    places = min(budget.executor.engine.places, number)
-    return whole * places / (number * (1 << (ROUNDS - 1)))
+def _seconds_each(budget: Budget, whole: float, number: int) -> float:
+    """Seconds of each run in all rounds together, if none is dropped."""
+    return whole * min(budget.executor.engine.places, number) / number
+
+
+def _first_round(budget: Budget, runs: Mapping[str, WantedRun], whole: float) -> tuple[int, float]:
+    """How many rounds there are, and the seconds of each run in the first one."""
+    each = _seconds_each(budget, whole, len(runs))
+    most = max(budget.graph.num_models(run) for run in runs.values())
+    halvings = min(ROUNDS - 1, max(0, math.floor(math.log2(each / most / LEAST_SECONDS))))
+    return halvings + 1, each / 2.0**halvings
 
 
 def _compare(budget: Budget, runs: Mapping[str, WantedRun]) -> list[ComparedRun]:
     """Rounds of trainings on one fold; what was not dropped, the best first."""
     journal = budget.executor.journal
     whole = budget.length("comparisons", 0.0)
-    first = _first_round(budget, whole, len(runs))
+    rounds, first = _first_round(budget, runs, whole)
     begun, kept = journal.spent_seconds, dict.fromkeys(runs, 0.0)
-    for number in range(ROUNDS):
+    for number in range(rounds):
         if number < len(journal.record.rounds):
             done = journal.record.rounds[number]
         else:
