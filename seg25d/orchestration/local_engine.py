@@ -13,9 +13,10 @@ from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from typing import NamedTuple
 
-from seg25d.core.parallel import available_cores, available_memory_bytes, worker_context
+from seg25d.core.parallel import available_cores, available_memory_bytes, start_worker_server, worker_context
 from seg25d.core.process import leave
 from seg25d.orchestration.engine import LOST_RETRIES, Job, Perform
+from seg25d.orchestration.engine_names import PROCESSES_LOAD
 from seg25d.orchestration.perform import end_lost, log_of
 from seg25d.orchestration.task import Call, Outcome
 
@@ -24,8 +25,6 @@ GRACE_SECONDS = 60.0
 (documentation/reference/measurements.md)."""
 SHARE_OF_MEMORY = 0.8
 """Of what is free, for all tasks together: as for worker processes (`core/parallel.py`)."""
-PRELOADED = ("seg25d.cli.main", "seg25d.orchestration.local_engine", "seg25d.runs.task_records")
-"""What the processes of tasks need, without torch."""
 
 
 class _Running(NamedTuple):
@@ -48,6 +47,7 @@ class LocalEngine:
     name = "local"
 
     def __init__(self, perform: Perform, places: int = 1, gpus: Sequence[str] = ()) -> None:
+        start_worker_server(PROCESSES_LOAD)
         self.perform = perform
         self.places = places
         self.gpus = gpus
