@@ -59,7 +59,7 @@ def run_dataset(workspace: Workspace, identifier: str, options: RunOptions) -> R
     with file_lock(path, "seg25d run"), ExitStack() as closed:
         journal = Journal(path, _record(path, name, options))
         graph, runs = _planned_graph(workspace, name, options)
-        engine = make_engine(options.on, options.num_tasks, options.device)
+        engine = make_engine(options.on, options.num_tasks, options.device, options.slurm)
         closed.callback(engine.stop)
         folder = tasks_folder(workspace, name)
         table = closed.enter_context(closing(Table(journal, folder)))
@@ -151,7 +151,7 @@ def _announce(name: str, tasks: Sequence[Task], engine: Engine, options: RunOpti
     if options.time_budget_s is not None:
         told = f"{format_seconds(options.time_budget_s)} for everything, of which trainings get what is left"
     else:
-        total = format_seconds(sum(known) / engine.places)
+        total = format_seconds(sum(known) / min(engine.places, max(1, len(known))))
         told = f"about {total} of training in all, predictions and scores of whole cases aside"
     places = "one task" if engine.places == 1 else f"{engine.places} tasks"
     logger.info("%s: %s; %s at a time (%s)", name, told, places, engine.name)
