@@ -144,12 +144,16 @@ class SlurmEngine:
         self._ended.clear()
 
     def _attach(self, jobs: Sequence[Job]) -> set[str]:
-        """Wait for the jobs of an earlier call; the names of their tasks."""
+        """Wait for the jobs of an earlier call, and cancel those that do the same tasks otherwise.
+
+        Returns:
+            The names of the tasks that are waited for.
+        """
         earlier: dict[str, tuple[Job, JobRecord]] = {}
         for job in jobs:
             with suppress(InputError):  # there is none, or it cannot be read
                 record = read_record(_job_record(job), JobRecord)
-                if record.words == job.call.words and not outcome_of(job.call.folder, record.job_id).exists():
+                if not outcome_of(job.call.folder, record.job_id).exists():
                     earlier[record.job_id] = job, record
         if not earlier:
             return set()
@@ -161,10 +165,15 @@ class SlurmEngine:
             )
         attached = set()
         for job_id, (job, record) in earlier.items():
-            if states.get(job_id, "COMPLETED") not in ENDED:
+            if states.get(job_id, "COMPLETED") in ENDED:
+                continue
+            logger.info("%s: job %s of an earlier call is %s", job.task.name, job_id, states[job_id].lower())
+            if record.words == job.call.words:
                 self.running[job_id] = _Running(job, record.attempt)
                 attached.add(job.task.name)
-                logger.info("%s: job %s of an earlier call is %s", job.task.name, job_id, states[job_id].lower())
+            else:
+                logger.info("it is cancelled, as it does: seg25d %s", " ".join(record.words))
+                self.cluster.cancel([job_id])
         return attached
 
     def _submit(self) -> None:

@@ -347,12 +347,13 @@ def test_a_job_of_an_earlier_call_is_waited_for(folder: Path, state: str) -> Non
     assert set(engine.running) == {"1_0", "1_1"}
 
 
-def test_a_job_of_an_earlier_call_that_does_something_else_is_not_waited_for(folder: Path) -> None:
+def test_a_job_of_an_earlier_call_that_does_something_else_is_cancelled(folder: Path) -> None:
     cluster = Imagined()
     imagined_engine(cluster).start([job(folder, "a")])
     engine = imagined_engine(cluster)
     engine.start([job(folder, "a", "touch", "other")])
     assert set(engine.running) == {"2"}
+    assert cluster.cancelled == ["1"]
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"words": ["touch", "there"], "job_id": "1; rm", "attempt": 1}'])
