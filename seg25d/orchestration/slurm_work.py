@@ -79,6 +79,7 @@ class Work:
         except KeyboardInterrupt:
             logger.info("stopped outside of the command")
         if time_is_up and int(os.environ.get("SLURM_RESTART_COUNT", "0")) < MOST_RESTARTS:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # with which SLURM ends what it puts back
             with suppress(OSError):  # what asks for the job sees that it has gone
                 subprocess.run(["scontrol", "requeue", job_id], check=False)
         raise SystemExit(INTERRUPTED)

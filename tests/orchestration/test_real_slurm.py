@@ -12,15 +12,17 @@ import pytest
 
 pytest.importorskip("submitit", reason="needs the extra `slurm`: pip install 'seg25d[slurm]'")
 
+from seg25d.cli.main import main
 from seg25d.core.errors import InputError
 from seg25d.core.records import read_record
+from seg25d.data.phantom import DATASET_NAME, write_phantom_dataset
 from seg25d.orchestration.engine import Job
 from seg25d.orchestration.perform import perform
 from seg25d.orchestration.slurm_cluster import SlurmCluster
 from seg25d.orchestration.slurm_engine import JobRecord, SlurmEngine
 from seg25d.orchestration.slurm_work import files_of
 from seg25d.orchestration.task import Call, Outcome, Task
-from seg25d.runs.task_records import TaskRecord
+from seg25d.runs.task_records import RunRecord, TaskRecord
 
 PERFORM = functools.partial(perform, program="programs:program")
 HERE = Path(__file__).parent
@@ -160,3 +162,16 @@ def test_jobs_outlive_a_killed_driver(folder: Path) -> None:
 def test_what_slurm_refuses(folder: Path) -> None:
     with pytest.raises(InputError, match="invalid partition specified: nowhere"):
         engine(options={"partition": "nowhere"}).start([job(folder, "a", "sleep", "1")])
+
+
+def test_a_data_set_from_its_images_to_its_page(tmp_path: Path) -> None:
+    write_phantom_dataset(tmp_path / "raw" / DATASET_NAME, num_training=5, num_test=0, shape=(8, 32, 32))
+    words = ["run", "900", "-c", "2d", "--folds", "0", "1", "--iterations", "2", "--workspace", str(tmp_path)]
+    assert main([*words, "--on", "slurm", "--slurm", "time=30", "--slurm", "cpus_per_task=1"]) == 0
+    record = read_record(tmp_path / "results" / DATASET_NAME / "run.json", RunRecord)
+    assert {line.name: line.state for line in record.tasks} == dict.fromkeys(
+        ("preprocess", "axial_fold_0", "axial_fold_1", "axial_crossval", "choose", "report"), "done"
+    )
+    assert Path(record.report).exists()
+    scripts = {path.read_text().count("--array=0-1%2") for path in tmp_path.rglob("*_submission.sh")}
+    assert scripts == {0, 1}, "the folds are one array"

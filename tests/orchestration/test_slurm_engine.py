@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 submitit = pytest.importorskip("submitit", reason="needs the extra `slurm`: pip install 'seg25d[slurm]'")
 
@@ -75,6 +76,7 @@ class Imagined:
         self.said: dict[str, str] | None = {}
         self.cancelled: list[str] = []
         self.refuses = refuses
+        self.refused = 0
 
     def executor(self, folder: Path) -> "Imagined":
         del folder
@@ -86,6 +88,7 @@ class Imagined:
 
     def submit_array(self, works: Sequence) -> list:
         if self.refuses and self.refuses in str(self.parameters):
+            self.refused += 1
             raise submitit.core.utils.FailedJobError("sbatch: error: no such partition")
         names = [work.call.name for work in works]
         self.arrays.append((names, self.parameters))
@@ -366,6 +369,11 @@ def test_a_damaged_record_of_a_job_counts_for_nothing(folder: Path, text: str) -
     assert set(engine.running) == {"2"}
 
 
+def test_an_id_is_nothing_but_an_id() -> None:
+    with pytest.raises(ValidationError, match="job_id"):
+        JobRecord(words=WORDS, job_id="--user=me", attempt=1)
+
+
 def test_earlier_jobs_are_never_done_twice_while_squeue_is_silent(folder: Path) -> None:
     cluster = Imagined()
     imagined_engine(cluster).start([job(folder, "a")])
@@ -424,6 +432,7 @@ def test_what_slurm_refuses_while_others_run_waits(folder: Path) -> None:
     engine.start([job(folder, "b")])
     engine.start([])
     assert set(engine.running) == {"1"}
+    assert cluster.refused == 1, "what begins nothing does not ask again"
     cluster.refuses = ""
     look(engine)
     assert set(engine.running) == {"1", "2"}
