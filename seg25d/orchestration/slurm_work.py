@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import subprocess
+import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,16 +62,7 @@ class Work:
             SystemExit: If it was stopped.
         """
         job_id = submitit.JobEnvironment().job_id
-        time_is_up: list[int] = []
-
-        def receive(number: int, frame: FrameType | None) -> None:
-            del frame
-            time_is_up.append(number)
-            os.kill(os.getpid(), signal.SIGTERM)
-
-        # In place of submitit's, which ignores SIGTERM, and ends the process at SIGUSR2 wherever it is.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        signal.signal(signal.SIGUSR2, receive)
+        time_is_up = _stop_before_the_time_is_up()
         try:
             outcome = self.perform(self.call)
             if outcome.status != INTERRUPTED:
@@ -78,8 +70,31 @@ class Work:
                 return
         except KeyboardInterrupt:
             logger.info("stopped outside of the command")
-        if time_is_up and int(os.environ.get("SLURM_RESTART_COUNT", "0")) < MOST_RESTARTS:
+        if time_is_up.is_set() and int(os.environ.get("SLURM_RESTART_COUNT", "0")) < MOST_RESTARTS:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)  # with which SLURM ends what it puts back
             with suppress(OSError):  # what asks for the job sees that it has gone
                 subprocess.run(["scontrol", "requeue", job_id], check=False)
         raise SystemExit(INTERRUPTED)
+
+
+def _stop_before_the_time_is_up() -> threading.Event:
+    """Have signals stop the task; what comes back is set when SLURM says that the time of the job is nearly up.
+
+    SLURM sends signals to all processes of a job. What this process starts inherits that SIGUSR2 is blocked: loaders of
+    batches would die of it, and they live until the state is saved (`training/loading.py`). A thread waits for it;
+    threads that are older than this call may take it, too, for which there is a handler.
+    """
+    time_is_up = threading.Event()
+
+    def receive(number: int, frame: FrameType | None = None) -> None:
+        del number, frame
+        if not time_is_up.is_set():
+            time_is_up.set()
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    # In place of submitit's, which ignores SIGTERM, and ends the process at SIGUSR2 wherever it is.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGUSR2, receive)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+    threading.Thread(target=lambda: receive(signal.sigwait({signal.SIGUSR2})), daemon=True).start()
+    return time_is_up

@@ -66,9 +66,8 @@ END
 }
 
 stop() {
-    for name in slurmd slurmctld munge/munge munge; do
-        case $name in munge) file="$folder/munge/pid" ;; *) file="$folder/$name.pid" ;; esac
-        [ ! -f "$file" ] || kill "$(cat "$file")" || true
+    for file in slurmd.pid slurmctld.pid munge/pid; do
+        [ ! -f "$folder/$file" ] || kill "$(cat "$folder/$file")" || true
     done
 }
 

@@ -3,6 +3,7 @@
 
 import functools
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -187,6 +188,9 @@ def test_a_job_that_was_stopped_leaves_no_outcome(local: OneMachine, folder: Pat
         assert time.monotonic() < until
         time.sleep(0.05)
     process = int(read_record(folder / "a.json", TaskRecord).place.split()[-1])
+    blocked = re.search(r"SigBlk:\s*(\w+)", Path(f"/proc/{process}/status").read_text())
+    assert blocked
+    assert int(blocked[1], 16) >> (signal.SIGUSR2 - 1) & 1, "and so it is in what the task starts: loaders live on"
     os.kill(process, signal.SIGUSR2)
     while is_there(process):
         assert time.monotonic() < until
