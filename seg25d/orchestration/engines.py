@@ -1,6 +1,7 @@
 """Engines by name."""
 
 import os
+from collections.abc import Mapping
 
 import torch
 
@@ -17,7 +18,11 @@ PACKAGES = {"ray": "ray", "slurm": "submitit"}
 
 
 def make_engine(
-    name: EngineName, num_tasks: int | None = None, device: str | None = None, num_processes: int | None = None
+    name: EngineName,
+    num_tasks: int | None = None,
+    device: str | None = None,
+    num_processes: int | None = None,
+    slurm: Mapping[str, str] | None = None,
 ) -> Engine:
     """Make an engine, which takes tasks from now on.
 
@@ -26,6 +31,7 @@ def make_engine(
         num_tasks: Tasks at a time; None: as many as there are GPUs, or one on CPUs; on a cluster what it has room for.
         device: Where tasks run; None: the best there is.
         num_processes: 0: tasks run in this process, if this machine is to run them.
+        slurm: What jobs of SLURM ask for, see `slurm_parameters.slurm_parameters`.
 
     Raises:
         InputError: If what it needs is not installed or not there, or the device is not available here.
@@ -38,7 +44,7 @@ def make_engine(
         if name == "slurm":
             from seg25d.orchestration.slurm_engine import SlurmEngine  # noqa: PLC0415 - an extra
 
-            return SlurmEngine(perform, num_tasks)
+            return SlurmEngine(perform, num_tasks, slurm)
     except ImportError as error:
         raise InputError(
             f"--on {name} needs the package {PACKAGES[name]} (pip install 'seg25d[{name}]'): {error}"

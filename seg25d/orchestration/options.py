@@ -27,13 +27,17 @@ class RunOptions(Record):
     on: EngineName = "local"
     num_tasks: int | None = Field(default=None, ge=1)
     """Tasks at a time; None: one per GPU, or one on CPUs; what a cluster has room for."""
+    slurm: dict[str, str] = Field(default_factory=dict)
+    """What jobs of SLURM ask for, see `slurm_parameters.slurm_parameters`."""
     device: str | None = None
     num_processes: int | None = None
 
     @model_validator(mode="after")
-    def _check_length(self) -> Self:
+    def _check_together(self) -> Self:
         if self.time_budget_s is not None and (self.epochs is not None or self.iterations is not None):
             raise ValueError("--time-budget is for everything together: drop it, or --epochs and --iterations")
+        if self.slurm and self.on != "slurm":
+            raise ValueError(f"--slurm is for --on slurm: drop it, got --on {self.on}")
         return self
 
     @property

@@ -58,7 +58,7 @@ def run_dataset(workspace: Workspace, identifier: str, options: RunOptions) -> R
     with file_lock(path, "seg25d run"), ExitStack() as closed:
         journal = Journal(path, _record(path, name, options))
         graph, runs = _planned_graph(workspace, name, options)
-        engine = make_engine(options.on, options.num_tasks, options.device, options.num_processes)
+        engine = make_engine(options.on, options.num_tasks, options.device, options.num_processes, options.slurm)
         closed.callback(engine.stop)
         folder = tasks_folder(workspace, name)
         table = closed.enter_context(closing(Table(journal, folder)))
@@ -155,7 +155,7 @@ def _announce(graph: TrainingGraph, tasks: Sequence[Task], engine: Engine, budge
     logger.info("%s\n%s", graph.dataset_name, text_table(["task", "needs", "time", "memory"], rows))
     if budget is None:
         known = [task.expected_seconds for task in tasks if task.expected_seconds is not None]
-        total = format_seconds(sum(known) / engine.places)
+        total = format_seconds(sum(known) / min(engine.places, max(1, len(known))))
         told = f"about {total} of training in all, predictions and scores of whole cases aside"
     else:
         told = (
