@@ -7,11 +7,8 @@ from seg25d.cli.common import Command, find_workspace, options_of, say
 from seg25d.core.errors import InputError
 from seg25d.core.parallel import start_worker_server
 from seg25d.core.process import loading
-from seg25d.orchestration.engine_names import ENGINE_NAMES
+from seg25d.orchestration.engine_names import ENGINE_NAMES, PROCESSES_LOAD
 from seg25d.training.usual_lengths import EPOCHS, ITERATIONS_PER_EPOCH
-
-PROCESSES_LOAD = ("numpy", "seg25d.cli.main", "seg25d.core.records")
-"""Modules that the processes of tasks, and those that read images, load in advance; no torch."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

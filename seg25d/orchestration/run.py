@@ -157,7 +157,9 @@ def _announce(name: str, tasks: Sequence[Task], engine: Engine, options: RunOpti
     logger.info("%s: %s; %s at a time (%s)", name, told, places, engine.name)
 
 
-def _end(workspace: Workspace, graph: TrainingGraph, executor: Executor, complete: Sequence[WantedRun]) -> RunRecord:
+def _end(
+    workspace: Workspace, graph: TrainingGraph, executor: Executor[RunRecord], complete: Sequence[WantedRun]
+) -> RunRecord:
     """Note and tell how to predict and where the page is.
 
     Raises:
