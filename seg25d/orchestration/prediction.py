@@ -68,8 +68,6 @@ VALUES: Mapping[str, str] = {
     "part_id": "--part-id",
 }
 """Those that have one."""
-MADE_AT_THE_END = ("statistics",)
-"""Of all cases together, when all parts are done."""
 
 
 class _Cohort(NamedTuple):

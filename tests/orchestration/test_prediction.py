@@ -7,12 +7,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import pytest
 import SimpleITK
@@ -23,8 +25,9 @@ from seg25d.cli import predict as command
 from seg25d.cli.main import main
 from seg25d.core.errors import BusyError, CaseFailures, InputError
 from seg25d.core.locks import file_lock
-from seg25d.core.records import read_record
+from seg25d.core.records import read_record, write_record
 from seg25d.core.workspace import Workspace
+from seg25d.inference import prediction_files
 from seg25d.inference.prediction_files import PredictionRecord, add_to_record, begin_record
 from seg25d.orchestration import prediction
 from seg25d.orchestration.engine import Job
@@ -33,6 +36,7 @@ from seg25d.orchestration.perform import perform
 from seg25d.orchestration.prediction import failed_cases, make_parts, number_of_parts, part_words
 from seg25d.orchestration.task import Call, Outcome
 from seg25d.runs.task_records import TasksRecord
+from tests.orchestration.adding import NUM_CASES, add_cases
 
 CASES = 6
 GIVEN = {
@@ -131,12 +135,12 @@ def test_every_option_of_a_prediction_is_passed_to_its_parts(monkeypatch: pytest
         words = part_words(tmp_path / "in", tmp_path / "out", options)
         assert words[0] == "predict"
         assert main([*words, "--workspace", str(tmp_path)]) == 0
+        # The table is made of all cases together, when all parts are done.
         (_, source, out, parsed), expected = calls[0], options.model_copy(update={"statistics": None})
         if options.model is not None:
             expected = expected.model_copy(update={"model": options.model.absolute()})
         assert (source, out) == (tmp_path / "in", tmp_path / "out")
         assert parsed == expected
-    assert prediction.MADE_AT_THE_END == ("statistics",)
 
 
 def test_every_word_of_the_command_is_known_here() -> None:
@@ -295,22 +299,36 @@ def test_tasks_are_no_segmentations(engine: OneByOne, workspace: Workspace, imag
     assert len(times(tmp_path / "fused")) == CASES
 
 
-def _add_cases(path: Path, record: PredictionRecord, part: int) -> None:
-    record = record.model_copy(update={"seconds": {"old_0": 0.0, "old_1": 0.0}})
-    begin_record(record, path)
-    for number in range(12):
-        record = add_to_record(record, path, f"case_{part}_{number}", float(part), {"1": 0.5})
-    add_to_record(record, path, f"old_{part % 2}", 1.0)
-
-
 @pytest.mark.slow  # eight processes
 def test_parts_that_end_together_lose_no_case(tmp_path: Path) -> None:
     path = tmp_path / "prediction.json"
     with ProcessPoolExecutor(8, mp_context=get_context("forkserver")) as pool:
-        list(pool.map(partial(_add_cases, path, PredictionRecord(model={"name": "a"})), range(8)))
+        list(pool.map(partial(add_cases, path), range(8)))
     record = read_record(path, PredictionRecord)
-    names = {f"case_{part}_{number}" for part in range(8) for number in range(12)}
+    names = {f"case_{part}_{number}" for part in range(8) for number in range(NUM_CASES)}
     assert (set(record.seconds), set(record.predicted_dice)) == (names | {"old_0", "old_1"}, names)
+
+
+def test_a_part_that_begins_late_keeps_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, record = tmp_path / "prediction.json", PredictionRecord(model={"name": "a"})
+
+    def other_part() -> None:
+        begin_record(record, path)
+        add_to_record(record, path, "a", 1.0)
+
+    thread = threading.Thread(target=other_part)
+
+    def write_late(*written: Any) -> None:
+        """Write after the other part has had its time: it began when this one had seen that there is no record."""
+        monkeypatch.setattr(prediction_files, "write_record", write_record)
+        thread.start()
+        thread.join(0.2)
+        write_record(*written)
+
+    monkeypatch.setattr(prediction_files, "write_record", write_late)
+    begin_record(record, path)
+    thread.join()
+    assert read_record(path, PredictionRecord).seconds == {"a": 1.0}
 
 
 def test_what_others_did_again_stays(tmp_path: Path) -> None:
