@@ -121,7 +121,7 @@ def cohort(on: EngineName = "local", num_parts: int | None = None, **others: obj
 
 
 def times(folder: Path) -> dict[str, int]:
-    return {path.name: path.stat().st_mtime_ns for path in folder.glob("*.nii.gz")}
+    return {path.name: path.stat().st_mtime_ns for path in folder.glob("[!.]*.nii.gz")}
 
 
 def test_every_option_of_a_prediction_is_passed_to_its_parts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -345,7 +345,23 @@ def test_what_others_did_again_stays(tmp_path: Path) -> None:
 
 def start(workspace: Workspace, images: Path, out: Path) -> "subprocess.Popen[str]":
     where = ["-i", str(images), "-o", str(out), "--workspace", str(workspace.raw.parent)]
-    words = [*where, "-d", "900", "-c", "2d", "-f", "0", "--device", "cpu", "--on", "local", "--tasks", "2"]
+    words = [
+        *where,
+        "-d",
+        "900",
+        "-c",
+        "2d",
+        "-f",
+        "0",
+        "--device",
+        "cpu",
+        "--on",
+        "local",
+        "--tasks",
+        "2",
+        "--num-parts",
+        "2",
+    ]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [sys.executable, "-m", "seg25d", "predict", *words], stderr=subprocess.PIPE, text=True, env=environment
