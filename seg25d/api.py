@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from seg25d.core.device import check_device, choose_execution
+from seg25d.core.device import check_devices, choose_execution
 from seg25d.core.files import check_writable_file, read_text
 from seg25d.core.locks import file_lock
 from seg25d.core.process import crashes_named
@@ -23,11 +23,12 @@ from seg25d.ensembling.ensemble import ensemble_folders
 from seg25d.ensembling.options import EnsembleOptions
 from seg25d.evaluation.evaluate import evaluate
 from seg25d.evaluation.summary import Summary
-from seg25d.inference.cases import CaseOptions, outcomes_here, predict_cases
+from seg25d.inference.cases import outcomes_here, predict_cases
 from seg25d.inference.device_pool import outcomes_on_devices
 from seg25d.inference.prediction_files import PredictionRecord, prediction_lock
 from seg25d.machine.self_test import check_before_training
-from seg25d.orchestration.options import RunOptions
+from seg25d.orchestration.options import CohortOptions, RunOptions
+from seg25d.orchestration.prediction import predict_cohort
 from seg25d.orchestration.run import run_dataset
 from seg25d.planning.explanation import explain
 from seg25d.planning.plan import Plans
@@ -62,6 +63,7 @@ from seg25d.workflows.pretraining import plan_pretraining, pretrain_network
 from seg25d.workflows.validation import validate_folds
 
 __all__ = [
+    "CohortOptions",
     "DicomOptions",
     "EnsembleOptions",
     "ExportOptions",
@@ -209,14 +211,16 @@ def run(workspace: Workspace, identifier: str, options: RunOptions | None = None
     return run_dataset(workspace, identifier, options or RunOptions())
 
 
-def predict(workspace: Workspace, source: Path, out: Path, options: PredictionOptions | None = None) -> None:
+def predict(
+    workspace: Workspace, source: Path, out: Path, options: PredictionOptions | CohortOptions | None = None
+) -> None:
     """Segment images and write `CASE.ENDING` and `prediction.json` to `out`, and `CASE.dcm` for DICOM series.
 
     Args:
         workspace: The workspace.
         source: A folder of images, one image, or a folder of DICOM files.
         out: Folder for the segmentations; existing cases are skipped, unless `overwrite` is set.
-        options: Model and other options.
+        options: Model and other options; of a cohort, also what predicts parts of the cases at the same time.
 
     Raises:
         InputError: If the model (lists the choices) or the images do not exist, or `out` holds predictions of another
@@ -225,14 +229,12 @@ def predict(workspace: Workspace, source: Path, out: Path, options: PredictionOp
         CaseFailures: If some cases failed; all others are written.
     """
     options = options or PredictionOptions()
+    if isinstance(options, CohortOptions):
+        predict_cohort(workspace, source, out, options)
+        return
     if options.statistics is not None:
         check_writable_file(options.statistics)
-    devices = (options.device or "").split(",")
-    if len(devices) == 1:
-        choose_execution(options.device)
-    else:
-        for device in devices:
-            check_device(device)
+    devices = check_devices(options.device)
     with prediction_lock(out, options.part_id, options.num_parts), model_to_predict(workspace, options, out) as model:
         predictor_options = options.predictor
         meaning = model.meaning()
@@ -247,11 +249,9 @@ def predict(workspace: Workspace, source: Path, out: Path, options: PredictionOp
             outcomes = partial(outcomes_here, model.load(predictor_options, options.device))
         arguments = {"input": str(source)} | options.model_dump(mode="json")
         record = PredictionRecord(arguments=arguments, model=model.describe(predictor_options))
-        said = options.model_dump(include={"save_probabilities", "overwrite", "uncertainty", "dicom_seg"})
-        case_options = CaseOptions(is_part=is_part, **said)
         calibration = model.calibration_for(predictor_options) if options.uncertainty else None
         with measured_afterwards(options.statistics, found, out, meaning):
-            predict_cases(outcomes, meaning, cases, out, case_options, record, calibration)
+            predict_cases(outcomes, meaning, cases, out, options.cases, record, calibration)
 
 
 def load_model(workspace: Workspace, options: PredictionOptions | None = None) -> CasePredictor:

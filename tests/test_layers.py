@@ -34,7 +34,7 @@ ALLOWED = {
     "selection": MODELS - {"networks", "representations"} | {"inference", "ensembling", "runs"},
     "workflows": MODELS | {"machine", "training", "inference", "ensembling", "runs"},
     "views": MODELS | {"training", "inference", "ensembling", "runs", "workflows"},
-    "orchestration": MODELS | {"training", "runs", "selection", "workflows", "views"},
+    "orchestration": MODELS | {"training", "inference", "runs", "selection", "workflows", "views", "sharing"},
     "sharing": frozenset({"core", "data", "evaluation", "planning", "ensembling", "runs", "selection"}),
     "report": frozenset({"core", "data", "evaluation", "planning", "runs", "selection"}),
     "pipeline": frozenset({"api"}),

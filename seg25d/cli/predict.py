@@ -3,12 +3,13 @@
 import argparse
 from pathlib import Path
 
-from seg25d.cli.argument_types import plans_name, share
+from seg25d.cli.argument_types import natural_number, plans_name, positive_number, share
 from seg25d.cli.common import Command, find_workspace, options_of
 from seg25d.cli.nnunet_parsing import own_checkpoint, run_names
 from seg25d.core.errors import InputError
 from seg25d.core.parallel import start_worker_server
 from seg25d.core.process import loading
+from seg25d.orchestration.engine_names import ENGINE_NAMES, PROCESSES_LOAD
 from seg25d.representations import ALIAS
 from seg25d.representations import PLACES as CONFIGURATIONS
 
@@ -91,6 +92,53 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also write a table with volume, surface, components and intensities of every structure that is predicted",
     )
     parser.add_argument("--overwrite", action="store_true", help="predict cases again that are already there")
+    _add_sharing(parser)
+
+
+def _add_sharing(parser: argparse.ArgumentParser) -> None:
+    """Declare how several processes share the cases."""
+    parser.add_argument(
+        "--on",
+        choices=ENGINE_NAMES,
+        help="predict a cohort by several processes, each of which takes a part of the cases: on this machine, on the "
+        "Ray cluster that there is (else one of this machine), or by SLURM; the cases of a lost one are taken over. "
+        "Images, models and OUT have to be in folders that all of its machines see",
+    )
+    parser.add_argument(
+        "--tasks",
+        dest="num_tasks",
+        type=positive_number,
+        metavar="N",
+        help="with --on: parts at a time (default: one per GPU, or one on CPUs; on a cluster what it has room for)",
+    )
+    parser.add_argument(
+        "--num-parts",
+        type=positive_number,
+        metavar="N",
+        help="number of calls that share the cases (default: 1); with --on, of the parts that it makes (default: 4 for "
+        "each that runs at a time, of 5 cases or more)",
+    )
+    parser.add_argument(
+        "--part-id", type=natural_number, metavar="I", help="which of these calls this one is, from 0 on (default: 0)"
+    )
+
+
+def _check_sharing(arguments: argparse.Namespace) -> None:
+    """Make sure that options for several processes fit together.
+
+    Raises:
+        InputError: If they do not.
+    """
+    if arguments.on is None:
+        if arguments.num_tasks is not None:
+            raise InputError("--tasks N says how many parts --on runs at a time: name what runs them, as --on local")
+        return
+    if arguments.part_id is not None:
+        raise InputError(
+            f"--part-id names a part of a call of your own, and --on {arguments.on} makes all parts: drop one"
+        )
+    if arguments.num_parts == 1:
+        raise InputError(f"--on {arguments.on} --num-parts: expected 2 or more parts, got 1; without --on it is one")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -100,20 +148,24 @@ def run(arguments: argparse.Namespace) -> None:
             "-prev_stage_predictions: there are no cascades of nnU-Net's kind here; models that were trained with "
             "--set fine=true predict both of their stages by themselves: leave the option out"
         )
+    _check_sharing(arguments)
     named, trained = ([each] if each else None for each in (arguments.configuration, arguments.trainer))
     runs = run_names(named, trained)
-    start_worker_server(READER_LOADS)
+    start_worker_server(READER_LOADS if arguments.on is None else PROCESSES_LOAD)
     with loading():
         from seg25d import api
 
-    options = options_of(
+    of_cohort = {"num_parts": 1} if arguments.on else {}
+    prediction = options_of(
         api.PredictionOptions,
         arguments,
         configuration=None if runs is None else runs[0],
         checkpoint=own_checkpoint(arguments.checkpoint),
         mirroring=not arguments.disable_tta,
+        **of_cohort,
     )
-    api.predict(find_workspace(arguments), arguments.input, arguments.output, options)
+    cohort = options_of(api.CohortOptions, arguments, prediction=prediction) if arguments.on else None
+    api.predict(find_workspace(arguments), arguments.input, arguments.output, cohort or prediction)
 
 
 main = Command(

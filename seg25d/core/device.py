@@ -148,6 +148,27 @@ def check_device(name: str) -> None:
         raise InputError(f"device {name!r} cannot be used here: torch sees {torch.cuda.device_count()} GPU(s)")
 
 
+def check_devices(names: str | None) -> list[str]:
+    """Check the devices of one process, or of a process each where there are several.
+
+    Args:
+        names: One name or several, separated by commas; None: the best device.
+
+    Returns:
+        The names; an empty one is the best device.
+
+    Raises:
+        InputError: If one is not there.
+    """
+    devices = (names or "").split(",")
+    if len(devices) == 1:
+        choose_execution(names)
+    else:
+        for device in devices:
+            check_device(device)
+    return devices
+
+
 def _make_current(device: torch.device) -> torch.device:
     """Make a GPU the one that this thread means where it names none; gives it with its number.
 

@@ -85,7 +85,8 @@ def _files(source: Path, folders: Sequence[Path], file_ending: str) -> list[Path
     files = image_files(source, pictures=wants_pictures)
     if not wants_pictures and folders:
         files = [path for path in files if not is_picture(path)]
-    if others := [path.name for path in all_image_files(source) if path not in files]:
+    counted = set(files)
+    if others := [path.name for path in all_image_files(source) if path not in counted]:
         kinds = ("pictures", "medical images")[:: -1 if wants_pictures else 1]
         logger.warning("%s: left out, as %s do not count beside %s: %s", source, *kinds, first_names(others))
     return files

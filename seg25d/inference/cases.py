@@ -33,6 +33,7 @@ from seg25d.inference.dicom_output import (
 )
 from seg25d.inference.prediction_files import (
     RECORD_NAME,
+    Earlier,
     PredictionRecord,
     add_to_record,
     begin_record,
@@ -162,28 +163,16 @@ def predict_cases(
         ResourceError: If a case failed because the disk is full or the like; the cases before it are written.
         CaseFailures: If some cases failed otherwise; all others are written.
     """
-    targets = _check_targets(meaning.description, cases, out)
     path = out / RECORD_NAME
-    segmentations = plan_segmentations(options.dicom_seg, cases, out, meaning.description, record.model)
-    beside = {name: [segmentation_path(targets[name])] for name in segmentations.cases}
-    if options.uncertainty:
-        for name, target in targets.items():
-            beside.setdefault(name, []).append(uncertainty_path(target))
-    earlier = find_earlier(
-        record, path, targets, overwrite=options.overwrite, probabilities=options.save_probabilities, beside=beside
-    )
-    said = {"labels": meaning.labels, "threshold": meaning.threshold}
-    done = earlier.done if calibration is None else earlier.done & earlier.predicted_dice.keys()
-    todo = [case for case in cases if case.name not in done]
-    again = {case.name for case in todo}
+    work, earlier = find_work(meaning, cases, out, options, record, with_dice=calibration is not None)
+    again = {case.name for case in work.cases}
+    tell_done(len(cases) - len(again), len(cases))
     dice = {name: each for name, each in earlier.predicted_dice.items() if name not in again}
-    record = record.model_copy(update={"seconds": earlier.seconds, "predicted_dice": dice} | said)
-    if len(todo) < len(cases):
-        logger.info("%d of %d cases are predicted already", len(cases) - len(todo), len(cases))
+    meant = {"labels": meaning.labels, "threshold": meaning.threshold}
+    record = record.model_copy(update={"seconds": earlier.seconds, "predicted_dice": dice} | meant)
     failures: dict[str, Exception] = {}
-    work = Work(todo, targets, options, meaning.labels, segmentations)
     results = outcomes(work, partial(begin_record, record, path))
-    for case, result in track(results, len(todo), "predicting"):
+    for case, result in track(results, len(again), "predicting"):
         if isinstance(result, Exception):
             if isinstance(result, ResourceError):
                 raise result  # no other case could be written, either
@@ -195,14 +184,61 @@ def predict_cases(
             # The frames of the traceback keep the images and scores of the case in memory.
             result.__traceback__ = None
         else:
-            record = record.with_case(case.name, result.seconds, _predicted_dice(calibration, result.sums))
+            said = (case.name, result.seconds, _predicted_dice(calibration, result.sums))
             if options.is_part:
-                record = add_to_record(record, path, case.name)
+                record = add_to_record(record, path, *said)
             else:
+                record = record.with_case(*said)
                 write_record(path, record)
     if calibration is not None:
         tell_unsure(calibration, record, meaning.labels, [case.name for case in cases])
     report_failures(failures, len(cases))
+
+
+def find_work(
+    meaning: Meaning,
+    cases: Sequence[Case],
+    out: Path,
+    options: CaseOptions,
+    record: PredictionRecord,
+    *,
+    with_dice: bool,
+) -> tuple[Work, Earlier]:
+    """Find which cases are still to be predicted, and which files they get.
+
+    Args:
+        meaning: Meaning of the model's input and output.
+        cases: All cases.
+        out: Folder for the results.
+        options: Options of the output.
+        record: Says what the model is.
+        with_dice: Whether cases also need a predicted Dice.
+
+    Returns:
+        The work that is left, whose `targets` are those of all cases, and what earlier calls did.
+
+    Raises:
+        InputError: As `predict_cases` raises it before anything is written.
+    """
+    targets = _check_targets(meaning.description, cases, out)
+    segmentations = plan_segmentations(options.dicom_seg, cases, out, meaning.description, record.model)
+    beside = {name: [segmentation_path(targets[name])] for name in segmentations.cases}
+    if options.uncertainty:
+        for name, target in targets.items():
+            beside.setdefault(name, []).append(uncertainty_path(target))
+    probabilities = options.save_probabilities
+    earlier = find_earlier(
+        record, out / RECORD_NAME, targets, overwrite=options.overwrite, probabilities=probabilities, beside=beside
+    )
+    done = earlier.done & earlier.predicted_dice.keys() if with_dice else earlier.done
+    todo = [case for case in cases if case.name not in done]
+    return Work(todo, targets, options, meaning.labels, segmentations), earlier
+
+
+def tell_done(num_done: int, num_cases: int) -> None:
+    """Say how many cases are there, if there are any."""
+    if num_done:
+        logger.info("%d of %d cases are predicted already", num_done, num_cases)
 
 
 def _predicted_dice(calibration: Calibration | None, sums: Mapping[str, Sums] | None) -> dict[str, float | None] | None:
@@ -264,7 +300,8 @@ def outcomes_here(model: CaseModel, work: Work, begin: Callable[[], None]) -> It
                 result = _Result(decoded, probabilities, uncertainty, read.geometry, seconds)
                 write = writer.submit(_write, work.targets[case.name], result, case, work.segmentations)
                 writing.append((case, write))
-                if len(writing) > CASES_AHEAD:
+                # What is written is noted soon: if this process is lost, it is not done again.
+                while writing and (len(writing) > CASES_AHEAD or writing[0][1].done()):
                     yield _wait_for_outcome(*writing.popleft())
             while writing:
                 yield _wait_for_outcome(*writing.popleft())

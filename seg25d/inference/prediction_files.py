@@ -29,8 +29,9 @@ from seg25d.evaluation.predicted_dice import Calibration, mean_dice
 
 logger = logging.getLogger(__name__)
 RECORD_NAME = "prediction.json"
-PATIENCE_SECONDS = 30.0
-"""How long to wait for other parts of a prediction that add a case to the record, which takes a moment."""
+PATIENCE_SECONDS = 120.0
+"""How long to wait for other parts of a prediction that add a case to the record, which takes a moment; on a shared
+disk a lost machine may hold it for 90 s (`orchestration/perform.py`)."""
 _DAMAGED = (KeyError, TypeError, RuntimeError, MemoryError, SyntaxError, tokenize.TokenError, AttributeError)
 """What numpy's headers raise that are damaged, beside zip files; encrypted ones are a RuntimeError."""
 NOT_QUITE_1 = 1e-3
@@ -156,14 +157,15 @@ def _record_of(folder: Path) -> PredictionRecord | None:
 def begin_record(record: PredictionRecord, path: Path) -> None:
     """Write the record unless there is one of the same model; called before the first case is written.
 
-    Several processes may do so at the same time: the main process writes the record again after each case.
+    Several processes may do so at the same time: the first one writes it, and what others have added since stays.
     """
-    try:
-        if path.exists() and read_record(path, PredictionRecord).same_model(record):
-            return
-    except RecordError:
-        pass  # `find_earlier` has warned of it
-    write_record(path, record)
+    with file_lock(path, "beginning the record", patience_seconds=PATIENCE_SECONDS):
+        try:
+            if path.exists() and read_record(path, PredictionRecord).same_model(record):
+                return
+        except RecordError:
+            pass  # `find_earlier` has warned of it
+        write_record(path, record)
 
 
 @contextmanager
@@ -180,11 +182,23 @@ def prediction_lock(out: Path, part_id: int, num_parts: int) -> Iterator[None]:
         with folder_lock(out, "predicting"):
             yield
         return
+    with shared_folder(out), file_lock(out / f"part_{part_id}", "predicting this part"):
+        yield
+
+
+@contextmanager
+def shared_folder(out: Path) -> Iterator[None]:
+    """Hold a folder of predictions beside processes that predict parts of it; it goes again if nothing comes into it.
+
+    Raises:
+        BusyError: If a process predicts into it that is not one of several parts.
+        InputError: If it cannot be written into.
+    """
     is_new = not out.exists()
     check_writable(out)
     out.mkdir(parents=True, exist_ok=True)
     try:
-        with reading_lock(out, "predicting a part"), file_lock(out / f"part_{part_id}", "predicting this part"):
+        with reading_lock(out, "predicting a part"):
             yield
     finally:
         if is_new:
@@ -192,16 +206,17 @@ def prediction_lock(out: Path, part_id: int, num_parts: int) -> Iterator[None]:
                 out.rmdir()
 
 
-def add_to_record(record: PredictionRecord, path: Path, case: str) -> PredictionRecord:
-    """Write the record, to which a case was added, with those of other processes since; returns what was written."""
+def add_to_record(
+    record: PredictionRecord, path: Path, case: str, seconds: float, predicted: Mapping[str, float | None] | None = None
+) -> PredictionRecord:
+    """Write the record with a case more, beside those that other processes have added; returns what was written.
+
+    Of cases, only this one is taken from this process: what it knows of others may be from before they did them again.
+    """
     with file_lock(path, "adding a case", patience_seconds=PATIENCE_SECONDS):
         there = read_record(path, PredictionRecord)
-        both = {
-            "seconds": there.seconds | record.seconds,
-            "predicted_dice": {name: dice for name, dice in there.predicted_dice.items() if name != case}
-            | record.predicted_dice,
-        }
-        record = record.model_copy(update=both)
+        cases = {"seconds": there.seconds, "predicted_dice": there.predicted_dice}
+        record = record.model_copy(update=cases).with_case(case, seconds, predicted)
         write_record(path, record)
     return record
 

@@ -19,7 +19,7 @@ from seg25d.evaluation.summary import Summary
 from seg25d.orchestration.execute import Executor
 from seg25d.orchestration.task import Outcome, Task
 from seg25d.orchestration.training_graph import PREPROCESS, TrainingGraph, WantedRun
-from seg25d.runs.task_records import ComparedRun, ComparisonRound, Decision
+from seg25d.runs.task_records import ComparedRun, ComparisonRound, Decision, RunRecord
 from seg25d.selection.ranking import case_means, paired_p_value
 
 logger = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class Budget:
 
     seconds: float
     graph: TrainingGraph
-    executor: Executor
+    executor: Executor[RunRecord]
 
     @property
     def left(self) -> float:

@@ -1,4 +1,4 @@
-"""Names of what runs tasks; without imports, as `--help` tells them."""
+"""What commands know of engines before they load any: their names, and what processes need."""
 
 from typing import Literal
 

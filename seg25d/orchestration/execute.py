@@ -5,11 +5,12 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Generic
 
 from seg25d.core.errors import InputError
 from seg25d.core.records import read_record
 from seg25d.orchestration.engine import Engine, Job
-from seg25d.orchestration.journal import Journal
+from seg25d.orchestration.journal import Journal, Kept
 from seg25d.orchestration.table import Table
 from seg25d.orchestration.task import Call, Outcome, Task, in_order
 from seg25d.runs.task_records import TaskRecord
@@ -19,7 +20,7 @@ logger = logging.getLogger(__name__)
 SECONDS_BETWEEN_LOOKS = 0.25
 
 
-class Executor:
+class Executor(Generic[Kept]):
     """Runs the tasks of a run, in one or several calls: later ones may need those of earlier ones.
 
     Args:
@@ -31,7 +32,7 @@ class Executor:
     """
 
     def __init__(
-        self, engine: Engine, journal: Journal, table: Table, folder: Path, environment: Mapping[str, str]
+        self, engine: Engine, journal: Journal[Kept], table: Table, folder: Path, environment: Mapping[str, str]
     ) -> None:
         self.engine = engine
         self.journal = journal

@@ -1,25 +1,27 @@
-"""The state of a run: what `run.json` holds, and what the table of all tasks shows."""
+"""The state of all tasks of a command: what their record holds, and what the table shows."""
 
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from seg25d.core.records import write_record
 from seg25d.orchestration.task import Outcome, Task
-from seg25d.runs.task_records import Decision, RunRecord, State, TaskLine
+from seg25d.runs.task_records import Decision, State, TaskLine, TasksRecord
+
+Kept = TypeVar("Kept", bound=TasksRecord)
 
 
-class Journal:
-    """Writes `run.json` whenever something changes.
+class Journal(Generic[Kept]):
+    """Writes the record of all tasks whenever something changes.
 
     Args:
-        path: The file.
+        path: The file, such as `run.json`.
         record: What it holds to begin with; its tasks and decisions are those of the same run so far.
         clock: Tells seconds.
     """
 
-    def __init__(self, path: Path, record: RunRecord, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, path: Path, record: Kept, clock: Callable[[], float] = time.monotonic) -> None:
         self.path = path
         self.record = record
         self.lines: dict[str, TaskLine] = {}

@@ -1,4 +1,4 @@
-"""Options of a run over all steps."""
+"""Options of a run over all steps, and of predictions by several processes."""
 
 from typing import Self
 
@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from seg25d.core.records import Record
 from seg25d.orchestration.engine_names import EngineName
 from seg25d.planning.pretext import PretextTask
-from seg25d.workflows.options import TrainingOptions
+from seg25d.workflows.options import PredictionOptions, TrainingOptions
 
 
 class RunOptions(Record):
@@ -44,3 +44,15 @@ class RunOptions(Record):
     def training(self) -> TrainingOptions:
         """Length and seed of every training."""
         return TrainingOptions(epochs=self.epochs, iterations=self.iterations, seed=self.seed)
+
+
+class CohortOptions(Record):
+    """How the cases of a prediction are shared out, and what predicts them."""
+
+    prediction: PredictionOptions = PredictionOptions()
+    """Model and other options. Its device is that of every part; its own number of parts stays at 1."""
+    on: EngineName = "local"
+    num_tasks: int | None = Field(default=None, ge=1)
+    """Parts at a time; None: one per GPU, or one on CPUs; what a cluster has room for."""
+    num_parts: int | None = Field(default=None, ge=2)
+    """Parts of all cases; None: by the number of cases and of parts at a time."""

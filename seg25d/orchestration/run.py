@@ -166,7 +166,9 @@ def _announce(graph: TrainingGraph, tasks: Sequence[Task], engine: Engine, budge
     logger.info("%s: %s; %s at a time (%s)", graph.dataset_name, told, places, engine.name)
 
 
-def _end(workspace: Workspace, graph: TrainingGraph, executor: Executor, complete: Sequence[WantedRun]) -> RunRecord:
+def _end(
+    workspace: Workspace, graph: TrainingGraph, executor: Executor[RunRecord], complete: Sequence[WantedRun]
+) -> RunRecord:
     """Note and tell how to predict and where the page is.
 
     Raises:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from seg25d.core.errors import InputError
 from seg25d.core.files import read_json
@@ -36,7 +36,7 @@ class Table:
         folder: With the records of tasks.
     """
 
-    def __init__(self, journal: Journal, folder: Path) -> None:
+    def __init__(self, journal: Journal[Any], folder: Path) -> None:
         self.journal = journal
         self.folder = folder
         self.live: Live | None = None

@@ -1,4 +1,4 @@
-"""What `seg25d run` keeps of its work in the results of a data set: the tasks, and the decisions with their reasons."""
+"""What is kept of the work of many tasks: what each was and how it ended, and decisions with their reasons."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -31,7 +31,7 @@ class TaskRecord(Record):
 
 
 class TaskLine(Record):
-    """A task in `run.json`."""
+    """A task in the record of all."""
 
     name: FileName
     words: tuple[str, ...]
@@ -76,11 +76,10 @@ class ComparisonRound(Record):
     runs: tuple[ComparedRun, ...]
 
 
-class RunRecord(Record):
-    """Content of `run.json`."""
+class TasksRecord(Record):
+    """What is kept of all tasks of a command; of `predict --on` it is the content of `tasks/all.json`."""
 
     schema_version: Literal[1] = 1
-    dataset_name: str
     arguments: dict[str, Any]
     on: str
     """What runs the tasks."""
@@ -88,6 +87,12 @@ class RunRecord(Record):
     """In all calls of the command so far."""
     tasks: tuple[TaskLine, ...] = ()
     decisions: tuple[Decision, ...] = ()
+
+
+class RunRecord(TasksRecord):
+    """Content of `run.json`: what `seg25d run` keeps in the results of a data set."""
+
+    dataset_name: str
     rounds: tuple[ComparisonRound, ...] = ()
     lengths: dict[str, float] = Field(default_factory=dict)
     """Seconds of trainings that were decided, by what they are for: a call that goes on keeps them."""

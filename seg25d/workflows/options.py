@@ -6,6 +6,7 @@ from pydantic import Field
 
 from seg25d.core.records import Record
 from seg25d.core.types import Spacing
+from seg25d.inference.cases import CaseOptions
 from seg25d.inference.dicom_output import SegmentationChoice
 from seg25d.inference.predictor import FusionName, PredictorOptions
 from seg25d.planning.plan import PlansName
@@ -103,6 +104,12 @@ class PredictionOptions(ModelChoice):
     """Which of them this is: it predicts every `num_parts`-th case, from this one on."""
     device: str | None = None
     """None: the best one available; several, separated by commas, such as `cuda:0,cuda:1`, share the cases."""
+
+    @property
+    def cases(self) -> CaseOptions:
+        """The options of the output of each case."""
+        said = self.model_dump(include={"save_probabilities", "overwrite", "uncertainty", "dicom_seg"})
+        return CaseOptions(is_part=self.num_parts > 1, **said)
 
     @property
     def predictor(self) -> PredictorOptions:
