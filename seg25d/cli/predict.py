@@ -6,6 +6,7 @@ from pathlib import Path
 from seg25d.cli.argument_types import natural_number, plans_name, positive_number, share
 from seg25d.cli.common import Command, find_workspace, options_of
 from seg25d.cli.nnunet_parsing import own_checkpoint, run_names
+from seg25d.cli.slurm_argument import add_slurm_argument, slurm_options
 from seg25d.core.errors import InputError
 from seg25d.core.parallel import start_worker_server
 from seg25d.core.process import loading
@@ -111,6 +112,7 @@ def _add_sharing(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="with --on: parts at a time (default: one per GPU, or one on CPUs; on a cluster what it has room for)",
     )
+    add_slurm_argument(parser)
     parser.add_argument(
         "--num-parts",
         type=positive_number,
@@ -149,6 +151,7 @@ def run(arguments: argparse.Namespace) -> None:
             "--set fine=true predict both of their stages by themselves: leave the option out"
         )
     _check_sharing(arguments)
+    slurm = slurm_options(arguments)
     named, trained = ([each] if each else None for each in (arguments.configuration, arguments.trainer))
     runs = run_names(named, trained)
     start_worker_server(READER_LOADS if arguments.on is None else PROCESSES_LOAD)
@@ -164,7 +167,7 @@ def run(arguments: argparse.Namespace) -> None:
         mirroring=not arguments.disable_tta,
         **of_cohort,
     )
-    cohort = options_of(api.CohortOptions, arguments, prediction=prediction) if arguments.on else None
+    cohort = options_of(api.CohortOptions, arguments, prediction=prediction, slurm=slurm) if arguments.on else None
     api.predict(find_workspace(arguments), arguments.input, arguments.output, cohort or prediction)
 
 

@@ -4,11 +4,11 @@ import argparse
 
 from seg25d.cli.argument_types import duration, natural_number, positive_amount, positive_number
 from seg25d.cli.common import Command, find_workspace, options_of, say
+from seg25d.cli.slurm_argument import add_slurm_argument, slurm_options
 from seg25d.core.errors import InputError
 from seg25d.core.parallel import start_worker_server
 from seg25d.core.process import loading
 from seg25d.orchestration.engine_names import ENGINE_NAMES, PROCESSES_LOAD
-from seg25d.orchestration.slurm_parameters import slurm_parameters
 from seg25d.training.usual_lengths import EPOCHS, ITERATIONS_PER_EPOCH
 
 
@@ -75,45 +75,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="tasks at a time (default: one per GPU, or one on CPUs; on a cluster what it has room for); on "
         "SLURM of each job array",
     )
-    parser.add_argument(
-        "--slurm",
-        action="append",
-        type=_key_and_value,
-        default=[],
-        metavar="KEY=VALUE",
-        help="what the jobs ask SLURM for, such as partition=gpu, gpus_per_node=1, cpus_per_task=8 or time=720, in "
-        "minutes; can be given several times; an unknown key lists the known ones",
-    )
-
-
-def _key_and_value(word: str) -> tuple[str, str]:
-    """A word of the form KEY=VALUE."""
-    key, equals, value = word.partition("=")
-    if not (key and equals):
-        raise argparse.ArgumentTypeError(f"expected KEY=VALUE, such as partition=gpu, got {word!r}")
-    return key, value
-
-
-def _slurm_options(arguments: argparse.Namespace) -> dict[str, str]:
-    """What the jobs ask SLURM for.
-
-    Raises:
-        InputError: If SLURM is not asked, or a key is not known or given twice.
-    """
-    options = dict(arguments.slurm)
-    if options and arguments.on != "slurm":
-        raise InputError(f"--slurm is for --on slurm: drop it, got --on {arguments.on}")
-    if len(options) < len(arguments.slurm):
-        raise InputError(f"--slurm: expected each key once, got {', '.join(key for key, _ in arguments.slurm)}")
-    slurm_parameters(options)
-    return options
+    add_slurm_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Run the command."""
     if arguments.time_budget_s is not None and (arguments.epochs or arguments.iterations):
         raise InputError("--time-budget is for everything together: drop it, or --epochs and --iterations")
-    slurm = _slurm_options(arguments)
+    slurm = slurm_options(arguments)
     start_worker_server(PROCESSES_LOAD)
     with loading():
         from seg25d import api

@@ -54,5 +54,7 @@ class CohortOptions(Record):
     on: EngineName = "local"
     num_tasks: int | None = Field(default=None, ge=1)
     """Parts at a time; None: one per GPU, or one on CPUs; what a cluster has room for."""
+    slurm: dict[str, str] = Field(default_factory=dict)
+    """What jobs of SLURM ask for, see `slurm_parameters.slurm_parameters`."""
     num_parts: int | None = Field(default=None, ge=2)
     """Parts of all cases; None: by the number of cases and of parts at a time."""

@@ -251,7 +251,7 @@ def _run_parts(
     """Predict all parts, and say how each ended."""
     folder = out.absolute() / TASKS
     with ExitStack() as closed:
-        engine = make_engine(options.on, options.num_tasks, options.prediction.device)
+        engine = make_engine(options.on, options.num_tasks, options.prediction.device, slurm=options.slurm)
         closed.callback(engine.stop)
         number = options.num_parts or number_of_parts(len(cohort.todo), engine.places)
         each = (options.prediction.model_copy(update={"num_parts": number, "part_id": part}) for part in range(number))

@@ -91,7 +91,7 @@ class OneByOne:
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch) -> OneByOne:
     made = OneByOne()
-    monkeypatch.setattr(prediction, "make_engine", lambda *_: made)
+    monkeypatch.setattr(prediction, "make_engine", lambda *_, **__: made)
     return made
 
 
@@ -146,7 +146,7 @@ def test_every_option_of_a_prediction_is_passed_to_its_parts(monkeypatch: pytest
 def test_every_word_of_the_command_is_known_here() -> None:
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
-    places = {action.dest for action in parser._actions} - {"help", "input", "output", "on", "num_tasks"}
+    places = {action.dest for action in parser._actions} - {"help", "input", "output", "on", "num_tasks", "slurm"}
     assert places - {"disable_tta"} <= set(PredictionOptions.model_fields)
 
 
