@@ -176,8 +176,9 @@ def test_what_the_last_call_said_of_cases(tmp_path: Path) -> None:
 
 
 def test_a_cohort_is_what_one_call_predicts(
-    engine: OneByOne, workspace: Workspace, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    engine: OneByOne, workspace: Workspace, images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", "seg25d")
     options = {"uncertainty": True, "save_probabilities": True}
     one, several = tmp_path / "one", tmp_path / "several"
     table = {"statistics": tmp_path / "one.csv"}
@@ -196,11 +197,11 @@ def test_a_cohort_is_what_one_call_predicts(
     assert records[0].predicted_dice == records[1].predicted_dice
     assert len(records[1].seconds) == CASES
     assert read_record(several / "tasks" / "all.json", TasksRecord).arguments["on"] == "local"
-    assert "no case is marked" in capsys.readouterr().err  # also says what the logger says once a part has run here
+    assert "no case is marked" in caplog.text
     before = times(several)
     predict(workspace, images, several, cohort(**options))
     assert (len(engine.done), times(several)) == (3, before)
-    assert "6 of 6 cases are predicted already" in capsys.readouterr().err
+    assert "6 of 6 cases are predicted already" in caplog.text
 
 
 def test_what_is_left_is_predicted_alone(engine: OneByOne, workspace: Workspace, images: Path, tmp_path: Path) -> None:
