@@ -7,6 +7,7 @@ thread of a process of Ray's, so that what ends this process ends the task, and 
 import logging
 import os
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -33,6 +34,8 @@ logger = logging.getLogger(__name__)
 STORE_BYTES = 80 << 20
 """For objects in shared memory, of which tasks have none: Ray wants at least 75 MiB
 (`OBJECT_STORE_MINIMUM_MEMORY_BYTES`, ray/_private/ray_constants.py)."""
+KNOCK_SECONDS = 10.0
+"""How long a cluster's address may take to answer."""
 ANSWER_SECONDS = 120.0
 """How long a machine may take to start Python and say its version; Ray itself gives a process that it starts 60 s
 (`worker_register_timeout_seconds`, ray/common/ray_config_def.h), twice of it where it is the first one."""
@@ -72,7 +75,10 @@ class RayEngine:
         self.most = num_tasks if num_tasks is not None else sys.maxsize
         """Tasks that Ray is given at a time; by default all, as machines may join the cluster."""
         threads = os.environ.get("OMP_NUM_THREADS") or str(self.share.threads)
-        self.work = ray.remote(max_retries=LOST_RETRIES, retry_exceptions=False)(_work_with(threads))
+        work = _work_with(threads)
+        self.work = ray.remote(max_retries=LOST_RETRIES)(work)
+        self.train = ray.remote(max_retries=LOST_RETRIES, max_calls=1)(work)
+        """The same in a process of its own, for what loads torch and trains."""
 
     def start(self, jobs: Sequence[Job]) -> None:
         """Take tasks; what no machine has the memory for ends with status 2."""
@@ -119,9 +125,8 @@ class RayEngine:
             options: dict[str, Any] = {"name": job.task.name, "num_cpus": self.share.cpus, "num_gpus": self._gpus(job)}
             if job.task.memory_bytes:
                 options["memory"] = job.task.memory_bytes
-            if job.task.progress is not None:
-                options["max_calls"] = 1  # a process of its own for what loads torch and trains
-            self.running[self.work.options(**options).remote(self.perform, job.call)] = job
+            work = self.work if job.task.progress is None else self.train
+            self.running[work.options(**options).remote(self.perform, job.call)] = job
 
     def _gpus(self, job: Job) -> float:
         return self.share.gpus if job.task.uses_gpu else 0.0
@@ -147,6 +152,7 @@ def _connect() -> None:
             ray.init(address="local", **own, **common)
             return
         try:
+            _knock()
             ray.init(**common)
         except (RayError, OSError, RuntimeError, ValueError) as error:
             raise InputError(
@@ -166,6 +172,18 @@ def _address_file() -> Path:
     """Where `ray start` says how to reach its cluster (docs.ray.io, `ray.init`)."""
     folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR")
     return Path(folder or ("/tmp" if os.name == "posix" else tempfile.gettempdir())) / "ray" / "ray_current_cluster"
+
+
+def _knock() -> None:
+    """See whether somebody listens at the cluster's address: Ray would try for minutes.
+
+    Raises:
+        OSError: If nobody does.
+    """
+    address = os.environ.get("RAY_ADDRESS") or _address_file().read_text(encoding="utf-8").strip()
+    host, colon, port = address.rpartition(":")
+    if colon and "://" not in address and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), KNOCK_SECONDS).close()
 
 
 @contextmanager
