@@ -78,7 +78,7 @@ class RayEngine:
         work = _work_with(threads)
         self.work = ray.remote(max_retries=LOST_RETRIES)(work)
         self.train = ray.remote(max_retries=LOST_RETRIES, max_calls=1)(work)
-        """The same in a process of its own, for what loads torch and trains."""
+        """The same for trainings: the process ends with it, so that no two of them share one."""
 
     def start(self, jobs: Sequence[Job]) -> None:
         """Take tasks; what no machine has the memory for ends with status 2."""

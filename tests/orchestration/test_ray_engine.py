@@ -148,7 +148,7 @@ def test_stopping_interrupts_tasks_and_ends_their_records(tmp_path):
 
 
 @pytest.mark.slow
-def test_each_training_has_a_process_of_its_own(tmp_path):
+def test_no_two_trainings_share_a_process(tmp_path):
     with engine(num_tasks=1) as made:
         made.start(jobs(tmp_path, tmp_path, **{name: ("touch", tmp_path / name) for name in ("a", "b", "c")}))
         outcomes = outcomes_of(made, 3)
