@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError, RayTaskError, RuntimeEnvSetupError
+from ray.exceptions import GetTimeoutError, LocalRayletDiedError, RayError, RayTaskError, RuntimeEnvSetupError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from seg25d import __version__
@@ -256,8 +256,17 @@ def _outcome(reference: Any, call: Call) -> Outcome:
     except RayTaskError as error:
         return end_lost(call, 1, _last_line(error))
     except RayError as error:
-        reason = f"lost {LOST_RETRIES + 1} times: perhaps the memory does not suffice ({_first_line(error)})"
-        return end_lost(call, -signal.SIGKILL, f"its process or machine was {reason}")
+        return end_lost(call, -signal.SIGKILL, _loss(error))
+
+
+def _loss(error: RayError) -> str:
+    """How a task was lost for good."""
+    if isinstance(error, LocalRayletDiedError):
+        return "Ray has ended on this machine; start it again (`ray start`), then the same command goes on"
+    return (
+        f"its process or machine was lost {LOST_RETRIES + 1} times: perhaps the memory does not suffice "
+        f"({_first_line(error)})"
+    )
 
 
 def _first_line(error: BaseException) -> str:

@@ -209,3 +209,25 @@ def test_a_cluster_that_is_gone_is_told_with_the_cure(monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     with pytest.raises(InputError, match=r"127.0.0.1:1\) cannot be joined.*RAY_ADDRESS=local"), engine():
         pass
+
+
+def test_what_was_lost_is_told():
+    lost = ray_engine._loss(ray.exceptions.WorkerCrashedError())
+    assert lost.startswith(
+        "its process or machine was lost 4 times: perhaps the memory does not suffice (The worker died"
+    )
+    assert "Ray has ended on this machine" in ray_engine._loss(ray.exceptions.LocalRayletDiedError())
+
+
+@pytest.mark.parametrize(
+    ("address", "known", "knows"),
+    [("10.0.0.1:6379", False, True), ("local", True, False), (None, True, True), (None, False, False)],
+)
+def test_the_cluster_is_that_of_the_variable_or_of_ray_start(address, known, knows, monkeypatch):
+    if address is not None:
+        monkeypatch.setenv("RAY_ADDRESS", address)
+    if known:
+        folder = Path(os.environ["RAY_TMPDIR"]) / "ray"
+        folder.mkdir()
+        (folder / "ray_current_cluster").write_text("10.0.0.1:6379")
+    assert ray_engine._knows_cluster() == knows
