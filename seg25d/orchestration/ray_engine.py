@@ -37,8 +37,7 @@ STORE_BYTES = 80 << 20
 KNOCK_SECONDS = 10.0
 """How long a cluster's address may take to answer."""
 ANSWER_SECONDS = 120.0
-"""How long a machine may take to start Python and say its version; Ray itself gives a process that it starts 60 s
-(`worker_register_timeout_seconds`, ray/common/ray_config_def.h), twice of it where it is the first one."""
+"""How long a machine may take to start Python and say its version: 1.5 s on two busy cores, but on a slow disk more."""
 
 
 class RayEngine:

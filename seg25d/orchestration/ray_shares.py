@@ -16,7 +16,7 @@ class Machine(NamedTuple):
     cpus: float
     gpus: int
     memory_bytes: float
-    """That Ray gives to tasks; 0: it does not count memory."""
+    """That Ray gives to tasks."""
 
 
 class Share(NamedTuple):
@@ -89,7 +89,7 @@ def refusal_of(name: str, memory_bytes: int, gpus: float, machines: Sequence[Mac
     kind = "machine with a GPU" if gpus else "machine"
     if not able:
         return f"{name} needs a {kind}, and the Ray cluster has none that is alive; add one, or repair it"
-    largest = max(each.memory_bytes or math.inf for each in able)
+    largest = max(each.memory_bytes for each in able)
     if memory_bytes <= largest:
         return ""
     return (

@@ -53,7 +53,3 @@ def test_a_task_that_fits_nowhere_is_refused_with_both_figures():
     assert "fold needs 20.0 GB" in refusal
     assert "the largest machine with a GPU of the Ray cluster has 16.0 GB" in refusal
     assert "needs a machine with a GPU" in refusal_of("fold", 0, 1.0, machines[:1])
-
-
-def test_memory_that_ray_does_not_count_refuses_nothing():
-    assert refusal_of("fold", 10**15, 0.0, [machine(8, memory_gb=0)]) == ""
