@@ -40,7 +40,7 @@ def make_engine(
         if name == "ray":
             from seg25d.orchestration.ray_engine import RayEngine  # noqa: PLC0415 - an extra, and heavy
 
-            return RayEngine(perform, num_tasks)
+            return RayEngine(perform, num_tasks, uses_gpus=(device or "cuda").startswith("cuda"))
         if name == "slurm":
             from seg25d.orchestration.slurm_engine import SlurmEngine  # noqa: PLC0415 - an extra
 

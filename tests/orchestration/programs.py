@@ -20,7 +20,9 @@ def program(words: Sequence[str]) -> int:
         sys.stderr.write(f"error: {rest[1]}\n")
         return int(rest[0])
     elif what == "sleep":
-        time.sleep(float(rest[0]))
+        until = time.monotonic() + float(rest[0])
+        while time.monotonic() < until:
+            time.sleep(0.05)  # between which Ray can interrupt it
     elif what == "count":
         with Path(rest[0]).open("a") as file:
             file.write("x")
