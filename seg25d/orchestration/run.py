@@ -103,7 +103,11 @@ def _planned_graph(workspace: Workspace, name: str, options: RunOptions) -> tupl
     needed = {task.words[2] for run in runs for task in graph.trainings(run) if task.words[0] == "train"}
     configurations = {each: plan for each, plan in plans.configurations.items() if each in needed}
     times = timed_trainings(
-        folder, plans.model_copy(update={"configurations": configurations}), options.device, options.num_processes
+        folder,
+        plans.model_copy(update={"configurations": configurations}),
+        options.device,
+        options.num_processes,
+        only_known=options.on != "local",  # the machines of a cluster are others
     )
     updates = {each: time.seconds_per_update for each, time in times.items()}
     return replace(graph, seconds_per_update=updates), runs
