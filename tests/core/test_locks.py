@@ -13,7 +13,7 @@ import pytest
 
 from seg25d.core import locks
 from seg25d.core.errors import BusyError, InputError
-from seg25d.core.locks import file_lock, folder_lock, reading_lock
+from seg25d.core.locks import file_lock, folder_lock, patience, reading_lock
 
 HOLD = """
 import sys, time
@@ -170,3 +170,47 @@ def test_a_full_disk_is_read_without_a_lock(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(Path, "open", refuse)
     with reading_lock(tmp_path, "reading"):
         pass
+
+
+ELSEWHERE = ["unshare", "--net", "--uts", "--pid", "--fork"]
+"""A place with a network, a host name and numbers of processes of its own, as a container has them."""
+HOLD_OR_TELL = """
+import sys
+from pathlib import Path
+from seg25d.core.errors import BusyError
+from seg25d.core.locks import folder_lock
+try:
+    with folder_lock(Path(sys.argv[1]), "training there"):
+        print("holds", flush=True)
+        sys.stdin.read()
+except BusyError as error:
+    print(error)
+"""
+
+
+@pytest.mark.slow
+def test_a_lock_holds_in_other_containers_that_see_the_folder(tmp_path: Path) -> None:
+    try:
+        subprocess.run([*ELSEWHERE, "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no namespaces here: {error}")
+    command = [*ELSEWHERE, sys.executable, "-c", HOLD_OR_TELL, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout.readline() == "holds\n"
+        second = subprocess.run(command, input="", capture_output=True, text=True, check=True)
+        assert "is in use (process" in second.stdout
+        assert "training there" in second.stdout
+        first.stdin.close()
+    third = subprocess.run(command, input="", capture_output=True, text=True, check=True)
+    assert third.stdout == "holds\n"
+
+
+def test_more_patience_is_for_the_block(tmp_path: Path) -> None:
+    with folder_lock(tmp_path, "here"), pytest.raises(BusyError), folder_lock(tmp_path, "again"):
+        pass
+    released = threading.Timer(1.0, lambda: lock.__exit__(None, None, None))
+    lock = folder_lock(tmp_path, "for a second")
+    lock.__enter__()
+    released.start()
+    with patience(20), folder_lock(tmp_path, "after it"):
+        released.join()
