@@ -3,13 +3,14 @@
 Every configuration is first trained for a short time on one fold, then for twice as long and so on (successive halving;
 Jamieson & Talwalkar 2016, AISTATS); after each round those go that are worse than the best one over the same validation
 cases. All that is left of the time is for the folds of the best. What a round taught is not lost: trainings go on.
+Those that begin with what others have learnt cannot: fusions of views, and fine models.
 
 The paired test is a rule for when to stop looking, and no claim: each configuration was trained once.
 """
 
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from seg25d.core.lengths import count
@@ -21,6 +22,7 @@ from seg25d.orchestration.task import Outcome, Task
 from seg25d.orchestration.training_graph import PREPROCESS, TrainingGraph, WantedRun
 from seg25d.runs.task_records import ComparedRun, ComparisonRound, Decision, RunRecord
 from seg25d.selection.ranking import case_means, paired_p_value
+from seg25d.training.going_on import seconds_so_far
 
 logger = logging.getLogger(__name__)
 LOOKING_SHARE = 0.25
@@ -57,7 +59,8 @@ class Budget:
 
     def first_trainings(self, runs: Sequence[WantedRun]) -> list[Task]:
         """The trainings of the fold on which configurations are compared, each once; their lengths are open."""
-        tasks = (task for run in runs for task in self.graph.fold(run, self.fold))
+        able = [run for run in runs if not self.graph.builds_on_others(run)] or runs
+        tasks = (task for run in able for task in self.graph.fold(run, self.fold))
         return list({task.name: task for task in tasks}.values())
 
     def length(self, what: str, seconds: float) -> float:
@@ -72,16 +75,6 @@ class Budget:
         """Note a decision, and say it."""
         logger.info("%s: %s", what, reason)
         self.executor.journal.decide(Decision(what=what, reason=reason))
-
-    def run(self, tasks: Iterable[Task]) -> dict[str, Outcome]:
-        """Do tasks, those aside that were done with at least the same time: models may be needed by several runs."""
-        longest: dict[str, Task] = {}
-        for task in tasks:
-            other = longest.get(task.name) or self.executor.tasks.get(task.name)
-            if other is None or (task.expected_seconds or 0.0) >= (other.expected_seconds or 0.0):
-                longest[task.name] = task
-        outcomes = self.executor.run(list(longest.values()))
-        return {**self.executor.outcomes, **outcomes}
 
 
 def spend(budget: Budget, runs: Sequence[WantedRun]) -> list[WantedRun]:
@@ -98,6 +91,7 @@ def spend(budget: Budget, runs: Sequence[WantedRun]) -> list[WantedRun]:
     if not budget.executor.is_done(PREPROCESS):
         return []
     by_name = {budget.graph.run_name(run): run for run in runs}
+    _forget_other_rounds(budget, by_name)
     compared = _to_compare(budget, by_name)
     if len(compared) == 1:
         name = next(iter(compared))
@@ -107,21 +101,36 @@ def spend(budget: Budget, runs: Sequence[WantedRun]) -> list[WantedRun]:
     return _train_best(budget, by_name, _compare(budget, compared))
 
 
+def _forget_other_rounds(budget: Budget, runs: Mapping[str, WantedRun]) -> None:
+    """Begin comparisons anew where the record has those of other configurations: plans or the file were changed."""
+    journal = budget.executor.journal
+    rounds = journal.record.rounds
+    known = all(each.name in runs for done in rounds for each in done.runs)
+    if not (known and all(any(each.kept for each in done.runs) for done in rounds)):
+        logger.warning("%s has comparisons of other configurations; they begin anew", journal.path)
+        journal.write(rounds=(), lengths={})
+
+
 def _to_compare(budget: Budget, runs: Mapping[str, WantedRun]) -> dict[str, WantedRun]:
     """The runs whose trainings are long enough to be compared, in one round if there is no time for more."""
     whole = budget.length("comparisons", LOOKING_SHARE * budget.left)
-    models = {name: budget.graph.num_models(run) for name, run in runs.items()}
-    each = _seconds_each(budget, whole, len(runs))
-    compared = {name: run for name, run in runs.items() if each / models[name] >= LEAST_SECONDS}
+    models = {name: budget.graph.num_models(run, budget.fold) for name, run in runs.items()}
+    able = {name: run for name, run in runs.items() if not budget.graph.builds_on_others(run)}
+    each = _seconds_each(budget, whole, max(1, len(able)))
+    compared = {name: run for name, run in able.items() if each / models[name] >= LEAST_SECONDS}
     if not compared:
-        simplest = min(runs, key=lambda name: models[name])
+        simplest = min(able or runs, key=lambda name: models[name])
         compared = {simplest: runs[simplest]}
     for name in runs:
         if name not in compared:
+            trainings = count(models[name], "training")
             budget.decide(
                 f"{name} is not compared",
-                f"{count(models[name], 'training')} of a fold do not fit into its share of the time for comparisons, "
-                f"{format_seconds(each)}: name fewer configurations, or give more time",
+                f"{trainings} of a fold do not fit into its share of the time for comparisons, {format_seconds(each)}: "
+                "name fewer configurations, or give more time"
+                if name in able
+                else f"the {trainings} of a fold begin with what others of them have learnt, and so cannot go on when "
+                "those do: name it alone",
             )
     return compared
 
@@ -134,7 +143,7 @@ def _seconds_each(budget: Budget, whole: float, number: int) -> float:
 def _first_round(budget: Budget, runs: Mapping[str, WantedRun], whole: float) -> tuple[int, float]:
     """How many rounds there are, and the seconds of each run in the first one."""
     each = _seconds_each(budget, whole, len(runs))
-    most = max(budget.graph.num_models(run) for run in runs.values())
+    most = max(budget.graph.num_models(run, budget.fold) for run in runs.values())
     halvings = min(ROUNDS - 1, max(0, math.floor(math.log2(each / most / LEAST_SECONDS))))
     return halvings + 1, each / 2.0**halvings
 
@@ -144,7 +153,8 @@ def _compare(budget: Budget, runs: Mapping[str, WantedRun]) -> list[ComparedRun]
     journal = budget.executor.journal
     whole = budget.length("comparisons", 0.0)
     rounds, first = _first_round(budget, runs, whole)
-    begun, kept = journal.spent_seconds, dict.fromkeys(runs, 0.0)
+    begun = budget.length("begin of the comparisons", journal.spent_seconds)
+    kept: Mapping[str, ComparedRun | None] = dict.fromkeys(runs)
     for number in range(rounds):
         if number < len(journal.record.rounds):
             done = journal.record.rounds[number]
@@ -154,20 +164,24 @@ def _compare(budget: Budget, runs: Mapping[str, WantedRun]) -> list[ComparedRun]
             if done.runs:
                 journal.write(rounds=(*journal.record.rounds, done))
                 _tell(budget, number + 1, done)
-        kept = {each.name: each.seconds for each in done.runs if each.kept}
+        kept = {each.name: each for each in done.runs if each.kept}
         if len(kept) <= 1 or journal.spent_seconds - begun >= whole:
             break
     return sorted((each for each in done.runs if each.kept), key=lambda each: -each.dice)
 
 
 def _round(
-    budget: Budget, runs: Mapping[str, WantedRun], length: float, before: Mapping[str, float]
+    budget: Budget, runs: Mapping[str, WantedRun], length: float, before: Mapping[str, ComparedRun | None]
 ) -> ComparisonRound:
     """Train configurations on the fold, up to a time for all models of each; those that failed are gone."""
     graph = budget.graph
-    seconds = {name: _within_usual(graph, run, length / graph.num_models(run)) for name, run in runs.items()}
+    seconds, so_far = {}, {}
+    for name, run in runs.items():
+        so_far[name] = seconds_so_far(graph.run_folder(run).fold(budget.fold))
+        wanted = _within_usual(graph, run, length / graph.num_models(run, budget.fold))
+        seconds[name] = graph.accepted_seconds(run, [budget.fold], wanted)
     tasks = {name: list(graph.fold(run, budget.fold, seconds[name])) for name, run in runs.items()}
-    outcomes = budget.run(task for each in tasks.values() for task in each)
+    outcomes = budget.executor.run([task for each in tasks.values() for task in each])
     summaries, overheads = {}, {}
     for name, own in tasks.items():
         outcome = outcomes[own[-1].name]
@@ -176,7 +190,7 @@ def _round(
             continue
         path = graph.run_folder(runs[name]).fold(budget.fold).validation / "summary.json"
         summaries[name] = read_record(path, Summary)
-        overheads[name] = max(0.0, outcome.seconds - (seconds[name] - before[name]))
+        overheads[name] = _overhead(outcome, seconds[name], so_far[name], before[name])
     dice = {name: summary.foreground_mean.dice or 0.0 for name, summary in summaries.items()}
     means = {name: case_means(summary) for name, summary in summaries.items()}
     best = max(dice, key=lambda name: dice[name]) if dice else ""
@@ -188,13 +202,29 @@ def _round(
             ComparedRun(
                 name=name,
                 seconds=seconds[name],
-                overhead_seconds=overheads[name],
+                overhead_seconds=overheads[name] or max(overheads.values()),  # 0: it is not known
                 dice=dice[name],
                 p_value=p_value,
                 kept=not is_worse,
             )
         )
     return ComparisonRound(fold=budget.fold, num_cases=len(means[best]) if best else 0, runs=tuple(compared))
+
+
+def _overhead(outcome: Outcome, seconds: float, so_far: float, before: ComparedRun | None) -> float:
+    """What a training took beside its time; 0 if that is not known.
+
+    Args:
+        outcome: How it ended: now, or in an earlier call.
+        seconds: Its time.
+        so_far: How much of it was trained when this call came to it.
+        before: The round before.
+    """
+    if so_far >= seconds:  # it was trained by an earlier call, or has its usual length since the round before
+        if before is not None and seconds <= before.seconds:
+            return before.overhead_seconds
+        so_far = 0.0 if before is None else before.seconds
+    return max(0.0, outcome.seconds - (seconds - so_far))
 
 
 def _within_usual(graph: TrainingGraph, run: WantedRun, seconds: float) -> float:
@@ -223,11 +253,12 @@ def _train_best(budget: Budget, runs: Mapping[str, WantedRun], ranked: Sequence[
         if complete and what not in journal.record.lengths and possible < usual:
             break
         length = budget.length(what, max(min(possible, usual), each.seconds))
+        length = graph.accepted_seconds(run, graph.folds, length)
         why = "there is time left for its usual length" if complete else "the best mean Dice of what was kept"
         budget.decide(f"{each.name} gets {format_seconds(length)} for each training of its folds", why)
         trainings = graph.trainings(run, length)
         last = graph.cross_validation(run, trainings, length)
-        if budget.run([*trainings, last])[last.name].is_done:
+        if budget.executor.run([*trainings, last])[last.name].is_done:
             complete.append(run)
     return complete
 
@@ -235,8 +266,20 @@ def _train_best(budget: Budget, runs: Mapping[str, WantedRun], ranked: Sequence[
 def _seconds_per_training(budget: Budget, run: WantedRun, compared: ComparedRun) -> float:
     """Time of each training of a run's folds, with which all that is left is spent."""
     graph, places = budget.graph, budget.executor.engine.places
-    trainings, folds, overhead = len(graph.trainings(run)), len(graph.folds), compared.overhead_seconds
+    trainings, folds, overhead = graph.trainings(run), len(graph.folds), compared.overhead_seconds
     left = budget.left - RESERVE_SECONDS - RESERVE_PER_SCORING * folds * overhead
     if places == 1:
-        return (left + compared.seconds - folds * overhead) / trainings
-    return left / math.ceil(trainings / places) - overhead
+        done = compared.seconds if budget.fold in graph.folds else 0.0
+        return (left + done - folds * overhead) / len(trainings)
+    return left / _num_waves(trainings, places) - overhead
+
+
+def _num_waves(tasks: Sequence[Task], places: int) -> int:
+    """How many tasks of equal length are done one after the other, where some need others of them."""
+    waiting, waves = list(tasks), 0
+    while waiting:
+        names = {task.name for task in waiting}
+        ready = [task for task in waiting if names.isdisjoint(task.needs)][:places]
+        waiting = [task for task in waiting if task not in ready]
+        waves += 1
+    return waves

@@ -163,7 +163,7 @@ def _announce(graph: TrainingGraph, tasks: Sequence[Task], engine: Engine, budge
         told = f"about {total} of training in all, predictions and scores of whole cases aside"
     else:
         told = (
-            f"{format_seconds(budget.seconds)} for everything: comparisons on fold {budget.fold} take at most "
+            f"{format_seconds(budget.seconds)} for everything: comparisons on fold {budget.fold} take about "
             f"{LOOKING_SHARE:.0%} of it, the folds of the best get the rest"
         )
     places = "one task" if engine.places == 1 else f"{engine.places} tasks"

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from seg25d.core.errors import InputError
+from seg25d.core.lengths import plain_seconds
 from seg25d.core.workspace import FoldFolder, RunFolder, Workspace
 from seg25d.data.splits import Split
 from seg25d.orchestration.task import Task
@@ -14,6 +15,7 @@ from seg25d.planning.pretext import PretextTask
 from seg25d.representations.fused_views import FusedViews
 from seg25d.runs.names import find_configuration
 from seg25d.training.durations import expected_seconds
+from seg25d.training.going_on import accepted_seconds, given_seconds
 from seg25d.views.model_sets import fusion_cases
 from seg25d.workflows.options import TrainingOptions
 from seg25d.workflows.settings import resolve_settings
@@ -155,9 +157,18 @@ class TrainingGraph:
         """Whether all numbered folds are trained."""
         return {*self.folds, "all"} >= {*range(len(self.splits)), "all"}
 
-    def num_models(self, wanted: WantedRun) -> int:
-        """Models that fold 0 of a run takes."""
-        return sum(1 for task in self.fold(wanted, self.folds[0]))
+    def num_models(self, wanted: WantedRun, fold: int | str) -> int:
+        """Models that a fold of a run takes."""
+        return sum(1 for task in self.fold(wanted, fold))
+
+    def builds_on_others(self, wanted: WantedRun) -> bool:
+        """Whether trainings of a run begin with other models: when those go on, they have to start over."""
+        return bool(wanted.variants) or self._plan(wanted.configuration).representation.fuses_views
+
+    def accepted_seconds(self, wanted: WantedRun, folds: Sequence[int | str], seconds: float) -> float:
+        """The time that folds of a run can be given, if it is to be `seconds`: they do not become shorter."""
+        run = self.run_folder(wanted)
+        return max(accepted_seconds(run.fold(fold), seconds) for fold in folds)
 
     def usual_seconds(self, wanted: WantedRun) -> float | None:
         """How long a fold takes at the usual length, the models that it needs aside."""
@@ -166,6 +177,8 @@ class TrainingGraph:
     def _pretraining(self, wanted: WantedRun, task: PretextTask, budget_s: float | None) -> Task:
         run = self.run_name(wanted)
         out = self.workspace.results / self.dataset_name / "pretraining" / f"{run}__{task}"
+        if budget_s is not None:  # trainings have begun with its weights, which have to stay as they are
+            budget_s = given_seconds(FoldFolder(root=out)) or budget_s
         words = ("pretrain", self.dataset_name, wanted.configuration, "--task", task, *self._length(budget_s))
         return Task(
             name=f"{run}_{task}",
@@ -265,7 +278,7 @@ class TrainingGraph:
         options = self.options
         words = [] if options.seed is None else ["--seed", str(options.seed)]
         if budget_s is not None:
-            return [*words, "--time-budget", f"{budget_s:g}s"]
+            return [*words, "--time-budget", f"{plain_seconds(budget_s)}s"]
         words += [] if options.epochs is None else ["--epochs", str(options.epochs)]
         words += [] if options.iterations is None else ["--iterations", str(options.iterations)]
         return words

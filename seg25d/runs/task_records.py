@@ -95,7 +95,7 @@ class RunRecord(TasksRecord):
     dataset_name: str
     rounds: tuple[ComparisonRound, ...] = ()
     lengths: dict[str, float] = Field(default_factory=dict)
-    """Seconds of trainings that were decided, by what they are for: a call that goes on keeps them."""
+    """Seconds that were decided, by what they are for, such as trainings: a call that goes on keeps them."""
     predict: str = ""
     """The command that predicts with the result; empty before there is one."""
     report: str = ""

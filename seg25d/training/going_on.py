@@ -5,14 +5,16 @@ recipe's. A fold of another length goes on to a longer one, which is said; a sho
 """
 
 import logging
+import math
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from seg25d.core.errors import InputError
-from seg25d.core.lengths import count, describe_two, plain_seconds
+from seg25d.core.lengths import Length, count, describe_two, plain_seconds
 from seg25d.core.progress import format_seconds
 from seg25d.core.workspace import FoldFolder
-from seg25d.training.checkpoint import read_done
+from seg25d.training.checkpoint import Done, read_done
 from seg25d.training.config import EXTENDABLE, TrainingConfig, apply_settings, changed_settings, read_config
 from seg25d.training.schedules import is_over_early
 
@@ -49,6 +51,37 @@ def settle_config(folder: FoldFolder, recipe: TrainingConfig, changes: Mapping[s
     config = begun_config(folder, recipe, changes)
     before, asked = read_config(folder), apply_settings(recipe, changes)
     return config.model_copy(update=_length_to_go_on(folder, before, asked))
+
+
+def accepted_seconds(folder: FoldFolder, seconds: float) -> float:
+    """The time that a fold can be given where it is to be `seconds`: what it had, if that was not less.
+
+    A fold whose checkpoint cannot be read is taken for one that has not begun; its training says so.
+    """
+    try:
+        if not folder.checkpoint.exists():
+            return seconds
+        there, done = read_config(folder).length, read_done(folder.checkpoint)
+    except InputError:
+        return seconds
+    spent = _spent(there, done)
+    if seconds > max(there.seconds or 0.0, spent):
+        return seconds
+    return math.floor(spent) + 1.0 if there.seconds is None else there.seconds
+
+
+def seconds_so_far(folder: FoldFolder) -> float:
+    """The time that a fold has been trained for; 0 if it has not begun, or its checkpoint cannot be read."""
+    with suppress(InputError):
+        return read_done(folder.checkpoint).seconds if folder.checkpoint.exists() else 0.0
+    return 0.0
+
+
+def given_seconds(folder: FoldFolder) -> float | None:
+    """The time that a training that has begun was given; None if there is none that can be read, or it had no time."""
+    with suppress(InputError):
+        return read_config(folder).time_budget_seconds if folder.checkpoint.exists() else None
+    return None
 
 
 def _check_overwriting(folder: FoldFolder) -> None:
@@ -150,6 +183,11 @@ def _length_settings(config: TrainingConfig) -> dict[str, Any]:
     return {name: getattr(config, name) for name in sorted(EXTENDABLE)}
 
 
+def _spent(there: Length, done: Done) -> float:
+    """The time that a fold has taken so far, as far as a longer one has to be longer than that."""
+    return done.seconds if done.is_finished or there.seconds is None else 0.0
+
+
 def _length_to_go_on(folder: FoldFolder, before: TrainingConfig, asked: TrainingConfig) -> dict[str, Any]:
     """The settings of length with which a fold goes on.
 
@@ -167,8 +205,7 @@ def _length_to_go_on(folder: FoldFolder, before: TrainingConfig, asked: Training
         # Epochs that are over cannot be cut in another way.
         return _length_settings(before if done.is_finished else asked)
     if wanted.seconds is not None:
-        spent = done.seconds if done.is_finished or there.seconds is None else 0.0
-        longer = wanted.seconds > max(there.seconds or 0.0, spent)
+        longer = wanted.seconds > max(there.seconds or 0.0, _spent(there, done))
     else:
         assert wanted.updates is not None, "a length is a time or a number of updates"
         longer = wanted.updates > (done.updates if there.updates is None else there.updates)

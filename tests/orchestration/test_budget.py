@@ -1,30 +1,34 @@
 """A time for everything: who is compared for how long, who is dropped, and what the best gets. The clock is made up."""
 
 import json
-import re
+import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from seg25d.cli.argument_types import duration
 from seg25d.cli.main import main
 from seg25d.core.records import read_record, write_record
-from seg25d.core.workspace import Workspace
+from seg25d.core.workspace import FoldFolder, Workspace
 from seg25d.data.phantom import DATASET_NAME
 from seg25d.data.splits import read_splits
 from seg25d.evaluation.metrics import Metrics
 from seg25d.evaluation.summary import CaseSummary, summarize
-from seg25d.orchestration.budget import LEAST_SECONDS, LOOKING_SHARE, Budget, spend
+from seg25d.orchestration.budget import LEAST_SECONDS, LOOKING_SHARE, Budget, _num_waves, spend
 from seg25d.orchestration.engine import Job
 from seg25d.orchestration.execute import Executor
 from seg25d.orchestration.journal import Journal
 from seg25d.orchestration.table import Table
-from seg25d.orchestration.task import Outcome
+from seg25d.orchestration.task import Outcome, Task
 from seg25d.orchestration.training_graph import TrainingGraph, WantedRun
 from seg25d.planning.plans_file import read_plans
 from seg25d.runs.task_records import RunRecord, TaskRecord
+from seg25d.training.checkpoint import save_checkpoint
+from seg25d.training.config import TrainingConfig
 from seg25d.workflows.options import TrainingOptions
 
 OVERHEAD = 5.0
@@ -65,7 +69,7 @@ class PretendedTrainings:
             return [(name, Outcome(status=2, message="made to fail"))]
         before, seconds = self.now, 0.0
         if words[0] == "train" and "crossval" not in name:
-            asked = float(re.fullmatch(r"([\d.]+)s", words[words.index("--time-budget") + 1])[1])
+            asked = duration(words[words.index("--time-budget") + 1])
             assert asked >= self.trained.get(name, 0.0), "a training does not become shorter"
             self.now += asked - self.trained.pop(name, 0.0) + OVERHEAD
             self.trained[name] = asked
@@ -85,10 +89,14 @@ class PretendedTrainings:
         dice = self.dice[configuration](seconds) + 0.02 * rng.standard_normal(20)
         scores = [Metrics(dice=float(np.clip(each, 0, 1)), tp=1, fp=1, fn=1, tn=1) for each in dice]
         cases = [CaseSummary(case=f"c{number:02d}", metrics={"1": each}) for number, each in enumerate(scores)]
-        model, summary = job.task.outputs
+        model, *scored = job.task.outputs
+        fold = FoldFolder(root=model.parent)
         model.parent.mkdir(parents=True, exist_ok=True)
         model.touch()
-        write_record(summary, summarize(cases))
+        write_record(fold.config, TrainingConfig(time_budget_seconds=seconds))
+        save_checkpoint(fold.checkpoint, {"iteration": 1, "seconds": seconds + 0.4, "finished": True, "log": []})
+        for summary in scored:
+            write_record(summary, summarize(cases))
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +133,7 @@ def curves(**best: float) -> dict[str, Callable[[float], float]]:
     def curve(top: float) -> Callable[[float], float]:
         return lambda seconds: top * seconds / (seconds + 60)
 
-    return {name: curve(best.get(name, 0.5)) for name in (*NAMES, "mv")}
+    return {name: curve(best.get(name, 0.5)) for name in (*NAMES, "mv", "coronal", "sagittal")}
 
 
 def test_the_worse_are_dropped_and_the_best_gets_the_rest(graph):
@@ -165,9 +173,11 @@ def test_what_does_not_fit_is_not_compared_and_one_alone_gets_everything(graph):
     budget = budget_of(graph, engine, 4 * 4 * 2 * LEAST_SECONDS)
     spend(budget, [*RUNS[:3], WantedRun("mv")])
     assert len(budget.executor.journal.record.rounds) == 2, "there is no time for a third one"
+    shutil.rmtree(graph.workspace.results)
+    budget = budget_of(graph, PretendedTrainings(graph.workspace, curves()), 4 * 2 * LEAST_SECONDS)
+    assert spend(budget, RUNS[:3]) == RUNS[:1]
     decisions = {each.what: each.reason for each in budget.executor.journal.record.decisions}
-    assert "trainings of a fold do not fit" in decisions["mv is not compared"]
-    assert not any(name.startswith("mv") for name in engine.trained)
+    assert "1 training of a fold do not fit" in decisions["stack is not compared"]
     shutil.rmtree(graph.workspace.results)
     engine = PretendedTrainings(graph.workspace, curves())
     budget = budget_of(graph, engine, 600)
@@ -212,3 +222,89 @@ def test_a_run_that_was_cut_off_decides_and_spends_as_if_it_had_not_been(cut_off
     assert record.lengths[best] == pytest.approx(expected.lengths[best], rel=0.05)
     assert record.spent_seconds < 3600
     assert json.loads((graph.workspace.results / DATASET_NAME / "run.json").read_text())["decisions"]
+
+
+def test_what_begins_with_other_models_is_not_compared_as_it_cannot_go_on_when_those_do(graph):
+    fine, fused = WantedRun("axial", ("fine",)), WantedRun("mv")
+    engine = PretendedTrainings(graph.workspace, curves(mv=0.9))
+    budget = budget_of(graph, engine, 100_000)
+    assert {task.name for task in budget.first_trainings([*RUNS[:2], fused])} == {"axial_fold_0", "si_fold_0"}
+    assert fused not in spend(budget, [*RUNS[:2], fused, fine])
+    decisions = {each.what: each.reason for each in budget.executor.journal.record.decisions}
+    for name in ("mv", "axial__fine"):
+        assert "name it alone" in decisions[f"{name} is not compared"]
+    shutil.rmtree(graph.workspace.results)
+    assert spend(budget_of(graph, PretendedTrainings(graph.workspace, curves()), 100_000), [fused]) == [fused]
+
+
+@pytest.mark.parametrize("seconds", [7200, 1800])
+def test_another_time_goes_on_with_what_is_trained_and_shortens_nothing(seconds, graph):
+    scores = curves(axial=0.9)
+    first = PretendedTrainings(graph.workspace, scores)
+    spend(budget_of(graph, first, 3600), RUNS)
+    before = dict(first.trained)
+    (graph.workspace.results / DATASET_NAME / "run.json").unlink()  # as where the arguments are others
+    again = PretendedTrainings(graph.workspace, scores)
+    again.trained = dict(before)
+    budget = budget_of(graph, again, seconds)
+    (best,) = spend(budget, RUNS)
+    assert best == WantedRun("axial")
+    assert not any("failed" in each.reason for each in budget.executor.journal.record.decisions)
+    assert all(again.trained[name] >= length for name, length in before.items())
+    overheads = [each.overhead_seconds for done in budget.executor.journal.record.rounds for each in done.runs]
+    assert seconds < 3600 or min(overheads) >= OVERHEAD
+
+
+def test_comparisons_that_ended_for_their_time_stay_so(graph, monkeypatch):
+    monkeypatch.setattr(f"{__name__}.OVERHEAD", 100.0)
+    scores = curves()
+    spend(budget_of(graph, PretendedTrainings(graph.workspace, scores), 3600), RUNS)
+    path = graph.workspace.results / DATASET_NAME / "run.json"
+    rounds = read_record(path, RunRecord).rounds
+    assert len(rounds) == 2
+    assert sum(each.kept for each in rounds[1].runs) > 1
+    again = PretendedTrainings(graph.workspace, scores)
+    spend(budget_of(graph, again, 3600), RUNS)
+    assert read_record(path, RunRecord).rounds == rounds
+    assert not again.trained
+
+
+def test_a_record_of_other_configurations_is_told_and_begun_anew(graph, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("seg25d"), "propagate", True)
+    scores = curves(stack=0.9)
+    spend(budget_of(graph, PretendedTrainings(graph.workspace, scores), 3600), RUNS)
+    shutil.rmtree(graph.workspace.results / DATASET_NAME / "tasks")
+    budget = budget_of(graph, PretendedTrainings(graph.workspace, scores), 8000)
+    assert spend(budget, RUNS[:2])
+    assert "run.json has comparisons of other configurations" in caplog.text
+    assert {each.name for each in budget.executor.journal.record.rounds[0].runs} == {"axial", "si"}
+
+
+def test_a_usual_length_that_is_reached_costs_no_more_than_before(graph):
+    usual = graph.usual_seconds(WantedRun("axial"))
+    engine = PretendedTrainings(graph.workspace, curves())
+    budget = budget_of(graph, engine, 20 * usual)
+    spend(budget, RUNS[:3:2])
+    rounds = budget.executor.journal.record.rounds
+    assert rounds[-1].runs[0].seconds == rounds[-2].runs[0].seconds == int(usual)
+    assert max(each.overhead_seconds for done in rounds for each in done.runs) < OVERHEAD + 1
+
+
+def test_trainings_that_need_each_other_are_not_done_at_the_same_time(graph):
+    tasks = graph.trainings(WantedRun("axial", ("fine",)), 100.0)
+    assert [_num_waves(tasks, places) for places in (1, 3, 1000)] == [6, 2, 2]
+    assert _num_waves(graph.trainings(WantedRun("mv"), 100.0), 1000) == 3
+    assert _num_waves([Task(name=name, words=()) for name in "abcde"], 2) == 3
+
+
+def test_pretraining_keeps_its_length_when_trainings_go_on(graph):
+    pretrained = replace(graph, pretext="inpainting")
+    (first, _) = pretrained.fold(RUNS[0], 0, 100.0)
+    assert "100s" in first.words
+    assert first.progress is not None
+    folder = FoldFolder(root=first.progress)
+    write_record(folder.config, TrainingConfig(time_budget_seconds=100.0))
+    save_checkpoint(folder.checkpoint, {"iteration": 1, "seconds": 50.0, "finished": False, "log": []})
+    again, fold = pretrained.fold(RUNS[0], 0, 2_000_000.0)
+    assert (again.words, again.expected_seconds) == (first.words, 100.0)
+    assert "2000000s" in fold.words
