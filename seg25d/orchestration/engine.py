@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol, TypeAlias
 from seg25d.orchestration.task import Call, Outcome, Task
 
 Perform: TypeAlias = Callable[[Call], Outcome]
-"""Does a task in the process that calls it; picklable (`seg25d/cli/perform.py`)."""
+"""Does a task in the process that calls it; picklable (`perform.perform`)."""
 LOST_RETRIES = 3
 """How often a task is done again whose process or machine was lost: Ray's default for tasks
 (docs.ray.io, fault tolerance of tasks)."""

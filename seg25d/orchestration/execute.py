@@ -12,7 +12,7 @@ from seg25d.core.records import read_record
 from seg25d.orchestration.engine import Engine, Job
 from seg25d.orchestration.journal import Journal, Kept
 from seg25d.orchestration.table import Table
-from seg25d.orchestration.task import Call, Outcome, Task, in_order
+from seg25d.orchestration.task import INTERRUPTED, Call, Outcome, Task, in_order
 from seg25d.runs.task_records import TaskRecord
 from seg25d.training.signals import stop_signals
 
@@ -69,9 +69,12 @@ class Executor(Generic[Kept]):
                     self.engine.start(jobs)
                     running |= {job.task.name for job in jobs}
                     for name, outcome in self.engine.finished(SECONDS_BETWEEN_LOOKS if running else 0.0):
+                        if received and outcome.status == INTERRUPTED:
+                            continue  # Ctrl-C has reached it, too: it has not failed
                         running.discard(name)
                         self._end(name, outcome)
                     self._note_begun(running)
+                    self.journal.write_now_and_then()
                     self.table.show([self.tasks[name] for name in self.tasks if name in self.begun & running])
                     if received:
                         raise KeyboardInterrupt

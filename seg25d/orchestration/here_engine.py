@@ -1,12 +1,12 @@
 """Tasks in this process, one after the other."""
 
-from collections.abc import Sequence
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from seg25d.orchestration.engine import Job, Perform
-from seg25d.orchestration.task import Outcome
-
-INTERRUPTED = 130
-"""Status of a command that Ctrl-C has ended."""
+from seg25d.orchestration.task import INTERRUPTED, Outcome
 
 
 class HereEngine:
@@ -37,7 +37,8 @@ class HereEngine:
         if not self.waiting:
             return []
         job = self.waiting.pop(0)
-        outcome = self.perform(job.call)
+        with _interruptible():
+            outcome = self.perform(job.call)
         if outcome.status == INTERRUPTED:
             raise KeyboardInterrupt
         return [(job.task.name, outcome)]
@@ -45,3 +46,17 @@ class HereEngine:
     def stop(self) -> None:
         """Forget what has not begun."""
         self.waiting.clear()
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Have Ctrl-C and SIGTERM end a command at once, as they do where it is typed, unless it handles them itself."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {each: signal.signal(each, signal.default_int_handler) for each in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -9,6 +9,8 @@ from seg25d.core.records import write_record
 from seg25d.orchestration.task import Outcome, Task
 from seg25d.runs.task_records import Decision, State, TaskLine, TasksRecord
 
+SECONDS_BETWEEN_WRITES = 60.0
+"""How much of the time that was spent is not known after `kill -9`, at the most."""
 Kept = TypeVar("Kept", bound=TasksRecord)
 
 
@@ -28,6 +30,7 @@ class Journal(Generic[Kept]):
         self._clock = clock
         self._begun = clock()
         self._spent_before = record.spent_seconds
+        self._written = self._begun
 
     @property
     def spent_seconds(self) -> float:
@@ -63,8 +66,14 @@ class Journal(Generic[Kept]):
         self.record = self.record.model_copy(update={"decisions": (*kept, decision)})
         self.write()
 
+    def write_now_and_then(self) -> None:
+        """Write the file if it is from a while ago, for the time that was spent."""
+        if self._clock() - self._written >= SECONDS_BETWEEN_WRITES:
+            self.write()
+
     def write(self, **others: Any) -> None:
         """Write the file, with other fields of the record."""
         update = {"spent_seconds": self.spent_seconds, "tasks": tuple(self.lines.values()), **others}
         self.record = self.record.model_copy(update=update)
         write_record(self.path, self.record)
+        self._written = self._clock()

@@ -17,7 +17,7 @@ from seg25d.core.parallel import available_cores, available_memory_bytes, start_
 from seg25d.core.process import leave
 from seg25d.orchestration.engine import LOST_RETRIES, Job, Perform
 from seg25d.orchestration.engine_names import PROCESSES_LOAD
-from seg25d.orchestration.perform import end_lost, log_of
+from seg25d.orchestration.perform import end_lost, forget, log_of
 from seg25d.orchestration.task import Call, Outcome
 
 GRACE_SECONDS = 60.0
@@ -96,6 +96,7 @@ class LocalEngine:
             if self.running and taken + job.task.memory_bytes > self.memory_bytes:
                 return
             del self.waiting[0]
+            forget(job.call)
             place = min(set(range(self.places)) - {each.place for each in self.running})
             process = worker_context().Process(  # type: ignore[attr-defined] # the base class does not declare it
                 target=_work, args=(self.perform, job.call, self._variables(job, place)), name=job.task.name

@@ -1,5 +1,6 @@
 """Options of a run over all steps, and of predictions by several processes."""
 
+from collections.abc import Mapping
 from typing import Self
 
 from pydantic import Field, model_validator
@@ -36,8 +37,7 @@ class RunOptions(Record):
     def _check_together(self) -> Self:
         if self.time_budget_s is not None and (self.epochs is not None or self.iterations is not None):
             raise ValueError("--time-budget is for everything together: drop it, or --epochs and --iterations")
-        if self.slurm and self.on != "slurm":
-            raise ValueError(f"--slurm is for --on slurm: drop it, got --on {self.on}")
+        _check_slurm(self.on, self.slurm)
         return self
 
     @property
@@ -58,3 +58,13 @@ class CohortOptions(Record):
     """What jobs of SLURM ask for, see `slurm_parameters.slurm_parameters`."""
     num_parts: int | None = Field(default=None, ge=2)
     """Parts of all cases; None: by the number of cases and of parts at a time."""
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        _check_slurm(self.on, self.slurm)
+        return self
+
+
+def _check_slurm(on: EngineName, slurm: Mapping[str, str]) -> None:
+    if slurm and on != "slurm":
+        raise ValueError(f"--slurm is for --on slurm: drop it, got --on {on}")

@@ -63,6 +63,11 @@ def log_of(call: Call) -> Path:
     return call.folder / f"{call.name}.log"
 
 
+def forget(call: Call) -> None:
+    """Remove the record of an earlier attempt, before another one: what it says counts no more."""
+    record_of(call).unlink(missing_ok=True)
+
+
 def end_lost(call: Call, status: int, message: str) -> Outcome:
     """End the record of a task whose process is gone; what it had written itself is kept.
 

@@ -26,7 +26,7 @@ from seg25d.core.errors import InputError
 from seg25d.core.parallel import available_cores
 from seg25d.orchestration.engine import LOST_RETRIES, Job, Perform
 from seg25d.orchestration.local_engine import GRACE_SECONDS
-from seg25d.orchestration.perform import end_lost
+from seg25d.orchestration.perform import end_lost, forget
 from seg25d.orchestration.ray_shares import Machine, machines_of, refusal_of, share_out
 from seg25d.orchestration.task import Call, Outcome
 
@@ -121,6 +121,7 @@ class RayEngine:
         """Give tasks to Ray, which begins them when there is a place."""
         while self.waiting and len(self.running) < self.most:
             job = self.waiting.popleft()
+            forget(job.call)
             options: dict[str, Any] = {"name": job.task.name, "num_cpus": self.share.cpus, "num_gpus": self._gpus(job)}
             if job.task.memory_bytes:
                 options["memory"] = job.task.memory_bytes

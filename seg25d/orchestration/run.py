@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from seg25d.core.errors import RecordError, TaskFailures
+from seg25d.core.errors import InputError, RecordError, TaskFailures
 from seg25d.core.locks import file_lock
 from seg25d.core.progress import format_seconds
 from seg25d.core.records import read_record
@@ -24,6 +24,7 @@ from seg25d.orchestration.table import Table
 from seg25d.orchestration.task import Task, in_order
 from seg25d.orchestration.training_graph import CHOOSE, REPORT, TrainingGraph, WantedRun, wanted_runs
 from seg25d.planning.plans_name import RUN_VARIANTS
+from seg25d.runs.files import check_run
 from seg25d.runs.names import parse_folds
 from seg25d.runs.task_records import RunRecord, run_record, tasks_folder
 from seg25d.runs.trained import best_command, prediction_command
@@ -89,7 +90,7 @@ def _planned_graph(workspace: Workspace, name: str, options: RunOptions) -> tupl
     plans = prepare_datasets(workspace, [name], planning)[name]
     folder = workspace.preprocessed_dataset(name)
     splits = read_splits(folder.splits)
-    runs = wanted_runs(plans, words)
+    runs = wanted_runs(plans, words, options.pretext)
     graph = TrainingGraph(
         workspace=workspace,
         plans=plans,
@@ -101,14 +102,22 @@ def _planned_graph(workspace: Workspace, name: str, options: RunOptions) -> tupl
         pretext=options.pretext,
     )
     needed = {task.words[2] for run in runs for task in graph.trainings(run) if task.words[0] == "train"}
+    for each in sorted(needed):  # records of tasks do not know that it changed
+        check_run(graph.run_folder(WantedRun(each)), folder, plans, each, ())
     configurations = {each: plan for each, plan in plans.configurations.items() if each in needed}
-    times = timed_trainings(
-        folder,
-        plans.model_copy(update={"configurations": configurations}),
-        options.device,
-        options.num_processes,
-        only_known=options.on != "local",  # the machines of a cluster are others
-    )
+    times = {}
+    try:
+        times = timed_trainings(
+            folder,
+            plans.model_copy(update={"configurations": configurations}),
+            options.device,
+            options.num_processes,
+            only_known=options.on != "local",  # the machines of a cluster are others
+        )
+    except InputError as error:
+        if options.on == "local":
+            raise
+        logger.warning("no times are told: %s", error)  # the cluster may have the device that is not here
     updates = {each: time.seconds_per_update for each, time in times.items()}
     return replace(graph, seconds_per_update=updates), runs
 

@@ -20,7 +20,7 @@ from seg25d.core.errors import InputError
 from seg25d.core.lengths import count
 from seg25d.core.records import Record, read_record, write_record
 from seg25d.orchestration.engine import LOST_RETRIES, Job, Perform
-from seg25d.orchestration.perform import end_lost, last_error, record_of
+from seg25d.orchestration.perform import end_lost, forget, last_error
 from seg25d.orchestration.slurm_cluster import ENDED, Cluster, SlurmCluster
 from seg25d.orchestration.slurm_parameters import parameters_of, slurm_parameters
 from seg25d.orchestration.slurm_work import Work, files_of, outcome_of
@@ -201,7 +201,7 @@ class SlurmEngine:
         folder = files_of(group[0].job.call.folder)
         folder.mkdir(parents=True, exist_ok=True)
         for each in group:
-            record_of(each.job.call).unlink(missing_ok=True)  # what it says of an earlier attempt counts no more
+            forget(each.job.call)
         executor = self.cluster.executor(folder)
         parameters = parameters_of(group[0].job.task, self.parameters)
         if self.num_tasks is not None:

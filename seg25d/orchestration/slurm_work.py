@@ -14,11 +14,9 @@ import submitit
 
 from seg25d.core.records import write_record
 from seg25d.orchestration.engine import Perform
-from seg25d.orchestration.task import Call
+from seg25d.orchestration.task import INTERRUPTED, Call
 
 logger = logging.getLogger(__name__)
-INTERRUPTED = 130
-"""Status of a command that was stopped by a signal (`cli/common.py`)."""
 MOST_RESTARTS = 100
 """How often a job begins again whose time was up: four days of a partition that gives an hour; without a bound, a task
 that never gets anywhere in the time of its job would go on for ever."""

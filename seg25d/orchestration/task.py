@@ -10,6 +10,9 @@ from pydantic import Field
 from seg25d.core.names import FileName
 from seg25d.core.records import Record
 
+INTERRUPTED = 130
+"""Status of a command that a signal has stopped (`cli/common.py`)."""
+
 
 class Task(Record):
     """A command, what it needs, and how to see that it is done."""

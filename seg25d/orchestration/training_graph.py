@@ -297,11 +297,16 @@ class TrainingGraph:
         return PROCESS_BYTES + round(self._plan(configuration).estimated_memory_gb * 1e9)
 
 
-def wanted_runs(plans: Plans, words: Sequence[str] | None) -> list[WantedRun]:
-    """The runs that are asked for: names of planned configurations, with variants as in `2d__fine`; None: all.
+def wanted_runs(plans: Plans, words: Sequence[str] | None, pretext: PretextTask | None = None) -> list[WantedRun]:
+    """The runs that are asked for: names of planned configurations, with variants as in `2d__fine`.
+
+    Args:
+        plans: The plans.
+        words: The names; None: all, but no fusions of views where networks are pretrained.
+        pretext: What networks are pretrained by: fusions need models of views that begin with fresh weights.
 
     Raises:
-        InputError: If one is not planned, or cannot have such a variant.
+        InputError: If one is not planned, cannot have such a variant, or is a fusion that is to be pretrained.
     """
     runs = []
     for word in words or tuple(plans.configurations):
@@ -316,5 +321,9 @@ def wanted_runs(plans: Plans, words: Sequence[str] | None) -> list[WantedRun]:
                 f"{', '.join(known_names(lambda each: each.can_be_fine))}, and {', '.join(RUN_VARIANTS)} are those of "
                 f"{', '.join(known_names(lambda each: each.fuses_views))}"
             )
+        if pretext is not None and representation.fuses_views:
+            if words is None:
+                continue
+            raise InputError(f"--pretrain is for one network, and {name} trains several: leave one of the two out")
         runs.append(WantedRun(name, variants))
     return list(dict.fromkeys(runs))

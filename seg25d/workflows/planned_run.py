@@ -148,6 +148,8 @@ def planned_run(workspace: Workspace, identifier: str, configuration: str, optio
         trained_plan = _with_trainer(plan, trainer, f"-tr {options.trainer}, {configuration}")
     if options.part is not None and not fuses_views:
         raise InputError(f"--part is for what fuses views, and {configuration} is one network; leave it out")
+    if options.part is not None and (options.restart or options.validation.validate_only):
+        raise InputError("--part trains one model that is missing: leave --restart and --val out")
     if options.pretrained is not None and fuses_views:
         raise InputError(f"--pretrained is for one network, and {configuration} trains several; leave it out")
     pretrained = None if options.pretrained is None else PretrainedFile.read(options.pretrained)

@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from seg25d.cli.main import main
-from seg25d.orchestration.options import RunOptions
+from seg25d.orchestration.options import CohortOptions, RunOptions
 
 
 @pytest.mark.parametrize(
@@ -29,4 +29,6 @@ def test_words_for_slurm_that_cannot_be_meant(words: list[str], told: str, capsy
 def test_options_for_slurm_need_it() -> None:
     with pytest.raises(ValidationError, match="--slurm is for --on slurm"):
         RunOptions(slurm={"partition": "gpu"})
+    with pytest.raises(ValidationError, match="--slurm is for --on slurm"):
+        CohortOptions(slurm={"partition": "gpu"})
     assert RunOptions(slurm={"partition": "gpu"}, on="slurm").slurm == {"partition": "gpu"}

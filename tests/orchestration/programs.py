@@ -7,11 +7,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from seg25d.orchestration.task import Call, Outcome
+
 
 def program(words: Sequence[str]) -> int:
     """Do what the words say: `touch FILE`, `fail STATUS TEXT`, `sleep SECONDS`, `die`, `die_once FILE`, `count FILE`.
 
-    `wait_for_term FILE` waits for SIGTERM or Ctrl-C, for 30 s at most, and then writes the file.
+    `term FILE` sends SIGTERM to its own process, and writes the file if that goes on. `wait_for_term FILE` waits for
+    SIGTERM or Ctrl-C, for 30 s at most, and then writes the file.
     """
     what, *rest = words
     if what == "touch":
@@ -26,6 +29,10 @@ def program(words: Sequence[str]) -> int:
     elif what == "count":
         with Path(rest[0]).open("a") as file:
             file.write("x")
+    elif what == "term":
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.1)
+        Path(rest[0]).touch()
     elif what == "wait_for_term":
         _wait_for_term(Path(rest[0]))
     elif what == "die" or (what == "die_once" and not Path(rest[0]).exists()):
@@ -33,6 +40,11 @@ def program(words: Sequence[str]) -> int:
             Path(rest[0]).write_text("died")
         os.kill(os.getpid(), signal.SIGKILL)
     return 0
+
+
+def cannot_begin(call: Call) -> Outcome:
+    """In place of `perform`, where the files of a task cannot be written."""
+    raise OSError(f"no space left for {call.name}")
 
 
 def _wait_for_term(file: Path) -> None:

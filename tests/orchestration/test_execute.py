@@ -12,9 +12,12 @@ import pytest
 
 from seg25d.orchestration.execute import Executor
 from seg25d.orchestration.here_engine import HereEngine
+from seg25d.orchestration.journal import Journal
 from seg25d.orchestration.local_engine import LocalEngine
-from seg25d.orchestration.task import Outcome
+from seg25d.orchestration.task import INTERRUPTED, Outcome
+from seg25d.runs.task_records import RunRecord
 from tests.orchestration.conftest import do, made_up
+from tests.orchestration.programs import cannot_begin
 
 ENGINES = [lambda: HereEngine(do), lambda: LocalEngine(do), lambda: LocalEngine(do, 2)]
 IDS = ["here", "local", "local with two places"]
@@ -177,3 +180,36 @@ def test_ctrl_c_stops_what_runs_and_the_same_call_goes_on(executor_of, tmp_path)
     assert not (tmp_path / "b").exists()
     executor_of(HereEngine(do)).run(tasks)
     assert [(tmp_path / name).read_text() for name in ("a", "b")] == ["x", "x"]
+
+
+def test_a_record_of_before_says_nothing_of_a_task_that_cannot_begin(executor_of, tmp_path):
+    task = made_up("again", "touch", str(tmp_path / "file"), always=True)
+    assert executor_of(LocalEngine(do)).run([task])["again"].is_done
+    assert executor_of(LocalEngine(cannot_begin)).run([task])["again"].status == 1
+
+
+def test_sigterm_ends_a_task_in_this_process_at_once(executor_of, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        executor_of(HereEngine(do)).run([made_up("long", "term", str(tmp_path / "goes_on"))])
+    assert not (tmp_path / "goes_on").exists()
+
+
+def test_a_task_that_ctrl_c_has_reached_first_has_not_failed(executor_of, tmp_path):
+    class Reached(HereEngine):
+        def finished(self, patience_seconds: float) -> list[tuple[str, Outcome]]:
+            os.kill(os.getpid(), signal.SIGINT)
+            return [("a", Outcome(status=INTERRUPTED, message="interrupted"))]
+
+    with pytest.raises(KeyboardInterrupt):
+        executor_of(Reached(do)).run([made_up("a", "touch", str(tmp_path / "a"))])
+    assert [line["state"] for line in json.loads((tmp_path / "run.json").read_text())["tasks"]] == ["waiting"]
+
+
+def test_the_time_that_was_spent_is_written_now_and_then(tmp_path):
+    now = [0.0]
+    path = tmp_path / "run.json"
+    journal = Journal(path, RunRecord(dataset_name="Dataset001_A", arguments={}, on="local"), lambda: now[0])
+    journal.write()
+    for now[0], written in ((59.0, 0.0), (61.0, 61.0), (100.0, 61.0), (3000.0, 3000.0)):
+        journal.write_now_and_then()
+        assert json.loads(path.read_text())["spent_seconds"] == written

@@ -5,12 +5,16 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from seg25d.cli.main import main
+from seg25d.core.errors import InputError
 from seg25d.core.locks import file_lock
 from seg25d.core.workspace import Workspace
 from seg25d.data.phantom import DATASET_NAME
 from seg25d.orchestration import training_graph
+from seg25d.orchestration.options import RunOptions
+from seg25d.orchestration.run import _planned_graph
 
 IN_THIS_PROCESS = ["--num-processes", "0", "--device", "cpu"]
 TINY = ["--epochs", "1", "--iterations", "2"]
@@ -145,6 +149,26 @@ def test_mistakes_are_told_before_anything_is_trained(words, said, workspace, wr
     assert said in capsys.readouterr().err
     assert not written_models.trained
     assert not (workspace.results / DATASET_NAME / "tasks").exists()
+
+
+def test_what_was_trained_with_another_plan_is_told(workspace, capsys, monkeypatch):
+    monkeypatch.setattr("seg25d.orchestration.run.timed_trainings", lambda *_, **__: pytest.fail("it goes on"))
+    folder, axial = workspace.preprocessed_dataset(DATASET_NAME), workspace.run(DATASET_NAME, "axial")
+    (axial.root / "fold_0").mkdir(parents=True)
+    axial.fold(0).checkpoint.touch()
+    plans = json.loads(folder.plans().read_text())
+    plans["configurations"]["axial"]["batch_size"] += 1
+    axial.plans.write_text(json.dumps(plans))
+    run("-c", "2d", status=2)
+    assert "the plan of axial changed since fold_0" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the device")
+def test_a_cluster_may_have_a_device_that_is_not_here(workspace):
+    graph, _ = _planned_graph(workspace, DATASET_NAME, RunOptions(configurations=("2d",), on="slurm", device="cuda"))
+    assert graph.seconds_per_update == {}
+    with pytest.raises(InputError, match="cuda"):
+        _planned_graph(workspace, DATASET_NAME, RunOptions(configurations=("2d",), device="cuda"))
 
 
 def test_two_at_once_are_one_too_many(workspace, capsys):

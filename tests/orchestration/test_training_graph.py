@@ -115,6 +115,10 @@ def test_runs_are_named_as_configurations_with_network_and_variants(graph):
         WantedRun("mv", ("no_image",)),
     ]
     assert {each.configuration for each in wanted_runs(graph.plans, None)} == set(graph.plans.configurations)
+    unfused = set(graph.plans.configurations) - {"mv"}
+    assert {each.configuration for each in wanted_runs(graph.plans, None, "inpainting")} == unfused
+    with pytest.raises(InputError, match="mv trains several"):
+        wanted_runs(graph.plans, ["mv"], "inpainting")
     with pytest.raises(InputError, match="has no such variant"):
         wanted_runs(graph.plans, ["si__joint"])
     with pytest.raises(InputError, match="there is no configuration"):
@@ -127,3 +131,5 @@ def test_a_part_is_refused_where_there_is_none(planned, capsys):
     assert "--part is for what fuses views" in capsys.readouterr().err
     assert main(["train", "900", "mv", "0", "--part", "axial/pair_1_2", *place]) == 2
     assert "needs no axial/pair_1_2; it needs axial/fold_0" in capsys.readouterr().err
+    assert main(["train", "900", "mv", "0", "--part", "axial/pair_0_1", "--val", *place]) == 2
+    assert "leave --restart and --val out" in capsys.readouterr().err
