@@ -193,6 +193,7 @@ class SlurmEngine:
             for each, job_id in zip(group, ids, strict=True):
                 self.waiting.remove(each)
                 self.running[job_id] = each
+            for each, job_id in zip(group, ids, strict=True):
                 record = JobRecord(words=each.job.call.words, job_id=job_id, attempt=each.attempt)
                 write_record(_job_record(each.job), record)
 

@@ -22,8 +22,8 @@ from seg25d.orchestration.engine import LOST_RETRIES, Job
 from seg25d.orchestration.perform import perform, record_of
 from seg25d.orchestration.slurm_engine import MOST_PLACES, JobRecord, SlurmEngine
 from seg25d.orchestration.slurm_parameters import KNOWN, parameters_of, slurm_parameters
-from seg25d.orchestration.slurm_work import INTERRUPTED, files_of, outcome_of
-from seg25d.orchestration.task import Call, Outcome, Task
+from seg25d.orchestration.slurm_work import files_of, outcome_of
+from seg25d.orchestration.task import INTERRUPTED, Call, Outcome, Task
 from seg25d.runs.task_records import TaskRecord
 
 PERFORM = functools.partial(perform, program="programs:program")
@@ -450,3 +450,13 @@ def test_without_slurm_on_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 def test_an_interrupted_command_ends_with_the_status_that_is_looked_for() -> None:
     assert INTERRUPTED == COMMAND_INTERRUPTED
+
+
+def test_jobs_whose_records_cannot_be_written_are_cancelled(folder: Path) -> None:
+    cluster = Imagined()
+    engine = SlurmEngine(PERFORM, cluster=cluster)
+    (files_of(folder) / "a.json").mkdir(parents=True)
+    with pytest.raises(InputError):
+        engine.start([job(folder, "a"), job(folder, "b")])
+    engine.stop()
+    assert sorted(cluster.cancelled) == ["1_0", "1_1"]
