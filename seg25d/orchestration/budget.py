@@ -117,7 +117,8 @@ def _to_compare(budget: Budget, runs: Mapping[str, WantedRun]) -> dict[str, Want
     models = {name: budget.graph.num_models(run, budget.fold) for name, run in runs.items()}
     able = {name: run for name, run in runs.items() if not budget.graph.builds_on_others(run)}
     each = _seconds_each(budget, whole, max(1, len(able)))
-    compared = {name: run for name, run in able.items() if each / models[name] >= LEAST_SECONDS}
+    before = {each.name for done in budget.executor.journal.record.rounds[:1] for each in done.runs}
+    compared = {name: run for name, run in able.items() if name in before or each / models[name] >= LEAST_SECONDS}
     if not compared:
         simplest = min(able or runs, key=lambda name: models[name])
         compared = {simplest: runs[simplest]}

@@ -79,7 +79,16 @@ def run_dataset(workspace: Workspace, identifier: str, options: RunOptions) -> R
 
 
 def _planned_graph(workspace: Workspace, name: str, options: RunOptions) -> tuple[TrainingGraph, list[WantedRun]]:
-    """Verify and plan the data set, in this process: what there is to do follows from the plans."""
+    """Verify and plan the data set, in this process: what there is to do follows from the plans.
+
+    Raises:
+        InputError: If an argument or the data set is at fault, or what is trained has another plan.
+    """
+    if "," in (options.device or ""):
+        raise InputError(
+            f"--device {options.device}: expected one device, or none: tasks share out the GPUs by themselves, as many "
+            "at a time as --tasks says"
+        )
     words = options.configurations
     planning = PlanningOptions(
         configurations=None if words is None else tuple(dict.fromkeys(map(_without_variants, words))),

@@ -308,3 +308,14 @@ def test_pretraining_keeps_its_length_when_trainings_go_on(graph):
     again, fold = pretrained.fold(RUNS[0], 0, 2_000_000.0)
     assert (again.words, again.expected_seconds) == (first.words, 100.0)
     assert "2000000s" in fold.words
+
+
+def test_comparisons_go_on_with_the_same_configurations_on_fewer_places(graph):
+    scores = curves(stack=0.9)
+    engine = PretendedTrainings(graph.workspace, scores)
+    engine.places = len(RUNS)
+    best = spend(budget_of(graph, engine, 250), RUNS)
+    assert best == [WantedRun("stack")]
+    again = PretendedTrainings(graph.workspace, scores)
+    assert spend(budget_of(graph, again, 250), RUNS) == best
+    assert not again.trained

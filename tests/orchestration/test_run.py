@@ -39,7 +39,7 @@ def workspace(planned, tmp_path, monkeypatch) -> Workspace:
 
 
 def run(*words: str, status: int = 0) -> None:
-    assert main(["run", "900", *words, *IN_THIS_PROCESS]) == status
+    assert main(["run", "900", *IN_THIS_PROCESS, *words]) == status
 
 
 def record_of(workspace: Workspace) -> dict:
@@ -142,6 +142,7 @@ def test_a_time_for_everything_is_spent_and_the_page_says_how(workspace, written
         (["-c", "4d"], "there is no configuration '4d'"),
         (["-c", "si__joint"], "has no such variant"),
         (["-c", "2d", "-f", "7"], "there is no fold '7'"),
+        (["-c", "2d", "--on", "ray", "--device", "cuda:0,cuda:1"], "expected one device, or none"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_trained(words, said, workspace, written_models, capsys):
