@@ -251,6 +251,8 @@ class TrainingGraph:
     ) -> Task:
         folder = self.run_folder(wanted).fold(fold)
         own = words or self._settings(wanted)
+        if budget_s is not None:  # what others need may have had more
+            budget_s = accepted_seconds(folder, budget_s)
         return Task(
             name=f"{self.run_name(wanted)}_fold_{fold}",
             words=(*self._train(wanted, fold), *own, *self._length(budget_s), *self.common),

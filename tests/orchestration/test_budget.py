@@ -319,3 +319,12 @@ def test_comparisons_go_on_with_the_same_configurations_on_fewer_places(graph):
     again = PretendedTrainings(graph.workspace, scores)
     assert spend(budget_of(graph, again, 250), RUNS) == best
     assert not again.trained
+
+
+def test_models_of_views_that_had_more_time_keep_it(graph):
+    fold = graph.workspace.run(DATASET_NAME, "axial").fold(0)
+    write_record(fold.config, TrainingConfig(time_budget_seconds=500.0))
+    save_checkpoint(fold.checkpoint, {"iteration": 1, "seconds": 500.4, "finished": True, "log": []})
+    tasks = {task.name: task for task in graph.fold(WantedRun("mv"), 0, 100.0)}
+    assert "500s" in tasks["axial_fold_0"].words
+    assert "100s" in tasks["mv_fold_0"].words
