@@ -159,7 +159,7 @@ def train(
     with planned.reading():
         train_chosen = train_views if planned.plan.representation.fuses_views else train_network
         task, summaries = train_chosen(planned, chosen)
-        if options.validation != ValidationOptions() and options.part is None and is_first_process():
+        if options.validation.wants_more and options.part is None and is_first_process():
             summaries = validate_folds(task, options.validation)
         if summaries:
             logger.info("predict with: %s", prediction_command(workspace, identifier, task.run, summaries))

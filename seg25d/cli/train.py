@@ -44,6 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="fusion of views: train only this model that it needs, such as axial/pair_0_1; several commands can so "
         "train them on several machines, before the one without --part",
     )
+    parser.add_argument(
+        "--keep-probabilities",
+        action="store_true",
+        help="keep the probabilities of the validation cases for find_best_configuration, which need not predict them "
+        "again then; those above 1 GiB a case are left to it",
+    )
     add_training_arguments(parser, EPOCHS)
 
 

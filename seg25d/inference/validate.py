@@ -1,6 +1,7 @@
 """Scores of a fold: whole validation cases are predicted and compared with the truth on the files' grids."""
 
 import logging
+import math
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.util import find_spec
@@ -20,11 +21,14 @@ from seg25d.evaluation.summary import CaseSummary, Summary, summarize
 from seg25d.evaluation.tables import summary_table
 from seg25d.inference.prediction_files import probabilities_path, write_probabilities
 from seg25d.inference.predictor import Predictor
+from seg25d.inference.probability_maps import write_probability_map
 from seg25d.inference.uncertainty import Uncertainty
 from seg25d.planning.model_file import ModelHeader, load_header
 from seg25d.preprocessing.store import CaseRecord, Store
 
 logger = logging.getLogger(__name__)
+KEPT_BYTES = 1 << 30
+"""Probabilities of a case, in float32, that are kept at the most: they are in memory as a whole for it."""
 
 
 class _Output(NamedTuple):
@@ -36,6 +40,8 @@ class _Output(NamedTuple):
     made: int
     """When the model was written, in ns: older files are of an earlier one."""
     save_probabilities: bool
+    maps: Path | None
+    """Folder for the probabilities that are kept."""
 
     def segmentation(self, case: str) -> Path:
         return self.folder / f"{case}{self.ending}"
@@ -50,6 +56,11 @@ class _Output(NamedTuple):
         files = [self.segmentation(case), self.sums(case)]
         files += [probabilities_path(self.segmentation(case))] if self.save_probabilities else []
         return all(_is_current(path, self.made) for path in files)
+
+    def keeps(self, record: CaseRecord) -> bool:
+        """Whether the probabilities of a case are kept."""
+        num_bytes = 4 * self.labels.num_outputs * math.prod(record.geometry.canonical_shape)
+        return self.maps is not None and num_bytes <= KEPT_BYTES
 
 
 class _Predicted(NamedTuple):
@@ -73,6 +84,7 @@ def validate_fold(
     *,
     best: bool = False,
     save_probabilities: bool = False,
+    keep_probabilities: bool = False,
 ) -> Summary:
     """Predict cases from their preprocessed arrays and score them; results of the same model are kept.
 
@@ -86,13 +98,16 @@ def validate_fold(
         predictor: Predictor of the final model.
         best: Whether it is that of the best model instead, whose results are in `validation_best/`.
         save_probabilities: Also write `CASE.npz`, see `write_probabilities`; needs SimpleITK.
+        keep_probabilities: Also keep those of cases that are predicted now in `probabilities/CASE.b2nd`, as
+            `find_best_configuration` does, up to `KEPT_BYTES` a case.
 
     Returns:
         The scores.
     """
     model, results = (folder.model_best, folder.validation_best) if best else (folder.model_final, folder.validation)
     ending = _ending(predictor.header)
-    output = _Output(results, predictor.labels, ending, model.stat().st_mtime_ns, save_probabilities)
+    maps = folder.probabilities if keep_probabilities and not best else None
+    output = _Output(results, predictor.labels, ending, model.stat().st_mtime_ns, save_probabilities, maps)
     path = results / "summary.json"
     if _is_current(path, output.made) and all(output.has(case) for case in cases if ending is not None):
         return read_record(path, Summary)
@@ -104,7 +119,7 @@ def validate_fold(
         for case in track(cases, len(cases), f"validating {folder.root.parent.name}, {folder.root.name}"):
             record = store.record(case)
             predicted, probabilities, uncertainty = None, None, Uncertainty(predictor.labels)
-            if not output.has(case) and save_probabilities:
+            if not output.has(case) and (save_probabilities or output.keeps(record)):
                 predicted, probabilities = predictor.predict_probabilities(store.open_image(case), record.grid)
                 uncertainty.add_whole(probabilities, predicted)
             elif not output.has(case):
@@ -146,8 +161,10 @@ def _finish_case(store: Store, record: CaseRecord, result: _Predicted | None, ou
         indices = labels.encode(read_labels(path)[0], str(path))
     else:
         indices = result.indices
-        if result.probabilities is not None:
+        if result.probabilities is not None and output.save_probabilities:
             write_probabilities(path, result.probabilities, record.geometry)
+        if result.probabilities is not None and output.maps is not None and output.keeps(record):
+            write_probability_map(output.maps / f"{record.case}.b2nd", result.probabilities)
         write_record(output.sums(record.case), CaseSums(structures=result.sums))
         if ending is not None:
             from seg25d.data.image_io import write_labels  # noqa: PLC0415 - SimpleITK may be missing

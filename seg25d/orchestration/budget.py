@@ -11,7 +11,7 @@ The paired test is a rule for when to stop looking, and no claim: each configura
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from seg25d.core.lengths import count
 from seg25d.core.progress import format_seconds
@@ -26,15 +26,20 @@ from seg25d.training.going_on import seconds_so_far
 
 logger = logging.getLogger(__name__)
 LOOKING_SHARE = 0.25
-"""Share of the time that is left after planning in which configurations are compared, at the most."""
+"""Share of the time that is left after planning in which configurations are compared, about at the most."""
 ROUNDS = 3
 """Of comparison, at the most: each is twice as long as the one before."""
 LEAST_SECONDS = 20.0
-"""Shortest time of a training that is compared; below, most of it is its start."""
+"""Shortest time of a training that is compared. It is also at least as long as its start and the scoring of its cases:
+in a quarter of 15 minutes of one core four configurations of cardiac MR had 27 s each beside 37 to 75 s of scoring, and
+a Dice of 0.06 to 0.08 (documentation/reference/measurements.md)."""
+START_SECONDS = 5.0
+"""Loading torch and the arrays, and the first update, which is slower than others (2 to 7 s on two cores)."""
 WORSE_P = 0.05
 """P-value of Wilcoxon's signed-rank test over the cases, below which a configuration with a lower mean is dropped."""
-RESERVE_PER_SCORING = 1.5
-"""Time that choosing the best takes, in times of what predicting and scoring the folds took."""
+RESERVE_PER_SCORING = 0.5
+"""Time that choosing the best takes for each fold, in times of what predicting and scoring it took: predictions are
+kept."""
 RESERVE_SECONDS = 60.0
 """For the choice and the report, beside what grows with the cases."""
 
@@ -77,7 +82,7 @@ class Budget:
         self.executor.journal.decide(Decision(what=what, reason=reason))
 
 
-def spend(budget: Budget, runs: Sequence[WantedRun]) -> list[WantedRun]:
+def spend(budget: Budget, runs: Sequence[WantedRun]) -> tuple[TrainingGraph, list[WantedRun]]:
     """Prepare the arrays, compare configurations, and train the folds of the best ones.
 
     Args:
@@ -85,18 +90,19 @@ def spend(budget: Budget, runs: Sequence[WantedRun]) -> list[WantedRun]:
         runs: The configurations.
 
     Returns:
-        Those whose folds are all trained.
+        The graph with the folds that there was time for, and the configurations of which all these are trained.
     """
     budget.executor.run([budget.graph.preprocessing()])
     if not budget.executor.is_done(PREPROCESS):
-        return []
+        return budget.graph, []
     by_name = {budget.graph.run_name(run): run for run in runs}
     _forget_other_rounds(budget, by_name)
     compared = _to_compare(budget, by_name)
     if len(compared) == 1:
-        name = next(iter(compared))
+        name, run = next(iter(compared.items()))
         budget.decide(f"{name} is taken", "there is nothing to compare it with")
-        alone = ComparedRun(name=name, seconds=0.0, overhead_seconds=0.0, dice=0.0, p_value=None, kept=True)
+        overhead = _expected_overhead(budget.graph, run, budget.fold)
+        alone = ComparedRun(name=name, seconds=0.0, overhead_seconds=overhead, dice=0.0, p_value=None, kept=True)
         return _train_best(budget, by_name, [alone])
     return _train_best(budget, by_name, _compare(budget, compared))
 
@@ -112,48 +118,58 @@ def _forget_other_rounds(budget: Budget, runs: Mapping[str, WantedRun]) -> None:
 
 
 def _to_compare(budget: Budget, runs: Mapping[str, WantedRun]) -> dict[str, WantedRun]:
-    """The runs whose trainings are long enough to be compared, in one round if there is no time for more."""
+    """The runs that are compared: as many as have time for it, those first whose updates are the fastest."""
+    graph, fold = budget.graph, budget.fold
     whole = budget.length("comparisons", LOOKING_SHARE * budget.left)
-    models = {name: budget.graph.num_models(run, budget.fold) for name, run in runs.items()}
-    able = {name: run for name, run in runs.items() if not budget.graph.builds_on_others(run)}
-    each = _seconds_each(budget, whole, max(1, len(able)))
+    able = {name: run for name, run in runs.items() if not graph.builds_on_others(run)}
     before = {each.name for done in budget.executor.journal.record.rounds[:1] for each in done.runs}
-    compared = {name: run for name, run in able.items() if name in before or each / models[name] >= LEAST_SECONDS}
+    if before:
+        return {name: run for name, run in able.items() if name in before}
+    names = sorted(able, key=lambda name: graph.usual_seconds(able[name]) or 0.0)
+    while len(names) > 1 and _rounds(budget, {name: able[name] for name in names}, whole) is None:
+        del names[-1]
+    compared = {name: run for name, run in able.items() if name in names}
     if not compared:
-        simplest = min(able or runs, key=lambda name: models[name])
+        simplest = min(runs, key=lambda name: graph.num_models(runs[name], fold))
         compared = {simplest: runs[simplest]}
-    for name in runs:
-        if name not in compared:
-            trainings = count(models[name], "training")
-            budget.decide(
-                f"{name} is not compared",
-                f"{trainings} of a fold do not fit into its share of the time for comparisons, {format_seconds(each)}: "
-                "name fewer configurations, or give more time"
-                if name in able
-                else f"the {trainings} of a fold begin with what others of them have learnt, and so cannot go on when "
-                "those do: name it alone",
-            )
+    for name, run in runs.items():
+        if name in compared:
+            continue
+        trainings = count(graph.num_models(run, fold), "training")
+        reason = (
+            f"{format_seconds(whole)} for comparisons are too little for it, too: its training would be shorter than "
+            "the scoring of its cases; name fewer configurations, or give more time"
+            if name in able
+            else f"the {trainings} of a fold begin with what others of them have learnt, and so cannot go on when "
+            "those do: name it alone"
+        )
+        budget.decide(f"{name} is not compared", reason)
     return compared
 
 
-def _seconds_each(budget: Budget, whole: float, number: int) -> float:
-    """Seconds of each run in all rounds together, if none is dropped."""
-    return whole * min(budget.executor.engine.places, number) / number
+def _expected_overhead(graph: TrainingGraph, run: WantedRun, fold: int) -> float:
+    """Seconds that a training takes beside its own time, before one has been done."""
+    return START_SECONDS + graph.scoring_seconds(run, fold)
 
 
-def _first_round(budget: Budget, runs: Mapping[str, WantedRun], whole: float) -> tuple[int, float]:
-    """How many rounds there are, and the seconds of each run in the first one."""
-    each = _seconds_each(budget, whole, len(runs))
+def _rounds(budget: Budget, runs: Mapping[str, WantedRun], whole: float) -> tuple[int, float] | None:
+    """How many rounds there is time for, and the seconds of each training in the first one; None: not for one."""
+    each = whole * min(budget.executor.engine.places, len(runs)) / len(runs)
+    overhead = max(_expected_overhead(budget.graph, run, budget.fold) for run in runs.values())
     most = max(budget.graph.num_models(run, budget.fold) for run in runs.values())
-    halvings = min(ROUNDS - 1, max(0, math.floor(math.log2(each / most / LEAST_SECONDS))))
-    return halvings + 1, each / 2.0**halvings
+    for rounds in range(ROUNDS, 0, -1):
+        first = (each - rounds * overhead) / (1 << (rounds - 1))
+        if first / most >= max(LEAST_SECONDS, overhead):
+            return rounds, first
+    return None
 
 
 def _compare(budget: Budget, runs: Mapping[str, WantedRun]) -> list[ComparedRun]:
     """Rounds of trainings on one fold; what was not dropped, the best first."""
     journal = budget.executor.journal
     whole = budget.length("comparisons", 0.0)
-    rounds, first = _first_round(budget, runs, whole)
+    number_and_first = _rounds(budget, runs, whole) or (1, LEAST_SECONDS)  # as it was decided, with other places
+    rounds, first = int(budget.length("rounds", number_and_first[0])), number_and_first[1]
     begun = budget.length("begin of the comparisons", journal.spent_seconds)
     kept: Mapping[str, ComparedRun | None] = dict.fromkeys(runs)
     for number in range(rounds):
@@ -243,10 +259,15 @@ def _tell(budget: Budget, number: int, done: ComparisonRound) -> None:
     budget.decide(what, f"{reason} over {where} (Wilcoxon's signed-rank test, p < {WORSE_P:g})")
 
 
-def _train_best(budget: Budget, runs: Mapping[str, WantedRun], ranked: Sequence[ComparedRun]) -> list[WantedRun]:
+def _train_best(
+    budget: Budget, runs: Mapping[str, WantedRun], ranked: Sequence[ComparedRun]
+) -> tuple[TrainingGraph, list[WantedRun]]:
     """Train the folds of the best configuration; of the next ones too, if each has its usual length by then."""
-    graph, journal = budget.graph, budget.executor.journal
+    journal = budget.executor.journal
     complete: list[WantedRun] = []
+    if ranked:
+        budget = _with_folds(budget, runs[ranked[0].name], ranked[0])
+    graph = budget.graph
     for each in ranked:
         run, what = runs[each.name], f"folds of {each.name}"
         usual = graph.usual_seconds(run) or math.inf
@@ -261,7 +282,25 @@ def _train_best(budget: Budget, runs: Mapping[str, WantedRun], ranked: Sequence[
         last = graph.cross_validation(run, trainings, length)
         if budget.executor.run([*trainings, last])[last.name].is_done:
             complete.append(run)
-    return complete
+    return graph, complete
+
+
+def _with_folds(budget: Budget, run: WantedRun, compared: ComparedRun) -> Budget:
+    """The folds that there is time for: their trainings are at least as long as the scoring of their cases."""
+    asked = budget.graph.folds
+    fitting = 1
+    for number in range(len(asked), 1, -1):
+        some = replace(budget, graph=replace(budget.graph, folds=asked[:number]))
+        if _seconds_per_training(some, run, compared) >= compared.overhead_seconds:
+            fitting = number
+            break
+    number = int(budget.length("number of folds", fitting))
+    if number < len(asked):
+        budget.decide(
+            f"{count(number, 'fold')} of {len(asked)}",
+            "with more of them, scoring their cases would take longer than training them; more time trains all",
+        )
+    return replace(budget, graph=replace(budget.graph, folds=asked[:number]))
 
 
 def _seconds_per_training(budget: Budget, run: WantedRun, compared: ComparedRun) -> float:

@@ -72,7 +72,7 @@ def run_dataset(workspace: Workspace, identifier: str, options: RunOptions) -> R
         else:
             budget = Budget(options.time_budget_s, graph, executor)
             _announce(graph, [graph.preprocessing(), *budget.first_trainings(runs)], engine, budget)
-            complete = spend(budget, runs)
+            graph, complete = spend(budget, runs)
         if complete and graph.has_validation:
             executor.run(graph.choice(complete))
         return _end(workspace, graph, executor, complete)

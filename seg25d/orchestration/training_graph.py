@@ -1,17 +1,21 @@
 """The tasks of a data set: arrays, trainings with all that they need first, cross-validation, choice and report."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
-from seg25d.core.errors import InputError
+from seg25d.core.errors import InputError, RecordError
 from seg25d.core.lengths import plain_seconds
 from seg25d.core.workspace import FoldFolder, RunFolder, Workspace
 from seg25d.data.splits import Split
+from seg25d.inference.sliding_window import window_starts
 from seg25d.orchestration.task import Task
 from seg25d.planning.configurations import known_names
 from seg25d.planning.plan import ConfigurationPlan, Plans
 from seg25d.planning.plans_name import RUN_VARIANTS
 from seg25d.planning.pretext import PretextTask
+from seg25d.preprocessing.store import Store
 from seg25d.representations.fused_views import FusedViews
 from seg25d.runs.names import find_configuration
 from seg25d.training.durations import expected_seconds
@@ -20,6 +24,8 @@ from seg25d.views.model_sets import fusion_cases
 from seg25d.workflows.options import TrainingOptions
 from seg25d.workflows.settings import resolve_settings
 
+STEP_SIZE = 0.5
+"""Step between windows in prediction, as a share of the window, as `predict` has it."""
 PREPROCESS, CHOOSE, REPORT = "preprocess", "choose", "report"
 PROCESS_BYTES = 1 << 30
 """Memory of a training beside that of its plan: torch, the loaders of batches, cases in the cache."""
@@ -94,12 +100,27 @@ class TrainingGraph:
         """
         tasks: dict[str, Task] = {}
         for fold in self.folds:
-            for task in self.fold(wanted, fold, budget_s):
+            for task in self.fold(wanted, fold, budget_s, keep=True):
                 tasks.setdefault(task.name, task)
         return list(tasks.values())
 
-    def fold(self, wanted: WantedRun, fold: int | str, budget_s: float | None = None) -> Iterator[Task]:
-        """The training of a fold, after those that it needs."""
+    def fold(
+        self, wanted: WantedRun, fold: int | str, budget_s: float | None = None, *, keep: bool = False
+    ) -> Iterator[Task]:
+        """The training of a fold, after those that it needs.
+
+        Args:
+            wanted: The run.
+            fold: Number of the fold, or `all`.
+            budget_s: Time of each training, instead of the usual length.
+            keep: Whether the probabilities of its validation cases are kept for the choice.
+        """
+        *others, last = self._chain(wanted, fold, budget_s)
+        yield from others
+        words = (*last.words, "--keep-probabilities") if keep and fold != "all" else last.words
+        yield last.model_copy(update={"words": words})
+
+    def _chain(self, wanted: WantedRun, fold: int | str, budget_s: float | None) -> Iterator[Task]:
         representation = self._plan(wanted.configuration).representation
         if representation.fuses_views:
             yield from self._fused_fold(wanted, fold, budget_s)
@@ -169,6 +190,22 @@ class TrainingGraph:
         """The time that folds of a run can be given, if it is to be `seconds`: they do not become shorter."""
         run = self.run_folder(wanted)
         return max(accepted_seconds(run.fold(fold), seconds) for fold in folds)
+
+    def scoring_seconds(self, wanted: WantedRun, fold: int) -> float:
+        """About how long predicting the validation cases of a fold takes; 0 where updates are not timed."""
+        update = (self.seconds_per_update or {}).get(wanted.configuration)
+        plan = self._plan(wanted.configuration)
+        store = Store(self.workspace.preprocessed_dataset(self.dataset_name).store(plan.store))
+        if update is None:
+            return 0.0
+        windows = 0
+        for case in self.splits[fold].val:
+            with suppress(RecordError):  # not preprocessed
+                shape = store.record(case).grid.shape
+                starts = zip(shape, plan.window, strict=True)
+                windows += math.prod(len(window_starts(size, extent, STEP_SIZE)) for size, extent in starts)
+        batches = windows * float(1 << len(plan.mirror_axes)) / plan.batch_size
+        return batches * update * plan.representation.scoring_share
 
     def usual_seconds(self, wanted: WantedRun) -> float | None:
         """How long a fold takes at the usual length, the models that it needs aside."""

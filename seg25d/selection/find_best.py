@@ -19,6 +19,7 @@ from seg25d.core.workspace import PreprocessedFolder
 from seg25d.ensembling.weights import OverlapSums, fit_weights, overlap_sums
 from seg25d.evaluation.summary import Summary
 from seg25d.inference.postprocessing import PostProcessing
+from seg25d.inference.probability_maps import open_probability_map
 from seg25d.preprocessing.store import Store
 from seg25d.selection.best import Best, Member
 from seg25d.selection.calibrate import calibrate_best
@@ -26,7 +27,6 @@ from seg25d.selection.candidates import Ensemble, ValidatedRun, pairs, shared_ca
 from seg25d.selection.cost import CaseToPredict, Cost, joint_cost, measure_cost
 from seg25d.selection.fit_postprocessing import fit_postprocessing
 from seg25d.selection.predict_validation import predict_validation
-from seg25d.selection.probability_maps import open_probability_map
 from seg25d.selection.ranking import rank
 from seg25d.selection.scoring import CaseToScore, Validation, score_ensembles
 

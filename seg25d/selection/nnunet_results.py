@@ -30,8 +30,8 @@ from seg25d.data.image_geometry import Geometry
 from seg25d.data.labels import Labels
 from seg25d.data.problems import FileError, Problem, raise_problems
 from seg25d.inference.prediction_files import probabilities_path, probabilities_shape, read_probabilities
+from seg25d.inference.probability_maps import write_probability_map
 from seg25d.runs.imported import ImportedRun
-from seg25d.selection.probability_maps import write_probability_map
 
 logger = logging.getLogger(__name__)
 _CURE = "run `nnUNetv2_train DATASET CONFIG FOLD --val --npz` with nnU-Net, then this command again"

@@ -12,9 +12,9 @@ from seg25d.core.leftovers import remove_leftovers
 from seg25d.core.parallel import call_for
 from seg25d.core.progress import track
 from seg25d.ensembling.load import load_predictor
+from seg25d.inference.probability_maps import write_probability_map
 from seg25d.preprocessing.store import Store
 from seg25d.selection.candidates import ValidatedRun
-from seg25d.selection.probability_maps import write_probability_map
 
 logger = logging.getLogger(__name__)
 

@@ -26,9 +26,9 @@ from seg25d.ensembling.fuse import mean_of_probabilities
 from seg25d.evaluation.metrics import case_metrics
 from seg25d.evaluation.summary import CaseSummary, Summary, summarize
 from seg25d.inference.postprocessing import PostProcessing, remove_components, threshold_values
+from seg25d.inference.probability_maps import open_probability_map
 from seg25d.preprocessing.store import Store
 from seg25d.selection.candidates import Ensemble, ValidatedRun, shared_threshold
-from seg25d.selection.probability_maps import open_probability_map
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")

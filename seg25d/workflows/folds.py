@@ -74,6 +74,8 @@ class RunToTrain:
     loggers: tuple[LoggerName, ...]
     save_probabilities: bool
     """Whether probabilities of the validation cases are written, too."""
+    keep_probabilities: bool
+    """Whether they are kept for `find_best_configuration`."""
 
     @property
     def config(self) -> TrainingConfig:
@@ -196,7 +198,8 @@ def score_fold(task: RunToTrain, job: FoldJob, execution: Execution) -> Summary:
     """
     folder, cases = task.run.fold(job.header.fold), job.split.val
     predictor = load_predictor([folder.model_final], execution)
-    summary = validate_fold(folder, task.store, cases, predictor, save_probabilities=task.save_probabilities)
+    written = {"save_probabilities": task.save_probabilities, "keep_probabilities": task.keep_probabilities}
+    summary = validate_fold(folder, task.store, cases, predictor, **written)
     job.loggers.scores(summary)
     return summary
 

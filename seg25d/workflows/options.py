@@ -25,6 +25,13 @@ class ValidationOptions(Record):
     """Also score the model with the best validation windows, in `validation_best/`."""
     save_probabilities: bool = False
     """Also write `CASE.npz`."""
+    keep_probabilities: bool = False
+    """Also keep the probabilities for `find_best_configuration`, which need not be predicted again then."""
+
+    @property
+    def wants_more(self) -> bool:
+        """Whether anything is to be done that training does not do at its end."""
+        return self.validate_only or self.validate_best or self.save_probabilities
 
 
 class PlanningOptions(Record):

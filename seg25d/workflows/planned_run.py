@@ -104,6 +104,7 @@ class PlannedRun:
             num_processes=self.options.num_processes,
             loggers=self.options.loggers,
             save_probabilities=self.options.validation.save_probabilities,
+            keep_probabilities=self.options.validation.keep_probabilities,
         )
         if begun == "checked":
             for fold in folds:

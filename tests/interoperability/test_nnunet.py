@@ -18,8 +18,8 @@ from seg25d.data.labels import Labels
 from seg25d.ensembling.ensemble import ensemble_folders
 from seg25d.ensembling.options import EnsembleOptions
 from seg25d.inference.prediction_files import PredictionRecord, read_probabilities, write_probabilities
+from seg25d.inference.probability_maps import open_probability_map
 from seg25d.selection.nnunet_results import import_nnunet_results
-from seg25d.selection.probability_maps import open_probability_map
 
 nnunet = pytest.importorskip("nnunetv2.ensembling.ensemble", reason="nnunetv2 is not installed")
 export = pytest.importorskip("nnunetv2.inference.export_prediction")

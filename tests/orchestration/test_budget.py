@@ -50,6 +50,7 @@ class PretendedTrainings:
         self.trained: dict[str, float] = {}
         """Seconds of each fold, in the order in which they were asked for last."""
         self.failing: set[str] = set()
+        self.overhead = OVERHEAD
         self.cut_off_before = ""
 
     def clock(self) -> float:
@@ -71,7 +72,7 @@ class PretendedTrainings:
         if words[0] == "train" and "crossval" not in name:
             asked = duration(words[words.index("--time-budget") + 1])
             assert asked >= self.trained.get(name, 0.0), "a training does not become shorter"
-            self.now += asked - self.trained.pop(name, 0.0) + OVERHEAD
+            self.now += asked - self.trained.pop(name, 0.0) + self.overhead
             self.trained[name] = asked
             self._write(job, words[2], asked)
         else:
@@ -127,6 +128,10 @@ def budget_of(graph: TrainingGraph, engine: PretendedTrainings, seconds: float) 
     return Budget(seconds, graph, Executor(engine, journal, Table(journal, folder), folder, {}))
 
 
+def spent(budget: Budget, runs: Sequence[WantedRun]) -> list[WantedRun]:
+    return spend(budget, runs)[1]
+
+
 def curves(**best: float) -> dict[str, Callable[[float], float]]:
     """Dice that comes near its best with time."""
 
@@ -139,7 +144,7 @@ def curves(**best: float) -> dict[str, Callable[[float], float]]:
 def test_the_worse_are_dropped_and_the_best_gets_the_rest(graph):
     engine = PretendedTrainings(graph.workspace, curves(axial=0.9, si=0.5, stack=0.9, **{"3d": 0.3}))
     budget = budget_of(graph, engine, 3600)
-    (best,) = spend(budget, RUNS)
+    (best,) = spent(budget, RUNS)
     record = budget.executor.journal.record
     assert best.configuration == max(record.rounds[-1].runs, key=lambda each: each.dice).name
     first = record.rounds[0]
@@ -160,43 +165,57 @@ def test_the_worse_are_dropped_and_the_best_gets_the_rest(graph):
 def test_a_configuration_gets_no_more_than_its_usual_length_and_the_next_one_then_has_its_turn(graph):
     engine = PretendedTrainings(graph.workspace, curves(axial=0.9, stack=0.9))
     usual = graph.usual_seconds(WantedRun("axial"))
-    spent = spend(budget_of(graph, engine, 12 * usual), RUNS[:3:2])
-    assert set(spent) == {WantedRun("axial"), WantedRun("stack")}
+    done = spent(budget_of(graph, engine, 12 * usual), RUNS[:3:2])
+    assert set(done) == {WantedRun("axial"), WantedRun("stack")}
     assert engine.trained["axial_fold_1"] == int(usual)
     alone = PretendedTrainings(graph.workspace, curves())
     shutil.rmtree(graph.workspace.results)
-    assert spend(budget_of(graph, alone, 5 * usual), RUNS[:3:2]) in ([WantedRun("axial")], [WantedRun("stack")])
+    assert spent(budget_of(graph, alone, 5 * usual), RUNS[:3:2]) in ([WantedRun("axial")], [WantedRun("stack")])
 
 
 def test_what_does_not_fit_is_not_compared_and_one_alone_gets_everything(graph):
     engine = PretendedTrainings(graph.workspace, curves(mv=0.9))
     budget = budget_of(graph, engine, 4 * 4 * 2 * LEAST_SECONDS)
-    spend(budget, [*RUNS[:3], WantedRun("mv")])
+    spent(budget, [*RUNS[:3], WantedRun("mv")])
     assert len(budget.executor.journal.record.rounds) == 2, "there is no time for a third one"
     shutil.rmtree(graph.workspace.results)
     budget = budget_of(graph, PretendedTrainings(graph.workspace, curves()), 4 * 2 * LEAST_SECONDS)
-    assert spend(budget, RUNS[:3]) == RUNS[:1]
+    assert spent(budget, RUNS[:3]) == RUNS[:1]
     decisions = {each.what: each.reason for each in budget.executor.journal.record.decisions}
-    assert "1 training of a fold do not fit" in decisions["stack is not compared"]
+    assert "would be shorter than the scoring of its cases" in decisions["stack is not compared"]
     shutil.rmtree(graph.workspace.results)
     engine = PretendedTrainings(graph.workspace, curves())
     budget = budget_of(graph, engine, 600)
-    assert spend(budget, RUNS[:1]) == RUNS[:1]
+    assert spent(budget, RUNS[:1]) == RUNS[:1]
     assert not budget.executor.journal.record.rounds
     assert 500 < engine.now < 600
+
+
+def test_where_scoring_takes_long_fewer_folds_are_trained_and_each_of_them_for_longer(graph):
+    engine = PretendedTrainings(graph.workspace, curves(axial=0.9))
+    engine.overhead = 60
+    budget = budget_of(graph, engine, 600)
+    trained, complete = spend(budget, RUNS[:2])
+    assert complete == RUNS[:1]
+    assert trained.folds == (0, 1)
+    assert set(engine.trained) == {"axial_fold_0", "axial_fold_1", "si_fold_0"}
+    assert engine.trained["axial_fold_1"] >= engine.overhead
+    assert engine.now < 600
+    assert any(each.what == "2 folds of 3" for each in budget.executor.journal.record.decisions)
+    assert trained.choice(complete)[0].words[4:7] == ("-f", "0", "1")
 
 
 def test_a_failing_configuration_is_told_and_the_others_go_on(graph):
     engine = PretendedTrainings(graph.workspace, curves(axial=0.9))
     engine.failing.add("axial_fold_0")
     budget = budget_of(graph, engine, 1800)
-    (best,) = spend(budget, RUNS)
+    (best,) = spent(budget, RUNS)
     assert best != WantedRun("axial")
     decisions = {each.what: each.reason for each in budget.executor.journal.record.decisions}
     assert decisions["axial is dropped"] == "its training failed: made to fail"
     engine.failing.add("preprocess")
     shutil.rmtree(graph.workspace.results)
-    assert spend(budget_of(graph, engine, 1800), RUNS) == []
+    assert spent(budget_of(graph, engine, 1800), RUNS) == []
 
 
 @pytest.mark.parametrize("cut_off", ["si_fold_0", "stack_fold_0", "axial_fold_1"])
@@ -204,16 +223,16 @@ def test_a_run_that_was_cut_off_decides_and_spends_as_if_it_had_not_been(cut_off
     scores = curves(axial=0.9, stack=0.89)
     whole = PretendedTrainings(graph.workspace, scores)
     budget = budget_of(graph, whole, 3600)
-    spend(budget, RUNS)
+    spent(budget, RUNS)
     expected = budget.executor.journal.record
     shutil.rmtree(graph.workspace.results)
     engine = PretendedTrainings(graph.workspace, scores)
     engine.cut_off_before = cut_off
     with pytest.raises(KeyboardInterrupt):
-        spend(budget_of(graph, engine, 3600), RUNS)
+        spent(budget_of(graph, engine, 3600), RUNS)
     engine.cut_off_before = ""
     again = budget_of(graph, engine, 3600)
-    spend(again, RUNS)
+    spent(again, RUNS)
     record = again.executor.journal.record
     best = f"folds of {max(record.rounds[-1].runs, key=lambda each: each.dice).name}"
     assert record.rounds == expected.rounds
@@ -229,25 +248,25 @@ def test_what_begins_with_other_models_is_not_compared_as_it_cannot_go_on_when_t
     engine = PretendedTrainings(graph.workspace, curves(mv=0.9))
     budget = budget_of(graph, engine, 100_000)
     assert {task.name for task in budget.first_trainings([*RUNS[:2], fused])} == {"axial_fold_0", "si_fold_0"}
-    assert fused not in spend(budget, [*RUNS[:2], fused, fine])
+    assert fused not in spent(budget, [*RUNS[:2], fused, fine])
     decisions = {each.what: each.reason for each in budget.executor.journal.record.decisions}
     for name in ("mv", "axial__fine"):
         assert "name it alone" in decisions[f"{name} is not compared"]
     shutil.rmtree(graph.workspace.results)
-    assert spend(budget_of(graph, PretendedTrainings(graph.workspace, curves()), 100_000), [fused]) == [fused]
+    assert spent(budget_of(graph, PretendedTrainings(graph.workspace, curves()), 100_000), [fused]) == [fused]
 
 
 @pytest.mark.parametrize("seconds", [7200, 1800])
 def test_another_time_goes_on_with_what_is_trained_and_shortens_nothing(seconds, graph):
     scores = curves(axial=0.9)
     first = PretendedTrainings(graph.workspace, scores)
-    spend(budget_of(graph, first, 3600), RUNS)
+    spent(budget_of(graph, first, 3600), RUNS)
     before = dict(first.trained)
     (graph.workspace.results / DATASET_NAME / "run.json").unlink()  # as where the arguments are others
     again = PretendedTrainings(graph.workspace, scores)
     again.trained = dict(before)
     budget = budget_of(graph, again, seconds)
-    (best,) = spend(budget, RUNS)
+    (best,) = spent(budget, RUNS)
     assert best == WantedRun("axial")
     assert not any("failed" in each.reason for each in budget.executor.journal.record.decisions)
     assert all(again.trained[name] >= length for name, length in before.items())
@@ -258,13 +277,13 @@ def test_another_time_goes_on_with_what_is_trained_and_shortens_nothing(seconds,
 def test_comparisons_that_ended_for_their_time_stay_so(graph, monkeypatch):
     monkeypatch.setattr(f"{__name__}.OVERHEAD", 100.0)
     scores = curves()
-    spend(budget_of(graph, PretendedTrainings(graph.workspace, scores), 3600), RUNS)
+    spent(budget_of(graph, PretendedTrainings(graph.workspace, scores), 3600), RUNS)
     path = graph.workspace.results / DATASET_NAME / "run.json"
     rounds = read_record(path, RunRecord).rounds
     assert len(rounds) == 2
     assert sum(each.kept for each in rounds[1].runs) > 1
     again = PretendedTrainings(graph.workspace, scores)
-    spend(budget_of(graph, again, 3600), RUNS)
+    spent(budget_of(graph, again, 3600), RUNS)
     assert read_record(path, RunRecord).rounds == rounds
     assert not again.trained
 
@@ -272,10 +291,10 @@ def test_comparisons_that_ended_for_their_time_stay_so(graph, monkeypatch):
 def test_a_record_of_other_configurations_is_told_and_begun_anew(graph, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("seg25d"), "propagate", True)
     scores = curves(stack=0.9)
-    spend(budget_of(graph, PretendedTrainings(graph.workspace, scores), 3600), RUNS)
+    spent(budget_of(graph, PretendedTrainings(graph.workspace, scores), 3600), RUNS)
     shutil.rmtree(graph.workspace.results / DATASET_NAME / "tasks")
     budget = budget_of(graph, PretendedTrainings(graph.workspace, scores), 8000)
-    assert spend(budget, RUNS[:2])
+    assert spent(budget, RUNS[:2])
     assert "run.json has comparisons of other configurations" in caplog.text
     assert {each.name for each in budget.executor.journal.record.rounds[0].runs} == {"axial", "si"}
 
@@ -284,7 +303,7 @@ def test_a_usual_length_that_is_reached_costs_no_more_than_before(graph):
     usual = graph.usual_seconds(WantedRun("axial"))
     engine = PretendedTrainings(graph.workspace, curves())
     budget = budget_of(graph, engine, 20 * usual)
-    spend(budget, RUNS[:3:2])
+    spent(budget, RUNS[:3:2])
     rounds = budget.executor.journal.record.rounds
     assert rounds[-1].runs[0].seconds == rounds[-2].runs[0].seconds == int(usual)
     assert max(each.overhead_seconds for done in rounds for each in done.runs) < OVERHEAD + 1
@@ -314,10 +333,10 @@ def test_comparisons_go_on_with_the_same_configurations_on_fewer_places(graph):
     scores = curves(stack=0.9)
     engine = PretendedTrainings(graph.workspace, scores)
     engine.places = len(RUNS)
-    best = spend(budget_of(graph, engine, 250), RUNS)
+    best = spent(budget_of(graph, engine, 250), RUNS)
     assert best == [WantedRun("stack")]
     again = PretendedTrainings(graph.workspace, scores)
-    assert spend(budget_of(graph, again, 250), RUNS) == best
+    assert spent(budget_of(graph, again, 250), RUNS) == best
     assert not again.trained
 
 

@@ -4,6 +4,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from seg25d.cli.main import main
@@ -11,6 +12,7 @@ from seg25d.core.errors import InputError
 from seg25d.core.workspace import Workspace
 from seg25d.data.phantom import DATASET_NAME
 from seg25d.data.splits import read_splits
+from seg25d.inference.probability_maps import open_probability_map
 from seg25d.orchestration.training_graph import TrainingGraph, WantedRun, wanted_runs
 from seg25d.planning.plans_file import read_plans
 from seg25d.workflows.options import TrainingOptions
@@ -45,7 +47,7 @@ def told(tasks) -> dict[str, tuple[str, ...]]:
 def test_a_configuration_is_a_training_for_each_fold(graph):
     tasks = graph.trainings(WantedRun("axial"))
     assert told(tasks) == {f"axial_fold_{fold}": ("preprocess",) for fold in range(3)}
-    words = ("train", DATASET_NAME, "axial", "1", "--epochs", "1", "--iterations", "2")
+    words = ("train", DATASET_NAME, "axial", "1", "--epochs", "1", "--iterations", "2", "--keep-probabilities")
     assert tasks[1].words == words
     fold = graph.workspace.run(DATASET_NAME, "axial").fold(1)
     assert tasks[1].outputs == (fold.model_final, fold.validation / "summary.json")
@@ -105,6 +107,28 @@ def test_tasks_one_by_one_train_what_one_command_does(name, graph, planned, trai
     trained.clear()
     assert main([*tasks[-1].words, *IN_THIS_PROCESS, "--workspace", str(tmp_path / "workspace")]) == 0
     assert {each.replace("/", "_") for each in trained} == one_by_one
+
+
+def test_kept_probabilities_are_those_that_the_choice_would_predict(planned, tmp_path, capsys):
+    shutil.copytree(planned, tmp_path / "workspace")
+    place = [*IN_THIS_PROCESS, "--workspace", str(tmp_path / "workspace")]
+    run = Workspace.resolve(tmp_path / "workspace", {}).run(DATASET_NAME, "axial")
+    words = ["train", "900", "2d", "0", "1", "--epochs", "1", "--iterations", "2"]
+    assert main([*words, "--keep-probabilities", *place]) == 0
+    kept = {path: open_probability_map(path)[...] for fold in (0, 1) for path in run.fold(fold).probabilities.iterdir()}
+    assert len(kept) == 2
+    choose = ["find_best_configuration", "900", "-c", "2d", "-f", "0", "1", *place]
+    assert main(choose) == 0
+    assert "predicting cases" not in capsys.readouterr().err
+    for path in kept:
+        path.unlink()
+    assert main(choose) == 0
+    assert "predicting cases" in capsys.readouterr().err
+    for path, probabilities in kept.items():
+        np.testing.assert_array_equal(open_probability_map(path)[...], probabilities)
+    shutil.rmtree(run.root)
+    assert main([*words, *place]) == 0
+    assert not run.fold(0).probabilities.exists()
 
 
 def test_runs_are_named_as_configurations_with_network_and_variants(graph):

@@ -13,12 +13,12 @@ from seg25d.core.workspace import RunFolder, Workspace
 from seg25d.data.dataset import read_splits
 from seg25d.data.image_io import read_geometry, read_labels
 from seg25d.data.labels import Labels
+from seg25d.inference.probability_maps import open_probability_map
 from seg25d.runs.imported import ImportedRun, read_imported
 from seg25d.selection import nnunet_results
 from seg25d.selection.candidates import read_validated_run
 from seg25d.selection.compared_runs import runs_to_compare
 from seg25d.selection.nnunet_results import import_nnunet_results
-from seg25d.selection.probability_maps import open_probability_map
 
 NAME = "Dataset003_Some"
 IDENTITY = "nnUNetTrainer__nnUNetPlans__3d_fullres"
