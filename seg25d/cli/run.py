@@ -56,9 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--gpu-memory-gb",
         type=positive_amount,
-        default=8.0,
         metavar="GB",
-        help="memory that one training step may take (default: 8)",
+        help="memory that one training step may take (default: as the data set is planned, else 8)",
     )
     parser.add_argument(
         "--on",

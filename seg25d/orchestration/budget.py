@@ -10,9 +10,14 @@ The paired test is a rule for when to stop looking, and no claim: each configura
 
 import logging
 import math
+import os
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 
+from seg25d.core.errors import InputError
 from seg25d.core.lengths import count
 from seg25d.core.progress import format_seconds
 from seg25d.core.records import read_record
@@ -40,6 +45,9 @@ WORSE_P = 0.05
 RESERVE_PER_SCORING = 0.5
 """Time that choosing the best takes for each fold, in times of what predicting and scoring it took: predictions are
 kept."""
+LATE_SECONDS = 60.0
+"""How long a file of another machine may take to appear: NFS keeps what it knows of a folder so long (nfs(5),
+`acdirmax`)."""
 RESERVE_SECONDS = 60.0
 """For the choice and the report, beside what grows with the cases."""
 
@@ -91,7 +99,16 @@ def spend(budget: Budget, runs: Sequence[WantedRun]) -> tuple[TrainingGraph, lis
 
     Returns:
         The graph with the folds that there was time for, and the configurations of which all these are trained.
+
+    Raises:
+        InputError: If the time is too short for any training.
     """
+    least = RESERVE_SECONDS + LEAST_SECONDS
+    if budget.left < least and not budget.executor.journal.record.lengths:
+        raise InputError(
+            f"--time-budget: expected more than {format_seconds(budget.seconds - budget.left + least)} here, got "
+            f"{format_seconds(budget.seconds)}; choosing the best and the report take {format_seconds(RESERVE_SECONDS)}"
+        )
     budget.executor.run([budget.graph.preprocessing()])
     if not budget.executor.is_done(PREPROCESS):
         return budget.graph, []
@@ -206,7 +223,7 @@ def _round(
             budget.decide(f"{name} is dropped", f"its training failed: {outcome.message}")
             continue
         path = graph.run_folder(runs[name]).fold(budget.fold).validation / "summary.json"
-        summaries[name] = read_record(path, Summary)
+        summaries[name] = _read_late(path)
         overheads[name] = _overhead(outcome, seconds[name], so_far[name], before[name])
     dice = {name: summary.foreground_mean.dice or 0.0 for name, summary in summaries.items()}
     means = {name: case_means(summary) for name, summary in summaries.items()}
@@ -226,6 +243,20 @@ def _round(
             )
         )
     return ComparisonRound(fold=budget.fold, num_cases=len(means[best]) if best else 0, runs=tuple(compared))
+
+
+def _read_late(path: Path) -> Summary:
+    """The scores of a training that has ended, perhaps on another machine whose files appear late.
+
+    Raises:
+        RecordError: If they are damaged, or do not appear.
+    """
+    until = time.monotonic() + LATE_SECONDS
+    while not path.exists() and time.monotonic() < until:
+        time.sleep(1.0)
+        with suppress(OSError):
+            os.listdir(path.parent)  # noqa: PTH208 - has NFS look again
+    return read_record(path, Summary)
 
 
 def _overhead(outcome: Outcome, seconds: float, so_far: float, before: ComparedRun | None) -> float:
@@ -307,7 +338,8 @@ def _seconds_per_training(budget: Budget, run: WantedRun, compared: ComparedRun)
     """Time of each training of a run's folds, with which all that is left is spent."""
     graph, places = budget.graph, budget.executor.engine.places
     trainings, folds, overhead = graph.trainings(run), len(graph.folds), compared.overhead_seconds
-    left = budget.left - RESERVE_SECONDS - RESERVE_PER_SCORING * folds * overhead
+    others = START_SECONDS * max(0, len(trainings) - folds)  # models that are needed, and not scored
+    left = budget.left - RESERVE_SECONDS - RESERVE_PER_SCORING * folds * overhead - others
     if places == 1:
         done = compared.seconds if budget.fold in graph.folds else 0.0
         return (left + done - folds * overhead) / len(trainings)

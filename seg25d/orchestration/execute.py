@@ -62,7 +62,7 @@ class Executor(Generic[Kept]):
             self.outcomes.pop(task.name, None)
         self.journal.add(waiting)
         running: set[str] = set()
-        with stop_signals() as received:
+        with stop_signals("stopping all tasks; trainings save their state") as received:
             try:
                 while waiting or running:
                     waiting, jobs = self._next(waiting)

@@ -54,6 +54,7 @@ class LocalEngine:
         self.memory_bytes = SHARE_OF_MEMORY * available_memory_bytes()
         self.waiting: list[tuple[Job, int]] = []
         self.running: list[_Running] = []
+        self.is_stopping = False
 
     def start(self, jobs: Sequence[Job]) -> None:
         """Take tasks."""
@@ -76,17 +77,19 @@ class LocalEngine:
         return outcomes
 
     def stop(self) -> None:
-        """Stop all tasks: trainings save their state."""
+        """Stop all tasks: trainings save their state; a second call while they do kills them."""
         self.waiting.clear()
         for each in self.running:
             each.process.terminate()
-        until = time.monotonic() + GRACE_SECONDS
+        until = time.monotonic() + (0.0 if self.is_stopping else GRACE_SECONDS)
+        self.is_stopping = True
         for each in self.running:
             each.process.join(max(0.0, until - time.monotonic()))
             each.process.kill()
             each.process.join()
             end_lost(each.job.call, -signal.SIGTERM, "stopped; the same command goes on")
         self.running.clear()
+        self.is_stopping = False
 
     def _fill(self) -> None:
         """Begin waiting tasks for which there is a place, in their order."""

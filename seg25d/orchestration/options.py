@@ -24,7 +24,8 @@ class RunOptions(Record):
     seed: int | None = None
     pretext: PretextTask | None = None
     """What networks are pretrained by; None: they are not."""
-    gpu_memory_gb: float = Field(default=8.0, gt=0)
+    gpu_memory_gb: float | None = Field(default=None, gt=0)
+    """Memory that one training step may take; None: that of the plans that are there, else 8 GB."""
     on: EngineName = "local"
     num_tasks: int | None = Field(default=None, ge=1)
     """Tasks at a time; None: one per GPU, or one on CPUs; what a cluster has room for."""

@@ -23,6 +23,7 @@ from seg25d.orchestration.options import RunOptions
 from seg25d.orchestration.table import Table
 from seg25d.orchestration.task import Task, in_order
 from seg25d.orchestration.training_graph import CHOOSE, REPORT, TrainingGraph, WantedRun, wanted_runs
+from seg25d.planning.plans_file import read_plans
 from seg25d.planning.plans_name import RUN_VARIANTS
 from seg25d.runs.files import check_run
 from seg25d.runs.names import parse_folds
@@ -73,7 +74,7 @@ def run_dataset(workspace: Workspace, identifier: str, options: RunOptions) -> R
             budget = Budget(options.time_budget_s, graph, executor)
             _announce(graph, [graph.preprocessing(), *budget.first_trainings(runs)], engine, budget)
             graph, complete = spend(budget, runs)
-        if complete and graph.has_validation:
+        if complete:
             executor.run(graph.choice(complete))
         return _end(workspace, graph, executor, complete)
 
@@ -92,12 +93,16 @@ def _planned_graph(workspace: Workspace, name: str, options: RunOptions) -> tupl
     words = options.configurations
     planning = PlanningOptions(
         configurations=None if words is None else tuple(dict.fromkeys(map(_without_variants, words))),
-        gpu_memory_gb=options.gpu_memory_gb,
         num_processes=options.num_processes,
         plan_only=True,
     )
-    plans = prepare_datasets(workspace, [name], planning)[name]
     folder = workspace.preprocessed_dataset(name)
+    memory = options.gpu_memory_gb
+    if memory is None and folder.plans().exists():
+        memory = read_plans(folder.plans()).gpu_memory_gb
+    if memory is not None:
+        planning = planning.model_copy(update={"gpu_memory_gb": memory})
+    plans = prepare_datasets(workspace, [name], planning)[name]
     splits = read_splits(folder.splits)
     runs = wanted_runs(plans, words, options.pretext)
     graph = TrainingGraph(
@@ -128,7 +133,7 @@ def _planned_graph(workspace: Workspace, name: str, options: RunOptions) -> tupl
             raise
         logger.warning("no times are told: %s", error)  # the cluster may have the device that is not here
     updates = {each: time.seconds_per_update for each, time in times.items()}
-    return replace(graph, seconds_per_update=updates), runs
+    return replace(graph, seconds_per_update=updates, configurations=tuple(sorted(needed))), runs
 
 
 def _without_variants(word: str) -> str:
@@ -173,7 +178,7 @@ def _announce(graph: TrainingGraph, tasks: Sequence[Task], engine: Engine, budge
     rows += [] if budget is None else [["folds of the best", "all of these", "-", "-"]]
     if graph.has_validation:
         rows += [["choose", "all of these" if budget is None else "folds of the best", "-", "-"]]
-        rows += [["report", "choose", "-", "-"]]
+    rows += [["report", "choose" if graph.has_validation else "all of these", "-", "-"]]
     logger.info("%s\n%s", graph.dataset_name, text_table(["task", "needs", "time", "memory"], rows))
     if budget is None:
         known = [task.expected_seconds for task in tasks if task.expected_seconds is not None]

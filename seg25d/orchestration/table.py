@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 SECONDS_BETWEEN_UPDATES = 1.0
 SECONDS_BETWEEN_LINES = 60.0
+ALL = 1_000_000
 STYLES = {"waiting": "dim", "running": "bold", "done": "green", "failed": "red", "left out": "yellow"}
 
 
@@ -54,7 +55,7 @@ class Table:
         if self.live is not None:
             if now - self.last >= SECONDS_BETWEEN_UPDATES:
                 self.last = now
-                self.live.update(_rich_table(list(self.journal.lines.values()), _shares(running)), refresh=True)
+                self.live.update(_rich_table(self._lines(), _shares(running), self._room()), refresh=True)
             return
         if now - self.last >= SECONDS_BETWEEN_LINES:
             if self.last > 0 and running:
@@ -72,9 +73,17 @@ class Table:
     def close(self) -> None:
         """Leave the last state of the table on the terminal."""
         if self.live is not None:
-            self.live.update(_rich_table(list(self.journal.lines.values()), {}), refresh=True)
+            self.live.update(_rich_table(self._lines(), {}, ALL), refresh=True)
             self.live.stop()
             self.live = None
+
+    def _lines(self) -> list[TaskLine]:
+        return list(self.journal.lines.values())
+
+    def _room(self) -> int:
+        """Rows of tasks that the terminal has room for, beside the header and what is said."""
+        assert self.live is not None, "there is a terminal"
+        return max(3, self.live.console.height - 3)
 
     def _tell_progress(self, running: Sequence[Task]) -> None:
         lines = self.journal.lines.values()
@@ -109,12 +118,18 @@ def _share(fold: Path) -> float | None:
     return None
 
 
-def _rich_table(lines: Sequence[TaskLine], shares: dict[str, float | None]) -> "RichTable":
+def _rich_table(lines: Sequence[TaskLine], shares: dict[str, float | None], most: int) -> "RichTable":
+    """The table of tasks; of more than `most` those first that run or failed, and how many are left out."""
     from rich.table import Table as RichTable  # noqa: PLC0415 - heavy
     from rich.text import Text  # noqa: PLC0415 - heavy
 
+    shown = list(lines)
+    if len(lines) > most:
+        urgent = [line for line in lines if line.state not in ("done", "waiting")]
+        names = {line.name for line in [*urgent, *(line for line in lines if line not in urgent)][: max(1, most - 1)]}
+        shown = [line for line in lines if line.name in names]
     table = RichTable("task", "state", "progress", "time", "expected", "message", box=None, pad_edge=False)
-    for line in lines:
+    for line in shown:
         share = shares.get(line.name)
         cells = (
             *(line.name, line.state, "" if share is None else f"{share:.0%}"),
@@ -123,4 +138,8 @@ def _rich_table(lines: Sequence[TaskLine], shares: dict[str, float | None]) -> "
             line.message,
         )
         table.add_row(*(Text(harmless(cell)) for cell in cells), style=STYLES[line.state])
+    if len(shown) < len(lines):
+        hidden = [line.state for line in lines if line not in shown]
+        counted = ", ".join(f"{hidden.count(state)} {state}" for state in dict.fromkeys(hidden))
+        table.add_row(f"and {counted}", style="dim")
     return table

@@ -58,6 +58,8 @@ class TrainingGraph:
     """Length and seed of every training."""
     device: str | None = None
     num_processes: int | None = None
+    configurations: tuple[str, ...] = ()
+    """Planned ones whose arrays are needed; none: all."""
     pretext: PretextTask | None = None
     """What the networks of configurations are pretrained by; None: they are not."""
     seconds_per_update: Mapping[str, float] | None = None
@@ -87,8 +89,9 @@ class TrainingGraph:
         return self.workspace.run(self.dataset_name, self.run_name(wanted))
 
     def preprocessing(self) -> Task:
-        """Makes the arrays of all planned configurations."""
-        words = ("plan_and_preprocess", "-d", self.dataset_name, "--preprocess-only", *self.processes)
+        """Makes the arrays of the configurations."""
+        named = ("-c", *self.configurations) if self.configurations else ()
+        words = ("plan_and_preprocess", "-d", self.dataset_name, *named, "--preprocess-only", *self.processes)
         return Task(name=PREPROCESS, words=words, uses_gpu=False, always=True)
 
     def trainings(self, wanted: WantedRun, budget_s: float | None = None) -> list[Task]:
@@ -140,29 +143,32 @@ class TrainingGraph:
     def cross_validation(self, wanted: WantedRun, trainings: Sequence[Task], budget_s: float | None = None) -> Task:
         """Makes sure that all folds of a run are there, and puts their scores together; `trainings` are its own."""
         own = [task.name for task in trainings]
+        summaries = tuple(self.run_folder(wanted).fold(fold).validation / "summary.json" for fold in self.folds)
         words = [*self._settings(wanted), *self._length(budget_s), *self.common]
         return Task(
             name=self.last_of(wanted),
             words=("train", self.dataset_name, wanted.configuration, *map(str, self.folds), *words),
             needs=tuple(own),
-            outputs=(self.run_folder(wanted).crossval,) if self.is_whole else (),
+            outputs=(*summaries, self.run_folder(wanted).crossval) if self.is_whole else summaries,
             memory_bytes=PROCESS_BYTES,
         )
 
     def choice(self, runs: Sequence[WantedRun]) -> list[Task]:
-        """Choice of the best among runs by the folds that were trained, and the page that shows all results."""
+        """Choice of the best among runs by the folds that were trained, and the page that shows all results.
+
+        Without folds that have validation cases there is the page alone.
+        """
         names = [self.run_name(each) for each in runs]
         folds = () if self.is_whole else ("-f", *(str(fold) for fold in self.folds if fold != "all"))
         words = ("find_best_configuration", self.dataset_name, "-c", *names, *folds, *self.common)
         choose = Task(name=CHOOSE, words=words, always=True, memory_bytes=PROCESS_BYTES)
-        report = Task(
-            name=REPORT,
-            words=("report", self.dataset_name, *self.processes),
-            needs=(CHOOSE,),
-            uses_gpu=False,
-            always=True,
-        )
-        return [choose, report]
+        if not self.has_validation:
+            return [self._report()]
+        return [choose, self._report(CHOOSE)]
+
+    def _report(self, *needs: str) -> Task:
+        words = ("report", self.dataset_name, *self.processes)
+        return Task(name=REPORT, words=words, needs=needs, uses_gpu=False, always=True)
 
     def last_of(self, wanted: WantedRun) -> str:
         """The name of the task with which a run is complete."""

@@ -12,8 +12,11 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def stop_signals() -> Iterator[list[int]]:
+def stop_signals(what_follows: str = "stopping after this update") -> Iterator[list[int]]:
     """Collect SIGTERM and SIGINT instead of ending at once, so that the state can be saved first.
+
+    Args:
+        what_follows: Is said when one comes.
 
     Yields:
         The signals received so far. A second one has its usual effect.
@@ -28,7 +31,7 @@ def stop_signals() -> Iterator[list[int]]:
         del frame
         received.append(number)
         signal.signal(number, previous[signal.Signals(number)])
-        logger.info("stopping after this update")
+        logger.info("%s", what_follows)
 
     for each in (signal.SIGTERM, signal.SIGINT):
         previous[each] = signal.signal(each, receive)
