@@ -42,6 +42,7 @@ autodoc_default_options = {
     "exclude-members": "model_config, model_post_init",
     "ignore-module-all": True,
 }
+autodoc_mock_imports = ["ray", "submitit"]  # extras
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
@@ -55,5 +56,5 @@ nitpick_ignore_regex = [
     ("py:.*", r"(?!seg25d\.).*"),
     ("py:.*", r"seg25d\..*\._\w+"),  # what is private has no page
     # Type variables, and checks within types.
-    ("py:.*", r"seg25d\..*\.(AnyRecord|Array|Item|Options|Result|Value|check_\w+)"),
+    ("py:.*", r"seg25d\..*\.(AnyRecord|Array|Item|Kept|Options|Result|Value|check_\w+)"),
 ]

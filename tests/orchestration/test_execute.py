@@ -91,6 +91,7 @@ def test_a_killed_process_is_replaced_and_one_that_always_dies_is_told(executor_
     assert (record["status"], record["message"]) == (-9, outcomes["always"].message)
 
 
+@pytest.mark.slow
 def test_no_more_tasks_run_at_a_time_than_there_are_places_or_fit_into_the_memory(executor_of, tmp_path):
     def overlap(engine: LocalEngine, memory: int) -> int:
         executor = executor_of(engine)

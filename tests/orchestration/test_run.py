@@ -68,6 +68,7 @@ def test_one_command_leads_from_raw_images_to_predictions(workspace, written_mod
     assert list((tmp_path / "out").glob("*.nii.gz"))
 
 
+@pytest.mark.slow
 def test_the_same_command_goes_on_where_it_was_cut_off(workspace, written_models, capsys, monkeypatch):
     monkeypatch.setattr(training_graph.TrainingGraph, "choice", lambda *_: [])  # seconds
     written_models.cut_off_at = "axial/fold_1"

@@ -109,6 +109,7 @@ def test_tasks_one_by_one_train_what_one_command_does(name, graph, planned, trai
     assert {each.replace("/", "_") for each in trained} == one_by_one
 
 
+@pytest.mark.slow
 def test_kept_probabilities_are_those_that_the_choice_would_predict(planned, tmp_path, capsys):
     shutil.copytree(planned, tmp_path / "workspace")
     place = [*IN_THIS_PROCESS, "--workspace", str(tmp_path / "workspace")]
