@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sphinx.application import Sphinx
+from sphinx.ext.autodoc.mock import mock
 from sphinx.ext.napoleon import Config, GoogleDocstring
 
 import seg25d
@@ -25,6 +26,8 @@ from seg25d.planning.network_rules import NETWORK_RULES
 from seg25d.planning.recipe_rules import PLANNING_RULES
 from seg25d.representations.base import CONFIGURATIONS, Representation
 
+EXTRAS = ["ray", "submitit"]
+"""Packages that modules import and that may be missing here; `autodoc_mock_imports` has the same."""
 LINK = re.compile(r"^- \[[^\]]*\]\(([\w/]+)\.md\)", flags=re.MULTILINE)
 MARK = re.compile(r"^<!-- generated: (\w+) -->$", flags=re.MULTILINE)
 COMMAND = """## {name}
@@ -193,7 +196,9 @@ def heading(text: str, line: str) -> str:
 
 def listing(modules: Iterable[str]) -> str:
     """Modules with their first sentences, and the navigation to them."""
-    lines = [f"- :doc:`{name}`: {first_sentence(inspect.getdoc(importlib.import_module(name)))}" for name in modules]
+    with mock(EXTRAS):
+        texts = {name: inspect.getdoc(importlib.import_module(name)) for name in modules}
+    lines = [f"- :doc:`{name}`: {first_sentence(text)}" for name, text in texts.items()]
     entries = [f"   {name.split('.')[-1]} <{name}>" for name in modules]
     return "\n".join([*lines, "", ".. toctree::", "   :hidden:", "", *entries, ""])
 
