@@ -20,10 +20,11 @@ from seg25d.workflows import folds
 
 run, number, start = RunFolder(root=Path(sys.argv[1])), int(sys.argv[2]), Path(sys.argv[3])
 write = folds.write_record
-folds.write_record = lambda path, record: (time.sleep(0.3 * (2 - number)), write(path, record))  # the first is the last
+folds.write_record = lambda path, record: (time.sleep(0.5 * (2 - number)), write(path, record))  # the first is the last
 print("ready", flush=True)
 while not start.exists():
     time.sleep(0.01)
+time.sleep(0.15 * number)
 results = run.fold(number).validation
 (results / "summary.part").rename(results / "summary.json")
 folds.summarize_folds(run, 3)
