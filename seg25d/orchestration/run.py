@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from seg25d.core.errors import InputError, RecordError, TaskFailures
-from seg25d.core.locks import file_lock
+from seg25d.core.locks import file_lock, patience
 from seg25d.core.progress import format_seconds
 from seg25d.core.records import read_record
 from seg25d.core.workspace import Workspace
@@ -20,6 +20,7 @@ from seg25d.orchestration.engines import make_engine
 from seg25d.orchestration.execute import Executor
 from seg25d.orchestration.journal import Journal
 from seg25d.orchestration.options import RunOptions
+from seg25d.orchestration.perform import PATIENCE_SECONDS
 from seg25d.orchestration.table import Table
 from seg25d.orchestration.task import Task, in_order
 from seg25d.orchestration.training_graph import CHOOSE, REPORT, TrainingGraph, WantedRun, wanted_runs
@@ -59,7 +60,8 @@ def run_dataset(workspace: Workspace, identifier: str, options: RunOptions) -> R
     path = run_record(workspace, name)
     with file_lock(path, "seg25d run"), ExitStack() as closed:
         journal = Journal(path, _record(path, name, options))
-        graph, runs = _planned_graph(workspace, name, options)
+        with patience(PATIENCE_SECONDS):  # another command may plan it now
+            graph, runs = _planned_graph(workspace, name, options)
         engine = make_engine(options.on, options.num_tasks, options.device, options.num_processes, options.slurm)
         closed.callback(engine.stop)
         folder = tasks_folder(workspace, name)
