@@ -187,7 +187,10 @@ def test_what_does_not_fit_is_not_compared_and_one_alone_gets_everything(graph):
     engine = PretendedTrainings(graph.workspace, curves())
     budget = budget_of(graph, engine, 600)
     assert spent(budget, RUNS[:1]) == RUNS[:1]
-    assert not budget.executor.journal.record.rounds
+    (measured,) = budget.executor.journal.record.rounds
+    assert [(each.name, each.seconds, each.overhead_seconds) for each in measured.runs] == [
+        ("axial", LEAST_SECONDS, OVERHEAD)
+    ]
     assert 500 < engine.now < 600
 
 
