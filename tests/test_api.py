@@ -377,6 +377,7 @@ def test_two_processes_restart_all_folds_together(workspace):
 
 
 @WRITTEN
+@pytest.mark.slow
 def test_demo_tells_the_story_and_can_be_repeated(workspace, capsys):
     for _ in range(2):
         run(workspace, "demo", "--time-budget", "1s")
@@ -411,6 +412,7 @@ def test_demo_of_vessels_has_the_paper_beside_it(tmp_path, capsys):
 
 
 @WRITTEN
+@pytest.mark.slow
 def test_a_recipe_has_files_and_results_of_its_own(workspace, shrink_networks, capsys):
     path = workspace.raw_dataset(DATASET_NAME) / "dataset.json"
     content = json.loads(path.read_text())

@@ -16,9 +16,10 @@ from seg25d.core.errors import BusyError, InputError
 from seg25d.core.locks import file_lock, folder_lock, patience, reading_lock
 
 HOLD = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from seg25d.core import locks
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that runs tests in the background has it ignored
 with getattr(locks, sys.argv[1])(Path(sys.argv[2]), "holding"):
     print("held", flush=True)
     time.sleep(60)

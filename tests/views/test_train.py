@@ -154,6 +154,7 @@ def test_views_and_fusion_are_trained_on_together(fused, trained):
     assert joint.model_final.stat().st_mtime_ns == modified
 
 
+@pytest.mark.slow
 def test_views_can_be_coarse_to_fine(fused, trained, capsys):
     workspace = fused
     run(workspace, "train", "900", "mv", "0", *TINY, "--set", "fusion.fine=true")
@@ -239,6 +240,7 @@ def test_a_view_of_another_spacing_is_refused_before_anything_is_trained(workspa
     assert not trained
 
 
+@pytest.mark.slow
 def test_restart_forgets_all_folds_first_and_no_view(fused, trained):
     run(fused, "train", "900", "mv", "1", *TINY)
     trained.clear()
@@ -246,6 +248,7 @@ def test_restart_forgets_all_folds_first_and_no_view(fused, trained):
     assert trained == ["mv/fold_0", "mv/fold_1"]
 
 
+@pytest.mark.slow
 def test_all_cases_are_fused_by_what_the_folds_say(workspace, trained):
     run(workspace, "train", "900", "mv", "all", *TINY)
     sets = ("fold_all", "fold_0", "fold_1", "fold_2")
