@@ -58,30 +58,31 @@ class WorkerError(Seg25dError):
     """A worker process failed or died while it worked on a case."""
 
 
-class CaseFailures(Seg25dError):  # noqa: N818 - it stands for several failures
-    """Some cases failed while all others were done.
+class _FailuresError(Seg25dError):
+    """Some parts of the work failed while others were done.
 
     Args:
-        failures: Message per failed case.
+        failures: Message per failed part.
     """
+
+    summary = ""
+    """What became of the others, behind the number of failures."""
+    cure = ""
 
     def __init__(self, failures: Mapping[str, str]) -> None:
         self.failures = dict(failures)
-        lines = "\n".join(f"  {case}: {message}" for case, message in self.failures.items())
-        super().__init__(f"{len(self.failures)} case(s) failed, all others were done:\n{lines}")
+        lines = "".join(f"\n  {name}: {message}" for name, message in self.failures.items())
+        super().__init__(f"{len(self.failures)} {self.summary}:{lines}{self.cure}")
 
 
-class TaskFailures(Seg25dError):  # noqa: N818 - it stands for several failures
-    """Some tasks of a run failed while all that do not need them were done.
+class CaseFailures(_FailuresError):  # noqa: N818 - it stands for several failures
+    """Some cases failed while all others were done."""
 
-    Args:
-        failures: Message per failed task.
-    """
+    summary = "case(s) failed, all others were done"
 
-    def __init__(self, failures: Mapping[str, str]) -> None:
-        self.failures = dict(failures)
-        lines = "\n".join(f"  {task}: {message}" for task, message in self.failures.items())
-        super().__init__(
-            f"{len(self.failures)} task(s) failed, all that do not need them were done:\n{lines}\nMend the cause and "
-            "give the same command again: it goes on with these"
-        )
+
+class TaskFailures(_FailuresError):  # noqa: N818 - the same
+    """Some tasks of a run failed while all that do not need them were done."""
+
+    summary = "task(s) failed, all that do not need them were done"
+    cure = "\nMend the cause and give the same command again: it goes on with these"

@@ -27,8 +27,9 @@ from seg25d.planning.model_file import ModelHeader, load_header
 from seg25d.preprocessing.store import CaseRecord, Store
 
 logger = logging.getLogger(__name__)
-KEPT_BYTES = 1 << 30
-"""Probabilities of a case, in float32, that are kept at the most: they are in memory as a whole for it."""
+KEPT_BYTES = 1 << 28
+"""Probabilities of a case, in float32, that are kept at the most. Those of three cases may be in memory at a time:
+together they stay below what a task's process is reckoned with (`PROCESS_BYTES`, orchestration/training_graph.py)."""
 
 
 class _Output(NamedTuple):

@@ -31,9 +31,10 @@ from seg25d.training.going_on import seconds_so_far
 
 logger = logging.getLogger(__name__)
 LOOKING_SHARE = 0.25
-"""Share of the time that is left after planning in which configurations are compared, about at the most."""
+"""Share of the time that is left after planning in which configurations are compared, about at the most. A choice, as
+is the number of rounds: neither has been measured against others yet."""
 ROUNDS = 3
-"""Of comparison, at the most: each is twice as long as the one before."""
+"""Of comparison, at the most: each is twice as long as the one before (successive halving)."""
 LEAST_SECONDS = 20.0
 """Shortest time of a training that is compared. It is also at least as long as its start and the scoring of its cases:
 in a quarter of 15 minutes of one core four configurations of cardiac MR had 27 s each beside 37 to 75 s of scoring, and
@@ -326,7 +327,8 @@ def _train_best(
             break
         length = budget.length(what, max(min(possible, usual), each.seconds))
         length = graph.accepted_seconds(run, graph.folds, length)
-        why = "there is time left for its usual length" if complete else "the best mean Dice of what was kept"
+        best = "the best mean Dice of what was kept" if len(ranked) > 1 else "it is the only one that is left"
+        why = "there is time left for its usual length" if complete else best
         budget.decide(f"{each.name} gets {format_seconds(length)} for each training of its folds", why)
         trainings = graph.trainings(run, length)
         last = graph.cross_validation(run, trainings, length)

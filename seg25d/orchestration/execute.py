@@ -90,6 +90,10 @@ class Executor(Generic[Kept]):
         """Whether a task was among those that were run, and is done."""
         return name in self.outcomes and self.outcomes[name].is_done
 
+    def was_done(self, task: Task) -> bool:
+        """Whether an earlier call has done a task, so that it is not done again."""
+        return self._earlier(task) is not None
+
     def _next(self, waiting: Sequence[Task]) -> tuple[list[Task], list[Job]]:
         """What still has to wait, and what can be done now."""
         later, jobs = [], []

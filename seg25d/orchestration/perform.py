@@ -11,6 +11,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import TextIO
 
+from seg25d.core.errors import InputError
 from seg25d.core.locks import patience
 from seg25d.core.records import read_record, write_record
 from seg25d.core.workspace import VARIABLES
@@ -78,13 +79,13 @@ def end_lost(call: Call, status: int, message: str) -> Outcome:
     """
     path = record_of(call)
     record = None
-    with suppress(Exception):  # it may have died before it wrote any
+    with suppress(InputError):  # it may have died before it wrote any
         record = read_record(path, TaskRecord)
     if record is None:
         return Outcome(status=status, message=message)
     if record.status is None:
         record = record.model_copy(update={"status": status, "seconds": time.time() - record.begun, "message": message})
-        with suppress(Exception):
+        with suppress(InputError):  # a full disk: the journal says it, too
             write_record(path, record)
     ended = record.status if record.status is not None else status
     return Outcome(status=ended, seconds=record.seconds or 0.0, place=record.place, message=record.message)
@@ -111,7 +112,7 @@ def _run(program: str, words: Sequence[str], file: TextIO) -> int:
             return int(resolve_name(program)(list(words)))
         except SystemExit as ended:  # of the parser
             return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
-        except Exception:
+        except Exception:  # the program reports its own; whatever else stands in the log, and the task has failed
             traceback.print_exc()
             return 1
 

@@ -15,7 +15,6 @@ from seg25d.core.workspace import Workspace
 from seg25d.data.splits import read_splits
 from seg25d.evaluation.tables import text_table
 from seg25d.orchestration.budget import LOOKING_SHARE, Budget, spend
-from seg25d.orchestration.engine import Engine
 from seg25d.orchestration.engines import make_engine
 from seg25d.orchestration.execute import Executor
 from seg25d.orchestration.journal import Journal
@@ -69,12 +68,12 @@ def run_dataset(workspace: Workspace, identifier: str, options: RunOptions) -> R
         executor = Executor(engine, journal, table, folder, workspace.environment())
         if options.time_budget_s is None:
             tasks = [graph.preprocessing(), *_all_trainings(graph, runs)]
-            _announce(graph, tasks, engine, None)
+            _announce(executor, graph, tasks)
             outcomes = executor.run(tasks)
             complete = [each for each in runs if outcomes[graph.last_of(each)].is_done]
         else:
             budget = Budget(options.time_budget_s, graph, executor)
-            _announce(graph, [graph.preprocessing(), *budget.first_trainings(runs)], engine, budget)
+            _announce(executor, graph, [graph.preprocessing(), *budget.first_trainings(runs)], budget)
             graph, complete = spend(budget, runs)
         if complete:
             executor.run(graph.choice(complete))
@@ -159,9 +158,12 @@ def _record(path: Path, name: str, options: RunOptions) -> RunRecord:
 
 
 def _all_trainings(graph: TrainingGraph, runs: Sequence[WantedRun]) -> list[Task]:
-    """The trainings of all runs with their cross-validation, each once."""
+    """The trainings of all runs with their cross-validation, each once.
+
+    A fold that is a run's own and that others need, too, is trained as its own: it keeps what the choice needs.
+    """
     tasks: dict[str, Task] = {}
-    for run in runs:
+    for run in sorted(runs, key=lambda each: -graph.num_models(each, graph.folds[0])):
         trainings = graph.trainings(run)
         tasks |= {task.name: task for task in trainings}
         own = graph.cross_validation(run, trainings)
@@ -169,13 +171,19 @@ def _all_trainings(graph: TrainingGraph, runs: Sequence[WantedRun]) -> list[Task
     return list(tasks.values())
 
 
-def _announce(graph: TrainingGraph, tasks: Sequence[Task], engine: Engine, budget: Budget | None) -> None:
-    """Show the graph: what will be done, how long it takes, and with how much memory."""
-    rows = []
+def _announce(
+    executor: Executor[RunRecord], graph: TrainingGraph, tasks: Sequence[Task], budget: Budget | None = None
+) -> None:
+    """Show the graph: what will be done, how long it takes, and with how much memory; what is done already, too."""
+    engine, rows, known = executor.engine, [], []
     for task in in_order(tasks):
         needs = ", ".join(task.needs[:3]) + (f" and {len(task.needs) - 3} more" if len(task.needs) > 3 else "")
-        seconds = task.expected_seconds if budget is None else None
-        time = "-" if seconds is None else format_seconds(seconds)
+        time = "-"
+        if budget is None and executor.was_done(task):
+            time = "done"
+        elif budget is None and task.expected_seconds is not None:
+            known.append(task.expected_seconds)
+            time = format_seconds(task.expected_seconds)
         rows.append([task.name, needs or "-", time, f"{task.memory_bytes / 1e9:.1f} GB" if task.memory_bytes else "-"])
     rows += [] if budget is None else [["folds of the best", "all of these", "-", "-"]]
     if graph.has_validation:
@@ -183,7 +191,6 @@ def _announce(graph: TrainingGraph, tasks: Sequence[Task], engine: Engine, budge
     rows += [["report", "choose" if graph.has_validation else "all of these", "-", "-"]]
     logger.info("%s\n%s", graph.dataset_name, text_table(["task", "needs", "time", "memory"], rows))
     if budget is None:
-        known = [task.expected_seconds for task in tasks if task.expected_seconds is not None]
         total = format_seconds(sum(known) / min(engine.places, max(1, len(known))))
         told = f"about {total} of training in all, predictions and scores of whole cases aside"
     else:

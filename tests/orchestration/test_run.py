@@ -1,6 +1,7 @@
 """`seg25d run` from a raw data set to the page; models are written instead of trained."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -12,9 +13,12 @@ from seg25d.core.errors import InputError
 from seg25d.core.locks import file_lock
 from seg25d.core.workspace import Workspace
 from seg25d.data.phantom import DATASET_NAME
+from seg25d.data.splits import read_splits
 from seg25d.orchestration import training_graph
 from seg25d.orchestration.options import RunOptions
-from seg25d.orchestration.run import _planned_graph
+from seg25d.orchestration.run import _all_trainings, _planned_graph
+from seg25d.planning.plans_file import read_plans
+from seg25d.workflows.options import TrainingOptions
 
 IN_THIS_PROCESS = ["--num-processes", "0", "--device", "cpu"]
 TINY = ["--epochs", "1", "--iterations", "2"]
@@ -85,6 +89,9 @@ def test_the_same_command_goes_on_where_it_was_cut_off(workspace, written_models
     written_models.trained.clear()
     run("-c", "2d", *TINY)
     assert written_models.trained == ["axial/fold_1", "axial/fold_2"]
+    graph = capsys.readouterr().err
+    assert re.search(r"axial_fold_0 +preprocess +done ", graph)
+    assert re.search(r"axial_fold_1 +preprocess +[\d.]+ s ", graph)
     written_models.trained.clear()
     run("-c", "2d", *TINY)
     assert written_models.trained == []
@@ -109,6 +116,17 @@ def test_a_failed_task_is_named_and_the_others_are_done(workspace, written_model
     assert (workspace.run(DATASET_NAME, "si").fold(2).validation / "summary.json").exists()
     assert json.loads(workspace.best(DATASET_NAME).read_text())["name"] == "axial"
     assert record_of(workspace)["predict"]
+
+
+def test_a_fold_that_others_need_too_keeps_its_own_probabilities(planned):
+    workspace = Workspace.resolve(planned, {})
+    folder = workspace.preprocessed_dataset(DATASET_NAME)
+    plans, splits = read_plans(folder.plans()), read_splits(folder.splits)
+    graph = training_graph.TrainingGraph(workspace, plans, splits, (0, 1, 2), TrainingOptions())
+    for names in (["2d", "2d__fine"], ["2d__fine", "2d"]):
+        tasks = {task.name: task for task in _all_trainings(graph, training_graph.wanted_runs(plans, names))}
+        kept = {name for name, task in tasks.items() if "--keep-probabilities" in task.words}
+        assert kept == {f"{run}_fold_{fold}" for run in ("axial", "axial__fine") for fold in range(3)}
 
 
 @pytest.mark.slow
