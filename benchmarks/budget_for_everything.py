@@ -1,13 +1,14 @@
 r"""What a time for everything is worth: `seg25d run`, the same time evenly over all configurations, and for one alone.
 
-    python benchmarks/budget_for_everything.py --workspace WORKSPACE --dataset 27 --configurations 2d si stack 3d \
-        --time-budget 60min --contenders run even 2d si stack 3d --out RESULTS -o FILE.json
+    python benchmarks/budget_for_everything.py --workspace WORKSPACE --dataset 27 --time-budget 60min \
+        --contenders run even 2d si stack 3d --out RESULTS -o FILE.json
 
-`run` is `seg25d run --time-budget`; `even` gives every fold of every configuration the same share of the time and then
-chooses the best configuration or ensemble; a name is `seg25d run` with this configuration alone. Each has results of
-its own under RESULTS; plans and arrays, which have to be there, are shared. The Dice is that of what each contender
-predicts with, over the validation cases of fold 0, each predicted by the model that had not seen it, and before
-post-processing; that of all folds stands beside it. One training each: no ranking follows from one call.
+`run` is `seg25d run --time-budget`, by default with the configurations that it takes by itself; `even` gives every fold
+of every configuration the same share of the time and then chooses the best configuration or ensemble; a name is
+`seg25d run` with this configuration alone. Each has results of its own under RESULTS; plans and arrays, which have to
+be there, are shared. The Dice is that of what each contender predicts with, over the validation cases of fold 0, each
+predicted by the model that had not seen it, and before post-processing; that of all folds stands beside it. One
+training each: no ranking follows from one call.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from seg25d.core.workspace import Workspace
 from seg25d.data.dataset import read_splits
 from seg25d.evaluation.summary import Summary, summarize
 from seg25d.orchestration.budget import RESERVE_PER_SCORING, RESERVE_SECONDS
-from seg25d.planning.configurations import configuration_name
+from seg25d.orchestration.training_graph import wanted_runs
 from seg25d.planning.plans_file import read_plans
 from seg25d.selection.best import Best
 from seg25d.selection.candidates import Ensemble
@@ -82,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workspace", type=Path, required=True)
     parser.add_argument("--dataset", required=True)
-    parser.add_argument("--configurations", nargs="+", required=True)
+    parser.add_argument("--configurations", nargs="+", help="of `run` and `even`")
     parser.add_argument("--contenders", nargs="+", required=True)
     parser.add_argument("--time-budget", type=duration, required=True)
     parser.add_argument("--out", type=Path, required=True, help="folder for the results of all contenders")
@@ -90,8 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     usual = Workspace.resolve(options.workspace, {})
     name = usual.dataset_name(options.dataset)
-    axis = read_plans(usual.preprocessed_dataset(name).plans()).slice_axis
-    configurations = [configuration_name(each, axis) for each in options.configurations]
+    plans = read_plans(usual.preprocessed_dataset(name).plans())
+    configurations = [run.configuration for run in wanted_runs(plans, options.configurations)]
     for contender in options.contenders:
         key = f"{name}, {options.time_budget:g} s, {contender}"
         found: dict[str, Any] = read_json(options.o) if options.o.exists() else {}
@@ -103,8 +104,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if contender == "even":
             train_evenly(own, name, configurations, options.time_budget)
         else:
-            chosen = configurations if contender == "run" else [contender]
-            _run("run", name, "-c", *chosen, "--time-budget", f"{options.time_budget:g}s")
+            chosen = options.configurations or [] if contender == "run" else [contender]
+            words = ["-c", *chosen] if chosen else []
+            _run("run", name, *words, "--time-budget", f"{options.time_budget:g}s")
         figures = {"seconds": round(time.monotonic() - begun), **judge(own, name)}
         machine = f"{len(os.sched_getaffinity(0))} core(s) of {platform.machine()}"
         found = read_json(options.o) if options.o.exists() else {}

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="CONFIG",
         help="configurations to train, also with a network (si__se_unet) or coarse-to-fine (2d__fine) (default: all "
-        "that suit the data set)",
+        "that the plans do not advise against)",
     )
     parser.add_argument(
         "-f",

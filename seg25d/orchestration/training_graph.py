@@ -1,5 +1,6 @@
 """The tasks of a data set: arrays, trainings with all that they need first, cross-validation, choice and report."""
 
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -11,6 +12,7 @@ from seg25d.core.workspace import FoldFolder, RunFolder, Workspace
 from seg25d.data.splits import Split
 from seg25d.inference.sliding_window import window_starts
 from seg25d.orchestration.task import Task
+from seg25d.planning.ceiling import advised_against
 from seg25d.planning.configurations import known_names
 from seg25d.planning.plan import ConfigurationPlan, Plans
 from seg25d.planning.plans_name import RUN_VARIANTS
@@ -24,6 +26,7 @@ from seg25d.views.model_sets import fusion_cases
 from seg25d.workflows.options import TrainingOptions
 from seg25d.workflows.settings import resolve_settings
 
+logger = logging.getLogger(__name__)
 STEP_SIZE = 0.5
 """Step between windows in prediction, as a share of the window, as `predict` has it."""
 PREPROCESS, CHOOSE, REPORT = "preprocess", "choose", "report"
@@ -349,14 +352,15 @@ def wanted_runs(plans: Plans, words: Sequence[str] | None, pretext: PretextTask 
 
     Args:
         plans: The plans.
-        words: The names; None: all, but no fusions of views where networks are pretrained.
+        words: The names; None: all that their plans do not advise against (all, if they do so for every one), and
+            no fusions of views where networks are pretrained.
         pretext: What networks are pretrained by: fusions need models of views that begin with fresh weights.
 
     Raises:
         InputError: If one is not planned, cannot have such a variant, or is a fusion that is to be pretrained.
     """
     runs = []
-    for word in words or tuple(plans.configurations):
+    for word in words or _advised(plans):
         parts = word.split("__")
         variants = tuple(each for each in RUN_VARIANTS if each in parts)
         name, plan = find_configuration(plans, "__".join(part for part in parts if part not in variants))
@@ -374,3 +378,15 @@ def wanted_runs(plans: Plans, words: Sequence[str] | None, pretext: PretextTask 
             raise InputError(f"--pretrain is for one network, and {name} trains several: leave one of the two out")
         runs.append(WantedRun(name, variants))
     return list(dict.fromkeys(runs))
+
+
+def _advised(plans: Plans) -> list[str]:
+    """The configurations that their plans do not advise against; what is left out is said."""
+    against = {name: advised_against(plan) for name, plan in plans.configurations.items()}
+    advised = [name for name, reason in against.items() if reason is None]
+    if not advised:
+        return list(against)
+    for name, reason in against.items():
+        if reason is not None:
+            logger.info("%s is left out (name it to have it): %s", name, reason)
+    return advised

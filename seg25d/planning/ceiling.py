@@ -7,6 +7,7 @@ from seg25d.data.labels import Labels
 from seg25d.planning.fingerprint import Fingerprint
 from seg25d.planning.plan import ConfigurationPlan, ProjectionCeiling
 from seg25d.representations.base import Representation
+from seg25d.representations.projections.ceiling import POOR
 
 NUM_CASES = 5
 """Maximum number of cases to measure."""
@@ -66,3 +67,10 @@ def with_ceiling(plan: ConfigurationPlan, dice: Mapping[str, float | None] | Non
     caution = plan.reasons.get("warning") if 1 in plan.window else None
     reason = plan.representation.ceiling_reason(named, caution)
     return plan.model_copy(update={"ceiling": ceiling, "reasons": {**plan.reasons, "ceiling": reason}})
+
+
+def advised_against(plan: ConfigurationPlan) -> str | None:
+    """What the plan itself says against its configuration: a warning, or a ceiling that is poor for some class."""
+    dice = {} if plan.ceiling is None else plan.ceiling.dice
+    is_poor = any(value is not None and value < POOR for value in dice.values())
+    return plan.reasons.get("warning") or (plan.reasons.get("ceiling") if is_poor else None)

@@ -14,6 +14,7 @@ from seg25d.data.phantom import DATASET_NAME
 from seg25d.data.splits import read_splits
 from seg25d.inference.probability_maps import open_probability_map
 from seg25d.orchestration.training_graph import TrainingGraph, WantedRun, wanted_runs
+from seg25d.planning.ceiling import advised_against
 from seg25d.planning.plans_file import read_plans
 from seg25d.workflows.options import TrainingOptions
 
@@ -139,8 +140,14 @@ def test_runs_are_named_as_configurations_with_network_and_variants(graph):
         WantedRun("si__se_unet"),
         WantedRun("mv", ("no_image",)),
     ]
-    assert {each.configuration for each in wanted_runs(graph.plans, None)} == set(graph.plans.configurations)
-    unfused = set(graph.plans.configurations) - {"mv"}
+    advised = {name for name, plan in graph.plans.configurations.items() if advised_against(plan) is None}
+    assert "si" in advised
+    assert {each.configuration for each in wanted_runs(graph.plans, None)} == advised
+    plan = graph.plans.configurations["si"]
+    coarse = plan.model_copy(update={"reasons": {**plan.reasons, "warning": "its pixels are coarse"}})
+    left = wanted_runs(graph.plans.with_plan("si", coarse), None)
+    assert {each.configuration for each in left} == advised - {"si"}
+    unfused = advised - {"mv"}
     assert {each.configuration for each in wanted_runs(graph.plans, None, "inpainting")} == unfused
     with pytest.raises(InputError, match="mv trains several"):
         wanted_runs(graph.plans, ["mv"], "inpainting")
