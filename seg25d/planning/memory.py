@@ -8,7 +8,7 @@ any network, without rules for particular ones.
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import TracebackType
 from typing import Any
 
@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map_only
 
+from seg25d.core.parts import sums_in_parts
 from seg25d.core.process import loading
 from seg25d.core.records import Record
 from seg25d.core.types import Shape
@@ -252,16 +253,17 @@ def _loss(outputs: Tensor | list[tuple[Tensor, float]], target: Tensor, num_outp
     for scores, weight in scales:
         size = scores.shape[2:]
         labels = functional.interpolate(target[:, None].float(), size=tuple(size))[:, 0].to(torch.uint8)
-        total = total + weight * _one_scale(scores.float(), labels, num_outputs)
+        entropy, valid, overlap, sizes = sums_in_parts(partial(_sums, num_outputs), scores, labels)
+        total = total + weight * (entropy / valid - (2 * overlap / (sizes + 1)).mean())
     return total
 
 
-def _one_scale(scores: Tensor, labels: Tensor, num_outputs: int) -> Tensor:
+def _sums(num_outputs: int, scores: Tensor, labels: Tensor) -> Sequence[Tensor]:
+    scores = scores.float()
     valid = labels != 255
     classes = torch.arange(num_outputs, dtype=labels.dtype)
     truth = (labels[:, None] == classes[:, None, None, None]).float()
     entropy = functional.cross_entropy(scores, labels.long(), ignore_index=255, reduction="sum")
     probabilities = scores.softmax(1) * valid[:, None]
     axes = (0, 2, 3, 4)
-    overlap, size = (probabilities * truth).sum(axes), probabilities.sum(axes) + truth.sum(axes)
-    return entropy / valid.sum() - (2 * overlap / (size + 1)).mean()
+    return entropy, valid.sum(), (probabilities * truth).sum(axes), probabilities.sum(axes) + truth.sum(axes)

@@ -1,5 +1,8 @@
 """The losses: Dice in several forms, alone or with cross-entropy or focal loss, exact on any number of processes.
 
+Each is a function of a few sums over voxels, which are computed part by part (core/parts.py): the memory for it does
+not grow with the volume, nor with the number of classes.
+
 Letters: B batch, K scores, F foreground classes or regions, D H W volume. Label 255 is ignored everywhere.
 """
 
@@ -10,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from seg25d.core.parts import sums_in_parts
 from seg25d.data.labels import IGNORE_INDEX, Labels
 from seg25d.training.processes import sum_over_processes
 
@@ -40,7 +44,7 @@ class Maps(NamedTuple):
 
 
 class SegmentationLoss(nn.Module):
-    """The weighted loss of all outputs of a model; a subclass defines the loss of one output.
+    """The weighted loss of all outputs of a model; a subclass defines the loss of one output by sums over its voxels.
 
     Whatever a subclass averages goes through `sum_over_processes`, so that a batch spread over processes has the same
     loss and gradient as on one.
@@ -65,12 +69,20 @@ class SegmentationLoss(nn.Module):
         """
         total = torch.zeros((), device=target.device)
         for scores, weight in outputs:
-            total = total + weight * self.one_output(self._maps(scores.float(), _nearest(target, scores.shape[2:])))
+            sums = sums_in_parts(self._sums, scores, _nearest(target, scores.shape[2:]))
+            total = total + weight * self.value(sums)
         return total
 
-    def one_output(self, maps: Maps) -> Tensor:
-        """The loss of one output."""
+    def sums(self, maps: Maps) -> Sequence[Tensor]:
+        """What the loss of one output needs of some of its voxels: sums over them."""
         raise NotImplementedError
+
+    def value(self, sums: Sequence[Tensor]) -> Tensor:
+        """The loss of one output, from the sums over all voxels of this process."""
+        raise NotImplementedError
+
+    def _sums(self, scores: Tensor, target: Tensor) -> Sequence[Tensor]:
+        return self.sums(self._maps(scores.float(), target))
 
     def _maps(self, scores: Tensor, target: Tensor) -> Maps:
         valid = target != IGNORE_INDEX
@@ -87,8 +99,8 @@ class DiceCrossEntropy(SegmentationLoss):
     Dice sums run over the whole batch ("batch Dice" in nnU-Net) and over all processes.
     """
 
-    def one_output(self, maps: Maps) -> Tensor:
-        """1 - (2 sum pg + smooth) / (sum p + sum g + smooth), mean over classes; plus the mean cross-entropy."""
+    def sums(self, maps: Maps) -> Sequence[Tensor]:
+        """Per class overlap and sizes; the entropy, and the number of voxels that it is the mean of."""
         if self.regions is None:
             target = maps.target.long()
             entropy = functional.cross_entropy(maps.scores, target, ignore_index=IGNORE_INDEX, reduction="sum")
@@ -96,12 +108,16 @@ class DiceCrossEntropy(SegmentationLoss):
             each = functional.binary_cross_entropy_with_logits(maps.scores, maps.truth, reduction="none")
             entropy = (each * maps.valid[:, None]).sum()
         per_voxel = 1 if self.regions is None else self.num_outputs
-        overlap, size, entropy, voxels = sums_over_processes(
+        return (
             (maps.probabilities * maps.truth).sum(BATCH),
             maps.probabilities.sum(BATCH) + maps.truth.sum(BATCH),
             entropy,
             maps.valid.sum() * float(per_voxel),
         )
+
+    def value(self, sums: Sequence[Tensor]) -> Tensor:
+        """1 - (2 sum pg + smooth) / (sum p + sum g + smooth), mean over classes; plus the mean cross-entropy."""
+        overlap, size, entropy, voxels = sums_over_processes(*sums)
         dice = (2 * overlap + self.smooth) / (size + self.smooth)
         return 1 - dice.mean() + entropy / voxels.clamp(min=1)
 
@@ -109,21 +125,27 @@ class DiceCrossEntropy(SegmentationLoss):
 class Dice(SegmentationLoss):
     """Soft Dice loss with linear denominators (methods.md 2.2, 3.7 and 4.3), sums over batch and processes."""
 
-    def one_output(self, maps: Maps) -> Tensor:
-        """1 - (2 sum pg + smooth) / (sum p + sum g + smooth), mean over classes."""
-        return self._dice_loss(maps, maps.probabilities.sum(BATCH) + maps.truth.sum(BATCH))
+    def sums(self, maps: Maps) -> Sequence[Tensor]:
+        """Per class overlap and sizes."""
+        sizes = maps.probabilities.sum(BATCH) + maps.truth.sum(BATCH)
+        return (maps.probabilities * maps.truth).sum(BATCH), sizes
 
-    def _dice_loss(self, maps: Maps, size: Tensor) -> Tensor:
-        overlap, size = sums_over_processes((maps.probabilities * maps.truth).sum(BATCH), size)
+    def value(self, sums: Sequence[Tensor]) -> Tensor:
+        """1 - (2 sum pg + smooth) / (sum p + sum g + smooth), mean over classes."""
+        overlap, size = sums_over_processes(*sums)
         return 1 - ((2 * overlap + self.smooth) / (size + self.smooth)).mean()
 
 
 class DiceSquared(Dice):
-    """Soft Dice loss with squared denominators (Milletari et al. 2016, V-Net), sums over batch and processes."""
+    """Soft Dice loss with squared denominators (Milletari et al. 2016, V-Net), sums over batch and processes.
 
-    def one_output(self, maps: Maps) -> Tensor:
-        """1 - (2 sum pg + smooth) / (sum p^2 + sum g^2 + smooth), mean over classes."""
-        return self._dice_loss(maps, maps.probabilities.square().sum(BATCH) + maps.truth.sum(BATCH))
+    1 - (2 sum pg + smooth) / (sum p^2 + sum g^2 + smooth), mean over classes.
+    """
+
+    def sums(self, maps: Maps) -> Sequence[Tensor]:
+        """Per class overlap and squared sizes."""
+        sizes = maps.probabilities.square().sum(BATCH) + maps.truth.sum(BATCH)
+        return (maps.probabilities * maps.truth).sum(BATCH), sizes
 
 
 class DiceFocal(SegmentationLoss):
@@ -132,15 +154,21 @@ class DiceFocal(SegmentationLoss):
     The paper has one foreground class; several are treated as separate binary problems, and averaged.
     """
 
-    def one_output(self, maps: Maps) -> Tensor:
+    def sums(self, maps: Maps) -> Sequence[Tensor]:
+        """Per sample and class overlap and squared sizes; the focal loss, and the number of voxels."""
+        return (
+            (maps.probabilities * maps.truth).sum(VOLUME),
+            maps.probabilities.square().sum(VOLUME) + maps.truth.sum(VOLUME),
+            (focal_loss(maps.probabilities, maps.truth) * maps.valid[:, None]).sum(),
+            maps.valid.sum(),
+        )
+
+    def value(self, sums: Sequence[Tensor]) -> Tensor:
         """1 - (2 sum pg + smooth) / (sum p^2 + sum g^2 + smooth), mean over samples and classes; plus mean focal."""
-        overlap = (maps.probabilities * maps.truth).sum(VOLUME)
-        size = maps.probabilities.square().sum(VOLUME) + maps.truth.sum(VOLUME)
+        overlap, size, focal, voxels = sums
         dice = (2 * overlap + self.smooth) / (size + self.smooth)
         samples = dice.new_tensor(float(dice.numel()))
-        focal = focal_loss(maps.probabilities, maps.truth) * maps.valid[:, None]
-        voxels = maps.valid.sum() * float(dice.shape[1])
-        dice, samples, focal, voxels = sums_over_processes(dice.sum(), samples, focal.sum(), voxels)
+        dice, samples, focal, voxels = sums_over_processes(dice.sum(), samples, focal, voxels * float(dice.shape[1]))
         return 1 - dice / samples.clamp(min=1) + focal / voxels.clamp(min=1)
 
 

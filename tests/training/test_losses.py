@@ -10,6 +10,7 @@ from monai.losses import DiceLoss, FocalLoss
 from numpy.typing import NDArray
 from torch import Tensor
 
+from seg25d.core.parts import sums_in_parts
 from seg25d.data.labels import IGNORE_INDEX, Labels
 from seg25d.training import losses
 from seg25d.training.config import TrainingConfig
@@ -212,3 +213,29 @@ def test_every_loss_of_a_perfect_prediction_is_about_zero(name: str) -> None:
 
 def test_the_settings_know_all_losses() -> None:
     assert set(LOSSES) == set(get_args(TrainingConfig.model_fields["loss"].annotation))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize(
+    "labels", [Labels(names={"background": 0, "a": 1, "b": 2}), REGIONS], ids=["classes", "regions"]
+)
+def test_parts_of_a_volume_give_the_loss_of_the_whole(
+    name: str, labels: Labels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loss = LOSSES[name](labels)
+    scores = torch.randn(2, labels.num_outputs, 6, 8, 8, requires_grad=True)
+    target = torch.randint(0, 3, (2, 6, 8, 8), dtype=torch.uint8)
+    target[:, 2:4, :3] = IGNORE_INDEX
+    whole = loss([(scores, 1.0)], target)
+    (gradient,) = torch.autograd.grad(whole, scores)
+    counted = []
+    monkeypatch.setattr(
+        losses,
+        "sums_in_parts",
+        lambda sums, *each: sums_in_parts(lambda *part: counted.append(1) or sums(*part), *each, 512),
+    )
+    parts = loss([(scores, 1.0)], target)
+    (gradient_of_parts,) = torch.autograd.grad(parts, scores)
+    assert len(counted) > 10
+    torch.testing.assert_close(parts, whole)
+    torch.testing.assert_close(gradient_of_parts, gradient)
