@@ -33,7 +33,7 @@ from seg25d.core.workspace import Workspace
 from seg25d.data.dataset import read_splits
 from seg25d.evaluation.summary import Summary, summarize
 from seg25d.orchestration.budget import LEAST_SECONDS, RESERVE_PER_SCORING, RESERVE_SECONDS
-from seg25d.orchestration.training_graph import wanted_runs
+from seg25d.orchestration.wanted_runs import wanted_runs
 from seg25d.planning.configurations import configuration_name
 from seg25d.planning.plans_file import read_plans
 from seg25d.selection.best import Best

@@ -4,7 +4,8 @@
 
 Data sets must be planned. Inputs are random, with the shapes of the plans. Every measurement runs in a separate
 process, so that a crash or a hang becomes a row of the table. `--source` runs the package of another checkout, such as
-the previous commit, alternating with this one, so that noise of the machine affects both.
+the previous commit, alternating with this one, so that noise of the machine affects both. `--operators` also tells how
+the processor time of an update is shared out between convolutions and the rest.
 """
 
 import argparse
@@ -13,11 +14,14 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.profiler import ProfilerActivity, profile, record_function
 
 from seg25d.core.device import choose_execution
 from seg25d.core.records import read_record
@@ -31,6 +35,10 @@ from seg25d.training.state import new_state
 WARM_UP = 2
 """Updates before the clock starts."""
 TIMEOUT_S = 300
+PROFILED = 3
+"""Updates that are looked at operator by operator."""
+LEAST_SECONDS = 0.0005
+"""Of what is named."""
 
 
 def measure(arguments: argparse.Namespace) -> None:
@@ -54,10 +62,12 @@ def measure(arguments: argparse.Namespace) -> None:
         begun = time.perf_counter()
         with execution.autocast():
             outputs = model(images)
-        loss = loss_function(outputs, target)
+        with record_function("loss"):
+            loss = loss_function(outputs, target)
         state.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        state.optimizer.step()
+        with record_function("optimizer"):
+            state.optimizer.step()
         return time.perf_counter() - begun
 
     model.train()
@@ -67,13 +77,35 @@ def measure(arguments: argparse.Namespace) -> None:
     while len(seconds) < 3 or (sum(seconds) < arguments.seconds and len(seconds) < 200):
         seconds.append(update())
     seconds.sort()
-    print(json.dumps({"median": seconds[len(seconds) // 2], "smallest": seconds[0], "updates": len(seconds)}))
+    found: dict[str, Any] = {"median": seconds[len(seconds) // 2], "smallest": seconds[0], "updates": len(seconds)}
+    if arguments.operators:
+        found["operators"] = by_operator(update)
+    print(json.dumps(found))
+
+
+def by_operator(update: Callable[[], float]) -> dict[str, float]:
+    """Seconds of an update by kind of operator, each without the operators that it calls, on the calling threads."""
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        for _ in range(PROFILED):
+            update()
+    kinds: Counter[str] = Counter()
+    for event in profiler.key_averages():
+        kinds[_kind(event.key)] += event.self_cpu_time_total / 1e6 / PROFILED
+    return {kind: round(seconds, 4) for kind, seconds in kinds.most_common() if seconds > LEAST_SECONDS}
+
+
+def _kind(operator: str) -> str:
+    if "convolution" in operator:  # weights' gradients are put together by torch.ops.aten.convolution_backward
+        return "convolutions"
+    if "norm" in operator.lower() and "clip" not in operator:
+        return "norms"
+    return operator.removeprefix("aten::").removesuffix("_")
 
 
 def run(arguments: argparse.Namespace, source: Path, case: dict[str, str], caps: dict[str, str]) -> Any:
     """Run one measurement in a process; return a message if it failed."""
     command = [sys.executable, __file__, "--measure", "--workspace", str(arguments.workspace)]
-    command += ["--seconds", str(arguments.seconds)]
+    command += ["--seconds", str(arguments.seconds), *(["--operators"] if arguments.operators else [])]
     for key, value in case.items():
         command += [f"--{key}", value]
     environment = {**os.environ, **caps, "PYTHONPATH": str(source)}
@@ -97,6 +129,7 @@ def main() -> None:
     parser.add_argument("--precisions", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--caps", nargs="*", default=[], help="VARIABLE=VALUE of the environment, for all measurements")
     parser.add_argument("--seconds", type=float, default=5.0, help="time per measurement (default: 5)")
+    parser.add_argument("--operators", action="store_true", help="also seconds of an update by kind of operator")
     parser.add_argument("--source", type=Path, help="another checkout, measured alternately")
     parser.add_argument("--output", type=Path)
     for name in ("dataset", "configuration", "precision"):

@@ -92,6 +92,11 @@ class FoldFolder(Record):
         return self.root / "validation_best"
 
     @property
+    def validation_quick(self) -> Path:
+        """The same of the final model without mirroring, where that was enough so far."""
+        return self.root / "validation_quick"
+
+    @property
     def probabilities(self) -> Path:
         """Probabilities of the validation cases for ensembles, `CASE.b2nd`: (K, D, H, W) on the file's grid."""
         return self.root / "probabilities"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,7 +83,7 @@ def validate_fold(
     cases: Sequence[str],
     predictor: Predictor,
     *,
-    best: bool = False,
+    kind: Literal["final", "best", "quick"] = "final",
     save_probabilities: bool = False,
     keep_probabilities: bool = False,
 ) -> Summary:
@@ -97,7 +97,8 @@ def validate_fold(
         store: Preprocessed arrays, including the truth on the files' grids.
         cases: Validation cases.
         predictor: Predictor of the final model.
-        best: Whether it is that of the best model instead, whose results are in `validation_best/`.
+        kind: `best`: the predictor is that of the best model instead, and results are in `validation_best/`; `quick`:
+            it does not mirror, and results are in `validation_quick/`.
         save_probabilities: Also write `CASE.npz`, see `write_probabilities`; needs SimpleITK.
         keep_probabilities: Also keep those of cases that are predicted now in `probabilities/CASE.b2nd`, as
             `find_best_configuration` does, up to `KEPT_BYTES` a case.
@@ -105,9 +106,10 @@ def validate_fold(
     Returns:
         The scores.
     """
-    model, results = (folder.model_best, folder.validation_best) if best else (folder.model_final, folder.validation)
+    model = folder.model_best if kind == "best" else folder.model_final
+    results = {"final": folder.validation, "best": folder.validation_best, "quick": folder.validation_quick}[kind]
     ending = _ending(predictor.header)
-    maps = folder.probabilities if keep_probabilities and not best else None
+    maps = folder.probabilities if keep_probabilities and kind == "final" else None
     output = _Output(results, predictor.labels, ending, model.stat().st_mtime_ns, save_probabilities, maps)
     path = results / "summary.json"
     if _is_current(path, output.made) and all(output.has(case) for case in cases if ending is not None):

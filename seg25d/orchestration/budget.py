@@ -15,16 +15,17 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from seg25d.core.errors import InputError
 from seg25d.core.lengths import count
 from seg25d.core.progress import format_seconds
 from seg25d.core.records import read_record
+from seg25d.core.workspace import FoldFolder
 from seg25d.evaluation.summary import Summary
 from seg25d.orchestration.execute import Executor
 from seg25d.orchestration.task import Outcome, Task
-from seg25d.orchestration.training_graph import PREPROCESS, TrainingGraph, WantedRun
+from seg25d.orchestration.training_graph import PREPROCESS, TrainingGraph
+from seg25d.orchestration.wanted_runs import WantedRun
 from seg25d.runs.task_records import ComparedRun, ComparisonRound, Decision, RunRecord
 from seg25d.selection.ranking import case_means, paired_p_value
 from seg25d.training.going_on import seconds_so_far
@@ -36,7 +37,8 @@ is the number of rounds: neither has been measured against others yet."""
 ROUNDS = 3
 """Of comparison, at the most: each is twice as long as the one before (successive halving)."""
 LEAST_SECONDS = 20.0
-"""Shortest time of a training that is compared. It is also at least as long as its start and the scoring of its cases:
+"""Shortest time of a training that is compared. It is also at least as long as its start and the scoring of its cases,
+without mirroring (with it, two configurations of cardiac MR took 37 % of an hour of two cores instead of a quarter):
 in a quarter of 15 minutes of one core four configurations of cardiac MR had 27 s each beside 37 to 75 s of scoring, and
 a Dice of 0.06 to 0.08 (documentation/reference/measurements.md)."""
 START_SECONDS = 5.0
@@ -184,15 +186,15 @@ def _to_compare(budget: Budget, runs: Mapping[str, WantedRun]) -> dict[str, Want
     return compared
 
 
-def _expected_overhead(graph: TrainingGraph, run: WantedRun, fold: int) -> float:
+def _expected_overhead(graph: TrainingGraph, run: WantedRun, fold: int, *, quick: bool = False) -> float:
     """Seconds that a training takes beside its own time, before one has been done."""
-    return START_SECONDS + graph.scoring_seconds(run, fold)
+    return START_SECONDS + graph.scoring_seconds(run, fold) / (graph.mirrored_passes(run) if quick else 1)
 
 
 def _rounds(budget: Budget, runs: Mapping[str, WantedRun], whole: float) -> tuple[int, float] | None:
     """How many rounds there is time for, and the seconds of each training in the first one; None: not for one."""
     each = whole * min(budget.executor.engine.places, len(runs)) / len(runs)
-    overhead = max(_expected_overhead(budget.graph, run, budget.fold) for run in runs.values())
+    overhead = max(_expected_overhead(budget.graph, run, budget.fold, quick=True) for run in runs.values())
     most = max(budget.graph.num_models(run, budget.fold) for run in runs.values())
     for rounds in range(ROUNDS, 0, -1):
         first = (each - rounds * overhead) / (1 << (rounds - 1))
@@ -234,7 +236,7 @@ def _round(
         so_far[name] = seconds_so_far(graph.run_folder(run).fold(budget.fold))
         wanted = _within_usual(graph, run, length / graph.num_models(run, budget.fold))
         seconds[name] = graph.accepted_seconds(run, [budget.fold], wanted)
-    tasks = {name: list(graph.fold(run, budget.fold, seconds[name])) for name, run in runs.items()}
+    tasks = {name: list(graph.fold(run, budget.fold, seconds[name], quick=True)) for name, run in runs.items()}
     outcomes = budget.executor.run([task for each in tasks.values() for task in each])
     summaries, overheads = {}, {}
     for name, own in tasks.items():
@@ -242,9 +244,9 @@ def _round(
         if not outcome.is_done:
             budget.decide(f"{name} is dropped", f"its training failed: {outcome.message}")
             continue
-        path = graph.run_folder(runs[name]).fold(budget.fold).validation / "summary.json"
-        summaries[name] = _read_late(path)
-        overheads[name] = _overhead(outcome, seconds[name], so_far[name], before[name])
+        summaries[name] = _scores(graph.run_folder(runs[name]).fold(budget.fold))
+        passes = graph.mirrored_passes(runs[name])
+        overheads[name] = _overhead(outcome, seconds[name], so_far[name], before[name], passes)
     dice = {name: summary.foreground_mean.dice or 0.0 for name, summary in summaries.items()}
     means = {name: case_means(summary) for name, summary in summaries.items()}
     best = max(dice, key=lambda name: dice[name]) if dice else ""
@@ -265,34 +267,40 @@ def _round(
     return ComparisonRound(fold=budget.fold, num_cases=len(means[best]) if best else 0, runs=tuple(compared))
 
 
-def _read_late(path: Path) -> Summary:
+def _scores(fold: FoldFolder) -> Summary:
     """The scores of a training that has ended, perhaps on another machine whose files appear late.
+
+    They are the quick ones, unless an earlier call has others by the same model.
 
     Raises:
         RecordError: If they are damaged, or do not appear.
     """
+    quick, usual = (folder / "summary.json" for folder in (fold.validation_quick, fold.validation))
     until = time.monotonic() + LATE_SECONDS
-    while not path.exists() and time.monotonic() < until:
+    while not (quick.exists() or usual.exists()) and time.monotonic() < until:
         time.sleep(1.0)
-        with suppress(OSError):
-            os.listdir(path.parent)  # noqa: PTH208 - has NFS look again
-    return read_record(path, Summary)
+        for folder in (quick.parent, usual.parent):
+            with suppress(OSError):
+                os.listdir(folder)  # noqa: PTH208 - has NFS look again
+    return read_record(quick if quick.exists() else usual, Summary)
 
 
-def _overhead(outcome: Outcome, seconds: float, so_far: float, before: ComparedRun | None) -> float:
-    """What a training took beside its time; 0 if that is not known.
+def _overhead(outcome: Outcome, seconds: float, so_far: float, before: ComparedRun | None, passes: int) -> float:
+    """What a training with usual scores takes beside its time, reckoned from one with quick ones; 0: not known.
 
     Args:
         outcome: How it ended: now, or in an earlier call.
         seconds: Its time.
         so_far: How much of it was trained when this call came to it.
         before: The round before.
+        passes: How often usual scores predict a window, in place of once.
     """
     if so_far >= seconds:  # it was trained by an earlier call, or has its usual length since the round before
         if before is not None and seconds <= before.seconds:
             return before.overhead_seconds
         so_far = 0.0 if before is None else before.seconds
-    return max(0.0, outcome.seconds - (seconds - so_far))
+    measured = max(0.0, outcome.seconds - (seconds - so_far))
+    return measured + (passes - 1) * max(0.0, measured - START_SECONDS)
 
 
 def _within_usual(graph: TrainingGraph, run: WantedRun, seconds: float) -> float:

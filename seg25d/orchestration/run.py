@@ -22,7 +22,8 @@ from seg25d.orchestration.options import RunOptions
 from seg25d.orchestration.perform import PATIENCE_SECONDS
 from seg25d.orchestration.table import Table
 from seg25d.orchestration.task import Task, in_order
-from seg25d.orchestration.training_graph import CHOOSE, REPORT, TrainingGraph, WantedRun, wanted_runs
+from seg25d.orchestration.training_graph import CHOOSE, REPORT, TrainingGraph
+from seg25d.orchestration.wanted_runs import WantedRun, wanted_runs
 from seg25d.planning.plans_file import read_plans
 from seg25d.planning.plans_name import RUN_VARIANTS
 from seg25d.runs.files import check_run

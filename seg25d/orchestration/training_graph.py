@@ -1,21 +1,18 @@
 """The tasks of a data set: arrays, trainings with all that they need first, cross-validation, choice and report."""
 
-import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from seg25d.core.errors import InputError, RecordError
+from seg25d.core.errors import RecordError
 from seg25d.core.lengths import plain_seconds
 from seg25d.core.workspace import FoldFolder, RunFolder, Workspace
 from seg25d.data.splits import Split
 from seg25d.inference.sliding_window import window_starts
 from seg25d.orchestration.task import Task
-from seg25d.planning.ceiling import advised_against
-from seg25d.planning.configurations import known_names
+from seg25d.orchestration.wanted_runs import WantedRun
 from seg25d.planning.plan import ConfigurationPlan, Plans
-from seg25d.planning.plans_name import RUN_VARIANTS
 from seg25d.planning.pretext import PretextTask
 from seg25d.preprocessing.store import Store
 from seg25d.representations.fused_views import FusedViews
@@ -26,7 +23,6 @@ from seg25d.views.model_sets import fusion_cases
 from seg25d.workflows.options import TrainingOptions
 from seg25d.workflows.settings import resolve_settings
 
-logger = logging.getLogger(__name__)
 STEP_SIZE = 0.5
 """Step between windows in prediction, as a share of the window, as `predict` has it."""
 PREPROCESS, CHOOSE, REPORT = "preprocess", "choose", "report"
@@ -41,14 +37,6 @@ SETTINGS = {
     "no_image": ("fusion.image", "false"),
 }
 """The setting of a fusion of views that each variant of a run stands for."""
-
-
-@dataclass(frozen=True)
-class WantedRun:
-    """A configuration to train, with the variants of its run."""
-
-    configuration: str
-    variants: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -113,7 +101,13 @@ class TrainingGraph:
         return list(tasks.values())
 
     def fold(
-        self, wanted: WantedRun, fold: int | str, budget_s: float | None = None, *, keep: bool = False
+        self,
+        wanted: WantedRun,
+        fold: int | str,
+        budget_s: float | None = None,
+        *,
+        keep: bool = False,
+        quick: bool = False,
     ) -> Iterator[Task]:
         """The training of a fold, after those that it needs.
 
@@ -122,11 +116,17 @@ class TrainingGraph:
             fold: Number of the fold, or `all`.
             budget_s: Time of each training, instead of the usual length.
             keep: Whether the probabilities of its validation cases are kept for the choice.
+            quick: Whether scores without mirroring are enough.
         """
         *others, last = self._chain(wanted, fold, budget_s)
         yield from others
-        words = (*last.words, "--keep-probabilities") if keep and fold != "all" else last.words
-        yield last.model_copy(update={"words": words})
+        words, outputs = last.words, last.outputs
+        if keep and fold != "all":
+            words = (*words, "--keep-probabilities")
+        if quick:
+            folder = self.run_folder(wanted).fold(fold)
+            words, outputs = (*words, "--quick-scores"), (folder.model_final, folder.validation_quick / "summary.json")
+        yield last.model_copy(update={"words": words, "outputs": outputs})
 
     def _chain(self, wanted: WantedRun, fold: int | str, budget_s: float | None) -> Iterator[Task]:
         representation = self._plan(wanted.configuration).representation
@@ -215,8 +215,12 @@ class TrainingGraph:
                 shape = store.record(case).grid.shape
                 starts = zip(shape, plan.window, strict=True)
                 windows += math.prod(len(window_starts(size, extent, STEP_SIZE)) for size, extent in starts)
-        batches = windows * float(1 << len(plan.mirror_axes)) / plan.batch_size
+        batches = windows * float(self.mirrored_passes(wanted)) / plan.batch_size
         return batches * update * plan.representation.scoring_share
+
+    def mirrored_passes(self, wanted: WantedRun) -> int:
+        """How often a window is predicted for scores, once for every way to mirror it; quick scores do so once."""
+        return 1 << len(self._plan(wanted.configuration).mirror_axes)
 
     def usual_seconds(self, wanted: WantedRun) -> float | None:
         """How long a fold takes at the usual length, the models that it needs aside."""
@@ -345,48 +349,3 @@ class TrainingGraph:
 
     def _memory_bytes(self, configuration: str) -> int:
         return PROCESS_BYTES + round(self._plan(configuration).estimated_memory_gb * 1e9)
-
-
-def wanted_runs(plans: Plans, words: Sequence[str] | None, pretext: PretextTask | None = None) -> list[WantedRun]:
-    """The runs that are asked for: names of planned configurations, with variants as in `2d__fine`.
-
-    Args:
-        plans: The plans.
-        words: The names; None: all that their plans do not advise against (all, if they do so for every one), and
-            no fusions of views where networks are pretrained.
-        pretext: What networks are pretrained by: fusions need models of views that begin with fresh weights.
-
-    Raises:
-        InputError: If one is not planned, cannot have such a variant, or is a fusion that is to be pretrained.
-    """
-    runs = []
-    for word in words or _advised(plans):
-        parts = word.split("__")
-        variants = tuple(each for each in RUN_VARIANTS if each in parts)
-        name, plan = find_configuration(plans, "__".join(part for part in parts if part not in variants))
-        representation = plan.representation
-        allowed = set(RUN_VARIANTS) if representation.fuses_views else {"fine"} if representation.can_be_fine else set()
-        if not set(variants) <= allowed:
-            raise InputError(
-                f"{word}: {name} has no such variant; `fine` is one of "
-                f"{', '.join(known_names(lambda each: each.can_be_fine))}, and {', '.join(RUN_VARIANTS)} are those of "
-                f"{', '.join(known_names(lambda each: each.fuses_views))}"
-            )
-        if pretext is not None and representation.fuses_views:
-            if words is None:
-                continue
-            raise InputError(f"--pretrain is for one network, and {name} trains several: leave one of the two out")
-        runs.append(WantedRun(name, variants))
-    return list(dict.fromkeys(runs))
-
-
-def _advised(plans: Plans) -> list[str]:
-    """The configurations that their plans do not advise against; what is left out is said."""
-    against = {name: advised_against(plan) for name, plan in plans.configurations.items()}
-    advised = [name for name, reason in against.items() if reason is None]
-    if not advised:
-        return list(against)
-    for name, reason in against.items():
-        if reason is not None:
-            logger.info("%s is left out (name it to have it): %s", name, reason)
-    return advised

@@ -87,7 +87,8 @@ def clear_fold(folder: FoldFolder) -> None:
     records = (folder.log, folder.progress, folder.config, folder.transfer, folder.fusion_cases, folder.logger_runs)
     for path in (folder.checkpoint, *models, *records):
         path.unlink(missing_ok=True)
-    for made in (folder.validation, folder.views, folder.fusion_data, folder.tensorboard, folder.wandb):
+    results = (folder.validation, folder.validation_quick)
+    for made in (*results, folder.views, folder.fusion_data, folder.tensorboard, folder.wandb):
         shutil.rmtree(made, ignore_errors=True)
 
 

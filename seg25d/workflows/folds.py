@@ -1,6 +1,7 @@
 """Training and scoring of folds; one process at a time writes into each."""
 
 import logging
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, nullcontext, suppress
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from seg25d.data.dataset import Split, read_description
 from seg25d.ensembling.load import load_predictor
 from seg25d.evaluation.predicted_dice import CaseSums, KnownCase, calibrate, is_of_other_figure
 from seg25d.evaluation.summary import Summary, summarize
+from seg25d.inference.predictor import PredictorOptions
 from seg25d.inference.validate import is_validated, sums_path, validate_fold
 from seg25d.planning.model_file import ModelHeader
 from seg25d.planning.plan import ConfigurationPlan, Plans
@@ -76,6 +78,8 @@ class RunToTrain:
     """Whether probabilities of the validation cases are written, too."""
     keep_probabilities: bool
     """Whether they are kept for `find_best_configuration`."""
+    quick_scores: bool = False
+    """Whether scores without mirroring are enough, in a folder of their own."""
 
     @property
     def config(self) -> TrainingConfig:
@@ -197,9 +201,19 @@ def score_fold(task: RunToTrain, job: FoldJob, execution: Execution) -> Summary:
         execution: Device and precision.
     """
     folder, cases = task.run.fold(job.header.fold), job.split.val
+    if task.quick_scores and not is_validated(folder, cases):
+        predictor = load_predictor([folder.model_final], execution, PredictorOptions(mirroring=False))
+        return validate_fold(folder, task.store, cases, predictor, kind="quick")
     predictor = load_predictor([folder.model_final], execution)
-    written = {"save_probabilities": task.save_probabilities, "keep_probabilities": task.keep_probabilities}
-    summary = validate_fold(folder, task.store, cases, predictor, **written)
+    summary = validate_fold(
+        folder,
+        task.store,
+        cases,
+        predictor,
+        save_probabilities=task.save_probabilities,
+        keep_probabilities=task.keep_probabilities,
+    )
+    shutil.rmtree(folder.validation_quick, ignore_errors=True)
     job.loggers.scores(summary)
     return summary
 

@@ -105,6 +105,7 @@ class PlannedRun:
             loggers=self.options.loggers,
             save_probabilities=self.options.validation.save_probabilities,
             keep_probabilities=self.options.validation.keep_probabilities,
+            quick_scores=self.options.validation.quick_scores,
         )
         if begun == "checked":
             for fold in folds:

@@ -1,6 +1,7 @@
 """The validation cases of trained folds once more: scored anew, by another model, or with their probabilities."""
 
 import shutil
+from functools import partial
 
 from seg25d.core.device import choose_execution
 from seg25d.core.errors import InputError
@@ -39,12 +40,12 @@ def validate_folds(task: RunToTrain, options: ValidationOptions) -> dict[str, Su
                 shutil.rmtree(folder.validation, ignore_errors=True)
                 shutil.rmtree(folder.validation_best, ignore_errors=True)
             predictor = load_predictor([folder.model_final], execution)
-            given = {"save_probabilities": options.save_probabilities}
-            summaries[str(fold)] = validate_fold(folder, task.store, cases, predictor, **given)
+            score = partial(validate_fold, folder, task.store, cases, save_probabilities=options.save_probabilities)
+            summaries[str(fold)] = score(predictor)
             if options.validate_best:
                 if not folder.model_best.exists():
                     raise InputError(f"{folder.root} has no model_best.safetensors; leave --val_best out")
                 best = load_predictor([folder.model_best], execution)
-                validate_fold(folder, task.store, cases, best, best=True, **given)
+                score(best, kind="best")
     summarize_folds(task.run, len(task.splits))
     return summaries

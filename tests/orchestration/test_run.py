@@ -17,6 +17,7 @@ from seg25d.data.splits import read_splits
 from seg25d.orchestration import training_graph
 from seg25d.orchestration.options import RunOptions
 from seg25d.orchestration.run import _all_trainings, _planned_graph
+from seg25d.orchestration.wanted_runs import wanted_runs
 from seg25d.planning.plans_file import read_plans
 from seg25d.workflows.options import TrainingOptions
 
@@ -124,7 +125,7 @@ def test_a_fold_that_others_need_too_keeps_its_own_probabilities(planned):
     plans, splits = read_plans(folder.plans()), read_splits(folder.splits)
     graph = training_graph.TrainingGraph(workspace, plans, splits, (0, 1, 2), TrainingOptions())
     for names in (["2d", "2d__fine"], ["2d__fine", "2d"]):
-        tasks = {task.name: task for task in _all_trainings(graph, training_graph.wanted_runs(plans, names))}
+        tasks = {task.name: task for task in _all_trainings(graph, wanted_runs(plans, names))}
         kept = {name for name, task in tasks.items() if "--keep-probabilities" in task.words}
         assert kept == {f"{run}_fold_{fold}" for run in ("axial", "axial__fine") for fold in range(3)}
 

@@ -12,8 +12,10 @@ from seg25d.core.errors import InputError
 from seg25d.core.workspace import Workspace
 from seg25d.data.phantom import DATASET_NAME
 from seg25d.data.splits import read_splits
+from seg25d.inference.predictor import Predictor
 from seg25d.inference.probability_maps import open_probability_map
-from seg25d.orchestration.training_graph import TrainingGraph, WantedRun, wanted_runs
+from seg25d.orchestration.training_graph import TrainingGraph
+from seg25d.orchestration.wanted_runs import WantedRun, wanted_runs
 from seg25d.planning.ceiling import advised_against
 from seg25d.planning.plans_file import read_plans
 from seg25d.workflows.options import TrainingOptions
@@ -108,6 +110,34 @@ def test_tasks_one_by_one_train_what_one_command_does(name, graph, planned, trai
     trained.clear()
     assert main([*tasks[-1].words, *IN_THIS_PROCESS, "--workspace", str(tmp_path / "workspace")]) == 0
     assert {each.replace("/", "_") for each in trained} == one_by_one
+
+
+def test_quick_scores_do_not_mirror_and_give_way_to_the_usual_ones(graph, planned, tmp_path, monkeypatch):
+    shutil.copytree(planned, tmp_path / "workspace")
+    place = [*IN_THIS_PROCESS, "--workspace", str(tmp_path / "workspace")]
+    workspace = Workspace.resolve(tmp_path / "workspace", {})
+    mirrored = []
+    predict = Predictor.predict_preprocessed
+
+    def noting(self, *image):
+        mirrored.append(self.options.mirroring)
+        return predict(self, *image)
+
+    monkeypatch.setattr(Predictor, "predict_preprocessed", noting)
+    (wanted,) = wanted_runs(graph.plans, ["2d"])
+    (usual,), (quick,) = (
+        list(replace(graph, workspace=workspace).fold(wanted, 0, quick=each)) for each in (False, True)
+    )
+    folder = workspace.run(DATASET_NAME, "axial").fold(0)
+    for task, there, gone in (
+        (quick, folder.validation_quick, folder.validation),
+        (usual, folder.validation, folder.validation_quick),
+        (quick, folder.validation, folder.validation_quick),
+    ):
+        assert main([*task.words, *place]) == 0
+        assert (there / "summary.json").exists()
+        assert not gone.exists()
+    assert mirrored == [False, True]
 
 
 @pytest.mark.slow
