@@ -111,13 +111,16 @@ def _check_memory(grid: Grid, num_channels: int) -> None:
         )
 
 
-def read_model_labels(case: Case, labels: Labels, spacing_mm: Spacing) -> NDArray[np.uint8]:
+def read_model_labels(
+    case: Case, labels: Labels, spacing_mm: Spacing, *, is_uncropped: bool = False
+) -> NDArray[np.uint8]:
     """Read a case's labels on the model's grid, cropped to the content of its image, as in its store.
 
     Args:
         case: With a label file.
         labels: Meaning of the values in the label file.
         spacing_mm: Of the model.
+        is_uncropped: Whether the content of the image is known to reach all borders: of the image, the header is read.
 
     Returns:
         Internal indices (d, h, w).
@@ -126,8 +129,14 @@ def read_model_labels(case: Case, labels: Labels, spacing_mm: Spacing) -> NDArra
         ImageError: If a file cannot be read.
         DatasetError: If the labels hold a value that is not declared.
     """
-    image, geometry, reference = _read(case, labels)
-    return _resample_reference(reference, _plan_grid(image, geometry.canonical_spacing_mm, spacing_mm))
+    if not is_uncropped:
+        image, geometry, reference = _read(case, labels)
+        return _resample_reference(reference, _plan_grid(image, geometry.canonical_spacing_mm, spacing_mm))
+    from seg25d.data.image_io import read_geometry  # noqa: PLC0415 - loads SimpleITK
+
+    reference, spacing = _read_reference(case, labels), read_geometry(case.images[0]).canonical_spacing_mm
+    depth, height, width = ((0, size) for size in reference.shape)
+    return _resample_reference(reference, Grid.plan(reference.shape, spacing, (depth, height, width), spacing_mm))
 
 
 def preprocess_dataset(
@@ -222,16 +231,24 @@ def _read(
     case: Case, labels: Labels, *, unlabelled: bool = False
 ) -> tuple[NDArray[np.float32], Geometry, NDArray[np.uint8]]:
     """Image (C, D, H, W), its geometry, and internal labels (D, H, W): background where there are none."""
-    from seg25d.data.image_io import read_image, read_labels  # noqa: PLC0415 - loads SimpleITK
+    from seg25d.data.image_io import read_image  # noqa: PLC0415 - loads SimpleITK
 
     if unlabelled:
         image, geometry = read_image(case.images)
         return image, geometry, np.zeros(image.shape[1:], np.uint8)
+    reference = _read_reference(case, labels)
+    image, geometry = read_image(case.images, check_finite=False)  # checked by the verification
+    return image, geometry, reference
+
+
+def _read_reference(case: Case, labels: Labels) -> NDArray[np.uint8]:
+    """Internal labels (D, H, W) on the canonical grid of the file."""
+    from seg25d.data.image_io import read_labels  # noqa: PLC0415 - loads SimpleITK
+
     if case.label is None:
         raise InputError(f"{case.name} has no label file; only labelled cases are preprocessed for training")
-    image, geometry = read_image(case.images, check_finite=False)  # checked by the verification
     original, _ = read_labels(case.label, labels.names)
-    return image, geometry, labels.encode(original, str(case.label))
+    return labels.encode(original, str(case.label))
 
 
 def _plan_grid(image: NDArray[Any], spacing_mm: Spacing, target_spacing_mm: Spacing) -> Grid:

@@ -156,7 +156,7 @@ def make_plans(task: DatasetToPlan) -> Plans:
         known = task.stored is not None and name in task.stored.configurations
         if "warning" in plan.reasons and not known:
             logger.info("%s, %s: %s", plans.dataset_name, name, plan.reasons["warning"])
-    return with_ceilings(plans, task.dataset, fingerprint, {split_name(name)[0] for name in names})
+    return with_ceilings(plans, task.dataset, fingerprint, {split_name(name)[0] for name in names}, task.num_processes)
 
 
 def measure(task: DatasetToPlan) -> Fingerprint:

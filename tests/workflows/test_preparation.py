@@ -14,7 +14,7 @@ from seg25d.core.errors import InputError
 from seg25d.core.workspace import Workspace
 from seg25d.representations.projections.ceiling import NOT_MEASURED
 from seg25d.representations.projections.method import Projections
-from seg25d.workflows import ceiling
+from seg25d.workflows import case_ceiling
 from seg25d.workflows.options import PlanningOptions
 from seg25d.workflows.preparation import NO_FOLD, ONLY_ALL
 
@@ -52,13 +52,13 @@ def workspace(tmp_path: Path, rng: np.random.Generator) -> Workspace:
 @pytest.fixture
 def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The cases whose labels were read for a ceiling."""
-    read, names = ceiling.read_model_labels, []
+    read, names = case_ceiling.read_model_labels, []
 
-    def note(case: Any, **options: Any) -> Any:
+    def note(case: Any, *settings: Any, **options: Any) -> Any:
         names.append(case.name)
-        return read(case, **options)
+        return read(case, *settings, **options)
 
-    monkeypatch.setattr(ceiling, "read_model_labels", note)
+    monkeypatch.setattr(case_ceiling, "read_model_labels", note)
     return names
 
 
@@ -143,7 +143,7 @@ def test_an_interrupted_measurement_leaves_no_plans(workspace: Workspace, monkey
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Projections, "mean_ceilings", interrupt)
+        patch.setattr(Projections, "ceiling_meter", interrupt)
         with pytest.raises(KeyboardInterrupt):
             plan(workspace, "mip")
     assert not workspace.preprocessed_dataset(NAME).plans().exists()
@@ -172,7 +172,7 @@ def test_a_file_that_cannot_be_read_is_named(workspace: Workspace, monkeypatch: 
     def fail(*_: Any, **__: Any) -> Any:
         raise PermissionError(13, "denied", "a_0000.nrrd")
 
-    monkeypatch.setattr(ceiling, "read_model_labels", fail)
+    monkeypatch.setattr(case_ceiling, "read_model_labels", fail)
     with pytest.raises(InputError, match=r"a: a_0000\.nrrd: you have no right to read"):
         plan(workspace, "mip")
 
