@@ -186,13 +186,13 @@ def preprocess_dataset(
 def stores_to_change(
     dataset: Dataset, plans: Iterable[PreprocessingPlan], folder: PreprocessedFolder, *, unlabelled: bool = False
 ) -> list[Path]:
-    """The folders of stores that are there and that `preprocess_dataset` would change: others may be reading them."""
+    """The folders of stores that `preprocess_dataset` would make or change: others may be reading those that exist."""
     found = []
     for target in _targets(plans):
         store = _store(folder, target)
         job = _Job(labels=dataset.description.labels, folder=folder, targets=(target,), unlabelled=unlabelled)
         is_stale = not unlabelled and bool(_stale(store, dataset))
-        if store.folder.is_dir() and (is_stale or any(_find_targets_to_fill(case, job) for case in dataset.cases)):
+        if is_stale or any(_find_targets_to_fill(case, job) for case in dataset.cases):
             found.append(store.folder)
     return found
 
@@ -201,7 +201,7 @@ def _preprocess_case(job: _Job, case: Case) -> tuple[Remark, ...]:
     """Fill the stores that lack a case; returns remarks for the user."""
     targets = _find_targets_to_fill(case, job)
     # The keys first: if a file changes while it is read, the case is preprocessed again next time.
-    keys = {target.store: _source_key(case, job.labels, target) for target in targets}
+    keys = _source_keys(case, job.labels, targets)
     image, geometry, reference = _read(case, job.labels, unlabelled=job.unlabelled)
     remarks: dict[Remark, None] = {}
     for target in targets:
@@ -299,24 +299,29 @@ def _store(folder: PreprocessedFolder, target: _Target) -> Store:
 
 def _find_targets_to_fill(case: Case, job: _Job) -> tuple[_Target, ...]:
     """Find the stores that lack this case or have an outdated version of it."""
+    keys = _source_keys(case, job.labels, job.targets)
     return tuple(
         target
         for target in job.targets
-        if not _store(job.folder, target).has(
-            case.name, _source_key(case, job.labels, target), reference=not job.unlabelled
-        )
+        if not _store(job.folder, target).has(case.name, keys[target.store], reference=not job.unlabelled)
     )
 
 
-def _source_key(case: Case, labels: Labels, target: _Target) -> str:
-    source = {
-        "version": SCHEMA_VERSION,
-        "files": source_stamp(case),
-        "labels": labels.model_dump(mode="json"),
-        "spacing_mm": target.spacing_mm,
-        "normalization": [channel.model_dump(mode="json") for channel in target.normalization],
+def _source_keys(case: Case, labels: Labels, targets: Sequence[_Target]) -> dict[str, str]:
+    """By store, a digest that changes when the files of a case or the settings of its arrays change."""
+    files = source_stamp(case)
+    return {
+        target.store: digest(
+            {
+                "version": SCHEMA_VERSION,
+                "files": files,
+                "labels": labels.model_dump(mode="json"),
+                "spacing_mm": target.spacing_mm,
+                "normalization": [channel.model_dump(mode="json") for channel in target.normalization],
+            }
+        )
+        for target in targets
     }
-    return digest(source)
 
 
 def _estimate_bytes(dataset: Dataset, targets: Sequence[_Target]) -> int:
