@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import SimpleITK as sitk  # noqa: N813
 from seg25d.api import plan_and_preprocess
 from seg25d.core.errors import InputError
 from seg25d.core.workspace import Workspace
+from seg25d.preprocessing.store import Store
 from seg25d.representations.projections.ceiling import NOT_MEASURED
 from seg25d.representations.projections.method import Projections
 from seg25d.workflows import case_ceiling
@@ -102,6 +104,38 @@ def test_a_ceiling_is_measured_once(workspace: Workspace, looked_at: list[str]) 
     assert looked_at == ["a", "b", "c"]
     plan(workspace, "mip", clean=True)
     assert looked_at == ["a", "b", "c"] * 2
+
+
+def test_a_repeat_with_nothing_to_do_asks_once_and_writes_no_arrays(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    options = PlanningOptions(configurations=("2d", "3d"), num_processes=0)
+    has, asked = Store.has, []
+
+    def note(store: Store, case: str, source_key: str, *, reference: bool = False) -> bool:
+        asked.append(case)
+        return has(store, case, source_key, reference=reference)
+
+    monkeypatch.setattr(Store, "has", note)
+    plan_and_preprocess(workspace, ["1"], options)
+    folder = workspace.preprocessed_dataset(NAME)
+    (store,) = folder.root.glob("spacing_*")
+    files = [folder.fingerprint, folder.root / "verified.json", *store.iterdir()]
+    before = {path: path.stat().st_mtime_ns for path in files}
+    asked.clear()
+    caplog.clear()
+    plan_and_preprocess(workspace, ["1"], options)
+    assert asked == ["a", "b", "c"]
+    assert {path: path.stat().st_mtime_ns for path in files} == before
+    assert "3 of 3 cases are preprocessed already" in caplog.text
+    image = workspace.raw_dataset(NAME) / "imagesTr" / "b_0000.nrrd"
+    os.utime(image, ns=(0, image.stat().st_mtime_ns + 1))
+    plan_and_preprocess(workspace, ["1"], options)
+    changed = {
+        path.name.partition("_")[0].partition(".")[0] for path in before if path.stat().st_mtime_ns != before[path]
+    }
+    assert changed == {"b", "fingerprint", "verified"}
 
 
 def test_another_axis_has_another_ceiling(workspace: Workspace, looked_at: list[str]) -> None:

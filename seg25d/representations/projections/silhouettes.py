@@ -93,7 +93,8 @@ def candidates(views: NDArray[np.bool_], plane: Plane, angles: Sequence[float], 
     across, along = (across[:, None] - (rays - 1) / 2) * ray_mm, (along - (detector - 1) / 2) * detector_mm
     hits = np.zeros((across.size, along.size), np.float32)
     seen = np.zeros_like(hits)
-    for view, angle in zip(views.any(2), angles, strict=True):
+    together: NDArray[np.bool_] = np.any(views, axis=2)
+    for view, angle in zip(together, angles, strict=True):
         cosine, sine = cosine_sine(angle)
         reach = (_BLOCK - 1) / 2 * (abs(cosine) * detector_mm + abs(sine) * ray_mm) / detector_mm
         place = (along * cosine + across * sine) / detector_mm + (detector - 1) / 2
@@ -229,4 +230,5 @@ def _neighbours(
 
 def _centred_points(size: int) -> NDArray[np.float64]:
     """Coordinates of `size` points at distance 1, centred on 0."""
-    return np.arange(size) - (size - 1) / 2
+    points: NDArray[np.float64] = np.arange(size, dtype=np.float64) - (size - 1) / 2
+    return points
