@@ -16,7 +16,7 @@ from seg25d.core.workspace import Workspace
 from seg25d.preprocessing.store import Store
 from seg25d.representations.projections.ceiling import NOT_MEASURED
 from seg25d.representations.projections.method import Projections
-from seg25d.workflows import case_ceiling
+from seg25d.workflows import case_ceiling, ceiling
 from seg25d.workflows.options import PlanningOptions
 from seg25d.workflows.preparation import NO_FOLD, ONLY_ALL
 
@@ -94,6 +94,31 @@ def test_the_ceiling_is_measured_written_and_told(workspace: Workspace, caplog: 
 def test_nothing_is_measured_without_mip(workspace: Workspace, looked_at: list[str]) -> None:
     assert "ceiling" not in plan(workspace, "si")["si"]["reasons"]
     assert not looked_at
+
+
+def test_the_mean_of_cases_does_not_depend_on_which_is_done_first(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int | None, int]] = []
+    numbers = {"a": 0.1, "b": 0.2, "c": 0.3}  # (0.1 + 0.2) + 0.3 is not (0.3 + 0.2) + 0.1
+
+    def backwards(function: Any, items: Any, *, name: Any, num_workers: int) -> Any:
+        del function, name
+        return ((item, {"1": numbers[item.name]} | ({"2": 0.5} if item.name == "b" else {})) for item in items[::-1])
+
+    def choose(requested: int | None, bytes_per_worker: int, num_items: int) -> int:
+        asked.append((requested, num_items))
+        # Labels as read, and on the plan's grid: the image has no zeros, and is not read.
+        assert bytes_per_worker == 20 * 16 * 16 * (8 + 14) + (200 << 20)
+        return 0
+
+    monkeypatch.setattr(ceiling, "map_cases", backwards)
+    monkeypatch.setattr(ceiling, "choose_num_workers", choose)
+    means: list[Any] = []
+    monkeypatch.setattr(ceiling, "with_ceiling", lambda plan, dice, _: means.append(dice) or plan)
+    plan(workspace, "mip")
+    assert means == [{"1": (0.1 + 0.2 + 0.3) / 3, "2": 0.5}]
+    assert asked == [(0, 3)]
 
 
 def test_a_ceiling_is_measured_once(workspace: Workspace, looked_at: list[str]) -> None:
