@@ -142,6 +142,12 @@ def test_workers_that_fuse_load_neither_torch_nor_simpleitk_before_they_need_it(
     assert not loaded.intersection({"torch", "SimpleITK", "scipy"})
 
 
+def test_workers_that_measure_ceilings_load_no_torch():
+    loaded = loaded_modules("import seg25d.workflows.case_ceiling, seg25d.representations.projections.ceiling")
+    assert "numpy" in loaded
+    assert not loaded.intersection({"torch", "SimpleITK", "scipy"})
+
+
 def test_planning_and_networks_load_monai_only_when_a_network_needs_it():
     loaded = loaded_modules("import seg25d.networks, seg25d.planning.network_rules")
     assert "torch" in loaded

@@ -20,6 +20,7 @@ WORKERS_LOAD = (
     "seg25d.data.verify",
     "seg25d.planning.fingerprint",
     "seg25d.preprocessing.preprocess",
+    "seg25d.workflows.case_ceiling",
 )
 """Modules that the processes use which read images, verify, measure and preprocess."""
 STEPS = ("verify_only", "fingerprint_only", "plan_only", "preprocess_only")

@@ -1,5 +1,6 @@
 """Cases and the names of their files: CASE_0000.nii.gz is channel 0 of CASE."""
 
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -50,10 +51,11 @@ def source_stamp(case: Case) -> list[tuple[str, int, int]]:
 
 def split_ending(path: Path) -> tuple[str, str]:
     """The name of a file without its ending, and the ending; the ending is "" where it is not a known one."""
+    name = path.name
     for ending in ENDINGS:
-        if path.name.endswith(ending) and path.name != ending:
-            return path.name.removesuffix(ending), ending
-    return path.name, ""
+        if name.endswith(ending) and name != ending:
+            return name.removesuffix(ending), ending
+    return name, ""
 
 
 def split_channel(stem: str) -> tuple[str, int | None]:
@@ -92,8 +94,9 @@ def all_image_files(folder: Path) -> list[Path]:
     """Like `image_files`, but medical images and pictures."""
     if not folder.is_dir():
         return []
-    names = (path for path in folder.iterdir() if not path.name.startswith("."))
-    return sorted(path for path in names if split_ending(path)[1] and path.is_file())
+    with os.scandir(folder) as entries:  # which knows what is a file without asking for each
+        files = [folder / entry.name for entry in entries if not entry.name.startswith(".") and entry.is_file()]
+    return sorted(path for path in files if split_ending(path)[1])
 
 
 def by_stem(paths: Iterable[Path]) -> dict[str, list[Path]]:

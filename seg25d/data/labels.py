@@ -21,7 +21,7 @@ NUM_INDICES = 256
 """Number of possible internal values, which are uint8."""
 _UNDECLARED = 254
 _LARGEST_LOOKUP = 65535
-_BLOCK = 1 << 22
+_BLOCK = 1 << 16
 _NEARLY = 1e-3
 """Of whole numbers; scaled 8-bit labels (slope 1/255 in 32 bits, say) are off by less than that."""
 
@@ -273,7 +273,9 @@ class Labels(Record):
         encoded = np.empty(values.shape, np.uint8)
         for start in range(0, values.size, _BLOCK):
             block = values[start : start + _BLOCK]
-            if table is not None:
+            if table is not None and block.dtype.kind in "ui" and block.min() >= 0 and block.max() < table.size:
+                found = table.take(block)
+            elif table is not None:
                 positions = np.clip(block, -1, table.size - 2).astype(np.int32)
                 found = np.where(positions == block, table[positions], _UNDECLARED)
             else:

@@ -1,6 +1,7 @@
 """Verification of a data set: all problems, in one table.
 
-Names and headers are checked first; the voxels of a case are read, in parallel, only if its headers are correct.
+Names and headers are checked first; the voxels of a case are read, in parallel, only if its headers are correct. A case
+without problems is remembered, and of its files only names, sizes and times are looked at as long as these stay.
 """
 
 import hashlib
@@ -40,14 +41,22 @@ _WORKER_BYTES = 200 << 20
 _WHOLE_SET = ("(all)", "dataset.json", "patients.json", OWN_NAME, NNUNET_NAME)
 
 
+class _Remarks(Record):
+    """What the headers of one case say that is odd, but no problem."""
+
+    num_channels: int
+    """Of the data set, as they were checked for it."""
+    conflicts: tuple[str, ...]
+    """Files whose two affines disagree."""
+    spacing_note: str | None
+
+
 class _Headers(NamedTuple):
     """Results of reading the headers of one case."""
 
     problems: list[Problem]
-    conflicts: list[str]
-    """Files whose two affines disagree."""
+    remarks: _Remarks
     num_voxels: int
-    spacing_note: str | None
 
 
 class _Finding(Record):
@@ -62,6 +71,8 @@ class _CleanCase(Record):
 
     key: str
     digest: str
+    remarks: _Remarks | None = None
+    """Of its headers; None in files of earlier versions."""
 
 
 class _Memory(Record):
@@ -85,8 +96,8 @@ def verify_dataset(
         root: The folder `DatasetNNN_Name`.
         num_workers: Worker processes that read the images; 0 reads them in this process, None chooses by the number of
             cores and the memory needed for the largest case.
-        memory: A JSON file that is written if there are no problems. The voxels of its cases are not read again next
-            time, as long as size and time of their files are the same; names and headers are always checked.
+        memory: A JSON file that is written if there are no problems. The files of its cases are not opened again next
+            time, as long as their sizes and times are the same; that they are there is always checked.
         preprocessed: Folders in which nnU-Net's `splits_final.json` may be as well.
         ranges: Smallest and largest allowed value, by the number of the channel; None: any value is allowed.
 
@@ -98,12 +109,15 @@ def verify_dataset(
         return problems
     description, ranges = dataset.description, ranges or {}
     keys = {case.name: _source_key(case, description, ranges) for case in dataset.cases}
-    headers = {case.name: call_as_a_whole(_check_headers, case, description) for case in dataset.cases}
+    clean = _read_clean_cases(memory, keys)
+    remarks = {name: case.remarks for name, case in clean.items() if case.remarks and _fits(case.remarks, description)}
+    unknown = [case for case in dataset.cases if case.name not in remarks]
+    headers = {case.name: call_as_a_whole(_check_headers, case, description) for case in unknown}
     problems += [problem for header in headers.values() for problem in header.problems]
-    _warn_of_conflicts([conflict for header in headers.values() for conflict in header.conflicts])
-    _warn_of_spacing(dataset.name, {name: header.spacing_note for name, header in headers.items()})
-    known = _read_clean_cases(memory, keys)
-    todo = [case for case in dataset.cases if not headers[case.name].problems and case.name not in known]
+    remarks |= {name: header.remarks for name, header in headers.items()}
+    _warn_of_conflicts([conflict for case in dataset.cases for conflict in remarks[case.name].conflicts])
+    _warn_of_spacing(dataset.name, {case.name: remarks[case.name].spacing_note for case in dataset.cases})
+    todo = [case for case in unknown if not headers[case.name].problems and case.name not in clean]
     largest = max((header.num_voxels for header in headers.values()), default=0)
     workers = choose_num_workers(num_workers, largest * _BYTES_PER_VOXEL + _WORKER_BYTES, len(todo)) if todo else 0
     check = partial(_check_voxels, description=description, ranges=ranges)
@@ -115,12 +129,13 @@ def verify_dataset(
     )
     findings = {case.name: finding for case, finding in track(checked, len(todo), "verifying")} if todo else {}
     problems += [problem for finding in findings.values() for problem in finding.problems]
-    digests = known | {name: finding.digest for name, finding in findings.items()}
+    digests = {name: case.digest for name, case in clean.items()}
+    digests |= {name: finding.digest for name, finding in findings.items()}
     if not description.metadata.get(ALLOW_DUPLICATES):
         problems += _same_images({name: digests[name] for name in sorted(digests)})
-    if memory and not problems and todo:
-        clean = {name: _CleanCase(key=keys[name], digest=digests[name]) for name in sorted(digests)}
-        write_record(memory, _Memory(cases=clean))
+    if memory and not problems and unknown:
+        cases = {name: _CleanCase(key=keys[name], digest=digests[name], remarks=remarks[name]) for name in sorted(keys)}
+        write_record(memory, _Memory(cases=cases))
     return sorted(problems, key=lambda problem: (problem.case not in _WHOLE_SET, problem.case))
 
 
@@ -131,8 +146,8 @@ def _source_key(case: Case, description: DatasetDescription, ranges: Ranges) -> 
     return digest({"version": _VERSION, "files": source_stamp(case), **asked})
 
 
-def _read_clean_cases(memory: Path | None, keys: Mapping[str, str]) -> dict[str, str]:
-    """The digests of the cases that had no problems and have not changed."""
+def _read_clean_cases(memory: Path | None, keys: Mapping[str, str]) -> dict[str, _CleanCase]:
+    """The cases that had no problems and have not changed."""
     if memory is None or not memory.exists():
         return {}
     try:
@@ -140,7 +155,12 @@ def _read_clean_cases(memory: Path | None, keys: Mapping[str, str]) -> dict[str,
     except RecordError as error:
         logger.warning("%s; the images are read again", error)
         return {}
-    return {name: cases[name].digest for name, key in keys.items() if name in cases and cases[name].key == key}
+    return {name: cases[name] for name, key in keys.items() if name in cases and cases[name].key == key}
+
+
+def _fits(remarks: _Remarks, description: DatasetDescription) -> bool:
+    """Whether headers were checked for as many channels as the data set has."""
+    return remarks.num_channels == len(description.channel_names)
 
 
 def _warn_of_conflicts(conflicts: Sequence[str]) -> None:
@@ -179,12 +199,13 @@ def _check_headers(case: Case, description: DatasetDescription) -> _Headers:
     conflicts = [
         f"{path.name}: {conflict}" for path, geometry in geometries.items() if (conflict := form_conflict(geometry))
     ]
-    return _Headers(
-        problems=problems,
-        conflicts=conflicts,
-        num_voxels=max((math.prod(each.shape) for each in geometries.values()), default=0),
+    remarks = _Remarks(
+        num_channels=len(description.channel_names),
+        conflicts=tuple(conflicts),
         spacing_note=spacing_note(case.images[0], first.shape[0]) if first else None,
     )
+    largest = max((math.prod(each.shape) for each in geometries.values()), default=0)
+    return _Headers(problems=problems, remarks=remarks, num_voxels=largest)
 
 
 def _check_num_channels(case: Case, description: DatasetDescription) -> list[Problem]:

@@ -198,12 +198,16 @@ def _compact(
     reference: IntArray, prediction: IntArray, case: str
 ) -> tuple[list[int], NDArray[np.uint8], NDArray[np.uint8]]:
     """Find the values in either array, 0 first, and convert both arrays to positions in that list."""
-    found = [np.unique(array) for array in (reference, prediction)]
+    # Slice by slice: copies of whole arrays, sorted or as positions of eight bytes, would take most of the memory.
+    found = [np.unique(plane) for array in (reference, prediction) for plane in array]
     values = np.unique(np.concatenate([np.zeros(1), *found]))
     if values[0] < 0 or not np.array_equal(values, np.rint(values)) or len(values) > _MAX_VALUES:
         raise InputError(
             f"{case}: expected segmentations with at most {_MAX_VALUES} different values, whole numbers >= 0; there "
             f"are {len(values)} from {values[0]:g} to {values[-1]:g}: is one of the two a folder of images?"
         )
-    truth, guess = (np.searchsorted(values, array).astype(np.uint8) for array in (reference, prediction))
+    truth, guess = np.empty(reference.shape, np.uint8), np.empty(prediction.shape, np.uint8)
+    for array, positions in ((reference, truth), (prediction, guess)):
+        for plane, found_there in zip(array, positions, strict=True):
+            found_there[...] = np.searchsorted(values, plane)
     return [int(value) for value in values], truth, guess

@@ -55,7 +55,7 @@ def with_ceiling(plan: ConfigurationPlan, dice: Mapping[str, float | None] | Non
 
     Args:
         plan: Of a configuration that has one.
-        dice: Ceiling per class or region, see `Representation.mean_ceilings`; None: not measured.
+        dice: Mean ceiling per class or region, None for what no case has; None: not measured.
         labels: Of the data set.
     """
     ceiling, named = None, None

@@ -140,7 +140,9 @@ def extract_fingerprint(dataset: Dataset, folder: PreprocessedFolder, num_worker
         for case, result in track(results, len(todo), "fingerprint"):
             measured[case.name] = result
     fingerprint = summarize_cases(dataset, [case for case in measured.values() if case])
-    write_record(folder.fingerprint, fingerprint)
+    # Reading takes a fifth of the time of writing.
+    if todo or not _holds(folder.fingerprint, fingerprint):
+        write_record(folder.fingerprint, fingerprint)
     return fingerprint
 
 
@@ -168,6 +170,14 @@ def summarize_cases(dataset: Dataset, cases: Sequence[MeasuredCase]) -> Fingerpr
         sparsity=float(np.median([case.foreground_fraction for case in fingerprints])),
         median_relative_size_after_cropping=float(np.median(kept)),
     )
+
+
+def _holds(path: Path, fingerprint: Fingerprint) -> bool:
+    """Whether this very fingerprint is in a file already."""
+    try:
+        return read_record(path, Fingerprint) == fingerprint
+    except RecordError:
+        return False
 
 
 def _measure_and_keep(labels: Labels, folder: Path, case: Case) -> MeasuredCase:

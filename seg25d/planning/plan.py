@@ -34,7 +34,7 @@ class ProjectionCeiling(Record):
     """Best possible result of perfect views on a few training cases, only used for advice."""
 
     dice: dict[str, Share | None]
-    """Mean per class (by its value) or region, see `mean_ceilings`; None where none of the cases has it."""
+    """Mean per class (by its value) or region, see `case_ceilings`; None where none of the cases has it."""
     measured_for: str
     """Digest of axes, spacing and number of views."""
 

@@ -24,22 +24,33 @@ def sample_locations(
         Per class (n, 3) voxels (D, H, W) in scan order: all of them, or 10,000 drawn without replacement.
     """
     rng = np.random.default_rng(zlib.crc32(case.encode()))
-    return {
-        int(value): _sample(labels, int(value), int(counts[value]), rng)
-        for value in np.flatnonzero(counts)
-        if value not in (0, ignore)
-    }
-
-
-def _sample(labels: NDArray[np.uint8], value: int, count: int, rng: np.random.Generator) -> NDArray[np.int32]:
-    """Draw ranks among the voxels of a class, then find them slice by slice, without an index of every voxel."""
-    ranks = np.sort(rng.choice(count, MAX_LOCATIONS, replace=False)) if count > MAX_LOCATIONS else np.arange(count)
-    found = []
-    start = 0
+    values = [int(value) for value in np.flatnonzero(counts) if value not in (0, ignore)]
+    ranks = {value: _draw_ranks(int(counts[value]), rng) for value in values}
+    start = dict.fromkeys(values, 0)
+    found: dict[int, list[NDArray[np.int32]]] = {value: [] for value in values}
+    # One pass for all classes, slice by slice: an index of every voxel would take eight bytes of each.
     for depth, plane in enumerate(labels):
-        voxels = np.flatnonzero(plane == value)
-        first, last = np.searchsorted(ranks, (start, start + len(voxels)))
-        rows, columns = np.divmod(voxels[ranks[first:last] - start], plane.shape[1])
-        found.append(np.stack([np.full(last - first, depth), rows, columns], axis=1))
-        start += len(voxels)
-    return np.concatenate(found).astype(np.int32)
+        for value, voxels in _voxels_of_classes(plane).items():
+            if value not in ranks:
+                continue
+            first, last = np.searchsorted(ranks[value], (start[value], start[value] + len(voxels)))
+            rows, columns = np.divmod(voxels[ranks[value][first:last] - start[value]], plane.shape[1])
+            found[value].append(np.stack([np.full(last - first, depth), rows, columns], axis=1).astype(np.int32))
+            start[value] += len(voxels)
+    return {value: np.concatenate(parts) for value, parts in found.items()}
+
+
+def _draw_ranks(count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Places, ascending, among the voxels of a class."""
+    return np.sort(rng.choice(count, MAX_LOCATIONS, replace=False)) if count > MAX_LOCATIONS else np.arange(count)
+
+
+def _voxels_of_classes(plane: NDArray[np.uint8]) -> dict[int, NDArray[np.intp]]:
+    """The voxels of each class of a slice (H, W), background left out, as flat indices in scan order."""
+    flat = plane.ravel()
+    voxels = np.flatnonzero(flat != 0)
+    values = flat[voxels]
+    voxels = voxels[np.argsort(values, kind="stable")]
+    counts = np.bincount(values, minlength=256)
+    ends = np.cumsum(counts)
+    return {int(value): voxels[ends[value] - counts[value] : ends[value]] for value in np.flatnonzero(counts)}

@@ -111,13 +111,16 @@ def _check_memory(grid: Grid, num_channels: int) -> None:
         )
 
 
-def read_model_labels(case: Case, labels: Labels, spacing_mm: Spacing) -> NDArray[np.uint8]:
+def read_model_labels(
+    case: Case, labels: Labels, spacing_mm: Spacing, *, is_uncropped: bool = False
+) -> NDArray[np.uint8]:
     """Read a case's labels on the model's grid, cropped to the content of its image, as in its store.
 
     Args:
         case: With a label file.
         labels: Meaning of the values in the label file.
         spacing_mm: Of the model.
+        is_uncropped: Whether the content of the image is known to reach all borders: of the image, the header is read.
 
     Returns:
         Internal indices (d, h, w).
@@ -126,8 +129,14 @@ def read_model_labels(case: Case, labels: Labels, spacing_mm: Spacing) -> NDArra
         ImageError: If a file cannot be read.
         DatasetError: If the labels hold a value that is not declared.
     """
-    image, geometry, reference = _read(case, labels)
-    return _resample_reference(reference, _plan_grid(image, geometry.canonical_spacing_mm, spacing_mm))
+    if not is_uncropped:
+        image, geometry, reference = _read(case, labels)
+        return _resample_reference(reference, _plan_grid(image, geometry.canonical_spacing_mm, spacing_mm))
+    from seg25d.data.image_io import read_geometry  # noqa: PLC0415 - loads SimpleITK
+
+    reference, spacing = _read_reference(case, labels), read_geometry(case.images[0]).canonical_spacing_mm
+    depth, height, width = ((0, size) for size in reference.shape)
+    return _resample_reference(reference, Grid.plan(reference.shape, spacing, (depth, height, width), spacing_mm))
 
 
 def preprocess_dataset(
@@ -177,13 +186,13 @@ def preprocess_dataset(
 def stores_to_change(
     dataset: Dataset, plans: Iterable[PreprocessingPlan], folder: PreprocessedFolder, *, unlabelled: bool = False
 ) -> list[Path]:
-    """The folders of stores that are there and that `preprocess_dataset` would change: others may be reading them."""
+    """The folders of stores that `preprocess_dataset` would make or change: others may be reading those that exist."""
     found = []
     for target in _targets(plans):
         store = _store(folder, target)
         job = _Job(labels=dataset.description.labels, folder=folder, targets=(target,), unlabelled=unlabelled)
         is_stale = not unlabelled and bool(_stale(store, dataset))
-        if store.folder.is_dir() and (is_stale or any(_find_targets_to_fill(case, job) for case in dataset.cases)):
+        if is_stale or any(_find_targets_to_fill(case, job) for case in dataset.cases):
             found.append(store.folder)
     return found
 
@@ -192,7 +201,7 @@ def _preprocess_case(job: _Job, case: Case) -> tuple[Remark, ...]:
     """Fill the stores that lack a case; returns remarks for the user."""
     targets = _find_targets_to_fill(case, job)
     # The keys first: if a file changes while it is read, the case is preprocessed again next time.
-    keys = {target.store: _source_key(case, job.labels, target) for target in targets}
+    keys = _source_keys(case, job.labels, targets)
     image, geometry, reference = _read(case, job.labels, unlabelled=job.unlabelled)
     remarks: dict[Remark, None] = {}
     for target in targets:
@@ -222,16 +231,24 @@ def _read(
     case: Case, labels: Labels, *, unlabelled: bool = False
 ) -> tuple[NDArray[np.float32], Geometry, NDArray[np.uint8]]:
     """Image (C, D, H, W), its geometry, and internal labels (D, H, W): background where there are none."""
-    from seg25d.data.image_io import read_image, read_labels  # noqa: PLC0415 - loads SimpleITK
+    from seg25d.data.image_io import read_image  # noqa: PLC0415 - loads SimpleITK
 
     if unlabelled:
         image, geometry = read_image(case.images)
         return image, geometry, np.zeros(image.shape[1:], np.uint8)
+    reference = _read_reference(case, labels)
+    image, geometry = read_image(case.images, check_finite=False)  # checked by the verification
+    return image, geometry, reference
+
+
+def _read_reference(case: Case, labels: Labels) -> NDArray[np.uint8]:
+    """Internal labels (D, H, W) on the canonical grid of the file."""
+    from seg25d.data.image_io import read_labels  # noqa: PLC0415 - loads SimpleITK
+
     if case.label is None:
         raise InputError(f"{case.name} has no label file; only labelled cases are preprocessed for training")
-    image, geometry = read_image(case.images, check_finite=False)  # checked by the verification
     original, _ = read_labels(case.label, labels.names)
-    return image, geometry, labels.encode(original, str(case.label))
+    return labels.encode(original, str(case.label))
 
 
 def _plan_grid(image: NDArray[Any], spacing_mm: Spacing, target_spacing_mm: Spacing) -> Grid:
@@ -282,24 +299,29 @@ def _store(folder: PreprocessedFolder, target: _Target) -> Store:
 
 def _find_targets_to_fill(case: Case, job: _Job) -> tuple[_Target, ...]:
     """Find the stores that lack this case or have an outdated version of it."""
+    keys = _source_keys(case, job.labels, job.targets)
     return tuple(
         target
         for target in job.targets
-        if not _store(job.folder, target).has(
-            case.name, _source_key(case, job.labels, target), reference=not job.unlabelled
-        )
+        if not _store(job.folder, target).has(case.name, keys[target.store], reference=not job.unlabelled)
     )
 
 
-def _source_key(case: Case, labels: Labels, target: _Target) -> str:
-    source = {
-        "version": SCHEMA_VERSION,
-        "files": source_stamp(case),
-        "labels": labels.model_dump(mode="json"),
-        "spacing_mm": target.spacing_mm,
-        "normalization": [channel.model_dump(mode="json") for channel in target.normalization],
+def _source_keys(case: Case, labels: Labels, targets: Sequence[_Target]) -> dict[str, str]:
+    """By store, a digest that changes when the files of a case or the settings of its arrays change."""
+    files = source_stamp(case)
+    return {
+        target.store: digest(
+            {
+                "version": SCHEMA_VERSION,
+                "files": files,
+                "labels": labels.model_dump(mode="json"),
+                "spacing_mm": target.spacing_mm,
+                "normalization": [channel.model_dump(mode="json") for channel in target.normalization],
+            }
+        )
+        for target in targets
     }
-    return digest(source)
 
 
 def _estimate_bytes(dataset: Dataset, targets: Sequence[_Target]) -> int:

@@ -100,9 +100,9 @@ class Store:
             is_current = self.record(case).source_key == source_key
         except RecordError:
             return False
-        suffixes = ("", "_labels", "_reference")[: 3 if reference else 2]
-        files = [*(self._path(case, suffix) for suffix in suffixes), self._home(case) / f"{case}_locations.npz"]
-        return is_current and all(file.exists() for file in files)
+        endings = (".b2nd", "_labels.b2nd", "_locations.npz", *(["_reference.b2nd"] if reference else []))
+        home = self._home(case)
+        return is_current and all((home / f"{case}{ending}").exists() for ending in endings)
 
     def record(self, case: str) -> CaseRecord:
         """Read the record of a case.

@@ -3,9 +3,11 @@
 Letters: B batch, C channels, K scores per voxel, D H W volume, h w image.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, NamedTuple, Protocol, Self, TypeAlias, runtime_checkable
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn, stack
 from torch.nn import functional
@@ -17,6 +19,9 @@ from seg25d.core.types import Shape, Spacing
 from seg25d.representations import ALIAS, ANATOMICAL, PLACES
 
 NetworkOutput: TypeAlias = Tensor | list[tuple[Tensor, float]]
+CeilingMeter: TypeAlias = Callable[[NDArray[np.uint8], Mapping[str, Sequence[int]]], dict[str, float]]
+"""From internal labels (D, H, W) at the spacing of a plan, and the indices of each class (`Labels.foreground`), to the
+Dice of each class that the labels have."""
 FEW_SLICES = 8
 """Voxels of an axis below which no network halves it, as nnU-Net's rule keeps 4 (`planning/geometry.py`): there is
 little to learn along it."""
@@ -135,7 +140,7 @@ class Representation(Record):
     needs: ClassVar[tuple[str, ...]] = ()
     """Configurations that are planned with it because their predictions are its input."""
     ceiling_fields: ClassVar[frozenset[str]] = frozenset()
-    """Fields that decide how much lifting and undoing alone lose, see `mean_ceilings`; empty: they lose nothing."""
+    """Fields that decide how much lifting and undoing alone lose, see `ceiling_meter`; empty: they lose nothing."""
     network_note: ClassVar[str] = ""
     """Note that `--explain` adds to the choice of the network's stages."""
 
@@ -324,15 +329,10 @@ class Representation(Record):
         del window
         return None
 
-    def mean_ceilings(self, cases: Iterable[Tensor], classes: Mapping[str, Sequence[int]]) -> dict[str, float | None]:
-        """The best Dice that lifting and undoing allow, if `ceiling_fields` says that they lose something.
+    def ceiling_meter(self) -> CeilingMeter:
+        """A function that measures the best Dice that lifting and undoing allow, if `ceiling_fields` are not empty.
 
-        Args:
-            cases: Internal labels (D, H, W) at the spacing of the plan.
-            classes: Internal indices per class, see `Labels.foreground`.
-
-        Returns:
-            Mean per class over the cases that have it; None for a class that none of them has.
+        It is called in workers: it has to be picklable, and should load no torch.
         """
         raise NotImplementedError
 
@@ -341,7 +341,7 @@ class Representation(Record):
         """Explain the ceiling to the user, for `--explain`.
 
         Args:
-            dice: See `mean_ceilings`, by the names that users know; None: not measured.
+            dice: Means over cases, by the names that users know; None for what no case has. None: not measured.
             caution: What speaks against the method whatever the ceiling, see `caution`.
         """
         raise NotImplementedError

@@ -94,16 +94,27 @@ def _plan(tasks: dict[str, DatasetToPlan], locks: ExitStack, *, plan_only: bool)
     for store in (store for task in tasks.values() if task.clean for store in _stores(task.folder)):
         locks.enter_context(folder_lock(store, "preprocessing"))
     plans = {name: make_plans(task) for name, task in tasks.items()}
-    for name, task in tasks.items():
-        if not (task.clean or plan_only):
-            for store in stores_to_change(task.dataset, plans[name].configurations.values(), task.folder):
-                locks.enter_context(folder_lock(store, "preprocessing"))
+    to_fill = [
+        name
+        for name, task in tasks.items()
+        if not plan_only and (task.clean or not _has_arrays(task, tuple(plans[name].configurations.values()), locks))
+    ]
     for name, task in tasks.items():
         write_plans(task, plans[name])
-    if not plan_only:
-        for name, task in tasks.items():
-            write_arrays(task, plans[name])
+    for name in to_fill:
+        write_arrays(tasks[name], plans[name])
     return plans
+
+
+def _has_arrays(task: DatasetToPlan, configurations: Sequence[ConfigurationPlan], locks: ExitStack) -> bool:
+    """Hold the stores that are to be changed; returns whether there is none, as all arrays are there already."""
+    stores = stores_to_change(task.dataset, configurations, task.folder)
+    for store in filter(Path.is_dir, stores):
+        locks.enter_context(folder_lock(store, "preprocessing"))
+    if not (stores or task.clean):
+        num_cases = len(task.dataset.cases)
+        logger.info("%d of %d cases are preprocessed already", num_cases, num_cases)
+    return not stores
 
 
 def datasets_to_plan(
@@ -156,7 +167,7 @@ def make_plans(task: DatasetToPlan) -> Plans:
         known = task.stored is not None and name in task.stored.configurations
         if "warning" in plan.reasons and not known:
             logger.info("%s, %s: %s", plans.dataset_name, name, plan.reasons["warning"])
-    return with_ceilings(plans, task.dataset, fingerprint, {split_name(name)[0] for name in names})
+    return with_ceilings(plans, task.dataset, fingerprint, {split_name(name)[0] for name in names}, task.num_processes)
 
 
 def measure(task: DatasetToPlan) -> Fingerprint:
@@ -187,9 +198,9 @@ def _preprocess(task: DatasetToPlan, locks: ExitStack) -> Plans:
     if left_out := [each for each in wanted if each not in planned]:
         logger.info("%s: left out, as they are not planned: %s", name, ", ".join(left_out))
     configurations = [stored.configurations[each] for each in planned]
-    for store in stores_to_change(task.dataset, configurations, task.folder):
-        locks.enter_context(folder_lock(store, "preprocessing"))
-    preprocess_dataset(task.dataset, configurations, task.folder, task.num_processes, task.clean)
+    is_complete = _has_arrays(task, configurations, locks)
+    if task.clean or not is_complete:
+        preprocess_dataset(task.dataset, configurations, task.folder, task.num_processes, task.clean)
     return stored
 
 

@@ -208,6 +208,6 @@ def _preprocess(run: PretrainingRun) -> None:
         cases=run.further,
     )
     with ExitStack() as locks:
-        for store in stores_to_change(dataset, [target], task.folder, unlabelled=True):
+        for store in filter(Path.is_dir, stores_to_change(dataset, [target], task.folder, unlabelled=True)):
             locks.enter_context(folder_lock(store, "preprocessing"))
         preprocess_dataset(dataset, [target], task.folder, task.num_processes, unlabelled=True)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from seg25d.core.errors import DatasetError, InputError, RecordError
 from seg25d.core.records import parse_record
+from seg25d.data import labels as labels_module
 from seg25d.data.label_problems import label_problems
 from seg25d.data.labels import IGNORE_INDEX, Labels, logit, round_nearly_whole
 
@@ -43,6 +44,17 @@ def test_encode_any_type(dtype: str) -> None:
     encoded = GAPS.encode(np.array([[0, 3], [7, 9]], dtype), "case")
     assert encoded.dtype == np.uint8
     assert encoded.tolist() == [[0, 1], [2, IGNORE_INDEX]]
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "int64", "float32"])
+def test_each_block_is_encoded_as_its_voxels(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of declared values, of others within the table, and beyond it."""
+    monkeypatch.setattr(labels_module, "_BLOCK", 4)
+    values = np.array([0, 3, 7, 9, 0, 5, 3, 3, 9, 120, 7, 0, 7], dtype)
+    encoded, undeclared = GAPS.translate(values)
+    places = {0: 0, 3: 1, 7: 2, 9: IGNORE_INDEX}
+    assert encoded.tolist() == [places.get(int(value), 254) for value in values]
+    assert undeclared == [5, 120]
 
 
 @pytest.mark.parametrize("value", [-1, 5, 120, 1e30, np.nan, np.inf])

@@ -3,6 +3,7 @@
 
 import gzip
 import json
+import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -290,6 +291,55 @@ def test_clean_cases_are_remembered(root: Path, tmp_path: Path, monkeypatch: pyt
     assert read == ["a", "b", "c"]
 
 
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The cases whose headers were read."""
+    check_headers, names = verify._check_headers, []
+
+    def check(case: Case, description: DatasetDescription) -> verify._Headers:
+        names.append(case.name)
+        return check_headers(case, description)
+
+    monkeypatch.setattr(verify, "_check_headers", check)
+    monkeypatch.setattr(verify, "call_as_a_whole", lambda function, *arguments: function(*arguments))
+    return names
+
+
+def test_files_of_remembered_cases_are_not_opened_until_they_change(
+    root: Path, tmp_path: Path, opened: list[str]
+) -> None:
+    memory = tmp_path / "out" / "verified.json"
+    for expected in (["a", "b", "c"], []):
+        assert verify_dataset(root, 0, memory) == []
+        assert opened == expected
+        opened.clear()
+    label = root / "labelsTr/b.nii.gz"
+    os.utime(label, ns=(0, label.stat().st_mtime_ns + 1))
+    assert verify_dataset(root, 0, memory) == []
+    assert opened == ["b"]
+    opened.clear()
+    assert verify_dataset(root, 0, memory) == opened == []
+    (root / "imagesTr/c_0001.nii.gz").unlink()
+    assert "missing channel 0001" in verify_dataset(root, 0, memory)[0].problem
+
+
+def test_headers_are_read_again_for_other_channels_and_after_earlier_versions(
+    root: Path, tmp_path: Path, opened: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = tmp_path / "out" / "verified.json"
+    assert verify_dataset(root, 0, memory) == []
+    content = json.loads(memory.read_text())
+    del content["cases"]["a"]["remarks"]
+    content["cases"]["b"]["remarks"]["num_channels"] = 3
+    memory.write_text(json.dumps(content))
+    opened.clear()
+    monkeypatch.setattr(verify, "_check_voxels", lambda *_, **__: pytest.fail("voxels are not read for it"))
+    assert verify_dataset(root, 0, memory) == []
+    assert opened == ["a", "b"]
+    assert verify_dataset(root, 0, memory) == []
+    assert opened == ["a", "b"]
+
+
 def test_headers_are_checked_although_the_case_is_remembered(root: Path, tmp_path: Path) -> None:
     memory = tmp_path / "out" / "verified.json"
     assert verify_dataset(root, 0, memory) == []
@@ -350,7 +400,12 @@ def test_a_header_without_spacing_is_told(tmp_path: Path, caplog: pytest.LogCapt
         (tmp_path / place).write_bytes(content.replace(b"ElementSpacing = 1 1 1\n", b""))
     describe(tmp_path, channel_names={"0": "CT"}, numTraining=1, file_ending=".mha")
     assert lines(tmp_path) == []
-    assert "the spacing of 1 case(s) is taken for granted, such as that of a: 1 mm is taken along all" in caplog.text
+    said = "the spacing of 1 case(s) is taken for granted, such as that of a: 1 mm is taken along all"
+    assert said in caplog.text
+    for _ in range(2):  # the second time nothing is read
+        caplog.clear()
+        verify_dataset(tmp_path, 0, tmp_path / "verified.json")
+        assert said in caplog.text
 
 
 @pytest.mark.parametrize("ending", [".nii.gz", ".nii"])

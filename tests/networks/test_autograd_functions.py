@@ -20,7 +20,8 @@ import seg25d
 from seg25d.networks import convolutions
 from seg25d.networks.blocks import InstanceNorm, PReLU, _ChannelsLastNorm, _CPUPReLU
 from seg25d.networks.convolutions import Conv3d, ConvTranspose3d, _HalfConvolution, _OneDNNConv3d, _Settings
-from seg25d.representations.projections.geometry import Plane, _BackProject, back_project, back_projection
+from seg25d.representations.projections.geometry import _BackProject, back_project, back_projection
+from seg25d.representations.projections.plane import Plane
 from seg25d.training.processes import _SumOverProcesses, sum_over_processes
 
 TYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)

@@ -19,6 +19,7 @@ from seg25d.data.description import DatasetDescription
 from seg25d.data.labels import Labels
 from seg25d.planning.normalization import ChannelNormalization
 from seg25d.preprocessing.preprocess import preprocess_dataset, preprocess_image, read_model_labels
+from seg25d.preprocessing.resample import resample_labels
 from seg25d.preprocessing.store import Store
 
 LABELS = Labels(names={"background": 0, "organ": 4, "ignore": 5})
@@ -83,7 +84,9 @@ def test_a_case_in_the_store(tmp_path: Path, rng: np.random.Generator) -> None:
     assert set(np.unique(labels)) == {0, 1, 255}
     assert record.voxels == {"0": int((labels == 0).sum()), "1": int((labels == 1).sum())}
     assert np.array_equal(read_model_labels(dataset.cases[0], LABELS, _Plan().spacing_mm), labels)
+    whole = read_model_labels(dataset.cases[0], LABELS, (1, 2, 2), is_uncropped=True)
     reference = store.read_reference("a")
+    assert np.array_equal(whole, resample_labels(reference, (16, 5, 6)))
     assert reference.shape == (8, 10, 12)
     assert (reference == 1).sum() == 75
     assert list(store.locations("a")) == [1]

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ import SimpleITK as sitk  # noqa: N813
 from seg25d.api import plan_and_preprocess
 from seg25d.core.errors import InputError
 from seg25d.core.workspace import Workspace
+from seg25d.preprocessing.store import Store
 from seg25d.representations.projections.ceiling import NOT_MEASURED
 from seg25d.representations.projections.method import Projections
-from seg25d.workflows import ceiling
+from seg25d.workflows import case_ceiling, ceiling
 from seg25d.workflows.options import PlanningOptions
 from seg25d.workflows.preparation import NO_FOLD, ONLY_ALL
 
@@ -52,13 +54,13 @@ def workspace(tmp_path: Path, rng: np.random.Generator) -> Workspace:
 @pytest.fixture
 def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The cases whose labels were read for a ceiling."""
-    read, names = ceiling.read_model_labels, []
+    read, names = case_ceiling.read_model_labels, []
 
-    def note(case: Any, **options: Any) -> Any:
+    def note(case: Any, *settings: Any, **options: Any) -> Any:
         names.append(case.name)
-        return read(case, **options)
+        return read(case, *settings, **options)
 
-    monkeypatch.setattr(ceiling, "read_model_labels", note)
+    monkeypatch.setattr(case_ceiling, "read_model_labels", note)
     return names
 
 
@@ -94,6 +96,31 @@ def test_nothing_is_measured_without_mip(workspace: Workspace, looked_at: list[s
     assert not looked_at
 
 
+def test_the_mean_of_cases_does_not_depend_on_which_is_done_first(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int | None, int]] = []
+    numbers = {"a": 0.1, "b": 0.2, "c": 0.3}  # (0.1 + 0.2) + 0.3 is not (0.3 + 0.2) + 0.1
+
+    def backwards(function: Any, items: Any, *, name: Any, num_workers: int) -> Any:
+        del function, name
+        return ((item, {"1": numbers[item.name]} | ({"2": 0.5} if item.name == "b" else {})) for item in items[::-1])
+
+    def choose(requested: int | None, bytes_per_worker: int, num_items: int) -> int:
+        asked.append((requested, num_items))
+        # Labels as read, and on the plan's grid: the image has no zeros, and is not read.
+        assert bytes_per_worker == 20 * 16 * 16 * (8 + 14) + (200 << 20)
+        return 0
+
+    monkeypatch.setattr(ceiling, "map_cases", backwards)
+    monkeypatch.setattr(ceiling, "choose_num_workers", choose)
+    means: list[Any] = []
+    monkeypatch.setattr(ceiling, "with_ceiling", lambda plan, dice, _: means.append(dice) or plan)
+    plan(workspace, "mip")
+    assert means == [{"1": (0.1 + 0.2 + 0.3) / 3, "2": 0.5}]
+    assert asked == [(0, 3)]
+
+
 def test_a_ceiling_is_measured_once(workspace: Workspace, looked_at: list[str]) -> None:
     before = plan(workspace, "mip")
     assert looked_at == ["a", "b", "c"]
@@ -102,6 +129,38 @@ def test_a_ceiling_is_measured_once(workspace: Workspace, looked_at: list[str]) 
     assert looked_at == ["a", "b", "c"]
     plan(workspace, "mip", clean=True)
     assert looked_at == ["a", "b", "c"] * 2
+
+
+def test_a_repeat_with_nothing_to_do_asks_once_and_writes_no_arrays(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    options = PlanningOptions(configurations=("2d", "3d"), num_processes=0)
+    has, asked = Store.has, []
+
+    def note(store: Store, case: str, source_key: str, *, reference: bool = False) -> bool:
+        asked.append(case)
+        return has(store, case, source_key, reference=reference)
+
+    monkeypatch.setattr(Store, "has", note)
+    plan_and_preprocess(workspace, ["1"], options)
+    folder = workspace.preprocessed_dataset(NAME)
+    (store,) = folder.root.glob("spacing_*")
+    files = [folder.fingerprint, folder.root / "verified.json", *store.iterdir()]
+    before = {path: path.stat().st_mtime_ns for path in files}
+    asked.clear()
+    caplog.clear()
+    plan_and_preprocess(workspace, ["1"], options)
+    assert asked == ["a", "b", "c"]
+    assert {path: path.stat().st_mtime_ns for path in files} == before
+    assert "3 of 3 cases are preprocessed already" in caplog.text
+    image = workspace.raw_dataset(NAME) / "imagesTr" / "b_0000.nrrd"
+    os.utime(image, ns=(0, image.stat().st_mtime_ns + 1))
+    plan_and_preprocess(workspace, ["1"], options)
+    changed = {
+        path.name.partition("_")[0].partition(".")[0] for path in before if path.stat().st_mtime_ns != before[path]
+    }
+    assert changed == {"b", "fingerprint", "verified"}
 
 
 def test_another_axis_has_another_ceiling(workspace: Workspace, looked_at: list[str]) -> None:
@@ -143,7 +202,7 @@ def test_an_interrupted_measurement_leaves_no_plans(workspace: Workspace, monkey
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Projections, "mean_ceilings", interrupt)
+        patch.setattr(Projections, "ceiling_meter", interrupt)
         with pytest.raises(KeyboardInterrupt):
             plan(workspace, "mip")
     assert not workspace.preprocessed_dataset(NAME).plans().exists()
@@ -172,7 +231,7 @@ def test_a_file_that_cannot_be_read_is_named(workspace: Workspace, monkeypatch: 
     def fail(*_: Any, **__: Any) -> Any:
         raise PermissionError(13, "denied", "a_0000.nrrd")
 
-    monkeypatch.setattr(ceiling, "read_model_labels", fail)
+    monkeypatch.setattr(case_ceiling, "read_model_labels", fail)
     with pytest.raises(InputError, match=r"a: a_0000\.nrrd: you have no right to read"):
         plan(workspace, "mip")
 

@@ -10,7 +10,6 @@ Letters: R pixels of the plane along the rays at angle 0, S pixels of the detect
 N numbers in a row.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -19,38 +18,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from seg25d.representations.projections.plane import Plane, cosine_sine
+
 CPU = torch.device("cpu")
-
-
-class Plane(NamedTuple):
-    """The plane that is rotated.
-
-    The detector has as many pixels as the plane has along its axis, whatever the angle, and their distance is the
-    spacing of that axis (paper: all views of a 96 x 288 x 224 volume are 288 x 224): at oblique angles it does not see
-    the corners. Samples of a ray are as far apart as the finer spacing of the plane.
-    """
-
-    size: tuple[int, int]
-    """Pixels (R, S)."""
-    spacing_mm: tuple[float, float]
-
-    @property
-    def step_mm(self) -> float:
-        """Distance between the samples of a ray."""
-        return min(self.spacing_mm)
-
-    def num_samples(self, angle: float) -> int:
-        """Samples of a ray at an angle in degrees: as many as can differ from 0, with the parity of R.
-
-        At most the diagonal, as methods.md 3.2 has it. The parity puts the samples on the pixels at angle 0.
-        """
-        (rays, detector), (ray_mm, detector_mm) = self.size, self.spacing_mm
-        cosine, sine = _cosine_sine(angle)
-        diagonal = math.hypot(rays * ray_mm, detector * detector_mm)
-        # A pixel reaches to its neighbours: one more than the plane has, half of it at each end.
-        reach = abs(cosine) * (rays + 1) * ray_mm + abs(sine) * (detector + 1) * detector_mm
-        num = math.ceil(min(diagonal, reach) / self.step_mm)
-        return num + (num - rays) % 2
 
 
 def ray_maxima(rows: Tensor, plane: Plane, angles: Sequence[float]) -> Tensor:
@@ -87,7 +57,7 @@ def _samples(rows: Tensor, plane: Plane, angle: float) -> Tensor:
 def _ray_table(plane: Plane, angle: float, device: torch.device) -> tuple[Tensor, Tensor]:
     """The four pixels that a sample lies between, with their weights: twice (S * T, 4)."""
     (rays, detector), (ray_mm, detector_mm) = plane.size, plane.spacing_mm
-    cosine, sine = _cosine_sine(angle)
+    cosine, sine = cosine_sine(angle)
     place = _double_device(device)
     s = _centred_points(detector, place)[:, None] * detector_mm
     t = _centred_points(plane.num_samples(angle), place) * plane.step_mm
@@ -138,7 +108,7 @@ def back_projection(
     half = 0.5 if between_pixels else 0.0
     across = (_centred_points(rays, place) - half)[:, None] * ray_mm
     along = (_centred_points(detector, place) - half) * detector_mm
-    directions = torch.tensor([_cosine_sine(angle) for angle in angles], dtype=torch.float64, device=place)
+    directions = torch.tensor([cosine_sine(angle) for angle in angles], dtype=torch.float64, device=place)
     positions = along * directions[:, :1, None] + across * directions[:, 1:, None]
     found, weights = _neighbours(positions.flatten(1) / detector_mm + (detector - 1) / 2 - half, detector)
     first_pixels = torch.arange(0, len(angles) * detector, detector, dtype=torch.int32, device=place)
@@ -211,9 +181,3 @@ def _centred_points(size: int, device: torch.device) -> Tensor:
 def _double_device(device: torch.device) -> torch.device:
     """Choose the device for computing in double precision: the given one if it can, else the CPU."""
     return CPU if device.type == "mps" else device
-
-
-def _cosine_sine(angle: float) -> tuple[float, float]:
-    """Cosine and sine of an angle in degrees; exactly 0 at multiples of 90."""
-    radians = math.radians(angle)
-    return round(math.cos(radians), 15), round(math.sin(radians), 15)

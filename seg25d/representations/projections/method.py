@@ -4,19 +4,21 @@ Letters: B batch, C channels, K foreground classes, D H W volume, V views, b pix
 the detector, p and m views of path 1 and path 2.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
-from torch import Tensor, nn
+from torch import nn
 
 from seg25d.core.errors import InputError
 from seg25d.core.grids import AXIS_NAMES, SAME_SPACING
 from seg25d.core.limits import NumChannels, NumViews, SpacingMm
 from seg25d.core.types import Shape, Spacing
-from seg25d.representations.base import ConfigurationRules, Representation, VolumeGeometry, shrink
-from seg25d.representations.projections.ceiling import ceiling_reason, mean_ceilings
+from seg25d.representations.base import CeilingMeter, ConfigurationRules, Representation, VolumeGeometry, shrink
+from seg25d.representations.projections.ceiling import case_ceilings, ceiling_reason
 from seg25d.representations.projections.model import LiftedProjections, Paths
+from seg25d.representations.projections.plane import ViewAxes
 from seg25d.representations.projections.views import ViewGeometry
 
 VIEWS = ((12, 60), (12, 36), (6, 36), (6, 18))
@@ -205,9 +207,10 @@ class Projections(Representation):
             "if memory allows"
         )
 
-    def mean_ceilings(self, cases: Iterable[Tensor], classes: Mapping[str, Sequence[int]]) -> dict[str, float | None]:
+    def ceiling_meter(self) -> CeilingMeter:
         """The Dice that perfect views allow."""
-        return mean_ceilings(cases, classes, self.geometry, self.num_views)
+        axes = ViewAxes(self.axis, self.detector_axis, self.spacing_mm)
+        return partial(case_ceilings, axes=axes, num_views=self.num_views)
 
     @classmethod
     def ceiling_reason(cls, dice: Mapping[str, float | None] | None, caution: str | None = None) -> str:

@@ -11,7 +11,8 @@ from torch.nn import functional
 
 from seg25d.core.types import Shape
 from seg25d.representations.base import NetworkOutput
-from seg25d.representations.projections.geometry import BackProjection, Plane, back_projection
+from seg25d.representations.projections.geometry import BackProjection, back_projection
+from seg25d.representations.projections.plane import Plane
 from seg25d.representations.projections.schedule import draw_angles, epoch_of_progress, even_angles, path_weight
 from seg25d.representations.projections.views import ViewGeometry
 

@@ -4,54 +4,28 @@ Letters: B batch, C channels, K classes, D H W volume, V views, b pixels along t
 detector, R S pixels of the plane that turns.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor
 
-from seg25d.core.types import Spacing
 from seg25d.representations.projections.geometry import (
     BackProjection,
-    Plane,
     back_project,
     back_projection,
     ray_maxima,
     ray_sums,
 )
+from seg25d.representations.projections.plane import ViewAxes
 
 
 @dataclass(frozen=True)
-class ViewGeometry:
+class ViewGeometry(ViewAxes):
     """Settings of the views of a volume, from the fields of `Projections`."""
 
-    axis: int
-    """The rotation axis."""
-    detector_axis: int | None
-    """The second axis of views at angle 0; None: the last of the other two."""
-    spacing_mm: Spacing
     projection: Literal["max", "mean"] = "max"
     """Largest value or mean along the rays."""
-
-    @property
-    def plane_axes(self) -> tuple[int, int]:
-        """The axis of the rays at angle 0 and that of the detector."""
-        first, last = (axis for axis in range(3) if axis != self.axis)
-        return (last, first) if self.detector_axis == first else (first, last)
-
-    def plane(self, shape: Sequence[int]) -> Plane:
-        """The plane that turns, of a volume (D, H, W)."""
-        rays, detector = self.plane_axes
-        return Plane((shape[rays], shape[detector]), (self.spacing_mm[rays], self.spacing_mm[detector]))
-
-    def detector_size(self, shape: Sequence[int]) -> int:
-        """Pixels of the detector that a volume (D, H, W) needs so that its plane also fits when rotated by 90 degrees.
-
-        The detector of a window is as long as the window, so a volume that is shorter there is to be padded.
-        """
-        (rays, detector), (ray_mm, detector_mm) = self.plane(shape)
-        return max(detector, math.ceil(round(rays * ray_mm / detector_mm, 6)))
 
     def project(self, volume: Tensor, angles: Sequence[float]) -> Tensor:
         """Views of volumes.

@@ -2,18 +2,17 @@
 
 import numpy as np
 import pytest
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from seg25d.representations.projections import ceiling as measured
 from seg25d.representations.projections.method import Projections
 
 
-def ceiling(mask: Tensor, representation: Projections) -> measured.Ceiling:
+def ceiling(mask: NDArray[np.bool_], representation: Projections) -> measured.Ceiling:
     return measured.ceiling(mask, representation.geometry, representation.num_views)
 
 
-def vessels(split: bool, shape: tuple[int, int, int] = (64, 16, 72), radius: float = 1.5) -> Tensor:
+def vessels(split: bool, shape: tuple[int, int, int] = (64, 16, 72), radius: float = 1.5) -> NDArray[np.bool_]:
     """Two vessels that run along H and a little aside, apart or from one trunk, as thin and sparse as in the paper."""
     along = np.arange(0, shape[1], 0.5)
     aside = np.maximum(along - 5, 0) * 0.6
@@ -25,7 +24,7 @@ def vessels(split: bool, shape: tuple[int, int, int] = (64, 16, 72), radius: flo
         part = tuple(slice(max(0, int(place) - 2), int(place) + 4) for place in centre)
         mask[part] |= np.square(points[part] - centre).sum(-1) < radius**2
     assert 0.001 < mask.mean() < 0.005  # paper: 0.0024
-    return torch.from_numpy(mask)
+    return mask
 
 
 @pytest.mark.parametrize(("num_views", "least"), [(12, 0.97), (60, 0.98)])
@@ -48,7 +47,7 @@ def test_a_hollow_body_does_not() -> None:
     """Its silhouette is that of a solid one."""
     points = np.indices((21, 21, 21)) - 10
     distance = np.sqrt(np.square(points).sum(0))
-    shell = torch.from_numpy((distance < 9) & (distance >= 6))
+    shell = (distance < 9) & (distance >= 6)
     best = ceiling(shell, Projections(axis=0, spacing_mm=(1, 1, 1)))
     share = float((distance < 9).sum() / shell.sum())
     assert best.dice == pytest.approx(2 / (1 + share), abs=0.02)
@@ -56,7 +55,7 @@ def test_a_hollow_body_does_not() -> None:
 
 def test_the_whole_plane_stands_on_the_detector() -> None:
     """A plane that is longer than its detector: at 90 degrees its ends must still be seen."""
-    mask = torch.zeros(30, 4, 10, dtype=torch.bool)
+    mask = np.zeros((30, 4, 10), bool)
     mask[2:6, :, 3:7] = mask[24:28, :, 3:7] = True
     for detector_axis in (0, 2):
         best = ceiling(mask, Projections(axis=1, detector_axis=detector_axis, spacing_mm=(1, 1, 1)))
@@ -66,7 +65,7 @@ def test_the_whole_plane_stands_on_the_detector() -> None:
 
 def test_the_best_cut_by_hand() -> None:
     """One view along D of three rows: the hull has each silhouette in all rows."""
-    mask = torch.zeros(3, 1, 4, dtype=torch.bool)
+    mask = np.zeros((3, 1, 4), bool)
     mask[0, 0, 1] = mask[1, 0, 1] = mask[1, 0, 2] = True
     best = ceiling(mask, Projections(axis=1, spacing_mm=(1, 1, 1), num_views=1))
     # Six voxels are predicted, three of them right: 2 * 3 / (6 + 3).
@@ -76,52 +75,45 @@ def test_the_best_cut_by_hand() -> None:
 
 def test_an_empty_mask_has_no_ceiling() -> None:
     with pytest.raises(ValueError, match="empty"):
-        ceiling(torch.zeros(3, 3, 3, dtype=torch.bool), Projections(axis=0, spacing_mm=(1, 1, 1)))
+        ceiling(np.zeros((3, 3, 3), bool), Projections(axis=0, spacing_mm=(1, 1, 1)))
 
 
-def test_means_over_cases() -> None:
+def test_classes_and_regions_of_a_case() -> None:
     representation = Projections(axis=0, spacing_mm=(1, 1, 1), num_views=8)
-    cases = [torch.zeros(6, 12, 12, dtype=torch.uint8) for _ in range(3)]
-    cases[0][2:4, 5:8, 5:8] = 1
-    cases[1][2:4, 3:5, 5:8] = 1
-    cases[1][2:4, 7:9, 5:8] = 2
-    cases[2][:] = 3
-    classes = {"1": (1,), "both": (1, 2), "3": (3,)}
-    means = representation.mean_ceilings(iter(cases[:2]), classes)
-    ones = [ceiling(case == 1, representation).dice for case in cases[:2]]
-    assert means["1"] == pytest.approx(sum(ones) / 2)
-    both = [ceiling(case > 0, representation).dice for case in cases[:2]]
-    assert means["both"] == pytest.approx(sum(both) / 2)
-    assert means["3"] is None
+    labels = np.zeros((6, 12, 12), np.uint8)
+    labels[2:4, 3:5, 5:8] = 1
+    labels[2:4, 7:9, 5:8] = 2
+    found = representation.ceiling_meter()(labels, {"1": (1,), "both": (1, 2), "3": (3,)})
+    assert found == {"1": ceiling(labels == 1, representation).dice, "both": ceiling(labels > 0, representation).dice}
 
 
 def test_a_sample_of_slices_stands_for_all() -> None:
     """Sixty slices of one shape and forty without it: what is sampled gives what all of them give."""
-    labels = torch.zeros(100, 12, 16, dtype=torch.uint8)
+    labels = np.zeros((100, 12, 16), np.uint8)
     labels[20:80, 3:8, 5:8] = labels[20:80, 3:5, 5:12] = 1
     representation = Projections(axis=0, spacing_mm=(1, 1, 1), num_views=9)
     whole = ceiling(labels == 1, representation).dice
     assert 0.5 < whole < 0.99
-    assert representation.mean_ceilings([labels], {"1": (1,)})["1"] == pytest.approx(whole)
+    assert representation.ceiling_meter()(labels, {"1": (1,)})["1"] == pytest.approx(whole)
 
 
 def test_samples_are_spread_over_the_slices_of_the_class() -> None:
     """Thin below, and a hollow square above, which would be lost on the first slices."""
-    labels = torch.zeros(16, 90, 16, dtype=torch.uint8)
+    labels = np.zeros((16, 90, 16), np.uint8)
     labels[7:9, 5:40, 7:9] = 1
     labels[2:14, 40:80, 2:14] = 1
     labels[5:11, 40:80, 5:11] = 0
     representation = Projections(axis=1, spacing_mm=(1, 1, 1), num_views=12)
     whole = ceiling(labels == 1, representation).dice
     assert 0.7 < whole < 0.9
-    assert representation.mean_ceilings([labels], {"1": (1,)})["1"] == pytest.approx(whole, abs=0.02)
+    assert representation.ceiling_meter()(labels, {"1": (1,)})["1"] == pytest.approx(whole, abs=0.02)
 
 
 def test_classes_together_are_as_each_alone() -> None:
-    labels = torch.zeros(6, 12, 14, dtype=torch.uint8)
+    labels = np.zeros((6, 12, 14), np.uint8)
     labels[0:2, 2:5, 2:9] = 1
     labels[3:6, 4:11, 4:6] = 2
     representation = Projections(axis=0, spacing_mm=(2, 1, 1), num_views=8)
-    together = representation.mean_ceilings([labels], {"1": (1,), "2": (2,)})
+    together = representation.ceiling_meter()(labels, {"1": (1,), "2": (2,)})
     for value in (1, 2):
         assert together[str(value)] == pytest.approx(ceiling(labels == value, representation).dice)

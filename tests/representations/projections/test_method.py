@@ -12,7 +12,7 @@ from torch.nn import functional
 from seg25d.core.errors import InputError
 from seg25d.core.types import Shape, Spacing
 from seg25d.representations.base import EpochAware, VolumeGeometry
-from seg25d.representations.projections.geometry import Plane, back_project, back_projection, ray_maxima, ray_sums
+from seg25d.representations.projections.geometry import back_project, back_projection, ray_maxima, ray_sums
 from seg25d.representations.projections.method import Projections
 from seg25d.representations.projections.model import (
     GAIN,
@@ -23,6 +23,7 @@ from seg25d.representations.projections.model import (
     Reconstruction,
     average_pool,
 )
+from seg25d.representations.projections.plane import Plane
 from seg25d.representations.projections.schedule import draw_angles, epoch_of_progress, even_angles, path_weight
 
 ISOTROPIC = (1.0, 1.0, 1.0)
