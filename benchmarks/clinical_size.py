@@ -157,7 +157,7 @@ def _table_per_voxel(figures: Mapping[str, Mapping[str, Mapping[str, Row]]], pro
 def _stages(figures: Mapping[str, Mapping[str, Row]]) -> Iterator[str]:
     """All measured stages, in their order."""
     names = {stage for stages in figures.values() for stage in stages if stage.split()[0] in STAGES}
-    configurations = [*CONFIGURATIONS, *sorted({name.partition(" ")[2] for name in names} - set(CONFIGURATIONS))]
+    configurations = [*CONFIGURATIONS, *sorted({name.partition(" ")[2] for name in names} - {"", *CONFIGURATIONS})]
     order = [f"{stage} {name}".strip() for stage in STAGES for name in ("", *configurations)]
     yield from (name for name in order if name in names)
 
