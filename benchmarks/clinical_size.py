@@ -5,8 +5,8 @@
     python benchmarks/clinical_size.py -o benchmarks/results/clinical_size.json --table
 
 The data are made up (clinical_ct.py); each stage is the command that users give (clinical_stages.py), measured with all
-its processes (measured.py). Models are those after `--updates` updates, by commands without the prediction of the
-validation cases. `export` is the conversion of the scores of one case, on a grid of 1 mm, to labels of 0.8 mm
+its processes (measured.py). Trainings end after `--updates` updates, without the prediction of the validation cases
+and, in seg25d, without the updates that are timed before a first training (updates_alone.py). `export` is the conversion of the scores of one case, on a grid of 1 mm, to labels of 0.8 mm
 (export_many_classes.py); its memory is what is added to the scores. `evaluate` scores the truth, displaced by two
 voxels. `find_best` compares two configurations on one validation case, whose probabilities are predicted first.
 

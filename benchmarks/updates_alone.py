@@ -1,4 +1,4 @@
-"""`seg25d train` without the prediction of the validation cases at its end: what the updates take by themselves.
+"""`seg25d train` without the timing of updates before it and the prediction of the validation cases at its end.
 
     python benchmarks/updates_alone.py 4 2d 0 --iterations 3 --set validation_windows=1
 
@@ -9,8 +9,8 @@ import sys
 from unittest import mock
 
 from seg25d.cli.main import main
-from seg25d.workflows import folds
+from seg25d.workflows import coarse_to_fine, folds
 
 if __name__ == "__main__":
-    with mock.patch.object(folds, "score_fold", return_value=None):
+    with mock.patch.object(coarse_to_fine, "announce_folds"), mock.patch.object(folds, "score_fold", return_value=None):
         sys.exit(main(["train", *sys.argv[1:]]))
