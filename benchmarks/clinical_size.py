@@ -6,9 +6,10 @@
 
 The data are made up (clinical_ct.py); each stage is the command that users give (clinical_stages.py), measured with all
 its processes (measured.py). Trainings end after `--updates` updates, without the prediction of the validation cases
-and, in seg25d, without the updates that are timed before a first training (updates_alone.py). `export` is the conversion of the scores of one case, on a grid of 1 mm, to labels of 0.8 mm
-(export_many_classes.py); its memory is what is added to the scores. `evaluate` scores the truth, displaced by two
-voxels. `find_best` compares two configurations on one validation case, whose probabilities are predicted first.
+and, in seg25d, without the updates that are timed before a first training (updates_alone.py). `export` is the
+conversion of the scores of one case, on a grid of 1 mm, to labels of 0.8 mm (export_many_classes.py); its memory is
+what is added to the scores. `evaluate` scores the truth, displaced by two voxels. `find_best` compares two
+configurations on one validation case, whose probabilities are predicted first.
 
 Every figure is kept in the file of `-o` as soon as it is there: the same command does what is missing, and what failed.
 Delete the file to measure anew. What takes more than `--memory-limit-gb` or `--time-limit` is ended, and counts as

@@ -99,7 +99,7 @@ class Peaks:
 def watch(command: Sequence[str], limits: Limits) -> dict[str, Any]:
     """Run a command in this process's family and measure it, see `measure`."""
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    peaks, over = Peaks(), None
+    peaks, over, parent = Peaks(), None, os.getppid()
     started = time.perf_counter()
     process = subprocess.Popen(command)
     pause = SECONDS_BETWEEN_SAMPLES
@@ -118,6 +118,8 @@ def watch(command: Sequence[str], limits: Limits) -> dict[str, Any]:
                 over = "time"
             if over is not None:
                 kill_family()
+            if os.getppid() != parent:
+                raise SystemExit("error: the benchmark was killed, and so is what it measured")
         wall = time.perf_counter() - started
     finally:
         reap(0.0 if process.returncode is None else PATIENCE_SECONDS)

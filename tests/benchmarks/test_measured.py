@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -69,3 +71,21 @@ def test_too_much_memory_or_time_ends_a_command_and_its_children(tmp_path: Path)
     found = run(tmp_path, "import time; time.sleep(60)", limits=Limits(seconds=0.3))
     assert found["over_limit"] == "time"
     assert found["wall_s"] < 10
+
+
+def test_what_is_measured_ends_with_the_benchmark(tmp_path: Path) -> None:
+    pid, log = tmp_path / "pid", tmp_path / "log"
+    stage = f"import os, time; open({str(pid)!r}, 'w').write(f'{{os.getpid()}} '); time.sleep(60)"
+    words = [sys.executable, "-c", stage]
+    code = f"import os, pathlib, measured; measured.measure({words}, os.environ, pathlib.Path({str(log)!r}))"
+    with subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2] / "benchmarks") as benchmark:
+        await_true(lambda: pid.exists() and pid.read_text().endswith(" "))
+        benchmark.kill()
+    await_true(lambda: not Path(f"/proc/{int(pid.read_text())}").exists())
+
+
+def await_true(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
