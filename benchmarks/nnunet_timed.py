@@ -1,4 +1,8 @@
-"""Training of nnU-Net for a given time; run by the Python of an environment with `nnunetv2`, see peers.py.
+"""Training of nnU-Net for a given time, or some updates; run by the Python of an environment with `nnunetv2`.
+
+    PYTHON benchmarks/nnunet_timed.py DATASET CONFIGURATION FOLD SECONDS PLANS [UPDATES [DEVICE]]
+
+See peers.py and clinical_size.py. With UPDATES it ends after so many, without the prediction of the validation cases.
 
 nnU-Net trains for a fixed number of epochs of 250 iterations. Here the learning rate decreases with the elapsed share
 of the time, by nnU-Net's own formula, and validation windows are not scored between epochs; everything else is as in
@@ -7,6 +11,7 @@ are written to `timed.json` beside the checkpoint.
 """
 
 import json
+import math
 import sys
 import time
 from pathlib import Path
@@ -20,15 +25,15 @@ EXPONENT = 0.9
 
 
 class nnUNetTrainer(trainers.nnUNetTrainer):  # type: ignore[misc] # noqa: N801 - the name in checkpoints
-    """nnU-Net's trainer with a length in seconds."""
+    """nnU-Net's trainer with a length in seconds or updates."""
 
-    def train_for(self, seconds: float) -> None:
-        """Train for this many seconds, save the model and predict the validation cases."""
+    def train_for(self, seconds: float, most_updates: float) -> None:
+        """Train for so many seconds or updates, save the model, and predict the validation cases after seconds."""
         self.on_train_start()
         self.network.train()
         first_rate = self.optimizer.param_groups[0]["lr"]
         started, waited, updates = time.perf_counter(), 0.0, 0
-        while (over := time.perf_counter() - started) < seconds:
+        while (over := time.perf_counter() - started) < seconds and updates < most_updates:
             for group in self.optimizer.param_groups:
                 group["lr"] = first_rate * (1 - over / seconds) ** EXPONENT
             asked = time.perf_counter()
@@ -44,19 +49,21 @@ class nnUNetTrainer(trainers.nnUNetTrainer):  # type: ignore[misc] # noqa: N801 
         (Path(self.output_folder) / "timed.json").write_text(json.dumps(timed))
         self.dataloader_train._finish()
         self.dataloader_val._finish()
-        # As at the end of nnUNetv2_train and of `seg25d train`.
-        self.network.eval()
-        self.perform_actual_validation()
+        if math.isinf(most_updates):
+            # As at the end of nnUNetv2_train and of `seg25d train`.
+            self.network.eval()
+            self.perform_actual_validation()
 
 
 def main() -> None:
     """Train the configuration given by the arguments."""
-    dataset, configuration, fold, seconds, plans_name = sys.argv[1:]
+    dataset, configuration, fold, seconds, plans_name, *further = sys.argv[1:]
+    updates = float(further[0]) if further else math.inf
     folder = Path(nnUNet_preprocessed) / dataset
     plans = {**json.loads((folder / f"{plans_name}.json").read_text()), "continue_training": False}
     description = json.loads((folder / "dataset.json").read_text())
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    nnUNetTrainer(plans, configuration, int(fold), description, device=device).train_for(float(seconds))
+    device = torch.device(further[1] if further[1:] else "cuda" if torch.cuda.is_available() else "cpu")
+    nnUNetTrainer(plans, configuration, int(fold), description, device=device).train_for(float(seconds), updates)
 
 
 if __name__ == "__main__":

@@ -5,29 +5,24 @@ python benchmarks/peers.py --nnunet ENVIRONMENT/bin/python --dataset 4 --time-bu
 
 The stages are planning, preprocessing, training and prediction. nnU-Net is installed from PyPI into a separate
 environment (see documentation/reference/measurements.md). The stages of the two programs alternate, each in a separate
-process; wall time, processor time and memory of the largest process are those of the system (wait4), including
-start-up; the memory of all processes together is sampled while they run, without the files of libraries (shared pages
-count once). Training takes equal wall time, without start-up and planning, and ends with the prediction of the
-validation cases; Dice is computed by `seg25d evaluate` on predictions from raw images. nnU-Net's batch size of `2d`
-can be set (`--nnunet-batch 28`, as 281 allows only few updates). Existing results are kept: the same command continues.
+process; wall time, processor time and memory, of the largest process and of all together, without the files of
+libraries, include start-up (measured.py). Training takes equal wall time, without start-up and planning, and ends with
+the prediction of the validation cases; Dice is computed by `seg25d evaluate` on predictions from raw images. nnU-Net's
+batch size of `2d` can be set (`--nnunet-batch 28`, as 281 allows only few updates). Existing results are kept: the same
+command continues.
 """
 
 import argparse
 import json
 import os
-import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
 from itertools import pairwise, zip_longest
 from pathlib import Path
-from typing import Any
 
 from contest import Row, Table, settings_of, write_tables
+from measured import measure
 
 from seg25d.cli.argument_types import duration
 from seg25d.cli.common import configure_logging
@@ -39,8 +34,6 @@ from seg25d.data.dataset import Dataset, read_dataset, read_splits
 from seg25d.planning.plan import Plans
 from seg25d.runs.names import find_configuration
 
-GIGABYTE_OF_KILOBYTES = 1 << 20
-MANY_LOOKS = 300
 MANY = 60
 """Number of cases of the stage that predicts many: the validation cases are repeated to about the number of the data
 set's test cases."""
@@ -85,63 +78,12 @@ class Place:
         if record.exists() and "memory_of_all_gb" in (done := json.loads(record.read_text(encoding="utf-8"))):
             return dict(done)
         print(f"{name}: {' '.join(command)}", flush=True)
-        record.parent.mkdir(parents=True, exist_ok=True)
-        with (record.with_suffix(".log")).open("wb") as log:
-            measured = measure(command, self.environment, log)
+        log = record.with_suffix(".log")
+        measured = measure(command, self.environment, log)
+        if measured["status"]:
+            raise SystemExit(f"error: {' '.join(command)} failed; its output is in {log}")
         write_json(record, measured)
         return measured
-
-
-def measure(command: Sequence[str], environment: Mapping[str, str], log: Any) -> Row:
-    """Measure wall and processor time of a command and its children, and memory of the largest and of all processes."""
-    started = time.perf_counter()
-    process = subprocess.Popen(command, env=dict(environment), stdout=log, stderr=subprocess.STDOUT)
-    ended = threading.Event()
-    with ThreadPoolExecutor(1) as pool:
-        most = pool.submit(peak_memory_kb, process.pid, ended)
-        try:
-            _, status, usage = os.wait4(process.pid, 0)
-            wall = time.perf_counter() - started
-        finally:
-            ended.set()
-    if status:
-        raise SystemExit(f"error: {' '.join(command)} failed; its output is in {log.name}")
-    return {
-        "wall_s": wall,
-        "cpu_s": usage.ru_utime + usage.ru_stime,
-        "memory_gb": usage.ru_maxrss / GIGABYTE_OF_KILOBYTES,
-        "memory_of_all_gb": most.result() / GIGABYTE_OF_KILOBYTES,
-    }
-
-
-def peak_memory_kb(pid: int, ended: threading.Event) -> int:
-    """Measure the peak memory of a process and all its children together, without the files of libraries.
-
-    Shared pages are divided among the processes. A sample takes milliseconds: ten per second first, later one.
-    """
-    most, looks = 0, 0
-    while not ended.wait(0.1 if looks < MANY_LOOKS else 1.0):
-        most = max(most, sum(map(own_memory_kb, family(pid))))
-        looks += 1
-    return most
-
-
-def family(pid: int) -> list[int]:
-    """A process and all its descendants."""
-    children: list[int] = []
-    with suppress(OSError):  # it has ended
-        for thread in Path(f"/proc/{pid}/task").iterdir():
-            with suppress(OSError):
-                children += map(int, (thread / "children").read_text().split())
-    return [pid, *(below for child in children for below in family(child))]
-
-
-def own_memory_kb(pid: int) -> int:
-    """Memory of a process without the files of libraries; shared pages are divided among the processes."""
-    lines: list[str] = []
-    with suppress(OSError):
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith(("Pss_Anon:", "Pss_Shmem:")))
 
 
 @dataclass(frozen=True)
