@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg25d.core.arrays import Windows
-from seg25d.core.errors import InputError, ResourceError, Seg25dError
+from seg25d.core.errors import ResourceError, Seg25dError
 from seg25d.core.progress import track
 from seg25d.core.records import Record, write_record
 from seg25d.core.system_errors import refusal
 from seg25d.core.types import IntArray, Spacing
-from seg25d.data.cases import ONE_SLICE, VOLUMES, Case, is_picture, split_ending
+from seg25d.data.cases import Case, is_picture
 from seg25d.data.description import DatasetDescription
 from seg25d.data.grid_problems import form_conflict
 from seg25d.data.image_geometry import Geometry
@@ -46,6 +46,7 @@ from seg25d.inference.prediction_files import (
     uncertainty_path,
 )
 from seg25d.inference.probability_files import write_probabilities
+from seg25d.inference.targets import check_targets
 from seg25d.inference.uncertainty import Uncertainty
 
 logger = logging.getLogger(__name__)
@@ -242,7 +243,7 @@ def find_work(
     Raises:
         InputError: As `predict_cases` raises it before anything is written.
     """
-    targets = _check_targets(meaning.description, cases, out)
+    targets = check_targets(meaning.description, cases, out)
     segmentations = plan_segmentations(options.dicom_seg, cases, out, meaning.description, record.model)
     beside = {name: [segmentation_path(targets[name])] for name in segmentations.cases}
     if options.uncertainty:
@@ -265,38 +266,6 @@ def tell_done(num_done: int, num_cases: int) -> None:
 
 def _predicted_dice(calibration: Calibration | None, sums: Mapping[str, Sums] | None) -> dict[str, float | None] | None:
     return None if calibration is None or sums is None else calibration.predict(sums)
-
-
-def _check_targets(description: DatasetDescription, cases: Sequence[Case], out: Path) -> dict[str, Path]:
-    """Choose the output file of each case."""
-    if not cases:
-        raise InputError("there is nothing to predict")
-    num_channels = len(description.channel_names)
-    wrong = [f"{case.name} has {len(case.images)}" for case in cases if not _is_possible(case, num_channels)]
-    if wrong:
-        raise InputError(
-            f"the model takes {num_channels} channel(s), but {'; '.join(wrong)}; give one file per channel"
-        )
-    targets = {case.name: out / f"{case.name}{_choose_ending(description, case)}" for case in cases}
-    inputs = {image.resolve() for case in cases for image in case.images}
-    clashes = sorted(str(path) for path in targets.values() if path.resolve() in inputs)
-    if clashes:
-        raise InputError(f"the result would overwrite an image: {', '.join(clashes)}; choose another output folder")
-    return targets
-
-
-def _is_possible(case: Case, num_channels: int) -> bool:
-    """Whether the files of a case can hold the channels; one picture may have several."""
-    fewest = 1 if all(map(is_picture, case.images)) else num_channels
-    return fewest <= len(case.images) <= num_channels
-
-
-def _choose_ending(description: DatasetDescription, case: Case) -> str:
-    """The ending of a prediction: the data set's, unless it has one slice and the image may have more."""
-    ending, own = description.label_ending, split_ending(case.images[0])[1]
-    if ending not in ONE_SLICE or own in ONE_SLICE:
-        return ending
-    return own or VOLUMES[0]
 
 
 def outcomes_here(model: CaseModel, work: Work, begin: Callable[[], None]) -> Iterator[Outcome]:
