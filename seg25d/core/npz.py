@@ -148,8 +148,6 @@ class NpyReader:
                 if self._next == channel:
                     yield each
             self._next += 1
-        if self._next == self.shape[0]:
-            self._file.read(1)  # only at the end zipfile compares the checksum
 
     def _planes(self) -> Iterator[tuple[int, NDArray[Any]]]:
         depth, *plane = self.shape[1:]
