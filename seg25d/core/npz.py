@@ -15,8 +15,12 @@ from typing import IO, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-PIECE_BYTES = 1 << 20
-"""What a thread compresses at a time."""
+PIECE_BYTES, SAMPLE_BYTES = 1 << 18, 1 << 14
+"""What a thread compresses at a time, and what of it is tried."""
+GAIN = 0.8
+"""Repeated bytes are looked for where this leaves so little of the size: probabilities in float32 hardly have any but
+runs of zeros. Made-up scores of 61 classes that are noisy, smooth, or smooth and sure: 19, 31 and 11 s a GiB and 0.95,
+0.84 and 0.68 of the size; zlib alone, as numpy calls it: 45, 38 and 37 s, and 0.95, 0.84 and 0.61."""
 BLOCK_BYTES = 1 << 23
 """Of what is read at a time: whole planes (at least one), as float32."""
 
@@ -39,8 +43,6 @@ def npz_writer(
     Raises:
         ValueError: If the numbers are not as many as the shape says.
     """
-    # zlib's own strategy looks for repeated bytes, which digits of probabilities have not: 37 s a GiB and 0.949 of the
-    # size, against 13 s and 0.946 with runs alone, which make little of the background (made-up scores of 61 classes).
     compressor = _Deflate(num_threads)
     written = 0
     with (
@@ -98,8 +100,15 @@ class _Deflate:
 
 def _deflate(piece: bytes) -> bytes:
     """Compress a piece; it ends at a whole byte and is not the last one."""
-    compressor = zlib.compressobj(wbits=-zlib.MAX_WBITS, strategy=zlib.Z_RLE)
-    return compressor.compress(piece) + compressor.flush(zlib.Z_SYNC_FLUSH)
+    middle = len(piece) // 2
+    sample = piece[middle : middle + SAMPLE_BYTES]
+    searches = len(_compressed(sample, level=1)) < GAIN * len(_compressed(sample, strategy=zlib.Z_RLE))
+    return _compressed(piece, level=1) if searches else _compressed(piece, strategy=zlib.Z_RLE)
+
+
+def _compressed(content: bytes, **settings: int) -> bytes:
+    compressor = zlib.compressobj(wbits=-zlib.MAX_WBITS, **settings)
+    return compressor.compress(content) + compressor.flush(zlib.Z_SYNC_FLUSH)
 
 
 class NpyReader:
