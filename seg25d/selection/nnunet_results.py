@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from seg25d.core.errors import DatasetError, InputError, ResourceError
@@ -322,6 +321,8 @@ def _import_map(run: RunFolder, source: _Source, prediction: _Prediction) -> str
 
 def _read_channel(file: ProbabilityFile, channel: int, chosen: RunningLabels) -> NDArray[np.float16]:
     """Read a channel (z, y, x), and choose labels."""
+    import torch  # noqa: PLC0415 - heavy
+
     volume = np.empty(file.shape[1:], np.float16)
     halves = torch.from_numpy(volume)
     for start, planes in file.planes(channel):
