@@ -11,7 +11,8 @@ scores exist; the seconds are those of the processor.
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,7 @@ class Case:
 
     def __init__(self, num_classes: int, shape: Shape, seed: int = 0) -> None:
         self.shape = shape
-        self.labels = Labels(names={"background": 0, **{f"class {n}": n for n in range(1, num_classes)}})
+        self.labels = make_labels(num_classes)
         self.geometry = Geometry(
             shape=shape, spacing_mm=(1, 1, 1), origin_mm=(0, 0, 0), direction=(1, 0, 0, 0, 1, 0, 0, 0, 1)
         )
@@ -84,22 +85,34 @@ def _shifts(index: int) -> tuple[int, int]:
     return 29 * index % MOST_SHIFT, 37 * index % MOST_SHIFT
 
 
-def prepare(stage: str, case: Case, folder: Path) -> Callable[[], object]:
-    """Write what a stage reads; gives the stage."""
-    if stage == "export":
-        return lambda: case.export(folder)
-    if stage == "keep":
-        return lambda: case.keep(folder / "kept.b2nd")
+def prepare(stage: str, num_classes: int, shape: Shape, folder: Path) -> Callable[[], object]:
+    """Write what a stage reads, in another process; gives the stage."""
+    if stage in ("export", "keep"):
+        case = Case(num_classes, shape)
+        return lambda: case.export(folder) if stage == "export" else case.keep(folder / "case.b2nd")
     places = [folder / name for name in ("one", "two")]
-    for place in places:
-        case.export(place) if stage == "fuse" else case.keep(place / "case.b2nd")
-        case.plane = case.plane.flip(0)
-        write_record(place / "prediction.json", PredictionRecord(model={"name": place.name}, labels=case.labels))
+    process = get_context("spawn").Process(target=write_inputs, args=(stage, num_classes, shape, places))
+    process.start()
+    process.join()
     if stage == "score":
-        paths = tuple(place / "case.b2nd" for place in places)
-        return lambda: fused_labels(CaseToScore(Ensemble(("one", "two")), "case", paths, None), case.labels)
+        labels = make_labels(num_classes)
+        item = CaseToScore(Ensemble(("one", "two")), "case", tuple(place / "case.b2nd" for place in places), None)
+        return lambda: fused_labels(item, labels)
     options = EnsembleOptions(save_probabilities=True, num_processes=0)
     return lambda: ensemble_folders(places, folder / "fused", options)
+
+
+def write_inputs(stage: str, num_classes: int, shape: Shape, places: Sequence[Path]) -> None:
+    """Write a prediction into each folder."""
+    for seed, place in enumerate(places):
+        case = Case(num_classes, shape, seed)
+        case.export(place) if stage == "fuse" else case.keep(place / "case.b2nd")
+        write_record(place / "prediction.json", PredictionRecord(model={"name": place.name}, labels=case.labels))
+
+
+def make_labels(num_classes: int) -> Labels:
+    """Classes, the background included."""
+    return Labels(names={"background": 0, **{f"class {n}": n for n in range(1, num_classes)}})
 
 
 def main() -> None:
@@ -114,9 +127,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args()
     # A small case first, to load all libraries.
-    prepare(options.stage, Case(2, (4, 8, 8)), options.folder / "small")()
+    prepare(options.stage, 2, (4, 8, 8), options.folder / "small")()
     shape = (options.shape[0], options.shape[1], options.shape[2])
-    stage = prepare(options.stage, Case(options.classes, shape), options.folder / "large")
+    stage = prepare(options.stage, options.classes, shape, options.folder / "large")
     before = resident("VmRSS")
     # Reset the peak size of this process.
     Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")

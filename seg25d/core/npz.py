@@ -106,8 +106,8 @@ def _deflate(piece: bytes) -> bytes:
     return _compressed(piece, level=1) if searches else _compressed(piece, strategy=zlib.Z_RLE)
 
 
-def _compressed(content: bytes, **settings: int) -> bytes:
-    compressor = zlib.compressobj(wbits=-zlib.MAX_WBITS, **settings)
+def _compressed(content: bytes, level: int = -1, strategy: int = zlib.Z_DEFAULT_STRATEGY) -> bytes:
+    compressor = zlib.compressobj(level, wbits=-zlib.MAX_WBITS, strategy=strategy)
     return compressor.compress(content) + compressor.flush(zlib.Z_SYNC_FLUSH)
 
 

@@ -58,7 +58,7 @@ def passing_map_writer(folder: Path, num_threads: int = 1) -> Iterator[PlaneWrit
         num_threads: Threads that compress.
     """
     file = folder / temporary_name(f"{secrets.token_hex(4)}.b2nd")
-    with writing(file, file):
+    with writing(folder, file):  # the user knows the folder
         yield PlaneWriter(file, np.float32, in_memory_bytes=IN_MEMORY_BYTES, num_threads=num_threads)
 
 
