@@ -23,7 +23,8 @@ from seg25d.core.workspace import FoldFolder
 from seg25d.data.conversion import Conversion
 from seg25d.data.dataset import read_description, read_splits
 from seg25d.evaluation.summary import Summary
-from seg25d.inference.prediction_files import PredictionRecord, read_probabilities
+from seg25d.inference.prediction_files import PredictionRecord
+from seg25d.inference.probability_files import read_probabilities
 from seg25d.planning.fingerprint import Fingerprint
 from seg25d.planning.plans_file import read_plans
 from seg25d.preprocessing.store import Store

@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--keep-probabilities",
         action="store_true",
         help="keep the probabilities of the validation cases for find_best_configuration, which need not predict them "
-        "again then; those above 256 MiB a case are left to it",
+        "again then",
     )
     parser.add_argument(
         "--quick-scores",

@@ -84,6 +84,22 @@ class Geometry(Record):
         inverse = (self._axes.index(0), self._axes.index(1), self._axes.index(2))
         return np.array(_transpose_last(np.flip(array, self._flipped_axes), inverse), order="C")  # type: ignore[return-value]
 
+    def canonical_window(self, start: int, stop: int) -> tuple[slice, slice, slice]:
+        """Where some planes across the file's first axis lie on the canonical grid.
+
+        Args:
+            start: The first plane.
+            stop: The plane after the last one.
+
+        Returns:
+            Slices along (D, H, W); `from_canonical` of what they cut out gives the planes.
+        """
+        axis = self._axes.index(0)
+        first, last = (self.shape[0] - stop, self.shape[0] - start) if self._flips[axis] else (start, stop)
+        window = [slice(None)] * 3
+        window[axis] = slice(first, last)
+        return window[0], window[1], window[2]
+
     def difference(self, other: "Geometry") -> str | None:
         """Description of the first difference between two grids, with numbers; None if they are equal up to rounding.
 

@@ -1,20 +1,26 @@
 """Prediction of labels from an image by a trained configuration or an ensemble, with post-processing."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from seg25d.core.arrays import Windows, array_parts
 from seg25d.core.errors import ModelError
 from seg25d.core.types import IntArray, Spacing
 from seg25d.data.cases import Case
 from seg25d.data.description import DatasetDescription
 from seg25d.data.labels import Labels
-from seg25d.ensembling.fuse import mean_of_probabilities
+from seg25d.ensembling.fuse import MeanProbabilities
 from seg25d.inference.postprocessing import PostProcessing, remove_components, threshold_values
 from seg25d.inference.predictor import Predictor
+from seg25d.inference.probability_maps import passing_map_writer
 from seg25d.inference.uncertainty import Uncertainty
 from seg25d.preprocessing.grid import Grid
 from seg25d.preprocessing.header_windows import with_header_windows
@@ -121,26 +127,58 @@ class CasePredictor:
             images.append(done[key])
         return Prepared(tuple(images), spacing_mm)
 
-    def segment(self, prepared: Prepared, uncertainty: Uncertainty | None = None) -> NDArray[np.uint8]:
+    def segment(
+        self, prepared: Prepared, uncertainty: Uncertainty | None = None, folder: Path | None = None
+    ) -> NDArray[np.uint8]:
         """Predict internal indices (D, H, W) on the whole canonical grid.
 
         Args:
             prepared: What `prepare` gives.
             uncertainty: Collects what the probabilities say, before components are removed, if that is wanted.
+            folder: Where an ensemble keeps the probabilities of its members meanwhile, if they are large; None: the
+                system's folder for temporary files.
         """
-        if len(self.members) > 1 or self.postprocessing.thresholds:
-            return self.segment_with_probabilities(prepared, uncertainty)[0]
-        indices = self.members[0].predict_preprocessed(*prepared.images[0], uncertainty)
+        if len(self.members) > 1:
+            with ExitStack() as stack:
+                place = folder or Path(stack.enter_context(TemporaryDirectory(prefix="seg25d-")))
+                return stack.enter_context(self.segment_with_probabilities(prepared, place, uncertainty))[0]
+        member, image = self.members[0], prepared.images[0]
+        if thresholds := threshold_values(self.postprocessing, self.labels):
+            indices = member.predict_probabilities(*image, (), thresholds, uncertainty)
+        else:
+            indices = member.predict_preprocessed(*image, uncertainty)
         return remove_components(indices, self.labels, prepared.spacing_mm, self.postprocessing)
 
+    @contextmanager
     def segment_with_probabilities(
-        self, prepared: Prepared, uncertainty: Uncertainty | None = None
-    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """Like `segment`, with the probabilities (K, D, H, W), see `export_slabs`; these are not post-processed."""
-        pairs = zip(self.members, prepared.images, strict=True)
-        mean = mean_of_probabilities((member.predict_probabilities(*each)[1] for member, each in pairs), self.weights)
+        self, prepared: Prepared, folder: Path, uncertainty: Uncertainty | None = None
+    ) -> Iterator[tuple[NDArray[np.uint8], Windows]]:
+        """Like `segment`, with the probabilities (K, D, H, W), see `export_slabs`; these are not post-processed.
+
+        They can be read until the block ends.
+        """
         thresholds = threshold_values(self.postprocessing, self.labels)
-        indices = self.labels.from_probabilities(mean, self.threshold if thresholds is None else thresholds)
+        alone = len(self.members) == 1
+        with ExitStack() as stack:
+            maps = []
+            for member, each in zip(self.members, prepared.images, strict=True):
+                writer = stack.enter_context(passing_map_writer(folder, torch.get_num_threads()))
+                indices = member.predict_probabilities(*each, [writer], thresholds, uncertainty if alone else None)
+                maps.append(writer.array)
+            mean = MeanProbabilities(maps, self.weights)
+            if not alone:
+                indices = self._choose_labels(mean, thresholds, uncertainty)
+            yield remove_components(indices, self.labels, prepared.spacing_mm, self.postprocessing), mean
+
+    def _choose_labels(
+        self, probabilities: Windows, thresholds: Sequence[float] | None, uncertainty: Uncertainty | None
+    ) -> NDArray[np.uint8]:
+        indices = np.empty(probabilities.shape[1:], np.uint8)
         if uncertainty is not None:
-            uncertainty.add_whole(mean, indices)
-        return remove_components(indices, self.labels, prepared.spacing_mm, self.postprocessing), mean
+            uncertainty.begin(indices.shape)
+        for part in array_parts(probabilities.shape):
+            values = probabilities[(slice(None), *part)]
+            indices[part] = self.labels.from_probabilities(values, thresholds or self.threshold)
+            if uncertainty is not None:
+                uncertainty.add(values, indices[part], None if uncertainty.map is None else uncertainty.map[part])
+        return indices

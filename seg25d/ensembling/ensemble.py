@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from seg25d.core.errors import InputError, ResourceError, Seg25dError, WorkerError
 from seg25d.core.locks import folder_lock, reading_lock
-from seg25d.core.parallel import choose_num_workers, map_cases
+from seg25d.core.npz import BLOCK_BYTES
+from seg25d.core.parallel import available_cores, choose_num_workers, map_cases
 from seg25d.core.progress import track
 from seg25d.core.records import write_record
 from seg25d.core.system_errors import refusal
@@ -25,19 +25,22 @@ from seg25d.ensembling.fuse import majority_vote, mean_of_probabilities
 from seg25d.ensembling.members import FusionCase, Members, find_members
 from seg25d.ensembling.nonlocal_staple import nonlocal_staple
 from seg25d.ensembling.options import EnsembleOptions
+from seg25d.ensembling.running_labels import RunningLabels
 from seg25d.ensembling.weights import OverlapSums, fit_weights, overlap_sums
 from seg25d.inference.prediction_files import (
     RECORD_NAME,
     PredictionRecord,
     begin_record,
     find_earlier,
-    probabilities_path,
-    read_probabilities,
     report_failures,
-    write_probabilities,
 )
+from seg25d.inference.probability_files import ProbabilityFile, probabilities_path, probabilities_writer
 
 logger = logging.getLogger(__name__)
+_BYTES_PER_FILE = 2 * BLOCK_BYTES
+"""Of a file of probabilities that is read: planes as they are, and as the decompressor has them."""
+_BYTES_PER_VOXEL = 16
+"""The largest probability, the labels of the mean, as values and in canonical axes; or the truth and its mask."""
 
 
 class _Task(NamedTuple):
@@ -47,6 +50,8 @@ class _Task(NamedTuple):
     weights: tuple[float, ...] | None
     out: Path
     record: PredictionRecord
+    num_threads: int = 1
+    """Of each worker, for compression."""
 
 
 class _Failure(NamedTuple):
@@ -103,6 +108,7 @@ def _fuse_all(task: _Task, cases: Sequence[FusionCase]) -> dict[str, Exception]:
     failures: dict[str, Exception] = {}
     seconds = dict(task.record.seconds)
     workers = choose_num_workers(task.options.num_processes, _bytes_per_worker(cases, task), len(cases))
+    task = task._replace(num_threads=max(1, available_cores() // max(1, workers)))
     outcomes = map_cases(partial(_fuse_case, task), cases, name=lambda case: case.name, num_workers=workers)
     for case, outcome in track(outcomes, len(cases), "fusing"):
         if isinstance(outcome, _Failure):
@@ -121,7 +127,7 @@ def _fuse_case(task: _Task, case: FusionCase) -> float | _Failure:
 
     started = time.perf_counter()
     try:
-        labels, probabilities = _compute(task, case)
+        labels = _mean_labels(task, case) if task.options.method == "mean" else _fused_segmentations(task, case)
     except (OSError, ResourceError):
         raise  # a problem of the disk concerns all cases
     except Exception as error:
@@ -129,36 +135,55 @@ def _fuse_case(task: _Task, case: FusionCase) -> float | _Failure:
         told = refusal(error) or error
         return _Failure(str(told) or repr(told), isinstance(told, Seg25dError))
     begin_record(task.record, task.out / RECORD_NAME)
-    target = _target(case, task.out)
-    if probabilities is not None:
-        write_probabilities(target, probabilities, case.geometry)
-    write_labels(target, labels, case.geometry)
+    write_labels(_target(case, task.out), labels, case.geometry)
     return time.perf_counter() - started
 
 
-def _compute(task: _Task, case: FusionCase) -> tuple[IntArray, NDArray[np.float32] | None]:
-    """Compute the label values (D, H, W) of a case, and the probabilities (K, D, H, W) if requested."""
-    options = task.options
-    if options.method == "mean":
+def _mean_labels(task: _Task, case: FusionCase) -> IntArray:
+    """Compute the label values (D, H, W) of the mean of probabilities, which is written if it is asked for.
+
+    Files are read, averaged and written some planes at a time, in their order.
+    """
+    labels = task.record.labels
+    assert labels is not None, "the mean is only taken where labels are known"
+    shape = (labels.num_outputs, *case.geometry.shape)
+    chosen = RunningLabels(labels, case.geometry.shape, task.record.threshold)
+    with ExitStack() as stack:
         paths = [probabilities_path(path) for path in case.segmentations]
-        mean = mean_of_probabilities(map(read_probabilities, paths), task.weights)
-        labels = task.record.labels
-        assert labels is not None, "the mean is only taken where labels are known"
-        values = labels.decode(labels.from_probabilities(mean, task.record.threshold))
-        probabilities = case.geometry.to_canonical(mean) if options.save_probabilities else None
-        return case.geometry.to_canonical(values), probabilities
+        files = [stack.enter_context(ProbabilityFile(path)) for path in paths]
+        if {file.shape for file in files} != {shape}:
+            listed = ", ".join(f"{file.shape} in {file.path}" for file in files)
+            raise InputError(f"expected probabilities of shape {shape} (K, z, y, x), got {listed}; predict them again")
+        write = None
+        if task.options.save_probabilities:
+            writer = probabilities_writer(_target(case, task.out), shape[0], case.geometry, task.num_threads)
+            write = stack.enter_context(writer)
+        for channel in range(shape[0]):
+            for parts in zip(*(file.planes(channel) for file in files), strict=True):
+                mean = mean_of_probabilities((planes for _, planes in parts), task.weights)
+                chosen.add(channel, parts[0][0], mean)
+                if write is not None:
+                    write(mean)
+        # The file of probabilities is renamed when this block ends, which is not to happen without a record.
+        begin_record(task.record, task.out / RECORD_NAME)
+    return case.geometry.to_canonical(labels.decode(chosen.indices))
+
+
+def _fused_segmentations(task: _Task, case: FusionCase) -> IntArray:
+    """Compute the label values (D, H, W) of a case from those of its segmentations."""
+    options = task.options
     segmentations = [_read_segmentation(path) for path in case.segmentations]
     if options.method == "majority":
-        return majority_vote(segmentations, task.weights), None
+        return majority_vote(segmentations, task.weights)
     if options.method == "staple":
         from seg25d.ensembling.staple import staple  # noqa: PLC0415 - loads SimpleITK
 
-        return staple(segmentations), None
+        return staple(segmentations)
     from seg25d.data.image_io import read_image  # noqa: PLC0415 - loads SimpleITK
 
     assert case.image is not None, "found by find_members"
     image = read_image([case.image])[0][0]
-    return nonlocal_staple(segmentations, image, options.nonlocal_staple), None
+    return nonlocal_staple(segmentations, image, options.nonlocal_staple)
 
 
 def _read_segmentation(path: Path) -> IntArray:
@@ -180,7 +205,7 @@ def _fit_weights(folders: Sequence[Path], members: Members, options: EnsembleOpt
     cases = [case for case in members.cases if case.reference is not None]
     labels = members.meaning.labels
     assert labels is not None, "weights are fitted for the mean, which needs labels"
-    per_worker = len(folders) * labels.num_outputs * 4 * _most_voxels(cases)
+    per_worker = len(folders) * _BYTES_PER_FILE + _BYTES_PER_VOXEL * _most_voxels(cases)
     workers = choose_num_workers(options.num_processes, per_worker, len(cases))
     sums = map_cases(partial(_sums_of_case, labels), cases, name=lambda case: case.name, num_workers=workers)
     # In the order of the cases, not of completion: sums of floating-point numbers depend on it.
@@ -199,8 +224,9 @@ def _sums_of_case(labels: Labels, case: FusionCase) -> dict[int, OverlapSums]:
 
     assert case.reference is not None, "only cases with a reference are fitted on"
     truth = labels.encode(read_labels(case.reference, labels.names)[0], str(case.reference))
-    probabilities = [read_probabilities(probabilities_path(path)) for path in case.segmentations]
-    return overlap_sums(probabilities, case.geometry.from_canonical(truth), labels)
+    with ExitStack() as stack:
+        files = [stack.enter_context(ProbabilityFile(probabilities_path(path))) for path in case.segmentations]
+        return overlap_sums(files, case.geometry.from_canonical(truth), labels)
 
 
 def _make_record(
@@ -228,11 +254,11 @@ def _target(case: FusionCase, out: Path) -> Path:
 
 
 def _bytes_per_worker(cases: Sequence[FusionCase], task: _Task) -> int:
-    """Memory for the arrays of the largest case: three of probabilities, or a few of segmentations."""
-    labels = task.record.labels
-    if task.options.method == "mean" and labels is not None:
-        return 3 * 4 * labels.num_outputs * _most_voxels(cases)
-    return (4 * len(task.record.model["folders"]) + 24) * _most_voxels(cases)
+    """Memory for the arrays of the largest case."""
+    num_folders = len(task.record.model["folders"])
+    if task.options.method == "mean":
+        return num_folders * _BYTES_PER_FILE + _BYTES_PER_VOXEL * _most_voxels(cases)
+    return (4 * num_folders + 24) * _most_voxels(cases)
 
 
 def _most_voxels(cases: Sequence[FusionCase]) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from seg25d.core.arrays import Windows
 from seg25d.core.types import IntArray
 
 _TIED = 1e-9
@@ -54,6 +55,27 @@ def mean_of_probabilities(
         raise ValueError(f"expected one weight per rater; got {len(shares)} for {len(used)} raters")
     total /= np.float32(sum(used))
     return total
+
+
+class MeanProbabilities:
+    """The mean of probabilities (K, D, H, W), computed of what is read: `mean[3, :, 0:64]`.
+
+    Args:
+        probabilities: One per rater, all of the same shape.
+        weights: See `mean_of_probabilities`.
+    """
+
+    def __init__(self, probabilities: Sequence[Windows], weights: Sequence[float] | None = None) -> None:
+        self.probabilities = probabilities
+        self.weights = weights
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(K, D, H, W)."""
+        return tuple(self.probabilities[0].shape)
+
+    def __getitem__(self, key: Any) -> NDArray[np.float32]:
+        return mean_of_probabilities((each[key] for each in self.probabilities), self.weights)
 
 
 def majority_vote(labels: Sequence[IntArray], weights: Sequence[float] | None = None) -> IntArray:

@@ -15,7 +15,8 @@ from seg25d.data.description import read_description
 from seg25d.data.image_geometry import Geometry
 from seg25d.data.labels import Labels
 from seg25d.ensembling.options import EnsembleOptions
-from seg25d.inference.prediction_files import RECORD_NAME, PredictionRecord, probabilities_path, probabilities_shape
+from seg25d.inference.prediction_files import RECORD_NAME, PredictionRecord
+from seg25d.inference.probability_files import probabilities_path, probabilities_shape
 
 logger = logging.getLogger(__name__)
 _MOST_LISTED = 8

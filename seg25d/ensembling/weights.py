@@ -10,14 +10,15 @@ independent of the size of the case, without random sampling of voxels.
 Letters: J raters (the predictions to average), K channels of probabilities, D H W volume.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from seg25d.core.arrays import StoredArray
-from seg25d.data.labels import IGNORE_INDEX, Labels
+from seg25d.core.arrays import CHUNK, Windows
+from seg25d.data.labels import IGNORE_INDEX, NUM_INDICES, Labels
+from seg25d.inference.probability_files import ProbabilityFile
 
 DECIMALS = 3
 """Decimals of fitted weights; more would be noise."""
@@ -47,12 +48,12 @@ class OverlapSums(NamedTuple):
 
 
 def overlap_sums(
-    probabilities: Sequence[NDArray[np.floating[Any]] | StoredArray], truth: NDArray[np.uint8], labels: Labels
+    probabilities: Sequence[Windows | ProbabilityFile], truth: NDArray[np.uint8], labels: Labels
 ) -> dict[int, OverlapSums]:
     """Compute the sums of one case that fitting needs.
 
     Args:
-        probabilities: (K, D, H, W) per rater: arrays, or arrays on disk, of which one channel is read at a time.
+        probabilities: (K, D, H, W) per rater: arrays, or files, of which some planes of a channel are read at a time.
         truth: Internal indices (D, H, W); `IGNORE_INDEX` where a voxel does not count.
         labels: Meaning of the K channels.
 
@@ -62,17 +63,30 @@ def overlap_sums(
     """
     sums = {}
     for channel, members in enumerate(labels.output_members):
-        mask = np.isin(truth, members)
+        is_member = np.zeros(NUM_INDICES, np.bool_)
+        is_member[list(members)] = True
+        mask = is_member[truth]
         if members == (0,) or not mask.any():
             continue
         overlaps, products = np.zeros(len(probabilities)), np.zeros((len(probabilities),) * 2)
-        volumes = [array[channel] for array in probabilities]
-        for plane, (inside, counted) in enumerate(zip(mask, truth != IGNORE_INDEX, strict=True)):
-            values = np.stack([volume[plane][counted] for volume in volumes]).astype(np.float64)
+        planes = zip(*(_planes(each, channel) for each in probabilities), strict=True)
+        for raters, inside, truth_plane in zip(planes, mask, truth, strict=True):
+            counted = truth_plane != IGNORE_INDEX
+            values = np.stack([plane[counted] for plane in raters]).astype(np.float64)
             overlaps += values @ inside[counted]
             products += values @ values.T
         sums[channel] = OverlapSums(overlaps, products, float(mask.sum()))
     return sums
+
+
+def _planes(probabilities: Windows | ProbabilityFile, channel: int) -> Iterator[NDArray[np.floating[Any]]]:
+    """The planes (H, W) of a channel one by one, read as many at a time as a chunk has."""
+    if isinstance(probabilities, ProbabilityFile):
+        for _, planes in probabilities.planes(channel):
+            yield from planes
+    else:
+        for start in range(0, probabilities.shape[1], CHUNK[0]):
+            yield from probabilities[channel, start : start + CHUNK[0]]
 
 
 def fit_weights(cases: Sequence[dict[int, OverlapSums]], num_raters: int) -> tuple[float, ...]:

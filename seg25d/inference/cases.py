@@ -1,10 +1,12 @@
 """Prediction of files: while one case is computed, the next one is read and the last one written."""
 
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeAlias
@@ -12,12 +14,13 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from seg25d.core.errors import InputError, ResourceError, Seg25dError
+from seg25d.core.arrays import Windows
+from seg25d.core.errors import ResourceError, Seg25dError
 from seg25d.core.progress import track
 from seg25d.core.records import Record, write_record
 from seg25d.core.system_errors import refusal
 from seg25d.core.types import IntArray, Spacing
-from seg25d.data.cases import ONE_SLICE, VOLUMES, Case, is_picture, split_ending
+from seg25d.data.cases import Case, is_picture
 from seg25d.data.description import DatasetDescription
 from seg25d.data.grid_problems import form_conflict
 from seg25d.data.image_geometry import Geometry
@@ -41,13 +44,16 @@ from seg25d.inference.prediction_files import (
     report_failures,
     tell_unsure,
     uncertainty_path,
-    write_probabilities,
 )
+from seg25d.inference.probability_files import write_probabilities
+from seg25d.inference.targets import check_targets
 from seg25d.inference.uncertainty import Uncertainty
 
 logger = logging.getLogger(__name__)
 CASES_AHEAD = 2
 """Maximum number of cases that are read ahead, and that wait to be written, to limit the memory."""
+WAITING_BYTES = 1 << 28
+"""Of cases that are written or wait for it: one case may have more, but no other one is then begun beside it."""
 
 
 class CaseOptions(Record):
@@ -71,13 +77,15 @@ class CaseModel(Protocol):
     def prepare(self, image: NDArray[Any], spacing_mm: Spacing, case: Case | None = None) -> Any:
         """Preprocess an image (C, D, H, W) in canonical orientation for the model."""
 
-    def segment(self, prepared: Any, uncertainty: Uncertainty | None = None) -> NDArray[np.uint8]:
-        """Predict internal indices (D, H, W) of a prepared image."""
+    def segment(
+        self, prepared: Any, uncertainty: Uncertainty | None = None, folder: Path | None = None
+    ) -> NDArray[np.uint8]:
+        """Predict internal indices (D, H, W) of a prepared image; what is too large for memory lies in `folder`."""
 
     def segment_with_probabilities(
-        self, prepared: Any, uncertainty: Uncertainty | None = None
-    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """Like `segment`, with probabilities (K, D, H, W)."""
+        self, prepared: Any, folder: Path, uncertainty: Uncertainty | None = None
+    ) -> AbstractContextManager[tuple[NDArray[np.uint8], Windows]]:
+        """Like `segment`, with probabilities (K, D, H, W) that can be read until the block ends."""
 
 
 class Meaning(NamedTuple):
@@ -100,11 +108,26 @@ class _Read(NamedTuple):
 
 class _Result(NamedTuple):
     labels: IntArray
-    probabilities: NDArray[np.float32] | None
+    probabilities: Windows | None
     uncertainty: Uncertainty | None
     geometry: Geometry
     seconds: float
     """Of reading and computing."""
+    opened: ExitStack
+    """What has to be closed when it is written."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Of its arrays, also those on disk."""
+        probabilities = 0 if self.probabilities is None else 4 * math.prod(self.probabilities.shape)
+        uncertain = self.uncertainty.map if self.uncertainty else None
+        return self.labels.nbytes + probabilities + (0 if uncertain is None else uncertain.nbytes)
+
+
+class _Writing(NamedTuple):
+    case: Case
+    done: "Future[Done]"
+    num_bytes: int
 
 
 class Done(NamedTuple):
@@ -220,7 +243,7 @@ def find_work(
     Raises:
         InputError: As `predict_cases` raises it before anything is written.
     """
-    targets = _check_targets(meaning.description, cases, out)
+    targets = check_targets(meaning.description, cases, out)
     segmentations = plan_segmentations(options.dicom_seg, cases, out, meaning.description, record.model)
     beside = {name: [segmentation_path(targets[name])] for name in segmentations.cases}
     if options.uncertainty:
@@ -245,68 +268,40 @@ def _predicted_dice(calibration: Calibration | None, sums: Mapping[str, Sums] | 
     return None if calibration is None or sums is None else calibration.predict(sums)
 
 
-def _check_targets(description: DatasetDescription, cases: Sequence[Case], out: Path) -> dict[str, Path]:
-    """Choose the output file of each case."""
-    if not cases:
-        raise InputError("there is nothing to predict")
-    num_channels = len(description.channel_names)
-    wrong = [f"{case.name} has {len(case.images)}" for case in cases if not _is_possible(case, num_channels)]
-    if wrong:
-        raise InputError(
-            f"the model takes {num_channels} channel(s), but {'; '.join(wrong)}; give one file per channel"
-        )
-    targets = {case.name: out / f"{case.name}{_choose_ending(description, case)}" for case in cases}
-    inputs = {image.resolve() for case in cases for image in case.images}
-    clashes = sorted(str(path) for path in targets.values() if path.resolve() in inputs)
-    if clashes:
-        raise InputError(f"the result would overwrite an image: {', '.join(clashes)}; choose another output folder")
-    return targets
-
-
-def _is_possible(case: Case, num_channels: int) -> bool:
-    """Whether the files of a case can hold the channels; one picture may have several."""
-    fewest = 1 if all(map(is_picture, case.images)) else num_channels
-    return fewest <= len(case.images) <= num_channels
-
-
-def _choose_ending(description: DatasetDescription, case: Case) -> str:
-    """The ending of a prediction: the data set's, unless it has one slice and the image may have more."""
-    ending, own = description.label_ending, split_ending(case.images[0])[1]
-    if ending not in ONE_SLICE or own in ONE_SLICE:
-        return ending
-    return own or VOLUMES[0]
-
-
 def outcomes_here(model: CaseModel, work: Work, begin: Callable[[], None]) -> Iterator[Outcome]:
     """Predict in this process, reading the next case and writing the last one meanwhile; see `Outcomes`."""
     begun = False
-    writing: deque[tuple[Case, Future[Done]]] = deque()
+    writing: deque[_Writing] = deque()
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
         try:
             for case, reading in _read_ahead(reader, model, work.cases):
                 try:
                     read = reading.result()
                     started = time.perf_counter()
-                    uncertainty = Uncertainty(work.labels, with_map=True) if work.options.uncertainty else None
-                    labels, probabilities = _compute(model, read, uncertainty, work.options)
+                    result = _compute(model, read, work, work.targets[case.name].parent)
                 except Exception as error:
                     yield case, refusal(error) or error
                     continue
-                seconds = read.seconds + time.perf_counter() - started
-                decoded = work.labels.decode(labels)
+                result = result._replace(seconds=read.seconds + time.perf_counter() - started)
                 if not begun:
                     begin()
                     begun = True
-                result = _Result(decoded, probabilities, uncertainty, read.geometry, seconds)
                 write = writer.submit(_write, work.targets[case.name], result, case, work.segmentations)
-                writing.append((case, write))
+                writing.append(_Writing(case, write, result.num_bytes))
+                del result
                 # What is written is noted soon: if this process is lost, it is not done again.
-                while writing and (len(writing) > CASES_AHEAD or writing[0][1].done()):
-                    yield _wait_for_outcome(*writing.popleft())
+                while writing and (_is_long(writing) or writing[0].done.done()):
+                    yield _wait_for_outcome(writing.popleft())
             while writing:
-                yield _wait_for_outcome(*writing.popleft())
+                yield _wait_for_outcome(writing.popleft())
         finally:
             reader.shutdown(wait=False, cancel_futures=True)
+
+
+def _is_long(writing: Sequence[_Writing]) -> bool:
+    """Whether the next case has to wait until the first of these is written."""
+    too_much = len(writing) > 1 and sum(each.num_bytes for each in writing) > WAITING_BYTES
+    return len(writing) > CASES_AHEAD or too_much
 
 
 def _read_ahead(
@@ -333,21 +328,29 @@ def _read(model: CaseModel, case: Case) -> _Read:
     return _Read(prepared, geometry, time.perf_counter() - started)
 
 
-def _compute(
-    model: CaseModel, read: _Read, uncertainty: Uncertainty | None, options: CaseOptions
-) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None]:
-    if options.save_probabilities:
-        return model.segment_with_probabilities(read.prepared, uncertainty)
-    return model.segment(read.prepared, uncertainty), None
+def _compute(model: CaseModel, read: _Read, work: Work, folder: Path) -> _Result:
+    uncertainty = Uncertainty(work.labels, with_map=True) if work.options.uncertainty else None
+    with ExitStack() as stack:
+        probabilities = None
+        if work.options.save_probabilities:
+            entered = model.segment_with_probabilities(read.prepared, folder, uncertainty)
+            indices, probabilities = stack.enter_context(entered)
+        else:
+            indices = model.segment(read.prepared, uncertainty, folder)
+        labels = work.labels.decode(indices)
+        return _Result(labels, probabilities, uncertainty, read.geometry, 0.0, stack.pop_all())
 
 
 def _write(target: Path, result: _Result, case: Case, segmentations: Segmentations) -> Done:
     """Write the results of a case, its labels last to mark it as done."""
+    import torch  # noqa: PLC0415 - heavy
+
     from seg25d.data.image_io import write_channel, write_labels  # noqa: PLC0415 - loads SimpleITK
 
     started = time.perf_counter()
-    if result.probabilities is not None:
-        write_probabilities(target, result.probabilities, result.geometry)
+    with result.opened:
+        if result.probabilities is not None:
+            write_probabilities(target, result.probabilities, result.geometry, torch.get_num_threads())
     sums = None
     if result.uncertainty is not None:
         path, sums = uncertainty_path(target), result.uncertainty.sums
@@ -365,8 +368,8 @@ def _write(target: Path, result: _Result, case: Case, segmentations: Segmentatio
     return Done(result.seconds + time.perf_counter() - started, sums)
 
 
-def _wait_for_outcome(case: Case, write: Future[Done]) -> Outcome:
+def _wait_for_outcome(write: _Writing) -> Outcome:
     try:
-        return case, write.result()
+        return write.case, write.done.result()
     except Exception as error:
-        return case, refusal(error) or error
+        return write.case, refusal(error) or error

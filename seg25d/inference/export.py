@@ -1,4 +1,4 @@
-"""Export of scores on the model's grid to labels on the canonical grid of the file, plane by plane.
+"""Export of scores on the model's grid to labels and probabilities on the canonical grid of the file, plane by plane.
 
 Every plane across one axis is resampled in the plane, interpolated with its neighbour along the axis and converted to
 labels immediately; at most three planes of scores exist at a time. The convention is that of
@@ -8,7 +8,7 @@ was resampled separately.
 Letters: K scores, D H W the canonical grid, d h w the model's grid, n planes of a slab.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from seg25d.core.arrays import PlaneWriter
 from seg25d.core.grids import box_slices
 from seg25d.data.labels import Labels
 from seg25d.inference.sliding_window import Slab
@@ -93,26 +94,52 @@ def _quick_probabilities(scores: Tensor, labels: Labels) -> Tensor:
 
 
 def export_slabs(
-    slabs: Iterable[Slab], grid: Grid, labels: Labels, threshold: float | None = None
-) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Convert slabs of scores to labels and probabilities.
+    slabs: Iterable[Slab],
+    grid: Grid,
+    labels: Labels,
+    writers: Sequence[PlaneWriter] = (),
+    threshold: float | Sequence[float] | None = None,
+    uncertainty: Uncertainty | None = None,
+) -> NDArray[np.uint8]:
+    """Convert slabs of scores to labels, as `labels_from_slabs`, and write the probabilities.
 
     Outside the crop of preprocessing everything is background: probability 1 of the first class, or 0 of all regions.
 
+    Args:
+        slabs: Scores on the model's grid.
+        grid: Grids of preprocessing.
+        labels: Meaning of the scores.
+        writers: Each gets the probabilities (K, D, H, W): softmax over the classes, or a sigmoid per region.
+        threshold: See `Labels.from_scores`; or one per region, see `Labels.from_probabilities`.
+        uncertainty: Collects what the probabilities say, if that is wanted.
+
     Returns:
-        The labels, see `labels_from_slabs`, and the probabilities (K, D, H, W): softmax over the classes, or a sigmoid
-        per region.
+        Internal indices (D, H, W) on the whole canonical grid.
     """
     result = np.zeros(grid.canonical_shape, np.uint8)
-    probabilities = np.zeros((labels.num_outputs, *grid.canonical_shape), np.float32)
-    if not labels.has_regions:
-        probabilities[0] = 1
     box = box_slices(grid.bounding_box)
-    inside, inside_probabilities = result[box], probabilities[(slice(None), *box)]
+    inside = result[box]
+    if uncertainty is not None:
+        uncertainty.begin(grid.canonical_shape)
+    shape = (labels.num_outputs, *grid.canonical_shape)
+    background = [float(channel == 0 and not labels.has_regions) for channel in range(labels.num_outputs)]
     for axis, index, scores in _canonical_planes(slabs, grid):
-        np.moveaxis(inside_probabilities, axis + 1, 0)[index] = _probabilities(scores, labels).numpy()
-        np.moveaxis(inside, axis, 0)[index] = labels.from_scores(scores.numpy(), threshold)
-    return result, probabilities
+        probabilities = _probabilities(scores, labels)
+        for writer in writers:
+            if index == 0:
+                writer.begin(shape, axis, grid.bounding_box, background)
+            writer.add(index, probabilities)
+        if threshold is None or isinstance(threshold, float):
+            chosen = labels.from_scores(scores.numpy(), threshold)
+        else:
+            chosen = labels.from_probabilities(probabilities.numpy(), threshold)
+        np.moveaxis(inside, axis, 0)[index] = chosen
+        if uncertainty is not None:
+            place = None if uncertainty.map is None else np.moveaxis(uncertainty.map[box], axis, 0)[index]
+            uncertainty.add(probabilities.numpy(), chosen, place)
+    for writer in writers:
+        writer.finish()
+    return result
 
 
 def _canonical_planes(slabs: Iterable[Slab], grid: Grid) -> Iterator[tuple[int, int, Tensor]]:

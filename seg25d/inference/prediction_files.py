@@ -1,41 +1,28 @@
-"""Files of a folder of predictions beside the segmentations: `prediction.json`, and probabilities on request."""
+"""The record of a folder of predictions, `prediction.json`, and what it says of the cases that are there."""
 
 import logging
-import math
-import pickle
-import tokenize
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
-from seg25d.core.damage import damage_told
 from seg25d.core.errors import CaseFailures, InputError, RecordError
-from seg25d.core.files import atomic_path, check_writable
+from seg25d.core.files import check_writable
 from seg25d.core.locks import file_lock, folder_lock, reading_lock
-from seg25d.core.memory import lack_of_memory
 from seg25d.core.records import Record, read_record, write_record
 from seg25d.core.versions import library_versions
-from seg25d.data.cases import split_ending
-from seg25d.data.image_geometry import Geometry
 from seg25d.data.labels import Labels
 from seg25d.data.problems import MAX_LISTED
 from seg25d.evaluation.predicted_dice import Calibration, mean_dice
+from seg25d.inference.probability_files import probabilities_path
 
 logger = logging.getLogger(__name__)
 RECORD_NAME = "prediction.json"
 PATIENCE_SECONDS = 120.0
 """How long to wait for other parts of a prediction that add a case to the record, which takes a moment; on a shared
 disk a lost machine may hold it for 90 s (`orchestration/perform.py`)."""
-_DAMAGED = (KeyError, TypeError, RuntimeError, MemoryError, SyntaxError, tokenize.TokenError, AttributeError)
-"""What numpy's headers raise that are damaged, beside zip files; encrypted ones are a RuntimeError."""
-NOT_QUITE_1 = 1e-3
-"""By which probabilities may miss 0 .. 1: half precision rounds to 0.0005 below 1."""
 
 
 class PredictionRecord(Record):
@@ -99,7 +86,7 @@ def find_earlier(
         path: The `prediction.json`, which need not exist.
         targets: The file of each case, which need not exist.
         overwrite: Whether predictions of another model may be overwritten; then all cases are predicted again.
-        probabilities: Whether cases need the files of `write_probabilities`, too.
+        probabilities: Whether cases need the files of `probabilities_writer`, too.
         beside: Further files of some of the cases.
 
     Raises:
@@ -221,34 +208,8 @@ def add_to_record(
     return record
 
 
-def write_probabilities(target: Path, probabilities: NDArray[np.float32], geometry: Geometry) -> None:
-    """Write `CASE.npz`, and `CASE.pkl` with the properties that nnU-Net's `SimpleITKIO.write_seg` and ensembling need.
-
-    Args:
-        target: The segmentation that they belong to.
-        probabilities: (K, D, H, W) in canonical axes; the file has (K, z, y, x).
-        geometry: Geometry of the segmentation.
-    """
-    path = probabilities_path(target)
-    with atomic_path(path) as temporary:
-        np.savez_compressed(temporary, probabilities=geometry.from_canonical(probabilities))
-    properties = {
-        "sitk_stuff": {
-            "spacing": geometry.spacing_mm[::-1],
-            "origin": geometry.origin_mm,
-            "direction": geometry.direction,
-        },
-        "spacing": list(geometry.spacing_mm),
-        "shape_before_cropping": geometry.shape,
-        "bbox_used_for_cropping": [[0, size] for size in geometry.shape],
-        "shape_after_cropping_and_before_resampling": geometry.shape,
-    }
-    with atomic_path(path.with_suffix(".pkl")) as temporary:
-        temporary.write_bytes(pickle.dumps(properties))
-
-
 def _is_written(target: Path, probabilities: bool) -> bool:
-    """Whether all files of a case are there: `CASE.ENDING`, and those of `write_probabilities` if wanted."""
+    """Whether all files of a case are there: `CASE.ENDING`, and those of `probabilities_writer` if wanted."""
     path = probabilities_path(target)
     return all(file.exists() for file in ((target, path, path.with_suffix(".pkl")) if probabilities else (target,)))
 
@@ -283,66 +244,6 @@ def _two_digits(dice: float | None) -> str:
     return "-" if dice is None else f"{dice:.2f}"
 
 
-def probabilities_path(target: Path) -> Path:
-    """The file of the probabilities that belong to a segmentation."""
-    return target.with_name(f"{split_ending(target)[0]}.npz")
-
-
-def read_probabilities(path: Path) -> NDArray[np.floating[Any]]:
-    """Read `CASE.npz`, as written by seg25d and nnU-Net; without unpickling, so that it cannot run code.
-
-    Returns:
-        Probabilities (K, z, y, x) in the axes of the segmentation file.
-
-    Raises:
-        InputError: If the file is missing or damaged, holds something else than numbers from 0 to 1, or more of them
-            than memory is free for.
-    """
-    shape, dtype = _read_header(path)
-    if len(shape) != 4 or dtype.kind != "f":
-        raise InputError(_damage_message(path, f"shape {shape} of {dtype}"))
-    if lack := lack_of_memory(shape, dtype.itemsize):
-        raise InputError(f"{path}: {lack}; use fewer --num-processes, or a machine with more memory")
-    with _damage_named(path), np.load(path, allow_pickle=False) as archive:
-        probabilities: NDArray[np.floating[Any]] = archive["probabilities"]
-    if probabilities.size:
-        lowest, highest = float(probabilities.min()), float(probabilities.max())  # NaN if there is one
-        if not -NOT_QUITE_1 <= lowest <= highest <= 1 + NOT_QUITE_1:
-            raise InputError(_damage_message(path, f"values from {lowest:g} to {highest:g}, wanted 0 to 1"))
-    return probabilities
-
-
-def probabilities_shape(path: Path) -> tuple[int, ...]:
-    """The shape of the probabilities in `CASE.npz`, (K, z, y, x), without reading them.
-
-    Raises:
-        InputError: If the file is damaged or holds something else.
-    """
-    return _read_header(path)[0]
-
-
-def _read_header(path: Path) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape and type of the probabilities in `CASE.npz`, which must be as large as they say."""
-    with _damage_named(path), zipfile.ZipFile(path) as archive, archive.open("probabilities.npy") as file:
-        first = np.lib.format.read_magic(file) == (1, 0)
-        read_header = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read_header(file)
-        size = archive.getinfo("probabilities.npy").file_size - file.tell()
-    if dtype.hasobject or min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != size:
-        raise InputError(_damage_message(path, f"shape {shape} of {dtype} in {size} bytes"))
-    return shape, dtype
-
-
-@contextmanager
-def _damage_named(path: Path) -> Iterator[None]:
-    """Raise InputError for a file that is missing or damaged; errors of the disk are raised unchanged."""
-    try:
-        with damage_told(lambda error: InputError(_damage_message(path, error)), *_DAMAGED):
-            yield
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist; predict with --save-probabilities") from None
-
-
 def report_failures(failures: Mapping[str, Exception], num_cases: int, done: str = "predicted") -> None:
     """Raise one error for all failed cases; do nothing if there are none.
 
@@ -362,7 +263,3 @@ def report_failures(failures: Mapping[str, Exception], num_cases: int, done: str
         listed = "\n".join(f"  {case}: {message}" for case, message in messages.items())
         raise InputError(f"no case can be {done}:\n{listed}")
     raise CaseFailures(messages)
-
-
-def _damage_message(path: Path, detail: object) -> str:
-    return f"{path} is not a file with `probabilities` (K, z, y, x) ({detail}); predict the case again"

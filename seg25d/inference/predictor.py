@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
+from seg25d.core.arrays import PlaneWriter
 from seg25d.core.device import Execution, give_freed_memory_back, lacks_memory
 from seg25d.core.errors import InputError, ModelError
 from seg25d.core.records import Record
@@ -192,9 +193,22 @@ class Predictor:
         meaning = self.labels, self.header.threshold
         return self._compute(image, lambda slabs: labels_from_slabs(slabs, grid, *meaning, uncertainty))
 
-    def predict_probabilities(self, image: Any, grid: Grid) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """Segment a preprocessed image and compute the probabilities, see `export_slabs`."""
-        return self._compute(image, lambda slabs: export_slabs(slabs, grid, self.labels, self.header.threshold))
+    def predict_probabilities(
+        self,
+        image: Any,
+        grid: Grid,
+        writers: Sequence[PlaneWriter],
+        thresholds: Sequence[float] | None = None,
+        uncertainty: Uncertainty | None = None,
+    ) -> NDArray[np.uint8]:
+        """Segment a preprocessed image and write the probabilities, see `export_slabs`.
+
+        `thresholds`, one per region, replace the one that the model was trained with.
+        """
+        threshold = self.header.threshold if thresholds is None else thresholds
+        return self._compute(
+            image, lambda slabs: export_slabs(slabs, grid, self.labels, writers, threshold, uncertainty)
+        )
 
     def predict_maps(self, image: Any) -> Tensor:
         """Predict the probabilities of a preprocessed image on the model's grid.

@@ -1,12 +1,21 @@
-"""Files of probabilities of validation cases, from which ensembles are made, also of other programs."""
+"""Files of probabilities of whole cases, written plane by plane: of validation cases to keep, of others for a while."""
 
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from seg25d.core.arrays import StoredArray, write_array
+from seg25d.core.arrays import PlaneWriter, StoredArray, write_array, write_channels
+from seg25d.core.files import atomic_path
+from seg25d.core.leftovers import temporary_name
+from seg25d.core.system_errors import writing
+
+IN_MEMORY_BYTES = 1 << 27
+"""Probabilities that need no file for a while, as they take no more than this."""
 
 
 def write_probability_map(path: Path, probabilities: NDArray[np.floating[Any]]) -> None:
@@ -17,6 +26,40 @@ def write_probability_map(path: Path, probabilities: NDArray[np.floating[Any]]) 
         probabilities: (K, D, H, W) on the canonical grid of the file: per class (they add up to 1) or per region.
     """
     write_array(path, probabilities.astype(np.float16, copy=False))
+
+
+def write_probability_channels(path: Path, shape: Sequence[int], channels: Iterable[NDArray[np.floating[Any]]]) -> None:
+    """Write the same file class by class.
+
+    Args:
+        path: `CASE.b2nd`; it comes into being when the last class is written.
+        shape: (K, D, H, W).
+        channels: The classes (D, H, W) in order; what is raised while they are computed leaves no file.
+    """
+    with atomic_path(path, durable=False) as temporary:
+        write_channels(temporary, shape, np.float16, channels)
+
+
+@contextmanager
+def probability_map_writer(path: Path, num_threads: int = 1) -> Iterator[PlaneWriter]:
+    """Write the same file plane by plane; it comes into being when the block ends without an error."""
+    with atomic_path(path, durable=False) as temporary:
+        yield PlaneWriter(temporary, np.float16, num_threads=num_threads)
+
+
+@contextmanager
+def passing_map_writer(folder: Path, num_threads: int = 1) -> Iterator[PlaneWriter]:
+    """Write probabilities plane by plane in float32, which are gone when the block ends.
+
+    `CASE.npz` and the labels of ensembles are made of them, so that no digit is lost.
+
+    Args:
+        folder: Where, if they do not fit into `IN_MEMORY_BYTES`; it is then made.
+        num_threads: Threads that compress.
+    """
+    file = folder / temporary_name(f"{secrets.token_hex(4)}.b2nd")
+    with writing(folder, file):  # the user knows the folder
+        yield PlaneWriter(file, np.float32, in_memory_bytes=IN_MEMORY_BYTES, num_threads=num_threads)
 
 
 def open_probability_map(path: Path) -> StoredArray:

@@ -56,12 +56,6 @@ class Uncertainty:
         if place is not None:
             place[...] = entropy(probabilities, regions=regions)
 
-    def add_whole(self, probabilities: FloatArray, indices: NDArray[np.uint8]) -> None:
-        """The same for a whole image: (K, D, H, W) and (D, H, W)."""
-        self.begin(indices.shape)
-        for plane, chosen in enumerate(indices):  # one at a time, to spare memory
-            self.add(probabilities[:, plane], chosen, None if self.map is None else self.map[plane])
-
     def finished_map(self, *, grey: bool = False) -> NDArray[Any]:
         """The map, from 0 to 1 in steps of 1 / `STEPS`, which compress well; `grey`: 0 to 255, for pictures."""
         assert self.map is not None, "it was asked for"

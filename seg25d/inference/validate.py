@@ -1,16 +1,19 @@
 """Scores of a fold: whole validation cases are predicted and compared with the truth on the files' grids."""
 
 import logging
-import math
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from seg25d.core.arrays import Windows
+from seg25d.core.leftovers import remove_leftovers
 from seg25d.core.progress import track
 from seg25d.core.records import read_record, write_record
 from seg25d.core.workspace import FoldFolder
@@ -19,17 +22,14 @@ from seg25d.evaluation.metrics import case_metrics
 from seg25d.evaluation.predicted_dice import CaseSums, Sums
 from seg25d.evaluation.summary import CaseSummary, Summary, summarize
 from seg25d.evaluation.tables import summary_table
-from seg25d.inference.prediction_files import probabilities_path, write_probabilities
 from seg25d.inference.predictor import Predictor
-from seg25d.inference.probability_maps import write_probability_map
+from seg25d.inference.probability_files import probabilities_path, write_probabilities
+from seg25d.inference.probability_maps import passing_map_writer, probability_map_writer
 from seg25d.inference.uncertainty import Uncertainty
 from seg25d.planning.model_file import ModelHeader, load_header
 from seg25d.preprocessing.store import CaseRecord, Store
 
 logger = logging.getLogger(__name__)
-KEPT_BYTES = 1 << 28
-"""Probabilities of a case, in float32, that are kept at the most. Those of three cases may be in memory at a time:
-together they stay below what a task's process is reckoned with (`PROCESS_BYTES`, orchestration/training_graph.py)."""
 
 
 class _Output(NamedTuple):
@@ -58,18 +58,16 @@ class _Output(NamedTuple):
         files += [probabilities_path(self.segmentation(case))] if self.save_probabilities else []
         return all(_is_current(path, self.made) for path in files)
 
-    def keeps(self, record: CaseRecord) -> bool:
-        """Whether the probabilities of a case are kept."""
-        num_bytes = 4 * self.labels.num_outputs * math.prod(record.geometry.canonical_shape)
-        return self.maps is not None and num_bytes <= KEPT_BYTES
-
 
 class _Predicted(NamedTuple):
     """What a model says of a case."""
 
     indices: NDArray[np.uint8]
-    probabilities: NDArray[np.float32] | None
     sums: dict[str, Sums]
+    probabilities: Windows | None
+    """To write them, if they are wanted."""
+    opened: ExitStack
+    """What has to be closed when they are written."""
 
 
 def sums_path(results: Path, case: str) -> Path:
@@ -101,7 +99,7 @@ def validate_fold(
             it does not mirror, and results are in `validation_quick/`.
         save_probabilities: Also write `CASE.npz`, see `write_probabilities`; needs SimpleITK.
         keep_probabilities: Also keep those of cases that are predicted now in `probabilities/CASE.b2nd`, as
-            `find_best_configuration` does, up to `KEPT_BYTES` a case.
+            `find_best_configuration` does.
 
     Returns:
         The scores.
@@ -121,21 +119,35 @@ def validate_fold(
         pending: list[Future[CaseSummary]] = []
         for case in track(cases, len(cases), f"validating {folder.root.parent.name}, {folder.root.name}"):
             record = store.record(case)
-            predicted, probabilities, uncertainty = None, None, Uncertainty(predictor.labels)
-            if not output.has(case) and (save_probabilities or output.keeps(record)):
-                predicted, probabilities = predictor.predict_probabilities(store.open_image(case), record.grid)
-                uncertainty.add_whole(probabilities, predicted)
-            elif not output.has(case):
-                predicted = predictor.predict_preprocessed(store.open_image(case), record.grid, uncertainty)
+            result = None if output.has(case) else _predict(predictor, store, record, output)
             if len(pending) > 1:
                 pending[-2].result()
-            result = None if predicted is None else _Predicted(predicted, probabilities, uncertainty.sums)
             pending.append(pool.submit(_finish_case, store, record, result, output))
-            del probabilities, result
+            del result
         summary = summarize([each.result() for each in pending])
     write_record(path, summary)
     logger.info("%s", summary_table(summary, predictor.labels))
     return summary
+
+
+def _predict(predictor: Predictor, store: Store, record: CaseRecord, output: _Output) -> _Predicted:
+    """Predict a case, and keep its probabilities where they are wanted."""
+    uncertainty, image, probabilities = Uncertainty(predictor.labels), store.open_image(record.case), None
+    with ExitStack() as stack:
+        if output.maps is None and not output.save_probabilities:
+            indices = predictor.predict_preprocessed(image, record.grid, uncertainty)
+        else:
+            with ExitStack() as kept:
+                writers = []
+                if output.maps is not None:
+                    path = output.maps / f"{record.case}.b2nd"
+                    writers.append(kept.enter_context(probability_map_writer(path, torch.get_num_threads())))
+                if output.save_probabilities:
+                    remove_leftovers(output.folder)
+                    writers.append(stack.enter_context(passing_map_writer(output.folder, torch.get_num_threads())))
+                indices = predictor.predict_probabilities(image, record.grid, writers, None, uncertainty)
+            probabilities = writers[-1].array if output.save_probabilities else None
+        return _Predicted(indices, uncertainty.sums, probabilities, stack.pop_all())
 
 
 def is_validated(folder: FoldFolder, cases: Sequence[str]) -> bool:
@@ -164,10 +176,9 @@ def _finish_case(store: Store, record: CaseRecord, result: _Predicted | None, ou
         indices = labels.encode(read_labels(path)[0], str(path))
     else:
         indices = result.indices
-        if result.probabilities is not None and output.save_probabilities:
-            write_probabilities(path, result.probabilities, record.geometry)
-        if result.probabilities is not None and output.maps is not None and output.keeps(record):
-            write_probability_map(output.maps / f"{record.case}.b2nd", result.probabilities)
+        with result.opened:
+            if result.probabilities is not None:
+                write_probabilities(path, result.probabilities, record.geometry, torch.get_num_threads())
         write_record(output.sums(record.case), CaseSums(structures=result.sums))
         if ending is not None:
             from seg25d.data.image_io import write_labels  # noqa: PLC0415 - SimpleITK may be missing

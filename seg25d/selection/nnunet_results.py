@@ -6,15 +6,15 @@ each case's segmentation and, with `--npz`, `CASE.npz` with `probabilities` (K, 
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from seg25d.core.errors import DatasetError, InputError
+from seg25d.core.errors import DatasetError, InputError, ResourceError
 from seg25d.core.files import copy_file, read_json, write_json
 from seg25d.core.limits import MAX_FOLDS
 from seg25d.core.locks import folder_lock
@@ -26,11 +26,12 @@ from seg25d.core.workspace import RunFolder, Workspace
 from seg25d.data.cases import by_stem, image_files
 from seg25d.data.conversion import RECORD_NAME, Conversion, read_conversion, source_digest
 from seg25d.data.dataset import Split, read_description, read_splits, scan_dataset
-from seg25d.data.image_geometry import Geometry
+from seg25d.data.image_geometry import Array, Geometry
 from seg25d.data.labels import Labels
 from seg25d.data.problems import FileError, Problem, raise_problems
-from seg25d.inference.prediction_files import probabilities_path, probabilities_shape, read_probabilities
-from seg25d.inference.probability_maps import write_probability_map
+from seg25d.ensembling.running_labels import RunningLabels
+from seg25d.inference.probability_files import ProbabilityFile, probabilities_path, probabilities_shape
+from seg25d.inference.probability_maps import write_probability_channels
 from seg25d.runs.imported import ImportedRun
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,10 @@ _REORIENTING = ("NibabelIOWithReorient", "SimpleITKIOWithReorient")
 """Readers of nnU-Net whose array axes always point right, anterior and superior, independent of the file's axes."""
 _MOST_DIFFERENT = 0.01
 """Share of the foreground in which the segmentation may differ from the probabilities because of rounding."""
+
+
+_BYTES_PER_VOXEL = 16
+"""Memory of a worker: one class twice in float16, the largest probability, and two sets of labels with masks."""
 
 
 class _Own(NamedTuple):
@@ -267,7 +272,7 @@ def _import_maps(
     """
     todo = [each for each in predictions if not (run.root / each.file).exists()]
     largest = max((np.prod(each.geometry.shape) for each in todo), default=0)
-    workers = choose_num_workers(num_processes, int(largest) * source.labels.num_outputs * 12, len(todo))
+    workers = choose_num_workers(num_processes, _BYTES_PER_VOXEL * int(largest), len(todo))
     work = partial(_import_map, run, source)
     failures = []
     for _, failure in track(
@@ -284,25 +289,44 @@ def _import_map(run: RunFolder, source: _Source, prediction: _Prediction) -> str
     from seg25d.data.image_io import read_labels  # noqa: PLC0415 - loads SimpleITK
 
     path = probabilities_path(prediction.segmentation)
-    try:
-        probabilities = _to_canonical(read_probabilities(path), prediction.geometry, source.reorients)
+
+    def channels(file: ProbabilityFile) -> Iterator[NDArray[np.float16]]:
+        chosen = RunningLabels(source.labels, file.shape[1:], dtype=file.dtype)
+        for channel in range(file.shape[0]):
+            yield to_canonical(_read_channel(file, channel, chosen))
+        most_probable = to_canonical(chosen.indices)
         segmentation = source.labels.encode(read_labels(prediction.segmentation)[0], str(prediction.segmentation))
+        different = int(np.count_nonzero(most_probable != segmentation))
+        foreground = int(np.count_nonzero(most_probable | segmentation))
+        if different > max(1, _MOST_DIFFERENT * foreground):
+            raise InputError(
+                f"{path} does not belong to {prediction.segmentation.name}: its most probable labels differ in "
+                f"{different} voxels, of {foreground} in the foreground"
+            )
+
+    def to_canonical(array: Array) -> Array:
+        """The array (D, H, W) in canonical axes, which point left, posterior and superior."""
+        return array[:, ::-1, ::-1] if source.reorients else prediction.geometry.to_canonical(array)  # type: ignore[return-value]
+
+    try:
+        with ProbabilityFile(path) as file:
+            shape = prediction.geometry.canonical_shape
+            write_probability_channels(run.root / prediction.file, (file.shape[0], *shape), channels(file))
+    except ResourceError:
+        raise  # a problem of the disk concerns all cases
     except InputError as error:
         return str(error)
-    most_probable = source.labels.from_probabilities(probabilities)
-    different = int(np.count_nonzero(most_probable != segmentation))
-    foreground = int(np.count_nonzero(most_probable | segmentation))
-    if different > max(1, _MOST_DIFFERENT * foreground):
-        return (
-            f"{path} does not belong to {prediction.segmentation.name}: its most probable labels differ in {different} "
-            f"voxels, of {foreground} in the foreground"
-        )
-    write_probability_map(run.root / prediction.file, probabilities)
     return None
 
 
-def _to_canonical(
-    probabilities: NDArray[np.floating[Any]], geometry: Geometry, reoriented: bool
-) -> NDArray[np.floating[Any]]:
-    """Probabilities (K, D, H, W) in canonical axes, which point left, posterior and superior."""
-    return probabilities[:, :, ::-1, ::-1] if reoriented else geometry.to_canonical(probabilities)
+def _read_channel(file: ProbabilityFile, channel: int, chosen: RunningLabels) -> NDArray[np.float16]:
+    """Read a channel (z, y, x), and choose labels."""
+    import torch  # noqa: PLC0415 - heavy
+
+    volume = np.empty(file.shape[1:], np.float16)
+    halves = torch.from_numpy(volume)
+    for start, planes in file.planes(channel):
+        chosen.add(channel, start, planes)
+        native = torch.from_numpy(planes.astype(planes.dtype.newbyteorder("=")))
+        halves[start : start + len(planes)].copy_(native)  # numpy takes a hundred times as long to round to float16
+    return volume

@@ -1,18 +1,15 @@
 """Prediction of missing probabilities of validation cases."""
 
 import logging
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
-import numpy as np
+import torch
 
 from seg25d.core.device import Execution
 from seg25d.core.leftovers import remove_leftovers
-from seg25d.core.parallel import call_for
 from seg25d.core.progress import track
 from seg25d.ensembling.load import load_predictor
-from seg25d.inference.probability_maps import write_probability_map
+from seg25d.inference.probability_maps import probability_map_writer
 from seg25d.preprocessing.store import Store
 from seg25d.selection.candidates import ValidatedRun
 
@@ -21,8 +18,6 @@ logger = logging.getLogger(__name__)
 
 def predict_validation(run: ValidatedRun, stores: Path, execution: Execution) -> None:
     """Predict every case of a run with the fold that was not trained on it; results of the same models are kept.
-
-    At most two cases are in memory: one that is predicted and one that is written.
 
     Args:
         run: The run; imported ones of other programs are skipped.
@@ -49,16 +44,6 @@ def predict_validation(run: ValidatedRun, stores: Path, execution: Execution) ->
         if not missing:
             continue
         predictor = load_predictor([folder.model_final], execution)
-        with ThreadPoolExecutor(1) as writer:
-            writing: list[Future[None]] = []
-            for case in track(missing, len(missing), f"predicting cases of {run.name}, fold {fold}"):
-                _, probabilities = predictor.predict_probabilities(store.open_image(case), store.record(case).grid)
-                # float16 takes half of the memory while this case is written and the next one computed.
-                halved = probabilities.astype(np.float16)
-                del probabilities
-                for earlier in writing:
-                    earlier.result()
-                writing = [writer.submit(call_for, partial(write_probability_map, paths[case]), halved, case)]
-                del halved
-            for last in writing:
-                last.result()
+        for case in track(missing, len(missing), f"predicting cases of {run.name}, fold {fold}"):
+            with probability_map_writer(paths[case], torch.get_num_threads()) as writer:
+                predictor.predict_probabilities(store.open_image(case), store.record(case).grid, [writer])

@@ -3,7 +3,6 @@
 Letters: K channels of probabilities, D H W a case.
 """
 
-import itertools
 import logging
 import math
 from collections import defaultdict
@@ -16,13 +15,13 @@ from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from seg25d.core.arrays import CHUNK
+from seg25d.core.arrays import PART_BYTES, array_parts
 from seg25d.core.errors import InputError, RecordError
 from seg25d.core.parallel import choose_num_workers, map_cases
 from seg25d.core.progress import track
 from seg25d.core.records import Record, digest, read_record, write_record
 from seg25d.data.labels import Labels
-from seg25d.ensembling.fuse import mean_of_probabilities
+from seg25d.ensembling.fuse import MeanProbabilities
 from seg25d.evaluation.metrics import case_metrics
 from seg25d.evaluation.summary import CaseSummary, Summary, summarize
 from seg25d.inference.postprocessing import PostProcessing, remove_components, threshold_values
@@ -32,14 +31,14 @@ from seg25d.selection.candidates import Ensemble, ValidatedRun, shared_threshold
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
-Part: TypeAlias = tuple[slice, slice]
-"""Slices along D and H of a case."""
+Part: TypeAlias = tuple[slice, slice, slice]
+"""Slices along (D, H, W) of a case."""
 _WORKER_BYTES = 600 << 20
 """Memory of a worker without a case: mainly torch, which the reader of predictions imports."""
 _BYTES_PER_VOXEL = 32
 """Memory for a case's labels, truth, components, masks and distances, with a margin."""
-_BYTES_PER_PROBABILITY = 12
-"""Memory for a part of the probabilities: as read, multiplied by a weight, summed, and as labels."""
+_PARTS = 3
+"""Parts of the probabilities in memory: as read, multiplied by a weight, and summed."""
 _LONGEST_NAME = 150
 """Maximum length of a candidate's name in a file name: many file systems allow 255 bytes, and runs have long names."""
 
@@ -78,8 +77,7 @@ class Validation:
         """Apply a module-level function to items in worker processes; results come in any order."""
         shapes = [self.store.record(case).geometry.canonical_shape for case in self.cases]
         voxels = max(math.prod(shape) for shape in shapes)
-        of_a_part = self.labels.num_outputs * CHUNK[0] * CHUNK[1] * max(shape[2] for shape in shapes)
-        needed = _WORKER_BYTES + _BYTES_PER_VOXEL * voxels + _BYTES_PER_PROBABILITY * of_a_part
+        needed = _WORKER_BYTES + _BYTES_PER_VOXEL * voxels + _PARTS * PART_BYTES
         workers = choose_num_workers(self.num_processes, needed, len(items))
         done = map_cases(partial(function, self), items, name=lambda item: item.case, num_workers=workers)
         return track(done, len(items), description)
@@ -148,7 +146,7 @@ def fused_labels(item: CaseToScore, labels: Labels, thresholds: Sequence[float] 
 
 
 def fused_parts(item: CaseToScore) -> Iterator[tuple[Part, NDArray[np.float32]]]:
-    """Average the probabilities of a case in parts of whole chunks along D and H: yields slices and (K, d, h, W).
+    """Average the probabilities of a case in parts, see `array_parts`: yields slices and (K, d, h, w).
 
     Raises:
         InputError: If the probabilities of the members have different shapes.
@@ -158,13 +156,9 @@ def fused_parts(item: CaseToScore) -> Iterator[tuple[Part, NDArray[np.float32]]]
     if len(set(shapes.values())) > 1:
         listed = ", ".join(f"{shape} in {path}" for path, shape in shapes.items())
         raise InputError(f"{item.case}: probabilities have different shapes: {listed}; was the image replaced?")
-    for part in _parts(maps[0].shape[1:]):
-        yield part, mean_of_probabilities((each[:, part[0], part[1]] for each in maps), item.ensemble.weights)
-
-
-def _parts(shape: Sequence[int]) -> Iterator[Part]:
-    for start, row in itertools.product(range(0, shape[0], CHUNK[0]), range(0, shape[1], CHUNK[1])):
-        yield slice(start, start + CHUNK[0]), slice(row, row + CHUNK[1])
+    mean = MeanProbabilities(maps, item.ensemble.weights)
+    for part in array_parts(mean.shape):
+        yield part, mean[(slice(None), *part)]
 
 
 def read_scores(folder: Path, ensemble: Ensemble) -> Summary | None:

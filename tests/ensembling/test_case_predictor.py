@@ -1,9 +1,11 @@
 """Members that are averaged, with weights, thresholds and post-processing, where their answers are known."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from seg25d.core.errors import ModelError
 from seg25d.data.labels import Labels
@@ -23,8 +25,14 @@ class Member:
         organ = np.array(probabilities, np.float32).reshape(1, 1, -1)
         self.probabilities = np.stack([1 - organ, organ])
 
-    def predict_probabilities(self, image, grid):
-        return np.zeros(self.probabilities.shape[1:], np.uint8), self.probabilities
+    def predict_probabilities(self, image, grid, writers, thresholds, uncertainty):
+        assert uncertainty is None
+        shape = self.probabilities.shape
+        for writer in writers:
+            writer.begin(shape, 0, ((0, 1), (0, 1), (0, shape[3])), (0, 0))
+            writer.add(0, torch.from_numpy(self.probabilities[:, 0]))
+            writer.finish()
+        return ORGAN.from_probabilities(self.probabilities, thresholds or self.header.threshold)
 
     def predict_preprocessed(self, image, grid, uncertainty):
         assert uncertainty is None
@@ -33,7 +41,8 @@ class Member:
 
 def segment(predictor: CasePredictor) -> list[int]:
     prepared = Prepared(((None, None),) * len(predictor.members), SPACING)
-    indices, _ = predictor.segment_with_probabilities(prepared)
+    with predictor.segment_with_probabilities(prepared, Path("nothing_is_written_here")) as (indices, _):
+        pass
     np.testing.assert_array_equal(predictor.segment(prepared), indices)
     return indices.ravel().tolist()
 

@@ -12,7 +12,8 @@ from seg25d.data.labels import Labels
 from seg25d.ensembling.ensemble import ensemble_folders
 from seg25d.ensembling.fuse import disputed_voxels
 from seg25d.ensembling.options import EnsembleOptions
-from seg25d.inference.prediction_files import PredictionRecord, write_probabilities
+from seg25d.inference.prediction_files import PredictionRecord
+from seg25d.inference.probability_files import write_probabilities
 
 SHAPE = (4, 5, 6)
 DIRECTION = (0.0, -1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, -1.0)

@@ -23,10 +23,12 @@ from seg25d.core import parallel
 from seg25d.core.arrays import StoredArray, write_array
 from seg25d.core.errors import InputError, ResourceError, WorkerError
 from seg25d.core.files import atomic_path, write_text
+from seg25d.core.npz import npz_writer
 from seg25d.core.parallel import check_num_processes, map_cases
 from seg25d.core.system_errors import check_open_files, refusal
 from seg25d.data.image_geometry import Geometry
 from seg25d.data.image_io import write_labels
+from seg25d.inference.probability_maps import probability_map_writer, write_probability_channels
 from seg25d.planning.model_file import load_header
 from seg25d.training import loading
 from seg25d.training.checkpoint import load_checkpoint, save_checkpoint
@@ -45,7 +47,21 @@ def write_safetensors(path: Path) -> None:
 
 def write_npz(path: Path) -> None:
     with atomic_path(path) as temporary:
-        np.savez_compressed(temporary, a=VALUES)
+        np.savez(temporary, a=VALUES)
+
+
+def write_pieces(path: Path) -> None:
+    with atomic_path(path) as temporary, npz_writer(temporary, "a", VALUES.shape) as write:
+        write(VALUES)
+
+
+def write_planes(path: Path) -> None:
+    with probability_map_writer(path) as writer:
+        depth, height, width = VALUES.shape
+        writer.begin((1, *VALUES.shape), 0, ((0, depth), (0, height), (0, width)), (0,))
+        for index, plane in enumerate(VALUES):
+            writer.add(index, torch.from_numpy(plane)[None])
+        writer.finish()
 
 
 def write_zip(path: Path) -> None:
@@ -61,9 +77,12 @@ def write_slice(path: Path) -> None:
 WRITERS: dict[str, Callable[[Path], None]] = {
     "a.txt": lambda path: write_text(path, "a" * VALUES.size),
     "a.b2nd": lambda path: write_array(path, VALUES),
+    "planes.b2nd": write_planes,
+    "channels.b2nd": lambda path: write_probability_channels(path, (1, *VALUES.shape), [VALUES]),
     "a.pt": lambda path: save_checkpoint(path, {"a": torch.from_numpy(VALUES)}),
     "a.safetensors": write_safetensors,
     "a.npz": write_npz,
+    "pieces.npz": write_pieces,
     "a.zip": write_zip,
     **dict.fromkeys(("a.bmp", "a.png"), write_slice),
     **{

@@ -1,7 +1,11 @@
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from seg25d.core.arrays import PlaneWriter
 from seg25d.core.device import Execution
 from seg25d.data.description import DatasetDescription
 from seg25d.data.labels import Labels
@@ -23,6 +27,12 @@ class Threshold(nn.Module):
 @pytest.fixture
 def execution():
     return Execution(torch.device("cpu"), torch.float32)
+
+
+@pytest.fixture
+def writer():
+    """Takes the probabilities of one export, in float32; `writer.array` has them."""
+    return PlaneWriter(Path("nothing_is_written_here"), np.float32, in_memory_bytes=1 << 20)
 
 
 @pytest.fixture

@@ -79,7 +79,7 @@ def make(models, coarse, header, execution):
     return FinePredictor(models, header, execution, options, Predictor(coarse, plain, execution, options))
 
 
-def test_the_fine_model_decides_within_the_crop_and_sees_nothing_else(fine_header, execution, threshold, image):
+def test_the_fine_model_decides_within_the_crop_and_sees_nothing_else(fine_header, execution, threshold, image, writer):
     fine = Seen(threshold)
     predictor = make([fine], [Strict()], fine_header, execution)
     labels = predictor.predict_array(image, MM)
@@ -89,8 +89,8 @@ def test_the_fine_model_decides_within_the_crop_and_sees_nothing_else(fine_heade
     # First the core and 2 voxels around, then the cube and 2 around: windows overlap, so no more than twice as much.
     assert fine.voxels[0] == 7 * 7 * 7
     assert sum(fine.voxels[1:]) <= 8 * 9 * 9 * 9
-    _, probabilities = predictor.predict_probabilities(*predictor.preprocess(image, MM))
-    np.testing.assert_allclose(probabilities[0, 15:17, 14:16, 12:14], 1)
+    predictor.predict_probabilities(*predictor.preprocess(image, MM), [writer])
+    np.testing.assert_allclose(writer.array[0, 15:17, 14:16, 12:14], 1)
     maps = predictor.predict_maps(image)
     np.testing.assert_array_equal(maps[0].numpy() > 0.5, expected == 1)
 
@@ -106,15 +106,15 @@ def test_where_one_of_them_finds_nothing_the_coarse_scores_stand(fine_header, ex
     torch.testing.assert_close(scores.movedim(0, axis + 1), expected)
 
 
-def test_small_components_are_background_if_that_is_wanted(fine_header, execution, threshold, image):
+def test_small_components_are_background_if_that_is_wanted(fine_header, execution, threshold, image, writer):
     # The crop of both cubes is the whole volume; the second cube has 8 of 125 voxels.
     for wanted in (False, True):
         settings = FineConfig(margin=20, large_components=wanted)
         header = fine_header.model_copy(update={"fine": settings})
         predictor = make([threshold], [threshold], header, execution)
-        labels, probabilities = predictor.predict_probabilities(*predictor.preprocess(image, MM))
+        labels = predictor.predict_probabilities(*predictor.preprocess(image, MM), [writer])
         assert np.count_nonzero(labels) == 125 + (0 if wanted else 8)
-        np.testing.assert_array_equal(probabilities.argmax(0), labels)
+        np.testing.assert_array_equal(writer.array[...].argmax(0), labels)
 
 
 def test_regions_end_where_the_crop_does(fine_header, execution, image):

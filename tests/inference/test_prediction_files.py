@@ -19,10 +19,9 @@ from seg25d.inference.cases import CaseOptions, Meaning, outcomes_here
 from seg25d.inference.prediction_files import (
     PredictionRecord,
     begin_record,
-    probabilities_shape,
-    read_probabilities,
 )
 from seg25d.inference.predictor import Predictor
+from seg25d.inference.probability_files import probabilities_shape, read_probabilities
 from seg25d.planning.normalization import ChannelNormalization
 from seg25d.preprocessing.preprocess import preprocess_dataset
 from seg25d.preprocessing.store import Store

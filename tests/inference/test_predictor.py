@@ -47,10 +47,11 @@ def test_other_spacings_come_back_on_the_grid_of_the_image(header, execution, th
     assert (predicted == expected).mean() > 0.98
 
 
-def test_probabilities_agree_with_labels(header, execution, threshold):
+def test_probabilities_agree_with_labels(header, execution, threshold, writer):
     image, labels = two_blocks()
     predictor = Predictor([threshold], header, execution)
-    predicted, probabilities = predictor.predict_probabilities(*predictor.preprocess(image, (1.0, 1.0, 1.0)))
+    predicted = predictor.predict_probabilities(*predictor.preprocess(image, (1.0, 1.0, 1.0)), [writer])
+    probabilities = writer.array[...]
     np.testing.assert_array_equal(predicted, labels)
     np.testing.assert_array_equal(probabilities.argmax(0), labels)
     np.testing.assert_allclose(probabilities.sum(0), 1, atol=1e-5)
@@ -243,8 +244,8 @@ def test_the_threshold_of_the_model_decides(header, execution, tmp_path):
         predicted = predictor.predict_array(image, (1.0, 1.0, 1.0))
         assert np.flatnonzero(predicted.all((1, 2))).tolist() == planes
         assert np.count_nonzero(predicted) == 64 * len(planes)
-        probabilities = predictor.predict_probabilities(*predictor.preprocess(image, (1.0, 1.0, 1.0)))
-        np.testing.assert_array_equal(probabilities[0], predicted)
+        exported = predictor.predict_probabilities(*predictor.preprocess(image, (1.0, 1.0, 1.0)), ())
+        np.testing.assert_array_equal(exported, predicted)
     with pytest.raises(ModelError, match="different threshold"):
         check_agreement([tmp_path / "a", tmp_path / "b"], [plain, model_header])
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy.special import rel_entr
 
+from seg25d.core.arrays import PlaneWriter
 from seg25d.data.labels import Labels
 from seg25d.inference.export import export_slabs, labels_from_slabs
 from seg25d.inference.sliding_window import Slab
@@ -26,7 +27,7 @@ def made_up(labels: Labels, rng: np.random.Generator) -> tuple[np.ndarray, np.nd
 def test_sums_are_those_of_the_definition(labels: Labels, rng: np.random.Generator) -> None:
     probabilities, indices = made_up(labels, rng)
     uncertainty = Uncertainty(labels)
-    uncertainty.add_whole(probabilities, indices)
+    uncertainty.add(probabilities, indices)
     foreground = probabilities if labels.has_regions else probabilities[1:]
     assert list(uncertainty.sums) == list(labels.foreground)
     for own, (name, members) in zip(foreground, labels.foreground.items(), strict=True):
@@ -38,7 +39,9 @@ def test_sums_are_those_of_the_definition(labels: Labels, rng: np.random.Generat
 
 @both
 @pytest.mark.parametrize("axis", [0, 1, 2])
-def test_slabs_give_what_whole_probabilities_give(labels: Labels, axis: int, rng: np.random.Generator) -> None:
+def test_slabs_give_what_whole_probabilities_give(
+    labels: Labels, axis: int, rng: np.random.Generator, writer: PlaneWriter
+) -> None:
     scores = torch.from_numpy(rng.normal(scale=3, size=(labels.num_outputs, 5, 6, 7)).astype(np.float32))
     box = ((1, 9), (0, 6), (2, 8))
     grid = Grid(
@@ -50,19 +53,23 @@ def test_slabs_give_what_whole_probabilities_give(labels: Labels, axis: int, rng
     )
     planes = scores.movedim(axis + 1, 0)
     slabs = [Slab(axis, 0, planes[:2]), Slab(axis, 2, planes[2:])]
-    streamed, whole = (Uncertainty(labels, with_map=True) for _ in range(2))
+    streamed, with_probabilities, whole = (Uncertainty(labels, with_map=True) for _ in range(3))
     # What an attempt that ran out of memory has left is forgotten.
     streamed.add(np.ones((labels.num_outputs, 1), np.float32), np.ones(1, np.uint8))
     indices = labels_from_slabs(slabs, grid, labels, None, streamed)
-    exported, probabilities = export_slabs(slabs, grid, labels)
-    whole.add_whole(probabilities, exported)
+    exported = export_slabs(slabs, grid, labels, [writer], None, with_probabilities)
+    whole.begin(exported.shape)
+    whole.add(writer.array[...], exported, whole.map)
     np.testing.assert_array_equal(indices, exported)
     np.testing.assert_allclose(streamed.map, whole.map, atol=1e-3)
     assert streamed.map is not None
     assert (streamed.map[0] == 0).all(), "outside of the crop it is background"
+    assert with_probabilities.map is not None
+    np.testing.assert_array_equal(with_probabilities.map, whole.map)
     for name, sums in whole.sums.items():
         assert streamed.sums[name].voxels == sums.voxels
         assert streamed.sums[name].inside == pytest.approx(sums.inside, rel=1e-6)
+        assert with_probabilities.sums[name].inside == pytest.approx(sums.inside, rel=1e-12)
 
 
 def test_entropy_is_0_where_all_is_certain_and_1_where_nothing_is_known() -> None:
@@ -82,7 +89,9 @@ def test_entropy_is_that_of_scipy(rng: np.random.Generator) -> None:
 
 def test_a_picture_gets_whole_numbers(rng: np.random.Generator) -> None:
     uncertainty = Uncertainty(CLASSES, with_map=True)
-    uncertainty.add_whole(*made_up(CLASSES, rng))
+    probabilities, indices = made_up(CLASSES, rng)
+    uncertainty.begin(indices.shape)
+    uncertainty.add(probabilities, indices, uncertainty.map)
     grey, exact = uncertainty.finished_map(grey=True), uncertainty.finished_map()
     assert grey.dtype == np.uint8
     np.testing.assert_allclose(grey / 255, exact, atol=0.5 / 255 + 0.5 / STEPS + 1e-6)

@@ -17,7 +17,8 @@ from seg25d.data.image_io import read_geometry, read_labels, write_labels
 from seg25d.data.labels import Labels
 from seg25d.ensembling.ensemble import ensemble_folders
 from seg25d.ensembling.options import EnsembleOptions
-from seg25d.inference.prediction_files import PredictionRecord, read_probabilities, write_probabilities
+from seg25d.inference.prediction_files import PredictionRecord
+from seg25d.inference.probability_files import read_probabilities, write_probabilities
 from seg25d.inference.probability_maps import open_probability_map
 from seg25d.selection.nnunet_results import import_nnunet_results
 

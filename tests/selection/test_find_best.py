@@ -295,9 +295,11 @@ def test_what_was_made_of_older_arrays_is_made_again(chosen, monkeypatch):
     store = chosen.preprocessed_dataset(DATASET_NAME).store(read_validated_run(single).store)
     os.utime(store / "phantom_001.json")
     predicted = []
-    write = predict_validation.write_probability_map
+    write = predict_validation.probability_map_writer
     monkeypatch.setattr(
-        predict_validation, "write_probability_map", lambda path, array: (predicted.append(path), write(path, array))
+        predict_validation,
+        "probability_map_writer",
+        lambda path, num_threads: (predicted.append(path), write(path, num_threads))[1],
     )
     run(chosen, "find_best_configuration", "900", "-c", "si", "--no-postprocessing")
     assert predicted == [single.fold(1).probabilities / "phantom_001.b2nd"]

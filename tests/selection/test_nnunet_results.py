@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -252,21 +253,21 @@ def test_a_second_call_keeps_what_is_there(workspace: Workspace, source: Path) -
 def test_an_import_that_was_cut_off_goes_on(
     workspace: Workspace, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write, seen = nnunet_results.write_probability_map, []
+    write, seen = nnunet_results.write_probability_channels, []
 
-    def cut(path: Path, probabilities: np.ndarray) -> None:
+    def cut(path: Path, shape: tuple[int, ...], channels: Iterator[np.ndarray]) -> None:
         if seen:
             raise KeyboardInterrupt
         seen.append(path)
-        write(path, probabilities)
+        write(path, shape, channels)
 
-    monkeypatch.setattr(nnunet_results, "write_probability_map", cut)
+    monkeypatch.setattr(nnunet_results, "write_probability_channels", cut)
     with pytest.raises(KeyboardInterrupt):
         import_all(workspace, source)
     run = workspace.run(NAME, f"nnunet__{IDENTITY}")
     assert read_imported(run) is None
     first = seen[0].stat().st_mtime_ns
-    monkeypatch.setattr(nnunet_results, "write_probability_map", write)
+    monkeypatch.setattr(nnunet_results, "write_probability_channels", write)
     import_all(workspace, source)
     assert seen[0].stat().st_mtime_ns == first
     assert len(list(run.root.rglob("*.b2nd"))) == 3

@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from seg25d.core import arrays
 from seg25d.core.arrays import CHUNK
 from seg25d.core.errors import InputError
 from seg25d.data.labels import Labels
@@ -15,8 +16,8 @@ from seg25d.selection.candidates import Ensemble
 from seg25d.selection.scoring import CaseToScore, Validation, fused_labels, fused_parts, score_ensembles
 
 LABELS = Labels(names={"background": 0, "organ": 1, "lesion": 2})
-SHAPE = (CHUNK[0] + 3, CHUNK[1] + 5, 4)
-"""More than one chunk along D and along H."""
+SHAPE = (CHUNK[0] + 3, CHUNK[1] + 5, CHUNK[2] + 4)
+"""More than one chunk along every axis."""
 
 
 @pytest.fixture
@@ -28,12 +29,12 @@ def item(tmp_path: Path, rng: np.random.Generator) -> CaseToScore:
     return CaseToScore(Ensemble(("a", "b"), (0.2, 0.8)), "case", paths, None)
 
 
-def test_parts_are_those_of_the_whole(item: CaseToScore) -> None:
+def test_parts_are_those_of_the_whole(item: CaseToScore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrays, "PART_BYTES", 1)
     whole = mean_of_probabilities([open_probability_map(path)[...] for path in item.maps], item.ensemble.weights)
     seen = np.zeros(SHAPE, int)
     for part, mean in fused_parts(item):
-        assert mean.shape[1] <= CHUNK[0]
-        assert mean.shape[2] <= CHUNK[1], "60 classes of a slab of 512 x 512 would take gigabytes"
+        assert all(np.less_equal(mean.shape[1:], CHUNK)), "60 classes of a slab of 512 x 512 would take gigabytes"
         np.testing.assert_array_equal(mean, whole[(slice(None), *part)])
         seen[part] += 1
     assert (seen == 1).all()
