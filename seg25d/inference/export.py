@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from seg25d.core.grids import box_slices
 from seg25d.data.labels import Labels
+from seg25d.inference.indices import indices_from_scores
 from seg25d.inference.sliding_window import Slab
 from seg25d.inference.uncertainty import Uncertainty
 from seg25d.preprocessing.grid import Grid
@@ -65,18 +66,21 @@ def labels_from_slabs(
     Returns:
         Internal indices (D, H, W) on the whole canonical grid; 0 outside the crop of preprocessing.
     """
-    result = np.zeros(grid.canonical_shape, np.uint8)
+    result: Tensor | None = None
     box = box_slices(grid.bounding_box)
-    inside = result[box]
     if uncertainty is not None:
         uncertainty.begin(grid.canonical_shape)
-    for axis, index, scores in _canonical_planes(slabs, grid):
-        chosen = labels.from_scores(scores.numpy(), threshold)
-        np.moveaxis(inside, axis, 0)[index] = chosen
+    for axis, index, scores in _resampled_planes(slabs, grid):
+        if result is None:
+            result = torch.zeros(grid.canonical_shape, dtype=torch.uint8, device=scores.device)
+        chosen = indices_from_scores(scores, labels, threshold)
+        result[box].movedim(axis, 0)[index] = chosen
         if uncertainty is not None:
             place = None if uncertainty.map is None else np.moveaxis(uncertainty.map[box], axis, 0)[index]
-            uncertainty.add(_quick_probabilities(scores, labels).numpy(), chosen, place)
-    return result
+            uncertainty.add(_quick_probabilities(scores, labels).cpu().numpy(), chosen.cpu().numpy(), place)
+    assert result is not None, "there is at least one plane"
+    # At once: each copy from a GPU waits for all that it was asked for.
+    return result.cpu().numpy()
 
 
 def _probabilities(scores: Tensor, labels: Labels) -> Tensor:
@@ -116,7 +120,17 @@ def export_slabs(
 
 
 def _canonical_planes(slabs: Iterable[Slab], grid: Grid) -> Iterator[tuple[int, int, Tensor]]:
-    """Yield axis, index and float32 scores (K, h, w) of every plane of the cropped canonical grid, in order."""
+    """Yield axis, index and float32 scores (K, h, w) of every plane of the cropped canonical grid, on the CPU."""
+    for axis, index, scores in _resampled_planes(slabs, grid):
+        yield axis, index, scores.cpu()
+
+
+def _resampled_planes(slabs: Iterable[Slab], grid: Grid) -> Iterator[tuple[int, int, Tensor]]:
+    """Yield axis, index and float32 scores (K, h, w) of every plane of the cropped canonical grid, in order.
+
+    They are on the device of the models, also where the slab is not, as a GPU resamples a plane of many classes in a
+    fraction of the time (61 of 512 x 512 pixels and their labels: 108 ms on two cores).
+    """
     done = 0
     previous = torch.empty(0)
     for slab in slabs:
@@ -128,7 +142,7 @@ def _canonical_planes(slabs: Iterable[Slab], grid: Grid) -> Iterator[tuple[int, 
         for source, plane in enumerate(slab.planes, slab.start):
             if source not in needed:
                 continue
-            current = _resample_plane(plane.cpu().float(), axis, grid)
+            current = _resample_plane(plane.to(slab.device).float(), axis, grid)
             while done < len(high) and high[done] == source:
                 mixed = low[done] != source
                 yield axis, done, torch.lerp(previous, current, float(fraction[done])) if mixed else current
@@ -145,7 +159,7 @@ def _resample_plane(plane: Tensor, axis: int, grid: Grid) -> Tensor:
     for dim, other in enumerate(axes, 1):
         if other == grid.inverse_separate_axis:
             index = nearest_positions(plane.shape[dim], grid.cropped_shape[other]).low
-            plane = plane.index_select(dim, torch.from_numpy(index))
+            plane = plane.index_select(dim, torch.from_numpy(index).to(plane.device))
     if list(plane.shape[1:]) == shape:
         return plane
     return functional.interpolate(plane[None], size=shape, mode="bilinear", align_corners=False)[0]
