@@ -1,4 +1,4 @@
-"""Internal indices from scores, on the device of the scores and with all cores.
+"""Internal indices from scores, on the device of the scores.
 
 Letters: K scores.
 """
@@ -10,7 +10,7 @@ from seg25d.data.labels import Labels, logit
 
 
 def indices_from_scores(scores: Tensor, labels: Labels, threshold: float | None = None) -> Tensor:
-    """Choose the internal index of every voxel, the same as `Labels.from_scores` does with numpy in one thread.
+    """Choose the internal index of every voxel, as `Labels.from_scores` does.
 
     Args:
         scores: Logits (K, ...) in float32.
@@ -20,20 +20,21 @@ def indices_from_scores(scores: Tensor, labels: Labels, threshold: float | None 
     Returns:
         uint8 (...).
     """
+    if scores.device.type == "cpu":
+        # In one thread three times as fast as torch's maximum class by class, and many times as fast as its argmax.
+        return torch.from_numpy(labels.from_scores(scores.numpy(), threshold))
+    return _on_device(scores, labels, threshold)
+
+
+def _on_device(scores: Tensor, labels: Labels, threshold: float | None) -> Tensor:
+    if not labels.has_regions:
+        if threshold is not None:
+            return (scores[1] - scores[0] >= logit(threshold)).to(torch.uint8)
+        # The first one of equal scores (docs.pytorch.org, torch.max).
+        return scores.argmax(0).to(torch.uint8)
+    assert labels.regions_class_order is not None, "regions have an order"
     indices = torch.zeros(scores.shape[1:], dtype=torch.uint8, device=scores.device)
-    if labels.has_regions:
-        assert labels.regions_class_order is not None, "regions have an order"
-        for score, value in zip(scores, labels.regions_class_order, strict=True):
-            inside = score > 0 if threshold is None else score >= logit(threshold)
-            indices.masked_fill_(inside, labels.values.index(value))
-        return indices
-    if threshold is not None:
-        return indices.copy_(scores[1] - scores[0] >= logit(threshold))
-    # Class by class: torch's argmax over the first axis takes many times as long on CPUs.
-    best = scores[0].clone()
-    better = torch.empty_like(best, dtype=torch.bool)
-    for number, score in enumerate(scores[1:], 1):
-        torch.gt(score, best, out=better)
-        indices.masked_fill_(better, number)
-        torch.maximum(best, score, out=best)
+    for score, value in zip(scores, labels.regions_class_order, strict=True):
+        inside = score > 0 if threshold is None else score >= logit(threshold)
+        indices.masked_fill_(inside, labels.values.index(value))
     return indices

@@ -23,6 +23,7 @@ from seg25d.core.errors import InputError, ModelError
 from seg25d.core.grids import regular_starts
 from seg25d.core.parallel import available_memory_bytes
 from seg25d.core.types import Shape
+from seg25d.inference.scoring import scores_in_parts
 from seg25d.inference.window_sums import WindowSums, buffer_device, other_axes
 from seg25d.representations.base import RegularSteps
 
@@ -203,12 +204,12 @@ def _add_scores(
         images = windows.images(batch)
         share = 1 / (len(models) * 2 ** len(options.mirror_axes))
         for model in models:
-            with options.autocast or nullcontext():
-                scores = model(images)
-            for item, each in zip(batch, scores, strict=True):
-                sums.add(*item, each, share)
-            # Otherwise they are kept in memory while the next ones are computed.
-            del scores, each
+            num_outputs = sums.planes.shape[1]
+            for first, scores in scores_in_parts(model, images, num_outputs, options.autocast or nullcontext()):
+                for item, each in zip(batch, scores, strict=True):
+                    sums.add(*item, each, share, first)
+                # Otherwise they are kept in memory while the next ones are computed.
+                del scores, each
 
 
 def _check_number(shape: Shape, starts: Sequence[list[int]], options: WindowOptions) -> None:

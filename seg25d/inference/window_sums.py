@@ -58,6 +58,7 @@ class WindowSums:
         self.axis = axis
         self.first = 0
         self.weights = [{start: each.to(device) for start, each in along.items()} for along in weights]
+        self.window = [len(next(iter(along.values()))) for along in weights]
         self.file: _TemporaryPlanes | None = None
         dtype = torch.float32 if 4 * math.prod(shape) <= PLANES_BYTES else torch.float16
         num_bytes = dtype.itemsize * math.prod(shape)
@@ -79,34 +80,38 @@ class WindowSums:
         self._start: Shape | None = None
         self._gathered = torch.empty(0)
 
-    def add(self, start: Shape, mirror: Sequence[int], scores: Tensor, share: float) -> None:
+    def add(self, start: Shape, mirror: Sequence[int], scores: Tensor, share: float, first: int = 0) -> None:
         """Add the scores of a window.
 
         Args:
             start: First voxel of the window along (D, H, W).
             mirror: Axes (0 D, 1 H, 2 W) along which it was mirrored.
-            scores: (K, d, h, w) on the device of the models.
+            scores: (K, d, h, w) on the device of the models, or some of its planes along D.
             share: Of this pass in the average.
+            first: Of those planes in the mirrored window.
         """
+        if 0 in mirror:
+            first = self.window[0] - first - scores.shape[1]
         if not self.gathers:
-            self._add(start, mirror, scores, share)
+            self._add(start, mirror, scores, share, first)
             return
         if start != self._start:
             self._add_gathered()
-            self._start, self._gathered = start, torch.zeros(scores.shape, device=scores.device)
+            self._start, self._gathered = start, torch.zeros(len(scores), *self.window, device=scores.device)
+        gathered = self._gathered.narrow(1, first, scores.shape[1])
         for portion, part in _portions(scores, mirror):
-            self._gathered[portion].add_(part, alpha=share)
+            gathered[portion].add_(part, alpha=share)
 
     def _add_gathered(self) -> None:
         if self._start is not None:
             with torch.inference_mode():
-                self._add(self._start, (), self._gathered, 1.0)
+                self._add(self._start, (), self._gathered, 1.0, 0)
         self._start = None
 
-    def _add(self, start: Shape, mirror: Sequence[int], scores: Tensor, share: float) -> None:
-        depth, height, width = (self.weights[axis][first] for axis, first in enumerate(start))
-        weight = depth[:, None, None] * height[:, None] * width * share
-        sums = self._region(start, scores.shape[1:])
+    def _add(self, start: Shape, mirror: Sequence[int], scores: Tensor, share: float, first: int) -> None:
+        depth, height, width = (self.weights[axis][begin] for axis, begin in enumerate(start))
+        weight = depth[first : first + scores.shape[1], None, None] * height[:, None] * width * share
+        sums = self._region((start[0] + first, start[1], start[2]), scores.shape[1:])
         for portion, part in _portions(scores, mirror):
             if sums.dtype == part.dtype and sums.device == part.device:
                 sums[portion].addcmul_(part, weight)
@@ -116,7 +121,7 @@ class WindowSums:
             self._release()
 
     def finished(self, stop: int) -> Iterator[tuple[int, Tensor]]:
-        """The planes before `stop`, in portions of which a file has few in memory: the first one's place, and planes."""
+        """The planes before `stop` as the first one's place and planes; those in a file a few at a time."""
         self._add_gathered()
         portion = stop - self.first
         if self.file is not None:
