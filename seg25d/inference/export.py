@@ -175,7 +175,7 @@ def _resampled_planes(slabs: Iterable[Slab], grid: Grid) -> Iterator[tuple[int, 
                 continue
             current = _resample_plane(plane, axis, grid, slab.device, turn[0])
             if current is not plane:
-                turn = turn[1], current
+                turn = (turn[1], current) if fraction.any() else (current, None)
             while done < len(high) and high[done] == source:
                 if low[done] != source:
                     between = torch.lerp(previous, current, float(fraction[done]), out=between)

@@ -226,8 +226,10 @@ def _check_number(shape: Shape, starts: Sequence[list[int]], options: WindowOpti
 
 def _check_finite(planes: Tensor, model: str) -> None:
     """Refuse scores that are no numbers: the largest of them would be nothing, as background is."""
-    # A sum tells it in one pass, unless numbers are so large that it is infinite itself.
-    if not torch.isfinite(planes.sum(dtype=torch.float32)) and not torch.isfinite(planes).all():
+    # A sum tells it in one pass, unless numbers are so large that it is infinite itself. Plane by plane, as CPUs make a
+    # copy in float32; asked at once, as an answer from a GPU is waited for.
+    sums = torch.stack([plane.sum(dtype=torch.float32) for plane in planes])
+    if not torch.isfinite(sums).all() and not all(torch.isfinite(plane).all() for plane in planes):
         raise ModelError(
             f"the scores of {model} are NaN or infinite; its weights are damaged or its training went wrong: get the "
             "model again, or train it again with a lower learning rate"
