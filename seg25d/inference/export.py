@@ -8,6 +8,7 @@ was resampled separately.
 Letters: K scores, D H W the canonical grid, d h w the model's grid, n planes of a slab.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -24,7 +25,7 @@ from seg25d.data.labels import Labels
 from seg25d.inference.indices import indices_from_scores
 from seg25d.inference.sliding_window import Slab
 from seg25d.inference.uncertainty import Uncertainty, entropy
-from seg25d.inference.window_sums import other_axes
+from seg25d.inference.window_sums import buffer_device, other_axes
 from seg25d.preprocessing.grid import Grid
 
 Result = TypeVar("Result")
@@ -87,7 +88,8 @@ def labels_from_slabs(
     with ThreadPoolExecutor(torch.get_num_threads()) as threads:
         for axis, index, scores in _resampled_planes(slabs, grid):
             if result is None:
-                result = torch.zeros(grid.canonical_shape, dtype=torch.uint8, device=scores.device)
+                place = buffer_device(scores.device, math.prod(grid.canonical_shape))
+                result = torch.zeros(grid.canonical_shape, dtype=torch.uint8, device=place)
             chosen = torch.cat(_by_rows(threads, choose, scores))
             result[box].movedim(axis, 0)[index] = chosen
             if uncertainty is not None:
@@ -108,7 +110,7 @@ def _by_rows(threads: ThreadPoolExecutor, function: Callable[[Tensor], Result], 
     rows = max(fewest, SCORES_PER_THREAD // scores[:, 0].numel())
     if scores.device.type != "cpu" or rows >= scores.shape[1]:
         return [function(scores)]
-    return [*threads.map(function, scores.split(rows, 1))]
+    return [*threads.map(function, torch.split(scores, rows, 1))]
 
 
 def _probabilities(scores: Tensor, labels: Labels) -> Tensor:
@@ -203,7 +205,7 @@ def _resample_plane(plane: Tensor, axis: int, grid: Grid, device: torch.device, 
         return plane
     resampled = torch.empty(len(plane), rows, columns, device=device) if out is None else out
     size = max(1, PART_BYTES // (4 * rows * columns))
-    for old, new in zip(plane.split(size), resampled.split(size), strict=True):
+    for old, new in zip(torch.split(plane, size), torch.split(resampled, size), strict=True):
         new.copy_(_resample_scores(old.to(device).float(), axis, grid))
     return resampled
 

@@ -37,7 +37,7 @@ def scores_in_parts(
             scores = model(images)
         yield 0, scores
         return
-    with _left_out(model, name) as layer, autocast:
+    with left_out(model, name) as layer, autocast:
         features = model(images)
     for first in range(0, images.shape[2], planes):
         with autocast:
@@ -55,7 +55,7 @@ def _score_layer(model: nn.Module) -> str | None:
 
 
 @contextmanager
-def _left_out(model: nn.Module, name: str) -> Iterator[nn.Module]:
+def left_out(model: nn.Module, name: str) -> Iterator[nn.Module]:
     """Let a layer of a model do nothing for a while; gives the layer."""
     parent, _, child = name.rpartition(".")
     owner, layer = model.get_submodule(parent), model.get_submodule(name)
@@ -71,4 +71,4 @@ def _pointwise(layer: nn.Module, features: Tensor) -> Tensor:
     if isinstance(layer, nn.Conv3d):
         return layer(features)  # type: ignore[no-any-return]
     scores: Tensor = layer(features.flatten(2, 3))
-    return scores.unflatten(2, features.shape[2:4])
+    return scores.reshape(*scores.shape[:2], *features.shape[2:])

@@ -59,7 +59,7 @@ class WindowOptions:
     autocast: AbstractContextManager[object] | None = None
     """The context in which models compute, such as `torch.autocast(...)`."""
     sums_on_cpu: bool = False
-    """Whether the volume and the current planes stay on the CPU even if they fit on the device."""
+    """Whether the volume, the current planes and what is made of them stay on the CPU, as the device lacks memory."""
 
     def __post_init__(self) -> None:
         if not all(0 < step <= 1 for step in self.steps):
@@ -83,7 +83,7 @@ class Slab(NamedTuple):
     planes: Tensor
     """(n, K, h, w) in float32 or float16. Valid until the next slab is requested."""
     device: torch.device = torch.device("cpu")
-    """Where the models compute, and where there is most time for what is made of the planes."""
+    """Where to make something of the planes: the device of the models, or the CPU if that one's memory ran out."""
 
 
 class _Item(NamedTuple):
@@ -191,7 +191,7 @@ def predict_slabs(
                 for dim, other in enumerate(others, 2):
                     inside = inside.narrow(dim, offsets[other], shape[other])
                 _check_finite(inside, options.model)
-                yield Slab(axis, low - offsets[axis], inside, device)
+                yield Slab(axis, low - offsets[axis], inside, torch.device("cpu") if options.sums_on_cpu else device)
             sums.advance(done)
             first = done
 

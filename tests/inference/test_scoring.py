@@ -2,7 +2,6 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from torch import nn
 
 from seg25d.inference import scoring
 from seg25d.inference.scoring import scores_in_parts
@@ -10,7 +9,6 @@ from seg25d.inference.sliding_window import WindowOptions, predict_slabs
 from seg25d.networks.se_unet import SEUNetSpec
 from seg25d.networks.unet import UNetSpec
 from seg25d.networks.vnet import VNetSpec
-from seg25d.networks.xception_cbam_unet import XceptionCBAMUNet
 from seg25d.representations.slices import Slices
 from seg25d.representations.stack import Stack
 from seg25d.representations.super_image import SuperImage
@@ -69,16 +67,6 @@ def test_volumes_are_predicted_alike(mirror_axes, monkeypatch):
     whole = predict()
     monkeypatch.setattr(scoring, "SCORES_BYTES", 3 * 4 * 2 * 5 * 8 * 8)
     torch.testing.assert_close(predict(), whole, rtol=1e-5, atol=1e-5)
-
-
-def test_networks_say_which_layer_makes_the_scores():
-    """A convolution of single pixels with as many outputs as there are scores."""
-    for spec, dims in ((unet(2), 2), (unet(3), 3), (se_unet(2), 2)):
-        network = spec.build(1, 7)
-        layer = network.get_submodule(network.score_layer)
-        assert isinstance(layer, (nn.Conv2d, nn.Conv3d))
-        assert (layer.out_channels, layer.kernel_size) == (7, (1,) * dims)
-    assert XceptionCBAMUNet.score_layer == "head"
 
 
 def test_other_models_give_their_scores_at_once(monkeypatch):
