@@ -8,8 +8,11 @@ was resampled separately.
 Letters: K scores, D H W the canonical grid, d h w the model's grid, n planes of a slab.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -20,9 +23,19 @@ from torch.nn import functional
 from seg25d.core.arrays import PlaneWriter
 from seg25d.core.grids import box_slices
 from seg25d.data.labels import Labels
+from seg25d.inference.indices import indices_from_scores
 from seg25d.inference.sliding_window import Slab
-from seg25d.inference.uncertainty import Uncertainty
+from seg25d.inference.uncertainty import Uncertainty, entropy
+from seg25d.inference.window_sums import buffer_device, other_axes
 from seg25d.preprocessing.grid import Grid
+
+Result = TypeVar("Result")
+
+PART_BYTES = 8 << 20
+"""Approximate size of the part of a plane that is resampled at a time: 61 classes of 384 x 384 in float16 to 512 x 512
+pixels take 39 ms in such parts on one core, and 88 ms at once, most of it for fresh memory."""
+SCORES_PER_THREAD = 1 << 20
+"""Fewest scores that a further thread is for: numpy turns them into labels in 0.4 ms."""
 
 
 class Positions(NamedTuple):
@@ -66,18 +79,39 @@ def labels_from_slabs(
     Returns:
         Internal indices (D, H, W) on the whole canonical grid; 0 outside the crop of preprocessing.
     """
-    result = np.zeros(grid.canonical_shape, np.uint8)
+    result: Tensor | None = None
+    probabilities: Tensor | None = None
     box = box_slices(grid.bounding_box)
-    inside = result[box]
     if uncertainty is not None:
         uncertainty.begin(grid.canonical_shape)
-    for axis, index, scores in _canonical_planes(slabs, grid):
-        chosen = labels.from_scores(scores.numpy(), threshold)
-        np.moveaxis(inside, axis, 0)[index] = chosen
-        if uncertainty is not None:
-            place = None if uncertainty.map is None else np.moveaxis(uncertainty.map[box], axis, 0)[index]
-            uncertainty.add(_quick_probabilities(scores, labels).numpy(), chosen, place)
-    return result
+    choose = partial(indices_from_scores, labels=labels, threshold=threshold)
+    measure = partial(entropy, regions=labels.has_regions)
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        for axis, index, scores in _resampled_planes(slabs, grid):
+            if result is None:
+                place = buffer_device(scores.device, math.prod(grid.canonical_shape))
+                result = torch.zeros(grid.canonical_shape, dtype=torch.uint8, device=place)
+            chosen = torch.cat(_by_rows(threads, choose, scores))
+            result[box].movedim(axis, 0)[index] = chosen
+            if uncertainty is not None:
+                probabilities = _quick_probabilities(scores, labels, probabilities)
+                known = probabilities.cpu()
+                uncertainty.add(known.numpy(), chosen.cpu().numpy())
+                if uncertainty.map is not None:
+                    unsure = _by_rows(threads, lambda part: measure(part.numpy()), known)
+                    np.moveaxis(uncertainty.map[box], axis, 0)[index] = np.concatenate(unsure)
+    assert result is not None, "there is at least one plane"
+    # At once: each copy from a GPU waits for all that it was asked for.
+    return result.cpu().numpy()
+
+
+def _by_rows(threads: ThreadPoolExecutor, function: Callable[[Tensor], Result], scores: Tensor) -> list[Result]:
+    """Apply a function to rows of a plane (K, h, w), on a CPU in as many threads as torch has, as numpy uses one."""
+    fewest = -(-scores.shape[1] // torch.get_num_threads())
+    rows = max(fewest, SCORES_PER_THREAD // scores[:, 0].numel())
+    if scores.device.type != "cpu" or rows >= scores.shape[1]:
+        return [function(scores)]
+    return [*threads.map(function, torch.split(scores, rows, 1))]
 
 
 def _probabilities(scores: Tensor, labels: Labels) -> Tensor:
@@ -85,11 +119,11 @@ def _probabilities(scores: Tensor, labels: Labels) -> Tensor:
     return scores.sigmoid() if labels.has_regions else scores.softmax(0)
 
 
-def _quick_probabilities(scores: Tensor, labels: Labels) -> Tensor:
-    """The same up to rounding: torch's softmax over the first axis takes more than twice the time."""
+def _quick_probabilities(scores: Tensor, labels: Labels, out: Tensor | None) -> Tensor:
+    """The same up to rounding, in the memory of earlier ones: torch's softmax takes more than twice the time."""
     if labels.has_regions:
-        return scores.sigmoid()
-    powers = (scores - scores.amax(0)).exp_()
+        return torch.sigmoid(scores, out=out)
+    powers = torch.sub(scores, scores.amax(0), out=out).exp_()
     return powers.div_(powers.sum(0))
 
 
@@ -143,9 +177,22 @@ def export_slabs(
 
 
 def _canonical_planes(slabs: Iterable[Slab], grid: Grid) -> Iterator[tuple[int, int, Tensor]]:
-    """Yield axis, index and float32 scores (K, h, w) of every plane of the cropped canonical grid, in order."""
+    """Yield axis, index and float32 scores (K, h, w) of every plane of the cropped canonical grid, on the CPU."""
+    for axis, index, scores in _resampled_planes(slabs, grid):
+        yield axis, index, scores.cpu()
+
+
+def _resampled_planes(slabs: Iterable[Slab], grid: Grid) -> Iterator[tuple[int, int, Tensor]]:
+    """Yield axis, index and float32 scores (K, h, w) of every plane of the cropped canonical grid, in order.
+
+    The memory of a plane is used again for the next one. They are on the device of the models, also where the slab is
+    not: a GPU has done with a plane before a CPU begins.
+    """
     done = 0
     previous = torch.empty(0)
+    # Memory for two resampled planes in turn, and one between two: the system takes its time to give new memory.
+    turn: tuple[Tensor | None, Tensor | None] = None, None
+    between: Tensor | None = None
     for slab in slabs:
         axis = slab.axis
         sizes = grid.shape[axis], grid.cropped_shape[axis]
@@ -155,24 +202,49 @@ def _canonical_planes(slabs: Iterable[Slab], grid: Grid) -> Iterator[tuple[int, 
         for source, plane in enumerate(slab.planes, slab.start):
             if source not in needed:
                 continue
-            current = _resample_plane(plane.cpu().float(), axis, grid)
+            current = _resample_plane(plane, axis, grid, slab.device, turn[0])
+            if current is not plane:
+                turn = (turn[1], current) if fraction.any() else (current, None)
             while done < len(high) and high[done] == source:
-                mixed = low[done] != source
-                yield axis, done, torch.lerp(previous, current, float(fraction[done])) if mixed else current
+                if low[done] != source:
+                    between = torch.lerp(previous, current, float(fraction[done]), out=between)
+                    yield axis, done, between
+                else:
+                    yield axis, done, current
                 done += 1
             # The slab's memory is reused for the next one.
             if fraction.any():
-                previous = current.clone() if current.data_ptr() == plane.data_ptr() else current
+                previous = current.clone() if current is plane else current
 
 
-def _resample_plane(plane: Tensor, axis: int, grid: Grid) -> Tensor:
-    """Resample a plane (K, h, w) across `axis` to the cropped canonical grid."""
-    axes = [other for other in range(3) if other != axis]
+def _resample_plane(plane: Tensor, axis: int, grid: Grid, device: torch.device, out: Tensor | None) -> Tensor:
+    """Resample a plane (K, h, w) across `axis` to the cropped canonical grid, in float32 on a device.
+
+    Args:
+        plane: The same tensor is returned if nothing has to be done.
+        axis: Of the plane.
+        grid: Grids of preprocessing.
+        device: Of the result.
+        out: An earlier result whose memory may be used again.
+    """
+    rows, columns = (grid.cropped_shape[other] for other in other_axes(axis))
+    if plane.device == device and plane.dtype == torch.float32 and plane.shape[1:] == (rows, columns):
+        return plane
+    resampled = torch.empty(len(plane), rows, columns, device=device) if out is None else out
+    size = max(1, PART_BYTES // (4 * rows * columns))
+    for old, new in zip(torch.split(plane, size), torch.split(resampled, size), strict=True):
+        new.copy_(_resample_scores(old.to(device).float(), axis, grid))
+    return resampled
+
+
+def _resample_scores(scores: Tensor, axis: int, grid: Grid) -> Tensor:
+    """The same for some of the classes."""
+    axes = other_axes(axis)
     shape = [grid.cropped_shape[other] for other in axes]
     for dim, other in enumerate(axes, 1):
         if other == grid.inverse_separate_axis:
-            index = nearest_positions(plane.shape[dim], grid.cropped_shape[other]).low
-            plane = plane.index_select(dim, torch.from_numpy(index))
-    if list(plane.shape[1:]) == shape:
-        return plane
-    return functional.interpolate(plane[None], size=shape, mode="bilinear", align_corners=False)[0]
+            index = nearest_positions(scores.shape[dim], grid.cropped_shape[other]).low
+            scores = scores.index_select(dim, torch.from_numpy(index).to(scores.device))
+    if list(scores.shape[1:]) == shape:
+        return scores
+    return functional.interpolate(scores[None], size=shape, mode="bilinear", align_corners=False)[0]

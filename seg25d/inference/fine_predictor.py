@@ -20,6 +20,7 @@ from seg25d.core.workspace import FoldFolder
 from seg25d.inference.components import small_components
 from seg25d.inference.fixed_point import Refined, fixed_point
 from seg25d.inference.framing import background_scores, framed
+from seg25d.inference.indices import indices_from_scores
 from seg25d.inference.predictor import Predictor, PredictorOptions
 from seg25d.inference.sliding_window import Slab, predict_slabs
 from seg25d.planning.coarse_to_fine import FineConfig
@@ -106,7 +107,8 @@ class FinePredictor(Predictor):
         for slab in slabs:
             planes = np.moveaxis(found, slab.axis, 0)
             for number, scores in enumerate(slab.planes, slab.start):
-                planes[number] = self.labels.from_scores(scores.float().cpu().numpy(), self.header.threshold)
+                on_device = scores.to(slab.device).float()
+                planes[number] = indices_from_scores(on_device, self.labels, self.header.threshold).cpu().numpy()
         return found
 
     def _coarse(self) -> Predictor:

@@ -48,7 +48,7 @@ def framed(slabs: Iterable[Slab], box: BoundingBox | None, shape: Shape, backgro
         rows, columns = (slice(*box[other]) for other in others)
         planes[:, :, rows, columns] = slab.planes.to(planes)
         done = first + len(planes)
-        yield Slab(axis, first, planes)
+        yield Slab(axis, first, planes, slab.device)
     yield from _empty(axis, done, shape[axis], shape, background)
 
 

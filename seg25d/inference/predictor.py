@@ -285,10 +285,10 @@ class Predictor:
 def _collect_probabilities(slabs: Iterable[Slab], shape: Sequence[int], labels: Labels) -> Tensor:
     maps = torch.empty(labels.num_outputs - (not labels.has_regions), *shape, dtype=torch.float16)
     for slab in slabs:
-        scores = slab.planes.float()
-        chosen = scores.sigmoid() if labels.has_regions else scores.softmax(1)[:, 1:]
-        planes = maps.movedim(1 + slab.axis, 0).narrow(0, slab.start, len(chosen))
-        planes.copy_(chosen)
+        planes = maps.movedim(1 + slab.axis, 0)
+        for index, plane in enumerate(slab.planes, slab.start):
+            scores = plane.to(slab.device).float()
+            planes[index] = scores.sigmoid() if labels.has_regions else scores.softmax(0)[1:]
     return maps
 
 

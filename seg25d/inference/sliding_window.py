@@ -19,25 +19,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from seg25d.core.device import free_gpu_memory_bytes
 from seg25d.core.errors import InputError, ModelError
 from seg25d.core.grids import regular_starts
-from seg25d.core.memory import lack_of_memory
 from seg25d.core.parallel import available_memory_bytes
 from seg25d.core.types import Shape
+from seg25d.inference.scoring import scores_in_parts
+from seg25d.inference.window_sums import WindowSums, buffer_device, other_axes
 from seg25d.representations.base import RegularSteps
 
 SIGMA = 1 / 8
 """Standard deviation of the Gaussian, as a share of the window (nnU-Net, inference/sliding_window_prediction.py)."""
 SMALLEST_WEIGHT = 1e-3
 """Minimum weight of a voxel along an axis, as a share of the largest weight."""
-FLOAT32_BYTES = 640 << 20
-"""Planes that would take more memory than this in float32 are kept in float16. As weights sum to one, nothing
-overflows, and the rounding (one part in 2000) hardly ever changes labels."""
-TERM_BYTES = 16 << 20
-"""Approximate size of the portions in which weighted scores are added."""
-
-
+VOLUME_SHARE = 0.25
+"""Of a GPU's memory that is free beside the sums, the largest share that a volume takes; the rest is the network's."""
 MAX_WINDOWS = 10_000_000
 """Passes for one volume; windows of 64 voxels in steps of a tenth over 1,000 x 512 x 512 voxels are 5.8 million."""
 WINDOW_BYTES = 1000
@@ -64,7 +59,7 @@ class WindowOptions:
     autocast: AbstractContextManager[object] | None = None
     """The context in which models compute, such as `torch.autocast(...)`."""
     sums_on_cpu: bool = False
-    """Whether the current planes are always kept on the CPU."""
+    """Whether the volume, the current planes and what is made of them stay on the CPU, as the device lacks memory."""
 
     def __post_init__(self) -> None:
         if not all(0 < step <= 1 for step in self.steps):
@@ -87,6 +82,8 @@ class Slab(NamedTuple):
     """Index of the first plane along that axis."""
     planes: Tensor
     """(n, K, h, w) in float32 or float16. Valid until the next slab is requested."""
+    device: torch.device = torch.device("cpu")
+    """Where to make something of the planes: the device of the models, or the CPU if that one's memory ran out."""
 
 
 class _Item(NamedTuple):
@@ -175,23 +172,44 @@ def predict_slabs(
         axis_weights(*each, equal=options.regular is not None and axis == options.regular.axis)
         for axis, each in enumerate(zip(size, options.window, starts, strict=True))
     ]
-    layout = _choose_layout(size, starts, options)
-    sums = _Sums(layout, size, num_outputs, weights, _device(models), on_cpu=options.sums_on_cpu)
+    layout, device = _choose_layout(size, starts, options), _device(models)
     axis, first = layout.axis, 0
+    others = other_axes(axis)
+    planes_shape = (layout.depth, num_outputs, size[others[0]], size[others[1]])
+    sums = WindowSums(axis, planes_shape, weights, device, on_cpu=options.sums_on_cpu)
+    windows = _Windows(padded, options.window, device, on_cpu=options.sums_on_cpu)
     for batch, following in itertools.pairwise([*layout.batches, None]):
         assert batch is not None
-        sums.add_batch(models, padded, batch, options)
+        _add_scores(models, windows, batch, sums, options)
         done = size[axis] if following is None else following[0].start[axis]
         if done > first:
-            planes = sums.planes[: done - first]
-            low, high = max(first, offsets[axis]), min(done, offsets[axis] + shape[axis])
-            inside = planes[low - first : high - first]
-            for dim, other in enumerate(_other_axes(axis), 2):
-                inside = inside.narrow(dim, offsets[other], shape[other])
-            _check_finite(inside, options.model)
-            yield Slab(axis, low - offsets[axis], inside)
+            for start, planes in sums.finished(done):
+                low, high = max(start, offsets[axis]), min(start + len(planes), offsets[axis] + shape[axis])
+                if low >= high:
+                    continue  # padding
+                inside = planes[low - start : high - start]
+                for dim, other in enumerate(others, 2):
+                    inside = inside.narrow(dim, offsets[other], shape[other])
+                _check_finite(inside, options.model)
+                yield Slab(axis, low - offsets[axis], inside, torch.device("cpu") if options.sums_on_cpu else device)
             sums.advance(done)
             first = done
+
+
+def _add_scores(
+    models: Sequence[nn.Module], windows: "_Windows", batch: "Sequence[_Item]", sums: WindowSums, options: WindowOptions
+) -> None:
+    """Pass windows through all models and add the weighted scores."""
+    with torch.inference_mode():
+        images = windows.images(batch)
+        share = 1 / (len(models) * 2 ** len(options.mirror_axes))
+        for model in models:
+            num_outputs = sums.planes.shape[1]
+            for first, scores in scores_in_parts(model, images, num_outputs, options.autocast or nullcontext()):
+                for item, each in zip(batch, scores, strict=True):
+                    sums.add(*item, each, share, first)
+                # Otherwise they are kept in memory while the next ones are computed.
+                del scores, each
 
 
 def _check_number(shape: Shape, starts: Sequence[list[int]], options: WindowOptions) -> None:
@@ -208,8 +226,10 @@ def _check_number(shape: Shape, starts: Sequence[list[int]], options: WindowOpti
 
 def _check_finite(planes: Tensor, model: str) -> None:
     """Refuse scores that are no numbers: the largest of them would be nothing, as background is."""
-    # A sum tells it in one pass, unless numbers are so large that it is infinite itself.
-    if not torch.isfinite(planes.sum(dtype=torch.float32)) and not torch.isfinite(planes).all():
+    # A sum tells it in one pass, unless numbers are so large that it is infinite itself. Plane by plane, as CPUs make a
+    # copy in float32; asked at once, as an answer from a GPU is waited for.
+    sums = torch.stack([plane.sum(dtype=torch.float32) for plane in planes])
+    if not torch.isfinite(sums).all() and not all(torch.isfinite(plane).all() for plane in planes):
         raise ModelError(
             f"the scores of {model} are NaN or infinite; its weights are damaged or its training went wrong: get the "
             "model again, or train it again with a lower learning rate"
@@ -221,72 +241,6 @@ class _Layout(NamedTuple):
     batches: list[list[_Item]]
     depth: int
     """Number of planes that are kept at a time."""
-
-
-class _Sums:
-    """Weighted sums of scores over the current planes: (n, K, h, w)."""
-
-    def __init__(
-        self,
-        layout: _Layout,
-        size: Shape,
-        num_outputs: int,
-        weights: list[dict[int, Tensor]],
-        device: torch.device,
-        *,
-        on_cpu: bool,
-    ) -> None:
-        self.axis = layout.axis
-        self.first = 0
-        self.weights = [{start: each.to(device) for start, each in along.items()} for along in weights]
-        shape = (layout.depth, num_outputs, *(size[axis] for axis in _other_axes(layout.axis)))
-        dtype = torch.float32 if 4 * math.prod(shape) <= FLOAT32_BYTES else torch.float16
-        place = torch.device("cpu") if on_cpu else _buffer_device(device, dtype.itemsize * math.prod(shape))
-        if place.type == "cpu" and (lack := lack_of_memory(shape, dtype.itemsize)):
-            raise InputError(f"the scores: {lack}; stop other programs, or use a machine with more memory")
-        self.planes = torch.zeros(shape, dtype=dtype, device=place)
-
-    def add_batch(
-        self, models: Sequence[nn.Module], image: Tensor, batch: Sequence[_Item], options: WindowOptions
-    ) -> None:
-        """Pass windows through all models and add the weighted scores."""
-        with torch.inference_mode():
-            images = torch.stack([_cut(image, item, options.window) for item in batch]).to(_device(models))
-            share = 1 / (len(models) * 2 ** len(options.mirror_axes))
-            for model in models:
-                with options.autocast or nullcontext():
-                    scores = model(images)
-                for item, each in zip(batch, scores, strict=True):
-                    self._add(item, each, share)
-                # Otherwise they are kept in memory while the next ones are computed.
-                del scores, each
-
-    def advance(self, first: int) -> None:
-        """Drop the planes before `first` and add as many new ones at the end."""
-        shift = first - self.first
-        with torch.inference_mode():
-            for index in range(max(0, len(self.planes) - shift)):
-                self.planes[index].copy_(self.planes[index + shift])
-            self.planes[max(0, len(self.planes) - shift) :] = 0
-        self.first = first
-
-    def _add(self, item: _Item, scores: Tensor, share: float) -> None:
-        depth, height, width = (self.weights[axis][start] for axis, start in enumerate(item.start))
-        weight = depth[:, None, None] * height[:, None] * width * share
-        region = self.planes.narrow(0, item.start[self.axis] - self.first, scores.shape[1 + self.axis])
-        for dim, axis in enumerate(_other_axes(self.axis), 2):
-            region = region.narrow(dim, item.start[axis], scores.shape[1 + axis])
-        portion = max(1, TERM_BYTES // (4 * weight.numel()))
-        mirrored_dims = [1 + axis for axis in item.mirror]
-        sums = region.movedim(0, 1 + self.axis)
-        for first in range(0, len(scores), portion):
-            part = scores[first : first + portion].float()
-            if mirrored_dims:
-                part = part.flip(mirrored_dims)
-            if sums.dtype == part.dtype and sums.device == part.device:
-                sums[first : first + portion].addcmul_(part, weight)
-            else:
-                sums[first : first + portion] += (part * weight).to(sums.device, sums.dtype)
 
 
 def _choose_layout(size: Shape, starts: Sequence[list[int]], options: WindowOptions) -> _Layout:
@@ -316,10 +270,6 @@ def _make_layout(axis: int, size: Shape, starts: Sequence[list[int]], options: W
     return _Layout(axis, batches, min(depth, size[axis]))
 
 
-def _other_axes(axis: int) -> tuple[int, ...]:
-    return tuple(other for other in range(3) if other != axis)
-
-
 def _pad(image: Tensor, options: WindowOptions, starts: Sequence[list[int]]) -> tuple[Tensor, Shape]:
     """Pad an image to the extent of the windows; return it and the position of the volume in it."""
     reached = [each[-1] + window for each, window in zip(starts, options.window, strict=True)]
@@ -337,19 +287,49 @@ def _pad(image: Tensor, options: WindowOptions, starts: Sequence[list[int]]) -> 
     return functional.pad(image - lowest, padding) + lowest, offsets
 
 
-def _cut(image: Tensor, item: _Item, window: Shape) -> Tensor:
-    depth, height, width = (slice(start, start + size) for start, size in zip(item.start, window, strict=True))
-    part = image[:, depth, height, width]
-    return part.flip([1 + axis for axis in item.mirror]) if item.mirror else part
-
-
 def _device(models: Sequence[nn.Module]) -> torch.device:
     parameter = next(models[0].parameters(), None)
     return torch.device("cpu") if parameter is None else parameter.device
 
 
-def _buffer_device(device: torch.device, num_bytes: int) -> torch.device:
-    """The models' device, if the sums take at most half of its free memory, else the CPU."""
-    if device.type == "cuda" and num_bytes <= free_gpu_memory_bytes(device) // 2:
-        return device
-    return torch.device("cpu")
+class _Windows:
+    """The windows of a volume, where the models compute.
+
+    The volume goes there once, if it fits; otherwise each window does, once for all of its mirrorings.
+
+    Args:
+        volume: (C, D, H, W) on the CPU.
+        window: Voxels of the windows along (D, H, W).
+        device: Where the models compute.
+        on_cpu: Whether the volume stays on the CPU even if it fits on the device.
+    """
+
+    def __init__(self, volume: Tensor, window: Shape, device: torch.device, *, on_cpu: bool) -> None:
+        place = torch.device("cpu") if on_cpu else buffer_device(device, volume.nbytes, VOLUME_SHARE)
+        self.volume = volume.to(place)
+        self.window = window
+        self.device = device
+        self._start: Shape | None = None
+        self._part = torch.empty(0)
+
+    def images(self, batch: Sequence[_Item]) -> Tensor:
+        """Windows (B, C, d, h, w), mirrored."""
+        return torch.stack([self._image(item) for item in batch])
+
+    def _image(self, item: _Item) -> Tensor:
+        if item.start != self._start:
+            depth, height, width = (
+                slice(start, start + size) for start, size in zip(item.start, self.window, strict=True)
+            )
+            self._start, self._part = item.start, _moved(self.volume[:, depth, height, width], self.device)
+        return self._part.flip([1 + axis for axis in item.mirror]) if item.mirror else self._part
+
+
+def _moved(part: Tensor, device: torch.device) -> Tensor:
+    """Part of a tensor on a device; the same where it is there already."""
+    if part.device == device or device.type != "cuda":
+        return part.to(device)
+    # From other memory, a copy waits until the GPU has done all that it was asked for; torch keeps pinned memory until
+    # the copy is done (docs.pytorch.org, pinmem_nonblock tutorial; github.com/pytorch/pytorch/issues/130785).
+    pinned = torch.empty(part.shape, dtype=part.dtype, pin_memory=True).copy_(part)
+    return pinned.to(device, non_blocking=True)

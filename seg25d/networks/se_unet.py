@@ -4,7 +4,7 @@ Iantsen et al. 2021 (iantsen/hecktor, src/layers.py and src/models.py), which So
 on super images.
 """
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import model_validator
@@ -143,6 +143,9 @@ class SEUNet(nn.Module):
         in_channels: Channels of the input.
         num_outputs: Scores per pixel or voxel.
     """
+
+    score_layer: ClassVar[str] = "head"
+    """The convolution of single pixels or voxels whose output is the scores, see `inference/scoring.py`."""
 
     def __init__(self, spec: SEUNetSpec, in_channels: int, num_outputs: int) -> None:
         super().__init__()

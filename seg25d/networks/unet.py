@@ -5,7 +5,7 @@ supervision), with the variants of Sobirov et al. 2022 (max pooling, no conv bia
 and Angermann & Haltmeier 2022 (no norm) as settings.
 """
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -80,6 +80,9 @@ class UNet(nn.Module):
         in_channels: Channels of the input.
         num_outputs: Scores per pixel or voxel.
     """
+
+    score_layer: ClassVar[str] = "heads.0"
+    """The convolution of single pixels or voxels whose output is the scores, see `inference/scoring.py`."""
 
     def __init__(self, spec: UNetSpec, in_channels: int, num_outputs: int) -> None:
         super().__init__()

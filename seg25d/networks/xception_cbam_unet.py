@@ -7,7 +7,7 @@ all convolutions are padded, which changes sizes but no count, and batch norms h
 """
 
 from itertools import pairwise
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -195,6 +195,9 @@ class XceptionCBAMUNet(nn.Module):
         in_channels: Channels of the input.
         num_outputs: Scores per pixel.
     """
+
+    score_layer: ClassVar[str] = "head"
+    """The convolution of single pixels whose output is the scores, see `inference/scoring.py`."""
 
     def __init__(self, spec: XceptionCBAMUNetSpec, in_channels: int, num_outputs: int) -> None:
         super().__init__()

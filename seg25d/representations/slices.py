@@ -176,6 +176,9 @@ class Slices(Representation):
 class LiftedSlices(nn.Module):
     """(B, C, D, H, W) -> (B * D, C * (2k + 1), h, w) -> network -> (B, K, D, H, W)."""
 
+    arranges_scores: ClassVar[bool] = True
+    """Whether scores are those of the network in another arrangement, see `inference/scoring.py`."""
+
     def __init__(self, network: nn.Module, representation: Slices) -> None:
         super().__init__()
         self.network = network

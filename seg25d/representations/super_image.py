@@ -171,6 +171,9 @@ class SuperImage(Representation):
 class LiftedSuperImage(nn.Module):
     """(B, C, D, H, W) -> (B, C * (2k + 1), r * h, c * w) -> network -> (B, K, D, H, W)."""
 
+    arranges_scores: ClassVar[bool] = True
+    """Whether scores are those of the network in another arrangement, see `inference/scoring.py`."""
+
     def __init__(self, network: nn.Module, representation: SuperImage) -> None:
         super().__init__()
         self.network = network

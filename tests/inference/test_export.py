@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 
 from seg25d.core.arrays import PlaneWriter
 from seg25d.data.labels import Labels
+from seg25d.inference import export
 from seg25d.inference.export import export_slabs, labels_from_slabs
 from seg25d.inference.sliding_window import Slab
+from seg25d.inference.uncertainty import Uncertainty
 from seg25d.preprocessing.grid import Grid
 from seg25d.preprocessing.resample import resample_scores
 
@@ -137,3 +139,43 @@ def test_a_threshold_decides_about_each_region():
     slabs = [Slab(0, 0, scores.movedim(1, 0))]
     assert labels_from_slabs(slabs, grid, REGIONS, 0.2)[:, 0, 0].tolist() == [1, 2, 2]
     assert labels_from_slabs(slabs, grid, REGIONS)[:, 0, 0].tolist() == [0, 0, 2]
+
+
+@pytest.mark.parametrize("labels", [LABELS, REGIONS])
+def test_parts_of_planes_and_threads_change_nothing(labels, monkeypatch):
+    rng = np.random.default_rng(2)
+    scores = torch.from_numpy(rng.normal(size=(labels.num_outputs, 5, 7, 6)).astype(np.float32)).half()
+    grid = make_grid((8, 9, 11), whole((8, 9, 11)), (5, 7, 6))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+
+    def result():
+        uncertainty = Uncertainty(labels, with_map=True)
+        found = labels_from_slabs(cut_slabs(scores, 0, 2), grid, labels, None, uncertainty)
+        return found, uncertainty.map, uncertainty.sums
+
+    expected = result()
+    num_parts = []
+    from_scores = Labels.from_scores
+
+    def counted(self, part, threshold=None):
+        num_parts.append(part.shape)
+        return from_scores(self, part, threshold)
+
+    monkeypatch.setattr(Labels, "from_scores", counted)
+    monkeypatch.setattr(export, "SCORES_PER_THREAD", 1)
+    monkeypatch.setattr(export, "PART_BYTES", 1)
+    found = result()
+    assert set(num_parts) == {(labels.num_outputs, 3, 11)}
+    assert len(num_parts) == 3 * 8
+    for first, second in zip(expected, found, strict=True):
+        np.testing.assert_equal(first, second)
+
+
+@pytest.mark.parametrize("separate", [None, 1])
+def test_planes_are_resampled_where_the_models_compute(separate):
+    """Followed on a device without data; the sums are on the CPU, as where that device has no room for them."""
+    spacing = tuple(5.0 if index == separate else 1.0 for index in range(3))
+    grid = make_grid((8, 9, 11), whole((8, 9, 11)), (5, 7, 6), spacing, spacing)
+    slabs = [Slab(0, 0, torch.zeros(5, 3, 7, 6), torch.device("meta"))]
+    planes = [(index, scores.shape, scores.device.type) for _, index, scores in export._resampled_planes(slabs, grid)]
+    assert planes == [(index, (3, 9, 11), "meta") for index in range(8)]

@@ -9,7 +9,7 @@ from torch import nn
 
 from seg25d.core.errors import InputError
 from seg25d.core.grids import regular_starts
-from seg25d.inference import sliding_window
+from seg25d.inference import window_sums
 from seg25d.inference.sliding_window import (
     WindowOptions,
     axis_weights,
@@ -188,7 +188,8 @@ def test_few_planes_are_in_work_at_a_time():
 
 
 def test_large_sums_are_kept_in_half_precision(monkeypatch):
-    monkeypatch.setattr(sliding_window, "FLOAT32_BYTES", 100)
+    # 7 planes of 3 x 6 x 5 numbers are open: 4 bytes each would be too many, 2 are not.
+    monkeypatch.setattr(window_sums, "PLANES_BYTES", 3000)
     image = random_image((9, 8, 7))
     (kind,) = {slab.planes.dtype for slab in predict_slabs([Pointwise()], image, 3, WindowOptions((6, 5, 4)))}
     assert kind == torch.float16
@@ -288,5 +289,5 @@ def test_sums_stay_on_a_gpu_whose_memory_torch_only_keeps(monkeypatch):
     for name, answer in {"mem_get_info": (50, 1000), "memory_reserved": 900, "memory_allocated": 150}.items():
         monkeypatch.setattr(torch.cuda, name, lambda _device, answer=answer: answer)
     gpu = torch.device("cuda:0")
-    assert sliding_window._buffer_device(gpu, 400) == gpu
-    assert sliding_window._buffer_device(gpu, 401) == torch.device("cpu")
+    assert window_sums.buffer_device(gpu, 400) == gpu
+    assert window_sums.buffer_device(gpu, 401) == torch.device("cpu")

@@ -7,6 +7,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
+from seg25d.inference.scoring import left_out
 from seg25d.networks.base import NETWORKS, Network, NetworkSpec
 from seg25d.networks.fusion_net import FusionNetSpec
 from seg25d.networks.resnet_unet import ResNetUNetSpec
@@ -94,6 +95,20 @@ def test_eval_gives_scores_and_a_batch_is_its_images_one_by_one(built: tuple[Any
     assert scores.shape == (2, NUM_OUTPUTS, *images.shape[2:])
     torch.testing.assert_close(scores[1:], single, rtol=1e-4, atol=1e-4)
     assert not torch.allclose(scores[0], scores[1], atol=1e-2)
+
+
+def test_a_score_layer_makes_the_scores_of_each_pixel_alone(built: tuple[Any, nn.Module, Tensor]) -> None:
+    """Where a network names one, prediction leaves it out and applies it to a few planes at a time."""
+    _, network, images = built
+    name = getattr(network.eval(), "score_layer", None)
+    if name is None:
+        pytest.skip("its scores come about otherwise")
+    with torch.no_grad():
+        scores = network(images)
+        with left_out(network, name) as layer:
+            features = network(images)
+        torch.testing.assert_close(layer(features), scores)
+        torch.testing.assert_close(layer(features[:, :, 1:3]), scores[:, :, 1:3])
 
 
 def test_training_gives_a_list_and_gradients_reach_every_parameter(built: tuple[Any, nn.Module, Tensor]) -> None:

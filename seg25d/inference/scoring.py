@@ -1,0 +1,74 @@
+"""Scores of windows, a few planes at a time where there are so many classes that all of them would fill the memory.
+
+Letters: B batch, C channels, F features, K scores, d h w window, n planes.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+from torch import Tensor, nn
+
+SCORES_BYTES = 128 << 20
+"""Scores of a batch that take more than this in float32 are made in parts: 61 of 24 x 512 x 512 voxels take 1.4 GiB,
+the features that they are made of half as much or less."""
+
+
+def scores_in_parts(
+    model: nn.Module, images: Tensor, num_outputs: int, autocast: AbstractContextManager[object]
+) -> Iterator[tuple[int, Tensor]]:
+    """Compute the scores of windows.
+
+    Args:
+        model: In eval mode. It can give scores in parts if it is a network that names its `score_layer`, or arranges
+            the scores of one.
+        images: (B, C, d, h, w).
+        num_outputs: Scores per voxel, K.
+        autocast: The context in which the model computes.
+
+    Yields:
+        The first of some planes, and their scores (B, K, n, h, w): together all d planes.
+    """
+    name = _score_layer(model)
+    plane_bytes = 4 * num_outputs * len(images) * math.prod(images.shape[3:])
+    planes = max(1, SCORES_BYTES // plane_bytes)
+    if name is None or planes >= images.shape[2]:
+        with autocast:
+            scores = model(images)
+        yield 0, scores
+        return
+    with left_out(model, name) as layer, autocast:
+        features = model(images)
+    for first in range(0, images.shape[2], planes):
+        with autocast:
+            scores = _pointwise(layer, features[:, :, first : first + planes])
+        yield first, scores
+        del scores  # otherwise it is kept while the next ones are computed
+
+
+def _score_layer(model: nn.Module) -> str | None:
+    """The layer of single pixels or voxels that makes the scores; None if they come about otherwise."""
+    if not getattr(model, "arranges_scores", False):
+        return getattr(model, "score_layer", None)
+    name = _score_layer(model.get_submodule("network"))
+    return None if name is None else f"network.{name}"
+
+
+@contextmanager
+def left_out(model: nn.Module, name: str) -> Iterator[nn.Module]:
+    """Let a layer of a model do nothing for a while; gives the layer."""
+    parent, _, child = name.rpartition(".")
+    owner, layer = model.get_submodule(parent), model.get_submodule(name)
+    owner.register_module(child, nn.Identity())
+    try:
+        yield layer
+    finally:
+        owner.register_module(child, layer)
+
+
+def _pointwise(layer: nn.Module, features: Tensor) -> Tensor:
+    """Apply a convolution of single pixels or voxels to features (B, F, n, h, w); gives (B, K, n, h, w)."""
+    if isinstance(layer, nn.Conv3d):
+        return layer(features)  # type: ignore[no-any-return]
+    scores: Tensor = layer(features.flatten(2, 3))
+    return scores.reshape(*scores.shape[:2], *features.shape[2:])

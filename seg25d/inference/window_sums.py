@@ -1,0 +1,195 @@
+"""Weighted sums of the scores of windows, over the planes that further windows may still overlap.
+
+They are where the models are if they fit there, else on the CPU. A CPU that also computes has them in memory up to
+`PLANES_BYTES`, and in a temporary file beyond that: with 61 classes and windows of 128 x 128 x 128, the open planes of
+500 x 512 x 512 voxels take 4 GiB, eight times the volume.
+
+Letters: K scores, n planes, h w the plane's axes in the order (D, H, W).
+"""
+
+import math
+import mmap
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+
+import torch
+from torch import Tensor
+
+from seg25d.core.device import free_gpu_memory_bytes
+from seg25d.core.errors import InputError
+from seg25d.core.memory import lack_of_memory
+from seg25d.core.types import Shape
+
+PLANES_BYTES = 640 << 20
+"""Planes that would take more memory than this in float32 are kept in float16, and those that take more in float16 as
+well, in a temporary file where a CPU computes. As weights sum to one, nothing overflows, and the rounding (one part in
+2000) hardly ever changes labels."""
+TERM_BYTES = 16 << 20
+"""Approximate size of the portions in which weighted scores are added."""
+RESIDENT_BYTES = 128 << 20
+"""Approximate size of the part of a temporary file that is in this process's memory."""
+
+
+class WindowSums:
+    """Weighted sums of scores over the current planes.
+
+    Args:
+        axis: Perpendicular to the planes (0 D, 1 H, 2 W).
+        shape: (n, K, h, w): planes that are kept at a time, scores and voxels.
+        weights: Of the windows' voxels by start, for each axis; see `sliding_window.axis_weights`.
+        device: Where the models compute.
+        on_cpu: Whether the sums stay on the CPU even if they fit on the device.
+
+    Raises:
+        InputError: If neither memory nor disk has room for them.
+    """
+
+    def __init__(
+        self,
+        axis: int,
+        shape: tuple[int, int, int, int],
+        weights: Sequence[dict[int, Tensor]],
+        device: torch.device,
+        *,
+        on_cpu: bool,
+    ) -> None:
+        self.axis = axis
+        self.first = 0
+        self.weights = [{start: each.to(device) for start, each in along.items()} for along in weights]
+        self.window = [len(next(iter(along.values()))) for along in weights]
+        self.file: _TemporaryPlanes | None = None
+        dtype = torch.float32 if 4 * math.prod(shape) <= PLANES_BYTES else torch.float16
+        num_bytes = dtype.itemsize * math.prod(shape)
+        place = torch.device("cpu") if on_cpu else buffer_device(device, num_bytes)
+        lack = lack_of_memory(shape, dtype.itemsize) if place.type == "cpu" else None
+        if lack or (device.type == "cpu" and num_bytes > PLANES_BYTES):
+            with suppress(OSError, AttributeError):  # no room on the disk; a system without such files
+                self.file = _TemporaryPlanes(shape, dtype)
+        if lack and self.file is None:
+            raise InputError(
+                f"the scores: {lack}; stop other programs, use a machine with more memory, or let TMPDIR name a folder "
+                "on a disk with that much space"
+            )
+        self.planes = torch.zeros(shape, dtype=dtype, device=place) if self.file is None else self.file.planes
+        """(n, K, h, w) in float32 or float16, from `first` on."""
+        self.gathers = place != device and not on_cpu
+        """Whether the mirrorings of a window are summed up on the device, which takes memory there, so that the CPU
+        gets and adds one of up to eight."""
+        self._start: Shape | None = None
+        self._gathered = torch.empty(0)
+
+    def add(self, start: Shape, mirror: Sequence[int], scores: Tensor, share: float, first: int = 0) -> None:
+        """Add the scores of a window.
+
+        Args:
+            start: First voxel of the window along (D, H, W).
+            mirror: Axes (0 D, 1 H, 2 W) along which it was mirrored.
+            scores: (K, d, h, w) on the device of the models, or some of its planes along D.
+            share: Of this pass in the average.
+            first: Of those planes in the mirrored window.
+        """
+        if 0 in mirror:
+            first = self.window[0] - first - scores.shape[1]
+        if not self.gathers:
+            self._add(start, mirror, scores, share, first)
+            return
+        if start != self._start:
+            self._add_gathered()
+            self._start, self._gathered = start, torch.zeros(len(scores), *self.window, device=scores.device)
+        gathered = self._gathered.narrow(1, first, scores.shape[1])
+        for portion, part in _portions(scores, mirror):
+            gathered[portion].add_(part, alpha=share)
+
+    def _add_gathered(self) -> None:
+        if self._start is not None:
+            with torch.inference_mode():
+                self._add(self._start, (), self._gathered, 1.0, 0)
+        self._start = None
+
+    def _add(self, start: Shape, mirror: Sequence[int], scores: Tensor, share: float, first: int) -> None:
+        depth, height, width = (self.weights[axis][begin] for axis, begin in enumerate(start))
+        weight = depth[first : first + scores.shape[1], None, None] * height[:, None] * width * share
+        sums = self._region((start[0] + first, start[1], start[2]), scores.shape[1:])
+        for portion, part in _portions(scores, mirror):
+            if sums.dtype == part.dtype and sums.device == part.device:
+                sums[portion].addcmul_(part, weight)
+            else:
+                # The type first: half as much to copy from a GPU, where torch would change it on the CPU.
+                sums[portion] += (part * weight).to(sums.dtype).to(sums.device)
+            self._release()
+
+    def finished(self, stop: int) -> Iterator[tuple[int, Tensor]]:
+        """The planes before `stop` as the first one's place and planes; those in a file a few at a time."""
+        self._add_gathered()
+        portion = stop - self.first
+        if self.file is not None:
+            portion = max(1, RESIDENT_BYTES // self.planes[0].nbytes)
+        for first in range(self.first, stop, portion):
+            yield first, self.planes[first - self.first : min(first + portion, stop) - self.first]
+            self._release()
+
+    def advance(self, first: int) -> None:
+        """Drop the planes before `first` and add as many new ones at the end."""
+        shift = first - self.first
+        with torch.inference_mode():
+            for index, plane in enumerate(self.planes):
+                if index + shift < len(self.planes):
+                    plane.copy_(self.planes[index + shift])
+                else:
+                    plane.zero_()
+                self._release()
+        self.first = first
+
+    def _region(self, start: Shape, size: Sequence[int]) -> Tensor:
+        """The sums (K, d, h, w) of a window."""
+        region = self.planes.narrow(0, start[self.axis] - self.first, size[self.axis])
+        for dim, axis in enumerate(other_axes(self.axis), 2):
+            region = region.narrow(dim, start[axis], size[axis])
+        return region.movedim(0, 1 + self.axis)
+
+    def _release(self) -> None:
+        if self.file is not None:
+            self.file.release()
+
+
+def _portions(scores: Tensor, mirror: Sequence[int]) -> Iterator[tuple[slice, Tensor]]:
+    """Scores (K, d, h, w) in float32 as they were before mirroring, a few classes at a time."""
+    size = max(1, TERM_BYTES // (4 * scores[0].numel()))
+    mirrored_dims = [1 + axis for axis in mirror]
+    for first in range(0, len(scores), size):
+        part = scores[first : first + size].float()
+        yield slice(first, first + size), part.flip(mirrored_dims) if mirrored_dims else part
+
+
+class _TemporaryPlanes:
+    """Zeros in a file without a name, which ends with the process; see `WindowSums` for the arguments.
+
+    Raises:
+        OSError: If the disk has no room.
+    """
+
+    def __init__(self, shape: Sequence[int], dtype: torch.dtype) -> None:
+        size = dtype.itemsize * math.prod(shape)
+        with tempfile.TemporaryFile() as file:
+            # Without its place on the disk, a full disk would end the process (SIGBUS) instead of an error here.
+            os.posix_fallocate(file.fileno(), 0, size)
+            self.memory = mmap.mmap(file.fileno(), size)
+        self.planes = torch.frombuffer(self.memory, dtype=dtype).reshape(shape)
+
+    def release(self) -> None:
+        """Leave what was read and written to the system, which keeps or writes it as it sees fit (madvise(2))."""
+        self.memory.madvise(mmap.MADV_DONTNEED)
+
+
+def other_axes(axis: int) -> tuple[int, ...]:
+    """The two other axes, in ascending order."""
+    return tuple(other for other in range(3) if other != axis)
+
+
+def buffer_device(device: torch.device, num_bytes: int, share: float = 0.5) -> torch.device:
+    """The models' device, if so many bytes take at most a share of its free memory, else the CPU."""
+    if device.type == "cuda" and num_bytes <= free_gpu_memory_bytes(device) * share:
+        return device
+    return torch.device("cpu")
