@@ -157,7 +157,8 @@ class WindowSource(Dataset[Batch | Regions | Seg25dError]):
             return empty[:, None].float(), empty
         if later:
             images, labels, drawn = zip(*samples, strict=True)
-            return Regions(*(torch.cat([part.flatten() for part in parts]) for parts in (images, labels)), list(drawn))
+            flat = [torch.cat([part.flatten() for part in parts]) for parts in (images, labels)]
+            return Regions(flat[0], flat[1], list(drawn))
         images, labels = zip(*samples, strict=True)
         return torch.stack(images), torch.stack(labels)
 
@@ -208,14 +209,13 @@ class WindowSource(Dataset[Batch | Regions | Seg25dError]):
         """Augment the windows of a batch on a device, see `device_augmentation.py`."""
         sizes = [math.prod(drawn.region) for drawn in regions.drawn]
         channels = len(regions.images) // sum(sizes)
-        images = upload(regions.images, device).split([channels * size for size in sizes])
-        targets = upload(regions.labels, device).split(sizes)
+        images = torch.split(upload(regions.images, device), [channels * size for size in sizes])
+        targets = torch.split(upload(regions.labels, device), sizes)
         windows = [
             self._finish(image.view(channels, *drawn.region), target.view(drawn.region), drawn, on_device=True)
             for image, target, drawn in zip(images, targets, regions.drawn, strict=True)
         ]
-        images, targets = zip(*windows, strict=True)
-        return torch.stack(images), torch.stack(targets)
+        return torch.stack([image for image, _ in windows]), torch.stack([target for _, target in windows])
 
     def _finish(self, images: Tensor, targets: Tensor, drawn: Drawn, *, on_device: bool) -> tuple[Tensor, Tensor]:
         """Make a window (C, D, H, W) and (D, H, W) of its region, with numpy or on the region's device with torch."""

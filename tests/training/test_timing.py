@@ -160,7 +160,7 @@ def test_long_updates_are_timed_with_a_part_of_the_batch(make_job: Maker, monkey
 
 def test_batches_are_prepared_beside_updates_or_between_them(make_job: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "_time_updates", lambda _: 1.0)
-    monkeypatch.setattr(timing, "_time_batches", lambda _: 3.0)
+    monkeypatch.setattr(timing, "_time_batches", lambda *_: (3.0, 0.0))
     training = to_time(make_job("a"))
     by_loaders = [measure(training._replace(num_loaders=number)) for number in (0, 1, 2, 8)]
     assert by_loaders == [4.0, 3.0, 1.5, 1.0]
