@@ -143,9 +143,10 @@ class Supply:
 
     def _seconds_on_device(self) -> float:
         """Time the augmentation of a batch on the device."""
-        self.source.augments = False
         numbers = range(self.state.iteration, self.state.iteration + 1 + TIMED)
+        self.source.augments = False
         seconds = [time_batch(self.source, number, self.device)[1] for number in numbers]
+        self.source.augments = True
         return share([statistics.fmean(seconds[1:])], self.device, combine="max")[0]
 
     def _grow(self) -> bool:
