@@ -14,6 +14,8 @@ written after each of them; one that does not fit into `--minutes` is listed the
   instance norm that keeps channels-last, CUDA graphs, the compiler, the compiler with graphs. The choice of layout and
   norm needs a GPU (`Execution.place`, `InstanceNorm`).
 
+Augmentation on the GPU has a check of its own, gpu_augmentation.py, which needs no data set.
+
 It needs the preprocessed data set, neither raw images nor SimpleITK, pydicom, Pillow or a network connection; beside
 torch: numpy, scipy, matplotlib, safetensors, rich, pydantic, blosc2, batchgenerators (noise and gamma), and MONAI for
 plans with Swin UNETR. On a CPU everything but the CUDA parts works the same, which tests the script.

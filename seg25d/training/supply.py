@@ -58,6 +58,7 @@ class Supply:
         """Seconds of each update: waiting, and all else."""
         self.num_settling = 0
         self.waited = 0.0
+        """Seconds of waiting for the batch of the current update."""
         self.batch_bytes = 0
 
     @property
@@ -125,21 +126,22 @@ class Supply:
         times = [statistics.fmean(wait for wait, _ in counted), statistics.median(rest for _, rest in counted)]
         waiting, updating = share(times, self.device, combine="max")
         undecided = self.place == ""
-        rates = f"{self.num_loaders} loaders deliver {_rate(waiting + updating)}, updates take {_rate(updating)}"
-        if waiting > MARGIN * (waiting + updating):
-            moved = updating + self._seconds_on_device() if undecided else math.inf
-            if moved < (1 - MARGIN) * (waiting + updating):
-                self.state.augmented_on = "device"
-                self._tell(f"augmentation on the GPU: {rates}, with it {_rate(moved)}")
-                return self.start()
-            if self._grow():
-                self._tell(f"{self.num_loaders} loaders from now on: {rates}")
-                return self.start()
-        if undecided:
-            self.state.augmented_on = "loaders"
-            self._tell(f"augmentation by the loaders: {rates}")
-        self.watching = False
-        return None
+        together = waiting + updating
+        waits = waiting > MARGIN * together
+        moved = updating + self._seconds_on_device() if waits and undecided else math.inf
+        rates = f"{self.num_loaders} loaders deliver {_rate(together)} batches/s, updates take {_rate(updating)}/s"
+        if moved < (1 - MARGIN) * together:
+            self.state.augmented_on = "device"
+            self._tell(f"augmentation on the GPU: {rates}, with it {_rate(moved)}/s")
+            self.start()
+        elif waits and self._grow():
+            self._tell(f"{self.num_loaders} loaders from now on: {rates}")
+            self.start()
+        else:
+            self.watching = False
+            if undecided:
+                self.state.augmented_on = "loaders"
+                self._tell(f"augmentation by the loaders: {rates}")
 
     def _seconds_on_device(self) -> float:
         """Time the augmentation of a batch on the device."""
@@ -186,4 +188,4 @@ def time_batch(source: WindowSource, number: int, device: torch.device) -> tuple
 
 
 def _rate(seconds: float) -> str:
-    return f"{1 / max(seconds, 1e-9):.3g} batches/s"
+    return f"{1 / max(seconds, 1e-9):.3g}"
