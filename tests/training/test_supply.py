@@ -86,9 +86,9 @@ def test_augmentation_stays_with_the_loaders_where_moving_saves_nothing(
 def test_what_was_ready_before_does_not_count(make_job: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supply, "time_batch", lambda *_: (0.0, 0.0))
     monkeypatch.setattr(supply, "make_loader", lambda source, first, *_, **__: (source["train", 0] for _ in range(99)))
-    supplied, state = supply_of(make_job("a"), num_loaders=2)
+    supplied, state = supply_of(make_job("a"), num_loaders=8)
     supplied.start()
-    update(supplied, state, SETTLING + 2 * BATCHES_AHEAD, waited=0.0)
+    update(supplied, state, SETTLING + 8 * BATCHES_AHEAD, waited=0.0)
     update(supplied, state, WATCHED + 1, waited=0.2)
     assert state.augmented_on == "device"
 
