@@ -96,7 +96,8 @@ def write_cases(store: Store, shape: Shape) -> None:
         labels = (distance < 0.2 + 0.02 * number).astype(np.uint8) + (distance < 0.1).astype(np.uint8)
         noise = gaussian_filter(rng.normal(size=shape).astype(np.float32), 2)
         image = (labels + 3 * noise)[None].astype(np.float32)
-        grid = Grid.plan(shape, (1.0, 1.0, 1.0), tuple((0, size) for size in shape), (1.0, 1.0, 1.0))
+        whole = (0, shape[0]), (0, shape[1]), (0, shape[2])
+        grid = Grid.plan(shape, (1.0, 1.0, 1.0), whole, (1.0, 1.0, 1.0))
         direction = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
         geometry = Geometry(shape=shape, spacing_mm=(1.0, 1.0, 1.0), origin_mm=(0.0, 0.0, 0.0), direction=direction)
         locations = {label: np.argwhere(labels == label)[::50].astype(np.int32) for label in (1, 2)}

@@ -54,8 +54,9 @@ from seg25d.planning.model_file import ModelHeader
 from seg25d.planning.plan import ConfigurationPlan, Plans
 from seg25d.preprocessing.store import CaseArrays, Store
 from seg25d.representations.fused_views import FusedViews
+from seg25d.training.loading import next_batch
 from seg25d.training.recipes import find_recipe
-from seg25d.training.sampling import WindowSource
+from seg25d.training.sampling import Regions, WindowSource
 from seg25d.training.trainer import FoldJob, train_fold
 
 GIGABYTE = 1 << 30
@@ -206,9 +207,8 @@ def updates_of(check: Check, name: str, plan: ConfigurationPlan) -> Updates:
     """Prepare updates of a configuration on real windows for measurement."""
     job = job_of(check, name, plan)
     source = WindowSource(job.store, plan, job.config, {"train": job.split.train, "validate": job.split.val})
-    batch = source["train", 0]
-    if not isinstance(batch, tuple):
-        raise batch
+    batch = next_batch(iter([source["train", 0]]))
+    assert not isinstance(batch, Regions), "windows are augmented"
     return Updates(job.header, job.config, check.execution, batch, check.seconds)
 
 

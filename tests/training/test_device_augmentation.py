@@ -129,6 +129,17 @@ def test_windows_are_those_of_the_loaders(make_job: Maker, plan: dict[str, Any],
             torch.testing.assert_close(ours.float(), theirs.float(), atol=1e-4, rtol=1e-4)
 
 
+def test_processes_share_a_batch(make_job: Maker) -> None:
+    job = make_job("a", augmentation={**ALL_BUT_NOISE, "noise": 1.0})
+    whole, parts = on_device(source_of(job), 3), []
+    for rank in range(2):
+        source = source_of(job)
+        source.process = rank, 2
+        parts.append(on_device(source, 3))
+    for place, both in enumerate(whole):
+        assert torch.equal(both, torch.cat([part[place] for part in parts]))
+
+
 def test_cached_volumes_stay_as_they_are(make_job: Maker) -> None:
     job = make_job("a", augmentation={"spatial": 0.0, "noise": 1.0, "brightness": 1.0})
     source = source_of(job, window=(7, 10, 9))
