@@ -72,7 +72,7 @@ def make_loader(
 
 
 def choose_num_loaders(requested: int | None, execution: Execution) -> int:
-    """Choose the number of loader processes: one for training on a CPU, several for a GPU, limited by the cores.
+    """Choose how many processes begin to prepare batches: one for a CPU, several for a GPU, limited by the cores.
 
     Raises:
         InputError: If the system cannot hold as many as were requested.
