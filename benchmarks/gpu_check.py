@@ -14,6 +14,8 @@ written after each of them; one that does not fit into `--minutes` is listed the
   instance norm that keeps channels-last, CUDA graphs, the compiler, the compiler with graphs. The choice of layout and
   norm needs a GPU (`Execution.place`, `InstanceNorm`).
 
+Augmentation on the GPU has a check of its own, gpu_augmentation.py, which needs no data set.
+
 It needs the preprocessed data set, neither raw images nor SimpleITK, pydicom, Pillow or a network connection; beside
 torch: numpy, scipy, matplotlib, safetensors, rich, pydantic, blosc2, batchgenerators (noise and gamma), and MONAI for
 plans with Swin UNETR. On a CPU everything but the CUDA parts works the same, which tests the script.
@@ -52,8 +54,9 @@ from seg25d.planning.model_file import ModelHeader
 from seg25d.planning.plan import ConfigurationPlan, Plans
 from seg25d.preprocessing.store import CaseArrays, Store
 from seg25d.representations.fused_views import FusedViews
+from seg25d.training.loading import next_batch
 from seg25d.training.recipes import find_recipe
-from seg25d.training.sampling import WindowSource
+from seg25d.training.sampling import Regions, WindowSource
 from seg25d.training.trainer import FoldJob, train_fold
 
 GIGABYTE = 1 << 30
@@ -204,9 +207,8 @@ def updates_of(check: Check, name: str, plan: ConfigurationPlan) -> Updates:
     """Prepare updates of a configuration on real windows for measurement."""
     job = job_of(check, name, plan)
     source = WindowSource(job.store, plan, job.config, {"train": job.split.train, "validate": job.split.val})
-    batch = source["train", 0]
-    if not isinstance(batch, tuple):
-        raise batch
+    batch = next_batch(iter([source["train", 0]]))
+    assert not isinstance(batch, Regions), "windows are augmented"
     return Updates(job.header, job.config, check.execution, batch, check.seconds)
 
 

@@ -34,7 +34,7 @@ from seg25d.representations.projections.method import Projections
 from seg25d.representations.slices import Slices
 from seg25d.representations.stack import Stack
 from seg25d.representations.super_image import SuperImage
-from seg25d.training import augmentation, losses, muon
+from seg25d.training import augmentation, device_augmentation, losses, muon
 from seg25d.training.recipes import RECIPES, find_recipe
 from seg25d.views import model_sets
 
@@ -128,6 +128,7 @@ TRAINING: list[Line] = [
     Line("precision", "others", "auto", "ours"),
     Line("augmentation.enabled", "sobirov2022 shivdeo2021 angermann2022 xia2018", False, "1.7, 4.1; off in 2.2, 3.7"),
     Line("augmentation.enabled", "others", True, "1.7 PT&A, 4.3, ours"),
+    Line("augmentation.place", "others", "auto", "ours"),
     # What is switched off stays as in the default.
     Line("augmentation.spatial", "others", 0.2, "nnU-Net"),
     Line("augmentation.spatial", "sobirov2022_pta", 1.0, "1.7, TorchIO's RandomAffine"),
@@ -354,6 +355,12 @@ CONSTANTS: list[Line] = [
     Line("HOLDOUT_SHARE", "model_sets", 0.4, "4.4: 150 cases for the views, 100 for the fusion"),
     Line("PAPER_STAGES", "network_rules", 5, "1.3, 2.3"),
     Line("WIDE_FROM_GB", "network_rules", 12, "ours"),
+    Line("NOISE", "augmentation", (0.0, 0.1), "nnU-Net"),
+    Line("BLUR_VOXELS", "augmentation", (0.5, 1.0), "nnU-Net"),
+    Line("FACTOR", "augmentation", (0.75, 1.25), "nnU-Net"),
+    Line("RESOLUTION", "augmentation", (0.5, 1.0), "nnU-Net"),
+    Line("GAMMA", "augmentation", (0.7, 1.5), "nnU-Net"),
+    Line("CUTOFF", "device_augmentation", 4.0, "scipy, as batchgenerators has it"),
     Line("LOG_GAMMA", "augmentation", 0.3, "1.7, TorchIO's RandomGamma"),
 ]
 
@@ -416,6 +423,7 @@ MODULES = {
     "normalize": normalize,
     "splits": splits,
     "augmentation": augmentation,
+    "device_augmentation": device_augmentation,
     "model_sets": model_sets,
     "muon": muon,
     "network_rules": network_rules,

@@ -5,10 +5,12 @@ Which operations have a kernel there is said by `native_functions.yaml`, which c
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torchgen
@@ -24,7 +26,9 @@ from seg25d.planning.recipe_rules import ConfigurationRules
 from seg25d.planning.search import Limits, with_networks
 from seg25d.representations import base
 from seg25d.representations.base import CONFIGURATIONS, VolumeGeometry, averaged_to
-from seg25d.training.config import TrainingConfig
+from seg25d.training.augmentation import apply_spatial, draw_augmentation, region_to_read
+from seg25d.training.config import AugmentationConfig, TrainingConfig
+from seg25d.training.device_augmentation import CHANGES, change_intensity, change_thickness
 from seg25d.training.loading import choose_num_loaders
 from seg25d.training.losses import LOSSES
 from seg25d.training.processes import join_processes, share
@@ -161,6 +165,22 @@ def test_updates_are_there(optimizer: str) -> None:
     assert [name for name in seen.missing() if "slow_conv3d" not in name] == []
     types = {value.dtype for values in state.optimizer.state.values() for value in values.values()}
     assert types == {torch.float32}
+
+
+def test_the_augmentation_is_there(rng: np.random.Generator) -> None:
+    """`augmentation.place=device`, with everything that may be drawn, and labels of few and of many classes."""
+    config = AugmentationConfig(spatial=1, elastic=1, anisotropy=1, cube_rotation=1, mirror=1)
+    drawn = draw_augmentation(rng, config, (4, 6, 6), (1.0, 1.0, 1.0), 1, (0, 1, 2))
+    drawn = replace(drawn, intensity=tuple((name, 0, 1) for name in CHANGES))
+    region = region_to_read(drawn, (4, 6, 6))
+    with Seen() as seen:
+        for num_classes in (3, 40):
+            labels = torch.randint(0, num_classes, region, dtype=torch.uint8)
+            image, _ = apply_spatial(torch.rand(1, *region), labels, drawn, (4, 6, 6))
+            assert drawn.thickness is not None
+            changed = change_intensity(change_thickness(image, drawn.thickness), drawn)
+    assert changed.dtype == torch.float32
+    assert seen.missing() == []
 
 
 @pytest.fixture

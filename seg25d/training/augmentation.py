@@ -27,6 +27,16 @@ ANISOTROPIC = 3.0
 rotate only in the plane (nnU-Net's "dummy 2D")."""
 MANY_CLASSES = 16
 """Number of classes in a window above which labels are interpolated as nearest neighbours."""
+NOISE = (0.0, 0.1)
+"""Range of the standard deviation of noise; as the next ones, nnU-Net's (nnUNetTrainer.get_training_transforms)."""
+BLUR_VOXELS = (0.5, 1.0)
+"""Range of the standard deviation of a Gaussian."""
+FACTOR = (0.75, 1.25)
+"""Range of the factors of `brightness` and `contrast`."""
+RESOLUTION = (0.5, 1.0)
+"""Range of the share of voxels along each axis that `low_resolution` leaves."""
+GAMMA = (0.7, 1.5)
+"""Range of the exponent of `gamma` and `gamma_inverted`."""
 LOG_GAMMA = 0.3
 """Largest logarithm of the exponent of `log_gamma` (TorchIO, random_gamma.py)."""
 
@@ -187,7 +197,7 @@ def apply_spatial(image: Tensor, labels: Tensor, augmentation: Augmentation, win
         image, labels = _centre(image, window), _centre(labels, window)
     else:
         region = (labels.shape[0], labels.shape[1], labels.shape[2])
-        grid = _sampling_grid(augmentation, window, region).to(image)
+        grid = _sampling_grid(augmentation, window, region, image.device)
         image = functional.grid_sample(image[None], grid, "bilinear", "zeros", align_corners=False)[0]
         labels = _sample_labels(labels, grid)
     if augmentation.order != (0, 1, 2):
@@ -225,7 +235,7 @@ def _centre(volume: Tensor, window: Shape) -> Tensor:
     return volume
 
 
-def _sampling_grid(augmentation: Augmentation, window: Shape, region: Shape) -> Tensor:
+def _sampling_grid(augmentation: Augmentation, window: Shape, region: Shape, device: torch.device) -> Tensor:
     """Compute normalised coordinates (1, D, H, W, 3) in the region, x (W) first, as `grid_sample` expects them."""
     matrix = np.eye(3) if augmentation.matrix is None else augmentation.matrix
     # affine_grid maps normalised to normalised coordinates, with (W, H, D) order: scale by the half sizes.
@@ -235,11 +245,11 @@ def _sampling_grid(augmentation: Augmentation, window: Shape, region: Shape) -> 
     # An odd difference of sizes puts the centred window half a voxel off the region's centre.
     odd = [((size - wanted) % 2) / size for size, wanted in zip(region, window, strict=True)]
     theta[0, :, 3] = -torch.tensor(odd[::-1])
-    grid = functional.affine_grid(theta, [1, 1, *window], align_corners=False)
+    grid = functional.affine_grid(theta.to(device), [1, 1, *window], align_corners=False)
     if augmentation.shifts is not None:
-        shifts = torch.from_numpy(augmentation.shifts)[None].float()
+        shifts = torch.from_numpy(augmentation.shifts)[None].float().to(device)
         smooth = functional.interpolate(shifts, window, mode="trilinear", align_corners=True)[0].flip(0)
-        to_normalised = torch.tensor([2.0 / size for size in region[::-1]])
+        to_normalised = torch.tensor([2.0 / size for size in region[::-1]], device=device)
         grid = grid + (smooth.movedim(0, -1) * to_normalised)[None]
     return grid
 
@@ -298,46 +308,46 @@ Channel = NDArray[np.float32]
 def _noise(channel: Channel) -> Channel:
     from batchgenerators.augmentations.noise_augmentations import augment_gaussian_noise  # noqa: PLC0415 - 1 s
 
-    return augment_gaussian_noise(channel, (0, 0.1))  # type: ignore[no-any-return]
+    return augment_gaussian_noise(channel, NOISE)  # type: ignore[no-any-return]
 
 
 def _blur(channel: Channel) -> Channel:
     from batchgenerators.augmentations.noise_augmentations import augment_gaussian_blur  # noqa: PLC0415 - 1 s
 
-    return augment_gaussian_blur(channel, (0.5, 1.0))  # type: ignore[no-any-return]
+    return augment_gaussian_blur(channel, BLUR_VOXELS)  # type: ignore[no-any-return]
 
 
 def _brightness(channel: Channel) -> Channel:
     from batchgenerators.augmentations.color_augmentations import augment_brightness_multiplicative  # noqa: PLC0415
 
-    return augment_brightness_multiplicative(channel, (0.75, 1.25))  # type: ignore[no-any-return]
+    return augment_brightness_multiplicative(channel, FACTOR)  # type: ignore[no-any-return]
 
 
 def _contrast(channel: Channel) -> Channel:
     from batchgenerators.augmentations.color_augmentations import augment_contrast  # noqa: PLC0415 - 1 s
 
-    return augment_contrast(channel, (0.75, 1.25), preserve_range=True)  # type: ignore[no-any-return]
+    return augment_contrast(channel, FACTOR, preserve_range=True)  # type: ignore[no-any-return]
 
 
 def _low_resolution(channel: Channel) -> Channel:
     from batchgenerators.augmentations.resample_augmentations import augment_linear_downsampling_scipy  # noqa: PLC0415
 
     return augment_linear_downsampling_scipy(  # type: ignore[no-any-return]
-        channel, zoom_range=(0.5, 1.0), order_downsample=0, order_upsample=1
+        channel, zoom_range=RESOLUTION, order_downsample=0, order_upsample=1
     )
 
 
 def _gamma(channel: Channel) -> Channel:
     from batchgenerators.augmentations.color_augmentations import augment_gamma  # noqa: PLC0415 - 1 s
 
-    return augment_gamma(channel, (0.7, 1.5), retain_stats=True)  # type: ignore[no-any-return]
+    return augment_gamma(channel, GAMMA, retain_stats=True)  # type: ignore[no-any-return]
 
 
 def _gamma_inverted(channel: Channel) -> Channel:
     from batchgenerators.augmentations.color_augmentations import augment_gamma  # noqa: PLC0415 - 1 s
 
     # In some versions invert_image negates before but not after: do both here.
-    return -augment_gamma(-channel, (0.7, 1.5), retain_stats=True)  # type: ignore[no-any-return]
+    return -augment_gamma(-channel, GAMMA, retain_stats=True)  # type: ignore[no-any-return]
 
 
 def _log_gamma(channel: Channel) -> Channel:

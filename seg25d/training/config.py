@@ -36,6 +36,10 @@ class AugmentationConfig(Record):
     """
 
     enabled: bool = True
+    place: Literal["auto", "loaders", "device"] = "auto"
+    """Where windows are augmented: by the processes that prepare batches, or on the device that trains. `auto`: by
+    these processes, unless a GPU waits for them and is faster with it (`seg25d/training/supply.py`). What is drawn is
+    the same; results differ by rounding, and in the values of noise."""
     spatial: float = Field(default=0.2, ge=0, le=1)
     """Probability of rotation and scaling together; nnU-Net draws each with 0.2. With 0.5 short runs are a little worse
     (documentation/concepts/choices.md)."""

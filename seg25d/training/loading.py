@@ -3,24 +3,38 @@
 import errno
 import os
 import re
+import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.queues import Queue
+from pathlib import Path
 
 import torch
 from torch.utils.data import DataLoader
 
 from seg25d.core.device import Execution
-from seg25d.core.errors import ResourceError, Seg25dError, WorkerError
+from seg25d.core.errors import InputError, ResourceError, Seg25dError, WorkerError
 from seg25d.core.locks import drop_inherited_locks
-from seg25d.core.parallel import available_cores, check_num_processes, shorten_sockets, torchrun_processes
+from seg25d.core.parallel import (
+    WORKER_BYTES,
+    available_cores,
+    available_memory_bytes,
+    check_num_processes,
+    shorten_sockets,
+    torchrun_processes,
+)
 from seg25d.core.system_errors import check_open_files, refusal, system_number
-from seg25d.training.sampling import Batch, WindowSource, batch_keys
+from seg25d.training.sampling import Batch, Regions, WindowSource, batch_keys
 
-MAX_LOADING_PROCESSES = 8
+FIRST_LOADERS = 8
+"""Processes that prepare batches for a GPU, to begin with, where there are cores for more: each takes memory for its
+batches and its cases, and many GPUs need no more of them. A training that waits for them gets more, see `more_loaders`.
+"""
 BATCHES_AHEAD = 3
 """Number of batches that each process prepares in advance."""
+SHARED_MEMORY = Path("/dev/shm")
+"""Where Linux has the memory through which batches come from other processes."""
 OPEN_FILES = 16
 """Open files that a process which prepares batches takes in this process: with one, `seg25d train` ran to its end under
 `ulimit -n 24` and hung under 16, with four it ran under 64 and ended with an error under 40 (10 are open before)."""
@@ -30,7 +44,7 @@ REFUSED = 100
 
 def make_loader(
     source: WindowSource, first_iteration: int, num_workers: int, device: torch.device, *, validate: bool
-) -> Iterator[Batch | Seg25dError]:
+) -> Iterator[Batch | Regions | Seg25dError]:
     """The endless sequence of batches from an iteration on, see `batch_keys`.
 
     Args:
@@ -42,7 +56,7 @@ def make_loader(
     """
     if num_workers:
         shorten_sockets()
-        check_open_files(OPEN_FILES * (num_workers + 1), f"{num_workers} process(es) that prepare batches")
+        _check_open_files(num_workers)
     num_validation_batches = source.num_validation_batches() if validate else 0
     keys = batch_keys(first_iteration, source.config.iterations_per_epoch, num_validation_batches)
     loader = DataLoader(
@@ -58,7 +72,7 @@ def make_loader(
 
 
 def choose_num_loaders(requested: int | None, execution: Execution) -> int:
-    """Choose the number of loader processes: one for training on a CPU, several for a GPU, limited by the cores.
+    """Choose how many processes begin to prepare batches: one for a CPU, several for a GPU, limited by the cores.
 
     Raises:
         InputError: If the system cannot hold as many as were requested.
@@ -66,11 +80,41 @@ def choose_num_loaders(requested: int | None, execution: Execution) -> int:
     if requested is not None:
         check_num_processes(requested)
         return requested
-    spare = available_cores() // torchrun_processes("LOCAL_WORLD_SIZE") - 1
-    return max(0, min(spare, 1 if execution.device.type == "cpu" else MAX_LOADING_PROCESSES))
+    return max(0, min(_spare_cores(), 1 if execution.device.type == "cpu" else FIRST_LOADERS))
 
 
-def next_batch(batches: Iterator[Batch | Seg25dError]) -> Batch:
+def _spare_cores() -> int:
+    return available_cores() // torchrun_processes("LOCAL_WORLD_SIZE") - 1
+
+
+def more_loaders(number: int, batch_bytes: int) -> int:
+    """Twice as many processes that prepare batches, if each gets a core and the system can hold them, else as many.
+
+    Args:
+        number: How many there are.
+        batch_bytes: Memory of a batch, of which each has some ready (`BATCHES_AHEAD`). All of these together may take
+            a quarter of the free memory.
+    """
+    wanted = min(2 * number, _spare_cores())
+    free = available_memory_bytes()
+    if SHARED_MEMORY.is_dir():
+        free = min(free, shutil.disk_usage(SHARED_MEMORY).free)
+    needed = wanted * (WORKER_BYTES + BATCHES_AHEAD * batch_bytes) * torchrun_processes("LOCAL_WORLD_SIZE")
+    if wanted <= number or needed > free // 4:
+        return number
+    try:
+        check_num_processes(wanted)
+        _check_open_files(wanted)
+    except InputError:
+        return number
+    return wanted
+
+
+def _check_open_files(num_workers: int) -> None:
+    check_open_files(OPEN_FILES * (num_workers + 1), f"{num_workers} process(es) that prepare batches")
+
+
+def next_batch(batches: Iterator[Batch | Regions | Seg25dError]) -> Batch | Regions:
     """Return the next batch; raises the error that occurred while it was made."""
     with loaders_named():
         batch = next(batches)

@@ -36,7 +36,7 @@ def make_harder(
         return hide_pieces(image, piece_shape(image.shape[1:], representation, config), config.hidden_share, rng)
     axis = representation.stacking_axis
     if config.grid is None and axis is not None:
-        order = torch.from_numpy(exchanged_order(image.shape[1 + axis], config.exchanged_share, rng))
+        order = torch.from_numpy(exchanged_order(image.shape[1 + axis], config.exchanged_share, rng)).to(image.device)
         return image.index_select(1 + axis, order)
     grid, share = config.grid or DEFAULT_GRID, config.exchanged_share
     return representation.map_images(image, lambda each: exchange_pieces(each, range(1, each.ndim), grid, share, rng))
@@ -82,7 +82,7 @@ def hide_pieces(image: Tensor, piece: Sequence[int], share: float, rng: np.rando
     hidden = min(max(1, round(share * total)), max(1, total - 1))
     visible = np.ones(total, np.float32)
     visible[rng.permutation(total)[:hidden]] = 0
-    mask = torch.from_numpy(visible.reshape(counts))
+    mask = torch.from_numpy(visible.reshape(counts)).to(image.device)
     for axis, length in enumerate(piece):
         mask = mask.repeat_interleave(length, axis)
     return image * mask[tuple(slice(size) for size in image.shape[1:])]

@@ -1,12 +1,13 @@
 """Sampling of windows: a pure function of seed and window number, so that any run can be continued exactly.
 
-Letters: C channels, D H W window.
+Letters: C channels, D H W window, d h w the region that is read for it, see `augmentation.py`.
 """
 
 import math
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -31,6 +32,7 @@ from seg25d.training.augmentation import (
 )
 from seg25d.training.config import TrainingConfig
 from seg25d.training.crops import crop_around, draw_margins, object_box, usual_margins
+from seg25d.training.device_augmentation import change_intensity, change_thickness, upload
 from seg25d.training.pretext_tasks import make_harder
 
 Batch: TypeAlias = tuple[Tensor, Tensor]
@@ -43,6 +45,30 @@ VALIDATION_BATCHES = 20
 """Maximum number of validation batches: one costs a third of an update, and an epoch has up to 100 updates."""
 CACHE_BYTES = 1 << 30
 """Bytes of decompressed arrays that one process keeps; other windows are read from the store each time."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What was drawn for a window, with which it can be augmented elsewhere."""
+
+    region: Shape
+    """(d, h, w)."""
+    augmentation: Augmentation
+    rng: np.random.Generator
+    """Its source of randomness after all other draws, for a pretext task."""
+
+
+class Regions(NamedTuple):
+    """A batch of windows that are still to be augmented, in flat tensors, one behind the other.
+
+    Each tensor takes an open file on its way from a loader: two for a batch are fewer than two for a window.
+    """
+
+    images: Tensor
+    """float32, of each window (C, d, h, w)."""
+    labels: Tensor
+    """Internal labels, uint8, of each window (d, h, w)."""
+    drawn: list[Drawn]
 
 
 class CaseCache:
@@ -72,7 +98,7 @@ class CaseCache:
         return image, labels, locations
 
 
-class WindowSource(Dataset[Batch | Seg25dError]):
+class WindowSource(Dataset[Batch | Regions | Seg25dError]):
     """Batches of windows by key; each sample has a generator of its own, seeded by its number.
 
     Args:
@@ -103,8 +129,10 @@ class WindowSource(Dataset[Batch | Seg25dError]):
         inside = all(size <= wanted for shape in shapes for size, wanted in zip(shape, plan.window, strict=True))
         # All windows of a volume that fits into one window are equal.
         self.windows_per_case = 1 if inside else WINDOWS_PER_CASE
+        self.augments = True
+        """Whether windows of training are augmented when their batch is made, or later, see `finish_batch`."""
 
-    def __getitem__(self, key: BatchKey) -> Batch | Seg25dError:
+    def __getitem__(self, key: BatchKey) -> Batch | Regions | Seg25dError:
         """Make the batch; an error is returned as a value, as an exception would lose its type between processes."""
         purpose, number = key
         first = number * self.plan.batch_size
@@ -112,10 +140,11 @@ class WindowSource(Dataset[Batch | Seg25dError]):
         if purpose == "validate":
             last = min(last, self.num_validation_windows())
         rank, num_processes = self.process
-        samples = []
+        later = purpose == "train" and not self.augments
+        samples: list[Any] = []
         for index in range(first + rank, last, num_processes):
             try:
-                samples.append(self.window(purpose, index))
+                samples.append((self.read if later else self.window)(purpose, index))
             except Seg25dError as error:
                 return error
             except Exception as error:
@@ -126,6 +155,10 @@ class WindowSource(Dataset[Batch | Seg25dError]):
         if not samples:
             empty = torch.empty(0, *self.plan.window, dtype=torch.uint8)
             return empty[:, None].float(), empty
+        if later:
+            images, labels, drawn = zip(*samples, strict=True)
+            flat = [torch.cat([part.flatten() for part in parts]) for parts in (images, labels)]
+            return Regions(flat[0], flat[1], list(drawn))
         images, labels = zip(*samples, strict=True)
         return torch.stack(images), torch.stack(labels)
 
@@ -140,6 +173,10 @@ class WindowSource(Dataset[Batch | Seg25dError]):
 
     def window(self, purpose: str, index: int) -> tuple[Tensor, Tensor]:
         """Make the window with this number: (C, D, H, W) and (D, H, W), augmented for training."""
+        return self._finish(*self.read(purpose, index), on_device=False)
+
+    def read(self, purpose: str, index: int) -> tuple[Tensor, Tensor, Drawn]:
+        """Read the region of the window with this number: (C, d, h, w) and (d, h, w), which may be the cache's."""
         training = purpose == "train"
         rng = np.random.default_rng([self.config.seed, int(training), index])
         case = self._case(purpose, index)
@@ -166,7 +203,24 @@ class WindowSource(Dataset[Batch | Seg25dError]):
         )
         images = torch.from_numpy(read_region(image, start, region, crop, lowest=lowest))
         targets = torch.from_numpy(read_region(labels, start, region, crop))
-        if lowest:
+        return images, targets, Drawn(region, augmentation, rng)
+
+    def finish_batch(self, regions: Regions, device: torch.device) -> Batch:
+        """Augment the windows of a batch on a device, see `device_augmentation.py`."""
+        sizes = [math.prod(drawn.region) for drawn in regions.drawn]
+        channels = len(regions.images) // sum(sizes)
+        images = torch.split(upload(regions.images, device), [channels * size for size in sizes])
+        targets = torch.split(upload(regions.labels, device), sizes)
+        windows = [
+            self._finish(image.view(channels, *drawn.region), target.view(drawn.region), drawn, on_device=True)
+            for image, target, drawn in zip(images, targets, regions.drawn, strict=True)
+        ]
+        return torch.stack([image for image, _ in windows]), torch.stack([target for _, target in windows])
+
+    def _finish(self, images: Tensor, targets: Tensor, drawn: Drawn, *, on_device: bool) -> tuple[Tensor, Tensor]:
+        """Make a window (C, D, H, W) and (D, H, W) of its region, with numpy or on the region's device with torch."""
+        window, augmentation = self.plan.window, drawn.augmentation
+        if self.plan.representation.padded_with_lowest:
             # Where a rotated window reaches beyond the region it gets 0. Never in place: this may be the cache.
             floor = images.amin((1, 2, 3), keepdim=True)
             images, targets = apply_spatial(images - floor, targets, augmentation, window)
@@ -174,12 +228,14 @@ class WindowSource(Dataset[Batch | Seg25dError]):
         else:
             images, targets = apply_spatial(images, targets, augmentation, window)
         if augmentation.thickness is not None:
-            images = apply_thickness(images, augmentation.thickness)
-        if augmentation.intensity:
+            images = (change_thickness if on_device else apply_thickness)(images, augmentation.thickness)
+        if augmentation.intensity and on_device:
+            images = change_intensity(images, augmentation)
+        elif augmentation.intensity:
             images = torch.from_numpy(apply_intensity(images.numpy().copy(), augmentation))
         if self.config.pretext is not None:
             # After all other draws, so that these are the same as in a run without it.
-            return make_harder(images, self.plan.representation, self.config.pretext, rng), images.contiguous()
+            return make_harder(images, self.plan.representation, self.config.pretext, drawn.rng), images.contiguous()
         return images.contiguous(), targets.contiguous()
 
     def _crop(self, rng: np.random.Generator, case: str, labels: Any, *, training: bool) -> BoundingBox:

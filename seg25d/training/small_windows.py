@@ -136,7 +136,7 @@ def cut_windows(
     cut_images = images.new_empty((*images.shape[:2], *size), pin_memory=pinned)
     cut_labels = labels.new_empty((len(labels), *size), pin_memory=pinned)
     for number, (image, truth, rng) in enumerate(zip(images, labels, generators, strict=True)):
-        centre = _draw_centre(truth.numpy(), rng) if rng.random() < foreground_share else None
+        centre = _draw_centre(truth.cpu().numpy(), rng) if rng.random() < foreground_share else None
         depth, height, width = truth.shape
         starts = place_window(rng, (depth, height, width), size, centre)
         where = tuple(slice(start, start + length) for start, length in zip(starts, size, strict=True))

@@ -4,7 +4,7 @@ import copy
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
 from pydantic import ConfigDict, Field
@@ -15,6 +15,9 @@ from seg25d.core.records import Record, parse_record
 from seg25d.core.weights import check_finite
 from seg25d.training.config import TrainingConfig
 from seg25d.training.muon import Muon
+
+Place: TypeAlias = Literal["", "loaders", "device"]
+"""Where windows are augmented, see `AugmentationConfig`; empty: not decided yet."""
 
 
 @dataclass
@@ -42,6 +45,8 @@ class TrainingState:
     finished: bool = False
     computed_in: str = ""
     """Kind of device and type of the arithmetic, in the words of `Execution`."""
+    augmented_on: Place = ""
+    """What `augmentation.place=auto` came to in this run."""
 
     def update_average(self, decay: float) -> None:
         """Move the running mean towards the weights; faster at first, to forget the initial weights."""
@@ -79,8 +84,7 @@ class TrainingState:
             # A run that began in another precision has no scale yet.
             self.scaler.load_state_dict(checkpoint["scaler"])
         for name in PLAIN_FIELDS:
-            if name in checkpoint or name not in SINCE_0_2:
-                setattr(self, name, checkpoint[name])
+            setattr(self, name, checkpoint[name] if name in checkpoint else SINCE_0_2[name])
 
 
 class _DoneLine(Record):
@@ -143,6 +147,7 @@ class _Content(_Done):
     epoch_wait: float = Field(ge=0)
     log: list[_LogLine]
     computed_in: str = ""
+    augmented_on: Place = ""
 
 
 def _load_moments(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
@@ -202,13 +207,14 @@ PLAIN_FIELDS = (
     "log",
     "finished",
     "computed_in",
+    "augmented_on",
 )
 
 
 COUNTERS = ("step", "updates")
 """What optimizers note of a weight that is one number."""
-SINCE_0_2 = ("epoch_voxels", "computed_in")
-"""Entries that checkpoints of 0.1 and before lack."""
+SINCE_0_2: Mapping[str, Any] = {"epoch_voxels": 0, "computed_in": "", "augmented_on": "loaders"}
+"""Entries that older checkpoints lack, and what they would say."""
 NEW, LEARNT, LEARNT_ENCODER = "new", "learnt", "learnt_encoder"
 """Roles of weights in a run that begins with a pretrained model; in other runs all are new."""
 

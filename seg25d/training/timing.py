@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import seg25d
 from seg25d.core.device import Execution, device_name, give_freed_memory_back, memory_of
-from seg25d.core.errors import InputError, RecordError
+from seg25d.core.errors import InputError, RecordError, Seg25dError
 from seg25d.core.leftovers import remove_leftovers
 from seg25d.core.processor import cache_folder, this_processor
 from seg25d.core.records import Record, digest, read_record, write_record
@@ -28,6 +28,7 @@ from seg25d.training.losses import LOSSES
 from seg25d.training.reconstruction import ReconstructionLoss
 from seg25d.training.sampling import WindowSource
 from seg25d.training.state import new_state
+from seg25d.training.supply import WATCHED_DEVICES, time_batch
 from seg25d.training.update import make_update
 
 logger = logging.getLogger(__name__)
@@ -115,16 +116,28 @@ def measure(training: Training) -> float:
     """
     device = training.execution.device
     logger.info("%s: timing a few updates on this machine, once for this plan", training.name)
-    try:
-        with (
-            torch.random.fork_rng([device] if device.type == "cuda" else [], device_type="cuda"),
-            memory_of(device, "for this plan", "plan with a smaller --gpu-memory-gb"),
-        ):
-            computing = _time_updates(training)
-    finally:
-        give_freed_memory_back()
-    loading = _time_batches(training)
-    return max(computing, loading / training.num_loaders) if training.num_loaders else computing + loading
+    with memory_of(device, "for this plan", "plan with a smaller --gpu-memory-gb"):
+        try:
+            with torch.random.fork_rng([device] if device.type == "cuda" else [], device_type="cuda"):
+                computing = _time_updates(training)
+        finally:
+            give_freed_memory_back()
+        return min(_with_batches(training, computing, place) for place in _places(training))
+
+
+def _places(training: Training) -> tuple[str, ...]:
+    """Where windows may be augmented, see `supply.py`."""
+    setting = training.config.augmentation.place
+    if setting != "auto":
+        return (setting,)
+    return ("loaders", "device") if training.execution.device.type in WATCHED_DEVICES else ("loaders",)
+
+
+def _with_batches(training: Training, computing: float, place: str) -> float:
+    """Seconds of an update with the preparation of its batch, whose windows are augmented at a place."""
+    loading, augmenting = _time_batches(training, place)
+    updating = computing + augmenting
+    return max(updating, loading / training.num_loaders) if training.num_loaders else updating + loading
 
 
 def _conditions(training: Training) -> dict[str, Any]:
@@ -206,18 +219,16 @@ def _made_up_windows(training: Training, number: int) -> tuple[Tensor, Tensor]:
     return images, torch.randint(num_values, (number, *plan.window), generator=generator, dtype=torch.uint8)
 
 
-def _time_batches(training: Training) -> float:
-    """Seconds to prepare a batch in one process; 0 where there are no cases."""
+def _time_batches(training: Training, place: str) -> tuple[float, float]:
+    """Seconds to prepare a batch in one process, and to augment it on the device; 0 where there are no cases."""
     cases = training.cases
     if training.store is None or not cases:
-        return 0.0
+        return 0.0, 0.0
     purposes = {"train": cases, "validate": cases[:1]}
     source = WindowSource(training.store, training.plan, training.config, purposes, cache_bytes=0)
-    seconds = []
-    for number in range(NUM_BATCHES):
-        begun = time.perf_counter()
-        batch = source["train", number]
-        if isinstance(batch, Exception):
-            return 0.0  # the training tells it
-        seconds.append(time.perf_counter() - begun)
-    return min(seconds)
+    source.augments = place != "device"
+    try:
+        seconds = [time_batch(source, number, training.execution.device) for number in range(NUM_BATCHES)]
+    except Seg25dError:
+        return 0.0, 0.0  # the training tells it
+    return min(loading for loading, _ in seconds), min(augmenting for _, augmenting in seconds)

@@ -17,7 +17,6 @@ from seg25d.core.device import Execution, memory_of, peak_memory_gb
 from seg25d.core.errors import ModelError, Seg25dError
 from seg25d.core.files import copy_file
 from seg25d.core.lengths import num_epochs_to_best
-from seg25d.core.parallel import available_memory_bytes
 from seg25d.core.progress import seconds_left
 from seg25d.core.workspace import FoldFolder
 from seg25d.data.dataset import Split
@@ -27,17 +26,18 @@ from seg25d.preprocessing.store import Store
 from seg25d.representations.base import EpochAware
 from seg25d.training.checkpoint import choose_execution_to_go_on, load_checkpoint, save_checkpoint
 from seg25d.training.config import TrainingConfig
-from seg25d.training.loading import choose_num_loaders, loaders_named, make_loader, next_batch
+from seg25d.training.loading import loaders_named
 from seg25d.training.loggers import Loggers
 from seg25d.training.losses import LOSSES
 from seg25d.training.monitor import Monitor, harmless_picture
 from seg25d.training.processes import join_processes, local_device, share, spread
 from seg25d.training.reconstruction import ReconstructionLoss, draw_reconstruction, validate_reconstruction
-from seg25d.training.sampling import CACHE_BYTES, Batch, WindowSource
+from seg25d.training.sampling import Batch, WindowSource
 from seg25d.training.schedules import Moment, is_over_early, learning_rate_factor
 from seg25d.training.signals import stop_signals
 from seg25d.training.small_windows import SmallWindows
 from seg25d.training.state import LEARNT_ENCODER, NEW, TrainingState, new_state
+from seg25d.training.supply import Supply
 from seg25d.training.update import make_update
 from seg25d.training.validation import validate
 
@@ -146,9 +146,8 @@ class _Run:
         self.config, self.labels = job.config, job.header.description.labels
         self.first = rank == 0
         cases = {"train": job.split.train, "validate": job.split.val}
-        self.num_workers = choose_num_loaders(job.num_workers, execution)
-        cache_bytes = min(CACHE_BYTES, available_memory_bytes() // (4 * max(1, self.num_workers)))
-        self.source = WindowSource(job.store, job.header.plan, self.config, cases, (rank, num_processes), cache_bytes)
+        self.source = WindowSource(job.store, job.header.plan, self.config, cases, (rank, num_processes))
+        self.supply = Supply(self.source, state, execution, job.num_workers)
         plan = job.header.plan
         self.small_windows = SmallWindows(self.config, plan, job.store, (*job.split.train, *job.split.val))
         self.batch_voxels = plan.batch_size * math.prod(plan.window)
@@ -168,41 +167,36 @@ class _Run:
         """Train until the run is over."""
         state, config = self.state, self.config
         model = spread(state.model)
-        timed = config.time_budget_seconds is not None
-        # Where epochs end is known beforehand only in a run that counts updates.
-        batches = make_loader(self.source, state.iteration, self.num_workers, self.execution.device, validate=not timed)
+        self.supply.start()
         self.job.loggers.start()
         last_saved = time.monotonic()
         self.last_tick = time.perf_counter()
         state.finished = False
         self._start_epoch()
-        with stop_signals() as stopped:
+        with stop_signals() as stopped, closing(self.supply):
             while not self.is_over(progress := self.progress()):
-                begun = time.perf_counter()
-                images, target = next_batch(batches)
-                arrived = time.perf_counter()
+                images, target = self.supply.training_batch()
                 loss = self._step(model, images, target, progress)
                 state.epoch_losses.append(loss)
                 state.iteration += 1
                 state.update_average(config.weight_averaging)
-                state.epoch_wait += arrived - begun
-                state.epoch_seconds += self._count_seconds()
+                state.epoch_seconds += (seconds := self._count_seconds())
+                self.supply.note(seconds)
                 self.monitor.step(progress)
                 stop, save, end = self._ask_all_processes(
                     bool(stopped), time.monotonic() - last_saved > SECONDS_BETWEEN_CHECKPOINTS, self._epoch_is_over()
                 )
                 if end:
-                    self._end_epoch(self._own_validation_batches() if timed else batches)
+                    self._end_epoch()
                 elif stop or save:
                     self._save()
                 else:
                     continue
                 last_saved = time.monotonic()
                 if stop:
-                    del batches
                     raise KeyboardInterrupt
             if state.epoch_losses:
-                self._end_epoch(self._own_validation_batches())
+                self._end_epoch(whole=False)
         # Also by the command after one that was killed while it drew.
         self.monitor.draw(final=True)
         self._finish()
@@ -257,9 +251,6 @@ class _Run:
         """Convert this epoch's updates to a number of updates on whole windows with as many voxels."""
         return self.state.epoch_voxels / self.batch_voxels
 
-    def _own_validation_batches(self) -> Iterator[Batch | Seg25dError]:
-        return (self.source[("validate", number)] for number in range(self._num_validation_batches()))
-
     def _num_validation_batches(self) -> int:
         """Choose all batches, or with a time budget as many as its share allows, as an update may take minutes."""
         number, budget = self.source.num_validation_batches(), self.config.time_budget_seconds
@@ -309,10 +300,10 @@ class _Run:
                 f"learning_rate={self.config.learning_rate / 10:.2g} or --set gradient_clip=0.001, and use --restart"
             )
 
-    def _end_epoch(self, batches: Iterator[Batch | Seg25dError]) -> None:
+    def _end_epoch(self, *, whole: bool = True) -> None:
         """Validate, log, keep the best, save."""
         state = self.state
-        held_out = (next_batch(batches) for _ in range(self._num_validation_batches()))
+        held_out = self.supply.validation_batches(self._num_validation_batches(), here=not whole)
         loss, dice, further = self._validate(held_out)
         seconds = self._count_seconds()
         known = [value for value in dice.values() if value is not None]

@@ -14,7 +14,7 @@ from seg25d.data.labels import Labels
 from seg25d.planning.pretext import PretextConfig
 from seg25d.representations.projections.method import Projections
 from seg25d.training import timing
-from seg25d.training.config import AugmentationConfig
+from seg25d.training.config import AugmentationConfig, TrainingConfig
 from seg25d.training.timing import Training, measure, seconds_per_update
 from seg25d.training.trainer import FoldJob, train_fold
 
@@ -160,7 +160,26 @@ def test_long_updates_are_timed_with_a_part_of_the_batch(make_job: Maker, monkey
 
 def test_batches_are_prepared_beside_updates_or_between_them(make_job: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "_time_updates", lambda _: 1.0)
-    monkeypatch.setattr(timing, "_time_batches", lambda _: 3.0)
+    monkeypatch.setattr(timing, "_time_batches", lambda *_: (3.0, 0.0))
     training = to_time(make_job("a"))
     by_loaders = [measure(training._replace(num_loaders=number)) for number in (0, 1, 2, 8)]
     assert by_loaders == [4.0, 3.0, 1.5, 1.0]
+
+
+def test_on_a_gpu_the_faster_place_of_the_augmentation_counts(make_job: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    def seconds(place: str) -> float:
+        config = TrainingConfig.model_validate({"augmentation": {"place": place}})
+        return measure(to_time(make_job("a"), config=config, num_loaders=2))
+
+    monkeypatch.setattr(timing, "_time_updates", lambda _: 1.0)
+    monkeypatch.setattr(timing, "_time_batches", lambda _, place: (0.5, 0.2) if place == "device" else (8.0, 0.0))
+    assert [seconds(place) for place in ("auto", "loaders", "device")] == [4.0, 4.0, 1.2]
+    monkeypatch.setattr(timing, "WATCHED_DEVICES", frozenset({"cpu"}))
+    assert seconds("auto") == 1.2
+
+
+def test_the_augmentation_is_timed_where_it_is_done(make_job: Maker) -> None:
+    training = to_time(make_job("a"))
+    made, later = (timing._time_batches(training, place) for place in ("loaders", "device"))
+    assert min(made[0], *later) > 0
+    assert made[1] == 0
