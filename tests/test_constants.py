@@ -312,6 +312,8 @@ CONSTANTS: list[Line] = [
     Line("SMALLEST_IN_PLANE", "super_image stack projections", 32, "ours"),
     Line("OVERLAP_FACTOR", "stack", 0.625, "2.1: 20 of 32 slices"),
     Line("SMALLEST_STACK", "stack", 8, "ours"),
+    Line("LEAST_SLICES", "stack", 16, "ours: half of the 32 of 2.1"),
+    Line("LEAST_SHARE", "super_image", 0.5, "ours; 1.1 has all slices"),
     Line("VIEWS", "projections", ((12, 60), (12, 36), (6, 36), (6, 18)), "3.7: p 12, m 60; the cheaper ones ours"),
     Line("SMALLEST_ALONG_ROTATION", "projections", 32, "ours"),
     Line("IN_PLANE_STEPS", "projections", 16, "ours"),
@@ -353,7 +355,7 @@ CONSTANTS: list[Line] = [
     Line("MANY_CLASSES", "augmentation", 16, "ours"),
     Line("HOLDOUT_SHARE", "model_sets", 0.4, "4.4: 150 cases for the views, 100 for the fusion"),
     Line("PAPER_STAGES", "network_rules", 5, "1.3, 2.3"),
-    Line("WIDE_FROM_GB", "network_rules", 12, "ours"),
+    Line("WIDE_FROM_GB", "network_rules", 11.6, "ours"),
     Line("LOG_GAMMA", "augmentation", 0.3, "1.7, TorchIO's RandomGamma"),
 ]
 
