@@ -266,17 +266,17 @@ def _batch_reason(fit: Fit, limits: Limits) -> str:
         return f"the largest that fits; {covers}, more would be allowed ({largest})"
     if fit.batch_size == LARGEST_BATCH:
         return f"the largest allowed; {covers}"
+    if fit.batch_size < limits.largest_batch(fit.window):
+        return f"the largest of which an update takes {UPDATE_SECONDS:g} s at most, or 1; {covers}"
     if fit.batch_size == limits.smallest_batch(fit.window):
         return f"{_smallest_batch_reason(fit, limits)}; {covers}"
-    if fit.batch_size < limits.largest_batch(fit.window):
-        return f"the largest of which an update takes {UPDATE_SECONDS:g} s at most; {covers}"
     return f"{covers}; more than {limits.largest_share:.1%} would leave too few updates (nnU-Net: 5 %)"
 
 
 def _smallest_batch_reason(fit: Fit, limits: Limits) -> str:
     if fit.batch_size > 1:
         return f"the smallest allowed, {fit.batch_size}, as in nnU-Net"
-    if limits.num_cases > 1:
+    if limits.covers_too_much(fit.window):
         share = f"{limits.largest_share:.1%} of the voxels of the data set"
         return f"the smallest allowed, 1, as a single window has more than {share}"
     return "the smallest allowed, 1, as there is a single case"

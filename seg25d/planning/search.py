@@ -99,14 +99,15 @@ class Limits(Record):
         bounded = self.cpu_gflops and self.rules.batch_size is None
         return UPDATE_SECONDS * self.cpu_gflops * 1e9 if bounded else inf
 
+    def covers_too_much(self, window: Shape) -> bool:
+        """Whether with a small budget a single window has more voxels of the data set than a batch should."""
+        return self.gpu_memory_gb < WIDE_FROM_GB and prod(window) > self.largest_share * self.total_voxels
+
     def smallest_batch(self, window: Shape) -> int:
-        """The recipe's; else 2, or 1 if there is only one case, or with a small budget one window covers too much."""
+        """The recipe's; else 2, or 1 if there is only one case, or a window covers too much."""
         if self.rules.batch_size is not None:
             return self.rules.batch_size
-        is_small = self.gpu_memory_gb < WIDE_FROM_GB
-        if is_small and prod(window) > self.largest_share * self.total_voxels:
-            return 1
-        return min(SMALLEST_BATCH, self.num_cases)
+        return 1 if self.covers_too_much(window) else min(SMALLEST_BATCH, self.num_cases)
 
     def is_too_large(self, candidate: Candidate, window: Shape) -> bool:
         """Whether a candidate's window, rounded up, has more voxels than help; a recipe's may have any number."""
@@ -124,12 +125,16 @@ class Limits(Record):
         return 2 * self.num_outputs * prod(window) > SCORES_SHARE * self.gpu_memory_gb * GIGABYTE
 
     def largest_batch(self, window: Shape, flops_per_window: float = 0) -> int:
-        """The most windows of this size and cost that a batch may have, whatever the memory."""
+        """The most windows of this size and cost that a batch may have, whatever the memory.
+
+        With twice as many updates of one window, networks learn as much as with two in a batch (stack, hippocampus:
+        0.863 and 0.866, documentation/concepts/choices.md), so time decides against the smallest batch, too.
+        """
         if self.rules.batch_size is not None:
             return self.rules.batch_size
         by_voxels = int(self.largest_share * self.total_voxels / prod(window))
-        by_time = self.most_flops / max(1.0, flops_per_window)
-        return max(self.smallest_batch(window), int(min(by_voxels, LARGEST_BATCH, by_time)))
+        by_time = max(1.0, self.most_flops / max(1.0, flops_per_window))
+        return int(min(max(self.smallest_batch(window), min(by_voxels, LARGEST_BATCH)), by_time))
 
 
 class Fit(Record):
@@ -204,13 +209,13 @@ def search(candidates: Iterable[Candidate], limits: Limits) -> Fit:
         numbers = largest.get(network, 0) * prod(window)
         if limits.has_too_many_scores(window) or numbers > SAME_NETWORK_SLACK * MOST_NUMBERS:
             continue
-        if flops.get(network, last_rate[1]) * cost > slack * limits.most_flops:
+        if flops.get(network, last_rate[1]) * cost > slack * limits.most_flops * batch_size:
             num_too_slow += 1
             continue
         step = _trace(fit, batch_size, limits, position)
         activations[network], flops[network] = last_rate = step.memory.activations / cost, step.memory.flops / cost
         largest[network] = step.memory.largest_tensor / (batch_size * prod(window))
-        if step.fits(limits) and step.memory.flops <= limits.most_flops:
+        if step.fits(limits) and step.flops_per_window <= limits.most_flops:
             break
         num_too_slow += step.fits(limits)
     else:
@@ -279,7 +284,10 @@ def _grow(step: Fit, limits: Limits) -> Fit:
     memory is the highest of many straight lines over the batch size, one for each of its moments. So beyond two sizes
     it lies above the line through them, which says what is too large, and between them below it, which says what fits.
     """
-    best, too_large = step, limits.largest_batch(step.window, step.flops_per_window) + 1
+    largest = limits.largest_batch(step.window, step.flops_per_window)
+    if largest < step.batch_size:
+        return _trace((step.representation, step.window, step.network), largest, limits, step.position)
+    best, too_large = step, largest + 1
     spare = limits.budget_bytes - step.memory.total
     size = min(too_large - 1, step.batch_size + spare * step.batch_size // step.memory.activations)
     while best.batch_size < size < too_large:

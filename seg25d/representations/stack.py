@@ -21,7 +21,8 @@ OVERLAP_FACTOR = 0.625
 """Overlap of successive stacks in training, as a share of a stack: the best of the paper's (0, 0.375, 0.625)."""
 SMALLEST_STACK = 8
 LEAST_SLICES = 16
-"""Slices below which a stack is not the paper's: half of its 32 (methods.md 2.1); our choice."""
+"""Slices below which a stack is not the paper's: half of its 32 (methods.md 2.1), of volumes with fewer than 48 slices a
+third of these; our choice."""
 SHRINKING_STEPS = 16
 SMALLEST_IN_PLANE = 32
 
@@ -168,7 +169,7 @@ class Stack(Representation):
     def caution(self, window: Shape, geometry: VolumeGeometry) -> str | None:
         """A stack of few slices shows little more than single ones."""
         slices = geometry.shape[self.axis]
-        if self.stack_size >= min(LEAST_SLICES, slices):
+        if self.stack_size >= min(LEAST_SLICES, slices / 3):
             return super().caution(window, geometry)
         return (
             f"stacks have 32 slices in Shivdeo et al. 2021, and here only {self.stack_size} of {slices} fit; plan with "
