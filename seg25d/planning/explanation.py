@@ -70,7 +70,8 @@ def machine_reasons(gpu_memory_gb: float, cpu_gflops: float) -> dict[str, str]:
     reasons = {
         "gpu_memory_gb": (
             f"a training step may take {gpu_memory_gb:g} GB, of which {(1 - CARD_SHARE) * gpu_memory_gb:.2g} GB are "
-            f"what cards of that size lack, and {OVERHEAD_BYTES / GIGABYTE:g} GB are kept for CUDA itself"
+            "for what cards lack of their size and for gaps between blocks of memory, and "
+            f"{OVERHEAD_BYTES / GIGABYTE:g} GB for CUDA itself"
         )
     }
     if cpu_gflops:
@@ -218,7 +219,7 @@ def _choice_reason(fit: Fit, limits: Limits) -> str:
         why = f"the best that fit into {limits.gpu_memory_gb:g} GB"
         why += f" and {UPDATE_SECONDS:g} s on these CPUs" if fit.num_too_slow else ""
     elif fit.num_too_large:
-        why = f"larger ones have more than {MOST_VOXELS / 1e6:.3g} million voxels, and memory is for the batch then"
+        why = "larger ones are not known to help, so that memory goes to the batch"
     else:
         why = representation.window_reason(fit.window, geometry, rules)
     return (

@@ -14,8 +14,10 @@ from seg25d.planning.network_rules import WIDE_FROM_GB, choose_network, with_che
 from seg25d.representations.base import AnyRepresentation, ConfigurationRules, VolumeGeometry
 
 CARD_SHARE = 31 / 32
-"""Share of its nominal memory that a graphics card has for programs: 7.76 or 7.78 of 8 GB (torch's messages in
-github.com/meta-llama/codellama/issues/82, github.com/sshan-zhao/GASDA/issues/19), more of larger ones."""
+"""Share of the memory that is planned for, whether it is printed on a card, which has 7.76 or 7.78 of 8 GB for programs
+(torch's messages in github.com/meta-llama/codellama/issues/82, github.com/sshan-zhao/GASDA/issues/19), or what a card
+has, of which fragmentation takes a part. Not measured on a GPU here; with OVERHEAD_BYTES 1.25 of 24 GB stay free, as in
+nnU-Net (22.7 GB, documentation/resenc_presets.md there)."""
 OVERHEAD_BYTES = GIGABYTE // 2
 """Bytes kept free for memory that tracing cannot see: the CUDA context (0.27 to 0.62 GB,
 github.com/pytorch/pytorch/pull/86509) and the smaller of cuDNN's workspaces; torch passes over algorithms whose

@@ -21,8 +21,8 @@ OVERLAP_FACTOR = 0.625
 """Overlap of successive stacks in training, as a share of a stack: the best of the paper's (0, 0.375, 0.625)."""
 SMALLEST_STACK = 8
 LEAST_SLICES = 16
-"""Slices below which a stack is not the paper's: half of its 32 (methods.md 2.1), of volumes with fewer than 48 slices a
-third of these; our choice."""
+"""Slices below which a stack is not the paper's: half of its 32 (methods.md 2.1), or a third of a volume that has fewer
+than 48; our choice."""
 SHRINKING_STEPS = 16
 SMALLEST_IN_PLANE = 32
 

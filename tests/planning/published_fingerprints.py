@@ -1,5 +1,6 @@
 """Fingerprints of ten published data sets, as nnU-Net sees them, and what of their plans is kept as golden files."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,7 +48,7 @@ BUDGETED = {
     "ct_60_labels": CT._replace(num_labels=60),
 }
 """Data sets that are planned for all budgets: small volumes, thick slices, and clinical CTs."""
-BUDGETED_CONFIGURATIONS = ("2d", "si", "stack", "3d", "mip")
+BUDGETED_CONFIGURATIONS = ("axial", "si", "stack", "3d", "mip")
 
 
 def golden_configurations(published: Published) -> tuple[str, ...]:
@@ -88,11 +89,12 @@ def decisions(plans: Plans) -> dict[str, Any]:
     return content
 
 
-def plans_for(name: str, gpu_memory_gb: float) -> dict[str, dict[str, Any]]:
+def plans_for(
+    name: str, gpu_memory_gb: float, configurations: Sequence[str] = BUDGETED_CONFIGURATIONS
+) -> dict[str, dict[str, Any]]:
     """What a data set of `BUDGETED` gets for a budget: the numbers that decide time, memory and context."""
-    plans = plan_dataset(
-        *make_fingerprint(BUDGETED[name]), configurations=BUDGETED_CONFIGURATIONS, gpu_memory_gb=gpu_memory_gb
-    )
+    data = make_fingerprint(BUDGETED[name])
+    plans = plan_dataset(*data, configurations=configurations, gpu_memory_gb=gpu_memory_gb)
     return {
         configuration: {
             "window": list(plan.window),
