@@ -1,4 +1,4 @@
-"""Plans for a data set of a given shape at several memory budgets, with the traced memory.
+"""Plans for a data set of a given shape at several memory budgets, with the traced memory and arithmetic.
 
 python benchmarks/plans_by_memory.py --shape 32 512 512 --configuration stack --channel CT
 python benchmarks/plans_by_memory.py --shape 96 288 224 --configuration mip --channel MRA
@@ -26,6 +26,7 @@ def decision(plan: ConfigurationPlan) -> dict[str, Any]:
         "checkpointing": getattr(plan.network, "checkpointing", False),
         "num_parameters": plan.num_parameters,
         "estimated_memory_gb": plan.estimated_memory_gb,
+        "tflop_per_update": plan.flops_per_update / 1e12,
     }
 
 
@@ -40,12 +41,14 @@ def main() -> None:
     parser.add_argument("--recipe", default="default")
     parser.add_argument("--channel", default="CT")
     parser.add_argument("--num-cases", type=int, default=100)
+    parser.add_argument("--num-classes", type=int, default=1)
     parser.add_argument("--gpu-memory-gb", type=float, nargs="+", default=[8.0, 16.0, 80.0])
+    parser.add_argument("--cpu-gflops", type=float, default=0.0)
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     fingerprint, description = make_up_dataset(
         tuple(arguments.shape),
-        num_classes=1,
+        num_classes=arguments.num_classes,
         spacing_mm=tuple(arguments.spacing_mm),
         num_cases=arguments.num_cases,
         channel=arguments.channel,
@@ -58,6 +61,7 @@ def main() -> None:
             configurations=[arguments.configuration],
             rules=find_rules(arguments.recipe),
             gpu_memory_gb=memory,
+            cpu_gflops=arguments.cpu_gflops,
         )
         results[f"{memory:g} GB"] = [decision(plan) for plan in plans.configurations.values()]
         print(f"{memory:g} GB", json.dumps(results[f"{memory:g} GB"]))

@@ -31,6 +31,16 @@ def positive_amount(text: str) -> float:
     return value
 
 
+def auto_or_amount(text: str) -> float | str:
+    """`auto`, or a number above 0, for argparse."""
+    return text if text == "auto" else positive_amount(text)
+
+
+def auto_or_weight(text: str) -> float | str:
+    """`auto`, or a number of at least 0, for argparse."""
+    return text if text == "auto" else weight(text)
+
+
 def weight(text: str) -> float:
     """A number of at least 0, for argparse."""
     try:

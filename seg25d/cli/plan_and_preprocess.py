@@ -4,7 +4,7 @@ import argparse
 import logging
 import textwrap
 
-from seg25d.cli.argument_types import plans_name, positive_amount
+from seg25d.cli.argument_types import auto_or_amount, auto_or_weight, plans_name
 from seg25d.cli.common import Command, find_workspace, options_of, say
 from seg25d.core.errors import InputError
 from seg25d.core.parallel import start_worker_server
@@ -41,10 +41,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--gpu-memory-gb",
-        type=positive_amount,
-        default=8.0,
-        metavar="GB",
-        help="memory that one training step may take (default: 8)",
+        type=auto_or_amount,
+        metavar="GB|auto",
+        help="memory that one training step may take, in GiB (default: auto, which is as planned before, else what the "
+        "GPU here has, else 8)",
+    )
+    parser.add_argument(
+        "--cpu-gflops",
+        type=auto_or_weight,
+        default="auto",
+        metavar="N|auto",
+        help="speed of the CPUs that will train, in GFLOP/s: an update is planned to take 2 s on them at most; 0: any "
+        "time (default: auto, which is as planned before; else, without --gpu-memory-gb on a machine without a GPU or "
+        "with --device cpu, as measured here; else 0)",
     )
     parser.add_argument(
         "--recipe",
@@ -98,10 +107,8 @@ def run(arguments: argparse.Namespace) -> None:
         from seg25d.planning.explanation import MOST_COLUMNS
         from seg25d.views.training_times import timed_trainings
 
-    if arguments.explain:
+    if arguments.explain or arguments.device is not None:
         choose_execution(arguments.device)
-    elif arguments.device is not None:
-        logger.warning("--device has no effect on plan_and_preprocess without --explain")
     options = options_of(
         api.PlanningOptions,
         arguments,

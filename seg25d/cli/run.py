@@ -2,7 +2,7 @@
 
 import argparse
 
-from seg25d.cli.argument_types import duration, natural_number, positive_amount, positive_number
+from seg25d.cli.argument_types import auto_or_amount, duration, natural_number, positive_number
 from seg25d.cli.common import Command, find_workspace, options_of, say
 from seg25d.cli.slurm_argument import add_slurm_argument, slurm_options
 from seg25d.core.errors import InputError
@@ -55,9 +55,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--gpu-memory-gb",
-        type=positive_amount,
-        metavar="GB",
-        help="memory that one training step may take (default: as the data set is planned, else 8)",
+        type=auto_or_amount,
+        metavar="GB|auto",
+        help="memory that one training step may take, in GiB (default: auto, which is as planned before, else what the "
+        "GPU here has, else 8; on a machine without a GPU updates are then planned to take 2 s at most, see "
+        "plan_and_preprocess --cpu-gflops)",
     )
     parser.add_argument(
         "--on",

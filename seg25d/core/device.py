@@ -181,6 +181,24 @@ def _make_current(device: torch.device) -> torch.device:
     return numbered
 
 
+def gpu_memory_gb(device: str | None) -> float | None:
+    """Memory of the GPU that would compute: what the driver gives programs, which is less than what is printed on it.
+
+    Args:
+        device: As for `choose_execution`.
+
+    Returns:
+        GiB, rounded down to tenths; of the smallest of several GPUs if none is named, as tasks share them out; None
+        without such a GPU.
+    """
+    if (device or "cuda").partition(":")[0] != "cuda" or not torch.cuda.is_available():
+        return None
+    number = torch.device(device or "cuda").index
+    numbers = [each for each in range(torch.cuda.device_count()) if number in (None, each)]
+    memory = [torch.cuda.get_device_properties(each).total_memory for each in numbers]
+    return min(memory) * 10 // 2**30 / 10 if memory else None
+
+
 def free_gpu_memory_bytes(device: torch.device) -> int:
     """Memory of a GPU that tensors may still take: free memory, and memory of released tensors that torch keeps.
 

@@ -1,13 +1,14 @@
 """Options of a run over all steps, and of predictions by several processes."""
 
 from collections.abc import Mapping
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
 from seg25d.core.records import Record
 from seg25d.orchestration.engine_names import EngineName
 from seg25d.planning.pretext import PretextTask
+from seg25d.workflows.machine_limits import Auto
 from seg25d.workflows.options import PredictionOptions, TrainingOptions
 
 
@@ -24,8 +25,8 @@ class RunOptions(Record):
     seed: int | None = None
     pretext: PretextTask | None = None
     """What networks are pretrained by; None: they are not."""
-    gpu_memory_gb: float | None = Field(default=None, gt=0)
-    """Memory that one training step may take; None: that of the plans that are there, else 8 GB."""
+    gpu_memory_gb: Annotated[float, Field(gt=0)] | Auto | None = None
+    """Memory that one training step may take, in GiB; `auto` and None: see `PlanningOptions`."""
     on: EngineName = "local"
     num_tasks: int | None = Field(default=None, ge=1)
     """Tasks at a time; None: one per GPU, or one on CPUs; what a cluster has room for."""

@@ -24,7 +24,6 @@ from seg25d.orchestration.table import Table
 from seg25d.orchestration.task import Task, in_order
 from seg25d.orchestration.training_graph import CHOOSE, REPORT, TrainingGraph
 from seg25d.orchestration.wanted_runs import WantedRun, wanted_runs
-from seg25d.planning.plans_file import read_plans
 from seg25d.planning.plans_name import RUN_VARIANTS
 from seg25d.runs.files import check_run
 from seg25d.runs.names import parse_folds
@@ -95,15 +94,13 @@ def _planned_graph(workspace: Workspace, name: str, options: RunOptions) -> tupl
     words = options.configurations
     planning = PlanningOptions(
         configurations=None if words is None else tuple(dict.fromkeys(map(_without_variants, words))),
+        gpu_memory_gb=options.gpu_memory_gb or "auto",
+        cpu_gflops="auto" if options.on == "local" else None,  # the machines of a cluster are others
+        device=options.device,
         num_processes=options.num_processes,
         plan_only=True,
     )
     folder = workspace.preprocessed_dataset(name)
-    memory = options.gpu_memory_gb
-    if memory is None and folder.plans().exists():
-        memory = read_plans(folder.plans()).gpu_memory_gb
-    if memory is not None:
-        planning = planning.model_copy(update={"gpu_memory_gb": memory})
     plans = prepare_datasets(workspace, [name], planning)[name]
     splits = read_splits(folder.splits)
     runs = wanted_runs(plans, words, options.pretext)

@@ -16,7 +16,16 @@ from seg25d.planning.network_rules import WIDE_FROM_GB
 from seg25d.planning.normalization import ChannelNormalization
 from seg25d.planning.plan import ConfigurationPlan, Plans
 from seg25d.planning.recipe_rules import PlanningRules
-from seg25d.planning.search import CARD_SHARE, LARGEST_BATCH, OVERHEAD_BYTES, SCORES_SHARE, Fit, Limits
+from seg25d.planning.search import (
+    CARD_SHARE,
+    LARGEST_BATCH,
+    MOST_VOXELS,
+    OVERHEAD_BYTES,
+    SCORES_SHARE,
+    UPDATE_SECONDS,
+    Fit,
+    Limits,
+)
 from seg25d.representations import ALIAS
 from seg25d.representations.base import VolumeGeometry
 
@@ -35,9 +44,8 @@ def dataset_reasons(
     geometry: VolumeGeometry,
     anisotropic: bool,
     normalization: Sequence[ChannelNormalization],
-    gpu_memory_gb: float,
 ) -> dict[str, str]:
-    """The reasons for the choices that all configurations share."""
+    """The reasons for the choices about the data that all configurations share."""
     axis = geometry.slice_axis
     median = f"median spacing {_millimetres(fingerprint.median_spacing_mm)} of {fingerprint.num_cases} case(s)"
     spacing = f"{median}; the median volume then has {_by(geometry.shape)} voxels"
@@ -54,11 +62,24 @@ def dataset_reasons(
         "spacing_mm": spacing,
         "slice_axis": f"slices are taken along {AXIS_NAMES[axis]}, {why}",
         "normalization": "; ".join(normalization_reason(channel) for channel in normalization),
+    }
+
+
+def machine_reasons(gpu_memory_gb: float, cpu_gflops: float) -> dict[str, str]:
+    """What the machine that the plans are made for allows."""
+    reasons = {
         "gpu_memory_gb": (
             f"a training step may take {gpu_memory_gb:g} GB, of which {(1 - CARD_SHARE) * gpu_memory_gb:.2g} GB are "
-            f"what cards of that size lack, and {OVERHEAD_BYTES / GIGABYTE:g} GB are kept for CUDA itself"
-        ),
+            "for what cards lack of their size and for gaps between blocks of memory, and "
+            f"{OVERHEAD_BYTES / GIGABYTE:g} GB for CUDA itself"
+        )
     }
+    if cpu_gflops:
+        reasons["cpu_gflops"] = (
+            f"trained on CPUs of {cpu_gflops:g} GFLOP/s, where an update is to take {UPDATE_SECONDS:g} s at most, so "
+            f"that there are {3600 / UPDATE_SECONDS:,.0f} an hour or more; recipes of papers keep their batches"
+        )
+    return reasons
 
 
 def recipe_reasons(
@@ -136,6 +157,7 @@ def configuration_reasons(fit: Fit, limits: Limits) -> dict[str, str]:
         "batch_size": _batch_reason(fit, limits),
         "network": _network_reason(fit, limits),
         "estimated_memory_gb": _memory_reason(fit),
+        "flops_per_update": _flops_reason(fit, limits),
         **({} if fit.representation.mirrored else {"mirror_axes": "none, as this method does not mirror its windows"}),
     }
 
@@ -193,11 +215,13 @@ def _wrapped(text: str, indent: str = "") -> list[str]:
 def _choice_reason(fit: Fit, limits: Limits) -> str:
     """Describe the configuration in a sentence: what was chosen and why."""
     representation, geometry, rules = fit.representation, limits.geometry, limits.rules
-    why = (
-        f"the best that fit into {limits.gpu_memory_gb:g} GB"
-        if fit.position
-        else representation.window_reason(fit.window, geometry, rules)
-    )
+    if fit.num_without_room or fit.num_too_slow:
+        why = f"the best that fit into {limits.gpu_memory_gb:g} GB"
+        why += f" and {UPDATE_SECONDS:g} s on these CPUs" if fit.num_too_slow else ""
+    elif fit.num_too_large:
+        why = "larger ones are not known to help, so that memory goes to the batch"
+    else:
+        why = representation.window_reason(fit.window, geometry, rules)
     return (
         f"{representation.choice(geometry, rules)}; windows of {_by(fit.window)} voxels, {fit.batch_size} in a batch: "
         f"{why}"
@@ -208,18 +232,27 @@ def _window_reason(fit: Fit, limits: Limits) -> str:
     coverage = ", ".join(
         f"{min(1.0, size / full):.0%}" for size, full in zip(fit.window, limits.geometry.shape, strict=True)
     )
-    if fit.position:
-        choice = f"{fit.position} larger candidates did not fit"
+    parts = []
+    if fit.num_too_large:
+        most = max(MOST_VOXELS, fit.representation.needed_voxels(limits.geometry))
+        parts.append(
+            f"{fit.num_too_large} larger candidates have more than {most / 1e6:.3g} million voxels, beyond which "
+            "memory goes to the batch (256^3, where nnU-Net's patches begin, or what the method needs)"
+        )
+    if fit.num_without_room:
+        parts.append(f"{fit.num_without_room} larger candidates did not fit")
         if limits.has_too_many_scores(limits.geometry.shape):
-            choice += (
+            parts[-1] += (
                 f" or had too many scores ({limits.num_outputs} per voxel, of which a window may have "
                 f"{SCORES_SHARE * limits.gpu_memory_gb:.3g} GB, so that predictions stay small)"
             )
-    else:
-        choice = fit.representation.window_reason(fit.window, limits.geometry, limits.rules)
+    if fit.num_too_slow:
+        parts.append(f"{fit.num_too_slow} would take longer than {UPDATE_SECONDS:g} s for an update on these CPUs")
+    if not parts:
+        parts.append(fit.representation.window_reason(fit.window, limits.geometry, limits.rules))
     return (
-        f"{choice} with a batch of {limits.smallest_batch(fit.window)}; sizes along network axes are rounded up to "
-        f"multiples of {_by(fit.network.divisor)}; covers {coverage} of the median volume "
+        f"{'; '.join(parts)}, with a batch of {limits.smallest_batch(fit.window)}; sizes along network axes are "
+        f"rounded up to multiples of {_by(fit.network.divisor)}; covers {coverage} of the median volume "
         f"{_by(limits.geometry.shape)} along D, H, W"
     )
 
@@ -229,11 +262,13 @@ def _batch_reason(fit: Fit, limits: Limits) -> str:
     covers = f"covers {share:.2%} of the voxels of the data set"
     if limits.rules.batch_size is not None:
         return f"the recipe's; {covers}"
-    largest = limits.largest_batch(fit.window)
+    largest = limits.largest_batch(fit.window, fit.flops_per_window)
     if fit.batch_size < largest:
         return f"the largest that fits; {covers}, more would be allowed ({largest})"
     if fit.batch_size == LARGEST_BATCH:
         return f"the largest allowed; {covers}"
+    if fit.batch_size < limits.largest_batch(fit.window):
+        return f"the largest of which an update takes {UPDATE_SECONDS:g} s at most, or 1; {covers}"
     if fit.batch_size == limits.smallest_batch(fit.window):
         return f"{_smallest_batch_reason(fit, limits)}; {covers}"
     return f"{covers}; more than {limits.largest_share:.1%} would leave too few updates (nnU-Net: 5 %)"
@@ -242,7 +277,7 @@ def _batch_reason(fit: Fit, limits: Limits) -> str:
 def _smallest_batch_reason(fit: Fit, limits: Limits) -> str:
     if fit.batch_size > 1:
         return f"the smallest allowed, {fit.batch_size}, as in nnU-Net"
-    if prod(fit.window) > limits.largest_share * limits.total_voxels:
+    if limits.covers_too_much(fit.window):
         share = f"{limits.largest_share:.1%} of the voxels of the data set"
         return f"the smallest allowed, 1, as a single window has more than {share}"
     return "the smallest allowed, 1, as there is a single case"
@@ -289,8 +324,8 @@ def _width_reason(limits: Limits) -> str:
     if limits.gpu_memory_gb >= WIDE_FROM_GB:
         return f"nnU-Net's, as the budget is {WIDE_FROM_GB} GB or more"
     return (
-        "they begin at half of nnU-Net's, which learns more per minute without a large GPU; nnU-Net's from "
-        f"{WIDE_FROM_GB} GB on"
+        "half of nnU-Net's in every stage, up to the same largest width, which learns more per minute without a large "
+        f"GPU; nnU-Net's from {WIDE_FROM_GB} GB on"
     )
 
 
@@ -300,6 +335,20 @@ def _memory_reason(fit: Fit) -> str:
         f"traced on fake tensors: weights {memory.parameters / GIGABYTE:.2f}, gradients "
         f"{memory.gradients / GIGABYTE:.2f}, optimizer {memory.optimizer / GIGABYTE:.2f}, activations "
         f"{memory.activations / GIGABYTE:.2f} GB, and {OVERHEAD_BYTES / GIGABYTE:g} GB for CUDA itself"
+    )
+
+
+def _flops_reason(fit: Fit, limits: Limits) -> str:
+    counted = (
+        f"{fit.memory.flops / 1e12:.3g} TFLOP per update, forward and backward: convolutions and matrix products "
+        "(torch.utils.flop_counter), counted on fake tensors"
+    )
+    if not limits.cpu_gflops or not fit.memory.flops:
+        return counted
+    seconds = fit.memory.flops / limits.cpu_gflops / 1e9
+    return (
+        f"{counted}; on CPUs of {limits.cpu_gflops:g} GFLOP/s about {seconds:.2g} s, {3600 / seconds:,.0f} updates an "
+        "hour"
     )
 
 

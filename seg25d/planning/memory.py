@@ -1,8 +1,8 @@
-"""The memory of one training step, measured by running it on tensors without data.
+"""The memory and the arithmetic of one training step, measured by running it on tensors without data.
 
 Every operation of forward pass, loss, backward pass and update runs on PyTorch's fake tensors, which have shapes but no
 numbers. A dispatch mode follows the creation and release of every storage, so the peak is that of the real step for
-any network, without rules for particular ones.
+any network, without rules for particular ones. It also counts floating-point operations, by PyTorch's own formulas.
 """
 
 import weakref
@@ -19,6 +19,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map_only
+from torch.utils.flop_counter import flop_registry
 
 from seg25d.core.parts import sums_in_parts
 from seg25d.core.process import loading
@@ -53,6 +54,9 @@ class MemoryUse(Record):
     """Number of trainable parameters."""
     largest_tensor: int = 0
     """Numbers in the largest tensor of the step."""
+    flops: int = 0
+    """Floating-point operations of convolutions and matrix products, forward and backward; a product that is added
+    counts as two (torch.utils.flop_counter)."""
 
     @property
     def total(self) -> int:
@@ -131,6 +135,7 @@ def trace_training_step(build: Callable[[], nn.Module], image_shape: Sequence[in
         activations=peak[""],
         num_parameters=sum(parameter.numel() for parameter in parameters),
         largest_tensor=tracker.largest_tensor,
+        flops=tracker.flops,
     )
 
 
@@ -154,7 +159,7 @@ def prediction_memory(build: Callable[[], nn.Module], image_shape: Sequence[int]
 
 
 class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Follows the storage of every tensor that an operation returns until it is released."""
+    """Follows the storage of every tensor that an operation returns until it is released, and counts arithmetic."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -165,13 +170,17 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._count = 0
         self.largest_tensor = 0
         """Numbers in the largest tensor so far; one that repeats a smaller one counts as that."""
+        self.flops = 0
+        """Floating-point operations so far."""
 
     def __torch_dispatch__(
         self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Run the operation and note the storages of its result."""
+        """Run the operation, and note what it computes and the storages of its result."""
         del types
         result = func(*args, **(kwargs or {}))
+        if (formula := flop_registry.get(func._overloadpacket)) is not None:
+            self.flops += formula(*args, **(kwargs or {}), out_val=result)
         for value in tree_iter(result):
             if isinstance(value, Tensor):
                 self._watch(value)

@@ -47,10 +47,12 @@ WIDE_UNET = UNetSettings(
 )
 """nnU-Net's widths."""
 NARROW_UNET = WIDE_UNET.model_copy(update={"base_width": 16})
-"""Half of them, a quarter of the arithmetic: a CPU then learns within minutes. In equal time no worse than halving the
-two finest stages alone, and far better for super images (documentation/concepts/choices.md)."""
-WIDE_FROM_GB = 12
-"""Memory budget from which on nnU-Net's widths are planned: such a budget comes with a GPU for which they are cheap."""
+"""Half of them in every stage, up to the same largest width, a quarter of the arithmetic: a CPU then learns within
+minutes. In equal time no worse than halving the two finest stages alone, and far better for super images
+(documentation/concepts/choices.md)."""
+WIDE_FROM_GB = 11.6
+"""Memory budget from which on nnU-Net's widths are planned: such a budget comes with a GPU for which they are cheap.
+Cards that are sold with 12 GB have it (11.76 GiB: github.com/TencentARC/PhotoMaker/issues/47)."""
 
 
 def unet_settings(gpu_memory_gb: float) -> UNetSettings:

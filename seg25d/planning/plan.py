@@ -55,6 +55,8 @@ class ConfigurationPlan(Record):
     estimated_memory_gb: float = Field(ge=0)
     """Peak of one training step in mixed precision, traced on fake tensors, and 0.5 GB for CUDA itself."""
     num_parameters: int = Field(ge=0)
+    flops_per_update: int = Field(default=0, ge=0)
+    """Floating-point operations of an update, see `MemoryUse.flops`; 0 in plans of earlier versions."""
     ceiling: ProjectionCeiling | None = None
     """Best possible result of `mip`; None for other configurations, and where it was not measured."""
     reasons: dict[str, str]
@@ -63,7 +65,7 @@ class ConfigurationPlan(Record):
     @property
     def decisions(self) -> Self:
         """Return the part of the plan that a run depends on, without reasons and advice."""
-        return self.model_copy(update={"ceiling": None, "reasons": {}})
+        return self.model_copy(update={"flops_per_update": 0, "ceiling": None, "reasons": {}})
 
     @model_validator(mode="after")
     def _check_fit(self) -> Self:
@@ -120,6 +122,8 @@ class Plans(Record):
     plans_name: PlansName = DEFAULT_PLANS_NAME
     recipe: FileName = "default"
     gpu_memory_gb: float = Field(gt=0)
+    cpu_gflops: float = Field(default=0, ge=0)
+    """Speed of the CPUs that the plans are made for, see `Limits.cpu_gflops`; 0: updates may cost anything."""
     planned_from: str = ""
     """Digest of the fingerprint, channels and labels that the plans were made from."""
     slice_axis: int = Field(ge=0, le=2)

@@ -10,7 +10,13 @@ from seg25d.core.types import Spacing
 from seg25d.data.description import DatasetDescription
 from seg25d.planning.channel_rules import named_normalization, scheme_of_version_0_2, store_name
 from seg25d.planning.configurations import configuration_names, flat_configurations, single_slice_reason, split_name
-from seg25d.planning.explanation import configuration_reasons, dataset_reasons, mirror_reason, recipe_reasons
+from seg25d.planning.explanation import (
+    configuration_reasons,
+    dataset_reasons,
+    machine_reasons,
+    mirror_reason,
+    recipe_reasons,
+)
 from seg25d.planning.fingerprint import Fingerprint
 from seg25d.planning.geometry import target_spacing
 from seg25d.planning.memory import GIGABYTE
@@ -26,12 +32,13 @@ VOLUME = "3d"
 """The configuration that nnU-Net calls 3d_fullres."""
 
 
-def plan_dataset(
+def plan_dataset(  # noqa: PLR0913 - all but two by keyword
     fingerprint: Fingerprint,
     description: DatasetDescription,
     *,
     configurations: Sequence[str] | None = None,
     gpu_memory_gb: float = 8,
+    cpu_gflops: float = 0,
     spacing_3d_mm: Spacing | None = None,
     rules: PlanningRules = DEFAULT_RULES,
     plans_name: str = DEFAULT_PLANS_NAME,
@@ -44,7 +51,8 @@ def plan_dataset(
         configurations: Names of `CONFIGURATIONS`, or `2d` for the slices along the coarsest axis, which is planned
             under its anatomical name, each also with a network (`si__se_unet`); None or nothing: all that the recipe is
             meant for.
-        gpu_memory_gb: Memory that a training step may take.
+        gpu_memory_gb: Memory that a training step may take, in GiB.
+        cpu_gflops: Speed of the CPUs that train, of which an update takes `UPDATE_SECONDS` at most; 0: any time.
         spacing_3d_mm: Target spacing (D, H, W) of `3d`, as nnU-Net's -overwrite_target_spacing; None: that of all.
         rules: Rules of the recipe.
         plans_name: Name of the plans.
@@ -79,6 +87,7 @@ def plan_dataset(
             num_cases=fingerprint.num_cases,
             total_voxels=total_voxels,
             gpu_memory_gb=gpu_memory_gb,
+            cpu_gflops=cpu_gflops,
             rules=rules.of(configuration),
             asked_network=network,
         )
@@ -89,17 +98,24 @@ def plan_dataset(
     if spacing_3d_mm is not None and volumes:
         asked_for = rules.model_copy(update={"spacing_mm": spacing_3d_mm, "source": "-overwrite_target_spacing"})
         planned |= plan_dataset(
-            fingerprint, description, configurations=volumes, gpu_memory_gb=gpu_memory_gb, rules=asked_for
+            fingerprint,
+            description,
+            configurations=volumes,
+            gpu_memory_gb=gpu_memory_gb,
+            cpu_gflops=cpu_gflops,
+            rules=asked_for,
         ).configurations
     return Plans(
         dataset_name=fingerprint.dataset_name,
         plans_name=plans_name,
         recipe=rules.name,
         gpu_memory_gb=gpu_memory_gb,
+        cpu_gflops=cpu_gflops,
         planned_from=planning_digest(fingerprint, description, rules),
         slice_axis=geometry.slice_axis,
         reasons={
-            **dataset_reasons(fingerprint, geometry, anisotropic, normalization, gpu_memory_gb),
+            **dataset_reasons(fingerprint, geometry, anisotropic, normalization),
+            **machine_reasons(gpu_memory_gb, cpu_gflops),
             "mirror_axes": mirror_reason(rules, description.labels.directed),
             **recipe_reasons(rules, geometry, normalization),
             **_left_out_reason(fingerprint, rules),
@@ -136,6 +152,7 @@ def _plan_configuration(
         mirror_axes=mirror_axes if fit.representation.mirrored else (),
         estimated_memory_gb=round(fit.total_bytes / GIGABYTE, 3),
         num_parameters=fit.memory.num_parameters,
+        flops_per_update=fit.memory.flops,
         reasons=configuration_reasons(fit, limits),
     )
 

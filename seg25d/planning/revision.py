@@ -25,6 +25,7 @@ def revise_plans(  # noqa: PLR0913 - all but two by keyword
     *,
     configurations: Sequence[str] | None,
     gpu_memory_gb: float,
+    cpu_gflops: float = 0,
     spacing_3d_mm: Spacing | None = None,
     rules: PlanningRules,
     plans_name: str,
@@ -37,6 +38,7 @@ def revise_plans(  # noqa: PLR0913 - all but two by keyword
         description: Channels and labels.
         configurations: The requested ones; None: all. What was planned before is planned again when all is.
         gpu_memory_gb: Memory that a training step may take.
+        cpu_gflops: See `plan_dataset`.
         spacing_3d_mm: See `plan_dataset`.
         rules: What the recipe fixes.
         plans_name: Name of the plans.
@@ -49,6 +51,7 @@ def revise_plans(  # noqa: PLR0913 - all but two by keyword
         fingerprint,
         description,
         gpu_memory_gb=gpu_memory_gb,
+        cpu_gflops=cpu_gflops,
         spacing_3d_mm=spacing_3d_mm,
         rules=rules,
         plans_name=plans_name,
@@ -56,6 +59,8 @@ def revise_plans(  # noqa: PLR0913 - all but two by keyword
     if stored is None:
         return make(configurations=configurations)
     changes = _changes(stored, planning_digest(fingerprint, description, rules), gpu_memory_gb, rules.name)
+    if stored.cpu_gflops != cpu_gflops:
+        changes.append(f"the CPUs have {_gflops(cpu_gflops)} now and had {_gflops(stored.cpu_gflops)}")
     spacings = {plan.spacing_mm for name, plan in stored.configurations.items() if is_volume(name)}
     if spacing_3d_mm is not None and spacings - {spacing_3d_mm}:
         changes.append(f"the spacing of {VOLUME} is to be another one")
@@ -104,6 +109,10 @@ def _check_all_known(stored: Plans, changes: Sequence[str]) -> None:
             f"{'it' if len(unknown) == 1 else 'them'} from the file, forget all plans in it with --clean, or plan "
             "under another name (--plans-name)"
         )
+
+
+def _gflops(number: float) -> str:
+    return f"{number:g} GFLOP/s" if number else "any speed"
 
 
 def _changes(stored: Plans, planned_from: str, gpu_memory_gb: float, recipe: str) -> list[str]:

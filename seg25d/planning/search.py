@@ -1,7 +1,7 @@
-"""The one search: the best window whose training step fits the budget, then the largest batch."""
+"""The one search: the best window whose training step fits the budgets of memory and time, then the largest batch."""
 
 from collections.abc import Iterable, Iterator
-from math import prod
+from math import inf, prod
 from typing import TypeAlias
 
 from seg25d.core.errors import InputError
@@ -14,14 +14,20 @@ from seg25d.planning.network_rules import WIDE_FROM_GB, choose_network, with_che
 from seg25d.representations.base import AnyRepresentation, ConfigurationRules, VolumeGeometry
 
 CARD_SHARE = 31 / 32
-"""Share of its nominal memory that a graphics card has for programs: 7.76 or 7.78 of 8 GB (torch's messages in
-github.com/meta-llama/codellama/issues/82, github.com/sshan-zhao/GASDA/issues/19), more of larger ones."""
+"""Share of the memory that is planned for, whether it is printed on a card, which has 7.76 or 7.78 of 8 GB for programs
+(torch's messages in github.com/meta-llama/codellama/issues/82, github.com/sshan-zhao/GASDA/issues/19), or what a card
+has, of which fragmentation takes a part. Not measured on a GPU here; with OVERHEAD_BYTES 1.25 of 24 GB stay free, as in
+nnU-Net (22.7 GB, documentation/resenc_presets.md there)."""
 OVERHEAD_BYTES = GIGABYTE // 2
 """Bytes kept free for memory that tracing cannot see: the CUDA context (0.27 to 0.62 GB,
 github.com/pytorch/pytorch/pull/86509) and the smaller of cuDNN's workspaces; torch passes over algorithms whose
 workspace finds no room."""
 SMALLEST_BATCH = 2
-"""As in nnU-Net (default_experiment_planner.py: UNet_min_batch_size), where a window covers little of the data set."""
+"""As in nnU-Net (default_experiment_planner.py: UNet_min_batch_size); with small budgets only where a window covers
+little of the data set."""
+UPDATE_SECONDS = 2.0
+"""Seconds that an update may take on CPUs: a quarter of an hour is then 450 updates. With 500 `stack` reaches a Dice of
+0.866 on the hippocampus, with 4000 0.885; with 85 `3d` had 0.20 on cardiac MR (documentation/concepts/choices.md)."""
 LARGEST_BATCH = 64
 """Batch size beyond which a step only gets slower."""
 LARGEST_SHARE_SMALL, LARGEST_SHARE_LARGE = 0.008, 0.025
@@ -38,6 +44,11 @@ def enough_voxels(total_voxels: int, num_cases: int, gpu_memory_gb: float) -> in
     """Voxels of a window from which on even a batch of two (one, of a single case) covers too much of the data set."""
     return int(largest_share(gpu_memory_gb) * total_voxels / min(SMALLEST_BATCH, num_cases))
 
+
+MOST_VOXELS = 256**3
+"""Voxels of a window beyond which memory goes to the batch: those of nnU-Net's first patch, from which its patches
+shrink (default_experiment_planner.py). More context is not known to help: its preset XL, with up to 1.8 times the
+voxels of L, has the mean Dice of L on six data sets, 87.6 (documentation/resenc_presets.md there)."""
 
 SAME_NETWORK_SLACK = 1.15
 """A window predicted to need this many times the budget is not traced; padded grids make predictions inexact."""
@@ -67,6 +78,8 @@ class Limits(Record):
     total_voxels: int
     """Voxels of all cases at the target spacing."""
     gpu_memory_gb: float
+    cpu_gflops: float = 0
+    """Speed of the CPUs that train, in 10^9 floating-point operations per second; 0: updates may cost anything."""
     rules: ConfigurationRules = ConfigurationRules()
     """Settings that the recipe fixes."""
     asked_network: str | None = None
@@ -82,13 +95,27 @@ class Limits(Record):
         """Share of the data set that a batch may cover."""
         return largest_share(self.gpu_memory_gb)
 
+    @property
+    def most_flops(self) -> float:
+        """Floating-point operations that an update may cost; a recipe's batch costs what it costs."""
+        bounded = self.cpu_gflops and self.rules.batch_size is None
+        return UPDATE_SECONDS * self.cpu_gflops * 1e9 if bounded else inf
+
+    def covers_too_much(self, window: Shape) -> bool:
+        """Whether with a small budget a single window has more voxels of the data set than a batch should."""
+        return self.gpu_memory_gb < WIDE_FROM_GB and prod(window) > self.largest_share * self.total_voxels
+
     def smallest_batch(self, window: Shape) -> int:
-        """The recipe's; else 2, or 1 if there is only one case, or one window covers more than a batch should."""
+        """The recipe's; else 2, or 1 if there is only one case, or a window covers too much."""
         if self.rules.batch_size is not None:
             return self.rules.batch_size
-        if prod(window) > self.largest_share * self.total_voxels:
-            return 1
-        return min(SMALLEST_BATCH, self.num_cases)
+        return 1 if self.covers_too_much(window) else min(SMALLEST_BATCH, self.num_cases)
+
+    def is_too_large(self, candidate: Candidate, window: Shape) -> bool:
+        """Whether a candidate's window, rounded up, has more voxels than help; a recipe's may have any number."""
+        representation, sizes = candidate
+        is_needed = prod(sizes) <= representation.needed_voxels(self.geometry)
+        return self.rules.batch_size is None and prod(window) > MOST_VOXELS and not is_needed
 
     @property
     def budget_bytes(self) -> int:
@@ -99,12 +126,17 @@ class Limits(Record):
         """Whether the scores of a window take more of the memory than they should."""
         return 2 * self.num_outputs * prod(window) > SCORES_SHARE * self.gpu_memory_gb * GIGABYTE
 
-    def largest_batch(self, window: Shape) -> int:
-        """The most windows of this size that a batch may have, whatever the memory."""
+    def largest_batch(self, window: Shape, flops_per_window: float = 0) -> int:
+        """The most windows of this size and cost that a batch may have, whatever the memory.
+
+        With twice as many updates of one window, networks learn as much as with two in a batch (stack, hippocampus:
+        0.863 and 0.866, documentation/concepts/choices.md), so time decides against the smallest batch, too.
+        """
         if self.rules.batch_size is not None:
             return self.rules.batch_size
         by_voxels = int(self.largest_share * self.total_voxels / prod(window))
-        return max(self.smallest_batch(window), min(by_voxels, LARGEST_BATCH))
+        by_time = max(1.0, self.most_flops / max(1.0, flops_per_window))
+        return int(min(max(self.smallest_batch(window), min(by_voxels, LARGEST_BATCH)), by_time))
 
 
 class Fit(Record):
@@ -117,13 +149,27 @@ class Fit(Record):
     memory: MemoryUse
     position: int = 0
     """Number of better candidates that were rejected."""
+    num_too_large: int = 0
+    """Number of these that have more voxels than help."""
+    num_too_slow: int = 0
+    """Number of these that would fit, but whose updates would take too long."""
 
     @property
     def total_bytes(self) -> int:
         """Memory with the part that tracing does not see."""
         return self.memory.total + OVERHEAD_BYTES
 
-    def keeps_to(self, limits: Limits) -> bool:
+    @property
+    def num_without_room(self) -> int:
+        """Number of better candidates that do not fit into the memory."""
+        return self.position - self.num_too_large - self.num_too_slow
+
+    @property
+    def flops_per_window(self) -> float:
+        """Floating-point operations of an update, per window of the batch."""
+        return self.memory.flops / self.batch_size
+
+    def fits(self, limits: Limits) -> bool:
         """Whether the step fits into the memory, and a window into what kernels can count."""
         countable = self.memory.largest_tensor <= MOST_NUMBERS * self.batch_size
         return countable and self.memory.total <= limits.budget_bytes
@@ -150,26 +196,36 @@ def search(candidates: Iterable[Candidate], limits: Limits) -> Fit:
     """
     activations: dict[NetworkSpec, float] = {}
     largest: dict[NetworkSpec, float] = {}
-    last_rate = 0.0
-    for position, fit in enumerate(with_networks(candidates, limits)):
+    flops: dict[NetworkSpec, float] = {}
+    last_rate, num_too_large, num_too_slow = (0.0, 0.0), 0, 0
+    for position, (fit, is_too_large) in enumerate(with_networks(candidates, limits)):
         representation, window, network = fit
+        if is_too_large:
+            num_too_large += 1
+            continue
         batch_size = limits.smallest_batch(window)
         cost = batch_size * prod(window) * representation.cost_factor
         slack = SAME_NETWORK_SLACK if network in activations else OTHER_NETWORK_SLACK
-        if activations.get(network, last_rate) * cost > slack * limits.budget_bytes:
+        if activations.get(network, last_rate[0]) * cost > slack * limits.budget_bytes:
             continue
         numbers = largest.get(network, 0) * prod(window)
         if limits.has_too_many_scores(window) or numbers > SAME_NETWORK_SLACK * MOST_NUMBERS:
             continue
+        if flops.get(network, last_rate[1]) * cost > slack * limits.most_flops * batch_size:
+            num_too_slow += 1
+            continue
         step = _trace(fit, batch_size, limits, position)
-        last_rate = activations[network] = step.memory.activations / cost
+        activations[network], flops[network] = last_rate = step.memory.activations / cost, step.memory.flops / cost
         largest[network] = step.memory.largest_tensor / (batch_size * prod(window))
-        if step.keeps_to(limits):
-            return _grow(step, limits)
-    # The loop has at least one candidate, and the last is the cheapest.
-    step = _trace((representation, window, network), batch_size, limits, position)
+        if step.fits(limits) and step.flops_per_window <= limits.most_flops:
+            break
+        num_too_slow += step.fits(limits)
+    else:
+        # There is at least one candidate, and the last is the cheapest.
+        step = _trace((representation, window, network), batch_size, limits, position)
     if step.memory.total <= limits.budget_bytes:
-        return _grow(step, limits)
+        counts = {"num_too_large": num_too_large, "num_too_slow": num_too_slow}
+        return _grow(step, limits).model_copy(update=counts)
     needed = step.total_bytes / GIGABYTE / CARD_SHARE
     raise InputError(
         f"configuration {limits.configuration}: {limits.gpu_memory_gb:g} GB of GPU memory are not enough; the smallest "
@@ -180,19 +236,24 @@ def search(candidates: Iterable[Candidate], limits: Limits) -> Fit:
 
 def with_networks(
     candidates: Iterable[Candidate], limits: Limits
-) -> Iterator[tuple[AnyRepresentation, Shape, NetworkSpec]]:
-    """Candidates with their network, windows rounded up to multiples of its divisors, without duplicates."""
+) -> Iterator[tuple[tuple[AnyRepresentation, Shape, NetworkSpec], bool]]:
+    """Candidates with their network, windows rounded up to multiples of its divisors, without duplicates.
+
+    Returns:
+        Each of them, and whether it has more voxels than help.
+    """
     seen = set()
     for representation, sizes in candidates:
         axes = representation.network_axes
         topology = choose_topology([sizes[axis] for axis in axes], [limits.geometry.spacing_mm[axis] for axis in axes])
         network = choose_network(limits.network, topology, representation, limits.gpu_memory_gb)
         window = round_up(sizes, axes, network.divisor)
+        is_too_large = limits.is_too_large((representation, sizes), window)
         # Costs time and no accuracy, a smaller window the other way round.
         for each in (network, with_checkpointing(network)):
             if each is None:
                 continue
-            item = representation.refit(window), window, each
+            item = (representation.refit(window), window, each), is_too_large
             if item not in seen:
                 seen.add(item)
                 yield item
@@ -225,7 +286,10 @@ def _grow(step: Fit, limits: Limits) -> Fit:
     memory is the highest of many straight lines over the batch size, one for each of its moments. So beyond two sizes
     it lies above the line through them, which says what is too large, and between them below it, which says what fits.
     """
-    best, too_large = step, limits.largest_batch(step.window) + 1
+    largest = limits.largest_batch(step.window, step.flops_per_window)
+    if largest < step.batch_size:
+        return _trace((step.representation, step.window, step.network), largest, limits, step.position)
+    best, too_large = step, largest + 1
     spare = limits.budget_bytes - step.memory.total
     size = min(too_large - 1, step.batch_size + spare * step.batch_size // step.memory.activations)
     while best.batch_size < size < too_large:

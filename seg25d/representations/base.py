@@ -151,10 +151,7 @@ class Representation(Record):
 
     @property
     def cost_factor(self) -> float:
-        """Activations per voxel of the window, relative to other instances of the class; steers the planner's search.
-
-        Where no field changes it, 1.
-        """
+        """Activations per voxel, relative to other instances of the class, for the planner's search; 1: all alike."""
         return 1.0
 
     @property
@@ -226,6 +223,11 @@ class Representation(Record):
         """Settings for a network of this name, where the planner chooses them; empty: the network's own rule."""
         del network
         return {}
+
+    def needed_voxels(self, geometry: VolumeGeometry) -> float:
+        """Voxels up to which a method that is to see all of a volume needs its windows to grow."""
+        del geometry
+        return 0
 
     def map_images(self, window: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
         """Change a window image by image, as the network sees them.
@@ -299,7 +301,7 @@ class Representation(Record):
         return self.reason(geometry, rules)
 
     def caution(self, window: Shape, geometry: VolumeGeometry) -> str | None:
-        """Describe what speaks against the method on such volumes, for `--explain`; None: nothing.
+        """Describe what speaks against the method on such volumes, or in such windows; None: nothing.
 
         Args:
             window: Of the plan.

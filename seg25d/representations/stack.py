@@ -13,12 +13,16 @@ from torch import nn
 from seg25d.core.grids import AXIS_NAMES
 from seg25d.core.limits import Margin, NumSlices
 from seg25d.core.types import Shape, Spacing
+from seg25d.representations import ALIAS
 from seg25d.representations.base import ConfigurationRules, RegularSteps, Representation, VolumeGeometry, shrink
 from seg25d.representations.slices import slices_apart
 
 OVERLAP_FACTOR = 0.625
 """Overlap of successive stacks in training, as a share of a stack: the best of the paper's (0, 0.375, 0.625)."""
 SMALLEST_STACK = 8
+LEAST_SLICES = 16
+"""Slices below which a stack is not the paper's: half of its 32 (methods.md 2.1), or a third of a volume that has fewer
+than 48; our choice."""
 SHRINKING_STEPS = 16
 SMALLEST_IN_PLANE = 32
 
@@ -161,6 +165,16 @@ class Stack(Representation):
         if rules.num_slices is not None:
             return "as many slices as the recipe has fit"
         return super().window_reason(window, geometry, rules)
+
+    def caution(self, window: Shape, geometry: VolumeGeometry) -> str | None:
+        """A stack of few slices shows little more than single ones."""
+        slices = geometry.shape[self.axis]
+        if self.stack_size >= min(LEAST_SLICES, slices / 3):
+            return super().caution(window, geometry)
+        return (
+            f"stacks have 32 slices in Shivdeo et al. 2021, and here only {self.stack_size} of {slices} fit; plan with "
+            f"more memory, or take {ALIAS}"
+        )
 
     @classmethod
     def examples(cls) -> list[Self]:

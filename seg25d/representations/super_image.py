@@ -14,6 +14,7 @@ from torch.nn import functional
 from seg25d.core.grids import AXIS_NAMES
 from seg25d.core.limits import NumNeighbours, NumSlices
 from seg25d.core.types import Shape, Spacing
+from seg25d.representations import ALIAS
 from seg25d.representations.base import (
     ConfigurationRules,
     NetworkOutput,
@@ -29,6 +30,8 @@ SQUARE_ENOUGH = 4 / 3
 """Aspect ratios up to here count as square: in Table 2 of the paper 8 x 6 (1.33) equals 3D, 12 x 4 (3.0) loses."""
 CONTEXT = 0
 """Neighbours per side: none, as in the paper."""
+LEAST_SHARE = 0.5
+"""Share of a volume's slices in a window below which a super image is not the paper's, which has all; our choice."""
 SHRINKING_STEPS = 16
 SMALLEST_IN_PLANE = 32
 
@@ -101,6 +104,10 @@ class SuperImage(Representation):
         height, width = (window[axis] for axis in self.network_axes)
         return self.model_copy(update={"grid": choose_grid(window[self.axis], height, width)})
 
+    def needed_voxels(self, geometry: VolumeGeometry) -> float:
+        """All slices, half as high and as wide."""
+        return math.prod(size if axis == self.axis else math.ceil(size / 2) for axis, size in enumerate(geometry.shape))
+
     def map_images(self, window: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
         """Change the super image of a window."""
         slices = slices_first(window[None], self.axis)
@@ -160,6 +167,16 @@ class SuperImage(Representation):
         return (
             f"all slices of a window along {AXIS_NAMES[self.axis]} tiled into one image, {rows} x {columns} of them, "
             "so that a 2D network sees all at once"
+        )
+
+    def caution(self, window: Shape, geometry: VolumeGeometry) -> str | None:
+        """A super image of few of the slices is not the paper's, which has all of them."""
+        size, slices = window[self.axis], geometry.shape[self.axis]
+        if size >= LEAST_SHARE * slices:
+            return super().caution(window, geometry)
+        return (
+            f"a super image shows all slices of a volume (Sobirov et al. 2022), and here only {size} of {slices} fit; "
+            f"plan with more memory, or take {ALIAS}"
         )
 
     @classmethod

@@ -126,5 +126,10 @@ def joint_plan(
     # Only axes along which every view may be mirrored.
     mirror_axes = tuple(axis for axis in range(3) if all(axis in view.mirror_axes for view in views))
     return fusion.model_copy(
-        update={"batch_size": batch_size, "mirror_axes": mirror_axes, "estimated_memory_gb": round(needed, 3)}
+        update={
+            "batch_size": batch_size,
+            "mirror_axes": mirror_axes,
+            "estimated_memory_gb": round(needed, 3),
+            "flops_per_update": memory.flops,
+        }
     )

@@ -1,6 +1,7 @@
 """Options of the functions of `seg25d.api`: one record per step."""
 
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field
 
@@ -14,6 +15,7 @@ from seg25d.planning.plans_name import DEFAULT_PLANS_NAME
 from seg25d.planning.pretext import PretextTask
 from seg25d.runs.trained import ModelChoice
 from seg25d.training.logger_names import LoggerName
+from seg25d.workflows.machine_limits import Auto
 
 
 class ValidationOptions(Record):
@@ -41,7 +43,13 @@ class PlanningOptions(Record):
 
     configurations: tuple[str, ...] | None = None
     """Configurations to plan; None: all."""
-    gpu_memory_gb: float = Field(default=8.0, gt=0)
+    gpu_memory_gb: Annotated[float, Field(gt=0)] | Auto = "auto"
+    """GiB that a training step may take; `auto`: as planned before, else those of the GPU, else 8."""
+    cpu_gflops: Annotated[float, Field(ge=0)] | Auto | None = None
+    """Speed of the CPUs that train, in GFLOP/s, which bounds updates to `search.UPDATE_SECONDS`, or 0: not bounded;
+    `auto`: as planned before, else that of this machine if it trains on CPUs; None: as planned before, else 0."""
+    device: str | None = None
+    """Where it would be trained; None: the best there is."""
     recipe: str = "default"
     plans_name: PlansName = DEFAULT_PLANS_NAME
     verify_only: bool = False

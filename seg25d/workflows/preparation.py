@@ -29,6 +29,7 @@ from seg25d.preprocessing.preprocess import preprocess_dataset, stores_to_change
 from seg25d.preprocessing.store import check_case_names
 from seg25d.runs.names import check_names
 from seg25d.workflows.ceiling import with_ceilings
+from seg25d.workflows.machine_limits import Auto, machine_limits
 from seg25d.workflows.options import PlanningOptions
 
 logger = logging.getLogger(__name__)
@@ -55,7 +56,9 @@ class DatasetToPlan(NamedTuple):
     configurations: tuple[str, ...] | None
     """Names as given by the user; None: all."""
     rules: PlanningRules
-    gpu_memory_gb: float
+    gpu_memory_gb: float | Auto
+    cpu_gflops: float | Auto | None
+    device: str | None
     spacing_3d_mm: Spacing | None
     plans_name: str
     clean: bool
@@ -127,7 +130,8 @@ def datasets_to_plan(
             sets.
     """
     rules = check_names(options.configurations or (), options.recipe)
-    check_memory(options.gpu_memory_gb)
+    if options.gpu_memory_gb != "auto":
+        check_memory(options.gpu_memory_gb)
     tasks, errors = {}, []
     for name in dict.fromkeys(workspace.dataset_name(identifier) for identifier in identifiers):
         try:
@@ -148,12 +152,15 @@ def make_plans(task: DatasetToPlan) -> Plans:
         InputError: If the memory is too small for a configuration, or nothing can be learned from the data set.
     """
     fingerprint = measure(task)
+    limits = machine_limits(task.dataset.name, task.stored, task.gpu_memory_gb, task.cpu_gflops, task.device)
+    check_memory(limits.gpu_memory_gb)
     revised = revise_plans(
         task.stored,
         fingerprint,
         task.dataset.description,
         configurations=task.configurations,
-        gpu_memory_gb=task.gpu_memory_gb,
+        gpu_memory_gb=limits.gpu_memory_gb,
+        cpu_gflops=limits.cpu_gflops,
         spacing_3d_mm=task.spacing_3d_mm,
         rules=task.rules,
         plans_name=task.plans_name,
@@ -257,6 +264,7 @@ def add_network(folder: PreprocessedFolder, plans: Plans, name: str) -> Plans:
         description,
         configurations=[name],
         gpu_memory_gb=plans.gpu_memory_gb,
+        cpu_gflops=plans.cpu_gflops,
         rules=find_rules(plans.recipe),
         plans_name=plans.plans_name,
     ).configurations[name]
@@ -276,8 +284,12 @@ def keep_network(path: Path, plans: Plans, name: str) -> None:
     """Add one configuration to the plans in a file, keeping what other processes may have added in the meantime."""
     with folder_lock(path.parent, f"adding {name} to the plans", patience_seconds=PATIENCE_SECONDS):
         stored = read_plans(path)
-        if (stored.planned_from, stored.gpu_memory_gb) == (plans.planned_from, plans.gpu_memory_gb):
+        if _made_from(stored) == _made_from(plans):
             save_plans(path, stored.with_plan(name, plans.configurations[name]))
+
+
+def _made_from(plans: Plans) -> tuple[str, float, float]:
+    return plans.planned_from, plans.gpu_memory_gb, plans.cpu_gflops
 
 
 def _dataset_to_plan(workspace: Workspace, name: str, rules: PlanningRules, options: PlanningOptions) -> DatasetToPlan:
@@ -301,6 +313,8 @@ def _dataset_to_plan(workspace: Workspace, name: str, rules: PlanningRules, opti
         configurations=options.configurations,
         rules=rules,
         gpu_memory_gb=options.gpu_memory_gb,
+        cpu_gflops=options.cpu_gflops,
+        device=options.device,
         spacing_3d_mm=options.spacing_3d_mm,
         plans_name=options.plans_name,
         clean=options.clean,

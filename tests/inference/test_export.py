@@ -23,7 +23,7 @@ def labels_from_scores(scores: torch.Tensor, grid: Grid, labels: Labels) -> np.n
     return labels_from_slabs([Slab(0, 0, scores.movedim(1, 0))], grid, labels)
 
 
-def export(slabs, grid, labels, threshold=None):
+def labels_and_probabilities(slabs, grid, labels, threshold=None):
     """Labels and probabilities, which stay in memory."""
     writer = PlaneWriter(Path(), np.float32, in_memory_bytes=1 << 20)
     indices = export_slabs(slabs, grid, labels, [writer], threshold)
@@ -65,7 +65,7 @@ def test_slabs_give_what_resampling_all_scores_at_once_gives(shape, new_shape, a
     grid = make_grid(new_shape, whole(new_shape), shape, spacing, spacing)
     assert grid.inverse_separate_axis == separate
     resampled = resample_scores(scores.numpy(), new_shape, separate)
-    labels, probabilities = export(cut_slabs(scores, axis, thickness), grid, LABELS)
+    labels, probabilities = labels_and_probabilities(cut_slabs(scores, axis, thickness), grid, LABELS)
     np.testing.assert_allclose(probabilities, torch.from_numpy(resampled).softmax(0).numpy(), atol=1e-5)
     # Scores that are equal up to rounding may go either way.
     first, second = np.sort(resampled, axis=0)[-1], np.sort(resampled, axis=0)[-2]
@@ -79,7 +79,9 @@ def test_doubling_along_one_axis_by_hand():
     scores = torch.zeros(2, 2, 1, 1)
     scores[1, :, 0, 0] = torch.tensor([-4.0, 4.0])
     grid = make_grid((4, 1, 1), whole((4, 1, 1)), (2, 1, 1))
-    _, probabilities = export([Slab(0, 0, scores.movedim(1, 0))], grid, Labels(names={"background": 0, "a": 1}))
+    _, probabilities = labels_and_probabilities(
+        [Slab(0, 0, scores.movedim(1, 0))], grid, Labels(names={"background": 0, "a": 1})
+    )
     logits = np.log(probabilities[1] / probabilities[0])[:, 0, 0]
     np.testing.assert_allclose(logits, [-4, -2, 2, 4], atol=1e-4)
 
@@ -96,9 +98,9 @@ def test_crop_is_undone():
 
 def test_outside_of_the_crop_is_certain_background():
     grid = make_grid((3, 1, 1), ((1, 2), (0, 1), (0, 1)), (1, 1, 1))
-    _, probabilities = export([Slab(0, 0, torch.zeros(1, 3, 1, 1))], grid, LABELS)
+    _, probabilities = labels_and_probabilities([Slab(0, 0, torch.zeros(1, 3, 1, 1))], grid, LABELS)
     np.testing.assert_allclose(probabilities[:, :, 0, 0].T, [[1, 0, 0], [1 / 3] * 3, [1, 0, 0]], atol=1e-6)
-    _, probabilities = export([Slab(0, 0, torch.zeros(1, 2, 1, 1))], grid, REGIONS)
+    _, probabilities = labels_and_probabilities([Slab(0, 0, torch.zeros(1, 2, 1, 1))], grid, REGIONS)
     np.testing.assert_allclose(probabilities[:, :, 0, 0].T, [[0, 0], [0.5, 0.5], [0, 0]])
 
 
@@ -128,7 +130,7 @@ def test_a_threshold_decides_about_the_one_class(threshold, expected):
     labels, grid = Labels(names={"background": 0, "organ": 3}), make_grid((4, 1, 1), whole((4, 1, 1)), (4, 1, 1))
     slabs = [Slab(0, 0, scores.movedim(1, 0))]
     assert labels_from_slabs(slabs, grid, labels, threshold)[:, 0, 0].tolist() == expected
-    exported, kept = export(slabs, grid, labels, threshold)
+    exported, kept = labels_and_probabilities(slabs, grid, labels, threshold)
     assert exported[:, 0, 0].tolist() == expected
     np.testing.assert_allclose(kept[1, :, 0, 0], probabilities, atol=1e-6)
 

@@ -14,6 +14,7 @@ from seg25d.core.locks import file_lock
 from seg25d.core.workspace import Workspace
 from seg25d.data.phantom import DATASET_NAME
 from seg25d.data.splits import read_splits
+from seg25d.orchestration import run as run_module
 from seg25d.orchestration import training_graph
 from seg25d.orchestration.options import RunOptions
 from seg25d.orchestration.run import _all_trainings, _planned_graph
@@ -213,3 +214,21 @@ def test_a_workspace_is_found_by_tasks_elsewhere(tmp_path, monkeypatch):
         for field in fields:
             before = getattr(workspace, field)
             assert getattr(again, field) == (before and before.absolute()), (environment, field)
+
+
+@pytest.mark.parametrize(
+    ("options", "planned_for"),
+    [
+        ({}, ("auto", "auto", None)),
+        ({"gpu_memory_gb": 24, "device": "cpu"}, (24, "auto", "cpu")),
+        ({"on": "slurm"}, ("auto", None, None)),
+    ],
+)
+def test_plans_are_for_this_machine_unless_others_train(workspace, monkeypatch, options, planned_for):
+    def note(_, __, planning):
+        assert (planning.gpu_memory_gb, planning.cpu_gflops, planning.device) == planned_for
+        raise InputError("enough")
+
+    monkeypatch.setattr(run_module, "prepare_datasets", note)
+    with pytest.raises(InputError, match="enough"):
+        _planned_graph(workspace, DATASET_NAME, RunOptions(**options))

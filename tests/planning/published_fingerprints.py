@@ -1,5 +1,6 @@
 """Fingerprints of ten published data sets, as nnU-Net sees them, and what of their plans is kept as golden files."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,9 +10,12 @@ from seg25d.data.labels import Labels
 from seg25d.planning.case_fingerprint import CaseFingerprint, ChannelIntensities
 from seg25d.planning.fingerprint import Fingerprint
 from seg25d.planning.plan import Plans
+from seg25d.planning.planner import plan_dataset
 
 GOLDEN = Path(__file__).parent / "golden"
 _GOLDEN_CONFIGURATIONS = ("2d", "si", "3d")
+BUDGETS_GB = (4, 8, 16, 24, 48, 80, 140)
+"""Memory budgets for which the plans of `BUDGETED` are kept, from a laptop's to an H200's."""
 
 
 class Published(NamedTuple):
@@ -34,6 +38,17 @@ PUBLISHED = {
     "tiny": Published((12, 64, 64), ((10, (3.0, 1.0, 1.0)),), ("MRI",), 1),
     "photographs": Published((1, 512, 512), ((100, (1.0, 1.0, 1.0)),), ("red", "green", "blue"), 1),
 }
+
+CT = Published((500, 512, 512), ((100, (0.8, 0.8, 0.8)),), ("CT",), 3)
+BUDGETED = {
+    "hippocampus": PUBLISHED["hippocampus"],
+    "acdc": PUBLISHED["acdc"],
+    "ct": CT,
+    "ct_of_4_cases": CT._replace(spacings_mm=((4, (0.8, 0.8, 0.8)),)),
+    "ct_60_labels": CT._replace(num_labels=60),
+}
+"""Data sets that are planned for all budgets: small volumes, thick slices, and clinical CTs."""
+BUDGETED_CONFIGURATIONS = ("axial", "si", "stack", "3d", "mip")
 
 
 def golden_configurations(published: Published) -> tuple[str, ...]:
@@ -72,6 +87,26 @@ def decisions(plans: Plans) -> dict[str, Any]:
     for configuration in content["configurations"].values():
         del configuration["reasons"], configuration["ceiling"]
     return content
+
+
+def plans_for(
+    name: str, gpu_memory_gb: float, configurations: Sequence[str] = BUDGETED_CONFIGURATIONS
+) -> dict[str, dict[str, Any]]:
+    """What a data set of `BUDGETED` gets for a budget: the numbers that decide time, memory and context."""
+    data = make_fingerprint(BUDGETED[name])
+    plans = plan_dataset(*data, configurations=configurations, gpu_memory_gb=gpu_memory_gb)
+    return {
+        configuration: {
+            "window": list(plan.window),
+            "batch_size": plan.batch_size,
+            "method": plan.representation.summary,
+            "network": f"{plan.network.name} {plan.network.summary}",
+            "estimated_memory_gb": plan.estimated_memory_gb,
+            "tflop_per_update": round(plan.flops_per_update / 1e12, 3),
+            "is_warned_of": "warning" in plan.reasons,
+        }
+        for configuration, plan in plans.configurations.items()
+    }
 
 
 def _case(name: str, shape: Shape, spacing_mm: Spacing) -> CaseFingerprint:

@@ -1,11 +1,20 @@
-"""Write tests/planning/golden/*.json anew, after a rule was changed on purpose.
+"""Write tests/planning/golden/ anew, after a rule was changed on purpose: a quarter of an hour of a processor.
 
 `python tests/planning/regenerate_golden_plans.py`; look at the difference before you commit it.
 """
 
 import logging
 
-from published_fingerprints import GOLDEN, PUBLISHED, decisions, golden_configurations, make_fingerprint
+from published_fingerprints import (
+    BUDGETED,
+    BUDGETS_GB,
+    GOLDEN,
+    PUBLISHED,
+    decisions,
+    golden_configurations,
+    make_fingerprint,
+    plans_for,
+)
 
 from seg25d.core.files import write_json
 from seg25d.planning.planner import plan_dataset
@@ -16,3 +25,6 @@ if __name__ == "__main__":
         plans = plan_dataset(*make_fingerprint(published), configurations=golden_configurations(published))
         write_json(GOLDEN / f"{name}.json", decisions(plans))
         logging.info("%s", GOLDEN / f"{name}.json")
+    for name in BUDGETED:
+        write_json(GOLDEN / "budgets" / f"{name}.json", {str(budget): plans_for(name, budget) for budget in BUDGETS_GB})
+        logging.info("%s", GOLDEN / "budgets" / f"{name}.json")

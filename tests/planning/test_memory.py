@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from seg25d.core.device import flop_counter
 from seg25d.networks.base import Network
 from seg25d.networks.resnet_unet import ResNetUNetSpec
 from seg25d.networks.se_unet import SEUNetSpec
@@ -78,6 +79,21 @@ def test_parameters_gradients_and_optimizer_are_counted_exactly() -> None:
     assert use.parameters == 2 * 32 * FLOAT32
     assert use.optimizer == 2 * 32 * FLOAT32 + 2 * FLOAT32
     assert use.total == use.parameters + use.gradients + use.optimizer + use.activations
+
+
+def test_arithmetic_is_counted_forward_and_backward() -> None:
+    """By hand: two layers of 4 x 4 products and sums per voxel; the first passes no gradient on to the image."""
+    use = trace_training_step(lambda: Chain(2, 4), (1, 4, 16, 16, 16), 4)
+    assert use.flops == (2 + 2 + 1) * 2 * 4 * 4 * 16**3
+
+
+def test_arithmetic_is_what_torch_counts_of_a_real_update() -> None:
+    representation = SuperImage(grid=(2, 2))
+    use = training_memory(small_unet(2), representation, (4, 16, 16), 2, num_channels=1, num_outputs=3)
+    model = representation.lift(small_unet(2).build(1, 3)).train()
+    with flop_counter() as counter:
+        torch.stack([scores.mean() for scores, _ in model(torch.zeros(2, 1, 4, 16, 16))]).sum().backward()
+    assert use.flops == counter.get_total_flops()
 
 
 def test_an_additional_layer_costs_its_half_precision_input_and_weights() -> None:

@@ -94,7 +94,7 @@ def test_every_decision_has_its_reason_and_explain_tells_it() -> None:
         own = {"ceiling"} if name == "mip" else set()
         own |= {"warning"} if name != "axial" else set()
         shared = {"choice", "representation", "window", "batch_size", "network", "estimated_memory_gb"}
-        assert set(item.reasons) == shared | own
+        assert set(item.reasons) == shared | own | {"flops_per_update"}
 
 
 @pytest.mark.parametrize("shape", [(7, 48, 40), (9, 40, 48), (24, 20, 16)])

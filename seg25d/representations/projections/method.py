@@ -4,6 +4,7 @@ Letters: B batch, C channels, K foreground classes, D H W volume, V views, b pix
 the detector, p and m views of path 1 and path 2.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import ClassVar, Literal, Self
@@ -15,6 +16,7 @@ from seg25d.core.errors import InputError
 from seg25d.core.grids import AXIS_NAMES, SAME_SPACING
 from seg25d.core.limits import NumChannels, NumViews, SpacingMm
 from seg25d.core.types import Shape, Spacing
+from seg25d.representations import ALIAS
 from seg25d.representations.base import CeilingMeter, ConfigurationRules, Representation, VolumeGeometry, shrink
 from seg25d.representations.projections.ceiling import case_ceilings, ceiling_reason
 from seg25d.representations.projections.model import LiftedProjections, Paths
@@ -103,6 +105,11 @@ class Projections(Representation):
     def scoring_share(self) -> float:
         """M passes, of the 3 p + m of an update."""
         return self.num_views / (3 * self.num_training_views + self.num_views)
+
+    def needed_voxels(self, geometry: VolumeGeometry) -> float:
+        """Any number: a part of a volume has other projections than the whole."""
+        del geometry
+        return math.inf
 
     def network_outputs(self, num_outputs: int) -> int:
         """The background needs no map.
@@ -194,6 +201,18 @@ class Projections(Representation):
         return (
             f"{self.num_views} views of the volume from around {AXIS_NAMES[self.axis]}, its longest axis, each of the "
             f"{shown} along parallel rays, through a 2D network and projected back, as bright things stand out in them"
+        )
+
+    def caution(self, window: Shape, geometry: VolumeGeometry) -> str | None:
+        """Projections of a part of the plane are those of another object."""
+        (_, across), rays = self.network_axes, self.geometry.plane_axes[0]
+        cut = [side for side in (rays, across) if window[side] < geometry.shape[side]]
+        if not cut:
+            return super().caution(window, geometry)
+        told = " and ".join(f"{window[side]} of {geometry.shape[side]} voxels along {AXIS_NAMES[side]}" for side in cut)
+        return (
+            f"projections are of the whole volume (Angermann & Haltmeier), and here only {told} fit; plan with more "
+            f"memory, or take {ALIAS}"
         )
 
     def window_warning(self, window: Shape) -> str | None:

@@ -1,0 +1,62 @@
+"""The machine that a data set is planned for: the one that it was planned for before, else the one that is here."""
+
+import logging
+from typing import Literal, NamedTuple, TypeAlias
+
+from seg25d.core.device import choose_execution, gpu_memory_gb
+from seg25d.machine.speed import cpu_gflops
+from seg25d.planning.plan import Plans
+
+logger = logging.getLogger(__name__)
+Auto: TypeAlias = Literal["auto"]
+WITHOUT_GPU_GB = 8.0
+"""Memory of a training step where there is no GPU."""
+
+
+class MachineLimits(NamedTuple):
+    """What a training step may take."""
+
+    gpu_memory_gb: float
+    """GiB of memory."""
+    cpu_gflops: float
+    """Speed of the CPUs that train, see `plan_dataset`; 0: any time."""
+
+
+def machine_limits(
+    name: str, stored: Plans | None, memory_gb: float | Auto, gflops: float | Auto | None, device: str | None
+) -> MachineLimits:
+    """What plans are made for.
+
+    Args:
+        name: Of the data set, for messages.
+        stored: Its plans; None: there are none to keep.
+        memory_gb: GiB; `auto`: those of the stored plans, else those of the GPU that is here, else 8.
+        gflops: Speed of the CPUs that train; `auto`: that of the stored plans, else of this machine if it trains on
+            CPUs: it has no GPU and no memory is given, or the device is `cpu`; None: that of the stored plans, else 0.
+        device: Of trainings; None: the best there is.
+    """
+    here = None if isinstance(memory_gb, float) else gpu_memory_gb(device)
+    if isinstance(memory_gb, float):
+        memory = memory_gb
+    elif stored is not None:
+        memory = stored.gpu_memory_gb
+        if here is not None and here != memory:
+            logger.info(
+                "%s: as planned before, for %g GB; the GPU here has %g: --gpu-memory-gb %g plans for that, anew",
+                *(name, memory, here, here),
+            )
+    else:
+        memory = here or WITHOUT_GPU_GB
+        why = "those of the GPU" if here else "as there is no GPU to train on"
+        logger.info("%s: planning for %g GB, %s; --gpu-memory-gb takes another number", name, memory, why)
+    if isinstance(gflops, float):
+        return MachineLimits(memory, gflops)
+    if stored is not None and memory == stored.gpu_memory_gb:
+        return MachineLimits(memory, stored.cpu_gflops)
+    trains_here = memory_gb == "auto" and here is None
+    on_cpu = device == "cpu" or (trains_here and choose_execution(device).device.type == "cpu")
+    if gflops is None or not on_cpu:
+        return MachineLimits(memory, 0)
+    measured = cpu_gflops()
+    logger.info("%s: planning for CPUs of %g GFLOP/s; --cpu-gflops takes another number, or 0", name, measured)
+    return MachineLimits(memory, measured)

@@ -1,0 +1,154 @@
+"""What a data set is planned for: numbers that are given, else those of its plans, else those of the machine."""
+
+import logging
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from seg25d import api
+from seg25d.cli.main import main
+from seg25d.core.device import gpu_memory_gb
+from seg25d.core.errors import InputError
+from seg25d.core.workspace import Workspace
+from seg25d.data.phantom import DATASET_NAME, write_phantom_dataset
+from seg25d.planning.plan import Plans
+from seg25d.planning.plans_file import read_plans
+from seg25d.workflows import machine_limits as module
+from seg25d.workflows.machine_limits import machine_limits
+
+STORED = Plans(
+    dataset_name="Dataset001_A", gpu_memory_gb=24, cpu_gflops=128, slice_axis=0, reasons={}, configurations={}
+)
+
+
+@pytest.fixture(autouse=True)
+def _speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "cpu_gflops", lambda: 64.0)
+
+
+def gpus(monkeypatch: pytest.MonkeyPatch, *gib: float) -> None:
+    """Let torch see GPUs with this memory."""
+    properties = [SimpleNamespace(total_memory=int(each * 2**30)) for each in gib]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(gib))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(gib))
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: properties[number])
+
+
+def limits(stored: Plans | None = None, **options: Any) -> tuple[float, float]:
+    chosen: dict[str, Any] = {"memory_gb": "auto", "gflops": "auto", "device": None} | options
+    return machine_limits("A", stored, **chosen)
+
+
+def test_memory_is_that_of_the_smallest_gpu_or_of_the_one_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert gpu_memory_gb(None) is None
+    gpus(monkeypatch, 79.25, 23.68)
+    assert gpu_memory_gb(None) == gpu_memory_gb("cuda") == gpu_memory_gb("cuda:1") == 23.6
+    assert gpu_memory_gb("cuda:0") == 79.2
+    assert gpu_memory_gb("cuda:2") is gpu_memory_gb("cpu") is gpu_memory_gb("mps") is None
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, (8, 64)),
+        ({"gflops": None}, (8, 0)),
+        ({"gflops": 32.0}, (8, 32)),
+        ({"gflops": 0.0}, (8, 0)),
+        # A number of GB is for a GPU, which may be elsewhere.
+        ({"memory_gb": 24.0}, (24, 0)),
+        ({"memory_gb": 24.0, "device": "cpu"}, (24, 64)),
+        ({"memory_gb": 24.0, "gflops": 32.0}, (24, 32)),
+        ({"stored": STORED}, (24, 128)),
+        ({"stored": STORED, "gflops": None}, (24, 128)),
+        ({"stored": STORED, "memory_gb": 24.0}, (24, 128)),
+        ({"stored": STORED, "memory_gb": 16.0}, (16, 0)),
+        ({"stored": STORED, "gflops": 0.0}, (24, 0)),
+    ],
+)
+def test_limits_without_a_gpu(monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], expected: Any) -> None:
+    gpus(monkeypatch)
+    assert limits(**options) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, (79.2, 0)),
+        ({"device": "cpu"}, (8, 64)),
+        ({"memory_gb": 24.0}, (24, 0)),
+        ({"stored": STORED}, (24, 128)),
+        ({"gflops": 32.0}, (79.2, 32)),
+    ],
+)
+def test_limits_with_a_gpu(monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], expected: Any) -> None:
+    gpus(monkeypatch, 79.25)
+    assert limits(**options) == expected
+
+
+def test_it_is_said_what_plans_are_for(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    gpus(monkeypatch)
+    limits()
+    assert "A: planning for 8 GB, as there is no GPU to train on" in caplog.text
+    assert "A: planning for CPUs of 64 GFLOP/s; --cpu-gflops takes another number, or 0" in caplog.text
+    gpus(monkeypatch, 79.25)
+    limits()
+    assert "A: planning for 79.2 GB, those of the GPU" in caplog.text
+    limits(STORED)
+    assert "as planned before, for 24 GB; the GPU here has 79.2: --gpu-memory-gb 79.2 plans for that" in caplog.text
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    workspace = Workspace.resolve(tmp_path, {})
+    write_phantom_dataset(workspace.raw_dataset(DATASET_NAME), num_training=5, num_test=0, shape=(8, 16, 16))
+    return workspace
+
+
+def planned(workspace: Workspace, **options: Any) -> Plans:
+    chosen = {"configurations": ("2d",), "plan_only": True, "num_processes": 0} | options
+    (plans,) = api.plan_and_preprocess(workspace, ["900"], api.PlanningOptions(**chosen)).values()
+    return plans
+
+
+def test_plans_keep_their_numbers_until_others_are_given(
+    workspace: Workspace, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = planned(workspace, gpu_memory_gb=3, cpu_gflops=128)
+    assert (first.gpu_memory_gb, first.cpu_gflops) == (3, 128)
+    assert planned(workspace).configurations == planned(workspace, cpu_gflops="auto").configurations
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+    again = planned(workspace, gpu_memory_gb=2)
+    assert (again.gpu_memory_gb, again.cpu_gflops) == (2, 0)
+    assert "because the memory is 2 GB now and was 3 GB and the CPUs have any speed now" in caplog.text
+    clean = planned(workspace, clean=True)
+    assert (clean.gpu_memory_gb, clean.cpu_gflops) == (8, 0)
+
+
+@pytest.mark.parametrize(
+    ("words", "numbers"),
+    [
+        ((), (8, 64)),
+        (("--gpu-memory-gb", "auto"), (8, 64)),
+        (("--gpu-memory-gb", "3"), (3, 0)),
+        (("--gpu-memory-gb", "3", "--device", "cpu"), (3, 64)),
+        (("--cpu-gflops", "0"), (8, 0)),
+        (("--cpu-gflops", "32"), (8, 32)),
+    ],
+)
+def test_commands_look_at_the_machine(
+    workspace: Workspace, tmp_path: Path, words: tuple[str, ...], numbers: Any
+) -> None:
+    where = ("--workspace", str(tmp_path), "--num-processes", "0")
+    assert main(["plan_and_preprocess", "-d", "900", "-c", "2d", "--plan-only", *where, *words]) == 0
+    plans = read_plans(workspace.preprocessed_dataset(DATASET_NAME).plans())
+    assert (plans.gpu_memory_gb, plans.cpu_gflops) == numbers
+
+
+def test_a_gpu_that_is_too_small_is_refused(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "gpu_memory_gb", lambda _: 0.4)
+    with pytest.raises(InputError, match="not enough"):
+        planned(workspace)
