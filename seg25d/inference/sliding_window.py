@@ -83,7 +83,7 @@ class Slab(NamedTuple):
     planes: Tensor
     """(n, K, h, w) in float32 or float16. Valid until the next slab is requested."""
     device: torch.device = torch.device("cpu")
-    """Where to make something of the planes: the device of the models, or the CPU if that one's memory ran out."""
+    """Where to make something of the planes: the GPU of the models, or the CPU if its memory ran out."""
 
 
 class _Item(NamedTuple):
@@ -173,9 +173,11 @@ def predict_slabs(
         for axis, each in enumerate(zip(size, options.window, starts, strict=True))
     ]
     layout, device = _choose_layout(size, starts, options), _device(models)
+    # Not on MPS, whose sums are on the CPU: nobody has looked whether it would be faster there.
+    place = device if device.type == "cuda" and not options.sums_on_cpu else torch.device("cpu")
     axis, first = layout.axis, 0
-    others = other_axes(axis)
-    planes_shape = (layout.depth, num_outputs, size[others[0]], size[others[1]])
+    height, width = (size[other] for other in other_axes(axis))
+    planes_shape = (layout.depth, num_outputs, height, width)
     sums = WindowSums(axis, planes_shape, weights, device, on_cpu=options.sums_on_cpu)
     windows = _Windows(padded, options.window, device, on_cpu=options.sums_on_cpu)
     for batch, following in itertools.pairwise([*layout.batches, None]):
@@ -184,16 +186,22 @@ def predict_slabs(
         done = size[axis] if following is None else following[0].start[axis]
         if done > first:
             for start, planes in sums.finished(done):
-                low, high = max(start, offsets[axis]), min(start + len(planes), offsets[axis] + shape[axis])
-                if low >= high:
-                    continue  # padding
-                inside = planes[low - start : high - start]
-                for dim, other in enumerate(others, 2):
-                    inside = inside.narrow(dim, offsets[other], shape[other])
-                _check_finite(inside, options.model)
-                yield Slab(axis, low - offsets[axis], inside, torch.device("cpu") if options.sums_on_cpu else device)
+                slab = _without_padding(Slab(axis, start, planes, place), offsets, shape)
+                if len(slab.planes):
+                    _check_finite(slab.planes, options.model)
+                    yield slab
             sums.advance(done)
             first = done
+
+
+def _without_padding(slab: Slab, offsets: Shape, shape: Shape) -> Slab:
+    """The part of a slab of a padded volume that lies in the volume (D, H, W), perhaps nothing."""
+    axis, start, planes, _ = slab
+    low, high = max(start, offsets[axis]), min(start + len(planes), offsets[axis] + shape[axis])
+    inside = planes[low - start : max(low, high) - start]
+    for dim, other in enumerate(other_axes(axis), 2):
+        inside = inside.narrow(dim, offsets[other], shape[other])
+    return slab._replace(start=low - offsets[axis], planes=inside)
 
 
 def _add_scores(

@@ -126,3 +126,13 @@ def test_a_threshold_below_the_share_is_found(monkeypatch: pytest.MonkeyPatch) -
     axes = ViewAxes(0, None, (1.0, 1.0, 1.0))
     assert module.ceiling(mask, axes, 60) == by_whole_planes(mask, axes, 60)
     assert len(shares) > 1
+
+
+def test_a_pixel_that_few_views_show_is_looked_at() -> None:
+    """Between the samples of oblique rays it is less than half of each."""
+    mask = np.zeros((1, 20, 26), bool)
+    mask[0, 7, 13] = True
+    axes = ViewAxes(0, None, (1.0, 1.0, 1.0))
+    found = module.ceiling(mask, axes, 60)
+    assert found == by_whole_planes(mask, axes, 60)
+    assert found.threshold < module.SHARES[0]
