@@ -28,6 +28,8 @@ class SEUNetSpec(Topology):
     21,751,681 in 3D, 28,092,001 in 2D with `encoder_kernel` 7; the 8.51, 21.75 and 28.09 M of Sobirov et al., Table 1.
     """
 
+    score_layer: ClassVar[str] = "head"
+    """The convolution of single pixels or voxels whose output is the scores: prediction makes them in parts."""
     name: Literal["se_unet"] = "se_unet"
     width: Width = 24
     """Channels of the first stage; they double from stage to stage."""
@@ -144,8 +146,7 @@ class SEUNet(nn.Module):
         num_outputs: Scores per pixel or voxel.
     """
 
-    score_layer: ClassVar[str] = "head"
-    """The convolution of single pixels or voxels whose output is the scores, see `inference/scoring.py`."""
+    score_layer: ClassVar[str] = SEUNetSpec.score_layer
 
     def __init__(self, spec: SEUNetSpec, in_channels: int, num_outputs: int) -> None:
         super().__init__()

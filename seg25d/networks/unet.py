@@ -33,6 +33,8 @@ class UNetSpec(Topology):
     The number of entries of `widths`, `strides` and `kernels` is the number of stages.
     """
 
+    score_layer: ClassVar[str] = "heads.0"
+    """The convolution of single pixels or voxels whose output is the scores: prediction makes them in parts."""
     name: Literal["unet"] = "unet"
     widths: tuple[Width, ...] = Field(max_length=MAX_STAGES)
     """Channels per stage."""
@@ -81,8 +83,7 @@ class UNet(nn.Module):
         num_outputs: Scores per pixel or voxel.
     """
 
-    score_layer: ClassVar[str] = "heads.0"
-    """The convolution of single pixels or voxels whose output is the scores, see `inference/scoring.py`."""
+    score_layer: ClassVar[str] = UNetSpec.score_layer
 
     def __init__(self, spec: UNetSpec, in_channels: int, num_outputs: int) -> None:
         super().__init__()

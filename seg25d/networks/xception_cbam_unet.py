@@ -43,6 +43,8 @@ class XceptionCBAMUNetSpec(Record):
     In training, batch norm needs more than one pixel per channel: not a single image of 32 x 32.
     """
 
+    score_layer: ClassVar[str] = "head"
+    """The convolution of single pixels whose output is the scores: prediction makes them in parts."""
     name: Literal["xception_cbam_unet"] = "xception_cbam_unet"
     attention: Literal["decoder", "skips", "none"] = "decoder"
     """Position of CBAM: after each of the decoder's six stages, including the middle one, or on the four skip
@@ -196,8 +198,7 @@ class XceptionCBAMUNet(nn.Module):
         num_outputs: Scores per pixel.
     """
 
-    score_layer: ClassVar[str] = "head"
-    """The convolution of single pixels whose output is the scores, see `inference/scoring.py`."""
+    score_layer: ClassVar[str] = XceptionCBAMUNetSpec.score_layer
 
     def __init__(self, spec: XceptionCBAMUNetSpec, in_channels: int, num_outputs: int) -> None:
         super().__init__()

@@ -241,7 +241,7 @@ def _window_reason(fit: Fit, limits: Limits) -> str:
         )
     if fit.num_without_room:
         parts.append(f"{fit.num_without_room} larger candidates did not fit")
-        if limits.has_too_many_scores(limits.geometry.shape):
+        if limits.has_too_many_scores(fit.representation, limits.geometry.shape, fit.network):
             parts[-1] += (
                 f" or had too many scores ({limits.num_outputs} per voxel, of which a window may have "
                 f"{SCORES_SHARE * limits.gpu_memory_gb:.3g} GB, so that predictions stay small)"

@@ -56,8 +56,9 @@ OTHER_NETWORK_SLACK = 1.5
 """The same where the prediction comes from another topology; the first stage, which all share, dominates."""
 
 SCORES_SHARE = 1 / 32
-"""Share of the memory budget that the scores of one window take at most, in half precision: with very many classes they
-decide how much memory a prediction takes (60 classes, 192^3 voxels: documentation/reference/measurements.md)."""
+"""Share of the memory budget that the scores of one window take at most, in half precision, where prediction has them
+all together: with very many classes they decide how much memory it takes (60 classes, 192^3 voxels:
+documentation/reference/measurements.md)."""
 
 MOST_NUMBERS = 2**31 - 1
 """Maximum number of values of one window in a tensor: kernels that count with 32 bits refuse more, fail or are slow.
@@ -122,8 +123,10 @@ class Limits(Record):
         """Memory that the traced step may take, in bytes."""
         return int(CARD_SHARE * self.gpu_memory_gb * GIGABYTE) - OVERHEAD_BYTES
 
-    def has_too_many_scores(self, window: Shape) -> bool:
-        """Whether the scores of a window take more of the memory than they should."""
+    def has_too_many_scores(self, representation: AnyRepresentation, window: Shape, network: NetworkSpec) -> bool:
+        """Whether the scores of a window take more of the memory than they should, where all exist together."""
+        if representation.keeps_scores and hasattr(network, "score_layer"):
+            return False  # prediction makes them in parts
         return 2 * self.num_outputs * prod(window) > SCORES_SHARE * self.gpu_memory_gb * GIGABYTE
 
     def largest_batch(self, window: Shape, flops_per_window: float = 0) -> int:
@@ -209,7 +212,7 @@ def search(candidates: Iterable[Candidate], limits: Limits) -> Fit:
         if activations.get(network, last_rate[0]) * cost > slack * limits.budget_bytes:
             continue
         numbers = largest.get(network, 0) * prod(window)
-        if limits.has_too_many_scores(window) or numbers > SAME_NETWORK_SLACK * MOST_NUMBERS:
+        if limits.has_too_many_scores(*fit) or numbers > SAME_NETWORK_SLACK * MOST_NUMBERS:
             continue
         if flops.get(network, last_rate[1]) * cost > slack * limits.most_flops * batch_size:
             num_too_slow += 1

@@ -135,6 +135,8 @@ class Representation(Record):
     """Whether the input includes the probabilities of other models beside the image, see `FusedViews`."""
     can_be_fine: ClassVar[bool] = False
     """Whether a fine model can be trained on crops around the object that another model found (`fine`)."""
+    keeps_scores: ClassVar[bool] = False
+    """Whether scores of volumes are those of the network, in another arrangement at most."""
     needs_third_dimension: ClassVar[bool] = False
     """Whether it has nothing to offer for volumes of a single slice."""
     needs: ClassVar[tuple[str, ...]] = ()

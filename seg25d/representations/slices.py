@@ -36,6 +36,7 @@ class Slices(Representation):
     """Slices along `axis` (0 axial, 1 coronal, 2 sagittal) with `context` neighbours per side."""
 
     network_dims: ClassVar[int] = 2
+    keeps_scores: ClassVar[bool] = True
     can_be_fine: ClassVar[bool] = True
     name: Literal["slices"] = "slices"
     axis: int = Field(ge=0, le=2)

@@ -31,6 +31,7 @@ class Stack(Representation):
     """`stack_size` slices along `axis` at a time."""
 
     network_dims: ClassVar[int] = 3
+    keeps_scores: ClassVar[bool] = True
     needs_third_dimension: ClassVar[bool] = True
     default_network: ClassVar[str] = "vnet"
     small_windows: ClassVar[float | None] = 0.6

@@ -58,6 +58,7 @@ class SuperImage(Representation):
     """Slices along `axis` tiled into `grid` rows and columns, row by row, each with `context` neighbours per side."""
 
     network_dims: ClassVar[int] = 2
+    keeps_scores: ClassVar[bool] = True
     needs_third_dimension: ClassVar[bool] = True
     network_note: ClassVar[str] = "decided on one tile of the super image, so that pooling stays within slices"
     name: Literal["super_image"] = "super_image"

@@ -15,6 +15,7 @@ class Volume(Representation):
     """Windows of the volume, unchanged."""
 
     network_dims: ClassVar[int] = 3
+    keeps_scores: ClassVar[bool] = True
     needs_third_dimension: ClassVar[bool] = True
     small_windows: ClassVar[float | None] = 0.0
     """Possible, but off by default, as the benefit has not been measured."""
