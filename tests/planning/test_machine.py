@@ -25,6 +25,9 @@ CT = VolumeGeometry(shape=(500, 512, 512), spacing_mm=(0.8, 0.8, 0.8))
 WITH_ODD_SIDES = CT.model_copy(update={"shape": (400, 410, 411)})
 QUICKLY_PLANNED = {("hippocampus", 24, "stack"), ("hippocampus", 140, "3d"), ("acdc", 80, "axial")}
 
+OFTEN_CHECKED_GB = (8,)
+"""The others are checked in `make test-faults`."""
+
 
 def limits_of(configuration: str, geometry: VolumeGeometry, **changes: Any) -> Limits:
     """Limits of a hundred cases with memory for anything, unless the changes say something else."""
@@ -206,10 +209,17 @@ def budgets(name: str) -> dict[str, dict[str, Any]]:
     return stored
 
 
+def _mark(name: str, budget: int, configuration: str) -> list[pytest.MarkDecorator]:
+    """All of them take a quarter of an hour of a processor."""
+    if (name, budget, configuration) in QUICKLY_PLANNED:
+        return []
+    return [pytest.mark.slow if budget in OFTEN_CHECKED_GB else pytest.mark.campaign]
+
+
 @pytest.mark.parametrize(
     ("name", "budget", "configuration"),
     [
-        pytest.param(*each, marks=[] if each in QUICKLY_PLANNED else [pytest.mark.slow])
+        pytest.param(*each, marks=_mark(*each))
         for each in itertools.product(published.BUDGETED, published.BUDGETS_GB, published.BUDGETED_CONFIGURATIONS)
     ],
 )
