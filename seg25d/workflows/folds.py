@@ -141,6 +141,12 @@ def train_folds(task: RunToTrain) -> dict[str, Summary]:
         BusyError: If another command works on a fold; that fold is not changed then.
     """
     execution = choose_execution(local_device(task.device), task.config.precision)
+    if task.plans.cpu_gflops and execution.device.type != "cpu":
+        logger.warning(
+            "%s was planned for CPUs of %g GFLOP/s, whose windows are small for this %s: plan it there, or with "
+            "--gpu-memory-gb, for larger ones",
+            *(task.dataset_name, task.plans.cpu_gflops, execution.device.type),
+        )
     join_processes(execution.device)
     summaries = {}
     for fold in task.folds:

@@ -10,12 +10,14 @@ import torch
 
 from seg25d import api
 from seg25d.cli.main import main
-from seg25d.core.device import gpu_memory_gb
+from seg25d.core.device import Execution, gpu_memory_gb
 from seg25d.core.errors import InputError
 from seg25d.core.workspace import Workspace
 from seg25d.data.phantom import DATASET_NAME, write_phantom_dataset
 from seg25d.planning.plan import Plans
 from seg25d.planning.plans_file import read_plans
+from seg25d.training.config import TrainingConfig
+from seg25d.workflows import folds
 from seg25d.workflows import machine_limits as module
 from seg25d.workflows.machine_limits import machine_limits
 
@@ -152,3 +154,24 @@ def test_a_gpu_that_is_too_small_is_refused(workspace: Workspace, monkeypatch: p
     monkeypatch.setattr(module, "gpu_memory_gb", lambda _: 0.4)
     with pytest.raises(InputError, match="not enough"):
         planned(workspace)
+
+
+@pytest.mark.parametrize(("gflops", "kind", "warned"), [(64, "cuda", True), (64, "cpu", False), (0, "cuda", False)])
+def test_a_gpu_that_trains_what_was_planned_for_cpus_is_told(
+    gflops: float, kind: str, warned: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Joined(Exception):  # noqa: N818 - no error
+        pass
+
+    def join(device: torch.device) -> None:
+        raise Joined
+
+    monkeypatch.setattr(logging.getLogger("seg25d"), "propagate", True)
+    monkeypatch.setattr(folds, "choose_execution", lambda *_: Execution(torch.device(kind), torch.float32))
+    monkeypatch.setattr(folds, "join_processes", join)
+    task: Any = SimpleNamespace(
+        dataset_name="Dataset900_Made", plans=SimpleNamespace(cpu_gflops=gflops), device=None, config=TrainingConfig()
+    )
+    with pytest.raises(Joined):
+        folds.train_folds(task)
+    assert ("was planned for CPUs of 64 GFLOP/s" in caplog.text) == warned
