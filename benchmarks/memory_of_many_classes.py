@@ -53,7 +53,7 @@ def main() -> None:
     labels = Labels(names={"background": 0, **{f"class {number}": number for number in range(1, options.num_classes)}})
     shape, spacing = (options.depth, SIZE, SIZE), (1.0, 1.0, 1.0)
     image = torch.from_numpy(np.random.default_rng(0).standard_normal((1, *shape), np.float32))
-    grid = Grid.plan(shape, spacing, tuple((0, size) for size in shape), spacing)
+    grid = Grid.plan(shape, spacing, ((0, options.depth), (0, SIZE), (0, SIZE)), spacing)
     windows = WindowOptions(WINDOWS[options.kind], step_size=options.step_size, autocast=execution.autocast())
     begun = time.process_time()
     found = labels_from_slabs(predict_slabs([model], image, options.num_classes, windows), grid, labels)
