@@ -230,8 +230,10 @@ def _resample_plane(plane: Tensor, axis: int, grid: Grid, device: torch.device, 
     rows, columns = (grid.cropped_shape[other] for other in other_axes(axis))
     if plane.device == device and plane.dtype == torch.float32 and plane.shape[1:] == (rows, columns):
         return plane
-    resampled = torch.empty(len(plane), rows, columns, device=device) if out is None else out
     size = max(1, PART_BYTES // (4 * rows * columns))
+    if len(plane) <= size:
+        return _resample_scores(plane.to(device).float(), axis, grid)
+    resampled = torch.empty(len(plane), rows, columns, device=device) if out is None else out
     for old, new in zip(torch.split(plane, size), torch.split(resampled, size), strict=True):
         new.copy_(_resample_scores(old.to(device).float(), axis, grid))
     return resampled
