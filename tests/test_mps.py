@@ -118,7 +118,7 @@ def test_every_network_trains_with_operations_that_are_there(
         asked_network=network,
     )
     candidates = CONFIGURATIONS[configuration].from_rules(configuration, limits.geometry, ConfigurationRules())
-    representation, window, spec = next(with_networks(candidates, limits))
+    (representation, window, spec), _ = next(with_networks(candidates, limits))
     with FakeTensorMode(), Seen() as seen:
         network_channels, outputs = representation.network_channels(1), representation.network_outputs(2)
         model = representation.lift(spec.build(network_channels, outputs)).train()

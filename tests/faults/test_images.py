@@ -150,7 +150,7 @@ class Model:
     def prepare(self, image: np.ndarray, spacing_mm: object, case: object = None) -> np.ndarray:
         return image
 
-    def segment(self, prepared: np.ndarray, uncertainty: object = None) -> np.ndarray:
+    def segment(self, prepared: np.ndarray, uncertainty: object = None, folder: Path | None = None) -> np.ndarray:
         return np.zeros(prepared.shape[1:], np.uint8)
 
 

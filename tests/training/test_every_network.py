@@ -55,7 +55,7 @@ def plan_for(job: FoldJob, configuration: str, network: str, geometry: VolumeGeo
         asked_network=network,
     )
     candidates = CONFIGURATIONS[configuration].from_rules(configuration, limits.geometry, ConfigurationRules())
-    representation, window, spec = next(with_networks(candidates, limits))
+    (representation, window, spec), _ = next(with_networks(candidates, limits))
     if isinstance(spec, SwinUNETRSpec):
         # Half as wide as published: in 16 bits, which processors without such instructions imitate, minutes less.
         spec = spec.model_copy(update={"feature_size": 12})
