@@ -17,6 +17,7 @@ from torch import Tensor, distributed, nn
 from torch.nn import functional
 
 import seg25d
+from seg25d.core.parts import _SumsInParts, sums_in_parts
 from seg25d.networks import convolutions
 from seg25d.networks.blocks import InstanceNorm, PReLU, _ChannelsLastNorm, _CPUPReLU
 from seg25d.networks.convolutions import Conv3d, ConvTranspose3d, _HalfConvolution, _OneDNNConv3d, _Settings
@@ -50,6 +51,22 @@ class _BackProjected(nn.Module):
 class _Summed(nn.Module):
     def forward(self, values: Tensor) -> Tensor:
         return sum_over_processes(values)
+
+
+class _AddedUp(nn.Module):
+    """Ours, in two parts, or the same at once."""
+
+    def __init__(self, ours: bool) -> None:
+        super().__init__()
+        self.ours = ours
+
+    def forward(self, scores: Tensor) -> Tensor:
+        def squares(part: Tensor, labels: Tensor) -> list[Tensor]:
+            return [(part.square() * labels[:, None]).sum((2, 3, 4))]
+
+        labels = torch.ones(len(scores), *scores.shape[2:], dtype=torch.uint8)
+        (result,) = sums_in_parts(squares, scores, labels, 2 * scores.numel()) if self.ours else squares(scores, labels)
+        return result
 
 
 class Exercise(NamedTuple):
@@ -97,6 +114,7 @@ EXERCISES = {
     "back-projection": Exercise(
         _BackProject, lambda: _BackProjected(True), lambda: _BackProjected(False), (4 * PLANE.size[1], 3)
     ),
+    "sums in parts": Exercise(_SumsInParts, lambda: _AddedUp(True), lambda: _AddedUp(False), (2, 4, 4, 3, 5)),
     "sum over processes": Exercise(_SumOverProcesses, _Summed, nn.Identity, (3, 5)),
 }
 
@@ -127,7 +145,7 @@ def test_every_function_of_the_package_is_exercised() -> None:
 @pytest.fixture(autouse=True)
 def _only_process(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[None]:
     """A group of this process alone, for the sum over processes."""
-    if "sum" not in request.node.name:
+    if "sum over" not in request.node.name:
         yield
         return
     distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'group'}", rank=0, world_size=1)
