@@ -54,8 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--quick-scores",
         action="store_true",
         help="score the validation cases without mirroring, in validation_quick/, which takes a fourth of the time "
-        "where two axes are mirrored: for comparisons on the way (seg25d run --time-budget); the same command without "
-        "it scores as usual",
+        "where two axes are mirrored, an eighth with three: for comparisons on the way (seg25d run --time-budget); the "
+        "same command without it scores as usual",
     )
     add_training_arguments(parser, EPOCHS)
 
@@ -75,6 +75,11 @@ def run(arguments: argparse.Namespace) -> None:
             "are faster: CUDA_VISIBLE_DEVICES=0 and so on, or --device cuda:0"
         )
     validation = options_of(api.ValidationOptions, arguments)
+    if validation.quick_scores and (validation.wants_more or validation.keep_probabilities):
+        raise InputError(
+            "--quick-scores: expected none of --val, --val_best, --npz and --keep-probabilities beside it, which are "
+            "about the usual scores"
+        )
     options = options_of(api.TrainingOptions, arguments, settings=dict(arguments.settings), validation=validation)
     api.train(find_workspace(arguments), arguments.dataset, arguments.configuration, arguments.folds, options)
 

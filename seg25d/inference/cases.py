@@ -53,7 +53,8 @@ logger = logging.getLogger(__name__)
 CASES_AHEAD = 2
 """Maximum number of cases that are read ahead, and that wait to be written, to limit the memory."""
 WAITING_BYTES = 1 << 28
-"""Of cases that are written or wait for it: one case may have more, but no other one is then begun beside it."""
+"""Of cases that are written or wait for it: one case may have more; while it is written the next one is
+computed, but waits to be written."""
 
 
 class CaseOptions(Record):

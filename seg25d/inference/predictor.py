@@ -358,7 +358,7 @@ def check_agreement(paths: Sequence[Path], headers: Sequence[ModelHeader]) -> No
         differences = [
             name
             for name, mine, other in (
-                ("plan", header.plan, first.plan),
+                ("plan", header.plan.decisions, first.plan.decisions),
                 ("channels", header.description.channel_names, first.description.channel_names),
                 ("labels", header.description.labels, first.description.labels),
                 ("threshold", header.threshold, first.threshold),

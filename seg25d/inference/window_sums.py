@@ -13,6 +13,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ from seg25d.core.device import free_gpu_memory_bytes
 from seg25d.core.errors import InputError
 from seg25d.core.memory import lack_of_memory
 from seg25d.core.types import Shape
+from seg25d.inference.scoring import SCORES_BYTES
 
 PLANES_BYTES = 640 << 20
 """Planes that would take more memory than this in float32 are kept in float16, and those that take more in float16 as
@@ -28,6 +30,7 @@ well, in a temporary file where a CPU computes. As weights sum to one, nothing o
 2000) hardly ever changes labels."""
 TERM_BYTES = 16 << 20
 """Approximate size of the portions in which weighted scores are added."""
+MOUNTS = Path("/proc/mounts")
 RESIDENT_BYTES = 128 << 20
 """Approximate size of the part of a temporary file that is in this process's memory."""
 
@@ -65,7 +68,7 @@ class WindowSums:
         place = torch.device("cpu") if on_cpu else buffer_device(device, num_bytes)
         lack = lack_of_memory(shape, dtype.itemsize) if place.type == "cpu" else None
         if lack or (device.type == "cpu" and num_bytes > PLANES_BYTES):
-            with suppress(OSError, AttributeError):  # no room on the disk; a system without such files
+            with suppress(OSError, AttributeError):  # no room on a disk; a system without such files
                 self.file = _TemporaryPlanes(shape, dtype)
         if lack and self.file is None:
             raise InputError(
@@ -74,7 +77,8 @@ class WindowSums:
             )
         self.planes = torch.zeros(shape, dtype=dtype, device=place) if self.file is None else self.file.planes
         """(n, K, h, w) in float32 or float16, from `first` on."""
-        self.gathers = place != device and not on_cpu
+        gathered_bytes = 4 * shape[1] * math.prod(self.window)
+        self.gathers = place != device and not on_cpu and gathered_bytes <= SCORES_BYTES
         """Whether the mirrorings of a window are summed up on the device, which takes memory there, so that the CPU
         gets and adds one of up to eight."""
         self._start: Shape | None = None
@@ -172,6 +176,8 @@ class _TemporaryPlanes:
 
     def __init__(self, shape: Sequence[int], dtype: torch.dtype) -> None:
         size = dtype.itemsize * math.prod(shape)
+        if _is_memory(Path(tempfile.gettempdir())):
+            raise OSError("temporary files are kept in memory here")
         with tempfile.TemporaryFile() as file:
             # Without its place on the disk, a full disk would end the process (SIGBUS) instead of an error here.
             os.posix_fallocate(file.fileno(), 0, size)
@@ -181,6 +187,16 @@ class _TemporaryPlanes:
     def release(self) -> None:
         """Leave what was read and written to the system, which keeps or writes it as it sees fit (madvise(2))."""
         self.memory.madvise(mmap.MADV_DONTNEED)
+
+
+def _is_memory(folder: Path) -> bool:
+    """Whether files of a folder take memory instead of room on a disk (proc_mounts(5))."""
+    mounts: dict[str, str] = {}
+    with suppress(OSError):
+        mounts = {each.split()[1]: each.split()[2] for each in MOUNTS.read_text(encoding="utf-8").splitlines()}
+    folder = folder.resolve()
+    nearest = next((str(each) for each in (folder, *folder.parents) if str(each) in mounts), None)
+    return nearest is not None and mounts[nearest] in ("tmpfs", "ramfs")
 
 
 def other_axes(axis: int) -> tuple[int, ...]:

@@ -258,7 +258,9 @@ def _round(
             ComparedRun(
                 name=name,
                 seconds=seconds[name],
-                overhead_seconds=overheads[name] or max(overheads.values()),  # 0: it is not known
+                overhead_seconds=overheads[name]  # 0: it is not known
+                or max(overheads.values())
+                or _expected_overhead(graph, runs[name], budget.fold),
                 dice=dice[name],
                 p_value=p_value,
                 kept=not is_worse,

@@ -16,7 +16,8 @@ class RunOptions(Record):
     """What is run, how long, and on what."""
 
     configurations: tuple[str, ...] | None = None
-    """Configurations, also with a network or variants: `si__se_unet`, `2d__fine`; None: all that are planned."""
+    """Configurations, also with a network or variants: `si__se_unet`, `2d__fine`; None: all that
+    their plans do not advise against."""
     folds: tuple[str, ...] = ("cv",)
     epochs: int | None = None
     iterations: int | None = None

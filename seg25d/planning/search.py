@@ -165,7 +165,7 @@ class Fit(Record):
     @property
     def num_without_room(self) -> int:
         """Number of better candidates that do not fit into the memory."""
-        return self.position - self.num_too_large - self.num_too_slow
+        return max(0, self.position - self.num_too_large - self.num_too_slow)
 
     @property
     def flops_per_window(self) -> float:
@@ -226,8 +226,9 @@ def search(candidates: Iterable[Candidate], limits: Limits) -> Fit:
     else:
         # There is at least one candidate, and the last is the cheapest.
         step = _trace((representation, window, network), batch_size, limits, position)
+        num_too_slow -= step.fits(limits)  # it was counted, and is taken all the same
     if step.memory.total <= limits.budget_bytes:
-        counts = {"num_too_large": num_too_large, "num_too_slow": num_too_slow}
+        counts = {"num_too_large": num_too_large, "num_too_slow": max(0, num_too_slow)}
         return _grow(step, limits).model_copy(update=counts)
     needed = step.total_bytes / GIGABYTE / CARD_SHARE
     raise InputError(

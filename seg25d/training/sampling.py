@@ -97,6 +97,11 @@ class CaseCache:
             return self.cases[case]
         return image, labels, locations
 
+    def clear(self) -> None:
+        """Forget all cases."""
+        self.cases.clear()
+        self.used_bytes = 0
+
 
 class WindowSource(Dataset[Batch | Regions | Seg25dError]):
     """Batches of windows by key; each sample has a generator of its own, seeded by its number.

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import torch
 
-from seg25d.core.device import Execution
+from seg25d.core.device import Execution, lacks_memory
 from seg25d.core.errors import Seg25dError
 from seg25d.core.parallel import available_memory_bytes
 from seg25d.training.loading import BATCHES_AHEAD, choose_num_loaders, make_loader, more_loaders, next_batch
@@ -144,12 +144,20 @@ class Supply:
                 self._tell(f"augmentation by the loaders: {rates}")
 
     def _seconds_on_device(self) -> float:
-        """Time the augmentation of a batch on the device."""
+        """Time the augmentation of a batch on the device; infinite where that lacks memory."""
         numbers = range(self.state.iteration, self.state.iteration + 1 + TIMED)
         self.source.augments = False
-        seconds = [time_batch(self.source, number, self.device)[1] for number in numbers]
-        self.source.augments = True
-        return share([statistics.fmean(seconds[1:])], self.device, combine="max")[0]
+        try:
+            seconds = statistics.fmean([time_batch(self.source, number, self.device)[1] for number in numbers][1:])
+        except RuntimeError as error:
+            if not lacks_memory(error):
+                raise
+            seconds = math.inf  # the plan has no room for it: the loaders go on
+        finally:
+            self.source.augments = True
+            if self.num_loaders:
+                self.source.cache.clear()  # they have caches of their own
+        return share([seconds], self.device, combine="max")[0]
 
     def _grow(self) -> bool:
         """Raise the number of loaders on all processes that can; tells whether any could."""

@@ -156,6 +156,7 @@ def _conditions(training: Training) -> dict[str, Any]:
         "settings": config.model_dump(mode="json", include={"loss", "optimizer", "augmentation", "pretext", "fine"}),
         "joint": training.build is not None,
         "loaders": training.num_loaders if training.cases else None,
+        "places": None if on_cpu else list(_places(training)),
     }
 
 

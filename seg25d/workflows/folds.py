@@ -143,8 +143,8 @@ def train_folds(task: RunToTrain) -> dict[str, Summary]:
     execution = choose_execution(local_device(task.device), task.config.precision)
     if task.plans.cpu_gflops and execution.device.type != "cpu":
         logger.warning(
-            "%s was planned for CPUs of %g GFLOP/s, whose windows are small for this %s: plan it there, or with "
-            "--gpu-memory-gb, for larger ones",
+            "%s was planned for CPUs of %g GFLOP/s, whose windows are small for this %s; plan_and_preprocess "
+            "--cpu-gflops 0 --gpu-memory-gb N plans larger ones, anew",
             *(task.dataset_name, task.plans.cpu_gflops, execution.device.type),
         )
     join_processes(execution.device)

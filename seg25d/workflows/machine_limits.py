@@ -52,11 +52,28 @@ def machine_limits(
     if isinstance(gflops, float):
         return MachineLimits(memory, gflops)
     if stored is not None and memory == stored.gpu_memory_gb:
+        if stored.cpu_gflops and here is not None:
+            logger.info(
+                "%s: as planned before, for CPUs of %g GFLOP/s; --cpu-gflops 0 --gpu-memory-gb %g plans for this GPU, "
+                "anew",
+                *(name, stored.cpu_gflops, here),
+            )
+        elif not stored.cpu_gflops and (device == "cpu" or gflops == "auto") and _trains_on_cpu(device):
+            logger.info(
+                "%s: as planned before, whatever an update takes; --cpu-gflops N plans for CPUs of that speed, anew",
+                name,
+            )
         return MachineLimits(memory, stored.cpu_gflops)
     trains_here = memory_gb == "auto" and here is None
-    on_cpu = device == "cpu" or (trains_here and choose_execution(device).device.type == "cpu")
+    on_cpu = device == "cpu" or (trains_here and _trains_on_cpu(device))
     if gflops is None or not on_cpu:
+        if stored is not None and stored.cpu_gflops:
+            logger.info("%s: planning for %g GB, and no longer for CPUs of %g GFLOP/s", name, memory, stored.cpu_gflops)
         return MachineLimits(memory, 0)
     measured = cpu_gflops()
     logger.info("%s: planning for CPUs of %g GFLOP/s; --cpu-gflops takes another number, or 0", name, measured)
     return MachineLimits(memory, measured)
+
+
+def _trains_on_cpu(device: str | None) -> bool:
+    return choose_execution(device).device.type == "cpu"

@@ -30,7 +30,7 @@ class ValidationOptions(Record):
     keep_probabilities: bool = False
     """Also keep the probabilities for `find_best_configuration`, which need not be predicted again then."""
     quick_scores: bool = False
-    """Score without mirroring, in `validation_quick/` in place of `validation/`, unless that is there."""
+    """Score without mirroring, in `validation_quick/` in place of `validation/`, unless that is there and current."""
 
     @property
     def wants_more(self) -> bool:

@@ -39,6 +39,7 @@ def validate_folds(task: RunToTrain, options: ValidationOptions) -> dict[str, Su
             if options.validate_only:
                 shutil.rmtree(folder.validation, ignore_errors=True)
                 shutil.rmtree(folder.validation_best, ignore_errors=True)
+                shutil.rmtree(folder.validation_quick, ignore_errors=True)
             predictor = load_predictor([folder.model_final], execution)
             score = partial(validate_fold, folder, task.store, cases, save_probabilities=options.save_probabilities)
             summaries[str(fold)] = score(predictor)

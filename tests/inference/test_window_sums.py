@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -36,6 +37,15 @@ def predicted(image: Tensor) -> Callable[[], tuple[Tensor, list[int]]]:
         return torch.cat([slab.planes for slab in slabs]), [len(slab.planes) for slab in slabs]
 
     return predict
+
+
+@pytest.fixture(autouse=True)
+def mounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What /proc/mounts says: temporary files are on a disk, whatever this machine has."""
+    path = tmp_path / "mounts"
+    path.write_text("/dev/sda1 / ext4 rw 0 0\nproc /proc proc rw 0 0\n")
+    monkeypatch.setattr(window_sums, "MOUNTS", path)
+    return path
 
 
 @pytest.fixture
@@ -232,3 +242,23 @@ def test_a_gpu_gets_pinned_memory_without_waiting(monkeypatch: pytest.MonkeyPatc
     assert sliding_window._moved(part, gpu) == "there"
     assert calls[0] is part
     assert calls[1:] == [(gpu, True)]
+
+
+@pytest.mark.parametrize(("line", "in_memory"), [("tmpfs {} tmpfs rw 0 0", True), ("/dev/sdb {} xfs rw 0 0", False)])
+def test_files_that_take_memory_are_no_place_for_what_memory_lacks(
+    line: str,
+    in_memory: bool,
+    mounts: Path,
+    tmp_path: Path,
+    predicted: Callable[[], tuple[Tensor, list[int]]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mounts.write_text(mounts.read_text() + line.format(tmp_path) + "\n")
+    monkeypatch.setattr(window_sums.tempfile, "tempdir", str(tmp_path))
+    sizes = in_file(monkeypatch)
+    predicted()
+    assert (sizes == []) == in_memory
+    if in_memory:
+        monkeypatch.setattr(window_sums, "lack_of_memory", lambda *_: "too much")
+        with pytest.raises(InputError, match="let TMPDIR name a folder on a disk"):
+            predicted()

@@ -138,6 +138,7 @@ def test_quick_scores_do_not_mirror_and_give_way_to_the_usual_ones(graph, planne
         assert (there / "summary.json").exists()
         assert not gone.exists()
     assert mirrored == [False, True]
+    assert main([*quick.words, "--npz", *place]) == 2
 
 
 @pytest.mark.slow

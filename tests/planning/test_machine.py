@@ -126,6 +126,8 @@ def test_batches_are_as_large_as_time_allows(chosen: Callable[..., Fit]) -> None
 def test_the_smallest_window_is_taken_where_all_are_slow(chosen: Callable[..., Fit]) -> None:
     fit = chosen("3d", CT, cpu_gflops=1e-9, gpu_memory_gb=8)
     assert (fit.window, fit.batch_size) == ((8, 8, 8), 1)
+    assert fit.num_without_room >= 0
+    assert fit.num_too_slow + fit.num_too_large + fit.num_without_room == fit.position
 
 
 def acdc(**machine: float) -> Plans:

@@ -83,6 +83,21 @@ def test_augmentation_stays_with_the_loaders_where_moving_saves_nothing(
 
 
 @pytest.mark.usefixtures("_like_a_gpu")
+def test_a_device_without_room_for_augmentation_leaves_it_to_the_loaders(
+    make_job: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(source: WindowSource, *_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(supply, "time_batch", fail)
+    supplied, state = supply_of(make_job("a", augmentation=STRONG, iterations_per_epoch=1000))
+    supplied.start()
+    update(supplied, state, SETTLING + WATCHED + 1, waited=0.2)
+    assert state.augmented_on == "loaders"
+    assert supplied.source.augments
+
+
+@pytest.mark.usefixtures("_like_a_gpu")
 def test_what_was_ready_before_does_not_count(make_job: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supply, "time_batch", lambda *_: (0.0, 0.0))
     monkeypatch.setattr(supply, "make_loader", lambda source, first, *_, **__: (source["train", 0] for _ in range(99)))
