@@ -215,7 +215,7 @@ def _mark(name: str, budget: int, configuration: str) -> list[pytest.MarkDecorat
     """All of them take a quarter of an hour of a processor."""
     if (name, budget, configuration) in QUICKLY_PLANNED:
         return []
-    return [pytest.mark.slow if budget in OFTEN_CHECKED_GB else pytest.mark.campaign]
+    return [pytest.mark.slow] if budget in OFTEN_CHECKED_GB else [pytest.mark.slow, pytest.mark.campaign]
 
 
 @pytest.mark.parametrize(
