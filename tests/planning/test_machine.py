@@ -25,7 +25,7 @@ CT = VolumeGeometry(shape=(500, 512, 512), spacing_mm=(0.8, 0.8, 0.8))
 WITH_ODD_SIDES = CT.model_copy(update={"shape": (400, 410, 411)})
 QUICKLY_PLANNED = {("hippocampus", 24, "stack"), ("hippocampus", 140, "3d"), ("acdc", 80, "axial")}
 
-OFTEN_CHECKED_GB = (8,)
+OFTEN_CHECKED = {("hippocampus", 8), ("acdc", 8), ("ct", 8)}
 """The others are checked in `make test-faults`."""
 
 
@@ -215,7 +215,7 @@ def _mark(name: str, budget: int, configuration: str) -> list[pytest.MarkDecorat
     """All of them take a quarter of an hour of a processor."""
     if (name, budget, configuration) in QUICKLY_PLANNED:
         return []
-    return [pytest.mark.slow] if budget in OFTEN_CHECKED_GB else [pytest.mark.slow, pytest.mark.campaign]
+    return [pytest.mark.slow] if (name, budget) in OFTEN_CHECKED else [pytest.mark.slow, pytest.mark.campaign]
 
 
 @pytest.mark.parametrize(
