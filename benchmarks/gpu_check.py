@@ -12,9 +12,7 @@ written after each of them; one that does not fit into `--minutes` is listed the
 - three configurations trained at the same time for five minutes: their Dice on validation windows;
 - variants of an update (gpu_variants.py) for each configuration: float32, TF32, the other 16-bit type, both layouts,
   instance norm that keeps channels-last, CUDA graphs, the compiler, the compiler with graphs. The choice of layout and
-  norm needs a GPU (`Execution.place`, `InstanceNorm`).
-
-Augmentation on the GPU has a check of its own, gpu_augmentation.py, which needs no data set.
+  norm needs a GPU (`Execution.place`, `InstanceNorm`). Augmentation has a check of its own, gpu_augmentation.py.
 
 It needs the preprocessed data set, neither raw images nor SimpleITK, pydicom, Pillow or a network connection; beside
 torch: numpy, scipy, matplotlib, safetensors, rich, pydantic, blosc2, batchgenerators (noise and gamma), and MONAI for

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seg25d.core.arrays import PlaneWriter, StoredArray, write_array, write_channels
+from seg25d.core.arrays import PlaneWriter, StoredArray, write_channels
 from seg25d.core.files import atomic_path
 from seg25d.core.leftovers import temporary_name
 from seg25d.core.system_errors import writing
@@ -18,23 +18,14 @@ IN_MEMORY_BYTES = 1 << 27
 """Probabilities that need no file for a while, as they take no more than this."""
 
 
-def write_probability_map(path: Path, probabilities: NDArray[np.floating[Any]]) -> None:
-    """Write the probabilities of a case in float16, which takes half of the space and has a step of 0.0005 below 1.
-
-    Args:
-        path: `CASE.b2nd`.
-        probabilities: (K, D, H, W) on the canonical grid of the file: per class (they add up to 1) or per region.
-    """
-    write_array(path, probabilities.astype(np.float16, copy=False))
-
-
 def write_probability_channels(path: Path, shape: Sequence[int], channels: Iterable[NDArray[np.floating[Any]]]) -> None:
-    """Write the same file class by class.
+    """Write the probabilities of a case in float16, class by class: half of the space, and steps of 0.0005 below 1.
 
     Args:
         path: `CASE.b2nd`; it comes into being when the last class is written.
-        shape: (K, D, H, W).
-        channels: The classes (D, H, W) in order; what is raised while they are computed leaves no file.
+        shape: (K, D, H, W) on the canonical grid of the file.
+        channels: The classes, which add up to 1, or the regions, each (D, H, W), in order; what is raised while they
+            are computed leaves no file.
     """
     with atomic_path(path, durable=False) as temporary:
         write_channels(temporary, shape, np.float16, channels)

@@ -10,11 +10,11 @@ from seg25d.core.workspace import RunFolder
 from seg25d.data.description import DatasetDescription
 from seg25d.data.image_geometry import Geometry
 from seg25d.data.labels import Labels
-from seg25d.inference.probability_maps import write_probability_map
 from seg25d.preprocessing.grid import Grid
 from seg25d.preprocessing.store import CaseArrays, CaseRecord, Store
 from seg25d.selection.candidates import ValidatedRun
 from seg25d.selection.scoring import Validation
+from tests.selection.maps import write_probability_map
 
 SHAPE = (2, 4, 4)
 CASES = ("a", "b")

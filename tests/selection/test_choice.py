@@ -10,7 +10,6 @@ import pytest
 from seg25d.cli import find_best_configuration as command
 from seg25d.core.workspace import RunFolder
 from seg25d.inference.postprocessing import PostProcessing
-from seg25d.inference.probability_maps import write_probability_map
 from seg25d.selection import find_best as module
 from seg25d.selection.best import Best
 from seg25d.selection.candidates import Ensemble
@@ -18,6 +17,7 @@ from seg25d.selection.cost import Cost
 from seg25d.selection.find_best import FindOptions, find_best
 from seg25d.selection.ranking import describe_best, paired_p_value
 from seg25d.selection.scoring import Validation
+from tests.selection.maps import write_probability_map
 
 SECONDS = {"good": 3.0, "poor": 1.0, "left": 2.0, "right": 2.0}
 

@@ -19,12 +19,12 @@ from seg25d.data.phantom import DATASET_NAME
 from seg25d.ensembling.case_predictor import CasePredictor
 from seg25d.evaluation.predicted_dice import Calibration, Line
 from seg25d.inference.postprocessing import PostProcessing
-from seg25d.inference.probability_maps import write_probability_map
 from seg25d.preprocessing.store import Store
 from seg25d.runs.imported import ImportedRun
 from seg25d.selection import cost, find_best, predict_validation, scoring
 from seg25d.selection.best import Best, Member
 from seg25d.selection.candidates import read_validated_run
+from tests.selection.maps import write_probability_map
 
 IN_THIS_PROCESS = ["--num-processes", "0", "--device", "cpu"]
 CASE = "phantom_003"

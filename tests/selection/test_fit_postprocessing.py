@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from seg25d.inference.postprocessing import PostProcessing
-from seg25d.inference.probability_maps import write_probability_map
 from seg25d.selection import fit_postprocessing as module
 from seg25d.selection.candidates import Ensemble
 from seg25d.selection.fit_postprocessing import fit_postprocessing
 from seg25d.selection.scoring import Validation, score_ensembles
+from tests.selection.maps import write_probability_map
 
 RUN = Ensemble(("good",))
 

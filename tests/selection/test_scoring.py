@@ -10,10 +10,11 @@ from seg25d.core.errors import InputError
 from seg25d.data.labels import Labels
 from seg25d.ensembling.fuse import mean_of_probabilities
 from seg25d.ensembling.weights import overlap_sums
-from seg25d.inference.probability_maps import open_probability_map, write_probability_map
+from seg25d.inference.probability_maps import open_probability_map
 from seg25d.selection import scoring
 from seg25d.selection.candidates import Ensemble
 from seg25d.selection.scoring import CaseToScore, Validation, fused_labels, fused_parts, score_ensembles
+from tests.selection.maps import write_probability_map
 
 LABELS = Labels(names={"background": 0, "organ": 1, "lesion": 2})
 SHAPE = (CHUNK[0] + 3, CHUNK[1] + 5, CHUNK[2] + 4)
