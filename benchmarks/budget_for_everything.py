@@ -33,7 +33,7 @@ from seg25d.core.records import read_record
 from seg25d.core.workspace import Workspace
 from seg25d.data.dataset import read_splits
 from seg25d.evaluation.summary import Summary, summarize
-from seg25d.orchestration.budget import LEAST_SECONDS, RESERVE_PER_SCORING, RESERVE_SECONDS
+from seg25d.orchestration.spending import LEAST_SECONDS, RESERVE_PER_SCORING, RESERVE_SECONDS
 from seg25d.orchestration.wanted_runs import wanted_runs
 from seg25d.planning.configurations import configuration_name
 from seg25d.planning.plans_file import read_plans
@@ -73,7 +73,8 @@ def train_first_folds(workspace: Workspace, name: str, configurations: Sequence[
         overhead = time.monotonic() - begun - LEAST_SECONDS
         left = seconds - RESERVE_SECONDS - RESERVE_PER_SCORING * number * overhead
         lengths[configuration] = max(LEAST_SECONDS, int(left / number - overhead))
-        _run("train", name, configuration, "0", "--time-budget", f"{lengths[configuration]:g}s")
+        if lengths[configuration] > 1.5 * LEAST_SECONDS:  # the last update may have taken the short one some way there
+            _run("train", name, configuration, "0", "--time-budget", f"{lengths[configuration]:g}s")
         spent += folds * (lengths[configuration] + (1 + RESERVE_PER_SCORING) * overhead)
         folder = workspace.run(name, configuration).fold(0).validation
         dice[configuration] = read_record(folder / "summary.json", Summary).foreground_mean.dice

@@ -1,8 +1,10 @@
 """Shared code of the benchmarks of the papers' tables: contenders are trained in sequence, scored alike and compared.
 
-A contender is a configuration, possibly with a changed plan. Each has its own folder in the workspace,
-`benchmarks/TABLE/CONTENDER`, with links to the preprocessed arrays, so that the user's own runs are not changed.
-Existing results are kept: the same command continues, and a table is written after every contender.
+A contender is a configuration, possibly with a changed plan, trained once for each seed. Each training has its own
+folder in the workspace, `benchmarks/TABLE/LENGTH/CONTENDER/seed_N`, with links to the preprocessed arrays, so that the
+user's own runs are not changed, and tables of equal time and of equal updates do not share anything. Existing results
+are kept: the same command continues, and a table is written after every training. Contenders are compared over cases
+and seeds (`over_seeds.py`); a single training is never called better.
 """
 
 import argparse
@@ -14,9 +16,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
+
+from over_seeds import Difference, difference
 
 from seg25d import api
 from seg25d.cli.argument_types import duration
@@ -24,11 +29,12 @@ from seg25d.cli.common import configure_logging
 from seg25d.core.device import choose_execution, device_name
 from seg25d.core.files import write_json, write_text
 from seg25d.core.parallel import available_cores
-from seg25d.core.records import parse_record, read_record, write_record
+from seg25d.core.records import digest, parse_record, read_record, write_record
 from seg25d.core.versions import library_versions
 from seg25d.core.workspace import RunFolder, Workspace
 from seg25d.data.dataset import read_dataset, read_splits
 from seg25d.evaluation.area_plot import AreaNumbers, area_plots
+from seg25d.evaluation.pairs import Segmentations, find_labels, find_pairs, read_pair
 from seg25d.evaluation.summary import Summary
 from seg25d.planning.plan import ConfigurationPlan, Plans
 from seg25d.preprocessing.store import Store
@@ -38,6 +44,13 @@ from seg25d.selection.cost import CaseToPredict, measure_cost
 logger = logging.getLogger(__name__)
 Row = dict[str, Any]
 SCORES = ("dice", "precision", "recall", "hd95_mm", "mean_accuracy", "mean_iou")
+
+OVER_SEEDS = (
+    "Mean ± standard deviation over seeds of the mean over validation cases; differences of means with their interval "
+    "of 95 % and p, of a test that knows cases and seeds (`benchmarks/over_seeds.py`); seconds without mirroring, of a "
+    "case of median size."
+)
+"""Note below every table."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +64,8 @@ class Contender:
     network: str | None = None
     paper: Mapping[str, float] = field(default_factory=dict)
     """Results in the paper's table, in the measures of `SCORES`."""
+    measures: Mapping[str, Callable[[Segmentations], float | None]] = field(default_factory=dict)
+    """Further scores of a case by name."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +78,10 @@ class Table:
     columns: Mapping[str, Callable[[Row], str]]
     """Headers, and functions that format the cells of a row."""
     notes: Sequence[str] = ()
+    references: Sequence[str] = ()
+    """Contenders that the others are compared with, a column each."""
+    score: str = "dice"
+    """The measure that is compared."""
 
 
 def with_parts(plan: ConfigurationPlan, **parts: Any) -> ConfigurationPlan:
@@ -81,7 +100,9 @@ def make_parser(description: str, default_dataset: str) -> argparse.ArgumentPars
     parser.add_argument("--time-budget", type=duration, metavar="TIME", help="length of each training, such as 15min")
     parser.add_argument("--iterations", type=int, help="updates of each training, instead of a time")
     parser.add_argument("--folds", nargs="+", default=["0"], help="several give means and deviations (default: 0)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0, 1, 2], help="a training of each contender for each (default: 0 1 2)"
+    )
     parser.add_argument("--recipe", default="default", help="the data set must be planned with it (default: default)")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings of every training")
     parser.add_argument("--only", nargs="+", metavar="ROW", help="contenders to run; results of the others are kept")
@@ -89,33 +110,83 @@ def make_parser(description: str, default_dataset: str) -> argparse.ArgumentPars
     parser.add_argument("--device")
     parser.add_argument("--num-processes", type=int)
     parser.add_argument("--output", type=Path, required=True, help="FILE.json; FILE.md is written beside it")
+    parser.add_argument("--training", nargs=2, help=argparse.SUPPRESS)  # contender and seed of a process of its own
     return parser
 
 
 def compete(contenders: Sequence[Contender], table: Table, options: argparse.Namespace) -> list[Row]:
-    """Train and score missing contenders, each in a separate process to measure its memory alone."""
+    """Train and score missing contenders, each training in a separate process to measure its memory alone."""
     configure_logging(quiet=False, debug=False)
     workspace = Workspace.resolve(options.workspace)
     name = workspace.dataset_name(options.dataset)
-    known = {contender.name for contender in contenders}
-    if unknown := set(options.only or ()) - known:
-        raise SystemExit(f"error: no rows {', '.join(sorted(unknown))}; there are {', '.join(sorted(known))}")
-    if len(options.only or known) > 1:
-        for contender in contenders:
-            if contender.name in (options.only or known):
-                # A later --only overrides an earlier one.
-                subprocess.run([sys.executable, *sys.argv, "--only", contender.name], check=True)
+    known = {contender.name: contender for contender in contenders}
+    if unknown := set(options.only or ()) - set(known):
+        raise SystemExit(f"error: no rows {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    place = workspace.preprocessed.parent / "benchmarks" / table.name / length_name(options)
+    if options.training is not None:
+        contender, seed = known[options.training[0]], int(options.training[1])
+        logger.info("%s: %s, seed %d", table.name, contender.name, seed)
+        _run_contender(contender, seed, workspace, name, _folder(place, contender, seed), options)
+        return []
     rows: list[Row] = []
-    for contender in contenders:
-        place = workspace.preprocessed.parent / "benchmarks" / table.name / contender.name.replace(" ", "_")
-        if options.only == [contender.name]:
-            logger.info("%s: %s", table.name, contender.name)
-            _run_contender(contender, workspace, name, place, options)
-        path = place / "results" / name / "row.json"
-        if path.exists():
-            rows.append(json.loads(path.read_text(encoding="utf-8")))
+    # All contenders with one seed before the next one: what is there when time is up can be compared.
+    for seed in options.seeds:
+        for each in options.only or known:
+            subprocess.run([sys.executable, *sys.argv, "--training", each, str(seed)], check=True)
+            rows = _gather(contenders, table, place, name, options)
             write_tables(table, rows, {"dataset": name, "settings": settings_of(options)}, options.output)
     return rows
+
+
+def _folder(place: Path, contender: Contender, seed: int) -> Path:
+    return place / contender.name.replace(" ", "_") / f"seed_{seed}"
+
+
+def _gather(
+    contenders: Sequence[Contender], table: Table, place: Path, name: str, options: argparse.Namespace
+) -> list[Row]:
+    """One row per contender from the results of its seeds, compared with the references of the table."""
+    rows: list[Row] = []
+    for contender in contenders:
+        paths = [_folder(place, contender, seed) / "results" / name / "row.json" for seed in options.seeds]
+        found = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
+        found = [each for each in found if each["settings"] == _settings(options, each["seed"])]
+        if found:
+            rows.append({"name": contender.name, "paper": dict(contender.paper), **over_trainings(found)})
+    for row in rows:
+        others = [other for other in rows if other["name"] in table.references and other is not row]
+        gains = {other["name"]: difference(*(each["scores"][table.score] for each in (row, other))) for other in others}
+        row["differences"] = {other: gain._asdict() for other, gain in gains.items() if gain is not None}
+    return rows
+
+
+def _settings(options: argparse.Namespace, seed: int) -> dict[str, str]:
+    """The settings of one training."""
+    return settings_of(options) | {"seeds": str(seed)}
+
+
+def over_trainings(trainings: Sequence[Row]) -> Row:
+    """The results of one contender: scores by training and case, means of the others over trainings."""
+    merged: Row = {
+        "seeds": [each["seed"] for each in trainings],
+        "scores": {score: [each["scores"][score] for each in trainings] for score in trainings[0]["scores"]},
+    }
+    for key in ("iterations", "training_s"):
+        merged[key] = fmean(sum(each[key]) for each in trainings)
+    merged["training_memory_gb"] = max(each["training_memory_gb"] for each in trainings)
+    merged["areas"] = {
+        segmentation: {
+            number: fmean(known)
+            if (known := [value for each in trainings if (value := each["areas"][segmentation][number]) is not None])
+            else None
+            for number in AreaNumbers.model_fields
+        }
+        for segmentation in trainings[0]["areas"]
+    }
+    merged["cost"] = trainings[0]["cost"] | {
+        "seconds_per_case": fmean(each["cost"]["seconds_per_case"] for each in trainings)
+    }
+    return merged
 
 
 def write_tables(table: Table, rows: Sequence[Row], facts: Mapping[str, Any], output: Path) -> None:
@@ -127,10 +198,18 @@ def write_tables(table: Table, rows: Sequence[Row], facts: Mapping[str, Any], ou
         "versions": library_versions(),
     }
     write_json(output, {"title": table.title, **facts, "machine": machine, "rows": list(rows)})
-    text = markdown_table(list(table.columns), [[cell(row) for cell in table.columns.values()] for row in rows])
+    columns: dict[str, Callable[[Row], str]] = dict(table.columns)
+    columns |= {f"minus {name}": partial(compared, name=name) for name in table.references}
+    text = markdown_table(list(columns), [[cell(row) for cell in columns.values()] for row in rows])
     notes = "".join(f"\n{note}\n" for note in table.notes)
     write_text(output.with_suffix(".md"), f"{table.title}\n\n{text}\n{notes}")
     print(text, flush=True)
+
+
+def compared(row: Row, name: str) -> str:
+    """Format the difference from a reference."""
+    found = row["differences"].get(name)
+    return "-" if found is None else str(Difference(**found))
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -154,9 +233,16 @@ def length(options: argparse.Namespace) -> dict[str, Any]:
     return {"time_budget_s": options.time_budget, "iterations": options.iterations}
 
 
+def length_name(options: argparse.Namespace) -> str:
+    """Name of the folder of all trainings of this length."""
+    if options.time_budget is not None:
+        return f"{options.time_budget:g}s"
+    return "length_of_recipe" if options.iterations is None else f"{options.iterations}_updates"
+
+
 def settings_of(options: argparse.Namespace) -> dict[str, str]:
     """The options as text, without paths."""
-    apart = ("workspace", "output", "only", "nnunet")
+    apart = ("workspace", "output", "only", "training", "nnunet")
     return {key: str(value) for key, value in vars(options).items() if key not in apart and value is not None}
 
 
@@ -167,12 +253,13 @@ def processor() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def spread(values: Sequence[float | None], digits: int = 3) -> str:
-    """Format mean and standard deviation over cases."""
-    known = [value for value in values if value is not None]
-    if not known:
-        return "-"
-    return f"{fmean(known):.{digits}f}" + (f" ± {stdev(known):.{digits}f}" if len(known) > 1 else "")
+def per_case(summaries: Sequence[Summary], score: str) -> list[float | None]:
+    """The mean score of each validation case over its labels."""
+    values = []
+    for case in (case for summary in summaries for case in summary.per_case):
+        known = [value for each in case.metrics.values() if (value := getattr(each, score)) is not None]
+        values.append(fmean(known) if known else None)
+    return values
 
 
 def of_paper(row: Row, *names: str) -> str:
@@ -181,9 +268,9 @@ def of_paper(row: Row, *names: str) -> str:
 
 
 def _run_contender(
-    contender: Contender, workspace: Workspace, name: str, place: Path, options: argparse.Namespace
+    contender: Contender, seed: int, workspace: Workspace, name: str, place: Path, options: argparse.Namespace
 ) -> None:
-    """Train, predict, score and measure one contender, and write `row.json`."""
+    """Train, predict, score and measure one contender with one seed, and write `row.json` unless it is there."""
     own = Workspace(raw=workspace.raw, preprocessed=place / "preprocessed", results=place / "results")
     settings = dict(pair.split("=", 1) for pair in options.set)
     source = workspace.preprocessed_dataset(name)
@@ -193,10 +280,15 @@ def _run_contender(
     changed = parse_record(contender.change(plan).model_dump(), ConfigurationPlan, contender.name)
     wanted = plans.model_copy(update={"configurations": {**plans.configurations, found: changed}})
     path /= source.plans(recipe=options.recipe).name
+    decisions = changed.decisions.model_dump(mode="json")
+    facts = {"seed": seed, "settings": _settings(options, seed), "plan": digest(decisions)}
+    done = own.results / name / "row.json"
+    if done.exists() and json.loads(done.read_text(encoding="utf-8")).items() >= facts.items():
+        return
     if not path.exists() or read_record(path, Plans).configurations[found] != changed:
         write_record(path, wanted)
     training = api.TrainingOptions(
-        seed=options.seed,
+        seed=seed,
         recipe=options.recipe,
         network=contender.network,
         settings=settings,
@@ -207,12 +299,18 @@ def _run_contender(
     summaries = api.train(own, name, contender.configuration, options.folds, training)
     run = own.run(name, wanted.run_name(with_network(wanted, found, contender.network)))
     logs = [_read_last_line(run.fold(fold).log) for fold in options.folds]
+    places = [
+        (
+            _link_references(run, workspace.raw_dataset(name), place / "references" / name, fold),
+            run.fold(fold).validation,
+        )
+        for fold in options.folds
+    ]
     row: Row = {
-        "name": contender.name,
-        "settings": settings_of(options),
-        "paper": dict(contender.paper),
-        "scores": {score: _per_case(list(summaries.values()), score) for score in SCORES},
-        "areas": _measure_areas(run, workspace.raw_dataset(name), place / "references" / name, options.folds),
+        **facts,
+        "scores": {score: per_case(list(summaries.values()), score) for score in SCORES}
+        | {score: _measure(measure, places) for score, measure in contender.measures.items()},
+        "areas": _measure_areas(places),
         "iterations": [log["iteration"] for log in logs],
         "training_s": [log["total_seconds"] for log in logs],
         "training_memory_gb": max(log["peak_memory_gb"] for log in logs),
@@ -224,31 +322,43 @@ def _run_contender(
     )
     model = run.fold(options.folds[0]).model_final
     cost = measure_cost(CaseToPredict((model,), store.folder, cases[len(cases) // 2], options.device, mirroring=False))
-    write_json(own.results / name / "row.json", row | {"cost": cost.model_dump()})
+    write_json(done, row | {"cost": cost.model_dump()})
 
 
-def _per_case(summaries: Sequence[Summary], score: str) -> list[float | None]:
-    """The mean score of each validation case over its labels."""
-    values = []
-    for case in (case for summary in summaries for case in summary.per_case):
-        known = [value for each in case.metrics.values() if (value := getattr(each, score)) is not None]
-        values.append(fmean(known) if known else None)
-    return values
+def _link_references(run: RunFolder, raw: Path, links: Path, fold: str) -> Path:
+    """Make a folder of links to the true segmentations of the validation cases of a fold."""
+    chosen = links / fold
+    chosen.mkdir(parents=True, exist_ok=True)
+    references = {case.name: case.label for case in read_dataset(raw).cases}
+    for case in read_splits(run.splits)[int(fold)].val:
+        path = references[case]
+        assert path is not None, "training cases have labels"
+        if not (chosen / path.name).exists():
+            (chosen / path.name).symlink_to(path.resolve())
+    return chosen
 
 
-def _measure_areas(run: RunFolder, raw: Path, links: Path, folds: Sequence[str]) -> dict[str, dict[str, float | None]]:
+def _measure(
+    measure: Callable[[Segmentations], float | None], places: Sequence[tuple[Path, Path]]
+) -> list[float | None]:
+    """Measure every validation case, in the order of the summaries.
+
+    Args:
+        measure: Of a case.
+        places: Folders of true and predicted segmentations, for each fold.
+    """
+    return [
+        measure(read_pair(find_labels(truth, predicted), pair))
+        for truth, predicted in places
+        for pair in find_pairs(truth, predicted)
+    ]
+
+
+def _measure_areas(places: Sequence[tuple[Path, Path]]) -> dict[str, dict[str, float | None]]:
     """Mean measures of area plots over the validation cases, of the prediction and of the truth."""
     found: dict[str, list[AreaNumbers]] = {}
-    references = {case.name: case.label for case in read_dataset(raw).cases}
-    for fold, split in zip(folds, (read_splits(run.splits)[int(fold)] for fold in folds), strict=True):
-        chosen = links / fold
-        chosen.mkdir(parents=True, exist_ok=True)
-        for case in split.val:
-            path = references[case]
-            assert path is not None, "training cases have labels"
-            if not (chosen / path.name).exists():
-                (chosen / path.name).symlink_to(path.resolve())
-        plots = area_plots(chosen, {"prediction": run.fold(fold).validation})
+    for truth, predicted in places:
+        plots = area_plots(truth, {"prediction": predicted})
         for name, numbers in plots.mean.items():
             found.setdefault(name, []).append(numbers)
     return {

@@ -9,9 +9,11 @@ images 2D networks.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-from contest import Contender, Table, compete, make_parser, spread, with_parts
+from contest import OVER_SEEDS, Contender, Table, compete, make_parser, with_parts
+from over_seeds import mean_over_seeds
 
 from seg25d.networks.unet import UNetSpec
 from seg25d.networks.vnet import VNetSpec
@@ -109,15 +111,16 @@ TABLE = Table(
     "Networks in equal training time",
     {
         "network": lambda row: row["name"],
-        "Dice": lambda row: spread(row["scores"]["dice"]),
-        "HD95 mm": lambda row: spread(row["scores"]["hd95_mm"], 2),
+        "Dice": lambda row: mean_over_seeds(row["scores"]["dice"]),
+        "HD95 mm": lambda row: mean_over_seeds(row["scores"]["hd95_mm"], 2),
         "parameters": lambda row: f"{row['cost']['num_parameters'] / 1e6:.2f} M",
-        "updates": lambda row: str(sum(row["iterations"])),
+        "updates": lambda row: f"{row['iterations']:.0f}",
         "training memory": lambda row: f"{row['training_memory_gb']:.2f} GB",
         "s/case": lambda row: f"{row['cost']['seconds_per_case']:.2f}",
         "GFLOPs": lambda row: f"{row['cost']['flops_per_case'] / 1e9:.0f}",
     },
-    ("Mean ± standard deviation over validation cases, mirrored; seconds and operations per case without mirroring.",),
+    (OVER_SEEDS,),
+    references=("planned",),
 )
 
 
@@ -127,7 +130,7 @@ def main() -> None:
     parser.add_argument("--configuration", default="stack")
     parser.add_argument("--stages", type=int, default=4, help="stages of the planned network (default: 4)")
     options = parser.parse_args()
-    table = Table(f"{TABLE.name}_{options.configuration}", TABLE.title, TABLE.columns, TABLE.notes)
+    table = replace(TABLE, name=f"{TABLE.name}_{options.configuration}")
     compete(contenders(options.configuration, options.stages), table, options)
 
 

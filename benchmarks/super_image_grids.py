@@ -4,13 +4,21 @@ python benchmarks/super_image_grids.py --dataset 4 --time-budget 10min \
     --output benchmarks/results/grids_hippocampus.json
 
 The window of the super images is 48 slices deep, as in the paper, so that every layout is filled; everything else is
-as planned and the same for all layouts.
+as planned and the same for all layouts. HD95 is measured in the volume, and once more on the plane of the super image,
+where slices that are neighbours in the volume lie a tile apart: the paper explains its larger HD95 by that.
 """
 
+import math
 from functools import partial
 
-from contest import Contender, Row, Table, compete, make_parser, of_paper, spread, with_parts
+import numpy as np
+from contest import OVER_SEEDS, Contender, Row, Table, compete, make_parser, of_paper, with_parts
+from numpy.typing import NDArray
+from over_seeds import mean_over_seeds
 
+from seg25d.core.grids import slicing_axis
+from seg25d.evaluation.pairs import Segmentations
+from seg25d.evaluation.surfaces import SURFACE_TOLERANCE_MM, find_surfaces, surface_scores
 from seg25d.planning.plan import ConfigurationPlan
 from seg25d.representations.super_image import SuperImage
 
@@ -37,18 +45,49 @@ def with_grid(plan: ConfigurationPlan, grid: tuple[int, int]) -> ConfigurationPl
     return with_parts(plan, **changed)
 
 
+def tiled(labels: NDArray[np.uint8], axis: int, columns: int) -> NDArray[np.uint8]:
+    """Tile the slices of a volume (D, H, W) into the super image with so many columns: (1, h, w)."""
+    slices = np.moveaxis(labels, axis, 0)
+    rows = math.ceil(len(slices) / columns)
+    slices = np.pad(slices, ((0, rows * columns - len(slices)), (0, 0), (0, 0)))
+    _, height, width = slices.shape
+    image = slices.reshape(rows, columns, height, width).swapaxes(1, 2)
+    return image.reshape(1, rows * height, columns * width)
+
+
+def plane_hd95_mm(case: Segmentations, columns: int) -> float | None:
+    """Mean HD95 over the classes on the plane of the super image, in mm of the slices' plane; None without a class."""
+    axis = slicing_axis(case.spacing_mm)
+    truth, predicted = (find_surfaces(tiled(labels, axis, columns)) for labels in (case.reference, case.prediction))
+    height_mm, width_mm = (spacing for other, spacing in enumerate(case.spacing_mm) if other != axis)
+    # Nothing is neighbouring along the first axis, whatever its spacing.
+    spacing_mm = (1.0, height_mm, width_mm)
+    scores = [
+        surface_scores(truth, predicted, members, spacing_mm, SURFACE_TOLERANCE_MM)
+        for members in case.foreground.values()
+    ]
+    known = [each.hd95_mm for each in scores if each is not None]
+    return sum(known) / len(known) if known else None
+
+
 def contenders() -> list[Contender]:
-    """3D patches, and super images in every layout of the paper."""
-    rows = [Contender("3D", "3d", paper=PAPER_3D)]
+    """3D patches, and super images in every layout of the paper; 3D is measured on the plane of the first layout."""
+    first = next(iter(PAPER))
+    rows = [Contender("3D", "3d", paper=PAPER_3D, measures=plane(first))]
     for grid, paper in PAPER.items():
-        name = f"{grid[0]} x {grid[1]}"
-        rows.append(Contender(name, "si", partial(with_grid, grid=grid), paper=paper))
+        change = partial(with_grid, grid=grid)
+        rows.append(Contender(f"{grid[0]} x {grid[1]}", "si", change, paper=paper, measures=plane(grid)))
     return rows
+
+
+def plane(grid: tuple[int, int]) -> dict[str, partial[float | None]]:
+    """The score on the plane of a layout."""
+    return {"plane_hd95_mm": partial(plane_hd95_mm, columns=grid[1])}
 
 
 def format_scores(row: Row) -> str:
     """Format Dice, precision and recall."""
-    return " / ".join(spread(row["scores"][score]) for score in ("dice", "precision", "recall"))
+    return " / ".join(mean_over_seeds(row["scores"][score]) for score in ("dice", "precision", "recall"))
 
 
 TABLE = Table(
@@ -58,13 +97,15 @@ TABLE = Table(
         "layout": lambda row: row["name"],
         "Dice / precision / recall": format_scores,
         "paper": lambda row: of_paper(row, "dice", "precision", "recall"),
-        "HD95 mm": lambda row: spread(row["scores"]["hd95_mm"], 2),
-        "updates": lambda row: f"{sum(row['iterations'])}",
-        "training": lambda row: f"{sum(row['training_s']) / 60:.1f} min",
+        "HD95 mm": lambda row: mean_over_seeds(row["scores"]["hd95_mm"], 2),
+        "on the plane": lambda row: mean_over_seeds(row["scores"]["plane_hd95_mm"], 2),
+        "updates": lambda row: f"{row['iterations']:.0f}",
+        "training": lambda row: f"{row['training_s'] / 60:.1f} min",
         "parameters": lambda row: f"{row['cost']['num_parameters'] / 1e6:.2f} M",
         "s/case": lambda row: f"{row['cost']['seconds_per_case']:.2f}",
     },
-    ("Mean ± standard deviation over validation cases; seconds without mirroring, of a case of median size.",),
+    (OVER_SEEDS,),
+    references=("3D", "8 x 6"),
 )
 
 if __name__ == "__main__":

@@ -289,6 +289,7 @@ NETWORKS: list[Line] = [
     Line("dropout", "xception_cbam_unet_2", 0.1, "2.4 [C]"),
     Line("depth", "resnet_unet_2", 34, "1.2 [C]"),
     Line("zero_scores", "fusion_net_3", False, "4.2"),
+    Line("initial_weights", "fusion_net_3", "random", "4.3"),
 ]
 
 # Columns: modules that are a method's; what they compute with beside recipes, plans and networks.
@@ -324,6 +325,7 @@ CONSTANTS: list[Line] = [
     Line("FILTER_NOISE", "projection_model", 0.01, "3.3 [G]: small"),
     Line("GAIN", "projection_model", 20.0, "3.5 [G]"),
     Line("SHIFT", "projection_model", 0.85, "3.5 [G]"),
+    Line("SHIFT_OF_INVERSION", "projection_model", 0.5, "ours: half of what is inside"),
     Line("KEPT_MATRICES", "projection_model", 2, "ours"),
     Line("START", "projection_schedule", 0.99, "3.7"),
     Line("PAPER_EPOCHS", "projection_schedule", 30, "3.7: c(30) = 0.013"),
@@ -376,6 +378,7 @@ DEFAULTS: list[Line] = [
     Line("num_training_views", "Projections", 12, "3.7"),
     Line("num_views", "Projections", 60, "3.7"),
     Line("projection", "Projections", "max", "3.2"),
+    Line("inversion", "Projections", False, "3.4; section 5 of the paper names it for other organs"),
     Line("normalization", "Projections", "affine", "3.5 [G]"),
     Line("path_schedule", "Projections", "progress", "not: 3.7 counts epochs, as the recipe does"),
     Line("num_classes", "Projections", 1, "3.5"),

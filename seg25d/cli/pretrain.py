@@ -4,6 +4,7 @@ import argparse
 import shlex
 from pathlib import Path
 
+from seg25d.cli.argument_types import natural_number
 from seg25d.cli.common import Command, find_workspace, options_of, say
 from seg25d.cli.training_arguments import add_training_arguments
 from seg25d.core.process import loading
@@ -34,6 +35,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folders of further images, named as for prediction; no labels are needed",
     )
+    parser.add_argument(
+        "--without-fold",
+        type=natural_number,
+        metavar="K",
+        help="leave out the validation images of fold K, so that the scores of fold K are of images that the network "
+        "has never seen (default: all images count, as no labels are used)",
+    )
     add_training_arguments(parser, PRETRAINING_EPOCHS)
     parser.add_argument("--c", action="store_true", help=argparse.SUPPRESS)
 
@@ -46,7 +54,8 @@ def run(arguments: argparse.Namespace) -> None:
 
     options = options_of(api.PretrainingOptions, arguments, settings=dict(arguments.settings))
     path = api.pretrain(find_workspace(arguments), arguments.dataset, arguments.configuration, options)
-    words = ["seg25d", "train", arguments.dataset, arguments.configuration, "FOLD", "--pretrained", str(path)]
+    words = ["seg25d", "train", arguments.dataset, arguments.configuration]
+    words += ["FOLD" if arguments.without_fold is None else str(arguments.without_fold), "--pretrained", str(path)]
     words += [] if arguments.network is None else ["--network", arguments.network]
     words += [] if arguments.recipe == "default" else ["--recipe", arguments.recipe]
     words += [] if arguments.plans_name == "plans" else ["--plans-name", arguments.plans_name]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from seg25d.core.types import FloatArray, Shape
+from seg25d.core.types import FloatArray, Shape, Spacing
 from seg25d.data.made_up import (
     MadeUpCase,
     MadeUpDataset,
@@ -31,7 +31,7 @@ LABELS = {"background": 0, "vessels": 1}
 CHANNELS = ("MRA",)
 DATASET_NAME = "Dataset901_Vessels"
 SHAPE: Shape = (144, 120, 72)
-SPACING_MM = (2 / 3, 2 / 3, 2.3 / 3)
+SPACING_MM: Spacing = (2 / 3, 2 / 3, 2.3 / 3)
 """The shortest axis is the coarsest, so that slices lie in the longest and middle axes, as in the paper. Vessels are
 4 to 6 voxels wide, as in angiographies of the head; the paper's volumes are twice as long along each axis."""
 
@@ -44,29 +44,36 @@ RADII_OF_BLOBS_MM = (3.0, 5.0)
 NUM_VEINS = 4
 
 
-def make_vessels(rng: np.random.Generator, shape: Shape = SHAPE) -> MadeUpCase:
+def make_vessels(rng: np.random.Generator, shape: Shape = SHAPE, spacing_mm: Spacing = SPACING_MM) -> MadeUpCase:
     """Draw one case.
 
     Args:
         rng: Source of all randomness.
-        shape: Voxels along (D, H, W) of the largest cases at `SPACING_MM`; at least 32 x 32 x 24. Along each axis
+        shape: Voxels along (D, H, W) of the largest cases at `spacing_mm`; at least 32 x 32 x 24. Along each axis
             two of three cases have this size, the others are up to 8 % smaller; spacings along D and H vary by 3 %.
+        spacing_mm: Of the voxels; vessels are as thick in millimetres whatever it is.
     """
-    spacing = np.round(np.multiply(SPACING_MM, rng.uniform((0.97, 0.97, 1.0), (1.03, 1.03, 1.0))), 3)
-    extent = np.multiply(shape, SPACING_MM) * (1 - np.maximum(0, rng.uniform(-0.16, 0.08, 3)))
+    spacing = np.round(np.multiply(spacing_mm, rng.uniform((0.97, 0.97, 1.0), (1.03, 1.03, 1.0))), 3)
+    extent = np.multiply(shape, spacing_mm) * (1 - np.maximum(0, rng.uniform(-0.16, 0.08, 3)))
     depth, height, width = (round(size) for size in extent / spacing)
-    spacing_mm = (float(spacing[0]), float(spacing[1]), float(spacing[2]))
-    points = centred_points((depth, height, width), spacing_mm)
+    exactly_mm = (float(spacing[0]), float(spacing[1]), float(spacing[2]))
+    points = centred_points((depth, height, width), exactly_mm)
     half = extent / 2
     body = ellipsoid(points, (0.0, 0.0, 0.0), half * (1.2, 0.94, 0.94))
     tree = _tree(points, half, rng) & body
     others = _veins(points, half, rng) | _blobs(points, half, rng)
     image = _as_angiography(body, body & (tree | others), rng)
-    return MadeUpCase(np.rint(image[None]).astype(np.int16), tree.astype(np.uint8), spacing_mm)
+    return MadeUpCase(np.rint(image[None]).astype(np.int16), tree.astype(np.uint8), exactly_mm)
 
 
 def write_vessels_dataset(
-    folder: Path, *, num_training: int = 30, num_test: int = 10, shape: Shape = SHAPE, seed: int = 25
+    folder: Path,
+    *,
+    num_training: int = 30,
+    num_test: int = 10,
+    shape: Shape = SHAPE,
+    spacing_mm: Spacing = SPACING_MM,
+    seed: int = 25,
 ) -> None:
     """Write the data set, see `made_up.write_dataset`.
 
@@ -75,9 +82,11 @@ def write_vessels_dataset(
         num_training: Number of training cases.
         num_test: Number of held-out cases.
         shape: As for `make_vessels`.
+        spacing_mm: As for `make_vessels`.
         seed: Seed of the whole data set.
     """
-    dataset = MadeUpDataset("vessels", CHANNELS, LABELS, partial(make_vessels, shape=shape), __name__)
+    make = partial(make_vessels, shape=shape, spacing_mm=spacing_mm)
+    dataset = MadeUpDataset("vessels", CHANNELS, LABELS, make, __name__)
     write_dataset(folder, dataset, num_training=num_training, num_test=num_test, seed=seed)
 
 

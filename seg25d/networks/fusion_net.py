@@ -31,6 +31,9 @@ class FusionNetSpec(Record):
     zero_scores: bool = False
     """Whether the network starts with scores of 0, for scores that are added to a first estimate (as Goyal et al. 2017,
     section 5.1, initialise residual branches)."""
+    initial_weights: Literal["random", "ones"] = "random"
+    """Weights of all convolutions before training; with `ones` the network sums up what the views say around a voxel,
+    which mimics majority voting (Xia et al. 2018, section 2.2, who find both to lead to similar results)."""
 
     @property
     def dims(self) -> int:
@@ -77,6 +80,10 @@ class FusionNet(nn.Module):
         )
         self.head = Conv3d(widths[0], num_outputs, 1)
         initialise(self, slope=0.0)
+        if spec.initial_weights == "ones":
+            for module in self.modules():
+                if isinstance(module, Conv3d | ConvTranspose3d):
+                    nn.init.ones_(module.weight)
         if spec.zero_scores:
             nn.init.zeros_(self.head.weight)
 

@@ -14,12 +14,14 @@ from seg25d.core.records import read_record
 from seg25d.core.workspace import Workspace
 from seg25d.data.splits import read_splits
 from seg25d.evaluation.tables import text_table
-from seg25d.orchestration.budget import LOOKING_SHARE, Budget, spend
+from seg25d.orchestration.budget import spend
+from seg25d.orchestration.comparisons import LOOKING_SHARE
 from seg25d.orchestration.engines import make_engine
 from seg25d.orchestration.execute import Executor
 from seg25d.orchestration.journal import Journal
 from seg25d.orchestration.options import RunOptions
 from seg25d.orchestration.perform import PATIENCE_SECONDS
+from seg25d.orchestration.spending import Budget
 from seg25d.orchestration.table import Table
 from seg25d.orchestration.task import Task, in_order
 from seg25d.orchestration.training_graph import CHOOSE, REPORT, TrainingGraph

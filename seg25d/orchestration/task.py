@@ -81,3 +81,14 @@ def in_order(tasks: Sequence[Task]) -> list[Task]:
     for name in sorted_names:
         depth[name] = 1 + max((depth[need] for need in needs[name]), default=-1)
     return sorted(tasks, key=lambda task: depth[task.name])
+
+
+def num_waves(tasks: Sequence[Task], places: int) -> int:
+    """How many tasks of equal length are done one after the other, where some need others of them."""
+    waiting, waves = list(tasks), 0
+    while waiting:
+        names = {task.name for task in waiting}
+        ready = [task for task in waiting if names.isdisjoint(task.needs)][:places]
+        waiting = [task for task in waiting if task not in ready]
+        waves += 1
+    return waves

@@ -40,7 +40,10 @@ class Scored(Record):
     hd95_mm: float | None
     dice_per_class: dict[str, float | None]
     p_value: float | None
-    """Result of Wilcoxon's signed-rank test against the best over cases; None for the best, or if all cases agree."""
+    """Result of Wilcoxon's signed-rank test against the best over cases; None for the best, or if all cases agree.
+    Both tests are of these models, whatever another training would have given."""
+    t_test_p_value: float | None = None
+    """The same of the paired t-test, which Xia et al. 2018 use."""
     cost: Cost | None
     """None if another program has to predict with it."""
     on_pareto_front: bool

@@ -10,7 +10,7 @@ from seg25d.selection.best import Best, Scored
 from seg25d.selection.candidates import Ensemble
 from seg25d.selection.cost import Cost
 
-COLUMNS = ("Dice", "std", "HD95 mm", "p", "parameters", "GFLOPs", "s/case", "memory GB")
+COLUMNS = ("Dice", "std", "HD95 mm", "p", "t-test p", "parameters", "GFLOPs", "s/case", "memory GB")
 MOST_CLASSES = 6
 """Maximum number of columns for single classes in the table; `best.json` has all of them."""
 
@@ -44,6 +44,7 @@ def rank(
                 hd95_mm=summary.foreground_mean.hd95_mm,
                 dice_per_class={name: scores.dice for name, scores in summary.mean.items()},
                 p_value=None if ensemble == best else paired_p_value(means, of_best),
+                t_test_p_value=None if ensemble == best else t_test_p_value(means, of_best),
                 cost=costs[ensemble],
                 on_pareto_front=_on_front(ensemble, summaries, costs),
                 within_limits=allow(costs[ensemble]),
@@ -61,11 +62,22 @@ def paired_p_value(scores: Mapping[str, float | None], others: Mapping[str, floa
     """Wilcoxon's signed-rank test over the cases that both have a score for; None if they do not differ in any."""
     from scipy.stats import wilcoxon  # noqa: PLC0415 - heavy
 
+    differences = _differences(scores, others)
+    return float(wilcoxon(differences).pvalue) if any(differences) else None
+
+
+def t_test_p_value(scores: Mapping[str, float | None], others: Mapping[str, float | None]) -> float | None:
+    """The paired t-test over the same cases; None if the differences are all the same."""
+    from scipy.stats import ttest_1samp  # noqa: PLC0415 - heavy
+
+    differences = _differences(scores, others)
+    return float(ttest_1samp(differences, 0).pvalue) if len(set(differences)) > 1 else None
+
+
+def _differences(scores: Mapping[str, float | None], others: Mapping[str, float | None]) -> list[float]:
+    """Differences of the cases that both have a score for."""
     pairs = [(mine, other) for case, mine in scores.items() if mine is not None and (other := others[case]) is not None]
-    differences = [mine - other for mine, other in pairs]
-    if not any(differences):
-        return None
-    return float(wilcoxon(differences).pvalue)
+    return [mine - other for mine, other in pairs]
 
 
 def describe_best(best: Best, labels: Labels | None = None) -> str:
@@ -76,7 +88,8 @@ def describe_best(best: Best, labels: Labels | None = None) -> str:
         candidates_table(best, labels),
         "",
         "*: no other candidate is both as good and as fast. In brackets: beyond the limits.",
-        f"p: Wilcoxon's signed-rank test against the best; cases compared: {best.num_cases}.",
+        f"p: Wilcoxon's signed-rank test and the paired t-test of these models against the best, over "
+        f"{best.num_cases} cases.",
         f"best: {best.name}",
         *(f"{key}: {reason}" for key, reason in best.reasons.items() if key != "postprocessing"),
         f"post-processing: {'; '.join(steps)}"
@@ -102,7 +115,7 @@ def _row(row: Scored, classes: Sequence[str]) -> list[str]:
     scores += [format_score(row.dice_per_class[each]) for each in classes]
     scores += [
         "-" if row.hd95_mm is None else f"{row.hd95_mm:.2f}",
-        "-" if row.p_value is None else f"{row.p_value:.2g}",
+        *("-" if p is None else f"{p:.2g}" for p in (row.p_value, row.t_test_p_value)),
     ]
     cost = row.cost
     spent = ["-"] * 4

@@ -98,6 +98,8 @@ class PretrainingOptions(TrainingOptions):
     task: PretextTask
     images: tuple[Path, ...] = ()
     """Folders of further images, without labels."""
+    without_fold: Annotated[int, Field(ge=0)] | None = None
+    """The fold whose validation images are left out, so that scores on them are of images not seen; None: all count."""
 
 
 class PredictionOptions(ModelChoice):

@@ -60,6 +60,8 @@ class PretrainingRun(NamedTuple):
     settings: Settings
     further: tuple[Case, ...]
     """Images without labels."""
+    left_out: frozenset[str]
+    """Cases whose images are not seen."""
     restart: bool
 
     @property
@@ -73,18 +75,22 @@ def plan_pretraining(planned: PlannedRun, options: PretrainingOptions) -> Pretra
 
     Raises:
         InputError: If the configuration cannot use the pretext task (names a task that it can use); if a run that
-            continues had another plan or other settings; or if images do not fit.
+            continues had another plan or other settings; if images do not fit; or if there is no such fold.
     """
     _check_settings(options)
     task, settings = planned.run(planned.settings, ()), planned.settings
     check_pretraining(task)
-    name = f"{task.run.root.name}__{options.task}"
+    name, left_out = f"{task.run.root.name}__{options.task}", frozenset[str]()
+    if (fold := options.without_fold) is not None:
+        if fold >= len(task.splits):
+            raise InputError(f"--without-fold: expected a fold from 0 to {len(task.splits) - 1}, got {fold}")
+        name, left_out = f"{name}__without_fold_{fold}", frozenset(task.splits[fold].val)
     folder = FoldFolder(root=planned.workspace.results / task.dataset_name / "pretraining" / name)
     if not options.restart:
         settle_config(folder, settings.recipe, settings.changes)
         _check_plan(folder, task)
     further = tuple(_further_cases(planned.workspace, task, options.images))
-    return PretrainingRun(task, folder, settings, further, options.restart)
+    return PretrainingRun(task, folder, settings, further, left_out, options.restart)
 
 
 def pretrain_network(run: PretrainingRun) -> Path:
@@ -109,14 +115,14 @@ def pretrain_network(run: PretrainingRun) -> Path:
         wait_for_all(execution.device)
         config = settle_config(folder, run.settings.recipe, run.settings.changes)
         store = Store(task.store.folder, [run.unlabelled])
-        cases = tuple(sorted({*task.store.cases(), *(case.name for case in run.further)}))
+        cases = tuple(sorted({*task.store.cases(), *(case.name for case in run.further)} - run.left_out))
         if first:
             logger.info("pretraining on the images of %d cases", len(cases))
             tell_changes(folder, config, run.settings.config)
             left = share_left(folder, config)
             if left > 0:
                 announce_models(task, folder.name, (config, len(cases)), [left])
-        # No cases are held out: there are no labels that could leak.
+        # No cases are held out by default: there are no labels that could leak.
         split = Split(train=cases, val=cases)
         header = model_header(task, "all", config)
         where = (task.device, task.num_processes)

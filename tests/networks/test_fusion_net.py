@@ -42,3 +42,18 @@ def test_a_voxel_sees_44_or_52_voxels() -> None:
 def test_first_scores_can_be_zero() -> None:
     network = FusionNetSpec(width=4, zero_scores=True).build(3, 2).eval()
     assert not network(torch.rand(1, 3, 8, 8, 8)).any()
+
+
+def test_weights_of_1_give_every_view_the_same_say() -> None:
+    """Votes count, not who casts them: the more views find an object at a place, the higher the scores there."""
+    network = FusionNetSpec(width=4, norm="none", initial_weights="ones").build(3, 1).double().eval()
+    assert {float(each) for weight in network.parameters() for each in weight.detach().flatten()} <= {0.0, 1.0}
+    found = torch.zeros(1, 1, 16, 16, 16, dtype=torch.float64)
+    found[..., 4:12, 4:12, 4:12] = 1
+
+    def scores(*votes: int) -> torch.Tensor:
+        return network(torch.cat([found * vote for vote in votes], 1))
+
+    torch.testing.assert_close(scores(1, 0, 1), scores(0, 1, 1))
+    one, two, three = (scores(*votes)[0, 0, 8, 8, 8] for votes in ((1, 0, 0), (1, 1, 0), (1, 1, 1)))
+    assert one < two < three

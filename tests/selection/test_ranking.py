@@ -4,7 +4,7 @@ from seg25d.evaluation.metrics import Counts, overlap_metrics
 from seg25d.evaluation.summary import CaseSummary, summarize
 from seg25d.selection.candidates import Ensemble
 from seg25d.selection.cost import Cost, joint_cost
-from seg25d.selection.ranking import case_means, paired_p_value, rank
+from seg25d.selection.ranking import case_means, paired_p_value, rank, t_test_p_value
 
 
 def summary(*dice):
@@ -49,6 +49,14 @@ def test_paired_test_by_hand():
     # Six differences of one sign: the exact two-sided p is 2 / 2^6.
     better, worse = summary(0.9, 0.8, 0.7, 0.6, 0.5, 0.4), summary(0.89, 0.78, 0.67, 0.56, 0.45, 0.34)
     assert paired_p_value(case_means(better), case_means(worse)) == pytest.approx(2 / 64)
+
+
+def test_paired_t_test_by_hand():
+    # Differences 1, 2, 3 hundredths: t = 2 / (1 / sqrt(3)) with 2 degrees of freedom.
+    mine, others = {"a": 0.81, "b": 0.82, "c": 0.83, "d": None}, {"a": 0.8, "b": 0.8, "c": 0.8, "d": 0.1}
+    assert t_test_p_value(mine, others) == pytest.approx(0.07418, abs=1e-5)
+    assert t_test_p_value(others, mine) == pytest.approx(0.07418, abs=1e-5), "two-sided"
+    assert t_test_p_value(mine, mine) is None
 
 
 def test_costs_add_up_but_for_the_memory():

@@ -81,6 +81,17 @@ def test_images_without_labels_count_and_training_begins_with_what_was_learnt(wo
     run(workspace, "train", "900", "si", "0", *TINY, *PLAIN)
 
 
+def test_validation_images_of_a_fold_can_be_left_out(workspace, capsys):
+    run(workspace, "pretrain", "900", "si", "--task", "jigsaw", "--without-fold", "1", *TINY)
+    command = capsys.readouterr()
+    assert "images of 2 cases" in command.err
+    folder = pretrained_folder(workspace, "si__jigsaw__without_fold_1")
+    assert shlex.split(command.out)[2:6] == ["900", "si", "1", "--pretrained"]
+    assert (folder / "model_final.safetensors").exists()
+    run(workspace, "pretrain", "900", "si", "--task", "jigsaw", "--without-fold", "3", *TINY, status=2)
+    assert "--without-fold: expected a fold from 0 to 2, got 3" in capsys.readouterr().err
+
+
 def test_a_pretrained_model_segments_nothing(workspace, capsys):
     idle = ["--set", "loss=dice", "--set", "pretext.piece=0.3"]
     run(workspace, "pretrain", "900", "2d", "--task", "jigsaw", *idle, *TINY)

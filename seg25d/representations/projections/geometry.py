@@ -10,6 +10,7 @@ Letters: R pixels of the plane along the rays at angle 0, S pixels of the detect
 N numbers in a row.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -66,6 +67,29 @@ def _ray_table(plane: Plane, angle: float, device: torch.device) -> tuple[Tensor
     indices = first[..., :, None] * detector + second[..., None, :]
     weights = first_weights[..., :, None] * second_weights[..., None, :]
     return indices.reshape(-1, 4).to(device), weights.reshape(-1, 4).to(device)
+
+
+def ramp_filter(views: Tensor, plane: Plane) -> Tensor:
+    """The filter of the inversion formula of the Radon transform: back-projecting its result inverts the means of rays.
+
+    The mean over many views of a half turn of what comes back is then the plane (Ramachandran & Lakshminarayanan 1971,
+    the discrete filter: 1/4 in the middle, -1 / (pi n)^2 at odd distances n, 0 at even ones).
+
+    Args:
+        views: (..., S), sums along the rays divided by the plane's length, as `ViewGeometry.project` has them.
+        plane: The plane that they are views of.
+
+    Returns:
+        (..., S) in the precision of `views`, whatever autocast says: large values cancel.
+    """
+    size = views.shape[-1]
+    distance = torch.arange(size, device=views.device)
+    distance = (distance[:, None] - distance).abs().to(views.dtype)
+    weights = torch.where(distance % 2 == 1, -1 / (math.pi * distance.clamp_min(1)) ** 2, torch.zeros_like(distance))
+    weights += torch.eye(size, dtype=views.dtype, device=views.device) / 4
+    length = plane.size[0] * plane.spacing_mm[0] / plane.spacing_mm[1]
+    with torch.autocast(views.device.type, enabled=False):
+        return views @ (weights * (math.pi * length))
 
 
 class BackProjection(NamedTuple):

@@ -62,6 +62,10 @@ class Projections(Representation):
     """m, of path 2."""
     projection: Literal["max", "mean"] = "max"
     """Largest value or mean along the rays."""
+    inversion: bool = False
+    """Whether the maps of means are projected back by the inversion formula of the Radon transform, which the paper
+    names for other organs than vessels (section 5): a ramp filter before the learnt one. A map then is the mean of the
+    segmentation along each ray, and views of hollow or concave objects bring them back."""
     normalization: Literal["affine", "batch"] = "affine"
     """Normalisation from back-projected values to scores, see `FineTuning`."""
     path_schedule: Literal["progress", "paper"] = "progress"
@@ -79,6 +83,11 @@ class Projections(Representation):
                 f"detector_axis and axis are both {self.axis}: views need two axes; choose another detector_axis, or "
                 "null for the last of the other two"
             )
+        if self.inversion and self.projection != "mean":
+            raise ValueError(
+                "inversion is for means along rays, and projection is 'max': set projection to 'mean', or inversion to "
+                "false"
+            )
         return self
 
     @property
@@ -89,7 +98,7 @@ class Projections(Representation):
     @property
     def geometry(self) -> ViewGeometry:
         """Settings of the views."""
-        return ViewGeometry(self.axis, self.detector_axis, self.spacing_mm, self.projection)
+        return ViewGeometry(self.axis, self.detector_axis, self.spacing_mm, self.projection, self.inversion)
 
     @property
     def summary(self) -> str:
@@ -250,6 +259,14 @@ class Projections(Representation):
                 projection="mean",
                 normalization="batch",
                 num_classes=2,
+            ),
+            cls(
+                axis=0,
+                spacing_mm=(1, 1, 1),
+                num_training_views=4,
+                num_views=12,
+                projection="mean",
+                inversion=True,
             ),
             cls(
                 axis=2,

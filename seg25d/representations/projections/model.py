@@ -21,6 +21,8 @@ FILTER_NOISE = 0.01
 GAIN, SHIFT = 20.0, 0.85
 """First values of the affine normalisation: of thin vessels the hull of 6 to 60 views is best cut at 0.84 to 0.86 of
 them (methods.md 3.5)."""
+SHIFT_OF_INVERSION = 0.5
+"""The inversion formula gives 1 inside of what was projected and 0 outside."""
 KEPT_MATRICES = 2
 
 
@@ -138,13 +140,14 @@ class Reconstruction(nn.Module):
         super().__init__()
         self.geometry = geometry
         self.filtration = Filtration(num_views)
-        self.fine_tuning = FineTuning(num_classes, normalization)
+        self.fine_tuning = FineTuning(num_classes, normalization, SHIFT_OF_INVERSION if geometry.inversion else SHIFT)
         self._matrices: dict[tuple[Plane, tuple[float, ...], torch.device], BackProjection] = {}
 
     def forward(self, maps: Tensor, angles: tuple[float, ...], shape: Shape) -> Tensor:
         """Scores (B, K, D, H, W) of maps (B, V, K, b, s)."""
         matrix = self._matrix(self.geometry.plane(shape), angles, maps.device)
-        volume = self.geometry.mean_of_views(self.filtration(maps), angles, shape, matrix)
+        filtered = self.filtration(self.geometry.filtered(maps, shape))
+        volume = self.geometry.mean_of_views(filtered, angles, shape, matrix)
         scores: Tensor = self.fine_tuning(volume)
         return scores
 
@@ -194,11 +197,12 @@ class FineTuning(nn.Module):
     Args:
         num_classes: K.
         normalization: One of the two.
+        shift: First shift of `affine`.
     """
 
-    def __init__(self, num_classes: int, normalization: str) -> None:
+    def __init__(self, num_classes: int, normalization: str, shift: float = SHIFT) -> None:
         super().__init__()
-        self.normalize = nn.BatchNorm3d(num_classes) if normalization == "batch" else Affine(num_classes)
+        self.normalize = nn.BatchNorm3d(num_classes) if normalization == "batch" else Affine(num_classes, shift)
 
     def forward(self, volume: Tensor) -> Tensor:
         """Scores (B, K, D, H, W) of back-projections (B, K, D, H, W) divided by the views that see each voxel."""
@@ -209,10 +213,10 @@ class FineTuning(nn.Module):
 class Affine(nn.Module):
     """gain (z - shift), per class."""
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, num_classes: int, shift: float) -> None:
         super().__init__()
         self.gain = nn.Parameter(torch.full((num_classes,), GAIN))
-        self.shift = nn.Parameter(torch.full((num_classes,), SHIFT))
+        self.shift = nn.Parameter(torch.full((num_classes,), shift))
 
     def forward(self, volume: Tensor) -> Tensor:
         """The same shape, (B, K, D, H, W)."""

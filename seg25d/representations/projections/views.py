@@ -14,6 +14,7 @@ from seg25d.representations.projections.geometry import (
     BackProjection,
     back_project,
     back_projection,
+    ramp_filter,
     ray_maxima,
     ray_sums,
 )
@@ -26,6 +27,12 @@ class ViewGeometry(ViewAxes):
 
     projection: Literal["max", "mean"] = "max"
     """Largest value or mean along the rays."""
+    inversion: bool = False
+    """Whether views are filtered so that back-projection inverts means along rays."""
+
+    def filtered(self, views: Tensor, shape: Sequence[int]) -> Tensor:
+        """Views (B, V, K, b, s) of volumes (D, H, W), ready to be projected back."""
+        return ramp_filter(views, self.plane(shape)) if self.inversion else views
 
     def project(self, volume: Tensor, angles: Sequence[float]) -> Tensor:
         """Views of volumes.

@@ -17,6 +17,7 @@ from seg25d.representations.projections.method import Projections
 from seg25d.representations.projections.model import (
     GAIN,
     SHIFT,
+    SHIFT_OF_INVERSION,
     Filtration,
     FineTuning,
     LiftedProjections,
@@ -462,6 +463,45 @@ def test_the_network_s_answer_to_each_view_comes_back_to_the_volume() -> None:
     assert dice > 0.8
 
 
+def ring(shape: Shape, spacing_mm: Spacing, inner_mm: float, outer_mm: float) -> Tensor:
+    """A ring around the middle of each slice: no views of its outline show that it is hollow."""
+    points = torch.stack(
+        torch.meshgrid(*(torch.arange(size) - (size - 1) / 2 for size in shape[1:]), indexing="ij"), -1
+    )
+    radius = (points * torch.tensor(spacing_mm[1:])).square().sum(-1).sqrt()
+    return ((radius > inner_mm) & (radius < outer_mm)).expand(shape)
+
+
+def reconstructed(spacing_mm: Spacing, *, inversion: bool, autocast: bool = False) -> tuple[Tensor, Tensor]:
+    """A ring of 5 to 12 mm, and what comes back of perfect means along rays: (D, H, W) each."""
+    representation = make(0, spacing_mm, num_views=60, projection="mean", inversion=inversion, background=False)
+    path, angles, shape = reconstruction(representation, 60), even_angles(60), (2, 40, 44)
+    truth = ring(shape, spacing_mm, 5, 12)
+    views = representation.geometry.project(truth[None, None].float(), angles)
+    with torch.no_grad():
+        path.filtration.weight.copy_(torch.tensor([1.0, 0.0]).expand(60, 2))
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            scores = path(views, angles, shape)
+    return truth, scores[0, 0] / GAIN + (SHIFT_OF_INVERSION if inversion else SHIFT)
+
+
+@pytest.mark.parametrize("spacing_mm", [(1.0, 1.0, 1.0), (1.0, 1.0, 0.8)])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_the_inversion_formula_brings_back_what_is_hollow(spacing_mm: Spacing, autocast: bool) -> None:
+    truth, found = reconstructed(spacing_mm, inversion=True, autocast=autocast)
+    inside, hole = ring(truth.shape, spacing_mm, 7, 10), ring(truth.shape, spacing_mm, -1, 3)
+    assert float(found[inside].mean()) == pytest.approx(1, abs=0.01)
+    assert float(found[hole].mean()) == pytest.approx(0, abs=0.01)
+    marked = found > SHIFT_OF_INVERSION
+    assert 2 * float((marked & truth)[0].sum()) / float(marked[0].sum() + truth[0].sum()) > 0.93
+
+
+def test_without_the_formula_a_hole_is_hardly_darker_than_what_is_around_it() -> None:
+    truth, found = reconstructed(ISOTROPIC, inversion=False)
+    inside, hole = ring(truth.shape, ISOTROPIC, 7, 10), ring(truth.shape, ISOTROPIC, -1, 3)
+    assert float(found[hole].mean()) > 0.7 * float(found[inside].mean())
+
+
 # The record and its candidates
 
 
@@ -475,6 +515,7 @@ def test_the_network_s_answer_to_each_view_comes_back_to_the_volume() -> None:
         {"axis": 3},
         {"projection": "median"},
         {"num_classes": 0},
+        {"inversion": True},
     ],
 )
 def test_wrong_fields_are_refused(fields: dict[str, object]) -> None:
