@@ -100,4 +100,4 @@ def _residual_variance(scores: NDArray[np.float64]) -> float:
     trainings, cases = scores.shape
     rest = scores - scores.mean(0) - scores.mean(1, keepdims=True) + scores.mean()
     squares = float((rest**2).sum())
-    return squares / ((trainings - 1) * (cases - 1))
+    return float(squares / ((trainings - 1) * (cases - 1)))
