@@ -137,15 +137,15 @@ def check_pretraining(task: RunToTrain) -> None:
     """Check that a network can be pretrained this way.
 
     Raises:
-        InputError: If the network cannot be pretrained, or the configuration cannot use the pretext task; names one that
-        it can use.
+        InputError: If the network cannot be pretrained, or the configuration cannot use the pretext task; names one
+        that it can use.
     """
     description, pretext = read_description(task.folder.dataset), task.config.pretext
     assert pretext is not None, "the options say which task it is"
     if isinstance(task.plan.network, RSTNSpec):
         raise InputError(
-            f"{task.configuration} cannot be pretrained: what its first network restores is no crop for the second one; "
-            "pretrain another network, such as unet"
+            f"{task.configuration} cannot be pretrained: what its first network restores is no crop for the "
+            "second one; pretrain another network, such as unet"
         )
     check_processes(task.plan, len(description.channel_names), len(description.channel_names))
     try:

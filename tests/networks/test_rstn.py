@@ -289,7 +289,7 @@ def test_regions_are_found_where_any_of_them_is(seen: Callable[[RSTN], list[Tens
             return torch.cat([images - 12, 20 * (images - 0.5)], 1)
 
     network = make(regions=True, max_rounds=1).eval()
-    network.coarse = network.fine = SaysRegions()
+    network.coarse, network.fine = SaysRegions(), SaysRegions()
     inputs = seen(network)
     scores = network(bright((slice(4, 7), slice(6, 10)))).sigmoid()[0]
     assert [tuple(crop.shape[2:]) for crop in inputs] == [(8, 8)]

@@ -87,7 +87,7 @@ def test_networks_that_do_not_fit_are_refused():
 
 def test_a_network_of_views_is_planned_with_them() -> None:
     plans = make_plans(networks={"axial": "unet", "mv": "fusion_net"})
-    with pytest.raises(InputError, match="no configuration .mv__rstn. .* with -c mv__rstn adds it"):
+    with pytest.raises(InputError, match=r"no configuration 'mv__rstn' .* with -c mv__rstn adds it"):
         with_network(plans, "mv", "rstn")
     plans = make_plans(networks={"mv": "fusion_net", "mv__rstn": "fusion_net"})
     assert with_network(plans, "mv", "rstn") == "mv__rstn"
