@@ -24,8 +24,9 @@ def with_rstn(job: FoldJob) -> FoldJob:
     return dataclasses.replace(job, header=job.header.model_copy(update={"plan": plan}))
 
 
+@pytest.mark.slow
 def test_it_learns_a_bright_cube_on_crops_and_predicts_from_its_file(make_job: Maker) -> None:
-    job = with_rstn(make_job("a", epochs=4, iterations_per_epoch=30, weight_averaging=0.9))
+    job = with_rstn(make_job("a", epochs=6, iterations_per_epoch=30, weight_averaging=0.9))
     assert train_fold(job)
     log = read_log(job)
     assert log[-1]["validation_dice"] > 0.85
@@ -44,6 +45,7 @@ def test_it_learns_a_bright_cube_on_crops_and_predicts_from_its_file(make_job: M
     assert any(max(size) < 12 for size in sizes), "crops"
 
 
+@pytest.mark.slow
 def test_random_margins_go_on_to_the_very_same_bits(make_job: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, cut = (with_rstn(make_job(name, epochs=2, iterations_per_epoch=6)) for name in ("whole", "cut"))
     train_fold(whole)
