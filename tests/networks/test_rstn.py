@@ -139,6 +139,12 @@ def test_each_channel_has_a_saliency_of_its_own_that_follows_the_probabilities()
     assert not torch.allclose(one, other, atol=0.1)
 
 
+def test_there_is_a_relu_between_the_layers_of_the_saliency() -> None:
+    saliency = Saliency(2, 3, (3, 5))
+    nn.init.constant_(saliency.first.bias, -100)
+    assert (saliency(torch.rand(1, 2, 8, 8)) == 1).all()
+
+
 def test_the_saliency_begins_as_one() -> None:
     with torch.no_grad():
         weights = Saliency(1, 7, (3, 5))(torch.rand(2, 1, HEIGHT, WIDTH))
