@@ -140,6 +140,7 @@ def test_variants_have_folders_of_their_own_and_share_the_views(fused, trained):
     assert trained == [*(f"{view}/holdout_0" for view in VIEWS), "mv__holdout/fold_0"]
 
 
+@pytest.mark.slow
 def test_views_can_have_another_network_than_the_planned_one(planned, trained, shrink_networks, tmp_path, capsys):
     shutil.copytree(planned, tmp_path / "workspace")
     workspace = Workspace.resolve(tmp_path / "workspace", {})
