@@ -274,8 +274,9 @@ def _shrink_networks(workspace: Path) -> None:
     for path in workspace.glob("preprocessed/*/plans*.json"):
         plans = json.loads(path.read_text())
         for network in (plan["network"] for plan in plans["configurations"].values()):
-            if network["name"] == "unet":
-                network |= {"widths": [2] * len(network["widths"]), "encoder_blocks": 1, "decoder_blocks": 1}
+            unet = network.get("network", network)  # the RSTN has one within it
+            if unet["name"] == "unet":
+                unet |= {"widths": [2] * len(unet["widths"]), "encoder_blocks": 1, "decoder_blocks": 1}
             elif network["name"] == "fusion_net":
                 network["width"] = 2
         path.write_text(json.dumps(plans))

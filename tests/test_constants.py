@@ -20,7 +20,7 @@ from seg25d.core import grids
 from seg25d.ensembling import staple
 from seg25d.ensembling.nonlocal_staple import NonlocalStapleSettings
 from seg25d.inference import components
-from seg25d.networks import fusion_net, resnet_unet, se_unet, swin_unetr, vnet, xception_cbam_unet
+from seg25d.networks import fusion_net, resnet_unet, rstn, se_unet, swin_unetr, vnet, xception_cbam_unet
 from seg25d.networks.blocks import Topology
 from seg25d.planning import network_rules, splits
 from seg25d.planning.network_rules import make_network, networks_for
@@ -50,6 +50,7 @@ class Line(NamedTuple):
     """Section of methods.md, or what else it comes from."""
 
 
+RSTN_CODE = "github.com/198808xc/OrganSegRSTN at 1b5b947"
 SOBIROV = "sobirov2022 sobirov2022_pta"
 PAPERS = f"{SOBIROV} shivdeo2021 angermann2022 xia2018"
 OURS = "default mv joint"
@@ -288,6 +289,22 @@ NETWORKS: list[Line] = [
     Line("attention", "xception_cbam_unet_2", "decoder", "2.4 [G]"),
     Line("dropout", "xception_cbam_unet_2", 0.1, "2.4 [C]"),
     Line("depth", "resnet_unet_2", 34, "1.2 [C]"),
+    Line("network.widths", "rstn_2", (32, 64, 128, 256, 512, 512), "4.1 [G]: any of ours in place of FCN-8s"),
+    Line("network.{encoder_blocks decoder_blocks}", "rstn_2", 2, "nnU-Net"),
+    Line("network.{residual conv_bias}", "rstn_2", False, "nnU-Net; ours"),
+    Line("network.norm", "rstn_2", "instance", "nnU-Net"),
+    Line("network.activation", "rstn_2", "leaky_relu", "nnU-Net"),
+    Line("network.downsampling", "rstn_2", "stride", "nnU-Net"),
+    Line("network.upsampling", "rstn_2", "transposed", "nnU-Net"),
+    Line("network.initialisation", "rstn_2", "he", "nnU-Net"),
+    Line("network.num_supervised", "rstn_2", 1, "4.1: scores at full size"),
+    Line("regions", "rstn_2", False, "4.1"),
+    Line("margin", "rstn_2", 20, "4.1 [C]"),
+    Line("random_margins", "rstn_2", 0.5, "4.1 [C]"),
+    Line("coarse_weight", "rstn_2", 1 / 3, RSTN_CODE),
+    Line("max_rounds", "rstn_2", 10, "4.1 [C]"),
+    Line("stop_dice", "rstn_2", 0.99, "4.1 [C]"),
+    Line("saliency_kernels", "rstn_2", (3, 5), "4.1 [C]"),
     Line("zero_scores", "fusion_net_3", False, "4.2"),
     Line("initial_weights", "fusion_net_3", "random", "4.3"),
 ]
@@ -308,6 +325,9 @@ CONSTANTS: list[Line] = [
     Line("STEM_WIDTH", "resnet_unet", 64, "1.2, He et al. 2016"),
     Line("WIDTHS", "resnet_unet", (64, 128, 256, 512), "1.2, He et al. 2016"),
     Line("STAGES", "fusion_net", 3, "4.2"),
+    Line("FOREGROUND", "rstn", 0.5, "4.1 [C]"),
+    Line("OUTSIDE", "rstn", -10.0, "not: -9,999,999 in " + RSTN_CODE),
+    Line("SALIENCY_DEVIATION", "rstn", 1e-3, "not: 0 in " + RSTN_CODE),
     Line("CONTEXT", "super_image", 0, "1.2: tiles are single slices"),
     Line("SQUARE_ENOUGH", "super_image", 4 / 3, "1.10: 8 x 6 equals 3D, 12 x 4 loses"),
     Line("SHRINKING_STEPS", "super_image stack", 16, "ours"),
@@ -358,6 +378,7 @@ CONSTANTS: list[Line] = [
     Line("MANY_CLASSES", "augmentation", 16, "ours"),
     Line("HOLDOUT_SHARE", "model_sets", 0.4, "4.4: 150 cases for the views, 100 for the fusion"),
     Line("PAPER_STAGES", "network_rules", 5, "1.3, 2.3"),
+    Line("RSTN_STAGES", "network_rules", 6, "4.1: FCN-8s halves five times"),
     Line("WIDE_FROM_GB", "network_rules", 11.6, "ours"),
     Line("NOISE", "augmentation", (0.0, 0.1), "nnU-Net"),
     Line("BLUR_VOXELS", "augmentation", (0.5, 1.0), "nnU-Net"),
@@ -408,9 +429,12 @@ Table = dict[tuple[str, str], Any]
 """Values by column and setting."""
 NAMES = {"name", "recipe", "source", "schema_version"}
 """Fields that are no numbers of a method."""
+OF_THE_TOPOLOGY: dict[str, Any] = {"strides": True, "kernels": True, "network": {"strides", "kernels"}}
+"""Fields of networks, and of networks within them."""
 MODULES = {
     "fusion_net": fusion_net,
     "resnet_unet": resnet_unet,
+    "rstn": rstn,
     "se_unet": se_unet,
     "swin_unetr": swin_unetr,
     "vnet": vnet,
@@ -482,7 +506,7 @@ def networks() -> Table:
     for dims in (2, 3):
         topology = Topology(strides=((1,) * dims, *((2,) * dims,) * 6), kernels=((3,) * dims,) * 7)
         for name in networks_for(dims):
-            values = make_network(name, topology).model_dump(exclude={"strides", "kernels"})
+            values = make_network(name, topology).model_dump(exclude=OF_THE_TOPOLOGY)
             found |= {(f"{name}_{dims}", key): value for key, value in flat(values).items()}
     return found
 

@@ -11,6 +11,7 @@ PLACES: dict[str, str] = {
     "vnet": "seg25d.networks.vnet:VNetSpec",
     "xception_cbam_unet": "seg25d.networks.xception_cbam_unet:XceptionCBAMUNetSpec",
     "resnet_unet": "seg25d.networks.resnet_unet:ResNetUNetSpec",
+    "rstn": "seg25d.networks.rstn:RSTNSpec",
     "fusion_net": "seg25d.networks.fusion_net:FusionNetSpec",
 }
 """Networks by name: where the record of each is, see `Registry`."""

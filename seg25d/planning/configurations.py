@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from seg25d.core.errors import InputError
-from seg25d.planning.network_rules import check_network
+from seg25d.planning.network_rules import NETWORK_RULES, check_network
 from seg25d.planning.recipe_rules import DEFAULT_RULES, PlanningRules
 from seg25d.representations import ALIAS, ANATOMICAL
 from seg25d.representations.base import CONFIGURATIONS, Representation
@@ -25,6 +25,32 @@ def configuration_name(name: str, slice_axis: int) -> str:
     configuration, network = split_name(name)
     own_name = ANATOMICAL[slice_axis] if configuration == ALIAS else configuration
     return f"{own_name}__{network}" if network else own_name
+
+
+def network_of_views(name: str) -> str | None:
+    """The network in the name of a configuration that is its views', as only they can have it: `rstn` in `mv__rstn`.
+
+    Args:
+        name: Of a configuration that exists, with or without a network.
+
+    Returns:
+        None if the name has no network, or one that the configuration itself can have.
+    """
+    configuration, network = split_name(name)
+    representation, rule = CONFIGURATIONS[configuration], NETWORK_RULES.get(network or "")
+    if rule is None or representation.network_dims in rule.dims or not representation.fuses_views:
+        return None
+    return network if {CONFIGURATIONS[view].network_dims for view in representation.needs} <= rule.dims else None
+
+
+def needed_configurations(name: str) -> tuple[str, ...]:
+    """The configurations that are planned with one, because their predictions are its input.
+
+    Args:
+        name: Of a configuration that exists, with or without a network.
+    """
+    network, needs = network_of_views(name), CONFIGURATIONS[split_name(name)[0]].needs
+    return tuple(f"{need}__{network}" for need in needs) if network else needs
 
 
 def is_alias(name: str) -> bool:
@@ -104,11 +130,10 @@ def configuration_names(
         raise InputError(f"{single_slice_reason(asked_for)}; {_what_to_plan(suited, rules)}")
     for name in wanted:
         configuration, network = split_name(name)
-        if network is not None:
+        if network is not None and network_of_views(name) is None:
             check_network(network, CONFIGURATIONS[configuration].network_dims)
     order = list(CONFIGURATIONS)
-    for base in sorted(bases, key=order.index):
-        wanted += CONFIGURATIONS[base].needs
+    wanted += [need for name in wanted for need in needed_configurations(name)]
     return sorted(dict.fromkeys(wanted), key=lambda name: order.index(split_name(name)[0]))
 
 

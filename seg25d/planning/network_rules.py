@@ -10,6 +10,7 @@ from seg25d.networks.blocks import Topology
 from seg25d.networks.fusion_net import FusionNetSpec
 from seg25d.networks.paper_unets import half_unet, super_image_unet
 from seg25d.networks.resnet_unet import ResNetUNetSpec
+from seg25d.networks.rstn import RSTNSpec
 from seg25d.networks.se_unet import SEUNetSpec
 from seg25d.networks.swin_unetr import SwinUNETRSpec
 from seg25d.networks.unet import UNetSpec
@@ -19,6 +20,9 @@ from seg25d.representations.base import Representation
 
 PAPER_STAGES = 5
 """Stages of the SE-norm U-Net and the V-Net as published."""
+RSTN_STAGES = 6
+"""Stages of both networks of the RSTN: five halvings, as the original's FCN-8s has (methods 4.1), since crops are
+rounded up to what the networks divide by. The default U-Net halves 512 pixels seven times."""
 
 
 class UNetSettings(Record):
@@ -128,6 +132,18 @@ def make_swin_unetr(topology: Topology) -> SwinUNETRSpec:
     return SwinUNETRSpec(dims=2 if len(topology.strides[0]) == 2 else 3)
 
 
+def make_rstn(topology: Topology, settings: UNetSettings = WIDE_UNET, *, regions: bool = False) -> RSTNSpec:
+    """The RSTN with two U-Nets for a topology, of at most `RSTN_STAGES` stages, without deep supervision (methods 4.1).
+
+    Args:
+        topology: Of images.
+        settings: Of the U-Nets.
+        regions: Whether the network's scores are regions instead of classes.
+    """
+    stages = Topology(strides=topology.strides[:RSTN_STAGES], kernels=topology.kernels[:RSTN_STAGES])
+    return RSTNSpec(network=make_unet(stages, settings.model_copy(update={"max_supervised": 1})), regions=regions)
+
+
 def make_xception_cbam_unet(topology: Topology) -> XceptionCBAMUNetSpec:
     """The U-Net with Xception encoder: its five halvings are fixed, so windows are rounded up (methods 2.4)."""
     assert len(topology.strides[0]) == 2, "make_network has looked"
@@ -169,6 +185,7 @@ NETWORK_RULES: dict[str, NetworkRule] = {
     "xception_cbam_unet": NetworkRule("xception_cbam_unet", make_xception_cbam_unet, frozenset({2})),
     # 1.2: the ImageNet rows' network, ResNet-34; its five halvings are fixed, so windows are to be rounded up.
     "resnet_unet": NetworkRule("resnet_unet", lambda _: ResNetUNetSpec(), frozenset({2})),
+    "rstn": NetworkRule("rstn", make_rstn, frozenset({2})),
     # 4.2: its three halvings are fixed, so windows are to be rounded up.
     "fusion_net": NetworkRule("fusion_net", lambda _: FusionNetSpec(), frozenset({3})),
     # 1.2: "vanilla U-Net", n = 24: 1,205,425 parameters in 2D, 3,611,665 in 3D.
@@ -218,7 +235,12 @@ def make_network(name: str, topology: Topology) -> Network:
 
 
 def choose_network(
-    wanted: str | None, topology: Topology, representation: Representation, gpu_memory_gb: float
+    wanted: str | None,
+    topology: Topology,
+    representation: Representation,
+    gpu_memory_gb: float,
+    *,
+    has_regions: bool = False,
 ) -> Network:
     """Choose the network to plan: the requested one, or the representation's default in a size for the memory.
 
@@ -227,6 +249,7 @@ def choose_network(
         topology: Of the window.
         representation: The representation that lifts the network to volumes.
         gpu_memory_gb: Memory that a training step may take.
+        has_regions: Whether scores of voxels are regions.
 
     Raises:
         InputError: See `check_network`.
@@ -239,7 +262,10 @@ def choose_network(
         return make_unet(topology, settings)
     if wanted is None and name == "vnet":
         return make_narrow_vnet(topology) if gpu_memory_gb < WIDE_FROM_GB else make_normed_vnet(topology)
-    return make_network(name, topology).model_copy(update=representation.network_settings(name))
+    network = make_network(name, topology)
+    if isinstance(network, RSTNSpec):
+        network = make_rstn(topology, unet_settings(gpu_memory_gb), regions=has_regions)
+    return network.model_copy(update=representation.network_settings(name))
 
 
 def with_checkpointing(network: Network) -> Network | None:

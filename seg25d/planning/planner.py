@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 from seg25d.core.errors import InputError
 from seg25d.core.limits import MAX_SPACING_MM, MIN_SPACING_MM
@@ -9,7 +10,14 @@ from seg25d.core.records import digest
 from seg25d.core.types import Spacing
 from seg25d.data.description import DatasetDescription
 from seg25d.planning.channel_rules import named_normalization, scheme_of_version_0_2, store_name
-from seg25d.planning.configurations import configuration_names, flat_configurations, single_slice_reason, split_name
+from seg25d.planning.configurations import (
+    configuration_names,
+    flat_configurations,
+    needed_configurations,
+    network_of_views,
+    single_slice_reason,
+    split_name,
+)
 from seg25d.planning.explanation import (
     configuration_reasons,
     dataset_reasons,
@@ -49,8 +57,8 @@ def plan_dataset(  # noqa: PLR0913 - all but two by keyword
         fingerprint: Measurements of the data set; at least one case.
         description: Its channels and labels.
         configurations: Names of `CONFIGURATIONS`, or `2d` for the slices along the coarsest axis, which is planned
-            under its anatomical name, each also with a network (`si__se_unet`); None or nothing: all that the recipe is
-            meant for.
+            under its anatomical name, each also with a network (`si__se_unet`, or `mv__rstn` for that of its views);
+            None or nothing: all that the recipe is meant for.
         gpu_memory_gb: Memory that a training step may take, in GiB.
         cpu_gflops: Speed of the CPUs that train, of which an update takes `UPDATE_SECONDS` at most; 0: any time.
         spacing_3d_mm: Target spacing (D, H, W) of `3d`, as nnU-Net's -overwrite_target_spacing; None: that of all.
@@ -89,7 +97,7 @@ def plan_dataset(  # noqa: PLR0913 - all but two by keyword
             gpu_memory_gb=gpu_memory_gb,
             cpu_gflops=cpu_gflops,
             rules=rules.of(configuration),
-            asked_network=network,
+            asked_network=None if network_of_views(name) else network,
         )
         planned[name] = _plan_configuration(limits, normalization, mirror_axes)
     volumes = [name for name in planned if is_volume(name)]
@@ -133,8 +141,11 @@ def _plan_configuration(
     limits: Limits, normalization: tuple[ChannelNormalization, ...], mirror_axes: tuple[int, ...]
 ) -> ConfigurationPlan:
     configuration, _ = split_name(limits.configuration)
+    fixed: dict[str, Any] = dict(limits.rules.settings)
+    if network_of_views(limits.configuration):
+        fixed["views"] = needed_configurations(limits.configuration)
     candidates = (
-        (type(representation).model_validate(representation.model_dump() | limits.rules.settings), window)
+        (type(representation).model_validate(representation.model_dump() | fixed), window)
         for representation, window in CONFIGURATIONS[configuration].from_rules(
             configuration, limits.geometry, limits.rules
         )

@@ -86,7 +86,9 @@ def revise_plans(  # noqa: PLR0913 - all but two by keyword
     logger.info("%s, %s: keeping the plans of %s", stored.dataset_name, plans_name, kept or "nothing")
     if not missing:
         return stored
-    added = make(configurations=missing).configurations
+    # With those come others that they need, which may be there with edits.
+    made = make(configurations=missing).configurations
+    added = {name: made[name] for name in missing}
     return stored.model_copy(update={"configurations": {**stored.configurations, **added}})
 
 

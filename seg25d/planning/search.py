@@ -250,7 +250,13 @@ def with_networks(
     for representation, sizes in candidates:
         axes = representation.network_axes
         topology = choose_topology([sizes[axis] for axis in axes], [limits.geometry.spacing_mm[axis] for axis in axes])
-        network = choose_network(limits.network, topology, representation, limits.gpu_memory_gb)
+        network = choose_network(
+            limits.network,
+            topology,
+            representation,
+            limits.gpu_memory_gb,
+            has_regions=limits.geometry.has_regions,
+        )
         window = round_up(sizes, axes, network.divisor)
         is_too_large = limits.is_too_large((representation, sizes), window)
         # Costs time and no accuracy, a smaller window the other way round.

@@ -5,7 +5,13 @@ from collections.abc import Sequence
 
 from seg25d.core.errors import InputError
 from seg25d.core.names import is_number
-from seg25d.planning.configurations import check_configurations, configuration_name, configuration_names, split_name
+from seg25d.planning.configurations import (
+    check_configurations,
+    configuration_name,
+    configuration_names,
+    network_of_views,
+    split_name,
+)
 from seg25d.planning.network_rules import NETWORK_RULES
 from seg25d.planning.plan import LEFT_OUT, ConfigurationPlan, Plans
 from seg25d.planning.recipe_rules import PlanningRules, find_rules
@@ -51,7 +57,7 @@ def with_network(plans: Plans, name: str, network: str | None) -> str:
 
     Raises:
         InputError: If the configuration is not planned, or the network does not support its dimension; lists those that
-        do.
+        do. Also if the network is that of views which are not planned.
     """
     if network is None:
         return find_configuration(plans, name)[0]
@@ -64,6 +70,8 @@ def with_network(plans: Plans, name: str, network: str | None) -> str:
     rules = find_rules(plans.recipe)
     # Its error also lists the available networks.
     configuration_names([full_name], plans.slice_axis, rules)
+    if network_of_views(full_name) is not None:
+        return find_configuration(plans, full_name)[0]  # planned with its views, or an error that says how
     asked_for = planned or rules.of(configuration).network
     default = plan.representation.default_network
     if plan.network.name != NETWORK_RULES[asked_for or default].network:

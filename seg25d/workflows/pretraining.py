@@ -16,6 +16,7 @@ from seg25d.core.workspace import FoldFolder, Workspace
 from seg25d.data.cases import Case
 from seg25d.data.dataset import Dataset, Split, read_description
 from seg25d.data.inputs import find_inputs
+from seg25d.networks.rstn import RSTNSpec
 from seg25d.planning.model_file import load_header
 from seg25d.planning.pretext import PretextTask
 from seg25d.preprocessing.preprocess import preprocess_dataset, stores_to_change
@@ -142,10 +143,16 @@ def check_pretraining(task: RunToTrain) -> None:
     """Check that a network can be pretrained this way.
 
     Raises:
-        InputError: If the configuration cannot use the pretext task; names a task that it can use.
+        InputError: If the network cannot be pretrained, or the configuration cannot use the pretext task; names one
+        that it can use.
     """
     description, pretext = read_description(task.folder.dataset), task.config.pretext
     assert pretext is not None, "the options say which task it is"
+    if isinstance(task.plan.network, RSTNSpec):
+        raise InputError(
+            f"{task.configuration} cannot be pretrained: what its first network restores is no crop for the "
+            "second one; pretrain another network, such as unet"
+        )
     check_processes(task.plan, len(description.channel_names), len(description.channel_names))
     try:
         check_task(task.plan.representation, pretext)

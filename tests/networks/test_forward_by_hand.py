@@ -5,8 +5,10 @@ sections of methods.md, the project's digest of the papers. All is computed in f
 slopes and statistics, so that nothing is hidden behind a one or a zero.
 """
 
+import copy
 import math
 from collections.abc import Callable, Sequence
+from typing import Self
 
 import pytest
 import torch
@@ -17,6 +19,7 @@ from seg25d.networks.base import NETWORKS, Network
 from seg25d.networks.fusion_net import FusionNetSpec
 from seg25d.networks.paper_unets import half_unet, super_image_unet
 from seg25d.networks.resnet_unet import ResNetUNetSpec
+from seg25d.networks.rstn import RSTNSpec
 from seg25d.networks.se_unet import SEUNetSpec
 from seg25d.networks.unet import UNetSpec
 from seg25d.networks.vnet import VNetSpec
@@ -32,6 +35,13 @@ class Layers:
 
     def __init__(self, network: nn.Module) -> None:
         self.weights = network.state_dict()
+
+    def within(self, part: str) -> Self:
+        """The layers of one part."""
+        layers = copy.copy(self)
+        mine = [name for name in self.weights if name.startswith(f"{part}.")]
+        layers.weights = {name.removeprefix(f"{part}."): self.weights[name] for name in mine}
+        return layers
 
     def has(self, name: str) -> bool:
         return f"{name}.weight" in self.weights
@@ -296,6 +306,32 @@ def resnet_unet(w: Layers, images: Tensor, kernels: Sequence[int]) -> Tensor:
     return w.conv("head", features)
 
 
+def rstn(w: Layers, images: Tensor, strides: Sequence[Sequence[int]]) -> Tensor:
+    """Yu et al. 2018, for images that are no larger than their margin of 20 pixels: a crop is then the whole image.
+
+    Each by itself: coarse scores, then those of the image times the saliency of the scores before, ten times or until
+    the Dice of two masks is 0.99 or there is none.
+    """
+    return torch.cat([rstn_of_one(w, image, strides) for image in images.split(1)])
+
+
+def rstn_of_one(w: Layers, image: Tensor, strides: Sequence[Sequence[int]]) -> Tensor:
+    def foreground(scores: Tensor) -> Tensor:
+        return torch.exp(scores)[:, 1:] / torch.exp(scores).sum(1, keepdim=True)
+
+    scores = planned_unet(w.within("coarse"), image, strides)[0]
+    for _ in range(10):
+        mask = foreground(scores).sum(1) >= 0.5
+        if not mask.any():
+            break
+        saliency = w.conv("saliency.second", relu(w.conv("saliency.first", foreground(scores))))
+        scores = planned_unet(w.within("fine"), image * saliency, strides)[0]
+        found = foreground(scores).sum(1) >= 0.5
+        if 2 * int((mask & found).sum()) >= 0.99 * int(mask.sum() + found.sum()):
+            break
+    return scores
+
+
 def stages(dims: int, number: int, kernel: int) -> dict[str, object]:
     return {"strides": ((1,) * dims, *((2,) * dims,) * (number - 1)), "kernels": ((kernel,) * dims,) * number}
 
@@ -342,6 +378,11 @@ CASES: dict[str, tuple[Network, tuple[int, ...], Callable[[Layers, Tensor], Tens
     ),
     "resnet_unet": (ResNetUNetSpec(), (64, 32), lambda w, images: resnet_unet(w, images, (3, 3))),
     "resnet_unet 50": (ResNetUNetSpec(depth=50), (32, 64), lambda w, images: resnet_unet(w, images, (1, 3, 1))),
+    "rstn": (
+        RSTNSpec(network=UNetSpec.model_validate({"widths": (4, 6, 8), **stages(2, 3, 3)})),
+        (8, 12),
+        lambda w, images: rstn(w, images, ((1, 1), (2, 2), (2, 2))),
+    ),
 }
 
 

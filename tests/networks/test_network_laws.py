@@ -11,6 +11,7 @@ from seg25d.inference.scoring import left_out
 from seg25d.networks.base import NETWORKS, Network, NetworkSpec
 from seg25d.networks.fusion_net import FusionNetSpec
 from seg25d.networks.resnet_unet import ResNetUNetSpec
+from seg25d.networks.rstn import RSTNSpec
 from seg25d.networks.se_unet import SEUNetSpec
 from seg25d.networks.swin_unetr import SwinUNETRSpec
 from seg25d.networks.unet import UNetSpec
@@ -20,6 +21,7 @@ from seg25d.representations.base import Representation, representations
 
 ANISOTROPIC = {"strides": ((1, 1, 1), (1, 2, 2), (2, 2, 1)), "kernels": ((1, 3, 3), (3, 3, 3), (3, 3, 3))}
 SQUARE = {"strides": ((1, 1), (2, 2), (2, 2)), "kernels": ((3, 3),) * 3}
+RSTN_UNET = {"widths": (4, 4, 4), **SQUARE}
 
 # A small instance of every network, and a size that it takes. Not too narrow: all ReLUs of a layer could be silent.
 EXAMPLES: dict[str, tuple[Network, tuple[int, ...]]] = {
@@ -43,6 +45,8 @@ EXAMPLES: dict[str, tuple[Network, tuple[int, ...]]] = {
     "resnet_unet": (ResNetUNetSpec(depth=18), (64, 96)),
     "resnet_unet of bottlenecks": (ResNetUNetSpec(depth=50), (96, 96)),
     "resnet_unet with instance norm": (ResNetUNetSpec(depth=18, norm="instance"), (64, 64)),
+    "rstn": (RSTNSpec(network=UNetSpec(widths=(4, 8, 8), **SQUARE)), (8, 12)),
+    "rstn of regions": (RSTNSpec(network=UNetSpec(widths=(4, 8, 8), **SQUARE), regions=True), (16, 12)),
 }
 IN_CHANNELS, NUM_OUTPUTS = 2, 3
 
@@ -146,6 +150,10 @@ def test_specs_survive_json(spec: Network) -> None:
         ({"name": "xception_cbam_unet", "dropout": 1}, "less than 1"),
         ({"name": "resnet_unet", "depth": 101}, "18, 34 or 50"),
         ({"name": "resnet_unet", "norm": "none"}, "'batch' or 'instance'"),
+        ({"name": "rstn", "network": RSTN_UNET | {"num_supervised": 2}}, "with num_supervised 1, got 2 and 2"),
+        ({"name": "rstn", "network": {"widths": (4, 4, 4), **ANISOTROPIC}}, "of 2 dimensions with .*, got 3 and 1"),
+        ({"name": "rstn", "network": RSTN_UNET, "saliency_kernels": (3, 4)}, "must be odd, from 1 to 31, got .3, 4."),
+        ({"name": "rstn", "network": RSTN_UNET, "coarse_weight": 1}, "less than 1"),
         ({"name": "se_unet", **SQUARE, "reduction": 5}, "width must be divisible by reduction"),
         ({"name": "se_unet", **SQUARE, "encoder_kernel": 5}, "3 or 7"),
         ({"name": "se_unet", "strides": ((1, 1),), "kernels": ((5, 5),)}, "kernels must be 1 or 3"),

@@ -8,12 +8,20 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from seg25d.core.device import flop_counter
 from seg25d.networks.base import Network
 from seg25d.networks.resnet_unet import ResNetUNetSpec
+from seg25d.networks.rstn import RSTNSpec
 from seg25d.networks.se_unet import SEUNetSpec
 from seg25d.networks.swin_unetr import SwinUNETRSpec
 from seg25d.networks.unet import UNetSpec
 from seg25d.networks.vnet import VNetSpec
 from seg25d.networks.xception_cbam_unet import XceptionCBAMUNetSpec
-from seg25d.planning.memory import GIGABYTE, CudaPrecision, StorageTracker, trace_training_step, training_memory
+from seg25d.planning.memory import (
+    GIGABYTE,
+    CudaPrecision,
+    StorageTracker,
+    prediction_memory,
+    trace_training_step,
+    training_memory,
+)
 from seg25d.representations.slices import Slices
 from seg25d.representations.super_image import SuperImage
 from seg25d.representations.volume import Volume
@@ -155,6 +163,7 @@ def test_checkpointing_needs_less_memory(network: Network) -> None:
         SEUNetSpec(width=8, strides=((1, 1), (2, 2)), kernels=((3, 3), (3, 3))),
         pytest.param(XceptionCBAMUNetSpec(), marks=pytest.mark.slow),
         pytest.param(ResNetUNetSpec(depth=18), marks=pytest.mark.slow),
+        RSTNSpec(network=UNetSpec(widths=(8, 16), strides=((1, 1), (2, 2)), kernels=((3, 3),) * 2)),
     ],
     ids=lambda spec: spec.name,
 )
@@ -164,6 +173,44 @@ def test_other_networks_can_be_traced(network: Network) -> None:
         parameters = list(network.build(3, 2).parameters())
     assert use.num_parameters == sum(parameter.numel() for parameter in parameters)
     assert use.activations > 2 * 2 * 64 * 32 * 3 * FLOAT32
+
+
+def test_the_largest_crops_are_planned_for() -> None:
+    """Without data a crop is the whole image: by hand, one pass of each of two networks and the saliency between."""
+    unet, window, channels = small_unet(2), (4, 32, 32), 3
+    one, both = (
+        training_memory(network, Slices(axis=0, context=1), window, 2, num_channels=1, num_outputs=2)
+        for network in (unet, RSTNSpec(network=unet))
+    )
+    pixels = 2 * 4 * 32 * 32
+    # Forward, backward for weights, backward for what goes in; the image needs no gradient, so that the first layer of
+    # one network has two of three, and the same layer of the fine one all.
+    first_layer = 2 * pixels * channels * unet.widths[0] * 3 * 3
+    saliency = 3 * 2 * pixels * (1 * channels * 3 * 3 + channels * channels * 5 * 5)
+    assert both.flops == 2 * one.flops + first_layer + saliency
+    kept = one.activations - FLOAT32 * pixels * channels
+    assert 2 * kept < both.activations < 3.5 * kept
+
+
+def test_what_is_planned_for_the_rstn_is_what_torch_counts_of_a_real_update() -> None:
+    """The coarse network finds nothing: the crop is the whole image."""
+    spec, representation = RSTNSpec(network=small_unet(2)), Slices(axis=0, context=1)
+    use = training_memory(spec, representation, (4, 32, 32), 2, num_channels=1, num_outputs=2)
+    network = spec.build(3, 2)
+    assert network.coarse.heads[0].bias is not None
+    nn.init.zeros_(network.coarse.heads[0].weight)
+    network.coarse.heads[0].bias.data[:] = torch.tensor([9.0, -9.0])
+    model = representation.lift(network).train()
+    with flop_counter() as counter:
+        torch.stack([scores.mean() for scores, _ in model(torch.randn(2, 1, 4, 32, 32))]).sum().backward()
+    assert use.flops == counter.get_total_flops()
+
+
+def test_the_memory_of_predicting_with_crops_can_be_told() -> None:
+    spec, representation = RSTNSpec(network=small_unet(2)), Slices(axis=0)
+    bytes_ = prediction_memory(lambda: representation.lift(spec.build(1, 2)), (2, 1, 4, 32, 32))
+    weights = sum(weight.numel() for weight in spec.build(1, 2).parameters())
+    assert bytes_ > FLOAT32 * (weights + 2 * 4 * 32 * 32 * 16)
 
 
 def test_nothing_is_allocated() -> None:

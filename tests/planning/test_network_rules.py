@@ -8,6 +8,7 @@ from seg25d.networks import REQUESTABLE
 from seg25d.networks.base import NETWORKS
 from seg25d.networks.blocks import Topology
 from seg25d.networks.paper_unets import half_unet, super_image_unet
+from seg25d.networks.rstn import RSTNSpec
 from seg25d.planning.geometry import choose_topology
 from seg25d.planning.network_rules import (
     NETWORK_RULES,
@@ -18,6 +19,7 @@ from seg25d.planning.network_rules import (
     networks_for,
     with_checkpointing,
 )
+from seg25d.representations.projections.method import Projections
 from seg25d.representations.slices import Slices
 from seg25d.representations.stack import Stack
 
@@ -108,6 +110,27 @@ def test_the_planners_own_networks_follow_the_memory() -> None:
     assert choose_network("vnet", CUBE, stack, 8).norm == "none"
 
 
+def test_both_networks_of_the_rstn_follow_memory_and_window_and_halve_five_times_at_most() -> None:
+    slices = Slices(axis=0)
+    small, large = (choose_network("rstn", PLANE, slices, memory) for memory in (8, 12))
+    assert isinstance(small, RSTNSpec)
+    assert isinstance(large, RSTNSpec)
+    assert small.network.widths == (16, 32, 64, 128, 256, 512)
+    assert large.network.widths == (32, 64, 128, 256, 512, 512)
+    assert small.divisor == (32, 32)
+    assert small.network.num_supervised == 1
+    assert make_network("rstn", choose_topology((40, 56), (1, 1))).divisor == (8, 8)
+
+
+def test_the_rstn_knows_which_scores_are_probabilities_of_their_own() -> None:
+    projections = Projections(axis=0, spacing_mm=(1.0, 1.0, 1.0))
+    for has_regions in (False, True):
+        for representation, regions in ((Slices(axis=0), has_regions), (projections, True)):
+            network = choose_network("rstn", PLANE, representation, 8, has_regions=has_regions)
+            assert isinstance(network, RSTNSpec)
+            assert network.regions == regions
+
+
 def test_checkpointing_is_for_those_that_have_it() -> None:
     for name in networks_for(3):
         network = with_checkpointing(make_network(name, CUBE))
@@ -123,7 +146,7 @@ def test_networks_with_fixed_halvings_take_their_own_divisor() -> None:
 
 
 def test_combinations_that_make_no_sense_name_those_that_do() -> None:
-    assert set(networks_for(2)) - set(networks_for(3)) == {"xception_cbam_unet", "resnet_unet"}
+    assert set(networks_for(2)) - set(networks_for(3)) == {"xception_cbam_unet", "resnet_unet", "rstn"}
     with pytest.raises(
         InputError,
         match=r"has 2 dimensions, and 3 are needed.* one of unet, se_unet, .*, half_unet$",

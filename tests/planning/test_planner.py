@@ -11,6 +11,7 @@ from seg25d.core.records import parse_record, read_record, write_record
 from seg25d.core.types import Shape, Spacing
 from seg25d.data.labels import Labels
 from seg25d.planning.channel_rules import store_name
+from seg25d.planning.configurations import configuration_names
 from seg25d.planning.explanation import explain
 from seg25d.planning.memory import GIGABYTE, MemoryUse
 from seg25d.planning.network_rules import NETWORK_RULES
@@ -515,3 +516,52 @@ def test_memory_that_leaves_nothing_is_refused_at_once() -> None:
     check_memory(0.6)
     with pytest.raises(InputError, match=r"0\.5 GB of GPU memory are not enough"):
         check_memory(0.5)
+
+
+def test_the_rstn_is_planned_for_slices_in_memory_for_both_passes() -> None:
+    plans = plan((18, 20, 16), num_cases=200, configurations=("2d__rstn", "2d"))
+    usual, rstn = plans.configurations["axial"], plans.configurations["axial__rstn"]
+    assert rstn.network.name == "rstn"
+    assert rstn.network.network.widths == usual.network.widths
+    assert rstn.window[1:] == usual.window[1:]
+    assert 2 * usual.num_parameters < rstn.num_parameters < 2.1 * usual.num_parameters
+    per_voxel = [item.flops_per_update / item.batch_size / prod(item.window) for item in (usual, rstn)]
+    assert per_voxel[1] > 1.9 * per_voxel[0]
+    assert rstn.reasons["network"].startswith("rstn twice 16-32")
+    assert "axial__rstn" in explain(plans)
+    assert parse_record(rstn.model_dump(mode="json"), type(rstn), "plans.json") == rstn
+
+
+def test_regions_are_regions_for_the_rstn_too() -> None:
+    small = published.Published((8, 10, 8), ((9, ISOTROPIC),), ("MRI",), 2)
+    fingerprint, description = published.make_fingerprint(small)
+    labels = Labels(names={"background": 0, "whole": (1, 2), "core": 2}, regions_class_order=(1, 2))
+    for data, regions in ((description, False), (description.model_copy(update={"labels": labels}), True)):
+        (item,) = plan_dataset(fingerprint, data, configurations=["2d__rstn"]).configurations.values()
+        assert item.network.regions == regions
+
+
+def test_a_network_that_only_slices_can_have_is_that_of_the_views() -> None:
+    plans = plan((8, 10, 8), num_cases=200, configurations=("mv__rstn",))
+    views = tuple(f"{name}__rstn" for name in ANATOMICAL)
+    assert tuple(plans.configurations) == (*views, "mv__rstn")
+    fused = plans.configurations["mv__rstn"]
+    assert fused.representation.views == views
+    assert fused.network.name == "fusion_net"
+    assert ", ".join(views) in fused.reasons["representation"]
+    assert {plans.configurations[name].network.name for name in views} == {"rstn"}
+    # A network that both can have is that of the fusion.
+    assert configuration_names(("mv__se_unet",), 0) == [*ANATOMICAL, "mv__se_unet"]
+    with pytest.raises(InputError, match=r"'fusion_net' has 3 dimensions, and 2 are needed"):
+        configuration_names(("axial__fusion_net",), 0)
+    with pytest.raises(InputError, match=r"'rstn' has 2 dimensions, and 3 are needed"):
+        configuration_names(("3d__rstn",), 0)
+
+
+def test_edits_of_what_another_configuration_needs_are_kept() -> None:
+    data = published.make_fingerprint(published.Published((8, 10, 8), ((9, ISOTROPIC),), ("MRI",), 1))
+    stored = revise(None, data=data, configurations=("axial",))
+    edited = stored.with_plan("axial", stored.configurations["axial"].model_copy(update={"batch_size": 7}))
+    more = revise(edited, data=data, configurations=("mv",))
+    assert set(more.configurations) == {*ANATOMICAL, "mv"}
+    assert more.configurations["axial"].batch_size == 7

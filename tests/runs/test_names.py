@@ -85,6 +85,15 @@ def test_networks_that_do_not_fit_are_refused():
         with_network(plans, "3d", "unet")
 
 
+def test_a_network_of_views_is_planned_with_them() -> None:
+    plans = make_plans(networks={"axial": "unet", "mv": "fusion_net"})
+    with pytest.raises(InputError, match=r"no configuration 'mv__rstn' .* with -c mv__rstn adds it"):
+        with_network(plans, "mv", "rstn")
+    plans = make_plans(networks={"mv": "fusion_net", "mv__rstn": "fusion_net"})
+    assert with_network(plans, "mv", "rstn") == "mv__rstn"
+    assert with_network(plans, "mv__rstn", None) == "mv__rstn"
+
+
 def test_run_names_say_what_is_not_the_default():
     plans = make_plans()
     assert plans.run_name("si") == "si"

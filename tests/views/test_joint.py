@@ -1,5 +1,6 @@
 """Views and fusion as one model."""
 
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -10,6 +11,7 @@ from seg25d.core.device import choose_execution
 from seg25d.data.description import DatasetDescription
 from seg25d.data.labels import Labels
 from seg25d.networks.fusion_net import FusionNetSpec
+from seg25d.networks.rstn import RSTNSpec
 from seg25d.networks.unet import UNetSpec
 from seg25d.planning.plan import ConfigurationPlan
 from seg25d.representations.fused_views import FusedViews
@@ -20,6 +22,7 @@ from seg25d.training.timing import Training, measure
 from seg25d.views.joint import JointFusion, PaddedView, build_joint
 
 CLASSES = Labels(names={"background": 0, "a": 1, "b": 2})
+RSTN_SPEC = RSTNSpec(network=UNetSpec(widths=(4, 8), strides=((1, 1), (2, 2)), kernels=((3, 3),) * 2))
 
 
 class View(nn.Module):
@@ -34,9 +37,9 @@ class View(nn.Module):
         return [(scores, 0.6), (scores[..., ::2, ::2], 0.4)] if self.training else scores
 
 
-def make_joint() -> JointFusion:
+def make_joint(make_view: Callable[[], nn.Module] = View) -> JointFusion:
     torch.manual_seed(0)
-    views = [Slices(axis=axis, context=0).lift(View()) for axis in range(3)]
+    views = [Slices(axis=axis, context=0).lift(make_view()) for axis in range(3)]
     fused = FusedViews(maps_per_view=2)
     network = FusionNetSpec(width=4, norm="instance", zero_scores=True).build(fused.network_channels(1), 3)
     return JointFusion(views, fused.lift(network), CLASSES)
@@ -64,8 +67,9 @@ def test_views_take_windows_that_their_network_cannot_divide() -> None:
     assert torch.equal(PaddedView(view, (16, 1, 32)).eval()(whole), view(whole))
 
 
-def test_gradients_reach_the_networks_of_the_views() -> None:
-    model = make_joint().train()
+@pytest.mark.parametrize("make_view", [View, lambda: RSTN_SPEC.build(1, 3)], ids=["a layer", "rstn"])
+def test_gradients_reach_the_networks_of_the_views(make_view: Callable[[], nn.Module]) -> None:
+    model = make_joint(make_view).train()
     ((scores, weight),) = model(torch.randn(1, 1, 8, 8, 8))
     assert weight == pytest.approx(1)
     scores.square().mean().backward()

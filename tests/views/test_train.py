@@ -140,6 +140,24 @@ def test_variants_have_folders_of_their_own_and_share_the_views(fused, trained):
     assert trained == [*(f"{view}/holdout_0" for view in VIEWS), "mv__holdout/fold_0"]
 
 
+@pytest.mark.slow
+def test_views_can_have_another_network_than_the_planned_one(planned, trained, shrink_networks, tmp_path, capsys):
+    shutil.copytree(planned, tmp_path / "workspace")
+    workspace = Workspace.resolve(tmp_path / "workspace", {})
+    run(workspace, "train", "900", "mv", "0", *TINY, "--network", "rstn", status=2)
+    assert "plan_and_preprocess with -c mv__rstn adds it" in capsys.readouterr().err
+    run(workspace, "plan_and_preprocess", "-d", "900", "-c", "mv__rstn")
+    shrink_networks(tmp_path / "workspace")
+    run(workspace, "train", "900", "mv", "0", *TINY, "--network", "rstn", "--fusion-data", "holdout")
+    assert trained == [*(f"{view}__rstn/holdout_0" for view in VIEWS), "mv__rstn__holdout/fold_0"]
+    folder = workspace.run(DATASET_NAME, "mv__rstn__holdout").fold(0)
+    assert load_header(folder.model_final).plan.network.name == "fusion_net"
+    assert {load_header(path).plan.network.name for path in folder.views.iterdir()} == {"rstn"}
+    images, out = workspace.raw_dataset(DATASET_NAME) / "imagesTs", workspace.results / "out"
+    run(workspace, "predict", "-i", str(images), "-o", str(out), "-c", "mv__rstn__holdout")
+    assert (out / "phantom_003.nii.gz").exists()
+
+
 def test_views_and_fusion_are_trained_on_together(fused, trained):
     run(fused, "train", "900", "mv", "0", *TINY, "--set", "fusion.joint=true")
     assert trained == ["mv__joint/fold_0"]

@@ -114,6 +114,8 @@ def test_a_pretrained_model_segments_nothing(workspace, capsys):
 def test_tasks_and_files_that_do_not_fit_are_refused_before_anything_is_written(workspace, tmp_path, capsys):
     run(workspace, "pretrain", "900", "mip", "--task", "jigsaw", *TINY, status=2)
     assert "mip cannot be pretrained by jigsaw" in capsys.readouterr().err
+    run(workspace, "pretrain", "900", "2d", "--network", "rstn", "--task", "jigsaw", *TINY, status=2)
+    assert "axial__rstn cannot be pretrained: what its first network restores" in capsys.readouterr().err
     slices = ["--set", "pretext.whole_slices=true"]
     run(workspace, "pretrain", "900", "2d", "--task", "inpainting", *slices, *TINY, status=2)
     assert "several slices at once" in capsys.readouterr().err

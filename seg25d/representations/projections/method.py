@@ -7,7 +7,7 @@ the detector, p and m views of path 1 and path 2.
 import math
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 from torch import nn
@@ -133,6 +133,10 @@ class Projections(Representation):
                 "representation.num_classes and background in plans.json back, or plan with --clean"
             )
         return self.num_classes
+
+    def network_settings(self, network: str) -> dict[str, Any]:
+        """The RSTN's maps are sigmoids, as all maps of views here."""
+        return {"regions": True} if network == "rstn" else {}
 
     def check(self, window: Shape, spacing_mm: Spacing) -> None:
         """Check that the spacing is that of the plan, as views are rotated in millimetres."""
