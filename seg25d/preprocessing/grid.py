@@ -24,6 +24,8 @@ class Grid(Record):
     of a common size that of this case."""
     shape: VolumeShape
     """Voxels of the model's grid."""
+    common_shape: CommonShape | None = None
+    """Size that all cases were resized to, see `ConfigurationPlan`."""
 
     @classmethod
     def plan(
@@ -50,6 +52,7 @@ class Grid(Record):
             bounding_box=kept,
             spacing_mm=sampled_spacing(canonical_shape, canonical_spacing_mm, spacing_mm, common_shape),
             shape=sampled_shape(box_shape(kept), canonical_spacing_mm, spacing_mm, common_shape),
+            common_shape=common_shape,
         )
 
     @property
@@ -60,7 +63,7 @@ class Grid(Record):
     @property
     def separate_axis(self) -> int | None:
         """The axis that resampling to the model's grid handles separately, see `separate_axis`."""
-        return separate_axis(self.canonical_spacing_mm, self.spacing_mm)
+        return self._resampled(separate_axis(self.canonical_spacing_mm, self.spacing_mm))
 
     @property
     def inverse_separate_axis(self) -> int | None:
@@ -68,10 +71,14 @@ class Grid(Record):
 
         None where the slices of the file are so much thinner than those of the model that slices would repeat.
         """
-        axis = separate_axis(self.spacing_mm, self.canonical_spacing_mm)
+        axis = self._resampled(separate_axis(self.spacing_mm, self.canonical_spacing_mm))
         if axis is not None and self.spacing_mm[axis] >= MOST_REPEATED * self.canonical_spacing_mm[axis]:
             return None
         return axis
+
+    def _resampled(self, axis: int | None) -> int | None:
+        """An axis if it is resampled by its spacing; one that is resized is interpolated, as in the papers."""
+        return None if axis is None or (self.common_shape or NO_COMMON_SHAPE)[axis] else axis
 
 
 def separate_axis(spacing_mm: Spacing, target_spacing_mm: Spacing) -> int | None:

@@ -75,12 +75,14 @@ def test_the_reasons_name_the_paper() -> None:
     assert "super_image_unet" in reasons["network"]
 
 
+@pytest.mark.usefixtures("bytes_per_voxel")
 def test_slices_of_a_recipe_come_one_by_one_and_without_neighbours() -> None:
     item = plan("shivdeo2021", "axial").configurations["axial"]
     assert (item.window[0], item.batch_size, item.representation.context) == (1, 16, 0)
     assert "the recipe's" in item.reasons["representation"]
 
 
+@pytest.mark.usefixtures("bytes_per_voxel")
 def test_stacks_and_projections_of_recipes_are_those_of_the_papers() -> None:
     stacks = plan("shivdeo2021", "stack", shape=(70, 24, 20)).configurations["stack"].representation
     assert (stacks.stack_size, stacks.overlap, stacks.last_stack) == (32, 20, "padded")
@@ -103,6 +105,7 @@ def test_views_and_fusion_of_xia2018() -> None:
     ]
 
 
+@pytest.mark.usefixtures("bytes_per_voxel")
 def test_ct_of_shivdeo2021_has_the_window_of_its_header() -> None:
     plans = plan("shivdeo2021", "axial")
     ct = plans.configurations["axial"].normalization[0]
@@ -113,6 +116,7 @@ def test_ct_of_shivdeo2021_has_the_window_of_its_header() -> None:
     assert "-1350 .. 150 where it has none as in Shivdeo et al. 2021" in reason
 
 
+@pytest.mark.usefixtures("bytes_per_voxel")
 def test_without_names_all_is_planned_that_the_recipe_is_meant_for_and_that_is_there() -> None:
     assert set(plan("shivdeo2021").configurations) == {"axial", "stack"}
 

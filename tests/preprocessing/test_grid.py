@@ -48,5 +48,10 @@ def test_cases_get_a_common_size_and_each_its_own_spacing() -> None:
     assert [grid.shape for grid in grids] == [(20, 64, 32)] * 2
     assert [grid.spacing_mm for grid in grids] == [(2.5, 1.125, 0.625), (2.5, 1.5, 1.25)]
     assert [grid.separate_axis for grid in grids] == [0, 0]
+    # A common size is reached by interpolation, however thick slices are or become.
+    for spacing in ((5.0, 0.75, 0.75), (0.75, 0.75, 0.75)):
+        grid = Grid.plan((20, 96, 40), spacing, box, (2.5, 1.0, 1.0), (64, 64, 4))
+        assert (grid.separate_axis, grid.inverse_separate_axis) == (None, None)
     same = Grid.plan((20, 96, 40), (5.0, 0.75, 0.5), box, (2.5, 1.0, 1.0), (None, None, None))
-    assert same == Grid.plan((20, 96, 40), (5.0, 0.75, 0.5), box, (2.5, 1.0, 1.0))
+    expected = Grid.plan((20, 96, 40), (5.0, 0.75, 0.5), box, (2.5, 1.0, 1.0))
+    assert same.model_copy(update={"common_shape": None}) == expected

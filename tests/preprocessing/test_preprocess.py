@@ -228,7 +228,8 @@ def test_no_more_is_imported_than_a_gpu_node_has() -> None:
         "from seg25d.preprocessing.preprocess import preprocess_image;"
         "import seg25d.preprocessing.store;"
         "n = N(channel='x', scheme='zscore', lower=None, upper=None, mean=None, std=None);"
-        "preprocess_image(np.ones((1, 3, 3, 3)), (1, 1, 1), N(spacing_mm=(2, 2, 2), common_shape=None, normalization=[n]));"
+        "plan = N(spacing_mm=(2, 2, 2), common_shape=None, normalization=[n]);"
+        "preprocess_image(np.ones((1, 3, 3, 3)), (1, 1, 1), plan);"
         "print([name for name in ('SimpleITK', 'torch', 'skimage') if name in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
