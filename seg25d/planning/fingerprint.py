@@ -97,9 +97,7 @@ class Fingerprint(Record):
 
     def shapes_at(self, spacing_mm: Spacing, common_shape: CommonShape | None = None) -> NDArray[np.int64]:
         """(cases, 3) shapes that the cropped cases get at a spacing, or where there is one, their common size."""
-        shapes = [
-            sampled_shape(case.cropped_shape, case.spacing_mm, spacing_mm, common_shape) for case in self.cases
-        ]
+        shapes = [sampled_shape(case.cropped_shape, case.spacing_mm, spacing_mm, common_shape) for case in self.cases]
         return np.array(shapes, np.int64)
 
     def median_shape_at(self, spacing_mm: Spacing, common_shape: CommonShape | None = None) -> Shape:

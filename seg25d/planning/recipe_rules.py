@@ -104,9 +104,7 @@ SOBIROV2022_ATRIA = SOBIROV2022.model_copy(
         "name": "sobirov2022_atria",
         "configurations": {
             # 1.7: 11 x 8 tiles, by which 88 slices are less square (1760 x 1280) than by the planner's 10 x 9.
-            "si": ConfigurationRules(
-                network="super_image_unet", batch_size=2, context=0, settings={"grid": (11, 8)}
-            ),
+            "si": ConfigurationRules(network="super_image_unet", batch_size=2, context=0, settings={"grid": (11, 8)}),
             "3d": ConfigurationRules(network="super_image_unet", batch_size=2, context=0),
         },
         "spacing_mm": None,
