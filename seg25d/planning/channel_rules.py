@@ -4,7 +4,6 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from seg25d.core.errors import InputError
 from seg25d.core.grids import NO_COMMON_SHAPE
@@ -144,11 +143,8 @@ def header_window(normalization: ChannelNormalization) -> str:
 def store_name(
     spacing_mm: Spacing, normalization: Sequence[ChannelNormalization], common_shape: CommonShape | None = None
 ) -> str:
-    """Name of the folder of arrays: spacing or size and schemes for the reader, and a hash of all to make it unique."""
-    schemes_with_numbers = [channel.model_dump() for channel in normalization]
-    content: dict[str, Any] = {"spacing_mm": spacing_mm, "normalization": schemes_with_numbers}
-    if common_shape:
-        content["common_shape"] = common_shape
+    """Name of the folder of arrays: spacing or size and schemes for the reader, and a hash of all other numbers."""
+    content = {"spacing_mm": spacing_mm, "normalization": [channel.model_dump() for channel in normalization]}
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
     spacing = "_".join(
         f"{size}voxels" if size else f"{step:.2f}"
