@@ -70,6 +70,7 @@ class Plan(NamedTuple):
     """What a model asks of images."""
 
     spacing_mm: tuple[float, float, float] = (8.0, 8.0, 8.0)
+    common_shape: None = None
     store: str = ""
     normalization: tuple[ChannelNormalization, ...] = (ChannelNormalization(channel="MRI", scheme="zscore"),)
 

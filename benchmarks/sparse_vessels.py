@@ -2,10 +2,12 @@
 
 seg25d demo --kind vessels --time-budget 10s    # makes the data set 901; or use your own
 python benchmarks/sparse_vessels.py --dataset 901 --recipe angermann2022 --time-budget 15min \
-    --set validation_windows=5 --output benchmarks/results/vessels.json
+    --only 3D "random 2.5D" --set validation_windows=5 --output benchmarks/results/vessels.json
+python benchmarks/sparse_vessels.py --dataset 901 --recipe angermann2022 --time-budget 15min \
+    --only slices --output benchmarks/results/vessels.json
 
-The data set must be planned for `3d`, `2d` and `mip` with the recipe. Mean accuracy, mean IU and Dice in percent, as
-defined in the paper.
+The data set must be planned for `3d`, `2d` and `mip` with the recipe. Validation windows are whole volumes, or single
+slices of the row `slices`. Mean accuracy, mean IU and Dice in percent, as defined in the paper.
 """
 
 from collections.abc import Callable

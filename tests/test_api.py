@@ -22,7 +22,9 @@ from seg25d.data.image_io import read_geometry, read_labels
 from seg25d.data.phantom import DATASET_NAME, LABELS, write_phantom_dataset
 from seg25d.demo.phantom import PHANTOM
 from seg25d.inference.predictor import Predictor
+from seg25d.planning import recipe_rules
 from seg25d.planning.model_file import load_header
+from seg25d.preprocessing.store import Store
 from seg25d.workflows.planned_run import planned_run
 
 SHAPE = (8, 32, 32)
@@ -413,7 +415,10 @@ def test_demo_of_vessels_has_the_paper_beside_it(tmp_path, capsys):
 
 @WRITTEN
 @pytest.mark.slow
-def test_a_recipe_has_files_and_results_of_its_own(workspace, shrink_networks, capsys):
+def test_a_recipe_has_files_and_results_of_its_own(workspace, shrink_networks, monkeypatch, capsys):
+    # Slices of 512 x 512 would take minutes.
+    small = recipe_rules.SHIVDEO2021.model_copy(update={"common_shape": (None, 32, 64)})
+    monkeypatch.setattr(recipe_rules, "SHIVDEO2021", small)
     path = workspace.raw_dataset(DATASET_NAME) / "dataset.json"
     content = json.loads(path.read_text())
     content["labels"] = {"background": 0, "some": [1, 2], "others": [3, 4]}
@@ -432,7 +437,9 @@ def test_a_recipe_has_files_and_results_of_its_own(workspace, shrink_networks, c
     model = workspace.run(DATASET_NAME, "axial__shivdeo2021").fold(0).model_final
     header = load_header(model)
     assert header.threshold == 0.2
-    assert (header.plan.batch_size, header.plan.window[0]) == (16, 1)
+    assert (header.plan.batch_size, header.plan.window) == (16, (1, 32, 64))
+    store = Store(folder.store(header.plan.store))
+    assert {store.record(case).grid.shape[1:] for case in store.cases()} == {(32, 64)}
 
     images = str(workspace.raw_dataset(DATASET_NAME) / "imagesTs")
     out = workspace.results / "out"
@@ -440,6 +447,8 @@ def test_a_recipe_has_files_and_results_of_its_own(workspace, shrink_networks, c
     assert "trained: axial__shivdeo2021" in capsys.readouterr().err
     run(workspace, "predict", "-i", images, "-o", str(out), "-c", "axial", "--recipe", "shivdeo2021")
     assert json.loads((out / "prediction.json").read_text())["model"]["configuration"] == "axial__shivdeo2021"
+    # Resized to a common size, and back.
+    assert read_geometry(out / "phantom_004.nii.gz") == read_geometry(Path(images) / "phantom_004_0000.nii.gz")
 
 
 @WRITTEN

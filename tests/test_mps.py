@@ -24,8 +24,9 @@ from seg25d.data.labels import Labels
 from seg25d.planning.network_rules import networks_for
 from seg25d.planning.recipe_rules import ConfigurationRules
 from seg25d.planning.search import Limits, with_networks
-from seg25d.representations import base
-from seg25d.representations.base import CONFIGURATIONS, VolumeGeometry, averaged_to
+from seg25d.representations import averaging
+from seg25d.representations.averaging import averaged_to
+from seg25d.representations.base import CONFIGURATIONS, VolumeGeometry
 from seg25d.training.augmentation import apply_spatial, draw_augmentation, region_to_read
 from seg25d.training.config import AugmentationConfig, TrainingConfig
 from seg25d.training.device_augmentation import CHANGES, change_intensity, change_thickness
@@ -231,5 +232,5 @@ def test_means_over_even_parts_need_no_missing_kernel(size: tuple[int, ...], mon
         assert result.shape == expected.shape
     assert seen.missing() == []
     # Without gradients torch has no other way than its own for uneven parts.
-    monkeypatch.setattr(base.functional, "adaptive_avg_pool3d", lambda _volumes, shape: shape)
+    monkeypatch.setattr(averaging.functional, "adaptive_avg_pool3d", lambda _volumes, shape: shape)
     assert averaged_to(volumes, (3, 6, 8)) == (3, 6, 8)

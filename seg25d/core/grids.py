@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from seg25d.core.limits import CommonShape
 from seg25d.core.types import BoundingBox, Shape, Spacing
 
 ANISOTROPY = 3.0
@@ -16,6 +17,8 @@ SAME_SPACING = 0.99
 """Spacings that differ by less than 1 % count as equal where an axis is chosen by them."""
 AXIS_NAMES = ("D (inferior-superior)", "H (anterior-posterior)", "W (right-left)")
 """Axes in words."""
+NO_COMMON_SHAPE: CommonShape = (None, None, None)
+"""Every axis is resampled by spacing."""
 ALIKE = 1.5
 """Axes whose spacings differ by this factor at most may be turned into each other by a quarter turn, which changes the
 shape of things no more than nnU-Net's scaling does (0.7 to 1.4). Our choice; the paper's data are CT of the abdomen."""
@@ -91,11 +94,38 @@ def even_margin(margin: int, spacing_mm: Spacing) -> Shape:
     return depth, height, width
 
 
-def sampled_shape(shape: Sequence[int], spacing_mm: Spacing, target_spacing_mm: Spacing) -> Shape:
-    """The shape of a volume after resampling to another spacing: rounded, at least one voxel along every axis."""
+def sampled_shape(
+    shape: Sequence[int], spacing_mm: Spacing, target_spacing_mm: Spacing, common_shape: CommonShape | None = None
+) -> Shape:
+    """The shape of a volume after resampling to another spacing: rounded, at least one voxel along every axis.
+
+    Along axes of a common size it is that size, whatever the spacing.
+    """
     depth, height, width = (
-        max(1, round(size * spacing / target))
-        for size, spacing, target in zip(shape, spacing_mm, target_spacing_mm, strict=True)
+        common or max(1, round(size * spacing / target))
+        for size, spacing, target, common in zip(
+            shape, spacing_mm, target_spacing_mm, common_shape or NO_COMMON_SHAPE, strict=True
+        )
+    )
+    return depth, height, width
+
+
+def sampled_spacing(
+    shape: Sequence[int], spacing_mm: Spacing, target_spacing_mm: Spacing, common_shape: CommonShape | None
+) -> Spacing:
+    """The spacing of a volume after resampling: the target, but along axes of a common size what that gives it.
+
+    Args:
+        shape: Of the whole volume.
+        spacing_mm: Of the whole volume.
+        target_spacing_mm: Of axes without a common size.
+        common_shape: Of the others.
+    """
+    depth, height, width = (
+        size * spacing / common if common else target
+        for size, spacing, target, common in zip(
+            shape, spacing_mm, target_spacing_mm, common_shape or NO_COMMON_SHAPE, strict=True
+        )
     )
     return depth, height, width
 

@@ -25,6 +25,8 @@ NumVoxels: TypeAlias = Annotated[int, Field(ge=0, le=1 << 31)]
 """Voxels of a volume along an axis."""
 VolumeShape: TypeAlias = tuple[NumVoxels, NumVoxels, NumVoxels]
 """Voxels along (D, H, W)."""
+CommonShape: TypeAlias = tuple[WindowSize | None, WindowSize | None, WindowSize | None]
+"""Voxels along (D, H, W) that every case is resized to; None: as many as the spacing gives it."""
 BatchSize: TypeAlias = Annotated[int, Field(ge=1, le=1 << 16)]
 NumChannels: TypeAlias = Annotated[int, Field(ge=1, le=MAX_CHANNELS)]
 Width: TypeAlias = Annotated[int, Field(ge=1, le=MAX_WIDTH)]

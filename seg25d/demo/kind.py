@@ -37,8 +37,8 @@ class DemoKind:
     draw: Callable[[Path, Mapping[str, Path]], tuple[Path, ...]]
     """Function that draws pictures from the folders of the data set and of each configuration's predictions; returns
     their paths."""
-    settings: Mapping[str, str] = field(default_factory=dict)
-    """Settings of the training that differ from the recipe."""
+    settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """By configuration, settings of its training that differ from the recipe."""
 
 
 class ShownCase(NamedTuple):

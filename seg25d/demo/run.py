@@ -64,7 +64,6 @@ def run_demo(
     plans = api.plan_and_preprocess(workspace, [demo.dataset_name], planning)[demo.dataset_name]
     training = api.TrainingOptions(
         recipe=demo.recipe,
-        settings=dict(demo.settings),
         time_budget_s=TIME_BUDGETS_S[kind] if time_budget_s is None else time_budget_s,
         restart=restart,
         device=device,
@@ -72,7 +71,8 @@ def run_demo(
     )
     outcomes = {}
     for name in demo.configurations:
-        api.train(workspace, demo.dataset_name, name, ["0"], training)
+        settings = dict(demo.settings.get(name, {}))
+        api.train(workspace, demo.dataset_name, name, ["0"], training.model_copy(update={"settings": settings}))
         run = workspace.run(demo.dataset_name, plans.run_name(configuration_name(name, plans.slice_axis)))
         predicted = workspace.results / demo.dataset_name / "demo" / name
         # Without mirroring, which takes eight times as long; overwriting, as the model may have changed.

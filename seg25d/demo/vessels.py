@@ -86,9 +86,9 @@ VESSELS = DemoKind(
     write=write_vessels_dataset,
     configurations=("mip", "2d"),
     recipe="angermann2022",
-    # A window is a whole volume: each of the 5 validation cases is used once, and an epoch is about one pass over the
-    # other 25. With the default of 20 windows, a short run would be a single epoch with one set of angles.
-    settings={"validation_windows": "5"},
+    # A window of `mip` is a whole volume: each of the 5 validation cases is used once, and an epoch is about one pass
+    # over the other 25. With the default of 20 windows, a short run would be a single epoch with one set of angles.
+    settings={"mip": {"validation_windows": "5"}},
     table=paper_table,
     draw=draw_pictures,
 )

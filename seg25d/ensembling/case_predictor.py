@@ -116,15 +116,14 @@ class CasePredictor:
         images = []
         for member in self.members:
             plan = member.header.plan
-            key = plan.spacing_mm, plan.normalization
-            if key not in done:
+            if plan.arrays not in done:
                 normalization = plan.normalization
                 if case is not None:
                     normalization, remarks = with_header_windows(normalization, case)
                     for remark in remarks:
                         logger.log(remark.level, remark.text)
-                done[key] = member.preprocess(image, spacing_mm, normalization)
-            images.append(done[key])
+                done[plan.arrays] = member.preprocess(image, spacing_mm, normalization)
+            images.append(done[plan.arrays])
         return Prepared(tuple(images), spacing_mm)
 
     def segment(

@@ -162,15 +162,14 @@ def found_box(
 def _check_views(path: Path, header: ModelHeader, views: Sequence[Predictor]) -> None:
     for name, view in zip(FusedViews.of(header.plan.representation).views, views, strict=True):
         own, other = header, view.header
-        if (own.description.channel_names, own.description.labels, own.plan.spacing_mm, own.plan.normalization) != (
+        if (own.description.channel_names, own.description.labels, own.plan.arrays) != (
             other.description.channel_names,
             other.description.labels,
-            other.plan.spacing_mm,
-            other.plan.normalization,
+            other.plan.arrays,
         ):
             raise ModelError(
-                f"{view_model(path.parent, name)} does not belong to {path}: channels, labels, spacing or "
-                "normalisation differ; copy the folder again or train again"
+                f"{view_model(path.parent, name)} does not belong to {path}: channels, labels, spacing, "
+                "common size or normalisation differ; copy the folder again or train again"
             )
 
 

@@ -126,6 +126,7 @@ def _check_coarse(path: Path, coarse: ModelHeader, fine: ModelHeader) -> None:
         ("channels", fine.description.channel_names, coarse.description.channel_names),
         ("labels", fine.description.labels, coarse.description.labels),
         ("spacing", fine.plan.spacing_mm, coarse.plan.spacing_mm),
+        ("sizes of images", fine.plan.common_shape, coarse.plan.common_shape),
         ("normalisation", fine.plan.normalization, coarse.plan.normalization),
     ):
         if mine != other:

@@ -34,10 +34,10 @@ class VNetSpec(Topology):
     65,179,800), and 61,982,682 with (1, 1, 2, 3, 3) and (3, 2, 1, 1), those of the released prototxt (convolutions:
     61,979,512).
 
-    No combination of widths, depths and kernels that resembles a V-Net gives the 206 M of Shivdeo et al.
-    (methods 2.3). They write that the count belongs to "our input size", so their PReLUs probably had one slope per
-    voxel and channel, the default of Keras: one such layer of 16 channels on 512 x 512 x 32 voxels has 134.2 M. Ours
-    have one per channel, as in the prototxt.
+    No combination of widths, depths and kernels that resembles a V-Net gives the 206 M of Shivdeo et al.; their cause
+    is unknown (methods 2.3). They write that the count belongs to "our input size", on which it depends only if PReLUs
+    have a slope per voxel and channel, the default of Keras: that gives this V-Net 988 M. Ours have a slope per
+    channel, as in the prototxt.
     """
 
     name: Literal["vnet"] = "vnet"

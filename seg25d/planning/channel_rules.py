@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 
 from seg25d.core.errors import InputError
+from seg25d.core.grids import NO_COMMON_SHAPE
+from seg25d.core.limits import CommonShape
 from seg25d.core.types import Spacing
 from seg25d.planning.case_fingerprint import ChannelIntensities
 from seg25d.planning.normalization import RGB_MAXIMUM, ChannelNormalization, Scheme
@@ -138,11 +140,16 @@ def header_window(normalization: ChannelNormalization) -> str:
     )
 
 
-def store_name(spacing_mm: Spacing, normalization: Sequence[ChannelNormalization]) -> str:
-    """Name of the folder of arrays: spacing and schemes for the reader, and a hash of all numbers to make it unique."""
+def store_name(
+    spacing_mm: Spacing, normalization: Sequence[ChannelNormalization], common_shape: CommonShape | None = None
+) -> str:
+    """Name of the folder of arrays: spacing or size and schemes for the reader, and a hash of all other numbers."""
     content = {"spacing_mm": spacing_mm, "normalization": [channel.model_dump() for channel in normalization]}
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
-    spacing = "_".join(f"{step:.2f}" for step in spacing_mm)
+    spacing = "_".join(
+        f"{size}voxels" if size else f"{step:.2f}"
+        for step, size in zip(spacing_mm, common_shape or NO_COMMON_SHAPE, strict=True)
+    )
     schemes = "-".join(dict.fromkeys(channel.scheme for channel in normalization))
     return f"spacing_{spacing}_{schemes}_{digest}"
 

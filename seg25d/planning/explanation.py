@@ -87,6 +87,15 @@ def recipe_reasons(
 ) -> dict[str, str]:
     """The reasons for the choices that the recipe fixes for all configurations, instead of the planner's."""
     reasons = {}
+    if rules.common_shape:
+        sizes = _listed([f"{size} along {AXIS_NAMES[axis]}" for axis, size in enumerate(rules.common_shape) if size])
+        reasons["spacing_mm"] = (
+            f"every case is resized to as many voxels as in {rules.source}, {sizes}, uncropped there; "
+            f"{_millimetres(geometry.spacing_mm)} is the median spacing that this gives, and the median volume has "
+            f"{_by(geometry.shape)} voxels"
+        )
+    if rules.slice_axis is not None:
+        reasons["slice_axis"] = f"slices are taken along {AXIS_NAMES[rules.slice_axis]} as in {rules.source}"
     if rules.spacing_mm is not None:
         reasons["spacing_mm"] = (
             f"{_millimetres(geometry.spacing_mm)} as in {rules.source}; the median volume then has "
@@ -146,7 +155,8 @@ def _listed(names: Sequence[str]) -> str:
 
 def configuration_reasons(fit: Fit, limits: Limits) -> dict[str, str]:
     """The reasons for the choices of the search."""
-    caution = fit.representation.caution(fit.window, limits.geometry)
+    cautions = [fit.representation.caution(fit.window, limits.geometry), _cut_caution(fit.window, limits.geometry)]
+    caution = "; ".join(filter(None, cautions))
     ceiling = {"ceiling": fit.representation.ceiling_reason(None)} if fit.representation.ceiling_fields else {}
     return {
         "choice": _choice_reason(fit, limits),
@@ -160,6 +170,21 @@ def configuration_reasons(fit: Fit, limits: Limits) -> dict[str, str]:
         "flops_per_update": _flops_reason(fit, limits),
         **({} if fit.representation.mirrored else {"mirror_axes": "none, as this method does not mirror its windows"}),
     }
+
+
+def _cut_caution(window: Shape, geometry: VolumeGeometry) -> str | None:
+    """What is resized to a common size was to be seen as a whole."""
+    cut = [
+        f"{window[axis]} of {size} voxels along {AXIS_NAMES[axis]}"
+        for axis, size in enumerate(geometry.common_shape or ())
+        if size and window[axis] < size
+    ]
+    if not cut:
+        return None
+    return (
+        f"the paper's network sees all that images are resized to, and here only {_listed(cut)} fit; plan with more "
+        "memory"
+    )
 
 
 def explain(plans: Plans) -> str:
@@ -292,7 +317,11 @@ def _network_reason(fit: Fit, limits: Limits) -> str:
     )
     if limits.network not in (None, "unet"):
         whose = "asked for" if limits.asked_network else "the recipe's"
-        room = "as many stages as it has and the window has room for"
+        room = (
+            "halved everywhere at every stage, as published"
+            if limits.published
+            else "as many stages as it has and the window has room for"
+        )
         return f"{limits.network} {spec.summary}, {whose}; {room}{checkpointing}"
     if isinstance(spec, VNetSpec):
         return f"{_vnet_reason(spec)}{checkpointing}"

@@ -12,9 +12,9 @@ from pydantic import Field
 
 from seg25d.core.errors import DatasetError, RecordError
 from seg25d.core.files import check_writable, write_text
-from seg25d.core.grids import sampled_shape
+from seg25d.core.grids import sampled_shape, sampled_spacing
 from seg25d.core.leftovers import remove_leftovers
-from seg25d.core.limits import MAX_CHANNELS
+from seg25d.core.limits import MAX_CHANNELS, CommonShape
 from seg25d.core.names import CaseName
 from seg25d.core.parallel import choose_num_workers, map_cases
 from seg25d.core.progress import track
@@ -89,18 +89,24 @@ class Fingerprint(Record):
         depth, height, width = np.percentile(self.spacings_mm, percentile, axis=0)
         return float(depth), float(height), float(width)
 
-    def shapes_at(self, spacing_mm: Spacing) -> NDArray[np.int64]:
-        """(cases, 3) shapes that the cropped cases get at a spacing."""
-        shapes = [sampled_shape(case.cropped_shape, case.spacing_mm, spacing_mm) for case in self.cases]
+    def spacing_with(self, spacing_mm: Spacing, common_shape: CommonShape) -> Spacing:
+        """A spacing with, along axes of a common size, the median of what the cases get there."""
+        spacings = [sampled_spacing(case.shape, case.spacing_mm, spacing_mm, common_shape) for case in self.cases]
+        depth, height, width = (round(float(step), 6) for step in np.median(spacings, axis=0))
+        return depth, height, width
+
+    def shapes_at(self, spacing_mm: Spacing, common_shape: CommonShape | None = None) -> NDArray[np.int64]:
+        """(cases, 3) shapes that the cropped cases get at a spacing, or where there is one, their common size."""
+        shapes = [sampled_shape(case.cropped_shape, case.spacing_mm, spacing_mm, common_shape) for case in self.cases]
         return np.array(shapes, np.int64)
 
-    def median_shape_at(self, spacing_mm: Spacing) -> Shape:
+    def median_shape_at(self, spacing_mm: Spacing, common_shape: CommonShape | None = None) -> Shape:
         """Median shape of the cropped cases at a spacing, axis by axis, rounded (as in nnU-Net's planner)."""
-        return _whole(np.median(self.shapes_at(spacing_mm), axis=0))
+        return _whole(np.median(self.shapes_at(spacing_mm, common_shape), axis=0))
 
-    def total_voxels_at(self, spacing_mm: Spacing) -> int:
+    def total_voxels_at(self, spacing_mm: Spacing, common_shape: CommonShape | None = None) -> int:
         """Voxels of all cropped cases together at a spacing."""
-        return int(self.shapes_at(spacing_mm).prod(axis=1).sum())
+        return int(self.shapes_at(spacing_mm, common_shape).prod(axis=1).sum())
 
 
 class _StoredCase(Record):

@@ -64,6 +64,18 @@ def unet_settings(gpu_memory_gb: float) -> UNetSettings:
     return WIDE_UNET if gpu_memory_gb >= WIDE_FROM_GB else NARROW_UNET
 
 
+def published_topology(dims: int) -> Topology:
+    """The strides and kernels of the papers: halved everywhere at every stage, whatever the spacing and the window.
+
+    With the most stages that a paper has; networks with fewer take the first ones, and kernels of their own (V-Net: 5).
+
+    Args:
+        dims: 2 or 3.
+    """
+    halvings = ((2,) * dims,) * (PAPER_STAGES - 1)
+    return Topology(strides=((1,) * dims, *halvings), kernels=((3,) * dims,) * PAPER_STAGES)
+
+
 def make_unet(topology: Topology, settings: UNetSettings = WIDE_UNET) -> UNetSpec:
     """The U-Net for a topology."""
     stages = len(topology.strides)

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, PrivateAttr, model_validator
 from torch import nn
 
 from seg25d.core.errors import RecordError
-from seg25d.core.limits import MAX_CHANNELS, BatchSize, SpacingMm, WindowSize
+from seg25d.core.limits import MAX_CHANNELS, BatchSize, CommonShape, SpacingMm, WindowSize
 from seg25d.core.names import CaseName, FileName
 from seg25d.core.records import Record
 from seg25d.networks.base import NetworkSpec
@@ -43,9 +43,12 @@ class ConfigurationPlan(Record):
     """One configuration: grid, window, representation, network, batch, and the reasons for them."""
 
     spacing_mm: tuple[SpacingMm, SpacingMm, SpacingMm]
+    """Of all cases; along axes of a common size the median of what the cases get."""
+    common_shape: CommonShape | None = None
+    """Voxels that every case is resized to; None, as in plans of earlier versions: all axes go by the spacing."""
     normalization: tuple[ChannelNormalization, ...] = Field(max_length=MAX_CHANNELS)
     store: FileName
-    """Name of the folder of preprocessed arrays with this spacing and normalisation."""
+    """Name of the folder of preprocessed arrays with this spacing, common size and normalisation."""
     window: tuple[WindowSize, WindowSize, WindowSize]
     batch_size: BatchSize
     representation: AnyRepresentation
@@ -61,6 +64,11 @@ class ConfigurationPlan(Record):
     """Best possible result of `mip`; None for other configurations, and where it was not measured."""
     reasons: dict[str, str]
     """Reason for each decision."""
+
+    @property
+    def arrays(self) -> tuple[Any, ...]:
+        """What decides how images are resampled and normalised: plans with the same can share arrays."""
+        return self.spacing_mm, self.common_shape, self.normalization
 
     @property
     def decisions(self) -> Self:
@@ -145,14 +153,14 @@ class Plans(Record):
 
     @model_validator(mode="after")
     def _check_stores(self) -> Self:
-        """Check that arrays of another spacing or normalisation are not mistaken for those of the plan."""
+        """Check that arrays of another spacing, size or normalisation are not mistaken for those of the plan."""
         problems = []
         for name, plan in self.configurations.items():
-            wanted = store_name(plan.spacing_mm, plan.normalization)
+            wanted = store_name(plan.spacing_mm, plan.normalization, plan.common_shape)
             if plan.store != wanted:
                 problems.append(
-                    f"configurations.{name}.store is {plan.store!r}, but spacing_mm and normalization belong to "
-                    f"{wanted!r}; write this name and run plan_and_preprocess, which makes these arrays"
+                    f"configurations.{name}.store is {plan.store!r}, but spacing_mm, common_shape and normalization "
+                    f"belong to {wanted!r}; write this name and run plan_and_preprocess, which makes these arrays"
                 )
         if problems:
             raise ValueError("; ".join(problems))

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Sequence
-from typing import Any
 
 from seg25d.core.errors import InputError
 from seg25d.core.limits import MAX_SPACING_MM, MIN_SPACING_MM
@@ -31,7 +30,7 @@ from seg25d.planning.memory import GIGABYTE
 from seg25d.planning.normalization import ChannelNormalization
 from seg25d.planning.plan import LEFT_OUT, ConfigurationPlan, Plans
 from seg25d.planning.plans_name import DEFAULT_PLANS_NAME
-from seg25d.planning.recipe_rules import DEFAULT_RULES, PlanningRules
+from seg25d.planning.recipe_rules import DEFAULT_RULES, LATER_RULES, PlanningRules
 from seg25d.planning.search import Limits, enough_voxels, search
 from seg25d.representations.base import CONFIGURATIONS, VolumeGeometry
 
@@ -70,18 +69,22 @@ def plan_dataset(  # noqa: PLR0913 - all but two by keyword
             needs a third dimension and the images have none, or the memory is too small for one.
     """
     spacing_mm, anisotropic = (rules.spacing_mm, False) if rules.spacing_mm else _target_spacing(fingerprint)
+    if rules.common_shape:
+        spacing_mm = fingerprint.spacing_with(spacing_mm, rules.common_shape)
     normalization = tuple(
         rules.normalization(channel, intensities)
         for channel, intensities in zip(description.channel_names, fingerprint.intensities, strict=True)
     )
     mirror_axes = tuple(axis for axis in rules.mirror_axes if axis not in description.labels.directed_axes)
-    total_voxels = fingerprint.total_voxels_at(spacing_mm)
+    total_voxels = fingerprint.total_voxels_at(spacing_mm, rules.common_shape)
     geometry = VolumeGeometry(
-        shape=fingerprint.median_shape_at(spacing_mm),
+        shape=fingerprint.median_shape_at(spacing_mm, rules.common_shape),
         spacing_mm=spacing_mm,
         enough_voxels=enough_voxels(total_voxels, fingerprint.num_cases, gpu_memory_gb),
         num_outputs=description.labels.num_outputs,
         has_regions=description.labels.has_regions,
+        common_shape=rules.common_shape,
+        sliced_along=rules.slice_axis,
     )
     names = configuration_names(configurations, geometry.slice_axis, rules, fingerprint.flat_axis)
     planned = {}
@@ -97,6 +100,7 @@ def plan_dataset(  # noqa: PLR0913 - all but two by keyword
             gpu_memory_gb=gpu_memory_gb,
             cpu_gflops=cpu_gflops,
             rules=rules.of(configuration),
+            published=rules.published,
             asked_network=None if network_of_views(name) else network,
         )
         planned[name] = _plan_configuration(limits, normalization, mirror_axes)
@@ -104,7 +108,9 @@ def plan_dataset(  # noqa: PLR0913 - all but two by keyword
     if spacing_3d_mm is not None and not volumes:
         logger.warning("-overwrite_target_spacing has no effect on %s: it is the spacing of 3d", ", ".join(planned))
     if spacing_3d_mm is not None and volumes:
-        asked_for = rules.model_copy(update={"spacing_mm": spacing_3d_mm, "source": "-overwrite_target_spacing"})
+        asked_for = rules.model_copy(
+            update={"spacing_mm": spacing_3d_mm, "common_shape": None, "source": "-overwrite_target_spacing"}
+        )
         planned |= plan_dataset(
             fingerprint,
             description,
@@ -141,21 +147,17 @@ def _plan_configuration(
     limits: Limits, normalization: tuple[ChannelNormalization, ...], mirror_axes: tuple[int, ...]
 ) -> ConfigurationPlan:
     configuration, _ = split_name(limits.configuration)
-    fixed: dict[str, Any] = dict(limits.rules.settings)
     if network_of_views(limits.configuration):
-        fixed["views"] = needed_configurations(limits.configuration)
-    candidates = (
-        (type(representation).model_validate(representation.model_dump() | fixed), window)
-        for representation, window in CONFIGURATIONS[configuration].from_rules(
-            configuration, limits.geometry, limits.rules
-        )
-    )
-    fit = search(candidates, limits)
-    spacing_mm = limits.geometry.spacing_mm
+        views = {"views": needed_configurations(limits.configuration)}
+        rules = limits.rules.model_copy(update={"settings": limits.rules.settings | views})
+        limits = limits.model_copy(update={"rules": rules})
+    fit = search(CONFIGURATIONS[configuration].from_rules(configuration, limits.geometry, limits.rules), limits)
+    spacing_mm, common_shape = limits.geometry.spacing_mm, limits.geometry.common_shape
     return ConfigurationPlan(
         spacing_mm=spacing_mm,
+        common_shape=common_shape,
         normalization=normalization,
-        store=store_name(spacing_mm, normalization),
+        store=store_name(spacing_mm, normalization, common_shape),
         window=fit.window,
         batch_size=fit.batch_size,
         representation=fit.representation,
@@ -195,5 +197,7 @@ def planning_digest(fingerprint: Fingerprint, description: DatasetDescription, r
     if changed := [scheme for name, scheme in schemes if scheme != scheme_of_version_0_2(name, scheme)]:
         content["schemes"] = changed
     if rules.name != DEFAULT_RULES.name:
-        content["rules"] = rules.model_dump(mode="json")
+        # Rules that came later and that the recipe does not use: plans from before them are still made from it.
+        unused = {name for name in LATER_RULES if getattr(rules, name) == PlanningRules.model_fields[name].default}
+        content["rules"] = rules.model_dump(mode="json", exclude=unused)
     return digest(content)

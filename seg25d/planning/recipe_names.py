@@ -4,6 +4,8 @@ PLACES: dict[str, str] = {
     "default": "seg25d.planning.recipe_rules:DEFAULT_RULES",
     "sobirov2022": "seg25d.planning.recipe_rules:SOBIROV2022",
     "sobirov2022_pta": "seg25d.planning.recipe_rules:SOBIROV2022_PTA",
+    "sobirov2022_atria": "seg25d.planning.recipe_rules:SOBIROV2022_ATRIA",
+    "sobirov2022_atria64": "seg25d.planning.recipe_rules:SOBIROV2022_ATRIA64",
     "shivdeo2021": "seg25d.planning.recipe_rules:SHIVDEO2021",
     "angermann2022": "seg25d.planning.recipe_rules:ANGERMANN2022",
     "xia2018": "seg25d.planning.recipe_rules:XIA2018",

@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 from pydantic import Field
 
 from seg25d.core.errors import InputError
+from seg25d.core.limits import CommonShape
 from seg25d.core.records import Record
 from seg25d.core.registry import Registry
 from seg25d.core.types import Spacing
@@ -33,6 +34,12 @@ class PlanningRules(Record):
     """Rules of the configurations that the recipe is meant for; empty: all configurations, chosen by the planner."""
     spacing_mm: Spacing | None = None
     """The spacing that all cases are resampled to."""
+    common_shape: CommonShape | None = None
+    """Voxels that all cases are resized to; along axes with None, and if it is None, the spacing decides."""
+    slice_axis: Literal[0, 1, 2] | None = None
+    """The axis that all methods slice along and that `2d` stands for; None: as for other data, see `slicing_axis`."""
+    published: bool = False
+    """Whether strides and kernels are as published (`published_topology`) instead of those that suit the spacing."""
     channels: dict[ChannelKind, ChannelNormalization] = Field(default_factory=dict)
     """Normalisation of channels called `CT`, and of others, whose name does not ask for a scheme of its own."""
     mirror_axes: tuple[int, ...] = (0, 1, 2)
@@ -64,6 +71,8 @@ class PlanningRules(Record):
         return self.fixed_normalization(channel) or choose_normalization(channel, intensities)
 
 
+LATER_RULES = ("common_shape", "slice_axis", "published")
+"""Rules that earlier versions did not have."""
 DEFAULT_RULES = PlanningRules(name="default", source="")
 
 SOBIROV2022 = PlanningRules(
@@ -90,17 +99,48 @@ SOBIROV2022_PTA = SOBIROV2022.model_copy(
 )
 """The same with the augmentation of the row PT&A of Table 3."""
 
+SOBIROV2022_ATRIA = SOBIROV2022.model_copy(
+    update={
+        "name": "sobirov2022_atria",
+        "configurations": {
+            # 1.7: 11 x 8 tiles, by which 88 slices are less square (1760 x 1280) than by the planner's 10 x 9.
+            "si": ConfigurationRules(network="super_image_unet", batch_size=2, context=0, settings={"grid": (11, 8)}),
+            "3d": ConfigurationRules(network="super_image_unet", batch_size=2, context=0),
+        },
+        "spacing_mm": None,
+        "common_shape": (88, 160, 160),  # 1.7: resized to the same size, whose numbers are lost; 88 slices
+        "slice_axis": 0,  # whatever axis is the coarsest after that
+        "published": True,  # 1.2, as the resized voxels are oblong
+        "channels": {"other": ChannelNormalization(channel="MRI", scheme="zscore")},  # 1.7
+        "num_folds": 4,  # 1.7
+    }
+)
+"""The first setting of the atria, Table 3."""
+
+SOBIROV2022_ATRIA64 = SOBIROV2022_ATRIA.model_copy(
+    update={
+        "name": "sobirov2022_atria64",
+        "configurations": {
+            **SOBIROV2022_ATRIA.configurations,
+            "si": SOBIROV2022_ATRIA.configurations["si"].model_copy(update={"settings": {"grid": (8, 8)}}),  # 1.7
+        },
+        "common_shape": (64, 160, 160),  # 1.7
+    }
+)
+"""The second one, with square super images."""
+
 SHIVDEO2021 = PlanningRules(
     name="shivdeo2021",
     source="Shivdeo et al. 2021",
     configurations={
         # 2.3: V-Net, 2.2: batch 1. 2.1: 32 slices, the last stack is filled up.
         "stack": ConfigurationRules(network="vnet", batch_size=1, num_slices=32, settings={"last_stack": "padded"}),
-        # 2.4: U-Net with Xception and CBAM on single slices, 2.2: batch 16.
-        **dict.fromkeys(
-            ANATOMICAL, ConfigurationRules(network="xception_cbam_unet", batch_size=16, context=0, num_slices=1)
-        ),
+        # 2.4: U-Net with Xception and CBAM on single slices, 2.2: batch 16. The paper has axial slices alone.
+        "axial": ConfigurationRules(network="xception_cbam_unet", batch_size=16, context=0, num_slices=1),
     },
+    common_shape=(None, 512, 512),  # 2.2: slices are resized to 512 x 512
+    slice_axis=0,  # 2.1: stacks of axial slices
+    published=True,  # 2.3: strides of 2 and kernels of 5
     channels={  # 2.2: the window of the DICOM header, that of lungs where there is none, scaled to 0 .. 1
         "ct": named_normalization("ct_window:dicom"),
         "other": ChannelNormalization(channel="other", scheme="rescale_0_1"),
@@ -112,7 +152,10 @@ ANGERMANN2022 = PlanningRules(
     name="angermann2022",
     source="Angermann & Haltmeier 2022",
     configurations={  # 3.7: batch 1 volume; 3.6: the U-Nets of the method and of both baselines
-        **{name: ConfigurationRules(network="half_unet", batch_size=1, context=0) for name in (*ANATOMICAL, "3d")},
+        "3d": ConfigurationRules(network="half_unet", batch_size=1, context=0),
+        # Slices are a data set of their own (3.6), of whose batches the paper says nothing. Ours: 16 slices of as many
+        # volumes. Neighbours can all be empty, which teaches to find nothing (documentation/concepts/choices.md).
+        **dict.fromkeys(ANATOMICAL, ConfigurationRules(network="half_unet", batch_size=16, context=0, num_slices=1)),
         # 3.7: c(n) by the number of epochs.
         "mip": ConfigurationRules(network="half_unet", batch_size=1, settings={"path_schedule": "paper"}),
     },

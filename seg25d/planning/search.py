@@ -10,7 +10,7 @@ from seg25d.core.types import Shape
 from seg25d.networks.base import NetworkSpec
 from seg25d.planning.geometry import choose_topology, round_up
 from seg25d.planning.memory import GIGABYTE, MemoryUse, training_memory
-from seg25d.planning.network_rules import WIDE_FROM_GB, choose_network, with_checkpointing
+from seg25d.planning.network_rules import WIDE_FROM_GB, choose_network, published_topology, with_checkpointing
 from seg25d.representations.base import AnyRepresentation, ConfigurationRules, VolumeGeometry
 
 CARD_SHARE = 31 / 32
@@ -83,6 +83,8 @@ class Limits(Record):
     """Speed of the CPUs that train, in 10^9 floating-point operations per second; 0: updates may cost anything."""
     rules: ConfigurationRules = ConfigurationRules()
     """Settings that the recipe fixes."""
+    published: bool = False
+    """Whether strides and kernels are those of the papers, see `PlanningRules`."""
     asked_network: str | None = None
     """The network that the user asked for, instead of the recipe's or the planner's."""
 
@@ -247,9 +249,15 @@ def with_networks(
         Each of them, and whether it has more voxels than help.
     """
     seen = set()
-    for representation, sizes in candidates:
+    settings, spacing_mm = limits.rules.settings, limits.geometry.spacing_mm
+    for candidate, sizes in candidates:
+        representation = candidate.with_settings(settings, sizes)
         axes = representation.network_axes
-        topology = choose_topology([sizes[axis] for axis in axes], [limits.geometry.spacing_mm[axis] for axis in axes])
+        topology = (
+            published_topology(len(axes))
+            if limits.published
+            else choose_topology([sizes[axis] for axis in axes], [spacing_mm[axis] for axis in axes])
+        )
         network = choose_network(
             limits.network,
             topology,
@@ -263,7 +271,7 @@ def with_networks(
         for each in (network, with_checkpointing(network)):
             if each is None:
                 continue
-            item = (representation.refit(window), window, each), is_too_large
+            item = (representation.refit(window).with_settings(settings, window), window, each), is_too_large
             if item not in seen:
                 seen.add(item)
                 yield item

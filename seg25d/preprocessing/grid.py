@@ -1,7 +1,7 @@
 """Record of the changes to the grid of a case in preprocessing, so that they can be undone."""
 
-from seg25d.core.grids import ANISOTROPY, box_shape, sampled_shape
-from seg25d.core.limits import VolumeShape
+from seg25d.core.grids import ANISOTROPY, NO_COMMON_SHAPE, box_shape, sampled_shape, sampled_spacing
+from seg25d.core.limits import CommonShape, VolumeShape
 from seg25d.core.records import Record
 from seg25d.core.types import BoundingBox, Shape, Spacing
 
@@ -20,21 +20,39 @@ class Grid(Record):
     bounding_box: BoundingBox
     """The part that was kept, in voxels of the canonical grid."""
     spacing_mm: Spacing
-    """Spacing of the model's grid (the planned one; the true one differs slightly, as the shape is rounded)."""
+    """Spacing of the model's grid: the planned one (the true one differs slightly, as the shape is rounded); along axes
+    of a common size that of this case."""
     shape: VolumeShape
     """Voxels of the model's grid."""
+    common_shape: CommonShape | None = None
+    """Size that all cases were resized to, see `ConfigurationPlan`."""
 
     @classmethod
     def plan(
-        cls, canonical_shape: Shape, canonical_spacing_mm: Spacing, box: BoundingBox, spacing_mm: Spacing
+        cls,
+        canonical_shape: Shape,
+        canonical_spacing_mm: Spacing,
+        box: BoundingBox,
+        spacing_mm: Spacing,
+        common_shape: CommonShape | None = None,
     ) -> "Grid":
-        """The grid that a cropped volume gets at the planned spacing."""
+        """The grid that a cropped volume gets at the planned spacing, or in the planned size.
+
+        Along axes of a common size nothing is cropped, as the papers resize whole slices: a crop that differs from case
+        to case would be another enlargement of each.
+        """
+        depth, height, width = (
+            (0, size) if common else ends
+            for ends, size, common in zip(box, canonical_shape, common_shape or NO_COMMON_SHAPE, strict=True)
+        )
+        kept = (depth, height, width)
         return cls(
             canonical_shape=canonical_shape,
             canonical_spacing_mm=canonical_spacing_mm,
-            bounding_box=box,
-            spacing_mm=spacing_mm,
-            shape=sampled_shape(box_shape(box), canonical_spacing_mm, spacing_mm),
+            bounding_box=kept,
+            spacing_mm=sampled_spacing(canonical_shape, canonical_spacing_mm, spacing_mm, common_shape),
+            shape=sampled_shape(box_shape(kept), canonical_spacing_mm, spacing_mm, common_shape),
+            common_shape=common_shape,
         )
 
     @property
@@ -45,7 +63,7 @@ class Grid(Record):
     @property
     def separate_axis(self) -> int | None:
         """The axis that resampling to the model's grid handles separately, see `separate_axis`."""
-        return separate_axis(self.canonical_spacing_mm, self.spacing_mm)
+        return self._resampled(separate_axis(self.canonical_spacing_mm, self.spacing_mm))
 
     @property
     def inverse_separate_axis(self) -> int | None:
@@ -53,10 +71,14 @@ class Grid(Record):
 
         None where the slices of the file are so much thinner than those of the model that slices would repeat.
         """
-        axis = separate_axis(self.spacing_mm, self.canonical_spacing_mm)
+        axis = self._resampled(separate_axis(self.spacing_mm, self.canonical_spacing_mm))
         if axis is not None and self.spacing_mm[axis] >= MOST_REPEATED * self.canonical_spacing_mm[axis]:
             return None
         return axis
+
+    def _resampled(self, axis: int | None) -> int | None:
+        """An axis if it is resampled by its spacing; one that is resized is interpolated, as in the papers."""
+        return None if axis is None or (self.common_shape or NO_COMMON_SHAPE)[axis] else axis
 
 
 def separate_axis(spacing_mm: Spacing, target_spacing_mm: Spacing) -> int | None:

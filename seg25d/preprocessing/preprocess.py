@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 
 from seg25d.core.errors import InputError
 from seg25d.core.files import check_writable
-from seg25d.core.grids import content_box, count_voxels
+from seg25d.core.grids import content_box, count_voxels, sampled_shape
+from seg25d.core.limits import CommonShape
 from seg25d.core.memory import lack_of_memory
 from seg25d.core.parallel import choose_num_workers, map_cases
 from seg25d.core.progress import track
 from seg25d.core.records import Record, digest
-from seg25d.core.types import Shape, Spacing
+from seg25d.core.types import Spacing
 from seg25d.core.workspace import PreprocessedFolder
 from seg25d.data.cases import Case, source_stamp
 from seg25d.data.dataset import Dataset
@@ -52,6 +53,8 @@ class PreprocessingPlan(Protocol):
     @property
     def spacing_mm(self) -> Spacing: ...  # noqa: D102
     @property
+    def common_shape(self) -> CommonShape | None: ...  # noqa: D102
+    @property
     def normalization(self) -> Sequence[ChannelNormalization]: ...  # noqa: D102
     @property
     def store(self) -> str: ...  # noqa: D102
@@ -62,6 +65,7 @@ class _Target(Record):
 
     store: str
     spacing_mm: Spacing
+    common_shape: CommonShape | None
     normalization: tuple[ChannelNormalization, ...]
 
 
@@ -82,7 +86,7 @@ def preprocess_image(
     Args:
         image: (C, D, H, W) in canonical orientation; not changed.
         spacing_mm: Its canonical spacing.
-        plan: Target spacing and normalisation.
+        plan: Target spacing, common size and normalisation.
 
     Returns:
         The image (C, d, h, w), and the record of its grid.
@@ -91,7 +95,7 @@ def preprocess_image(
         InputError: If the number of channels differs from the plan's, values are not those of the scheme, or the memory
             cannot hold the result.
     """
-    grid = _plan_grid(image, spacing_mm, plan.spacing_mm)
+    grid = _plan_grid(image, spacing_mm, plan.spacing_mm, plan.common_shape)
     _check_memory(grid, len(image))
     normalized = normalize(crop(image, grid.bounding_box), plan.normalization)
     return resample_image(normalized, grid.shape, grid.separate_axis), grid
@@ -112,14 +116,20 @@ def _check_memory(grid: Grid, num_channels: int) -> None:
 
 
 def read_model_labels(
-    case: Case, labels: Labels, spacing_mm: Spacing, *, is_uncropped: bool = False
+    case: Case,
+    labels: Labels,
+    spacing_mm: Spacing,
+    common_shape: CommonShape | None = None,
+    *,
+    is_uncropped: bool = False,
 ) -> NDArray[np.uint8]:
     """Read a case's labels on the model's grid, cropped to the content of its image, as in its store.
 
     Args:
         case: With a label file.
         labels: Meaning of the values in the label file.
-        spacing_mm: Of the model.
+        spacing_mm: Of the plan.
+        common_shape: Of the plan.
         is_uncropped: Whether the content of the image is known to reach all borders: of the image, the header is read.
 
     Returns:
@@ -131,12 +141,14 @@ def read_model_labels(
     """
     if not is_uncropped:
         image, geometry, reference = _read(case, labels)
-        return _resample_reference(reference, _plan_grid(image, geometry.canonical_spacing_mm, spacing_mm))
+        grid = _plan_grid(image, geometry.canonical_spacing_mm, spacing_mm, common_shape)
+        return _resample_reference(reference, grid)
     from seg25d.data.image_io import read_geometry  # noqa: PLC0415 - loads SimpleITK
 
     reference, spacing = _read_reference(case, labels), read_geometry(case.images[0]).canonical_spacing_mm
     depth, height, width = ((0, size) for size in reference.shape)
-    return _resample_reference(reference, Grid.plan(reference.shape, spacing, (depth, height, width), spacing_mm))
+    grid = Grid.plan(reference.shape, spacing, (depth, height, width), spacing_mm, common_shape)
+    return _resample_reference(reference, grid)
 
 
 def preprocess_dataset(
@@ -251,9 +263,11 @@ def _read_reference(case: Case, labels: Labels) -> NDArray[np.uint8]:
     return labels.encode(original, str(case.label))
 
 
-def _plan_grid(image: NDArray[Any], spacing_mm: Spacing, target_spacing_mm: Spacing) -> Grid:
+def _plan_grid(
+    image: NDArray[Any], spacing_mm: Spacing, target_spacing_mm: Spacing, common_shape: CommonShape | None
+) -> Grid:
     depth, height, width = image.shape[1:]
-    return Grid.plan((depth, height, width), spacing_mm, content_box(image), target_spacing_mm)
+    return Grid.plan((depth, height, width), spacing_mm, content_box(image), target_spacing_mm, common_shape)
 
 
 def _resample_reference(reference: NDArray[np.uint8], grid: Grid) -> NDArray[np.uint8]:
@@ -269,11 +283,16 @@ def _targets(plans: Iterable[PreprocessingPlan]) -> tuple[_Target, ...]:
     """
     targets: dict[str, _Target] = {}
     for plan in plans:
-        target = _Target(store=plan.store, spacing_mm=plan.spacing_mm, normalization=tuple(plan.normalization))
+        target = _Target(
+            store=plan.store,
+            spacing_mm=plan.spacing_mm,
+            common_shape=plan.common_shape,
+            normalization=tuple(plan.normalization),
+        )
         if targets.setdefault(plan.store, target) != target:
             raise InputError(
-                f"two configurations use the store {plan.store} with different spacing or normalisation; give them "
-                "different values of `store` in the plans"
+                f"two configurations use the store {plan.store} with different spacing, common size or "
+                "normalisation; give them different values of `store` in the plans"
             )
     return tuple(targets.values())
 
@@ -319,6 +338,7 @@ def _source_keys(case: Case, labels: Labels, targets: Sequence[_Target]) -> dict
                 "spacing_mm": target.spacing_mm,
                 "normalization": [channel.model_dump(mode="json") for channel in target.normalization],
             }
+            | ({"common_shape": target.common_shape} if target.common_shape else {})
         )
         for target in targets
     }
@@ -332,12 +352,9 @@ def _estimate_bytes(dataset: Dataset, targets: Sequence[_Target]) -> int:
     """
     shape, spacing_mm = largest_shape(dataset)
     channels = len(dataset.description.channel_names)
-    largest = max(_voxels(shape, spacing_mm, target.spacing_mm) for target in targets)
+    largest = max(
+        math.prod(sampled_shape(shape, spacing_mm, target.spacing_mm, target.common_shape)) for target in targets
+    )
     return (
         int(np.prod(shape)) * (12 * channels + 2) + largest * (_SAMPLED_BYTES * channels + _LABEL_BYTES) + (200 << 20)
     )
-
-
-def _voxels(shape: Shape, spacing_mm: Spacing, target_spacing_mm: Spacing) -> int:
-    scale = np.divide(spacing_mm, target_spacing_mm)
-    return int(np.prod(np.ceil(np.multiply(shape, scale))))

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn, stack
-from torch.nn import functional
 
 from seg25d.core.grids import AXIS_NAMES, slicing_axis
+from seg25d.core.limits import CommonShape
 from seg25d.core.records import ByName, Record
 from seg25d.core.registry import Registry
 from seg25d.core.types import Shape, Spacing
@@ -41,10 +41,16 @@ class VolumeGeometry(Record):
     """Required number of scores per voxel, K."""
     has_regions: bool = False
     """Whether all scores are regions (sigmoid); otherwise the first is the background's (softmax)."""
+    common_shape: CommonShape | None = None
+    """What a recipe resizes every case to; None: nothing, all axes go by the spacing."""
+    sliced_along: int | None = None
+    """Slicing axis that a recipe fixes; None: it follows from shape and spacing."""
 
     @property
     def slice_axis(self) -> int:
-        """The default slicing axis: one with a single voxel, else the one with the coarsest spacing."""
+        """The slicing axis: the recipe's, else one with a single voxel, else the one with the coarsest spacing."""
+        if self.sliced_along is not None:
+            return self.sliced_along
         return self.shape.index(1) if 1 in self.shape else slicing_axis(self.spacing_mm)
 
     @property
@@ -72,9 +78,9 @@ class ConfigurationRules(Record):
     context: int | None = Field(default=None, ge=0)
     """Neighbours per side of a slice."""
     num_slices: int | None = Field(default=None, ge=1)
-    """Maximum number of slices of a slice-wise window, or of a stack."""
-    settings: dict[str, str | bool | int] = Field(default_factory=dict)
-    """Fields of the representation."""
+    """Maximum number of slices of a slice-wise window; number of slices of a stack."""
+    settings: dict[str, str | bool | int | tuple[int, int]] = Field(default_factory=dict)
+    """Fields of the representation, see `Representation.with_settings`."""
 
 
 @runtime_checkable
@@ -210,6 +216,11 @@ class Representation(Record):
         """Return the representation for another window, with the fields that depend on the window adapted."""
         del window
         return self
+
+    def with_settings(self, settings: Mapping[str, Any], window: Shape) -> Self:
+        """Return the representation with the fields that a recipe fixes, as far as they suit a window."""
+        del window
+        return type(self).model_validate(self.model_dump() | dict(settings))
 
     def step_sizes(self, window: Shape, step_size: float) -> tuple[float, float, float]:
         """Largest distance between windows when a volume is predicted, as a share of the window along (D, H, W).
@@ -374,25 +385,6 @@ def map_scores(output: NetworkOutput, undo: Callable[[Tensor], Tensor]) -> Netwo
     if isinstance(output, Tensor):
         return undo(output)
     return [(undo(scores), weight) for scores, weight in output]
-
-
-def averaged_to(volumes: Tensor, size: Sequence[int]) -> Tensor:
-    """Average over equal parts, one for each voxel of a coarser volume.
-
-    Args:
-        volumes: (B, C, D, H, W).
-        size: (d, h, w).
-
-    Returns:
-        (B, C, d, h, w).
-    """
-    depth, height, width = size
-    factors = [fine // coarse for fine, coarse in zip(volumes.shape[2:], size, strict=True)]
-    even = all(fine == factor * coarse for fine, factor, coarse in zip(volumes.shape[2:], factors, size, strict=True))
-    if volumes.device.type == "mps" and even:
-        # torch 2.13 has no kernel for parts of any size there (native_functions.yaml, _adaptive_avg_pool3d).
-        return functional.avg_pool3d(volumes, factors)
-    return functional.adaptive_avg_pool3d(volumes, (depth, height, width))
 
 
 def shrink(size: int, step: int, steps: int, smallest: int) -> int:

@@ -15,12 +15,12 @@ from seg25d.core.limits import NumChannels
 from seg25d.core.names import FileName
 from seg25d.core.types import Shape
 from seg25d.representations import ANATOMICAL
+from seg25d.representations.averaging import averaged_to
 from seg25d.representations.base import (
     ConfigurationRules,
     NetworkOutput,
     Representation,
     VolumeGeometry,
-    averaged_to,
     map_scores,
 )
 

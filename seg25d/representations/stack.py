@@ -119,28 +119,32 @@ class Stack(Representation):
 
         Whole slices come first, as in the paper.
         """
-        shape, depth = list(geometry.shape), geometry.shape[axis]
+        depth = geometry.shape[axis]
         smallest = min(depth, SMALLEST_STACK)
-
-        def window(step: int, size: int) -> tuple[Self, Shape]:
-            sizes = [shrink(side, step, SHRINKING_STEPS, SMALLEST_IN_PLANE) for side in shape]
-            sizes[axis] = size
-            overlap = min(size - 1, round(OVERLAP_FACTOR * size))
-            return cls(stack_size=size, overlap=overlap, axis=axis), (sizes[0], sizes[1], sizes[2])
-
         while depth > smallest:
-            yield window(0, depth)
+            yield cls._part(geometry, axis, depth)
             depth = max(smallest, min(depth - 1, depth * 7 // 8))
         for step in range(SHRINKING_STEPS):
-            yield window(step, smallest)
+            yield cls._part(geometry, axis, smallest, step)
+
+    @classmethod
+    def _part(cls, geometry: VolumeGeometry, axis: int, num_slices: int, step: int = 0) -> tuple[Self, Shape]:
+        """A stack of so many slices, shrunk in their plane by so many steps."""
+        sizes = [shrink(side, step, SHRINKING_STEPS, SMALLEST_IN_PLANE) for side in geometry.shape]
+        sizes[axis] = num_slices
+        overlap = min(num_slices - 1, round(OVERLAP_FACTOR * num_slices))
+        return cls(stack_size=num_slices, overlap=overlap, axis=axis), (sizes[0], sizes[1], sizes[2])
 
     @classmethod
     def from_rules(
         cls, configuration: str, geometry: VolumeGeometry, rules: ConfigurationRules
     ) -> Iterator[tuple[Self, Shape]]:
-        """The candidates along the planned axis."""
+        """The candidates along the planned axis; a recipe's number of slices stays, whatever the memory."""
         del configuration
-        return cls.candidates(geometry.at_most(geometry.slice_axis, rules.num_slices), axis=geometry.slice_axis)
+        axis, num_slices = geometry.slice_axis, rules.num_slices
+        if num_slices is None:
+            return cls.candidates(geometry, axis=axis)
+        return (cls._part(geometry, axis, num_slices, step) for step in range(SHRINKING_STEPS))
 
     def reason(self, geometry: VolumeGeometry, rules: ConfigurationRules) -> str:
         """Axis and overlaps."""

@@ -4,8 +4,8 @@ Letters: B batch, C channels, K scores, D H W volume, r c rows and columns of th
 """
 
 import math
-from collections.abc import Callable, Iterator
-from typing import ClassVar, Literal, Self
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -105,6 +105,13 @@ class SuperImage(Representation):
         height, width = (window[axis] for axis in self.network_axes)
         return self.model_copy(update={"grid": choose_grid(window[self.axis], height, width)})
 
+    def with_settings(self, settings: Mapping[str, Any], window: Shape) -> Self:
+        """Return the super image with a recipe's fields; its grid only for as many slices as that has places."""
+        suits = math.prod(settings.get("grid", ())) == window[self.axis]
+        return super().with_settings(
+            {name: value for name, value in settings.items() if suits or name != "grid"}, window
+        )
+
     def needed_voxels(self, geometry: VolumeGeometry) -> float:
         """All slices, half as high and as wide."""
         return math.prod(size if axis == self.axis else math.ceil(size / 2) for axis, size in enumerate(geometry.shape))
@@ -153,12 +160,16 @@ class SuperImage(Representation):
 
     def reason(self, geometry: VolumeGeometry, rules: ConfigurationRules) -> str:
         """Axis, grid and neighbours."""
-        del rules
         rows, columns = self.grid
+        why = (
+            "the recipe's"
+            if rules.settings.get("grid") == self.grid
+            else "as square as possible, ratios up to 4/3 count as square, then least padding, then more rows than "
+            "columns (Sobirov et al. 2022, Table 2)"
+        )
         return (
-            f"{slices_apart(geometry.spacing_mm, self.axis)}, tiled {rows} x {columns}: as square as possible, ratios "
-            "up to 4/3 count as square, then least padding, then more rows than columns (Sobirov et al. 2022, Table "
-            f"2); {self.context} neighbours per side (0: as in the paper)"
+            f"{slices_apart(geometry.spacing_mm, self.axis)}, tiled {rows} x {columns}: {why}; {self.context} "
+            "neighbours per side (0: as in the paper)"
         )
 
     def choice(self, geometry: VolumeGeometry, rules: ConfigurationRules) -> str:

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from seg25d.core.device import Execution
 from seg25d.core.files import atomic_path
-from seg25d.representations.base import averaged_to
+from seg25d.representations.averaging import averaged_to
 from seg25d.training.processes import share, sum_over_processes
 from seg25d.training.sampling import Batch
 

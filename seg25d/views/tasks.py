@@ -302,10 +302,10 @@ def _check_view_plans(task: RunToTrain, views: Mapping[str, RunToTrain]) -> None
         )
     for view in views.values():
         plan = view.plan
-        if (plan.spacing_mm, plan.normalization) != (own.spacing_mm, own.normalization):
+        if plan.arrays != own.arrays:
             raise InputError(
-                f"plans: {view.configuration} has another spacing or normalisation than {task.configuration}, which "
-                "fuses it; give both the same and run plan_and_preprocess"
+                f"plans: {view.configuration} has another spacing, common size or normalisation than "
+                f"{task.configuration}, which fuses it; give both the same and run plan_and_preprocess"
             )
 
 

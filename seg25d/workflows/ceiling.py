@@ -8,7 +8,6 @@ from functools import partial
 from seg25d.core.grids import sampled_shape
 from seg25d.core.parallel import choose_num_workers, map_cases
 from seg25d.core.progress import track
-from seg25d.core.types import Spacing
 from seg25d.data.dataset import Dataset
 from seg25d.planning.case_fingerprint import CaseFingerprint
 from seg25d.planning.ceiling import ceiling_key, choose_cases, lacks_ceiling, with_ceiling
@@ -61,9 +60,10 @@ def _measure(
         meter=plan.representation.ceiling_meter(),
         labels=labels,
         spacing_mm=plan.spacing_mm,
+        common_shape=plan.common_shape,
         uncropped=frozenset(case.case for case in known if case.shape == case.cropped_shape),
     )
-    needed = max((_estimate_bytes(case, plan.spacing_mm, fingerprint.num_channels) for case in known), default=0)
+    needed = max((_estimate_bytes(case, plan, fingerprint.num_channels) for case in known), default=0)
     workers = choose_num_workers(num_workers, needed, len(cases))
     results = map_cases(measure, cases, name=lambda case: case.name, num_workers=workers)
     found = {case.name: dice for case, dice in track(results, len(cases), "ceiling of projections")}
@@ -78,8 +78,8 @@ def _mean(values: list[float]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def _estimate_bytes(case: CaseFingerprint, spacing_mm: Spacing, num_channels: int) -> int:
+def _estimate_bytes(case: CaseFingerprint, plan: ConfigurationPlan, num_channels: int) -> int:
     """Estimate the peak memory of a worker on a case."""
     per_voxel = _FILE_BYTES + (0 if case.shape == case.cropped_shape else _CHANNEL_BYTES * num_channels)
-    grid = math.prod(sampled_shape(case.cropped_shape, case.spacing_mm, spacing_mm))
+    grid = math.prod(sampled_shape(case.cropped_shape, case.spacing_mm, plan.spacing_mm, plan.common_shape))
     return math.prod(case.shape) * per_voxel + grid * _GRID_BYTES + (200 << 20)

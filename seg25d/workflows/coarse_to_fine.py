@@ -200,7 +200,7 @@ def _crops(task: RunToTrain, fine: FineConfig) -> list[Shape]:
         box = _sampled_box(store, case)
         if box is not None:
             grid = store.record(case).grid
-            crops.append(box_shape(crop_around(box, usual_margins(fine), grid.shape, grid.spacing_mm)))
+            crops.append(box_shape(crop_around(box, usual_margins(fine), grid.shape, task.plan.spacing_mm)))
     return crops
 
 

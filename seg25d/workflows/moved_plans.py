@@ -84,7 +84,7 @@ def _renamed(plan: ConfigurationPlan, channels: tuple[str, ...], forbidden: tupl
     return plan.model_copy(
         update={
             "normalization": normalization,
-            "store": store_name(plan.spacing_mm, normalization),
+            "store": store_name(plan.spacing_mm, normalization, plan.common_shape),
             "mirror_axes": tuple(axis for axis in plan.mirror_axes if axis not in forbidden),
         }
     )

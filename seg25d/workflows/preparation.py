@@ -35,7 +35,7 @@ from seg25d.workflows.options import PlanningOptions
 logger = logging.getLogger(__name__)
 PATIENCE_SECONDS = 60.0
 """How long a training waits that adds its network to plans: another one may do the same, which takes a moment."""
-SHARED_BY_NETWORKS = {"spacing_mm", "normalization", "store", "mirror_axes"}
+SHARED_BY_NETWORKS = {"spacing_mm", "common_shape", "normalization", "store", "mirror_axes"}
 """Fields of a plan that determine how arrays are made and read, independently of the network."""
 
 NO_FOLD = "it cannot be trained here, as it learns from predictions of cases that its views have not seen"

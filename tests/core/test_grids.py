@@ -13,6 +13,7 @@ from seg25d.core.grids import (
     even_margin,
     regular_starts,
     sampled_shape,
+    sampled_spacing,
     with_margin,
 )
 
@@ -43,6 +44,12 @@ def test_an_all_zero_image_keeps_its_volume() -> None:
 
 def test_sampled_shape_rounds_and_keeps_a_voxel() -> None:
     assert sampled_shape((10, 11, 1), (3.0, 1.0, 1.0), (2.0, 2.0, 4.0)) == (15, 6, 1)
+
+
+def test_axes_of_a_common_size_have_it_whatever_the_spacing() -> None:
+    assert sampled_shape((10, 96, 40), (5, 0.75, 0.5), (2.5, 1, 1), (None, 64, 32)) == (20, 64, 32)
+    assert sampled_spacing((10, 96, 40), (5, 0.75, 0.5), (2.5, 1, 1), (None, 64, 32)) == (2.5, 1.125, 0.625)
+    assert sampled_spacing((10, 96, 40), (5, 0.75, 0.5), (2.5, 1, 1), None) == (2.5, 1, 1)
 
 
 def test_counts(rng: np.random.Generator) -> None:

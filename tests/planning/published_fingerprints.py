@@ -86,6 +86,8 @@ def decisions(plans: Plans) -> dict[str, Any]:
     content = plans.model_dump(mode="json", exclude={"reasons", "planned_from"})
     for configuration in content["configurations"].values():
         del configuration["reasons"], configuration["ceiling"]
+        if configuration["common_shape"] is None:
+            del configuration["common_shape"]  # the files are from before there was one
     return content
 
 

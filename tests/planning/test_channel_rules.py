@@ -111,3 +111,11 @@ def test_store_names_are_readable_and_differ_with_the_numbers() -> None:
     assert name.startswith("spacing_3.27_1.95_1.95_ct-zscore_")
     other = ct.model_copy(update={"mean": 21.0})
     assert len({name, store_name((3.27, 1.953, 1.953), [other, pet]), store_name((3.27, 1.954, 1.953), [ct, pet])}) == 3
+
+
+def test_stores_of_a_common_size_are_called_after_it() -> None:
+    normalization = [choose_normalization("PET", INTENSITIES)]
+    name = store_name((5.0, 0.7, 0.7), normalization, (None, 512, 512))
+    assert name.startswith("spacing_5.00_512voxels_512voxels_zscore_")
+    others = [None, (None, 512, 256), (None, None, 512)]
+    assert len({name, *(store_name((5.0, 0.7, 0.7), normalization, other) for other in others)}) == 4

@@ -91,6 +91,11 @@ def test_a_data_set_by_hand(two_cases: Dataset, tmp_path: Path) -> None:
     assert fingerprint.shapes_at((1.5, 1, 1)).tolist() == [[4, 3, 6], [8, 2, 6]]
     assert fingerprint.median_shape_at((1.5, 1, 1)) == (6, 2, 6)
     assert fingerprint.total_voxels_at((1.5, 1, 1)) == 72 + 96
+    # Cases of 4 x 5 x 6 voxels of 3 x 1 x 1 mm, cropped to 2 x 3 x 6, and of 8 x 5 x 6 voxels of 1.5 x 0.5 x 1 mm.
+    assert fingerprint.shapes_at((1.5, 1, 1), (None, 10, 3)).tolist() == [[4, 10, 3], [8, 10, 3]]
+    assert fingerprint.median_shape_at((1.5, 1, 1), (None, 10, 3)) == (6, 10, 3)
+    assert fingerprint.total_voxels_at((1.5, 1, 1), (None, 10, 3)) == 12 * 30
+    assert fingerprint.spacing_with((1.5, 1, 1), (None, 10, 3)) == (1.5, (0.5 + 0.25) / 2, 2)
     assert fingerprint.median_relative_size_after_cropping == pytest.approx((36 / 120 + 1) / 2)
     assert fingerprint.sparsity == pytest.approx((4 / 114 + 2 / 240) / 2)
     # Each case counts the same: 20 and 100, whatever their numbers of voxels.

@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
+import torch
 
 from seg25d.core.errors import DatasetError, InputError
+from seg25d.core.limits import CommonShape
 from seg25d.core.records import Record
 from seg25d.core.types import Spacing
 from seg25d.core.workspace import PreprocessedFolder
@@ -17,6 +19,8 @@ from seg25d.data.cases import Case
 from seg25d.data.dataset import Dataset
 from seg25d.data.description import DatasetDescription
 from seg25d.data.labels import Labels
+from seg25d.inference.export import labels_from_slabs
+from seg25d.inference.sliding_window import Slab
 from seg25d.planning.normalization import ChannelNormalization
 from seg25d.preprocessing.preprocess import preprocess_dataset, preprocess_image, read_model_labels
 from seg25d.preprocessing.resample import resample_labels
@@ -30,6 +34,7 @@ ZSCORE = (ChannelNormalization(channel="MR", scheme="zscore"),)
 class _Plan(Record):
     store: str = "s"
     spacing_mm: Spacing = (1, 1, 1)
+    common_shape: CommonShape | None = None
     normalization: tuple[ChannelNormalization, ...] = NONE
 
 
@@ -223,7 +228,8 @@ def test_no_more_is_imported_than_a_gpu_node_has() -> None:
         "from seg25d.preprocessing.preprocess import preprocess_image;"
         "import seg25d.preprocessing.store;"
         "n = N(channel='x', scheme='zscore', lower=None, upper=None, mean=None, std=None);"
-        "preprocess_image(np.ones((1, 3, 3, 3)), (1, 1, 1), N(spacing_mm=(2, 2, 2), normalization=[n]));"
+        "plan = N(spacing_mm=(2, 2, 2), common_shape=None, normalization=[n]);"
+        "preprocess_image(np.ones((1, 3, 3, 3)), (1, 1, 1), plan);"
         "print([name for name in ('SimpleITK', 'torch', 'skimage') if name in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -264,3 +270,37 @@ def test_values_that_a_scheme_does_not_take_name_the_case(tmp_path: Path, rng: n
     colours = _Plan(normalization=(ChannelNormalization(channel="rgb_to_0_1", scheme="rgb_0_1"),))
     with pytest.raises(InputError, match=r"^a: channel rgb_to_0_1: expected colours from 0 to 255"):
         preprocess_dataset(dataset, [colours], PreprocessedFolder(root=tmp_path / "out"), 0)
+
+
+def test_every_case_gets_the_common_size_and_goes_back_to_its_own(tmp_path: Path, rng: np.random.Generator) -> None:
+    dataset, folder = _dataset(tmp_path / "raw", "ab", rng), PreprocessedFolder(root=tmp_path / "out")
+    wide = rng.normal(size=(6, 5, 9)).astype(np.float32)
+    labels = np.zeros((6, 5, 9), np.uint8)
+    labels[2:5, 1:3, 2:7] = 4
+    _write(dataset.cases[1].images[0], wide, (2, 3, 0.5))
+    _write(tmp_path / "raw" / "b.nrrd", labels, (2, 3, 0.5))
+    resized = _Plan(spacing_mm=(2, 1, 1), common_shape=(None, 20, 36))
+    preprocess_dataset(dataset, [resized], folder, num_workers=0)
+    store = Store(folder.store("s"))
+    assert [store.open_image(case).shape for case in "ab"] == [(1, 8, 20, 36), (1, 6, 20, 36)]
+    assert [store.record(case).grid.spacing_mm for case in "ab"] == [(2, 0.5, 12 / 36), (2, 0.75, 0.125)]
+    # The zero border stays: slices are resized as a whole.
+    assert store.record("a").grid.bounding_box == ((0, 8), (0, 10), (0, 12))
+    for case in dataset.cases:
+        on_model = store.open_labels(case.name)[:]
+        read = read_model_labels(case, LABELS, resized.spacing_mm, resized.common_shape)
+        np.testing.assert_array_equal(read, on_model)
+        scores = torch.from_numpy(np.stack([on_model == 0, on_model == 1]).astype(np.float32))
+        back = labels_from_slabs([Slab(0, 0, scores.movedim(1, 0))], store.record(case.name).grid, LABELS)
+        reference = store.read_reference(case.name)
+        np.testing.assert_array_equal(back[reference != 255], reference[reference != 255])
+
+
+def test_another_common_size_is_another_array(tmp_path: Path, rng: np.random.Generator) -> None:
+    dataset, folder = _dataset(tmp_path / "raw", "a", rng), PreprocessedFolder(root=tmp_path / "out")
+    store = Store(folder.store("s"))
+    for common_shape, shape in ((None, (16, 10, 10)), ((None, 6, 6), (16, 6, 6)), ((3, 6, 6), (3, 6, 6))):
+        preprocess_dataset(dataset, [_Plan(common_shape=common_shape)], folder, num_workers=0)
+        assert store.open_labels("a").shape == shape
+    with pytest.raises(InputError, match="store s with different spacing, common size"):
+        preprocess_dataset(dataset, [_Plan(), _Plan(common_shape=(None, 6, 6))], folder, num_workers=0)

@@ -239,3 +239,29 @@ def test_parts_of_a_volume_give_the_loss_of_the_whole(
     assert len(counted) > 10
     torch.testing.assert_close(parts, whole)
     torch.testing.assert_close(gradient_of_parts, gradient)
+
+
+def slope_of_dice(smooth: float, probability: float, num_foreground: int) -> Tensor:
+    """Gradient of the Dice loss by the foreground's scores of 1024 voxels that all have the same probability."""
+    foreground = (torch.arange(1024) < num_foreground).to(torch.uint8).reshape(1, 1, 1, -1)
+    scores = scores_of(torch.full((1, 1, 1, 1024), probability, dtype=torch.float64)).float().requires_grad_()
+    Dice(TWO, smooth)([(scores, 1.0)], foreground).backward()
+    assert scores.grad is not None
+    return scores.grad[0, 1].flatten()
+
+
+def test_dice_of_a_window_without_foreground_teaches_nothing_or_to_find_nothing() -> None:
+    """With S the sum of probabilities p, the slope by a score is p (1 - p) smooth / (S + smooth)^2."""
+    assert slope_of_dice(1e-6, 0.5, 0).abs().sum() < 2e-9
+    # Where hardly anything is found the slope is large, and leads to still less; with 1 instead of 1e-6 it is earlier.
+    for smooth in (1e-6, 1.0):
+        slope = slope_of_dice(smooth, smooth / 1024, 0)
+        assert slope.min() > 0
+        assert slope.sum() == pytest.approx(1 / 4, rel=1e-2)
+
+
+def test_dice_of_foreground_goes_on_unless_nothing_is_found_at_all() -> None:
+    """Near an empty mask the slope is -2 p / G at each of G voxels of foreground: it ends with the probability."""
+    assert slope_of_dice(1e-6, 0.5, 4)[:4].max() < -9e-4
+    assert slope_of_dice(1e-6, 1e-9, 4)[:4].tolist() == pytest.approx([-2e-9 / 4] * 4, rel=1e-2)
+    assert not slope_of_dice(1e-6, 1e-46, 4).any()

@@ -254,7 +254,7 @@ def test_a_view_of_another_spacing_is_refused_before_anything_is_trained(workspa
     path.write_text(json.dumps(plans))
     run(workspace, "train", "900", "mv", "0", *TINY, status=2)
     error = capsys.readouterr().err
-    assert "store" in error or "another spacing or normalisation" in error
+    assert "store" in error or "another spacing, common size or normalisation" in error
     assert not trained
 
 

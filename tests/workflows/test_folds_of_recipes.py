@@ -25,6 +25,8 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     [
         ("default", "2d", 5, 12345),
         ("sobirov2022", "si", 5, 786),
+        ("sobirov2022_atria", "si", 4, 786),
+        ("sobirov2022_atria64", "3d", 4, 786),
         ("angermann2022", "2d", 7, 12345),
         ("xia2018", "axial", 4, 12345),
     ],
