@@ -47,7 +47,7 @@ def commands() -> dict[str, tuple[str, ...]]:
         "stacks_4_time": (stacks, "--dataset", "4", "--stack-size", "16", "--time-budget", "2min", *CPU),
     }
     for number in ("902", "901"):
-        words = (vessels, "--dataset", number, "--recipe", "angermann2022", "--set", "validation_windows=5")
+        words = (vessels, "--dataset", number, "--recipe", "angermann2022")
         found[f"vessels_{number}_time"] = (*words, "--time-budget", "4min", *CPU)
         found[f"vessels_{number}_updates"] = (*words, "--iterations", "60", *CPU)
     for number in ("4", "27"):

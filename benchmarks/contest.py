@@ -66,6 +66,8 @@ class Contender:
     """Results in the paper's table, in the measures of `SCORES`."""
     measures: Mapping[str, Callable[[Segmentations], float | None]] = field(default_factory=dict)
     """Further scores of a case by name."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Settings of its training, which `--set` may change."""
 
 
 @dataclass(frozen=True)
@@ -272,7 +274,7 @@ def _run_contender(
 ) -> None:
     """Train, predict, score and measure one contender with one seed, and write `row.json` unless it is there."""
     own = Workspace(raw=workspace.raw, preprocessed=place / "preprocessed", results=place / "results")
-    settings = dict(pair.split("=", 1) for pair in options.set)
+    settings = {**contender.settings, **dict(pair.split("=", 1) for pair in options.set)}
     source = workspace.preprocessed_dataset(name)
     path = link_preprocessed(workspace, name, place, [source.plans(recipe=options.recipe).name])
     plans = read_record(source.plans(recipe=options.recipe), Plans)
