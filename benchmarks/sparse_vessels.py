@@ -5,7 +5,7 @@ python benchmarks/sparse_vessels.py --dataset 901 --recipe angermann2022 --time-
     --output benchmarks/results/vessels.json
 
 The data set must be planned for `3d`, `2d` and `mip` with the recipe. Validation windows are the five whole volumes, or
-single slices of the row `slices`, as many as usual. Mean accuracy, mean IU and Dice in percent, as defined in the paper.
+single slices of the row `slices`, as many as usual. Mean accuracy, mean IU and Dice in percent, as in the paper.
 """
 
 from collections.abc import Callable
