@@ -1,17 +1,20 @@
 """Recipes: both halves have the same names, each trains, and the augmentation of PT&A does what TorchIO's does."""
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 
-from seg25d.core.errors import InputError
+from seg25d.core.errors import InputError, RecordError
 from seg25d.core.records import parse_record
+from seg25d.planning.coarse_to_fine import FineConfig
 from seg25d.planning.model_file import load_header
 from seg25d.planning.recipe_rules import PLANNING_RULES
+from seg25d.representations.slices import Slices
 from seg25d.training.augmentation import apply_spatial, apply_thickness, draw_augmentation, region_to_read
-from seg25d.training.config import AugmentationConfig, TrainingConfig
+from seg25d.training.config import AugmentationConfig, FusionConfig, TrainingConfig
 from seg25d.training.recipes import PTA_AUGMENTATION, RECIPES, find_recipe
 from seg25d.training.sampling import WindowSource
 from seg25d.training.trainer import FoldJob, train_fold
@@ -38,6 +41,10 @@ def test_unknown_recipes_list_the_known_ones() -> None:
 def test_every_recipe_trains_two_steps(make_job: Callable[..., FoldJob], name: str) -> None:
     settings = RECIPES[name].model_dump() | {"epochs": 2, "iterations_per_epoch": 1, "validation_windows": 2}
     job = make_job(name, **settings | {"precision": "float32"})
+    if job.config.largest_slices is not None:
+        slices = {"representation": Slices(axis=0, context=1), "window": (3, 8, 8)}
+        header = job.header.model_copy(update={"plan": job.header.plan.model_copy(update=slices)})
+        job = dataclasses.replace(job, header=header)
     train_fold(job)
     assert load_header(job.folder.model_final).build_model() is not None
 
@@ -148,6 +155,32 @@ def test_the_fusion_has_settings_of_its_own_and_others_when_views_are_trained_wi
     # Views are no longer views when the cube is turned.
     assert (config.augmentation.cube_rotation, config.learning_rate) == ((0, 3e-4) if joint else (1, 1e-2))
     assert resolve_settings(options, {}).config == RECIPES["xia2018"]
+
+
+def test_coarse_and_fine_models_of_xia2018_have_settings_of_their_own() -> None:
+    coarse, fine = (find_recipe("xia2018", fine=fine) for fine in (False, True))
+    # methods.md 4.1: 80,000 updates of the coarse stage, 60,000 of the fine one.
+    assert (coarse.num_iterations(), fine.num_iterations()) == (80_000, 60_000)
+    assert coarse.fine is None
+    assert fine.fine == FineConfig(large_components=True)
+    # The largest 98 % of the slices with an object, and no others, in both.
+    assert {(each.largest_slices, each.foreground_share) for each in (coarse, fine)} == {(0.98, 1.0)}
+    other = find_recipe("angermann2022", fine=True)
+    assert other == RECIPES["angermann2022"].model_copy(update={"fine": FineConfig()})
+
+
+def test_views_of_xia2018_are_coarse_to_fine_unless_they_are_not_to_be() -> None:
+    def fusion(**words: str) -> FusionConfig | None:
+        settings = {f"fusion.{key}": value for key, value in words.items()}
+        return resolve_settings(TrainingOptions(recipe="xia2018"), settings, fuses_views=True).config.fusion
+
+    assert fusion() == FusionConfig(fine=True)
+    assert fusion(fine="false") == FusionConfig()
+    assert fusion(joint="true") == FusionConfig(joint=True)
+    assert fusion(joint="false") == FusionConfig(fine=True)
+    with pytest.raises(RecordError, match="set one of the two"):
+        fusion(joint="true", fine="true")
+    assert find_recipe("default", fuses_views=True).fusion == FusionConfig()
 
 
 def test_fusion_networks_train_as_everything_else_but_for_the_papers_recipe():
