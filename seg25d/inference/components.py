@@ -44,6 +44,6 @@ def small_components(labels: NDArray[np.uint8], planes: Sequence[NDArray[np.uint
 
 def _seeds(inside: NDArray[np.bool_], planes: Sequence[NDArray[np.bool_]]) -> NDArray[np.bool_]:
     """The voxels of a class (D, H, W) on which the most planes agree; at least one of them."""
-    votes = np.sum(planes, axis=0, dtype=np.uint8)
+    votes = np.stack(planes).sum(0, dtype=np.uint8)
     agreed: NDArray[np.bool_] = inside & (votes == votes[inside].max())
     return agreed

@@ -63,6 +63,5 @@ def draw_in_slice(rng: np.random.Generator, labels: Any, axis: int, number: int)
     where = [slice(None)] * 3
     where[axis] = slice(number, number + 1)
     voxels = np.argwhere(object_mask(np.asarray(labels[tuple(where)])))
-    voxel = voxels[int(rng.integers(len(voxels)))]
-    voxel[axis] = number
-    return voxel
+    voxels[:, axis] = number
+    return np.asarray(voxels[int(rng.integers(len(voxels)))])

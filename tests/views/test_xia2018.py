@@ -70,7 +70,7 @@ def test_views_are_coarse_to_fine_and_their_results_are_found(workspace, trained
 
     images, out = workspace.raw_dataset(DATASET_NAME) / "imagesTs", workspace.results / "out"
     run(workspace, "predict", "-d", "900", "-i", str(images), "-o", str(out), "-c", "mv", *RECIPE)
-    assert json.loads((out / "prediction.json").read_text())["model"]["configuration"] == "mv"
+    assert json.loads((out / "prediction.json").read_text())["model"]["configuration"] == "mv__fine__xia2018"
     assert "mv__fine__xia2018 is the only variant that is trained" in capsys.readouterr().err
     run(workspace, "find_best_configuration", "900", "-c", "mv__fine__xia2018", "axial__fine__xia2018", "-f", "0")
     assert json.loads(workspace.best(DATASET_NAME).read_text())["members"]
