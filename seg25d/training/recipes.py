@@ -131,6 +131,7 @@ XIA2018 = TrainingConfig(
 XIA2018_FINE = XIA2018.model_copy(
     update={
         "epochs": 60,  # 4.1: 60,000 updates of the fine stage
+        "largest_slices": 1.0,  # FINE_SLICE_THRESHOLD of the authors' run.sh (OrganSegC2F, 2bae35e)
         "learning_rate": 1e-2,  # 4.1 has 1e-4 from trained weights; from random ones: documentation/concepts/choices.md
         "fine": FineConfig(large_components=True),  # 4.1: organs of one piece
     }

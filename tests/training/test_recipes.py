@@ -163,8 +163,9 @@ def test_coarse_and_fine_models_of_xia2018_have_settings_of_their_own() -> None:
     assert (coarse.num_iterations(), fine.num_iterations()) == (80_000, 60_000)
     assert coarse.fine is None
     assert fine.fine == FineConfig(large_components=True)
-    # The largest 98 % of the slices with an object, and no others, in both.
-    assert {(each.largest_slices, each.foreground_share) for each in (coarse, fine)} == {(0.98, 1.0)}
+    # The largest 98 % of the slices with an object, or all of them (FINE_SLICE_THRESHOLD of the authors' run.sh).
+    assert (coarse.largest_slices, fine.largest_slices) == (0.98, 1.0)
+    assert coarse.foreground_share == fine.foreground_share == 1
     other = find_recipe("angermann2022", fine=True)
     assert other == RECIPES["angermann2022"].model_copy(update={"fine": FineConfig()})
 
