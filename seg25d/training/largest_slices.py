@@ -30,9 +30,9 @@ def check_largest_slices(config: TrainingConfig, plan: ConfigurationPlan) -> Non
 def largest_slices(store: Store, cases: Sequence[str], axis: int, share: float) -> list[tuple[str, int]]:
     """Find the slices of all cases with the largest area of foreground, ignored voxels aside.
 
-    As in the code of Zhou et al. 2017 (methods.md 4.1; OrganSegC2F, DataC.py), slices of all cases are compared, and the
-    number of those that are kept is rounded down; at least one is. Of equal areas earlier slices come first (there all
-    that are as large as the last one are kept).
+    As in the code of Zhou et al. 2017 (methods.md 4.1; OrganSegC2F, DataC.py), slices of all cases are compared, and
+    the number of those that are kept is rounded down; at least one is. Of equal areas earlier slices come first (there
+    all that are as large as the last one are kept).
 
     Args:
         store: Of the cases.
