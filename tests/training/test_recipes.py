@@ -9,12 +9,14 @@ import torch
 
 from seg25d.core.errors import InputError, RecordError
 from seg25d.core.records import parse_record
+from seg25d.data.labels import Labels
 from seg25d.planning.coarse_to_fine import FineConfig
 from seg25d.planning.model_file import load_header
 from seg25d.planning.recipe_rules import PLANNING_RULES
 from seg25d.representations.slices import Slices
 from seg25d.training.augmentation import apply_spatial, apply_thickness, draw_augmentation, region_to_read
 from seg25d.training.config import AugmentationConfig, FusionConfig, TrainingConfig
+from seg25d.training.losses import LOSSES
 from seg25d.training.recipes import PTA_AUGMENTATION, RECIPES, find_recipe
 from seg25d.training.sampling import WindowSource
 from seg25d.training.trainer import FoldJob, train_fold
@@ -168,6 +170,24 @@ def test_coarse_and_fine_models_of_xia2018_have_settings_of_their_own() -> None:
     assert coarse.foreground_share == fine.foreground_share == 1
     other = find_recipe("angermann2022", fine=True)
     assert other == RECIPES["angermann2022"].model_copy(update={"fine": FineConfig()})
+
+
+def test_what_is_absent_from_a_window_pulls_at_nothing_in_xia2018() -> None:
+    """With the authors' smoothing; with 1, one of two classes of the hippocampus was no longer found."""
+    labels = Labels(names={"background": 0, "whole": (1, 2), "core": (2,)}, regions_class_order=(1, 2))
+    target = torch.zeros(1, 3, 4, 4, dtype=torch.uint8)
+    target[:, :, :2] = 1
+
+    def gradients(smooth: float) -> list[float]:
+        scores = torch.zeros(1, 2, 3, 4, 4, requires_grad=True)
+        LOSSES["dice"](labels, smooth)([(scores, 1.0)], target).backward()
+        assert scores.grad is not None
+        return scores.grad.abs().amax((0, 2, 3, 4)).tolist()
+
+    whole, core = gradients(find_recipe("xia2018").dice_smooth)
+    assert whole > 1e-3
+    assert core < 1e-8
+    assert gradients(1.0)[1] > 1e-4
 
 
 def test_views_of_xia2018_are_coarse_to_fine_unless_they_are_not_to_be() -> None:
