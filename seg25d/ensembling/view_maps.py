@@ -16,14 +16,16 @@ from seg25d.data.labels import Labels
 from seg25d.inference.components import small_components
 from seg25d.inference.fixed_point import Refined, fixed_point
 from seg25d.inference.predictor import Predictor
-from seg25d.planning.coarse_to_fine import FineConfig
+from seg25d.planning.model_file import ModelHeader
 
 
 def view_maps(image: NDArray[np.float32], views: Sequence[Predictor], coarse: Sequence[Predictor] = ()) -> list[Tensor]:
     """Predict the probabilities of each view for a volume.
 
     With coarse models, the views are fine models, which see only crops (methods.md 4.1): first around the foreground of
-    most coarse models, then around the foreground of the fine models' mean, and so on, see `fixed_point`.
+    most coarse models, then around the foreground of the fine models' mean, and so on, see `fixed_point`. Where the
+    settings of the fine models ask for large components, others are removed after every step: from the foreground that
+    the next crop is for, and from the probabilities of all views.
 
     Args:
         image: (C, D, H, W) on the grid of the models.
@@ -40,13 +42,13 @@ def view_maps(image: NDArray[np.float32], views: Sequence[Predictor], coarse: Se
     labels, fine = header.description.labels, header.fine
     assert fine is not None, "only fine models have coarse ones"
     whole = [view.predict_maps(image) for view in coarse]
-    voted = _remove_small_components(found_by_most(whole, labels, header.threshold), whole, fine)
+    voted, whole = _keep_components(found_by_most(whole, labels, header.threshold), whole, header)
 
     def refine(box: BoundingBox) -> Refined:
         part = np.ascontiguousarray(image[:, *box_slices(box)])
         maps = [view.predict_maps(part) for view in views]
-        together = found(_mean_map(maps), labels, header.threshold).numpy()
-        return Refined(box, torch.cat(maps), _remove_small_components(together, maps, fine))
+        together, maps = _keep_components(found(_mean_map(maps), labels, header.threshold).numpy(), maps, header)
+        return Refined(box, torch.cat(maps), together)
 
     last = fixed_point(voted, refine, even_margin(fine.margin, header.plan.spacing_mm), fine)
     if last is None:
@@ -81,13 +83,26 @@ def _mean_map(maps: Sequence[Tensor]) -> Tensor:
     return torch.stack([each.float() for each in maps]).mean(0)
 
 
-def _remove_small_components(mask: NDArray[np.bool_], maps: Sequence[Tensor], fine: FineConfig) -> NDArray[np.bool_]:
-    """Remove small components of the most probable class or region from a mask, if the settings ask for it."""
-    if not fine.large_components or bounding_box(mask) is None:
-        return mask
-    classes = (_mean_map(maps).argmax(0) + 1).to(torch.uint8).numpy()
-    cleaned: NDArray[np.bool_] = mask & ~small_components(np.where(mask, classes, 0).astype(np.uint8))
-    return cleaned
+def _keep_components(
+    mask: NDArray[np.bool_], maps: list[Tensor], header: ModelHeader
+) -> tuple[NDArray[np.bool_], list[Tensor]]:
+    """Remove components from a mask and from the maps (M, D, H, W) of the views, if the settings ask for it.
+
+    They are those of the most probable class or region on average, which each view votes for by its own likeliest one,
+    see `small_components`.
+    """
+    if header.fine is None or not header.fine.large_components or bounding_box(mask) is None:
+        return mask, maps
+    labels, threshold = header.description.labels, header.threshold
+    planes = [_indices(each, found(each, labels, threshold).numpy()) for each in maps]
+    kept = ~small_components(_indices(_mean_map(maps), mask), planes)
+    return mask & kept, [each * torch.from_numpy(kept) for each in maps]
+
+
+def _indices(maps: Tensor, mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """The number of the highest of maps (M, D, H, W), from 1 on, within a mask (D, H, W); 0 outside."""
+    highest: NDArray[np.uint8] = (maps.argmax(0) + 1).to(torch.uint8).numpy()
+    return np.where(mask, highest, 0).astype(np.uint8)
 
 
 def _insert_crop(maps: Tensor, box: BoundingBox, like: Tensor) -> Tensor:

@@ -33,8 +33,8 @@ def fixed_point(
 
     The iteration ends when the Dice of two successive masks is high enough, after a maximum number of rounds, or when
     the next crop would be the same again. The Dice is that of the foreground of all classes together, as crops depend
-    only on that. A round that finds nothing also ends the iteration and is not used: the paper's code then goes back to
-    masks of weaker agreement of the views, here the last round that found something is the result.
+    only on that. A round that finds nothing also ends the iteration and is not used: in the code of Zhou et al. 2017
+    the result is then empty, here it is the last round that found something.
 
     Args:
         mask: Foreground (D, H, W) of the coarse model.

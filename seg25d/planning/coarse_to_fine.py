@@ -32,7 +32,8 @@ class FineConfig(Record):
     """Dice between the foreground before and after a round from which on no further round follows (4.1)."""
     large_components: bool = False
     """Whether after each round components of a class with less than half of the voxels of its largest one become
-    background (4.1). For organs that consist of one piece."""
+    background, and with three views also those without a voxel on which the views agree (4.1). For organs that consist
+    of one piece."""
 
 
 def fine_plan(plan: ConfigurationPlan, crops: Sequence[Shape]) -> ConfigurationPlan:

@@ -79,7 +79,7 @@ def choose_run(workspace: Workspace, choice: ModelChoice) -> RunFolder:
     if configuration not in runs and short:
         trained_with = choice.plans_name or DEFAULT_PLANS_NAME, choice.recipe or "default"
         configuration = full_run_name(workspace, name, runs, configuration, trained_with)
-    configuration = only_variant(configuration, runs)
+    configuration = only_variant(configuration, runs, [value for value in wanted.values() if value is not None])
     if configuration not in runs:
         raise InputError(f"configuration {configuration} is not trained on {name}; trained: {', '.join(runs)}")
     return workspace.run(name, configuration)
@@ -158,12 +158,13 @@ def full_run_name(
     return configuration
 
 
-def only_variant(configuration: str, runs: Sequence[str]) -> str:
+def only_variant(configuration: str, runs: Sequence[str], additions: Collection[str] = ()) -> str:
     """The only variant of a configuration among runs, such as `mv__holdout` for `mv`; else the name as it is.
 
     Args:
         configuration: A configuration or the name of a run.
         runs: Names of trained runs.
+        additions: Recipe and name of the plans that the runs are known to have, which stand behind a variant.
 
     Raises:
         InputError: If the configuration itself is not trained, and several of its variants are.
@@ -171,7 +172,7 @@ def only_variant(configuration: str, runs: Sequence[str]) -> str:
     if configuration in runs:
         return configuration
     parts = {run: run.removeprefix(f"{configuration}__").split("__") for run in runs if run.startswith(configuration)}
-    variants = [run for run, words in parts.items() if set(words) <= set(RUN_VARIANTS)]
+    variants = [run for run, words in parts.items() if set(words) - set(additions) <= set(RUN_VARIANTS)]
     if len(variants) > 1:
         raise InputError(f"of {configuration}, {', '.join(variants)} are trained; name one of them")
     if not variants:

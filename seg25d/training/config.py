@@ -181,6 +181,10 @@ class TrainingConfig(Record):
     """Decay of the running mean of the weights that is validated and kept; 0 turns it off."""
     foreground_share: float = Field(default=0.5, ge=0, le=1)
     """Share of windows centred on a voxel of a class drawn at random (nnU-Net: 0.33, rounded up in small batches)."""
+    largest_slices: float | None = Field(default=None, gt=0, le=1)
+    """Share of the slices with foreground: windows of `foreground_share` are centred on one of those with the largest
+    area of it, drawn uniformly from all cases (methods.md 4.1: 0.98); for methods of single slices. null: on a voxel of
+    a class, as above (`seg25d/training/largest_slices.py`)."""
     small_windows: float | None = Field(default=0.0, ge=0, le=1)
     """Share of the run, from its beginning, in which a part of each window is trained on; null: 0.6 for `stack` with a
     time budget where a window holds a volume of median shape, else 0. Others than `stack` and `3d` take no parts
@@ -205,6 +209,15 @@ class TrainingConfig(Record):
             raise ValueError(
                 f"lowest_learning_rate must not be above learning_rate, got {self.lowest_learning_rate:g} and "
                 f"{self.learning_rate:g}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_largest_slices(self) -> Self:
+        if self.largest_slices is not None and not self.foreground_share:
+            raise ValueError(
+                "expected a foreground_share above 0 with largest_slices, which says what these windows are centred "
+                "on, got 0; set a share, or largest_slices=null"
             )
         return self
 

@@ -12,13 +12,23 @@ from seg25d.data.labels import IGNORE_INDEX
 from seg25d.planning.coarse_to_fine import FineConfig
 
 
+def object_mask(labels: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
+    """All foreground without ignored voxels, of the same shape.
+
+    Args:
+        labels: Internal indices.
+    """
+    mask: NDArray[np.bool_] = (labels > 0) & (labels != IGNORE_INDEX)
+    return mask
+
+
 def object_box(labels: NDArray[np.integer[Any]]) -> BoundingBox | None:
     """Find the box of all foreground without ignored voxels; None where there is no foreground.
 
     Args:
         labels: (D, H, W), internal indices.
     """
-    return bounding_box((labels > 0) & (labels != IGNORE_INDEX))
+    return bounding_box(object_mask(labels))
 
 
 def usual_margins(fine: FineConfig) -> IntArray:

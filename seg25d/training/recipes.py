@@ -115,22 +115,33 @@ ANGERMANN2022 = TrainingConfig(
 
 XIA2018 = TrainingConfig(
     recipe="xia2018",
-    epochs=60,  # 4.1: 60,000 updates of the fine stage
+    epochs=80,  # 4.1: 80,000 updates of the coarse stage
     iterations_per_epoch=1000,
     loss="dice",  # 4.1
-    dice_smooth=1.0,  # our choice
+    dice_smooth=1e-6,  # 4.1 has none; FLT_EPSILON of the authors' dice_loss_layer.cpp (OrganSegC2F, 2bae35e)
     optimizer="sgd",  # 4.1
-    learning_rate=1e-4,  # 4.1: of the fine stage; the coarse one has 1e-5 and 80,000 updates, from trained weights
+    learning_rate=3e-3,  # 4.1 has 1e-5 from trained weights; from random ones: documentation/concepts/choices.md
     momentum=0.99,  # 4.1
     weight_decay=5e-4,  # 4.1
     schedule="constant",  # 4.1
     warmup=0.0,
     gradient_clip=None,
     weight_averaging=0.0,
-    foreground_share=1.0,  # 4.1: slices with an object, the largest 98 % of them
+    foreground_share=1.0,  # 4.1: every window is one of the slices below
+    largest_slices=0.98,  # 4.1
     augmentation=AugmentationConfig(enabled=False),  # 4.1
 )
-"""The views; the fusion network has `FUSION` in every recipe."""
+"""The views, which are the coarse models of coarse-to-fine ones; the fusion network has `FUSION` in every recipe."""
+
+XIA2018_FINE = XIA2018.model_copy(
+    update={
+        "epochs": 60,  # 4.1: 60,000 updates of the fine stage
+        "learning_rate": 3e-3,  # 4.1 has 1e-4 from trained weights; as above
+        "largest_slices": 1.0,  # FINE_SLICE_THRESHOLD of the authors' run.sh (OrganSegC2F, 2bae35e)
+        "fine": FineConfig(large_components=True),  # 4.1: organs of one piece
+    }
+)
+"""The fine models of the views."""
 
 CUBE = AugmentationConfig(spatial=0.0, **NO_INTENSITY, mirror=0.0, cube_rotation=1.0)
 """Only the rotations of a cube (4.3)."""
@@ -160,7 +171,7 @@ XIA2018_FUSION = TrainingConfig(
     weight_averaging=0.0,
     foreground_share=0.0,  # 4.3: patches from anywhere in the region around the object
     augmentation=CUBE,
-    fusion=FusionConfig(),
+    fusion=FusionConfig(fine=True),  # 4.1: the views of the baseline, [18] of the paper, are coarse-to-fine
 )
 """Training of the fusion network in Xia et al. 2018."""
 
@@ -177,10 +188,8 @@ JOINT = TrainingConfig.model_validate(
 )
 """Joint training of views and fusion network."""
 
-FINE: dict[str, FineConfig] = {
-    "xia2018": FineConfig(large_components=True),  # 4.1: organs of one piece
-}
-"""Settings of fine models by recipe; other recipes have the defaults of `FineConfig`."""
+FINE: dict[str, TrainingConfig] = {XIA2018_FINE.recipe: XIA2018_FINE}
+"""Fine models by recipe; those of other recipes train as the coarse ones, with the defaults of `FineConfig`."""
 
 DEFAULT = TrainingConfig(small_windows=None)
 
@@ -218,5 +227,5 @@ def find_recipe(name: str, *, fuses_views: bool = False, joint: bool = False, fi
         alone = XIA2018_FUSION if name == "xia2018" else FUSION
         recipe = (JOINT if joint else alone).model_copy(update={"recipe": name})
     else:
-        recipe = RECIPES[name]
-    return recipe.model_copy(update={"fine": FINE.get(name, FineConfig())}) if fine else recipe
+        recipe = (FINE if fine and name in FINE else RECIPES)[name]
+    return recipe.model_copy(update={"fine": recipe.fine or FineConfig()}) if fine else recipe

@@ -33,6 +33,7 @@ from seg25d.training.augmentation import (
 from seg25d.training.config import TrainingConfig
 from seg25d.training.crops import crop_around, draw_margins, object_box, usual_margins
 from seg25d.training.device_augmentation import change_intensity, change_thickness, upload
+from seg25d.training.largest_slices import draw_in_slice, largest_slices
 from seg25d.training.pretext_tasks import make_harder
 
 Batch: TypeAlias = tuple[Tensor, Tensor]
@@ -130,6 +131,9 @@ class WindowSource(Dataset[Batch | Regions | Seg25dError]):
         self.cases = cases
         self.process = process
         self.objects: dict[str, BoundingBox | None] = {}
+        self.slices: list[tuple[str, int]] = []
+        if config.largest_slices is not None and config.pretext is None:
+            self.slices = largest_slices(store, cases["train"], self._slicing_axis(), config.largest_slices)
         shapes = (store.record(case).grid.shape for case in cases["validate"])
         inside = all(size <= wanted for shape in shapes for size, wanted in zip(shape, plan.window, strict=True))
         # All windows of a volume that fits into one window are equal.
@@ -184,7 +188,7 @@ class WindowSource(Dataset[Batch | Regions | Seg25dError]):
         """Read the region of the window with this number: (C, d, h, w) and (d, h, w), which may be the cache's."""
         training = purpose == "train"
         rng = np.random.default_rng([self.config.seed, int(training), index])
-        case = self._case(purpose, index)
+        case, slice_number = self._choose(purpose, index)
         image, labels, locations = self.cache.get(case)
         window = self.plan.window
         crop = self._crop(rng, case, labels, training=training)
@@ -192,7 +196,10 @@ class WindowSource(Dataset[Batch | Regions | Seg25dError]):
         centre = None
         # Pretraining ignores labels, as some belong to cases that are held out later.
         if (rng.random() < self.config.foreground_share or not training) and self.config.pretext is None:
-            centre = draw_foreground(rng, locations)
+            if slice_number is None:
+                centre = draw_foreground(rng, locations)
+            else:
+                centre = draw_in_slice(rng, labels, self._slicing_axis(), slice_number)
         if centre is not None:
             centre = centre - corner
         start = place_window(rng, size, window, centre, self.plan.representation.regular_steps)
@@ -254,13 +261,26 @@ class WindowSource(Dataset[Batch | Regions | Seg25dError]):
         return crop_around(self.objects[case], margins, labels.shape, self.plan.spacing_mm)
 
     def _case(self, purpose: str, index: int) -> str:
-        """Choose the case of a window: all cases in turn, in a new order for every pass over the training cases."""
+        """The case of a window."""
+        return self._choose(purpose, index)[0]
+
+    def _choose(self, purpose: str, index: int) -> tuple[str, int | None]:
+        """Choose the case of a window, and in training the slice for it if windows are drawn by slices.
+
+        All cases, or all slices, come in turn, in a new order for every pass over those of training.
+        """
         cases = self.cases[purpose]
-        number, place = divmod(index, len(cases))
         if purpose == "validate":
-            return cases[place]
-        order = np.random.default_rng([self.config.seed, 2, number]).permutation(len(cases))
-        return cases[int(order[place])]
+            return cases[index % len(cases)], None
+        every: Sequence[tuple[str, int | None]] = self.slices or [(case, None) for case in cases]
+        number, place = divmod(index, len(every))
+        order = np.random.default_rng([self.config.seed, 2, number]).permutation(len(every))
+        return every[int(order[place])]
+
+    def _slicing_axis(self) -> int:
+        axis = self.plan.representation.free_axis
+        assert axis is not None, "looked at by check_largest_slices"
+        return axis
 
 
 def draw_foreground(

@@ -27,7 +27,7 @@ from seg25d.workflows.coarse_to_fine import FineRun, check_coarse, fine_run
 from seg25d.workflows.durations import announce_folds, time_update
 from seg25d.workflows.folds import Begun, RunToTrain, check_folds, is_scored, split_of
 from seg25d.workflows.planned_run import PlannedRun
-from seg25d.workflows.settings import FINE, JOINT, Settings
+from seg25d.workflows.settings import FINE, FINE_VIEWS, JOINT, Settings
 
 logger = logging.getLogger(__name__)
 
@@ -149,7 +149,7 @@ def plan_fusion(planned: PlannedRun, folds: Sequence[int | str]) -> Fusion:
         # The parts are needed as views are: those that have begun go on as they are.
         said = planned.options.settings
         words = {key: value for key, value in said.items() if key.startswith("fusion.") and key != JOINT}
-        settings, begun = planned.settings_of_part(words, fuses_views=True), "kept"
+        settings, begun = planned.settings_of_part({**words, FINE_VIEWS: "false"}, fuses_views=True), "kept"
     task = _named_run(planned, settings, folds, begun=begun)
     needed = [fusion_cases(planned.splits, fold, fusion.data) for fold in folds]
     view_folds = list(dict.fromkeys(each.fold for cases in needed for each in cases.sets if each.fold is not None))

@@ -15,12 +15,13 @@ from seg25d.core.workspace import PreprocessedFolder, Workspace
 from seg25d.data.dataset import Split, read_description, read_splits
 from seg25d.evaluation.tables import text_table
 from seg25d.planning.explanation import MOST_COLUMNS
-from seg25d.planning.plan import Plans
+from seg25d.planning.plan import ConfigurationPlan, Plans
 from seg25d.planning.plans_file import read_plans
 from seg25d.preprocessing.store import Store
 from seg25d.representations.fused_views import FusedViews
 from seg25d.runs.information import TrainingTime, gather_information
 from seg25d.runs.names import find_configuration
+from seg25d.training.config import TrainingConfig
 from seg25d.training.durations import (
     SHORT_BUDGET_S,
     expected_seconds,
@@ -113,10 +114,11 @@ def timed_trainings(
         if not representation.fuses_views:
             times[name] = _ordinary(own, len(splits))
             continue
-        views = [timed.get(find_configuration(plans, view)[0]) for view in FusedViews.of(representation).views]
-        known = [view for view in views if view is not None]
-        if len(known) == len(views) and fused_fold is not None:
-            times[name] = _fused(own, known, splits, fused_fold)
+        names = [find_configuration(plans, view)[0] for view in FusedViews.of(representation).views]
+        known = {each: view for each in names if (view := timed.get(each)) is not None}
+        if len(known) == len(names) and fused_fold is not None:
+            views = [*known.values(), *_fine_models(plans, known, splits)]
+            times[name] = _fused(own, views, splits, fused_fold)
     return times
 
 
@@ -175,10 +177,28 @@ def _time(
     update = seconds_per_update(training, only_known=only_known)
     if update is None:
         return None
+    return _reckon(config, plan, splits, update)
+
+
+def _reckon(config: TrainingConfig, plan: ConfigurationPlan, splits: tuple[Split, ...], update: float) -> _Timed:
     reckoned = config, plan, len(splits[0].val), update
     return _Timed(
         update, expected_seconds(*reckoned), config.num_iterations(), expected_updates(*reckoned, SHORT_BUDGET_S)
     )
+
+
+def _fine_models(plans: Plans, views: Mapping[str, _Timed], splits: tuple[Split, ...]) -> list[_Timed]:
+    """The fine models of views, where the recipe has them; none is timed, as the windows of coarse ones are no smaller.
+
+    Args:
+        plans: Of the views.
+        views: Times of the views by the name of their configuration.
+        splits: Of the data set.
+    """
+    fusion, config = find_recipe(plans.recipe, fuses_views=True).fusion, find_recipe(plans.recipe, fine=True)
+    if fusion is None or not fusion.fine:
+        return []
+    return [_reckon(config, plans.configurations[name], splits, view.update) for name, view in views.items()]
 
 
 def _ordinary(own: _Timed, num_folds: int) -> TrainingTime:

@@ -30,6 +30,7 @@ from seg25d.runs.files import check_run, write_run_files
 from seg25d.training.checkpoint import clear_fold
 from seg25d.training.config import EXTENDABLE, TrainingConfig, changed_settings, read_config
 from seg25d.training.going_on import settle_config
+from seg25d.training.largest_slices import check_largest_slices
 from seg25d.training.logged_run import LoggedRun
 from seg25d.training.logger_names import LoggerName
 from seg25d.training.loggers import Loggers
@@ -123,6 +124,7 @@ def check_folds(task: RunToTrain) -> None:
     description.labels.check_threshold(task.config.threshold)
     check_processes(task.plan, len(description.channel_names), description.labels.num_outputs)
     check_small_windows(task.config, task.plan)
+    check_largest_slices(task.config, task.plan)
     restarted = task.folds if task.begun == "restarted" else ()
     check_run(task.run, task.folder, task.plans, task.configuration, restarted)
     if task.pretrained is not None:

@@ -42,7 +42,7 @@ from seg25d.workflows.planned_run import PlannedRun
 from seg25d.workflows.settings import Settings, asks_for_fine
 
 logger = logging.getLogger(__name__)
-OF_LABELS = ("loss", "dice_smooth", "foreground_share", "small_windows", "threshold")
+OF_LABELS = ("loss", "dice_smooth", "foreground_share", "largest_slices", "small_windows", "threshold")
 """Settings of learning from labels."""
 OF_OTHER_TASK: dict[PretextTask, tuple[str, ...]] = {
     "inpainting": ("pretext.grid", "pretext.exchanged_share"),

@@ -21,6 +21,8 @@ from seg25d.workflows.options import PretrainingOptions, TrainingOptions
 logger = logging.getLogger(__name__)
 JOINT = "fusion.joint"
 """The setting for training views and fusion together."""
+FINE_VIEWS = "fusion.fine"
+"""The setting for coarse-to-fine views, which are not trained together with the fusion."""
 FINE = "fine"
 """The setting for training a fine model, for coarse-to-fine segmentation; also the prefix of its parts."""
 
@@ -63,7 +65,7 @@ def resolve_settings(
     fine = asks_for_fine(words)
     recipe = find_recipe(options.recipe, fuses_views=fuses_views, fine=fine)
     if fuses_views and JOINT in words:
-        fusion = apply_settings(recipe, {JOINT: words[JOINT]}).fusion
+        fusion = apply_settings(recipe, {FINE_VIEWS: "false", JOINT: words[JOINT]}).fusion
         assert fusion is not None, "the recipe of what fuses views has it"
         recipe = find_recipe(options.recipe, fuses_views=True, joint=fusion.joint, fine=fine)
     if isinstance(options, PretrainingOptions):
@@ -94,6 +96,7 @@ def _adapt_to_pretraining(recipe: TrainingConfig, options: PretrainingOptions) -
             "pretext": PretextConfig(task=options.task),
             "restore_best": True,
             "foreground_share": 0.0,
+            "largest_slices": None,
             "threshold": None,
             "early_stopping": None,
             "augmentation": AugmentationConfig(enabled=False),

@@ -95,6 +95,53 @@ def test_small_components_do_not_widen_the_crop(image: np.ndarray) -> None:
         assert view.seen == [expected]
 
 
+class Says:
+    """Gives the probabilities (D, H, W) of one class of the crop that begins where the image says."""
+
+    def __init__(self, says: np.ndarray, fine: FineConfig | None = None) -> None:
+        self.header = Header(fine)
+        self.says = says
+        self.seen: list[tuple[int, ...]] = []
+
+    def predict_maps(self, image: np.ndarray) -> Tensor:
+        self.seen.append(image.shape[1:])
+        start = np.unravel_index(int(image[0, 0, 0, 0]), self.says.shape)
+        crop = tuple(slice(at, at + size) for at, size in zip(start, image.shape[1:], strict=True))
+        return torch.from_numpy(self.says[crop][None]).half()
+
+
+def boxes(**of: float) -> np.ndarray:
+    """Probabilities of the core, of a piece beside it and of one far away."""
+    places = {"core": np.s_[4:7, 4:7, 4:7], "beside": np.s_[4:7, 4:7, 9:12], "far": np.s_[8:11, 10:13, 12:15]}
+    says = np.zeros(SHAPE, np.float32)
+    for name, probability in of.items():
+        says[places[name]] = probability
+    return says
+
+
+def test_pieces_on_which_the_three_views_do_not_agree_are_left_out_of_every_step() -> None:
+    """methods.md 4.1: seed voxels, for the first crop, in the rounds, and in what comes out."""
+    places = np.arange(np.prod(SHAPE), dtype=np.float32).reshape(1, *SHAPE)
+    coarse = [Says(boxes(core=0.9, far=0.9)), Says(boxes(core=0.9, far=0.9)), Says(boxes(core=0.9))]
+    said = [boxes(core=0.9, beside=0.9), boxes(core=0.9, beside=0.9), boxes(core=0.9, beside=0.4)]
+    for wanted in (False, True):
+        fine = FineConfig(margin=5, large_components=wanted)
+        views = [Says(each, fine) for each in said]
+        maps = view_maps(places, views, coarse)
+        # Two of three coarse views find what is far away; the mean of the fine ones is 0.73 beside the core.
+        assert views[0].seen[0] == ((12, 12, 12) if wanted else (12, 14, 16))
+        assert views[0].seen[1:] == ([] if wanted else [(12, 12, 16)])
+        assert [int((each > 0.5).sum()) for each in maps] == ([27] * 3 if wanted else [54, 54, 27])
+        assert maps[2][0, 5, 5, 10] == pytest.approx(0 if wanted else 0.4, abs=1e-3)
+
+
+def test_what_the_coarse_views_say_is_cleaned_too_where_the_fine_ones_find_nothing() -> None:
+    places = np.arange(np.prod(SHAPE), dtype=np.float32).reshape(1, *SHAPE)
+    coarse = [Says(boxes(core=0.9, far=0.9)), Says(boxes(core=0.9, far=0.9)), Says(boxes(core=0.9))]
+    maps = view_maps(places, [Says(boxes(), FineConfig(large_components=True))] * 3, coarse)
+    assert [int((each > 0.5).sum()) for each in maps] == [27] * 3
+
+
 def test_a_single_vote_counts_where_there_are_no_more() -> None:
     maps = [torch.zeros(1, 2, 2, 2) for _ in range(3)]
     assert not found_by_most(maps, ORGAN).any()

@@ -108,6 +108,7 @@ def test_models_of_recipes(workspace):
         ("coronal__shivdeo2021", "plans", "shivdeo2021"),
         ("coronal__shivdeo2021__big", "big", "shivdeo2021"),
         ("si__sobirov2022", "plans", "sobirov2022"),
+        ("mv__fine__xia2018", "plans", "xia2018"),
     ):
         train_fake(workspace, "Dataset001_A", run)
         write_plans(workspace.run("Dataset001_A", run).plans, plans_name, recipe)
@@ -121,6 +122,7 @@ def test_models_of_recipes(workspace):
             (None, None, "default"),
             (None, None, "sobirov2022"),
             ("si__sobirov2022", None, None),
+            ("mv", None, "xia2018"),
         )
     ]
     assert chosen == [
@@ -131,6 +133,7 @@ def test_models_of_recipes(workspace):
         "coronal",
         "si__sobirov2022",
         "si__sobirov2022",
+        "mv__fine__xia2018",
     ]
     with pytest.raises(InputError, match="with recipe angermann2022"):
         choose(workspace, "1", None, None, None, "angermann2022")

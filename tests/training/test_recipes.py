@@ -1,17 +1,22 @@
 """Recipes: both halves have the same names, each trains, and the augmentation of PT&A does what TorchIO's does."""
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 
-from seg25d.core.errors import InputError
+from seg25d.core.errors import InputError, RecordError
 from seg25d.core.records import parse_record
+from seg25d.data.labels import Labels
+from seg25d.planning.coarse_to_fine import FineConfig
 from seg25d.planning.model_file import load_header
 from seg25d.planning.recipe_rules import PLANNING_RULES
+from seg25d.representations.slices import Slices
 from seg25d.training.augmentation import apply_spatial, apply_thickness, draw_augmentation, region_to_read
-from seg25d.training.config import AugmentationConfig, TrainingConfig
+from seg25d.training.config import AugmentationConfig, FusionConfig, TrainingConfig
+from seg25d.training.losses import LOSSES
 from seg25d.training.recipes import PTA_AUGMENTATION, RECIPES, find_recipe
 from seg25d.training.sampling import WindowSource
 from seg25d.training.trainer import FoldJob, train_fold
@@ -38,6 +43,10 @@ def test_unknown_recipes_list_the_known_ones() -> None:
 def test_every_recipe_trains_two_steps(make_job: Callable[..., FoldJob], name: str) -> None:
     settings = RECIPES[name].model_dump() | {"epochs": 2, "iterations_per_epoch": 1, "validation_windows": 2}
     job = make_job(name, **settings | {"precision": "float32"})
+    if job.config.largest_slices is not None:
+        slices = {"representation": Slices(axis=0, context=1), "window": (3, 8, 8)}
+        header = job.header.model_copy(update={"plan": job.header.plan.model_copy(update=slices)})
+        job = dataclasses.replace(job, header=header)
     train_fold(job)
     assert load_header(job.folder.model_final).build_model() is not None
 
@@ -148,6 +157,51 @@ def test_the_fusion_has_settings_of_its_own_and_others_when_views_are_trained_wi
     # Views are no longer views when the cube is turned.
     assert (config.augmentation.cube_rotation, config.learning_rate) == ((0, 3e-4) if joint else (1, 1e-2))
     assert resolve_settings(options, {}).config == RECIPES["xia2018"]
+
+
+def test_coarse_and_fine_models_of_xia2018_have_settings_of_their_own() -> None:
+    coarse, fine = (find_recipe("xia2018", fine=fine) for fine in (False, True))
+    # methods.md 4.1: 80,000 updates of the coarse stage, 60,000 of the fine one.
+    assert (coarse.num_iterations(), fine.num_iterations()) == (80_000, 60_000)
+    assert coarse.fine is None
+    assert fine.fine == FineConfig(large_components=True)
+    # The largest 98 % of the slices with an object, or all of them (FINE_SLICE_THRESHOLD of the authors' run.sh).
+    assert (coarse.largest_slices, fine.largest_slices) == (0.98, 1.0)
+    assert coarse.foreground_share == fine.foreground_share == 1
+    other = find_recipe("angermann2022", fine=True)
+    assert other == RECIPES["angermann2022"].model_copy(update={"fine": FineConfig()})
+
+
+def test_what_is_absent_from_a_window_pulls_at_nothing_in_xia2018() -> None:
+    """With the authors' smoothing; with 1, one of two classes of the hippocampus was no longer found."""
+    labels = Labels(names={"background": 0, "whole": (1, 2), "core": (2,)}, regions_class_order=(1, 2))
+    target = torch.zeros(1, 3, 4, 4, dtype=torch.uint8)
+    target[:, :, :2] = 1
+
+    def gradients(smooth: float) -> list[float]:
+        scores = torch.zeros(1, 2, 3, 4, 4, requires_grad=True)
+        LOSSES["dice"](labels, smooth)([(scores, 1.0)], target).backward()
+        assert scores.grad is not None
+        return scores.grad.abs().amax((0, 2, 3, 4)).tolist()
+
+    whole, core = gradients(find_recipe("xia2018").dice_smooth)
+    assert whole > 1e-3
+    assert core < 1e-8
+    assert gradients(1.0)[1] > 1e-4
+
+
+def test_views_of_xia2018_are_coarse_to_fine_unless_they_are_not_to_be() -> None:
+    def fusion(**words: str) -> FusionConfig | None:
+        settings = {f"fusion.{key}": value for key, value in words.items()}
+        return resolve_settings(TrainingOptions(recipe="xia2018"), settings, fuses_views=True).config.fusion
+
+    assert fusion() == FusionConfig(fine=True)
+    assert fusion(fine="false") == FusionConfig()
+    assert fusion(joint="true") == FusionConfig(joint=True)
+    assert fusion(joint="false") == FusionConfig(fine=True)
+    with pytest.raises(RecordError, match="set one of the two"):
+        fusion(joint="true", fine="true")
+    assert find_recipe("default", fuses_views=True).fusion == FusionConfig()
 
 
 def test_fusion_networks_train_as_everything_else_but_for_the_papers_recipe():

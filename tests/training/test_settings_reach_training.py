@@ -57,6 +57,7 @@ ELSEWHERE = {
     "restore_best": "test_trainer.py",
     "threshold": "of the model's header, below",
     "small_windows": "test_small_windows.py",
+    "largest_slices": "test_largest_slices.py",
     "precision": "test_trainer.py",
     "augmentation": "below",
     **dict.fromkeys(("fusion", "fine", "pretext", "pretrained"), "tests of their own"),
