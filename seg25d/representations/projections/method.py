@@ -271,6 +271,7 @@ class Projections(Representation):
                 num_views=12,
                 projection="mean",
                 inversion=True,
+                num_classes=2,
             ),
             cls(
                 axis=2,
