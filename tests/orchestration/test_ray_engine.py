@@ -140,7 +140,7 @@ def test_stopping_interrupts_tasks_and_ends_their_records(tmp_path):
         made.start(jobs(tmp_path, sleeps=("sleep", 600), waits=("touch", tmp_path / "waits")))
         process = wait_for(lambda: process_of(tmp_path, "sleeps"))
         begun = time.monotonic()
-    assert time.monotonic() - begun < 30
+    assert time.monotonic() - begun < 300
     record = read_record(tmp_path / "sleeps.json", TaskRecord)
     assert (record.status, record.message) == (-signal.SIGTERM, "stopped; the same command goes on")
     assert not (tmp_path / "waits").exists()
