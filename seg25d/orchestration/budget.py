@@ -25,6 +25,7 @@ from seg25d.orchestration.spending import (
 from seg25d.orchestration.training_graph import PREPROCESS, TrainingGraph
 from seg25d.orchestration.wanted_runs import WantedRun
 from seg25d.runs.task_records import ComparedRun
+from seg25d.training.going_on import seconds_so_far
 
 logger = logging.getLogger(__name__)
 LEAST_GAIN = 1.1
@@ -134,10 +135,13 @@ def _with_measured_scoring(budget: Budget, run: WantedRun, compared: ComparedRun
         return length
     if measured not in budget.executor.journal.record.lengths:
         *_, task = graph.fold(run, budget.fold, length, keep=True)
+        so_far = seconds_so_far(graph.run_folder(run).fold(budget.fold))
         outcome = budget.executor.run([task])[task.name]
-        beside = outcome.seconds - max(0.0, length - compared.seconds)
-        # Less than before is not known where an earlier call did a part of it.
-        known = outcome.is_done and START_SECONDS < beside < compared.overhead_seconds
+        if not outcome.is_done:
+            return length
+        beside = outcome.seconds - (length - so_far)
+        # Not known where an earlier call trained all of it, and perhaps scored a part.
+        known = so_far < length and START_SECONDS < beside < compared.overhead_seconds
         budget.length(measured, beside if known else compared.overhead_seconds)
     seen = compared.model_copy(
         update={"seconds": length, "overhead_seconds": budget.length(measured, compared.overhead_seconds)}

@@ -259,6 +259,27 @@ def test_what_scoring_takes_is_measured_on_the_first_fold(graph, monkeypatch):
     assert 0.9 * 1800 < ends[True] < 1800
 
 
+@pytest.mark.parametrize("share", [0.9, 1.0])
+def test_a_first_fold_that_was_cut_off_does_not_make_scoring_look_short(share, graph, monkeypatch):
+    """What an earlier call trained is not counted, and where it trained everything nothing is known."""
+    engine = PretendedTrainings(graph.workspace, curves(axial=0.9))
+    engine.overhead, engine.fixed = 60.0, 20.0
+    budget = budget_of(graph, engine, 1800)
+
+    def so_far(folder: FoldFolder) -> float:
+        asked = budget.executor.journal.record.lengths["folds of axial"]
+        engine.trained["axial_fold_0"] = float(int(share * asked))
+        return engine.trained["axial_fold_0"]
+
+    monkeypatch.setattr(module, "seconds_so_far", so_far)
+    assert spent(budget, RUNS[:2]) == RUNS[:1]
+    record = budget.executor.journal.record
+    reckoned = record.rounds[-1].runs[0].overhead_seconds
+    assert reckoned > 100
+    assert record.lengths["scoring of axial"] == pytest.approx(60 if share < 1 else reckoned, abs=1)
+    assert engine.now < 1800
+
+
 def test_a_failing_configuration_is_told_and_the_others_go_on(graph):
     engine = PretendedTrainings(graph.workspace, curves(axial=0.9))
     engine.failing.add("axial_fold_0")
