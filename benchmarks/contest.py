@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from over_seeds import Difference, difference
+from over_seeds import Difference, difference, mean_over_seeds
 
 from seg25d import api
 from seg25d.cli.argument_types import duration
@@ -51,6 +51,18 @@ OVER_SEEDS = (
     "case of median size."
 )
 """Note below every table."""
+
+COLUMNS: dict[str, Callable[[Row], str]] = {
+    "Dice": lambda row: mean_over_seeds(row["scores"]["dice"]),
+    "HD95 mm": lambda row: mean_over_seeds(row["scores"]["hd95_mm"], 2),
+    "updates": lambda row: f"{row['iterations']:.0f}",
+    "training": lambda row: f"{row['training_s'] / 60:.1f} min",
+    "memory": lambda row: f"{row['training_memory_gb']:.2f} GB",
+    "parameters": lambda row: f"{row['cost']['num_parameters'] / 1e6:.2f} M",
+    "s/case": lambda row: f"{row['cost']['seconds_per_case']:.2f}",
+    "GFLOPs": lambda row: f"{row['cost']['flops_per_case'] / 1e9:.0f}",
+}
+"""Columns that several tables have: scores with their spread over seeds, `memory` in training, operations per case."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +101,11 @@ class Table:
 def with_parts(plan: ConfigurationPlan, **parts: Any) -> ConfigurationPlan:
     """Replace parts of a plan and validate it."""
     return parse_record({**plan.model_dump(), **parts}, ConfigurationPlan, "a contender")
+
+
+def columns(*names: str) -> dict[str, Callable[[Row], str]]:
+    """Some of `COLUMNS`, in this order."""
+    return {name: COLUMNS[name] for name in names}
 
 
 def make_parser(description: str, default_dataset: str) -> argparse.ArgumentParser:
@@ -200,9 +217,9 @@ def write_tables(table: Table, rows: Sequence[Row], facts: Mapping[str, Any], ou
         "versions": library_versions(),
     }
     write_json(output, {"title": table.title, **facts, "machine": machine, "rows": list(rows)})
-    columns: dict[str, Callable[[Row], str]] = dict(table.columns)
-    columns |= {f"minus {name}": partial(compared, name=name) for name in table.references}
-    text = markdown_table(list(columns), [[cell(row) for cell in columns.values()] for row in rows])
+    cells: dict[str, Callable[[Row], str]] = dict(table.columns)
+    cells |= {f"minus {name}": partial(compared, name=name) for name in table.references}
+    text = markdown_table(list(cells), [[cell(row) for cell in cells.values()] for row in rows])
     notes = "".join(f"\n{note}\n" for note in table.notes)
     write_text(output.with_suffix(".md"), f"{table.title}\n\n{text}\n{notes}")
     print(text, flush=True)

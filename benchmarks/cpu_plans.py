@@ -8,8 +8,7 @@ r"""What the bound on an update's time is worth on CPUs: a configuration as plan
 Both are trained for the same time with three seeds, and scored on the whole validation cases of the first fold.
 """
 
-from contest import OVER_SEEDS, Contender, Table, compete, make_parser
-from over_seeds import mean_over_seeds
+from contest import OVER_SEEDS, Contender, Table, columns, compete, make_parser
 
 from seg25d.core.records import read_record
 from seg25d.core.workspace import Workspace
@@ -22,12 +21,7 @@ TABLE = Table(
     "Plans for CPUs: updates of bounded time, and of any",
     {
         "plan": lambda row: row["name"],
-        "Dice": lambda row: mean_over_seeds(row["scores"]["dice"]),
-        "HD95 mm": lambda row: mean_over_seeds(row["scores"]["hd95_mm"], 2),
-        "updates": lambda row: f"{row['iterations']:.0f}",
-        "training": lambda row: f"{row['training_s'] / 60:.1f} min",
-        "memory": lambda row: f"{row['training_memory_gb']:.2f} GB",
-        "s/case": lambda row: f"{row['cost']['seconds_per_case']:.2f}",
+        **columns("Dice", "HD95 mm", "updates", "training", "memory", "s/case"),
     },
     (OVER_SEEDS,),
     references=(UNBOUNDED,),

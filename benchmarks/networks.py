@@ -12,8 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from contest import OVER_SEEDS, Contender, Table, compete, make_parser, with_parts
-from over_seeds import mean_over_seeds
+from contest import OVER_SEEDS, Contender, Table, columns, compete, make_parser, with_parts
 
 from seg25d.networks.unet import UNetSpec
 from seg25d.networks.vnet import VNetSpec
@@ -111,13 +110,7 @@ TABLE = Table(
     "Networks in equal training time",
     {
         "network": lambda row: row["name"],
-        "Dice": lambda row: mean_over_seeds(row["scores"]["dice"]),
-        "HD95 mm": lambda row: mean_over_seeds(row["scores"]["hd95_mm"], 2),
-        "parameters": lambda row: f"{row['cost']['num_parameters'] / 1e6:.2f} M",
-        "updates": lambda row: f"{row['iterations']:.0f}",
-        "training memory": lambda row: f"{row['training_memory_gb']:.2f} GB",
-        "s/case": lambda row: f"{row['cost']['seconds_per_case']:.2f}",
-        "GFLOPs": lambda row: f"{row['cost']['flops_per_case'] / 1e9:.0f}",
+        **columns("Dice", "HD95 mm", "parameters", "updates", "memory", "s/case", "GFLOPs"),
     },
     (OVER_SEEDS,),
     references=("planned",),

@@ -10,7 +10,7 @@ single slices of the row `slices`, as many as usual. Mean accuracy, mean IU and 
 
 from collections.abc import Callable
 
-from contest import OVER_SEEDS, Contender, Row, Table, compete, make_parser, of_paper
+from contest import OVER_SEEDS, Contender, Row, Table, columns, compete, make_parser, of_paper
 from over_seeds import mean_over_seeds
 
 MEASURES = ("mean_accuracy", "mean_iou", "dice")
@@ -38,11 +38,7 @@ TABLE = Table(
         "mean IU %": percent("mean_iou"),
         "Dice %": percent("dice"),
         "paper (MA / IU / Dice)": lambda row: of_paper(row, *MEASURES),
-        "updates": lambda row: f"{row['iterations']:.0f}",
-        "training": lambda row: f"{row['training_s'] / 60:.1f} min",
-        "memory": lambda row: f"{row['training_memory_gb']:.2f} GB",
-        "s/case": lambda row: f"{row['cost']['seconds_per_case']:.2f}",
-        "parameters": lambda row: f"{row['cost']['num_parameters'] / 1e6:.2f} M",
+        **columns("updates", "training", "memory", "s/case", "parameters"),
     },
     (
         OVER_SEEDS,

@@ -10,8 +10,7 @@ The table has Dice, measures of area plots (section 5.3), and seconds per case. 
 from collections.abc import Callable
 from functools import partial
 
-from contest import OVER_SEEDS, Contender, Row, Table, compete, make_parser, of_paper, with_parts
-from over_seeds import mean_over_seeds
+from contest import OVER_SEEDS, Contender, Row, Table, columns, compete, make_parser, of_paper, with_parts
 
 from seg25d.planning.plan import ConfigurationPlan
 from seg25d.representations.stack import Stack
@@ -66,7 +65,7 @@ TABLE = Table(
     "Single slices and stacks of slices, compared with Shivdeo et al. 2021",
     {
         "": lambda row: row["name"],
-        "Dice": lambda row: mean_over_seeds(row["scores"]["dice"]),
+        **columns("Dice"),
         "paper": lambda row: of_paper(row, "dice"),
         "area difference": area("mean_absolute_difference"),
         "area correlation": area("correlation"),
@@ -74,10 +73,7 @@ TABLE = Table(
             f"{area('total_variation')(row)} ({area('total_variation', 'reference')(row)})"
         ),
         "runs (truth)": lambda row: f"{area('num_runs', digits=2)(row)} ({area('num_runs', 'reference', 2)(row)})",
-        "updates": lambda row: f"{row['iterations']:.0f}",
-        "training": lambda row: f"{row['training_s'] / 60:.1f} min",
-        "s/case": lambda row: f"{row['cost']['seconds_per_case']:.2f}",
-        "GFLOPs": lambda row: f"{row['cost']['flops_per_case'] / 1e9:.0f}",
+        **columns("updates", "training", "s/case", "GFLOPs"),
     },
     (
         OVER_SEEDS,

@@ -12,7 +12,7 @@ import math
 from functools import partial
 
 import numpy as np
-from contest import OVER_SEEDS, Contender, Row, Table, compete, make_parser, of_paper, with_parts
+from contest import OVER_SEEDS, Contender, Row, Table, columns, compete, make_parser, of_paper, with_parts
 from numpy.typing import NDArray
 from over_seeds import mean_over_seeds
 
@@ -97,12 +97,9 @@ TABLE = Table(
         "layout": lambda row: row["name"],
         "Dice / precision / recall": format_scores,
         "paper": lambda row: of_paper(row, "dice", "precision", "recall"),
-        "HD95 mm": lambda row: mean_over_seeds(row["scores"]["hd95_mm"], 2),
+        **columns("HD95 mm"),
         "on the plane": lambda row: mean_over_seeds(row["scores"]["plane_hd95_mm"], 2),
-        "updates": lambda row: f"{row['iterations']:.0f}",
-        "training": lambda row: f"{row['training_s'] / 60:.1f} min",
-        "parameters": lambda row: f"{row['cost']['num_parameters'] / 1e6:.2f} M",
-        "s/case": lambda row: f"{row['cost']['seconds_per_case']:.2f}",
+        **columns("updates", "training", "parameters", "s/case"),
     },
     (OVER_SEEDS,),
     references=("3D", "8 x 6"),
