@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from seg25d import api
-from seg25d.cli.main import main
 from seg25d.core.errors import BusyError, DatasetError, InputError, RecordError
 from seg25d.core.locks import folder_lock
 from seg25d.core.workspace import Workspace
@@ -26,11 +25,11 @@ from seg25d.planning import recipe_rules
 from seg25d.planning.model_file import load_header
 from seg25d.preprocessing.store import Store
 from seg25d.workflows.planned_run import planned_run
+from tests.commands import IN_THIS_PROCESS, run
 
 SHAPE = (8, 32, 32)
 CASES = [f"phantom_{index:03d}" for index in range(4)]
 TINY = ["--epochs", "1", "--iterations", "2", "--set", "validation_windows=1", "--set", "augmentation.enabled=false"]
-IN_THIS_PROCESS = ["--num-processes", "0", "--device", "cpu"]
 WRITTEN = pytest.mark.usefixtures("written_models")
 """Constant models stand in for training."""
 
@@ -52,11 +51,6 @@ def workspace(raw_data, tmp_path) -> Workspace:
     """A copy that a test may change."""
     shutil.copytree(raw_data, tmp_path / "workspace")
     return Workspace.resolve(tmp_path / "workspace", {})
-
-
-def run(workspace: Workspace, *words: str, status: int = 0) -> None:
-    place = ["--workspace", str(workspace.raw.parent)]
-    assert main([*words, *place, *IN_THIS_PROCESS]) == status
 
 
 def check_ensemble_of_folds(workspace: Workspace, raw: Path) -> None:

@@ -11,17 +11,16 @@ import numpy as np
 import pytest
 import torch
 
-from seg25d.cli.main import main
 from seg25d.core.workspace import Workspace
 from seg25d.data.phantom import DATASET_NAME
 from seg25d.ensembling.fused_predictor import coarse_view_model, view_model
 from seg25d.planning.model_file import load_header, load_model
 from seg25d.preprocessing.store import Store
 from seg25d.training.checkpoint import clear_fold, load_checkpoint, save_checkpoint
+from tests.commands import run
 
 CASES = [f"phantom_{index:03d}" for index in range(3)]
 TINY = ["--epochs", "1", "--iterations", "2"]
-IN_THIS_PROCESS = ["--num-processes", "0", "--device", "cpu"]
 VIEWS = ("axial", "coronal", "sagittal")
 pytestmark = pytest.mark.usefixtures("constant_models")
 
@@ -58,11 +57,6 @@ def fused(fused_once, tmp_path) -> Workspace:
     """A copy of that which a test may change."""
     shutil.copytree(fused_once[0], tmp_path / "workspace")
     return Workspace.resolve(tmp_path / "workspace", {})
-
-
-def run(workspace: Workspace, *words: str, status: int = 0) -> None:
-    place = ["--workspace", str(workspace.raw.parent)]
-    assert main([*words, *place, *IN_THIS_PROCESS]) == status
 
 
 def test_the_views_their_pairs_and_the_fusion_are_trained_once_and_used(fused, fused_once, trained, capsys):

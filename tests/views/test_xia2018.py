@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from seg25d.cli.main import main
 from seg25d.core.workspace import Workspace
 from seg25d.data.phantom import DATASET_NAME
 from seg25d.ensembling.fused_predictor import coarse_view_model, view_model
@@ -18,9 +17,9 @@ from seg25d.planning.model_file import load_header
 from seg25d.planning.plans_file import read_plans
 from seg25d.training.config import read_config
 from seg25d.views.training_times import timed_trainings
+from tests.commands import run
 
 TINY = ["--epochs", "1", "--iterations", "2"]
-IN_THIS_PROCESS = ["--num-processes", "0", "--device", "cpu"]
 VIEWS = ("axial", "coronal", "sagittal")
 SETS = ("fold_0", "pair_0_1", "pair_0_2")
 RECIPE = ["--recipe", "xia2018"]
@@ -43,11 +42,6 @@ def workspace(planned, tmp_path) -> Workspace:
     """A copy that a test may change."""
     shutil.copytree(planned, tmp_path / "workspace")
     return Workspace.resolve(tmp_path / "workspace", {})
-
-
-def run(workspace: Workspace, *words: str, status: int = 0) -> None:
-    place = ["--workspace", str(workspace.raw.parent)]
-    assert main([*words, *place, *IN_THIS_PROCESS]) == status
 
 
 @pytest.mark.slow

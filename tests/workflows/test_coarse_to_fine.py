@@ -10,17 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from seg25d.cli.main import main
 from seg25d.core.records import read_record
 from seg25d.core.workspace import Workspace
 from seg25d.data.phantom import DATASET_NAME
 from seg25d.planning.model_file import load_header
 from seg25d.planning.plan import Plans
+from tests.commands import run
 
 CASES = [f"phantom_{index:03d}" for index in range(3)]
 TINY = ["--epochs", "1", "--iterations", "2"]
 FINE = ["--set", "fine=true"]
-IN_THIS_PROCESS = ["--num-processes", "0", "--device", "cpu"]
 pytestmark = pytest.mark.usefixtures("constant_models")
 
 
@@ -39,11 +38,6 @@ def workspace(planned, tmp_path) -> Workspace:
     """A copy that a test may change."""
     shutil.copytree(planned, tmp_path / "workspace")
     return Workspace.resolve(tmp_path / "workspace", {})
-
-
-def run(workspace: Workspace, *words: str, status: int = 0) -> None:
-    place = ["--workspace", str(workspace.raw.parent)]
-    assert main([*words, *place, *IN_THIS_PROCESS]) == status
 
 
 def read(path: Path) -> np.ndarray:

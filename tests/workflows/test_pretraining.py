@@ -7,20 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from seg25d.cli.main import main
 from seg25d.core.workspace import Workspace
 from seg25d.data.phantom import DATASET_NAME
 from seg25d.planning.model_file import load_header
+from tests.commands import run
 
 TINY = ["--epochs", "1", "--iterations", "2", "--set", "validation_windows=1"]
 PLAIN = ["--set", "augmentation.enabled=false"]
-IN_THIS_PROCESS = ["--num-processes", "0", "--device", "cpu"]
 pytestmark = pytest.mark.usefixtures("constant_models")
-
-
-def run(workspace: Workspace, *words: str, status: int = 0) -> None:
-    place = ["--workspace", str(workspace.raw.parent)]
-    assert main([*words, *place, *IN_THIS_PROCESS]) == status
 
 
 @pytest.fixture(scope="module")
