@@ -186,7 +186,7 @@ class ConstantModels:
             state.iteration += config.iterations_per_epoch
             state.epoch_losses = [1.0] * config.iterations_per_epoch
             state.epoch_voxels = config.iterations_per_epoch * run.batch_voxels
-            state.epoch_seconds = config.time_budget_seconds or 1.0
+            state.epoch_seconds = max(1.0, (config.time_budget_seconds or 0.0) - state.seconds)
             state.seconds += state.epoch_seconds
             for model in (state.model, state.averaged):
                 for weights in model.parameters():

@@ -148,8 +148,8 @@ def _with_measured_scoring(budget: Budget, run: WantedRun, compared: ComparedRun
     )
     possible = min(seconds_per_training(budget, run, seen), graph.usual_seconds(run) or math.inf)
     longer = budget.length(f"longer folds of {compared.name}", possible)
-    if longer < LEAST_GAIN * length:
-        return length
+    if longer < LEAST_GAIN * length or graph.accepted_seconds(run, graph.folds, longer) > longer:
+        return length  # not worth it, or the first fold took longer than that already
     budget.decide(
         f"{compared.name} gets {format_seconds(longer)} for each training of its folds",
         f"scoring a fold takes {format_seconds(seen.overhead_seconds)}, less than was reckoned",

@@ -18,7 +18,7 @@ from seg25d.preprocessing.store import Store
 from seg25d.representations.fused_views import FusedViews
 from seg25d.runs.names import find_configuration
 from seg25d.training.durations import expected_seconds
-from seg25d.training.going_on import accepted_seconds, given_seconds
+from seg25d.training.going_on import accepted_seconds, given_seconds, seconds_so_far
 from seg25d.views.model_sets import fusion_cases
 from seg25d.workflows.options import TrainingOptions
 from seg25d.workflows.settings import resolve_settings
@@ -198,9 +198,14 @@ class TrainingGraph:
         return bool(wanted.variants) or self._plan(wanted.configuration).representation.fuses_views
 
     def accepted_seconds(self, wanted: WantedRun, folds: Sequence[int | str], seconds: float) -> float:
-        """The time that folds of a run can be given, if it is to be `seconds`: they do not become shorter."""
-        run = self.run_folder(wanted)
-        return max(accepted_seconds(run.fold(fold), seconds) for fold in folds)
+        """The time that folds of a run can all be given, if it is to be `seconds`: they do not become shorter.
+
+        A fold that took longer than it was given, on a machine that became slow, goes on with more than it took only.
+        """
+        own = [self.run_folder(wanted).fold(fold) for fold in folds]
+        length = max(accepted_seconds(fold, seconds) for fold in own)
+        slow = [seconds_so_far(fold) for fold in own if accepted_seconds(fold, length) < length]
+        return max([length, *(math.floor(spent) + 1.0 for spent in slow)])
 
     def scoring_seconds(self, wanted: WantedRun, fold: int) -> float:
         """About how long predicting the validation cases of a fold takes; 0 where updates are not timed."""

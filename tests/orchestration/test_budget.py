@@ -34,6 +34,7 @@ from seg25d.planning.plans_file import read_plans
 from seg25d.runs.task_records import RunRecord, TaskRecord
 from seg25d.training.checkpoint import save_checkpoint
 from seg25d.training.config import TrainingConfig
+from seg25d.training.going_on import accepted_seconds
 from seg25d.workflows.options import TrainingOptions
 
 OVERHEAD = 5.0
@@ -61,6 +62,9 @@ class PretendedTrainings:
         plans = read_plans(workspace.preprocessed_dataset(DATASET_NAME).plans())
         self.passes = {name: 1 << len(plan.mirror_axes) for name, plan in plans.configurations.items()}
         self.cut_off_before = ""
+        self.slowness: dict[tuple[str, int], float] = {}
+        """How many times as long as its time the n-th training of a name takes, as the machine is slow just then."""
+        self.begun: list[str] = []
 
     def clock(self) -> float:
         return self.now
@@ -83,10 +87,16 @@ class PretendedTrainings:
             assert asked >= self.trained.get(name, 0.0), "a training does not become shorter"
             passes = self.passes[words[2]] if "--quick-scores" in words else 1
             scoring = self.fixed + (self.overhead - START_SECONDS - self.fixed) / passes
-            self.now += asked - self.trained.pop(name, 0.0) + START_SECONDS + scoring
+            self.begun.append(name)
+            slowness = self.slowness.get((name, self.begun.count(name)), 1.0)
+            self.now += slowness * asked - self.trained.pop(name, 0.0) + START_SECONDS + scoring
             self.trained[name] = asked
-            self._write(job, words[2], asked)
+            self._write(job, words[2], asked, slowness)
         else:
+            folds = [FoldFolder(root=each.parents[1]) for each in job.task.outputs if each.parent.name == "validation"]
+            refused = [each.name for each in folds if not _is_accepted(each, words)]
+            if refused:
+                return [(name, Outcome(status=2, message=f"not longer than what is there: {refused}"))]
             self.now += 2
         seconds = self.now - before
         record = TaskRecord(words=words, place="here", begun=before, seconds=seconds, status=0)
@@ -96,7 +106,7 @@ class PretendedTrainings:
     def stop(self) -> None:
         self.waiting.clear()
 
-    def _write(self, job: Job, configuration: str, seconds: float) -> None:
+    def _write(self, job: Job, configuration: str, seconds: float, slowness: float) -> None:
         rng = np.random.default_rng(list(configuration.encode()))
         dice = self.dice[configuration](seconds) + 0.02 * rng.standard_normal(20)
         scores = [Metrics(dice=float(np.clip(each, 0, 1)), tp=1, fp=1, fn=1, tn=1) for each in dice]
@@ -106,9 +116,16 @@ class PretendedTrainings:
         model.parent.mkdir(parents=True, exist_ok=True)
         model.touch()
         write_record(fold.config, TrainingConfig(time_budget_seconds=seconds))
-        save_checkpoint(fold.checkpoint, {"iteration": 1, "seconds": seconds + 0.4, "finished": True, "log": []})
+        save_checkpoint(
+            fold.checkpoint, {"iteration": 1, "seconds": slowness * seconds + 0.4, "finished": True, "log": []}
+        )
         for summary in scored:
             write_record(summary, summarize(cases))
+
+
+def _is_accepted(fold: FoldFolder, words: Sequence[str]) -> bool:
+    asked = duration(words[words.index("--time-budget") + 1])
+    return accepted_seconds(fold, asked) == asked
 
 
 @pytest.fixture(scope="module")
@@ -278,6 +295,18 @@ def test_a_first_fold_that_was_cut_off_does_not_make_scoring_look_short(share, g
     assert reckoned > 100
     assert record.lengths["scoring of axial"] == pytest.approx(60 if share < 1 else reckoned, abs=1)
     assert engine.now < 1800
+
+
+@pytest.mark.parametrize(("number", "slowness"), [(1, 9.0), (2, 1.3), (3, 1.5)])
+def test_a_training_that_took_longer_than_its_time_refuses_nothing(number, slowness, graph):
+    """A machine that becomes slow in the comparison, in the first fold, or as that goes on; others take its length."""
+    engine = PretendedTrainings(graph.workspace, curves(axial=0.9))
+    engine.overhead, engine.fixed = 60.0, 20.0
+    engine.slowness["axial_fold_0", number] = slowness
+    budget = budget_of(graph, engine, 1800)
+    assert spent(budget, RUNS[:2]) == RUNS[:1]
+    assert engine.begun.count("axial_fold_0") >= number
+    assert spent(budget_of(graph, engine, 1800), RUNS[:2]) == RUNS[:1]
 
 
 def test_a_failing_configuration_is_told_and_the_others_go_on(graph):
