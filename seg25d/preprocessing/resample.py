@@ -5,12 +5,14 @@ skimage.transform.resize and torch's `align_corners=False`). Outside the volume 
 
 Interpolation along one axis is linear in the values, also for splines, so each axis is one small sparse matrix, taken
 from scipy's own result for unit vectors. Three such products equal `scipy.ndimage.zoom` and `skimage.transform.resize`
-up to rounding, in about a tenth of the time and with little more memory than the result.
+up to rounding, in about a tenth of the time. They are made for a part of the result after the other, so that a volume
+takes no more memory than it and the result.
 
 Letters: C channels, K scores, D H W volume, d h w the volume on the new grid.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -32,8 +34,13 @@ SCORE_ORDER: Order = 1
 NEGLIGIBLE = 1e-7
 """Weights below this, less than float32 resolves, are left out; a cubic spline keeps about 25 of them."""
 
+PART_BYTES = 32 << 20
+"""Of a part of the result in float32, at least a plane or row of all planes: with 500 planes of 512 voxels' width 32
+rows. An intermediate of about the same size exists beside it."""
+
 Matrix: TypeAlias = Any
 """A scipy.sparse.csr_array, or None where the size stays; scipy is loaded only when something is resampled."""
+Index: TypeAlias = tuple[slice, ...]
 
 
 def resample_image(image: NDArray[np.float32], shape: Shape, axis: int | None = None) -> NDArray[np.float32]:
@@ -85,11 +92,12 @@ def resample_labels(labels: NDArray[np.uint8], shape: Shape, axis: int | None = 
     best = np.zeros(shape, np.float32)
     for value, box in _class_boxes(labels).items():
         target, cut = _find_affected_voxels(matrices, box)
-        share = _apply(cut, (labels[box] == value).astype(np.float32))
-        # A difference within rounding is a tie.
-        better = share > best[target] + 1e-6
-        result[target][better] = value
-        np.maximum(best[target], share, out=best[target])
+        for part, share in _parts(cut, labels[box] == value):
+            highest = best[target][part]
+            # A difference within rounding is a tie.
+            better = share > highest + 1e-6
+            result[target][part][better] = value
+            np.maximum(highest, share, out=highest)
     return result
 
 
@@ -124,7 +132,8 @@ def _resample_channels(image: NDArray[np.float32], shape: Shape, order: Order, a
     matrices = _matrices(image.shape[1:], shape, order, axis)
     result = np.empty((len(image), *shape), np.float32)
     for channel, out in zip(image, result, strict=True):
-        out[...] = _apply(matrices, channel)
+        for part, values in _parts(matrices, channel):
+            out[part] = values
     return result
 
 
@@ -136,32 +145,56 @@ def _matrices(shape: Sequence[int], new_shape: Shape, order: Order, axis: int | 
     ]
 
 
-def _apply(matrices: Sequence[Matrix], volume: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Interpolate (D, H, W) along all axes, depth or plane first, whichever is cheaper."""
-    depth = matrices[0]
+def _parts(matrices: Sequence[Matrix], volume: NDArray[Any]) -> Iterator[tuple[Index, NDArray[np.float32]]]:
+    """Interpolate (D, H, W) along all axes, depth or plane first, whichever is cheaper, in parts of the result.
+
+    Yields:
+        Where a part lies in the result (d, h, w), and its values.
+    """
+    depth, rows, columns = matrices
+    new = [size if matrix is None else matrix.shape[0] for size, matrix in zip(volume.shape, matrices, strict=True)]
     if depth is not None and depth.shape[0] < depth.shape[1]:
-        return _apply_planes(matrices, _apply_depth(depth, volume))
-    return _apply_depth(depth, _apply_planes(matrices, volume))
+        for part in _divide(new[0], math.prod(volume.shape[1:])):
+            yield (part,), _apply_planes(rows, columns, _apply_depth(depth[part], volume))
+    else:
+        for part in _divide(new[1], max(len(volume), new[0]) * max(volume.shape[2], new[2])):
+            own, some = (None, volume[:, part]) if rows is None else (rows[part], volume)
+            yield (slice(None), part), _apply_depth(depth, _apply_planes(own, columns, some))
 
 
-def _apply_depth(matrix: Matrix, volume: NDArray[np.float32]) -> NDArray[np.float32]:
+def _divide(size: int, voxels: int) -> Iterator[slice]:
+    """Parts of an axis, of about `PART_BYTES` for so many voxels per entry."""
+    step = max(1, PART_BYTES // (4 * max(1, voxels)))
+    return (slice(start, min(start + step, size)) for start in range(0, size, step))
+
+
+def _apply_depth(matrix: Matrix, volume: NDArray[Any]) -> NDArray[np.float32]:
     if matrix is None:
         return volume
-    flat: NDArray[np.float32] = matrix @ np.ascontiguousarray(volume).reshape(len(volume), -1)
+    matrix, band = _cut(matrix)
+    some = np.ascontiguousarray(volume[band], np.float32)
+    flat: NDArray[np.float32] = matrix @ some.reshape(len(some), -1)
     return flat.reshape(len(flat), *volume.shape[1:])
 
 
-def _apply_planes(matrices: Sequence[Matrix], volume: NDArray[np.float32]) -> NDArray[np.float32]:
-    rows, columns = matrices[1:]
-    if rows is None and columns is None:
-        return volume
+def _apply_planes(rows: Matrix, columns: Matrix, volume: NDArray[Any]) -> NDArray[np.float32]:
+    rows, band = (None, slice(None)) if rows is None else _cut(rows)
     height = volume.shape[1] if rows is None else rows.shape[0]
     width = volume.shape[2] if columns is None else columns.shape[0]
     result = np.empty((len(volume), height, width), np.float32)
     for plane, out in zip(volume, result, strict=True):
-        stretched = plane if rows is None else rows @ plane
+        some = plane[band].astype(np.float32, copy=False)
+        stretched = some if rows is None else rows @ some
         out[...] = stretched if columns is None else (columns @ np.ascontiguousarray(stretched.T)).T
     return result
+
+
+def _cut(matrix: Matrix) -> tuple[Matrix, slice]:
+    """A matrix without the columns before and after all entries, and which ones are left."""
+    if not matrix.nnz:
+        return matrix[:, :0], slice(0, 0)
+    band = slice(int(matrix.indices.min()), int(matrix.indices.max()) + 1)
+    return matrix[:, band], band
 
 
 def _class_boxes(labels: NDArray[np.uint8]) -> dict[int, tuple[slice, slice, slice]]:

@@ -1,10 +1,13 @@
 """Resampling: against scikit-image, against torch, and laws."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from seg25d.preprocessing import resample
 from seg25d.preprocessing.resample import axis_matrix, resample_image, resample_labels, resample_scores
 
 shapes = st.tuples(*[st.integers(1, 9)] * 3)
@@ -62,6 +65,38 @@ def test_labels_are_the_argmax_of_all_masks(
     result = resample_labels(labels, new_shape, axis)
     assert set(np.unique(result)) <= set(values)
     np.testing.assert_array_equal(result[clear], values[scores.argmax(axis=0)][clear])
+
+
+@given(st.integers(0, 2**32 - 1), shapes, shapes, st.sampled_from([None, 0, 1, 2]), st.integers(1, 2000))
+def test_parts_change_nothing(
+    seed: int, shape: tuple[int, int, int], new_shape: tuple[int, int, int], axis: int | None, part_bytes: int
+) -> None:
+    image = np.random.default_rng(seed).normal(size=(2, *shape)).astype(np.float32)
+    labels = (image[0] > 0).astype(np.uint8)
+    expected = resample_image(image, new_shape, axis), resample_labels(labels, new_shape, axis)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resample, "PART_BYTES", part_bytes)
+        np.testing.assert_array_equal(resample_image(image, new_shape, axis), expected[0])
+        np.testing.assert_array_equal(resample_labels(labels, new_shape, axis), expected[1])
+
+
+@pytest.mark.parametrize("shape", [(60, 70, 80), (40, 70, 80), (50, 70, 80)])
+def test_little_more_memory_than_the_result(
+    shape: tuple[int, int, int], rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside the result: parts of images; of labels the highest share in float32, a mask, and parts."""
+    monkeypatch.setattr(resample, "PART_BYTES", 1 << 16)
+    image = rng.normal(size=(1, 50, 64, 72)).astype(np.float32)
+    labels = (image[0] > 1).astype(np.uint8)
+    resample_image(image[:, :2], shape)  # scipy is loaded
+    for call, per_voxel in ((lambda: resample_image(image, shape), 4), (lambda: resample_labels(labels, shape), 6)):
+        tracemalloc.start()
+        try:
+            call()
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak < per_voxel * np.prod(shape) + 8 * resample.PART_BYTES
 
 
 def test_ties_go_to_the_lower_index() -> None:
