@@ -25,8 +25,10 @@ from seg25d.cli.common import configure_logging
 from seg25d.cli.main import main
 from seg25d.core.processor import Verdict, this_processor
 from seg25d.data.phantom import DATASET_NAME, write_phantom_dataset
+from seg25d.selection import cost, find_best
 from seg25d.training import monitor, timing, trainer
 from seg25d.workflows import machine_limits
+from tests.untraced import untraced
 
 # How long an example takes says how busy the machine is, not whether a law holds. The examples are the same every time,
 # so that a failure is that of the change; --hypothesis-profile explore looks for others.
@@ -247,7 +249,8 @@ def trained_once(three_folds: Path, tmp_path_factory: pytest.TempPathFactory) ->
     """A workspace with two configurations, all folds trained, and a third with one fold; to be copied."""
     root = tmp_path_factory.mktemp("trained") / "workspace"
     shutil.copytree(three_folds, root)
-    _run(root, "plan_and_preprocess", "-d", "900", "-c", "2d", "si", "3d")
+    with untraced():
+        _run(root, "plan_and_preprocess", "-d", "900", "-c", "2d", "si", "3d")
     _shrink_networks(root)
     with ConstantModels.written():
         for words in (("si", "cv"), ("2d", "cv"), ("3d", "1")):
@@ -260,7 +263,9 @@ def chosen_once(trained_once: Path, tmp_path_factory: pytest.TempPathFactory) ->
     """The same after the best was found; to be copied."""
     root = tmp_path_factory.mktemp("chosen") / "workspace"
     shutil.copytree(trained_once, root)
-    _run(root, "find_best_configuration", "900", "--fit-weights")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(find_best, "measure_cost", cost._measure)  # here, as torch is loaded here
+        _run(root, "find_best_configuration", "900", "--fit-weights")
     return root
 
 

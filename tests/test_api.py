@@ -26,6 +26,7 @@ from seg25d.planning.model_file import load_header
 from seg25d.preprocessing.store import Store
 from seg25d.workflows.planned_run import planned_run
 from tests.commands import IN_THIS_PROCESS, run
+from tests.untraced import untraced
 
 SHAPE = (8, 32, 32)
 CASES = [f"phantom_{index:03d}" for index in range(4)]
@@ -50,6 +51,23 @@ def raw_data(tmp_path_factory) -> Path:
 def workspace(raw_data, tmp_path) -> Workspace:
     """A copy that a test may change."""
     shutil.copytree(raw_data, tmp_path / "workspace")
+    return Workspace.resolve(tmp_path / "workspace", {})
+
+
+@pytest.fixture(scope="module")
+def planned_once(raw_data, tmp_path_factory) -> Path:
+    """The same with `si` planned and preprocessed."""
+    root = tmp_path_factory.mktemp("planned") / "workspace"
+    shutil.copytree(raw_data, root)
+    with untraced():
+        run(Workspace.resolve(root, {}), "plan_and_preprocess", "-d", "900", "-c", "si")
+    return root
+
+
+@pytest.fixture
+def planned(planned_once, tmp_path) -> Workspace:
+    """A copy of that."""
+    shutil.copytree(planned_once, tmp_path / "workspace")
     return Workspace.resolve(tmp_path / "workspace", {})
 
 
@@ -110,16 +128,15 @@ def test_the_whole_story(workspace, capsys):
 
 
 @WRITTEN
-def test_a_validation_that_was_cut_off_goes_on_with_the_next_case(workspace, monkeypatch):
-    run(workspace, "plan_and_preprocess", "-d", "900", "-c", "si")
-    run(workspace, "train", "900", "si", "0", *TINY)
-    validation = workspace.run(DATASET_NAME, "si").fold(0).validation
+def test_a_validation_that_was_cut_off_goes_on_with_the_next_case(planned, monkeypatch):
+    run(planned, "train", "900", "si", "0", *TINY)
+    validation = planned.run(DATASET_NAME, "si").fold(0).validation
     before = (validation / "summary.json").read_text()
     (validation / "summary.json").unlink()
     (validation / f"{CASES[3]}.nii.gz").unlink()
     predict, calls = Predictor.predict_preprocessed, []
     monkeypatch.setattr(Predictor, "predict_preprocessed", lambda *arguments: calls.append(1) or predict(*arguments))
-    run(workspace, "train", "900", "si", "0", *TINY)
+    run(planned, "train", "900", "si", "0", *TINY)
     assert len(calls) == 1
     assert (validation / "summary.json").read_text() == before
 
@@ -167,24 +184,21 @@ def test_wrong_arguments_stop_training_before_anything_is_written(workspace, con
 
 
 @WRITTEN
-def test_changed_plans_do_not_go_on_with_an_old_run(workspace):
-    options = api.PlanningOptions(configurations=("si",), num_processes=0)
-    api.plan_and_preprocess(workspace, ["900"], options)
-    run(workspace, "train", "900", "si", "0", *TINY)
-    path = workspace.preprocessed_dataset(DATASET_NAME).plans()
+def test_changed_plans_do_not_go_on_with_an_old_run(planned):
+    run(planned, "train", "900", "si", "0", *TINY)
+    path = planned.preprocessed_dataset(DATASET_NAME).plans()
     plans = json.loads(path.read_text())
     plans["configurations"]["si"]["batch_size"] += 1
     path.write_text(json.dumps(plans))
     with pytest.raises(InputError, match="plan of si changed"):
-        api.train(workspace, "900", "si", ["0"])
+        api.train(planned, "900", "si", ["0"])
 
 
 @WRITTEN
-def test_a_fold_that_another_command_trained_longer_meanwhile_is_noticed(workspace):
-    run(workspace, "plan_and_preprocess", "-d", "900", "-c", "si")
-    planned = planned_run(workspace, "900", "si", api.TrainingOptions(device="cpu", iterations=1))
-    task = planned.run(planned.settings, [0])
-    run(workspace, "train", "900", "si", "0", *TINY)
+def test_a_fold_that_another_command_trained_longer_meanwhile_is_noticed(planned):
+    found = planned_run(planned, "900", "si", api.TrainingOptions(device="cpu", iterations=1))
+    task = found.run(found.settings, [0])
+    run(planned, "train", "900", "si", "0", *TINY)
     with pytest.raises(InputError, match=r"2 updates .* is not longer: 1 update "):
         task.settled(0)
 
@@ -213,33 +227,31 @@ def test_folds_with_unlike_settings_are_pointed_out(workspace, capsys):
 
 
 @WRITTEN
-def test_one_restarted_fold_does_not_break_the_others(workspace):
-    run(workspace, "plan_and_preprocess", "-d", "900", "-c", "si")
-    run(workspace, "train", "900", "si", "cv", *TINY)
-    results = workspace.run(DATASET_NAME, "si")
+def test_one_restarted_fold_does_not_break_the_others(planned):
+    run(planned, "train", "900", "si", "cv", *TINY)
+    results = planned.run(DATASET_NAME, "si")
     assert results.crossval.exists()
-    path = workspace.preprocessed_dataset(DATASET_NAME).plans()
+    path = planned.preprocessed_dataset(DATASET_NAME).plans()
     plans = json.loads(path.read_text())
     plans["configurations"]["si"]["batch_size"] += 1
     path.write_text(json.dumps(plans))
     before = results.fold(0).model_final.stat().st_mtime_ns
-    run(workspace, "train", "900", "si", "0", "--restart", *TINY, status=2)
+    run(planned, "train", "900", "si", "0", "--restart", *TINY, status=2)
     assert results.fold(0).model_final.stat().st_mtime_ns == before
-    run(workspace, "train", "900", "si", "0", "1", "--restart", *TINY)
+    run(planned, "train", "900", "si", "0", "1", "--restart", *TINY)
     assert results.fold(0).model_final.stat().st_mtime_ns > before
     assert json.loads(results.plans.read_text()) == plans
     results.crossval.write_text("old")
-    run(workspace, "train", "900", "si", "1", "--restart", *TINY)
+    run(planned, "train", "900", "si", "1", "--restart", *TINY)
     assert json.loads(results.crossval.read_text())["per_case"]
 
 
 @pytest.mark.parametrize("restart", [False, True])
-def test_a_fold_has_one_master_and_the_second_writes_nothing(workspace, restart):
-    run(workspace, "plan_and_preprocess", "-d", "900", "-c", "si")
-    results = workspace.run(DATASET_NAME, "si")
+def test_a_fold_has_one_master_and_the_second_writes_nothing(planned, restart):
+    results = planned.run(DATASET_NAME, "si")
     with folder_lock(results.fold(0).root, "training"):
         with pytest.raises(BusyError, match="in use"):
-            api.train(workspace, "900", "si", ["0"], api.TrainingOptions(restart=restart, device="cpu"))
+            api.train(planned, "900", "si", ["0"], api.TrainingOptions(restart=restart, device="cpu"))
         assert [path.name for path in results.root.rglob("*")] == ["fold_0", ".lock"]
 
 
@@ -446,6 +458,7 @@ def test_a_recipe_has_files_and_results_of_its_own(workspace, shrink_networks, m
 
 
 @WRITTEN
+@pytest.mark.slow
 def test_another_network_is_planned_once_and_has_results_of_its_own(workspace, capsys):
     run(workspace, "plan_and_preprocess", "-d", "900", "-c", "2d")
     folder = workspace.preprocessed_dataset(DATASET_NAME)
@@ -480,11 +493,10 @@ def test_another_network_is_planned_once_and_has_results_of_its_own(workspace, c
     assert "unknown network 'resnet'; for 2 dimensions there are unet, se_unet" in capsys.readouterr().err
 
 
-def test_a_threshold_for_several_classes_is_refused_before_anything_is_written(workspace, capsys):
-    run(workspace, "plan_and_preprocess", "-d", "900", "-c", "si")
-    run(workspace, "train", "900", "si", "0", *TINY, "--set", "threshold=0.2", status=2)
+def test_a_threshold_for_several_classes_is_refused_before_anything_is_written(planned, capsys):
+    run(planned, "train", "900", "si", "0", *TINY, "--set", "threshold=0.2", status=2)
     assert "this data set has 4 classes" in capsys.readouterr().err
-    assert not workspace.results.exists()
+    assert not planned.results.exists()
 
 
 def test_the_former_name_of_the_api_warns():

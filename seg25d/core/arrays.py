@@ -173,11 +173,13 @@ class PlaneWriter:
         self._buffer.copy_(self._fill)
 
     def add(self, index: int, plane: "Tensor") -> None:
-        """Add a plane (K, h, w) of the box; `index` counts from the start of the box."""
+        """Add a plane (K, h, w) of the box, on any device; `index` counts from the start of the box."""
         place = self._box[self._axis][0] + index
         while place >= self._start + self._buffer.shape[1 + self._axis]:
             self._flush()
         rows, columns = (slice(*each) for axis, each in enumerate(self._box) if axis != self._axis)
+        # The type first: half as much to copy from a GPU, where torch would change it on the CPU.
+        plane = plane if plane.device.type == "cpu" else plane.to(self._buffer.dtype)
         self._buffer.select(1 + self._axis, place - self._start)[:, rows, columns].copy_(plane)
 
     def finish(self) -> None:

@@ -22,6 +22,8 @@ NO_COMMON_SHAPE: CommonShape = (None, None, None)
 ALIKE = 1.5
 """Axes whose spacings differ by this factor at most may be turned into each other by a quarter turn, which changes the
 shape of things no more than nnU-Net's scaling does (0.7 to 1.4). Our choice; the paper's data are CT of the abdomen."""
+COUNTED_TOGETHER = 1 << 20
+"""Voxels that are counted at a time: 8 MiB in numpy's integers."""
 
 
 def bounding_box(mask: NDArray[np.bool_]) -> BoundingBox | None:
@@ -136,11 +138,31 @@ def count_voxels(labels: NDArray[np.uint8]) -> NDArray[np.int64]:
     Args:
         labels: (D, H, W), may be empty.
     """
-    # Slice by slice: bincount makes eight bytes of every voxel.
-    counts = np.zeros(256, np.int64)
-    for plane in labels:
-        counts += np.bincount(plane.ravel(), minlength=256)
+    return count_numbers(labels, 256)
+
+
+def count_numbers(
+    numbers: NDArray[np.integer[Any]], length: int, where: NDArray[np.bool_] | None = None
+) -> NDArray[np.int64]:
+    """Count voxels per number 0 .. length - 1, some planes at a time: numpy makes eight bytes of every voxel for it.
+
+    Args:
+        numbers: (D, H, W), all below `length`; may be empty.
+        length: Numbers to count.
+        where: (D, H, W), the voxels that count; None: all.
+    """
+    counts = np.zeros(length, np.int64)
+    step = max(1, COUNTED_TOGETHER // max(1, math.prod(numbers.shape[1:])))
+    for start in range(0, len(numbers), step):
+        part = numbers[start : start + step]
+        counts += np.bincount(part.ravel() if where is None else part[where[start : start + step]], minlength=length)
     return counts
+
+
+def joint_box(boxes: Sequence[tuple[slice, ...]]) -> tuple[slice, ...]:
+    """The smallest box around several (at least one), all as indices of an array."""
+    along_axes = zip(*boxes, strict=True)
+    return tuple(slice(min(part.start for part in axis), max(part.stop for part in axis)) for axis in along_axes)
 
 
 def regular_starts(size: int, window: int, step: int, *, flush: bool = False) -> list[int]:

@@ -102,7 +102,7 @@ class FusedPredictor(Predictor):
         per_fold.clear()
         if self.options.fusion != "network":
             scores = fuse_views(maps, image[inside], self.options.fusion, self.labels, threshold)
-            return framed([Slab(0, 0, scores.movedim(1, 0))], box, shape, background)
+            return framed([Slab(0, 0, scores.movedim(1, 0), self.labels_device)], box, shape, background)
         part = torch.cat([image[inside], *(each.float() for each in maps)])
         size: Shape = (part.shape[1], part.shape[2], part.shape[3])
         slabs = predict_slabs(self.models, part, self.labels.num_outputs, self.window_options(size))

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg25d.core.arrays import CHUNK, Windows
-from seg25d.data.labels import IGNORE_INDEX, NUM_INDICES, Labels
+from seg25d.data.labels import IGNORE_INDEX, Labels, is_any_of
 from seg25d.inference.probability_files import ProbabilityFile
 
 DECIMALS = 3
@@ -63,9 +63,7 @@ def overlap_sums(
     """
     sums = {}
     for channel, members in enumerate(labels.output_members):
-        is_member = np.zeros(NUM_INDICES, np.bool_)
-        is_member[list(members)] = True
-        mask = is_member[truth]
+        mask = is_any_of(truth, members)
         if members == (0,) or not mask.any():
             continue
         overlaps, products = np.zeros(len(probabilities)), np.zeros((len(probabilities),) * 2)

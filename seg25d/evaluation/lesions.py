@@ -72,10 +72,12 @@ def _count_components(
     if not labels.any():
         return np.zeros(NUM_INDICES, np.int64), np.zeros(NUM_INDICES, np.int64)
     ids, num_components = cc3d.connected_components(labels, connectivity=26, return_N=True)
-    inside = labels > 0
     index_of = np.zeros(num_components + 1, np.uint8)
-    index_of[ids[inside]] = labels[inside]
     shared = np.zeros(num_components + 1, np.bool_)
-    shared[ids[inside & (labels == other)]] = True
+    # Plane by plane: what is looked up takes as much memory as the ids, which is four bytes per voxel.
+    for plane, own, others in zip(ids, labels, other, strict=True):
+        inside = own > 0
+        index_of[plane[inside]] = own[inside]
+        shared[plane[inside & (own == others)]] = True
     shared[0] = False
     return np.bincount(index_of[1:], minlength=NUM_INDICES), np.bincount(index_of[shared], minlength=NUM_INDICES)

@@ -134,6 +134,7 @@ def case_metrics(
     ignored = reference == IGNORE_INDEX
     if ignored.any():
         prediction = np.where(ignored, np.uint8(IGNORE_INDEX), prediction)
+    del ignored  # of a large volume, a byte per voxel
     counts = confusion(reference, prediction, foreground)
     diagonal_mm = float(np.linalg.norm(np.multiply(reference.shape, spacing_mm)))
     box = _foreground_box(reference, prediction)

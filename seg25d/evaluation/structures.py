@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 
 from seg25d.core.errors import InputError
 from seg25d.core.files import write_text
+from seg25d.core.grids import joint_box
 from seg25d.core.locks import file_lock
 from seg25d.core.parallel import choose_num_workers, map_cases
 from seg25d.core.progress import track
 from seg25d.core.types import FloatArray, Spacing
 from seg25d.data.cases import Case
 from seg25d.data.grid_problems import grid_problem
-from seg25d.data.labels import NUM_INDICES, Labels
+from seg25d.data.labels import NUM_INDICES, Labels, is_any_of
 from seg25d.data.problems import first_names
 from seg25d.evaluation.pairs import find_segmentations
 
@@ -89,10 +90,8 @@ def structures_of(
         if not own:
             found[name] = Structure(0, 0.0, None, 0, False, (0.0, 0.0, 0.0), ())
             continue
-        box = tuple(
-            slice(min(part.start for part in axis), max(part.stop for part in axis)) for axis in zip(*own, strict=True)
-        )
-        mask = np.isin(labels[box], list(members))
+        box = joint_box(own)
+        mask = is_any_of(labels[box], members)
         found[name] = _measure(image[:, *box], mask, box, labels.shape, spacing_mm)
     return found
 

@@ -89,8 +89,7 @@ def labels_from_slabs(
     with ThreadPoolExecutor(torch.get_num_threads()) as threads:
         for axis, index, scores in _resampled_planes(slabs, grid):
             if result is None:
-                place = buffer_device(scores.device, math.prod(grid.canonical_shape))
-                result = torch.zeros(grid.canonical_shape, dtype=torch.uint8, device=place)
+                result = _background(grid, scores.device)
             chosen = torch.cat(_by_rows(threads, choose, scores))
             result[box].movedim(axis, 0)[index] = chosen
             if uncertainty is not None:
@@ -100,6 +99,7 @@ def labels_from_slabs(
                 if uncertainty.map is not None:
                     unsure = _by_rows(threads, lambda part: measure(part.numpy()), known)
                     np.moveaxis(uncertainty.map[box], axis, 0)[index] = np.concatenate(unsure)
+            del scores  # while the models compute the next ones
     assert result is not None, "there is at least one plane"
     # At once: each copy from a GPU waits for all that it was asked for.
     return result.cpu().numpy()
@@ -150,43 +150,46 @@ def export_slabs(
     Returns:
         Internal indices (D, H, W) on the whole canonical grid.
     """
-    result = np.zeros(grid.canonical_shape, np.uint8)
+    result: Tensor | None = None
     box = box_slices(grid.bounding_box)
-    inside = result[box]
     if uncertainty is not None:
         uncertainty.begin(grid.canonical_shape)
     shape = (labels.num_outputs, *grid.canonical_shape)
     background = [float(channel == 0 and not labels.has_regions) for channel in range(labels.num_outputs)]
-    for axis, index, scores in _canonical_planes(slabs, grid):
+    for axis, index, scores in _resampled_planes(slabs, grid):
+        if result is None:
+            result = _background(grid, scores.device)
         probabilities = _probabilities(scores, labels)
         for writer in writers:
             if index == 0:
                 writer.begin(shape, axis, grid.bounding_box, background)
             writer.add(index, probabilities)
         if threshold is None or isinstance(threshold, float):
-            chosen = labels.from_scores(scores.numpy(), threshold)
+            chosen = indices_from_scores(scores, labels, threshold)
         else:
-            chosen = labels.from_probabilities(probabilities.numpy(), threshold)
-        np.moveaxis(inside, axis, 0)[index] = chosen
+            chosen = torch.from_numpy(labels.from_probabilities(probabilities.cpu().numpy(), threshold))
+        result[box].movedim(axis, 0)[index] = chosen
         if uncertainty is not None:
             place = None if uncertainty.map is None else np.moveaxis(uncertainty.map[box], axis, 0)[index]
-            uncertainty.add(probabilities.numpy(), chosen, place)
+            uncertainty.add(probabilities.cpu().numpy(), chosen.cpu().numpy(), place)
+        del scores, probabilities  # while the models compute the next ones
     for writer in writers:
         writer.finish()
-    return result
+    assert result is not None, "there is at least one plane"
+    return result.cpu().numpy()
 
 
-def _canonical_planes(slabs: Iterable[Slab], grid: Grid) -> Iterator[tuple[int, int, Tensor]]:
-    """Yield axis, index and float32 scores (K, h, w) of every plane of the cropped canonical grid, on the CPU."""
-    for axis, index, scores in _resampled_planes(slabs, grid):
-        yield axis, index, scores.cpu()
+def _background(grid: Grid, device: torch.device) -> Tensor:
+    """Labels (D, H, W) of the whole canonical grid, all 0, on a device if there is room for them."""
+    place = buffer_device(device, math.prod(grid.canonical_shape))
+    return torch.zeros(grid.canonical_shape, dtype=torch.uint8, device=place)
 
 
 def _resampled_planes(slabs: Iterable[Slab], grid: Grid) -> Iterator[tuple[int, int, Tensor]]:
     """Yield axis, index and float32 scores (K, h, w) of every plane of the cropped canonical grid, in order.
 
-    The memory of a plane is used again for the next one. They are on the device of the models, also where the slab is
-    not: a GPU has done with a plane before a CPU begins.
+    The memory of a plane is used again for the next one of the slab. They are on the device of the models, also where
+    the slab is not: a GPU has done with a plane before a CPU begins.
     """
     done = 0
     previous = torch.empty(0)
@@ -215,6 +218,9 @@ def _resampled_planes(slabs: Iterable[Slab], grid: Grid) -> Iterator[tuple[int, 
             # The slab's memory is reused for the next one.
             if fraction.any():
                 previous = current.clone() if current is plane else current
+            del current
+        # While the models compute the next slab, nothing is kept but what is still to be interpolated with.
+        turn, between = (None, None), None
 
 
 def _resample_plane(plane: Tensor, axis: int, grid: Grid, device: torch.device, out: Tensor | None) -> Tensor:

@@ -3,7 +3,7 @@
 Letters: C channels, K scores, d h w the model's grid or a crop of it, n planes of a slab.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -83,7 +83,7 @@ class FinePredictor(Predictor):
         last = fixed_point(found > 0, lambda box: self._refine(image, box), margin, settings)
         if last is None:
             return coarse.slabs(image)
-        slab = Slab(0, 0, last.scores.movedim(1, 0))
+        slab = Slab(0, 0, last.scores.movedim(1, 0), self.labels_device)
         return framed([slab], last.box, shape, background_scores(self.labels))
 
     def _refine(self, image: Tensor, box: BoundingBox) -> Refined:
@@ -92,9 +92,7 @@ class FinePredictor(Predictor):
         # As for the planes of large volumes: half of the memory, and rounding hardly ever changes labels.
         scores = torch.empty(self.labels.num_outputs, *size, dtype=torch.float16)
         slabs = predict_slabs(self.models, part, self.labels.num_outputs, self.window_options(size))
-        for slab in slabs:
-            scores.movedim(1 + slab.axis, 0)[slab.start : slab.start + len(slab.planes)] = slab.planes
-        labels = self._choose_labels([Slab(0, 0, scores.movedim(1, 0))], size)
+        labels = self._choose_labels(_kept(slabs, scores), size)
         if self._settings().large_components:
             small = small_components(labels)
             scores[:, torch.from_numpy(small)] = background_scores(self.labels)[:, None].half()
@@ -118,6 +116,14 @@ class FinePredictor(Predictor):
     def _settings(self) -> FineConfig:
         assert self.header.fine is not None, "checked by load_predictor"
         return self.header.fine
+
+
+def _kept(slabs: Iterable[Slab], scores: Tensor) -> Iterator[Slab]:
+    """Keep the planes of slabs in scores (K, d, h, w), and pass them on in the same precision, on their device."""
+    for slab in slabs:
+        planes = slab.planes.to(scores.dtype)
+        scores.movedim(1 + slab.axis, 0)[slab.start : slab.start + len(planes)] = planes
+        yield slab._replace(planes=planes)
 
 
 def _check_coarse(path: Path, coarse: ModelHeader, fine: ModelHeader) -> None:

@@ -11,10 +11,12 @@ from torch import Tensor
 from seg25d.core.types import BoundingBox, Shape
 from seg25d.data.labels import Labels
 from seg25d.inference.sliding_window import Slab
+from seg25d.inference.window_sums import other_axes
 
 NOTHING = -100.0
 """Score of foreground where nothing is found."""
-PLANES_AT_A_TIME = 16
+SLAB_BYTES = 64 << 20
+"""Of the planes that exist together: one of 61 x 512 x 512 scores, 21 of 3 x 512 x 512."""
 
 
 def background_scores(labels: Labels) -> Tensor:
@@ -35,29 +37,40 @@ def framed(slabs: Iterable[Slab], box: BoundingBox | None, shape: Shape, backgro
         background: Scores (K,) of every voxel outside the part.
 
     Yields:
-        Slabs of the volume, without gaps or overlap.
+        Slabs of the volume in float32, without gaps or overlap, of `SLAB_BYTES` or a plane each, where labels are made
+        of those of the part.
     """
     axis = done = 0
+    device = torch.device("cpu")
     for slab in slabs:
         assert box is not None, "slabs belong to a part"
-        axis = slab.axis
-        others = [other for other in range(3) if other != axis]
-        first = slab.start + box[axis][0]
-        yield from _empty(axis, done, first, shape, background)
-        planes = _background(axis, len(slab.planes), shape, background)
-        rows, columns = (slice(*box[other]) for other in others)
-        planes[:, :, rows, columns] = slab.planes.to(planes)
-        done = first + len(planes)
-        yield Slab(axis, first, planes, slab.device)
-    yield from _empty(axis, done, shape[axis], shape, background)
+        axis, device = slab.axis, slab.device
+        rows, columns = (slice(*box[other]) for other in other_axes(axis))
+        start = slab.start + box[axis][0]
+        yield from _empty(axis, (done, start), shape, background.to(device))
+        for part in torch.split(slab.planes, _num_planes(axis, shape, background)):
+            planes = _background(axis, len(part), shape, background.to(device))
+            planes[:, :, rows, columns] = part.to(planes)
+            yield Slab(axis, start, planes, device)
+            start += len(part)
+        done = start
+    yield from _empty(axis, (done, shape[axis]), shape, background.to(device))
 
 
-def _empty(axis: int, start: int, stop: int, shape: Shape, background: Tensor) -> Iterator[Slab]:
-    for first in range(start, stop, PLANES_AT_A_TIME):
-        number = min(PLANES_AT_A_TIME, stop - first)
-        yield Slab(axis, first, _background(axis, number, shape, background))
+def _empty(axis: int, planes: tuple[int, int], shape: Shape, background: Tensor) -> Iterator[Slab]:
+    """Slabs of background for a half-open range of planes."""
+    first, stop = planes
+    while first < stop:
+        number = min(_num_planes(axis, shape, background), stop - first)
+        yield Slab(axis, first, _background(axis, number, shape, background), background.device)
+        first += number
+
+
+def _num_planes(axis: int, shape: Shape, background: Tensor) -> int:
+    height, width = (shape[other] for other in other_axes(axis))
+    return max(1, SLAB_BYTES // (4 * len(background) * height * width))
 
 
 def _background(axis: int, number: int, shape: Shape, background: Tensor) -> Tensor:
-    height, width = (size for other, size in enumerate(shape) if other != axis)
+    height, width = (shape[other] for other in other_axes(axis))
     return background[None, :, None, None].expand(number, -1, height, width).clone()

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from seg25d.core.grids import count_numbers
 from seg25d.core.records import Record
 from seg25d.core.types import IntArray, Spacing
-from seg25d.data.labels import Labels
+from seg25d.data.labels import Labels, is_any_of
 
 
 class PostProcessing(Record):
@@ -79,7 +80,7 @@ def remove_components(
         smallest = postprocessing.smallest_mm3.get(name, 0.0)
         if name not in postprocessing.largest and not smallest:
             continue
-        mask = np.isin(result, members)
+        mask = is_any_of(result, members)
         if not mask.any():
             continue
         box = ndimage.find_objects(mask.view(np.uint8))[0]
@@ -103,7 +104,7 @@ def components(mask: NDArray[np.bool_]) -> tuple[IntArray, NDArray[np.int64]]:
     """
     # Not of bool: cc3d 4.1.1 fails with lines of n x 1 x 1 of these ("maximum length exception").
     ids = cc3d.connected_components(mask.view(np.uint8), connectivity=26)
-    sizes = np.bincount(ids.ravel(), minlength=1).astype(np.int64)
+    sizes = count_numbers(ids, int(ids.max(initial=0)) + 1)
     sizes[0] = 0
     return ids, sizes
 

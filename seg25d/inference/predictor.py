@@ -19,7 +19,7 @@ from seg25d.core.records import Record
 from seg25d.core.types import Shape, Spacing
 from seg25d.data.labels import Labels
 from seg25d.inference.export import export_slabs, labels_from_slabs
-from seg25d.inference.sliding_window import Slab, WindowOptions, predict_slabs
+from seg25d.inference.sliding_window import Slab, WindowOptions, labels_device, predict_slabs
 from seg25d.inference.uncertainty import Uncertainty
 from seg25d.planning.model_file import ModelHeader, load_model
 from seg25d.planning.model_size import check_memory, check_weights
@@ -131,6 +131,11 @@ class Predictor:
     def labels(self) -> Labels:
         """Meaning of the models' scores."""
         return self.header.description.labels
+
+    @property
+    def labels_device(self) -> torch.device:
+        """Where labels are made of scores, wherever these are kept."""
+        return labels_device(self.execution.device, on_cpu=self.sparing)
 
     def preprocess(
         self,

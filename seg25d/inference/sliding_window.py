@@ -173,8 +173,7 @@ def predict_slabs(
         for axis, each in enumerate(zip(size, options.window, starts, strict=True))
     ]
     layout, device = _choose_layout(size, starts, options), _device(models)
-    # Not on MPS, whose sums are on the CPU: nobody has looked whether it would be faster there.
-    place = device if device.type == "cuda" and not options.sums_on_cpu else torch.device("cpu")
+    place = labels_device(device, on_cpu=options.sums_on_cpu)
     axis, first = layout.axis, 0
     height, width = (size[other] for other in other_axes(axis))
     planes_shape = (layout.depth, num_outputs, height, width)
@@ -192,6 +191,14 @@ def predict_slabs(
                     yield slab
             sums.advance(done)
             first = done
+
+
+def labels_device(device: torch.device, *, on_cpu: bool) -> torch.device:
+    """Where to make labels of scores: on the GPU of the models, or on the CPU if it lacks memory or there is none.
+
+    Not on MPS, whose sums are on the CPU: nobody has looked whether it would be faster there.
+    """
+    return device if device.type == "cuda" and not on_cpu else torch.device("cpu")
 
 
 def _without_padding(slab: Slab, offsets: Shape, shape: Shape) -> Slab:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg25d.core.types import FloatArray
-from seg25d.data.labels import NUM_INDICES, Labels
+from seg25d.data.labels import NUM_INDICES, Labels, is_any_of
 from seg25d.evaluation.predicted_dice import Sums
 
 STEPS = 1024
@@ -47,7 +47,7 @@ class Uncertainty:
             counts = np.bincount(indices.reshape(-1), minlength=NUM_INDICES)
             for number, members in enumerate(self.labels.foreground.values()):
                 self._voxels[number] += counts[list(members)].sum()
-                self._inside[number] += probabilities[number][np.isin(indices, members)].sum(dtype=np.float64)
+                self._inside[number] += probabilities[number][is_any_of(indices, members)].sum(dtype=np.float64)
         else:
             own = np.take_along_axis(probabilities, indices[None].astype(np.intp), 0)
             flat, size = indices.reshape(-1), len(probabilities)

@@ -115,9 +115,12 @@ class UNet(nn.Module):
             features = encoder_stage(features)
             skips.append(features)
         outputs = []
+        skips.pop()
         for stage in range(len(self.decoder) - 1, -1, -1):
-            features = torch.cat((self.ups[stage](features), skips[stage]), 1)
-            features = self.decoder[stage](features)
+            # Nothing is kept for longer than it is needed: in prediction, no gradient needs it either.
+            features = torch.cat((self.ups[stage](features), skips.pop()), 1)
+            for block in self.decoder[stage].children():
+                features = block(features)
             if stage == 0 or (self.training and stage < len(self.heads)):
                 outputs.append(self.heads[stage](features))
         if not self.decoder:

@@ -14,8 +14,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from seg25d.core.grids import count_numbers, count_voxels, joint_box
 from seg25d.core.types import IntArray, Spacing
-from seg25d.data.labels import IGNORE_INDEX, Labels
+from seg25d.data.labels import IGNORE_INDEX, NUM_INDICES, Labels, is_any_of
 from seg25d.inference.postprocessing import PostProcessing, components
 
 LEAST_GAIN = 1e-4
@@ -70,25 +71,25 @@ def find_components(
 
     voxel_mm3 = float(np.prod(spacing_mm))
     foreground, foreground_sizes = components(indices > 0)
-    largest = np.argmax(foreground_sizes)
+    is_in_largest = foreground == np.argmax(foreground_sizes)
+    del foreground  # of a large volume, four bytes per voxel
+    in_truth, boxes = count_voxels(truth), ndimage.find_objects(indices, max_label=NUM_INDICES - 1)
     found = {}
     for name, members in labels.foreground.items():
-        of_truth = np.isin(truth, members)
-        truth_voxels = int(of_truth.sum())
+        truth_voxels = int(in_truth[list(members)].sum())
         truth_mm3 = truth_voxels * voxel_mm3
-        mask = np.isin(indices, members)
-        if not mask.any():
+        own = [boxes[index - 1] for index in members if boxes[index - 1] is not None]
+        if not own:
             none = np.zeros(0, np.int64)
             found[name] = ClassComponents(none.astype(float), none, none, none > 0, truth_voxels, truth_mm3)
             continue
-        box = ndimage.find_objects(mask.view(np.uint8))[0]
-        ids, sizes = components(mask[box])
-        flat, num = ids.ravel(), len(sizes)
-        counted = np.bincount(flat, (truth[box] != IGNORE_INDEX).ravel(), num).astype(np.int64)
-        hits = np.bincount(flat, of_truth[box].ravel(), num).astype(np.int64)
+        box = joint_box(own)
+        ids, sizes = components(is_any_of(indices[box], members))
+        counted = count_numbers(ids, len(sizes), truth[box] != IGNORE_INDEX)
+        hits = count_numbers(ids, len(sizes), is_any_of(truth[box], members))
         # A component of a class lies in one component of the foreground, so any of its voxels shows in which.
-        in_largest = np.zeros(num, np.bool_)
-        in_largest[flat] = (foreground[box] == largest).ravel()
+        in_largest = np.zeros(len(sizes), np.bool_)
+        in_largest[ids] = is_in_largest[box]
         found[name] = ClassComponents(
             np.multiply(sizes[1:], voxel_mm3, dtype=np.float64),
             counted[1:],

@@ -4,9 +4,7 @@ import logging
 from collections.abc import Sequence
 from functools import partial
 
-import numpy as np
-
-from seg25d.data.labels import IGNORE_INDEX
+from seg25d.data.labels import IGNORE_INDEX, is_any_of
 from seg25d.evaluation.summary import Summary, summarize
 from seg25d.inference.postprocessing import PostProcessing, threshold_values
 from seg25d.selection.candidates import Ensemble
@@ -88,7 +86,7 @@ def _count_case(validation: Validation, item: CaseToScore) -> dict[str, Histogra
         counts = (true_part != IGNORE_INDEX).ravel()
         channels = mean if labels.has_regions else mean[1:]
         for (name, members), channel in zip(labels.foreground.items(), channels, strict=True):
-            inside = np.isin(true_part, members).ravel()
+            inside = is_any_of(true_part, members).ravel()
             each = count_above_thresholds(channel.ravel(), inside, counts)
             sums[name] = sums[name].plus(each) if name in sums else each
     return sums

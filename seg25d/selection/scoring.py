@@ -35,8 +35,14 @@ Part: TypeAlias = tuple[slice, slice, slice]
 """Slices along (D, H, W) of a case."""
 _WORKER_BYTES = 600 << 20
 """Memory of a worker without a case: mainly torch, which the reader of predictions imports."""
-_BYTES_PER_VOXEL = 32
-"""Memory for a case's labels, truth, components, masks and distances, with a margin."""
+_BYTES_PER_VOXEL = 14
+"""Memory for a case's labels and what is made of them; probabilities are read part by part, whatever the number of
+classes. By the arrays that are there together, in bytes per voxel, where classes fill the volume: truth, labels, and
+one of them without ignored voxels 3; masks of a region in both 2, of which the library makes components, whose ids take
+4. That makes 9 for lesions (`evaluation/lesions.py`); `choose_postprocessing.py` and `postprocessing.py` come to 8 and
+9 in other ways. 5 are for the library's table of parts of components, four bytes for each run of voxels, and for
+surfaces, 24 bytes for each of their voxels and 100 for those of the class whose distances are measured. Peaks of 100 x
+512 x 512 voxels with 60 classes and scattered false voxels were 10 to 12 (VmHWM, a script that is not kept)."""
 _PARTS = 3
 """Parts of the probabilities in memory: as read, multiplied by a weight, and summed."""
 _LONGEST_NAME = 150
@@ -77,8 +83,7 @@ class Validation:
         """Apply a module-level function to items in worker processes; results come in any order."""
         shapes = [self.store.record(case).geometry.canonical_shape for case in self.cases]
         voxels = max(math.prod(shape) for shape in shapes)
-        needed = _WORKER_BYTES + _BYTES_PER_VOXEL * voxels + _PARTS * PART_BYTES
-        workers = choose_num_workers(self.num_processes, needed, len(items))
+        workers = choose_num_workers(self.num_processes, worker_bytes(voxels), len(items))
         done = map_cases(partial(function, self), items, name=lambda item: item.case, num_workers=workers)
         return track(done, len(items), description)
 
@@ -99,6 +104,11 @@ class CandidateScores(Record):
     models: str
     """Digest that changes when models, weights or cases change, including their truth."""
     summary: Summary
+
+
+def worker_bytes(num_voxels: int) -> int:
+    """Memory of a process that scores or measures the largest case, whatever the number of its classes."""
+    return _WORKER_BYTES + _BYTES_PER_VOXEL * num_voxels + _PARTS * PART_BYTES
 
 
 def score_ensembles(validation: Validation, ensembles: Sequence[Ensemble]) -> dict[Ensemble, Summary]:

@@ -76,6 +76,7 @@ def test_other_systems_are_left_alone(allocator_calls: list[tuple[int, int]], mo
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.slow
 def test_freed_memory_is_given_back_when_asked_for() -> None:
     """Sixty tensors of 4 MiB, which the C library keeps although they are gone."""
     program = """

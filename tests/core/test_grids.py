@@ -2,20 +2,26 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from seg25d.core import grids
 from seg25d.core.grids import (
     alike_axes,
     bounding_box,
     box_shape,
     box_slices,
     content_box,
+    count_numbers,
     count_voxels,
     even_margin,
+    joint_box,
     regular_starts,
     sampled_shape,
     sampled_spacing,
     with_margin,
 )
+from seg25d.core.types import Shape
 
 
 def test_bounding_box_of_two_voxels() -> None:
@@ -109,3 +115,21 @@ def test_a_margin_is_as_wide_along_all_axes() -> None:
 )
 def test_axes_are_alike_by_spacing_and_window(spacing_mm, window, groups) -> None:
     assert alike_axes(spacing_mm, window) == groups
+
+
+@settings(max_examples=30)
+@given(st.tuples(*[st.integers(0, 5)] * 3), st.integers(1, 40), st.booleans())
+def test_numbers_are_counted_in_parts(shape: Shape, together: int, some: bool) -> None:
+    rng = np.random.default_rng(0)
+    numbers, where = rng.integers(0, 4, shape).astype(np.uint32), rng.random(shape) < 0.5
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(grids, "COUNTED_TOGETHER", together)
+        counts = count_numbers(numbers, 6, where if some else None)
+    expected = [int(((numbers == number) & (where | (not some))).sum()) for number in range(6)]
+    assert counts.tolist() == expected
+
+
+def test_a_box_around_boxes() -> None:
+    boxes = [(slice(1, 3), slice(0, 2)), (slice(2, 5), slice(1, 2))]
+    assert joint_box(boxes) == (slice(1, 5), slice(0, 2))
+    assert joint_box(boxes[:1]) == boxes[0]

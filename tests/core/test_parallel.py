@@ -205,6 +205,7 @@ def test_workers_find_loaded_what_their_server_loads(tmp_path: Path) -> None:
     assert done.stdout.split() == ["1", "False", "False"], done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="sockets there have names of files")
 def test_a_temporary_folder_with_a_long_name_stops_no_processes(tmp_path: Path) -> None:
     folder = tmp_path / ("long" * 30)
@@ -231,6 +232,7 @@ if __name__ == '__main__':
     assert not list(folder.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="needs process groups")
 def test_ctrl_c_while_the_server_loads_is_for_the_command_alone(tmp_path: Path) -> None:
     (tmp_path / "slow_to_load.py").write_text(

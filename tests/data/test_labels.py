@@ -9,7 +9,7 @@ from seg25d.core.errors import DatasetError, InputError, RecordError
 from seg25d.core.records import parse_record
 from seg25d.data import labels as labels_module
 from seg25d.data.label_problems import label_problems
-from seg25d.data.labels import IGNORE_INDEX, Labels, logit, round_nearly_whole
+from seg25d.data.labels import IGNORE_INDEX, Labels, is_any_of, logit, round_nearly_whole
 
 GAPS = Labels(names={"background": 0, "liver": 3, "spleen": 7, "ignore": 9})
 ORGAN = Labels(names={"background": 0, "organ": 4})
@@ -240,3 +240,9 @@ def test_values_that_are_not_whole_are_no_labels() -> None:
     assert "label value 0.5, 3.25 is not a whole number, and 5 is not declared" in message
     assert "declare no such label" in message
     assert "declare it" not in message
+
+
+def test_indices_of_a_class_or_region() -> None:
+    indices = np.array([[0, 1, 2], [3, IGNORE_INDEX, 1]], np.uint8)
+    assert is_any_of(indices, (1,)).tolist() == [[False, True, False], [False, False, True]]
+    assert is_any_of(indices, TUMOUR.foreground["core"]).tolist() == [[False, False, True], [True, False, False]]

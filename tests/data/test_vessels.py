@@ -11,7 +11,7 @@ from seg25d.representations.projections.ceiling import ceiling
 from seg25d.representations.projections.method import Projections
 
 SEEDS = range(2)
-SEEDS_AND_MORE = [*SEEDS, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3))]
+SEEDS_AND_MORE = [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2, 3))]
 
 
 @functools.cache
@@ -40,6 +40,7 @@ def test_same_seed_same_case():
     assert first.spacing_mm == second.spacing_mm
 
 
+@pytest.mark.slow
 def test_cases_differ_mildly_in_size_and_spacing():
     assert len({case(seed).labels.shape for seed in SEEDS}) > 1
     assert len({case(seed).spacing_mm for seed in SEEDS}) > 1
@@ -67,6 +68,7 @@ def test_no_threshold_finds_them_as_others_are_as_bright(seed):
     assert np.median(image[vessels]) > np.percentile(image, 98)
 
 
+@pytest.mark.slow
 def test_projections_can_find_them():
     """The ceiling of 12 perfect views."""
     found = []

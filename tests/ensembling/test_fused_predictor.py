@@ -135,3 +135,11 @@ def test_what_a_view_finds_follows_threshold_and_kind() -> None:
     assert found(torch.tensor([0.45, 0.2]).reshape(2, 1, 1, 1), CLASSES).item() is True
     assert found(torch.tensor([0.45, 0.2]).reshape(2, 1, 1, 1), REGIONS).item() is False
     assert found(maps[:1], CLASSES, threshold=0.2).item() is True
+
+
+def test_labels_of_untrained_fusions_are_made_where_the_models_compute(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FusedPredictor, "labels_device", torch.device("meta"))
+    predictor = make_predictor(CLASSES, 1, PredictorOptions(fusion="mean"))
+    image = torch.zeros(1, *SHAPE)
+    image[0, 9:11, 2:4, 3:6] = 4.0
+    assert {slab.device.type for slab in predictor.slabs(image)} == {"meta"}

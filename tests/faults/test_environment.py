@@ -133,13 +133,13 @@ def fail_in_a_worker(folder: Path, number: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
 @pytest.mark.parametrize(
-    ("number", "words"),
+    ("number", "words", "num_workers"),
     [
-        (errno.ENOSPC, "the disk is full; make room"),
-        (errno.EROFS, "read-only; make it writable"),
-        (errno.EMFILE, r"too many open files; raise the limit \(`ulimit -n"),
+        (errno.ENOSPC, "the disk is full; make room", 0),
+        (errno.ENOSPC, "the disk is full; make room", 2),
+        (errno.EROFS, "read-only; make it writable", 0),
+        (errno.EMFILE, r"too many open files; raise the limit \(`ulimit -n", 0),
     ],
 )
 def test_workers_tell_it_too(num_workers: int, number: int, words: str, tmp_path: Path) -> None:
@@ -281,7 +281,9 @@ def test_what_ended_a_loader_is_told(message: str, kind: type[Exception], words:
 
 
 @posix
-@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(
+    "closed", [*(pytest.param(each, marks=pytest.mark.slow) for each in (">&-", "2>&-")), "<&- >&- 2>&-"]
+)
 def test_closed_streams_do_no_harm(closed: str, tmp_path: Path) -> None:
     command = f'"{sys.executable}" -m seg25d info --workspace "{tmp_path}" {closed}'
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)

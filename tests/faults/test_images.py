@@ -136,7 +136,7 @@ def phantom(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("num_workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_crash_in_verify_is_one_problem(num_workers: int, phantom: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verify, "_check_voxels", check_or_crash)
     monkeypatch.setattr(image_io, "_read_channels", image_io._read_channels)  # which the check replaces here, too

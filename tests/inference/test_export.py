@@ -1,3 +1,4 @@
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -181,3 +182,49 @@ def test_planes_are_resampled_where_the_models_compute(separate):
     slabs = [Slab(0, 0, torch.zeros(5, 3, 7, 6), torch.device("meta"))]
     planes = [(index, scores.shape, scores.device.type) for _, index, scores in export._resampled_planes(slabs, grid)]
     assert planes == [(index, (3, 9, 11), "meta") for index in range(8)]
+
+
+def test_labels_and_probabilities_are_made_where_the_models_compute(monkeypatch):
+    """Followed on a device without data, of which nothing can be made on the CPU."""
+    places = []
+
+    class Writer:
+        def begin(self, *_):
+            pass
+
+        def add(self, index, plane):
+            places.append((index, plane.device.type))
+
+        def finish(self):
+            pass
+
+    def choose(scores, labels, threshold):
+        places.append(("labels", scores.device.type))
+        return torch.zeros(scores.shape[1:], dtype=torch.uint8)
+
+    monkeypatch.setattr(export, "indices_from_scores", choose)
+    grid = make_grid((2, 9, 11), whole((2, 9, 11)), (2, 7, 6))
+    slabs = [Slab(0, 0, torch.zeros(2, 3, 7, 6), torch.device("meta"))]
+    assert export_slabs(slabs, grid, LABELS, [Writer()]).shape == (2, 9, 11)
+    assert places == [(0, "meta"), ("labels", "meta"), (1, "meta"), ("labels", "meta")]
+
+
+@pytest.mark.parametrize(("depth", "kept"), [(4, 0), (8, 1)])
+@pytest.mark.parametrize("make", [labels_from_slabs, export_slabs])
+def test_no_plane_is_kept_while_the_models_compute_but_to_interpolate_with(make, depth, kept, monkeypatch):
+    planes = []
+    resample = export._resample_plane
+
+    def noted(*arguments):
+        plane = resample(*arguments)
+        planes.append(weakref.ref(plane))
+        return plane
+
+    def slabs():
+        for start in (0, 2):
+            assert sum(plane() is not None for plane in planes) == (kept if start else 0)
+            yield Slab(0, start, torch.zeros(2, 3, 7, 6))
+
+    monkeypatch.setattr(export, "_resample_plane", noted)
+    make(slabs(), make_grid((depth, 9, 11), whole((depth, 9, 11)), (4, 7, 6)), LABELS)
+    assert len(planes) == 4

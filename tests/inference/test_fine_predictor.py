@@ -187,3 +187,9 @@ def test_the_coarse_model_is_read_from_beside_the_fine_one(fine_header, header, 
 def test_fine_models_are_not_averaged_with_others(fine_header, header, tmp_path):
     with pytest.raises(ModelError, match="different coarse-to-fine settings"):
         check_agreement([tmp_path / "a", tmp_path / "b"], [fine_header, header])
+
+
+def test_labels_are_made_where_the_models_compute(fine_header, execution, threshold, image, monkeypatch):
+    monkeypatch.setattr(FinePredictor, "labels_device", torch.device("meta"))
+    predictor = make([threshold], [Strict()], fine_header, execution)
+    assert {slab.device.type for slab in predictor.slabs(torch.from_numpy(image))} == {"meta"}

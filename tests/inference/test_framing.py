@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from seg25d.data.labels import Labels
+from seg25d.inference import export, framing
 from seg25d.inference.framing import NOTHING, background_scores, framed
 from seg25d.inference.sliding_window import Slab
+from seg25d.preprocessing.grid import Grid
 
 BACKGROUND = torch.tensor([0.0, NOTHING])
 SHAPE = (40, 5, 6)
@@ -47,3 +49,24 @@ def test_what_is_background_is_that_for_sure():
     assert classes.softmax(0).tolist() == pytest.approx([1, 0, 0], abs=1e-6)
     regions = Labels(names={"background": 0, "whole": (1, 2), "core": (2,)}, regions_class_order=(1, 2))
     assert background_scores(regions).sigmoid().tolist() == pytest.approx([0, 0], abs=1e-6)
+
+
+def test_planes_are_a_few_at_a_time_where_labels_are_made(monkeypatch):
+    monkeypatch.setattr(framing, "SLAB_BYTES", 3 * 4 * 2 * 5 * 6)
+    part = torch.randn(4, 2, 3, 6)
+    slabs = list(framed([Slab(0, 0, part)], BOX, SHAPE, BACKGROUND))
+    assert max(len(slab.planes) for slab in slabs) == 3
+    assert torch.equal(whole(slabs, 0)[:, 18:22, 1:4], part.movedim(0, 1))
+    # Followed on a device without data.
+    for slab in framed([Slab(0, 0, part, torch.device("meta"))], BOX, SHAPE, BACKGROUND):
+        assert slab.device.type == slab.planes.device.type == "meta"
+
+
+def test_planes_of_background_and_part_are_interpolated_on_one_device():
+    """Followed on a device without data."""
+    canonical = (80, *SHAPE[1:])
+    grid = Grid.plan(canonical, (0.5, 1.0, 1.0), tuple((0, size) for size in canonical), (1.0, 1.0, 1.0))
+    assert grid.shape == SHAPE
+    slabs = framed([Slab(0, 0, torch.randn(4, 2, 3, 6), torch.device("meta"))], BOX, SHAPE, BACKGROUND)
+    devices = [plane.device.type for _, _, plane in export._resampled_planes(slabs, grid)]
+    assert devices == ["meta"] * 80

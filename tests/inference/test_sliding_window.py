@@ -14,6 +14,7 @@ from seg25d.inference.sliding_window import (
     WindowOptions,
     axis_weights,
     gaussian_weights,
+    labels_device,
     predict_slabs,
     window_starts,
 )
@@ -291,3 +292,11 @@ def test_sums_stay_on_a_gpu_whose_memory_torch_only_keeps(monkeypatch):
     gpu = torch.device("cuda:0")
     assert window_sums.buffer_device(gpu, 400) == gpu
     assert window_sums.buffer_device(gpu, 401) == torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("device", "on_cpu", "place"),
+    [("cuda:1", False, "cuda:1"), ("cuda:1", True, "cpu"), ("cpu", False, "cpu"), ("mps", False, "cpu")],
+)
+def test_labels_are_made_on_the_gpu_of_the_models_unless_it_lacks_memory(device, on_cpu, place):
+    assert labels_device(torch.device(device), on_cpu=on_cpu) == torch.device(place)

@@ -86,7 +86,7 @@ def test_a_crash_or_a_hang_is_a_finding_and_the_next_checks_follow(
     deed: str, status: str, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if status == "hung":
-        monkeypatch.setattr(self_test, "SECONDS_WITHOUT_A_WORD", 5.0)
+        monkeypatch.setattr(self_test, "SECONDS_WITHOUT_A_WORD", 2.0)
     child(monkeypatch, deed)
     checks = (NETWORKS, convolutions_name(3, False), convolutions_name(2, False))
     findings = run_checks("cpu", "bfloat16", checks, seed=1, seconds=1)

@@ -5,6 +5,7 @@ import torch
 from pydantic import ValidationError
 
 from seg25d.networks.unet import UNetSpec
+from seg25d.planning.memory import prediction_memory
 
 
 def spec(dims: int, widths: tuple[int, ...], **settings: object) -> UNetSpec:
@@ -56,3 +57,12 @@ def test_one_stage_is_a_network_too() -> None:
 def test_settings_that_make_no_sense_are_refused(change: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         UNetSpec.model_validate(spec(2, (4, 8, 16)).model_dump() | change)
+
+
+def test_prediction_keeps_nothing_that_is_done_with() -> None:
+    """By hand, in feature maps of the finest stage: most where both halves of the input of its decoder become one."""
+    size = 128
+    network = spec(2, (4, 4))
+    peak = prediction_memory(lambda: network.build(1, 1), (1, 1, size, size)) / (4 * 4 * size**2)
+    image, coarse, upsampled, skipped, both = 1 / 4, 1 / 4, 1, 1, 2
+    assert peak == pytest.approx(image + coarse + upsampled + skipped + both, abs=0.1)

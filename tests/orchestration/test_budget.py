@@ -36,6 +36,7 @@ from seg25d.training.checkpoint import save_checkpoint
 from seg25d.training.config import TrainingConfig
 from seg25d.training.going_on import accepted_seconds
 from seg25d.workflows.options import TrainingOptions
+from tests.untraced import untraced
 
 OVERHEAD = 5.0
 NAMES = ("axial", "si", "stack", "3d")
@@ -133,7 +134,8 @@ def planned(three_folds, tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("planned") / "workspace"
     shutil.copytree(three_folds, root)
     words = ["plan_and_preprocess", "-d", "900", "-c", *NAMES, "mv", "--plan-only", "--workspace", str(root)]
-    assert main([*words, "--num-processes", "0"]) == 0
+    with untraced():
+        assert main([*words, "--num-processes", "0"]) == 0
     return root
 
 

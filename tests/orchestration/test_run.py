@@ -21,6 +21,7 @@ from seg25d.orchestration.run import _all_trainings, _planned_graph
 from seg25d.orchestration.wanted_runs import wanted_runs
 from seg25d.planning.plans_file import read_plans
 from seg25d.workflows.options import TrainingOptions
+from tests.untraced import untraced
 
 IN_THIS_PROCESS = ["--num-processes", "0", "--device", "cpu"]
 TINY = ["--epochs", "1", "--iterations", "2"]
@@ -32,7 +33,8 @@ def planned(three_folds, shrink_networks, tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("planned") / "workspace"
     shutil.copytree(three_folds, root)
     words = ["plan_and_preprocess", "-d", "900", "-c", "2d", "si", "--plan-only", "--workspace", str(root)]
-    assert main([*words, "--num-processes", "0"]) == 0
+    with untraced():
+        assert main([*words, "--num-processes", "0"]) == 0
     shrink_networks(root)
     return root
 

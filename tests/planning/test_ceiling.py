@@ -17,8 +17,8 @@ DATA = published.make_fingerprint(published.Published((6, 24, 16), ((9, (3.0, 1.
 LABELS = Labels(names={"background": 0, "vessels": 4, "organ": 9})
 
 
-@pytest.fixture(scope="module")
-def plans() -> Plans:
+@pytest.fixture
+def plans(bytes_per_voxel: None) -> Plans:
     return plan_dataset(*DATA, configurations=["si", "mip"])
 
 
@@ -64,6 +64,7 @@ def test_the_advice_follows_the_worst_class(
     assert set(explained.reasons) == set(plan.reasons)
 
 
+@pytest.mark.usefixtures("bytes_per_voxel")
 def test_mip_is_no_good_choice_for_a_single_slice() -> None:
     data = published.Published((1, 24, 16), ((9, (1.0, 1.0, 1.0)),), ("MRI",), 2)
     fingerprint, description = published.make_fingerprint(data)

@@ -160,6 +160,7 @@ def test_slow_cpus_get_other_windows_and_it_is_said() -> None:
     assert item.reasons["choice"].endswith("the best that fit into 8 GB and 2 s on these CPUs")
 
 
+@pytest.mark.usefixtures("bytes_per_voxel")
 def test_plans_for_another_speed_are_made_anew(caplog: pytest.LogCaptureFixture) -> None:
     def revise(stored: Plans | None, cpu_gflops: float) -> Plans:
         data = published.make_fingerprint(published.PUBLISHED["tiny"])

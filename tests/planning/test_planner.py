@@ -26,8 +26,9 @@ from seg25d.representations.base import CONFIGURATIONS, VolumeGeometry
 from seg25d.representations.projections.method import Projections
 from tests.planning import published_fingerprints as published
 
-SLOWLY_PLANNED = frozenset({"liver", "pancreas", "isotropic_half_mm"})
+SLOWLY_PLANNED = frozenset({"liver", "pancreas", "isotropic_half_mm", "brats", "thick_slices"})
 """Published data sets of large volumes, for which many windows are tried."""
+UNTRACED = pytest.mark.usefixtures("bytes_per_voxel")
 ISOTROPIC = (1.0, 1.0, 1.0)
 
 
@@ -82,6 +83,7 @@ def test_plans_survive_their_file(tmp_path: Path) -> None:
     assert read_record(tmp_path / "plans.json", Plans) == plans
 
 
+@UNTRACED
 def test_every_decision_has_its_reason_and_explain_tells_it() -> None:
     plans = plan((6, 24, 24), (5.0, 1.0, 1.0), channels=("CT", "PET"), configurations=("2d", "si", "mip", "3d"))
     text = explain(plans)
@@ -98,6 +100,7 @@ def test_every_decision_has_its_reason_and_explain_tells_it() -> None:
         assert set(item.reasons) == shared | own | {"flops_per_update"}
 
 
+@UNTRACED
 @pytest.mark.parametrize("shape", [(7, 48, 40), (9, 40, 48), (24, 20, 16)])
 def test_the_explanation_is_narrow_says_which_row_2d_is_and_shows_no_internals(shape: Shape) -> None:
     plans = plan(shape, (4.0, 1.0, 1.0), gpu_memory_gb=1.5)
@@ -115,6 +118,7 @@ def test_the_explanation_is_narrow_says_which_row_2d_is_and_shows_no_internals(s
         assert f"\n\n{shown}: " in text or long in name
 
 
+@UNTRACED
 @pytest.mark.parametrize(
     ("shape", "spacing", "warned"),
     [
@@ -131,6 +135,7 @@ def test_what_speaks_against_a_configuration_is_said(shape: Shape, spacing: Spac
     assert text.count("  warning: ") == len(warned)
 
 
+@UNTRACED
 def test_warnings_name_numbers_and_the_cure() -> None:
     thick = plan((9, 48, 40), (10.0, 1.5, 1.5), gpu_memory_gb=1.5).configurations
     assert "10 x 1.5 mm" in thick["coronal"].reasons["warning"]
@@ -145,6 +150,7 @@ def test_warnings_name_numbers_and_the_cure() -> None:
     assert "only 5 slices along D" in few["3d"].reasons["warning"]
 
 
+@UNTRACED
 @pytest.mark.parametrize(
     ("shape", "num_cases", "reason"),
     [
@@ -158,12 +164,14 @@ def test_which_batch_is_the_smallest_is_said(shape: Shape, num_cases: int, reaso
     assert item.reasons["batch_size"].startswith(reason)
 
 
+@UNTRACED
 def test_2d_is_stored_under_its_anatomical_name() -> None:
     plans = plan((16, 12, 16), (1.0, 4.0, 1.0), configurations=("2d", "coronal", "si"))
     assert list(plans.configurations) == ["coronal", "si"]
     assert plans.slice_axis == plans.configurations["si"].representation.axis == 1
 
 
+@UNTRACED
 def test_projections_know_the_volume_and_the_labels() -> None:
     data = published.Published((4, 24, 16), ((9, (3.0, 1.0, 1.0)),), ("MRI",), 1)
     fingerprint, description = published.make_fingerprint(data)
@@ -279,6 +287,7 @@ def test_the_batch_is_the_largest_that_fits(monkeypatch: pytest.MonkeyPatch, fix
     assert len(set(asked)) == len(asked) <= 6
 
 
+@UNTRACED
 @pytest.mark.parametrize(("configuration", "bounded"), [("si", False), ("stack", True)])
 def test_windows_of_very_many_classes_have_no_more_scores_than_a_prediction_can_hold(
     configuration: str, bounded: bool
@@ -291,6 +300,7 @@ def test_windows_of_very_many_classes_have_no_more_scores_than_a_prediction_can_
     assert ("201 per voxel" in many.reasons["window"]) == bounded
 
 
+@UNTRACED
 def test_sided_labels_are_not_mirrored() -> None:
     fingerprint, description = published.make_fingerprint(published.PUBLISHED["tiny"])
     sided = description.model_copy(update={"labels": Labels(names={"background": 0, "left lung": 1, "right lung": 2})})
@@ -305,12 +315,14 @@ def test_sided_labels_are_not_mirrored() -> None:
     assert plain.configurations["axial"].mirror_axes == (0, 1, 2)
 
 
+@UNTRACED
 def test_a_single_slice_and_a_single_case_can_be_planned() -> None:
     plans = plan((1, 20, 20), num_cases=1)
     assert plans.configurations["axial"].representation.context == 0
     assert plans.configurations["axial"].batch_size == 1
 
 
+@UNTRACED
 @pytest.mark.parametrize(("axis", "name"), list(enumerate(ANATOMICAL)))
 def test_what_needs_a_third_dimension_is_left_out_for_single_slices(axis: int, name: str) -> None:
     shape, spacing = [20, 24, 28], [4.0, 4.0, 4.0]
@@ -333,16 +345,19 @@ def test_recipes_for_a_third_dimension_are_not_for_single_slices() -> None:
         plan_dataset(*data, rules=find_rules("sobirov2022"))
 
 
+@UNTRACED
 def test_a_few_thicker_cases_are_enough_for_a_third_dimension() -> None:
     assert set(mostly_single_slices((1, 20, 24)).configurations) == set(CONFIGURATIONS)
 
 
+@UNTRACED
 def test_volumes_too_small_to_pool_can_be_planned() -> None:
     plans = plan((2, 3, 5), num_cases=3)
     assert plans.configurations.pop("mv").window == (8, 8, 8)
     assert all(len(item.network.widths) == 1 for item in plans.configurations.values())
 
 
+@UNTRACED
 def test_models_of_all_configurations_take_their_window() -> None:
     torch = pytest.importorskip("torch")
     for item in plan((5, 16, 12), num_cases=3).configurations.values():
@@ -372,6 +387,7 @@ def test_a_budget_that_the_message_names_does() -> None:
     assert plan((40, 64, 64), configurations=("3d",), gpu_memory_gb=named).configurations
 
 
+@UNTRACED
 @pytest.mark.parametrize(("shape", "grid"), [((144, 144, 144), (12, 12)), ((48, 80, 80), (8, 6))])
 def test_whole_volumes_become_square_super_images(shape: Shape, grid: tuple[int, int]) -> None:
     item = plan(shape, configurations=("si",), gpu_memory_gb=80).configurations["si"]
@@ -382,7 +398,7 @@ def test_whole_volumes_become_square_super_images(shape: Shape, grid: tuple[int,
 
 
 @pytest.mark.parametrize("configuration", ["si", pytest.param("3d", marks=pytest.mark.slow)])
-@pytest.mark.parametrize(("budgets", "width"), [((4, 8), 16), ((12, 24, 80), 32)])
+@pytest.mark.parametrize(("budgets", "width"), [((4, 8), 16), pytest.param((12, 24, 80), 32, marks=pytest.mark.slow)])
 def test_more_memory_gives_larger_windows_or_batches(
     configuration: str, budgets: tuple[float, ...], width: int
 ) -> None:
@@ -398,6 +414,7 @@ def test_more_memory_gives_larger_windows_or_batches(
     assert sizes == sorted(set(sizes))
 
 
+@UNTRACED
 def test_slices_of_a_small_data_set_make_shallow_windows_and_it_is_said() -> None:
     (item,) = plan((60, 64, 64), num_cases=10, configurations=("axial",)).configurations.values()
     assert item.window == (8, 64, 64)  # half of 0.8 % of 600 slices are 2; 8 at least
@@ -429,13 +446,14 @@ def revise(stored: Plans | None, *, data: tuple[object, object] = TINY_DATA, **c
     return revise_plans(stored, *data, **(options | changes))
 
 
-@pytest.fixture(scope="module")
-def edited() -> Plans:
+@pytest.fixture
+def edited(bytes_per_voxel: None) -> Plans:
     plans = revise(None)
     item = plans.configurations["si"].model_copy(update={"batch_size": 7})
     return plans.model_copy(update={"configurations": {"si": item}})
 
 
+@UNTRACED
 def test_edited_plans_are_kept_and_what_is_missing_is_added(edited: Plans) -> None:
     assert revise(edited) == edited
     more = revise(edited, configurations=("2d", "si"))
@@ -443,6 +461,7 @@ def test_edited_plans_are_kept_and_what_is_missing_is_added(edited: Plans) -> No
     assert more.configurations["si"].batch_size == 7
 
 
+@UNTRACED
 def test_plans_of_something_else_are_made_anew_and_it_is_said(edited: Plans, caplog: pytest.LogCaptureFixture) -> None:
     fingerprint, description = TINY_DATA
     relabelled = description.model_copy(update={"labels": Labels(names={"background": 0, "other": 1})})
@@ -483,6 +502,7 @@ def test_wrong_edits_of_the_whole_name_the_place(edited: Plans, key: str, value:
         parse_record(edited.model_dump(mode="json") | {key: value}, Plans, "plans.json")
 
 
+@UNTRACED
 def test_projections_turn_in_the_spacing_of_the_plan() -> None:
     content = revise(None, configurations=("mip",)).model_dump(mode="json")
     content["configurations"]["mip"]["representation"]["spacing_mm"] = [1.0, 1.0, 1.0]
@@ -532,6 +552,7 @@ def test_the_rstn_is_planned_for_slices_in_memory_for_both_passes() -> None:
     assert parse_record(rstn.model_dump(mode="json"), type(rstn), "plans.json") == rstn
 
 
+@UNTRACED
 def test_regions_are_regions_for_the_rstn_too() -> None:
     small = published.Published((8, 10, 8), ((9, ISOTROPIC),), ("MRI",), 2)
     fingerprint, description = published.make_fingerprint(small)
@@ -541,6 +562,7 @@ def test_regions_are_regions_for_the_rstn_too() -> None:
         assert item.network.regions == regions
 
 
+@UNTRACED
 def test_a_network_that_only_slices_can_have_is_that_of_the_views() -> None:
     plans = plan((8, 10, 8), num_cases=200, configurations=("mv__rstn",))
     views = tuple(f"{name}__rstn" for name in ANATOMICAL)
@@ -558,6 +580,7 @@ def test_a_network_that_only_slices_can_have_is_that_of_the_views() -> None:
         configuration_names(("3d__rstn",), 0)
 
 
+@UNTRACED
 def test_edits_of_what_another_configuration_needs_are_kept() -> None:
     data = published.make_fingerprint(published.Published((8, 10, 8), ((9, ISOTROPIC),), ("MRI",), 1))
     stored = revise(None, data=data, configurations=("axial",))

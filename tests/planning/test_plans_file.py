@@ -22,8 +22,8 @@ DATA = published.make_fingerprint(published.PUBLISHED["tiny"])
 OPTIONS: dict[str, Any] = {"gpu_memory_gb": 8.0, "rules": DEFAULT_RULES, "plans_name": "plans"}
 
 
-@pytest.fixture(scope="module")
-def plans() -> Plans:
+@pytest.fixture
+def plans(bytes_per_voxel: None) -> Plans:
     return plan_dataset(*DATA, configurations=["axial", "si"])
 
 

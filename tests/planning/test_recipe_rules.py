@@ -1,8 +1,5 @@
 """Recipes as the planner sees them: what they fix is fixed, and what they leave open is planned."""
 
-from math import prod
-from typing import Any
-
 import pytest
 
 from seg25d.core.errors import InputError
@@ -12,7 +9,6 @@ from seg25d.data.labels import Labels
 from seg25d.networks.base import NetworkSpec
 from seg25d.planning.case_fingerprint import ChannelIntensities
 from seg25d.planning.geometry import choose_topology
-from seg25d.planning.memory import MemoryUse
 from seg25d.planning.network_rules import NETWORK_RULES, make_network
 from seg25d.planning.plan import ConfigurationPlan, Plans
 from seg25d.planning.planner import plan_dataset
@@ -25,7 +21,6 @@ from seg25d.planning.recipe_rules import (
     find_rules,
 )
 from seg25d.planning.revision import revise_plans
-from seg25d.planning.search import Fit, Limits
 from seg25d.representations.base import CONFIGURATIONS
 from seg25d.representations.stack import Stack
 from seg25d.representations.super_image import choose_grid
@@ -62,6 +57,7 @@ def test_a_recipe_fixes_spacing_normalisation_network_batch_and_mirroring() -> N
     assert plan("sobirov2022_pta", "si").configurations["si"].mirror_axes == (2,)
 
 
+@pytest.mark.usefixtures("bytes_per_voxel")
 def test_the_reasons_name_the_paper() -> None:
     plans = plan("sobirov2022", "si")
     reasons = plans.reasons | plans.configurations["si"].reasons
@@ -91,6 +87,7 @@ def test_stacks_and_projections_of_recipes_are_those_of_the_papers() -> None:
     assert Stack.model_fields["last_stack"].default == "flush"
 
 
+@pytest.mark.usefixtures("bytes_per_voxel")
 def test_views_and_fusion_of_xia2018() -> None:
     plans = plan("xia2018", shape=(40, 48, 44))
     assert set(plans.configurations) == {"axial", "coronal", "sagittal", "mv"}
@@ -184,6 +181,7 @@ def test_small_windows_have_fewer_stages_with_the_widths_from_the_top() -> None:
     assert spec.divisor == (4, 4)
 
 
+@pytest.mark.usefixtures("bytes_per_voxel")
 def test_labels_with_sides_are_not_mirrored_by_a_recipe_either() -> None:
     fingerprint, description = published.make_fingerprint(SMALL)
     sided = description.model_copy(update={"labels": Labels(names={"background": 0, "left lung": 1, "right lung": 2})})
@@ -191,6 +189,7 @@ def test_labels_with_sides_are_not_mirrored_by_a_recipe_either() -> None:
     assert plans.configurations["si"].mirror_axes == ()
 
 
+@pytest.mark.usefixtures("bytes_per_voxel")
 def test_plans_of_a_recipe_are_kept_and_added_to() -> None:
     data = published.make_fingerprint(SMALL)
     options = {"gpu_memory_gb": 8.0, "rules": find_rules("sobirov2022"), "plans_name": "plans"}
@@ -199,6 +198,7 @@ def test_plans_of_a_recipe_are_kept_and_added_to() -> None:
     assert set(revise_plans(stored, *data, configurations=None, **options).configurations) == {"si", "3d"}
 
 
+@pytest.mark.usefixtures("bytes_per_voxel")
 def test_windows_are_rounded_up_to_what_the_network_of_the_recipe_can_divide() -> None:
     data = published.Published((2, 136, 136), ((10, (1.0, 1.0, 1.0)),), ("MRI",), 1)
     plans = plan_dataset(*published.make_fingerprint(data), configurations=["si"], rules=find_rules("sobirov2022"))
@@ -209,20 +209,6 @@ def test_windows_are_rounded_up_to_what_the_network_of_the_recipe_can_divide() -
 THIN_CT = published.Published((387, 512, 512), ((10, (0.625, 0.7, 0.7)),), ("CT",), 1)
 """Slices that are closer than their pixels: the planner would slice along another axis."""
 ATRIA = published.Published((88, 576, 576), ((100, (0.625, 0.625, 0.625)),), ("LGE MRI",), 1)
-
-
-@pytest.fixture
-def bytes_per_voxel(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every network takes 100 bytes for a voxel, so that nothing is traced."""
-
-    def trace(item: Any, batch_size: int, limits: Limits, position: int) -> Fit:
-        representation, window, network = item
-        used = 100 * batch_size * prod(window)
-        memory = MemoryUse(parameters=0, gradients=0, optimizer=0, activations=used, num_parameters=0)
-        values = {"representation": representation, "window": window, "network": network, "position": position}
-        return Fit(**values, batch_size=batch_size, memory=memory)
-
-    monkeypatch.setattr("seg25d.planning.search._trace", trace)
 
 
 def plan_of(

@@ -241,6 +241,7 @@ def test_a_data_set_that_is_not_planned_says_what_to_do(three_folds, capsys):
     assert "seg25d plan_and_preprocess -d Dataset900" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_without_the_viewer_the_report_is_written_and_says_what_brings_it(workspace, monkeypatch, caplog):
     monkeypatch.setattr(niivue, "PACKAGE", "no-such-package")
     path = api.report(workspace, "900", workspace.raw.parent / "page.html", num_processes=0)

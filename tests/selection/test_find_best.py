@@ -30,6 +30,12 @@ IN_THIS_PROCESS = ["--num-processes", "0", "--device", "cpu"]
 CASE = "phantom_003"
 
 
+@pytest.fixture
+def measured_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Costs are measured in this process, as it takes seconds to load torch into another one."""
+    monkeypatch.setattr(find_best, "measure_cost", cost._measure)
+
+
 def run(workspace: Workspace, *words: str, status: int = 0) -> None:
     place = ["--workspace", str(workspace.raw.parent)]
     assert main([*words, *place, *IN_THIS_PROCESS]) == status
@@ -94,6 +100,7 @@ def test_what_is_known_is_not_computed_again(chosen, monkeypatch):
     assert best_of(chosen).candidates == tuple(row for row in before.candidates if row.weights is None)
 
 
+@pytest.mark.usefixtures("measured_here")
 def test_missing_folds_are_named_with_what_trains_them(trained, capsys):
     run(trained, "find_best_configuration", "900", "-c", "2d", "3d", status=2)
     assert f"seg25d train {DATASET_NAME} 3d 0 2" in capsys.readouterr().err
@@ -207,6 +214,7 @@ def test_single_runs_are_calibrated_by_their_own_folds(chosen, capsys):
     predict(chosen, "without", "-c", "si")
 
 
+@pytest.mark.usefixtures("measured_here")
 def test_the_best_model_predicts_no_dice_by_lines_of_another_figure(chosen, capsys):
     path = chosen.best(DATASET_NAME)
     stored = json.loads(path.read_text())
@@ -236,6 +244,7 @@ def test_post_processing_is_applied(chosen):
     assert after.astype(bool).sum() <= before.astype(bool).sum()
 
 
+@pytest.mark.slow
 def test_two_devices_share_the_cases_and_give_the_same(chosen):
     images = chosen.raw_dataset(DATASET_NAME) / "imagesTs"
     for number in range(4, 7):
@@ -278,8 +287,9 @@ def test_runs_that_are_gone_are_named(chosen, capsys):
     assert "find_best_configuration" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_fewer_folds_cost_less(chosen):
-    """Neither costs nor scores of some folds are taken for those of all."""
+    """Neither costs nor scores of some folds are taken for those of all; costs are those of a process of its own."""
     before = next(row for row in best_of(chosen).candidates if row.name == "si")
     run(chosen, "find_best_configuration", "900", "-c", "si", "-f", "1", "--no-postprocessing")
     fewer = best_of(chosen).candidates[0]
@@ -290,6 +300,7 @@ def test_fewer_folds_cost_less(chosen):
     assert (again.cost.num_parameters, again.dice) == (before.cost.num_parameters, before.dice)
 
 
+@pytest.mark.usefixtures("measured_here")
 def test_what_was_made_of_older_arrays_is_made_again(chosen, monkeypatch):
     single = chosen.run(DATASET_NAME, "si")
     store = chosen.preprocessed_dataset(DATASET_NAME).store(read_validated_run(single).store)
@@ -321,6 +332,7 @@ def test_folds_that_cannot_be_compared(chosen, capsys):
     assert "si: there is no fold '3'" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("measured_here")
 def test_results_of_another_program_may_win(chosen, capsys):
     """Names may differ in capitals; nothing that only seg25d would do is chosen for what it does not predict."""
     ours, foreign = (chosen.run(DATASET_NAME, name) for name in ("si", "nnunet__T__P__3d"))

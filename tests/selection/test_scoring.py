@@ -1,22 +1,37 @@
+import math
+import tracemalloc
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from seg25d.core import arrays
+from seg25d.core import arrays, grids, parallel
 from seg25d.core.arrays import CHUNK
 from seg25d.core.errors import InputError
-from seg25d.data.labels import Labels
+from seg25d.core.parallel import choose_num_workers
+from seg25d.data.labels import IGNORE_INDEX, Labels
 from seg25d.ensembling.fuse import mean_of_probabilities
 from seg25d.ensembling.weights import overlap_sums
+from seg25d.evaluation.lesions import count_lesions
+from seg25d.inference.postprocessing import PostProcessing, remove_components
 from seg25d.inference.probability_maps import open_probability_map
 from seg25d.selection import scoring
 from seg25d.selection.candidates import Ensemble
-from seg25d.selection.scoring import CaseToScore, Validation, fused_labels, fused_parts, score_ensembles
+from seg25d.selection.choose_postprocessing import find_components
+from seg25d.selection.scoring import (
+    CaseToScore,
+    Validation,
+    fused_labels,
+    fused_parts,
+    score_ensembles,
+    worker_bytes,
+)
 from tests.selection.maps import write_probability_map
 
 LABELS = Labels(names={"background": 0, "organ": 1, "lesion": 2})
+MM = (1.0, 1.0, 1.0)
 SHAPE = (CHUNK[0] + 3, CHUNK[1] + 5, CHUNK[2] + 4)
 """More than one chunk along every axis."""
 
@@ -84,3 +99,52 @@ def test_names_longer_than_a_file_may_have(validation: Validation) -> None:
     for ensemble in (Ensemble(names), Ensemble(names[:4])):
         assert dice(many, ensemble) == 1
     assert len(list(validation.scores.glob("*.json"))) == 2
+
+
+REGIONS = Labels(names={"background": 0, "whole": (1, 2), "core": (2,)}, regions_class_order=(1, 2))
+LARGE = (48, 96, 96)
+
+
+def all_classes_everywhere() -> tuple[np.ndarray, np.ndarray]:
+    """A truth and a prediction whose classes fill the volume, and a voxel that is ignored."""
+    truth = np.where(np.arange(LARGE[0]) < 24, 1, 2)[:, None, None].repeat(LARGE[1], 1).repeat(LARGE[2], 2)
+    truth = truth.astype(np.uint8)
+    predicted = np.roll(truth, 2, 0)
+    truth[0, 0, 0] = IGNORE_INDEX
+    return truth, predicted
+
+
+def count(truth: np.ndarray, predicted: np.ndarray) -> None:
+    count_lesions(truth, predicted, REGIONS.foreground)
+
+
+def find(truth: np.ndarray, predicted: np.ndarray) -> None:
+    find_components(predicted, truth, REGIONS, MM)
+
+
+def remove(_: np.ndarray, predicted: np.ndarray) -> None:
+    steps = PostProcessing(largest_foreground=True, largest=("whole",), smallest_mm3={"core": 2.0})
+    remove_components(predicted, REGIONS, MM, steps)
+
+
+@pytest.mark.parametrize(("stage", "held"), [(count, 3), (find, 2), (remove, 1)])
+def test_memory_per_voxel_is_what_workers_are_counted_with(
+    stage: Callable[[np.ndarray, np.ndarray], None], held: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What numpy takes beside volumes that are there before; the 9 bytes of the budget that can be told by reading."""
+    monkeypatch.setattr(grids, "COUNTED_TOGETHER", 1 << 12)
+    volumes = all_classes_everywhere()
+    stage(*volumes)  # what is loaded
+    tracemalloc.start()
+    stage(*volumes)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held + peak / math.prod(LARGE) < 9 < scoring._BYTES_PER_VOXEL
+
+
+def test_two_workers_have_room_for_whole_bodies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """500 x 512 x 512 voxels of any number of classes, on a machine of 24 GB, and on one of 8."""
+    monkeypatch.setattr(parallel, "available_cores", lambda: 2)
+    for free_gib in (24, 8):
+        monkeypatch.setattr(parallel, "available_memory_bytes", lambda free_gib=free_gib: free_gib << 30)
+        assert choose_num_workers(None, worker_bytes(500 * 512 * 512), 2) == 2

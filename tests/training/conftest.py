@@ -19,7 +19,7 @@ from seg25d.preprocessing.grid import Grid
 from seg25d.preprocessing.store import CaseArrays, CaseRecord, Store
 from seg25d.representations.super_image import SuperImage
 from seg25d.training.config import TrainingConfig
-from seg25d.training.trainer import FoldJob
+from seg25d.training.trainer import FoldJob, train_fold
 
 ORGAN = Labels(names={"background": 0, "organ": 1})
 SHAPE = (7, 10, 9)
@@ -54,10 +54,7 @@ def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return store
 
 
-@pytest.fixture
-def make_job(tiny_store: Store, tmp_path: Path) -> Callable[..., FoldJob]:
-    """Makes jobs in folders of their own; keywords change the settings."""
-
+def _maker(tiny_store: Store, folder: Path) -> Callable[..., FoldJob]:
     def make(name: str, labels: Labels = ORGAN, store: Store = tiny_store, **settings: object) -> FoldJob:
         plan = ConfigurationPlan(
             spacing_mm=(1.0, 1.0, 1.0),
@@ -81,6 +78,20 @@ def make_job(tiny_store: Store, tmp_path: Path) -> Callable[..., FoldJob]:
         split = Split(train=tuple(f"case_{n}" for n in range(4)), val=("case_4", "case_5"))
         values = {"epochs": 3, "iterations_per_epoch": 4, "precision": "float32", "learning_rate": 0.01} | settings
         config = TrainingConfig.model_validate(values)
-        return FoldJob(FoldFolder(root=tmp_path / name), store, split, config, header, "cpu", 0)
+        return FoldJob(FoldFolder(root=folder / name), store, split, config, header, "cpu", 0)
 
     return make
+
+
+@pytest.fixture
+def make_job(tiny_store: Store, tmp_path: Path) -> Callable[..., FoldJob]:
+    """Makes jobs in folders of their own; keywords change the settings."""
+    return _maker(tiny_store, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def whole(tiny_store: Store, tmp_path_factory: pytest.TempPathFactory) -> FoldJob:
+    """A job with the usual settings that was trained without a stop; not to be changed."""
+    job = _maker(tiny_store, tmp_path_factory.mktemp("whole"))("whole")
+    train_fold(job)
+    return job

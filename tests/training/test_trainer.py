@@ -113,10 +113,9 @@ def test_a_checkpoint_with_other_content_is_named(make_job: Maker, change: Any, 
 
 @pytest.mark.parametrize("stop_at", [1, 5, 8, 11])
 def test_a_run_that_was_stopped_goes_on_to_the_very_same_bits(
-    make_job: Maker, monkeypatch: pytest.MonkeyPatch, stop_at: int
+    make_job: Maker, whole: FoldJob, monkeypatch: pytest.MonkeyPatch, stop_at: int
 ) -> None:
-    whole, cut = make_job("whole"), make_job("cut")
-    train_fold(whole)
+    cut = make_job("cut")
     train_until(stop_at, cut, monkeypatch)
     assert not cut.folder.model_final.exists()
     train_fold(cut)
@@ -147,11 +146,10 @@ def test_a_run_that_was_killed_goes_on_to_the_very_same_bits(make_job: Maker, tm
     assert without_times(cut) == without_times(whole)
 
 
-def test_loading_processes_give_the_same_losses(make_job: Maker) -> None:
-    alone, helped = make_job("alone"), make_job("helped")
-    train_fold(alone)
+def test_loading_processes_give_the_same_losses(make_job: Maker, whole: FoldJob) -> None:
+    helped = make_job("helped")
     train_fold(FoldJob(**{**vars(helped), "num_workers": 1}))
-    assert without_times(helped) == without_times(alone)
+    assert without_times(helped) == without_times(whole)
 
 
 def test_a_time_budget_ends_the_run_and_the_schedule_follows_it(make_job: Maker) -> None:
@@ -552,7 +550,7 @@ def with_projections(job: FoldJob) -> FoldJob:
     return dataclasses.replace(job, header=header)
 
 
-@pytest.mark.parametrize("stop_at", [4, 6])
+@pytest.mark.parametrize("stop_at", [pytest.param(4, marks=pytest.mark.slow), 6])
 def test_projections_know_their_epoch_also_after_they_went_on(
     make_job: Maker, monkeypatch: pytest.MonkeyPatch, stop_at: int
 ) -> None:

@@ -18,6 +18,7 @@ from seg25d.planning.model_file import load_header, load_model
 from seg25d.preprocessing.store import Store
 from seg25d.training.checkpoint import clear_fold, load_checkpoint, save_checkpoint
 from tests.commands import run
+from tests.untraced import untraced
 
 CASES = [f"phantom_{index:03d}" for index in range(3)]
 TINY = ["--epochs", "1", "--iterations", "2"]
@@ -30,7 +31,8 @@ def planned(three_folds, shrink_networks, tmp_path_factory) -> Path:
     """A workspace with a planned and preprocessed data set of three cases, three folds and one held-out case."""
     root = tmp_path_factory.mktemp("planned") / "workspace"
     shutil.copytree(three_folds, root)
-    run(Workspace.resolve(root, {}), "plan_and_preprocess", "-d", "900", "-c", "mv")
+    with untraced():
+        run(Workspace.resolve(root, {}), "plan_and_preprocess", "-d", "900", "-c", "mv")
     shrink_networks(root)
     return root
 
@@ -152,6 +154,7 @@ def test_views_can_have_another_network_than_the_planned_one(planned, trained, s
     assert (out / "phantom_003.nii.gz").exists()
 
 
+@pytest.mark.slow
 def test_views_and_fusion_are_trained_on_together(fused, trained):
     run(fused, "train", "900", "mv", "0", *TINY, "--set", "fusion.joint=true")
     assert trained == ["mv__joint/fold_0"]
@@ -193,6 +196,7 @@ def test_views_can_be_coarse_to_fine(fused, trained, capsys):
     assert "one of the two" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_another_network_can_fuse_and_stands_in_the_plans(fused, trained):
     run(fused, "train", "900", "mv", "0", *TINY, "--network", "super_image_unet")
     assert trained == ["mv__super_image_unet/fold_0"]
@@ -213,6 +217,7 @@ def test_a_longer_run_that_was_cut_off_is_not_done(fused, cut_off):
     assert json.loads(log[-1])["iteration"] == 4
 
 
+@pytest.mark.slow
 def test_a_view_whose_longer_run_was_cut_off_goes_on_first(workspace, trained):
     run(workspace, "train", "900", "axial", "0", *TINY)
     checkpoint = workspace.run(DATASET_NAME, "axial").fold(0).checkpoint
@@ -281,7 +286,7 @@ def test_a_view_that_was_trained_again_is_not_mixed_in(fused, capsys):
     assert "start this fold over with --restart" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("joint", [False, True])
+@pytest.mark.parametrize("joint", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_scores_that_a_kill_left_out_are_made_by_the_same_command(fused, trained, joint):
     words = ["train", "900", "mv", "0", *TINY, *(["--set", "fusion.joint=true"] if joint else [])]
     if joint:

@@ -15,6 +15,7 @@ from seg25d.planning.plans_file import read_plans
 from seg25d.training import timing
 from seg25d.training.timing import Training
 from seg25d.views.training_times import describe_times, timed_trainings
+from tests.untraced import untraced
 
 UPDATES_S = {"slices": 0.5, "fused_views": 2.0, "super_image": 0.25}
 
@@ -23,7 +24,8 @@ UPDATES_S = {"slices": 0.5, "fused_views": 2.0, "super_image": 0.25}
 def planned(three_folds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("planned") / "workspace"
     shutil.copytree(three_folds, root)
-    run(root, "plan_and_preprocess", "-d", "900", "-c", "mv", "si", "--plan-only")
+    with untraced():
+        run(root, "plan_and_preprocess", "-d", "900", "-c", "mv", "si", "--plan-only")
     return root
 
 

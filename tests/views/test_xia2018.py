@@ -18,6 +18,7 @@ from seg25d.planning.plans_file import read_plans
 from seg25d.training.config import read_config
 from seg25d.views.training_times import timed_trainings
 from tests.commands import run
+from tests.untraced import untraced
 
 TINY = ["--epochs", "1", "--iterations", "2"]
 VIEWS = ("axial", "coronal", "sagittal")
@@ -32,7 +33,8 @@ def planned(three_folds, shrink_networks, tmp_path_factory) -> Path:
     """A workspace with a planned and preprocessed data set of three cases and three folds."""
     root = tmp_path_factory.mktemp("planned") / "workspace"
     shutil.copytree(three_folds, root)
-    run(Workspace.resolve(root, {}), "plan_and_preprocess", "-d", "900", "-c", "mv", *RECIPE)
+    with untraced():
+        run(Workspace.resolve(root, {}), "plan_and_preprocess", "-d", "900", "-c", "mv", *RECIPE)
     shrink_networks(root)
     return root
 

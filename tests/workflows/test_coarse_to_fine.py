@@ -16,6 +16,7 @@ from seg25d.data.phantom import DATASET_NAME
 from seg25d.planning.model_file import load_header
 from seg25d.planning.plan import Plans
 from tests.commands import run
+from tests.untraced import untraced
 
 CASES = [f"phantom_{index:03d}" for index in range(3)]
 TINY = ["--epochs", "1", "--iterations", "2"]
@@ -28,7 +29,8 @@ def planned(three_folds, shrink_networks, tmp_path_factory) -> Path:
     """A workspace with a planned and preprocessed data set of three cases and three folds."""
     root = tmp_path_factory.mktemp("planned") / "workspace"
     shutil.copytree(three_folds, root)
-    run(Workspace.resolve(root, {}), "plan_and_preprocess", "-d", "900", "-c", "2d", "coronal", "si")
+    with untraced():
+        run(Workspace.resolve(root, {}), "plan_and_preprocess", "-d", "900", "-c", "2d", "coronal", "si")
     shrink_networks(root)
     return root
 

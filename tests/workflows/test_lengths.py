@@ -13,6 +13,7 @@ from seg25d.cli.main import main
 from seg25d.core.workspace import FoldFolder, Workspace
 from seg25d.data.phantom import DATASET_NAME
 from seg25d.training import recipes
+from tests.untraced import untraced
 
 SHORT = ("--epochs", "1", "--iterations", "3")
 DEFAULT = recipes.DEFAULT.model_copy(update={"epochs": 3, "iterations_per_epoch": 4})
@@ -30,7 +31,8 @@ def _short_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
 def planned(three_folds: Path, shrink_networks, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("planned") / "workspace"
     shutil.copytree(three_folds, root)
-    run(Workspace.resolve(root, {}), "plan_and_preprocess", "-d", "900", "-c", "mv", "si")
+    with untraced():
+        run(Workspace.resolve(root, {}), "plan_and_preprocess", "-d", "900", "-c", "mv", "si")
     shrink_networks(root)
     return root
 
@@ -139,6 +141,7 @@ def test_views_keep_their_length_and_it_is_told(
     run(workspace, "train", "900", "mv", "0", "--epochs", "1", status=2)
 
 
+@pytest.mark.slow
 def test_parts_of_a_joint_training_keep_their_length_and_it_is_told(
     workspace: Workspace, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -175,6 +178,7 @@ def test_pretraining_follows_the_same_rule(workspace: Workspace, capsys: pytest.
     assert "is not longer" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_fusion_that_goes_on_alone_is_told_first_and_names_no_views(
     workspace: Workspace, capsys: pytest.CaptureFixture[str]
 ) -> None:

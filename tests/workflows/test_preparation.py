@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from seg25d.representations.projections.method import Projections
 from seg25d.workflows import case_ceiling, ceiling
 from seg25d.workflows.options import PlanningOptions
 from seg25d.workflows.preparation import NO_FOLD, ONLY_ALL
+from tests.untraced import untraced
 
 NAME = "Dataset001_Rings"
 
@@ -28,6 +30,12 @@ def write(path: Path, array: np.ndarray) -> None:
     image = sitk.GetImageFromArray(array)
     image.SetSpacing((1.0, 1.0, 1.0))
     sitk.WriteImage(image, str(path))
+
+
+@pytest.fixture(autouse=True)
+def _untraced() -> Iterator[None]:
+    with untraced():
+        yield
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from seg25d.core.workspace import Workspace
 from seg25d.data.phantom import DATASET_NAME
 from seg25d.planning.model_file import load_header
 from tests.commands import run
+from tests.untraced import untraced
 
 TINY = ["--epochs", "1", "--iterations", "2", "--set", "validation_windows=1"]
 PLAIN = ["--set", "augmentation.enabled=false"]
@@ -21,7 +22,8 @@ pytestmark = pytest.mark.usefixtures("constant_models")
 def planned(three_folds, tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("planned") / "workspace"
     shutil.copytree(three_folds, root)
-    run(Workspace.resolve(root, {}), "plan_and_preprocess", "-d", "900", "-c", "2d", "si", "mip")
+    with untraced():
+        run(Workspace.resolve(root, {}), "plan_and_preprocess", "-d", "900", "-c", "2d", "si", "mip")
     return root
 
 
