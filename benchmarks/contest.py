@@ -29,7 +29,6 @@ from seg25d.core.files import write_json
 from seg25d.core.records import digest, parse_record, read_record, write_record
 from seg25d.core.workspace import RunFolder, Workspace
 from seg25d.data.dataset import read_dataset, read_splits
-from seg25d.evaluation.area_plot import AreaNumbers, area_plots
 from seg25d.evaluation.pairs import Segmentations, find_labels, find_pairs, read_pair
 from seg25d.evaluation.summary import Summary
 from seg25d.planning.plan import ConfigurationPlan, Plans
@@ -39,8 +38,6 @@ from seg25d.selection.cost import CaseToPredict, measure_cost
 
 logger = logging.getLogger(__name__)
 SCORES = ("dice", "precision", "recall", "hd95_mm", "mean_accuracy", "mean_iou")
-OF_TRUTH = ("total_variation", "num_runs")
-"""Measures of area plots that the truth has, too."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +150,7 @@ def over_trainings(trainings: Sequence[Row]) -> Row:
     for key in ("iterations", "training_s"):
         merged[key] = fmean(sum(each[key]) for each in trainings)
     merged["training_memory_gb"] = max(each["training_memory_gb"] for each in trainings)
-    merged |= {key: trainings[0][key] for key in ("cases", "true_areas")}
+    merged["cases"] = trainings[0]["cases"]
     merged["cost"] = trainings[0]["cost"] | {
         "seconds_per_case": fmean(each["cost"]["seconds_per_case"] for each in trainings)
     }
@@ -228,15 +225,11 @@ def _run_contender(
         )
         for fold in options.folds
     ]
-    areas = [case for truth, predicted in places for case in area_plots(truth, {"it": predicted}).per_case]
-    curves = [case.predictions["it"] for case in areas]
     row: Row = {
         **facts,
         "cases": [case.case for summary in summaries for case in summary.per_case],
         "scores": {score: per_case(summaries, score) for score in SCORES}
-        | {score: _measure(measure, places) for score, measure in contender.measures.items()}
-        | {f"area_{number}": [getattr(curve, number) for curve in curves] for number in AreaNumbers.model_fields},
-        "true_areas": {number: _mean([getattr(case.reference, number) for case in areas]) for number in OF_TRUTH},
+        | _measure(contender.measures, places),
         "iterations": [log["iteration"] for log in logs],
         "training_s": [log["total_seconds"] for log in logs],
         "training_memory_gb": max(log["peak_memory_gb"] for log in logs),
@@ -265,19 +258,22 @@ def _link_references(run: RunFolder, raw: Path, links: Path, fold: str) -> Path:
 
 
 def _measure(
-    measure: Callable[[Segmentations], float | None], places: Sequence[tuple[Path, Path]]
-) -> list[float | None]:
-    """Measure every validation case, in the order of the summaries.
+    measures: Mapping[str, Callable[[Segmentations], float | None]], places: Sequence[tuple[Path, Path]]
+) -> dict[str, list[float | None]]:
+    """Measure every validation case, in the order of the summaries; files are read once, and only if need be.
 
     Args:
-        measure: Of a case.
+        measures: Of a case, by name.
         places: Folders of true and predicted segmentations, for each fold.
     """
-    return [
-        measure(read_pair(find_labels(truth, predicted), pair))
-        for truth, predicted in places
-        for pair in find_pairs(truth, predicted)
-    ]
+    found: dict[str, list[float | None]] = {name: [] for name in measures}
+    for truth, predicted in places if measures else ():
+        labels = find_labels(truth, predicted)
+        for pair in find_pairs(truth, predicted):
+            case = read_pair(labels, pair)
+            for name, measure in measures.items():
+                found[name].append(measure(case))
+    return found
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -9,8 +9,9 @@ that fold, whose images they have not seen: the rows "masking" and "jigsaw" of S
 row from scratch has as many updates (or as much time) as pretraining and training together.
 
 `--weights FILE` adds `resnet_unet` from scratch and with the weights in FILE, such as torchvision's of ImageNet or
-those of `encoder_weights.py`: the row "PT" of their Table 3, named after the file. `--augmented-recipe sobirov2022_pta` adds
-"PT&A", which is trained by that recipe; the data set must be planned with it, too. `--only` takes some of the rows.
+those of `encoder_weights.py`: the row "PT" of their Table 3, named after the file. `--augmented-recipe
+sobirov2022_pta` adds "PT&A", which is trained by that recipe; the data set must be planned with it, too. `--only` takes
+some of the rows.
 
 Results are kept in `benchmarks/pretraining/CONFIGURATION` in the workspace: the same command continues. `--time-budget`
 instead of numbers of updates trains every model for the same time.

@@ -99,6 +99,8 @@ def conditions(settings: Mapping[str, str], machine: Mapping[str, Any]) -> str:
         equal = f"Equal time: {float(settings['time_budget']):g} s for each training"
     elif "iterations" in settings:
         equal = f"Equal updates: {settings['iterations']} in each training"
+        if "view_iterations" in settings:
+            equal += f", {settings['view_iterations']} of each view"
         if "pretraining_iterations" in settings:
             equal += f", {settings['pretraining_iterations']} in each pretraining"
     else:

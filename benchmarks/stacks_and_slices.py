@@ -17,6 +17,9 @@ from over_seeds import mean_over_seeds
 from result_tables import OVER_SEEDS, Row, Table, columns, of_paper
 from smaller_recipes import add_smaller_recipes, made_smaller
 
+from seg25d.data.labels import IGNORE_INDEX
+from seg25d.evaluation.area_plot import AXES, AreaNumbers, area_curve, coarsest_axis
+from seg25d.evaluation.pairs import Segmentations
 from seg25d.planning.plan import ConfigurationPlan
 from seg25d.representations.stack import Stack
 
@@ -39,33 +42,42 @@ def with_overlap(plan: ConfigurationPlan, stack_size: int, factor: float) -> Con
     return with_parts(plan, window=tuple(window), representation={**representation.model_dump(), **stacks})
 
 
+def area_number(case: Segmentations, name: str, *, of_truth: bool = False) -> float | None:
+    """A measure of the area plot of a case (`AreaNumbers`), along the slices."""
+    axis = AXES.index(coarsest_axis(case.spacing_mm))
+    others = tuple(other for other in range(3) if other != axis)
+    counts = case.reference != IGNORE_INDEX
+    truth, found = (((each > 0) & counts).mean(axis=others) for each in (case.reference, case.prediction))
+    value: float | None = getattr(area_curve(truth) if of_truth else area_curve(found, truth), name)
+    return value
+
+
+MEASURES = {f"area_{name}": partial(area_number, name=name) for name in AreaNumbers.model_fields} | {
+    f"true_{name}": partial(area_number, name=name, of_truth=True) for name in ("total_variation", "num_runs")
+}
+
+
 def contenders(stack_size: int) -> list[Contender]:
     """Single slices, and stacks with every overlap."""
-    rows = [Contender("slices", "2d", paper={"dice": PAPER_SLICES})]
+    rows = [Contender("slices", "2d", paper={"dice": PAPER_SLICES}, measures=MEASURES)]
     for factor in OVERLAPS:
         paper = {"dice": PAPER_STACK} if factor == max(OVERLAPS) else {}
-        rows.append(
-            Contender(
-                f"stacks, overlap {factor:g}",
-                "stack",
-                partial(with_overlap, stack_size=stack_size, factor=factor),
-                paper=paper,
-            )
-        )
+        change = partial(with_overlap, stack_size=stack_size, factor=factor)
+        rows.append(Contender(f"stacks, overlap {factor:g}", "stack", change, paper=paper, measures=MEASURES))
     return rows
 
 
-def area(number: str, digits: int = 3) -> Callable[[Row], str]:
+def area(name: str, digits: int = 3) -> Callable[[Row], str]:
     """Make a column with a measure of area plots."""
-    return lambda row: mean_over_seeds(row["scores"][f"area_{number}"], digits)
+    return lambda row: mean_over_seeds(row["scores"][f"area_{name}"], digits)
 
 
-def beside_truth(number: str, digits: int) -> Callable[[Row], str]:
+def beside_truth(name: str, digits: int) -> Callable[[Row], str]:
     """Make a column with a measure of area plots, and the truth's in brackets."""
 
     def cell(row: Row) -> str:
-        truth = row["true_areas"][number]
-        return area(number, digits)(row) + ("" if truth is None else f" ({truth:.{digits}f})")
+        truth = mean_over_seeds(row["scores"][f"true_{name}"][:1], digits)
+        return f"{area(name, digits)(row)} ({truth})"
 
     return cell
 

@@ -76,17 +76,14 @@ def plane_hd95_mm(case: Segmentations, columns: int) -> float | None:
 
 
 def contenders(layouts: list[Grid]) -> list[Contender]:
-    """3D patches, and super images in every layout; 3D is measured on the plane of the first layout."""
-    rows = [Contender("3D", "3d", paper=PAPER_3D, measures=plane(layouts[0]))]
+    """3D patches, and super images in every layout; both are measured on the plane of the first layout."""
+    measures = {"plane_hd95_mm": partial(plane_hd95_mm, columns=layouts[0][1])}
+    rows = [Contender("3D", "3d", paper=PAPER_3D, measures=measures)]
     for grid in layouts:
         change, paper = partial(with_grid, grid=grid), PAPER.get(grid, {})
-        rows.append(Contender(f"{grid[0]} x {grid[1]}", "si", change, paper=paper, measures=plane(grid)))
+        own = measures if grid == layouts[0] else {}
+        rows.append(Contender(f"{grid[0]} x {grid[1]}", "si", change, paper=paper, measures=own))
     return rows
-
-
-def plane(grid: Grid) -> dict[str, partial[float | None]]:
-    """The score on the plane of a layout."""
-    return {"plane_hd95_mm": partial(plane_hd95_mm, columns=grid[1])}
 
 
 def layout(text: str) -> Grid:
@@ -114,7 +111,7 @@ TABLE = Table(
         "Dice / precision / recall": format_scores,
         "paper": lambda row: of_paper(row, "dice", "precision", "recall"),
         **columns("HD95 mm"),
-        "on the plane": lambda row: mean_over_seeds(row["scores"]["plane_hd95_mm"], 2),
+        "on the plane": lambda row: mean_over_seeds(row["scores"].get("plane_hd95_mm", []), 2),
         **columns("updates", "training", "parameters", "s/case"),
     },
     (OVER_SEEDS,),
