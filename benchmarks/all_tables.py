@@ -24,7 +24,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from table_commands import COSTS, PREPARATION_SECONDS, Command, commands
+from table_commands import COMMANDS, COSTS, PREPARATION_SECONDS, Command
 
 from seg25d.core.files import read_json, write_json
 from seg25d.data.vessels import DATASET_NAME, write_vessels_dataset
@@ -56,7 +56,7 @@ def chosen(patterns: Sequence[str]) -> dict[str, Command]:
     Raises:
         SystemExit: If a pattern names none; lists the names.
     """
-    known = commands()
+    known = COMMANDS
     named = {pattern: {name for name in known if _matches(name, pattern)} for pattern in patterns}
     if useless := [pattern for pattern, names in named.items() if not names]:
         raise SystemExit(f"error: --only: no table is named by {', '.join(useless)}; there are {', '.join(known)}")

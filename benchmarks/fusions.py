@@ -195,10 +195,17 @@ def train(workspace: Workspace, dataset: str, run: FusedRun, seed: int, options:
         for model in plan_fusion(planned, [int(options.fold)]).folds[0].view_models():
             part = f"{model.folder.root.parent.name}/{model.folder.root.name}"
             api.train(workspace, dataset, run.configuration, [options.fold], longer.model_copy(update={"part": part}))
-    for image in ("true",) if options.without_ablation else ("true", "false"):
-        settings = training.settings | {"fusion.image": image}
-        each = training.model_copy(update={"settings": settings})
-        api.train(workspace, dataset, run.configuration, [options.fold], each)
+    api.train(workspace, dataset, run.configuration, [options.fold], training)
+    if options.without_ablation:
+        return
+    # It learns from the same predictions of the views, which are not made again.
+    ours, other = (workspace.run(dataset, run.name(*more)).fold(options.fold) for more in ((), ("no_image",)))
+    if not other.fusion_data.exists():
+        other.root.mkdir(parents=True, exist_ok=True)
+        other.fusion_data.symlink_to(ours.fusion_data.resolve())
+    settings = training.settings | {"fusion.image": "false"}
+    blind = training.model_copy(update={"settings": settings})
+    api.train(workspace, dataset, run.configuration, [options.fold], blind)
 
 
 def results_of(

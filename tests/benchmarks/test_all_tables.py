@@ -18,7 +18,7 @@ import stacks_and_slices
 import super_image_grids
 import table_commands
 from claims import CLAIMS
-from table_commands import COSTS, ENCODER, PREPARATION_SECONDS, Trainings, commands
+from table_commands import COMMANDS, COSTS, ENCODER, PREPARATION_SECONDS, Trainings
 
 from seg25d.core.files import read_json
 from seg25d.planning.recipe_names import PLACES
@@ -64,7 +64,7 @@ def rows_of(words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, encoder: Pa
 def test_every_claim_is_tested_by_rows_that_are_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = tmp_path / Path(ENCODER).name
     encoder.touch()
-    rows = {name: rows_of(command.words, monkeypatch, encoder) for name, command in commands().items()}
+    rows = {name: rows_of(command.words, monkeypatch, encoder) for name, command in COMMANDS.items()}
     for claim in CLAIMS:
         for table in claim.tables:
             first, second = table.split(" + ")[0], table.split(" + ")[-1]
@@ -79,7 +79,7 @@ def test_rows_that_are_counted_for_the_time_are_those_that_are_trained(
 ) -> None:
     encoder = tmp_path / Path(ENCODER).name
     encoder.touch()
-    for name, command in commands().items():
+    for name, command in COMMANDS.items():
         script = command.words[0].removesuffix(".py")
         trained = rows_of(command.words, monkeypatch, encoder)
         if script in CONTESTS or name == "pretrained_4_updates":
@@ -93,20 +93,20 @@ def test_rows_that_are_counted_for_the_time_are_those_that_are_trained(
 
 
 def test_all_tables_fit_into_six_hours() -> None:
-    total = PREPARATION_SECONDS + sum(command.seconds for command in commands().values())
+    total = PREPARATION_SECONDS + sum(command.seconds for command in COMMANDS.values())
     assert total < 6 * 3600
-    assert {each.kind for command in commands().values() for each in command.trainings} == set(COSTS)
+    assert {each.kind for command in COMMANDS.values() for each in command.trainings} == set(COSTS)
 
 
 def test_seconds_by_hand() -> None:
     cost = COSTS["27 2d"]
     assert Trainings("27 2d", 3, updates=100).total_seconds == pytest.approx(3 * (100 * cost.update + cost.rest))
     assert Trainings("27 2d", 2, seconds=60).total_seconds == pytest.approx(2 * (60 + cost.rest))
-    assert commands()["network_costs"].seconds == 60
+    assert COMMANDS["network_costs"].seconds == 60
 
 
 def test_patterns_choose_by_names_and_their_parts() -> None:
-    everything = set(commands())
+    everything = set(COMMANDS)
     assert set(all_tables.chosen([])) == everything
     timed, updates = set(all_tables.chosen(["time"])), set(all_tables.chosen(["updates"]))
     assert "grids_4_time" in timed
@@ -115,7 +115,7 @@ def test_patterns_choose_by_names_and_their_parts() -> None:
     assert set(all_tables.chosen(["grids_*", "network_costs"])) == {
         *("grids_4_updates", "grids_4_time", "grids_27_updates", "network_costs")
     }
-    assert list(all_tables.chosen(["time", "updates"])) == [name for name in commands() if name != "network_costs"]
+    assert list(all_tables.chosen(["time", "updates"])) == [name for name in COMMANDS if name != "network_costs"]
     with pytest.raises(SystemExit, match="no table is named by tim; there are network_costs, grids_4_updates"):
         all_tables.chosen(["time", "tim"])
 
@@ -158,7 +158,7 @@ def test_a_table_goes_into_its_file_and_its_seconds_add_up(tmp_path: Path, monke
     monkeypatch.setattr(all_tables, "run", calls.append)
     times = iter([0.0, 30.0, 100.0, 112.0, 200.0, 201.0])
     monkeypatch.setattr(all_tables, "time", SimpleNamespace(monotonic=lambda: next(times)))
-    workspace, known = tmp_path / "workspace", commands()
+    workspace, known = tmp_path / "workspace", COMMANDS
     for name in ("grids_4_time", "grids_4_time", "encoder_27_updates"):
         all_tables.run_table(name, known[name], workspace, tmp_path)
     assert read_json(tmp_path / "seconds.json") == {"grids_4_time": 42, "encoder_27_updates": 1}
