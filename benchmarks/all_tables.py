@@ -56,12 +56,11 @@ def chosen(patterns: Sequence[str]) -> dict[str, Command]:
     Raises:
         SystemExit: If a pattern names none; lists the names.
     """
-    known = COMMANDS
-    named = {pattern: {name for name in known if _matches(name, pattern)} for pattern in patterns}
+    named = {pattern: {name for name in COMMANDS if _matches(name, pattern)} for pattern in patterns}
     if useless := [pattern for pattern, names in named.items() if not names]:
-        raise SystemExit(f"error: --only: no table is named by {', '.join(useless)}; there are {', '.join(known)}")
-    wanted = set(known) if not patterns else set().union(*named.values())
-    return {name: command for name, command in known.items() if name in wanted}
+        raise SystemExit(f"error: --only: no table is named by {', '.join(useless)}; there are {', '.join(COMMANDS)}")
+    wanted = set(COMMANDS) if not patterns else set().union(*named.values())
+    return {name: command for name, command in COMMANDS.items() if name in wanted}
 
 
 def _matches(name: str, pattern: str) -> bool:

@@ -55,6 +55,7 @@ def area_number(case: Segmentations, name: str, *, of_truth: bool = False) -> fl
 MEASURES = {f"area_{name}": partial(area_number, name=name) for name in AreaNumbers.model_fields} | {
     f"true_{name}": partial(area_number, name=name, of_truth=True) for name in ("total_variation", "num_runs")
 }
+"""Of the predicted area plots, and of the true ones."""
 
 
 def contenders(stack_size: int) -> list[Contender]:

@@ -16,7 +16,7 @@ import fusions
 import pretraining
 import pytest
 from contest import Contender, compete, make_parser
-from result_tables import COLUMNS, Table
+from result_tables import COLUMNS, Row, Table
 
 from seg25d.core.files import read_json
 from seg25d.core.workspace import Workspace
@@ -56,7 +56,20 @@ def options_of(workspace: Workspace, *words: str) -> argparse.Namespace:
     return make_parser("", "900").parse_args(["--iterations", "2", "--seeds", "0", "1", *CPU, *place, *words])
 
 
-def test_contenders_have_recipes_measures_and_every_seed_once(workspace, trained, monkeypatch, capsys):
+def duel(
+    rows: Sequence[Contender], table: Table, options: argparse.Namespace, monkeypatch: pytest.MonkeyPatch
+) -> list[Row]:
+    """A contest whose processes are this one."""
+
+    def here(words: Sequence[str], *, check: bool) -> None:
+        assert check
+        compete(rows, table, argparse.Namespace(**vars(options) | {"training": list(words[-2:])}))
+
+    monkeypatch.setattr(contest, "subprocess", SimpleNamespace(run=here))
+    return compete(rows, table, options)
+
+
+def test_contenders_have_recipes_measures_and_every_seed_once(workspace, trained, monkeypatch):
     found: list[float] = []
     voxels = {"voxels": lambda case: found.append(case.prediction.size) or float(case.prediction.size)}
     rows = [
@@ -64,20 +77,15 @@ def test_contenders_have_recipes_measures_and_every_seed_once(workspace, trained
         Contender("two", "si", recipe="sobirov2022", settings={"weight_averaging": "0.5"}),
     ]
     options = options_of(workspace)
-
-    def here(words: Sequence[str], *, check: bool) -> None:
-        assert check
-        compete(rows, TABLE, argparse.Namespace(**vars(options) | {"training": list(words[-2:])}))
-
-    monkeypatch.setattr(contest, "subprocess", SimpleNamespace(run=here))
-    results = compete(rows, TABLE, options)
+    results = duel(rows, TABLE, options, monkeypatch)
     # All contenders with one seed before the next one.
     assert trained == ["axial/fold_0", "si__sobirov2022/fold_0"] * 2
-    assert [row["name"] for row in results] == ["one", "two"]
     one, two = results
+    assert (one["name"], two["name"]) == ("one", "two")
     assert one["seeds"] == [0, 1]
     assert one["cases"] == two["cases"] == ["phantom_000"]
-    assert one["scores"]["voxels"] == [[8 * 32 * 32]] * 2
+    assert one["scores"]["voxels"] == [[found[0]], [found[1]]]
+    assert len(one["scores"]["dice"]) == 2
     assert "voxels" not in two["scores"]
     assert two["differences"] == {}, "one case says nothing of cases"
     place = workspace.raw.parent / "benchmarks" / "duel" / "2_updates_default"
@@ -89,10 +97,10 @@ def test_contenders_have_recipes_measures_and_every_seed_once(workspace, trained
     # Again: nothing is trained, measured or scored.
     trained.clear()
     found.clear()
-    assert compete(rows, TABLE, options) == results
+    assert duel(rows, TABLE, options, monkeypatch) == results
     assert (trained, found) == ([], [])
-    # Other settings are another table, which shares nothing.
-    compete(rows, replace(TABLE, name="other"), options_of(workspace, "--only", "two", "--seeds", "0"))
+    # Another table shares nothing.
+    duel(rows, replace(TABLE, name="other"), options_of(workspace, "--only", "two", "--seeds", "0"), monkeypatch)
     assert trained == ["si__sobirov2022/fold_0"]
     with pytest.raises(SystemExit, match="no rows three; there are one, two"):
         compete(rows, TABLE, options_of(workspace, "--only", "three"))
