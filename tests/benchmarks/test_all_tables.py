@@ -125,7 +125,7 @@ def test_the_list_tells_minutes_sources_and_what_was_taken() -> None:
     text = all_tables.describe(wanted, {"grids_4_time": 600})
     minutes = wanted["grids_4_time"].seconds / 60
     assert f"grids_4_time: {minutes:.0f} min, took 10; 3D against super images" in text
-    assert "python benchmarks/super_image_grids.py --dataset 4 --time-budget 60s --only 3D '8 x 6'" in text
+    assert "python benchmarks/super_image_grids.py --dataset 4 --only 3D '8 x 6' --time-budget 60s" in text
     total = (PREPARATION_SECONDS + wanted["grids_4_time"].seconds) / 3600
     assert f"in all, with {PREPARATION_SECONDS / 60:.0f} min for the data: {total:.1f} h" in text
     assert COSTS["4 3d"].source in text

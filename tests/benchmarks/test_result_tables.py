@@ -39,5 +39,6 @@ def test_a_table_of_a_paper_says_what_is_otherwise(tmp_path: Path) -> None:
     assert equal.startswith("Equal updates: 80 in each training. Machine: ")
     assert deviations == "Otherwise than in the paper: another organ.\n"
     assert read_json(tmp_path / "it.json")["machine"]["threads"] >= 1
-    write_tables(Table("name", "Title", table.columns), [{"name": "one"}], {"settings": settings}, tmp_path / "ours.json")
+    ours = Table("name", "Title", table.columns)
+    write_tables(ours, [{"name": "one"}], {"settings": settings}, tmp_path / "ours.json")
     assert "Equal" not in (tmp_path / "ours.md").read_text(encoding="utf-8"), "of no paper"
