@@ -210,9 +210,9 @@ COMMANDS: dict[str, Command] = {
         of_rows(40, ("4 resnet_unet", 3)),
     ),
     "xia2018_4_updates": Command(
-        (*XIA, "--without-ablation", "--view-iterations", "500", "--iterations", "10", *CPU),
+        (*XIA, "--without-ablation", "--view-iterations", "1000", "--iterations", "5", *CPU),
         "the paper's coarse-to-fine views and fusion network",
-        (*of_rows(500, ("4 view xia2018", 6)), *of_rows(10, ("4 vfn xia2018", 1))),
+        (*of_rows(1000, ("4 view xia2018", 6)), *of_rows(5, ("4 vfn xia2018", 1))),
     ),
     **few_labels("si", 40, 80),
     **fusions("27", 50, ablation=False),

@@ -72,6 +72,9 @@ def test_every_claim_is_tested_by_rows_that_are_trained(tmp_path: Path, monkeypa
             assert claim.second in rows[second], (claim.sentence, second)
     claimed = {name for claim in CLAIMS for table in claim.tables for name in table.split(" + ")}
     assert set(rows) - claimed == {"network_costs", "encoder_27_updates"}
+    words = COMMANDS["xia2018_4_updates"].words
+    (short,) = [claim for claim in CLAIMS if claim.incomparable]
+    assert short.incomparable.startswith(f"{words[words.index('--iterations') + 1]} of 30,000 updates")
 
 
 def test_rows_that_are_counted_for_the_time_are_those_that_are_trained(
