@@ -131,6 +131,9 @@ def test_views_are_trained_and_predicted_once_for_all_fusions(workspace, trained
     assert [row["name"] for row in rows] == names
     own = [name for name in predicted if name != "network"]
     assert own == ["mean"], "the first of all fusions predicts the views; trainings score networks"
+    results = workspace.raw.parent / "benchmarks" / "fusions" / "2_updates" / "seed_0" / DATASET_NAME
+    data = [results / name / "fold_0" / "fusion_data" for name in ("mv__holdout", "mv__holdout__no_image")]
+    assert data[1].resolve() == data[0], "both networks learn from the same predictions"
     by_name = {row["name"]: row for row in rows}
     assert by_name["axial"]["seconds_per_case"] is None
     assert by_name["mean"]["seconds_per_case"] > 0
