@@ -228,8 +228,7 @@ def _run_contender(
     row: Row = {
         **facts,
         "cases": [case.case for summary in summaries for case in summary.per_case],
-        "scores": {score: per_case(summaries, score) for score in SCORES}
-        | _measure(contender.measures, places),
+        "scores": {score: per_case(summaries, score) for score in SCORES} | _measure(contender.measures, places),
         "iterations": [log["iteration"] for log in logs],
         "training_s": [log["total_seconds"] for log in logs],
         "training_memory_gb": max(log["peak_memory_gb"] for log in logs),
