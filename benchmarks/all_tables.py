@@ -45,6 +45,9 @@ PLANS: tuple[tuple[str, tuple[str, ...], str], ...] = (
 )
 """Data set, configurations and recipe of all plans but those of `smaller_recipes.py`."""
 SMALLER = (("4", ("shivdeo2021_32", "sobirov2022_atria_32", "sobirov2022_atria64_32")),)
+CPU_GFLOPS = "64"
+"""Speed of the CPUs that the plans are made for, as that of the machine of `COSTS`: windows, and with them what an
+update is, do not depend on where the tables are made, or on what runs beside."""
 
 
 def chosen(patterns: Sequence[str]) -> dict[str, Command]:
@@ -98,7 +101,7 @@ def prepare(workspace: Path, wanted: Mapping[str, Command]) -> None:
     for number, configurations, recipe in PLANS:
         if number in numbers:
             words = ["-m", "seg25d", "plan_and_preprocess", "-d", number, "-c", *configurations]
-            run([*words, "--recipe", recipe, "--device", "cpu", *place])
+            run([*words, "--recipe", recipe, "--cpu-gflops", CPU_GFLOPS, "--device", "cpu", *place])
     for number, recipes in SMALLER:
         if number in numbers:
             run([str(BENCHMARKS / "smaller_recipes.py"), "--dataset", number, "--recipe", *recipes, *place])

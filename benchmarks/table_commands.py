@@ -36,7 +36,7 @@ COSTS = {
     "4 vfn xia2018": Cost(23.6, 150, BY_PLAN),
     "4 resnet_unet": Cost(0.9, 25, BY_PLAN),
     "4 atria": Cost(1.5, 25, BY_PLAN),
-    "4 shivdeo2021": Cost(1.0, 25, BY_PLAN),
+    "4 shivdeo2021": Cost(1.3, 25, BY_PLAN),
     "27 2d": Cost(1.9, 40, RUN),
     "27 3d": Cost(2.0, 40, RUN),
     "27 si": Cost(2.1, 40, RUN + ", 12 slices instead of 9"),
@@ -174,7 +174,7 @@ COMMANDS: dict[str, Command] = {
         "3D against super images, layouts",
         of_rows(50, ("4 3d", 1), ("4 si", 6)),
     ),
-    **fusions("4", 80, ablation=True),
+    **fusions("4", 70, ablation=True),
     "stacks_4_updates": Command(
         (*STACKS_4, "--stack-size", "16", "--iterations", "150", *CPU),
         "stacks against slices, overlaps, area plots",
@@ -232,9 +232,9 @@ COMMANDS: dict[str, Command] = {
         of_rows(50, ("27 2d", 1), ("27 stack", 1)),
     ),
     "grids_27_updates": Command(
-        (*GRIDS_27, "--layouts", "4x3", "--iterations", "50", *CPU),
+        (*GRIDS_27, "--layouts", "4x3", "--iterations", "40", *CPU),
         "3D against super images, of thick slices",
-        of_rows(50, ("27 3d", 1), ("27 si", 1)),
+        of_rows(40, ("27 3d", 1), ("27 si", 1)),
     ),
 }
 """The command of each table by name; `updates` and `time` in the name say what is equal."""
