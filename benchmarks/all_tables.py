@@ -1,13 +1,17 @@
 """The papers' tables, run again: every comparison over three seeds, in equal updates and in equal time.
 
+    python benchmarks/all_tables.py --list
     python benchmarks/all_tables.py --workspace WORKSPACE --output benchmarks/results/papers
 
 The workspace has the raw data sets 4 (hippocampus) and 27 (cardiac MR); the vessels (901, and 902 in the size that the
-demo had before) are made, everything is planned and preprocessed, and each command of `commands` run. Each goes on
-where it was cut off, so that this command does, too; `--only` takes some of them, `--list` shows them. OUTPUT gets a
-JSON and a Markdown file for each, and `seconds.json`: how long each took in all, over all calls.
+demo had before) are made, what the wanted tables need is planned and preprocessed, and each command of
+`table_commands.py` run, those first that decide a claim. Each goes on where it was cut off, so that this command does,
+too. `--only` takes some of them, by patterns as of file names or by a part of their names; `--list` shows them, with
+the minutes that each will take. OUTPUT gets a JSON and a Markdown file for each, and `seconds.json`: how long each took
+in all, over all calls. `verdicts.py` says what they decide.
 
-Rows of equal updates may be run beside other work; those of equal time want a machine that does nothing else.
+`--only updates` may run beside other work, or in two calls at once, each with OMP_NUM_THREADS=1 and tables of its own,
+once one of them has prepared the data (`--prepare-only`); `--only time` wants a machine that does nothing else.
 """
 
 import argparse
@@ -15,64 +19,92 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
+
+from table_commands import COMMANDS, COSTS, PREPARATION_SECONDS, Command
 
 from seg25d.core.files import read_json, write_json
 from seg25d.data.vessels import DATASET_NAME, write_vessels_dataset
 
 BENCHMARKS = Path(__file__).resolve().parent
-CPU = ("--device", "cpu", "--num-processes", "0")
 SMALL_VESSELS = "Dataset902_SmallVessels"
 SMALL_SHAPE, SMALL_SPACING_MM = (96, 80, 48), (1.0, 1.0, 1.15)
 """The volumes of the demo before they were enlarged: the same scene in coarser voxels
 (benchmarks/results/2026-11-log.md)."""
-PLANS = {
-    "4": ("2d", "3d", "si", "stack", "mv"),
-    "27": ("2d", "3d", "si", "stack", "mv"),
-}
-"""Configurations to plan; the vessels are planned by the recipe that is for them."""
-VESSELS = ("3d", "2d", "mip")
+PLANS: tuple[tuple[str, tuple[str, ...], str], ...] = (
+    ("4", ("2d", "3d", "si", "stack", "mv", "mv__rstn"), "default"),
+    ("4", ("mv",), "xia2018"),
+    ("4", ("si",), "sobirov2022"),
+    ("4", ("si",), "sobirov2022_pta"),
+    ("27", ("2d", "3d", "si", "stack", "mv", "mv__rstn"), "default"),
+    ("901", ("3d", "2d", "mip"), "angermann2022"),
+    ("902", ("3d", "2d", "mip"), "angermann2022"),
+)
+"""Data set, configurations and recipe of all plans but those of `smaller_recipes.py`."""
+SMALLER = (("4", ("shivdeo2021_32", "sobirov2022_atria_32", "sobirov2022_atria64_32")),)
+CPU_GFLOPS = "64"
+"""Speed of the CPUs that the plans are made for, as that of the machine of `COSTS`: windows, and with them what an
+update is, do not depend on where the tables are made, or on what runs beside."""
 
 
-def commands() -> dict[str, tuple[str, ...]]:
-    """The command of each table by name, without workspace and output."""
-    grids, stacks, vessels = "super_image_grids.py", "stacks_and_slices.py", "sparse_vessels.py"
-    found: dict[str, tuple[str, ...]] = {
-        "network_costs": ("network_costs.py",),
-        "grids_4_updates": (grids, "--dataset", "4", "--iterations", "120", *CPU),
-        "grids_4_time": (grids, "--dataset", "4", "--time-budget", "2min", "--only", "3D", "8 x 6", *CPU),
-        "stacks_4_updates": (stacks, "--dataset", "4", "--stack-size", "16", "--iterations", "300", *CPU),
-        "stacks_4_time": (stacks, "--dataset", "4", "--stack-size", "16", "--time-budget", "2min", *CPU),
-    }
-    for number in ("902", "901"):
-        words = (vessels, "--dataset", number, "--recipe", "angermann2022")
-        found[f"vessels_{number}_time"] = (*words, "--time-budget", "4min", *CPU)
-        found[f"vessels_{number}_updates"] = (*words, "--iterations", "60", *CPU)
-    for number in ("4", "27"):
-        fusions = ("fusions.py", "--dataset", number, "--run", "mv__holdout", "--disable-tta")
-        found[f"fusions_{number}_updates"] = (*fusions, "--iterations", "250", *CPU)
-    for configuration in ("2d", "si"):
-        pretraining = ("pretraining.py", "--dataset", "4", "--configuration", configuration, "--seeds", "3")
-        lengths = ("--iterations", "150", "--pretraining-iterations", "300")
-        found[f"pretraining_4_{configuration}_updates"] = (*pretraining, *lengths, *CPU)
-    return found
+def chosen(patterns: Sequence[str]) -> dict[str, Command]:
+    """The commands that any of the patterns names, in their order.
+
+    Args:
+        patterns: Of whole names, such as `grids_*`, or parts of names between underscores, such as `time`; none: all.
+
+    Raises:
+        SystemExit: If a pattern names none; lists the names.
+    """
+    named = {pattern: {name for name in COMMANDS if _matches(name, pattern)} for pattern in patterns}
+    if useless := [pattern for pattern, names in named.items() if not names]:
+        raise SystemExit(f"error: --only: no table is named by {', '.join(useless)}; there are {', '.join(COMMANDS)}")
+    wanted = set(COMMANDS) if not patterns else set().union(*named.values())
+    return {name: command for name, command in COMMANDS.items() if name in wanted}
 
 
-def prepare(workspace: Path) -> None:
-    """Make the vessels, and plan and preprocess what is not."""
+def _matches(name: str, pattern: str) -> bool:
+    return fnmatchcase(name, pattern) or pattern in name.split("_")
+
+
+def describe(wanted: Mapping[str, Command], taken: Mapping[str, float]) -> str:
+    """What will be run, and how long it will take.
+
+    Args:
+        wanted: Commands by name.
+        taken: Seconds of those that were run, by name.
+    """
+    lines = []
+    for name, command in wanted.items():
+        took = f", took {taken[name] / 60:.0f}" if name in taken else ""
+        words = f"python benchmarks/{shlex.join(command.words)}"
+        lines.append(f"{name}: {command.seconds / 60:.0f} min{took}; {command.decides}\n    {words}")
+    total = PREPARATION_SECONDS + sum(command.seconds for command in wanted.values())
+    lines.append(f"in all, with {PREPARATION_SECONDS / 60:.0f} min for the data: {total / 3600:.1f} h")
+    kinds = dict.fromkeys(each.kind for command in wanted.values() for each in command.trainings)
+    lines.append("reckoned from seconds of an update, and of the rest of a training (table_commands.py):")
+    lines += [f"    {kind}: {COSTS[kind].update:g} s, {COSTS[kind].rest:g} s; {COSTS[kind].source}" for kind in kinds]
+    return "\n".join(lines)
+
+
+def prepare(workspace: Path, wanted: Mapping[str, Command]) -> None:
+    """Make the vessels, and plan and preprocess what the wanted tables need and is not."""
+    numbers = {name.split("_")[1] for name in wanted if "_" in name} & {each[0] for each in PLANS}
     place = ("--workspace", str(workspace))
-    large, small = (workspace / "raw" / name for name in (DATASET_NAME, SMALL_VESSELS))
-    if not large.exists():
+    if "901" in numbers and not (large := workspace / "raw" / DATASET_NAME).exists():
         write_vessels_dataset(large)
-    if not small.exists():
+    if "902" in numbers and not (small := workspace / "raw" / SMALL_VESSELS).exists():
         write_vessels_dataset(small, shape=SMALL_SHAPE, spacing_mm=SMALL_SPACING_MM)
-    for number, configurations in PLANS.items():
-        run(["-m", "seg25d", "plan_and_preprocess", "-d", number, "-c", *configurations, *place])
-    for number in ("901", "902"):
-        words = ["-m", "seg25d", "plan_and_preprocess", "-d", number, "-c", *VESSELS]
-        run([*words, "--recipe", "angermann2022", *place])
+    for number, configurations, recipe in PLANS:
+        if number in numbers:
+            words = ["-m", "seg25d", "plan_and_preprocess", "-d", number, "-c", *configurations]
+            run([*words, "--recipe", recipe, "--cpu-gflops", CPU_GFLOPS, "--device", "cpu", *place])
+    for number, recipes in SMALLER:
+        if number in numbers:
+            run([str(BENCHMARKS / "smaller_recipes.py"), "--dataset", number, "--recipe", *recipes, *place])
 
 
 def run(words: Sequence[str]) -> None:
@@ -81,32 +113,43 @@ def run(words: Sequence[str]) -> None:
     subprocess.run([sys.executable, *words], check=True)
 
 
+def run_table(name: str, command: Command, workspace: Path, output: Path) -> None:
+    """Run the command of a table, and note how long it took."""
+    begun, times = time.monotonic(), output / "seconds.json"
+    script, *words = (word.replace("WORKSPACE", str(workspace)) for word in command.words)
+    place = [] if script == "network_costs.py" else ["--workspace", str(workspace)]
+    place += [] if "--output" in words else ["--output", str(output / f"{name}.json")]
+    try:
+        run([str(BENCHMARKS / script), *words, *place])
+    finally:
+        spent: dict[str, Any] = read_json(times) if times.exists() else {}
+        write_json(times, {**spent, name: round(spent.get(name, 0) + time.monotonic() - begun)})
+
+
 def main() -> None:
     """Run what is wanted."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--workspace", type=Path, required=True)
-    parser.add_argument("--output", type=Path, required=True, help="folder for all tables")
-    parser.add_argument("--only", nargs="+", metavar="NAME", choices=list(commands()), help="default: all")
-    parser.add_argument("--list", action="store_true", help="show the commands and end")
+    parser.add_argument("--workspace", type=Path)
+    parser.add_argument("--output", type=Path, help="folder for all tables")
+    parser.add_argument("--only", nargs="+", metavar="PATTERN", default=[], help="such as time, updates or 'grids_*'")
+    parser.add_argument("--list", action="store_true", help="show the commands and how long they take, and end")
+    parser.add_argument("--prepare-only", action="store_true", help="make, plan and preprocess the data, and end")
     options = parser.parse_args()
-    wanted = {name: words for name, words in commands().items() if name in (options.only or commands())}
+    wanted = chosen(options.only)
     if options.list:
-        print("\n".join(f"{name}: python benchmarks/{shlex.join(words)}" for name, words in wanted.items()))
+        times = None if options.output is None else options.output / "seconds.json"
+        print(describe(wanted, read_json(times) if times is not None and times.exists() else {}))
         return
-    prepare(options.workspace)
+    if options.workspace is None or (options.output is None and not options.prepare_only):
+        parser.error("expected --workspace and --output, or --list")
+    prepare(options.workspace, wanted)
+    if options.prepare_only:
+        return
     options.output.mkdir(parents=True, exist_ok=True)
-    times = options.output / "seconds.json"
-    for name, (script, *words) in wanted.items():
-        begun = time.monotonic()
-        output = ("--output", str(options.output / f"{name}.json"))
-        place = () if script == "network_costs.py" else ("--workspace", str(options.workspace))
-        try:
-            run([str(BENCHMARKS / script), *words, *place, *output])
-        finally:
-            spent: dict[str, Any] = read_json(times) if times.exists() else {}
-            write_json(times, {**spent, name: round(spent.get(name, 0) + time.monotonic() - begun)})
+    for name, command in wanted.items():
+        run_table(name, command, options.workspace, options.output)
 
 
 if __name__ == "__main__":

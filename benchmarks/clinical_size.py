@@ -27,8 +27,8 @@ from typing import Any
 
 from clinical_ct import Scans
 from clinical_stages import BENCHMARKS, STAGES, Place, Settings, Stage, stages_of
-from contest import Row, markdown_table, processor
 from measured import Limits, measure
+from result_tables import Row, markdown_table, processor
 
 from seg25d.cli.argument_types import duration
 from seg25d.core.files import write_json

@@ -1,39 +1,34 @@
 """Shared code of the benchmarks of the papers' tables: contenders are trained in sequence, scored alike and compared.
 
 A contender is a configuration, possibly with a changed plan, trained once for each seed. Each training has its own
-folder in the workspace, `benchmarks/TABLE/LENGTH/CONTENDER/seed_N`, with links to the preprocessed arrays, so that the
-user's own runs are not changed, and tables of equal time and of equal updates do not share anything. Existing results
-are kept: the same command continues, and a table is written after every training. Contenders are compared over cases
-and seeds (`over_seeds.py`); a single training is never called better.
+folder in the workspace, `benchmarks/TABLE/LENGTH_RECIPE/CONTENDER/seed_N`, with links to the preprocessed arrays, so
+that the user's own runs are not changed, and tables of equal time and of equal updates do not share anything. Existing
+results are kept: the same command continues, and a table is written after every training. Contenders are compared over
+cases and seeds (`over_seeds.py`); a single training is never called better.
 """
 
 import argparse
 import json
 import logging
 import math
-import platform
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from over_seeds import Difference, difference, mean_over_seeds
+from over_seeds import difference
+from result_tables import Row, Table, settings_of, write_tables
 
 from seg25d import api
 from seg25d.cli.argument_types import duration
 from seg25d.cli.common import configure_logging
-from seg25d.core.device import choose_execution, device_name
-from seg25d.core.files import write_json, write_text
-from seg25d.core.parallel import available_cores
+from seg25d.core.files import write_json
 from seg25d.core.records import digest, parse_record, read_record, write_record
-from seg25d.core.versions import library_versions
 from seg25d.core.workspace import RunFolder, Workspace
 from seg25d.data.dataset import read_dataset, read_splits
-from seg25d.evaluation.area_plot import AreaNumbers, area_plots
 from seg25d.evaluation.pairs import Segmentations, find_labels, find_pairs, read_pair
 from seg25d.evaluation.summary import Summary
 from seg25d.planning.plan import ConfigurationPlan, Plans
@@ -42,27 +37,7 @@ from seg25d.runs.names import find_configuration, with_network
 from seg25d.selection.cost import CaseToPredict, measure_cost
 
 logger = logging.getLogger(__name__)
-Row = dict[str, Any]
 SCORES = ("dice", "precision", "recall", "hd95_mm", "mean_accuracy", "mean_iou")
-
-OVER_SEEDS = (
-    "Mean ± standard deviation over seeds of the mean over validation cases; differences of means with their interval "
-    "of 95 % and p, of a test that knows cases and seeds (`benchmarks/over_seeds.py`); seconds without mirroring, of a "
-    "case of median size."
-)
-"""Note below every table."""
-
-COLUMNS: dict[str, Callable[[Row], str]] = {
-    "Dice": lambda row: mean_over_seeds(row["scores"]["dice"]),
-    "HD95 mm": lambda row: mean_over_seeds(row["scores"]["hd95_mm"], 2),
-    "updates": lambda row: f"{row['iterations']:.0f}",
-    "training": lambda row: f"{row['training_s'] / 60:.1f} min",
-    "memory": lambda row: f"{row['training_memory_gb']:.2f} GB",
-    "parameters": lambda row: f"{row['cost']['num_parameters'] / 1e6:.2f} M",
-    "s/case": lambda row: f"{row['cost']['seconds_per_case']:.2f}",
-    "GFLOPs": lambda row: f"{row['cost']['flops_per_case'] / 1e9:.0f}",
-}
-"""Columns that several tables have: scores with their spread over seeds, `memory` in training, operations per case."""
 
 
 @dataclass(frozen=True)
@@ -80,32 +55,13 @@ class Contender:
     """Further scores of a case by name."""
     settings: Mapping[str, str] = field(default_factory=dict)
     """Settings of its training, which `--set` may change."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """A reproduced table of a paper."""
-
-    name: str
-    """Name of its folder in the workspace."""
-    title: str
-    columns: Mapping[str, Callable[[Row], str]]
-    """Headers, and functions that format the cells of a row."""
-    notes: Sequence[str] = ()
-    references: Sequence[str] = ()
-    """Contenders that the others are compared with, a column each."""
-    score: str = "dice"
-    """The measure that is compared."""
+    recipe: str | None = None
+    """That it is planned and trained with; None: that of `--recipe`."""
 
 
 def with_parts(plan: ConfigurationPlan, **parts: Any) -> ConfigurationPlan:
     """Replace parts of a plan and validate it."""
     return parse_record({**plan.model_dump(), **parts}, ConfigurationPlan, "a contender")
-
-
-def columns(*names: str) -> dict[str, Callable[[Row], str]]:
-    """Some of `COLUMNS`, in this order."""
-    return {name: COLUMNS[name] for name in names}
 
 
 def make_parser(description: str, default_dataset: str) -> argparse.ArgumentParser:
@@ -141,7 +97,7 @@ def compete(contenders: Sequence[Contender], table: Table, options: argparse.Nam
     known = {contender.name: contender for contender in contenders}
     if unknown := set(options.only or ()) - set(known):
         raise SystemExit(f"error: no rows {', '.join(sorted(unknown))}; there are {', '.join(known)}")
-    place = workspace.preprocessed.parent / "benchmarks" / table.name / length_name(options)
+    place = workspace.preprocessed.parent / "benchmarks" / table.name / f"{length_name(options)}_{options.recipe}"
     if options.training is not None:
         contender, seed = known[options.training[0]], int(options.training[1])
         logger.info("%s: %s, seed %d", table.name, contender.name, seed)
@@ -174,6 +130,7 @@ def _gather(
             rows.append({"name": contender.name, "paper": dict(contender.paper), **over_trainings(found)})
     for row in rows:
         others = [other for other in rows if other["name"] in table.references and other is not row]
+        others = [other for other in others if other["cases"] == row["cases"]]
         gains = {other["name"]: difference(*(each["scores"][table.score] for each in (row, other))) for other in others}
         row["differences"] = {other: gain._asdict() for other, gain in gains.items() if gain is not None}
     return rows
@@ -193,48 +150,11 @@ def over_trainings(trainings: Sequence[Row]) -> Row:
     for key in ("iterations", "training_s"):
         merged[key] = fmean(sum(each[key]) for each in trainings)
     merged["training_memory_gb"] = max(each["training_memory_gb"] for each in trainings)
-    merged["areas"] = {
-        segmentation: {
-            number: fmean(known)
-            if (known := [value for each in trainings if (value := each["areas"][segmentation][number]) is not None])
-            else None
-            for number in AreaNumbers.model_fields
-        }
-        for segmentation in trainings[0]["areas"]
-    }
+    merged["cases"] = trainings[0]["cases"]
     merged["cost"] = trainings[0]["cost"] | {
         "seconds_per_case": fmean(each["cost"]["seconds_per_case"] for each in trainings)
     }
     return merged
-
-
-def write_tables(table: Table, rows: Sequence[Row], facts: Mapping[str, Any], output: Path) -> None:
-    """Write JSON and Markdown."""
-    device = choose_execution(facts["settings"].get("device")).device
-    machine = {
-        "device": processor() if device.type == "cpu" else device_name(device),
-        "cores": available_cores(),
-        "versions": library_versions(),
-    }
-    write_json(output, {"title": table.title, **facts, "machine": machine, "rows": list(rows)})
-    cells: dict[str, Callable[[Row], str]] = dict(table.columns)
-    cells |= {f"minus {name}": partial(compared, name=name) for name in table.references}
-    text = markdown_table(list(cells), [[cell(row) for cell in cells.values()] for row in rows])
-    notes = "".join(f"\n{note}\n" for note in table.notes)
-    write_text(output.with_suffix(".md"), f"{table.title}\n\n{text}\n{notes}")
-    print(text, flush=True)
-
-
-def compared(row: Row, name: str) -> str:
-    """Format the difference from a reference."""
-    found = row["differences"].get(name)
-    return "-" if found is None else str(Difference(**found))
-
-
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Format a table in Markdown."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def link_preprocessed(workspace: Workspace, name: str, place: Path, apart: Sequence[str]) -> Path:
@@ -259,31 +179,10 @@ def length_name(options: argparse.Namespace) -> str:
     return "length_of_recipe" if options.iterations is None else f"{options.iterations}_updates"
 
 
-def settings_of(options: argparse.Namespace) -> dict[str, str]:
-    """The options as text, without paths."""
-    apart = ("workspace", "output", "only", "training", "nnunet")
-    return {key: str(value) for key, value in vars(options).items() if key not in apart and value is not None}
-
-
-def processor() -> str:
-    """The name of the processor."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
 def per_case(summaries: Sequence[Summary], score: str) -> list[float | None]:
     """The mean score of each validation case over its labels."""
-    values = []
-    for case in (case for summary in summaries for case in summary.per_case):
-        known = [value for each in case.metrics.values() if (value := getattr(each, score)) is not None]
-        values.append(fmean(known) if known else None)
-    return values
-
-
-def of_paper(row: Row, *names: str) -> str:
-    """Format the results of the paper."""
-    return " / ".join(f"{row['paper'][name]:g}" for name in names) if set(names) <= set(row["paper"]) else "-"
+    cases = (case for summary in summaries for case in summary.per_case)
+    return [_mean([getattr(each, score) for each in case.metrics.values()]) for case in cases]
 
 
 def _run_contender(
@@ -292,13 +191,13 @@ def _run_contender(
     """Train, predict, score and measure one contender with one seed, and write `row.json` unless it is there."""
     own = Workspace(raw=workspace.raw, preprocessed=place / "preprocessed", results=place / "results")
     settings = {**contender.settings, **dict(pair.split("=", 1) for pair in options.set)}
-    source = workspace.preprocessed_dataset(name)
-    path = link_preprocessed(workspace, name, place, [source.plans(recipe=options.recipe).name])
-    plans = read_record(source.plans(recipe=options.recipe), Plans)
+    source, recipe = workspace.preprocessed_dataset(name), contender.recipe or options.recipe
+    plans_file = source.plans(recipe=recipe)
+    path = link_preprocessed(workspace, name, place, [plans_file.name]) / plans_file.name
+    plans = read_record(plans_file, Plans)
     found, plan = find_configuration(plans, contender.configuration)
     changed = parse_record(contender.change(plan).model_dump(), ConfigurationPlan, contender.name)
     wanted = plans.model_copy(update={"configurations": {**plans.configurations, found: changed}})
-    path /= source.plans(recipe=options.recipe).name
     decisions = changed.decisions.model_dump(mode="json")
     facts = {"seed": seed, "settings": _settings(options, seed), "plan": digest(decisions)}
     done = own.results / name / "row.json"
@@ -308,35 +207,35 @@ def _run_contender(
         write_record(path, wanted)
     training = api.TrainingOptions(
         seed=seed,
-        recipe=options.recipe,
+        recipe=recipe,
         network=contender.network,
         settings=settings,
         device=options.device,
         num_processes=options.num_processes,
+        validation=api.ValidationOptions(quick_scores=True),
         **length(options),
     )
-    summaries = api.train(own, name, contender.configuration, options.folds, training)
+    summaries = list(api.train(own, name, contender.configuration, options.folds, training).values())
     run = own.run(name, wanted.run_name(with_network(wanted, found, contender.network)))
     logs = [_read_last_line(run.fold(fold).log) for fold in options.folds]
     places = [
         (
             _link_references(run, workspace.raw_dataset(name), place / "references" / name, fold),
-            run.fold(fold).validation,
+            run.fold(fold).validation_quick,
         )
         for fold in options.folds
     ]
     row: Row = {
         **facts,
-        "scores": {score: per_case(list(summaries.values()), score) for score in SCORES}
-        | {score: _measure(measure, places) for score, measure in contender.measures.items()},
-        "areas": _measure_areas(places),
+        "cases": [case.case for summary in summaries for case in summary.per_case],
+        "scores": {score: per_case(summaries, score) for score in SCORES} | _measure(contender.measures, places),
         "iterations": [log["iteration"] for log in logs],
         "training_s": [log["total_seconds"] for log in logs],
         "training_memory_gb": max(log["peak_memory_gb"] for log in logs),
     }
     store = Store(source.store(changed.store))
     cases = sorted(
-        read_splits(source.recipe_splits(options.recipe))[int(options.folds[0])].val,
+        read_splits(source.recipe_splits(recipe))[int(options.folds[0])].val,
         key=lambda case: (math.prod(store.record(case).grid.shape), case),
     )
     model = run.fold(options.folds[0]).model_final
@@ -358,37 +257,27 @@ def _link_references(run: RunFolder, raw: Path, links: Path, fold: str) -> Path:
 
 
 def _measure(
-    measure: Callable[[Segmentations], float | None], places: Sequence[tuple[Path, Path]]
-) -> list[float | None]:
-    """Measure every validation case, in the order of the summaries.
+    measures: Mapping[str, Callable[[Segmentations], float | None]], places: Sequence[tuple[Path, Path]]
+) -> dict[str, list[float | None]]:
+    """Measure every validation case, in the order of the summaries; files are read once, and only if need be.
 
     Args:
-        measure: Of a case.
+        measures: Of a case, by name.
         places: Folders of true and predicted segmentations, for each fold.
     """
-    return [
-        measure(read_pair(find_labels(truth, predicted), pair))
-        for truth, predicted in places
-        for pair in find_pairs(truth, predicted)
-    ]
+    found: dict[str, list[float | None]] = {name: [] for name in measures}
+    for truth, predicted in places if measures else ():
+        labels = find_labels(truth, predicted)
+        for pair in find_pairs(truth, predicted):
+            case = read_pair(labels, pair)
+            for name, measure in measures.items():
+                found[name].append(measure(case))
+    return found
 
 
-def _measure_areas(places: Sequence[tuple[Path, Path]]) -> dict[str, dict[str, float | None]]:
-    """Mean measures of area plots over the validation cases, of the prediction and of the truth."""
-    found: dict[str, list[AreaNumbers]] = {}
-    for truth, predicted in places:
-        plots = area_plots(truth, {"prediction": predicted})
-        for name, numbers in plots.mean.items():
-            found.setdefault(name, []).append(numbers)
-    return {
-        name: {
-            number: fmean(known)
-            if (known := [value for each in numbers if (value := getattr(each, number)) is not None])
-            else None
-            for number in AreaNumbers.model_fields
-        }
-        for name, numbers in found.items()
-    }
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
 
 
 def _read_last_line(path: Path) -> dict[str, Any]:

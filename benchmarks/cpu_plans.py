@@ -8,7 +8,8 @@ r"""What the bound on an update's time is worth on CPUs: a configuration as plan
 Both are trained for the same time with three seeds, and scored on the whole validation cases of the first fold.
 """
 
-from contest import OVER_SEEDS, Contender, Table, columns, compete, make_parser
+from contest import Contender, compete, make_parser
+from result_tables import OVER_SEEDS, Table, columns
 
 from seg25d.core.records import read_record
 from seg25d.core.workspace import Workspace

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from contest import Row, Table, settings_of, write_tables
+from result_tables import Row, Table, settings_of, write_tables
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from contest import OVER_SEEDS, Contender, Table, columns, compete, make_parser, with_parts
+from contest import Contender, compete, make_parser, with_parts
+from result_tables import OVER_SEEDS, Table, columns
 
 from seg25d.networks.unet import UNetSpec
 from seg25d.networks.vnet import VNetSpec

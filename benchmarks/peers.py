@@ -21,8 +21,8 @@ from dataclasses import astuple, dataclass
 from itertools import pairwise, zip_longest
 from pathlib import Path
 
-from contest import Row, Table, settings_of, write_tables
 from measured import measure
+from result_tables import Row, Table, settings_of, write_tables
 
 from seg25d.cli.argument_types import duration
 from seg25d.cli.common import configure_logging

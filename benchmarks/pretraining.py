@@ -1,4 +1,4 @@
-"""Gain of pretraining with few labels: from scratch, after inpainting, after jigsaw, with ImageNet weights.
+"""Gain of pretraining: from scratch, after inpainting, after jigsaw, with weights of other images.
 
 python benchmarks/pretraining.py --dataset 4 --configuration 2d --labels 10 20 --seeds 3 --iterations 150 \
     --pretraining-iterations 600 --output benchmarks/results/pretraining_hippocampus_2d.json
@@ -6,9 +6,12 @@ python benchmarks/pretraining.py --dataset 4 --configuration 2d --labels 10 20 -
 The data set must be planned and preprocessed. Networks are pretrained on the images of the first fold's training cases
 (with each seed anew), then trained on those of them that the seed draws, and scored on the whole validation cases of
 that fold, whose images they have not seen: the rows "masking" and "jigsaw" of Sobirov et al. 2022, Table 1. A second
-row from scratch has as many updates (or as much time) as pretraining and training together. `--weights FILE` adds
-`resnet_unet` from scratch and with the weights in FILE, such as torchvision's of ImageNet: the row "PT" of their Table
-3; with `--recipe sobirov2022_pta`, "PT&A".
+row from scratch has as many updates (or as much time) as pretraining and training together.
+
+`--weights FILE` adds `resnet_unet` from scratch and with the weights in FILE, such as torchvision's of ImageNet or
+those of `encoder_weights.py`: the row "PT" of their Table 3, named after the file. `--augmented-recipe
+sobirov2022_pta` adds "PT&A", which is trained by that recipe; the data set must be planned with it, too. `--only` takes
+some of the rows.
 
 Results are kept in `benchmarks/pretraining/CONFIGURATION` in the workspace: the same command continues. `--time-budget`
 instead of numbers of updates trains every model for the same time.
@@ -21,8 +24,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from contest import Row, Table, compared, length, length_name, link_preprocessed, per_case, settings_of, write_tables
+from contest import length, length_name, link_preprocessed, per_case
 from over_seeds import difference, mean_over_seeds
+from result_tables import Row, Table, compared, settings_of, write_tables
 
 from seg25d import api
 from seg25d.cli.argument_types import duration
@@ -32,11 +36,14 @@ from seg25d.core.workspace import Workspace
 from seg25d.data.dataset import read_splits
 from seg25d.planning.pretext import PretextTask
 
+SCRATCH, RESNET = "scratch", "resnet_unet"
+
 
 class Start(NamedTuple):
     """Initial weights of a network."""
 
     name: str
+    recipe: str
     task: PretextTask | None = None
     network: str | None = None
     weights: Path | None = None
@@ -44,24 +51,37 @@ class Start(NamedTuple):
     """Whether training takes as long as pretraining and training of the others."""
 
 
-def starts(weights: Path | None) -> list[Start]:
-    """The rows of the table."""
-    rows = [Start("scratch"), Start("scratch, as long as both", as_long_as_both=True)]
-    rows += [Start("inpainting", "inpainting"), Start("jigsaw", "jigsaw")]
+def starts(recipe: str, weights: Path | None = None, augmented_recipe: str | None = None) -> list[Start]:
+    """The rows of the table.
+
+    Args:
+        recipe: Of all rows but the last.
+        weights: Of the encoder of `resnet_unet`.
+        augmented_recipe: Of the last row, which begins with them, too.
+    """
+    rows = [Start(SCRATCH, recipe), Start(f"{SCRATCH}, as long as both", recipe, as_long_as_both=True)]
+    rows += [Start("inpainting", recipe, "inpainting"), Start("jigsaw", recipe, "jigsaw")]
     if weights is not None:
-        rows.append(Start("resnet_unet, scratch", network="resnet_unet"))
-        rows.append(Start(f"resnet_unet, {weights.stem}", network="resnet_unet", weights=weights))
+        rows.append(Start(f"{RESNET}, {SCRATCH}", recipe, network=RESNET))
+        rows.append(Start(f"{RESNET}, {weights.stem}", recipe, network=RESNET, weights=weights))
+        if augmented_recipe is not None:
+            name = f"{RESNET}, {weights.stem}, augmented"
+            rows.append(Start(name, augmented_recipe, network=RESNET, weights=weights))
     return rows
 
 
-def few_labels(workspace: Workspace, name: str, place: Path, options: argparse.Namespace) -> list[tuple[int, int]]:
+def few_labels(
+    workspace: Workspace, name: str, place: Path, recipes: Sequence[str], options: argparse.Namespace
+) -> list[tuple[int, int]]:
     """Make a preprocessed folder with the same arrays and a fold per number of labels and seed; return the pairs."""
-    splits = workspace.preprocessed_dataset(name).recipe_splits(options.recipe)
-    target = link_preprocessed(workspace, name, place, [splits.name])
-    first = read_splits(splits)[0]
+    source = workspace.preprocessed_dataset(name)
+    files = [source.recipe_splits(recipe) for recipe in recipes]
+    target = link_preprocessed(workspace, name, place, [file.name for file in files])
+    first = read_splits(files[0])[0]
     pairs = [(number, seed) for number in options.labels for seed in range(options.seeds)]
     drawn = [np.random.default_rng(seed).permutation(first.train)[:number].tolist() for number, seed in pairs]
-    write_json(target / splits.name, [{"train": sorted(cases), "val": list(first.val)} for cases in drawn])
+    for file in files:
+        write_json(target / file.name, [{"train": sorted(cases), "val": list(first.val)} for cases in drawn])
     return pairs
 
 
@@ -69,8 +89,9 @@ def run(start: Start, results: Workspace, name: str, pairs: Sequence[tuple[int, 
     """Pretrain and train the missing models of one row, and collect the scores by number of labels and seed."""
     settings = dict(pair.split("=", 1) for pair in options.set)
     common: dict[str, Any] = {"device": options.device, "num_processes": options.num_processes}
-    common |= {"recipe": options.recipe, "settings": settings}
+    common |= {"recipe": start.recipe, "settings": settings}
     scores: dict[str, list[list[float | None]]] = {}
+    cases: list[str] = []
     for fold, (number, seed) in enumerate(pairs):
         pretrained = start.weights
         if start.task is not None:
@@ -85,12 +106,14 @@ def run(start: Start, results: Workspace, name: str, pairs: Sequence[tuple[int, 
             seed=seed,
             pretrained=pretrained,
             network=start.network,
+            validation=api.ValidationOptions(quick_scores=True),
             **(length_of_both(options) if start.as_long_as_both else length(options)),
             **common,
         )
         summary = api.train(results, name, options.configuration, [str(fold)], training)[str(fold)]
         scores.setdefault(str(number), []).append(per_case([summary], "dice"))
-    return {"name": start.name, "dice": scores}
+        cases = [case.case for case in summary.per_case]
+    return {"name": start.name, "cases": cases, "scores": scores}
 
 
 def length_of_both(options: argparse.Namespace) -> dict[str, Any]:
@@ -102,15 +125,15 @@ def length_of_both(options: argparse.Namespace) -> dict[str, Any]:
 
 def add_differences(rows: Sequence[Row]) -> None:
     """Compare every row with training from scratch of the same network, in both lengths."""
-    scratch = {row["name"]: row["dice"] for row in rows if "scratch" in row["name"]}
+    scratch = {row["name"]: row["scores"] for row in rows if SCRATCH in row["name"]}
     for row in rows:
-        own = row["name"].startswith("resnet_unet")
-        others = [other for other in scratch if other != row["name"] and other.startswith("resnet_unet") == own]
+        own = row["name"].startswith(RESNET)
+        others = [other for other in scratch if other != row["name"] and other.startswith(RESNET) == own]
         row["differences"] = {
             f"{number} labels, minus {other}": gain._asdict()
-            for number in row["dice"]
+            for number in row["scores"]
             for other in others
-            if (gain := difference(row["dice"][number], scratch[other][number])) is not None
+            if (gain := difference(row["scores"][number], scratch[other][number])) is not None
         }
 
 
@@ -119,7 +142,7 @@ def columns_of(labels: Sequence[int], names: Sequence[str]) -> dict[str, Callabl
     columns: dict[str, Callable[[Row], str]] = {"start": lambda row: row["name"]}
     for number in labels:
         columns[f"{number} labels"] = partial(dice_of, number=str(number))
-    for other in (name for name in names if "scratch" in name):
+    for other in (name for name in names if SCRATCH in name):
         for number in labels:
             key = f"{number} labels, minus {other}"
             columns[key] = partial(compared, name=key)
@@ -128,11 +151,25 @@ def columns_of(labels: Sequence[int], names: Sequence[str]) -> dict[str, Callabl
 
 def dice_of(row: Row, number: str) -> str:
     """Format the Dice after training with this many labels."""
-    return mean_over_seeds(row["dice"][number])
+    return mean_over_seeds(row["scores"][number])
 
 
-def main() -> None:
-    """Pretrain and train all rows and write the table."""
+def table_of(name: str, rows: Sequence[Start], options: argparse.Namespace) -> Table:
+    """The table of these rows."""
+    note = (
+        f"Dice: mean ± standard deviation over {options.seeds} seeds, each of which draws its own cases and pretrains "
+        "anew; differences with their interval of 95 % and p, of a test that knows cases and seeds."
+    )
+    deviations = "another organ, few labels and updates instead of 300 and 100 epochs."
+    if options.weights is not None:
+        deviations = f"another organ, few updates instead of 100 epochs; weights are those of {options.weights.name}."
+    title = f"Gain of pretraining: {name}, {options.configuration}"
+    columns = columns_of(options.labels, [start.name for start in rows])
+    return Table("pretraining", title, columns, (note,), deviations=deviations)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser of the arguments."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -145,35 +182,53 @@ def main() -> None:
     parser.add_argument("--pretraining-iterations", type=int, default=600)
     parser.add_argument("--time-budget", type=duration, help="of each pretraining and training, instead of updates")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings of every training")
-    parser.add_argument(
-        "--weights", type=Path, metavar="FILE", help="of resnet_unet, such as torchvision's resnet34.pth"
-    )
+    parser.add_argument("--weights", type=Path, metavar="FILE", help=f"of {RESNET}, such as torchvision's resnet34.pth")
+    parser.add_argument("--augmented-recipe", metavar="R", help="adds a row with --weights that is trained by it")
+    parser.add_argument("--only", nargs="+", metavar="ROW", help="rows to train (default: all)")
     parser.add_argument("--workspace", type=Path)
     parser.add_argument("--device")
     parser.add_argument("--num-processes", type=int)
     parser.add_argument("--output", type=Path, required=True, help="FILE.json; FILE.md is written beside it")
+    return parser
+
+
+def read_options() -> tuple[argparse.Namespace, list[Start]]:
+    """The arguments, and the rows that they ask for."""
+    parser = make_parser()
     options = parser.parse_args()
     if options.time_budget is not None:
         options.iterations = options.pretraining_iterations = None
+    if options.weights is not None and not options.weights.is_file():
+        parser.error(f"--weights: {options.weights} is not a file; encoder_weights.py makes one")
+    if options.augmented_recipe is not None and options.weights is None:
+        parser.error("--augmented-recipe: expected --weights, too")
+    rows = starts(options.recipe, options.weights, options.augmented_recipe)
+    if unknown := sorted(set(options.only or ()) - {row.name for row in rows}):
+        parser.error(f"--only: no rows {', '.join(unknown)}; there are {'; '.join(row.name for row in rows)}")
+    return options, [row for row in rows if row.name in (options.only or [row.name])]
+
+
+def main() -> None:
+    """Pretrain and train all rows and write the table."""
+    options, wanted = read_options()
     configure_logging(quiet=False, debug=False)
     workspace = Workspace.resolve(options.workspace)
     name = workspace.dataset_name(options.dataset)
-    place = workspace.preprocessed.parent / "benchmarks" / "pretraining" / options.configuration / length_name(options)
-    pairs = few_labels(workspace, name, place, options)
-    note = (
-        f"Dice: mean ± standard deviation over {options.seeds} seeds, each of which draws its own cases and pretrains "
-        "anew; differences with their interval of 95 % and p, of a test that knows cases and seeds."
-    )
-    wanted = starts(options.weights)
-    columns = columns_of(options.labels, [start.name for start in wanted])
-    table = Table("pretraining", f"Pretraining with few labels: {name}, {options.configuration}", columns, (note,))
+    labels = "_".join(map(str, options.labels))
+    place = workspace.preprocessed.parent / "benchmarks" / "pretraining" / options.configuration
+    place /= f"{length_name(options)}_{labels}_labels"
+    pairs = few_labels(workspace, name, place, list(dict.fromkeys(start.recipe for start in wanted)), options)
+    settings = settings_of(options)
+    if not any(start.task or start.as_long_as_both for start in wanted):
+        settings.pop("pretraining_iterations", None)
     rows: list[Row] = []
     for start in wanted:
         folder = place / start.name.replace(", ", "_")
         results = Workspace(raw=workspace.raw, preprocessed=place / "preprocessed", results=folder)
         rows.append(run(start, results, name, pairs, options))
         add_differences(rows)
-        write_tables(table, rows, {"dataset": name, "settings": settings_of(options)}, options.output)
+        facts = {"dataset": name, "settings": settings}
+        write_tables(table_of(name, wanted, options), rows, facts, options.output)
 
 
 if __name__ == "__main__":

@@ -85,9 +85,19 @@ class FusedPredictor(Predictor):
 
     def slabs(self, image: Tensor) -> Iterable[Slab]:
         """Predict the scores of an image (C, d, h, w) on the model's grid; background where no view finds anything."""
-        per_fold = [
-            view_maps(image.numpy(), views, coarse) for views, coarse in zip(self.views, self.coarse, strict=True)
-        ]
+        return self.fuse(image, self.maps(image))
+
+    def maps(self, image: Tensor) -> list[list[Tensor]]:
+        """Predict the maps of the views of each fold for an image (C, d, h, w), see `view_maps`."""
+        return [view_maps(image.numpy(), views, coarse) for views, coarse in zip(self.views, self.coarse, strict=True)]
+
+    def fuse(self, image: Tensor, per_fold: list[list[Tensor]]) -> Iterable[Slab]:
+        """Scores of an image from the maps of its views; background where no view finds anything.
+
+        Args:
+            image: (C, d, h, w) on the model's grid.
+            per_fold: Its `maps`; the list is emptied, which frees the memory of what lies far from the foreground.
+        """
         margin = margin_voxels(self.header.plan.spacing_mm)
         threshold = self.header.threshold
         boxes = [box for views in per_fold if (box := found_box(views, self.labels, margin, threshold)) is not None]

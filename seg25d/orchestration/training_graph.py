@@ -221,7 +221,7 @@ class TrainingGraph:
                 starts = zip(shape, plan.window, strict=True)
                 windows += math.prod(len(window_starts(size, extent, STEP_SIZE)) for size, extent in starts)
         batches = windows * float(self.mirrored_passes(wanted)) / plan.batch_size
-        return batches * update * plan.representation.scoring_share
+        return batches * update * plan.scoring_share
 
     def mirrored_passes(self, wanted: WantedRun) -> int:
         """How often a window is predicted for scores, once for every way to mirror it; quick scores do so once."""

@@ -11,6 +11,7 @@ from seg25d.core.limits import MAX_CHANNELS, BatchSize, CommonShape, SpacingMm, 
 from seg25d.core.names import CaseName, FileName
 from seg25d.core.records import Record
 from seg25d.networks.base import NetworkSpec
+from seg25d.networks.rstn import RSTNSpec
 from seg25d.planning.channel_rules import store_name
 from seg25d.planning.normalization import ChannelNormalization
 from seg25d.planning.plans_name import DEFAULT_PLANS_NAME, check_plans_name
@@ -74,6 +75,12 @@ class ConfigurationPlan(Record):
     def decisions(self) -> Self:
         """Return the part of the plan that a run depends on, without reasons and advice."""
         return self.model_copy(update={"flops_per_update": 0, "ceiling": None, "reasons": {}})
+
+    @property
+    def scoring_share(self) -> float:
+        """Cost of scoring a window, as a share of an update on it."""
+        repeated = self.network.scoring_factor if isinstance(self.network, RSTNSpec) else 1.0
+        return repeated * self.representation.scoring_share
 
     @model_validator(mode="after")
     def _check_fit(self) -> Self:

@@ -11,3 +11,6 @@ PLACES: dict[str, str] = {
     "xia2018": "seg25d.planning.recipe_rules:XIA2018",
 }
 """Location of the planning part of each recipe, see `Registry`; training/recipes.py has the other part."""
+
+WITH_FINE_VIEWS = ("xia2018",)
+"""Recipes whose views of `mv` are coarse-to-fine by default (methods.md 4.1: the baseline [18] of the paper)."""

@@ -164,7 +164,7 @@ class Representation(Record):
 
     @property
     def scoring_share(self) -> float:
-        """Cost of scoring a window, as a share of an update on it; usually one pass of three."""
+        """Cost of scoring a window by a network that passes once, as a share of an update; usually a pass of three."""
         return 1 / 3
 
     @property

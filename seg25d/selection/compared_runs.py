@@ -9,6 +9,7 @@ from seg25d.planning.configurations import configuration_name, is_alias
 from seg25d.planning.model_file import load_header
 from seg25d.planning.plans_file import read_plans
 from seg25d.planning.plans_name import DEFAULT_PLANS_NAME, TRAINERS
+from seg25d.planning.recipe_names import WITH_FINE_VIEWS
 from seg25d.runs.names import parse_folds
 from seg25d.runs.trained import full_run_name, only_variant
 from seg25d.selection.candidates import ValidatedRun, read_validated_run
@@ -109,12 +110,13 @@ def training_command(run: ValidatedRun, folds: Sequence[int]) -> str:
     numbers = " ".join(str(fold) for fold in folds)
     if run.store is None:
         return f"fold {numbers} was not imported"
-    configuration = load_header(run.run.fold(run.folds[0]).model_final).configuration
-    plans = read_plans(run.run.plans)
-    words = ["seg25d train", plans.dataset_name, configuration, numbers]
+    header, plans = load_header(run.run.fold(run.folds[0]).model_final), read_plans(run.run.plans)
+    words = ["seg25d train", plans.dataset_name, header.configuration, numbers]
     words += [] if plans.recipe == "default" else ["--recipe", plans.recipe]
     words += [] if plans.plans_name == DEFAULT_PLANS_NAME else ["--plans-name", plans.plans_name]
-    trainers = [part for part in run.name.split("__") if part.startswith(TRAINERS)]
-    words += ["-tr", *trainers] if trainers else []
-    plain = run.name == plans.run_name("__".join([configuration, *trainers]))
+    additions = [part for part in run.name.split("__") if part.startswith(TRAINERS)]
+    words += ["-tr", *additions] if additions else []
+    if header.plan.representation.fuses_views and plans.recipe in WITH_FINE_VIEWS:
+        additions = ["fine"]
+    plain = run.name == plans.run_name("__".join([header.configuration, *additions]))
     return " ".join(words) + ("" if plain else " with the same --set")

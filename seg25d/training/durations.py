@@ -122,4 +122,4 @@ def _seconds_with_validation(
         config.validation_windows, WINDOWS_PER_CASE * num_validation_cases, VALIDATION_BATCHES * plan.batch_size
     )
     batches = math.ceil(windows / plan.batch_size)
-    return seconds_per_update * (1 + batches * plan.representation.scoring_share / config.iterations_per_epoch)
+    return seconds_per_update * (1 + batches * plan.scoring_share / config.iterations_per_epoch)

@@ -10,6 +10,7 @@ from typing import Any
 
 from seg25d.core.errors import InputError
 from seg25d.planning.coarse_to_fine import FineConfig
+from seg25d.planning.recipe_names import WITH_FINE_VIEWS
 from seg25d.training.config import AugmentationConfig, FusionConfig, TrainingConfig
 
 NO_INTENSITY: dict[str, Any] = dict.fromkeys(
@@ -171,7 +172,7 @@ XIA2018_FUSION = TrainingConfig(
     weight_averaging=0.0,
     foreground_share=0.0,  # 4.3: patches from anywhere in the region around the object
     augmentation=CUBE,
-    fusion=FusionConfig(fine=True),  # 4.1: the views of the baseline, [18] of the paper, are coarse-to-fine
+    fusion=FusionConfig(fine="xia2018" in WITH_FINE_VIEWS),  # 4.1: the views of the baseline, [18] of the paper
 )
 """Training of the fusion network in Xia et al. 2018."""
 

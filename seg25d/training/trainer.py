@@ -243,7 +243,7 @@ class _Run:
             return state.iteration % full == 0
         updates = self._updates_on_whole_windows()
         trained = updates * self.job.header.plan.batch_size
-        scoring_share = self.job.header.plan.representation.scoring_share
+        scoring_share = self.job.header.plan.scoring_share
         worthwhile = self.source.num_validation_windows() * scoring_share <= VALIDATION_SHARE * trained
         return updates >= full or (worthwhile and state.epoch_seconds > budget * LONGEST_EPOCH)
 
@@ -257,7 +257,7 @@ class _Run:
         if budget is None:
             return number
         seconds = self.state.epoch_seconds / self._updates_on_whole_windows()
-        seconds *= self.job.header.plan.representation.scoring_share
+        seconds *= self.job.header.plan.scoring_share
         most = share([VALIDATION_SHARE * budget / seconds], self.execution.device, combine="first")[0]
         return min(number, max(1, int(most)))
 

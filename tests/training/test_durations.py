@@ -6,6 +6,8 @@ import pytest
 
 from seg25d.core.errors import ModelError
 from seg25d.core.records import write_record
+from seg25d.networks.rstn import RSTNSpec
+from seg25d.networks.unet import UNetSpec
 from seg25d.training.checkpoint import save_checkpoint
 from seg25d.training.durations import (
     describe_training,
@@ -30,6 +32,10 @@ def test_updates_and_the_look_at_validation_windows_take_the_time(make_job: Make
     assert expected_seconds(few, job.header.plan, 2, 0.5) == pytest.approx(12 * 0.5 * (1 + 1 / 3 / 4))
     budget = job.config.model_copy(update={"time_budget_seconds": 60.0})
     assert expected_seconds(budget, job.header.plan, 2, 0.5) == 60
+    # The fine network of an RSTN passes again and again when it scores.
+    unet = UNetSpec(widths=(4, 8), strides=((1, 1), (2, 2)), kernels=((3, 3),) * 2)
+    twice = job.header.plan.model_copy(update={"network": RSTNSpec(network=unet)})
+    assert expected_seconds(job.config, twice, 2, 0.5) == pytest.approx(12 * 0.5 * (1 + 4 / 2 / 4))
 
 
 @pytest.mark.parametrize(("seconds", "updates"), [(900, 1300), (60, 90), (6, 9), (0.1, 1)])

@@ -70,13 +70,21 @@ def test_views_are_coarse_to_fine_and_their_results_are_found(workspace, trained
     assert "mv__fine__xia2018 is the only variant that is trained" in capsys.readouterr().err
     run(workspace, "find_best_configuration", "900", "-c", "mv__fine__xia2018", "axial__fine__xia2018", "-f", "0")
     assert json.loads(workspace.best(DATASET_NAME).read_text())["members"]
+    # What trains the other folds: the fine views are the recipe's own.
+    capsys.readouterr()
+    run(workspace, "find_best_configuration", "900", "-c", "mv__fine__xia2018", status=2)
+    message = capsys.readouterr().err
+    assert f"mv__fine__xia2018: seg25d train {DATASET_NAME} mv 1 2 --recipe xia2018" in message
+    assert "--set" not in message
 
 
 @pytest.mark.slow
-def test_views_are_plain_where_that_is_asked_for_or_they_are_trained_with_the_fusion(workspace, trained):
+def test_views_are_plain_where_that_is_asked_for_or_they_are_trained_with_the_fusion(workspace, trained, capsys):
     run(workspace, *TRAIN, "--set", "fusion.fine=false")
     plain = [*(f"{view}__xia2018/{each}" for each in SETS for view in VIEWS), "mv__xia2018/fold_0"]
     assert trained == plain
+    run(workspace, "find_best_configuration", "900", "-c", "mv__xia2018", status=2)
+    assert f"seg25d train {DATASET_NAME} mv 1 2 --recipe xia2018 with the same --set" in capsys.readouterr().err
     trained.clear()
     run(workspace, *TRAIN, "--set", "fusion.joint=true")
     assert trained == ["mv__joint__xia2018/fold_0"]
