@@ -2,7 +2,7 @@
 
 import copy
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -24,8 +24,6 @@ WINDOWS = {2: (96, 96), 3: (8, 32, 32)}
 SPACINGS = {2: (1.0, 1.0), 3: (3.0, 1.0, 1.0)}
 NUM_IMAGES, CHANNELS, CLASSES = 2, 2, 3
 TIMED_ROUNDS = 2
-TIMED_ROUNDS_OF_ALL = 4
-"""By the clock, in which other programs count: of more rounds, one is likelier to have all cores."""
 
 
 class Comparison(NamedTuple):
@@ -93,20 +91,16 @@ def _update(network: nn.Module, images: Tensor, execution: Execution) -> tuple[T
     return scores.detach().double().cpu(), torch.cat(gradients).double().cpu()
 
 
-def timed_networks(times: int = 1) -> dict[str, tuple[nn.Module, Tensor]]:
-    """The most usual networks, with images: the default U-Net on slices and the default V-Net on a stack.
-
-    Args:
-        times: How many times as many images.
-    """
+def timed_networks() -> dict[str, tuple[nn.Module, Tensor]]:
+    """The most usual networks, with images: the default U-Net on slices and the default V-Net on a stack."""
     window = (8, 48, 48)
     topology = choose_topology(window, SPACINGS[3])
     return {
         "slices": (
             make_unet(choose_topology(window[1:], SPACINGS[2]), NARROW_UNET).build(1, 2),
-            torch.randn(8 * times, 1, 48, 48),
+            torch.randn(8, 1, 48, 48),
         ),
-        "stack": (make_narrow_vnet(topology).build(1, 2), torch.randn(times, 1, *window)),
+        "stack": (make_narrow_vnet(topology).build(1, 2), torch.randn(1, 1, *window)),
     }
 
 
@@ -123,10 +117,7 @@ def seconds_per_update(executions: Sequence[Execution]) -> list[float]:
     for network, images in timed_networks().values():
         placed = [execution.place(copy.deepcopy(network)) for execution in executions]
         rounds = [
-            [
-                _seconds(each, images, execution, time.process_time)
-                for each, execution in zip(placed, executions, strict=True)
-            ]
+            [_seconds(each, images, execution) for each, execution in zip(placed, executions, strict=True)]
             for _ in range(1 + TIMED_ROUNDS)
         ]
         # The first round is the warm-up.
@@ -135,24 +126,10 @@ def seconds_per_update(executions: Sequence[Execution]) -> list[float]:
     return fastest
 
 
-def seconds_with_all_threads(execution: Execution) -> float:
-    """Seconds by the clock that an update of the timed networks takes with all threads, of as many images for each.
-
-    That is what a training gets, whose threads share memory and wait for each other. The fastest of a few rounds
-    counts, the one that other programs disturbed least.
-    """
-    fastest = 0.0
-    for network, images in timed_networks(torch.get_num_threads()).values():
-        placed = execution.place(network)
-        rounds = [_seconds(placed, images, execution, time.perf_counter) for _ in range(1 + TIMED_ROUNDS_OF_ALL)]
-        fastest += min(rounds[1:])
-    return fastest
-
-
-def _seconds(network: nn.Module, images: Tensor, execution: Execution, clock: Callable[[], float]) -> float:
+def _seconds(network: nn.Module, images: Tensor, execution: Execution) -> float:
     """Seconds of a forward and a backward pass."""
-    begun = clock()
+    begun = time.process_time()
     with execution.autocast():
         scores = network(images)[0][0]
     scores.float().square().mean().backward()
-    return clock() - begun
+    return time.process_time() - begun

@@ -2,14 +2,12 @@
 
 import itertools
 import random
-import time
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from seg25d.core.device import Execution
-from seg25d.machine import networks
 from seg25d.machine.layers import (
     LIMITS,
     Trial,
@@ -108,19 +106,3 @@ def test_updates_are_timed_on_one_thread_and_the_rest_has_its_threads_back() -> 
     assert len(seconds) == 1
     assert seconds[0] > 0
     assert torch.get_num_threads() == before
-
-
-def test_all_threads_have_as_many_images_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[tuple[int, ...]] = []
-
-    def time_it(_: nn.Module, images: Tensor, execution: Execution, clock: object) -> float:
-        assert execution.dtype == torch.float32
-        assert clock is time.perf_counter
-        seen.append(tuple(images.shape))
-        return 10.0 - len(seen)  # the last round is the fastest
-
-    monkeypatch.setattr(networks, "_seconds", time_it)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
-    rounds = 1 + networks.TIMED_ROUNDS_OF_ALL
-    assert networks.seconds_with_all_threads(Execution(CPU, torch.float32)) == (10 - rounds) + (10 - 2 * rounds)
-    assert seen == [(24, 1, 48, 48)] * rounds + [(3, 1, 8, 48, 48)] * rounds
