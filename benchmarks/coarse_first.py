@@ -34,9 +34,9 @@ from unittest import mock
 
 import numpy as np
 import torch
-from contest import markdown_table
 from numpy.typing import NDArray
 from over_seeds import difference, mean_over_seeds
+from result_tables import markdown_table
 from torch import Tensor
 
 from seg25d.core.device import choose_execution
