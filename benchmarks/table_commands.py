@@ -35,9 +35,9 @@ COSTS = {
     "4 vfn": Cost(1.5, 150, BY_PLAN),
     "4 view xia2018": Cost(0.05, 8, "`train 4 coronal 0 --recipe xia2018 --iterations 2000`, one thread"),
     "4 vfn xia2018": Cost(23.6, 150, BY_PLAN),
-    "4 resnet_unet": Cost(0.9, 25, BY_PLAN),
+    "4 resnet_unet": Cost(3.3, 60, BY_PLAN),
     "4 atria": Cost(1.5, 25, BY_PLAN),
-    "4 shivdeo2021": Cost(1.3, 25, BY_PLAN),
+    "4 shivdeo2021": Cost(1.3, 45, BY_PLAN),
     "27 2d": Cost(1.9, 40, RUN),
     "27 3d": Cost(2.0, 40, RUN),
     "27 si": Cost(2.1, 40, RUN + ", 12 slices instead of 9"),
@@ -171,9 +171,9 @@ XIA = ("fusions.py", "--dataset", "4", "--run", "mv__holdout__fine__xia2018", "-
 COMMANDS: dict[str, Command] = {
     "network_costs": Command(("network_costs.py",), "numbers of parameters and operations"),
     "grids_4_updates": Command(
-        (*GRIDS_4, "--iterations", "50", *CPU),
+        (*GRIDS_4, "--iterations", "45", *CPU),
         "3D against super images, layouts",
-        of_rows(50, ("4 3d", 1), ("4 si", 6)),
+        of_rows(45, ("4 3d", 1), ("4 si", 6)),
     ),
     **fusions("4", 70, ablation=True),
     "stacks_4_updates": Command(
@@ -182,7 +182,7 @@ COMMANDS: dict[str, Command] = {
         of_rows(150, ("4 2d", 1), ("4 stack", 3)),
     ),
     **vessels("902", updates=30, seconds=60),
-    **vessels("901", updates=None, seconds=80),
+    **vessels("901", updates=None, seconds=70),
     **few_labels("2d", 60, 120),
     "shivdeo_4_updates": Command(
         (
@@ -205,17 +205,17 @@ COMMANDS: dict[str, Command] = {
     "pretrained_4_updates": Command(
         (
             *(*PT, "--weights", ENCODER, "--augmented-recipe", "sobirov2022_pta"),
-            *("--only", *PRETRAINED_ROWS, "--seeds", "3", "--iterations", "40", *CPU),
+            *("--only", *PRETRAINED_ROWS, "--seeds", "3", "--iterations", "20", *CPU),
         ),
         "PT and PT&A, with a ResNet trained on data set 27",
-        of_rows(40, ("4 resnet_unet", 3)),
+        of_rows(20, ("4 resnet_unet", 3)),
     ),
     "xia2018_4_updates": Command(
         (*XIA, "--without-ablation", "--view-iterations", "1000", "--iterations", "5", *CPU),
         "the paper's coarse-to-fine views and fusion network",
         (*of_rows(1000, ("4 view xia2018", 6)), *of_rows(5, ("4 vfn xia2018", 1))),
     ),
-    **few_labels("si", 40, 80),
+    **few_labels("si", 30, 60),
     **fusions("27", 50, ablation=False),
     "grids_4_time": Command(
         (*GRIDS_4, "--only", "3D", "8 x 6", "--time-budget", "60s", *CPU),
@@ -228,14 +228,14 @@ COMMANDS: dict[str, Command] = {
         in_time(60, ("4 2d", 1), ("4 stack", 1)),
     ),
     "stacks_27_updates": Command(
-        (*STACKS_27, "--stack-size", "8", *SLICES_AND_BEST_STACKS, "--iterations", "50", *CPU),
+        (*STACKS_27, "--stack-size", "8", *SLICES_AND_BEST_STACKS, "--iterations", "40", *CPU),
         "stacks against slices, of thick slices",
-        of_rows(50, ("27 2d", 1), ("27 stack", 1)),
+        of_rows(40, ("27 2d", 1), ("27 stack", 1)),
     ),
     "grids_27_updates": Command(
-        (*GRIDS_27, "--layouts", "4x3", "--iterations", "40", *CPU),
+        (*GRIDS_27, "--layouts", "4x3", "--iterations", "30", *CPU),
         "3D against super images, of thick slices",
-        of_rows(40, ("27 3d", 1), ("27 si", 1)),
+        of_rows(30, ("27 3d", 1), ("27 si", 1)),
     ),
 }
 """The command of each table by name; `updates` and `time` in the name say what is equal."""
