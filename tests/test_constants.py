@@ -372,6 +372,7 @@ CONSTANTS: list[Line] = [
     Line("SAME_SPACING", "grids", 0.99, "ours"),
     Line("ANISOTROPY", "grids", 3.0, "nnU-Net, configuration.py"),
     Line("ALIKE", "grids", 1.5, "ours"),
+    Line("COUNTED_TOGETHER", "grids", 1 << 20, "ours"),
     Line("FILTER_NOISE", "projection_model", 0.01, "3.3 [G]: small"),
     Line("GAIN", "projection_model", 20.0, "3.5 [G]"),
     Line("SHIFT", "projection_model", 0.85, "3.5 [G]"),
