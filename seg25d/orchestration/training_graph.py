@@ -200,12 +200,14 @@ class TrainingGraph:
     def accepted_seconds(self, wanted: WantedRun, folds: Sequence[int | str], seconds: float) -> float:
         """The time that folds of a run can all be given, if it is to be `seconds`: they do not become shorter.
 
-        A fold that took longer than it was given, on a machine that became slow, goes on with more than it took only.
+        A fold that took longer than it was given, on a machine that became slow, accepts the time that it was given, or
+        more than it took.
         """
         own = [self.run_folder(wanted).fold(fold) for fold in folds]
         length = max(accepted_seconds(fold, seconds) for fold in own)
-        slow = [seconds_so_far(fold) for fold in own if accepted_seconds(fold, length) < length]
-        return max([length, *(math.floor(spent) + 1.0 for spent in slow)])
+        while slow := [seconds_so_far(fold) for fold in own if accepted_seconds(fold, length) < length]:
+            length = math.floor(max(slow)) + 1.0
+        return length
 
     def scoring_seconds(self, wanted: WantedRun, fold: int) -> float:
         """About how long predicting the validation cases of a fold takes; 0 where updates are not timed."""

@@ -311,6 +311,28 @@ def test_a_training_that_took_longer_than_its_time_refuses_nothing(number, slown
     assert spent(budget_of(graph, engine, 1800), RUNS[:2]) == RUNS[:1]
 
 
+@pytest.mark.parametrize(
+    ("folds", "expected"),
+    [
+        ({0: (20, 20.4), 1: (50, 50.4)}, 60),
+        ({0: (20, 90.4), 1: (60, 60.4)}, 91),
+        ({0: (20, 90.4), 1: (60, 120.4)}, 121),  # with 91 the second one would be refused
+        ({0: (60, 90.4), 1: (60, 120.4)}, 60),
+    ],
+)
+def test_a_length_that_every_fold_takes(folds, expected, graph):
+    """By fold: the time that it was given, and what it took; 60 s are asked for."""
+    run = RUNS[0]
+    for number, (given, taken) in folds.items():
+        fold = graph.run_folder(run).fold(number)
+        fold.root.mkdir(parents=True)
+        write_record(fold.config, TrainingConfig(time_budget_seconds=given))
+        save_checkpoint(fold.checkpoint, {"iteration": 1, "seconds": taken, "finished": True, "log": []})
+    length = graph.accepted_seconds(run, list(folds), 60)
+    assert length == expected
+    assert all(accepted_seconds(graph.run_folder(run).fold(number), length) == length for number in folds)
+
+
 def test_a_failing_configuration_is_told_and_the_others_go_on(graph):
     engine = PretendedTrainings(graph.workspace, curves(axial=0.9))
     engine.failing.add("axial_fold_0")
