@@ -101,8 +101,7 @@ class Training:
     @property
     def facts(self) -> Row:
         """What distinguishes it from all others, see `finished.py`."""
-        settings = settings_of(self.options) | {"seeds": str(self.seed)}
-        return {"table": self.table, "name": self.contender.name, "settings": settings}
+        return facts_of(self.table, self.contender.name, self.seed, self.options)
 
     def plans(self) -> tuple[Plans, str, ConfigurationPlan]:
         """The plans of the data set, and of them the own name of the configuration and its plan, changed.
@@ -127,6 +126,18 @@ class Training:
                 logger.warning("%s, seed %d: trained by another plan; it is trained again", known["name"], self.seed)
                 return False
         return {*SCORES, *self.contender.measures} <= set(known["scores"])
+
+
+def facts_of(table: str, name: str, seed: int, options: argparse.Namespace) -> Row:
+    """What distinguishes a training from all others, see `finished.py`.
+
+    Args:
+        table: Name of the table.
+        name: Of the contender.
+        seed: Of the training.
+        options: Those of the command.
+    """
+    return {"table": table, "name": name, "settings": settings_of(options) | {"seeds": str(seed)}}
 
 
 def plan_digest(plan: ConfigurationPlan) -> str:

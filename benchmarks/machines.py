@@ -40,7 +40,6 @@ def describe_machine(machine: Machine) -> str:
     sets = [*machine.get("instruction_sets", ()), *(f"{name}={cap}" for name, cap in machine.get("caps", {}).items())]
     parts = [f"{machine['device']} ({', '.join(sets)})" if sets else machine["device"]]
     parts += [count(machine["cores"], "core"), count(machine["threads"], "thread")]
-    parts += [machine["precision"]] if "precision" in machine else []
     return ", ".join([*parts, f"torch {machine['versions']['torch']}"])
 
 
