@@ -67,7 +67,7 @@ TABLE = Table(
         "nnU-Net: batches of a tenth of the planned ones, at least 12 in 2D and 2 in 3D; its trainings have no seed. "
         "Memory is that of the largest process of a training.",
     ),
-    references=("3d", "si", *NNUNET),
+    references=("3d", "2d", "si", *NNUNET),
     states_conditions=True,
 )
 
