@@ -106,7 +106,7 @@ def run(
         facts = facts_of(start, number, seed, options)
         known = find_training(options.output, facts)
         if known is None:
-            summary = train(start, results, name, fold, (number, seed), options)
+            summary = train(start, results, name, fold, seed, options)
             known = {**facts, "dataset": name, "seed": seed, "machine": this_machine(options.device)}
             known |= {"cases": [case.case for case in summary.per_case], "dice": per_case([summary], "dice")}
             keep_training(options.output, known)
@@ -128,7 +128,7 @@ def facts_of(start: Start, number: int, seed: int, options: argparse.Namespace) 
 
 
 def train(
-    start: Start, results: Workspace, name: str, fold: int, pair: tuple[int, int], options: argparse.Namespace
+    start: Start, results: Workspace, name: str, fold: int, seed: int, options: argparse.Namespace
 ) -> Summary:
     """Pretrain, if that is to be, and train one model; what is trained already is kept.
 
@@ -136,14 +136,13 @@ def train(
         start: Its initial weights.
         results: Where it goes.
         name: Full name of the data set.
-        fold: The fold.
-        pair: Number of labels and seed of the fold.
+        fold: The fold, which has its number of labels.
+        seed: Of the training, and of the pretraining.
         options: Those of the command.
 
     Returns:
         The scores of the validation cases.
     """
-    _, seed = pair
     settings = dict(each.split("=", 1) for each in options.set)
     common: dict[str, Any] = {"device": options.device, "num_processes": options.num_processes}
     common |= {"recipe": start.recipe, "settings": settings}
