@@ -100,7 +100,8 @@ class BlankNeighbours(nn.Module):
 def slice_axis(plan: ConfigurationPlan) -> int:
     """The axis that a model's slices are stacked along; of volumes, that of `2d`."""
     representation = plan.representation
-    own = (representation.stacking_axis, representation.free_axis, getattr(representation, "axis", None))
+    named: int | None = getattr(representation, "axis", None)
+    own = (representation.stacking_axis, representation.free_axis, named)
     return next((axis for axis in own if axis is not None), slicing_axis(plan.spacing_mm))
 
 

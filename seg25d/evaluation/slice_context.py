@@ -8,14 +8,13 @@ some distance are blank. What that costs says whether, and from how far, a model
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Annotated, Literal, Self, TypeAlias
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from seg25d.core.names import CaseName
 from seg25d.core.records import Record, read_record
-
-Dice: TypeAlias = Annotated[float, Field(ge=0, le=1)]
+from seg25d.evaluation.predicted_dice import Dice
 
 
 class SliceChange(Record):
