@@ -286,8 +286,9 @@ def _train(training: Training) -> Row:
     """Train and score with seg25d.
 
     Returns:
-        `plan`, its digest; `cases` and `scores`, see `scores_of`; `iterations` and `training_s` of each fold;
-        `seconds_per_update`; `training_memory_gb`; `cost`, see `measure_cost`.
+        `plan`, its digest; `configuration`, its own name; `spacing_mm` and `num_channels` of the data; `cases` and
+        `scores`, see `scores_of`; `iterations` and `training_s` of each fold; `seconds_per_update`;
+        `training_memory_gb`; `cost`, see `measure_cost`.
     """
     contender, options, own, name = training.contender, training.options, training.own, training.dataset
     settings = {**contender.settings, **dict(pair.split("=", 1) for pair in options.set)}
@@ -324,6 +325,9 @@ def _train(training: Training) -> Row:
     cost = measure_cost(CaseToPredict((model,), store.folder, case, options.device, mirroring=False))
     return {
         "plan": plan_digest(changed),
+        "configuration": found,
+        "spacing_mm": changed.spacing_mm,
+        "num_channels": len(changed.normalization),
         **row,
         "iterations": [log[-1]["iteration"] for log in logs],
         "training_s": [log[-1]["total_seconds"] for log in logs],

@@ -18,6 +18,8 @@ KEY = "trainings"
 """Where they are in the file."""
 SAME = ("table", "name", "settings")
 """What two records of one training have in common; the settings have the seed."""
+OF_THE_PLAN = ("configuration", "spacing_mm", "num_channels")
+"""What all trainings of a contender share; those of other programs have none of it."""
 
 
 def read_trainings(output: Path) -> list[dict[str, Any]]:
@@ -80,7 +82,8 @@ def over_trainings(trainings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             f"with seed {first['seed']} and others with seed {odd[0]['seed']}; remove one of the two from the file"
         )
     shared = [name for name in first["scores"] if all(name in each["scores"] for each in trainings)]
-    merged: dict[str, Any] = {
+    merged: dict[str, Any] = {key: first[key] for key in OF_THE_PLAN if key in first}
+    merged |= {
         "seeds": [each["seed"] for each in trainings],
         "machines": distinct(each["machine"] for each in trainings),
         "scores": {name: [each["scores"][name] for each in trainings] for name in shared},

@@ -67,7 +67,7 @@ class MeasuredGain(NamedTuple):
 
 
 MEASURED: tuple[MeasuredGain, ...] = ()
-"""Lines of benchmarks/results/mixing_*.json, the column `minus` of the configuration without mixing; none yet."""
+"""Lines that benchmarks/mixing_facts.py makes of benchmarks/results/mixing_*.json; none yet."""
 
 
 class MixingChoice(NamedTuple):
