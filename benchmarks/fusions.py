@@ -287,9 +287,7 @@ def main() -> None:
             keep_training(options.output, known)
         found.append(known)
         machines = distinct(each["machine"] for each in found)
-        rows = [
-            {**row(key, [each["results"] for each in found]), "machines": machines} for key in found[0]["results"]
-        ]
+        rows = [{**row(key, [each["results"] for each in found]), "machines": machines} for key in found[0]["results"]]
         write_tables(TABLE, rows, {"dataset": dataset, "settings": settings_of(options)}, options.output)
 
 

@@ -127,9 +127,7 @@ def facts_of(start: Start, number: int, seed: int, options: argparse.Namespace) 
     return {"table": table, "name": start.name, "settings": settings}
 
 
-def train(
-    start: Start, results: Workspace, name: str, fold: int, seed: int, options: argparse.Namespace
-) -> Summary:
+def train(start: Start, results: Workspace, name: str, fold: int, seed: int, options: argparse.Namespace) -> Summary:
     """Pretrain, if that is to be, and train one model; what is trained already is kept.
 
     Args:

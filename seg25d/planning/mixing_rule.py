@@ -107,7 +107,7 @@ def default_mixing(
 
 def mixing_asked_for(name: str) -> str | None:
     """The mixing that a configuration's name asks for, with or without a network; None: none."""
-    last = name.split("__")[-1]
+    last = name.rsplit("__", maxsplit=1)[-1]
     return last if "__" in name and last in MIXINGS else None
 
 

@@ -91,5 +91,5 @@ def test_scores_that_one_training_lacks_are_left_out_and_other_cases_are_refused
     more = training("one", 1, scores={"dice": [0.1, 0.2], "area": [1.0, 2.0]})
     assert list(over_trainings([more, training("one", 0)])["scores"]) == ["dice"]
     assert list(over_trainings([training("one", 0), more])["scores"]) == ["dice"]
-    with pytest.raises(SystemExit, match="expected the same validation cases .* of one, got 2 with seed 0"):
+    with pytest.raises(SystemExit, match=r"expected the same validation cases .* of one, got 2 with seed 0"):
         over_trainings([training("one", 0), training("one", 1, cases=["a", "c"])])

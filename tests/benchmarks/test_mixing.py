@@ -106,7 +106,7 @@ def test_nnunet_is_trained_on_our_folds_with_its_batch_and_scored_like_ours(
         """What the programs of a stage would leave."""
         commands[name] = command
         (place.root / "stages").mkdir(exist_ok=True)
-        kind, own = name.split("_")[-1], place.root / "nnunet"
+        kind, own = name.rsplit("_", maxsplit=1)[-1], place.root / "nnunet"
         if kind == "plan":
             sizes = {"2d": {"batch_size": 281}, "3d_fullres": {"batch_size": 7}}
             write_json(own / "preprocessed" / DATASET_NAME / "nnUNetPlans.json", {"configurations": sizes})

@@ -42,9 +42,7 @@ def test_each_mixing_is_compared_with_the_same_configuration_without_it() -> Non
     assert (first.gain, second.gain) == (pytest.approx(0.02, abs=0.002), pytest.approx(-0.01, abs=0.002))
     assert first.low < first.gain < first.high
     assert first.num_seeds == 3
-    assert first.source == (
-        "Dataset027_ACDC, 600 s on Processor X, 2 cores, 1 thread, torch 2.13.0; mixing_27.json"
-    )
+    assert first.source == ("Dataset027_ACDC, 600 s on Processor X, 2 cores, 1 thread, torch 2.13.0; mixing_27.json")
     measured = [first, second]
     assert default_mixing("axial", (8.0, 1.0, 1.0), 1, measured).mixing == "shift"
     assert default_mixing("si", (8.0, 1.0, 1.0), 1, measured).mixing is None

@@ -1,4 +1,4 @@
-"""benchmarks/slice_context.py: what it says of made-up models that look at neighbours or do not, and of trained ones."""
+"""benchmarks/slice_context.py: what it says of made-up models that look at neighbours or not, and of trained ones."""
 
 import shutil
 import subprocess
