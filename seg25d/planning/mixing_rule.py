@@ -111,7 +111,7 @@ def mixing_asked_for(name: str) -> str | None:
     return last if "__" in name and last in MIXINGS else None
 
 
-def mixing_reasons(name: str, spacing_mm: Spacing, num_channels: int) -> dict[str, str]:
+def default_mixing_reason(name: str, spacing_mm: Spacing, num_channels: int) -> dict[str, str]:
     """What `--explain` says of mixing: of configurations whose name asks for one, what would be the default.
 
     Args:

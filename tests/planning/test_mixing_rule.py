@@ -8,8 +8,8 @@ from seg25d.planning.mixing_rule import (
     DataKind,
     MeasuredGain,
     default_mixing,
+    default_mixing_reason,
     mixing_asked_for,
-    mixing_reasons,
 )
 
 CARDIAC = DataKind(anisotropic=True, multimodal=False)
@@ -72,6 +72,6 @@ def test_the_name_asks_for_a_mixing(name: str, mixing: str | None) -> None:
 
 
 def test_only_who_asks_for_a_mixing_is_told_of_the_default() -> None:
-    assert mixing_reasons("si", SPACING, 1) == mixing_reasons("si__se_unet", SPACING, 1) == {}
+    assert default_mixing_reason("si", SPACING, 1) == default_mixing_reason("si__se_unet", SPACING, 1) == {}
     told = "shift is asked for; by default none: nothing was measured of si on anisotropic voxels and one channel"
-    assert mixing_reasons("si__shift", SPACING, 1) == {"default_mixing": told}
+    assert default_mixing_reason("si__shift", SPACING, 1) == {"default_mixing": told}
