@@ -97,6 +97,11 @@ class FoldFolder(Record):
         return self.root / "validation_quick"
 
     @property
+    def slice_context(self) -> Path:
+        """What its Dice owes to neighbouring slices, where that was measured."""
+        return self.root / "slice_context.json"
+
+    @property
     def probabilities(self) -> Path:
         """Probabilities of the validation cases for ensembles, `CASE.b2nd`: (K, D, H, W) on the file's grid."""
         return self.root / "probabilities"
