@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from seg25d.core.device import Execution
 from seg25d.core.errors import InputError
+from seg25d.core.execution import AnyExecution
 from seg25d.core.workspace import FoldFolder
 from seg25d.ensembling.fused_predictor import FusedPredictor, coarse_view_model, view_model
 from seg25d.inference.fine_predictor import FinePredictor
@@ -14,7 +14,7 @@ from seg25d.planning.model_file import load_header
 from seg25d.representations.fused_views import FusedViews
 
 
-def load_predictor(paths: Sequence[Path], execution: Execution, options: PredictorOptions | None = None) -> Predictor:
+def load_predictor(paths: Sequence[Path], execution: AnyExecution, options: PredictorOptions | None = None) -> Predictor:
     """Read model files of any kind, see `Predictor.load`; others that they need are read from beside them.
 
     Raises:

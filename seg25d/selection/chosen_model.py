@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from seg25d.core.device import choose_execution
 from seg25d.core.errors import InputError, ModelError
 from seg25d.core.records import read_record
 from seg25d.core.workspace import RunFolder, Workspace
@@ -120,6 +119,8 @@ class ChosenModel(NamedTuple):
                 together.
             InputError: If the device cannot be used.
         """
+        from seg25d.core.device import choose_execution  # noqa: PLC0415 - loads torch
+
         execution = choose_execution(device)
         predictors = [load_predictor(member.models, execution, options) for member in self.members]
         for member in self.members:

@@ -16,8 +16,8 @@ from seg25d.ensembling.fused_predictor import coarse_view_model, view_model
 from seg25d.evaluation.metrics import Scores
 from seg25d.evaluation.summary import Summary
 from seg25d.inference.postprocessing import PostProcessing
-from seg25d.networks.fusion_net import FusionNetSpec
-from seg25d.networks.unet import UNetSpec
+from seg25d.networks.specs.fusion_net import FusionNetSpec
+from seg25d.networks.specs.unet import UNetSpec
 from seg25d.planning.channel_rules import store_name
 from seg25d.planning.coarse_to_fine import FineConfig
 from seg25d.planning.fingerprint import Fingerprint
