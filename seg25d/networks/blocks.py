@@ -39,7 +39,7 @@ class PReLU(nn.PReLU):
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, C, *spatial) to the same shape; in autocast's type where that is on, as torch's own."""
-        if features.device.type != "cpu":
+        if features.device.type != "cpu" or torch.compiler.is_exporting():
             return functional.prelu(features, self.weight.to(features.dtype))
         seen, slope = (each.to(computing_type(each)) for each in (features, self.weight))
         with torch.autocast("cpu", enabled=False):
@@ -116,6 +116,8 @@ class InstanceNorm(nn.GroupNorm):
         CUDA's kernel takes the usual layout only, up to torch 2.13. Later ones also read channels-last, block by block
         of threads for each group, which is slow where a group is one channel (github.com/pytorch/pytorch/pull/194616).
         """
+        if torch.compiler.is_exporting():  # ONNX has the whole norm as one operator
+            return torch.instance_norm(images, self.weight, self.bias, None, None, True, 0.0, self.eps, False)
         with torch.autocast(images.device.type, enabled=False):
             weight: Tensor = self.weight
             bias: Tensor = self.bias

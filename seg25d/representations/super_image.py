@@ -103,6 +103,13 @@ class SuperImage(Representation):
         height, width = (window[axis] for axis in self.network_axes)
         return self.model_copy(update={"grid": choose_grid(window[self.axis], height, width)})
 
+    def grid_for(self, window: Shape) -> tuple[int, int]:
+        """The grid of a window: the planned one, or with more slices than that has room for, the window's own."""
+        height, width = (window[axis] for axis in self.network_axes)
+        rows, columns = self.grid
+        depth = window[self.axis]
+        return (rows, columns) if depth <= rows * columns else choose_grid(depth, height, width)
+
     def with_settings(self, settings: Mapping[str, Any], window: Shape) -> Self:
         """Return the super image with a recipe's fields; its grid only for as many slices as that has places."""
         suits = math.prod(settings.get("grid", ())) == window[self.axis]

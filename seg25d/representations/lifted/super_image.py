@@ -5,12 +5,14 @@ Letters: B batch, C channels, K scores, D H W volume, r c rows and columns of th
 
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from seg25d.core.types import Shape
 from seg25d.representations.base import NetworkOutput, map_scores
 from seg25d.representations.context import slices_back, slices_first, with_neighbours
-from seg25d.representations.super_image import SuperImage, choose_grid
+from seg25d.representations.super_image import SuperImage
 
 
 class LiftedSuperImage(nn.Module):
@@ -24,17 +26,25 @@ class LiftedSuperImage(nn.Module):
         self.network = network
         self.representation = representation
 
-    def forward(self, volume: Tensor) -> NetworkOutput:
+    def forward(self, volume: Tensor, places: Tensor | None = None) -> NetworkOutput:
         """Scores of volumes, see `Representation.lift`; empty places of the grid are zero and are dropped again.
 
         A window with more slices than the planned grid has room for (a volume that is a little larger than the window
         may be predicted as a whole) gets the grid that it would have been planned with.
+
+        Args:
+            volume: (B, C, D, H, W).
+            places: The grid by its shape, (rows, columns), which is all that counts of it: for graphs without torch,
+                where only tensors have sizes that are not fixed. None: the grid that the window has by itself.
         """
         axis = self.representation.axis
         slices = with_neighbours(slices_first(volume, axis), self.representation.context)
-        depth, height, width = slices.shape[2:]
-        rows, columns = self.representation.grid
-        grid = (rows, columns) if depth <= rows * columns else choose_grid(depth, height, width)
+        depth = slices.shape[2]
+        if places is None:
+            window: Shape = (volume.shape[2], volume.shape[3], volume.shape[4])
+            grid = self.representation.grid_for(window)
+        else:
+            grid = (places.shape[0], places.shape[1])
         output = self.network(to_super_image(slices, grid))
 
         def undo(image: Tensor) -> Tensor:
@@ -58,9 +68,10 @@ def to_super_image(slices: Tensor, grid: tuple[int, int]) -> Tensor:
     """
     rows, columns = grid
     padding = rows * columns - slices.shape[2]
-    if padding < 0:
+    exporting = torch.compiler.is_exporting()  # then these are no numbers, and the reader looks after them
+    if not exporting and padding < 0:
         raise ValueError(f"a grid of {rows} x {columns} has no room for {slices.shape[2]} slices")
-    if padding:
+    if exporting or padding:
         slices = functional.pad(slices, (0, 0, 0, 0, 0, padding))
     batch, channels, _, height, width = slices.shape
     tiles = slices.reshape(batch, channels, rows, columns, height, width).permute(0, 1, 2, 4, 3, 5)

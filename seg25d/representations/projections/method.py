@@ -110,6 +110,11 @@ class Projections(Representation):
         return ViewGeometry(self.axis, self.detector_axis, self.spacing_mm, self.projection, self.inversion)
 
     @property
+    def resizable_axes(self) -> tuple[int, ...]:
+        """The rotation axis: the geometry of the plane is that of the window."""
+        return (self.axis,)
+
+    @property
     def summary(self) -> str:
         """How many views predict."""
         return f"{self.num_views} projections"
