@@ -45,7 +45,7 @@ ALLOWED = {
 LOADS_TORCH = (
     *("machine", "training", "views", "networks", "representations/lifted"),
     *("core/device.py", "core/parts.py", "core/processor.py", "core/torch_backend.py", "core/weights.py"),
-    *("demo/phantom.py", "ensembling/view_fusions.py", "orchestration/engines.py"),
+    *("demo/phantom.py", "ensembling/view_fusions.py", "orchestration/engines.py", "portable/export.py"),
     *("planning/memory.py", "planning/model_size.py", "workflows/durations.py", "workflows/folds.py"),
     *("representations/averaging.py", "representations/context.py"),
     *(f"representations/projections/{name}.py" for name in ("geometry", "model", "views")),

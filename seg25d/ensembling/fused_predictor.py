@@ -61,11 +61,16 @@ class FusedPredictor(Predictor):
         fused = super().load(paths, execution, options)
         names = FusedViews.of(fused.header.plan.representation).views
         fused.views = [
-            [Predictor.load([view_model(path.parent, name)], execution, options) for name in names] for path in paths
+            [Predictor.load([like(path, view_model(path.parent, name))], execution, options) for name in names]
+            for path in paths
         ]
         fine = any(view.header.fine is not None for views in fused.views for view in views)
         fused.coarse = [
-            [Predictor.load([coarse_view_model(path.parent, name)], execution, options) for name in names if fine]
+            [
+                Predictor.load([like(path, coarse_view_model(path.parent, name))], execution, options)
+                for name in names
+                if fine
+            ]
             for path in paths
         ]
         for path, views, coarse in zip(paths, fused.views, fused.coarse, strict=True):
@@ -149,6 +154,11 @@ def coarse_view_model(folder: Path, name: str) -> Path:
     return folder / "views" / "coarse" / f"{name}.safetensors"
 
 
+def like(path: Path, file: Path) -> Path:
+    """The file of a model that another one needs: a graph, if that is one."""
+    return file.with_suffix(path.suffix)
+
+
 def margin_voxels(spacing_mm: Spacing) -> Shape:
     """Margin around an object that is fused too: 32 voxels of the finest axis, as many millimetres along the others."""
     return even_margin(ROI_MARGIN, spacing_mm)
@@ -181,7 +191,7 @@ def _check_views(path: Path, header: ModelHeader, views: Sequence[Predictor]) ->
             other.plan.arrays,
         ):
             raise ModelError(
-                f"{view_model(path.parent, name)} does not belong to {path}: channels, labels, spacing, "
+                f"{like(path, view_model(path.parent, name))} does not belong to {path}: channels, labels, spacing, "
                 "common size or normalisation differ; copy the folder again or train again"
             )
 

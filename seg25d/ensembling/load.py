@@ -10,25 +10,31 @@ from seg25d.ensembling.fused_predictor import FusedPredictor, coarse_view_model,
 from seg25d.inference.fine_predictor import FinePredictor
 from seg25d.inference.predictor import Predictor, PredictorOptions
 from seg25d.planning.configurations import known_names
-from seg25d.planning.model_file import load_header
 from seg25d.planning.portable_model import GRAPH_SUFFIX, header_of
 from seg25d.representations.fused_views import FusedViews
 
 
-def load_predictor(paths: Sequence[Path], execution: AnyExecution, options: PredictorOptions | None = None) -> Predictor:
+def load_predictor(
+    paths: Sequence[Path], execution: AnyExecution, options: PredictorOptions | None = None
+) -> Predictor:
     """Read model files of any kind, see `Predictor.load`; others that they need are read from beside them.
 
     Raises:
         ModelError: See `Predictor.load`.
         InputError: If a fusion is asked for where there are no views.
     """
-    header = load_header(paths[0]) if paths else None
+    header = header_of(paths[0]) if paths else None
     fused = header is not None and header.plan.representation.fuses_views
     if options is not None and options.fusion != "network" and not fused:
         raise InputError(
             f"fusion {options.fusion!r} is for models that fuse views "
             f"({', '.join(known_names(lambda each: each.fuses_views))}); `seg25d ensemble` fuses folders of "
             "predictions of any configurations"
+        )
+    if options is not None and options.fusion != "network" and paths[0].suffix == GRAPH_SUFFIX:
+        raise InputError(
+            f"fusion {options.fusion!r} of views needs torch, and {paths[0]} is a graph for use without it: leave "
+            "--fusion out, or take an archive that export_model wrote without --format"
         )
     if header is not None and header.fine is not None:
         return FinePredictor.load(paths, execution, options)

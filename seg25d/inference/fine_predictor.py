@@ -56,7 +56,7 @@ class FinePredictor(Predictor):
             ModelError: If a file cannot be used, or the models do not belong together.
         """
         fine = super().load(paths, execution, options)
-        files = [FoldFolder(root=path.parent).coarse for path in paths]
+        files = [FoldFolder(root=path.parent, model_suffix=path.suffix).coarse for path in paths]
         fine.coarse = Predictor.load(files, execution, options)
         _check_coarse(files[0], fine.coarse.header, fine.header)
         return fine

@@ -7,25 +7,32 @@ from typing import Any
 from seg25d.core.errors import ModelError
 from seg25d.planning.model_file import ModelHeader, load_model
 from seg25d.planning.plan import ConfigurationPlan
+from seg25d.planning.portable_model import GRAPH_SUFFIX, read_portable
 
 
 def read_model(
     path: Path, known: Sequence[ConfigurationPlan], *, fuses_views: bool, on_cpu: bool
 ) -> tuple[ModelHeader, Any]:
-    """Read a model file.
+    """Read a model.
 
     Args:
-        path: The file.
+        path: A model file, or a graph.
         known: Plans of models that were read with it, whose memory is checked already.
         fuses_views: Whether it is to take the probabilities of others beside the image.
         on_cpu: Whether the CPU computes.
 
     Returns:
-        The header, and the model on the CPU: a module of torch.
+        The header, and the model on the CPU: a module of torch, or for a graph a function of numpy's arrays.
 
     Raises:
         ModelError: If the file cannot be used.
     """
+    if path.suffix == GRAPH_SUFFIX:
+        from seg25d.inference.graph_model import GraphModel  # noqa: PLC0415 - only for graphs
+
+        record = read_portable(path)
+        _check_kind(path, record.header, fuses_views=fuses_views)
+        return record.header, GraphModel(path, record)
     header, state = load_model(path)
     _check_kind(path, header, fuses_views=fuses_views)
     from seg25d.planning.model_size import check_memory, check_weights  # noqa: PLC0415 - loads torch

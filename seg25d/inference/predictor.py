@@ -37,6 +37,7 @@ STRETCH_VOXELS = 2
 """Maximum number of voxels of a stretched window, as a multiple of the planned window."""
 BATCH_GROWTH = 2
 """Windows per batch, as a multiple of training batches: without gradients at least twice as many fit into memory."""
+ALL_AXES = frozenset({0, 1, 2})
 CPU_BATCH_VOXELS = 1 << 16
 """Maximum number of voxels of a batch on a CPU: larger batches take more memory and save a tenth of the time at most
 (documentation/concepts/choices.md)."""
@@ -79,6 +80,8 @@ class Predictor:
         options: PredictorOptions | None = None,
     ) -> None:
         self.models: Sequence[Any] = execution.ready(models)
+        self.free_axes = ALL_AXES.intersection(*(getattr(model, "free_axes", ALL_AXES) for model in models))
+        """Axes along which windows may have other sizes than the planned one: for modules of torch, all."""
         self.header = header
         self.execution = execution
         self.options = options or PredictorOptions()
@@ -261,9 +264,13 @@ class Predictor:
     def window_options(self, shape: Shape) -> WindowOptions:
         """Choose how windows cover a volume (D, H, W)."""
         plan = self.header.plan
-        window = plan.window if self.sparing else covering_window(plan, shape, self.labels.num_outputs)
+        window = plan.window
+        if not self.sparing:
+            window = covering_window(plan, shape, self.labels.num_outputs, self.free_axes)
         regular = plan.representation.regular_steps
-        window, batch_size = deepened(plan, window, shape, self.batch_size)
+        batch_size = self.batch_size
+        if plan.representation.free_axis in self.free_axes:
+            window, batch_size = deepened(plan, window, shape, batch_size)
         if self.execution.device.type == "cpu" and self.options.batch_size is None:
             batch_size = max(1, min(batch_size, CPU_BATCH_VOXELS // math.prod(window)))
         header = self.header
@@ -290,7 +297,9 @@ def _collect_probabilities(slabs: Iterable[Slab], shape: Sequence[int], labels: 
     return maps
 
 
-def covering_window(plan: ConfigurationPlan, shape: Shape, num_outputs: int) -> Shape:
+def covering_window(
+    plan: ConfigurationPlan, shape: Shape, num_outputs: int, free_axes: frozenset[int] = ALL_AXES
+) -> Shape:
     """Choose the window for a volume: the planned one, stretched along axes where the volume is only a little larger.
 
     Otherwise two windows would overlap by more than half: twice the work and less context. Without gradients there is
@@ -300,6 +309,7 @@ def covering_window(plan: ConfigurationPlan, shape: Shape, num_outputs: int) -> 
         plan: Window and network.
         shape: Shape of the volume on the model's grid.
         num_outputs: Scores per voxel.
+        free_axes: Axes along which it may be stretched.
 
     Returns:
         Voxels along (D, H, W), divisible by the network's divisors.
@@ -309,7 +319,7 @@ def covering_window(plan: ConfigurationPlan, shape: Shape, num_outputs: int) -> 
     most = min(STRETCH_VOXELS * math.prod(plan.window), BATCH_SCORES_BYTES // (4 * num_outputs))
     regular = plan.representation.regular_steps
     fixed = {regular.axis} if regular else set()
-    for axis in sorted({0, 1, 2} - fixed, key=lambda axis: shape[axis] / plan.window[axis]):
+    for axis in sorted(free_axes - fixed, key=lambda axis: shape[axis] / plan.window[axis]):
         divisor = divisors.get(axis, 1)
         wanted = -(-shape[axis] // divisor) * divisor
         stretched = [*window[:axis], wanted, *window[axis + 1 :]]

@@ -10,8 +10,8 @@ from seg25d.data.inputs import find_inputs
 from seg25d.inference.cases import outcomes_here, predict_cases
 from seg25d.inference.device_pool import outcomes_on_devices
 from seg25d.inference.prediction_files import PredictionRecord, prediction_lock
-from seg25d.selection.chosen_model import loader
-from seg25d.sharing.choice import model_to_predict
+from seg25d.selection.chosen_model import check_host, loader
+from seg25d.sharing.choice import is_portable, model_to_predict
 from seg25d.workflows.measuring import measured_afterwards
 from seg25d.workflows.options import PredictionOptions
 
@@ -37,9 +37,7 @@ def predict_images(workspace: Workspace, source: Path, out: Path, options: Predi
     """
     if options.statistics is not None:
         check_writable_file(options.statistics)
-    from seg25d.core.device import check_devices  # noqa: PLC0415 - loads torch
-
-    devices = check_devices(options.device)
+    devices = _devices(options)
     with prediction_lock(out, options.part_id, options.num_parts), model_to_predict(workspace, options, out) as model:
         predictor_options = options.predictor
         meaning = model.meaning()
@@ -57,3 +55,17 @@ def predict_images(workspace: Workspace, source: Path, out: Path, options: Predi
         calibration = model.calibration_for(predictor_options) if options.uncertainty else None
         with measured_afterwards(options.statistics, found, out, meaning):
             predict_cases(outcomes, meaning, cases, out, options.cases, record, calibration)
+
+
+def _devices(options: PredictionOptions) -> list[str]:
+    """The devices of one process, or of a process each where there are several.
+
+    Raises:
+        InputError: If one is not there, or not for this model.
+    """
+    if is_portable(options.model):
+        check_host(options.device)
+        return ["cpu"]
+    from seg25d.core.device import check_devices  # noqa: PLC0415 - loads torch
+
+    return check_devices(options.device)
