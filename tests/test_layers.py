@@ -185,7 +185,7 @@ def test_torch_is_loaded_only_where_models_compute_with_it():
 def test_prediction_and_all_that_plans_hold_can_be_imported_without_torch():
     code = (
         f"{WITHOUT_TORCH}\n"
-        "import seg25d.prediction.predict, seg25d.cli.predict\n"
+        "import seg25d.prediction.predict, seg25d.cli.predict, seg25d.ensembling.ensemble, seg25d.evaluation.evaluate\n"
         "from seg25d.networks.base import NETWORKS\n"
         "from seg25d.representations.base import CONFIGURATIONS\n"
         "assert all((*NETWORKS.values(), *CONFIGURATIONS.values()))"

@@ -259,8 +259,8 @@ def _lack_of_torch(error: Exception) -> InputError | None:
     if not isinstance(error, ModuleNotFoundError) or (error.name or "").partition(".")[0] != "torch":
         return None
     return InputError(
-        "torch is not installed, without which only `seg25d predict -m FILE.onnx.zip` works, with models of "
-        "`export_model --format onnx`; `pip install seg25d` brings it"
+        "torch is not installed, without which only `seg25d predict -m FILE.onnx.zip` works (with models of `seg25d "
+        "export_model --format onnx`), and ensemble, evaluate and statistics; `pip install seg25d` brings it"
     )
 
 

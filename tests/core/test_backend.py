@@ -1,6 +1,7 @@
 """What numpy and torch do differently comes to the same."""
 
 import inspect
+import sys
 
 import numpy as np
 import pytest
@@ -8,7 +9,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seg25d.core.backend import HOST, NUMPY, Backend, Host, backend_at, backend_of, cpu_like, move_axis, num_threads, split
+from seg25d.core.backend import (
+    HOST,
+    NUMPY,
+    Backend,
+    Host,
+    backend_at,
+    backend_of,
+    cpu_like,
+    move_axis,
+    num_threads,
+    split,
+)
 from seg25d.core.torch_backend import TORCH, TorchBackend
 
 SEEDS = st.integers(0, 10**6)
@@ -136,7 +148,7 @@ def test_types_are_changed_alike():
 def test_threads_are_those_of_torch_or_as_the_environment_says(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 5)
     assert num_threads() == 5
-    monkeypatch.delitem(__import__("sys").modules, "torch")
+    monkeypatch.delitem(sys.modules, "torch")
     monkeypatch.setenv("OMP_NUM_THREADS", "3,2")
     assert num_threads() == 3
     monkeypatch.setenv("OMP_NUM_THREADS", "many")
