@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
-from zipfile import BadZipFile, ZipFile
+from zipfile import ZipFile
 
+from seg25d.core.damage import damage_told
 from seg25d.core.errors import InputError
 from seg25d.core.records import Record, read_record
 from seg25d.core.workspace import MODEL_SUFFIX, RunFolder, Workspace
@@ -118,6 +119,6 @@ def is_portable(path: Path | None) -> bool:
     """
     if path is None or not is_archive(path):
         return False
-    with suppress(OSError, BadZipFile, ValueError), ZipFile(path) as file:
+    with suppress(InputError, OSError), damage_told(InputError), ZipFile(path) as file:
         return any(name.endswith(GRAPH_SUFFIX) for name in file.namelist())
     return False
