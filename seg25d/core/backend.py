@@ -128,7 +128,7 @@ class Backend:
 
     def flip(self, values: Array, axes: Sequence[int]) -> Array:
         """The array, mirrored along axes."""
-        return np.flip(values, axes)
+        return np.flip(values, tuple(axes))
 
     def pad(self, values: Array, before: Sequence[int], after: Sequence[int]) -> Array:
         """Put so many zeros around an array (C, D, H, W), along D, H and W."""
@@ -167,7 +167,7 @@ class Backend:
         total += part.astype(total.dtype)
 
     def lerp(self, first: Array, second: Array, share: float, out: Array | None = None) -> Array:
-        """Interpolate between arrays: `share` 0 is the first, 1 the second; in the memory of `out`, if that is given."""
+        """Interpolate between arrays: `share` 0 is the first, 1 the second; in the memory of `out`, if given."""
         between = np.subtract(second, first, out=out)
         between *= np.float32(share)
         between += first

@@ -59,9 +59,7 @@ def framed(slabs: Iterable[Slab], box: BoundingBox | None, shape: Shape, backgro
     yield from _empty(axis, (done, shape[axis]), shape, background, device)
 
 
-def _empty(
-    axis: int, planes: tuple[int, int], shape: Shape, background: Array, device: Device
-) -> Iterator[Slab]:
+def _empty(axis: int, planes: tuple[int, int], shape: Shape, background: Array, device: Device) -> Iterator[Slab]:
     """Slabs of background for a half-open range of planes."""
     first, stop = planes
     while first < stop:

@@ -4,7 +4,7 @@ Letters: B batch, C channels, K scores per voxel, D H W volume, h w image.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, Protocol, Self, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,23 +83,6 @@ class ConfigurationRules(Record):
     """Maximum number of slices of a slice-wise window; number of slices of a stack."""
     settings: dict[str, str | bool | int | tuple[int, int]] = Field(default_factory=dict)
     """Fields of the representation, see `Representation.with_settings`."""
-
-
-@runtime_checkable
-class EpochAware(Protocol):
-    """A lifted module that works differently from epoch to epoch (angles drawn anew, weights of its outputs).
-
-    The trainer calls `start_epoch` before the first update of each epoch, and after resuming in the middle of one.
-    """
-
-    def start_epoch(self, epoch: int, seed: int, progress: float) -> None:
-        """Prepare for an epoch; depends on the arguments only, so that a resumed run gives the same result.
-
-        Args:
-            epoch: From 1 on.
-            seed: Of the run.
-            progress: Share of the run that is over when the epoch begins, 0 to 1.
-        """
 
 
 class RegularSteps(NamedTuple):

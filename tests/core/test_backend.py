@@ -137,7 +137,7 @@ def test_types_are_changed_alike():
     values = np.float32([1.0004, 70000, -1e-8])
     with np.errstate(over="ignore"):
         np.testing.assert_array_equal(*both("half", values))
-    np.testing.assert_array_equal(*both("float32", values.astype(np.float16)))
+    np.testing.assert_array_equal(*both("float32", values[::2].astype(np.float16)))
     target = np.zeros(3, np.float16)
     for backend, given_values in ((NUMPY, values), (TORCH, torch.from_numpy(values))):
         with np.errstate(over="ignore"):

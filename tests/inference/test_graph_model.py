@@ -69,13 +69,13 @@ def test_other_graphs_than_the_record_says_are_refused(record, tmp_path, change,
 def test_damaged_graphs_are_named(record, tmp_path):
     path = write_graph(tmp_path / "a.onnx", record)
     path.write_bytes(path.read_bytes()[:-40] + b"\xff" * 40)
-    with pytest.raises(ModelError, match="a.onnx is no graph that onnxruntime can compute"):
+    with pytest.raises(ModelError, match=r"a\.onnx is no graph that onnxruntime can compute"):
         GraphModel(path, record)
 
 
 def test_without_onnxruntime_it_is_said_what_to_install(record, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(InputError, match="a.onnx is a graph, which onnxruntime computes"):
+    with pytest.raises(InputError, match=r"a\.onnx is a graph, which onnxruntime computes"):
         GraphModel(tmp_path / "a.onnx", record)
 
 

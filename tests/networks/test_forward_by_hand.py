@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from seg25d.networks.base import NETWORKS, Network
-from seg25d.networks.specs.fusion_net import FusionNetSpec
 from seg25d.networks.paper_unets import half_unet, super_image_unet
+from seg25d.networks.specs.fusion_net import FusionNetSpec
 from seg25d.networks.specs.resnet_unet import ResNetUNetSpec
 from seg25d.networks.specs.rstn import RSTNSpec
 from seg25d.networks.specs.se_unet import SEUNetSpec
