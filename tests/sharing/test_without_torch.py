@@ -56,7 +56,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
             save(folder.model_final, configuration, description, fine=name == "axial__fine")
             if name == "mip":  # maps of random weights do not reach the shift of trained ones
                 header, state = load_model(folder.model_final)
-                state = {key: value * 0.6 if key.endswith("normalize.shift") else value for key, value in state.items()}
+                state = {key: value * 0.5 if key.endswith("normalize.shift") else value for key, value in state.items()}
                 save_model(folder.model_final, state, header)
         if name == "axial__fine":
             save(folder.coarse, configuration, description)
