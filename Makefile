@@ -12,7 +12,7 @@ TEST_ENVIRONMENT := OMP_NUM_THREADS=1
 
 PYTEST := $(TEST_ENVIRONMENT) $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder --durations=10
 
-.PHONY: help demo test test-slow test-all test-faults test-processors lint audit docs dist clean
+.PHONY: help demo test test-slow test-all test-faults test-processors test-light lint audit docs dist clean
 
 help:
 	@echo "make demo   a made-up data set through every step, in a few minutes"
@@ -21,6 +21,7 @@ help:
 	@echo "make test-all   all tests, with coverage"
 	@echo "make test-faults   whole commands for many minutes: killed, starved (a few of each kind of benchmarks/fault_campaign.py), as in nnU-Net's scripts"
 	@echo "make test-processors   tests of networks and training with the kernels of other processors"
+	@echo "make test-light   prediction without torch, in a fresh environment that has none (requirements-light.txt)"
 	@echo "make lint   ruff and mypy"
 	@echo "make audit  known vulnerabilities of the versions in constraints.txt (asks a database on the internet)"
 	@echo "make dist   wheel and source distribution in dist/"
@@ -58,6 +59,13 @@ test-faults: $(READY)
 
 test-processors: $(READY)
 	$(TEST_ENVIRONMENT) $(BIN)/python tests/run_on_processors.py
+
+# Models are written here, and predicted with there.
+test-light: $(READY)
+	$(PYTHON) -m venv --clear build/light
+	build/light/bin/python -m pip install --quiet --no-deps .
+	build/light/bin/python -m pip install --quiet -r requirements-light.txt
+	SEG25D_LIGHT_PYTHON=$(CURDIR)/build/light/bin/python $(BIN)/python -m pytest tests/sharing/test_without_torch.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -20,8 +20,9 @@ from seg25d.core import grids
 from seg25d.ensembling import staple
 from seg25d.ensembling.nonlocal_staple import NonlocalStapleSettings
 from seg25d.inference import components
-from seg25d.networks import fusion_net, resnet_unet, rstn, se_unet, swin_unetr, vnet, xception_cbam_unet
-from seg25d.networks.blocks import Topology
+from seg25d.networks import resnet_unet, rstn, se_unet, swin_unetr, vnet, xception_cbam_unet
+from seg25d.networks.specs import fusion_net
+from seg25d.networks.specs.topology import Topology
 from seg25d.planning import network_rules, splits
 from seg25d.planning.network_rules import make_network, networks_for
 from seg25d.planning.pretext import PretextConfig
@@ -29,6 +30,7 @@ from seg25d.planning.recipe_rules import PLANNING_RULES
 from seg25d.preprocessing import normalize
 from seg25d.representations import fused_views, stack, super_image
 from seg25d.representations.fused_views import FusedViews
+from seg25d.representations.lifted import fused_views as lifted_views
 from seg25d.representations.projections import method, model, schedule
 from seg25d.representations.projections.method import Projections
 from seg25d.representations.slices import Slices
@@ -384,7 +386,7 @@ CONSTANTS: list[Line] = [
     Line("SMALLEST_EDGE", "fused_views", 16, "ours"),
     Line("EDGE_STEP", "fused_views", 8, "4.2: three halvings"),
     Line("ROI_MARGIN", "fused_views", 32, "4.3"),
-    Line("LEAST", "fused_views", 1e-3, "ours"),
+    Line("LEAST", "lifted_views", 1e-3, "ours"),
     Line("SMOOTH", "losses", 1.0, "ours"),
     Line("FOCAL_GAMMA", "losses", 2.0, "1.7 [C]"),
     Line("FOCAL_CLAMP", "losses", 1e-3, "1.7 [C]"),
@@ -477,6 +479,7 @@ MODULES = {
     "projection_model": model,
     "projection_schedule": schedule,
     "fused_views": fused_views,
+    "lifted_views": lifted_views,
     "losses": losses,
     "components": components,
     "staple": staple,

@@ -6,9 +6,9 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from seg25d.core.records import Record
+from seg25d.core.types import Auto
 from seg25d.orchestration.engine_names import EngineName
 from seg25d.planning.pretext import PretextTask
-from seg25d.workflows.machine_limits import Auto
 from seg25d.workflows.options import PredictionOptions, TrainingOptions
 
 

@@ -6,8 +6,8 @@ from math import prod
 
 from seg25d.core.grids import AXIS_NAMES
 from seg25d.core.types import Shape, Spacing
-from seg25d.networks.unet import UNetSpec
-from seg25d.networks.vnet import VNetSpec
+from seg25d.networks.specs.unet import UNetSpec
+from seg25d.networks.specs.vnet import VNetSpec
 from seg25d.planning.channel_rules import header_window, normalization_reason
 from seg25d.planning.configurations import configuration_name
 from seg25d.planning.fingerprint import Fingerprint

@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from seg25d.core.errors import InputError
 from seg25d.core.records import Record
 from seg25d.networks.base import Network
-from seg25d.networks.blocks import Topology
-from seg25d.networks.fusion_net import FusionNetSpec
 from seg25d.networks.paper_unets import half_unet, super_image_unet
-from seg25d.networks.resnet_unet import ResNetUNetSpec
-from seg25d.networks.rstn import RSTNSpec
-from seg25d.networks.se_unet import SEUNetSpec
-from seg25d.networks.swin_unetr import SwinUNETRSpec
-from seg25d.networks.unet import UNetSpec
-from seg25d.networks.vnet import VNetSpec
-from seg25d.networks.xception_cbam_unet import XceptionCBAMUNetSpec
+from seg25d.networks.specs.fusion_net import FusionNetSpec
+from seg25d.networks.specs.resnet_unet import ResNetUNetSpec
+from seg25d.networks.specs.rstn import RSTNSpec
+from seg25d.networks.specs.se_unet import SEUNetSpec
+from seg25d.networks.specs.swin_unetr import SwinUNETRSpec
+from seg25d.networks.specs.topology import Topology
+from seg25d.networks.specs.unet import UNetSpec
+from seg25d.networks.specs.vnet import VNetSpec
+from seg25d.networks.specs.xception_cbam_unet import XceptionCBAMUNetSpec
 from seg25d.representations.base import Representation
 
 PAPER_STAGES = 5

@@ -1,21 +1,23 @@
 """The plan: all settings of preprocessing, training and prediction that follow from the data, as JSON with reasons."""
 
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal, NamedTuple, Self, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self, TypeAlias
 
 from pydantic import AfterValidator, Field, PrivateAttr, model_validator
-from torch import nn
 
 from seg25d.core.errors import RecordError
 from seg25d.core.limits import MAX_CHANNELS, BatchSize, CommonShape, SpacingMm, WindowSize
 from seg25d.core.names import CaseName, FileName
 from seg25d.core.records import Record
 from seg25d.networks.base import NetworkSpec
-from seg25d.networks.rstn import RSTNSpec
+from seg25d.networks.specs.rstn import RSTNSpec
 from seg25d.planning.channel_rules import store_name
 from seg25d.planning.normalization import ChannelNormalization
 from seg25d.planning.plans_name import DEFAULT_PLANS_NAME, check_plans_name
 from seg25d.representations.base import AnyRepresentation
+
+if TYPE_CHECKING:
+    from torch import nn
 
 Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 Axis: TypeAlias = Annotated[int, Field(ge=0, le=2)]
@@ -101,7 +103,7 @@ class ConfigurationPlan(Record):
         self.representation.check(self.window, self.spacing_mm)
         return self
 
-    def build_model(self, num_channels: int, num_outputs: int) -> nn.Module:
+    def build_model(self, num_channels: int, num_outputs: int) -> "nn.Module":
         """Make the model with fresh weights from torch's global generator.
 
         Args:

@@ -13,7 +13,7 @@ from seg25d.inference.predictor import (
     deepened,
     default_batch_size,
 )
-from seg25d.networks.unet import UNetSpec
+from seg25d.networks.specs.unet import UNetSpec
 from seg25d.planning.model_file import load_header, save_model
 from seg25d.representations.slices import Slices
 from seg25d.representations.volume import Volume

@@ -1,0 +1,36 @@
+"""Slice by slice, each with its neighbours as channels: the module of `Slices`.
+
+Letters: B batch, C channels, K scores, D H W volume (D slices after the slicing axis is moved to the front), h w image.
+"""
+
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from seg25d.representations.base import NetworkOutput, map_scores
+from seg25d.representations.context import slices_back, slices_first, with_neighbours
+from seg25d.representations.slices import Slices
+
+
+class LiftedSlices(nn.Module):
+    """(B, C, D, H, W) -> (B * D, C * (2k + 1), h, w) -> network -> (B, K, D, H, W)."""
+
+    arranges_scores: ClassVar[bool] = True
+    """Whether scores are those of the network in another arrangement, see `inference/scoring.py`."""
+
+    def __init__(self, network: nn.Module, representation: Slices) -> None:
+        super().__init__()
+        self.network = network
+        self.representation = representation
+
+    def forward(self, volume: Tensor) -> NetworkOutput:
+        """Scores of volumes, see `Representation.lift`."""
+        axis, batch = self.representation.axis, volume.shape[0]
+        slices = with_neighbours(slices_first(volume, axis), self.representation.context)
+        output = self.network(slices.transpose(1, 2).flatten(0, 1))
+
+        def undo(scores: Tensor) -> Tensor:
+            volumes = scores.reshape(batch, -1, *scores.shape[1:])
+            return slices_back(volumes.transpose(1, 2), axis)
+
+        return map_scores(output, undo)
