@@ -5,6 +5,7 @@ Letters: B batch, C channels, K scores, D H W volume (D slices after the slicing
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field
@@ -22,7 +23,7 @@ from seg25d.representations.base import (
     map_scores,
     shrink,
 )
-from seg25d.representations.context import slices_back, slices_first, with_neighbours
+from seg25d.representations.context import apply_network, in_batch, slices_back, slices_first, with_neighbours
 
 IN_PLANE_STEPS = 16
 SMALLEST_IN_PLANE = 32
@@ -38,6 +39,7 @@ class Slices(Representation):
     network_dims: ClassVar[int] = 2
     keeps_scores: ClassVar[bool] = True
     can_be_fine: ClassVar[bool] = True
+    mixes_slices: ClassVar[bool] = True
     name: Literal["slices"] = "slices"
     axis: int = Field(ge=0, le=2)
     context: NumNeighbours = 0
@@ -87,11 +89,12 @@ class Slices(Representation):
     ) -> Iterator[tuple[Self, Shape]]:
         """Whole slices, fewer and fewer of them down to one with its neighbours; then smaller parts of slices.
 
-        A slice sees no more than its neighbours, so windows need not be deeper than leaves enough updates.
+        A slice sees no more than its neighbours, so windows need not be deeper than leaves enough updates. Where the
+        network mixes slices, parts of them come before fewer than `geometry.least_slices`.
         """
         representation = cls(axis=axis, context=context)
         shape = list(geometry.shape)
-        smallest_depth = min(shape[axis], 2 * context + 1)
+        smallest_depth = min(shape[axis], max(2 * context + 1, geometry.least_slices))
         if geometry.enough_voxels is not None:
             in_plane = math.prod(shape) // shape[axis]
             shape[axis] = min(shape[axis], max(SMALLEST_DEPTH, smallest_depth, geometry.enough_voxels // in_plane))
@@ -189,7 +192,8 @@ class LiftedSlices(nn.Module):
         """Scores of volumes, see `Representation.lift`."""
         axis, batch = self.representation.axis, volume.shape[0]
         slices = with_neighbours(slices_first(volume, axis), self.representation.context)
-        output = self.network(slices.transpose(1, 2).flatten(0, 1))
+        layout = partial(in_batch, (batch, slices.shape[2]))
+        output = apply_network(self.network, slices.transpose(1, 2).flatten(0, 1), layout)
 
         def undo(scores: Tensor) -> Tensor:
             volumes = scores.reshape(batch, -1, *scores.shape[1:])

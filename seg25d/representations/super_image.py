@@ -5,10 +5,11 @@ Letters: B batch, C channels, K scores, D H W volume, r c rows and columns of th
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor, cat, nn
 from torch.nn import functional
 
 from seg25d.core.grids import AXIS_NAMES
@@ -23,7 +24,7 @@ from seg25d.representations.base import (
     map_scores,
     shrink,
 )
-from seg25d.representations.context import slices_back, slices_first, with_neighbours
+from seg25d.representations.context import apply_network, slices_back, slices_first, with_neighbours
 from seg25d.representations.slices import slices_apart
 
 SQUARE_ENOUGH = 4 / 3
@@ -59,6 +60,7 @@ class SuperImage(Representation):
 
     network_dims: ClassVar[int] = 2
     keeps_scores: ClassVar[bool] = True
+    mixes_slices: ClassVar[bool] = True
     needs_third_dimension: ClassVar[bool] = True
     network_note: ClassVar[str] = "decided on one tile of the super image, so that pooling stays within slices"
     name: Literal["super_image"] = "super_image"
@@ -140,14 +142,15 @@ class SuperImage(Representation):
             return blank.refit(shape), shape
 
         half, depth = SHRINKING_STEPS // 2, geometry.shape[axis]
+        least = min(depth, geometry.least_slices)
         for step in range(half + 1):
             yield window(step, depth)
-        while depth > 1:
+        while depth > least:
             # Equal ratios, not equal steps: of 400 slices, 27 may be too many where 16 fit.
-            depth = min(depth - 1, depth * (SHRINKING_STEPS - 1) // SHRINKING_STEPS)
+            depth = max(least, min(depth - 1, depth * (SHRINKING_STEPS - 1) // SHRINKING_STEPS))
             yield window(half, depth)
         for step in range(half + 1, SHRINKING_STEPS):
-            yield window(step, 1)
+            yield window(step, least)
 
     @classmethod
     def from_rules(
@@ -219,7 +222,7 @@ class LiftedSuperImage(nn.Module):
         depth, height, width = slices.shape[2:]
         rows, columns = self.representation.grid
         grid = (rows, columns) if depth <= rows * columns else choose_grid(depth, height, width)
-        output = self.network(to_super_image(slices, grid))
+        output = apply_network(self.network, to_super_image(slices, grid), partial(in_tiles, grid, depth))
 
         def undo(image: Tensor) -> Tensor:
             return slices_back(from_super_image(image, grid, depth), axis)
@@ -257,3 +260,25 @@ def from_super_image(image: Tensor, grid: tuple[int, int], depth: int) -> Tensor
     batch, channels, height, width = image.shape
     tiles = image.reshape(batch, channels, rows, height // rows, columns, width // columns).permute(0, 1, 2, 4, 3, 5)
     return tiles.reshape(batch, channels, rows * columns, height // rows, width // columns)[:, :, :depth]
+
+
+def in_tiles(grid: tuple[int, int], num_slices: int, features: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """Change slices that are tiles of an image: the layout of networks that mix slices (seg25d/networks/mixing.py).
+
+    Args:
+        grid: Rows and columns.
+        num_slices: Of each volume, D; the places behind them are empty, and stay as they are.
+        features: (B, C, rows * h, columns * w).
+        change: From and to (B, D, C, h, w).
+
+    Returns:
+        (B, C, rows * h, columns * w).
+    """
+    num_places = math.prod(grid)
+    places = from_super_image(features, grid, num_places).transpose(1, 2)
+    if num_slices == num_places:
+        changed = change(places)
+    else:
+        slices, empty = places.split([num_slices, num_places - num_slices], 1)
+        changed = cat([change(slices), empty], 1)
+    return to_super_image(changed.transpose(1, 2), grid)
