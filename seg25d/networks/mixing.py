@@ -12,10 +12,10 @@ channels of a head.
 """
 
 from collections.abc import Callable, Iterable
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import torch
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -129,21 +129,10 @@ class MixesSlices(Record):
     mixing: Mixing | None = None
     """How slices are mixed; None, which is not written, as in plans of earlier versions: not at all."""
 
-    @property
-    def dims(self) -> int:
-        """Number of spatial axes, 2 or 3."""
-        raise NotImplementedError
-
     @model_serializer(mode="wrap")
     def _without_none(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         values: dict[str, Any] = serialize(self)
         return values if self.mixing is not None else {key: values[key] for key in values if key != "mixing"}
-
-    @model_validator(mode="after")
-    def _check_mixing(self) -> Self:
-        if self.mixing is not None and self.dims != 2:
-            raise ValueError(f"mixing: expected a network of 2 dimensions, whose images are slices, got {self.dims}")
-        return self
 
 
 class NoMixing(nn.Module):
@@ -274,6 +263,9 @@ def make_mixers(mixing: Mixing | None, inputs: Iterable[tuple[int, int]], num_st
     )
 
 
-def unmixed(features: Tensor) -> Tensor:
-    """Features as they are, the default of encoders that are told how to mix."""
+def _unmixed(features: Tensor) -> Tensor:
     return features
+
+
+UNMIXED: tuple[Step, ...] = (_unmixed,) * 4
+"""Steps of encoders with four inputs that could be mixed, where nobody tells them how."""

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from seg25d.networks.blocks import ConvBlock, initialise, make_norm
 from seg25d.networks.convolutions import Conv2d, Sizes
-from seg25d.networks.mixing import MixesSlices, SliceLayout, Step, make_mixers, unmixed
+from seg25d.networks.mixing import UNMIXED, MixesSlices, SliceLayout, Step, make_mixers
 
 Depth = Literal[18, 34, 50]
 ResNetNorm = Literal["batch", "instance"]
@@ -165,7 +165,7 @@ class ResNetEncoder(nn.Module):
             )
         )
 
-    def forward(self, images: Tensor, mix: Sequence[Step] = (unmixed,) * len(WIDTHS)) -> list[Tensor]:
+    def forward(self, images: Tensor, mix: Sequence[Step] = UNMIXED) -> list[Tensor]:
         """(N, in_channels, h, w) to features at 1/2, 1/4, 1/8, 1/16 and 1/32 of the size, with `widths` channels.
 
         Args:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from seg25d.networks.blocks import transposed_conv_3
 from seg25d.networks.convolutions import Conv2d, Sizes
-from seg25d.networks.mixing import MixesSlices, SliceLayout, Step, make_mixers, unmixed
+from seg25d.networks.mixing import UNMIXED, MixesSlices, SliceLayout, Step, make_mixers
 
 SLOPE = 0.1
 """Negative slope of the decoder's leaky ReLUs (methods 2.4)."""
@@ -129,7 +129,7 @@ class XceptionEncoder(nn.Module):
             nn.LeakyReLU(SLOPE, inplace=True),
         )
 
-    def forward(self, images: Tensor, mix: Sequence[Step] = (unmixed,) * 4) -> list[Tensor]:
+    def forward(self, images: Tensor, mix: Sequence[Step] = UNMIXED) -> list[Tensor]:
         """(N, in_channels, h, w) to features (N, 128, h/2, w/2), (N, 256, h/4, w/4), (N, 728, ...), (N, 1024, ...).
 
         Args:

@@ -401,16 +401,12 @@ def test_settings_survive_json_and_none_is_not_written(name: str, mixing: Mixing
     assert hash(type(spec).model_validate_json(written)) == hash(spec)
 
 
-VOLUMES = {"strides": ((1, 1, 1), (2, 2, 2)), "kernels": ((3, 3, 3),) * 2}
-
-
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: UNetSpec(widths=(4, 8), mixing={"name": "tile"}, **SQUARE), "'shift', 'attention', 'conv'"),
         (lambda: UNetSpec(widths=(4, 8), mixing={"name": "conv", "share": 0.5}, **SQUARE), "Extra inputs"),
         (lambda: UNetSpec(widths=(4, 8), mixing={"name": "shift", "share": 0}, **SQUARE), "greater than 0"),
-        (lambda: UNetSpec(widths=(4, 8), mixing=Conv(), **VOLUMES), "expected a network of 2 dimensions.*got 3"),
         (lambda: RSTNSpec(network=UNetSpec(widths=WIDTHS, mixing=Shift(), **SQUARE)), "crops differ from slice"),
     ],
 )

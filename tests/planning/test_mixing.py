@@ -178,11 +178,11 @@ def test_another_network_keeps_the_mixing() -> None:
 
 
 @UNTRACED
-def test_a_plan_that_was_edited_to_mix_what_are_no_slices_is_refused() -> None:
-    (item,) = plan("mip").configurations.values()
-    values = item.model_dump(mode="json")
+@pytest.mark.parametrize(("name", "method"), [("mip", "projections"), ("3d", "volume"), ("stack", "stack")])
+def test_a_plan_that_was_edited_to_mix_what_are_no_slices_is_refused(name: str, method: str) -> None:
+    values = plan(name).configurations[name].model_dump(mode="json")
     values["network"]["mixing"] = {"name": "shift"}
-    with pytest.raises(RecordError, match=r"network\.mixing: representation projections does not give its network"):
+    with pytest.raises(RecordError, match=rf"network\.mixing: representation {method} does not give its network"):
         parse_record(values, ConfigurationPlan, "plans.json")
 
 
