@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, ClassVar, Literal, Self
 
+import torch
 from pydantic import Field
-from torch import Tensor, cat, nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from seg25d.core.grids import AXIS_NAMES
@@ -276,9 +277,11 @@ def in_tiles(grid: tuple[int, int], num_slices: int, features: Tensor, change: C
     """
     num_places = math.prod(grid)
     places = from_super_image(features, grid, num_places).transpose(1, 2)
-    if num_slices == num_places:
-        changed = change(places)
+    exporting = torch.compiler.is_exporting()  # then these need not be numbers
+    if not exporting and num_slices == num_places:
+        return to_super_image(change(places).transpose(1, 2), grid)
+    if exporting:
+        slices, empty = places[:, :num_slices], places[:, num_slices:]
     else:
         slices, empty = places.split([num_slices, num_places - num_slices], 1)
-        changed = cat([change(slices), empty], 1)
-    return to_super_image(changed.transpose(1, 2), grid)
+    return to_super_image(torch.cat([change(slices), empty], 1).transpose(1, 2), grid)

@@ -327,6 +327,21 @@ def test_bfloat16_is_about_float32(mixing: Mixing, representation: Representatio
     assert torch.cosine_similarity(half_gradient, exact_gradient, dim=0) > 0.98
 
 
+@pytest.mark.parametrize("mixing", [Attention(), Conv()], ids=lambda each: each.name)
+def test_gradients_of_the_weights_are_sums_over_many_places_in_bfloat16_too(mixing: Mixing) -> None:
+    """In 16 bits sums stop growing early; here they are of 40,000 numbers."""
+    features = torch.randn(10, 16, 64, 64, generator=torch.Generator().manual_seed(4))
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        (layer,) = random_layers(mixing, 16)
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype != torch.float32):
+            mixed = layer(features.to(dtype), partial(in_batch, (2, 5)))
+        (mixed.float() * features).sum().backward()
+        found.append({name: weight.grad for name, weight in layer.named_parameters()})
+    for name, exact in found[0].items():
+        assert (found[1][name] - exact).norm() < 0.05 * exact.norm(), name
+
+
 @each_kind
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
