@@ -159,11 +159,11 @@ class SliceShift(nn.Module):
         """(N, C, h, w) to the same shape, type and layout in memory."""
         if self.number == 0:
             return features
-        moved, kept = features.split([2 * self.number, features.shape[1] - 2 * self.number], 1)
+        moved, kept = features.split_with_sizes([2 * self.number, features.shape[1] - 2 * self.number], 1)
         return torch.cat((_changed(moved, layout, self._shift, like=features), kept), 1)
 
     def _shift(self, slices: Tensor) -> Tensor:
-        before, after = slices.split(self.number, 2)
+        before, after = slices.chunk(2, 2)
         before = torch.cat((before[:, :1], before[:, :-1]), 1)
         return torch.cat((before, torch.cat((after[:, 1:], after[:, -1:]), 1)), 2)
 
@@ -226,7 +226,7 @@ class SliceAttention(nn.Module):
         # One slice has a weight of 1, and nothing new to say.
         news = weights @ values - values
         said: Tensor = self.outer(news.transpose(1, 2).flatten(2))
-        return slices + said.unflatten(0, (batch, height, width)).permute(0, 3, 4, 1, 2)
+        return slices + said.reshape(batch, height, width, depth, -1).permute(0, 3, 4, 1, 2)
 
     def _nearness(self, depth: int, like: Tensor) -> Tensor:
         """(H, D, D): minus the distances of slices, times the slope of each head."""

@@ -49,7 +49,7 @@ def in_batch(volumes: tuple[int, int], features: Tensor, change: Callable[[Tenso
     Returns:
         (B * D, C, h, w).
     """
-    return change(features.unflatten(0, volumes)).flatten(0, 1)
+    return change(features.reshape(*volumes, *features.shape[1:])).flatten(0, 1)
 
 
 def apply_network(network: nn.Module, images: Tensor, layout: Callable[..., Tensor]) -> Any:

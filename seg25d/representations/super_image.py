@@ -283,5 +283,5 @@ def in_tiles(grid: tuple[int, int], num_slices: int, features: Tensor, change: C
     if exporting:
         slices, empty = places[:, :num_slices], places[:, num_slices:]
     else:
-        slices, empty = places.split([num_slices, num_places - num_slices], 1)
+        slices, empty = places.split_with_sizes([num_slices, num_places - num_slices], 1)
     return to_super_image(torch.cat([change(slices), empty], 1).transpose(1, 2), grid)

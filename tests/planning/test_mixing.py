@@ -173,7 +173,7 @@ def test_another_network_keeps_the_mixing() -> None:
     assert with_network(plans, "si__shift", "se_unet") == "si__se_unet__shift"
     with pytest.raises(InputError, match="rstn cannot mix slices"):
         with_network(plans, "si__shift", "rstn")
-    with pytest.raises(InputError, match="no configuration 'si__conv' in its plans; .* -c si__conv adds it"):
+    with pytest.raises(InputError, match=r"no configuration 'si__conv' in its plans; .* -c si__conv adds it"):
         find_configuration(plans, "si__conv")
 
 
