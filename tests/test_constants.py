@@ -20,7 +20,7 @@ from seg25d.core import grids
 from seg25d.ensembling import staple
 from seg25d.ensembling.nonlocal_staple import NonlocalStapleSettings
 from seg25d.inference import components
-from seg25d.networks import resnet_unet, rstn, se_unet, swin_unetr, vnet, xception_cbam_unet
+from seg25d.networks import mixing, resnet_unet, rstn, se_unet, swin_unetr, vnet, xception_cbam_unet
 from seg25d.networks.specs import fusion_net
 from seg25d.networks.specs.topology import Topology
 from seg25d.planning import network_rules, splits
@@ -354,8 +354,13 @@ CONSTANTS: list[Line] = [
     Line("DECODER_WIDTHS", "xception_cbam_unet resnet_unet", (256, 128, 64, 32, 16), "2.4 [C], 1.2 [C]"),
     Line("NUM_MIDDLE_BLOCKS", "xception_cbam_unet", 8, "2.4 [C]"),
     Line("NUM_BLOCKS", "resnet_unet", {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}, "1.2, He et al. 2016"),
-    Line("STEM_WIDTH", "resnet_unet", 64, "1.2, He et al. 2016"),
+    Line("STEM_WIDTH", "resnet_unet xception_cbam_unet", 64, "1.2, He et al. 2016; 2.4 [C], Chollet 2017"),
     Line("WIDTHS", "resnet_unet", (64, 128, 256, 512), "1.2, He et al. 2016"),
+    Line("SHARE", "mixing", 0.25, "Lin et al. 2019"),
+    Line("FIRST_STAGE", "mixing", 3, "ours"),
+    Line("NUM_HEADS", "mixing", 4, "ours"),
+    Line("HEAD_WIDTH", "mixing", 32, "Liu et al. 2021"),
+    Line("STEEPEST", "slice_mixing", 8, "Press et al. 2022"),
     Line("STAGES", "fusion_net", 3, "4.2"),
     Line("FOREGROUND", "rstn", 0.5, "4.1 [C]"),
     Line("OUTSIDE", "rstn", -10.0, "not: -9,999,999 in " + RSTN_CODE),
@@ -466,6 +471,8 @@ OF_THE_TOPOLOGY: dict[str, Any] = {"strides": True, "kernels": True, "network": 
 """Fields of networks, and of networks within them."""
 MODULES = {
     "fusion_net": fusion_net,
+    "mixing": mixing_settings,
+    "slice_mixing": mixing,
     "resnet_unet": resnet_unet,
     "rstn": rstn,
     "se_unet": se_unet,

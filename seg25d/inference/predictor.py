@@ -277,7 +277,7 @@ class Predictor:
         return WindowOptions(
             model=f"the model of {header.dataset_name}, {header.configuration}, fold {header.fold}",
             window=window,
-            step_size=plan.representation.step_sizes(window, self.options.step_size),
+            step_size=plan.step_sizes(window, self.options.step_size),
             mirror_axes=plan.mirror_axes if self.options.mirroring else (),
             regular=regular,
             padded_with_lowest=plan.representation.padded_with_lowest,

@@ -7,6 +7,8 @@ enlarged without parameters, joined with those of the encoder, and convolved twi
 (qubvel-org/segmentation_models.pytorch, decoders/unet/decoder.py and base/heads.py).
 """
 
+from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -15,6 +17,7 @@ from torch.nn import functional
 
 from seg25d.networks.blocks import ConvBlock, initialise, make_norm
 from seg25d.networks.convolutions import Conv2d
+from seg25d.networks.mixing import UNMIXED, SliceLayout, Step, make_mixers
 from seg25d.networks.specs.resnet_unet import Depth, ResNetNorm, ResNetUNetSpec
 
 NUM_BLOCKS: dict[Depth, tuple[int, ...]] = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
@@ -117,12 +120,17 @@ class ResNetEncoder(nn.Module):
             )
         )
 
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """(N, in_channels, h, w) to features at 1/2, 1/4, 1/8, 1/16 and 1/32 of the size, with `widths` channels."""
+    def forward(self, images: Tensor, mix: Sequence[Step] = UNMIXED) -> list[Tensor]:
+        """(N, in_channels, h, w) to features at 1/2, 1/4, 1/8, 1/16 and 1/32 of the size, with `widths` channels.
+
+        Args:
+            images: (N, in_channels, h, w).
+            mix: What happens to the input of each layer.
+        """
         stem = self.relu(self.bn1(self.conv1(images)))
-        features = [stem, self.layer1(self.maxpool(stem))]
-        for layer in (self.layer2, self.layer3, self.layer4):
-            features.append(layer(features[-1]))
+        features = [stem, self.layer1(mix[0](self.maxpool(stem)))]
+        for step, layer in zip(mix[1:], (self.layer2, self.layer3, self.layer4), strict=True):
+            features.append(layer(step(features[-1])))
         return features
 
 
@@ -150,18 +158,26 @@ class ResNetUNet(nn.Module):
         )
         self.head = Conv2d(DECODER_WIDTHS[-1], num_outputs, 3, padding=1)
         initialise(self, slope=0.0)
+        # Last, so that all other weights begin as without mixing.
+        self.mixes_slices = spec.mixing is not None
+        down = zip((2, 2, 3, 4), self.encoder.widths, strict=False)  # behind the first pooling, then layer by layer
+        self.mix_down = make_mixers(spec.mixing, down, 1 + len(DECODER_WIDTHS))
+        up = zip((5, 4, 3, 2, 1), (coarsest, *DECODER_WIDTHS), strict=False)
+        self.mix_up = make_mixers(spec.mixing, up, 1 + len(DECODER_WIDTHS))
 
-    def forward(self, images: Tensor) -> Tensor | list[tuple[Tensor, float]]:
+    def forward(self, images: Tensor, layout: SliceLayout | None = None) -> Tensor | list[tuple[Tensor, float]]:
         """Scores of images.
 
         Args:
             images: (N, in_channels, h, w) with sizes divisible by 32.
+            layout: Where slices are among them, for networks that mix these.
 
         Returns:
             (N, num_outputs, h, w) in eval mode; in training mode a list with these scores and the weight 1.
         """
-        *skips, features = self.encoder(images)
-        for stage in self.decoder:
+        *skips, features = self.encoder(images, [partial(mixer, layout=layout) for mixer in self.mix_down])
+        for mixer, stage in zip(self.mix_up, self.decoder, strict=True):
+            features = mixer(features, layout)
             height, width = features.shape[2:]
             features = functional.interpolate(features, size=(2 * height, 2 * width), mode="nearest")
             features = stage(torch.cat((features, skips.pop()), 1) if skips else features)

@@ -13,6 +13,7 @@ from torch.nn import functional
 from seg25d.core.types import Sizes
 from seg25d.networks.blocks import MAX_POOL, transposed_conv_3
 from seg25d.networks.convolutions import CONV
+from seg25d.networks.mixing import SliceLayout, make_mixers
 from seg25d.networks.specs.se_unet import SEUNetSpec
 
 FIRST_KERNEL = 7
@@ -126,23 +127,32 @@ class SEUNet(nn.Module):
         self.second = nn.ModuleList(SEBlock(widths[stage], widths[stage], kernels[stage], reduction) for stage in below)
         self.visions = nn.ModuleList(SEBlock(widths[stage], spec.width, ones, reduction) for stage in below[1:])
         self.head = CONV[spec.dims](spec.width, num_outputs, 1)
+        # Last, so that all other weights begin as without mixing.
+        self.mixes_slices = spec.mixing is not None
+        stages = list(enumerate(widths))
+        self.mix_down = make_mixers(spec.mixing, stages[:-1], len(stages))
+        self.mix_up = make_mixers(spec.mixing, stages[1:], len(stages))
 
-    def forward(self, images: Tensor) -> Tensor | list[tuple[Tensor, float]]:
+    def forward(self, images: Tensor, layout: SliceLayout | None = None) -> Tensor | list[tuple[Tensor, float]]:
         """Scores of images.
 
         Args:
             images: (N, in_channels, ...) with sizes divisible by `spec.divisor`.
+            layout: Where slices are among them, for networks that mix these.
 
         Returns:
             (N, num_outputs, ...) in eval mode; in training mode a list with these scores and the weight 1.
         """
         skips = []
         features = images
-        for encoder_stage in self.encoder:
+        for stage, encoder_stage in enumerate(self.encoder):
+            if stage > 0:
+                features = self.mix_down[stage - 1](features, layout)
             features = encoder_stage(features)
             skips.append(features)
         vision: Tensor | None = None
         for stage in range(len(self.ups) - 1, -1, -1):
+            features = self.mix_up[stage](features, layout)
             features = self.first[stage](torch.cat((self.ups[stage](features), skips[stage]), 1))
             if stage == 0 and vision is not None:
                 features = features + vision

@@ -19,6 +19,7 @@ from seg25d.networks.blocks import (
     transposed_conv_3,
 )
 from seg25d.networks.convolutions import CONV, TRANSPOSED_CONV
+from seg25d.networks.mixing import SliceLayout, make_mixers
 from seg25d.networks.specs.unet import UNetSpec
 
 
@@ -46,12 +47,18 @@ class UNet(nn.Module):
             CONV[spec.dims](widths[stage], num_outputs, 1) for stage in range(spec.num_supervised)
         )
         initialise(self) if spec.initialisation == "he" else initialise_glorot(self)
+        # Last, so that all other weights begin as without mixing.
+        self.mixes_slices = spec.mixing is not None
+        stages = list(enumerate(widths))
+        self.mix_down = make_mixers(spec.mixing, stages[:-1], len(stages))
+        self.mix_up = make_mixers(spec.mixing, stages[1:], len(stages))
 
-    def forward(self, images: Tensor) -> Tensor | list[tuple[Tensor, float]]:
+    def forward(self, images: Tensor, layout: SliceLayout | None = None) -> Tensor | list[tuple[Tensor, float]]:
         """Scores of images.
 
         Args:
             images: (N, in_channels, ...) with sizes divisible by `spec.divisor`.
+            layout: Where slices are among them, for networks that mix these.
 
         Returns:
             (N, num_outputs, ...) in eval mode; in training mode a list of (scores, weight), the finest scale first,
@@ -59,13 +66,16 @@ class UNet(nn.Module):
         """
         skips = []
         features = images
-        for encoder_stage in self.encoder:
+        for stage, encoder_stage in enumerate(self.encoder):
+            if stage > 0:
+                features = self.mix_down[stage - 1](features, layout)
             features = encoder_stage(features)
             skips.append(features)
         outputs = []
         skips.pop()
         for stage in range(len(self.decoder) - 1, -1, -1):
             # Nothing is kept for longer than it is needed: in prediction, no gradient needs it either.
+            features = self.mix_up[stage](features, layout)
             features = torch.cat((self.ups[stage](features), skips.pop()), 1)
             for block in self.decoder[stage].children():
                 features = block(features)

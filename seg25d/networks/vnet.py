@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from seg25d.core.types import Sizes
 from seg25d.networks.blocks import PReLU, initialise, make_norm
 from seg25d.networks.convolutions import CONV, TRANSPOSED_CONV
+from seg25d.networks.mixing import SliceLayout, make_mixers
 from seg25d.networks.specs.topology import NormName
 from seg25d.networks.specs.vnet import VNetSpec
 
@@ -65,22 +66,32 @@ class VNet(nn.Module):
             _conv(width, num_outputs, kernel), PReLU(num_outputs), _conv(num_outputs, num_outputs, (1,) * spec.dims)
         )
         initialise(self, PRELU_SLOPE)
+        # Last, so that all other weights begin as without mixing.
+        self.mixes_slices = spec.mixing is not None
+        stages = list(enumerate(widths))
+        self.mix_down = make_mixers(spec.mixing, stages[:-1], len(stages))
+        stages = [(stage + 1, _width_below(spec, stage)) for stage, _ in stages[:-1]]
+        self.mix_up = make_mixers(spec.mixing, stages, len(widths))
 
-    def forward(self, images: Tensor) -> Tensor | list[tuple[Tensor, float]]:
+    def forward(self, images: Tensor, layout: SliceLayout | None = None) -> Tensor | list[tuple[Tensor, float]]:
         """Scores of images.
 
         Args:
             images: (N, in_channels, ...) with sizes divisible by `spec.divisor`.
+            layout: Where slices are among them, for networks that mix these.
 
         Returns:
             (N, num_outputs, ...) in eval mode; in training mode a list with these scores and the weight 1.
         """
         skips = []
         features = images
-        for encoder_stage in self.encoder:
+        for stage, encoder_stage in enumerate(self.encoder):
+            if stage > 0:
+                features = self.mix_down[stage - 1](features, layout)
             features = self._run(encoder_stage, features)
             skips.append(features)
         for stage in range(len(self.decoder) - 1, -1, -1):
+            features = self.mix_up[stage](features, layout)
             features = self._run(self.decoder[stage], features, skips[stage])
         scores = self._run(self.head, features)
         return [(scores, 1.0)] if self.training else scores
@@ -99,9 +110,7 @@ class DecoderStage(nn.Module):
     def __init__(self, spec: VNetSpec, stage: int) -> None:
         super().__init__()
         width, stride = spec.widths[stage], spec.strides[stage + 1]
-        coarsest = stage == len(spec.widths) - 2
-        below = spec.widths[stage + 1] * (1 if coarsest else 2)
-        up = TRANSPOSED_CONV[spec.dims](below, width, stride, stride)  # type: ignore[arg-type]
+        up = TRANSPOSED_CONV[spec.dims](_width_below(spec, stage), width, stride, stride)  # type: ignore[arg-type]
         self.up = nn.Sequential(up, make_norm(spec.norm, width, spec.dims), PReLU(width))
         num_convs = spec.decoder_blocks[-1 - stage]
         self.convs = ResidualConvs(2 * width, 2 * width, spec.kernels[stage], num_convs, spec.norm)
@@ -127,6 +136,11 @@ def _encoder_stage(spec: VNetSpec, stage: int, in_channels: int) -> nn.Module:
         return convs
     down = CONV[spec.dims](spec.widths[stage - 1], width, stride, stride)  # type: ignore[arg-type]
     return nn.Sequential(down, make_norm(spec.norm, width, spec.dims), PReLU(width), convs)
+
+
+def _width_below(spec: VNetSpec, stage: int) -> int:
+    """Count the channels that a stage of the decoder gets from the next coarser one."""
+    return spec.widths[stage + 1] * (1 if stage == len(spec.widths) - 2 else 2)
 
 
 def _conv(in_channels: int, out_channels: int, kernel: Sequence[int]) -> nn.Module:

@@ -16,7 +16,7 @@ class RunOptions(Record):
     """What is run, how long, and on what."""
 
     configurations: tuple[str, ...] | None = None
-    """Configurations, also with a network or variants: `si__se_unet`, `2d__fine`; None: all that
+    """Configurations, also with a network, mixing or variants: `si__se_unet`, `si__shift`, `2d__fine`; None: all that
     their plans do not advise against."""
     folds: tuple[str, ...] = ("cv",)
     epochs: int | None = None

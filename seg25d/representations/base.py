@@ -47,6 +47,8 @@ class VolumeGeometry(Record):
     """What a recipe resizes every case to; None: nothing, all axes go by the spacing."""
     sliced_along: int | None = None
     """Slicing axis that a recipe fixes; None: it follows from shape and spacing."""
+    least_slices: int = 1
+    """Slices that a window has at least, if there are so many: more than one where networks mix slices."""
 
     @property
     def slice_axis(self) -> int:
@@ -126,6 +128,8 @@ class Representation(Record):
     """Whether the input includes the probabilities of other models beside the image, see `FusedViews`."""
     can_be_fine: ClassVar[bool] = False
     """Whether a fine model can be trained on crops around the object that another model found (`fine`)."""
+    mixes_slices: ClassVar[bool] = False
+    """Whether it tells networks where the slices of a window are, so that they can mix them (networks/mixing.py)."""
     keeps_scores: ClassVar[bool] = False
     """Whether scores of volumes are those of the network, in another arrangement at most."""
     needs_third_dimension: ClassVar[bool] = False

@@ -37,6 +37,7 @@ class Slices(Representation):
     network_dims: ClassVar[int] = 2
     keeps_scores: ClassVar[bool] = True
     can_be_fine: ClassVar[bool] = True
+    mixes_slices: ClassVar[bool] = True
     name: Literal["slices"] = "slices"
     axis: int = Field(ge=0, le=2)
     context: NumNeighbours = 0
@@ -88,11 +89,12 @@ class Slices(Representation):
     ) -> Iterator[tuple[Self, Shape]]:
         """Whole slices, fewer and fewer of them down to one with its neighbours; then smaller parts of slices.
 
-        A slice sees no more than its neighbours, so windows need not be deeper than leaves enough updates.
+        A slice sees no more than its neighbours, so windows need not be deeper than leaves enough updates. Where the
+        network mixes slices, parts of them come before fewer than `geometry.least_slices`.
         """
         representation = cls(axis=axis, context=context)
         shape = list(geometry.shape)
-        smallest_depth = min(shape[axis], 2 * context + 1)
+        smallest_depth = min(shape[axis], max(2 * context + 1, geometry.least_slices))
         if geometry.enough_voxels is not None:
             in_plane = math.prod(shape) // shape[axis]
             shape[axis] = min(shape[axis], max(SMALLEST_DEPTH, smallest_depth, geometry.enough_voxels // in_plane))

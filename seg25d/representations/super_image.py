@@ -57,6 +57,7 @@ class SuperImage(Representation):
 
     network_dims: ClassVar[int] = 2
     keeps_scores: ClassVar[bool] = True
+    mixes_slices: ClassVar[bool] = True
     needs_third_dimension: ClassVar[bool] = True
     network_note: ClassVar[str] = "decided on one tile of the super image, so that pooling stays within slices"
     name: Literal["super_image"] = "super_image"
@@ -150,14 +151,15 @@ class SuperImage(Representation):
             return blank.refit(shape), shape
 
         half, depth = SHRINKING_STEPS // 2, geometry.shape[axis]
+        least = min(depth, geometry.least_slices)
         for step in range(half + 1):
             yield window(step, depth)
-        while depth > 1:
+        while depth > least:
             # Equal ratios, not equal steps: of 400 slices, 27 may be too many where 16 fit.
-            depth = min(depth - 1, depth * (SHRINKING_STEPS - 1) // SHRINKING_STEPS)
+            depth = max(least, min(depth - 1, depth * (SHRINKING_STEPS - 1) // SHRINKING_STEPS))
             yield window(half, depth)
         for step in range(half + 1, SHRINKING_STEPS):
-            yield window(step, 1)
+            yield window(step, least)
 
     @classmethod
     def from_rules(

@@ -22,7 +22,7 @@ from seg25d.data.labels import Labels
 from seg25d.data.phantom import DATASET_NAME
 from seg25d.evaluation.slice_context import SliceChange, SliceContext
 from seg25d.inference.predictor import Predictor, PredictorOptions
-from seg25d.networks.unet import UNetSpec
+from seg25d.networks.specs.unet import UNetSpec
 from seg25d.planning.model_file import ModelHeader
 from seg25d.planning.normalization import ChannelNormalization
 from seg25d.planning.plan import ConfigurationPlan

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, Literal
 
-from seg25d.core.records import Record
 from seg25d.core.types import Sizes
+from seg25d.networks.specs.mixing import MixesSlices
 
 if TYPE_CHECKING:
     from torch import nn
@@ -12,7 +12,7 @@ Depth = Literal[18, 34, 50]
 ResNetNorm = Literal["batch", "instance"]
 
 
-class ResNetUNetSpec(Record):
+class ResNetUNetSpec(MixesSlices):
     """All settings of a U-Net with ResNet encoder.
 
     Parameters with 3 channels in and 1 out: 14,328,209 for depth 18, 24,436,369 for 34 and 32,521,105 for 50, as many

@@ -46,6 +46,8 @@ class RSTNSpec(Record):
                 "network must be of 2 dimensions with num_supervised 1, got "
                 f"{self.network.dims} and {self.network.num_supervised}"
             )
+        if self.network.mixing is not None:
+            raise ValueError("network.mixing: crops differ from slice to slice and cannot be mixed; leave it out")
         if any(size % 2 == 0 or not 1 <= size <= MAX_SIZE for size in self.saliency_kernels):
             raise ValueError(f"saliency_kernels must be odd, from 1 to {MAX_SIZE}, got {self.saliency_kernels}")
         return self

@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 from pydantic import model_validator
 
 from seg25d.core.limits import Width
+from seg25d.networks.specs.mixing import MixesSlices
 from seg25d.networks.specs.topology import Topology, check_stages
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-class SEUNetSpec(Topology):
+class SEUNetSpec(Topology, MixesSlices):
     """All settings of an SE-norm U-Net; `strides` are those of max pooling, `kernels` 3, or 1 to leave an axis alone.
 
     The published network has five stages with strides of 2. Parameters with 2 channels in and 1 out: 8,508,001 in 2D,

@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from seg25d.core.limits import MAX_STAGES, NumBlocks, Width
+from seg25d.networks.specs.mixing import MixesSlices
 from seg25d.networks.specs.topology import ActivationName, NormName, Topology, check_stages
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-class UNetSpec(Topology):
+class UNetSpec(Topology, MixesSlices):
     """All settings of a U-Net.
 
     The number of entries of `widths`, `strides` and `kernels` is the number of stages.

@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING, Literal, Self
 from pydantic import model_validator
 
 from seg25d.core.limits import NumBlocks, Width
+from seg25d.networks.specs.mixing import MixesSlices
 from seg25d.networks.specs.topology import NormName, Topology, check_stages
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-class VNetSpec(Topology):
+class VNetSpec(Topology, MixesSlices):
     """All settings of a V-Net.
 
     As published: five stages with strides of 2 and kernels of 5. Parameters in 3D with 1 channel in and 2 out:

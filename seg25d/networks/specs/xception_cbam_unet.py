@@ -4,14 +4,14 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from seg25d.core.records import Record
 from seg25d.core.types import Sizes
+from seg25d.networks.specs.mixing import MixesSlices
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-class XceptionCBAMUNetSpec(Record):
+class XceptionCBAMUNetSpec(MixesSlices):
     """All settings of a U-Net with Xception encoder.
 
     Trainable parameters with 3 channels in and 1 out: 38,415,360 with attention in the decoder, 38,579,510 with

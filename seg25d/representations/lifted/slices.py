@@ -3,12 +3,13 @@
 Letters: B batch, C channels, K scores, D H W volume (D slices after the slicing axis is moved to the front), h w image.
 """
 
+from functools import partial
 from typing import ClassVar
 
 from torch import Tensor, nn
 
 from seg25d.representations.base import NetworkOutput, map_scores
-from seg25d.representations.context import slices_back, slices_first, with_neighbours
+from seg25d.representations.context import apply_network, in_batch, slices_back, slices_first, with_neighbours
 from seg25d.representations.slices import Slices
 
 
@@ -27,7 +28,8 @@ class LiftedSlices(nn.Module):
         """Scores of volumes, see `Representation.lift`."""
         axis, batch = self.representation.axis, volume.shape[0]
         slices = with_neighbours(slices_first(volume, axis), self.representation.context)
-        output = self.network(slices.transpose(1, 2).flatten(0, 1))
+        layout = partial(in_batch, (batch, slices.shape[2]))
+        output = apply_network(self.network, slices.transpose(1, 2).flatten(0, 1), layout)
 
         def undo(scores: Tensor) -> Tensor:
             volumes = scores.reshape(batch, -1, *scores.shape[1:])

@@ -3,6 +3,9 @@
 Letters: B batch, C channels, K scores, D H W volume, r c rows and columns of the grid, h w image.
 """
 
+import math
+from collections.abc import Callable
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -11,7 +14,7 @@ from torch.nn import functional
 
 from seg25d.core.types import Shape
 from seg25d.representations.base import NetworkOutput, map_scores
-from seg25d.representations.context import slices_back, slices_first, with_neighbours
+from seg25d.representations.context import apply_network, slices_back, slices_first, with_neighbours
 from seg25d.representations.super_image import SuperImage
 
 
@@ -45,7 +48,7 @@ class LiftedSuperImage(nn.Module):
             grid = self.representation.grid_for(window)
         else:
             grid = (places.shape[0], places.shape[1])
-        output = self.network(to_super_image(slices, grid))
+        output = apply_network(self.network, to_super_image(slices, grid), partial(in_tiles, grid, depth))
 
         def undo(image: Tensor) -> Tensor:
             return slices_back(from_super_image(image, grid, depth), axis)
@@ -84,3 +87,27 @@ def from_super_image(image: Tensor, grid: tuple[int, int], depth: int) -> Tensor
     batch, channels, height, width = image.shape
     tiles = image.reshape(batch, channels, rows, height // rows, columns, width // columns).permute(0, 1, 2, 4, 3, 5)
     return tiles.reshape(batch, channels, rows * columns, height // rows, width // columns)[:, :, :depth]
+
+
+def in_tiles(grid: tuple[int, int], num_slices: int, features: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """Change slices that are tiles of an image: the layout of networks that mix slices (seg25d/networks/mixing.py).
+
+    Args:
+        grid: Rows and columns.
+        num_slices: Of each volume, D; the places behind them are empty, and stay as they are.
+        features: (B, C, rows * h, columns * w).
+        change: From and to (B, D, C, h, w).
+
+    Returns:
+        (B, C, rows * h, columns * w).
+    """
+    num_places = math.prod(grid)
+    places = from_super_image(features, grid, num_places).transpose(1, 2)
+    exporting = torch.compiler.is_exporting()  # then these need not be numbers
+    if not exporting and num_slices == num_places:
+        return to_super_image(change(places).transpose(1, 2), grid)
+    if exporting:
+        slices, empty = places[:, :num_slices], places[:, num_slices:]
+    else:
+        slices, empty = places.split_with_sizes([num_slices, num_places - num_slices], 1)
+    return to_super_image(torch.cat([change(slices), empty], 1).transpose(1, 2), grid)
