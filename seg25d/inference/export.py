@@ -2,8 +2,9 @@
 
 Every plane across one axis is resampled in the plane, interpolated with its neighbour along the axis and converted to
 labels immediately; at most three planes of scores exist at a time. The convention is that of
-preprocessing/resample.py: linear between voxel centres, border values outside, nearest neighbour along an axis that
-was resampled separately.
+preprocessing/resample.py: linear between voxel centres, border values outside. Along an axis that was resampled
+separately it is the nearest slice, or where the file has more slices than the model saw, a mixture of the two that the
+model saw before and behind (preprocessing/positions.py).
 
 Letters: K scores, D H W the canonical grid, d h w the model's grid, n planes of a slab.
 """
@@ -12,7 +13,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ from seg25d.inference.sliding_window import Slab
 from seg25d.inference.uncertainty import Uncertainty, entropy
 from seg25d.inference.window_sums import buffer_device, other_axes
 from seg25d.preprocessing.grid import Grid
+from seg25d.preprocessing.positions import Positions, linear_positions, separate_positions
 
 Result = TypeVar("Result")
 
@@ -36,28 +38,6 @@ PART_BYTES = 8 << 20
 pixels take 39 ms in such parts on one core, and 88 ms at once, most of it for fresh memory."""
 SCORES_PER_THREAD = 1 << 20
 """Fewest scores that a further thread is for: numpy turns them into labels in 0.4 ms."""
-
-
-class Positions(NamedTuple):
-    """Positions of a new grid's voxels on an old one along one axis: between `low` and `high`, at `fraction`."""
-
-    low: NDArray[np.int64]
-    high: NDArray[np.int64]
-    fraction: NDArray[np.float64]
-
-
-def linear_positions(size: int, new_size: int) -> Positions:
-    """Positions for linear interpolation, clipped to the first and last voxel centre."""
-    position = ((np.arange(new_size) + 0.5) * size / new_size - 0.5).clip(0, size - 1)
-    low = np.floor(position).astype(np.int64)
-    fraction = position - low
-    return Positions(low, low + (fraction > 0), fraction)
-
-
-def nearest_positions(size: int, new_size: int) -> Positions:
-    """Positions for nearest neighbours: the voxel that contains the new centre (as in `resample.axis_matrix`)."""
-    index = np.minimum(((np.arange(new_size) + 0.5) * size / new_size).astype(np.int64), size - 1)
-    return Positions(index, index, np.zeros(new_size))
 
 
 def labels_from_slabs(
@@ -198,9 +178,8 @@ def _resampled_planes(slabs: Iterable[Slab], grid: Grid) -> Iterator[tuple[int, 
     between: Tensor | None = None
     for slab in slabs:
         axis = slab.axis
-        sizes = grid.shape[axis], grid.cropped_shape[axis]
-        separate = axis == grid.inverse_separate_axis
-        low, high, fraction = nearest_positions(*sizes) if separate else linear_positions(*sizes)
+        simple = linear_positions(grid.shape[axis], grid.cropped_shape[axis])
+        low, high, fraction = separate_positions(grid, axis) or simple
         needed = {*low.tolist(), *high.tolist()}
         for source, plane in enumerate(slab.planes, slab.start):
             if source not in needed:
@@ -250,9 +229,18 @@ def _resample_scores(scores: Tensor, axis: int, grid: Grid) -> Tensor:
     axes = other_axes(axis)
     shape = [grid.cropped_shape[other] for other in axes]
     for dim, other in enumerate(axes, 1):
-        if other == grid.inverse_separate_axis:
-            index = nearest_positions(scores.shape[dim], grid.cropped_shape[other]).low
-            scores = scores.index_select(dim, torch.from_numpy(index).to(scores.device))
+        if positions := separate_positions(grid, other):
+            scores = _between(scores, dim, positions)
     if list(scores.shape[1:]) == shape:
         return scores
     return functional.interpolate(scores[None], size=shape, mode="bilinear", align_corners=False)[0]
+
+
+def _between(scores: Tensor, dim: int, positions: Positions) -> Tensor:
+    """Interpolate float32 scores (K, h, w) along one dimension: 1 h, 2 w."""
+    low, high = (torch.from_numpy(index).to(scores.device) for index in positions[:2])
+    chosen = scores.index_select(dim, low)
+    if not positions.fraction.any():
+        return chosen
+    weights = torch.from_numpy(positions.fraction).to(scores.device, scores.dtype)
+    return chosen.lerp_(scores.index_select(dim, high), weights[:, None] if dim == 1 else weights)
