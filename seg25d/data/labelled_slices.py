@@ -1,0 +1,47 @@
+"""How many slices of each case are labelled, where others have the `ignore` label: counted and put into words."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seg25d.core.grids import AXIS_NAMES
+from seg25d.core.types import Shape
+from seg25d.data.labels import IGNORE_INDEX
+
+
+def count_labelled_slices(indices: NDArray[np.uint8]) -> Shape:
+    """Count the slices along each axis that have a voxel which is not ignored.
+
+    Args:
+        indices: (D, H, W), internal indices.
+
+    Returns:
+        Slices along (D, H, W).
+    """
+    labelled = indices != IGNORE_INDEX
+    depth, height, width = (int(np.count_nonzero(labelled.any(axis=axes))) for axes in ((1, 2), (0, 2), (0, 1)))
+    return depth, height, width
+
+
+def describe_labelled_slices(cases: Sequence[tuple[Shape, Shape]]) -> str | None:
+    """Describe how many slices of a data set are labelled, along the axis along which the fewest are.
+
+    Args:
+        cases: Slices that are labelled and all slices, along (D, H, W), of each case that may have ignored voxels.
+
+    Returns:
+        None where every slice of every case is labelled.
+    """
+    if not cases:
+        return None
+    labelled, slices = np.array([case for case, _ in cases]), np.array([shape for _, shape in cases])
+    axis = int((labelled / slices).mean(axis=0).argmin())
+    partly = labelled[:, axis] < slices[:, axis]
+    if not partly.any():
+        return None
+    some, every = (f"{np.median(numbers[partly, axis]):g}" for numbers in (labelled, slices))
+    return (
+        f"{partly.sum()} of {len(cases)} case(s) are labelled in some slices along {AXIS_NAMES[axis]} only, in the "
+        f"median in {some} of {every}; the others are ignored, and windows are drawn where labels are"
+    )

@@ -1,0 +1,24 @@
+"""How many slices are labelled, counted and in words."""
+
+import numpy as np
+
+from seg25d.data.labelled_slices import count_labelled_slices, describe_labelled_slices
+from seg25d.data.labels import IGNORE_INDEX
+
+
+def test_slices_are_counted_along_every_axis() -> None:
+    indices = np.full((4, 5, 6), IGNORE_INDEX, np.uint8)
+    assert count_labelled_slices(indices) == (0, 0, 0)
+    indices[1, 2, 3] = indices[3, 2, 4] = 0
+    assert count_labelled_slices(indices) == (2, 1, 2)
+    assert count_labelled_slices(np.zeros((4, 5, 6), np.uint8)) == (4, 5, 6)
+
+
+def test_words_are_about_the_axis_with_the_fewest() -> None:
+    cases = [((8, 50, 35), (40, 50, 35)), ((6, 48, 30), (30, 48, 30)), ((40, 50, 35), (40, 50, 35))]
+    told = describe_labelled_slices(cases)
+    assert told is not None
+    assert told.startswith("2 of 3 case(s) are labelled in some slices along D (inferior-superior) only")
+    assert "in 7 of 35;" in told
+    assert describe_labelled_slices(cases[2:]) is None
+    assert describe_labelled_slices([]) is None
