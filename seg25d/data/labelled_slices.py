@@ -9,6 +9,9 @@ from seg25d.core.grids import AXIS_NAMES
 from seg25d.core.types import Shape
 from seg25d.data.labels import IGNORE_INDEX
 
+FEWEST_LONE = 3
+"""Slices with foreground, none of them neighbours, from which on it is no chance; our choice."""
+
 
 def count_labelled_slices(indices: NDArray[np.uint8]) -> Shape:
     """Count the slices along each axis that have a voxel which is not ignored.
@@ -22,6 +25,29 @@ def count_labelled_slices(indices: NDArray[np.uint8]) -> Shape:
     labelled = indices != IGNORE_INDEX
     depth, height, width = (int(np.count_nonzero(labelled.any(axis=axes))) for axes in ((1, 2), (0, 2), (0, 1)))
     return depth, height, width
+
+
+def find_lone_slices(indices: NDArray[np.uint8]) -> int | None:
+    """Find an axis along which three slices or more have foreground and no two of them are neighbours.
+
+    Structures hardly ever lie so; labels of every other slice do. Where the slices between are ignored it is as it
+    should be.
+
+    Args:
+        indices: (D, H, W), internal indices.
+
+    Returns:
+        The axis; None if there is none.
+    """
+    labelled = indices != IGNORE_INDEX
+    foreground = labelled & (indices > 0)
+    for axis, others in enumerate(((1, 2), (0, 2), (0, 1))):
+        shown = np.flatnonzero(foreground.any(axis=others))
+        if len(shown) < FEWEST_LONE or (np.diff(shown) == 1).any():
+            continue
+        if np.count_nonzero(labelled.any(axis=others)[shown[0] : shown[-1] + 1]) > len(shown):
+            return axis
+    return None
 
 
 def describe_labelled_slices(cases: Sequence[tuple[Shape, Shape]]) -> str | None:

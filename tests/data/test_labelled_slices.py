@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from seg25d.data.labelled_slices import count_labelled_slices, describe_labelled_slices
+from seg25d.data.labelled_slices import count_labelled_slices, describe_labelled_slices, find_lone_slices
 from seg25d.data.labels import IGNORE_INDEX
 
 
@@ -22,3 +22,26 @@ def test_words_are_about_the_axis_with_the_fewest() -> None:
     assert "in 7 of 35;" in told
     assert describe_labelled_slices(cases[2:]) is None
     assert describe_labelled_slices([]) is None
+
+
+def test_single_slices_with_background_between_are_found() -> None:
+    indices = np.zeros((9, 6, 6), np.uint8)
+    indices[1::3, 2:4, 2:4] = 1
+    assert find_lone_slices(indices) == 0
+    assert find_lone_slices(np.moveaxis(indices, 0, 2)) == 2
+    # A fourth one beside them, only two of them, an object, and none at all.
+    indices[2, 2, 2] = 1
+    assert find_lone_slices(indices) is None
+    indices[:3] = 0
+    assert find_lone_slices(indices) is None
+    assert find_lone_slices(np.ones((9, 6, 6), np.uint8)) is None
+    assert find_lone_slices(np.zeros((9, 6, 6), np.uint8)) is None
+
+
+def test_where_the_slices_between_are_ignored_all_is_well() -> None:
+    indices = np.full((9, 6, 6), IGNORE_INDEX, np.uint8)
+    indices[1::3] = 0
+    indices[1::3, 2, 2] = 1
+    assert find_lone_slices(indices) is None
+    indices[2] = 0
+    assert find_lone_slices(indices) == 0
