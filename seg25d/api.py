@@ -16,6 +16,7 @@ from seg25d.core.records import write_record
 from seg25d.core.workspace import Workspace
 from seg25d.data.convert_dicom import convert_dicom
 from seg25d.data.convert_msd import convert_msd
+from seg25d.data.convert_slices import convert_slices
 from seg25d.data.dataset import find_inputs
 from seg25d.data.dicom_options import DicomOptions
 from seg25d.ensembling.case_predictor import CasePredictor
@@ -77,6 +78,7 @@ __all__ = [
     "convert_dicom",
     "convert_msd",
     "convert_nnunet_results",
+    "convert_slices",
     "describe_best",
     "describe_times",
     "ensemble",

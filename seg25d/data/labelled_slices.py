@@ -50,6 +50,26 @@ def find_lone_slices(indices: NDArray[np.uint8]) -> int | None:
     return None
 
 
+def hide_unlabelled(indices: NDArray[np.uint8], axis: int, every: int | None = None) -> NDArray[np.uint8]:
+    """Ignore the slices that do not count as labelled.
+
+    Args:
+        indices: (D, H, W), internal indices without ignored voxels; not changed.
+        axis: Along which slices are taken: 0 D, 1 H, 2 W.
+        every: One slice in so many is labelled, counted from the first with foreground, or from the first where there
+            is none; None: the slices with foreground are.
+
+    Returns:
+        (D, H, W).
+    """
+    shown = (indices > 0).any(axis=tuple(other for other in range(3) if other != axis))
+    if every is not None:
+        shown = np.arange(len(shown)) % every == int(shown.argmax()) % every
+    hidden = indices.copy()
+    np.moveaxis(hidden, axis, 0)[np.logical_not(shown)] = IGNORE_INDEX
+    return hidden
+
+
 def describe_labelled_slices(cases: Sequence[tuple[Shape, Shape]]) -> str | None:
     """Describe how many slices of a data set are labelled, along the axis along which the fewest are.
 

@@ -209,7 +209,8 @@ def _tell_of_slices(dataset_name: str, slices: Mapping[str, _Slices | None]) -> 
         first, axis = next(iter(lone.items()))
         logger.warning(
             "%s: %d case(s) have labels in single slices with background between them, such as %s along %s: if nobody "
-            "has looked at the slices between, give these the `ignore` label, else they are learnt as background",
+            "has looked at the slices between, give these the `ignore` label (`seg25d convert --from slices` does), "
+            "else they are learnt as background",
             dataset_name,
             len(lone),
             first,

@@ -37,6 +37,13 @@ def make_task(root: Path) -> Path:
         (["--from", "msd", "--split-phases"], "--from msd does not accept --split-phases"),
         (["--from", "nnunet-results", "-d", "1", "--suv"], "--from nnunet-results does not accept --suv"),
         (["--from", "nnunet-results"], "needs -d"),
+        (["--from", "slices", "-d", "1"], "--from slices needs --slices-labelled"),
+        (["--from", "slices", "--slices-labelled", "axial"], "--from slices needs -d"),
+        (["--from", "slices", "-d", "X", "--slices-labelled", "axial:5"], "expected the number of the new data set"),
+        (["--from", "slices", "-d", "1", "--slices-labelled", "axial:5"], "absent is not a folder"),
+        (["--from", "slices", "-d", "1", "--slices-labelled", "axial:1"], "at least 2, got '1'"),
+        (["--from", "slices", "-d", "1", "--slices-labelled", "top:5"], "axial, coronal, sagittal, or axial:5, got"),
+        (["--from", "msd", "--slices-labelled", "axial"], "--from msd does not accept --slices-labelled"),
         (["--from", "nnunet-results", "-d", "1"], "data set 1 not found"),
     ],
 )

@@ -2,7 +2,12 @@
 
 import numpy as np
 
-from seg25d.data.labelled_slices import count_labelled_slices, describe_labelled_slices, find_lone_slices
+from seg25d.data.labelled_slices import (
+    count_labelled_slices,
+    describe_labelled_slices,
+    find_lone_slices,
+    hide_unlabelled,
+)
 from seg25d.data.labels import IGNORE_INDEX
 
 
@@ -45,3 +50,24 @@ def test_where_the_slices_between_are_ignored_all_is_well() -> None:
     assert find_lone_slices(indices) is None
     indices[2] = 0
     assert find_lone_slices(indices) == 0
+
+
+def test_what_is_not_labelled_is_hidden() -> None:
+    indices = np.zeros((8, 3, 4), np.uint8)
+    indices[2:5:2, 1, 1] = 1
+    before = indices.copy()
+
+    def shown(hidden: np.ndarray) -> list[int]:
+        axis_lines = (hidden != IGNORE_INDEX).all(axis=(1, 2))
+        assert ((hidden == indices) | (hidden == IGNORE_INDEX)).all()
+        return np.flatnonzero(axis_lines).tolist()
+
+    assert shown(hide_unlabelled(indices, 0)) == [2, 4]
+    assert shown(hide_unlabelled(indices, 0, 2)) == [0, 2, 4, 6]
+    assert shown(hide_unlabelled(indices, 0, 3)) == [2, 5]
+    along_w = hide_unlabelled(indices, 2, 3)
+    assert np.flatnonzero((along_w != IGNORE_INDEX).all(axis=(0, 1))).tolist() == [1]
+    np.testing.assert_array_equal(indices, before)
+    empty = np.zeros((8, 3, 4), np.uint8)
+    assert np.flatnonzero((hide_unlabelled(empty, 0, 3) == 0).all(axis=(1, 2))).tolist() == [0, 3, 6]
+    assert (hide_unlabelled(empty, 0) == IGNORE_INDEX).all()
