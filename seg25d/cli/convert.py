@@ -77,7 +77,8 @@ def run(arguments: argparse.Namespace) -> None:
         number = None if dataset is None else int(dataset)
         say(api.convert_msd(find_workspace(arguments), source, number, processes))
     elif kind == "slices":
-        say(api.convert_slices(find_workspace(arguments), source, int(dataset), *slices, num_processes=processes))
+        axis, every = slices
+        say(api.convert_slices(find_workspace(arguments), source, int(dataset), axis, every, processes))
     elif kind == "dicom":
         options = DicomOptions(**accepted)
         say("\n".join(map(str, api.convert_dicom(source, arguments.output, processes, options))))

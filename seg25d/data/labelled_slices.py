@@ -62,7 +62,7 @@ def hide_unlabelled(indices: NDArray[np.uint8], axis: int, every: int | None = N
     Returns:
         (D, H, W).
     """
-    shown = (indices > 0).any(axis=tuple(other for other in range(3) if other != axis))
+    shown: NDArray[np.bool_] = np.any(indices > 0, axis=tuple(other for other in range(3) if other != axis))
     if every is not None:
         shown = np.arange(len(shown)) % every == int(shown.argmax()) % every
     hidden = indices.copy()

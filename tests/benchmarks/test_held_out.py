@@ -155,7 +155,7 @@ def test_trainings_are_kept_by_the_file_alone(
 
 def test_results_of_other_settings_are_not_mixed_in(source: Source, tmp_path: Path, asked: list[Any]) -> None:
     few(source, tmp_path)
-    with pytest.raises(SystemExit, match="'slices_labelled': 5.*, expected .*'slices_labelled': 4"):
+    with pytest.raises(SystemExit, match=r"'slices_labelled': 5.*, expected .*'slices_labelled': 4"):
         few(source, tmp_path, "--slices-labelled", "4")
 
 
@@ -197,8 +197,8 @@ def test_labels_between_slices_lie_between_them() -> None:
 
 @pytest.mark.parametrize("factor", [2, 3, 4])
 def test_a_cone_is_best_between_the_slices_that_were_taken(factor: int) -> None:
-    rows, columns = np.mgrid[-12:13, -12:13]
-    radius = np.linspace(11, 3, 24)[:, None, None]
+    rows, columns = np.mgrid[-30:31, -30:31]
+    radius = np.linspace(28, 4, 16)[:, None, None]
     truth = (np.hypot(rows, columns) <= radius).astype(np.uint8)
     nearest, middles, taken = (thick_slices.dice(truth, factor, rule) for rule in thick_slices.RULES)
     assert nearest < taken <= 1

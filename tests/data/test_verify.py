@@ -340,9 +340,7 @@ def test_headers_are_read_again_for_other_channels_and_after_earlier_versions(
     assert opened == ["a", "b"]
 
 
-def test_it_says_how_many_slices_are_labelled(
-    root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_it_says_how_many_slices_are_labelled(root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     memory = tmp_path / "out" / "verified.json"
     assert verify_dataset(root, 0) == []

@@ -114,9 +114,10 @@ def test_slices_between_those_that_the_model_saw_get_a_mixture(axis, size, expec
     np.testing.assert_allclose(logits, expected, atol=1e-4)
     assert labels[:, 0, 0].tolist() == [int(logit > 0) for logit in expected]
     # Regions, and a threshold: probabilities of 0.018, 0.018, 0.5, 0.98 and so on.
-    alone = Labels(names={"background": 0, "all": (1,)}, regions_class_order=(1,))
-    _, shares = labels_and_probabilities([Slab(axis, 0, scores[1:].movedim(axis + 1, 0))], grid, alone)
-    np.testing.assert_allclose(np.log(shares[0] / (1 - shares[0]))[:, 0, 0], expected, atol=1e-4)
+    both = torch.stack([scores[1], -scores[1]])
+    _, shares = labels_and_probabilities([Slab(axis, 0, both.movedim(axis + 1, 0))], grid, REGIONS)
+    found = np.log(shares / (1 - shares))[:, :, 0, 0]
+    np.testing.assert_allclose(found, [expected, np.negative(expected)], atol=1e-4)
     for make in (labels_from_slabs, export_slabs):
         found = make([slab], grid, Labels(names={"background": 0, "a": 1}), threshold=0.2)
         assert found[:, 0, 0].tolist() == [int(logit > np.log(0.25)) for logit in expected]

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -63,7 +65,12 @@ def test_thin_slices_are_not_repeated_by_a_model_of_thick_ones(header, execution
     np.testing.assert_array_equal(preprocessed, image[:, 1::3])
     predicted = predictor.predict_preprocessed(preprocessed, grid)
     assert (predicted[1:23] == labels[1:23]).mean() > 0.995
-    assert all((one != other).any() for one, other in zip(predicted[1:22], predicted[2:23], strict=True))
+    # Where the object itself is the same in two slices, and nowhere else.
+    repeated, truly = (
+        [bool((one == other).all()) for one, other in pairwise(each[1:23])] for each in (predicted, labels)
+    )
+    assert repeated == truly
+    assert sum(truly) < 5
 
 
 def test_thick_slices_get_their_own_scores_of_a_model_of_thin_ones(header, execution, threshold):
