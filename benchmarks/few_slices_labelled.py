@@ -1,113 +1,124 @@
-r"""One labelled slice in four against all, and against as many labelled slices in a quarter of the cases.
+r"""One labelled slice in five against all, and against as many labelled slices in a fifth of the cases.
 
-Every arm trains with the same number of updates; slices without labels have the `ignore` label. A fifth of the cases is
-kept back, with all of its labels, and gives the scores. Seeds are those of the trainings, of the choice of slices and
-of the choice of cases; the cases that are kept back stay the same.
+Every arm trains with the same number of updates; slices without labels have the `ignore` label. A fifth of the patients
+is kept back, with all of their labels, and gives the scores. Seeds are those of the trainings, of the choice of slices
+and of the choice of cases; the cases that are kept back stay the same.
 
-    python benchmarks/few_slices_labelled.py --data FOLDER_OF_DATASETS --datasets 4 27 --configurations 2d stack \
-        --iterations 300 --seeds 0 1 2 --workspace WORKSPACE -o FILE.json
+    python benchmarks/few_slices_labelled.py --data FOLDER_OF_DATASETS --datasets 4 27 --configurations 2d si stack \
+        --slices-labelled 5 --iterations 300 --seeds 0 1 2 --workspace WORKSPACE -o FILE.json
 
-What is trained or scored already is kept: the same command goes on.
+Trainings are kept in FILE.json with the score of every case: the same command goes on, on another machine too.
+`--slices-labelled` says that one slice in so many is labelled; `--in-plane 2` averages over so many pixels each way,
+where trainings would take too long.
 """
 
 import argparse
-import shutil
-import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from held_out import KeptTrainings, Source, find_source, predict, score, scores, train
+from over_seeds import difference, mean_over_seeds
 
-from seg25d.cli.main import main as seg25d
-from seg25d.core.files import read_json, write_json
-from seg25d.data.image_io import read_labels, write_labels
+from seg25d.cli.argument_types import positive_number
+from seg25d.core.files import write_json
 
-EVERY = 4
-"""One slice in so many is labelled, and one case in so many has labels."""
-KEPT_BACK = 5
-"""One case in so many is kept back."""
-ARMS = ("all labels", "one slice in four", "one case in four")
+ALL = "all labels"
 
 
-def write_dataset(source: Path, folder: Path, arm: str, seed: int) -> None:
+def arms(every: int) -> tuple[str, str, str]:
+    """What is labelled, in words: everything, some slices of all cases, or all slices of some cases."""
+    return ALL, f"one slice in {every}", f"one case in {every}"
+
+
+def write_dataset(source: Source, folder: Path, arm: str, every: int, seed: int, in_plane: int) -> None:
     """Write a data set of nnU-Net's layout with the labels of an arm, and the cases that are kept back as its tests."""
     rng = np.random.default_rng(seed)
-    description = read_json(source / "dataset.json")
-    ending = description["file_ending"]
-    cases = sorted(path.name.removesuffix(ending) for path in (source / "labelsTr").glob(f"*{ending}"))
-    kept, trained = cases[::KEPT_BACK], [case for index, case in enumerate(cases) if index % KEPT_BACK]
-    if arm == "one case in four":
-        trained = sorted(rng.choice(trained, max(2, len(trained) // EVERY), replace=False).tolist())
+    _, some_slices, some_cases = arms(every)
+    trained, description = source.trained, source.description | {"labels": dict(source.description["labels"])}
+    if arm == some_cases:
+        trained = sorted(rng.choice(trained, max(2, len(trained) // every), replace=False).tolist())
     ignored = max(value for value in description["labels"].values() if isinstance(value, int)) + 1
-    if arm == "one slice in four":
+    if arm == some_slices:
         description["labels"]["ignore"] = ignored
-    description["numTraining"] = len(trained)
-    for part, its in (("Tr", trained), ("Ts", kept)):
-        for kind in ("images", "labels"):
-            (folder / f"{kind}{part}").mkdir(parents=True, exist_ok=True)
-        for case in its:
-            for image in (source / "imagesTr").glob(f"{case}_[0-9][0-9][0-9][0-9]{ending}"):
-                shutil.copy(image, folder / f"images{part}" / image.name)
-            path = source / "labelsTr" / f"{case}{ending}"
-            labels, geometry = read_labels(path)
-            if part == "Tr" and arm == "one slice in four":
-                hidden = np.arange(len(labels)) % EVERY != rng.integers(EVERY)
-                labels = np.where(hidden[:, None, None], ignored, labels).astype(labels.dtype)
-            write_labels(folder / f"labels{part}" / path.name, labels, geometry)
-    write_json(folder / "dataset.json", description)
+        # The slices that are drawn of a small object may all lie beside it.
+        description["allow_empty_labels"] = True
+    for part, cases in (("Tr", trained), ("Ts", source.kept)):
+        for case in cases:
+            volume = source.read(case, in_plane)
+            if part == "Tr" and arm == some_slices:
+                hidden = np.arange(len(volume.labels)) % every != rng.integers(every)
+                labels = np.where(hidden[:, None, None], ignored, volume.labels).astype(np.uint8)
+                volume = volume._replace(labels=labels)
+            source.write(folder, part, case, volume)
+    write_json(folder / "dataset.json", description | {"numTraining": len(trained)})
 
 
-def mean_dice(workspace: Path, source: Path, arm: int, seed: int, configuration: str, iterations: int) -> float:
-    """Train one arm with one seed and score the cases that are kept back: the mean over labels and cases."""
-    identifier = f"{900 + len(ARMS) * seed + arm}"
-    name = f"Dataset{identifier}_{source.name.split('_', 1)[1]}"
-    raw = workspace / "raw" / name
+def make_training(
+    kept: KeptTrainings, source: Source, options: argparse.Namespace, configuration: str, arm: str, seed: int
+) -> None:
+    """Train one arm with one seed and score the cases that are kept back, if that is not kept already."""
+    key = {"dataset": source.folder.name, "configuration": configuration, "arm": arm, "seed": seed}
+    if kept.find(**key) is not None:
+        return
+    every, in_plane = options.slices_labelled, options.in_plane
+    identifier = f"{900 + len(arms(every)) * seed + arms(every).index(arm)}"
+    workspace = options.workspace / f"{source.folder.name}_{every}_{in_plane}"
+    raw = workspace / "raw" / f"Dataset{identifier}_{source.folder.name.split('_', 1)[1]}"
     if not (raw / "dataset.json").exists():
-        write_dataset(source, raw, ARMS[arm], seed)
-    common = ("--workspace", str(workspace), "--quiet")
-    out = workspace / "predicted" / f"{name} {configuration}"
-    commands: list[tuple[str, ...]] = [
-        ("plan_and_preprocess", "-d", identifier, "-c", configuration),
-        ("train", identifier, configuration, "all", "--iterations", str(iterations), "--seed", str(seed)),
-        ("predict", "-i", str(raw / "imagesTs"), "-o", str(out), "-d", identifier, "-c", configuration, "-f", "all"),
-        ("evaluate", str(raw / "labelsTs"), str(out)),
-    ]
-    for command in commands:
-        if (status := seg25d([*command, *common])) != 0:
-            raise RuntimeError(f"{' '.join(command)} ended with {status}")
-    summary: dict[str, Any] = read_json(out / "summary.json")
-    return float(summary["foreground_mean"]["dice"])
+        write_dataset(source, raw, arm, every, seed, in_plane)
+    out = workspace / "predicted" / f"{identifier}_{configuration}"
+    train(workspace, identifier, configuration, options.iterations, seed)
+    predict(workspace, identifier, configuration, raw / "imagesTs", out)
+    kept.keep({"cases": score(workspace, raw / "labelsTs", out)}, **key)
+
+
+def rows(kept: KeptTrainings, every: int) -> list[str]:
+    """A line for each data set, configuration and arm: Dice over seeds, and how much it is below that of all labels."""
+    lines = [f"{'data set':26} {'configuration':16} {'labelled':20} {'Dice':16} minus all labels"]
+    for dataset, configuration in dict.fromkeys((each["dataset"], each["configuration"]) for each in kept.trainings):
+        found = {
+            arm: scores(
+                [
+                    each
+                    for each in kept.trainings
+                    if (each["dataset"], each["configuration"], each["arm"]) == (dataset, configuration, arm)
+                ]
+            )
+            for arm in arms(every)
+        }
+        for arm, dice in found.items():
+            if dice:
+                other = difference(dice, found[ALL]) if arm != ALL and found[ALL] else None
+                told = "" if other is None else str(other)
+                lines.append(f"{dataset:26} {configuration:16} {arm:20} {mean_over_seeds(dice):16} {told}".rstrip())
+    return lines
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print a row per data set, configuration and arm: the mean over seeds, and each."""
+    """Train what is not kept yet, and print a row per data set, configuration and arm."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of data sets in nnU-Net's layout")
     parser.add_argument("--datasets", type=int, nargs="+", required=True)
     parser.add_argument("--configurations", nargs="+", default=["2d"])
-    parser.add_argument("--iterations", type=int, default=300)
+    parser.add_argument("--slices-labelled", type=positive_number, default=5, metavar="N", help="one in N (default: 5)")
+    parser.add_argument("--in-plane", type=positive_number, default=1, metavar="N", help="pixels averaged each way")
+    parser.add_argument("--iterations", type=positive_number, default=300)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--workspace", type=Path, required=True)
-    parser.add_argument("-o", type=Path, help="JSON file for the figures")
+    parser.add_argument("-o", "--output", type=Path, help="JSON file of the trainings")
     options = parser.parse_args(arguments)
-    rows: list[dict[str, Any]] = []
-    for number in options.datasets:
-        (source,) = options.data.glob(f"Dataset{number:03d}_*")
-        for configuration in options.configurations:
-            for arm, name in enumerate(ARMS):
-                each = [
-                    mean_dice(options.workspace / source.name, source, arm, seed, configuration, options.iterations)
-                    for seed in options.seeds
-                ]
-                rows.append({"dataset": source.name, "configuration": configuration, "arm": name, "dice": each})
-                spread = ", ".join(f"{value:.4f}" for value in each)
-                print(
-                    f"{source.name:26} {configuration:8} {name:20} {statistics.fmean(each):.4f}  ({spread})", flush=True
-                )
-                if options.o:
-                    write_json(options.o, {"iterations": options.iterations, "seeds": options.seeds, "rows": rows})
+    settings = {name: getattr(options, name) for name in ("slices_labelled", "in_plane", "iterations")}
+    kept = KeptTrainings(options.output, settings)
+    # All arms with one seed before the next one: what is there when time is up can be compared.
+    for seed in options.seeds:
+        for number in options.datasets:
+            source = find_source(options.data, number)
+            for configuration in options.configurations:
+                for arm in arms(options.slices_labelled):
+                    make_training(kept, source, options, configuration, arm, seed)
+                    print("\n".join(rows(kept, options.slices_labelled)), flush=True)
     return 0
 
 

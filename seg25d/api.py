@@ -14,6 +14,7 @@ from seg25d.core.records import write_record
 from seg25d.core.workspace import Workspace
 from seg25d.data.convert_dicom import convert_dicom
 from seg25d.data.convert_msd import convert_msd
+from seg25d.data.convert_slices import convert_slices
 from seg25d.data.dicom_options import DicomOptions
 from seg25d.ensembling.case_predictor import CasePredictor
 from seg25d.ensembling.ensemble import ensemble_folders
@@ -71,6 +72,7 @@ __all__ = [
     "convert_dicom",
     "convert_msd",
     "convert_nnunet_results",
+    "convert_slices",
     "describe_best",
     "describe_times",
     "ensemble",

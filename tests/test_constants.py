@@ -22,6 +22,7 @@ from seg25d.ensembling.nonlocal_staple import NonlocalStapleSettings
 from seg25d.inference import components
 from seg25d.networks import mixing, resnet_unet, rstn, se_unet, swin_unetr, vnet, xception_cbam_unet
 from seg25d.networks.specs import fusion_net
+from seg25d.networks.specs import mixing as mixing_settings
 from seg25d.networks.specs.topology import Topology
 from seg25d.planning import network_rules, splits
 from seg25d.planning.network_rules import make_network, networks_for

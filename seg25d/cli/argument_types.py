@@ -5,6 +5,7 @@ import math
 import re
 
 from seg25d.planning.plans_name import check_plans_name
+from seg25d.representations import ANATOMICAL
 
 DURATION = re.compile(r"(?:([\d.]+)h)?(?:([\d.]+)(?:min|m))?(?:([\d.]+)(?:sec|s))?")
 DEVICE = re.compile(r"cuda(:\d+)?|cpu|mps")
@@ -91,6 +92,14 @@ def plans_name(text: str) -> str:
         return check_plans_name(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def labelled_slices(text: str) -> tuple[int, int | None]:
+    """Axis of `axial`, `coronal` or `sagittal`, and N of `axial:N`, at least 2, or None, for argparse."""
+    name, separator, number = text.partition(":")
+    if name not in ANATOMICAL:
+        raise argparse.ArgumentTypeError(f"expected {', '.join(ANATOMICAL)}, or axial:5, got {text!r}")
+    return ANATOMICAL.index(name), _at_least(number, 2) if separator else None
 
 
 def _at_least(text: str, minimum: int) -> int:

@@ -4,12 +4,13 @@ import argparse
 from dataclasses import fields
 from pathlib import Path
 
+from seg25d.cli.argument_types import labelled_slices
 from seg25d.cli.common import Command, find_workspace, say
 from seg25d.core.errors import InputError
 from seg25d.core.process import loading
 from seg25d.data.dicom_options import DicomOptions
 
-KINDS = ("msd", "nnunet-results", "dicom")
+KINDS = ("msd", "nnunet-results", "dicom", "slices")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         help="msd: a folder TaskNN_Name of the Medical Segmentation Decathlon becomes a data set of the workspace. "
         "nnunet-results: the cross-validation in nnUNet_results/DATASET/TRAINER__PLANS__CONFIG becomes a candidate "
-        "for ensembles. dicom: folders of DICOM files become CASE_0000.nii.gz",
+        "for ensembles. dicom: folders of DICOM files become CASE_0000.nii.gz. slices: a copy of a data set "
+        "DatasetNNN_Name, whose images stay where they are, in which slices that nobody has labelled are ignored",
     )
     parser.add_argument("-i", "--input", type=Path, required=True, metavar="FOLDER", help="folder to convert")
     parser.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="dicom: folder for the files")
@@ -29,7 +31,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-d",
         "--dataset",
         metavar="ID",
-        help="msd: number of the new data set (default: that of the task). nnunet-results: data set of the workspace",
+        help="msd: number of the new data set (default: that of the task). slices: number of the new data set. "
+        "nnunet-results: data set of the workspace",
+    )
+    parser.add_argument(
+        "--slices-labelled",
+        type=labelled_slices,
+        metavar="AXIS[:N]",
+        help="slices: which ones are labelled, along axial, coronal or sagittal: those that show a structure, or every "
+        "N-th from the first of these on, such as axial:5",
     )
     group = parser.add_argument_group("dicom", "what is accepted of series that are no regular volume")
     group.add_argument(
@@ -51,12 +61,14 @@ def run(arguments: argparse.Namespace) -> None:
     from seg25d.core.names import is_number
 
     kind, source, dataset, processes = arguments.kind, arguments.input, arguments.dataset, arguments.num_processes
+    slices = arguments.slices_labelled
     _check_option(kind, "-o", arguments.output, needed=kind == "dicom", allowed=kind == "dicom")
-    _check_option(kind, "-d", dataset, needed=kind == "nnunet-results", allowed=kind != "dicom")
+    _check_option(kind, "-d", dataset, needed=kind in ("nnunet-results", "slices"), allowed=kind != "dicom")
+    _check_option(kind, "--slices-labelled", slices, needed=kind == "slices", allowed=kind == "slices")
     accepted = {field.name: getattr(arguments, field.name) for field in fields(DicomOptions)}
     for name, is_wanted in accepted.items():
         _check_option(kind, f"--{name.replace('_', '-')}", is_wanted or None, needed=False, allowed=kind == "dicom")
-    if kind == "msd" and dataset is not None and not is_number(dataset):
+    if kind in ("msd", "slices") and dataset is not None and not is_number(dataset):
         raise InputError(f"-d: expected the number of the new data set, got {dataset!r}")
     with loading():
         from seg25d import api
@@ -64,6 +76,9 @@ def run(arguments: argparse.Namespace) -> None:
     if kind == "msd":
         number = None if dataset is None else int(dataset)
         say(api.convert_msd(find_workspace(arguments), source, number, processes))
+    elif kind == "slices":
+        axis, every = slices
+        say(api.convert_slices(find_workspace(arguments), source, int(dataset), axis, every, processes))
     elif kind == "dicom":
         options = DicomOptions(**accepted)
         say("\n".join(map(str, api.convert_dicom(source, arguments.output, processes, options))))
@@ -80,7 +95,8 @@ def _check_option(kind: str, option: str, value: object, *, needed: bool, allowe
 
 main = Command(
     name="convert",
-    summary="Make a data set of a Decathlon task, files of DICOM folders, or a candidate of nnU-Net's results.",
+    summary="Make a data set of a Decathlon task or of one with few labelled slices, files of DICOM folders, or a "
+    "candidate of nnU-Net's results.",
     add_arguments=add_arguments,
     run=run,
     ignored=("device",),

@@ -11,7 +11,7 @@ from seg25d.core.names import InnerPath
 from seg25d.core.records import Record, digest, read_record
 
 RECORD_NAME = "conversion.json"
-Kind = Literal["msd", "dicom", "nnunet-results"]
+Kind = Literal["msd", "dicom", "nnunet-results", "slices"]
 
 
 class Conversion(Record):
@@ -39,6 +39,28 @@ def read_conversion(folder: Path, kind: Kind) -> Conversion | None:
     if conversion.kind != kind:
         raise InputError(f"{folder} was made by `convert --from {conversion.kind}`; choose another folder")
     return conversion
+
+
+def has_begun(target: Path, conversion: Conversion) -> bool:
+    """Whether the folder of a data set holds a complete or incomplete result of the same conversion.
+
+    Returns:
+        False if it is empty, or not there.
+
+    Raises:
+        RecordError: If the record of an earlier conversion is damaged.
+        InputError: If it holds anything else.
+    """
+    earlier = read_conversion(target, conversion.kind)
+    if earlier == conversion:
+        return True
+    if target.is_dir() and any(not path.name.startswith(".") for path in target.iterdir()):
+        what = "a data set that was not converted from it" if earlier is None else "a conversion of other files"
+        raise InputError(
+            f"{target} holds {what}: nothing is overwritten; remove or rename that folder, or choose another number "
+            "with -d"
+        )
+    return False
 
 
 def source_digest(paths: Iterable[Path]) -> str:

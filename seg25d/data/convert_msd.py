@@ -24,7 +24,7 @@ from seg25d.core.progress import track
 from seg25d.core.records import digest, write_record
 from seg25d.core.workspace import DATASET_NAME, Workspace
 from seg25d.data.cases import image_files, split_ending
-from seg25d.data.conversion import RECORD_NAME, Conversion, read_conversion, source_digest
+from seg25d.data.conversion import RECORD_NAME, Conversion, has_begun, source_digest
 from seg25d.data.description import parse_description, read_object
 from seg25d.data.image_channels import check_channels, split_channels
 from seg25d.data.problems import FileError, Problem, raise_problems
@@ -82,7 +82,7 @@ def convert_msd(
     stamps = {name: source_digest([file.source]) for file in task.files for name in file.targets}
     conversion = Conversion(kind="msd", files={**stamps, "dataset.json": digest(task.description)})
     with folder_lock(target, "converting", deep=True):
-        begun = _has_begun(target, conversion)
+        begun = has_begun(target, conversion)
         if begun and all((target / name).exists() for name in conversion.files):
             logger.info("%s is converted already", target)
             return target
@@ -107,20 +107,6 @@ def _dataset_name(workspace: Workspace, source: Path, number: int | None) -> str
     if taken:
         raise InputError(f"the number {chosen} is taken by {', '.join(taken)}; choose another one with -d")
     return name
-
-
-def _has_begun(target: Path, conversion: Conversion) -> bool:
-    """Whether the target holds a complete or incomplete result of the same conversion; False if it is empty."""
-    earlier = read_conversion(target, "msd")
-    if earlier == conversion:
-        return True
-    if target.is_dir() and any(not path.name.startswith(".") for path in target.iterdir()):
-        what = "a data set that was not converted from it" if earlier is None else "a conversion of other files"
-        raise InputError(
-            f"{target} holds {what}: nothing is overwritten; remove or rename that folder, or choose another number "
-            "with -d"
-        )
-    return False
 
 
 def _read_task(source: Path) -> _Task:

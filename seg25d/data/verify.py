@@ -14,13 +14,16 @@ from typing import Literal, NamedTuple
 
 from seg25d.core.apart import call_as_a_whole
 from seg25d.core.errors import RecordError
+from seg25d.core.grids import AXIS_NAMES
 from seg25d.core.parallel import choose_num_workers, map_cases
 from seg25d.core.progress import track
 from seg25d.core.records import Record, digest, read_record, write_record
+from seg25d.core.types import Shape
 from seg25d.data.cases import STACKS, Case, source_stamp, spacing_files
 from seg25d.data.dataset import DatasetDescription, scan_dataset
 from seg25d.data.grid_problems import form_conflict, grid_problem
 from seg25d.data.image_spacing import spacing_note
+from seg25d.data.labelled_slices import count_labelled_slices, describe_labelled_slices, find_lone_slices
 from seg25d.data.labels import IGNORE_INDEX
 from seg25d.data.problems import FileError, Problem, raise_problems
 from seg25d.data.splits import NNUNET_NAME, OWN_NAME
@@ -59,11 +62,21 @@ class _Headers(NamedTuple):
     num_voxels: int
 
 
+class _Slices(Record):
+    """What the labels of one case say about its slices."""
+
+    labelled: tuple[Shape, Shape] | None
+    """Slices that are labelled and all slices, along (D, H, W); None without an `ignore` label."""
+    lone_axis: int | None
+    """See `find_lone_slices`."""
+
+
 class _Finding(Record):
     """Result of reading the voxels of one case; the digest of its images finds duplicates under other names."""
 
     digest: str
     problems: tuple[Problem, ...]
+    slices: _Slices | None
 
 
 class _CleanCase(Record):
@@ -73,6 +86,8 @@ class _CleanCase(Record):
     digest: str
     remarks: _Remarks | None = None
     """Of its headers; None in files of earlier versions."""
+    slices: _Slices | None = None
+    """Of its labels; None in files of earlier versions."""
 
 
 class _Memory(Record):
@@ -133,8 +148,14 @@ def verify_dataset(
     digests |= {name: finding.digest for name, finding in findings.items()}
     if not description.metadata.get(ALLOW_DUPLICATES):
         problems += _same_images({name: digests[name] for name in sorted(digests)})
+    slices = {name: case.slices for name, case in clean.items()}
+    slices |= {name: finding.slices for name, finding in findings.items()}
+    _tell_of_slices(dataset.name, slices)
     if memory and not problems and unknown:
-        cases = {name: _CleanCase(key=keys[name], digest=digests[name], remarks=remarks[name]) for name in sorted(keys)}
+        cases = {
+            name: _CleanCase(key=key, digest=digests[name], remarks=remarks[name], slices=slices[name])
+            for name, key in sorted(keys.items())
+        }
         write_record(memory, _Memory(cases=cases))
     return sorted(problems, key=lambda problem: (problem.case not in _WHOLE_SET, problem.case))
 
@@ -143,6 +164,7 @@ def _source_key(case: Case, description: DatasetDescription, ranges: Ranges) -> 
     """Digest that changes when the files of a case or the checks of them change."""
     asked = {"labels": description.labels.model_dump(mode="json"), "empty": bool(description.metadata.get(ALLOW_EMPTY))}
     asked |= {"ranges": sorted(ranges.items())} if ranges else {}
+    asked |= {"labelled_slices": True} if description.labels.ignore_value is not None else {}
     return digest({"version": _VERSION, "files": source_stamp(case), **asked})
 
 
@@ -175,6 +197,25 @@ def _warn_of_spacing(dataset_name: str, notes: Mapping[str, str | None]) -> None
     if noted:
         message = "%s: the spacing of %d case(s) is taken for granted, such as that of %s: %s"
         logger.warning(message, dataset_name, len(noted), *next(iter(noted.items())))
+
+
+def _tell_of_slices(dataset_name: str, slices: Mapping[str, _Slices | None]) -> None:
+    """Say how many slices are labelled; warn where others look as if nobody had labelled them."""
+    known = {name: each for name, each in sorted(slices.items()) if each is not None}
+    if told := describe_labelled_slices([each.labelled for each in known.values() if each.labelled]):
+        logger.info("%s: %s", dataset_name, told)
+    lone = {name: each.lone_axis for name, each in known.items() if each.lone_axis is not None}
+    if lone and 2 * len(lone) >= len(known):
+        first, axis = next(iter(lone.items()))
+        logger.warning(
+            "%s: %d case(s) have labels in single slices with background between them, such as %s along %s: if nobody "
+            "has looked at the slices between, give these the `ignore` label (`seg25d convert --from slices` does), "
+            "else they are learnt as background",
+            dataset_name,
+            len(lone),
+            first,
+            AXIS_NAMES[axis],
+        )
 
 
 def _check_headers(case: Case, description: DatasetDescription) -> _Headers:
@@ -227,9 +268,11 @@ def _check_voxels(case: Case, description: DatasetDescription, ranges: Ranges) -
     content = hashlib.blake2b(digest_size=16)
     for channel, path in enumerate(case.images):
         problems += _check_image(case, path, content, ranges.get(channel))
+    slices: _Slices | None = None
     if case.label is not None:
-        problems += _check_label(case, case.label, description)
-    return _Finding(digest=content.hexdigest(), problems=tuple(problems))
+        wrong, slices = _check_label(case, case.label, description)
+        problems += wrong
+    return _Finding(digest=content.hexdigest(), problems=tuple(problems), slices=slices)
 
 
 def _check_image(
@@ -254,21 +297,28 @@ def _check_image(
     return [Problem(case=case.name, problem=problem, cure=cure)]
 
 
-def _check_label(case: Case, path: Path, description: DatasetDescription) -> list[Problem]:
+def _check_label(case: Case, path: Path, description: DatasetDescription) -> tuple[list[Problem], _Slices | None]:
+    """The problems of a label file, and what it says about slices."""
     from seg25d.data.image_io import read_labels  # noqa: PLC0415 - SimpleITK is not loaded for --help
 
     try:
         array, _ = read_labels(path, description.labels.names)
     except FileError as error:
-        return [_file_problem(case, error)]
+        return [_file_problem(case, error)], None
     indices, undeclared = description.labels.translate(array)
     if undeclared:
         problem, _, cure = description.labels.undeclared_message(undeclared).partition("; ")
-        return [Problem(case=case.name, problem=f"{path.name}: {problem}", cure=cure)]
+        return [Problem(case=case.name, problem=f"{path.name}: {problem}", cure=cure)], None
+    depth, height, width = indices.shape
+    may_ignore = description.labels.ignore_value is not None
+    slices = _Slices(
+        labelled=(count_labelled_slices(indices), (depth, height, width)) if may_ignore else None,
+        lone_axis=find_lone_slices(indices),
+    )
     if description.metadata.get(ALLOW_EMPTY) or bool(((indices > 0) & (indices != IGNORE_INDEX)).any()):
-        return []
+        return [], slices
     cure = f'label it, remove the case, or set "{ALLOW_EMPTY}": true in dataset.json if such cases are intended'
-    return [Problem(case=case.name, problem=f"empty label: {path.name} has no foreground", cure=cure)]
+    return [Problem(case=case.name, problem=f"empty label: {path.name} has no foreground", cure=cure)], slices
 
 
 def _file_problem(case: Case, error: FileError) -> Problem:

@@ -2,8 +2,9 @@
 
 Every plane across one axis is resampled in the plane, interpolated with its neighbour along the axis and converted to
 labels immediately; at most three planes of scores exist at a time. The convention is that of
-preprocessing/resample.py: linear between voxel centres, border values outside, nearest neighbour along an axis that
-was resampled separately.
+preprocessing/resample.py: linear between voxel centres, border values outside. Along an axis that was resampled
+separately it is the nearest slice, or where the file has more slices than the model saw, a mixture of the two that the
+model saw before and behind (preprocessing/positions.py).
 
 Letters: K scores, D H W the canonical grid, d h w the model's grid, n planes of a slab.
 """
@@ -12,7 +13,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,7 @@ from seg25d.inference.sliding_window import Slab
 from seg25d.inference.uncertainty import Uncertainty, entropy
 from seg25d.inference.window_sums import buffer_device, other_axes
 from seg25d.preprocessing.grid import Grid
+from seg25d.preprocessing.positions import linear_positions, separate_positions
 
 Result = TypeVar("Result")
 
@@ -34,28 +36,6 @@ PART_BYTES = 8 << 20
 pixels take 39 ms in such parts on one core, and 88 ms at once, most of it for fresh memory."""
 SCORES_PER_THREAD = 1 << 20
 """Fewest scores that a further thread is for: numpy turns them into labels in 0.4 ms."""
-
-
-class Positions(NamedTuple):
-    """Positions of a new grid's voxels on an old one along one axis: between `low` and `high`, at `fraction`."""
-
-    low: NDArray[np.int64]
-    high: NDArray[np.int64]
-    fraction: NDArray[np.float64]
-
-
-def linear_positions(size: int, new_size: int) -> Positions:
-    """Positions for linear interpolation, clipped to the first and last voxel centre."""
-    position = ((np.arange(new_size) + 0.5) * size / new_size - 0.5).clip(0, size - 1)
-    low = np.floor(position).astype(np.int64)
-    fraction = position - low
-    return Positions(low, low + (fraction > 0), fraction)
-
-
-def nearest_positions(size: int, new_size: int) -> Positions:
-    """Positions for nearest neighbours: the voxel that contains the new centre (as in `resample.axis_matrix`)."""
-    index = np.minimum(((np.arange(new_size) + 0.5) * size / new_size).astype(np.int64), size - 1)
-    return Positions(index, index, np.zeros(new_size))
 
 
 def labels_from_slabs(
@@ -197,9 +177,8 @@ def _resampled_planes(slabs: Iterable[Slab], grid: Grid) -> Iterator[tuple[int, 
     between: Array | None = None
     for slab in slabs:
         axis, backend = slab.axis, backend_of(slab.planes)
-        sizes = grid.shape[axis], grid.cropped_shape[axis]
-        separate = axis == grid.inverse_separate_axis
-        low, high, fraction = nearest_positions(*sizes) if separate else linear_positions(*sizes)
+        simple = linear_positions(grid.shape[axis], grid.cropped_shape[axis])
+        low, high, fraction = separate_positions(grid, axis) or simple
         needed = {*low.tolist(), *high.tolist()}
         for source, plane in enumerate(slab.planes, slab.start):
             if source not in needed:
@@ -250,8 +229,7 @@ def _resample_scores(scores: Array, axis: int, grid: Grid) -> Array:
     axes, backend = other_axes(axis), backend_of(scores)
     shape = [grid.cropped_shape[other] for other in axes]
     for dim, other in enumerate(axes, 1):
-        if other == grid.inverse_separate_axis:
-            positions = nearest_positions(scores.shape[dim], grid.cropped_shape[other])
+        if positions := separate_positions(grid, other):
             scores = backend.between(scores, dim, *positions)
     if list(scores.shape[1:]) == shape:
         return scores

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from seg25d.core.grids import bounding_box, box_shape, box_slices, content_box, count_voxels
 from seg25d.core.limits import VolumeShape
@@ -17,6 +17,7 @@ from seg25d.core.names import CaseName
 from seg25d.core.records import Record
 from seg25d.core.types import Spacing
 from seg25d.data.cases import Case
+from seg25d.data.labelled_slices import count_labelled_slices
 from seg25d.data.labels import IGNORE_INDEX, Labels
 
 NUM_QUANTILES = 1000
@@ -59,6 +60,15 @@ class CaseFingerprint(Record):
     extent_mm: tuple[float, float, float]
     foreground_fraction: float
     """Share of foreground among the voxels that are not ignored."""
+    labelled_slices: VolumeShape | None = None
+    """Slices along each axis with a voxel that is not ignored; None without an `ignore` label, and in measurements of
+    earlier versions."""
+
+    @model_serializer(mode="wrap")
+    def _without_unknown(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave the slices out where they are unknown, so that files stay those of earlier versions."""
+        values: dict[str, Any] = write(self)
+        return {name: value for name, value in values.items() if name != "labelled_slices" or value is not None}
 
 
 class MeasuredCase(Record):
@@ -97,7 +107,8 @@ def measure_case(case: Case, labels: Labels) -> MeasuredCase:
     box = bounding_box(foreground)
     spacing_mm = geometry.canonical_spacing_mm
     extent = box_shape(box) if box else (0, 0, 0)
-    num_ignored = int(np.count_nonzero(indices == IGNORE_INDEX)) if labels.ignore_value is not None else 0
+    may_ignore = labels.ignore_value is not None
+    num_ignored = int(np.count_nonzero(indices == IGNORE_INDEX)) if may_ignore else 0
     quantiles, intensities = _intensities(image, foreground) if box else ("", None)
     voxels, components = count_classes(indices[box_slices(box)] if box else indices[:0], labels.foreground)
     fingerprint = CaseFingerprint(
@@ -112,6 +123,7 @@ def measure_case(case: Case, labels: Labels) -> MeasuredCase:
         extent_voxels=extent,
         extent_mm=(extent[0] * spacing_mm[0], extent[1] * spacing_mm[1], extent[2] * spacing_mm[2]),
         foreground_fraction=int(np.count_nonzero(foreground)) / max(1, indices.size - num_ignored),
+        labelled_slices=count_labelled_slices(indices) if may_ignore else None,
     )
     return MeasuredCase(fingerprint=fingerprint, quantiles=quantiles)
 

@@ -23,6 +23,7 @@ from seg25d.core.types import Shape, Spacing
 from seg25d.core.workspace import PreprocessedFolder
 from seg25d.data.cases import Case, source_stamp
 from seg25d.data.dataset import Dataset
+from seg25d.data.labelled_slices import describe_labelled_slices
 from seg25d.data.labels import Labels
 from seg25d.planning.case_fingerprint import (
     CaseFingerprint,
@@ -68,6 +69,12 @@ class Fingerprint(Record):
     def num_channels(self) -> int:
         """Number of channels of an image."""
         return len(self.channel_names)
+
+    @property
+    def labelled_slices_in_words(self) -> str | None:
+        """How many slices are labelled; None where all of them are, or nothing is known about it."""
+        counted = [(case.labelled_slices, case.shape) for case in self.cases]
+        return describe_labelled_slices([(labelled, shape) for labelled, shape in counted if labelled is not None])
 
     @property
     def spacings_mm(self) -> NDArray[np.float64]:
@@ -214,7 +221,8 @@ def _case_path(folder: Path, case: Case) -> Path:
 
 def _source_key(case: Case, labels: Labels) -> str:
     source = {"version": CASE_VERSION, "files": source_stamp(case), "labels": labels.model_dump(mode="json")}
-    return digest(source)
+    # Since they are counted, see `CaseFingerprint`.
+    return digest(source | ({"labelled_slices": True} if labels.ignore_value is not None else {}))
 
 
 def _estimate_bytes(dataset: Dataset) -> int:

@@ -138,6 +138,7 @@ def plan_dataset(  # noqa: PLR0913 - all but two by keyword
             **machine_reasons(gpu_memory_gb, cpu_gflops),
             "mirror_axes": mirror_reason(rules, description.labels.directed),
             **recipe_reasons(rules, geometry, normalization),
+            **({"labels": told} if (told := fingerprint.labelled_slices_in_words) else {}),
             **_left_out_reason(fingerprint, rules),
         },
         configurations=planned,
@@ -194,8 +195,10 @@ def _target_spacing(fingerprint: Fingerprint) -> tuple[Spacing, bool]:
 
 def planning_digest(fingerprint: Fingerprint, description: DatasetDescription, rules: PlanningRules) -> str:
     """Compute a digest of the fingerprint, labels and recipe; the same digest gives the same plans."""
+    # Nothing is planned by the number of labelled slices, and versions that did not count them made the same plans.
+    measured = fingerprint.model_dump(mode="json", exclude={"cases": {"__all__": {"labelled_slices"}}})
     content = {
-        "fingerprint": fingerprint.model_dump(mode="json"),
+        "fingerprint": measured,
         "channel_names": description.channel_names,
         "labels": description.labels.model_dump(mode="json"),
     }

@@ -5,10 +5,6 @@ from seg25d.core.limits import CommonShape, VolumeShape
 from seg25d.core.records import Record
 from seg25d.core.types import BoundingBox, Shape, Spacing
 
-MOST_REPEATED = 3.0
-"""Slices of a file per slice of a model from which on scores are interpolated between slices instead of repeated:
-better by Dice on all three data sets (benchmarks/thick_slices.py, documentation/concepts/choices.md)."""
-
 
 class Grid(Record):
     """From the canonical grid of a file, through the crop, to the grid of the model."""
@@ -67,14 +63,8 @@ class Grid(Record):
 
     @property
     def inverse_separate_axis(self) -> int | None:
-        """The axis that resampling back to the file's grid handles separately.
-
-        None where the slices of the file are so much thinner than those of the model that slices would repeat.
-        """
-        axis = self._resampled(separate_axis(self.spacing_mm, self.canonical_spacing_mm))
-        if axis is not None and self.spacing_mm[axis] >= MOST_REPEATED * self.canonical_spacing_mm[axis]:
-            return None
-        return axis
+        """The axis that resampling back to the file's grid handles separately, see `positions.separate_positions`."""
+        return self._resampled(separate_axis(self.spacing_mm, self.canonical_spacing_mm))
 
     def _resampled(self, axis: int | None) -> int | None:
         """An axis if it is resampled by its spacing; one that is resized is interpolated, as in the papers."""

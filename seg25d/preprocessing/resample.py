@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from seg25d.core.types import Shape
 from seg25d.preprocessing.grid import separate_axis
+from seg25d.preprocessing.positions import nearest_voxels
 
 __all__ = ["axis_matrix", "resample_image", "resample_labels", "resample_scores", "separate_axis"]
 
@@ -115,9 +116,7 @@ def axis_matrix(size: int, new_size: int, order: Order) -> Matrix:
     from scipy import ndimage, sparse  # noqa: PLC0415 - heavy
 
     if order == 0:
-        # The same rule as nnU-Net's map_coordinates of order 0: the voxel whose cell contains the new centre.
-        source = np.minimum(((np.arange(new_size) + 0.5) * size / new_size).astype(int), size - 1)
-        entries = (np.ones(new_size, np.float32), (np.arange(new_size), source))
+        entries = (np.ones(new_size, np.float32), (np.arange(new_size), nearest_voxels(size, new_size)))
         return sparse.csr_array(entries, shape=(new_size, size))
     dense: NDArray[np.float64] = ndimage.zoom(
         np.eye(size), [new_size / size, 1.0], order=order, mode="nearest", grid_mode=True

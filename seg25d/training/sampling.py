@@ -33,6 +33,7 @@ from seg25d.training.augmentation import (
 from seg25d.training.config import TrainingConfig
 from seg25d.training.crops import crop_around, draw_margins, object_box, usual_margins
 from seg25d.training.device_augmentation import change_intensity, change_thickness, upload
+from seg25d.training.labelled import NOWHERE, LabelledPart, Loose, is_partly_labelled, labelled_part, place_to_show
 from seg25d.training.largest_slices import draw_in_slice, largest_slices
 from seg25d.training.pretext_tasks import make_harder
 
@@ -131,6 +132,7 @@ class WindowSource(Dataset[Batch | Regions | Seg25dError]):
         self.cases = cases
         self.process = process
         self.objects: dict[str, BoundingBox | None] = {}
+        self.labelled: dict[str, LabelledPart | None] = {}
         self.slices: list[tuple[str, int]] = []
         if config.largest_slices is not None and config.pretext is None:
             self.slices = largest_slices(store, cases["train"], self._slicing_axis(), config.largest_slices)
@@ -193,16 +195,19 @@ class WindowSource(Dataset[Batch | Regions | Seg25dError]):
         window = self.plan.window
         crop = self._crop(rng, case, labels, training=training)
         corner, size = [low for low, _ in crop], box_shape(crop)
-        centre = None
+        centre: NDArray[np.integer[Any]] | None = None
+        loose = NOWHERE
         # Pretraining ignores labels, as some belong to cases that are held out later.
         if (rng.random() < self.config.foreground_share or not training) and self.config.pretext is None:
             if slice_number is None:
                 centre = draw_foreground(rng, locations)
             else:
                 centre = draw_in_slice(rng, labels, self._slicing_axis(), slice_number)
+        if part := self._labelled_part(case, labels):
+            centre, loose = place_to_show(rng, labels, part, centre, crop)
         if centre is not None:
             centre = centre - corner
-        start = place_window(rng, size, window, centre, self.plan.representation.regular_steps)
+        start = place_window(rng, size, window, centre, self.plan.representation.regular_steps, loose)
         augmentation = Augmentation()
         if training:
             augmentation = draw_augmentation(
@@ -260,6 +265,15 @@ class WindowSource(Dataset[Batch | Regions | Seg25dError]):
         margins = draw_margins(rng, fine) if training else usual_margins(fine)
         return crop_around(self.objects[case], margins, labels.shape, self.plan.spacing_mm)
 
+    def _labelled_part(self, case: str, labels: Any) -> LabelledPart | None:
+        """What is labelled of a case; None if all of it is, or if its labels are not to be looked at."""
+        if self.config.pretext is not None:
+            return None
+        if case not in self.labelled:
+            is_part = is_partly_labelled(self.cache.store.record(case))
+            self.labelled[case] = labelled_part(labels[:]) if is_part else None
+        return self.labelled[case]
+
     def _case(self, purpose: str, index: int) -> str:
         """The case of a window."""
         return self._choose(purpose, index)[0]
@@ -300,11 +314,13 @@ def place_window(
     window: Shape,
     centre: NDArray[np.integer[Any]] | None,
     regular: RegularSteps | None = None,
+    loose: Loose = NOWHERE,
 ) -> tuple[int, ...]:
     """Draw the start of a window: inside the volume, around `centre` if there is one, else anywhere.
 
     Along axes on which the volume is smaller than the window, the volume lies anywhere in the window. Along a regular
-    axis it is one of the windows that cover the volume in whole steps: of those that hold the centre, or of all.
+    axis it is one of the windows that cover the volume in whole steps: of those that hold the centre, or of all. Along
+    a loose axis it is any window inside the volume that holds the centre.
     """
     start = []
     for axis, (size, wanted) in enumerate(zip(shape, window, strict=True)):
@@ -317,6 +333,9 @@ def place_window(
             continue
         if centre is None or size <= wanted:
             start.append(int(rng.integers(lowest, highest + 1)))
+        elif loose[axis]:
+            first, last = max(lowest, int(centre[axis]) - wanted + 1), min(highest, int(centre[axis]))
+            start.append(int(rng.integers(first, last + 1)))
         else:
             start.append(int(np.clip(centre[axis] - wanted // 2, lowest, highest)))
     return tuple(start)

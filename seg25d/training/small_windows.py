@@ -19,6 +19,7 @@ from seg25d.data.labels import IGNORE_INDEX
 from seg25d.planning.plan import ConfigurationPlan
 from seg25d.preprocessing.store import Store
 from seg25d.training.config import TrainingConfig
+from seg25d.training.labelled import NOWHERE, is_partly_labelled, labelled_part, place_to_show
 from seg25d.training.sampling import place_window
 
 logger = logging.getLogger(__name__)
@@ -42,7 +43,9 @@ class SmallWindows:
 
     def __init__(self, config: TrainingConfig, plan: ConfigurationPlan, store: Store, cases: Sequence[str]) -> None:
         self.config, self.batch_size, self.size = config, plan.batch_size, small_window(plan)
-        self.share = small_share(config, plan, [store.record(case).grid.shape for case in cases])
+        records = [store.record(case) for case in cases]
+        self.share = small_share(config, plan, [record.grid.shape for record in records])
+        self.partly_labelled = any(map(is_partly_labelled, records))
         if self.share:
             parts, windows = _text(self.size), _text(plan.window)
             logger.info("parts of %s of windows of %s in the first %g of the run", parts, windows, self.share)
@@ -66,7 +69,8 @@ class SmallWindows:
         rank, num_processes = process
         numbers = (iteration * self.batch_size + rank + index * num_processes for index in range(len(images)))
         generators = [np.random.default_rng([self.config.seed, 3, number]) for number in numbers]
-        return cut_windows(images, labels, self.size, self.config.foreground_share, generators)
+        share = self.config.foreground_share
+        return cut_windows(images, labels, self.size, share, generators, partly_labelled=self.partly_labelled)
 
 
 def check_small_windows(config: TrainingConfig, plan: ConfigurationPlan) -> None:
@@ -118,7 +122,13 @@ def small_window(plan: ConfigurationPlan) -> Shape:
 
 
 def cut_windows(
-    images: Tensor, labels: Tensor, size: Shape, foreground_share: float, generators: Sequence[np.random.Generator]
+    images: Tensor,
+    labels: Tensor,
+    size: Shape,
+    foreground_share: float,
+    generators: Sequence[np.random.Generator],
+    *,
+    partly_labelled: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Cut a part out of every window of a batch.
 
@@ -128,6 +138,7 @@ def cut_windows(
         size: Of the parts, no larger than the windows along any axis.
         foreground_share: Share of the parts that are centred on a voxel of a class drawn at random.
         generators: One for each window, which draw where the parts are.
+        partly_labelled: Whether windows may have ignored voxels: parts show some that are labelled.
 
     Returns:
         (b, C, d, h, w) and (b, d, h, w).
@@ -138,7 +149,11 @@ def cut_windows(
     for number, (image, truth, rng) in enumerate(zip(images, labels, generators, strict=True)):
         centre = _draw_centre(truth.cpu().numpy(), rng) if rng.random() < foreground_share else None
         depth, height, width = truth.shape
-        starts = place_window(rng, (depth, height, width), size, centre)
+        loose = NOWHERE
+        if partly_labelled:
+            values, whole = truth.cpu().numpy(), ((0, depth), (0, height), (0, width))
+            centre, loose = place_to_show(rng, values, labelled_part(values), centre, whole)
+        starts = place_window(rng, (depth, height, width), size, centre, loose=loose)
         where = tuple(slice(start, start + length) for start, length in zip(starts, size, strict=True))
         cut_images[number], cut_labels[number] = image[(slice(None), *where)], truth[where]
     return cut_images, cut_labels

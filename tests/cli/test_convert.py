@@ -37,6 +37,11 @@ def make_task(root: Path) -> Path:
         (["--from", "msd", "--split-phases"], "--from msd does not accept --split-phases"),
         (["--from", "nnunet-results", "-d", "1", "--suv"], "--from nnunet-results does not accept --suv"),
         (["--from", "nnunet-results"], "needs -d"),
+        (["--from", "slices", "-d", "1"], "--from slices needs --slices-labelled"),
+        (["--from", "slices", "--slices-labelled", "axial"], "--from slices needs -d"),
+        (["--from", "slices", "-d", "X", "--slices-labelled", "axial:5"], "expected the number of the new data set"),
+        (["--from", "slices", "-d", "1", "--slices-labelled", "axial:5"], "absent is not a folder"),
+        (["--from", "msd", "--slices-labelled", "axial"], "--from msd does not accept --slices-labelled"),
         (["--from", "nnunet-results", "-d", "1"], "data set 1 not found"),
     ],
 )
@@ -49,6 +54,20 @@ def test_bad_input_is_status_2_and_nothing_is_written(
     assert error.startswith("error: ")
     assert message in error
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("axial:1", "at least 2, got '1'"),
+        ("axial:", "at least 2"),
+        ("top:5", "axial, coronal, sagittal, or axial:5, got"),
+    ],
+)
+def test_slices_are_named_by_their_axis(value: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["convert", "--from", "slices", "-i", "absent", "-d", "1", "--slices-labelled", value])
+    assert message in capsys.readouterr().err
 
 
 def test_a_task_becomes_a_data_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

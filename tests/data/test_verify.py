@@ -340,6 +340,39 @@ def test_headers_are_read_again_for_other_channels_and_after_earlier_versions(
     assert opened == ["a", "b"]
 
 
+def test_it_says_how_many_slices_are_labelled(root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    memory = tmp_path / "out" / "verified.json"
+    assert verify_dataset(root, 0) == []
+    assert "labelled in some slices" not in caplog.text
+    label = np.full((6, 7, 8), 2, np.uint8)
+    label[:, 3] = 0
+    label[2, 3, 3] = 1
+    save(root / "labelsTr/a.nii.gz", label)
+    for _ in range(2):  # the second time, from what is remembered
+        caplog.clear()
+        assert verify_dataset(root, 0, memory) == []
+        assert "1 of 3 case(s) are labelled in some slices along H (anterior-posterior) only" in caplog.text
+        assert "in the median in 1 of 7;" in caplog.text
+
+
+def test_slices_that_nobody_seems_to_have_labelled_are_named(
+    root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    memory = tmp_path / "out" / "verified.json"
+    label = np.zeros((6, 7, 8), np.uint8)
+    label[::2, 2:5, 2:5] = 1
+    save(root / "labelsTr/b.nii.gz", label)
+    assert verify_dataset(root, 0) == []
+    assert not caplog.text, "one of three cases may be so"
+    save(root / "labelsTr/c.nii.gz", label)
+    for _ in range(2):  # the second time, from what is remembered
+        caplog.clear()
+        assert verify_dataset(root, 0, memory) == []
+        assert "2 case(s) have labels in single slices with background between them, such as b along D" in caplog.text
+        assert "give these the `ignore` label" in caplog.text
+
+
 def test_headers_are_checked_although_the_case_is_remembered(root: Path, tmp_path: Path) -> None:
     memory = tmp_path / "out" / "verified.json"
     assert verify_dataset(root, 0, memory) == []

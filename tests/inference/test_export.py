@@ -14,7 +14,7 @@ from seg25d.inference.export import export_slabs, labels_from_slabs
 from seg25d.inference.sliding_window import Slab
 from seg25d.inference.uncertainty import Uncertainty
 from seg25d.preprocessing.grid import Grid
-from seg25d.preprocessing.resample import resample_scores
+from seg25d.preprocessing.resample import resample_labels, resample_scores
 
 LABELS = Labels(names={"background": 0, "a": 1, "b": 5})
 REGIONS = Labels(names={"background": 0, "whole": (1, 2), "core": (2,)}, regions_class_order=(1, 2))
@@ -55,6 +55,19 @@ def cut_slabs(scores, axis, thickness):
         yield Slab(axis, start, buffer[: len(part)])
 
 
+def resampled_at_once(scores, new_shape, separate):
+    """Of all scores (K, d, h, w), those on another grid: interpolated between the slices that were taken of it."""
+    if separate is None or scores.shape[1 + separate] >= new_shape[separate]:
+        return resample_scores(scores, new_shape, separate)
+    size, new_size = scores.shape[1 + separate], new_shape[separate]
+    in_plane = [size if axis == separate else new for axis, new in enumerate(new_shape)]
+    # The slice of the file that holds the middle of each slice of the model.
+    taken = [int((index + 0.5) * new_size / size) for index in range(size)]
+    return np.apply_along_axis(
+        lambda line: np.interp(range(new_size), taken, line), 1 + separate, resample_scores(scores, tuple(in_plane))
+    ).astype(np.float32)
+
+
 shapes = st.tuples(*[st.integers(1, 9)] * 3)
 
 
@@ -64,8 +77,8 @@ def test_slabs_give_what_resampling_all_scores_at_once_gives(shape, new_shape, a
     scores = torch.from_numpy(np.random.default_rng(seed).normal(size=(3, *shape)).astype(np.float32))
     spacing = tuple(5.0 if index == separate else 1.0 for index in range(3))
     grid = make_grid(new_shape, whole(new_shape), shape, spacing, spacing)
-    assert grid.inverse_separate_axis == separate
-    resampled = resample_scores(scores.numpy(), new_shape, separate)
+    assert grid.separate_axis == grid.inverse_separate_axis == separate
+    resampled = resampled_at_once(scores.numpy(), new_shape, separate)
     labels, probabilities = labels_and_probabilities(cut_slabs(scores, axis, thickness), grid, LABELS)
     np.testing.assert_allclose(probabilities, torch.from_numpy(resampled).softmax(0).numpy(), atol=1e-5)
     # Scores that are equal up to rounding may go either way.
@@ -85,6 +98,59 @@ def test_doubling_along_one_axis_by_hand():
     )
     logits = np.log(probabilities[1] / probabilities[0])[:, 0, 0]
     np.testing.assert_allclose(logits, [-4, -2, 2, 4], atol=1e-4)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize(("size", "expected"), [(4, [-4, -4, 0, 4]), (6, [-4, -4, -4 / 3, 4 / 3, 4, 4])])
+def test_slices_between_those_that_the_model_saw_get_a_mixture(axis, size, expected):
+    """Of 4 slices the second and the last one are taken, of 6 the second and the fifth; along every axis of a slab."""
+    scores = torch.zeros(2, 2, 1, 1)
+    scores[1, :, 0, 0] = torch.tensor([-4.0, 4.0])
+    canonical, model = (10.0 / (size / 2), 1.0, 1.0), (10.0, 1.0, 1.0)
+    grid = make_grid((size, 1, 1), whole((size, 1, 1)), (2, 1, 1), canonical, model)
+    slab = Slab(axis, 0, scores.movedim(axis + 1, 0))
+    labels, probabilities = labels_and_probabilities([slab], grid, Labels(names={"background": 0, "a": 1}))
+    logits = np.log(probabilities[1] / probabilities[0])[:, 0, 0]
+    np.testing.assert_allclose(logits, expected, atol=1e-4)
+    assert labels[:, 0, 0].tolist() == [int(logit > 0) for logit in expected]
+    # Regions, and a threshold: probabilities of 0.018, 0.018, 0.5, 0.98 and so on.
+    both = torch.stack([scores[1], -scores[1]])
+    _, shares = labels_and_probabilities([Slab(axis, 0, both.movedim(axis + 1, 0))], grid, REGIONS)
+    found = np.log(shares / (1 - shares))[:, :, 0, 0]
+    np.testing.assert_allclose(found, [expected, np.negative(expected)], atol=1e-4)
+    for make in (labels_from_slabs, export_slabs):
+        found = make([slab], grid, Labels(names={"background": 0, "a": 1}), threshold=0.2)
+        assert found[:, 0, 0].tolist() == [int(logit > np.log(0.25)) for logit in expected]
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("spacing", [(5.0, 1.0, 1.0), (5.001, 1.0, 1.0), (10.0, 1.0, 1.0)])
+def test_scores_of_as_many_slices_or_more_stay_those_of_slices(axis, spacing):
+    """Of as many slices each has its own scores, to the bit; of more the nearest ones are taken, as ever."""
+    scores = torch.from_numpy(np.random.default_rng(4).normal(size=(3, 8, 5, 6)).astype(np.float32))
+    depth = 4 if spacing[0] == 10 else 8
+    grid = make_grid((depth, 5, 6), whole((depth, 5, 6)), (8, 5, 6), spacing, (5.0, 1.0, 1.0))
+    planes = [plane.clone() for _, _, plane in export._resampled_planes(cut_slabs(scores, axis, 3), grid)]
+    expected = scores if depth == 8 else scores[:, 1::2]
+    assert torch.equal(torch.stack(planes).movedim(0, axis + 1), expected)
+
+
+def test_segmentations_do_not_repeat_from_slice_to_slice():
+    """A cone that a model sees in every third slice: as it was where it was seen, and narrowing in between."""
+    radius = np.arange(12, 0, -1)[:, None, None] / 2
+    rows, columns = np.mgrid[-8:9, -8:9]
+    truth = (rows**2 + columns**2 <= radius**2).astype(np.uint8)
+    grid = Grid.plan((12, 17, 17), (1.0, 0.3, 0.3), whole((12, 17, 17)), (3.0, 0.3, 0.3))
+    seen = resample_labels(truth, grid.shape, grid.separate_axis)
+    assert (seen == truth[1::3]).all()
+    # As a network gives them: more certain further from the border.
+    distance = np.clip(radius[1::3] - np.hypot(rows, columns), -3, 3).astype(np.float32)
+    scores = torch.from_numpy(np.stack([np.zeros_like(distance), distance + 1e-3]))
+    found = labels_from_scores(scores, grid, Labels(names={"background": 0, "cone": 1}))
+    assert (found[1::3] == truth[1::3]).all()
+    same = [bool((one == other).all()) for one, other in zip(found[1:], found[:-1], strict=True)]
+    # Nothing is known before the first slice that was seen, nor behind the last one.
+    assert same == [True, *[False] * 9, True]
 
 
 def test_crop_is_undone():
@@ -174,7 +240,7 @@ def test_parts_of_planes_and_threads_change_nothing(labels, monkeypatch):
         np.testing.assert_equal(first, second)
 
 
-@pytest.mark.parametrize("separate", [None, 1])
+@pytest.mark.parametrize("separate", [None, 0, 1])
 def test_planes_are_resampled_where_the_models_compute(separate):
     """Followed on a device without data; the sums are on the CPU, as where that device has no room for them."""
     spacing = tuple(5.0 if index == separate else 1.0 for index in range(3))
@@ -209,9 +275,10 @@ def test_labels_and_probabilities_are_made_where_the_models_compute(monkeypatch)
     assert places == [(0, "meta"), ("labels", "meta"), (1, "meta"), ("labels", "meta")]
 
 
+@pytest.mark.parametrize("thickness", [1.0, 5.0])
 @pytest.mark.parametrize(("depth", "kept"), [(4, 0), (8, 1)])
 @pytest.mark.parametrize("make", [labels_from_slabs, export_slabs])
-def test_no_plane_is_kept_while_the_models_compute_but_to_interpolate_with(make, depth, kept, monkeypatch):
+def test_no_plane_is_kept_while_the_models_compute_but_to_interpolate_with(make, depth, kept, thickness, monkeypatch):
     planes = []
     resample = export._resample_plane
 
@@ -226,5 +293,6 @@ def test_no_plane_is_kept_while_the_models_compute_but_to_interpolate_with(make,
             yield Slab(0, start, torch.zeros(2, 3, 7, 6))
 
     monkeypatch.setattr(export, "_resample_plane", noted)
-    make(slabs(), make_grid((depth, 9, 11), whole((depth, 9, 11)), (4, 7, 6)), LABELS)
+    spacing = (thickness, 1.0, 1.0)
+    make(slabs(), make_grid((depth, 9, 11), whole((depth, 9, 11)), (4, 7, 6), spacing, spacing), LABELS)
     assert len(planes) == 4

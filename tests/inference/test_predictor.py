@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -45,6 +47,37 @@ def test_other_spacings_come_back_on_the_grid_of_the_image(header, execution, th
     assert predicted.shape == (20, 12, 18)
     expected = np.repeat(np.repeat(labels, 2, 0), 2, 2)
     assert (predicted == expected).mean() > 0.98
+
+
+def narrowing_object(num_slices):
+    """An image of slices across an object that narrows from slice to slice, and its labels."""
+    rows, columns = np.mgrid[-12:13, -12:13]
+    inside = np.linspace(11, 4, num_slices)[:, None, None] - np.hypot(rows, columns)
+    image = np.stack([0.5 + inside / 10, np.full_like(inside, 0.1)]).astype(np.float32)
+    return image, (inside > 0).astype(np.uint8)
+
+
+def test_thin_slices_are_not_repeated_by_a_model_of_thick_ones(header, execution, threshold):
+    image, labels = narrowing_object(24)
+    header = header.model_copy(update={"plan": header.plan.model_copy(update={"spacing_mm": (10.0, 1.0, 1.0)})})
+    predictor = Predictor([threshold], header, execution)
+    preprocessed, grid = predictor.preprocess(image, (10 / 3, 1.0, 1.0))
+    np.testing.assert_array_equal(preprocessed, image[:, 1::3])
+    predicted = predictor.predict_preprocessed(preprocessed, grid)
+    assert (predicted[1:23] == labels[1:23]).mean() > 0.995
+    # Where the object itself is the same in two slices, and nowhere else.
+    repeated, truly = (
+        [bool((one == other).all()) for one, other in pairwise(each[1:23])] for each in (predicted, labels)
+    )
+    assert repeated == truly
+    assert sum(truly) < 5
+
+
+def test_thick_slices_get_their_own_scores_of_a_model_of_thin_ones(header, execution, threshold):
+    image, labels = narrowing_object(8)
+    header = header.model_copy(update={"plan": header.plan.model_copy(update={"spacing_mm": (10 / 3, 1.0, 1.0)})})
+    predicted = Predictor([threshold], header, execution).predict_array(image, (10.0, 1.0, 1.0))
+    np.testing.assert_array_equal(predicted, labels)
 
 
 def test_probabilities_agree_with_labels(header, execution, threshold, writer):

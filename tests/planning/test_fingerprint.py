@@ -16,7 +16,7 @@ from seg25d.data.dataset import Dataset
 from seg25d.data.description import DatasetDescription
 from seg25d.data.labels import Labels
 from seg25d.planning import case_fingerprint
-from seg25d.planning.case_fingerprint import count_classes, measure_case
+from seg25d.planning.case_fingerprint import CaseFingerprint, count_classes, measure_case
 from seg25d.planning.fingerprint import Fingerprint, extract_fingerprint
 
 LABELS = Labels(names={"background": 0, "organ": 1, "lesion": 7, "ignore": 9})
@@ -75,10 +75,39 @@ def test_a_case_by_hand(two_cases: Dataset) -> None:
     assert case.extent_voxels == (2, 3, 6)
     assert case.extent_mm == (6, 3, 6)
     assert case.foreground_fraction == 4 / (120 - 6)
+    assert case.labelled_slices == (4, 5, 6)
     assert case.intensities is not None
     channel = case.intensities[0]
     assert (channel.mean, channel.minimum, channel.maximum, channel.median) == (20, 10, 50, 10)
     assert channel.std == pytest.approx(np.sqrt(300))
+
+
+def test_labelled_slices_are_counted(tmp_path: Path) -> None:
+    labels = np.full((10, 5, 6), 9, np.uint8)
+    labels[2::5] = 0
+    labels[2, 1, 1] = labels[7, 1, 1] = 1
+    cases = [_case(tmp_path, name, np.ones((1, 10, 5, 6), np.float32), labels, (3, 1, 1)) for name in "ab"]
+    case = measure_case(cases[0], LABELS).fingerprint
+    assert case.labelled_slices == (2, 5, 6)
+    assert case.foreground_fraction == 2 / 60
+    assert CaseFingerprint.model_validate_json(case.model_dump_json()) == case
+    fingerprint = extract_fingerprint(_dataset(tmp_path, cases), PreprocessedFolder(root=tmp_path / "out"), 0)
+    assert fingerprint.labelled_slices_in_words == (
+        "2 of 2 case(s) are labelled in some slices along D (inferior-superior) only, in the median in 2 of 10; the "
+        "others are ignored, and windows are drawn where labels are"
+    )
+    unknown = case.model_copy(update={"labelled_slices": None})
+    assert "labelled_slices" in case.model_dump(mode="json")
+    assert "labelled_slices" not in unknown.model_dump(mode="json"), "as in files of earlier versions"
+    assert fingerprint.model_copy(update={"cases": (unknown,)}).labelled_slices_in_words is None
+    whole = case.model_copy(update={"labelled_slices": case.shape})
+    assert fingerprint.model_copy(update={"cases": (whole,)}).labelled_slices_in_words is None
+
+
+def test_without_an_ignored_value_slices_are_not_counted(tmp_path: Path) -> None:
+    case = _case(tmp_path, "a", np.ones((1, 4, 5, 6), np.float32), np.ones((4, 5, 6), np.uint8), (3, 1, 1))
+    names = {name: value for name, value in LABELS.names.items() if name != "ignore"}
+    assert measure_case(case, Labels(names=names)).fingerprint.labelled_slices is None
 
 
 def test_a_data_set_by_hand(two_cases: Dataset, tmp_path: Path) -> None:

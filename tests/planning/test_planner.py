@@ -54,6 +54,20 @@ def mostly_single_slices(shape: Shape) -> Plans:
     return plan_dataset(fingerprint, description, gpu_memory_gb=1.5)
 
 
+def test_plans_say_how_many_slices_are_labelled() -> None:
+    data = published.Published((18, 20, 16), ((3, ISOTROPIC),), ("MRI",), 2)
+    fingerprint, description = published.make_fingerprint(data)
+    cases = tuple(case.model_copy(update={"labelled_slices": (4, 20, 16)}) for case in fingerprint.cases)
+    sparse = fingerprint.model_copy(update={"cases": cases})
+    plans, told = (
+        plan_dataset(each, description, configurations=["axial"], gpu_memory_gb=8) for each in (fingerprint, sparse)
+    )
+    assert "labels" not in plans.reasons
+    assert told.reasons["labels"].startswith("3 of 3 case(s) are labelled in some slices along D (inferior-superior)")
+    # They decide nothing, so that plans from before they were counted stay.
+    assert told.model_copy(update={"reasons": plans.reasons}) == plans
+
+
 def test_all_configurations_of_a_small_data_set() -> None:
     plans = plan((18, 20, 16), num_cases=200)
     assert tuple(plans.configurations) == tuple(CONFIGURATIONS)

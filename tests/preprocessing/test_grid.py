@@ -31,12 +31,6 @@ def test_grid() -> None:
     assert Grid.model_validate_json(grid.model_dump_json()) == grid
 
 
-@pytest.mark.parametrize(("thickness", "axis"), [(5.0, 0), (2.0, 0), (5 / 3, None), (1.0, None)])
-def test_slices_of_a_file_repeat_those_of_a_model_only_twice(thickness: float, axis: int | None) -> None:
-    grid = Grid.plan((20, 40, 40), (thickness, 1.0, 1.0), ((0, 20), (0, 40), (0, 40)), (5.0, 1.0, 1.0))
-    assert grid.inverse_separate_axis == axis
-
-
 def test_cases_get_a_common_size_and_each_its_own_spacing() -> None:
     box = ((2, 12), (4, 90), (10, 31))
     grids = [

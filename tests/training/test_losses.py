@@ -75,6 +75,36 @@ def test_coarse_outputs_see_coarse_labels() -> None:
     )
 
 
+SPARSE = Labels(names={"background": 0, "organ": 1, "ignore": 2})
+
+
+def test_coarse_outputs_see_every_labelled_slice() -> None:
+    """Of nine slices the second, the fifth and the eighth are labelled; half as many hold one each, or none."""
+    target = torch.full((1, 9, 2, 2), IGNORE_INDEX, dtype=torch.uint8)
+    target[:, 1], target[:, 4], target[:, 7] = 1, 0, 1
+    halves = losses.nearest_labelled(target, (5, 2, 2))
+    # Cells of 1.8 slices, the first of 0 and 1, the second of 1 to 3, the third of 3 to 5, and so on.
+    assert halves[0, :, 0, 0].tolist() == [1, 1, 0, 1, 1]
+    assert losses.nearest_labelled(target[:, 2:4], (1, 2, 2))[0, 0, 0, 0] == IGNORE_INDEX
+    assert losses.nearest_labelled(target[:, :8], (4, 1, 1))[0, :, 0, 0].tolist() == [1, IGNORE_INDEX, 0, 1]
+    coarse = torch.zeros(1, 2, 4, 2, 2)
+    loss = DiceCrossEntropy(SPARSE)([(coarse, 1.0)], target[:, :8])
+    expected = DiceCrossEntropy(SPARSE)([(coarse[:, :, :3], 1.0)], target[:, [1, 4, 7]])
+    assert loss.item() == pytest.approx(expected.item())
+
+
+@pytest.mark.parametrize("size", [(3, 4, 5), (2, 4, 3), (1, 1, 1), (6, 8, 5)])
+def test_coarse_labels_without_ignored_voxels_are_the_nearest_ones(size: tuple[int, int, int]) -> None:
+    rng = np.random.default_rng(7)
+    target = torch.from_numpy(rng.integers(0, 4, (2, 6, 8, 5)).astype(np.uint8))
+    assert torch.equal(losses.nearest_labelled(target, size), losses._nearest(target, size))
+    # Labels that are there are never changed, and what is chosen lies in the cell.
+    target[torch.from_numpy(rng.random(target.shape) < 0.7)] = IGNORE_INDEX
+    nearest, chosen = losses._nearest(target, size), losses.nearest_labelled(target, size)
+    assert torch.equal(chosen[nearest != IGNORE_INDEX], nearest[nearest != IGNORE_INDEX])
+    assert (chosen == IGNORE_INDEX).sum() <= (nearest == IGNORE_INDEX).sum()
+
+
 def test_batch_dice_of_an_empty_sample_is_not_one_of_its_own() -> None:
     target = torch.cat((volume(1, 1), volume(0, 0))).to(torch.uint8)
     probability = torch.cat((volume(0.99, 0.99), volume(0.01, 0.01)))

@@ -72,9 +72,9 @@ def seen_centres(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """The centres that windows are placed around."""
     centres = []
 
-    def place(rng, shape, window, centre, regular=None):
+    def place(rng, shape, window, centre, *others):
         centres.append(centre)
-        return place_window(rng, shape, window, centre, regular)
+        return place_window(rng, shape, window, centre, *others)
 
     monkeypatch.setattr("seg25d.training.sampling.place_window", place)
     return centres
