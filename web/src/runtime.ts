@@ -1,0 +1,84 @@
+/** Networks by onnxruntime-web, on the GPU by WebGPU or on the processor by WebAssembly. */
+
+import type * as Ort from "onnxruntime-web";
+import { UserError } from "./errors.js";
+import type { Backend } from "./messages.js";
+import type { PageModel } from "./model.js";
+import type { Model } from "./predict.js";
+
+/** Threads beyond which small convolutions only wait for each other. */
+const MOST_THREADS = 8;
+/** The files of onnxruntime-web, unchanged, that the build copies into the folder `ort`. */
+const MODULES: Record<Backend, string> = { webgpu: "ort/ort.webgpu.min.mjs", wasm: "ort/ort.wasm.min.mjs" };
+
+export interface Engine {
+  models: Model[];
+  /** How they are computed, in words. */
+  description: string;
+}
+
+/**
+ * Load the networks of all folds.
+ *
+ * @param base Address of the folder with the page.
+ * @param progress Called with the share that is loaded.
+ */
+export async function loadModels(
+  model: PageModel,
+  base: string,
+  backend: Backend,
+  progress: (share: number) => void,
+): Promise<Engine> {
+  const ort = (await import(/* @vite-ignore */ new URL(MODULES[backend], base).href)) as typeof Ort;
+  const threads = globalThis.crossOriginIsolated ? Math.min(MOST_THREADS, navigator.hardwareConcurrency || 1) : 1;
+  ort.env.wasm.numThreads = threads;
+  ort.env.logLevel = "error";
+  const all = model.graphs.reduce((sum, graph) => sum + graph.bytes, 0);
+  let loaded = 0;
+  const models: Model[] = [];
+  for (const graph of model.graphs) {
+    const bytes = await fetchGraph(graph.file, graph.bytes, base);
+    const session = await ort.InferenceSession.create(bytes, {
+      executionProviders: backend === "webgpu" ? ["webgpu", "wasm"] : ["wasm"],
+      graphOptimizationLevel: "all",
+    });
+    models.push(runnerOf(ort, session, model));
+    progress((loaded += graph.bytes) / all);
+  }
+  const onProcessor = threads > 1 ? `WebAssembly in ${threads} threads` : "WebAssembly in one thread";
+  return { models, description: backend === "webgpu" ? "WebGPU, on the graphics processor" : onProcessor };
+}
+
+async function fetchGraph(file: string, bytes: number, base: string): Promise<Uint8Array> {
+  const response = await fetch(new URL(file, base)).catch(() => null);
+  if (!response?.ok) {
+    throw new UserError(`${file} cannot be loaded. Serve the whole folder that was exported, then reload the page.`);
+  }
+  const content = new Uint8Array(await response.arrayBuffer());
+  if (content.length !== bytes) {
+    throw new UserError(
+      `${file} has ${content.length} bytes, expected are ${bytes}. Copy the folder again, then reload the page.`,
+    );
+  }
+  return content;
+}
+
+function runnerOf(ort: typeof Ort, session: Ort.InferenceSession, model: PageModel): Model {
+  const channels = model.channels.length;
+  return async (volume, shape) => {
+    const input = new ort.Tensor("float32", volume, [1, channels, ...shape]);
+    const outputs = await session.run({ [model.input]: input });
+    const scores = outputs[model.output];
+    const data = (await scores.getData(true)) as Float32Array;
+    scores.dispose();
+    return data;
+  };
+}
+
+/** Whether a failure says that memory ran out. */
+export function lacksMemory(error: unknown): boolean {
+  const text = error instanceof Error ? `${error.name} ${error.message}` : String(error);
+  return /bad_alloc|out of memory|\boom\b|allocat|memory access out of bounds|array buffer|invalid typed array length/i.test(
+    text,
+  );
+}
