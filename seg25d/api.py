@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from seg25d.core.device import check_devices, choose_execution
-from seg25d.core.files import check_writable_file, read_text
+from seg25d.core.files import check_writable_file
 from seg25d.core.locks import file_lock
 from seg25d.core.process import crashes_named
 from seg25d.core.records import write_record
@@ -32,6 +32,7 @@ from seg25d.orchestration.prediction import predict_cohort
 from seg25d.orchestration.run import run_dataset
 from seg25d.planning.explanation import explain
 from seg25d.planning.plan import Plans
+from seg25d.portable.archive import write_models
 from seg25d.runs.names import parse_folds
 from seg25d.runs.task_records import RunRecord
 from seg25d.runs.trained import prediction_command
@@ -44,7 +45,6 @@ from seg25d.selection.ranking import describe_best
 from seg25d.sharing.choice import ExportOptions, model_to_predict, models_to_export
 from seg25d.sharing.install import install
 from seg25d.sharing.manifest import Manifest
-from seg25d.sharing.pack import write_archive
 from seg25d.training.processes import is_first_process
 from seg25d.views.train import train_views
 from seg25d.views.training_times import describe_times, training_times
@@ -360,7 +360,7 @@ def export_model(workspace: Workspace, identifier: str, path: Path, options: Exp
         workspace: The workspace.
         identifier: Data set: `1`, `001` or `Dataset001_Name`.
         path: The archive.
-        options: Models and their licence.
+        options: Models, their format and their licence.
 
     Returns:
         The manifest of the archive.
@@ -372,9 +372,8 @@ def export_model(workspace: Workspace, identifier: str, path: Path, options: Exp
     options = options or ExportOptions()
     name = workspace.dataset_name(identifier)
     models = models_to_export(workspace, name, options)
-    licence = None if options.licence_file is None else read_text(options.licence_file)
     with file_lock(path, "exporting models"):
-        manifest = write_archive(path, workspace.results / name, models, licence, overwrite=options.overwrite)
+        manifest = write_models(path, workspace.results / name, models, options)
     logger.info("%s holds %s of %s, %.0f MB", path, ", ".join(models.folds), name, manifest.num_bytes / 1e6)
     return manifest
 

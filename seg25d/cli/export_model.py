@@ -2,12 +2,14 @@
 
 import argparse
 from pathlib import Path
+from typing import get_args
 
 from seg25d.cli.argument_types import plans_name
 from seg25d.cli.common import Command, find_workspace, options_of
 from seg25d.cli.nnunet_parsing import own_checkpoint, run_names
 from seg25d.core.errors import InputError
 from seg25d.core.process import loading
+from seg25d.planning.model_formats import ModelFormat, StoredWeights
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +40,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE",
         help="text file with the licence of the models, to include in the archive",
+    )
+    parser.add_argument(
+        "--format",
+        choices=get_args(ModelFormat),
+        help="safetensors: for this program (default); onnx: graphs that predict where torch is not installed (pip "
+        "install 'seg25d[onnx]')",
+    )
+    parser.add_argument(
+        "--weights",
+        choices=get_args(StoredWeights),
+        help="--format onnx: how weights are stored (default: float32); arithmetic is float32 always",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing FILE.zip")
 

@@ -11,6 +11,7 @@ from seg25d.inference.fine_predictor import FinePredictor
 from seg25d.inference.predictor import Predictor, PredictorOptions
 from seg25d.planning.configurations import known_names
 from seg25d.planning.model_file import load_header
+from seg25d.planning.portable_model import GRAPH_SUFFIX, header_of
 from seg25d.representations.fused_views import FusedViews
 
 
@@ -35,18 +36,19 @@ def load_predictor(paths: Sequence[Path], execution: Execution, options: Predict
 
 
 def files_of_model(path: Path) -> list[Path]:
-    """All files that `load_predictor` reads for a model file, itself first.
+    """All files that are read to predict with a model file, itself first; of a graph with the records beside them.
 
     Raises:
         ModelError: If one of those that have to be opened is missing, damaged, or not one of ours.
     """
-    header, folder = load_header(path), path.parent
+    header, folder, suffix = header_of(path), path.parent, path.suffix
     files = [path]
     if header.fine is not None:
         files.append(FoldFolder(root=folder).coarse)
     if header.plan.representation.fuses_views:
         names = FusedViews.of(header.plan.representation).views
         views = [view_model(folder, name) for name in names]
-        fine = any(load_header(view).fine is not None for view in views)
+        fine = any(header_of(view.with_suffix(suffix)).fine is not None for view in views)
         files += [*views, *(coarse_view_model(folder, name) for name in names if fine)]
-    return files
+    files = [file.with_suffix(suffix) for file in files]
+    return files + [file.with_suffix(".json") for file in files if suffix == GRAPH_SUFFIX]

@@ -46,7 +46,7 @@ class PReLU(nn.PReLU):
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, C, *spatial) to the same shape; in autocast's type where that is on, as torch's own."""
-        if features.device.type != "cpu":
+        if features.device.type != "cpu" or torch.compiler.is_exporting():
             return functional.prelu(features, self.weight.to(features.dtype))
         seen, slope = (each.to(computing_type(each)) for each in (features, self.weight))
         with torch.autocast("cpu", enabled=False):
@@ -148,6 +148,8 @@ class InstanceNorm(nn.GroupNorm):
             on_cpu = computes_on_cpu(images)
             if not on_cpu and images.dtype in HALF_TYPES and weight.dtype == torch.float32:
                 weight, bias = weight.to(images.dtype), bias.to(images.dtype)
+            if torch.compiler.is_exporting():  # ONNX has the whole norm, but groups only in late versions
+                return torch.instance_norm(images, weight, bias, None, None, True, 0.0, self.eps, False)
             if images.device.type == "cuda":
                 return functional.group_norm(images.contiguous(), self.num_groups, weight, bias, self.eps)
             if on_cpu and torch.is_grad_enabled() and _is_channels_last(images):

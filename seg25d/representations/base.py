@@ -188,6 +188,11 @@ class Representation(Record):
         return None
 
     @property
+    def resizable_axes(self) -> tuple[int, ...]:
+        """The axes along which a graph without torch can take windows of other sizes than the planned one."""
+        return (0, 1, 2)
+
+    @property
     def regular_steps(self) -> RegularSteps | None:
         """Regular positions of the windows along one axis; None if windows can be anywhere."""
         return None

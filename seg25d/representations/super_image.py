@@ -87,6 +87,11 @@ class SuperImage(Representation):
         """Slices are seen together."""
         return self.axis
 
+    @property
+    def resizable_axes(self) -> tuple[int, ...]:
+        """Those in the plane: the grid goes by the number of slices."""
+        return self.network_axes
+
     def network_channels(self, num_channels: int) -> int:
         """The channels of each slice and all its neighbours."""
         return num_channels * (2 * self.context + 1)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from seg25d.core.errors import InputError
 from seg25d.core.records import Record, read_record
 from seg25d.core.workspace import RunFolder, Workspace
+from seg25d.planning.model_formats import ModelFormat, StoredWeights
 from seg25d.planning.plan import PlansName
 from seg25d.runs.trained import ModelChoice, choose_folds, choose_run
 from seg25d.selection.best import Best
@@ -26,6 +27,10 @@ class ExportOptions(Record):
     """Only models of this recipe; None: of any, if that leaves one choice."""
     folds: tuple[str, ...] | None = None
     """Folds to export; None: all that are trained."""
+    format: ModelFormat = "safetensors"
+    """Kind of the models in the archive: our own, which torch computes, or graphs for use without torch."""
+    weights: StoredWeights | None = None
+    """How graphs store their weights; None: as float32."""
     licence_file: Path | None = None
     """A text file with the licence of the models."""
     overwrite: bool = False

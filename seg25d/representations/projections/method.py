@@ -96,6 +96,11 @@ class Projections(Representation):
         return self.axis, self.geometry.plane_axes[1]
 
     @property
+    def resizable_axes(self) -> tuple[int, ...]:
+        """The rotation axis: the geometry of the plane is that of the window."""
+        return (self.axis,)
+
+    @property
     def geometry(self) -> ViewGeometry:
         """Settings of the views."""
         return ViewGeometry(self.axis, self.detector_axis, self.spacing_mm, self.projection, self.inversion)
