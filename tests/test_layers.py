@@ -36,7 +36,7 @@ ALLOWED = {
     "views": MODELS | {"training", "inference", "ensembling", "runs", "workflows"},
     "orchestration": MODELS | {"training", "inference", "runs", "selection", "workflows", "views", "sharing"},
     "sharing": frozenset({"core", "data", "evaluation", "planning", "ensembling", "runs", "selection"}),
-    "portable": frozenset({"core", "networks", "planning", "inference", "sharing"}),
+    "portable": frozenset({"core", "data", "evaluation", "networks", "planning", "inference", "sharing"}),
     "report": frozenset({"core", "data", "evaluation", "planning", "runs", "selection"}),
     "pipeline": frozenset({"api"}),
 }

@@ -1,7 +1,7 @@
 /**
  * Runs parts of the page on arrays of files, for tests/web: `node checks.mjs FOLDER`.
  *
- * FOLDER/jobs.json is a list of jobs `{ task, arrays, ...arguments }`; `arrays` names files of float32 numbers in FOLDER.
+ * FOLDER/jobs.json is a list of jobs `{ task, arrays, ...arguments }`; `arrays` names files of float32 numbers there.
  * FOLDER/answers.json gets the answers: JSON, or `{ "file": name, "type": ... }` for arrays.
  */
 

@@ -48,7 +48,9 @@ export async function findVolumes(files: readonly File[], converting: () => void
   }
   if (volumes.length === 0) {
     const first = unknown[0]?.name;
-    if (first === undefined) throw new UserError("There is no image among the files. Choose .nii, .nii.gz or DICOM files.");
+    if (first === undefined) {
+      throw new UserError("There is no image among the files. Choose .nii, .nii.gz or DICOM files.");
+    }
     const kind = OTHER_IMAGES.test(first) ? "is an image of another format" : "is neither a NIfTI nor a DICOM file";
     throw new UserError(`${first} ${kind}. The page reads .nii, .nii.gz and folders of DICOM files: convert it.`);
   }

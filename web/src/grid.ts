@@ -88,7 +88,7 @@ export function crop(volume: Float32Array, shape: Shape, box: Box): Float32Array
   return part;
 }
 
-/** The grid that a cropped volume gets at the planned spacing, or in the planned size, along which nothing is cropped. */
+/** The grid that a cropped volume gets at the planned spacing, or in the planned size: there nothing is cropped. */
 export function planGrid(
   canonicalShape: Shape,
   canonicalSpacing: Spacing,

@@ -4,9 +4,9 @@
 export interface Meaning {
   /** Value of label files for each internal index; the first is background. */
   values: number[];
-  /** Regions that overlap (sigmoid), each with the index that it is painted with, in this order; else null (softmax). */
+  /** The index that each region (sigmoid) is painted with, in this order; null: classes (softmax). */
   paint: number[] | null;
-  /** Lowest score of a foreground voxel, the logit of the threshold; null: 0 for regions, the largest score for classes. */
+  /** Lowest score of foreground, the logit of the threshold; null: above 0 for regions, the largest for classes. */
   score_threshold: number | null;
 }
 

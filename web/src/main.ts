@@ -70,7 +70,7 @@ class Page {
     const channels = model.channels.map((channel) => channel.channel).join(", ");
     document.title = `${model.dataset_name} · seg25d`;
     element("title").textContent = model.dataset_name;
-    element("about").textContent = `Finds ${names} in images with ${model.channels.length > 1 ? "the channels " : ""}${channels}.`;
+    element("about").textContent = `Finds ${names} in images of ${channels}.`;
     const rows: [string, string, string?][] = [
       ["Data set", model.dataset_name],
       ["Method", `${model.configuration}, fold ${model.folds.join(", ")}`],
@@ -216,7 +216,7 @@ class Page {
   private async segmentAssigned(): Promise<void> {
     const chosen = [...element("channels").querySelectorAll("select")].map((select) => Number(select.value));
     if (new Set(chosen).size < chosen.length) {
-      this.fail(new UserError("One file was chosen for two channels. Choose another one for each channel."), "assigning");
+      this.fail(new UserError("One file was chosen for two channels. Choose one for each."), "assigning");
       return;
     }
     show("problem", false);
@@ -270,7 +270,8 @@ class Page {
 
   /** Tell screen readers now and then, not ten times a second. */
   private announce(phase: Phase, share: number): void {
-    const step = phase === "segmenting" ? `${PHASES[phase]}, ${25 * Math.floor(4 * share)} per cent.` : `${PHASES[phase]}.`;
+    const quarter = `, ${25 * Math.floor(4 * share)} per cent`;
+    const step = `${PHASES[phase]}${phase === "segmenting" ? quarter : ""}.`;
     if (element("status").textContent !== step) element("status").textContent = step;
   }
 

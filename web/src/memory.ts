@@ -24,7 +24,7 @@ export function memoryBudget(): number {
 export function checkReading(files: readonly { name: string; bytes: number; voxels: number }[]): void {
   const floats = files.reduce((sum, file) => sum + 4 * file.voxels, 0);
   const needed = floats + Math.max(...files.map((file) => 2 * file.bytes));
-  refuse(needed, `${files.map((file) => file.name).join(", ")}: the image has ${inWords(files[0].voxels)} voxels`);
+  refuse(needed, `${files.map((file) => file.name).join(", ")}: the image has ${rounded(files[0].voxels)} voxels`);
 }
 
 /** Bytes that resampling and scores take at their peak. */
@@ -46,11 +46,11 @@ export function fits(bytes: number): boolean {
 
 /** Refuse volumes for whose resampling and scores there is no room. */
 export function checkComputing(grid: Grid, channels: number, rules: WindowRules, cover: Cover): void {
-  const spacing = (numbers: readonly number[]): string => numbers.map((each) => Number(each.toPrecision(4))).join(" x ");
+  const inWords = (steps: readonly number[]): string => steps.map((step) => Number(step.toPrecision(4))).join(" x ");
   refuse(
     computingBytes(grid, channels, rules, cover),
-    `${boxShape(grid.box).join(" x ")} voxels of ${spacing(grid.canonicalSpacing)} mm become ` +
-      `${grid.shape.join(" x ")} of ${spacing(grid.spacing)} mm for the model`,
+    `${boxShape(grid.box).join(" x ")} voxels of ${inWords(grid.canonicalSpacing)} mm become ` +
+      `${grid.shape.join(" x ")} of ${inWords(grid.spacing)} mm for the model`,
   );
 }
 
@@ -64,6 +64,6 @@ function refuse(needed: number, what: string): void {
   );
 }
 
-function inWords(voxels: number): string {
+function rounded(voxels: number): string {
   return voxels >= 1e6 ? `${Math.round(voxels / 1e6)} million` : String(voxels);
 }

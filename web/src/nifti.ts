@@ -105,7 +105,7 @@ export function readHeader(bytes: Uint8Array, name: string): NiftiHeader {
   }
   const type = TYPES[datatype];
   if (!type) {
-    throw fail(`the type of its voxels (${datatype}) is not known. Save it with a usual type, such as int16 or float32.`);
+    throw fail(`the type of its voxels (${datatype}) is not known. Save it as a usual one, such as int16 or float32.`);
   }
   const offset = Math.trunc(float(108));
   if (!(offset >= SHORTEST_OFFSET && offset <= LONGEST_OFFSET)) {
@@ -319,7 +319,10 @@ async function uncompressed(file: Blob, name: string): Promise<ReadableStream<Ui
   return isGzip ? file.stream().pipeThrough(new DecompressionStream("gzip")) : file.stream();
 }
 
-async function nextChunk(reader: ReadableStreamDefaultReader<Uint8Array>, name: string): Promise<Uint8Array | undefined> {
+async function nextChunk(
+  reader: ReadableStreamDefaultReader<Uint8Array>,
+  name: string,
+): Promise<Uint8Array | undefined> {| undefined> {
   try {
     return (await reader.read()).value;
   } catch {

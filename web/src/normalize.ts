@@ -72,7 +72,7 @@ export function normalize(channel: Float32Array, settings: Normalization): void 
     case "none":
       return;
     default:
-      throw new UserError(`The page does not know the normalisation ${String(settings.scheme)}. Export the model again.`);
+      throw new UserError(`The page does not know the normalisation ${String(settings.scheme)}. Export it again.`);
   }
 }
 
@@ -135,7 +135,7 @@ function number(settings: Normalization, name: "lower" | "upper" | "mean" | "std
   const value = settings[name];
   if (value === null) {
     throw new UserError(
-      `Channel ${settings.channel}: the normalisation ${settings.scheme} lacks its number ${name}. Export the model again.`,
+      `Channel ${settings.channel}: the normalisation ${settings.scheme} lacks its number ${name}. Export it again.`,
     );
   }
   return value;

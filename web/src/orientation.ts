@@ -47,7 +47,10 @@ export function orientationOf(sizes: Triple, spacing: Triple, direction: Triple<
 }
 
 /** Call `each` for every row along W: its place in the canonical volume, and that of its first voxel in the file. */
-export function forEachRow({ shape, strides, first }: Orientation, each: (canonical: number, file: number) => void): void {
+export function forEachRow(
+  { shape, strides, first }: Orientation,
+  each: (canonical: number, file: number) => void,
+): void {
   for (let d = 0, at = 0; d < shape[0]; d++) {
     for (let h = 0; h < shape[1]; h++, at += shape[2]) each(at, first + d * strides[0] + h * strides[1]);
   }

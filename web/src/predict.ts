@@ -36,7 +36,7 @@ export function otherAxes(axis: number): [number, number] {
  *
  * @param models At least one.
  * @param image Channels, each (D, H, W).
- * @param progress Called during the passes of windows through models with the number of those done, or parts of it, and of all.
+ * @param progress Called with the passes of windows through models that are done, or parts of them, and of all.
  */
 export async function* predictSlabs(
   models: readonly Model[],
@@ -63,7 +63,8 @@ export async function* predictSlabs(
       for (const mirror of mirrors) {
         const seen = mirrored(part, image.length, window, mirror);
         for (const model of models) {
-          const scores = await scoresOf(model, seen, image.length, window, rules, (part) => progress(done + part, all));
+          const within = (slices: number): void => progress(done + slices, all);
+          const scores = await scoresOf(model, seen, image.length, window, rules, within);
           sums.add(corner, mirror, scores, window, weights, share);
           progress(++done, all);
         }

@@ -78,7 +78,5 @@ function runnerOf(ort: typeof Ort, session: Ort.InferenceSession, model: PageMod
 /** Whether a failure says that memory ran out. */
 export function lacksMemory(error: unknown): boolean {
   const text = error instanceof Error ? `${error.name} ${error.message}` : String(error);
-  return /bad_alloc|out of memory|\boom\b|allocat|memory access out of bounds|array buffer|invalid typed array length/i.test(
-    text,
-  );
+  return /bad_alloc|out of memory|\boom\b|allocat|access out of bounds|array buffer|typed array length/i.test(text);
 }

@@ -15,7 +15,8 @@ export function timeLeft(elapsedMs: number, share: number): string | null {
   if (seconds < 10) return "a few seconds left";
   if (seconds < 55) return `about ${5 * Math.round(seconds / 5)} seconds left`;
   const minutes = Math.max(1, Math.round(seconds / 60));
-  return minutes < 90 ? `about ${minutes} minute${minutes === 1 ? "" : "s"} left` : `about ${Math.round(minutes / 60)} hours left`;
+  if (minutes >= 90) return `about ${Math.round(minutes / 60)} hours left`;
+  return `about ${minutes} minute${minutes === 1 ? "" : "s"} left`;
 }
 
 /** A duration in words. */
