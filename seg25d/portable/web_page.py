@@ -164,22 +164,23 @@ def write_page(path: Path, folder: Path, models: ChosenModels, options: ExportOp
         shutil.copytree(built, whole)
         graphs = options.model_copy(update={"format": "onnx", "overwrite": False})
         manifest = write_folder(whole / MODEL, folder, models, graphs)
-        describe_page(whole, manifest)
+        names = sorted(file.path for file in manifest.files if file.path.endswith(GRAPH_SUFFIX))
+        describe_page(whole, names, manifest.licence)
         if path.exists():
             path.rename(place / "old")
         whole.rename(path)
     return manifest
 
 
-def describe_page(folder: Path, manifest: Manifest) -> None:
+def describe_page(folder: Path, names: Sequence[str], licence: str | None) -> None:
     """Write `page.json`, and tell the service worker what to keep.
 
     Args:
         folder: The page as built, with the models in `model/`.
-        manifest: Of the models.
+        names: Of the graphs in `model/`, one per fold of a run.
+        licence: Of the models.
     """
-    names = sorted(file.path for file in manifest.files if file.path.endswith(GRAPH_SUFFIX))
-    page = page_model(folder / MODEL, names, manifest.licence)
+    page = page_model(folder / MODEL, names, licence)
     write_text(folder / PAGE, page.model_dump_json(indent=2) + "\n")
     everything = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
     needed = {graph.file for graph in page.graphs}

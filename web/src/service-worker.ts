@@ -21,7 +21,7 @@ worker.addEventListener("activate", (event) => {
 });
 
 worker.addEventListener("message", (event) => {
-  if (event.data === "keep") event.waitUntil(keepAll(event.source));
+  if (event.data === "keep") event.waitUntil(keepAll(event.source).catch(() => undefined));
 });
 
 worker.addEventListener("fetch", (event) => {
@@ -31,7 +31,7 @@ worker.addEventListener("fetch", (event) => {
 
 async function keepAll(client: Client | ServiceWorker | MessagePort | null): Promise<void> {
   const cache = await caches.open(CACHE);
-  const list = await fetchFresh(new URL(FILES, worker.registration.scope).href);
+  const list = await answer(new URL(FILES, worker.registration.scope).href);
   const names = (await list.json()) as string[];
   for (const name of ["./", ...names]) {
     const address = new URL(name, worker.registration.scope).href;
