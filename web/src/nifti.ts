@@ -161,15 +161,16 @@ function placeOf(
   if (sformCode > 0 && qformCode <= 0 && !usable) {
     throw damaged(name, "its sform spans no volume, and it has no qform");
   }
-  // The sform alone, or that of scanner coordinates where its axes are orthogonal; else the qform.
+  // The sform where it is alone, or where it is that of the scanner and orthogonal; else the qform.
   const preferred = usable && (qformCode <= 0 || (sformCode === 1 && isOrthogonal(sform)));
   const chosen = preferred ? sform : qform;
   const shifts = mapAxes((row) => (preferred ? float(292 + 16 * row) : qformCode > 0 ? float(268 + 4 * row) : 0));
   if (![...chosen.flat(), ...shifts].every(Number.isFinite)) {
     throw damaged(name, "its orientation holds numbers that are not finite");
   }
-  // From (R, A, S) to (L, P, S).
-  const turned = (row: number): number => (row < 2 ? -1 : 1);
+  // From (R, A, S) to (L, P, S), which is what the axes of a file without codes are taken for.
+  const isKnown = qformCode > 0 || preferred;
+  const turned = (row: number): number => (isKnown && row < 2 ? -1 : 1);
   return {
     direction: mapAxes<Triple>((row) => mapAxes((column) => turned(row) * chosen[row][column])),
     origin: mapAxes((row) => turned(row) * shifts[row]),
