@@ -38,7 +38,12 @@ FILES = "files.json"
 """List of the files that the page keeps for use without a network."""
 SERVICE_WORKER = "service-worker.js"
 RUNTIMES = "ort/"
-"""Folder of the runtimes, of which a browser needs one; it is kept when it has been loaded."""
+"""Folder of ONNX Runtime; of its files those for graphics processors are kept once they have been loaded."""
+BASIC_RUNTIME = tuple(
+    f"{RUNTIMES}{name}"
+    for name in ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
+)
+"""What every browser can use."""
 VERSION = "__SEG25D_VERSION__"
 """What stands in the service worker, as built, in place of the digest of all files."""
 Range = tuple[float, float]
@@ -183,7 +188,7 @@ def describe_page(folder: Path, names: Sequence[str], licence: str | None) -> No
     page = page_model(folder / MODEL, names, licence)
     write_text(folder / PAGE, page.model_dump_json(indent=2) + "\n")
     everything = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
-    needed = {graph.file for graph in page.graphs}
+    needed = {*BASIC_RUNTIME, *(graph.file for graph in page.graphs)}
     kept = [name for name in everything if name in needed or not name.startswith((f"{MODEL}/", RUNTIMES))]
     write_text(folder / FILES, json.dumps([name for name in kept if name != SERVICE_WORKER], indent=0) + "\n")
     digest = hashlib.sha256()

@@ -36,7 +36,8 @@ def described(tmp_path: Path, labels: Labels = LABELS, representation=None, **se
     (tmp_path / web_page.SERVICE_WORKER).write_text(f"const VERSION = '{web_page.VERSION}';")
     (tmp_path / "index.html").write_text("page")
     (tmp_path / "ort").mkdir()
-    (tmp_path / "ort" / "large.wasm").write_text("runtime")
+    for name in ("ort.wasm.min.mjs", "ort.webgpu.min.mjs"):
+        (tmp_path / "ort" / name).write_text("runtime")
     write_record(tmp_path, header)
     describe_page(tmp_path, [NAME], "free")
     return json.loads((tmp_path / web_page.PAGE).read_text())
@@ -88,13 +89,14 @@ def test_regions_are_painted_in_their_order(tmp_path):
     ]
 
 
-def test_all_but_runtimes_and_records_is_kept_and_another_model_is_another_version(tmp_path):
+def test_all_that_any_browser_needs_is_kept_and_another_model_is_another_version(tmp_path):
     versions = set()
     for threshold in (None, 0.5):
         folder = tmp_path / str(threshold)
         folder.mkdir()
         described(folder, REGIONS, threshold=threshold)
-        assert json.loads((folder / web_page.FILES).read_text()) == ["index.html", f"model/{NAME}", "page.json"]
+        kept = json.loads((folder / web_page.FILES).read_text())
+        assert kept == ["index.html", f"model/{NAME}", "ort/ort.wasm.min.mjs", "page.json"]
         versions.add((folder / web_page.SERVICE_WORKER).read_text())
     assert len(versions) == 2
     assert not any(web_page.VERSION in text for text in versions)

@@ -5,7 +5,7 @@ const worker = self as unknown as ServiceWorkerGlobalScope;
 const VERSION = "__SEG25D_VERSION__";
 const PREFIX = `seg25d ${worker.registration.scope} `;
 const CACHE = PREFIX + VERSION;
-/** Every file of the folder but those of onnxruntime, of which a browser needs some only. */
+/** Lists the files that any browser needs; those for graphics processors are kept once they have been loaded. */
 const FILES = "files.json";
 
 worker.addEventListener("install", () => void worker.skipWaiting());
