@@ -26,6 +26,8 @@ const PHASES: Record<Phase, string> = {
   segmenting: "Segmenting",
   writing: "Writing the segmentation",
 };
+/** Longest wait for the service worker, without which the page works in one thread. */
+const PATIENCE_MS = 4000;
 const SLIDERS = ["sagittal", "coronal", "axial"] as const;
 
 class Page {
@@ -46,10 +48,11 @@ class Page {
   ) {}
 
   start(): void {
+    const template = element<HTMLTemplateElement>("input-template");
+    template.replaceWith(template.content);
     this.describe();
     this.listen();
     show("starting", false);
-    show("input", true);
     show("model-section", true);
     this.enter("ready");
   }
@@ -347,11 +350,12 @@ function inMl(value: number): string {
 }
 
 async function begin(): Promise<void> {
-  await startOffline(() => {
+  const offline = startOffline(() => {
     document.body.dataset.offline = "ready";
     const place = document.getElementById("offline");
     if (place) place.textContent = "works: all files are kept by the browser";
   }).catch(() => undefined);
+  await Promise.race([offline, new Promise((resolve) => setTimeout(resolve, PATIENCE_MS))]);
   try {
     const [model, backend] = await Promise.all([fetchModel(document.baseURI), chooseBackend(location.search)]);
     new Page(model, backend).start();

@@ -45,11 +45,13 @@ export class Viewer {
 
   /** Show an image, in place of what was shown. */
   async showImage(file: Blob, name: string): Promise<void> {
-    for (const volume of [...this.nv.volumes]) this.nv.removeVolume(volume);
+    const old = [...this.nv.volumes];
     this.structures = [];
     this.hiddenIndices.clear();
     const image = await this.kit.NVImage.new(await file.arrayBuffer(), name, "gray", 1);
     this.nv.addVolume(image);
+    // Afterwards, as the viewer cannot be without a volume again.
+    for (const volume of old) this.nv.removeVolume(volume);
     this.nv.drawScene();
   }
 
