@@ -28,6 +28,7 @@ const PHASES: Record<Phase, string> = {
 };
 /** Longest wait for the service worker, without which the page works in one thread. */
 const PATIENCE_MS = 4000;
+const OFFLINE = "works: all files are kept by the browser";
 const SLIDERS = ["sagittal", "coronal", "axial"] as const;
 
 class Page {
@@ -81,7 +82,7 @@ class Page {
       ["Structures", names],
       ["Voxels", `${model.spacing_mm.map((step) => Number(step.toPrecision(4))).join(" x ")} mm (D, H, W)`],
       ["Computed by", this.backend === "webgpu" ? "WebGPU" : "WebAssembly", "engine"],
-      ["Without a network", "as soon as all files are loaded", "offline"],
+      ["Without a network", document.body.dataset.offline ? OFFLINE : "as soon as all files are loaded", "offline"],
       ["Versions", Object.entries(model.versions).map((each) => each.join(" ")).join(", ")],
     ];
     if (model.trained_on) rows.splice(4, 0, ["Trained on", `${model.trained_on.cases} cases`]);
@@ -353,7 +354,7 @@ async function begin(): Promise<void> {
   const offline = startOffline(() => {
     document.body.dataset.offline = "ready";
     const place = document.getElementById("offline");
-    if (place) place.textContent = "works: all files are kept by the browser";
+    if (place) place.textContent = OFFLINE;
   }).catch(() => undefined);
   await Promise.race([offline, new Promise((resolve) => setTimeout(resolve, PATIENCE_MS))]);
   try {
