@@ -109,7 +109,7 @@ def write_image(path: Path, seed: int = 0, orientation: str = "RAS") -> Path:
 
 def predicted(model: Path, paths: list[Path]) -> NDArray[np.uint8]:
     """What seg25d predicts, internal indices (D, H, W)."""
-    predictor = Predictor.load([model], choose_execution("cpu"))
+    predictor = Predictor.load([model], choose_execution("cpu", "float32"))
     image, geometry = read_image(paths)
     return predictor.predict_array(image, geometry.canonical_spacing_mm)
 
@@ -306,11 +306,11 @@ def test_channels_go_by_their_numbers_or_are_asked_for(opened, tmp_path):
         path.rename(new)
     page.set_input_files("#files", [str(path) for path in named])
     wait_for(page, "assigning")
-    page.get_by_label("MRI").select_option(label="one.nii.gz")
-    page.get_by_label("CT").select_option(label="one.nii.gz")
+    page.locator("select[name=channel-0]").select_option(label="one.nii.gz")
+    page.locator("select[name=channel-1]").select_option(label="one.nii.gz")
     page.get_by_role("button", name="Segment").click()
     page.get_by_text("One file was chosen for two channels").wait_for()
-    page.get_by_label("CT").select_option(label="other.nii.gz")
+    page.locator("select[name=channel-1]").select_option(label="other.nii.gz")
     page.get_by_role("button", name="Segment").click()
     wait_for(page, "done")
     np.testing.assert_array_equal(saved(page, tmp_path / "again.nii.gz"), values)

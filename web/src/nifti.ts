@@ -14,18 +14,19 @@ const SMALLEST_MM = 1e-6;
 const LARGEST_MM = 1e4;
 /** First bytes of gzip data. */
 const GZIP = [0x1f, 0x8b];
+type Values = ArrayLike<number | bigint>;
 /** Sizes by `datatype`; colours and complex numbers are refused by name. */
-const TYPES: Record<number, { bytes: number; read: (buffer: ArrayBuffer) => ArrayLike<number | bigint> }> = {
-  2: { bytes: 1, read: (buffer) => new Uint8Array(buffer) },
-  4: { bytes: 2, read: (buffer) => new Int16Array(buffer) },
-  8: { bytes: 4, read: (buffer) => new Int32Array(buffer) },
-  16: { bytes: 4, read: (buffer) => new Float32Array(buffer) },
-  64: { bytes: 8, read: (buffer) => new Float64Array(buffer) },
-  256: { bytes: 1, read: (buffer) => new Int8Array(buffer) },
-  512: { bytes: 2, read: (buffer) => new Uint16Array(buffer) },
-  768: { bytes: 4, read: (buffer) => new Uint32Array(buffer) },
-  1024: { bytes: 8, read: (buffer) => new BigInt64Array(buffer) },
-  1280: { bytes: 8, read: (buffer) => new BigUint64Array(buffer) },
+const TYPES: Record<number, { bytes: number; read: (buffer: ArrayBuffer, start: number, count: number) => Values }> = {
+  2: { bytes: 1, read: (...place) => new Uint8Array(...place) },
+  4: { bytes: 2, read: (...place) => new Int16Array(...place) },
+  8: { bytes: 4, read: (...place) => new Int32Array(...place) },
+  16: { bytes: 4, read: (...place) => new Float32Array(...place) },
+  64: { bytes: 8, read: (...place) => new Float64Array(...place) },
+  256: { bytes: 1, read: (...place) => new Int8Array(...place) },
+  512: { bytes: 2, read: (...place) => new Uint16Array(...place) },
+  768: { bytes: 4, read: (...place) => new Uint32Array(...place) },
+  1024: { bytes: 8, read: (...place) => new BigInt64Array(...place) },
+  1280: { bytes: 8, read: (...place) => new BigUint64Array(...place) },
 };
 const COLOURS = [128, 2304];
 const COMPLEX = [32, 1792, 2048];
@@ -246,13 +247,18 @@ export async function readBytes(file: Blob, name: string, header: NiftiHeader): 
   return bytes;
 }
 
-/** Voxels in canonical orientation, with slope and intercept applied; refuses what is not a finite number. */
+/**
+ * Voxels in canonical orientation, with slope and intercept applied; refuses what is not a finite number.
+ *
+ * @param bytes The uncompressed file; the order of its bytes may be turned round.
+ */
 export function voxelsOf(bytes: Uint8Array<ArrayBuffer>, header: NiftiHeader, name: string): Float32Array {
   const { orientation, slope, intercept } = header;
   const type = TYPES[header.datatype];
-  const data = bytes.slice(header.offset, header.length);
+  const isAligned = header.offset % type.bytes === 0;
+  const data = isAligned ? bytes.subarray(header.offset) : bytes.slice(header.offset);
   if (!header.littleEndian) swapBytes(data, type.bytes);
-  const values = type.read(data.buffer);
+  const values = type.read(data.buffer, data.byteOffset, data.byteLength / type.bytes);
   const result = new Float32Array(values.length);
   const width = orientation.shape[2];
   const stride = orientation.strides[2];
