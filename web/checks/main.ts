@@ -21,7 +21,7 @@ import { segment } from "../src/segment.js";
 import { coverVolume } from "../src/windows.js";
 
 type Job = { task: string; arrays?: string[] } & Record<string, any>;
-type Array = Float32Array | Uint8Array | Uint16Array | Int32Array;
+type Numbers = Float32Array | Uint8Array | Uint16Array | Int32Array;
 
 const folder = process.argv[2];
 
@@ -142,7 +142,7 @@ for (const [number, job] of jobs.entries()) {
   try {
     const answer = await tasks[job.task](job);
     if (ArrayBuffer.isView(answer)) {
-      const array = answer as Array;
+      const array = answer as Numbers;
       const file = `answer_${number}.bin`;
       writeFileSync(join(folder, file), new Uint8Array(array.buffer, array.byteOffset, array.byteLength));
       answers.push({ file, type: array.constructor.name });

@@ -15,7 +15,10 @@ export async function droppedFiles(items: DataTransferItemList): Promise<File[]>
   const entries = [...items].map((item) => item.webkitGetAsEntry?.() ?? null);
   const plain = [...items].map((item) => item.getAsFile());
   const found = await Promise.all(
-    entries.map(async (entry, index) => (entry ? filesIn(entry) : plain[index] ? [plain[index]] : [])),
+    entries.map(async (entry, index) => {
+      const file = plain[index];
+      return entry ? filesIn(entry) : file ? [file] : [];
+    }),
   );
   return found.flat();
 }

@@ -2,6 +2,7 @@
 
 import { UserError } from "./errors.js";
 import type { Answer, Order } from "./messages.js";
+import type { Model } from "./predict.js";
 import { lacksMemory, loadModels } from "./runtime.js";
 import { segment } from "./segment.js";
 
@@ -19,7 +20,7 @@ async function work({ files, model, base, backend, sparing }: Order): Promise<vo
   let said = 0;
   let phaseSaid = "";
   try {
-    const load = async (): ReturnType<Parameters<typeof segment>[2]> => {
+    const load = async (): Promise<Model[]> => {
       computing = true;
       const engine = await loadModels(model, base, backend, (share) =>
         say({ type: "progress", phase: "loading", share }),
