@@ -9,6 +9,8 @@ const GIB = 2 ** 30;
 /** Of the machine's memory, the part that a page may take; browsers name at most 8 GiB, some nothing. */
 const SHARE = 0.6;
 const UNKNOWN_GIB = 8;
+/** Of phones that do not say it. */
+const PHONE_GIB = 3;
 /** Bytes of a voxel of a window in the features of a network: 5 maps of 32 channels in single precision. */
 const FEATURE_BYTES = 640;
 /** WebAssembly has no more than 4 GiB for features, weights and all else. */
@@ -16,8 +18,9 @@ const MOST_FEATURES = 3 * GIB;
 
 /** Bytes that the page may take. */
 export function memoryBudget(): number {
-  const named = (globalThis.navigator as { deviceMemory?: number } | undefined)?.deviceMemory;
-  return (named ?? UNKNOWN_GIB) * GIB * SHARE;
+  const machine = globalThis.navigator as { deviceMemory?: number; userAgent: string } | undefined;
+  const isPhone = /Mobi|Android|iPhone|iPad/.test(machine?.userAgent ?? "");
+  return (machine?.deviceMemory ?? (isPhone ? PHONE_GIB : UNKNOWN_GIB)) * GIB * SHARE;
 }
 
 /** Refuse to read files that would take too much memory, by their headers. */
