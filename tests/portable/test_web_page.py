@@ -7,14 +7,23 @@ import pytest
 from numpy.testing import assert_allclose
 
 from seg25d.cli.main import main
-from seg25d.core.workspace import Workspace
+from seg25d.core.records import read_record
+from seg25d.core.workspace import RunFolder, Workspace
 from seg25d.data.labels import Labels
+from seg25d.networks.fusion_net import FusionNetSpec
+from seg25d.planning.model_file import save_model
 from seg25d.planning.portable_model import Graph, PortableModel, Windows
+from seg25d.core.errors import InputError
+from seg25d.planning.coarse_to_fine import FineConfig
+from seg25d.planning.fingerprint import Fingerprint
 from seg25d.portable import web_page
 from seg25d.portable.export import PACKAGES
-from seg25d.portable.web_page import TrainedOn, describe_page
+from seg25d.portable.page_model import MODEL, TrainedOn
+from seg25d.portable.web_page import describe_page, write_page
+from seg25d.representations.fused_views import FusedViews
 from seg25d.representations.slices import Slices
 from seg25d.representations.stack import Stack
+from seg25d.sharing.choice import ChosenModels, ExportOptions
 from tests.portable.test_export import LABELS, REGIONS, UNET, UNET_3D, make_header
 
 NAME = "3d/fold_0/model_final.onnx"
@@ -22,15 +31,15 @@ NAME = "3d/fold_0/model_final.onnx"
 
 def write_record(folder: Path, header, name: str = NAME, free_axes=(0, 1, 2)) -> None:
     """A graph's record beside a file that stands for the graph."""
-    graph = folder / web_page.MODEL / name
-    graph.parent.mkdir(parents=True)
+    graph = folder / MODEL / name
+    graph.parent.mkdir(parents=True, exist_ok=True)
     graph.write_bytes(b"graph")
     graph_record = Graph.of(header, free_axes, "float32", 20)
     model = PortableModel(header=header, graph=graph_record, windows=Windows.of(header.plan, 2))
     graph.with_suffix(".json").write_text(model.model_dump_json())
 
 
-def described(tmp_path: Path, labels: Labels = LABELS, representation=None, **settings) -> dict:
+def described(tmp_path: Path, labels: Labels = LABELS, representation=None, names=(NAME,), **settings) -> dict:
     network = UNET_3D if isinstance(representation, Stack) else UNET
     header = make_header(representation or Slices(axis=0, context=1), network, (4, 12, 16), labels, **settings)
     (tmp_path / web_page.SERVICE_WORKER).write_text(f"const VERSION = '{web_page.VERSION}';")
@@ -38,8 +47,9 @@ def described(tmp_path: Path, labels: Labels = LABELS, representation=None, **se
     (tmp_path / "ort").mkdir()
     for name in ("ort.wasm.min.mjs", "ort.webgpu.min.mjs"):
         (tmp_path / "ort" / name).write_text("runtime")
-    write_record(tmp_path, header)
-    describe_page(tmp_path, [NAME], "free")
+    for name in names:
+        write_record(tmp_path, header, name)
+    describe_page(tmp_path, names, "free")
     return json.loads((tmp_path / web_page.PAGE).read_text())
 
 
@@ -89,6 +99,32 @@ def test_regions_are_painted_in_their_order(tmp_path):
     ]
 
 
+def test_fine_models_have_their_coarse_ones(tmp_path):
+    coarse = "3d/fold_0/coarse.onnx"
+    page = described(tmp_path, names=(coarse, NAME), fine=FineConfig(margin=7, max_rounds=4, stop_dice=0.9))
+    assert page["graphs"] == [{"file": f"model/{NAME}", "bytes": 5}]
+    fine = page["fine"]
+    assert fine["graphs"] == [{"file": f"model/{coarse}", "bytes": 5}]
+    assert (fine["margin"], fine["max_rounds"], fine["stop_dice"]) == ([7, 7, 7], 4, 0.9)
+    assert fine["windows"] == page["windows"]
+    assert f"model/{coarse}" in json.loads((tmp_path / web_page.FILES).read_text())
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        (make_header(FusedViews(maps_per_view=2), FusionNetSpec(width=2), (8, 8, 16)), "any fuses views"),
+        (make_header(Slices(axis=0), UNET, (4, 12, 16), fine=FineConfig(large_components=True)), "large_components"),
+    ],
+)
+def test_models_that_the_page_does_not_know_are_refused(header, message, tmp_path):
+    model = RunFolder(root=tmp_path / "results" / "any").fold("0").model_final
+    save_model(model, {}, header)
+    with pytest.raises(InputError, match=message):
+        write_page(tmp_path / "out", tmp_path / "results", ChosenModels({"any": ["0"]}, best=False), ExportOptions())
+    assert not (tmp_path / "out").exists()
+
+
 def test_all_that_any_browser_needs_is_kept_and_another_model_is_another_version(tmp_path):
     versions = set()
     for threshold in (None, 0.5):
@@ -104,7 +140,7 @@ def test_all_that_any_browser_needs_is_kept_and_another_model_is_another_version
 
 def test_ranges_of_the_training_cases(chosen_once):
     fingerprint = next((chosen_once / "preprocessed").glob("*/fingerprint.json"))
-    found = TrainedOn.of(web_page.read_record(fingerprint, web_page.Fingerprint))
+    found = TrainedOn.of(read_record(fingerprint, Fingerprint))
     cases = json.loads(fingerprint.read_text())["cases"]
     assert found.cases == len(cases)
     for axis in range(3):

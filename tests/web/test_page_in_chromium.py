@@ -25,7 +25,8 @@ from seg25d.planning.model_file import ModelHeader, save_model
 from seg25d.planning.normalization import ChannelNormalization
 from seg25d.planning.plan import ConfigurationPlan
 from seg25d.portable.export import PACKAGES, export_graph
-from seg25d.portable.web_page import MODEL, describe_page
+from seg25d.portable.page_model import MODEL
+from seg25d.portable.web_page import describe_page
 from seg25d.representations.slices import Slices
 
 CHROMIUM = next((path for name in ("chromium", "google-chrome") if (path := shutil.which(name))), None)

@@ -9,14 +9,23 @@ import SimpleITK as sitk
 import torch
 from numpy.typing import NDArray
 
+from seg25d.core.device import Execution
+from seg25d.data.description import DatasetDescription
 from seg25d.data.image_io import read_geometry, read_image, read_labels, write_labels
 from seg25d.data.image_nifti import read_nifti_header
 from seg25d.data.labels import Labels
 from seg25d.inference.export import labels_from_slabs
+from seg25d.inference.fine_predictor import FinePredictor
+from seg25d.inference.predictor import Predictor
 from seg25d.inference.sliding_window import WindowOptions, predict_slabs
+from seg25d.networks.unet import UNetSpec
+from seg25d.planning.coarse_to_fine import FineConfig
+from seg25d.planning.model_file import ModelHeader
 from seg25d.planning.normalization import ChannelNormalization
+from seg25d.planning.plan import ConfigurationPlan
 from seg25d.preprocessing.preprocess import preprocess_image
 from seg25d.representations.base import RegularSteps
+from seg25d.representations.volume import Volume
 
 LABELS = Labels(names={"background": 0, "organ": 2, "lesion": 300})
 WEIGHTS = [[0.1, -0.3], [0.9, 0.2], [-0.7, 0.8]]
@@ -71,6 +80,7 @@ def page_model(channels: int, rules: dict[str, Any]) -> dict[str, Any]:
         "spacing_mm": [3.0, 1.1, 1.0],
         "common_shape": None,
         "windows": rules,
+        "fine": None,
         "meaning": {"values": LABELS.values, "paint": None, "score_threshold": None},
         "structures": [
             {"name": "organ", "members": [1], "index": 1, "colour": "#e6550d"},
@@ -173,6 +183,60 @@ def test_the_page_segments_as_python_does(way, channels, checks, rng, tmp_path):
     for structure, index in zip(answer["structures"], (1, 2), strict=True):
         assert structure["voxels"] == (indices == index).sum()
         assert structure["millilitres"] == pytest.approx(structure["voxels"] * voxel_ml, rel=1e-6)
+
+
+def write_blob(path: Path, rng: np.random.Generator) -> None:
+    """A bright ball in noise, away from the middle."""
+    places = np.indices((16, 40, 44)) - np.array([6, 14, 28])[:, None, None, None]
+    values = rng.normal(100, 5, places.shape[1:]) + 400 * (np.square(places).sum(0) < 40)
+    image = sitk.GetImageFromArray(values.astype(np.float32))
+    image.SetSpacing((1.0, 1.1, 3.0))
+    sitk.WriteImage(image, str(path))
+
+
+FINE_WEIGHTS = [[0.0], [0.9], [0.5]]
+
+
+def fine_predictor(settings: FineConfig) -> FinePredictor:
+    """Coarse and fine models that take for the organ what is brighter than the mean of their image."""
+    network = UNetSpec(widths=(4, 6), strides=((1, 1, 1), (1, 2, 2)), kernels=((3, 3, 3), (3, 3, 3)))
+    plan = ConfigurationPlan(
+        spacing_mm=(3.0, 1.1, 1.0),
+        normalization=(ChannelNormalization(channel="MRI", scheme="zscore"),),
+        store="store",
+        window=(4, 8, 12),
+        batch_size=1,
+        representation=Volume(),
+        network=network,
+        mirror_axes=(1,),
+        estimated_memory_gb=0.1,
+        num_parameters=1,
+        reasons={},
+    )
+    description = DatasetDescription(channel_names=("MRI",), labels=LABELS, file_ending=".nii.gz", num_training=1)
+    header = ModelHeader(
+        dataset_name="Dataset007_Tiny", configuration="3d", fold=0, plan=plan, description=description, fine=settings
+    )
+    execution, models = Execution(torch.device("cpu"), torch.float32), [StandIn(FINE_WEIGHTS, None)]
+    coarse = Predictor(models, header.model_copy(update={"fine": None}), execution)
+    return FinePredictor(models, header, execution, coarse=coarse)
+
+
+@pytest.mark.parametrize("stop_dice", [0.5, 1.0])
+def test_coarse_to_fine(stop_dice, checks, rng, tmp_path):
+    write_blob(tmp_path / "a.nii", rng)
+    settings = FineConfig(margin=3, max_rounds=3, stop_dice=stop_dice)
+    windows = rules(divisors=[1, 2, 2], resizable_axes=[0, 1, 2], mirror_axes=[1])
+    model = page_model(1, windows)
+    model["fine"] = {"graphs": [], "windows": windows, "margin": [1, 3, 3], "max_rounds": 3, "stop_dice": stop_dice}
+    weights = {"weights": [FINE_WEIGHTS], "coarse_weights": [FINE_WEIGHTS], "axis": None}
+    checks.add("segment", files=["a.nii"], model=model, out="found.nii", **weights)
+    checks.run()
+    image, geometry = read_image([tmp_path / "a.nii"])
+    wanted = fine_predictor(settings).predict_array(image, geometry.canonical_spacing_mm)
+    assert 0 < (wanted == 1).sum() < wanted.size / 2
+    found = LABELS.encode(read_labels(tmp_path / "found.nii")[0], "found")
+    assert (found == wanted).mean() > 0.9995
 
 
 @pytest.mark.parametrize("kind", ["uint8", "int16", "uint16", "int32", "float32", "float64"])

@@ -11,6 +11,7 @@ import { assignChannels } from "../src/channels.js";
 import { UserError } from "../src/errors.js";
 import { contentBox, planGrid, separateAxisOf, inverseSeparateAxisOf, product, type Shape } from "../src/grid.js";
 import { labelsFromSlabs } from "../src/export.js";
+import type { FineModels } from "../src/fine.js";
 import { decode, indicesFromScores } from "../src/labels.js";
 import { labelFile, readBytes, readFileHeader, voxelsOf } from "../src/nifti.js";
 import { normalize } from "../src/normalize.js";
@@ -105,9 +106,9 @@ const tasks: Record<string, (job: Job) => Promise<unknown> | unknown> = {
     const scores = read(arrays![0]);
     return labelsFromSlabs(slabsOf(scores, shape, outputs, axis), grid, outputs, meaning);
   },
-  segment: async ({ files, model, weights, axis, out }) => {
-    const load = async (): Promise<Model[]> =>
-      weights.map((each: number[][]) => standIn(model.channels.length, each, axis));
+  segment: async ({ files, model, weights, coarse_weights, axis, out }) => {
+    const standIns = (all: number[][][]): Model[] => all.map((each) => standIn(model.channels.length, each, axis));
+    const load = async (): Promise<FineModels> => ({ fine: standIns(weights), coarse: standIns(coarse_weights ?? []) });
     const named = files.map((name: string) => ({ name, file: blob(name) }));
     const result = await segment(named, model, load, { sparing: false, progress: () => undefined });
     writeFileSync(join(folder, out), result.labels);

@@ -1,6 +1,7 @@
-/** What `page.json` says of the model, as seg25d/portable/web_page.py writes it. */
+/** What `page.json` says of the model, as seg25d/portable/page_model.py has it. */
 
 import { UserError } from "./errors.js";
+import type { FineRules } from "./fine.js";
 import type { CommonShape, Spacing, Triple } from "./grid.js";
 import type { Meaning } from "./labels.js";
 import type { Normalization } from "./normalize.js";
@@ -27,6 +28,11 @@ export interface TrainedOn {
   spacing_mm: Triple<[number, number]>;
 }
 
+export interface Graph {
+  file: string;
+  bytes: number;
+}
+
 export interface PageModel {
   schema_version: number;
   dataset_name: string;
@@ -36,10 +42,12 @@ export interface PageModel {
   spacing_mm: Spacing;
   common_shape: CommonShape | null;
   /** One per fold. */
-  graphs: { file: string; bytes: number }[];
+  graphs: Graph[];
   input: string;
   output: string;
   windows: WindowRules;
+  /** The coarse model, where this is a fine one; null: it sees whole volumes. */
+  fine: FineRules | null;
   meaning: Meaning;
   structures: Structure[];
   trained_on: TrainedOn | null;

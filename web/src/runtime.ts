@@ -2,6 +2,7 @@
 
 import type * as Ort from "onnxruntime-web";
 import { UserError } from "./errors.js";
+import type { FineModels } from "./fine.js";
 import type { Backend } from "./messages.js";
 import type { PageModel } from "./model.js";
 import type { Model } from "./predict.js";
@@ -14,8 +15,7 @@ const MODULES: Record<Backend, string> = { webgpu: "ort/ort.webgpu.min.mjs", was
 /** Largest difference of scores, as a share of the largest score, between a graphics processor and WebAssembly. */
 const TOLERANCE = 0.01;
 
-export interface Engine {
-  models: Model[];
+export interface Engine extends FineModels {
   /** How they are computed, in words. */
   description: string;
 }
@@ -34,10 +34,11 @@ export async function loadModels(
 ): Promise<Engine> {
   const threads = globalThis.crossOriginIsolated ? Math.min(MOST_THREADS, navigator.hardwareConcurrency || 1) : 1;
   const ort = await runtime(backend, base, threads);
-  const all = model.graphs.reduce((sum, graph) => sum + graph.bytes, 0);
+  const graphs = [...model.graphs, ...(model.fine?.graphs ?? [])];
+  const all = graphs.reduce((sum, graph) => sum + graph.bytes, 0);
   let loaded = 0;
   const models: Model[] = [];
-  for (const graph of model.graphs) {
+  for (const graph of graphs) {
     const bytes = await fetchGraph(graph.file, graph.bytes, base);
     const session = await ort.InferenceSession.create(bytes, optionsOf(backend));
     const run = runnerOf(ort, session, model);
@@ -46,7 +47,11 @@ export async function loadModels(
     progress((loaded += graph.bytes) / all);
   }
   const onProcessor = threads > 1 ? `WebAssembly in ${threads} threads` : "WebAssembly in one thread";
-  return { models, description: backend === "webgpu" ? "WebGPU, on the graphics processor" : onProcessor };
+  return {
+    fine: models.slice(0, model.graphs.length),
+    coarse: models.slice(model.graphs.length),
+    description: backend === "webgpu" ? "WebGPU, on the graphics processor" : onProcessor,
+  };
 }
 
 async function runtime(backend: Backend, base: string, threads: number): Promise<typeof Ort> {

@@ -2,6 +2,7 @@
 
 import { UserError } from "./errors.js";
 import { labelsFromSlabs } from "./export.js";
+import { refinedSlabs, type FineModels } from "./fine.js";
 import { AXES, contentBox, crop, boxShape, planGrid, product, separateAxisOf, type Grid } from "./grid.js";
 import { countIndices, decode } from "./labels.js";
 import { checkComputing, checkReading, computingBytes, fits } from "./memory.js";
@@ -9,7 +10,7 @@ import type { PageModel, Structure } from "./model.js";
 import { labelFile, readBytes, readFileHeader, voxelsOf, type NiftiHeader } from "./nifti.js";
 import { extremes, normalize } from "./normalize.js";
 import { toFileOrder } from "./orientation.js";
-import { predictSlabs, type Model } from "./predict.js";
+import { predictSlabs } from "./predict.js";
 import { resampleImage } from "./resample.js";
 import { coverVolume } from "./windows.js";
 
@@ -58,22 +59,31 @@ const UNUSUAL = 2;
 export async function segment(
   files: readonly ChannelFile[],
   model: PageModel,
-  load: () => Promise<Model[]>,
+  load: () => Promise<FineModels>,
   { sparing, progress }: Options,
 ): Promise<Segmentation> {
   progress("reading", 0);
   const { image, header } = await readChannels(files, model, (share) => progress("reading", share));
   progress("preparing", 0);
   const { grid, doubts, sampled } = preprocess(image, header, model, (share) => progress("preparing", share));
-  const wide = coverVolume(grid.shape, model.windows, sparing);
-  const isRoom = fits(computingBytes(grid, sampled.length, model.windows, wide));
-  const cover = isRoom ? wide : coverVolume(grid.shape, model.windows, true);
+  // Of the model that sees the whole volume.
+  const rules = model.fine?.windows ?? model.windows;
+  const wide = coverVolume(grid.shape, rules, sparing);
+  const isRoom = !sparing && fits(computingBytes(grid, sampled.length, rules, wide));
+  const cover = isRoom ? wide : coverVolume(grid.shape, rules, true);
   progress("loading", 0);
-  const models = await load();
+  const { fine, coarse } = await load();
   progress("segmenting", 0);
-  const slabs = predictSlabs(models, sampled, grid.shape, model.windows, cover, (done, all) =>
-    progress("segmenting", done / all),
-  );
+  const passes = (done: number, all: number): void => progress("segmenting", done / all);
+  const slabs = model.fine
+    ? refinedSlabs({ fine, coarse }, sampled, grid.shape, {
+        rules: model.windows,
+        coarse: model.fine,
+        meaning: model.meaning,
+        sparing: !isRoom,
+        progress: passes,
+      })
+    : predictSlabs(fine, sampled, grid.shape, model.windows, cover, passes);
   const indices = await labelsFromSlabs(slabs, grid, model.windows.outputs, model.meaning);
   progress("writing", 0);
   const counts = countIndices(indices);
@@ -132,7 +142,8 @@ export function preprocess(
   const box = contentBox(image, shape);
   const grid = planGrid(shape, spacing, box, model.spacing_mm, model.common_shape);
   const doubts = doubtsAbout(image, grid, model);
-  checkComputing(grid, image.length, model.windows, coverVolume(grid.shape, model.windows, true));
+  const rules = model.fine?.windows ?? model.windows;
+  checkComputing(grid, image.length, rules, coverVolume(grid.shape, rules, true));
   const sampled: Float32Array[] = [];
   const number = image.length;
   for (let index = 0; index < number; index++) {

@@ -1,8 +1,8 @@
 /** The worker that segments, so that the page stays responsive; it is ended to cancel. */
 
 import { UserError } from "./errors.js";
+import type { FineModels } from "./fine.js";
 import type { Answer, Order } from "./messages.js";
-import type { Model } from "./predict.js";
 import { lacksMemory, loadModels } from "./runtime.js";
 import { segment } from "./segment.js";
 
@@ -20,13 +20,13 @@ async function work({ files, model, base, backend, sparing }: Order): Promise<vo
   let said = 0;
   let phaseSaid = "";
   try {
-    const load = async (): Promise<Model[]> => {
+    const load = async (): Promise<FineModels> => {
       computing = true;
       const engine = await loadModels(model, base, backend, (share) =>
         say({ type: "progress", phase: "loading", share }),
       );
       say({ type: "engine", description: engine.description });
-      return engine.models;
+      return engine;
     };
     const result = await segment(files, model, load, {
       sparing,
