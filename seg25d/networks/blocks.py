@@ -142,14 +142,14 @@ class InstanceNorm(nn.GroupNorm):
         CUDA's kernel takes the usual layout only, up to torch 2.13. Later ones also read channels-last, block by block
         of threads for each group, which is slow where a group is one channel (github.com/pytorch/pytorch/pull/194616).
         """
+        if torch.compiler.is_exporting():  # ONNX has the whole norm as one operator
+            return torch.instance_norm(images, self.weight, self.bias, None, None, True, 0.0, self.eps, False)
         with torch.autocast(images.device.type, enabled=False):
             weight: Tensor = self.weight
             bias: Tensor = self.bias
             on_cpu = computes_on_cpu(images)
             if not on_cpu and images.dtype in HALF_TYPES and weight.dtype == torch.float32:
                 weight, bias = weight.to(images.dtype), bias.to(images.dtype)
-            if torch.compiler.is_exporting():  # ONNX has the whole norm, but groups only in late versions
-                return torch.instance_norm(images, weight, bias, None, None, True, 0.0, self.eps, False)
             if images.device.type == "cuda":
                 return functional.group_norm(images.contiguous(), self.num_groups, weight, bias, self.eps)
             if on_cpu and torch.is_grad_enabled() and _is_channels_last(images):

@@ -208,7 +208,8 @@ class ResNetUNet(nn.Module):
         """
         *skips, features = self.encoder(images)
         for stage in self.decoder:
-            features = functional.interpolate(features, scale_factor=2, mode="nearest")
+            height, width = features.shape[2:]
+            features = functional.interpolate(features, size=(2 * height, 2 * width), mode="nearest")
             features = stage(torch.cat((features, skips.pop()), 1) if skips else features)
         scores: Tensor = self.head(features)
         return [(scores, 1.0)] if self.training else scores

@@ -11,16 +11,34 @@ from pydantic import Field, model_validator
 from seg25d.core.errors import ModelError, RecordError
 from seg25d.core.limits import BatchSize, WindowSize
 from seg25d.core.records import Record, read_record
+from seg25d.core.types import Shape
 from seg25d.planning.model_file import ModelHeader, load_header
 from seg25d.planning.model_formats import StoredWeights
 from seg25d.planning.plan import Axes, Axis, ConfigurationPlan, Share
 from seg25d.representations.slices import Slices
+from seg25d.representations.super_image import SuperImage
 
 GRAPH_SUFFIX = ".onnx"
 USUAL_STEP = 0.5
 """Largest step between windows as a share of the window (nnU-Net, predict_from_raw_data.py: `tile_step_size`)."""
 Sizes: TypeAlias = tuple[WindowSize, WindowSize, WindowSize]
 Count: TypeAlias = Annotated[int, Field(ge=1, le=1 << 20)]
+
+
+class Grid(Record):
+    """The second input of a graph that takes super images of any number of slices: its grid.
+
+    Only the shape of the input counts, (rows, columns); it is float32, zeros for instance. As many slices as the
+    planned grid has places, or fewer, are in that; more are in the grid of `super_image.choose_grid`.
+    """
+
+    input: Literal["grid"] = "grid"
+    """Name of the input."""
+    rows: WindowSize
+    columns: WindowSize
+    """Of the planned grid."""
+    axis: Axis
+    """The slicing axis."""
 
 
 class Graph(Record):
@@ -42,6 +60,8 @@ class Graph(Record):
     """Axes along which windows may have other sizes than `window`."""
     batch: Literal[True] = True
     """Whether there may be any number of windows."""
+    grid: Grid | None
+    """The second input of super images, see `PortableModel.grid_for`; None: there is only one input."""
     weights: StoredWeights
     """How weights are stored."""
     opset: Annotated[int, Field(ge=1, le=1000)]
@@ -50,14 +70,19 @@ class Graph(Record):
     @classmethod
     def of(cls, header: ModelHeader, free_axes: tuple[int, ...], weights: StoredWeights, opset: int) -> Self:
         """The graph of a model."""
-        plan = header.plan
-        divisors = dict(zip(plan.representation.network_axes, plan.network.divisor, strict=True))
+        plan, representation = header.plan, header.plan.representation
+        grid = None
+        if isinstance(representation, SuperImage) and representation.axis in free_axes:
+            rows, columns = representation.grid
+            grid = Grid(rows=rows, columns=columns, axis=representation.axis)
+        divisors = dict(zip(representation.network_axes, plan.network.divisor, strict=True))
         return cls(
-            channels=plan.representation.input_channels(len(header.description.channel_names)),
+            channels=representation.input_channels(len(header.description.channel_names)),
             outputs=header.num_outputs,
             window=plan.window,
             divisors=(divisors.get(0, 1), divisors.get(1, 1), divisors.get(2, 1)),
             free_axes=free_axes,
+            grid=grid,
             weights=weights,
             opset=opset,
         )
@@ -113,6 +138,13 @@ class PortableModel(Record):
     header: ModelHeader
     graph: Graph
     windows: Windows
+
+    def grid_for(self, window: Shape) -> tuple[int, int] | None:
+        """The shape of the second input for windows of a size (D, H, W); None: there is none."""
+        representation = self.header.plan.representation
+        if self.graph.grid is None or not isinstance(representation, SuperImage):
+            return None
+        return representation.grid_for(window)
 
     @model_validator(mode="after")
     def _check_agreement(self) -> Self:

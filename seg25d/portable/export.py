@@ -42,6 +42,8 @@ FOLDED = 1 << 13
 of a geometry have millions."""
 _EXAMPLE_BATCH = 5
 """Windows of the example that is traced: as few as no axis of it has voxels."""
+_EXAMPLE_GRID = (6, 7)
+"""Its rows and columns."""
 
 
 def check_packages() -> None:
@@ -98,7 +100,7 @@ def export_graph(source: Path, target: Path, weights: StoredWeights) -> Portable
         windows=Windows.of(header.plan, default_batch_size(header)),
     )
     proto = trace(model, record.graph)
-    largest = max(_difference_of_noise(proto, model, record.graph, size) for size in _sizes(record.graph))
+    largest = max(_difference_of_noise(proto, model, record, size) for size in _sizes(record.graph))
     if not largest <= TOLERANCE:  # also if it is no number
         raise ModelError(
             f"{source}: expected the graph to give torch's scores to {TOLERANCE:g} of the largest, got {largest:.2g}; "
@@ -106,7 +108,7 @@ def export_graph(source: Path, target: Path, weights: StoredWeights) -> Portable
         )
     if weights != "float32":
         store_weights(proto, weights)
-        share = _difference_of_noise(proto, model, record.graph, record.graph.window)
+        share = _difference_of_noise(proto, model, record, record.graph.window)
         logger.info("%s: with weights in %s, scores of noise differ by %.2g of the largest", source, weights, share)
     with atomic_path(target) as temporary:
         temporary.write_bytes(proto.SerializeToString(deterministic=True))
@@ -118,7 +120,7 @@ def free_axes(plan: ConfigurationPlan) -> tuple[int, ...]:
     """The axes (0 D, 1 H, 2 W) along which windows of a graph may have other sizes than the planned one."""
     representation = plan.representation
     if isinstance(plan.network, SwinUNETRSpec):  # its attention is between parts of images of one size
-        return tuple(axis for axis in representation.resizable_axes if axis not in representation.network_axes)
+        return () if representation.free_axis is None else (representation.free_axis,)
     return representation.resizable_axes
 
 
@@ -134,23 +136,27 @@ def trace(model: nn.Module, graph: Graph) -> "ModelProto":
     """
     from onnxscript import optimizer  # noqa: PLC0415 - of the extra
 
-    shapes = {0: torch.export.Dim("batch")}
+    shapes = [{0: torch.export.Dim("batch")}]
     for axis, (name, divisor) in enumerate(zip(("depth", "height", "width"), graph.divisors, strict=True)):
         if axis in graph.free_axes:
-            shapes[2 + axis] = torch.export.Dim(name) if divisor == 1 else divisor * torch.export.Dim(name)
-    example = torch.zeros(_EXAMPLE_BATCH, graph.channels, *_sizes(graph)[1])
+            shapes[0][2 + axis] = torch.export.Dim(name) if divisor == 1 else divisor * torch.export.Dim(name)
+    examples, names = [torch.zeros(_EXAMPLE_BATCH, graph.channels, *_sizes(graph)[1])], [graph.input]
+    if graph.grid is not None:
+        examples.append(torch.zeros(_EXAMPLE_GRID))
+        names.append(graph.grid.input)
+        shapes.append({0: torch.export.Dim("rows"), 1: torch.export.Dim("columns")})
     with torch.no_grad():
         # Not strict: our convolutions then see tensors without data, as on a GPU, and take torch's own way.
         program = torch.export.export(
             model,
-            (example,),
-            dynamic_shapes=(shapes,),
+            tuple(examples),
+            dynamic_shapes=tuple(shapes),
             strict=False,
             prefer_deferred_runtime_asserts_over_guards=True,
         )
         exported = torch.onnx.export(
             program,
-            input_names=[graph.input],
+            input_names=names,
             output_names=[graph.output],
             opset_version=graph.opset,
             optimize=False,
@@ -185,33 +191,37 @@ def _sizes(graph: Graph) -> tuple[Shape, Shape]:
     return graph.window, (depth, height, width)
 
 
-def _difference_of_noise(proto: "ModelProto", model: nn.Module, graph: Graph, size: Shape) -> float:
+def _difference_of_noise(proto: "ModelProto", model: nn.Module, record: PortableModel, size: Shape) -> float:
     """The `difference` of scores of one window (D, H, W) of noise."""
-    noise = torch.randn(1, graph.channels, *size, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(1, record.graph.channels, *size, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        return difference(proto, noise, model(noise))
+        return difference(proto, noise, model(noise), record.grid_for(size))
 
 
-def difference(proto: "ModelProto", images: Tensor, expected: Tensor) -> float:
+def difference(proto: "ModelProto", images: Tensor, expected: Tensor, grid: tuple[int, int] | None = None) -> float:
     """The largest difference between a graph's scores and expected ones, as a share of the largest of these.
 
     Args:
         proto: The graph.
         images: (B, C, D, H, W).
         expected: (B, K, D, H, W).
+        grid: See `run_graph`.
     """
-    scores = run_graph(proto.SerializeToString(), images.numpy())
+    scores = run_graph(proto.SerializeToString(), images.numpy(), grid)
     wanted = expected.numpy()
     largest = float(np.abs(wanted).max())
     return float(np.abs(scores - wanted).max()) / max(largest, float(np.finfo(np.float32).tiny))
 
 
-def run_graph(content: bytes, images: NDArray[np.float32]) -> NDArray[np.float32]:
+def run_graph(
+    content: bytes, images: NDArray[np.float32], grid: tuple[int, int] | None = None
+) -> NDArray[np.float32]:
     """Compute scores by onnxruntime, on the CPU with as many threads as torch has.
 
     Args:
         content: Of the file of a graph.
         images: (B, C, D, H, W).
+        grid: Shape of the second input, see `PortableModel.grid_for`.
 
     Returns:
         (B, K, D, H, W).
@@ -221,5 +231,6 @@ def run_graph(content: bytes, images: NDArray[np.float32]) -> NDArray[np.float32
     options = SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    scores: NDArray[np.float32] = session.run(None, {session.get_inputs()[0].name: images})[0]
+    given = {"volume": images} | ({} if grid is None else {"grid": np.zeros(grid, np.float32)})
+    scores: NDArray[np.float32] = session.run(None, given)[0]
     return scores

@@ -189,7 +189,7 @@ class Representation(Record):
 
     @property
     def resizable_axes(self) -> tuple[int, ...]:
-        """The axes along which a graph without torch can take windows of other sizes than the planned one."""
+        """The axes along which a graph without torch takes windows of other sizes than the planned one."""
         return (0, 1, 2)
 
     @property

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Literal, Self
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
@@ -87,11 +88,6 @@ class SuperImage(Representation):
         """Slices are seen together."""
         return self.axis
 
-    @property
-    def resizable_axes(self) -> tuple[int, ...]:
-        """Those in the plane: the grid goes by the number of slices."""
-        return self.network_axes
-
     def network_channels(self, num_channels: int) -> int:
         """The channels of each slice and all its neighbours."""
         return num_channels * (2 * self.context + 1)
@@ -109,6 +105,13 @@ class SuperImage(Representation):
         """Return the super image of another window, with its grid."""
         height, width = (window[axis] for axis in self.network_axes)
         return self.model_copy(update={"grid": choose_grid(window[self.axis], height, width)})
+
+    def grid_for(self, window: Shape) -> tuple[int, int]:
+        """The grid of a window: the planned one, or with more slices than that has room for, the window's own."""
+        height, width = (window[axis] for axis in self.network_axes)
+        rows, columns = self.grid
+        depth = window[self.axis]
+        return (rows, columns) if depth <= rows * columns else choose_grid(depth, height, width)
 
     def with_settings(self, settings: Mapping[str, Any], window: Shape) -> Self:
         """Return the super image with a recipe's fields; its grid only for as many slices as that has places."""
@@ -213,17 +216,25 @@ class LiftedSuperImage(nn.Module):
         self.network = network
         self.representation = representation
 
-    def forward(self, volume: Tensor) -> NetworkOutput:
+    def forward(self, volume: Tensor, places: Tensor | None = None) -> NetworkOutput:
         """Scores of volumes, see `Representation.lift`; empty places of the grid are zero and are dropped again.
 
         A window with more slices than the planned grid has room for (a volume that is a little larger than the window
         may be predicted as a whole) gets the grid that it would have been planned with.
+
+        Args:
+            volume: (B, C, D, H, W).
+            places: The grid by its shape, (rows, columns), which is all that counts of it: for graphs without torch,
+                where only tensors have sizes that are not fixed. None: the grid that the window has by itself.
         """
         axis = self.representation.axis
         slices = with_neighbours(slices_first(volume, axis), self.representation.context)
-        depth, height, width = slices.shape[2:]
-        rows, columns = self.representation.grid
-        grid = (rows, columns) if depth <= rows * columns else choose_grid(depth, height, width)
+        depth = slices.shape[2]
+        if places is None:
+            window: Shape = (volume.shape[2], volume.shape[3], volume.shape[4])
+            grid = self.representation.grid_for(window)
+        else:
+            grid = (places.shape[0], places.shape[1])
         output = self.network(to_super_image(slices, grid))
 
         def undo(image: Tensor) -> Tensor:
@@ -247,9 +258,10 @@ def to_super_image(slices: Tensor, grid: tuple[int, int]) -> Tensor:
     """
     rows, columns = grid
     padding = rows * columns - slices.shape[2]
-    if padding < 0:
+    exporting = torch.compiler.is_exporting()  # then these are no numbers, and the reader looks after them
+    if not exporting and padding < 0:
         raise ValueError(f"a grid of {rows} x {columns} has no room for {slices.shape[2]} slices")
-    if padding:
+    if exporting or padding:
         slices = functional.pad(slices, (0, 0, 0, 0, 0, padding))
     batch, channels, _, height, width = slices.shape
     tiles = slices.reshape(batch, channels, rows, columns, height, width).permute(0, 1, 2, 4, 3, 5)

@@ -20,7 +20,7 @@ from seg25d.networks.xception_cbam_unet import XceptionCBAMUNetSpec
 from seg25d.planning.model_file import ModelHeader, save_model
 from seg25d.planning.normalization import ChannelNormalization
 from seg25d.planning.plan import ConfigurationPlan
-from seg25d.planning.portable_model import Graph, PortableModel, header_of, read_portable
+from seg25d.planning.portable_model import Graph, PortableModel, Windows, header_of, read_portable
 from seg25d.planning.pretext import PretextConfig
 from seg25d.portable.export import OPSET, PACKAGES, TOLERANCE, difference, export_graph, free_axes, trace
 from seg25d.representations import PLACES as CONFIGURATIONS
@@ -139,10 +139,11 @@ def make_model(header: ModelHeader) -> torch.nn.Module:
 
 def check_scores(header: ModelHeader) -> None:
     graph = Graph.of(header, free_axes(header.plan), "float32", OPSET)
+    record = PortableModel(header=header, graph=graph, windows=Windows.of(header.plan, 1))
     model = make_model(header)
     proto = trace(model, graph)
     assert {each.domain for each in proto.opset_import} == {""}, "operators of ONNX alone"
-    assert [each.name for each in proto.graph.input] == ["volume"]
+    assert [each.name for each in proto.graph.input] == ["volume"] + ["grid"] * (graph.grid is not None)
     assert [each.name for each in proto.graph.output] == ["scores"]
     sizes = [graph.window]
     for times in (1, 2, 3):
@@ -152,6 +153,7 @@ def check_scores(header: ModelHeader) -> None:
                 for axis, (size, divisor) in enumerate(zip(graph.window, graph.divisors, strict=True))
             )
         )
+    sizes.append(tuple(size * (1 + (axis in graph.free_axes)) for axis, size in enumerate(graph.window)))
     for batch, size in enumerate(sizes, 1):
         images = torch.randn(batch, graph.channels, *size, generator=torch.Generator().manual_seed(batch))
         if header.plan.representation.fuses_views:
@@ -159,7 +161,7 @@ def check_scores(header: ModelHeader) -> None:
         with torch.inference_mode():
             expected = model(images)
         assert expected.shape == (batch, graph.outputs, *size)
-        assert difference(proto, images, expected) < TOLERANCE
+        assert difference(proto, images, expected, record.grid_for(size)) < TOLERANCE
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -190,6 +192,20 @@ def test_every_representation_and_network_is_tested():
     assert {representation.name for representation, _, _ in cases} == set(representations())
     assert {network.name for _, network, _ in cases} == set(PLACES) - {"rstn"}
     assert len(CONFIGURATIONS) == 8, "a new configuration has a line above"
+
+
+def test_more_slices_than_planned_have_their_own_grid():
+    header = make_header(*CASES["si"])
+    record = PortableModel(
+        header=header,
+        graph=Graph.of(header, (0, 1, 2), "float32", OPSET),
+        windows=Windows.of(header.plan, 1),
+    )
+    assert record.graph.grid.model_dump() == {"input": "grid", "rows": 2, "columns": 3, "axis": 0}
+    assert [record.grid_for((depth, 8, 12)) for depth in (1, 6, 7)] == [(2, 3), (2, 3), (3, 3)]
+    fixed = make_header(*LARGE["swin_unetr, super image"])
+    assert free_axes(fixed.plan) == ()
+    assert Graph.of(fixed, (), "float32", OPSET).grid is None
 
 
 def test_the_way_of_exports_is_left_again():
@@ -224,6 +240,7 @@ def test_a_graph_has_a_record_beside_it_and_nothing_of_this_machine(model_file, 
         "divisors": (1, 2, 2),
         "free_axes": (0, 1, 2),
         "batch": True,
+        "grid": None,
         "weights": "float32",
         "opset": 20,
     }
