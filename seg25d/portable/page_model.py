@@ -19,7 +19,7 @@ from seg25d.evaluation.pictures import COLOURS
 from seg25d.planning.fingerprint import Fingerprint
 from seg25d.planning.model_file import ModelHeader
 from seg25d.planning.normalization import ChannelNormalization
-from seg25d.planning.portable_model import PortableModel, Regular, read_portable
+from seg25d.planning.portable_model import Grid, PortableModel, Regular, read_portable
 
 MODEL = "model"
 """Folder beside the page with what an archive has."""
@@ -51,6 +51,8 @@ class PageWindows(Record):
     regular: Regular | None
     padded_with_lowest: bool
     batch_size: int
+    grid: Grid | None
+    """The second input of super images."""
 
 
 class PageMeaning(Record):
@@ -197,6 +199,7 @@ def _windows(model: PortableModel) -> PageWindows:
         regular=windows.regular,
         padded_with_lowest=windows.padded_with_lowest,
         batch_size=windows.batch_size,
+        grid=graph.grid,
     )
 
 

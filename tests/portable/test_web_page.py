@@ -23,6 +23,7 @@ from seg25d.portable.web_page import describe_page, write_page
 from seg25d.representations.fused_views import FusedViews
 from seg25d.representations.slices import Slices
 from seg25d.representations.stack import Stack
+from seg25d.representations.super_image import SuperImage
 from seg25d.sharing.choice import ChosenModels, ExportOptions
 from tests.portable.test_export import LABELS, REGIONS, UNET, UNET_3D, make_header
 
@@ -67,6 +68,7 @@ def test_the_page_knows_what_its_windows_need(tmp_path):
         "regular": None,
         "padded_with_lowest": False,
         "batch_size": 2,
+        "grid": None,
     }
     assert page["graphs"] == [{"file": f"model/{NAME}", "bytes": 5}]
     assert (page["input"], page["output"], page["folds"], page["licence"]) == ("volume", "scores", ["0"], "free")
@@ -77,6 +79,12 @@ def test_stacks_are_regular(tmp_path):
     page = described(tmp_path, representation=Stack(stack_size=4, predicted_overlap=1))
     assert page["windows"]["regular"] == {"axis": 0, "step": 3, "flush": True}
     assert page["windows"]["padded_with_lowest"] is True
+
+
+def test_super_images_have_a_grid(tmp_path):
+    page = described(tmp_path, representation=SuperImage(grid=(2, 3)))
+    assert page["windows"]["grid"] == {"input": "grid", "rows": 2, "columns": 3, "axis": 0}
+    assert page["windows"]["free_axis"] is None
 
 
 def test_classes_have_the_values_of_label_files_and_the_colours_of_the_report(tmp_path):

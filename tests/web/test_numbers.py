@@ -17,6 +17,7 @@ from seg25d.planning.normalization import ChannelNormalization
 from seg25d.preprocessing.grid import Grid
 from seg25d.preprocessing.normalize import normalize
 from seg25d.preprocessing.resample import _resample_channels, resample_image
+from seg25d.representations.super_image import SuperImage
 
 SCHEMES = {
     "ct": {"lower": -80.5, "upper": 120.25, "mean": 13.7, "std": 41.3},
@@ -161,6 +162,7 @@ def window_rules(window: tuple[int, int, int], **others: Any) -> dict[str, Any]:
         "regular": None,
         "padded_with_lowest": False,
         "batch_size": 2,
+        "grid": None,
     }
     return rules | others
 
@@ -214,6 +216,17 @@ def test_export_to_the_grid_of_the_file(axis, checks, rng):
         wanted = labels_from_slabs([Slab(axis, 0, planes)], grid, CLASSES)
         agreement = (found.reshape(wanted.shape) == wanted).mean()
         assert agreement >= 0.99, grid
+
+
+def test_grids_of_super_images(checks, rng):
+    representations = [SuperImage(grid=(2, 3), axis=axis) for axis in range(3)]
+    shapes = [tuple(rng.integers(1, 40, 3).tolist()) for _ in range(60)]
+    for shape, representation in itertools.product(shapes, representations):
+        planned = {"input": "grid", "rows": 2, "columns": 3, "axis": representation.axis}
+        checks.add("super_image", shape=shape, planned=planned)
+    pairs = itertools.product(shapes, representations)
+    for (shape, representation), found in zip(pairs, checks.run(), strict=True):
+        assert tuple(found) == representation.grid_for(shape), shape
 
 
 def test_files_are_given_to_channels_only_where_that_is_clear(checks):

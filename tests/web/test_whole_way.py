@@ -103,6 +103,7 @@ def rules(**others: Any) -> dict[str, Any]:
         "regular": None,
         "padded_with_lowest": False,
         "batch_size": 2,
+        "grid": None,
     } | others
 
 

@@ -19,6 +19,7 @@ import { toFileOrder } from "../src/orientation.js";
 import type { Model, Slab } from "../src/predict.js";
 import { resample, type Order } from "../src/resample.js";
 import { segment } from "../src/segment.js";
+import { gridFor } from "../src/super_image.js";
 import { coverVolume } from "../src/windows.js";
 
 type Job = { task: string; arrays?: string[] } & Record<string, any>;
@@ -114,6 +115,7 @@ const tasks: Record<string, (job: Job) => Promise<unknown> | unknown> = {
     writeFileSync(join(folder, out), result.labels);
     return { structures: result.structures, doubts: result.doubts };
   },
+  super_image: ({ shape, planned }) => gridFor(shape, planned),
   assign: ({ names, channels }) => assignChannels(names, channels),
 };
 

@@ -6,18 +6,27 @@ import type { FineModels } from "./fine.js";
 import type { Backend } from "./messages.js";
 import type { PageModel } from "./model.js";
 import type { Model } from "./predict.js";
+import { gridFor } from "./super_image.js";
+import type { WindowRules } from "./windows.js";
 
 /** Threads beyond which small convolutions only wait for each other. */
 const MOST_THREADS = 8;
 /** The files of onnxruntime-web, unchanged, that the build copies into the folder `ort`. */
 const MODULES: Record<Backend, string> = { webgpu: "ort/ort.webgpu.min.mjs", wasm: "ort/ort.wasm.min.mjs" };
-
 /** Largest difference of scores, as a share of the largest score, between a graphics processor and WebAssembly. */
 const TOLERANCE = 0.01;
 
 export interface Engine extends FineModels {
-  /** How they are computed, in words. */
+  /** How networks are computed, in words. */
   description: string;
+}
+
+/** A graph as it was loaded. */
+interface Source {
+  bytes: Uint8Array;
+  rules: WindowRules;
+  model: PageModel;
+  base: string;
 }
 
 /**
@@ -32,71 +41,28 @@ export async function loadModels(
   backend: Backend,
   progress: (share: number) => void,
 ): Promise<Engine> {
-  const threads = globalThis.crossOriginIsolated ? Math.min(MOST_THREADS, navigator.hardwareConcurrency || 1) : 1;
-  const ort = await runtime(backend, base, threads);
-  const graphs = [...model.graphs, ...(model.fine?.graphs ?? [])];
-  const all = graphs.reduce((sum, graph) => sum + graph.bytes, 0);
+  const fine = model.graphs.map((graph) => ({ graph, rules: model.windows }));
+  const coarse = model.fine?.graphs.map((graph) => ({ graph, rules: model.fine!.windows })) ?? [];
+  const all = [...fine, ...coarse].reduce((sum, { graph }) => sum + graph.bytes, 0);
   let loaded = 0;
   const models: Model[] = [];
-  for (const graph of graphs) {
-    const bytes = await fetchGraph(graph.file, graph.bytes, base);
-    const session = await ort.InferenceSession.create(bytes, optionsOf(backend));
-    const run = runnerOf(ort, session, model);
-    const isFirst = models.length === 0;
-    models.push(backend === "webgpu" && isFirst ? compared(run, () => reference(bytes, model, base, threads)) : run);
+  for (const { graph, rules } of [...fine, ...coarse]) {
+    const source: Source = { bytes: await fetchGraph(graph.file, graph.bytes, base), rules, model, base };
+    const { run } = await open(source, backend);
+    models.push(backend === "webgpu" && models.length === 0 ? compared(run, source) : run);
     progress((loaded += graph.bytes) / all);
   }
-  const onProcessor = threads > 1 ? `WebAssembly in ${threads} threads` : "WebAssembly in one thread";
+  const onProcessor = threads() > 1 ? `WebAssembly in ${threads()} threads` : "WebAssembly in one thread";
   return {
-    fine: models.slice(0, model.graphs.length),
-    coarse: models.slice(model.graphs.length),
+    fine: models.slice(0, fine.length),
+    coarse: models.slice(fine.length),
     description: backend === "webgpu" ? "WebGPU, on the graphics processor" : onProcessor,
   };
 }
 
-async function runtime(backend: Backend, base: string, threads: number): Promise<typeof Ort> {
-  const ort = (await import(/* @vite-ignore */ new URL(MODULES[backend], base).href)) as typeof Ort;
-  ort.env.wasm.numThreads = threads;
-  ort.env.logLevel = "error";
-  return ort;
-}
-
-function optionsOf(backend: Backend): Ort.InferenceSession.SessionOptions {
-  const executionProviders = backend === "webgpu" ? ["webgpu", "wasm"] : ["wasm"];
-  return { executionProviders, graphOptimizationLevel: "all" };
-}
-
-/** Drivers of graphics processors have faults: the first scores are computed a second time, by WebAssembly. */
-function compared(run: Model, reference: () => Promise<Model>): Model {
-  let isCompared = false;
-  return async (volume, shape) => {
-    const scores = await run(volume, shape);
-    if (isCompared) return scores;
-    const wanted = await (await reference())(volume, shape);
-    let largest = 0;
-    let difference = 0;
-    for (let index = 0; index < wanted.length; index++) {
-      largest = Math.max(largest, Math.abs(wanted[index]));
-      difference = Math.max(difference, Math.abs(wanted[index] - scores[index]));
-    }
-    if (!(difference <= TOLERANCE * largest)) {
-      throw new Error(`the graphics processor computes other scores: a difference of ${difference} of ${largest}`);
-    }
-    isCompared = true;
-    return scores;
-  };
-}
-
-/** A network by WebAssembly, for one pass. */
-async function reference(bytes: Uint8Array, model: PageModel, base: string, threads: number): Promise<Model> {
-  const ort = await runtime("wasm", base, threads);
-  const session = await ort.InferenceSession.create(bytes, optionsOf("wasm"));
-  const run = runnerOf(ort, session, model);
-  return async (volume, shape) => {
-    const scores = await run(volume, shape);
-    await session.release();
-    return scores;
-  };
+/** Threads of WebAssembly, which need a page that is cross-origin isolated. */
+function threads(): number {
+  return globalThis.crossOriginIsolated ? Math.min(MOST_THREADS, navigator.hardwareConcurrency || 1) : 1;
 }
 
 async function fetchGraph(file: string, bytes: number, base: string): Promise<Uint8Array> {
@@ -113,15 +79,56 @@ async function fetchGraph(file: string, bytes: number, base: string): Promise<Ui
   return content;
 }
 
-function runnerOf(ort: typeof Ort, session: Ort.InferenceSession, model: PageModel): Model {
+/** Make a graph ready to compute. */
+async function open(
+  { bytes, rules, model, base }: Source,
+  backend: Backend,
+): Promise<{ run: Model; release: () => Promise<void> }> {
+  const ort = (await import(/* @vite-ignore */ new URL(MODULES[backend], base).href)) as typeof Ort;
+  ort.env.wasm.numThreads = threads();
+  ort.env.logLevel = "error";
+  const session = await ort.InferenceSession.create(bytes, {
+    executionProviders: backend === "webgpu" ? ["webgpu", "wasm"] : ["wasm"],
+    graphOptimizationLevel: "all",
+  });
   const channels = model.channels.length;
-  return async (volume, shape) => {
-    const input = new ort.Tensor("float32", volume, [1, channels, ...shape]);
-    const outputs = await session.run({ [model.input]: input });
-    const scores = outputs[model.output];
+  const run: Model = async (volume, shape) => {
+    const given: Record<string, Ort.Tensor> = {
+      [model.input]: new ort.Tensor("float32", volume, [1, channels, ...shape]),
+    };
+    if (rules.grid) {
+      const [rows, columns] = gridFor(shape, rules.grid);
+      given[rules.grid.input] = new ort.Tensor("float32", new Float32Array(rows * columns), [rows, columns]);
+    }
+    const scores = (await session.run(given))[model.output];
     const data = (await scores.getData(true)) as Float32Array;
     scores.dispose();
     return data;
+  };
+  return { run, release: () => session.release() };
+}
+
+/** Drivers of graphics processors have faults: the first scores are computed a second time, by WebAssembly. */
+function compared(run: Model, source: Source): Model {
+  let isCompared = false;
+  return async (volume, shape) => {
+    const scores = await run(volume, shape);
+    if (isCompared) return scores;
+    const reference = await open(source, "wasm");
+    const wanted = await reference.run(volume, shape);
+    await reference.release();
+    let largest = 0;
+    let difference = 0;
+    for (let index = 0; index < wanted.length; index++) {
+      largest = Math.max(largest, Math.abs(wanted[index]));
+      difference = Math.max(difference, Math.abs(wanted[index] - scores[index]));
+    }
+    // Not the other way round, as either may be no number.
+    if (!(difference <= TOLERANCE * largest)) {
+      throw new Error(`the graphics processor computes other scores: a difference of ${difference} of ${largest}`);
+    }
+    isCompared = true;
+    return scores;
   };
 }
 

@@ -2,6 +2,7 @@
 
 import { UserError } from "./errors.js";
 import { AXES, mapAxes, product, roundHalfEven, type Shape, type Triple } from "./grid.js";
+import type { PlannedGrid } from "./super_image.js";
 
 /** What the sliding window has to know of a model (`windows` and `graph` of a PortableModel). */
 export interface WindowRules {
@@ -27,6 +28,8 @@ export interface WindowRules {
   padded_with_lowest: boolean;
   /** Windows per batch of seg25d's own prediction, which decides how deep windows of slices are. */
   batch_size: number;
+  /** Of super images; null: the graph has one input. */
+  grid: PlannedGrid | null;
 }
 
 /** The windows of a volume. */
