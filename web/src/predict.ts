@@ -137,6 +137,8 @@ function mirrored(part: Float32Array, channels: number, window: Shape, axes: rea
 function slicesPerPass(window: Shape, rules: WindowRules): number {
   const axis = rules.free_axis;
   if (axis === null || rules.divisors[axis] !== 1 || !rules.resizable_axes.includes(axis)) return Infinity;
+  // Networks that mix slices see all of a window.
+  if (rules.context >= rules.window[axis]) return Infinity;
   return Math.max(1, Math.floor((PART_VOXELS * window[axis]) / product(window)));
 }
 
