@@ -1,6 +1,6 @@
 /** Builds the page into the package, `seg25d/portable/page`, from where `export_model --format web` copies it. */
 
-import { readdirSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { defineConfig, type Plugin } from "vite";
 
@@ -23,10 +23,14 @@ function onnxruntime(): Plugin {
     name: "onnxruntime",
     apply: "build",
     generateBundle() {
-      const modules = RUNTIMES.map((name) => readFileSync(join(dist, name), "utf8"));
-      const named = modules.flatMap((text) => text.match(/ort-wasm-[\w.-]+?\.(?:mjs|wasm)/g) ?? []);
       const known = new Set(readdirSync(dist));
-      const files = new Set([...RUNTIMES, ...named.filter((name) => known.has(name))]);
+      const files = new Set(RUNTIMES);
+      // Modules name others, and these the WebAssembly: what is added while the set is gone through is visited, too.
+      for (const name of files) {
+        if (!name.endsWith(".mjs")) continue;
+        const named = readFileSync(join(dist, name), "utf8").match(/ort-wasm-[\w.-]+?\.(?:mjs|wasm)/g) ?? [];
+        named.filter((each) => known.has(each)).forEach((each) => files.add(each));
+      }
       for (const name of files) {
         this.emitFile({ type: "asset", fileName: `ort/${name}`, source: readFileSync(join(dist, name)) });
       }
@@ -34,17 +38,30 @@ function onnxruntime(): Plugin {
   };
 }
 
-/** Writes the licences of all packages whose code is in the page. */
+/** The packages of the page and all that they need. */
+function allPackages(names: readonly string[], known = new Set<string>()): Set<string> {
+  for (const name of names.filter((each) => !known.has(each) && existsSync(folderOf(each)))) {
+    known.add(name);
+    const { dependencies = {} } = JSON.parse(readFileSync(join(folderOf(name), "package.json"), "utf8"));
+    allPackages(Object.keys(dependencies), known);
+  }
+  return known;
+}
+
+/** Writes the licences of all packages whose code is in the page; some packages name theirs without its text. */
 function licences(): Plugin {
   return {
     name: "licences",
     apply: "build",
     generateBundle() {
-      const texts = PACKAGES.map((name) => {
+      const texts = [...allPackages(PACKAGES)].map((name) => {
         const folder = folderOf(name);
         const { version, license } = JSON.parse(readFileSync(join(folder, "package.json"), "utf8"));
-        const file = readdirSync(folder).find((each) => /^licen[cs]e/i.test(each));
-        return `${name} ${version} (${license})\n\n${file ? readFileSync(join(folder, file), "utf8") : ""}`;
+        const own = readdirSync(folder).find((each) => /^licen[cs]e/i.test(each));
+        const usual = join(ROOT, "licences", `${license}.txt`);
+        const text = own ? readFileSync(join(folder, own), "utf8") : existsSync(usual) ? readFileSync(usual, "utf8") : "";
+        const notice = own ? "" : `Copyright (c) the authors of ${name}\n\n`;
+        return `${name} ${version} (${license})\n\n${notice}${text}`;
       });
       this.emitFile({ type: "asset", fileName: "licences.txt", source: texts.join(`\n\n${"-".repeat(80)}\n\n`) });
     },

@@ -329,7 +329,7 @@ async function uncompressed(file: Blob, name: string): Promise<ReadableStream<Ui
 async function nextChunk(
   reader: ReadableStreamDefaultReader<Uint8Array>,
   name: string,
-): Promise<Uint8Array | undefined> {| undefined> {
+): Promise<Uint8Array | undefined> {
   try {
     return (await reader.read()).value;
   } catch {

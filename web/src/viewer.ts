@@ -48,7 +48,7 @@ export class Viewer {
     const old = [...this.nv.volumes];
     this.structures = [];
     this.hiddenIndices.clear();
-    const image = await this.kit.NVImage.new(await file.arrayBuffer(), name, "gray", 1);
+    const image = await this.kit.NVImage.loadFromFile({ file: new File([file], name), name, colormap: "gray" });
     this.nv.addVolume(image);
     // Afterwards, as the viewer cannot be without a volume again.
     for (const volume of old) this.nv.removeVolume(volume);
@@ -58,7 +58,9 @@ export class Viewer {
   /** Show structures over the image. */
   async showStructures(indices: Uint8Array<ArrayBuffer>, structures: Structure[]): Promise<void> {
     while (this.nv.volumes.length > 1) this.nv.removeVolume(this.nv.volumes[1]);
-    const overlay = await this.kit.NVImage.new(indices.buffer, "segmentation.nii", "gray", this.opacity);
+    const name = "segmentation.nii";
+    const file = new File([indices], name);
+    const overlay = await this.kit.NVImage.loadFromFile({ file, name, colormap: "gray", opacity: this.opacity });
     this.structures = structures;
     this.nv.addVolume(overlay);
     this.paint();
