@@ -117,7 +117,7 @@ export function readHeader(bytes: Uint8Array, name: string): NiftiHeader {
   const scaled = Number.isFinite(slope) && slope !== 0;
   const intercept = float(116);
   const spacing = spacingOf(float, view, name);
-  const { direction, origin } = placeOf(float, int16, name);
+  const { direction, origin } = placeOf(float, int16, view, name);
   return {
     view,
     littleEndian,
@@ -138,8 +138,13 @@ function damaged(name: string, problem: string): UserError {
   return new UserError(`${name}: the header of the file is damaged: ${problem}. Copy the file again or correct it.`);
 }
 
+/** Millimetres per unit of length. */
+function unitOf(view: DataView): number {
+  return UNITS[view.getUint8(123) & 7] ?? 1;
+}
+
 function spacingOf(float: (at: number) => number, view: DataView, name: string): Triple {
-  const unit = UNITS[view.getUint8(123) & 7] ?? 1;
+  const unit = unitOf(view);
   const spacing = mapAxes((axis) => Math.abs(float(80 + 4 * axis)) * unit);
   if (!spacing.every((step) => step >= SMALLEST_MM && step <= LARGEST_MM)) {
     throw damaged(name, `the spacing is ${spacing.join(" x ")} mm, expected is ${SMALLEST_MM} to ${LARGEST_MM} mm`);
@@ -151,6 +156,7 @@ function spacingOf(float: (at: number) => number, view: DataView, name: string):
 function placeOf(
   float: (at: number) => number,
   int16: (at: number) => number,
+  view: DataView,
   name: string,
 ): { direction: Triple<Triple>; origin: Triple } {
   const [qformCode, sformCode] = [int16(252), int16(254)];
@@ -171,10 +177,11 @@ function placeOf(
   }
   // From (R, A, S) to (L, P, S), which is what the axes of a file without codes are taken for.
   const isKnown = qformCode > 0 || preferred;
+  const unit = unitOf(view);
   const turned = (row: number): number => (isKnown && row < 2 ? -1 : 1);
   return {
     direction: mapAxes<Triple>((row) => mapAxes((column) => turned(row) * chosen[row][column])),
-    origin: mapAxes((row) => turned(row) * shifts[row]),
+    origin: mapAxes((row) => turned(row) * shifts[row] * unit),
   };
 }
 

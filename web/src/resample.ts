@@ -66,14 +66,12 @@ export function axisMatrix(size: number, newSize: number, order: Order): Matrix 
   }
   // Rows of the new grid, columns of the old one: first those of the border voxels, whose influence reaches furthest.
   const rows: [number, number][][] = Array.from({ length: newSize }, () => []);
-  const positions = Float64Array.from({ length: newSize }, (_, row) =>
-    Math.min(Math.max(((row + 0.5) * size) / newSize - 0.5, 0), size - 1),
-  );
+  const positions = Float64Array.from({ length: newSize }, (_, row) => ((row + 0.5) * size) / newSize - 0.5);
   for (let column = 0; column < size; column++) {
     const coefficients = order === 3 ? cubicCoefficients(size, column) : null;
     for (let row = 0; row < newSize; row++) {
       const position = positions[row];
-      const weight = coefficients ? cubicAt(coefficients, position) : linearAt(column, position);
+      const weight = coefficients ? cubicAt(coefficients, position) : linearAt(column, position, size);
       if (Math.abs(weight) >= NEGLIGIBLE) rows[row].push([column, weight]);
     }
   }
@@ -140,8 +138,9 @@ function applyToPlanes(
   }
 }
 
-function linearAt(column: number, position: number): number {
-  return Math.max(0, 1 - Math.abs(position - column));
+/** Beyond the outermost voxels their values go on. */
+function linearAt(column: number, position: number, size: number): number {
+  return Math.max(0, 1 - Math.abs(Math.min(Math.max(position, 0), size - 1) - column));
 }
 
 /**
