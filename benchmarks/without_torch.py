@@ -40,7 +40,8 @@ WEIGHTS = ("float32", "float16", "int8")
 def link_cases(workspace: Workspace, dataset: str, cases: Sequence[str], place: Path) -> tuple[Path, Path]:
     """Make folders of the images and of the true labels of some training cases; give both."""
     raw, folders = workspace.raw_dataset(dataset), (place / "images", place / "labels")
-    for folder, source, pattern in zip(folders, ("imagesTr", "labelsTr"), ("_[0-9][0-9][0-9][0-9].*", ".*"), strict=True):
+    kinds = (("imagesTr", "_[0-9][0-9][0-9][0-9].*"), ("labelsTr", ".*"))
+    for folder, (source, pattern) in zip(folders, kinds, strict=True):
         folder.mkdir(parents=True)
         for case in cases:
             files = sorted((raw / source).glob(f"{case}{pattern}"))

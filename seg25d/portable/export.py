@@ -213,9 +213,7 @@ def difference(proto: "ModelProto", images: Tensor, expected: Tensor, grid: tupl
     return float(np.abs(scores - wanted).max()) / max(largest, float(np.finfo(np.float32).tiny))
 
 
-def run_graph(
-    content: bytes, images: NDArray[np.float32], grid: tuple[int, int] | None = None
-) -> NDArray[np.float32]:
+def run_graph(content: bytes, images: NDArray[np.float32], grid: tuple[int, int] | None = None) -> NDArray[np.float32]:
     """Compute scores by onnxruntime, on the CPU with as many threads as torch has.
 
     Args:
