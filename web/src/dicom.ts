@@ -2,7 +2,7 @@
 
 import { Dcm2niix } from "@niivue/dcm2niix";
 import { UserError } from "./errors.js";
-import { isNiftiName } from "./nifti.js";
+import { isNiftiName, readFileHeader } from "./nifti.js";
 import type { ChannelFile } from "./segment.js";
 
 /** The mark of DICOM files, and where it stands. */
@@ -20,19 +20,29 @@ export async function isDicom(file: Blob): Promise<boolean> {
  * @returns A volume per series, the largest first.
  */
 export async function convertDicom(files: readonly File[]): Promise<ChannelFile[]> {
+  const volumes = await convert(files, "auto");
+  if (volumes.length > 1) {
+    // Slices that tell different times of acquisition are one volume where they make a regular one.
+    const merged = await convert(files, "y");
+    if (merged.length === 1 && (await isVolume(merged[0]))) return merged;
+  }
+  if (volumes.length === 0) {
+    throw new UserError(
+      `The ${files.length} DICOM files hold no volume. Choose the folder of one series with all of its slices.`,
+    );
+  }
+  return volumes;
+}
+
+async function convert(files: readonly File[], merge: "auto" | "y"): Promise<ChannelFile[]> {
   const converter = new Dcm2niix();
   try {
     await converter.init();
-    const written: File[] = await converter.input([...files]).b("n").z("n").f("%s_%d").run();
+    const job = converter.input([...files]).b("n").z("n").f("%s_%d");
+    const written = await (merge === "y" ? job.m("y") : job).run();
     const volumes = written.filter((file) => isNiftiName(file.name)).sort((a, b) => b.size - a.size);
-    if (volumes.length === 0) {
-      throw new UserError(
-        `The ${files.length} DICOM files hold no volume. Choose the folder of one series with all of its slices.`,
-      );
-    }
     return volumes.map((file) => ({ name: file.name, file }));
   } catch (error) {
-    if (error instanceof UserError) throw error;
     throw new UserError(
       `The DICOM files cannot be read (${error instanceof Error ? error.message : String(error)}). ` +
         "Choose the folder of one series, or convert it to NIfTI.",
@@ -40,4 +50,12 @@ export async function convertDicom(files: readonly File[]): Promise<ChannelFile[
   } finally {
     converter.worker?.terminate();
   }
+}
+
+/** Whether a converted file is 3D. */
+async function isVolume({ file, name }: ChannelFile): Promise<boolean> {
+  return readFileHeader(file, name).then(
+    () => true,
+    () => false,
+  );
 }

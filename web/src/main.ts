@@ -232,8 +232,17 @@ class Page {
     const began = performance.now();
     this.enter("running");
     this.begin("reading");
+    let isShown = false;
     const job = new Job({
-      progress: (phase, share) => turn === this.turn && this.advance(phase, share),
+      progress: (phase, share) => {
+        if (turn !== this.turn) return;
+        this.advance(phase, share);
+        // Not before it has been read: what is wrong with a file is said once.
+        if (phase !== "reading" && !isShown) {
+          isShown = true;
+          void this.showImage(files[0], turn);
+        }
+      },
       engine: (description) => {
         this.engine = description;
         element("engine").textContent = description;
@@ -241,7 +250,6 @@ class Page {
     });
     this.job = job;
     try {
-      void this.showImage(files[0], turn);
       const base = document.baseURI;
       const result = await job.run({ files, model: this.model, base, backend: this.backend });
       if (turn !== this.turn) return;
@@ -292,7 +300,7 @@ class Page {
       if (!viewer) show("view", false);
       else await viewer.showImage(volume.file, volume.name);
     } catch {
-      // What is wrong with the file is said where it is segmented.
+      // A browser may have no room for it; it is segmented all the same.
       show("view", false);
     }
   }
