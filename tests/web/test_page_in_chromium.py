@@ -279,6 +279,12 @@ def write_series(folder: Path, image: Any) -> None:
         plane = image[:, :, index]
         position = "\\".join(f"{number:.6f}" for number in image.TransformIndexToPhysicalPoint((0, 0, index)))
         tags = {
+            "0008|0020": "20260101",
+            "0008|0021": "20260101",
+            "0008|0022": "20260101",
+            "0008|0030": "120000",
+            "0008|0031": "120000",
+            "0008|0032": "120000",
             "0008|0060": "MR",
             "0008|103e": "smooth",
             "0020|000d": "1.2.3",

@@ -7,8 +7,6 @@ declare module "@niivue/dcm2niix" {
     z(value: "n"): Processor;
     /** Names of the results. */
     f(value: string): Processor;
-    /** Whether slices of a series are one volume whatever their headers say otherwise. */
-    m(value: "y"): Processor;
     run(): Promise<File[]>;
   }
   export class Dcm2niix {

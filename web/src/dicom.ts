@@ -2,7 +2,7 @@
 
 import { Dcm2niix } from "@niivue/dcm2niix";
 import { UserError } from "./errors.js";
-import { isNiftiName, readFileHeader } from "./nifti.js";
+import { isNiftiName } from "./nifti.js";
 import type { ChannelFile } from "./segment.js";
 
 /** The mark of DICOM files, and where it stands. */
@@ -20,12 +20,7 @@ export async function isDicom(file: Blob): Promise<boolean> {
  * @returns A volume per series, the largest first.
  */
 export async function convertDicom(files: readonly File[]): Promise<ChannelFile[]> {
-  const volumes = await convert(files, "auto");
-  if (volumes.length > 1) {
-    // Slices that tell different times of acquisition are one volume where they make a regular one.
-    const merged = await convert(files, "y");
-    if (merged.length === 1 && (await isVolume(merged[0]))) return merged;
-  }
+  const volumes = await convert(files);
   if (volumes.length === 0) {
     throw new UserError(
       `The ${files.length} DICOM files hold no volume. Choose the folder of one series with all of its slices.`,
@@ -34,12 +29,11 @@ export async function convertDicom(files: readonly File[]): Promise<ChannelFile[
   return volumes;
 }
 
-async function convert(files: readonly File[], merge: "auto" | "y"): Promise<ChannelFile[]> {
+async function convert(files: readonly File[]): Promise<ChannelFile[]> {
   const converter = new Dcm2niix();
   try {
     await converter.init();
-    const job = converter.input([...files]).b("n").z("n").f("%s_%d");
-    const written = await (merge === "y" ? job.m("y") : job).run();
+    const written = await converter.input([...files]).b("n").z("n").f("%s_%d").run();
     const volumes = written.filter((file) => isNiftiName(file.name)).sort((a, b) => b.size - a.size);
     return volumes.map((file) => ({ name: file.name, file }));
   } catch (error) {
@@ -50,12 +44,4 @@ async function convert(files: readonly File[], merge: "auto" | "y"): Promise<Cha
   } finally {
     converter.worker?.terminate();
   }
-}
-
-/** Whether a converted file is 3D. */
-async function isVolume({ file, name }: ChannelFile): Promise<boolean> {
-  return readFileHeader(file, name).then(
-    () => true,
-    () => false,
-  );
 }
