@@ -12,10 +12,11 @@ TEST_ENVIRONMENT := OMP_NUM_THREADS=1
 
 PYTEST := $(TEST_ENVIRONMENT) $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder --durations=10
 
-.PHONY: help demo test test-slow test-all test-faults test-processors test-light lint audit docs dist clean
+.PHONY: help demo web test test-slow test-all test-faults test-processors test-light lint audit docs dist clean
 
 help:
 	@echo "make demo   a made-up data set through every step, in a few minutes"
+	@echo "make web    the page of export_model --format web, from web/ (needs Node.js 20.19 or later with npm)"
 	@echo "make test   the quick tests, in a few minutes"
 	@echo "make test-slow  the tests that the quick ones leave out"
 	@echo "make test-all   all tests, with coverage"
@@ -40,6 +41,10 @@ $(READY): pyproject.toml constraints.txt
 $(VENV)/.ready-docs: $(READY)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
 	touch $@
+
+# What the lockfile names, type-checked, built into the package; and its checks for tests/web.
+web:
+	cd web && npm ci --no-audit --no-fund && npm run check && npm run build && npm run build:checks
 
 demo: $(READY)
 	$(BIN)/seg25d demo --workspace demo
@@ -79,8 +84,8 @@ audit:
 	build/audit/bin/python -m pip install --quiet pip-audit
 	build/audit/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r constraints.txt
 
-# In an environment of its own, as nothing else needs `build`.
-dist:
+# In an environment of its own, as nothing else needs `build`. Wheels have the page.
+dist: web
 	rm -rf build dist
 	$(PYTHON) -m venv build/tools
 	build/tools/bin/python -m pip install --quiet build

@@ -38,7 +38,7 @@ ALLOWED = {
     "prediction": frozenset({"core", "data", "inference", "selection", "sharing", "workflows"}),
     "orchestration": MODELS | {"training", "inference", "runs", "selection", "workflows", "views", "sharing"},
     "sharing": frozenset({"core", "data", "evaluation", "planning", "ensembling", "runs", "selection"}),
-    "portable": frozenset({"core", "networks", "planning", "inference", "sharing"}),
+    "portable": frozenset({"core", "data", "evaluation", "networks", "planning", "inference", "sharing"}),
     "report": frozenset({"core", "data", "evaluation", "planning", "runs", "selection"}),
     "pipeline": frozenset({"api"}),
 }

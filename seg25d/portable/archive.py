@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 def write_models(path: Path, folder: Path, models: ChosenModels, options: ExportOptions) -> Manifest:
-    """Write an archive of models in the format that the options name; it is complete or absent.
+    """Write an archive of models in the format that the options name, or a folder (`web`); it is complete or absent.
 
     Args:
         path: The archive.
@@ -35,8 +35,12 @@ def write_models(path: Path, folder: Path, models: ChosenModels, options: Export
     licence = None if options.licence_file is None else read_text(options.licence_file)
     if options.format == "safetensors":
         if options.weights is not None:
-            raise InputError(f"--weights {options.weights} is for --format onnx, got none; leave it out, or add this")
+            raise InputError(f"--weights {options.weights} is for --format onnx and web, got none; leave it out")
         return write_archive(path, folder, models, licence, overwrite=options.overwrite)
+    if options.format == "web":
+        from seg25d.portable.web_page import write_page  # noqa: PLC0415 - it uses `write_folder`
+
+        return write_page(path, folder, models, options)
     from seg25d.portable.export import check_packages  # noqa: PLC0415 - what it needs is an extra
 
     check_packages()
