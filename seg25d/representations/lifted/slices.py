@@ -5,6 +5,7 @@ Letters: B batch, C channels, K scores, D H W volume (D slices after the slicing
 
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from seg25d.representations.base import NetworkOutput, map_scores
@@ -17,17 +18,29 @@ class LiftedSlices(nn.Module):
 
     arranges_scores: ClassVar[bool] = True
     """Whether scores are those of the network in another arrangement, see `inference/scoring.py`."""
+    takes_images_at_once: ClassVar[bool] = True
+    """Whether `forward` takes `images_at_once`."""
 
     def __init__(self, network: nn.Module, representation: Slices) -> None:
         super().__init__()
         self.network = network
         self.representation = representation
 
-    def forward(self, volume: Tensor) -> NetworkOutput:
-        """Scores of volumes, see `Representation.lift`."""
+    def forward(self, volume: Tensor, images_at_once: int | None = None) -> NetworkOutput:
+        """Scores of volumes, see `Representation.lift`.
+
+        Args:
+            volume: (B, C, D, H, W).
+            images_at_once: Images that the network takes at a time, in eval mode; the scores are the same, in less
+                memory. None: all B * D.
+        """
         axis, batch = self.representation.axis, volume.shape[0]
         slices = with_neighbours(slices_first(volume, axis), self.representation.context)
-        output = self.network(slices.transpose(1, 2).flatten(0, 1))
+        images = slices.transpose(1, 2).flatten(0, 1)
+        if images_at_once is None:
+            output = self.network(images)
+        else:
+            output = torch.cat([self.network(part) for part in images.split(images_at_once)])
 
         def undo(scores: Tensor) -> Tensor:
             volumes = scores.reshape(batch, -1, *scores.shape[1:])
