@@ -24,7 +24,6 @@ from seg25d.inference.uncertainty import Uncertainty
 from seg25d.inference.windows import ALL_AXES, CPU_BATCH_VOXELS, covering_window, deepened, default_batch_size
 from seg25d.planning.model_file import ModelHeader
 from seg25d.planning.normalization import ChannelNormalization
-from seg25d.planning.plan import ConfigurationPlan
 from seg25d.preprocessing.grid import Grid
 from seg25d.preprocessing.preprocess import preprocess_image
 

@@ -107,8 +107,8 @@ def deepened(
         return window, batch_size
     times = batch_size
     if in_parts:
-        slice_bytes = 4 * num_outputs * math.prod(max(shape[other], window[other]) for other in range(3) if other != axis)
-        times = max(times, SUMS_BYTES // (slice_bytes * window[axis]))
+        plane = math.prod(max(shape[other], window[other]) for other in range(3) if other != axis)
+        times = max(times, SUMS_BYTES // (4 * num_outputs * plane * window[axis]))
     times = min(times, -(-shape[axis] // window[axis]))
     deep = list(window)
     deep[axis] = min(shape[axis], times * window[axis])

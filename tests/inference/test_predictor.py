@@ -306,6 +306,6 @@ def test_more_windows_than_a_list_of_them_may_have_are_refused(header, execution
     monkeypatch.setattr("seg25d.inference.sliding_window.MAX_WINDOWS", 7)
     predictor = Predictor([threshold], header, execution, PredictorOptions(step_size=0.6))
     with pytest.raises(
-        InputError, match=r"would take \d+ windows of 8 x 8 x 8 voxels for a volume of 8 x 8 x 40, 7 are"
+        InputError, match=r"would take \d+ windows of 8 x 8 x 10 voxels for a volume of 8 x 8 x 40, 7 are"
     ):
         predictor.predict_array(np.ones((2, 8, 8, 40), np.float32), (1.0, 1.0, 1.0))
