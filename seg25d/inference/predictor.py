@@ -21,27 +21,14 @@ from seg25d.inference.export import export_slabs, labels_from_slabs
 from seg25d.inference.model_reading import read_model
 from seg25d.inference.sliding_window import Slab, WindowOptions, labels_device, predict_slabs
 from seg25d.inference.uncertainty import Uncertainty
+from seg25d.inference.windows import ALL_AXES, CPU_BATCH_VOXELS, covering_window, deepened, default_batch_size
 from seg25d.planning.model_file import ModelHeader
 from seg25d.planning.normalization import ChannelNormalization
-from seg25d.planning.plan import ConfigurationPlan
 from seg25d.preprocessing.grid import Grid
 from seg25d.preprocessing.preprocess import preprocess_image
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
-BATCH_SCORES_BYTES = 128 << 20
-"""Maximum memory of the float32 scores of a batch of windows."""
-STRETCH_AXIS = 1.5
-"""The window is stretched to the whole volume along axes where the volume is up to this many times its size."""
-STRETCH_VOXELS = 2
-"""Maximum number of voxels of a stretched window, as a multiple of the planned window."""
-BATCH_GROWTH = 2
-"""Windows per batch, as a multiple of training batches: without gradients at least twice as many fit into memory."""
-ALL_AXES = frozenset({0, 1, 2})
-CPU_BATCH_VOXELS = 1 << 16
-"""Maximum number of voxels of a batch on a CPU: larger batches take more memory and save a tenth of the time at most
-(documentation/concepts/choices.md)."""
-
 
 FusionName = Literal["network", "mean", "majority", "staple", "nlstaple"]
 
@@ -263,25 +250,30 @@ class Predictor:
 
     def window_options(self, shape: Shape) -> WindowOptions:
         """Choose how windows cover a volume (D, H, W)."""
-        plan = self.header.plan
-        window = plan.window
+        plan, classes, axis = self.header.plan, self.labels.num_outputs, self.header.plan.representation.free_axis
+        window, batch_size, images_at_once = plan.window, self.batch_size, None
+        step_size, on_cpu = self.options.step_size, self.execution.device.type == "cpu"
         if not self.sparing:
-            window = covering_window(plan, shape, self.labels.num_outputs, self.free_axes)
-        regular = plan.representation.regular_steps
-        batch_size = self.batch_size
-        if plan.representation.free_axis in self.free_axes:
-            window, batch_size = deepened(plan, window, shape, batch_size)
-        if self.execution.device.type == "cpu" and self.options.batch_size is None:
+            window = covering_window(plan, shape, classes, step_size=step_size, free_axes=self.free_axes)
+        if axis in self.free_axes:
+            in_parts = not self.sparing and all(getattr(model, "takes_images_at_once", False) for model in self.models)
+            if in_parts:
+                images_at_once = batch_size * window[axis]
+                if on_cpu and self.options.batch_size is None:
+                    images_at_once = max(1, CPU_BATCH_VOXELS * window[axis] // math.prod(window))
+            window, batch_size = deepened(plan, window, shape, batch_size, classes, in_parts=in_parts)
+        if on_cpu and self.options.batch_size is None:
             batch_size = max(1, min(batch_size, CPU_BATCH_VOXELS // math.prod(window)))
         header = self.header
         return WindowOptions(
             model=f"the model of {header.dataset_name}, {header.configuration}, fold {header.fold}",
             window=window,
-            step_size=plan.step_sizes(window, self.options.step_size),
+            step_size=plan.step_sizes(window, step_size),
             mirror_axes=plan.mirror_axes if self.options.mirroring else (),
-            regular=regular,
+            regular=plan.representation.regular_steps,
             padded_with_lowest=plan.representation.padded_with_lowest,
             batch_size=batch_size,
+            images_at_once=images_at_once,
             autocast=self.execution.autocast(),
             sums_on_cpu=self.sparing,
         )
@@ -295,64 +287,6 @@ def _collect_probabilities(slabs: Iterable[Slab], shape: Sequence[int], labels: 
             scores = backend.float32(backend.moved(plane, slab.device))
             planes[index] = backend.sigmoid(scores) if labels.has_regions else backend.softmax(scores)[1:]
     return maps
-
-
-def covering_window(
-    plan: ConfigurationPlan, shape: Shape, num_outputs: int, free_axes: frozenset[int] = ALL_AXES
-) -> Shape:
-    """Choose the window for a volume: the planned one, stretched along axes where the volume is only a little larger.
-
-    Otherwise two windows would overlap by more than half: twice the work and less context. Without gradients there is
-    enough memory; the window grows to at most twice its voxels.
-
-    Args:
-        plan: Window and network.
-        shape: Shape of the volume on the model's grid.
-        num_outputs: Scores per voxel.
-        free_axes: Axes along which it may be stretched.
-
-    Returns:
-        Voxels along (D, H, W), divisible by the network's divisors.
-    """
-    divisors = dict(zip(plan.representation.network_axes, plan.network.divisor, strict=True))
-    window = list(plan.window)
-    most = min(STRETCH_VOXELS * math.prod(plan.window), BATCH_SCORES_BYTES // (4 * num_outputs))
-    regular = plan.representation.regular_steps
-    fixed = {regular.axis} if regular else set()
-    for axis in sorted(free_axes - fixed, key=lambda axis: shape[axis] / plan.window[axis]):
-        divisor = divisors.get(axis, 1)
-        wanted = -(-shape[axis] // divisor) * divisor
-        stretched = [*window[:axis], wanted, *window[axis + 1 :]]
-        if window[axis] < shape[axis] <= STRETCH_AXIS * window[axis] and math.prod(stretched) <= most:
-            window = stretched
-    return (window[0], window[1], window[2])
-
-
-def deepened(plan: ConfigurationPlan, window: Shape, shape: Shape, batch_size: int) -> tuple[Shape, int]:
-    """Replace several overlapping windows by one deeper window if the depth makes no difference, as for slices.
-
-    Args:
-        plan: Determines the axis.
-        window: Voxels along (D, H, W).
-        shape: Shape of the volume on the model's grid.
-        batch_size: Windows per batch.
-
-    Returns:
-        The window, no larger than a batch of the given windows, and the number of such windows per batch.
-    """
-    axis = plan.representation.free_axis
-    if axis is None or shape[axis] <= window[axis]:
-        return window, batch_size
-    times = min(batch_size, -(-shape[axis] // window[axis]))
-    deep = list(window)
-    deep[axis] = min(shape[axis], times * window[axis])
-    return (deep[0], deep[1], deep[2]), max(1, batch_size // times)
-
-
-def default_batch_size(header: ModelHeader) -> int:
-    """Windows per batch: more than in training, but limited by the memory for the scores of many classes."""
-    scores_bytes = 4 * header.description.labels.num_outputs * math.prod(header.plan.window)
-    return max(1, min(BATCH_GROWTH * header.plan.batch_size, BATCH_SCORES_BYTES // scores_bytes))
 
 
 def check_agreement(paths: Sequence[Path], headers: Sequence[ModelHeader]) -> None:

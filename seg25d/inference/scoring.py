@@ -6,6 +6,7 @@ Letters: B batch, C channels, F features, K scores, d h w window, n planes.
 import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from seg25d.core.backend import Array
@@ -19,7 +20,11 @@ the features that they are made of half as much or less."""
 
 
 def scores_in_parts(
-    model: Any, images: Array, num_outputs: int, autocast: AbstractContextManager[object]
+    model: Any,
+    images: Array,
+    num_outputs: int,
+    autocast: AbstractContextManager[object],
+    images_at_once: int | None = None,
 ) -> Iterator[tuple[int, Array]]:
     """Compute the scores of windows.
 
@@ -29,20 +34,23 @@ def scores_in_parts(
         images: (B, C, d, h, w).
         num_outputs: Scores per voxel, K.
         autocast: The context in which the model computes.
+        images_at_once: Images that a slice-wise model computes at a time, see `LiftedSlices`; None: all.
 
     Yields:
         The first of some planes, and their scores (B, K, n, h, w): together all d planes.
     """
-    name = _score_layer(model)
+    name, compute = _score_layer(model), model
+    if images_at_once is not None:
+        compute = partial(model, images_at_once=images_at_once)
     plane_bytes = 4 * num_outputs * len(images) * math.prod(images.shape[3:])
     planes = max(1, SCORES_BYTES // plane_bytes)
     if name is None or planes >= images.shape[2]:
         with autocast:
-            scores = model(images)
+            scores = compute(images)
         yield 0, scores
         return
     with left_out(model, name) as layer, autocast:
-        features = model(images)
+        features = compute(images)
     for first in range(0, images.shape[2], planes):
         with autocast:
             scores = _pointwise(layer, features[:, :, first : first + planes])

@@ -56,6 +56,8 @@ class WindowOptions:
     padded_with_lowest: bool = False
     """Whether volumes are padded with the lowest value of each channel instead of 0."""
     batch_size: int = 1
+    images_at_once: int | None = None
+    """Images that the network of a slice-wise model takes at a time; None: all of a batch of windows."""
     autocast: AbstractContextManager[object] | None = None
     """The context in which models compute, such as `torch.autocast(...)`."""
     sums_on_cpu: bool = False
@@ -221,7 +223,8 @@ def _add_scores(
         share = 1 / (len(models) * 2 ** len(options.mirror_axes))
         for model in models:
             num_outputs = sums.planes.shape[1]
-            for first, scores in scores_in_parts(model, images, num_outputs, options.autocast or nullcontext()):
+            context = options.autocast or nullcontext()
+            for first, scores in scores_in_parts(model, images, num_outputs, context, options.images_at_once):
                 for item, each in zip(batch, scores, strict=True):
                     sums.add(*item, each, share, first)
                 # Otherwise they are kept in memory while the next ones are computed.

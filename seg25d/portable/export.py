@@ -17,7 +17,7 @@ from seg25d.core.errors import InputError, ModelError
 from seg25d.core.files import atomic_path
 from seg25d.core.records import write_record
 from seg25d.core.types import Shape
-from seg25d.inference.predictor import default_batch_size
+from seg25d.inference.windows import default_batch_size
 from seg25d.networks.specs.rstn import RSTNSpec
 from seg25d.networks.specs.swin_unetr import SwinUNETRSpec
 from seg25d.planning.model_file import ModelHeader, load_model

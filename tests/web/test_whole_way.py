@@ -140,9 +140,7 @@ WAYS = {
     ),
     "stacks": (
         rules(regular={"axis": 0, "step": 3, "flush": False}, padded_with_lowest=True),
-        WindowOptions(
-            window=(4, 8, 12), mirror_axes=(0, 2), regular=RegularSteps(0, 3, 3), padded_with_lowest=True
-        ),
+        WindowOptions(window=(4, 8, 12), mirror_axes=(0, 2), regular=RegularSteps(0, 3, 3), padded_with_lowest=True),
         None,
     ),
     "stacks that end with the volume": (

@@ -6,6 +6,7 @@ Letters: B batch, C channels, K scores, D H W volume (D slices after the slicing
 from functools import partial
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from seg25d.representations.base import NetworkOutput, map_scores
@@ -24,12 +25,26 @@ class LiftedSlices(nn.Module):
         self.network = network
         self.representation = representation
 
-    def forward(self, volume: Tensor) -> NetworkOutput:
-        """Scores of volumes, see `Representation.lift`."""
+    @property
+    def takes_images_at_once(self) -> bool:
+        """Whether `forward` takes `images_at_once`: a network that mixes slices needs all of them."""
+        return not getattr(self.network, "mixes_slices", False)
+
+    def forward(self, volume: Tensor, images_at_once: int | None = None) -> NetworkOutput:
+        """Scores of volumes, see `Representation.lift`.
+
+        Args:
+            volume: (B, C, D, H, W).
+            images_at_once: Images that the network takes at a time, in eval mode; the scores are the same, in less
+                memory. None: all B * D.
+        """
         axis, batch = self.representation.axis, volume.shape[0]
         slices = with_neighbours(slices_first(volume, axis), self.representation.context)
-        layout = partial(in_batch, (batch, slices.shape[2]))
-        output = apply_network(self.network, slices.transpose(1, 2).flatten(0, 1), layout)
+        images = slices.transpose(1, 2).flatten(0, 1)
+        if images_at_once is None:
+            output = apply_network(self.network, images, partial(in_batch, (batch, slices.shape[2])))
+        else:
+            output = torch.cat([self.network(part) for part in images.split(images_at_once)])
 
         def undo(scores: Tensor) -> Tensor:
             volumes = scores.reshape(batch, -1, *scores.shape[1:])
