@@ -44,7 +44,8 @@ class LiftedSlices(nn.Module):
         if images_at_once is None:
             output = apply_network(self.network, images, partial(in_batch, (batch, slices.shape[2])))
         else:
-            output = torch.cat([self.network(part) for part in images.split(images_at_once)])
+            starts = range(0, len(images), images_at_once)
+            output = torch.cat([self.network(images[first : first + images_at_once]) for first in starts])
 
         def undo(scores: Tensor) -> Tensor:
             volumes = scores.reshape(batch, -1, *scores.shape[1:])
