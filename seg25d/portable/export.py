@@ -140,7 +140,8 @@ def trace(model: nn.Module, graph: Graph) -> "ModelProto":
     for axis, (name, divisor) in enumerate(zip(("depth", "height", "width"), graph.divisors, strict=True)):
         if axis in graph.free_axes:
             shapes[0][2 + axis] = torch.export.Dim(name) if divisor == 1 else divisor * torch.export.Dim(name)
-    examples, names = [torch.zeros(_EXAMPLE_BATCH, graph.channels, *_sizes(graph)[1])], [graph.input]
+    examples: list[Tensor] = [torch.zeros(_EXAMPLE_BATCH, graph.channels, *_sizes(graph)[1])]
+    names: list[str] = [graph.input]
     if graph.grid is not None:
         examples.append(torch.zeros(_EXAMPLE_GRID))
         names.append(graph.grid.input)
