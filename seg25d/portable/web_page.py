@@ -24,8 +24,7 @@ SERVICE_WORKER = "service-worker.js"
 RUNTIMES = "ort/"
 """Folder of ONNX Runtime; of its files those for graphics processors are kept once they have been loaded."""
 BASIC_RUNTIME = tuple(
-    f"{RUNTIMES}{name}"
-    for name in ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
+    f"{RUNTIMES}{name}" for name in ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 )
 """What every browser can use."""
 VERSION = "__SEG25D_VERSION__"

@@ -7,15 +7,15 @@ import pytest
 from numpy.testing import assert_allclose
 
 from seg25d.cli.main import main
+from seg25d.core.errors import InputError
 from seg25d.core.records import read_record
 from seg25d.core.workspace import RunFolder, Workspace
 from seg25d.data.labels import Labels
 from seg25d.networks.fusion_net import FusionNetSpec
-from seg25d.planning.model_file import save_model
-from seg25d.planning.portable_model import Graph, PortableModel, Windows
-from seg25d.core.errors import InputError
 from seg25d.planning.coarse_to_fine import FineConfig
 from seg25d.planning.fingerprint import Fingerprint
+from seg25d.planning.model_file import save_model
+from seg25d.planning.portable_model import Graph, PortableModel, Windows
 from seg25d.portable import web_page
 from seg25d.portable.export import PACKAGES
 from seg25d.portable.page_model import MODEL, TrainedOn

@@ -208,9 +208,7 @@ def test_export_to_the_grid_of_the_file(axis, checks, rng):
             "shape": grid.shape,
             "commonShape": grid.common_shape,
         }
-        checks.add(
-            "export", [scores], shape=grid.shape, outputs=3, axis=axis, grid=record, meaning=meaning(CLASSES)
-        )
+        checks.add("export", [scores], shape=grid.shape, outputs=3, axis=axis, grid=record, meaning=meaning(CLASSES))
     for (grid, scores), found in zip(cases, checks.run(), strict=True):
         planes = torch.from_numpy(np.moveaxis(scores, 1 + axis, 0).copy())
         wanted = labels_from_slabs([Slab(axis, 0, planes)], grid, CLASSES)

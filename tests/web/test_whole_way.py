@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import SimpleITK as sitk
+import SimpleITK as sitk  # noqa: N813 - the name that its documentation uses
 import torch
 from numpy.typing import NDArray
 
@@ -140,9 +140,7 @@ WAYS = {
     ),
     "stacks": (
         rules(regular={"axis": 0, "step": 3, "flush": False}, padded_with_lowest=True),
-        WindowOptions(
-            window=(4, 8, 12), mirror_axes=(0, 2), regular=RegularSteps(0, 3, 3), padded_with_lowest=True
-        ),
+        WindowOptions(window=(4, 8, 12), mirror_axes=(0, 2), regular=RegularSteps(0, 3, 3), padded_with_lowest=True),
         None,
     ),
     "stacks that end with the volume": (
