@@ -11,9 +11,8 @@ from typing import NamedTuple
 
 from seg25d.core.grids import ANISOTROPY
 from seg25d.core.types import Spacing
+from seg25d.networks import MIXINGS
 
-MIXINGS = ("shift", "attention", "conv")
-"""The last part of a configuration's name, `si__shift`, says which mixing it has."""
 LEAST_SEEDS = 3
 """Trainings of each of the two that were compared: one of each ranks nothing, as two seeds of one plan may differ as
 much as two plans (documentation/reference/tables_of_the_papers.md)."""

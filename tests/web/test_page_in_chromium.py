@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-import SimpleITK as sitk  # noqa: N813 - the name that its documentation uses
+import SimpleITK
 import torch
 from numpy.typing import NDArray
 
@@ -100,11 +100,11 @@ def make_page(built: Path, folder: Path, channels: tuple[str, ...]) -> Exported:
 def write_image(path: Path, seed: int = 0, orientation: str = "RAS") -> Path:
     """Smooth blobs, so that a random network's scores are seldom equal, in voxels of 0.9 x 0.9 x 2.2 mm."""
     rng = np.random.default_rng(seed)
-    image = sitk.GetImageFromArray(rng.normal(0, 1, SHAPE).astype(np.float32))
+    image = SimpleITK.GetImageFromArray(rng.normal(0, 1, SHAPE).astype(np.float32))
     image.SetSpacing((0.9, 0.9, 2.2))
-    smooth = sitk.SmoothingRecursiveGaussian(image, 3.0)
-    scaled = sitk.Cast(smooth * 3000 + 500, sitk.sitkInt16)
-    sitk.WriteImage(sitk.DICOMOrient(scaled, orientation), str(path))
+    smooth = SimpleITK.SmoothingRecursiveGaussian(image, 3.0)
+    scaled = SimpleITK.Cast(smooth * 3000 + 500, SimpleITK.sitkInt16)
+    SimpleITK.WriteImage(SimpleITK.DICOMOrient(scaled, orientation), str(path))
     return path
 
 
@@ -242,9 +242,9 @@ def test_the_page_works_without_the_server_once_it_is_loaded(opened, server, tmp
 def test_a_cancel_in_the_middle_ends_the_work_at_once_and_the_next_image_is_segmented(opened, tmp_path):
     page = opened.page
     large = np.random.default_rng(0).normal(size=(160, 300, 300)).astype(np.float32)
-    image = sitk.GetImageFromArray(large)
+    image = SimpleITK.GetImageFromArray(large)
     image.SetSpacing((1.0, 1.0, 2.0))
-    sitk.WriteImage(image, str(tmp_path / "large.nii"))
+    SimpleITK.WriteImage(image, str(tmp_path / "large.nii"))
     page.set_input_files("#files", str(tmp_path / "large.nii"))
     page.wait_for_selector("#phase:text('Segmenting')", timeout=PATIENCE_MS)
     page.get_by_text("per cent, ").wait_for(timeout=PATIENCE_MS)
@@ -261,7 +261,7 @@ def test_a_cancel_in_the_middle_ends_the_work_at_once_and_the_next_image_is_segm
 def test_a_folder_of_dicom_files_is_one_image(opened, tmp_path):
     path = write_image(tmp_path / "image.nii.gz", orientation="LPS")
     folder = tmp_path / "series"
-    write_series(folder, sitk.ReadImage(str(path)))
+    write_series(folder, SimpleITK.ReadImage(str(path)))
     opened.page.set_input_files("#folder", str(folder))
     wait_for(opened.page, "done", "failed")
     assert opened.page.locator("#problem").is_hidden(), opened.page.locator("#problem").text_content()
@@ -273,7 +273,7 @@ def test_a_folder_of_dicom_files_is_one_image(opened, tmp_path):
 
 def write_series(folder: Path, image: Any) -> None:
     folder.mkdir()
-    writer = sitk.ImageFileWriter()
+    writer = SimpleITK.ImageFileWriter()
     writer.KeepOriginalImageUIDOn()
     for index in range(image.GetSize()[2]):
         plane = image[:, :, index]

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import SimpleITK as sitk  # noqa: N813 - the name that its documentation uses
+import SimpleITK
 import torch
 from numpy.typing import NDArray
 
@@ -36,12 +36,12 @@ def write_random(path: Path, rng: np.random.Generator, orientation: str = "LPS",
     """An image with a border of zeros, oblique, in a given order of its axes."""
     values = np.zeros((14, 20, 22))
     values[1:, 2:-1, 3:] = rng.normal(100, 300, (13, 17, 19))
-    image = sitk.GetImageFromArray(values.astype(kind))
+    image = SimpleITK.GetImageFromArray(values.astype(kind))
     image.SetSpacing((0.8, 0.9, 2.1))
     image.SetOrigin((-17.25, 12.5, 100.75))
     turn = 0.2
     image.SetDirection((np.cos(turn), -np.sin(turn), 0, np.sin(turn), np.cos(turn), 0, 0, 0, 1))
-    sitk.WriteImage(sitk.DICOMOrient(image, orientation), str(path))
+    SimpleITK.WriteImage(SimpleITK.DICOMOrient(image, orientation), str(path))
 
 
 def set_header(path: Path, offset: int, kind: str, *values: float) -> None:
@@ -188,9 +188,9 @@ def write_blob(path: Path, rng: np.random.Generator) -> None:
     """A bright ball in noise, away from the middle."""
     places = np.indices((16, 40, 44)) - np.array([6, 14, 28])[:, None, None, None]
     values = rng.normal(100, 5, places.shape[1:]) + 400 * (np.square(places).sum(0) < 40)
-    image = sitk.GetImageFromArray(values.astype(np.float32))
+    image = SimpleITK.GetImageFromArray(values.astype(np.float32))
     image.SetSpacing((1.0, 1.1, 3.0))
-    sitk.WriteImage(image, str(path))
+    SimpleITK.WriteImage(image, str(path))
 
 
 FINE_WEIGHTS = [[0.0], [0.9], [0.5]]
