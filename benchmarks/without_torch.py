@@ -64,7 +64,8 @@ def export(workspace: Workspace, run: RunFolder, fold: str, way: str, path: Path
 def predict(python: str, images: Path, archive: Path, out: Path) -> dict[str, float]:
     """Predict a folder by a command; give seconds and memory."""
     command = [python, "-m", "seg25d", "predict", "-i", str(images), "-o", str(out), "-m", str(archive)]
-    environment: Mapping[str, str] = os.environ | {"PYTHONPATH": str(Path(api.__file__).parents[1])}
+    places = [str(Path(api.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment: Mapping[str, str] = os.environ | {"PYTHONPATH": os.pathsep.join(places)}
     found = measure([*command, "--device", "cpu"], environment, out.with_suffix(".log"))
     if found["status"] != 0:
         raise SystemExit(f"error: {' '.join(command)} ended with status {found['status']}; see {out}.log")

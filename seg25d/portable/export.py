@@ -4,6 +4,8 @@ Letters: B windows in a batch, C channels, K scores per voxel, D H W window.
 """
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,7 +42,7 @@ TOLERANCE = 1e-3
 FOLDED = 1 << 13
 """Numbers of a result up to which it is written instead of its computation, as onnxscript has it for operands; tables
 of a geometry have millions."""
-_EXAMPLE_BATCH = 5
+_EXAMPLE_BATCH = 2
 """Windows of the example that is traced: as few as no axis of it has voxels."""
 _EXAMPLE_GRID = (6, 7)
 """Its rows and columns."""
@@ -140,12 +142,13 @@ def trace(model: nn.Module, graph: Graph) -> "ModelProto":
     for axis, (name, divisor) in enumerate(zip(("depth", "height", "width"), graph.divisors, strict=True)):
         if axis in graph.free_axes:
             shapes[0][2 + axis] = torch.export.Dim(name) if divisor == 1 else divisor * torch.export.Dim(name)
-    examples, names = [torch.zeros(_EXAMPLE_BATCH, graph.channels, *_sizes(graph)[1])], [graph.input]
+    examples: list[Tensor] = [torch.zeros(_EXAMPLE_BATCH, graph.channels, *_sizes(graph)[1])]
+    names: list[str] = [graph.input]
     if graph.grid is not None:
         examples.append(torch.zeros(_EXAMPLE_GRID))
         names.append(graph.grid.input)
         shapes.append({0: torch.export.Dim("rows"), 1: torch.export.Dim("columns")})
-    with torch.no_grad():
+    with torch.no_grad(), _only_errors("torch.onnx"):
         # Not strict: our convolutions then see tensors without data, as on a GPU, and take torch's own way.
         program = torch.export.export(
             model,
@@ -169,6 +172,18 @@ def trace(model: nn.Module, graph: Graph) -> "ModelProto":
     return proto
 
 
+@contextmanager
+def _only_errors(name: str) -> Iterator[None]:
+    """Keep a logger from telling more than errors: what else torch lacks is of no use here."""
+    other = logging.getLogger(name)
+    before = other.level
+    other.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        other.setLevel(before)
+
+
 def _forget_origin(proto: "ModelProto") -> None:
     """Remove what tells of the machine: places in the source code, above all."""
     del proto.metadata_props[:]
@@ -183,9 +198,12 @@ def _forget_origin(proto: "ModelProto") -> None:
 
 
 def _sizes(graph: Graph) -> tuple[Shape, Shape]:
-    """The planned window (D, H, W), and a small one: sizes that are 1, or those of other axes, count as constants."""
+    """The planned window (D, H, W), and a small one.
+
+    Sizes that are 1, or those of other axes, count as constants; norms of few pixels make more of differences.
+    """
     depth, height, width = (
-        divisor * (2 + axis) if axis in graph.free_axes else size
+        divisor * (3 + axis) if axis in graph.free_axes else size
         for axis, (size, divisor) in enumerate(zip(graph.window, graph.divisors, strict=True))
     )
     return graph.window, (depth, height, width)

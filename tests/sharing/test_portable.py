@@ -30,11 +30,19 @@ def run(workspace: Workspace, *words: object, status: int = 0) -> None:
     assert main([*map(str, words), "--workspace", str(workspace.results.parent)]) == status
 
 
+slow = pytest.mark.slow
+"""Every model is traced, which takes seconds."""
+
+
 @pytest.fixture(scope="module")
-def archive(trained, tmp_path_factory) -> Path:
-    """Graphs of every kind of model."""
+def needed() -> None:
     for package in PACKAGES:
         pytest.importorskip(package, reason="needs ONNX: pip install 'seg25d[onnx]'")
+
+
+@pytest.fixture(scope="module")
+def archive(trained, needed, tmp_path_factory) -> Path:
+    """Graphs of every kind of model."""
     path = tmp_path_factory.mktemp("archive") / "all.onnx.zip"
     run(trained, "export_model", 7, "-c", *RUNS, "--format", "onnx", "-o", path)
     return path
@@ -47,6 +55,7 @@ def unpacked(archive, tmp_path) -> tuple[Path, Manifest]:
         return tmp_path / NAME, Manifest.model_validate_json(file.read("manifest.json"))
 
 
+@slow
 def test_an_archive_of_graphs_has_them_in_the_place_of_models(trained, archive, tmp_path):
     api.export_model(trained, NAME, tmp_path / "all.zip", api.ExportOptions(configurations=RUNS))
     with zipfile.ZipFile(tmp_path / "all.zip") as usual, zipfile.ZipFile(archive) as file:
@@ -65,17 +74,29 @@ def test_an_archive_of_graphs_has_them_in_the_place_of_models(trained, archive, 
         assert (results / NAME / "3d" / "fold_0" / "model_final.onnx").is_file()
 
 
-def test_the_same_models_give_the_same_bytes(trained, archive, capsys):
-    before = archive.read_bytes()
-    run(trained, "export_model", 7, "-c", *RUNS, "--format", "onnx", "-o", archive)
+def test_the_same_models_give_the_same_bytes(trained, needed, tmp_path, capsys):
+    path = tmp_path / "one.onnx.zip"
+    words = ["export_model", 7, "-c", "3d", "--format", "onnx", "-o", path, "-f"]
+    run(trained, *words, 0)
+    before = path.read_bytes()
+    run(trained, *words, 0)
     assert "is there already, with the same content" in capsys.readouterr().err
-    assert archive.read_bytes() == before
-    run(trained, "export_model", 7, "-c", "3d", "--format", "onnx", "-o", archive, status=2)
+    run(trained, *words, 1, status=2)
     assert "exists already; choose another name or --overwrite" in capsys.readouterr().err
-    assert archive.read_bytes() == before
-    assert [path.name for path in archive.parent.iterdir()] == [archive.name]
+    assert path.read_bytes() == before
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+    chosen = models_to_export(trained, NAME, options("3d", folds=("0",)))
+    manifest = write_folder(tmp_path / "page" / "model", trained.results / NAME, chosen, options("3d"))
+    with zipfile.ZipFile(path) as file:
+        for name in file.namelist():
+            assert (tmp_path / "page" / "model" / name).read_bytes() == file.read(name)
+        assert Manifest.model_validate_json(file.read("manifest.json")) == manifest
+    assert [each.name for each in (tmp_path / "page").iterdir()] == ["model"]
+    with pytest.raises(InputError, match="model exists already"):
+        write_folder(tmp_path / "page" / "model", trained.results / NAME, chosen, options("3d"))
 
 
+@slow
 def test_graphs_are_not_installed(archive, tmp_path, capsys):
     workspace = Workspace.resolve(tmp_path, {})
     run(workspace, "install_model", archive, status=2)
@@ -83,18 +104,7 @@ def test_graphs_are_not_installed(archive, tmp_path, capsys):
     assert not workspace.results.exists() or not list(workspace.results.rglob("*.onnx"))
 
 
-def test_a_folder_has_what_an_archive_has(trained, archive, tmp_path):
-    chosen = models_to_export(trained, NAME, options(*RUNS))
-    manifest = write_folder(tmp_path / "page" / "model", trained.results / NAME, chosen, options(*RUNS))
-    with zipfile.ZipFile(archive) as file:
-        for name in file.namelist():
-            assert (tmp_path / "page" / "model" / name).read_bytes() == file.read(name)
-        assert Manifest.model_validate_json(file.read("manifest.json")) == manifest
-    assert [path.name for path in (tmp_path / "page").iterdir()] == ["model"]
-    with pytest.raises(InputError, match="model exists already"):
-        write_folder(tmp_path / "page" / "model", trained.results / NAME, chosen, options(*RUNS))
-
-
+@slow
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -119,6 +129,7 @@ def edit(path: Path, key: tuple[str, str], value: object) -> None:
     path.write_text(json.dumps(content))
 
 
+@slow
 def test_a_file_more_or_less_or_of_the_other_kind_is_refused(unpacked, trained):
     folder, manifest = unpacked
     paths = manifest.paths
