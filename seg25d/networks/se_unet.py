@@ -88,8 +88,9 @@ class SENorm(nn.Module):
         means = images.mean(tuple(range(2, images.ndim)), keepdim=True)
         scale, shift = self.scale(means), self.shift(means)
         if torch.compiler.is_exporting():  # the number of groups of a graph in ONNX is fixed, that of images is not
-            exact: Tensor = torch.instance_norm(images, None, None, None, None, True, 0.0, EPSILON, False)
-            return exact * scale + shift
+            normed: Tensor = torch.instance_norm(images, None, None, None, None, True, 0.0, EPSILON, False)
+            result: Tensor = normed * scale + shift
+            return result
         scale, shift = scale.flatten(), shift.flatten()
         # All images as channels of one: each has its own scale and shift, and x^ need not be kept for the backward
         # pass. Autocast would compute in float32 and double the memory; the kernel's own sums are float32 anyway.
