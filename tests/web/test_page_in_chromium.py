@@ -427,3 +427,20 @@ def test_without_webgl_it_segments_all_the_same(browser, server, tmp_path):
     assert values.any()
     assert page.locator("#view").is_hidden()
     page.close()
+
+
+def test_webgpu_gives_the_same_scores(browser, server, tmp_path):
+    """On a graphics processor made of software, which a page takes only when it is told to."""
+    flags = ("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan")
+    chromium = browser.browser_type.launch(executable_path=CHROMIUM, args=[*FLAGS, *flags])
+    page = chromium.new_page()
+    page.goto(f"http://localhost:{server[0].server_port}/?backend=webgpu")
+    wait_for(page, "ready")
+    if not page.evaluate("navigator.gpu?.requestAdapter().then(Boolean)"):
+        chromium.close()
+        pytest.skip("this Chromium has no WebGPU")
+    path = write_image(tmp_path / "a.nii.gz")
+    values = segment(Opened(page, [], [], server[1]), [path], tmp_path / "found.nii.gz")
+    assert "WebGPU" in page.locator("#engine").text_content()
+    assert least_dice(values, LABELS.decode(predicted(server[1].model, [path]))) >= LEAST_DICE
+    chromium.close()

@@ -12,6 +12,7 @@ export class Viewer {
   private hiddenIndices = new Set<number>();
   private structures: Structure[] = [];
   private opacity = 0.6;
+  private layout: Layout = "both";
 
   private constructor(
     private readonly nv: Niivue,
@@ -33,7 +34,7 @@ export class Viewer {
       isColorbar: false,
       isRadiologicalConvention: true,
       loadingText: "",
-      multiplanarShowRender: kit.SHOW_RENDER.ALWAYS,
+      multiplanarShowRender: kit.SHOW_RENDER.NEVER,
       sagittalNoseLeft: true,
       show3Dcrosshair: true,
       sliceType: kit.SLICE_TYPE.MULTIPLANAR,
@@ -48,6 +49,8 @@ export class Viewer {
     const old = [...this.nv.volumes];
     this.structures = [];
     this.hiddenIndices.clear();
+    // The solid is shown with its structures: drawing it takes long where there is no graphics processor.
+    this.arrange("planes");
     const image = await this.kit.NVImage.loadFromFile({ file: new File([file], name), name, colormap: "gray" });
     this.nv.addVolume(image);
     // Afterwards, as the viewer cannot be without a volume again.
@@ -63,6 +66,7 @@ export class Viewer {
     const overlay = await this.kit.NVImage.loadFromFile({ file, name, colormap: "gray", opacity: this.opacity });
     this.structures = structures;
     this.nv.addVolume(overlay);
+    this.arrange(this.layout);
     this.paint();
   }
 
@@ -78,6 +82,11 @@ export class Viewer {
   }
 
   setLayout(layout: Layout): void {
+    this.layout = layout;
+    if (this.structures.length > 0) this.arrange(layout);
+  }
+
+  private arrange(layout: Layout): void {
     const { SHOW_RENDER, SLICE_TYPE } = this.kit;
     this.nv.opts.multiplanarShowRender = layout === "both" ? SHOW_RENDER.ALWAYS : SHOW_RENDER.NEVER;
     this.nv.setSliceType(layout === "solid" ? SLICE_TYPE.RENDER : SLICE_TYPE.MULTIPLANAR);
