@@ -34,6 +34,9 @@ HEAD_WIDTH = 32
 """Channels of a head (Liu et al. 2021, Swin transformer, section 3.3)."""
 STEEPEST = 8
 """Slopes of the heads fall from 2^(-8/H) to 2^-8 (Press et al. 2022, arXiv 2108.12409, section 3)."""
+REACH = 8
+"""Slices up to which each distance to either side has a bias of its own, learnt per head as in Liu et al. 2021; farther
+ones share that of the last. Our choice."""
 
 Change: TypeAlias = Callable[[Tensor], Tensor]
 """From slices (B, D, C, h, w) to the same shape."""
@@ -72,7 +75,8 @@ class Attention(Record):
     """Slices of a window attend to each other at each place in the plane, in the coarse stages.
 
     As between the slices of CAT-Net (Hung et al. 2022, arXiv 2203.15163) and CSAM (Hung et al. 2024, arXiv 2311.04942).
-    Near slices count more: the slopes of Press et al. 2022, to both sides, which suit any number of slices.
+    Near slices count more: the slopes of Press et al. 2022, to both sides, which suit any number of slices, and a bias
+    for each distance that is learnt, from 0 on.
     """
 
     name: Literal["attention"] = "attention"
@@ -88,7 +92,8 @@ class Attention(Record):
         return (
             f"at each place in the plane, from stage {self.first_stage} on (0: full size) or in the coarsest, the "
             f"slices of a window attend to each other, with {self.num_heads} heads of {self.head_width} channels, "
-            "which begin with no effect (CAT-Net, Hung et al. 2022); near slices count more (Press et al. 2022)"
+            "which begin with no effect (CAT-Net, Hung et al. 2022); near slices count more (Press et al. 2022), and "
+            "how much each distance counts is learnt"
         )
 
     def build(self, channels: int, stage: int, num_stages: int) -> nn.Module:
@@ -210,6 +215,7 @@ class SliceAttention(nn.Module):
         self.norm = LayerNorm(channels)
         self.inner = nn.Linear(channels, 3 * num_heads * head_width, bias=False)
         self.outer = nn.Linear(num_heads * head_width, channels, bias=False)
+        self.biases = nn.Parameter(torch.zeros(num_heads, 2 * REACH + 1))
         nn.init.zeros_(self.outer.weight)
 
     def forward(self, features: Tensor, layout: SliceLayout | None) -> Tensor:
@@ -229,12 +235,16 @@ class SliceAttention(nn.Module):
         return slices + said.reshape(batch, height, width, depth, -1).permute(0, 3, 4, 1, 2)
 
     def _nearness(self, depth: int, like: Tensor) -> Tensor:
-        """(H, D, D): minus the distances of slices, times the slope of each head."""
+        """(H, D, D): minus the distances of slices, times the slope of each head, and the bias of each distance."""
         numbers = torch.arange(1, self.num_heads + 1, device=like.device, dtype=torch.float32)
         slopes = torch.exp2(numbers * (-STEEPEST / self.num_heads))
         places = torch.arange(depth, device=like.device, dtype=torch.float32)
-        distances = (places[:, None] - places).abs()
-        return (-slopes[:, None, None] * distances).to(like.dtype)
+        distances = places - places[:, None]
+        # A product with zeros and ones: the gradient of an index adds up in any order on CPUs.
+        steps = torch.arange(-REACH, REACH + 1, device=like.device, dtype=torch.float32)
+        is_step = (distances.clamp(-REACH, REACH)[..., None] == steps).to(self.biases.dtype)
+        biases = (is_step @ self.biases.T).permute(2, 0, 1)
+        return (biases - slopes[:, None, None] * distances.abs()).to(like.dtype)
 
 
 def _changed(features: Tensor, layout: SliceLayout | None, change: Change, like: Tensor) -> Tensor:
