@@ -362,6 +362,7 @@ CONSTANTS: list[Line] = [
     Line("NUM_HEADS", "mixing", 4, "ours"),
     Line("HEAD_WIDTH", "mixing", 32, "Liu et al. 2021"),
     Line("STEEPEST", "slice_mixing", 8, "Press et al. 2022"),
+    Line("REACH", "slice_mixing", 8, "ours"),
     Line("STAGES", "fusion_net", 3, "4.2"),
     Line("FOREGROUND", "rstn", 0.5, "4.1 [C]"),
     Line("OUTSIDE", "rstn", -10.0, "not: -9,999,999 in " + RSTN_CODE),

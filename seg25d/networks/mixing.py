@@ -23,6 +23,9 @@ from seg25d.networks.swin_unetr import LayerNorm
 
 STEEPEST = 8
 """Slopes of the heads fall from 2^(-8/H) to 2^-8 (Press et al. 2022, arXiv 2108.12409, section 3)."""
+REACH = 8
+"""Slices up to which each distance to either side has a bias of its own, learnt per head as in Liu et al. 2021; farther
+ones share that of the last. Our choice."""
 
 Change: TypeAlias = Callable[[Tensor], Tensor]
 """From slices (B, D, C, h, w) to the same shape."""
@@ -107,6 +110,7 @@ class SliceAttention(nn.Module):
         self.norm = LayerNorm(channels)
         self.inner = nn.Linear(channels, 3 * num_heads * head_width, bias=False)
         self.outer = nn.Linear(num_heads * head_width, channels, bias=False)
+        self.biases = nn.Parameter(torch.zeros(num_heads, 2 * REACH + 1))
         nn.init.zeros_(self.outer.weight)
 
     def forward(self, features: Tensor, layout: SliceLayout | None) -> Tensor:
@@ -126,12 +130,16 @@ class SliceAttention(nn.Module):
         return slices + said.reshape(batch, height, width, depth, -1).permute(0, 3, 4, 1, 2)
 
     def _nearness(self, depth: int, like: Tensor) -> Tensor:
-        """(H, D, D): minus the distances of slices, times the slope of each head."""
+        """(H, D, D): minus the distances of slices, times the slope of each head, and the bias of each distance."""
         numbers = torch.arange(1, self.num_heads + 1, device=like.device, dtype=torch.float32)
         slopes = torch.exp2(numbers * (-STEEPEST / self.num_heads))
         places = torch.arange(depth, device=like.device, dtype=torch.float32)
-        distances = (places[:, None] - places).abs()
-        return (-slopes[:, None, None] * distances).to(like.dtype)
+        distances = places - places[:, None]
+        # A product with zeros and ones: the gradient of an index adds up in any order on CPUs.
+        steps = torch.arange(-REACH, REACH + 1, device=like.device, dtype=torch.float32)
+        is_step = (distances.clamp(-REACH, REACH)[..., None] == steps).to(self.biases.dtype)
+        biases = (is_step @ self.biases.T).permute(2, 0, 1)
+        return (biases - slopes[:, None, None] * distances.abs()).to(like.dtype)
 
 
 def _changed(features: Tensor, layout: SliceLayout | None, change: Change, like: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from seg25d.core.device import Execution, flop_counter
 from seg25d.networks import MIXINGS
 from seg25d.networks.base import Network
-from seg25d.networks.mixing import NoMixing, SliceLayout, make_mixers
+from seg25d.networks.mixing import REACH, NoMixing, SliceAttention, SliceLayout, make_mixers
 from seg25d.networks.specs.mixing import KINDS, Attention, Conv, Mixing, Shift
 from seg25d.networks.specs.resnet_unet import ResNetUNetSpec
 from seg25d.networks.specs.rstn import RSTNSpec
@@ -251,6 +251,17 @@ def test_attention_by_hand() -> None:
     torch.testing.assert_close(added, torch.tensor([outer, middle, outer]), rtol=1e-4, atol=0)
 
 
+@torch.no_grad()
+def test_each_distance_has_its_bias_and_far_ones_share_one() -> None:
+    layer = SliceAttention(8, 1, 4)
+    layer.biases.copy_(torch.arange(2.0 * REACH + 1))
+    found = layer._nearness(REACH + 3, torch.zeros(()))[0]
+    slices = range(REACH + 3)
+    steps = [[there - here for there in slices] for here in slices]
+    expected = [[REACH + max(-REACH, min(step, REACH)) - abs(step) / 256 for step in row] for row in steps]
+    assert found.tolist() == expected
+
+
 def test_attention_is_for_the_coarse_stages() -> None:
     def kinds(first_stage: int, num_stages: int) -> list[bool]:
         inputs = [(stage, 8) for stage in range(num_stages)]
@@ -279,11 +290,14 @@ def test_parameters_and_arithmetic_by_hand(representation: Representation) -> No
     assert (shift.num_parameters, shift.flops) == (plain.num_parameters, plain.flops)
     assert (conv.num_parameters - plain.num_parameters, conv.flops) == (2 * sum(points), plain.flops)
     channels, inner, depth = WIDTHS[2], 4 * 32, 6
-    assert attention.num_parameters - plain.num_parameters == 2 * channels + 4 * channels * inner
+    num_biases = 4 * (2 * REACH + 1)
+    assert attention.num_parameters - plain.num_parameters == 2 * channels + 4 * channels * inner + num_biases
     places = 2 * 4 * 4
     linear = depth * (2 * channels * 3 * inner + 2 * inner * channels)
     between = 2 * (2 * depth * depth * inner)
-    assert attention.flops - plain.flops == 3 * places * (linear + between)
+    # The biases, and their gradient.
+    of_biases = 2 * (2 * depth * depth * num_biases)
+    assert attention.flops - plain.flops == 3 * places * (linear + between) + of_biases
 
 
 @each_kind

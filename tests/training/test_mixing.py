@@ -6,8 +6,11 @@ from collections.abc import Callable
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn import functional
 
 from seg25d.networks.specs.mixing import KINDS
+from seg25d.networks.specs.unet import UNetSpec
 from seg25d.representations.base import Representation
 from seg25d.representations.slices import Slices
 from seg25d.representations.super_image import SuperImage
@@ -40,3 +43,40 @@ def test_the_same_seed_gives_the_same_bits(
     assert bool(learnt) == (kind != "shift")
     # What begins at zero is learnt from the first update on.
     assert all(value.any() for value in learnt.values())
+
+
+def striped(rng: torch.Generator, batch: int) -> tuple[Tensor, Tensor]:
+    """Volumes whose slices have rows or columns of stripes, and for each slice which ones the next slice has."""
+    columns = torch.randint(2, (batch, 6), generator=rng)
+    stripes = torch.tensor([1.0, 1.0, -1.0, -1.0] * 2)
+    patterns = torch.stack([stripes[:, None].expand(8, 8), stripes.expand(8, 8)])
+    volumes = patterns[columns] + 0.1 * torch.randn(batch, 6, 8, 8, generator=rng)
+    following = torch.cat([columns[:, 1:], columns[:, -1:]], 1)
+    return volumes[:, None], following[:, :, None, None].expand(-1, -1, 8, 8)
+
+
+@pytest.mark.parametrize("kind", [None, *KINDS])
+def test_what_only_the_next_slice_shows_is_learnt_with_mixing_alone(kind: str | None) -> None:
+    """Also that it is the next one, not the one before."""
+    network = UNetSpec(
+        widths=(16, 16, 16),
+        strides=((1, 1), (2, 2), (2, 2)),
+        kernels=((3, 3), (3, 3), (1, 1)),
+        mixing=None if kind is None else KINDS[kind](),
+    )
+    torch.manual_seed(0)
+    model = Slices(axis=0).lift(network.build(1, 2)).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    rng = torch.Generator().manual_seed(1)
+    shares = []
+    for _ in range(120):
+        images, labels = striped(rng, 4)
+        (scores, _), *_ = model(images)
+        loss = functional.cross_entropy(scores, labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        shares.append(float((scores.argmax(1) == labels).float().mean()))
+    share = sum(shares[-20:]) / 20
+    # Of the last slice, which has no next one, the label is its own: without mixing one of six is known.
+    assert share < 0.7 if kind is None else share > 0.95

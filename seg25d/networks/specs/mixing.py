@@ -52,7 +52,8 @@ class Attention(Record):
     """Slices of a window attend to each other at each place in the plane, in the coarse stages.
 
     As between the slices of CAT-Net (Hung et al. 2022, arXiv 2203.15163) and CSAM (Hung et al. 2024, arXiv 2311.04942).
-    Near slices count more: the slopes of Press et al. 2022, to both sides, which suit any number of slices.
+    Near slices count more: the slopes of Press et al. 2022, to both sides, which suit any number of slices, and a bias
+    for each distance that is learnt, from 0 on.
     """
 
     name: Literal["attention"] = "attention"
@@ -68,7 +69,8 @@ class Attention(Record):
         return (
             f"at each place in the plane, from stage {self.first_stage} on (0: full size) or in the coarsest, the "
             f"slices of a window attend to each other, with {self.num_heads} heads of {self.head_width} channels, "
-            "which begin with no effect (CAT-Net, Hung et al. 2022); near slices count more (Press et al. 2022)"
+            "which begin with no effect (CAT-Net, Hung et al. 2022); near slices count more (Press et al. 2022), and "
+            "how much each distance counts is learnt"
         )
 
     def build(self, channels: int, stage: int, num_stages: int) -> "nn.Module":
