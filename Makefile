@@ -12,15 +12,17 @@ TEST_ENVIRONMENT := OMP_NUM_THREADS=1
 
 PYTEST := $(TEST_ENVIRONMENT) $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder --durations=10
 
-.PHONY: help demo test test-slow test-all test-faults test-processors lint audit docs dist clean
+.PHONY: help demo web test test-slow test-all test-faults test-processors test-light lint audit docs dist clean
 
 help:
 	@echo "make demo   a made-up data set through every step, in a few minutes"
+	@echo "make web    the page of export_model --format web, from web/ (needs Node.js 20.19 or later with npm)"
 	@echo "make test   the quick tests, in a few minutes"
 	@echo "make test-slow  the tests that the quick ones leave out"
 	@echo "make test-all   all tests, with coverage"
 	@echo "make test-faults   whole commands for many minutes: killed, starved (a few of each kind of benchmarks/fault_campaign.py), as in nnU-Net's scripts"
 	@echo "make test-processors   tests of networks and training with the kernels of other processors"
+	@echo "make test-light   prediction without torch, in a fresh environment that has none (requirements-light.txt)"
 	@echo "make lint   ruff and mypy"
 	@echo "make audit  known vulnerabilities of the versions in constraints.txt (asks a database on the internet)"
 	@echo "make dist   wheel and source distribution in dist/"
@@ -39,6 +41,10 @@ $(READY): pyproject.toml constraints.txt
 $(VENV)/.ready-docs: $(READY)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
 	touch $@
+
+# What the lockfile names, type-checked, built into the package; and its checks for tests/web.
+web:
+	cd web && npm ci --no-audit --no-fund && npm run check && npm run build && npm run build:checks
 
 demo: $(READY)
 	$(BIN)/seg25d demo --workspace demo
@@ -59,6 +65,13 @@ test-faults: $(READY)
 test-processors: $(READY)
 	$(TEST_ENVIRONMENT) $(BIN)/python tests/run_on_processors.py
 
+# Models are written here, and predicted with there.
+test-light: $(READY)
+	$(PYTHON) -m venv --clear build/light
+	build/light/bin/python -m pip install --quiet --no-deps .
+	build/light/bin/python -m pip install --quiet -r requirements-light.txt
+	SEG25D_LIGHT_PYTHON=$(CURDIR)/build/light/bin/python $(BIN)/python -m pytest tests/sharing/test_without_torch.py
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -71,8 +84,8 @@ audit:
 	build/audit/bin/python -m pip install --quiet pip-audit
 	build/audit/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r constraints.txt
 
-# In an environment of its own, as nothing else needs `build`.
-dist:
+# In an environment of its own, as nothing else needs `build`. Wheels have the page.
+dist: web
 	rm -rf build dist
 	$(PYTHON) -m venv build/tools
 	build/tools/bin/python -m pip install --quiet build

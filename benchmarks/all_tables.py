@@ -5,10 +5,13 @@
 
 The workspace has the raw data sets 4 (hippocampus) and 27 (cardiac MR); the vessels (901, and 902 in the size that the
 demo had before) are made, what the wanted tables need is planned and preprocessed, and each command of
-`table_commands.py` run, those first that decide a claim. Each goes on where it was cut off, so that this command does,
-too. `--only` takes some of them, by patterns as of file names or by a part of their names; `--list` shows them, with
-the minutes that each will take. OUTPUT gets a JSON and a Markdown file for each, and `seconds.json`: how long each took
-in all, over all calls. `verdicts.py` says what they decide.
+`table_commands.py` run, those first that decide a claim. `--only` takes some of them, by patterns as of file names or
+by a part of their names; `--list` shows them, with the minutes that each will take. OUTPUT gets a JSON and a Markdown
+file for each, and `seconds.json`: how long each took in all, over all calls. `verdicts.py` says what they decide.
+
+Each goes on where it was cut off, and so does this command, also on another machine that has nothing but OUTPUT and the
+raw data: finished trainings are in the tables' files, with the machine of each, and what is finished as a whole, as
+`finished.json` says, is neither prepared nor run again.
 
 `--only updates` may run beside other work, or in two calls at once, each with OMP_NUM_THREADS=1 and tables of its own,
 once one of them has prepared the data (`--prepare-only`); `--only time` wants a machine that does nothing else.
@@ -30,6 +33,8 @@ from seg25d.core.files import read_json, write_json
 from seg25d.data.vessels import DATASET_NAME, write_vessels_dataset
 
 BENCHMARKS = Path(__file__).resolve().parent
+FINISHED = "finished.json"
+"""File of the commands that ended well, by the names of their tables, with their words."""
 SMALL_VESSELS = "Dataset902_SmallVessels"
 SMALL_SHAPE, SMALL_SPACING_MM = (96, 80, 48), (1.0, 1.0, 1.15)
 """The volumes of the demo before they were enlarged: the same scene in coarser voxels
@@ -113,8 +118,34 @@ def run(words: Sequence[str]) -> None:
     subprocess.run([sys.executable, *words], check=True)
 
 
+def still_to_run(wanted: Mapping[str, Command], output: Path | None) -> dict[str, Command]:
+    """The commands that have not ended well yet, with the words that they have now, on whatever machine.
+
+    Args:
+        wanted: Commands by name.
+        output: The folder of the tables; None: nothing is known of any.
+
+    Returns:
+        Some of them, in their order. One that makes a file for others is there if one of these is.
+    """
+    done = read_json(output / FINISHED) if output is not None and (output / FINISHED).exists() else {}
+
+    def is_open(name: str, command: Command) -> bool:
+        made = output is not None and (output / f"{name}.json").exists()
+        return not made or done.get(name) != list(command.words)
+
+    def is_needed(name: str, command: Command) -> bool:
+        if "--output" not in command.words:
+            return is_open(name, command)
+        file = command.words[command.words.index("--output") + 1]
+        users = {other: each for other, each in wanted.items() if file in each.words and other != name}
+        return not users or any(is_open(*user) for user in users.items())
+
+    return {name: command for name, command in wanted.items() if is_needed(name, command)}
+
+
 def run_table(name: str, command: Command, workspace: Path, output: Path) -> None:
-    """Run the command of a table, and note how long it took."""
+    """Run the command of a table, and note how long it took, and that it ended well."""
     begun, times = time.monotonic(), output / "seconds.json"
     script, *words = (word.replace("WORKSPACE", str(workspace)) for word in command.words)
     place = [] if script == "network_costs.py" else ["--workspace", str(workspace)]
@@ -124,6 +155,8 @@ def run_table(name: str, command: Command, workspace: Path, output: Path) -> Non
     finally:
         spent: dict[str, Any] = read_json(times) if times.exists() else {}
         write_json(times, {**spent, name: round(spent.get(name, 0) + time.monotonic() - begun)})
+    done: dict[str, Any] = read_json(output / FINISHED) if (output / FINISHED).exists() else {}
+    write_json(output / FINISHED, {**done, name: list(command.words)})
 
 
 def main() -> None:
@@ -144,6 +177,7 @@ def main() -> None:
         return
     if options.workspace is None or (options.output is None and not options.prepare_only):
         parser.error("expected --workspace and --output, or --list")
+    wanted = still_to_run(wanted, options.output)
     prepare(options.workspace, wanted)
     if options.prepare_only:
         return

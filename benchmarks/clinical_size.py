@@ -28,11 +28,12 @@ from typing import Any
 from clinical_ct import Scans
 from clinical_stages import BENCHMARKS, STAGES, Place, Settings, Stage, stages_of
 from measured import Limits, measure
-from result_tables import Row, markdown_table, processor
+from result_tables import Row, markdown_table
 
 from seg25d.cli.argument_types import duration
 from seg25d.core.files import write_json
 from seg25d.core.parallel import available_cores, available_memory_bytes
+from seg25d.core.processor import this_processor
 from seg25d.core.versions import library_versions
 
 GIGABYTE = 1 << 30
@@ -61,7 +62,7 @@ class Figures:
         """Keep a figure."""
         self.of(data, program)[stage] = row
         versions, memory = library_versions(), available_memory_bytes() / GIGABYTE
-        self.content["machine"] = {"cpu": processor(), "cores": available_cores(), "versions": versions}
+        self.content["machine"] = {"cpu": this_processor().name, "cores": available_cores(), "versions": versions}
         self.content["machine"]["free_memory_gb"] = round(memory, 1)
         write_json(self.path, self.content)
 

@@ -102,7 +102,7 @@ def slabs_of(
     Adds the passes to `total`.
     """
     covered = np.zeros(image.shape[1:], np.bool_)
-    background = background_scores(predictor.labels)
+    background = torch.from_numpy(background_scores(predictor.labels))
 
     def cover(start: Shape) -> None:
         depth, height, width = (slice(first, first + size) for first, size in zip(start, options.window, strict=True))

@@ -2,9 +2,10 @@
 
 A contender is a configuration, possibly with a changed plan, trained once for each seed. Each training has its own
 folder in the workspace, `benchmarks/TABLE/LENGTH_RECIPE/CONTENDER/seed_N`, with links to the preprocessed arrays, so
-that the user's own runs are not changed, and tables of equal time and of equal updates do not share anything. Existing
-results are kept: the same command continues, and a table is written after every training. Contenders are compared over
-cases and seeds (`over_seeds.py`); a single training is never called better.
+that the user's own runs are not changed, and tables of equal time and of equal updates do not share anything. As it
+ends, a training is written into the file of the table, with its scores case by case and its machine (`finished.py`):
+the same command goes on from there, also on another machine and in an empty workspace. A table is written after every
+training. Contenders are compared over cases and seeds (`over_seeds.py`); a single training is never called better.
 """
 
 import argparse
@@ -19,15 +20,19 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from finished import find_training, is_same, keep_training, known_dataset, over_trainings
+from machines import this_machine
 from over_seeds import difference
+from peers import updates_of_seg25d
 from result_tables import Row, Table, settings_of, write_tables
 
 from seg25d import api
 from seg25d.cli.argument_types import duration
 from seg25d.cli.common import configure_logging
+from seg25d.core.errors import InputError
 from seg25d.core.files import write_json
 from seg25d.core.records import digest, parse_record, read_record, write_record
-from seg25d.core.workspace import RunFolder, Workspace
+from seg25d.core.workspace import Workspace
 from seg25d.data.dataset import read_dataset, read_splits
 from seg25d.evaluation.pairs import Segmentations, find_labels, find_pairs, read_pair
 from seg25d.evaluation.summary import Summary
@@ -57,6 +62,87 @@ class Contender:
     """Settings of its training, which `--set` may change."""
     recipe: str | None = None
     """That it is planned and trained with; None: that of `--recipe`."""
+    other_program: Callable[["Training"], Row] | None = None
+    """Trains and scores it where it is another program's; gives what `_train` gives."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """A contender with a seed."""
+
+    contender: Contender
+    seed: int
+    table: str
+    """Name of the table."""
+    workspace: Workspace
+    dataset: str
+    """Its full name."""
+    folder: Path
+    """Its own folder."""
+    options: argparse.Namespace
+
+    @property
+    def own(self) -> Workspace:
+        """The raw data, and its own arrays (links) and results."""
+        return Workspace(
+            raw=self.workspace.raw, preprocessed=self.folder / "preprocessed", results=self.folder / "results"
+        )
+
+    @property
+    def row(self) -> Path:
+        """The file of its results."""
+        return self.folder / "results" / self.dataset / "row.json"
+
+    @property
+    def recipe(self) -> str:
+        """That it is planned and trained with."""
+        return str(self.contender.recipe or self.options.recipe)
+
+    @property
+    def facts(self) -> Row:
+        """What distinguishes it from all others, see `finished.py`."""
+        return facts_of(self.table, self.contender.name, self.seed, self.options)
+
+    def plans(self) -> tuple[Plans, str, ConfigurationPlan]:
+        """The plans of the data set, and of them the own name of the configuration and its plan, changed.
+
+        Raises:
+            InputError: If it is not planned.
+        """
+        plans = read_record(self.workspace.preprocessed_dataset(self.dataset).plans(recipe=self.recipe), Plans)
+        found, plan = find_configuration(plans, self.contender.configuration)
+        return plans, found, parse_record(self.contender.change(plan).model_dump(), ConfigurationPlan, found)
+
+    def is_kept(self, known: Row | None) -> bool:
+        """Whether a record is all that is wanted: of the plan that there is, if there is one, and with all scores."""
+        if known is None or not is_same(known, self.facts):
+            return False
+        if self.contender.other_program is None:
+            try:
+                plan = plan_digest(self.plans()[2])
+            except InputError:  # nothing is planned here, as on another machine
+                plan = known["plan"]
+            if plan != known["plan"]:
+                logger.warning("%s, seed %d: trained by another plan; it is trained again", known["name"], self.seed)
+                return False
+        return {*SCORES, *self.contender.measures} <= set(known["scores"])
+
+
+def facts_of(table: str, name: str, seed: int, options: argparse.Namespace) -> Row:
+    """What distinguishes a training from all others, see `finished.py`.
+
+    Args:
+        table: Name of the table.
+        name: Of the contender.
+        seed: Of the training.
+        options: Those of the command.
+    """
+    return {"table": table, "name": name, "settings": settings_of(options) | {"seeds": str(seed)}}
+
+
+def plan_digest(plan: ConfigurationPlan) -> str:
+    """A digest of what a training depends on; fields that later versions add and leave empty do not change it."""
+    return digest(plan.decisions.model_dump(mode="json", exclude_none=True))
 
 
 def with_parts(plan: ConfigurationPlan, **parts: Any) -> ConfigurationPlan:
@@ -93,68 +179,61 @@ def compete(contenders: Sequence[Contender], table: Table, options: argparse.Nam
     """Train and score missing contenders, each training in a separate process to measure its memory alone."""
     configure_logging(quiet=False, debug=False)
     workspace = Workspace.resolve(options.workspace)
-    name = workspace.dataset_name(options.dataset)
+    name = known_dataset(options.output, options.dataset) or workspace.dataset_name(options.dataset)
     known = {contender.name: contender for contender in contenders}
     if unknown := set(options.only or ()) - set(known):
         raise SystemExit(f"error: no rows {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     place = workspace.preprocessed.parent / "benchmarks" / table.name / f"{length_name(options)}_{options.recipe}"
+
+    def training(contender: Contender, seed: int) -> Training:
+        folder = place / contender.name.replace(" ", "_") / f"seed_{seed}"
+        return Training(contender, seed, table.name, workspace, name, folder, options)
+
     if options.training is not None:
-        contender, seed = known[options.training[0]], int(options.training[1])
-        logger.info("%s: %s, seed %d", table.name, contender.name, seed)
-        _run_contender(contender, seed, workspace, name, _folder(place, contender, seed), options)
+        _run(training(known[options.training[0]], int(options.training[1])))
         return []
-    rows: list[Row] = []
+    everything = [training(contender, seed) for seed in options.seeds for contender in contenders]
+    facts = {"dataset": name, "settings": settings_of(options)}
+    for each in everything:
+        # What an earlier command left in the workspace; a file of the table may be another one, or gone.
+        if each.row.exists() and find_training(options.output, each.facts) is None:
+            _keep(each)
     # All contenders with one seed before the next one: what is there when time is up can be compared.
-    for seed in options.seeds:
-        for each in options.only or known:
-            subprocess.run([sys.executable, *sys.argv, "--training", each, str(seed)], check=True)
-            rows = _gather(contenders, table, place, name, options)
-            write_tables(table, rows, {"dataset": name, "settings": settings_of(options)}, options.output)
+    for each in everything:
+        if each.contender.name not in (options.only or known):
+            continue
+        if not each.is_kept(find_training(options.output, each.facts)):
+            subprocess.run([sys.executable, *sys.argv, "--training", each.contender.name, str(each.seed)], check=True)
+            _keep(each)
+            write_tables(table, _gather(table, everything), facts, options.output)
+    rows = _gather(table, everything)
+    write_tables(table, rows, facts, options.output)
     return rows
 
 
-def _folder(place: Path, contender: Contender, seed: int) -> Path:
-    return place / contender.name.replace(" ", "_") / f"seed_{seed}"
+def _keep(training: Training) -> None:
+    """Put the results that a training left in its folder into the file of the table, unless they are of another one."""
+    row = json.loads(training.row.read_text(encoding="utf-8"))
+    if is_same(row, training.facts):
+        keep_training(training.options.output, row)
 
 
-def _gather(
-    contenders: Sequence[Contender], table: Table, place: Path, name: str, options: argparse.Namespace
-) -> list[Row]:
+def _gather(table: Table, everything: Sequence[Training]) -> list[Row]:
     """One row per contender from the results of its seeds, compared with the references of the table."""
-    rows: list[Row] = []
-    for contender in contenders:
-        paths = [_folder(place, contender, seed) / "results" / name / "row.json" for seed in options.seeds]
-        found = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
-        found = [each for each in found if each["settings"] == _settings(options, each["seed"])]
-        if found:
-            rows.append({"name": contender.name, "paper": dict(contender.paper), **over_trainings(found)})
+    by_contender: dict[str, list[Row]] = {training.contender.name: [] for training in everything}
+    paper = {training.contender.name: dict(training.contender.paper) for training in everything}
+    for training in everything:
+        if (found := find_training(training.options.output, training.facts)) is not None:
+            by_contender[training.contender.name].append(found)
+    rows = [
+        {"name": name, "paper": paper[name], **over_trainings(found)} for name, found in by_contender.items() if found
+    ]
     for row in rows:
         others = [other for other in rows if other["name"] in table.references and other is not row]
         others = [other for other in others if other["cases"] == row["cases"]]
         gains = {other["name"]: difference(*(each["scores"][table.score] for each in (row, other))) for other in others}
         row["differences"] = {other: gain._asdict() for other, gain in gains.items() if gain is not None}
     return rows
-
-
-def _settings(options: argparse.Namespace, seed: int) -> dict[str, str]:
-    """The settings of one training."""
-    return settings_of(options) | {"seeds": str(seed)}
-
-
-def over_trainings(trainings: Sequence[Row]) -> Row:
-    """The results of one contender: scores by training and case, means of the others over trainings."""
-    merged: Row = {
-        "seeds": [each["seed"] for each in trainings],
-        "scores": {score: [each["scores"][score] for each in trainings] for score in trainings[0]["scores"]},
-    }
-    for key in ("iterations", "training_s"):
-        merged[key] = fmean(sum(each[key]) for each in trainings)
-    merged["training_memory_gb"] = max(each["training_memory_gb"] for each in trainings)
-    merged["cases"] = trainings[0]["cases"]
-    merged["cost"] = trainings[0]["cost"] | {
-        "seconds_per_case": fmean(each["cost"]["seconds_per_case"] for each in trainings)
-    }
-    return merged
 
 
 def link_preprocessed(workspace: Workspace, name: str, place: Path, apart: Sequence[str]) -> Path:
@@ -185,28 +264,43 @@ def per_case(summaries: Sequence[Summary], score: str) -> list[float | None]:
     return [_mean([getattr(each, score) for each in case.metrics.values()]) for case in cases]
 
 
-def _run_contender(
-    contender: Contender, seed: int, workspace: Workspace, name: str, place: Path, options: argparse.Namespace
-) -> None:
-    """Train, predict, score and measure one contender with one seed, and write `row.json` unless it is there."""
-    own = Workspace(raw=workspace.raw, preprocessed=place / "preprocessed", results=place / "results")
-    settings = {**contender.settings, **dict(pair.split("=", 1) for pair in options.set)}
-    source, recipe = workspace.preprocessed_dataset(name), contender.recipe or options.recipe
-    plans_file = source.plans(recipe=recipe)
-    path = link_preprocessed(workspace, name, place, [plans_file.name]) / plans_file.name
-    plans = read_record(plans_file, Plans)
-    found, plan = find_configuration(plans, contender.configuration)
-    changed = parse_record(contender.change(plan).model_dump(), ConfigurationPlan, contender.name)
-    wanted = plans.model_copy(update={"configurations": {**plans.configurations, found: changed}})
-    decisions = changed.decisions.model_dump(mode="json")
-    facts = {"seed": seed, "settings": _settings(options, seed), "plan": digest(decisions)}
-    done = own.results / name / "row.json"
-    if done.exists() and json.loads(done.read_text(encoding="utf-8")).items() >= facts.items():
+def scores_of(summaries: Sequence[Summary]) -> Row:
+    """The validation cases of all folds, and every one of `SCORES` for each."""
+    cases = [case.case for summary in summaries for case in summary.per_case]
+    return {"cases": cases, "scores": {score: per_case(summaries, score) for score in SCORES}}
+
+
+def _run(training: Training) -> None:
+    """Train, predict, score and measure, and write `row.json` unless it is there."""
+    logger.info("%s: %s, seed %d", training.table, training.contender.name, training.seed)
+    done = training.row
+    if done.exists() and training.is_kept(json.loads(done.read_text(encoding="utf-8"))):
         return
+    train = training.contender.other_program or _train
+    found = train(training)
+    facts = {**training.facts, "dataset": training.dataset, "seed": training.seed}
+    write_json(done, {**facts, "machine": this_machine(training.options.device), **found})
+
+
+def _train(training: Training) -> Row:
+    """Train and score with seg25d.
+
+    Returns:
+        `plan`, its digest; `configuration`, its own name; `spacing_mm` and `num_channels` of the data; `cases` and
+        `scores`, see `scores_of`; `iterations` and `training_s` of each fold; `seconds_per_update`;
+        `training_memory_gb`; `cost`, see `measure_cost`.
+    """
+    contender, options, own, name = training.contender, training.options, training.own, training.dataset
+    settings = {**contender.settings, **dict(pair.split("=", 1) for pair in options.set)}
+    source, recipe = training.workspace.preprocessed_dataset(name), training.recipe
+    plans_file = source.plans(recipe=recipe)
+    plans, found, changed = training.plans()
+    path = link_preprocessed(training.workspace, name, training.folder, [plans_file.name]) / plans_file.name
+    wanted = plans.model_copy(update={"configurations": {**plans.configurations, found: changed}})
     if not path.exists() or read_record(path, Plans).configurations[found] != changed:
         write_record(path, wanted)
-    training = api.TrainingOptions(
-        seed=seed,
+    wished = api.TrainingOptions(
+        seed=training.seed,
         recipe=recipe,
         network=contender.network,
         settings=settings,
@@ -215,45 +309,56 @@ def _run_contender(
         validation=api.ValidationOptions(quick_scores=True),
         **length(options),
     )
-    summaries = list(api.train(own, name, contender.configuration, options.folds, training).values())
+    summaries = list(api.train(own, name, contender.configuration, options.folds, wished).values())
     run = own.run(name, wanted.run_name(with_network(wanted, found, contender.network)))
-    logs = [_read_last_line(run.fold(fold).log) for fold in options.folds]
+    logs, splits = [_read_log(run.fold(fold).log) for fold in options.folds], read_splits(run.splits)
+    raw, links = training.workspace.raw_dataset(name), training.folder / "references" / name
     places = [
-        (
-            _link_references(run, workspace.raw_dataset(name), place / "references" / name, fold),
-            run.fold(fold).validation_quick,
-        )
+        (link_references(raw, splits[int(fold)].val, links / fold), run.fold(fold).validation_quick)
         for fold in options.folds
     ]
-    row: Row = {
-        **facts,
-        "cases": [case.case for summary in summaries for case in summary.per_case],
-        "scores": {score: per_case(summaries, score) for score in SCORES} | _measure(contender.measures, places),
-        "iterations": [log["iteration"] for log in logs],
-        "training_s": [log["total_seconds"] for log in logs],
-        "training_memory_gb": max(log["peak_memory_gb"] for log in logs),
+    row = scores_of(summaries)
+    row["scores"] |= _measure(contender.measures, places)
+    store, (first, *_) = Store(source.store(changed.store)), options.folds
+    case = median_case(store, splits[int(first)].val)
+    model = run.fold(first).model_final
+    cost = measure_cost(CaseToPredict((model,), store.folder, case, options.device, mirroring=False))
+    return {
+        "plan": plan_digest(changed),
+        "configuration": found,
+        "spacing_mm": changed.spacing_mm,
+        "num_channels": len(changed.normalization),
+        **row,
+        "iterations": [log[-1]["iteration"] for log in logs],
+        "training_s": [log[-1]["total_seconds"] for log in logs],
+        "seconds_per_update": fmean(updates_of_seg25d(log)["seconds_per_update"] for log in logs),
+        "training_memory_gb": max(line["peak_memory_gb"] for log in logs for line in log),
+        "cost": cost.model_dump(),
     }
-    store = Store(source.store(changed.store))
-    cases = sorted(
-        read_splits(source.recipe_splits(recipe))[int(options.folds[0])].val,
-        key=lambda case: (math.prod(store.record(case).grid.shape), case),
-    )
-    model = run.fold(options.folds[0]).model_final
-    cost = measure_cost(CaseToPredict((model,), store.folder, cases[len(cases) // 2], options.device, mirroring=False))
-    write_json(done, row | {"cost": cost.model_dump()})
 
 
-def _link_references(run: RunFolder, raw: Path, links: Path, fold: str) -> Path:
-    """Make a folder of links to the true segmentations of the validation cases of a fold."""
-    chosen = links / fold
-    chosen.mkdir(parents=True, exist_ok=True)
+def median_case(store: Store, cases: Sequence[str]) -> str:
+    """The case of median size on the files' grids."""
+    ordered = sorted(cases, key=lambda case: (math.prod(store.record(case).grid.shape), case))
+    return ordered[len(ordered) // 2]
+
+
+def link_references(raw: Path, cases: Sequence[str], links: Path) -> Path:
+    """Make a folder of links to the true segmentations of cases; returns the folder.
+
+    Args:
+        raw: The raw data set.
+        cases: Names of training cases.
+        links: The folder.
+    """
+    links.mkdir(parents=True, exist_ok=True)
     references = {case.name: case.label for case in read_dataset(raw).cases}
-    for case in read_splits(run.splits)[int(fold)].val:
+    for case in cases:
         path = references[case]
         assert path is not None, "training cases have labels"
-        if not (chosen / path.name).exists():
-            (chosen / path.name).symlink_to(path.resolve())
-    return chosen
+        if not (links / path.name).exists():
+            (links / path.name).symlink_to(path.resolve())
+    return links
 
 
 def _measure(
@@ -280,6 +385,6 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return fmean(known) if known else None
 
 
-def _read_last_line(path: Path) -> dict[str, Any]:
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return {**lines[-1], "peak_memory_gb": max(line["peak_memory_gb"] for line in lines)}
+def _read_log(path: Path) -> list[Row]:
+    """The lines of `log.jsonl`."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

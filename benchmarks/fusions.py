@@ -9,16 +9,15 @@ xia2018`, the coarse-to-fine views of its other baseline [18]. The data set must
 part of the name before these additions.
 
 All missing models are trained for the given time or number of updates, once for each seed (by cross-cross-augmentation,
-with five folds, 15 models of views each); those of a seed are in `benchmarks/fusions/LENGTH/seed_N` of the workspace,
-so that the same command continues. Quantiles of the Dice over the cases as in Table 1 of Xia et al. 2018, of means over
-seeds; seconds per case with the views, on all threads. Against majority voting and the mean: the difference with its
-interval and p of a test that knows cases and seeds (`over_seeds.py`), and, as the paper has it, the paired t-test over
-the cases beside Wilcoxon's signed-rank test, against majority voting. The last two take the trained models for granted:
-with one seed they are left out.
+with five folds, 15 models of views each). Those of a seed are in `benchmarks/fusions/LENGTH/seed_N` of the workspace,
+its scores in the file of the table, from which the same command continues, on another machine, too. Quantiles of the
+Dice over the cases as in Table 1 of Xia et al. 2018, of means over seeds; seconds per case with the views, on all
+threads. Against majority voting and the mean: the difference with its interval and p of a test that knows cases and
+seeds (`over_seeds.py`), and, as the paper has it, the paired t-test over the cases beside Wilcoxon's signed-rank test,
+against majority voting. The last two take the trained models for granted: with one seed they are left out.
 """
 
 import argparse
-import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -28,6 +27,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from contest import length, length_name
+from finished import find_training, keep_training, known_dataset
+from machines import distinct, this_machine
 from numpy.typing import NDArray
 from over_seeds import difference, mean_over_seeds
 from result_tables import Row, Table, compared, settings_of, write_tables
@@ -38,7 +39,6 @@ from seg25d import api
 from seg25d.cli.argument_types import duration
 from seg25d.cli.common import configure_logging
 from seg25d.core.device import choose_execution
-from seg25d.core.files import write_json
 from seg25d.core.records import read_record
 from seg25d.core.workspace import Workspace
 from seg25d.data.dataset import read_splits
@@ -272,20 +272,22 @@ def main() -> None:
     options = make_parser().parse_args()
     configure_logging(quiet=False, debug=False)
     workspace, run = Workspace.resolve(options.workspace), FusedRun.parse(options.run, options.recipe)
-    dataset = workspace.dataset_name(options.dataset)
+    dataset = known_dataset(options.output, options.dataset) or workspace.dataset_name(options.dataset)
     place = workspace.preprocessed.parent / "benchmarks" / TABLE.name / length_name(options)
-    found: list[dict[str, dict[str, Any]]] = []
+    found: list[Row] = []
     for seed in options.seeds:
-        own = Workspace(raw=workspace.raw, preprocessed=workspace.preprocessed, results=place / f"seed_{seed}")
-        done = place / f"scores_{dataset}_{run.name()}_seed_{seed}.json"
-        facts = settings_of(options) | {"seeds": str(seed)}
-        known = json.loads(done.read_text(encoding="utf-8")) if done.exists() else {}
-        if known.get("settings") != facts:
+        facts = {"table": TABLE.name, "name": run.name(), "settings": settings_of(options) | {"seeds": str(seed)}}
+        known = find_training(options.output, facts)
+        if known is None:
+            own = Workspace(raw=workspace.raw, preprocessed=workspace.preprocessed, results=place / f"seed_{seed}")
             train(own, dataset, run, seed, options)
-            known = {"settings": facts, "results": results_of(own, dataset, run, options)}
-            write_json(done, known)
-        found.append(known["results"])
-        rows = [row(key, found) for key in found[0]]
+            results = results_of(own, dataset, run, options)
+            known = {**facts, "dataset": dataset, "seed": seed, "machine": this_machine(options.device)}
+            known["results"] = results
+            keep_training(options.output, known)
+        found.append(known)
+        machines = distinct(each["machine"] for each in found)
+        rows = [{**row(key, [each["results"] for each in found]), "machines": machines} for key in found[0]["results"]]
         write_tables(TABLE, rows, {"dataset": dataset, "settings": settings_of(options)}, options.output)
 
 

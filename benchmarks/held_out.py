@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from result_tables import processor
 
 from seg25d.cli.main import main as seg25d
 from seg25d.core.files import read_json, write_json
+from seg25d.core.processor import this_processor
 from seg25d.core.types import FloatArray, Spacing
 from seg25d.data.image_geometry import Geometry
 from seg25d.data.image_io import read_image, read_labels, write_channel, write_labels
@@ -170,7 +170,7 @@ class KeptTrainings:
 
     def keep(self, results: dict[str, Any], **key: Any) -> dict[str, Any]:
         """Add a training, and write the file."""
-        training = {**key, "processor": processor(), **results}
+        training = {**key, "processor": this_processor().name, **results}
         self.trainings.append(training)
         if self.path is not None:
             write_json(self.path, {"settings": self.settings, "trainings": self.trainings})

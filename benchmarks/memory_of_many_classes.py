@@ -20,7 +20,7 @@ from seg25d.core.device import choose_execution
 from seg25d.data.labels import Labels
 from seg25d.inference.export import labels_from_slabs
 from seg25d.inference.sliding_window import WindowOptions, predict_slabs
-from seg25d.networks.unet import UNetSpec
+from seg25d.networks.specs.unet import UNetSpec
 from seg25d.preprocessing.grid import Grid
 from seg25d.representations.super_image import SuperImage
 

@@ -25,11 +25,11 @@ from seg25d.core.workspace import Workspace
 from seg25d.data.dataset import read_description
 from seg25d.networks.base import Network
 from seg25d.networks.paper_unets import half_unet, super_image_unet
-from seg25d.networks.resnet_unet import ResNetUNetSpec
-from seg25d.networks.se_unet import SEUNetSpec
-from seg25d.networks.swin_unetr import SwinUNETRSpec
-from seg25d.networks.vnet import VNetSpec
-from seg25d.networks.xception_cbam_unet import XceptionCBAMUNetSpec
+from seg25d.networks.specs.resnet_unet import ResNetUNetSpec
+from seg25d.networks.specs.se_unet import SEUNetSpec
+from seg25d.networks.specs.swin_unetr import SwinUNETRSpec
+from seg25d.networks.specs.vnet import VNetSpec
+from seg25d.networks.specs.xception_cbam_unet import XceptionCBAMUNetSpec
 from seg25d.planning.plan import Plans
 
 SIDE = 144

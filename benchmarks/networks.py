@@ -15,8 +15,8 @@ from typing import Any
 from contest import Contender, compete, make_parser, with_parts
 from result_tables import OVER_SEEDS, Table, columns
 
-from seg25d.networks.unet import UNetSpec
-from seg25d.networks.vnet import VNetSpec
+from seg25d.networks.specs.unet import UNetSpec
+from seg25d.networks.specs.vnet import VNetSpec
 from seg25d.planning.plan import ConfigurationPlan
 
 Change = Callable[[ConfigurationPlan], ConfigurationPlan]

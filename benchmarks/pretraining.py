@@ -13,8 +13,9 @@ those of `encoder_weights.py`: the row "PT" of their Table 3, named after the fi
 sobirov2022_pta` adds "PT&A", which is trained by that recipe; the data set must be planned with it, too. `--only` takes
 some of the rows.
 
-Results are kept in `benchmarks/pretraining/CONFIGURATION` in the workspace: the same command continues. `--time-budget`
-instead of numbers of updates trains every model for the same time.
+Models are kept in `benchmarks/pretraining/CONFIGURATION` in the workspace, scores in the file of the table: the same
+command continues, on another machine, too. `--time-budget` instead of numbers of updates trains every model for the
+same time.
 """
 
 import argparse
@@ -25,6 +26,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from contest import length, length_name, link_preprocessed, per_case
+from finished import find_training, keep_training, known_dataset
+from machines import distinct, this_machine
 from over_seeds import difference, mean_over_seeds
 from result_tables import Row, Table, compared, settings_of, write_tables
 
@@ -34,9 +37,12 @@ from seg25d.cli.common import configure_logging
 from seg25d.core.files import write_json
 from seg25d.core.workspace import Workspace
 from seg25d.data.dataset import read_splits
+from seg25d.evaluation.summary import Summary
 from seg25d.planning.pretext import PretextTask
 
 SCRATCH, RESNET = "scratch", "resnet_unet"
+TABLE = "pretraining"
+"""The table's folder in the workspace."""
 
 
 class Start(NamedTuple):
@@ -71,49 +77,91 @@ def starts(recipe: str, weights: Path | None = None, augmented_recipe: str | Non
 
 
 def few_labels(
-    workspace: Workspace, name: str, place: Path, recipes: Sequence[str], options: argparse.Namespace
-) -> list[tuple[int, int]]:
-    """Make a preprocessed folder with the same arrays and a fold per number of labels and seed; return the pairs."""
+    workspace: Workspace, name: str, place: Path, recipes: Sequence[str], pairs: Sequence[tuple[int, int]]
+) -> None:
+    """Make a preprocessed folder with the same arrays and a fold per number of labels and seed."""
     source = workspace.preprocessed_dataset(name)
     files = [source.recipe_splits(recipe) for recipe in recipes]
     target = link_preprocessed(workspace, name, place, [file.name for file in files])
     first = read_splits(files[0])[0]
-    pairs = [(number, seed) for number in options.labels for seed in range(options.seeds)]
     drawn = [np.random.default_rng(seed).permutation(first.train)[:number].tolist() for number, seed in pairs]
     for file in files:
         write_json(target / file.name, [{"train": sorted(cases), "val": list(first.val)} for cases in drawn])
-    return pairs
 
 
-def run(start: Start, results: Workspace, name: str, pairs: Sequence[tuple[int, int]], options: Any) -> Row:
-    """Pretrain and train the missing models of one row, and collect the scores by number of labels and seed."""
-    settings = dict(pair.split("=", 1) for pair in options.set)
+def run(
+    start: Start, results: Workspace, name: str, pairs: Sequence[tuple[int, int]], options: argparse.Namespace
+) -> Row:
+    """Pretrain and train the missing models of one row, and collect the scores by number of labels and seed.
+
+    Args:
+        start: The row.
+        results: Where its models go.
+        name: Full name of the data set.
+        pairs: Number of labels and seed of each fold.
+        options: Those of the command; finished trainings are in its output.
+    """
+    found = []
+    for fold, (number, seed) in enumerate(pairs):
+        facts = facts_of(start, number, seed, options)
+        known = find_training(options.output, facts)
+        if known is None:
+            summary = train(start, results, name, fold, seed, options)
+            known = {**facts, "dataset": name, "seed": seed, "machine": this_machine(options.device)}
+            known |= {"cases": [case.case for case in summary.per_case], "dice": per_case([summary], "dice")}
+            keep_training(options.output, known)
+        found.append(known)
+    scores: dict[str, list[list[float | None]]] = {}
+    for (number, _), each in zip(pairs, found, strict=True):
+        scores.setdefault(str(number), []).append(each["dice"])
+    machines = distinct(each["machine"] for each in found)
+    return {"name": start.name, "cases": found[-1]["cases"], "scores": scores, "machines": machines}
+
+
+def facts_of(start: Start, number: int, seed: int, options: argparse.Namespace) -> Row:
+    """What distinguishes a training from all others, see `finished.py`."""
+    settings = settings_of(options) | {"labels": str(number), "seeds": str(seed)}
+    if start.task is None and not start.as_long_as_both:
+        settings.pop("pretraining_iterations", None)
+    table = f"{TABLE}_{options.configuration}"
+    return {"table": table, "name": start.name, "settings": settings}
+
+
+def train(start: Start, results: Workspace, name: str, fold: int, seed: int, options: argparse.Namespace) -> Summary:
+    """Pretrain, if that is to be, and train one model; what is trained already is kept.
+
+    Args:
+        start: Its initial weights.
+        results: Where it goes.
+        name: Full name of the data set.
+        fold: The fold, which has its number of labels.
+        seed: Of the training, and of the pretraining.
+        options: Those of the command.
+
+    Returns:
+        The scores of the validation cases.
+    """
+    settings = dict(each.split("=", 1) for each in options.set)
     common: dict[str, Any] = {"device": options.device, "num_processes": options.num_processes}
     common |= {"recipe": start.recipe, "settings": settings}
-    scores: dict[str, list[list[float | None]]] = {}
-    cases: list[str] = []
-    for fold, (number, seed) in enumerate(pairs):
-        pretrained = start.weights
-        if start.task is not None:
-            pretraining = length(options)
-            if options.time_budget is None:
-                # Ten epochs give ten pictures.
-                pretraining = {"iterations": options.pretraining_iterations, "epochs": 10}
-            # All folds have the same validation cases, and those with the first number of labels one for each seed.
-            wanted = api.PretrainingOptions(task=start.task, seed=seed, without_fold=seed, **pretraining, **common)
-            pretrained = api.pretrain(results, name, options.configuration, wanted)
-        training = api.TrainingOptions(
-            seed=seed,
-            pretrained=pretrained,
-            network=start.network,
-            validation=api.ValidationOptions(quick_scores=True),
-            **(length_of_both(options) if start.as_long_as_both else length(options)),
-            **common,
-        )
-        summary = api.train(results, name, options.configuration, [str(fold)], training)[str(fold)]
-        scores.setdefault(str(number), []).append(per_case([summary], "dice"))
-        cases = [case.case for case in summary.per_case]
-    return {"name": start.name, "cases": cases, "scores": scores}
+    pretrained = start.weights
+    if start.task is not None:
+        pretraining = length(options)
+        if options.time_budget is None:
+            # Ten epochs give ten pictures.
+            pretraining = {"iterations": options.pretraining_iterations, "epochs": 10}
+        # All folds have the same validation cases, and those with the first number of labels one for each seed.
+        wanted = api.PretrainingOptions(task=start.task, seed=seed, without_fold=seed, **pretraining, **common)
+        pretrained = api.pretrain(results, name, options.configuration, wanted)
+    training = api.TrainingOptions(
+        seed=seed,
+        pretrained=pretrained,
+        network=start.network,
+        validation=api.ValidationOptions(quick_scores=True),
+        **(length_of_both(options) if start.as_long_as_both else length(options)),
+        **common,
+    )
+    return api.train(results, name, options.configuration, [str(fold)], training)[str(fold)]
 
 
 def length_of_both(options: argparse.Namespace) -> dict[str, Any]:
@@ -165,7 +213,7 @@ def table_of(name: str, rows: Sequence[Start], options: argparse.Namespace) -> T
         deviations = f"another organ, few updates instead of 100 epochs; weights are those of {options.weights.name}."
     title = f"Gain of pretraining: {name}, {options.configuration}"
     columns = columns_of(options.labels, [start.name for start in rows])
-    return Table("pretraining", title, columns, (note,), deviations=deviations)
+    return Table(TABLE, title, columns, (note,), deviations=deviations)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -213,11 +261,14 @@ def main() -> None:
     options, wanted = read_options()
     configure_logging(quiet=False, debug=False)
     workspace = Workspace.resolve(options.workspace)
-    name = workspace.dataset_name(options.dataset)
+    name = known_dataset(options.output, options.dataset) or workspace.dataset_name(options.dataset)
     labels = "_".join(map(str, options.labels))
-    place = workspace.preprocessed.parent / "benchmarks" / "pretraining" / options.configuration
+    place = workspace.preprocessed.parent / "benchmarks" / TABLE / options.configuration
     place /= f"{length_name(options)}_{labels}_labels"
-    pairs = few_labels(workspace, name, place, list(dict.fromkeys(start.recipe for start in wanted)), options)
+    pairs = [(number, seed) for number in options.labels for seed in range(options.seeds)]
+    trainings = [facts_of(start, *pair, options) for start in wanted for pair in pairs]
+    if not all(find_training(options.output, each) for each in trainings):
+        few_labels(workspace, name, place, list(dict.fromkeys(start.recipe for start in wanted)), pairs)
     settings = settings_of(options)
     if not any(start.task or start.as_long_as_both for start in wanted):
         settings.pop("pretraining_iterations", None)

@@ -1,25 +1,21 @@
 """Tables of the benchmarks: their columns, and the files that they are written to, JSON for programs and Markdown.
 
 A table of a paper says under itself whether updates or time were equal, on which machine, and what is otherwise than in
-the paper.
+the paper. Rows may come from several machines (`finished.py`); then a column says from which.
 """
 
 import argparse
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
+from finished import KEY, read_trainings
+from machines import Machine, distinct, letters_of, this_machine, told
 from over_seeds import Difference, mean_over_seeds
 
-from seg25d.core.device import choose_execution, device_name
 from seg25d.core.files import write_json, write_text
-from seg25d.core.lengths import count
-from seg25d.core.parallel import available_cores
-from seg25d.core.versions import library_versions
 
 Row = dict[str, Any]
 
@@ -34,6 +30,7 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
     "Dice": lambda row: mean_over_seeds(row["scores"]["dice"]),
     "HD95 mm": lambda row: mean_over_seeds(row["scores"]["hd95_mm"], 2),
     "updates": lambda row: f"{row['iterations']:.0f}",
+    "s/update": lambda row: f"{row['seconds_per_update']:.2f}",
     "training": lambda row: f"{row['training_s'] / 60:.1f} min",
     "memory": lambda row: f"{row['training_memory_gb']:.2f} GB",
     "parameters": lambda row: f"{row['cost']['num_parameters'] / 1e6:.2f} M",
@@ -59,6 +56,8 @@ class Table:
     """The measure that is compared."""
     deviations: str = ""
     """What is otherwise than in the paper's table; empty: it is not a paper's."""
+    states_conditions: bool = False
+    """Whether a table of ours, too, says what was equal, and on which machine."""
 
 
 def columns(*names: str) -> dict[str, Callable[[Row], str]]:
@@ -67,33 +66,35 @@ def columns(*names: str) -> dict[str, Callable[[Row], str]]:
 
 
 def write_tables(table: Table, rows: Sequence[Row], facts: Mapping[str, Any], output: Path) -> None:
-    """Write JSON and Markdown.
+    """Write JSON and Markdown; finished trainings in the JSON file stay there.
 
     Args:
         table: What the cells are.
-        rows: As they are in the JSON file.
+        rows: As they are in the JSON file; those of trainings have the `machines` that these ran on.
         facts: What else is in it: at least `settings`, see `settings_of`.
         output: The JSON file; the Markdown file lies beside it.
     """
-    device = choose_execution(facts["settings"].get("device")).device
-    machine = {
-        "device": processor() if device.type == "cpu" else device_name(device),
-        "cores": available_cores(),
-        "threads": torch.get_num_threads(),
-        "versions": library_versions(),
-    }
-    write_json(output, {"title": table.title, **facts, "machine": machine, "rows": list(rows)})
+    machine, kept = this_machine(facts["settings"].get("device")), read_trainings(output)
+    trainings = {KEY: kept} if kept else {}
+    write_json(output, {"title": table.title, **facts, "machine": machine, "rows": list(rows), **trainings})
+    machines = distinct(each for row in rows for each in row.get("machines", ())) or [machine]
     cells: dict[str, Callable[[Row], str]] = dict(table.columns)
     cells |= {f"minus {name}": partial(compared, name=name) for name in table.references}
+    if len(machines) > 1:
+        cells["machine"] = lambda row: letters_of(row.get("machines", ()), machines) or "-"
     text = markdown_table(list(cells), [[cell(row) for cell in cells.values()] for row in rows])
     notes = list(table.notes)
+    if table.deviations or table.states_conditions:
+        notes.append(conditions(facts["settings"], machines))
+    elif len(machines) > 1:
+        notes.append(told(machines))
     if table.deviations:
-        notes += [conditions(facts["settings"], machine), f"Otherwise than in the paper: {table.deviations}"]
+        notes.append(f"Otherwise than in the paper: {table.deviations}")
     write_text(output.with_suffix(".md"), f"{table.title}\n\n{text}\n" + "".join(f"\n{note}\n" for note in notes))
     print(text, flush=True)
 
 
-def conditions(settings: Mapping[str, str], machine: Mapping[str, Any]) -> str:
+def conditions(settings: Mapping[str, str], machines: Sequence[Machine]) -> str:
     """Say what was equal for all rows, and where they were trained."""
     if "time_budget" in settings:
         equal = f"Equal time: {float(settings['time_budget']):g} s for each training"
@@ -105,8 +106,7 @@ def conditions(settings: Mapping[str, str], machine: Mapping[str, Any]) -> str:
             equal += f", {settings['pretraining_iterations']} in each pretraining"
     else:
         equal = "Trainings as long as the recipe has them"
-    where = f"{machine['device']}, {count(machine['cores'], 'core')}, {count(machine['threads'], 'thread')}"
-    return f"{equal}. Machine: {where}, torch {machine['versions']['torch']}."
+    return f"{equal}. {told(machines)}"
 
 
 def compared(row: Row, name: str) -> str:
@@ -130,10 +130,3 @@ def settings_of(options: argparse.Namespace) -> dict[str, str]:
     """The options as text, without paths."""
     apart = ("workspace", "output", "only", "training", "nnunet", "weights")
     return {key: str(value) for key, value in vars(options).items() if key not in apart and value is not None}
-
-
-def processor() -> str:
-    """The name of the processor."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())

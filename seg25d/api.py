@@ -5,11 +5,9 @@ The commands of the terminal call the same functions.
 
 import logging
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
-from seg25d.core.device import check_devices, choose_execution
-from seg25d.core.files import check_writable_file, read_text
+from seg25d.core.device import choose_execution
 from seg25d.core.locks import file_lock
 from seg25d.core.process import crashes_named
 from seg25d.core.records import write_record
@@ -17,27 +15,24 @@ from seg25d.core.workspace import Workspace
 from seg25d.data.convert_dicom import convert_dicom
 from seg25d.data.convert_msd import convert_msd
 from seg25d.data.convert_slices import convert_slices
-from seg25d.data.dataset import find_inputs
 from seg25d.data.dicom_options import DicomOptions
 from seg25d.ensembling.case_predictor import CasePredictor
 from seg25d.ensembling.ensemble import ensemble_folders
 from seg25d.ensembling.options import EnsembleOptions
 from seg25d.evaluation.evaluate import evaluate
 from seg25d.evaluation.summary import Summary
-from seg25d.inference.cases import outcomes_here, predict_cases
-from seg25d.inference.device_pool import outcomes_on_devices
-from seg25d.inference.prediction_files import PredictionRecord, prediction_lock
 from seg25d.machine.self_test import check_before_training
 from seg25d.orchestration.options import CohortOptions, RunOptions
 from seg25d.orchestration.prediction import predict_cohort
 from seg25d.orchestration.run import run_dataset
 from seg25d.planning.explanation import explain
 from seg25d.planning.plan import Plans
+from seg25d.portable.archive import write_models
+from seg25d.prediction.predict import predict_images
 from seg25d.runs.names import parse_folds
 from seg25d.runs.task_records import RunRecord
 from seg25d.runs.trained import prediction_command
 from seg25d.selection.best import Best
-from seg25d.selection.chosen_model import loader
 from seg25d.selection.compared_runs import runs_to_compare
 from seg25d.selection.find_best import FindOptions, find_best, held
 from seg25d.selection.nnunet_results import import_nnunet_results
@@ -45,12 +40,11 @@ from seg25d.selection.ranking import describe_best
 from seg25d.sharing.choice import ExportOptions, model_to_predict, models_to_export
 from seg25d.sharing.install import install
 from seg25d.sharing.manifest import Manifest
-from seg25d.sharing.pack import write_archive
 from seg25d.training.processes import is_first_process
 from seg25d.views.train import train_views
 from seg25d.views.training_times import describe_times, training_times
 from seg25d.workflows.coarse_to_fine import train_network
-from seg25d.workflows.measuring import measure_structures, measured_afterwards
+from seg25d.workflows.measuring import measure_structures
 from seg25d.workflows.options import (
     PlanningOptions,
     PredictionOptions,
@@ -233,27 +227,8 @@ def predict(
     options = options or PredictionOptions()
     if isinstance(options, CohortOptions):
         predict_cohort(workspace, source, out, options)
-        return
-    if options.statistics is not None:
-        check_writable_file(options.statistics)
-    devices = check_devices(options.device)
-    with prediction_lock(out, options.part_id, options.num_parts), model_to_predict(workspace, options, out) as model:
-        predictor_options = options.predictor
-        meaning = model.meaning()
-        found = find_inputs(source, len(meaning.description.channel_names), meaning.description.file_ending)
-        cases, is_part = found[options.part_id :: options.num_parts], options.num_parts > 1
-        if is_part and not cases:
-            logger.info("part %d of %d has no cases", options.part_id, options.num_parts)
-            return
-        if len(devices) > 1:
-            outcomes = partial(outcomes_on_devices, loader(model, predictor_options), devices)
-        else:
-            outcomes = partial(outcomes_here, model.load(predictor_options, options.device))
-        arguments = {"input": str(source)} | options.model_dump(mode="json")
-        record = PredictionRecord(arguments=arguments, model=model.describe(predictor_options))
-        calibration = model.calibration_for(predictor_options) if options.uncertainty else None
-        with measured_afterwards(options.statistics, found, out, meaning):
-            predict_cases(outcomes, meaning, cases, out, options.cases, record, calibration)
+    else:
+        predict_images(workspace, source, out, options)
 
 
 def load_model(workspace: Workspace, options: PredictionOptions | None = None) -> CasePredictor:
@@ -362,7 +337,7 @@ def export_model(workspace: Workspace, identifier: str, path: Path, options: Exp
         workspace: The workspace.
         identifier: Data set: `1`, `001` or `Dataset001_Name`.
         path: The archive.
-        options: Models and their licence.
+        options: Models, their format and their licence.
 
     Returns:
         The manifest of the archive.
@@ -374,9 +349,8 @@ def export_model(workspace: Workspace, identifier: str, path: Path, options: Exp
     options = options or ExportOptions()
     name = workspace.dataset_name(identifier)
     models = models_to_export(workspace, name, options)
-    licence = None if options.licence_file is None else read_text(options.licence_file)
     with file_lock(path, "exporting models"):
-        manifest = write_archive(path, workspace.results / name, models, licence, overwrite=options.overwrite)
+        manifest = write_models(path, workspace.results / name, models, options)
     logger.info("%s holds %s of %s, %.0f MB", path, ", ".join(models.folds), name, manifest.num_bytes / 1e6)
     return manifest
 

@@ -20,8 +20,10 @@ from seg25d.core import grids
 from seg25d.ensembling import staple
 from seg25d.ensembling.nonlocal_staple import NonlocalStapleSettings
 from seg25d.inference import components
-from seg25d.networks import fusion_net, resnet_unet, rstn, se_unet, swin_unetr, vnet, xception_cbam_unet
-from seg25d.networks.blocks import Topology
+from seg25d.networks import mixing, resnet_unet, rstn, se_unet, swin_unetr, vnet, xception_cbam_unet
+from seg25d.networks.specs import fusion_net
+from seg25d.networks.specs import mixing as mixing_settings
+from seg25d.networks.specs.topology import Topology
 from seg25d.planning import network_rules, splits
 from seg25d.planning.network_rules import make_network, networks_for
 from seg25d.planning.pretext import PretextConfig
@@ -29,6 +31,7 @@ from seg25d.planning.recipe_rules import PLANNING_RULES
 from seg25d.preprocessing import normalize
 from seg25d.representations import fused_views, stack, super_image
 from seg25d.representations.fused_views import FusedViews
+from seg25d.representations.lifted import fused_views as lifted_views
 from seg25d.representations.projections import method, model, schedule
 from seg25d.representations.projections.method import Projections
 from seg25d.representations.slices import Slices
@@ -352,8 +355,13 @@ CONSTANTS: list[Line] = [
     Line("DECODER_WIDTHS", "xception_cbam_unet resnet_unet", (256, 128, 64, 32, 16), "2.4 [C], 1.2 [C]"),
     Line("NUM_MIDDLE_BLOCKS", "xception_cbam_unet", 8, "2.4 [C]"),
     Line("NUM_BLOCKS", "resnet_unet", {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}, "1.2, He et al. 2016"),
-    Line("STEM_WIDTH", "resnet_unet", 64, "1.2, He et al. 2016"),
+    Line("STEM_WIDTH", "resnet_unet xception_cbam_unet", 64, "1.2, He et al. 2016; 2.4 [C], Chollet 2017"),
     Line("WIDTHS", "resnet_unet", (64, 128, 256, 512), "1.2, He et al. 2016"),
+    Line("SHARE", "mixing", 0.25, "Lin et al. 2019"),
+    Line("FIRST_STAGE", "mixing", 3, "ours"),
+    Line("NUM_HEADS", "mixing", 4, "ours"),
+    Line("HEAD_WIDTH", "mixing", 32, "Liu et al. 2021"),
+    Line("STEEPEST", "slice_mixing", 8, "Press et al. 2022"),
     Line("STAGES", "fusion_net", 3, "4.2"),
     Line("FOREGROUND", "rstn", 0.5, "4.1 [C]"),
     Line("OUTSIDE", "rstn", -10.0, "not: -9,999,999 in " + RSTN_CODE),
@@ -384,7 +392,7 @@ CONSTANTS: list[Line] = [
     Line("SMALLEST_EDGE", "fused_views", 16, "ours"),
     Line("EDGE_STEP", "fused_views", 8, "4.2: three halvings"),
     Line("ROI_MARGIN", "fused_views", 32, "4.3"),
-    Line("LEAST", "fused_views", 1e-3, "ours"),
+    Line("LEAST", "lifted_views", 1e-3, "ours"),
     Line("SMOOTH", "losses", 1.0, "ours"),
     Line("FOCAL_GAMMA", "losses", 2.0, "1.7 [C]"),
     Line("FOCAL_CLAMP", "losses", 1e-3, "1.7 [C]"),
@@ -464,6 +472,8 @@ OF_THE_TOPOLOGY: dict[str, Any] = {"strides": True, "kernels": True, "network": 
 """Fields of networks, and of networks within them."""
 MODULES = {
     "fusion_net": fusion_net,
+    "mixing": mixing_settings,
+    "slice_mixing": mixing,
     "resnet_unet": resnet_unet,
     "rstn": rstn,
     "se_unet": se_unet,
@@ -477,6 +487,7 @@ MODULES = {
     "projection_model": model,
     "projection_schedule": schedule,
     "fused_views": fused_views,
+    "lifted_views": lifted_views,
     "losses": losses,
     "components": components,
     "staple": staple,

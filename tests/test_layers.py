@@ -10,6 +10,7 @@ from pathlib import Path
 
 import seg25d
 from seg25d.cli.main import COMMANDS
+from tests.without_torch import WITHOUT_TORCH
 
 ROOT = Path(seg25d.__file__).parent
 MODULES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
@@ -34,11 +35,24 @@ ALLOWED = {
     "selection": MODELS - {"networks", "representations"} | {"inference", "ensembling", "runs"},
     "workflows": MODELS | {"machine", "training", "inference", "ensembling", "runs"},
     "views": MODELS | {"training", "inference", "ensembling", "runs", "workflows"},
+    "prediction": frozenset({"core", "data", "inference", "selection", "sharing", "workflows"}),
     "orchestration": MODELS | {"training", "inference", "runs", "selection", "workflows", "views", "sharing"},
     "sharing": frozenset({"core", "data", "evaluation", "planning", "ensembling", "runs", "selection"}),
+    "portable": frozenset({"core", "data", "evaluation", "networks", "planning", "inference", "sharing"}),
     "report": frozenset({"core", "data", "evaluation", "planning", "runs", "selection"}),
     "pipeline": frozenset({"api"}),
 }
+LOADS_TORCH = (
+    *("machine", "training", "views", "networks", "representations/lifted"),
+    *("core/device.py", "core/parts.py", "core/processor.py", "core/torch_backend.py", "core/weights.py"),
+    *("demo/phantom.py", "ensembling/view_fusions.py", "orchestration/engines.py", "portable/export.py"),
+    *("planning/memory.py", "planning/model_size.py", "workflows/durations.py", "workflows/folds.py"),
+    *("representations/averaging.py", "representations/context.py"),
+    *(f"representations/projections/{name}.py" for name in ("geometry", "model", "views")),
+)
+"""Folders and modules that import torch when they are imported; all others wait until they need it."""
+NEVER_LOADS_TORCH = ("networks/__init__.py", "networks/base.py", "networks/paper_unets.py", "networks/specs")
+"""Of these, what plans are read with."""
 USES_SIMPLEITK = {Path("ensembling/staple.py"), Path("evaluation/structures.py")}
 """What takes an algorithm, not file formats, from SimpleITK."""
 HEAVY = ("torch", "SimpleITK", "numpy", "pydantic", "scipy", "monai", "matplotlib", "rich", "blosc2")
@@ -148,7 +162,43 @@ def test_workers_that_measure_ceilings_load_no_torch():
     assert not loaded.intersection({"torch", "SimpleITK", "scipy"})
 
 
-def test_planning_and_networks_load_monai_only_when_a_network_needs_it():
+def imports_torch(module: Path) -> bool:
+    """Whether a module imports torch when it is imported: not for types alone, and not within a function."""
+    tree = ast.parse((ROOT / module).read_text(encoding="utf-8"))
+    imported = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = [node.module or "" if isinstance(node, ast.ImportFrom) else node.names[0].name for node in imported]
+    return any(name.split(".")[0] == "torch" for name in names)
+
+
+def is_one_of(module: Path, places: tuple[str, ...]) -> bool:
+    return any(module == Path(place) or Path(place) in module.parents for place in places)
+
+
+def test_torch_is_loaded_only_where_models_compute_with_it():
+    loaded = {module for module in MODULES if imports_torch(module)}
+    at_fault = [str(each) for each in loaded if not is_one_of(each, LOADS_TORCH) or is_one_of(each, NEVER_LOADS_TORCH)]
+    assert not at_fault, "\n".join(at_fault)
+    named = [Path(place) for place in LOADS_TORCH if place.endswith(".py")]
+    assert loaded.issuperset(named), "a module of the list no longer loads torch"
+
+
+def test_prediction_and_all_that_plans_hold_can_be_imported_without_torch():
+    code = (
+        f"{WITHOUT_TORCH}\n"
+        "import seg25d.prediction.predict, seg25d.cli.predict, seg25d.ensembling.ensemble, seg25d.evaluation.evaluate\n"
+        "from seg25d.networks.base import NETWORKS\n"
+        "from seg25d.representations.base import CONFIGURATIONS\n"
+        "assert all((*NETWORKS.values(), *CONFIGURATIONS.values()))"
+    )
+    assert not loaded_modules(code).intersection({"monai", "matplotlib", "rich", "blosc2", "safetensors"})
+
+
+def test_planning_rules_load_neither_torch_nor_monai():
     loaded = loaded_modules("import seg25d.networks, seg25d.planning.network_rules")
+    assert not loaded.intersection({"torch", "monai"})
+
+
+def test_networks_load_monai_only_when_one_needs_it():
+    loaded = loaded_modules("import seg25d.networks.swin_unetr")
     assert "torch" in loaded
     assert "monai" not in loaded

@@ -70,3 +70,17 @@ def test_the_table_of_extras_has_all_of_them() -> None:
 
 def test_licence_is_that_of_the_citation() -> None:
     assert f"\nlicense: {PROJECT['license']}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+
+
+def test_the_light_requirements_are_versions_that_the_tests_passed_with_and_have_no_torch() -> None:
+    """Both lists also go with the source distribution."""
+    light, constraints = (
+        [line.lower() for line in (ROOT / name).read_text("utf-8").splitlines() if line and not line.startswith("#")]
+        for name in ("requirements-light.txt", "constraints.txt")
+    )
+    assert set(light) <= set(constraints)
+    needed = {"numpy", "scipy", "simpleitk", "pydantic", "onnxruntime"}
+    assert needed <= required(light)
+    assert not {"torch", "monai", "batchgenerators", "safetensors", "matplotlib"} & required(light)
+    manifest = (ROOT / "MANIFEST.in").read_text(encoding="utf-8")
+    assert {"requirements-light.txt", "constraints.txt"} <= set(manifest.split())

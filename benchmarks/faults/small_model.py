@@ -16,7 +16,7 @@ from seg25d.data.splits import Split
 from seg25d.evaluation.metrics import Scores
 from seg25d.evaluation.summary import Summary
 from seg25d.inference.postprocessing import PostProcessing
-from seg25d.networks.unet import UNetSpec
+from seg25d.networks.specs.unet import UNetSpec
 from seg25d.planning.case_fingerprint import CaseFingerprint, ChannelIntensities
 from seg25d.planning.channel_rules import store_name
 from seg25d.planning.fingerprint import Fingerprint

@@ -22,6 +22,7 @@ from seg25d import api
 from seg25d.cli.main import HOMES
 from seg25d.networks import paper_unets
 from seg25d.networks.base import NETWORKS
+from seg25d.networks.specs.mixing import KINDS
 from seg25d.planning.network_rules import NETWORK_RULES
 from seg25d.planning.recipe_rules import PLANNING_RULES
 from seg25d.representations.base import CONFIGURATIONS, Representation
@@ -101,6 +102,16 @@ def networks() -> str:
     return table(["network", "dimensions", "what it is"], rows)
 
 
+def mixings() -> str:
+    """All ways of mixing slices, with their default settings."""
+    rows = []
+    for name, kind in KINDS.items():
+        settings = kind().model_dump(exclude={"name"})
+        told = ", ".join(f"`{key}` {value}" for key, value in settings.items())
+        rows.append([f"`{name}`", first_sentence(kind.__doc__), told])
+    return table(["mixing", "what it is", "settings in `plans.json`"], rows)
+
+
 def commands() -> str:
     """Every command with its arguments, from its parser."""
     return "\n\n".join(COMMAND.format(name=name) for name in HOMES)
@@ -135,6 +146,7 @@ def packages() -> str:
 GENERATED = {
     "configurations": configurations,
     "networks": networks,
+    "mixings": mixings,
     "commands": commands,
     "functions": functions,
     "options": options,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar
 from seg25d.cli.argument_types import device_names, natural_number
 from seg25d.cli.known_options import check_options
 from seg25d.cli.nnunet_parsing import add_spellings, add_words, other_names, read_words
-from seg25d.core.errors import Seg25dError
+from seg25d.core.errors import InputError, Seg25dError
 from seg25d.core.printing import harmless
 from seg25d.core.process import leave, open_closed_streams
 from seg25d.core.progress import hide_bars
@@ -241,7 +241,7 @@ def run_guarded(action: Callable[[], None], *, debug: bool, starts_over_with: st
         _silence_stdout()
         return 1
     except Exception as error:
-        if reason := refusal(error) or refusal_at_limit(error):
+        if reason := refusal(error) or refusal_at_limit(error) or _lack_of_torch(error):
             if debug:
                 complain(traceback.format_exc().rstrip())
             complain(f"error: {reason}")
@@ -252,6 +252,16 @@ def run_guarded(action: Callable[[], None], *, debug: bool, starts_over_with: st
         )
         return 1
     return 0
+
+
+def _lack_of_torch(error: Exception) -> InputError | None:
+    """What to do where torch is not installed, as with requirements-light.txt, if that is the error."""
+    if not isinstance(error, ModuleNotFoundError) or (error.name or "").partition(".")[0] != "torch":
+        return None
+    return InputError(
+        "torch is not installed, without which only `seg25d predict -m FILE.onnx.zip` works (with models of `seg25d "
+        "export_model --format onnx`), and ensemble, evaluate and statistics; `pip install seg25d` brings it"
+    )
 
 
 def say(text: object = "") -> None:

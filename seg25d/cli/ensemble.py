@@ -51,9 +51,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Run the command."""
     with loading():
-        from seg25d import api
+        from seg25d.ensembling.ensemble import ensemble_folders
+        from seg25d.ensembling.options import EnsembleOptions
 
-    api.ensemble(arguments.input, arguments.output, options_of(api.EnsembleOptions, arguments))
+    ensemble_folders(arguments.input, arguments.output, options_of(EnsembleOptions, arguments))
 
 
 main = Command(

@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Run the command."""
     with loading():
-        from seg25d import api
+        from seg25d.evaluation.evaluate import evaluate
     from seg25d.core.errors import InputError
     from seg25d.data.labels import Labels
     from seg25d.evaluation.area_plot import AreaPlotOptions
@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise InputError("--area-axis needs --area-plots; give --area-plots DIR as well")
     folder, tolerance_mm = arguments.area_plots, arguments.surface_tolerance_mm
     labels = _labels(arguments)
-    summary = api.evaluate(
+    summary = evaluate(
         arguments.reference,
         arguments.prediction,
         output=arguments.output,

@@ -2,18 +2,27 @@
 
 import argparse
 from pathlib import Path
+from typing import get_args
 
 from seg25d.cli.argument_types import plans_name
 from seg25d.cli.common import Command, find_workspace, options_of
 from seg25d.cli.nnunet_parsing import own_checkpoint, run_names
 from seg25d.core.errors import InputError
 from seg25d.core.process import loading
+from seg25d.planning.model_formats import ModelFormat, StoredWeights
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("dataset", nargs="?", metavar="ID", help="data set: 1, 001 or Dataset001_Name")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.zip", help="the archive to write")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FILE.zip",
+        help="the archive to write, or with --format web the folder",
+    )
     parser.add_argument(
         "-c",
         "--configurations",
@@ -39,7 +48,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="text file with the licence of the models, to include in the archive",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing FILE.zip")
+    parser.add_argument(
+        "--format",
+        choices=get_args(ModelFormat),
+        help="safetensors: for this program (default); onnx: graphs that predict where torch is not installed (pip "
+        "install 'seg25d[onnx]'); web: a folder with a page that segments in a browser",
+    )
+    parser.add_argument(
+        "--weights",
+        choices=get_args(StoredWeights),
+        help="--format onnx or web: how weights are stored (default: float32); arithmetic is float32 always",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace an existing FILE.zip, or a folder of --format web"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -65,7 +87,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 main = Command(
     name="export_model",
-    summary="Write trained models, with everything that prediction needs, to one zip file.",
+    summary="Write trained models, with everything that prediction needs, to one zip file or to a folder for browsers.",
     add_arguments=add_arguments,
     run=run,
     ignored=("device", "num_processes"),

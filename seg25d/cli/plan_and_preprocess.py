@@ -9,6 +9,7 @@ from seg25d.cli.common import Command, find_workspace, options_of, say
 from seg25d.core.errors import InputError
 from seg25d.core.parallel import start_worker_server
 from seg25d.core.process import loading
+from seg25d.networks import MIXINGS
 from seg25d.planning.recipe_names import PLACES as RECIPES
 from seg25d.representations import ALIAS
 from seg25d.representations import PLACES as CONFIGURATIONS
@@ -37,7 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="CONFIG",
         help=f"configurations to plan: {', '.join((ALIAS, *CONFIGURATIONS))}, or one with another network: "
-        "si__se_unet (default: all)",
+        f"si__se_unet, or with a way of mixing slices ({', '.join(MIXINGS)}): si__shift, or both: si__se_unet__shift "
+        "(default: all without these)",
     )
     parser.add_argument(
         "--gpu-memory-gb",

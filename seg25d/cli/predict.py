@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from seg25d.cli.argument_types import natural_number, plans_name, positive_number, share
 from seg25d.cli.common import Command, find_workspace, options_of
@@ -13,6 +14,9 @@ from seg25d.core.process import loading
 from seg25d.orchestration.engine_names import ENGINE_NAMES, PROCESSES_LOAD
 from seg25d.representations import ALIAS
 from seg25d.representations import PLACES as CONFIGURATIONS
+
+if TYPE_CHECKING:
+    from seg25d.workflows.options import PredictionOptions
 
 READER_LOADS = ("SimpleITK", "seg25d.data.image_io")
 """Modules of the process that reads the images."""
@@ -52,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="DIR_OR_ZIP",
         help="folder of a trained configuration, or an archive of export_model (-c chooses one of several), wherever "
-        "it is",
+        "it is; FILE.onnx.zip needs no torch",
     )
     parser.add_argument(
         "--save-probabilities",
@@ -155,20 +159,37 @@ def run(arguments: argparse.Namespace) -> None:
     named, trained = ([each] if each else None for each in (arguments.configuration, arguments.trainer))
     runs = run_names(named, trained)
     start_worker_server(READER_LOADS if arguments.on is None else PROCESSES_LOAD)
+    places = find_workspace(arguments), arguments.input, arguments.output
+    configuration = None if runs is None else runs[0]
+    with loading():
+        from seg25d.sharing.choice import is_portable
+
+    if arguments.on is None and is_portable(arguments.model):  # then torch, which may not be installed, is not loaded
+        with loading():
+            from seg25d.prediction.predict import predict_images
+
+        predict_images(*places, _prediction(arguments, configuration))
+        return
     with loading():
         from seg25d import api
 
+    prediction = _prediction(arguments, configuration)
+    cohort = options_of(api.CohortOptions, arguments, prediction=prediction, slurm=slurm) if arguments.on else None
+    api.predict(*places, cohort or prediction)
+
+
+def _prediction(arguments: argparse.Namespace, configuration: str | None) -> "PredictionOptions":
+    from seg25d.workflows.options import PredictionOptions
+
     of_cohort = {"num_parts": 1} if arguments.on else {}
-    prediction = options_of(
-        api.PredictionOptions,
+    return options_of(
+        PredictionOptions,
         arguments,
-        configuration=None if runs is None else runs[0],
+        configuration=configuration,
         checkpoint=own_checkpoint(arguments.checkpoint),
         mirroring=not arguments.disable_tta,
         **of_cohort,
     )
-    cohort = options_of(api.CohortOptions, arguments, prediction=prediction, slurm=slurm) if arguments.on else None
-    api.predict(find_workspace(arguments), arguments.input, arguments.output, cohort or prediction)
 
 
 main = Command(

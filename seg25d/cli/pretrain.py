@@ -6,21 +6,15 @@ from pathlib import Path
 
 from seg25d.cli.argument_types import natural_number
 from seg25d.cli.common import Command, find_workspace, options_of, say
-from seg25d.cli.training_arguments import add_training_arguments
+from seg25d.cli.training_arguments import add_training_arguments, configuration_help
 from seg25d.core.process import loading
-from seg25d.representations import ALIAS
-from seg25d.representations import PLACES as CONFIGURATIONS
 from seg25d.training.usual_lengths import PRETRAINING_EPOCHS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("dataset", metavar="ID", help="data set: 1, 001 or Dataset001_Name")
-    parser.add_argument(
-        "configuration",
-        metavar="CONFIG",
-        help=f"one of {', '.join((ALIAS, *CONFIGURATIONS))}, or with a network, such as si__se_unet",
-    )
+    parser.add_argument("configuration", metavar="CONFIG", help=configuration_help())
     parser.add_argument(
         "--task",
         choices=("inpainting", "jigsaw"),

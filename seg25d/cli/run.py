@@ -20,8 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--configurations",
         nargs="+",
         metavar="CONFIG",
-        help="configurations to train, also with a network (si__se_unet) or coarse-to-fine (2d__fine) (default: all "
-        "that the plans do not advise against)",
+        help="configurations to train, also with a network (si__se_unet), a way of mixing slices (si__shift) or "
+        "coarse-to-fine (2d__fine) (default: all that the plans do not advise against)",
     )
     parser.add_argument(
         "-f",

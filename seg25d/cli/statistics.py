@@ -23,8 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Run the command."""
     with loading():
-        from seg25d import api
-    api.measure_structures(arguments.images, arguments.segmentations, arguments.output, arguments.num_processes)
+        from seg25d.workflows.measuring import measure_structures
+
+    measure_structures(arguments.images, arguments.segmentations, arguments.output, arguments.num_processes)
 
 
 main = Command(

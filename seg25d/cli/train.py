@@ -4,22 +4,16 @@ import argparse
 from pathlib import Path
 
 from seg25d.cli.common import Command, find_workspace, options_of
-from seg25d.cli.training_arguments import add_training_arguments
+from seg25d.cli.training_arguments import add_training_arguments, configuration_help
 from seg25d.core.errors import InputError
 from seg25d.core.process import loading
-from seg25d.representations import ALIAS
-from seg25d.representations import PLACES as CONFIGURATIONS
 from seg25d.training.usual_lengths import EPOCHS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("dataset", metavar="ID", help="data set: 1, 001 or Dataset001_Name")
-    parser.add_argument(
-        "configuration",
-        metavar="CONFIG",
-        help=f"one of {', '.join((ALIAS, *CONFIGURATIONS))}, or with a network, such as si__se_unet",
-    )
+    parser.add_argument("configuration", metavar="CONFIG", help=configuration_help())
     parser.add_argument(
         "folds",
         nargs="+",

@@ -3,10 +3,20 @@
 import argparse
 
 from seg25d.cli.argument_types import duration, natural_number, plans_name, positive_number, setting
-from seg25d.networks import REQUESTABLE
+from seg25d.networks import MIXINGS, REQUESTABLE
 from seg25d.planning.recipe_names import PLACES as RECIPES
+from seg25d.representations import ALIAS
+from seg25d.representations import PLACES as CONFIGURATIONS
 from seg25d.training.logger_names import LOGGER_NAMES
 from seg25d.training.usual_lengths import ITERATIONS_PER_EPOCH
+
+
+def configuration_help() -> str:
+    """Describe the names of configurations; made anew each time, as methods may have been added."""
+    return (
+        f"one of {', '.join((ALIAS, *CONFIGURATIONS))}, or with a network, such as si__se_unet, or a way of mixing "
+        f"slices ({', '.join(MIXINGS)}), such as si__shift, or both: si__se_unet__shift"
+    )
 
 
 def add_training_arguments(parser: argparse.ArgumentParser, usual_epochs: int) -> None:

@@ -6,18 +6,16 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from seg25d.core.backend import Array, backend_of
 from seg25d.core.errors import InputError, RecordError
 from seg25d.core.files import atomic_path
 from seg25d.core.system_errors import refusal_to_read
 from seg25d.core.types import BoundingBox, FloatArray
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 CHUNK = (32, 64, 64)
 """Voxels of a chunk along (D, H, W): 512 KiB of float32. Reading a window of this size out of 32 x 512 x 512 takes
@@ -156,8 +154,6 @@ class PlaneWriter:
             box: Half-open ranges along (D, H, W) that are written; all else has the values `fill`.
             fill: One value per channel.
         """
-        import torch  # noqa: PLC0415 - heavy
-
         self._axis, self._box, self._start = axis, box, 0
         self._size = shape[1 + axis]
         block = _plane_block(shape, axis, self.dtype.itemsize)
@@ -168,19 +164,18 @@ class PlaneWriter:
         """What is written; to be read when it is finished."""
         buffer = list(shape)
         buffer[1 + axis] = block[axis]
-        self._fill = torch.tensor(fill, dtype=torch.float32).reshape(-1, 1, 1, 1)
-        self._buffer = torch.empty(buffer, dtype=torch.float16 if self.dtype.itemsize == 2 else torch.float32)
-        self._buffer.copy_(self._fill)
+        self._fill = np.array(fill, self.dtype).reshape(-1, 1, 1, 1)
+        self._buffer = np.empty(buffer, self.dtype)
+        self._buffer[...] = self._fill
 
-    def add(self, index: int, plane: "Tensor") -> None:
+    def add(self, index: int, plane: Array) -> None:
         """Add a plane (K, h, w) of the box, on any device; `index` counts from the start of the box."""
         place = self._box[self._axis][0] + index
         while place >= self._start + self._buffer.shape[1 + self._axis]:
             self._flush()
         rows, columns = (slice(*each) for axis, each in enumerate(self._box) if axis != self._axis)
-        # The type first: half as much to copy from a GPU, where torch would change it on the CPU.
-        plane = plane if plane.device.type == "cpu" else plane.to(self._buffer.dtype)
-        self._buffer.select(1 + self._axis, place - self._start)[:, rows, columns].copy_(plane)
+        waiting = np.moveaxis(self._buffer, 1 + self._axis, 0)[place - self._start]
+        backend_of(plane).write(waiting[:, rows, columns], plane)
 
     def finish(self) -> None:
         """Write what is left; `array` is then complete."""
@@ -190,10 +185,10 @@ class PlaneWriter:
 
     def _flush(self) -> None:
         stop = min(self._start + self._buffer.shape[1 + self._axis], self._size)
-        planes = self._buffer.narrow(1 + self._axis, 0, stop - self._start)
-        where = (*(slice(None) for _ in range(1 + self._axis)), slice(self._start, stop))
-        self.array[where] = planes.contiguous().numpy()
-        self._buffer.copy_(self._fill)
+        before = (slice(None),) * (1 + self._axis)
+        planes = self._buffer[(*before, slice(stop - self._start))]
+        self.array[(*before, slice(self._start, stop))] = np.ascontiguousarray(planes)
+        self._buffer[...] = self._fill
         self._start = stop
 
 

@@ -10,8 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from seg25d.core.errors import InputError
@@ -57,6 +59,22 @@ class Execution:
     def autocast(self) -> torch.autocast:
         """The context in which the model computes."""
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+
+    def ready(self, models: Sequence[nn.Module]) -> list[nn.Module]:
+        """Move models to the device, and let them predict."""
+        return [self.place(model.eval()) for model in models]
+
+    def array(self, values: NDArray[np.float32]) -> Tensor:
+        """A tensor on the CPU, which shares the memory."""
+        return torch.from_numpy(values)
+
+    def lacks_memory(self, error: RuntimeError) -> bool:
+        """Whether an operation failed for lack of memory on the device."""
+        return lacks_memory(error)
+
+    def give_freed_memory_back(self) -> None:
+        """Return memory that was kept for work that is finished."""
+        give_freed_memory_back()
 
     def place(self, model: nn.Module) -> nn.Module:
         """Move a model to the device, in the layout that is fastest there.

@@ -15,12 +15,16 @@ VARIABLES = (
     *(f"{program}_{kind}" for program in ("seg25d", "nnUNet") for kind in ("raw", "preprocessed", "results")),
 )
 """The variables that say where a workspace is."""
+MODEL_SUFFIX = ".safetensors"
+"""Ending of models that torch computes."""
 
 
 class FoldFolder(Record):
     """The files of one trained fold."""
 
     root: Path
+    model_suffix: str = MODEL_SUFFIX
+    """Ending of the files of models."""
 
     @property
     def name(self) -> str:
@@ -74,12 +78,12 @@ class FoldFolder(Record):
     @property
     def model_best(self) -> Path:
         """The model with the best validation windows."""
-        return self.root / "model_best.safetensors"
+        return self.root / f"model_best{self.model_suffix}"
 
     @property
     def model_final(self) -> Path:
         """The model at the end."""
-        return self.root / "model_final.safetensors"
+        return self.root / f"model_final{self.model_suffix}"
 
     @property
     def validation(self) -> Path:
@@ -97,6 +101,11 @@ class FoldFolder(Record):
         return self.root / "validation_quick"
 
     @property
+    def slice_context(self) -> Path:
+        """What its Dice owes to neighbouring slices, where that was measured."""
+        return self.root / "slice_context.json"
+
+    @property
     def probabilities(self) -> Path:
         """Probabilities of the validation cases for ensembles, `CASE.b2nd`: (K, D, H, W) on the file's grid."""
         return self.root / "probabilities"
@@ -109,7 +118,7 @@ class FoldFolder(Record):
     @property
     def coarse(self) -> Path:
         """A copy of the coarse model, whose result a fine model begins with."""
-        return self.root / "coarse.safetensors"
+        return self.root / f"coarse{self.model_suffix}"
 
     @property
     def views(self) -> Path:
@@ -145,6 +154,8 @@ class RunFolder(Record):
     """The files of one configuration of one data set under `results`."""
 
     root: Path
+    model_suffix: str = MODEL_SUFFIX
+    """Ending of the files of models."""
 
     @property
     def plans(self) -> Path:
@@ -183,7 +194,7 @@ class RunFolder(Record):
 
     def fold(self, fold: int | str) -> FoldFolder:
         """The folder of a fold: a number, or `all`."""
-        return FoldFolder(root=self.root / f"fold_{fold}")
+        return FoldFolder(root=self.root / f"fold_{fold}", model_suffix=self.model_suffix)
 
     def model_set(self, name: str) -> FoldFolder:
         """The folder of models by the name of their set: `fold_0`, or `pair_0_1` of those that saw neither fold."""
@@ -260,6 +271,8 @@ class Workspace(Record):
     """nnU-Net's folder, where it keeps the folds of its data sets; known if the raw data are nnU-Net's."""
     not_counted: str = ""
     """Which of nnU-Net's variables are set and do not count, and because of what; for messages."""
+    model_suffix: str = MODEL_SUFFIX
+    """Ending of the files of models, which is another one in archives of graphs."""
 
     @classmethod
     def resolve(cls, folder: Path | None = None, environment: Mapping[str, str] = os.environ) -> "Workspace":
@@ -344,7 +357,7 @@ class Workspace(Record):
 
     def run(self, name: str, run_name: str) -> RunFolder:
         """The results of one run (a configuration, `CONFIG__NETWORK` or `CONFIG__RECIPE`) of a data set."""
-        return RunFolder(root=self.results / name / run_name)
+        return RunFolder(root=self.results / name / run_name, model_suffix=self.model_suffix)
 
     def candidate_scores(self, dataset_name: str) -> Path:
         """The folder of the scores of runs and ensembles in cross-validation."""

@@ -11,7 +11,8 @@ from seg25d.data.phantom import DATASET_NAME, LABELS, write_phantom_dataset
 from seg25d.demo.kind import DemoKind, Outcome, read_shown_case
 from seg25d.evaluation.pictures import draw_contours, fullest_slice
 from seg25d.evaluation.tables import format_score, text_table
-from seg25d.representations.super_image import choose_grid, to_super_image
+from seg25d.representations.lifted.super_image import to_super_image
+from seg25d.representations.super_image import choose_grid
 
 
 def dice_table(outcomes: Mapping[str, Outcome]) -> str:

@@ -8,10 +8,10 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from seg25d.core.arrays import Windows, array_parts
+from seg25d.core.backend import num_threads
 from seg25d.core.errors import ModelError
 from seg25d.core.types import IntArray, Spacing
 from seg25d.data.cases import Case
@@ -161,7 +161,7 @@ class CasePredictor:
         with ExitStack() as stack:
             maps = []
             for member, each in zip(self.members, prepared.images, strict=True):
-                writer = stack.enter_context(passing_map_writer(folder, torch.get_num_threads()))
+                writer = stack.enter_context(passing_map_writer(folder, num_threads()))
                 indices = member.predict_probabilities(*each, [writer], thresholds, uncertainty if alone else None)
                 maps.append(writer.array)
             mean = MeanProbabilities(maps, self.weights)

@@ -5,17 +5,14 @@ Letters: C image channels, V views, M maps per view, K scores, d h w the model's
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
-import torch
-from torch import Tensor, nn
-
-from seg25d.core.device import Execution
+from seg25d.core.backend import Array, backend_of, move_axis
 from seg25d.core.errors import ModelError
+from seg25d.core.execution import AnyExecution
 from seg25d.core.grids import bounding_box, box_slices, even_margin, with_margin
 from seg25d.core.types import BoundingBox, Shape, Spacing
 from seg25d.data.labels import Labels
-from seg25d.ensembling.view_fusions import fuse_views
 from seg25d.ensembling.view_maps import found_by_most, view_maps
 from seg25d.inference.framing import background_scores, framed
 from seg25d.inference.predictor import Predictor, PredictorOptions
@@ -40,22 +37,22 @@ class FusedPredictor(Predictor):
 
     def __init__(
         self,
-        models: Sequence[nn.Module],
+        models: Sequence[Any],
         header: ModelHeader,
-        execution: Execution,
+        execution: AnyExecution,
         options: PredictorOptions | None = None,
         views: Sequence[Sequence[Predictor]] = (),
         coarse: Sequence[Sequence[Predictor]] = (),
     ) -> None:
+        super().__init__(models, header, execution, options)
         maps = FusedViews.of(header.plan.representation).num_maps
         channels = len(header.description.channel_names)
-        own = [_OwnMaps(model, channels, maps, fold) for fold, model in enumerate(models)]
-        super().__init__(own, header, execution, options)
+        self.models = [_OwnMaps(model, channels, maps, fold) for fold, model in enumerate(self.models)]
         self.views = views
         self.coarse = coarse or [()] * len(views)
 
     @classmethod
-    def load(cls, paths: Sequence[Path], execution: Execution, options: PredictorOptions | None = None) -> Self:
+    def load(cls, paths: Sequence[Path], execution: AnyExecution, options: PredictorOptions | None = None) -> Self:
         """Load fusion networks, and the models of their views from the folder `views/` beside each.
 
         Raises:
@@ -64,11 +61,16 @@ class FusedPredictor(Predictor):
         fused = super().load(paths, execution, options)
         names = FusedViews.of(fused.header.plan.representation).views
         fused.views = [
-            [Predictor.load([view_model(path.parent, name)], execution, options) for name in names] for path in paths
+            [Predictor.load([like(path, view_model(path.parent, name))], execution, options) for name in names]
+            for path in paths
         ]
         fine = any(view.header.fine is not None for views in fused.views for view in views)
         fused.coarse = [
-            [Predictor.load([coarse_view_model(path.parent, name)], execution, options) for name in names if fine]
+            [
+                Predictor.load([like(path, coarse_view_model(path.parent, name))], execution, options)
+                for name in names
+                if fine
+            ]
             for path in paths
         ]
         for path, views, coarse in zip(paths, fused.views, fused.coarse, strict=True):
@@ -83,15 +85,16 @@ class FusedPredictor(Predictor):
         views = [view for of_fold in (*self.views, *self.coarse) for view in of_fold]
         return super().num_parameters + sum(view.num_parameters for view in views)
 
-    def slabs(self, image: Tensor) -> Iterable[Slab]:
+    def slabs(self, image: Array) -> Iterable[Slab]:
         """Predict the scores of an image (C, d, h, w) on the model's grid; background where no view finds anything."""
         return self.fuse(image, self.maps(image))
 
-    def maps(self, image: Tensor) -> list[list[Tensor]]:
+    def maps(self, image: Array) -> list[list[Array]]:
         """Predict the maps of the views of each fold for an image (C, d, h, w), see `view_maps`."""
-        return [view_maps(image.numpy(), views, coarse) for views, coarse in zip(self.views, self.coarse, strict=True)]
+        array = backend_of(image).to_numpy(image)
+        return [view_maps(array, views, coarse) for views, coarse in zip(self.views, self.coarse, strict=True)]
 
-    def fuse(self, image: Tensor, per_fold: list[list[Tensor]]) -> Iterable[Slab]:
+    def fuse(self, image: Array, per_fold: list[list[Array]]) -> Iterable[Slab]:
         """Scores of an image from the maps of its views; background where no view finds anything.
 
         Args:
@@ -99,41 +102,46 @@ class FusedPredictor(Predictor):
             per_fold: Its `maps`; the list is emptied, which frees the memory of what lies far from the foreground.
         """
         margin = margin_voxels(self.header.plan.spacing_mm)
+        backend = backend_of(image)
         threshold = self.header.threshold
         boxes = [box for views in per_fold if (box := found_box(views, self.labels, margin, threshold)) is not None]
         shape: Shape = (image.shape[1], image.shape[2], image.shape[3])
-        background = background_scores(self.labels)
+        background = backend.from_numpy(background_scores(self.labels))
         if not boxes:
             return framed((), None, shape, background)
         box = _enclosing_box(boxes)
         inside = (slice(None), *box_slices(box))
         # Copies, so that the memory of the rest can be freed.
-        maps = [each[inside].clone() for views in per_fold for each in views]
+        maps = [backend.copy(each[inside]) for views in per_fold for each in views]
         per_fold.clear()
         if self.options.fusion != "network":
+            from seg25d.ensembling.view_fusions import fuse_views  # noqa: PLC0415 - loads torch
+
             scores = fuse_views(maps, image[inside], self.options.fusion, self.labels, threshold)
-            return framed([Slab(0, 0, scores.movedim(1, 0), self.labels_device)], box, shape, background)
-        part = torch.cat([image[inside], *(each.float() for each in maps)])
+            return framed([Slab(0, 0, move_axis(scores, 1, 0), self.labels_device)], box, shape, background)
+        part = backend.concatenate([image[inside], *map(backend.float32, maps)])
         size: Shape = (part.shape[1], part.shape[2], part.shape[3])
         slabs = predict_slabs(self.models, part, self.labels.num_outputs, self.window_options(size))
         return framed(slabs, box, shape, background)
 
 
-class _OwnMaps(nn.Module):
+class _OwnMaps:
     """A fusion network that selects the image and the maps of its own fold from those of all folds."""
 
-    def __init__(self, model: nn.Module, num_channels: int, num_maps: int, fold: int) -> None:
-        super().__init__()
+    def __init__(self, model: Any, num_channels: int, num_maps: int, fold: int) -> None:
         self.model = model
         self.num_channels = num_channels
         self.num_maps = num_maps
         self.fold = fold
 
-    def forward(self, volume: Tensor) -> Tensor:
-        image, maps = volume[:, : self.num_channels], volume[:, self.num_channels :]
-        own = maps.narrow(1, self.fold * self.num_maps, self.num_maps)
-        scores: Tensor = self.model(torch.cat([image, own], 1))
-        return scores
+    def parameters(self) -> Any:
+        """Of a module of torch, its weights."""
+        return self.model.parameters()
+
+    def __call__(self, volume: Array) -> Array:
+        first = self.num_channels + self.fold * self.num_maps
+        image, own = volume[:, : self.num_channels], volume[:, first : first + self.num_maps]
+        return self.model(backend_of(volume).concatenate([image, own], 1))
 
 
 def view_model(folder: Path, name: str) -> Path:
@@ -146,13 +154,18 @@ def coarse_view_model(folder: Path, name: str) -> Path:
     return folder / "views" / "coarse" / f"{name}.safetensors"
 
 
+def like(path: Path, file: Path) -> Path:
+    """The file of a model that another one needs: a graph, if that is one."""
+    return file.with_suffix(path.suffix)
+
+
 def margin_voxels(spacing_mm: Spacing) -> Shape:
     """Margin around an object that is fused too: 32 voxels of the finest axis, as many millimetres along the others."""
     return even_margin(ROI_MARGIN, spacing_mm)
 
 
 def found_box(
-    maps: Sequence[Tensor], labels: Labels, margin: Shape, threshold: float | None = None
+    maps: Sequence[Array], labels: Labels, margin: Shape, threshold: float | None = None
 ) -> BoundingBox | None:
     """The box of the foreground that most views find, or else any of them, with a margin.
 
@@ -178,7 +191,7 @@ def _check_views(path: Path, header: ModelHeader, views: Sequence[Predictor]) ->
             other.plan.arrays,
         ):
             raise ModelError(
-                f"{view_model(path.parent, name)} does not belong to {path}: channels, labels, spacing, "
+                f"{like(path, view_model(path.parent, name))} does not belong to {path}: channels, labels, spacing, "
                 "common size or normalisation differ; copy the folder again or train again"
             )
 

@@ -15,7 +15,7 @@ from seg25d.data.labels import Labels
 from seg25d.ensembling.fuse import majority_vote
 from seg25d.ensembling.nonlocal_staple import nonlocal_staple
 from seg25d.inference.predictor import FusionName
-from seg25d.representations.fused_views import scores_of
+from seg25d.representations.lifted.fused_views import scores_of
 
 DECIDED = 100.0
 """Score difference between the winner of a vote and the other classes."""

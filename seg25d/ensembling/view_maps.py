@@ -6,10 +6,9 @@ Letters: C image channels, V views, M maps per view (foreground classes, or regi
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+from seg25d.core.backend import Array, backend_of, split
 from seg25d.core.grids import bounding_box, box_shape, box_slices, even_margin
 from seg25d.core.types import BoundingBox
 from seg25d.data.labels import Labels
@@ -19,7 +18,7 @@ from seg25d.inference.predictor import Predictor
 from seg25d.planning.model_file import ModelHeader
 
 
-def view_maps(image: NDArray[np.float32], views: Sequence[Predictor], coarse: Sequence[Predictor] = ()) -> list[Tensor]:
+def view_maps(image: NDArray[np.float32], views: Sequence[Predictor], coarse: Sequence[Predictor] = ()) -> list[Array]:
     """Predict the probabilities of each view for a volume.
 
     With coarse models, the views are fine models, which see only crops (methods.md 4.1): first around the foreground of
@@ -47,24 +46,27 @@ def view_maps(image: NDArray[np.float32], views: Sequence[Predictor], coarse: Se
     def refine(box: BoundingBox) -> Refined:
         part = np.ascontiguousarray(image[:, *box_slices(box)])
         maps = [view.predict_maps(part) for view in views]
-        together, maps = _keep_components(found(_mean_map(maps), labels, header.threshold).numpy(), maps, header)
-        return Refined(box, torch.cat(maps), together)
+        together, maps = _keep_components(found(_mean_map(maps), labels, header.threshold), maps, header)
+        return Refined(box, backend_of(maps[0]).concatenate(maps), together)
 
     last = fixed_point(voted, refine, even_margin(fine.margin, header.plan.spacing_mm), fine)
     if last is None:
         return whole
-    return [_insert_crop(each, last.box, whole[0]) for each in torch.split(last.scores, len(whole[0]))]
+    return [_insert_crop(each, last.box, whole[0]) for each in split(last.scores, len(whole[0]))]
 
 
-def found(maps: Tensor, labels: Labels, threshold: float | None = None) -> Tensor:
+def found(maps: Array, labels: Labels, threshold: float | None = None) -> NDArray[np.bool_]:
     """Mask (D, H, W) of the voxels where a class is more probable than background, or a region is predicted."""
-    highest = maps.amax(0)
+    backend = backend_of(maps)
+    highest = backend.highest(maps)
     if threshold is not None:
-        return highest >= threshold
-    return highest > 0.5 if labels.has_regions else highest > 1 - maps.sum(0, dtype=torch.float32)
+        mask = highest >= threshold
+    else:
+        mask = highest > 0.5 if labels.has_regions else highest > 1 - backend.float32(maps).sum(0)
+    return backend.to_numpy(mask)
 
 
-def found_by_most(maps: Sequence[Tensor], labels: Labels, threshold: float | None = None) -> NDArray[np.bool_]:
+def found_by_most(maps: Sequence[Array], labels: Labels, threshold: float | None = None) -> NDArray[np.bool_]:
     """Mask (D, H, W) of the voxels where most views find foreground, or any of them if that mask is empty.
 
     Args:
@@ -72,20 +74,21 @@ def found_by_most(maps: Sequence[Tensor], labels: Labels, threshold: float | Non
         labels: Meaning of the maps.
         threshold: See `Labels.from_scores`.
     """
-    votes = torch.zeros(maps[0].shape[1:], dtype=torch.uint8)
+    votes = np.zeros(maps[0].shape[1:], np.uint8)
     for each in maps:
         votes += found(each, labels, threshold)
-    by_most: NDArray[np.bool_] = (votes > len(maps) // 2).numpy()
-    return by_most if by_most.any() else (votes > 0).numpy()
+    by_most: NDArray[np.bool_] = votes > len(maps) // 2
+    return by_most if by_most.any() else votes > 0
 
 
-def _mean_map(maps: Sequence[Tensor]) -> Tensor:
-    return torch.stack([each.float() for each in maps]).mean(0)
+def _mean_map(maps: Sequence[Array]) -> Array:
+    backend = backend_of(maps[0])
+    return backend.stack([*map(backend.float32, maps)]).mean(0)
 
 
 def _keep_components(
-    mask: NDArray[np.bool_], maps: list[Tensor], header: ModelHeader
-) -> tuple[NDArray[np.bool_], list[Tensor]]:
+    mask: NDArray[np.bool_], maps: list[Array], header: ModelHeader
+) -> tuple[NDArray[np.bool_], list[Array]]:
     """Remove components from a mask and from the maps (M, D, H, W) of the views, if the settings ask for it.
 
     They are those of the most probable class or region on average, which each view votes for by its own likeliest one,
@@ -94,19 +97,20 @@ def _keep_components(
     if header.fine is None or not header.fine.large_components or bounding_box(mask) is None:
         return mask, maps
     labels, threshold = header.description.labels, header.threshold
-    planes = [_indices(each, found(each, labels, threshold).numpy()) for each in maps]
+    planes = [_indices(each, found(each, labels, threshold)) for each in maps]
     kept = ~small_components(_indices(_mean_map(maps), mask), planes)
-    return mask & kept, [each * torch.from_numpy(kept) for each in maps]
+    return mask & kept, [each * backend_of(each).from_numpy(kept) for each in maps]
 
 
-def _indices(maps: Tensor, mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+def _indices(maps: Array, mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """The number of the highest of maps (M, D, H, W), from 1 on, within a mask (D, H, W); 0 outside."""
-    highest: NDArray[np.uint8] = (maps.argmax(0) + 1).to(torch.uint8).numpy()
+    highest = backend_of(maps).to_numpy(maps.argmax(0) + 1)
     return np.where(mask, highest, 0).astype(np.uint8)
 
 
-def _insert_crop(maps: Tensor, box: BoundingBox, like: Tensor) -> Tensor:
+def _insert_crop(maps: Array, box: BoundingBox, like: Array) -> Array:
     assert maps.shape[1:] == box_shape(box), "maps of the crop"
-    placed = torch.zeros_like(like)
+    backend = backend_of(maps)
+    placed = backend.zeros(like.shape, "float16", backend.cpu)
     placed[:, *box_slices(box)] = maps
     return placed

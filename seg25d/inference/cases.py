@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg25d.core.arrays import Windows
+from seg25d.core.backend import num_threads
 from seg25d.core.errors import ResourceError, Seg25dError
 from seg25d.core.progress import track
 from seg25d.core.records import Record, write_record
@@ -344,14 +345,12 @@ def _compute(model: CaseModel, read: _Read, work: Work, folder: Path) -> _Result
 
 def _write(target: Path, result: _Result, case: Case, segmentations: Segmentations) -> Done:
     """Write the results of a case, its labels last to mark it as done."""
-    import torch  # noqa: PLC0415 - heavy
-
     from seg25d.data.image_io import write_channel, write_labels  # noqa: PLC0415 - loads SimpleITK
 
     started = time.perf_counter()
     with result.opened:
         if result.probabilities is not None:
-            write_probabilities(target, result.probabilities, result.geometry, torch.get_num_threads())
+            write_probabilities(target, result.probabilities, result.geometry, num_threads())
     sums = None
     if result.uncertainty is not None:
         path, sums = uncertainty_path(target), result.uncertainty.sums

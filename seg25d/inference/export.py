@@ -16,12 +16,10 @@ from functools import partial
 from typing import TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional
 
 from seg25d.core.arrays import PlaneWriter
+from seg25d.core.backend import Array, Device, backend_at, backend_of, move_axis, num_threads, split
 from seg25d.core.grids import box_slices
 from seg25d.data.labels import Labels
 from seg25d.inference.indices import indices_from_scores
@@ -29,7 +27,7 @@ from seg25d.inference.sliding_window import Slab
 from seg25d.inference.uncertainty import Uncertainty, entropy
 from seg25d.inference.window_sums import buffer_device, other_axes
 from seg25d.preprocessing.grid import Grid
-from seg25d.preprocessing.positions import Positions, linear_positions, separate_positions
+from seg25d.preprocessing.positions import linear_positions, separate_positions
 
 Result = TypeVar("Result")
 
@@ -59,52 +57,52 @@ def labels_from_slabs(
     Returns:
         Internal indices (D, H, W) on the whole canonical grid; 0 outside the crop of preprocessing.
     """
-    result: Tensor | None = None
-    probabilities: Tensor | None = None
+    result: Array | None = None
+    probabilities: Array | None = None
     box = box_slices(grid.bounding_box)
     if uncertainty is not None:
         uncertainty.begin(grid.canonical_shape)
     choose = partial(indices_from_scores, labels=labels, threshold=threshold)
     measure = partial(entropy, regions=labels.has_regions)
-    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+    with ThreadPoolExecutor(num_threads()) as threads:
         for axis, index, scores in _resampled_planes(slabs, grid):
             if result is None:
-                result = _background(grid, scores.device)
-            chosen = torch.cat(_by_rows(threads, choose, scores))
-            result[box].movedim(axis, 0)[index] = chosen
+                backend = backend_of(scores)
+                result = _background(grid, backend.device(scores))
+            chosen = backend.concatenate(_by_rows(threads, choose, scores))
+            move_axis(result[box], axis, 0)[index] = chosen
             if uncertainty is not None:
                 probabilities = _quick_probabilities(scores, labels, probabilities)
-                known = probabilities.cpu()
-                uncertainty.add(known.numpy(), chosen.cpu().numpy())
+                known = backend.to_numpy(probabilities)
+                uncertainty.add(known, backend.to_numpy(chosen))
                 if uncertainty.map is not None:
-                    unsure = _by_rows(threads, lambda part: measure(part.numpy()), known)
+                    unsure = _by_rows(threads, measure, known)
                     np.moveaxis(uncertainty.map[box], axis, 0)[index] = np.concatenate(unsure)
             del scores  # while the models compute the next ones
     assert result is not None, "there is at least one plane"
     # At once: each copy from a GPU waits for all that it was asked for.
-    return result.cpu().numpy()
+    return backend.to_numpy(result)
 
 
-def _by_rows(threads: ThreadPoolExecutor, function: Callable[[Tensor], Result], scores: Tensor) -> list[Result]:
+def _by_rows(threads: ThreadPoolExecutor, function: Callable[[Array], Result], scores: Array) -> list[Result]:
     """Apply a function to rows of a plane (K, h, w), on a CPU in as many threads as torch has, as numpy uses one."""
-    fewest = -(-scores.shape[1] // torch.get_num_threads())
-    rows = max(fewest, SCORES_PER_THREAD // scores[:, 0].numel())
-    if scores.device.type != "cpu" or rows >= scores.shape[1]:
+    fewest = -(-scores.shape[1] // num_threads())
+    rows = max(fewest, SCORES_PER_THREAD // (scores.shape[0] * scores.shape[2]))
+    if backend_of(scores).device(scores).type != "cpu" or rows >= scores.shape[1]:
         return [function(scores)]
-    return [*threads.map(function, torch.split(scores, rows, 1))]
+    return [*threads.map(function, split(scores, rows, 1))]
 
 
-def _probabilities(scores: Tensor, labels: Labels) -> Tensor:
+def _probabilities(scores: Array, labels: Labels) -> Array:
     """Of a plane (K, h, w): softmax over the classes, or a sigmoid per region."""
-    return scores.sigmoid() if labels.has_regions else scores.softmax(0)
+    backend = backend_of(scores)
+    return backend.sigmoid(scores) if labels.has_regions else backend.softmax(scores)
 
 
-def _quick_probabilities(scores: Tensor, labels: Labels, out: Tensor | None) -> Tensor:
-    """The same up to rounding, in the memory of earlier ones: torch's softmax takes more than twice the time."""
-    if labels.has_regions:
-        return torch.sigmoid(scores, out=out)
-    powers = torch.sub(scores, scores.amax(0), out=out).exp_()
-    return powers.div_(powers.sum(0))
+def _quick_probabilities(scores: Array, labels: Labels, out: Array | None) -> Array:
+    """The same up to rounding, in the memory of earlier ones."""
+    backend = backend_of(scores)
+    return backend.sigmoid(scores, out) if labels.has_regions else backend.quick_softmax(scores, out)
 
 
 def export_slabs(
@@ -130,7 +128,7 @@ def export_slabs(
     Returns:
         Internal indices (D, H, W) on the whole canonical grid.
     """
-    result: Tensor | None = None
+    result: Array | None = None
     box = box_slices(grid.bounding_box)
     if uncertainty is not None:
         uncertainty.begin(grid.canonical_shape)
@@ -138,7 +136,8 @@ def export_slabs(
     background = [float(channel == 0 and not labels.has_regions) for channel in range(labels.num_outputs)]
     for axis, index, scores in _resampled_planes(slabs, grid):
         if result is None:
-            result = _background(grid, scores.device)
+            backend = backend_of(scores)
+            result = _background(grid, backend.device(scores))
         probabilities = _probabilities(scores, labels)
         for writer in writers:
             if index == 0:
@@ -147,37 +146,37 @@ def export_slabs(
         if threshold is None or isinstance(threshold, float):
             chosen = indices_from_scores(scores, labels, threshold)
         else:
-            chosen = torch.from_numpy(labels.from_probabilities(probabilities.cpu().numpy(), threshold))
-        result[box].movedim(axis, 0)[index] = chosen
+            chosen = backend.from_numpy(labels.from_probabilities(backend.to_numpy(probabilities), threshold))
+        move_axis(result[box], axis, 0)[index] = chosen
         if uncertainty is not None:
             place = None if uncertainty.map is None else np.moveaxis(uncertainty.map[box], axis, 0)[index]
-            uncertainty.add(probabilities.cpu().numpy(), chosen.cpu().numpy(), place)
+            uncertainty.add(backend.to_numpy(probabilities), backend.to_numpy(chosen), place)
         del scores, probabilities  # while the models compute the next ones
     for writer in writers:
         writer.finish()
     assert result is not None, "there is at least one plane"
-    return result.cpu().numpy()
+    return backend.to_numpy(result)
 
 
-def _background(grid: Grid, device: torch.device) -> Tensor:
+def _background(grid: Grid, device: Device) -> Array:
     """Labels (D, H, W) of the whole canonical grid, all 0, on a device if there is room for them."""
     place = buffer_device(device, math.prod(grid.canonical_shape))
-    return torch.zeros(grid.canonical_shape, dtype=torch.uint8, device=place)
+    return backend_at(place).zeros(grid.canonical_shape, "uint8", place)
 
 
-def _resampled_planes(slabs: Iterable[Slab], grid: Grid) -> Iterator[tuple[int, int, Tensor]]:
+def _resampled_planes(slabs: Iterable[Slab], grid: Grid) -> Iterator[tuple[int, int, Array]]:
     """Yield axis, index and float32 scores (K, h, w) of every plane of the cropped canonical grid, in order.
 
     The memory of a plane is used again for the next one of the slab. They are on the device of the models, also where
     the slab is not: a GPU has done with a plane before a CPU begins.
     """
     done = 0
-    previous = torch.empty(0)
+    previous: Array = None
     # Memory for two resampled planes in turn, and one between two: the system takes its time to give new memory.
-    turn: tuple[Tensor | None, Tensor | None] = None, None
-    between: Tensor | None = None
+    turn: tuple[Array | None, Array | None] = None, None
+    between: Array | None = None
     for slab in slabs:
-        axis = slab.axis
+        axis, backend = slab.axis, backend_of(slab.planes)
         simple = linear_positions(grid.shape[axis], grid.cropped_shape[axis])
         low, high, fraction = separate_positions(grid, axis) or simple
         needed = {*low.tolist(), *high.tolist()}
@@ -189,20 +188,20 @@ def _resampled_planes(slabs: Iterable[Slab], grid: Grid) -> Iterator[tuple[int, 
                 turn = (turn[1], current) if fraction.any() else (current, None)
             while done < len(high) and high[done] == source:
                 if low[done] != source:
-                    between = torch.lerp(previous, current, float(fraction[done]), out=between)
+                    between = backend.lerp(previous, current, float(fraction[done]), between)
                     yield axis, done, between
                 else:
                     yield axis, done, current
                 done += 1
             # The slab's memory is reused for the next one.
             if fraction.any():
-                previous = current.clone() if current is plane else current
+                previous = backend.copy(current) if current is plane else current
             del current
         # While the models compute the next slab, nothing is kept but what is still to be interpolated with.
         turn, between = (None, None), None
 
 
-def _resample_plane(plane: Tensor, axis: int, grid: Grid, device: torch.device, out: Tensor | None) -> Tensor:
+def _resample_plane(plane: Array, axis: int, grid: Grid, device: Device, out: Array | None) -> Array:
     """Resample a plane (K, h, w) across `axis` to the cropped canonical grid, in float32 on a device.
 
     Args:
@@ -213,34 +212,25 @@ def _resample_plane(plane: Tensor, axis: int, grid: Grid, device: torch.device, 
         out: An earlier result whose memory may be used again.
     """
     rows, columns = (grid.cropped_shape[other] for other in other_axes(axis))
-    if plane.device == device and plane.dtype == torch.float32 and plane.shape[1:] == (rows, columns):
+    backend = backend_of(plane)
+    if backend.is_float32(plane, device) and plane.shape[1:] == (rows, columns):
         return plane
     size = max(1, PART_BYTES // (4 * rows * columns))
     if len(plane) <= size:
-        return _resample_scores(plane.to(device).float(), axis, grid)
-    resampled = torch.empty(len(plane), rows, columns, device=device) if out is None else out
-    for old, new in zip(torch.split(plane, size), torch.split(resampled, size), strict=True):
-        new.copy_(_resample_scores(old.to(device).float(), axis, grid))
+        return _resample_scores(backend.float32(backend.moved(plane, device)), axis, grid)
+    resampled = backend.empty((len(plane), rows, columns), device=device) if out is None else out
+    for old, new in zip(split(plane, size), split(resampled, size), strict=True):
+        new[...] = _resample_scores(backend.float32(backend.moved(old, device)), axis, grid)
     return resampled
 
 
-def _resample_scores(scores: Tensor, axis: int, grid: Grid) -> Tensor:
+def _resample_scores(scores: Array, axis: int, grid: Grid) -> Array:
     """The same for some of the classes."""
-    axes = other_axes(axis)
+    axes, backend = other_axes(axis), backend_of(scores)
     shape = [grid.cropped_shape[other] for other in axes]
     for dim, other in enumerate(axes, 1):
         if positions := separate_positions(grid, other):
-            scores = _between(scores, dim, positions)
+            scores = backend.between(scores, dim, *positions)
     if list(scores.shape[1:]) == shape:
         return scores
-    return functional.interpolate(scores[None], size=shape, mode="bilinear", align_corners=False)[0]
-
-
-def _between(scores: Tensor, dim: int, positions: Positions) -> Tensor:
-    """Interpolate float32 scores (K, h, w) along one dimension: 1 h, 2 w."""
-    low, high = (torch.from_numpy(index).to(scores.device) for index in positions[:2])
-    chosen = scores.index_select(dim, low)
-    if not positions.fraction.any():
-        return chosen
-    weights = torch.from_numpy(positions.fraction).to(scores.device, scores.dtype)
-    return chosen.lerp_(scores.index_select(dim, high), weights[:, None] if dim == 1 else weights)
+    return backend.interpolate(scores, shape, linear_positions)

@@ -5,15 +5,14 @@ Letters: C channels, K scores, d h w the model's grid or a crop of it, n planes 
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
-from seg25d.core.device import Execution
+from seg25d.core.backend import Array, backend_at, backend_of, move_axis
 from seg25d.core.errors import ModelError
+from seg25d.core.execution import AnyExecution
 from seg25d.core.grids import box_shape, box_slices, even_margin
 from seg25d.core.types import BoundingBox, Shape
 from seg25d.core.workspace import FoldFolder
@@ -40,9 +39,9 @@ class FinePredictor(Predictor):
 
     def __init__(
         self,
-        models: Sequence[nn.Module],
+        models: Sequence[Any],
         header: ModelHeader,
-        execution: Execution,
+        execution: AnyExecution,
         options: PredictorOptions | None = None,
         coarse: Predictor | None = None,
     ) -> None:
@@ -50,14 +49,14 @@ class FinePredictor(Predictor):
         self.coarse = coarse
 
     @classmethod
-    def load(cls, paths: Sequence[Path], execution: Execution, options: PredictorOptions | None = None) -> Self:
+    def load(cls, paths: Sequence[Path], execution: AnyExecution, options: PredictorOptions | None = None) -> Self:
         """Load fine models, and the coarse model beside each.
 
         Raises:
             ModelError: If a file cannot be used, or the models do not belong together.
         """
         fine = super().load(paths, execution, options)
-        files = [FoldFolder(root=path.parent).coarse for path in paths]
+        files = [FoldFolder(root=path.parent, model_suffix=path.suffix).coarse for path in paths]
         fine.coarse = Predictor.load(files, execution, options)
         _check_coarse(files[0], fine.coarse.header, fine.header)
         return fine
@@ -67,7 +66,7 @@ class FinePredictor(Predictor):
         """Parameters of fine and coarse models."""
         return super().num_parameters + self._coarse().num_parameters
 
-    def slabs(self, image: Tensor) -> Iterable[Slab]:
+    def slabs(self, image: Array) -> Iterable[Slab]:
         """Predict the scores of an image (C, d, h, w) on the model's grid: the last round, with background around it.
 
         If coarse or fine models find nothing, the scores are those of the coarse models.
@@ -83,30 +82,34 @@ class FinePredictor(Predictor):
         last = fixed_point(found > 0, lambda box: self._refine(image, box), margin, settings)
         if last is None:
             return coarse.slabs(image)
-        slab = Slab(0, 0, last.scores.movedim(1, 0), self.labels_device)
-        return framed([slab], last.box, shape, background_scores(self.labels))
+        slab = Slab(0, 0, move_axis(last.scores, 1, 0), self.labels_device)
+        background = backend_of(image).from_numpy(background_scores(self.labels))
+        return framed([slab], last.box, shape, background)
 
-    def _refine(self, image: Tensor, box: BoundingBox) -> Refined:
+    def _refine(self, image: Array, box: BoundingBox) -> Refined:
         """Predict a crop; small components get the scores of background if the settings ask for it."""
         part, size = image[:, *box_slices(box)], box_shape(box)
+        backend = backend_of(image)
         # As for the planes of large volumes: half of the memory, and rounding hardly ever changes labels.
-        scores = torch.empty(self.labels.num_outputs, *size, dtype=torch.float16)
+        scores = backend.empty((self.labels.num_outputs, *size), "float16", backend.cpu)
         slabs = predict_slabs(self.models, part, self.labels.num_outputs, self.window_options(size))
         labels = self._choose_labels(_kept(slabs, scores), size)
         if self._settings().large_components:
             small = small_components(labels)
-            scores[:, torch.from_numpy(small)] = background_scores(self.labels)[:, None].half()
+            background = background_scores(self.labels).astype(np.float16)
+            scores[:, backend.from_numpy(small)] = backend.from_numpy(background)[:, None]
             labels[small] = 0
         return Refined(box, scores, labels > 0)
 
     def _choose_labels(self, slabs: Iterable[Slab], shape: Shape) -> NDArray[np.uint8]:
         """Convert slabs of scores to internal indices (d, h, w) on the model's grid."""
-        found = np.zeros(shape, np.uint8)
+        found, backend = np.zeros(shape, np.uint8), backend_at(self.execution.device)
         for slab in slabs:
             planes = np.moveaxis(found, slab.axis, 0)
             for number, scores in enumerate(slab.planes, slab.start):
-                on_device = scores.to(slab.device).float()
-                planes[number] = indices_from_scores(on_device, self.labels, self.header.threshold).cpu().numpy()
+                on_device = backend.float32(backend.moved(scores, slab.device))
+                chosen = indices_from_scores(on_device, self.labels, self.header.threshold)
+                planes[number] = backend.to_numpy(chosen)
         return found
 
     def _coarse(self) -> Predictor:
@@ -118,11 +121,11 @@ class FinePredictor(Predictor):
         return self.header.fine
 
 
-def _kept(slabs: Iterable[Slab], scores: Tensor) -> Iterator[Slab]:
+def _kept(slabs: Iterable[Slab], scores: Array) -> Iterator[Slab]:
     """Keep the planes of slabs in scores (K, d, h, w), and pass them on in the same precision, on their device."""
     for slab in slabs:
-        planes = slab.planes.to(scores.dtype)
-        scores.movedim(1 + slab.axis, 0)[slab.start : slab.start + len(planes)] = planes
+        planes = backend_of(scores).half(slab.planes)
+        move_axis(scores, 1 + slab.axis, 0)[slab.start : slab.start + len(planes)] = planes
         yield slab._replace(planes=planes)
 
 

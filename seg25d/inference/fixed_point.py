@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
+from seg25d.core.backend import Array
 from seg25d.core.grids import bounding_box, box_slices, with_margin
 from seg25d.core.types import BoundingBox, Shape
 from seg25d.planning.coarse_to_fine import FineConfig
@@ -20,7 +20,7 @@ class Refined(NamedTuple):
 
     box: BoundingBox
     """Position of the crop in the volume."""
-    scores: Tensor
+    scores: Array
     """(K, d, h, w)."""
     mask: NDArray[np.bool_]
     """(d, h, w): the foreground of all classes together."""

@@ -3,13 +3,16 @@
 Letters: K scores.
 """
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
+from seg25d.core.backend import Array, backend_of
 from seg25d.data.labels import Labels, logit
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
-def indices_from_scores(scores: Tensor, labels: Labels, threshold: float | None = None) -> Tensor:
+
+def indices_from_scores(scores: Array, labels: Labels, threshold: float | None = None) -> Array:
     """Choose the internal index of every voxel, as `Labels.from_scores` does.
 
     Args:
@@ -20,13 +23,16 @@ def indices_from_scores(scores: Tensor, labels: Labels, threshold: float | None 
     Returns:
         uint8 (...).
     """
-    if scores.device.type == "cpu":
+    backend = backend_of(scores)
+    if backend.device(scores).type == "cpu":
         # In one thread three times as fast as torch's maximum class by class, and many times as fast as its argmax.
-        return torch.from_numpy(labels.from_scores(scores.numpy(), threshold))
+        return backend.from_numpy(labels.from_scores(backend.to_numpy(scores), threshold))
     return _on_device(scores, labels, threshold)
 
 
-def _on_device(scores: Tensor, labels: Labels, threshold: float | None) -> Tensor:
+def _on_device(scores: "Tensor", labels: Labels, threshold: float | None) -> "Tensor":
+    import torch  # noqa: PLC0415 - only where models compute on a GPU
+
     if not labels.has_regions:
         if threshold is not None:
             return (scores[1] - scores[0] >= logit(threshold)).to(torch.uint8)

@@ -7,41 +7,28 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import Field
-from torch import Tensor, nn
 
 from seg25d.core.arrays import PlaneWriter
-from seg25d.core.device import Execution, give_freed_memory_back, lacks_memory
+from seg25d.core.backend import Array, Backend, Device, backend_at, move_axis
 from seg25d.core.errors import InputError, ModelError
+from seg25d.core.execution import AnyExecution
 from seg25d.core.records import Record
 from seg25d.core.types import Shape, Spacing
 from seg25d.data.labels import Labels
 from seg25d.inference.export import export_slabs, labels_from_slabs
+from seg25d.inference.model_reading import read_model
 from seg25d.inference.sliding_window import Slab, WindowOptions, labels_device, predict_slabs
 from seg25d.inference.uncertainty import Uncertainty
-from seg25d.planning.model_file import ModelHeader, load_model
-from seg25d.planning.model_size import check_memory, check_weights
+from seg25d.inference.windows import ALL_AXES, CPU_BATCH_VOXELS, covering_window, deepened, default_batch_size
+from seg25d.planning.model_file import ModelHeader
 from seg25d.planning.normalization import ChannelNormalization
-from seg25d.planning.plan import ConfigurationPlan
 from seg25d.preprocessing.grid import Grid
 from seg25d.preprocessing.preprocess import preprocess_image
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
-BATCH_SCORES_BYTES = 128 << 20
-"""Maximum memory of the float32 scores of a batch of windows."""
-STRETCH_AXIS = 1.5
-"""The window is stretched to the whole volume along axes where the volume is up to this many times its size."""
-STRETCH_VOXELS = 2
-"""Maximum number of voxels of a stretched window, as a multiple of the planned window."""
-BATCH_GROWTH = 2
-"""Windows per batch, as a multiple of training batches: without gradients at least twice as many fit into memory."""
-CPU_BATCH_VOXELS = 1 << 16
-"""Maximum number of voxels of a batch on a CPU: larger batches take more memory and save a tenth of the time at most
-(documentation/concepts/choices.md)."""
-
 
 FusionName = Literal["network", "mean", "majority", "staple", "nlstaple"]
 
@@ -63,7 +50,7 @@ class Predictor:
     """Models that share a plan, ready for prediction.
 
     Args:
-        models: One per fold; their scores are averaged. They are moved to the device and set to eval mode.
+        models: One per fold, see `predict_slabs`; their scores are averaged. The execution makes them ready.
         header: Plan, channels and labels of all of them.
         execution: Device and precision.
         options: Options of prediction.
@@ -74,12 +61,14 @@ class Predictor:
 
     def __init__(
         self,
-        models: Sequence[nn.Module],
+        models: Sequence[Any],
         header: ModelHeader,
-        execution: Execution,
+        execution: AnyExecution,
         options: PredictorOptions | None = None,
     ) -> None:
-        self.models = [execution.place(model.eval()) for model in models]
+        self.models: Sequence[Any] = execution.ready(models)
+        self.free_axes = ALL_AXES.intersection(*(getattr(model, "free_axes", ALL_AXES) for model in models))
+        """Axes along which windows may have other sizes than the planned one: for modules of torch, all."""
         self.header = header
         self.execution = execution
         self.options = options or PredictorOptions()
@@ -88,7 +77,7 @@ class Predictor:
         """Whether memory ran out with single windows; then windows have the planned size and the CPU keeps sums."""
 
     @classmethod
-    def load(cls, paths: Sequence[Path], execution: Execution, options: PredictorOptions | None = None) -> Self:
+    def load(cls, paths: Sequence[Path], execution: AnyExecution, options: PredictorOptions | None = None) -> Self:
         """Load model files.
 
         Args:
@@ -102,21 +91,14 @@ class Predictor:
         if not paths:
             raise ModelError("no model file was given; train a fold first")
         headers: list[ModelHeader] = []
-        models: list[nn.Module] = []
+        models: list[Any] = []
         for path in paths:
-            header, state = load_model(path)
-            if header.pretext is not None:
-                raise ModelError(
-                    f"{path} is a pretrained model, which restores images and segments nothing; train with --pretrained"
-                )
-            if header.plan.representation.fuses_views != cls.fuses_views:
-                raise ModelError(f"{path} does not belong here, as it takes other input; get the model again")
-            check_weights(path, header, state)
-            if header.plan not in [each.plan for each in headers]:
-                channels, on_cpu = len(header.description.channel_names), execution.device.type == "cpu"
-                check_memory(path, header.plan, channels, header.num_outputs, on_cpu=on_cpu)
-            model = header.build_model()
-            model.load_state_dict(state)
+            header, model = read_model(
+                path,
+                [each.plan for each in headers],
+                fuses_views=cls.fuses_views,
+                on_cpu=execution.device.type == "cpu",
+            )
             headers.append(header)
             models.append(model)
         check_agreement(paths, headers)
@@ -133,7 +115,7 @@ class Predictor:
         return self.header.description.labels
 
     @property
-    def labels_device(self) -> torch.device:
+    def labels_device(self) -> Device:
         """Where labels are made of scores, wherever these are kept."""
         return labels_device(self.execution.device, on_cpu=self.sparing)
 
@@ -215,7 +197,7 @@ class Predictor:
             image, lambda slabs: export_slabs(slabs, grid, self.labels, writers, threshold, uncertainty)
         )
 
-    def predict_maps(self, image: Any) -> Tensor:
+    def predict_maps(self, image: Any) -> Array:
         """Predict the probabilities of a preprocessed image on the model's grid.
 
         Args:
@@ -225,25 +207,26 @@ class Predictor:
             (M, d, h, w) in float16 on the CPU: of each foreground class (softmax, without the background) or region
             (sigmoid).
         """
-        return self._compute(image, lambda slabs: _collect_probabilities(slabs, image.shape[1:], self.labels))
+        backend = backend_at(self.execution.device)
+        return self._compute(image, lambda slabs: _collect_probabilities(slabs, image.shape[1:], self.labels, backend))
 
-    def slabs(self, image: Tensor) -> Iterable[Slab]:
+    def slabs(self, image: Array) -> Iterable[Slab]:
         """Predict the scores of an image (C, d, h, w) on the model's grid, slab by slab."""
         shape = (image.shape[1], image.shape[2], image.shape[3])
         return predict_slabs(self.models, image, self.labels.num_outputs, self.window_options(shape))
 
     def _compute(self, image: Any, export: Callable[[Iterable[Slab]], Result]) -> Result:
         """Predict and export; when the GPU's memory runs out, try again with smaller batches."""
-        tensor = torch.from_numpy(np.ascontiguousarray(image[...], np.float32))
+        array = self.execution.array(np.ascontiguousarray(image[...], np.float32))
         while True:
             try:
-                return export(self.slabs(tensor))
+                return export(self.slabs(array))
             except RuntimeError as error:
-                if not lacks_memory(error):
+                if not self.execution.lacks_memory(error):
                     raise
                 reason = str(error).splitlines()[0]
             # Outside the handler, as the exception keeps references to intermediate results.
-            give_freed_memory_back()
+            self.execution.give_freed_memory_back()
             self._spare_memory(reason)
 
     def _spare_memory(self, reason: str) -> None:
@@ -267,89 +250,43 @@ class Predictor:
 
     def window_options(self, shape: Shape) -> WindowOptions:
         """Choose how windows cover a volume (D, H, W)."""
-        plan = self.header.plan
-        window = plan.window if self.sparing else covering_window(plan, shape, self.labels.num_outputs)
-        regular = plan.representation.regular_steps
-        window, batch_size = deepened(plan, window, shape, self.batch_size)
-        if self.execution.device.type == "cpu" and self.options.batch_size is None:
+        plan, classes, axis = self.header.plan, self.labels.num_outputs, self.header.plan.representation.free_axis
+        window, batch_size, images_at_once = plan.window, self.batch_size, None
+        step_size, on_cpu = self.options.step_size, self.execution.device.type == "cpu"
+        if not self.sparing:
+            window = covering_window(plan, shape, classes, step_size=step_size, free_axes=self.free_axes)
+        if axis in self.free_axes:
+            in_parts = not self.sparing and all(getattr(model, "takes_images_at_once", False) for model in self.models)
+            if in_parts:
+                images_at_once = batch_size * window[axis]
+                if on_cpu and self.options.batch_size is None:
+                    images_at_once = max(1, CPU_BATCH_VOXELS * window[axis] // math.prod(window))
+            window, batch_size = deepened(plan, window, shape, batch_size, classes, in_parts=in_parts)
+        if on_cpu and self.options.batch_size is None:
             batch_size = max(1, min(batch_size, CPU_BATCH_VOXELS // math.prod(window)))
         header = self.header
         return WindowOptions(
             model=f"the model of {header.dataset_name}, {header.configuration}, fold {header.fold}",
             window=window,
-            step_size=plan.representation.step_sizes(window, self.options.step_size),
+            step_size=plan.step_sizes(window, step_size),
             mirror_axes=plan.mirror_axes if self.options.mirroring else (),
-            regular=regular,
+            regular=plan.representation.regular_steps,
             padded_with_lowest=plan.representation.padded_with_lowest,
             batch_size=batch_size,
+            images_at_once=images_at_once,
             autocast=self.execution.autocast(),
             sums_on_cpu=self.sparing,
         )
 
 
-def _collect_probabilities(slabs: Iterable[Slab], shape: Sequence[int], labels: Labels) -> Tensor:
-    maps = torch.empty(labels.num_outputs - (not labels.has_regions), *shape, dtype=torch.float16)
+def _collect_probabilities(slabs: Iterable[Slab], shape: Sequence[int], labels: Labels, backend: Backend) -> Array:
+    maps = backend.empty((labels.num_outputs - (not labels.has_regions), *shape), "float16", backend.cpu)
     for slab in slabs:
-        planes = maps.movedim(1 + slab.axis, 0)
+        planes = move_axis(maps, 1 + slab.axis, 0)
         for index, plane in enumerate(slab.planes, slab.start):
-            scores = plane.to(slab.device).float()
-            planes[index] = scores.sigmoid() if labels.has_regions else scores.softmax(0)[1:]
+            scores = backend.float32(backend.moved(plane, slab.device))
+            planes[index] = backend.sigmoid(scores) if labels.has_regions else backend.softmax(scores)[1:]
     return maps
-
-
-def covering_window(plan: ConfigurationPlan, shape: Shape, num_outputs: int) -> Shape:
-    """Choose the window for a volume: the planned one, stretched along axes where the volume is only a little larger.
-
-    Otherwise two windows would overlap by more than half: twice the work and less context. Without gradients there is
-    enough memory; the window grows to at most twice its voxels.
-
-    Args:
-        plan: Window and network.
-        shape: Shape of the volume on the model's grid.
-        num_outputs: Scores per voxel.
-
-    Returns:
-        Voxels along (D, H, W), divisible by the network's divisors.
-    """
-    divisors = dict(zip(plan.representation.network_axes, plan.network.divisor, strict=True))
-    window = list(plan.window)
-    most = min(STRETCH_VOXELS * math.prod(plan.window), BATCH_SCORES_BYTES // (4 * num_outputs))
-    regular = plan.representation.regular_steps
-    fixed = {regular.axis} if regular else set()
-    for axis in sorted({0, 1, 2} - fixed, key=lambda axis: shape[axis] / plan.window[axis]):
-        divisor = divisors.get(axis, 1)
-        wanted = -(-shape[axis] // divisor) * divisor
-        stretched = [*window[:axis], wanted, *window[axis + 1 :]]
-        if window[axis] < shape[axis] <= STRETCH_AXIS * window[axis] and math.prod(stretched) <= most:
-            window = stretched
-    return (window[0], window[1], window[2])
-
-
-def deepened(plan: ConfigurationPlan, window: Shape, shape: Shape, batch_size: int) -> tuple[Shape, int]:
-    """Replace several overlapping windows by one deeper window if the depth makes no difference, as for slices.
-
-    Args:
-        plan: Determines the axis.
-        window: Voxels along (D, H, W).
-        shape: Shape of the volume on the model's grid.
-        batch_size: Windows per batch.
-
-    Returns:
-        The window, no larger than a batch of the given windows, and the number of such windows per batch.
-    """
-    axis = plan.representation.free_axis
-    if axis is None or shape[axis] <= window[axis]:
-        return window, batch_size
-    times = min(batch_size, -(-shape[axis] // window[axis]))
-    deep = list(window)
-    deep[axis] = min(shape[axis], times * window[axis])
-    return (deep[0], deep[1], deep[2]), max(1, batch_size // times)
-
-
-def default_batch_size(header: ModelHeader) -> int:
-    """Windows per batch: more than in training, but limited by the memory for the scores of many classes."""
-    scores_bytes = 4 * header.description.labels.num_outputs * math.prod(header.plan.window)
-    return max(1, min(BATCH_GROWTH * header.plan.batch_size, BATCH_SCORES_BYTES // scores_bytes))
 
 
 def check_agreement(paths: Sequence[Path], headers: Sequence[ModelHeader]) -> None:

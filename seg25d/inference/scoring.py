@@ -6,8 +6,13 @@ Letters: B batch, C channels, F features, K scores, d h w window, n planes.
 import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
+from seg25d.core.backend import Array
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 SCORES_BYTES = 128 << 20
 """Scores of a batch that take more than this in float32 are made in parts: 61 of 24 x 512 x 512 voxels take 1.4 GiB,
@@ -15,30 +20,37 @@ the features that they are made of half as much or less."""
 
 
 def scores_in_parts(
-    model: nn.Module, images: Tensor, num_outputs: int, autocast: AbstractContextManager[object]
-) -> Iterator[tuple[int, Tensor]]:
+    model: Any,
+    images: Array,
+    num_outputs: int,
+    autocast: AbstractContextManager[object],
+    images_at_once: int | None = None,
+) -> Iterator[tuple[int, Array]]:
     """Compute the scores of windows.
 
     Args:
-        model: In eval mode. It can give scores in parts if it is a network that names its `score_layer`, or arranges
-            the scores of one.
+        model: A module of torch in eval mode, or a function of numpy's arrays. A module can give scores in parts if it
+            is a network that names its `score_layer`, or arranges the scores of one.
         images: (B, C, d, h, w).
         num_outputs: Scores per voxel, K.
         autocast: The context in which the model computes.
+        images_at_once: Images that a slice-wise model computes at a time, see `LiftedSlices`; None: all.
 
     Yields:
         The first of some planes, and their scores (B, K, n, h, w): together all d planes.
     """
-    name = _score_layer(model)
+    name, compute = _score_layer(model), model
+    if images_at_once is not None:
+        compute = partial(model, images_at_once=images_at_once)
     plane_bytes = 4 * num_outputs * len(images) * math.prod(images.shape[3:])
     planes = max(1, SCORES_BYTES // plane_bytes)
     if name is None or planes >= images.shape[2]:
         with autocast:
-            scores = model(images)
+            scores = compute(images)
         yield 0, scores
         return
     with left_out(model, name) as layer, autocast:
-        features = model(images)
+        features = compute(images)
     for first in range(0, images.shape[2], planes):
         with autocast:
             scores = _pointwise(layer, features[:, :, first : first + planes])
@@ -46,7 +58,7 @@ def scores_in_parts(
         del scores  # otherwise it is kept while the next ones are computed
 
 
-def _score_layer(model: nn.Module) -> str | None:
+def _score_layer(model: Any) -> str | None:
     """The layer of single pixels or voxels that makes the scores; None if they come about otherwise."""
     if not getattr(model, "arranges_scores", False):
         return getattr(model, "score_layer", None)
@@ -55,8 +67,10 @@ def _score_layer(model: nn.Module) -> str | None:
 
 
 @contextmanager
-def left_out(model: nn.Module, name: str) -> Iterator[nn.Module]:
+def left_out(model: "nn.Module", name: str) -> "Iterator[nn.Module]":
     """Let a layer of a model do nothing for a while; gives the layer."""
+    from torch import nn  # noqa: PLC0415 - heavy
+
     parent, _, child = name.rpartition(".")
     owner, layer = model.get_submodule(parent), model.get_submodule(name)
     owner.register_module(child, nn.Identity())
@@ -66,8 +80,10 @@ def left_out(model: nn.Module, name: str) -> Iterator[nn.Module]:
         owner.register_module(child, layer)
 
 
-def _pointwise(layer: nn.Module, features: Tensor) -> Tensor:
+def _pointwise(layer: "nn.Module", features: "Tensor") -> "Tensor":
     """Apply a convolution of single pixels or voxels to features (B, F, n, h, w); gives (B, K, n, h, w)."""
+    from torch import nn  # noqa: PLC0415 - heavy
+
     if isinstance(layer, nn.Conv3d):
         return layer(features)  # type: ignore[no-any-return]
     scores: Tensor = layer(features.flatten(2, 3))

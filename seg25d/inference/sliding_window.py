@@ -13,12 +13,12 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional
+import numpy as np
+from numpy.typing import NDArray
 
+from seg25d.core.backend import HOST, Array, Backend, Device, backend_of, cpu_like
 from seg25d.core.errors import InputError, ModelError
 from seg25d.core.grids import regular_starts
 from seg25d.core.parallel import available_memory_bytes
@@ -56,6 +56,8 @@ class WindowOptions:
     padded_with_lowest: bool = False
     """Whether volumes are padded with the lowest value of each channel instead of 0."""
     batch_size: int = 1
+    images_at_once: int | None = None
+    """Images that the network of a slice-wise model takes at a time; None: all of a batch of windows."""
     autocast: AbstractContextManager[object] | None = None
     """The context in which models compute, such as `torch.autocast(...)`."""
     sums_on_cpu: bool = False
@@ -80,9 +82,9 @@ class Slab(NamedTuple):
     """Axis (0 D, 1 H, 2 W) perpendicular to the planes."""
     start: int
     """Index of the first plane along that axis."""
-    planes: Tensor
+    planes: Array
     """(n, K, h, w) in float32 or float16. Valid until the next slab is requested."""
-    device: torch.device = torch.device("cpu")
+    device: Device = HOST
     """Where to make something of the planes: the GPU of the models, or the CPU if its memory ran out."""
 
 
@@ -120,13 +122,16 @@ def _choose_starts(size: Shape, options: WindowOptions) -> list[list[int]]:
     return starts
 
 
-def gaussian_weights(window: int) -> Tensor:
+def gaussian_weights(window: int) -> NDArray[np.float64]:
     """Weights of a window's voxels along one axis: a Gaussian around the centre, from `SMALLEST_WEIGHT` to 1."""
-    offset = (torch.arange(window, dtype=torch.float64) - (window - 1) / 2) / (window * SIGMA)
-    return torch.exp(-0.5 * offset**2).clamp_min(SMALLEST_WEIGHT)
+    offset = (np.arange(window, dtype=np.float64) - (window - 1) / 2) / (window * SIGMA)
+    weights: NDArray[np.float64] = np.maximum(np.exp(-0.5 * offset**2), SMALLEST_WEIGHT)
+    return weights
 
 
-def axis_weights(size: int, window: int, starts: Sequence[int], *, equal: bool = False) -> dict[int, Tensor]:
+def axis_weights(
+    size: int, window: int, starts: Sequence[int], *, equal: bool = False
+) -> dict[int, NDArray[np.float32]]:
     """Compute the weights of each window along one axis, which sum to one over the windows that cover a voxel.
 
     Args:
@@ -136,18 +141,16 @@ def axis_weights(size: int, window: int, starts: Sequence[int], *, equal: bool =
         equal: Whether all voxels of a window have the same weight, instead of a Gaussian.
 
     Returns:
-        The float32 weights (window,) by start.
+        The weights (window,) by start.
     """
-    weights = torch.ones(window, dtype=torch.float64) if equal else gaussian_weights(window)
-    total = torch.zeros(size, dtype=torch.float64)
+    weights = np.ones(window) if equal else gaussian_weights(window)
+    total = np.zeros(size)
     for start in starts:
         total[start : start + window] += weights
-    return {start: (weights / total[start : start + window]).float() for start in starts}
+    return {start: (weights / total[start : start + window]).astype(np.float32) for start in starts}
 
 
-def predict_slabs(
-    models: Sequence[nn.Module], image: Tensor, num_outputs: int, options: WindowOptions
-) -> Iterator[Slab]:
+def predict_slabs(models: Sequence[Any], image: Array, num_outputs: int, options: WindowOptions) -> Iterator[Slab]:
     """Slide a window over a volume and yield the scores in slabs, averaged over windows, mirrorings and models.
 
     A volume that is smaller than the window is padded on both sides (along a regular axis only at the end, also if the
@@ -155,7 +158,8 @@ def predict_slabs(
     voxels have to be kept at a time.
 
     Args:
-        models: Models in eval mode on one device, from volumes (B, C, *window) to scores (B, K, *window).
+        models: Models on one device, from volumes (B, C, *window) to scores (B, K, *window): modules of torch in eval
+            mode, which take tensors, or functions of numpy's arrays, as the image is one.
         image: (C, D, H, W) float32 on the CPU; not changed.
         num_outputs: Scores per voxel, K.
         options: Options of the windows.
@@ -172,7 +176,7 @@ def predict_slabs(
         axis_weights(*each, equal=options.regular is not None and axis == options.regular.axis)
         for axis, each in enumerate(zip(size, options.window, starts, strict=True))
     ]
-    layout, device = _choose_layout(size, starts, options), _device(models)
+    layout, device = _choose_layout(size, starts, options), backend_of(image).device_of(models[0])
     place = labels_device(device, on_cpu=options.sums_on_cpu)
     axis, first = layout.axis, 0
     height, width = (size[other] for other in other_axes(axis))
@@ -193,34 +197,34 @@ def predict_slabs(
             first = done
 
 
-def labels_device(device: torch.device, *, on_cpu: bool) -> torch.device:
+def labels_device(device: Device, *, on_cpu: bool) -> Device:
     """Where to make labels of scores: on the GPU of the models, or on the CPU if it lacks memory or there is none.
 
     Not on MPS, whose sums are on the CPU: nobody has looked whether it would be faster there.
     """
-    return device if device.type == "cuda" and not on_cpu else torch.device("cpu")
+    return device if device.type == "cuda" and not on_cpu else cpu_like(device)
 
 
 def _without_padding(slab: Slab, offsets: Shape, shape: Shape) -> Slab:
     """The part of a slab of a padded volume that lies in the volume (D, H, W), perhaps nothing."""
     axis, start, planes, _ = slab
     low, high = max(start, offsets[axis]), min(start + len(planes), offsets[axis] + shape[axis])
-    inside = planes[low - start : max(low, high) - start]
-    for dim, other in enumerate(other_axes(axis), 2):
-        inside = inside.narrow(dim, offsets[other], shape[other])
+    rows, columns = (slice(offsets[other], offsets[other] + shape[other]) for other in other_axes(axis))
+    inside = planes[low - start : max(low, high) - start, :, rows, columns]
     return slab._replace(start=low - offsets[axis], planes=inside)
 
 
 def _add_scores(
-    models: Sequence[nn.Module], windows: "_Windows", batch: "Sequence[_Item]", sums: WindowSums, options: WindowOptions
+    models: Sequence[Any], windows: "_Windows", batch: "Sequence[_Item]", sums: WindowSums, options: WindowOptions
 ) -> None:
     """Pass windows through all models and add the weighted scores."""
-    with torch.inference_mode():
+    with windows.backend.no_gradients():
         images = windows.images(batch)
         share = 1 / (len(models) * 2 ** len(options.mirror_axes))
         for model in models:
             num_outputs = sums.planes.shape[1]
-            for first, scores in scores_in_parts(model, images, num_outputs, options.autocast or nullcontext()):
+            context = options.autocast or nullcontext()
+            for first, scores in scores_in_parts(model, images, num_outputs, context, options.images_at_once):
                 for item, each in zip(batch, scores, strict=True):
                     sums.add(*item, each, share, first)
                 # Otherwise they are kept in memory while the next ones are computed.
@@ -239,12 +243,9 @@ def _check_number(shape: Shape, starts: Sequence[list[int]], options: WindowOpti
         )
 
 
-def _check_finite(planes: Tensor, model: str) -> None:
+def _check_finite(planes: Array, model: str) -> None:
     """Refuse scores that are no numbers: the largest of them would be nothing, as background is."""
-    # A sum tells it in one pass, unless numbers are so large that it is infinite itself. Plane by plane, as CPUs make a
-    # copy in float32; asked at once, as an answer from a GPU is waited for.
-    sums = torch.stack([plane.sum(dtype=torch.float32) for plane in planes])
-    if not torch.isfinite(sums).all() and not all(torch.isfinite(plane).all() for plane in planes):
+    if not backend_of(planes).is_finite(planes):
         raise ModelError(
             f"the scores of {model} are NaN or infinite; its weights are damaged or its training went wrong: get the "
             "model again, or train it again with a lower learning rate"
@@ -285,7 +286,7 @@ def _make_layout(axis: int, size: Shape, starts: Sequence[list[int]], options: W
     return _Layout(axis, batches, min(depth, size[axis]))
 
 
-def _pad(image: Tensor, options: WindowOptions, starts: Sequence[list[int]]) -> tuple[Tensor, Shape]:
+def _pad(image: Array, options: WindowOptions, starts: Sequence[list[int]]) -> tuple[Array, Shape]:
     """Pad an image to the extent of the windows; return it and the position of the volume in it."""
     reached = [each[-1] + window for each, window in zip(starts, options.window, strict=True)]
     missing = [max(0, wanted - size) for wanted, size in zip(reached, image.shape[1:], strict=True)]
@@ -294,17 +295,13 @@ def _pad(image: Tensor, options: WindowOptions, starts: Sequence[list[int]]) -> 
     before = [number // 2 for number in missing]
     if options.regular:
         before[options.regular.axis] = 0
-    padding = [part for axis in (2, 1, 0) for part in (before[axis], missing[axis] - before[axis])]
+    after = [number - first for number, first in zip(missing, before, strict=True)]
     offsets = (before[0], before[1], before[2])
+    backend = backend_of(image)
     if not options.padded_with_lowest:
-        return functional.pad(image, padding), offsets
-    lowest = image.amin((1, 2, 3), keepdim=True)
-    return functional.pad(image - lowest, padding) + lowest, offsets
-
-
-def _device(models: Sequence[nn.Module]) -> torch.device:
-    parameter = next(models[0].parameters(), None)
-    return torch.device("cpu") if parameter is None else parameter.device
+        return backend.pad(image, before, after), offsets
+    lowest = backend.lowest(image)
+    return backend.pad(image - lowest, before, after) + lowest, offsets
 
 
 class _Windows:
@@ -319,32 +316,24 @@ class _Windows:
         on_cpu: Whether the volume stays on the CPU even if it fits on the device.
     """
 
-    def __init__(self, volume: Tensor, window: Shape, device: torch.device, *, on_cpu: bool) -> None:
-        place = torch.device("cpu") if on_cpu else buffer_device(device, volume.nbytes, VOLUME_SHARE)
-        self.volume = volume.to(place)
+    def __init__(self, volume: Array, window: Shape, device: Device, *, on_cpu: bool) -> None:
+        self.backend: Backend = backend_of(volume)
+        place = cpu_like(device) if on_cpu else buffer_device(device, volume.nbytes, VOLUME_SHARE)
+        self.volume = self.backend.moved(volume, place)
         self.window = window
         self.device = device
         self._start: Shape | None = None
-        self._part = torch.empty(0)
+        self._part: Array = None
 
-    def images(self, batch: Sequence[_Item]) -> Tensor:
+    def images(self, batch: Sequence[_Item]) -> Array:
         """Windows (B, C, d, h, w), mirrored."""
-        return torch.stack([self._image(item) for item in batch])
+        return self.backend.stack([self._image(item) for item in batch])
 
-    def _image(self, item: _Item) -> Tensor:
+    def _image(self, item: _Item) -> Array:
         if item.start != self._start:
             depth, height, width = (
                 slice(start, start + size) for start, size in zip(item.start, self.window, strict=True)
             )
-            self._start, self._part = item.start, _moved(self.volume[:, depth, height, width], self.device)
-        return self._part.flip([1 + axis for axis in item.mirror]) if item.mirror else self._part
-
-
-def _moved(part: Tensor, device: torch.device) -> Tensor:
-    """Part of a tensor on a device; the same where it is there already."""
-    if part.device == device or device.type != "cuda":
-        return part.to(device)
-    # From other memory, a copy waits until the GPU has done all that it was asked for; torch keeps pinned memory until
-    # the copy is done (docs.pytorch.org, pinmem_nonblock tutorial; github.com/pytorch/pytorch/issues/130785).
-    pinned = torch.empty(part.shape, dtype=part.dtype, pin_memory=True).copy_(part)
-    return pinned.to(device, non_blocking=True)
+            self._start = item.start
+            self._part = self.backend.send(self.volume[:, depth, height, width], self.device)
+        return self.backend.flip(self._part, [1 + axis for axis in item.mirror]) if item.mirror else self._part

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from seg25d.core.arrays import Windows
+from seg25d.core.backend import num_threads
 from seg25d.core.leftovers import remove_leftovers
 from seg25d.core.progress import track
 from seg25d.core.records import read_record, write_record
@@ -141,10 +141,10 @@ def _predict(predictor: Predictor, store: Store, record: CaseRecord, output: _Ou
                 writers = []
                 if output.maps is not None:
                     path = output.maps / f"{record.case}.b2nd"
-                    writers.append(kept.enter_context(probability_map_writer(path, torch.get_num_threads())))
+                    writers.append(kept.enter_context(probability_map_writer(path, num_threads())))
                 if output.save_probabilities:
                     remove_leftovers(output.folder)
-                    writers.append(stack.enter_context(passing_map_writer(output.folder, torch.get_num_threads())))
+                    writers.append(stack.enter_context(passing_map_writer(output.folder, num_threads())))
                 indices = predictor.predict_probabilities(image, record.grid, writers, None, uncertainty)
             probabilities = writers[-1].array if output.save_probabilities else None
         return _Predicted(indices, uncertainty.sums, probabilities, stack.pop_all())
@@ -178,7 +178,7 @@ def _finish_case(store: Store, record: CaseRecord, result: _Predicted | None, ou
         indices = result.indices
         with result.opened:
             if result.probabilities is not None:
-                write_probabilities(path, result.probabilities, record.geometry, torch.get_num_threads())
+                write_probabilities(path, result.probabilities, record.geometry, num_threads())
         write_record(output.sums(record.case), CaseSums(structures=result.sums))
         if ending is not None:
             from seg25d.data.image_io import write_labels  # noqa: PLC0415 - SimpleITK may be missing

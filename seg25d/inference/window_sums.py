@@ -14,11 +14,12 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
-from seg25d.core.device import free_gpu_memory_bytes
+from seg25d.core.backend import Array, Device, backend_at, backend_of, cpu_like, move_axis
 from seg25d.core.errors import InputError
 from seg25d.core.memory import lack_of_memory
 from seg25d.core.types import Shape
@@ -53,20 +54,24 @@ class WindowSums:
         self,
         axis: int,
         shape: tuple[int, int, int, int],
-        weights: Sequence[dict[int, Tensor]],
-        device: torch.device,
+        weights: Sequence[dict[int, NDArray[np.float32]]],
+        device: Device,
         *,
         on_cpu: bool,
     ) -> None:
         self.axis = axis
         self.first = 0
-        self.weights = [{start: each.to(device) for start, each in along.items()} for along in weights]
+        self.backend = backend_at(device)
         self.window = [len(next(iter(along.values()))) for along in weights]
+        self.weights = [
+            {start: self.backend.from_numpy(each, device) for start, each in along.items()} for along in weights
+        ]
         self.file: _TemporaryPlanes | None = None
-        dtype = torch.float32 if 4 * math.prod(shape) <= PLANES_BYTES else torch.float16
-        num_bytes = dtype.itemsize * math.prod(shape)
-        place = torch.device("cpu") if on_cpu else buffer_device(device, num_bytes)
-        lack = lack_of_memory(shape, dtype.itemsize) if place.type == "cpu" else None
+        dtype = "float32" if 4 * math.prod(shape) <= PLANES_BYTES else "float16"
+        itemsize = np.dtype(dtype).itemsize
+        num_bytes = itemsize * math.prod(shape)
+        place = cpu_like(device) if on_cpu else buffer_device(device, num_bytes)
+        lack = lack_of_memory(shape, itemsize) if place.type == "cpu" else None
         if lack or (device.type == "cpu" and num_bytes > PLANES_BYTES):
             with suppress(OSError, AttributeError):  # no room on a disk; a system without such files
                 self.file = _TemporaryPlanes(shape, dtype)
@@ -75,16 +80,20 @@ class WindowSums:
                 f"the scores: {lack}; stop other programs, use a machine with more memory, or let TMPDIR name a folder "
                 "on a disk with that much space"
             )
-        self.planes = torch.zeros(shape, dtype=dtype, device=place) if self.file is None else self.file.planes
+        self.planes: Array = (
+            self.backend.zeros(shape, dtype, place)
+            if self.file is None
+            else self.backend.from_numpy(self.file.planes, cpu_like(device))
+        )
         """(n, K, h, w) in float32 or float16, from `first` on."""
         gathered_bytes = 4 * shape[1] * math.prod(self.window)
         self.gathers = place != device and not on_cpu and gathered_bytes <= SCORES_BYTES
         """Whether the mirrorings of a window are summed up on the device, which takes memory there, so that the CPU
         gets and adds one of up to eight."""
         self._start: Shape | None = None
-        self._gathered = torch.empty(0)
+        self._gathered: Array = None
 
-    def add(self, start: Shape, mirror: Sequence[int], scores: Tensor, share: float, first: int = 0) -> None:
+    def add(self, start: Shape, mirror: Sequence[int], scores: Array, share: float, first: int = 0) -> None:
         """Add the scores of a window.
 
         Args:
@@ -99,32 +108,34 @@ class WindowSums:
         if not self.gathers:
             self._add(start, mirror, scores, share, first)
             return
+        backend = self.backend
         if start != self._start:
             self._add_gathered()
-            self._start, self._gathered = start, torch.zeros(len(scores), *self.window, device=scores.device)
-        gathered = self._gathered.narrow(1, first, scores.shape[1])
+            self._start = start
+            self._gathered = backend.zeros((len(scores), *self.window), device=backend.device(scores))
+        gathered = self._gathered[:, first : first + scores.shape[1]]
         for portion, part in _portions(scores, mirror):
-            gathered[portion].add_(part, alpha=share)
+            backend.add_scaled(gathered[portion], part, share)
 
     def _add_gathered(self) -> None:
         if self._start is not None:
-            with torch.inference_mode():
+            with self.backend.no_gradients():
                 self._add(self._start, (), self._gathered, 1.0, 0)
         self._start = None
 
-    def _add(self, start: Shape, mirror: Sequence[int], scores: Tensor, share: float, first: int) -> None:
+    def _add(self, start: Shape, mirror: Sequence[int], scores: Array, share: float, first: int) -> None:
+        backend = self.backend
         depth, height, width = (self.weights[axis][begin] for axis, begin in enumerate(start))
         weight = depth[first : first + scores.shape[1], None, None] * height[:, None] * width * share
         sums = self._region((start[0] + first, start[1], start[2]), scores.shape[1:])
         for portion, part in _portions(scores, mirror):
-            if sums.dtype == part.dtype and sums.device == part.device:
-                sums[portion].addcmul_(part, weight)
+            if backend.are_alike(sums, part):
+                backend.add_product(sums[portion], part, weight)
             else:
-                # The type first: half as much to copy from a GPU, where torch would change it on the CPU.
-                sums[portion] += (part * weight).to(sums.dtype).to(sums.device)
+                backend.add_converted(sums[portion], part * weight)
             self._release()
 
-    def finished(self, stop: int) -> Iterator[tuple[int, Tensor]]:
+    def finished(self, stop: int) -> Iterator[tuple[int, Array]]:
         """The planes before `stop` as the first one's place and planes; those in a file a few at a time."""
         self._add_gathered()
         portion = stop - self.first
@@ -137,34 +148,32 @@ class WindowSums:
     def advance(self, first: int) -> None:
         """Drop the planes before `first` and add as many new ones at the end."""
         shift = first - self.first
-        with torch.inference_mode():
+        with self.backend.no_gradients():
             for index, plane in enumerate(self.planes):
-                if index + shift < len(self.planes):
-                    plane.copy_(self.planes[index + shift])
-                else:
-                    plane.zero_()
+                plane[...] = self.planes[index + shift] if index + shift < len(self.planes) else 0
                 self._release()
         self.first = first
 
-    def _region(self, start: Shape, size: Sequence[int]) -> Tensor:
+    def _region(self, start: Shape, size: Sequence[int]) -> Array:
         """The sums (K, d, h, w) of a window."""
-        region = self.planes.narrow(0, start[self.axis] - self.first, size[self.axis])
-        for dim, axis in enumerate(other_axes(self.axis), 2):
-            region = region.narrow(dim, start[axis], size[axis])
-        return region.movedim(0, 1 + self.axis)
+        places = [slice(begin, begin + number) for begin, number in zip(start, size, strict=True)]
+        across = slice(start[self.axis] - self.first, start[self.axis] - self.first + size[self.axis])
+        rows, columns = (places[axis] for axis in other_axes(self.axis))
+        return move_axis(self.planes[across, :, rows, columns], 0, 1 + self.axis)
 
     def _release(self) -> None:
         if self.file is not None:
             self.file.release()
 
 
-def _portions(scores: Tensor, mirror: Sequence[int]) -> Iterator[tuple[slice, Tensor]]:
+def _portions(scores: Array, mirror: Sequence[int]) -> Iterator[tuple[slice, Array]]:
     """Scores (K, d, h, w) in float32 as they were before mirroring, a few classes at a time."""
-    size = max(1, TERM_BYTES // (4 * scores[0].numel()))
-    mirrored_dims = [1 + axis for axis in mirror]
+    backend = backend_of(scores)
+    size = max(1, TERM_BYTES // (4 * math.prod(scores.shape[1:])))
+    mirrored_axes = [1 + axis for axis in mirror]
     for first in range(0, len(scores), size):
-        part = scores[first : first + size].float()
-        yield slice(first, first + size), part.flip(mirrored_dims) if mirrored_dims else part
+        part = backend.float32(scores[first : first + size])
+        yield slice(first, first + size), backend.flip(part, mirrored_axes) if mirrored_axes else part
 
 
 class _TemporaryPlanes:
@@ -174,15 +183,15 @@ class _TemporaryPlanes:
         OSError: If the disk has no room.
     """
 
-    def __init__(self, shape: Sequence[int], dtype: torch.dtype) -> None:
-        size = dtype.itemsize * math.prod(shape)
+    def __init__(self, shape: Sequence[int], dtype: str) -> None:
+        size = np.dtype(dtype).itemsize * math.prod(shape)
         if _is_memory(Path(tempfile.gettempdir())):
             raise OSError("temporary files are kept in memory here")
         with tempfile.TemporaryFile() as file:
             # Without its place on the disk, a full disk would end the process (SIGBUS) instead of an error here.
             os.posix_fallocate(file.fileno(), 0, size)
             self.memory = mmap.mmap(file.fileno(), size)
-        self.planes = torch.frombuffer(self.memory, dtype=dtype).reshape(shape)
+        self.planes: NDArray[Any] = np.frombuffer(self.memory, dtype).reshape(shape)
 
     def release(self) -> None:
         """Leave what was read and written to the system, which keeps or writes it as it sees fit (madvise(2))."""
@@ -204,8 +213,14 @@ def other_axes(axis: int) -> tuple[int, ...]:
     return tuple(other for other in range(3) if other != axis)
 
 
-def buffer_device(device: torch.device, num_bytes: int, share: float = 0.5) -> torch.device:
+def buffer_device(device: Device, num_bytes: int, share: float = 0.5) -> Device:
     """The models' device, if so many bytes take at most a share of its free memory, else the CPU."""
-    if device.type == "cuda" and num_bytes <= free_gpu_memory_bytes(device) * share:
-        return device
-    return torch.device("cpu")
+    if device.type == "cuda":
+        import torch  # noqa: PLC0415 - only where there is a GPU
+
+        from seg25d.core.device import free_gpu_memory_bytes  # noqa: PLC0415 - loads torch
+
+        assert isinstance(device, torch.device), "numpy knows no GPU"
+        if num_bytes <= free_gpu_memory_bytes(device) * share:
+            return device
+    return cpu_like(device)

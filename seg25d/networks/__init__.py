@@ -1,18 +1,18 @@
-"""The networks, one file each.
+"""The networks, one file each, and their settings, one record each, in `specs/`, which needs no torch.
 
-To add one: a file with a record of its settings, see `Network` in base.py, one line in `PLACES`, and its rule in
-seg25d/planning/network_rules.py. Then `--network`, `--help` and plans know it.
+To add one: a file with its layers, a record of its settings in `specs/` (see `Network` in base.py), a line in `PLACES`,
+and its rule in seg25d/planning/network_rules.py. Then `--network`, `--help` and plans know it.
 """
 
 PLACES: dict[str, str] = {
-    "unet": "seg25d.networks.unet:UNetSpec",
-    "se_unet": "seg25d.networks.se_unet:SEUNetSpec",
-    "swin_unetr": "seg25d.networks.swin_unetr:SwinUNETRSpec",
-    "vnet": "seg25d.networks.vnet:VNetSpec",
-    "xception_cbam_unet": "seg25d.networks.xception_cbam_unet:XceptionCBAMUNetSpec",
-    "resnet_unet": "seg25d.networks.resnet_unet:ResNetUNetSpec",
-    "rstn": "seg25d.networks.rstn:RSTNSpec",
-    "fusion_net": "seg25d.networks.fusion_net:FusionNetSpec",
+    "unet": "seg25d.networks.specs.unet:UNetSpec",
+    "se_unet": "seg25d.networks.specs.se_unet:SEUNetSpec",
+    "swin_unetr": "seg25d.networks.specs.swin_unetr:SwinUNETRSpec",
+    "vnet": "seg25d.networks.specs.vnet:VNetSpec",
+    "xception_cbam_unet": "seg25d.networks.specs.xception_cbam_unet:XceptionCBAMUNetSpec",
+    "resnet_unet": "seg25d.networks.specs.resnet_unet:ResNetUNetSpec",
+    "rstn": "seg25d.networks.specs.rstn:RSTNSpec",
+    "fusion_net": "seg25d.networks.specs.fusion_net:FusionNetSpec",
 }
 """Networks by name: where the record of each is, see `Registry`."""
 
@@ -21,3 +21,6 @@ PAPER_UNETS = ("super_image_unet", "half_unet")
 
 REQUESTABLE = (*PLACES, *PAPER_UNETS)
 """Names that `--network` accepts; each has its rule in seg25d/planning/network_rules.py."""
+
+MIXINGS = ("shift", "attention", "conv")
+"""Ways of mixing slices, last in the name of a configuration (`si__shift`): the kinds of seg25d/networks/mixing.py."""

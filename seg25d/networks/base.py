@@ -1,13 +1,14 @@
 """Networks as plans know them: frozen records of settings that can build them."""
 
-from typing import Annotated, Any, Protocol, Self, TypeAlias
-
-from torch import nn
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, Self, TypeAlias
 
 from seg25d.core.records import ByName
 from seg25d.core.registry import Registry
+from seg25d.core.types import Sizes
 from seg25d.networks import PLACES
-from seg25d.networks.convolutions import Sizes
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 class Network(Protocol):
@@ -29,7 +30,7 @@ class Network(Protocol):
     def summary(self) -> str:
         """The settings that distinguish such networks, in a few characters for tables."""
 
-    def build(self, in_channels: int, num_outputs: int) -> nn.Module:
+    def build(self, in_channels: int, num_outputs: int) -> "nn.Module":
         """Make the network with fresh weights from torch's global generator.
 
         Args:

@@ -4,17 +4,14 @@ Letters: N images or volumes in a batch, C channels, `dims` 2 or 3 spatial axes.
 """
 
 import math
-from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from seg25d.core.limits import MAX_STAGES
-from seg25d.core.records import Record
+from seg25d.core.types import Sizes
 from seg25d.networks.convolutions import (
     CONV,
     HALF_TYPES,
@@ -23,17 +20,13 @@ from seg25d.networks.convolutions import (
     Conv3d,
     ConvTranspose2d,
     ConvTranspose3d,
-    Sizes,
     computes_on_cpu,
     computing_type,
 )
+from seg25d.networks.specs.topology import ActivationName, NormName
 
-NormName: TypeAlias = Literal["instance", "batch", "none"]
-ActivationName: TypeAlias = Literal["leaky_relu", "relu"]
 ROW_LENGTH = 1024
 """Maximum number of values in a row of voxels whose channels are adjacent in memory."""
-MAX_SIZE = 31
-"""Of kernels and strides; the largest published kernel is 31 (Ding et al. 2022, RepLKNet)."""
 CONVOLUTIONS = (Conv2d, Conv3d, ConvTranspose2d, ConvTranspose3d)
 
 
@@ -46,7 +39,7 @@ class PReLU(nn.PReLU):
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, C, *spatial) to the same shape; in autocast's type where that is on, as torch's own."""
-        if features.device.type != "cpu":
+        if features.device.type != "cpu" or torch.compiler.is_exporting():
             return functional.prelu(features, self.weight.to(features.dtype))
         seen, slope = (each.to(computing_type(each)) for each in (features, self.weight))
         with torch.autocast("cpu", enabled=False):
@@ -102,25 +95,6 @@ BATCH_NORM: dict[int, type[nn.BatchNorm2d] | type[nn.BatchNorm3d]] = {2: nn.Batc
 MAX_POOL: dict[int, type[nn.MaxPool2d] | type[nn.MaxPool3d]] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
 
 
-class Topology(Record):
-    """Strides and kernel sizes of a network with stages; stage 0 works at full size."""
-
-    strides: tuple[Sizes, ...] = Field(max_length=MAX_STAGES)
-    """Downsampling on entering each stage, per axis; the first is 1."""
-    kernels: tuple[Sizes, ...] = Field(max_length=MAX_STAGES)
-    """Kernel size per stage and axis."""
-
-    @property
-    def dims(self) -> int:
-        """Number of spatial axes, 2 or 3."""
-        return len(self.strides[0])
-
-    @property
-    def divisor(self) -> Sizes:
-        """Divisors of the input's size, one per axis."""
-        return product(self.strides)
-
-
 class InstanceNorm(nn.GroupNorm):
     """Instance norm with learnt scale and shift, as a group norm with one channel per group.
 
@@ -142,6 +116,8 @@ class InstanceNorm(nn.GroupNorm):
         CUDA's kernel takes the usual layout only, up to torch 2.13. Later ones also read channels-last, block by block
         of threads for each group, which is slow where a group is one channel (github.com/pytorch/pytorch/pull/194616).
         """
+        if torch.compiler.is_exporting():  # ONNX has the whole norm as one operator
+            return torch.instance_norm(images, self.weight, self.bias, None, None, True, 0.0, self.eps, False)
         with torch.autocast(images.device.type, enabled=False):
             weight: Tensor = self.weight
             bias: Tensor = self.bias
@@ -296,36 +272,3 @@ def transposed_conv_3(in_channels: int, out_channels: int, stride: Sizes) -> nn.
     """A transposed convolution of size 3 that multiplies the size by `stride`, which may be 1 along an axis."""
     padding = tuple(step - 1 for step in stride)
     return TRANSPOSED_CONV[len(stride)](in_channels, out_channels, 3, stride, 1, padding)  # type: ignore[arg-type]
-
-
-def check_stages(strides: Sequence[Sizes], kernels: Sequence[Sizes], *others: Sequence[int]) -> None:
-    """Check that the stages of a network fit together.
-
-    Args:
-        strides: Downsampling on entering each stage, per axis.
-        kernels: Kernel size per stage and axis.
-        others: Other settings with one entry per stage.
-
-    Raises:
-        ValueError: If numbers of stages or axes differ, the first stage downsamples, or a size is invalid.
-    """
-    if not strides or {len(entries) for entries in (kernels, *others)} != {len(strides)}:
-        raise ValueError("widths, strides and kernels must have one entry per stage")
-    if {len(sizes) for sizes in (*strides, *kernels)} not in ({2}, {3}):
-        raise ValueError("strides and kernels must all have 2 or all have 3 axes")
-    if set(strides[0]) != {1} or any(size < 1 or size % 2 == 0 for kernel in kernels for size in kernel):
-        raise ValueError("the first stride must be 1 and kernel sizes odd")
-    if any(step < 1 for stride in strides for step in stride):
-        raise ValueError("strides must be at least 1")
-    if max(size for sizes in (*strides, *kernels) for size in sizes) > MAX_SIZE:
-        raise ValueError(f"strides and kernels must be at most {MAX_SIZE}")
-    if any(entry < 1 for entries in others for entry in entries):
-        raise ValueError("channels and numbers of convolutions must be at least 1")
-
-
-def product(sizes: Sequence[Sizes]) -> Sizes:
-    """Multiply sizes axis by axis."""
-    total = [1] * len(sizes[0])
-    for size in sizes:
-        total = [a * b for a, b in zip(total, size, strict=True)]
-    return tuple(total)

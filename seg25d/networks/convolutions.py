@@ -29,7 +29,7 @@ Letters: N volumes in a batch, C channels, D H W their sizes, h w the sizes of a
 
 import operator
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -37,8 +37,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from seg25d.core.device import computes_on_x86, computes_with_avx2
+from seg25d.core.types import Sizes
 
-Sizes: TypeAlias = tuple[int, ...]
 HALF_TYPES = (torch.bfloat16, torch.float16)
 _IMITATED = {
     *([torch.bfloat16] if torch._C._has_mkldnn and not torch.ops.mkldnn._is_mkldnn_bf16_supported() else []),

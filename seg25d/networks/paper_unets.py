@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from seg25d.networks.unet import UNetSpec
+from seg25d.networks.specs.unet import UNetSpec
 
 
 def super_image_unet(dims: int) -> UNetSpec:

@@ -7,19 +7,18 @@ enlarged without parameters, joined with those of the encoder, and convolved twi
 (qubvel-org/segmentation_models.pytorch, decoders/unet/decoder.py and base/heads.py).
 """
 
+from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from seg25d.core.records import Record
 from seg25d.networks.blocks import ConvBlock, initialise, make_norm
-from seg25d.networks.convolutions import Conv2d, Sizes
-
-Depth = Literal[18, 34, 50]
-ResNetNorm = Literal["batch", "instance"]
+from seg25d.networks.convolutions import Conv2d
+from seg25d.networks.mixing import UNMIXED, SliceLayout, Step, make_mixers
+from seg25d.networks.specs.resnet_unet import Depth, ResNetNorm, ResNetUNetSpec
 
 NUM_BLOCKS: dict[Depth, tuple[int, ...]] = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 """Residual blocks of the four layers (He et al. 2016, Table 1)."""
@@ -29,48 +28,6 @@ WIDTHS = (64, 128, 256, 512)
 """Channels of the convolutions of size 3 in the four layers, at 1/4, 1/8, 1/16 and 1/32 of the size."""
 DECODER_WIDTHS = (256, 128, 64, 32, 16)
 """Channels of the decoder from 1/16 of the size up to full size."""
-
-
-class ResNetUNetSpec(Record):
-    """All settings of a U-Net with ResNet encoder.
-
-    Parameters with 3 channels in and 1 out: 14,328,209 for depth 18, 24,436,369 for 34 and 32,521,105 for 50, as many
-    as segmentation_models_pytorch's; per channel less or more 3,136. The encoder has 11,176,512, 21,284,672 and
-    23,508,032 of them, torchvision's without its classifier.
-
-    Pretrained statistics need batch norm, as in the original. A batch of two small images is enough if they are equally
-    bright, which normalisation of each case ensures; where brightness differs, statistics over all images do not suit
-    any one of them, and instance norm is better (documentation/concepts/choices.md). It also predicts sensibly after
-    fewer updates, and several processes can train it (training/processes.py). Both
-    compute in half precision where convolutions do; sums and statistics are float32. A single image of 32 x 32 is
-    one pixel at the bottom, which has no variance: batch norm cannot train on it, and instance norm cannot predict it
-    either.
-    """
-
-    name: Literal["resnet_unet"] = "resnet_unet"
-    depth: Depth = 34
-    """Number of layers of the ResNet: 18 and 34 have blocks of two convolutions, 50 of three."""
-    norm: ResNetNorm = "batch"
-    """In encoder and decoder. `instance`: pretrained scales and shifts are used, pretrained statistics are not."""
-
-    @property
-    def dims(self) -> int:
-        """2 spatial axes."""
-        return 2
-
-    @property
-    def summary(self) -> str:
-        """The settings that distinguish such networks, in a few characters for tables."""
-        return f"ResNet-{self.depth}" + ("" if self.norm == "batch" else f" {self.norm} norm")
-
-    @property
-    def divisor(self) -> Sizes:
-        """Divisors of the input's size, one per axis."""
-        return (32, 32)
-
-    def build(self, in_channels: int, num_outputs: int) -> "ResNetUNet":
-        """Make the network with fresh weights from torch's global generator."""
-        return ResNetUNet(self, in_channels, num_outputs)
 
 
 class BasicBlock(nn.Module):
@@ -163,12 +120,17 @@ class ResNetEncoder(nn.Module):
             )
         )
 
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """(N, in_channels, h, w) to features at 1/2, 1/4, 1/8, 1/16 and 1/32 of the size, with `widths` channels."""
+    def forward(self, images: Tensor, mix: Sequence[Step] = UNMIXED) -> list[Tensor]:
+        """(N, in_channels, h, w) to features at 1/2, 1/4, 1/8, 1/16 and 1/32 of the size, with `widths` channels.
+
+        Args:
+            images: (N, in_channels, h, w).
+            mix: What happens to the input of each layer.
+        """
         stem = self.relu(self.bn1(self.conv1(images)))
-        features = [stem, self.layer1(self.maxpool(stem))]
-        for layer in (self.layer2, self.layer3, self.layer4):
-            features.append(layer(features[-1]))
+        features = [stem, self.layer1(mix[0](self.maxpool(stem)))]
+        for step, layer in zip(mix[1:], (self.layer2, self.layer3, self.layer4), strict=True):
+            features.append(layer(step(features[-1])))
         return features
 
 
@@ -196,19 +158,28 @@ class ResNetUNet(nn.Module):
         )
         self.head = Conv2d(DECODER_WIDTHS[-1], num_outputs, 3, padding=1)
         initialise(self, slope=0.0)
+        # Last, so that all other weights begin as without mixing.
+        self.mixes_slices = spec.mixing is not None
+        down = zip((2, 2, 3, 4), self.encoder.widths, strict=False)  # behind the first pooling, then layer by layer
+        self.mix_down = make_mixers(spec.mixing, down, 1 + len(DECODER_WIDTHS))
+        up = zip((5, 4, 3, 2, 1), (coarsest, *DECODER_WIDTHS), strict=False)
+        self.mix_up = make_mixers(spec.mixing, up, 1 + len(DECODER_WIDTHS))
 
-    def forward(self, images: Tensor) -> Tensor | list[tuple[Tensor, float]]:
+    def forward(self, images: Tensor, layout: SliceLayout | None = None) -> Tensor | list[tuple[Tensor, float]]:
         """Scores of images.
 
         Args:
             images: (N, in_channels, h, w) with sizes divisible by 32.
+            layout: Where slices are among them, for networks that mix these.
 
         Returns:
             (N, num_outputs, h, w) in eval mode; in training mode a list with these scores and the weight 1.
         """
-        *skips, features = self.encoder(images)
-        for stage in self.decoder:
-            features = functional.interpolate(features, scale_factor=2, mode="nearest")
+        *skips, features = self.encoder(images, [partial(mixer, layout=layout) for mixer in self.mix_down])
+        for mixer, stage in zip(self.mix_up, self.decoder, strict=True):
+            features = mixer(features, layout)
+            height, width = features.shape[2:]
+            features = functional.interpolate(features, size=(2 * height, 2 * width), mode="nearest")
             features = stage(torch.cat((features, skips.pop()), 1) if skips else features)
         scores: Tensor = self.head(features)
         return [(scores, 1.0)] if self.training else scores

@@ -4,63 +4,22 @@ Iantsen et al. 2021 (iantsen/hecktor, src/layers.py and src/models.py), which So
 on super images.
 """
 
-from typing import ClassVar, Literal, Self
+from typing import ClassVar
 
 import torch
-from pydantic import model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from seg25d.core.limits import Width
-from seg25d.networks.blocks import MAX_POOL, Topology, check_stages, transposed_conv_3
-from seg25d.networks.convolutions import CONV, Sizes
+from seg25d.core.types import Sizes
+from seg25d.networks.blocks import MAX_POOL, transposed_conv_3
+from seg25d.networks.convolutions import CONV
+from seg25d.networks.mixing import SliceLayout, make_mixers
+from seg25d.networks.specs.se_unet import SEUNetSpec
 
 FIRST_KERNEL = 7
 """Kernel size of the first convolution (iantsen/hecktor, src/models.py)."""
 EPSILON = 1e-5
 """Added to variances; the default of torch.nn.InstanceNorm3d, which the reference uses."""
-
-
-class SEUNetSpec(Topology):
-    """All settings of an SE-norm U-Net; `strides` are those of max pooling, `kernels` 3, or 1 to leave an axis alone.
-
-    The published network has five stages with strides of 2. Parameters with 2 channels in and 1 out: 8,508,001 in 2D,
-    21,751,681 in 3D, 28,092,001 in 2D with `encoder_kernel` 7; the 8.51, 21.75 and 28.09 M of Sobirov et al., Table 1.
-    """
-
-    score_layer: ClassVar[str] = "head"
-    """The convolution of single pixels or voxels whose output is the scores: prediction makes them in parts."""
-    name: Literal["se_unet"] = "se_unet"
-    width: Width = 24
-    """Channels of the first stage; they double from stage to stage."""
-    reduction: Width = 2
-    """Factor by which the squeezed description of an image has fewer channels."""
-    encoder_kernel: Literal[3, 7] = 3
-    """Kernel size that replaces a 3 in `kernels` in the encoder below the first stage. 7: the "kernel 7" of Sobirov et
-    al., placed in the simplest way that gives the published count."""
-
-    @model_validator(mode="after")
-    def _check_stages(self) -> Self:
-        check_stages(self.strides, self.kernels)
-        if any(size not in (1, 3) for kernel in self.kernels for size in kernel):
-            raise ValueError("kernels must be 1 or 3; larger ones are chosen with encoder_kernel")
-        if self.width % self.reduction:
-            raise ValueError(f"width must be divisible by reduction, got {self.width} and {self.reduction}")
-        return self
-
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """Channels per stage."""
-        return tuple(self.width * 2**stage for stage in range(len(self.strides)))
-
-    @property
-    def summary(self) -> str:
-        """The settings that distinguish such networks, in a few characters for tables."""
-        return "-".join(map(str, self.widths)) + (" k7" if self.encoder_kernel == 7 else "")
-
-    def build(self, in_channels: int, num_outputs: int) -> "SEUNet":
-        """Make the network with fresh weights from torch's global generator, with PyTorch's initialisation."""
-        return SEUNet(self, in_channels, num_outputs)
 
 
 class SENorm(nn.Module):
@@ -86,7 +45,11 @@ class SENorm(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, ...) to the same shape, in the type of the input."""
         means = images.mean(tuple(range(2, images.ndim)), keepdim=True)
-        scale, shift = self.scale(means).flatten(), self.shift(means).flatten()
+        scale, shift = self.scale(means), self.shift(means)
+        if torch.compiler.is_exporting():  # the number of groups of a graph in ONNX is fixed, that of images is not
+            exact: Tensor = torch.instance_norm(images, None, None, None, None, True, 0.0, EPSILON, False)
+            return exact * scale + shift
+        scale, shift = scale.flatten(), shift.flatten()
         # All images as channels of one: each has its own scale and shift, and x^ need not be kept for the backward
         # pass. Autocast would compute in float32 and double the memory; the kernel's own sums are float32 anyway.
         flat = images.reshape(1, -1, *images.shape[2:])
@@ -165,23 +128,32 @@ class SEUNet(nn.Module):
         self.second = nn.ModuleList(SEBlock(widths[stage], widths[stage], kernels[stage], reduction) for stage in below)
         self.visions = nn.ModuleList(SEBlock(widths[stage], spec.width, ones, reduction) for stage in below[1:])
         self.head = CONV[spec.dims](spec.width, num_outputs, 1)
+        # Last, so that all other weights begin as without mixing.
+        self.mixes_slices = spec.mixing is not None
+        stages = list(enumerate(widths))
+        self.mix_down = make_mixers(spec.mixing, stages[:-1], len(stages))
+        self.mix_up = make_mixers(spec.mixing, stages[1:], len(stages))
 
-    def forward(self, images: Tensor) -> Tensor | list[tuple[Tensor, float]]:
+    def forward(self, images: Tensor, layout: SliceLayout | None = None) -> Tensor | list[tuple[Tensor, float]]:
         """Scores of images.
 
         Args:
             images: (N, in_channels, ...) with sizes divisible by `spec.divisor`.
+            layout: Where slices are among them, for networks that mix these.
 
         Returns:
             (N, num_outputs, ...) in eval mode; in training mode a list with these scores and the weight 1.
         """
         skips = []
         features = images
-        for encoder_stage in self.encoder:
+        for stage, encoder_stage in enumerate(self.encoder):
+            if stage > 0:
+                features = self.mix_down[stage - 1](features, layout)
             features = encoder_stage(features)
             skips.append(features)
         vision: Tensor | None = None
         for stage in range(len(self.ups) - 1, -1, -1):
+            features = self.mix_up[stage](features, layout)
             features = self.first[stage](torch.cat((self.ups[stage](features), skips[stage]), 1))
             if stage == 0 and vision is not None:
                 features = features + vision

@@ -5,73 +5,22 @@ supervision), with the variants of Sobirov et al. 2022 (max pooling, no conv bia
 and Angermann & Haltmeier 2022 (no norm) as settings.
 """
 
-from typing import ClassVar, Literal, Self
+from typing import ClassVar
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from seg25d.core.limits import MAX_STAGES, NumBlocks, Width
 from seg25d.networks.blocks import (
     MAX_POOL,
-    ActivationName,
     ConvBlock,
-    NormName,
     ResidualBlock,
-    Topology,
-    check_stages,
     initialise,
     initialise_glorot,
     transposed_conv_3,
 )
 from seg25d.networks.convolutions import CONV, TRANSPOSED_CONV
-
-
-class UNetSpec(Topology):
-    """All settings of a U-Net.
-
-    The number of entries of `widths`, `strides` and `kernels` is the number of stages.
-    """
-
-    score_layer: ClassVar[str] = "heads.0"
-    """The convolution of single pixels or voxels whose output is the scores: prediction makes them in parts."""
-    name: Literal["unet"] = "unet"
-    widths: tuple[Width, ...] = Field(max_length=MAX_STAGES)
-    """Channels per stage."""
-    encoder_blocks: NumBlocks = 2
-    """Convolutions (or residual blocks) per stage on the way down."""
-    decoder_blocks: NumBlocks = 2
-    """Convolutions per stage on the way up."""
-    residual: bool = False
-    """Whether the encoder has residual blocks."""
-    norm: NormName = "instance"
-    activation: ActivationName = "leaky_relu"
-    conv_bias: bool = False
-    """Whether convolutions before a norm have a bias, which the norm removes again."""
-    downsampling: Literal["stride", "max_pool"] = "stride"
-    upsampling: Literal["transposed", "transposed_3"] = "transposed"
-    """Transposed convolutions with kernel = stride (nnU-Net), or of size 3 (Sobirov et al., Angermann et al.)."""
-    initialisation: Literal["he", "glorot"] = "he"
-    """Initial weights: He et al. 2015 for the leaky ReLU (nnU-Net), or Glorot & Bengio 2010 (Keras' default)."""
-    num_supervised: int = 1
-    """Number of scales, from the finest on, whose scores enter the loss in training (deep supervision)."""
-
-    @model_validator(mode="after")
-    def _check_stages(self) -> Self:
-        check_stages(self.strides, self.kernels, self.widths)
-        stages = len(self.widths)
-        if not 1 <= self.num_supervised <= max(1, stages - 1):
-            raise ValueError(f"num_supervised must be in 1..{max(1, stages - 1)}")
-        return self
-
-    @property
-    def summary(self) -> str:
-        """The settings that distinguish such networks, in a few characters for tables."""
-        return "-".join(map(str, self.widths))
-
-    def build(self, in_channels: int, num_outputs: int) -> "UNet":
-        """Make the network with fresh weights from torch's global generator."""
-        return UNet(self, in_channels, num_outputs)
+from seg25d.networks.mixing import SliceLayout, make_mixers
+from seg25d.networks.specs.unet import UNetSpec
 
 
 class UNet(nn.Module):
@@ -98,12 +47,18 @@ class UNet(nn.Module):
             CONV[spec.dims](widths[stage], num_outputs, 1) for stage in range(spec.num_supervised)
         )
         initialise(self) if spec.initialisation == "he" else initialise_glorot(self)
+        # Last, so that all other weights begin as without mixing.
+        self.mixes_slices = spec.mixing is not None
+        stages = list(enumerate(widths))
+        self.mix_down = make_mixers(spec.mixing, stages[:-1], len(stages))
+        self.mix_up = make_mixers(spec.mixing, stages[1:], len(stages))
 
-    def forward(self, images: Tensor) -> Tensor | list[tuple[Tensor, float]]:
+    def forward(self, images: Tensor, layout: SliceLayout | None = None) -> Tensor | list[tuple[Tensor, float]]:
         """Scores of images.
 
         Args:
             images: (N, in_channels, ...) with sizes divisible by `spec.divisor`.
+            layout: Where slices are among them, for networks that mix these.
 
         Returns:
             (N, num_outputs, ...) in eval mode; in training mode a list of (scores, weight), the finest scale first,
@@ -111,13 +66,16 @@ class UNet(nn.Module):
         """
         skips = []
         features = images
-        for encoder_stage in self.encoder:
+        for stage, encoder_stage in enumerate(self.encoder):
+            if stage > 0:
+                features = self.mix_down[stage - 1](features, layout)
             features = encoder_stage(features)
             skips.append(features)
         outputs = []
         skips.pop()
         for stage in range(len(self.decoder) - 1, -1, -1):
             # Nothing is kept for longer than it is needed: in prediction, no gradient needs it either.
+            features = self.mix_up[stage](features, layout)
             features = torch.cat((self.ups[stage](features), skips.pop()), 1)
             for block in self.decoder[stage].children():
                 features = block(features)

@@ -4,73 +4,20 @@ The order of layers is that of the authors' faustomilletari/VNet, Prototxt/train
 """
 
 from collections.abc import Sequence
-from typing import Literal, Self
 
 import torch
-from pydantic import model_validator
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from seg25d.core.limits import NumBlocks, Width
-from seg25d.networks.blocks import (
-    NormName,
-    PReLU,
-    Topology,
-    check_stages,
-    initialise,
-    make_norm,
-)
-from seg25d.networks.convolutions import CONV, TRANSPOSED_CONV, Sizes
+from seg25d.core.types import Sizes
+from seg25d.networks.blocks import PReLU, initialise, make_norm
+from seg25d.networks.convolutions import CONV, TRANSPOSED_CONV
+from seg25d.networks.mixing import SliceLayout, make_mixers
+from seg25d.networks.specs.topology import NormName
+from seg25d.networks.specs.vnet import VNetSpec
 
 PRELU_SLOPE = 0.25
 """Initial slope of PReLUs (PyTorch and Caffe)."""
-
-
-class VNetSpec(Topology):
-    """All settings of a V-Net.
-
-    As published: five stages with strides of 2 and kernels of 5. Parameters in 3D with 1 channel in and 2 out:
-    65,183,258 with the default numbers of convolutions, those of the paper's figure (of which convolutions have
-    65,179,800), and 61,982,682 with (1, 1, 2, 3, 3) and (3, 2, 1, 1), those of the released prototxt (convolutions:
-    61,979,512).
-
-    No combination of widths, depths and kernels that resembles a V-Net gives the 206 M of Shivdeo et al.; their cause
-    is unknown (methods 2.3). They write that the count belongs to "our input size", on which it depends only if PReLUs
-    have a slope per voxel and channel, the default of Keras: that gives this V-Net 988 M. Ours have a slope per
-    channel, as in the prototxt.
-    """
-
-    name: Literal["vnet"] = "vnet"
-    widths: tuple[Width, ...] = (16, 32, 64, 128, 256)
-    """Channels per stage; the decoder's convolutions have twice as many."""
-    encoder_blocks: tuple[NumBlocks, ...] = (1, 2, 3, 3, 3)
-    """Convolutions per stage on the way down."""
-    decoder_blocks: tuple[NumBlocks, ...] = (3, 3, 2, 1)
-    """Convolutions per stage on the way up, from the coarsest on."""
-    norm: NormName = "none"
-    """Normalisation before each PReLU except the head's; the original has none."""
-    checkpointing: bool = False
-    """Compute the activations within each stage twice instead of keeping them: less memory, more time, same result."""
-
-    @model_validator(mode="after")
-    def _check_stages(self) -> Self:
-        check_stages(self.strides, self.kernels, self.widths, self.encoder_blocks)
-        if len(self.decoder_blocks) != len(self.widths) - 1 or any(number < 1 for number in self.decoder_blocks):
-            raise ValueError(
-                f"decoder_blocks must have {len(self.widths) - 1} entries of at least 1, one fewer than stages"
-            )
-        if self.checkpointing and self.norm == "batch":
-            raise ValueError("checkpointing would count each batch twice in batch norm's statistics; use instance norm")
-        return self
-
-    @property
-    def summary(self) -> str:
-        """The settings that distinguish such networks, in a few characters for tables."""
-        return "-".join(map(str, self.widths))
-
-    def build(self, in_channels: int, num_outputs: int) -> "VNet":
-        """Make the network with fresh weights from torch's global generator."""
-        return VNet(self, in_channels, num_outputs)
 
 
 class ResidualConvs(nn.Module):
@@ -119,22 +66,32 @@ class VNet(nn.Module):
             _conv(width, num_outputs, kernel), PReLU(num_outputs), _conv(num_outputs, num_outputs, (1,) * spec.dims)
         )
         initialise(self, PRELU_SLOPE)
+        # Last, so that all other weights begin as without mixing.
+        self.mixes_slices = spec.mixing is not None
+        stages = list(enumerate(widths))
+        self.mix_down = make_mixers(spec.mixing, stages[:-1], len(stages))
+        stages = [(stage + 1, _width_below(spec, stage)) for stage, _ in stages[:-1]]
+        self.mix_up = make_mixers(spec.mixing, stages, len(widths))
 
-    def forward(self, images: Tensor) -> Tensor | list[tuple[Tensor, float]]:
+    def forward(self, images: Tensor, layout: SliceLayout | None = None) -> Tensor | list[tuple[Tensor, float]]:
         """Scores of images.
 
         Args:
             images: (N, in_channels, ...) with sizes divisible by `spec.divisor`.
+            layout: Where slices are among them, for networks that mix these.
 
         Returns:
             (N, num_outputs, ...) in eval mode; in training mode a list with these scores and the weight 1.
         """
         skips = []
         features = images
-        for encoder_stage in self.encoder:
+        for stage, encoder_stage in enumerate(self.encoder):
+            if stage > 0:
+                features = self.mix_down[stage - 1](features, layout)
             features = self._run(encoder_stage, features)
             skips.append(features)
         for stage in range(len(self.decoder) - 1, -1, -1):
+            features = self.mix_up[stage](features, layout)
             features = self._run(self.decoder[stage], features, skips[stage])
         scores = self._run(self.head, features)
         return [(scores, 1.0)] if self.training else scores
@@ -153,9 +110,7 @@ class DecoderStage(nn.Module):
     def __init__(self, spec: VNetSpec, stage: int) -> None:
         super().__init__()
         width, stride = spec.widths[stage], spec.strides[stage + 1]
-        coarsest = stage == len(spec.widths) - 2
-        below = spec.widths[stage + 1] * (1 if coarsest else 2)
-        up = TRANSPOSED_CONV[spec.dims](below, width, stride, stride)  # type: ignore[arg-type]
+        up = TRANSPOSED_CONV[spec.dims](_width_below(spec, stage), width, stride, stride)  # type: ignore[arg-type]
         self.up = nn.Sequential(up, make_norm(spec.norm, width, spec.dims), PReLU(width))
         num_convs = spec.decoder_blocks[-1 - stage]
         self.convs = ResidualConvs(2 * width, 2 * width, spec.kernels[stage], num_convs, spec.norm)
@@ -181,6 +136,11 @@ def _encoder_stage(spec: VNetSpec, stage: int, in_channels: int) -> nn.Module:
         return convs
     down = CONV[spec.dims](spec.widths[stage - 1], width, stride, stride)  # type: ignore[arg-type]
     return nn.Sequential(down, make_norm(spec.norm, width, spec.dims), PReLU(width), convs)
+
+
+def _width_below(spec: VNetSpec, stage: int) -> int:
+    """Count the channels that a stage of the decoder gets from the next coarser one."""
+    return spec.widths[stage + 1] * (1 if stage == len(spec.widths) - 2 else 2)
 
 
 def _conv(in_channels: int, out_channels: int, kernel: Sequence[int]) -> nn.Module:

@@ -6,21 +6,25 @@ time (methods 2.4), and the CBAM of Woo et al. 2018 (Jongchan/attention-module, 
 all convolutions are padded, which changes sizes but no count, and batch norms have PyTorch's momentum and epsilon.
 """
 
+from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from seg25d.core.records import Record
 from seg25d.networks.blocks import transposed_conv_3
-from seg25d.networks.convolutions import Conv2d, Sizes
+from seg25d.networks.convolutions import Conv2d
+from seg25d.networks.mixing import UNMIXED, SliceLayout, Step, make_mixers
+from seg25d.networks.specs.xception_cbam_unet import XceptionCBAMUNetSpec
 
 SLOPE = 0.1
 """Negative slope of the decoder's leaky ReLUs (methods 2.4)."""
 REDUCTION = 16
 """Factor by which CBAM's hidden layer has fewer channels (Woo et al. 2018)."""
+STEM_WIDTH = 64
+"""Channels behind the first two convolutions, at 1/2 of the size (Chollet 2017, figure 5)."""
 SKIP_WIDTHS = (128, 256, 728, 1024)
 """Channels of the encoder's outputs at 1/2, 1/4, 1/8 and 1/16 of the size."""
 MIDDLE_WIDTH = 512
@@ -29,47 +33,6 @@ DECODER_WIDTHS = (256, 128, 64, 32, 16)
 """Channels of the decoder from 1/16 of the size up to full size."""
 NUM_MIDDLE_BLOCKS = 8
 """Xception's blocks 5 to 12."""
-
-
-class XceptionCBAMUNetSpec(Record):
-    """All settings of a U-Net with Xception encoder.
-
-    Trainable parameters with 3 channels in and 1 out: 38,415,360 with attention in the decoder, 38,579,510 with
-    attention on the skip connections, 38,370,009 without (15,310,632 of them in the encoder); the paper says 38 M.
-
-    The paper repeats a slice to 3 channels. Here the first convolution has as many channels as the image: on
-    equal channels three filters act as one, their sum; each channel fewer than three saves 288 parameters.
-
-    In training, batch norm needs more than one pixel per channel: not a single image of 32 x 32.
-    """
-
-    score_layer: ClassVar[str] = "head"
-    """The convolution of single pixels whose output is the scores: prediction makes them in parts."""
-    name: Literal["xception_cbam_unet"] = "xception_cbam_unet"
-    attention: Literal["decoder", "skips", "none"] = "decoder"
-    """Position of CBAM: after each of the decoder's six stages, including the middle one, or on the four skip
-    connections. The paper does not say; the first fits its 38 M better."""
-    dropout: float = Field(default=0.1, ge=0, lt=1)
-    """Probability of dropout at the input of a decoder stage."""
-
-    @property
-    def dims(self) -> int:
-        """2 spatial axes."""
-        return 2
-
-    @property
-    def summary(self) -> str:
-        """The settings that distinguish such networks, in a few characters for tables."""
-        return {"decoder": "CBAM in the decoder", "skips": "CBAM on skips", "none": "without CBAM"}[self.attention]
-
-    @property
-    def divisor(self) -> Sizes:
-        """Divisors of the input's size, one per axis."""
-        return (32, 32)
-
-    def build(self, in_channels: int, num_outputs: int) -> "XceptionCBAMUNet":
-        """Make the network with fresh weights from torch's global generator, with PyTorch's initialisation."""
-        return XceptionCBAMUNet(self, in_channels, num_outputs)
 
 
 class CBAM(nn.Module):
@@ -110,11 +73,11 @@ class XceptionEncoder(nn.Module):
             Conv2d(in_channels, 32, 3, 2, 1, bias=False),
             nn.BatchNorm2d(32),
             nn.ReLU(inplace=True),
-            Conv2d(32, 64, 3, 1, 1, bias=False),
-            nn.BatchNorm2d(64),
+            Conv2d(32, STEM_WIDTH, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(STEM_WIDTH),
             nn.ReLU(inplace=True),
         )
-        widths = (64, *SKIP_WIDTHS)
+        widths = (STEM_WIDTH, *SKIP_WIDTHS)
         self.entry = nn.ModuleList(EntryBlock(widths[index], widths[index + 1], index > 0) for index in range(3))
         self.middle = nn.Sequential(*(MiddleBlock(widths[3]) for _ in range(NUM_MIDDLE_BLOCKS)))
         self.exit = nn.Sequential(
@@ -125,14 +88,19 @@ class XceptionEncoder(nn.Module):
             nn.LeakyReLU(SLOPE, inplace=True),
         )
 
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """(N, in_channels, h, w) to features (N, 128, h/2, w/2), (N, 256, h/4, w/4), (N, 728, ...), (N, 1024, ...)."""
+    def forward(self, images: Tensor, mix: Sequence[Step] = UNMIXED) -> list[Tensor]:
+        """(N, in_channels, h, w) to features (N, 128, h/2, w/2), (N, 256, h/4, w/4), (N, 728, ...), (N, 1024, ...).
+
+        Args:
+            images: (N, in_channels, h, w).
+            mix: What happens to the input of each block of the entry, and of those in the middle.
+        """
         features = self.stem(images)
         skips = []
-        for block in self.entry:
-            skip, features = block(features)
+        for step, block in zip(mix[:-1], self.entry, strict=True):
+            skip, features = block(step(features))
             skips.append(skip)
-        return [*skips, self.exit(self.middle(features))]
+        return [*skips, self.exit(self.middle(mix[-1](features)))]
 
 
 class EntryBlock(nn.Module):
@@ -214,21 +182,29 @@ class XceptionCBAMUNet(nn.Module):
             for width, more in zip(DECODER_WIDTHS, joined, strict=True)
         )
         self.head = Conv2d(DECODER_WIDTHS[-1], num_outputs, 1)
+        # Last, so that all other weights begin as without mixing.
+        self.mixes_slices = spec.mixing is not None
+        down = zip((1, 2, 3, 4), (STEM_WIDTH, *SKIP_WIDTHS), strict=False)
+        self.mix_down = make_mixers(spec.mixing, down, 1 + len(DECODER_WIDTHS))
+        up = zip((4, 5, 4, 3, 2, 1), (SKIP_WIDTHS[-1], *widths), strict=False)
+        self.mix_up = make_mixers(spec.mixing, up, 1 + len(DECODER_WIDTHS))
 
-    def forward(self, images: Tensor) -> Tensor | list[tuple[Tensor, float]]:
+    def forward(self, images: Tensor, layout: SliceLayout | None = None) -> Tensor | list[tuple[Tensor, float]]:
         """Scores of images.
 
         Args:
             images: (N, in_channels, h, w) with sizes divisible by 32.
+            layout: Where slices are among them, for networks that mix these.
 
         Returns:
             (N, num_outputs, h, w) in eval mode; in training mode a list with these scores and the weight 1.
         """
-        encoded = self.encoder(images)
+        encoded = self.encoder(images, [partial(mixer, layout=layout) for mixer in self.mix_down])
         skips = [gate(features) for gate, features in zip(self.skips, encoded, strict=True)]
-        features = self.middle(encoded[-1])
-        for up, stage in zip(self.ups, self.decoder, strict=True):
-            features = up(features)
+        middle, *mixers = self.mix_up
+        features = self.middle(middle(encoded[-1], layout))
+        for mixer, up, stage in zip(mixers, self.ups, self.decoder, strict=True):
+            features = up(mixer(features, layout))
             features = stage(torch.cat((features, skips.pop()), 1) if skips else features)
         scores: Tensor = self.head(features)
         return [(scores, 1.0)] if self.training else scores

@@ -6,9 +6,9 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from seg25d.core.records import Record
+from seg25d.core.types import Auto
 from seg25d.orchestration.engine_names import EngineName
 from seg25d.planning.pretext import PretextTask
-from seg25d.workflows.machine_limits import Auto
 from seg25d.workflows.options import PredictionOptions, TrainingOptions
 
 
@@ -16,7 +16,7 @@ class RunOptions(Record):
     """What is run, how long, and on what."""
 
     configurations: tuple[str, ...] | None = None
-    """Configurations, also with a network or variants: `si__se_unet`, `2d__fine`; None: all that
+    """Configurations, also with a network, mixing or variants: `si__se_unet`, `si__shift`, `2d__fine`; None: all that
     their plans do not advise against."""
     folds: tuple[str, ...] = ("cv",)
     epochs: int | None = None

@@ -36,7 +36,7 @@ from seg25d.orchestration.training_graph import PROCESS_BYTES
 from seg25d.planning.model_file import load_header
 from seg25d.runs.task_records import TasksRecord
 from seg25d.selection.chosen_model import ChosenModel
-from seg25d.sharing.choice import model_to_predict
+from seg25d.sharing.choice import is_portable, model_to_predict
 from seg25d.workflows.measuring import measured_afterwards
 from seg25d.workflows.options import PredictionOptions
 
@@ -218,6 +218,11 @@ def _check_options(options: CohortOptions) -> None:
         raise InputError(
             f"part {prediction.part_id} of {prediction.num_parts} cannot be predicted on {options.on}, which makes all "
             "parts: leave num_parts and part_id of the prediction out, CohortOptions.num_parts says how many"
+        )
+    if is_portable(prediction.model):
+        raise InputError(
+            f"{prediction.model} with --on {options.on}: graphs predict in calls of their own; share the cases with "
+            "--num-parts N --part-id I, or take an archive that export_model wrote without --format"
         )
     if "," in (prediction.device or ""):
         raise InputError(

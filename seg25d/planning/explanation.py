@@ -6,12 +6,14 @@ from math import prod
 
 from seg25d.core.grids import AXIS_NAMES
 from seg25d.core.types import Shape, Spacing
-from seg25d.networks.unet import UNetSpec
-from seg25d.networks.vnet import VNetSpec
+from seg25d.networks.specs.unet import UNetSpec
+from seg25d.networks.specs.vnet import VNetSpec
 from seg25d.planning.channel_rules import header_window, normalization_reason
 from seg25d.planning.configurations import configuration_name
 from seg25d.planning.fingerprint import Fingerprint
 from seg25d.planning.memory import GIGABYTE
+from seg25d.planning.mixing_reason import mixing_reason
+from seg25d.planning.mixing_rule import default_mixing_reason
 from seg25d.planning.network_rules import WIDE_FROM_GB
 from seg25d.planning.normalization import ChannelNormalization
 from seg25d.planning.plan import ConfigurationPlan, Plans
@@ -166,6 +168,8 @@ def configuration_reasons(fit: Fit, limits: Limits) -> dict[str, str]:
         "window": _window_reason(fit, limits),
         "batch_size": _batch_reason(fit, limits),
         "network": _network_reason(fit, limits),
+        **default_mixing_reason(limits.configuration, limits.geometry.spacing_mm, limits.num_channels),
+        **mixing_reason(fit, limits),
         "estimated_memory_gb": _memory_reason(fit),
         "flops_per_update": _flops_reason(fit, limits),
         **({} if fit.representation.mirrored else {"mirror_axes": "none, as this method does not mirror its windows"}),
@@ -247,9 +251,10 @@ def _choice_reason(fit: Fit, limits: Limits) -> str:
         why = "larger ones are not known to help, so that memory goes to the batch"
     else:
         why = representation.window_reason(fit.window, geometry, rules)
+    mixed = f"; the network mixes slices ({limits.mixing})" if limits.mixing else ""
     return (
-        f"{representation.choice(geometry, rules)}; windows of {_by(fit.window)} voxels, {fit.batch_size} in a batch: "
-        f"{why}"
+        f"{representation.choice(geometry, rules)}{mixed}; windows of {_by(fit.window)} voxels, {fit.batch_size} in a "
+        f"batch: {why}"
     )
 
 

@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg25d.core.grids import ANISOTROPY
-from seg25d.core.types import Shape, Spacing
-from seg25d.networks.blocks import Topology
-from seg25d.networks.convolutions import Sizes
+from seg25d.core.types import Shape, Sizes, Spacing
+from seg25d.networks.specs.topology import Topology
 
 ANISOTROPIC_PERCENTILE = 10
 """Percentile of the coarse axis' spacings that such a data set gets (nnU-Net, default_experiment_planner.py)."""

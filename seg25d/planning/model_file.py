@@ -3,11 +3,9 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
-import torch
 from pydantic import Field, model_validator
-from torch import Tensor, nn
 
 from seg25d.core.errors import ModelError, RecordError
 from seg25d.core.files import atomic_path
@@ -16,12 +14,14 @@ from seg25d.core.names import CaseName, FileName
 from seg25d.core.records import Record, parse_record
 from seg25d.core.system_errors import refusal_to_read
 from seg25d.core.versions import library_versions
-from seg25d.core.weights import check_finite
 from seg25d.data.description import DatasetDescription
 from seg25d.planning.coarse_to_fine import FineConfig
 from seg25d.planning.plan import ConfigurationPlan
 from seg25d.planning.pretext import PretextConfig
 from seg25d.representations.fused_views import FusedViews
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 METADATA_KEY = "seg25d"
 MAX_WEIGHTS = 100_000
@@ -63,12 +63,12 @@ class ModelHeader(Record):
         """Scores per voxel, or the channels that a pretrained model restores."""
         return self.description.labels.num_outputs if self.pretext is None else len(self.description.channel_names)
 
-    def build_model(self) -> nn.Module:
+    def build_model(self) -> "nn.Module":
         """The model with fresh weights, see `ConfigurationPlan.build_model`."""
         return self.plan.build_model(len(self.description.channel_names), self.num_outputs)
 
 
-def save_model(path: Path, state: Mapping[str, Tensor], header: ModelHeader) -> None:
+def save_model(path: Path, state: "Mapping[str, Tensor]", header: ModelHeader) -> None:
     """Write a model file atomically.
 
     Args:
@@ -76,6 +76,7 @@ def save_model(path: Path, state: Mapping[str, Tensor], header: ModelHeader) -> 
         state: The model's `state_dict()`, on any device.
         header: Everything else about the model.
     """
+    import torch  # noqa: PLC0415 - only where a model is written
     from safetensors.torch import save_file  # noqa: PLC0415 - only where a model is written
 
     # Each tensor by itself: the format knows neither shared memory nor memory layouts.
@@ -109,7 +110,7 @@ def load_header(path: Path) -> ModelHeader:
     return _load(path, with_weights=False)[0]
 
 
-def load_model(path: Path) -> tuple[ModelHeader, dict[str, Tensor]]:
+def load_model(path: Path) -> "tuple[ModelHeader, dict[str, Tensor]]":
     """Read a model file; code in the file is never run.
 
     Returns:
@@ -118,12 +119,14 @@ def load_model(path: Path) -> tuple[ModelHeader, dict[str, Tensor]]:
     Raises:
         ModelError: If the file is missing, damaged, or not one of ours, or weights are NaN; names the file.
     """
+    from seg25d.core.weights import check_finite  # noqa: PLC0415 - loads torch
+
     header, state = _load(path, with_weights=True)
     check_finite(path, state)
     return header, state
 
 
-def _load(path: Path, *, with_weights: bool) -> tuple[ModelHeader, dict[str, Tensor]]:
+def _load(path: Path, *, with_weights: bool) -> "tuple[ModelHeader, dict[str, Tensor]]":
     from safetensors import SafetensorError, safe_open  # noqa: PLC0415 - only where a model is read
 
     if not path.is_file():

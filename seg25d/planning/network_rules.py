@@ -1,21 +1,22 @@
 """Rules that choose a network for the topology of a window: the default network's settings, one rule per network."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from seg25d.core.errors import InputError
 from seg25d.core.records import Record
-from seg25d.networks.base import Network
-from seg25d.networks.blocks import Topology
-from seg25d.networks.fusion_net import FusionNetSpec
+from seg25d.networks.base import NETWORKS, Network
 from seg25d.networks.paper_unets import half_unet, super_image_unet
-from seg25d.networks.resnet_unet import ResNetUNetSpec
-from seg25d.networks.rstn import RSTNSpec
-from seg25d.networks.se_unet import SEUNetSpec
-from seg25d.networks.swin_unetr import SwinUNETRSpec
-from seg25d.networks.unet import UNetSpec
-from seg25d.networks.vnet import VNetSpec
-from seg25d.networks.xception_cbam_unet import XceptionCBAMUNetSpec
+from seg25d.networks.specs.fusion_net import FusionNetSpec
+from seg25d.networks.specs.mixing import KINDS, MixesSlices
+from seg25d.networks.specs.resnet_unet import ResNetUNetSpec
+from seg25d.networks.specs.rstn import RSTNSpec
+from seg25d.networks.specs.se_unet import SEUNetSpec
+from seg25d.networks.specs.swin_unetr import SwinUNETRSpec
+from seg25d.networks.specs.topology import Topology
+from seg25d.networks.specs.unet import UNetSpec
+from seg25d.networks.specs.vnet import VNetSpec
+from seg25d.networks.specs.xception_cbam_unet import XceptionCBAMUNetSpec
 from seg25d.representations.base import Representation
 
 PAPER_STAGES = 5
@@ -220,15 +221,37 @@ def networks_for(dims: int) -> list[str]:
     return names
 
 
-def check_network(name: str, dims: int) -> None:
+def networks_that_mix() -> list[str]:
+    """Names of the networks that can mix the slices of a window."""
+    return [name for name in networks_for(2) if issubclass(NETWORKS[NETWORK_RULES[name].network], MixesSlices)]
+
+
+def with_mixing(network: Network, mixing: str) -> Network:
+    """The network, mixing slices in a way of this name, with its default settings.
+
+    Raises:
+        InputError: If it cannot; names the networks that can.
+    """
+    if not isinstance(network, MixesSlices):
+        raise InputError(f"network {network.name} cannot mix slices; choose one of {', '.join(networks_that_mix())}")
+    return network.model_copy(update={"mixing": KINDS[mixing]()})
+
+
+def check_network(name: str, dims: int, mixings: Sequence[str] = ()) -> None:
     """Check that there is a network of this name for a number of axes.
+
+    Args:
+        name: As users write it.
+        dims: 2 or 3.
+        mixings: Ways of mixing slices that the name could have meant.
 
     Raises:
         InputError: If the name is unknown, or that network cannot have as many axes; names those that can.
     """
     good = ", ".join(networks_for(dims))
     if name not in NETWORK_RULES:
-        raise InputError(f"unknown network {name!r}; for {dims} dimensions there are {good}")
+        others = f"; ways of mixing slices, behind a network, are {', '.join(mixings)}" if mixings else ""
+        raise InputError(f"unknown network {name!r}; for {dims} dimensions there are {good}{others}")
     if dims not in NETWORK_RULES[name].dims:
         can = " or ".join(map(str, sorted(NETWORK_RULES[name].dims)))
         raise InputError(f"network {name!r} has {can} dimensions, and {dims} are needed here; choose one of {good}")

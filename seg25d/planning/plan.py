@@ -1,21 +1,25 @@
 """The plan: all settings of preprocessing, training and prediction that follow from the data, as JSON with reasons."""
 
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal, NamedTuple, Self, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self, TypeAlias
 
 from pydantic import AfterValidator, Field, PrivateAttr, model_validator
-from torch import nn
 
 from seg25d.core.errors import RecordError
 from seg25d.core.limits import MAX_CHANNELS, BatchSize, CommonShape, SpacingMm, WindowSize
 from seg25d.core.names import CaseName, FileName
 from seg25d.core.records import Record
+from seg25d.core.types import Shape
 from seg25d.networks.base import NetworkSpec
-from seg25d.networks.rstn import RSTNSpec
+from seg25d.networks.specs.mixing import MixesSlices, Mixing
+from seg25d.networks.specs.rstn import RSTNSpec
 from seg25d.planning.channel_rules import store_name
 from seg25d.planning.normalization import ChannelNormalization
 from seg25d.planning.plans_name import DEFAULT_PLANS_NAME, check_plans_name
 from seg25d.representations.base import AnyRepresentation
+
+if TYPE_CHECKING:
+    from torch import nn
 
 Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 Axis: TypeAlias = Annotated[int, Field(ge=0, le=2)]
@@ -77,6 +81,11 @@ class ConfigurationPlan(Record):
         return self.model_copy(update={"flops_per_update": 0, "ceiling": None, "reasons": {}})
 
     @property
+    def mixing(self) -> Mixing | None:
+        """How the network mixes the slices of a window; None: not at all."""
+        return self.network.mixing if isinstance(self.network, MixesSlices) else None
+
+    @property
     def scoring_share(self) -> float:
         """Cost of scoring a window, as a share of an update on it."""
         repeated = self.network.scoring_factor if isinstance(self.network, RSTNSpec) else 1.0
@@ -91,6 +100,11 @@ class ConfigurationPlan(Record):
                 f"representation {self.representation.name} needs a network of {self.representation.network_dims} "
                 f"dimensions, {self.network.name} has {self.network.dims}"
             )
+        if self.mixing is not None and not self.representation.mixes_slices:
+            raise ValueError(
+                f"network.mixing: representation {self.representation.name} does not give its network the slices of a "
+                "window side by side, so that there is nothing to mix; leave it out"
+            )
         seen = [self.window[axis] for axis in self.representation.network_axes]
         if any(size % divisor for size, divisor in zip(seen, self.network.divisor, strict=True)):
             padded = [-(-size // divisor) * divisor for size, divisor in zip(seen, self.network.divisor, strict=True)]
@@ -101,7 +115,20 @@ class ConfigurationPlan(Record):
         self.representation.check(self.window, self.spacing_mm)
         return self
 
-    def build_model(self, num_channels: int, num_outputs: int) -> nn.Module:
+    def step_sizes(self, window: Shape, step_size: float) -> tuple[float, float, float]:
+        """Largest distance between windows when a volume is predicted, as a share of the window along (D, H, W).
+
+        Where slices are mixed, those at the ends of a window lack neighbours, so that windows overlap along all axes.
+
+        Args:
+            window: Of the prediction.
+            step_size: What the user asked for.
+        """
+        if self.mixing is not None:
+            return (step_size, step_size, step_size)
+        return self.representation.step_sizes(window, step_size)
+
+    def build_model(self, num_channels: int, num_outputs: int) -> "nn.Module":
         """Make the model with fresh weights from torch's global generator.
 
         Args:

@@ -37,6 +37,9 @@ from seg25d.representations.base import CONFIGURATIONS, VolumeGeometry
 logger = logging.getLogger(__name__)
 VOLUME = "3d"
 """The configuration that nnU-Net calls 3d_fullres."""
+LEAST_MIXED = 8
+"""Slices of a window that networks mix, if volumes have so many, as slice-wise windows have where memory allows
+(`SMALLEST_DEPTH` of representations/slices.py): smaller parts of slices come before fewer. Our choice."""
 
 
 def plan_dataset(  # noqa: PLR0913 - all but two by keyword
@@ -56,7 +59,8 @@ def plan_dataset(  # noqa: PLR0913 - all but two by keyword
         fingerprint: Measurements of the data set; at least one case.
         description: Its channels and labels.
         configurations: Names of `CONFIGURATIONS`, or `2d` for the slices along the coarsest axis, which is planned
-            under its anatomical name, each also with a network (`si__se_unet`, or `mv__rstn` for that of its views);
+            under its anatomical name, each also with a network (`si__se_unet`, or `mv__rstn` for that of its views)
+            and, where networks get slices side by side, with a way of mixing them (`si__shift`, `si__se_unet__conv`);
             None or nothing: all that the recipe is meant for.
         gpu_memory_gb: Memory that a training step may take, in GiB.
         cpu_gflops: Speed of the CPUs that train, of which an update takes `UPDATE_SECONDS` at most; 0: any time.
@@ -66,7 +70,7 @@ def plan_dataset(  # noqa: PLR0913 - all but two by keyword
 
     Raises:
         InputError: If a name is unknown, a channel's name is wrong, the recipe is not meant for a configuration, one
-            needs a third dimension and the images have none, or the memory is too small for one.
+            needs a third dimension and the images have none, one cannot mix slices, or the memory is too small.
     """
     spacing_mm, anisotropic = (rules.spacing_mm, False) if rules.spacing_mm else _target_spacing(fingerprint)
     if rules.common_shape:
@@ -89,10 +93,11 @@ def plan_dataset(  # noqa: PLR0913 - all but two by keyword
     names = configuration_names(configurations, geometry.slice_axis, rules, fingerprint.flat_axis)
     planned = {}
     for name in names:
-        configuration, network = split_name(name)
+        configuration, network, mixing = split_name(name)
+        least = {"least_slices": LEAST_MIXED} if mixing else {}
         limits = Limits(
             configuration=name,
-            geometry=geometry,
+            geometry=geometry.model_copy(update=least),
             num_channels=len(description.channel_names),
             num_outputs=description.labels.num_outputs,
             num_cases=fingerprint.num_cases,
@@ -102,6 +107,7 @@ def plan_dataset(  # noqa: PLR0913 - all but two by keyword
             rules=rules.of(configuration),
             published=rules.published,
             asked_network=None if network_of_views(name) else network,
+            mixing=mixing,
         )
         planned[name] = _plan_configuration(limits, normalization, mirror_axes)
     volumes = [name for name in planned if is_volume(name)]
@@ -147,7 +153,7 @@ def is_volume(name: str) -> bool:
 def _plan_configuration(
     limits: Limits, normalization: tuple[ChannelNormalization, ...], mirror_axes: tuple[int, ...]
 ) -> ConfigurationPlan:
-    configuration, _ = split_name(limits.configuration)
+    configuration = split_name(limits.configuration).configuration
     if network_of_views(limits.configuration):
         views = {"views": needed_configurations(limits.configuration)}
         rules = limits.rules.model_copy(update={"settings": limits.rules.settings | views})

@@ -2,7 +2,7 @@
 
 import re
 
-from seg25d.networks import REQUESTABLE
+from seg25d.networks import MIXINGS, REQUESTABLE
 from seg25d.planning.recipe_names import PLACES as RECIPES
 
 DEFAULT_PLANS_NAME = "plans"
@@ -11,7 +11,7 @@ RESERVED_FILES = ("dataset", "fingerprint", "splits", "splits_final", "verified"
 RUN_VARIANTS = ("holdout", "no_image", "joint", "fine")
 """Parts of the names of runs that are not as usual, in their order: see seg25d/views/tasks.py and
 seg25d/workflows/coarse_to_fine.py."""
-RESERVED = (*RESERVED_FILES, *REQUESTABLE, *RECIPES, *RUN_VARIANTS)
+RESERVED = (*RESERVED_FILES, *REQUESTABLE, *MIXINGS, *RECIPES, *RUN_VARIANTS)
 """Names that stand at the same place in the names of files or of folders of results."""
 TRAINERS = "nnUNetTrainer"
 """The beginning of the names of nnU-Net's trainers, which are parts of the names of runs, too."""

@@ -101,7 +101,7 @@ def _check_all_known(stored: Plans, changes: Sequence[str]) -> None:
     parts = {name: split_name(name) for name in stored.unreadable}
     unknown = [
         name
-        for name, (configuration, network) in parts.items()
+        for name, (configuration, network, _) in parts.items()
         if configuration not in CONFIGURATIONS or network not in (None, *REQUESTABLE)
     ]
     if unknown:

@@ -10,7 +10,13 @@ from seg25d.core.types import Shape
 from seg25d.networks.base import NetworkSpec
 from seg25d.planning.geometry import choose_topology, round_up
 from seg25d.planning.memory import GIGABYTE, MemoryUse, training_memory
-from seg25d.planning.network_rules import WIDE_FROM_GB, choose_network, published_topology, with_checkpointing
+from seg25d.planning.network_rules import (
+    WIDE_FROM_GB,
+    choose_network,
+    published_topology,
+    with_checkpointing,
+    with_mixing,
+)
 from seg25d.representations.base import AnyRepresentation, ConfigurationRules, VolumeGeometry
 
 CARD_SHARE = 31 / 32
@@ -87,6 +93,8 @@ class Limits(Record):
     """Whether strides and kernels are those of the papers, see `PlanningRules`."""
     asked_network: str | None = None
     """The network that the user asked for, instead of the recipe's or the planner's."""
+    mixing: str | None = None
+    """How the network mixes slices, a name in `networks.MIXINGS`; None: not at all."""
 
     @property
     def network(self) -> str | None:
@@ -265,6 +273,8 @@ def with_networks(
             limits.gpu_memory_gb,
             has_regions=limits.geometry.has_regions,
         )
+        if limits.mixing is not None:
+            network = with_mixing(network, limits.mixing)
         window = round_up(sizes, axes, network.divisor)
         is_too_large = limits.is_too_large((representation, sizes), window)
         # Costs time and no accuracy, a smaller window the other way round.
@@ -275,6 +285,12 @@ def with_networks(
             if item not in seen:
                 seen.add(item)
                 yield item
+
+
+def without_mixing(fit: Fit, limits: Limits) -> MemoryUse:
+    """What the step would take if the network did not mix slices."""
+    network = fit.network.model_copy(update={"mixing": None})
+    return _trace((fit.representation, fit.window, network), fit.batch_size, limits, fit.position).memory
 
 
 def _trace(item: tuple[AnyRepresentation, Shape, NetworkSpec], batch_size: int, limits: Limits, position: int) -> Fit:

@@ -67,6 +67,7 @@ def render_page(
         class_rows=_class_rows(results),
         case_rows=_case_rows(results)[:MOST_CASE_ROWS],
         contestants=[contestant.name for contestant in results.contestants],
+        context_titles=list(dict.fromkeys(title for each in results.contexts.values() for title in each.losses)),
         charts=_charts(results),
         style=(ASSETS / "report.css").read_text(encoding="utf-8"),
         scripts=[(ASSETS / name).read_text(encoding="utf-8") for name in scripts],

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +12,7 @@ from seg25d.core.records import AnyRecord, read_record
 from seg25d.core.workspace import FoldFolder, RunFolder, Workspace
 from seg25d.data.description import DatasetDescription, read_description
 from seg25d.evaluation.predicted_dice import Calibration, read_calibration
+from seg25d.evaluation.slice_context import SliceContext, read_slice_context
 from seg25d.evaluation.summary import Summary, summarize
 from seg25d.planning.fingerprint import Fingerprint
 from seg25d.planning.plan import ConfigurationPlan, Plans
@@ -51,6 +52,8 @@ class TrainedRun:
     """Lines of `log.jsonl` per fold."""
     calibration: Calibration | None = None
     """How the Dice of its predictions is predicted; None for results of another program, and of seg25d 0.2."""
+    contexts: Mapping[int, SliceContext] = field(default_factory=dict)
+    """What the Dice owes to neighbouring slices, per fold of which it was measured."""
 
     @property
     def name(self) -> str:
@@ -112,6 +115,11 @@ class Results:
         both = {run.name: run.calibration for run in self.runs} | chosen
         first = [*chosen, *(name for name in both if name not in chosen)]
         return {name: each for name in first if (each := both[name]) is not None}
+
+    @property
+    def contexts(self) -> dict[str, SliceContext]:
+        """What models owe to neighbouring slices, by run and fold, where that was measured."""
+        return {f"{run.name}, fold {fold}": each for run in self.runs for fold, each in run.contexts.items()}
 
     def _summaries(self) -> dict[str, Summary]:
         runs = {run.name: run.summary for run in self.runs}
@@ -175,7 +183,8 @@ def _run(workspace: Workspace, dataset_name: str, name: str) -> TrainedRun | Non
     logs = {fold: _log(run.fold(fold)) for fold in validated.folds} if plans is not None else {}
     plan = None if plans is None else _plan(run, plans)
     calibration = _read(run.predicted_dice, read_calibration)
-    return TrainedRun(validated, plans, plan, summary, logs, calibration)
+    contexts = {fold: found for fold in validated.folds if (found := _context(run.fold(fold))) is not None}
+    return TrainedRun(validated, plans, plan, summary, logs, calibration, contexts)
 
 
 def _plan(run: RunFolder, plans: Plans) -> ConfigurationPlan | None:
@@ -200,6 +209,10 @@ def _summary(validated: ValidatedRun, scores: Path) -> Summary | None:
 def _ensemble(best: Best, scores: Path) -> Summary | None:
     weights = next((row.weights for row in best.candidates if row.name == best.name), None)
     return read_scores(scores, Ensemble(tuple(member.run for member in best.members), weights))
+
+
+def _context(folder: FoldFolder) -> SliceContext | None:
+    return _read(folder.slice_context, partial(read_slice_context, model=folder.model_final))
 
 
 def _log(folder: FoldFolder) -> list[dict[str, Any]]:

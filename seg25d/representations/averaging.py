@@ -5,6 +5,7 @@ Letters: B batch, C channels, D H W volume, d h w the coarser one.
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -20,6 +21,8 @@ def averaged_to(volumes: Tensor, size: Sequence[int]) -> Tensor:
         (B, C, d, h, w).
     """
     depth, height, width = size
+    if torch.compiler.is_exporting() and tuple(volumes.shape[2:]) == (depth, height, width):
+        return volumes  # ONNX knows parts of fixed sizes alone
     factors = [fine // coarse for fine, coarse in zip(volumes.shape[2:], size, strict=True)]
     even = all(fine == factor * coarse for fine, factor, coarse in zip(volumes.shape[2:], factors, size, strict=True))
     if volumes.device.type == "mps" and even:

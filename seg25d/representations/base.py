@@ -4,12 +4,11 @@ Letters: B batch, C channels, K scores per voxel, D H W volume, h w image.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, NamedTuple, Protocol, Self, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from torch import Tensor, nn, stack
 
 from seg25d.core.grids import AXIS_NAMES, slicing_axis
 from seg25d.core.limits import CommonShape
@@ -18,7 +17,10 @@ from seg25d.core.registry import Registry
 from seg25d.core.types import Shape, Spacing
 from seg25d.representations import ALIAS, ANATOMICAL, PLACES
 
-NetworkOutput: TypeAlias = Tensor | list[tuple[Tensor, float]]
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+NetworkOutput: TypeAlias = "Tensor | list[tuple[Tensor, float]]"
 CeilingMeter: TypeAlias = Callable[[NDArray[np.uint8], Mapping[str, Sequence[int]]], dict[str, float]]
 """From internal labels (D, H, W) at the spacing of a plan, and the indices of each class (`Labels.foreground`), to the
 Dice of each class that the labels have."""
@@ -45,6 +47,8 @@ class VolumeGeometry(Record):
     """What a recipe resizes every case to; None: nothing, all axes go by the spacing."""
     sliced_along: int | None = None
     """Slicing axis that a recipe fixes; None: it follows from shape and spacing."""
+    least_slices: int = 1
+    """Slices that a window has at least, if there are so many: more than one where networks mix slices."""
 
     @property
     def slice_axis(self) -> int:
@@ -81,23 +85,6 @@ class ConfigurationRules(Record):
     """Maximum number of slices of a slice-wise window; number of slices of a stack."""
     settings: dict[str, str | bool | int | tuple[int, int]] = Field(default_factory=dict)
     """Fields of the representation, see `Representation.with_settings`."""
-
-
-@runtime_checkable
-class EpochAware(Protocol):
-    """A lifted module that works differently from epoch to epoch (angles drawn anew, weights of its outputs).
-
-    The trainer calls `start_epoch` before the first update of each epoch, and after resuming in the middle of one.
-    """
-
-    def start_epoch(self, epoch: int, seed: int, progress: float) -> None:
-        """Prepare for an epoch; depends on the arguments only, so that a resumed run gives the same result.
-
-        Args:
-            epoch: From 1 on.
-            seed: Of the run.
-            progress: Share of the run that is over when the epoch begins, 0 to 1.
-        """
 
 
 class RegularSteps(NamedTuple):
@@ -141,6 +128,8 @@ class Representation(Record):
     """Whether the input includes the probabilities of other models beside the image, see `FusedViews`."""
     can_be_fine: ClassVar[bool] = False
     """Whether a fine model can be trained on crops around the object that another model found (`fine`)."""
+    mixes_slices: ClassVar[bool] = False
+    """Whether it tells networks where the slices of a window are, so that they can mix them (networks/mixing.py)."""
     keeps_scores: ClassVar[bool] = False
     """Whether scores of volumes are those of the network, in another arrangement at most."""
     needs_third_dimension: ClassVar[bool] = False
@@ -186,6 +175,11 @@ class Representation(Record):
     def stacking_axis(self) -> int | None:
         """The axis along which the network sees several slices at once; None if it sees single ones, or no slices."""
         return None
+
+    @property
+    def resizable_axes(self) -> tuple[int, ...]:
+        """The axes along which a graph without torch takes windows of other sizes than the planned one."""
+        return (0, 1, 2)
 
     @property
     def regular_steps(self) -> RegularSteps | None:
@@ -242,7 +236,7 @@ class Representation(Record):
         del geometry
         return 0
 
-    def map_images(self, window: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+    def map_images(self, window: "Tensor", change: "Callable[[Tensor], Tensor]") -> "Tensor":
         """Change a window image by image, as the network sees them.
 
         Args:
@@ -252,11 +246,13 @@ class Representation(Record):
         others = [axis for axis in range(3) if axis not in (self.piece_axes or ())]
         if not others:
             return change(window)
+        from torch import stack  # noqa: PLC0415 - heavy
+
         # Each slice by itself, as the network sees one at a time.
         (along,) = others
         return stack([change(each) for each in window.unbind(1 + along)], 1 + along)
 
-    def lift(self, network: nn.Module) -> nn.Module:
+    def lift(self, network: "nn.Module") -> "nn.Module":
         """Make a network of images a module of volumes.
 
         Returns:
@@ -380,11 +376,11 @@ AnyRepresentation: TypeAlias = Annotated[Representation, ByName("representation"
 """Any representation, as a field of a record; its `name` says which."""
 
 
-def map_scores(output: NetworkOutput, undo: Callable[[Tensor], Tensor]) -> NetworkOutput:
+def map_scores(output: NetworkOutput, undo: "Callable[[Tensor], Tensor]") -> NetworkOutput:
     """Apply `undo` to every score map of a network's output."""
-    if isinstance(output, Tensor):
-        return undo(output)
-    return [(undo(scores), weight) for scores, weight in output]
+    if isinstance(output, list):
+        return [(undo(scores), weight) for scores, weight in output]
+    return undo(output)
 
 
 def shrink(size: int, step: int, steps: int, smallest: int) -> int:

@@ -1,10 +1,13 @@
-"""Neighbouring slices as further channels: what `slices` and `super_image` have in common.
+"""Neighbouring slices as further channels, and slices side by side: what `slices` and `super_image` have in common.
 
-Letters: B batch, C channels, D slices, k neighbours per side.
+Letters: B batch, C channels, D slices, h w image, k neighbours per side.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 
@@ -33,3 +36,28 @@ def slices_first(volume: Tensor, axis: int) -> Tensor:
 def slices_back(volume: Tensor, axis: int) -> Tensor:
     """Undo `slices_first`."""
     return volume.movedim(2, 2 + axis)
+
+
+def in_batch(volumes: tuple[int, int], features: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """Change slices that are images of a batch: the layout of networks that mix slices (seg25d/networks/mixing.py).
+
+    Args:
+        volumes: Their number B, and the slices of each, D.
+        features: (B * D, C, h, w), the slices of a volume in their order.
+        change: From and to (B, D, C, h, w).
+
+    Returns:
+        (B * D, C, h, w).
+    """
+    return change(features.reshape(*volumes, *features.shape[1:])).flatten(0, 1)
+
+
+def apply_network(network: nn.Module, images: Tensor, layout: Callable[..., Tensor]) -> Any:
+    """Output of a network; one that mixes slices is told where they are.
+
+    Args:
+        network: A network that mixes slices says so (`mixes_slices`).
+        images: (N, C, h, w).
+        layout: Of their slices, such as `in_batch` with their numbers.
+    """
+    return network(images, layout) if getattr(network, "mixes_slices", False) else network(images)

@@ -4,32 +4,28 @@ Letters: B batch, C image channels, V views, M maps per view (foreground classes
 """
 
 from collections.abc import Iterator
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
 
 from seg25d.core.grids import ANISOTROPY, AXIS_NAMES, alike_axes
 from seg25d.core.limits import NumChannels
 from seg25d.core.names import FileName
 from seg25d.core.types import Shape
 from seg25d.representations import ANATOMICAL
-from seg25d.representations.averaging import averaged_to
 from seg25d.representations.base import (
     ConfigurationRules,
-    NetworkOutput,
     Representation,
     VolumeGeometry,
-    map_scores,
 )
+
+if TYPE_CHECKING:
+    from torch import nn
 
 EDGE, SMALLEST_EDGE, EDGE_STEP = 64, 16, 8
 """Edge of the windows in voxels (methods.md 4.3), the smallest edge that is tried, and the step between edges."""
 ROI_MARGIN = 32
 """Voxels around the object on each side within which views are fused (methods.md 4.3)."""
-LEAST = 1e-3
-"""Lower bound of probabilities before taking their logarithm."""
 
 
 class FusedViews(Representation):
@@ -78,8 +74,10 @@ class FusedViews(Representation):
         """All channels, or only those of the views if the network does not see the image."""
         return self.num_maps + (num_channels if self.image else 0)
 
-    def lift(self, network: nn.Module) -> nn.Module:
+    def lift(self, network: "nn.Module") -> "nn.Module":
         """The network on all channels or on those of the views; with `from_mean`, added to the views' mean."""
+        from seg25d.representations.lifted.fused_views import LiftedFusion  # noqa: PLC0415 - loads torch
+
         return network if self.image and not self.from_mean else LiftedFusion(network, self)
 
     @classmethod
@@ -157,38 +155,3 @@ class FusedViews(Representation):
     def examples(cls) -> list[Self]:
         """An instance that returns its input with an identity network."""
         return [cls(maps_per_view=1, from_mean=False)]
-
-
-class LiftedFusion(nn.Module):
-    """(B, C + V M, D, H, W) -> scores (B, K, D, H, W)."""
-
-    def __init__(self, network: nn.Module, representation: FusedViews) -> None:
-        super().__init__()
-        self.network = network
-        self.representation = representation
-
-    def forward(self, volume: Tensor) -> NetworkOutput:
-        """Scores, see `Representation.lift`."""
-        maps = volume[:, -self.representation.num_maps :]
-        output: NetworkOutput = self.network(volume if self.representation.image else maps)
-        if not self.representation.from_mean:
-            return output
-        mean = torch.stack(torch.split(maps, self.representation.maps_per_view, 1)).mean(0)
-        guess = scores_of(mean, regions=self.representation.regions)
-        return map_scores(output, lambda scores: scores + averaged_to(guess, scores.shape[2:]))
-
-
-def scores_of(probabilities: Tensor, *, regions: bool) -> Tensor:
-    """Compute scores whose softmax (or sigmoid, for regions) gives the probabilities back.
-
-    Args:
-        probabilities: (B, M, D, H, W), of foreground classes or regions.
-        regions: Which of the two they are.
-
-    Returns:
-        (B, K, D, H, W): with a background in front of classes.
-    """
-    if regions:
-        return probabilities.clamp(LEAST, 1 - LEAST).logit()
-    background = 1 - probabilities.sum(1, keepdim=True)
-    return torch.cat([background, probabilities], 1).clamp(min=LEAST).log()

@@ -5,10 +5,9 @@ Letters: B batch, C channels, K scores, D H W volume (D slices after the slicing
 
 import math
 from collections.abc import Iterator
-from typing import ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field
-from torch import Tensor, nn
 
 from seg25d.core.grids import ANISOTROPY, AXIS_NAMES
 from seg25d.core.limits import NumNeighbours
@@ -16,13 +15,13 @@ from seg25d.core.types import Shape, Spacing
 from seg25d.representations import ALIAS, ANATOMICAL
 from seg25d.representations.base import (
     ConfigurationRules,
-    NetworkOutput,
     Representation,
     VolumeGeometry,
-    map_scores,
     shrink,
 )
-from seg25d.representations.context import slices_back, slices_first, with_neighbours
+
+if TYPE_CHECKING:
+    from torch import nn
 
 IN_PLANE_STEPS = 16
 SMALLEST_IN_PLANE = 32
@@ -38,6 +37,7 @@ class Slices(Representation):
     network_dims: ClassVar[int] = 2
     keeps_scores: ClassVar[bool] = True
     can_be_fine: ClassVar[bool] = True
+    mixes_slices: ClassVar[bool] = True
     name: Literal["slices"] = "slices"
     axis: int = Field(ge=0, le=2)
     context: NumNeighbours = 0
@@ -72,8 +72,10 @@ class Slices(Representation):
         steps[self.axis] = max(step_size, 1 - 2 * self.context / window[self.axis])
         return (steps[0], steps[1], steps[2])
 
-    def lift(self, network: nn.Module) -> nn.Module:
+    def lift(self, network: "nn.Module") -> "nn.Module":
         """All slices of all volumes of a batch become one batch of images."""
+        from seg25d.representations.lifted.slices import LiftedSlices  # noqa: PLC0415 - loads torch
+
         return LiftedSlices(network, self)
 
     @classmethod
@@ -87,11 +89,12 @@ class Slices(Representation):
     ) -> Iterator[tuple[Self, Shape]]:
         """Whole slices, fewer and fewer of them down to one with its neighbours; then smaller parts of slices.
 
-        A slice sees no more than its neighbours, so windows need not be deeper than leaves enough updates.
+        A slice sees no more than its neighbours, so windows need not be deeper than leaves enough updates. Where the
+        network mixes slices, parts of them come before fewer than `geometry.least_slices`.
         """
         representation = cls(axis=axis, context=context)
         shape = list(geometry.shape)
-        smallest_depth = min(shape[axis], 2 * context + 1)
+        smallest_depth = min(shape[axis], max(2 * context + 1, geometry.least_slices))
         if geometry.enough_voxels is not None:
             in_plane = math.prod(shape) // shape[axis]
             shape[axis] = min(shape[axis], max(SMALLEST_DEPTH, smallest_depth, geometry.enough_voxels // in_plane))
@@ -172,30 +175,6 @@ class Slices(Representation):
     def examples(cls) -> list[Self]:
         """Every axis, with and without neighbours."""
         return [cls(axis=0), cls(axis=1, context=1), cls(axis=2, context=2)]
-
-
-class LiftedSlices(nn.Module):
-    """(B, C, D, H, W) -> (B * D, C * (2k + 1), h, w) -> network -> (B, K, D, H, W)."""
-
-    arranges_scores: ClassVar[bool] = True
-    """Whether scores are those of the network in another arrangement, see `inference/scoring.py`."""
-
-    def __init__(self, network: nn.Module, representation: Slices) -> None:
-        super().__init__()
-        self.network = network
-        self.representation = representation
-
-    def forward(self, volume: Tensor) -> NetworkOutput:
-        """Scores of volumes, see `Representation.lift`."""
-        axis, batch = self.representation.axis, volume.shape[0]
-        slices = with_neighbours(slices_first(volume, axis), self.representation.context)
-        output = self.network(slices.transpose(1, 2).flatten(0, 1))
-
-        def undo(scores: Tensor) -> Tensor:
-            volumes = scores.reshape(batch, -1, *scores.shape[1:])
-            return slices_back(volumes.transpose(1, 2), axis)
-
-        return map_scores(output, undo)
 
 
 def neighbour_context(spacing_mm: Spacing, axis: int, num_slices: int) -> int:

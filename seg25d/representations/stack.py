@@ -5,10 +5,9 @@ C channels, K scores, D H W volume.
 """
 
 from collections.abc import Iterator
-from typing import ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
-from torch import nn
 
 from seg25d.core.grids import AXIS_NAMES
 from seg25d.core.limits import Margin, NumSlices
@@ -16,6 +15,9 @@ from seg25d.core.types import Shape, Spacing
 from seg25d.representations import ALIAS
 from seg25d.representations.base import ConfigurationRules, RegularSteps, Representation, VolumeGeometry, shrink
 from seg25d.representations.slices import slices_apart
+
+if TYPE_CHECKING:
+    from torch import nn
 
 OVERLAP_FACTOR = 0.625
 """Overlap of successive stacks in training, as a share of a stack: the best of the paper's (0, 0.375, 0.625)."""
@@ -109,7 +111,7 @@ class Stack(Representation):
         }
         return self.model_copy(update={"stack_size": size, **overlaps})
 
-    def lift(self, network: nn.Module) -> nn.Module:
+    def lift(self, network: "nn.Module") -> "nn.Module":
         """Return the network itself, as a stack is a volume."""
         return network
 

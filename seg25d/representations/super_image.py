@@ -5,11 +5,9 @@ Letters: B batch, C channels, K scores, D H W volume, r c rows and columns of th
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field
-from torch import Tensor, nn
-from torch.nn import functional
 
 from seg25d.core.grids import AXIS_NAMES
 from seg25d.core.limits import NumNeighbours, NumSlices
@@ -17,14 +15,14 @@ from seg25d.core.types import Shape, Spacing
 from seg25d.representations import ALIAS
 from seg25d.representations.base import (
     ConfigurationRules,
-    NetworkOutput,
     Representation,
     VolumeGeometry,
-    map_scores,
     shrink,
 )
-from seg25d.representations.context import slices_back, slices_first, with_neighbours
 from seg25d.representations.slices import slices_apart
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 SQUARE_ENOUGH = 4 / 3
 """Aspect ratios up to here count as square: in Table 2 of the paper 8 x 6 (1.33) equals 3D, 12 x 4 (3.0) loses."""
@@ -59,6 +57,7 @@ class SuperImage(Representation):
 
     network_dims: ClassVar[int] = 2
     keeps_scores: ClassVar[bool] = True
+    mixes_slices: ClassVar[bool] = True
     needs_third_dimension: ClassVar[bool] = True
     network_note: ClassVar[str] = "decided on one tile of the super image, so that pooling stays within slices"
     name: Literal["super_image"] = "super_image"
@@ -105,6 +104,13 @@ class SuperImage(Representation):
         height, width = (window[axis] for axis in self.network_axes)
         return self.model_copy(update={"grid": choose_grid(window[self.axis], height, width)})
 
+    def grid_for(self, window: Shape) -> tuple[int, int]:
+        """The grid of a window: the planned one, or with more slices than that has room for, the window's own."""
+        height, width = (window[axis] for axis in self.network_axes)
+        rows, columns = self.grid
+        depth = window[self.axis]
+        return (rows, columns) if depth <= rows * columns else choose_grid(depth, height, width)
+
     def with_settings(self, settings: Mapping[str, Any], window: Shape) -> Self:
         """Return the super image with a recipe's fields; its grid only for as many slices as that has places."""
         suits = math.prod(settings.get("grid", ())) == window[self.axis]
@@ -116,14 +122,19 @@ class SuperImage(Representation):
         """All slices, half as high and as wide."""
         return math.prod(size if axis == self.axis else math.ceil(size / 2) for axis, size in enumerate(geometry.shape))
 
-    def map_images(self, window: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+    def map_images(self, window: "Tensor", change: "Callable[[Tensor], Tensor]") -> "Tensor":
         """Change the super image of a window."""
+        from seg25d.representations.context import slices_back, slices_first  # noqa: PLC0415 - loads torch
+        from seg25d.representations.lifted.super_image import from_super_image, to_super_image  # noqa: PLC0415
+
         slices = slices_first(window[None], self.axis)
         changed = change(to_super_image(slices, self.grid)[0])
         return slices_back(from_super_image(changed[None], self.grid, slices.shape[2]), self.axis)[0]
 
-    def lift(self, network: nn.Module) -> nn.Module:
+    def lift(self, network: "nn.Module") -> "nn.Module":
         """All slices of a volume become one image."""
+        from seg25d.representations.lifted.super_image import LiftedSuperImage  # noqa: PLC0415 - loads torch
+
         return LiftedSuperImage(network, self)
 
     @classmethod
@@ -140,14 +151,15 @@ class SuperImage(Representation):
             return blank.refit(shape), shape
 
         half, depth = SHRINKING_STEPS // 2, geometry.shape[axis]
+        least = min(depth, geometry.least_slices)
         for step in range(half + 1):
             yield window(step, depth)
-        while depth > 1:
+        while depth > least:
             # Equal ratios, not equal steps: of 400 slices, 27 may be too many where 16 fit.
-            depth = min(depth - 1, depth * (SHRINKING_STEPS - 1) // SHRINKING_STEPS)
+            depth = max(least, min(depth - 1, depth * (SHRINKING_STEPS - 1) // SHRINKING_STEPS))
             yield window(half, depth)
         for step in range(half + 1, SHRINKING_STEPS):
-            yield window(step, 1)
+            yield window(step, least)
 
     @classmethod
     def from_rules(
@@ -195,65 +207,3 @@ class SuperImage(Representation):
     def examples(cls) -> list[Self]:
         """Square and oblong grids, every axis, with padding slices and with neighbours."""
         return [cls(grid=(2, 3)), cls(grid=(3, 3), axis=1), cls(grid=(4, 2), axis=2, context=1)]
-
-
-class LiftedSuperImage(nn.Module):
-    """(B, C, D, H, W) -> (B, C * (2k + 1), r * h, c * w) -> network -> (B, K, D, H, W)."""
-
-    arranges_scores: ClassVar[bool] = True
-    """Whether scores are those of the network in another arrangement, see `inference/scoring.py`."""
-
-    def __init__(self, network: nn.Module, representation: SuperImage) -> None:
-        super().__init__()
-        self.network = network
-        self.representation = representation
-
-    def forward(self, volume: Tensor) -> NetworkOutput:
-        """Scores of volumes, see `Representation.lift`; empty places of the grid are zero and are dropped again.
-
-        A window with more slices than the planned grid has room for (a volume that is a little larger than the window
-        may be predicted as a whole) gets the grid that it would have been planned with.
-        """
-        axis = self.representation.axis
-        slices = with_neighbours(slices_first(volume, axis), self.representation.context)
-        depth, height, width = slices.shape[2:]
-        rows, columns = self.representation.grid
-        grid = (rows, columns) if depth <= rows * columns else choose_grid(depth, height, width)
-        output = self.network(to_super_image(slices, grid))
-
-        def undo(image: Tensor) -> Tensor:
-            return slices_back(from_super_image(image, grid, depth), axis)
-
-        return map_scores(output, undo)
-
-
-def to_super_image(slices: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Tile slices row by row: slice r * columns + c goes to row r, column c (paper, section 2.1).
-
-    Args:
-        slices: (B, C, D, H, W) with D <= rows * columns.
-        grid: Rows and columns.
-
-    Returns:
-        (B, C, rows * H, columns * W); places without a slice are zero.
-
-    Raises:
-        ValueError: If there are more slices than places.
-    """
-    rows, columns = grid
-    padding = rows * columns - slices.shape[2]
-    if padding < 0:
-        raise ValueError(f"a grid of {rows} x {columns} has no room for {slices.shape[2]} slices")
-    if padding:
-        slices = functional.pad(slices, (0, 0, 0, 0, 0, padding))
-    batch, channels, _, height, width = slices.shape
-    tiles = slices.reshape(batch, channels, rows, columns, height, width).permute(0, 1, 2, 4, 3, 5)
-    return tiles.reshape(batch, channels, rows * height, columns * width)
-
-
-def from_super_image(image: Tensor, grid: tuple[int, int], depth: int) -> Tensor:
-    """Undo `to_super_image`: (B, K, rows * h, columns * w) to (B, K, depth, h, w)."""
-    rows, columns = grid
-    batch, channels, height, width = image.shape
-    tiles = image.reshape(batch, channels, rows, height // rows, columns, width // columns).permute(0, 1, 2, 4, 3, 5)
-    return tiles.reshape(batch, channels, rows * columns, height // rows, width // columns)[:, :, :depth]

@@ -1,12 +1,13 @@
 """Volumes as they are, through a 3D network: the baseline."""
 
 from collections.abc import Iterator
-from typing import ClassVar, Literal, Self
-
-from torch import nn
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from seg25d.core.types import Shape
 from seg25d.representations.base import ConfigurationRules, Representation, VolumeGeometry
+
+if TYPE_CHECKING:
+    from torch import nn
 
 SMALLEST_EDGE = 8
 
@@ -31,7 +32,7 @@ class Volume(Representation):
         """Pieces of the window."""
         return (0, 1, 2)
 
-    def lift(self, network: nn.Module) -> nn.Module:
+    def lift(self, network: "nn.Module") -> "nn.Module":
         """The network itself."""
         return network
 

@@ -55,14 +55,16 @@ def find_configuration(plans: Plans, name: str) -> tuple[str, ConfigurationPlan]
 def with_network(plans: Plans, name: str, network: str | None) -> str:
     """The name of a planned configuration with a network: its own name if it has that network, else `CONFIG__NETWORK`.
 
+    Mixing stays in the name: `si__shift` with a network is `si__NETWORK__shift`.
+
     Raises:
         InputError: If the configuration is not planned, or the network does not support its dimension; lists those that
         do. Also if the network is that of views which are not planned.
     """
     if network is None:
         return find_configuration(plans, name)[0]
-    configuration, planned = split_name(configuration_name(name, plans.slice_axis))
-    full_name = f"{configuration}__{network}"
+    parts = split_name(configuration_name(name, plans.slice_axis))
+    full_name = parts._replace(network=network).text
     plans.check_readable([full_name])
     if full_name in plans.configurations:
         return full_name
@@ -72,7 +74,7 @@ def with_network(plans: Plans, name: str, network: str | None) -> str:
     configuration_names([full_name], plans.slice_axis, rules)
     if network_of_views(full_name) is not None:
         return find_configuration(plans, full_name)[0]  # planned with its views, or an error that says how
-    asked_for = planned or rules.of(configuration).network
+    asked_for = parts.network or rules.of(parts.configuration).network
     default = plan.representation.default_network
     if plan.network.name != NETWORK_RULES[asked_for or default].network:
         # The plan was edited: its own network counts.

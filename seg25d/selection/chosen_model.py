@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from seg25d.core.device import choose_execution
 from seg25d.core.errors import InputError, ModelError
+from seg25d.core.execution import AnyExecution, HostExecution
 from seg25d.core.records import read_record
 from seg25d.core.workspace import RunFolder, Workspace
 from seg25d.data.description import with_codes_of
@@ -18,7 +18,7 @@ from seg25d.evaluation.predicted_dice import Calibration, read_calibration
 from seg25d.inference.cases import Meaning
 from seg25d.inference.postprocessing import PostProcessing
 from seg25d.inference.predictor import PredictorOptions
-from seg25d.planning.model_file import load_header
+from seg25d.planning.portable_model import GRAPH_SUFFIX, header_of
 from seg25d.runs.trained import ModelChoice, choose_folds, choose_run
 from seg25d.selection.best import Best
 
@@ -66,14 +66,14 @@ class ChosenModel(NamedTuple):
             ModelError: If a file cannot be used.
             DatasetError: If the codes are wrong.
         """
-        headers = [load_header(member.models[0]) for member in self.members]
+        headers = [header_of(member.models[0]) for member in self.members]
         thresholds = {header.threshold for header in headers}
         description = with_codes_of(headers[0].description, self.members[0].run.dataset)
         return Meaning(description, thresholds.pop() if len(thresholds) == 1 else None)
 
     def describe(self, options: PredictorOptions) -> dict[str, Any]:
         """Description of the model for `prediction.json`; it differs for models that predict differently."""
-        dataset = load_header(self.members[0].models[0]).dataset_name
+        dataset = header_of(self.members[0].models[0]).dataset_name
         members = [
             {"configuration": member.run.root.name, "folds": member.folds, "files": member.stamps}
             | ({"checkpoint": "best"} if member.best else {})
@@ -112,6 +112,14 @@ class ChosenModel(NamedTuple):
             )
         return known
 
+    def _execution(self, device: str | None) -> AnyExecution:
+        if any(model.suffix == GRAPH_SUFFIX for member in self.members for model in member.models):
+            check_host(device)
+            return HostExecution()
+        from seg25d.core.device import choose_execution  # noqa: PLC0415 - loads torch
+
+        return choose_execution(device)
+
     def load(self, options: PredictorOptions, device: str | None) -> CasePredictor:
         """Load all weights.
 
@@ -120,7 +128,7 @@ class ChosenModel(NamedTuple):
                 together.
             InputError: If the device cannot be used.
         """
-        execution = choose_execution(device)
+        execution = self._execution(device)
         predictors = [load_predictor(member.models, execution, options) for member in self.members]
         for member in self.members:
             if _stamps(member) != member.stamps:
@@ -130,6 +138,19 @@ class ChosenModel(NamedTuple):
                 )
         weights = [member.weight for member in self.members]
         return CasePredictor(predictors, weights if len(set(weights)) > 1 else None, self.postprocessing)
+
+
+def check_host(device: str | None) -> None:
+    """Check that a device is one for graphs, which are computed by the CPU alone.
+
+    Raises:
+        InputError: If it is not.
+    """
+    if device not in (None, "cpu"):
+        raise InputError(
+            f"--device {device}: graphs without torch are computed by the CPU; leave --device out, or take an archive "
+            "that export_model wrote without --format"
+        )
 
 
 def choose_model(workspace: Workspace, choice: ModelChoice) -> ChosenModel:

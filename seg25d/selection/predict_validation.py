@@ -3,8 +3,7 @@
 import logging
 from pathlib import Path
 
-import torch
-
+from seg25d.core.backend import num_threads
 from seg25d.core.device import Execution
 from seg25d.core.leftovers import remove_leftovers
 from seg25d.core.progress import track
@@ -45,5 +44,5 @@ def predict_validation(run: ValidatedRun, stores: Path, execution: Execution) ->
             continue
         predictor = load_predictor([folder.model_final], execution)
         for case in track(missing, len(missing), f"predicting cases of {run.name}, fold {fold}"):
-            with probability_map_writer(paths[case], torch.get_num_threads()) as writer:
+            with probability_map_writer(paths[case], num_threads()) as writer:
                 predictor.predict_probabilities(store.open_image(case), store.record(case).grid, [writer])

@@ -1,14 +1,18 @@
 """Choice of the models to export, and of the models to predict with, also from an archive."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
+from zipfile import ZipFile
 
+from seg25d.core.damage import damage_told
 from seg25d.core.errors import InputError
 from seg25d.core.records import Record, read_record
-from seg25d.core.workspace import RunFolder, Workspace
+from seg25d.core.workspace import MODEL_SUFFIX, RunFolder, Workspace
+from seg25d.planning.model_formats import ModelFormat, StoredWeights
 from seg25d.planning.plan import PlansName
+from seg25d.planning.portable_model import GRAPH_SUFFIX
 from seg25d.runs.trained import ModelChoice, choose_folds, choose_run
 from seg25d.selection.best import Best
 from seg25d.selection.chosen_model import ChosenModel, choose_model
@@ -26,6 +30,10 @@ class ExportOptions(Record):
     """Only models of this recipe; None: of any, if that leaves one choice."""
     folds: tuple[str, ...] | None = None
     """Folds to export; None: all that are trained."""
+    format: ModelFormat = "safetensors"
+    """Kind of the models in the archive: our own, which torch computes, or graphs for use without torch."""
+    weights: StoredWeights | None = None
+    """How graphs store their weights; None: as float32."""
     licence_file: Path | None = None
     """A text file with the licence of the models."""
     overwrite: bool = False
@@ -100,4 +108,17 @@ def model_to_predict(workspace: Workspace, choice: ModelChoice, place: Path | No
         raise InputError("-m already names the models; leave -d, -p and --recipe out (-c chooses one of several)")
     with opened_archive(choice.model, place) as results:
         inside = ModelChoice(configuration=choice.configuration, folds=choice.folds, checkpoint=choice.checkpoint)
-        yield choose_model(workspace.model_copy(update={"results": results}), inside)
+        suffix = GRAPH_SUFFIX if is_portable(choice.model) else MODEL_SUFFIX
+        yield choose_model(workspace.model_copy(update={"results": results, "model_suffix": suffix}), inside)
+
+
+def is_portable(path: Path | None) -> bool:
+    """Whether a file is an archive of graphs, by the names in it, so that torch is not needed to predict with it.
+
+    What is wrong with an archive is told when it is opened.
+    """
+    if path is None or not is_archive(path):
+        return False
+    with suppress(InputError, OSError), damage_told(InputError), ZipFile(path) as file:
+        return any(name.endswith(GRAPH_SUFFIX) for name in file.namelist())
+    return False

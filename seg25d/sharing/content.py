@@ -11,10 +11,11 @@ from seg25d.ensembling.load import files_of_model
 from seg25d.evaluation.predicted_dice import read_calibration
 from seg25d.evaluation.summary import Summary
 from seg25d.planning.fingerprint import Fingerprint
-from seg25d.planning.model_file import load_model
+from seg25d.planning.model_file import ModelHeader, load_model
 from seg25d.planning.plans_file import read_plans
+from seg25d.planning.portable_model import GRAPH_SUFFIX, read_portable
 from seg25d.selection.best import Best
-from seg25d.sharing.manifest import BEST, Subject, runs_of
+from seg25d.sharing.manifest import BEST, Subject, in_fold, runs_of
 
 READERS: Mapping[str, Callable[[Path], object]] = {
     BEST: partial(read_record, record_type=Best),
@@ -25,6 +26,12 @@ READERS: Mapping[str, Callable[[Path], object]] = {
     "predicted_dice.json": read_calibration,
 }
 """Reader of each JSON file, which raises InputError if the file does not fit."""
+MODELS: Mapping[str, Callable[[Path], ModelHeader]] = {
+    ".safetensors": lambda path: load_model(path)[0],
+    GRAPH_SUFFIX: lambda path: read_portable(path).header,
+}
+"""Reader of each kind of model. That of graphs leaves these to the runtime, which gets their bytes and no name, so that
+they can name no other files; the records beside them are read with them."""
 
 
 def check_content(folder: Path, paths: Sequence[str], subject: Subject) -> None:
@@ -38,10 +45,15 @@ def check_content(folder: Path, paths: Sequence[str], subject: Subject) -> None:
     Raises:
         InputError: At the first file that does not fit; names it.
     """
+    kinds = {suffix for path in paths if (suffix := PurePosixPath(path).suffix) in MODELS}
+    if len(kinds) > 1:
+        raise InputError(f"expected models of one kind, got {' and '.join(sorted(kinds))}; export them again")
     for path in paths:
-        if path.endswith(".json"):
-            READERS[PurePosixPath(path).name](folder / path)
-        elif Subject.of(load_model(folder / path)[0]) != subject:
+        suffix = PurePosixPath(path).suffix
+        if suffix not in MODELS:
+            if not in_fold(path):
+                READERS[PurePosixPath(path).name](folder / path)
+        elif Subject.of(MODELS[suffix](folder / path)) != subject:
             raise ModelError(f"{folder / path} is of another data set, or has other channels or labels than the rest")
     for run in runs_of(paths):
         _check_run(folder, run, paths, subject)
@@ -51,7 +63,8 @@ def check_content(folder: Path, paths: Sequence[str], subject: Subject) -> None:
 
 def _check_run(folder: Path, run: str, paths: Sequence[str], subject: Subject) -> None:
     missing = [name for name in ("plans.json", "dataset.json") if f"{run}/{name}" not in paths]
-    models = [path for path in paths if path.startswith(f"{run}/fold_") and path.endswith("/model_final.safetensors")]
+    finals = {f"/model_final{suffix}" for suffix in MODELS}
+    models = [path for path in paths if path.startswith(f"{run}/fold_") and path.endswith(tuple(finals))]
     if missing or not models:
         raise InputError(f"{run} is incomplete: {' and '.join(missing) or 'a trained fold'} is missing")
     plans = read_plans(folder / run / "plans.json")
@@ -61,7 +74,7 @@ def _check_run(folder: Path, run: str, paths: Sequence[str], subject: Subject) -
     if (description.channel_names, description.labels) != (subject.channel_names, subject.labels):
         raise RecordError(f"{folder / run / 'dataset.json'} has other channels or labels than the models")
     needed = {file for model in models for file in files_of_model(folder / model)}
-    there = {folder / path for path in paths if path.startswith(f"{run}/") and path.endswith(".safetensors")}
+    there = {folder / path for path in paths if path.startswith(f"{run}/") and in_fold(path)}
     if needed != there:
         lines = [f"{path} is missing" for path in sorted(needed - there)]
         lines += [f"{path} belongs to no model" for path in sorted(there - needed)]
@@ -77,5 +90,5 @@ def _check_best(folder: Path, paths: Sequence[str], subject: Subject) -> None:
         raise RecordError(f"{folder / BEST} has post-processing for other labels than {', '.join(sorted(known))}")
     for member in best.members:
         for fold in member.folds:
-            if f"{member.run}/fold_{fold}/model_final.safetensors" not in paths:
+            if not any(f"{member.run}/fold_{fold}/model_final{suffix}" in paths for suffix in MODELS):
                 raise RecordError(f"{folder / BEST} chose fold {fold} of {member.run!r}, which is missing")

@@ -43,6 +43,11 @@ def install(workspace: Workspace, path: Path, *, overwrite: bool = False) -> Man
     """
     with open_archive(path) as archive:
         manifest = archive.manifest
+        if manifest.is_portable:
+            raise InputError(
+                f"{path} holds graphs, which are used as they are: seg25d predict -i IN -o OUT -m {path}; expected an "
+                "archive that export_model wrote without --format"
+            )
         target = workspace.results / manifest.dataset_name
         names = runs_of(manifest.paths) + [BEST] * (BEST in manifest.paths)
         with folder_lock(target, "installing models"):

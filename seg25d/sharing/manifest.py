@@ -14,6 +14,7 @@ from seg25d.core.versions import library_versions
 from seg25d.core.workspace import DATASET_NAME
 from seg25d.data.labels import Labels
 from seg25d.planning.model_file import ModelHeader
+from seg25d.planning.portable_model import GRAPH_SUFFIX
 
 MANIFEST = "manifest.json"
 BEST = "best.json"
@@ -29,7 +30,8 @@ FILES = (
     "RUN/FOLD/views/VIEW.safetensors",
     "RUN/FOLD/views/coarse/VIEW.safetensors",
 )
-"""The files of an archive beside its manifest, in the layout of `results/DATASET`: data only, no code."""
+"""The files of an archive beside its manifest, in the layout of `results/DATASET`: data only, no code. An archive for
+use without torch has `.onnx` in the place of each `.safetensors`, and what it is in a `.json` beside."""
 _PLACEHOLDERS = {
     "RUN": "[A-Za-z0-9][A-Za-z0-9_-]{,99}",
     "FOLD": "fold_(?:[0-9]{1,3}|all)",
@@ -42,7 +44,9 @@ def _make_pattern(file: str) -> str:
     return re.sub("|".join(_PLACEHOLDERS), lambda match: _PLACEHOLDERS[match[0]], re.escape(file))
 
 
-_ALLOWED = re.compile("|".join(map(_make_pattern, FILES)))
+_MODELS = [file.removesuffix(".safetensors") for file in FILES if file.endswith(".safetensors")]
+_PORTABLE = [f"{file}{suffix}" for file in _MODELS for suffix in (GRAPH_SUFFIX, ".json")]
+_ALLOWED = re.compile("|".join(map(_make_pattern, (*FILES, *_PORTABLE))))
 
 
 def is_allowed(path: str) -> bool:
@@ -107,6 +111,11 @@ class Manifest(Record):
         return [file.path for file in self.files]
 
     @property
+    def is_portable(self) -> bool:
+        """Whether the models are graphs, for use without torch."""
+        return any(path.endswith(GRAPH_SUFFIX) for path in self.paths)
+
+    @property
     def num_bytes(self) -> int:
         """Size of all files together."""
         return sum(file.bytes for file in self.files)
@@ -117,9 +126,24 @@ def runs_of(paths: Sequence[str]) -> list[str]:
     return sorted({path.split("/")[0] for path in paths if "/" in path})
 
 
+def in_fold(path: str) -> bool:
+    """Whether a file of an archive is in the folder of a fold, where models are."""
+    return len(parts := path.split("/")) > 2 and parts[1].startswith("fold_")
+
+
 def prediction_commands(dataset_name: str, paths: Sequence[str]) -> list[str]:
     """Commands to predict with installed models: one for the best ones, if they are included, and one for each run."""
-    command = f"seg25d predict -i IN -o OUT -d {dataset_name}"
+    return _commands(f"seg25d predict -i IN -o OUT -d {dataset_name}", paths)
+
+
+def usage(dataset_name: str, paths: Sequence[str]) -> tuple[str, ...]:
+    """Commands to use the models of an archive; graphs are used as they are, without being installed."""
+    if any(path.endswith(GRAPH_SUFFIX) for path in paths):
+        return tuple(_commands("seg25d predict -i IN -o OUT -m FILE.onnx.zip", paths))
+    return ("seg25d install_model FILE.zip", *prediction_commands(dataset_name, paths))
+
+
+def _commands(command: str, paths: Sequence[str]) -> list[str]:
     return [command] * (BEST in paths) + [f"{command} -c {run}" for run in runs_of(paths)]
 
 

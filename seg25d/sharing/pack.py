@@ -7,7 +7,8 @@ import logging
 import os
 import re
 import stat
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo, is_zipfile
@@ -17,7 +18,7 @@ from seg25d.core.files import atomic_path, check_writable, read_json
 from seg25d.core.locks import reading_lock
 from seg25d.core.workspace import RunFolder
 from seg25d.ensembling.load import files_of_model
-from seg25d.planning.model_file import load_header
+from seg25d.planning.portable_model import header_of
 from seg25d.sharing.choice import ChosenModels
 from seg25d.sharing.content import check_content
 from seg25d.sharing.manifest import (
@@ -28,12 +29,13 @@ from seg25d.sharing.manifest import (
     Subject,
     copy_content,
     is_allowed,
-    prediction_commands,
+    usage,
 )
 
 logger = logging.getLogger(__name__)
 _FIRST_DAY = (1980, 1, 1, 0, 0, 0)
 """The earliest time that a zip file can store."""
+_FINAL = re.compile(r"/model_final\.(safetensors|onnx)$")
 _PATH = re.compile(r'"((?:/|~/|file:|[A-Za-z]:\\\\)[^"]+)"')
 """A JSON string that looks like an absolute path."""
 
@@ -57,29 +59,56 @@ def write_archive(
         InputError: If something is missing, damaged or does not belong together, or a file with other content is there
             and not to be replaced; nothing is written then.
     """
+    other = check_place(path, overwrite=overwrite)
+    with held(folder, models):
+        return write_files(path, folder, list_files(folder, models), licence, None if overwrite else other)
+
+
+def check_place(path: Path, *, overwrite: bool) -> InputError:
+    """Check that an archive can be written to a place.
+
+    Returns:
+        The error for the case that another archive is there and not to be replaced.
+
+    Raises:
+        InputError: If something else is there, or the folder cannot be written into.
+    """
     other = InputError(f"{path} exists already; choose another name" + (" or --overwrite" * path.is_file()))
     if path.exists() and not (path.is_file() and (overwrite or is_zipfile(path))):
         raise other
     check_writable(path.parent)
+    return other
+
+
+@contextmanager
+def held(folder: Path, models: ChosenModels) -> Iterator[None]:
+    """Keep models in `results/DATASET` from being trained in this block."""
     with ExitStack() as locks:
         for run, folds in models.folds.items():
             for fold in folds:
                 locks.enter_context(reading_lock(RunFolder(root=folder / run).fold(fold).root, "exporting"))
-        return _write_archive(path, folder, models, licence, None if overwrite else other)
+        yield
 
 
-def _write_archive(
-    path: Path, folder: Path, models: ChosenModels, licence: str | None, other: InputError | None
+def write_files(
+    path: Path, folder: Path, files: Sequence[str], licence: str | None, other: InputError | None
 ) -> Manifest:
-    """Write an archive; `other` is raised if a file with other content is there."""
-    files = _list_files(folder, models)
-    subject = Subject.of(load_header(next(folder / file for file in files if file.endswith("model_final.safetensors"))))
+    """Write an archive of files, which are checked before.
+
+    Args:
+        path: The archive.
+        folder: `results/DATASET`, or a folder with this layout.
+        files: Names of files in it, sorted.
+        licence: See `write_archive`.
+        other: Is raised if a file with other content is there; None: that is replaced.
+    """
+    subject = Subject.of(header_of(next(folder / file for file in files if _FINAL.search(file))))
     check_content(folder, files, subject)
     with atomic_path(path) as temporary, ZipFile(temporary, "w") as archive:
         manifest = Manifest(
             **subject._asdict(),
             licence=licence,
-            usage=("seg25d install_model FILE.zip", *prediction_commands(subject.dataset_name, files)),
+            usage=usage(subject.dataset_name, files),
             files=tuple(_add(archive, name, folder / name) for name in files),
         )
         _write(archive, MANIFEST, io.BytesIO(_json_bytes(manifest.model_dump(mode="json"))))
@@ -93,8 +122,12 @@ def _write_archive(
     return manifest
 
 
-def _list_files(folder: Path, models: ChosenModels) -> list[str]:
-    """The names of all files for the archive, sorted."""
+def list_files(folder: Path, models: ChosenModels) -> list[str]:
+    """The names of all files that an archive of models has beside its manifest, sorted.
+
+    Raises:
+        InputError: If a model is incomplete, or a name cannot be that of a file of an archive.
+    """
     paths = [folder / BEST] if models.best else []
     for name, folds in models.folds.items():
         run = RunFolder(root=folder / name)

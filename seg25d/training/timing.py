@@ -22,7 +22,7 @@ from seg25d.data.description import DatasetDescription
 from seg25d.planning.model_size import check_memory
 from seg25d.planning.plan import ConfigurationPlan
 from seg25d.preprocessing.store import Store
-from seg25d.representations.base import EpochAware
+from seg25d.representations.epoch_aware import EpochAware
 from seg25d.training.config import TrainingConfig
 from seg25d.training.losses import LOSSES
 from seg25d.training.reconstruction import ReconstructionLoss

@@ -23,7 +23,7 @@ from seg25d.data.dataset import Split
 from seg25d.planning.model_file import ModelHeader, save_model
 from seg25d.planning.model_size import check_memory
 from seg25d.preprocessing.store import Store
-from seg25d.representations.base import EpochAware
+from seg25d.representations.epoch_aware import EpochAware
 from seg25d.training.checkpoint import choose_execution_to_go_on, load_checkpoint, save_checkpoint
 from seg25d.training.config import TrainingConfig
 from seg25d.training.loading import loaders_named

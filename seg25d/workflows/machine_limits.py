@@ -1,14 +1,14 @@
 """The machine that a data set is planned for: the one that it was planned for before, else the one that is here."""
 
 import logging
-from typing import Literal, NamedTuple, TypeAlias
+from typing import NamedTuple
 
 from seg25d.core.device import choose_execution, gpu_memory_gb
+from seg25d.core.types import Auto
 from seg25d.machine.speed import cpu_gflops
 from seg25d.planning.plan import Plans
 
 logger = logging.getLogger(__name__)
-Auto: TypeAlias = Literal["auto"]
 WITHOUT_GPU_GB = 8.0
 """Memory of a training step where there is no GPU."""
 

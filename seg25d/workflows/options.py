@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import Field
 
 from seg25d.core.records import Record
-from seg25d.core.types import Spacing
+from seg25d.core.types import Auto, Spacing
 from seg25d.inference.cases import CaseOptions
 from seg25d.inference.dicom_output import SegmentationChoice
 from seg25d.inference.predictor import FusionName, PredictorOptions
@@ -15,7 +15,6 @@ from seg25d.planning.plans_name import DEFAULT_PLANS_NAME
 from seg25d.planning.pretext import PretextTask
 from seg25d.runs.trained import ModelChoice
 from seg25d.training.logger_names import LoggerName
-from seg25d.workflows.machine_limits import Auto
 
 
 class ValidationOptions(Record):

@@ -11,7 +11,7 @@ from seg25d.core.errors import DatasetError, InputError
 from seg25d.core.files import copy_file, write_json
 from seg25d.core.locks import folder_lock
 from seg25d.core.records import parse_record, read_record
-from seg25d.core.types import Spacing
+from seg25d.core.types import Auto, Spacing
 from seg25d.core.workspace import PreprocessedFolder, Workspace
 from seg25d.data.dataset import Dataset, Split, read_dataset, read_description
 from seg25d.data.verify import raise_problems, verify_dataset
@@ -29,7 +29,7 @@ from seg25d.preprocessing.preprocess import preprocess_dataset, stores_to_change
 from seg25d.preprocessing.store import check_case_names
 from seg25d.runs.names import check_names
 from seg25d.workflows.ceiling import with_ceilings
-from seg25d.workflows.machine_limits import Auto, machine_limits
+from seg25d.workflows.machine_limits import machine_limits
 from seg25d.workflows.options import PlanningOptions
 
 logger = logging.getLogger(__name__)

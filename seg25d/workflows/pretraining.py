@@ -16,7 +16,7 @@ from seg25d.core.workspace import FoldFolder, Workspace
 from seg25d.data.cases import Case
 from seg25d.data.dataset import Dataset, Split, read_description
 from seg25d.data.inputs import find_inputs
-from seg25d.networks.rstn import RSTNSpec
+from seg25d.networks.specs.rstn import RSTNSpec
 from seg25d.planning.model_file import load_header
 from seg25d.planning.pretext import PretextTask
 from seg25d.preprocessing.preprocess import preprocess_dataset, stores_to_change

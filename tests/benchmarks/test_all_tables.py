@@ -165,6 +165,7 @@ def test_a_table_goes_into_its_file_and_its_seconds_add_up(tmp_path: Path, monke
     for name in ("grids_4_time", "grids_4_time", "encoder_27_updates"):
         all_tables.run_table(name, known[name], workspace, tmp_path)
     assert read_json(tmp_path / "seconds.json") == {"grids_4_time": 42, "encoder_27_updates": 1}
+    assert set(read_json(tmp_path / all_tables.FINISHED)) == {"grids_4_time", "encoder_27_updates"}
     assert calls[0][-4:] == ["--workspace", str(workspace), "--output", str(tmp_path / "grids_4_time.json")]
     # The encoder is no table: its file lies in the workspace, where the next command looks for it.
     assert calls[2].count("--output") == 1
@@ -173,3 +174,35 @@ def test_a_table_goes_into_its_file_and_its_seconds_add_up(tmp_path: Path, monke
     assert made in [word.replace("WORKSPACE", str(workspace)) for word in known["pretrained_4_updates"].words]
     assert list(known).index("encoder_27_updates") < list(known).index("pretrained_4_updates")
     assert encoder_weights.NETWORK == pretraining.RESNET
+
+
+def test_what_is_finished_is_not_run_again_on_any_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = all_tables.chosen(["grids_4_*", "encoder_27_updates", "pretrained_4_updates"])
+    assert all_tables.still_to_run(wanted, None) == wanted
+    assert all_tables.still_to_run(wanted, tmp_path) == wanted
+    monkeypatch.setattr(all_tables, "run", lambda _: None)
+    for name, command in wanted.items():
+        all_tables.run_table(name, command, tmp_path / "workspace", tmp_path)
+    assert all_tables.still_to_run(wanted, tmp_path) == wanted, "without their files nothing is finished"
+    for name in wanted:
+        (tmp_path / f"{name}.json").touch()
+    assert all_tables.still_to_run(wanted, tmp_path) == {}
+    # The encoder is for another table alone, and is made again where that one goes on.
+    (tmp_path / "pretrained_4_updates.json").unlink()
+    assert list(all_tables.still_to_run(wanted, tmp_path)) == ["encoder_27_updates", "pretrained_4_updates"]
+    alone = all_tables.chosen(["encoder_27_updates"])
+    assert all_tables.still_to_run(alone, tmp_path) == alone, "asked for by name"
+    # Another length is another table.
+    longer = wanted["grids_4_time"]._replace(words=(*wanted["grids_4_time"].words, "--seeds", "0"))
+    assert list(all_tables.still_to_run({"grids_4_time": longer}, tmp_path)) == ["grids_4_time"]
+
+
+def test_a_command_that_fails_is_not_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: list[str]) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(all_tables, "run", fail)
+    with pytest.raises(RuntimeError):
+        all_tables.run_table("grids_4_time", COMMANDS["grids_4_time"], tmp_path / "workspace", tmp_path)
+    assert not (tmp_path / all_tables.FINISHED).exists()
+    assert "grids_4_time" in read_json(tmp_path / "seconds.json")

@@ -19,7 +19,7 @@ from seg25d.data.labels import Labels
 from seg25d.data.phantom import DATASET_NAME
 from seg25d.inference.export import labels_from_slabs
 from seg25d.inference.predictor import Predictor
-from seg25d.networks.unet import UNetSpec
+from seg25d.networks.specs.unet import UNetSpec
 from seg25d.planning.model_file import ModelHeader
 from seg25d.planning.normalization import ChannelNormalization
 from seg25d.planning.plan import ConfigurationPlan

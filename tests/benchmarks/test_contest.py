@@ -16,9 +16,11 @@ import fusions
 import pretraining
 import pytest
 from contest import Contender, compete, make_parser
+from machines import this_machine
 from result_tables import COLUMNS, Row, Table
 
-from seg25d.core.files import read_json
+from seg25d.core.files import read_json, write_json
+from seg25d.core.processor import this_processor
 from seg25d.core.workspace import Workspace
 from seg25d.data.phantom import DATASET_NAME
 from tests.commands import run
@@ -107,6 +109,69 @@ def test_contenders_have_recipes_measures_and_every_seed_once(workspace, trained
         compete(rows, TABLE, options_of(workspace, "--only", "three"))
 
 
+def forget(workspace: Workspace, *folders: str) -> None:
+    """Remove folders of a workspace, as on a machine that never had them."""
+    for name in folders:
+        shutil.rmtree(workspace.raw.parent / name, ignore_errors=True)
+
+
+def test_finished_trainings_need_nothing_but_the_file(workspace, trained, monkeypatch, caplog):
+    rows = [Contender("one", "2d"), Contender("two", "si")]
+    results = duel(rows, TABLE, options_of(workspace), monkeypatch)
+    output = workspace.raw.parent / "duel.json"
+    kept = read_json(output)["trainings"]
+    assert [(each["name"], each["seed"]) for each in kept] == [("one", 0), ("two", 0), ("one", 1), ("two", 1)]
+    assert all(len(each["scores"]["dice"]) == len(each["cases"]) == 1 for each in kept)
+    here = kept[0]["machine"]
+    assert here == this_machine("cpu")
+    assert (here["threads"] >= 1, here["instruction_sets"]) == (True, list(this_processor().instruction_sets))
+    # Another seed, where only the raw and the preprocessed data are.
+    forget(workspace, "benchmarks", "results")
+    trained.clear()
+    more = duel(rows, TABLE, options_of(workspace, "--seeds", "0", "1", "2", "--only", "two"), monkeypatch)
+    assert trained == ["si/fold_0"]
+    assert [row["seeds"] for row in more] == [[0, 1], [0, 1, 2]]
+    # By another plan it is another training.
+    plans = workspace.preprocessed_dataset(DATASET_NAME).plans()
+    content = read_json(plans)
+    content["configurations"]["si"]["batch_size"] += 1
+    write_json(plans, content)
+    forget(workspace, "benchmarks", "results")
+    trained.clear()
+    duel(rows, TABLE, options_of(workspace, "--only", "two", "--seeds", "0"), monkeypatch)
+    assert trained == ["si/fold_0"]
+    assert "two, seed 0: trained by another plan; it is trained again" in caplog.text
+    # Where nothing is at all, not even raw data.
+    forget(workspace, "benchmarks", "results", "preprocessed", "raw")
+    trained.clear()
+    again = duel(rows, TABLE, options_of(workspace), monkeypatch)
+    assert trained == []
+    assert [row["cases"] for row in again] == [row["cases"] for row in results]
+    assert again[0]["scores"] == results[0]["scores"]
+
+
+def test_rows_of_several_machines_say_so(workspace, trained, monkeypatch):
+    rows = [Contender("one", "2d"), Contender("two", "si")]
+    duel(rows, TABLE, options_of(workspace), monkeypatch)
+    output = workspace.raw.parent / "duel.json"
+    assert "| machine |" not in output.with_suffix(".md").read_text(encoding="utf-8")
+    document = read_json(output)
+    document["trainings"][0]["machine"] |= {"device": "Processor X", "threads": 7}
+    write_json(output, document)
+    one, two = duel(rows, TABLE, options_of(workspace), monkeypatch)
+    assert ([each["device"] for each in one["machines"]], len(two["machines"])) == (
+        ["Processor X", this_processor().name],
+        1,
+    )
+    head, _, first, second, *_, conditions, _ = (
+        line for line in output.with_suffix(".md").read_text(encoding="utf-8").splitlines()[2:] if line
+    )
+    assert head.endswith("| machine |")
+    assert (first[-8:], second[-5:]) == ("| A, B |", "| B |")
+    assert "Machines: A: Processor X" in conditions
+    assert "7 threads" in conditions
+
+
 def fuse(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, *words: str) -> dict:
     output = workspace.raw.parent / "fusions.json"
     place = ["--workspace", str(workspace.raw.parent), "--output", str(output)]
@@ -142,8 +207,10 @@ def test_views_are_trained_and_predicted_once_for_all_fusions(workspace, trained
     assert set(by_name["VFN"]["differences"]) <= {"majority", "mean"}
     trained.clear()
     predicted.clear()
-    fuse(workspace, monkeypatch, "--run", "mv__holdout")
+    forget(workspace, "benchmarks", "results", "preprocessed", "raw")
+    again = fuse(workspace, monkeypatch, "--run", "mv__holdout")
     assert (trained, predicted) == ([], [])
+    assert again["rows"] == rows
 
 
 def test_fusions_score_what_the_command_would_predict(workspace, trained, monkeypatch):
@@ -200,6 +267,11 @@ def test_pretraining_takes_some_rows_and_refuses_what_does_not_go_together(works
     (row,) = document["rows"]
     assert [len(each) for each in row["scores"]["2"]] == [1, 1]
     assert "pretraining_iterations" not in document["settings"], "nothing was pretrained"
+    trained.clear()
+    forget(workspace, "benchmarks", "results", "preprocessed", "raw")
+    pretraining.main()
+    assert trained == []
+    assert read_json(output)["rows"] == [row]
     for more, message in (
         (["--weights", "nothing.pth"], "--weights: nothing.pth is not a file; encoder_weights.py makes one"),
         (["--augmented-recipe", "sobirov2022_pta"], "--augmented-recipe: expected --weights, too"),

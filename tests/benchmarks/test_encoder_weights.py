@@ -8,7 +8,7 @@ from encoder_weights import write_encoder
 
 from seg25d.data.description import DatasetDescription
 from seg25d.data.labels import Labels
-from seg25d.networks.resnet_unet import ResNetUNetSpec
+from seg25d.networks.specs.resnet_unet import ResNetUNetSpec
 from seg25d.planning.model_file import ModelHeader, save_model
 from seg25d.planning.normalization import ChannelNormalization
 from seg25d.planning.plan import ConfigurationPlan

@@ -20,8 +20,8 @@ from seg25d.data.dataset import Split
 from seg25d.data.image_geometry import Geometry
 from seg25d.machine.names import LAYERS
 from seg25d.networks.blocks import InstanceNorm
-from seg25d.networks.fusion_net import FusionNetSpec
-from seg25d.networks.unet import UNetSpec
+from seg25d.networks.specs.fusion_net import FusionNetSpec
+from seg25d.networks.specs.unet import UNetSpec
 from seg25d.planning.channel_rules import store_name
 from seg25d.planning.normalization import ChannelNormalization
 from seg25d.planning.plan import ConfigurationPlan, Plans

@@ -1,8 +1,10 @@
-"""benchmarks/result_tables.py: what stands under a table of a paper."""
+"""benchmarks/result_tables.py and machines.py: what stands under a table of a paper."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from machines import describe_machine, distinct, letters_of, told
 from result_tables import Table, conditions, write_tables
 
 from seg25d.core.files import read_json
@@ -25,7 +27,7 @@ WHERE = "Machine: Processor X, 2 cores, 1 thread, torch 2.13.0."
     ],
 )
 def test_what_was_equal_and_where(settings: dict[str, str], equal: str) -> None:
-    assert conditions(settings, MACHINE) == f"{equal}. {WHERE}"
+    assert conditions(settings, [MACHINE]) == f"{equal}. {WHERE}"
 
 
 def test_a_table_of_a_paper_says_what_is_otherwise(tmp_path: Path) -> None:
@@ -42,3 +44,17 @@ def test_a_table_of_a_paper_says_what_is_otherwise(tmp_path: Path) -> None:
     ours = Table("name", "Title", table.columns)
     write_tables(ours, [{"name": "one"}], {"settings": settings}, tmp_path / "ours.json")
     assert "Equal" not in (tmp_path / "ours.md").read_text(encoding="utf-8"), "of no paper"
+    ours = replace(ours, states_conditions=True)
+    write_tables(ours, [{"name": "one"}], {"settings": settings}, tmp_path / "ours.json")
+    assert "Equal updates: 80 in each training." in (tmp_path / "ours.md").read_text(encoding="utf-8")
+
+
+def test_machines_are_named_by_all_that_matters() -> None:
+    caps = {"ONEDNN_MAX_CPU_ISA": "AVX2"}
+    amx = {**MACHINE, "instruction_sets": ["AVX2", "AMX"], "caps": caps, "precision": "bfloat16"}
+    text = "Processor X (AVX2, AMX, ONEDNN_MAX_CPU_ISA=AVX2), 2 cores, 1 thread, torch 2.13.0"
+    assert describe_machine(amx) == text
+    assert distinct([amx, MACHINE, {**amx}]) == [amx, MACHINE]
+    assert letters_of([MACHINE, amx, amx], [amx, MACHINE]) == "A, B"
+    assert told([MACHINE]) == WHERE
+    assert told([amx, MACHINE]) == f"Machines: A: {text}; B: {WHERE.removeprefix('Machine: ')}"

@@ -1,5 +1,6 @@
 """Prediction by fused views, beside a plain computation of the same on whole arrays."""
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from seg25d.ensembling.fused_predictor import FusedPredictor, found_box, margin_
 from seg25d.ensembling.view_maps import found
 from seg25d.inference.framing import background_scores
 from seg25d.inference.predictor import Predictor, PredictorOptions
-from seg25d.networks.fusion_net import FusionNetSpec
+from seg25d.networks.specs.fusion_net import FusionNetSpec
 from seg25d.planning.model_file import ModelHeader
 from seg25d.planning.normalization import ChannelNormalization
 from seg25d.planning.plan import ConfigurationPlan
@@ -110,7 +111,7 @@ def test_it_is_the_plain_computation_within_the_region_and_background_elsewhere(
     assert margin == (16, 32, 32)
     torch.testing.assert_close(scores[:, 1:], wanted[:, 1:], rtol=1e-4, atol=1e-4)
     # 16 voxels below 17: the first plane is outside.
-    assert torch.equal(scores[:, 0, 5, 5], background_scores(labels))
+    np.testing.assert_array_equal(scores[:, 0, 5, 5], background_scores(labels))
 
 
 def test_where_no_view_finds_anything_there_is_background() -> None:

@@ -9,7 +9,7 @@ from seg25d.core.arrays import PlaneWriter
 from seg25d.core.device import Execution
 from seg25d.data.description import DatasetDescription
 from seg25d.data.labels import Labels
-from seg25d.networks.unet import UNetSpec
+from seg25d.networks.specs.unet import UNetSpec
 from seg25d.planning.model_file import ModelHeader
 from seg25d.planning.normalization import ChannelNormalization
 from seg25d.planning.plan import ConfigurationPlan

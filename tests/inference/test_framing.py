@@ -45,10 +45,10 @@ def test_background_has_no_score_of_its_own_where_there_are_regions():
 
 
 def test_what_is_background_is_that_for_sure():
-    classes = background_scores(Labels(names={"background": 0, "a": 1, "b": 2}))
+    classes = torch.from_numpy(background_scores(Labels(names={"background": 0, "a": 1, "b": 2})))
     assert classes.softmax(0).tolist() == pytest.approx([1, 0, 0], abs=1e-6)
     regions = Labels(names={"background": 0, "whole": (1, 2), "core": (2,)}, regions_class_order=(1, 2))
-    assert background_scores(regions).sigmoid().tolist() == pytest.approx([0, 0], abs=1e-6)
+    assert torch.from_numpy(background_scores(regions)).sigmoid().tolist() == pytest.approx([0, 0], abs=1e-6)
 
 
 def test_planes_are_a_few_at_a_time_where_labels_are_made(monkeypatch):

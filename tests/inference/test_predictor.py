@@ -6,21 +6,19 @@ import torch
 
 from seg25d.core.errors import InputError, ModelError
 from seg25d.data.labels import Labels
-from seg25d.inference import predictor as predictor_module
-from seg25d.inference.predictor import (
-    Predictor,
-    PredictorOptions,
-    check_agreement,
-    covering_window,
-    deepened,
-    default_batch_size,
-)
-from seg25d.networks.unet import UNetSpec
+from seg25d.inference import windows
+from seg25d.inference.predictor import Predictor, PredictorOptions, check_agreement
+from seg25d.inference.windows import covering_window, deepened, default_batch_size
+from seg25d.networks.specs.unet import UNetSpec
 from seg25d.planning.model_file import load_header, save_model
+from seg25d.representations.lifted.slices import LiftedSlices
 from seg25d.representations.slices import Slices
+from seg25d.representations.super_image import SuperImage
 from seg25d.representations.volume import Volume
 
 pytestmark = pytest.mark.processor
+FLAT = UNetSpec(widths=(4, 8), strides=((1, 1), (2, 2)), kernels=((3, 3), (3, 3)))
+"""A small network of two dimensions."""
 
 
 def two_blocks(shape=(10, 12, 9)):
@@ -152,9 +150,9 @@ def test_models_of_different_plans_are_refused(header, tmp_path):
 def test_batches_shrink_with_the_number_of_classes(header, monkeypatch):
     assert default_batch_size(header) == 4
     # 3 classes x 512 voxels x 4 bytes
-    monkeypatch.setattr(predictor_module, "BATCH_SCORES_BYTES", 3 * 6144)
+    monkeypatch.setattr(windows, "BATCH_SCORES_BYTES", 3 * 6144)
     assert default_batch_size(header) == 3
-    monkeypatch.setattr(predictor_module, "BATCH_SCORES_BYTES", 1)
+    monkeypatch.setattr(windows, "BATCH_SCORES_BYTES", 1)
     assert default_batch_size(header) == 1
 
 
@@ -213,8 +211,7 @@ def test_goes_on_with_planned_windows_when_a_single_stretched_one_does_not_fit(h
 
 
 def test_goes_on_with_planned_windows_when_a_deep_one_does_not_fit(header, execution, threshold):
-    network = UNetSpec(widths=(4, 8), strides=((1, 1), (2, 2)), kernels=((3, 3), (3, 3)))
-    plan = header.plan.model_copy(update={"representation": Slices(axis=1, context=1), "network": network})
+    plan = header.plan.model_copy(update={"representation": Slices(axis=1, context=1), "network": FLAT})
     model = Small(threshold, 8 * 8 * 8)
     predictor = Predictor([model], header.model_copy(update={"plan": plan}), execution)
     image, labels = two_blocks((10, 24, 9))
@@ -234,23 +231,69 @@ def test_says_what_to_do_where_a_planned_window_does_not_fit(header, execution, 
     assert model.refused[-1] == (1, 8, 8, 8)
 
 
-def test_a_volume_that_is_a_little_larger_than_the_window_is_taken_whole(header):
+def test_a_window_is_chosen_that_computes_the_fewest_voxels(header):
     plan = header.plan  # windows of 8 x 8 x 8, divisible by 2
     assert covering_window(plan, (8, 8, 8), 3) == (8, 8, 8)
     assert covering_window(plan, (6, 9, 8), 3) == (8, 10, 8)
     assert covering_window(plan, (11, 9, 8), 3) == (12, 10, 8)
-    assert covering_window(plan, (13, 8, 30), 3) == (8, 8, 8)  # too large along D and W
-    assert covering_window(plan, (12, 12, 12), 3) == (12, 8, 8)  # twice the voxels at most
+    assert covering_window(plan, (13, 8, 8), 3) == (10, 8, 8)  # two windows instead of three
+    assert covering_window(plan, (13, 8, 8), 3, step_size=1) == (8, 8, 8)  # two of 8 do
+    assert covering_window(plan, (16, 8, 8), 3) == (8, 8, 8)  # three of 8, as two of 12 would compute as much
+    assert covering_window(plan, (12, 12, 12), 3) == (8, 8, 12)  # twice the voxels at most
     assert covering_window(plan, (9, 8, 8), 10**6) == (8, 8, 8)  # scores of so many classes would not fit
+    assert covering_window(plan, (9, 9, 9), 3, free_axes=frozenset({1})) == (8, 10, 8)
+
+
+def test_slices_of_a_super_image_are_taken_as_planned_or_all(header):
+    super_image = SuperImage(axis=0, grid=(2, 4))
+    plan = header.plan.model_copy(update={"representation": super_image, "network": FLAT})
+    assert covering_window(plan, (11, 8, 8), 3) == (11, 8, 8)
+    assert covering_window(plan, (13, 8, 9), 3) == (8, 8, 10)
 
 
 def test_slices_are_taken_together_as_far_as_a_batch_goes(header):
     plan = header.plan.model_copy(update={"representation": Slices(axis=1, context=1)})
-    assert deepened(plan, (8, 8, 8), (20, 30, 20), 4) == ((8, 30, 8), 1)
-    assert deepened(plan, (8, 8, 8), (20, 30, 20), 9) == ((8, 30, 8), 2)
-    assert deepened(plan, (8, 8, 8), (20, 30, 20), 3) == ((8, 24, 8), 1)
-    assert deepened(plan, (8, 8, 8), (20, 8, 20), 3) == ((8, 8, 8), 3)
-    assert deepened(header.plan, (8, 8, 8), (20, 30, 20), 4) == ((8, 8, 8), 4)
+
+    def of(size, batch_size, given=plan, **options):
+        return deepened(given, (8, 8, 8), size, batch_size, 3, **{"in_parts": False, **options})
+
+    assert of((20, 30, 20), 4) == ((8, 30, 8), 1)
+    assert of((20, 30, 20), 9) == ((8, 30, 8), 2)
+    assert of((20, 30, 20), 3) == ((8, 24, 8), 1)
+    assert of((20, 8, 20), 3) == ((8, 8, 8), 3)
+    assert of((20, 30, 20), 4, header.plan) == ((8, 8, 8), 4)
+    assert of((20, 30, 20), 1, in_parts=True) == ((8, 30, 8), 1)
+
+
+def test_sums_limit_the_depth_of_slices_that_are_computed_in_parts(header, monkeypatch):
+    plan = header.plan.model_copy(update={"representation": Slices(axis=1, context=1)})
+    monkeypatch.setattr(windows, "SUMS_BYTES", 4 * 3 * 20 * 20 * 17)  # of 17 slices
+    assert deepened(plan, (8, 8, 8), (20, 30, 20), 1, 3, in_parts=True) == ((8, 16, 8), 1)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_slices_in_parts_have_the_scores_of_all_at_once(axis):
+    torch.manual_seed(0)
+    model = LiftedSlices(FLAT.build(3, 2).eval(), Slices(axis=axis, context=1))
+    volumes = torch.randn(2, 1, 8, 8, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(model(volumes, images_at_once=3), model(volumes), rtol=1e-5, atol=1e-6)
+
+
+def test_a_deep_window_computes_no_slice_twice(header, execution):
+    plan = header.plan.model_copy(
+        update={"representation": Slices(axis=0, context=1), "network": FLAT, "batch_size": 1}
+    )
+    images: list[int] = []
+    network = FLAT.build(2 * 3, 3)
+    network.register_forward_pre_hook(lambda module, inputs: images.append(len(inputs[0])))
+    model = LiftedSlices(network, plan.representation)
+    predictor = Predictor(
+        [model], header.model_copy(update={"plan": plan}), execution, PredictorOptions(mirroring=False, batch_size=2)
+    )
+    image, _ = two_blocks((40, 8, 8))
+    predictor.predict_array(image + 0.1, (1.0, 1.0, 1.0))
+    assert images == [16, 16, 8]  # 2 windows of 8 slices at a time
 
 
 def test_slices_overlap_no_further_than_their_neighbours_reach():
@@ -296,6 +339,6 @@ def test_more_windows_than_a_list_of_them_may_have_are_refused(header, execution
     monkeypatch.setattr("seg25d.inference.sliding_window.MAX_WINDOWS", 7)
     predictor = Predictor([threshold], header, execution, PredictorOptions(step_size=0.6))
     with pytest.raises(
-        InputError, match=r"would take \d+ windows of 8 x 8 x 8 voxels for a volume of 8 x 8 x 40, 7 are"
+        InputError, match=r"would take \d+ windows of 8 x 8 x 10 voxels for a volume of 8 x 8 x 40, 7 are"
     ):
         predictor.predict_array(np.ones((2, 8, 8, 40), np.float32), (1.0, 1.0, 1.0))

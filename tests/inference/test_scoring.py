@@ -6,9 +6,9 @@ import torch
 from seg25d.inference import scoring
 from seg25d.inference.scoring import scores_in_parts
 from seg25d.inference.sliding_window import WindowOptions, predict_slabs
-from seg25d.networks.se_unet import SEUNetSpec
-from seg25d.networks.unet import UNetSpec
-from seg25d.networks.vnet import VNetSpec
+from seg25d.networks.specs.se_unet import SEUNetSpec
+from seg25d.networks.specs.unet import UNetSpec
+from seg25d.networks.specs.vnet import VNetSpec
 from seg25d.representations.slices import Slices
 from seg25d.representations.stack import Stack
 from seg25d.representations.super_image import SuperImage

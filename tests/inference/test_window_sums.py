@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from seg25d.core.errors import InputError
+from seg25d.core.torch_backend import TORCH
 from seg25d.inference import sliding_window, window_sums
 from seg25d.inference.sliding_window import Slab, WindowOptions, predict_slabs
 from seg25d.inference.window_sums import WindowSums
@@ -243,7 +244,7 @@ def test_a_gpu_gets_pinned_memory_without_waiting(monkeypatch: pytest.MonkeyPatc
         return Pinned()
 
     monkeypatch.setattr(torch, "empty", empty)
-    assert sliding_window._moved(part, gpu) == "there"
+    assert TORCH.send(part, gpu) == "there"
     assert calls[0] is part
     assert calls[1:] == [(gpu, True)]
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from seg25d.networks.blocks import ConvBlock, InstanceNorm, PReLU, ResidualBlock, product
+from seg25d.networks.blocks import ConvBlock, InstanceNorm, PReLU, ResidualBlock
+from seg25d.networks.specs.topology import product
 
 
 @pytest.mark.parametrize("dims", [2, 3])

@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from seg25d.networks.base import NETWORKS, Network
-from seg25d.networks.fusion_net import FusionNetSpec
 from seg25d.networks.paper_unets import half_unet, super_image_unet
-from seg25d.networks.resnet_unet import ResNetUNetSpec
-from seg25d.networks.rstn import RSTNSpec
-from seg25d.networks.se_unet import SEUNetSpec
-from seg25d.networks.unet import UNetSpec
-from seg25d.networks.vnet import VNetSpec
-from seg25d.networks.xception_cbam_unet import XceptionCBAMUNetSpec
+from seg25d.networks.specs.fusion_net import FusionNetSpec
+from seg25d.networks.specs.resnet_unet import ResNetUNetSpec
+from seg25d.networks.specs.rstn import RSTNSpec
+from seg25d.networks.specs.se_unet import SEUNetSpec
+from seg25d.networks.specs.unet import UNetSpec
+from seg25d.networks.specs.vnet import VNetSpec
+from seg25d.networks.specs.xception_cbam_unet import XceptionCBAMUNetSpec
 
 IN_CHANNELS, NUM_OUTPUTS = 2, 3
 EPSILON = 1e-5

@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 from seg25d.inference.scoring import left_out
 from seg25d.networks.base import NETWORKS, Network, NetworkSpec
-from seg25d.networks.fusion_net import FusionNetSpec
-from seg25d.networks.resnet_unet import ResNetUNetSpec
-from seg25d.networks.rstn import RSTNSpec
-from seg25d.networks.se_unet import SEUNetSpec
-from seg25d.networks.swin_unetr import SwinUNETRSpec
-from seg25d.networks.unet import UNetSpec
-from seg25d.networks.vnet import VNetSpec
-from seg25d.networks.xception_cbam_unet import XceptionCBAMUNetSpec
+from seg25d.networks.specs.fusion_net import FusionNetSpec
+from seg25d.networks.specs.resnet_unet import ResNetUNetSpec
+from seg25d.networks.specs.rstn import RSTNSpec
+from seg25d.networks.specs.se_unet import SEUNetSpec
+from seg25d.networks.specs.swin_unetr import SwinUNETRSpec
+from seg25d.networks.specs.unet import UNetSpec
+from seg25d.networks.specs.vnet import VNetSpec
+from seg25d.networks.specs.xception_cbam_unet import XceptionCBAMUNetSpec
 from seg25d.representations.base import Representation, representations
 
 ANISOTROPIC = {"strides": ((1, 1, 1), (1, 2, 2), (2, 2, 1)), "kernels": ((1, 3, 3), (3, 3, 3), (3, 3, 3))}

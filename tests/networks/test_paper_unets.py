@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from seg25d.networks.paper_unets import half_unet, super_image_unet
-from seg25d.networks.unet import UNetSpec
+from seg25d.networks.specs.unet import UNetSpec
 
 
 @pytest.mark.parametrize(

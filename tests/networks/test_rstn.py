@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from seg25d.networks.rstn import OUTSIDE, RSTN, RSTNSpec, Saliency, bounding_boxes, differ, extent
-from seg25d.networks.unet import UNetSpec
+from seg25d.networks.specs.unet import UNetSpec
 
 UNET = UNetSpec(widths=(4, 8), strides=((1, 1), (2, 2)), kernels=((3, 3),) * 2)
 PIXELS = UNetSpec(widths=(4,), strides=((1, 1),), kernels=((3, 3),))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from seg25d.networks.swin_unetr import SwinUNETRSpec
+from seg25d.networks.specs.swin_unetr import SwinUNETRSpec
 
 WINDOW, SHIFT = 7, 3
 HEADS = (3, 6, 12, 24)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from seg25d.networks.unet import UNetSpec
+from seg25d.networks.specs.unet import UNetSpec
 from seg25d.planning.memory import prediction_memory
 
 

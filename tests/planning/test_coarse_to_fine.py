@@ -2,7 +2,7 @@
 
 import pytest
 
-from seg25d.networks.unet import UNetSpec
+from seg25d.networks.specs.unet import UNetSpec
 from seg25d.planning.coarse_to_fine import fine_plan
 from seg25d.planning.normalization import ChannelNormalization
 from seg25d.planning.plan import ConfigurationPlan

@@ -7,13 +7,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from seg25d.core.device import flop_counter
 from seg25d.networks.base import Network
-from seg25d.networks.resnet_unet import ResNetUNetSpec
-from seg25d.networks.rstn import RSTNSpec
-from seg25d.networks.se_unet import SEUNetSpec
-from seg25d.networks.swin_unetr import SwinUNETRSpec
-from seg25d.networks.unet import UNetSpec
-from seg25d.networks.vnet import VNetSpec
-from seg25d.networks.xception_cbam_unet import XceptionCBAMUNetSpec
+from seg25d.networks.specs.resnet_unet import ResNetUNetSpec
+from seg25d.networks.specs.rstn import RSTNSpec
+from seg25d.networks.specs.se_unet import SEUNetSpec
+from seg25d.networks.specs.swin_unetr import SwinUNETRSpec
+from seg25d.networks.specs.unet import UNetSpec
+from seg25d.networks.specs.vnet import VNetSpec
+from seg25d.networks.specs.xception_cbam_unet import XceptionCBAMUNetSpec
 from seg25d.planning.memory import (
     GIGABYTE,
     CudaPrecision,

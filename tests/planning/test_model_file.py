@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from seg25d.core.errors import ModelError
 from seg25d.data.description import DatasetDescription
 from seg25d.data.labels import Labels
-from seg25d.networks.unet import UNetSpec
+from seg25d.networks.specs.unet import UNetSpec
 from seg25d.planning.coarse_to_fine import FineConfig
 from seg25d.planning.model_file import ModelHeader, load_header, load_model, save_model
 from seg25d.planning.normalization import ChannelNormalization

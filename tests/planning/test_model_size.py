@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from seg25d.core.errors import ModelError
-from seg25d.networks.unet import UNetSpec
+from seg25d.networks.specs.unet import UNetSpec
 from seg25d.planning import model_size
 from seg25d.planning.channel_rules import store_name
 from seg25d.planning.memory import prediction_memory

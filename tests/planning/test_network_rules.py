@@ -6,9 +6,9 @@ import torch
 from seg25d.core.errors import InputError
 from seg25d.networks import REQUESTABLE
 from seg25d.networks.base import NETWORKS
-from seg25d.networks.blocks import Topology
 from seg25d.networks.paper_unets import half_unet, super_image_unet
-from seg25d.networks.rstn import RSTNSpec
+from seg25d.networks.specs.rstn import RSTNSpec
+from seg25d.networks.specs.topology import Topology
 from seg25d.planning.geometry import choose_topology
 from seg25d.planning.network_rules import (
     NETWORK_RULES,

@@ -11,10 +11,11 @@ import pytest
 from seg25d import api
 from seg25d.cli.main import main
 from seg25d.core.errors import InputError
-from seg25d.core.records import read_record
+from seg25d.core.records import read_record, write_record
 from seg25d.core.workspace import Workspace
 from seg25d.data.phantom import DATASET_NAME
 from seg25d.evaluation.metrics import Scores
+from seg25d.evaluation.slice_context import ChangedSlices, SliceChange, SliceContext
 from seg25d.evaluation.summary import CaseSummary, Summary
 from seg25d.report import niivue
 from seg25d.report.advice import Row, advise, comparison_rows, describe_models
@@ -221,6 +222,19 @@ def test_names_cannot_become_markup(workspace):
     text = api.report(workspace, "900", num_processes=0).read_text(encoding="utf-8")
     assert "&lt;script&gt;alert(1)" in text
     assert "<script>alert" not in text
+
+
+def test_what_slices_owe_to_their_neighbours_is_shown_where_it_was_measured(workspace):
+    assert "Whether neighbouring slices matter" not in api.report(workspace, "900", num_processes=0).read_text("utf-8")
+    changed = ChangedSlices(change=SliceChange(kind="shuffled"), dice=(0.25,))
+    found = SliceContext(axis=0, slice_mm=2.5, seed=0, cases=("phantom_000",), dice=(0.75,), changes=(changed,))
+    write_record(workspace.run(DATASET_NAME, "si").fold(0).slice_context, found)
+    text = api.report(workspace, "900", num_processes=0).read_text("utf-8")
+    section = text.partition('<section id="context"')[2].partition("</section>")[0]
+    head, row = re.findall(r"<tr>(.*?)</tr>", section, re.DOTALL)
+    assert "slices shuffled" in head
+    assert re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) == ["si, fold 0", "2.50", "1", "0.750", "0.500"]
+    assert 'href="#context"' in text
 
 
 def test_every_class_has_box_plots(page_file):

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from seg25d.representations.base import VolumeGeometry
-from seg25d.representations.fused_views import FusedViews, scores_of
+from seg25d.representations.fused_views import FusedViews
+from seg25d.representations.lifted.fused_views import scores_of
 
 
 class Zero(nn.Module):

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seg25d.representations.base import VolumeGeometry
-from seg25d.representations.super_image import SuperImage, choose_grid, from_super_image, to_super_image
+from seg25d.representations.lifted.super_image import from_super_image, to_super_image
+from seg25d.representations.super_image import SuperImage, choose_grid
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ from seg25d.ensembling.fused_predictor import coarse_view_model, view_model
 from seg25d.evaluation.metrics import Scores
 from seg25d.evaluation.summary import Summary
 from seg25d.inference.postprocessing import PostProcessing
-from seg25d.networks.fusion_net import FusionNetSpec
-from seg25d.networks.unet import UNetSpec
+from seg25d.networks.specs.fusion_net import FusionNetSpec
+from seg25d.networks.specs.unet import UNetSpec
 from seg25d.planning.channel_rules import store_name
 from seg25d.planning.coarse_to_fine import FineConfig
 from seg25d.planning.fingerprint import Fingerprint
@@ -26,7 +26,10 @@ from seg25d.planning.normalization import ChannelNormalization
 from seg25d.planning.plan import ConfigurationPlan, Plans
 from seg25d.representations import ANATOMICAL
 from seg25d.representations.fused_views import FusedViews
+from seg25d.representations.projections.method import Projections
 from seg25d.representations.slices import Slices
+from seg25d.representations.stack import Stack
+from seg25d.representations.super_image import SuperImage
 from seg25d.representations.volume import Volume
 from seg25d.selection.best import Best, Member
 
@@ -64,6 +67,9 @@ PLANS = {
     "3d": make_plan(Volume(), SOLID),
     **{name: make_plan(Slices(axis=axis), FLAT) for axis, name in enumerate(ANATOMICAL)},
     "mv": make_plan(FusedViews(maps_per_view=2), FusionNetSpec(width=2)),
+    "si": make_plan(SuperImage(grid=(3, 3)), FLAT),
+    "stack": make_plan(Stack(stack_size=8, overlap=2), SOLID),
+    "mip": make_plan(Projections(axis=0, spacing_mm=MM, num_training_views=2, num_views=4, num_classes=2), FLAT),
 }
 FINE = FineConfig(margin=2, max_rounds=1)
 

@@ -11,7 +11,7 @@ from seg25d.data.dataset import Split
 from seg25d.data.description import DatasetDescription
 from seg25d.data.image_geometry import Geometry
 from seg25d.data.labels import Labels
-from seg25d.networks.unet import UNetSpec
+from seg25d.networks.specs.unet import UNetSpec
 from seg25d.planning.model_file import ModelHeader
 from seg25d.planning.normalization import ChannelNormalization
 from seg25d.planning.plan import ConfigurationPlan

@@ -6,8 +6,8 @@ import pytest
 
 from seg25d.core.errors import ModelError
 from seg25d.core.records import write_record
-from seg25d.networks.rstn import RSTNSpec
-from seg25d.networks.unet import UNetSpec
+from seg25d.networks.specs.rstn import RSTNSpec
+from seg25d.networks.specs.unet import UNetSpec
 from seg25d.training.checkpoint import save_checkpoint
 from seg25d.training.durations import (
     describe_training,

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from seg25d.data.labels import Labels
 from seg25d.networks import REQUESTABLE
-from seg25d.networks.fusion_net import FusionNetSpec
-from seg25d.networks.swin_unetr import SwinUNETRSpec
-from seg25d.networks.unet import UNetSpec
+from seg25d.networks.specs.fusion_net import FusionNetSpec
+from seg25d.networks.specs.swin_unetr import SwinUNETRSpec
+from seg25d.networks.specs.unet import UNetSpec
 from seg25d.planning.network_rules import networks_for
 from seg25d.planning.pretext import PretextConfig
 from seg25d.planning.recipe_rules import ConfigurationRules

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from seg25d.networks.rstn import RSTNSpec
-from seg25d.networks.unet import UNetSpec
+from seg25d.networks.specs.rstn import RSTNSpec
+from seg25d.networks.specs.unet import UNetSpec
 from seg25d.planning.model_file import load_model
 from seg25d.representations.slices import Slices
 from seg25d.training.trainer import FoldJob, train_fold

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from seg25d.core.errors import InputError
-from seg25d.networks.vnet import VNetSpec
+from seg25d.networks.specs.vnet import VNetSpec
 from seg25d.planning.plan import ConfigurationPlan
 from seg25d.representations.stack import Stack
 from seg25d.representations.volume import Volume

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from seg25d.core.device import choose_execution
 from seg25d.data.description import DatasetDescription
 from seg25d.data.labels import Labels
-from seg25d.networks.fusion_net import FusionNetSpec
-from seg25d.networks.rstn import RSTNSpec
-from seg25d.networks.unet import UNetSpec
+from seg25d.networks.specs.fusion_net import FusionNetSpec
+from seg25d.networks.specs.rstn import RSTNSpec
+from seg25d.networks.specs.unet import UNetSpec
 from seg25d.planning.plan import ConfigurationPlan
 from seg25d.representations.fused_views import FusedViews
 from seg25d.representations.slices import Slices

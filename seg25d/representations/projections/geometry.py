@@ -51,8 +51,28 @@ def ray_sums(rows: Tensor, plane: Plane, angles: Sequence[float]) -> Tensor:
 def _samples(rows: Tensor, plane: Plane, angle: float) -> Tensor:
     """Interpolate all samples of all rays at an angle: (S, T, N)."""
     indices, weights = _ray_table(plane, angle, rows.device)
-    samples = functional.embedding_bag(indices, rows, mode="sum", per_sample_weights=weights.to(rows.dtype))
+    samples = weighted_rows(rows, indices, weights.to(rows.dtype))
     return samples.reshape(plane.size[1], -1, rows.shape[1])
+
+
+def weighted_rows(rows: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
+    """Sums of weighted rows.
+
+    Args:
+        rows: (M, N).
+        indices: (n, k), of rows.
+        weights: (n, k).
+
+    Returns:
+        (n, N).
+    """
+    if not torch.compiler.is_exporting():
+        return functional.embedding_bag(indices, rows, mode="sum", per_sample_weights=weights)
+    # ONNX has no such operator; summand by summand, all rows that are wanted are there once and not k times.
+    total = rows.index_select(0, indices[:, 0]) * weights[:, :1]
+    for summand in range(1, indices.shape[1]):
+        total = total + rows.index_select(0, indices[:, summand]) * weights[:, summand : summand + 1]
+    return total
 
 
 def _ray_table(plane: Plane, angle: float, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -138,6 +158,9 @@ def back_projection(
     first_pixels = torch.arange(0, len(angles) * detector, detector, dtype=torch.int32, device=place)
     indices = (found + first_pixels[:, None, None]).transpose(0, 1).flatten(1).contiguous()
     weights = weights.transpose(0, 1).flatten(1).contiguous()
+    if torch.compiler.is_exporting():  # a graph has no gradients, for which the rest is
+        nothing = indices.flatten()[:0]
+        return BackProjection(indices, weights, nothing, weights.flatten()[:0], nothing, weights.sum(1)).to(device)
     in_order, order = indices.flatten().sort(stable=True)
     views = torch.arange(len(angles) * detector, dtype=torch.int32, device=place)
     offsets = torch.searchsorted(in_order, views, out_int32=True)
@@ -155,6 +178,8 @@ def back_project(views: Tensor, matrix: BackProjection) -> Tensor:
     Returns:
         Rows (R * S, N).
     """
+    if torch.compiler.is_exporting():
+        return weighted_rows(views, matrix.indices, matrix.weights)
     rows: Tensor = _BackProject.apply(views, matrix)  # type: ignore[no-untyped-call]
     return rows
 
@@ -164,7 +189,7 @@ class _BackProject(torch.autograd.Function):
     def forward(ctx: Any, views: Tensor, matrix: BackProjection) -> Tensor:
         ctx.matrix = matrix
         weights = matrix.weights.to(views.dtype)
-        return functional.embedding_bag(matrix.indices, views, mode="sum", per_sample_weights=weights)
+        return weighted_rows(views, matrix.indices, weights)
 
     @staticmethod
     @once_differentiable

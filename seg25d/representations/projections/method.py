@@ -7,10 +7,9 @@ the detector, p and m views of path 1 and path 2.
 import math
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
-from torch import nn
 
 from seg25d.core.errors import InputError
 from seg25d.core.grids import AXIS_NAMES, SAME_SPACING
@@ -19,9 +18,12 @@ from seg25d.core.types import Shape, Spacing
 from seg25d.representations import ALIAS
 from seg25d.representations.base import CeilingMeter, ConfigurationRules, Representation, VolumeGeometry, shrink
 from seg25d.representations.projections.ceiling import case_ceilings, ceiling_reason
-from seg25d.representations.projections.model import LiftedProjections, Paths
 from seg25d.representations.projections.plane import ViewAxes
-from seg25d.representations.projections.views import ViewGeometry
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from seg25d.representations.projections.views import ViewGeometry
 
 VIEWS = ((12, 60), (12, 36), (6, 36), (6, 18))
 """Views (p, m) from the paper's (section 3.2: more cost more and gain nothing) to the cheapest: halves of p keep the
@@ -93,12 +95,24 @@ class Projections(Representation):
     @property
     def network_axes(self) -> tuple[int, ...]:
         """The rotation axis and the axis of the detector."""
-        return self.axis, self.geometry.plane_axes[1]
+        return self.axis, self.axes.plane_axes[1]
 
     @property
-    def geometry(self) -> ViewGeometry:
+    def axes(self) -> ViewAxes:
+        """Where the views lie."""
+        return ViewAxes(self.axis, self.detector_axis, self.spacing_mm)
+
+    @property
+    def geometry(self) -> "ViewGeometry":
         """Settings of the views."""
+        from seg25d.representations.projections.views import ViewGeometry  # noqa: PLC0415 - loads torch
+
         return ViewGeometry(self.axis, self.detector_axis, self.spacing_mm, self.projection, self.inversion)
+
+    @property
+    def resizable_axes(self) -> tuple[int, ...]:
+        """The rotation axis: the geometry of the plane is that of the window."""
+        return (self.axis,)
 
     @property
     def summary(self) -> str:
@@ -147,8 +161,10 @@ class Projections(Representation):
                 "in millimetres; give both the same numbers"
             )
 
-    def lift(self, network: nn.Module) -> nn.Module:
+    def lift(self, network: "nn.Module") -> "nn.Module":
         """The random 2.5D U-Net around a network that gives `num_classes` scores per pixel."""
+        from seg25d.representations.projections.model import LiftedProjections, Paths  # noqa: PLC0415 - loads torch
+
         paths = Paths(self.num_training_views, self.num_views, self.path_schedule)
         return LiftedProjections(network, self.geometry, paths, self.num_classes, self.normalization, self.background)
 
@@ -160,9 +176,9 @@ class Projections(Representation):
         network's context. A part of the plane is another object than the whole; it is the last resort.
         """
         best = cls._plan(geometry, axis)
-        (along, across), rays = best.network_axes, best.geometry.plane_axes[0]
+        (along, across), rays = best.network_axes, best.axes.plane_axes[0]
         whole = list(geometry.shape)
-        whole[across] = best.geometry.detector_size(geometry.shape)
+        whole[across] = best.axes.detector_size(geometry.shape)
         window = whole.copy()
         smallest = min(window[along], SMALLEST_ALONG_ROTATION)
         while window[along] > smallest:
@@ -218,7 +234,7 @@ class Projections(Representation):
 
     def caution(self, window: Shape, geometry: VolumeGeometry) -> str | None:
         """Projections of a part of the plane are those of another object."""
-        (_, across), rays = self.network_axes, self.geometry.plane_axes[0]
+        (_, across), rays = self.network_axes, self.axes.plane_axes[0]
         cut = [side for side in (rays, across) if window[side] < geometry.shape[side]]
         if not cut:
             return super().caution(window, geometry)
@@ -230,7 +246,7 @@ class Projections(Representation):
 
     def window_warning(self, window: Shape) -> str | None:
         """Warn if the detector is too short."""
-        axis, wanted = self.network_axes[1], self.geometry.detector_size(window)
+        axis, wanted = self.network_axes[1], self.axes.detector_size(window)
         if window[axis] >= wanted:
             return None
         return (
@@ -241,8 +257,7 @@ class Projections(Representation):
 
     def ceiling_meter(self) -> CeilingMeter:
         """The Dice that perfect views allow."""
-        axes = ViewAxes(self.axis, self.detector_axis, self.spacing_mm)
-        return partial(case_ceilings, axes=axes, num_views=self.num_views)
+        return partial(case_ceilings, axes=self.axes, num_views=self.num_views)
 
     @classmethod
     def ceiling_reason(cls, dice: Mapping[str, float | None] | None, caution: str | None = None) -> str:

@@ -11,7 +11,8 @@ from torch.nn import functional
 
 from seg25d.core.errors import InputError
 from seg25d.core.types import Shape, Spacing
-from seg25d.representations.base import EpochAware, VolumeGeometry
+from seg25d.representations.base import VolumeGeometry
+from seg25d.representations.epoch_aware import EpochAware
 from seg25d.representations.projections.geometry import back_project, back_projection, ray_maxima, ray_sums
 from seg25d.representations.projections.method import Projections
 from seg25d.representations.projections.model import (

@@ -1,0 +1,250 @@
+"""Mixing between slices: every configuration without and with it, and nnU-Net, in the same time or updates.
+
+python benchmarks/mixing.py --dataset 27 --time-budget 10min --device cpu --num-processes 0 \
+    --nnunet ENVIRONMENT/bin/python --output benchmarks/results/mixing_27_10min.json
+
+Rows are `2d`, `si`, `stack` and `3d` as they are planned, `2d` and `si` with each mixing, and nnU-Net's `2d` and
+`3d_fullres`. The data set need only be raw: what is not planned is planned here, for CPUs of one speed, so that windows
+are the same on every machine. All are trained once for each seed on the first fold and scored on its whole validation
+cases without mirroring; nnU-Net's trainings cannot be seeded and are repeated as often.
+
+nnU-Net trains for the same time (`nnunet_timed.py`), on the same cases, in batches of a tenth of those that it plans,
+but of 12 at least (`2d`, its reference) or 2 (`3d_fullres`, its smallest): its own batches leave no more than a few
+dozen updates on CPUs. In equal updates, and without `--nnunet`, it is not trained; its finished rows stay.
+
+Finished trainings are in the output (`finished.py`): the same command goes on from them, on another machine, too, and
+then names the machine of each row. `--only` takes some of the rows. A mixing that this version does not know is left
+out, and an error where `--only` asks for it.
+"""
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from contest import Contender, Training, compete, facts_of, make_parser, median_case, scores_of
+from finished import find_training
+from machines import this_machine
+from peers import Place, dice, held_out, link, use_our_folds
+from result_tables import OVER_SEEDS, Row, Table, columns
+
+from seg25d.core.errors import InputError
+from seg25d.core.files import read_json
+from seg25d.core.parallel import available_cores
+from seg25d.core.records import read_record
+from seg25d.core.workspace import Workspace
+from seg25d.data.dataset import read_dataset, read_splits
+from seg25d.evaluation.summary import Summary
+from seg25d.planning.plan import Plans
+from seg25d.preprocessing.store import Store
+from seg25d.runs.names import check_names, find_configuration
+
+PLAIN = ("2d", "si", "stack", "3d")
+MIXINGS = ("shift", "attention", "conv")
+MIXED = tuple(f"{configuration}__{mixing}" for mixing in MIXINGS for configuration in ("2d", "si"))
+NNUNET = {"nnU-Net 2d": "2d", "nnU-Net 3d_fullres": "3d_fullres"}
+"""nnU-Net's configurations by row."""
+BATCH_SHARE = 0.1
+"""Of nnU-Net's planned batches: 28 of 281 on the hippocampus gave 600 updates in six minutes (peers_hippocampus)."""
+LEAST_BATCH = {"2d": 12, "3d_fullres": 2}
+"""nnU-Net's default_experiment_planner.py: UNet_reference_val_corresp_bs_2d, UNet_min_batch_size."""
+CPU_GFLOPS = "64"
+"""Speed of the CPUs that the plans are made for, as in all_tables.py."""
+UPDATES_WITHOUT_END = "1e12"
+"""For `nnunet_timed.py`, which is to end by the time alone and to predict nothing."""
+
+TABLE = Table(
+    "mixing",
+    "Mixing between slices",
+    {
+        "": lambda row: row["name"],
+        **columns("Dice", "HD95 mm", "parameters", "GFLOPs", "updates", "s/update", "training", "s/case", "memory"),
+    },
+    (
+        OVER_SEEDS,
+        "nnU-Net: batches of a tenth of the planned ones, at least 12 in 2D and 2 in 3D; its trainings have no seed. "
+        "Memory is that of the largest process of a training.",
+    ),
+    references=("3d", "2d", "si", *NNUNET),
+    states_conditions=True,
+)
+
+
+def batch_of(planned: int, configuration: str) -> int:
+    """The batch that nnU-Net is trained with.
+
+    Args:
+        planned: That of its plan.
+        configuration: `2d` or `3d_fullres`.
+    """
+    return min(planned, max(LEAST_BATCH[configuration], round(BATCH_SHARE * planned)))
+
+
+class NnunetRun(NamedTuple):
+    """A training of nnU-Net."""
+
+    place: Place
+    """Its data, which all seeds share; models of a seed give way to those of the next."""
+    configuration: str
+    fold: int
+    batch: int
+    plans: str
+    """Name of the plans with this batch."""
+    stage: str
+    """Name of its stages."""
+    device: str
+
+    @property
+    def model(self) -> Path:
+        """The folder of the trained configuration."""
+        name = f"nnUNetTrainer__{self.plans}__{self.configuration}"
+        return self.place.root / "nnunet" / "results" / self.place.dataset.name / name
+
+    @property
+    def preprocessed(self) -> Path:
+        """The folder of the preprocessed data set."""
+        return self.place.root / "nnunet" / "preprocessed" / self.place.dataset.name
+
+
+def prepare_nnunet(training: Training) -> NnunetRun:
+    """Plan and preprocess for nnU-Net, with our folds and a smaller batch; what is there is kept."""
+    name, configuration = training.dataset, NNUNET[training.contender.name]
+    root, device = training.folder.parents[1] / f"nnunet_{name}", training.options.device or "cpu"
+    # Where `held_out` and `use_our_folds` look for the folds.
+    folds = root / "seg25d" / "preprocessed" / name
+    folds.parent.mkdir(parents=True, exist_ok=True)
+    link(folds, training.workspace.preprocessed_dataset(name).root)
+    dataset = read_dataset(training.workspace.raw_dataset(name))
+    place = Place(root, dataset, argparse.Namespace(nnunet=training.options.nnunet))
+    words = ["-d", place.identifier, "-c", *LEAST_BATCH, "-np", str(available_cores()), "--verify_dataset_integrity"]
+    place.stage("nnunet_plan", place.nnunet("plan_and_preprocess", *words))
+    planned = read_json(root / "nnunet" / "preprocessed" / name / "nnUNetPlans.json")
+    batch = batch_of(planned["configurations"][configuration]["batch_size"], configuration)
+    plans = use_our_folds(place, batch, configuration)
+    stage = f"nnunet_{configuration}_batch{batch}_seed{training.seed}"
+    return NnunetRun(place, configuration, int(training.options.folds[0]), batch, plans, stage, device)
+
+
+def predict_with_nnunet(run: NnunetRun) -> Summary:
+    """Predict the validation cases without mirroring, and score them."""
+    place, out, folders = run.place, run.place.root / "predictions" / run.stage, held_out(run.place, run.fold)
+    words = ["-i", str(folders.images), "-o", str(out), "-d", place.identifier, "-c", run.configuration]
+    words += ["-p", run.plans, "-f", str(run.fold), "-npp", "1", "-nps", "1", "-device", run.device, "--disable_tta"]
+    place.stage(f"{run.stage}_predict", place.nnunet("predict", *words))
+    dice(place, run.stage, folders.labels, out)
+    return read_record(place.root / "stages" / f"{run.stage}_summary.json", Summary)
+
+
+def cost_of_nnunet(run: NnunetRun, case: str) -> Row:
+    """Parameters, operations and seconds of the prediction of a case."""
+    found = run.place.root / "stages" / f"{run.stage}_cost_found.json"
+    script = str(Path(__file__).with_name("nnunet_cost.py"))
+    words = [str(run.model), str(run.fold), str(run.preprocessed), case, str(found), run.device]
+    run.place.stage(f"{run.stage}_cost", [run.place.options.nnunet, script, *words])
+    return dict(read_json(found))
+
+
+def train_nnunet(training: Training) -> Row:
+    """Train nnU-Net and score its predictions, see `contest.Contender.other_program`."""
+    run = prepare_nnunet(training)
+    script, seconds = str(Path(__file__).with_name("nnunet_timed.py")), f"{training.options.time_budget:g}"
+    words = [training.dataset, run.configuration, str(run.fold), seconds, run.plans, UPDATES_WITHOUT_END, run.device]
+    measured = run.place.stage(f"{run.stage}_train", [training.options.nnunet, script, *words])
+    timed = read_json(run.model / f"fold_{run.fold}" / "timed.json")
+    source = training.workspace.preprocessed_dataset(training.dataset)
+    store = Store(source.store(training.plans()[2].store))
+    summary = predict_with_nnunet(run)
+    return {
+        "batch": run.batch,
+        "machine": this_machine(training.options.device) | {"precision": "float32"},
+        **scores_of([summary]),
+        "iterations": [timed["updates"]],
+        "training_s": [timed["seconds"]],
+        "seconds_per_update": timed["seconds"] / max(1, timed["updates"]),
+        "training_memory_gb": measured["memory_gb"],
+        "cost": cost_of_nnunet(run, median_case(store, read_splits(source.splits)[run.fold].val)),
+    }
+
+
+def contenders() -> list[Contender]:
+    """All rows, whether they can be trained here or not."""
+    ours = [Contender(name, name) for name in (*PLAIN, *MIXED)]
+    return ours + [Contender(name, "2d", other_program=train_nnunet) for name in NNUNET]
+
+
+def obstacle(name: str, options: argparse.Namespace) -> str | None:
+    """Why a row cannot be trained here; None if it can."""
+    if name not in NNUNET:
+        try:
+            check_names([name], options.recipe)
+        except InputError as error:
+            return f"this version does not know it: {error}"
+        return None
+    if options.nnunet is None:
+        return "it wants --nnunet, the Python of an environment with nnunetv2"
+    return "it is trained in equal time alone: give --time-budget" if options.time_budget is None else None
+
+
+def rows_to_train(options: argparse.Namespace) -> list[str]:
+    """The names of the rows to train; those that cannot be trained here are told and left out.
+
+    Raises:
+        SystemExit: If `--only` asks for such a row.
+    """
+    names = [each.name for each in contenders()]
+    obstacles = {name: why for name in names if (why := obstacle(name, options)) is not None}
+    if wanted := [name for name in options.only or () if name in obstacles]:
+        raise SystemExit(f"error: {wanted[0]} cannot be trained here: {obstacles[wanted[0]]}")
+    if options.only is not None:
+        return list(options.only)
+    for name, why in obstacles.items():
+        print(f"left out: {name}: {why}", flush=True)
+    return [name for name in names if name not in obstacles]
+
+
+def plan_missing(names: Sequence[str], options: argparse.Namespace) -> None:
+    """Plan and preprocess the configurations of rows that are still to be trained, if some are not planned."""
+    by_name = {each.name: each for each in contenders()}
+    missing = [
+        by_name[name].configuration
+        for name in names
+        for seed in options.seeds
+        if name in by_name and find_training(options.output, facts_of(TABLE.name, name, seed, options)) is None
+    ]
+    if not missing:
+        return
+    workspace = Workspace.resolve(options.workspace)
+    name = workspace.dataset_name(options.dataset)
+    path = workspace.preprocessed_dataset(name).plans(recipe=options.recipe)
+    try:
+        plans = read_record(path, Plans)
+        for configuration in missing:
+            find_configuration(plans, configuration)
+    except InputError:
+        words = ["plan_and_preprocess", "-d", name, "-c", *dict.fromkeys(missing), "--recipe", options.recipe]
+        words += [] if path.exists() else ["--cpu-gflops", CPU_GFLOPS]
+        words += [] if options.device is None else ["--device", options.device]
+        words += [] if options.workspace is None else ["--workspace", str(options.workspace)]
+        subprocess.run([sys.executable, "-m", "seg25d", *words], check=True)
+
+
+def read_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options of the command; None: those that this process was started with."""
+    parser = make_parser(__doc__ or "", "27")
+    parser.add_argument("--nnunet", help="Python of an environment with nnunetv2")
+    return parser.parse_args(arguments)
+
+
+def main() -> None:
+    """Plan and train what is missing and write the table."""
+    options = read_options()
+    if options.training is None:
+        options.only = rows_to_train(options)
+        plan_missing(options.only, options)
+    compete(contenders(), TABLE, options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""A graph of ONNX as a function of windows, which onnxruntime computes on the CPU, without torch.
+
+Letters: B windows in a batch, C channels, K scores, d h w window.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seg25d.core.backend import num_threads
+from seg25d.core.errors import InputError, ModelError
+from seg25d.core.types import Shape
+from seg25d.planning.portable_model import PortableModel
+
+SETTINGS = {
+    "session.set_denormal_as_zero": "1",
+    "session.intra_op.allow_spinning": "0",
+}
+"""Denormal numbers are many times slower than others and mean nothing here, as with torch (`device.choose_execution`);
+threads that wait for the next window do not keep the sums of this one from their cores (onnxruntime.ai,
+onnxruntime_session_options_config_keys.h)."""
+SEVERE = 3
+"""Messages of onnxruntime that are shown: errors, not warnings of what it could do better (onnxruntime.ai, logging)."""
+
+
+class GraphModel:
+    """A graph, ready to be called; it has one input and one output, and another input where that is a super image.
+
+    Args:
+        path: The graph, for messages.
+        record: What it is.
+
+    Raises:
+        InputError: If onnxruntime is not installed.
+        ModelError: If the graph is damaged, or not what the record says.
+    """
+
+    def __init__(self, path: Path, record: PortableModel) -> None:
+        self.path = path
+        self.record = record
+        self._session = _session(path)
+        graph = record.graph
+        wanted = {graph.input} if graph.grid is None else {graph.input, graph.grid.input}
+        found = {each.name for each in self._session.get_inputs()}
+        if found != wanted or graph.output not in {each.name for each in self._session.get_outputs()}:
+            raise ModelError(
+                f"{path} takes {', '.join(sorted(found))}, expected {', '.join(sorted(wanted))} and the output "
+                f"{graph.output}, as {path.with_suffix('.json').name} says; get the models again"
+            )
+
+    @property
+    def free_axes(self) -> frozenset[int]:
+        """Axes (0 D, 1 H, 2 W) along which windows may have other sizes than the planned one."""
+        return frozenset(self.record.graph.free_axes)
+
+    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Scores (B, K, d, h, w) of windows (B, C, d, h, w).
+
+        Raises:
+            ModelError: If onnxruntime cannot compute them, or they have another shape.
+        """
+        graph, shape = self.record.graph, images.shape
+        window: Shape = (shape[2], shape[3], shape[4])
+        inputs: dict[str, NDArray[np.float32]] = {graph.input: np.ascontiguousarray(images)}
+        if graph.grid is not None and (places := self.record.grid_for(window)) is not None:
+            inputs[graph.grid.input] = np.zeros(places, np.float32)
+        try:
+            (scores,) = self._session.run([graph.output], inputs)
+        except Exception as error:  # onnxruntime has classes of its own for each kind, of no common class
+            raise ModelError(f"{self.path}: onnxruntime cannot compute windows of {window} ({error})") from None
+        wanted = (shape[0], graph.outputs, *window)
+        if not isinstance(scores, np.ndarray) or scores.shape != wanted or scores.dtype != np.float32:
+            raise ModelError(f"{self.path} gives other scores than {wanted} in float32; get the models again")
+        return scores
+
+
+def _session(path: Path) -> Any:
+    """A session with the bytes of the graph: it then cannot name other files."""
+    try:
+        from onnxruntime import InferenceSession, SessionOptions  # noqa: PLC0415 - an extra, only for graphs
+    except ImportError as error:
+        raise InputError(
+            f"{path} is a graph, which onnxruntime computes, and that cannot be used here ({error}); pip install "
+            "onnxruntime (the extra seg25d[onnx] and requirements-light.txt have it)"
+        ) from None
+    options = SessionOptions()
+    options.intra_op_num_threads = num_threads()
+    options.log_severity_level = SEVERE
+    for key, value in SETTINGS.items():
+        options.add_session_config_entry(key, value)
+    try:
+        return InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # see above
+        raise ModelError(f"{path} is no graph that onnxruntime can compute ({error}); get the models again") from None

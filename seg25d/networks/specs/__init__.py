@@ -1,0 +1,1 @@
+"""The settings of the networks as plans know them, one record per file, without torch: it is loaded to build one."""

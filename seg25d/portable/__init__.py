@@ -1,0 +1,1 @@
+"""Models without torch: graphs in the format ONNX, and archives of them."""

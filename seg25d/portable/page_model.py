@@ -1,0 +1,225 @@
+"""What the page of a browser knows about its model, from the records beside the graphs.
+
+The page knows no representations: windows, normalisation and labels are said in numbers.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from seg25d.core.grids import even_margin
+from seg25d.core.limits import CommonShape
+from seg25d.core.records import Record, read_record
+from seg25d.core.types import Shape, Spacing
+from seg25d.core.versions import library_versions
+from seg25d.data.labels import Labels, logit
+from seg25d.evaluation.pictures import COLOURS
+from seg25d.planning.fingerprint import Fingerprint
+from seg25d.planning.model_file import ModelHeader
+from seg25d.planning.normalization import ChannelNormalization
+from seg25d.planning.portable_model import Grid, PortableModel, Regular, read_portable
+
+MODEL = "model"
+"""Folder beside the page with what an archive has."""
+COARSE = "/coarse.onnx"
+"""How names of coarse models end."""
+Range = tuple[float, float]
+
+
+class PageGraph(Record):
+    """A graph of a fold."""
+
+    file: str
+    """Its name, seen from the page."""
+    bytes: int
+
+
+class PageWindows(Record):
+    """What the sliding window of the page needs to know; the words are those of `PortableModel`."""
+
+    window: tuple[int, int, int]
+    outputs: int
+    divisors: tuple[int, int, int]
+    resizable_axes: tuple[int, ...]
+    """`Graph.free_axes`: axes along which windows may have other sizes than planned."""
+    mirror_axes: tuple[int, ...]
+    step_size: tuple[float, float, float]
+    free_axis: int | None
+    context: int
+    regular: Regular | None
+    padded_with_lowest: bool
+    batch_size: int
+    grid: Grid | None
+    """The second input of super images."""
+
+
+class PageMeaning(Record):
+    """Meaning of scores, see `Labels`."""
+
+    values: tuple[int, ...]
+    """Value of label files for each internal index."""
+    paint: tuple[int, ...] | None
+    """The internal index that each region is painted with, in the order of the scores; None: classes."""
+    score_threshold: float | None
+    """Lowest score of foreground; None: above 0 for regions, the largest for classes."""
+
+
+class PageStructure(Record):
+    """A class or region that the page measures and shows."""
+
+    name: str
+    members: tuple[int, ...]
+    """Internal indices that belong to it."""
+    index: int
+    """The one that it is painted with."""
+    colour: str
+    """As in the report, #rrggbb."""
+
+
+class PageFine(Record):
+    """The coarse models of a fine model, and how the two work together."""
+
+    graphs: tuple[PageGraph, ...]
+    """One per fold."""
+    windows: PageWindows
+    margin: Shape
+    """Voxels around the object along (D, H, W)."""
+    max_rounds: int
+    stop_dice: float
+
+
+class TrainedOn(Record):
+    """Smallest and largest values of the training cases, along (D, H, W), by which the page doubts an image."""
+
+    cases: int
+    extent_mm: tuple[Range, Range, Range]
+    spacing_mm: tuple[Range, Range, Range]
+
+    @classmethod
+    def of(cls, fingerprint: Fingerprint) -> "TrainedOn":
+        """The ranges of a data set."""
+        spacings = [case.spacing_mm for case in fingerprint.cases]
+        extents = [
+            tuple(size * step for size, step in zip(case.shape, case.spacing_mm, strict=True))
+            for case in fingerprint.cases
+        ]
+        return cls(cases=fingerprint.num_cases, extent_mm=_ranges(extents), spacing_mm=_ranges(spacings))
+
+
+class PageModel(Record):
+    """What the page knows about its model."""
+
+    schema_version: Literal[1] = 1
+    dataset_name: str
+    configuration: str
+    folds: tuple[str, ...]
+    channels: tuple[ChannelNormalization, ...]
+    """Normalisation of each channel, in their order."""
+    spacing_mm: Spacing
+    common_shape: CommonShape | None
+    graphs: tuple[PageGraph, ...]
+    """One per fold; their scores are averaged."""
+    input: str
+    output: str
+    windows: PageWindows
+    fine: PageFine | None
+    """The coarse models, where the graphs are fine models."""
+    meaning: PageMeaning
+    structures: tuple[PageStructure, ...]
+    trained_on: TrainedOn | None
+    """None where the run has no fingerprint."""
+    licence: str | None
+    versions: dict[str, str] = Field(default_factory=library_versions)
+
+
+def page_model(folder: Path, names: Sequence[str], licence: str | None) -> PageModel:
+    """What the page has to know about graphs.
+
+    Args:
+        folder: With the graphs, the records beside them and the fingerprint of their run, as in an archive.
+        names: Of the graphs: one per fold of a run, and of fine models one coarse one more.
+        licence: Of the models.
+
+    Raises:
+        ModelError: If a record is missing or damaged.
+    """
+    finals = [name for name in names if not name.endswith(COARSE)]
+    first = read_portable(folder / finals[0])
+    fingerprint = folder / names[0].split("/", maxsplit=1)[0] / "fingerprint.json"
+    header, labels = first.header, first.header.description.labels
+    return PageModel(
+        dataset_name=header.dataset_name,
+        configuration=header.configuration,
+        folds=tuple(str(read_portable(folder / name).header.fold) for name in finals),
+        channels=header.plan.normalization,
+        spacing_mm=header.plan.spacing_mm,
+        common_shape=header.plan.common_shape,
+        graphs=_graphs(folder, finals),
+        input=first.graph.input,
+        output=first.graph.output,
+        windows=_windows(first),
+        fine=_fine(folder, names, header),
+        meaning=_meaning(labels, header.threshold),
+        structures=tuple(_structures(labels)),
+        trained_on=TrainedOn.of(read_record(fingerprint, Fingerprint)) if fingerprint.is_file() else None,
+        licence=licence,
+    )
+
+
+def _graphs(folder: Path, names: Sequence[str]) -> tuple[PageGraph, ...]:
+    return tuple(PageGraph(file=f"{MODEL}/{name}", bytes=(folder / name).stat().st_size) for name in names)
+
+
+def _fine(folder: Path, names: Sequence[str], header: ModelHeader) -> PageFine | None:
+    settings, coarse = header.fine, [name for name in names if name.endswith(COARSE)]
+    if settings is None:
+        return None
+    return PageFine(
+        graphs=_graphs(folder, coarse),
+        windows=_windows(read_portable(folder / coarse[0])),
+        margin=even_margin(settings.margin, header.plan.spacing_mm),
+        max_rounds=settings.max_rounds,
+        stop_dice=settings.stop_dice,
+    )
+
+
+def _windows(model: PortableModel) -> PageWindows:
+    graph, windows = model.graph, model.windows
+    return PageWindows(
+        window=graph.window,
+        outputs=graph.outputs,
+        divisors=graph.divisors,
+        resizable_axes=graph.free_axes,
+        mirror_axes=windows.mirror_axes,
+        step_size=windows.step_size,
+        free_axis=windows.free_axis,
+        context=windows.context,
+        regular=windows.regular,
+        padded_with_lowest=windows.padded_with_lowest,
+        batch_size=windows.batch_size,
+        grid=graph.grid,
+    )
+
+
+def _meaning(labels: Labels, threshold: float | None) -> PageMeaning:
+    order = labels.regions_class_order if labels.has_regions else None
+    return PageMeaning(
+        values=labels.values,
+        paint=None if order is None else tuple(labels.values.index(value) for value in order),
+        score_threshold=None if threshold is None else logit(threshold),
+    )
+
+
+def _structures(labels: Labels) -> Iterator[PageStructure]:
+    painted = [labels.values.index(value) for value in labels.regions_class_order or ()] if labels.has_regions else None
+    for number, (key, members) in enumerate(labels.foreground.items()):
+        index = members[0] if painted is None else painted[number]
+        colour = COLOURS[(index - 1) % len(COLOURS)]
+        yield PageStructure(name=labels.name_of(key), members=members, index=index, colour=colour)
+
+
+def _ranges(rows: Sequence[Sequence[float]]) -> tuple[Range, Range, Range]:
+    depth, height, width = ((min(column), max(column)) for column in zip(*rows, strict=True))
+    return depth, height, width

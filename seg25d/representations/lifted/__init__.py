@@ -1,0 +1,1 @@
+"""The modules that representations make of a network: what needs torch of them, one file each."""

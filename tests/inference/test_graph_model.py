@@ -1,0 +1,85 @@
+"""Graphs as functions of windows, by graphs that are written down here."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from seg25d.core.errors import InputError, ModelError
+from seg25d.core.records import write_record
+from seg25d.inference.graph_model import GraphModel
+from seg25d.inference.model_reading import read_model
+from seg25d.planning.portable_model import Graph, PortableModel, Windows
+
+
+@pytest.fixture
+def record(header) -> PortableModel:
+    """Two channels in, three scores out."""
+    return PortableModel(
+        header=header, graph=Graph.of(header, (0, 1), "float32", 20), windows=Windows.of(header.plan, batch_size=4)
+    )
+
+
+def write_graph(path: Path, record: PortableModel, outputs: int = 3, name: str = "volume") -> Path:
+    """A graph whose scores are sums over the channels, times 0, 1, 2 ...; and the record beside it."""
+    onnx = pytest.importorskip("onnx", reason="needs ONNX: pip install 'seg25d[onnx]'")
+    pytest.importorskip("onnxruntime", reason="needs ONNX: pip install 'seg25d[onnx]'")
+    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+    sizes = ["batch", "channels", "depth", "height", "width"]
+    weights = np.arange(outputs, dtype=np.float32).reshape(1, outputs, 1, 1, 1)
+    constants = [onnx.numpy_helper.from_array(np.array([1], np.int64), "axes")]
+    constants.append(onnx.numpy_helper.from_array(weights, "weights"))
+    nodes = [
+        helper.make_node("ReduceSum", [name, "axes"], ["sum"], keepdims=1),
+        helper.make_node("Mul", ["sum", "weights"], ["scores"]),
+    ]
+    places = [helper.make_tensor_value_info(each, kind, sizes) for each in (name, "scores")]
+    graph = helper.make_graph(nodes, "sums", places[:1], places[1:], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    path.write_bytes(model.SerializeToString())
+    write_record(path.with_suffix(".json"), record)
+    return path
+
+
+def test_windows_of_any_number_and_layout_get_their_scores(record, tmp_path):
+    header, model = read_model(write_graph(tmp_path / "a.onnx", record), [], fuses_views=False, on_cpu=True)
+    assert header == record.header
+    assert model.free_axes == {0, 1}
+    images = np.random.default_rng(0).normal(size=(2, 2, 4, 6, 5)).astype(np.float32)
+    for given in (images, images[:1], images[:, :, ::-1], images.transpose(0, 1, 4, 2, 3)):
+        scores = model(given)
+        assert scores.dtype == np.float32
+        np.testing.assert_allclose(scores, given.sum(1, keepdims=True) * np.arange(3).reshape(3, 1, 1, 1), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"outputs": 2}, r"gives other scores than \(1, 3, 4, 6, 5\)"),
+        ({"name": "image"}, "takes image, expected volume and the output scores, as a.json says"),
+    ],
+)
+def test_other_graphs_than_the_record_says_are_refused(record, tmp_path, change, message):
+    path = write_graph(tmp_path / "a.onnx", record, **change)
+    with pytest.raises(ModelError, match=message):
+        GraphModel(path, record)(np.zeros((1, 2, 4, 6, 5), np.float32))
+
+
+def test_damaged_graphs_are_named(record, tmp_path):
+    path = write_graph(tmp_path / "a.onnx", record)
+    path.write_bytes(path.read_bytes()[:-40] + b"\xff" * 40)
+    with pytest.raises(ModelError, match=r"a\.onnx is no graph that onnxruntime can compute"):
+        GraphModel(path, record)
+
+
+def test_without_onnxruntime_it_is_said_what_to_install(record, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(InputError, match=r"a\.onnx is a graph, which onnxruntime computes"):
+        GraphModel(tmp_path / "a.onnx", record)
+
+
+def test_models_of_another_kind_are_refused(record, tmp_path):
+    path = write_graph(tmp_path / "a.onnx", record)
+    with pytest.raises(ModelError, match="does not belong here"):
+        read_model(path, [], fuses_views=True, on_cpu=True)

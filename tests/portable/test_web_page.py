@@ -1,0 +1,208 @@
+"""Folders for browsers: what `page.json` says, what is kept for use without a network, and what is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+from numpy.testing import assert_allclose
+
+from seg25d.cli.main import main
+from seg25d.core.errors import InputError
+from seg25d.core.records import read_record
+from seg25d.core.workspace import RunFolder, Workspace
+from seg25d.data.labels import Labels
+from seg25d.networks.fusion_net import FusionNetSpec
+from seg25d.planning.coarse_to_fine import FineConfig
+from seg25d.planning.fingerprint import Fingerprint
+from seg25d.planning.model_file import save_model
+from seg25d.planning.portable_model import Graph, PortableModel, Windows
+from seg25d.portable import web_page
+from seg25d.portable.export import PACKAGES
+from seg25d.portable.page_model import MODEL, TrainedOn
+from seg25d.portable.web_page import describe_page, write_page
+from seg25d.representations.fused_views import FusedViews
+from seg25d.representations.slices import Slices
+from seg25d.representations.stack import Stack
+from seg25d.representations.super_image import SuperImage
+from seg25d.sharing.choice import ChosenModels, ExportOptions
+from tests.portable.test_export import LABELS, REGIONS, UNET, UNET_3D, make_header
+
+NAME = "3d/fold_0/model_final.onnx"
+
+
+def write_record(folder: Path, header, name: str = NAME, free_axes=(0, 1, 2)) -> None:
+    """A graph's record beside a file that stands for the graph."""
+    graph = folder / MODEL / name
+    graph.parent.mkdir(parents=True, exist_ok=True)
+    graph.write_bytes(b"graph")
+    graph_record = Graph.of(header, free_axes, "float32", 20)
+    model = PortableModel(header=header, graph=graph_record, windows=Windows.of(header.plan, 2))
+    graph.with_suffix(".json").write_text(model.model_dump_json())
+
+
+def described(tmp_path: Path, labels: Labels = LABELS, representation=None, names=(NAME,), **settings) -> dict:
+    network = UNET_3D if isinstance(representation, Stack) else UNET
+    header = make_header(representation or Slices(axis=0, context=1), network, (4, 12, 16), labels, **settings)
+    (tmp_path / web_page.SERVICE_WORKER).write_text(f"const VERSION = '{web_page.VERSION}';")
+    (tmp_path / "index.html").write_text("page")
+    (tmp_path / "ort").mkdir()
+    for name in ("ort.wasm.min.mjs", "ort.webgpu.min.mjs"):
+        (tmp_path / "ort" / name).write_text("runtime")
+    for name in names:
+        write_record(tmp_path, header, name)
+    describe_page(tmp_path, names, "free")
+    return json.loads((tmp_path / web_page.PAGE).read_text())
+
+
+def test_the_page_knows_what_its_windows_need(tmp_path):
+    page = described(tmp_path)
+    assert page["windows"] == {
+        "window": [4, 12, 16],
+        "outputs": 3,
+        "divisors": [1, 2, 2],
+        "resizable_axes": [0, 1, 2],
+        "mirror_axes": [0],
+        "step_size": [0.5, 0.5, 0.5],
+        "free_axis": 0,
+        "context": 1,
+        "regular": None,
+        "padded_with_lowest": False,
+        "batch_size": 2,
+        "grid": None,
+    }
+    assert page["graphs"] == [{"file": f"model/{NAME}", "bytes": 5}]
+    assert (page["input"], page["output"], page["folds"], page["licence"]) == ("volume", "scores", ["0"], "free")
+    assert [channel["scheme"] for channel in page["channels"]] == ["zscore", "zscore"]
+
+
+def test_stacks_are_regular(tmp_path):
+    page = described(tmp_path, representation=Stack(stack_size=4, predicted_overlap=1))
+    assert page["windows"]["regular"] == {"axis": 0, "step": 3, "flush": True}
+    assert page["windows"]["padded_with_lowest"] is True
+
+
+def test_super_images_have_a_grid(tmp_path):
+    page = described(tmp_path, representation=SuperImage(grid=(2, 3)))
+    assert page["windows"]["grid"] == {"input": "grid", "rows": 2, "columns": 3, "axis": 0}
+    assert page["windows"]["free_axis"] is None
+
+
+def test_classes_have_the_values_of_label_files_and_the_colours_of_the_report(tmp_path):
+    labels = Labels(names={"background": 0, "organ": 5, "lesion": 2})
+    page = described(tmp_path, labels)
+    assert page["meaning"] == {"values": [0, 2, 5], "paint": None, "score_threshold": None}
+    assert page["structures"] == [
+        {"name": "lesion", "members": [1], "index": 1, "colour": "#e6550d"},
+        {"name": "organ", "members": [2], "index": 2, "colour": "#31a354"},
+    ]
+
+
+def test_regions_are_painted_in_their_order(tmp_path):
+    page = described(tmp_path, REGIONS, threshold=0.75)
+    assert page["meaning"]["paint"] == [1, 2]
+    assert_allclose(page["meaning"]["score_threshold"], 1.0986123)
+    assert [(each["name"], each["members"], each["index"]) for each in page["structures"]] == [
+        ("whole", [1, 2], 1),
+        ("core", [2], 2),
+    ]
+
+
+def test_fine_models_have_their_coarse_ones(tmp_path):
+    coarse = "3d/fold_0/coarse.onnx"
+    page = described(tmp_path, names=(coarse, NAME), fine=FineConfig(margin=7, max_rounds=4, stop_dice=0.9))
+    assert page["graphs"] == [{"file": f"model/{NAME}", "bytes": 5}]
+    fine = page["fine"]
+    assert fine["graphs"] == [{"file": f"model/{coarse}", "bytes": 5}]
+    assert (fine["margin"], fine["max_rounds"], fine["stop_dice"]) == ([7, 7, 7], 4, 0.9)
+    assert fine["windows"] == page["windows"]
+    assert f"model/{coarse}" in json.loads((tmp_path / web_page.FILES).read_text())
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        (make_header(FusedViews(maps_per_view=2), FusionNetSpec(width=2), (8, 8, 16)), "any fuses views"),
+        (make_header(Slices(axis=0), UNET, (4, 12, 16), fine=FineConfig(large_components=True)), "large_components"),
+    ],
+)
+def test_models_that_the_page_does_not_know_are_refused(header, message, tmp_path):
+    model = RunFolder(root=tmp_path / "results" / "any").fold("0").model_final
+    save_model(model, {}, header)
+    with pytest.raises(InputError, match=message):
+        write_page(tmp_path / "out", tmp_path / "results", ChosenModels({"any": ["0"]}, best=False), ExportOptions())
+    assert not (tmp_path / "out").exists()
+
+
+def test_all_that_any_browser_needs_is_kept_and_another_model_is_another_version(tmp_path):
+    versions = set()
+    for threshold in (None, 0.5):
+        folder = tmp_path / str(threshold)
+        folder.mkdir()
+        described(folder, REGIONS, threshold=threshold)
+        kept = json.loads((folder / web_page.FILES).read_text())
+        assert kept == ["index.html", f"model/{NAME}", "ort/ort.wasm.min.mjs", "page.json"]
+        versions.add((folder / web_page.SERVICE_WORKER).read_text())
+    assert len(versions) == 2
+    assert not any(web_page.VERSION in text for text in versions)
+
+
+def test_ranges_of_the_training_cases(chosen_once):
+    fingerprint = next((chosen_once / "preprocessed").glob("*/fingerprint.json"))
+    found = TrainedOn.of(read_record(fingerprint, Fingerprint))
+    cases = json.loads(fingerprint.read_text())["cases"]
+    assert found.cases == len(cases)
+    for axis in range(3):
+        steps = [case["spacing_mm"][axis] for case in cases]
+        extents = [case["spacing_mm"][axis] * case["shape"][axis] for case in cases]
+        assert found.spacing_mm[axis] == (min(steps), max(steps))
+        assert_allclose(found.extent_mm[axis], (min(extents), max(extents)))
+
+
+@pytest.fixture
+def stand_in(tmp_path, monkeypatch) -> Path:
+    """A built page of one file, in the place of the package's."""
+    for package in PACKAGES:
+        pytest.importorskip(package, reason="needs ONNX: pip install 'seg25d[onnx]'")
+    package = tmp_path / "package"
+    (package / "page").mkdir(parents=True)
+    (package / "page" / "index.html").write_text("page")
+    (package / "page" / web_page.SERVICE_WORKER).write_text(web_page.VERSION)
+    monkeypatch.setattr(web_page, "files", lambda _: package)
+    return package
+
+
+def export(workspace: Path, out: Path, *words: str, status: int = 0) -> None:
+    arguments = ["900", "--format", "web", "-o", str(out), *words, "--workspace", str(workspace)]
+    assert main(["export_model", *arguments]) == status
+
+
+def test_a_folder_is_written_whole_and_replaced_only_when_asked_to(trained_once, stand_in, tmp_path, capsys):
+    out = tmp_path / "out"
+    export(trained_once, out, "-c", "2d", "-f", "0", "1")
+    page = json.loads((out / "page.json").read_text())
+    run = Workspace.resolve(trained_once, {}).dataset_name("900")
+    assert page["dataset_name"] == run
+    assert page["folds"] == ["0", "1"]
+    assert page["trained_on"]["cases"] == 3
+    assert (out / "model" / "manifest.json").is_file()
+    assert all((out / graph["file"]).stat().st_size == graph["bytes"] for graph in page["graphs"])
+    export(trained_once, out, "-c", "2d", status=2)
+    assert "out exists already; choose another folder or --overwrite" in capsys.readouterr().err
+    export(trained_once, out, "-c", "3d", "--overwrite")
+    assert json.loads((out / "page.json").read_text())["folds"] == ["1"]
+    (tmp_path / "other").mkdir()
+    export(trained_once, tmp_path / "other", "-c", "3d", "--overwrite", status=2)
+    assert not any((tmp_path / "other").iterdir())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "out", "package"]
+
+
+def test_what_the_page_cannot_do_is_refused_before_anything_is_written(chosen_once, stand_in, tmp_path, capsys):
+    out = tmp_path / "out"
+    export(chosen_once, out, "-c", "2d", "si", status=2)
+    assert "takes the folds of one configuration, got" in capsys.readouterr().err
+    export(chosen_once, out, status=2)
+    assert "name one with -c" in capsys.readouterr().err
+    (stand_in / "page" / "index.html").unlink()
+    export(chosen_once, out, "-c", "2d", status=2)
+    assert "the page is not built" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["package"]

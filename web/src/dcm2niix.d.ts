@@ -1,0 +1,17 @@
+/** What the page uses of @niivue/dcm2niix, which has no types of its own. */
+declare module "@niivue/dcm2niix" {
+  interface Processor {
+    /** BIDS sidecar: y or n. */
+    b(value: "y" | "n"): Processor;
+    /** Compression: n for none. */
+    z(value: "n"): Processor;
+    /** Names of the results. */
+    f(value: string): Processor;
+    run(): Promise<File[]>;
+  }
+  export class Dcm2niix {
+    worker: Worker | null;
+    init(): Promise<boolean>;
+    input(files: readonly File[]): Processor;
+  }
+}

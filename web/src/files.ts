@@ -1,0 +1,61 @@
+/** Files that were chosen or dropped, and the volumes among them. */
+
+import { convertDicom, isDicom } from "./dicom.js";
+import { UserError } from "./errors.js";
+import { isNiftiName } from "./nifti.js";
+import type { ChannelFile } from "./segment.js";
+
+/** Files of a folder that are no images. */
+const BESIDE = /^(\.|DICOMDIR$|Thumbs\.db$)|\.(json|txt|csv|xml|pdf|html)$/i;
+const OTHER_IMAGES = /\.(nrrd|mha|mhd|png|jpe?g|bmp|tiff?|hdr|img)$/i;
+
+/** All files of what was dropped, those in folders too. */
+export async function droppedFiles(items: DataTransferItemList): Promise<File[]> {
+  // The list is emptied once the handler of the event has returned.
+  const entries = [...items].map((item) => item.webkitGetAsEntry?.() ?? null);
+  const plain = [...items].map((item) => item.getAsFile());
+  const found = await Promise.all(
+    entries.map(async (entry, index) => {
+      const file = plain[index];
+      return entry ? filesIn(entry) : file ? [file] : [];
+    }),
+  );
+  return found.flat();
+}
+
+async function filesIn(entry: FileSystemEntry): Promise<File[]> {
+  if (entry.isFile) {
+    return [await new Promise<File>((resolve, reject) => (entry as FileSystemFileEntry).file(resolve, reject))];
+  }
+  const reader = (entry as FileSystemDirectoryEntry).createReader();
+  const files: File[] = [];
+  for (;;) {
+    // A folder is read in portions of a hundred entries.
+    const entries = await new Promise<FileSystemEntry[]>((resolve, reject) => reader.readEntries(resolve, reject));
+    if (entries.length === 0) return files;
+    for (const each of entries) files.push(...(await filesIn(each)));
+  }
+}
+
+/** The volumes among files: each NIfTI file, and each series of DICOM files. */
+export async function findVolumes(files: readonly File[], converting: () => void): Promise<ChannelFile[]> {
+  const named = files.filter((file) => isNiftiName(file.name));
+  const others = files.filter((file) => !isNiftiName(file.name) && !BESIDE.test(file.name));
+  const flags = await Promise.all(others.map(isDicom));
+  const dicom = others.filter((_, index) => flags[index]);
+  const unknown = others.filter((_, index) => !flags[index]);
+  const volumes = named.map((file) => ({ name: file.name, file: file as Blob }));
+  if (dicom.length > 0) {
+    converting();
+    volumes.push(...(await convertDicom(dicom)));
+  }
+  if (volumes.length === 0) {
+    const first = unknown[0]?.name;
+    if (first === undefined) {
+      throw new UserError("There is no image among the files. Choose .nii, .nii.gz or DICOM files.");
+    }
+    const kind = OTHER_IMAGES.test(first) ? "is an image of another format" : "is neither a NIfTI nor a DICOM file";
+    throw new UserError(`${first} ${kind}. The page reads .nii, .nii.gz and folders of DICOM files: convert it.`);
+  }
+  return volumes;
+}

@@ -1,0 +1,380 @@
+/** The page: takes files, shows what is done and what came of it. */
+
+import "../../seg25d/report/assets/report.css";
+import "./style.css";
+import { assignChannels, caseName } from "./channels.js";
+import { element, make, save, show } from "./dom.js";
+import { UserError } from "./errors.js";
+import { droppedFiles, findVolumes } from "./files.js";
+import { Cancelled, chooseBackend, Job } from "./job.js";
+import type { Backend } from "./messages.js";
+import { fetchModel, type PageModel } from "./model.js";
+import { compressed, readFileHeader } from "./nifti.js";
+import { product } from "./grid.js";
+import { startOffline } from "./offline.js";
+import type { ChannelFile, Measured, Phase, Segmentation } from "./segment.js";
+import { duration, timeLeft } from "./timing.js";
+import { MOST_VOXELS, Viewer, type Layout } from "./viewer.js";
+
+/** What the page does; `data-state` of its body says it, also to those who drive the page by scripts. */
+type State = "starting" | "ready" | "reading" | "assigning" | "running" | "done" | "failed" | "cancelled";
+
+const PHASES: Record<Phase, string> = {
+  reading: "Reading the image",
+  preparing: "Preparing the image",
+  loading: "Loading the model",
+  segmenting: "Segmenting",
+  writing: "Writing the segmentation",
+};
+/** Longest wait for the service worker, without which the page works in one thread. */
+const PATIENCE_MS = 4000;
+const OFFLINE = "works: all files are kept by the browser";
+const SLIDERS = ["sagittal", "coronal", "axial"] as const;
+
+class Page {
+  private job: Job | null = null;
+  private viewer: Promise<Viewer | null> | null = null;
+  private volumes: ChannelFile[] = [];
+  private engine = "";
+  private began = 0;
+  private phase: Phase | null = null;
+  private phaseBegan = 0;
+  private result: { segmentation: Segmentation; name: string } | null = null;
+  /** Counts what was begun, so that what was overtaken keeps quiet. */
+  private turn = 0;
+
+  constructor(
+    private readonly model: PageModel,
+    private readonly backend: Backend,
+  ) {}
+
+  start(): void {
+    const template = element<HTMLTemplateElement>("input-template");
+    template.replaceWith(template.content);
+    this.describe();
+    this.listen();
+    show("starting", false);
+    show("model-section", true);
+    this.enter("ready");
+  }
+
+  private enter(state: State, said = ""): void {
+    document.body.dataset.state = state;
+    element("status").textContent = said;
+    const isBusy = state === "running" || state === "reading";
+    show("work", isBusy);
+    show("assign", state === "assigning");
+    show("result", state === "done");
+    for (const id of ["files", "folder"]) element<HTMLInputElement>(id).disabled = isBusy;
+  }
+
+  private describe(): void {
+    const { model } = this;
+    const names = model.structures.map((structure) => structure.name).join(", ");
+    const channels = model.channels.map((channel) => channel.channel).join(", ");
+    document.title = `${model.dataset_name} · seg25d`;
+    element("title").textContent = model.dataset_name;
+    element("about").textContent = `Finds ${names} in images of ${channels}.`;
+    const rows: [string, string, string?][] = [
+      ["Data set", model.dataset_name],
+      ["Method", `${model.configuration}, fold ${model.folds.join(", ")}`],
+      ["Channels", channels],
+      ["Structures", names],
+      ["Voxels", `${model.spacing_mm.map((step) => Number(step.toPrecision(4))).join(" x ")} mm (D, H, W)`],
+      ["Computed by", this.backend === "webgpu" ? "WebGPU" : "WebAssembly", "engine"],
+      ["Without a network", document.body.dataset.offline ? OFFLINE : "as soon as all files are loaded", "offline"],
+      ["Versions", Object.entries(model.versions).map((each) => each.join(" ")).join(", ")],
+    ];
+    if (model.trained_on) rows.splice(4, 0, ["Trained on", `${model.trained_on.cases} cases`]);
+    if (model.licence) rows.push(["Licence", model.licence]);
+    for (const [term, text, id] of rows) {
+      element("model").append(make("dt", { textContent: term }), make("dd", { textContent: text, ...(id && { id }) }));
+    }
+  }
+
+  private listen(): void {
+    for (const id of ["files", "folder"]) {
+      const input = element<HTMLInputElement>(id);
+      input.addEventListener("change", () => {
+        const files = [...(input.files ?? [])];
+        input.value = "";
+        if (files.length > 0) void this.take(() => Promise.resolve(files));
+      });
+    }
+    const drop = element("drop");
+    const isOver = (over: boolean) => (event: DragEvent): void => {
+      event.preventDefault();
+      drop.classList.toggle("over", over);
+    };
+    // Anywhere on the page, as a browser would leave the page for a file that is dropped beside its place.
+    document.addEventListener("dragover", isOver(true));
+    document.addEventListener("dragleave", isOver(false));
+    document.addEventListener("drop", (event) => {
+      isOver(false)(event);
+      const items = event.dataTransfer?.items;
+      if (items && items.length > 0 && !this.isBusy) {
+        const files = droppedFiles(items);
+        void this.take(() => files);
+      }
+    });
+    element<HTMLFormElement>("assign").addEventListener("submit", (event) => {
+      event.preventDefault();
+      void this.segmentAssigned();
+    });
+    element("cancel").addEventListener("click", () => {
+      this.turn++;
+      this.job?.cancel();
+      this.job = null;
+      this.enter("cancelled", "Cancelled. Choose an image to begin again.");
+      element("files").focus();
+    });
+    element("save").addEventListener("click", () => void this.saveResult());
+    element("again").addEventListener("click", () => {
+      this.clear();
+      this.enter("ready", "Choose another image.");
+      element("files").focus();
+    });
+    this.listenToControls();
+    window.addEventListener("beforeunload", (event) => {
+      if (this.isBusy) event.preventDefault();
+    });
+  }
+
+  private listenToControls(): void {
+    const opacity = element<HTMLInputElement>("opacity");
+    opacity.addEventListener("input", () => {
+      opacity.setAttribute("aria-valuetext", `${opacity.value} per cent`);
+      void this.viewer?.then((viewer) => viewer?.setOpacity(Number(opacity.value) / 100));
+    });
+    document.querySelectorAll<HTMLInputElement>("input[name=layout]").forEach((input) =>
+      input.addEventListener("change", () => {
+        void this.viewer?.then((viewer) => viewer?.setLayout(input.value as Layout));
+      }),
+    );
+    SLIDERS.forEach((name, axis) => {
+      const slider = element<HTMLInputElement>(name);
+      slider.addEventListener("input", () => {
+        slider.setAttribute("aria-valuetext", `${Math.round(100 * Number(slider.value))} per cent`);
+        void this.viewer?.then((viewer) => viewer?.moveTo(axis as 0 | 1 | 2, Number(slider.value)));
+      });
+    });
+  }
+
+  private get isBusy(): boolean {
+    return ["running", "reading"].includes(document.body.dataset.state ?? "");
+  }
+
+  private clear(): void {
+    this.result = null;
+    this.volumes = [];
+    show("view", false);
+    show("problem", false);
+    show("doubts", false);
+  }
+
+  /** Take what was chosen or dropped, and begin if it is clear which file is which channel. */
+  private async take(files: () => Promise<File[]>): Promise<void> {
+    const turn = ++this.turn;
+    this.clear();
+    this.begin("reading");
+    this.enter("reading", "Reading the files.");
+    try {
+      const found = await findVolumes(await files(), () => {
+        element("phase").textContent = "Reading the DICOM files";
+      });
+      if (turn !== this.turn) return;
+      this.volumes = found;
+      const channels = this.model.channels.map((channel) => channel.channel);
+      if (found.length < channels.length) {
+        throw new UserError(
+          `The model needs ${channels.length} images, one for each channel (${channels.join(", ")}); got ` +
+            `${found.length}. Choose all of them at once.`,
+        );
+      }
+      const assigned = assignChannels(found.map((volume) => volume.name), channels);
+      if (found.length === channels.length && assigned.every((index) => index !== null)) {
+        await this.segment(assigned.map((index) => found[index]));
+      } else {
+        this.ask(assigned);
+      }
+    } catch (error) {
+      if (turn === this.turn) this.fail(error);
+    }
+  }
+
+  /** Let the user say which file is which channel. */
+  private ask(assigned: (number | null)[]): void {
+    const rows = this.model.channels.map((channel, number) => {
+      const options = this.volumes.map((volume, index) =>
+        make("option", { value: String(index), textContent: volume.name, selected: assigned[number] === index }),
+      );
+      const empty = make("option", { value: "", textContent: "choose a file", selected: assigned[number] === null });
+      const select = make("select", { name: `channel-${number}`, required: true }, [empty, ...options]);
+      return make("label", { className: "channel" }, [make("span", { textContent: channel.channel }), select]);
+    });
+    element("channels").replaceChildren(...rows);
+    this.enter("assigning", `${this.volumes.length} images were found. Say which is which, then press Segment.`);
+    element("channels").querySelector("select")?.focus();
+  }
+
+  private async segmentAssigned(): Promise<void> {
+    const chosen = [...element("channels").querySelectorAll("select")].map((select) => Number(select.value));
+    if (new Set(chosen).size < chosen.length) {
+      this.fail(new UserError("One file was chosen for two channels. Choose one for each."), "assigning");
+      return;
+    }
+    show("problem", false);
+    await this.segment(chosen.map((index) => this.volumes[index]));
+  }
+
+  private async segment(files: ChannelFile[]): Promise<void> {
+    const turn = ++this.turn;
+    const began = performance.now();
+    this.enter("running");
+    this.begin("reading");
+    let isShown = false;
+    const job = new Job({
+      progress: (phase, share) => {
+        if (turn !== this.turn) return;
+        this.advance(phase, share);
+        // Not before it has been read: what is wrong with a file is said once.
+        if (phase !== "reading" && !isShown) {
+          isShown = true;
+          void this.showImage(files[0], turn);
+        }
+      },
+      engine: (description) => {
+        this.engine = description;
+        element("engine").textContent = description;
+      },
+    });
+    this.job = job;
+    try {
+      const base = document.baseURI;
+      const result = await job.run({ files, model: this.model, base, backend: this.backend });
+      if (turn !== this.turn) return;
+      await this.showResult(result, files[0].name, performance.now() - began);
+    } catch (error) {
+      if (turn === this.turn && !(error instanceof Cancelled)) this.fail(error);
+    }
+  }
+
+  private begin(phase: Phase): void {
+    this.began = performance.now();
+    this.phase = null;
+    this.advance(phase, 0);
+  }
+
+  private advance(phase: Phase, share: number): void {
+    if (phase !== this.phase) {
+      this.phase = phase;
+      this.phaseBegan = performance.now();
+      element("phase").textContent = PHASES[phase];
+    }
+    const bar = element<HTMLProgressElement>("progress");
+    if (phase === "segmenting") bar.value = share;
+    else bar.removeAttribute("value");
+    const left = phase === "segmenting" ? timeLeft(performance.now() - this.phaseBegan, share) : null;
+    const spent = duration(performance.now() - this.began);
+    element("left").textContent = left ? `${Math.floor(100 * share)} per cent, ${left}` : `${spent} so far`;
+    this.announce(phase, share);
+  }
+
+  /** Tell screen readers now and then, not ten times a second. */
+  private announce(phase: Phase, share: number): void {
+    const quarter = `, ${25 * Math.floor(4 * share)} per cent`;
+    const step = `${PHASES[phase]}${phase === "segmenting" ? quarter : ""}.`;
+    if (element("status").textContent !== step) element("status").textContent = step;
+  }
+
+  private async showImage(volume: ChannelFile, turn: number): Promise<void> {
+    try {
+      const header = await readFileHeader(volume.file, volume.name);
+      if (product(header.sizes) > MOST_VOXELS) return;
+      this.viewer ??= Viewer.start(element<HTMLCanvasElement>("stage"), (place) =>
+        SLIDERS.forEach((name, axis) => (element<HTMLInputElement>(name).value = String(place[axis]))),
+      );
+      show("view", true);
+      const viewer = await this.viewer;
+      if (turn !== this.turn) return;
+      if (!viewer) show("view", false);
+      else await viewer.showImage(volume.file, volume.name);
+    } catch {
+      // A browser may have no room for it; it is segmented all the same.
+      show("view", false);
+    }
+  }
+
+  private async showResult(segmentation: Segmentation, name: string, spentMs: number): Promise<void> {
+    this.result = { segmentation, name: `${caseName(name)}_segmentation.nii.gz` };
+    const { structures, doubts } = segmentation;
+    element("structures").replaceChildren(...structures.map((structure) => this.row(structure)));
+    element("spent").textContent = `Took ${duration(spentMs)}, computed by ${this.engine}.`;
+    show("doubts", doubts.length > 0);
+    const heading = "This image may not be like those that the model was trained on, look closely:";
+    element("doubts").replaceChildren(...[heading, ...doubts].map((text) => make("p", { textContent: text })));
+    this.enter("done", `Done: ${structures.map((each) => `${each.name} ${inMl(each.millilitres)} ml`).join(", ")}.`);
+    const viewer = await this.viewer;
+    if (viewer && !element("view").hidden) {
+      await viewer.showStructures(segmentation.indices, structures);
+      document.body.dataset.shown = "structures";
+    }
+    element("result").focus({ preventScroll: true });
+  }
+
+  private row(structure: Measured): HTMLTableRowElement {
+    const swatch = make("span", { className: "swatch" });
+    swatch.style.background = structure.colour;
+    const box = make("input", { type: "checkbox", checked: true });
+    box.setAttribute("aria-label", `Show ${structure.name}`);
+    box.addEventListener("change", () => {
+      void this.viewer?.then((viewer) => viewer?.setShown(structure.index, box.checked));
+    });
+    return make("tr", {}, [
+      make("th", { scope: "row" }, [swatch, structure.name]),
+      make("td", { textContent: inMl(structure.millilitres) }),
+      make("td", { textContent: String(structure.voxels) }),
+      make("td", { className: "text" }, [box]),
+    ]);
+  }
+
+  private async saveResult(): Promise<void> {
+    if (!this.result) return;
+    save(await compressed(this.result.segmentation.labels), this.result.name);
+  }
+
+  private fail(error: unknown, state: State = "failed"): void {
+    const known = error instanceof UserError;
+    const detail = error instanceof Error ? error.message : String(error);
+    const text = known ? detail : `Something went wrong that should not: ${detail}. Reload the page and try again.`;
+    this.enter(state);
+    element("problem").replaceChildren(make("p", { textContent: text }));
+    show("problem", true);
+    if (state === "failed") show("view", false);
+  }
+}
+
+function inMl(value: number): string {
+  return value >= 100 ? value.toFixed(0) : value >= 1 ? value.toFixed(1) : value.toFixed(3);
+}
+
+async function begin(): Promise<void> {
+  const offline = startOffline(() => {
+    document.body.dataset.offline = "ready";
+    const place = document.getElementById("offline");
+    if (place) place.textContent = OFFLINE;
+  }).catch(() => undefined);
+  await Promise.race([offline, new Promise((resolve) => setTimeout(resolve, PATIENCE_MS))]);
+  try {
+    const [model, backend] = await Promise.all([fetchModel(document.baseURI), chooseBackend(location.search)]);
+    new Page(model, backend).start();
+  } catch (error) {
+    document.body.dataset.state = "failed";
+    show("starting", false);
+    const text = error instanceof Error ? error.message : String(error);
+    element("problem").replaceChildren(make("p", { textContent: text }));
+    show("problem", true);
+  }
+}
+
+void begin();

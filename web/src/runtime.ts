@@ -1,0 +1,139 @@
+/** Networks by onnxruntime-web, on the GPU by WebGPU or on the processor by WebAssembly. */
+
+import type * as Ort from "onnxruntime-web";
+import { UserError } from "./errors.js";
+import type { FineModels } from "./fine.js";
+import type { Backend } from "./messages.js";
+import type { PageModel } from "./model.js";
+import type { Model } from "./predict.js";
+import { gridFor } from "./super_image.js";
+import type { WindowRules } from "./windows.js";
+
+/** Threads beyond which small convolutions only wait for each other. */
+const MOST_THREADS = 8;
+/** The files of onnxruntime-web, unchanged, that the build copies into the folder `ort`. */
+const MODULES: Record<Backend, string> = { webgpu: "ort/ort.webgpu.min.mjs", wasm: "ort/ort.wasm.min.mjs" };
+/** Largest difference of scores, as a share of the largest score, between a graphics processor and WebAssembly. */
+const TOLERANCE = 0.01;
+
+export interface Engine extends FineModels {
+  /** How networks are computed, in words. */
+  description: string;
+}
+
+/** A graph as it was loaded. */
+interface Source {
+  bytes: Uint8Array;
+  rules: WindowRules;
+  model: PageModel;
+  base: string;
+}
+
+/**
+ * Load the networks of all folds.
+ *
+ * @param base Address of the folder with the page.
+ * @param progress Called with the share that is loaded.
+ */
+export async function loadModels(
+  model: PageModel,
+  base: string,
+  backend: Backend,
+  progress: (share: number) => void,
+): Promise<Engine> {
+  const fine = model.graphs.map((graph) => ({ graph, rules: model.windows }));
+  const coarse = model.fine?.graphs.map((graph) => ({ graph, rules: model.fine!.windows })) ?? [];
+  const all = [...fine, ...coarse].reduce((sum, { graph }) => sum + graph.bytes, 0);
+  let loaded = 0;
+  const models: Model[] = [];
+  for (const { graph, rules } of [...fine, ...coarse]) {
+    const source: Source = { bytes: await fetchGraph(graph.file, graph.bytes, base), rules, model, base };
+    const { run } = await open(source, backend);
+    models.push(backend === "webgpu" && models.length === 0 ? compared(run, source) : run);
+    progress((loaded += graph.bytes) / all);
+  }
+  const onProcessor = threads() > 1 ? `WebAssembly in ${threads()} threads` : "WebAssembly in one thread";
+  return {
+    fine: models.slice(0, fine.length),
+    coarse: models.slice(fine.length),
+    description: backend === "webgpu" ? "WebGPU, on the graphics processor" : onProcessor,
+  };
+}
+
+/** Threads of WebAssembly, which need a page that is cross-origin isolated. */
+function threads(): number {
+  return globalThis.crossOriginIsolated ? Math.min(MOST_THREADS, navigator.hardwareConcurrency || 1) : 1;
+}
+
+async function fetchGraph(file: string, bytes: number, base: string): Promise<Uint8Array> {
+  const response = await fetch(new URL(file, base)).catch(() => null);
+  if (!response?.ok) {
+    throw new UserError(`${file} cannot be loaded. Serve the whole folder that was exported, then reload the page.`);
+  }
+  const content = new Uint8Array(await response.arrayBuffer());
+  if (content.length !== bytes) {
+    throw new UserError(
+      `${file} has ${content.length} bytes, expected are ${bytes}. Copy the folder again, then reload the page.`,
+    );
+  }
+  return content;
+}
+
+/** Make a graph ready to compute. */
+async function open(
+  { bytes, rules, model, base }: Source,
+  backend: Backend,
+): Promise<{ run: Model; release: () => Promise<void> }> {
+  const ort = (await import(/* @vite-ignore */ new URL(MODULES[backend], base).href)) as typeof Ort;
+  ort.env.wasm.numThreads = threads();
+  ort.env.logLevel = "error";
+  const session = await ort.InferenceSession.create(bytes, {
+    executionProviders: backend === "webgpu" ? ["webgpu", "wasm"] : ["wasm"],
+    graphOptimizationLevel: "all",
+  });
+  const channels = model.channels.length;
+  const run: Model = async (volume, shape) => {
+    const given: Record<string, Ort.Tensor> = {
+      [model.input]: new ort.Tensor("float32", volume, [1, channels, ...shape]),
+    };
+    if (rules.grid) {
+      const [rows, columns] = gridFor(shape, rules.grid);
+      given[rules.grid.input] = new ort.Tensor("float32", new Float32Array(rows * columns), [rows, columns]);
+    }
+    const scores = (await session.run(given))[model.output];
+    const data = (await scores.getData(true)) as Float32Array;
+    scores.dispose();
+    return data;
+  };
+  return { run, release: () => session.release() };
+}
+
+/** Drivers of graphics processors have faults: the first scores are computed a second time, by WebAssembly. */
+function compared(run: Model, source: Source): Model {
+  let isCompared = false;
+  return async (volume, shape) => {
+    const scores = await run(volume, shape);
+    if (isCompared) return scores;
+    const reference = await open(source, "wasm");
+    const wanted = await reference.run(volume, shape);
+    await reference.release();
+    let largest = 0;
+    let difference = 0;
+    for (let index = 0; index < wanted.length; index++) {
+      largest = Math.max(largest, Math.abs(wanted[index]));
+      difference = Math.max(difference, Math.abs(wanted[index] - scores[index]));
+    }
+    // Not the other way round, as either may be no number.
+    if (!(difference <= TOLERANCE * largest)) {
+      throw new Error(`the graphics processor computes other scores: a difference of ${difference} of ${largest}`);
+    }
+    isCompared = true;
+    return scores;
+  };
+}
+
+/** Whether a failure says that memory ran out. */
+export function lacksMemory(error: unknown): boolean {
+  const text = error instanceof Error ? `${error.name} ${error.message}` : String(error);
+  return /bad_alloc|out of memory|\boom\b|allocat|access out of bounds|array buffer|typed array length/i.test(text);
+}

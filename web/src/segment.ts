@@ -1,0 +1,225 @@
+/** The whole way from files to a segmentation; knows neither the page nor how networks are computed. */
+
+import { UserError } from "./errors.js";
+import { labelsFromSlabs } from "./export.js";
+import { refinedSlabs, type FineModels } from "./fine.js";
+import { AXES, contentBox, crop, boxShape, planGrid, product, separateAxisOf, type Grid } from "./grid.js";
+import { countIndices, decode } from "./labels.js";
+import { checkComputing, checkReading, computingBytes, fits } from "./memory.js";
+import type { PageModel, Structure } from "./model.js";
+import { labelFile, readBytes, readFileHeader, voxelsOf, type NiftiHeader } from "./nifti.js";
+import { extremes, normalize } from "./normalize.js";
+import { toFileOrder } from "./orientation.js";
+import { predictSlabs } from "./predict.js";
+import { resampleImage } from "./resample.js";
+import { coverVolume } from "./windows.js";
+
+/** A file with one channel. */
+export interface ChannelFile {
+  name: string;
+  file: Blob;
+}
+
+export type Phase = "reading" | "preparing" | "loading" | "segmenting" | "writing";
+
+export interface Measured extends Structure {
+  voxels: number;
+  millilitres: number;
+}
+
+export interface Segmentation {
+  /** NIfTI with the values of label files, not compressed. */
+  labels: Uint8Array<ArrayBuffer>;
+  /** NIfTI with internal indices, for the viewer. */
+  indices: Uint8Array<ArrayBuffer>;
+  structures: Measured[];
+  /** Why the result may be worth nothing, if there is a reason. */
+  doubts: string[];
+}
+
+export interface Options {
+  /** Whether windows have the planned size, as memory ran out with larger ones. */
+  sparing: boolean;
+  progress: (phase: Phase, share: number) => void;
+}
+
+/** Tolerances of grids, as in seg25d/data/image_geometry.py. */
+const TOLERANCE = 1e-3;
+const ORIGIN_TOLERANCE = 1e-2;
+/** How many times smaller or larger than all training cases voxels or volumes are before that is doubted. */
+const UNUSUAL = 2;
+
+/**
+ * Segment an image.
+ *
+ * @param files One per channel, in the order of the model's.
+ * @param model What `page.json` says.
+ * @param load Loads the networks, once all that can be wrong with the files is known.
+ */
+export async function segment(
+  files: readonly ChannelFile[],
+  model: PageModel,
+  load: () => Promise<FineModels>,
+  { sparing, progress }: Options,
+): Promise<Segmentation> {
+  progress("reading", 0);
+  const { image, header } = await readChannels(files, model, (share) => progress("reading", share));
+  progress("preparing", 0);
+  const { grid, doubts, sampled } = preprocess(image, header, model, (share) => progress("preparing", share));
+  // Of the model that sees the whole volume.
+  const rules = model.fine?.windows ?? model.windows;
+  const wide = coverVolume(grid.shape, rules, sparing);
+  const isRoom = !sparing && fits(computingBytes(grid, sampled.length, rules, wide));
+  const cover = isRoom ? wide : coverVolume(grid.shape, rules, true);
+  progress("loading", 0);
+  const { fine, coarse } = await load();
+  progress("segmenting", 0);
+  const passes = (done: number, all: number): void => progress("segmenting", done / all);
+  const slabs = model.fine
+    ? refinedSlabs({ fine, coarse }, sampled, grid.shape, {
+        rules: model.windows,
+        coarse: model.fine,
+        meaning: model.meaning,
+        sparing: !isRoom,
+        progress: passes,
+      })
+    : predictSlabs(fine, sampled, grid.shape, model.windows, cover, passes);
+  const indices = await labelsFromSlabs(slabs, grid, model.windows.outputs, model.meaning);
+  progress("writing", 0);
+  const counts = countIndices(indices);
+  const voxelMl = product(header.spacing) / 1000;
+  const ordered = toFileOrder(indices, header.orientation);
+  return {
+    labels: labelFile(decode(ordered, model.meaning.values), header),
+    indices: labelFile(ordered, header),
+    structures: model.structures.map((structure) => {
+      const voxels = structure.members.reduce((sum, index) => sum + counts[index], 0);
+      return { ...structure, voxels, millilitres: voxels * voxelMl };
+    }),
+    doubts,
+  };
+}
+
+/** Read the channels of a case, after all of their headers have been checked. */
+export async function readChannels(
+  files: readonly ChannelFile[],
+  model: PageModel,
+  progress: (share: number) => void,
+): Promise<{ image: Float32Array[]; header: NiftiHeader }> {
+  if (files.length !== model.channels.length) {
+    throw new UserError(
+      `The model takes ${model.channels.length} file(s), one per channel (` +
+        `${model.channels.map((each) => each.channel).join(", ")}); got ${files.length}.`,
+    );
+  }
+  const headers: NiftiHeader[] = [];
+  for (const { file, name } of files) headers.push(await readFileHeader(file, name));
+  headers.forEach((header, index) => checkSameGrid(headers[0], header, files[0].name, files[index].name));
+  checkReading(
+    files.map(({ name }, index) => ({ name, bytes: headers[index].length, voxels: product(headers[index].sizes) })),
+  );
+  const image: Float32Array[] = [];
+  for (const [index, { file, name }] of files.entries()) {
+    const bytes = await readBytes(file, name, headers[index]);
+    image.push(voxelsOf(bytes, headers[index], name));
+    progress((index + 1) / files.length);
+  }
+  return { image, header: headers[0] };
+}
+
+/**
+ * Crop to content, normalise, resample.
+ *
+ * @param image Channels (D, H, W); emptied, as memory is short.
+ */
+export function preprocess(
+  image: Float32Array[],
+  header: NiftiHeader,
+  model: PageModel,
+  progress: (share: number) => void,
+): { sampled: Float32Array[]; grid: Grid; doubts: string[] } {
+  const { shape, spacing } = header.orientation;
+  const box = contentBox(image, shape);
+  const grid = planGrid(shape, spacing, box, model.spacing_mm, model.common_shape);
+  const doubts = doubtsAbout(image, grid, model);
+  const rules = model.fine?.windows ?? model.windows;
+  checkComputing(grid, image.length, rules, coverVolume(grid.shape, rules, true));
+  const sampled: Float32Array[] = [];
+  const number = image.length;
+  for (let index = 0; index < number; index++) {
+    const part = crop(image.shift()!, shape, grid.box);
+    normalize(part, model.channels[index]);
+    sampled.push(resampleImage(part, boxShape(grid.box), grid.shape, separateAxisOf(grid)));
+    progress((index + 1) / number);
+  }
+  return { sampled, grid, doubts };
+}
+
+function checkSameGrid(first: NiftiHeader, other: NiftiHeader, firstName: string, name: string): void {
+  const fail = (what: string, mine: readonly number[], its: readonly number[]): never => {
+    throw new UserError(
+      `${name}: its grid differs from that of ${firstName}: ${what} ${its.join(" x ")} against ${mine.join(" x ")}. ` +
+        "Give channels of one examination, resampled to one grid.",
+    );
+  };
+  const { sizes, spacing, origin } = first;
+  if (sizes.some((size, axis) => size !== other.sizes[axis])) fail("size", sizes, other.sizes);
+  if (spacing.some((step, axis) => Math.abs(step - other.spacing[axis]) > TOLERANCE * step)) {
+    fail("spacing in mm", spacing, other.spacing);
+  }
+  if (origin.some((at, axis) => Math.abs(at - other.origin[axis]) > ORIGIN_TOLERANCE * Math.min(...spacing))) {
+    fail("origin in mm", origin, other.origin);
+  }
+  const directions = other.direction.flat();
+  if (first.direction.flat().some((value, index) => Math.abs(value - directions[index]) > TOLERANCE)) {
+    fail("direction", first.direction.flat(), directions);
+  }
+}
+
+/** Why the image may not be what the model was trained on. */
+export function doubtsAbout(image: readonly Float32Array[], grid: Grid, model: PageModel): string[] {
+  const doubts: string[] = [];
+  const words = ["head to foot", "front to back", "right to left"];
+  const trained = model.trained_on;
+  for (const axis of trained ? AXES : []) {
+    const step = grid.canonicalSpacing[axis];
+    const extent = grid.canonicalShape[axis] * step;
+    const [thinnest, thickest] = trained!.spacing_mm[axis];
+    const [shortest, longest] = trained!.extent_mm[axis];
+    if (step < thinnest / UNUSUAL || step > thickest * UNUSUAL) {
+      doubts.push(
+        `Its voxels are ${inMm(step)} from ${words[axis]}; those of the training cases were ` +
+          `${inMm(thinnest)} to ${inMm(thickest)}.`,
+      );
+    }
+    if (extent < shortest / UNUSUAL || extent > longest * UNUSUAL) {
+      doubts.push(
+        `It is ${inMm(extent)} long from ${words[axis]}; the training cases were ` +
+          `${inMm(shortest)} to ${inMm(longest)}.`,
+      );
+    }
+  }
+  image.forEach((channel, index) => {
+    const { lowest, highest } = extremes(channel);
+    const settings = model.channels[index];
+    const { lower, upper } = settings;
+    if (lowest === highest) {
+      doubts.push(`All voxels of ${settings.channel} have the same value, ${lowest}.`);
+    } else if (lower !== null && upper !== null && (highest <= lower || lowest >= upper || outOfScale(lowest, lower))) {
+      doubts.push(
+        `The values of ${settings.channel} go from ${lowest} to ${highest}; those of the structures in training went ` +
+          `from ${Math.round(lower)} to ${Math.round(upper)}. Are they Hounsfield units?`,
+      );
+    }
+  });
+  return doubts;
+}
+
+/** Whether values look as if Hounsfield units had been shifted: nothing below 0 where the model knows such values. */
+function outOfScale(lowest: number, lower: number): boolean {
+  return lowest >= 0 && lower < 0;
+}
+
+function inMm(value: number): string {
+  return `${Number(value.toPrecision(3))} mm`;
+}
