@@ -74,7 +74,7 @@ def _restore(model: "ModelProto", tensor: "TensorProto", axis: int, weights: Sto
 
 def _as_float16(values: NDArray[np.float32], name: str) -> NDArray[np.float16]:
     largest = float(np.abs(values).max(initial=0))
-    if largest > np.finfo(np.float16).max:
+    if largest > float(np.finfo(np.float16).max):
         raise ModelError(f"expected weights up to 65504 for float16, got {largest:g} in {name}; export as float32")
     return values.astype(np.float16)
 
