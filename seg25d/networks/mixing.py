@@ -16,7 +16,6 @@ from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from seg25d.networks.specs.mixing import Mixing
 from seg25d.networks.swin_unetr import LayerNorm
@@ -63,9 +62,8 @@ class SliceShift(nn.Module):
         return torch.cat((_changed(moved, layout, self._shift, like=features), kept), 1)
 
     def _shift(self, slices: Tensor) -> Tensor:
-        before, after = slices.chunk(2, 2)
-        before = torch.cat((before[:, :1], before[:, :-1]), 1)
-        return torch.cat((before, torch.cat((after[:, 1:], after[:, -1:]), 1)), 2)
+        first, second = slices.chunk(2, 2)
+        return torch.cat((_before(first), _after(second)), 2)
 
 
 class SliceConv(nn.Module):
@@ -89,10 +87,7 @@ class SliceConv(nn.Module):
     def _convolve(self, slices: Tensor) -> Tensor:
         # Weights in the type of the features: products with float32 would be float32.
         before, after = (weight.to(slices.dtype)[:, None, None] for weight in (self.before, self.after))
-        steps = slices[:, 1:] - slices[:, :-1]
-        from_after = functional.pad(after * steps, (0, 0, 0, 0, 0, 0, 0, 1))
-        from_before = functional.pad(before * steps, (0, 0, 0, 0, 0, 0, 1, 0))
-        return slices + from_after - from_before
+        return slices + before * (_before(slices) - slices) + after * (_after(slices) - slices)
 
 
 class SliceAttention(nn.Module):
@@ -140,6 +135,16 @@ class SliceAttention(nn.Module):
         is_step = (distances.clamp(-REACH, REACH)[..., None] == steps).to(self.biases.dtype)
         biases = (is_step @ self.biases.T).permute(2, 0, 1)
         return (biases - slopes[:, None, None] * distances.abs()).to(like.dtype)
+
+
+def _before(slices: Tensor) -> Tensor:
+    """(B, D, ...) with the slice before in place of each, and the first twice."""
+    return torch.cat((slices[:, :1], slices[:, :-1]), 1)
+
+
+def _after(slices: Tensor) -> Tensor:
+    """(B, D, ...) with the slice after in place of each, and the last twice."""
+    return torch.cat((slices[:, 1:], slices[:, -1:]), 1)
 
 
 def _changed(features: Tensor, layout: SliceLayout | None, change: Change, like: Tensor) -> Tensor:

@@ -107,7 +107,8 @@ class Windows(Record):
     """The axis along which windows may be as deep as the volume, as slices do not see each other; None: there is none.
     Along it the step is at least 1 - 2 `context` / the number of slices of the window that is used."""
     context: Annotated[int, Field(ge=0)]
-    """Neighbours per side of a slice along `free_axis`; 0 where that is None."""
+    """Neighbours per side of a slice along `free_axis`, all of the window where the network mixes slices; 0 where that
+    is None."""
     regular: Regular | None
     """Windows at regular places along one axis; None: spread evenly along all axes."""
     padded_with_lowest: bool
@@ -122,13 +123,21 @@ class Windows(Record):
         regular = representation.regular_steps
         return cls(
             mirror_axes=plan.mirror_axes,
-            step_size=representation.step_sizes(plan.window, USUAL_STEP),
+            step_size=plan.step_sizes(plan.window, USUAL_STEP),
             free_axis=representation.free_axis,
-            context=representation.context if isinstance(representation, Slices) else 0,
+            context=_context(plan),
             regular=None if regular is None else Regular(axis=regular.axis, step=regular.step, flush=regular.flush),
             padded_with_lowest=representation.padded_with_lowest,
             batch_size=batch_size,
         )
+
+
+def _context(plan: ConfigurationPlan) -> int:
+    """Slices to each side that decide about one."""
+    representation = plan.representation
+    if not isinstance(representation, Slices):
+        return 0
+    return representation.context if plan.mixing is None else plan.window[representation.axis]
 
 
 class PortableModel(Record):

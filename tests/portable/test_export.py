@@ -12,6 +12,7 @@ from seg25d.data.description import DatasetDescription
 from seg25d.data.labels import Labels
 from seg25d.networks import PLACES
 from seg25d.networks.specs.fusion_net import FusionNetSpec
+from seg25d.networks.specs.mixing import KINDS
 from seg25d.networks.specs.resnet_unet import ResNetUNetSpec
 from seg25d.networks.specs.rstn import RSTNSpec
 from seg25d.networks.specs.se_unet import SEUNetSpec
@@ -45,6 +46,7 @@ REGIONS = Labels(names={"background": 0, "whole": (1, 2), "core": (2,)}, regions
 SQUARE = {"strides": ((1, 1), (2, 2)), "kernels": ((3, 3), (3, 3))}
 SOLID = {"strides": ((1, 1, 1), (1, 2, 2)), "kernels": ((1, 3, 3), (3, 3, 3))}
 UNET = UNetSpec(widths=(4, 6), **SQUARE)
+MIXING_UNET = UNetSpec(widths=(8, 16), **SQUARE)
 UNET_3D = UNetSpec(widths=(4, 6), **SOLID)
 VNET_3D = VNetSpec(widths=(4, 6), encoder_blocks=(1, 2), decoder_blocks=(2,), **SOLID)
 CASES = {
@@ -88,6 +90,14 @@ CASES = {
         SEUNetSpec(width=4, strides=((1, 1, 1), (2, 2, 2), (1, 2, 2)), kernels=((3, 3, 3),) * 3),
         (4, 8, 12),
     ),
+    **{
+        f"axial, {name}": (Slices(axis=0, context=1), MIXING_UNET.model_copy(update={"mixing": kind()}), (4, 12, 16))
+        for name, kind in KINDS.items()
+    },
+    **{
+        f"si, {name}": (SuperImage(grid=(2, 3)), MIXING_UNET.model_copy(update={"mixing": kind()}), (5, 8, 12))
+        for name, kind in KINDS.items()
+    },
     "vnet": (
         SuperImage(grid=(2, 2)),
         VNetSpec(widths=(4, 6), encoder_blocks=(1, 2), decoder_blocks=(2,), norm="instance", **SQUARE),
@@ -307,6 +317,14 @@ def test_models_without_a_graph_are_refused(tmp_path):
         with pytest.raises(ModelError, match=message):
             export_graph(source, target, "float32")
     assert not (tmp_path / "out").exists()
+
+
+def test_windows_of_networks_that_mix_slices_overlap_and_are_seen_whole():
+    representation, network, window = CASES["axial, shift"]
+    mixed = Windows.of(make_header(representation, network, window).plan, 1)
+    plain = Windows.of(make_header(representation, UNET, window).plan, 1)
+    assert (mixed.context, plain.context) == (window[0], 1)
+    assert mixed.step_size == (0.5, 0.5, 0.5)
 
 
 def test_what_a_record_says_twice_must_agree(graph_file):
