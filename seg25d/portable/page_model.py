@@ -44,6 +44,8 @@ class PageWindows(Record):
     divisors: tuple[int, int, int]
     resizable_axes: tuple[int, ...]
     """`Graph.free_axes`: axes along which windows may have other sizes than planned."""
+    convolved_axes: tuple[int, ...]
+    """Axes along which the network convolves, so that windows may have any size."""
     mirror_axes: tuple[int, ...]
     step_size: tuple[float, float, float]
     free_axis: int | None
@@ -192,6 +194,7 @@ def _windows(model: PortableModel) -> PageWindows:
         outputs=graph.outputs,
         divisors=graph.divisors,
         resizable_axes=graph.free_axes,
+        convolved_axes=model.header.plan.representation.network_axes,
         mirror_axes=windows.mirror_axes,
         step_size=windows.step_size,
         free_axis=windows.free_axis,

@@ -61,6 +61,7 @@ def test_the_page_knows_what_its_windows_need(tmp_path):
         "outputs": 3,
         "divisors": [1, 2, 2],
         "resizable_axes": [0, 1, 2],
+        "convolved_axes": [1, 2],
         "mirror_axes": [0],
         "step_size": [0.5, 0.5, 0.5],
         "free_axis": 0,

@@ -155,6 +155,7 @@ def window_rules(window: tuple[int, int, int], **others: Any) -> dict[str, Any]:
         "outputs": 3,
         "divisors": [1, 4, 4],
         "resizable_axes": [0, 1, 2],
+        "convolved_axes": [1, 2],
         "mirror_axes": [],
         "step_size": [0.5, 0.5, 0.5],
         "free_axis": None,
@@ -175,7 +176,12 @@ def test_windows_and_their_places(checks, rng):
     for shape, window, found in zip(shapes, windows, checks.run(), strict=True):
         representation = SimpleNamespace(network_axes=(1, 2), regular_steps=None)
         network = SimpleNamespace(divisor=(4, 4))
-        plan: Any = SimpleNamespace(window=window, representation=representation, network=network)
+        plan: Any = SimpleNamespace(
+            window=window,
+            representation=representation,
+            network=network,
+            step_sizes=lambda window, step: (step, step, step),
+        )
         covering = covering_window(plan, shape, 3)
         assert tuple(found["window"]) == covering
         starts = [window_starts(*each, 0.5) for each in zip(shape, covering, strict=True)]

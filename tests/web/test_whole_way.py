@@ -96,6 +96,7 @@ def rules(**others: Any) -> dict[str, Any]:
         "outputs": 3,
         "divisors": [1, 4, 4],
         "resizable_axes": [],
+        "convolved_axes": [1, 2],
         "mirror_axes": [0, 2],
         "step_size": [0.5, 0.5, 0.5],
         "free_axis": None,

@@ -3,14 +3,7 @@
  * seg25d/inference/export.py. At most three planes of scores exist at a time.
  */
 
-import {
-  boxShape,
-  inverseSeparateAxisOf,
-  linearPositions,
-  nearestPositions,
-  type Grid,
-  type Positions,
-} from "./grid.js";
+import { boxShape, exportPositions, type Grid, type Positions } from "./grid.js";
 import { indicesFromScores, type Meaning } from "./labels.js";
 import { otherAxes, type Slab } from "./predict.js";
 
@@ -31,9 +24,9 @@ export async function labelsFromSlabs(
   let done = 0;
   for await (const slab of slabs) {
     const [rows, columns] = otherAxes(slab.axis);
-    const along = positionsOf(grid, slab.axis);
+    const along = exportPositions(grid, slab.axis);
     const size: [number, number] = [cropped[rows], cropped[columns]];
-    const inPlane: [Positions, Positions] = [positionsOf(grid, rows), positionsOf(grid, columns)];
+    const inPlane: [Positions, Positions] = [exportPositions(grid, rows), exportPositions(grid, columns)];
     for (const [number, plane] of slab.planes.entries()) {
       const source = slab.start + number;
       const current = resamplePlane(plane, outputs, slab.size, size, inPlane);
@@ -48,11 +41,6 @@ export async function labelsFromSlabs(
     }
   }
   return result;
-}
-
-function positionsOf(grid: Grid, axis: number): Positions {
-  const sizes: [number, number] = [grid.shape[axis], boxShape(grid.box)[axis]];
-  return axis === inverseSeparateAxisOf(grid) ? nearestPositions(...sizes) : linearPositions(...sizes);
 }
 
 /** A plane between two, as `torch.lerp` has it. */

@@ -17,8 +17,6 @@ export type CommonShape = Triple<number | null>;
 export const AXES = [0, 1, 2] as const;
 /** Ratio of the coarsest to the finest spacing above which an axis is handled apart. */
 const ANISOTROPY = 3;
-/** Slices of a file per slice of a model from which on scores are interpolated between slices instead of repeated. */
-const MOST_REPEATED = 3;
 
 /** From the canonical grid of a file, through the crop, to the grid of the model. */
 export interface Grid {
@@ -129,11 +127,9 @@ export function separateAxisOf(grid: Grid): number | null {
   return resampled(grid, separateAxis(grid.canonicalSpacing, grid.spacing));
 }
 
-/** The axis that resampling back to the file's grid handles separately. */
+/** The axis that resampling back to the file's grid handles separately, see `separatePositions`. */
 export function inverseSeparateAxisOf(grid: Grid): number | null {
-  const axis = resampled(grid, separateAxis(grid.spacing, grid.canonicalSpacing));
-  if (axis !== null && grid.spacing[axis] >= MOST_REPEATED * grid.canonicalSpacing[axis]) return null;
-  return axis;
+  return resampled(grid, separateAxis(grid.spacing, grid.canonicalSpacing));
 }
 
 function resampled(grid: Grid, axis: number | null): number | null {
@@ -168,4 +164,35 @@ export function nearestPositions(size: number, newSize: number): Positions {
     low[index] = Math.min(Math.trunc(((index + 0.5) * size) / newSize), size - 1);
   }
   return { low, high: low, fraction: new Float64Array(newSize) };
+}
+
+/**
+ * Positions of slices on a grid of fewer slices that were taken from them: a slice that was taken lies on its own, one
+ * between two of them in between by its distance to both (seg25d/preprocessing/positions.py).
+ */
+export function takenPositions(size: number, newSize: number): Positions {
+  const taken = nearestPositions(newSize, size).low;
+  const low = new Int32Array(newSize);
+  const high = new Int32Array(newSize);
+  const fraction = new Float64Array(newSize);
+  for (let index = 0, last = 0; index < newSize; index++) {
+    while (last + 1 < size && taken[last + 1] <= index) last++;
+    low[index] = high[index] = last;
+    if (index > taken[last] && last + 1 < size) {
+      high[index] = last + 1;
+      fraction[index] = (index - taken[last]) / (taken[last + 1] - taken[last]);
+    }
+  }
+  return { low, high, fraction };
+}
+
+/**
+ * Positions of the voxels of a file on the model's grid along an axis: between slices that the model saw where the file
+ * has more of them, the nearest ones where it has no more, and elsewhere between voxel centres.
+ */
+export function exportPositions(grid: Grid, axis: number): Positions {
+  const size = grid.shape[axis];
+  const newSize = grid.box[axis][1] - grid.box[axis][0];
+  if (size < newSize) return (axis === separateAxisOf(grid) ? takenPositions : linearPositions)(size, newSize);
+  return (axis === inverseSeparateAxisOf(grid) ? nearestPositions : linearPositions)(size, newSize);
 }

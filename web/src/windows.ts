@@ -14,6 +14,8 @@ export interface WindowRules {
   divisors: Triple;
   /** Axes along which windows may have another size than planned. */
   resizable_axes: number[];
+  /** Axes along which the network convolves: there a window may have any size, elsewhere that of the volume. */
+  convolved_axes: number[];
   /** Axes of mirroring; scores are averaged over all combinations. */
   mirror_axes: number[];
   /** Largest step between windows as a share of the window. */
@@ -68,11 +70,7 @@ const MAX_WINDOWS = 1_000_000;
  */
 export function coverVolume(shape: Shape, rules: WindowRules, sparing: boolean): Cover {
   const window = sparing ? rules.window : deepened(coveringWindow(rules, shape), rules, shape);
-  const steps = mapAxes((axis) =>
-    axis === rules.free_axis
-      ? Math.max(rules.step_size[axis], 1 - (2 * rules.context) / window[axis])
-      : rules.step_size[axis],
-  );
+  const steps = mapAxes((axis) => stepOf(rules, window, axis));
   const starts = mapAxes((axis) =>
     rules.regular?.axis === axis
       ? regularStarts(shape[axis], window[axis], rules.regular.step, rules.regular.flush)
@@ -98,22 +96,57 @@ export function coverVolume(shape: Shape, rules: WindowRules, sparing: boolean):
   return { window, starts, offset, weights, axis, padded: reached };
 }
 
-/** The planned window, stretched along axes where the volume is only a little larger. */
+/** The window with which the fewest voxels are computed, the smallest of equal ones (seg25d/inference/windows.py). */
 export function coveringWindow(rules: WindowRules, shape: Shape): Shape {
-  const window: Shape = [...rules.window];
   const most = Math.min(STRETCH_VOXELS * product(rules.window), BATCH_SCORES_BYTES / (4 * rules.outputs));
-  const free = rules.resizable_axes.filter((axis) => axis !== rules.regular?.axis);
-  const byShare = [...free].sort(
-    (a, b) => shape[a] / rules.window[a] - shape[b] / rules.window[b] || a - b,
-  );
-  for (const axis of byShare) {
-    const divisor = rules.divisors[axis];
-    const stretched: Shape = [...window];
-    stretched[axis] = Math.ceil(shape[axis] / divisor) * divisor;
-    const wanted = window[axis] < shape[axis] && shape[axis] <= STRETCH_AXIS * window[axis];
-    if (wanted && product(stretched) <= most) window[axis] = stretched[axis];
+  const [depths, heights, widths] = mapAxes((axis) => possibleSizes(rules, axis, shape[axis]));
+  let best = rules.window;
+  let fewest = computed(rules, shape, best);
+  for (const depth of depths) {
+    for (const height of heights) {
+      for (const width of widths) {
+        const window: Shape = [depth, height, width];
+        const voxels = computed(rules, shape, window);
+        if (product(window) <= most && (voxels < fewest || (voxels === fewest && isBefore(window, best)))) {
+          best = window;
+          fewest = voxels;
+        }
+      }
+    }
   }
-  return window;
+  return best;
+}
+
+/** Sizes that a window may have along an axis: multiples of the divisor where there is one, else the whole volume. */
+function possibleSizes(rules: WindowRules, axis: number, voxels: number): number[] {
+  const planned = rules.window[axis];
+  const sizes = [planned];
+  if (voxels <= planned || !rules.resizable_axes.includes(axis) || rules.regular?.axis === axis) return sizes;
+  const isConvolved = rules.convolved_axes.includes(axis);
+  const divisor = rules.divisors[axis];
+  const whole = Math.ceil(voxels / divisor) * divisor;
+  const largest = STRETCH_AXIS * planned;
+  if (isConvolved) {
+    for (let size = planned + divisor; size <= Math.min(whole, largest); size += divisor) sizes.push(size);
+  }
+  if ((voxels <= largest && largest < whole) || (!isConvolved && whole <= largest)) sizes.push(whole);
+  return sizes;
+}
+
+/** Voxels of all windows over a volume together. */
+function computed(rules: WindowRules, shape: Shape, window: Shape): number {
+  return product(mapAxes((axis) => window[axis] * windowStarts(shape[axis], window[axis], stepOf(rules, window, axis)).length));
+}
+
+/** Largest step between windows along an axis, as a share of the window. */
+function stepOf(rules: WindowRules, window: Shape, axis: number): number {
+  const step = rules.step_size[axis];
+  return axis === rules.free_axis ? Math.max(step, 1 - (2 * rules.context) / window[axis]) : step;
+}
+
+function isBefore(first: Shape, second: Shape): boolean {
+  const axis = AXES.find((each) => first[each] !== second[each]);
+  return axis !== undefined && first[axis] < second[axis];
 }
 
 /** One deeper window in place of several, along the axis where the depth makes no difference. */
