@@ -12,6 +12,7 @@ import argparse
 import json
 import logging
 import math
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +22,7 @@ from statistics import fmean
 from typing import Any
 
 from finished import find_training, is_same, keep_training, known_dataset, over_trainings
-from machines import this_machine
+from machines import distinct, this_machine
 from over_seeds import difference
 from peers import updates_of_seg25d
 from result_tables import Row, Table, settings_of, write_tables
@@ -141,8 +142,12 @@ def facts_of(table: str, name: str, seed: int, options: argparse.Namespace) -> R
 
 
 def plan_digest(plan: ConfigurationPlan) -> str:
-    """A digest of what a training depends on; fields that later versions add and leave empty do not change it."""
-    return digest(plan.decisions.model_dump(mode="json", exclude_none=True))
+    """A digest of what a training depends on.
+
+    Fields that later versions add and leave empty do not change it, nor does an estimate of the memory.
+    """
+    decisions = plan.decisions.model_dump(mode="json", exclude_none=True)
+    return digest({key: value for key, value in decisions.items() if key != "estimated_memory_gb"})
 
 
 def with_parts(plan: ConfigurationPlan, **parts: Any) -> ConfigurationPlan:
@@ -199,16 +204,34 @@ def compete(contenders: Sequence[Contender], table: Table, options: argparse.Nam
         if each.row.exists() and find_training(options.output, each.facts) is None:
             _keep(each)
     # All contenders with one seed before the next one: what is there when time is up can be compared.
-    for each in everything:
-        if each.contender.name not in (options.only or known):
-            continue
-        if not each.is_kept(find_training(options.output, each.facts)):
-            subprocess.run([sys.executable, *sys.argv, "--training", each.contender.name, str(each.seed)], check=True)
-            _keep(each)
-            write_tables(table, _gather(table, everything), facts, options.output)
-    rows = _gather(table, everything)
-    write_tables(table, rows, facts, options.output)
+    wanted = [each for each in everything if each.contender.name in (options.only or known)]
+
+    def write() -> list[Row]:
+        rows = _gather(table, everything, options)
+        write_tables(table, rows, facts, options.output)
+        return rows
+
+    failed = [each for each in wanted if not _is_done(each, write)]
+    rows = write()
+    if failed:
+        names = "; ".join(f"{each.contender.name}, seed {each.seed}" for each in failed)
+        raise SystemExit(f"error: these trainings failed, and the others are done: {names}")
     return rows
+
+
+def _is_done(training: Training, write: Callable[[], object]) -> bool:
+    """Train in a process of its own, unless it is done, and write the table anew; whether it did not fail."""
+    before = find_training(training.options.output, training.facts)
+    if training.is_kept(before):
+        return True
+    if before is not None:  # of another plan, which its folder would be refused for
+        shutil.rmtree(training.folder, ignore_errors=True)
+    words = [sys.executable, *sys.argv, "--training", training.contender.name, str(training.seed)]
+    if subprocess.run(words, check=False).returncode:
+        return False
+    _keep(training)
+    write()
+    return True
 
 
 def _keep(training: Training) -> None:
@@ -218,7 +241,12 @@ def _keep(training: Training) -> None:
         keep_training(training.options.output, row)
 
 
-def _gather(table: Table, everything: Sequence[Training]) -> list[Row]:
+def are_comparable(row: Row, other: Row, options: argparse.Namespace) -> bool:
+    """Whether a difference is one of the contenders: in equal time, all of their trainings ran on one machine."""
+    return options.time_budget is None or len(distinct([*row["machines"], *other["machines"]])) == 1
+
+
+def _gather(table: Table, everything: Sequence[Training], options: argparse.Namespace) -> list[Row]:
     """One row per contender from the results of its seeds, compared with the references of the table."""
     by_contender: dict[str, list[Row]] = {training.contender.name: [] for training in everything}
     paper = {training.contender.name: dict(training.contender.paper) for training in everything}
@@ -230,7 +258,7 @@ def _gather(table: Table, everything: Sequence[Training]) -> list[Row]:
     ]
     for row in rows:
         others = [other for other in rows if other["name"] in table.references and other is not row]
-        others = [other for other in others if other["cases"] == row["cases"]]
+        others = [other for other in others if other["cases"] == row["cases"] and are_comparable(row, other, options)]
         gains = {other["name"]: difference(*(each["scores"][table.score] for each in (row, other))) for other in others}
         row["differences"] = {other: gain._asdict() for other, gain in gains.items() if gain is not None}
     return rows

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from machines import describe_machine
+from machines import describe_machine, distinct
 from over_seeds import difference
 
 from seg25d.core.files import read_json
@@ -31,6 +31,8 @@ def gains_of(document: Mapping[str, Any], file_name: str) -> Iterator[MeasuredGa
         mixing = mixing_asked_for(name)
         plain = name.removesuffix(f"__{mixing}")
         if seconds is None or mixing is None or plain not in rows or rows[plain]["cases"] != row["cases"]:
+            continue
+        if len(distinct([*row["machines"], *rows[plain]["machines"]])) > 1:  # then the time was not equal
             continue
         found = difference(row["scores"]["dice"], rows[plain]["scores"]["dice"])
         if found is None or found.low is None or found.high is None:

@@ -4,6 +4,7 @@ Letters: B windows in a batch, C channels, K scores, d h w window.
 """
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from seg25d.core.backend import num_threads
 from seg25d.core.errors import InputError, ModelError
+from seg25d.core.system_errors import refusal
 from seg25d.core.types import Shape
 from seg25d.planning.portable_model import PortableModel
 
@@ -21,6 +23,8 @@ SETTINGS = {
 """Denormal numbers are many times slower than others and mean nothing here, as with torch (`device.choose_execution`);
 threads that wait for the next window do not keep the sums of this one from their cores (onnxruntime.ai,
 onnxruntime_session_options_config_keys.h)."""
+FOLDER_OF_OTHER_FILES = "session.model_external_initializers_file_folder_path"
+"""Setting of the folder in which graphs that are given as bytes may name files (the same header)."""
 SEVERE = 3
 """Messages of onnxruntime that are shown: errors, not warnings of what it could do better (onnxruntime.ai, logging)."""
 
@@ -69,7 +73,9 @@ class GraphModel:
         try:
             (scores,) = self._session.run([graph.output], inputs)
         except Exception as error:  # onnxruntime has classes of its own for each kind, of no common class
-            raise ModelError(f"{self.path}: onnxruntime cannot compute windows of {window} ({error})") from None
+            raise refusal(error) or ModelError(
+                f"{self.path}: onnxruntime cannot compute windows of {window} ({error}); get the models again"
+            ) from None
         wanted = (shape[0], graph.outputs, *window)
         if not isinstance(scores, np.ndarray) or scores.shape != wanted or scores.dtype != np.float32:
             raise ModelError(f"{self.path} gives other scores than {wanted} in float32; get the models again")
@@ -77,7 +83,10 @@ class GraphModel:
 
 
 def _session(path: Path) -> Any:
-    """A session with the bytes of the graph: it then cannot name other files."""
+    """A session with the bytes of the graph.
+
+    Weights that a graph takes from other files would be looked for in the current folder, so it gets an empty one.
+    """
     try:
         from onnxruntime import InferenceSession, SessionOptions  # noqa: PLC0415 - an extra, only for graphs
     except ImportError as error:
@@ -91,6 +100,10 @@ def _session(path: Path) -> Any:
     for key, value in SETTINGS.items():
         options.add_session_config_entry(key, value)
     try:
-        return InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+        with TemporaryDirectory() as empty:
+            options.add_session_config_entry(FOLDER_OF_OTHER_FILES, empty)
+            return InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # see above
-        raise ModelError(f"{path} is no graph that onnxruntime can compute ({error}); get the models again") from None
+        raise refusal(error) or ModelError(
+            f"{path} is no graph that onnxruntime can compute ({error}); get the models again"
+        ) from None

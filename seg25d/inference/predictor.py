@@ -255,7 +255,7 @@ class Predictor:
         step_size, on_cpu = self.options.step_size, self.execution.device.type == "cpu"
         if not self.sparing:
             window = covering_window(plan, shape, classes, step_size=step_size, free_axes=self.free_axes)
-        if axis in self.free_axes:
+        if axis in self.free_axes and plan.mixing is None:
             in_parts = not self.sparing and all(getattr(model, "takes_images_at_once", False) for model in self.models)
             if in_parts:
                 images_at_once = batch_size * window[axis]

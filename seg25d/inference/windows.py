@@ -19,7 +19,7 @@ STRETCH_AXIS = 1.5
 """Maximum size of a window along each axis, as a multiple of the planned window."""
 STRETCH_VOXELS = 2
 """Maximum number of voxels of a window, as a multiple of the planned window."""
-SUMS_BYTES = 256 << 20
+SUMS_BYTES = 128 << 20
 """Maximum memory of the float32 sums of scores over the slices of a deep window, in a whole volume."""
 BATCH_GROWTH = 2
 """Windows per batch, as a multiple of training batches: without gradients at least twice as many fit into memory."""
@@ -39,9 +39,9 @@ def covering_window(
 ) -> Shape:
     """Choose the window for a volume: the one with which the fewest voxels are computed, the smallest of equal ones.
 
-    Along the axes that a network convolves it may have any size up to `STRETCH_AXIS` times the planned one; along
-    others, such as the slices of a super image, the planned one or the whole volume. Without gradients there is enough
-    memory; the window grows to at most `STRETCH_VOXELS` times its voxels.
+    Along the axes that a network convolves and may see parts of it may have any size up to `STRETCH_AXIS` times the
+    planned one; along others, such as the slices of a super image, the planned one or the whole volume. Without
+    gradients there is enough memory; the window grows to at most `STRETCH_VOXELS` times its voxels.
 
     Args:
         plan: Window and network.
@@ -68,7 +68,7 @@ def _sizes(plan: ConfigurationPlan, axis: int, voxels: int, free_axes: frozenset
     divisors = dict(zip(plan.representation.network_axes, plan.network.divisor, strict=True))
     divisor = divisors.get(axis, 1)
     whole, largest = -(-voxels // divisor) * divisor, STRETCH_AXIS * planned
-    if axis in divisors:
+    if axis in divisors and axis in plan.representation.resizable_axes:
         yield from range(planned + divisor, min(whole, math.floor(largest)) + 1, divisor)
     if voxels <= largest < whole or (axis not in divisors and whole <= largest):
         yield whole

@@ -107,8 +107,7 @@ class Windows(Record):
     """The axis along which windows may be as deep as the volume, as slices do not see each other; None: there is none.
     Along it the step is at least 1 - 2 `context` / the number of slices of the window that is used."""
     context: Annotated[int, Field(ge=0)]
-    """Neighbours per side of a slice along `free_axis`, all of the window where the network mixes slices; 0 where that
-    is None."""
+    """Neighbours per side of a slice along `free_axis`; 0 where that is None."""
     regular: Regular | None
     """Windows at regular places along one axis; None: spread evenly along all axes."""
     padded_with_lowest: bool
@@ -124,20 +123,13 @@ class Windows(Record):
         return cls(
             mirror_axes=plan.mirror_axes,
             step_size=plan.step_sizes(plan.window, USUAL_STEP),
-            free_axis=representation.free_axis,
-            context=_context(plan),
+            # Mixed slices see each other as far as the window goes: its depth is that of training.
+            free_axis=representation.free_axis if plan.mixing is None else None,
+            context=representation.context if isinstance(representation, Slices) and plan.mixing is None else 0,
             regular=None if regular is None else Regular(axis=regular.axis, step=regular.step, flush=regular.flush),
             padded_with_lowest=representation.padded_with_lowest,
             batch_size=batch_size,
         )
-
-
-def _context(plan: ConfigurationPlan) -> int:
-    """Slices to each side that decide about one."""
-    representation = plan.representation
-    if not isinstance(representation, Slices):
-        return 0
-    return representation.context if plan.mixing is None else plan.window[representation.axis]
 
 
 class PortableModel(Record):

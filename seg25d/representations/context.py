@@ -21,10 +21,19 @@ def with_neighbours(volume: Tensor, context: int) -> Tensor:
     Returns:
         (B, C * (2k + 1), D, H, W); channels of slice z - k first.
     """
+    return as_channels(beyond_ends(volume, context), context)
+
+
+def beyond_ends(volume: Tensor, context: int) -> Tensor:
+    """Repeat the outermost slices of (B, C, D, H, W): gives (B, C, D + 2k, H, W)."""
+    return functional.pad(volume, (0, 0, 0, 0, context, context), mode="replicate") if context else volume
+
+
+def as_channels(padded: Tensor, context: int) -> Tensor:
+    """Give each slice its neighbours as channels: (B, C, D + 2k, H, W) to (B, C * (2k + 1), D, H, W)."""
     if context == 0:
-        return volume
-    depth = volume.shape[2]
-    padded = functional.pad(volume, (0, 0, 0, 0, context, context), mode="replicate")
+        return padded
+    depth = padded.shape[2] - 2 * context
     return torch.cat([padded[:, :, shift : shift + depth] for shift in range(2 * context + 1)], 1)
 
 

@@ -121,4 +121,4 @@ def is_portable(path: Path | None) -> bool:
         return False
     with suppress(InputError, OSError), damage_told(InputError), ZipFile(path) as file:
         return any(name.endswith(GRAPH_SUFFIX) for name in file.namelist())
-    return False
+    return path.name.endswith(f"{GRAPH_SUFFIX}.zip")

@@ -30,8 +30,8 @@ MODELS: Mapping[str, Callable[[Path], ModelHeader]] = {
     ".safetensors": lambda path: load_model(path)[0],
     GRAPH_SUFFIX: lambda path: read_portable(path).header,
 }
-"""Reader of each kind of model. That of graphs leaves these to the runtime, which gets their bytes and no name, so that
-they can name no other files; the records beside them are read with them."""
+"""Reader of each kind of model. That of graphs leaves these to the runtime, which gets their bytes and an empty folder
+for other files that they name (`inference/graph_model.py`); the records beside them are read with them."""
 
 
 def check_content(folder: Path, paths: Sequence[str], subject: Subject) -> None:

@@ -73,6 +73,25 @@ def test_damaged_graphs_are_named(record, tmp_path):
         GraphModel(path, record)
 
 
+def test_graphs_read_no_other_files(record, tmp_path, monkeypatch):
+    onnx = pytest.importorskip("onnx", reason="needs ONNX: pip install 'seg25d[onnx]'")
+    path = write_graph(tmp_path / "a.onnx", record)
+    model = onnx.load_model_from_string(path.read_bytes())
+    weights = next(each for each in model.graph.initializer if each.name == "weights")
+    content = weights.raw_data
+    for folder in (tmp_path, tmp_path / "elsewhere"):
+        folder.mkdir(exist_ok=True)
+        (folder / "weights.bin").write_bytes(content)
+    weights.ClearField("raw_data")
+    weights.data_location = onnx.TensorProto.EXTERNAL
+    weights.external_data.add(key="location", value="weights.bin")
+    weights.external_data.add(key="length", value=str(len(content)))
+    path.write_bytes(model.SerializeToString())
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(ModelError, match=r"a\.onnx is no graph that onnxruntime can compute"):
+        GraphModel(path, record)
+
+
 def test_without_onnxruntime_it_is_said_what_to_install(record, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(InputError, match=r"a\.onnx is a graph, which onnxruntime computes"):

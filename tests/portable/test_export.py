@@ -319,11 +319,12 @@ def test_models_without_a_graph_are_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_windows_of_networks_that_mix_slices_overlap_and_are_seen_whole():
+def test_windows_of_networks_that_mix_slices_overlap_and_are_as_deep_as_in_training():
     representation, network, window = CASES["axial, shift"]
     mixed = Windows.of(make_header(representation, network, window).plan, 1)
     plain = Windows.of(make_header(representation, UNET, window).plan, 1)
-    assert (mixed.context, plain.context) == (window[0], 1)
+    assert (mixed.free_axis, plain.free_axis) == (None, 0)
+    assert (mixed.context, plain.context) == (0, 1)
     assert mixed.step_size == (0.5, 0.5, 0.5)
 
 

@@ -6,11 +6,18 @@ Letters: B batch, C channels, K scores, D H W volume (D slices after the slicing
 from functools import partial
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from seg25d.representations.base import NetworkOutput, map_scores
-from seg25d.representations.context import apply_network, in_batch, slices_back, slices_first, with_neighbours
+from seg25d.representations.context import (
+    apply_network,
+    as_channels,
+    beyond_ends,
+    in_batch,
+    slices_back,
+    slices_first,
+    with_neighbours,
+)
 from seg25d.representations.slices import Slices
 
 
@@ -39,16 +46,28 @@ class LiftedSlices(nn.Module):
                 memory. None: all B * D.
         """
         axis, batch = self.representation.axis, volume.shape[0]
-        slices = with_neighbours(slices_first(volume, axis), self.representation.context)
+        slices = slices_first(volume, axis)
+        if images_at_once is not None:
+            return slices_back(self._in_parts(slices, max(1, images_at_once // batch)), axis)
+        slices = with_neighbours(slices, self.representation.context)
         images = slices.transpose(1, 2).flatten(0, 1)
-        if images_at_once is None:
-            output = apply_network(self.network, images, partial(in_batch, (batch, slices.shape[2])))
-        else:
-            starts = range(0, len(images), images_at_once)
-            output = torch.cat([self.network(images[first : first + images_at_once]) for first in starts])
+        output = apply_network(self.network, images, partial(in_batch, (batch, slices.shape[2])))
 
         def undo(scores: Tensor) -> Tensor:
             volumes = scores.reshape(batch, -1, *scores.shape[1:])
             return slices_back(volumes.transpose(1, 2), axis)
 
         return map_scores(output, undo)
+
+    def _in_parts(self, slices: Tensor, number: int) -> Tensor:
+        """Scores (B, K, D, h, w) of slices (B, C, D, h, w), a number of each volume at a time."""
+        batch, depth, context = slices.shape[0], slices.shape[2], self.representation.context
+        padded = beyond_ends(slices, context)
+        scores = slices.new_empty(0)
+        for first in range(0, depth, number):
+            part = as_channels(padded[:, :, first : first + number + 2 * context], context)
+            output = self.network(part.transpose(1, 2).flatten(0, 1))
+            if first == 0:
+                scores = output.new_empty(batch, output.shape[1], depth, *output.shape[2:])
+            scores[:, :, first : first + number] = output.unflatten(0, (batch, -1)).transpose(1, 2)
+        return scores
