@@ -107,7 +107,7 @@ def test_every_network_trains_with_operations_that_are_there(
         factors = [fine // coarse for fine, coarse in zip(volumes.shape[2:], size, strict=True)]
         return functional.avg_pool3d(volumes, factors)
 
-    monkeypatch.setattr("seg25d.representations.fused_views.averaged_to", as_there)
+    monkeypatch.setattr("seg25d.representations.lifted.fused_views.averaged_to", as_there)
     limits = Limits(
         configuration=configuration,
         geometry=VolumeGeometry(shape=(16, 32, 32), spacing_mm=(1.0, 1.0, 1.0)),
