@@ -25,7 +25,9 @@ export async function droppedFiles(items: DataTransferItemList): Promise<File[]>
 
 async function filesIn(entry: FileSystemEntry): Promise<File[]> {
   if (entry.isFile) {
-    return [await new Promise<File>((resolve, reject) => (entry as FileSystemFileEntry).file(resolve, reject))];
+    const file = await new Promise<File>((resolve, reject) => (entry as FileSystemFileEntry).file(resolve, reject));
+    // dcm2niix asks for this, as files of one name in several folders are one to it without.
+    return [Object.assign(file, { _webkitRelativePath: entry.fullPath.replace(/^\//, "") })];
   }
   const reader = (entry as FileSystemDirectoryEntry).createReader();
   const files: File[] = [];

@@ -34,6 +34,8 @@ const SLIDERS = ["sagittal", "coronal", "axial"] as const;
 class Page {
   private job: Job | null = null;
   private viewer: Promise<Viewer | null> | null = null;
+  /** Ends when the image is shown, or cannot be. */
+  private drawing: Promise<void> = Promise.resolve();
   private volumes: ChannelFile[] = [];
   private engine = "";
   private began = 0;
@@ -240,7 +242,7 @@ class Page {
         // Not before it has been read: what is wrong with a file is said once.
         if (phase !== "reading" && !isShown) {
           isShown = true;
-          void this.showImage(files[0], turn);
+          this.drawing = this.showImage(files[0], turn);
         }
       },
       engine: (description) => {
@@ -253,7 +255,7 @@ class Page {
       const base = document.baseURI;
       const result = await job.run({ files, model: this.model, base, backend: this.backend });
       if (turn !== this.turn) return;
-      await this.showResult(result, files[0].name, performance.now() - began);
+      await this.showResult(result, files[0].name, performance.now() - began, turn);
     } catch (error) {
       if (turn === this.turn && !(error instanceof Cancelled)) this.fail(error);
     }
@@ -305,7 +307,7 @@ class Page {
     }
   }
 
-  private async showResult(segmentation: Segmentation, name: string, spentMs: number): Promise<void> {
+  private async showResult(segmentation: Segmentation, name: string, spentMs: number, turn: number): Promise<void> {
     this.result = { segmentation, name: `${caseName(name)}_segmentation.nii.gz` };
     const { structures, doubts } = segmentation;
     element("structures").replaceChildren(...structures.map((structure) => this.row(structure)));
@@ -314,12 +316,17 @@ class Page {
     const heading = "This image may not be like those that the model was trained on, look closely:";
     element("doubts").replaceChildren(...[heading, ...doubts].map((text) => make("p", { textContent: text })));
     this.enter("done", `Done: ${structures.map((each) => `${each.name} ${inMl(each.millilitres)} ml`).join(", ")}.`);
+    element("result").focus({ preventScroll: true });
+    await this.drawing;
     const viewer = await this.viewer;
-    if (viewer && !element("view").hidden) {
+    if (turn !== this.turn || !viewer || element("view").hidden) return;
+    try {
       await viewer.showStructures(segmentation.indices, structures);
       document.body.dataset.shown = "structures";
+    } catch {
+      // The result is there and can be saved, whatever a browser cannot draw.
+      if (turn === this.turn) show("view", false);
     }
-    element("result").focus({ preventScroll: true });
   }
 
   private row(structure: Measured): HTMLTableRowElement {

@@ -59,6 +59,10 @@ function fetchFresh(address: string): Promise<Response> {
 
 function isolated(response: Response): Response {
   const headers = new Headers(response.headers);
+  // Servers that do not know these endings say nothing that a browser runs (nginx's mime.types has no mjs).
+  const path = new URL(response.url || "http://none/").pathname;
+  if (path.endsWith(".mjs")) headers.set("Content-Type", "text/javascript");
+  if (path.endsWith(".wasm")) headers.set("Content-Type", "application/wasm");
   headers.set("Cross-Origin-Opener-Policy", "same-origin");
   headers.set("Cross-Origin-Embedder-Policy", "require-corp");
   headers.set("Cross-Origin-Resource-Policy", "same-origin");
