@@ -174,7 +174,7 @@ def test_windows_and_their_places(checks, rng):
     for shape, window in zip(shapes, windows, strict=True):
         checks.add("cover", shape=shape, rules=window_rules(window))
     for shape, window, found in zip(shapes, windows, checks.run(), strict=True):
-        representation = SimpleNamespace(network_axes=(1, 2), regular_steps=None)
+        representation = SimpleNamespace(network_axes=(1, 2), regular_steps=None, resizable_axes=(0, 1, 2))
         network = SimpleNamespace(divisor=(4, 4))
         plan: Any = SimpleNamespace(
             window=window,
