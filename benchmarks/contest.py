@@ -21,6 +21,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from case_scores import SCORES, measure, scores_of
 from finished import find_training, is_same, keep_training, known_dataset, over_trainings
 from machines import distinct, this_machine
 from over_seeds import difference
@@ -35,15 +36,13 @@ from seg25d.core.files import write_json
 from seg25d.core.records import digest, parse_record, read_record, write_record
 from seg25d.core.workspace import Workspace
 from seg25d.data.dataset import read_dataset, read_splits
-from seg25d.evaluation.pairs import Segmentations, find_labels, find_pairs, read_pair
-from seg25d.evaluation.summary import Summary
+from seg25d.evaluation.pairs import Segmentations
 from seg25d.planning.plan import ConfigurationPlan, Plans
 from seg25d.preprocessing.store import Store
 from seg25d.runs.names import find_configuration, with_network
 from seg25d.selection.cost import CaseToPredict, measure_cost
 
 logger = logging.getLogger(__name__)
-SCORES = ("dice", "precision", "recall", "hd95_mm", "mean_accuracy", "mean_iou")
 
 
 @dataclass(frozen=True)
@@ -286,18 +285,6 @@ def length_name(options: argparse.Namespace) -> str:
     return "length_of_recipe" if options.iterations is None else f"{options.iterations}_updates"
 
 
-def per_case(summaries: Sequence[Summary], score: str) -> list[float | None]:
-    """The mean score of each validation case over its labels."""
-    cases = (case for summary in summaries for case in summary.per_case)
-    return [_mean([getattr(each, score) for each in case.metrics.values()]) for case in cases]
-
-
-def scores_of(summaries: Sequence[Summary]) -> Row:
-    """The validation cases of all folds, and every one of `SCORES` for each."""
-    cases = [case.case for summary in summaries for case in summary.per_case]
-    return {"cases": cases, "scores": {score: per_case(summaries, score) for score in SCORES}}
-
-
 def _run(training: Training) -> None:
     """Train, predict, score and measure, and write `row.json` unless it is there."""
     logger.info("%s: %s, seed %d", training.table, training.contender.name, training.seed)
@@ -346,7 +333,7 @@ def _train(training: Training) -> Row:
         for fold in options.folds
     ]
     row = scores_of(summaries)
-    row["scores"] |= _measure(contender.measures, places)
+    row["scores"] |= measure(contender.measures, places)
     store, (first, *_) = Store(source.store(changed.store)), options.folds
     case = median_case(store, splits[int(first)].val)
     model = run.fold(first).model_final
@@ -387,30 +374,6 @@ def link_references(raw: Path, cases: Sequence[str], links: Path) -> Path:
         if not (links / path.name).exists():
             (links / path.name).symlink_to(path.resolve())
     return links
-
-
-def _measure(
-    measures: Mapping[str, Callable[[Segmentations], float | None]], places: Sequence[tuple[Path, Path]]
-) -> dict[str, list[float | None]]:
-    """Measure every validation case, in the order of the summaries; files are read once, and only if need be.
-
-    Args:
-        measures: Of a case, by name.
-        places: Folders of true and predicted segmentations, for each fold.
-    """
-    found: dict[str, list[float | None]] = {name: [] for name in measures}
-    for truth, predicted in places if measures else ():
-        labels = find_labels(truth, predicted)
-        for pair in find_pairs(truth, predicted):
-            case = read_pair(labels, pair)
-            for name, measure in measures.items():
-                found[name].append(measure(case))
-    return found
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return fmean(known) if known else None
 
 
 def _read_log(path: Path) -> list[Row]:

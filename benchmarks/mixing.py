@@ -24,7 +24,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from contest import Contender, Training, compete, facts_of, make_parser, median_case, scores_of
+from case_scores import scores_of
+from contest import Contender, Training, compete, facts_of, make_parser, median_case
 from finished import find_training
 from machines import this_machine
 from peers import Place, dice, held_out, link, use_our_folds

@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from contest import length, length_name, link_preprocessed, per_case
+from case_scores import per_case
+from contest import length, length_name, link_preprocessed
 from finished import find_training, keep_training, known_dataset
 from machines import distinct, this_machine
 from over_seeds import difference, mean_over_seeds

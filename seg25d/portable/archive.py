@@ -3,15 +3,16 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from zipfile import ZipFile
 
 from seg25d.core.errors import InputError
 from seg25d.core.files import copy_file, read_text, temporary_folder
+from seg25d.core.records import write_record
 from seg25d.planning.model_formats import StoredWeights
 from seg25d.planning.portable_model import GRAPH_SUFFIX
 from seg25d.sharing.choice import ChosenModels, ExportOptions
-from seg25d.sharing.manifest import Manifest
+from seg25d.sharing.manifest import MANIFEST, Manifest
 from seg25d.sharing.pack import check_place, held, list_files, write_archive, write_files
+from seg25d.sharing.unpack import open_archive, unpack
 
 logger = logging.getLogger(__name__)
 
@@ -67,8 +68,9 @@ def write_folder(path: Path, folder: Path, models: ChosenModels, options: Export
         raise InputError(f"{path} exists already; choose another name, or remove it")
     with temporary_folder(path.parent, "unpacked") as place:
         manifest = write_models(place / "models.zip", folder, models, options)
-        with ZipFile(place / "models.zip") as archive:
-            archive.extractall(place / "models")
+        with open_archive(place / "models.zip") as archive:
+            unpack(archive, place / "models")
+        write_record(place / "models" / MANIFEST, manifest)
         (place / "models").rename(path)
     return manifest
 
