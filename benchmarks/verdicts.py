@@ -86,19 +86,15 @@ class Verdict(NamedTuple):
     def cells(self) -> list[str]:
         """The row of the table of verdicts."""
         claim, found = self.claim, self.evidence
-        seen = "; ".join(map(str, found.differences)) or "-"
-        beside = [f"{each.table}: {_briefly(each)}" for each in self.beside]
+        first, *second = found.table.split(" + ")
+        names = [contrast.name for contrast in claim.contrasts]
+        if second:
+            names = [f"{each}, the first of {first}, the second of {second[0]}" for each in names]
+        seen = "; ".join([*map(str, found.differences), *([found.remark] if found.remark else [])]) or "-"
         return [
-            *(
-                claim.paper,
-                claim.sentence,
-                claim.number,
-                found.table,
-                "; ".join(contrast.name for contrast in claim.contrasts),
-            ),
-            *(f"{seen}; {found.remark}" if found.remark else seen, _numbers(found.differences)),
-            f"{self.verdict}: {self.reason}" if self.reason else self.verdict,
-            "; ".join(beside) or "-",
+            *(claim.paper, claim.sentence, claim.number, found.table, "; ".join(names), seen),
+            *(_numbers(found.differences), f"{self.verdict}: {self.reason}" if self.reason else self.verdict),
+            "; ".join(map(_briefly, self.beside)) or "-",
         ]
 
 
@@ -290,10 +286,11 @@ def _numbers(differences: Sequence[Difference]) -> str:
 
 def _briefly(evidence: Evidence) -> str:
     """What a table beside the one that decides says."""
-    if evidence.reason:
-        return evidence.reason
+    table, reason = evidence.table, evidence.reason
+    if reason:
+        return reason if reason.startswith(table) else f"{table}: {reason}"
     seen, number = "; ".join(map(str, evidence.differences)), _numbers(evidence.differences)
-    return f"{seen}, n = {number}: {evidence.verdict(ALPHA)}"
+    return f"{table}: {seen}, n = {number}: {evidence.verdict(ALPHA)}"
 
 
 def main() -> None:

@@ -180,6 +180,8 @@ def test_rows_may_be_of_two_tables_of_the_same_cases_in_any_order() -> None:
     documents = {"a": document(one=0.9, two=0.5), "b": document(one=0.5, two=0.8)}
     both = CLAIM._replace(table="a + b")
     assert judge(both, documents).verdict == CONFIRMED
+    names = judge(both, documents).cells[HEADER.index("difference")]
+    assert names == "one minus two, the first of a, the second of b"
     assert judge(CLAIM._replace(table="b + a"), documents).verdict == REFUTED
     others = {**documents, "b": document([f"another_{case}" for case in CASES], two=0.8)}
     assert judge(both, others).reason == "the rows have other cases"
@@ -251,7 +253,7 @@ def test_tables_beside_it_do_not_decide() -> None:
     assert said.verdict == REFUTED
     beside = said.cells[HEADER.index("beside it")]
     assert beside.startswith("beside: +0.1")
-    assert "n = 20: confirmed; absent: absent is not measured yet" in beside
+    assert "n = 20: confirmed; absent is not measured yet" in beside
 
 
 def test_what_cannot_be_compared_is_not_called_refuted() -> None:
