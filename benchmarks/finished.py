@@ -5,7 +5,8 @@ the machine that it ran on. So a table goes on where nothing else is left, as on
 nothing but the raw data. Trainings with other settings stay in the file; its rows are those of the last command.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from machines import distinct
 
 from seg25d.core.files import read_json, write_json
+from seg25d.core.locks import file_lock
 
 KEY = "trainings"
 """Where they are in the file."""
@@ -20,6 +22,8 @@ SAME = ("table", "name", "settings")
 """What two records of one training have in common; the settings have the seed."""
 OF_THE_PLAN = ("configuration", "spacing_mm", "num_channels")
 """What all trainings of a contender share; those of other programs have none of it."""
+PATIENCE_SECONDS = 60.0
+"""How long to wait for another command that writes the same file, which takes it a part of a second."""
 
 
 def read_trainings(output: Path) -> list[dict[str, Any]]:
@@ -46,6 +50,20 @@ def find_training(output: Path, wanted: Mapping[str, Any]) -> dict[str, Any] | N
     return next((each for each in read_trainings(output) if is_same(each, wanted)), None)
 
 
+@contextmanager
+def changing(path: Path) -> Iterator[dict[str, Any]]:
+    """Give the content of a JSON file, which may be missing, to be changed, and write it; others that do so wait.
+
+    Raises:
+        BusyError: If another command holds it for long.
+        RecordError: If it cannot be read.
+    """
+    with file_lock(path, "writing results", patience_seconds=PATIENCE_SECONDS):
+        content: dict[str, Any] = read_json(path) if path.exists() else {}
+        yield content
+        write_json(path, content)
+
+
 def known_dataset(output: Path, identifier: str) -> str | None:
     """The full name of the data set of a file's trainings, where this machine may not have it; None if there are none.
 
@@ -64,9 +82,9 @@ def keep_training(output: Path, training: dict[str, Any]) -> None:
         output: The file, made if it is missing.
         training: With at least its table, its name and its settings.
     """
-    document = read_json(output) if output.exists() else {}
-    others = [each for each in document.get(KEY, ()) if not is_same(each, training)]
-    write_json(output, {**document, KEY: [*others, training]})
+    with changing(output) as document:
+        others = [each for each in document.get(KEY, ()) if not is_same(each, training)]
+        document[KEY] = [*others, training]
 
 
 def over_trainings(trainings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

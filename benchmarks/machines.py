@@ -4,9 +4,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from string import ascii_uppercase
 from typing import Any
 
-import torch
-
-from seg25d.core.device import choose_execution, device_name
 from seg25d.core.lengths import count
 from seg25d.core.parallel import available_cores
 from seg25d.core.processor import this_processor
@@ -22,6 +19,10 @@ def this_machine(device: str | None) -> dict[str, Any]:
     Args:
         device: As for `choose_execution`.
     """
+    import torch  # noqa: PLC0415 - heavy, and all_tables.py stays in memory beside every training
+
+    from seg25d.core.device import choose_execution, device_name  # noqa: PLC0415 - loads torch
+
     execution, processor = choose_execution(device), this_processor()
     on_cpu = execution.device.type == "cpu"
     machine: dict[str, Any] = {

@@ -11,11 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from finished import KEY, read_trainings
+from finished import KEY, changing
 from machines import Machine, distinct, letters_of, this_machine, told
 from over_seeds import Difference, mean_over_seeds
 
-from seg25d.core.files import write_json, write_text
+from seg25d.core.files import write_text
 
 Row = dict[str, Any]
 
@@ -74,9 +74,11 @@ def write_tables(table: Table, rows: Sequence[Row], facts: Mapping[str, Any], ou
         facts: What else is in it: at least `settings`, see `settings_of`.
         output: The JSON file; the Markdown file lies beside it.
     """
-    machine, kept = this_machine(facts["settings"].get("device")), read_trainings(output)
-    trainings = {KEY: kept} if kept else {}
-    write_json(output, {"title": table.title, **facts, "machine": machine, "rows": list(rows), **trainings})
+    machine = this_machine(facts["settings"].get("device"))
+    with changing(output) as document:
+        trainings = {KEY: document[KEY]} if KEY in document else {}
+        document.clear()
+        document.update({"title": table.title, **facts, "machine": machine, "rows": list(rows), **trainings})
     machines = distinct(each for row in rows for each in row.get("machines", ())) or [machine]
     cells: dict[str, Callable[[Row], str]] = dict(table.columns)
     cells |= {f"minus {name}": partial(compared, name=name) for name in table.references}
