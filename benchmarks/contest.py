@@ -16,24 +16,24 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from case_scores import SCORES, measure, scores_of
-from finished import find_training, is_same, keep_training, known_dataset, over_trainings
+from finished import facts_of, find_training, keep_training, known_dataset, over_trainings, plan_digest, settings_of
 from machines import distinct, this_machine
 from over_seeds import difference
 from peers import updates_of_seg25d
-from result_tables import Row, Table, settings_of, write_tables
+from result_tables import Row, Table, write_tables
 
 from seg25d import api
 from seg25d.cli.argument_types import duration
 from seg25d.cli.common import configure_logging
 from seg25d.core.errors import InputError
-from seg25d.core.files import write_json
-from seg25d.core.records import digest, parse_record, read_record, write_record
+from seg25d.core.records import parse_record, read_record, write_record
 from seg25d.core.workspace import Workspace
 from seg25d.data.dataset import read_dataset, read_splits
 from seg25d.evaluation.pairs import Segmentations
@@ -63,7 +63,7 @@ class Contender:
     recipe: str | None = None
     """That it is planned and trained with; None: that of `--recipe`."""
     other_program: Callable[["Training"], Row] | None = None
-    """Trains and scores it where it is another program's; gives what `_train` gives."""
+    """Trains and scores it where it is another program's; gives what `_train` gives, and the digest of its plan."""
 
 
 @dataclass(frozen=True)
@@ -89,11 +89,6 @@ class Training:
         )
 
     @property
-    def row(self) -> Path:
-        """The file of its results."""
-        return self.folder / "results" / self.dataset / "row.json"
-
-    @property
     def recipe(self) -> str:
         """That it is planned and trained with."""
         return str(self.contender.recipe or self.options.recipe)
@@ -101,7 +96,14 @@ class Training:
     @property
     def facts(self) -> Row:
         """What distinguishes it from all others, see `finished.py`."""
-        return facts_of(self.table, self.contender.name, self.seed, self.options)
+        plan: str | None = None
+        contender = self.contender
+        if contender.other_program is None:
+            with suppress(InputError):  # nothing is planned here, as on another machine
+                plan = plan_digest(self.plans()[2])
+        own = [f"{key}={value}" for key, value in contender.settings.items()]
+        changed = {"recipe": self.recipe, "network": contender.network, "set": [*own, *self.options.set]}
+        return facts_of(self.table, contender.name, self.seed, self.options, plan, **changed)
 
     def plans(self) -> tuple[Plans, str, ConfigurationPlan]:
         """The plans of the data set, and of them the own name of the configuration and its plan, changed.
@@ -113,40 +115,11 @@ class Training:
         found, plan = find_configuration(plans, self.contender.configuration)
         return plans, found, parse_record(self.contender.change(plan).model_dump(), ConfigurationPlan, found)
 
-    def is_kept(self, known: Row | None) -> bool:
-        """Whether a record is all that is wanted: of the plan that there is, if there is one, and with all scores."""
-        if known is None or not is_same(known, self.facts):
-            return False
-        if self.contender.other_program is None:
-            try:
-                plan = plan_digest(self.plans()[2])
-            except InputError:  # nothing is planned here, as on another machine
-                plan = known["plan"]
-            if plan != known["plan"]:
-                logger.warning("%s, seed %d: trained by another plan; it is trained again", known["name"], self.seed)
-                return False
-        return {*SCORES, *self.contender.measures} <= set(known["scores"])
-
-
-def facts_of(table: str, name: str, seed: int, options: argparse.Namespace) -> Row:
-    """What distinguishes a training from all others, see `finished.py`.
-
-    Args:
-        table: Name of the table.
-        name: Of the contender.
-        seed: Of the training.
-        options: Those of the command.
-    """
-    return {"table": table, "name": name, "settings": settings_of(options) | {"seeds": str(seed)}}
-
-
-def plan_digest(plan: ConfigurationPlan) -> str:
-    """A digest of what a training depends on.
-
-    Fields that later versions add and leave empty do not change it, nor does an estimate of the memory.
-    """
-    decisions = plan.decisions.model_dump(mode="json", exclude_none=True)
-    return digest({key: value for key, value in decisions.items() if key != "estimated_memory_gb"})
+    def found(self) -> Row | None:
+        """Its record with all scores that are wanted; None if it is still to be trained or to be scored."""
+        known = find_training(self.options.output, self.facts)
+        complete = known is not None and {*SCORES, *self.contender.measures} <= set(known["scores"])
+        return known if complete else None
 
 
 def with_parts(plan: ConfigurationPlan, **parts: Any) -> ConfigurationPlan:
@@ -198,10 +171,6 @@ def compete(contenders: Sequence[Contender], table: Table, options: argparse.Nam
         return []
     everything = [training(contender, seed) for seed in options.seeds for contender in contenders]
     facts = {"dataset": name, "settings": settings_of(options)}
-    for each in everything:
-        # What an earlier command left in the workspace; a file of the table may be another one, or gone.
-        if each.row.exists() and find_training(options.output, each.facts) is None:
-            _keep(each)
     # All contenders with one seed before the next one: what is there when time is up can be compared.
     wanted = [each for each in everything if each.contender.name in (options.only or known)]
 
@@ -220,24 +189,16 @@ def compete(contenders: Sequence[Contender], table: Table, options: argparse.Nam
 
 def _is_done(training: Training, write: Callable[[], object]) -> bool:
     """Train in a process of its own, unless it is done, and write the table anew; whether it did not fail."""
-    before = find_training(training.options.output, training.facts)
-    if training.is_kept(before):
+    if training.found() is not None:
         return True
-    if before is not None:  # of another plan, which its folder would be refused for
+    if find_training(training.options.output, training.facts | {"plan": None}) is not None:
+        # By another plan, which its folder would be refused for.
         shutil.rmtree(training.folder, ignore_errors=True)
     words = [sys.executable, *sys.argv, "--training", training.contender.name, str(training.seed)]
     if subprocess.run(words, check=False).returncode:
         return False
-    _keep(training)
     write()
     return True
-
-
-def _keep(training: Training) -> None:
-    """Put the results that a training left in its folder into the file of the table, unless they are of another one."""
-    row = json.loads(training.row.read_text(encoding="utf-8"))
-    if is_same(row, training.facts):
-        keep_training(training.options.output, row)
 
 
 def are_comparable(row: Row, other: Row, options: argparse.Namespace) -> bool:
@@ -286,24 +247,23 @@ def length_name(options: argparse.Namespace) -> str:
 
 
 def _run(training: Training) -> None:
-    """Train, predict, score and measure, and write `row.json` unless it is there."""
+    """Train, predict, score and measure, and keep the results, unless they are kept already."""
     logger.info("%s: %s, seed %d", training.table, training.contender.name, training.seed)
-    done = training.row
-    if done.exists() and training.is_kept(json.loads(done.read_text(encoding="utf-8"))):
+    if training.found() is not None:
         return
     train = training.contender.other_program or _train
     found = train(training)
-    facts = {**training.facts, "dataset": training.dataset, "seed": training.seed}
-    write_json(done, {**facts, "machine": this_machine(training.options.device), **found})
+    facts = {**training.facts, "dataset": training.dataset, "machine": this_machine(training.options.device)}
+    keep_training(training.options.output, facts | found)
 
 
 def _train(training: Training) -> Row:
     """Train and score with seg25d.
 
     Returns:
-        `plan`, its digest; `configuration`, its own name; `spacing_mm` and `num_channels` of the data; `cases` and
-        `scores`, see `scores_of`; `iterations` and `training_s` of each fold; `seconds_per_update`;
-        `training_memory_gb`; `cost`, see `measure_cost`.
+        `configuration`, its own name; `spacing_mm` and `num_channels` of the data; `cases` and `scores`, see
+        `scores_of`; `iterations` and `training_s` of each fold; `seconds_per_update`; `training_memory_gb`; `cost`, see
+        `measure_cost`.
     """
     contender, options, own, name = training.contender, training.options, training.own, training.dataset
     settings = {**contender.settings, **dict(pair.split("=", 1) for pair in options.set)}
@@ -339,7 +299,6 @@ def _train(training: Training) -> Row:
     model = run.fold(first).model_final
     cost = measure_cost(CaseToPredict((model,), store.folder, case, options.device, mirroring=False))
     return {
-        "plan": plan_digest(changed),
         "configuration": found,
         "spacing_mm": changed.spacing_mm,
         "num_channels": len(changed.normalization),

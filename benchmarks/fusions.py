@@ -27,11 +27,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from contest import length, length_name
-from finished import find_training, keep_training, known_dataset
+from finished import facts_of, find_training, keep_training, known_dataset, planned_digest, settings_of
 from machines import distinct, this_machine
 from numpy.typing import NDArray
 from over_seeds import difference, mean_over_seeds
-from result_tables import Row, Table, compared, settings_of, write_tables
+from result_tables import Row, Table, compared, write_tables
 from scipy.stats import ttest_rel, wilcoxon
 from torch import Tensor
 
@@ -274,17 +274,15 @@ def main() -> None:
     workspace, run = Workspace.resolve(options.workspace), FusedRun.parse(options.run, options.recipe)
     dataset = known_dataset(options.output, options.dataset) or workspace.dataset_name(options.dataset)
     place = workspace.preprocessed.parent / "benchmarks" / TABLE.name / length_name(options)
+    plan = planned_digest(workspace.preprocessed_dataset(dataset).plans(recipe=run.recipe), run.configuration)
     found: list[Row] = []
     for seed in options.seeds:
-        facts = {"table": TABLE.name, "name": run.name(), "settings": settings_of(options) | {"seeds": str(seed)}}
-        known = find_training(options.output, facts)
-        if known is None:
+        wanted = facts_of(TABLE.name, run.name(), seed, options, plan)
+        if (known := find_training(options.output, wanted)) is None:
             own = Workspace(raw=workspace.raw, preprocessed=workspace.preprocessed, results=place / f"seed_{seed}")
             train(own, dataset, run, seed, options)
-            results = results_of(own, dataset, run, options)
-            known = {**facts, "dataset": dataset, "seed": seed, "machine": this_machine(options.device)}
-            known["results"] = results
-            keep_training(options.output, known)
+            facts = {**wanted, "dataset": dataset, "machine": this_machine(options.device)}
+            known = keep_training(options.output, facts | {"results": results_of(own, dataset, run, options)})
         found.append(known)
         machines = distinct(each["machine"] for each in found)
         rows = [{**row(key, [each["results"] for each in found]), "machines": machines} for key in found[0]["results"]]

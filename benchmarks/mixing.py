@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from case_scores import scores_of
-from contest import Contender, Training, compete, facts_of, make_parser, median_case
-from finished import find_training
+from contest import Contender, Training, compete, make_parser, median_case
+from finished import facts_of, find_training
 from machines import this_machine
 from peers import Place, dice, held_out, link, use_our_folds
 from result_tables import OVER_SEEDS, Row, Table, columns
@@ -34,7 +34,7 @@ from result_tables import OVER_SEEDS, Row, Table, columns
 from seg25d.core.errors import InputError
 from seg25d.core.files import read_json
 from seg25d.core.parallel import available_cores
-from seg25d.core.records import read_record
+from seg25d.core.records import digest, read_record
 from seg25d.core.workspace import Workspace
 from seg25d.data.dataset import read_dataset, read_splits
 from seg25d.evaluation.summary import Summary
@@ -157,7 +157,9 @@ def train_nnunet(training: Training) -> Row:
     source = training.workspace.preprocessed_dataset(training.dataset)
     store = Store(source.store(training.plans()[2].store))
     summary = predict_with_nnunet(run)
+    plans = read_json(run.preprocessed / f"{run.plans}.json")
     return {
+        "plan": digest(plans["configurations"][run.configuration]),
         "batch": run.batch,
         "machine": this_machine(training.options.device) | {"precision": "float32"},
         **scores_of([summary]),

@@ -4,7 +4,6 @@ A table of a paper says under itself whether updates or time were equal, on whic
 the paper. Rows may come from several machines (`finished.py`); then a column says from which.
 """
 
-import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -71,7 +70,7 @@ def write_tables(table: Table, rows: Sequence[Row], facts: Mapping[str, Any], ou
     Args:
         table: What the cells are.
         rows: As they are in the JSON file; those of trainings have the `machines` that these ran on.
-        facts: What else is in it: at least `settings`, see `settings_of`.
+        facts: What else is in it: at least `settings`, see `finished.settings_of`.
         output: The JSON file; the Markdown file lies beside it.
     """
     machine = this_machine(facts["settings"].get("device"))
@@ -127,8 +126,3 @@ def of_paper(row: Row, *names: str) -> str:
     """Format the results of the paper."""
     return " / ".join(f"{row['paper'][name]:g}" for name in names) if set(names) <= set(row["paper"]) else "-"
 
-
-def settings_of(options: argparse.Namespace) -> dict[str, str]:
-    """The options as text, without paths."""
-    apart = ("workspace", "output", "only", "training", "nnunet", "weights")
-    return {key: str(value) for key, value in vars(options).items() if key not in apart and value is not None}

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import mixing
 import pytest
-from contest import Training, facts_of
-from finished import keep_training
+from contest import Training
+from finished import facts_of, keep_training
 from mixing import MIXED, NNUNET, PLAIN, batch_of, contenders, plan_missing, read_options, rows_to_train
 from peers import Place
 
@@ -133,7 +133,10 @@ def test_nnunet_is_trained_on_our_folds_with_its_batch_and_scored_like_ours(
     assert (row["batch"], row["iterations"], row["training_s"], row["seconds_per_update"]) == (28, [30], [60.0], 2.0)
     assert (row["training_memory_gb"], row["cost"]["num_parameters"]) == (1.5, 5)
     assert row["machine"]["precision"] == "float32"
-    assert training.is_kept({**training.facts, **row})
+    assert training.found() is None
+    keep_training(options.output, training.facts | row)
+    assert training.found() == training.facts | row
+    assert row["plan"] is not None
     shared = place.parents[1] / f"nnunet_{DATASET_NAME}" / "nnunet" / "preprocessed" / DATASET_NAME
     assert read_json(shared / "splits_final.json") == read_json(folder / "raw" / DATASET_NAME / "splits.json")
     assert read_json(shared / "nnUNetPlans_batch28.json")["configurations"]["2d"]["batch_size"] == 28
