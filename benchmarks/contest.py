@@ -1,8 +1,8 @@
 """Shared code of the benchmarks of the papers' tables: contenders are trained in sequence, scored alike and compared.
 
 A contender is a configuration, possibly with a changed plan, trained once for each seed. Each training has its own
-folder in the workspace, `benchmarks/TABLE/LENGTH_RECIPE/CONTENDER/seed_N`, with links to the preprocessed arrays, so
-that the user's own runs are not changed, and tables of equal time and of equal updates do not share anything. As it
+folder in the workspace, `benchmarks/TABLE/LENGTH_RECIPE/CONTENDER/seed_N_DIGEST`, the digest being that of all of its
+settings and of its plan, with links to the preprocessed arrays, so that the user's own runs are not changed. As it
 ends, a training is written into the file of the table, with its scores case by case and its machine (`finished.py`):
 the same command goes on from there, also on another machine and in an empty workspace. A table is written after every
 training. Contenders are compared over cases and seeds (`over_seeds.py`); a single training is never called better.
@@ -12,7 +12,6 @@ import argparse
 import json
 import logging
 import math
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +22,16 @@ from statistics import fmean
 from typing import Any
 
 from case_scores import SCORES, measure, scores_of
-from finished import facts_of, find_training, keep_training, known_dataset, over_trainings, plan_digest, settings_of
+from finished import (
+    facts_of,
+    find_training,
+    folder_name,
+    keep_training,
+    known_dataset,
+    over_trainings,
+    plan_digest,
+    settings_of,
+)
 from machines import distinct, this_machine
 from over_seeds import difference
 from peers import updates_of_seg25d
@@ -77,9 +85,16 @@ class Training:
     workspace: Workspace
     dataset: str
     """Its full name."""
-    folder: Path
-    """Its own folder."""
+    place: Path
+    """The folder of all trainings of the table with this length."""
     options: argparse.Namespace
+
+    @property
+    def folder(self) -> Path:
+        """Its own folder."""
+        facts = self.facts
+        name = folder_name(f"seed_{self.seed}", facts["settings"], facts["plan"])
+        return self.place / self.contender.name.replace(" ", "_") / name
 
     @property
     def own(self) -> Workspace:
@@ -163,8 +178,7 @@ def compete(contenders: Sequence[Contender], table: Table, options: argparse.Nam
     place = workspace.preprocessed.parent / "benchmarks" / table.name / f"{length_name(options)}_{options.recipe}"
 
     def training(contender: Contender, seed: int) -> Training:
-        folder = place / contender.name.replace(" ", "_") / f"seed_{seed}"
-        return Training(contender, seed, table.name, workspace, name, folder, options)
+        return Training(contender, seed, table.name, workspace, name, place, options)
 
     if options.training is not None:
         _run(training(known[options.training[0]], int(options.training[1])))
@@ -191,9 +205,6 @@ def _is_done(training: Training, write: Callable[[], object]) -> bool:
     """Train in a process of its own, unless it is done, and write the table anew; whether it did not fail."""
     if training.found() is not None:
         return True
-    if find_training(training.options.output, training.facts | {"plan": None}) is not None:
-        # By another plan, which its folder would be refused for.
-        shutil.rmtree(training.folder, ignore_errors=True)
     words = [sys.executable, *sys.argv, "--training", training.contender.name, str(training.seed)]
     if subprocess.run(words, check=False).returncode:
         return False

@@ -71,7 +71,7 @@ def make_training(source: Source, options: argparse.Namespace, configuration: st
     """
     every, in_plane = options.slices_labelled, options.in_plane
     identifier = f"{900 + len(arms(every)) * seed + arms(every).index(arm)}"
-    workspace = options.workspace / f"{source.folder.name}_{every}_{in_plane}"
+    workspace = options.workspace / f"{source.folder.name}_{every}_{in_plane}_{options.iterations}_updates"
     name = f"Dataset{identifier}_{source.folder.name.split('_', 1)[1]}"
     raw, plans = workspace / "raw" / name, Workspace.resolve(workspace).preprocessed_dataset(name).plans()
     own = {"dataset": source.folder.name, "datasets": None, "configurations": None}

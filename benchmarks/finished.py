@@ -88,6 +88,17 @@ def planned_digest(path: Path, configuration: str) -> str | None:
         return None
 
 
+def folder_name(readable: str, settings: Mapping[str, str], plan: str | None) -> str:
+    """The name of a folder for what a training leaves, in which none with other settings or by another plan goes on.
+
+    Args:
+        readable: Its beginning.
+        settings: Of the training.
+        plan: Digest of its plan.
+    """
+    return f"{readable}_{digest([dict(settings), plan], 8)}"
+
+
 @contextmanager
 def changing(path: Path) -> Iterator[dict[str, Any]]:
     """Give the content of a JSON file, which may be missing, to be changed, and write it; others that do so wait.

@@ -112,7 +112,7 @@ class NnunetRun(NamedTuple):
 def prepare_nnunet(training: Training) -> NnunetRun:
     """Plan and preprocess for nnU-Net, with our folds and a smaller batch; what is there is kept."""
     name, configuration = training.dataset, NNUNET[training.contender.name]
-    root, device = training.folder.parents[1] / f"nnunet_{name}", training.options.device or "cpu"
+    root, device = training.place / f"nnunet_{name}", training.options.device or "cpu"
     # Where `held_out` and `use_our_folds` look for the folds.
     folds = root / "seg25d" / "preprocessed" / name
     folds.parent.mkdir(parents=True, exist_ok=True)

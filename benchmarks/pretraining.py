@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from case_scores import scores_of
 from contest import length, length_name, link_preprocessed
-from finished import facts_of, find_training, keep_training, known_dataset, planned_digest, settings_of
+from finished import facts_of, find_training, folder_name, keep_training, known_dataset, planned_digest, settings_of
 from machines import distinct, this_machine
 from over_seeds import difference, mean_over_seeds
 from result_tables import Row, Table, compared, write_tables
@@ -269,7 +269,7 @@ def main() -> None:
     name = known_dataset(options.output, options.dataset) or workspace.dataset_name(options.dataset)
     labels = "_".join(map(str, options.labels))
     place = workspace.preprocessed.parent / "benchmarks" / TABLE / options.configuration
-    place /= f"{length_name(options)}_{labels}_labels"
+    place /= f"{length_name(options)}_{labels}_labels_{options.seeds}_seeds"
     pairs = [(number, seed) for number in options.labels for seed in range(options.seeds)]
     recipes = list(dict.fromkeys(start.recipe for start in wanted))
     folder = workspace.preprocessed_dataset(name)
@@ -282,7 +282,7 @@ def main() -> None:
         settings.pop("pretraining_iterations", None)
     rows: list[Row] = []
     for start in wanted:
-        models = place / start.name.replace(", ", "_")
+        models = place / folder_name(start.name.replace(", ", "_"), settings_of(options), plans[start.recipe])
         results = Workspace(raw=workspace.raw, preprocessed=place / "preprocessed", results=models)
         rows.append(run(start, results, name, trainings[start], options))
         add_differences(rows)

@@ -167,7 +167,7 @@ def make_trials(source: Source, options: argparse.Namespace, kind: str, seed: in
         The records of the trials, see `finished.py`.
     """
     identifier = f"{900 + len(KINDS) * seed + KINDS.index(kind)}"
-    workspace = options.workspace / f"{source.folder.name}_{options.in_plane}"
+    workspace = options.workspace / f"{source.folder.name}_{options.in_plane}_{options.iterations}_updates"
     name = f"Dataset{identifier}_{source.folder.name.split('_', 1)[1]}"
     raw, plans = workspace / "raw" / name, Workspace.resolve(workspace).preprocessed_dataset(name).plans()
     tests, own = workspace / "tests", {"dataset": source.folder.name, "train": None}

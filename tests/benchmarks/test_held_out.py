@@ -111,7 +111,7 @@ def few(source: Source, tmp_path: Path, *words: str) -> int:
 
 def test_arms_differ_in_what_is_labelled(source: Source, tmp_path: Path, asked: list[tuple[str, ...]]) -> None:
     few(source, tmp_path, "--slices-labelled", "3")
-    raw = tmp_path / "workspace" / "Dataset027_Tiny_3_1" / "raw"
+    raw = tmp_path / "workspace" / "Dataset027_Tiny_3_1_7_updates" / "raw"
     data = {arm: read_dataset(raw / f"Dataset90{number}_Tiny") for number, arm in enumerate("asc")}
     assert [len(data[arm].cases) for arm in "asc"] == [8, 8, 2]
     assert [verify_dataset(each.root, 0) for each in data.values()] == [[], [], []]
@@ -257,7 +257,7 @@ def test_models_of_both_kinds_see_images_of_both(
         (number, "2d", "5", seed) for number, seed in (("900", "0"), ("901", "0"), ("902", "1"), ("903", "1"))
     ]
     assert len([words for words in asked if words[0] == "predict"]) == 2 * 5
-    root = tmp_path / "workspace" / "Dataset027_Tiny_1"
+    root = tmp_path / "workspace" / "Dataset027_Tiny_1_5_updates"
     depths = {
         path: read_geometry(root / path / "case_2.nii.gz").canonical_shape[0]
         for path in ("raw/Dataset900_Tiny/labelsTr", "raw/Dataset901_Tiny/labelsTr")

@@ -125,7 +125,7 @@ def test_nnunet_is_trained_on_our_folds_with_its_batch_and_scored_like_ours(
     options = options_of(folder, "--time-budget", "60s", "--nnunet", "/environment/bin/python")
     by_name = {each.name: each for each in contenders()}
     workspace = Workspace.resolve(folder, {})
-    place = folder / "benchmarks" / "mixing" / "60s_default" / "nnU-Net_2d" / "seed_1"
+    place = folder / "benchmarks" / "mixing" / "60s_default"
     training = Training(by_name["nnU-Net 2d"], 1, "mixing", workspace, DATASET_NAME, place, options)
     row = mixing.train_nnunet(training)
     assert row["cases"] == ["phantom_000"]
@@ -137,7 +137,7 @@ def test_nnunet_is_trained_on_our_folds_with_its_batch_and_scored_like_ours(
     keep_training(options.output, training.facts | row)
     assert training.found() == training.facts | row
     assert row["plan"] is not None
-    shared = place.parents[1] / f"nnunet_{DATASET_NAME}" / "nnunet" / "preprocessed" / DATASET_NAME
+    shared = place / f"nnunet_{DATASET_NAME}" / "nnunet" / "preprocessed" / DATASET_NAME
     assert read_json(shared / "splits_final.json") == read_json(folder / "raw" / DATASET_NAME / "splits.json")
     assert read_json(shared / "nnUNetPlans_batch28.json")["configurations"]["2d"]["batch_size"] == 28
     train = commands["nnunet_2d_batch28_seed1_train"]
