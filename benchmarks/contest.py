@@ -32,7 +32,7 @@ from finished import (
     plan_digest,
     settings_of,
 )
-from machines import distinct, this_machine
+from machines import describe_hardware, this_machine
 from over_seeds import difference
 from peers import updates_of_seg25d
 from result_tables import Row, Table, write_tables
@@ -213,8 +213,11 @@ def _is_done(training: Training, write: Callable[[], object]) -> bool:
 
 
 def are_comparable(row: Row, other: Row, options: argparse.Namespace) -> bool:
-    """Whether a difference is one of the contenders: in equal time, all of their trainings ran on one machine."""
-    return options.time_budget is None or len(distinct([*row["machines"], *other["machines"]])) == 1
+    """Whether a difference is one of the contenders: in equal time, all of their trainings ran on one machine.
+
+    Another version of torch is no other machine: another program has its own.
+    """
+    return options.time_budget is None or len({*map(describe_hardware, [*row["machines"], *other["machines"]])}) == 1
 
 
 def _gather(table: Table, everything: Sequence[Training], options: argparse.Namespace) -> list[Row]:

@@ -36,12 +36,17 @@ def this_machine(device: str | None) -> dict[str, Any]:
     return machine | sets if on_cpu else machine
 
 
-def describe_machine(machine: Machine) -> str:
-    """A machine in a few words."""
+def describe_hardware(machine: Machine) -> str:
+    """A machine without its software in a few words."""
     sets = [*machine.get("instruction_sets", ()), *(f"{name}={cap}" for name, cap in machine.get("caps", {}).items())]
     parts = [f"{machine['device']} ({', '.join(sets)})" if sets else machine["device"]]
     parts += [count(machine["cores"], "core"), count(machine["threads"], "thread")]
-    return ", ".join([*parts, f"torch {machine['versions']['torch']}"])
+    return ", ".join(parts)
+
+
+def describe_machine(machine: Machine) -> str:
+    """A machine in a few words."""
+    return f"{describe_hardware(machine)}, torch {machine['versions']['torch']}"
 
 
 def distinct(machines: Iterable[Machine]) -> list[Machine]:

@@ -31,6 +31,7 @@ from machines import this_machine
 from peers import Place, dice, held_out, link, use_our_folds
 from result_tables import OVER_SEEDS, Row, Table, columns
 
+from seg25d.core.device import choose_execution
 from seg25d.core.errors import InputError
 from seg25d.core.files import read_json
 from seg25d.core.parallel import available_cores
@@ -87,7 +88,7 @@ class NnunetRun(NamedTuple):
     """A training of nnU-Net."""
 
     place: Place
-    """Its data, which all seeds share; models of a seed give way to those of the next."""
+    """Its own folders, but for the preprocessed data, which all seeds share."""
     configuration: str
     fold: int
     batch: int
@@ -112,19 +113,20 @@ class NnunetRun(NamedTuple):
 def prepare_nnunet(training: Training) -> NnunetRun:
     """Plan and preprocess for nnU-Net, with our folds and a smaller batch; what is there is kept."""
     name, configuration = training.dataset, NNUNET[training.contender.name]
-    root, device = training.place / f"nnunet_{name}", training.options.device or "cpu"
+    dataset = read_dataset(training.workspace.raw_dataset(name))
+    roots = training.place / f"nnunet_{name}", training.folder
+    shared, place = (Place(root, dataset, argparse.Namespace(nnunet=training.options.nnunet)) for root in roots)
+    words = ["-d", shared.identifier, "-c", *LEAST_BATCH, "-np", str(available_cores()), "--verify_dataset_integrity"]
+    shared.stage("nnunet_plan", shared.nnunet("plan_and_preprocess", *words))
+    link(place.root / "nnunet" / "preprocessed", shared.root / "nnunet" / "preprocessed")
     # Where `held_out` and `use_our_folds` look for the folds.
-    folds = root / "seg25d" / "preprocessed" / name
+    folds = place.root / "seg25d" / "preprocessed" / name
     folds.parent.mkdir(parents=True, exist_ok=True)
     link(folds, training.workspace.preprocessed_dataset(name).root)
-    dataset = read_dataset(training.workspace.raw_dataset(name))
-    place = Place(root, dataset, argparse.Namespace(nnunet=training.options.nnunet))
-    words = ["-d", place.identifier, "-c", *LEAST_BATCH, "-np", str(available_cores()), "--verify_dataset_integrity"]
-    place.stage("nnunet_plan", place.nnunet("plan_and_preprocess", *words))
-    planned = read_json(root / "nnunet" / "preprocessed" / name / "nnUNetPlans.json")
+    planned = read_json(place.root / "nnunet" / "preprocessed" / name / "nnUNetPlans.json")
     batch = batch_of(planned["configurations"][configuration]["batch_size"], configuration)
     plans = use_our_folds(place, batch, configuration)
-    stage = f"nnunet_{configuration}_batch{batch}_seed{training.seed}"
+    stage, device = f"nnunet_{configuration}_batch{batch}", choose_execution(training.options.device).device.type
     return NnunetRun(place, configuration, int(training.options.folds[0]), batch, plans, stage, device)
 
 
@@ -139,7 +141,7 @@ def predict_with_nnunet(run: NnunetRun) -> Summary:
 
 
 def cost_of_nnunet(run: NnunetRun, case: str) -> Row:
-    """Parameters, operations and seconds of the prediction of a case."""
+    """Parameters, operations and seconds of the prediction of a case, and the versions in nnU-Net's environment."""
     found = run.place.root / "stages" / f"{run.stage}_cost_found.json"
     script = str(Path(__file__).with_name("nnunet_cost.py"))
     words = [str(run.model), str(run.fold), str(run.preprocessed), case, str(found), run.device]
@@ -157,17 +159,20 @@ def train_nnunet(training: Training) -> Row:
     source = training.workspace.preprocessed_dataset(training.dataset)
     store = Store(source.store(training.plans()[2].store))
     summary = predict_with_nnunet(run)
+    cost = cost_of_nnunet(run, median_case(store, read_splits(source.splits)[run.fold].val))
     plans = read_json(run.preprocessed / f"{run.plans}.json")
+    # nnUNetTrainer.train_step computes in mixed precision on GPUs alone.
+    own = {"precision": "float16" if run.device == "cuda" else "float32", "versions": cost.pop("versions")}
     return {
         "plan": digest(plans["configurations"][run.configuration]),
         "batch": run.batch,
-        "machine": this_machine(training.options.device) | {"precision": "float32"},
+        "machine": this_machine(training.options.device) | own,
         **scores_of([summary]),
         "iterations": [timed["updates"]],
         "training_s": [timed["seconds"]],
         "seconds_per_update": timed["seconds"] / max(1, timed["updates"]),
         "training_memory_gb": measured["memory_gb"],
-        "cost": cost_of_nnunet(run, median_case(store, read_splits(source.splits)[run.fold].val)),
+        "cost": cost,
     }
 
 

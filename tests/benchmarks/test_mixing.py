@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import mixing
 import pytest
-from contest import Training
+from contest import Training, are_comparable
 from finished import facts_of, keep_training
 from mixing import MIXED, NNUNET, PLAIN, batch_of, contenders, plan_missing, read_options, rows_to_train
 from peers import Place
@@ -100,11 +100,13 @@ def test_nnunet_is_trained_on_our_folds_with_its_batch_and_scored_like_ours(
     trained_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, commands = tmp_path / "workspace", {}
+    stages: list[tuple[Path, str]] = []
     shutil.copytree(trained_once, folder)
 
     def stage(place: Place, name: str, command: list[str]) -> dict[str, float]:
         """What the programs of a stage would leave."""
         commands[name] = command
+        stages.append((place.root, name))
         (place.root / "stages").mkdir(exist_ok=True)
         kind, own = name.rsplit("_", maxsplit=1)[-1], place.root / "nnunet"
         if kind == "plan":
@@ -118,7 +120,8 @@ def test_nnunet_is_trained_on_our_folds_with_its_batch_and_scored_like_ours(
         elif kind == "evaluation":
             evaluate(Path(command[4]), Path(command[5]), output=Path(command[-1]))
         else:
-            write_json(Path(command[-2]), {"num_parameters": 5, "flops_per_case": 7.0, "seconds_per_case": 0.5})
+            cost = {"num_parameters": 5, "flops_per_case": 7.0, "seconds_per_case": 0.5}
+            write_json(Path(command[-2]), cost | {"versions": {"torch": "2.99.0"}})
         return {"memory_gb": 1.5}
 
     monkeypatch.setattr(Place, "stage", stage)
@@ -126,13 +129,23 @@ def test_nnunet_is_trained_on_our_folds_with_its_batch_and_scored_like_ours(
     by_name = {each.name: each for each in contenders()}
     workspace = Workspace.resolve(folder, {})
     place = folder / "benchmarks" / "mixing" / "60s_default"
-    training = Training(by_name["nnU-Net 2d"], 1, "mixing", workspace, DATASET_NAME, place, options)
+    other, training = (
+        Training(by_name["nnU-Net 2d"], seed, "mixing", workspace, DATASET_NAME, place, options) for seed in (0, 1)
+    )
+    mixing.train_nnunet(other)
     row = mixing.train_nnunet(training)
     assert row["cases"] == ["phantom_000"]
     assert row["scores"]["dice"] == [1.0]
     assert (row["batch"], row["iterations"], row["training_s"], row["seconds_per_update"]) == (28, [30], [60.0], 2.0)
     assert (row["training_memory_gb"], row["cost"]["num_parameters"]) == (1.5, 5)
-    assert row["machine"]["precision"] == "float32"
+    assert (row["machine"]["precision"], row["machine"]["versions"]) == ("float32", {"torch": "2.99.0"})
+    assert "versions" not in row["cost"]
+    # Each seed has its own model; what is preprocessed is that of all.
+    models = [list(each.folder.rglob("timed.json")) for each in (other, training)]
+    assert [len(each) for each in models] == [1, 1]
+    assert models[0] != models[1]
+    assert [each[-1] for each in stages].count("nnunet_plan") == 2
+    assert len({each[0] for each in stages if each[-1] == "nnunet_plan"}) == 1
     assert training.found() is None
     keep_training(options.output, training.facts | row)
     assert training.found() == training.facts | row
@@ -140,8 +153,20 @@ def test_nnunet_is_trained_on_our_folds_with_its_batch_and_scored_like_ours(
     shared = place / f"nnunet_{DATASET_NAME}" / "nnunet" / "preprocessed" / DATASET_NAME
     assert read_json(shared / "splits_final.json") == read_json(folder / "raw" / DATASET_NAME / "splits.json")
     assert read_json(shared / "nnUNetPlans_batch28.json")["configurations"]["2d"]["batch_size"] == 28
-    train = commands["nnunet_2d_batch28_seed1_train"]
+    train = commands["nnunet_2d_batch28_train"]
     assert train[0] == "/environment/bin/python"
     assert train[2:] == [DATASET_NAME, "2d", "0", "60", "nnUNetPlans_batch28", "1e12", "cpu"]
-    assert "--disable_tta" in commands["nnunet_2d_batch28_seed1_predict"]
-    assert commands["nnunet_2d_batch28_seed1_cost"][5] == "phantom_000"
+    assert "--disable_tta" in commands["nnunet_2d_batch28_predict"]
+    assert commands["nnunet_2d_batch28_cost"][5] == "phantom_000"
+
+@pytest.mark.parametrize(("length", "same"), [("--time-budget", False), ("--iterations", True)])
+def test_in_equal_time_rows_of_one_processor_are_compared(tmp_path: Path, length: str, same: bool) -> None:
+    machine = {"device": "Processor X", "cores": 2, "threads": 1, "versions": {"torch": "2.13.0"}}
+    options = options_of(tmp_path, length, "9")
+
+    def beside(**changed: object) -> bool:
+        return are_comparable({"machines": [machine]}, {"machines": [machine, {**machine, **changed}]}, options)
+
+    assert beside(versions={"torch": "2.99.0"}), "another program has its own"
+    assert beside(threads=2) == same
+
