@@ -51,9 +51,9 @@ PLANS: tuple[tuple[str, tuple[str, ...], str], ...] = (
 )
 """Data set, configurations and recipe of all plans but those of `smaller_recipes.py`."""
 SMALLER = (("4", ("shivdeo2021_32", "sobirov2022_atria_32", "sobirov2022_atria64_32")),)
-CPU_GFLOPS = "64"
-"""Speed of the CPUs that the plans are made for, as that of the machine of `COSTS`: windows, and with them what an
-update is, do not depend on where the tables are made, or on what runs beside."""
+LIMITS = ("--cpu-gflops", "64", "--gpu-memory-gb", "8")
+"""Speed of the CPUs that the plans are made for, as that of the machine of `COSTS`, and memory: windows, and with them
+what an update is, do not depend on where the tables are made, or on what runs beside."""
 
 
 def chosen(patterns: Sequence[str]) -> dict[str, Command]:
@@ -111,7 +111,7 @@ def prepare(workspace: Path, wanted: Mapping[str, Command]) -> list[str]:
     commands = [
         [
             *("-m", "seg25d", "plan_and_preprocess", "-d", number, "-c", *configurations),
-            *("--recipe", recipe, "--cpu-gflops", CPU_GFLOPS, "--device", "cpu", *place),
+            *("--recipe", recipe, *LIMITS, "--device", "cpu", *place),
         ]
         for number, configurations, recipe in PLANS
         if number in numbers

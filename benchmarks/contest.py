@@ -230,12 +230,21 @@ def _gather(table: Table, everything: Sequence[Training], options: argparse.Name
     rows = [
         {"name": name, "paper": paper[name], **over_trainings(found)} for name, found in by_contender.items() if found
     ]
-    for row in rows:
-        others = [other for other in rows if other["name"] in table.references and other is not row]
-        others = [other for other in others if other["cases"] == row["cases"] and are_comparable(row, other, options)]
-        gains = {other["name"]: difference(*(each["scores"][table.score] for each in (row, other))) for other in others}
-        row["differences"] = {other: gain._asdict() for other, gain in gains.items() if gain is not None}
+    add_differences(rows, table, options)
     return rows
+
+
+def add_differences(rows: Sequence[Row], table: Table, options: argparse.Namespace) -> None:
+    """Compare each row with the references of the table, if there are such rows and they are comparable."""
+    by_name = {row["name"]: row for row in rows}
+    for row in rows:
+        row["differences"] = {}
+        for key, (name, score) in table.differences.items():
+            other = by_name.get(name, row)
+            if other is row or other["cases"] != row["cases"] or not are_comparable(row, other, options):
+                continue
+            if (gain := difference(row["scores"][score], other["scores"][score])) is not None:
+                row["differences"][key] = gain._asdict()
 
 
 def link_preprocessed(workspace: Workspace, name: str, place: Path, apart: Sequence[str]) -> Path:

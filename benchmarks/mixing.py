@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 from case_scores import scores_of
 from contest import Contender, Training, compete, make_parser, median_case
-from finished import facts_of, find_training
+from finished import facts_of, find_training, known_dataset, planned_digest
 from machines import this_machine
 from peers import Place, dice, held_out, link, use_our_folds
 from result_tables import OVER_SEEDS, Row, Table, columns
@@ -41,7 +41,7 @@ from seg25d.data.dataset import read_dataset, read_splits
 from seg25d.evaluation.summary import Summary
 from seg25d.planning.plan import Plans
 from seg25d.preprocessing.store import Store
-from seg25d.runs.names import check_names, find_configuration
+from seg25d.runs.names import check_names
 
 PLAIN = ("2d", "si", "stack", "3d")
 MIXINGS = ("shift", "attention", "conv")
@@ -52,8 +52,9 @@ BATCH_SHARE = 0.1
 """Of nnU-Net's planned batches: 28 of 281 on the hippocampus gave 600 updates in six minutes (peers_hippocampus)."""
 LEAST_BATCH = {"2d": 12, "3d_fullres": 2}
 """nnU-Net's default_experiment_planner.py: UNet_reference_val_corresp_bs_2d, UNet_min_batch_size."""
-CPU_GFLOPS = "64"
-"""Speed of the CPUs that the plans are made for, as in all_tables.py."""
+CPU_GFLOPS, GPU_MEMORY_GB = 64, 8
+"""Speed of the CPUs and memory that the plans are made for, as in all_tables.py: what an update is does not depend on
+the machine."""
 UPDATES_WITHOUT_END = "1e12"
 """For `nnunet_timed.py`, which is to end by the time alone and to predict nothing."""
 
@@ -213,7 +214,11 @@ def rows_to_train(options: argparse.Namespace) -> list[str]:
 
 
 def plan_missing(names: Sequence[str], options: argparse.Namespace) -> None:
-    """Plan and preprocess the configurations of rows that are still to be trained, if some are not planned."""
+    """Plan and preprocess the configurations of rows that are still to be trained, if some are not planned.
+
+    Raises:
+        SystemExit: If the plans that there are were made for another machine.
+    """
     by_name = {each.name: each for each in contenders()}
     missing = [
         by_name[name].configuration
@@ -221,21 +226,23 @@ def plan_missing(names: Sequence[str], options: argparse.Namespace) -> None:
         for seed in options.seeds
         if name in by_name and find_training(options.output, facts_of(TABLE.name, name, seed, options)) is None
     ]
-    if not missing:
-        return
     workspace = Workspace.resolve(options.workspace)
-    name = workspace.dataset_name(options.dataset)
+    name = known_dataset(options.output, options.dataset) or workspace.dataset_name(options.dataset)
     path = workspace.preprocessed_dataset(name).plans(recipe=options.recipe)
-    try:
-        plans = read_record(path, Plans)
-        for configuration in missing:
-            find_configuration(plans, configuration)
-    except InputError:
-        words = ["plan_and_preprocess", "-d", name, "-c", *dict.fromkeys(missing), "--recipe", options.recipe]
-        words += [] if path.exists() else ["--cpu-gflops", CPU_GFLOPS]
-        words += [] if options.device is None else ["--device", options.device]
-        words += [] if options.workspace is None else ["--workspace", str(options.workspace)]
-        subprocess.run([sys.executable, "-m", "seg25d", *words], check=True)
+    plans = read_record(path, Plans) if path.exists() else None
+    limits = ["--cpu-gflops", f"{CPU_GFLOPS}", "--gpu-memory-gb", f"{GPU_MEMORY_GB}"]
+    if plans is not None and (plans.cpu_gflops, plans.gpu_memory_gb) != (CPU_GFLOPS, GPU_MEMORY_GB):
+        raise SystemExit(
+            f"error: expected plans for CPUs of {CPU_GFLOPS} GFLOP/s and {GPU_MEMORY_GB} GB of memory, got {path} for "
+            f"CPUs of {plans.cpu_gflops:g} GFLOP/s and {plans.gpu_memory_gb:g} GB; give another --workspace, or plan "
+            f"anew: plan_and_preprocess with {' '.join(limits)}"
+        )
+    if all(planned_digest(path, configuration) for configuration in missing):
+        return
+    words = ["plan_and_preprocess", "-d", name, "-c", *dict.fromkeys(missing), "--recipe", options.recipe, *limits]
+    words += [] if options.device is None else ["--device", options.device]
+    words += [] if options.workspace is None else ["--workspace", str(options.workspace)]
+    subprocess.run([sys.executable, "-m", "seg25d", *words], check=True)
 
 
 def read_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:

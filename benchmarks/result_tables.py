@@ -37,6 +37,8 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
     "GFLOPs": lambda row: f"{row['cost']['flops_per_case'] / 1e9:.0f}",
 }
 """Columns that several tables have: scores with their spread over seeds, `memory` in training, operations per case."""
+COMPARED = {"dice": "", "hd95_mm": ", HD95 mm"}
+"""Measures that are compared, and what headers say of them."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +52,16 @@ class Table:
     """Headers, and functions that format the cells of a row."""
     notes: Sequence[str] = ()
     references: Sequence[str] = ()
-    """Contenders that the others are compared with, a column each."""
-    score: str = "dice"
-    """The measure that is compared."""
+    """Contenders that the others are compared with, in all of `COMPARED`."""
     deviations: str = ""
     """What is otherwise than in the paper's table; empty: it is not a paper's."""
     states_conditions: bool = False
     """Whether a table of ours, too, says what was equal, and on which machine."""
+
+    @property
+    def differences(self) -> dict[str, tuple[str, str]]:
+        """Reference and measure of each difference, by its name in rows, which stands after `minus` in the header."""
+        return {f"{name}{words}": (name, score) for name in self.references for score, words in COMPARED.items()}
 
 
 def columns(*names: str) -> dict[str, Callable[[Row], str]]:
@@ -80,7 +85,7 @@ def write_tables(table: Table, rows: Sequence[Row], facts: Mapping[str, Any], ou
         document.update({"title": table.title, **facts, "machine": machine, "rows": list(rows), **trainings})
     machines = distinct(each for row in rows for each in row.get("machines", ())) or [machine]
     cells: dict[str, Callable[[Row], str]] = dict(table.columns)
-    cells |= {f"minus {name}": partial(compared, name=name) for name in table.references}
+    cells |= {f"minus {name}": partial(compared, name=name) for name in table.differences}
     if len(machines) > 1:
         cells["machine"] = lambda row: letters_of(row.get("machines", ()), machines) or "-"
     text = markdown_table(list(cells), [[cell(row) for cell in cells.values()] for row in rows])

@@ -142,7 +142,8 @@ def test_only_what_is_needed_is_prepared(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(all_tables, "write_vessels_dataset", lambda folder, **_: calls.append(folder.name))
     all_tables.prepare(tmp_path, all_tables.chosen(["stacks_27_updates"]))
     assert len(calls) == 1
-    assert "-d 27 -c 2d 3d si stack mv mv__rstn --recipe default --cpu-gflops 64 --device cpu" in calls[0]
+    assert "-d 27 -c 2d 3d si stack mv mv__rstn --recipe default" in calls[0]
+    assert "--cpu-gflops 64 --gpu-memory-gb 8 --device cpu" in calls[0]
     calls.clear()
     all_tables.prepare(tmp_path, all_tables.chosen(["vessels_902_*"]))
     assert calls[0] == all_tables.SMALL_VESSELS

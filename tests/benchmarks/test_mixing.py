@@ -7,10 +7,11 @@ from types import SimpleNamespace
 
 import mixing
 import pytest
-from contest import Training, are_comparable
+from contest import Training, add_differences, are_comparable
 from finished import facts_of, keep_training
 from mixing import MIXED, NNUNET, PLAIN, batch_of, contenders, plan_missing, read_options, rows_to_train
 from peers import Place
+from result_tables import Row, Table, write_tables
 
 from seg25d.core.errors import InputError
 from seg25d.core.files import read_json, write_json
@@ -77,22 +78,26 @@ def test_only_what_is_missing_is_planned(trained_once: Path, tmp_path: Path, mon
     folder = tmp_path / "workspace"
     shutil.copytree(trained_once, folder)
     options = options_of(folder, "--iterations", "9")
+    with pytest.raises(SystemExit, match=r"expected plans for CPUs of 64 GFLOP/s .*, got .* of 0 GFLOP/s"):
+        plan_missing(["2d"], options)
+    path = folder / "preprocessed" / DATASET_NAME / "plans.json"
+    write_json(path, read_json(path) | {"cpu_gflops": 64, "gpu_memory_gb": 8})
     plan_missing(["2d", "si", "3d", "nnU-Net 2d"], options)
     assert calls == [], "all of them are planned"
     plan_missing(["2d", "stack"], options)
     (words,) = calls
     assert words[:6] == ["plan_and_preprocess", "-d", DATASET_NAME, "-c", "2d", "stack"]
-    assert "--cpu-gflops" not in words, "as planned before"
+    assert words[-8:-4] == ["--cpu-gflops", "64", "--gpu-memory-gb", "8"]
     # Finished on some machine.
     for seed in (0, 1):
-        keep_training(options.output, {**facts_of("mixing", "stack", seed, options), "seed": seed})
+        keep_training(options.output, facts_of("mixing", "stack", seed, options) | {"dataset": DATASET_NAME})
     plan_missing(["2d", "stack"], options)
     assert len(calls) == 1
     shutil.rmtree(folder / "preprocessed")
     plan_missing(["stack"], options)
     assert len(calls) == 1
     plan_missing(["si"], options)
-    assert calls[1][calls[1].index("--cpu-gflops") + 1] == "64"
+    assert len(calls) == 2
 
 
 @pytest.mark.slow
@@ -159,10 +164,11 @@ def test_nnunet_is_trained_on_our_folds_with_its_batch_and_scored_like_ours(
     assert "--disable_tta" in commands["nnunet_2d_batch28_predict"]
     assert commands["nnunet_2d_batch28_cost"][5] == "phantom_000"
 
-@pytest.mark.parametrize(("length", "same"), [("--time-budget", False), ("--iterations", True)])
-def test_in_equal_time_rows_of_one_processor_are_compared(tmp_path: Path, length: str, same: bool) -> None:
+
+@pytest.mark.parametrize(("words", "same"), [(("--time-budget", "9s"), False), (("--iterations", "9"), True)])
+def test_in_equal_time_rows_of_one_processor_are_compared(tmp_path: Path, words: tuple[str, ...], same: bool) -> None:
     machine = {"device": "Processor X", "cores": 2, "threads": 1, "versions": {"torch": "2.13.0"}}
-    options = options_of(tmp_path, length, "9")
+    options = options_of(tmp_path, *words)
 
     def beside(**changed: object) -> bool:
         return are_comparable({"machines": [machine]}, {"machines": [machine, {**machine, **changed}]}, options)
@@ -170,3 +176,21 @@ def test_in_equal_time_rows_of_one_processor_are_compared(tmp_path: Path, length
     assert beside(versions={"torch": "2.99.0"}), "another program has its own"
     assert beside(threads=2) == same
 
+
+def test_dice_and_hd95_are_compared_where_both_rows_are_there(tmp_path: Path) -> None:
+    machine = {"device": "Processor X", "cores": 2, "threads": 1, "versions": {"torch": "2.13.0"}}
+
+    def row(name: str, dice: float, *cases: str) -> Row:
+        scores = {"dice": [[dice, dice]] * 2, "hd95_mm": [[10 * dice, 10 * dice]] * 2}
+        return {"name": name, "machines": [machine], "cases": list(cases), "scores": scores}
+
+    rows = [row("3D", 0.5, "a", "b"), row("si", 0.75, "a", "b"), row("stack", 0.75, "a", "c")]
+    table = Table("duel", "A duel", {"": lambda row: row["name"]}, references=("3D", "none"))
+    add_differences(rows, table, options_of(tmp_path, "--iterations", "9"))
+    assert rows[0]["differences"] == rows[2]["differences"] == {}, "itself, and other cases"
+    assert {key: gain["mean"] for key, gain in rows[1]["differences"].items()} == {"3D": 0.25, "3D, HD95 mm": 2.5}
+    write_tables(table, rows, {"settings": {"device": "cpu"}}, tmp_path / "duel.json")
+    header, _, first, second, _ = (tmp_path / "duel.md").read_text(encoding="utf-8").splitlines()[2:7]
+    assert header == "|  | minus 3D | minus 3D, HD95 mm | minus none | minus none, HD95 mm |"
+    assert first == "| 3D | - | - | - | - |"
+    assert second.startswith("| si | +0.250 (") and "| +2.500 (" in second
