@@ -4,6 +4,7 @@ benchmarks/held_out.py, few_slices_labelled.py, thick_slices.py. Commands stand 
 """
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from seg25d.data.verify import verify_dataset
 from seg25d.preprocessing.grid import Grid
 from seg25d.preprocessing.positions import linear_positions
 
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 SHAPE = (7, 8, 6)
 LABELS = {"background": 0, "a": 1, "b": 2}
 
@@ -272,6 +274,18 @@ def test_models_of_both_kinds_see_images_of_both(
     last = capsys.readouterr().out.splitlines()[-6:]
     assert last[0].startswith("model  images  between")
     assert [line.split()[:3] for line in last[1:]] == [list(trial) for trial in thick_slices.TRIALS]
+
+
+def test_the_results_of_the_repository_are_continued(
+    source: Source, tmp_path: Path, asked: list[tuple[str, ...]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    source.folder.rename(source.folder.with_name("Dataset027_ACDC"))
+    shutil.copyfile(RESULTS / "thick_slices.json", tmp_path / "t.json")
+    place = ["--data", str(source.folder.parent), "--workspace", str(tmp_path / "w"), "-o", str(tmp_path / "t.json")]
+    thick_slices.main([*place, "--train", "27", "--in-plane", "2", "--iterations", "150", "--seeds", "0"])
+    assert [words for words in asked if words[0] == "train"] == [("train", "901", "2d", "150", "0")]
+    lines = [line.split()[:5] for line in capsys.readouterr().out.splitlines() if line.startswith("thick")]
+    assert lines[2] == ["thick", "thin", "repeated", "0.641", "0.692"]
 
 
 def test_only_what_is_to_be_repeated_is(
