@@ -74,7 +74,7 @@ def make_training(source: Source, options: argparse.Namespace, configuration: st
     workspace = options.workspace / f"{source.folder.name}_{every}_{in_plane}_{options.iterations}_updates"
     name = f"Dataset{identifier}_{source.folder.name.split('_', 1)[1]}"
     raw, plans = workspace / "raw" / name, Workspace.resolve(workspace).preprocessed_dataset(name).plans()
-    own = {"dataset": source.folder.name, "datasets": None, "configurations": None}
+    own = {"dataset": source.folder.name, "configuration": configuration, "datasets": None, "configurations": None}
 
     def facts() -> Row:
         plan = planned_digest(plans, configuration)

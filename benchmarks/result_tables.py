@@ -130,4 +130,3 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def of_paper(row: Row, *names: str) -> str:
     """Format the results of the paper."""
     return " / ".join(f"{row['paper'][name]:g}" for name in names) if set(names) <= set(row["paper"]) else "-"
-

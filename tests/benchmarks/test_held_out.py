@@ -143,10 +143,8 @@ def test_trainings_are_kept_by_the_file_alone(
     assert ("train", "904", "si", "7", "1") in trained
     kept = json.loads((tmp_path / "few.json").read_text(encoding="utf-8"))
     first = kept["trainings"][0]
-    assert first["settings"] == {
-        **{"dataset": "Dataset027_Tiny", "configuration": "2d", "seeds": "0"},
-        **{"slices_labelled": "5", "in_plane": "1", "iterations": "7"},
-    }
+    settings = {"slices_labelled": "5", "in_plane": "1", "iterations": "7", "seeds": "0"}
+    assert first["settings"] == {"dataset": "Dataset027_Tiny", "configuration": "2d", **settings}
     assert (first["name"], first["dataset"]) == ("2d, all labels", "Dataset027_Tiny")
     assert (first["cases"], first["scores"]) == (["case_0", "case_1"], {"dice": [0.5, 0.5]})
     assert first["machine"] == this_machine(None)

@@ -100,21 +100,21 @@ def test_only_what_is_missing_is_planned(trained_once: Path, tmp_path: Path, mon
     assert len(calls) == 2
 
 
-@pytest.mark.slow
-def test_nnunet_is_trained_on_our_folds_with_its_batch_and_scored_like_ours(
-    trained_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder, commands = tmp_path / "workspace", {}
-    stages: list[tuple[Path, str]] = []
-    shutil.copytree(trained_once, folder)
+class Stages:
+    """Stands in place of `Place.stage`: leaves what the programs of each stage would leave."""
 
-    def stage(place: Place, name: str, command: list[str]) -> dict[str, float]:
-        """What the programs of a stage would leave."""
-        commands[name] = command
-        stages.append((place.root, name))
+    def __init__(self) -> None:
+        self.commands: dict[str, list[str]] = {}
+        """The last command of each stage."""
+        self.planned: list[Path] = []
+        """Where nnU-Net planned."""
+
+    def __call__(self, place: Place, name: str, command: list[str]) -> dict[str, float]:
+        self.commands[name] = command
         (place.root / "stages").mkdir(exist_ok=True)
         kind, own = name.rsplit("_", maxsplit=1)[-1], place.root / "nnunet"
         if kind == "plan":
+            self.planned.append(place.root)
             sizes = {"2d": {"batch_size": 281}, "3d_fullres": {"batch_size": 7}}
             write_json(own / "preprocessed" / DATASET_NAME / "nnUNetPlans.json", {"configurations": sizes})
         elif kind == "train":
@@ -129,40 +129,59 @@ def test_nnunet_is_trained_on_our_folds_with_its_batch_and_scored_like_ours(
             write_json(Path(command[-2]), cost | {"versions": {"torch": "2.99.0"}})
         return {"memory_gb": 1.5}
 
-    monkeypatch.setattr(Place, "stage", stage)
+
+@pytest.fixture
+def nnunet(trained_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Stages, list[Training]]:
+    """Trainings of nnU-Net with two seeds, and what stands in place of its programs."""
+    folder, stages = tmp_path / "workspace", Stages()
+    shutil.copytree(trained_once, folder)
+    monkeypatch.setattr(Place, "stage", lambda *words: stages(*words))  # noqa: PLW0108 - is to be bound
     options = options_of(folder, "--time-budget", "60s", "--nnunet", "/environment/bin/python")
-    by_name = {each.name: each for each in contenders()}
-    workspace = Workspace.resolve(folder, {})
+    (contender,) = (each for each in contenders() if each.name == "nnU-Net 2d")
     place = folder / "benchmarks" / "mixing" / "60s_default"
-    other, training = (
-        Training(by_name["nnU-Net 2d"], seed, "mixing", workspace, DATASET_NAME, place, options) for seed in (0, 1)
-    )
-    mixing.train_nnunet(other)
+    workspace = Workspace.resolve(folder, {})
+    return stages, [Training(contender, seed, "mixing", workspace, DATASET_NAME, place, options) for seed in (0, 1)]
+
+
+@pytest.mark.slow
+def test_nnunet_is_trained_on_our_folds_with_its_batch_and_scored_like_ours(
+    nnunet: tuple[Stages, list[Training]],
+) -> None:
+    stages, (training, _) = nnunet
     row = mixing.train_nnunet(training)
     assert row["cases"] == ["phantom_000"]
     assert row["scores"]["dice"] == [1.0]
     assert (row["batch"], row["iterations"], row["training_s"], row["seconds_per_update"]) == (28, [30], [60.0], 2.0)
     assert (row["training_memory_gb"], row["cost"]["num_parameters"]) == (1.5, 5)
-    assert (row["machine"]["precision"], row["machine"]["versions"]) == ("float32", {"torch": "2.99.0"})
-    assert "versions" not in row["cost"]
-    # Each seed has its own model; what is preprocessed is that of all.
-    models = [list(each.folder.rglob("timed.json")) for each in (other, training)]
-    assert [len(each) for each in models] == [1, 1]
-    assert models[0] != models[1]
-    assert [each[-1] for each in stages].count("nnunet_plan") == 2
-    assert len({each[0] for each in stages if each[-1] == "nnunet_plan"}) == 1
-    assert training.found() is None
-    keep_training(options.output, training.facts | row)
-    assert training.found() == training.facts | row
-    assert row["plan"] is not None
-    shared = place / f"nnunet_{DATASET_NAME}" / "nnunet" / "preprocessed" / DATASET_NAME
-    assert read_json(shared / "splits_final.json") == read_json(folder / "raw" / DATASET_NAME / "splits.json")
+    shared = training.place / f"nnunet_{DATASET_NAME}" / "nnunet" / "preprocessed" / DATASET_NAME
+    splits = training.workspace.raw_dataset(DATASET_NAME) / "splits.json"
+    assert read_json(shared / "splits_final.json") == read_json(splits)
     assert read_json(shared / "nnUNetPlans_batch28.json")["configurations"]["2d"]["batch_size"] == 28
-    train = commands["nnunet_2d_batch28_train"]
+    train = stages.commands["nnunet_2d_batch28_train"]
     assert train[0] == "/environment/bin/python"
     assert train[2:] == [DATASET_NAME, "2d", "0", "60", "nnUNetPlans_batch28", "1e12", "cpu"]
-    assert "--disable_tta" in commands["nnunet_2d_batch28_predict"]
-    assert commands["nnunet_2d_batch28_cost"][5] == "phantom_000"
+    assert "--disable_tta" in stages.commands["nnunet_2d_batch28_predict"]
+    assert stages.commands["nnunet_2d_batch28_cost"][5] == "phantom_000"
+
+
+@pytest.mark.slow
+def test_seeds_of_nnunet_share_data_and_no_model_and_its_row_has_its_own_versions(
+    nnunet: tuple[Stages, list[Training]],
+) -> None:
+    stages, trainings = nnunet
+    rows = [mixing.train_nnunet(training) for training in trainings]
+    models = [list(training.folder.rglob("timed.json")) for training in trainings]
+    assert [len(each) for each in models] == [1, 1]
+    assert models[0] != models[1]
+    assert len(stages.planned) == 2
+    assert len(set(stages.planned)) == 1
+    training, row = trainings[1], rows[1]
+    assert (row["machine"]["precision"], row["machine"]["versions"]) == ("float32", {"torch": "2.99.0"})
+    assert "versions" not in row["cost"]
+    assert row["plan"] is not None
+    assert training.found() is None
+    keep_training(training.options.output, training.facts | row)
+    assert training.found() == training.facts | row
 
 
 @pytest.mark.parametrize(("words", "same"), [(("--time-budget", "9s"), False), (("--iterations", "9"), True)])
@@ -193,4 +212,5 @@ def test_dice_and_hd95_are_compared_where_both_rows_are_there(tmp_path: Path) ->
     header, _, first, second, _ = (tmp_path / "duel.md").read_text(encoding="utf-8").splitlines()[2:7]
     assert header == "|  | minus 3D | minus 3D, HD95 mm | minus none | minus none, HD95 mm |"
     assert first == "| 3D | - | - | - | - |"
-    assert second.startswith("| si | +0.250 (") and "| +2.500 (" in second
+    assert second.startswith("| si | +0.250 (")
+    assert "| +2.500 (" in second
