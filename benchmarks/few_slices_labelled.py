@@ -14,17 +14,25 @@ where trainings would take too long.
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from held_out import KeptTrainings, Source, find_source, predict, score, scores, train
+from finished import facts_of, find_training, keep_training, planned_digest
+from held_out import Source, find_source, predict, score, train
+from machines import this_machine
 from over_seeds import difference, mean_over_seeds
+from result_tables import Row
 
 from seg25d.cli.argument_types import positive_number
 from seg25d.core.files import write_json
+from seg25d.core.workspace import Workspace
 
+TABLE = "few_slices_labelled"
+"""Name of the table in the records of its trainings."""
 ALL = "all labels"
+Arm = tuple[str, str, str]
+"""Data set, configuration and what is labelled."""
 
 
 def arms(every: int) -> tuple[str, str, str]:
@@ -55,44 +63,42 @@ def write_dataset(source: Source, folder: Path, arm: str, every: int, seed: int,
     write_json(folder / "dataset.json", description | {"numTraining": len(trained)})
 
 
-def make_training(
-    kept: KeptTrainings, source: Source, options: argparse.Namespace, configuration: str, arm: str, seed: int
-) -> None:
-    """Train one arm with one seed and score the cases that are kept back, if that is not kept already."""
-    key = {"dataset": source.folder.name, "configuration": configuration, "arm": arm, "seed": seed}
-    if kept.find(**key) is not None:
-        return
+def make_training(source: Source, options: argparse.Namespace, configuration: str, arm: str, seed: int) -> Row:
+    """Train one arm with one seed and score the cases that are kept back, if that is not kept already.
+
+    Returns:
+        Its record, see `finished.py`.
+    """
     every, in_plane = options.slices_labelled, options.in_plane
     identifier = f"{900 + len(arms(every)) * seed + arms(every).index(arm)}"
-    workspace = options.workspace / f"{source.folder.name}_{every}_{in_plane}"
-    raw = workspace / "raw" / f"Dataset{identifier}_{source.folder.name.split('_', 1)[1]}"
+    workspace = options.workspace / f"{source.folder.name}_{every}_{in_plane}_{options.iterations}_updates"
+    name = f"Dataset{identifier}_{source.folder.name.split('_', 1)[1]}"
+    raw, plans = workspace / "raw" / name, Workspace.resolve(workspace).preprocessed_dataset(name).plans()
+    own = {"dataset": source.folder.name, "configuration": configuration, "datasets": None, "configurations": None}
+
+    def facts() -> Row:
+        plan = planned_digest(plans, configuration)
+        return facts_of(TABLE, f"{configuration}, {arm}", seed, options, plan, **own)
+
+    if (known := find_training(options.output, facts())) is not None:
+        return known
     if not (raw / "dataset.json").exists():
         write_dataset(source, raw, arm, every, seed, in_plane)
     out = workspace / "predicted" / f"{identifier}_{configuration}"
     train(workspace, identifier, configuration, options.iterations, seed)
     predict(workspace, identifier, configuration, raw / "imagesTs", out)
-    kept.keep({"cases": score(workspace, raw / "labelsTs", out)}, **key)
+    found = {"dataset": source.folder.name, "machine": this_machine(None), **score(workspace, raw / "labelsTs", out)}
+    return keep_training(options.output, facts() | found)
 
 
-def rows(kept: KeptTrainings, every: int) -> list[str]:
+def rows(found: Mapping[Arm, Sequence[Row]]) -> list[str]:
     """A line for each data set, configuration and arm: Dice over seeds, and how much it is below that of all labels."""
     lines = [f"{'data set':26} {'configuration':16} {'labelled':20} {'Dice':16} minus all labels"]
-    for dataset, configuration in dict.fromkeys((each["dataset"], each["configuration"]) for each in kept.trainings):
-        found = {
-            arm: scores(
-                [
-                    each
-                    for each in kept.trainings
-                    if (each["dataset"], each["configuration"], each["arm"]) == (dataset, configuration, arm)
-                ]
-            )
-            for arm in arms(every)
-        }
-        for arm, dice in found.items():
-            if dice:
-                other = difference(dice, found[ALL]) if arm != ALL and found[ALL] else None
-                told = "" if other is None else str(other)
-                lines.append(f"{dataset:26} {configuration:16} {arm:20} {mean_over_seeds(dice):16} {told}".rstrip())
+    scores = {key: [each["scores"]["dice"] for each in trainings] for key, trainings in found.items()}
+    for (dataset, configuration, arm), dice in scores.items():
+        other = None if arm == ALL else difference(dice, scores[dataset, configuration, ALL])
+        told = "" if other is None else str(other)
+        lines.append(f"{dataset:26} {configuration:16} {arm:20} {mean_over_seeds(dice):16} {told}".rstrip())
     return lines
 
 
@@ -107,18 +113,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--iterations", type=positive_number, default=300)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--workspace", type=Path, required=True)
-    parser.add_argument("-o", "--output", type=Path, help="JSON file of the trainings")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="JSON file of the trainings")
     options = parser.parse_args(arguments)
-    settings = {name: getattr(options, name) for name in ("slices_labelled", "in_plane", "iterations")}
-    kept = KeptTrainings(options.output, settings)
+    found: dict[Arm, list[Row]] = {}
     # All arms with one seed before the next one: what is there when time is up can be compared.
     for seed in options.seeds:
         for number in options.datasets:
             source = find_source(options.data, number)
             for configuration in options.configurations:
                 for arm in arms(options.slices_labelled):
-                    make_training(kept, source, options, configuration, arm, seed)
-                    print("\n".join(rows(kept, options.slices_labelled)), flush=True)
+                    training = make_training(source, options, configuration, arm, seed)
+                    found.setdefault((source.folder.name, configuration, arm), []).append(training)
+                    print("\n".join(rows(found)), flush=True)
     return 0
 
 

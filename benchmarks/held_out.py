@@ -1,24 +1,25 @@
-"""Data sets made from others, with cases that are kept back, and trainings whose scores a results file keeps.
+"""Data sets made from others, with cases that are kept back, and models that are trained and scored on them.
 
-What is in the results file is not trained again: the same command goes on, on another machine with an empty workspace,
-too. Plans are made for CPUs of the same speed wherever they are made, so that equal updates are equal everywhere.
+Plans are made for CPUs of the same speed wherever they are made, so that equal updates are equal everywhere.
 
 Letters: C channels, D H W volume.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from case_scores import scores_of
 from numpy.typing import NDArray
+from result_tables import Row
 
 from seg25d.cli.main import main as seg25d
-from seg25d.core.files import read_json, write_json
-from seg25d.core.processor import this_processor
+from seg25d.core.files import read_json
+from seg25d.core.records import read_record
 from seg25d.core.types import FloatArray, Spacing
 from seg25d.data.image_geometry import Geometry
 from seg25d.data.image_io import read_image, read_labels, write_channel, write_labels
+from seg25d.evaluation.summary import Summary
 from seg25d.preprocessing.resample import resample_labels
 
 KEPT_BACK = 5
@@ -27,8 +28,6 @@ CPU_GFLOPS = 100
 """Speed of the CPUs that all plans are made for, about that of two cores."""
 UPRIGHT = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 """Directions of the axes of all files that are written."""
-Cases = dict[str, float | None]
-"""Dice per case, the mean over its labels; None where a case has none and none was found."""
 
 
 class Volume(NamedTuple):
@@ -130,54 +129,7 @@ def predict(workspace: Path, identifier: str, configuration: str, images: Path, 
     run(workspace, "predict", "-i", str(images), "-o", str(out), *model, "--overwrite")
 
 
-def score(workspace: Path, truth: Path, out: Path) -> Cases:
-    """Compare segmentations with the truth."""
+def score(workspace: Path, truth: Path, out: Path) -> Row:
+    """Compare segmentations with the truth; see `scores_of`."""
     run(workspace, "evaluate", str(truth), str(out))
-    found: Cases = {}
-    for case in read_json(out / "summary.json")["per_case"]:
-        known = [metrics["dice"] for metrics in case["metrics"].values() if metrics["dice"] is not None]
-        found[case["case"]] = round(float(np.mean(known)), 5) if known else None
-    return found
-
-
-class KeptTrainings:
-    """Trainings with the scores of their cases, in a JSON file.
-
-    Args:
-        path: The file; None keeps nothing.
-        settings: What all of its trainings have in common.
-
-    Raises:
-        SystemExit: If the file has trainings with other settings.
-    """
-
-    def __init__(self, path: Path | None, settings: dict[str, Any]) -> None:
-        self.path, self.settings = path, settings
-        self.trainings: list[dict[str, Any]] = []
-        if path is not None and path.exists():
-            content = read_json(path)
-            if content.get("settings") != settings:
-                raise SystemExit(
-                    f"error: {path} has results with the settings {content.get('settings')}, expected {settings}; give "
-                    "another file, or the same options"
-                )
-            self.trainings = content["trainings"]
-
-    def find(self, **key: Any) -> dict[str, Any] | None:
-        """The training with this key; None if it has not been done."""
-        same = [each for each in self.trainings if all(each.get(name) == value for name, value in key.items())]
-        return same[0] if same else None
-
-    def keep(self, results: dict[str, Any], **key: Any) -> dict[str, Any]:
-        """Add a training, and write the file."""
-        training = {**key, "processor": this_processor().name, **results}
-        self.trainings.append(training)
-        if self.path is not None:
-            write_json(self.path, {"settings": self.settings, "trainings": self.trainings})
-        return training
-
-
-def scores(trainings: Sequence[dict[str, Any]], name: str = "cases") -> list[list[float | None]]:
-    """A row per training, a column per case, as `over_seeds.py` takes them."""
-    cases = sorted({case for training in trainings for case in training[name]})
-    return [[training[name].get(case) for case in cases] for training in trainings]
+    return scores_of([read_record(out / "summary.json", Summary)])

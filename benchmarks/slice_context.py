@@ -12,7 +12,7 @@ volume, so that a loss by many of them need not be one of context.
 Only preprocessed arrays and the model are read, no images (SimpleITK is not needed). Blank neighbours take as many
 passes of the network as a window has slices: `--cases` says how many cases are predicted. The result is written into
 the folder of the fold, `slice_context.json`, and `seg25d report` shows it. WORKSPACE may be the folder of a training of
-a table, `benchmarks/TABLE/LENGTH_RECIPE/ROW/seed_N` in its workspace.
+a table, `benchmarks/TABLE/LENGTH_RECIPE/ROW/seed_N_DIGEST` in its workspace.
 """
 
 import argparse

@@ -44,6 +44,8 @@ SOBIROV2022_ATRIA_32 = smaller(SOBIROV2022_ATRIA, "sobirov2022_atria_32", (88, 3
 SOBIROV2022_ATRIA64_32 = smaller(SOBIROV2022_ATRIA64, "sobirov2022_atria64_32", (64, 32, 32))
 """32 x 32 instead of 160 x 160; as many slices as in the paper, for its grids of 11 x 8 and 8 x 8."""
 
+GPU_MEMORY_GB = 8.0
+"""Memory that plans are made for, as in all_tables.py: they do not depend on the machine."""
 SMALLER = {
     rules.name: (paper, rules)
     for paper, rules in (
@@ -85,7 +87,7 @@ def main() -> None:
     configure_logging(quiet=False, debug=False)
     add_smaller_recipes()
     for recipe in options.recipe:
-        planning = api.PlanningOptions(recipe=recipe, num_processes=options.num_processes)
+        planning = api.PlanningOptions(recipe=recipe, gpu_memory_gb=GPU_MEMORY_GB, num_processes=options.num_processes)
         api.plan_and_preprocess(Workspace.resolve(options.workspace), [options.dataset], planning)
 
 

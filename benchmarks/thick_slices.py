@@ -18,22 +18,25 @@ not trained again, on another machine either.
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 from unittest.mock import patch
 
 import numpy as np
-from held_out import KeptTrainings, Source, Volume, find_source, predict, score, scores, train
+from finished import facts_of, find_training, keep_training, planned_digest
+from held_out import Source, Volume, find_source, predict, score, train
+from machines import this_machine
 from numpy.typing import NDArray
 from over_seeds import difference, mean_over_seeds
+from result_tables import Row
 from scipy import ndimage
 
 from seg25d.cli.argument_types import positive_number
 from seg25d.core.files import write_json
 from seg25d.core.types import FloatArray
+from seg25d.core.workspace import Workspace
 from seg25d.data.image_io import read_labels
 from seg25d.inference import export
 from seg25d.preprocessing.grid import Grid
@@ -45,6 +48,8 @@ from seg25d.preprocessing.positions import (
     taken_positions,
 )
 
+TABLE = "thick_slices"
+"""Name of the table in the records of its trainings."""
 LARGEST_DISTANCE = 5.0
 FACTORS = (1.25, 2, 3, 10 / 3, 4, 5)
 RULES: Sequence[Callable[[int, int], Positions]] = (nearest_positions, linear_positions, taken_positions)
@@ -155,51 +160,58 @@ TRIALS: Sequence[Trial] = (
 )
 
 
-def make_trials(kept: KeptTrainings, source: Source, options: argparse.Namespace, kind: str, seed: int) -> None:
-    """Train a model of one kind with one seed, and score it on images of both, as far as that is not kept already."""
-    keys: list[dict[str, Any]] = [
-        {"dataset": source.folder.name, "seed": seed, "model": model, "images": images, "export": way}
-        for model, images, way in TRIALS
-        if model == kind
-    ]
-    todo = [key for key in keys if kept.find(**key) is None]
-    if not todo:
-        return
+def make_trials(source: Source, options: argparse.Namespace, kind: str, seed: int) -> dict[Trial, Row]:
+    """Train a model of one kind with one seed, and score it on images of both, as far as that is not kept already.
+
+    Returns:
+        The records of the trials, see `finished.py`.
+    """
     identifier = f"{900 + len(KINDS) * seed + KINDS.index(kind)}"
-    workspace = options.workspace / f"{source.folder.name}_{options.in_plane}"
-    raw = workspace / "raw" / f"Dataset{identifier}_{source.folder.name.split('_', 1)[1]}"
-    tests = workspace / "tests"
+    workspace = options.workspace / f"{source.folder.name}_{options.in_plane}_{options.iterations}_updates"
+    name = f"Dataset{identifier}_{source.folder.name.split('_', 1)[1]}"
+    raw, plans = workspace / "raw" / name, Workspace.resolve(workspace).preprocessed_dataset(name).plans()
+    tests, own = workspace / "tests", {"dataset": source.folder.name, "train": None}
+
+    def facts(trial: Trial) -> Row:
+        return facts_of(TABLE, ", ".join(trial), seed, options, planned_digest(plans, CONFIGURATION), **own)
+
+    trials = [trial for trial in TRIALS if trial[0] == kind]
+    found = {trial: known for trial in trials if (known := find_training(options.output, facts(trial))) is not None}
+    if len(found) == len(trials):
+        return found
     if not (tests / KINDS[-1] / "dataset.json").exists():
         write_tests(source, tests, options.in_plane)
     if not (raw / "dataset.json").exists():
         write_training_cases(source, raw, kind, options.in_plane)
     train(workspace, identifier, CONFIGURATION, options.iterations, seed)
-    for key in todo:
-        cases, out = tests / key["images"], workspace / "predicted" / f"{identifier}_{key['images']}_{key['export']}"
+    for trial in trials:
+        if trial in found:
+            continue
+        _, images, way = trial
+        cases, out = tests / images, workspace / "predicted" / f"{identifier}_{images}_{way}"
         with ExitStack() as stack:
-            if key["export"] == "repeated":
+            if way == "repeated":
                 stack.enter_context(patch.object(export, "separate_positions", repeated_slices))
             predict(workspace, identifier, CONFIGURATION, cases / "imagesTs", out)
-        dice_of_cases = score(workspace, cases / "labelsTs", out)
-        kept.keep({"cases": dice_of_cases, "identical": share_identical(out)}, **key)
+        scored = score(workspace, cases / "labelsTs", out) | {"identical": share_identical(out)}
+        machine = {"dataset": source.folder.name, "machine": this_machine(None)}
+        found[trial] = keep_training(options.output, facts(trial) | machine | scored)
+    return found
 
 
-def rows(kept: KeptTrainings) -> list[str]:
+def rows(found: Mapping[Trial, Sequence[Row]]) -> list[str]:
     """A line for each trial: Dice and identical slices over seeds, and how much better than repeating it is."""
     lines = [f"{'model':6} {'images':7} {'between':13} {'Dice':16} {'identical':>9}  minus repeated"]
-
-    def found(trial: Trial) -> list[dict[str, Any]]:
-        return [each for each in kept.trainings if (each["model"], each["images"], each["export"]) == trial]
-
+    scores = {trial: [each["scores"]["dice"] for each in trainings] for trial, trainings in found.items()}
     for trial in TRIALS:
-        if mine := found(trial):
-            same = fmean(each["identical"] for each in mine)
-            others = found((*trial[:2], "repeated")) if trial[2] == "interpolated" else []
-            gain = difference(scores(mine), scores(others)) if others else None
-            told = "" if gain is None else str(gain)
+        if trial in scores:
             model, images, way = trial
-            dice_over_seeds = mean_over_seeds(scores(mine))
-            lines.append(f"{model:6} {images:7} {way:13} {dice_over_seeds:16} {same:9.3f}  {told}".rstrip())
+            same = fmean(each["identical"] for each in found[trial])
+            others = scores.get((model, images, "repeated")) if way == "interpolated" else None
+            gain = difference(scores[trial], others) if others else None
+            told = "" if gain is None else str(gain)
+            mean = mean_over_seeds(scores[trial])
+            lines.append(f"{model:6} {images:7} {way:13} {mean:16} {same:9.3f}  {told}".rstrip())
     return lines
 
 
@@ -217,14 +229,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.train is None:
         compare_on_labels(options.data)
         return 0
-    if options.workspace is None:
-        parser.error("--train needs --workspace")
+    if options.workspace is None or options.output is None:
+        parser.error("--train needs --workspace and --output")
     source = find_source(options.data, options.train)
-    kept = KeptTrainings(options.output, {name: getattr(options, name) for name in ("in_plane", "iterations")})
+    found: dict[Trial, list[Row]] = {}
     for seed in options.seeds:
         for kind in KINDS:
-            make_trials(kept, source, options, kind, seed)
-            print("\n".join(rows(kept)), flush=True)
+            for trial, record in make_trials(source, options, kind, seed).items():
+                found.setdefault(trial, []).append(record)
+            print("\n".join(rows(found)), flush=True)
     return 0
 
 

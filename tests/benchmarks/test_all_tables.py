@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -141,7 +142,8 @@ def test_only_what_is_needed_is_prepared(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(all_tables, "write_vessels_dataset", lambda folder, **_: calls.append(folder.name))
     all_tables.prepare(tmp_path, all_tables.chosen(["stacks_27_updates"]))
     assert len(calls) == 1
-    assert "-d 27 -c 2d 3d si stack mv mv__rstn --recipe default --cpu-gflops 64 --device cpu" in calls[0]
+    assert "-d 27 -c 2d 3d si stack mv mv__rstn --recipe default" in calls[0]
+    assert "--cpu-gflops 64 --gpu-memory-gb 8 --device cpu" in calls[0]
     calls.clear()
     all_tables.prepare(tmp_path, all_tables.chosen(["vessels_902_*"]))
     assert calls[0] == all_tables.SMALL_VESSELS
@@ -158,7 +160,7 @@ def test_only_what_is_needed_is_prepared(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_table_goes_into_its_file_and_its_seconds_add_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[list[str]] = []
-    monkeypatch.setattr(all_tables, "run", calls.append)
+    monkeypatch.setattr(all_tables, "run", lambda words: calls.append(words) or True)
     times = iter([0.0, 30.0, 100.0, 112.0, 200.0, 201.0])
     monkeypatch.setattr(all_tables, "time", SimpleNamespace(monotonic=lambda: next(times)))
     workspace, known = tmp_path / "workspace", COMMANDS
@@ -180,7 +182,7 @@ def test_what_is_finished_is_not_run_again_on_any_machine(tmp_path: Path, monkey
     wanted = all_tables.chosen(["grids_4_*", "encoder_27_updates", "pretrained_4_updates"])
     assert all_tables.still_to_run(wanted, None) == wanted
     assert all_tables.still_to_run(wanted, tmp_path) == wanted
-    monkeypatch.setattr(all_tables, "run", lambda _: None)
+    monkeypatch.setattr(all_tables, "run", lambda _: True)
     for name, command in wanted.items():
         all_tables.run_table(name, command, tmp_path / "workspace", tmp_path)
     assert all_tables.still_to_run(wanted, tmp_path) == wanted, "without their files nothing is finished"
@@ -197,12 +199,46 @@ def test_what_is_finished_is_not_run_again_on_any_machine(tmp_path: Path, monkey
     assert list(all_tables.still_to_run({"grids_4_time": longer}, tmp_path)) == ["grids_4_time"]
 
 
-def test_a_command_that_fails_is_not_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_: list[str]) -> None:
-        raise RuntimeError
+def test_a_command_that_is_interrupted_has_taken_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: list[str]) -> bool:
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(all_tables, "run", fail)
-    with pytest.raises(RuntimeError):
+    monkeypatch.setattr(all_tables, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
         all_tables.run_table("grids_4_time", COMMANDS["grids_4_time"], tmp_path / "workspace", tmp_path)
     assert not (tmp_path / all_tables.FINISHED).exists()
-    assert "grids_4_time" in read_json(tmp_path / "seconds.json")
+    assert "grids_4_time" in read_json(tmp_path / all_tables.SECONDS)
+
+
+def test_what_fails_does_not_stop_the_others_and_is_told_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(words: list[str]) -> bool:
+        return "xia2018" not in words and Path(words[-1]).name != "grids_4_updates.json"
+
+    monkeypatch.setattr(all_tables, "run", run)
+    words = ["--workspace", str(tmp_path), "--output", str(tmp_path / "papers"), "--only", "grids_4_*", "network_costs"]
+    monkeypatch.setattr(sys, "argv", ["all_tables.py", *words])
+    with pytest.raises(SystemExit) as end:
+        all_tables.main()
+    first, plans, table = str(end.value).splitlines()
+    assert first.startswith("error: these failed, the others are done")
+    assert "-m seg25d plan_and_preprocess -d 4 -c mv --recipe xia2018" in plans
+    assert table.strip() == "grids_4_updates"
+    done, spent = (set(read_json(tmp_path / "papers" / name)) for name in (all_tables.FINISHED, all_tables.SECONDS))
+    assert done == {"network_costs", "grids_4_time"}
+    assert spent == {*done, "grids_4_updates"}
+
+
+@pytest.mark.parametrize(("words", "well"), [(["-c", "pass"], True), (["-c", "raise SystemExit(3)"], False)])
+def test_a_process_ends_well_or_not(words: list[str], well: bool) -> None:
+    assert all_tables.run(words) == well
+
+
+def test_calls_at_once_lose_no_entry_of_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(all_tables, "run", lambda _: True)
+    names = [name for name in COMMANDS if name != "encoder_27_updates"]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda name: all_tables.run_table(name, COMMANDS[name], tmp_path, tmp_path / "papers"), names))
+    assert set(read_json(tmp_path / "papers" / all_tables.FINISHED)) == set(names)
+    assert set(read_json(tmp_path / "papers" / all_tables.SECONDS)) == set(names)

@@ -4,6 +4,7 @@ benchmarks/held_out.py, few_slices_labelled.py, thick_slices.py. Commands stand 
 """
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ import held_out
 import numpy as np
 import pytest
 import thick_slices
-from held_out import KeptTrainings, Source, Volume, coarser_in_plane, find_source, scores
+from held_out import Source, Volume, coarser_in_plane, find_source
+from machines import this_machine
+from result_tables import Row
 from thick_slices import between, repeated_slices, share_identical, thinner
 
 from seg25d.data.dataset import read_dataset
@@ -22,6 +25,7 @@ from seg25d.data.verify import verify_dataset
 from seg25d.preprocessing.grid import Grid
 from seg25d.preprocessing.positions import linear_positions
 
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 SHAPE = (7, 8, 6)
 LABELS = {"background": 0, "a": 1, "b": 2}
 
@@ -59,8 +63,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
         for path in (images.parent / "labelsTs").iterdir():
             (out / path.name).write_bytes(path.read_bytes())
 
-    def score(workspace: Path, truth: Path, out: Path) -> dict[str, float]:
-        return {path.name.removesuffix(".nii.gz"): 0.5 for path in sorted(out.iterdir())}
+    def score(workspace: Path, truth: Path, out: Path) -> Row:
+        cases = [path.name.removesuffix(".nii.gz") for path in sorted(out.iterdir())]
+        return {"cases": cases, "scores": {"dice": [0.5] * len(cases)}}
 
     for module in (few_slices_labelled, thick_slices):
         for function in (train, predict, score):
@@ -108,7 +113,7 @@ def few(source: Source, tmp_path: Path, *words: str) -> int:
 
 def test_arms_differ_in_what_is_labelled(source: Source, tmp_path: Path, asked: list[tuple[str, ...]]) -> None:
     few(source, tmp_path, "--slices-labelled", "3")
-    raw = tmp_path / "workspace" / "Dataset027_Tiny_3_1" / "raw"
+    raw = tmp_path / "workspace" / "Dataset027_Tiny_3_1_7_updates" / "raw"
     data = {arm: read_dataset(raw / f"Dataset90{number}_Tiny") for number, arm in enumerate("asc")}
     assert [len(data[arm].cases) for arm in "asc"] == [8, 8, 2]
     assert [verify_dataset(each.root, 0) for each in data.values()] == [[], [], []]
@@ -137,8 +142,12 @@ def test_trainings_are_kept_by_the_file_alone(
     assert len(trained) == 2 * 3 * 2
     assert ("train", "904", "si", "7", "1") in trained
     kept = json.loads((tmp_path / "few.json").read_text(encoding="utf-8"))
-    assert kept["settings"] == {"slices_labelled": 5, "in_plane": 1, "iterations": 7}
-    assert kept["trainings"][0]["cases"] == {"case_0": 0.5, "case_1": 0.5}
+    first = kept["trainings"][0]
+    settings = {"slices_labelled": "5", "in_plane": "1", "iterations": "7", "seeds": "0"}
+    assert first["settings"] == {"dataset": "Dataset027_Tiny", "configuration": "2d", **settings}
+    assert (first["name"], first["dataset"]) == ("2d, all labels", "Dataset027_Tiny")
+    assert (first["cases"], first["scores"]) == (["case_0", "case_1"], {"dice": [0.5, 0.5]})
+    assert first["machine"] == this_machine(None)
     asked.clear()
     # On another machine: with the file, and an empty workspace; one training is missing.
     kept["trainings"].pop(4)
@@ -155,17 +164,28 @@ def test_trainings_are_kept_by_the_file_alone(
 
 def test_results_of_other_settings_are_not_mixed_in(source: Source, tmp_path: Path, asked: list[Any]) -> None:
     few(source, tmp_path)
-    with pytest.raises(SystemExit, match=r"'slices_labelled': 5.*, expected .*'slices_labelled': 4"):
-        few(source, tmp_path, "--slices-labelled", "4")
+    asked.clear()
+    few(source, tmp_path)
+    assert not asked
+    for words in (["--slices-labelled", "4"], ["--iterations", "8"], ["--in-plane", "2"]):
+        asked.clear()
+        few(source, tmp_path, *words)
+        assert len([each for each in asked if each[0] == "train"]) == 2 * 3, words
+    trainings = json.loads((tmp_path / "few.json").read_text(encoding="utf-8"))["trainings"]
+    assert len(trainings) == 4 * 2 * 3
 
 
-def test_rows_and_columns_of_scores(tmp_path: Path) -> None:
-    kept = KeptTrainings(None, {})
-    kept.keep({"cases": {"b": 0.5, "a": None}}, seed=0)
-    kept.keep({"cases": {"b": 0.75}}, seed=1)
-    assert scores(kept.trainings) == [[None, 0.5], [None, 0.75]]
-    assert kept.find(seed=1) is kept.trainings[1]
-    assert kept.find(seed=2) is None
+def test_scores_are_those_of_the_command(tmp_path: Path) -> None:
+    labels = np.zeros((3, 4, 4), np.uint8)
+    labels[1, 1:3, 1:3] = 1
+    volume = Volume(np.zeros((1, 3, 4, 4), np.float32), labels, (1.0, 1.0, 1.0))
+    for folder in ("truth", "found"):
+        Source(tmp_path, {"file_ending": ".nii.gz"}, [], []).write(tmp_path / folder, "Ts", "a", volume)
+    description = {"channel_names": {"0": "MRI"}, "labels": {"background": 0, "a": 1}, "file_ending": ".nii.gz"}
+    (tmp_path / "truth" / "dataset.json").write_text(json.dumps(description | {"numTraining": 1}), encoding="utf-8")
+    found = held_out.score(tmp_path, tmp_path / "truth" / "labelsTs", tmp_path / "found" / "labelsTs")
+    assert found["cases"] == ["a"]
+    assert (found["scores"]["dice"], found["scores"]["hd95_mm"]) == ([1.0], [0.0])
 
 
 def test_failed_commands_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -237,7 +257,7 @@ def test_models_of_both_kinds_see_images_of_both(
         (number, "2d", "5", seed) for number, seed in (("900", "0"), ("901", "0"), ("902", "1"), ("903", "1"))
     ]
     assert len([words for words in asked if words[0] == "predict"]) == 2 * 5
-    root = tmp_path / "workspace" / "Dataset027_Tiny_1"
+    root = tmp_path / "workspace" / "Dataset027_Tiny_1_5_updates"
     depths = {
         path: read_geometry(root / path / "case_2.nii.gz").canonical_shape[0]
         for path in ("raw/Dataset900_Tiny/labelsTr", "raw/Dataset901_Tiny/labelsTr")
@@ -252,6 +272,18 @@ def test_models_of_both_kinds_see_images_of_both(
     last = capsys.readouterr().out.splitlines()[-6:]
     assert last[0].startswith("model  images  between")
     assert [line.split()[:3] for line in last[1:]] == [list(trial) for trial in thick_slices.TRIALS]
+
+
+def test_the_results_of_the_repository_are_continued(
+    source: Source, tmp_path: Path, asked: list[tuple[str, ...]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    source.folder.rename(source.folder.with_name("Dataset027_ACDC"))
+    shutil.copyfile(RESULTS / "thick_slices.json", tmp_path / "t.json")
+    place = ["--data", str(source.folder.parent), "--workspace", str(tmp_path / "w"), "-o", str(tmp_path / "t.json")]
+    thick_slices.main([*place, "--train", "27", "--in-plane", "2", "--iterations", "150", "--seeds", "0"])
+    assert [words for words in asked if words[0] == "train"] == [("train", "901", "2d", "150", "0")]
+    lines = [line.split()[:5] for line in capsys.readouterr().out.splitlines() if line.startswith("thick")]
+    assert lines[2] == ["thick", "thin", "repeated", "0.641", "0.692"]
 
 
 def test_only_what_is_to_be_repeated_is(
@@ -273,7 +305,7 @@ def test_only_what_is_to_be_repeated_is(
 def test_a_workspace_is_needed(source: Source, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         thick_slices.main(["--data", str(source.folder.parent), "--train", "27"])
-    assert "--train needs --workspace" in capsys.readouterr().err
+    assert "--train needs --workspace and --output" in capsys.readouterr().err
 
 
 def test_labels_alone_are_compared(source: Source, capsys: pytest.CaptureFixture[str]) -> None:
