@@ -50,7 +50,7 @@ PLANS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("902", ("3d", "2d", "mip"), "angermann2022"),
 )
 """Data set, configurations and recipe of all plans but those of `smaller_recipes.py`."""
-SMALLER = (("4", ("shivdeo2021_32", "sobirov2022_atria_32", "sobirov2022_atria64_32")),)
+SMALLER = (("4", ("shivdeo2021_64", "sobirov2022_atria_32", "sobirov2022_atria64_32")),)
 LIMITS = ("--cpu-gflops", "64", "--gpu-memory-gb", "8")
 """Speed of the CPUs that the plans are made for, as that of the machine of `COSTS`, and memory: windows, and with them
 what an update is, do not depend on where the tables are made, or on what runs beside."""

@@ -243,7 +243,7 @@ def add_differences(rows: Sequence[Row], table: Table, options: argparse.Namespa
             other = by_name.get(name, row)
             if other is row or other["cases"] != row["cases"] or not are_comparable(row, other, options):
                 continue
-            if (gain := difference(row["scores"][score], other["scores"][score])) is not None:
+            if (gain := difference(row["scores"][score], other["scores"][score], cases=row["cases"])) is not None:
                 row["differences"][key] = gain._asdict()
 
 

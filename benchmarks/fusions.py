@@ -161,14 +161,15 @@ def row(name: str, results: Sequence[Mapping[str, Mapping[str, Any]]]) -> Row:
     of_cases, of_majority = (np.array(each, float).mean(0) for each in (dice, others["majority"]))
     known = of_cases[~np.isnan(of_cases)]
     quantiles = {key: float(np.percentile(known, percent)) for key, percent in QUANTILES.items()}
-    gains = {key: difference(dice, other) for key, other in others.items() if key != name}
+    cases = list(own[0]["dice"])
+    gains = {key: difference(dice, each, paired=True, cases=cases) for key, each in others.items() if key != name}
     both = ~np.isnan(of_cases) & ~np.isnan(of_majority)
     pairs = of_cases[both], of_majority[both]
     tested = len(dice) > 1 and (pairs[0] != pairs[1]).any()
     seconds = [second for each in own for second in each["seconds"] if second is not None]
     return {
         "name": name,
-        "cases": list(own[0]["dice"]),
+        "cases": cases,
         "scores": {"dice": dice},
         "std": float(known.std(ddof=1)) if len(known) > 1 else None,
         **quantiles,

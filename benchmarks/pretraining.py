@@ -186,7 +186,7 @@ def add_differences(rows: Sequence[Row]) -> None:
             f"{number} labels, minus {other}": gain._asdict()
             for number in row["scores"]
             for other in others
-            if (gain := difference(row["scores"][number], scratch[other][number])) is not None
+            if (gain := difference(row["scores"][number], scratch[other][number], paired=True)) is not None
         }
 
 
