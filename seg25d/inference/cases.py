@@ -76,8 +76,10 @@ class CaseOptions(Record):
 class CaseModel(Protocol):
     """A model that segments images: a configuration or an ensemble."""
 
-    def prepare(self, image: NDArray[Any], spacing_mm: Spacing, case: Case | None = None) -> Any:
-        """Preprocess an image (C, D, H, W) in canonical orientation for the model."""
+    def prepare(
+        self, image: NDArray[Any], spacing_mm: Spacing, case: Case | None = None, *, overwrite: bool = False
+    ) -> Any:
+        """Preprocess an image (C, D, H, W) in canonical orientation for the model, in its place if that is allowed."""
 
     def segment(
         self, prepared: Any, uncertainty: Uncertainty | None = None, folder: Path | None = None
@@ -326,7 +328,7 @@ def _read(model: CaseModel, case: Case) -> _Read:
         logger.warning("%s: %s", case.images[0], conflict)
     if note := spacing_note(case.images[0], geometry.shape[0]):
         logger.warning("%s: %s", case.name, note)
-    prepared = model.prepare(image, geometry.canonical_spacing_mm, case)
+    prepared = model.prepare(image, geometry.canonical_spacing_mm, case, overwrite=True)
     return _Read(prepared, geometry, time.perf_counter() - started)
 
 

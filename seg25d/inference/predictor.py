@@ -124,13 +124,16 @@ class Predictor:
         image: NDArray[Any],
         spacing_mm: Spacing,
         normalization: Sequence[ChannelNormalization] | None = None,
+        *,
+        overwrite: bool = False,
     ) -> tuple[NDArray[np.float32], Grid]:
         """Resample and normalise an image for the models.
 
         Args:
-            image: (C, D, H, W) in canonical orientation; not changed.
+            image: (C, D, H, W) in canonical orientation; not changed unless `overwrite` is set.
             spacing_mm: Its canonical spacing.
             normalization: Normalisation of this case, see `with_header_windows`; None: as planned.
+            overwrite: See `preprocess_image`.
 
         Returns:
             The image (C, d, h, w), and the record of its grids.
@@ -149,7 +152,7 @@ class Predictor:
             raise InputError("the image has NaN or infinite voxels; replace them by a number")
         planned = self.header.plan
         plan = planned.model_copy(update={"normalization": tuple(normalization)}) if normalization else planned
-        return preprocess_image(image, spacing_mm, plan)
+        return preprocess_image(image, spacing_mm, plan, overwrite=overwrite)
 
     def predict_array(self, image: NDArray[Any], spacing_mm: Spacing) -> NDArray[np.uint8]:
         """Segment an image.

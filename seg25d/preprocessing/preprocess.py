@@ -79,14 +79,16 @@ class _Job(Record):
 
 
 def preprocess_image(
-    image: NDArray[Any], spacing_mm: Spacing, plan: PreprocessingPlan
+    image: NDArray[Any], spacing_mm: Spacing, plan: PreprocessingPlan, *, overwrite: bool = False
 ) -> tuple[NDArray[np.float32], Grid]:
     """Crop to content, normalise, resample.
 
     Args:
-        image: (C, D, H, W) in canonical orientation; not changed.
+        image: (C, D, H, W) in canonical orientation; not changed unless `overwrite` is set.
         spacing_mm: Its canonical spacing.
         plan: Target spacing, common size and normalisation.
+        overwrite: Whether an image in float32 is not needed any more: it is then normalised in its place, and may be
+            what is returned.
 
     Returns:
         The image (C, d, h, w), and the record of its grid.
@@ -97,8 +99,11 @@ def preprocess_image(
     """
     grid = _plan_grid(image, spacing_mm, plan.spacing_mm, plan.common_shape)
     _check_memory(grid, len(image))
-    normalized = normalize(crop(image, grid.bounding_box), plan.normalization)
-    return resample_image(normalized, grid.shape, grid.separate_axis), grid
+    cropped = crop(image, grid.bounding_box)
+    in_place = overwrite and image.dtype == np.float32
+    normalized = normalize(cropped, plan.normalization, cropped if in_place else None)
+    # Contiguous, as a part of the image would keep all of it in memory.
+    return np.ascontiguousarray(resample_image(normalized, grid.shape, grid.separate_axis)), grid
 
 
 def _check_memory(grid: Grid, num_channels: int) -> None:
@@ -216,12 +221,13 @@ def _preprocess_case(job: _Job, case: Case) -> tuple[Remark, ...]:
     keys = _source_keys(case, job.labels, targets)
     image, geometry, reference = _read(case, job.labels, unlabelled=job.unlabelled)
     remarks: dict[Remark, None] = {}
-    for target in targets:
+    for number, target in enumerate(targets, 1):
         normalization, said = with_header_windows(target.normalization, case)
         remarks |= dict.fromkeys(said)
         plan = target.model_copy(update={"normalization": normalization})
         try:
-            sampled, grid = preprocess_image(image, geometry.canonical_spacing_mm, plan)
+            spacing, is_last = geometry.canonical_spacing_mm, number == len(targets)
+            sampled, grid = preprocess_image(image, spacing, plan, overwrite=is_last)
         except InputError as error:
             raise InputError(f"{case.name}: {error}") from None
         model_labels = _resample_reference(reference, grid)
