@@ -36,6 +36,11 @@ class Prepared(NamedTuple):
     spacing_mm: Spacing
     """Spacing of the canonical image."""
 
+    @property
+    def nbytes(self) -> int:
+        """Of the arrays; one that several members share counts once."""
+        return sum({id(array): array.nbytes for array, _ in self.images}.values())
+
 
 class CasePredictor:
     """Members whose probabilities are averaged, followed by post-processing of the labels.
@@ -78,6 +83,11 @@ class CasePredictor:
     def labels(self) -> Labels:
         """The labels of the data set."""
         return self.description.labels
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether a member computes on the CPU."""
+        return any(member.execution.device.type == "cpu" for member in self.members)
 
     @property
     def threshold(self) -> float | None:

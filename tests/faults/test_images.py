@@ -147,6 +147,8 @@ def test_a_crash_in_verify_is_one_problem(num_workers: int, phantom: Path, monke
 class Model:
     """Everything is background."""
 
+    on_cpu = True
+
     def prepare(self, image: np.ndarray, spacing_mm: object, case: object = None, *, overwrite: bool) -> np.ndarray:
         return image
 
