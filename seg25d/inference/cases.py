@@ -20,6 +20,7 @@ from seg25d.core.errors import ResourceError, Seg25dError
 from seg25d.core.progress import track
 from seg25d.core.records import Record, write_record
 from seg25d.core.system_errors import refusal
+from seg25d.core.temporary_arrays import large_arrays_in
 from seg25d.core.types import IntArray, Spacing
 from seg25d.data.cases import Case, is_picture
 from seg25d.data.description import DatasetDescription
@@ -353,7 +354,7 @@ def _read(model: CaseModel, case: Case) -> _Read:
 def _compute(model: CaseModel, reading: Future[_Read], work: Work, folder: Path) -> _Result:
     read, started = reading.result(), time.perf_counter()
     uncertainty = Uncertainty(work.labels, with_map=True) if work.options.uncertainty else None
-    with ExitStack() as stack:
+    with large_arrays_in(folder), ExitStack() as stack:
         probabilities = None
         if work.options.save_probabilities:
             entered = model.segment_with_probabilities(read.prepared, folder, uncertainty)
