@@ -220,14 +220,17 @@ def _preprocess_case(job: _Job, case: Case) -> tuple[Remark, ...]:
     # The keys first: if a file changes while it is read, the case is preprocessed again next time.
     keys = _source_keys(case, job.labels, targets)
     image, geometry, reference = _read(case, job.labels, unlabelled=job.unlabelled)
+    # One for each store, so that the last one takes the image: its memory is free when labels are resampled.
+    images = [image] * len(targets)
+    del image
     remarks: dict[Remark, None] = {}
-    for number, target in enumerate(targets, 1):
+    for target in targets:
         normalization, said = with_header_windows(target.normalization, case)
         remarks |= dict.fromkeys(said)
         plan = target.model_copy(update={"normalization": normalization})
         try:
-            spacing, is_last = geometry.canonical_spacing_mm, number == len(targets)
-            sampled, grid = preprocess_image(image, spacing, plan, overwrite=is_last)
+            spacing = geometry.canonical_spacing_mm
+            sampled, grid = preprocess_image(images.pop(), spacing, plan, overwrite=not images)
         except InputError as error:
             raise InputError(f"{case.name}: {error}") from None
         model_labels = _resample_reference(reference, grid)
@@ -242,6 +245,7 @@ def _preprocess_case(job: _Job, case: Case) -> tuple[Remark, ...]:
         locations = sample_locations(model_labels, counts, case.name, IGNORE_INDEX)
         kept = None if job.unlabelled else reference
         _store(job.folder, target).write(record, CaseArrays(sampled, model_labels, kept, locations))
+        del sampled  # before the next one is made
     return tuple(remarks)
 
 

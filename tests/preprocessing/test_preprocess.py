@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import tracemalloc
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from seg25d.data.labels import Labels
 from seg25d.inference.export import labels_from_slabs
 from seg25d.inference.sliding_window import Slab
 from seg25d.planning.normalization import ChannelNormalization
+from seg25d.preprocessing import preprocess
 from seg25d.preprocessing.preprocess import preprocess_dataset, preprocess_image, read_model_labels
 from seg25d.preprocessing.resample import resample_labels
 from seg25d.preprocessing.store import Store
@@ -255,6 +257,29 @@ def test_a_crop_of_it_does_not_keep_the_rest(spacing_mm: Spacing, rng: np.random
     assert not np.shares_memory(result, image)
     assert result.flags.c_contiguous
     np.testing.assert_array_equal(result, expected)
+
+
+def test_the_image_is_gone_when_the_labels_of_the_last_store_are_resampled(
+    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, resample = preprocess._read, preprocess._resample_reference
+    images: list[weakref.ref[np.ndarray]] = []
+    is_there: list[bool] = []
+
+    def noted(*arguments: object, **settings: object) -> tuple[np.ndarray, object, object]:
+        image, geometry, reference = read(*arguments, **settings)  # type: ignore[arg-type]
+        images.append(weakref.ref(image))
+        return image, geometry, reference
+
+    def looked(*arguments: object) -> np.ndarray:
+        is_there.append(images[-1]() is not None)
+        return resample(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(preprocess, "_read", noted)
+    monkeypatch.setattr(preprocess, "_resample_reference", looked)
+    plans = [_Plan(), _Plan(store="t", normalization=ZSCORE)]
+    preprocess_dataset(_dataset(tmp_path / "raw", "a", rng), plans, PreprocessedFolder(root=tmp_path / "out"), 0)
+    assert is_there == [True, False]
 
 
 def test_the_image_serves_all_stores_before_it_is_overwritten(tmp_path: Path, rng: np.random.Generator) -> None:
