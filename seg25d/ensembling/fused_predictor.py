@@ -120,12 +120,12 @@ class FusedPredictor(Predictor):
         maps = [each for views in per_fold for each in views]
         per_fold.clear()
         if self.options.fusion != "network":
-            inside = (slice(None), *box_slices(box))
-            _check_memory(maps, box, self.options.fusion)
-            # Copies, so that the memory of the rest can be freed.
-            maps = [backend.copy(each[inside]) for each in maps]
             from seg25d.ensembling.view_fusions import fuse_views  # noqa: PLC0415 - loads torch
 
+            _check_memory(maps, box, self.options.fusion)
+            inside = (slice(None), *box_slices(box))
+            # Copies, so that the memory of the rest can be freed.
+            maps = [backend.copy(each[inside]) for each in maps]
             scores = fuse_views(maps, image[inside], self.options.fusion, self.labels, threshold)
             return framed([Slab(0, 0, move_axis(scores, 1, 0), self.labels_device)], box, shape, background)
         part = backend.from_numpy(fusion_input(image, maps, box))
