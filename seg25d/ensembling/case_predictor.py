@@ -137,9 +137,7 @@ class CasePredictor:
                     for remark in remarks:
                         logger.log(remark.level, remark.text)
                 is_last = len(done) == len(kinds) - 1
-                done[plan.arrays] = member.preprocess(
-                    image, spacing_mm, normalization, overwrite=overwrite and is_last
-                )
+                done[plan.arrays] = member.preprocess(image, spacing_mm, normalization, overwrite=overwrite and is_last)
             images.append(done[plan.arrays])
         return Prepared(tuple(images), spacing_mm)
 

@@ -9,7 +9,6 @@ Letters: K scores, n planes, h w the plane's axes in the order (D, H, W).
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
