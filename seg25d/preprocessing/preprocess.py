@@ -359,7 +359,7 @@ def _estimate_bytes(dataset: Dataset, targets: Sequence[_Target]) -> int:
 
     Per voxel of the file: the image in canonical order, and as read or normalised (8 bytes a channel), labels (2). Per
     voxel of the model's grid: `_SAMPLED_BYTES` and `_LABEL_BYTES`. A case of 500 x 512 x 512 with one channel took
-    2.2 GiB where this says 2.6 (measurements.md, clinical size).
+    1.6 GiB where this says 2.6 (measurements.md, clinical size): only images that several stores need are there twice.
     """
     shape, spacing_mm = largest_shape(dataset)
     channels = len(dataset.description.channel_names)
