@@ -9,7 +9,8 @@ its processes (measured.py). Trainings end after `--updates` updates, without th
 and, in seg25d, without the updates that are timed before a first training (updates_alone.py). `export` is the
 conversion of the scores of one case, on a grid of 1 mm, to labels of 0.8 mm (export_many_classes.py); its memory is
 what is added to the scores. `evaluate` scores the truth, displaced by two voxels. `find_best` compares two
-configurations on one validation case, whose probabilities are predicted first.
+configurations on one validation case, whose probabilities are predicted first. With `--test-cases 2` predictions hold
+what they hold of a cohort: while a case is computed, the next may be read and the last one written.
 
 Every figure is kept in the file of `-o` as soon as it is there: the same command does what is missing, and what failed.
 Delete the file to measure anew. What takes more than `--memory-limit-gb` or `--time-limit` is ended, and counts as
@@ -71,7 +72,8 @@ def name_of(place: Place) -> str:
     """The name of a data set in the file."""
     scans = place.scans
     size = f"{scans.slices} x {scans.size} x {scans.size}"
-    return f"{size}, {scans.thickness_mm:g} mm, {scans.num_labels} labels, {place.num_cases} cases"
+    tested = f", {place.num_test} to predict" if place.num_test > 1 else ""
+    return f"{size}, {scans.thickness_mm:g} mm, {scans.num_labels} labels, {place.num_cases} cases{tested}"
 
 
 def make_data(place: Place, figures: Figures) -> None:
@@ -82,11 +84,13 @@ def make_data(place: Place, figures: Figures) -> None:
     words = [sys.executable, str(BENCHMARKS / "clinical_ct.py"), str(place.raw)]
     words += ["--slices", str(scans.slices), "--size", str(scans.size), "--labels", str(scans.num_labels)]
     words += ["--thickness-mm", str(scans.thickness_mm), "--cases", str(place.num_cases)]
+    words += ["--test-cases", str(place.num_test)]
     print(f"{name_of(place)}: making the data", flush=True)
     row = measure(words, place.variables("seg25d"), place.root / "logs" / "generate.log")
     if row["status"]:
         raise SystemExit(f"error: the data could not be made; see {place.root / 'logs' / 'generate.log'}")
-    figures.add(name_of(place), "data", "generate", {**row, "voxels": (place.num_cases + 1) * place.voxels})
+    voxels = (place.num_cases + place.num_test) * place.voxels
+    figures.add(name_of(place), "data", "generate", {**row, "voxels": voxels})
 
 
 def run_stage(place: Place, program: str, stage: Stage, limits: Limits) -> Row:
@@ -204,6 +208,7 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--thickness-mm", type=float, nargs="+", default=[0.8], help="of slices (default: 0.8)")
     parser.add_argument("--size", type=int, default=512, help="voxels along both axes of a plane (default: 512)")
     parser.add_argument("--cases", type=int, default=4, help="the last one for validation (default: 4)")
+    parser.add_argument("--test-cases", type=int, default=1, help="that are predicted and scored (default: 1)")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES, help="default: all")
     parser.add_argument("--configurations", nargs="+", default=CONFIGURATIONS, help="default: all but mv")
     parser.add_argument("--compared", nargs=2, default=("axial", "3d"), help="for find_best (default: axial 3d)")
@@ -229,8 +234,10 @@ def main(words: Sequence[str] | None = None) -> int:
             for slices in options.slices:
                 for labels in options.labels:
                     scans = Scans(slices, options.size, thickness, num_labels=labels)
-                    root = options.folder / f"{slices}x{options.size}_{thickness:g}mm_{labels}labels_{options.cases}"
-                    place = Place(root.resolve(), scans, options.cases, settings)
+                    tested = f"_{options.test_cases}" if options.test_cases > 1 else ""
+                    name = f"{slices}x{options.size}_{thickness:g}mm_{labels}labels_{options.cases}{tested}"
+                    root = (options.folder / name).resolve()
+                    place = Place(root, scans, options.cases, settings, num_test=options.test_cases)
                     make_data(place, figures)
                     failed += run_stages(place, options, figures)
     print(tables(figures.content))

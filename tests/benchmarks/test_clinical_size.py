@@ -68,6 +68,18 @@ def test_what_a_stage_writes_is_removed_before_it(commands: list[str], tmp_path:
     assert not made.exists()
 
 
+def test_more_cases_to_predict_are_data_of_their_own(commands: list[str], tmp_path: Path) -> None:
+    words = ["-o", str(tmp_path / "a.json"), "--folder", str(tmp_path / "f"), *SMALL, "--stages", "predict", "evaluate"]
+    words += ["--configurations", "si", "--test-cases", "2"]
+    raw = tmp_path / "f" / "10x20_0.8mm_3labels_4_2" / "raw" / "Dataset801_Clinical"
+    (raw / "labelsTs").mkdir(parents=True)
+    assert clinical_size.main(words) == 0
+    assert commands[0].endswith("--cases 4 --test-cases 2")
+    kept = json.loads((tmp_path / "a.json").read_text())["figures"][f"{DATA}, 2 to predict"]
+    assert kept["data"]["generate"]["voxels"] == 6 * 4_000
+    assert [kept["seg25d"][name]["voxels"] for name in ("predict si", "evaluate")] == [8_000, 8_000]
+
+
 def test_tables_compare_programs_and_sizes() -> None:
     ours = {"predict 3d": row(), "verify": row(cpu_s=8.0), "plan": row(status=1), "mirrored mip": row()}
     theirs = {
