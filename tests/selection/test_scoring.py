@@ -138,7 +138,7 @@ def test_cases_that_were_scored_before_a_kill_are_not_scored_again(validation: V
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
-    assert sorted(contents(validation.scores)) == ["good.json", "poor.part.json"]
+    assert sorted(contents(validation.scores)) == ["good.json", "good.part.json", "poor.part.json"]
     assert score_until(validation, lambda: None) == [("poor", "b")]
     assert score_ensembles(validation, SINGLES) == summaries
     assert contents(validation.scores) == contents(undisturbed.scores)
