@@ -294,8 +294,7 @@ def _batch_reason(fit: Fit, limits: Limits) -> str:
         return f"the recipe's; {covers}"
     largest = limits.largest_batch(fit.window, fit.flops_per_window)
     if fit.batch_size < largest:
-        bound = "whose tensors kernels can count (2^31)" if fit.batch_size == fit.countable_batch else "that fits"
-        return f"the largest {bound}; {covers}, more would be allowed ({largest})"
+        return f"the largest that fits; {covers}, more would be allowed ({largest})"
     if fit.batch_size == LARGEST_BATCH:
         return f"the largest allowed; {covers}"
     if fit.batch_size < limits.largest_batch(fit.window):

@@ -67,9 +67,9 @@ all together: with very many classes they decide how much memory it takes (60 cl
 documentation/reference/measurements.md)."""
 
 MOST_NUMBERS = 2**31 - 1
-"""Maximum number of values in a tensor: kernels that count with 32 bits refuse more, fail or are slow. A batch grows up
-to it, a window with more is not taken. Only the smallest batch may have more: convolutions, which have the largest
-tensors, get it in parts that cuDNN can count, but cannot part a window (github.com/pytorch/pytorch/issues/22496)."""
+"""Maximum number of values of one window in a tensor: kernels that count with 32 bits refuse more, fail or are slow.
+Convolutions get a batch in parts that cuDNN can count, but cannot part a window
+(github.com/pytorch/pytorch/issues/22496)."""
 
 Candidate: TypeAlias = tuple[AnyRepresentation, Shape]
 
@@ -181,11 +181,6 @@ class Fit(Record):
     def flops_per_window(self) -> float:
         """Floating-point operations of an update, per window of the batch."""
         return self.memory.flops / self.batch_size
-
-    @property
-    def countable_batch(self) -> int:
-        """The most such windows that tensors may have, or as many as were traced where these are more already."""
-        return max(self.batch_size, MOST_NUMBERS * self.batch_size // max(1, self.memory.largest_tensor))
 
     def fits(self, limits: Limits) -> bool:
         """Whether the step fits into the memory, and a window into what kernels can count."""
@@ -319,13 +314,13 @@ def _trace(item: tuple[AnyRepresentation, Shape, NetworkSpec], batch_size: int, 
 
 
 def _grow(step: Fit, limits: Limits) -> Fit:
-    """The largest batch that fits into the memory and into what kernels can count.
+    """The largest batch that fits.
 
     Predicted in proportion to one trace and, where that allows a larger one, traced until none can be larger. A step's
     memory is the highest of many straight lines over the batch size, one for each of its moments. So beyond two sizes
     it lies above the line through them, which says what is too large, and between them below it, which says what fits.
     """
-    largest = min(limits.largest_batch(step.window, step.flops_per_window), step.countable_batch)
+    largest = limits.largest_batch(step.window, step.flops_per_window)
     if largest < step.batch_size:
         return _trace((step.representation, step.window, step.network), largest, limits, step.position)
     best, too_large = step, largest + 1

@@ -239,7 +239,7 @@ def limits_of(configuration: str, geometry: VolumeGeometry, gpu_memory_gb: float
 
 
 @pytest.mark.parametrize(("numbers_per_voxel", "whole"), [(100, True), (2000, False)])
-def test_no_window_and_no_larger_batch_has_more_numbers_than_kernels_count(
+def test_no_window_has_more_numbers_than_kernels_count(
     monkeypatch: pytest.MonkeyPatch, numbers_per_voxel: int, whole: bool
 ) -> None:
     """With memory for anything: 144^3 voxels of 2000 numbers are more than 2^31."""
@@ -259,9 +259,7 @@ def test_no_window_and_no_larger_batch_has_more_numbers_than_kernels_count(
     fit = search(candidates, limits_of("3d", geometry, 139).model_copy(update={"total_voxels": 10**12}))
     assert (fit.position == 0) == whole
     assert numbers_per_voxel * prod(fit.window) < 2**31
-    in_a_window = numbers_per_voxel * prod(fit.window)
-    assert fit.batch_size == max(2, (2**31 - 1) // in_a_window) < 8
-    assert (in_a_window * fit.batch_size < 2**31) == whole, "the smallest batch may have more"
+    assert fit.batch_size > 8  # in parts
     if not whole:
         assert numbers_per_voxel * prod(fit.window) > 2**30
 
