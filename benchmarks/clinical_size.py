@@ -12,9 +12,10 @@ what is added to the scores. `evaluate` scores the truth, displaced by two voxel
 configurations on one validation case, whose probabilities are predicted first. With `--test-cases 2` predictions hold
 what they hold of a cohort: while a case is computed, the next may be read and the last one written.
 
-Every figure is kept in the file of `-o` as soon as it is there: the same command does what is missing, and what failed.
-Delete the file to measure anew. What takes more than `--memory-limit-gb` or `--time-limit` is ended, and counts as
-measured. Stages need what those before them left in `--folder`.
+Every figure is kept in the file of `-o` as soon as it is there, with its machine: the same command does what is
+missing, and what failed. Figures of two machines are not divided by each other. Delete the file to measure anew. What
+takes more than `--memory-limit-gb` or `--time-limit` is ended, and counts as measured. Stages need what those before
+them left in `--folder`.
 """
 
 import argparse
@@ -46,13 +47,16 @@ CONFIGURATIONS = ("axial", "coronal", "sagittal", "si", "stack", "mip", "3d")
 
 
 class Figures:
-    """The file of all figures: by data set, program and stage."""
+    """The file of all figures: by data set, program and stage. Those of earlier versions have one machine for all."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.content: dict[str, Any] = {"machine": {}, "figures": {}}
+        self.content: dict[str, Any] = {"figures": {}}
         if path.exists():
             self.content = json.loads(path.read_text(encoding="utf-8"))
+        if machine := self.content.pop("machine", None):
+            for row in _rows(self.content["figures"]):
+                row.setdefault("machine", machine)
 
     def of(self, data: str, program: str) -> dict[str, Row]:
         """Figures of the stages that were measured."""
@@ -61,11 +65,20 @@ class Figures:
 
     def add(self, data: str, program: str, stage: str, row: Row) -> None:
         """Keep a figure."""
-        self.of(data, program)[stage] = row
-        versions, memory = library_versions(), available_memory_bytes() / GIGABYTE
-        self.content["machine"] = {"cpu": this_processor().name, "cores": available_cores(), "versions": versions}
-        self.content["machine"]["free_memory_gb"] = round(memory, 1)
+        self.of(data, program)[stage] = {**row, "machine": this_machine()}
         write_json(self.path, self.content)
+
+
+def this_machine() -> dict[str, Any]:
+    """What a figure depends on, beside the program."""
+    processor = this_processor()
+    known = {"cpu": processor.name, "instruction_sets": list(processor.instruction_sets), "cores": available_cores()}
+    free = round(available_memory_bytes() / GIGABYTE, 1)
+    return {**known, "versions": library_versions(), "free_memory_gb": free}
+
+
+def _rows(figures: Mapping[str, Mapping[str, Mapping[str, Row]]]) -> Iterator[Row]:
+    yield from (row for programs in figures.values() for stages in programs.values() for row in stages.values())
 
 
 def name_of(place: Place) -> str:
@@ -140,11 +153,21 @@ def _table_of(data: str, programs: Mapping[str, Mapping[str, Row]]) -> str:
     header = ["", *(f"{label}: {what}" for label in PROGRAMS.values() for what in ("wall s", "CPU s", "GB"))]
     header += ["CPU, ratio", "GB, ratio"]
     rows = []
+    apart = ""
     for stage in _stages(programs):
         ours, theirs = (programs.get(program, {}).get(stage) for program in PROGRAMS)
         cells = [cell for row in (ours, theirs) for cell in _cells(row)]
         rows.append([stage, *cells, _ratio(ours, theirs, "cpu_s"), _ratio(ours, theirs, "with_files_gb")])
-    return f"**{data}**\n\n{markdown_table(header, rows)}" if rows else ""
+        if ours and theirs and not _same_machine(ours, theirs):
+            apart = "\n\nFigures of different machines have no ratio."
+    return f"**{data}**\n\n{markdown_table(header, rows)}{apart}" if rows else ""
+
+
+def _same_machine(ours: Row, theirs: Row) -> bool:
+    """Whether two figures are of the same machine, as far as their rows tell; those of earlier versions tell less."""
+    first, second = (row.get("machine", {}) for row in (ours, theirs))
+    known = {"cpu", "instruction_sets", "cores"} & first.keys() & second.keys()
+    return all(first[key] == second[key] for key in known)
 
 
 def _table_per_voxel(figures: Mapping[str, Mapping[str, Mapping[str, Row]]], program: str) -> str:
@@ -183,6 +206,8 @@ def _cells(row: Row | None) -> list[str]:
 
 def _ratio(ours: Row | None, theirs: Row | None, key: str) -> str:
     if ours is None or theirs is None or ours["status"] or theirs["status"] or not theirs[key]:
+        return "-"
+    if not _same_machine(ours, theirs):
         return "-"
     return f"{ours[key] / theirs[key]:.2f}"
 

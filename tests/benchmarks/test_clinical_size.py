@@ -101,6 +101,39 @@ def test_tables_compare_programs_and_sizes() -> None:
     ]
 
 
+HERE = {"cpu": "AMD EPYC", "instruction_sets": ["AVX2"], "cores": 2, "free_memory_gb": 3.0}
+
+
+def test_figures_of_two_machines_are_not_divided() -> None:
+    elsewhere = {**HERE, "instruction_sets": ["AVX2", "AMX"]}
+    ours = {stage: row(machine=HERE) for stage in ("verify", "plan", "evaluate")}
+    theirs = {"verify": row(machine=elsewhere), "plan": row(machine={**HERE, "free_memory_gb": 9.0}), "evaluate": row()}
+    table = tables({"figures": {DATA: {"seg25d": ours, "nnunet": theirs}}})
+    ratios = [line.split(" | ")[-2:] for line in table.splitlines() if line.startswith("| ") and line.count("|") == 10]
+    assert ratios[2:] == [["-", "- |"], ["1.00", "1.00 |"], ["1.00", "1.00 |"]]
+    assert "Figures of different machines have no ratio." in table
+    theirs["verify"] = row(machine=HERE)
+    assert "different machines" not in tables({"figures": {DATA: {"seg25d": ours, "nnunet": theirs}}})
+
+
+def test_each_figure_has_its_machine_also_those_of_older_files(
+    commands: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = {"cpu": "Intel", "cores": 2}
+    path = tmp_path / "a.json"
+    content = {"machine": older, "figures": {DATA: {"seg25d": {"export": row()}, "nnunet": {"fingerprint": row()}}}}
+    path.write_text(json.dumps(content))
+    monkeypatch.setattr(clinical_size, "this_machine", lambda: HERE)
+    words = ["-o", str(path), "--folder", str(tmp_path / "f"), *SMALL, "--stages", "fingerprint"]
+    assert clinical_size.main(words) == 0
+    assert commands
+    found = json.loads(path.read_text())
+    assert "machine" not in found
+    ours, theirs = (found["figures"][DATA][program] for program in ("seg25d", "nnunet"))
+    assert {stage: each["machine"] for stage, each in ours.items()} == {"export": older, "fingerprint": HERE}
+    assert theirs["fingerprint"]["machine"] == older
+
+
 def test_another_python_than_one_of_nnunet_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="expected the Python of an environment with nnunetv2, got /nowhere/python"):
         clinical_size.main(["-o", str(tmp_path / "a.json"), "--nnunet", "/nowhere/python"])
