@@ -4,9 +4,11 @@ import logging
 from typing import NamedTuple
 
 from seg25d.core.device import choose_execution, gpu_memory_gb
+from seg25d.core.progress import format_seconds
 from seg25d.core.types import Auto
 from seg25d.machine.speed import cpu_gflops
 from seg25d.planning.plan import Plans
+from seg25d.planning.search import update_seconds
 
 logger = logging.getLogger(__name__)
 WITHOUT_GPU_GB = 8.0
@@ -64,15 +66,49 @@ def machine_limits(
                 name,
             )
         return MachineLimits(memory, stored.cpu_gflops)
-    trains_here = memory_gb == "auto" and here is None
-    on_cpu = device == "cpu" or (trains_here and _trains_on_cpu(device))
-    if gflops is None or not on_cpu:
+    if gflops is None or not plans_for_cpus(memory_gb, device):
         if stored is not None and stored.cpu_gflops:
             logger.info("%s: planning for %g GB, and no longer for CPUs of %g GFLOP/s", name, memory, stored.cpu_gflops)
         return MachineLimits(memory, 0)
     measured = cpu_gflops()
     logger.info("%s: planning for CPUs of %g GFLOP/s; --cpu-gflops takes another number, or 0", name, measured)
     return MachineLimits(memory, measured)
+
+
+def plans_for_cpus(memory_gb: float | Auto, device: str | None) -> bool:
+    """Whether new plans are for the CPUs of this machine, whose speed bounds updates.
+
+    Args:
+        memory_gb: As it is given, see `machine_limits`; a number is for a GPU, which may be elsewhere.
+        device: Likewise.
+    """
+    trains_here = memory_gb == "auto" and gpu_memory_gb(device) is None
+    return device == "cpu" or (trains_here and _trains_on_cpu(device))
+
+
+def training_time(name: str, stored: Plans | None, given: float | None, limits: MachineLimits) -> float:
+    """Seconds of each training that plans are made for; 0: any time.
+
+    Args:
+        name: Of the data set, for messages.
+        stored: Its plans; None: there are none to keep.
+        given: Seconds; 0: any time; None: as the stored plans have it, else any time.
+        limits: What the plans are made for.
+    """
+    if given is None:
+        return 0 if stored is None else stored.time_budget_s
+    if given and limits.cpu_gflops:
+        logger.info(
+            "%s: planning for trainings of %s each, in which an update is to take %.3g s at most",
+            *(name, format_seconds(given), update_seconds(given)),
+        )
+    elif given:
+        logger.warning(
+            "%s: %s for each training change no plan: a time bounds updates on CPUs, and no speed is planned for; "
+            "--cpu-gflops N gives one",
+            *(name, format_seconds(given)),
+        )
+    return given
 
 
 def _trains_on_cpu(device: str | None) -> bool:

@@ -47,6 +47,9 @@ class PlanningOptions(Record):
     cpu_gflops: Annotated[float, Field(ge=0)] | Auto | None = None
     """Speed of the CPUs that train, in GFLOP/s, which bounds updates to `search.UPDATE_SECONDS`, or 0: not bounded;
     `auto`: as planned before, else that of this machine if it trains on CPUs; None: as planned before, else 0."""
+    time_budget_s: Annotated[float, Field(ge=0)] | None = None
+    """Seconds that each training (one fold of one configuration) will be given, for which updates on CPUs are bounded
+    (`search.update_seconds`); 0: any time; None: as planned before, else any time."""
     device: str | None = None
     """Where it would be trained; None: the best there is."""
     recipe: str = "default"

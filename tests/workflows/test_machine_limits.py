@@ -19,7 +19,7 @@ from seg25d.planning.plans_file import read_plans
 from seg25d.training.config import TrainingConfig
 from seg25d.workflows import folds
 from seg25d.workflows import machine_limits as module
-from seg25d.workflows.machine_limits import machine_limits
+from seg25d.workflows.machine_limits import MachineLimits, machine_limits, plans_for_cpus, training_time
 
 STORED = Plans(
     dataset_name="Dataset001_A", gpu_memory_gb=24, cpu_gflops=128, slice_axis=0, reasons={}, configurations={}
@@ -103,6 +103,52 @@ def test_it_is_said_what_plans_are_for(monkeypatch: pytest.MonkeyPatch, caplog: 
     assert "as planned before, for 24 GB; the GPU here has 79.2: --gpu-memory-gb 79.2 plans for that" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("memory_gb", "device", "gib", "expected"),
+    [
+        ("auto", None, (), True),
+        ("auto", None, (24,), False),
+        ("auto", "cpu", (24,), True),
+        (24.0, None, (), False),
+        (24.0, "cpu", (), True),
+    ],
+)
+def test_new_plans_are_for_cpus_where_these_train(
+    monkeypatch: pytest.MonkeyPatch, memory_gb: Any, device: str | None, gib: tuple[float, ...], expected: bool
+) -> None:
+    gpus(monkeypatch, *gib)
+    assert plans_for_cpus(memory_gb, device) == expected
+
+
+ON_CPUS, ON_A_GPU = MachineLimits(8, 64), MachineLimits(24, 0)
+SHORT = STORED.model_copy(update={"time_budget_s": 90.0})
+
+
+@pytest.mark.parametrize(
+    ("stored", "given", "limits", "expected", "told"),
+    [
+        (None, None, ON_CPUS, 0, ""),
+        (STORED, None, ON_CPUS, 0, ""),
+        (SHORT, None, ON_CPUS, 90, ""),
+        (SHORT, 0.0, ON_CPUS, 0, ""),
+        (SHORT, 300.0, ON_CPUS, 300, "A: planning for trainings of 5 min 0 s each, in which an update is to take 0.6"),
+        (None, 300.0, ON_A_GPU, 300, "A: 5 min 0 s for each training change no plan: a time bounds updates on CPUs"),
+    ],
+)
+def test_the_time_of_trainings_is_given_or_as_planned_before(
+    caplog: pytest.LogCaptureFixture,
+    stored: Plans | None,
+    given: float | None,
+    limits: MachineLimits,
+    expected: float,
+    told: str,
+) -> None:
+    caplog.set_level(logging.INFO)
+    assert training_time("A", stored, given, limits) == expected
+    assert caplog.text.count("A: ") == bool(told)
+    assert told in caplog.text
+
+
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
     workspace = Workspace.resolve(tmp_path, {})
@@ -128,6 +174,23 @@ def test_plans_keep_their_numbers_until_others_are_given(
     assert "because the memory is 2 GB now and was 3 GB and the CPUs have any speed now" in caplog.text
     clean = planned(workspace, clean=True)
     assert (clean.gpu_memory_gb, clean.cpu_gflops) == (8, 0)
+
+
+def test_plans_keep_the_time_of_trainings_until_another_is_given(workspace: Workspace, tmp_path: Path) -> None:
+    file = workspace.preprocessed_dataset(DATASET_NAME).plans()
+    where = ("--workspace", str(tmp_path), "--num-processes", "0", "--device", "cpu")
+
+    def times(*words: str) -> tuple[float, bool, str]:
+        assert main(["plan_and_preprocess", "-d", "900", "-c", "2d", "--plan-only", *where, *words]) == 0
+        plans = read_plans(file)
+        return plans.time_budget_s, "time_budget_s" in file.read_text(), plans.reasons.get("time_budget_s", "")
+
+    assert times() == (0, False, "")
+    first, is_written, reason = times("--time-budget", "90s")
+    assert (first, is_written) == (90, True)
+    assert reason.startswith("each training (one fold of one configuration) is given 1 min 30 s")
+    assert times() == (90, True, reason)
+    assert times("--time-budget", "0") == (0, False, "")
 
 
 @pytest.mark.parametrize(
