@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=auto_or_amount,
         metavar="GB|auto",
         help="memory that one training step may take, in GiB (default: auto, which is as planned before, else what the "
-        "GPU here has, else 8)",
+        "GPU here has, else 8 or, of a machine with less than about twice that, 4 or 2)",
     )
     parser.add_argument(
         "--cpu-gflops",

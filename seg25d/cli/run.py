@@ -60,8 +60,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=auto_or_amount,
         metavar="GB|auto",
         help="memory that one training step may take, in GiB (default: auto, which is as planned before, else what the "
-        "GPU here has, else 8; on a machine without a GPU updates are then planned to take 2 s at most, see "
-        "plan_and_preprocess --cpu-gflops)",
+        "GPU here has, else 8 or, of a machine with less than about twice that, 4 or 2; without a GPU updates are then "
+        "planned to take 2 s at most, see plan_and_preprocess --cpu-gflops)",
     )
     parser.add_argument(
         "--on",

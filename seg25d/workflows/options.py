@@ -43,7 +43,8 @@ class PlanningOptions(Record):
     configurations: tuple[str, ...] | None = None
     """Configurations to plan; None: all."""
     gpu_memory_gb: Annotated[float, Field(gt=0)] | Auto = "auto"
-    """GiB that a training step may take; `auto`: as planned before, else those of the GPU, else 8."""
+    """GiB that a training step may take; `auto`: as planned before, else those of the GPU, else 8 or,
+    on a machine with less than twice that, 4 or 2."""
     cpu_gflops: Annotated[float, Field(ge=0)] | Auto | None = None
     """Speed of the CPUs that train, in GFLOP/s, which bounds updates to `search.UPDATE_SECONDS`, or 0: not bounded;
     `auto`: as planned before, else that of this machine if it trains on CPUs; None: as planned before, else 0."""

@@ -90,6 +90,22 @@ def test_limits_with_a_gpu(monkeypatch: pytest.MonkeyPatch, options: dict[str, A
     assert limits(**options) == expected
 
 
+@pytest.mark.parametrize(
+    ("machine_gb", "expected"), [(64, 8), (15.4, 8), (14, 4), (8, 4), (7.6, 4), (7, 2), (3.8, 2), (1, 2)]
+)
+def test_half_of_a_small_machine_is_planned_for(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, machine_gb: float, expected: float
+) -> None:
+    caplog.set_level(logging.INFO)
+    gpus(monkeypatch)
+    monkeypatch.setattr(module, "machine_memory_bytes", lambda: int(machine_gb * 2**30))
+    assert limits() == (expected, 64)
+    assert f"A: planning for {expected} GB, as there is no GPU to train on" in caplog.text
+    assert (f"and the machine has {machine_gb:.1f} GB in all" in caplog.text) == (expected < 8)
+    assert limits(memory_gb=8.0) == (8, 0), "a number that is given counts"
+    assert limits(STORED) == (24, 128), "so do plans that are there"
+
+
 def test_it_is_said_what_plans_are_for(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     gpus(monkeypatch)
