@@ -7,7 +7,8 @@ process, so that a crash or a hang becomes a row of the table. `--source` runs t
 the previous commit, alternating with this one, so that noise of the machine affects both. `--operators` also tells how
 the processor time of an update is shared out between convolutions and the rest. `--compile` also measures models that
 went through `torch.compile` (which needs a C++ compiler), with an empty cache and again with what that left in it;
-`first` is the first update, in which it compiles.
+`first` is the first update, in which it compiles, `processor` and `first_processor` are processor seconds, which what
+else runs changes less.
 """
 
 import argparse
@@ -77,20 +78,34 @@ def measure(arguments: argparse.Namespace) -> None:
         return time.perf_counter() - begun
 
     model.train()
-    first = update()
-    for _ in range(WARM_UP - 1):
-        update()
-    seconds: list[float] = []
-    while len(seconds) < 3 or (sum(seconds) < arguments.seconds and len(seconds) < 200):
-        seconds.append(update())
-    seconds.sort()
-    found: dict[str, Any] = {"median": seconds[len(seconds) // 2], "smallest": seconds[0], "updates": len(seconds)}
-    found["first"] = first
+    found = timed(update, arguments.seconds)
     if arguments.compiled:
         found["graph_breaks"] = torch._dynamo.utils.counters["graph_break"].total()
     if arguments.operators:
         found["operators"] = by_operator(update)
     print(json.dumps(found))
+
+
+def timed(update: Callable[[], float], wanted: float) -> dict[str, Any]:
+    """The first of some updates, and what those after the warm-up take, in about so many seconds."""
+    before = processor_seconds()
+    first, first_processor = update(), processor_seconds() - before
+    for _ in range(WARM_UP - 1):
+        update()
+    seconds: list[float] = []
+    before = processor_seconds()
+    while len(seconds) < 3 or (sum(seconds) < wanted and len(seconds) < 200):
+        seconds.append(update())
+    processor = (processor_seconds() - before) / len(seconds)
+    seconds.sort()
+    found = {"median": seconds[len(seconds) // 2], "smallest": seconds[0], "updates": len(seconds)}
+    return found | {"processor": processor, "first": first, "first_processor": first_processor}
+
+
+def processor_seconds() -> float:
+    """Processor seconds of this process and of those that it has waited for, such as compilers."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 def by_operator(update: Callable[[], float]) -> dict[str, float]:
