@@ -76,9 +76,10 @@ def _known_processor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
 
 @pytest.fixture(scope="session", autouse=True)
 def _plans_are_for_any_machine() -> Iterator[None]:
-    """No plan of a test depends on how fast this machine is, but those of what measures it."""
+    """No plan of a test depends on how fast this machine is or on its memory, but those of what measures it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(machine_limits, "cpu_gflops", lambda: 0.0)
+        patch.setattr(machine_limits, "machine_memory_bytes", lambda: 64 << 30)
         yield
 
 

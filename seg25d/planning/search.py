@@ -34,6 +34,10 @@ little of the data set."""
 UPDATE_SECONDS = 2.0
 """Seconds that an update may take on CPUs: a quarter of an hour is then 450 updates. With 500 `stack` reaches a Dice of
 0.866 on the hippocampus, with 4000 0.885; with 85 `3d` had 0.20 on cardiac MR (documentation/concepts/choices.md)."""
+UPDATES_OF_A_TRAINING = 500
+"""Updates that a training of a given time should have or more: with 500 `stack` has a Dice of 0.866 on the hippocampus,
+of 0.885 with 4000, and `2d` 0.862, of 0.879 with 3000 (documentation/concepts/choices.md); an epoch of nnU-Net has 250.
+The number itself has not been compared with others yet."""
 LARGEST_BATCH = 64
 """Batch size beyond which a step only gets slower."""
 LARGEST_SHARE_SMALL, LARGEST_SHARE_LARGE = 0.008, 0.025
@@ -49,6 +53,11 @@ def largest_share(gpu_memory_gb: float) -> float:
 def enough_voxels(total_voxels: int, num_cases: int, gpu_memory_gb: float) -> int:
     """Voxels of a window from which on even a batch of two (one, of a single case) covers too much of the data set."""
     return int(largest_share(gpu_memory_gb) * total_voxels / min(SMALLEST_BATCH, num_cases))
+
+
+def update_seconds(time_budget_s: float = 0) -> float:
+    """Seconds that an update may take on CPUs, so that a training of a time has enough of them; 0: of any time."""
+    return min(UPDATE_SECONDS, time_budget_s / UPDATES_OF_A_TRAINING) if time_budget_s else UPDATE_SECONDS
 
 
 MOST_VOXELS = 256**3
@@ -87,6 +96,8 @@ class Limits(Record):
     gpu_memory_gb: float
     cpu_gflops: float = 0
     """Speed of the CPUs that train, in 10^9 floating-point operations per second; 0: updates may cost anything."""
+    time_budget_s: float = 0
+    """Seconds that each training is given; 0: any time."""
     rules: ConfigurationRules = ConfigurationRules()
     """Settings that the recipe fixes."""
     published: bool = False
@@ -107,10 +118,15 @@ class Limits(Record):
         return largest_share(self.gpu_memory_gb)
 
     @property
+    def update_seconds(self) -> float:
+        """Seconds that an update may take on CPUs."""
+        return update_seconds(self.time_budget_s)
+
+    @property
     def most_flops(self) -> float:
         """Floating-point operations that an update may cost; a recipe's batch costs what it costs."""
         bounded = self.cpu_gflops and self.rules.batch_size is None
-        return UPDATE_SECONDS * self.cpu_gflops * 1e9 if bounded else inf
+        return self.update_seconds * self.cpu_gflops * 1e9 if bounded else inf
 
     def covers_too_much(self, window: Shape) -> bool:
         """Whether with a small budget a single window has more voxels of the data set than a batch should."""

@@ -24,6 +24,9 @@ class VNetSpec(Topology, MixesSlices):
     is unknown (methods 2.3). They write that the count belongs to "our input size", on which it depends only if PReLUs
     have a slope per voxel and channel, the default of Keras: that gives this V-Net 988 M. Ours have a slope per
     channel, as in the prototxt.
+
+    It names no `score_layer`, of which prediction makes scores in parts: its last convolution of single voxels sees as
+    many channels as there are scores, made by one with a kernel and a PReLU, so that nothing smaller would be kept.
     """
 
     name: Literal["vnet"] = "vnet"
