@@ -8,6 +8,7 @@ from seg25d.core.errors import InputError
 from seg25d.core.records import Record
 from seg25d.core.types import Shape
 from seg25d.networks.base import NetworkSpec
+from seg25d.networks.specs.vnet import VNetSpec
 from seg25d.planning.geometry import choose_topology, round_up
 from seg25d.planning.memory import GIGABYTE, MemoryUse, training_memory
 from seg25d.planning.network_rules import (
@@ -151,8 +152,8 @@ class Limits(Record):
 
     def has_too_many_scores(self, representation: AnyRepresentation, window: Shape, network: NetworkSpec) -> bool:
         """Whether the scores of a window take more of the memory than they should, where all exist together."""
-        if representation.keeps_scores and hasattr(network, "score_layer"):
-            return False  # prediction makes them in parts
+        if representation.keeps_scores and makes_scores_in_parts(network, self.num_outputs):
+            return False
         return 2 * self.num_outputs * prod(window) > SCORES_SHARE * self.gpu_memory_gb * GIGABYTE
 
     def largest_batch(self, window: Shape, flops_per_window: float = 0) -> int:
@@ -166,6 +167,13 @@ class Limits(Record):
         by_voxels = int(self.largest_share * self.total_voxels / prod(window))
         by_time = max(1.0, self.most_flops / max(1.0, flops_per_window))
         return int(min(max(self.smallest_batch(window), min(by_voxels, LARGEST_BATCH)), by_time))
+
+
+def makes_scores_in_parts(network: NetworkSpec, num_outputs: int) -> bool:
+    """Whether prediction with a network makes the scores of a window a few planes at a time."""
+    if isinstance(network, VNetSpec):
+        return network.named_score_layer(num_outputs) is not None
+    return hasattr(network, "score_layer")
 
 
 class Fit(Record):

@@ -94,6 +94,13 @@ def test_super_images_keep_all_slices(chosen: Callable[..., Fit], geometry: Volu
     assert chosen("si", geometry).window == window
 
 
+def test_many_classes_leave_stacks_their_slices(chosen: Callable[..., Fit]) -> None:
+    """Scores of more classes than a V-Net has features are made in parts; of fewer all are there at a time."""
+    many, few = (chosen("stack", CT, gpu_memory_gb=8, num_outputs=number) for number in (17, 16))
+    assert many.window == (64, 512, 512)
+    assert 2 * 16 * prod(few.window) <= 2**30 / 4 < 2 * 16 * prod(many.window)
+
+
 def test_projections_are_of_the_whole_volume(chosen: Callable[..., Fit]) -> None:
     assert chosen("mip", CT).window == CT.shape
 

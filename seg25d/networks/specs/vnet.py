@@ -24,9 +24,6 @@ class VNetSpec(Topology, MixesSlices):
     is unknown (methods 2.3). They write that the count belongs to "our input size", on which it depends only if PReLUs
     have a slope per voxel and channel, the default of Keras: that gives this V-Net 988 M. Ours have a slope per
     channel, as in the prototxt.
-
-    It names no `score_layer`, of which prediction makes scores in parts: its last convolution of single voxels sees as
-    many channels as there are scores, made by one with a kernel and a PReLU, so that nothing smaller would be kept.
     """
 
     name: Literal["vnet"] = "vnet"
@@ -56,6 +53,19 @@ class VNetSpec(Topology, MixesSlices):
     def summary(self) -> str:
         """The settings that distinguish such networks, in a few characters for tables."""
         return "-".join(map(str, self.widths))
+
+    @property
+    def head_width(self) -> int:
+        """Channels of which the head makes the scores."""
+        return 2 * self.widths[0] if self.decoder_blocks else self.widths[0]
+
+    def named_score_layer(self, num_outputs: int) -> str | None:
+        """The layers by which prediction makes scores a few planes at a time; None: all at once.
+
+        The last convolution alone sees as many channels as there are scores, so it is the whole head, whose kernel
+        reaches into neighbouring planes. In 2D these are no neighbours, and with few scores nothing would be saved.
+        """
+        return "head" if self.dims == 3 and num_outputs > self.head_width else None
 
     def build(self, in_channels: int, num_outputs: int) -> "nn.Module":
         """Make the network with fresh weights from torch's global generator."""
