@@ -1,6 +1,7 @@
 """Graphs as functions of windows, by graphs that are written down here."""
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ from seg25d.core.errors import InputError, ModelError
 from seg25d.core.records import write_record
 from seg25d.inference.graph_model import GraphModel
 from seg25d.inference.model_reading import read_model
+from seg25d.planning import model_memory
+from seg25d.planning.model_memory import check_graph_memory
 from seg25d.planning.portable_model import Graph, PortableModel, Windows
 
 
@@ -17,7 +20,11 @@ from seg25d.planning.portable_model import Graph, PortableModel, Windows
 def record(header) -> PortableModel:
     """Two channels in, three scores out."""
     return PortableModel(
-        header=header, graph=Graph.of(header, (0, 1), "float32", 20), windows=Windows.of(header.plan, batch_size=4)
+        header=header,
+        graph=Graph.of(header, (0, 1), "float32", 20),
+        windows=Windows.of(header.plan, batch_size=4),
+        num_parameters=3,
+        window_bytes=1 << 20,
     )
 
 
@@ -96,6 +103,29 @@ def test_without_onnxruntime_it_is_said_what_to_install(record, tmp_path, monkey
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(InputError, match=r"a\.onnx is a graph, which onnxruntime computes"):
         GraphModel(tmp_path / "a.onnx", record)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_parameters": 1 << 50}, r"a\.onnx: its network of 1,125,899,906,842,624 numbers takes .* are free"),
+        ({"window_bytes": 1 << 50}, r"a\.onnx: in its network, a window of 8 x 8 x 8 voxels takes 1,048,576\.0 GB"),
+    ],
+)
+def test_graphs_that_take_more_memory_than_is_free_are_refused_before_they_are_read(record, tmp_path, change, message):
+    write_record(tmp_path / "a.json", record.model_copy(update=change))
+    (tmp_path / "a.onnx").write_bytes(b"")
+    with pytest.raises(ModelError, match=f"{message}.* stop other programs, or use a machine with more memory"):
+        read_model(tmp_path / "a.onnx", [], fuses_views=False, on_cpu=True)
+
+
+@pytest.mark.parametrize(("free", "fits"), [(10_200, False), (10_240, True)])
+def test_what_goes_in_and_out_of_a_window_counts_whatever_a_record_says(record, tmp_path, monkeypatch, free, fits):
+    """Two channels and three scores of 512 voxels."""
+    monkeypatch.setattr(model_memory, "available_memory_bytes", lambda: free)
+    told = record.model_copy(update={"window_bytes": 0})
+    with nullcontext() if fits else pytest.raises(ModelError, match="enough for about 510 voxels"):
+        check_graph_memory(tmp_path / "a.onnx", told)
 
 
 def test_models_of_another_kind_are_refused(record, tmp_path):

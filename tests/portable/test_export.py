@@ -20,6 +20,7 @@ from seg25d.networks.specs.swin_unetr import SwinUNETRSpec
 from seg25d.networks.specs.unet import UNetSpec
 from seg25d.networks.specs.vnet import VNetSpec
 from seg25d.networks.specs.xception_cbam_unet import XceptionCBAMUNetSpec
+from seg25d.planning.memory import prediction_memory
 from seg25d.planning.model_file import ModelHeader, save_model
 from seg25d.planning.normalization import ChannelNormalization
 from seg25d.planning.plan import ConfigurationPlan
@@ -116,6 +117,9 @@ LARGE = {
     "swin_unetr 3D": (Volume(), SwinUNETRSpec(dims=3, feature_size=12), (32, 32, 32)),
 }
 
+SIZES = {"num_parameters": 1, "window_bytes": 1}
+"""Of records that are not read."""
+
 
 def make_header(representation, network, window, labels: Labels = LABELS, **settings) -> ModelHeader:
     spacing = representation.spacing_mm if isinstance(representation, Projections) else MM
@@ -154,7 +158,7 @@ def make_model(header: ModelHeader) -> torch.nn.Module:
 
 def check_scores(header: ModelHeader) -> None:
     graph = Graph.of(header, free_axes(header.plan), "float32", OPSET)
-    record = PortableModel(header=header, graph=graph, windows=Windows.of(header.plan, 1))
+    record = PortableModel(header=header, graph=graph, windows=Windows.of(header.plan, 1), **SIZES)
     model = make_model(header)
     proto = trace(model, graph)
     assert {each.domain for each in proto.opset_import} == {""}, "operators of ONNX alone"
@@ -218,6 +222,7 @@ def test_more_slices_than_planned_have_their_own_grid():
         header=header,
         graph=Graph.of(header, (0, 1, 2), "float32", OPSET),
         windows=Windows.of(header.plan, 1),
+        **SIZES,
     )
     assert record.graph.grid.model_dump() == {"input": "grid", "rows": 2, "columns": 3, "axis": 0}
     assert [record.grid_for((depth, 8, 12)) for depth in (1, 6, 7)] == [(2, 3), (2, 3), (4, 2)]
@@ -277,6 +282,9 @@ def test_a_graph_has_a_record_beside_it_and_nothing_of_this_machine(model_file, 
         "padded_with_lowest": False,
         "batch_size": 2,
     }
+    build = written.header.build_model
+    assert written.num_parameters == sum(each.numel() for each in build().parameters())
+    assert written.window_bytes == prediction_memory(build, (1, 2, 4, 12, 16)) > 4 * (2 + 3) * 4 * 12 * 16
     content = target.read_bytes()
     for place in (Path(torch.__file__).parents[1], Path(__file__).parents[2], model_file.parent):
         assert str(place).encode() not in content

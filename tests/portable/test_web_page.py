@@ -25,7 +25,7 @@ from seg25d.representations.slices import Slices
 from seg25d.representations.stack import Stack
 from seg25d.representations.super_image import SuperImage
 from seg25d.sharing.choice import ChosenModels, ExportOptions
-from tests.portable.test_export import LABELS, REGIONS, UNET, UNET_3D, make_header
+from tests.portable.test_export import LABELS, REGIONS, SIZES, UNET, UNET_3D, make_header
 
 NAME = "3d/fold_0/model_final.onnx"
 
@@ -36,7 +36,7 @@ def write_record(folder: Path, header, name: str = NAME, free_axes=(0, 1, 2)) ->
     graph.parent.mkdir(parents=True, exist_ok=True)
     graph.write_bytes(b"graph")
     graph_record = Graph.of(header, free_axes, "float32", 20)
-    model = PortableModel(header=header, graph=graph_record, windows=Windows.of(header.plan, 2))
+    model = PortableModel(header=header, graph=graph_record, windows=Windows.of(header.plan, 2), **SIZES)
     graph.with_suffix(".json").write_text(model.model_dump_json())
 
 
