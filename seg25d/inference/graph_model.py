@@ -55,6 +55,11 @@ class GraphModel:
             )
 
     @property
+    def num_parameters(self) -> int:
+        """How many weights the network has."""
+        return self.record.num_parameters
+
+    @property
     def free_axes(self) -> frozenset[int]:
         """Axes (0 D, 1 H, 2 W) along which windows may have other sizes than the planned one."""
         return frozenset(self.record.graph.free_axes)

@@ -107,7 +107,7 @@ class Predictor:
     @property
     def num_parameters(self) -> int:
         """Parameters of all models."""
-        return sum(parameter.numel() for model in self.models for parameter in model.parameters())
+        return sum(map(backend_at(self.execution.device).num_parameters, self.models))
 
     @property
     def labels(self) -> Labels:

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from seg25d.core.errors import InputError, ModelError
+from seg25d.core.execution import HostExecution
 from seg25d.core.records import write_record
 from seg25d.inference.graph_model import GraphModel
 from seg25d.inference.model_reading import read_model
+from seg25d.inference.predictor import Predictor
 from seg25d.planning import model_memory
 from seg25d.planning.model_memory import check_graph_memory
 from seg25d.planning.portable_model import Graph, PortableModel, Windows
@@ -53,6 +55,7 @@ def test_windows_of_any_number_and_layout_get_their_scores(record, tmp_path):
     header, model = read_model(write_graph(tmp_path / "a.onnx", record), [], fuses_views=False, on_cpu=True)
     assert header == record.header
     assert model.free_axes == {0, 1}
+    assert Predictor([model, model], header, HostExecution()).num_parameters == 6
     images = np.random.default_rng(0).normal(size=(2, 2, 4, 6, 5)).astype(np.float32)
     for given in (images, images[:1], images[:, :, ::-1], images.transpose(0, 1, 4, 2, 3)):
         scores = model(given)
