@@ -293,7 +293,7 @@ def test_a_deep_window_computes_no_slice_twice(header, execution):
     )
     image, _ = two_blocks((40, 8, 8))
     predictor.predict_array(image + 0.1, (1.0, 1.0, 1.0))
-    assert images == [16, 16, 8]  # 2 windows of 8 slices at a time
+    assert images == [13, 13, 14]  # at most 2 windows of 8 slices at a time
 
 
 def test_slices_overlap_no_further_than_their_neighbours_reach():
