@@ -54,13 +54,34 @@ def covering_window(
         Voxels along (D, H, W), divisible by the network's divisors.
     """
     most = min(STRETCH_VOXELS * math.prod(plan.window), BATCH_SCORES_BYTES // (4 * num_outputs))
-    sizes = [list(_sizes(plan, axis, shape[axis], free_axes)) for axis in range(3)]
-    windows = [(d, h, w) for d, h, w in itertools.product(*sizes) if d * h * w <= most]
-    return min([plan.window, *windows], key=lambda window: (_computed(plan, shape, window, step_size), window))
+    sizes = [_sparing_sizes(plan, axis, shape[axis], step_size, free_axes) for axis in range(3)]
+    windows = [((d, h, w), of_d * of_h * of_w) for (d, of_d), (h, of_h), (w, of_w) in itertools.product(*sizes)]
+    planned, *others = windows
+    fitting = [each for each in others if math.prod(each[0]) <= most]
+    return min([planned, *fitting], key=lambda each: (each[1], each[0]))[0]
+
+
+def _sparing_sizes(
+    plan: ConfigurationPlan, axis: int, voxels: int, step_size: float, free_axes: frozenset[int]
+) -> list[tuple[int, int]]:
+    """Sizes of a window along an axis of so many voxels, ascending, each with the voxels that all windows have.
+
+    A size with which no fewer are computed than with a smaller one is of no use. What is left is few, as more voxels
+    only save where there is a window less: also where a network without divisors may have any size.
+    """
+    sparing: list[tuple[int, int]] = []
+    for size in _sizes(plan, axis, voxels, free_axes):
+        window = list(plan.window)
+        window[axis] = size
+        step = plan.step_sizes((window[0], window[1], window[2]), step_size)[axis]
+        computed = size * len(window_starts(voxels, size, step))
+        if not sparing or computed < sparing[-1][1]:
+            sparing.append((size, computed))
+    return sparing
 
 
 def _sizes(plan: ConfigurationPlan, axis: int, voxels: int, free_axes: frozenset[int]) -> Iterator[int]:
-    """Possible sizes of a window along an axis of so many voxels."""
+    """Possible sizes of a window along an axis of so many voxels, the planned one first, ascending."""
     planned, regular = plan.window[axis], plan.representation.regular_steps
     yield planned
     if voxels <= planned or axis not in free_axes or (regular is not None and axis == regular.axis):
@@ -72,14 +93,6 @@ def _sizes(plan: ConfigurationPlan, axis: int, voxels: int, free_axes: frozenset
         yield from range(planned + divisor, min(whole, math.floor(largest)) + 1, divisor)
     if voxels <= largest < whole or (axis not in divisors and whole <= largest):
         yield whole
-
-
-def _computed(plan: ConfigurationPlan, shape: Shape, window: Shape, step_size: float) -> int:
-    """Voxels of all windows over a volume together."""
-    steps = plan.step_sizes(window, step_size)
-    return math.prod(
-        size * len(window_starts(voxels, size, step)) for voxels, size, step in zip(shape, window, steps, strict=True)
-    )
 
 
 def deepened(
