@@ -43,7 +43,8 @@ class PredictorOptions(Record):
     fusion: FusionName = "network"
     """Fusion of views: by the network, or one without training."""
     batch_size: int | None = Field(default=None, ge=1)
-    """Windows per batch; None: chosen by plan, number of classes and device."""
+    """Windows per batch; None: chosen by plan, number of classes and device. Windows of slices that see no others but
+    neighbours may be deeper than a batch: that is how many slices the network takes at a time, no bound of the depth."""
 
 
 class Predictor:

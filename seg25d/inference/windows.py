@@ -106,7 +106,7 @@ def deepened(
         plan: Determines the axis.
         window: Voxels along (D, H, W).
         shape: Shape of the volume on the model's grid.
-        batch_size: Windows per batch.
+        batch_size: Windows per batch; with `in_parts`, their slices are what the model takes at a time, and no limit.
         num_outputs: Scores per voxel.
         in_parts: Whether the model takes the slices of a window a few at a time, so that only the sums of scores limit
             the depth.

@@ -335,7 +335,7 @@ def test_slices_in_parts_have_the_scores_of_all_at_once(axis):
         torch.testing.assert_close(model(volumes, images_at_once=3), model(volumes), rtol=1e-5, atol=1e-6)
 
 
-def test_a_deep_window_computes_no_slice_twice(header, execution):
+def test_a_deep_window_computes_no_slice_twice_and_no_more_than_a_batch_at_a_time(header, execution):
     plan = header.plan.model_copy(
         update={"representation": Slices(axis=0, context=1), "network": FLAT, "batch_size": 1}
     )
