@@ -25,6 +25,7 @@ from seg25d.representations.slices import Slices
 from seg25d.representations.stack import Stack
 from seg25d.representations.super_image import SuperImage
 from seg25d.sharing.choice import ChosenModels, ExportOptions
+from tests.portable.stand_in import EXPORT, write_stand_in
 from tests.portable.test_export import LABELS, REGIONS, SIZES, UNET, UNET_3D, make_header
 
 NAME = "3d/fold_0/model_final.onnx"
@@ -177,7 +178,12 @@ def export(workspace: Path, out: Path, *words: str, status: int = 0) -> None:
     assert main(["export_model", *arguments]) == status
 
 
-def test_a_folder_is_written_whole_and_replaced_only_when_asked_to(trained_once, stand_in, tmp_path, capsys):
+@pytest.mark.parametrize("traced", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_folder_is_written_whole_and_replaced_only_when_asked_to(
+    trained_once, stand_in, tmp_path, capsys, monkeypatch, traced
+):
+    if not traced:
+        monkeypatch.setattr(EXPORT, write_stand_in)
     out = tmp_path / "out"
     export(trained_once, out, "-c", "2d", "-f", "0", "1")
     page = json.loads((out / "page.json").read_text())
