@@ -126,7 +126,7 @@ class GraphModel:
 
 def _slices(volumes: NDArray[np.float32], axis: int, part: slice) -> NDArray[np.float32]:
     """Some slices along an axis (0 D, 1 H, 2 W) of (B, C, D, H, W), as a view."""
-    return volumes[(slice(None),) * (2 + axis) + (part,)]
+    return volumes[(*(slice(None),) * (2 + axis), part)]
 
 
 def _session(path: Path) -> Any:

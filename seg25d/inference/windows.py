@@ -55,10 +55,9 @@ def covering_window(
     """
     most = min(STRETCH_VOXELS * math.prod(plan.window), BATCH_SCORES_BYTES // (4 * num_outputs))
     sizes = [_sparing_sizes(plan, axis, shape[axis], step_size, free_axes) for axis in range(3)]
-    windows = [((d, h, w), of_d * of_h * of_w) for (d, of_d), (h, of_h), (w, of_w) in itertools.product(*sizes)]
-    planned, *others = windows
-    fitting = [each for each in others if math.prod(each[0]) <= most]
-    return min([planned, *fitting], key=lambda each: (each[1], each[0]))[0]
+    windows = [(of_d * of_h * of_w, (d, h, w)) for (d, of_d), (h, of_h), (w, of_w) in itertools.product(*sizes)]
+    fitting = [each for each in windows if math.prod(each[1]) <= most]
+    return min([windows[0], *fitting])[1]  # the first one is as planned
 
 
 def _sparing_sizes(
