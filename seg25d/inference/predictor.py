@@ -44,7 +44,7 @@ class PredictorOptions(Record):
     """Fusion of views: by the network, or one without training."""
     batch_size: int | None = Field(default=None, ge=1)
     """Windows per batch; None: chosen by plan, number of classes and device. Windows of slices that see no others but
-    neighbours may be deeper than a batch: that is how many slices the network takes at a time, no bound of the depth."""
+    neighbours may be deeper than a batch: that is how many slices the network takes at a time, not the depth."""
 
 
 class Predictor:

@@ -268,9 +268,7 @@ def test_the_window_is_the_best_of_all_sizes(shape, factors, divisor, step_size)
     )
 
     def cost(size):
-        of_axes = (
-            each * len(window_starts(voxels, each, step_size)) for voxels, each in zip(shape, size, strict=True)
-        )
+        of_axes = (each * len(window_starts(voxels, each, step_size)) for voxels, each in zip(shape, size, strict=True))
         return math.prod(of_axes), size
 
     sizes = [
