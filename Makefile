@@ -4,12 +4,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-LIGHT := build/light
 MIN_COVERAGE ?= 95
 # Processes that run test files side by side.
 TEST_WORKERS ?= 2
 # Threads of many small processes would fight over few cores: the tests run better with one thread per process.
 TEST_ENVIRONMENT := OMP_NUM_THREADS=1
+# An environment without torch.
+LIGHT := build/light
 
 PYTEST := $(TEST_ENVIRONMENT) $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder --durations=10
 
