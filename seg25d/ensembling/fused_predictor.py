@@ -148,6 +148,12 @@ class _OwnMaps:
         """Of a module of torch, its weights."""
         return self.model.parameters()
 
+    @property
+    def num_parameters(self) -> int:
+        """Of a graph, how many weights it has."""
+        number: int = self.model.num_parameters
+        return number
+
     def __call__(self, volume: Array) -> Array:
         first = self.num_channels + self.fold * self.num_maps
         image, own = volume[:, : self.num_channels], volume[:, first : first + self.num_maps]

@@ -44,7 +44,8 @@ class PredictorOptions(Record):
     fusion: FusionName = "network"
     """Fusion of views: by the network, or one without training."""
     batch_size: int | None = Field(default=None, ge=1)
-    """Windows per batch; None: chosen by plan, number of classes and device."""
+    """Windows per batch; None: chosen by plan, number of classes and device. Windows of slices that see no others but
+    neighbours may be deeper than a batch: that is how many slices the network takes at a time, not the depth."""
 
 
 class Predictor:
@@ -108,7 +109,7 @@ class Predictor:
     @property
     def num_parameters(self) -> int:
         """Parameters of all models."""
-        return sum(parameter.numel() for model in self.models for parameter in model.parameters())
+        return sum(map(backend_at(self.execution.device).num_parameters, self.models))
 
     @property
     def labels(self) -> Labels:

@@ -16,7 +16,8 @@ from seg25d.inference.export import export_slabs, labels_from_slabs
 from seg25d.inference.sliding_window import Slab
 from seg25d.inference.uncertainty import Uncertainty
 from seg25d.preprocessing.grid import Grid
-from seg25d.preprocessing.resample import resample_labels, resample_scores
+from seg25d.preprocessing.resample import resample_labels
+from tests.preprocessing.resampled_scores import resampled_scores
 
 LABELS = Labels(names={"background": 0, "a": 1, "b": 5})
 REGIONS = Labels(names={"background": 0, "whole": (1, 2), "core": (2,)}, regions_class_order=(1, 2))
@@ -60,13 +61,13 @@ def cut_slabs(scores, axis, thickness):
 def resampled_at_once(scores, new_shape, separate):
     """Of all scores (K, d, h, w), those on another grid: interpolated between the slices that were taken of it."""
     if separate is None or scores.shape[1 + separate] >= new_shape[separate]:
-        return resample_scores(scores, new_shape, separate)
+        return resampled_scores(scores, new_shape, separate)
     size, new_size = scores.shape[1 + separate], new_shape[separate]
     in_plane = [size if axis == separate else new for axis, new in enumerate(new_shape)]
     # The slice of the file that holds the middle of each slice of the model.
     taken = [int((index + 0.5) * new_size / size) for index in range(size)]
     return np.apply_along_axis(
-        lambda line: np.interp(range(new_size), taken, line), 1 + separate, resample_scores(scores, tuple(in_plane))
+        lambda line: np.interp(range(new_size), taken, line), 1 + separate, resampled_scores(scores, tuple(in_plane))
     ).astype(np.float32)
 
 
