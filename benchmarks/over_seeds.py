@@ -31,7 +31,7 @@ class Difference(NamedTuple):
 
     mean: float
     low: float | None
-    """Ends of the interval of 95 %; None if one of the methods was trained once."""
+    """Ends of the interval, of 95 % unless asked otherwise; None if one of the methods was trained once."""
     high: float | None
     p: float | None
     """Two-sided."""
@@ -44,12 +44,13 @@ class Difference(NamedTuple):
         return f"{self.mean:+.3f} ({self.low:+.3f} to {self.high:+.3f}), p = {self.p:.2g}"
 
 
-def difference(scores: Scores, others: Scores) -> Difference | None:
+def difference(scores: Scores, others: Scores, confidence: float = CONFIDENCE) -> Difference | None:
     """Compare two methods on the cases of which every training has a score; None if there are fewer than two.
 
     Args:
         scores: Of the method.
         others: Of the one that it is compared with, on the same cases in the same order.
+        confidence: Of the interval.
 
     Raises:
         ValueError: If the numbers of cases differ.
@@ -77,7 +78,7 @@ def difference(scores: Scores, others: Scores) -> Difference | None:
     if of_trainings == 0:
         parts = []
     freedom = variance**2 / (of_cases**2 / (num_cases - 1) + sum(part**2 / free for part, free in parts))
-    half = float(student.ppf((1 + CONFIDENCE) / 2, freedom)) * math.sqrt(variance)
+    half = float(student.ppf((1 + confidence) / 2, freedom)) * math.sqrt(variance)
     p = 2 * float(student.sf(abs(mean) / math.sqrt(variance), freedom))
     return Difference(mean, mean - half, mean + half, p, num_cases)
 
