@@ -7,7 +7,10 @@ and of the choice of cases; the cases that are kept back stay the same.
     python benchmarks/few_slices_labelled.py --data FOLDER_OF_DATASETS --datasets 4 27 --configurations 2d si stack \
         --slices-labelled 5 --iterations 300 --seeds 0 1 2 --workspace WORKSPACE -o FILE.json
 
-Trainings are kept in FILE.json with the score of every case: the same command goes on, on another machine too.
+Trainings are kept in FILE.json with Dice and HD95 of every case: the same command goes on, on another machine too. A
+training that was cut off goes on from its last checkpoint in WORKSPACE; one that fails is told, and the others follow.
+`batch` is what the planner takes by the number of voxels of a data set: a fifth of the cases gets smaller batches than
+all of them, so that equal updates are fewer windows there. Slices without labels do not change it.
 `--slices-labelled` says that one slice in so many is labelled; `--in-plane 2` averages over so many pixels each way,
 where trainings would take too long.
 """
@@ -15,14 +18,30 @@ where trainings would take too long.
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from held_out import KeptTrainings, Source, find_source, predict, score, scores, train
+from held_out import (
+    DIGITS,
+    KeptTrainings,
+    Source,
+    check_seeds,
+    find_source,
+    predict,
+    score,
+    scores,
+    succeeds,
+    train,
+)
 from over_seeds import difference, mean_over_seeds
 
 from seg25d.cli.argument_types import positive_number
+from seg25d.core.errors import InputError
 from seg25d.core.files import write_json
+from seg25d.planning.recipe_rules import DEFAULT_RULES
+from seg25d.runs.names import check_names
 
 ALL = "all labels"
 
@@ -55,13 +74,15 @@ def write_dataset(source: Source, folder: Path, arm: str, every: int, seed: int,
     write_json(folder / "dataset.json", description | {"numTraining": len(trained)})
 
 
+def key_of(source: Source, configuration: str, arm: str, seed: int) -> dict[str, Any]:
+    """What distinguishes a training from the others of a file."""
+    return {"dataset": source.folder.name, "configuration": configuration, "arm": arm, "seed": seed}
+
+
 def make_training(
     kept: KeptTrainings, source: Source, options: argparse.Namespace, configuration: str, arm: str, seed: int
 ) -> None:
-    """Train one arm with one seed and score the cases that are kept back, if that is not kept already."""
-    key = {"dataset": source.folder.name, "configuration": configuration, "arm": arm, "seed": seed}
-    if kept.find(**key) is not None:
-        return
+    """Train one arm with one seed, score the cases that are kept back, and keep the result."""
     every, in_plane = options.slices_labelled, options.in_plane
     identifier = f"{900 + len(arms(every)) * seed + arms(every).index(arm)}"
     workspace = options.workspace / f"{source.folder.name}_{every}_{in_plane}"
@@ -69,30 +90,38 @@ def make_training(
     if not (raw / "dataset.json").exists():
         write_dataset(source, raw, arm, every, seed, in_plane)
     out = workspace / "predicted" / f"{identifier}_{configuration}"
-    train(workspace, identifier, configuration, options.iterations, seed)
+    plan = train(workspace, identifier, configuration, options.iterations, seed)
     predict(workspace, identifier, configuration, raw / "imagesTs", out)
-    kept.keep({"cases": score(workspace, raw / "labelsTs", out)}, **key)
+    kept.keep({**plan, **score(workspace, raw / "labelsTs", out)}, **key_of(source, configuration, arm, seed))
 
 
 def rows(kept: KeptTrainings, every: int) -> list[str]:
-    """A line for each data set, configuration and arm: Dice over seeds, and how much it is below that of all labels."""
-    lines = [f"{'data set':26} {'configuration':16} {'labelled':20} {'Dice':16} minus all labels"]
+    """A line for each data set, configuration and arm: scores over seeds, and how much better or worse than all labels.
+
+    Args:
+        kept: The trainings that there are.
+        every: One slice in so many is labelled.
+    """
+    scored = f"{'batch':14} {'Dice':15} {'HD95 mm':15}"
+    lines = [f"{'data set':26} {'configuration':16} {'labelled':20} {scored}  minus all labels"]
     for dataset, configuration in dict.fromkeys((each["dataset"], each["configuration"]) for each in kept.trainings):
-        found = {
-            arm: scores(
-                [
-                    each
-                    for each in kept.trainings
-                    if (each["dataset"], each["configuration"], each["arm"]) == (dataset, configuration, arm)
-                ]
-            )
+        of_arms = {
+            arm: [
+                each
+                for each in kept.trainings
+                if (each["dataset"], each["configuration"], each["arm"]) == (dataset, configuration, arm)
+            ]
             for arm in arms(every)
         }
-        for arm, dice in found.items():
-            if dice:
-                other = difference(dice, found[ALL]) if arm != ALL and found[ALL] else None
-                told = "" if other is None else str(other)
-                lines.append(f"{dataset:26} {configuration:16} {arm:20} {mean_over_seeds(dice):16} {told}".rstrip())
+        for arm, found in of_arms.items():
+            if found:
+                others = of_arms[ALL] if arm != ALL else []
+                gains = [(name, difference(scores(found, name), scores(others, name))) for name in DIGITS if others]
+                told = "; ".join(f"{name} {gain}" for name, gain in gains if gain is not None)
+                batches = dict.fromkeys(f"{'x'.join(map(str, each['window']))}x{each['batch_size']}" for each in found)
+                dice, hd95 = mean_over_seeds(scores(found)), mean_over_seeds(scores(found, "hd95_mm"), 2)
+                scored = f"{', '.join(batches):14} {dice:15} {hd95:15}"
+                lines.append(f"{dataset:26} {configuration:16} {arm:20} {scored}  {told}".rstrip())
     return lines
 
 
@@ -107,19 +136,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--iterations", type=positive_number, default=300)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--workspace", type=Path, required=True)
-    parser.add_argument("-o", "--output", type=Path, help="JSON file of the trainings")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="JSON file of the trainings")
     options = parser.parse_args(arguments)
+    every = options.slices_labelled
+    # What is wrong with the command is told before the first hour, not after it.
+    try:
+        check_names(options.configurations, DEFAULT_RULES.name)
+    except InputError as error:
+        parser.error(str(error))
+    check_seeds(options.seeds, len(arms(every)))
+    sources = [find_source(options.data, number) for number in options.datasets]
     settings = {name: getattr(options, name) for name in ("slices_labelled", "in_plane", "iterations")}
     kept = KeptTrainings(options.output, settings)
     # All arms with one seed before the next one: what is there when time is up can be compared.
-    for seed in options.seeds:
-        for number in options.datasets:
-            source = find_source(options.data, number)
-            for configuration in options.configurations:
-                for arm in arms(options.slices_labelled):
-                    make_training(kept, source, options, configuration, arm, seed)
-                    print("\n".join(rows(kept, options.slices_labelled)), flush=True)
-    return 0
+    wanted = [
+        (source, configuration, arm, seed)
+        for seed in options.seeds
+        for source in sources
+        for configuration in options.configurations
+        for arm in arms(every)
+    ]
+    failed = 0
+    for source, configuration, arm, seed in wanted:
+        if kept.find(**key_of(source, configuration, arm, seed)) is not None:
+            continue
+        what = f"{source.folder.name}, {configuration}, {arm}, seed {seed}"
+        failed += not succeeds(what, partial(make_training, kept, source, options, configuration, arm, seed))
+        print("\n".join(rows(kept, every)), flush=True)
+    print("\n".join(rows(kept, every)), flush=True)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -6,20 +6,26 @@ too. Plans are made for CPUs of the same speed wherever they are made, so that e
 Letters: C channels, D H W volume.
 """
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from seg25d.cli.common import INTERRUPTED
 from seg25d.cli.main import main as seg25d
-from seg25d.core.files import read_json, write_json
+from seg25d.core.files import check_writable_file, read_json, write_json
 from seg25d.core.processor import this_processor
+from seg25d.core.records import read_record
 from seg25d.core.types import FloatArray, Spacing
+from seg25d.core.workspace import Workspace
 from seg25d.data.image_geometry import Geometry
 from seg25d.data.image_io import read_image, read_labels, write_channel, write_labels
+from seg25d.planning.plan import Plans
 from seg25d.preprocessing.resample import resample_labels
+from seg25d.runs.names import find_configuration
 
 KEPT_BACK = 5
 """One patient, or case without a patient, in so many is kept back."""
@@ -28,7 +34,11 @@ CPU_GFLOPS = 100
 UPRIGHT = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 """Directions of the axes of all files that are written."""
 Cases = dict[str, float | None]
-"""Dice per case, the mean over its labels; None where a case has none and none was found."""
+"""A score of each case, the mean over its labels; None where a case has none and none was found."""
+DIGITS = {"dice": 5, "hd95_mm": 3}
+"""The scores that are kept of every case, and their digits in files."""
+FIRST_IDENTIFIER, LAST_IDENTIFIER = 900, 999
+"""Data sets that are made get these numbers; names of folders have three digits."""
 
 
 class Volume(NamedTuple):
@@ -76,8 +86,16 @@ class Source(NamedTuple):
 
 
 def find_source(data: Path, number: int) -> Source:
-    """Find a data set, and which of its cases are kept back: those of every fifth patient, or every fifth one."""
-    (folder,) = data.glob(f"Dataset{number:03d}_*")
+    """Find a data set, and which of its cases are kept back: those of every fifth patient, or every fifth one.
+
+    Raises:
+        SystemExit: If there is none of this number, or several.
+    """
+    folders = sorted(data.glob(f"Dataset{number:03d}_*"))
+    if len(folders) != 1:
+        found = ", ".join(folder.name for folder in folders) or "none"
+        raise SystemExit(f"error: expected one folder Dataset{number:03d}_NAME in {data}, got {found}")
+    (folder,) = folders
     description = read_json(folder / "dataset.json")
     ending = description["file_ending"]
     cases = sorted(path.name.removesuffix(ending) for path in (folder / "labelsTr").glob(f"*{ending}"))
@@ -106,22 +124,59 @@ def coarser_in_plane(volume: Volume, factor: int) -> Volume:
     )
 
 
+def check_seeds(seeds: Sequence[int], num_datasets: int) -> None:
+    """Check that there are numbers for all data sets that are made, before the first training.
+
+    Args:
+        seeds: Of the trainings.
+        num_datasets: That are made for each seed.
+
+    Raises:
+        SystemExit: If a seed is too large, or negative.
+    """
+    most = (LAST_IDENTIFIER + 1 - FIRST_IDENTIFIER) // num_datasets - 1
+    if wrong := [seed for seed in seeds if not 0 <= seed <= most]:
+        raise SystemExit(f"error: expected seeds from 0 to {most}, got {wrong[0]}")
+
+
+def succeeds(what: str, make: Callable[[], object]) -> bool:
+    """Whether a training can be made; one that fails is told, and does not stop those after it."""
+    try:
+        make()
+    except RuntimeError as error:
+        print(f"failed: {what}: {error}", file=sys.stderr, flush=True)
+        return False
+    return True
+
+
 def run(workspace: Path, *words: str) -> None:
     """Run a command of seg25d in this process.
 
     Raises:
         RuntimeError: If it fails; its message is on standard error.
+        KeyboardInterrupt: If it was stopped by Ctrl-C, as nothing after it is wanted then.
     """
-    if (status := seg25d([*words, "--workspace", str(workspace), "--quiet"])) != 0:
+    status = seg25d([*words, "--workspace", str(workspace), "--quiet"])
+    if status == INTERRUPTED:
+        raise KeyboardInterrupt
+    if status != 0:
         raise RuntimeError(f"seg25d {' '.join(words)} ended with {status}")
 
 
-def train(workspace: Path, identifier: str, configuration: str, iterations: int, seed: int) -> None:
-    """Plan, preprocess and train one model on all cases of a data set."""
+def train(workspace: Path, identifier: str, configuration: str, iterations: int, seed: int) -> dict[str, Any]:
+    """Plan, preprocess and train one model on all cases of a data set; a training that was cut off goes on.
+
+    Returns:
+        What an update sees, which the planner chooses by the size of the data set: `window` and `batch_size`.
+    """
     planned = ("--gpu-memory-gb", "8", "--cpu-gflops", str(CPU_GFLOPS))
     run(workspace, "plan_and_preprocess", "-d", identifier, "-c", configuration, *planned)
     length = ("--iterations", str(iterations), "--seed", str(seed))
     run(workspace, "train", identifier, configuration, "all", *length)
+    place = Workspace.resolve(workspace)
+    plans = read_record(place.preprocessed_dataset(place.dataset_name(identifier)).plans(), Plans)
+    _, plan = find_configuration(plans, configuration)
+    return {"window": list(plan.window), "batch_size": plan.batch_size}
 
 
 def predict(workspace: Path, identifier: str, configuration: str, images: Path, out: Path) -> None:
@@ -130,14 +185,16 @@ def predict(workspace: Path, identifier: str, configuration: str, images: Path, 
     run(workspace, "predict", "-i", str(images), "-o", str(out), *model, "--overwrite")
 
 
-def score(workspace: Path, truth: Path, out: Path) -> Cases:
-    """Compare segmentations with the truth."""
+def score(workspace: Path, truth: Path, out: Path) -> dict[str, Cases]:
+    """Compare segmentations with the truth: the scores in `DIGITS` of each case."""
     run(workspace, "evaluate", str(truth), str(out))
-    found: Cases = {}
-    for case in read_json(out / "summary.json")["per_case"]:
-        known = [metrics["dice"] for metrics in case["metrics"].values() if metrics["dice"] is not None]
-        found[case["case"]] = round(float(np.mean(known)), 5) if known else None
-    return found
+    per_case = read_json(out / "summary.json")["per_case"]
+    return {name: {case["case"]: _mean(case["metrics"], name) for case in per_case} for name in DIGITS}
+
+
+def _mean(metrics: dict[str, dict[str, float | None]], name: str) -> float | None:
+    known = [value for each in metrics.values() if (value := each[name]) is not None]
+    return round(float(np.mean(known)), DIGITS[name]) if known else None
 
 
 class KeptTrainings:
@@ -148,12 +205,15 @@ class KeptTrainings:
         settings: What all of its trainings have in common.
 
     Raises:
-        SystemExit: If the file has trainings with other settings.
+        SystemExit: If the file has trainings with other settings, or without some of the scores.
+        InputError: If it cannot be read, or could not be written after the first training.
     """
 
     def __init__(self, path: Path | None, settings: dict[str, Any]) -> None:
         self.path, self.settings = path, settings
         self.trainings: list[dict[str, Any]] = []
+        if path is not None:
+            check_writable_file(path)
         if path is not None and path.exists():
             content = read_json(path)
             if content.get("settings") != settings:
@@ -162,6 +222,11 @@ class KeptTrainings:
                     "another file, or the same options"
                 )
             self.trainings = content["trainings"]
+            if any(set(DIGITS) - set(each) for each in self.trainings):
+                raise SystemExit(
+                    f"error: expected {' and '.join(DIGITS)} of each training in {path}, which an earlier version "
+                    "wrote; give another file"
+                )
 
     def find(self, **key: Any) -> dict[str, Any] | None:
         """The training with this key; None if it has not been done."""
@@ -177,7 +242,7 @@ class KeptTrainings:
         return training
 
 
-def scores(trainings: Sequence[dict[str, Any]], name: str = "cases") -> list[list[float | None]]:
+def scores(trainings: Sequence[dict[str, Any]], name: str = "dice") -> list[list[float | None]]:
     """A row per training, a column per case, as `over_seeds.py` takes them."""
     cases = sorted({case for training in trainings for case in training[name]})
     return [[training[name].get(case) for case in cases] for training in trainings]
