@@ -7,7 +7,7 @@ and of the choice of cases; the cases that are kept back stay the same.
     python benchmarks/few_slices_labelled.py --data FOLDER_OF_DATASETS --datasets 4 27 --configurations 2d si stack \
         --slices-labelled 5 --iterations 300 --seeds 0 1 2 --workspace WORKSPACE -o FILE.json
 
-Trainings are kept in FILE.json with Dice and HD95 of every case: the same command goes on, on another machine too. A
+Trainings are kept in FILE.json with the scores of every case: the same command goes on, on another machine too. A
 training that was cut off goes on from its last checkpoint in WORKSPACE; one that fails is told, and the others follow.
 `batch` is what the planner takes by the number of voxels of a data set: a fifth of the cases gets smaller batches than
 all of them, so that equal updates are fewer windows there. Slices without labels do not change it.
@@ -17,33 +17,39 @@ where trainings would take too long.
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from finished import facts_of, find_training, keep_training, planned_digest
 from held_out import (
-    DIGITS,
-    KeptTrainings,
+    MEASURES,
     Source,
     check_seeds,
+    compared,
     find_source,
     predict,
     score,
-    scores,
     succeeds,
     train,
 )
-from over_seeds import difference, mean_over_seeds
+from machines import this_machine
+from over_seeds import mean_over_seeds
+from result_tables import Row
 
 from seg25d.cli.argument_types import positive_number
 from seg25d.core.errors import InputError
-from seg25d.core.files import write_json
+from seg25d.core.files import check_writable_file, write_json
+from seg25d.core.workspace import Workspace
 from seg25d.planning.recipe_rules import DEFAULT_RULES
 from seg25d.runs.names import check_names
 
+TABLE = "few_slices_labelled"
+"""Name of the table in the records of its trainings."""
 ALL = "all labels"
+Arm = tuple[str, str, str]
+"""Data set, configuration and what is labelled."""
 
 
 def arms(every: int) -> tuple[str, str, str]:
@@ -74,54 +80,46 @@ def write_dataset(source: Source, folder: Path, arm: str, every: int, seed: int,
     write_json(folder / "dataset.json", description | {"numTraining": len(trained)})
 
 
-def key_of(source: Source, configuration: str, arm: str, seed: int) -> dict[str, Any]:
-    """What distinguishes a training from the others of a file."""
-    return {"dataset": source.folder.name, "configuration": configuration, "arm": arm, "seed": seed}
+def make_training(source: Source, options: argparse.Namespace, configuration: str, arm: str, seed: int) -> Row:
+    """Train one arm with one seed and score the cases that are kept back, if that is not kept already.
 
-
-def make_training(
-    kept: KeptTrainings, source: Source, options: argparse.Namespace, configuration: str, arm: str, seed: int
-) -> None:
-    """Train one arm with one seed, score the cases that are kept back, and keep the result."""
+    Returns:
+        Its record, see `finished.py`.
+    """
     every, in_plane = options.slices_labelled, options.in_plane
     identifier = f"{900 + len(arms(every)) * seed + arms(every).index(arm)}"
-    workspace = options.workspace / f"{source.folder.name}_{every}_{in_plane}"
-    raw = workspace / "raw" / f"Dataset{identifier}_{source.folder.name.split('_', 1)[1]}"
+    workspace = options.workspace / f"{source.folder.name}_{every}_{in_plane}_{options.iterations}_updates"
+    name = f"Dataset{identifier}_{source.folder.name.split('_', 1)[1]}"
+    raw, plans = workspace / "raw" / name, Workspace.resolve(workspace).preprocessed_dataset(name).plans()
+    own = {"dataset": source.folder.name, "configuration": configuration, "datasets": None, "configurations": None}
+
+    def facts() -> Row:
+        plan = planned_digest(plans, configuration)
+        return facts_of(TABLE, f"{configuration}, {arm}", seed, options, plan, **own)
+
+    if (known := find_training(options.output, facts())) is not None:
+        return known
     if not (raw / "dataset.json").exists():
         write_dataset(source, raw, arm, every, seed, in_plane)
     out = workspace / "predicted" / f"{identifier}_{configuration}"
     plan = train(workspace, identifier, configuration, options.iterations, seed)
     predict(workspace, identifier, configuration, raw / "imagesTs", out)
-    kept.keep({**plan, **score(workspace, raw / "labelsTs", out)}, **key_of(source, configuration, arm, seed))
+    found = {"dataset": source.folder.name, "machine": this_machine(None), **plan}
+    return keep_training(options.output, facts() | found | score(workspace, raw / "labelsTs", out))
 
 
-def rows(kept: KeptTrainings, every: int) -> list[str]:
-    """A line for each data set, configuration and arm: scores over seeds, and how much better or worse than all labels.
-
-    Args:
-        kept: The trainings that there are.
-        every: One slice in so many is labelled.
-    """
-    scored = f"{'batch':14} {'Dice':15} {'HD95 mm':15}"
-    lines = [f"{'data set':26} {'configuration':16} {'labelled':20} {scored}  minus all labels"]
-    for dataset, configuration in dict.fromkeys((each["dataset"], each["configuration"]) for each in kept.trainings):
-        of_arms = {
-            arm: [
-                each
-                for each in kept.trainings
-                if (each["dataset"], each["configuration"], each["arm"]) == (dataset, configuration, arm)
-            ]
-            for arm in arms(every)
-        }
-        for arm, found in of_arms.items():
-            if found:
-                others = of_arms[ALL] if arm != ALL else []
-                gains = [(name, difference(scores(found, name), scores(others, name))) for name in DIGITS if others]
-                told = "; ".join(f"{name} {gain}" for name, gain in gains if gain is not None)
-                batches = dict.fromkeys(f"{'x'.join(map(str, each['window']))}x{each['batch_size']}" for each in found)
-                dice, hd95 = mean_over_seeds(scores(found)), mean_over_seeds(scores(found, "hd95_mm"), 2)
-                scored = f"{', '.join(batches):14} {dice:15} {hd95:15}"
-                lines.append(f"{dataset:26} {configuration:16} {arm:20} {scored}  {told}".rstrip())
+def rows(found: Mapping[Arm, Sequence[Row]]) -> list[str]:
+    """A line for each data set, configuration and arm: scores over seeds, and how far they are from all labels."""
+    header = f"{'batch':14} {'Dice':15} {'HD95 mm':15}"
+    lines = [f"{'data set':26} {'configuration':16} {'labelled':20} {header}  minus all labels"]
+    for (dataset, configuration, arm), mine in found.items():
+        others = () if arm == ALL else found.get((dataset, configuration, ALL), ())
+        gains = {name: compared(mine, others, name) for name in MEASURES if others}
+        told = "; ".join(f"{name} {gain}" for name, gain in gains.items() if gain is not None)
+        batches = dict.fromkeys(f"{'x'.join(map(str, each['window']))} x {each['batch_size']}" for each in mine)
+        cells = [mean_over_seeds([each["scores"][name] for each in mine], digits) for name, digits in MEASURES.items()]
+        scored = f"{', '.join(batches):14} {cells[0]:15} {cells[1]:15}"
+        lines.append(f"{dataset:26} {configuration:16} {arm:20} {scored}  {told}".rstrip())
     return lines
 
 
@@ -138,32 +136,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--workspace", type=Path, required=True)
     parser.add_argument("-o", "--output", type=Path, required=True, help="JSON file of the trainings")
     options = parser.parse_args(arguments)
-    every = options.slices_labelled
     # What is wrong with the command is told before the first hour, not after it.
     try:
         check_names(options.configurations, DEFAULT_RULES.name)
+        check_writable_file(options.output)
     except InputError as error:
         parser.error(str(error))
-    check_seeds(options.seeds, len(arms(every)))
+    check_seeds(options.seeds, len(arms(options.slices_labelled)))
     sources = [find_source(options.data, number) for number in options.datasets]
-    settings = {name: getattr(options, name) for name in ("slices_labelled", "in_plane", "iterations")}
-    kept = KeptTrainings(options.output, settings)
     # All arms with one seed before the next one: what is there when time is up can be compared.
     wanted = [
         (source, configuration, arm, seed)
         for seed in options.seeds
         for source in sources
         for configuration in options.configurations
-        for arm in arms(every)
+        for arm in arms(options.slices_labelled)
     ]
+    found: dict[Arm, list[Row]] = {}
     failed = 0
+
+    def add(source: Source, configuration: str, arm: str, seed: int) -> None:
+        training = make_training(source, options, configuration, arm, seed)
+        found.setdefault((source.folder.name, configuration, arm), []).append(training)
+
     for source, configuration, arm, seed in wanted:
-        if kept.find(**key_of(source, configuration, arm, seed)) is not None:
-            continue
         what = f"{source.folder.name}, {configuration}, {arm}, seed {seed}"
-        failed += not succeeds(what, partial(make_training, kept, source, options, configuration, arm, seed))
-        print("\n".join(rows(kept, every)), flush=True)
-    print("\n".join(rows(kept, every)), flush=True)
+        failed += not succeeds(what, partial(add, source, configuration, arm, seed))
+        print("\n".join(rows(found)), flush=True)
     return 1 if failed else 0
 
 

@@ -1,7 +1,6 @@
-"""Data sets made from others, with cases that are kept back, and trainings whose scores a results file keeps.
+"""Data sets made from others, with cases that are kept back, and models that are trained and scored on them.
 
-What is in the results file is not trained again: the same command goes on, on another machine with an empty workspace,
-too. Plans are made for CPUs of the same speed wherever they are made, so that equal updates are equal everywhere.
+Plans are made for CPUs of the same speed wherever they are made, so that equal updates are equal everywhere.
 
 Letters: C channels, D H W volume.
 """
@@ -12,17 +11,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from case_scores import scores_of
 from numpy.typing import NDArray
+from over_seeds import Difference, difference
+from result_tables import Row
 
 from seg25d.cli.common import INTERRUPTED
 from seg25d.cli.main import main as seg25d
-from seg25d.core.files import check_writable_file, read_json, write_json
-from seg25d.core.processor import this_processor
+from seg25d.core.files import read_json
 from seg25d.core.records import read_record
 from seg25d.core.types import FloatArray, Spacing
 from seg25d.core.workspace import Workspace
 from seg25d.data.image_geometry import Geometry
 from seg25d.data.image_io import read_image, read_labels, write_channel, write_labels
+from seg25d.evaluation.summary import Summary
 from seg25d.planning.plan import Plans
 from seg25d.preprocessing.resample import resample_labels
 from seg25d.runs.names import find_configuration
@@ -33,12 +35,10 @@ CPU_GFLOPS = 100
 """Speed of the CPUs that all plans are made for, about that of two cores."""
 UPRIGHT = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 """Directions of the axes of all files that are written."""
-Cases = dict[str, float | None]
-"""A score of each case, the mean over its labels; None where a case has none and none was found."""
-DIGITS = {"dice": 5, "hd95_mm": 3}
-"""The scores that are kept of every case, and their digits in files."""
 FIRST_IDENTIFIER, LAST_IDENTIFIER = 900, 999
 """Data sets that are made get these numbers; names of folders have three digits."""
+MEASURES = {"dice": 3, "hd95_mm": 2}
+"""Scores that rows show, and their digits."""
 
 
 class Volume(NamedTuple):
@@ -163,7 +163,7 @@ def run(workspace: Path, *words: str) -> None:
         raise RuntimeError(f"seg25d {' '.join(words)} ended with {status}")
 
 
-def train(workspace: Path, identifier: str, configuration: str, iterations: int, seed: int) -> dict[str, Any]:
+def train(workspace: Path, identifier: str, configuration: str, iterations: int, seed: int) -> Row:
     """Plan, preprocess and train one model on all cases of a data set; a training that was cut off goes on.
 
     Returns:
@@ -185,64 +185,13 @@ def predict(workspace: Path, identifier: str, configuration: str, images: Path, 
     run(workspace, "predict", "-i", str(images), "-o", str(out), *model, "--overwrite")
 
 
-def score(workspace: Path, truth: Path, out: Path) -> dict[str, Cases]:
-    """Compare segmentations with the truth: the scores in `DIGITS` of each case."""
+def score(workspace: Path, truth: Path, out: Path) -> Row:
+    """Compare segmentations with the truth; see `scores_of`."""
     run(workspace, "evaluate", str(truth), str(out))
-    per_case = read_json(out / "summary.json")["per_case"]
-    return {name: {case["case"]: _mean(case["metrics"], name) for case in per_case} for name in DIGITS}
+    return scores_of([read_record(out / "summary.json", Summary)])
 
 
-def _mean(metrics: dict[str, dict[str, float | None]], name: str) -> float | None:
-    known = [value for each in metrics.values() if (value := each[name]) is not None]
-    return round(float(np.mean(known)), DIGITS[name]) if known else None
-
-
-class KeptTrainings:
-    """Trainings with the scores of their cases, in a JSON file.
-
-    Args:
-        path: The file; None keeps nothing.
-        settings: What all of its trainings have in common.
-
-    Raises:
-        SystemExit: If the file has trainings with other settings, or without some of the scores.
-        InputError: If it cannot be read, or could not be written after the first training.
-    """
-
-    def __init__(self, path: Path | None, settings: dict[str, Any]) -> None:
-        self.path, self.settings = path, settings
-        self.trainings: list[dict[str, Any]] = []
-        if path is not None:
-            check_writable_file(path)
-        if path is not None and path.exists():
-            content = read_json(path)
-            if content.get("settings") != settings:
-                raise SystemExit(
-                    f"error: {path} has results with the settings {content.get('settings')}, expected {settings}; give "
-                    "another file, or the same options"
-                )
-            self.trainings = content["trainings"]
-            if any(set(DIGITS) - set(each) for each in self.trainings):
-                raise SystemExit(
-                    f"error: expected {' and '.join(DIGITS)} of each training in {path}, which an earlier version "
-                    "wrote; give another file"
-                )
-
-    def find(self, **key: Any) -> dict[str, Any] | None:
-        """The training with this key; None if it has not been done."""
-        same = [each for each in self.trainings if all(each.get(name) == value for name, value in key.items())]
-        return same[0] if same else None
-
-    def keep(self, results: dict[str, Any], **key: Any) -> dict[str, Any]:
-        """Add a training, and write the file."""
-        training = {**key, "processor": this_processor().name, **results}
-        self.trainings.append(training)
-        if self.path is not None:
-            write_json(self.path, {"settings": self.settings, "trainings": self.trainings})
-        return training
-
-
-def scores(trainings: Sequence[dict[str, Any]], name: str = "dice") -> list[list[float | None]]:
-    """A row per training, a column per case, as `over_seeds.py` takes them."""
-    cases = sorted({case for training in trainings for case in training[name]})
-    return [[training[name].get(case) for case in cases] for training in trainings]
+def compared(trainings: Sequence[Row], others: Sequence[Row], score: str) -> Difference | None:
+    """The difference of a score between trainings, one or more, and others of the same cases; patients count once."""
+    mine, their = ([each["scores"][score] for each in some] for some in (trainings, others))
+    return difference(mine, their, cases=trainings[0]["cases"])

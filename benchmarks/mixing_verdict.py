@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from machines import distinct
+from machines import describe_hardware
 from over_seeds import CONFIDENCE, difference
 from result_tables import Row
 
@@ -110,11 +110,12 @@ def obstacle(table: Measured, name: str, other: str, confidence: float) -> str |
         return f"scored on other cases than {other}"
     if (seeds := min(len(row["seeds"]), len(plain["seeds"]))) < LEAST_SEEDS:
         return f"{seeds} of {LEAST_SEEDS} seeds"
-    if len(distinct([*row["machines"], *plain["machines"]])) > 1:
+    if len({*map(describe_hardware, [*row["machines"], *plain["machines"]])}) > 1:
         return "trained on several machines, so that time was not equal"
-    found = difference(row["scores"]["dice"], plain["scores"]["dice"], confidence)
+    dice, of_plain = row["scores"]["dice"], plain["scores"]["dice"]
+    found = difference(dice, of_plain, cases=row["cases"], confidence=confidence)
     if found is None or found.low is None or found.high is None:
-        return "fewer than two cases that all trainings have a Dice of"
+        return "no interval, as there are too few cases or nothing varies"
     if found.low > MARGIN:
         return None
     return f"{found.mean:+.3f} ({found.low:+.3f} to {found.high:+.3f}) is not above {MARGIN:g}"

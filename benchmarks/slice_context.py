@@ -15,7 +15,8 @@ takes as long as a prediction. `--cases` says how many cases are predicted; all 
 The result is written into the folder of the fold, `slice_context.json`, after each change, and `seg25d report` shows
 it. The same command goes on from there, also with other distances; nothing is measured twice unless the model is newer,
 and other cases or another seed want the file removed. WORKSPACE may be the folder of a training of a table,
-`benchmarks/TABLE/LENGTH_RECIPE/ROW/seed_N` in its workspace: a loss of one training says little, so take all seeds.
+`benchmarks/TABLE/LENGTH_RECIPE/ROW/seed_N_DIGEST` in its workspace: a loss of one training says little, so take all
+seeds.
 """
 
 import argparse

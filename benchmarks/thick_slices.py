@@ -24,7 +24,7 @@ segmentations are the same, in the truth too. What is in FILE.json is not traine
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -33,27 +33,31 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+from finished import facts_of, find_training, keep_training, planned_digest
 from held_out import (
-    DIGITS,
-    KeptTrainings,
+    MEASURES,
     Source,
     Volume,
     check_seeds,
+    compared,
     find_source,
     predict,
     score,
-    scores,
     succeeds,
     train,
 )
+from machines import this_machine
 from numpy.typing import NDArray
-from over_seeds import difference, mean_over_seeds
+from over_seeds import mean_over_seeds
+from result_tables import Row
 from scipy import ndimage
 
 from seg25d.cli.argument_types import positive_number
-from seg25d.core.files import write_json
+from seg25d.core.errors import InputError
+from seg25d.core.files import check_writable_file, write_json
 from seg25d.core.grids import ANISOTROPY
 from seg25d.core.types import FloatArray, Spacing
+from seg25d.core.workspace import Workspace
 from seg25d.data.image_io import read_labels
 from seg25d.evaluation.metrics import case_metrics
 from seg25d.inference import export
@@ -66,6 +70,8 @@ from seg25d.preprocessing.positions import (
     taken_positions,
 )
 
+TABLE = "thick_slices"
+"""Name of the table in the records of its trainings."""
 LARGEST_DISTANCE = 5.0
 FACTORS = (1.25, 2, 3, 10 / 3, 4, 5)
 RULES: dict[str, Callable[[int, int], Positions]] = {
@@ -231,51 +237,61 @@ def repeated_slices(grid: Grid, axis: int) -> Positions | None:
     return nearest_positions(*sizes) if axis == grid.inverse_separate_axis else None
 
 
-def make_trials(kept: KeptTrainings, source: Source, options: argparse.Namespace, kind: str, seed: int) -> None:
-    """Train a model of one kind with one seed, and score it on images of both, as far as that is not kept already."""
-    keys: list[dict[str, Any]] = [
-        {"seed": seed, "model": model, "images": images, "export": way}
-        for model, images, way in TRIALS
-        if model == kind
-    ]
-    todo = [key for key in keys if kept.find(**key) is None]
-    if not todo:
-        return
+def make_trials(source: Source, options: argparse.Namespace, kind: str, seed: int) -> dict[Trial, Row]:
+    """Train a model of one kind with one seed, and score it on images of both, as far as that is not kept already.
+
+    Returns:
+        The records of the trials, see `finished.py`.
+    """
     identifier = f"{900 + len(KINDS) * seed + KINDS.index(kind)}"
-    workspace = options.workspace / f"{source.folder.name}_{options.every}_{options.in_plane}"
-    raw = workspace / "raw" / f"Dataset{identifier}_{source.folder.name.split('_', 1)[1]}"
-    tests = workspace / "tests"
+    place = f"{source.folder.name}_{options.every}_{options.in_plane}_{options.iterations}_updates"
+    workspace = options.workspace / place
+    name = f"Dataset{identifier}_{source.folder.name.split('_', 1)[1]}"
+    raw, plans = workspace / "raw" / name, Workspace.resolve(workspace).preprocessed_dataset(name).plans()
+    tests, own = workspace / "tests", {"dataset": source.folder.name, "train": None}
+
+    def facts(trial: Trial) -> Row:
+        return facts_of(TABLE, ", ".join(trial), seed, options, planned_digest(plans, CONFIGURATION), **own)
+
+    trials = [trial for trial in TRIALS if trial[0] == kind]
+    found = {trial: known for trial in trials if (known := find_training(options.output, facts(trial))) is not None}
+    if len(found) == len(trials):
+        return found
     wanted = [(tests / each, "Ts", each) for each in KINDS] + [(raw, "Tr", kind)]
     for folder, part, slices in wanted:
         if not (folder / "dataset.json").exists():
             write_cases(source, folder, part, slices, options)
     plan = train(workspace, identifier, CONFIGURATION, options.iterations, seed)
-    for key in todo:
-        cases, out = tests / key["images"], workspace / "predicted" / f"{identifier}_{key['images']}_{key['export']}"
+    for trial in trials:
+        if trial in found:
+            continue
+        _, images, way = trial
+        cases, out = tests / images, workspace / "predicted" / f"{identifier}_{images}_{way}"
         with ExitStack() as stack:
-            if key["export"] == "repeated":
+            if way == "repeated":
                 stack.enter_context(patch.object(export, "separate_positions", repeated_slices))
             predict(workspace, identifier, CONFIGURATION, cases / "imagesTs", out)
         same = {"same": share_same(out), "same_in_truth": share_same(cases / "labelsTs")}
-        kept.keep({**plan, **score(workspace, cases / "labelsTs", out), **same}, **key)
+        machine = {"dataset": source.folder.name, "machine": this_machine(None)}
+        scored = score(workspace, cases / "labelsTs", out)
+        found[trial] = keep_training(options.output, facts(trial) | machine | plan | scored | same)
+    return found
 
 
-def rows(kept: KeptTrainings) -> list[str]:
+def rows(found: Mapping[Trial, Sequence[Row]]) -> list[str]:
     """A line for each trial: scores and equal slices over seeds, and how much better than repeating it is."""
-    scored = f"{'Dice':15} {'HD95 mm':15} {'same':>6} {'truth':>6}"
-    lines = [f"{'model':6} {'images':7} {'between':13} {scored}  minus repeated"]
-
-    def found(trial: Trial) -> list[dict[str, Any]]:
-        return [each for each in kept.trainings if (each["model"], each["images"], each["export"]) == trial]
-
+    header = f"{'Dice':15} {'HD95 mm':15} {'same':>6} {'truth':>6}"
+    lines = [f"{'model':6} {'images':7} {'between':13} {header}  minus repeated"]
     for trial in TRIALS:
-        if mine := found(trial):
-            same, in_truth = (fmean(each[name] for each in mine) for name in ("same", "same_in_truth"))
-            others = found((*trial[:2], "repeated")) if trial[2] == "interpolated" else []
-            gains = [(name, difference(scores(mine, name), scores(others, name))) for name in DIGITS if others]
-            told = "; ".join(f"{name} {gain}" for name, gain in gains if gain is not None)
+        if mine := found.get(trial):
             model, images, way = trial
-            dice, hd95 = mean_over_seeds(scores(mine)), mean_over_seeds(scores(mine, "hd95_mm"), 2)
+            same, in_truth = (fmean(each[name] for each in mine) for name in ("same", "same_in_truth"))
+            others = found.get((model, images, "repeated"), ()) if way == "interpolated" else ()
+            gains = {name: compared(mine, others, name) for name in MEASURES if others}
+            told = "; ".join(f"{name} {gain}" for name, gain in gains.items() if gain is not None)
+            dice, hd95 = (
+                mean_over_seeds([each["scores"][name] for each in mine], digits) for name, digits in MEASURES.items()
+            )
             cells = f"{model:6} {images:7} {way:13} {dice:15} {hd95:15} {same:6.3f} {in_truth:6.3f}"
             lines.append(f"{cells}  {told}".rstrip())
     return lines
@@ -287,16 +303,18 @@ def train_all(options: argparse.Namespace) -> int:
     source = find_source(options.data, options.train)
     if options.every is None:
         options.every = fewest_left_out(source.read(source.trained[0], options.in_plane).spacing_mm)
-    names = ("every", "in_plane", "iterations")
-    settings = {"dataset": source.folder.name, **{name: getattr(options, name) for name in names}}
-    kept = KeptTrainings(options.output, settings)
     source = serving(source, options.every, options.in_plane)
+    found: dict[Trial, list[Row]] = {}
     failed = 0
+
+    def add(kind: str, seed: int) -> None:
+        for trial, record in make_trials(source, options, kind, seed).items():
+            found.setdefault(trial, []).append(record)
+
     for seed in options.seeds:
         for kind in KINDS:
-            make = partial(make_trials, kept, source, options, kind, seed)
-            failed += not succeeds(f"a model of {kind} slices, seed {seed}", make)
-            print("\n".join(rows(kept)), flush=True)
+            failed += not succeeds(f"a model of {kind} slices, seed {seed}", partial(add, kind, seed))
+            print("\n".join(rows(found)), flush=True)
     return 1 if failed else 0
 
 
@@ -319,6 +337,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if options.workspace is None or options.output is None:
         parser.error("--train needs --workspace and --output")
+    try:
+        check_writable_file(options.output)
+    except InputError as error:
+        parser.error(str(error))
     return train_all(options)
 
 

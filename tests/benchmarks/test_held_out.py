@@ -13,11 +13,12 @@ import held_out
 import numpy as np
 import pytest
 import thick_slices
-from held_out import KeptTrainings, Source, Volume, check_seeds, coarser_in_plane, find_source, scores, succeeds
+from held_out import Source, Volume, check_seeds, coarser_in_plane, find_source, succeeds
+from machines import this_machine
+from result_tables import Row
 from thick_slices import between, compare, fewest_left_out, from_thick, repeated_slices, share_same, thick, thin
 
 from seg25d.cli.common import INTERRUPTED
-from seg25d.core.errors import InputError
 from seg25d.data.dataset import read_dataset
 from seg25d.data.image_io import read_geometry, read_image, read_labels
 from seg25d.data.verify import verify_dataset
@@ -52,7 +53,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     """The commands that a benchmark asks for, which stand aside: what is predicted is the truth."""
     commands: list[tuple[str, ...]] = []
 
-    def train(workspace: Path, identifier: str, configuration: str, iterations: int, seed: int) -> dict[str, Any]:
+    def train(workspace: Path, identifier: str, configuration: str, iterations: int, seed: int) -> Row:
         commands.append(("train", identifier, configuration, str(iterations), str(seed)))
         return {"window": [8, 8, 8], "batch_size": 2}
 
@@ -62,9 +63,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
         for path in (images.parent / "labelsTs").iterdir():
             (out / path.name).write_bytes(path.read_bytes())
 
-    def score(workspace: Path, truth: Path, out: Path) -> dict[str, dict[str, float]]:
+    def score(workspace: Path, truth: Path, out: Path) -> Row:
         cases = [path.name.removesuffix(".nii.gz") for path in sorted(out.iterdir())]
-        return {"dice": dict.fromkeys(cases, 0.5), "hd95_mm": dict.fromkeys(cases, 3.0)}
+        return {"cases": cases, "scores": {"dice": [0.5] * len(cases), "hd95_mm": [3.0] * len(cases)}}
 
     for module in (few_slices_labelled, thick_slices):
         for function in (train, predict, score):
@@ -112,7 +113,7 @@ def few(source: Source, tmp_path: Path, *words: str) -> int:
 
 def test_arms_differ_in_what_is_labelled(source: Source, tmp_path: Path, asked: list[tuple[str, ...]]) -> None:
     few(source, tmp_path, "--slices-labelled", "3")
-    raw = tmp_path / "workspace" / "Dataset027_Tiny_3_1" / "raw"
+    raw = tmp_path / "workspace" / "Dataset027_Tiny_3_1_7_updates" / "raw"
     data = {arm: read_dataset(raw / f"Dataset90{number}_Tiny") for number, arm in enumerate("asc")}
     assert [len(data[arm].cases) for arm in "asc"] == [8, 8, 2]
     assert [verify_dataset(each.root, 0) for each in data.values()] == [[], [], []]
@@ -141,10 +142,13 @@ def test_trainings_are_kept_by_the_file_alone(
     assert len(trained) == 2 * 3 * 2
     assert ("train", "904", "si", "7", "1") in trained
     kept = json.loads((tmp_path / "few.json").read_text(encoding="utf-8"))
-    assert kept["settings"] == {"slices_labelled": 5, "in_plane": 1, "iterations": 7}
-    assert kept["trainings"][0]["dice"] == {"case_0": 0.5, "case_1": 0.5}
-    assert kept["trainings"][0]["hd95_mm"] == {"case_0": 3.0, "case_1": 3.0}
-    assert (kept["trainings"][0]["window"], kept["trainings"][0]["batch_size"]) == ([8, 8, 8], 2)
+    first = kept["trainings"][0]
+    settings = {"slices_labelled": "5", "in_plane": "1", "iterations": "7", "seeds": "0"}
+    assert first["settings"] == {"dataset": "Dataset027_Tiny", "configuration": "2d", **settings}
+    assert (first["name"], first["dataset"]) == ("2d, all labels", "Dataset027_Tiny")
+    assert (first["cases"], first["scores"]) == (["case_0", "case_1"], {"dice": [0.5, 0.5], "hd95_mm": [3.0, 3.0]})
+    assert first["machine"] == this_machine(None)
+    assert (first["window"], first["batch_size"]) == ([8, 8, 8], 2)
     asked.clear()
     # On another machine: with the file, and an empty workspace; one training is missing.
     kept["trainings"].pop(4)
@@ -161,18 +165,28 @@ def test_trainings_are_kept_by_the_file_alone(
 
 def test_results_of_other_settings_are_not_mixed_in(source: Source, tmp_path: Path, asked: list[Any]) -> None:
     few(source, tmp_path)
-    with pytest.raises(SystemExit, match=r"'slices_labelled': 5.*, expected .*'slices_labelled': 4"):
-        few(source, tmp_path, "--slices-labelled", "4")
+    asked.clear()
+    few(source, tmp_path)
+    assert not asked
+    for words in (["--slices-labelled", "4"], ["--iterations", "8"], ["--in-plane", "2"]):
+        asked.clear()
+        few(source, tmp_path, *words)
+        assert len([each for each in asked if each[0] == "train"]) == 2 * 3, words
+    trainings = json.loads((tmp_path / "few.json").read_text(encoding="utf-8"))["trainings"]
+    assert len(trainings) == 4 * 2 * 3
 
 
-def test_rows_and_columns_of_scores(tmp_path: Path) -> None:
-    kept = KeptTrainings(None, {})
-    kept.keep({"dice": {"b": 0.5, "a": None}, "hd95_mm": {"b": 2.0}}, seed=0)
-    kept.keep({"dice": {"b": 0.75}, "hd95_mm": {"b": 1.0}}, seed=1)
-    assert scores(kept.trainings) == [[None, 0.5], [None, 0.75]]
-    assert scores(kept.trainings, "hd95_mm") == [[2.0], [1.0]]
-    assert kept.find(seed=1) is kept.trainings[1]
-    assert kept.find(seed=2) is None
+def test_scores_are_those_of_the_command(tmp_path: Path) -> None:
+    labels = np.zeros((3, 4, 4), np.uint8)
+    labels[1, 1:3, 1:3] = 1
+    volume = Volume(np.zeros((1, 3, 4, 4), np.float32), labels, (1.0, 1.0, 1.0))
+    for folder in ("truth", "found"):
+        Source(tmp_path, {"file_ending": ".nii.gz"}, [], []).write(tmp_path / folder, "Ts", "a", volume)
+    description = {"channel_names": {"0": "MRI"}, "labels": {"background": 0, "a": 1}, "file_ending": ".nii.gz"}
+    (tmp_path / "truth" / "dataset.json").write_text(json.dumps(description | {"numTraining": 1}), encoding="utf-8")
+    found = held_out.score(tmp_path, tmp_path / "truth" / "labelsTs", tmp_path / "found" / "labelsTs")
+    assert found["cases"] == ["a"]
+    assert (found["scores"]["dice"], found["scores"]["hd95_mm"]) == ([1.0], [0.0])
 
 
 def test_failed_commands_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -229,7 +243,6 @@ def test_a_cone_is_best_between_the_slices_that_were_taken(factor: int) -> None:
     assert nearest[0] < taken[0] <= 1
     assert middles[0] <= taken[0] + 1e-3
     assert nearest[1] >= taken[1], "HD95"
-    # Of 16 slices 15 pairs, of which those of one slice that is repeated are the same.
     assert nearest[2] == pytest.approx((16 - 16 // factor) / 15)
     assert taken[2] < nearest[2]
 
@@ -267,7 +280,7 @@ def test_models_of_both_kinds_see_images_of_both(
         (number, "2d", "5", seed) for number, seed in (("900", "0"), ("901", "0"), ("902", "1"), ("903", "1"))
     ]
     assert len([words for words in asked if words[0] == "predict"]) == 2 * 5
-    root = tmp_path / "workspace" / "Dataset027_Tiny_2_1"
+    root = tmp_path / "workspace" / "Dataset027_Tiny_2_1_5_updates"
     trained = [root / f"raw/Dataset{number}_Tiny/labelsTr/case_2.nii.gz" for number in (900, 901)]
     assert [read_geometry(path).canonical_shape[0] for path in trained] == [3, 6]
     tests = [root / "tests" / kind / "imagesTs" / "case_0_0000.nii.gz" for kind in ("thick", "thin")]
@@ -276,7 +289,8 @@ def test_models_of_both_kinds_see_images_of_both(
     truth, _ = read_labels(root / "tests/thin/labelsTs/case_0.nii.gz")
     np.testing.assert_array_equal(truth, source.read("case_0").labels[:6])
     kept = json.loads((tmp_path / "t.json").read_text(encoding="utf-8"))
-    assert kept["settings"] == {"dataset": "Dataset027_Tiny", "every": 2, "in_plane": 1, "iterations": 5}
+    settings = {"dataset": "Dataset027_Tiny", "every": "2", "in_plane": "1", "iterations": "5", "seeds": "0"}
+    assert kept["trainings"][0]["settings"] == settings
     assert kept["trainings"][0]["same"] == kept["trainings"][0]["same_in_truth"]
     asked.clear()
     assert thick_trials(source, tmp_path, "elsewhere") == 0
@@ -313,7 +327,7 @@ def test_cases_whose_structures_show_in_one_slice_do_not_serve(
     source.write(source.folder, "Tr", "case_7", volume._replace(labels=hidden))
     assert thick_trials(source, tmp_path, "workspace") == 0
     assert "every 2: 9 of 10 cases serve, but not case_7\n" in capsys.readouterr().out
-    trained = (tmp_path / "workspace/Dataset027_Tiny_2_1/raw/Dataset900_Tiny/labelsTr").iterdir()
+    trained = (tmp_path / "workspace/Dataset027_Tiny_2_1_5_updates/raw/Dataset900_Tiny/labelsTr").iterdir()
     assert sorted(path.name for path in trained) == [f"case_{number}.nii.gz" for number in (2, 3, 4, 5, 6, 8, 9)]
 
 
@@ -333,9 +347,9 @@ def test_a_failed_training_does_not_stop_the_others(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    usual: Callable[..., dict[str, Any]] = thick_slices.train
+    usual: Callable[..., Row] = thick_slices.train
 
-    def train(workspace: Path, identifier: str, configuration: str, iterations: int, seed: int) -> dict[str, Any]:
+    def train(workspace: Path, identifier: str, configuration: str, iterations: int, seed: int) -> Row:
         if identifier == "901":
             raise RuntimeError("seg25d train 901 ended with 2")
         return usual(workspace, identifier, configuration, iterations, seed)
@@ -370,11 +384,11 @@ def test_what_would_end_hours_later_is_refused_at_once(
     with pytest.raises(SystemExit, match="expected seeds from 0 to 49, got -1"):
         thick_trials(source, tmp_path, "workspace", "--seeds", "-1")
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="is a file, not a folder"):
-        KeptTrainings(tmp_path / "file" / "results.json", {})
-    (tmp_path / "old.json").write_text('{"settings": {}, "trainings": [{"cases": {}}]}', encoding="utf-8")
-    with pytest.raises(SystemExit, match=r"expected dice and hd95_mm of each training in .*old\.json"):
-        KeptTrainings(tmp_path / "old.json", {})
+    for benchmark in (few, thick_trials):
+        words = ("-o", str(tmp_path / "file" / "results.json"))
+        with pytest.raises(SystemExit):
+            benchmark(source, tmp_path, *(words if benchmark is few else ("workspace", *words)))
+        assert "is a file, not a folder" in capsys.readouterr().err
     assert not asked
 
 

@@ -64,7 +64,7 @@ def test_a_gain_is_an_interval_above_the_margin() -> None:
         ({"machines": [MACHINE | {"cores": 4}]}, "trained on several machines"),
         ({"seeds": [0, 1]}, "2 of 3 seeds"),
         ({"name": "other"}, "no row si__shift"),
-        ({"scores": {"dice": [[None] * 11 + [0.9]] * 3}}, "fewer than two cases"),
+        ({"scores": {"dice": [[None] * 11 + [0.9]] * 3}}, "no interval"),
     ],
 )
 def test_what_says_too_little_does_not_count(changed: dict[str, Any], reason: str) -> None:
