@@ -106,12 +106,15 @@ def obstacle(table: Measured, name: str, other: str, confidence: float) -> str |
     if missing := [each for each in (name, other) if each not in table.rows]:
         return f"no row {missing[0]}"
     row, plain = table.rows[name], table.rows[other]
-    if row["cases"] != plain["cases"]:
-        return f"scored on other cases than {other}"
-    if (seeds := min(len(row["seeds"]), len(plain["seeds"]))) < LEAST_SEEDS:
-        return f"{seeds} of {LEAST_SEEDS} seeds"
-    if len({*map(describe_hardware, [*row["machines"], *plain["machines"]])}) > 1:
-        return "trained on several machines, so that time was not equal"
+    machines = {*map(describe_hardware, [*row["machines"], *plain["machines"]])}
+    seeds = min(len(row["seeds"]), len(plain["seeds"]))
+    unequal = {
+        f"scored on other cases than {other}": row["cases"] != plain["cases"],
+        f"{seeds} of {LEAST_SEEDS} seeds": seeds < LEAST_SEEDS,
+        "trained on several machines, so that time was not equal": len(machines) > 1,
+    }
+    if any(unequal.values()):
+        return next(reason for reason, holds in unequal.items() if holds)
     dice, of_plain = row["scores"]["dice"], plain["scores"]["dice"]
     found = difference(dice, of_plain, cases=row["cases"], confidence=confidence)
     if found is None or found.low is None or found.high is None:

@@ -49,7 +49,7 @@ def test_batches_of_nnunet_are_those_of_the_earlier_measurements(planned: int, c
 def test_every_row_is_there_and_is_compared_with_what_it_is_to_beat() -> None:
     names = [each.name for each in contenders()]
     assert names == [*PLAIN, *MIXED, *NNUNET]
-    assert MIXED == tuple(f"{name}__{mixing}" for mixing in MIXINGS for name in ("2d", "si"))
+    assert tuple(f"{name}__{mixing}" for mixing in MIXINGS for name in ("2d", "si")) == MIXED
     assert set(mixing.TABLE.references) <= set(names)
 
 

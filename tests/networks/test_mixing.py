@@ -60,8 +60,14 @@ def lifted(
         with torch.no_grad():
             for name, weight in model.named_parameters():
                 if ".mix_" in name:
-                    weight.copy_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)) / 4)
+                    weight.copy_(random(weight, torch.Generator().manual_seed(1)))
     return model
+
+
+def random(weight: Tensor, generator: torch.Generator) -> Tensor:
+    """Numbers of any size, in kernels smaller the more of them are summed."""
+    summed = weight[0].numel() if weight.dim() == 4 else 1
+    return torch.randn(weight.shape, generator=generator) / (4 * summed**0.5)
 
 
 def volume(depth: int = DEPTH, sizes: tuple[int, int] = (8, 12), batch: int = 1) -> Tensor:
@@ -147,7 +153,7 @@ def random_layers(mixing: Mixing, *channels: int) -> list[nn.Module]:
     generator = torch.Generator().manual_seed(3)
     for layer in layers:
         for weight in layer.parameters():
-            weight.data = torch.randn(weight.shape, generator=generator) / 4
+            weight.data = random(weight, generator)
     return layers
 
 
