@@ -9,8 +9,8 @@ and of the choice of cases; the cases that are kept back stay the same.
 
 Trainings are kept in FILE.json with the scores of every case: the same command goes on, on another machine too. A
 training that was cut off goes on from its last checkpoint in WORKSPACE; one that fails is told, and the others follow.
-`batch` is what the planner takes by the number of voxels of a data set: a fifth of the cases gets smaller batches than
-all of them, so that equal updates are fewer windows there. Slices without labels do not change it.
+`batch` is what the planner takes by the number of voxels of a data set: a fifth of the cases may get other windows and
+smaller batches than all of them, so that equal updates see less there. Slices without labels do not change it.
 `--slices-labelled` says that one slice in so many is labelled; `--in-plane 2` averages over so many pixels each way,
 where trainings would take too long.
 """
