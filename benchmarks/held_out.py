@@ -5,22 +5,29 @@ Plans are made for CPUs of the same speed wherever they are made, so that equal 
 Letters: C channels, D H W volume.
 """
 
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from case_scores import scores_of
 from numpy.typing import NDArray
+from over_seeds import Difference, difference
 from result_tables import Row
 
+from seg25d.cli.common import INTERRUPTED
 from seg25d.cli.main import main as seg25d
 from seg25d.core.files import read_json
 from seg25d.core.records import read_record
 from seg25d.core.types import FloatArray, Spacing
+from seg25d.core.workspace import Workspace
 from seg25d.data.image_geometry import Geometry
 from seg25d.data.image_io import read_image, read_labels, write_channel, write_labels
 from seg25d.evaluation.summary import Summary
+from seg25d.planning.plan import Plans
 from seg25d.preprocessing.resample import resample_labels
+from seg25d.runs.names import find_configuration
 
 KEPT_BACK = 5
 """One patient, or case without a patient, in so many is kept back."""
@@ -28,6 +35,10 @@ CPU_GFLOPS = 100
 """Speed of the CPUs that all plans are made for, about that of two cores."""
 UPRIGHT = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 """Directions of the axes of all files that are written."""
+FIRST_IDENTIFIER, LAST_IDENTIFIER = 900, 999
+"""Data sets that are made get these numbers; names of folders have three digits."""
+MEASURES = {"dice": 3, "hd95_mm": 2}
+"""Scores that rows show, and their digits."""
 
 
 class Volume(NamedTuple):
@@ -75,8 +86,16 @@ class Source(NamedTuple):
 
 
 def find_source(data: Path, number: int) -> Source:
-    """Find a data set, and which of its cases are kept back: those of every fifth patient, or every fifth one."""
-    (folder,) = data.glob(f"Dataset{number:03d}_*")
+    """Find a data set, and which of its cases are kept back: those of every fifth patient, or every fifth one.
+
+    Raises:
+        SystemExit: If there is none of this number, or several.
+    """
+    folders = sorted(data.glob(f"Dataset{number:03d}_*"))
+    if len(folders) != 1:
+        found = ", ".join(folder.name for folder in folders) or "none"
+        raise SystemExit(f"error: expected one folder Dataset{number:03d}_NAME in {data}, got {found}")
+    (folder,) = folders
     description = read_json(folder / "dataset.json")
     ending = description["file_ending"]
     cases = sorted(path.name.removesuffix(ending) for path in (folder / "labelsTr").glob(f"*{ending}"))
@@ -105,22 +124,59 @@ def coarser_in_plane(volume: Volume, factor: int) -> Volume:
     )
 
 
+def check_seeds(seeds: Sequence[int], num_datasets: int) -> None:
+    """Check that there are numbers for all data sets that are made, before the first training.
+
+    Args:
+        seeds: Of the trainings.
+        num_datasets: That are made for each seed.
+
+    Raises:
+        SystemExit: If a seed is too large, or negative.
+    """
+    most = (LAST_IDENTIFIER + 1 - FIRST_IDENTIFIER) // num_datasets - 1
+    if wrong := [seed for seed in seeds if not 0 <= seed <= most]:
+        raise SystemExit(f"error: expected seeds from 0 to {most}, got {wrong[0]}")
+
+
+def succeeds(what: str, make: Callable[[], object]) -> bool:
+    """Whether a training can be made; one that fails is told, and does not stop those after it."""
+    try:
+        make()
+    except RuntimeError as error:
+        print(f"failed: {what}: {error}", file=sys.stderr, flush=True)
+        return False
+    return True
+
+
 def run(workspace: Path, *words: str) -> None:
     """Run a command of seg25d in this process.
 
     Raises:
         RuntimeError: If it fails; its message is on standard error.
+        KeyboardInterrupt: If it was stopped by Ctrl-C, as nothing after it is wanted then.
     """
-    if (status := seg25d([*words, "--workspace", str(workspace), "--quiet"])) != 0:
+    status = seg25d([*words, "--workspace", str(workspace), "--quiet"])
+    if status == INTERRUPTED:
+        raise KeyboardInterrupt
+    if status != 0:
         raise RuntimeError(f"seg25d {' '.join(words)} ended with {status}")
 
 
-def train(workspace: Path, identifier: str, configuration: str, iterations: int, seed: int) -> None:
-    """Plan, preprocess and train one model on all cases of a data set."""
+def train(workspace: Path, identifier: str, configuration: str, iterations: int, seed: int) -> Row:
+    """Plan, preprocess and train one model on all cases of a data set; a training that was cut off goes on.
+
+    Returns:
+        What an update sees, which the planner chooses by the size of the data set: `window` and `batch_size`.
+    """
     planned = ("--gpu-memory-gb", "8", "--cpu-gflops", str(CPU_GFLOPS))
     run(workspace, "plan_and_preprocess", "-d", identifier, "-c", configuration, *planned)
     length = ("--iterations", str(iterations), "--seed", str(seed))
     run(workspace, "train", identifier, configuration, "all", *length)
+    place = Workspace.resolve(workspace)
+    plans = read_record(place.preprocessed_dataset(place.dataset_name(identifier)).plans(), Plans)
+    _, plan = find_configuration(plans, configuration)
+    return {"window": list(plan.window), "batch_size": plan.batch_size}
 
 
 def predict(workspace: Path, identifier: str, configuration: str, images: Path, out: Path) -> None:
@@ -133,3 +189,9 @@ def score(workspace: Path, truth: Path, out: Path) -> Row:
     """Compare segmentations with the truth; see `scores_of`."""
     run(workspace, "evaluate", str(truth), str(out))
     return scores_of([read_record(out / "summary.json", Summary)])
+
+
+def compared(trainings: Sequence[Row], others: Sequence[Row], score: str) -> Difference | None:
+    """The difference of a score between trainings, one or more, and others of the same cases; patients count once."""
+    mine, their = ([each["scores"][score] for each in some] for some in (trainings, others))
+    return difference(mine, their, cases=trainings[0]["cases"])

@@ -44,7 +44,7 @@ from seg25d.preprocessing.store import Store
 from seg25d.runs.names import check_names
 
 PLAIN = ("2d", "si", "stack", "3d")
-MIXINGS = ("shift", "attention", "conv")
+MIXINGS = ("shift", "attention", "conv", "acs")
 MIXED = tuple(f"{configuration}__{mixing}" for mixing in MIXINGS for configuration in ("2d", "si"))
 NNUNET = {"nnU-Net 2d": "2d", "nnU-Net 3d_fullres": "3d_fullres"}
 """nnU-Net's configurations by row."""

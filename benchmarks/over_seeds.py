@@ -37,7 +37,7 @@ class Difference(NamedTuple):
 
     mean: float
     low: float | None
-    """Ends of the interval of 95 %; None if one of the methods was trained once, or if nothing varies."""
+    """Ends of the interval, of 95 % unless asked otherwise; None if a method was trained once, or if nothing varies."""
     high: float | None
     p: float | None
     """Two-sided."""
@@ -61,7 +61,12 @@ class Difference(NamedTuple):
 
 
 def difference(
-    scores: Scores, others: Scores, *, paired: bool = False, cases: Sequence[str] | None = None
+    scores: Scores,
+    others: Scores,
+    *,
+    paired: bool = False,
+    cases: Sequence[str] | None = None,
+    confidence: float = CONFIDENCE,
 ) -> Difference | None:
     """Compare two methods on the cases of which every training has a score; None if there are fewer than two.
 
@@ -71,6 +76,7 @@ def difference(
         paired: Whether trainings of both belong together by their seeds, which are in the same order: as fusions of the
             same views do, and networks that learn from the same few cases.
         cases: Names of the cases; those of one patient (`patient_of`) are averaged first.
+        confidence: Of the interval.
 
     Raises:
         ValueError: If the numbers of cases differ, or those of paired trainings.
@@ -107,7 +113,7 @@ def difference(
         # Satterthwaite's alone are too many where seeds are few and matter most: equal methods differed in 8 of 100.
         freedom = min(freedom, of_trainings**2 / own)
     standard_error = math.sqrt(variance)
-    half = float(student.ppf((1 + CONFIDENCE) / 2, freedom)) * standard_error
+    half = float(student.ppf((1 + confidence) / 2, freedom)) * standard_error
     p = 2 * float(student.sf(abs(mean) / standard_error, freedom))
     return Difference(mean, mean - half, mean + half, p, num_cases, standard_error, freedom)
 

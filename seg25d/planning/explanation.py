@@ -13,7 +13,6 @@ from seg25d.planning.configurations import configuration_name
 from seg25d.planning.fingerprint import Fingerprint
 from seg25d.planning.memory import GIGABYTE
 from seg25d.planning.mixing_reason import mixing_reason
-from seg25d.planning.mixing_rule import default_mixing_reason
 from seg25d.planning.network_rules import WIDE_FROM_GB
 from seg25d.planning.normalization import ChannelNormalization
 from seg25d.planning.plan import ConfigurationPlan, Plans
@@ -149,7 +148,6 @@ def configuration_reasons(fit: Fit, limits: Limits) -> dict[str, str]:
         "window": _window_reason(fit, limits),
         "batch_size": _batch_reason(fit, limits),
         "network": _network_reason(fit, limits),
-        **default_mixing_reason(limits.configuration, limits.geometry.spacing_mm, limits.num_channels),
         **mixing_reason(fit, limits),
         "estimated_memory_gb": _memory_reason(fit),
         "flops_per_update": _flops_reason(fit, limits),

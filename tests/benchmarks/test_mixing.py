@@ -18,6 +18,7 @@ from seg25d.core.files import read_json, write_json
 from seg25d.core.workspace import Workspace
 from seg25d.data.phantom import DATASET_NAME
 from seg25d.evaluation.evaluate import evaluate
+from seg25d.networks import MIXINGS
 
 
 def options_of(folder: Path, *words: str) -> argparse.Namespace:
@@ -48,7 +49,7 @@ def test_batches_of_nnunet_are_those_of_the_earlier_measurements(planned: int, c
 def test_every_row_is_there_and_is_compared_with_what_it_is_to_beat() -> None:
     names = [each.name for each in contenders()]
     assert names == [*PLAIN, *MIXED, *NNUNET]
-    assert MIXED == ("2d__shift", "si__shift", "2d__attention", "si__attention", "2d__conv", "si__conv")
+    assert tuple(f"{name}__{mixing}" for mixing in MIXINGS for name in ("2d", "si")) == MIXED
     assert set(mixing.TABLE.references) <= set(names)
 
 
