@@ -3,9 +3,12 @@
 The page knows no representations: windows, normalisation and labels are said in numbers.
 """
 
+import base64
+import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
+from urllib.parse import quote
 
 from pydantic import Field
 
@@ -34,6 +37,13 @@ class PageGraph(Record):
     file: str
     """Its name, seen from the page."""
     bytes: int
+    integrity: str
+    """`sha256-` and the digest in base64, which browsers check (W3C, Subresource Integrity)."""
+
+    @property
+    def address(self) -> str:
+        """The address that the page loads it from, which changes with its content."""
+        return f"{self.file}?{quote(self.integrity, safe='')}"
 
 
 class PageWindows(Record):
@@ -171,7 +181,15 @@ def page_model(folder: Path, names: Sequence[str], licence: str | None) -> PageM
 
 
 def _graphs(folder: Path, names: Sequence[str]) -> tuple[PageGraph, ...]:
-    return tuple(PageGraph(file=f"{MODEL}/{name}", bytes=(folder / name).stat().st_size) for name in names)
+    return tuple(_graph(folder, name) for name in names)
+
+
+def _graph(folder: Path, name: str) -> PageGraph:
+    path = folder / name
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").digest()
+    integrity = f"sha256-{base64.b64encode(digest).decode('ascii')}"
+    return PageGraph(file=f"{MODEL}/{name}", bytes=path.stat().st_size, integrity=integrity)
 
 
 def _fine(folder: Path, names: Sequence[str], header: ModelHeader) -> PageFine | None:

@@ -19,14 +19,12 @@ from seg25d.sharing.manifest import Manifest
 
 PAGE = "page.json"
 FILES = "files.json"
-"""List of the files that the page keeps for use without a network."""
+"""List of the addresses that the page keeps for use without a network."""
 SERVICE_WORKER = "service-worker.js"
 RUNTIMES = "ort/"
 """Folder of ONNX Runtime; of its files those for graphics processors are kept once they have been loaded."""
-BASIC_RUNTIME = tuple(
-    f"{RUNTIMES}{name}" for name in ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
-)
-"""What every browser can use."""
+BASIC_RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
+"""What every browser can use, in a folder of its version there."""
 VERSION = "__SEG25D_VERSION__"
 """What stands in the service worker, as built, in place of the digest of all files."""
 
@@ -80,9 +78,11 @@ def describe_page(folder: Path, names: Sequence[str], licence: str | None) -> No
     page = page_model(folder / MODEL, names, licence)
     write_text(folder / PAGE, page.model_dump_json(indent=2) + "\n")
     everything = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
-    needed = {*BASIC_RUNTIME, *(f"{MODEL}/{name}" for name in names)}
-    kept = [name for name in everything if name in needed or not name.startswith((f"{MODEL}/", RUNTIMES))]
-    write_text(folder / FILES, json.dumps([name for name in kept if name != SERVICE_WORKER], indent=0) + "\n")
+    runtime = [name for name in everything if name.startswith(RUNTIMES) and name.endswith(BASIC_RUNTIME)]
+    kept = [name for name in everything if name in runtime or not name.startswith((f"{MODEL}/", RUNTIMES))]
+    kept += [graph.address for graph in (*page.graphs, *(page.fine.graphs if page.fine else ()))]
+    addresses = [name for name in kept if name != SERVICE_WORKER]
+    write_text(folder / FILES, json.dumps(addresses, indent=0) + "\n")
     digest = hashlib.sha256()
     for name in everything:
         digest.update(name.encode())

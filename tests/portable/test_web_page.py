@@ -1,5 +1,7 @@
 """Folders for browsers: what `page.json` says, what is kept for use without a network, and what is refused."""
 
+import base64
+import hashlib
 import json
 from pathlib import Path
 
@@ -28,6 +30,12 @@ from seg25d.sharing.choice import ChosenModels, ExportOptions
 from tests.portable.test_export import LABELS, REGIONS, UNET, UNET_3D, make_header
 
 NAME = "3d/fold_0/model_final.onnx"
+DIGEST = base64.b64encode(hashlib.sha256(b"graph").digest()).decode()
+
+
+def address(name: str) -> str:
+    """Where the page loads a graph from, written by `write_record`."""
+    return f"model/{name}?sha256-" + DIGEST.replace("+", "%2B").replace("/", "%2F").replace("=", "%3D")
 
 
 def write_record(folder: Path, header, name: str = NAME, free_axes=(0, 1, 2)) -> None:
@@ -45,9 +53,9 @@ def described(tmp_path: Path, labels: Labels = LABELS, representation=None, name
     header = make_header(representation or Slices(axis=0, context=1), network, (4, 12, 16), labels, **settings)
     (tmp_path / web_page.SERVICE_WORKER).write_text(f"const VERSION = '{web_page.VERSION}';")
     (tmp_path / "index.html").write_text("page")
-    (tmp_path / "ort").mkdir()
+    (tmp_path / "ort" / "1.0").mkdir(parents=True)
     for name in ("ort.wasm.min.mjs", "ort.webgpu.min.mjs"):
-        (tmp_path / "ort" / name).write_text("runtime")
+        (tmp_path / "ort" / "1.0" / name).write_text("runtime")
     for name in names:
         write_record(tmp_path, header, name)
     describe_page(tmp_path, names, "free")
@@ -71,7 +79,7 @@ def test_the_page_knows_what_its_windows_need(tmp_path):
         "batch_size": 2,
         "grid": None,
     }
-    assert page["graphs"] == [{"file": f"model/{NAME}", "bytes": 5}]
+    assert page["graphs"] == [{"file": f"model/{NAME}", "bytes": 5, "integrity": f"sha256-{DIGEST}"}]
     assert (page["input"], page["output"], page["folds"], page["licence"]) == ("volume", "scores", ["0"], "free")
     assert [channel["scheme"] for channel in page["channels"]] == ["zscore", "zscore"]
 
@@ -111,12 +119,12 @@ def test_regions_are_painted_in_their_order(tmp_path):
 def test_fine_models_have_their_coarse_ones(tmp_path):
     coarse = "3d/fold_0/coarse.onnx"
     page = described(tmp_path, names=(coarse, NAME), fine=FineConfig(margin=7, max_rounds=4, stop_dice=0.9))
-    assert page["graphs"] == [{"file": f"model/{NAME}", "bytes": 5}]
+    assert page["graphs"] == [{"file": f"model/{NAME}", "bytes": 5, "integrity": f"sha256-{DIGEST}"}]
     fine = page["fine"]
-    assert fine["graphs"] == [{"file": f"model/{coarse}", "bytes": 5}]
+    assert fine["graphs"] == [{"file": f"model/{coarse}", "bytes": 5, "integrity": f"sha256-{DIGEST}"}]
     assert (fine["margin"], fine["max_rounds"], fine["stop_dice"]) == ([7, 7, 7], 4, 0.9)
     assert fine["windows"] == page["windows"]
-    assert f"model/{coarse}" in json.loads((tmp_path / web_page.FILES).read_text())
+    assert address(coarse) in json.loads((tmp_path / web_page.FILES).read_text())
 
 
 @pytest.mark.parametrize(
@@ -141,7 +149,7 @@ def test_all_that_any_browser_needs_is_kept_and_another_model_is_another_version
         folder.mkdir()
         described(folder, REGIONS, threshold=threshold)
         kept = json.loads((folder / web_page.FILES).read_text())
-        assert kept == ["index.html", f"model/{NAME}", "ort/ort.wasm.min.mjs", "page.json"]
+        assert kept == ["index.html", "ort/1.0/ort.wasm.min.mjs", "page.json", address(NAME)]
         versions.add((folder / web_page.SERVICE_WORKER).read_text())
     assert len(versions) == 2
     assert not any(web_page.VERSION in text for text in versions)

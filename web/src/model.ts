@@ -31,6 +31,8 @@ export interface TrainedOn {
 export interface Graph {
   file: string;
   bytes: number;
+  /** What its content has to be, in the form of `fetch`; its address ends with it, after `?`. */
+  integrity: string;
 }
 
 export interface PageModel {
@@ -57,7 +59,7 @@ export interface PageModel {
 
 /** Read `page.json` beside the page. */
 export async function fetchModel(base: string): Promise<PageModel> {
-  const response = await fetch(new URL("page.json", base)).catch(() => null);
+  const response = await fetch(new URL("page.json", base), { cache: "reload" }).catch(() => null);
   if (!response?.ok) {
     throw new UserError(
       "page.json is missing beside this page. Serve the whole folder that `seg25d export_model --format web` wrote.",
