@@ -81,7 +81,8 @@ def page_model(channels: int, rules: dict[str, Any]) -> dict[str, Any]:
         "common_shape": None,
         "windows": rules,
         "fine": None,
-        "meaning": {"values": LABELS.values, "paint": None, "score_threshold": None},
+        "meaning": {"values": LABELS.values, "paint": None, "score_thresholds": None},
+        "postprocessing": None,
         "structures": [
             {"name": "organ", "members": [1], "index": 1, "colour": "#e6550d"},
             {"name": "lesion", "members": [2], "index": 2, "colour": "#31a354"},
@@ -229,6 +230,7 @@ def test_coarse_to_fine(stop_dice, checks, rng, tmp_path):
     windows = rules(divisors=[1, 2, 2], resizable_axes=[0, 1, 2], mirror_axes=[1])
     model = page_model(1, windows)
     model["fine"] = {"graphs": [], "windows": windows, "margin": [1, 3, 3], "max_rounds": 3, "stop_dice": stop_dice}
+    model["fine"]["score_thresholds"] = None
     weights = {"weights": [FINE_WEIGHTS], "coarse_weights": [FINE_WEIGHTS], "axis": None}
     checks.add("segment", files=["a.nii"], model=model, out="found.nii", **weights)
     checks.run()

@@ -8,6 +8,7 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { assignChannels } from "../src/channels.js";
+import { removeComponents } from "../src/components.js";
 import { UserError } from "../src/errors.js";
 import { contentBox, planGrid, separateAxisOf, inverseSeparateAxisOf, product, type Shape } from "../src/grid.js";
 import { labelsFromSlabs } from "../src/export.js";
@@ -86,6 +87,11 @@ const tasks: Record<string, (job: Job) => Promise<unknown> | unknown> = {
   indices: ({ arrays, meaning }) => {
     const scores = read(arrays![0]);
     return indicesFromScores(scores, scores.length / meaning.outputs, meaning);
+  },
+  components: ({ arrays, shape, voxel_mm3, rules }) => {
+    const indices = Uint8Array.from(read(arrays![0]));
+    removeComponents(indices, shape, voxel_mm3, rules);
+    return indices;
   },
   header: async ({ file }) => {
     const { sizes, spacing, direction, origin, orientation } = await readFileHeader(blob(file), file);

@@ -18,6 +18,8 @@ export interface FineRules {
   max_rounds: number;
   /** Dice of two successive masks from which on no further round follows. */
   stop_dice: number;
+  /** Of both models, as in `Meaning`: those of post-processing are for the result alone. */
+  score_thresholds: number[] | null;
 }
 
 /** Fine models and the coarse models of the same folds. */

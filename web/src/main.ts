@@ -82,6 +82,7 @@ class Page {
       ["Method", `${model.configuration}, fold ${model.folds.join(", ")}`],
       ["Channels", channels],
       ["Structures", names],
+      ["Post-processing", model.postprocessing?.steps.join("; ") ?? "none"],
       ["Voxels", `${model.spacing_mm.map((step) => Number(step.toPrecision(4))).join(" x ")} mm (D, H, W)`],
       ["Computed by", this.backend === "webgpu" ? "WebGPU" : "WebAssembly", "engine"],
       ["Without a network", document.body.dataset.offline ? OFFLINE : "as soon as all files are loaded", "offline"],

@@ -1,6 +1,7 @@
 /** What `page.json` says of the model, as seg25d/portable/page_model.py has it. */
 
 import { UserError } from "./errors.js";
+import type { PostProcessing } from "./components.js";
 import type { FineRules } from "./fine.js";
 import type { CommonShape, Spacing, Triple } from "./grid.js";
 import type { Meaning } from "./labels.js";
@@ -51,6 +52,8 @@ export interface PageModel {
   /** The coarse model, where this is a fine one; null: it sees whole volumes. */
   fine: FineRules | null;
   meaning: Meaning;
+  /** Of the labels; null: there is none. */
+  postprocessing: PostProcessing | null;
   structures: Structure[];
   trained_on: TrainedOn | null;
   licence: string | null;

@@ -78,8 +78,8 @@ async function fetchGraph({ file, integrity }: Graph, base: string): Promise<Uin
   const response = await fetch(address, { integrity }).catch(() => null);
   if (!response?.ok) {
     throw new UserError(
-      `${file} cannot be loaded, or it is not the one that page.json names: perhaps another model was exported to the ` +
-        "folder. Reload the page; if that does not help, serve the whole folder that was exported.",
+      `${file} cannot be loaded, or it is not the one that page.json names: perhaps another model was exported ` +
+        "to the folder. Reload the page; if that does not help, serve the whole folder that was exported.",
     );
   }
   return new Uint8Array(await response.arrayBuffer());

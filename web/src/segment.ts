@@ -1,5 +1,6 @@
 /** The whole way from files to a segmentation; knows neither the page nor how networks are computed. */
 
+import { removeComponents } from "./components.js";
 import { UserError } from "./errors.js";
 import { labelsFromSlabs } from "./export.js";
 import { refinedSlabs, type FineModels } from "./fine.js";
@@ -79,13 +80,16 @@ export async function segment(
     ? refinedSlabs({ fine, coarse }, sampled, grid.shape, {
         rules: model.windows,
         coarse: model.fine,
-        meaning: model.meaning,
+        meaning: { ...model.meaning, score_thresholds: model.fine.score_thresholds },
         sparing: !isRoom,
         progress: passes,
       })
     : predictSlabs(fine, sampled, grid.shape, model.windows, cover, passes);
   const indices = await labelsFromSlabs(slabs, grid, model.windows.outputs, model.meaning);
   progress("writing", 0);
+  if (model.postprocessing) {
+    removeComponents(indices, grid.canonicalShape, product(grid.canonicalSpacing), model.postprocessing);
+  }
   const counts = countIndices(indices);
   const voxelMl = product(header.spacing) / 1000;
   const ordered = toFileOrder(indices, header.orientation);
