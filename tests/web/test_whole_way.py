@@ -1,5 +1,6 @@
 """From a NIfTI file to a label file under node, with a network that numpy has, too: Python's way gives the same."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -239,6 +240,44 @@ def test_coarse_to_fine(stop_dice, checks, rng, tmp_path):
     assert 0 < (wanted == 1).sum() < wanted.size / 2
     found = LABELS.encode(read_labels(tmp_path / "found.nii")[0], "found")
     assert (found == wanted).mean() > 0.9995
+
+
+MACHINES = {
+    "desktop": ({"userAgent": "Mozilla/5.0 (X11; Linux x86_64) Chrome/140", "deviceMemory": 4}, 2.4),
+    "unknown": ({"userAgent": "Mozilla/5.0 (X11; Linux x86_64) Gecko Firefox/140"}, 4.8),
+    "Macintosh": ({"userAgent": "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) Safari", "maxTouchPoints": 0}, 4.8),
+    "iPad": ({"userAgent": "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) Safari", "maxTouchPoints": 5}, 1.8),
+    "iPhone": ({"userAgent": "Mozilla/5.0 (iPhone; CPU iPhone OS 18_0) Mobile Safari", "maxTouchPoints": 5}, 1.8),
+    "Windows with touch": ({"userAgent": "Mozilla/5.0 (Windows NT 10.0) Firefox/140", "maxTouchPoints": 10}, 4.8),
+}
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_what_a_page_may_take(machine, checks):
+    said, gib = MACHINES[machine]
+    checks.add("budget", machine=said)
+    assert checks.run()[0] / 2**30 == pytest.approx(gib)
+
+
+def test_less_memory_first_costs_the_picture_and_then_the_result(checks, rng, tmp_path):
+    """The image is shown where there is room for it, too; a crop is refused before its scores are computed."""
+    write_blob(tmp_path / "a.nii", rng)
+    windows = rules(divisors=[1, 2, 2])
+    model = page_model(1, windows)
+    model["fine"] = {"graphs": [], "windows": windows, "margin": [1, 3, 3], "max_rounds": 2, "stop_dice": 1.0}
+    model["fine"]["score_thresholds"] = None
+    weights = {"weights": [FINE_WEIGHTS], "coarse_weights": [FINE_WEIGHTS], "axis": None}
+    for budget in range(600_000, 1_400_000, 8_000):
+        checks.add("segment", files=["a.nii"], model=model, out="found.nii", budget=budget, **weights)
+    found = [what_became(answer) for answer in checks.run()]
+    assert [kind for kind, _ in itertools.groupby(found)] == ["no volume", "no crop", "no picture", "all"]
+
+
+def what_became(answer: dict[str, Any]) -> str:
+    if "error" in answer:
+        assert "too large for this machine" in answer["error"]
+        return "no crop" if "the fine model is to look at a crop of" in answer["error"] else "no volume"
+    return "all" if answer["isShown"] else "no picture"
 
 
 @pytest.mark.parametrize("kind", ["uint8", "int16", "uint16", "int32", "float32", "float64"])

@@ -14,6 +14,7 @@ import { contentBox, planGrid, separateAxisOf, inverseSeparateAxisOf, product, t
 import { labelsFromSlabs } from "../src/export.js";
 import type { FineModels } from "../src/fine.js";
 import { decode, indicesFromScores } from "../src/labels.js";
+import { memoryBudget } from "../src/memory.js";
 import { labelFile, readBytes, readFileHeader, voxelsOf } from "../src/nifti.js";
 import { normalize } from "../src/normalize.js";
 import { toFileOrder } from "../src/orientation.js";
@@ -113,14 +114,21 @@ const tasks: Record<string, (job: Job) => Promise<unknown> | unknown> = {
     const scores = read(arrays![0]);
     return labelsFromSlabs(slabsOf(scores, shape, outputs, axis), grid, outputs, meaning);
   },
-  segment: async ({ files, model, weights, coarse_weights, axis, out }) => {
+  segment: async ({ files, model, weights, coarse_weights, axis, out, budget }) => {
     const standIns = (all: number[][][]): Model[] => all.map((each) => standIn(model.channels.length, each, axis));
     const load = async (): Promise<FineModels> => ({ fine: standIns(weights), coarse: standIns(coarse_weights ?? []) });
     const named = files.map((name: string) => ({ name, file: blob(name) }));
-    const result = await segment(named, model, load, { sparing: false, progress: () => undefined });
+    let isShown = false;
+    const result = await segment(named, model, load, {
+      sparing: false,
+      budget: budget ?? memoryBudget({}),
+      progress: () => undefined,
+      view: (isRoom) => (isShown = isRoom),
+    });
     writeFileSync(join(folder, out), result.labels);
-    return { structures: result.structures, doubts: result.doubts };
+    return { structures: result.structures, doubts: result.doubts, isShown };
   },
+  budget: ({ machine }) => memoryBudget(machine),
   super_image: ({ shape, planned }) => gridFor(shape, planned),
   assign: ({ names, channels }) => assignChannels(names, channels),
 };

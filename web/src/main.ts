@@ -8,6 +8,7 @@ import { UserError } from "./errors.js";
 import { droppedFiles, findVolumes } from "./files.js";
 import { Cancelled, chooseBackend, Job } from "./job.js";
 import type { Backend } from "./messages.js";
+import { memoryBudget } from "./memory.js";
 import { fetchModel, type PageModel } from "./model.js";
 import { compressed, readFileHeader } from "./nifti.js";
 import { product } from "./grid.js";
@@ -29,6 +30,7 @@ const PHASES: Record<Phase, string> = {
 /** Longest wait for the service worker, without which the page works in one thread. */
 const PATIENCE_MS = 4000;
 const OFFLINE = "works: all files are kept by the browser";
+const NO_ROOM = " The image is not drawn, as that takes more memory than there is; the segmentation can be saved.";
 const SLIDERS = ["sagittal", "coronal", "axial"] as const;
 
 class Page {
@@ -38,6 +40,8 @@ class Page {
   private drawing: Promise<void> = Promise.resolve();
   private volumes: ChannelFile[] = [];
   private engine = "";
+  /** Why the image is not drawn. */
+  private undrawn = "";
   private began = 0;
   private phase: Phase | null = null;
   private phaseBegan = 0;
@@ -170,6 +174,7 @@ class Page {
   private clear(): void {
     this.result = null;
     this.volumes = [];
+    this.undrawn = "";
     show("view", false);
     show("problem", false);
     show("doubts", false);
@@ -238,13 +243,13 @@ class Page {
     let isShown = false;
     const job = new Job({
       progress: (phase, share) => {
-        if (turn !== this.turn) return;
-        this.advance(phase, share);
-        // Not before it has been read: what is wrong with a file is said once.
-        if (phase !== "reading" && !isShown) {
-          isShown = true;
-          this.drawing = this.showImage(files[0], turn);
-        }
+        if (turn === this.turn) this.advance(phase, share);
+      },
+      view: (isRoom) => {
+        if (turn !== this.turn || isShown) return;
+        isShown = isRoom;
+        if (isRoom) this.drawing = this.showImage(files[0], turn);
+        else this.undrawn = NO_ROOM;
       },
       engine: (description) => {
         this.engine = description;
@@ -254,7 +259,8 @@ class Page {
     this.job = job;
     try {
       const base = document.baseURI;
-      const result = await job.run({ files, model: this.model, base, backend: this.backend });
+      const budget = memoryBudget(navigator);
+      const result = await job.run({ files, model: this.model, base, backend: this.backend, budget });
       if (turn !== this.turn) return;
       await this.showResult(result, files[0].name, performance.now() - began, turn);
     } catch (error) {
@@ -293,7 +299,10 @@ class Page {
   private async showImage(volume: ChannelFile, turn: number): Promise<void> {
     try {
       const header = await readFileHeader(volume.file, volume.name);
-      if (product(header.sizes) > MOST_VOXELS) return;
+      if (product(header.sizes) > MOST_VOXELS) {
+        this.undrawn = NO_ROOM;
+        return;
+      }
       this.viewer ??= Viewer.start(element<HTMLCanvasElement>("stage"), (place) =>
         SLIDERS.forEach((name, axis) => (element<HTMLInputElement>(name).value = String(place[axis]))),
       );
@@ -312,7 +321,7 @@ class Page {
     this.result = { segmentation, name: `${caseName(name)}_segmentation.nii.gz` };
     const { structures, doubts } = segmentation;
     element("structures").replaceChildren(...structures.map((structure) => this.row(structure)));
-    element("spent").textContent = `Took ${duration(spentMs)}, computed by ${this.engine}.`;
+    element("spent").textContent = `Took ${duration(spentMs)}, computed by ${this.engine}.${this.undrawn}`;
     show("doubts", doubts.length > 0);
     const heading = "This image may not be like those that the model was trained on, look closely:";
     element("doubts").replaceChildren(...[heading, ...doubts].map((text) => make("p", { textContent: text })));
