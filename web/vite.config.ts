@@ -20,6 +20,14 @@ function versionOf(name: string): string {
   return JSON.parse(readFileSync(join(folderOf(name), "package.json"), "utf8")).version;
 }
 
+/** What the page says in its head. */
+function contentSecurityPolicy(): string {
+  const page = readFileSync(join(ROOT, "index.html"), "utf8");
+  const [, policy] = page.match(/http-equiv="Content-Security-Policy" content="([^"]+)"/) ?? [];
+  if (!policy) throw new Error("index.html has no content security policy");
+  return policy;
+}
+
 /**
  * Copies onnxruntime-web as it is: bundlers break how it starts its threads. Its files name each other, so that they
  * cannot have hashes in their names; the folder of the version makes their addresses change with their content.
@@ -79,7 +87,10 @@ function licences(): Plugin {
 export default defineConfig({
   root: ROOT,
   base: "./",
-  define: { __ORT_VERSION__: JSON.stringify(versionOf("onnxruntime-web")) },
+  define: {
+    __ORT_VERSION__: JSON.stringify(versionOf("onnxruntime-web")),
+    __POLICY__: JSON.stringify(contentSecurityPolicy()),
+  },
   plugins: [onnxruntime(), licences()],
   worker: { format: "es" },
   build: {

@@ -296,6 +296,24 @@ def test_a_graph_that_page_json_does_not_name_is_not_used(browser, built_page, o
     page.close()
 
 
+ASK_ELSEWHERE = """async (address) => {
+  const refused = new Promise((resolve) =>
+    self.addEventListener("securitypolicyviolation", (event) => resolve(event.effectiveDirective)));
+  fetch(address).catch(() => undefined);
+  return Promise.race([refused, new Promise((resolve) => setTimeout(resolve, 5000, "allowed"))]);
+}"""
+
+
+def test_workers_may_load_nothing_from_elsewhere(opened, server):
+    scripts = sorted((opened.exported.folder / "assets").glob("worker-*.js"))
+    assert len(scripts) == 2, "that which segments, and that of dcm2niix"
+    for script in scripts:
+        with opened.page.expect_worker() as started:
+            opened.page.evaluate(f"void new Worker('assets/{script.name}', {{ type: 'module' }})")
+        elsewhere = f"http://127.0.0.1:{server[0].server_port}/page.json"
+        assert started.value.evaluate(ASK_ELSEWHERE, elsewhere) == "connect-src"
+
+
 def test_a_cancel_in_the_middle_ends_the_work_at_once_and_the_next_image_is_segmented(opened, tmp_path):
     page = opened.page
     large = np.random.default_rng(0).normal(size=(160, 300, 300)).astype(np.float32)

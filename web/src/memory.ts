@@ -49,7 +49,8 @@ export function checkReading(
 ): void {
   const floats = files.reduce((sum, file) => sum + 4 * file.voxels, 0);
   const needed = floats + Math.max(...files.map((file) => 2 * file.bytes));
-  refuse(needed, budget, `${files.map((file) => file.name).join(", ")}: the image has ${rounded(files[0].voxels)} voxels`);
+  const names = files.map((file) => file.name).join(", ");
+  refuse(needed, budget, `${names}: the image has ${rounded(files[0].voxels)} voxels`);
 }
 
 /**

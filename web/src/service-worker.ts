@@ -26,6 +26,8 @@ const SERVER_FAILS = 500;
 const PATIENCE_MS = 3000;
 /** How long nothing is expected of it then, unless it answers after all. */
 const SILENCE_MS = 60_000;
+/** Content security policy of the page, put here by the build (vite.config.ts). */
+declare const __POLICY__: string;
 let silentUntil = 0;
 
 worker.addEventListener("install", () => void worker.skipWaiting());
@@ -45,8 +47,11 @@ worker.addEventListener("message", (event) => {
 });
 
 worker.addEventListener("fetch", (event) => {
-  const { method, url } = event.request;
-  if (method === "GET" && url.startsWith(scope)) event.respondWith(answer(url.split("#")[0]));
+  const { method, url, destination } = event.request;
+  if (method !== "GET" || !url.startsWith(scope)) return;
+  const answered = answer(url.split("#")[0]);
+  // The policy in the page does not bind its workers: theirs is that of their own scripts.
+  event.respondWith(destination === "worker" ? answered.then(bound) : answered);
 });
 
 /** Keep all files of the model that the server has now, and none of another one. */
@@ -132,5 +137,12 @@ function isolated(response: Response): Response {
   headers.set("Cross-Origin-Opener-Policy", "same-origin");
   headers.set("Cross-Origin-Embedder-Policy", "require-corp");
   headers.set("Cross-Origin-Resource-Policy", "same-origin");
+  return new Response(response.body, { status: response.status, statusText: response.statusText, headers });
+}
+
+/** The script of a worker, with the policy that binds it. */
+function bound(response: Response): Response {
+  const headers = new Headers(response.headers);
+  headers.set("Content-Security-Policy", __POLICY__);
   return new Response(response.body, { status: response.status, statusText: response.statusText, headers });
 }
