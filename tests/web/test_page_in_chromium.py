@@ -376,6 +376,37 @@ def write_series(folder: Path, image: Any) -> None:
         writer.Execute(plane)
 
 
+def test_a_cancel_while_dicom_files_are_read_ends_their_reader(opened, tmp_path):
+    page = opened.page
+    image = SimpleITK.GetImageFromArray(np.random.default_rng(0).integers(0, 4000, (120, 256, 256)).astype(np.int16))
+    write_series(tmp_path / "series", image)
+    page.evaluate(
+        """() => new MutationObserver(() => {
+          if (document.getElementById("phase").textContent.includes("DICOM")) document.getElementById("cancel").click();
+        }).observe(document.getElementById("phase"), { childList: true })"""
+    )
+    page.set_input_files("#folder", str(tmp_path / "series"))
+    wait_for(page, "cancelled")
+    page.wait_for_timeout(200)
+    assert page.workers == [], "to convert 15 MB takes longer"
+    assert page.evaluate("document.activeElement.id") == "files"
+    segment(opened, [write_image(tmp_path / "a.nii.gz")], tmp_path / "found.nii.gz")
+
+
+def test_the_focus_goes_to_the_progress_and_to_what_came_of_it(opened, tmp_path):
+    page = opened.page
+    page.evaluate("document.addEventListener('focusin', (event) => (window.focused ??= []).push(event.target.id))")
+    page.locator("#files").focus()
+    segment(opened, [write_image(tmp_path / "a.nii.gz")], tmp_path / "found.nii.gz")
+    assert page.evaluate("focused").index("work") < page.evaluate("focused").index("result")
+    (tmp_path / "bad.nii").write_bytes(bytes(400))
+    page.set_input_files("#files", str(tmp_path / "bad.nii"))
+    assert "bad.nii" in problem_of(opened)
+    assert page.evaluate("document.activeElement.id") == "problem"
+    page.keyboard.press("Shift+Tab")
+    assert page.evaluate("document.activeElement.id") == "folder"
+
+
 @pytest.mark.parametrize("server", [2], indirect=True)
 def test_channels_go_by_their_numbers_or_are_asked_for(opened, tmp_path):
     page = opened.page

@@ -35,6 +35,8 @@ const SLIDERS = ["sagittal", "coronal", "axial"] as const;
 
 class Page {
   private job: Job | null = null;
+  /** Ends the reading of DICOM files. */
+  private reading: AbortController | null = null;
   private viewer: Promise<Viewer | null> | null = null;
   /** Ends when the image is shown, or cannot be. */
   private drawing: Promise<void> = Promise.resolve();
@@ -65,6 +67,7 @@ class Page {
   }
 
   private enter(state: State, said = ""): void {
+    const wasBusy = this.isBusy;
     document.body.dataset.state = state;
     element("status").textContent = said;
     const isBusy = state === "running" || state === "reading";
@@ -72,6 +75,8 @@ class Page {
     show("assign", state === "assigning");
     show("result", state === "done");
     for (const id of ["files", "folder"]) element<HTMLInputElement>(id).disabled = isBusy;
+    // What had the focus is hidden or disabled from now on.
+    if (isBusy && !wasBusy) element("work").focus({ preventScroll: true });
   }
 
   private describe(): void {
@@ -130,6 +135,7 @@ class Page {
     });
     element("cancel").addEventListener("click", () => {
       this.turn++;
+      this.reading?.abort();
       this.job?.cancel();
       this.job = null;
       this.enter("cancelled", "Cancelled. Choose an image to begin again.");
@@ -186,10 +192,11 @@ class Page {
     this.clear();
     this.begin("reading");
     this.enter("reading", "Reading the files.");
+    this.reading = new AbortController();
+    const { signal } = this.reading;
     try {
-      const found = await findVolumes(await files(), () => {
-        element("phase").textContent = "Reading the DICOM files";
-      });
+      const converting = (): void => void (element("phase").textContent = "Reading the DICOM files");
+      const found = await findVolumes(await files(), converting, signal);
       if (turn !== this.turn) return;
       this.volumes = found;
       const channels = this.model.channels.map((channel) => channel.channel);
@@ -367,7 +374,9 @@ class Page {
     this.enter(state);
     element("problem").replaceChildren(make("p", { textContent: text }));
     show("problem", true);
-    if (state === "failed") show("view", false);
+    if (state !== "failed") return;
+    show("view", false);
+    element("problem").focus();
   }
 }
 
