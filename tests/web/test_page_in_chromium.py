@@ -225,6 +225,9 @@ def test_an_image_is_segmented_as_python_segments_it(opened, tmp_path):
         assert row.locator("th").text_content() == name
         assert int(cells[1]) == (values == value).sum()
         assert float(cells[0]) == pytest.approx((values == value).sum() * 0.9 * 0.9 * 2.2 / 1000, rel=0.05)
+    about = opened.page.locator("#model").text_content()
+    assert "MRI: less the mean of the image, divided by its standard deviation" in about
+    assert "Post-processingnone" in about
     assert opened.problems == []
     assert all(address.startswith(("http://localhost:", "blob:", "data:")) for address in opened.requests)
 

@@ -458,6 +458,21 @@ def test_a_spacing_that_makes_a_volume_too_large_is_told(window, message, checks
     assert "spacing" in error
 
 
+def test_windows_of_dicom_headers_are_told_not_to_be_read(checks, rng, tmp_path):
+    write_random(tmp_path / "a.nii", rng)
+    model = page_model(1, rules())
+    window = ChannelNormalization(channel="ct_window:dicom", scheme="ct_window_dicom", lower=-1350, upper=150)
+    model["channels"] = [window.model_dump()]
+    for is_dicom in (True, False):
+        checks.add(
+            "segment", files=["a.nii"], model=model, weights=[WEIGHTS], axis=None, out="x.nii", is_dicom=is_dicom
+        )
+    of_dicom, of_nifti = checks.run()
+    assert "headers of the DICOM files was not read" in of_dicom["doubts"][-1]
+    assert "-1350 .. 150" in of_dicom["doubts"][-1]
+    assert of_nifti["doubts"] == of_dicom["doubts"][:-1]
+
+
 def test_images_unlike_those_of_training_are_doubted(checks, rng, tmp_path):
     write_random(tmp_path / "a.nii", rng)
     ranges = {"extent_mm": [[100, 120], [20, 25], [10, 30]], "spacing_mm": [[2, 3], [0.9, 1], [0.1, 0.2]]}

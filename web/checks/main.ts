@@ -114,10 +114,10 @@ const tasks: Record<string, (job: Job) => Promise<unknown> | unknown> = {
     const scores = read(arrays![0]);
     return labelsFromSlabs(slabsOf(scores, shape, outputs, axis), grid, outputs, meaning);
   },
-  segment: async ({ files, model, weights, coarse_weights, axis, out, budget }) => {
+  segment: async ({ files, model, weights, coarse_weights, axis, out, budget, is_dicom }) => {
     const standIns = (all: number[][][]): Model[] => all.map((each) => standIn(model.channels.length, each, axis));
     const load = async (): Promise<FineModels> => ({ fine: standIns(weights), coarse: standIns(coarse_weights ?? []) });
-    const named = files.map((name: string) => ({ name, file: blob(name) }));
+    const named = files.map((name: string) => ({ name, file: blob(name), isDicom: is_dicom ?? false }));
     let isShown = false;
     const result = await segment(named, model, load, {
       sparing: false,

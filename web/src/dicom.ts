@@ -39,9 +39,10 @@ async function convert(files: readonly File[], signal: AbortSignal): Promise<Cha
   });
   try {
     await Promise.race([converter.init(), ended]);
-    const written = await Promise.race([converter.input([...files]).b("n").z("n").f("%s_%d").run(), ended]);
+    const order = converter.input([...files]).b("n").z("n").p("n").f("%s_%d");
+    const written = await Promise.race([order.run(), ended]);
     const volumes = written.filter((file) => isNiftiName(file.name)).sort((a, b) => b.size - a.size);
-    return volumes.map((file) => ({ name: file.name, file }));
+    return volumes.map((file) => ({ name: file.name, file, isDicom: true }));
   } catch (error) {
     signal.throwIfAborted();
     throw new UserError(

@@ -55,7 +55,7 @@ export async function findVolumes(
   const flags = await Promise.all(others.map(isDicom));
   const dicom = others.filter((_, index) => flags[index]);
   const unknown = others.filter((_, index) => !flags[index]);
-  const volumes = named.map((file) => ({ name: file.name, file: file as Blob }));
+  const volumes: ChannelFile[] = named.map((file) => ({ name: file.name, file }));
   if (dicom.length > 0) {
     converting();
     volumes.push(...(await convertDicom(dicom, signal)));

@@ -2,6 +2,7 @@
 
 import "../../seg25d/report/assets/report.css";
 import "./style.css";
+import { aboutModel, OFFLINE } from "./about.js";
 import { assignChannels, caseName } from "./channels.js";
 import { element, make, save, show } from "./dom.js";
 import { UserError } from "./errors.js";
@@ -29,7 +30,6 @@ const PHASES: Record<Phase, string> = {
 };
 /** Longest wait for the service worker, without which the page works in one thread. */
 const PATIENCE_MS = 4000;
-const OFFLINE = "works: all files are kept by the browser";
 const NO_ROOM = " The image is not drawn, as that takes more memory than there is; the segmentation can be saved.";
 const SLIDERS = ["sagittal", "coronal", "axial"] as const;
 
@@ -86,20 +86,8 @@ class Page {
     document.title = `${model.dataset_name} · seg25d`;
     element("title").textContent = model.dataset_name;
     element("about").textContent = `Finds ${names} in images of ${channels}.`;
-    const rows: [string, string, string?][] = [
-      ["Data set", model.dataset_name],
-      ["Method", `${model.configuration}, fold ${model.folds.join(", ")}`],
-      ["Channels", channels],
-      ["Structures", names],
-      ["Post-processing", model.postprocessing?.steps.join("; ") ?? "none"],
-      ["Voxels", `${model.spacing_mm.map((step) => Number(step.toPrecision(4))).join(" x ")} mm (D, H, W)`],
-      ["Computed by", this.backend === "webgpu" ? "WebGPU" : "WebAssembly", "engine"],
-      ["Without a network", document.body.dataset.offline ? OFFLINE : "as soon as all files are loaded", "offline"],
-      ["Versions", Object.entries(model.versions).map((each) => each.join(" ")).join(", ")],
-    ];
-    if (model.trained_on) rows.splice(4, 0, ["Trained on", `${model.trained_on.cases} cases`]);
-    if (model.licence) rows.push(["Licence", model.licence]);
-    for (const [term, text, id] of rows) {
+    const isOffline = document.body.dataset.offline === "ready";
+    for (const [term, text, id] of aboutModel(model, this.backend, isOffline)) {
       element("model").append(make("dt", { textContent: term }), make("dd", { textContent: text, ...(id && { id }) }));
     }
   }

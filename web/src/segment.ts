@@ -17,7 +17,7 @@ import {
 } from "./memory.js";
 import type { PageModel, Structure } from "./model.js";
 import { labelFile, readBytes, readFileHeader, voxelsOf, type NiftiHeader } from "./nifti.js";
-import { extremes, normalize } from "./normalize.js";
+import { extremes, normalize, windowInWords } from "./normalize.js";
 import { toFileOrder } from "./orientation.js";
 import { predictSlabs } from "./predict.js";
 import { resampleImage } from "./resample.js";
@@ -27,6 +27,8 @@ import { coverVolume, type Cover } from "./windows.js";
 export interface ChannelFile {
   name: string;
   file: Blob;
+  /** Whether it was made of DICOM files. */
+  isDicom?: boolean;
 }
 
 export type Phase = "reading" | "preparing" | "loading" | "segmenting" | "writing";
@@ -80,7 +82,7 @@ export async function segment(
   const { image, header } = await readChannels(files, model, budget, (share) => progress("reading", share));
   progress("preparing", 0);
   const grid = gridOf(image, header, model);
-  const doubts = doubtsAbout(image, grid, model);
+  const doubts = [...doubtsAbout(image, grid, model), ...doubtsAboutWindows(files, model)];
   const { cover, coverCrop } = makeRoom(grid, header, model, options);
   const sampled = resampled(image, grid, model, (share) => progress("preparing", share));
   progress("loading", 0);
@@ -259,6 +261,17 @@ export function doubtsAbout(image: readonly Float32Array[], grid: Grid, model: P
     }
   });
   return doubts;
+}
+
+/** Where predict takes windows of headers, which are lost when DICOM files are read here. */
+function doubtsAboutWindows(files: readonly ChannelFile[], model: PageModel): string[] {
+  return model.channels
+    .filter((channel, index) => channel.scheme === "ct_window_dicom" && files[index].isDicom)
+    .map(
+      (channel) =>
+        `The window in the headers of the DICOM files was not read: ${channel.channel} was clipped to the plan's, ` +
+        `${windowInWords(channel)}. `seg25d predict` takes that of the headers.`,
+    );
 }
 
 /** Whether values look as if Hounsfield units had been shifted: nothing below 0 where the model knows such values. */
