@@ -413,7 +413,7 @@ def test_damaged_files_are_told(kind, message, checks, rng, tmp_path):
         (((80, "<f4", 0.0),), "the spacing is 0 x"),
         (((108, "<f4", 7.0),), "begin at byte 7"),
         (((344, "S4", b"ni1"),), "pair .hdr and .img"),
-        (((0, "<i4", 540),), "NIfTI-2"),
+        (((0, "<i4", 540),), "NIfTI-2, expected is NIfTI-1. Convert it, for instance in Python: image = nibabel.load"),
         (((42, "<i2", 30),), "truncated"),
         (((254, "<i2", 1), (252, "<i2", 0), (280, "<f4", *[0] * 12)), "spans no volume"),
     ],

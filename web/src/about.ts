@@ -6,7 +6,8 @@ import { short, windowInWords, type Normalization } from "./normalize.js";
 
 export const OFFLINE = "works: all files are kept by the browser";
 const LATER = "as soon as all files are loaded";
-const DICOM = "read by dcm2niix; values are the stored ones times rescale slope plus intercept (Hounsfield units in CT)";
+const DICOM =
+  "read by dcm2niix; values are the stored ones times rescale slope plus intercept (Hounsfield units in CT)";
 
 /** A term, what stands beside it, and the id of that. */
 export type Row = [term: string, text: string, id?: string];

@@ -135,7 +135,8 @@ function possibleSizes(rules: WindowRules, axis: number, voxels: number): number
 
 /** Voxels of all windows over a volume together. */
 function computed(rules: WindowRules, shape: Shape, window: Shape): number {
-  return product(mapAxes((axis) => window[axis] * windowStarts(shape[axis], window[axis], stepOf(rules, window, axis)).length));
+  const starts = (axis: number): number[] => windowStarts(shape[axis], window[axis], stepOf(rules, window, axis));
+  return product(mapAxes((axis) => window[axis] * starts(axis).length));
 }
 
 /** Largest step between windows along an axis, as a share of the window. */
