@@ -291,10 +291,14 @@ def test_files_are_given_to_channels_only_where_that_is_clear(checks):
 
 def test_every_shape_of_windows_has_weights_that_sum_to_one(checks):
     """Also where the volume is smaller than the window, and is padded on both sides."""
-    for shape, window in itertools.product([(3, 5, 4), (9, 20, 31)], [(4, 8, 8), (9, 12, 12)]):
+    cases = list(itertools.product([(3, 5, 4), (9, 20, 31)], [(4, 8, 8), (9, 12, 12)]))
+    for shape, window in cases:
         checks.add("cover", shape=shape, rules=window_rules(window))
-    for found, (shape, _) in zip(
-        checks.run(), itertools.product([(3, 5, 4), (9, 20, 31)], [(4, 8, 8), (9, 12, 12)]), strict=True
-    ):
+    for found, (shape, _) in zip(checks.run(), cases, strict=True):
         assert all(padded >= size for padded, size in zip(found["padded"], shape, strict=True))
         assert all(offset >= 0 for offset in found["offset"])
+        for padded, weights in zip(found["padded"], found["weights"], strict=True):
+            total = np.zeros(padded)
+            for start, values in weights.items():
+                total[int(start) : int(start) + len(values)] += values
+            np.testing.assert_allclose(total, 1)

@@ -82,8 +82,10 @@ const tasks: Record<string, (job: Job) => Promise<unknown> | unknown> = {
     return { ...grid, separate: separateAxisOf(grid), inverse: inverseSeparateAxisOf(grid) };
   },
   cover: ({ shape, rules }) => {
-    const { window, starts, offset, padded } = coverVolume(shape, rules, false);
-    return { window, starts, offset, padded };
+    const { weights, ...cover } = coverVolume(shape, rules, false);
+    // By start, in ascending order.
+    const byStart = weights.map((each) => Object.fromEntries([...each].map(([at, values]) => [at, [...values]])));
+    return { ...cover, weights: byStart };
   },
   indices: ({ arrays, meaning }) => {
     const scores = read(arrays![0]);
