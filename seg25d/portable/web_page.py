@@ -53,7 +53,7 @@ def write_page(path: Path, folder: Path, models: ChosenModels, options: ExportOp
         if not (built / "index.html").is_file():
             raise InputError(
                 "--format web: the page is not built, which wheels of seg25d have; run `make web` in the repository "
-                "(Node.js 20.19 or later with npm)"
+                "(Node.js 20.19, or 22.12 and later, with npm)"
             )
         whole = place / "whole"
         shutil.copytree(built, whole)
