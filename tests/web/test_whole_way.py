@@ -17,6 +17,7 @@ from seg25d.data.image_nifti import read_nifti_header
 from seg25d.data.labels import Labels
 from seg25d.inference.export import labels_from_slabs
 from seg25d.inference.fine_predictor import FinePredictor
+from seg25d.inference.postprocessing import PostProcessing, remove_components
 from seg25d.inference.predictor import Predictor
 from seg25d.inference.sliding_window import WindowOptions, predict_slabs
 from seg25d.networks.unet import UNetSpec
@@ -24,6 +25,7 @@ from seg25d.planning.coarse_to_fine import FineConfig
 from seg25d.planning.model_file import ModelHeader
 from seg25d.planning.normalization import ChannelNormalization
 from seg25d.planning.plan import ConfigurationPlan
+from seg25d.portable.page_model import PagePostProcessing
 from seg25d.preprocessing.preprocess import preprocess_image
 from seg25d.representations.base import RegularSteps
 from seg25d.representations.volume import Volume
@@ -185,6 +187,20 @@ def test_the_page_segments_as_python_does(way, channels, checks, rng, tmp_path):
     for structure, index in zip(answer["structures"], (1, 2), strict=True):
         assert structure["voxels"] == (indices == index).sum()
         assert structure["millilitres"] == pytest.approx(structure["voxels"] * voxel_ml, rel=1e-6)
+
+
+def test_components_are_removed_from_the_whole_image(checks, rng, tmp_path):
+    write_random(tmp_path / "a.nii.gz", rng, "PIR")
+    steps = PostProcessing(largest=("2",), smallest_mm3={"300": 12.0})
+    model = page_model(1, rules()) | {"postprocessing": PagePostProcessing.of(steps, LABELS).model_dump()}
+    checks.add("segment", files=["a.nii.gz"], model=model, weights=[weights_of(1, 0)], axis=None, out="found.nii")
+    checks.run()
+    options = WindowOptions(window=(4, 8, 12), mirror_axes=(0, 2))
+    all_components = predict([tmp_path / "a.nii.gz"], options, None, folds=1)
+    values, geometry = read_labels(tmp_path / "found.nii")
+    wanted = remove_components(all_components, LABELS, geometry.canonical_spacing_mm, steps)
+    assert (wanted != all_components).sum() > 50
+    assert (LABELS.encode(values, "found") == wanted).mean() > 0.999
 
 
 def write_blob(path: Path, rng: np.random.Generator) -> None:

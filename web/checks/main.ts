@@ -84,7 +84,9 @@ const tasks: Record<string, (job: Job) => Promise<unknown> | unknown> = {
   cover: ({ shape, rules }) => {
     const { weights, ...cover } = coverVolume(shape, rules, false);
     // By start, in ascending order.
-    const byStart = weights.map((each) => Object.fromEntries([...each].map(([at, values]) => [at, [...values]])));
+    const lists = (each: Map<number, Float64Array>): [number, number[]][] =>
+      [...each].map(([start, values]) => [start, [...values]]);
+    const byStart = weights.map((each) => Object.fromEntries(lists(each)));
     return { ...cover, weights: byStart };
   },
   indices: ({ arrays, meaning }) => {
