@@ -308,7 +308,7 @@ ASK_ELSEWHERE = """async (address) => {
 
 
 def test_workers_may_load_nothing_from_elsewhere(opened, server):
-    scripts = sorted((opened.exported.folder / "assets").glob("worker-*.js"))
+    scripts = sorted((opened.exported.folder / "assets").glob("worker*.js"))
     assert len(scripts) == 2, "that which segments, and that of dcm2niix"
     for script in scripts:
         with opened.page.expect_worker() as started:
