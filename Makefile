@@ -10,6 +10,8 @@ MIN_COVERAGE ?= 95
 TEST_WORKERS ?= 2
 # Threads of many small processes would fight over few cores: the tests run better with one thread per process.
 TEST_ENVIRONMENT := OMP_NUM_THREADS=1
+# An environment without torch.
+LIGHT := build/light
 
 PYTEST := $(TEST_ENVIRONMENT) $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder --durations=10
 
@@ -73,12 +75,16 @@ test-faults: $(READY)
 test-processors: $(READY)
 	$(TEST_ENVIRONMENT) $(BIN)/python tests/run_on_processors.py
 
+# A fresh environment, in which nothing is installed but what is named there.
+$(LIGHT)/.ready: requirements-light.txt pyproject.toml $(shell find seg25d -name "*.py")
+	$(PYTHON) -m venv --clear $(LIGHT)
+	$(LIGHT)/bin/python -m pip install --quiet --no-deps .
+	$(LIGHT)/bin/python -m pip install --quiet -r requirements-light.txt
+	touch $@
+
 # Models are written here, and predicted with there.
-test-light: $(READY)
-	$(PYTHON) -m venv --clear build/light
-	build/light/bin/python -m pip install --quiet --no-deps .
-	build/light/bin/python -m pip install --quiet -r requirements-light.txt
-	SEG25D_LIGHT_PYTHON=$(CURDIR)/build/light/bin/python $(BIN)/python -m pytest tests/sharing/test_without_torch.py
+test-light: $(READY) $(LIGHT)/.ready
+	SEG25D_LIGHT_PYTHON=$(CURDIR)/$(LIGHT)/bin/python $(TEST_ENVIRONMENT) $(BIN)/python -m pytest tests/sharing/test_without_torch.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -11,7 +11,8 @@ file for each, and `seconds.json`: how long each took in all, over all calls. `v
 
 Each goes on where it was cut off, and so does this command, also on another machine that has nothing but OUTPUT and the
 raw data: finished trainings are in the tables' files, with the machine of each, and what is finished as a whole, as
-`finished.json` says, is neither prepared nor run again.
+`finished.json` says, is neither prepared nor run again. A command that fails does not stop the others: those that did
+are told at the end, and the exit status is 1.
 
 `--only updates` may run beside other work, or in two calls at once, each with OMP_NUM_THREADS=1 and tables of its own,
 once one of them has prepared the data (`--prepare-only`); `--only time` wants a machine that does nothing else.
@@ -25,16 +26,16 @@ import time
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
+from finished import changing
 from table_commands import COMMANDS, COSTS, PREPARATION_SECONDS, Command
 
-from seg25d.core.files import read_json, write_json
+from seg25d.core.files import read_json
 from seg25d.data.vessels import DATASET_NAME, write_vessels_dataset
 
 BENCHMARKS = Path(__file__).resolve().parent
-FINISHED = "finished.json"
-"""File of the commands that ended well, by the names of their tables, with their words."""
+FINISHED, SECONDS = "finished.json", "seconds.json"
+"""Files of the commands that ended well, by the names of their tables, with their words, and of how long each took."""
 SMALL_VESSELS = "Dataset902_SmallVessels"
 SMALL_SHAPE, SMALL_SPACING_MM = (96, 80, 48), (1.0, 1.0, 1.15)
 """The volumes of the demo before they were enlarged: the same scene in coarser voxels
@@ -49,10 +50,10 @@ PLANS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("902", ("3d", "2d", "mip"), "angermann2022"),
 )
 """Data set, configurations and recipe of all plans but those of `smaller_recipes.py`."""
-SMALLER = (("4", ("shivdeo2021_32", "sobirov2022_atria_32", "sobirov2022_atria64_32")),)
-CPU_GFLOPS = "64"
-"""Speed of the CPUs that the plans are made for, as that of the machine of `COSTS`: windows, and with them what an
-update is, do not depend on where the tables are made, or on what runs beside."""
+SMALLER = (("4", ("shivdeo2021_64", "sobirov2022_atria_32", "sobirov2022_atria64_32")),)
+LIMITS = ("--cpu-gflops", "64", "--gpu-memory-gb", "8")
+"""Speed of the CPUs that the plans are made for, as that of the machine of `COSTS`, and memory: windows, and with them
+what an update is, do not depend on where the tables are made, or on what runs beside."""
 
 
 def chosen(patterns: Sequence[str]) -> dict[str, Command]:
@@ -95,27 +96,38 @@ def describe(wanted: Mapping[str, Command], taken: Mapping[str, float]) -> str:
     return "\n".join(lines)
 
 
-def prepare(workspace: Path, wanted: Mapping[str, Command]) -> None:
-    """Make the vessels, and plan and preprocess what the wanted tables need and is not."""
+def prepare(workspace: Path, wanted: Mapping[str, Command]) -> list[str]:
+    """Make the vessels, and plan and preprocess what the wanted tables need and is not.
+
+    Returns:
+        The commands that failed; the tables that need them will fail, and the others will not.
+    """
     numbers = {name.split("_")[1] for name in wanted if "_" in name} & {each[0] for each in PLANS}
     place = ("--workspace", str(workspace))
     if "901" in numbers and not (large := workspace / "raw" / DATASET_NAME).exists():
         write_vessels_dataset(large)
     if "902" in numbers and not (small := workspace / "raw" / SMALL_VESSELS).exists():
         write_vessels_dataset(small, shape=SMALL_SHAPE, spacing_mm=SMALL_SPACING_MM)
-    for number, configurations, recipe in PLANS:
-        if number in numbers:
-            words = ["-m", "seg25d", "plan_and_preprocess", "-d", number, "-c", *configurations]
-            run([*words, "--recipe", recipe, "--cpu-gflops", CPU_GFLOPS, "--device", "cpu", *place])
-    for number, recipes in SMALLER:
-        if number in numbers:
-            run([str(BENCHMARKS / "smaller_recipes.py"), "--dataset", number, "--recipe", *recipes, *place])
+    commands = [
+        [
+            *("-m", "seg25d", "plan_and_preprocess", "-d", number, "-c", *configurations),
+            *("--recipe", recipe, *LIMITS, "--device", "cpu", *place),
+        ]
+        for number, configurations, recipe in PLANS
+        if number in numbers
+    ]
+    commands += [
+        [str(BENCHMARKS / "smaller_recipes.py"), "--dataset", number, "--recipe", *recipes, *place]
+        for number, recipes in SMALLER
+        if number in numbers
+    ]
+    return [shlex.join(words) for words in commands if not run(words)]
 
 
-def run(words: Sequence[str]) -> None:
-    """Run Python with these words; end where it fails."""
+def run(words: Sequence[str]) -> bool:
+    """Run Python with these words; whether it ended well."""
     print(shlex.join(("python", *words)), flush=True)
-    subprocess.run([sys.executable, *words], check=True)
+    return subprocess.run([sys.executable, *words], check=False).returncode == 0
 
 
 def still_to_run(wanted: Mapping[str, Command], output: Path | None) -> dict[str, Command]:
@@ -144,19 +156,21 @@ def still_to_run(wanted: Mapping[str, Command], output: Path | None) -> dict[str
     return {name: command for name, command in wanted.items() if is_needed(name, command)}
 
 
-def run_table(name: str, command: Command, workspace: Path, output: Path) -> None:
-    """Run the command of a table, and note how long it took, and that it ended well."""
-    begun, times = time.monotonic(), output / "seconds.json"
+def run_table(name: str, command: Command, workspace: Path, output: Path) -> bool:
+    """Run the command of a table, and note how long it took, and that it ended well, if it did."""
+    begun = time.monotonic()
     script, *words = (word.replace("WORKSPACE", str(workspace)) for word in command.words)
     place = [] if script == "network_costs.py" else ["--workspace", str(workspace)]
     place += [] if "--output" in words else ["--output", str(output / f"{name}.json")]
     try:
-        run([str(BENCHMARKS / script), *words, *place])
+        ended_well = run([str(BENCHMARKS / script), *words, *place])
     finally:
-        spent: dict[str, Any] = read_json(times) if times.exists() else {}
-        write_json(times, {**spent, name: round(spent.get(name, 0) + time.monotonic() - begun)})
-    done: dict[str, Any] = read_json(output / FINISHED) if (output / FINISHED).exists() else {}
-    write_json(output / FINISHED, {**done, name: list(command.words)})
+        with changing(output / SECONDS) as spent:
+            spent[name] = round(spent.get(name, 0) + time.monotonic() - begun)
+    if ended_well:
+        with changing(output / FINISHED) as done:
+            done[name] = list(command.words)
+    return ended_well
 
 
 def main() -> None:
@@ -172,18 +186,20 @@ def main() -> None:
     options = parser.parse_args()
     wanted = chosen(options.only)
     if options.list:
-        times = None if options.output is None else options.output / "seconds.json"
+        times = None if options.output is None else options.output / SECONDS
         print(describe(wanted, read_json(times) if times is not None and times.exists() else {}))
         return
     if options.workspace is None or (options.output is None and not options.prepare_only):
         parser.error("expected --workspace and --output, or --list")
     wanted = still_to_run(wanted, options.output)
-    prepare(options.workspace, wanted)
-    if options.prepare_only:
-        return
-    options.output.mkdir(parents=True, exist_ok=True)
-    for name, command in wanted.items():
-        run_table(name, command, options.workspace, options.output)
+    failed = prepare(options.workspace, wanted)
+    if not options.prepare_only:
+        options.output.mkdir(parents=True, exist_ok=True)
+        place = options.workspace, options.output
+        failed += [name for name, command in wanted.items() if not run_table(name, command, *place)]
+    if failed:
+        told = "\n    ".join(failed)
+        raise SystemExit(f"error: these failed, the others are done; the same command goes on with them:\n    {told}")
 
 
 if __name__ == "__main__":

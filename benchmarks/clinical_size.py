@@ -9,11 +9,13 @@ its processes (measured.py). Trainings end after `--updates` updates, without th
 and, in seg25d, without the updates that are timed before a first training (updates_alone.py). `export` is the
 conversion of the scores of one case, on a grid of 1 mm, to labels of 0.8 mm (export_many_classes.py); its memory is
 what is added to the scores. `evaluate` scores the truth, displaced by two voxels. `find_best` compares two
-configurations on one validation case, whose probabilities are predicted first.
+configurations on one validation case, whose probabilities are predicted first. With `--test-cases 2` predictions hold
+what they hold of a cohort: while a case is computed, the next may be read and the last one written.
 
-Every figure is kept in the file of `-o` as soon as it is there: the same command does what is missing, and what failed.
-Delete the file to measure anew. What takes more than `--memory-limit-gb` or `--time-limit` is ended, and counts as
-measured. Stages need what those before them left in `--folder`.
+Every figure is kept in the file of `-o` as soon as it is there, with its machine: the same command does what is
+missing, and what failed. Figures of two machines are not divided by each other. Delete the file to measure anew. What
+takes more than `--memory-limit-gb` or `--time-limit` is ended, and counts as measured. Stages need what those before
+them left in `--folder`.
 """
 
 import argparse
@@ -45,13 +47,16 @@ CONFIGURATIONS = ("axial", "coronal", "sagittal", "si", "stack", "mip", "3d")
 
 
 class Figures:
-    """The file of all figures: by data set, program and stage."""
+    """The file of all figures: by data set, program and stage. Those of earlier versions have one machine for all."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.content: dict[str, Any] = {"machine": {}, "figures": {}}
+        self.content: dict[str, Any] = {"figures": {}}
         if path.exists():
             self.content = json.loads(path.read_text(encoding="utf-8"))
+        if machine := self.content.pop("machine", None):
+            for row in _rows(self.content["figures"]):
+                row.setdefault("machine", machine)
 
     def of(self, data: str, program: str) -> dict[str, Row]:
         """Figures of the stages that were measured."""
@@ -60,18 +65,28 @@ class Figures:
 
     def add(self, data: str, program: str, stage: str, row: Row) -> None:
         """Keep a figure."""
-        self.of(data, program)[stage] = row
-        versions, memory = library_versions(), available_memory_bytes() / GIGABYTE
-        self.content["machine"] = {"cpu": this_processor().name, "cores": available_cores(), "versions": versions}
-        self.content["machine"]["free_memory_gb"] = round(memory, 1)
+        self.of(data, program)[stage] = {**row, "machine": this_machine()}
         write_json(self.path, self.content)
+
+
+def this_machine() -> dict[str, Any]:
+    """What a figure depends on, beside the program."""
+    processor = this_processor()
+    known = {"cpu": processor.name, "instruction_sets": list(processor.instruction_sets), "cores": available_cores()}
+    free = round(available_memory_bytes() / GIGABYTE, 1)
+    return {**known, "versions": library_versions(), "free_memory_gb": free}
+
+
+def _rows(figures: Mapping[str, Mapping[str, Mapping[str, Row]]]) -> Iterator[Row]:
+    yield from (row for programs in figures.values() for stages in programs.values() for row in stages.values())
 
 
 def name_of(place: Place) -> str:
     """The name of a data set in the file."""
     scans = place.scans
     size = f"{scans.slices} x {scans.size} x {scans.size}"
-    return f"{size}, {scans.thickness_mm:g} mm, {scans.num_labels} labels, {place.num_cases} cases"
+    tested = f", {place.num_test} to predict" if place.num_test > 1 else ""
+    return f"{size}, {scans.thickness_mm:g} mm, {scans.num_labels} labels, {place.num_cases} cases{tested}"
 
 
 def make_data(place: Place, figures: Figures) -> None:
@@ -82,11 +97,13 @@ def make_data(place: Place, figures: Figures) -> None:
     words = [sys.executable, str(BENCHMARKS / "clinical_ct.py"), str(place.raw)]
     words += ["--slices", str(scans.slices), "--size", str(scans.size), "--labels", str(scans.num_labels)]
     words += ["--thickness-mm", str(scans.thickness_mm), "--cases", str(place.num_cases)]
+    words += ["--test-cases", str(place.num_test)]
     print(f"{name_of(place)}: making the data", flush=True)
     row = measure(words, place.variables("seg25d"), place.root / "logs" / "generate.log")
     if row["status"]:
         raise SystemExit(f"error: the data could not be made; see {place.root / 'logs' / 'generate.log'}")
-    figures.add(name_of(place), "data", "generate", {**row, "voxels": (place.num_cases + 1) * place.voxels})
+    voxels = (place.num_cases + place.num_test) * place.voxels
+    figures.add(name_of(place), "data", "generate", {**row, "voxels": voxels})
 
 
 def run_stage(place: Place, program: str, stage: Stage, limits: Limits) -> Row:
@@ -136,11 +153,21 @@ def _table_of(data: str, programs: Mapping[str, Mapping[str, Row]]) -> str:
     header = ["", *(f"{label}: {what}" for label in PROGRAMS.values() for what in ("wall s", "CPU s", "GB"))]
     header += ["CPU, ratio", "GB, ratio"]
     rows = []
+    apart = ""
     for stage in _stages(programs):
         ours, theirs = (programs.get(program, {}).get(stage) for program in PROGRAMS)
         cells = [cell for row in (ours, theirs) for cell in _cells(row)]
         rows.append([stage, *cells, _ratio(ours, theirs, "cpu_s"), _ratio(ours, theirs, "with_files_gb")])
-    return f"**{data}**\n\n{markdown_table(header, rows)}" if rows else ""
+        if ours and theirs and not _same_machine(ours, theirs):
+            apart = "\n\nFigures of different machines have no ratio."
+    return f"**{data}**\n\n{markdown_table(header, rows)}{apart}" if rows else ""
+
+
+def _same_machine(ours: Row, theirs: Row) -> bool:
+    """Whether two figures are of the same machine, as far as their rows tell; those of earlier versions tell less."""
+    first, second = (row.get("machine", {}) for row in (ours, theirs))
+    known = {"cpu", "instruction_sets", "cores"} & first.keys() & second.keys()
+    return all(first[key] == second[key] for key in known)
 
 
 def _table_per_voxel(figures: Mapping[str, Mapping[str, Mapping[str, Row]]], program: str) -> str:
@@ -180,6 +207,8 @@ def _cells(row: Row | None) -> list[str]:
 def _ratio(ours: Row | None, theirs: Row | None, key: str) -> str:
     if ours is None or theirs is None or ours["status"] or theirs["status"] or not theirs[key]:
         return "-"
+    if not _same_machine(ours, theirs):
+        return "-"
     return f"{ours[key] / theirs[key]:.2f}"
 
 
@@ -204,6 +233,7 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--thickness-mm", type=float, nargs="+", default=[0.8], help="of slices (default: 0.8)")
     parser.add_argument("--size", type=int, default=512, help="voxels along both axes of a plane (default: 512)")
     parser.add_argument("--cases", type=int, default=4, help="the last one for validation (default: 4)")
+    parser.add_argument("--test-cases", type=int, default=1, help="that are predicted and scored (default: 1)")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES, help="default: all")
     parser.add_argument("--configurations", nargs="+", default=CONFIGURATIONS, help="default: all but mv")
     parser.add_argument("--compared", nargs=2, default=("axial", "3d"), help="for find_best (default: axial 3d)")
@@ -229,8 +259,10 @@ def main(words: Sequence[str] | None = None) -> int:
             for slices in options.slices:
                 for labels in options.labels:
                     scans = Scans(slices, options.size, thickness, num_labels=labels)
-                    root = options.folder / f"{slices}x{options.size}_{thickness:g}mm_{labels}labels_{options.cases}"
-                    place = Place(root.resolve(), scans, options.cases, settings)
+                    tested = f"_{options.test_cases}" if options.test_cases > 1 else ""
+                    name = f"{slices}x{options.size}_{thickness:g}mm_{labels}labels_{options.cases}{tested}"
+                    root = (options.folder / name).resolve()
+                    place = Place(root, scans, options.cases, settings, num_test=options.test_cases)
                     make_data(place, figures)
                     failed += run_stages(place, options, figures)
     print(tables(figures.content))

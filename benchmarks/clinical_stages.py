@@ -99,6 +99,8 @@ class Place:
     scans: Scans
     num_cases: int
     settings: Settings
+    num_test: int = 1
+    """Held-out cases, which are predicted; with two, the next is read and the last written beside one."""
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
 
     @property
@@ -250,11 +252,11 @@ def _predictions(
     without_mirroring: str,
     with_probabilities: str,
 ) -> list[Stage]:
-    """Prediction of the held-out case; probabilities by the first configuration only."""
+    """Prediction of the held-out cases; probabilities by the first configuration only."""
 
     def stage(kind: str, name: str, *words: str) -> Stage:
         out = folder / "predictions" / f"{kind}_{name}"
-        return Stage(kind, [command(name, out, *words)], 1, name, [f"predictions/{kind}_{name}"])
+        return Stage(kind, [command(name, out, *words)], place.num_test, name, [f"predictions/{kind}_{name}"])
 
     return [
         *(stage("predict", name, without_mirroring) for name in configurations),
@@ -280,10 +282,10 @@ def _export(place: Place, program: str, python: str) -> Stage:
 
 
 def _evaluate(place: Place, command: Sequence[str], files: Sequence[str]) -> Stage:
-    """Scores of one case whose borders are wrong."""
+    """Scores of the held-out cases, whose borders are wrong."""
     out = ["-o", str(place.root / "summary.json")]
     words = [*command, str(place.raw / "labelsTs"), str(place.displaced), *files, *out]
-    return Stage("evaluate", [words], 1, prepare=place.make_displaced)
+    return Stage("evaluate", [words], place.num_test, prepare=place.make_displaced)
 
 
 def _our_updates(log: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ are those of the usual way.
         -o FILE.json
 
 A RUN is the folder of a trained run (`results/DATASET/CONFIGURATION`), trained with another seed each; those of
-`contest.py` are `benchmarks/TABLE/LENGTH/CONTENDER/seed_N/results/DATASET/CONFIGURATION`. The workspace has the
+`contest.py` are `benchmarks/TABLE/LENGTH/CONTENDER/seed_N_DIGEST/results/DATASET/CONFIGURATION`. The workspace has the
 preprocessed arrays. Folds that not all runs have are left out. `--every N` lets the quick prediction of slice-wise runs
 look at one in N groups of slices only, each as deep as a slice with its neighbours; the margin should reach across the
 others. FILE.md is written beside FILE.json; cases that are in FILE.json already are not predicted again.

@@ -1,8 +1,8 @@
 """Shared code of the benchmarks of the papers' tables: contenders are trained in sequence, scored alike and compared.
 
 A contender is a configuration, possibly with a changed plan, trained once for each seed. Each training has its own
-folder in the workspace, `benchmarks/TABLE/LENGTH_RECIPE/CONTENDER/seed_N`, with links to the preprocessed arrays, so
-that the user's own runs are not changed, and tables of equal time and of equal updates do not share anything. As it
+folder in the workspace, `benchmarks/TABLE/LENGTH_RECIPE/CONTENDER/seed_N_DIGEST`, the digest being that of all of its
+settings and of its plan, with links to the preprocessed arrays, so that the user's own runs are not changed. As it
 ends, a training is written into the file of the table, with its scores case by case and its machine (`finished.py`):
 the same command goes on from there, also on another machine and in an empty workspace. A table is written after every
 training. Contenders are compared over cases and seeds (`over_seeds.py`); a single training is never called better.
@@ -12,28 +12,36 @@ import argparse
 import json
 import logging
 import math
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from case_scores import SCORES, measure, scores_of
-from finished import find_training, is_same, keep_training, known_dataset, over_trainings
-from machines import distinct, this_machine
+from finished import (
+    facts_of,
+    find_training,
+    folder_name,
+    keep_training,
+    known_dataset,
+    over_trainings,
+    plan_digest,
+    settings_of,
+)
+from machines import describe_hardware, this_machine
 from over_seeds import difference
 from peers import updates_of_seg25d
-from result_tables import Row, Table, settings_of, write_tables
+from result_tables import Row, Table, write_tables
 
 from seg25d import api
 from seg25d.cli.argument_types import duration
 from seg25d.cli.common import configure_logging
 from seg25d.core.errors import InputError
-from seg25d.core.files import write_json
-from seg25d.core.records import digest, parse_record, read_record, write_record
+from seg25d.core.records import parse_record, read_record, write_record
 from seg25d.core.workspace import Workspace
 from seg25d.data.dataset import read_dataset, read_splits
 from seg25d.evaluation.pairs import Segmentations
@@ -63,7 +71,7 @@ class Contender:
     recipe: str | None = None
     """That it is planned and trained with; None: that of `--recipe`."""
     other_program: Callable[["Training"], Row] | None = None
-    """Trains and scores it where it is another program's; gives what `_train` gives."""
+    """Trains and scores it where it is another program's; gives what `_train` gives, and the digest of its plan."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +85,16 @@ class Training:
     workspace: Workspace
     dataset: str
     """Its full name."""
-    folder: Path
-    """Its own folder."""
+    place: Path
+    """The folder of all trainings of the table with this length."""
     options: argparse.Namespace
+
+    @property
+    def folder(self) -> Path:
+        """Its own folder."""
+        facts = self.facts
+        name = folder_name(f"seed_{self.seed}", facts["settings"], facts["plan"])
+        return self.place / self.contender.name.replace(" ", "_") / name
 
     @property
     def own(self) -> Workspace:
@@ -89,11 +104,6 @@ class Training:
         )
 
     @property
-    def row(self) -> Path:
-        """The file of its results."""
-        return self.folder / "results" / self.dataset / "row.json"
-
-    @property
     def recipe(self) -> str:
         """That it is planned and trained with."""
         return str(self.contender.recipe or self.options.recipe)
@@ -101,7 +111,14 @@ class Training:
     @property
     def facts(self) -> Row:
         """What distinguishes it from all others, see `finished.py`."""
-        return facts_of(self.table, self.contender.name, self.seed, self.options)
+        plan: str | None = None
+        contender = self.contender
+        if contender.other_program is None:
+            with suppress(InputError):  # nothing is planned here, as on another machine
+                plan = plan_digest(self.plans()[2])
+        own = [f"{key}={value}" for key, value in contender.settings.items()]
+        changed = {"recipe": self.recipe, "network": contender.network, "set": [*own, *self.options.set]}
+        return facts_of(self.table, contender.name, self.seed, self.options, plan, **changed)
 
     def plans(self) -> tuple[Plans, str, ConfigurationPlan]:
         """The plans of the data set, and of them the own name of the configuration and its plan, changed.
@@ -113,40 +130,11 @@ class Training:
         found, plan = find_configuration(plans, self.contender.configuration)
         return plans, found, parse_record(self.contender.change(plan).model_dump(), ConfigurationPlan, found)
 
-    def is_kept(self, known: Row | None) -> bool:
-        """Whether a record is all that is wanted: of the plan that there is, if there is one, and with all scores."""
-        if known is None or not is_same(known, self.facts):
-            return False
-        if self.contender.other_program is None:
-            try:
-                plan = plan_digest(self.plans()[2])
-            except InputError:  # nothing is planned here, as on another machine
-                plan = known["plan"]
-            if plan != known["plan"]:
-                logger.warning("%s, seed %d: trained by another plan; it is trained again", known["name"], self.seed)
-                return False
-        return {*SCORES, *self.contender.measures} <= set(known["scores"])
-
-
-def facts_of(table: str, name: str, seed: int, options: argparse.Namespace) -> Row:
-    """What distinguishes a training from all others, see `finished.py`.
-
-    Args:
-        table: Name of the table.
-        name: Of the contender.
-        seed: Of the training.
-        options: Those of the command.
-    """
-    return {"table": table, "name": name, "settings": settings_of(options) | {"seeds": str(seed)}}
-
-
-def plan_digest(plan: ConfigurationPlan) -> str:
-    """A digest of what a training depends on.
-
-    Fields that later versions add and leave empty do not change it, nor does an estimate of the memory.
-    """
-    decisions = plan.decisions.model_dump(mode="json", exclude_none=True)
-    return digest({key: value for key, value in decisions.items() if key != "estimated_memory_gb"})
+    def found(self) -> Row | None:
+        """Its record with all scores that are wanted; None if it is still to be trained or to be scored."""
+        known = find_training(self.options.output, self.facts)
+        complete = known is not None and {*SCORES, *self.contender.measures} <= set(known["scores"])
+        return known if complete else None
 
 
 def with_parts(plan: ConfigurationPlan, **parts: Any) -> ConfigurationPlan:
@@ -190,18 +178,13 @@ def compete(contenders: Sequence[Contender], table: Table, options: argparse.Nam
     place = workspace.preprocessed.parent / "benchmarks" / table.name / f"{length_name(options)}_{options.recipe}"
 
     def training(contender: Contender, seed: int) -> Training:
-        folder = place / contender.name.replace(" ", "_") / f"seed_{seed}"
-        return Training(contender, seed, table.name, workspace, name, folder, options)
+        return Training(contender, seed, table.name, workspace, name, place, options)
 
     if options.training is not None:
         _run(training(known[options.training[0]], int(options.training[1])))
         return []
     everything = [training(contender, seed) for seed in options.seeds for contender in contenders]
     facts = {"dataset": name, "settings": settings_of(options)}
-    for each in everything:
-        # What an earlier command left in the workspace; a file of the table may be another one, or gone.
-        if each.row.exists() and find_training(options.output, each.facts) is None:
-            _keep(each)
     # All contenders with one seed before the next one: what is there when time is up can be compared.
     wanted = [each for each in everything if each.contender.name in (options.only or known)]
 
@@ -220,29 +203,21 @@ def compete(contenders: Sequence[Contender], table: Table, options: argparse.Nam
 
 def _is_done(training: Training, write: Callable[[], object]) -> bool:
     """Train in a process of its own, unless it is done, and write the table anew; whether it did not fail."""
-    before = find_training(training.options.output, training.facts)
-    if training.is_kept(before):
+    if training.found() is not None:
         return True
-    if before is not None:  # of another plan, which its folder would be refused for
-        shutil.rmtree(training.folder, ignore_errors=True)
     words = [sys.executable, *sys.argv, "--training", training.contender.name, str(training.seed)]
     if subprocess.run(words, check=False).returncode:
         return False
-    _keep(training)
     write()
     return True
 
 
-def _keep(training: Training) -> None:
-    """Put the results that a training left in its folder into the file of the table, unless they are of another one."""
-    row = json.loads(training.row.read_text(encoding="utf-8"))
-    if is_same(row, training.facts):
-        keep_training(training.options.output, row)
-
-
 def are_comparable(row: Row, other: Row, options: argparse.Namespace) -> bool:
-    """Whether a difference is one of the contenders: in equal time, all of their trainings ran on one machine."""
-    return options.time_budget is None or len(distinct([*row["machines"], *other["machines"]])) == 1
+    """Whether a difference is one of the contenders: in equal time, all of their trainings ran on one machine.
+
+    Another version of torch is no other machine: another program has its own.
+    """
+    return options.time_budget is None or len({*map(describe_hardware, [*row["machines"], *other["machines"]])}) == 1
 
 
 def _gather(table: Table, everything: Sequence[Training], options: argparse.Namespace) -> list[Row]:
@@ -255,12 +230,21 @@ def _gather(table: Table, everything: Sequence[Training], options: argparse.Name
     rows = [
         {"name": name, "paper": paper[name], **over_trainings(found)} for name, found in by_contender.items() if found
     ]
-    for row in rows:
-        others = [other for other in rows if other["name"] in table.references and other is not row]
-        others = [other for other in others if other["cases"] == row["cases"] and are_comparable(row, other, options)]
-        gains = {other["name"]: difference(*(each["scores"][table.score] for each in (row, other))) for other in others}
-        row["differences"] = {other: gain._asdict() for other, gain in gains.items() if gain is not None}
+    add_differences(rows, table, options)
     return rows
+
+
+def add_differences(rows: Sequence[Row], table: Table, options: argparse.Namespace) -> None:
+    """Compare each row with the references of the table, if there are such rows and they are comparable."""
+    by_name = {row["name"]: row for row in rows}
+    for row in rows:
+        row["differences"] = {}
+        for key, (name, score) in table.differences.items():
+            other = by_name.get(name, row)
+            if other is row or other["cases"] != row["cases"] or not are_comparable(row, other, options):
+                continue
+            if (gain := difference(row["scores"][score], other["scores"][score], cases=row["cases"])) is not None:
+                row["differences"][key] = gain._asdict()
 
 
 def link_preprocessed(workspace: Workspace, name: str, place: Path, apart: Sequence[str]) -> Path:
@@ -286,24 +270,23 @@ def length_name(options: argparse.Namespace) -> str:
 
 
 def _run(training: Training) -> None:
-    """Train, predict, score and measure, and write `row.json` unless it is there."""
+    """Train, predict, score and measure, and keep the results, unless they are kept already."""
     logger.info("%s: %s, seed %d", training.table, training.contender.name, training.seed)
-    done = training.row
-    if done.exists() and training.is_kept(json.loads(done.read_text(encoding="utf-8"))):
+    if training.found() is not None:
         return
     train = training.contender.other_program or _train
     found = train(training)
-    facts = {**training.facts, "dataset": training.dataset, "seed": training.seed}
-    write_json(done, {**facts, "machine": this_machine(training.options.device), **found})
+    facts = {**training.facts, "dataset": training.dataset, "machine": this_machine(training.options.device)}
+    keep_training(training.options.output, facts | found)
 
 
 def _train(training: Training) -> Row:
     """Train and score with seg25d.
 
     Returns:
-        `plan`, its digest; `configuration`, its own name; `spacing_mm` and `num_channels` of the data; `cases` and
-        `scores`, see `scores_of`; `iterations` and `training_s` of each fold; `seconds_per_update`;
-        `training_memory_gb`; `cost`, see `measure_cost`.
+        `configuration`, its own name; `spacing_mm` and `num_channels` of the data; `cases` and `scores`, see
+        `scores_of`; `iterations` and `training_s` of each fold; `seconds_per_update`; `training_memory_gb`; `cost`, see
+        `measure_cost`.
     """
     contender, options, own, name = training.contender, training.options, training.own, training.dataset
     settings = {**contender.settings, **dict(pair.split("=", 1) for pair in options.set)}
@@ -339,7 +322,6 @@ def _train(training: Training) -> Row:
     model = run.fold(first).model_final
     cost = measure_cost(CaseToPredict((model,), store.folder, case, options.device, mirroring=False))
     return {
-        "plan": plan_digest(changed),
         "configuration": found,
         "spacing_mm": changed.spacing_mm,
         "num_channels": len(changed.normalization),

@@ -4,13 +4,14 @@
 
 `resnet_unet` is trained on a data set with its labels, as ImageNet's weights are of labelled photographs; its encoder
 is written under torchvision's names, for `train --network resnet_unet --pretrained FILE` on another data set. The
-training is kept in `benchmarks/encoder_weights/LENGTH` in the workspace: the same command continues.
+training is kept in `benchmarks/encoder_weights/LENGTH_DIGEST` in the workspace: the same command continues.
 """
 
 import argparse
 from pathlib import Path
 
 from contest import length, length_name, link_preprocessed
+from finished import folder_name, planned_digest, settings_of
 from safetensors.torch import save_file
 
 from seg25d import api
@@ -31,9 +32,11 @@ def train_encoder(workspace: Workspace, dataset: str, options: argparse.Namespac
     Args:
         workspace: With the data set, planned for `2d`.
         dataset: Its full name.
-        options: Length, device and number of processes.
+        options: Those of the command.
     """
-    place = workspace.preprocessed.parent / "benchmarks" / "encoder_weights" / length_name(options)
+    plan = planned_digest(workspace.preprocessed_dataset(dataset).plans(), "2d")
+    name = folder_name(length_name(options), settings_of(options), plan)
+    place = workspace.preprocessed.parent / "benchmarks" / "encoder_weights" / name
     link_preprocessed(workspace, dataset, place, [])
     own = Workspace(raw=workspace.raw, preprocessed=place / "preprocessed", results=place / "results")
     training = api.TrainingOptions(

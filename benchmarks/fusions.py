@@ -9,12 +9,13 @@ xia2018`, the coarse-to-fine views of its other baseline [18]. The data set must
 part of the name before these additions.
 
 All missing models are trained for the given time or number of updates, once for each seed (by cross-cross-augmentation,
-with five folds, 15 models of views each). Those of a seed are in `benchmarks/fusions/LENGTH/seed_N` of the workspace,
-its scores in the file of the table, from which the same command continues, on another machine, too. Quantiles of the
-Dice over the cases as in Table 1 of Xia et al. 2018, of means over seeds; seconds per case with the views, on all
-threads. Against majority voting and the mean: the difference with its interval and p of a test that knows cases and
-seeds (`over_seeds.py`), and, as the paper has it, the paired t-test over the cases beside Wilcoxon's signed-rank test,
-against majority voting. The last two take the trained models for granted: with one seed they are left out.
+with five folds, 15 models of views each). Those of a seed are in `benchmarks/fusions/LENGTH/seed_N_DIGEST` of the
+workspace, the digest being that of settings and plans, its scores in the file of the table, from which the same command
+continues, on another machine, too. Quantiles of the Dice over the cases as in Table 1 of Xia et al. 2018, of means over
+seeds; seconds per case with the views, on all threads. Against majority voting and the mean: the difference with its
+interval and p of a test that knows cases and seeds (`over_seeds.py`), and, as the paper has it, the paired t-test over
+the cases beside Wilcoxon's signed-rank test, against majority voting. The last two take the trained models for granted:
+with one seed they are left out.
 """
 
 import argparse
@@ -27,11 +28,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from contest import length, length_name
-from finished import find_training, keep_training, known_dataset
+from finished import facts_of, find_training, folder_name, keep_training, known_dataset, planned_digest, settings_of
 from machines import distinct, this_machine
 from numpy.typing import NDArray
 from over_seeds import difference, mean_over_seeds
-from result_tables import Row, Table, compared, settings_of, write_tables
+from result_tables import Row, Table, compared, write_tables
 from scipy.stats import ttest_rel, wilcoxon
 from torch import Tensor
 
@@ -160,14 +161,15 @@ def row(name: str, results: Sequence[Mapping[str, Mapping[str, Any]]]) -> Row:
     of_cases, of_majority = (np.array(each, float).mean(0) for each in (dice, others["majority"]))
     known = of_cases[~np.isnan(of_cases)]
     quantiles = {key: float(np.percentile(known, percent)) for key, percent in QUANTILES.items()}
-    gains = {key: difference(dice, other) for key, other in others.items() if key != name}
+    cases = list(own[0]["dice"])
+    gains = {key: difference(dice, each, paired=True, cases=cases) for key, each in others.items() if key != name}
     both = ~np.isnan(of_cases) & ~np.isnan(of_majority)
     pairs = of_cases[both], of_majority[both]
     tested = len(dice) > 1 and (pairs[0] != pairs[1]).any()
     seconds = [second for each in own for second in each["seconds"] if second is not None]
     return {
         "name": name,
-        "cases": list(own[0]["dice"]),
+        "cases": cases,
         "scores": {"dice": dice},
         "std": float(known.std(ddof=1)) if len(known) > 1 else None,
         **quantiles,
@@ -274,17 +276,16 @@ def main() -> None:
     workspace, run = Workspace.resolve(options.workspace), FusedRun.parse(options.run, options.recipe)
     dataset = known_dataset(options.output, options.dataset) or workspace.dataset_name(options.dataset)
     place = workspace.preprocessed.parent / "benchmarks" / TABLE.name / length_name(options)
+    plan = planned_digest(workspace.preprocessed_dataset(dataset).plans(recipe=run.recipe), run.configuration)
     found: list[Row] = []
     for seed in options.seeds:
-        facts = {"table": TABLE.name, "name": run.name(), "settings": settings_of(options) | {"seeds": str(seed)}}
-        known = find_training(options.output, facts)
-        if known is None:
-            own = Workspace(raw=workspace.raw, preprocessed=workspace.preprocessed, results=place / f"seed_{seed}")
+        wanted = facts_of(TABLE.name, run.name(), seed, options, plan)
+        if (known := find_training(options.output, wanted)) is None:
+            results = place / folder_name(f"seed_{seed}", wanted["settings"], plan)
+            own = Workspace(raw=workspace.raw, preprocessed=workspace.preprocessed, results=results)
             train(own, dataset, run, seed, options)
-            results = results_of(own, dataset, run, options)
-            known = {**facts, "dataset": dataset, "seed": seed, "machine": this_machine(options.device)}
-            known["results"] = results
-            keep_training(options.output, known)
+            facts = {**wanted, "dataset": dataset, "machine": this_machine(options.device)}
+            known = keep_training(options.output, facts | {"results": results_of(own, dataset, run, options)})
         found.append(known)
         machines = distinct(each["machine"] for each in found)
         rows = [{**row(key, [each["results"] for each in found]), "machines": machines} for key in found[0]["results"]]

@@ -1,25 +1,33 @@
-"""Data sets made from others, with cases that are kept back, and trainings whose scores a results file keeps.
+"""Data sets made from others, with cases that are kept back, and models that are trained and scored on them.
 
-What is in the results file is not trained again: the same command goes on, on another machine with an empty workspace,
-too. Plans are made for CPUs of the same speed wherever they are made, so that equal updates are equal everywhere.
+Plans are made for CPUs of the same speed wherever they are made, so that equal updates are equal everywhere.
 
 Letters: C channels, D H W volume.
 """
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from case_scores import scores_of
 from numpy.typing import NDArray
+from over_seeds import Difference, difference
+from result_tables import Row
 
+from seg25d.cli.common import INTERRUPTED
 from seg25d.cli.main import main as seg25d
-from seg25d.core.files import read_json, write_json
-from seg25d.core.processor import this_processor
+from seg25d.core.files import read_json
+from seg25d.core.records import read_record
 from seg25d.core.types import FloatArray, Spacing
+from seg25d.core.workspace import Workspace
 from seg25d.data.image_geometry import Geometry
 from seg25d.data.image_io import read_image, read_labels, write_channel, write_labels
+from seg25d.evaluation.summary import Summary
+from seg25d.planning.plan import Plans
 from seg25d.preprocessing.resample import resample_labels
+from seg25d.runs.names import find_configuration
 
 KEPT_BACK = 5
 """One patient, or case without a patient, in so many is kept back."""
@@ -27,8 +35,10 @@ CPU_GFLOPS = 100
 """Speed of the CPUs that all plans are made for, about that of two cores."""
 UPRIGHT = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 """Directions of the axes of all files that are written."""
-Cases = dict[str, float | None]
-"""Dice per case, the mean over its labels; None where a case has none and none was found."""
+FIRST_IDENTIFIER, LAST_IDENTIFIER = 900, 999
+"""Data sets that are made get these numbers; names of folders have three digits."""
+MEASURES = {"dice": 3, "hd95_mm": 2}
+"""Scores that rows show, and their digits."""
 
 
 class Volume(NamedTuple):
@@ -76,8 +86,16 @@ class Source(NamedTuple):
 
 
 def find_source(data: Path, number: int) -> Source:
-    """Find a data set, and which of its cases are kept back: those of every fifth patient, or every fifth one."""
-    (folder,) = data.glob(f"Dataset{number:03d}_*")
+    """Find a data set, and which of its cases are kept back: those of every fifth patient, or every fifth one.
+
+    Raises:
+        SystemExit: If there is none of this number, or several.
+    """
+    folders = sorted(data.glob(f"Dataset{number:03d}_*"))
+    if len(folders) != 1:
+        found = ", ".join(folder.name for folder in folders) or "none"
+        raise SystemExit(f"error: expected one folder Dataset{number:03d}_NAME in {data}, got {found}")
+    (folder,) = folders
     description = read_json(folder / "dataset.json")
     ending = description["file_ending"]
     cases = sorted(path.name.removesuffix(ending) for path in (folder / "labelsTr").glob(f"*{ending}"))
@@ -106,22 +124,59 @@ def coarser_in_plane(volume: Volume, factor: int) -> Volume:
     )
 
 
+def check_seeds(seeds: Sequence[int], num_datasets: int) -> None:
+    """Check that there are numbers for all data sets that are made, before the first training.
+
+    Args:
+        seeds: Of the trainings.
+        num_datasets: That are made for each seed.
+
+    Raises:
+        SystemExit: If a seed is too large, or negative.
+    """
+    most = (LAST_IDENTIFIER + 1 - FIRST_IDENTIFIER) // num_datasets - 1
+    if wrong := [seed for seed in seeds if not 0 <= seed <= most]:
+        raise SystemExit(f"error: expected seeds from 0 to {most}, got {wrong[0]}")
+
+
+def succeeds(what: str, make: Callable[[], object]) -> bool:
+    """Whether a training can be made; one that fails is told, and does not stop those after it."""
+    try:
+        make()
+    except RuntimeError as error:
+        print(f"failed: {what}: {error}", file=sys.stderr, flush=True)
+        return False
+    return True
+
+
 def run(workspace: Path, *words: str) -> None:
     """Run a command of seg25d in this process.
 
     Raises:
         RuntimeError: If it fails; its message is on standard error.
+        KeyboardInterrupt: If it was stopped by Ctrl-C, as nothing after it is wanted then.
     """
-    if (status := seg25d([*words, "--workspace", str(workspace), "--quiet"])) != 0:
+    status = seg25d([*words, "--workspace", str(workspace), "--quiet"])
+    if status == INTERRUPTED:
+        raise KeyboardInterrupt
+    if status != 0:
         raise RuntimeError(f"seg25d {' '.join(words)} ended with {status}")
 
 
-def train(workspace: Path, identifier: str, configuration: str, iterations: int, seed: int) -> None:
-    """Plan, preprocess and train one model on all cases of a data set."""
+def train(workspace: Path, identifier: str, configuration: str, iterations: int, seed: int) -> Row:
+    """Plan, preprocess and train one model on all cases of a data set; a training that was cut off goes on.
+
+    Returns:
+        What an update sees, which the planner chooses by the size of the data set: `window` and `batch_size`.
+    """
     planned = ("--gpu-memory-gb", "8", "--cpu-gflops", str(CPU_GFLOPS))
     run(workspace, "plan_and_preprocess", "-d", identifier, "-c", configuration, *planned)
     length = ("--iterations", str(iterations), "--seed", str(seed))
     run(workspace, "train", identifier, configuration, "all", *length)
+    place = Workspace.resolve(workspace)
+    plans = read_record(place.preprocessed_dataset(place.dataset_name(identifier)).plans(), Plans)
+    _, plan = find_configuration(plans, configuration)
+    return {"window": list(plan.window), "batch_size": plan.batch_size}
 
 
 def predict(workspace: Path, identifier: str, configuration: str, images: Path, out: Path) -> None:
@@ -130,54 +185,13 @@ def predict(workspace: Path, identifier: str, configuration: str, images: Path, 
     run(workspace, "predict", "-i", str(images), "-o", str(out), *model, "--overwrite")
 
 
-def score(workspace: Path, truth: Path, out: Path) -> Cases:
-    """Compare segmentations with the truth."""
+def score(workspace: Path, truth: Path, out: Path) -> Row:
+    """Compare segmentations with the truth; see `scores_of`."""
     run(workspace, "evaluate", str(truth), str(out))
-    found: Cases = {}
-    for case in read_json(out / "summary.json")["per_case"]:
-        known = [metrics["dice"] for metrics in case["metrics"].values() if metrics["dice"] is not None]
-        found[case["case"]] = round(float(np.mean(known)), 5) if known else None
-    return found
+    return scores_of([read_record(out / "summary.json", Summary)])
 
 
-class KeptTrainings:
-    """Trainings with the scores of their cases, in a JSON file.
-
-    Args:
-        path: The file; None keeps nothing.
-        settings: What all of its trainings have in common.
-
-    Raises:
-        SystemExit: If the file has trainings with other settings.
-    """
-
-    def __init__(self, path: Path | None, settings: dict[str, Any]) -> None:
-        self.path, self.settings = path, settings
-        self.trainings: list[dict[str, Any]] = []
-        if path is not None and path.exists():
-            content = read_json(path)
-            if content.get("settings") != settings:
-                raise SystemExit(
-                    f"error: {path} has results with the settings {content.get('settings')}, expected {settings}; give "
-                    "another file, or the same options"
-                )
-            self.trainings = content["trainings"]
-
-    def find(self, **key: Any) -> dict[str, Any] | None:
-        """The training with this key; None if it has not been done."""
-        same = [each for each in self.trainings if all(each.get(name) == value for name, value in key.items())]
-        return same[0] if same else None
-
-    def keep(self, results: dict[str, Any], **key: Any) -> dict[str, Any]:
-        """Add a training, and write the file."""
-        training = {**key, "processor": this_processor().name, **results}
-        self.trainings.append(training)
-        if self.path is not None:
-            write_json(self.path, {"settings": self.settings, "trainings": self.trainings})
-        return training
-
-
-def scores(trainings: Sequence[dict[str, Any]], name: str = "cases") -> list[list[float | None]]:
-    """A row per training, a column per case, as `over_seeds.py` takes them."""
-    cases = sorted({case for training in trainings for case in training[name]})
-    return [[training[name].get(case) for case in cases] for training in trainings]
+def compared(trainings: Sequence[Row], others: Sequence[Row], score: str) -> Difference | None:
+    """The difference of a score between trainings, one or more, and others of the same cases; patients count once."""
+    mine, their = ([each["scores"][score] for each in some] for some in (trainings, others))
+    return difference(mine, their, cases=trainings[0]["cases"])

@@ -4,9 +4,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from string import ascii_uppercase
 from typing import Any
 
-import torch
-
-from seg25d.core.device import choose_execution, device_name
 from seg25d.core.lengths import count
 from seg25d.core.parallel import available_cores
 from seg25d.core.processor import this_processor
@@ -22,6 +19,10 @@ def this_machine(device: str | None) -> dict[str, Any]:
     Args:
         device: As for `choose_execution`.
     """
+    import torch  # noqa: PLC0415 - heavy, and all_tables.py stays in memory beside every training
+
+    from seg25d.core.device import choose_execution, device_name  # noqa: PLC0415 - loads torch
+
     execution, processor = choose_execution(device), this_processor()
     on_cpu = execution.device.type == "cpu"
     machine: dict[str, Any] = {
@@ -35,12 +36,17 @@ def this_machine(device: str | None) -> dict[str, Any]:
     return machine | sets if on_cpu else machine
 
 
-def describe_machine(machine: Machine) -> str:
-    """A machine in a few words."""
+def describe_hardware(machine: Machine) -> str:
+    """A machine without its software in a few words."""
     sets = [*machine.get("instruction_sets", ()), *(f"{name}={cap}" for name, cap in machine.get("caps", {}).items())]
     parts = [f"{machine['device']} ({', '.join(sets)})" if sets else machine["device"]]
     parts += [count(machine["cores"], "core"), count(machine["threads"], "thread")]
-    return ", ".join([*parts, f"torch {machine['versions']['torch']}"])
+    return ", ".join(parts)
+
+
+def describe_machine(machine: Machine) -> str:
+    """A machine in a few words."""
+    return f"{describe_hardware(machine)}, torch {machine['versions']['torch']}"
 
 
 def distinct(machines: Iterable[Machine]) -> list[Machine]:

@@ -25,25 +25,26 @@ from pathlib import Path
 from typing import NamedTuple
 
 from case_scores import scores_of
-from contest import Contender, Training, compete, facts_of, make_parser, median_case
-from finished import find_training
+from contest import Contender, Training, compete, make_parser, median_case
+from finished import facts_of, find_training, known_dataset, planned_digest
 from machines import this_machine
 from peers import Place, dice, held_out, link, use_our_folds
 from result_tables import OVER_SEEDS, Row, Table, columns
 
+from seg25d.core.device import choose_execution
 from seg25d.core.errors import InputError
 from seg25d.core.files import read_json
 from seg25d.core.parallel import available_cores
-from seg25d.core.records import read_record
+from seg25d.core.records import digest, read_record
 from seg25d.core.workspace import Workspace
 from seg25d.data.dataset import read_dataset, read_splits
 from seg25d.evaluation.summary import Summary
 from seg25d.planning.plan import Plans
 from seg25d.preprocessing.store import Store
-from seg25d.runs.names import check_names, find_configuration
+from seg25d.runs.names import check_names
 
 PLAIN = ("2d", "si", "stack", "3d")
-MIXINGS = ("shift", "attention", "conv")
+MIXINGS = ("shift", "attention", "conv", "acs")
 MIXED = tuple(f"{configuration}__{mixing}" for mixing in MIXINGS for configuration in ("2d", "si"))
 NNUNET = {"nnU-Net 2d": "2d", "nnU-Net 3d_fullres": "3d_fullres"}
 """nnU-Net's configurations by row."""
@@ -51,8 +52,9 @@ BATCH_SHARE = 0.1
 """Of nnU-Net's planned batches: 28 of 281 on the hippocampus gave 600 updates in six minutes (peers_hippocampus)."""
 LEAST_BATCH = {"2d": 12, "3d_fullres": 2}
 """nnU-Net's default_experiment_planner.py: UNet_reference_val_corresp_bs_2d, UNet_min_batch_size."""
-CPU_GFLOPS = "64"
-"""Speed of the CPUs that the plans are made for, as in all_tables.py."""
+CPU_GFLOPS, GPU_MEMORY_GB = 64, 8
+"""Speed of the CPUs and memory that the plans are made for, as in all_tables.py: what an update is does not depend on
+the machine."""
 UPDATES_WITHOUT_END = "1e12"
 """For `nnunet_timed.py`, which is to end by the time alone and to predict nothing."""
 
@@ -87,7 +89,7 @@ class NnunetRun(NamedTuple):
     """A training of nnU-Net."""
 
     place: Place
-    """Its data, which all seeds share; models of a seed give way to those of the next."""
+    """Its own folders, but for the preprocessed data, which all seeds share."""
     configuration: str
     fold: int
     batch: int
@@ -112,19 +114,20 @@ class NnunetRun(NamedTuple):
 def prepare_nnunet(training: Training) -> NnunetRun:
     """Plan and preprocess for nnU-Net, with our folds and a smaller batch; what is there is kept."""
     name, configuration = training.dataset, NNUNET[training.contender.name]
-    root, device = training.folder.parents[1] / f"nnunet_{name}", training.options.device or "cpu"
+    dataset = read_dataset(training.workspace.raw_dataset(name))
+    roots = training.place / f"nnunet_{name}", training.folder
+    shared, place = (Place(root, dataset, argparse.Namespace(nnunet=training.options.nnunet)) for root in roots)
+    words = ["-d", shared.identifier, "-c", *LEAST_BATCH, "-np", str(available_cores()), "--verify_dataset_integrity"]
+    shared.stage("nnunet_plan", shared.nnunet("plan_and_preprocess", *words))
+    link(place.root / "nnunet" / "preprocessed", shared.root / "nnunet" / "preprocessed")
     # Where `held_out` and `use_our_folds` look for the folds.
-    folds = root / "seg25d" / "preprocessed" / name
+    folds = place.root / "seg25d" / "preprocessed" / name
     folds.parent.mkdir(parents=True, exist_ok=True)
     link(folds, training.workspace.preprocessed_dataset(name).root)
-    dataset = read_dataset(training.workspace.raw_dataset(name))
-    place = Place(root, dataset, argparse.Namespace(nnunet=training.options.nnunet))
-    words = ["-d", place.identifier, "-c", *LEAST_BATCH, "-np", str(available_cores()), "--verify_dataset_integrity"]
-    place.stage("nnunet_plan", place.nnunet("plan_and_preprocess", *words))
-    planned = read_json(root / "nnunet" / "preprocessed" / name / "nnUNetPlans.json")
+    planned = read_json(place.root / "nnunet" / "preprocessed" / name / "nnUNetPlans.json")
     batch = batch_of(planned["configurations"][configuration]["batch_size"], configuration)
     plans = use_our_folds(place, batch, configuration)
-    stage = f"nnunet_{configuration}_batch{batch}_seed{training.seed}"
+    stage, device = f"nnunet_{configuration}_batch{batch}", choose_execution(training.options.device).device.type
     return NnunetRun(place, configuration, int(training.options.folds[0]), batch, plans, stage, device)
 
 
@@ -139,7 +142,7 @@ def predict_with_nnunet(run: NnunetRun) -> Summary:
 
 
 def cost_of_nnunet(run: NnunetRun, case: str) -> Row:
-    """Parameters, operations and seconds of the prediction of a case."""
+    """Parameters, operations and seconds of the prediction of a case, and the versions in nnU-Net's environment."""
     found = run.place.root / "stages" / f"{run.stage}_cost_found.json"
     script = str(Path(__file__).with_name("nnunet_cost.py"))
     words = [str(run.model), str(run.fold), str(run.preprocessed), case, str(found), run.device]
@@ -157,15 +160,20 @@ def train_nnunet(training: Training) -> Row:
     source = training.workspace.preprocessed_dataset(training.dataset)
     store = Store(source.store(training.plans()[2].store))
     summary = predict_with_nnunet(run)
+    cost = cost_of_nnunet(run, median_case(store, read_splits(source.splits)[run.fold].val))
+    plans = read_json(run.preprocessed / f"{run.plans}.json")
+    # nnUNetTrainer.train_step computes in mixed precision on GPUs alone.
+    own = {"precision": "float16" if run.device == "cuda" else "float32", "versions": cost.pop("versions")}
     return {
+        "plan": digest(plans["configurations"][run.configuration]),
         "batch": run.batch,
-        "machine": this_machine(training.options.device) | {"precision": "float32"},
+        "machine": this_machine(training.options.device) | own,
         **scores_of([summary]),
         "iterations": [timed["updates"]],
         "training_s": [timed["seconds"]],
         "seconds_per_update": timed["seconds"] / max(1, timed["updates"]),
         "training_memory_gb": measured["memory_gb"],
-        "cost": cost_of_nnunet(run, median_case(store, read_splits(source.splits)[run.fold].val)),
+        "cost": cost,
     }
 
 
@@ -206,7 +214,11 @@ def rows_to_train(options: argparse.Namespace) -> list[str]:
 
 
 def plan_missing(names: Sequence[str], options: argparse.Namespace) -> None:
-    """Plan and preprocess the configurations of rows that are still to be trained, if some are not planned."""
+    """Plan and preprocess the configurations of rows that are still to be trained, if some are not planned.
+
+    Raises:
+        SystemExit: If the plans that there are were made for another machine.
+    """
     by_name = {each.name: each for each in contenders()}
     missing = [
         by_name[name].configuration
@@ -214,21 +226,23 @@ def plan_missing(names: Sequence[str], options: argparse.Namespace) -> None:
         for seed in options.seeds
         if name in by_name and find_training(options.output, facts_of(TABLE.name, name, seed, options)) is None
     ]
-    if not missing:
-        return
     workspace = Workspace.resolve(options.workspace)
-    name = workspace.dataset_name(options.dataset)
+    name = known_dataset(options.output, options.dataset) or workspace.dataset_name(options.dataset)
     path = workspace.preprocessed_dataset(name).plans(recipe=options.recipe)
-    try:
-        plans = read_record(path, Plans)
-        for configuration in missing:
-            find_configuration(plans, configuration)
-    except InputError:
-        words = ["plan_and_preprocess", "-d", name, "-c", *dict.fromkeys(missing), "--recipe", options.recipe]
-        words += [] if path.exists() else ["--cpu-gflops", CPU_GFLOPS]
-        words += [] if options.device is None else ["--device", options.device]
-        words += [] if options.workspace is None else ["--workspace", str(options.workspace)]
-        subprocess.run([sys.executable, "-m", "seg25d", *words], check=True)
+    plans = read_record(path, Plans) if path.exists() else None
+    limits = ["--cpu-gflops", f"{CPU_GFLOPS}", "--gpu-memory-gb", f"{GPU_MEMORY_GB}"]
+    if plans is not None and (plans.cpu_gflops, plans.gpu_memory_gb) != (CPU_GFLOPS, GPU_MEMORY_GB):
+        raise SystemExit(
+            f"error: expected plans for CPUs of {CPU_GFLOPS} GFLOP/s and {GPU_MEMORY_GB} GB of memory, got {path} for "
+            f"CPUs of {plans.cpu_gflops:g} GFLOP/s and {plans.gpu_memory_gb:g} GB; give another --workspace, or plan "
+            f"anew: plan_and_preprocess with {' '.join(limits)}"
+        )
+    if all(planned_digest(path, configuration) for configuration in missing):
+        return
+    words = ["plan_and_preprocess", "-d", name, "-c", *dict.fromkeys(missing), "--recipe", options.recipe, *limits]
+    words += [] if options.device is None else ["--device", options.device]
+    words += [] if options.workspace is None else ["--workspace", str(options.workspace)]
+    subprocess.run([sys.executable, "-m", "seg25d", *words], check=True)
 
 
 def read_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from result_tables import Row, Table, settings_of, write_tables
+from finished import settings_of
+from result_tables import Row, Table, write_tables
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 

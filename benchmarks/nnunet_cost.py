@@ -3,21 +3,28 @@
     PYTHON benchmarks/nnunet_cost.py MODEL FOLD PREPROCESSED CASE OUTPUT.json DEVICE
 
 MODEL is the folder of a trained configuration, PREPROCESSED the preprocessed data set, CASE one of its cases. As
-`find_best_configuration` measures seg25d: one preprocessed case, without mirroring; the first prediction counts
-operations, the second one is timed. See mixing.py.
+`find_best_configuration` measures seg25d: one preprocessed case, read and predicted without mirroring, and its labels
+on the grid of its file; the first prediction counts operations, the second one is timed. Versions are those of this
+environment. See mixing.py.
 """
 
 import json
+import platform
 import sys
 import time
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
+
+PACKAGES = ("torch", "numpy", "nnunetv2")
+"""What the results depend on, see `seg25d.core.versions`."""
 
 
 def of_convolution(images: Sequence[int], weight: Sequence[int], *_: Any, out_shape: Sequence[int], **__: Any) -> int:
@@ -31,16 +38,26 @@ def main() -> None:
     predictor = nnUNetPredictor(use_mirroring=False, device=torch.device(device), allow_tqdm=False)
     predictor.initialize_from_trained_model_folder(model, use_folds=(int(fold),))
     folder = str(Path(preprocessed) / predictor.configuration_manager.data_identifier)
-    image = torch.from_numpy(infer_dataset_class(folder)(folder, [case]).load_case(case)[0][:].copy())
+    cases = infer_dataset_class(folder)(folder, [case])
+    managers = predictor.plans_manager, predictor.configuration_manager, predictor.label_manager
+
+    def predict() -> None:
+        image, *_, properties = cases.load_case(case)
+        scores = predictor.predict_sliding_window_return_logits(torch.from_numpy(image[:].copy())).cpu().numpy()
+        convert_predicted_logits_to_segmentation_with_correct_shape(
+            scores, *managers, properties, num_threads_torch=torch.get_num_threads()
+        )
+
     with FlopCounterMode(display=False, custom_mapping={torch.ops.aten.mkldnn_convolution: of_convolution}) as counter:
-        predictor.predict_sliding_window_return_logits(image)
+        predict()
     started = time.perf_counter()
-    predictor.predict_sliding_window_return_logits(image)
+    predict()
     seconds = time.perf_counter() - started
     cost = {
         "num_parameters": sum(each.numel() for each in predictor.network.parameters()),
         "flops_per_case": float(counter.get_total_flops()),
         "seconds_per_case": round(seconds, 4),
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
     }
     Path(output).write_text(json.dumps(cost), encoding="utf-8")
 

@@ -21,8 +21,9 @@ from dataclasses import astuple, dataclass
 from itertools import pairwise, zip_longest
 from pathlib import Path
 
+from finished import settings_of
 from measured import measure
-from result_tables import Row, Table, settings_of, write_tables
+from result_tables import Row, Table, write_tables
 
 from seg25d.cli.argument_types import duration
 from seg25d.cli.common import configure_logging

@@ -25,12 +25,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from case_scores import per_case
+from case_scores import scores_of
 from contest import length, length_name, link_preprocessed
-from finished import find_training, keep_training, known_dataset
+from finished import facts_of, find_training, folder_name, keep_training, known_dataset, planned_digest, settings_of
 from machines import distinct, this_machine
 from over_seeds import difference, mean_over_seeds
-from result_tables import Row, Table, compared, settings_of, write_tables
+from result_tables import Row, Table, compared, write_tables
 
 from seg25d import api
 from seg25d.cli.argument_types import duration
@@ -90,42 +90,46 @@ def few_labels(
         write_json(target / file.name, [{"train": sorted(cases), "val": list(first.val)} for cases in drawn])
 
 
-def run(
-    start: Start, results: Workspace, name: str, pairs: Sequence[tuple[int, int]], options: argparse.Namespace
-) -> Row:
+def trainings_of(
+    start: Start, plan: str | None, pairs: Sequence[tuple[int, int]], options: argparse.Namespace
+) -> list[Row]:
+    """What distinguishes the trainings of a row from all others, see `finished.py`.
+
+    Args:
+        start: The row.
+        plan: Digest of its plan.
+        pairs: Number of labels and seed of each training.
+        options: Those of the command.
+    """
+    table = f"{TABLE}_{options.configuration}"
+    own: dict[str, Any] = {"recipe": start.recipe}
+    if start.task is None and not start.as_long_as_both:
+        own["pretraining_iterations"] = None
+    return [facts_of(table, start.name, seed, options, plan, labels=number, **own) for number, seed in pairs]
+
+
+def run(start: Start, results: Workspace, name: str, trainings: Sequence[Row], options: argparse.Namespace) -> Row:
     """Pretrain and train the missing models of one row, and collect the scores by number of labels and seed.
 
     Args:
         start: The row.
         results: Where its models go.
         name: Full name of the data set.
-        pairs: Number of labels and seed of each fold.
+        trainings: See `trainings_of`, one for each fold.
         options: Those of the command; finished trainings are in its output.
     """
     found = []
-    for fold, (number, seed) in enumerate(pairs):
-        facts = facts_of(start, number, seed, options)
-        known = find_training(options.output, facts)
-        if known is None:
-            summary = train(start, results, name, fold, seed, options)
-            known = {**facts, "dataset": name, "seed": seed, "machine": this_machine(options.device)}
-            known |= {"cases": [case.case for case in summary.per_case], "dice": per_case([summary], "dice")}
-            keep_training(options.output, known)
+    for fold, wanted in enumerate(trainings):
+        if (known := find_training(options.output, wanted)) is None:
+            summary = train(start, results, name, fold, wanted["seed"], options)
+            facts = {**wanted, "dataset": name, "machine": this_machine(options.device)}
+            known = keep_training(options.output, facts | scores_of([summary]))
         found.append(known)
     scores: dict[str, list[list[float | None]]] = {}
-    for (number, _), each in zip(pairs, found, strict=True):
-        scores.setdefault(str(number), []).append(each["dice"])
+    for each in found:
+        scores.setdefault(each["settings"]["labels"], []).append(each["scores"]["dice"])
     machines = distinct(each["machine"] for each in found)
     return {"name": start.name, "cases": found[-1]["cases"], "scores": scores, "machines": machines}
-
-
-def facts_of(start: Start, number: int, seed: int, options: argparse.Namespace) -> Row:
-    """What distinguishes a training from all others, see `finished.py`."""
-    settings = settings_of(options) | {"labels": str(number), "seeds": str(seed)}
-    if start.task is None and not start.as_long_as_both:
-        settings.pop("pretraining_iterations", None)
-    table = f"{TABLE}_{options.configuration}"
-    return {"table": table, "name": start.name, "settings": settings}
 
 
 def train(start: Start, results: Workspace, name: str, fold: int, seed: int, options: argparse.Namespace) -> Summary:
@@ -182,7 +186,7 @@ def add_differences(rows: Sequence[Row]) -> None:
             f"{number} labels, minus {other}": gain._asdict()
             for number in row["scores"]
             for other in others
-            if (gain := difference(row["scores"][number], scratch[other][number])) is not None
+            if (gain := difference(row["scores"][number], scratch[other][number], paired=True)) is not None
         }
 
 
@@ -265,19 +269,22 @@ def main() -> None:
     name = known_dataset(options.output, options.dataset) or workspace.dataset_name(options.dataset)
     labels = "_".join(map(str, options.labels))
     place = workspace.preprocessed.parent / "benchmarks" / TABLE / options.configuration
-    place /= f"{length_name(options)}_{labels}_labels"
+    place /= f"{length_name(options)}_{labels}_labels_{options.seeds}_seeds"
     pairs = [(number, seed) for number in options.labels for seed in range(options.seeds)]
-    trainings = [facts_of(start, *pair, options) for start in wanted for pair in pairs]
-    if not all(find_training(options.output, each) for each in trainings):
-        few_labels(workspace, name, place, list(dict.fromkeys(start.recipe for start in wanted)), pairs)
+    recipes = list(dict.fromkeys(start.recipe for start in wanted))
+    folder = workspace.preprocessed_dataset(name)
+    plans = {recipe: planned_digest(folder.plans(recipe=recipe), options.configuration) for recipe in recipes}
+    trainings = {start: trainings_of(start, plans[start.recipe], pairs, options) for start in wanted}
+    if not all(find_training(options.output, each) for row in trainings.values() for each in row):
+        few_labels(workspace, name, place, recipes, pairs)
     settings = settings_of(options)
     if not any(start.task or start.as_long_as_both for start in wanted):
         settings.pop("pretraining_iterations", None)
     rows: list[Row] = []
     for start in wanted:
-        folder = place / start.name.replace(", ", "_")
-        results = Workspace(raw=workspace.raw, preprocessed=place / "preprocessed", results=folder)
-        rows.append(run(start, results, name, pairs, options))
+        models = place / folder_name(start.name.replace(", ", "_"), settings_of(options), plans[start.recipe])
+        results = Workspace(raw=workspace.raw, preprocessed=place / "preprocessed", results=models)
+        rows.append(run(start, results, name, trainings[start], options))
         add_differences(rows)
         facts = {"dataset": name, "settings": settings}
         write_tables(table_of(name, wanted, options), rows, facts, options.output)

@@ -5,7 +5,10 @@
 Data sets must be planned. Inputs are random, with the shapes of the plans. Every measurement runs in a separate
 process, so that a crash or a hang becomes a row of the table. `--source` runs the package of another checkout, such as
 the previous commit, alternating with this one, so that noise of the machine affects both. `--operators` also tells how
-the processor time of an update is shared out between convolutions and the rest.
+the processor time of an update is shared out between convolutions and the rest. `--compile` also measures models that
+went through `torch.compile` (which needs a C++ compiler), with an empty cache and again with what that left in it;
+`first` is the first update, in which it compiles, `processor` and `first_processor` are processor seconds, which what
+else runs changes less.
 """
 
 import argparse
@@ -13,6 +16,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -35,6 +39,8 @@ from seg25d.training.state import new_state
 WARM_UP = 2
 """Updates before the clock starts."""
 TIMEOUT_S = 300
+TIMEOUT_COMPILED_S = 1200
+"""torch.compile makes minutes of C++ for a large network."""
 PROFILED = 3
 """Updates that are looked at operator by operator."""
 LEAST_SECONDS = 0.0005
@@ -54,6 +60,7 @@ def measure(arguments: argparse.Namespace) -> None:
     if plan.representation.name == "fused_views":
         channels = next(each for each in model.modules() if isinstance(each, nn.Conv3d)).in_channels
     state = new_state(model, find_recipe("default", fuses_views=arguments.configuration == "mv"), execution)
+    forward = torch.compile(model) if arguments.compiled else model
     images = torch.randn(plan.batch_size, channels, *plan.window).clamp(0, 1)
     target = torch.randint(0, 2, (plan.batch_size, *plan.window), dtype=torch.uint8)
     loss_function = DiceCrossEntropy(description.labels, 1e-5)
@@ -61,7 +68,7 @@ def measure(arguments: argparse.Namespace) -> None:
     def update() -> float:
         begun = time.perf_counter()
         with execution.autocast():
-            outputs = model(images)
+            outputs = forward(images)
         with record_function("loss"):
             loss = loss_function(outputs, target)
         state.optimizer.zero_grad(set_to_none=True)
@@ -71,16 +78,34 @@ def measure(arguments: argparse.Namespace) -> None:
         return time.perf_counter() - begun
 
     model.train()
-    for _ in range(WARM_UP):
-        update()
-    seconds: list[float] = []
-    while len(seconds) < 3 or (sum(seconds) < arguments.seconds and len(seconds) < 200):
-        seconds.append(update())
-    seconds.sort()
-    found: dict[str, Any] = {"median": seconds[len(seconds) // 2], "smallest": seconds[0], "updates": len(seconds)}
+    found = timed(update, arguments.seconds)
+    if arguments.compiled:
+        found["graph_breaks"] = torch._dynamo.utils.counters["graph_break"].total()
     if arguments.operators:
         found["operators"] = by_operator(update)
     print(json.dumps(found))
+
+
+def timed(update: Callable[[], float], wanted: float) -> dict[str, Any]:
+    """The first of some updates, and what those after the warm-up take, in about so many seconds."""
+    before = processor_seconds()
+    first, first_processor = update(), processor_seconds() - before
+    for _ in range(WARM_UP - 1):
+        update()
+    seconds: list[float] = []
+    before = processor_seconds()
+    while len(seconds) < 3 or (sum(seconds) < wanted and len(seconds) < 200):
+        seconds.append(update())
+    processor = (processor_seconds() - before) / len(seconds)
+    seconds.sort()
+    found = {"median": seconds[len(seconds) // 2], "smallest": seconds[0], "updates": len(seconds)}
+    return found | {"processor": processor, "first": first, "first_processor": first_processor}
+
+
+def processor_seconds() -> float:
+    """Processor seconds of this process and of those that it has waited for, such as compilers."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 def by_operator(update: Callable[[], float]) -> dict[str, float]:
@@ -102,15 +127,32 @@ def _kind(operator: str) -> str:
     return operator.removeprefix("aten::").removesuffix("_")
 
 
-def run(arguments: argparse.Namespace, source: Path, case: dict[str, str], caps: dict[str, str]) -> Any:
-    """Run one measurement in a process; return a message if it failed."""
+def run(
+    arguments: argparse.Namespace,
+    source: Path,
+    case: dict[str, str],
+    caps: dict[str, str],
+    compiled_in: str | None = None,
+) -> Any:
+    """Run one measurement in a process; return a message if it failed.
+
+    Args:
+        arguments: Of the command.
+        source: Checkout whose package is measured.
+        case: Data set, configuration and precision.
+        caps: Variables of the environment.
+        compiled_in: Folder for what torch.compile makes; None: nothing is compiled.
+    """
     command = [sys.executable, __file__, "--measure", "--workspace", str(arguments.workspace)]
     command += ["--seconds", str(arguments.seconds), *(["--operators"] if arguments.operators else [])]
     for key, value in case.items():
         command += [f"--{key}", value]
+    caps = caps if compiled_in is None else {**caps, "TORCHINDUCTOR_CACHE_DIR": compiled_in}
+    command += [] if compiled_in is None else ["--compiled"]
+    limit = TIMEOUT_S if compiled_in is None else TIMEOUT_COMPILED_S
     environment = {**os.environ, **caps, "PYTHONPATH": str(source)}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=TIMEOUT_S, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=limit, check=False)
     except subprocess.TimeoutExpired:
         return "hangs"
     if done.returncode:
@@ -130,10 +172,12 @@ def main() -> None:
     parser.add_argument("--caps", nargs="*", default=[], help="VARIABLE=VALUE of the environment, for all measurements")
     parser.add_argument("--seconds", type=float, default=5.0, help="time per measurement (default: 5)")
     parser.add_argument("--operators", action="store_true", help="also seconds of an update by kind of operator")
+    parser.add_argument("--compile", action="store_true", help="also with torch.compile, and again with its cache")
     parser.add_argument("--source", type=Path, help="another checkout, measured alternately")
     parser.add_argument("--output", type=Path)
     for name in ("dataset", "configuration", "precision"):
         parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
+    parser.add_argument("--compiled", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
@@ -149,6 +193,10 @@ def main() -> None:
                 row: dict[str, Any] = {**case, "caps": caps, "here": run(arguments, here, case, caps)}
                 if arguments.source:
                     row["source"] = run(arguments, arguments.source.resolve(), case, caps)
+                if arguments.compile:
+                    with tempfile.TemporaryDirectory() as folder:
+                        row["compiled"] = run(arguments, here, case, caps, folder)
+                        row["compiled_again"] = run(arguments, here, case, caps, folder)
                 rows.append(row)
                 print(json.dumps(row), flush=True)
                 if arguments.output:

@@ -4,18 +4,17 @@ A table of a paper says under itself whether updates or time were equal, on whic
 the paper. Rows may come from several machines (`finished.py`); then a column says from which.
 """
 
-import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from finished import KEY, read_trainings
+from finished import KEY, changing
 from machines import Machine, distinct, letters_of, this_machine, told
 from over_seeds import Difference, mean_over_seeds
 
-from seg25d.core.files import write_json, write_text
+from seg25d.core.files import write_text
 
 Row = dict[str, Any]
 
@@ -38,6 +37,8 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
     "GFLOPs": lambda row: f"{row['cost']['flops_per_case'] / 1e9:.0f}",
 }
 """Columns that several tables have: scores with their spread over seeds, `memory` in training, operations per case."""
+COMPARED = {"dice": "", "hd95_mm": ", HD95 mm"}
+"""Measures that are compared, and what headers say of them."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +52,16 @@ class Table:
     """Headers, and functions that format the cells of a row."""
     notes: Sequence[str] = ()
     references: Sequence[str] = ()
-    """Contenders that the others are compared with, a column each."""
-    score: str = "dice"
-    """The measure that is compared."""
+    """Contenders that the others are compared with, in all of `COMPARED`."""
     deviations: str = ""
     """What is otherwise than in the paper's table; empty: it is not a paper's."""
     states_conditions: bool = False
     """Whether a table of ours, too, says what was equal, and on which machine."""
+
+    @property
+    def differences(self) -> dict[str, tuple[str, str]]:
+        """Reference and measure of each difference, by its name in rows, which stands after `minus` in the header."""
+        return {f"{name}{words}": (name, score) for name in self.references for score, words in COMPARED.items()}
 
 
 def columns(*names: str) -> dict[str, Callable[[Row], str]]:
@@ -71,15 +75,17 @@ def write_tables(table: Table, rows: Sequence[Row], facts: Mapping[str, Any], ou
     Args:
         table: What the cells are.
         rows: As they are in the JSON file; those of trainings have the `machines` that these ran on.
-        facts: What else is in it: at least `settings`, see `settings_of`.
+        facts: What else is in it: at least `settings`, see `finished.settings_of`.
         output: The JSON file; the Markdown file lies beside it.
     """
-    machine, kept = this_machine(facts["settings"].get("device")), read_trainings(output)
-    trainings = {KEY: kept} if kept else {}
-    write_json(output, {"title": table.title, **facts, "machine": machine, "rows": list(rows), **trainings})
+    machine = this_machine(facts["settings"].get("device"))
+    with changing(output) as document:
+        trainings = {KEY: document[KEY]} if KEY in document else {}
+        document.clear()
+        document.update({"title": table.title, **facts, "machine": machine, "rows": list(rows), **trainings})
     machines = distinct(each for row in rows for each in row.get("machines", ())) or [machine]
     cells: dict[str, Callable[[Row], str]] = dict(table.columns)
-    cells |= {f"minus {name}": partial(compared, name=name) for name in table.references}
+    cells |= {f"minus {name}": partial(compared, name=name) for name in table.differences}
     if len(machines) > 1:
         cells["machine"] = lambda row: letters_of(row.get("machines", ()), machines) or "-"
     text = markdown_table(list(cells), [[cell(row) for cell in cells.values()] for row in rows])
@@ -124,9 +130,3 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def of_paper(row: Row, *names: str) -> str:
     """Format the results of the paper."""
     return " / ".join(f"{row['paper'][name]:g}" for name in names) if set(names) <= set(row["paper"]) else "-"
-
-
-def settings_of(options: argparse.Namespace) -> dict[str, str]:
-    """The options as text, without paths."""
-    apart = ("workspace", "output", "only", "training", "nnunet", "weights")
-    return {key: str(value) for key, value in vars(options).items() if key not in apart and value is not None}

@@ -10,16 +10,21 @@ order alone; blank slices also change the mean and deviation by which an instanc
 volume, so that a loss by many of them need not be one of context.
 
 Only preprocessed arrays and the model are read, no images (SimpleITK is not needed). Blank neighbours take as many
-passes of the network as a window has slices: `--cases` says how many cases are predicted. The result is written into
-the folder of the fold, `slice_context.json`, and `seg25d report` shows it. WORKSPACE may be the folder of a training of
-a table, `benchmarks/TABLE/LENGTH_RECIPE/ROW/seed_N` in its workspace.
+passes of the network as a window has slices, for each distance: with `--distances 0` slices are only shuffled, which
+takes as long as a prediction. `--cases` says how many cases are predicted; all of them where a figure is to be quoted.
+The result is written into the folder of the fold, `slice_context.json`, after each change, and `seg25d report` shows
+it. The same command goes on from there, also with other distances; nothing is measured twice unless the model is newer,
+and other cases or another seed want the file removed. WORKSPACE may be the folder of a training of a table,
+`benchmarks/TABLE/LENGTH_RECIPE/ROW/seed_N_DIGEST` in its workspace: a loss of one training says little, so take all
+seeds.
 """
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 
 import torch
 from result_tables import markdown_table
@@ -35,7 +40,7 @@ from seg25d.core.records import write_record
 from seg25d.core.workspace import Workspace
 from seg25d.data.dataset import read_splits
 from seg25d.evaluation.metrics import confusion, overlap_metrics
-from seg25d.evaluation.slice_context import ChangedSlices, SliceChange, SliceContext
+from seg25d.evaluation.slice_context import ChangedSlices, SliceChange, SliceContext, read_slice_context
 from seg25d.inference.predictor import Predictor, PredictorOptions
 from seg25d.planning.model_file import load_header
 from seg25d.planning.plan import ConfigurationPlan
@@ -111,8 +116,10 @@ def changes_of(distances: int) -> list[SliceChange]:
     """What is done to slices: shuffled, blank at each distance, at all larger ones, and at all.
 
     Args:
-        distances: Of neighbours that are blank by themselves, from 1 on.
+        distances: Of neighbours that are blank by themselves, from 1 on; 0: slices are only shuffled.
     """
+    if distances == 0:
+        return [SliceChange(kind="shuffled")]
     each = [SliceChange(kind="blanked", nearest=distance, farthest=distance) for distance in range(1, distances + 1)]
     beyond = SliceChange(kind="blanked", nearest=distances + 1)
     return [SliceChange(kind="shuffled"), *each, beyond, SliceChange(kind="blanked")]
@@ -135,7 +142,13 @@ def dice_of(predictor: Predictor, store: Store, case: str) -> float | None:
 
 
 def measure_context(
-    predictor: Predictor, store: Store, cases: Sequence[str], changes: Sequence[SliceChange], seed: int
+    predictor: Predictor,
+    store: Store,
+    cases: Sequence[str],
+    changes: Sequence[SliceChange],
+    seed: int,
+    known: SliceContext | None = None,
+    keep: Callable[[SliceContext], object] = lambda _: None,
 ) -> SliceContext:
     """Predict cases with their slices as they are and with every change.
 
@@ -145,6 +158,8 @@ def measure_context(
         cases: Names of cases.
         changes: Of the slices.
         seed: Of the shuffling.
+        known: What was measured of this model before, with the same cases and seed: it is not measured again.
+        keep: Called with what there is after each change.
     """
     (model,), header = predictor.models, predictor.header
 
@@ -155,14 +170,17 @@ def measure_context(
         return tuple(dice_of(changed_predictor, store, case) for case in track(cases, len(cases), title))
 
     axis = slice_axis(header.plan)
-    return SliceContext(
-        axis=axis,
-        slice_mm=header.plan.spacing_mm[axis],
-        seed=seed,
-        cases=tuple(cases),
-        dice=dice(None),
-        changes=tuple(ChangedSlices(change=change, dice=dice(change)) for change in changes),
-    )
+    found = known
+    if found is None:
+        slice_mm = header.plan.spacing_mm[axis]
+        found = SliceContext(axis=axis, slice_mm=slice_mm, seed=seed, cases=tuple(cases), dice=dice(None), changes=())
+        keep(found)
+    for change in changes:
+        if change not in [each.change for each in found.changes]:
+            measured = ChangedSlices(change=change, dice=dice(change))
+            found = found.model_copy(update={"changes": (*found.changes, measured)})
+            keep(found)
+    return found
 
 
 def load_one(path: Path, execution: Execution) -> Predictor:
@@ -190,7 +208,7 @@ def run(options: argparse.Namespace) -> SliceContext:
     """Measure what the options name, and write the result into the folder of the fold.
 
     Raises:
-        InputError: If there is no such model, or it has no validation cases.
+        InputError: If there is no such model, it has no validation cases, or an earlier result cannot be read.
     """
     workspace = Workspace.resolve(options.workspace)
     name = workspace.dataset_name(options.dataset)
@@ -198,12 +216,18 @@ def run(options: argparse.Namespace) -> SliceContext:
     (fold,) = choose_folds(folder, [options.fold])
     if not is_number(fold):
         raise InputError(f"expected a numbered fold, whose validation cases its model has not seen, got {fold!r}")
-    predictor = load_one(folder.fold(fold).model_final, choose_execution(options.device))
+    place = folder.fold(fold)
+    predictor = load_one(place.model_final, choose_execution(options.device))
     store = Store(workspace.preprocessed_dataset(name).store(predictor.header.plan.store))
     cases = some(read_splits(folder.splits)[int(fold)].val, options.cases)
-    found = measure_context(predictor, store, cases, changes_of(options.distances), options.seed)
-    write_record(folder.fold(fold).slice_context, found)
-    return found
+    known = read_slice_context(place.slice_context, place.model_final)
+    if known is not None and (known.seed, list(known.cases)) != (options.seed, cases):
+        raise InputError(
+            f"{place.slice_context} has {len(known.cases)} cases with seed {known.seed}, expected the same "
+            f"{len(cases)} with seed {options.seed}; remove it to measure anew, or give its --cases and --seed"
+        )
+    keep = partial(write_record, place.slice_context)
+    return measure_context(predictor, store, cases, changes_of(options.distances), options.seed, known, keep)
 
 
 def table_of(found: SliceContext) -> str:
@@ -215,8 +239,11 @@ def table_of(found: SliceContext) -> str:
     rows = [["slices as they are", text(found.mean_dice), ""]]
     for each in found.changes:
         known = [value for value in each.dice if value is not None]
-        rows.append([each.change.title, text(fmean(known) if known else None), text(found.loss(each))])
-    return markdown_table([f"{len(found.cases)} cases", "Dice", "loss"], rows)
+        pairs = zip(found.dice, each.dice, strict=True)
+        lost = [before - after for before, after in pairs if before is not None and after is not None]
+        spread = f" ± {stdev(lost):.3f}" if len(lost) > 1 else ""
+        rows.append([each.change.title, text(fmean(known) if known else None), f"{text(found.loss(each))}{spread}"])
+    return markdown_table([f"{len(found.cases)} cases, one training", "Dice", "loss ± deviation over cases"], rows)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -229,12 +256,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("-f", "--fold", default="0")
     parser.add_argument("--workspace", type=Path)
     parser.add_argument("--cases", type=int, default=10, help="validation cases, evenly chosen (default: 10)")
-    parser.add_argument("--distances", type=int, default=3, help="neighbours that are blank by themselves (default: 3)")
+    parser.add_argument(
+        "--distances", type=int, default=3, help="neighbours that are blank by themselves (default: 3; 0: only shuffle)"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device")
     options = parser.parse_args(arguments)
-    if min(options.cases, options.distances) < 1:
-        parser.error(f"expected --cases and --distances from 1 on, got {options.cases} and {options.distances}")
+    if options.cases < 1 or options.distances < 0:
+        parser.error(f"expected --cases from 1 and --distances from 0 on, got {options.cases} and {options.distances}")
     configure_logging(quiet=False, debug=False)
     try:
         found = run(options)

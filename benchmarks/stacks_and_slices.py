@@ -4,7 +4,7 @@ python benchmarks/stacks_and_slices.py --dataset 4 --stack-size 16 --time-budget
     --output benchmarks/results/stacks_hippocampus.json
 
 The table has Dice, measures of area plots (section 5.3), and seconds per case. Networks are those of the plans: with
-`--recipe shivdeo2021` those of the paper, Xception + CBAM and V-Net; with `--recipe shivdeo2021_32` the same on smaller
+`--recipe shivdeo2021` those of the paper, Xception + CBAM and V-Net; with `--recipe shivdeo2021_64` the same on smaller
 slices (`smaller_recipes.py`). Labels of several classes want `--set threshold=null` with these.
 """
 

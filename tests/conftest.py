@@ -11,7 +11,7 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
@@ -23,7 +23,9 @@ from hypothesis import HealthCheck, settings
 
 from seg25d.cli.common import configure_logging
 from seg25d.cli.main import main
+from seg25d.core import temporary_arrays
 from seg25d.core.processor import Verdict, this_processor
+from seg25d.core.temporary_arrays import TemporaryArray
 from seg25d.data.phantom import DATASET_NAME, write_phantom_dataset
 from seg25d.selection import cost, find_best
 from seg25d.training import monitor, timing, trainer
@@ -74,9 +76,10 @@ def _known_processor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
 
 @pytest.fixture(scope="session", autouse=True)
 def _plans_are_for_any_machine() -> Iterator[None]:
-    """No plan of a test depends on how fast this machine is, but those of what measures it."""
+    """No plan of a test depends on how fast this machine is or on its memory, but those of what measures it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(machine_limits, "cpu_gflops", lambda: 0.0)
+        patch.setattr(machine_limits, "machine_memory_bytes", lambda: 64 << 30)
         yield
 
 
@@ -150,6 +153,25 @@ def open_terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Terminal]:
 def rng() -> np.random.Generator:
     """A seeded source of randomness."""
     return np.random.default_rng(20261121)
+
+
+@pytest.fixture
+def arrays_in_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """Large arrays of any size lie in files, as beyond `IN_MEMORY_BYTES`; gives the shapes of those that were made."""
+    if not sys.platform.startswith("linux"):
+        pytest.skip("other systems have no such files")
+    shapes: list[tuple[int, ...]] = []
+
+    class Noted(TemporaryArray):
+        def __init__(self, shape: Sequence[int], dtype: str) -> None:
+            super().__init__(shape, dtype)
+            shapes.append(tuple(shape))
+
+    (tmp_path / "mounts").write_text("/dev/sda1 / ext4 rw 0 0\n")
+    monkeypatch.setattr(temporary_arrays, "MOUNTS", tmp_path / "mounts")
+    monkeypatch.setattr(temporary_arrays, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(temporary_arrays, "TemporaryArray", Noted)
+    return shapes
 
 
 class ConstantModels:

@@ -361,6 +361,7 @@ CONSTANTS: list[Line] = [
     Line("FIRST_STAGE", "mixing", 3, "ours"),
     Line("NUM_HEADS", "mixing", 4, "ours"),
     Line("HEAD_WIDTH", "mixing", 32, "Liu et al. 2021"),
+    Line("ACS_SHARE", "mixing", 0.5, "not: Yang et al. 2021 have 2 / 3"),
     Line("STEEPEST", "slice_mixing", 8, "Press et al. 2022"),
     Line("REACH", "slice_mixing", 8, "ours"),
     Line("STAGES", "fusion_net", 3, "4.2"),

@@ -26,7 +26,7 @@ def test_mixed_configurations_go_through_every_step(
         assert main([*words, "--workspace", str(workspace), "--num-processes", "0", "--quiet"]) == 0
         return capsys.readouterr().out
 
-    names = ["si__shift", "2d__attention", "si__half_unet__conv"]
+    names = ["si__shift", "2d__attention", "si__half_unet__conv", "coronal__acs"]
     told = run("plan_and_preprocess", "-d", "900", "-c", *names, "--explain")
     assert all(f"mixing: {mixing}: " in " ".join(told.split()) for mixing in MIXINGS)
     for name in names:
@@ -34,7 +34,7 @@ def test_mixed_configurations_go_through_every_step(
         out = tmp_path / name
         run("predict", "-i", images, "-o", str(out), "-d", "900", "-c", name, "--device", "cpu")
         assert list(out.glob("*.nii.gz"))
-    own_names = {"si__shift", "axial__attention", "si__half_unet__conv"}
+    own_names = {"si__shift", "axial__attention", "si__half_unet__conv", "coronal__acs"}
     listed = json.loads(run("info", "900", "--json"))["datasets"][0]
     assert {each["name"] for each in listed["runs"]} == own_names
     assert set(listed["plans"]["plans.json"]["configurations"]) == own_names

@@ -70,6 +70,11 @@ def duration(text: str) -> float:
     return positive_amount(str(hours * 3600 + minutes * 60 + seconds))
 
 
+def duration_or_none(text: str) -> float:
+    """Seconds of a duration, or 0 for none, for argparse."""
+    return 0.0 if text == "0" else duration(text)
+
+
 def setting(text: str) -> tuple[str, str]:
     """Key and value of `key=value`, for argparse."""
     key, separator, value = text.partition("=")

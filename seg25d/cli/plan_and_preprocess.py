@@ -4,7 +4,7 @@ import argparse
 import logging
 import textwrap
 
-from seg25d.cli.argument_types import auto_or_amount, auto_or_weight, plans_name
+from seg25d.cli.argument_types import auto_or_amount, auto_or_weight, duration_or_none, plans_name
 from seg25d.cli.common import Command, find_workspace, options_of, say
 from seg25d.core.errors import InputError
 from seg25d.core.parallel import start_worker_server
@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=auto_or_amount,
         metavar="GB|auto",
         help="memory that one training step may take, in GiB (default: auto, which is as planned before, else what the "
-        "GPU here has, else 8)",
+        "GPU here has, else 8 or, of a machine with less than about twice that, 4 or 2)",
     )
     parser.add_argument(
         "--cpu-gflops",
@@ -56,6 +56,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="speed of the CPUs that will train, in GFLOP/s: an update is planned to take 2 s on them at most; 0: any "
         "time (default: auto, which is as planned before; else, without --gpu-memory-gb on a machine without a GPU or "
         "with --device cpu, as measured here; else 0)",
+    )
+    parser.add_argument(
+        "--time-budget",
+        dest="time_budget_s",
+        type=duration_or_none,
+        metavar="TIME|0",
+        help="time that each training (one fold of one configuration) will be given, such as 15min: an update on CPUs "
+        "is then planned to take a 500th of it at most, if that is less than 2 s; without a speed of CPUs "
+        "(--cpu-gflops) it changes no plan, and a warning says so; 0: any time (default: as planned before, else any "
+        "time)",
     )
     parser.add_argument(
         "--recipe",

@@ -44,7 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=duration,
         metavar="TIME",
         help="time for everything together, such as 45min or 8h: configurations begin small on fold 0, those that are "
-        "worse are dropped, and the rest of the time is for the folds of the best",
+        "worse are dropped, and the rest of the time is for the folds of the best; a data set that is not planned "
+        "yet is planned for what each training gets then, where CPUs of this machine train (see plan_and_preprocess "
+        "--time-budget)",
     )
     parser.add_argument("--seed", type=natural_number, metavar="N", help="seed of all randomness")
     parser.add_argument(
@@ -58,8 +60,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=auto_or_amount,
         metavar="GB|auto",
         help="memory that one training step may take, in GiB (default: auto, which is as planned before, else what the "
-        "GPU here has, else 8; on a machine without a GPU updates are then planned to take 2 s at most, see "
-        "plan_and_preprocess --cpu-gflops)",
+        "GPU here has, else 8 or, of a machine with less than about twice that, 4 or 2; without a GPU updates are then "
+        "planned to take 2 s at most, see plan_and_preprocess --cpu-gflops)",
     )
     parser.add_argument(
         "--on",

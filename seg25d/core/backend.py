@@ -73,6 +73,11 @@ class Backend:
         del model
         return HOST
 
+    def num_parameters(self, model: Any) -> int:
+        """How many weights a model has."""
+        number: int = model.num_parameters
+        return number
+
     def moved(self, values: Array, device: Device) -> Array:
         """The array on a device; the same where it is there."""
         del device

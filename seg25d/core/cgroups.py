@@ -48,6 +48,17 @@ def free_memory_bytes(root: Path = SYSTEM_ROOT) -> int | None:
     return min(free, default=None)
 
 
+def memory_limit_bytes(root: Path = SYSTEM_ROOT) -> int | None:
+    """Memory that the groups allow in all, or None without a limit.
+
+    Args:
+        root: The folder that holds `proc` and `sys`.
+    """
+    names = ("memory.max", "memory.limit_in_bytes")
+    limits = [read_words(folder / name) for folder in _groups(root, "memory") for name in names]
+    return min((int(words[0]) for words in limits if words and words[0] != "max"), default=None)
+
+
 def free_group_processes(root: Path = SYSTEM_ROOT) -> int | None:
     """Processes and threads that the groups still allow, or None without a limit.
 

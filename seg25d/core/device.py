@@ -138,7 +138,7 @@ def choose_execution(device: str | None, precision: str = "auto") -> Execution:
         chosen = _make_current(chosen)
     dtype = _fast_dtype(chosen) if precision == "auto" else getattr(torch, precision)
     if chosen.type == "cuda":
-        # Windows have one shape: let cuDNN try its algorithms once.
+        # Windows have one shape, parts of deep ones two: let cuDNN try its algorithms once for each.
         torch.backends.cudnn.benchmark = True
     if chosen.type == "cpu":
         # Denormal numbers are many times slower than others and mean nothing here.

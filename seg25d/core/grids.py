@@ -182,6 +182,23 @@ def regular_starts(size: int, window: int, step: int, *, flush: bool = False) ->
     return [min(start, max(0, size - window)) for start in starts] if flush else starts
 
 
+def even_parts(size: int, most: int) -> list[slice]:
+    """Divide an axis into as few parts as possible, which differ in size by one at most.
+
+    What is prepared for each size, as kernels of a GPU are chosen, is prepared for two sizes, and nothing is computed
+    twice.
+
+    Args:
+        size: Of the axis, at least 1.
+        most: Of a part, at least 1.
+
+    Returns:
+        The parts in their order.
+    """
+    number = -(-size // most)
+    return [slice(size * part // number, size * (part + 1) // number) for part in range(number)]
+
+
 def slicing_axis(spacing_mm: Spacing) -> int:
     """The axis with the coarsest spacing, along which slices are taken; the first of equal ones."""
     coarsest = max(spacing_mm)

@@ -18,7 +18,15 @@ from multiprocessing.util import get_temp_dir
 from pathlib import Path
 from typing import TypeVar
 
-from seg25d.core.cgroups import SYSTEM_ROOT, cpu_quota, free_group_processes, free_memory_bytes, read_text, read_words
+from seg25d.core.cgroups import (
+    SYSTEM_ROOT,
+    cpu_quota,
+    free_group_processes,
+    free_memory_bytes,
+    memory_limit_bytes,
+    read_text,
+    read_words,
+)
 from seg25d.core.errors import InputError, Seg25dError, WorkerError
 from seg25d.core.system_errors import named, refusal
 
@@ -234,11 +242,21 @@ def available_memory_bytes(root: Path = SYSTEM_ROOT) -> int:
     meminfo = dict(line.split(":", 1) for line in lines if ":" in line)
     system = int(meminfo["MemAvailable"].split()[0]) << 10 if "MemAvailable" in meminfo else None
     bounds = (system, free_memory_bytes(root), _free_address_space(root))
-    return min((free for free in bounds if free is not None), default=_machine_memory_bytes())
+    return min((free for free in bounds if free is not None), default=_installed_memory_bytes())
 
 
-def _machine_memory_bytes() -> int:
-    """The memory that is built in, where the system does not tell what of it is free; 4 GiB if nothing does."""
+def machine_memory_bytes(root: Path = SYSTEM_ROOT) -> int:
+    """Memory of the machine, or what control groups allow of it, whatever is free now.
+
+    Args:
+        root: The folder that holds `proc` and `sys`.
+    """
+    limit = memory_limit_bytes(root)
+    return _installed_memory_bytes() if limit is None else min(limit, _installed_memory_bytes())
+
+
+def _installed_memory_bytes() -> int:
+    """The memory that is built in, whatever of it is free; 4 GiB if nothing tells."""
     with suppress(AttributeError, ValueError, OSError):
         if sys.platform == "win32":
             import ctypes  # noqa: PLC0415 - Windows only

@@ -3,7 +3,7 @@
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING, TypeVar
 
@@ -16,6 +16,10 @@ Item = TypeVar("Item")
 logger = logging.getLogger(__name__)
 SECONDS_BETWEEN_UPDATES = 0.25
 SECONDS_BETWEEN_LINES = 10.0
+SECONDS_BETWEEN_WRITES = 60.0
+"""What of long work a kill may cost, beside what was being done at that moment."""
+SHARE_OF_WRITES = 0.05
+"""Of the time, which writing takes at most: scores of 1,228 cases and 117 classes are a file of 90 MB."""
 LONGEST_NAME = 32
 """Characters of a description beside a bar."""
 
@@ -52,6 +56,23 @@ def track(items: Iterable[Item], total: int, description: str) -> Iterator[Item]
     seconds = time.monotonic() - start
     rate = format_rate(seconds / max(done, 1))
     logger.info("%s: %d of %d done in %s, %s", description, done, total, format_seconds(seconds), rate)
+
+
+def keep_now_and_then(items: Iterable[Item], keep: Callable[[], None]) -> Iterator[Item]:
+    """Pass items through, and keep what was made of them about every minute, so that a kill costs no more.
+
+    Args:
+        items: What to pass through.
+        keep: Writes what the items that were taken so far have given.
+    """
+    last, pause = time.monotonic(), SECONDS_BETWEEN_WRITES
+    for item in items:
+        yield item
+        begun = time.monotonic()
+        if begun - last >= pause:
+            keep()
+            last = time.monotonic()
+            pause = max(SECONDS_BETWEEN_WRITES, (last - begun) / SHARE_OF_WRITES)
 
 
 class ProgressDisplay:

@@ -36,6 +36,10 @@ class TorchBackend(Backend):
         parameter = next(model.parameters(), None)
         return self.cpu if parameter is None else parameter.device
 
+    def num_parameters(self, model: nn.Module) -> int:
+        """How many weights a module has."""
+        return sum(parameter.numel() for parameter in model.parameters())
+
     def moved(self, values: Tensor, device: Device) -> Tensor:
         """The tensor on a device; the same where it is there."""
         return values.to(_place(device))

@@ -44,4 +44,9 @@ def choose_workers(requested: int | None, files: Sequence[Path], bytes_per_voxel
     if requested == 0 or len(files) < 2:
         return 0
     num_voxels = math.prod(largest_geometry(files).shape)
-    return choose_num_workers(requested, num_voxels * bytes_per_voxel + _WORKER_BYTES, len(files))
+    return workers_for(requested, num_voxels, bytes_per_voxel, len(files))
+
+
+def workers_for(requested: int | None, num_voxels: int, bytes_per_voxel: int, num_items: int) -> int:
+    """Choose the number of worker processes by the voxels of the largest case, otherwise as `choose_workers`."""
+    return choose_num_workers(requested, num_voxels * bytes_per_voxel + _WORKER_BYTES, num_items)

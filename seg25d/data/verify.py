@@ -1,13 +1,14 @@
 """Verification of a data set: all problems, in one table.
 
 Names and headers are checked first; the voxels of a case are read, in parallel, only if its headers are correct. A case
-without problems is remembered, and of its files only names, sizes and times are looked at as long as these stay.
+without problems is remembered, and of its files only names, sizes and times are looked at as long as these stay. That
+says nothing of the data set, whose problems are all looked for each time.
 """
 
 import hashlib
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -16,7 +17,7 @@ from seg25d.core.apart import call_as_a_whole
 from seg25d.core.errors import RecordError
 from seg25d.core.grids import AXIS_NAMES
 from seg25d.core.parallel import choose_num_workers, map_cases
-from seg25d.core.progress import track
+from seg25d.core.progress import keep_now_and_then, track
 from seg25d.core.records import Record, digest, read_record, write_record
 from seg25d.core.types import Shape
 from seg25d.data.cases import STACKS, Case, source_stamp, spacing_files
@@ -91,7 +92,7 @@ class _CleanCase(Record):
 
 
 class _Memory(Record):
-    """The cases of a data set that had no problems."""
+    """The cases of a data set that had no problems, or those of them that were read before a cut."""
 
     schema_version: Literal[1] = 1
     cases: dict[str, _CleanCase]
@@ -111,8 +112,9 @@ def verify_dataset(
         root: The folder `DatasetNNN_Name`.
         num_workers: Worker processes that read the images; 0 reads them in this process, None chooses by the number of
             cores and the memory needed for the largest case.
-        memory: A JSON file that is written if there are no problems. The files of its cases are not opened again next
-            time, as long as their sizes and times are the same; that they are there is always checked.
+        memory: A JSON file for the cases without problems. It is written about every minute, so that the same call goes
+            on after a kill, and at the end if there are no problems at all. The files of its cases are not opened again
+            next time, as long as their sizes and times are the same; that they are there is always checked.
         preprocessed: Folders in which nnU-Net's `splits_final.json` may be as well.
         ranges: Smallest and largest allowed value, by the number of the channel; None: any value is allowed.
 
@@ -132,7 +134,8 @@ def verify_dataset(
     remarks |= {name: header.remarks for name, header in headers.items()}
     _warn_of_conflicts([conflict for case in dataset.cases for conflict in remarks[case.name].conflicts])
     _warn_of_spacing(dataset.name, {case.name: remarks[case.name].spacing_note for case in dataset.cases})
-    todo = [case for case in unknown if not headers[case.name].problems and case.name not in clean]
+    spoilt = {name for name, header in headers.items() if header.problems}
+    todo = [case for case in unknown if case.name not in spoilt and case.name not in clean]
     largest = max((header.num_voxels for header in headers.values()), default=0)
     workers = choose_num_workers(num_workers, largest * _BYTES_PER_VOXEL + _WORKER_BYTES, len(todo)) if todo else 0
     check = partial(_check_voxels, description=description, ranges=ranges)
@@ -142,7 +145,10 @@ def verify_dataset(
         name=lambda case: case.name,
         num_workers=workers,
     )
-    findings = {case.name: finding for case, finding in track(checked, len(todo), "verifying")} if todo else {}
+    findings: dict[str, _Finding] = {}
+    keep = partial(_keep_clean_cases, memory, keys, clean, remarks, findings, spoilt)
+    for case, finding in keep_now_and_then(track(checked, len(todo), "verifying"), keep):
+        findings[case.name] = finding
     problems += [problem for finding in findings.values() for problem in finding.problems]
     digests = {name: case.digest for name, case in clean.items()}
     digests |= {name: finding.digest for name, finding in findings.items()}
@@ -151,12 +157,8 @@ def verify_dataset(
     slices = {name: case.slices for name, case in clean.items()}
     slices |= {name: finding.slices for name, finding in findings.items()}
     _tell_of_slices(dataset.name, slices)
-    if memory and not problems and unknown:
-        cases = {
-            name: _CleanCase(key=key, digest=digests[name], remarks=remarks[name], slices=slices[name])
-            for name, key in sorted(keys.items())
-        }
-        write_record(memory, _Memory(cases=cases))
+    if not problems and unknown:
+        keep()
     return sorted(problems, key=lambda problem: (problem.case not in _WHOLE_SET, problem.case))
 
 
@@ -178,6 +180,36 @@ def _read_clean_cases(memory: Path | None, keys: Mapping[str, str]) -> dict[str,
         logger.warning("%s; the images are read again", error)
         return {}
     return {name: cases[name] for name, key in keys.items() if name in cases and cases[name].key == key}
+
+
+def _keep_clean_cases(
+    memory: Path | None,
+    keys: Mapping[str, str],
+    clean: Mapping[str, _CleanCase],
+    remarks: Mapping[str, _Remarks],
+    findings: Mapping[str, _Finding],
+    spoilt: Collection[str],
+) -> None:
+    """Write the cases without problems that are known so far: those of before, and those whose voxels were read.
+
+    Args:
+        memory: The file; None: nothing is written.
+        keys: Of all cases.
+        clean: Cases that had no problems before.
+        remarks: On the headers of all cases.
+        findings: Of the voxels, of cases that were read.
+        spoilt: Cases whose headers have problems.
+    """
+    if memory is None:
+        return
+    found = {
+        name: _CleanCase(key=keys[name], digest=each.digest, slices=each.slices)
+        for name, each in findings.items()
+        if not each.problems
+    }
+    known = {name: case for name, case in {**clean, **found}.items() if name not in spoilt}
+    cases = {name: known[name].model_copy(update={"remarks": remarks[name]}) for name in sorted(known)}
+    write_record(memory, _Memory(cases=cases))
 
 
 def _fits(remarks: _Remarks, description: DatasetDescription) -> bool:

@@ -36,6 +36,11 @@ class Prepared(NamedTuple):
     spacing_mm: Spacing
     """Spacing of the canonical image."""
 
+    @property
+    def nbytes(self) -> int:
+        """Of the arrays; one that several members share counts once."""
+        return sum({id(array): array.nbytes for array, _ in self.images}.values())
+
 
 class CasePredictor:
     """Members whose probabilities are averaged, followed by post-processing of the labels.
@@ -80,6 +85,11 @@ class CasePredictor:
         return self.description.labels
 
     @property
+    def on_cpu(self) -> bool:
+        """Whether a member computes on the CPU."""
+        return any(member.execution.device.type == "cpu" for member in self.members)
+
+    @property
     def threshold(self) -> float | None:
         """Lowest probability of a foreground voxel, if all members agree; None: the most probable class is chosen."""
         thresholds = {member.header.threshold for member in self.members}
@@ -101,19 +111,23 @@ class CasePredictor:
         """
         return self.labels.decode(self.segment(self.prepare(image, spacing_mm)))
 
-    def prepare(self, image: NDArray[Any], spacing_mm: Spacing, case: Case | None = None) -> Prepared:
+    def prepare(
+        self, image: NDArray[Any], spacing_mm: Spacing, case: Case | None = None, *, overwrite: bool = False
+    ) -> Prepared:
         """Resample and normalise an image for the members, once per spacing and normalisation.
 
         Args:
             image: See `predict_array`.
             spacing_mm: Its spacing along (D, H, W).
             case: Its files, whose headers may contain intensity windows.
+            overwrite: Whether an image in float32 is not needed any more: what is prepared may take its place.
 
         Raises:
             InputError: If the image does not fit the model.
         """
         done: dict[Any, tuple[NDArray[np.float32], Grid]] = {}
         images = []
+        kinds = {member.header.plan.arrays for member in self.members}
         for member in self.members:
             plan = member.header.plan
             if plan.arrays not in done:
@@ -122,7 +136,8 @@ class CasePredictor:
                     normalization, remarks = with_header_windows(normalization, case)
                     for remark in remarks:
                         logger.log(remark.level, remark.text)
-                done[plan.arrays] = member.preprocess(image, spacing_mm, normalization)
+                is_last = len(done) == len(kinds) - 1
+                done[plan.arrays] = member.preprocess(image, spacing_mm, normalization, overwrite=overwrite and is_last)
             images.append(done[plan.arrays])
         return Prepared(tuple(images), spacing_mm)
 

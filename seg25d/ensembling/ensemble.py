@@ -20,10 +20,10 @@ from seg25d.core.records import write_record
 from seg25d.core.system_errors import refusal
 from seg25d.core.types import IntArray
 from seg25d.data.cases import split_ending
-from seg25d.data.labels import Labels
+from seg25d.data.labels import NUM_INDICES, Labels
 from seg25d.ensembling.fuse import majority_vote, mean_of_probabilities
 from seg25d.ensembling.members import FusionCase, Members, find_members
-from seg25d.ensembling.nonlocal_staple import nonlocal_staple
+from seg25d.ensembling.nonlocal_staple import nonlocal_staple, worker_bytes
 from seg25d.ensembling.options import EnsembleOptions
 from seg25d.ensembling.running_labels import RunningLabels
 from seg25d.ensembling.weights import OverlapSums, fit_weights, overlap_sums
@@ -258,6 +258,9 @@ def _bytes_per_worker(cases: Sequence[FusionCase], task: _Task) -> int:
     num_folders = len(task.record.model["folders"])
     if task.options.method == "mean":
         return num_folders * _BYTES_PER_FILE + _BYTES_PER_VOXEL * _most_voxels(cases)
+    if task.options.method == "nlstaple":
+        num_values = len(task.record.labels.values) if task.record.labels else NUM_INDICES
+        return worker_bytes(_most_voxels(cases), num_folders, num_values, task.options.nonlocal_staple)
     return (4 * num_folders + 24) * _most_voxels(cases)
 
 

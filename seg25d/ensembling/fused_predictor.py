@@ -8,17 +8,21 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from seg25d.core.backend import Array, backend_of, move_axis
-from seg25d.core.errors import ModelError
+from seg25d.core.errors import InputError, ModelError
 from seg25d.core.execution import AnyExecution
-from seg25d.core.grids import bounding_box, box_slices, even_margin, with_margin
+from seg25d.core.grids import bounding_box, box_shape, box_slices, even_margin, with_margin
+from seg25d.core.memory import lack_of_memory
 from seg25d.core.types import BoundingBox, Shape, Spacing
 from seg25d.data.labels import Labels
-from seg25d.ensembling.view_maps import found_by_most, view_maps
+from seg25d.ensembling.view_maps import found_by_most, fusion_input, view_maps
 from seg25d.inference.framing import background_scores, framed
 from seg25d.inference.predictor import Predictor, PredictorOptions
 from seg25d.inference.sliding_window import Slab, predict_slabs
 from seg25d.planning.model_file import ModelHeader
 from seg25d.representations.fused_views import ROI_MARGIN, FusedViews
+
+_SCORE_BYTES = 12
+"""Per voxel and class of what is fused without a network: of one view in float32, of the result, and of its masks."""
 
 
 class FusedPredictor(Predictor):
@@ -100,6 +104,9 @@ class FusedPredictor(Predictor):
         Args:
             image: (C, d, h, w) on the model's grid.
             per_fold: Its `maps`; the list is emptied, which frees the memory of what lies far from the foreground.
+
+        Raises:
+            InputError: If neither memory nor disk has room for what is fused.
         """
         margin = margin_voxels(self.header.plan.spacing_mm)
         backend = backend_of(image)
@@ -110,16 +117,19 @@ class FusedPredictor(Predictor):
         if not boxes:
             return framed((), None, shape, background)
         box = _enclosing_box(boxes)
-        inside = (slice(None), *box_slices(box))
-        # Copies, so that the memory of the rest can be freed.
-        maps = [backend.copy(each[inside]) for views in per_fold for each in views]
+        maps = [each for views in per_fold for each in views]
         per_fold.clear()
         if self.options.fusion != "network":
             from seg25d.ensembling.view_fusions import fuse_views  # noqa: PLC0415 - loads torch
 
+            _check_memory(maps, box, self.options.fusion)
+            inside = (slice(None), *box_slices(box))
+            # Copies, so that the memory of the rest can be freed.
+            maps = [backend.copy(each[inside]) for each in maps]
             scores = fuse_views(maps, image[inside], self.options.fusion, self.labels, threshold)
             return framed([Slab(0, 0, move_axis(scores, 1, 0), self.labels_device)], box, shape, background)
-        part = backend.concatenate([image[inside], *map(backend.float32, maps)])
+        part = backend.from_numpy(fusion_input(image, maps, box))
+        del maps
         size: Shape = (part.shape[1], part.shape[2], part.shape[3])
         slabs = predict_slabs(self.models, part, self.labels.num_outputs, self.window_options(size))
         return framed(slabs, box, shape, background)
@@ -137,6 +147,12 @@ class _OwnMaps:
     def parameters(self) -> Any:
         """Of a module of torch, its weights."""
         return self.model.parameters()
+
+    @property
+    def num_parameters(self) -> int:
+        """Of a graph, how many weights it has."""
+        number: int = self.model.num_parameters
+        return number
 
     def __call__(self, volume: Array) -> Array:
         first = self.num_channels + self.fold * self.num_maps
@@ -180,6 +196,17 @@ def found_box(
     """
     box = bounding_box(found_by_most(maps, labels, threshold))
     return None if box is None else with_margin(box, margin, maps[0].shape[1:])
+
+
+def _check_memory(maps: Sequence[Array], box: BoundingBox, fusion: str) -> None:
+    """Refuse to fuse more in memory than is free, as is done without a network."""
+    of_each = 10 if fusion == "mean" else 2  # in float16, and twice in float32
+    needed = of_each * sum(map(len, maps)) + _SCORE_BYTES * (len(maps[0]) + 1)
+    if lack := lack_of_memory(box_shape(box), needed):
+        raise InputError(
+            f"fusion by {fusion}: {lack}; use --fusion network, which reads what the views say from disk, stop "
+            "other programs, or use a machine with more memory"
+        )
 
 
 def _check_views(path: Path, header: ModelHeader, views: Sequence[Predictor]) -> None:

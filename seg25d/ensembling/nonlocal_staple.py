@@ -14,19 +14,38 @@ label, which the E and M steps need, are computed once, for disputed voxels only
 Letters: J raters, K values that occur, D H W volume, n disputed voxels.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from seg25d.core.errors import InputError
+from seg25d.core.memory import lack_of_memory
 from seg25d.core.types import IntArray, Shape
-from seg25d.ensembling.correspondence import Box, Correspondence, bounding_box, nonlocal_votes, normalized
+from seg25d.ensembling.correspondence import (
+    BLOCK,
+    Box,
+    Correspondence,
+    Votes,
+    bounding_box,
+    nonlocal_votes,
+    normalized,
+)
 from seg25d.ensembling.fuse import check_raters, disputed_voxels, majority_vote
 
-_BLOCK = 1 << 16
 _TIED = 1e-9
+DISPUTED_SHARE = 0.05
+"""Share of the voxels that raters are reckoned to dispute, before they are read."""
+LABELS_NEAR = 4
+"""Labels that a rater is reckoned to have around a disputed voxel, in the mean."""
+_BYTES_PER_VOXEL, _BYTES_PER_VOXEL_AND_RATER = 24, 4
+"""Memory beside the votes. Of each rater labels, codes, and codes with a border: a byte each, or more where there are
+many labels. The image as it is, normalised, and with a border, and numbers of rows: 4 bytes each; the majority vote,
+and masks."""
+_BYTES_OF_A_BLOCK = 32
+"""Memory for each voxel and label of a block, beside 4 bytes of each rater: four arrays of probabilities."""
 
 
 class NonlocalStapleSettings(Correspondence):
@@ -53,7 +72,7 @@ def nonlocal_staple(
 ) -> IntArray:
     """Fuse segmentations by non-local STAPLE.
 
-    Memory: 4 J n K bytes, and the arrays of the box around the disputed voxels.
+    Memory: 8 bytes for each rater, disputed voxel and label near it, and arrays of the box around all of these voxels.
 
     Args:
         labels: Values (D, H, W), one array per rater, of one shape.
@@ -65,6 +84,7 @@ def nonlocal_staple(
         and where labels are equally probable.
 
     Raises:
+        InputError: If the memory does not suffice.
         ValueError: If there is nothing to fuse, or shapes differ.
     """
     settings = settings or NonlocalStapleSettings()
@@ -77,7 +97,9 @@ def nonlocal_staple(
     box = _enlarge_box(bounding_box(disputed), margin, disputed.shape)
     where, inside = disputed[box], result[box]
     values = np.unique(np.concatenate([np.unique(array[box]) for array in labels]))
-    codes = [np.searchsorted(values, array[box]).astype(np.int32) for array in labels]
+    _check_memory(int(np.count_nonzero(where)), len(labels), len(values))
+    small = np.min_scalar_type(-len(values))
+    codes = [np.searchsorted(values, array[box]).astype(small) for array in labels]
     raters = _Raters(
         votes=nonlocal_votes(codes, normalized(image[box]), where, len(values), settings),
         chosen=np.stack([each[where] for each in codes]),
@@ -88,12 +110,50 @@ def nonlocal_staple(
     return result
 
 
+def worker_bytes(num_voxels: int, num_raters: int, num_values: int, settings: NonlocalStapleSettings) -> int:
+    """Memory of a process that fuses segmentations.
+
+    Args:
+        num_voxels: Of each.
+        num_raters: How many there are.
+        num_values: Labels that may occur.
+        settings: Of the fusion.
+    """
+    disputed = num_voxels if settings.consensus is None else int(DISPUTED_SHARE * num_voxels)
+    arrays = (_BYTES_PER_VOXEL + _BYTES_PER_VOXEL_AND_RATER * num_raters) * num_voxels
+    return arrays + disputed * _bytes_of_votes(num_raters, num_values) + _block_bytes(disputed, num_raters, num_values)
+
+
+def _bytes_of_votes(num_raters: int, num_values: int) -> int:
+    """What the votes at a disputed voxel take, in the mean."""
+    return num_raters * min(num_values, LABELS_NEAR) * Votes.BYTES
+
+
+def _block_bytes(num_disputed: int, num_raters: int, num_values: int) -> int:
+    return min(BLOCK, num_disputed) * num_values * (4 * num_raters + _BYTES_OF_A_BLOCK)
+
+
+def _check_memory(num_disputed: int, num_raters: int, num_values: int) -> None:
+    """Compare what the votes take with the memory that is free.
+
+    Raises:
+        InputError: If there is too little; says what to do.
+    """
+    bytes_of_votes = _bytes_of_votes(num_raters, num_values)
+    block = _block_bytes(num_disputed, num_raters, num_values)
+    if lack := lack_of_memory((num_disputed,), bytes_of_votes, block):
+        raise InputError(
+            f"non-local STAPLE of {num_raters} segmentations that dispute {num_disputed:,} voxels: {lack}; take "
+            "--method majority or staple, fewer processes (--num-processes 0), or a machine with more memory"
+        )
+
+
 class _Raters(NamedTuple):
     """Input of expectation maximisation."""
 
-    votes: NDArray[np.float32]
+    votes: Votes
     """(J, n, K) of `nonlocal_votes`."""
-    chosen: NDArray[np.int32]
+    chosen: IntArray
     """(J, n): the codes that raters gave at the disputed voxels."""
     agreed: NDArray[np.int64]
     """(J, K, K): numbers of agreed voxels that count, per true code and code of the rater (last axis)."""
@@ -107,16 +167,19 @@ class _Raters(NamedTuple):
         share: NDArray[np.float64] = (self.chosen[:, block, None] == np.arange(num_values)).mean(axis=0)
         return share
 
-    def performance(self, truth: Callable[[slice], NDArray[np.floating[Any]]]) -> NDArray[np.float64]:
+    def performance(
+        self, truth: Callable[[slice, NDArray[np.float32]], NDArray[np.floating[Any]]]
+    ) -> NDArray[np.float64]:
         """Compute the M step: theta (J, K, K), the probability of each code of a rater (last axis) for each true code.
 
-        `truth` returns W (voxels of a block, K). A code that is true nowhere has zeros.
+        `truth` takes the voxels of a block and its votes, and returns W (voxels of a block, K). A code that is true
+        nowhere has zeros.
         """
         said = self.agreed.astype(np.float64)
-        for block in _blocks(self.votes.shape[1]):
-            weights = truth(block).astype(np.float64)
-            for rater, votes in enumerate(self.votes):
-                said[rater] += weights.T @ votes[block]
+        for block, votes in self.votes.blocks():
+            weights = truth(block, votes).astype(np.float64)
+            for rater, own in enumerate(votes):
+                said[rater] += weights.T @ own
         # Votes of a voxel add up to 1, so this is the sum of W.
         mass = said.sum(axis=2, keepdims=True)
         theta: NDArray[np.float64] = np.divide(said, mass, out=np.zeros_like(said), where=mass > 0)
@@ -130,25 +193,25 @@ def _estimate(raters: _Raters, settings: NonlocalStapleSettings) -> tuple[NDArra
         The most probable code (n,), and a mask (n,) of ties.
     """
     num_voxels = raters.votes.shape[1]
-    theta = raters.performance(lambda block: raters.votes[:, block].mean(axis=0))
+    theta = raters.performance(lambda _, votes: votes.mean(axis=0))
 
-    def posterior(block: slice) -> NDArray[np.float64]:
-        return _posterior(raters.votes[:, block], raters.prior(block, settings.prior), theta)
+    def posterior(block: slice, votes: NDArray[np.float32]) -> NDArray[np.float64]:
+        return _posterior(votes, raters.prior(block, settings.prior), theta)
 
     for _ in range(settings.max_iterations):
         before, theta = theta, raters.performance(posterior)
         if np.abs(theta - before).max() < settings.tolerance:
             break
     fused, tied = np.zeros(num_voxels, np.int64), np.zeros(num_voxels, np.bool_)
-    for block in _blocks(num_voxels):
-        probabilities = posterior(block)
+    for block, votes in raters.votes.blocks():
+        probabilities = posterior(block, votes)
         fused[block] = probabilities.argmax(axis=1)
         tied[block] = (probabilities >= probabilities.max(axis=1, keepdims=True) - _TIED).sum(axis=1) > 1
     return fused, tied
 
 
 def _count_agreeing(
-    codes: Sequence[NDArray[np.int32]],
+    codes: Sequence[IntArray],
     truth: NDArray[np.int64],
     disputed: NDArray[np.bool_],
     num_values: int,
@@ -191,8 +254,3 @@ def _enlarge_box(box: Box, margin: int, shape: Shape) -> Box:
         slice(max(0, part.start - margin), min(size, part.stop + margin)) for part, size in zip(box, shape, strict=True)
     )
     return depth, height, width
-
-
-def _blocks(num_voxels: int) -> Iterator[slice]:
-    for start in range(0, num_voxels, _BLOCK):
-        yield slice(start, start + _BLOCK)

@@ -17,12 +17,13 @@ from pydantic import Field
 
 from seg25d.core.errors import InputError
 from seg25d.core.files import write_text
-from seg25d.core.parallel import choose_num_workers, map_cases
+from seg25d.core.parallel import map_cases
 from seg25d.core.progress import track
 from seg25d.core.records import Record, write_record
 from seg25d.core.types import FloatArray, Spacing
 from seg25d.data.labels import IGNORE_INDEX, Labels
-from seg25d.evaluation.pairs import Pair, find_labels, find_pairs, read_pair
+from seg25d.data.sizes import choose_workers
+from seg25d.evaluation.pairs import BYTES_PER_VOXEL, Pair, find_labels, find_pairs, read_pair
 
 Axis = Literal["axial", "coronal", "sagittal"]
 """Name of the direction of slices."""
@@ -32,7 +33,6 @@ FILES = ("area_plots.csv", "area_plots.json")
 """The files beside the plots."""
 REFERENCE = "reference"
 """The name of the truth in tables."""
-_BYTES_PER_WORKER = 1 << 30
 
 
 class AreaNumbers(Record):
@@ -156,7 +156,8 @@ def measure_areas(
         _Job(together[0].case, dict(zip(pairs, together, strict=True)))
         for together in zip(*pairs.values(), strict=True)
     ]
-    workers = choose_num_workers(num_workers, _BYTES_PER_WORKER, len(jobs))
+    references = [pair.reference for pair in next(iter(pairs.values()))]
+    workers = choose_workers(num_workers, references, BYTES_PER_VOXEL)
     done = map_cases(partial(_measure, labels, axis), jobs, name=lambda job: job.case, num_workers=workers)
     cases = sorted((each for _, each in track(done, len(jobs), "measuring areas")), key=lambda each: each.case)
     curves = {REFERENCE: [case.reference for case in cases]}

@@ -22,14 +22,9 @@ from seg25d.evaluation.area_plot import FILES, AreaPlotOptions, measure_areas, w
 from seg25d.evaluation.lesions import LesionCounts
 from seg25d.evaluation.metrics import Counts, Metrics, case_metrics, overlap_metrics
 from seg25d.evaluation.nnunet_summary import nnunet_summary
-from seg25d.evaluation.pairs import LabelValues, Pair, find_labels, find_pairs, read_pair
+from seg25d.evaluation.pairs import BYTES_PER_VOXEL, LabelValues, Pair, find_labels, find_pairs, read_pair
 from seg25d.evaluation.summary import CaseSummary, Summary, summarize
 from seg25d.evaluation.surfaces import SURFACE_TOLERANCE_MM
-
-_BYTES_PER_VOXEL = 22
-"""Peak memory of a case with labels in 32-bit floating point, of which three copies are there while the prediction is
-read; 13 with whole numbers (ru_maxrss of one case of 120 x 256 x 256 voxels and 60 classes, without what libraries
-take)."""
 
 
 class _Scored(NamedTuple):
@@ -132,7 +127,7 @@ def _evaluate_pairs(
 ) -> Summary:
     if not 0 < surface_tolerance_mm < math.inf:
         raise InputError(f"the tolerance between surfaces is {surface_tolerance_mm} mm; it must be a number above 0")
-    workers = choose_workers(num_workers, [pair.reference for pair in pairs], _BYTES_PER_VOXEL)
+    workers = choose_workers(num_workers, [pair.reference for pair in pairs], BYTES_PER_VOXEL)
     done = map_cases(
         partial(_score, labels, surface_tolerance_mm), pairs, name=lambda pair: pair.case, num_workers=workers
     )

@@ -17,17 +17,22 @@ from seg25d.core.errors import InputError
 from seg25d.core.files import write_text
 from seg25d.core.grids import joint_box
 from seg25d.core.locks import file_lock
-from seg25d.core.parallel import choose_num_workers, map_cases
+from seg25d.core.parallel import map_cases
 from seg25d.core.progress import track
 from seg25d.core.types import FloatArray, Spacing
 from seg25d.data.cases import Case
 from seg25d.data.grid_problems import grid_problem
 from seg25d.data.labels import NUM_INDICES, Labels, is_any_of
 from seg25d.data.problems import first_names
+from seg25d.data.sizes import choose_workers
 from seg25d.evaluation.pairs import find_segmentations
 
 logger = logging.getLogger(__name__)
-_BYTES_PER_WORKER = 2 << 30
+_BYTES_PER_VOXEL = 24
+"""Peak memory of a case beside its image: labels as they are read, of which there are three copies, or a structure as
+large as the volume, with its components and with its intensities in 64 bits."""
+_CHANNEL_BYTES = 4
+"""Per voxel of each channel of an image."""
 PERCENTILES = (5, 50, 95)
 AXES = ("z", "y", "x")
 """Of arrays in canonical orientation: towards the head, the back and the left."""
@@ -197,7 +202,8 @@ def write_structures(
         BusyError: If another process writes the file.
     """
     with file_lock(path, "measuring structures"):
-        workers = choose_num_workers(num_processes, _BYTES_PER_WORKER, len(cases))
+        per_voxel = _BYTES_PER_VOXEL + _CHANNEL_BYTES * len(channel_names)
+        workers = choose_workers(num_processes, [each.segmentation for each in cases], per_voxel)
         measured = map_cases(partial(_measure_case, labels), cases, name=_name, num_workers=workers)
         found = {item.case.name: result for item, result in track(measured, len(cases), "measuring structures")}
         write_text(path, table_of_structures(found, channel_names, predicted_dice or {}))

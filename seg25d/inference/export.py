@@ -1,19 +1,20 @@
 """Export of scores on the model's grid to labels and probabilities on the canonical grid of the file, plane by plane.
 
 Every plane across one axis is resampled in the plane, interpolated with its neighbour along the axis and converted to
-labels immediately; at most three planes of scores exist at a time. The convention is that of
-preprocessing/resample.py: linear between voxel centres, border values outside. Along an axis that was resampled
-separately it is the nearest slice, or where the file has more slices than the model saw, a mixture of the two that the
-model saw before and behind (preprocessing/positions.py).
+labels immediately; at most three planes of scores exist at a time, and as many of probabilities that are written. The
+convention is that of preprocessing/resample.py: linear between voxel centres, border values outside. Along an axis that
+was resampled separately it is the nearest slice, or where the file has more slices than the model saw, a mixture of the
+two that the model saw before and behind (preprocessing/positions.py).
 
 Letters: K scores, D H W the canonical grid, d h w the model's grid, n planes of a slab.
 """
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from seg25d.core.arrays import PlaneWriter
 from seg25d.core.backend import Array, Device, backend_at, backend_of, move_axis, num_threads, split
 from seg25d.core.grids import box_slices
+from seg25d.core.types import BoundingBox
 from seg25d.data.labels import Labels
 from seg25d.inference.indices import indices_from_scores
 from seg25d.inference.sliding_window import Slab
@@ -36,6 +38,8 @@ PART_BYTES = 8 << 20
 pixels take 39 ms in such parts on one core, and 88 ms at once, most of it for fresh memory."""
 SCORES_PER_THREAD = 1 << 20
 """Fewest scores that a further thread is for: numpy turns them into labels in 0.4 ms."""
+PLANES_WAITING = 2
+"""Planes of probabilities that wait to be compressed, to limit the memory: one of 61 x 512 x 512 has 61 MiB."""
 
 
 def labels_from_slabs(
@@ -63,7 +67,6 @@ def labels_from_slabs(
     if uncertainty is not None:
         uncertainty.begin(grid.canonical_shape)
     choose = partial(indices_from_scores, labels=labels, threshold=threshold)
-    measure = partial(entropy, regions=labels.has_regions)
     with ThreadPoolExecutor(num_threads()) as threads:
         for axis, index, scores in _resampled_planes(slabs, grid):
             if result is None:
@@ -73,11 +76,7 @@ def labels_from_slabs(
             move_axis(result[box], axis, 0)[index] = chosen
             if uncertainty is not None:
                 probabilities = _quick_probabilities(scores, labels, probabilities)
-                known = backend.to_numpy(probabilities)
-                uncertainty.add(known, backend.to_numpy(chosen))
-                if uncertainty.map is not None:
-                    unsure = _by_rows(threads, measure, known)
-                    np.moveaxis(uncertainty.map[box], axis, 0)[index] = np.concatenate(unsure)
+                _add_to(uncertainty, threads, (box, axis, index), backend.to_numpy(probabilities), chosen)
             del scores  # while the models compute the next ones
     assert result is not None, "there is at least one plane"
     # At once: each copy from a GPU waits for all that it was asked for.
@@ -134,28 +133,77 @@ def export_slabs(
         uncertainty.begin(grid.canonical_shape)
     shape = (labels.num_outputs, *grid.canonical_shape)
     background = [float(channel == 0 and not labels.has_regions) for channel in range(labels.num_outputs)]
-    for axis, index, scores in _resampled_planes(slabs, grid):
-        if result is None:
-            backend = backend_of(scores)
-            result = _background(grid, backend.device(scores))
-        probabilities = _probabilities(scores, labels)
-        for writer in writers:
-            if index == 0:
-                writer.begin(shape, axis, grid.bounding_box, background)
-            writer.add(index, probabilities)
-        if threshold is None or isinstance(threshold, float):
-            chosen = indices_from_scores(scores, labels, threshold)
-        else:
-            chosen = backend.from_numpy(labels.from_probabilities(backend.to_numpy(probabilities), threshold))
-        move_axis(result[box], axis, 0)[index] = chosen
-        if uncertainty is not None:
-            place = None if uncertainty.map is None else np.moveaxis(uncertainty.map[box], axis, 0)[index]
-            uncertainty.add(backend.to_numpy(probabilities), backend.to_numpy(chosen), place)
-        del scores, probabilities  # while the models compute the next ones
-    for writer in writers:
-        writer.finish()
+    with ThreadPoolExecutor(num_threads()) as threads, _WritingThread(writers) as writing:
+        for axis, index, scores in _resampled_planes(slabs, grid):
+            if result is None:
+                backend = backend_of(scores)
+                result = _background(grid, backend.device(scores))
+                writing.begin(shape, axis, grid.bounding_box, background)
+            probabilities = _probabilities(scores, labels)
+            writing.add(index, probabilities)
+            if threshold is None or isinstance(threshold, float):
+                choose = partial(indices_from_scores, labels=labels, threshold=threshold)
+                chosen = backend.concatenate(_by_rows(threads, choose, scores))
+            else:
+                known = backend.to_numpy(probabilities)
+                choose = partial(labels.from_probabilities, threshold=threshold)
+                chosen = backend.from_numpy(np.concatenate(_by_rows(threads, choose, known)))
+            move_axis(result[box], axis, 0)[index] = chosen
+            if uncertainty is not None:
+                _add_to(uncertainty, threads, (box, axis, index), backend.to_numpy(probabilities), chosen)
+            del scores, probabilities  # while the models compute the next ones
+        writing.finish()
     assert result is not None, "there is at least one plane"
     return backend.to_numpy(result)
+
+
+class _WritingThread:
+    """Hands probabilities to writers in a thread of its own, as models need not wait until they are compressed."""
+
+    def __init__(self, writers: Sequence[PlaneWriter]) -> None:
+        self._writers = writers
+        self._thread = ThreadPoolExecutor(1)
+        self._waiting: deque[Future[None]] = deque()
+
+    def begin(self, shape: Sequence[int], axis: int, box: BoundingBox, background: Sequence[float]) -> None:
+        """Begin each of them, see `PlaneWriter.begin`."""
+        for writer in self._writers:
+            writer.begin(shape, axis, box, background)
+
+    def add(self, index: int, probabilities: Array) -> None:
+        """Add a plane (K, h, w) that nobody changes any more; waits while `PLANES_WAITING` others do."""
+        while len(self._waiting) > PLANES_WAITING:  # the first of them is written
+            self._waiting.popleft().result()
+        for writer in self._writers:
+            self._waiting.append(self._thread.submit(writer.add, index, probabilities))
+
+    def finish(self) -> None:
+        """Finish all of them."""
+        while self._waiting:
+            self._waiting.popleft().result()
+        for writer in self._writers:
+            writer.finish()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown(cancel_futures=True)
+
+
+def _add_to(
+    uncertainty: Uncertainty,
+    threads: ThreadPoolExecutor,
+    place: tuple[tuple[slice, slice, slice], int, int],
+    probabilities: NDArray[np.float32],
+    chosen: Array,
+) -> None:
+    """Add a plane (K, h, w), whose place is a box, the axis across it and its number in the box."""
+    uncertainty.add(probabilities, backend_of(chosen).to_numpy(chosen))
+    if uncertainty.map is not None:
+        box, axis, index = place
+        measure = partial(entropy, regions=uncertainty.labels.has_regions)
+        np.moveaxis(uncertainty.map[box], axis, 0)[index] = np.concatenate(_by_rows(threads, measure, probabilities))
 
 
 def _background(grid: Grid, device: Device) -> Array:

@@ -14,6 +14,7 @@ from seg25d.core.backend import Array, backend_at, backend_of, move_axis
 from seg25d.core.errors import ModelError
 from seg25d.core.execution import AnyExecution
 from seg25d.core.grids import box_shape, box_slices, even_margin
+from seg25d.core.temporary_arrays import LargeMaps
 from seg25d.core.types import BoundingBox, Shape
 from seg25d.core.workspace import FoldFolder
 from seg25d.inference.components import small_components
@@ -91,9 +92,10 @@ class FinePredictor(Predictor):
         part, size = image[:, *box_slices(box)], box_shape(box)
         backend = backend_of(image)
         # As for the planes of large volumes: half of the memory, and rounding hardly ever changes labels.
-        scores = backend.empty((self.labels.num_outputs, *size), "float16", backend.cpu)
+        kept = LargeMaps((self.labels.num_outputs, *size), backend)
         slabs = predict_slabs(self.models, part, self.labels.num_outputs, self.window_options(size))
-        labels = self._choose_labels(_kept(slabs, scores), size)
+        labels = self._choose_labels(_kept(slabs, kept), size)
+        scores = kept.maps
         if self._settings().large_components:
             small = small_components(labels)
             background = background_scores(self.labels).astype(np.float16)
@@ -121,11 +123,11 @@ class FinePredictor(Predictor):
         return self.header.fine
 
 
-def _kept(slabs: Iterable[Slab], scores: Array) -> Iterator[Slab]:
-    """Keep the planes of slabs in scores (K, d, h, w), and pass them on in the same precision, on their device."""
+def _kept(slabs: Iterable[Slab], scores: LargeMaps) -> Iterator[Slab]:
+    """Keep the planes of slabs, and pass them on in the same precision, on their device."""
     for slab in slabs:
-        planes = backend_of(scores).half(slab.planes)
-        move_axis(scores, 1 + slab.axis, 0)[slab.start : slab.start + len(planes)] = planes
+        planes = scores.backend.half(slab.planes)
+        scores.write(slab.axis, slab.start, planes)
         yield slab._replace(planes=planes)
 
 

@@ -4,12 +4,11 @@ Letters: K scores, D H W volume, d h w crop.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from seg25d.core.backend import Array
 from seg25d.core.grids import bounding_box, box_slices, with_margin
 from seg25d.core.types import BoundingBox, Shape
 from seg25d.planning.coarse_to_fine import FineConfig
@@ -20,8 +19,8 @@ class Refined(NamedTuple):
 
     box: BoundingBox
     """Position of the crop in the volume."""
-    scores: Array
-    """(K, d, h, w)."""
+    scores: Any
+    """An array (K, d, h, w), or one of each model."""
     mask: NDArray[np.bool_]
     """(d, h, w): the foreground of all classes together."""
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from seg25d.core.errors import ModelError
 from seg25d.planning.model_file import ModelHeader, load_model
+from seg25d.planning.model_memory import check_graph_memory
 from seg25d.planning.plan import ConfigurationPlan
 from seg25d.planning.portable_model import GRAPH_SUFFIX, read_portable
 
@@ -25,13 +26,14 @@ def read_model(
         The header, and the model on the CPU: a module of torch, or for a graph a function of numpy's arrays.
 
     Raises:
-        ModelError: If the file cannot be used.
+        ModelError: If the file cannot be used, or memory does not suffice.
     """
     if path.suffix == GRAPH_SUFFIX:
         from seg25d.inference.graph_model import GraphModel  # noqa: PLC0415 - only for graphs
 
         record = read_portable(path)
         _check_kind(path, record.header, fuses_views=fuses_views)
+        check_graph_memory(path, record)
         return record.header, GraphModel(path, record)
     header, state = load_model(path)
     _check_kind(path, header, fuses_views=fuses_views)

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from seg25d.core.arrays import PlaneWriter
-from seg25d.core.backend import Array, Backend, Device, backend_at, move_axis
+from seg25d.core.backend import Array, Backend, Device, backend_at
 from seg25d.core.errors import InputError, ModelError
 from seg25d.core.execution import AnyExecution
 from seg25d.core.records import Record
+from seg25d.core.temporary_arrays import LargeMaps
 from seg25d.core.types import Shape, Spacing
 from seg25d.data.labels import Labels
 from seg25d.inference.export import export_slabs, labels_from_slabs
@@ -43,7 +44,8 @@ class PredictorOptions(Record):
     fusion: FusionName = "network"
     """Fusion of views: by the network, or one without training."""
     batch_size: int | None = Field(default=None, ge=1)
-    """Windows per batch; None: chosen by plan, number of classes and device."""
+    """Windows per batch; None: chosen by plan, number of classes and device. Windows of slices that see no others but
+    neighbours may be deeper than a batch: that is how many slices the network takes at a time, not the depth."""
 
 
 class Predictor:
@@ -107,7 +109,7 @@ class Predictor:
     @property
     def num_parameters(self) -> int:
         """Parameters of all models."""
-        return sum(parameter.numel() for model in self.models for parameter in model.parameters())
+        return sum(map(backend_at(self.execution.device).num_parameters, self.models))
 
     @property
     def labels(self) -> Labels:
@@ -124,13 +126,16 @@ class Predictor:
         image: NDArray[Any],
         spacing_mm: Spacing,
         normalization: Sequence[ChannelNormalization] | None = None,
+        *,
+        overwrite: bool = False,
     ) -> tuple[NDArray[np.float32], Grid]:
         """Resample and normalise an image for the models.
 
         Args:
-            image: (C, D, H, W) in canonical orientation; not changed.
+            image: (C, D, H, W) in canonical orientation; not changed unless `overwrite` is set.
             spacing_mm: Its canonical spacing.
             normalization: Normalisation of this case, see `with_header_windows`; None: as planned.
+            overwrite: See `preprocess_image`.
 
         Returns:
             The image (C, d, h, w), and the record of its grids.
@@ -149,7 +154,7 @@ class Predictor:
             raise InputError("the image has NaN or infinite voxels; replace them by a number")
         planned = self.header.plan
         plan = planned.model_copy(update={"normalization": tuple(normalization)}) if normalization else planned
-        return preprocess_image(image, spacing_mm, plan)
+        return preprocess_image(image, spacing_mm, plan, overwrite=overwrite)
 
     def predict_array(self, image: NDArray[Any], spacing_mm: Spacing) -> NDArray[np.uint8]:
         """Segment an image.
@@ -204,8 +209,11 @@ class Predictor:
             image: (C, d, h, w) on the model's grid, sliceable.
 
         Returns:
-            (M, d, h, w) in float16 on the CPU: of each foreground class (softmax, without the background) or region
-            (sigmoid).
+            (M, d, h, w) in float16 on the CPU, in a file if it is large: of each foreground class (softmax, without the
+            background) or region (sigmoid).
+
+        Raises:
+            InputError: If neither memory nor disk has room for them.
         """
         backend = backend_at(self.execution.device)
         return self._compute(image, lambda slabs: _collect_probabilities(slabs, image.shape[1:], self.labels, backend))
@@ -280,13 +288,13 @@ class Predictor:
 
 
 def _collect_probabilities(slabs: Iterable[Slab], shape: Sequence[int], labels: Labels, backend: Backend) -> Array:
-    maps = backend.empty((labels.num_outputs - (not labels.has_regions), *shape), "float16", backend.cpu)
+    maps = LargeMaps((labels.num_outputs - (not labels.has_regions), *shape), backend)
     for slab in slabs:
-        planes = move_axis(maps, 1 + slab.axis, 0)
         for index, plane in enumerate(slab.planes, slab.start):
             scores = backend.float32(backend.moved(plane, slab.device))
-            planes[index] = backend.sigmoid(scores) if labels.has_regions else backend.softmax(scores)[1:]
-    return maps
+            found = backend.sigmoid(scores) if labels.has_regions else backend.softmax(scores)[1:]
+            maps.write(slab.axis, index, found[None])
+    return maps.maps
 
 
 def check_agreement(paths: Sequence[Path], headers: Sequence[ModelHeader]) -> None:

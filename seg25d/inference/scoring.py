@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 SCORES_BYTES = 128 << 20
 """Scores of a batch that take more than this in float32 are made in parts: 61 of 24 x 512 x 512 voxels take 1.4 GiB,
 the features that they are made of half as much or less."""
+LEAST_PLANES = 4
+"""Planes of a part, in times of those on either side that its layers see beside it and that are computed again."""
 
 
 def scores_in_parts(
@@ -44,6 +46,8 @@ def scores_in_parts(
         compute = partial(model, images_at_once=images_at_once)
     plane_bytes = 4 * num_outputs * len(images) * math.prod(images.shape[3:])
     planes = max(1, SCORES_BYTES // plane_bytes)
+    reach = 0 if name is None else _reach(model.get_submodule(name))
+    planes = max(planes, LEAST_PLANES * reach)
     if name is None or planes >= images.shape[2]:
         with autocast:
             scores = compute(images)
@@ -53,13 +57,13 @@ def scores_in_parts(
         features = compute(images)
     for first in range(0, images.shape[2], planes):
         with autocast:
-            scores = _pointwise(layer, features[:, :, first : first + planes])
+            scores = _scores_of_planes(layer, features, (first, first + planes), reach)
         yield first, scores
         del scores  # otherwise it is kept while the next ones are computed
 
 
 def _score_layer(model: Any) -> str | None:
-    """The layer of single pixels or voxels that makes the scores; None if they come about otherwise."""
+    """The last layer, which makes the scores of a plane from few others; None if they come about otherwise."""
     if not getattr(model, "arranges_scores", False):
         return getattr(model, "score_layer", None)
     name = _score_layer(model.get_submodule("network"))
@@ -80,11 +84,23 @@ def left_out(model: "nn.Module", name: str) -> "Iterator[nn.Module]":
         owner.register_module(child, layer)
 
 
-def _pointwise(layer: "nn.Module", features: "Tensor") -> "Tensor":
-    """Apply a convolution of single pixels or voxels to features (B, F, n, h, w); gives (B, K, n, h, w)."""
+def _reach(layer: "nn.Module") -> int:
+    """Planes on either side that the scores of one depend on."""
     from torch import nn  # noqa: PLC0415 - heavy
 
-    if isinstance(layer, nn.Conv3d):
-        return layer(features)  # type: ignore[no-any-return]
-    scores: Tensor = layer(features.flatten(2, 3))
-    return scores.reshape(*scores.shape[:2], *features.shape[2:])
+    return sum(int(each.kernel_size[0]) // 2 for each in layer.modules() if isinstance(each, nn.Conv3d))
+
+
+def _scores_of_planes(layer: "nn.Module", features: "Tensor", planes: tuple[int, int], reach: int) -> "Tensor":
+    """Scores (B, K, n, h, w) of the planes from one to another of features (B, F, d, h, w), by convolutions."""
+    from torch import nn  # noqa: PLC0415 - heavy
+
+    first, last = planes
+    low = max(0, first - reach)
+    seen = features[:, :, low : last + reach]
+    if any(isinstance(each, nn.Conv3d) for each in layer.modules()):
+        scores: Tensor = layer(seen)
+    else:
+        scores = layer(seen.flatten(2, 3))
+        scores = scores.reshape(*scores.shape[:2], *seen.shape[2:])
+    return scores[:, :, first - low : last - low]

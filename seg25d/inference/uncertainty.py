@@ -59,8 +59,13 @@ class Uncertainty:
     def finished_map(self, *, grey: bool = False) -> NDArray[Any]:
         """The map, from 0 to 1 in steps of 1 / `STEPS`, which compress well; `grey`: 0 to 255, for pictures."""
         assert self.map is not None, "it was asked for"
-        exact = self.map.astype(np.float32)
-        return np.rint(exact * 255).astype(np.uint8) if grey else np.rint(exact * STEPS) / np.float32(STEPS)
+        values = self.map.astype(np.float32)
+        values *= np.float32(255 if grey else STEPS)
+        np.rint(values, out=values)
+        if grey:
+            return values.astype(np.uint8)
+        values /= np.float32(STEPS)
+        return values
 
     @property
     def sums(self) -> dict[str, Sums]:

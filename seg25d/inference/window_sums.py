@@ -8,30 +8,22 @@ Letters: K scores, n planes, h w the plane's axes in the order (D, H, W).
 """
 
 import math
-import mmap
-import os
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from seg25d.core.backend import Array, Device, backend_at, backend_of, cpu_like, move_axis
-from seg25d.core.errors import InputError
-from seg25d.core.memory import lack_of_memory
+from seg25d.core.temporary_arrays import IN_MEMORY_BYTES, TemporaryArray, file_if_large
 from seg25d.core.types import Shape
 from seg25d.inference.scoring import SCORES_BYTES
 
-PLANES_BYTES = 640 << 20
+PLANES_BYTES = IN_MEMORY_BYTES
 """Planes that would take more memory than this in float32 are kept in float16, and those that take more in float16 as
 well, in a temporary file where a CPU computes. As weights sum to one, nothing overflows, and the rounding (one part in
 2000) hardly ever changes labels."""
 TERM_BYTES = 16 << 20
 """Approximate size of the portions in which weighted scores are added."""
-MOUNTS = Path("/proc/mounts")
 RESIDENT_BYTES = 128 << 20
 """Approximate size of the part of a temporary file that is in this process's memory."""
 
@@ -66,24 +58,16 @@ class WindowSums:
         self.weights = [
             {start: self.backend.from_numpy(each, device) for start, each in along.items()} for along in weights
         ]
-        self.file: _TemporaryPlanes | None = None
+        self.file: TemporaryArray | None = None
         dtype = "float32" if 4 * math.prod(shape) <= PLANES_BYTES else "float16"
-        itemsize = np.dtype(dtype).itemsize
-        num_bytes = itemsize * math.prod(shape)
+        num_bytes = np.dtype(dtype).itemsize * math.prod(shape)
         place = cpu_like(device) if on_cpu else buffer_device(device, num_bytes)
-        lack = lack_of_memory(shape, itemsize) if place.type == "cpu" else None
-        if lack or (device.type == "cpu" and num_bytes > PLANES_BYTES):
-            with suppress(OSError, AttributeError):  # no room on a disk; a system without such files
-                self.file = _TemporaryPlanes(shape, dtype)
-        if lack and self.file is None:
-            raise InputError(
-                f"the scores: {lack}; stop other programs, use a machine with more memory, or let TMPDIR name a folder "
-                "on a disk with that much space"
-            )
+        if place.type == "cpu":
+            self.file = file_if_large(shape, dtype, PLANES_BYTES if device.type == "cpu" else math.inf)
         self.planes: Array = (
             self.backend.zeros(shape, dtype, place)
             if self.file is None
-            else self.backend.from_numpy(self.file.planes, cpu_like(device))
+            else self.backend.from_numpy(self.file.values, cpu_like(device))
         )
         """(n, K, h, w) in float32 or float16, from `first` on."""
         gathered_bytes = 4 * shape[1] * math.prod(self.window)
@@ -174,38 +158,6 @@ def _portions(scores: Array, mirror: Sequence[int]) -> Iterator[tuple[slice, Arr
     for first in range(0, len(scores), size):
         part = backend.float32(scores[first : first + size])
         yield slice(first, first + size), backend.flip(part, mirrored_axes) if mirrored_axes else part
-
-
-class _TemporaryPlanes:
-    """Zeros in a file without a name, which ends with the process; see `WindowSums` for the arguments.
-
-    Raises:
-        OSError: If the disk has no room.
-    """
-
-    def __init__(self, shape: Sequence[int], dtype: str) -> None:
-        size = np.dtype(dtype).itemsize * math.prod(shape)
-        if _is_memory(Path(tempfile.gettempdir())):
-            raise OSError("temporary files are kept in memory here")
-        with tempfile.TemporaryFile() as file:
-            # Without its place on the disk, a full disk would end the process (SIGBUS) instead of an error here.
-            os.posix_fallocate(file.fileno(), 0, size)
-            self.memory = mmap.mmap(file.fileno(), size)
-        self.planes: NDArray[Any] = np.frombuffer(self.memory, dtype).reshape(shape)
-
-    def release(self) -> None:
-        """Leave what was read and written to the system, which keeps or writes it as it sees fit (madvise(2))."""
-        self.memory.madvise(mmap.MADV_DONTNEED)
-
-
-def _is_memory(folder: Path) -> bool:
-    """Whether files of a folder take memory instead of room on a disk (proc_mounts(5))."""
-    mounts: dict[str, str] = {}
-    with suppress(OSError):
-        mounts = {each.split()[1]: each.split()[2] for each in MOUNTS.read_text(encoding="utf-8").splitlines()}
-    folder = folder.resolve()
-    nearest = next((str(each) for each in (folder, *folder.parents) if str(each) in mounts), None)
-    return nearest is not None and mounts[nearest] in ("tmpfs", "ramfs")
 
 
 def other_axes(axis: int) -> tuple[int, ...]:

@@ -54,13 +54,33 @@ def covering_window(
         Voxels along (D, H, W), divisible by the network's divisors.
     """
     most = min(STRETCH_VOXELS * math.prod(plan.window), BATCH_SCORES_BYTES // (4 * num_outputs))
-    sizes = [list(_sizes(plan, axis, shape[axis], free_axes)) for axis in range(3)]
-    windows = [(d, h, w) for d, h, w in itertools.product(*sizes) if d * h * w <= most]
-    return min([plan.window, *windows], key=lambda window: (_computed(plan, shape, window, step_size), window))
+    sizes = [_sparing_sizes(plan, axis, shape[axis], step_size, free_axes) for axis in range(3)]
+    windows = [(of_d * of_h * of_w, (d, h, w)) for (d, of_d), (h, of_h), (w, of_w) in itertools.product(*sizes)]
+    fitting = [each for each in windows if math.prod(each[1]) <= most]
+    return min([windows[0], *fitting])[1]  # the first one is as planned
+
+
+def _sparing_sizes(
+    plan: ConfigurationPlan, axis: int, voxels: int, step_size: float, free_axes: frozenset[int]
+) -> list[tuple[int, int]]:
+    """Sizes of a window along an axis of so many voxels, ascending, each with the voxels that all windows have.
+
+    A size with which no fewer are computed than with a smaller one is of no use. What is left is few, as more voxels
+    only save where there is a window less: also where a network without divisors may have any size.
+    """
+    sparing: list[tuple[int, int]] = []
+    for size in _sizes(plan, axis, voxels, free_axes):
+        window = list(plan.window)
+        window[axis] = size
+        step = plan.step_sizes((window[0], window[1], window[2]), step_size)[axis]
+        computed = size * len(window_starts(voxels, size, step))
+        if not sparing or computed < sparing[-1][1]:
+            sparing.append((size, computed))
+    return sparing
 
 
 def _sizes(plan: ConfigurationPlan, axis: int, voxels: int, free_axes: frozenset[int]) -> Iterator[int]:
-    """Possible sizes of a window along an axis of so many voxels."""
+    """Possible sizes of a window along an axis of so many voxels, the planned one first, ascending."""
     planned, regular = plan.window[axis], plan.representation.regular_steps
     yield planned
     if voxels <= planned or axis not in free_axes or (regular is not None and axis == regular.axis):
@@ -74,14 +94,6 @@ def _sizes(plan: ConfigurationPlan, axis: int, voxels: int, free_axes: frozenset
         yield whole
 
 
-def _computed(plan: ConfigurationPlan, shape: Shape, window: Shape, step_size: float) -> int:
-    """Voxels of all windows over a volume together."""
-    steps = plan.step_sizes(window, step_size)
-    return math.prod(
-        size * len(window_starts(voxels, size, step)) for voxels, size, step in zip(shape, window, steps, strict=True)
-    )
-
-
 def deepened(
     plan: ConfigurationPlan, window: Shape, shape: Shape, batch_size: int, num_outputs: int, *, in_parts: bool
 ) -> tuple[Shape, int]:
@@ -93,7 +105,7 @@ def deepened(
         plan: Determines the axis.
         window: Voxels along (D, H, W).
         shape: Shape of the volume on the model's grid.
-        batch_size: Windows per batch.
+        batch_size: Windows per batch; with `in_parts`, their slices are what the model takes at a time, and no limit.
         num_outputs: Scores per voxel.
         in_parts: Whether the model takes the slices of a window a few at a time, so that only the sums of scores limit
             the depth.

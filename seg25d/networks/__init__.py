@@ -22,5 +22,5 @@ PAPER_UNETS = ("super_image_unet", "half_unet")
 REQUESTABLE = (*PLACES, *PAPER_UNETS)
 """Names that `--network` accepts; each has its rule in seg25d/planning/network_rules.py."""
 
-MIXINGS = ("shift", "attention", "conv")
+MIXINGS = ("shift", "attention", "conv", "acs")
 """Ways of mixing slices, last in the name of a configuration (`si__shift`): the kinds of seg25d/networks/mixing.py."""

@@ -2,7 +2,7 @@
 
 The representation says where the slices of a window are among the images (`SliceLayout`), a network has a mixing layer
 at the input of each of its stages. Whatever the kind, equal slices are left as they are, and so is a window of one
-slice; a fresh network with `attention` or `conv` is the network without.
+slice; a fresh network with any kind but `shift` is the network without.
 
 A 2D convolution that jumps by one tile of a super image is not among the kinds: along a row it is `conv`, but blind at
 the ends of rows; along a column it joins slices that lie a row apart, which differs from grid to grid.
@@ -17,6 +17,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
+from seg25d.networks.convolutions import Conv2d
 from seg25d.networks.specs.mixing import Mixing
 from seg25d.networks.swin_unetr import LayerNorm
 
@@ -88,6 +89,45 @@ class SliceConv(nn.Module):
         # Weights in the type of the features: products with float32 would be float32.
         before, after = (weight.to(slices.dtype)[:, None, None] for weight in (self.before, self.after))
         return slices + before * (_before(slices) - slices) + after * (_after(slices) - slices)
+
+
+class PlaneConv(nn.Module):
+    """Adds to some channels what kernels of three slices and three pixels see of all of them.
+
+    The kernels lie in the two planes across the slices: for one half of these channels along columns (3 x 1 x 3 voxels
+    of D, h, w), for the other along rows (3 x 3 x 1). Their weights of the slice itself are minus the sum of those of
+    the slice before and after, so that equal slices add nothing. Each is made of 2D convolutions within the slices, a
+    kernel of three pixels for the slice before and one for the slice after: these are the fast and the safe ones.
+
+    Args:
+        channels: Of the features.
+        number: Channels that each of the two planes adds to; of so few channels that it is 0, nothing is added.
+    """
+
+    def __init__(self, channels: int, number: int) -> None:
+        super().__init__()
+        self.number = number
+        if number:
+            self.along_columns = Conv2d(channels, 2 * number, (1, 3), padding=(0, 1), bias=False)
+            self.along_rows = Conv2d(channels, 2 * number, (3, 1), padding=(1, 0), bias=False)
+            nn.init.zeros_(self.along_columns.weight)
+            nn.init.zeros_(self.along_rows.weight)
+
+    def forward(self, features: Tensor, layout: SliceLayout | None) -> Tensor:
+        """(N, C, h, w) to the same shape, type and layout in memory."""
+        return _changed(features, layout, self._convolve, like=features) if self.number else features
+
+    def _convolve(self, slices: Tensor) -> Tensor:
+        images = slices.flatten(0, 1)
+        news = [self._news(conv(images), slices) for conv in (self.along_columns, self.along_rows)]
+        changed, kept = slices.split_with_sizes([2 * self.number, slices.shape[2] - 2 * self.number], 2)
+        # The sum in the type of the features: under autocast what convolutions give has another one.
+        return torch.cat((changed + torch.cat(news, 2).to(slices.dtype), kept), 2)
+
+    def _news(self, seen: Tensor, slices: Tensor) -> Tensor:
+        """What the slices beside each one show, less what it shows itself: (B * D, 2 n, h, w) to (B, D, n, h, w)."""
+        before, after = seen.reshape(*slices.shape[:2], *seen.shape[1:]).chunk(2, 2)
+        return _before(before) - before + _after(after) - after
 
 
 class SliceAttention(nn.Module):

@@ -61,9 +61,11 @@ class VNet(nn.Module):
         widths, kernel = spec.widths, spec.kernels[0]
         self.encoder = nn.ModuleList(_encoder_stage(spec, stage, in_channels) for stage in range(len(widths)))
         self.decoder = nn.ModuleList(DecoderStage(spec, stage) for stage in range(len(widths) - 1))
-        width = 2 * widths[0] if self.decoder else widths[0]
+        self.score_layer = spec.named_score_layer(num_outputs)
         self.head = nn.Sequential(
-            _conv(width, num_outputs, kernel), PReLU(num_outputs), _conv(num_outputs, num_outputs, (1,) * spec.dims)
+            _conv(spec.head_width, num_outputs, kernel),
+            PReLU(num_outputs),
+            _conv(num_outputs, num_outputs, (1,) * spec.dims),
         )
         initialise(self, PRELU_SLOPE)
         # Last, so that all other weights begin as without mixing.

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from seg25d.core.locks import file_lock, patience
 from seg25d.core.progress import format_seconds
 from seg25d.core.records import read_record
 from seg25d.core.workspace import Workspace
-from seg25d.data.splits import read_splits
+from seg25d.data.splits import read_splits, splits_files
 from seg25d.evaluation.tables import text_table
 from seg25d.orchestration.budget import spend
 from seg25d.orchestration.comparisons import LOOKING_SHARE
@@ -21,17 +21,20 @@ from seg25d.orchestration.execute import Executor
 from seg25d.orchestration.journal import Journal
 from seg25d.orchestration.options import RunOptions
 from seg25d.orchestration.perform import PATIENCE_SECONDS
-from seg25d.orchestration.spending import Budget
+from seg25d.orchestration.spending import LEAST_SECONDS, RESERVE_SECONDS, Budget
 from seg25d.orchestration.table import Table
 from seg25d.orchestration.task import Task, in_order
 from seg25d.orchestration.training_graph import CHOOSE, REPORT, TrainingGraph
 from seg25d.orchestration.wanted_runs import WantedRun, wanted_runs
 from seg25d.planning.plans_name import RUN_VARIANTS
+from seg25d.planning.search import update_seconds
+from seg25d.planning.splits import NUM_FOLDS
 from seg25d.runs.files import check_run
 from seg25d.runs.names import parse_folds
 from seg25d.runs.task_records import RunRecord, run_record, tasks_folder
 from seg25d.runs.trained import best_command, prediction_command
 from seg25d.views.training_times import timed_trainings
+from seg25d.workflows.machine_limits import plans_for_cpus
 from seg25d.workflows.options import PlanningOptions
 from seg25d.workflows.preparation import prepare_datasets
 
@@ -94,16 +97,24 @@ def _planned_graph(workspace: Workspace, name: str, options: RunOptions) -> tupl
             "at a time as --tasks says"
         )
     words = options.configurations
+    folder = workspace.preprocessed_dataset(name)
+    share, is_new = _share_of_training(workspace, name, options), not folder.plans().exists()
     planning = PlanningOptions(
         configurations=None if words is None else tuple(dict.fromkeys(map(_without_variants, words))),
         gpu_memory_gb=options.gpu_memory_gb or "auto",
         cpu_gflops="auto" if options.on == "local" else None,  # the machines of a cluster are others
+        time_budget_s=share if is_new else None,  # plans that are there are kept
         device=options.device,
         num_processes=options.num_processes,
         plan_only=True,
     )
-    folder = workspace.preprocessed_dataset(name)
     plans = prepare_datasets(workspace, [name], planning)[name]
+    if share is not None and plans.cpu_gflops and update_seconds(plans.time_budget_s) != update_seconds(share):
+        logger.info(
+            "%s: as planned before; `seg25d plan_and_preprocess -d %s --time-budget %.0fs` plans for about what each "
+            "training gets now, anew",
+            *(name, name, share),
+        )
     splits = read_splits(folder.splits)
     runs = wanted_runs(plans, words, options.pretext)
     graph = TrainingGraph(
@@ -135,6 +146,26 @@ def _planned_graph(workspace: Workspace, name: str, options: RunOptions) -> tupl
         logger.warning("no times are told: %s", error)  # the cluster may have the device that is not here
     updates = {each: time.seconds_per_update for each, time in times.items()}
     return replace(graph, seconds_per_update=updates, configurations=tuple(sorted(needed))), runs
+
+
+def _share_of_training(workspace: Workspace, name: str, options: RunOptions) -> float | None:
+    """About the seconds that each fold of the best configuration gets, for plans; None: there is no time to share.
+
+    The folds of data sets that have none of their own are not made yet: `cv` then stands for the usual number of them.
+    Without plans for the CPUs of this machine the time bounds nothing, so that there is nothing to plan for.
+    """
+    if options.time_budget_s is None or options.on != "local":
+        return None
+    if not plans_for_cpus(options.gpu_memory_gb or "auto", options.device):
+        return None
+    num_folds = NUM_FOLDS
+    if given := splits_files(workspace.raw_dataset(name), workspace.splits_folders(name)):
+        with suppress(RecordError):  # verification says it, with all that is wrong
+            num_folds = len(read_splits(given[0]))
+    words = set(options.folds)
+    num_trainings = len(words - {"cv"}) if "cv" not in words else num_folds + ("all" in words)
+    left = (1 - LOOKING_SHARE) * (options.time_budget_s - RESERVE_SECONDS)
+    return max(LEAST_SECONDS, left / max(1, num_trainings))
 
 
 def _without_variants(word: str) -> str:

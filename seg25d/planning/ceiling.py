@@ -1,5 +1,6 @@
 """The ceiling of a configuration on a data set: choice of the cases to measure it on, and its place in the plan."""
 
+import math
 from collections.abc import Mapping
 
 from seg25d.core.records import digest
@@ -11,13 +12,17 @@ from seg25d.representations.projections.ceiling import POOR
 
 NUM_CASES = 5
 """Maximum number of cases to measure."""
+MOST_VOXELS_OF_CASES = 2**28
+"""Voxels that all of these cases have at most, unless another one has classes that they lack: two CTs of 500 slices.
+Reading and resampling take three quarters of the time of such a case, and four of them a fifth of all planning
+(documentation/reference/measurements.md)."""
 
 
 def choose_cases(fingerprint: Fingerprint, num_cases: int = NUM_CASES) -> tuple[str, ...]:
     """Choose the cases on whose labels the ceiling of projections is measured.
 
     In each step the case with the most classes that no case before it has, then the one with the most classes; of
-    equally good ones the first by name.
+    equally good ones the first by name. One without a new class is left out where `MOST_VOXELS_OF_CASES` are exceeded.
 
     Args:
         fingerprint: Of the data set.
@@ -26,6 +31,7 @@ def choose_cases(fingerprint: Fingerprint, num_cases: int = NUM_CASES) -> tuple[
     Returns:
         Names of cases that have foreground, at least one if there is one.
     """
+    sizes = {case.case: math.prod(case.shape) for case in fingerprint.cases}
     classes = {case.case: {name for name, voxels in case.voxels.items() if voxels} for case in fingerprint.cases}
     left = sorted(name for name, found in classes.items() if found)
     chosen: list[str] = []
@@ -33,6 +39,8 @@ def choose_cases(fingerprint: Fingerprint, num_cases: int = NUM_CASES) -> tuple[
     while left and len(chosen) < num_cases:
         best = max(left, key=lambda name: (len(classes[name] - covered), len(classes[name])))
         left.remove(best)
+        if chosen and classes[best] <= covered and sum(map(sizes.__getitem__, (*chosen, best))) > MOST_VOXELS_OF_CASES:
+            continue
         chosen.append(best)
         covered |= classes[best]
     return tuple(chosen)

@@ -13,18 +13,15 @@ from seg25d.planning.configurations import configuration_name
 from seg25d.planning.fingerprint import Fingerprint
 from seg25d.planning.memory import GIGABYTE
 from seg25d.planning.mixing_reason import mixing_reason
-from seg25d.planning.mixing_rule import default_mixing_reason
 from seg25d.planning.network_rules import WIDE_FROM_GB
 from seg25d.planning.normalization import ChannelNormalization
 from seg25d.planning.plan import ConfigurationPlan, Plans
 from seg25d.planning.recipe_rules import PlanningRules
 from seg25d.planning.search import (
-    CARD_SHARE,
     LARGEST_BATCH,
     MOST_VOXELS,
     OVERHEAD_BYTES,
     SCORES_SHARE,
-    UPDATE_SECONDS,
     Fit,
     Limits,
 )
@@ -65,23 +62,6 @@ def dataset_reasons(
         "slice_axis": f"slices are taken along {AXIS_NAMES[axis]}, {why}",
         "normalization": "; ".join(normalization_reason(channel) for channel in normalization),
     }
-
-
-def machine_reasons(gpu_memory_gb: float, cpu_gflops: float) -> dict[str, str]:
-    """What the machine that the plans are made for allows."""
-    reasons = {
-        "gpu_memory_gb": (
-            f"a training step may take {gpu_memory_gb:g} GB, of which {(1 - CARD_SHARE) * gpu_memory_gb:.2g} GB are "
-            "for what cards lack of their size and for gaps between blocks of memory, and "
-            f"{OVERHEAD_BYTES / GIGABYTE:g} GB for CUDA itself"
-        )
-    }
-    if cpu_gflops:
-        reasons["cpu_gflops"] = (
-            f"trained on CPUs of {cpu_gflops:g} GFLOP/s, where an update is to take {UPDATE_SECONDS:g} s at most, so "
-            f"that there are {3600 / UPDATE_SECONDS:,.0f} an hour or more; recipes of papers keep their batches"
-        )
-    return reasons
 
 
 def recipe_reasons(
@@ -168,7 +148,6 @@ def configuration_reasons(fit: Fit, limits: Limits) -> dict[str, str]:
         "window": _window_reason(fit, limits),
         "batch_size": _batch_reason(fit, limits),
         "network": _network_reason(fit, limits),
-        **default_mixing_reason(limits.configuration, limits.geometry.spacing_mm, limits.num_channels),
         **mixing_reason(fit, limits),
         "estimated_memory_gb": _memory_reason(fit),
         "flops_per_update": _flops_reason(fit, limits),
@@ -246,7 +225,7 @@ def _choice_reason(fit: Fit, limits: Limits) -> str:
     representation, geometry, rules = fit.representation, limits.geometry, limits.rules
     if fit.num_without_room or fit.num_too_slow:
         why = f"the best that fit into {limits.gpu_memory_gb:g} GB"
-        why += f" and {UPDATE_SECONDS:g} s on these CPUs" if fit.num_too_slow else ""
+        why += f" and {limits.update_seconds:.3g} s on these CPUs" if fit.num_too_slow else ""
     elif fit.num_too_large:
         why = "larger ones are not known to help, so that memory goes to the batch"
     else:
@@ -277,7 +256,8 @@ def _window_reason(fit: Fit, limits: Limits) -> str:
                 f"{SCORES_SHARE * limits.gpu_memory_gb:.3g} GB, so that predictions stay small)"
             )
     if fit.num_too_slow:
-        parts.append(f"{fit.num_too_slow} would take longer than {UPDATE_SECONDS:g} s for an update on these CPUs")
+        slow = f"longer than {limits.update_seconds:.3g} s for an update on these CPUs"
+        parts.append(f"{fit.num_too_slow} would take {slow}")
     if not parts:
         parts.append(fit.representation.window_reason(fit.window, limits.geometry, limits.rules))
     return (
@@ -298,7 +278,7 @@ def _batch_reason(fit: Fit, limits: Limits) -> str:
     if fit.batch_size == LARGEST_BATCH:
         return f"the largest allowed; {covers}"
     if fit.batch_size < limits.largest_batch(fit.window):
-        return f"the largest of which an update takes {UPDATE_SECONDS:g} s at most, or 1; {covers}"
+        return f"the largest of which an update takes {limits.update_seconds:.3g} s at most, or 1; {covers}"
     if fit.batch_size == limits.smallest_batch(fit.window):
         return f"{_smallest_batch_reason(fit, limits)}; {covers}"
     return f"{covers}; more than {limits.largest_share:.1%} would leave too few updates (nnU-Net: 5 %)"

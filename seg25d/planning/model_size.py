@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from seg25d.core.errors import InputError, ModelError
-from seg25d.core.memory import needed_and_free
 from seg25d.core.parallel import available_memory_bytes
 from seg25d.planning.memory import prediction_memory
 from seg25d.planning.model_file import ModelHeader
+from seg25d.planning.model_memory import check_weights_fit, check_window_fits, maps_bytes
 from seg25d.planning.plan import ConfigurationPlan
 
 DRAWING = frozenset({"normal_", "uniform_", "trunc_normal_", "erfinv_", "bernoulli_", "random_", "exponential_"})
@@ -61,28 +61,17 @@ def check_memory(name: object, plan: ConfigurationPlan, num_channels: int, num_o
         ModelError: If the network cannot be made, or memory does not suffice; says what was asked for and would fit.
     """
     shapes, free = _shapes(name, plan, num_channels, num_outputs), available_memory_bytes()
-    if (needed := 4 * _count(shapes)) > free:
-        raise ModelError(
-            f"{name}: its network of {_count(shapes):,} numbers takes {needed_and_free(needed, free)}, which is enough "
-            f"for {free // 4:,} numbers; plan a smaller network, stop other programs, or use a machine with more memory"
-        )
-    channels, voxels = plan.representation.input_channels(num_channels), math.prod(plan.window)
+    check_weights_fit(name, _count(shapes), free)
+    channels = plan.representation.input_channels(num_channels)
     widest = max((size for shape in shapes.values() for size in shape), default=1)
-    least, most = 4 * voxels * (channels + num_outputs), 4 * voxels * (channels + 2 * num_outputs + 4 * widest)
-    if not on_cpu or most <= free:
+    if not on_cpu or maps_bytes(plan.window, channels + 2 * num_outputs + 4 * widest) <= free:
         return
-    needed = least
-    if least <= free:
-        try:
-            needed = prediction_memory(lambda: plan.build_model(num_channels, num_outputs), (1, channels, *plan.window))
-        except CANNOT_BE_MADE as error:
-            raise ModelError(f"{name}: its network cannot compute a window ({_first_line(error)})") from None
-    if needed > free:
-        raise ModelError(
-            f"{name}: in its network, a window of {' x '.join(map(str, plan.window))} voxels takes "
-            f"{needed_and_free(needed, free)}, which is enough for about {free / needed * voxels:,.0f} voxels; plan a "
-            "smaller window, stop other programs, or use a machine with more memory"
-        )
+    check_window_fits(name, plan.window, maps_bytes(plan.window, channels + num_outputs), free)
+    try:
+        needed = prediction_memory(lambda: plan.build_model(num_channels, num_outputs), (1, channels, *plan.window))
+    except CANNOT_BE_MADE as error:
+        raise ModelError(f"{name}: its network cannot compute a window ({_first_line(error)})") from None
+    check_window_fits(name, plan.window, needed, free)
 
 
 def _shapes(name: object, plan: ConfigurationPlan, num_channels: int, num_outputs: int) -> dict[str, tuple[int, ...]]:

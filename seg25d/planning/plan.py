@@ -3,7 +3,14 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self, TypeAlias
 
-from pydantic import AfterValidator, Field, PrivateAttr, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    PrivateAttr,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from seg25d.core.errors import RecordError
 from seg25d.core.limits import MAX_CHANNELS, BatchSize, CommonShape, SpacingMm, WindowSize
@@ -166,6 +173,9 @@ class Plans(Record):
     gpu_memory_gb: float = Field(gt=0)
     cpu_gflops: float = Field(default=0, ge=0)
     """Speed of the CPUs that the plans are made for, see `Limits.cpu_gflops`; 0: updates may cost anything."""
+    time_budget_s: float = Field(default=0, ge=0)
+    """Seconds of each training that the plans are made for; 0, which is not written, as in plans of earlier versions:
+    any time."""
     planned_from: str = ""
     """Digest of the fingerprint, channels and labels that the plans were made from."""
     slice_axis: int = Field(ge=0, le=2)
@@ -184,6 +194,11 @@ class Plans(Record):
     def with_plan(self, name: str, plan: ConfigurationPlan) -> Self:
         """Return the plans with one configuration added or replaced."""
         return self.model_copy(update={"configurations": {**self.configurations, name: plan}})
+
+    @model_serializer(mode="wrap")
+    def _without_any_time(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = write(self)
+        return values if self.time_budget_s else {key: values[key] for key in values if key != "time_budget_s"}
 
     @model_validator(mode="after")
     def _check_stores(self) -> Self:

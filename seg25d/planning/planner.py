@@ -20,12 +20,12 @@ from seg25d.planning.configurations import (
 from seg25d.planning.explanation import (
     configuration_reasons,
     dataset_reasons,
-    machine_reasons,
     mirror_reason,
     recipe_reasons,
 )
 from seg25d.planning.fingerprint import Fingerprint
 from seg25d.planning.geometry import target_spacing
+from seg25d.planning.machine_reasons import machine_reasons
 from seg25d.planning.memory import GIGABYTE
 from seg25d.planning.normalization import ChannelNormalization
 from seg25d.planning.plan import LEFT_OUT, ConfigurationPlan, Plans
@@ -49,6 +49,7 @@ def plan_dataset(  # noqa: PLR0913 - all but two by keyword
     configurations: Sequence[str] | None = None,
     gpu_memory_gb: float = 8,
     cpu_gflops: float = 0,
+    time_budget_s: float = 0,
     spacing_3d_mm: Spacing | None = None,
     rules: PlanningRules = DEFAULT_RULES,
     plans_name: str = DEFAULT_PLANS_NAME,
@@ -64,6 +65,8 @@ def plan_dataset(  # noqa: PLR0913 - all but two by keyword
             None or nothing: all that the recipe is meant for.
         gpu_memory_gb: Memory that a training step may take, in GiB.
         cpu_gflops: Speed of the CPUs that train, of which an update takes `UPDATE_SECONDS` at most; 0: any time.
+        time_budget_s: Seconds that each training (one fold of one configuration) will be given: on CPUs of a speed an
+            update then takes such a share that there are `UPDATES_OF_A_TRAINING` of them or more; 0: any time.
         spacing_3d_mm: Target spacing (D, H, W) of `3d`, as nnU-Net's -overwrite_target_spacing; None: that of all.
         rules: Rules of the recipe.
         plans_name: Name of the plans.
@@ -104,6 +107,7 @@ def plan_dataset(  # noqa: PLR0913 - all but two by keyword
             total_voxels=total_voxels,
             gpu_memory_gb=gpu_memory_gb,
             cpu_gflops=cpu_gflops,
+            time_budget_s=time_budget_s,
             rules=rules.of(configuration),
             published=rules.published,
             asked_network=None if network_of_views(name) else network,
@@ -123,6 +127,7 @@ def plan_dataset(  # noqa: PLR0913 - all but two by keyword
             configurations=volumes,
             gpu_memory_gb=gpu_memory_gb,
             cpu_gflops=cpu_gflops,
+            time_budget_s=time_budget_s,
             rules=asked_for,
         ).configurations
     return Plans(
@@ -131,11 +136,12 @@ def plan_dataset(  # noqa: PLR0913 - all but two by keyword
         recipe=rules.name,
         gpu_memory_gb=gpu_memory_gb,
         cpu_gflops=cpu_gflops,
+        time_budget_s=time_budget_s,
         planned_from=planning_digest(fingerprint, description, rules),
         slice_axis=geometry.slice_axis,
         reasons={
             **dataset_reasons(fingerprint, geometry, anisotropic, normalization),
-            **machine_reasons(gpu_memory_gb, cpu_gflops),
+            **machine_reasons(gpu_memory_gb, cpu_gflops, time_budget_s),
             "mirror_axes": mirror_reason(rules, description.labels.directed),
             **recipe_reasons(rules, geometry, normalization),
             **({"labels": told} if (told := fingerprint.labelled_slices_in_words) else {}),

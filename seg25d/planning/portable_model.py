@@ -139,6 +139,10 @@ class PortableModel(Record):
     header: ModelHeader
     graph: Graph
     windows: Windows
+    num_parameters: Annotated[int, Field(ge=0)]
+    """Weights of the network, without the statistics of its norms."""
+    window_bytes: Annotated[int, Field(ge=0)]
+    """Memory that a window of the planned size takes, weights included: of torch's way, at the export."""
 
     def grid_for(self, window: Shape) -> tuple[int, int] | None:
         """The shape of the second input for windows of a size (D, H, W); None: there is none."""

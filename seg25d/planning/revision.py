@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from seg25d.core.errors import InputError
+from seg25d.core.progress import format_seconds
 from seg25d.core.types import Spacing
 from seg25d.data.description import DatasetDescription
 from seg25d.networks import REQUESTABLE
@@ -26,6 +27,7 @@ def revise_plans(  # noqa: PLR0913 - all but two by keyword
     configurations: Sequence[str] | None,
     gpu_memory_gb: float,
     cpu_gflops: float = 0,
+    time_budget_s: float = 0,
     spacing_3d_mm: Spacing | None = None,
     rules: PlanningRules,
     plans_name: str,
@@ -39,6 +41,7 @@ def revise_plans(  # noqa: PLR0913 - all but two by keyword
         configurations: The requested ones; None: all. What was planned before is planned again when all is.
         gpu_memory_gb: Memory that a training step may take.
         cpu_gflops: See `plan_dataset`.
+        time_budget_s: See `plan_dataset`.
         spacing_3d_mm: See `plan_dataset`.
         rules: What the recipe fixes.
         plans_name: Name of the plans.
@@ -52,6 +55,7 @@ def revise_plans(  # noqa: PLR0913 - all but two by keyword
         description,
         gpu_memory_gb=gpu_memory_gb,
         cpu_gflops=cpu_gflops,
+        time_budget_s=time_budget_s,
         spacing_3d_mm=spacing_3d_mm,
         rules=rules,
         plans_name=plans_name,
@@ -61,6 +65,8 @@ def revise_plans(  # noqa: PLR0913 - all but two by keyword
     changes = _changes(stored, planning_digest(fingerprint, description, rules), gpu_memory_gb, rules.name)
     if stored.cpu_gflops != cpu_gflops:
         changes.append(f"the CPUs have {_gflops(cpu_gflops)} now and had {_gflops(stored.cpu_gflops)}")
+    if stored.time_budget_s != time_budget_s:
+        changes.append(f"trainings get {_time(time_budget_s)} now and got {_time(stored.time_budget_s)}")
     spacings = {plan.spacing_mm for name, plan in stored.configurations.items() if is_volume(name)}
     if spacing_3d_mm is not None and spacings - {spacing_3d_mm}:
         changes.append(f"the spacing of {VOLUME} is to be another one")
@@ -115,6 +121,10 @@ def _check_all_known(stored: Plans, changes: Sequence[str]) -> None:
 
 def _gflops(number: float) -> str:
     return f"{number:g} GFLOP/s" if number else "any speed"
+
+
+def _time(seconds: float) -> str:
+    return format_seconds(seconds) if seconds else "any time"
 
 
 def _changes(stored: Plans, planned_from: str, gpu_memory_gb: float, recipe: str) -> list[str]:

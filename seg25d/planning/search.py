@@ -8,6 +8,7 @@ from seg25d.core.errors import InputError
 from seg25d.core.records import Record
 from seg25d.core.types import Shape
 from seg25d.networks.base import NetworkSpec
+from seg25d.networks.specs.vnet import VNetSpec
 from seg25d.planning.geometry import choose_topology, round_up
 from seg25d.planning.memory import GIGABYTE, MemoryUse, training_memory
 from seg25d.planning.network_rules import (
@@ -34,6 +35,10 @@ little of the data set."""
 UPDATE_SECONDS = 2.0
 """Seconds that an update may take on CPUs: a quarter of an hour is then 450 updates. With 500 `stack` reaches a Dice of
 0.866 on the hippocampus, with 4000 0.885; with 85 `3d` had 0.20 on cardiac MR (documentation/concepts/choices.md)."""
+UPDATES_OF_A_TRAINING = 500
+"""Updates that a training of a given time should have or more: with 500 `stack` has a Dice of 0.866 on the hippocampus,
+of 0.885 with 4000, and `2d` 0.862, of 0.879 with 3000 (documentation/concepts/choices.md); an epoch of nnU-Net has 250.
+The number itself has not been compared with others yet."""
 LARGEST_BATCH = 64
 """Batch size beyond which a step only gets slower."""
 LARGEST_SHARE_SMALL, LARGEST_SHARE_LARGE = 0.008, 0.025
@@ -49,6 +54,11 @@ def largest_share(gpu_memory_gb: float) -> float:
 def enough_voxels(total_voxels: int, num_cases: int, gpu_memory_gb: float) -> int:
     """Voxels of a window from which on even a batch of two (one, of a single case) covers too much of the data set."""
     return int(largest_share(gpu_memory_gb) * total_voxels / min(SMALLEST_BATCH, num_cases))
+
+
+def update_seconds(time_budget_s: float = 0) -> float:
+    """Seconds that an update may take on CPUs, so that a training of a time has enough of them; 0: of any time."""
+    return min(UPDATE_SECONDS, time_budget_s / UPDATES_OF_A_TRAINING) if time_budget_s else UPDATE_SECONDS
 
 
 MOST_VOXELS = 256**3
@@ -87,6 +97,8 @@ class Limits(Record):
     gpu_memory_gb: float
     cpu_gflops: float = 0
     """Speed of the CPUs that train, in 10^9 floating-point operations per second; 0: updates may cost anything."""
+    time_budget_s: float = 0
+    """Seconds that each training is given; 0: any time."""
     rules: ConfigurationRules = ConfigurationRules()
     """Settings that the recipe fixes."""
     published: bool = False
@@ -107,10 +119,15 @@ class Limits(Record):
         return largest_share(self.gpu_memory_gb)
 
     @property
+    def update_seconds(self) -> float:
+        """Seconds that an update may take on CPUs."""
+        return update_seconds(self.time_budget_s)
+
+    @property
     def most_flops(self) -> float:
         """Floating-point operations that an update may cost; a recipe's batch costs what it costs."""
         bounded = self.cpu_gflops and self.rules.batch_size is None
-        return UPDATE_SECONDS * self.cpu_gflops * 1e9 if bounded else inf
+        return self.update_seconds * self.cpu_gflops * 1e9 if bounded else inf
 
     def covers_too_much(self, window: Shape) -> bool:
         """Whether with a small budget a single window has more voxels of the data set than a batch should."""
@@ -135,8 +152,8 @@ class Limits(Record):
 
     def has_too_many_scores(self, representation: AnyRepresentation, window: Shape, network: NetworkSpec) -> bool:
         """Whether the scores of a window take more of the memory than they should, where all exist together."""
-        if representation.keeps_scores and hasattr(network, "score_layer"):
-            return False  # prediction makes them in parts
+        if representation.keeps_scores and makes_scores_in_parts(network, self.num_outputs):
+            return False
         return 2 * self.num_outputs * prod(window) > SCORES_SHARE * self.gpu_memory_gb * GIGABYTE
 
     def largest_batch(self, window: Shape, flops_per_window: float = 0) -> int:
@@ -150,6 +167,13 @@ class Limits(Record):
         by_voxels = int(self.largest_share * self.total_voxels / prod(window))
         by_time = max(1.0, self.most_flops / max(1.0, flops_per_window))
         return int(min(max(self.smallest_batch(window), min(by_voxels, LARGEST_BATCH)), by_time))
+
+
+def makes_scores_in_parts(network: NetworkSpec, num_outputs: int) -> bool:
+    """Whether prediction with a network makes the scores of a window a few planes at a time."""
+    if isinstance(network, VNetSpec):
+        return network.named_score_layer(num_outputs) is not None
+    return hasattr(network, "score_layer")
 
 
 class Fit(Record):

@@ -22,6 +22,7 @@ from seg25d.core.types import Shape
 from seg25d.inference.windows import default_batch_size
 from seg25d.networks.specs.rstn import RSTNSpec
 from seg25d.networks.specs.swin_unetr import SwinUNETRSpec
+from seg25d.planning.memory import prediction_memory
 from seg25d.planning.model_file import ModelHeader, load_model
 from seg25d.planning.model_formats import StoredWeights
 from seg25d.planning.model_size import check_weights
@@ -95,13 +96,15 @@ def export_graph(source: Path, target: Path, weights: StoredWeights) -> Portable
     model = header.build_model()
     model.load_state_dict(state)
     model.eval()
-    axes = free_axes(header.plan)
+    graph = Graph.of(header, free_axes(header.plan), weights, OPSET)
     record = PortableModel(
         header=header,
-        graph=Graph.of(header, axes, weights, OPSET),
+        graph=graph,
         windows=Windows.of(header.plan, default_batch_size(header)),
+        num_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        window_bytes=prediction_memory(header.build_model, (1, graph.channels, *graph.window)),
     )
-    proto = trace(model, record.graph)
+    proto = trace(model, graph)
     largest = max(_difference_of_noise(proto, model, record, size) for size in _sizes(record.graph))
     if not largest <= TOLERANCE:  # also if it is no number
         raise ModelError(

@@ -18,15 +18,18 @@ SMALLEST_STD = 1e-8
 """Standard deviation below which a channel counts as constant (nnU-Net, default_normalization_schemes.py)."""
 
 
-def normalize(image: NDArray[Any], normalization: Sequence[ChannelNormalization]) -> NDArray[np.float32]:
+def normalize(
+    image: NDArray[Any], normalization: Sequence[ChannelNormalization], out: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
     """Normalise every channel.
 
     Args:
-        image: (C, D, H, W), any number type; not changed.
+        image: (C, D, H, W), any number type; not changed, unless it is `out` as well.
         normalization: One per channel, in the order of the channels.
+        out: (C, D, H, W) where the result goes, which may be the image itself; None: a new array.
 
     Returns:
-        A new array of the same shape. A constant channel becomes 0 where the scheme would divide by its spread.
+        (C, D, H, W). A constant channel becomes 0 where the scheme would divide by its spread.
 
     Raises:
         InputError: If the number of channels differs from the plan's, or a channel of `rgb_0_1` has other values than
@@ -38,9 +41,9 @@ def normalize(image: NDArray[Any], normalization: Sequence[ChannelNormalization]
             f"the plan has {len(normalization)} channel(s) ({', '.join(n.channel for n in normalization)}), the image "
             f"has {len(image)}; give one file per channel, in this order (one picture in colours has three)"
         )
-    result = np.empty(image.shape, np.float32)
-    for channel, settings, out in zip(image, normalization, result, strict=True):
-        SCHEMES[settings.scheme](channel, settings, out)
+    result = np.empty(image.shape, np.float32) if out is None else out
+    for channel, settings, normalized in zip(image, normalization, result, strict=True):
+        SCHEMES[settings.scheme](channel, settings, normalized)
     return result
 
 

@@ -1,4 +1,4 @@
-"""Resampling between grids, in both directions: images, labels and scores with one convention.
+"""Resampling of images and labels between grids; scores, which come in planes, go back in `inference/export.py`.
 
 Voxels are cells, so both grids share their outer border and voxel i of n lies at (i + 0.5) / n of it (as
 skimage.transform.resize and torch's `align_corners=False`). Outside the volume the border voxel is repeated.
@@ -8,7 +8,7 @@ from scipy's own result for unit vectors. Three such products equal `scipy.ndima
 up to rounding, in about a tenth of the time. They are made for a part of the result after the other, so that a volume
 takes no more memory than it and the result.
 
-Letters: C channels, K scores, D H W volume, d h w the volume on the new grid.
+Letters: C channels, D H W volume, d h w the volume on the new grid.
 """
 
 import math
@@ -22,7 +22,7 @@ from seg25d.core.types import Shape
 from seg25d.preprocessing.grid import separate_axis
 from seg25d.preprocessing.positions import nearest_voxels
 
-__all__ = ["axis_matrix", "resample_image", "resample_labels", "resample_scores", "separate_axis"]
+__all__ = ["axis_matrix", "resample_image", "resample_labels", "separate_axis"]
 
 Order = Literal[0, 1, 3]
 """Order of the spline: 0 nearest, 1 linear, 3 cubic."""
@@ -30,8 +30,6 @@ IMAGE_ORDER: Order = 3
 """Cubic splines for images (nnU-Net, default_resampling.py)."""
 LABEL_ORDER: Order = 1
 """Linear for one-hot masks (nnU-Net, default_resampling.py)."""
-SCORE_ORDER: Order = 1
-"""Linear for scores (nnU-Net, default_resampling.py)."""
 NEGLIGIBLE = 1e-7
 """Weights below this, less than float32 resolves, are left out; a cubic spline keeps about 25 of them."""
 
@@ -55,21 +53,14 @@ def resample_image(image: NDArray[np.float32], shape: Shape, axis: int | None = 
     Returns:
         (C, d, h, w). The input itself, not a copy, if the shape is the same.
     """
-    return _resample_channels(image, shape, IMAGE_ORDER, axis)
-
-
-def resample_scores(scores: NDArray[np.float32], shape: Shape, axis: int | None = None) -> NDArray[np.float32]:
-    """Resample scores linearly.
-
-    Args:
-        scores: (K, D, H, W); not changed.
-        shape: The new (d, h, w).
-        axis: The axis that takes the nearest voxel instead, see `separate_axis`.
-
-    Returns:
-        (K, d, h, w). The input itself, not a copy, if the shape is the same.
-    """
-    return _resample_channels(scores, shape, SCORE_ORDER, axis)
+    if image.shape[1:] == tuple(shape):
+        return image
+    matrices = _matrices(image.shape[1:], shape, IMAGE_ORDER, axis)
+    result = np.empty((len(image), *shape), np.float32)
+    for channel, out in zip(image, result, strict=True):
+        for part, values in _parts(matrices, channel):
+            out[part] = values
+    return result
 
 
 def resample_labels(labels: NDArray[np.uint8], shape: Shape, axis: int | None = None) -> NDArray[np.uint8]:
@@ -123,17 +114,6 @@ def axis_matrix(size: int, new_size: int, order: Order) -> Matrix:
     )
     dense[np.abs(dense) < NEGLIGIBLE] = 0
     return sparse.csr_array(dense.astype(np.float32))
-
-
-def _resample_channels(image: NDArray[np.float32], shape: Shape, order: Order, axis: int | None) -> NDArray[np.float32]:
-    if image.shape[1:] == tuple(shape):
-        return image
-    matrices = _matrices(image.shape[1:], shape, order, axis)
-    result = np.empty((len(image), *shape), np.float32)
-    for channel, out in zip(image, result, strict=True):
-        for part, values in _parts(matrices, channel):
-            out[part] = values
-    return result
 
 
 def _matrices(shape: Sequence[int], new_shape: Shape, order: Order, axis: int | None) -> list[Matrix]:

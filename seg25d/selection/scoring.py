@@ -5,7 +5,6 @@ Letters: K channels of probabilities, D H W a case.
 
 import logging
 import math
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -18,8 +17,8 @@ from numpy.typing import NDArray
 from seg25d.core.arrays import PART_BYTES, array_parts
 from seg25d.core.errors import InputError, RecordError
 from seg25d.core.parallel import choose_num_workers, map_cases
-from seg25d.core.progress import track
-from seg25d.core.records import Record, digest, read_record, write_record
+from seg25d.core.progress import keep_now_and_then, track
+from seg25d.core.records import AnyRecord, Record, digest, read_record, write_record
 from seg25d.data.labels import Labels
 from seg25d.ensembling.fuse import MeanProbabilities
 from seg25d.evaluation.metrics import case_metrics
@@ -106,28 +105,44 @@ class CandidateScores(Record):
     summary: Summary
 
 
+class _UnfinishedScores(Record):
+    """The file of the scores that a candidate has so far, until it has those of all cases."""
+
+    schema_version: Literal[1] = 1
+    models: str
+    """As in `CandidateScores`."""
+    cases: tuple[CaseSummary, ...]
+
+
 def worker_bytes(num_voxels: int) -> int:
     """Memory of a process that scores or measures the largest case, whatever the number of its classes."""
     return _WORKER_BYTES + _BYTES_PER_VOXEL * num_voxels + _PARTS * PART_BYTES
 
 
 def score_ensembles(validation: Validation, ensembles: Sequence[Ensemble]) -> dict[Ensemble, Summary]:
-    """Score ensembles on all cases; scores of the same models are kept.
+    """Score ensembles on all cases; scores of the same models are kept, those of single cases about every minute.
 
     Returns:
         The summary per ensemble, in the given order.
     """
     known = {ensemble: _read_valid_scores(validation, ensemble) for ensemble in ensembles}
-    missing = [ensemble for ensemble, summary in known.items() if summary is None]
-    items = [validation.item(ensemble, case) for ensemble in missing for case in validation.cases]
-    scored: dict[Ensemble, list[CaseSummary]] = defaultdict(list)
-    for item, case in validation.over_cases(score_case, items, "scoring candidates"):
-        scored[item.ensemble].append(case)
+    scored = {each: _read_unfinished(validation, each) for each, summary in known.items() if summary is None}
+    items = [
+        validation.item(ensemble, case)
+        for ensemble, there in scored.items()
+        for case in validation.cases
+        if case not in there
+    ]
+    done = validation.over_cases(score_case, items, "scoring candidates")
+    for item, case in keep_now_and_then(done, partial(_keep_unfinished, validation, scored)):
+        scored[item.ensemble][item.case] = case
         if len(scored[item.ensemble]) == len(validation.cases):
-            summary = summarize(scored.pop(item.ensemble))
+            summary = summarize(tuple(scored.pop(item.ensemble).values()))
             known[item.ensemble] = summary
             scores = CandidateScores(models=_stamp(validation, item.ensemble), summary=summary)
             write_record(_path(validation.scores, item.ensemble), scores)
+    for ensemble in ensembles:
+        _unfinished_path(validation, ensemble).unlink(missing_ok=True)
     return {ensemble: summary for ensemble, summary in known.items() if summary is not None}
 
 
@@ -178,7 +193,7 @@ def read_scores(folder: Path, ensemble: Ensemble) -> Summary | None:
         folder: Folder of the scores of all candidates.
         ensemble: The candidate.
     """
-    scores = _read(_path(folder, ensemble))
+    scores = _read(_path(folder, ensemble), CandidateScores)
     return scores.summary if scores else None
 
 
@@ -199,13 +214,33 @@ def _stamp(validation: Validation, ensemble: Ensemble) -> str:
 
 
 def _read_valid_scores(validation: Validation, ensemble: Ensemble) -> Summary | None:
-    scores = _read(_path(validation.scores, ensemble))
+    scores = _read(_path(validation.scores, ensemble), CandidateScores)
     return scores.summary if scores and scores.models == _stamp(validation, ensemble) else None
 
 
-def _read(path: Path) -> CandidateScores | None:
+def _unfinished_path(validation: Validation, ensemble: Ensemble) -> Path:
+    return _path(validation.scores, ensemble).with_suffix(".part.json")
+
+
+def _keep_unfinished(validation: Validation, scored: Mapping[Ensemble, Mapping[str, CaseSummary]]) -> None:
+    """Write the scores of candidates that have some, but not those of all cases."""
+    for ensemble, cases in scored.items():
+        if cases:
+            unfinished = _UnfinishedScores(models=_stamp(validation, ensemble), cases=tuple(cases.values()))
+            write_record(_unfinished_path(validation, ensemble), unfinished)
+
+
+def _read_unfinished(validation: Validation, ensemble: Ensemble) -> dict[str, CaseSummary]:
+    """The scores of a candidate that was not finished, by case."""
+    unfinished = _read(_unfinished_path(validation, ensemble), _UnfinishedScores)
+    if unfinished is None or unfinished.models != _stamp(validation, ensemble):
+        return {}
+    return {case.case: case for case in unfinished.cases}
+
+
+def _read(path: Path, kind: type[AnyRecord]) -> AnyRecord | None:
     try:
-        return read_record(path, CandidateScores) if path.exists() else None
+        return read_record(path, kind) if path.exists() else None
     except RecordError as error:
         logger.warning("%s; find_best_configuration computes the scores again", error)
         return None

@@ -32,7 +32,12 @@ FIRST_LOADERS = 8
 batches and its cases, and many GPUs need no more of them. A training that waits for them gets more, see `more_loaders`.
 """
 BATCHES_AHEAD = 3
-"""Number of batches that each process prepares in advance."""
+"""Number of batches that each process prepares in advance, where `QUEUE_BYTES` have room for them."""
+QUEUE_BYTES = 4 << 30
+"""What all batches that wait on a machine may take, whatever their size: half of the shared memory that is advised for
+containers (8 GB, documentation/get_started/installation.md)."""
+QUEUE_SHARE = 1 / 4
+"""Share of the free memory that they may take where that is less: other programs, and caches, need some as well."""
 SHARED_MEMORY = Path("/dev/shm")
 """Where Linux has the memory through which batches come from other processes."""
 OPEN_FILES = 16
@@ -43,7 +48,13 @@ REFUSED = 100
 
 
 def make_loader(
-    source: WindowSource, first_iteration: int, num_workers: int, device: torch.device, *, validate: bool
+    source: WindowSource,
+    first_iteration: int,
+    num_workers: int,
+    device: torch.device,
+    *,
+    validate: bool,
+    ahead: int = BATCHES_AHEAD,
 ) -> Iterator[Batch | Regions | Seg25dError]:
     """The endless sequence of batches from an iteration on, see `batch_keys`.
 
@@ -53,6 +64,7 @@ def make_loader(
         num_workers: Processes that make them; 0 makes them in this process.
         device: Device to which the batches are moved.
         validate: Whether the validation batches come after every epoch.
+        ahead: Batches that each process prepares in advance, see `batches_ahead`.
     """
     if num_workers:
         shorten_sockets()
@@ -64,7 +76,7 @@ def make_loader(
         batch_size=None,
         sampler=keys,
         num_workers=num_workers,
-        prefetch_factor=BATCHES_AHEAD if num_workers else None,
+        prefetch_factor=ahead if num_workers else None,
         pin_memory=device.type == "cuda",
         worker_init_fn=_begin_worker,
     )
@@ -87,20 +99,45 @@ def _spare_cores() -> int:
     return available_cores() // torchrun_processes("LOCAL_WORLD_SIZE") - 1
 
 
+def queue_bytes() -> int:
+    """What the batches that wait for this process may take: its share of those that train together on a machine."""
+    free = available_memory_bytes()
+    if SHARED_MEMORY.is_dir():
+        free = min(free, shutil.disk_usage(SHARED_MEMORY).free)
+    return min(QUEUE_BYTES, int(QUEUE_SHARE * free)) // torchrun_processes("LOCAL_WORLD_SIZE")
+
+
+def fitting_loaders(number: int, batch_bytes: int) -> int:
+    """At most so many processes that prepare batches as can have one ready each, and at least one if any are wanted.
+
+    Args:
+        number: How many are wanted.
+        batch_bytes: Memory of a batch.
+    """
+    return min(number, max(1, queue_bytes() // max(1, batch_bytes)))
+
+
+def batches_ahead(number: int, batch_bytes: int) -> int:
+    """How many batches each process has ready, at least one.
+
+    Args:
+        number: Of processes that prepare batches.
+        batch_bytes: Memory of a batch.
+    """
+    return max(1, min(BATCHES_AHEAD, queue_bytes() // max(1, number * batch_bytes)))
+
+
 def more_loaders(number: int, batch_bytes: int) -> int:
     """Twice as many processes that prepare batches, if each gets a core and the system can hold them, else as many.
 
     Args:
         number: How many there are.
-        batch_bytes: Memory of a batch, of which each has some ready (`BATCHES_AHEAD`). All of these together may take
-            a quarter of the free memory.
+        batch_bytes: Memory of a batch, of which each has at least one ready, see `queue_bytes`.
     """
     wanted = min(2 * number, _spare_cores())
-    free = available_memory_bytes()
-    if SHARED_MEMORY.is_dir():
-        free = min(free, shutil.disk_usage(SHARED_MEMORY).free)
-    needed = wanted * (WORKER_BYTES + BATCHES_AHEAD * batch_bytes) * torchrun_processes("LOCAL_WORLD_SIZE")
-    if wanted <= number or needed > free // 4:
+    needed = wanted * WORKER_BYTES * torchrun_processes("LOCAL_WORLD_SIZE")
+    fits = needed <= QUEUE_SHARE * available_memory_bytes() and fitting_loaders(wanted, batch_bytes) == wanted
+    if wanted <= number or not fits:
         return number
     try:
         check_num_processes(wanted)

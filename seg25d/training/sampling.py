@@ -46,7 +46,8 @@ WINDOWS_PER_CASE = 4
 VALIDATION_BATCHES = 20
 """Maximum number of validation batches: one costs a third of an update, and an epoch has up to 100 updates."""
 CACHE_BYTES = 1 << 30
-"""Bytes of decompressed arrays that one process keeps; other windows are read from the store each time."""
+"""Bytes of decompressed arrays that all processes which prepare batches keep together, each its part of them; other
+windows are read from the store each time."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,14 @@ import torch
 from seg25d.core.device import Execution, lacks_memory
 from seg25d.core.errors import Seg25dError
 from seg25d.core.parallel import available_memory_bytes
-from seg25d.training.loading import BATCHES_AHEAD, choose_num_loaders, make_loader, more_loaders, next_batch
+from seg25d.training.loading import (
+    batches_ahead,
+    choose_num_loaders,
+    fitting_loaders,
+    make_loader,
+    more_loaders,
+    next_batch,
+)
 from seg25d.training.processes import share
 from seg25d.training.sampling import CACHE_BYTES, Batch, Regions, WindowSource
 from seg25d.training.state import Place, TrainingState
@@ -33,6 +40,9 @@ WATCHED = 20
 """Updates that count: several rounds of the processes, which deliver in bursts."""
 TIMED = 5
 """Batches whose augmentation on the GPU is timed, after one for which its kernels are loaded."""
+REGIONS = 2
+"""Voxels that are read for a window whose augmentation is left to the device, in windows: an upper bound of the mean
+with the default settings, as rotated and scaled windows need more around them."""
 
 
 class Supply:
@@ -50,6 +60,8 @@ class Supply:
     ) -> None:
         self.source, self.state, self.device = source, state, execution.device
         self.num_loaders, self.may_grow = choose_num_loaders(num_loaders, execution), num_loaders is None
+        if self.may_grow:
+            self.num_loaders = fitting_loaders(self.num_loaders, self.batch_bytes)
         self.validates = source.config.time_budget_seconds is None
         """Whether loaders make validation batches, too: where it is known beforehand after which updates they come."""
         self.batches: Iterator[Batch | Regions | Seg25dError] = iter(())
@@ -59,7 +71,6 @@ class Supply:
         self.num_settling = 0
         self.waited = 0.0
         """Seconds of waiting for the batch of the current update."""
-        self.batch_bytes = 0
 
     @property
     def place(self) -> Place:
@@ -70,17 +81,27 @@ class Supply:
         may_move = settings.enabled and self.device.type in WATCHED_DEVICES
         return self.state.augmented_on if may_move else "loaders"
 
+    @property
+    def batch_bytes(self) -> int:
+        """Memory of a batch of training while it waits for this process."""
+        plan, config = self.source.plan, self.source.config
+        channels = plan.representation.input_channels(len(plan.normalization))
+        per_voxel = 8 * channels if config.pretext is not None else 4 * channels + 1
+        windows = -(-plan.batch_size // self.source.process[1])
+        return windows * math.prod(plan.window) * per_voxel * (REGIONS if self.place == "device" else 1)
+
     def start(self) -> None:
         """Start the processes that prepare batches, in place of those that there are."""
         self.close()
         self.source.augments = self.place != "device"
-        self.source.cache.limit_bytes = min(CACHE_BYTES, available_memory_bytes() // (4 * max(1, self.num_loaders)))
+        self.source.cache.limit_bytes = min(CACHE_BYTES, available_memory_bytes() // 4) // max(1, self.num_loaders)
+        ahead, first = batches_ahead(self.num_loaders, self.batch_bytes), self.state.iteration
         self.batches = make_loader(
-            self.source, self.state.iteration, self.num_loaders, self.device, validate=self.validates
+            self.source, first, self.num_loaders, self.device, validate=self.validates, ahead=ahead
         )
         if self.watching:
             self.watched.clear()
-            ready = share([BATCHES_AHEAD * self.num_loaders], self.device, combine="max")[0]
+            ready = share([ahead * self.num_loaders], self.device, combine="max")[0]
             self.num_settling = SETTLING + int(ready)
 
     def close(self) -> None:
@@ -95,7 +116,6 @@ class Supply:
         batch = next_batch(self.batches)
         self.waited = time.perf_counter() - begun
         self.state.epoch_wait += self.waited
-        self.batch_bytes = batch[0].nbytes + batch[1].nbytes
         return self.source.finish_batch(batch, self.device) if isinstance(batch, Regions) else batch
 
     def validation_batches(self, number: int, *, here: bool) -> Iterator[Batch]:

@@ -18,7 +18,7 @@ from seg25d.core.records import Record, digest
 from seg25d.core.types import BoundingBox, Shape, Spacing
 from seg25d.data.labels import IGNORE_INDEX, Labels
 from seg25d.ensembling.fused_predictor import found_box, margin_voxels
-from seg25d.ensembling.view_maps import view_maps
+from seg25d.ensembling.view_maps import fusion_input, view_maps
 from seg25d.inference.predictor import Predictor
 from seg25d.preprocessing.locations import sample_locations
 from seg25d.preprocessing.store import CaseArrays, CaseRecord, Store
@@ -73,7 +73,7 @@ def write_case(source: Store, target: Store, case: str, predictors: SetPredictor
     maps = view_maps(image, *predictors)
     box = region(labels, maps, predictors.views[0].labels, record.grid.spacing_mm)
     inside = box_slices(box)
-    parts = np.concatenate([image[:, *inside], *(each[:, *inside].float().numpy() for each in maps)])
+    parts = fusion_input(image, maps, box)
     own = np.ascontiguousarray(labels[inside])
     counts = count_voxels(own)
     cut = record.model_copy(

@@ -43,10 +43,14 @@ class PlanningOptions(Record):
     configurations: tuple[str, ...] | None = None
     """Configurations to plan; None: all."""
     gpu_memory_gb: Annotated[float, Field(gt=0)] | Auto = "auto"
-    """GiB that a training step may take; `auto`: as planned before, else those of the GPU, else 8."""
+    """GiB that a training step may take; `auto`: as planned before, else those of the GPU, else 8 or,
+    on a machine with less than twice that, 4 or 2."""
     cpu_gflops: Annotated[float, Field(ge=0)] | Auto | None = None
     """Speed of the CPUs that train, in GFLOP/s, which bounds updates to `search.UPDATE_SECONDS`, or 0: not bounded;
     `auto`: as planned before, else that of this machine if it trains on CPUs; None: as planned before, else 0."""
+    time_budget_s: Annotated[float, Field(ge=0)] | None = None
+    """Seconds that each training (one fold of one configuration) will be given, for which updates on CPUs are bounded
+    (`search.update_seconds`); 0: any time; None: as planned before, else any time."""
     device: str | None = None
     """Where it would be trained; None: the best there is."""
     recipe: str = "default"

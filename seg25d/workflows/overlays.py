@@ -1,5 +1,6 @@
 """Pictures of training cases: the labels, in colour, over the slice that has most of them."""
 
+import math
 from functools import partial
 from pathlib import Path
 
@@ -7,13 +8,14 @@ from pydantic import Field
 
 from seg25d.core.errors import InputError
 from seg25d.core.locks import folder_lock
-from seg25d.core.parallel import choose_num_workers, map_cases
+from seg25d.core.parallel import map_cases
 from seg25d.core.progress import track
 from seg25d.core.records import Record
 from seg25d.core.workspace import Workspace
 from seg25d.data.cases import Case
 from seg25d.data.dataset import read_dataset
 from seg25d.data.labels import IGNORE_INDEX, Labels
+from seg25d.data.sizes import choose_workers, workers_for
 from seg25d.evaluation.pictures import draw_overlay, fullest_slice
 from seg25d.planning.plan import PlansName
 from seg25d.planning.plans_file import read_plans
@@ -21,7 +23,12 @@ from seg25d.planning.plans_name import DEFAULT_PLANS_NAME
 from seg25d.preprocessing.store import Store
 from seg25d.runs.names import find_configuration
 
-_BYTES_PER_WORKER = 1 << 30
+_LABEL_BYTES = 12
+"""Per voxel of a file: labels in 32 bits, of which there are three copies as they are read."""
+_CHANNEL_BYTES = 4
+"""Per voxel of each channel of an image."""
+_STORED_BYTES = 4
+"""Per voxel of a stored case: labels as they are and as they are read, and masks."""
 
 
 class OverlayOptions(Record):
@@ -59,6 +66,9 @@ def plot_overlays(workspace: Workspace, identifier: str, out: Path, options: Ove
         num_channels = len(dataset.description.channel_names)
         draw = partial(_draw_raw, dataset.description.labels, options, out)
         cases = {case.name: case for case in dataset.cases}
+        files = [case.label for case in dataset.cases if case.label]
+        per_voxel = _LABEL_BYTES + _CHANNEL_BYTES * num_channels
+        choose = partial(choose_workers, files=files, bytes_per_voxel=per_voxel)
     else:
         folder = workspace.preprocessed_dataset(name)
         path = folder.plans(options.plans_name)
@@ -72,9 +82,11 @@ def plot_overlays(workspace: Workspace, identifier: str, out: Path, options: Ove
         cases = {each: Case(name=each, images=()) for each in store.cases()}
         if not cases:
             raise InputError(f"{store.folder} has no cases: run `seg25d preprocess -d {identifier} -c {wanted}` first")
+        num_voxels = max(math.prod(store.record(each).grid.shape) for each in cases)
+        choose = partial(workers_for, num_voxels=num_voxels, bytes_per_voxel=_STORED_BYTES, num_items=len(cases))
     if options.channel >= num_channels:
         raise InputError(f"-channel_idx: expected a number from 0 to {num_channels - 1}, got {options.channel}")
-    workers = choose_num_workers(options.num_processes, _BYTES_PER_WORKER, len(cases))
+    workers = choose(options.num_processes)
     with folder_lock(out, "drawing"):
         done = map_cases(draw, list(cases.values()), name=_name, num_workers=workers)
         for _ in track(done, len(cases), "drawing"):

@@ -29,7 +29,7 @@ from seg25d.preprocessing.preprocess import preprocess_dataset, stores_to_change
 from seg25d.preprocessing.store import check_case_names
 from seg25d.runs.names import check_names
 from seg25d.workflows.ceiling import with_ceilings
-from seg25d.workflows.machine_limits import machine_limits
+from seg25d.workflows.machine_limits import machine_limits, training_time
 from seg25d.workflows.options import PlanningOptions
 
 logger = logging.getLogger(__name__)
@@ -58,6 +58,7 @@ class DatasetToPlan(NamedTuple):
     rules: PlanningRules
     gpu_memory_gb: float | Auto
     cpu_gflops: float | Auto | None
+    time_budget_s: float | None
     device: str | None
     spacing_3d_mm: Spacing | None
     plans_name: str
@@ -153,6 +154,7 @@ def make_plans(task: DatasetToPlan) -> Plans:
     """
     fingerprint = measure(task)
     limits = machine_limits(task.dataset.name, task.stored, task.gpu_memory_gb, task.cpu_gflops, task.device)
+    time_budget_s = training_time(task.dataset.name, task.stored, task.time_budget_s, limits)
     check_memory(limits.gpu_memory_gb)
     revised = revise_plans(
         task.stored,
@@ -161,6 +163,7 @@ def make_plans(task: DatasetToPlan) -> Plans:
         configurations=task.configurations,
         gpu_memory_gb=limits.gpu_memory_gb,
         cpu_gflops=limits.cpu_gflops,
+        time_budget_s=time_budget_s,
         spacing_3d_mm=task.spacing_3d_mm,
         rules=task.rules,
         plans_name=task.plans_name,
@@ -265,6 +268,7 @@ def add_network(folder: PreprocessedFolder, plans: Plans, name: str) -> Plans:
         configurations=[name],
         gpu_memory_gb=plans.gpu_memory_gb,
         cpu_gflops=plans.cpu_gflops,
+        time_budget_s=plans.time_budget_s,
         rules=find_rules(plans.recipe),
         plans_name=plans.plans_name,
     ).configurations[name]
@@ -288,8 +292,8 @@ def keep_network(path: Path, plans: Plans, name: str) -> None:
             save_plans(path, stored.with_plan(name, plans.configurations[name]))
 
 
-def _made_from(plans: Plans) -> tuple[str, float, float]:
-    return plans.planned_from, plans.gpu_memory_gb, plans.cpu_gflops
+def _made_from(plans: Plans) -> tuple[str, float, float, float]:
+    return plans.planned_from, plans.gpu_memory_gb, plans.cpu_gflops, plans.time_budget_s
 
 
 def _dataset_to_plan(workspace: Workspace, name: str, rules: PlanningRules, options: PlanningOptions) -> DatasetToPlan:
@@ -314,6 +318,7 @@ def _dataset_to_plan(workspace: Workspace, name: str, rules: PlanningRules, opti
         rules=rules,
         gpu_memory_gb=options.gpu_memory_gb,
         cpu_gflops=options.cpu_gflops,
+        time_budget_s=options.time_budget_s,
         device=options.device,
         spacing_3d_mm=options.spacing_3d_mm,
         plans_name=options.plans_name,

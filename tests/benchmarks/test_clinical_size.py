@@ -68,6 +68,18 @@ def test_what_a_stage_writes_is_removed_before_it(commands: list[str], tmp_path:
     assert not made.exists()
 
 
+def test_more_cases_to_predict_are_data_of_their_own(commands: list[str], tmp_path: Path) -> None:
+    words = ["-o", str(tmp_path / "a.json"), "--folder", str(tmp_path / "f"), *SMALL, "--stages", "predict", "evaluate"]
+    words += ["--configurations", "si", "--test-cases", "2"]
+    raw = tmp_path / "f" / "10x20_0.8mm_3labels_4_2" / "raw" / "Dataset801_Clinical"
+    (raw / "labelsTs").mkdir(parents=True)
+    assert clinical_size.main(words) == 0
+    assert commands[0].endswith("--cases 4 --test-cases 2")
+    kept = json.loads((tmp_path / "a.json").read_text())["figures"][f"{DATA}, 2 to predict"]
+    assert kept["data"]["generate"]["voxels"] == 6 * 4_000
+    assert [kept["seg25d"][name]["voxels"] for name in ("predict si", "evaluate")] == [8_000, 8_000]
+
+
 def test_tables_compare_programs_and_sizes() -> None:
     ours = {"predict 3d": row(), "verify": row(cpu_s=8.0), "plan": row(status=1), "mirrored mip": row()}
     theirs = {
@@ -87,6 +99,39 @@ def test_tables_compare_programs_and_sizes() -> None:
         "| mirrored mip | 1 s, 0.5 s, 1.07e+03 B |",
         "| verify | 8 s, 4 s, 2.15e+03 B |",
     ]
+
+
+HERE = {"cpu": "AMD EPYC", "instruction_sets": ["AVX2"], "cores": 2, "free_memory_gb": 3.0}
+
+
+def test_figures_of_two_machines_are_not_divided() -> None:
+    elsewhere = {**HERE, "instruction_sets": ["AVX2", "AMX"]}
+    ours = {stage: row(machine=HERE) for stage in ("verify", "plan", "evaluate")}
+    theirs = {"verify": row(machine=elsewhere), "plan": row(machine={**HERE, "free_memory_gb": 9.0}), "evaluate": row()}
+    table = tables({"figures": {DATA: {"seg25d": ours, "nnunet": theirs}}})
+    ratios = [line.split(" | ")[-2:] for line in table.splitlines() if line.startswith("| ") and line.count("|") == 10]
+    assert ratios[2:] == [["-", "- |"], ["1.00", "1.00 |"], ["1.00", "1.00 |"]]
+    assert "Figures of different machines have no ratio." in table
+    theirs["verify"] = row(machine=HERE)
+    assert "different machines" not in tables({"figures": {DATA: {"seg25d": ours, "nnunet": theirs}}})
+
+
+def test_each_figure_has_its_machine_also_those_of_older_files(
+    commands: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = {"cpu": "Intel", "cores": 2}
+    path = tmp_path / "a.json"
+    content = {"machine": older, "figures": {DATA: {"seg25d": {"export": row()}, "nnunet": {"fingerprint": row()}}}}
+    path.write_text(json.dumps(content))
+    monkeypatch.setattr(clinical_size, "this_machine", lambda: HERE)
+    words = ["-o", str(path), "--folder", str(tmp_path / "f"), *SMALL, "--stages", "fingerprint"]
+    assert clinical_size.main(words) == 0
+    assert commands
+    found = json.loads(path.read_text())
+    assert "machine" not in found
+    ours, theirs = (found["figures"][DATA][program] for program in ("seg25d", "nnunet"))
+    assert {stage: each["machine"] for stage, each in ours.items()} == {"export": older, "fingerprint": HERE}
+    assert theirs["fingerprint"]["machine"] == older
 
 
 def test_another_python_than_one_of_nnunet_is_refused(tmp_path: Path) -> None:

@@ -103,8 +103,13 @@ def test_contenders_have_recipes_measures_and_every_seed_once(workspace, trained
     found.clear()
     assert duel(rows, TABLE, options, monkeypatch) == results
     assert (trained, found) == ([], [])
-    # Another table shares nothing.
-    duel(rows, replace(TABLE, name="other"), options_of(workspace, "--only", "two", "--seeds", "0"), monkeypatch)
+    # With another setting it is another training, in another folder; another table shares nothing.
+    words = ["--only", "two", "--seeds", "0"]
+    duel(rows, TABLE, options_of(workspace, *words, "--set", "weight_averaging=0.3"), monkeypatch)
+    assert trained == ["si__sobirov2022/fold_0"]
+    assert len(list((place / "two").iterdir())) == 3
+    trained.clear()
+    duel(rows, replace(TABLE, name="other"), options_of(workspace, *words), monkeypatch)
     assert trained == ["si__sobirov2022/fold_0"]
     with pytest.raises(SystemExit, match="no rows three; there are one, two"):
         compete(rows, TABLE, options_of(workspace, "--only", "three"))
@@ -141,7 +146,7 @@ def test_finished_trainings_need_nothing_but_the_file(workspace, trained, monkey
     trained.clear()
     duel(rows, TABLE, options_of(workspace, "--only", "two", "--seeds", "0"), monkeypatch)
     assert trained == ["si/fold_0"]
-    assert "two, seed 0: trained by another plan; it is trained again" in caplog.text
+    assert caplog.text.count("two, seed 0: trained by another plan") == 1
     # Where nothing is at all, not even raw data.
     forget(workspace, "benchmarks", "results", "preprocessed", "raw")
     trained.clear()
@@ -173,6 +178,12 @@ def test_rows_of_several_machines_say_so(workspace, trained, monkeypatch):
     assert "7 threads" in conditions
 
 
+def fused_folder(workspace: Workspace) -> Path:
+    """The folder of the models of seed 0 that were trained last."""
+    folders = (workspace.raw.parent / "benchmarks" / "fusions" / "2_updates").glob("seed_0_*")
+    return max(folders, key=lambda folder: folder.stat().st_mtime_ns)
+
+
 def fuse(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, *words: str) -> dict:
     output = workspace.raw.parent / "fusions.json"
     place = ["--workspace", str(workspace.raw.parent), "--output", str(output)]
@@ -193,12 +204,13 @@ def test_views_are_trained_and_predicted_once_for_all_fusions(workspace, trained
     monkeypatch.setattr(fusions.FusedPredictor, "maps", count)
     rows = fuse(workspace, monkeypatch, "--run", "mv__holdout")["rows"]
     views = ["axial/holdout_0", "coronal/holdout_0", "sagittal/holdout_0"]
-    assert trained == [*views, "mv__holdout/fold_0", "mv__holdout__no_image/fold_0"]
+    all_models = [*views, "mv__holdout/fold_0", "mv__holdout__no_image/fold_0"]
+    assert trained == all_models
     names = ["axial", "coronal", "sagittal", *fusions.UNTRAINED, "VFN", "VFN without image"]
     assert [row["name"] for row in rows] == names
     own = [name for name in predicted if name != "network"]
     assert own == ["mean"], "the first of all fusions predicts the views; trainings score networks"
-    results = workspace.raw.parent / "benchmarks" / "fusions" / "2_updates" / "seed_0" / DATASET_NAME
+    results = fused_folder(workspace) / DATASET_NAME
     data = [results / name / "fold_0" / "fusion_data" for name in ("mv__holdout", "mv__holdout__no_image")]
     assert data[1].resolve() == data[0], "both networks learn from the same predictions"
     by_name = {row["name"]: row for row in rows}
@@ -206,6 +218,18 @@ def test_views_are_trained_and_predicted_once_for_all_fusions(workspace, trained
     assert by_name["mean"]["seconds_per_case"] > 0
     assert all(row["cases"] == ["phantom_000"] for row in rows)
     assert set(by_name["VFN"]["differences"]) <= {"majority", "mean"}
+    # Other settings, and another plan of a view, are another training.
+    trained.clear()
+    fuse(workspace, monkeypatch, "--run", "mv__holdout", "--set", "weight_averaging=0.5")
+    assert trained == all_models
+    plans = workspace.preprocessed_dataset(DATASET_NAME).plans()
+    content = read_json(plans)
+    content["configurations"]["coronal"]["batch_size"] += 1
+    write_json(plans, content)
+    trained.clear()
+    fuse(workspace, monkeypatch, "--run", "mv__holdout")
+    assert trained == all_models
+    rows = read_json(workspace.raw.parent / "fusions.json")["rows"]
     trained.clear()
     predicted.clear()
     forget(workspace, "benchmarks", "results", "preprocessed", "raw")
@@ -216,7 +240,7 @@ def test_views_are_trained_and_predicted_once_for_all_fusions(workspace, trained
 
 def test_fusions_score_what_the_command_would_predict(workspace, trained, monkeypatch):
     rows = fuse(workspace, monkeypatch, "--run", "mv__holdout", "--without-ablation")["rows"]
-    own = workspace.raw.parent / "benchmarks" / "fusions" / "2_updates" / "seed_0" / DATASET_NAME / "mv__holdout"
+    own = fused_folder(workspace) / DATASET_NAME / "mv__holdout"
     dice = {row["name"]: row["scores"]["dice"][0][0] for row in rows}
     images = str(workspace.raw_dataset(DATASET_NAME) / "imagesTr" / "phantom_000_0000.nii.gz")
     for method, key in (("network", "VFN"), ("majority", "majority")):
@@ -249,7 +273,7 @@ def test_runs_are_named_by_their_parts(workspace, trained, monkeypatch):
     rows = fuse(workspace, monkeypatch, *words)["rows"]
     sets = [f"{view}{kind}__xia2018/holdout_0" for kind in ("", "__fine") for view in ("axial", "coronal", "sagittal")]
     assert trained == [*sets, f"{fine.name()}/fold_0"]
-    own = workspace.raw.parent / "benchmarks" / "fusions" / "2_updates" / "seed_0" / DATASET_NAME
+    own = fused_folder(workspace) / DATASET_NAME
     lengths = [read_json(own / name / "config.json")["iterations"] for name in (sets[0], f"{fine.name()}/fold_0")]
     assert lengths == [3, 2]
 

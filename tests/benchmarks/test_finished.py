@@ -1,13 +1,27 @@
 """benchmarks/finished.py: what a file keeps of trainings, and what it says of them together."""
 
+import argparse
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from finished import find_training, keep_training, known_dataset, over_trainings, read_trainings
+from finished import (
+    facts_of,
+    find_training,
+    keep_training,
+    known_dataset,
+    over_trainings,
+    plan_digest,
+    planned_digest,
+    read_trainings,
+)
 from result_tables import Table, write_tables
 
 from seg25d.core.files import read_json, write_json
+from seg25d.core.records import read_record
+from seg25d.data.phantom import DATASET_NAME
+from seg25d.planning.plan import Plans
 
 MACHINE = {"device": "Processor X", "cores": 2, "threads": 1, "versions": {"torch": "2.13.0"}}
 
@@ -50,6 +64,59 @@ def test_a_training_is_found_by_table_name_and_settings(tmp_path: Path) -> None:
         assert find_training(output, other) is None
     assert known_dataset(output, "4") == "Dataset004_Hippocampus"
     assert known_dataset(output, "27") is None
+
+
+def test_another_plan_is_another_training_where_one_is_planned(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    output = tmp_path / "duel.json"
+    keep_training(output, training("one", 0, plan="first"))
+    assert find_training(output, training("one", 0, plan="first")) is not None
+    assert find_training(output, training("one", 0, plan=None)) is not None, "nothing is planned here"
+    for _ in range(2):
+        assert find_training(output, training("one", 0, plan="second")) is None
+    assert [record.getMessage() for record in caplog.records] == [
+        "one, seed 0: trained by another plan than second; it does not count"
+    ]
+    # Of earlier versions, which did not note the plan.
+    keep_training(output, training("two", 0))
+    assert find_training(output, training("two", 0, plan=None)) is not None
+    assert find_training(output, training("two", 0, plan="first")) is None
+
+
+def test_all_settings_but_places_distinguish_a_training() -> None:
+    options = argparse.Namespace(
+        dataset="4", iterations=80, time_budget=None, set=["a=1"], seeds=[0, 1], output=Path("x"), workspace=Path("y")
+    )
+    facts = facts_of("duel", "one", 1, options, "plan", set=["a=1", "b=2"], labels=10)
+    assert facts == {
+        "table": "duel",
+        "name": "one",
+        "seed": 1,
+        "settings": {"dataset": "4", "iterations": "80", "set": "['a=1', 'b=2']", "seeds": "1", "labels": "10"},
+        "plan": "plan",
+    }
+    assert "iterations" not in facts_of("duel", "one", 1, options, iterations=None)["settings"]
+
+
+def test_trainings_that_end_at_once_are_all_kept(tmp_path: Path) -> None:
+    output = tmp_path / "results" / "duel.json"
+    table = Table("duel", "A duel", {"": lambda row: row["name"]})
+    with ThreadPoolExecutor(8) as pool:
+        kept = [pool.submit(keep_training, output, training("one", seed)) for seed in range(16)]
+        kept.append(pool.submit(write_tables, table, [], {"settings": {"device": "cpu"}}, output))
+    assert all(each.exception() is None for each in kept)
+    assert sorted(each["seed"] for each in read_trainings(output)) == list(range(16))
+
+
+def test_the_digest_is_that_of_the_plan_that_there_is(trained_once: Path) -> None:
+    path = trained_once / "preprocessed" / DATASET_NAME / "plans.json"
+    plans = read_record(path, Plans)
+    assert planned_digest(path, "2d") == plan_digest(plans.configurations["axial"])
+    assert planned_digest(path, "si") not in (None, planned_digest(path, "2d"))
+    assert planned_digest(path, "stack") is None, "not planned"
+    assert planned_digest(path.with_name("none.json"), "2d") is None
+    assert plan_digest(plans.configurations["si"]) != plan_digest(*plans.configurations.values())
 
 
 def test_a_training_takes_the_place_of_its_earlier_record_and_all_else_stays(tmp_path: Path) -> None:

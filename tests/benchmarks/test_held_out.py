@@ -13,14 +13,17 @@ import held_out
 import numpy as np
 import pytest
 import thick_slices
-from held_out import KeptTrainings, Source, Volume, coarser_in_plane, find_source, scores
-from thick_slices import between, repeated_slices, share_identical, thinner
+from held_out import Source, Volume, check_seeds, coarser_in_plane, find_source, succeeds
+from machines import this_machine
+from result_tables import Row
+from thick_slices import between, compare, fewest_left_out, from_thick, repeated_slices, share_same, thick, thin
 
+from seg25d.cli.common import INTERRUPTED
 from seg25d.data.dataset import read_dataset
 from seg25d.data.image_io import read_geometry, read_image, read_labels
 from seg25d.data.verify import verify_dataset
 from seg25d.preprocessing.grid import Grid
-from seg25d.preprocessing.positions import linear_positions
+from seg25d.preprocessing.positions import linear_positions, nearest_voxels
 
 SHAPE = (7, 8, 6)
 LABELS = {"background": 0, "a": 1, "b": 2}
@@ -50,8 +53,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     """The commands that a benchmark asks for, which stand aside: what is predicted is the truth."""
     commands: list[tuple[str, ...]] = []
 
-    def train(workspace: Path, identifier: str, configuration: str, iterations: int, seed: int) -> None:
+    def train(workspace: Path, identifier: str, configuration: str, iterations: int, seed: int) -> Row:
         commands.append(("train", identifier, configuration, str(iterations), str(seed)))
+        return {"window": [8, 8, 8], "batch_size": 2}
 
     def predict(workspace: Path, identifier: str, configuration: str, images: Path, out: Path) -> None:
         commands.append(("predict", identifier, configuration))
@@ -59,8 +63,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
         for path in (images.parent / "labelsTs").iterdir():
             (out / path.name).write_bytes(path.read_bytes())
 
-    def score(workspace: Path, truth: Path, out: Path) -> dict[str, float]:
-        return {path.name.removesuffix(".nii.gz"): 0.5 for path in sorted(out.iterdir())}
+    def score(workspace: Path, truth: Path, out: Path) -> Row:
+        cases = [path.name.removesuffix(".nii.gz") for path in sorted(out.iterdir())]
+        return {"cases": cases, "scores": {"dice": [0.5] * len(cases), "hd95_mm": [3.0] * len(cases)}}
 
     for module in (few_slices_labelled, thick_slices):
         for function in (train, predict, score):
@@ -108,7 +113,7 @@ def few(source: Source, tmp_path: Path, *words: str) -> int:
 
 def test_arms_differ_in_what_is_labelled(source: Source, tmp_path: Path, asked: list[tuple[str, ...]]) -> None:
     few(source, tmp_path, "--slices-labelled", "3")
-    raw = tmp_path / "workspace" / "Dataset027_Tiny_3_1" / "raw"
+    raw = tmp_path / "workspace" / "Dataset027_Tiny_3_1_7_updates" / "raw"
     data = {arm: read_dataset(raw / f"Dataset90{number}_Tiny") for number, arm in enumerate("asc")}
     assert [len(data[arm].cases) for arm in "asc"] == [8, 8, 2]
     assert [verify_dataset(each.root, 0) for each in data.values()] == [[], [], []]
@@ -137,8 +142,13 @@ def test_trainings_are_kept_by_the_file_alone(
     assert len(trained) == 2 * 3 * 2
     assert ("train", "904", "si", "7", "1") in trained
     kept = json.loads((tmp_path / "few.json").read_text(encoding="utf-8"))
-    assert kept["settings"] == {"slices_labelled": 5, "in_plane": 1, "iterations": 7}
-    assert kept["trainings"][0]["cases"] == {"case_0": 0.5, "case_1": 0.5}
+    first = kept["trainings"][0]
+    settings = {"slices_labelled": "5", "in_plane": "1", "iterations": "7", "seeds": "0"}
+    assert first["settings"] == {"dataset": "Dataset027_Tiny", "configuration": "2d", **settings}
+    assert (first["name"], first["dataset"]) == ("2d, all labels", "Dataset027_Tiny")
+    assert (first["cases"], first["scores"]) == (["case_0", "case_1"], {"dice": [0.5, 0.5], "hd95_mm": [3.0, 3.0]})
+    assert first["machine"] == this_machine(None)
+    assert (first["window"], first["batch_size"]) == ([8, 8, 8], 2)
     asked.clear()
     # On another machine: with the file, and an empty workspace; one training is missing.
     kept["trainings"].pop(4)
@@ -155,33 +165,60 @@ def test_trainings_are_kept_by_the_file_alone(
 
 def test_results_of_other_settings_are_not_mixed_in(source: Source, tmp_path: Path, asked: list[Any]) -> None:
     few(source, tmp_path)
-    with pytest.raises(SystemExit, match=r"'slices_labelled': 5.*, expected .*'slices_labelled': 4"):
-        few(source, tmp_path, "--slices-labelled", "4")
+    asked.clear()
+    few(source, tmp_path)
+    assert not asked
+    for words in (["--slices-labelled", "4"], ["--iterations", "8"], ["--in-plane", "2"]):
+        asked.clear()
+        few(source, tmp_path, *words)
+        assert len([each for each in asked if each[0] == "train"]) == 2 * 3, words
+    trainings = json.loads((tmp_path / "few.json").read_text(encoding="utf-8"))["trainings"]
+    assert len(trainings) == 4 * 2 * 3
 
 
-def test_rows_and_columns_of_scores(tmp_path: Path) -> None:
-    kept = KeptTrainings(None, {})
-    kept.keep({"cases": {"b": 0.5, "a": None}}, seed=0)
-    kept.keep({"cases": {"b": 0.75}}, seed=1)
-    assert scores(kept.trainings) == [[None, 0.5], [None, 0.75]]
-    assert kept.find(seed=1) is kept.trainings[1]
-    assert kept.find(seed=2) is None
+def test_scores_are_those_of_the_command(tmp_path: Path) -> None:
+    labels = np.zeros((3, 4, 4), np.uint8)
+    labels[1, 1:3, 1:3] = 1
+    volume = Volume(np.zeros((1, 3, 4, 4), np.float32), labels, (1.0, 1.0, 1.0))
+    for folder in ("truth", "found"):
+        Source(tmp_path, {"file_ending": ".nii.gz"}, [], []).write(tmp_path / folder, "Ts", "a", volume)
+    description = {"channel_names": {"0": "MRI"}, "labels": {"background": 0, "a": 1}, "file_ending": ".nii.gz"}
+    (tmp_path / "truth" / "dataset.json").write_text(json.dumps(description | {"numTraining": 1}), encoding="utf-8")
+    found = held_out.score(tmp_path, tmp_path / "truth" / "labelsTs", tmp_path / "found" / "labelsTs")
+    assert found["cases"] == ["a"]
+    assert (found["scores"]["dice"], found["scores"]["hd95_mm"]) == ([1.0], [0.0])
 
 
 def test_failed_commands_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(held_out, "seg25d", lambda words: 2)
     with pytest.raises(RuntimeError, match="seg25d train 900 2d all --iterations 3 --seed 1 ended with 2"):
         held_out.run(tmp_path, "train", "900", "2d", "all", "--iterations", "3", "--seed", "1")
+    monkeypatch.setattr(held_out, "seg25d", lambda words: INTERRUPTED)
+    with pytest.raises(KeyboardInterrupt):
+        held_out.run(tmp_path, "train", "900")
 
 
-def test_thinner_slices_keep_the_slices_that_there_are(source: Source) -> None:
+@pytest.mark.parametrize("every", [2, 3])
+def test_thick_slices_are_real_ones_and_those_that_preprocessing_takes(source: Source, every: int) -> None:
     volume = source.read("case_4")
-    thin = thinner(volume)
-    assert thin.image.shape == (1, 21, 8, 6)
-    assert thin.spacing_mm == (10 / 3, 1.5, 1.5)
-    np.testing.assert_allclose(thin.image[:, 1::3], volume.image, atol=1e-6)
-    np.testing.assert_array_equal(thin.labels[1::3], volume.labels)
-    np.testing.assert_allclose(thin.image[:, 2], (2 * volume.image[:, 0] + volume.image[:, 1]) / 3, atol=1e-6)
+    finer, coarser = thin(volume, every), thick(volume, every)
+    number = 7 // every
+    assert finer.image.shape == (1, every * number, 8, 6)
+    assert (finer.spacing_mm, coarser.spacing_mm) == ((10.0, 1.5, 1.5), (10.0 * every, 1.5, 1.5))
+    np.testing.assert_array_equal(finer.labels, volume.labels[: every * number])
+    taken = nearest_voxels(every * number, number)
+    np.testing.assert_array_equal(coarser.image, volume.image[:, taken])
+    np.testing.assert_array_equal(coarser.labels, volume.labels[taken])
+
+
+@pytest.mark.parametrize(
+    ("spacing_mm", "every"),
+    [((1.0, 1.0, 1.0), 4), ((3.27, 1.95, 1.95), 2), ((10.0, 1.5, 1.5), 2), ((1.0, 2.0, 0.5), 2)],
+)
+def test_slices_that_are_kept_are_more_than_three_times_as_thick_as_pixels(
+    spacing_mm: tuple[float, float, float], every: int
+) -> None:
+    assert fewest_left_out(spacing_mm) == every
 
 
 def test_labels_between_slices_lie_between_them() -> None:
@@ -200,20 +237,25 @@ def test_a_cone_is_best_between_the_slices_that_were_taken(factor: int) -> None:
     rows, columns = np.mgrid[-30:31, -30:31]
     radius = np.linspace(28, 4, 16)[:, None, None]
     truth = (np.hypot(rows, columns) <= radius).astype(np.uint8)
-    nearest, middles, taken = (thick_slices.dice(truth, factor, rule) for rule in thick_slices.RULES)
-    assert nearest < taken <= 1
-    assert middles <= taken + 1e-3
+    nearest, middles, taken = (
+        compare(truth, from_thick(truth, factor, rule), (1.0, 1.0, 1.0)) for rule in thick_slices.RULES.values()
+    )
+    assert nearest[0] < taken[0] <= 1
+    assert middles[0] <= taken[0] + 1e-3
+    assert nearest[1] >= taken[1], "HD95"
+    assert nearest[2] == pytest.approx((16 - 16 // factor) / 15)
+    assert taken[2] < nearest[2]
 
 
-def test_what_is_repeated_is_counted(tmp_path: Path, source: Source) -> None:
+def test_slices_that_are_the_same_are_counted(tmp_path: Path, source: Source) -> None:
     labels = np.zeros((6, 4, 4), np.uint8)
     labels[1:3, 1, 1] = 1
     labels[3, 1:3, 1] = 1
     # Pairs with a structure: 0 and 1, 1 and 2 (the same), 2 and 3, 3 and 4.
     volume = Volume(np.zeros((1, 6, 4, 4), np.float32), labels, (1.0, 1.0, 1.0))
     source.write(tmp_path / "found", "Ts", "a", volume)
-    assert share_identical(tmp_path / "found" / "labelsTs") == 0.25
-    assert share_identical(tmp_path / "none") == 0
+    assert share_same(tmp_path / "found" / "labelsTs") == 0.25
+    assert share_same(tmp_path / "none") == 0
 
 
 def test_repeated_slices_are_those_of_nnunet() -> None:
@@ -224,34 +266,41 @@ def test_repeated_slices_are_those_of_nnunet() -> None:
     assert repeated_slices(grid, 1) is None
 
 
-def thick(source: Source, tmp_path: Path, place: str) -> int:
+def thick_trials(source: Source, tmp_path: Path, place: str, *words: str) -> int:
     where = ["--data", str(source.folder.parent), "--workspace", str(tmp_path / place), "-o", str(tmp_path / "t.json")]
-    return thick_slices.main([*where, "--train", "27", "--iterations", "5", "--seeds", "0", "1"])
+    return thick_slices.main([*where, "--train", "27", "--iterations", "5", "--seeds", "0", "1", *words])
 
 
 def test_models_of_both_kinds_see_images_of_both(
     source: Source, tmp_path: Path, asked: list[tuple[str, ...]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert thick(source, tmp_path, "workspace") == 0
+    assert thick_trials(source, tmp_path, "workspace") == 0
+    assert "Dataset027_Tiny, every 2: 10 of 10 cases serve\n" in capsys.readouterr().out
     assert [words[1:] for words in asked if words[0] == "train"] == [
         (number, "2d", "5", seed) for number, seed in (("900", "0"), ("901", "0"), ("902", "1"), ("903", "1"))
     ]
     assert len([words for words in asked if words[0] == "predict"]) == 2 * 5
-    root = tmp_path / "workspace" / "Dataset027_Tiny_1"
-    depths = {
-        path: read_geometry(root / path / "case_2.nii.gz").canonical_shape[0]
-        for path in ("raw/Dataset900_Tiny/labelsTr", "raw/Dataset901_Tiny/labelsTr")
-    }
-    assert [*depths.values()] == [7, 21]
+    root = tmp_path / "workspace" / "Dataset027_Tiny_2_1_5_updates"
+    trained = [root / f"raw/Dataset{number}_Tiny/labelsTr/case_2.nii.gz" for number in (900, 901)]
+    assert [read_geometry(path).canonical_shape[0] for path in trained] == [3, 6]
     tests = [root / "tests" / kind / "imagesTs" / "case_0_0000.nii.gz" for kind in ("thick", "thin")]
-    assert [read_geometry(path).canonical_shape[0] for path in tests] == [7, 21]
+    assert [read_geometry(path).canonical_shape[0] for path in tests] == [3, 6]
+    # The truth of thin images are the labels of the data set, not something between those of thick ones.
+    truth, _ = read_labels(root / "tests/thin/labelsTs/case_0.nii.gz")
+    np.testing.assert_array_equal(truth, source.read("case_0").labels[:6])
+    kept = json.loads((tmp_path / "t.json").read_text(encoding="utf-8"))
+    settings = {"dataset": "Dataset027_Tiny", "every": "2", "in_plane": "1", "iterations": "5", "seeds": "0"}
+    assert kept["trainings"][0]["settings"] == settings
+    assert kept["trainings"][0]["same"] == kept["trainings"][0]["same_in_truth"]
     asked.clear()
-    assert thick(source, tmp_path, "elsewhere") == 0
+    assert thick_trials(source, tmp_path, "elsewhere") == 0
     assert not asked
     assert not (tmp_path / "elsewhere").exists()
     last = capsys.readouterr().out.splitlines()[-6:]
     assert last[0].startswith("model  images  between")
     assert [line.split()[:3] for line in last[1:]] == [list(trial) for trial in thick_slices.TRIALS]
+    assert "dice +0.000" in last[2]
+    assert "hd95_mm +0.000" in last[2]
 
 
 def test_only_what_is_to_be_repeated_is(
@@ -265,15 +314,89 @@ def test_only_what_is_to_be_repeated_is(
         ways.append((out.name, thick_slices.export.separate_positions is usual))
 
     monkeypatch.setattr(thick_slices, "predict", predict)
-    thick(source, tmp_path, "workspace")
+    thick_trials(source, tmp_path, "workspace")
     assert all(is_usual != name.endswith("repeated") for name, is_usual in ways)
     assert len(ways) == 10
 
 
-def test_a_workspace_is_needed(source: Source, capsys: pytest.CaptureFixture[str]) -> None:
+def test_cases_whose_structures_show_in_one_slice_do_not_serve(
+    source: Source, tmp_path: Path, asked: list[tuple[str, ...]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    volume = source.read("case_7")
+    hidden = np.where(np.arange(7)[:, None, None] == 3, volume.labels, 0).astype(np.uint8)
+    source.write(source.folder, "Tr", "case_7", volume._replace(labels=hidden))
+    assert thick_trials(source, tmp_path, "workspace") == 0
+    assert "every 2: 9 of 10 cases serve, but not case_7\n" in capsys.readouterr().out
+    trained = (tmp_path / "workspace/Dataset027_Tiny_2_1_5_updates/raw/Dataset900_Tiny/labelsTr").iterdir()
+    assert sorted(path.name for path in trained) == [f"case_{number}.nii.gz" for number in (2, 3, 4, 5, 6, 8, 9)]
+
+
+def test_slices_that_would_be_interpolated_anyway_are_refused(source: Source, tmp_path: Path) -> None:
+    for case in (*source.trained, *source.kept):
+        source.write(source.folder, "Tr", case, source.read(case)._replace(spacing_mm=(1.0, 1.0, 1.0)))
+    with pytest.raises(SystemExit, match=r"case_2 .* voxels of 1 x 1 x 1 mm; expected --every 4 or more, got 3"):
+        thick_trials(source, tmp_path, "workspace", "--every", "3")
+    with pytest.raises(SystemExit, match="expected cases to train on and some kept back, got 0 and 0"):
+        thick_trials(source, tmp_path, "workspace", "--every", "4")
+
+
+def test_a_failed_training_does_not_stop_the_others(
+    source: Source,
+    tmp_path: Path,
+    asked: list[tuple[str, ...]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    usual: Callable[..., Row] = thick_slices.train
+
+    def train(workspace: Path, identifier: str, configuration: str, iterations: int, seed: int) -> Row:
+        if identifier == "901":
+            raise RuntimeError("seg25d train 901 ended with 2")
+        return usual(workspace, identifier, configuration, iterations, seed)
+
+    monkeypatch.setattr(thick_slices, "train", train)
+    monkeypatch.setattr(few_slices_labelled, "train", train)
+    assert thick_trials(source, tmp_path, "workspace") == 1
+    assert [words[1] for words in asked if words[0] == "train"] == ["900", "902", "903"]
+    told = "failed: a model of thin slices, seed 0: seg25d train 901 ended with 2"
+    assert told in capsys.readouterr().err
+    asked.clear()
+    assert few(source, tmp_path) == 1
+    assert [words[1] for words in asked if words[0] == "train"] == ["900", "902", "903", "904", "905"]
+    assert "failed: Dataset027_Tiny, 2d, one slice in 5, seed 0: " in capsys.readouterr().err
+    assert succeeds("nothing", lambda: None)
+
+
+def test_what_would_end_hours_later_is_refused_at_once(
+    source: Source, tmp_path: Path, asked: list[tuple[str, ...]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = source.folder.parent
+    with pytest.raises(SystemExit, match=r"one folder Dataset004_NAME in .*, got none"):
+        find_source(data, 4)
+    with pytest.raises(SystemExit, match="expected seeds from 0 to 32, got 33"):
+        check_seeds([0, 33], 3)
+    check_seeds([0, 32], 3)
+    with pytest.raises(SystemExit, match="got none"):
+        few(source, tmp_path, "--datasets", "27", "4")
     with pytest.raises(SystemExit):
-        thick_slices.main(["--data", str(source.folder.parent), "--train", "27"])
-    assert "--train needs --workspace" in capsys.readouterr().err
+        few(source, tmp_path, "--configurations", "2d", "sj")
+    assert "there is no configuration 'sj'" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="expected seeds from 0 to 49, got -1"):
+        thick_trials(source, tmp_path, "workspace", "--seeds", "-1")
+    (tmp_path / "file").touch()
+    for benchmark in (few, thick_trials):
+        words = ("-o", str(tmp_path / "file" / "results.json"))
+        with pytest.raises(SystemExit):
+            benchmark(source, tmp_path, *(words if benchmark is few else ("workspace", *words)))
+        assert "is a file, not a folder" in capsys.readouterr().err
+    assert not asked
+
+
+def test_a_place_for_hours_of_results_is_needed(source: Source, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ([], ["--workspace", "workspace"], ["-o", "file.json"]):
+        with pytest.raises(SystemExit):
+            thick_slices.main(["--data", str(source.folder.parent), "--train", "27", *words])
+        assert "--train needs --workspace and --output" in capsys.readouterr().err
 
 
 def test_labels_alone_are_compared(source: Source, capsys: pytest.CaptureFixture[str]) -> None:
@@ -281,3 +404,8 @@ def test_labels_alone_are_compared(source: Source, capsys: pytest.CaptureFixture
     header, *lines = capsys.readouterr().out.splitlines()
     assert header.split()[:3] == ["data", "set", "factor"]
     assert [line.split()[1] for line in lines] == ["1.25", "2", "3", "3.33", "4", "5"]
+    for line in lines:
+        dice, hd95, same = (line.split(name)[1].split()[:3] for name in ("Dice:", "HD95 mm:", "same:"))
+        assert all(0 < float(each) <= 1 for each in dice)
+        assert all(0 <= float(each) < 100 for each in hd95)
+        assert all(0 <= float(each) <= 1 for each in same)

@@ -142,6 +142,34 @@ def test_far_neighbours_are_seen_beyond_the_distances_that_are_told_apart(tmp_pa
     assert losses["neighbours at 3 blank"] == 0.0
 
 
+def test_what_was_measured_is_kept_after_each_change_and_not_measured_again(tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    class Counted(Shifted):
+        def forward(self, volume: Tensor) -> Tensor:
+            seen.append(1)
+            return super().forward(volume)
+
+    representation = SuperImage(grid=(2, 4))
+    store, predictor = store_of(tmp_path, 1, 0), predictor_of(Counted(1), representation)
+    kept: list[SliceContext] = []
+    whole = measure_context(predictor, store, ["a", "b"], changes_of(2), 0, keep=kept.append)
+    assert [len(each.changes) for each in kept] == [0, 1, 2, 3, 4, 5]
+    assert kept[-1] == whole
+    # Cut off after two changes: the rest is measured, and nothing else.
+    num_passes = len(seen)
+    seen.clear()
+    assert measure_context(predictor, store, ["a", "b"], changes_of(2), 0, kept[2]) == whole
+    assert 0 < len(seen) < num_passes
+    seen.clear()
+    assert measure_context(predictor, store, ["a", "b"], changes_of(0), 0, whole) == whole
+    assert not seen
+
+
+def test_slices_can_be_shuffled_alone() -> None:
+    assert changes_of(0) == [SliceChange(kind="shuffled")]
+
+
 def test_blank_is_what_windows_are_padded_with() -> None:
     volume = torch.arange(8.0).reshape(1, 1, 8, 1, 1) - 3
     change = SliceChange(kind="blanked")
@@ -209,6 +237,11 @@ def test_a_trained_model_gets_its_file_which_the_report_reads(
         *("slices shuffled", "neighbours at 1 blank", "neighbours from 2 on blank", "all neighbours blank"),
     ]
     assert "| slices shuffled |" in capsys.readouterr().out
+    written = fold.slice_context.read_bytes()
+    slice_context.main(["900", "2d", "--distances", "0", *place])
+    assert fold.slice_context.read_bytes() == written, "nothing new was asked for"
+    with pytest.raises(SystemExit, match=r"has 1 cases with seed 0, expected the same 1 with seed 5; remove it"):
+        slice_context.main(["900", "2d", "--seed", "5", *place])
     slice_context.main(["900", "si", "-f", "1", *place])
     shown = gather_results(workspace, DATASET_NAME).contexts
     assert {name: each.cases for name, each in shown.items()} == {

@@ -71,6 +71,7 @@ def test_every_command_has_the_shared_options(verb, capsys):
         ["plan_and_preprocess", "-d", "1", "--gpu-memory-gb", "-3"],
         ["plan_and_preprocess", "-d", "1", "--gpu-memory-gb", "all"],
         ["plan_and_preprocess", "-d", "1", "--cpu-gflops", "-1"],
+        ["plan_and_preprocess", "-d", "1", "--time-budget", "soon"],
         ["plan_and_preprocess", "-d", "1", "--plans-name", "../x"],
         ["train", "4", "si", "0", "-p", "splits"],
         ["predict", "-i", "a", "-o", "b", "-p", "a b"],

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from seg25d.core.cgroups import cpu_quota, free_memory_bytes
-from seg25d.core.parallel import available_cores, available_memory_bytes
+from seg25d.core.cgroups import cpu_quota, free_memory_bytes, memory_limit_bytes
+from seg25d.core.parallel import available_cores, available_memory_bytes, machine_memory_bytes
 
 
 def tree(root: Path, groups: str, **files: str) -> Path:
@@ -23,7 +23,9 @@ def tree(root: Path, groups: str, **files: str) -> Path:
 def test_no_groups_no_limits(tmp_path: Path) -> None:
     assert cpu_quota(tmp_path) is None
     assert free_memory_bytes(tmp_path) is None
-    assert available_memory_bytes(tmp_path) == os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert memory_limit_bytes(tmp_path) is None
+    installed = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert available_memory_bytes(tmp_path) == machine_memory_bytes(tmp_path) == installed
 
 
 def test_version_2_takes_the_tightest_group_and_cache_is_free(tmp_path: Path) -> None:
@@ -39,6 +41,7 @@ def test_version_2_takes_the_tightest_group_and_cache_is_free(tmp_path: Path) ->
         slice__job__cpu_max="max 100000\n",
     )
     assert free_memory_bytes(root) == 1000 - (900 - 300)
+    assert memory_limit_bytes(root) == machine_memory_bytes(root) == 1000
     assert cpu_quota(root) == 1.5
     (root / "proc/meminfo").write_text("MemTotal: 8 kB\nMemAvailable: 1 kB\n")
     assert available_memory_bytes(root) == 400
@@ -70,6 +73,7 @@ def test_version_1(tmp_path: Path) -> None:
     (folder.parent / "cpu.cfs_quota_us").write_text("-1")
     (folder.parent / "cpu.cfs_period_us").write_text("100000")
     assert free_memory_bytes(root) == 300
+    assert memory_limit_bytes(root) == 1000
     assert cpu_quota(root) == 2
 
 

@@ -15,6 +15,7 @@ from seg25d.core.grids import (
     count_numbers,
     count_voxels,
     even_margin,
+    even_parts,
     joint_box,
     regular_starts,
     sampled_shape,
@@ -133,3 +134,13 @@ def test_a_box_around_boxes() -> None:
     boxes = [(slice(1, 3), slice(0, 2)), (slice(2, 5), slice(1, 2))]
     assert joint_box(boxes) == (slice(1, 5), slice(0, 2))
     assert joint_box(boxes[:1]) == boxes[0]
+
+
+@given(st.integers(1, 200), st.integers(1, 50))
+def test_parts_are_even_and_as_few_as_possible(size: int, most: int) -> None:
+    parts = even_parts(size, most)
+    assert [place for part in parts for place in range(size)[part]] == list(range(size))
+    sizes = {part.stop - part.start for part in parts}
+    assert max(sizes) <= most
+    assert max(sizes) - min(sizes) <= 1
+    assert (len(parts) - 1) * most < size

@@ -3,14 +3,15 @@
 import logging
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from seg25d.cli.common import configure_logging
 from seg25d.core import progress
-from seg25d.core.progress import format_rate, format_seconds, seconds_left, track
+from seg25d.core.progress import format_rate, format_seconds, keep_now_and_then, seconds_left, track
 
 
 @pytest.fixture(autouse=True)
@@ -107,3 +108,28 @@ def test_rates_below_one_per_second_are_times(seconds: float, text: str) -> None
 def test_times() -> None:
     assert [format_seconds(each) for each in (8.31, 250, 7500)] == ["8.3 s", "4 min 10 s", "2 h 5 min"]
     assert seconds_left(0.25, 10) == 30
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(2, [3, 6, 9]), (10, [3])])
+def test_what_was_made_is_kept_about_every_minute(
+    seconds: float, expected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An item takes 25 seconds; writing takes a twentieth of the time at most."""
+    now = [0.0]
+    taken: list[int] = []
+    kept: list[int] = []
+
+    def items() -> Iterator[int]:
+        for number in range(10):
+            now[0] += 25
+            yield number
+
+    def keep() -> None:
+        kept.append(len(taken))
+        now[0] += seconds
+
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    for item in keep_now_and_then(items(), keep):
+        taken.append(item)
+    assert taken == list(range(10))
+    assert kept == expected

@@ -4,7 +4,10 @@
 import gzip
 import json
 import os
+import signal
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - the name that its documentation uses
 
+from seg25d.core import progress
 from seg25d.core.errors import DatasetError
 from seg25d.data import verify
 from seg25d.data.cases import Case
@@ -289,6 +293,76 @@ def test_clean_cases_are_remembered(root: Path, tmp_path: Path, monkeypatch: pyt
     memory.write_text("{")
     found()
     assert read == ["a", "b", "c"]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from seg25d.core import progress
+from seg25d.data import verify
+
+progress.SECONDS_BETWEEN_WRITES, progress.SHARE_OF_WRITES = 0.0, float("inf")
+verify.call_as_a_whole = lambda function, *arguments: function(*arguments)
+check_voxels = verify._check_voxels
+
+def until_c(case, **others):
+    if case.name == "c":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return check_voxels(case, **others)
+
+verify._check_voxels = until_c
+verify.verify_dataset(Path(sys.argv[1]), 0, Path(sys.argv[2]))
+"""
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The cases whose voxels were read; what is known is written after each."""
+    check_voxels = verify._check_voxels
+    names: list[str] = []
+
+    def check(case: Case, description: DatasetDescription, ranges: verify.Ranges) -> verify._Finding:
+        names.append(case.name)
+        return check_voxels(case, description, ranges)
+
+    monkeypatch.setattr(verify, "_check_voxels", check)
+    monkeypatch.setattr(verify, "call_as_a_whole", lambda function, *arguments: function(*arguments))
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_WRITES", 0.0)
+    monkeypatch.setattr(progress, "SHARE_OF_WRITES", float("inf"))
+    return names
+
+
+@pytest.mark.slow
+def test_what_was_read_before_a_kill_is_not_read_again(root: Path, tmp_path: Path, read: list[str]) -> None:
+    memory, undisturbed = tmp_path / "out" / "verified.json", tmp_path / "out" / "undisturbed.json"
+    words = [sys.executable, "-c", KILLED, str(root), str(memory)]
+    done = subprocess.run(words, check=False, capture_output=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert verify_dataset(root, 0, memory) == []
+    assert read == ["c"]
+    assert verify_dataset(root, 0, undisturbed) == []
+    assert read == ["c", "a", "b", "c"]
+    assert memory.read_text() == undisturbed.read_text()
+
+
+def test_a_problem_costs_no_reading_and_is_found_again(root: Path, tmp_path: Path, read: list[str]) -> None:
+    memory = tmp_path / "out" / "verified.json"
+    undeclared_value(root)
+    other = root / "imagesTr/b_0001.nii.gz"
+    good = other.read_bytes()
+    save(other, np.zeros((6, 7, 8), np.uint8), spacing=1.5)
+    for expected in (["a", "c"], ["a"]):
+        read.clear()
+        assert [problem.case for problem in verify_dataset(root, 0, memory)] == ["a", "b"]
+        assert read == expected
+        assert list(json.loads(memory.read_text())["cases"]) == ["c"]
+    save(root / "labelsTr/a.nii.gz", np.ones((6, 7, 8), np.uint8))
+    other.write_bytes(good)
+    read.clear()
+    assert verify_dataset(root, 0, memory) == []
+    assert read == ["a", "b"]
+    assert verify_dataset(root, 0, memory) == []
+    assert read == ["a", "b"]
 
 
 @pytest.fixture

@@ -75,6 +75,31 @@ def test_thresholds_of_the_postprocessing_come_first_and_components_after_them()
     assert segment(CasePredictor([apart], postprocessing=largest)) == [1, 1, 0, 0]
 
 
+def test_an_image_that_may_be_overwritten_serves_all_members_first() -> None:
+    """Two kinds of arrays, of which the first serves two members."""
+
+    def member(arrays: str) -> SimpleNamespace:
+        def preprocess(image, spacing_mm, normalization, *, overwrite):
+            result = image + len(seen)
+            seen.append((arrays, image.item(), overwrite))
+            if overwrite:
+                image[...] = -1
+            return result, None
+
+        description = SimpleNamespace(labels=ORGAN, channel_names=("CT",))
+        plan = SimpleNamespace(arrays=arrays, normalization=())
+        return SimpleNamespace(header=SimpleNamespace(description=description, plan=plan), preprocess=preprocess)
+
+    seen: list[tuple[str, float, bool]] = []
+    predictor = CasePredictor([member("a"), member("a"), member("b")])
+    predictor.prepare(np.full((1, 1, 1, 1), 7.0), SPACING)
+    assert seen == [("a", 7, False), ("b", 7, False)]
+    seen.clear()
+    prepared = predictor.prepare(np.full((1, 1, 1, 1), 7.0), SPACING, overwrite=True)
+    assert seen == [("a", 7, False), ("b", 7, True)]
+    assert [each[0].item() for each in prepared.images] == [7, 7, 8]
+
+
 def test_members_of_other_channels_are_refused() -> None:
     with pytest.raises(ModelError, match="different channels"):
         CasePredictor([Member(FIRST), Member(SECOND, channels=("MRI",))])

@@ -9,8 +9,10 @@ from seg25d.core.errors import CaseFailures, InputError
 from seg25d.core.records import read_record, write_record
 from seg25d.data.image_io import read_geometry
 from seg25d.data.labels import Labels
+from seg25d.ensembling import ensemble
 from seg25d.ensembling.ensemble import ensemble_folders
 from seg25d.ensembling.fuse import disputed_voxels
+from seg25d.ensembling.nonlocal_staple import NonlocalStapleSettings, worker_bytes
 from seg25d.ensembling.options import EnsembleOptions
 from seg25d.inference.prediction_files import PredictionRecord
 from seg25d.inference.probability_files import write_probabilities
@@ -262,3 +264,20 @@ def test_folders_of_nnunet_say_their_labels_themselves(soft, tmp_path):
     fuse(folders, tmp_path / "out")
     mean = (arrays[0]["a"] + arrays[1]["a"]) / 2
     np.testing.assert_array_equal(read_values(tmp_path / "out" / "a.nii.gz"), np.array([0, 3, 7])[mean.argmax(axis=0)])
+
+
+def test_workers_of_nonlocal_staple_have_room_for_votes(hard, tmp_path, monkeypatch):
+    asked = []
+
+    def choose(requested, bytes_per_worker, num_items):
+        asked.append(bytes_per_worker)
+        return 0
+
+    monkeypatch.setattr(ensemble, "choose_num_workers", choose)
+    folders, arrays = hard
+    for name in "ab":
+        write_image(tmp_path / "images" / f"{name}.nii.gz", arrays[0][name].astype(np.float32))
+    fuse(folders, tmp_path / "majority", method="majority")
+    fuse(folders, tmp_path / "nlstaple", method="nlstaple", images=tmp_path / "images")
+    settings = NonlocalStapleSettings()
+    assert asked[1] == worker_bytes(np.prod(SHAPE), len(folders), 256, settings) > asked[0]

@@ -6,12 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from seg25d.core.device import Execution
+from seg25d.core.errors import InputError
 from seg25d.data.description import DatasetDescription
 from seg25d.data.labels import Labels
+from seg25d.ensembling import fused_predictor
 from seg25d.ensembling.fused_predictor import FusedPredictor, found_box, margin_voxels
 from seg25d.ensembling.view_maps import found
 from seg25d.inference.framing import background_scores
-from seg25d.inference.predictor import Predictor, PredictorOptions
+from seg25d.inference.predictor import FusionName, Predictor, PredictorOptions
 from seg25d.networks.specs.fusion_net import FusionNetSpec
 from seg25d.planning.model_file import ModelHeader
 from seg25d.planning.normalization import ChannelNormalization
@@ -144,3 +146,30 @@ def test_labels_of_untrained_fusions_are_made_where_the_models_compute(monkeypat
     image = torch.zeros(1, *SHAPE)
     image[0, 9:11, 2:4, 3:6] = 4.0
     assert {slab.device.type for slab in predictor.slabs(image)} == {"meta"}
+
+
+@pytest.mark.parametrize("labels", [CLASSES, REGIONS], ids=["classes", "regions"])
+def test_views_whose_maps_lie_in_files_say_the_same(labels: Labels, request: pytest.FixtureRequest) -> None:
+    image = torch.zeros(1, *SHAPE)
+    image[0, 17:19, 2:4, 3:6] = 4.0
+    in_memory = scores_of(make_predictor(labels, 2), image)
+    shapes = request.getfixturevalue("arrays_in_files")
+    scores = scores_of(make_predictor(labels, 2), image)
+    assert torch.equal(scores, in_memory)
+    maps = labels.num_outputs - (not labels.has_regions)
+    # A map of each of two times three views, across the axis along which they were predicted; then all of the region.
+    assert [sorted(shape) for shape in shapes[:-1]] == [sorted([maps, *SHAPE])] * 6
+    assert shapes[-1] == (1 + 6 * maps, 19, 18, 22)
+
+
+@pytest.mark.parametrize(("fusion", "number"), [("mean", 10 * 6 + 12 * 3), ("majority", 2 * 6 + 12 * 3)])
+def test_what_memory_has_no_room_for_is_not_fused_without_a_network(
+    fusion: FusionName, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[object, ...]] = []
+    monkeypatch.setattr(fused_predictor, "lack_of_memory", lambda *wanted: asked.append(wanted) or "too much")
+    image = torch.zeros(1, *SHAPE)
+    image[0, 17:19, 2:4, 3:6] = 4.0
+    with pytest.raises(InputError, match=rf"fusion by {fusion}: too much; use --fusion network"):
+        make_predictor(CLASSES, 1, PredictorOptions(fusion=fusion)).slabs(image)
+    assert asked == [((19, 18, 22), number)]

@@ -2,8 +2,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 
+from seg25d.core import memory
+from seg25d.core.errors import InputError
 from seg25d.ensembling.fuse import disputed_voxels, majority_vote
-from seg25d.ensembling.nonlocal_staple import NonlocalStapleSettings, nonlocal_staple
+from seg25d.ensembling.nonlocal_staple import NonlocalStapleSettings, nonlocal_staple, worker_bytes
 
 PLAIN = NonlocalStapleSettings(search_radius=0, prior="global", consensus=None, tolerance=1e-7)
 """STAPLE: nothing is searched, nothing is taken for sure."""
@@ -128,3 +130,19 @@ def test_equally_probable_labels_are_left_to_the_majority():
 def test_shapes_that_differ_are_refused(three_classes):
     with pytest.raises(ValueError, match="one shape"):
         nonlocal_staple([three_classes] * 2, np.zeros((1, 2, 3)))
+
+
+def test_votes_for_which_there_is_no_memory_are_refused(rng, make_raters, monkeypatch):
+    truth, image = edge_volume(rng)
+    raters = make_raters(truth, [0.2, 0.2, 0.2])
+    monkeypatch.setattr(memory, "available_memory_bytes", lambda: 10_000)
+    told = r"non-local STAPLE of 3 segmentations that dispute \d+ voxels: .* GB are free: .*; take --method majority"
+    with pytest.raises(InputError, match=told):
+        nonlocal_staple(raters, image)
+
+
+def test_workers_are_counted_with_their_votes():
+    voxels, arrays = 500 * 512 * 512, 36 * 500 * 512 * 512
+    usual = worker_bytes(voxels, 3, 61, NonlocalStapleSettings())
+    assert arrays + 0.05 * voxels * 3 * 4 * 8 < usual < 1.2 * arrays
+    assert worker_bytes(voxels, 3, 61, NonlocalStapleSettings(consensus=None)) > arrays + voxels * 3 * 4 * 8

@@ -1,12 +1,15 @@
 """What views say, coarse and fine, where their answers are known."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from seg25d.data.labels import Labels
-from seg25d.ensembling.view_maps import found_by_most, view_maps
+from seg25d.ensembling import view_maps as view_maps_module
+from seg25d.ensembling.view_maps import found_by_most, fusion_input, view_maps
 from seg25d.planning.coarse_to_fine import FineConfig
 
 ORGAN = Labels(names={"background": 0, "organ": 1})
@@ -149,3 +152,46 @@ def test_a_single_vote_counts_where_there_are_no_more() -> None:
     assert found_by_most(maps, ORGAN).sum() == 2
     maps[2][0, 1, 1, 1] = 1
     assert found_by_most(maps, ORGAN).sum() == 1
+
+
+def test_few_planes_are_looked_at_at_a_time(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
+    """Of maps in float16, no whole one is made in float32."""
+    views = [rng.uniform(0, 0.14, (12, 40, 32, 32)).astype(np.float16) for _ in range(3)]
+    labels = Labels(names={"background": 0} | {str(value): value for value in range(1, 13)})
+    expected = found_by_most(views, labels)
+    monkeypatch.setattr(view_maps_module, "PART_BYTES", 4 * 12 * 32 * 32)
+    tracemalloc.start()
+    several = found_by_most(views, labels)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(several, expected)
+    assert 0 < several.sum() < several.size
+    assert peak < 0.7 * views[0].nbytes
+
+
+def test_small_pieces_are_left_out_in_parts_and_in_files_as_at_once(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    places = np.arange(np.prod(SHAPE), dtype=np.float32).reshape(1, *SHAPE)
+
+    def predict() -> list[Tensor]:
+        coarse = [Says(boxes(core=0.9, far=0.9)), Says(boxes(core=0.9, far=0.9)), Says(boxes(core=0.9))]
+        said = [boxes(core=0.9, beside=0.9), boxes(core=0.9, beside=0.9), boxes(core=0.9, beside=0.4)]
+        fine = FineConfig(margin=5, large_components=True)
+        return view_maps(places, [Says(each, fine) for each in said], coarse)
+
+    expected = predict()
+    monkeypatch.setattr(view_maps_module, "PART_BYTES", 1)
+    shapes = request.getfixturevalue("arrays_in_files")
+    assert all(torch.equal(*pair) for pair in zip(predict(), expected, strict=True))
+    assert shapes == [(1, *SHAPE)] * 3
+
+
+def test_a_fusion_network_takes_the_image_and_all_maps_within_a_box(arrays_in_files: list[tuple[int, ...]]) -> None:
+    image = np.arange(24, dtype=np.float32).reshape(1, 2, 3, 4)
+    maps = [torch.from_numpy(image + offset).half() for offset in (30, 60)]
+    both = fusion_input(image, [torch.cat([maps[0], maps[1]]), maps[1]], ((1, 2), (0, 2), (1, 4)))
+    core = np.array([[[[13, 14, 15], [17, 18, 19]]]], np.float32)
+    np.testing.assert_array_equal(both, np.concatenate([core, core + 30, core + 60, core + 60]))
+    assert both.dtype == np.float32
+    assert arrays_in_files == [(4, 1, 2, 3)]

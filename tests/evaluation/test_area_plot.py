@@ -8,6 +8,7 @@ import SimpleITK as sitk  # noqa: N813
 
 from seg25d.core.errors import InputError
 from seg25d.core.records import read_record
+from seg25d.data import sizes
 from seg25d.evaluation.area_plot import AreaPlots, area_curve, area_plots, coarsest_axis, write_area_plots
 
 
@@ -129,3 +130,10 @@ def test_missing_predictions_are_listed(folders):
     (folders[1]["jumpy"] / "b.nii.gz").unlink()
     with pytest.raises(InputError, match="no prediction for 1 of 2 cases: b"):
         area_plots(*folders, num_workers=0)
+
+
+def test_the_number_of_workers_follows_the_largest_case(folders, monkeypatch):
+    asked = []
+    monkeypatch.setattr(sizes, "choose_num_workers", lambda *wanted: asked.append(wanted) or 0)
+    area_plots(*folders)
+    assert asked == [(None, 4 * 2 * 5 * 22 + (200 << 20), 2)]

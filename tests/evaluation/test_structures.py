@@ -9,6 +9,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813 - its usual name
 
 from seg25d.cli.main import main
+from seg25d.data import sizes
 from seg25d.evaluation.structures import structures_of
 
 SPACING = (2.5, 0.7, 0.8)
@@ -155,3 +156,14 @@ def test_what_does_not_fit_is_one_error(
     assert main([*words[:2], str(tmp_path / "nowhere")]) == 2
     assert "nowhere is not a folder" in capsys.readouterr().err
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_the_number_of_workers_follows_the_largest_case(
+    tmp_path: Path, made_up: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[object, ...]] = []
+    monkeypatch.setattr(sizes, "choose_num_workers", lambda *wanted: asked.append(wanted) or 0)
+    for case in "ab":
+        write_case(tmp_path, case, made_up)
+    assert main(["statistics", str(tmp_path / "images"), str(tmp_path / "labels")]) == 0
+    assert asked == [(None, 14 * 40 * 38 * (24 + 2 * 4) + (200 << 20), 2)]

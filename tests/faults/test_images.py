@@ -147,7 +147,9 @@ def test_a_crash_in_verify_is_one_problem(num_workers: int, phantom: Path, monke
 class Model:
     """Everything is background."""
 
-    def prepare(self, image: np.ndarray, spacing_mm: object, case: object = None) -> np.ndarray:
+    on_cpu = True
+
+    def prepare(self, image: np.ndarray, spacing_mm: object, case: object = None, *, overwrite: bool) -> np.ndarray:
         return image
 
     def segment(self, prepared: np.ndarray, uncertainty: object = None, folder: Path | None = None) -> np.ndarray:

@@ -1,3 +1,5 @@
+import threading
+import time
 import weakref
 from pathlib import Path
 
@@ -14,7 +16,8 @@ from seg25d.inference.export import export_slabs, labels_from_slabs
 from seg25d.inference.sliding_window import Slab
 from seg25d.inference.uncertainty import Uncertainty
 from seg25d.preprocessing.grid import Grid
-from seg25d.preprocessing.resample import resample_labels, resample_scores
+from seg25d.preprocessing.resample import resample_labels
+from tests.preprocessing.resampled_scores import resampled_scores
 
 LABELS = Labels(names={"background": 0, "a": 1, "b": 5})
 REGIONS = Labels(names={"background": 0, "whole": (1, 2), "core": (2,)}, regions_class_order=(1, 2))
@@ -58,13 +61,13 @@ def cut_slabs(scores, axis, thickness):
 def resampled_at_once(scores, new_shape, separate):
     """Of all scores (K, d, h, w), those on another grid: interpolated between the slices that were taken of it."""
     if separate is None or scores.shape[1 + separate] >= new_shape[separate]:
-        return resample_scores(scores, new_shape, separate)
+        return resampled_scores(scores, new_shape, separate)
     size, new_size = scores.shape[1 + separate], new_shape[separate]
     in_plane = [size if axis == separate else new for axis, new in enumerate(new_shape)]
     # The slice of the file that holds the middle of each slice of the model.
     taken = [int((index + 0.5) * new_size / size) for index in range(size)]
     return np.apply_along_axis(
-        lambda line: np.interp(range(new_size), taken, line), 1 + separate, resample_scores(scores, tuple(in_plane))
+        lambda line: np.interp(range(new_size), taken, line), 1 + separate, resampled_scores(scores, tuple(in_plane))
     ).astype(np.float32)
 
 
@@ -272,7 +275,7 @@ def test_labels_and_probabilities_are_made_where_the_models_compute(monkeypatch)
     grid = make_grid((2, 9, 11), whole((2, 9, 11)), (2, 7, 6))
     slabs = [Slab(0, 0, torch.zeros(2, 3, 7, 6), torch.device("meta"))]
     assert export_slabs(slabs, grid, LABELS, [Writer()]).shape == (2, 9, 11)
-    assert places == [(0, "meta"), ("labels", "meta"), (1, "meta"), ("labels", "meta")]
+    assert sorted(map(str, places)) == ["('labels', 'meta')"] * 2 + ["(0, 'meta')", "(1, 'meta')"]
 
 
 @pytest.mark.parametrize("thickness", [1.0, 5.0])
@@ -296,3 +299,107 @@ def test_no_plane_is_kept_while_the_models_compute_but_to_interpolate_with(make,
     spacing = (thickness, 1.0, 1.0)
     make(slabs(), make_grid((depth, 9, 11), whole((depth, 9, 11)), (4, 7, 6), spacing, spacing), LABELS)
     assert len(planes) == 4
+
+
+class Writer:
+    """Writes nothing; waits in the first plane until so many were asked for, and fails in one of them."""
+
+    def __init__(self, wanted=0, broken=None):
+        self.asked, self.added, self.seen = [], [], 0
+        self.wanted, self.broken = wanted, broken
+        self.thread = None
+
+    def slabs(self, number):
+        for index in range(number):
+            self.asked.append(index)
+            yield Slab(0, index, torch.full((1, 3, 7, 6), float(index)))
+
+    def begin(self, *_):
+        self.added.clear()
+
+    def add(self, index, plane):
+        self.thread = threading.get_ident()
+        deadline = time.monotonic() + 5
+        while len(self.asked) < self.wanted and time.monotonic() < deadline:
+            time.sleep(0.01)
+        if not self.seen:
+            time.sleep(0.1)  # in which more would be asked for
+            self.seen = len(self.asked)
+        if index == self.broken:
+            raise OSError("the disk is full")
+        self.added.append(index)
+
+    def finish(self):
+        self.added.append("finished")
+
+
+def test_models_go_on_while_probabilities_are_written_until_two_planes_wait():
+    writer = Writer(wanted=4)
+    grid = make_grid((9, 7, 6), whole((9, 7, 6)), (9, 7, 6))
+    export_slabs(writer.slabs(9), grid, LABELS, [writer])
+    # One is written, two wait, and one that is made waits for its place among them.
+    assert writer.seen == 4
+    assert writer.added == [*range(9), "finished"]
+    assert writer.thread != threading.get_ident()
+
+
+def test_what_goes_wrong_in_writing_ends_the_prediction():
+    writer = Writer(broken=1)
+    grid = make_grid((9, 7, 6), whole((9, 7, 6)), (9, 7, 6))
+    with pytest.raises(OSError, match="the disk is full"):
+        export_slabs(writer.slabs(9), grid, LABELS, [writer])
+    assert len(writer.asked) < 9
+    assert "finished" not in writer.added
+    assert writer.added[0] == 0
+
+
+def test_an_error_of_a_model_leaves_nothing_to_be_written_later():
+    writer = Writer()
+
+    def slabs():
+        yield from writer.slabs(3)
+        raise RuntimeError("out of memory")
+
+    grid = make_grid((9, 7, 6), whole((9, 7, 6)), (9, 7, 6))
+    with pytest.raises(RuntimeError, match="out of memory"):
+        export_slabs(slabs(), grid, LABELS, [writer])
+    done = list(writer.added)
+    time.sleep(0.05)
+    assert writer.added == done
+    assert "finished" not in done
+
+
+@pytest.mark.parametrize("labels", [LABELS, REGIONS])
+@pytest.mark.parametrize("threshold", [None, (0.3, 0.6)])
+def test_threads_change_no_labels_beside_probabilities(labels, threshold, monkeypatch):
+    if threshold is not None and not labels.has_regions:
+        threshold = 0.4
+        labels = Labels(names={"background": 0, "a": 1})
+    rng = np.random.default_rng(2)
+    scores = torch.from_numpy(rng.normal(size=(labels.num_outputs, 5, 7, 6)).astype(np.float32))
+    grid = make_grid((8, 9, 11), whole((8, 9, 11)), (5, 7, 6))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    threads = set()
+
+    def result():
+        uncertainty = Uncertainty(labels, with_map=True)
+        writer = PlaneWriter(Path(), np.float32, in_memory_bytes=1 << 20)
+        found = export_slabs(cut_slabs(scores, 0, 2), grid, labels, [writer], threshold, uncertainty)
+        return found, writer.array[...], uncertainty.map, uncertainty.sums
+
+    def noted(function):
+        def call(self, *arguments, **settings):
+            threads.add(threading.get_ident())
+            return function(self, *arguments, **settings)
+
+        return call
+
+    expected = result()
+    monkeypatch.setattr(export, "SCORES_PER_THREAD", 1)
+    for name in ("from_scores", "from_probabilities"):
+        monkeypatch.setattr(Labels, name, noted(getattr(Labels, name)))
+    found = result()
+    assert threading.get_ident() not in threads
+    assert threads
+    for first, second in zip(expected, found, strict=True):
+        np.testing.assert_equal(first, second)

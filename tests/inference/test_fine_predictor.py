@@ -193,3 +193,15 @@ def test_labels_are_made_where_the_models_compute(fine_header, execution, thresh
     monkeypatch.setattr(FinePredictor, "labels_device", torch.device("meta"))
     predictor = make([threshold], [Strict()], fine_header, execution)
     assert {slab.device.type for slab in predictor.slabs(torch.from_numpy(image))} == {"meta"}
+
+
+def test_scores_of_a_crop_that_lie_in_a_file_are_the_same(fine_header, execution, threshold, image, request):
+    def predict():
+        settings = FineConfig(margin=20, large_components=True)
+        predictor = make([threshold], [threshold], fine_header.model_copy(update={"fine": settings}), execution)
+        return torch.cat([slab.planes.clone() for slab in predictor.slabs(torch.from_numpy(image))])
+
+    in_memory = predict()
+    shapes = request.getfixturevalue("arrays_in_files")
+    assert torch.equal(predict(), in_memory)
+    assert [sorted(shape) for shape in shapes] == [[3, 16, 18, 20]]

@@ -1,13 +1,20 @@
+import itertools
+import math
 from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from seg25d.core.errors import InputError, ModelError
 from seg25d.data.labels import Labels
 from seg25d.inference import windows
 from seg25d.inference.predictor import Predictor, PredictorOptions, check_agreement
+from seg25d.inference.sliding_window import window_starts
 from seg25d.inference.windows import covering_window, deepened, default_batch_size
 from seg25d.networks.specs.unet import UNetSpec
 from seg25d.planning.model_file import load_header, save_model
@@ -244,6 +251,52 @@ def test_a_window_is_chosen_that_computes_the_fewest_voxels(header):
     assert covering_window(plan, (9, 9, 9), 3, free_axes=frozenset({1})) == (8, 10, 8)
 
 
+@settings(max_examples=150)
+@given(
+    st.tuples(*[st.integers(1, 60)] * 3),
+    st.tuples(*[st.integers(1, 10)] * 3),
+    st.sampled_from([(1, 1, 1), (1, 2, 2), (2, 2, 2), (4, 2, 1)]),
+    st.sampled_from([0.5, 0.3, 1.0]),
+)
+def test_the_window_is_the_best_of_all_sizes(shape, factors, divisor, step_size):
+    window = tuple(size * factor for size, factor in zip(divisor, factors, strict=True))
+    plan: Any = SimpleNamespace(
+        window=window,
+        representation=SimpleNamespace(network_axes=(0, 1, 2), regular_steps=None, resizable_axes=(0, 1, 2)),
+        network=SimpleNamespace(divisor=divisor),
+        step_sizes=lambda _, step: (step, step, step),
+    )
+
+    def cost(size):
+        of_axes = (each * len(window_starts(voxels, each, step_size)) for voxels, each in zip(shape, size, strict=True))
+        return math.prod(of_axes), size
+
+    sizes = [
+        [planned]
+        if voxels <= planned
+        else [*range(planned, min(-(-voxels // by) * by, int(1.5 * planned)) + 1, by), -(-voxels // by) * by]
+        for voxels, planned, by in zip(shape, window, divisor, strict=True)
+    ]
+    whole = [voxels <= 1.5 * planned for voxels, planned in zip(shape, window, strict=True)]
+    possible = [
+        size
+        for size in itertools.product(*sizes)
+        if math.prod(size) <= 2 * math.prod(window)
+        and all(each <= 1.5 * planned or fits for each, planned, fits in zip(size, window, whole, strict=True))
+    ]
+    assert covering_window(plan, shape, 3, step_size=step_size) == min([window, *possible], key=cost)
+
+
+def test_few_windows_are_tried_where_a_network_takes_any_size(header, monkeypatch):
+    """A window of 200 voxels may have 101 sizes along each axis, which are a million windows."""
+    network = UNetSpec(widths=(4,), strides=((1, 1, 1),), kernels=((3, 3, 3),))
+    plan = header.plan.model_copy(update={"window": (200,) * 3, "network": network})
+    tried = []
+    monkeypatch.setattr(windows, "window_starts", lambda *each: tried.append(each) or window_starts(*each))
+    assert covering_window(plan, (420, 420, 420), 3) == (210, 210, 210)  # three along each axis instead of four
+    assert len(tried) == 3 * 101
+
+
 def test_slices_of_a_super_image_are_taken_as_planned_or_all(header):
     super_image = SuperImage(axis=0, grid=(2, 4))
     plan = header.plan.model_copy(update={"representation": super_image, "network": FLAT})
@@ -280,7 +333,7 @@ def test_slices_in_parts_have_the_scores_of_all_at_once(axis):
         torch.testing.assert_close(model(volumes, images_at_once=3), model(volumes), rtol=1e-5, atol=1e-6)
 
 
-def test_a_deep_window_computes_no_slice_twice(header, execution):
+def test_a_deep_window_computes_no_slice_twice_and_no_more_than_a_batch_at_a_time(header, execution):
     plan = header.plan.model_copy(
         update={"representation": Slices(axis=0, context=1), "network": FLAT, "batch_size": 1}
     )
@@ -293,7 +346,7 @@ def test_a_deep_window_computes_no_slice_twice(header, execution):
     )
     image, _ = two_blocks((40, 8, 8))
     predictor.predict_array(image + 0.1, (1.0, 1.0, 1.0))
-    assert images == [16, 16, 8]  # 2 windows of 8 slices at a time
+    assert images == [13, 13, 14]  # at most 2 windows of 8 slices at a time
 
 
 def test_slices_overlap_no_further_than_their_neighbours_reach():

@@ -56,6 +56,30 @@ def test_parts_are_the_scores(representation, spec, channels, autocast, monkeypa
     torch.testing.assert_close(again, whole)
 
 
+def vnet(kernel, width=2):
+    return VNetSpec(
+        widths=(width, 4),
+        strides=((1, 1, 1), (2, 2, 2)),
+        kernels=(kernel, (3, 3, 3)),
+        encoder_blocks=(1, 1),
+        decoder_blocks=(1,),
+    )
+
+
+@pytest.mark.parametrize("autocast", [nullcontext(), torch.autocast("cpu", torch.bfloat16)])
+@pytest.mark.parametrize(("kernel", "starts"), [((1, 3, 3), [0, 3, 6, 9]), ((3, 3, 3), [0, 4, 8]), ((5, 3, 1), [0, 8])])
+def test_a_head_that_sees_neighbouring_planes_gets_them(kernel, starts, autocast, monkeypatch):
+    """There are planes before the first, after the last, and beside each part that zeros would be taken for."""
+    model, images = make(Stack(stack_size=10), vnet(kernel), 1), torch.randn(2, 1, 10, 12, 8)
+    with torch.inference_mode():
+        ((_, whole),) = scores_in_parts(model, images, 5, autocast)
+        monkeypatch.setattr(scoring, "SCORES_BYTES", 3 * 4 * 2 * 5 * 12 * 8)
+        parts = list(scores_in_parts(model, images, 5, autocast))
+    assert [first for first, _ in parts] == starts
+    tolerance = 1e-5 if isinstance(autocast, nullcontext) else 2e-2
+    torch.testing.assert_close(torch.cat([part for _, part in parts], 2), whole, rtol=tolerance, atol=tolerance)
+
+
 @pytest.mark.parametrize("mirror_axes", [(), (0, 2)])
 def test_volumes_are_predicted_alike(mirror_axes, monkeypatch):
     model, image = make(*MODELS[0]), torch.randn(1, 19, 12, 9)
@@ -71,14 +95,7 @@ def test_volumes_are_predicted_alike(mirror_axes, monkeypatch):
 
 def test_other_models_give_their_scores_at_once(monkeypatch):
     monkeypatch.setattr(scoring, "SCORES_BYTES", 1)
-    spec = VNetSpec(
-        widths=(4, 8),
-        strides=((1, 1, 1), (2, 2, 2)),
-        kernels=((3, 3, 3), (3, 3, 3)),
-        encoder_blocks=(1, 1),
-        decoder_blocks=(1,),
-    )
-    model, images = make(Volume(), spec, 1), torch.randn(1, 1, 4, 4, 4)
+    model, images = make(Volume(), vnet((3, 3, 3), width=4), 1), torch.randn(1, 1, 4, 4, 4)
     with torch.inference_mode():
         ((first, scores),) = scores_in_parts(model, images, 5, nullcontext())
         assert first == 0

@@ -1,5 +1,7 @@
 """Sums and maps of probabilities, as a whole and plane by plane."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -96,3 +98,18 @@ def test_a_picture_gets_whole_numbers(rng: np.random.Generator) -> None:
     assert grey.dtype == np.uint8
     np.testing.assert_allclose(grey / 255, exact, atol=0.5 / 255 + 0.5 / STEPS + 1e-6)
     np.testing.assert_array_equal(exact * STEPS, np.rint(exact * STEPS))
+
+
+@pytest.mark.parametrize("grey", [False, True])
+def test_a_finished_map_is_made_in_its_place(grey: bool, rng: np.random.Generator) -> None:
+    uncertainty = Uncertainty(CLASSES, with_map=True)
+    uncertainty.map = rng.random((40, 50, 60)).astype(np.float16)
+    exact = uncertainty.map.astype(np.float32)
+    expected = np.rint(exact * 255).astype(np.uint8) if grey else np.rint(exact * STEPS) / np.float32(STEPS)
+    tracemalloc.start()
+    finished = uncertainty.finished_map(grey=grey)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(finished, expected)
+    assert finished.dtype == expected.dtype
+    assert peak < 1.3 * exact.nbytes, "one volume in float32, and a picture in bytes"

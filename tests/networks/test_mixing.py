@@ -13,7 +13,7 @@ from seg25d.core.device import Execution, flop_counter
 from seg25d.networks import MIXINGS
 from seg25d.networks.base import Network
 from seg25d.networks.mixing import REACH, NoMixing, SliceAttention, SliceLayout, make_mixers
-from seg25d.networks.specs.mixing import KINDS, Attention, Conv, Mixing, Shift
+from seg25d.networks.specs.mixing import ACS, KINDS, Attention, Conv, Mixing, Shift
 from seg25d.networks.specs.resnet_unet import ResNetUNetSpec
 from seg25d.networks.specs.rstn import RSTNSpec
 from seg25d.networks.specs.se_unet import SEUNetSpec
@@ -60,8 +60,14 @@ def lifted(
         with torch.no_grad():
             for name, weight in model.named_parameters():
                 if ".mix_" in name:
-                    weight.copy_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)) / 4)
+                    weight.copy_(random(weight, torch.Generator().manual_seed(1)))
     return model
+
+
+def random(weight: Tensor, generator: torch.Generator) -> Tensor:
+    """Numbers of any size, in kernels smaller the more of them are summed."""
+    summed = weight[0].numel() if weight.dim() == 4 else 1
+    return torch.randn(weight.shape, generator=generator) / (4 * summed**0.5)
 
 
 def volume(depth: int = DEPTH, sizes: tuple[int, int] = (8, 12), batch: int = 1) -> Tensor:
@@ -90,7 +96,7 @@ def test_a_window_of_one_slice_is_left_as_it_is(name: str, mixing: Mixing, repre
     assert torch.equal(lifted(network, mixing, representation)(one), lifted(network, None, representation)(one))
 
 
-@pytest.mark.parametrize("mixing", [Attention(), Conv()], ids=lambda each: each.name)
+@pytest.mark.parametrize("mixing", [Attention(), Conv(), ACS()], ids=lambda each: each.name)
 @each_network
 @each_layout
 @torch.no_grad()
@@ -147,7 +153,7 @@ def random_layers(mixing: Mixing, *channels: int) -> list[nn.Module]:
     generator = torch.Generator().manual_seed(3)
     for layer in layers:
         for weight in layer.parameters():
-            weight.data = torch.randn(weight.shape, generator=generator) / 4
+            weight.data = random(weight, generator)
     return layers
 
 
@@ -233,6 +239,39 @@ def test_a_convolution_by_hand() -> None:
     assert mixed == [0.75 * 0 + 0.5 * 4 - 0.25 * 0, 0.25 * 0 + 0.25 * 4 + 0.5 * 16, 0.25 * 4 + 0.75 * 16]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.no_grad()
+def test_planes_across_the_slices_by_hand(dtype: torch.dtype) -> None:
+    """Of four channels the first sees slices and columns, the second slices and rows, the others nothing but their own.
+
+    Values are small whole numbers, which both types hold.
+    """
+    (layer,) = make_mixers(ACS(), [(0, 4)], 1)
+    # The slice before comes first, then the one after: pixels on the left and right in channel 2, above in channel 3.
+    layer.along_columns.weight[0, 2, 0, 0] = 1
+    layer.along_columns.weight[1, 2, 0, 2] = 2
+    layer.along_rows.weight[1, 3, 0, 0] = 3
+    slices = torch.zeros(3, 4, 3, 3)
+    slices[0, 2, 1, 0], slices[2, 2, 1, 2], slices[1, 3, 0, 1] = 5, 7, 1
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype != torch.float32):
+        mixed = layer(slices.to(dtype), partial(in_batch, (1, 3))).float()
+    added = mixed - slices
+    expected = torch.zeros(3, 4, 3, 3)
+    # The middle slice has nothing of its own: 5 on the left in the slice before, 7 on the right in the one after.
+    expected[1, 0, 1, 1] = 1 * 5 + 2 * 7
+    # The 1 above is in the slice after the first one, and in the middle slice itself, but not after it.
+    expected[0, 1, 1, 1], expected[1, 1, 1, 1] = 3, -3
+    # Beyond the ends the outermost slice is met again, so that nothing is new there.
+    assert torch.equal(added, expected)
+
+
+def test_planes_of_too_few_channels_add_nothing() -> None:
+    (few,) = make_mixers(ACS(), [(0, 3)], 1)
+    images = torch.rand(2, 3, 4, 4)
+    assert few(images, partial(in_batch, (1, 2))) is images
+    assert not list(few.parameters())
+
+
 @torch.no_grad()
 def test_attention_by_hand() -> None:
     """One head of one channel without weights of its own: means of the values, nearer slices first."""
@@ -286,9 +325,16 @@ def test_parameters_and_arithmetic_by_hand(representation: Representation) -> No
     """Three stages: the inputs of two on the way down and of two on the way up, attention at the coarsest."""
     plain = counted(UNET, representation, None)
     points = [WIDTHS[0], WIDTHS[1], WIDTHS[1], WIDTHS[2]]
-    shift, conv, attention = (counted(UNET, representation, each) for each in (Shift(), Conv(), Attention()))
+    kinds = (Shift(), Conv(), ACS(), Attention())
+    shift, conv, acs, attention = (counted(UNET, representation, each) for each in kinds)
     assert (shift.num_parameters, shift.flops) == (plain.num_parameters, plain.flops)
     assert (conv.num_parameters - plain.num_parameters, conv.flops) == (2 * sum(points), plain.flops)
+    # A quarter of the channels in each plane, two taps each, of three pixels of all channels.
+    kernels = [2 * 2 * (width // 4) * width * 3 for width in points]
+    assert acs.num_parameters - plain.num_parameters == sum(kernels)
+    pixels = [2 * 6 * size * size for size in (16, 8, 8, 4)]
+    once = sum(2 * kernel * number for kernel, number in zip(kernels, pixels, strict=True))
+    assert acs.flops - plain.flops == 3 * once
     channels, inner, depth = WIDTHS[2], 4 * 32, 6
     num_biases = 4 * (2 * REACH + 1)
     assert attention.num_parameters - plain.num_parameters == 2 * channels + 4 * channels * inner + num_biases
@@ -349,7 +395,7 @@ def test_bfloat16_is_about_float32(mixing: Mixing, representation: Representatio
     assert torch.cosine_similarity(half_gradient, exact_gradient, dim=0) > 0.98
 
 
-@pytest.mark.parametrize("mixing", [Attention(), Conv()], ids=lambda each: each.name)
+@pytest.mark.parametrize("mixing", [Attention(), Conv(), ACS()], ids=lambda each: each.name)
 def test_gradients_of_the_weights_are_sums_over_many_places_in_bfloat16_too(mixing: Mixing) -> None:
     """In 16 bits sums stop growing early; here they are of 40,000 numbers. Those of the bias cancel, but for a rest."""
     features = torch.randn(10, 16, 64, 64, generator=torch.Generator().manual_seed(4))
@@ -427,7 +473,9 @@ def test_mixing_can_be_exported(mixing: Mixing, representation: Representation) 
 
 
 @pytest.mark.parametrize(
-    "mixing", [None, Shift(share=0.5), Attention(first_stage=2, num_heads=2, head_width=16), Conv()], ids=str
+    "mixing",
+    [None, Shift(share=0.5), Attention(first_stage=2, num_heads=2, head_width=16), Conv(), ACS(share=1)],
+    ids=str,
 )
 @each_network
 def test_settings_survive_json_and_none_is_not_written(name: str, mixing: Mixing | None) -> None:
@@ -444,6 +492,7 @@ def test_settings_survive_json_and_none_is_not_written(name: str, mixing: Mixing
         (lambda: UNetSpec(widths=(4, 8), mixing={"name": "tile"}, **SQUARE), "'shift', 'attention', 'conv'"),
         (lambda: UNetSpec(widths=(4, 8), mixing={"name": "conv", "share": 0.5}, **SQUARE), "Extra inputs"),
         (lambda: UNetSpec(widths=(4, 8), mixing={"name": "shift", "share": 0}, **SQUARE), "greater than 0"),
+        (lambda: UNetSpec(widths=(4, 8), mixing={"name": "acs", "share": 2}, **SQUARE), "less than or equal to 1"),
         (lambda: RSTNSpec(network=UNetSpec(widths=WIDTHS, mixing=Shift(), **SQUARE)), "crops differ from slice"),
     ],
 )

@@ -234,3 +234,46 @@ def test_plans_are_for_this_machine_unless_others_train(workspace, monkeypatch, 
     monkeypatch.setattr(run_module, "prepare_datasets", note)
     with pytest.raises(InputError, match="enough"):
         _planned_graph(workspace, DATASET_NAME, RunOptions(**options))
+
+
+@pytest.mark.parametrize(
+    ("options", "seconds"),
+    [
+        ({}, None),
+        ({"time_budget_s": 3660}, 0.75 * 3600 / 3),
+        ({"time_budget_s": 3660, "folds": ("0", "all")}, 0.75 * 3600 / 2),
+        ({"time_budget_s": 3660, "folds": ("cv", "0", "all")}, 0.75 * 3600 / 4),
+        ({"time_budget_s": 70}, 20),
+        # Nothing is known of how fast these are.
+        ({"time_budget_s": 3660, "device": None, "gpu_memory_gb": 24}, None),
+        ({"time_budget_s": 3660, "on": "slurm"}, None),
+    ],
+)
+def test_new_plans_are_for_the_time_that_each_training_gets(workspace, monkeypatch, options, seconds):
+    """Less than all of it, as configurations are compared before; plans that are there stay as they are."""
+    noted = []
+
+    def note(_, __, planning):
+        noted.append(planning.time_budget_s)
+        raise InputError("enough")
+
+    monkeypatch.setattr(run_module, "prepare_datasets", note)
+    plans = workspace.preprocessed_dataset(DATASET_NAME).plans()
+    for _ in range(2):
+        with pytest.raises(InputError, match="enough"):
+            _planned_graph(workspace, DATASET_NAME, RunOptions(**{"device": "cpu"} | options))
+        plans.unlink(missing_ok=True)
+    assert noted == [None, pytest.approx(seconds) if seconds else None]
+
+
+def test_kept_plans_for_another_time_are_told(workspace, monkeypatch, caplog):
+    monkeypatch.setattr(run_module, "timed_trainings", lambda *_, **__: {})
+    caplog.set_level("INFO")
+    path = workspace.preprocessed_dataset(DATASET_NAME).plans()
+    plans = json.loads(path.read_text())
+    for gflops, seconds, told in ((0, 1060, False), (64, 1060, True), (64, 100_000, False)):
+        path.write_text(json.dumps(plans | {"cpu_gflops": gflops}))
+        caplog.clear()
+        options = RunOptions(configurations=("2d",), device="cpu", num_processes=0, time_budget_s=seconds)
+        _planned_graph(workspace, DATASET_NAME, options)
+        assert (f"plan_and_preprocess -d {DATASET_NAME} --time-budget 250s` plans for" in caplog.text) == told

@@ -49,6 +49,11 @@ BUDGETED = {
 }
 """Data sets that are planned for all budgets: small volumes, thick slices, and clinical CTs."""
 BUDGETED_CONFIGURATIONS = ("axial", "si", "stack", "3d", "mip")
+TIMED = ("acdc", "hippocampus")
+TIMES_S = (0, 300, 900)
+"""Times of each training for which the plans of `TIMED` are kept; 0: any."""
+CPU_GFLOPS = 64
+"""Speed of the CPUs that they are for, two threads with AVX2."""
 
 
 def golden_configurations(published: Published) -> tuple[str, ...]:
@@ -92,11 +97,11 @@ def decisions(plans: Plans) -> dict[str, Any]:
 
 
 def plans_for(
-    name: str, gpu_memory_gb: float, configurations: Sequence[str] = BUDGETED_CONFIGURATIONS
+    name: str, gpu_memory_gb: float, configurations: Sequence[str] = BUDGETED_CONFIGURATIONS, **machine: Any
 ) -> dict[str, dict[str, Any]]:
     """What a data set of `BUDGETED` gets for a budget: the numbers that decide time, memory and context."""
     data = make_fingerprint(BUDGETED[name])
-    plans = plan_dataset(*data, configurations=configurations, gpu_memory_gb=gpu_memory_gb)
+    plans = plan_dataset(*data, configurations=configurations, gpu_memory_gb=gpu_memory_gb, **machine)
     return {
         configuration: {
             "window": list(plan.window),
@@ -109,6 +114,13 @@ def plans_for(
         }
         for configuration, plan in plans.configurations.items()
     }
+
+
+def plans_for_cpus(
+    name: str, time_budget_s: float, configurations: Sequence[str] = BUDGETED_CONFIGURATIONS
+) -> dict[str, dict[str, Any]]:
+    """What a data set of `TIMED` gets for CPUs and a time of each training."""
+    return plans_for(name, 8, configurations, cpu_gflops=CPU_GFLOPS, time_budget_s=time_budget_s)
 
 
 def _case(name: str, shape: Shape, spacing_mm: Spacing) -> CaseFingerprint:

@@ -10,10 +10,13 @@ from published_fingerprints import (
     BUDGETS_GB,
     GOLDEN,
     PUBLISHED,
+    TIMED,
+    TIMES_S,
     decisions,
     golden_configurations,
     make_fingerprint,
     plans_for,
+    plans_for_cpus,
 )
 
 from seg25d.core.files import write_json
@@ -28,3 +31,7 @@ if __name__ == "__main__":
     for name in BUDGETED:
         write_json(GOLDEN / "budgets" / f"{name}.json", {str(budget): plans_for(name, budget) for budget in BUDGETS_GB})
         logging.info("%s", GOLDEN / "budgets" / f"{name}.json")
+    for name in TIMED:
+        plans_by_time = {str(seconds): plans_for_cpus(name, seconds) for seconds in TIMES_S}
+        write_json(GOLDEN / "time_budgets" / f"{name}.json", plans_by_time)
+        logging.info("%s", GOLDEN / "time_budgets" / f"{name}.json")

@@ -143,6 +143,20 @@ def test_cases_with_classes_that_none_before_has_come_first() -> None:
     assert len(choose_cases(fingerprint_of({f"c{index}": {"1": 1} for index in range(9)}))) == 5
 
 
+def test_of_large_cases_fewer_are_looked_at_but_all_classes() -> None:
+    large = (512, 512, 512)  # half of what all may have
+
+    def chosen(**voxels: dict[str, int]) -> tuple[str, ...]:
+        fingerprint = fingerprint_of(voxels)
+        cases = [case.model_copy(update={"shape": large}) for case in fingerprint.cases]
+        return choose_cases(fingerprint.model_copy(update={"cases": tuple(cases)}))
+
+    both, rare = {"1": 5, "2": 5, "3": 0}, {"1": 0, "2": 0, "3": 1}
+    assert chosen(a=both, b=both, c=both) == ("a", "b")
+    assert chosen(a=both, b=both, c=rare) == ("a", "c")
+    assert chosen(a={"1": 1}, b={"2": 1}, c={"3": 1}) == ("a", "b", "c")
+
+
 def edit(plans: Plans, window: list[int] | None = None, **changes: object) -> Plans:
     content = plans.model_dump(mode="json")
     content["configurations"]["mip"]["representation"].update(changes)

@@ -9,12 +9,21 @@ from typing import Any
 import pytest
 
 from seg25d.core.types import Shape
+from seg25d.planning.machine_reasons import machine_reasons
 from seg25d.planning.memory import MemoryUse
 from seg25d.planning.plan import ConfigurationPlan, Plans
 from seg25d.planning.planner import plan_dataset
 from seg25d.planning.recipe_rules import DEFAULT_RULES
 from seg25d.planning.revision import revise_plans
-from seg25d.planning.search import MOST_VOXELS, UPDATE_SECONDS, Fit, Limits, search
+from seg25d.planning.search import (
+    MOST_VOXELS,
+    UPDATE_SECONDS,
+    UPDATES_OF_A_TRAINING,
+    Fit,
+    Limits,
+    search,
+    update_seconds,
+)
 from seg25d.representations.base import CONFIGURATIONS, ConfigurationRules, VolumeGeometry
 from seg25d.representations.projections.method import Projections
 from seg25d.representations.stack import Stack
@@ -85,6 +94,13 @@ def test_super_images_keep_all_slices(chosen: Callable[..., Fit], geometry: Volu
     assert chosen("si", geometry).window == window
 
 
+def test_many_classes_leave_stacks_their_slices(chosen: Callable[..., Fit]) -> None:
+    """Scores of more classes than a V-Net has features are made in parts; of fewer all are there at a time."""
+    many, few = (chosen("stack", CT, gpu_memory_gb=8, num_outputs=number) for number in (17, 16))
+    assert many.window == (64, 512, 512)
+    assert 2 * 16 * prod(few.window) <= 2**30 / 4 < 2 * 16 * prod(many.window)
+
+
 def test_projections_are_of_the_whole_volume(chosen: Callable[..., Fit]) -> None:
     assert chosen("mip", CT).window == CT.shape
 
@@ -130,6 +146,34 @@ def test_the_smallest_window_is_taken_where_all_are_slow(chosen: Callable[..., F
     assert fit.num_too_slow + fit.num_too_large + fit.num_without_room == fit.position
 
 
+@pytest.mark.parametrize(("time_budget_s", "seconds"), [(0, 2), (300, 0.6), (900, 1.8), (1000, 2), (86_400, 2)])
+def test_a_short_training_has_short_updates(time_budget_s: float, seconds: float) -> None:
+    assert update_seconds(time_budget_s) == pytest.approx(seconds)
+
+
+def test_a_time_for_trainings_has_room_for_enough_updates(chosen: Callable[..., Fit]) -> None:
+    limits: dict[str, Any] = {"cpu_gflops": 64, "gpu_memory_gb": 8}
+    usual, short = chosen("3d", CT, **limits), chosen("3d", CT, **limits, time_budget_s=60)
+    assert UPDATES_OF_A_TRAINING * short.memory.flops / 64e9 <= 60 < UPDATES_OF_A_TRAINING * usual.memory.flops / 64e9
+    assert prod(short.window) < prod(usual.window)
+    assert short.num_too_slow > usual.num_too_slow
+    assert chosen("3d", CT, **limits, time_budget_s=86_400) == usual, "no update takes longer than without"
+
+
+def test_a_time_for_trainings_decides_nothing_without_a_speed(chosen: Callable[..., Fit]) -> None:
+    assert chosen("3d", CT, time_budget_s=60) == chosen("3d", CT)
+
+
+def test_a_time_for_trainings_is_explained() -> None:
+    assert "time_budget_s" not in machine_reasons(8, 64)
+    reasons = machine_reasons(8, 64, 300)
+    assert "an update is to take 0.6 s at most, so that there are 6,000 an hour or more" in reasons["cpu_gflops"]
+    assert reasons["time_budget_s"].endswith(
+        "is given 5 min 0 s, in which there is room for 500 updates or more if they take 0.6 s at most"
+    )
+    assert "changes no plan here" in machine_reasons(8, 0, 300)["time_budget_s"]
+
+
 def acdc(**machine: float) -> Plans:
     data = published.make_fingerprint(published.PUBLISHED["acdc"])
     return plan_dataset(*data, configurations=["3d"], **machine)
@@ -162,15 +206,22 @@ def test_slow_cpus_get_other_windows_and_it_is_said() -> None:
 
 @pytest.mark.usefixtures("bytes_per_voxel")
 def test_plans_for_another_speed_are_made_anew(caplog: pytest.LogCaptureFixture) -> None:
-    def revise(stored: Plans | None, cpu_gflops: float) -> Plans:
+    def revise(stored: Plans | None, cpu_gflops: float, time_budget_s: float = 0) -> Plans:
         data = published.make_fingerprint(published.PUBLISHED["tiny"])
         options: dict[str, Any] = {"configurations": ("si",), "rules": DEFAULT_RULES, "plans_name": "plans"}
-        return revise_plans(stored, *data, **options, gpu_memory_gb=1.5, cpu_gflops=cpu_gflops)
+        machine = {"gpu_memory_gb": 1.5, "cpu_gflops": cpu_gflops, "time_budget_s": time_budget_s}
+        return revise_plans(stored, *data, **options, **machine)
 
     stored = revise(None, 128)
     assert revise(stored, 128) is stored
     assert revise(stored, 0).cpu_gflops == 0
     assert "the CPUs have any speed now and had 128 GFLOP/s" in caplog.text
+    short = revise(stored, 128, 90)
+    assert (short.cpu_gflops, short.time_budget_s) == (128, 90)
+    assert "because trainings get 1 min 30 s now and got any time" in caplog.text
+    assert revise(short, 128, 90) is short
+    assert revise(short, 128).model_dump() == stored.model_dump()
+    assert "because trainings get any time now and got 1 min 30 s" in caplog.text
 
 
 def projections(geometry: VolumeGeometry) -> Projections:
@@ -207,9 +258,13 @@ def test_a_window_that_is_no_longer_the_method_is_warned_of(
         assert caution.endswith("take 2d")
 
 
-def budgets(name: str) -> dict[str, dict[str, Any]]:
-    stored: dict[str, dict[str, Any]] = json.loads((published.GOLDEN / "budgets" / f"{name}.json").read_text())
+def stored_plans(kind: str, name: str) -> dict[str, dict[str, Any]]:
+    stored: dict[str, dict[str, Any]] = json.loads((published.GOLDEN / kind / f"{name}.json").read_text())
     return stored
+
+
+def budgets(name: str) -> dict[str, dict[str, Any]]:
+    return stored_plans("budgets", name)
 
 
 def _mark(name: str, budget: int, configuration: str) -> list[pytest.MarkDecorator]:
@@ -232,6 +287,35 @@ def test_plans_for_all_budgets_stay_as_they_are(name: str, budget: int, configur
     # Another version of PyTorch may keep other tensors.
     golden["estimated_memory_gb"] = pytest.approx(golden["estimated_memory_gb"], rel=0.02)
     assert published.plans_for(name, budget, [configuration]) == {configuration: golden}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "configuration"),
+    [
+        pytest.param(*each, marks=[] if each[1] == "3d" else [pytest.mark.campaign])
+        for each in itertools.product(published.TIMED, published.BUDGETED_CONFIGURATIONS)
+    ],
+)
+def test_plans_for_short_trainings_stay_as_they_are(name: str, configuration: str) -> None:
+    """After a change on purpose: `python tests/planning/regenerate_golden_plans.py`."""
+    for time_budget_s, plans in stored_plans("time_budgets", name).items():
+        golden = plans[configuration]
+        golden["estimated_memory_gb"] = pytest.approx(golden["estimated_memory_gb"], rel=0.02)
+        planned = published.plans_for_cpus(name, int(time_budget_s), [configuration])
+        assert planned == {configuration: golden}, time_budget_s
+
+
+@pytest.mark.parametrize("name", published.TIMED)
+def test_short_trainings_have_as_many_updates_as_they_need(name: str) -> None:
+    """As the golden files have it: the less time a training has, the less an update costs."""
+    plans = stored_plans("time_budgets", name)
+    assert list(plans) == [str(seconds) for seconds in published.TIMES_S]
+    for configuration in published.BUDGETED_CONFIGURATIONS:
+        any_time, *costs = (each[configuration]["tflop_per_update"] for each in plans.values())
+        assert [*costs, any_time] == sorted([*costs, any_time])
+        for seconds, cost in zip(published.TIMES_S[1:], costs, strict=True):
+            assert cost <= round(update_seconds(seconds) * published.CPU_GFLOPS / 1000, 3)
 
 
 @pytest.mark.parametrize("name", published.BUDGETED)

@@ -52,7 +52,7 @@ def test_2d_with_mixing_is_the_planned_axis_with_it() -> None:
     assert configuration_names(["si__conv", "2d__shift", "si"], 2) == ["sagittal__shift", "si__conv", "si"]
 
 
-@pytest.mark.parametrize("name", ["si__shift", "2d__attention", "coronal__conv", "si__half_unet__shift"])
+@pytest.mark.parametrize("name", ["si__shift", "2d__attention", "coronal__conv", "si__acs", "si__half_unet__shift"])
 def test_mixing_stands_in_the_plan_of_the_network(name: str) -> None:
     plans = plan(name, name.removesuffix(f"__{split_name(name).mixing}"))
     own_name, mixed = find_configuration(plans, name)
@@ -60,9 +60,9 @@ def test_mixing_stands_in_the_plan_of_the_network(name: str) -> None:
     assert mixed.mixing == KINDS[split_name(name).mixing or ""]()
     assert mixed.network.model_copy(update={"mixing": None}) == plain.network
     assert (mixed.window, mixed.representation) == (plain.window, plain.representation)
-    more = {"shift": False, "attention": True, "conv": True}[mixed.mixing.name]
+    more = mixed.mixing.name != "shift"
     assert (mixed.num_parameters > plain.num_parameters) == more
-    assert (mixed.flops_per_update > plain.flops_per_update) == (mixed.mixing.name == "attention")
+    assert (mixed.flops_per_update > plain.flops_per_update) == (mixed.mixing.name in ("attention", "acs"))
     if mixed.batch_size == plain.batch_size:
         assert mixed.estimated_memory_gb > plain.estimated_memory_gb
     # A file of an earlier version is what is written without mixing.
@@ -71,20 +71,21 @@ def test_mixing_stands_in_the_plan_of_the_network(name: str) -> None:
 
 
 def test_what_mixing_is_and_costs_is_explained() -> None:
-    plans = plan("si__shift", "2d__attention", "si__conv")
+    plans = plan("si__shift", "2d__attention", "si__conv", "2d__acs")
     told = " ".join(explain(plans).split())
     for name, item in plans.configurations.items():
         assert f"mixing: {item.reasons['mixing']}" in told
         assert f"the network mixes slices ({split_name(name).mixing})" in item.reasons["choice"]
-    shift, attention, conv = (
-        plans.configurations[name].reasons["mixing"] for name in ("si__shift", "axial__attention", "si__conv")
-    )
+    names = ("si__shift", "axial__attention", "si__conv", "axial__acs")
+    shift, attention, conv, acs = (plans.configurations[name].reasons["mixing"] for name in names)
     assert "it costs no parameters, no FLOP per update, 0." in shift
     assert "0.25 of the channels" in shift
     assert "Lin et al. 2019" in shift
     assert "more), " in attention.split("it costs ")[1]
     assert "no FLOP" not in attention
     assert "parameters (" in conv.split("it costs ")[1]
+    assert "0.5 of the channels" in acs
+    assert "no FLOP" not in acs
     assert "the 12 slices of a window" in shift
 
 
@@ -113,7 +114,7 @@ def test_what_does_not_see_slices_side_by_side_refuses(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("si__tile", r"unknown network 'tile'; for 2 .* unet, .*; ways of mixing .* are shift, attention, conv$"),
+        ("si__tile", r"unknown network 'tile'; for 2 .* unet, .*; ways of mixing .* are shift, attention, conv, acs$"),
         ("si__shift__half_unet", "unknown network 'shift__half_unet'; .*; ways of mixing slices, behind a network"),
         ("si__conv__shift", "unknown network 'conv'"),
         ("mip__blend", r"unknown network 'blend'; for 2 dimensions there are [a-z_, ]*$"),

@@ -29,7 +29,8 @@ from seg25d.representations.stack import Stack
 from seg25d.representations.super_image import SuperImage
 from seg25d.selection.best import Best, Member
 from seg25d.sharing.choice import ChosenModels, ExportOptions
-from tests.portable.test_export import LABELS, REGIONS, UNET, UNET_3D, make_header
+from tests.portable.stand_in import EXPORT, write_stand_in
+from tests.portable.test_export import LABELS, REGIONS, SIZES, UNET, UNET_3D, make_header
 
 NAME = "3d/fold_0/model_final.onnx"
 DIGEST = base64.b64encode(hashlib.sha256(b"graph").digest()).decode()
@@ -46,7 +47,7 @@ def write_graph(folder: Path, header, name: str = NAME, free_axes=(0, 1, 2)) -> 
     graph.parent.mkdir(parents=True, exist_ok=True)
     graph.write_bytes(b"graph")
     graph_record = Graph.of(header, free_axes, "float32", 20)
-    model = PortableModel(header=header, graph=graph_record, windows=Windows.of(header.plan, 2))
+    model = PortableModel(header=header, graph=graph_record, windows=Windows.of(header.plan, 2), **SIZES)
     graph.with_suffix(".json").write_text(model.model_dump_json())
 
 
@@ -221,7 +222,12 @@ def export(workspace: Path, out: Path, *words: str, status: int = 0) -> None:
     assert main(["export_model", *arguments]) == status
 
 
-def test_a_folder_is_written_whole_and_replaced_only_when_asked_to(trained_once, stand_in, tmp_path, capsys):
+@pytest.mark.parametrize("traced", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_folder_is_written_whole_and_replaced_only_when_asked_to(
+    trained_once, stand_in, tmp_path, capsys, monkeypatch, traced
+):
+    if not traced:
+        monkeypatch.setattr(EXPORT, write_stand_in)
     out = tmp_path / "out"
     export(trained_once, out, "-c", "2d", "-f", "0", "1")
     page = json.loads((out / "page.json").read_text())

@@ -106,3 +106,18 @@ def test_the_plan_refuses_a_scheme_that_is_not_there() -> None:
 def test_missing_number_names_it() -> None:
     with pytest.raises(RecordError, match="channel X: normalisation ct needs `lower`"):
         _normalize("ct")
+
+
+@pytest.mark.parametrize("scheme", get_args(Scheme))
+@pytest.mark.parametrize("part", [slice(None), slice(1, -2)])
+def test_an_image_may_be_normalised_in_its_place(scheme: Scheme, part: slice, rng: np.random.Generator) -> None:
+    image = rng.uniform(0, 255, (2, 4, 6, 7)).astype(np.float32)
+    settings = [
+        ChannelNormalization(channel=name, scheme=scheme, lower=20.3, upper=201.7, mean=99.1, std=31.7) for name in "AB"
+    ]
+    cut = image[..., part]
+    expected = normalize(cut.copy(), settings)
+    result = normalize(cut, settings, cut)
+    assert result is cut
+    np.testing.assert_array_equal(result, expected)
+    np.testing.assert_array_equal(image[..., part], expected)

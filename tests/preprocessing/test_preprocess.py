@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import tracemalloc
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,7 @@ from seg25d.data.labels import Labels
 from seg25d.inference.export import labels_from_slabs
 from seg25d.inference.sliding_window import Slab
 from seg25d.planning.normalization import ChannelNormalization
+from seg25d.preprocessing import preprocess
 from seg25d.preprocessing.preprocess import preprocess_dataset, preprocess_image, read_model_labels
 from seg25d.preprocessing.resample import resample_labels
 from seg25d.preprocessing.store import Store
@@ -220,6 +223,75 @@ def test_odd_volumes(shape: tuple[int, int, int], spacing_mm: Spacing, rng: np.r
     zero, grid = preprocess_image(np.zeros_like(image), (1, 1, 1), _Plan(spacing_mm=spacing_mm, normalization=ZSCORE))
     assert grid.cropped_shape == shape
     assert not zero.any()
+
+
+def _peak_and_result(image: np.ndarray, plan: _Plan, *, overwrite: bool) -> tuple[float, np.ndarray]:
+    """New memory for an image of unit spacing, as a share of it, and what came out."""
+    tracemalloc.start()
+    result, _ = preprocess_image(image, (1, 1, 1), plan, overwrite=overwrite)
+    peak = tracemalloc.get_traced_memory()[1] / image.nbytes
+    tracemalloc.stop()
+    return peak, result
+
+
+def test_an_image_that_is_not_needed_any_more_is_normalised_in_its_place(rng: np.random.Generator) -> None:
+    image = rng.uniform(-2000, 2000, (1, 40, 64, 64)).astype(np.float32)
+    scheme = ChannelNormalization(channel="CT", scheme="ct", lower=-900.0, upper=900.0, mean=11.0, std=333.0)
+    plan, before = _Plan(normalization=(scheme,)), image.copy()
+    peak, expected = _peak_and_result(image, plan, overwrite=False)
+    np.testing.assert_array_equal(image, before)
+    assert peak >= 1
+    peak, result = _peak_and_result(image, plan, overwrite=True)
+    assert peak < 0.6, "masks of the content"
+    assert np.shares_memory(result, image)
+    np.testing.assert_array_equal(result, expected)
+
+
+@pytest.mark.parametrize("spacing_mm", [(1.0, 1.0, 1.0), (2.0, 1.5, 1.0)])
+def test_a_crop_of_it_does_not_keep_the_rest(spacing_mm: Spacing, rng: np.random.Generator) -> None:
+    image = np.zeros((2, 12, 14, 16), np.float32)
+    image[:, 2:10, 3:12, 1:15] = rng.uniform(1, 9, (2, 8, 9, 14))
+    plan = _Plan(spacing_mm=spacing_mm, normalization=ZSCORE * 2)
+    _, expected = _peak_and_result(image, plan, overwrite=False)
+    _, result = _peak_and_result(image, plan, overwrite=True)
+    assert not np.shares_memory(result, image)
+    assert result.flags.c_contiguous
+    np.testing.assert_array_equal(result, expected)
+
+
+def test_the_image_is_gone_when_the_labels_of_the_last_store_are_resampled(
+    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, resample = preprocess._read, preprocess._resample_reference
+    images: list[weakref.ref[np.ndarray]] = []
+    is_there: list[bool] = []
+
+    def noted(*arguments: object, **settings: object) -> tuple[np.ndarray, object, object]:
+        image, geometry, reference = read(*arguments, **settings)  # type: ignore[arg-type]
+        images.append(weakref.ref(image))
+        return image, geometry, reference
+
+    def looked(*arguments: object) -> np.ndarray:
+        is_there.append(images[-1]() is not None)
+        return resample(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(preprocess, "_read", noted)
+    monkeypatch.setattr(preprocess, "_resample_reference", looked)
+    plans = [_Plan(), _Plan(store="t", normalization=ZSCORE)]
+    preprocess_dataset(_dataset(tmp_path / "raw", "a", rng), plans, PreprocessedFolder(root=tmp_path / "out"), 0)
+    assert is_there == [True, False]
+
+
+def test_the_image_serves_all_stores_before_it_is_overwritten(tmp_path: Path, rng: np.random.Generator) -> None:
+    dataset = _dataset(tmp_path / "raw", "a", rng)
+    plans = [_Plan(), _Plan(store="t", normalization=ZSCORE), _Plan(store="u", spacing_mm=(2, 1, 1))]
+    together = PreprocessedFolder(root=tmp_path / "together")
+    preprocess_dataset(dataset, plans, together, num_workers=0)
+    for plan in plans:
+        alone = PreprocessedFolder(root=tmp_path / f"alone_{plan.store}")
+        preprocess_dataset(dataset, [plan], alone, num_workers=0)
+        first, second = (Store(each.store(plan.store)).open_image("a")[:] for each in (together, alone))
+        np.testing.assert_array_equal(first, second)
 
 
 def test_no_more_is_imported_than_a_gpu_node_has() -> None:

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seg25d.preprocessing import resample
-from seg25d.preprocessing.resample import axis_matrix, resample_image, resample_labels, resample_scores
+from seg25d.preprocessing.resample import axis_matrix, resample_image, resample_labels
+from tests.preprocessing.resampled_scores import resampled_scores
 
 shapes = st.tuples(*[st.integers(1, 9)] * 3)
 
@@ -21,13 +22,13 @@ def test_images_equal_scikit_image(shape: tuple[int, int, int], rng: np.random.G
     np.testing.assert_allclose(resample_image(image, shape), expected, atol=2e-6)
 
 
-def test_scores_equal_torch(rng: np.random.Generator) -> None:
+def test_linear_interpolation_equals_torch(rng: np.random.Generator) -> None:
     torch = pytest.importorskip("torch")
     scores = rng.normal(size=(3, 5, 6, 7)).astype(np.float32)
     expected = torch.nn.functional.interpolate(
         torch.from_numpy(scores)[None], size=(9, 4, 7), mode="trilinear", align_corners=False
     )
-    np.testing.assert_allclose(resample_scores(scores, (9, 4, 7)), expected[0].numpy(), atol=2e-6)
+    np.testing.assert_allclose(resampled_scores(scores, (9, 4, 7)), expected[0].numpy(), atol=2e-6)
 
 
 def test_separate_axis_takes_whole_slices(rng: np.random.Generator) -> None:
@@ -60,7 +61,7 @@ def test_labels_are_the_argmax_of_all_masks(
     labels = np.random.default_rng(seed).choice(np.array([0, 1, 2, 255], np.uint8), shape)
     values = np.unique(labels)
     masks = np.stack([labels == value for value in values]).astype(np.float32)
-    shares = np.sort(scores := resample_scores(masks, new_shape, axis), axis=0)
+    shares = np.sort(scores := resampled_scores(masks, new_shape, axis), axis=0)
     clear = np.ones(new_shape, bool) if len(values) == 1 else shares[-1] - shares[-2] > 1e-4
     result = resample_labels(labels, new_shape, axis)
     assert set(np.unique(result)) <= set(values)

@@ -1,13 +1,16 @@
 import math
+import os
+import signal
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from seg25d.core import arrays, grids, parallel
+from seg25d.core import arrays, grids, parallel, progress
 from seg25d.core.arrays import CHUNK
 from seg25d.core.errors import InputError
 from seg25d.core.parallel import choose_num_workers
@@ -15,6 +18,7 @@ from seg25d.data.labels import IGNORE_INDEX, Labels
 from seg25d.ensembling.fuse import mean_of_probabilities
 from seg25d.ensembling.weights import overlap_sums
 from seg25d.evaluation.lesions import count_lesions
+from seg25d.evaluation.summary import CaseSummary
 from seg25d.inference.postprocessing import PostProcessing, remove_components
 from seg25d.inference.probability_maps import open_probability_map
 from seg25d.selection import scoring
@@ -90,6 +94,66 @@ def test_a_truth_that_was_corrected_counts_again(validation: Validation, truth: 
     for case in validation.cases:
         write_case(validation.store, case, np.where(np.arange(4) < 2, truth, 0).astype(np.uint8), key="second")
     assert dice(replace(validation), Ensemble(("good",))) == pytest.approx(2 / 3)
+
+
+SINGLES = [Ensemble(("good",)), Ensemble(("poor",))]
+
+
+def score_until(validation: Validation, end: Callable[[], None]) -> list[tuple[str, str]]:
+    """Score both runs, up to the last case of the second one; what there is is written after each case.
+
+    Returns:
+        The runs and cases that were scored.
+    """
+    score_case = scoring.score_case
+    scored: list[tuple[str, str]] = []
+
+    def score(validation: Validation, item: CaseToScore) -> CaseSummary:
+        if (item.ensemble.name, item.case) == ("poor", "b"):
+            end()
+        scored.append((item.ensemble.name, item.case))
+        return score_case(validation, item)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(progress, "SECONDS_BETWEEN_WRITES", 0.0)
+        patch.setattr(progress, "SHARE_OF_WRITES", math.inf)
+        patch.setattr(scoring, "score_case", score)
+        score_ensembles(validation, SINGLES)
+    return scored
+
+
+def score_and_die(validation: Validation) -> None:
+    score_until(validation, lambda: os.kill(os.getpid(), signal.SIGKILL))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.slow
+def test_cases_that_were_scored_before_a_kill_are_not_scored_again(validation: Validation, tmp_path: Path) -> None:
+    undisturbed = replace(validation, scores=tmp_path / "undisturbed")
+    summaries = score_ensembles(undisturbed, SINGLES)
+    process = get_context("spawn").Process(target=score_and_die, args=(validation,))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert sorted(contents(validation.scores)) == ["good.json", "good.part.json", "poor.part.json"]
+    assert score_until(validation, lambda: None) == [("poor", "b")]
+    assert score_ensembles(validation, SINGLES) == summaries
+    assert contents(validation.scores) == contents(undisturbed.scores)
+
+
+def test_what_was_scored_against_another_truth_is_scored_again(
+    validation: Validation, truth: np.ndarray, write_case: Callable[..., None]
+) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        score_until(validation, interrupt)
+    write_case(validation.store, "a", truth, key="second")
+    assert len(score_until(replace(validation), lambda: None)) == 4
 
 
 def test_names_longer_than_a_file_may_have(validation: Validation) -> None:

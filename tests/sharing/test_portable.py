@@ -17,6 +17,7 @@ from seg25d.sharing.choice import models_to_export
 from seg25d.sharing.content import check_content
 from seg25d.sharing.manifest import Manifest, is_allowed
 from seg25d.sharing.unpack import opened_archive
+from tests.portable.stand_in import EXPORT, write_stand_in
 
 NAME = "Dataset007_Tiny"
 RUNS = ("3d", "axial__fine", "mv")
@@ -74,7 +75,10 @@ def test_an_archive_of_graphs_has_them_in_the_place_of_models(trained, archive, 
         assert (results / NAME / "3d" / "fold_0" / "model_final.onnx").is_file()
 
 
-def test_the_same_models_give_the_same_bytes(trained, needed, tmp_path, capsys):
+@pytest.mark.parametrize("traced", [False, pytest.param(True, marks=slow)])
+def test_the_same_models_give_the_same_bytes(trained, needed, tmp_path, capsys, monkeypatch, traced):
+    if not traced:
+        monkeypatch.setattr(EXPORT, write_stand_in)
     path = tmp_path / "one.onnx.zip"
     words = ["export_model", 7, "-c", "3d", "--format", "onnx", "-o", path, "-f"]
     run(trained, *words, 0)

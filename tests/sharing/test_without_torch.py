@@ -18,13 +18,16 @@ import torch
 
 from seg25d.cli.main import main
 from seg25d.core import device
+from seg25d.core.execution import HostExecution
 from seg25d.core.workspace import Workspace
 from seg25d.data.description import read_description
 from seg25d.data.image_io import read_labels
 from seg25d.ensembling.fused_predictor import view_model
+from seg25d.ensembling.load import load_predictor
 from seg25d.planning.model_file import load_model, save_model
 from seg25d.representations import ANATOMICAL
 from seg25d.sharing.choice import is_portable
+from seg25d.sharing.unpack import opened_archive
 from tests.sharing.conftest import NAME, make_run, save
 from tests.without_torch import WITHOUT_TORCH
 
@@ -161,6 +164,15 @@ def test_ensembles_of_configurations_are_those_of_torch(workspace, choose, with_
     light("predict", "-i", images, "-o", tmp_path / "light", "-m", path)
     expected, found = labels_in(tmp_path / "torch"), labels_in(tmp_path / "light")
     assert np.count_nonzero(expected != found) <= expected.size / 500
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RUNS)
+def test_graphs_have_as_many_weights_as_models_of_torch(archive, workspace, name):
+    expected = load_predictor([workspace.run(NAME, name).fold("0").model_final], device.choose_execution("cpu"))
+    with opened_archive(archive) as results:
+        found = load_predictor([results / NAME / name / "fold_0" / "model_final.onnx"], HostExecution())
+    assert found.num_parameters == expected.num_parameters > 0
 
 
 @pytest.mark.slow

@@ -15,8 +15,16 @@ from seg25d.core.device import Execution
 from seg25d.planning.model_file import load_model
 from seg25d.training import loading, supply, trainer
 from seg25d.training.checkpoint import load_checkpoint
-from seg25d.training.loading import BATCHES_AHEAD, choose_num_loaders, more_loaders
-from seg25d.training.sampling import Regions, WindowSource
+from seg25d.training.loading import (
+    BATCHES_AHEAD,
+    batches_ahead,
+    choose_num_loaders,
+    fitting_loaders,
+    make_loader,
+    more_loaders,
+    next_batch,
+)
+from seg25d.training.sampling import CACHE_BYTES, Regions, WindowSource
 from seg25d.training.state import TrainingState, new_state
 from seg25d.training.supply import SETTLING, WATCHED, Supply
 from seg25d.training.trainer import FoldJob, train_fold
@@ -240,3 +248,74 @@ def test_loaders_do_not_grow_beyond_what_the_system_holds(monkeypatch: pytest.Mo
     assert more_loaders(2, 1) == 4
     monkeypatch.setattr(loading, name, refuse)
     assert more_loaders(2, 1) == 2
+
+
+@pytest.fixture
+def _large_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (loading, supply):
+        monkeypatch.setattr(module, "available_memory_bytes", lambda: 128 << 30)
+    monkeypatch.setattr(loading, "SHARED_MEMORY", Path("/nowhere"))
+
+
+LARGE_BATCH = 8 * 48 * 512 * 512 * (4 + 1)
+"""Of the plan of `axial` for a CT and 140 GB: 503 MB."""
+
+
+@pytest.mark.usefixtures("_large_machine")
+def test_batches_that_wait_are_bounded_by_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (fitting_loaders(8, LARGE_BATCH), batches_ahead(8, LARGE_BATCH)) == (8, 1)
+    assert [batches_ahead(number, LARGE_BATCH) for number in (1, 2, 4)] == [3, 3, 2]
+    assert fitting_loaders(64, LARGE_BATCH) == more_loaders(8, LARGE_BATCH) == 8
+    assert (fitting_loaders(8, 1 << 20), batches_ahead(8, 1 << 20)) == (8, BATCHES_AHEAD)
+    assert (fitting_loaders(0, LARGE_BATCH), batches_ahead(0, LARGE_BATCH)) == (0, BATCHES_AHEAD)
+    assert (fitting_loaders(8, 1 << 40), batches_ahead(8, 1 << 40)) == (1, 1)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert fitting_loaders(8, LARGE_BATCH) == 2
+    monkeypatch.delenv("LOCAL_WORLD_SIZE")
+    monkeypatch.setattr(loading, "available_memory_bytes", lambda: 8 << 30)
+    assert fitting_loaders(8, LARGE_BATCH) == 4
+
+
+@pytest.mark.usefixtures("_large_machine")
+@pytest.mark.parametrize(("requested", "loaders", "ahead"), [(None, 4, 1), (2, 2, 2), (8, 8, 1)])
+def test_the_plan_says_how_many_batches_wait(
+    make_job: Maker, monkeypatch: pytest.MonkeyPatch, requested: int | None, loaders: int, ahead: int
+) -> None:
+    """Who asks for a number of processes gets it."""
+    asked: list[tuple[int, int]] = []
+
+    def make(source: WindowSource, first: int, number: int, *_: Any, **words: Any) -> Any:
+        asked.append((number, words["ahead"]))
+        return (source["train", each] for each in range(99))
+
+    job = make_job("a")
+    images, target = supply_of(job)[0].source["train", 0]
+    monkeypatch.setattr(supply, "make_loader", make)
+    monkeypatch.setattr(supply, "choose_num_loaders", lambda requested, _: requested or 8)
+    monkeypatch.setattr(loading, "QUEUE_BYTES", 4 * (images.nbytes + target.nbytes))
+    supplied, _ = supply_of(job, requested)
+    supplied.start()
+    assert supplied.batch_bytes == images.nbytes + target.nbytes
+    assert asked == [(loaders, ahead)]
+    assert supplied.source.cache.limit_bytes == CACHE_BYTES // loaders
+
+
+@pytest.mark.usefixtures("_like_a_gpu")
+def test_regions_take_less_than_is_reckoned_for_them(make_job: Maker) -> None:
+    supplied, state = supply_of(make_job("a"))
+    state.augmented_on = "device"
+    supplied.source.augments = False
+    regions = [supplied.source["train", number] for number in range(20)]
+    assert sum(each.images.nbytes + each.labels.nbytes for each in regions) < 20 * supplied.batch_bytes
+
+
+@pytest.mark.slow
+def test_the_same_batches_come_in_the_same_order_whatever_waits(make_job: Maker) -> None:
+    source = supply_of(make_job("a"))[0].source
+    wanted = [source["train", number] for number in range(7)]
+    for number, ahead in ((1, 1), (3, 1), (2, 3)):
+        batches = make_loader(source, 0, number, torch.device("cpu"), validate=False, ahead=ahead)
+        for images, target in wanted:
+            found = next_batch(batches)
+            assert torch.equal(found[0], images)
+            assert torch.equal(found[1], target)

@@ -20,8 +20,9 @@ from seg25d.planning.normalization import ChannelNormalization
 from seg25d.portable.page_model import PagePostProcessing
 from seg25d.preprocessing.grid import Grid
 from seg25d.preprocessing.normalize import normalize
-from seg25d.preprocessing.resample import _resample_channels, resample_image
+from seg25d.preprocessing.resample import resample_image
 from seg25d.representations.super_image import SuperImage
+from tests.preprocessing.resampled_scores import resampled_scores
 
 SCHEMES = {
     "ct": {"lower": -80.5, "upper": 120.25, "mean": 13.7, "std": 41.3},
@@ -96,7 +97,7 @@ def test_linear_resampling(checks, rng):
     for image, (shape, new_shape) in zip(images, pairs, strict=True):
         checks.add("resample", [image], shape=shape, new_shape=new_shape, orders=[1, 1, 1])
     for image, (_, new_shape), found in zip(images, pairs, checks.run(), strict=True):
-        wanted = _resample_channels(image, new_shape, 1, None)
+        wanted = resampled_scores(image, new_shape)
         np.testing.assert_allclose(found.reshape(wanted.shape), wanted, rtol=0, atol=1e-5)
 
 
@@ -172,14 +173,15 @@ def window_rules(window: tuple[int, int, int], **others: Any) -> dict[str, Any]:
     return rules | others
 
 
-def test_windows_and_their_places(checks, rng):
+@pytest.mark.parametrize("divisor", [1, 4])
+def test_windows_and_their_places(checks, rng, divisor):
     shapes = [tuple(rng.integers(1, 70, 3).tolist()) for _ in range(60)]
     windows = [tuple((4 * rng.integers(1, 10, 3)).tolist()) for _ in shapes]
     for shape, window in zip(shapes, windows, strict=True):
-        checks.add("cover", shape=shape, rules=window_rules(window))
+        checks.add("cover", shape=shape, rules=window_rules(window, divisors=[1, divisor, divisor]))
     for shape, window, found in zip(shapes, windows, checks.run(), strict=True):
         representation = SimpleNamespace(network_axes=(1, 2), regular_steps=None, resizable_axes=(0, 1, 2))
-        network = SimpleNamespace(divisor=(4, 4))
+        network = SimpleNamespace(divisor=(divisor, divisor))
         plan: Any = SimpleNamespace(
             window=window,
             representation=representation,

@@ -19,7 +19,7 @@ from seg25d.planning.plans_file import read_plans
 from seg25d.training.config import TrainingConfig
 from seg25d.workflows import folds
 from seg25d.workflows import machine_limits as module
-from seg25d.workflows.machine_limits import machine_limits
+from seg25d.workflows.machine_limits import MachineLimits, machine_limits, plans_for_cpus, training_time
 
 STORED = Plans(
     dataset_name="Dataset001_A", gpu_memory_gb=24, cpu_gflops=128, slice_axis=0, reasons={}, configurations={}
@@ -90,6 +90,22 @@ def test_limits_with_a_gpu(monkeypatch: pytest.MonkeyPatch, options: dict[str, A
     assert limits(**options) == expected
 
 
+@pytest.mark.parametrize(
+    ("machine_gb", "expected"), [(64, 8), (15.4, 8), (14, 4), (8, 4), (7.6, 4), (7, 2), (3.8, 2), (1, 2)]
+)
+def test_half_of_a_small_machine_is_planned_for(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, machine_gb: float, expected: float
+) -> None:
+    caplog.set_level(logging.INFO)
+    gpus(monkeypatch)
+    monkeypatch.setattr(module, "machine_memory_bytes", lambda: int(machine_gb * 2**30))
+    assert limits() == (expected, 64)
+    assert f"A: planning for {expected} GB, as there is no GPU to train on" in caplog.text
+    assert (f"and the machine has {machine_gb:.1f} GB in all" in caplog.text) == (expected < 8)
+    assert limits(memory_gb=8.0) == (8, 0), "a number that is given counts"
+    assert limits(STORED) == (24, 128), "so do plans that are there"
+
+
 def test_it_is_said_what_plans_are_for(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     gpus(monkeypatch)
@@ -101,6 +117,52 @@ def test_it_is_said_what_plans_are_for(monkeypatch: pytest.MonkeyPatch, caplog: 
     assert "A: planning for 79.2 GB, those of the GPU" in caplog.text
     limits(STORED)
     assert "as planned before, for 24 GB; the GPU here has 79.2: --gpu-memory-gb 79.2 plans for that" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("memory_gb", "device", "gib", "expected"),
+    [
+        ("auto", None, (), True),
+        ("auto", None, (24,), False),
+        ("auto", "cpu", (24,), True),
+        (24.0, None, (), False),
+        (24.0, "cpu", (), True),
+    ],
+)
+def test_new_plans_are_for_cpus_where_these_train(
+    monkeypatch: pytest.MonkeyPatch, memory_gb: Any, device: str | None, gib: tuple[float, ...], expected: bool
+) -> None:
+    gpus(monkeypatch, *gib)
+    assert plans_for_cpus(memory_gb, device) == expected
+
+
+ON_CPUS, ON_A_GPU = MachineLimits(8, 64), MachineLimits(24, 0)
+SHORT = STORED.model_copy(update={"time_budget_s": 90.0})
+
+
+@pytest.mark.parametrize(
+    ("stored", "given", "limits", "expected", "told"),
+    [
+        (None, None, ON_CPUS, 0, ""),
+        (STORED, None, ON_CPUS, 0, ""),
+        (SHORT, None, ON_CPUS, 90, ""),
+        (SHORT, 0.0, ON_CPUS, 0, ""),
+        (SHORT, 300.0, ON_CPUS, 300, "A: planning for trainings of 5 min 0 s each, in which an update is to take 0.6"),
+        (None, 300.0, ON_A_GPU, 300, "A: 5 min 0 s for each training change no plan: a time bounds updates on CPUs"),
+    ],
+)
+def test_the_time_of_trainings_is_given_or_as_planned_before(
+    caplog: pytest.LogCaptureFixture,
+    stored: Plans | None,
+    given: float | None,
+    limits: MachineLimits,
+    expected: float,
+    told: str,
+) -> None:
+    caplog.set_level(logging.INFO)
+    assert training_time("A", stored, given, limits) == expected
+    assert caplog.text.count("A: ") == bool(told)
+    assert told in caplog.text
 
 
 @pytest.fixture
@@ -128,6 +190,23 @@ def test_plans_keep_their_numbers_until_others_are_given(
     assert "because the memory is 2 GB now and was 3 GB and the CPUs have any speed now" in caplog.text
     clean = planned(workspace, clean=True)
     assert (clean.gpu_memory_gb, clean.cpu_gflops) == (8, 0)
+
+
+def test_plans_keep_the_time_of_trainings_until_another_is_given(workspace: Workspace, tmp_path: Path) -> None:
+    file = workspace.preprocessed_dataset(DATASET_NAME).plans()
+    where = ("--workspace", str(tmp_path), "--num-processes", "0", "--device", "cpu")
+
+    def times(*words: str) -> tuple[float, bool, str]:
+        assert main(["plan_and_preprocess", "-d", "900", "-c", "2d", "--plan-only", *where, *words]) == 0
+        plans = read_plans(file)
+        return plans.time_budget_s, "time_budget_s" in file.read_text(), plans.reasons.get("time_budget_s", "")
+
+    assert times() == (0, False, "")
+    first, is_written, reason = times("--time-budget", "90s")
+    assert (first, is_written) == (90, True)
+    assert reason.startswith("each training (one fold of one configuration) is given 1 min 30 s")
+    assert times() == (90, True, reason)
+    assert times("--time-budget", "0") == (0, False, "")
 
 
 @pytest.mark.parametrize(

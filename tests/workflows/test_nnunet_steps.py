@@ -1,6 +1,7 @@
 """The steps of planning by themselves, plans that move to another data set, and data sets of nnU-Net v1."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,12 @@ import pytest
 from seg25d.api import PlanningOptions, plan_and_preprocess
 from seg25d.core.errors import InputError
 from seg25d.core.workspace import Workspace
+from seg25d.data import sizes
 from seg25d.data.convert_nnunet_v1 import convert_nnunet_v1
+from seg25d.data.dataset import read_dataset
+from seg25d.data.image_io import read_geometry
+from seg25d.planning.plans_file import read_plans
+from seg25d.preprocessing.store import Store
 from seg25d.workflows.moved_plans import move_plans
 from seg25d.workflows.overlays import OverlayOptions, plot_overlays
 
@@ -86,10 +92,20 @@ def test_plans_move_to_another_data_set(workspace: Workspace) -> None:
     assert description.exists()
 
 
-def test_pictures_of_cases(workspace: Workspace, tmp_path: Path) -> None:
+def test_pictures_of_cases(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[object, ...]] = []
+    monkeypatch.setattr(sizes, "choose_num_workers", lambda *wanted: asked.append(wanted) or 0)
     for use_raw in (False, True):
-        plot_overlays(workspace, "900", tmp_path / str(use_raw), OverlayOptions(use_raw=use_raw, num_processes=0))
+        plot_overlays(workspace, "900", tmp_path / str(use_raw), OverlayOptions(use_raw=use_raw))
         assert len(list((tmp_path / str(use_raw)).glob("phantom_00?.png"))) == 3
+    grid = read_plans(workspace.preprocessed_dataset(NAME).plans()).configurations["3d"]
+    stored = Store(workspace.preprocessed_dataset(NAME).store(grid.store))
+    largest = max(math.prod(stored.record(case).grid.shape) for case in stored.cases())
+    cases = read_dataset(workspace.raw_dataset(NAME)).cases
+    voxels = max(math.prod(read_geometry(case.images[0]).shape) for case in cases)
+    channels = len(grid.normalization)
+    expected = [largest * 4, voxels * (12 + 4 * channels)]
+    assert asked == [(None, needed + (200 << 20), 3) for needed in expected]
     with pytest.raises(InputError, match="expected a number from 0 to"):
         plot_overlays(workspace, "900", tmp_path / "none", OverlayOptions(channel=7))
     with pytest.raises(InputError, match="draw raw images: --use_raw"):

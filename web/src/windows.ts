@@ -99,14 +99,14 @@ export function coverVolume(shape: Shape, rules: WindowRules, sparing: boolean):
 /** The window with which the fewest voxels are computed, the smallest of equal ones (seg25d/inference/windows.py). */
 export function coveringWindow(rules: WindowRules, shape: Shape): Shape {
   const most = Math.min(STRETCH_VOXELS * product(rules.window), BATCH_SCORES_BYTES / (4 * rules.outputs));
-  const [depths, heights, widths] = mapAxes((axis) => possibleSizes(rules, axis, shape[axis]));
+  const [depths, heights, widths] = mapAxes((axis) => sparingSizes(rules, axis, shape[axis]));
   let best = rules.window;
-  let fewest = computed(rules, shape, best);
-  for (const depth of depths) {
-    for (const height of heights) {
-      for (const width of widths) {
+  let fewest = depths[0][1] * heights[0][1] * widths[0][1];
+  for (const [depth, ofDepth] of depths) {
+    for (const [height, ofHeight] of heights) {
+      for (const [width, ofWidth] of widths) {
         const window: Shape = [depth, height, width];
-        const voxels = computed(rules, shape, window);
+        const voxels = ofDepth * ofHeight * ofWidth;
         if (product(window) <= most && (voxels < fewest || (voxels === fewest && isBefore(window, best)))) {
           best = window;
           fewest = voxels;
@@ -117,7 +117,21 @@ export function coveringWindow(rules: WindowRules, shape: Shape): Shape {
   return best;
 }
 
-/** Sizes that a window may have along an axis: multiples of the divisor where there is one, else the whole volume. */
+/**
+ * Sizes of a window along an axis, ascending, each with the voxels that all windows have. A size with which no fewer
+ * are computed than with a smaller one is of no use, and what is left is few, also where a window may have any size.
+ */
+function sparingSizes(rules: WindowRules, axis: number, voxels: number): [number, number][] {
+  const sparing: [number, number][] = [];
+  for (const size of possibleSizes(rules, axis, voxels)) {
+    const window = mapAxes((each) => (each === axis ? size : rules.window[each]));
+    const computed = size * windowStarts(voxels, size, stepOf(rules, window, axis)).length;
+    if (sparing.length === 0 || computed < sparing.at(-1)![1]) sparing.push([size, computed]);
+  }
+  return sparing;
+}
+
+/** Sizes that a window may have along an axis, ascending: multiples of the divisor if there is one, else the volume. */
 function possibleSizes(rules: WindowRules, axis: number, voxels: number): number[] {
   const planned = rules.window[axis];
   const sizes = [planned];
@@ -131,12 +145,6 @@ function possibleSizes(rules: WindowRules, axis: number, voxels: number): number
   }
   if ((voxels <= largest && largest < whole) || (!isConvolved && whole <= largest)) sizes.push(whole);
   return sizes;
-}
-
-/** Voxels of all windows over a volume together. */
-function computed(rules: WindowRules, shape: Shape, window: Shape): number {
-  const starts = (axis: number): number[] => windowStarts(shape[axis], window[axis], stepOf(rules, window, axis));
-  return product(mapAxes((axis) => window[axis] * starts(axis).length));
 }
 
 /** Largest step between windows along an axis, as a share of the window. */

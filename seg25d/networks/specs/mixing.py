@@ -19,6 +19,10 @@ NUM_HEADS = 4
 """Heads of the attention; our choice."""
 HEAD_WIDTH = 32
 """Channels of a head (Liu et al. 2021, Swin transformer, section 3.3)."""
+ACS_SHARE = 0.5
+"""Share of the channels that see across the slices, half of it in each plane. Each plane has a third in the authors'
+code (Yang et al. 2021, arXiv 1911.10477; acsconv/operators/acsconv.py); with a quarter, numbers come in whole vectors
+of 8. Our choice."""
 
 
 class Shift(Record):
@@ -103,9 +107,42 @@ class Conv(Record):
         return SliceConv(channels)
 
 
-Mixing: TypeAlias = Annotated[Shift | Attention | Conv, Field(discriminator="name")]
+class ACS(Record):
+    """A share of the channels also sees the planes across the slices, half of it rows and half of it columns.
+
+    As in the axial-coronal-sagittal convolutions of Yang et al. 2021 (arXiv 1911.10477), whose kernels lie in three
+    planes: the network's own are those within the slice, and these have three slices and three pixels of all channels.
+    """
+
+    name: Literal["acs"] = "acs"
+    share: float = Field(default=ACS_SHARE, gt=0, le=1)
+    """Share of the channels that see across the slices."""
+
+    @property
+    def reason(self) -> str:
+        """What it does, for `--explain`."""
+        return (
+            f"at the input of every stage {self.share:.3g} of the channels get what kernels of three slices and three "
+            "pixels see of all channels, half of them along rows and half along columns, which begin with no effect "
+            "(ACS, Yang et al. 2021)"
+        )
+
+    def build(self, channels: int, stage: int, num_stages: int) -> "nn.Module":
+        """Make the layer for the input of a stage, see `make_mixers`."""
+        from seg25d.networks.mixing import PlaneConv  # noqa: PLC0415 - heavy
+
+        del stage, num_stages
+        return PlaneConv(channels, int(channels * self.share / 2))
+
+
+Mixing: TypeAlias = Annotated[Shift | Attention | Conv | ACS, Field(discriminator="name")]
 """Any kind of mixing; its `name` says which."""
-KINDS: dict[str, type[Shift] | type[Attention] | type[Conv]] = {"shift": Shift, "attention": Attention, "conv": Conv}
+KINDS: dict[str, type[Shift] | type[Attention] | type[Conv] | type[ACS]] = {
+    "shift": Shift,
+    "attention": Attention,
+    "conv": Conv,
+    "acs": ACS,
+}
 """Kinds by the names that configurations have, `networks.MIXINGS`."""
 
 

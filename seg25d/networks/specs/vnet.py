@@ -54,6 +54,19 @@ class VNetSpec(Topology, MixesSlices):
         """The settings that distinguish such networks, in a few characters for tables."""
         return "-".join(map(str, self.widths))
 
+    @property
+    def head_width(self) -> int:
+        """Channels of which the head makes the scores."""
+        return 2 * self.widths[0] if self.decoder_blocks else self.widths[0]
+
+    def named_score_layer(self, num_outputs: int) -> str | None:
+        """The layers by which prediction makes scores a few planes at a time; None: all at once.
+
+        The last convolution alone sees as many channels as there are scores, so it is the whole head, whose kernel
+        reaches into neighbouring planes. In 2D these are no neighbours, and with few scores nothing would be saved.
+        """
+        return "head" if self.dims == 3 and num_outputs > self.head_width else None
+
     def build(self, in_channels: int, num_outputs: int) -> "nn.Module":
         """Make the network with fresh weights from torch's global generator."""
         from seg25d.networks.vnet import VNet  # noqa: PLC0415 - loads torch

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from seg25d.core.grids import even_parts
 from seg25d.representations.base import NetworkOutput, map_scores
 from seg25d.representations.context import (
     apply_network,
@@ -42,8 +43,8 @@ class LiftedSlices(nn.Module):
 
         Args:
             volume: (B, C, D, H, W).
-            images_at_once: Images that the network takes at a time, in eval mode; the scores are the same, in less
-                memory. None: all B * D.
+            images_at_once: The most images that the network takes at a time, in eval mode; the scores are the same, in
+                less memory. None: all B * D.
         """
         axis, batch = self.representation.axis, volume.shape[0]
         slices = slices_first(volume, axis)
@@ -60,14 +61,14 @@ class LiftedSlices(nn.Module):
         return map_scores(output, undo)
 
     def _in_parts(self, slices: Tensor, number: int) -> Tensor:
-        """Scores (B, K, D, h, w) of slices (B, C, D, h, w), a number of each volume at a time."""
+        """Scores (B, K, D, h, w) of slices (B, C, D, h, w), at most a number of each volume at a time."""
         batch, depth, context = slices.shape[0], slices.shape[2], self.representation.context
         padded = beyond_ends(slices, context)
         scores = slices.new_empty(0)
-        for first in range(0, depth, number):
-            part = as_channels(padded[:, :, first : first + number + 2 * context], context)
-            output = self.network(part.transpose(1, 2).flatten(0, 1))
-            if first == 0:
+        for part in even_parts(depth, number):
+            images = as_channels(padded[:, :, part.start : part.stop + 2 * context], context)
+            output = self.network(images.transpose(1, 2).flatten(0, 1))
+            if part.start == 0:
                 scores = output.new_empty(batch, output.shape[1], depth, *output.shape[2:])
-            scores[:, :, first : first + number] = output.unflatten(0, (batch, -1)).transpose(1, 2)
+            scores[:, :, part] = output.unflatten(0, (batch, -1)).transpose(1, 2)
         return scores
