@@ -11,6 +11,7 @@ from numpy.testing import assert_allclose
 
 from seg25d.cli.main import main
 from seg25d.core.errors import InputError
+from seg25d.core.records import read_record, write_record
 from seg25d.core.workspace import RunFolder, Workspace
 from seg25d.data.labels import Labels
 from seg25d.inference.postprocessing import PostProcessing

@@ -86,9 +86,7 @@ def make_page(
         reasons={},
     )
     description = DatasetDescription(channel_names=channels, labels=LABELS, file_ending=".nii.gz", num_training=1)
-    header = ModelHeader(
-        dataset_name=dataset_name, configuration="axial", fold=0, plan=plan, description=description
-    )
+    header = ModelHeader(dataset_name=dataset_name, configuration="axial", fold=0, plan=plan, description=description)
     torch.manual_seed(seed)
     model = folder / "model_final.safetensors"
     save_model(model, header.build_model().state_dict(), header)

@@ -199,7 +199,7 @@ def test_components_are_removed_from_the_whole_image(checks, rng, tmp_path):
     all_components = predict([tmp_path / "a.nii.gz"], options, None, folds=1)
     values, geometry = read_labels(tmp_path / "found.nii")
     wanted = remove_components(all_components, LABELS, geometry.canonical_spacing_mm, steps)
-    assert (wanted != all_components).sum() > 50
+    assert (wanted != all_components).any()
     assert (LABELS.encode(values, "found") == wanted).mean() > 0.999
 
 
@@ -276,17 +276,26 @@ def test_what_a_page_may_take(machine, checks):
 
 
 def test_less_memory_first_costs_the_picture_and_then_the_result(checks, rng, tmp_path):
-    """The image is shown where there is room for it, too; a crop is refused before its scores are computed."""
+    write_blob(tmp_path / "a.nii", rng)
+    model = page_model(1, rules(divisors=[1, 2, 2]))
+    for budget in range(300_000, 1_400_000, 20_000):
+        checks.add(
+            "segment", files=["a.nii"], model=model, weights=[WEIGHTS], axis=None, out="found.nii", budget=budget
+        )
+    found = [what_became(answer) for answer in checks.run()]
+    assert [kind for kind, _ in itertools.groupby(found)] == ["no volume", "no picture", "all"]
+
+
+def test_a_crop_for_which_there_is_no_room_is_refused(checks, rng, tmp_path):
     write_blob(tmp_path / "a.nii", rng)
     windows = rules(divisors=[1, 2, 2])
     model = page_model(1, windows)
     model["fine"] = {"graphs": [], "windows": windows, "margin": [1, 3, 3], "max_rounds": 2, "stop_dice": 1.0}
     model["fine"]["score_thresholds"] = None
     weights = {"weights": [FINE_WEIGHTS], "coarse_weights": [FINE_WEIGHTS], "axis": None}
-    for budget in range(600_000, 1_400_000, 8_000):
+    for budget in (500_000, 900_000, 4_000_000):
         checks.add("segment", files=["a.nii"], model=model, out="found.nii", budget=budget, **weights)
-    found = [what_became(answer) for answer in checks.run()]
-    assert [kind for kind, _ in itertools.groupby(found)] == ["no volume", "no crop", "no picture", "all"]
+    assert [what_became(answer) for answer in checks.run()] == ["no volume", "no crop", "all"]
 
 
 def what_became(answer: dict[str, Any]) -> str:

@@ -270,7 +270,7 @@ function doubtsAboutWindows(files: readonly ChannelFile[], model: PageModel): st
     .map(
       (channel) =>
         `The window in the headers of the DICOM files was not read: ${channel.channel} was clipped to the plan's, ` +
-        `${windowInWords(channel)}. `seg25d predict` takes that of the headers.`,
+        `${windowInWords(channel)}. \`seg25d predict\` takes that of the headers.`,
     );
 }
 
