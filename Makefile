@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PAGE_PACKAGES := web/node_modules/.ready
 MIN_COVERAGE ?= 95
 # Processes that run test files side by side.
 TEST_WORKERS ?= 2
@@ -14,11 +15,11 @@ LIGHT := build/light
 
 PYTEST := $(TEST_ENVIRONMENT) $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder --durations=10
 
-.PHONY: help demo web test test-slow test-all test-faults test-processors test-light lint audit docs dist clean
+.PHONY: help demo web web-packages test test-slow test-all test-faults test-processors test-light lint audit docs dist clean
 
 help:
 	@echo "make demo   a made-up data set through every step, in a few minutes"
-	@echo "make web    the page of export_model --format web, from web/ (needs Node.js 20.19 or later with npm)"
+	@echo "make web    the page of export_model --format web, from web/ (needs Node.js 20.19, or 22.12 and later, with npm)"
 	@echo "make test   the quick tests, in a few minutes"
 	@echo "make test-slow  the tests that the quick ones leave out"
 	@echo "make test-all   all tests, with coverage"
@@ -44,9 +45,16 @@ $(VENV)/.ready-docs: $(READY)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
 	touch $@
 
-# What the lockfile names, type-checked, built into the package; and its checks for tests/web.
-web:
-	cd web && npm ci --no-audit --no-fund && npm run check && npm run build && npm run build:checks
+# What the lockfile names; in a step of its own, as it alone needs a network.
+$(PAGE_PACKAGES): web/package.json web/package-lock.json
+	cd web && npm ci --no-audit --no-fund
+	touch $@
+
+web-packages: $(PAGE_PACKAGES)
+
+# Type-checked and built into the package; and its checks for tests/web.
+web: $(PAGE_PACKAGES)
+	cd web && npm run check && npm run build && npm run build:checks
 
 demo: $(READY)
 	$(BIN)/seg25d demo --workspace demo

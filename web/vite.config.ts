@@ -16,9 +16,25 @@ function folderOf(name: string): string {
   return join(ROOT, "node_modules", name);
 }
 
-/** Copies onnxruntime-web as it is: bundlers break how it starts its threads. */
+function versionOf(name: string): string {
+  return JSON.parse(readFileSync(join(folderOf(name), "package.json"), "utf8")).version;
+}
+
+/** What the page says in its head. */
+function contentSecurityPolicy(): string {
+  const page = readFileSync(join(ROOT, "index.html"), "utf8");
+  const [, policy] = page.match(/http-equiv="Content-Security-Policy" content="([^"]+)"/) ?? [];
+  if (!policy) throw new Error("index.html has no content security policy");
+  return policy;
+}
+
+/**
+ * Copies onnxruntime-web as it is: bundlers break how it starts its threads. Its files name each other, so that they
+ * cannot have hashes in their names; the folder of the version makes their addresses change with their content.
+ */
 function onnxruntime(): Plugin {
   const dist = join(folderOf("onnxruntime-web"), "dist");
+  const folder = `ort/${versionOf("onnxruntime-web")}`;
   return {
     name: "onnxruntime",
     apply: "build",
@@ -32,7 +48,7 @@ function onnxruntime(): Plugin {
         named.filter((each) => known.has(each)).forEach((each) => files.add(each));
       }
       for (const name of files) {
-        this.emitFile({ type: "asset", fileName: `ort/${name}`, source: readFileSync(join(dist, name)) });
+        this.emitFile({ type: "asset", fileName: `${folder}/${name}`, source: readFileSync(join(dist, name)) });
       }
     },
   };
@@ -71,6 +87,10 @@ function licences(): Plugin {
 export default defineConfig({
   root: ROOT,
   base: "./",
+  define: {
+    __ORT_VERSION__: JSON.stringify(versionOf("onnxruntime-web")),
+    __POLICY__: JSON.stringify(contentSecurityPolicy()),
+  },
   plugins: [onnxruntime(), licences()],
   worker: { format: "es" },
   build: {

@@ -102,8 +102,9 @@ def components(mask: NDArray[np.bool_]) -> tuple[IntArray, NDArray[np.int64]]:
     Returns:
         The number of the component of every voxel, 0 outside the mask; and the voxels per number, 0 for number 0.
     """
-    # Not of bool: cc3d 4.1.1 fails with lines of n x 1 x 1 of these ("maximum length exception").
-    ids = cc3d.connected_components(mask.view(np.uint8), connectivity=26)
+    # Neither of bool nor of parts of larger arrays: with lines of n x 1 x 1 of these cc3d 4.1.1 fails ("maximum length
+    # exception") or leaves components out.
+    ids = cc3d.connected_components(np.ascontiguousarray(mask).view(np.uint8), connectivity=26)
     sizes = count_numbers(ids, int(ids.max(initial=0)) + 1)
     sizes[0] = 0
     return ids, sizes

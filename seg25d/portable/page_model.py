@@ -3,9 +3,12 @@
 The page knows no representations: windows, normalisation and labels are said in numbers.
 """
 
+import base64
+import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
+from urllib.parse import quote
 
 from pydantic import Field
 
@@ -16,10 +19,12 @@ from seg25d.core.types import Shape, Spacing
 from seg25d.core.versions import library_versions
 from seg25d.data.labels import Labels, logit
 from seg25d.evaluation.pictures import COLOURS
+from seg25d.inference.postprocessing import PostProcessing, threshold_values, value_beneath
 from seg25d.planning.fingerprint import Fingerprint
 from seg25d.planning.model_file import ModelHeader
 from seg25d.planning.normalization import ChannelNormalization
 from seg25d.planning.portable_model import Grid, PortableModel, Regular, read_portable
+from seg25d.sharing.content import read_best
 
 MODEL = "model"
 """Folder beside the page with what an archive has."""
@@ -34,6 +39,13 @@ class PageGraph(Record):
     file: str
     """Its name, seen from the page."""
     bytes: int
+    integrity: str
+    """`sha256-` and the digest in base64, which browsers check (W3C, Subresource Integrity)."""
+
+    @property
+    def address(self) -> str:
+        """The address that the page loads it from, which changes with its content."""
+        return f"{self.file}?{quote(self.integrity, safe='')}"
 
 
 class PageWindows(Record):
@@ -64,8 +76,8 @@ class PageMeaning(Record):
     """Value of label files for each internal index."""
     paint: tuple[int, ...] | None
     """The internal index that each region is painted with, in the order of the scores; None: classes."""
-    score_threshold: float | None
-    """Lowest score of foreground; None: above 0 for regions, the largest for classes."""
+    score_thresholds: tuple[float, ...] | None
+    """Lowest scores of each region, or of the only class; None: above 0 for regions, the largest for classes."""
 
 
 class PageStructure(Record):
@@ -90,6 +102,51 @@ class PageFine(Record):
     """Voxels around the object along (D, H, W)."""
     max_rounds: int
     stop_dice: float
+    score_thresholds: tuple[float, ...] | None
+    """Of both models, as in `PageMeaning`: those of post-processing are for the result alone."""
+
+
+class PageComponents(Record):
+    """What becomes of the components of a class or region, see `remove_components`."""
+
+    members: tuple[int, ...]
+    """Internal indices that belong to it."""
+    beneath: int
+    """The index that removed voxels get."""
+    largest: bool
+    """Whether only the largest component is kept."""
+    smallest_mm3: float
+    """Minimum volume of components."""
+
+
+class PagePostProcessing(Record):
+    """Steps after thresholds, see `PostProcessing`."""
+
+    largest_foreground: bool
+    components: tuple[PageComponents, ...]
+    """In the order in which they are looked at."""
+    steps: tuple[str, ...]
+    """All that is done, thresholds too, in words."""
+
+    @classmethod
+    def of(cls, postprocessing: PostProcessing, labels: Labels) -> "PagePostProcessing":
+        """The steps of a model with these labels."""
+        largest, smallest = postprocessing.largest, postprocessing.smallest_mm3
+        components = tuple(
+            PageComponents(
+                members=members,
+                beneath=value_beneath(labels, name),
+                largest=name in largest,
+                smallest_mm3=smallest.get(name, 0.0),
+            )
+            for name, members in labels.foreground.items()
+            if name in largest or name in smallest
+        )
+        return cls(
+            largest_foreground=postprocessing.largest_foreground,
+            components=components,
+            steps=tuple(postprocessing.describe(labels)),
+        )
 
 
 class TrainedOn(Record):
@@ -129,6 +186,8 @@ class PageModel(Record):
     fine: PageFine | None
     """The coarse models, where the graphs are fine models."""
     meaning: PageMeaning
+    postprocessing: PagePostProcessing | None
+    """That of `best.json`; None: there is none, or the models were named one by one."""
     structures: tuple[PageStructure, ...]
     trained_on: TrainedOn | None
     """None where the run has no fingerprint."""
@@ -140,7 +199,8 @@ def page_model(folder: Path, names: Sequence[str], licence: str | None) -> PageM
     """What the page has to know about graphs.
 
     Args:
-        folder: With the graphs, the records beside them and the fingerprint of their run, as in an archive.
+        folder: With the graphs, the records beside them, the fingerprint of their run and perhaps `best.json`, as in an
+            archive.
         names: Of the graphs: one per fold of a run, and of fine models one coarse one more.
         licence: Of the models.
 
@@ -151,6 +211,8 @@ def page_model(folder: Path, names: Sequence[str], licence: str | None) -> PageM
     first = read_portable(folder / finals[0])
     fingerprint = folder / names[0].split("/", maxsplit=1)[0] / "fingerprint.json"
     header, labels = first.header, first.header.description.labels
+    best = read_best(folder)
+    postprocessing = PostProcessing() if best is None else best.postprocessing
     return PageModel(
         dataset_name=header.dataset_name,
         configuration=header.configuration,
@@ -163,7 +225,8 @@ def page_model(folder: Path, names: Sequence[str], licence: str | None) -> PageM
         output=first.graph.output,
         windows=_windows(first),
         fine=_fine(folder, names, header),
-        meaning=_meaning(labels, header.threshold),
+        meaning=_meaning(labels, _score_thresholds(header, postprocessing)),
+        postprocessing=None if postprocessing.does_nothing else PagePostProcessing.of(postprocessing, labels),
         structures=tuple(_structures(labels)),
         trained_on=TrainedOn.of(read_record(fingerprint, Fingerprint)) if fingerprint.is_file() else None,
         licence=licence,
@@ -171,7 +234,15 @@ def page_model(folder: Path, names: Sequence[str], licence: str | None) -> PageM
 
 
 def _graphs(folder: Path, names: Sequence[str]) -> tuple[PageGraph, ...]:
-    return tuple(PageGraph(file=f"{MODEL}/{name}", bytes=(folder / name).stat().st_size) for name in names)
+    return tuple(_graph(folder, name) for name in names)
+
+
+def _graph(folder: Path, name: str) -> PageGraph:
+    path = folder / name
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").digest()
+    integrity = f"sha256-{base64.b64encode(digest).decode('ascii')}"
+    return PageGraph(file=f"{MODEL}/{name}", bytes=path.stat().st_size, integrity=integrity)
 
 
 def _fine(folder: Path, names: Sequence[str], header: ModelHeader) -> PageFine | None:
@@ -184,6 +255,7 @@ def _fine(folder: Path, names: Sequence[str], header: ModelHeader) -> PageFine |
         margin=even_margin(settings.margin, header.plan.spacing_mm),
         max_rounds=settings.max_rounds,
         stop_dice=settings.stop_dice,
+        score_thresholds=_score_thresholds(header, PostProcessing()),
     )
 
 
@@ -206,12 +278,21 @@ def _windows(model: PortableModel) -> PageWindows:
     )
 
 
-def _meaning(labels: Labels, threshold: float | None) -> PageMeaning:
+def _score_thresholds(header: ModelHeader, postprocessing: PostProcessing) -> tuple[float, ...] | None:
+    """Those of post-processing, else that of training for all regions."""
+    labels = header.description.labels
+    thresholds = threshold_values(postprocessing, labels)
+    if thresholds is None and header.threshold is not None:
+        thresholds = (header.threshold,) * len(labels.foreground)
+    return None if thresholds is None else tuple(map(logit, thresholds))
+
+
+def _meaning(labels: Labels, score_thresholds: tuple[float, ...] | None) -> PageMeaning:
     order = labels.regions_class_order if labels.has_regions else None
     return PageMeaning(
         values=labels.values,
         paint=None if order is None else tuple(labels.values.index(value) for value in order),
-        score_threshold=None if threshold is None else logit(threshold),
+        score_thresholds=score_thresholds,
     )
 
 

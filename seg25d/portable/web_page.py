@@ -15,18 +15,16 @@ from seg25d.planning.portable_model import GRAPH_SUFFIX
 from seg25d.portable.archive import write_folder
 from seg25d.portable.page_model import MODEL, page_model
 from seg25d.sharing.choice import ChosenModels, ExportOptions
-from seg25d.sharing.manifest import Manifest
+from seg25d.sharing.manifest import BEST, Manifest
 
 PAGE = "page.json"
 FILES = "files.json"
-"""List of the files that the page keeps for use without a network."""
+"""List of the addresses that the page keeps for use without a network."""
 SERVICE_WORKER = "service-worker.js"
 RUNTIMES = "ort/"
 """Folder of ONNX Runtime; of its files those for graphics processors are kept once they have been loaded."""
-BASIC_RUNTIME = tuple(
-    f"{RUNTIMES}{name}" for name in ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
-)
-"""What every browser can use."""
+BASIC_RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
+"""What every browser can use, in a folder of its version there."""
 VERSION = "__SEG25D_VERSION__"
 """What stands in the service worker, as built, in place of the digest of all files."""
 
@@ -37,7 +35,7 @@ def write_page(path: Path, folder: Path, models: ChosenModels, options: ExportOp
     Args:
         path: The folder. One that this function wrote is replaced with `overwrite`.
         folder: `results/DATASET`.
-        models: One run and its folds.
+        models: One run and its folds; with post-processing where they are the choice of `best.json`.
         options: Licence, weights, and whether to overwrite.
 
     Returns:
@@ -55,7 +53,7 @@ def write_page(path: Path, folder: Path, models: ChosenModels, options: ExportOp
         if not (built / "index.html").is_file():
             raise InputError(
                 "--format web: the page is not built, which wheels of seg25d have; run `make web` in the repository "
-                "(Node.js 20.19 or later with npm)"
+                "(Node.js 20.19, or 22.12 and later, with npm)"
             )
         whole = place / "whole"
         shutil.copytree(built, whole)
@@ -80,9 +78,11 @@ def describe_page(folder: Path, names: Sequence[str], licence: str | None) -> No
     page = page_model(folder / MODEL, names, licence)
     write_text(folder / PAGE, page.model_dump_json(indent=2) + "\n")
     everything = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
-    needed = {*BASIC_RUNTIME, *(f"{MODEL}/{name}" for name in names)}
-    kept = [name for name in everything if name in needed or not name.startswith((f"{MODEL}/", RUNTIMES))]
-    write_text(folder / FILES, json.dumps([name for name in kept if name != SERVICE_WORKER], indent=0) + "\n")
+    runtime = [name for name in everything if name.startswith(RUNTIMES) and name.endswith(BASIC_RUNTIME)]
+    kept = [name for name in everything if name in runtime or not name.startswith((f"{MODEL}/", RUNTIMES))]
+    kept += [graph.address for graph in (*page.graphs, *(page.fine.graphs if page.fine else ()))]
+    addresses = [name for name in kept if name != SERVICE_WORKER]
+    write_text(folder / FILES, json.dumps(addresses, indent=0) + "\n")
     digest = hashlib.sha256()
     for name in everything:
         digest.update(name.encode())
@@ -93,15 +93,28 @@ def describe_page(folder: Path, names: Sequence[str], licence: str | None) -> No
 
 def _check_models(folder: Path, models: ChosenModels) -> None:
     """Refuse models that the page cannot use, before graphs are made of them."""
-    if models.best or len(models.folds) != 1:
+    if len(models.folds) != 1:
         names = ", ".join(models.folds)
-        raise InputError(f"--format web takes the folds of one configuration, got {names}; name one with -c")
+        chosen = f" (the ensemble of {BEST}, for which there is {_instead(folder.name)})" if models.best else ""
+        raise InputError(f"--format web takes the folds of one configuration, got {names}{chosen}; name one with -c")
     ((run, folds),) = models.folds.items()
+    instead = _instead(folder.name, None if models.best else run)
     header = load_header(RunFolder(root=folder / run).fold(folds[0]).model_final)
     if header.plan.representation.fuses_views:
-        raise InputError(f"--format web: {run} fuses views, which the page does not; export another configuration")
+        raise InputError(
+            f"--format web: {run} fuses views, which the page does not; export another configuration, or use {instead}"
+        )
     if header.fine is not None and header.fine.large_components:
         raise InputError(
             f"--format web: {run} leaves small components out after each round (large_components), which the page does "
-            "not; export another configuration"
+            f"not; export another configuration, or use {instead}"
         )
+
+
+def _instead(dataset_name: str, run: str | None = None) -> str:
+    """The commands that predict without torch with what the page cannot use."""
+    archive = f"{run or dataset_name}.onnx.zip"
+    return (
+        f"`seg25d export_model {dataset_name}{f' -c {run}' if run else ''} --format onnx -o {archive}`, then "
+        f"`seg25d predict -m {archive} -i IN -o OUT`"
+    )

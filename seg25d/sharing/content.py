@@ -34,6 +34,22 @@ MODELS: Mapping[str, Callable[[Path], ModelHeader]] = {
 for other files that they name (`inference/graph_model.py`); the records beside them are read with them."""
 
 
+def read_best(folder: Path) -> Best | None:
+    """Read the choice that came with models.
+
+    Args:
+        folder: `results/DATASET`, or a folder with this layout.
+
+    Returns:
+        The choice; None if there is none, as the models were named one by one.
+
+    Raises:
+        RecordError: If the file is damaged.
+    """
+    path = folder / BEST
+    return read_record(path, Best) if path.is_file() else None
+
+
 def check_content(folder: Path, paths: Sequence[str], subject: Subject) -> None:
     """Read every file according to its name, and check that the files are complete and belong together.
 

@@ -89,3 +89,10 @@ def test_steps_are_described():
         "only the largest component of liver",
         "no component of spleen below 12.5 mm3",
     ]
+
+
+def test_components_of_a_line_through_a_larger_volume_are_all_found():
+    volume = np.zeros((8, 3, 3), np.uint8)
+    volume[[0, 1, 5], 1, 1] = 1
+    kept = remove_components(volume, PLAIN, MM, PostProcessing(largest=("1",)))
+    assert kept[:, 1, 1].tolist() == [1, 1, 0, 0, 0, 0, 0, 0]

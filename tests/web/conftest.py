@@ -15,6 +15,11 @@ ROOT = Path(__file__).parents[2]
 CHECKS = ROOT / "web" / "build" / "checks" / "checks.mjs"
 PAGE = ROOT / "seg25d" / "portable" / "page" / "index.html"
 NODE = shutil.which("node")
+SOURCES = (
+    *("web/src", "web/checks", "web/public", "web/licences", "web/index.html", "web/package-lock.json"),
+    *("web/vite.config.ts", "web/vite.checks.config.ts", "seg25d/report/assets/report.css"),
+)
+"""What page and checks are built of."""
 TYPES = {"Float32Array": np.float32, "Uint8Array": np.uint8}
 
 
@@ -46,10 +51,20 @@ class Checks:
         return np.frombuffer((self.folder / answer["file"]).read_bytes(), TYPES[answer["type"]])
 
 
+def check_fresh(built: Path) -> None:
+    """Fail where what was built is older than its sources, as tests of it would say nothing about them."""
+    files = [path for name in SOURCES for path in (ROOT / name, *(ROOT / name).rglob("*")) if path.is_file()]
+    newest = max(files, key=lambda path: path.stat().st_mtime)
+    if newest.stat().st_mtime > built.stat().st_mtime:
+        where = newest.relative_to(ROOT)
+        pytest.fail(f"the page was built before {where} was written; run `make web` (needs Node.js)", pytrace=False)
+
+
 @pytest.fixture
 def checks(tmp_path: Path) -> Checks:
     if NODE is None or not CHECKS.is_file():
         pytest.skip("the page is not built: make web (needs Node.js)")
+    check_fresh(CHECKS)
     return Checks(tmp_path)
 
 
@@ -57,4 +72,5 @@ def checks(tmp_path: Path) -> Checks:
 def built_page() -> Path:
     if not PAGE.is_file():
         pytest.skip("the page is not built: make web (needs Node.js)")
+    check_fresh(PAGE)
     return PAGE.parent

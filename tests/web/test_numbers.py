@@ -1,19 +1,23 @@
 """What the page repeats of preprocessing, windows and export gives Python's numbers, on random volumes."""
 
 import itertools
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from scipy.special import softmax
 
 from seg25d.core.grids import content_box
 from seg25d.data.labels import Labels, logit
 from seg25d.inference.export import labels_from_slabs
+from seg25d.inference.postprocessing import PostProcessing, remove_components
 from seg25d.inference.predictor import covering_window
 from seg25d.inference.sliding_window import Slab, window_starts
 from seg25d.planning.normalization import ChannelNormalization
+from seg25d.portable.page_model import PagePostProcessing
 from seg25d.preprocessing.grid import Grid
 from seg25d.preprocessing.normalize import normalize
 from seg25d.preprocessing.resample import resample_image
@@ -35,12 +39,12 @@ ONE_CLASS = Labels(names={"background": 0, "organ": 1})
 REGIONS = Labels(names={"background": 0, "whole": (1, 2), "core": (2,)}, regions_class_order=(1, 2))
 
 
-def meaning(labels: Labels, threshold: float | None = None) -> dict[str, Any]:
+def meaning(labels: Labels, thresholds: Sequence[float] = ()) -> dict[str, Any]:
     order = labels.regions_class_order if labels.has_regions else None
     return {
         "values": labels.values,
         "paint": None if order is None else [labels.values.index(value) for value in order],
-        "score_threshold": None if threshold is None else logit(threshold),
+        "score_thresholds": [logit(threshold) for threshold in thresholds] or None,
         "outputs": labels.num_outputs,
     }
 
@@ -196,8 +200,44 @@ CHOICES = [(CLASSES, None), (ONE_CLASS, None), (ONE_CLASS, 0.3), (REGIONS, None)
 @pytest.mark.parametrize(("labels", "threshold"), CHOICES)
 def test_labels_from_scores(labels, threshold, checks, rng):
     scores = np.round(rng.normal(0, 2, (labels.num_outputs, 500)), 1).astype(np.float32)  # with equal ones
-    checks.add("indices", [scores], meaning=meaning(labels, threshold))
+    thresholds = [] if threshold is None else [threshold] * len(labels.foreground)
+    checks.add("indices", [scores], meaning=meaning(labels, thresholds))
     np.testing.assert_array_equal(checks.run()[0], labels.from_scores(scores, threshold))
+
+
+@pytest.mark.parametrize(("labels", "thresholds"), [(ONE_CLASS, (0.3,)), (REGIONS, (0.7, 0.2))])
+def test_thresholds_of_post_processing(labels, thresholds, checks, rng):
+    scores = rng.normal(0, 2, (labels.num_outputs, 500)).astype(np.float32)
+    checks.add("indices", [scores], meaning=meaning(labels, thresholds))
+    probabilities = 1 / (1 + np.exp(-scores)) if labels.has_regions else softmax(scores, axis=0)
+    np.testing.assert_array_equal(checks.run()[0], labels.from_probabilities(probabilities, thresholds))
+
+
+STEPS = [
+    (CLASSES, PostProcessing(largest_foreground=True)),
+    (CLASSES, PostProcessing(largest=("3", "7"))),
+    (CLASSES, PostProcessing(smallest_mm3={"3": 4.0, "7": 7.2})),
+    (CLASSES, PostProcessing(largest_foreground=True, largest=("7",), smallest_mm3={"3": 6.0, "7": 9.0})),
+    (REGIONS, PostProcessing(largest=("core",))),
+    (REGIONS, PostProcessing(largest=("whole", "core"), smallest_mm3={"core": 8.0})),
+    (REGIONS, PostProcessing(smallest_mm3={"whole": 5.0, "core": 5.0})),
+]
+
+
+@pytest.mark.parametrize(("labels", "steps"), STEPS)
+def test_components(labels, steps, checks, rng):
+    """Also those that touch by a corner, and those of equal size, of which the first is kept."""
+    spacing = (2.5, 0.8, 0.9)
+    rules = PagePostProcessing.of(steps, labels).model_dump()
+    volumes = []
+    for share in (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 0.0) * 4:
+        shape = random_shape(rng)
+        is_foreground = rng.random(shape) < share
+        volumes.append((rng.integers(1, len(labels.values), shape) * is_foreground).astype(np.uint8))
+    for volume in volumes:
+        checks.add("components", [volume], shape=volume.shape, voxel_mm3=float(np.prod(spacing)), rules=rules)
+    for volume, found in zip(volumes, checks.run(), strict=True):
+        np.testing.assert_array_equal(found.reshape(volume.shape), remove_components(volume, labels, spacing, steps))
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -253,10 +293,14 @@ def test_files_are_given_to_channels_only_where_that_is_clear(checks):
 
 def test_every_shape_of_windows_has_weights_that_sum_to_one(checks):
     """Also where the volume is smaller than the window, and is padded on both sides."""
-    for shape, window in itertools.product([(3, 5, 4), (9, 20, 31)], [(4, 8, 8), (9, 12, 12)]):
+    cases = list(itertools.product([(3, 5, 4), (9, 20, 31)], [(4, 8, 8), (9, 12, 12)]))
+    for shape, window in cases:
         checks.add("cover", shape=shape, rules=window_rules(window))
-    for found, (shape, _) in zip(
-        checks.run(), itertools.product([(3, 5, 4), (9, 20, 31)], [(4, 8, 8), (9, 12, 12)]), strict=True
-    ):
+    for found, (shape, _) in zip(checks.run(), cases, strict=True):
         assert all(padded >= size for padded, size in zip(found["padded"], shape, strict=True))
         assert all(offset >= 0 for offset in found["offset"])
+        for padded, weights in zip(found["padded"], found["weights"], strict=True):
+            total = np.zeros(padded)
+            for start, values in weights.items():
+                total[int(start) : int(start) + len(values)] += values
+            np.testing.assert_allclose(total, 1)

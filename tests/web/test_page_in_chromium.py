@@ -1,9 +1,11 @@
 """The page in a real browser: Debian's Chromium, headless, driven by Playwright, on a plain static server."""
 
 import gzip
+import os
 import shutil
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -65,7 +67,9 @@ class Quiet(SimpleHTTPRequestHandler):
         """Say nothing."""
 
 
-def make_page(built: Path, folder: Path, channels: tuple[str, ...]) -> Exported:
+def make_page(
+    built: Path, folder: Path, channels: tuple[str, ...], dataset_name: str = "Dataset007_Tiny", seed: int = 3
+) -> Exported:
     """A page of a model with random weights for slices with neighbours."""
     network = UNetSpec(widths=(4, 6), strides=((1, 1), (2, 2)), kernels=((3, 3), (3, 3)))
     plan = ConfigurationPlan(
@@ -82,10 +86,8 @@ def make_page(built: Path, folder: Path, channels: tuple[str, ...]) -> Exported:
         reasons={},
     )
     description = DatasetDescription(channel_names=channels, labels=LABELS, file_ending=".nii.gz", num_training=1)
-    header = ModelHeader(
-        dataset_name="Dataset007_Tiny", configuration="axial", fold=0, plan=plan, description=description
-    )
-    torch.manual_seed(3)
+    header = ModelHeader(dataset_name=dataset_name, configuration="axial", fold=0, plan=plan, description=description)
+    torch.manual_seed(seed)
     model = folder / "model_final.safetensors"
     save_model(model, header.build_model().state_dict(), header)
     page = folder / "page"
@@ -148,15 +150,21 @@ def two_channels(browser, built_page, tmp_path_factory) -> Exported:
     return make_page(built_page, tmp_path_factory.mktemp("two"), ("MRI", "CT"))
 
 
+@contextmanager
+def serving(folder: Path) -> Iterator[ThreadingHTTPServer]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
 @pytest.fixture
 def server(one_channel, two_channels, request) -> Iterator[tuple[ThreadingHTTPServer, Exported]]:
     exported = two_channels if getattr(request, "param", 1) == 2 else one_channel
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(exported.folder))) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with serving(exported.folder) as server:
         yield server, exported
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture
@@ -215,6 +223,9 @@ def test_an_image_is_segmented_as_python_segments_it(opened, tmp_path):
         assert row.locator("th").text_content() == name
         assert int(cells[1]) == (values == value).sum()
         assert float(cells[0]) == pytest.approx((values == value).sum() * 0.9 * 0.9 * 2.2 / 1000, rel=0.05)
+    about = opened.page.locator("#model").text_content()
+    assert "MRI: less the mean of the image, divided by its standard deviation" in about
+    assert "Post-processingnone" in about
     assert opened.problems == []
     assert all(address.startswith(("http://localhost:", "blob:", "data:")) for address in opened.requests)
 
@@ -237,6 +248,71 @@ def test_the_page_works_without_the_server_once_it_is_loaded(opened, server, tmp
     wait_for(page, "ready")
     after = segment(opened, [path], tmp_path / "after.nii.gz")
     np.testing.assert_array_equal(after, before)
+
+
+def test_another_model_at_the_same_address_is_there_at_once(browser, built_page, one_channel, tmp_path):
+    """Also if its files are older, of which a server that goes by times says that nothing has changed."""
+    other = make_page(built_page, tmp_path, ("MRI",), "Dataset008_Other", seed=4)
+    served = tmp_path / "served"
+    shutil.copytree(one_channel.folder, served)
+    context = browser.new_context(accept_downloads=True)
+    page = context.new_page()
+    with serving(served) as server:
+        page.goto(f"http://localhost:{server.server_port}/")
+        wait_for(page, "ready")
+        page.wait_for_selector("body[data-offline=ready]", timeout=PATIENCE_MS)
+        assert page.locator("#title").text_content() == "Dataset007_Tiny"
+        shutil.rmtree(served)
+        shutil.copytree(other.folder, served)
+        for path in served.rglob("*"):
+            os.utime(path, (0, 0))
+        page.reload()
+        wait_for(page, "ready")
+        page.wait_for_selector("body[data-offline=ready]", timeout=PATIENCE_MS)
+        assert page.locator("#title").text_content() == "Dataset008_Other"
+        path = write_image(tmp_path / "a.nii.gz")
+        values = segment(Opened(page, [], [], other), [path], tmp_path / "found.nii.gz")
+        assert least_dice(values, LABELS.decode(predicted(other.model, [path]))) >= LEAST_DICE
+    page.reload()
+    wait_for(page, "ready")
+    assert page.locator("#title").text_content() == "Dataset008_Other"
+    segment(Opened(page, [], [], other), [path], tmp_path / "again.nii.gz")
+    context.close()
+
+
+def test_a_graph_that_page_json_does_not_name_is_not_used(browser, built_page, one_channel, tmp_path):
+    served = tmp_path / "served"
+    shutil.copytree(one_channel.folder, served)
+    graph = next(served.rglob("*.onnx"))
+    content = bytearray(graph.read_bytes())
+    content[-1] ^= 1
+    graph.write_bytes(bytes(content))
+    page = browser.new_page()
+    with serving(served) as server:
+        page.goto(f"http://localhost:{server.server_port}/")
+        wait_for(page, "ready")
+        page.set_input_files("#files", str(write_image(tmp_path / "a.nii.gz")))
+        wait_for(page, "failed")
+        assert "it is not the one that page.json names" in page.get_by_role("alert").text_content()
+    page.close()
+
+
+ASK_ELSEWHERE = """async (address) => {
+  const refused = new Promise((resolve) =>
+    self.addEventListener("securitypolicyviolation", (event) => resolve(event.effectiveDirective)));
+  fetch(address).catch(() => undefined);
+  return Promise.race([refused, new Promise((resolve) => setTimeout(resolve, 5000, "allowed"))]);
+}"""
+
+
+def test_workers_may_load_nothing_from_elsewhere(opened, server):
+    scripts = sorted((opened.exported.folder / "assets").glob("worker*.js"))
+    assert len(scripts) == 2, "that which segments, and that of dcm2niix"
+    for script in scripts:
+        with opened.page.expect_worker() as started:
+            opened.page.evaluate(f"void new Worker('assets/{script.name}', {{ type: 'module' }})")
+        elsewhere = f"http://127.0.0.1:{server[0].server_port}/page.json"
+        assert started.value.evaluate(ASK_ELSEWHERE, elsewhere) == "connect-src"
 
 
 def test_a_cancel_in_the_middle_ends_the_work_at_once_and_the_next_image_is_segmented(opened, tmp_path):
@@ -299,6 +375,37 @@ def write_series(folder: Path, image: Any) -> None:
             plane.SetMetaData(key, text)
         writer.SetFileName(str(folder / f"{index:03d}.dcm"))
         writer.Execute(plane)
+
+
+def test_a_cancel_while_dicom_files_are_read_ends_their_reader(opened, tmp_path):
+    page = opened.page
+    image = SimpleITK.GetImageFromArray(np.random.default_rng(0).integers(0, 4000, (120, 256, 256)).astype(np.int16))
+    write_series(tmp_path / "series", image)
+    page.evaluate(
+        """() => new MutationObserver(() => {
+          if (document.getElementById("phase").textContent.includes("DICOM")) document.getElementById("cancel").click();
+        }).observe(document.getElementById("phase"), { childList: true })"""
+    )
+    page.set_input_files("#folder", str(tmp_path / "series"))
+    wait_for(page, "cancelled")
+    page.wait_for_timeout(200)
+    assert page.workers == [], "to convert 15 MB takes longer"
+    assert page.evaluate("document.activeElement.id") == "files"
+    segment(opened, [write_image(tmp_path / "a.nii.gz")], tmp_path / "found.nii.gz")
+
+
+def test_the_focus_goes_to_the_progress_and_to_what_came_of_it(opened, tmp_path):
+    page = opened.page
+    page.evaluate("document.addEventListener('focusin', (event) => (window.focused ??= []).push(event.target.id))")
+    page.locator("#files").focus()
+    segment(opened, [write_image(tmp_path / "a.nii.gz")], tmp_path / "found.nii.gz")
+    assert page.evaluate("focused").index("work") < page.evaluate("focused").index("result")
+    (tmp_path / "bad.nii").write_bytes(bytes(400))
+    page.set_input_files("#files", str(tmp_path / "bad.nii"))
+    assert "bad.nii" in problem_of(opened)
+    assert page.evaluate("document.activeElement.id") == "problem"
+    page.keyboard.press("Shift+Tab")
+    assert page.evaluate("document.activeElement.id") == "folder"
 
 
 @pytest.mark.parametrize("server", [2], indirect=True)

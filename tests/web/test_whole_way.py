@@ -1,5 +1,6 @@
 """From a NIfTI file to a label file under node, with a network that numpy has, too: Python's way gives the same."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from seg25d.data.image_nifti import read_nifti_header
 from seg25d.data.labels import Labels
 from seg25d.inference.export import labels_from_slabs
 from seg25d.inference.fine_predictor import FinePredictor
+from seg25d.inference.postprocessing import PostProcessing, remove_components
 from seg25d.inference.predictor import Predictor
 from seg25d.inference.sliding_window import WindowOptions, predict_slabs
 from seg25d.networks.unet import UNetSpec
@@ -23,6 +25,7 @@ from seg25d.planning.coarse_to_fine import FineConfig
 from seg25d.planning.model_file import ModelHeader
 from seg25d.planning.normalization import ChannelNormalization
 from seg25d.planning.plan import ConfigurationPlan
+from seg25d.portable.page_model import PagePostProcessing
 from seg25d.preprocessing.preprocess import preprocess_image
 from seg25d.representations.base import RegularSteps
 from seg25d.representations.volume import Volume
@@ -81,7 +84,8 @@ def page_model(channels: int, rules: dict[str, Any]) -> dict[str, Any]:
         "common_shape": None,
         "windows": rules,
         "fine": None,
-        "meaning": {"values": LABELS.values, "paint": None, "score_threshold": None},
+        "meaning": {"values": LABELS.values, "paint": None, "score_thresholds": None},
+        "postprocessing": None,
         "structures": [
             {"name": "organ", "members": [1], "index": 1, "colour": "#e6550d"},
             {"name": "lesion", "members": [2], "index": 2, "colour": "#31a354"},
@@ -185,6 +189,20 @@ def test_the_page_segments_as_python_does(way, channels, checks, rng, tmp_path):
         assert structure["millilitres"] == pytest.approx(structure["voxels"] * voxel_ml, rel=1e-6)
 
 
+def test_components_are_removed_from_the_whole_image(checks, rng, tmp_path):
+    write_random(tmp_path / "a.nii.gz", rng, "PIR")
+    steps = PostProcessing(largest=("2",), smallest_mm3={"300": 12.0})
+    model = page_model(1, rules()) | {"postprocessing": PagePostProcessing.of(steps, LABELS).model_dump()}
+    checks.add("segment", files=["a.nii.gz"], model=model, weights=[weights_of(1, 0)], axis=None, out="found.nii")
+    checks.run()
+    options = WindowOptions(window=(4, 8, 12), mirror_axes=(0, 2))
+    all_components = predict([tmp_path / "a.nii.gz"], options, None, folds=1)
+    values, geometry = read_labels(tmp_path / "found.nii")
+    wanted = remove_components(all_components, LABELS, geometry.canonical_spacing_mm, steps)
+    assert (wanted != all_components).any()
+    assert (LABELS.encode(values, "found") == wanted).mean() > 0.999
+
+
 def write_blob(path: Path, rng: np.random.Generator) -> None:
     """A bright ball in noise, away from the middle."""
     places = np.indices((16, 40, 44)) - np.array([6, 14, 28])[:, None, None, None]
@@ -229,6 +247,7 @@ def test_coarse_to_fine(stop_dice, checks, rng, tmp_path):
     windows = rules(divisors=[1, 2, 2], resizable_axes=[0, 1, 2], mirror_axes=[1])
     model = page_model(1, windows)
     model["fine"] = {"graphs": [], "windows": windows, "margin": [1, 3, 3], "max_rounds": 3, "stop_dice": stop_dice}
+    model["fine"]["score_thresholds"] = None
     weights = {"weights": [FINE_WEIGHTS], "coarse_weights": [FINE_WEIGHTS], "axis": None}
     checks.add("segment", files=["a.nii"], model=model, out="found.nii", **weights)
     checks.run()
@@ -237,6 +256,53 @@ def test_coarse_to_fine(stop_dice, checks, rng, tmp_path):
     assert 0 < (wanted == 1).sum() < wanted.size / 2
     found = LABELS.encode(read_labels(tmp_path / "found.nii")[0], "found")
     assert (found == wanted).mean() > 0.9995
+
+
+MACHINES = {
+    "desktop": ({"userAgent": "Mozilla/5.0 (X11; Linux x86_64) Chrome/140", "deviceMemory": 4}, 2.4),
+    "unknown": ({"userAgent": "Mozilla/5.0 (X11; Linux x86_64) Gecko Firefox/140"}, 4.8),
+    "Macintosh": ({"userAgent": "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) Safari", "maxTouchPoints": 0}, 4.8),
+    "iPad": ({"userAgent": "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) Safari", "maxTouchPoints": 5}, 1.8),
+    "iPhone": ({"userAgent": "Mozilla/5.0 (iPhone; CPU iPhone OS 18_0) Mobile Safari", "maxTouchPoints": 5}, 1.8),
+    "Windows with touch": ({"userAgent": "Mozilla/5.0 (Windows NT 10.0) Firefox/140", "maxTouchPoints": 10}, 4.8),
+}
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_what_a_page_may_take(machine, checks):
+    said, gib = MACHINES[machine]
+    checks.add("budget", machine=said)
+    assert checks.run()[0] / 2**30 == pytest.approx(gib)
+
+
+def test_less_memory_first_costs_the_picture_and_then_the_result(checks, rng, tmp_path):
+    write_blob(tmp_path / "a.nii", rng)
+    model = page_model(1, rules(divisors=[1, 2, 2]))
+    for budget in range(300_000, 1_400_000, 20_000):
+        checks.add(
+            "segment", files=["a.nii"], model=model, weights=[WEIGHTS], axis=None, out="found.nii", budget=budget
+        )
+    found = [what_became(answer) for answer in checks.run()]
+    assert [kind for kind, _ in itertools.groupby(found)] == ["no volume", "no picture", "all"]
+
+
+def test_a_crop_for_which_there_is_no_room_is_refused(checks, rng, tmp_path):
+    write_blob(tmp_path / "a.nii", rng)
+    windows = rules(divisors=[1, 2, 2])
+    model = page_model(1, windows)
+    model["fine"] = {"graphs": [], "windows": windows, "margin": [1, 3, 3], "max_rounds": 2, "stop_dice": 1.0}
+    model["fine"]["score_thresholds"] = None
+    weights = {"weights": [FINE_WEIGHTS], "coarse_weights": [FINE_WEIGHTS], "axis": None}
+    for budget in (500_000, 900_000, 4_000_000):
+        checks.add("segment", files=["a.nii"], model=model, out="found.nii", budget=budget, **weights)
+    assert [what_became(answer) for answer in checks.run()] == ["no volume", "no crop", "all"]
+
+
+def what_became(answer: dict[str, Any]) -> str:
+    if "error" in answer:
+        assert "too large for this machine" in answer["error"]
+        return "no crop" if "the fine model is to look at a crop of" in answer["error"] else "no volume"
+    return "all" if answer["isShown"] else "no picture"
 
 
 @pytest.mark.parametrize("kind", ["uint8", "int16", "uint16", "int32", "float32", "float64"])
@@ -372,7 +438,7 @@ def test_damaged_files_are_told(kind, message, checks, rng, tmp_path):
         (((80, "<f4", 0.0),), "the spacing is 0 x"),
         (((108, "<f4", 7.0),), "begin at byte 7"),
         (((344, "S4", b"ni1"),), "pair .hdr and .img"),
-        (((0, "<i4", 540),), "NIfTI-2"),
+        (((0, "<i4", 540),), "NIfTI-2, expected is NIfTI-1. Convert it, for instance in Python: image = nibabel.load"),
         (((42, "<i2", 30),), "truncated"),
         (((254, "<i2", 1), (252, "<i2", 0), (280, "<f4", *[0] * 12)), "spans no volume"),
     ],
@@ -415,6 +481,21 @@ def test_a_spacing_that_makes_a_volume_too_large_is_told(window, message, checks
     error = checks.run()[0]["error"]
     assert message in error
     assert "spacing" in error
+
+
+def test_windows_of_dicom_headers_are_told_not_to_be_read(checks, rng, tmp_path):
+    write_random(tmp_path / "a.nii", rng)
+    model = page_model(1, rules())
+    window = ChannelNormalization(channel="ct_window:dicom", scheme="ct_window_dicom", lower=-1350, upper=150)
+    model["channels"] = [window.model_dump()]
+    for is_dicom in (True, False):
+        checks.add(
+            "segment", files=["a.nii"], model=model, weights=[WEIGHTS], axis=None, out="x.nii", is_dicom=is_dicom
+        )
+    of_dicom, of_nifti = checks.run()
+    assert "headers of the DICOM files was not read" in of_dicom["doubts"][-1]
+    assert "-1350 .. 150" in of_dicom["doubts"][-1]
+    assert of_nifti["doubts"] == of_dicom["doubts"][:-1]
 
 
 def test_images_unlike_those_of_training_are_doubted(checks, rng, tmp_path):

@@ -8,11 +8,13 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { assignChannels } from "../src/channels.js";
+import { removeComponents } from "../src/components.js";
 import { UserError } from "../src/errors.js";
 import { contentBox, planGrid, separateAxisOf, inverseSeparateAxisOf, product, type Shape } from "../src/grid.js";
 import { labelsFromSlabs } from "../src/export.js";
 import type { FineModels } from "../src/fine.js";
 import { decode, indicesFromScores } from "../src/labels.js";
+import { memoryBudget } from "../src/memory.js";
 import { labelFile, readBytes, readFileHeader, voxelsOf } from "../src/nifti.js";
 import { normalize } from "../src/normalize.js";
 import { toFileOrder } from "../src/orientation.js";
@@ -80,12 +82,21 @@ const tasks: Record<string, (job: Job) => Promise<unknown> | unknown> = {
     return { ...grid, separate: separateAxisOf(grid), inverse: inverseSeparateAxisOf(grid) };
   },
   cover: ({ shape, rules }) => {
-    const { window, starts, offset, padded } = coverVolume(shape, rules, false);
-    return { window, starts, offset, padded };
+    const { weights, ...cover } = coverVolume(shape, rules, false);
+    // By start, in ascending order.
+    const lists = (each: Map<number, Float64Array>): [number, number[]][] =>
+      [...each].map(([start, values]) => [start, [...values]]);
+    const byStart = weights.map((each) => Object.fromEntries(lists(each)));
+    return { ...cover, weights: byStart };
   },
   indices: ({ arrays, meaning }) => {
     const scores = read(arrays![0]);
     return indicesFromScores(scores, scores.length / meaning.outputs, meaning);
+  },
+  components: ({ arrays, shape, voxel_mm3, rules }) => {
+    const indices = Uint8Array.from(read(arrays![0]));
+    removeComponents(indices, shape, voxel_mm3, rules);
+    return indices;
   },
   header: async ({ file }) => {
     const { sizes, spacing, direction, origin, orientation } = await readFileHeader(blob(file), file);
@@ -107,14 +118,21 @@ const tasks: Record<string, (job: Job) => Promise<unknown> | unknown> = {
     const scores = read(arrays![0]);
     return labelsFromSlabs(slabsOf(scores, shape, outputs, axis), grid, outputs, meaning);
   },
-  segment: async ({ files, model, weights, coarse_weights, axis, out }) => {
+  segment: async ({ files, model, weights, coarse_weights, axis, out, budget, is_dicom }) => {
     const standIns = (all: number[][][]): Model[] => all.map((each) => standIn(model.channels.length, each, axis));
     const load = async (): Promise<FineModels> => ({ fine: standIns(weights), coarse: standIns(coarse_weights ?? []) });
-    const named = files.map((name: string) => ({ name, file: blob(name) }));
-    const result = await segment(named, model, load, { sparing: false, progress: () => undefined });
+    const named = files.map((name: string) => ({ name, file: blob(name), isDicom: is_dicom ?? false }));
+    let isShown = false;
+    const result = await segment(named, model, load, {
+      sparing: false,
+      budget: budget ?? memoryBudget({}),
+      progress: () => undefined,
+      view: (isRoom) => (isShown = isRoom),
+    });
     writeFileSync(join(folder, out), result.labels);
-    return { structures: result.structures, doubts: result.doubts };
+    return { structures: result.structures, doubts: result.doubts, isShown };
   },
+  budget: ({ machine }) => memoryBudget(machine),
   super_image: ({ shape, planned }) => gridFor(shape, planned),
   assign: ({ names, channels }) => assignChannels(names, channels),
 };

@@ -5,6 +5,8 @@ declare module "@niivue/dcm2niix" {
     b(value: "y" | "n"): Processor;
     /** Compression: n for none. */
     z(value: "n"): Processor;
+    /** Numbers of Philips: n for those that are displayed, by rescale slope and intercept, as in other files. */
+    p(value: "n"): Processor;
     /** Names of the results. */
     f(value: string): Processor;
     run(): Promise<File[]>;

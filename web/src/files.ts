@@ -39,17 +39,26 @@ async function filesIn(entry: FileSystemEntry): Promise<File[]> {
   }
 }
 
-/** The volumes among files: each NIfTI file, and each series of DICOM files. */
-export async function findVolumes(files: readonly File[], converting: () => void): Promise<ChannelFile[]> {
+/**
+ * The volumes among files: each NIfTI file, and each series of DICOM files.
+ *
+ * @param converting Called when DICOM files are read.
+ * @param signal Ends that at once.
+ */
+export async function findVolumes(
+  files: readonly File[],
+  converting: () => void,
+  signal: AbortSignal,
+): Promise<ChannelFile[]> {
   const named = files.filter((file) => isNiftiName(file.name));
   const others = files.filter((file) => !isNiftiName(file.name) && !BESIDE.test(file.name));
   const flags = await Promise.all(others.map(isDicom));
   const dicom = others.filter((_, index) => flags[index]);
   const unknown = others.filter((_, index) => !flags[index]);
-  const volumes = named.map((file) => ({ name: file.name, file: file as Blob }));
+  const volumes: ChannelFile[] = named.map((file) => ({ name: file.name, file }));
   if (dicom.length > 0) {
     converting();
-    volumes.push(...(await convertDicom(dicom)));
+    volumes.push(...(await convertDicom(dicom, signal)));
   }
   if (volumes.length === 0) {
     const first = unknown[0]?.name;

@@ -7,7 +7,7 @@ import { boxShape, crop, mapAxes, product, type Box, type Shape } from "./grid.j
 import { indicesFromScores, type Meaning } from "./labels.js";
 import type { Graph } from "./model.js";
 import { otherAxes, predictSlabs, type Model, type Slab } from "./predict.js";
-import { coverVolume, type WindowRules } from "./windows.js";
+import type { Cover, WindowRules } from "./windows.js";
 
 /** What `page.json` says of the coarse model. */
 export interface FineRules {
@@ -18,6 +18,8 @@ export interface FineRules {
   max_rounds: number;
   /** Dice of two successive masks from which on no further round follows. */
   stop_dice: number;
+  /** Of both models, as in `Meaning`: those of post-processing are for the result alone. */
+  score_thresholds: number[] | null;
 }
 
 /** Fine models and the coarse models of the same folds. */
@@ -31,7 +33,10 @@ export interface FineOptions {
   rules: WindowRules;
   coarse: FineRules;
   meaning: Meaning;
-  sparing: boolean;
+  /** Windows of the coarse models. */
+  cover: Cover;
+  /** Windows of the fine models in a crop of a size; fails where there is no room for it. */
+  coverCrop: (size: Shape) => Cover;
   progress: (done: number, all: number) => void;
 }
 
@@ -57,15 +62,13 @@ export async function* refinedSlabs(
   shape: Shape,
   options: FineOptions,
 ): AsyncGenerator<Slab> {
-  const { rules, coarse, meaning, sparing, progress } = options;
+  const { rules, coarse, meaning, cover, coverCrop, progress } = options;
   let stage = 0;
   // Nobody knows how many rounds there will be: each stage has half of what is left.
   const within = (done: number, all: number): void => progress(1 - 0.5 ** stage * (1 - done / all / 2), 1);
-  const coarsely = (): AsyncGenerator<Slab> => {
-    const cover = coverVolume(shape, coarse.windows, sparing);
-    return predictSlabs(models.coarse, image, shape, coarse.windows, cover, within);
-  };
-  let mask: Uint8Array = (await collected(coarsely(), shape, coarse.windows.outputs, meaning)).mask;
+  const coarsely = (): AsyncGenerator<Slab> =>
+    predictSlabs(models.coarse, image, shape, coarse.windows, cover, within);
+  let mask: Uint8Array = await foreground(coarsely(), shape, meaning);
   let last: Refined | null = null;
   for (let round = 0; round < coarse.max_rounds; round++) {
     const found = boundingBox(mask, shape);
@@ -74,9 +77,9 @@ export async function* refinedSlabs(
     stage++;
     const size = boxShape(box);
     const part = image.map((channel) => crop(channel, shape, box));
-    const cover = coverVolume(size, rules, sparing);
-    const slabs = predictSlabs(models.fine, part, size, rules, cover, within);
-    const refined = { box, ...(await collected(slabs, size, rules.outputs, meaning)) };
+    const slabs = predictSlabs(models.fine, part, size, rules, coverCrop(size), within);
+    const planes = emptyPlanes(size, rules.outputs);
+    const refined = { box, planes, mask: await foreground(slabs, size, meaning, planes) };
     if (!refined.mask.includes(1)) break;
     const before = mask;
     mask = inserted(refined, shape);
@@ -87,15 +90,22 @@ export async function* refinedSlabs(
   else yield* coarsely();
 }
 
-/** The scores of a volume as planes across D, and its foreground of all classes together. */
-async function collected(
+function emptyPlanes([depth, height, width]: Shape, outputs: number): Float32Array[] {
+  return Array.from({ length: depth }, () => new Float32Array(outputs * height * width));
+}
+
+/**
+ * The foreground of a volume, all classes together.
+ *
+ * @param planes Planes of scores (K, h, w) across D, to be filled; none where only the foreground is needed.
+ */
+async function foreground(
   slabs: AsyncIterable<Slab>,
   shape: Shape,
-  outputs: number,
   meaning: Meaning,
-): Promise<{ planes: Float32Array[]; mask: Uint8Array }> {
-  const [depth, height, width] = shape;
-  const planes = Array.from({ length: depth }, () => new Float32Array(outputs * height * width));
+  planes?: readonly Float32Array[],
+): Promise<Uint8Array> {
+  const [, height, width] = shape;
   const mask = new Uint8Array(product(shape));
   for await (const slab of slabs) {
     const others = otherAxes(slab.axis);
@@ -103,20 +113,22 @@ async function collected(
       const at: Shape = [0, 0, 0];
       at[slab.axis] = slab.start + number;
       const indices = indicesFromScores(plane, slab.size[0] * slab.size[1], meaning);
+      const outputs = plane.length / indices.length;
       for (let row = 0, from = 0; row < slab.size[0]; row++) {
         for (let column = 0; column < slab.size[1]; column++, from++) {
           at[others[0]] = row;
           at[others[1]] = column;
           const place = at[1] * width + at[2];
           mask[at[0] * height * width + place] = indices[from] > 0 ? 1 : 0;
-          for (let k = 0; k < outputs; k++) {
-            planes[at[0]][k * height * width + place] = plane[k * indices.length + from];
+          const scores = planes?.[at[0]];
+          for (let k = 0; scores && k < outputs; k++) {
+            scores[k * height * width + place] = plane[k * indices.length + from];
           }
         }
       }
     }
   }
-  return { planes, mask };
+  return mask;
 }
 
 /** The smallest box that holds every voxel that is not 0; null if there is none. */

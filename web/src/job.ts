@@ -7,6 +7,8 @@ import type { Phase, Segmentation } from "./segment.js";
 export interface JobEvents {
   progress: (phase: Phase, share: number) => void;
   engine: (description: string) => void;
+  /** Called once the image has been read, with whether there is room to show it. */
+  view: (isRoom: boolean) => void;
 }
 
 /** Thrown when somebody cancels. */
@@ -59,6 +61,7 @@ export class Job {
       worker.onmessage = ({ data }: MessageEvent<Answer>) => {
         if (data.type === "progress") this.events.progress(data.phase, data.share);
         else if (data.type === "engine") this.events.engine(data.description);
+        else if (data.type === "view") this.events.view(data.isRoom);
         else resolve(data);
       };
       worker.postMessage(order);

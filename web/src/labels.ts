@@ -6,8 +6,11 @@ export interface Meaning {
   values: number[];
   /** The index that each region (sigmoid) is painted with, in this order; null: classes (softmax). */
   paint: number[] | null;
-  /** Lowest score of foreground, the logit of the threshold; null: above 0 for regions, the largest for classes. */
-  score_threshold: number | null;
+  /**
+   * Lowest scores of each region, or of the only class: the logits of thresholds; null: above 0 for regions, the
+   * largest for classes.
+   */
+  score_thresholds: number[] | null;
 }
 
 /**
@@ -19,20 +22,21 @@ export interface Meaning {
 export function indicesFromScores(scores: Float32Array, count: number, meaning: Meaning): Uint8Array {
   const indices = new Uint8Array(count);
   const numOutputs = scores.length / count;
-  if (meaning.paint) {
-    meaning.paint.forEach((index, region) => {
+  const { paint, score_thresholds: lowest } = meaning;
+  if (paint) {
+    paint.forEach((index, region) => {
       const from = region * count;
       for (let pixel = 0; pixel < count; pixel++) {
         const score = scores[from + pixel];
-        if (meaning.score_threshold === null ? score > 0 : score >= meaning.score_threshold) indices[pixel] = index;
+        if (lowest ? score >= lowest[region] : score > 0) indices[pixel] = index;
       }
     });
     return indices;
   }
-  if (meaning.score_threshold !== null) {
+  if (lowest) {
     for (let pixel = 0; pixel < count; pixel++) {
       const difference = Math.fround(scores[count + pixel] - scores[pixel]);
-      if (difference >= meaning.score_threshold) indices[pixel] = 1;
+      if (difference >= lowest[0]) indices[pixel] = 1;
     }
     return indices;
   }

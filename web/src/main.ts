@@ -2,12 +2,14 @@
 
 import "../../seg25d/report/assets/report.css";
 import "./style.css";
+import { aboutModel, OFFLINE } from "./about.js";
 import { assignChannels, caseName } from "./channels.js";
 import { element, make, save, show } from "./dom.js";
 import { UserError } from "./errors.js";
 import { droppedFiles, findVolumes } from "./files.js";
 import { Cancelled, chooseBackend, Job } from "./job.js";
 import type { Backend } from "./messages.js";
+import { memoryBudget } from "./memory.js";
 import { fetchModel, type PageModel } from "./model.js";
 import { compressed, readFileHeader } from "./nifti.js";
 import { product } from "./grid.js";
@@ -28,16 +30,20 @@ const PHASES: Record<Phase, string> = {
 };
 /** Longest wait for the service worker, without which the page works in one thread. */
 const PATIENCE_MS = 4000;
-const OFFLINE = "works: all files are kept by the browser";
+const NO_ROOM = " The image is not drawn, as that takes more memory than there is; the segmentation can be saved.";
 const SLIDERS = ["sagittal", "coronal", "axial"] as const;
 
 class Page {
   private job: Job | null = null;
+  /** Ends the reading of DICOM files. */
+  private reading: AbortController | null = null;
   private viewer: Promise<Viewer | null> | null = null;
   /** Ends when the image is shown, or cannot be. */
   private drawing: Promise<void> = Promise.resolve();
   private volumes: ChannelFile[] = [];
   private engine = "";
+  /** Why the image is not drawn. */
+  private undrawn = "";
   private began = 0;
   private phase: Phase | null = null;
   private phaseBegan = 0;
@@ -61,6 +67,7 @@ class Page {
   }
 
   private enter(state: State, said = ""): void {
+    const wasBusy = this.isBusy;
     document.body.dataset.state = state;
     element("status").textContent = said;
     const isBusy = state === "running" || state === "reading";
@@ -68,6 +75,8 @@ class Page {
     show("assign", state === "assigning");
     show("result", state === "done");
     for (const id of ["files", "folder"]) element<HTMLInputElement>(id).disabled = isBusy;
+    // What had the focus is hidden or disabled from now on.
+    if (isBusy && !wasBusy) element("work").focus({ preventScroll: true });
   }
 
   private describe(): void {
@@ -77,19 +86,8 @@ class Page {
     document.title = `${model.dataset_name} · seg25d`;
     element("title").textContent = model.dataset_name;
     element("about").textContent = `Finds ${names} in images of ${channels}.`;
-    const rows: [string, string, string?][] = [
-      ["Data set", model.dataset_name],
-      ["Method", `${model.configuration}, fold ${model.folds.join(", ")}`],
-      ["Channels", channels],
-      ["Structures", names],
-      ["Voxels", `${model.spacing_mm.map((step) => Number(step.toPrecision(4))).join(" x ")} mm (D, H, W)`],
-      ["Computed by", this.backend === "webgpu" ? "WebGPU" : "WebAssembly", "engine"],
-      ["Without a network", document.body.dataset.offline ? OFFLINE : "as soon as all files are loaded", "offline"],
-      ["Versions", Object.entries(model.versions).map((each) => each.join(" ")).join(", ")],
-    ];
-    if (model.trained_on) rows.splice(4, 0, ["Trained on", `${model.trained_on.cases} cases`]);
-    if (model.licence) rows.push(["Licence", model.licence]);
-    for (const [term, text, id] of rows) {
+    const isOffline = document.body.dataset.offline === "ready";
+    for (const [term, text, id] of aboutModel(model, this.backend, isOffline)) {
       element("model").append(make("dt", { textContent: term }), make("dd", { textContent: text, ...(id && { id }) }));
     }
   }
@@ -125,6 +123,7 @@ class Page {
     });
     element("cancel").addEventListener("click", () => {
       this.turn++;
+      this.reading?.abort();
       this.job?.cancel();
       this.job = null;
       this.enter("cancelled", "Cancelled. Choose an image to begin again.");
@@ -169,6 +168,7 @@ class Page {
   private clear(): void {
     this.result = null;
     this.volumes = [];
+    this.undrawn = "";
     show("view", false);
     show("problem", false);
     show("doubts", false);
@@ -180,10 +180,11 @@ class Page {
     this.clear();
     this.begin("reading");
     this.enter("reading", "Reading the files.");
+    this.reading = new AbortController();
+    const { signal } = this.reading;
     try {
-      const found = await findVolumes(await files(), () => {
-        element("phase").textContent = "Reading the DICOM files";
-      });
+      const converting = (): void => void (element("phase").textContent = "Reading the DICOM files");
+      const found = await findVolumes(await files(), converting, signal);
       if (turn !== this.turn) return;
       this.volumes = found;
       const channels = this.model.channels.map((channel) => channel.channel);
@@ -237,13 +238,13 @@ class Page {
     let isShown = false;
     const job = new Job({
       progress: (phase, share) => {
-        if (turn !== this.turn) return;
-        this.advance(phase, share);
-        // Not before it has been read: what is wrong with a file is said once.
-        if (phase !== "reading" && !isShown) {
-          isShown = true;
-          this.drawing = this.showImage(files[0], turn);
-        }
+        if (turn === this.turn) this.advance(phase, share);
+      },
+      view: (isRoom) => {
+        if (turn !== this.turn || isShown) return;
+        isShown = isRoom;
+        if (isRoom) this.drawing = this.showImage(files[0], turn);
+        else this.undrawn = NO_ROOM;
       },
       engine: (description) => {
         this.engine = description;
@@ -253,7 +254,8 @@ class Page {
     this.job = job;
     try {
       const base = document.baseURI;
-      const result = await job.run({ files, model: this.model, base, backend: this.backend });
+      const budget = memoryBudget(navigator);
+      const result = await job.run({ files, model: this.model, base, backend: this.backend, budget });
       if (turn !== this.turn) return;
       await this.showResult(result, files[0].name, performance.now() - began, turn);
     } catch (error) {
@@ -292,7 +294,10 @@ class Page {
   private async showImage(volume: ChannelFile, turn: number): Promise<void> {
     try {
       const header = await readFileHeader(volume.file, volume.name);
-      if (product(header.sizes) > MOST_VOXELS) return;
+      if (product(header.sizes) > MOST_VOXELS) {
+        this.undrawn = NO_ROOM;
+        return;
+      }
       this.viewer ??= Viewer.start(element<HTMLCanvasElement>("stage"), (place) =>
         SLIDERS.forEach((name, axis) => (element<HTMLInputElement>(name).value = String(place[axis]))),
       );
@@ -311,7 +316,7 @@ class Page {
     this.result = { segmentation, name: `${caseName(name)}_segmentation.nii.gz` };
     const { structures, doubts } = segmentation;
     element("structures").replaceChildren(...structures.map((structure) => this.row(structure)));
-    element("spent").textContent = `Took ${duration(spentMs)}, computed by ${this.engine}.`;
+    element("spent").textContent = `Took ${duration(spentMs)}, computed by ${this.engine}.${this.undrawn}`;
     show("doubts", doubts.length > 0);
     const heading = "This image may not be like those that the model was trained on, look closely:";
     element("doubts").replaceChildren(...[heading, ...doubts].map((text) => make("p", { textContent: text })));
@@ -357,7 +362,9 @@ class Page {
     this.enter(state);
     element("problem").replaceChildren(make("p", { textContent: text }));
     show("problem", true);
-    if (state === "failed") show("view", false);
+    if (state !== "failed") return;
+    show("view", false);
+    element("problem").focus();
   }
 }
 

@@ -1,65 +1,141 @@
 /** Whether a volume fits into the memory of this machine, before any is taken. */
 
 import { UserError } from "./errors.js";
-import { boxShape, product, type Grid } from "./grid.js";
+import { boxShape, product, type Grid, type Shape } from "./grid.js";
 import { voxelsPerPass } from "./predict.js";
-import type { Cover, WindowRules } from "./windows.js";
+import { coverVolume, type Cover, type WindowRules } from "./windows.js";
 
 const GIB = 2 ** 30;
 /** Of the machine's memory, the part that a page may take; browsers name at most 8 GiB, some nothing. */
 const SHARE = 0.6;
 const UNKNOWN_GIB = 8;
-/** Of phones that do not say it. */
+/** Of phones and tablets that do not say it. */
 const PHONE_GIB = 3;
 /** Bytes of a voxel of a window in the features of a network: 5 maps of 32 channels in single precision. */
 const FEATURE_BYTES = 640;
 /** WebAssembly has no more than 4 GiB for features, weights and all else. */
 const MOST_FEATURES = 3 * GIB;
+/** Masks of the whole volume that coarse-to-fine has at a time: of this round, of the one before, and a new one. */
+const MASKS = 3;
+/** Times that the viewer has the voxels of the image as they are in the file: to keep, and reoriented to be drawn. */
+const VIEWED_COPIES = 2;
+/** Bytes of a voxel in the viewer beside these: colours of image and structures (4 each), structures as files (4). */
+const VIEWED_BYTES = 12;
 
-/** Bytes that the page may take. */
-export function memoryBudget(): number {
-  const machine = globalThis.navigator as { deviceMemory?: number; userAgent: string } | undefined;
-  const isPhone = /Mobi|Android|iPhone|iPad/.test(machine?.userAgent ?? "");
-  return (machine?.deviceMemory ?? (isPhone ? PHONE_GIB : UNKNOWN_GIB)) * GIB * SHARE;
+/** What a browser says of its machine. */
+export interface Machine {
+  /** In GiB. */
+  deviceMemory?: number;
+  userAgent?: string;
+  maxTouchPoints?: number;
+}
+
+/**
+ * Bytes that the page may take.
+ *
+ * @param machine `navigator` of the page: that of a worker says nothing of touch.
+ */
+export function memoryBudget({ deviceMemory, userAgent = "", maxTouchPoints = 0 }: Machine): number {
+  // iPads say that they are Macintoshes, which have no touch.
+  const isTablet = /Macintosh/.test(userAgent) && maxTouchPoints > 1;
+  const isPhone = isTablet || /Mobi|Android|iPhone|iPad/.test(userAgent);
+  return (deviceMemory ?? (isPhone ? PHONE_GIB : UNKNOWN_GIB)) * GIB * SHARE;
 }
 
 /** Refuse to read files that would take too much memory, by their headers. */
-export function checkReading(files: readonly { name: string; bytes: number; voxels: number }[]): void {
+export function checkReading(
+  files: readonly { name: string; bytes: number; voxels: number }[],
+  budget: number,
+): void {
   const floats = files.reduce((sum, file) => sum + 4 * file.voxels, 0);
   const needed = floats + Math.max(...files.map((file) => 2 * file.bytes));
-  refuse(needed, `${files.map((file) => file.name).join(", ")}: the image has ${rounded(files[0].voxels)} voxels`);
+  const names = files.map((file) => file.name).join(", ");
+  refuse(needed, budget, `${names}: the image has ${rounded(files[0].voxels)} voxels`);
 }
 
-/** Bytes that resampling and scores take at their peak. */
-export function computingBytes(grid: Grid, channels: number, rules: WindowRules, cover: Cover): number {
+/**
+ * Bytes that resampling and scores take at their peak.
+ *
+ * @param isCoarse Whether coarse-to-fine follows.
+ */
+export function computingBytes(
+  grid: Grid,
+  channels: number,
+  rules: WindowRules,
+  cover: Cover,
+  isCoarse: boolean,
+): number {
   const cropped = product(boxShape(grid.box));
   const sampled = product(grid.shape);
-  const plane = product(cover.padded) / cover.padded[cover.axis];
   const wholePlane = cropped / boxShape(grid.box)[cover.axis];
   const resampling = 4 * channels * (cropped + sampled) + 4 * Math.max(cropped, sampled);
-  const scores = 4 * rules.outputs * (2 * plane * cover.window[cover.axis] + 4 * wholePlane);
-  const features = Math.min(MOST_FEATURES, FEATURE_BYTES * voxelsPerPass(cover.window, rules));
-  const computing = 4 * channels * sampled + scores + features + 2 * product(grid.canonicalShape);
-  return Math.max(resampling, computing);
+  const exporting = 16 * rules.outputs * wholePlane + 2 * product(grid.canonicalShape);
+  const masks = isCoarse ? MASKS * sampled : 0;
+  return Math.max(resampling, 4 * channels * sampled + windowBytes(rules, cover) + exporting + masks);
 }
 
-export function fits(bytes: number): boolean {
-  return bytes <= memoryBudget();
+/**
+ * Bytes of a round of coarse-to-fine: image and masks of the volume, image of the crop, scores and mask of it in this
+ * round and in the one before, and the windows in it.
+ *
+ * @param size Of the crop.
+ */
+export function refiningBytes(grid: Grid, size: Shape, channels: number, rules: WindowRules, cover: Cover): number {
+  const [sampled, crop] = [product(grid.shape), product(size)];
+  const kept = 4 * channels * sampled + MASKS * sampled + 2 * product(grid.canonicalShape);
+  return kept + (4 * channels + 2 * (4 * rules.outputs + 1)) * crop + windowBytes(rules, cover);
+}
+
+/** Bytes of the sums of scores over the windows across planes, and of the features of a network. */
+function windowBytes(rules: WindowRules, cover: Cover): number {
+  const plane = product(cover.padded) / cover.padded[cover.axis];
+  const features = Math.min(MOST_FEATURES, FEATURE_BYTES * voxelsPerPass(cover.window, rules));
+  return 8 * rules.outputs * plane * cover.window[cover.axis] + features;
+}
+
+/**
+ * Bytes that showing an image and its structures takes.
+ *
+ * @param bytes Of the uncompressed file.
+ */
+export function viewerBytes(bytes: number, voxels: number): number {
+  return VIEWED_COPIES * bytes + VIEWED_BYTES * voxels;
+}
+
+/**
+ * The windows of a volume: as large as saves work where there is room for that, else of the planned size.
+ *
+ * @param sparing Whether memory ran out with larger ones.
+ */
+export function coverWithin(
+  budget: number,
+  shape: Shape,
+  rules: WindowRules,
+  sparing: boolean,
+  bytesOf: (cover: Cover) => number,
+): Cover {
+  const cover = coverVolume(shape, rules, sparing);
+  return sparing || bytesOf(cover) <= budget ? cover : coverVolume(shape, rules, true);
 }
 
 /** Refuse volumes for whose resampling and scores there is no room. */
-export function checkComputing(grid: Grid, channels: number, rules: WindowRules, cover: Cover): void {
+export function checkComputing(needed: number, budget: number, grid: Grid): void {
   const inWords = (steps: readonly number[]): string => steps.map((step) => Number(step.toPrecision(4))).join(" x ");
   refuse(
-    computingBytes(grid, channels, rules, cover),
+    needed,
+    budget,
     `${boxShape(grid.box).join(" x ")} voxels of ${inWords(grid.canonicalSpacing)} mm become ` +
       `${grid.shape.join(" x ")} of ${inWords(grid.spacing)} mm for the model`,
   );
 }
 
-function refuse(needed: number, what: string): void {
-  if (fits(needed)) return;
-  const budget = memoryBudget();
+/** Refuse crops for whose scores there is no room. */
+export function checkRefining(needed: number, budget: number, size: Shape): void {
+  refuse(needed, budget, `the fine model is to look at a crop of ${size.join(" x ")} voxels`);
+}
+
+function refuse(needed: number, budget: number, what: string): void {
+  if (needed <= budget) return;
   throw new UserError(
     `The volume is too large for this machine: ${what}, which takes about ${(needed / GIB).toFixed(1)} GB of memory; ` +
       `${(budget / GIB).toFixed(1)} GB are allowed here. Cut the image, correct its spacing if it is wrong, or use ` +

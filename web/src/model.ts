@@ -1,6 +1,7 @@
 /** What `page.json` says of the model, as seg25d/portable/page_model.py has it. */
 
 import { UserError } from "./errors.js";
+import type { PostProcessing } from "./components.js";
 import type { FineRules } from "./fine.js";
 import type { CommonShape, Spacing, Triple } from "./grid.js";
 import type { Meaning } from "./labels.js";
@@ -31,6 +32,8 @@ export interface TrainedOn {
 export interface Graph {
   file: string;
   bytes: number;
+  /** What its content has to be, in the form of `fetch`; its address ends with it, after `?`. */
+  integrity: string;
 }
 
 export interface PageModel {
@@ -49,6 +52,8 @@ export interface PageModel {
   /** The coarse model, where this is a fine one; null: it sees whole volumes. */
   fine: FineRules | null;
   meaning: Meaning;
+  /** Of the labels; null: there is none. */
+  postprocessing: PostProcessing | null;
   structures: Structure[];
   trained_on: TrainedOn | null;
   licence: string | null;
@@ -57,7 +62,7 @@ export interface PageModel {
 
 /** Read `page.json` beside the page. */
 export async function fetchModel(base: string): Promise<PageModel> {
-  const response = await fetch(new URL("page.json", base)).catch(() => null);
+  const response = await fetch(new URL("page.json", base), { cache: "reload" }).catch(() => null);
   if (!response?.ok) {
     throw new UserError(
       "page.json is missing beside this page. Serve the whole folder that `seg25d export_model --format web` wrote.",

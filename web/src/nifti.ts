@@ -72,7 +72,10 @@ export function readHeader(bytes: Uint8Array, name: string): NiftiHeader {
   const start = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const size = (little: boolean): number => (bytes.length >= 4 ? start.getInt32(0, little) : 0);
   if (size(true) === NIFTI_2_SIZE || size(false) === NIFTI_2_SIZE) {
-    throw fail("the file is NIfTI-2, expected is NIfTI-1. Convert it, for instance with nibabel.");
+    throw fail(
+      "the file is NIfTI-2, expected is NIfTI-1. Convert it, for instance in Python: image = nibabel.load(OLD); " +
+        "nibabel.save(nibabel.Nifti1Image(image.dataobj, image.affine), NEW).",
+    );
   }
   const littleEndian = size(true) === HEADER_SIZE;
   if (bytes.length < HEADER_SIZE || (!littleEndian && size(false) !== HEADER_SIZE)) {

@@ -140,3 +140,13 @@ function number(settings: Normalization, name: "lower" | "upper" | "mean" | "std
   }
   return value;
 }
+
+/** Both ends of the window of a channel, in words. */
+export function windowInWords({ lower, upper }: Normalization): string {
+  return `${short(lower)} .. ${short(upper)}`;
+}
+
+/** A number to four digits. */
+export function short(value: number | null): string {
+  return value === null ? "?" : String(Number(value.toPrecision(4)));
+}

@@ -13,11 +13,14 @@ const TRIED = "seg25d-isolation-tried";
 export async function startOffline(kept: () => void): Promise<void> {
   // Only secure addresses (https, localhost) have service workers; the page works without, in one thread.
   if (!("serviceWorker" in navigator) || !window.isSecureContext) return;
-  navigator.serviceWorker.addEventListener("message", ({ data }) => {
-    if (data === "kept") kept();
+  const container = navigator.serviceWorker;
+  const registration = await container.register("service-worker.js");
+  container.addEventListener("message", ({ data }) => {
+    // What a worker keeps goes with it when another version takes its place.
+    if (data === "kept" && !registration.installing && !registration.waiting) kept();
   });
-  await navigator.serviceWorker.register("service-worker.js");
-  const { active } = await navigator.serviceWorker.ready;
+  container.addEventListener("controllerchange", () => container.controller?.postMessage("keep"));
+  const { active } = await container.ready;
   if (!globalThis.crossOriginIsolated && !sessionStorage.getItem(TRIED)) {
     sessionStorage.setItem(TRIED, "yes");
     if (document.body.dataset.state === "starting") {
@@ -25,5 +28,9 @@ export async function startOffline(kept: () => void): Promise<void> {
       await new Promise(() => undefined);
     }
   }
-  active?.postMessage("keep");
+  // Another version is looked for at once, so that nothing is kept for one that goes; nobody waits for that.
+  void registration
+    .update()
+    .catch(() => undefined)
+    .then(() => active?.postMessage("keep"));
 }

@@ -4,15 +4,22 @@ import type * as Ort from "onnxruntime-web";
 import { UserError } from "./errors.js";
 import type { FineModels } from "./fine.js";
 import type { Backend } from "./messages.js";
-import type { PageModel } from "./model.js";
+import type { Graph, PageModel } from "./model.js";
 import type { Model } from "./predict.js";
 import { gridFor } from "./super_image.js";
 import type { WindowRules } from "./windows.js";
 
+/** Version of onnxruntime-web, put here by the build (vite.config.ts). */
+declare const __ORT_VERSION__: string;
+
 /** Threads beyond which small convolutions only wait for each other. */
 const MOST_THREADS = 8;
-/** The files of onnxruntime-web, unchanged, that the build copies into the folder `ort`. */
-const MODULES: Record<Backend, string> = { webgpu: "ort/ort.webgpu.min.mjs", wasm: "ort/ort.wasm.min.mjs" };
+/** Where the build puts the files of onnxruntime-web, unchanged. */
+const RUNTIMES = `ort/${__ORT_VERSION__}`;
+const MODULES: Record<Backend, string> = {
+  webgpu: `${RUNTIMES}/ort.webgpu.min.mjs`,
+  wasm: `${RUNTIMES}/ort.wasm.min.mjs`,
+};
 /** Largest difference of scores, as a share of the largest score, between a graphics processor and WebAssembly. */
 const TOLERANCE = 0.01;
 
@@ -47,7 +54,7 @@ export async function loadModels(
   let loaded = 0;
   const models: Model[] = [];
   for (const { graph, rules } of [...fine, ...coarse]) {
-    const source: Source = { bytes: await fetchGraph(graph.file, graph.bytes, base), rules, model, base };
+    const source: Source = { bytes: await fetchGraph(graph, base), rules, model, base };
     const { run } = await open(source, backend);
     models.push(backend === "webgpu" && models.length === 0 ? compared(run, source) : run);
     progress((loaded += graph.bytes) / all);
@@ -65,18 +72,17 @@ function threads(): number {
   return globalThis.crossOriginIsolated ? Math.min(MOST_THREADS, navigator.hardwareConcurrency || 1) : 1;
 }
 
-async function fetchGraph(file: string, bytes: number, base: string): Promise<Uint8Array> {
-  const response = await fetch(new URL(file, base)).catch(() => null);
+/** Load a graph; its address says what is in it, and the browser checks that. */
+async function fetchGraph({ file, integrity }: Graph, base: string): Promise<Uint8Array> {
+  const address = new URL(`${file}?${encodeURIComponent(integrity)}`, base);
+  const response = await fetch(address, { integrity }).catch(() => null);
   if (!response?.ok) {
-    throw new UserError(`${file} cannot be loaded. Serve the whole folder that was exported, then reload the page.`);
-  }
-  const content = new Uint8Array(await response.arrayBuffer());
-  if (content.length !== bytes) {
     throw new UserError(
-      `${file} has ${content.length} bytes, expected are ${bytes}. Copy the folder again, then reload the page.`,
+      `${file} cannot be loaded, or it is not the one that page.json names: perhaps another model was exported ` +
+        "to the folder. Reload the page; if that does not help, serve the whole folder that was exported.",
     );
   }
-  return content;
+  return new Uint8Array(await response.arrayBuffer());
 }
 
 /** Make a graph ready to compute. */

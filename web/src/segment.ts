@@ -1,23 +1,34 @@
 /** The whole way from files to a segmentation; knows neither the page nor how networks are computed. */
 
+import { removeComponents } from "./components.js";
 import { UserError } from "./errors.js";
 import { labelsFromSlabs } from "./export.js";
 import { refinedSlabs, type FineModels } from "./fine.js";
-import { AXES, contentBox, crop, boxShape, planGrid, product, separateAxisOf, type Grid } from "./grid.js";
+import { AXES, contentBox, crop, boxShape, planGrid, product, separateAxisOf, type Grid, type Shape } from "./grid.js";
 import { countIndices, decode } from "./labels.js";
-import { checkComputing, checkReading, computingBytes, fits } from "./memory.js";
+import {
+  checkComputing,
+  checkReading,
+  checkRefining,
+  computingBytes,
+  coverWithin,
+  refiningBytes,
+  viewerBytes,
+} from "./memory.js";
 import type { PageModel, Structure } from "./model.js";
 import { labelFile, readBytes, readFileHeader, voxelsOf, type NiftiHeader } from "./nifti.js";
-import { extremes, normalize } from "./normalize.js";
+import { extremes, normalize, windowInWords } from "./normalize.js";
 import { toFileOrder } from "./orientation.js";
 import { predictSlabs } from "./predict.js";
 import { resampleImage } from "./resample.js";
-import { coverVolume } from "./windows.js";
+import { coverVolume, type Cover } from "./windows.js";
 
 /** A file with one channel. */
 export interface ChannelFile {
   name: string;
   file: Blob;
+  /** Whether it was made of DICOM files. */
+  isDicom?: boolean;
 }
 
 export type Phase = "reading" | "preparing" | "loading" | "segmenting" | "writing";
@@ -40,7 +51,11 @@ export interface Segmentation {
 export interface Options {
   /** Whether windows have the planned size, as memory ran out with larger ones. */
   sparing: boolean;
+  /** Bytes that the page may take. */
+  budget: number;
   progress: (phase: Phase, share: number) => void;
+  /** Called once the image has been read, with whether there is room to show it. */
+  view: (isRoom: boolean) => void;
 }
 
 /** Tolerances of grids, as in seg25d/data/image_geometry.py. */
@@ -60,17 +75,16 @@ export async function segment(
   files: readonly ChannelFile[],
   model: PageModel,
   load: () => Promise<FineModels>,
-  { sparing, progress }: Options,
+  options: Options,
 ): Promise<Segmentation> {
+  const { budget, progress } = options;
   progress("reading", 0);
-  const { image, header } = await readChannels(files, model, (share) => progress("reading", share));
+  const { image, header } = await readChannels(files, model, budget, (share) => progress("reading", share));
   progress("preparing", 0);
-  const { grid, doubts, sampled } = preprocess(image, header, model, (share) => progress("preparing", share));
-  // Of the model that sees the whole volume.
-  const rules = model.fine?.windows ?? model.windows;
-  const wide = coverVolume(grid.shape, rules, sparing);
-  const isRoom = !sparing && fits(computingBytes(grid, sampled.length, rules, wide));
-  const cover = isRoom ? wide : coverVolume(grid.shape, rules, true);
+  const grid = gridOf(image, header, model);
+  const doubts = [...doubtsAbout(image, grid, model), ...doubtsAboutWindows(files, model)];
+  const { cover, coverCrop } = makeRoom(grid, header, model, options);
+  const sampled = resampled(image, grid, model, (share) => progress("preparing", share));
   progress("loading", 0);
   const { fine, coarse } = await load();
   progress("segmenting", 0);
@@ -79,13 +93,17 @@ export async function segment(
     ? refinedSlabs({ fine, coarse }, sampled, grid.shape, {
         rules: model.windows,
         coarse: model.fine,
-        meaning: model.meaning,
-        sparing: !isRoom,
+        meaning: { ...model.meaning, score_thresholds: model.fine.score_thresholds },
+        cover,
+        coverCrop,
         progress: passes,
       })
     : predictSlabs(fine, sampled, grid.shape, model.windows, cover, passes);
   const indices = await labelsFromSlabs(slabs, grid, model.windows.outputs, model.meaning);
   progress("writing", 0);
+  if (model.postprocessing) {
+    removeComponents(indices, grid.canonicalShape, product(grid.canonicalSpacing), model.postprocessing);
+  }
   const counts = countIndices(indices);
   const voxelMl = product(header.spacing) / 1000;
   const ordered = toFileOrder(indices, header.orientation);
@@ -104,6 +122,7 @@ export async function segment(
 export async function readChannels(
   files: readonly ChannelFile[],
   model: PageModel,
+  budget: number,
   progress: (share: number) => void,
 ): Promise<{ image: Float32Array[]; header: NiftiHeader }> {
   if (files.length !== model.channels.length) {
@@ -117,6 +136,7 @@ export async function readChannels(
   headers.forEach((header, index) => checkSameGrid(headers[0], header, files[0].name, files[index].name));
   checkReading(
     files.map(({ name }, index) => ({ name, bytes: headers[index].length, voxels: product(headers[index].sizes) })),
+    budget,
   );
   const image: Float32Array[] = [];
   for (const [index, { file, name }] of files.entries()) {
@@ -128,31 +148,59 @@ export async function readChannels(
 }
 
 /**
+ * Choose windows for which there is memory, and say whether there is room for the viewer.
+ *
+ * @returns The windows of the model that sees the whole volume, and those of the fine model in crops.
+ */
+function makeRoom(
+  grid: Grid,
+  header: NiftiHeader,
+  model: PageModel,
+  { sparing, budget, view }: Options,
+): { cover: Cover; coverCrop: (size: Shape) => Cover } {
+  const channels = model.channels.length;
+  const rules = model.fine?.windows ?? model.windows;
+  const bytesOf = (cover: Cover): number => computingBytes(grid, channels, rules, cover, model.fine !== null);
+  const least = bytesOf(coverVolume(grid.shape, rules, true));
+  checkComputing(least, budget, grid);
+  const ofViewer = viewerBytes(header.length, product(header.sizes));
+  const isShown = least + ofViewer <= budget;
+  view(isShown);
+  const left = isShown ? budget - ofViewer : budget;
+  const coverCrop = (size: Shape): Cover => {
+    const ofCrop = (cover: Cover): number => refiningBytes(grid, size, channels, model.windows, cover);
+    const chosen = coverWithin(left, size, model.windows, sparing, ofCrop);
+    checkRefining(ofCrop(chosen), budget, size);
+    return chosen;
+  };
+  return { cover: coverWithin(left, grid.shape, rules, sparing, bytesOf), coverCrop };
+}
+
+/** The grids of an image, from its channels (D, H, W). */
+function gridOf(image: readonly Float32Array[], header: NiftiHeader, model: PageModel): Grid {
+  const { shape, spacing } = header.orientation;
+  return planGrid(shape, spacing, contentBox(image, shape), model.spacing_mm, model.common_shape);
+}
+
+/**
  * Crop to content, normalise, resample.
  *
  * @param image Channels (D, H, W); emptied, as memory is short.
  */
-export function preprocess(
+function resampled(
   image: Float32Array[],
-  header: NiftiHeader,
+  grid: Grid,
   model: PageModel,
   progress: (share: number) => void,
-): { sampled: Float32Array[]; grid: Grid; doubts: string[] } {
-  const { shape, spacing } = header.orientation;
-  const box = contentBox(image, shape);
-  const grid = planGrid(shape, spacing, box, model.spacing_mm, model.common_shape);
-  const doubts = doubtsAbout(image, grid, model);
-  const rules = model.fine?.windows ?? model.windows;
-  checkComputing(grid, image.length, rules, coverVolume(grid.shape, rules, true));
-  const sampled: Float32Array[] = [];
+): Float32Array[] {
   const number = image.length;
-  for (let index = 0; index < number; index++) {
-    const part = crop(image.shift()!, shape, grid.box);
+  return Array.from({ length: number }, (_, index) => {
+    const part = crop(image.shift()!, grid.canonicalShape, grid.box);
     normalize(part, model.channels[index]);
-    sampled.push(resampleImage(part, boxShape(grid.box), grid.shape, separateAxisOf(grid)));
+    const result = resampleImage(part, boxShape(grid.box), grid.shape, separateAxisOf(grid));
     progress((index + 1) / number);
-  }
-  return { sampled, grid, doubts };
+    return result;
+  });
 }
 
 function checkSameGrid(first: NiftiHeader, other: NiftiHeader, firstName: string, name: string): void {
@@ -213,6 +261,17 @@ export function doubtsAbout(image: readonly Float32Array[], grid: Grid, model: P
     }
   });
   return doubts;
+}
+
+/** Where predict takes windows of headers, which are lost when DICOM files are read here. */
+function doubtsAboutWindows(files: readonly ChannelFile[], model: PageModel): string[] {
+  return model.channels
+    .filter((channel, index) => channel.scheme === "ct_window_dicom" && files[index].isDicom)
+    .map(
+      (channel) =>
+        `The window in the headers of the DICOM files was not read: ${channel.channel} was clipped to the plan's, ` +
+        `${windowInWords(channel)}. \`seg25d predict\` takes that of the headers.`,
+    );
 }
 
 /** Whether values look as if Hounsfield units had been shifted: nothing below 0 where the model knows such values. */

@@ -15,7 +15,7 @@ self.addEventListener("message", ({ data }: MessageEvent<Order>) => {
   void work(data);
 });
 
-async function work({ files, model, base, backend, sparing }: Order): Promise<void> {
+async function work({ files, model, base, backend, budget, sparing }: Order): Promise<void> {
   let computing = false;
   let said = 0;
   let phaseSaid = "";
@@ -30,6 +30,8 @@ async function work({ files, model, base, backend, sparing }: Order): Promise<vo
     };
     const result = await segment(files, model, load, {
       sparing,
+      budget,
+      view: (isRoom) => say({ type: "view", isRoom }),
       progress: (phase, share) => {
         if (phase === phaseSaid && share < 1 && performance.now() - said < PAUSE_MS) return;
         [said, phaseSaid] = [performance.now(), phase];
