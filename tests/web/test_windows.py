@@ -41,6 +41,8 @@ def test_windows_their_places_and_weights(name, checks, rng):
         header=header,
         graph=Graph.of(header, free_axes(header.plan), "float32", OPSET),
         windows=Windows.of(header.plan, default_batch_size(header)),
+        num_parameters=1,
+        window_bytes=1,
     )
     shapes = [tuple(rng.integers(1, 70, 3).tolist()) for _ in range(30)]
     for shape in shapes:
