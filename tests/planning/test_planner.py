@@ -302,11 +302,11 @@ def test_the_batch_is_the_largest_that_fits(monkeypatch: pytest.MonkeyPatch, fix
 
 
 @UNTRACED
-@pytest.mark.parametrize(("configuration", "bounded"), [("si", False), ("stack", True)])
+@pytest.mark.parametrize(("configuration", "bounded"), [("si", False), ("stack", False), ("3d__swin_unetr", True)])
 def test_windows_of_very_many_classes_have_no_more_scores_than_a_prediction_can_hold(
     configuration: str, bounded: bool
 ) -> None:
-    """Those of a U-Net are made in parts, those of a V-Net are there all at once."""
+    """Those of a U-Net and of a V-Net are made in parts, those of a Swin UNETR are there all at once."""
     data = published.Published((96, 96, 96), ((50, ISOTROPIC),), ("CT",), 200)
     plans = plan_dataset(*published.make_fingerprint(data), configurations=[configuration], gpu_memory_gb=4)
     (many,) = plans.configurations.values()
