@@ -12,10 +12,10 @@ from seg25d.representations.projections.ceiling import POOR
 
 NUM_CASES = 5
 """Maximum number of cases to measure."""
-MOST_VOXELS_OF_CASES = 2**28
-"""Voxels that all of these cases have at most, unless another one has classes that they lack: two CTs of 500 slices.
-Reading and resampling take three quarters of the time of such a case, and four of them a fifth of all planning
-(documentation/reference/measurements.md)."""
+MOST_VOXELS_OF_CASES = 2**27
+"""Voxels that all of these cases have at most, unless another one has classes that they lack: one CT of 500 slices.
+Reading and resampling take three quarters of the time of such a case; four of them take a fifth of all planning, and
+two an eighth (documentation/reference/measurements.md)."""
 
 
 def choose_cases(fingerprint: Fingerprint, num_cases: int = NUM_CASES) -> tuple[str, ...]:

@@ -226,6 +226,8 @@ def _choice_reason(fit: Fit, limits: Limits) -> str:
     if fit.num_without_room or fit.num_too_slow:
         why = f"the best that fit into {limits.gpu_memory_gb:g} GB"
         why += f" and {limits.update_seconds:.3g} s on these CPUs" if fit.num_too_slow else ""
+    elif fit.num_uncountable:
+        why = "the best whose tensors have less than 2^31 numbers, which kernels can count"
     elif fit.num_too_large:
         why = "larger ones are not known to help, so that memory goes to the batch"
     else:
@@ -248,6 +250,8 @@ def _window_reason(fit: Fit, limits: Limits) -> str:
             f"{fit.num_too_large} larger candidates have more than {most / 1e6:.3g} million voxels, beyond which "
             "memory goes to the batch (256^3, where nnU-Net's patches begin, or what the method needs)"
         )
+    if fit.num_uncountable:
+        parts.append(f"{fit.num_uncountable} larger candidates have tensors of 2^31 numbers or more")
     if fit.num_without_room:
         parts.append(f"{fit.num_without_room} larger candidates did not fit")
         if limits.has_too_many_scores(fit.representation, limits.geometry.shape, fit.network):
@@ -274,7 +278,9 @@ def _batch_reason(fit: Fit, limits: Limits) -> str:
         return f"the recipe's; {covers}"
     largest = limits.largest_batch(fit.window, fit.flops_per_window)
     if fit.batch_size < largest:
-        return f"the largest that fits; {covers}, more would be allowed ({largest})"
+        is_counted = fit.batch_size == fit.countable_batch
+        bound = "whose tensors have less than 2^31 numbers, which kernels can count" if is_counted else "that fits"
+        return f"the largest {bound}; {covers}, more would be allowed ({largest})"
     if fit.batch_size == LARGEST_BATCH:
         return f"the largest allowed; {covers}"
     if fit.batch_size < limits.largest_batch(fit.window):
@@ -287,6 +293,8 @@ def _batch_reason(fit: Fit, limits: Limits) -> str:
 def _smallest_batch_reason(fit: Fit, limits: Limits) -> str:
     if fit.batch_size > 1:
         return f"the smallest allowed, {fit.batch_size}, as in nnU-Net"
+    if prod(fit.window) > MOST_VOXELS:
+        return "the smallest allowed, 1, as a window has more than 256^3 voxels, which the method needs"
     if limits.covers_too_much(fit.window):
         share = f"{limits.largest_share:.1%} of the voxels of the data set"
         return f"the smallest allowed, 1, as a single window has more than {share}"

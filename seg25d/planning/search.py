@@ -77,9 +77,8 @@ all together: with very many classes they decide how much memory it takes (60 cl
 documentation/reference/measurements.md)."""
 
 MOST_NUMBERS = 2**31 - 1
-"""Maximum number of values of one window in a tensor: kernels that count with 32 bits refuse more, fail or are slow.
-Convolutions get a batch in parts that cuDNN can count, but cannot part a window
-(github.com/pytorch/pytorch/issues/22496)."""
+"""Maximum number of values in a tensor of a training step: kernels that count with 32 bits refuse more, fail or are
+slow (github.com/pytorch/pytorch/issues/22496)."""
 
 Candidate: TypeAlias = tuple[AnyRepresentation, Shape]
 
@@ -134,10 +133,11 @@ class Limits(Record):
         return self.gpu_memory_gb < WIDE_FROM_GB and prod(window) > self.largest_share * self.total_voxels
 
     def smallest_batch(self, window: Shape) -> int:
-        """The recipe's; else 2, or 1 if there is only one case, or a window covers too much."""
+        """The recipe's; else 2, or 1 if there is only one case, one window covers too much or is a large volume."""
         if self.rules.batch_size is not None:
             return self.rules.batch_size
-        return 1 if self.covers_too_much(window) else min(SMALLEST_BATCH, self.num_cases)
+        alone = self.covers_too_much(window) or prod(window) > MOST_VOXELS
+        return 1 if alone else min(SMALLEST_BATCH, self.num_cases)
 
     def is_too_large(self, candidate: Candidate, window: Shape) -> bool:
         """Whether a candidate's window, rounded up, has more voxels than help; a recipe's may have any number."""
@@ -190,6 +190,8 @@ class Fit(Record):
     """Number of these that have more voxels than help."""
     num_too_slow: int = 0
     """Number of these that would fit, but whose updates would take too long."""
+    num_uncountable: int = 0
+    """Number of these that have tensors with more values than kernels can count."""
 
     @property
     def total_bytes(self) -> int:
@@ -199,17 +201,21 @@ class Fit(Record):
     @property
     def num_without_room(self) -> int:
         """Number of better candidates that do not fit into the memory."""
-        return max(0, self.position - self.num_too_large - self.num_too_slow)
+        return max(0, self.position - self.num_too_large - self.num_too_slow - self.num_uncountable)
 
     @property
     def flops_per_window(self) -> float:
         """Floating-point operations of an update, per window of the batch."""
         return self.memory.flops / self.batch_size
 
+    @property
+    def countable_batch(self) -> int:
+        """The most such windows whose tensors kernels can count, or as many as were traced."""
+        return max(self.batch_size, MOST_NUMBERS * self.batch_size // max(1, self.memory.largest_tensor))
+
     def fits(self, limits: Limits) -> bool:
-        """Whether the step fits into the memory, and a window into what kernels can count."""
-        countable = self.memory.largest_tensor <= MOST_NUMBERS * self.batch_size
-        return countable and self.memory.total <= limits.budget_bytes
+        """Whether the step fits into the memory and into what kernels can count."""
+        return self.memory.largest_tensor <= MOST_NUMBERS and self.memory.total <= limits.budget_bytes
 
 
 def check_memory(gpu_memory_gb: float) -> None:
@@ -234,7 +240,7 @@ def search(candidates: Iterable[Candidate], limits: Limits) -> Fit:
     activations: dict[NetworkSpec, float] = {}
     largest: dict[NetworkSpec, float] = {}
     flops: dict[NetworkSpec, float] = {}
-    last_rate, num_too_large, num_too_slow = (0.0, 0.0), 0, 0
+    last_rate, num_too_large, num_too_slow, num_uncountable = (0.0, 0.0), 0, 0, 0
     for position, (fit, is_too_large) in enumerate(with_networks(candidates, limits)):
         representation, window, network = fit
         if is_too_large:
@@ -245,8 +251,11 @@ def search(candidates: Iterable[Candidate], limits: Limits) -> Fit:
         slack = SAME_NETWORK_SLACK if network in activations else OTHER_NETWORK_SLACK
         if activations.get(network, last_rate[0]) * cost > slack * limits.budget_bytes:
             continue
-        numbers = largest.get(network, 0) * prod(window)
-        if limits.has_too_many_scores(*fit) or numbers > SAME_NETWORK_SLACK * MOST_NUMBERS:
+        numbers = largest.get(network, 0) * batch_size * prod(window)
+        if numbers > SAME_NETWORK_SLACK * MOST_NUMBERS:
+            num_uncountable += 1
+            continue
+        if limits.has_too_many_scores(*fit):
             continue
         if flops.get(network, last_rate[1]) * cost > slack * limits.most_flops * batch_size:
             num_too_slow += 1
@@ -257,13 +266,15 @@ def search(candidates: Iterable[Candidate], limits: Limits) -> Fit:
         if step.fits(limits) and step.flops_per_window <= limits.most_flops:
             break
         num_too_slow += step.fits(limits)
+        num_uncountable += step.memory.largest_tensor > MOST_NUMBERS
     else:
         # There is at least one candidate, and the last is the cheapest.
         step = _trace((representation, window, network), batch_size, limits, position)
         num_too_slow -= step.fits(limits)  # it was counted, and is taken all the same
+        num_uncountable -= step.memory.largest_tensor > MOST_NUMBERS
     if step.memory.total <= limits.budget_bytes:
-        counts = {"num_too_large": num_too_large, "num_too_slow": max(0, num_too_slow)}
-        return _grow(step, limits).model_copy(update=counts)
+        counts = {"num_too_large": num_too_large, "num_too_slow": num_too_slow, "num_uncountable": num_uncountable}
+        return _grow(step, limits).model_copy(update={name: max(0, number) for name, number in counts.items()})
     needed = step.total_bytes / GIGABYTE / CARD_SHARE
     raise InputError(
         f"configuration {limits.configuration}: {limits.gpu_memory_gb:g} GB of GPU memory are not enough; the smallest "
@@ -338,13 +349,13 @@ def _trace(item: tuple[AnyRepresentation, Shape, NetworkSpec], batch_size: int, 
 
 
 def _grow(step: Fit, limits: Limits) -> Fit:
-    """The largest batch that fits.
+    """The largest batch that fits into the memory and into what kernels can count.
 
     Predicted in proportion to one trace and, where that allows a larger one, traced until none can be larger. A step's
     memory is the highest of many straight lines over the batch size, one for each of its moments. So beyond two sizes
     it lies above the line through them, which says what is too large, and between them below it, which says what fits.
     """
-    largest = limits.largest_batch(step.window, step.flops_per_window)
+    largest = min(limits.largest_batch(step.window, step.flops_per_window), step.countable_batch)
     if largest < step.batch_size:
         return _trace((step.representation, step.window, step.network), largest, limits, step.position)
     best, too_large = step, largest + 1

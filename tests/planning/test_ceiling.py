@@ -144,7 +144,7 @@ def test_cases_with_classes_that_none_before_has_come_first() -> None:
 
 
 def test_of_large_cases_fewer_are_looked_at_but_all_classes() -> None:
-    large = (512, 512, 512)  # half of what all may have
+    large = (256, 512, 512)  # half of what all may have
 
     def chosen(**voxels: dict[str, int]) -> tuple[str, ...]:
         fingerprint = fingerprint_of(voxels)
