@@ -178,12 +178,20 @@ class Backend:
         between += first
         return between
 
-    def interpolate(self, scores: Array, shape: Sequence[int], positions: FindPositions) -> Array:
-        """Images (K, h, w) of another size, bilinear; `positions` says where new pixels lie on the old ones."""
+    def interpolate(
+        self, scores: Array, shape: Sequence[int], positions: FindPositions, out: Array | None = None
+    ) -> Array:
+        """Images (K, h, w) of another size, bilinear; in the memory of `out`, if given.
+
+        `positions` says where new pixels lie on the old ones.
+        """
         for axis, size in enumerate(shape, 1):
             if scores.shape[axis] != size:
                 scores = self.between(scores, axis, *positions(scores.shape[axis], size))
-        return scores
+        if out is None:
+            return scores
+        out[...] = scores
+        return out
 
     def sigmoid(self, scores: Array, out: Array | None = None) -> Array:
         """1 / (1 + exp(-scores))."""

@@ -141,9 +141,14 @@ class TorchBackend(Backend):
         """Interpolate between tensors."""
         return torch.lerp(first, second, share, out=out)
 
-    def interpolate(self, scores: Tensor, shape: Sequence[int], positions: FindPositions) -> Tensor:
+    def interpolate(
+        self, scores: Tensor, shape: Sequence[int], positions: FindPositions, out: Tensor | None = None
+    ) -> Tensor:
         """Images of another size; torch has the positions itself."""
         del positions
+        if out is not None:  # as functional.interpolate does, whose result would be copied, in a fifth of the time
+            torch.ops.aten.upsample_bilinear2d.out(scores[None], list(shape), False, None, None, out=out[None])
+            return out
         return functional.interpolate(scores[None], size=list(shape), mode="bilinear", align_corners=False)[0]
 
     def sigmoid(self, scores: Tensor, out: Tensor | None = None) -> Tensor:

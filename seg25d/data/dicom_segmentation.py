@@ -19,6 +19,7 @@ from seg25d import __version__
 from seg25d.core.apart import Crash, call_apart
 from seg25d.core.errors import InputError, WorkerError
 from seg25d.core.files import atomic_path
+from seg25d.core.memory import lack_of_memory
 from seg25d.core.records import Record
 from seg25d.data.image_geometry import Geometry
 from seg25d.data.labels import NUM_INDICES, Labels
@@ -40,6 +41,11 @@ _MOST_CHARACTERS = 64
 """Of a DICOM text such as a label."""
 _HUE_TURN = 0.618034
 """Of the circle of hues per segment: the golden ratio keeps any number of hues apart."""
+_BYTES_OF_MASKS = 1.25
+"""Per voxel and segment where segments overlap: a mask, and a bit in its frames, and again in all of them together."""
+_BYTES_BESIDE_MASKS = 10
+"""Per voxel: its index, and what highdicom 0.28 makes to see whether segments overlap (`_check_and_cast_pixel_array`):
+a sum in 64 bits and whether it is above one."""
 _LESIONS, _NO_LESIONS = "7159", ("Background", "Normal")
 """The context group of lesion types in DICOM PS3.16, and what is none in it."""
 
@@ -131,7 +137,7 @@ def write_segmentation(
 
     Raises:
         ImageError: If the series has changed, or cannot be read any more.
-        InputError: If the system refuses to write.
+        InputError: If the system refuses to write, or memory has no room for the masks of regions that overlap.
         WorkerError: If the process died.
     """
     try:
@@ -210,8 +216,18 @@ def _character_set(text: str) -> str:
 
 
 def _pixels(array: NDArray[Any], contents: SegmentationContents) -> NDArray[Any]:
-    """Numbers of segments (z, y, x), or a mask for each of them (z, y, x, segments), if they overlap."""
+    """Numbers of segments (z, y, x), or a mask for each of them (z, y, x, segments), if they overlap.
+
+    Raises:
+        InputError: If there is no memory for the masks, all of which highdicom takes at once.
+    """
     labels, segments = contents.labels, contents.segments
+    needed = _BYTES_OF_MASKS * len(segments) + _BYTES_BESIDE_MASKS
+    if overlap(labels) and (lack := lack_of_memory(array.shape, needed)):
+        raise InputError(
+            f"a DICOM segmentation of {len(segments)} regions that overlap: {lack}; predict with --dicom-seg none, "
+            "stop other programs, or use a machine with more memory"
+        )
     indices = labels.encode(array, contents.model)
     numbers = np.zeros(NUM_INDICES, np.uint8)
     members = np.zeros((len(segments), NUM_INDICES), np.uint8)
@@ -220,7 +236,9 @@ def _pixels(array: NDArray[Any], contents: SegmentationContents) -> NDArray[Any]
         numbers[own], members[place, own] = segment.number, 1
     if not overlap(labels):
         return numbers[indices]
-    masks = np.stack([table[indices] for table in members])  # in this order in memory, as they are taken one by one
+    masks = np.empty((len(segments), *array.shape), np.uint8)  # in this order, as they are taken one by one
+    for mask, table in zip(masks, members, strict=True):
+        mask[...] = table[indices]
     return np.moveaxis(masks, 0, -1)
 
 

@@ -18,7 +18,7 @@ from seg25d.core.arrays import Windows
 from seg25d.core.backend import num_threads
 from seg25d.core.errors import ResourceError, Seg25dError
 from seg25d.core.progress import track
-from seg25d.core.records import Record, write_record
+from seg25d.core.records import Record
 from seg25d.core.system_errors import refusal
 from seg25d.core.temporary_arrays import large_arrays_in
 from seg25d.core.types import IntArray, Spacing
@@ -39,8 +39,8 @@ from seg25d.inference.dicom_output import (
 from seg25d.inference.prediction_files import (
     RECORD_NAME,
     Earlier,
+    GrowingRecord,
     PredictionRecord,
-    add_to_record,
     begin_record,
     find_earlier,
     report_failures,
@@ -209,27 +209,26 @@ def predict_cases(
     meant = {"labels": meaning.labels, "threshold": meaning.threshold}
     record = record.model_copy(update={"seconds": earlier.seconds, "predicted_dice": dice} | meant)
     failures: dict[str, Exception] = {}
+    growing = GrowingRecord(record, path, is_part=options.is_part)
     results = outcomes(work, partial(begin_record, record, path))
-    for case, result in track(results, len(again), "predicting"):
-        if isinstance(result, Exception):
-            if isinstance(result, ResourceError):
-                raise result  # no other case could be written, either
-            failures[case.name] = result
-            # The message is repeated at the end, the traceback is not.
-            expected = isinstance(result, Seg25dError)
-            level = logging.INFO if expected else logging.ERROR
-            logger.log(level, "%s failed: %s", case.name, result, exc_info=None if expected else result)
-            # The frames of the traceback keep the images and scores of the case in memory.
-            result.__traceback__ = None
-        else:
-            said = (case.name, result.seconds, _predicted_dice(calibration, result.sums))
-            if options.is_part:
-                record = add_to_record(record, path, *said)
+    try:
+        for case, result in track(results, len(again), "predicting"):
+            if isinstance(result, Exception):
+                if isinstance(result, ResourceError):
+                    raise result  # no other case could be written, either
+                failures[case.name] = result
+                # The message is repeated at the end, the traceback is not.
+                expected = isinstance(result, Seg25dError)
+                level = logging.INFO if expected else logging.ERROR
+                logger.log(level, "%s failed: %s", case.name, result, exc_info=None if expected else result)
+                # The frames of the traceback keep the images and scores of the case in memory.
+                result.__traceback__ = None
             else:
-                record = record.with_case(*said)
-                write_record(path, record)
+                growing.add(case.name, result.seconds, _predicted_dice(calibration, result.sums))
+    finally:
+        growing.write()
     if calibration is not None:
-        tell_unsure(calibration, record, meaning.labels, [case.name for case in cases])
+        tell_unsure(calibration, growing.record, meaning.labels, [case.name for case in cases])
     report_failures(failures, len(cases))
 
 

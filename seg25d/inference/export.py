@@ -268,12 +268,14 @@ def _resample_plane(plane: Array, axis: int, grid: Grid, device: Device, out: Ar
         return _resample_scores(backend.float32(backend.moved(plane, device)), axis, grid)
     resampled = backend.empty((len(plane), rows, columns), device=device) if out is None else out
     for old, new in zip(split(plane, size), split(resampled, size), strict=True):
-        new[...] = _resample_scores(backend.float32(backend.moved(old, device)), axis, grid)
+        part = _resample_scores(backend.float32(backend.moved(old, device)), axis, grid, new)
+        if part is not new:
+            new[...] = part
     return resampled
 
 
-def _resample_scores(scores: Array, axis: int, grid: Grid) -> Array:
-    """The same for some of the classes."""
+def _resample_scores(scores: Array, axis: int, grid: Grid, out: Array | None = None) -> Array:
+    """The same for some of the classes, perhaps in `out`."""
     axes, backend = other_axes(axis), backend_of(scores)
     shape = [grid.cropped_shape[other] for other in axes]
     for dim, other in enumerate(axes, 1):
@@ -281,4 +283,4 @@ def _resample_scores(scores: Array, axis: int, grid: Grid) -> Array:
             scores = backend.between(scores, dim, *positions)
     if list(scores.shape[1:]) == shape:
         return scores
-    return backend.interpolate(scores, shape, linear_positions)
+    return backend.interpolate(scores, shape, linear_positions, out)

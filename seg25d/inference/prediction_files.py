@@ -1,6 +1,7 @@
 """The record of a folder of predictions, `prediction.json`, and what it says of the cases that are there."""
 
 import logging
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,6 +12,7 @@ from pydantic import Field
 from seg25d.core.errors import CaseFailures, InputError, RecordError
 from seg25d.core.files import check_writable
 from seg25d.core.locks import file_lock, folder_lock, reading_lock
+from seg25d.core.progress import SHARE_OF_WRITES
 from seg25d.core.records import Record, read_record, write_record
 from seg25d.core.versions import library_versions
 from seg25d.data.labels import Labels
@@ -206,6 +208,41 @@ def add_to_record(
         record = record.model_copy(update=cases).with_case(case, seconds, predicted)
         write_record(path, record)
     return record
+
+
+class GrowingRecord:
+    """The record of a call that predicts cases, written after each of them, or more rarely where that takes its time.
+
+    With 10,000 cases it is a file of megabytes. A kill costs twenty times what writing takes, at most.
+
+    Args:
+        record: What is known before.
+        path: The file.
+        is_part: Whether other processes add other cases to it.
+    """
+
+    def __init__(self, record: PredictionRecord, path: Path, *, is_part: bool) -> None:
+        self.record = self._written = record
+        self.path, self.is_part = path, is_part
+        self._next = 0.0
+
+    def add(self, case: str, seconds: float, predicted: Mapping[str, float | None] | None) -> None:
+        """Add a case whose files are written."""
+        if self.is_part:
+            self.record = self._written = add_to_record(self.record, self.path, case, seconds, predicted)
+            return
+        self.record = self.record.with_case(case, seconds, predicted)
+        if time.monotonic() >= self._next:
+            self.write()
+
+    def write(self) -> None:
+        """Write what is not written yet."""
+        if self.record is self._written:
+            return
+        begun = time.monotonic()
+        write_record(self.path, self.record)
+        self._written, ended = self.record, time.monotonic()
+        self._next = ended + (ended - begun) / SHARE_OF_WRITES
 
 
 def _is_written(target: Path, probabilities: bool) -> bool:

@@ -1,8 +1,8 @@
 """Weighted sums of the scores of windows, over the planes that further windows may still overlap.
 
-They are where the models are if they fit there, else on the CPU. A CPU that also computes has them in memory up to
-`PLANES_BYTES`, and in a temporary file beyond that: with 61 classes and windows of 128 x 128 x 128, the open planes of
-500 x 512 x 512 voxels take 4 GiB, eight times the volume.
+They are where the models are if they fit there, else on the CPU, in memory up to `PLANES_BYTES`, and in a temporary
+file beyond that: with 61 classes and windows of 128 x 128 x 128, the open planes of 500 x 512 x 512 voxels take 4 GiB,
+eight times the volume.
 
 Letters: K scores, n planes, h w the plane's axes in the order (D, H, W).
 """
@@ -20,8 +20,8 @@ from seg25d.inference.scoring import SCORES_BYTES
 
 PLANES_BYTES = IN_MEMORY_BYTES
 """Planes that would take more memory than this in float32 are kept in float16, and those that take more in float16 as
-well, in a temporary file where a CPU computes. As weights sum to one, nothing overflows, and the rounding (one part in
-2000) hardly ever changes labels."""
+well, in a temporary file where they are not on a GPU. As weights sum to one, nothing overflows, and the rounding (one
+part in 2000) hardly ever changes labels."""
 TERM_BYTES = 16 << 20
 """Approximate size of the portions in which weighted scores are added."""
 RESIDENT_BYTES = 128 << 20
@@ -63,7 +63,7 @@ class WindowSums:
         num_bytes = np.dtype(dtype).itemsize * math.prod(shape)
         place = cpu_like(device) if on_cpu else buffer_device(device, num_bytes)
         if place.type == "cpu":
-            self.file = file_if_large(shape, dtype, PLANES_BYTES if device.type == "cpu" else math.inf)
+            self.file = file_if_large(shape, dtype, PLANES_BYTES)
         self.planes: Array = (
             self.backend.zeros(shape, dtype, place)
             if self.file is None

@@ -6,7 +6,9 @@ Files of a case: `CASE.b2nd` (image), `CASE_labels.b2nd`, `CASE_reference.b2nd` 
 Letters: C channels, D H W the model's grid.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -52,7 +54,7 @@ class CaseArrays(NamedTuple):
     reference: NDArray[np.uint8] | None
     """Internal indices on the whole canonical grid of the file; None where they are not needed for evaluation."""
     locations: Mapping[int, NDArray[np.int32]]
-    """Voxels (n, 3) of `labels` per class, except background."""
+    """Voxels (n, 3) of `labels` per class that occurs, except background."""
 
 
 class Store:
@@ -144,12 +146,11 @@ class Store:
         Raises:
             RecordError: If the file is missing or damaged.
         """
-        path = self._home(case) / f"{case}_locations.npz"
-        try:
-            with np.load(path, allow_pickle=False) as archive:
-                return {int(name): archive[name] for name in archive.files}
-        except Exception as error:  # zipfile, zlib and numpy each raise their own exceptions for a damaged file
-            raise damaged(path, _advise_deletion(self._record_path(case)), error) from None
+        return self.open_locations(case).read()
+
+    def open_locations(self, case: str) -> "Locations":
+        """The same, of which a class is read when it is asked for."""
+        return Locations(self._home(case) / f"{case}_locations.npz", _advise_deletion(self._record_path(case)))
 
     def remove(self, cases: Iterable[str]) -> None:
         """Remove cases; the record first, so that an incomplete case never counts as complete."""
@@ -178,6 +179,56 @@ class Store:
     def _home(self, case: str) -> Path:
         """Find the folder that has the case; `folder` if none has it."""
         return next((each for each in (self.folder, *self.further) if (each / f"{case}.json").exists()), self.folder)
+
+
+class Locations(Mapping[int, IntArray]):
+    """Voxels (n, 3) by class, as `Store.locations` has them; the file is opened for each class that is read.
+
+    Args:
+        path: The file.
+        cure: What to do where it is damaged.
+
+    Raises:
+        RecordError: When something is asked for, if the file is missing or damaged.
+    """
+
+    def __init__(self, path: Path, cure: str) -> None:
+        self.path, self.cure = path, cure
+
+    @cached_property
+    def classes(self) -> tuple[int, ...]:
+        """The classes that occur, of which no voxels are read."""
+        with self._archive() as archive:
+            return tuple(map(int, archive.files))
+
+    def read(self) -> dict[int, IntArray]:
+        """Read all classes."""
+        with self._archive() as archive:
+            return {int(name): archive[name] for name in archive.files}
+
+    @contextmanager
+    def _archive(self) -> Iterator[Any]:
+        try:
+            with np.load(self.path, allow_pickle=False) as archive:
+                yield archive
+        except Exception as error:  # zipfile, zlib and numpy each raise their own exceptions for a damaged file
+            raise damaged(self.path, self.cure, error) from None
+
+    def __getitem__(self, index: int) -> IntArray:
+        """Read the voxels of a class."""
+        if index not in self.classes:
+            raise KeyError(index)
+        with self._archive() as archive:
+            voxels: IntArray = archive[str(index)]
+            return voxels
+
+    def __iter__(self) -> Iterator[int]:
+        """The classes."""
+        return iter(self.classes)
+
+    def __len__(self) -> int:
+        """How many classes there are."""
+        return len(self.classes)
 
 
 def check_case_names(cases: Sequence[str]) -> None:

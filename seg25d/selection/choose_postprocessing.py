@@ -29,8 +29,8 @@ THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
 class ClassComponents(NamedTuple):
     """The components of one class in one case."""
 
-    volumes_mm3: NDArray[np.float64]
-    """(n,)"""
+    sizes: IntArray
+    """(n,) number of voxels; this and the next two in the smallest type that holds them, as all cases are kept."""
     counted: IntArray
     """(n,) number of voxels that are not ignored in the truth."""
     hits: IntArray
@@ -38,18 +38,22 @@ class ClassComponents(NamedTuple):
     in_largest: NDArray[np.bool_]
     """(n,) whether the component is in the largest component of all foreground."""
     truth_voxels: int
-    truth_mm3: float
+    voxel_mm3: float
+
+    @property
+    def volumes_mm3(self) -> NDArray[np.float64]:
+        """Volume of each (n,)."""
+        return np.multiply(self.sizes, self.voxel_mm3, dtype=np.float64)
+
+    @property
+    def truth_mm3(self) -> float:
+        """Volume of the truth."""
+        return self.truth_voxels * self.voxel_mm3
 
     def only(self, kept: NDArray[np.bool_]) -> "ClassComponents":
         """Select components by a mask (n,)."""
-        return ClassComponents(
-            self.volumes_mm3[kept],
-            self.counted[kept],
-            self.hits[kept],
-            self.in_largest[kept],
-            self.truth_voxels,
-            self.truth_mm3,
-        )
+        sizes, counted, hits = self.sizes[kept], self.counted[kept], self.hits[kept]
+        return self._replace(sizes=sizes, counted=counted, hits=hits, in_largest=self.in_largest[kept])
 
 
 CaseComponents = Mapping[str, ClassComponents]
@@ -77,11 +81,10 @@ def find_components(
     found = {}
     for name, members in labels.foreground.items():
         truth_voxels = int(in_truth[list(members)].sum())
-        truth_mm3 = truth_voxels * voxel_mm3
         own = [boxes[index - 1] for index in members if boxes[index - 1] is not None]
         if not own:
-            none = np.zeros(0, np.int64)
-            found[name] = ClassComponents(none.astype(float), none, none, none > 0, truth_voxels, truth_mm3)
+            none = np.zeros(0, np.uint8)
+            found[name] = ClassComponents(none, none, none, none > 0, truth_voxels, voxel_mm3)
             continue
         box = joint_box(own)
         ids, sizes = components(is_any_of(indices[box], members))
@@ -90,15 +93,14 @@ def find_components(
         # A component of a class lies in one component of the foreground, so any of its voxels shows in which.
         in_largest = np.zeros(len(sizes), np.bool_)
         in_largest[ids] = is_in_largest[box]
-        found[name] = ClassComponents(
-            np.multiply(sizes[1:], voxel_mm3, dtype=np.float64),
-            counted[1:],
-            hits[1:],
-            in_largest[1:],
-            truth_voxels,
-            truth_mm3,
-        )
+        voxels, valid, right = (_smallest_type(each[1:]) for each in (sizes, counted, hits))
+        found[name] = ClassComponents(voxels, valid, right, in_largest[1:], truth_voxels, voxel_mm3)
     return found
+
+
+def _smallest_type(numbers: IntArray) -> IntArray:
+    """The same numbers, none of them negative: few components have more than 255 voxels, and all fit into 32 bits."""
+    return numbers.astype(np.min_scalar_type(int(numbers.max(initial=0))))
 
 
 def choose_components(cases: Sequence[CaseComponents]) -> PostProcessing:
@@ -115,20 +117,24 @@ def choose_components(cases: Sequence[CaseComponents]) -> PostProcessing:
     """
     names = list(cases[0]) if cases else []
     before = [_mean_dice([case[name] for case in cases]) for name in names]
-    kept = [{name: each.only(each.in_largest) for name, each in case.items()} for case in cases]
-    after = [_mean_dice([case[name] for case in kept]) for name in names]
+    after = [_mean_dice(_in_largest(cases, name)) for name in names]
     pairs = [(old, new) for old, new in zip(before, after, strict=True) if old is not None and new is not None]
     gains = [new - old for old, new in pairs]
     together = bool(gains) and float(np.mean(gains)) >= LEAST_GAIN and min(gains) >= 0
     largest: list[str] = []
     smallest: dict[str, float] = {}
     for name in names:
-        one = _choose_for_class([case[name] for case in (kept if together else cases)])
+        one = _choose_for_class(_in_largest(cases, name) if together else [case[name] for case in cases])
         if one == "largest":
             largest.append(name)
         elif one is not None:
             smallest[name] = one
     return PostProcessing(largest_foreground=together, largest=tuple(largest), smallest_mm3=smallest)
+
+
+def _in_largest(cases: Sequence[CaseComponents], name: str) -> list[ClassComponents]:
+    """A copy of the components of one class that are in the largest one of all foreground."""
+    return [case[name].only(case[name].in_largest) for case in cases]
 
 
 def _choose_for_class(cases: Sequence[ClassComponents]) -> Literal["largest"] | float | None:

@@ -6,7 +6,7 @@ Letters: K channels of probabilities, D H W a case.
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
@@ -79,11 +79,16 @@ class Validation:
     def over_cases(
         self, function: "Callable[[Validation, CaseToScore], Result]", items: "Sequence[CaseToScore]", description: str
     ) -> "Iterator[tuple[CaseToScore, Result]]":
-        """Apply a module-level function to items in worker processes; results come in any order."""
+        """Apply a module-level function to items in worker processes; results come in any order.
+
+        What it gets of this has neither runs nor cases.
+        """
         shapes = [self.store.record(case).geometry.canonical_shape for case in self.cases]
         voxels = max(math.prod(shape) for shape in shapes)
         workers = choose_num_workers(self.num_processes, worker_bytes(voxels), len(items))
-        done = map_cases(partial(function, self), items, name=lambda item: item.case, num_workers=workers)
+        # It goes to a worker with every item: without what is long where there are many cases, and not needed there.
+        known = replace(self, runs={}, cases=())
+        done = map_cases(partial(function, known), items, name=lambda item: item.case, num_workers=workers)
         return track(done, len(items), description)
 
 

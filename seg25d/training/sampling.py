@@ -7,6 +7,7 @@ import math
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -18,7 +19,7 @@ from torch.utils.data import Dataset
 from seg25d.core.errors import Seg25dError, WorkerError
 from seg25d.core.grids import box_shape, regular_starts
 from seg25d.core.system_errors import named, refusal
-from seg25d.core.types import BoundingBox, Shape
+from seg25d.core.types import BoundingBox, IntArray, Shape
 from seg25d.planning.plan import ConfigurationPlan
 from seg25d.preprocessing.store import Store
 from seg25d.representations.base import RegularSteps
@@ -86,23 +87,28 @@ class CaseCache:
         self.store = store
         self.limit_bytes = limit_bytes
         self.used_bytes = 0
-        self.cases: dict[str, tuple[Any, Any, dict[int, NDArray[np.integer[Any]]]]] = {}
+        self.cases: dict[str, tuple[Any, Any, Mapping[int, IntArray]]] = {}
+        self.locations: dict[str, Mapping[int, IntArray]] = {}
+        """Of the other cases: they know which classes there are, and read voxels of one when it is drawn."""
 
-    def get(self, case: str) -> tuple[Any, Any, dict[int, NDArray[np.integer[Any]]]]:
+    def get(self, case: str) -> tuple[Any, Any, Mapping[int, IntArray]]:
         """Return image (C, D, H, W) and labels (D, H, W), both sliceable, and some voxels of each class."""
         if case in self.cases:
             return self.cases[case]
-        image, labels, locations = self.store.open_image(case), self.store.open_labels(case), self.store.locations(case)
+        image, labels = self.store.open_image(case), self.store.open_labels(case)
         size = 4 * math.prod(image.shape) + math.prod(labels.shape)
         if self.used_bytes + size <= self.limit_bytes:
             self.used_bytes += size
-            self.cases[case] = image[:], labels[:], locations
+            self.cases[case] = image[:], labels[:], self.store.locations(case)
             return self.cases[case]
-        return image, labels, locations
+        if case not in self.locations:
+            self.locations[case] = self.store.open_locations(case)
+        return image, labels, self.locations[case]
 
     def clear(self) -> None:
         """Forget all cases."""
         self.cases.clear()
+        self.locations.clear()
         self.used_bytes = 0
 
 
@@ -287,10 +293,10 @@ class WindowSource(Dataset[Batch | Regions | Seg25dError]):
         cases = self.cases[purpose]
         if purpose == "validate":
             return cases[index % len(cases)], None
-        every: Sequence[tuple[str, int | None]] = self.slices or [(case, None) for case in cases]
-        number, place = divmod(index, len(every))
-        order = np.random.default_rng([self.config.seed, 2, number]).permutation(len(every))
-        return every[int(order[place])]
+        length = len(self.slices or cases)
+        number, place = divmod(index, length)
+        chosen = int(_order(self.config.seed, number, length)[place])
+        return self.slices[chosen] if self.slices else (cases[chosen], None)
 
     def _slicing_axis(self) -> int:
         axis = self.plan.representation.free_axis
@@ -298,11 +304,15 @@ class WindowSource(Dataset[Batch | Regions | Seg25dError]):
         return axis
 
 
-def draw_foreground(
-    rng: np.random.Generator, locations: dict[int, NDArray[np.integer[Any]]]
-) -> NDArray[np.integer[Any]] | None:
+@lru_cache(maxsize=2)  # a batch may belong to two passes
+def _order(seed: int, number: int, length: int) -> NDArray[np.int64]:
+    """The order of cases, or of slices, in a pass over them."""
+    return np.random.default_rng([seed, 2, number]).permutation(length)
+
+
+def draw_foreground(rng: np.random.Generator, locations: Mapping[int, IntArray]) -> IntArray | None:
     """Draw a class of the case, then one of its voxels; None if the case has no foreground."""
-    classes = [label for label, voxels in sorted(locations.items()) if label != 0 and len(voxels)]
+    classes = sorted(label for label in locations if label != 0)
     if not classes:
         return None
     voxels = locations[classes[int(rng.integers(len(classes)))]]

@@ -3,12 +3,14 @@
 This is a quick estimate for monitoring; the fold's real score is computed on whole cases after training.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from seg25d.core.device import Execution
+from seg25d.core.parts import sums_in_parts
 from seg25d.data.labels import IGNORE_INDEX, Labels, logit
 from seg25d.training.losses import one_hot, region_maps
 from seg25d.training.processes import share
@@ -46,7 +48,7 @@ def validate(
             target = labels_here.to(execution.device)
             if len(images):
                 with execution.autocast():
-                    scores = model(images.to(execution.device)).float()
+                    scores = model(images.to(execution.device))
                 counts += _counts(scores, target, labels, threshold)[:, first:]
             else:
                 scores = torch.zeros(0, labels.num_outputs, *target.shape[1:], device=execution.device)
@@ -63,8 +65,14 @@ def validate(
 
 
 def _counts(scores: Tensor, target: Tensor, labels: Labels, threshold: float | None) -> Tensor:
-    """Count the voxels that are right, predicted, true: (3, K)."""
-    valid = (target != IGNORE_INDEX)[:, None]
+    """Count the voxels that are right, predicted, true: (3, K); in parts, as many classes make large maps."""
+    counts = sums_in_parts(partial(_sums, labels=labels, threshold=threshold), scores, target)
+    return torch.stack(counts).cpu().double()
+
+
+def _sums(scores: Tensor, target: Tensor, labels: Labels, threshold: float | None) -> Sequence[Tensor]:
+    """The counts of some of the voxels, each (K,)."""
+    scores, valid = scores.float(), (target != IGNORE_INDEX)[:, None]
     if labels.has_regions:
         truth = region_maps(target, labels.output_members)
         predicted = (scores > 0 if threshold is None else scores >= logit(threshold)).float()
@@ -75,4 +83,4 @@ def _counts(scores: Tensor, target: Tensor, labels: Labels, threshold: float | N
     predicted = predicted * valid
     axes = (0, 2, 3, 4)
     # Not every device supports numbers of 64 bits.
-    return torch.stack(((predicted * truth).sum(axes), predicted.sum(axes), truth.sum(axes))).cpu().double()
+    return (predicted * truth).sum(axes), predicted.sum(axes), truth.sum(axes)

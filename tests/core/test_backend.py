@@ -95,6 +95,10 @@ def test_images_of_another_size_are_the_same(seed, height, width):
 
     (scores,) = arrays(seed, (2, 4, 6))
     np.testing.assert_allclose(*both("interpolate", scores, (height, width), positions), rtol=1e-4, atol=1e-4)
+    for backend, values in ((NUMPY, scores), (TORCH, torch.from_numpy(scores))):
+        out = backend.empty((3, 2, height, width))[1]
+        assert backend.interpolate(values, (height, width), positions, out) is out
+        np.testing.assert_array_equal(out, backend.interpolate(values, (height, width), positions))
     for axis, size in ((1, height), (2, width)):
         chosen = positions(scores.shape[axis], size)
         np.testing.assert_allclose(

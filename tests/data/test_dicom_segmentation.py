@@ -1,5 +1,6 @@
 """DICOM segmentations of series of many kinds, voxel for voxel by three readers."""
 
+import tracemalloc
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -328,3 +329,32 @@ def test_dcmjs_knows_kind_and_overlap(written: Callable[[str, Any], Written], ki
     assert found["sop_class"] == {"binary": "1.2.840.10008.5.1.4.1.1.66.4"}.get(kind, "1.2.840.10008.5.1.4.1.1.66.7")
     assert found["overlap"] == "NO"
     assert found["segments"][-3]["category"] == ["91723000", "SCT", "Anatomical Structure"]
+
+
+def test_masks_of_overlapping_regions_that_memory_has_no_room_for_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    array, contents = np.ones((2, 3, 4), np.uint8), SegmentationContents(kind="binary", labels=REGIONS, model="x")
+    for free, fits in ((24 * 12.5, True), (24 * 12.5 - 1, False)):
+        monkeypatch.setattr("seg25d.core.memory.available_memory_bytes", lambda free=free: free)
+        if fits:
+            assert dicom_segmentation._pixels(array, contents).shape == (2, 3, 4, 2)
+        else:
+            with pytest.raises(InputError, match=r"2 regions that overlap: 2 x 3 x 4 .*; .* --dicom-seg none"):
+                dicom_segmentation._pixels(array, contents)
+    classes = contents.model_copy(update={"labels": CLASSES})
+    assert dicom_segmentation._pixels(array, classes).shape == (2, 3, 4)
+
+
+def test_masks_of_overlapping_regions_are_there_once() -> None:
+    names = {"background": 0, **{f"region {number}": tuple(range(number, 21)) for number in range(1, 21)}}
+    labels = Labels(names=names, regions_class_order=tuple(range(1, 21)))
+    array = np.tile(np.arange(20, dtype=np.uint8), (16, 64, 4))
+    tracemalloc.start()
+    try:
+        masks = dicom_segmentation._pixels(array, SegmentationContents(kind="binary", labels=labels, model="x"))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert masks.nbytes == 20 * array.size
+    assert peak < 1.5 * masks.nbytes
+    for number in range(1, 21):
+        np.testing.assert_array_equal(masks[..., number - 1], array >= number)

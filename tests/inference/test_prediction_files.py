@@ -15,8 +15,10 @@ from seg25d.data.dataset import Dataset
 from seg25d.data.inputs import find_inputs
 from seg25d.ensembling.case_predictor import CasePredictor
 from seg25d.inference import cases as cases_module
+from seg25d.inference import prediction_files
 from seg25d.inference.cases import CaseOptions, Meaning, outcomes_here
 from seg25d.inference.prediction_files import (
+    GrowingRecord,
     PredictionRecord,
     begin_record,
 )
@@ -279,6 +281,31 @@ def test_a_record_is_begun_once_per_model(tmp_path):
     path.write_text("{")
     begin_record(first, path)
     assert read_record(path, PredictionRecord).seconds == {"a": 1.0}
+
+
+def test_a_record_of_many_cases_is_written_more_rarely(tmp_path, monkeypatch):
+    clock, written = [100.0], []
+
+    def write_slowly(_, record):
+        written.append(list(record.seconds))
+        clock[0] += 0.01 * len(record.seconds)
+
+    monkeypatch.setattr(prediction_files.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(prediction_files, "write_record", write_slowly)
+    growing = GrowingRecord(PredictionRecord(model={}), tmp_path / "prediction.json", is_part=False)
+    growing.write()
+    assert written == [], "there is nothing new"
+    for number in range(400):
+        clock[0] += 1
+        growing.add(f"{number}", 1.0, {"1": 0.5})
+    assert written[:3] == [["0"], ["0", "1"], ["0", "1", "2"]], "as long as that takes no time"
+    assert len(written) < 60
+    assert clock[0] < 100 + 1.06 * 400
+    growing.write()
+    growing.write()
+    assert len(written[-1]) == 400
+    assert written[-2] != written[-1]
+    assert growing.record.predicted_dice["399"] == {"1": 0.5}
 
 
 def test_a_fault_of_ours_in_one_case_is_collected(header, execution, tmp_path):

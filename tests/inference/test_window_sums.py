@@ -266,3 +266,16 @@ def test_files_that_take_memory_are_no_place_for_what_memory_lacks(
     monkeypatch.setattr(temporary_arrays, "lack_of_memory", lambda *_: "too much")
     with pytest.raises(InputError, match="let TMPDIR name a folder on a disk"):
         predicted()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems keep sums in memory")
+@pytest.mark.parametrize("on_cpu", [False, True])
+def test_sums_that_a_gpu_has_no_room_for_take_no_more_memory_than_those_of_a_cpu(
+    monkeypatch: pytest.MonkeyPatch, on_cpu: bool
+) -> None:
+    sizes = in_file(monkeypatch)
+    weights = [sliding_window.axis_weights(size, size, [0]) for size in (6, 5, 4)]
+    # No CPU, and it has no room for any sums.
+    sums = WindowSums(0, (6, 61, 5, 4), weights, torch.device("meta"), on_cpu=on_cpu)
+    assert sizes == [2 * 6 * 61 * 5 * 4]
+    assert sums.planes.device == torch.device("cpu")

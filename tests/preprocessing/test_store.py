@@ -97,6 +97,8 @@ def test_damaged_arrays_are_named_with_the_cure(
         store.open_image("a")[...]
     with pytest.raises(RecordError, match=r"a_locations\.npz is damaged"):
         store.locations("a")
+    with pytest.raises(RecordError, match=r"a_locations\.npz is damaged .* delete"):
+        list(store.open_locations("a"))
 
 
 def test_missing_array(tmp_path: Path) -> None:

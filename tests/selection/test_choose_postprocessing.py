@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -142,3 +144,39 @@ def test_voxels_that_the_truth_ignores_count_nowhere():
     at_half = THRESHOLDS.index(0.5)
     assert (counts.inside[at_half], counts.outside[at_half], counts.truth_voxels) == (0, 1, 1)
     assert (counts.inside[0], counts.outside[0]) == (1, 1)
+
+
+def speckled(seed):
+    """A truth and a prediction with thousands of components of each class."""
+    rng = np.random.default_rng(seed)
+    truth, predicted = (rng.choice(np.array([0, 1, 2], np.uint8), (40, 64, 64), p=[0.9, 0.05, 0.05]) for _ in range(2))
+    for array in (truth, predicted):
+        array[:9, :9, :9] = 1
+    return truth, predicted
+
+
+def test_components_take_few_bytes_and_are_copied_class_by_class():
+    """With 60 classes and scattered voxels, those of all cases are the most that the choice keeps."""
+    cases = [find_components(predicted, truth, LABELS, MM) for truth, predicted in map(speckled, range(3))]
+    one = cases[0]["1"]
+    assert len(one.sizes) > 1000
+    assert one.sizes.max() >= 9**3, "more than a byte holds"
+    arrays = (one.sizes, one.counted, one.hits, one.in_largest)
+    assert sum(array.nbytes for array in arrays) <= 7 * len(one.sizes)
+    assert one.volumes_mm3.dtype == np.float64
+    many = [
+        {
+            f"{name} {number}": each._replace(in_largest=each.hits >= 0)
+            for name, each in case.items()
+            for number in range(30)
+        }
+        for case in cases
+    ]
+    of_class = 3 * 8 * len(one.sizes)
+    tracemalloc.start()
+    try:
+        choose_components(many)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 * of_class

@@ -212,3 +212,22 @@ def test_two_workers_have_room_for_whole_bodies(monkeypatch: pytest.MonkeyPatch)
     for free_gib in (24, 8):
         monkeypatch.setattr(parallel, "available_memory_bytes", lambda free_gib=free_gib: free_gib << 30)
         assert choose_num_workers(None, worker_bytes(500 * 512 * 512), 2) == 2
+
+
+def test_what_goes_to_a_worker_with_every_item_does_not_grow_with_the_cases(
+    validation: Validation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert len(validation.case_keys) == 2, "they are kept once they were asked for"
+    given: list[Validation] = []
+
+    def note(function: Callable[..., object], items: object, **_: object) -> list[object]:
+        given.extend(function.args)  # type: ignore[attr-defined] # it is a partial
+        return []
+
+    monkeypatch.setattr(scoring, "map_cases", note)
+    assert list(validation.over_cases(scoring.score_case, [validation.item(Ensemble(("good",)), "a")], "scoring")) == []
+    (known,) = given
+    assert (known.labels, known.store) == (validation.labels, validation.store)
+    assert not known.runs
+    assert not known.cases
+    assert "case_keys" not in vars(known)

@@ -3,6 +3,8 @@
 import dataclasses
 import hashlib
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seg25d.preprocessing.store import Store
+from seg25d.preprocessing.store import CaseArrays, Store
 from seg25d.representations.base import RegularSteps
 from seg25d.representations.stack import Stack
 from seg25d.training.config import AugmentationConfig
@@ -94,7 +96,7 @@ def test_windows_lie_inside_or_hold_the_whole_volume(size: int, window: int, cen
 
 
 def test_foreground_is_drawn_class_by_class(rng: np.random.Generator) -> None:
-    locations = {0: np.zeros((9, 3), int), 1: np.full((1000, 3), 1), 2: np.full((1, 3), 2), 3: np.empty((0, 3), int)}
+    locations = {0: np.zeros((9, 3), int), 1: np.full((1000, 3), 1), 2: np.full((1, 3), 2)}
     drawn = [int(draw_foreground(rng, locations)[0]) for _ in range(200)]
     assert 70 < drawn.count(2) < 130
     assert draw_foreground(rng, {0: locations[0]}) is None
@@ -160,6 +162,43 @@ def test_the_cache_keeps_to_its_limit(tiny_store: Store) -> None:
         np.testing.assert_array_equal(image[:, 1:3], tiny_store.open_image(case)[:, 1:3])
         assert labels.shape == (7, 10, 9)
     assert len(cache.cases) == 2
+
+
+def test_of_a_case_that_is_not_cached_one_class_is_read_and_the_draw_is_the_same(
+    make_job: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, rng = Store(tmp_path), np.random.default_rng(3)
+    tiny = make_job("a").store
+    labels = rng.integers(0, 61, (7, 10, 9)).astype(np.uint8)
+    locations = {label: np.argwhere(labels == label).astype(np.int32) for label in (*range(9, 61), *range(1, 9))}
+    store.write(tiny.record("case_0"), CaseArrays(tiny.open_image("case_0")[...], labels, None, locations))
+    read: list[str] = []
+    load = np.lib.npyio.NpzFile.__getitem__
+
+    def noted(archive: Any, name: str) -> Any:
+        read.append(name)
+        return load(archive, name)
+
+    monkeypatch.setattr(np.lib.npyio.NpzFile, "__getitem__", noted)
+    cache = CaseCache(store, limit_bytes=0)
+    for seed in range(5):
+        drawn = draw_foreground(np.random.default_rng(seed), cache.get("case_0")[2])
+        expected = draw_foreground(np.random.default_rng(seed), locations)
+        assert drawn is not None
+        assert expected is not None
+        assert (drawn.tolist(), drawn.dtype) == (expected.tolist(), np.int32)
+        assert len(read) == seed + 1
+        assert int(read[-1]) == labels[tuple(drawn)]
+
+
+def test_the_order_of_a_pass_is_drawn_once(make_job: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = source_of(make_job("a", seed=1234))
+    generators: list[object] = []
+    make = np.random.default_rng
+    monkeypatch.setattr(np.random, "default_rng", lambda seed: generators.append(seed) or make(seed))
+    seen = [source._case("train", index) for index in range(12)]
+    assert generators == [[1234, 2, number] for number in range(3)]
+    assert seen[4:8] == [source.cases["train"][place] for place in make([1234, 2, 1]).permutation(4)]
 
 
 @pytest.mark.parametrize("first", [0, 3, 4])
