@@ -9,7 +9,7 @@ import io
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +17,9 @@ from pydantic import Field
 
 from seg25d.core.errors import InputError
 from seg25d.core.files import write_text
-from seg25d.core.parallel import map_cases
-from seg25d.core.progress import track
 from seg25d.core.records import Record, write_record
 from seg25d.core.types import FloatArray, Spacing
+from seg25d.core.unfinished import Unfinished, map_and_keep
 from seg25d.data.labels import IGNORE_INDEX, Labels
 from seg25d.data.sizes import choose_workers
 from seg25d.evaluation.pairs import BYTES_PER_VOXEL, Pair, find_labels, find_pairs, read_pair
@@ -138,6 +137,7 @@ def measure_areas(
     labels: Mapping[str, Labels | None],
     axis: Axis | None = None,
     num_workers: int | None = None,
+    output: Path | None = None,
 ) -> AreaPlots:
     """Like `area_plots`, for files that are paired already.
 
@@ -146,6 +146,7 @@ def measure_areas(
         labels: Meaning of the values, by name; None: every value above 0 is foreground.
         axis: Direction of the slices, see `AreaPlotOptions`.
         num_workers: Worker processes; 0 works in this process, None chooses.
+        output: A file beside which measured cases are kept, see `Unfinished`; None: nowhere.
 
     Raises:
         InputError: If a grid differs.
@@ -158,8 +159,11 @@ def measure_areas(
     ]
     references = [pair.reference for pair in next(iter(pairs.values()))]
     workers = choose_workers(num_workers, references, BYTES_PER_VOXEL)
-    done = map_cases(partial(_measure, labels, axis), jobs, name=lambda job: job.case, num_workers=workers)
-    cases = sorted((each for _, each in track(done, len(jobs), "measuring areas")), key=lambda each: each.case)
+    meaning = [(name, each and each.model_dump_json()) for name, each in labels.items()]
+    unfinished = None if output is None else Unfinished(output, CaseAreas, _stamp, {"labels": meaning, "axis": axis})
+    measure = partial(_measure, labels, axis)
+    done = map_and_keep(measure, jobs, "measuring areas", unfinished, name=lambda job: job.case, num_workers=workers)
+    cases = sorted((each for _, each in done), key=lambda each: each.case)
     curves = {REFERENCE: [case.reference for case in cases]}
     curves |= {name: [case.predictions[name] for case in cases] for name in pairs}
     return AreaPlots(mean={name: _average(each) for name, each in curves.items()}, per_case=tuple(cases))
@@ -211,6 +215,10 @@ def area_curve(areas: FloatArray, reference: FloatArray | None = None) -> AreaCu
 def _normalise(areas: FloatArray) -> NDArray[np.float64]:
     largest = areas.max(initial=0)
     return np.asarray(areas, np.float64) / (largest if largest > 0 else 1)
+
+
+def _stamp(job: _Job) -> list[Any]:
+    return [pair.stamp for pair in job.pairs.values()]
 
 
 def _measure(labels: Mapping[str, Labels | None], axis: Axis | None, job: _Job) -> CaseAreas:

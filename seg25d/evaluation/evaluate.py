@@ -6,16 +6,17 @@ import json
 import math
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
 from seg25d.core.errors import InputError
 from seg25d.core.files import check_writable, check_writable_file, write_text
 from seg25d.core.locks import file_lock, folder_lock, reading_lock
-from seg25d.core.parallel import map_cases
-from seg25d.core.progress import track
 from seg25d.core.records import write_record
+from seg25d.core.unfinished import Unfinished, forget_unfinished, map_and_keep
 from seg25d.data.labels import Labels
 from seg25d.data.sizes import choose_workers
 from seg25d.evaluation.area_plot import FILES, AreaPlotOptions, measure_areas, write_area_plots
@@ -50,6 +51,8 @@ def evaluate(  # noqa: PLR0913 - all by keyword; the command has the same option
 ) -> Summary:
     """Compare a folder of segmentations with the truth and write the summary.
 
+    Cases that are scored are kept beside the summary until it is written: the same call goes on after a kill.
+
     Args:
         reference: Folder of true segmentations.
         prediction: Folder of predicted ones, with the same names.
@@ -63,22 +66,24 @@ def evaluate(  # noqa: PLR0913 - all by keyword; the command has the same option
         nnunet_keys: Whether the summary is written under nnU-Net's keys, see `nnunet_summary`.
 
     Raises:
-        InputError: If cases are missing or do not fit, or an output file cannot be written or is named twice; nothing
-            is written then.
+        InputError: If cases are missing or do not fit, or an output file cannot be written or is named twice; no
+            output is written then.
         BusyError: If another process writes one of the files, or into the folder of predictions.
     """
     output = output or prediction / "summary.json"
-    with reading_lock(prediction, "evaluating"):
-        pairs, labels = find_pairs(reference, prediction, common=common), labels or find_labels(reference, prediction)
-        _check_outputs(output, csv, areas)
-        if areas is not None:
-            _check_nothing_overwritten(areas.folder, pairs)
-        summary = _evaluate_pairs(pairs, labels, num_processes, surface_tolerance_mm)
-        plots = None
-        if areas is not None:
-            known = labels if isinstance(labels, Labels) else None
-            plots = measure_areas({"prediction": pairs}, {"prediction": known}, areas.axis, num_processes)
-    with file_lock(output, "evaluating"):
+    with ExitStack() as held:
+        with reading_lock(prediction, "evaluating"):
+            pairs = find_pairs(reference, prediction, common=common)
+            labels = labels or find_labels(reference, prediction)
+            _check_outputs(output, csv, areas)
+            if areas is not None:
+                _check_nothing_overwritten(areas.folder, pairs)
+            held.enter_context(file_lock(output, "evaluating"))
+            summary = _evaluate_pairs(pairs, labels, num_processes, surface_tolerance_mm, output)
+            plots = None
+            if areas is not None:
+                known = labels if isinstance(labels, Labels) else None
+                plots = measure_areas({"prediction": pairs}, {"prediction": known}, areas.axis, num_processes, output)
         if areas is not None and plots is not None:
             with folder_lock(areas.folder, "drawing area plots"):
                 write_area_plots(plots, areas.folder)
@@ -89,6 +94,7 @@ def evaluate(  # noqa: PLR0913 - all by keyword; the command has the same option
         if csv is not None:
             with file_lock(csv, "evaluating"):
                 write_csv(summary, csv)
+        forget_unfinished(output)
     return summary
 
 
@@ -123,15 +129,21 @@ def evaluate_folders(
 
 
 def _evaluate_pairs(
-    pairs: Sequence[Pair], labels: Labels | LabelValues | None, num_workers: int | None, surface_tolerance_mm: float
+    pairs: Sequence[Pair],
+    labels: Labels | LabelValues | None,
+    num_workers: int | None,
+    surface_tolerance_mm: float,
+    output: Path | None = None,
 ) -> Summary:
     if not 0 < surface_tolerance_mm < math.inf:
         raise InputError(f"the tolerance between surfaces is {surface_tolerance_mm} mm; it must be a number above 0")
     workers = choose_workers(num_workers, [pair.reference for pair in pairs], BYTES_PER_VOXEL)
-    done = map_cases(
-        partial(_score, labels, surface_tolerance_mm), pairs, name=lambda pair: pair.case, num_workers=workers
-    )
-    scored = [result for _, result in track(done, len(pairs), "evaluating")]
+    score = partial(_score, labels, surface_tolerance_mm)
+    meaning = labels.model_dump_json() if isinstance(labels, Labels) else labels  # with the order of names
+    options = {"labels": meaning, "surface_tolerance_mm": surface_tolerance_mm}
+    unfinished = None if output is None else Unfinished(output, _Scored, attrgetter("stamp"), options)
+    done = map_and_keep(score, pairs, "evaluating", unfinished, name=lambda pair: pair.case, num_workers=workers)
+    scored = [result for _, result in done]
     if labels is not None:
         return summarize([each.summary for each in scored], surface_tolerance_mm)
     values = sorted({value for each in scored for value in each.reference_values}, key=int)

@@ -3,14 +3,14 @@
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from seg25d.core.errors import InputError
 from seg25d.core.types import IntArray, Spacing
-from seg25d.data.cases import ENDINGS, all_image_files, by_stem, image_files, is_picture
+from seg25d.data.cases import ENDINGS, Case, all_image_files, by_stem, image_files, is_picture, source_stamp
 from seg25d.data.description import read_description
 from seg25d.data.grid_problems import grid_problem
 from seg25d.data.labels import IGNORE_INDEX, Labels
@@ -30,6 +30,12 @@ class Pair(NamedTuple):
     case: str
     reference: Path
     prediction: Path
+
+    @property
+    def stamp(self) -> list[Any]:
+        """Plain JSON values that change when a file does, or lies elsewhere."""
+        files = Case(name=self.case, images=(self.prediction,), label=self.reference)
+        return [self.case, str(self.prediction.resolve()), str(self.reference.resolve()), source_stamp(files)]
 
 
 class LabelValues(NamedTuple):

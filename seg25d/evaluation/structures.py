@@ -8,7 +8,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +17,9 @@ from seg25d.core.errors import InputError
 from seg25d.core.files import write_text
 from seg25d.core.grids import joint_box
 from seg25d.core.locks import file_lock
-from seg25d.core.parallel import map_cases
-from seg25d.core.progress import track
 from seg25d.core.types import FloatArray, Spacing
-from seg25d.data.cases import Case
+from seg25d.core.unfinished import Unfinished, forget_unfinished, map_and_keep
+from seg25d.data.cases import Case, source_stamp
 from seg25d.data.grid_problems import grid_problem
 from seg25d.data.labels import NUM_INDICES, Labels, is_any_of
 from seg25d.data.problems import first_names
@@ -187,6 +186,8 @@ def write_structures(
 ) -> None:
     """Measure all structures of cases and write a table with a row per case and structure.
 
+    Cases that are measured are kept beside the table until it is written: the same call goes on after a kill.
+
     Args:
         cases: Images and segmentations.
         labels: Meaning of the values; None: every value above 0 is a structure, called by its number.
@@ -204,13 +205,21 @@ def write_structures(
     with file_lock(path, "measuring structures"):
         per_voxel = _BYTES_PER_VOXEL + _CHANNEL_BYTES * len(channel_names)
         workers = choose_workers(num_processes, [each.segmentation for each in cases], per_voxel)
-        measured = map_cases(partial(_measure_case, labels), cases, name=_name, num_workers=workers)
-        found = {item.case.name: result for item, result in track(measured, len(cases), "measuring structures")}
+        unfinished = Unfinished(path, dict[str, Structure], _stamp, labels and labels.model_dump_json())
+        measure = partial(_measure_case, labels)
+        measured = map_and_keep(measure, cases, "measuring structures", unfinished, name=_name, num_workers=workers)
+        found = {item.case.name: result for item, result in measured}
         write_text(path, table_of_structures(found, channel_names, predicted_dice or {}))
+        forget_unfinished(path)
 
 
 def _name(item: Segmented) -> str:
     return item.case.name
+
+
+def _stamp(item: Segmented) -> list[Any]:
+    files = item.case.model_copy(update={"label": item.segmentation})
+    return [[str(path.resolve()) for path in (*files.images, item.segmentation)], source_stamp(files)]
 
 
 def _measure_case(labels: Labels | None, item: Segmented) -> dict[str, Structure]:

@@ -25,12 +25,14 @@ def calibrate_best(
         None if no case has a structure, or models were trained on all of them.
     """
     items = [validation.item(chosen, case) for case in validation.cases]
-    found = {
-        item.case: sums
-        for item, sums in validation.over_cases(
-            partial(_sums_of_case, postprocessing), items, "calibrating the predicted Dice"
-        )
-    }
+    done = validation.over_cases(
+        partial(_sums_of_case, postprocessing),
+        items,
+        "calibrating the predicted Dice",
+        dict[str, Sums],
+        postprocessing.model_dump(mode="json"),
+    )
+    found = {item.case: sums for item, sums in done}
     scores = {case.case: case for case in summary.per_case}
     folds = validation.runs[chosen.runs[0]].case_folds
     return calibrate(

@@ -15,6 +15,7 @@ from seg25d.core.device import choose_execution, device_name
 from seg25d.core.errors import InputError, RecordError
 from seg25d.core.locks import file_lock, folder_lock, reading_lock
 from seg25d.core.records import Record, read_record, write_record
+from seg25d.core.unfinished import forget_unfinished
 from seg25d.core.workspace import PreprocessedFolder
 from seg25d.ensembling.weights import OverlapSums, fit_weights, overlap_sums
 from seg25d.evaluation.summary import Summary
@@ -28,7 +29,7 @@ from seg25d.selection.cost import CaseToPredict, Cost, joint_cost, measure_cost
 from seg25d.selection.fit_postprocessing import fit_postprocessing
 from seg25d.selection.predict_validation import predict_validation
 from seg25d.selection.ranking import rank
-from seg25d.selection.scoring import CaseToScore, Validation, score_ensembles
+from seg25d.selection.scoring import CaseToScore, Validation, passes_of, score_ensembles
 
 logger = logging.getLogger(__name__)
 LEAST_CASES = 6
@@ -82,7 +83,7 @@ class _CostFile(Record):
 
 @contextmanager
 def held(runs: Sequence[ValidatedRun], folder: PreprocessedFolder, scores: Path, best: Path) -> Iterator[None]:
-    """Hold what `find_best` writes, and keep what it reads from changing.
+    """Hold what `find_best` writes, and keep what it reads from changing; passes over cases are forgotten at the end.
 
     Args:
         runs: The runs to compare.
@@ -100,6 +101,7 @@ def held(runs: Sequence[ValidatedRun], folder: PreprocessedFolder, scores: Path,
         for place in (*sorted(stores), *folds):
             locks.enter_context(reading_lock(place, purpose))
         yield
+        forget_unfinished(passes_of(scores))
 
 
 def find_best(
@@ -324,7 +326,8 @@ def _best_ensemble(candidates: Candidates) -> Ensemble | None:
 def _fit_weights(validation: Validation, ensemble: Ensemble) -> Ensemble | None:
     """Fit the weights of an ensemble, dropping runs with weight 0; None if the result is not a new ensemble."""
     items = [validation.item(ensemble, case) for case in validation.cases]
-    sums = {item.case: each for item, each in validation.over_cases(_sums_of_case, items, "fitting weights")}
+    done = validation.over_cases(_sums_of_case, items, "fitting weights", dict[int, OverlapSums])
+    sums = {item.case: each for item, each in done}
     # In the order of the cases, not of completion: sums of floating-point numbers depend on it.
     if not any(sums.values()):
         logger.warning("no case has any foreground; weights cannot be fitted")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from seg25d.data.labels import IGNORE_INDEX, is_any_of
-from seg25d.evaluation.summary import Summary, summarize
+from seg25d.evaluation.summary import CaseSummary, Summary, summarize
 from seg25d.inference.postprocessing import PostProcessing, threshold_values
 from seg25d.selection.candidates import Ensemble
 from seg25d.selection.choose_postprocessing import (
@@ -42,7 +42,13 @@ def fit_postprocessing(validation: Validation, ensemble: Ensemble, before: Summa
         if steps.does_nothing:
             continue
         # Regions may overlap, so all steps have to be scored together.
-        scored = validation.over_cases(partial(score_case, postprocessing=steps), items, "scoring post-processing")
+        scored = validation.over_cases(
+            partial(score_case, postprocessing=steps),
+            items,
+            "scoring post-processing",
+            CaseSummary,
+            steps.model_dump(mode="json"),
+        )
         after = summarize([case for _, case in scored])
         gain = (after.foreground_mean.dice or 0.0) - (before.foreground_mean.dice or 0.0)
         listed = "; ".join(steps.describe())
@@ -59,7 +65,9 @@ def _choose_components(
 ) -> PostProcessing:
     """Choose which components above the thresholds to keep; return this together with the thresholds."""
     function = partial(_find_case_components, postprocessing=thresholds)
-    found = {item.case: each for item, each in validation.over_cases(function, items, "finding components")}
+    options = thresholds.model_dump(mode="json")
+    done = validation.over_cases(function, items, "finding components", CaseComponents, options)
+    found = {item.case: each for item, each in done}
     steps = choose_components([found[case] for case in validation.cases])
     return steps.model_copy(update={"thresholds": thresholds.thresholds})
 
@@ -69,7 +77,8 @@ def _choose_thresholds(validation: Validation, items: Sequence[CaseToScore]) -> 
     labels, current = validation.labels, items[0].threshold
     if not labels.has_regions and current is None:
         return PostProcessing()
-    counted = {item.case: each for item, each in validation.over_cases(_count_case, items, "trying thresholds")}
+    done = validation.over_cases(_count_case, items, "trying thresholds", dict[str, Histograms])
+    counted = {item.case: each for item, each in done}
     start = DEFAULT_THRESHOLD if current is None else current
     chosen = {
         name: choose_threshold([counted[case][name] for case in validation.cases], start) for name in labels.foreground

@@ -6,15 +6,17 @@ run code.
 
 import logging
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from seg25d.core.errors import InputError
 from seg25d.core.files import read_json
 from seg25d.core.locks import file_lock, folder_lock, reading_lock
-from seg25d.core.parallel import choose_num_workers, map_cases
-from seg25d.core.progress import track
+from seg25d.core.parallel import choose_num_workers
 from seg25d.core.records import Record, parse_record, read_record, write_record
+from seg25d.core.unfinished import Unfinished, forget_unfinished, map_and_keep
+from seg25d.data.cases import Case, source_stamp
 from seg25d.data.description import read_description
 from seg25d.data.labels import Labels
 from seg25d.evaluation.evaluate import evaluate
@@ -31,6 +33,7 @@ RULE_NAME = "postprocessing.json"
 RESULTS_NAME = "postprocessed"
 _BYTES_PER_WORKER = 2 << 30
 _PICKLES = (".pkl", ".pickle")
+_Stamp: TypeAlias = list[tuple[str, int, int]]
 
 
 class Rule(Record):
@@ -60,6 +63,8 @@ def determine_postprocessing(
 ) -> Rule:
     """Choose the post-processing of a folder of predictions, and write `postprocessing.json` into it.
 
+    What is done is kept about every minute, so that the same call goes on after a kill.
+
     Args:
         folder: Predictions.
         reference: True segmentations of the same names.
@@ -77,38 +82,34 @@ def determine_postprocessing(
         BusyError: If another process writes into the folder.
     """
     labels = _labels(folder, dataset_json, reference)
-    with reading_lock(folder, "choosing post-processing"):
-        pairs = find_pairs(reference, folder, common=True)
-        workers = choose_num_workers(num_processes, _BYTES_PER_WORKER, len(pairs))
-        cases = dict(
-            track(
-                map_cases(partial(_components, labels), pairs, name=_name, num_workers=workers),
-                len(pairs),
-                "finding components",
-            )
-        )
-        steps = choose_components([cases[pair] for pair in pairs])
-        scores = _score(labels, steps, pairs, workers)
-    before, after = scores.before.foreground_mean.dice, scores.after.foreground_mean.dice
-    if not steps.does_nothing and (after or 0.0) - (before or 0.0) < LEAST_GAIN:
-        logger.info("%s: %+.4f Dice; not used", "; ".join(steps.describe(labels)), (after or 0.0) - (before or 0.0))
-        steps, after = PostProcessing(), before
-    rule = Rule(postprocessing=steps, labels=labels, dice=after, dice_without=before)
-    with file_lock(folder / RULE_NAME, "choosing post-processing"):
-        write_record(folder / RULE_NAME, rule)
-    if write_results:
-        apply_postprocessing(
-            folder, folder / RESULTS_NAME, folder / RULE_NAME, dataset_json=dataset_json, num_processes=num_processes
-        )
-        results = folder / RESULTS_NAME
-        evaluate(reference, results, num_processes=num_processes, common=True, labels=labels, nnunet_keys=True)
+    rule_file, results = folder / RULE_NAME, folder / RESULTS_NAME
+    with file_lock(rule_file, "choosing post-processing"):
+        with reading_lock(folder, "choosing post-processing"):
+            pairs = find_pairs(reference, folder, common=True)
+            workers = choose_num_workers(num_processes, _BYTES_PER_WORKER, len(pairs))
+            unfinished = Unfinished(rule_file, CaseComponents, attrgetter("stamp"), labels.model_dump_json())
+            find = partial(_components, labels)
+            cases = dict(map_and_keep(find, pairs, "finding components", unfinished, name=_name, num_workers=workers))
+            steps = choose_components([cases[pair] for pair in pairs])
+            scores = _score(labels, steps, pairs, workers, rule_file)
+        before, after = scores.before.foreground_mean.dice, scores.after.foreground_mean.dice
+        if not steps.does_nothing and (after or 0.0) - (before or 0.0) < LEAST_GAIN:
+            logger.info("%s: %+.4f Dice; not used", "; ".join(steps.describe(labels)), (after or 0.0) - (before or 0.0))
+            steps, after = PostProcessing(), before
+        rule = Rule(postprocessing=steps, labels=labels, dice=after, dice_without=before)
+        write_record(rule_file, rule)
+        if write_results:
+            _apply_to_all(folder, results, steps, labels, num_processes)
+            evaluate(reference, results, num_processes=num_processes, common=True, labels=labels, nnunet_keys=True)
+            forget_unfinished(_applied(results))
+        forget_unfinished(rule_file)
     return rule
 
 
 def apply_postprocessing(
     folder: Path, out: Path, rule_file: Path, *, dataset_json: Path | None = None, num_processes: int | None = None
 ) -> None:
-    """Apply a post-processing to every segmentation in a folder.
+    """Apply a post-processing to every segmentation in a folder; the same call goes on after a kill.
 
     Args:
         folder: Predictions.
@@ -130,12 +131,38 @@ def apply_postprocessing(
     labels = own_labels if own_labels is not None and dataset_json is None else _labels(folder, dataset_json)
     if folder.resolve() == out.resolve():
         raise InputError(f"the results would overwrite the predictions in {folder}; give another folder with -o")
+    _apply_to_all(folder, out, steps, labels, num_processes)
+    forget_unfinished(_applied(out))
+
+
+def _apply_to_all(folder: Path, out: Path, steps: PostProcessing, labels: Labels, num_processes: int | None) -> None:
+    """Write the results, but for those that are there since a call which was cut off."""
+
+    def is_there(path: Path, written: _Stamp) -> bool:
+        result = out / path.name
+        return result.exists() and _stamp(result) == written
+
     paths = list(find_segmentations(folder).values())
     workers = choose_num_workers(num_processes, _BYTES_PER_WORKER, len(paths))
+    apply = partial(_apply, labels, steps, out)
+    options = [str(folder.resolve()), *_options(labels, steps)]
+    unfinished = Unfinished(_applied(out), _Stamp, _stamp, options, is_there)
     with reading_lock(folder, "post-processing"), folder_lock(out, "post-processing"):
-        done = map_cases(partial(_apply, labels, steps, out), paths, num_workers=workers)
-        for _ in track(done, len(paths), "post-processing"):
+        for _ in map_and_keep(apply, paths, "post-processing", unfinished, name=str, num_workers=workers):
             pass
+
+
+def _applied(out: Path) -> Path:
+    return out / RESULTS_NAME
+
+
+def _stamp(path: Path) -> _Stamp:
+    """Name, size and time of the files of a segmentation."""
+    return source_stamp(Case(name=path.name, images=(path,)))
+
+
+def _options(labels: Labels, steps: PostProcessing) -> list[Any]:
+    return [labels.model_dump_json(), steps.model_dump(mode="json")]
 
 
 def _read_rule(path: Path) -> tuple[PostProcessing, Labels | None]:
@@ -174,9 +201,11 @@ def _components(labels: Labels, pair: Pair) -> CaseComponents:
     return find_components(read.prediction, read.reference, labels, read.spacing_mm)
 
 
-def _score(labels: Labels, steps: PostProcessing, pairs: list[Pair], workers: int) -> _Scores:
+def _score(labels: Labels, steps: PostProcessing, pairs: list[Pair], workers: int, rule_file: Path) -> _Scores:
     """Scores without and with all steps together: regions may overlap, so that each alone says too little."""
-    scored = dict(map_cases(partial(_score_case, labels, steps), pairs, name=_name, num_workers=workers))
+    unfinished = Unfinished(rule_file, tuple[CaseSummary, CaseSummary], attrgetter("stamp"), _options(labels, steps))
+    score = partial(_score_case, labels, steps)
+    scored = dict(map_and_keep(score, pairs, "scoring post-processing", unfinished, name=_name, num_workers=workers))
     return _Scores(*(summarize([scored[pair][which] for pair in pairs]) for which in (0, 1)))
 
 
@@ -190,9 +219,10 @@ def _score_case(labels: Labels, steps: PostProcessing, pair: Pair) -> tuple[Case
     return first, second
 
 
-def _apply(labels: Labels, steps: PostProcessing, out: Path, path: Path) -> None:
+def _apply(labels: Labels, steps: PostProcessing, out: Path, path: Path) -> _Stamp:
     from seg25d.data.image_io import read_labels, write_labels  # noqa: PLC0415 - loads SimpleITK
 
     array, geometry = read_labels(path, labels.names)
     indices = remove_components(labels.encode(array, str(path)), labels, geometry.canonical_spacing_mm, steps)
     write_labels(out / path.name, labels.decode(indices), geometry)
+    return _stamp(out / path.name)

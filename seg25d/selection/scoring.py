@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from seg25d.core.arrays import PART_BYTES, array_parts
 from seg25d.core.errors import InputError, RecordError
-from seg25d.core.parallel import choose_num_workers, map_cases
-from seg25d.core.progress import keep_now_and_then, track
+from seg25d.core.parallel import choose_num_workers
 from seg25d.core.records import AnyRecord, Record, digest, read_record, write_record
+from seg25d.core.unfinished import Unfinished, forget_unfinished, map_and_keep
 from seg25d.data.labels import Labels
 from seg25d.ensembling.fuse import MeanProbabilities
 from seg25d.evaluation.metrics import case_metrics
@@ -44,6 +44,7 @@ surfaces, 24 bytes for each of their voxels and 100 for those of the class whose
 512 x 512 voxels with 60 classes and scattered false voxels were 10 to 12 (VmHWM, a script that is not kept)."""
 _PARTS = 3
 """Parts of the probabilities in memory: as read, multiplied by a weight, and summed."""
+SCORING = "scoring candidates"
 _LONGEST_NAME = 150
 """Maximum length of a candidate's name in a file name: many file systems allow 255 bytes, and runs have long names."""
 
@@ -77,19 +78,38 @@ class Validation:
         return self.store.read_reference(case)
 
     def over_cases(
-        self, function: "Callable[[Validation, CaseToScore], Result]", items: "Sequence[CaseToScore]", description: str
+        self,
+        function: "Callable[[Validation, CaseToScore], Result]",
+        items: "Sequence[CaseToScore]",
+        description: str,
+        kind: Any,
+        options: Any = None,
     ) -> "Iterator[tuple[CaseToScore, Result]]":
         """Apply a module-level function to items in worker processes; results come in any order.
 
-        What it gets of this has neither runs nor cases.
+        What it gets of this has neither runs nor cases. Results are kept until the end of `find_best.held`; `kind` and
+        `options` are those of `Unfinished`.
         """
         shapes = [self.store.record(case).geometry.canonical_shape for case in self.cases]
         voxels = max(math.prod(shape) for shape in shapes)
         workers = choose_num_workers(self.num_processes, worker_bytes(voxels), len(items))
         # It goes to a worker with every item: without what is long where there are many cases, and not needed there.
         known = replace(self, runs={}, cases=())
-        done = map_cases(partial(function, known), items, name=lambda item: item.case, num_workers=workers)
-        return track(done, len(items), description)
+        unfinished = Unfinished(passes_of(self.scores), kind, self._item_stamp, options)
+        return map_and_keep(
+            partial(function, known), items, description, unfinished, name=lambda item: item.case, num_workers=workers
+        )
+
+    def _item_stamp(self, item: "CaseToScore") -> dict[str, Any]:
+        """Plain JSON values that change when models, weights, probabilities or the case change."""
+        runs = [self.runs[name] for name in item.ensemble.runs]
+        files = [path.stat() for path in item.maps if path.exists()]
+        return {
+            "case": (item.case, self.case_keys[item.case], self.labels.model_dump_json()),
+            "models": [run.stamps[run.case_folds[item.case]] for run in runs],
+            "probabilities": [(file.st_size, file.st_mtime_ns) for file in files],
+            "fusion": (item.ensemble.runs, item.ensemble.weights, item.threshold),
+        }
 
 
 class CaseToScore(NamedTuple):
@@ -110,13 +130,9 @@ class CandidateScores(Record):
     summary: Summary
 
 
-class _UnfinishedScores(Record):
-    """The file of the scores that a candidate has so far, until it has those of all cases."""
-
-    schema_version: Literal[1] = 1
-    models: str
-    """As in `CandidateScores`."""
-    cases: tuple[CaseSummary, ...]
+def passes_of(scores: Path) -> Path:
+    """The name beside which the results of passes over cases are kept, in the folder of the scores of candidates."""
+    return scores / "passes"
 
 
 def worker_bytes(num_voxels: int) -> int:
@@ -125,29 +141,22 @@ def worker_bytes(num_voxels: int) -> int:
 
 
 def score_ensembles(validation: Validation, ensembles: Sequence[Ensemble]) -> dict[Ensemble, Summary]:
-    """Score ensembles on all cases; scores of the same models are kept, those of single cases about every minute.
+    """Score ensembles on all cases; scores of the same models are kept.
 
     Returns:
         The summary per ensemble, in the given order.
     """
     known = {ensemble: _read_valid_scores(validation, ensemble) for ensemble in ensembles}
-    scored = {each: _read_unfinished(validation, each) for each, summary in known.items() if summary is None}
-    items = [
-        validation.item(ensemble, case)
-        for ensemble, there in scored.items()
-        for case in validation.cases
-        if case not in there
-    ]
-    done = validation.over_cases(score_case, items, "scoring candidates")
-    for item, case in keep_now_and_then(done, partial(_keep_unfinished, validation, scored)):
+    scored: dict[Ensemble, dict[str, CaseSummary]] = {each: {} for each, summary in known.items() if summary is None}
+    items = [validation.item(ensemble, case) for ensemble in scored for case in validation.cases]
+    for item, case in validation.over_cases(score_case, items, SCORING, CaseSummary):
         scored[item.ensemble][item.case] = case
         if len(scored[item.ensemble]) == len(validation.cases):
             summary = summarize(tuple(scored.pop(item.ensemble).values()))
             known[item.ensemble] = summary
             scores = CandidateScores(models=_stamp(validation, item.ensemble), summary=summary)
             write_record(_path(validation.scores, item.ensemble), scores)
-    for ensemble in ensembles:
-        _unfinished_path(validation, ensemble).unlink(missing_ok=True)
+    forget_unfinished(passes_of(validation.scores), SCORING)
     return {ensemble: summary for ensemble, summary in known.items() if summary is not None}
 
 
@@ -221,26 +230,6 @@ def _stamp(validation: Validation, ensemble: Ensemble) -> str:
 def _read_valid_scores(validation: Validation, ensemble: Ensemble) -> Summary | None:
     scores = _read(_path(validation.scores, ensemble), CandidateScores)
     return scores.summary if scores and scores.models == _stamp(validation, ensemble) else None
-
-
-def _unfinished_path(validation: Validation, ensemble: Ensemble) -> Path:
-    return _path(validation.scores, ensemble).with_suffix(".part.json")
-
-
-def _keep_unfinished(validation: Validation, scored: Mapping[Ensemble, Mapping[str, CaseSummary]]) -> None:
-    """Write the scores of candidates that have some, but not those of all cases."""
-    for ensemble, cases in scored.items():
-        if cases:
-            unfinished = _UnfinishedScores(models=_stamp(validation, ensemble), cases=tuple(cases.values()))
-            write_record(_unfinished_path(validation, ensemble), unfinished)
-
-
-def _read_unfinished(validation: Validation, ensemble: Ensemble) -> dict[str, CaseSummary]:
-    """The scores of a candidate that was not finished, by case."""
-    unfinished = _read(_unfinished_path(validation, ensemble), _UnfinishedScores)
-    if unfinished is None or unfinished.models != _stamp(validation, ensemble):
-        return {}
-    return {case.case: case for case in unfinished.cases}
 
 
 def _read(path: Path, kind: type[AnyRecord]) -> AnyRecord | None:

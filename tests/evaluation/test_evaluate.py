@@ -11,14 +11,16 @@ import SimpleITK as sitk  # noqa: N813
 
 from seg25d.cli.main import main as command
 from seg25d.core.errors import DatasetError, InputError
+from seg25d.core.locks import file_lock
 from seg25d.core.records import read_record
 from seg25d.data import sizes
 from seg25d.evaluation import evaluate as module
 from seg25d.evaluation import pairs
-from seg25d.evaluation.area_plot import AreaPlotOptions
+from seg25d.evaluation.area_plot import FILES, AreaPlotOptions
 from seg25d.evaluation.evaluate import evaluate, evaluate_folders, write_csv
 from seg25d.evaluation.summary import Summary
 from seg25d.evaluation.surfaces import SURFACE_TOLERANCE_MM
+from tests.killed import calls_of, run_until
 
 
 def write(folder, name, values, ending=".nii.gz", spacing=(1.0, 1.0, 1.0)):
@@ -347,3 +349,60 @@ def test_the_number_of_workers_follows_the_largest_case(folders, monkeypatch):
     assert asked == [(None, 8 * 9 * 10 * 22 + (200 << 20), 2)]
     evaluate_folders(*folders, 0)
     assert len(asked) == 1
+
+
+SCORE, MEASURE = "seg25d.evaluation.evaluate:_score", "seg25d.evaluation.area_plot:_measure"
+
+
+@pytest.fixture
+def several(tmp_path):
+    """Five cases, of which each has a class that no other one has, and the words of their evaluation."""
+    reference, prediction = tmp_path / "truth", tmp_path / "out"
+    for number, case in enumerate("abcde"):
+        write(reference, case, blocks(l1=(0, 2), **{f"l{number + 3}": (2, 3)}))
+        write(prediction, case, blocks(l1=(1, 3), **{f"l{number + 4}": (3, 4)}))
+    return prediction, ["evaluate", reference, prediction]
+
+
+@pytest.mark.slow
+def test_a_killed_evaluation_goes_on_with_the_cases_that_are_left(several, tmp_path):
+    prediction, words = several
+    words = [*words, "--csv", tmp_path / "table.csv", "--area-plots", tmp_path / "areas"]
+    outputs = [prediction / "summary.json", tmp_path / "table.csv", *(tmp_path / "areas" / name for name in FILES)]
+    assert calls_of(SCORE, *words) == 5
+    undisturbed = [path.read_bytes() for path in outputs]
+    for path in outputs:
+        path.unlink()
+    run_until(SCORE, 3, *words)
+    assert not outputs[0].exists()
+    run_until(MEASURE, 2, *words)
+    assert calls_of(MEASURE, *words) == 3
+    assert [path.read_bytes() for path in outputs] == undisturbed
+    assert {path.name for path in prediction.iterdir()} == {*(f"{case}.nii.gz" for case in "abcde"), "summary.json"}
+    assert calls_of(SCORE, *words) == 5, "that is another evaluation"
+
+
+@pytest.mark.slow
+def test_what_changed_after_the_kill_is_scored_again(several):
+    prediction, words = several
+    run_until(SCORE, 3, *words)
+    write(prediction, "b", blocks(l1=(0, 2), l4=(2, 3)))
+    assert calls_of(SCORE, *words) == 3
+    assert read_record(prediction / "summary.json", Summary).per_case[1].metrics["1"].dice == 1
+    for change in (["--surface-tolerance-mm", "1"], []):
+        run_until(SCORE, 3, *words)
+        if not change:
+            describe(prediction, {"background": 0, **{f"organ_{value}": value for value in range(1, 9)}})
+        assert calls_of(SCORE, *words, *change) == 5
+
+
+@pytest.mark.slow
+def test_another_evaluation_of_the_same_file_waits_and_a_damaged_remainder_is_told(several, capsys):
+    prediction, words = several
+    with file_lock(prediction / "summary.json", "evaluating"):
+        assert command([*map(str, words)]) == 2
+    run_until(SCORE, 3, *words)
+    first, *_ = sorted((prediction / ".summary.json.evaluating.part").iterdir())
+    first.write_bytes(first.read_bytes()[:-20])
+    assert calls_of(SCORE, *words) == 3
+    assert f"what {first} holds of an unfinished command is done again" in capsys.readouterr().err

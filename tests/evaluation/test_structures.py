@@ -11,6 +11,7 @@ import SimpleITK as sitk  # noqa: N813 - its usual name
 from seg25d.cli.main import main
 from seg25d.data import sizes
 from seg25d.evaluation.structures import structures_of
+from tests.killed import calls_of, run_until
 
 SPACING = (2.5, 0.7, 0.8)
 
@@ -167,3 +168,22 @@ def test_the_number_of_workers_follows_the_largest_case(
         write_case(tmp_path, case, made_up)
     assert main(["statistics", str(tmp_path / "images"), str(tmp_path / "labels")]) == 0
     assert asked == [(None, 14 * 40 * 38 * (24 + 2 * 4) + (200 << 20), 2)]
+
+
+@pytest.mark.slow
+def test_a_killed_measurement_goes_on_with_the_cases_that_are_left(tmp_path: Path, made_up: tuple[Any, Any]) -> None:
+    for case in "abcd":
+        write_case(tmp_path, case, made_up)
+    words = ["statistics", tmp_path / "images", tmp_path / "labels"]
+    table, place = tmp_path / "labels" / "statistics.csv", "seg25d.evaluation.structures:_measure_case"
+    assert calls_of(place, *words) == 4
+    undisturbed = table.read_bytes()
+    run_until(place, 3, *words)
+    assert calls_of(place, *words) == 1
+    assert table.read_bytes() == undisturbed
+    assert len(list(table.parent.iterdir())) == 5
+    run_until(place, 3, *words)
+    sitk.WriteImage(itk_image(made_up[0][0] + 1), str(tmp_path / "images" / "b_0000.nii.gz"))
+    assert calls_of(place, *words) == 2
+    first, second = (float(rows_of(table)[row]["channel_0_mean"]) for row in (0, 3))
+    assert second == pytest.approx(first + 1, abs=1e-3)

@@ -1,15 +1,21 @@
 """How the best is chosen, on cases whose probabilities are written down: nothing is trained."""
 
 import argparse
+import math
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from seg25d.cli import find_best_configuration as command
+from seg25d.core import progress
+from seg25d.core.unfinished import unfinished_folder
 from seg25d.core.workspace import RunFolder
 from seg25d.inference.postprocessing import PostProcessing
+from seg25d.selection import calibrate, fit_postprocessing, scoring
 from seg25d.selection import find_best as module
 from seg25d.selection.best import Best
 from seg25d.selection.candidates import Ensemble
@@ -158,3 +164,59 @@ def test_costs_are_measured_on_the_case_of_middle_size() -> None:
             module._middle_case(SimpleNamespace(cases=tuple(cases), store=SimpleNamespace(record=records.get)))
             == middle
         )
+
+
+PASSES = (
+    (module, "_sums_of_case"),
+    (fit_postprocessing, "_count_case"),
+    (fit_postprocessing, "_find_case_components"),
+    (calibrate, "_sums_of_case"),
+)
+
+
+def test_no_pass_over_the_cases_begins_anew(
+    halves: Validation, choose, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(module, "LEAST_CASES", 2)
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_WRITES", 0.0)
+    monkeypatch.setattr(progress, "SHARE_OF_WRITES", math.inf)
+    runs = {name: replace(run, threshold=0.5, store="store") for name, run in halves.runs.items()}
+    ours = replace(halves, runs=runs)
+    undisturbed = choose(replace(ours, scores=tmp_path / "undisturbed"), fit_weights=True)
+    done: list[tuple[object, str]] = []
+
+    def watched(place: tuple[object, str], *, dying: bool) -> Callable[..., object]:
+        function = getattr(*place)
+
+        def call(*arguments: object, **others: object) -> object:
+            case = arguments[-1].case
+            if dying and case == "b":
+                raise KeyboardInterrupt
+            done.append((place, case))
+            return function(*arguments, **others)
+
+        return call
+
+    for last in (*PASSES, None):
+        with pytest.MonkeyPatch.context() as patch:
+            for place in PASSES:
+                patch.setattr(*place, watched(place, dying=place == last))
+            if last is None:
+                assert choose(ours, fit_weights=True) == undisturbed
+            else:
+                with pytest.raises(KeyboardInterrupt):
+                    choose(ours, fit_weights=True)
+    assert done == [(place, case) for place in PASSES for case in "ab"]
+
+
+def test_what_was_kept_of_passes_goes_when_the_choice_is_written(validation: Validation, choose) -> None:
+    kept = unfinished_folder(scoring.passes_of(validation.scores), "finding components")
+    kept.mkdir(parents=True)
+    best = validation.scores / "best.json"
+    folder = SimpleNamespace(store=lambda name: validation.store.folder)
+    with pytest.raises(KeyboardInterrupt), module.held([], folder, validation.scores, best):
+        raise KeyboardInterrupt
+    assert kept.exists()
+    with module.held([], folder, validation.scores, best):
+        choose(validation)
+    assert not kept.exists()

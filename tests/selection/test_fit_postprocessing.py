@@ -1,13 +1,20 @@
+import math
+import os
+import signal
+from collections.abc import Callable
 from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from seg25d.core import progress
 from seg25d.inference.postprocessing import PostProcessing
 from seg25d.selection import fit_postprocessing as module
 from seg25d.selection.candidates import Ensemble
 from seg25d.selection.fit_postprocessing import fit_postprocessing
-from seg25d.selection.scoring import Validation, score_ensembles
+from seg25d.selection.scoring import CaseToScore, Validation, score_ensembles
 from tests.selection.maps import write_probability_map
 
 RUN = Ensemble(("good",))
@@ -51,3 +58,55 @@ def test_components_without_thresholds_that_do_harm(
     steps, before, after = fitted(predicting(validation, found, 0.5))
     assert steps == PostProcessing(largest_foreground=True)
     assert (before, after) == (pytest.approx(8 / 13), pytest.approx(8 / 12))
+
+
+STEPS = ("_count_case", "_find_case_components", "score_case")
+
+
+def fit_until(validation: Validation, last: str | None = None) -> list[tuple[str, str]]:
+    """Fit; what there is is written after each case.
+
+    Args:
+        validation: The cases.
+        last: The step whose second case kills the process.
+
+    Returns:
+        The steps and cases that were done.
+    """
+    done: list[tuple[str, str]] = []
+
+    def watched(step: str) -> Callable[..., object]:
+        function = getattr(module, step)
+
+        def call(validation: Validation, item: CaseToScore, **others: object) -> object:
+            if (step, item.case) == (last, "b"):
+                os.kill(os.getpid(), signal.SIGKILL)
+            done.append((step, item.case))
+            return function(validation, item, **others)
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(progress, "SECONDS_BETWEEN_WRITES", 0.0)
+        patch.setattr(progress, "SHARE_OF_WRITES", math.inf)
+        for step in STEPS:
+            patch.setattr(module, step, watched(step))
+        fitted(validation)
+    return done
+
+
+@pytest.mark.slow
+def test_each_step_goes_on_after_a_kill(validation: Validation, doubtful: np.ndarray, tmp_path: Path) -> None:
+    doubtful[0, 0, 3] = 0.9  # to be removed
+    ours = predicting(validation, doubtful, 0.5)
+    for step in STEPS:
+        process = get_context("spawn").Process(target=fit_until, args=(ours, step))
+        process.start()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+    undisturbed = fitted(replace(ours, scores=tmp_path / "undisturbed"))
+    assert not undisturbed[0].does_nothing
+    assert fit_until(ours) == [("score_case", "b")]
+    assert fitted(ours) == undisturbed
+    write_probability_map(ours.runs["good"].probability_map("a"), np.stack([doubtful, doubtful]))
+    assert fit_until(ours) == [(step, "a") for step in STEPS]

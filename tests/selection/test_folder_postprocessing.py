@@ -13,6 +13,7 @@ from seg25d.core.workspace import Workspace
 from seg25d.inference.postprocessing import PostProcessing
 from seg25d.selection.crossval_folder import accumulate_crossval_results
 from seg25d.selection.folder_postprocessing import apply_postprocessing, determine_postprocessing
+from tests.killed import calls_of, run_until
 
 LABELS = {
     "channel_names": {"0": "CT"},
@@ -113,3 +114,34 @@ def test_cases_of_all_folds_come_into_one_folder(trained_once: Path, tmp_path: P
     assert sorted(path.name for path in folder.iterdir()) == before
     with pytest.raises(InputError, match="fold 0, 2 is not trained and scored"):
         accumulate_crossval_results(workspace, "900", "3d")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.slow
+def test_a_killed_choice_of_post_processing_goes_on_in_each_of_its_steps(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    guess, truth = folders
+    words = ["determine_postprocessing", "-i", guess, "-ref", truth]
+    own, places = "seg25d.selection.folder_postprocessing", ["_components", "_score_case", "_apply"]
+    before = contents(guess)
+    for place in places:
+        run_until(f"{own}:{place}", 2, *words)
+    assert calls_of(f"{own}:_apply", *words) == 1
+    found = contents(guess)
+    assert found.keys() - before.keys() == {
+        "postprocessing.json",
+        "postprocessed/summary.json",
+        *(f"postprocessed/{case}.nii.gz" for case in "abc"),
+    }
+    for place in places:
+        assert calls_of(f"{own}:{place}", *words) == 3, "a whole one begins anew"
+        assert contents(guess) == found
+    apply = ["apply_postprocessing", "-i", guess, "-o", tmp_path / "out", "-pp_pkl_file", guess / "postprocessing.json"]
+    run_until(f"{own}:_apply", 2, *apply)
+    (tmp_path / "out" / "a.nii.gz").unlink()
+    assert calls_of(f"{own}:_apply", *apply) == 2
+    assert contents(tmp_path / "out") == {f"{case}.nii.gz": found[f"postprocessed/{case}.nii.gz"] for case in "abc"}
