@@ -223,12 +223,13 @@ def test_what_goes_to_a_worker_with_every_item_does_not_grow_with_the_cases(
     assert len(validation.case_keys) == 2, "they are kept once they were asked for"
     given: list[Validation] = []
 
-    def note(function: Callable[..., object], items: object, **_: object) -> list[object]:
+    def note(function: Callable[..., object], *_: object, **__: object) -> list[object]:
         given.extend(function.args)  # type: ignore[attr-defined] # it is a partial
         return []
 
-    monkeypatch.setattr(scoring, "map_cases", note)
-    assert list(validation.over_cases(scoring.score_case, [validation.item(Ensemble(("good",)), "a")], "scoring")) == []
+    monkeypatch.setattr(scoring, "map_and_keep", note)
+    items = [validation.item(Ensemble(("good",)), "a")]
+    assert list(validation.over_cases(scoring.score_case, items, "scoring", CaseSummary)) == []
     (known,) = given
     assert (known.labels, known.store) == (validation.labels, validation.store)
     assert not known.runs
