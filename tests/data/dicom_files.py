@@ -9,7 +9,7 @@ import SimpleITK as sitk  # noqa: N813 - its usual name
 from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 SPACING = (0.8, 0.7)
@@ -69,6 +69,26 @@ def write_slices(
     for index, numbers in enumerate(volume):
         save(slice_dataset(numbers, place(index), index + 1, **attributes(index)), folder / names(index))
     return folder
+
+
+def write_frames(path: Path, volume: NDArray[Any], places: Sequence[Sequence[float]]) -> Path:
+    """Enhanced CT: one file with all slices of a volume (z, y, x)."""
+    groups = []
+    for place in places:
+        group, position = Dataset(), Dataset()
+        position.ImagePositionPatient = [float(each) for each in place]
+        group.PlanePositionSequence = [position]
+        groups.append(group)
+    shared, orientation, measures = Dataset(), Dataset(), Dataset()
+    orientation.ImageOrientationPatient = list(AXIAL)
+    measures.PixelSpacing, measures.SliceThickness = list(SPACING), 2.0
+    shared.PlaneOrientationSequence, shared.PixelMeasuresSequence = [orientation], [measures]
+    attributes: dict[str, Any] = dict.fromkeys(
+        ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness")
+    )
+    attributes |= {"SharedFunctionalGroupsSequence": [shared], "PerFrameFunctionalGroupsSequence": groups}
+    attributes |= {"SOPClassUID": EnhancedCTImageStorage, "NumberOfFrames": len(groups)}
+    return save(slice_dataset(volume, (0, 0, 0), **attributes), path)
 
 
 def write_by_simpleitk(

@@ -1,6 +1,7 @@
 """The page in a real browser: Debian's Chromium, headless, driven by Playwright, on a plain static server."""
 
 import gzip
+import json
 import os
 import shutil
 import threading
@@ -30,6 +31,7 @@ from seg25d.portable.export import PACKAGES, export_graph
 from seg25d.portable.page_model import MODEL
 from seg25d.portable.web_page import describe_page
 from seg25d.representations.slices import Slices
+from tests.data.dicom_files import write_frames, write_slices
 
 CHROMIUM = next((path for name in ("chromium", "google-chrome") if (path := shutil.which(name))), None)
 FLAGS = (
@@ -347,8 +349,9 @@ def test_a_folder_of_dicom_files_is_one_image(opened, tmp_path):
     assert difference == pytest.approx((2.2, 0.9, 0.9), abs=1e-4)
 
 
-def write_series(folder: Path, image: Any) -> None:
-    folder.mkdir()
+def write_series(folder: Path, image: Any, others: dict[str, str] | None = None) -> None:
+    """A file per slice, with other attributes by their tags."""
+    folder.mkdir(parents=True)
     writer = SimpleITK.ImageFileWriter()
     writer.KeepOriginalImageUIDOn()
     for index in range(image.GetSize()[2]):
@@ -371,10 +374,129 @@ def write_series(folder: Path, image: Any) -> None:
             "0020|0037": "1\\0\\0\\0\\1\\0",
             "0018|0050": "2.2",
         }
-        for key, text in tags.items():
+        for key, text in (tags | (others or {})).items():
             plane.SetMetaData(key, text)
         writer.SetFileName(str(folder / f"{index:03d}.dcm"))
         writer.Execute(plane)
+
+
+def test_series_that_are_no_volume_are_left_out_and_named(opened, tmp_path):
+    """Localizers at once, as they are none by their nature; others after they were told."""
+    page, study = opened.page, tmp_path / "study"
+    path = write_image(tmp_path / "image.nii.gz", orientation="LPS")
+    image = SimpleITK.ReadImage(str(path))
+    write_series(study / "brain", image)
+    kind = "ORIGINAL\\PRIMARY\\LOCALIZER"
+    scout = {"0020|000e": "1.2.3.5", "0020|0011": "2", "0008|103e": "scout", "0008|0008": kind}
+    write_series(study / "scout", image[:, :, :3], scout)
+    page.set_input_files("#folder", str(study))
+    wait_for(page, "done", "failed")
+    assert "Left out: 2_scout (3 files): 000.dcm, 001.dcm, 002.dcm of 3 are localizers" in page.inner_text("#doubts")
+    values = saved(page, tmp_path / "found.nii.gz")
+    assert least_dice(values, LABELS.decode(predicted(opened.exported.model, [path]))) >= LEAST_DICE
+    write_series(study / "cut", image, {"0020|000e": "1.2.3.6", "0020|0011": "3"})
+    cut = study / "cut" / "004.dcm"
+    cut.write_bytes(cut.read_bytes()[:-100])
+    page.set_input_files("#folder", str(study))
+    wait_for(page, "assigning", "failed")
+    assert "Images found: 1, series left out: 2." in page.get_by_role("status").text_content()
+    assert "Left out: 3_smooth (12 files): 004.dcm: the file is cut off: 3740 of 3840" in page.inner_text("#doubts")
+    page.get_by_role("button", name="Segment", exact=True).click()
+    wait_for(page, "done", "failed")
+    np.testing.assert_array_equal(saved(page, tmp_path / "again.nii.gz"), values)
+    assert opened.problems == []
+
+
+def test_a_series_that_predict_refuses_is_refused(opened, tmp_path):
+    image = SimpleITK.ReadImage(str(write_image(tmp_path / "image.nii.gz", orientation="LPS")))
+    write_series(tmp_path / "series", image)
+    (tmp_path / "series" / "004.dcm").unlink()
+    opened.page.set_input_files("#folder", str(tmp_path / "series"))
+    problem = problem_of(opened)
+    assert "1_smooth (11 files): 1 slice is missing between 003.dcm and 005.dcm; the others are 2.2 mm apart" in problem
+    assert "--accept-gaps" in problem
+
+
+def test_a_file_of_many_slices_is_one_image_if_they_are_regular(opened, tmp_path):
+    """dcm2niix would take any distances for equal."""
+    page, numbers = opened.page, np.random.default_rng(0).integers(0, 1000, SHAPE).astype(np.int16)
+    write_frames(tmp_path / "regular" / "a.dcm", numbers, [(0, 0, 2.0 * index) for index in range(len(numbers))])
+    page.set_input_files("#folder", str(tmp_path / "regular"))
+    wait_for(page, "done", "failed")
+    assert page.locator("#problem").is_hidden(), page.locator("#problem").text_content()
+    values = saved(page, tmp_path / "found.nii.gz")
+    wanted = LABELS.decode(predicted(opened.exported.model, [tmp_path / "regular"]))
+    assert least_dice(values, wanted) >= LEAST_DICE
+    places = [(0, 0, 2.0 * index + 5 * (index > 6)) for index in range(len(numbers))]
+    write_frames(tmp_path / "uneven" / "a.dcm", numbers, places)
+    page.set_input_files("#folder", str(tmp_path / "uneven"))
+    assert "such as 7 mm between a.dcm frame 7 and a.dcm frame 8. Add what is missing" in problem_of(opened)
+
+
+def test_slices_of_one_series_are_one_volume_whatever_dcm2niix_makes_of_them(opened, tmp_path):
+    """It takes slices apart whose studies or echoes differ, takes the distance of the first two for all, and adds
+    volumes with other slices where their distances vary."""
+    page, numbers = opened.page, np.random.default_rng(0).integers(0, 1000, SHAPE).astype(np.int16)
+    folder = write_slices(
+        tmp_path / "series",
+        numbers,
+        lambda index: (0, 0, 12.0 * index + [0.2, 0, 0.1, -0.2][index % 4]),
+        lambda index: {"StudyDate": "20260101", "StudyTime": f"1200{index:02d}", "EchoTime": 10 + index // 6},
+    )
+    page.set_input_files("#folder", str(folder))
+    wait_for(page, "done", "failed")
+    assert page.locator("#problem").is_hidden(), page.locator("#problem").text_content()
+    values = saved(page, tmp_path / "found.nii.gz")
+    assert least_dice(values, LABELS.decode(predicted(opened.exported.model, [folder]))) >= LEAST_DICE
+    found, wanted = read_geometry(tmp_path / "found.nii.gz"), read_geometry(folder)
+    assert found.canonical_spacing_mm == pytest.approx(wanted.canonical_spacing_mm, rel=1e-6)
+    assert found.canonical_spacing_mm[0] == pytest.approx(12 - 0.4 / 11)
+
+
+def test_hidden_files_are_left_alone(opened, tmp_path):
+    (tmp_path / "._a.nii.gz").write_bytes(b"of macOS")
+    (tmp_path / "._b.dcm").write_bytes(b"of macOS")
+    hidden = [tmp_path / "._a.nii.gz", tmp_path / "._b.dcm"]
+    segment(opened, [*hidden, write_image(tmp_path / "a.nii.gz")], tmp_path / "found.nii.gz")
+    opened.page.set_input_files("#files", [str(path) for path in hidden])
+    assert "There is no image among the files" in problem_of(opened)
+
+
+def test_folders_of_dicom_files_that_are_too_large_are_told_before_they_are_converted(browser, server, tmp_path):
+    page = browser.new_page()
+    page.add_init_script("Object.defineProperty(Navigator.prototype, 'deviceMemory', { value: 0.0001 })")
+    page.goto(f"http://localhost:{server[0].server_port}/")
+    wait_for(page, "ready")
+    write_series(tmp_path / "series", SimpleITK.ReadImage(str(write_image(tmp_path / "image.nii.gz"))))
+    page.set_input_files("#folder", str(tmp_path / "series"))
+    problem = problem_of(Opened(page, [], [], server[1]))
+    assert "The volume is too large for this machine: 12 DICOM files have" in problem
+    page.close()
+
+
+def test_windows_of_dicom_headers_are_taken(browser, one_channel, tmp_path):
+    """As if the plan had them."""
+    image = SimpleITK.ReadImage(str(write_image(tmp_path / "image.nii.gz", orientation="LPS")))
+    write_series(tmp_path / "series", image, {"0028|1050": "300.5\\40", "0028|1051": "900\\400"})
+    results, about = [], []
+    for scheme, ends in (("ct_window_dicom", (-9000.0, 9000.0)), ("ct_window", (-149.5, 750.5))):
+        served = tmp_path / scheme
+        shutil.copytree(one_channel.folder, served)
+        described = json.loads((served / "page.json").read_text())
+        described["channels"][0] |= {"scheme": scheme, "lower": ends[0], "upper": ends[1]}
+        (served / "page.json").write_text(json.dumps(described))
+        page = browser.new_page(accept_downloads=True)
+        with serving(served) as server:
+            page.goto(f"http://localhost:{server.server_port}/")
+            wait_for(page, "ready")
+            page.set_input_files("#folder", str(tmp_path / "series"))
+            wait_for(page, "done", "failed")
+            results.append(saved(page, tmp_path / f"{scheme}.nii.gz"))
+            about.append(page.inner_text("#doubts"))
+        page.close()
+    np.testing.assert_array_equal(results[0], results[1])
+    assert len(np.unique(results[0])) > 1
+    assert not any("window" in each for each in about)
 
 
 def test_a_cancel_while_dicom_files_are_read_ends_their_reader(opened, tmp_path):

@@ -483,19 +483,22 @@ def test_a_spacing_that_makes_a_volume_too_large_is_told(window, message, checks
     assert "spacing" in error
 
 
-def test_windows_of_dicom_headers_are_told_not_to_be_read(checks, rng, tmp_path):
+def test_channels_are_clipped_to_windows_of_dicom_headers_and_their_lack_is_told(checks, rng, tmp_path):
     write_random(tmp_path / "a.nii", rng)
-    model = page_model(1, rules())
     window = ChannelNormalization(channel="ct_window:dicom", scheme="ct_window_dicom", lower=-1350, upper=150)
-    model["channels"] = [window.model_dump()]
-    for is_dicom in (True, False):
-        checks.add(
-            "segment", files=["a.nii"], model=model, weights=[WEIGHTS], axis=None, out="x.nii", is_dicom=is_dicom
-        )
-    of_dicom, of_nifti = checks.run()
-    assert "headers of the DICOM files was not read" in of_dicom["doubts"][-1]
-    assert "-1350 .. 150" in of_dicom["doubts"][-1]
-    assert of_nifti["doubts"] == of_dicom["doubts"][:-1]
+    planned, of_header = page_model(1, rules()), page_model(1, rules())
+    planned["channels"] = [window.model_dump()]
+    of_header["channels"] = [window.model_copy(update={"lower": -20.0, "upper": 300.5}).model_dump()]
+    common: dict[str, Any] = {"files": ["a.nii"], "weights": [WEIGHTS], "axis": None, "is_dicom": True}
+    checks.add("segment", model=planned, out="read.nii", window=[-20, 300.5], **common)
+    checks.add("segment", model=planned, out="lacking.nii", window=None, **common)
+    checks.add("segment", model=of_header, out="wanted.nii", **common | {"is_dicom": False})
+    read, lacking, nifti = checks.run()
+    assert "The headers of the DICOM files have no window for ct_window:dicom" in lacking["doubts"][-1]
+    assert "-1350 .. 150" in lacking["doubts"][-1]
+    assert read["doubts"] == nifti["doubts"] == lacking["doubts"][:-1]
+    files = [(tmp_path / name).read_bytes() for name in ("read.nii", "wanted.nii", "lacking.nii")]
+    assert files[0] == files[1] != files[2]
 
 
 def test_images_unlike_those_of_training_are_doubted(checks, rng, tmp_path):

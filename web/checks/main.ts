@@ -6,15 +6,17 @@
  */
 
 import { readFileSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
-import { assignChannels } from "../src/channels.js";
+import { basename, join } from "node:path";
+import { assignChannels, checkNumber } from "../src/channels.js";
 import { removeComponents } from "../src/components.js";
+import { isDicom } from "../src/dicom_elements.js";
+import { checkSeries, findSeries, windowOf, type Series } from "../src/dicom_series.js";
 import { UserError } from "../src/errors.js";
 import { contentBox, planGrid, separateAxisOf, inverseSeparateAxisOf, product, type Shape } from "../src/grid.js";
 import { labelsFromSlabs } from "../src/export.js";
 import type { FineModels } from "../src/fine.js";
 import { decode, indicesFromScores } from "../src/labels.js";
-import { memoryBudget } from "../src/memory.js";
+import { checkConverting, memoryBudget } from "../src/memory.js";
 import { labelFile, readBytes, readFileHeader, voxelsOf } from "../src/nifti.js";
 import { normalize } from "../src/normalize.js";
 import { toFileOrder } from "../src/orientation.js";
@@ -36,6 +38,21 @@ function read(name: string): Float32Array {
 
 function blob(name: string): Blob {
   return new Blob([readFileSync(join(folder, name))]);
+}
+
+function file(name: string): File {
+  return new File([readFileSync(join(folder, name))], basename(name));
+}
+
+/** What becomes of a series: the order of its files and its window, or why it is none. */
+function described({ name, headers }: Series): unknown {
+  try {
+    const { slices, places, step } = checkSeries(headers);
+    return { name, slices: slices.map((slice) => slice.name), places, step, window: windowOf(slices[0]?.header ?? headers[0]) };
+  } catch (error) {
+    if (!(error instanceof UserError)) throw error;
+    return { name, message: error.message };
+  }
 }
 
 /**
@@ -118,10 +135,10 @@ const tasks: Record<string, (job: Job) => Promise<unknown> | unknown> = {
     const scores = read(arrays![0]);
     return labelsFromSlabs(slabsOf(scores, shape, outputs, axis), grid, outputs, meaning);
   },
-  segment: async ({ files, model, weights, coarse_weights, axis, out, budget, is_dicom }) => {
+  segment: async ({ files, model, weights, coarse_weights, axis, out, budget, is_dicom, window }) => {
     const standIns = (all: number[][][]): Model[] => all.map((each) => standIn(model.channels.length, each, axis));
     const load = async (): Promise<FineModels> => ({ fine: standIns(weights), coarse: standIns(coarse_weights ?? []) });
-    const named = files.map((name: string) => ({ name, file: blob(name), isDicom: is_dicom ?? false }));
+    const named = files.map((name: string) => ({ name, file: blob(name), isDicom: is_dicom ?? false, window }));
     let isShown = false;
     const result = await segment(named, model, load, {
       sparing: false,
@@ -131,6 +148,21 @@ const tasks: Record<string, (job: Job) => Promise<unknown> | unknown> = {
     });
     writeFileSync(join(folder, out), result.labels);
     return { structures: result.structures, doubts: result.doubts, isShown };
+  },
+  /** Series among files, as they are found before dcm2niix has them. */
+  dicom: async ({ files }) => {
+    const all = files.map(file) as File[];
+    const flags = await Promise.all(all.map(isDicom));
+    const series = await findSeries(all.filter((_, index) => flags[index]), all.filter((_, index) => !flags[index]));
+    return series.map(described);
+  },
+  converting: ({ series, budget }) => {
+    checkConverting(series, budget);
+    return null;
+  },
+  check_number: async ({ files, channels }) => {
+    await checkNumber(files.map((name: string) => ({ name, file: blob(name) })), channels, []);
+    return null;
   },
   budget: ({ machine }) => memoryBudget(machine),
   super_image: ({ shape, planned }) => gridFor(shape, planned),

@@ -49,7 +49,7 @@ function inWords(settings: Normalization): string {
     case "ct_window":
       return `${clipped}, then from 0 to 1`;
     case "ct_window_dicom":
-      return `${clipped}, then from 0 to 1; windows in the headers of DICOM files are not read`;
+      return `clipped to the window of DICOM headers, else to ${windowInWords(settings)}, then from 0 to 1`;
     case "none":
       return "as they are";
   }

@@ -1,5 +1,39 @@
 /** Which of several files is which channel. */
 
+import { UserError } from "./errors.js";
+import { readFileHeader } from "./nifti.js";
+import type { ChannelFile } from "./segment.js";
+
+/**
+ * Refuse fewer files than there are channels.
+ *
+ * @param leftOut Why series of DICOM files are not among them.
+ */
+export async function checkNumber(
+  volumes: readonly ChannelFile[],
+  channels: readonly string[],
+  leftOut: readonly string[],
+): Promise<void> {
+  const [{ name, file }, ...more] = volumes;
+  if (volumes.length >= channels.length) return;
+  const names = channels.join(", ");
+  const said = more.length === 0 ? await readFileHeader(file, name).then(() => "", String) : "";
+  if (new RegExp(`the file is 4D \\(.* x ${channels.length}\\)`).test(said)) {
+    throw new UserError(
+      `${name}: the file is 4D, and its fourth axis has as many volumes as the model has channels (${names}). Save ` +
+        "each volume as a file of its own and choose all of them at once: `seg25d convert --from msd` does so for " +
+        "data sets of the Medical Segmentation Decathlon.",
+    );
+  }
+  throw new UserError(
+    [
+      `The model needs ${channels.length} images, one for each channel (${names}); got ${volumes.length}.`,
+      "Choose all of them at once.",
+      ...leftOut,
+    ].join(" "),
+  );
+}
+
 /**
  * Guess which volume is which channel, by nnU-Net's numbers in names (CASE_0000), else by the channels' names.
  *

@@ -7,6 +7,10 @@ declare module "@niivue/dcm2niix" {
     z(value: "n"): Processor;
     /** Numbers of Philips: n for those that are displayed, by rescale slope and intercept, as in other files. */
     p(value: "n"): Processor;
+    /** Cropping and turning of 3D acquisitions: i for neither. */
+    x(value: "i"): Processor;
+    /** Slices of one series as one volume, whatever else differs between them: y; by its own rules: 2. */
+    m(value: "y" | "2"): Processor;
     /** Names of the results. */
     f(value: string): Processor;
     run(): Promise<File[]>;

@@ -1,12 +1,14 @@
 /** Files that were chosen or dropped, and the volumes among them. */
 
-import { convertDicom, isDicom } from "./dicom.js";
+import { convertDicom, type Found } from "./dicom.js";
+import { isDicom } from "./dicom_elements.js";
 import { UserError } from "./errors.js";
 import { isNiftiName } from "./nifti.js";
-import type { ChannelFile } from "./segment.js";
 
+/** Also those that macOS writes beside others, called like them behind `._`. */
+const HIDDEN = /^\./;
 /** Files of a folder that are no images. */
-const BESIDE = /^(\.|DICOMDIR$|Thumbs\.db$)|\.(json|txt|csv|xml|pdf|html)$/i;
+const BESIDE = /^(DICOMDIR$|Thumbs\.db$)|\.(json|txt|csv|xml|pdf|html)$/i;
 const OTHER_IMAGES = /\.(nrrd|mha|mhd|png|jpe?g|bmp|tiff?|hdr|img)$/i;
 
 /** All files of what was dropped, those in folders too. */
@@ -39,34 +41,39 @@ async function filesIn(entry: FileSystemEntry): Promise<File[]> {
   }
 }
 
-/**
- * The volumes among files: each NIfTI file, and each series of DICOM files.
- *
- * @param converting Called when DICOM files are read.
- * @param signal Ends that at once.
- */
-export async function findVolumes(
-  files: readonly File[],
-  converting: () => void,
-  signal: AbortSignal,
-): Promise<ChannelFile[]> {
+/** How files are read. */
+export interface Reading {
+  /** Called when DICOM files are read. */
+  converting: () => void;
+  /** Bytes that the page may take. */
+  budget: number;
+  /** Ends the reading of DICOM files at once. */
+  signal: AbortSignal;
+}
+
+/** The volumes among files, at least one: each NIfTI file, and each series of DICOM files. */
+export async function findVolumes(all: readonly File[], { converting, budget, signal }: Reading): Promise<Found> {
+  const files = all.filter((file) => !HIDDEN.test(file.name));
   const named = files.filter((file) => isNiftiName(file.name));
   const others = files.filter((file) => !isNiftiName(file.name) && !BESIDE.test(file.name));
   const flags = await Promise.all(others.map(isDicom));
   const dicom = others.filter((_, index) => flags[index]);
   const unknown = others.filter((_, index) => !flags[index]);
-  const volumes: ChannelFile[] = named.map((file) => ({ name: file.name, file }));
+  const found: Found = { volumes: named.map((file) => ({ name: file.name, file })), leftOut: [], isClear: true };
   if (dicom.length > 0) {
     converting();
-    volumes.push(...(await convertDicom(dicom, signal)));
+    const converted = await convertDicom(dicom, unknown, budget, signal);
+    Object.assign(found, converted, { volumes: [...found.volumes, ...converted.volumes] });
   }
-  if (volumes.length === 0) {
-    const first = unknown[0]?.name;
-    if (first === undefined) {
-      throw new UserError("There is no image among the files. Choose .nii, .nii.gz or DICOM files.");
-    }
-    const kind = OTHER_IMAGES.test(first) ? "is an image of another format" : "is neither a NIfTI nor a DICOM file";
-    throw new UserError(`${first} ${kind}. The page reads .nii, .nii.gz and folders of DICOM files: convert it.`);
+  if (found.volumes.length > 0) return found;
+  if (dicom.length > 0) {
+    const why = found.leftOut.join(" ") || "Choose the folder of one series with all of its slices.";
+    throw new UserError(`The ${dicom.length} DICOM files hold no volume that the page can take. ${why}`);
   }
-  return volumes;
+  const first = unknown[0]?.name;
+  if (first === undefined) {
+    throw new UserError("There is no image among the files. Choose .nii, .nii.gz or DICOM files.");
+  }
+  const kind = OTHER_IMAGES.test(first) ? "is an image of another format" : "is neither a NIfTI nor a DICOM file";
+  throw new UserError(`${first} ${kind}. The page reads .nii, .nii.gz and folders of DICOM files: convert it.`);
 }

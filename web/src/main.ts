@@ -3,7 +3,7 @@
 import "../../seg25d/report/assets/report.css";
 import "./style.css";
 import { aboutModel, OFFLINE } from "./about.js";
-import { assignChannels, caseName } from "./channels.js";
+import { assignChannels, caseName, checkNumber } from "./channels.js";
 import { element, make, save, show } from "./dom.js";
 import { UserError } from "./errors.js";
 import { droppedFiles, findVolumes } from "./files.js";
@@ -41,6 +41,7 @@ class Page {
   /** Ends when the image is shown, or cannot be. */
   private drawing: Promise<void> = Promise.resolve();
   private volumes: ChannelFile[] = [];
+  private leftOut: string[] = [];
   private engine = "";
   /** Why the image is not drawn. */
   private undrawn = "";
@@ -168,6 +169,7 @@ class Page {
   private clear(): void {
     this.result = null;
     this.volumes = [];
+    this.leftOut = [];
     this.undrawn = "";
     show("view", false);
     show("problem", false);
@@ -184,18 +186,14 @@ class Page {
     const { signal } = this.reading;
     try {
       const converting = (): void => void (element("phase").textContent = "Reading the DICOM files");
-      const found = await findVolumes(await files(), converting, signal);
-      if (turn !== this.turn) return;
-      this.volumes = found;
+      const budget = memoryBudget(navigator);
+      const { volumes: found, leftOut, isClear } = await findVolumes(await files(), { converting, budget, signal });
       const channels = this.model.channels.map((channel) => channel.channel);
-      if (found.length < channels.length) {
-        throw new UserError(
-          `The model needs ${channels.length} images, one for each channel (${channels.join(", ")}); got ` +
-            `${found.length}. Choose all of them at once.`,
-        );
-      }
+      await checkNumber(found, channels, leftOut);
+      if (turn !== this.turn) return;
+      [this.volumes, this.leftOut] = [found, leftOut];
       const assigned = assignChannels(found.map((volume) => volume.name), channels);
-      if (found.length === channels.length && assigned.every((index) => index !== null)) {
+      if (isClear && found.length === channels.length && assigned.every((index) => index !== null)) {
         await this.segment(assigned.map((index) => found[index]));
       } else {
         this.ask(assigned);
@@ -216,7 +214,9 @@ class Page {
       return make("label", { className: "channel" }, [make("span", { textContent: channel.channel }), select]);
     });
     element("channels").replaceChildren(...rows);
-    this.enter("assigning", `${this.volumes.length} images were found. Say which is which, then press Segment.`);
+    this.warn([]);
+    const without = this.leftOut.length > 0 ? `, series left out: ${this.leftOut.length}` : "";
+    this.enter("assigning", `Images found: ${this.volumes.length}${without}. Say which is which, then press Segment.`);
     element("channels").querySelector("select")?.focus();
   }
 
@@ -317,9 +317,7 @@ class Page {
     const { structures, doubts } = segmentation;
     element("structures").replaceChildren(...structures.map((structure) => this.row(structure)));
     element("spent").textContent = `Took ${duration(spentMs)}, computed by ${this.engine}.${this.undrawn}`;
-    show("doubts", doubts.length > 0);
-    const heading = "This image may not be like those that the model was trained on, look closely:";
-    element("doubts").replaceChildren(...[heading, ...doubts].map((text) => make("p", { textContent: text })));
+    this.warn(doubts);
     this.enter("done", `Done: ${structures.map((each) => `${each.name} ${inMl(each.millilitres)} ml`).join(", ")}.`);
     element("result").focus({ preventScroll: true });
     await this.drawing;
@@ -332,6 +330,14 @@ class Page {
       // The result is there and can be saved, whatever a browser cannot draw.
       if (turn === this.turn) show("view", false);
     }
+  }
+
+  /** Show what there is to doubt about the image, and which series were left out. */
+  private warn(doubts: readonly string[]): void {
+    const heading = "This image may not be like those that the model was trained on, look closely:";
+    const all = [...(doubts.length > 0 ? [heading, ...doubts] : []), ...this.leftOut];
+    show("doubts", all.length > 0);
+    element("doubts").replaceChildren(...all.map((text) => make("p", { textContent: text })));
   }
 
   private row(structure: Measured): HTMLTableRowElement {

@@ -21,6 +21,10 @@ const MASKS = 3;
 const VIEWED_COPIES = 2;
 /** Bytes of a voxel in the viewer beside these: colours of image and structures (4 each), structures as files (4). */
 const VIEWED_BYTES = 12;
+/** Times that the converter of DICOM files has them: as they were read, and as files of its own. */
+const CONVERTED_FILES = 2;
+/** Times that it has the voxels beside the result: where it converts them, and as a file of its own. */
+const CONVERTED_VOXELS = 2;
 
 /** What a browser says of its machine. */
 export interface Machine {
@@ -51,6 +55,23 @@ export function checkReading(
   const needed = floats + Math.max(...files.map((file) => 2 * file.bytes));
   const names = files.map((file) => file.name).join(", ");
   refuse(needed, budget, `${names}: the image has ${rounded(files[0].voxels)} voxels`);
+}
+
+/**
+ * Refuse to convert series of DICOM files, one after the other, that would take too much memory; results are kept.
+ *
+ * @param series How many files each has, their bytes, and those of their voxels.
+ */
+export function checkConverting(
+  series: readonly { files: number; bytes: number; voxelBytes: number }[],
+  budget: number,
+): void {
+  const kept = series.reduce((sum, each) => sum + each.voxelBytes, 0);
+  const atOnce = series.map((each) => CONVERTED_FILES * each.bytes + CONVERTED_VOXELS * each.voxelBytes);
+  const files = series.reduce((sum, each) => sum + each.files, 0);
+  const bytes = series.reduce((sum, each) => sum + each.bytes, 0);
+  const parts = series.length > 1 ? ` in ${series.length} series (one of them may do)` : "";
+  refuse(kept + Math.max(0, ...atOnce), budget, `${files} DICOM files${parts} have ${(bytes / GIB).toFixed(1)} GB`);
 }
 
 /**

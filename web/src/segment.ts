@@ -1,6 +1,7 @@
 /** The whole way from files to a segmentation; knows neither the page nor how networks are computed. */
 
 import { removeComponents } from "./components.js";
+import type { Window } from "./dicom_series.js";
 import { UserError } from "./errors.js";
 import { labelsFromSlabs } from "./export.js";
 import { refinedSlabs, type FineModels } from "./fine.js";
@@ -29,6 +30,8 @@ export interface ChannelFile {
   file: Blob;
   /** Whether it was made of DICOM files. */
   isDicom?: boolean;
+  /** The window in its headers; null: there is none. */
+  window?: Window | null;
 }
 
 export type Phase = "reading" | "preparing" | "loading" | "segmenting" | "writing";
@@ -84,7 +87,7 @@ export async function segment(
   const grid = gridOf(image, header, model);
   const doubts = [...doubtsAbout(image, grid, model), ...doubtsAboutWindows(files, model)];
   const { cover, coverCrop } = makeRoom(grid, header, model, options);
-  const sampled = resampled(image, grid, model, (share) => progress("preparing", share));
+  const sampled = resampled(image, grid, withWindows(model, files), (share) => progress("preparing", share));
   progress("loading", 0);
   const { fine, coarse } = await load();
   progress("segmenting", 0);
@@ -263,14 +266,24 @@ export function doubtsAbout(image: readonly Float32Array[], grid: Grid, model: P
   return doubts;
 }
 
-/** Where predict takes windows of headers, which are lost when DICOM files are read here. */
+/** The model with the windows of DICOM headers for the channels that are clipped to them, where there are such. */
+function withWindows(model: PageModel, files: readonly ChannelFile[]): PageModel {
+  const channels = model.channels.map((channel, index) => {
+    const { window } = files[index];
+    if (channel.scheme !== "ct_window_dicom" || !window) return channel;
+    return { ...channel, lower: window[0], upper: window[1] };
+  });
+  return { ...model, channels };
+}
+
+/** Where predict takes windows of headers, and those of the DICOM files have none, or none of their one volume. */
 function doubtsAboutWindows(files: readonly ChannelFile[], model: PageModel): string[] {
   return model.channels
-    .filter((channel, index) => channel.scheme === "ct_window_dicom" && files[index].isDicom)
+    .filter((channel, index) => channel.scheme === "ct_window_dicom" && files[index].isDicom && !files[index].window)
     .map(
       (channel) =>
-        `The window in the headers of the DICOM files was not read: ${channel.channel} was clipped to the plan's, ` +
-        `${windowInWords(channel)}. \`seg25d predict\` takes that of the headers.`,
+        `The headers of the DICOM files have no window for ${channel.channel}: it was clipped to the plan's, ` +
+        `${windowInWords(channel)}.`,
     );
 }
 
