@@ -237,6 +237,25 @@ def test_the_page_is_isolated_by_its_service_worker_and_computes_in_threads(open
     assert ("threads" in opened.page.locator("#engine").text_content()) == (cores > 1)
 
 
+def test_folders_beside_each_other_are_all_isolated_and_stay_so(browser, one_channel, two_channels, tmp_path):
+    """In one tab, whose storage they share; also if a reload passes by the service worker."""
+    for name, exported in (("one", one_channel), ("two", two_channels)):
+        shutil.copytree(exported.folder, tmp_path / "served" / name)
+    context = browser.new_context()
+    page = context.new_page()
+    with serving(tmp_path / "served") as server:
+        for name in ("one", "two", "one"):
+            page.goto(f"http://localhost:{server.server_port}/{name}/")
+            wait_for(page, "ready")
+            assert page.evaluate("crossOriginIsolated"), name
+        for _ in range(2):
+            page.evaluate("document.body.dataset.old = true")
+            context.new_cdp_session(page).send("Page.reload", {"ignoreCache": True})
+            page.wait_for_selector("body[data-state=ready]:not([data-old])", timeout=PATIENCE_MS)
+            assert page.evaluate("crossOriginIsolated")
+    context.close()
+
+
 def test_the_page_works_without_the_server_once_it_is_loaded(opened, server, tmp_path):
     page = opened.page
     page.wait_for_selector("body[data-offline=ready]", timeout=PATIENCE_MS)
