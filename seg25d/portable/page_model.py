@@ -102,6 +102,8 @@ class PageFine(Record):
     """Voxels around the object along (D, H, W)."""
     max_rounds: int
     stop_dice: float
+    large_components: bool
+    """Whether after each round small components become background, see `small_components`."""
     score_thresholds: tuple[float, ...] | None
     """Of both models, as in `PageMeaning`: those of post-processing are for the result alone."""
 
@@ -255,6 +257,7 @@ def _fine(folder: Path, names: Sequence[str], header: ModelHeader) -> PageFine |
         margin=even_margin(settings.margin, header.plan.spacing_mm),
         max_rounds=settings.max_rounds,
         stop_dice=settings.stop_dice,
+        large_components=settings.large_components,
         score_thresholds=_score_thresholds(header, PostProcessing()),
     )
 

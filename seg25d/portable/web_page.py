@@ -104,11 +104,6 @@ def _check_models(folder: Path, models: ChosenModels) -> None:
         raise InputError(
             f"--format web: {run} fuses views, which the page does not; export another configuration, or use {instead}"
         )
-    if header.fine is not None and header.fine.large_components:
-        raise InputError(
-            f"--format web: {run} leaves small components out after each round (large_components), which the page does "
-            f"not; export another configuration, or use {instead}"
-        )
 
 
 def _instead(dataset_name: str, run: str | None = None) -> str:

@@ -150,32 +150,22 @@ def write_choice(workspace: Path, path: Path, **changes) -> None:
 
 def test_fine_models_have_their_coarse_ones(tmp_path):
     coarse = "3d/fold_0/coarse.onnx"
-    page = described(tmp_path, names=(coarse, NAME), fine=FineConfig(margin=7, max_rounds=4, stop_dice=0.9))
+    settings = FineConfig(margin=7, max_rounds=4, stop_dice=0.9, large_components=True)
+    page = described(tmp_path, names=(coarse, NAME), fine=settings)
     assert page["graphs"] == [{"file": f"model/{NAME}", "bytes": 5, "integrity": f"sha256-{DIGEST}"}]
     fine = page["fine"]
     assert fine["graphs"] == [{"file": f"model/{coarse}", "bytes": 5, "integrity": f"sha256-{DIGEST}"}]
     assert (fine["margin"], fine["max_rounds"], fine["stop_dice"]) == ([7, 7, 7], 4, 0.9)
+    assert fine["large_components"] is True
     assert fine["windows"] == page["windows"]
     assert address(coarse) in json.loads((tmp_path / web_page.FILES).read_text())
 
 
-@pytest.mark.parametrize(
-    ("header", "message"),
-    [
-        (
-            make_header(FusedViews(maps_per_view=2), FusionNetSpec(width=2), (8, 8, 16)),
-            "any fuses views.*-c any --format onnx",
-        ),
-        (
-            make_header(Slices(axis=0), UNET, (4, 12, 16), fine=FineConfig(large_components=True)),
-            "large_components.*predict -m any.onnx",
-        ),
-    ],
-)
-def test_models_that_the_page_does_not_know_are_refused(header, message, tmp_path):
+def test_models_that_the_page_does_not_know_are_refused(tmp_path):
+    header = make_header(FusedViews(maps_per_view=2), FusionNetSpec(width=2), (8, 8, 16))
     model = RunFolder(root=tmp_path / "results" / "any").fold("0").model_final
     save_model(model, {}, header)
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=r"any fuses views.*-c any --format onnx"):
         write_page(tmp_path / "out", tmp_path / "results", ChosenModels({"any": ["0"]}, best=False), ExportOptions())
     assert not (tmp_path / "out").exists()
 

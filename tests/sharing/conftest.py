@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,8 +45,8 @@ DESCRIPTION = {
 }
 
 
-def make_plan(representation, network) -> ConfigurationPlan:
-    normalization = (ChannelNormalization(channel="MRI", scheme="zscore"),)
+def make_plan(representation, network, channels: tuple[str, ...] = ("MRI",)) -> ConfigurationPlan:
+    normalization = tuple(ChannelNormalization(channel=name, scheme="zscore") for name in channels)
     return ConfigurationPlan(
         spacing_mm=MM,
         normalization=normalization,
@@ -74,19 +75,31 @@ PLANS = {
 FINE = FineConfig(margin=2, max_rounds=1)
 
 
-def save(path: Path, configuration: str, description: DatasetDescription, *, fine: bool = False) -> None:
+def save(
+    path: Path,
+    configuration: str,
+    description: DatasetDescription,
+    *,
+    fine: bool = False,
+    plan: ConfigurationPlan | None = None,
+) -> None:
     header = ModelHeader(
         dataset_name=NAME,
         configuration=configuration,
         fold=0,
-        plan=PLANS[configuration],
+        plan=plan or PLANS[configuration],
         description=description,
         fine=FINE if fine else None,
     )
     save_model(path, header.build_model().state_dict(), header)
 
 
-def make_run(workspace: Workspace, name: str) -> RunFolder:
+def make_run(
+    workspace: Workspace,
+    name: str,
+    description: dict[str, Any] = DESCRIPTION,
+    plan: ConfigurationPlan | None = None,
+) -> RunFolder:
     """A run with all files beside its folds."""
     run, configuration = workspace.run(NAME, name), name.split("__", maxsplit=1)[0]
     run.crossval.parent.mkdir(parents=True)
@@ -95,18 +108,18 @@ def make_run(workspace: Workspace, name: str) -> RunFolder:
         gpu_memory_gb=8,
         slice_axis=0,
         reasons={},
-        configurations={configuration: PLANS[configuration]},
+        configurations={configuration: plan or PLANS[configuration]},
     )
     fingerprint = Fingerprint(
         dataset_name=NAME,
-        channel_names=("MRI",),
+        channel_names=tuple(description["channel_names"].values()),
         cases=(),
         intensities=(),
         sparsity=0.1,
         median_relative_size_after_cropping=1,
     )
     write_record(run.plans, plans)
-    run.dataset.write_text(json.dumps(DESCRIPTION))
+    run.dataset.write_text(json.dumps(description))
     write_record(run.fingerprint, fingerprint)
     write_record(run.crossval, Summary(foreground_mean=Scores(), mean={}, per_case=()))
     return run

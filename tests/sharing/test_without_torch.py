@@ -10,6 +10,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,11 +25,16 @@ from seg25d.data.description import read_description
 from seg25d.data.image_io import read_labels
 from seg25d.ensembling.fused_predictor import view_model
 from seg25d.ensembling.load import load_predictor
+from seg25d.networks.specs.mixing import Shift
 from seg25d.planning.model_file import load_model, save_model
+from seg25d.planning.plan import ConfigurationPlan
+from seg25d.planning.portable_model import read_portable
 from seg25d.representations import ANATOMICAL
+from seg25d.representations.slices import Slices
+from seg25d.representations.super_image import SuperImage
 from seg25d.sharing.choice import is_portable
 from seg25d.sharing.unpack import opened_archive
-from tests.sharing.conftest import NAME, make_run, save
+from tests.sharing.conftest import DESCRIPTION, FLAT, NAME, PLANS, make_plan, make_run, save
 from tests.without_torch import WITHOUT_TORCH
 
 LIGHT = os.environ.get("SEG25D_LIGHT_PYTHON")
@@ -36,6 +42,16 @@ COMMAND = f"{WITHOUT_TORCH}\nfrom seg25d.cli.main import main\nsys.exit(main(sys
 RUNS = {"3d": (10, 12, 9), "axial__fine": (10, 12, 9), "si": (10, 12, 9), "stack": (19, 12, 9), "mv": (10, 12, 9)}
 """Shapes of images; those that are a little larger than the window of 8 x 8 x 8 are predicted at once along it."""
 RUNS |= {"coronal": (10, 30, 9), "mip": (10, 8, 7)}
+LABELS = {
+    "3d__regions": {"background": 0, "whole": [1, 7], "core": [7]},
+    "axial__ignore": {**DESCRIPTION["labels"], "ignore": 9},
+}
+"""Of runs whose labels are not those of the others."""
+CHANNELS = {"stack__channels": ("MRI", "CT")}
+"""Of runs that take more than one."""
+MIXING = {"si__shift": SuperImage(grid=(3, 3)), "axial__shift": Slices(axis=0)}
+"""Runs whose slices get features of their neighbours."""
+RUNS |= dict.fromkeys((*LABELS, *CHANNELS, *MIXING), (10, 12, 9))
 
 
 def light(*words: object, status: int = 0) -> str:
@@ -46,17 +62,34 @@ def light(*words: object, status: int = 0) -> str:
     return found.stderr
 
 
+def description_of(name: str) -> dict[str, Any]:
+    changes: dict[str, Any] = {"channel_names": dict(enumerate(CHANNELS.get(name, ("MRI",))))}
+    if name in LABELS:
+        changes["labels"] = LABELS[name]
+    if name == "3d__regions":
+        changes["regions_class_order"] = [1, 7]
+    return DESCRIPTION | changes
+
+
+def plan_of(name: str) -> ConfigurationPlan:
+    plan = PLANS[name.partition("__")[0]]
+    if name in MIXING:
+        return make_plan(MIXING[name], FLAT.model_copy(update={"mixing": Shift(share=1)}))
+    return make_plan(plan.representation, plan.network, CHANNELS.get(name, ("MRI",)))
+
+
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A fold of each method; two of `3d`."""
     torch.manual_seed(1)
     workspace = Workspace.resolve(tmp_path_factory.mktemp("every"), {})
     for name in RUNS:
-        run, configuration = make_run(workspace, name), name.partition("__")[0]
+        configuration, plan = name.partition("__")[0], plan_of(name)
+        run = make_run(workspace, name, description_of(name), plan)
         description = read_description(run.dataset)
         for fold in range(2 if name == "3d" else 1):
             folder = run.fold(fold)
-            save(folder.model_final, configuration, description, fine=name == "axial__fine")
+            save(folder.model_final, configuration, description, fine=name == "axial__fine", plan=plan)
             if name == "mip":  # maps of random weights do not reach the shift of trained ones
                 header, state = load_model(folder.model_final)
                 state = {key: value * 0.5 if key.endswith("normalize.shift") else value for key, value in state.items()}
@@ -69,14 +102,25 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 
 @pytest.fixture(scope="module")
-def archive(workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Graphs of all of them."""
+def archives(workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Graphs of all of them: an archive for those with the same labels and channels, and one for each other run."""
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package, reason="needs ONNX: pip install 'seg25d[onnx]'")
-    path = tmp_path_factory.mktemp("archive") / "every.onnx.zip"
-    words = ["export_model", NAME, "-c", *RUNS, "--format", "onnx", "-o", str(path)]
-    assert main([*words, "--workspace", str(workspace.results.parent)]) == 0
-    return path
+    folder = tmp_path_factory.mktemp("archives")
+    alone = (*LABELS, *CHANNELS)
+    made = {}
+    for names in (tuple(name for name in RUNS if name not in alone), *((name,) for name in alone)):
+        path = folder / f"{names[0]}.onnx.zip"
+        words = ["export_model", NAME, "-c", *names, "--format", "onnx", "-o", str(path)]
+        assert main([*words, "--workspace", str(workspace.results.parent)]) == 0
+        made |= dict.fromkeys(names, path)
+    return made
+
+
+@pytest.fixture(scope="module")
+def archive(archives: dict[str, Path]) -> Path:
+    """That of several runs."""
+    return archives["3d"]
 
 
 @pytest.fixture
@@ -91,12 +135,14 @@ def with_torch(workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
     return predict
 
 
-def image_of(shape: tuple[int, int, int], folder: Path) -> Path:
+def image_of(shape: tuple[int, int, int], folder: Path, channels: int = 1) -> Path:
     """A folder with an image of some structure."""
     folder.mkdir()
-    values = np.random.default_rng(sum(shape)).normal(size=shape).astype(np.float32)
-    values[2:7, 3:7, 2:6] += 3
-    sitk.WriteImage(sitk.GetImageFromArray(values), str(folder / "case_0000.nii.gz"))
+    rng = np.random.default_rng(sum(shape))
+    for channel in range(channels):
+        values = rng.normal(size=shape).astype(np.float32)
+        values[2:7, 3:7, 2:6] += 3 * (-1) ** channel
+        sitk.WriteImage(sitk.GetImageFromArray(values), str(folder / f"case_{channel:04d}.nii.gz"))
     return folder
 
 
@@ -106,14 +152,32 @@ def labels_in(folder: Path) -> np.ndarray:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
-def test_labels_are_those_of_torch(archive, with_torch, tmp_path, name):
-    images = image_of(RUNS[name], tmp_path / "in")
+def test_labels_are_those_of_torch(archives, with_torch, tmp_path, name):
+    images = image_of(RUNS[name], tmp_path / "in", len(CHANNELS.get(name, ("MRI",))))
     with_torch(images, tmp_path / "torch", name)
-    light("predict", "-i", images, "-o", tmp_path / "light", "-m", archive, "-c", name)
+    light("predict", "-i", images, "-o", tmp_path / "light", "-m", archives[name], "-c", name)
     expected, found = labels_in(tmp_path / "torch"), labels_in(tmp_path / "light")
     assert len(np.unique(expected)) > 1, "an empty segmentation shows nothing"
     # Sums in another order: a voxel on the border between two classes may go to the other one.
     assert np.count_nonzero(expected != found) <= expected.size / 500
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("weights", "least"), [("float16", 0.995), ("int8", 0.9)])
+def test_smaller_weights_give_nearly_the_same_labels(workspace, with_torch, tmp_path, weights, least):
+    pytest.importorskip("onnxscript", reason="needs ONNX: pip install 'seg25d[onnx]'")
+    path = tmp_path / "small.onnx.zip"
+    words = ["export_model", NAME, "-c", "3d", "-f", "0", "--format", "onnx", "--weights", weights, "-o", str(path)]
+    assert main([*words, "--workspace", str(workspace.results.parent)]) == 0
+    with opened_archive(path) as results:
+        graph = read_portable(results / NAME / "3d" / "fold_0" / "model_final.onnx").graph
+    assert graph.weights == weights
+    images = image_of(RUNS["3d"], tmp_path / "in")
+    with_torch(images, tmp_path / "torch", "3d", "-f", "0")
+    light("predict", "-i", images, "-o", tmp_path / "light", "-m", path)
+    expected, found = labels_in(tmp_path / "torch"), labels_in(tmp_path / "light")
+    assert len(np.unique(expected)) > 1, "an empty segmentation shows nothing"
+    assert (expected == found).mean() >= least
 
 
 @pytest.mark.slow
@@ -168,9 +232,9 @@ def test_ensembles_of_configurations_are_those_of_torch(workspace, choose, with_
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
-def test_graphs_have_as_many_weights_as_models_of_torch(archive, workspace, name):
+def test_graphs_have_as_many_weights_as_models_of_torch(archives, workspace, name):
     expected = load_predictor([workspace.run(NAME, name).fold("0").model_final], device.choose_execution("cpu"))
-    with opened_archive(archive) as results:
+    with opened_archive(archives[name]) as results:
         found = load_predictor([results / NAME / name / "fold_0" / "model_final.onnx"], HostExecution())
     assert found.num_parameters == expected.num_parameters > 0
 

@@ -12,6 +12,7 @@ from scipy.special import softmax
 
 from seg25d.core.grids import content_box
 from seg25d.data.labels import Labels, logit
+from seg25d.inference.components import small_components
 from seg25d.inference.export import labels_from_slabs
 from seg25d.inference.postprocessing import PostProcessing, remove_components
 from seg25d.inference.predictor import covering_window
@@ -238,6 +239,19 @@ def test_components(labels, steps, checks, rng):
         checks.add("components", [volume], shape=volume.shape, voxel_mm3=float(np.prod(spacing)), rules=rules)
     for volume, found in zip(volumes, checks.run(), strict=True):
         np.testing.assert_array_equal(found.reshape(volume.shape), remove_components(volume, labels, spacing, steps))
+
+
+def test_small_components(checks, rng):
+    """Also those that touch by a corner, those of half the size of the largest, and nothing at all."""
+    volumes = [np.zeros((2, 3, 4), np.uint8), np.array([[[1, 0, 1, 1, 0, 2, 0, 2, 2, 2]]], np.uint8)]
+    for share in (0.05, 0.1, 0.2, 0.3, 0.5, 0.8, 1.0) * 4:
+        shape = random_shape(rng)
+        is_foreground = rng.random(shape) < share
+        volumes.append((rng.integers(1, 4, shape) * is_foreground).astype(np.uint8))
+    for volume in volumes:
+        checks.add("small_components", [volume], shape=volume.shape)
+    for volume, found in zip(volumes, checks.run(), strict=True):
+        np.testing.assert_array_equal(found.reshape(volume.shape), small_components(volume))
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -32,6 +33,7 @@ from seg25d.portable.page_model import MODEL
 from seg25d.portable.web_page import describe_page
 from seg25d.representations.slices import Slices
 from tests.data.dicom_files import write_frames, write_slices
+from tests.web.bgzip import bgzip
 
 CHROMIUM = next((path for name in ("chromium", "google-chrome") if (path := shutil.which(name))), None)
 FLAGS = (
@@ -64,6 +66,14 @@ class Opened(NamedTuple):
 
 class Quiet(SimpleHTTPRequestHandler):
     """What `python -m http.server` serves with."""
+
+    graphs_take_s = 0.0
+
+    def do_GET(self) -> None:
+        """Serve a file; graphs perhaps late."""
+        if ".onnx" in self.path:
+            time.sleep(self.graphs_take_s)
+        super().do_GET()
 
     def log_message(self, *_: Any) -> None:
         """Say nothing."""
@@ -239,6 +249,25 @@ def test_the_page_is_isolated_by_its_service_worker_and_computes_in_threads(open
     assert ("threads" in opened.page.locator("#engine").text_content()) == (cores > 1)
 
 
+def test_folders_beside_each_other_are_all_isolated_and_stay_so(browser, one_channel, two_channels, tmp_path):
+    """In one tab, whose storage they share; also if a reload passes by the service worker."""
+    for name, exported in (("one", one_channel), ("two", two_channels)):
+        shutil.copytree(exported.folder, tmp_path / "served" / name)
+    context = browser.new_context()
+    page = context.new_page()
+    with serving(tmp_path / "served") as server:
+        for name in ("one", "two", "one"):
+            page.goto(f"http://localhost:{server.server_port}/{name}/")
+            wait_for(page, "ready")
+            assert page.evaluate("crossOriginIsolated"), name
+        for _ in range(2):
+            page.evaluate("document.body.dataset.old = true")
+            context.new_cdp_session(page).send("Page.reload", {"ignoreCache": True})
+            page.wait_for_selector("body[data-state=ready]:not([data-old])", timeout=PATIENCE_MS)
+            assert page.evaluate("crossOriginIsolated")
+    context.close()
+
+
 def test_the_page_works_without_the_server_once_it_is_loaded(opened, server, tmp_path):
     page = opened.page
     page.wait_for_selector("body[data-offline=ready]", timeout=PATIENCE_MS)
@@ -334,6 +363,34 @@ def test_a_cancel_in_the_middle_ends_the_work_at_once_and_the_next_image_is_segm
     small = write_image(tmp_path / "small.nii.gz")
     values = segment(opened, [small], tmp_path / "found.nii.gz")
     assert least_dice(values, LABELS.decode(predicted(opened.exported.model, [small]))) >= LEAST_DICE
+
+
+def test_the_time_goes_on_while_nothing_is_known_of_what_is_left(opened, tmp_path, monkeypatch):
+    monkeypatch.setattr(Quiet, "graphs_take_s", 3.0)
+    opened.page.evaluate(
+        """() => {
+          const said = window.said = [];
+          new MutationObserver(() => said.push(["phase", "left"].map((id) => document.getElementById(id).textContent)))
+            .observe(document.getElementById("left"), { childList: true });
+        }"""
+    )
+    segment(opened, [write_image(tmp_path / "a.nii.gz")], tmp_path / "found.nii.gz")
+    said = opened.page.evaluate("said")
+    times = {left for phase, left in said if phase == "Loading the model"}
+    assert {"1 s so far", "2 s so far"} <= times
+    number = len(said)
+    opened.page.wait_for_timeout(1500)
+    assert len(opened.page.evaluate("said")) == number, "nothing is renewed once the work is done"
+
+
+def test_files_of_bgzip_are_read_and_shown(opened, tmp_path):
+    usual = write_image(tmp_path / "usual.nii.gz")
+    path = tmp_path / "case.nii.gz"
+    path.write_bytes(bgzip(gzip.decompress(usual.read_bytes())))
+    values = segment(opened, [path], tmp_path / "found.nii.gz")
+    opened.page.wait_for_selector("body[data-shown=structures]", timeout=PATIENCE_MS)
+    assert opened.page.locator("#view").is_visible()
+    np.testing.assert_array_equal(values, segment(opened, [usual], tmp_path / "again.nii.gz"))
 
 
 def test_a_folder_of_dicom_files_is_one_image(opened, tmp_path):
@@ -614,6 +671,19 @@ def test_the_keyboard_reaches_everything_and_it_has_names(opened, tmp_path):
     page.locator("#opacity").focus()
     page.keyboard.press("ArrowLeft")
     assert page.locator("#opacity").get_attribute("aria-valuetext") == "59 per cent"
+    axial = page.locator("#axial")
+    assert axial.get_attribute("aria-valuetext") == "50 per cent"
+    axial.focus()
+    page.keyboard.press("End")
+    assert axial.get_attribute("aria-valuetext") == "100 per cent"
+    sliders = [page.locator(f"#{name}") for name in ("axial", "coronal", "sagittal")]
+    before = [slider.input_value() for slider in sliders]
+    box = page.locator("#stage").bounding_box()
+    page.mouse.click(box["x"] + 0.15 * box["width"], box["y"] + 0.3 * box["height"])
+    assert before != [slider.input_value() for slider in sliders], "a click into a plane moves the crosshair"
+    for slider in sliders:
+        number, unit = slider.get_attribute("aria-valuetext").split(" ", maxsplit=1)
+        assert (float(number), unit) == (pytest.approx(100 * float(slider.input_value()), abs=0.51), "per cent")
     page.get_by_label("Show organ").press("Space")
     assert not page.get_by_label("Show organ").is_checked()
     assert "organ" in page.get_by_role("status").text_content()

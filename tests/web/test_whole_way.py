@@ -9,6 +9,7 @@ import pytest
 import SimpleITK
 import torch
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from seg25d.core.device import Execution
 from seg25d.data.description import DatasetDescription
@@ -29,6 +30,7 @@ from seg25d.portable.page_model import PagePostProcessing
 from seg25d.preprocessing.preprocess import preprocess_image
 from seg25d.representations.base import RegularSteps
 from seg25d.representations.volume import Volume
+from tests.web.bgzip import bgzip
 
 LABELS = Labels(names={"background": 0, "organ": 2, "lesion": 300})
 WEIGHTS = [[0.1, -0.3], [0.9, 0.2], [-0.7, 0.8]]
@@ -203,16 +205,23 @@ def test_components_are_removed_from_the_whole_image(checks, rng, tmp_path):
     assert (LABELS.encode(values, "found") == wanted).mean() > 0.999
 
 
-def write_blob(path: Path, rng: np.random.Generator) -> None:
-    """A bright ball in noise, away from the middle."""
+def write_blob(path: Path, rng: np.random.Generator, *, specked: bool = False) -> None:
+    """A bright ball in noise, away from the middle, perhaps with a speck beside it."""
     places = np.indices((16, 40, 44)) - np.array([6, 14, 28])[:, None, None, None]
     values = rng.normal(100, 5, places.shape[1:]) + 400 * (np.square(places).sum(0) < 40)
+    if specked:
+        values[6:8, 22:24, 27:30] = 500
     image = SimpleITK.GetImageFromArray(values.astype(np.float32))
     image.SetSpacing((1.0, 1.1, 3.0))
     SimpleITK.WriteImage(image, str(path))
 
 
 FINE_WEIGHTS = [[0.0], [0.9], [0.5]]
+
+
+def fine_rules(windows: dict[str, Any], **others: Any) -> dict[str, Any]:
+    settings = {"margin": [1, 3, 3], "max_rounds": 2, "stop_dice": 1.0, "large_components": False}
+    return {"graphs": [], "windows": windows, "score_thresholds": None} | settings | others
 
 
 def fine_predictor(settings: FineConfig) -> FinePredictor:
@@ -240,20 +249,21 @@ def fine_predictor(settings: FineConfig) -> FinePredictor:
     return FinePredictor(models, header, execution, coarse=coarse)
 
 
+@pytest.mark.parametrize("large_components", [False, True])
 @pytest.mark.parametrize("stop_dice", [0.5, 1.0])
-def test_coarse_to_fine(stop_dice, checks, rng, tmp_path):
-    write_blob(tmp_path / "a.nii", rng)
-    settings = FineConfig(margin=3, max_rounds=3, stop_dice=stop_dice)
+def test_coarse_to_fine(stop_dice, large_components, checks, rng, tmp_path):
+    write_blob(tmp_path / "a.nii", rng, specked=True)
+    settings = FineConfig(margin=3, max_rounds=3, stop_dice=stop_dice, large_components=large_components)
     windows = rules(divisors=[1, 2, 2], resizable_axes=[0, 1, 2], mirror_axes=[1])
     model = page_model(1, windows)
-    model["fine"] = {"graphs": [], "windows": windows, "margin": [1, 3, 3], "max_rounds": 3, "stop_dice": stop_dice}
-    model["fine"]["score_thresholds"] = None
+    model["fine"] = fine_rules(windows, max_rounds=3, stop_dice=stop_dice, large_components=large_components)
     weights = {"weights": [FINE_WEIGHTS], "coarse_weights": [FINE_WEIGHTS], "axis": None}
     checks.add("segment", files=["a.nii"], model=model, out="found.nii", **weights)
     checks.run()
     image, geometry = read_image([tmp_path / "a.nii"])
     wanted = fine_predictor(settings).predict_array(image, geometry.canonical_spacing_mm)
     assert 0 < (wanted == 1).sum() < wanted.size / 2
+    assert (ndimage.label(wanted == 1)[1] == 1) == large_components
     found = LABELS.encode(read_labels(tmp_path / "found.nii")[0], "found")
     assert (found == wanted).mean() > 0.9995
 
@@ -264,6 +274,8 @@ MACHINES = {
     "Macintosh": ({"userAgent": "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) Safari", "maxTouchPoints": 0}, 4.8),
     "iPad": ({"userAgent": "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) Safari", "maxTouchPoints": 5}, 1.8),
     "iPhone": ({"userAgent": "Mozilla/5.0 (iPhone; CPU iPhone OS 18_0) Mobile Safari", "maxTouchPoints": 5}, 1.8),
+    "Android of 8 GB": ({"userAgent": "Mozilla/5.0 (Linux; Android 16) Chrome/140 Mobile", "deviceMemory": 8}, 1.8),
+    "Android of 2 GB": ({"userAgent": "Mozilla/5.0 (Linux; Android 16) Chrome/140 Mobile", "deviceMemory": 2}, 1.2),
     "Windows with touch": ({"userAgent": "Mozilla/5.0 (Windows NT 10.0) Firefox/140", "maxTouchPoints": 10}, 4.8),
 }
 
@@ -273,6 +285,34 @@ def test_what_a_page_may_take(machine, checks):
     said, gib = MACHINES[machine]
     checks.add("budget", machine=said)
     assert checks.run()[0] / 2**30 == pytest.approx(gib)
+
+
+THROWN = {
+    6789320: True,
+    "std::bad_alloc": True,
+    "Array buffer allocation failed": True,
+    "no available backend found": False,
+}
+"""What onnxruntime-web and browsers throw: numbers are addresses of exceptions."""
+
+
+def test_what_is_thrown_where_memory_is_short(checks):
+    checks.add("lacks_memory", thrown=list(THROWN))
+    assert checks.run()[0] == list(THROWN.values())
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_each_axis_of_resampling_is_told(channels, checks, rng, tmp_path):
+    paths = [tmp_path / f"case_{channel:04d}.nii.gz" for channel in range(channels)]
+    for path in paths:
+        write_random(path, rng)
+    model = page_model(channels, rules())
+    names = [path.name for path in paths]
+    checks.add("segment", files=names, model=model, weights=[weights_of(channels, 0)], axis=None, out="found.nii")
+    shares = [share for phase, share in checks.run()[0]["shares"] if phase == "preparing"]
+    steps = np.arange(1, 3 * channels + 1) / (3 * channels)
+    np.testing.assert_allclose(sorted(set(np.round(shares, 6))), [0, *steps], atol=1e-6)
+    assert shares == sorted(shares)
 
 
 def test_less_memory_first_costs_the_picture_and_then_the_result(checks, rng, tmp_path):
@@ -290,8 +330,7 @@ def test_a_crop_for_which_there_is_no_room_is_refused(checks, rng, tmp_path):
     write_blob(tmp_path / "a.nii", rng)
     windows = rules(divisors=[1, 2, 2])
     model = page_model(1, windows)
-    model["fine"] = {"graphs": [], "windows": windows, "margin": [1, 3, 3], "max_rounds": 2, "stop_dice": 1.0}
-    model["fine"]["score_thresholds"] = None
+    model["fine"] = fine_rules(windows)
     weights = {"weights": [FINE_WEIGHTS], "coarse_weights": [FINE_WEIGHTS], "axis": None}
     for budget in (500_000, 900_000, 4_000_000):
         checks.add("segment", files=["a.nii"], model=model, out="found.nii", budget=budget, **weights)
@@ -313,6 +352,22 @@ def test_voxels_and_their_order(kind, checks, rng, tmp_path):
     for orientation, found in zip(ORIENTATIONS, checks.run(), strict=True):
         image, _ = read_image([tmp_path / f"{orientation}.nii.gz"])
         np.testing.assert_array_equal(found.reshape(image.shape[1:]), image[0], err_msg=orientation)
+
+
+def test_files_of_bgzip(checks, rng, tmp_path):
+    path = tmp_path / "image.nii"
+    write_random(path, rng)
+    whole = bgzip(path.read_bytes())
+    (tmp_path / "whole.nii.gz").write_bytes(whole)
+    (tmp_path / "cut.nii.gz").write_bytes(whole[:2000])
+    (tmp_path / "damaged.nii.gz").write_bytes(whole[:2000] + bytes(1) + whole[2001:])
+    for name in ("whole", "cut", "damaged"):
+        checks.add("voxels", file=f"{name}.nii.gz")
+    found, cut, damaged = checks.run()
+    image, _ = read_image([tmp_path / "whole.nii.gz"])
+    np.testing.assert_array_equal(found, image.ravel())
+    assert "damaged or cut off" in cut["error"]
+    assert "damaged or cut off" in damaged["error"]
 
 
 def test_slope_and_intercept(checks, rng, tmp_path):

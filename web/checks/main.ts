@@ -8,7 +8,7 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { assignChannels, checkNumber } from "../src/channels.js";
-import { removeComponents } from "../src/components.js";
+import { removeComponents, smallComponents } from "../src/components.js";
 import { isDicom } from "../src/dicom_elements.js";
 import { checkSeries, findSeries, windowOf, type Series } from "../src/dicom_series.js";
 import { UserError } from "../src/errors.js";
@@ -16,7 +16,7 @@ import { contentBox, planGrid, separateAxisOf, inverseSeparateAxisOf, product, t
 import { labelsFromSlabs } from "../src/export.js";
 import type { FineModels } from "../src/fine.js";
 import { decode, indicesFromScores } from "../src/labels.js";
-import { checkConverting, memoryBudget } from "../src/memory.js";
+import { checkConverting, lacksMemory, memoryBudget } from "../src/memory.js";
 import { labelFile, readBytes, readFileHeader, voxelsOf } from "../src/nifti.js";
 import { normalize } from "../src/normalize.js";
 import { toFileOrder } from "../src/orientation.js";
@@ -115,6 +115,12 @@ const tasks: Record<string, (job: Job) => Promise<unknown> | unknown> = {
     removeComponents(indices, shape, voxel_mm3, rules);
     return indices;
   },
+  small_components: ({ arrays, shape }) => {
+    const indices = Uint8Array.from(read(arrays![0]));
+    const small = new Uint8Array(indices.length);
+    for (const [start, stop] of smallComponents(indices, shape)) small.fill(1, start, stop);
+    return small;
+  },
   header: async ({ file }) => {
     const { sizes, spacing, direction, origin, orientation } = await readFileHeader(blob(file), file);
     return { sizes, spacing, direction, origin, orientation };
@@ -140,14 +146,15 @@ const tasks: Record<string, (job: Job) => Promise<unknown> | unknown> = {
     const load = async (): Promise<FineModels> => ({ fine: standIns(weights), coarse: standIns(coarse_weights ?? []) });
     const named = files.map((name: string) => ({ name, file: blob(name), isDicom: is_dicom ?? false, window }));
     let isShown = false;
+    const shares: [string, number][] = [];
     const result = await segment(named, model, load, {
       sparing: false,
       budget: budget ?? memoryBudget({}),
-      progress: () => undefined,
+      progress: (phase, share) => shares.push([phase, share]),
       view: (isRoom) => (isShown = isRoom),
     });
     writeFileSync(join(folder, out), result.labels);
-    return { structures: result.structures, doubts: result.doubts, isShown };
+    return { structures: result.structures, doubts: result.doubts, isShown, shares };
   },
   /** Series among files, as they are found before dcm2niix has them. */
   dicom: async ({ files }) => {
@@ -164,6 +171,9 @@ const tasks: Record<string, (job: Job) => Promise<unknown> | unknown> = {
     await checkNumber(files.map((name: string) => ({ name, file: blob(name) })), channels, []);
     return null;
   },
+  /** Texts stand for errors with them. */
+  lacks_memory: ({ thrown }) =>
+    thrown.map((each: unknown) => lacksMemory(typeof each === "string" ? new Error(each) : each)),
   budget: ({ machine }) => memoryBudget(machine),
   super_image: ({ shape, planned }) => gridFor(shape, planned),
   assign: ({ names, channels }) => assignChannels(names, channels),

@@ -1,9 +1,17 @@
 /**
- * Post-processing of labels: only the largest component, none that is too small; the rules of
- * seg25d/inference/postprocessing.py. Voxels that share a corner are connected.
+ * Connected components of labels. Post-processing keeps only the largest one and none that is too small, by the rules
+ * of seg25d/inference/postprocessing.py; coarse-to-fine leaves out what is small beside the largest one of its class,
+ * by those of seg25d/inference/components.py.
  */
 
 import type { Shape } from "./grid.js";
+import { countIndices } from "./labels.js";
+
+/** Voxels that share a side are connected, or also those that share a corner: how far neighbouring runs reach. */
+const SIDES = 0;
+const CORNERS = 1;
+/** Minimum size of a component to be kept, as a share of the largest component of its class. */
+const LARGE = 0.5;
 
 /** What becomes of the components of a class or region. */
 export interface ComponentRule {
@@ -58,7 +66,7 @@ export function removeComponents(
 
 /** Keep the components that a rule lets be. */
 function keep(indices: Uint8Array, shape: Shape, rule: ComponentRule, voxelMm3: number): void {
-  const { starts, stops, roots, sizes } = findComponents(indices, shape, rule.members);
+  const { starts, stops, roots, sizes } = findComponents(indices, shape, rule.members, CORNERS);
   // The first of equal ones.
   const largest = sizes.reduce((best, size, root) => (size > (sizes[best] ?? 0) ? root : best), 0);
   roots.forEach((root, run) => {
@@ -67,8 +75,32 @@ function keep(indices: Uint8Array, shape: Shape, rule: ComponentRule, voxelMm3: 
   });
 }
 
-/** Find the components of all voxels with one of some indices, row by row: runs take less memory than voxels. */
-function findComponents(indices: Uint8Array, [depth, height, width]: Shape, members: readonly number[]): Components {
+/**
+ * Runs of voxels in the components with less than half of the voxels of the largest one of their class.
+ *
+ * @param indices Internal indices (D, H, W); 0 is background.
+ * @returns First voxel of each run in the volume, and the one behind its last.
+ */
+export function smallComponents(indices: Uint8Array, shape: Shape): [start: number, stop: number][] {
+  const classes = [...countIndices(indices).entries()].filter(([index, voxels]) => index > 0 && voxels > 0);
+  return classes.flatMap(([index]) => {
+    const { starts, stops, roots, sizes } = findComponents(indices, shape, [index], SIDES);
+    const least = LARGE * sizes.reduce((most, size) => Math.max(most, size), 0);
+    return roots.flatMap((root, run): [number, number][] => (sizes[root] < least ? [[starts[run], stops[run]]] : []));
+  });
+}
+
+/**
+ * Find the components of all voxels with one of some indices, row by row: runs take less memory than voxels.
+ *
+ * @param reach `SIDES` or `CORNERS`.
+ */
+function findComponents(
+  indices: Uint8Array,
+  [depth, height, width]: Shape,
+  members: readonly number[],
+  reach: number,
+): Components {
   const isMember = new Uint8Array(256);
   for (const index of members) isMember[index] = 1;
   const starts: number[] = [];
@@ -84,13 +116,13 @@ function findComponents(indices: Uint8Array, [depth, height, width]: Shape, memb
     const [one, other] = [rootOf(first), rootOf(second)];
     roots[Math.max(one, other)] = Math.min(one, other);
   };
-  /** Join the runs of a row with those of an earlier one that they touch, by a corner at least. */
+  /** Join the runs of a row with those of an earlier one that they touch. */
   const joinRows = (row: number, earlier: number): void => {
     const shift = (row - earlier) * width;
     let first = rows[earlier];
     for (let run = rows[row]; run < rows[row + 1]; run++) {
-      while (first < rows[earlier + 1] && stops[first] + shift < starts[run]) first++;
-      for (let other = first; other < rows[earlier + 1] && starts[other] + shift <= stops[run]; other++) {
+      while (first < rows[earlier + 1] && stops[first] + shift + reach <= starts[run]) first++;
+      for (let other = first; other < rows[earlier + 1] && starts[other] + shift < stops[run] + reach; other++) {
         join(run, other);
       }
     }
@@ -112,7 +144,7 @@ function findComponents(indices: Uint8Array, [depth, height, width]: Shape, memb
     const h = row % height;
     if (h > 0) joinRows(row, row - 1);
     if (row < height) continue;
-    for (let other = Math.max(0, h - 1); other <= Math.min(height - 1, h + 1); other++) {
+    for (let other = Math.max(0, h - reach); other <= Math.min(height - 1, h + reach); other++) {
       joinRows(row, row - h - height + other);
     }
   }

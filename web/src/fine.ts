@@ -3,6 +3,7 @@
  * the rules of seg25d/inference/fine_predictor.py and fixed_point.py.
  */
 
+import { smallComponents } from "./components.js";
 import { boxShape, crop, mapAxes, product, type Box, type Shape } from "./grid.js";
 import { indicesFromScores, type Meaning } from "./labels.js";
 import type { Graph } from "./model.js";
@@ -18,6 +19,8 @@ export interface FineRules {
   max_rounds: number;
   /** Dice of two successive masks from which on no further round follows. */
   stop_dice: number;
+  /** Whether after each round small components become background. */
+  large_components: boolean;
   /** Of both models, as in `Meaning`: those of post-processing are for the result alone. */
   score_thresholds: number[] | null;
 }
@@ -68,7 +71,7 @@ export async function* refinedSlabs(
   const within = (done: number, all: number): void => progress(1 - 0.5 ** stage * (1 - done / all / 2), 1);
   const coarsely = (): AsyncGenerator<Slab> =>
     predictSlabs(models.coarse, image, shape, coarse.windows, cover, within);
-  let mask: Uint8Array = await foreground(coarsely(), shape, meaning);
+  let mask: Uint8Array = await foreground(coarsely(), shape, meaning, coarse.large_components);
   let last: Refined | null = null;
   for (let round = 0; round < coarse.max_rounds; round++) {
     const found = boundingBox(mask, shape);
@@ -79,7 +82,7 @@ export async function* refinedSlabs(
     const part = image.map((channel) => crop(channel, shape, box));
     const slabs = predictSlabs(models.fine, part, size, rules, coverCrop(size), within);
     const planes = emptyPlanes(size, rules.outputs);
-    const refined = { box, planes, mask: await foreground(slabs, size, meaning, planes) };
+    const refined = { box, planes, mask: await foreground(slabs, size, meaning, coarse.large_components, planes) };
     if (!refined.mask.includes(1)) break;
     const before = mask;
     mask = inserted(refined, shape);
@@ -95,18 +98,21 @@ function emptyPlanes([depth, height, width]: Shape, outputs: number): Float32Arr
 }
 
 /**
- * The foreground of a volume, all classes together.
+ * The foreground of a volume, all classes together: 1.
  *
- * @param planes Planes of scores (K, h, w) across D, to be filled; none where only the foreground is needed.
+ * @param onlyLarge Whether small components are left out.
+ * @param planes Planes of scores (K, h, w) across D, to be filled, with those of background for what is left out; none
+ *   where only the foreground is needed.
  */
 async function foreground(
   slabs: AsyncIterable<Slab>,
   shape: Shape,
   meaning: Meaning,
+  onlyLarge: boolean,
   planes?: readonly Float32Array[],
 ): Promise<Uint8Array> {
   const [, height, width] = shape;
-  const mask = new Uint8Array(product(shape));
+  const labels = new Uint8Array(product(shape));
   for await (const slab of slabs) {
     const others = otherAxes(slab.axis);
     for (const [number, plane] of slab.planes.entries()) {
@@ -119,7 +125,7 @@ async function foreground(
           at[others[0]] = row;
           at[others[1]] = column;
           const place = at[1] * width + at[2];
-          mask[at[0] * height * width + place] = indices[from] > 0 ? 1 : 0;
+          labels[at[0] * height * width + place] = indices[from];
           const scores = planes?.[at[0]];
           for (let k = 0; scores && k < outputs; k++) {
             scores[k * height * width + place] = plane[k * indices.length + from];
@@ -128,7 +134,21 @@ async function foreground(
       }
     }
   }
-  return mask;
+  for (const [start, stop] of onlyLarge ? smallComponents(labels, shape) : []) {
+    labels.fill(0, start, stop);
+    const plane = Math.floor(start / (height * width));
+    const [from, to] = [start, stop].map((place) => place - plane * height * width);
+    if (planes) fillBackground(planes[plane], height * width, meaning, from, to);
+  }
+  for (let at = 0; at < labels.length; at++) if (labels[at] > 0) labels[at] = 1;
+  return labels;
+}
+
+/** Give pixels of a plane (K, h, w) the scores of background. */
+function fillBackground(plane: Float32Array, pixels: number, { paint }: Meaning, from: number, to: number): void {
+  for (let k = 0; k * pixels < plane.length; k++) {
+    plane.fill(k === 0 && !paint ? 0 : NOTHING, k * pixels + from, k * pixels + to);
+  }
 }
 
 /** The smallest box that holds every voxel that is not 0; null if there is none. */
@@ -185,8 +205,8 @@ function* framed({ box, planes }: Refined, shape: Shape, outputs: number, meanin
   const [, height, width] = shape;
   const [depth, rows, columns] = boxShape(box);
   for (let d = 0; d < shape[0]; d++) {
-    const plane = new Float32Array(outputs * height * width).fill(NOTHING);
-    if (!meaning.paint) plane.fill(0, 0, height * width);
+    const plane = new Float32Array(outputs * height * width);
+    fillBackground(plane, height * width, meaning, 0, height * width);
     const within = d - box[0][0];
     for (let k = 0; within >= 0 && within < depth && k < outputs; k++) {
       for (let row = 0; row < rows; row++) {

@@ -11,23 +11,18 @@ import { Cancelled, chooseBackend, Job } from "./job.js";
 import type { Backend } from "./messages.js";
 import { memoryBudget } from "./memory.js";
 import { fetchModel, type PageModel } from "./model.js";
-import { compressed, readFileHeader } from "./nifti.js";
 import { product } from "./grid.js";
+import { compressed } from "./gzip.js";
+import { readFileHeader } from "./nifti.js";
 import { startOffline } from "./offline.js";
-import type { ChannelFile, Measured, Phase, Segmentation } from "./segment.js";
-import { duration, timeLeft } from "./timing.js";
+import { Progress } from "./progress.js";
+import type { ChannelFile, Measured, Segmentation } from "./segment.js";
+import { duration } from "./timing.js";
 import { MOST_VOXELS, Viewer, type Layout } from "./viewer.js";
 
 /** What the page does; `data-state` of its body says it, also to those who drive the page by scripts. */
 type State = "starting" | "ready" | "reading" | "assigning" | "running" | "done" | "failed" | "cancelled";
 
-const PHASES: Record<Phase, string> = {
-  reading: "Reading the image",
-  preparing: "Preparing the image",
-  loading: "Loading the model",
-  segmenting: "Segmenting",
-  writing: "Writing the segmentation",
-};
 /** Longest wait for the service worker, without which the page works in one thread. */
 const PATIENCE_MS = 4000;
 const NO_ROOM = " The image is not drawn, as that takes more memory than there is; the segmentation can be saved.";
@@ -45,9 +40,7 @@ class Page {
   private engine = "";
   /** Why the image is not drawn. */
   private undrawn = "";
-  private began = 0;
-  private phase: Phase | null = null;
-  private phaseBegan = 0;
+  private progress = new Progress();
   private result: { segmentation: Segmentation; name: string } | null = null;
   /** Counts what was begun, so that what was overtaken keeps quiet. */
   private turn = 0;
@@ -73,6 +66,7 @@ class Page {
     element("status").textContent = said;
     const isBusy = state === "running" || state === "reading";
     show("work", isBusy);
+    if (!isBusy) this.progress.end();
     show("assign", state === "assigning");
     show("result", state === "done");
     for (const id of ["files", "folder"]) element<HTMLInputElement>(id).disabled = isBusy;
@@ -145,7 +139,7 @@ class Page {
   private listenToControls(): void {
     const opacity = element<HTMLInputElement>("opacity");
     opacity.addEventListener("input", () => {
-      opacity.setAttribute("aria-valuetext", `${opacity.value} per cent`);
+      sayPlace(opacity);
       void this.viewer?.then((viewer) => viewer?.setOpacity(Number(opacity.value) / 100));
     });
     document.querySelectorAll<HTMLInputElement>("input[name=layout]").forEach((input) =>
@@ -156,7 +150,7 @@ class Page {
     SLIDERS.forEach((name, axis) => {
       const slider = element<HTMLInputElement>(name);
       slider.addEventListener("input", () => {
-        slider.setAttribute("aria-valuetext", `${Math.round(100 * Number(slider.value))} per cent`);
+        sayPlace(slider);
         void this.viewer?.then((viewer) => viewer?.moveTo(axis as 0 | 1 | 2, Number(slider.value)));
       });
     });
@@ -180,7 +174,7 @@ class Page {
   private async take(files: () => Promise<File[]>): Promise<void> {
     const turn = ++this.turn;
     this.clear();
-    this.begin("reading");
+    this.progress.begin("reading");
     this.enter("reading", "Reading the files.");
     this.reading = new AbortController();
     const { signal } = this.reading;
@@ -234,11 +228,11 @@ class Page {
     const turn = ++this.turn;
     const began = performance.now();
     this.enter("running");
-    this.begin("reading");
+    this.progress.begin("reading");
     let isShown = false;
     const job = new Job({
       progress: (phase, share) => {
-        if (turn === this.turn) this.advance(phase, share);
+        if (turn === this.turn) this.progress.advance(phase, share);
       },
       view: (isRoom) => {
         if (turn !== this.turn || isShown) return;
@@ -263,34 +257,6 @@ class Page {
     }
   }
 
-  private begin(phase: Phase): void {
-    this.began = performance.now();
-    this.phase = null;
-    this.advance(phase, 0);
-  }
-
-  private advance(phase: Phase, share: number): void {
-    if (phase !== this.phase) {
-      this.phase = phase;
-      this.phaseBegan = performance.now();
-      element("phase").textContent = PHASES[phase];
-    }
-    const bar = element<HTMLProgressElement>("progress");
-    if (phase === "segmenting") bar.value = share;
-    else bar.removeAttribute("value");
-    const left = phase === "segmenting" ? timeLeft(performance.now() - this.phaseBegan, share) : null;
-    const spent = duration(performance.now() - this.began);
-    element("left").textContent = left ? `${Math.floor(100 * share)} per cent, ${left}` : `${spent} so far`;
-    this.announce(phase, share);
-  }
-
-  /** Tell screen readers now and then, not ten times a second. */
-  private announce(phase: Phase, share: number): void {
-    const quarter = `, ${25 * Math.floor(4 * share)} per cent`;
-    const step = `${PHASES[phase]}${phase === "segmenting" ? quarter : ""}.`;
-    if (element("status").textContent !== step) element("status").textContent = step;
-  }
-
   private async showImage(volume: ChannelFile, turn: number): Promise<void> {
     try {
       const header = await readFileHeader(volume.file, volume.name);
@@ -299,7 +265,11 @@ class Page {
         return;
       }
       this.viewer ??= Viewer.start(element<HTMLCanvasElement>("stage"), (place) =>
-        SLIDERS.forEach((name, axis) => (element<HTMLInputElement>(name).value = String(place[axis]))),
+        SLIDERS.forEach((name, axis) => {
+          const slider = element<HTMLInputElement>(name);
+          slider.value = String(place[axis]);
+          sayPlace(slider);
+        }),
       );
       show("view", true);
       const viewer = await this.viewer;
@@ -376,6 +346,11 @@ class Page {
 
 function inMl(value: number): string {
   return value >= 100 ? value.toFixed(0) : value >= 1 ? value.toFixed(1) : value.toFixed(3);
+}
+
+/** Tell screen readers where a slider stands. */
+function sayPlace(slider: HTMLInputElement): void {
+  slider.setAttribute("aria-valuetext", `${Math.round((100 * Number(slider.value)) / Number(slider.max))} per cent`);
 }
 
 async function begin(): Promise<void> {

@@ -6,10 +6,10 @@ import { voxelsPerPass } from "./predict.js";
 import { coverVolume, type Cover, type WindowRules } from "./windows.js";
 
 const GIB = 2 ** 30;
-/** Of the machine's memory, the part that a page may take; browsers name at most 8 GiB, some nothing. */
+/** Of the machine's memory, the part that a page may take; some browsers do not name it. */
 const SHARE = 0.6;
-const UNKNOWN_GIB = 8;
-/** Of phones and tablets that do not say it. */
+const MOST_GIB = 8;
+/** Of phones and tablets: they end pages that take much more, whatever memory they name. */
 const PHONE_GIB = 3;
 /** Bytes of a voxel of a window in the features of a network: 5 maps of 32 channels in single precision. */
 const FEATURE_BYTES = 640;
@@ -43,7 +43,7 @@ export function memoryBudget({ deviceMemory, userAgent = "", maxTouchPoints = 0 
   // iPads say that they are Macintoshes, which have no touch.
   const isTablet = /Macintosh/.test(userAgent) && maxTouchPoints > 1;
   const isPhone = isTablet || /Mobi|Android|iPhone|iPad/.test(userAgent);
-  return (deviceMemory ?? (isPhone ? PHONE_GIB : UNKNOWN_GIB)) * GIB * SHARE;
+  return Math.min(deviceMemory ?? Infinity, isPhone ? PHONE_GIB : MOST_GIB) * GIB * SHARE;
 }
 
 /** Refuse to read files that would take too much memory, by their headers. */
@@ -166,4 +166,12 @@ function refuse(needed: number, budget: number, what: string): void {
 
 function rounded(voxels: number): string {
   return voxels >= 1e6 ? `${Math.round(voxels / 1e6)} million` : String(voxels);
+}
+
+/** Whether a failure says that memory ran out. */
+export function lacksMemory(error: unknown): boolean {
+  // ONNX Runtime lets C++ exceptions out as their addresses; those of its own it turns into errors with words.
+  if (typeof error === "number") return true;
+  const text = error instanceof Error ? `${error.name} ${error.message}` : String(error);
+  return /bad_alloc|out of memory|\boom\b|allocat|access out of bounds|array buffer|typed array length/i.test(text);
 }

@@ -2,6 +2,7 @@
 
 import { UserError } from "./errors.js";
 import { AXES, mapAxes, product, type Triple } from "./grid.js";
+import { uncompressed } from "./gzip.js";
 import { forEachRow, orientationOf, type Orientation } from "./orientation.js";
 
 const HEADER_SIZE = 348;
@@ -12,8 +13,6 @@ const LONGEST_OFFSET = 1 << 24;
 /** What lies outside is no size of a voxel (seg25d/data/image_geometry.py). */
 const SMALLEST_MM = 1e-6;
 const LARGEST_MM = 1e4;
-/** First bytes of gzip data. */
-const GZIP = [0x1f, 0x8b];
 type Values = ArrayLike<number | bigint>;
 /** Sizes by `datatype`; colours and complex numbers are refused by name. */
 const TYPES: Record<number, { bytes: number; read: (buffer: ArrayBuffer, start: number, count: number) => Values }> = {
@@ -319,21 +318,8 @@ export function labelFile(labels: Uint8Array | Uint16Array | Int32Array, image: 
   return bytes;
 }
 
-/** Compress by gzip. */
-export async function compressed(bytes: Uint8Array<ArrayBuffer>): Promise<Blob> {
-  const stream = new Blob([bytes]).stream().pipeThrough(new CompressionStream("gzip"));
-  return new Response(stream).blob();
-}
-
 function swapBytes(bytes: Uint8Array, size: number): void {
   for (let start = 0; start < bytes.length; start += size) bytes.subarray(start, start + size).reverse();
-}
-
-async function uncompressed(file: Blob, name: string): Promise<ReadableStream<Uint8Array>> {
-  if (file.size === 0) throw new UserError(`${name}: the file is empty (0 bytes). Copy it again.`);
-  const mark = new Uint8Array(await file.slice(0, 2).arrayBuffer());
-  const isGzip = mark[0] === GZIP[0] && mark[1] === GZIP[1];
-  return isGzip ? file.stream().pipeThrough(new DecompressionStream("gzip")) : file.stream();
 }
 
 async function nextChunk(
@@ -343,7 +329,10 @@ async function nextChunk(
   try {
     return (await reader.read()).value;
   } catch {
-    throw new UserError(`${name}: the file cannot be read, its compressed data are damaged or cut off. Copy it again.`);
+    throw new UserError(
+      `${name}: the file cannot be read, its compressed data are damaged or cut off, or in several parts that do not ` +
+        "say their sizes. Copy it again, or compress it anew: gzip -dc OLD | gzip > NEW.",
+    );
   }
 }
 

@@ -32,10 +32,17 @@ export interface Matrix {
  *
  * @param image (D, H, W).
  * @param axis The axis that takes the nearest voxel instead, see `separateAxis`.
+ * @param progress Called with the share that is done, after each axis.
  * @returns (d, h, w); the input itself, not a copy, if the shape is the same.
  */
-export function resampleImage(image: Float32Array, shape: Shape, newShape: Shape, axis: number | null): Float32Array {
-  return resample(image, shape, newShape, (each) => (each === axis ? 0 : 3));
+export function resampleImage(
+  image: Float32Array,
+  shape: Shape,
+  newShape: Shape,
+  axis: number | null,
+  progress: (share: number) => void,
+): Float32Array {
+  return resample(image, shape, newShape, (each) => (each === axis ? 0 : 3), progress);
 }
 
 /** The same with a spline of any order for each axis: 0 nearest, 1 linear, 3 cubic. */
@@ -44,16 +51,18 @@ export function resample(
   shape: Shape,
   newShape: Shape,
   orderOf: (axis: number) => Order,
+  progress: (share: number) => void = () => undefined,
 ): Float32Array {
   const sizes: Shape = [...shape];
   let result = image;
   // The axis that shrinks most goes first: the others have less to do.
   const byShrinking = [0, 1, 2].sort((a, b) => newShape[a] / shape[a] - newShape[b] / shape[b]);
-  for (const axis of byShrinking) {
-    if (shape[axis] === newShape[axis]) continue;
+  const axes = byShrinking.filter((axis) => shape[axis] !== newShape[axis]);
+  axes.forEach((axis, done) => {
     result = applyMatrix(axisMatrix(shape[axis], newShape[axis], orderOf(axis)), result, sizes, axis);
     sizes[axis] = newShape[axis];
-  }
+    progress((done + 1) / axes.length);
+  });
   return result;
 }
 

@@ -137,9 +137,3 @@ function compared(run: Model, source: Source): Model {
     return scores;
   };
 }
-
-/** Whether a failure says that memory ran out. */
-export function lacksMemory(error: unknown): boolean {
-  const text = error instanceof Error ? `${error.name} ${error.message}` : String(error);
-  return /bad_alloc|out of memory|\boom\b|allocat|access out of bounds|array buffer|typed array length/i.test(text);
-}

@@ -200,7 +200,8 @@ function resampled(
   return Array.from({ length: number }, (_, index) => {
     const part = crop(image.shift()!, grid.canonicalShape, grid.box);
     normalize(part, model.channels[index]);
-    const result = resampleImage(part, boxShape(grid.box), grid.shape, separateAxisOf(grid));
+    const within = (share: number): void => progress((index + share) / number);
+    const result = resampleImage(part, boxShape(grid.box), grid.shape, separateAxisOf(grid), within);
     progress((index + 1) / number);
     return result;
   });

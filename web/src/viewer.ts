@@ -1,6 +1,7 @@
 /** The image in planes and as a solid, with the structures over it, by NiiVue. */
 
 import type { Niivue } from "@niivue/niivue";
+import { inOneMember } from "./gzip.js";
 import type { Structure } from "./model.js";
 
 export type Layout = "both" | "planes" | "solid";
@@ -51,7 +52,10 @@ export class Viewer {
     this.hiddenIndices.clear();
     // The solid is shown with its structures: drawing it takes long where there is no graphics processor.
     this.arrange("planes");
-    const image = await this.kit.NVImage.loadFromFile({ file: new File([file], name), name, colormap: "gray" });
+    const plain = await inOneMember(file);
+    const shown = plain === file ? name : name.replace(/\.gz$/i, "");
+    const given = new File([plain], shown);
+    const image = await this.kit.NVImage.loadFromFile({ file: given, name: shown, colormap: "gray" });
     this.nv.addVolume(image);
     // Afterwards, as the viewer cannot be without a volume again.
     for (const volume of old) this.nv.removeVolume(volume);

@@ -3,7 +3,8 @@
 import { UserError } from "./errors.js";
 import type { FineModels } from "./fine.js";
 import type { Answer, Order } from "./messages.js";
-import { lacksMemory, loadModels } from "./runtime.js";
+import { lacksMemory } from "./memory.js";
+import { loadModels } from "./runtime.js";
 import { segment } from "./segment.js";
 
 const say = (answer: Answer, transfer: Transferable[] = []): void => self.postMessage(answer, { transfer });
@@ -40,7 +41,9 @@ async function work({ files, model, base, backend, budget, sparing }: Order): Pr
     });
     say({ type: "done", result }, [result.labels.buffer, result.indices.buffer]);
   } catch (error) {
-    const message = error instanceof Error ? error.message : String(error);
+    const isNumber = typeof error === "number";
+    const said = isNumber ? `ONNX Runtime ended with ${error}` : String(error);
+    const message = error instanceof Error ? error.message : said;
     const reason =
       error instanceof UserError
         ? "user"
