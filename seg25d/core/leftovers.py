@@ -14,6 +14,10 @@ TEMPORARY_PREFIX = ".tmp-"
 LONGEST_WRITING_HOURS = 24
 """Age of a temporary file from which on it is a leftover, where its process cannot be asked, as it is of another
 machine or container: longer than a job on a cluster computes between two files."""
+UNFINISHED_SUFFIX = ".part"
+"""Ending of the hidden folders of `unfinished.py`."""
+UNFINISHED_DAYS = 30
+"""Age from which on such a folder is a leftover: of a command that nobody has repeated."""
 _OWNER = re.compile(re.escape(TEMPORARY_PREFIX) + r"(\d+)(?:\.([0-9a-f]{6})\.(\d+))?-")
 _LONGEST_NAME = 180
 """Bytes of a name that a prefix still fits before: file systems take 255."""
@@ -38,13 +42,19 @@ def shortened(name: str) -> str:
 def remove_leftovers(folder: Path, *, deep: bool = False) -> None:
     """Remove what killed processes left under temporary names in `folder`; what is of running processes stays.
 
+    Folders of unfinished passes (`unfinished.py`) go when nothing was added to them for `UNFINISHED_DAYS`.
+
     Args:
         folder: It may be missing.
         deep: Also in all folders below: for those that nobody but seg25d writes into.
     """
     if not folder.is_dir():
         return
-    for path in list((folder.rglob if deep else folder.glob)(f"{TEMPORARY_PREFIX}*")):
+    find = folder.rglob if deep else folder.glob
+    for path in list(find(f".*{UNFINISHED_SUFFIX}")):
+        if path.is_dir() and not path.is_symlink() and time.time() - path.stat().st_mtime > UNFINISHED_DAYS * 86400:
+            shutil.rmtree(path, ignore_errors=True)
+    for path in list(find(f"{TEMPORARY_PREFIX}*")):
         if _is_leftover(path):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)

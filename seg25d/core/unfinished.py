@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-from seg25d.core.errors import RecordError
+from seg25d.core.errors import RecordError, Seg25dError
 from seg25d.core.files import write_text
-from seg25d.core.leftovers import shortened
+from seg25d.core.leftovers import UNFINISHED_SUFFIX, shortened
 from seg25d.core.parallel import map_cases
 from seg25d.core.progress import keep_now_and_then, track
 from seg25d.core.records import Record, digest, read_record
@@ -114,21 +114,27 @@ def map_and_keep(
 
 def unfinished_folder(path: Path, description: str) -> Path:
     """Where the results of a pass are until `path` is written."""
-    return path.with_name(f".{shortened(path.name)}.{description.replace(' ', '_')}.part")
+    return path.with_name(f".{shortened(path.name)}.{description.replace(' ', '_')}{UNFINISHED_SUFFIX}")
 
 
-def forget_unfinished(path: Path, description: str | None = None) -> None:
-    """Remove what was kept of a pass, or of all passes, for a file, as it is written now."""
-    pattern = f".{escape(shortened(path.name))}.*.part"
-    for folder in [unfinished_folder(path, description)] if description else list(path.parent.glob(pattern)):
-        shutil.rmtree(folder, ignore_errors=True)
+def forget_unfinished(path: Path) -> None:
+    """Remove what was kept of all passes for a file, as it is written now."""
+    beginning = f".{shortened(path.name)}."
+    for folder in list(path.parent.glob(f"{escape(beginning)}*{UNFINISHED_SUFFIX}")):
+        # Names of passes have no dots, those of files that begin as this one have more.
+        if "." not in folder.name.removeprefix(beginning).removesuffix(UNFINISHED_SUFFIX):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _keep(folder: Path, fresh: dict[str, Any]) -> None:
     """Write results to a file of their own, and forget them: nothing is written twice."""
     results = json.loads(json.dumps(fresh, default=_plain))
     piece = {"schema_version": 1, "digest": digest(results), "results": results}
-    write_text(folder / f"{time.time_ns()}.json", json.dumps(piece))
+    try:
+        write_text(folder / f"{time.time_ns() // 1000}.json", json.dumps(piece))
+    except (Seg25dError, OSError) as error:  # the pass itself is none the worse
+        logger.warning("what is done so far is not kept, and would be done again after a kill: %s", error)
+        return
     fresh.clear()
 
 
@@ -155,7 +161,7 @@ def _read(folder: Path, kind: Any, keys: Set[str]) -> dict[str, Any]:
             if digest(piece.results) != piece.digest:
                 raise RecordError("it is damaged or was changed")
             found |= results.validate_python({key: _revived(piece.results[key]) for key in keys & piece.results.keys()})
-        except (RecordError, OSError, ValueError, TypeError, RecursionError) as error:
+        except (RecordError, OSError, ValueError, TypeError, SyntaxError, RecursionError) as error:
             reason = str(error).partition("\n")[0]
             logger.warning("what %s holds of an unfinished command is done again: %s", path, reason)
     return found

@@ -223,11 +223,13 @@ def _wrapped(text: str, indent: str = "") -> list[str]:
 def _choice_reason(fit: Fit, limits: Limits) -> str:
     """Describe the configuration in a sentence: what was chosen and why."""
     representation, geometry, rules = fit.representation, limits.geometry, limits.rules
-    if fit.num_without_room or fit.num_too_slow:
+    if not fit.is_countable:
+        why = "the smallest there is; its largest tensor has 2^31 values or more, with which GPUs may be slow or fail"
+    elif fit.num_without_room or fit.num_too_slow:
         why = f"the best that fit into {limits.gpu_memory_gb:g} GB"
         why += f" and {limits.update_seconds:.3g} s on these CPUs" if fit.num_too_slow else ""
     elif fit.num_uncountable:
-        why = "the best whose tensors have less than 2^31 numbers, which kernels can count"
+        why = "the best whose tensors have less than 2^31 values, as many as kernels of GPUs can count"
     elif fit.num_too_large:
         why = "larger ones are not known to help, so that memory goes to the batch"
     else:
@@ -251,7 +253,7 @@ def _window_reason(fit: Fit, limits: Limits) -> str:
             "memory goes to the batch (256^3, where nnU-Net's patches begin, or what the method needs)"
         )
     if fit.num_uncountable:
-        parts.append(f"{fit.num_uncountable} larger candidates have tensors of 2^31 numbers or more")
+        parts.append(f"{fit.num_uncountable} larger candidates have tensors of more values than GPUs can count (2^31)")
     if fit.num_without_room:
         parts.append(f"{fit.num_without_room} larger candidates did not fit")
         if limits.has_too_many_scores(fit.representation, limits.geometry.shape, fit.network):
@@ -278,8 +280,8 @@ def _batch_reason(fit: Fit, limits: Limits) -> str:
         return f"the recipe's; {covers}"
     largest = limits.largest_batch(fit.window, fit.flops_per_window)
     if fit.batch_size < largest:
-        is_counted = fit.batch_size == fit.countable_batch
-        bound = "whose tensors have less than 2^31 numbers, which kernels can count" if is_counted else "that fits"
+        is_counted = fit.is_countable and fit.batch_size == fit.countable_batch
+        bound = "whose tensors have less than 2^31 values, which GPUs can count" if is_counted else "that fits"
         return f"the largest {bound}; {covers}, more would be allowed ({largest})"
     if fit.batch_size == LARGEST_BATCH:
         return f"the largest allowed; {covers}"
@@ -294,7 +296,7 @@ def _smallest_batch_reason(fit: Fit, limits: Limits) -> str:
     if fit.batch_size > 1:
         return f"the smallest allowed, {fit.batch_size}, as in nnU-Net"
     if prod(fit.window) > MOST_VOXELS:
-        return "the smallest allowed, 1, as a window has more than 256^3 voxels, which the method needs"
+        return "the smallest allowed, 1, as a window has more than 256^3 voxels, as the method needs"
     if limits.covers_too_much(fit.window):
         share = f"{limits.largest_share:.1%} of the voxels of the data set"
         return f"the smallest allowed, 1, as a single window has more than {share}"

@@ -213,9 +213,14 @@ class Fit(Record):
         """The most such windows whose tensors kernels can count, or as many as were traced."""
         return max(self.batch_size, MOST_NUMBERS * self.batch_size // max(1, self.memory.largest_tensor))
 
+    @property
+    def is_countable(self) -> bool:
+        """Whether kernels can count its tensors; the last candidate is taken even if not."""
+        return self.memory.largest_tensor <= MOST_NUMBERS
+
     def fits(self, limits: Limits) -> bool:
         """Whether the step fits into the memory and into what kernels can count."""
-        return self.memory.largest_tensor <= MOST_NUMBERS and self.memory.total <= limits.budget_bytes
+        return self.is_countable and self.memory.total <= limits.budget_bytes
 
 
 def check_memory(gpu_memory_gb: float) -> None:
@@ -266,12 +271,12 @@ def search(candidates: Iterable[Candidate], limits: Limits) -> Fit:
         if step.fits(limits) and step.flops_per_window <= limits.most_flops:
             break
         num_too_slow += step.fits(limits)
-        num_uncountable += step.memory.largest_tensor > MOST_NUMBERS
+        num_uncountable += not step.is_countable
     else:
         # There is at least one candidate, and the last is the cheapest.
         step = _trace((representation, window, network), batch_size, limits, position)
         num_too_slow -= step.fits(limits)  # it was counted, and is taken all the same
-        num_uncountable -= step.memory.largest_tensor > MOST_NUMBERS
+        num_uncountable -= not step.is_countable
     if step.memory.total <= limits.budget_bytes:
         counts = {"num_too_large": num_too_large, "num_too_slow": num_too_slow, "num_uncountable": num_uncountable}
         return _grow(step, limits).model_copy(update={name: max(0, number) for name, number in counts.items()})

@@ -13,7 +13,6 @@ from seg25d.core.errors import WorkerError
 from seg25d.core.parallel import call_for, watch_parent, worker_context
 from seg25d.core.records import Record
 
-
 LONG_PREDICTION_S = 60.0
 """From so many seconds on the first prediction of a case is timed itself: what is done once takes a few of them."""
 

@@ -68,14 +68,13 @@ def accumulate_crossval_results(
         raise InputError(f"{run.root}: segmentations of validation cases are missing; `train ... --val` makes them")
     copied = (*files.values(), run.dataset, run.plans)
     ours = {*(path.name for path in copied), "summary.json"}
-    if out is not None and out.is_dir() and any(path.name not in ours for path in out.iterdir()):
+    if out is not None and out.is_dir() and any(path.name not in ours for path in _visible(out)):
         raise InputError(f"{out} is not empty; name another folder with -o, so that nothing is lost")
     target = out or run.root / f"crossval_results_folds_{'_'.join(map(str, chosen))}"
     labels, truth = read_description(run.dataset).labels, workspace.raw_dataset(name) / "labelsTr"
     with folder_lock(target, "collecting predictions"):
-        for path in target.iterdir():
-            if not path.name.startswith("."):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for path in _visible(target):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
         for path in copied:
             copy_file(path, target / path.name)
         names = {case: path.name for case, path in files.items()}
@@ -84,3 +83,8 @@ def accumulate_crossval_results(
         write_text(target / "summary.json", json.dumps(summary, indent=4) + "\n")
     logger.info("%s: %d cases of fold %s", target, len(cases), ", ".join(map(str, chosen)))
     return target
+
+
+def _visible(folder: Path) -> list[Path]:
+    """What is in a folder, without locks and what is kept of commands that were cut off."""
+    return [path for path in folder.iterdir() if not path.name.startswith(".")]

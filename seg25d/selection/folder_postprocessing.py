@@ -99,7 +99,7 @@ def determine_postprocessing(
         rule = Rule(postprocessing=steps, labels=labels, dice=after, dice_without=before)
         write_record(rule_file, rule)
         if write_results:
-            _apply_to_all(folder, results, steps, labels, num_processes)
+            _apply_to_all(folder, results, steps, labels, num_processes, keep=True)
             evaluate(reference, results, num_processes=num_processes, common=True, labels=labels, nnunet_keys=True)
             forget_unfinished(_applied(results))
         forget_unfinished(rule_file)
@@ -132,11 +132,12 @@ def apply_postprocessing(
     if folder.resolve() == out.resolve():
         raise InputError(f"the results would overwrite the predictions in {folder}; give another folder with -o")
     _apply_to_all(folder, out, steps, labels, num_processes)
-    forget_unfinished(_applied(out))
 
 
-def _apply_to_all(folder: Path, out: Path, steps: PostProcessing, labels: Labels, num_processes: int | None) -> None:
-    """Write the results, but for those that are there since a call which was cut off."""
+def _apply_to_all(
+    folder: Path, out: Path, steps: PostProcessing, labels: Labels, num_processes: int | None, *, keep: bool = False
+) -> None:
+    """Write the results, but for those that are there since a call which was cut off; `keep` that they are there."""
 
     def is_there(path: Path, written: _Stamp) -> bool:
         result = out / path.name
@@ -150,6 +151,8 @@ def _apply_to_all(folder: Path, out: Path, steps: PostProcessing, labels: Labels
     with reading_lock(folder, "post-processing"), folder_lock(out, "post-processing"):
         for _ in map_and_keep(apply, paths, "post-processing", unfinished, name=str, num_workers=workers):
             pass
+        if not keep:
+            forget_unfinished(_applied(out))
 
 
 def _applied(out: Path) -> Path:

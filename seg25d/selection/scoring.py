@@ -18,7 +18,7 @@ from seg25d.core.arrays import PART_BYTES, array_parts
 from seg25d.core.errors import InputError, RecordError
 from seg25d.core.parallel import choose_num_workers
 from seg25d.core.records import AnyRecord, Record, digest, read_record, write_record
-from seg25d.core.unfinished import Unfinished, forget_unfinished, map_and_keep
+from seg25d.core.unfinished import Unfinished, map_and_keep
 from seg25d.data.labels import Labels
 from seg25d.ensembling.fuse import MeanProbabilities
 from seg25d.evaluation.metrics import case_metrics
@@ -95,7 +95,8 @@ class Validation:
         workers = choose_num_workers(self.num_processes, worker_bytes(voxels), len(items))
         # It goes to a worker with every item: without what is long where there are many cases, and not needed there.
         known = replace(self, runs={}, cases=())
-        unfinished = Unfinished(passes_of(self.scores), kind, self._item_stamp, options)
+        basis = [self.labels.model_dump_json(), options]
+        unfinished = Unfinished(passes_of(self.scores), kind, self._item_stamp, basis)
         return map_and_keep(
             partial(function, known), items, description, unfinished, name=lambda item: item.case, num_workers=workers
         )
@@ -105,7 +106,7 @@ class Validation:
         runs = [self.runs[name] for name in item.ensemble.runs]
         files = [path.stat() for path in item.maps if path.exists()]
         return {
-            "case": (item.case, self.case_keys[item.case], self.labels.model_dump_json()),
+            "case": (item.case, self.case_keys[item.case]),
             "models": [run.stamps[run.case_folds[item.case]] for run in runs],
             "probabilities": [(file.st_size, file.st_mtime_ns) for file in files],
             "fusion": (item.ensemble.runs, item.ensemble.weights, item.threshold),
@@ -156,7 +157,6 @@ def score_ensembles(validation: Validation, ensembles: Sequence[Ensemble]) -> di
             known[item.ensemble] = summary
             scores = CandidateScores(models=_stamp(validation, item.ensemble), summary=summary)
             write_record(_path(validation.scores, item.ensemble), scores)
-    forget_unfinished(passes_of(validation.scores), SCORING)
     return {ensemble: summary for ensemble, summary in known.items() if summary is not None}
 
 

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +13,8 @@ import pytest
 from numpy.typing import NDArray
 
 from seg25d.core import progress, unfinished
+from seg25d.core.errors import InputError
+from seg25d.core.leftovers import remove_leftovers
 from seg25d.core.records import Record, digest
 from seg25d.core.unfinished import Unfinished, forget_unfinished, map_and_keep, unfinished_folder
 
@@ -99,8 +103,9 @@ def test_only_the_rest_is_done_and_all_results_are_the_same(
     again, found = done()
     assert again == []
     assert_equal(found)
-    forget_unfinished(cut_off.parent / "other.json")
-    assert cut_off.exists()
+    for other in ("other.json", "table"):
+        forget_unfinished(cut_off.parent / other)
+        assert cut_off.exists()
     forget_unfinished(cut_off.parent / "table.json")
     assert not list(cut_off.parent.iterdir())
     assert done()[0] == ["a", "bb", "ccc"]
@@ -164,3 +169,29 @@ def test_short_passes_write_nothing(
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_WRITES", 60.0)
     assert_equal(done()[1])
     assert not list(tmp_path.iterdir())
+
+
+def test_a_pass_that_cannot_be_kept_goes_on(
+    tmp_path: Path,
+    done: Callable[..., tuple[list[str], dict[str, Counted]]],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def refuse(*_: object) -> None:
+        raise InputError("the disk is full")
+
+    monkeypatch.setattr(unfinished, "write_text", refuse)
+    again, found = done()
+    assert again == ["a", "bb", "ccc"]
+    assert_equal(found)
+    assert "would be done again after a kill: the disk is full" in caplog.text
+
+
+def test_what_nobody_goes_on_with_is_removed(cut_off: Path) -> None:
+    folder = next(iter(cut_off.parent.glob(".*.part")))
+    remove_leftovers(cut_off.parent)
+    assert folder.exists()
+    long_ago = time.time() - 31 * 86400
+    os.utime(folder, (long_ago, long_ago))
+    remove_leftovers(cut_off.parent)
+    assert not folder.exists()

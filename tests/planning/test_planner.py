@@ -419,9 +419,9 @@ def test_more_memory_gives_larger_windows_or_batches(
     for budget in budgets:
         data = published.make_fingerprint(published.PUBLISHED["brats"])
         (item,) = plan_dataset(*data, configurations=[configuration], gpu_memory_gb=budget).configurations.values()
-        # With 80 GB nothing is left to grow in 3D: the volume is whole and the batch is capped.
+        # With 80 GB a larger batch has tensors of 2^31 values or more.
         assert item.estimated_memory_gb <= budget
-        assert item.estimated_memory_gb > (0.4 if budget == 80 else 0.6) * budget
+        assert item.estimated_memory_gb > (0.3 if budget == 80 else 0.6) * budget
         assert item.network.widths[0] == width
         sizes.append((prod(item.window), item.batch_size))
     assert sizes == sorted(set(sizes))

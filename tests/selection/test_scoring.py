@@ -2,7 +2,7 @@ import math
 import os
 import signal
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -14,7 +14,7 @@ from seg25d.core import arrays, grids, parallel, progress
 from seg25d.core.arrays import CHUNK
 from seg25d.core.errors import InputError
 from seg25d.core.parallel import choose_num_workers
-from seg25d.core.unfinished import unfinished_folder
+from seg25d.core.unfinished import forget_unfinished, unfinished_folder
 from seg25d.data.labels import IGNORE_INDEX, Labels
 from seg25d.ensembling.fuse import mean_of_probabilities
 from seg25d.ensembling.weights import overlap_sums
@@ -100,8 +100,10 @@ def test_a_truth_that_was_corrected_counts_again(validation: Validation, truth: 
 SINGLES = [Ensemble(("good",)), Ensemble(("poor",))]
 
 
-def score_until(validation: Validation, end: Callable[[], None]) -> list[tuple[str, str]]:
-    """Score both runs, up to the last case of the second one; what there is is written after each case.
+def score_until(
+    validation: Validation, end: Callable[[], None], ensembles: Sequence[Ensemble] = SINGLES
+) -> list[tuple[str, str]]:
+    """Score ensembles, up to the last case of the last one; what there is is written after each case.
 
     Returns:
         The runs and cases that were scored.
@@ -110,7 +112,7 @@ def score_until(validation: Validation, end: Callable[[], None]) -> list[tuple[s
     scored: list[tuple[str, str]] = []
 
     def score(validation: Validation, item: CaseToScore) -> CaseSummary:
-        if (item.ensemble.name, item.case) == ("poor", "b"):
+        if (item.ensemble, item.case) == (ensembles[-1], "b"):
             end()
         scored.append((item.ensemble.name, item.case))
         return score_case(validation, item)
@@ -119,7 +121,7 @@ def score_until(validation: Validation, end: Callable[[], None]) -> list[tuple[s
         patch.setattr(progress, "SECONDS_BETWEEN_WRITES", 0.0)
         patch.setattr(progress, "SHARE_OF_WRITES", math.inf)
         patch.setattr(scoring, "score_case", score)
-        score_ensembles(validation, SINGLES)
+        score_ensembles(validation, ensembles)
     return scored
 
 
@@ -144,7 +146,21 @@ def test_cases_that_were_scored_before_a_kill_are_not_scored_again(validation: V
     assert len(list(kept.iterdir())) == 3
     assert score_until(validation, lambda: None) == [("poor", "b")]
     assert score_ensembles(validation, SINGLES) == summaries
+    forget_unfinished(scoring.passes_of(validation.scores))  # as `held` does at the end
     assert contents(validation.scores) == contents(undisturbed.scores)
+
+
+def test_what_was_kept_of_ensembles_outlasts_a_call_with_others(validation: Validation) -> None:
+    single, pair = SINGLES[:1], [Ensemble(("good", "poor"))]
+    score_ensembles(validation, single)
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        score_until(validation, interrupt, pair)
+    score_ensembles(validation, single)  # the first that the same command asks for
+    assert len(score_until(validation, lambda: None, pair)) == 1
 
 
 def test_what_was_scored_against_another_truth_is_scored_again(
