@@ -205,7 +205,7 @@ class WindowSource(Dataset[Batch | Regions | Seg25dError]):
         centre: NDArray[np.integer[Any]] | None = None
         loose = NOWHERE
         # Pretraining ignores labels, as some belong to cases that are held out later.
-        if (rng.random() < self.config.foreground_share or not training) and self.config.pretext is None:
+        if rng.random() < self.config.foreground_share and self.config.pretext is None:
             if slice_number is None:
                 centre = draw_foreground(rng, locations)
             else:
