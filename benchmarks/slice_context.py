@@ -4,10 +4,11 @@
 
 The slices of every window that the network sees are shuffled, and its scores brought back into order; what a window is
 filled up with beyond the ends of a volume stays there. Then each slice is segmented while its neighbours at a distance
-of 1, 2, 3 slices, at all larger distances, or all of them are blank, as plans without mixing fill windows up. The table has the mean Dice that is lost over validation cases of the fold; a
-model that does not look at neighbours loses nothing. Shuffling leaves a window what it has, so that its loss is that of
-order alone; blank slices also change the mean and deviation by which an instance norm divides a super image or a
-volume, so that a loss by many of them need not be one of context.
+of 1, 2, 3 slices, at all larger distances, or all of them are blank, as plans without mixing fill windows up. The table
+has the mean Dice that is lost over validation cases of the fold; a model that does not look at neighbours loses
+nothing. Shuffling leaves a window what it has, so that its loss is that of order alone; blank slices also change the
+mean and deviation by which an instance norm divides a super image or a volume, so that a loss by many of them need not
+be one of context.
 
 Only preprocessed arrays and the model are read, no images (SimpleITK is not needed). Blank neighbours take as many
 passes of the network as a window has slices, for each distance: with `--distances 0` slices are only shuffled, which
