@@ -28,6 +28,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from finished import changing
+from machines import CPU_GFLOPS, GPU_MEMORY_GB
 from table_commands import COMMANDS, COSTS, PREPARATION_SECONDS, Command
 
 from seg25d.core.files import read_json
@@ -51,9 +52,8 @@ PLANS: tuple[tuple[str, tuple[str, ...], str], ...] = (
 )
 """Data set, configurations and recipe of all plans but those of `smaller_recipes.py`."""
 SMALLER = (("4", ("shivdeo2021_64", "sobirov2022_atria_32", "sobirov2022_atria64_32")),)
-LIMITS = ("--cpu-gflops", "64", "--gpu-memory-gb", "8")
-"""Speed of the CPUs that the plans are made for, as that of the machine of `COSTS`, and memory: windows, and with them
-what an update is, do not depend on where the tables are made, or on what runs beside."""
+LIMITS = ("--cpu-gflops", f"{CPU_GFLOPS}", "--gpu-memory-gb", f"{GPU_MEMORY_GB}")
+"""Speed of the CPUs that the plans are made for, that of the machine of `COSTS`, and memory."""
 
 
 def chosen(patterns: Sequence[str]) -> dict[str, Command]:

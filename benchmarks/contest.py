@@ -284,7 +284,7 @@ def _train(training: Training) -> Row:
     """Train and score with seg25d.
 
     Returns:
-        `configuration`, its own name; `spacing_mm` and `num_channels` of the data; `cases` and `scores`, see
+        `configuration`, its own name; `spacing_mm`, `num_channels` and `window` of its plan; `cases` and `scores`, see
         `scores_of`; `iterations` and `training_s` of each fold; `seconds_per_update`; `training_memory_gb`; `cost`, see
         `measure_cost`.
     """
@@ -325,6 +325,7 @@ def _train(training: Training) -> Row:
         "configuration": found,
         "spacing_mm": changed.spacing_mm,
         "num_channels": len(changed.normalization),
+        "window": changed.window,
         **row,
         "iterations": [log[-1]["iteration"] for log in logs],
         "training_s": [log[-1]["total_seconds"] for log in logs],

@@ -35,7 +35,7 @@ SAME = ("table", "name", "settings")
 """What two records of one training have in common; the settings have the seed."""
 NO_SETTINGS = ("data", "workspace", "output", "only", "training", "nnunet", "weights")
 """Options that are places, or say which trainings are wanted."""
-OF_THE_PLAN = ("configuration", "spacing_mm", "num_channels")
+OF_THE_PLAN = ("configuration", "spacing_mm", "num_channels", "window")
 """What all trainings of a contender share; those of other programs have none of it."""
 PATIENCE_SECONDS = 60.0
 """How long to wait for another command that writes the same file, which takes it a part of a second."""

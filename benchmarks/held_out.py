@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from case_scores import scores_of
+from machines import CPU_GFLOPS, GPU_MEMORY_GB
 from numpy.typing import NDArray
 from over_seeds import Difference, difference
 from result_tables import Row
@@ -31,8 +32,6 @@ from seg25d.runs.names import find_configuration
 
 KEPT_BACK = 5
 """One patient, or case without a patient, in so many is kept back."""
-CPU_GFLOPS = 100
-"""Speed of the CPUs that all plans are made for, about that of two cores."""
 UPRIGHT = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 """Directions of the axes of all files that are written."""
 FIRST_IDENTIFIER, LAST_IDENTIFIER = 900, 999
@@ -169,7 +168,7 @@ def train(workspace: Path, identifier: str, configuration: str, iterations: int,
     Returns:
         What an update sees, which the planner chooses by the size of the data set: `window` and `batch_size`.
     """
-    planned = ("--gpu-memory-gb", "8", "--cpu-gflops", str(CPU_GFLOPS))
+    planned = ("--gpu-memory-gb", str(GPU_MEMORY_GB), "--cpu-gflops", str(CPU_GFLOPS))
     run(workspace, "plan_and_preprocess", "-d", identifier, "-c", configuration, *planned)
     length = ("--iterations", str(iterations), "--seed", str(seed))
     run(workspace, "train", identifier, configuration, "all", *length)

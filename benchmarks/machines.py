@@ -9,6 +9,10 @@ from seg25d.core.parallel import available_cores
 from seg25d.core.processor import this_processor
 from seg25d.core.versions import library_versions
 
+CPU_GFLOPS, GPU_MEMORY_GB = 64, 8
+"""Speed of the CPUs and memory that all plans of tables are made for, whatever the machine: windows, and with them what
+an update is, do not depend on where tables are made, or on what runs beside. The speed is that of the machine of
+`table_commands.COSTS`; `--cpu-gflops auto`, which users get, says another number on every machine."""
 Machine = Mapping[str, Any]
 """See `this_machine`; those of older files have less."""
 

@@ -5,12 +5,14 @@ python benchmarks/mixing.py --dataset 27 --time-budget 10min --device cpu --num-
 
 Rows are `2d`, `si`, `stack` and `3d` as they are planned, `2d` and `si` with each mixing, and nnU-Net's `2d` and
 `3d_fullres`. The data set need only be raw: what is not planned is planned here, for CPUs of one speed, so that windows
-are the same on every machine. All are trained once for each seed on the first fold and scored on its whole validation
-cases without mirroring; nnU-Net's trainings cannot be seeded and are repeated as often.
+are the same on every machine. All are trained once for each seed and each of `--folds` (the first alone by default),
+each fold for the given time, and scored on its whole validation cases without mirroring; nnU-Net's trainings cannot be
+seeded and are repeated as often. A fold of data set 5 has five cases and one of 27 seven patients: of so few an
+interval says little, so that these are to be trained with `--folds 0 1 2 3 4`.
 
 nnU-Net trains for the same time (`nnunet_timed.py`), on the same cases, in batches of a tenth of those that it plans,
-but of 12 at least (`2d`, its reference) or 2 (`3d_fullres`, its smallest): its own batches leave no more than a few
-dozen updates on CPUs. In equal updates, and without `--nnunet`, it is not trained; its finished rows stay.
+but of 2 at least, its own smallest batch: its planned ones leave no more than a few dozen updates on CPUs. In equal
+updates, and without `--nnunet`, it is not trained; its finished rows stay.
 
 Finished trainings are in the output (`finished.py`): the same command goes on from them, on another machine, too, and
 then names the machine of each row. `--only` takes some of the rows. A mixing that this version does not know is left
@@ -22,12 +24,13 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import NamedTuple
 
 from case_scores import scores_of
 from contest import Contender, Training, compete, make_parser, median_case
 from finished import facts_of, find_training, known_dataset, planned_digest
-from machines import this_machine
+from machines import CPU_GFLOPS, GPU_MEMORY_GB, this_machine
 from peers import Place, dice, held_out, link, use_our_folds
 from result_tables import OVER_SEEDS, Row, Table, columns
 
@@ -50,11 +53,9 @@ NNUNET = {"nnU-Net 2d": "2d", "nnU-Net 3d_fullres": "3d_fullres"}
 """nnU-Net's configurations by row."""
 BATCH_SHARE = 0.1
 """Of nnU-Net's planned batches: 28 of 281 on the hippocampus gave 600 updates in six minutes (peers_hippocampus)."""
-LEAST_BATCH = {"2d": 12, "3d_fullres": 2}
-"""nnU-Net's default_experiment_planner.py: UNet_reference_val_corresp_bs_2d, UNet_min_batch_size."""
-CPU_GFLOPS, GPU_MEMORY_GB = 64, 8
-"""Speed of the CPUs and memory that the plans are made for, as in all_tables.py: what an update is does not depend on
-the machine."""
+LEAST_BATCH = 2
+"""nnU-Net's default_experiment_planner.py: UNet_min_batch_size, of all configurations. The 12 for 2D beside it
+(UNet_reference_val_corresp_bs_2d) is the batch at which it compares the memory of networks, no bound."""
 UPDATES_WITHOUT_END = "1e12"
 """For `nnunet_timed.py`, which is to end by the time alone and to predict nothing."""
 
@@ -63,11 +64,12 @@ TABLE = Table(
     "Mixing between slices",
     {
         "": lambda row: row["name"],
+        "window": lambda row: " x ".join(map(str, row.get("window", ()))) or "-",
         **columns("Dice", "HD95 mm", "parameters", "GFLOPs", "updates", "s/update", "training", "s/case", "memory"),
     },
     (
         OVER_SEEDS,
-        "nnU-Net: batches of a tenth of the planned ones, at least 12 in 2D and 2 in 3D; its trainings have no seed. "
+        "nnU-Net: batches of a tenth of the planned ones, at least 2; its trainings have no seed. "
         "Memory is that of the largest process of a training.",
     ),
     references=("3d", "2d", "si", *NNUNET),
@@ -75,21 +77,16 @@ TABLE = Table(
 )
 
 
-def batch_of(planned: int, configuration: str) -> int:
-    """The batch that nnU-Net is trained with.
-
-    Args:
-        planned: That of its plan.
-        configuration: `2d` or `3d_fullres`.
-    """
-    return min(planned, max(LEAST_BATCH[configuration], round(BATCH_SHARE * planned)))
+def batch_of(planned: int) -> int:
+    """The batch that nnU-Net is trained with, for that of its plan."""
+    return min(planned, max(LEAST_BATCH, round(BATCH_SHARE * planned)))
 
 
 class NnunetRun(NamedTuple):
-    """A training of nnU-Net."""
+    """A training of nnU-Net on one fold."""
 
     place: Place
-    """Its own folders, but for the preprocessed data, which all seeds share."""
+    """Its own folders, but for the preprocessed data, which all seeds and folds share."""
     configuration: str
     fold: int
     batch: int
@@ -111,13 +108,14 @@ class NnunetRun(NamedTuple):
         return self.place.root / "nnunet" / "preprocessed" / self.place.dataset.name
 
 
-def prepare_nnunet(training: Training) -> NnunetRun:
+def prepare_nnunet(training: Training, fold: int) -> NnunetRun:
     """Plan and preprocess for nnU-Net, with our folds and a smaller batch; what is there is kept."""
     name, configuration = training.dataset, NNUNET[training.contender.name]
     dataset = read_dataset(training.workspace.raw_dataset(name))
-    roots = training.place / f"nnunet_{name}", training.folder
+    roots = training.place / f"nnunet_{name}", training.folder / f"fold_{fold}"
     shared, place = (Place(root, dataset, argparse.Namespace(nnunet=training.options.nnunet)) for root in roots)
-    words = ["-d", shared.identifier, "-c", *LEAST_BATCH, "-np", str(available_cores()), "--verify_dataset_integrity"]
+    words = ["-d", shared.identifier, "-c", *NNUNET.values(), "-np", str(available_cores())]
+    words.append("--verify_dataset_integrity")
     shared.stage("nnunet_plan", shared.nnunet("plan_and_preprocess", *words))
     link(place.root / "nnunet" / "preprocessed", shared.root / "nnunet" / "preprocessed")
     # Where `held_out` and `use_our_folds` look for the folds.
@@ -125,10 +123,10 @@ def prepare_nnunet(training: Training) -> NnunetRun:
     folds.parent.mkdir(parents=True, exist_ok=True)
     link(folds, training.workspace.preprocessed_dataset(name).root)
     planned = read_json(place.root / "nnunet" / "preprocessed" / name / "nnUNetPlans.json")
-    batch = batch_of(planned["configurations"][configuration]["batch_size"], configuration)
+    batch = batch_of(planned["configurations"][configuration]["batch_size"])
     plans = use_our_folds(place, batch, configuration)
     stage, device = f"nnunet_{configuration}_batch{batch}", choose_execution(training.options.device).device.type
-    return NnunetRun(place, configuration, int(training.options.folds[0]), batch, plans, stage, device)
+    return NnunetRun(place, configuration, fold, batch, plans, stage, device)
 
 
 def predict_with_nnunet(run: NnunetRun) -> Summary:
@@ -151,15 +149,19 @@ def cost_of_nnunet(run: NnunetRun, case: str) -> Row:
 
 
 def train_nnunet(training: Training) -> Row:
-    """Train nnU-Net and score its predictions, see `contest.Contender.other_program`."""
-    run = prepare_nnunet(training)
+    """Train nnU-Net on all folds and score its predictions, see `contest.Contender.other_program`."""
+    runs = [prepare_nnunet(training, int(fold)) for fold in training.options.folds]
     script, seconds = str(Path(__file__).with_name("nnunet_timed.py")), f"{training.options.time_budget:g}"
-    words = [training.dataset, run.configuration, str(run.fold), seconds, run.plans, UPDATES_WITHOUT_END, run.device]
-    measured = run.place.stage(f"{run.stage}_train", [training.options.nnunet, script, *words])
-    timed = read_json(run.model / f"fold_{run.fold}" / "timed.json")
+    memory, timed, summaries = [], [], []
+    for each in runs:
+        words = [training.dataset, each.configuration, str(each.fold), seconds, each.plans, UPDATES_WITHOUT_END]
+        measured = each.place.stage(f"{each.stage}_train", [training.options.nnunet, script, *words, each.device])
+        memory.append(measured["memory_gb"])
+        timed.append(read_json(each.model / f"fold_{each.fold}" / "timed.json"))
+        summaries.append(predict_with_nnunet(each))
+    run = runs[0]
     source = training.workspace.preprocessed_dataset(training.dataset)
     store = Store(source.store(training.plans()[2].store))
-    summary = predict_with_nnunet(run)
     cost = cost_of_nnunet(run, median_case(store, read_splits(source.splits)[run.fold].val))
     plans = read_json(run.preprocessed / f"{run.plans}.json")
     # nnUNetTrainer.train_step computes in mixed precision on GPUs alone.
@@ -168,11 +170,11 @@ def train_nnunet(training: Training) -> Row:
         "plan": digest(plans["configurations"][run.configuration]),
         "batch": run.batch,
         "machine": this_machine(training.options.device) | own,
-        **scores_of([summary]),
-        "iterations": [timed["updates"]],
-        "training_s": [timed["seconds"]],
-        "seconds_per_update": timed["seconds"] / max(1, timed["updates"]),
-        "training_memory_gb": measured["memory_gb"],
+        **scores_of(summaries),
+        "iterations": [each["updates"] for each in timed],
+        "training_s": [each["seconds"] for each in timed],
+        "seconds_per_update": fmean(each["seconds"] / max(1, each["updates"]) for each in timed),
+        "training_memory_gb": max(memory),
         "cost": cost,
     }
 

@@ -2,13 +2,16 @@
 
     python benchmarks/mixing_verdict.py benchmarks/results/mixing_*_10min.json
 
-A mixing gains on a data set if it and the same configuration without it were trained with three seeds or more, for the
-same time on one machine, and the interval of the difference of Dice, over cases and seeds (`over_seeds.py`), lies above
-`MARGIN` as a whole. The intervals of all mixings of a configuration hold together in 95 % of all measurements
-(Bonferroni): the best of several is not called better by luck. A mixing is to be the default of a configuration if it
-gains on each of three data sets or more; for one kind of data (anisotropic voxels or not, one channel or several) if it
-gains on each data set of that kind. Of several the one with the fewest weights is taken, unless another one gains over
-it by the same rule. Whatever is not known to gain leaves the default as it is, without mixing.
+The tables may be of one fold or of several: data sets 5 and 27 are to be trained with `mixing.py --folds 0 1 2 3 4`, as
+the five cases or seven patients of their first fold decide nothing. A mixing gains on a data set if it and the same
+configuration without it were trained with three seeds or more, for the same time on one machine in windows of one size
+(the planner may have cut one of the two plans more; `--any-window` compares them all the same), and the interval of the
+difference of Dice, over cases and seeds (`over_seeds.py`), lies above `MARGIN` as a whole. The intervals of all mixings
+of a configuration hold together in 95 % of all measurements (Bonferroni): the best of several is not called better by
+luck. A mixing is to be the default of a configuration if it gains on each of three data sets or more; for one kind of
+data (anisotropic voxels or not, one channel or several) if it gains on each data set of that kind. Of several the one
+with the fewest weights is taken, unless another one gains over it by the same rule. Whatever is not known to gain
+leaves the default as it is, without mixing.
 
 The planner does not read this: as long as nothing was measured it has no rule to follow. A verdict for a mixing is to
 be written into seg25d/planning/planner.py, with its table as the source.
@@ -94,7 +97,7 @@ def _measured(document: Mapping[str, Any]) -> Measured:
     return Measured(document["dataset"], kind, rows)
 
 
-def obstacle(table: Measured, name: str, other: str, confidence: float) -> str | None:
+def obstacle(table: Measured, name: str, other: str, confidence: float, *, any_window: bool = False) -> str | None:
     """Why a row is not known to be ahead of another one on a data set; None if it is.
 
     Args:
@@ -102,16 +105,20 @@ def obstacle(table: Measured, name: str, other: str, confidence: float) -> str |
         name: Of the row.
         other: Of the row that it should be ahead of.
         confidence: Of the interval.
+        any_window: Whether rows whose windows differ are compared.
     """
     if missing := [each for each in (name, other) if each not in table.rows]:
         return f"no row {missing[0]}"
     row, plain = table.rows[name], table.rows[other]
     machines = {*map(describe_hardware, [*row["machines"], *plain["machines"]])}
     seeds = min(len(row["seeds"]), len(plain["seeds"]))
+    windows = [" x ".join(map(str, each.get("window", ()))) or "unknown" for each in (row, plain)]
     unequal = {
         f"scored on other cases than {other}": row["cases"] != plain["cases"],
         f"{seeds} of {LEAST_SEEDS} seeds": seeds < LEAST_SEEDS,
         "trained on several machines, so that time was not equal": len(machines) > 1,
+        f"windows are {windows[0]} and those of {other} {windows[1]}, so that mixing is not all that differs; plan one "
+        "anew with the other's, or give --any-window": windows[0] != windows[1] and not any_window,
     }
     if any(unequal.values()):
         return next(reason for reason, holds in unequal.items() if holds)
@@ -124,19 +131,20 @@ def obstacle(table: Measured, name: str, other: str, confidence: float) -> str |
     return f"{found.mean:+.3f} ({found.low:+.3f} to {found.high:+.3f}) is not above {MARGIN:g}"
 
 
-def decide(configuration: str, tables: Sequence[Measured]) -> Verdict:
+def decide(configuration: str, tables: Sequence[Measured], *, any_window: bool = False) -> Verdict:
     """The default mixing of a configuration on data sets like these.
 
     Args:
         configuration: Without mixing, as rows are named: `2d`, `si`.
         tables: One or more.
+        any_window: Whether rows whose windows differ are compared.
     """
     mixed = {name: row for table in tables for name, row in table.rows.items() if _is_mixed(name, configuration)}
     by_weights = sorted(mixed, key=lambda name: (mixed[name]["cost"]["num_parameters"], name))
     confidence = 1 - (1 - CONFIDENCE) / max(1, len(mixed))
 
     def why_not(name: str, other: str) -> str | None:
-        reasons = ((table.dataset, obstacle(table, name, other, confidence)) for table in tables)
+        reasons = ((table.dataset, obstacle(table, name, other, confidence, any_window=any_window)) for table in tables)
         return next((f"on {dataset} {reason}" for dataset, reason in reasons if reason is not None), None)
 
     reasons = {name: why_not(name, configuration) for name in by_weights}
@@ -159,7 +167,7 @@ def _is_mixed(name: str, configuration: str) -> bool:
     return parts.mixing is not None and parts._replace(mixing=None).text == configuration
 
 
-def lines_of(tables: Sequence[Measured]) -> list[str]:
+def lines_of(tables: Sequence[Measured], *, any_window: bool = False) -> list[str]:
     """The verdicts on all configurations, for all data sets together and for each kind of data."""
     scopes = [("all data sets", tables)]
     scopes += [
@@ -174,7 +182,7 @@ def lines_of(tables: Sequence[Measured]) -> list[str]:
             if scope == "all data sets" and len(some) < LEAST_DATASETS:
                 verdict = Verdict(None, f"{len(some)} of {LEAST_DATASETS} data sets")
             else:
-                verdict = decide(configuration, some)
+                verdict = decide(configuration, some, any_window=any_window)
             lines.append(f"{configuration}, {scope}: {verdict.mixing or 'no mixing'}: {verdict.reason}")
     return lines
 
@@ -185,7 +193,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE.json")
-    print("\n".join(lines_of(measured_in([read_json(path) for path in parser.parse_args().files]))))
+    parser.add_argument("--any-window", action="store_true", help="compare rows whose windows differ in size, too")
+    options = parser.parse_args()
+    print("\n".join(lines_of(measured_in([read_json(path) for path in options.files]), any_window=options.any_window)))
 
 
 if __name__ == "__main__":

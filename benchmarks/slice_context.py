@@ -2,12 +2,13 @@
 
     python benchmarks/slice_context.py 4 si -f 0 --workspace WORKSPACE
 
-The slices of every window that the network sees are shuffled, and its scores brought back into order. Then each slice
-is segmented while its neighbours at a distance of 1, 2, 3 slices, at all larger distances, or all of them are blank, as
-windows are beyond the end of a volume. The table has the mean Dice that is lost over validation cases of the fold; a
-model that does not look at neighbours loses nothing. Shuffling leaves a window what it has, so that its loss is that of
-order alone; blank slices also change the mean and deviation by which an instance norm divides a super image or a
-volume, so that a loss by many of them need not be one of context.
+The slices of every window that the network sees are shuffled, and its scores brought back into order; what a window is
+filled up with beyond the ends of a volume stays there. Then each slice is segmented while its neighbours at a distance
+of 1, 2, 3 slices, at all larger distances, or all of them are blank, as plans without mixing fill windows up. The table
+has the mean Dice that is lost over validation cases of the fold; a model that does not look at neighbours loses
+nothing. Shuffling leaves a window what it has, so that its loss is that of order alone; blank slices also change the
+mean and deviation by which an instance norm divides a super image or a volume, so that a loss by many of them need not
+be one of context.
 
 Only preprocessed arrays and the model are read, no images (SimpleITK is not needed). Blank neighbours take as many
 passes of the network as a window has slices, for each distance: with `--distances 0` slices are only shuffled, which
@@ -33,7 +34,7 @@ from torch import Tensor, nn
 from seg25d.cli.common import configure_logging
 from seg25d.core.device import Execution, choose_execution
 from seg25d.core.errors import InputError
-from seg25d.core.grids import slicing_axis
+from seg25d.core.grids import repeated_planes, slicing_axis
 from seg25d.core.names import is_number
 from seg25d.core.progress import track
 from seg25d.core.records import write_record
@@ -51,23 +52,62 @@ from seg25d.runs.trained import ModelChoice, choose_folds, choose_run
 class ShuffledSlices(nn.Module):
     """A model whose windows have their slices in random order, and whose scores are brought back.
 
+    Slices that a window is filled up with stay outside of the volume: else a short one would lose more by slices that
+    are moved apart than by their order. They are known by what they show: one value per channel, or with `repeated`
+    what the slice before them shows. Where a volume ends in such slices they stay at its end, too.
+
     Args:
         model: From volumes (B, C, D, H, W) to scores (B, K, D, H, W).
         axis: Along which slices are stacked.
         seed: Of the orders, which differ from window to window.
+        repeated: Whether windows are filled up with the end slices of volumes: then with those of the new order.
     """
 
-    def __init__(self, model: nn.Module, axis: int, seed: int) -> None:
+    def __init__(self, model: nn.Module, axis: int, seed: int, *, repeated: bool = False) -> None:
         super().__init__()
         self.model = model
         self.dim = 2 + axis
         self.generator = torch.Generator().manual_seed(seed)
+        self.repeated = repeated
 
     def forward(self, volume: Tensor) -> Tensor:
         """Scores of volumes."""
-        order = torch.randperm(volume.shape[self.dim], generator=self.generator).to(volume.device)
-        scores: Tensor = self.model(volume.index_select(self.dim, order))
-        return scores.index_select(self.dim, order.argsort())
+        insides = [self._inside(window.movedim(self.dim - 1, 0)) for window in volume]
+        orders = [self._order(volume.shape[self.dim], inside) for inside in insides]
+        shuffled = [
+            window.index_select(self.dim - 1, order.to(volume.device))
+            for window, order in zip(volume, orders, strict=True)
+        ]
+        scores: Tensor = self.model(torch.stack(shuffled)).clone()
+        for own, order, inside in zip(scores, orders, insides, strict=True):
+            slices = own.movedim(self.dim - 1, 0)
+            slices[order[inside].to(volume.device)] = slices[inside].clone()
+        return scores
+
+    def _inside(self, slices: Tensor) -> slice:
+        """The slices (D, C, h, w) that are the volume's; none where all are alike."""
+        like = slices[:, :, :1, :1]
+        if self.repeated:
+            same = (slices[1:] == slices[:-1]).flatten(1).all(1).tolist()
+            first, last = (_number_of(each) for each in (same, same[::-1]))
+        else:
+            blank = (slices == like).flatten(1).all(1).tolist()
+            first, last = (_number_of(each) for each in (blank, blank[::-1]))
+        return slice(first, max(first, len(slices) - last))
+
+    def _order(self, depth: int, inside: slice) -> Tensor:
+        """For each place of a window the slice that comes there."""
+        order = torch.arange(depth)
+        if inside.stop > inside.start:
+            order[inside] = inside.start + torch.randperm(inside.stop - inside.start, generator=self.generator)
+            if self.repeated:
+                order = order[repeated_planes(depth, inside.start, inside.stop)]
+        return order
+
+
+def _number_of(known: Sequence[bool]) -> int:
+    """How many are true before the first that is not."""
+    return next((number for number, each in enumerate(known) if not each), len(known))
 
 
 class BlankNeighbours(nn.Module):
@@ -77,7 +117,7 @@ class BlankNeighbours(nn.Module):
         model: From volumes (B, C, D, H, W) to scores (B, K, D, H, W).
         axis: Along which slices are stacked.
         change: Which neighbours.
-        lowest: Whether they get the lowest value of each channel instead of 0, as the model's windows are padded.
+        lowest: Whether they get the lowest value of each channel instead of 0, as windows of stacks are filled up.
     """
 
     def __init__(self, model: nn.Module, axis: int, change: SliceChange, *, lowest: bool) -> None:
@@ -129,7 +169,7 @@ def changed(model: nn.Module, change: SliceChange, plan: ConfigurationPlan, seed
     """The model, seeing changed slices."""
     axis = slice_axis(plan)
     if change.kind == "shuffled":
-        return ShuffledSlices(model, axis, seed)
+        return ShuffledSlices(model, axis, seed, repeated=plan.repeated_axis is not None)
     return BlankNeighbours(model, axis, change, lowest=plan.representation.padded_with_lowest)
 
 

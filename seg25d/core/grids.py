@@ -182,6 +182,20 @@ def regular_starts(size: int, window: int, step: int, *, flush: bool = False) ->
     return [min(start, max(0, size - window)) for start in starts] if flush else starts
 
 
+def repeated_planes(size: int, first: int, stop: int) -> list[int]:
+    """Indices of planes that put the first and the last ones of a volume in place of its padding.
+
+    Args:
+        size: Planes of the padded volume.
+        first: The first one that is the volume's.
+        stop: The one behind its last.
+
+    Returns:
+        For each of `size` planes the one that belongs there: 2 2 2 3 4 4 for planes 2 to 4 of six.
+    """
+    return [min(max(index, first), stop - 1) for index in range(size)]
+
+
 def even_parts(size: int, most: int) -> list[slice]:
     """Divide an axis into as few parts as possible, which differ in size by one at most.
 

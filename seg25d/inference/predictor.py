@@ -280,6 +280,7 @@ class Predictor:
             mirror_axes=plan.mirror_axes if self.options.mirroring else (),
             regular=plan.representation.regular_steps,
             padded_with_lowest=plan.representation.padded_with_lowest,
+            repeated_axis=plan.repeated_axis,
             batch_size=batch_size,
             images_at_once=images_at_once,
             autocast=self.execution.autocast(),

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from seg25d.core.backend import HOST, Array, Backend, Device, backend_of, cpu_like
 from seg25d.core.errors import InputError, ModelError
-from seg25d.core.grids import regular_starts
+from seg25d.core.grids import regular_starts, repeated_planes
 from seg25d.core.parallel import available_memory_bytes
 from seg25d.core.types import Shape
 from seg25d.inference.scoring import scores_in_parts
@@ -55,6 +55,8 @@ class WindowOptions:
     it, and all voxels of a window have the same weight."""
     padded_with_lowest: bool = False
     """Whether volumes are padded with the lowest value of each channel instead of 0."""
+    repeated_axis: int | None = None
+    """The axis along which the end slices are repeated instead, see `ConfigurationPlan.repeated_axis`."""
     batch_size: int = 1
     images_at_once: int | None = None
     """Images that the network of a slice-wise model takes at a time; None: all of a batch of windows."""
@@ -154,7 +156,8 @@ def predict_slabs(models: Sequence[Any], image: Array, num_outputs: int, options
     """Slide a window over a volume and yield the scores in slabs, averaged over windows, mirrorings and models.
 
     A volume that is smaller than the window is padded on both sides (along a regular axis only at the end, also if the
-    last window reaches beyond it), and the scores are cropped. The axis of the slabs is the one along which the fewest
+    last window reaches beyond it; with its end slices along an axis where these are repeated), and the scores are
+    cropped. The axis of the slabs is the one along which the fewest
     voxels have to be kept at a time.
 
     Args:
@@ -298,10 +301,16 @@ def _pad(image: Array, options: WindowOptions, starts: Sequence[list[int]]) -> t
     after = [number - first for number, first in zip(missing, before, strict=True)]
     offsets = (before[0], before[1], before[2])
     backend = backend_of(image)
-    if not options.padded_with_lowest:
-        return backend.pad(image, before, after), offsets
-    lowest = backend.lowest(image)
-    return backend.pad(image - lowest, before, after) + lowest, offsets
+    if options.padded_with_lowest:
+        lowest = backend.lowest(image)
+        padded = backend.pad(image - lowest, before, after) + lowest
+    else:
+        padded = backend.pad(image, before, after)
+    axis = options.repeated_axis
+    if axis is not None and missing[axis]:
+        planes = repeated_planes(padded.shape[1 + axis], before[axis], before[axis] + image.shape[1 + axis])
+        padded = padded[(slice(None),) * (1 + axis) + (planes,)]
+    return padded, offsets
 
 
 class _Windows:

@@ -4,8 +4,9 @@ The representation says where the slices of a window are among the images (`Slic
 at the input of each of its stages. Whatever the kind, equal slices are left as they are, and so is a window of one
 slice; a fresh network with any kind but `shift` is the network without.
 
-A 2D convolution that jumps by one tile of a super image is not among the kinds: along a row it is `conv`, but blind at
-the ends of rows; along a column it joins slices that lie a row apart, which differs from grid to grid.
+A 2D convolution that jumps by one tile of a super image is not among the kinds: along a row it joins the slices that
+`conv` joins, with a kernel for each pair of channels where that has one for each channel, but is blind at the ends of
+rows; along a column it joins slices that lie a row apart, which differs from grid to grid.
 
 Letters: B windows, D slices, C channels, h w image, N images in a batch, P places in the planes of a batch, H heads, E
 channels of a head.

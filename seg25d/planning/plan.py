@@ -93,6 +93,17 @@ class ConfigurationPlan(Record):
         return self.network.mixing if isinstance(self.network, MixesSlices) else None
 
     @property
+    def repeated_axis(self) -> int | None:
+        """The axis along which windows beyond a volume repeat its end slices, as blank ones would be mixed into others.
+
+        None, where nothing is mixed: they are padded as the representation says.
+        """
+        if self.mixing is None:
+            return None
+        (axis,) = {0, 1, 2} - set(self.representation.network_axes)
+        return axis
+
+    @property
     def scoring_share(self) -> float:
         """Cost of scoring a window, as a share of an update on it."""
         repeated = self.network.scoring_factor if isinstance(self.network, RSTNSpec) else 1.0

@@ -4,9 +4,9 @@ The graph is the whole lifted network: from windows (batch, C, D, H, W) in float
 """
 
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from seg25d.core.errors import ModelError, RecordError
 from seg25d.core.limits import BatchSize, WindowSize
@@ -112,6 +112,9 @@ class Windows(Record):
     """Windows at regular places along one axis; None: spread evenly along all axes."""
     padded_with_lowest: bool
     """Whether volumes are padded with the lowest value of each channel instead of 0."""
+    repeated_axis: Axis | None = None
+    """The axis along which volumes that are shorter than the window are padded with their end slices, where slices are
+    mixed; along the others as ever. None, which is not written, as in records of earlier versions: there is none."""
     batch_size: BatchSize
     """Windows at a time, of the planned size."""
 
@@ -128,8 +131,14 @@ class Windows(Record):
             context=representation.context if isinstance(representation, Slices) and plan.mixing is None else 0,
             regular=None if regular is None else Regular(axis=regular.axis, step=regular.step, flush=regular.flush),
             padded_with_lowest=representation.padded_with_lowest,
+            repeated_axis=plan.repeated_axis,
             batch_size=batch_size,
         )
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = serialize(self)
+        return {key: value for key, value in values.items() if key != "repeated_axis" or value is not None}
 
 
 class PortableModel(Record):

@@ -64,6 +64,7 @@ class PageWindows(Record):
     context: int
     regular: Regular | None
     padded_with_lowest: bool
+    repeated_axis: int | None
     batch_size: int
     grid: Grid | None
     """The second input of super images."""
@@ -276,6 +277,7 @@ def _windows(model: PortableModel) -> PageWindows:
         context=windows.context,
         regular=windows.regular,
         padded_with_lowest=windows.padded_with_lowest,
+        repeated_axis=windows.repeated_axis,
         batch_size=windows.batch_size,
         grid=graph.grid,
     )

@@ -190,7 +190,9 @@ class TrainingConfig(Record):
     time budget where a window holds a volume of median shape, else 0. Others than `stack` and `3d` take no parts
     (`seg25d/training/small_windows.py`). The default is that of runs from before this setting."""
     validation_windows: int = Field(default=40, ge=1, le=1_000_000)
-    """Windows of the validation cases that are scored after each epoch; four per case and 20 batches at the most."""
+    """Windows of the validation cases that are scored after each epoch; four per case and 20 batches at the most. They
+    are the same after every epoch, and as many are centred on the foreground as in training (`foreground_share`), as in
+    nnU-Net: the others show what is found where there is nothing."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """`auto`: bfloat16 on GPUs and CPUs that multiply matrices in it, float16 on older GPUs, else float32."""
     augmentation: AugmentationConfig = AugmentationConfig()

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from seg25d.core.errors import Seg25dError, WorkerError
-from seg25d.core.grids import box_shape, regular_starts
+from seg25d.core.grids import box_shape, regular_starts, repeated_planes
 from seg25d.core.system_errors import named, refusal
 from seg25d.core.types import BoundingBox, IntArray, Shape
 from seg25d.planning.plan import ConfigurationPlan
@@ -205,7 +205,7 @@ class WindowSource(Dataset[Batch | Regions | Seg25dError]):
         centre: NDArray[np.integer[Any]] | None = None
         loose = NOWHERE
         # Pretraining ignores labels, as some belong to cases that are held out later.
-        if (rng.random() < self.config.foreground_share or not training) and self.config.pretext is None:
+        if rng.random() < self.config.foreground_share and self.config.pretext is None:
             if slice_number is None:
                 centre = draw_foreground(rng, locations)
             else:
@@ -220,13 +220,13 @@ class WindowSource(Dataset[Batch | Regions | Seg25dError]):
             augmentation = draw_augmentation(
                 rng, self.config.augmentation, window, self.plan.spacing_mm, image.shape[0], self.plan.mirror_axes
             )
-        lowest = self.plan.representation.padded_with_lowest
+        lowest, repeated = self.plan.representation.padded_with_lowest, self.plan.repeated_axis
         region = region_to_read(augmentation, window)
         start = tuple(
             low + at - (read - wanted) // 2 for low, at, read, wanted in zip(corner, start, region, window, strict=True)
         )
-        images = torch.from_numpy(read_region(image, start, region, crop, lowest=lowest))
-        targets = torch.from_numpy(read_region(labels, start, region, crop))
+        images = torch.from_numpy(read_region(image, start, region, crop, lowest=lowest, repeated=repeated))
+        targets = torch.from_numpy(read_region(labels, start, region, crop, repeated=repeated))
         return images, targets, Drawn(region, augmentation, rng)
 
     def finish_batch(self, regions: Regions, device: torch.device) -> Batch:
@@ -353,7 +353,13 @@ def place_window(
 
 
 def read_region(
-    array: Any, start: Sequence[int], size: Sequence[int], crop: BoundingBox | None = None, *, lowest: bool = False
+    array: Any,
+    start: Sequence[int],
+    size: Sequence[int],
+    crop: BoundingBox | None = None,
+    *,
+    lowest: bool = False,
+    repeated: int | None = None,
 ) -> NDArray[Any]:
     """Read (..., d, h, w) from an array or store; what lies outside of it, or of a crop, is zero.
 
@@ -363,6 +369,7 @@ def read_region(
         size: Voxels to read.
         crop: The part of the array to read from, half-open ranges along (D, H, W); None: all of it.
         lowest: Pad with the lowest value per channel of the part that was read, instead of zero.
+        repeated: Axis (0 d, 1 h, 2 w) along which the outermost planes are repeated instead; None: none.
     """
     leading = (slice(None),) * (len(array.shape) - 3)
     limits = crop or tuple((0, length) for length in array.shape[-3:])
@@ -377,6 +384,8 @@ def read_region(
         region += part.min((-3, -2, -1), keepdims=True)
     where = tuple(slice(low - at, max(low, high) - at) for at, (low, high) in zip(start, inside, strict=True))
     region[(*leading, *where)] = part
+    if repeated is not None and part.size:
+        region = region.take(repeated_planes(size[repeated], where[repeated].start, where[repeated].stop), repeated - 3)
     return region
 
 

@@ -38,12 +38,9 @@ def _without_shift(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mixing, "check_names", check)
 
 
-@pytest.mark.parametrize(
-    ("planned", "configuration", "batch"),
-    [(281, "2d", 28), (56, "2d", 12), (7, "3d_fullres", 2), (9, "2d", 9), (2, "3d_fullres", 2)],
-)
-def test_batches_of_nnunet_are_those_of_the_earlier_measurements(planned: int, configuration: str, batch: int) -> None:
-    assert batch_of(planned, configuration) == batch
+@pytest.mark.parametrize(("planned", "batch"), [(281, 28), (56, 6), (20, 2), (12, 2), (7, 2), (2, 2), (1, 1)])
+def test_batches_of_nnunet_are_a_tenth_and_not_below_its_smallest(planned: int, batch: int) -> None:
+    assert batch_of(planned) == batch
 
 
 def test_every_row_is_there_and_is_compared_with_what_it_is_to_beat() -> None:
@@ -120,7 +117,7 @@ class Stages:
             write_json(own / "preprocessed" / DATASET_NAME / "nnUNetPlans.json", {"configurations": sizes})
         elif kind == "train":
             model = own / "results" / DATASET_NAME / f"nnUNetTrainer__{command[6]}__{command[3]}"
-            write_json(model / "fold_0" / "timed.json", {"updates": 30, "seconds": 60.0})
+            write_json(model / f"fold_{command[4]}" / "timed.json", {"updates": 30, "seconds": 60.0})
         elif kind == "predict":
             shutil.copytree(place.root / "labels", command[command.index("-o") + 1])
         elif kind == "evaluation":
@@ -162,6 +159,19 @@ def test_nnunet_is_trained_on_our_folds_with_its_batch_and_scored_like_ours(
     assert train[0] == "/environment/bin/python"
     assert train[2:] == [DATASET_NAME, "2d", "0", "60", "nnUNetPlans_batch28", "1e12", "cpu"]
     assert "--disable_tta" in stages.commands["nnunet_2d_batch28_predict"]
+    assert stages.commands["nnunet_2d_batch28_cost"][5] == "phantom_000"
+
+
+@pytest.mark.slow
+def test_nnunet_is_trained_on_all_folds_each_by_itself(nnunet: tuple[Stages, list[Training]]) -> None:
+    stages, (training, _) = nnunet
+    training.options.folds = ["0", "1"]
+    row = mixing.train_nnunet(training)
+    assert row["cases"] == ["phantom_000", "phantom_001"]
+    assert row["scores"]["dice"] == [1.0, 1.0]
+    assert (row["iterations"], row["training_s"], row["seconds_per_update"]) == ([30, 30], [60.0, 60.0], 2.0)
+    assert len(stages.planned) == 2
+    assert len(set(stages.planned)) == 1
     assert stages.commands["nnunet_2d_batch28_cost"][5] == "phantom_000"
 
 

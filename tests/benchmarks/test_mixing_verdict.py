@@ -24,6 +24,7 @@ def row(name: str, mean: float, *, trainings: int = 3, spread: float = 0.001, pa
         "name": name,
         "spacing_mm": [10.0, 1.5, 1.5],
         "num_channels": 1,
+        "window": [9, 64, 64],
         "seeds": list(range(trainings)),
         "machines": [MACHINE],
         "cases": CASES,
@@ -62,6 +63,7 @@ def test_a_gain_is_an_interval_above_the_margin() -> None:
     [
         ({"cases": CASES[::-1]}, "scored on other cases than si"),
         ({"machines": [MACHINE | {"cores": 4}]}, "trained on several machines"),
+        ({"window": [8, 64, 64]}, "windows are 8 x 64 x 64 and those of si 9 x 64 x 64, so that mixing is not all"),
         ({"seeds": [0, 1]}, "2 of 3 seeds"),
         ({"name": "other"}, "no row si__shift"),
         ({"scores": {"dice": [[None] * 11 + [0.9]] * 3}}, "no interval"),
@@ -71,6 +73,13 @@ def test_what_says_too_little_does_not_count(changed: dict[str, Any], reason: st
     told = obstacle(table(row("si", 0.7), row("si__shift", 0.9) | changed), "si__shift", "si", 0.95)
     assert told is not None
     assert told.startswith(reason)
+
+
+def test_windows_that_differ_can_be_compared_where_that_is_asked_for() -> None:
+    found = table(row("si", 0.7), row("si__shift", 0.9) | {"window": [8, 64, 64]})
+    assert decide("si", [found]).mixing is None
+    assert decide("si", [found], any_window=True).mixing == "shift"
+    assert [line.split(": ")[1] for line in lines_of([found], any_window=True)] == ["no mixing", "shift"]
 
 
 def test_the_best_of_several_is_not_taken_for_its_mean() -> None:

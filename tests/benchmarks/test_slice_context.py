@@ -196,7 +196,7 @@ def test_shuffled_slices_come_back_in_order_and_orders_differ() -> None:
             seen.append(volume[0, 0, 0, :, 0].tolist())
             return 2 * volume
 
-    volume = torch.arange(8.0).reshape(1, 1, 1, 8, 1).expand(2, 1, 3, 8, 4)
+    volume = torch.arange(8.0).reshape(1, 1, 1, 8, 1) + torch.arange(0, 1, 0.25).expand(2, 1, 3, 8, 4)
     model = ShuffledSlices(Seeing(), 1, 0)
     assert torch.equal(model(volume), 2 * volume)
     assert torch.equal(model(volume), 2 * volume)
@@ -206,6 +206,39 @@ def test_shuffled_slices_come_back_in_order_and_orders_differ() -> None:
     again = ShuffledSlices(Seeing(), 1, 0)
     again(volume)
     assert seen[2] == seen[0], "by the seed"
+
+
+@pytest.mark.parametrize("repeated", [False, True])
+@pytest.mark.parametrize(("before", "behind"), [(2, 3), (0, 1), (0, 0)])
+def test_slices_are_shuffled_inside_of_the_volume_alone(repeated: bool, before: int, behind: int) -> None:
+    seen: list[Tensor] = []
+
+    class Seeing(nn.Module):
+        def forward(self, volume: Tensor) -> Tensor:
+            seen.append(volume[0, 0, :, 0])
+            return 2 * volume
+
+    rng = torch.Generator().manual_seed(0)
+    real = torch.randn(1, 2, 5, 4, 4, generator=rng)
+    ends = [real[:, :, :1].expand(-1, -1, before, -1, -1), real[:, :, -1:].expand(-1, -1, behind, -1, -1)]
+    if not repeated:
+        ends = [torch.zeros_like(each) for each in ends]
+    volume = torch.cat([ends[0], real, ends[1]], 2)
+    model = ShuffledSlices(Seeing(), 0, 1, repeated=repeated)
+    inside = slice(before, before + 5)
+    for _ in range(5):
+        torch.testing.assert_close(model(volume)[:, :, inside], 2 * real, rtol=0, atol=0)
+    assert len({tuple(each[inside, 0].tolist()) for each in seen}) > 1
+    for each in seen:
+        assert sorted(each[inside, 0].tolist()) == sorted(real[0, 0, :, 0, 0].tolist())
+        for place, end in ((slice(0, before), before), (slice(before + 5, None), before + 4)):
+            assert (each[place] == (each[end] if repeated else 0)).all()
+
+
+def test_windows_of_nothing_stay_as_they_are() -> None:
+    volume = torch.zeros(2, 1, 4, 3, 3)
+    for repeated in (False, True):
+        assert torch.equal(ShuffledSlices(nn.Identity(), 0, 0, repeated=repeated)(volume), volume)
 
 
 def test_the_axis_is_that_of_the_slices() -> None:

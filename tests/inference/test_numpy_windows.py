@@ -48,8 +48,9 @@ def volume_of(slabs, shape) -> np.ndarray:
     st.sampled_from([(), (2,), (0, 1, 2)]),
     st.booleans(),
     st.booleans(),
+    st.sampled_from([None, 0, 1, 2]),
 )
-def test_scores_are_those_of_torch(shape, window, batch_size, mirror_axes, regular, lowest):
+def test_scores_are_those_of_torch(shape, window, batch_size, mirror_axes, regular, lowest, repeated):
     image = np.random.default_rng(sum(shape)).normal(size=(1, *shape)).astype(np.float32)
     options = WindowOptions(
         window,
@@ -57,6 +58,7 @@ def test_scores_are_those_of_torch(shape, window, batch_size, mirror_axes, regul
         batch_size=batch_size,
         regular=RegularSteps(1, 1, max(1, window[1] // 2)) if regular else None,
         padded_with_lowest=lowest,
+        repeated_axis=repeated,
     )
     before = image.copy()
     found = volume_of(predict_slabs([blurred], image, 3, options), shape)

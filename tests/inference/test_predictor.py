@@ -16,8 +16,10 @@ from seg25d.inference import windows
 from seg25d.inference.predictor import Predictor, PredictorOptions, check_agreement
 from seg25d.inference.sliding_window import window_starts
 from seg25d.inference.windows import covering_window, deepened, default_batch_size
+from seg25d.networks.specs.mixing import KINDS
 from seg25d.networks.specs.unet import UNetSpec
 from seg25d.planning.model_file import load_header, save_model
+from seg25d.planning.portable_model import Windows
 from seg25d.representations.lifted.slices import LiftedSlices
 from seg25d.representations.slices import Slices
 from seg25d.representations.super_image import SuperImage
@@ -395,3 +397,27 @@ def test_more_windows_than_a_list_of_them_may_have_are_refused(header, execution
         InputError, match=r"would take \d+ windows of 8 x 8 x 10 voxels for a volume of 8 x 8 x 40, 7 are"
     ):
         predictor.predict_array(np.ones((2, 8, 8, 40), np.float32), (1.0, 1.0, 1.0))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_slices_of_volumes_that_are_shorter_than_the_window_are_mixed_with_real_ones_alone(header, execution, kind):
+    """Equal slices stay as they are, so that five of them have the scores of one, also where windows have eight."""
+    network = UNetSpec(widths=(8, 8), strides=((1, 1), (2, 2)), kernels=((3, 3), (3, 3)), mixing=KINDS[kind]())
+    plan = header.plan.model_copy(update={"representation": Slices(axis=0), "network": network})
+    mixed = header.model_copy(update={"plan": plan})
+    torch.manual_seed(0)
+    model = mixed.build_model().eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, 0, 0.3)
+    predictor = Predictor([model], mixed, execution, PredictorOptions(mirroring=False))
+    image = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(1)).expand(-1, 5, -1, -1)
+    with torch.inference_mode():
+        expected = model(image[None, :, :1])[0].expand(-1, 5, -1, -1)
+    found = torch.cat(
+        [slab.planes.clone().movedim(0, 1 + slab.axis) for slab in predictor.slabs(image.contiguous())], 1
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert Windows.of(plan, 1).repeated_axis == 0
+    plain = plan.model_copy(update={"network": network.model_copy(update={"mixing": None})})
+    assert Windows.of(plain, 1).repeated_axis is None
+    assert "repeated_axis" not in Windows.of(plain, 1).model_dump(mode="json")

@@ -256,6 +256,29 @@ def test_volumes_are_filled_up_with_what_the_representation_wants():
     assert torch.equal(seen[:, :, :3, 1:3], image)
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_volumes_are_filled_up_with_their_end_slices_where_these_are_mixed(axis):
+    image, window = random_image((3, 3, 3)) + 10, [4, 4, 4]
+    window[axis] = 8
+    recorder = Recorder()
+    scores = predict_volume([recorder], image, 3, WindowOptions(tuple(window), repeated_axis=axis))
+    torch.testing.assert_close(scores, Pointwise()(image[None])[0], rtol=1e-5, atol=1e-4)
+    (seen,) = torch.cat(recorder.batches)
+    others = [3 if other == axis else 4 for other in range(3)]
+    inside = torch.zeros(len(image), *others)
+    inside[:, *(slice(None) if other == axis else slice(0, 3) for other in range(3))] = image
+    assert torch.equal(seen, inside.index_select(1 + axis, torch.tensor([0, 0, 0, 1, 2, 2, 2, 2])))
+
+
+def test_volumes_that_fill_the_window_along_the_axis_are_padded_along_the_others():
+    seen = []
+    for axis in (None, 0):
+        recorder = Recorder()
+        predict_volume([recorder], random_image((5, 3, 3)), 3, WindowOptions((4, 4, 4), repeated_axis=axis))
+        seen.append(torch.cat(recorder.batches))
+    assert torch.equal(*seen)
+
+
 def test_scores_along_a_regular_axis_are_averaged_with_equal_weights():
     class Position(nn.Module):
         def forward(self, volume):

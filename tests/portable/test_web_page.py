@@ -80,6 +80,7 @@ def test_the_page_knows_what_its_windows_need(tmp_path):
         "context": 1,
         "regular": None,
         "padded_with_lowest": False,
+        "repeated_axis": None,
         "batch_size": 2,
         "grid": None,
     }

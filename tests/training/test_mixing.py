@@ -14,7 +14,11 @@ from seg25d.networks.specs.unet import UNetSpec
 from seg25d.representations.base import Representation
 from seg25d.representations.slices import Slices
 from seg25d.representations.super_image import SuperImage
+from seg25d.training.sampling import WindowSource
 from seg25d.training.trainer import FoldJob, train_fold
+
+INTENSITY = ("noise", "blur", "brightness", "contrast", "low_resolution", "gamma", "gamma_inverted")
+SHRUNK = {"spatial": 1.0, "scaling": (0.4, 0.5), **dict.fromkeys(INTENSITY, 0.0)}
 
 
 def mixed(job: FoldJob, kind: str, representation: Representation) -> FoldJob:
@@ -43,6 +47,30 @@ def test_the_same_seed_gives_the_same_bits(
     assert bool(learnt) == (kind != "shift")
     # What begins at zero is learnt from the first update on.
     assert all(value.any() for value in learnt.values())
+
+
+@pytest.mark.parametrize("representation", [SuperImage(grid=(4, 4)), Slices(axis=0)], ids=lambda each: each.name)
+@pytest.mark.parametrize("augmentation", [{"enabled": False}, SHRUNK], ids=["still", "shrunk"])
+def test_no_slice_of_a_window_of_mixed_slices_is_blank(
+    make_job: Callable[..., FoldJob], representation: Representation, augmentation: dict[str, object]
+) -> None:
+    """Volumes of 7 slices in windows of 16, and regions that reach farther beyond them as they are shrunk."""
+    plain = make_job("a", augmentation=augmentation)
+    wide = plain.header.plan.model_copy(update={"window": (16, 8, 8), "representation": representation})
+    plain = dataclasses.replace(plain, header=plain.header.model_copy(update={"plan": wide}))
+    for job, is_mixed in ((plain, False), (mixed(plain, "shift", representation), True)):
+        cases = {"train": job.split.train, "validate": job.split.val}
+        source = WindowSource(job.store, job.header.plan, job.config, cases)
+        for purpose in ("train", "validate"):
+            for index in range(6):
+                image, labels = source.window(purpose, index)
+                blank = (image[0] == 0).flatten(1).all(1)
+                assert bool(blank.any()) != is_mixed
+                if is_mixed and (purpose == "validate" or not job.config.augmentation.enabled):
+                    # Copies of the end slices, with their labels.
+                    ends = (image[0, 1:] == image[0, :-1]).flatten(1).all(1)
+                    assert int(ends.sum()) == 16 - 7
+                    assert (labels[1:] == labels[:-1])[ends].all()
 
 
 def striped(rng: torch.Generator, batch: int) -> tuple[Tensor, Tensor]:

@@ -52,6 +52,22 @@ def test_regions_can_be_filled_with_the_lowest_value_of_each_channel() -> None:
     assert (region[1, :, :, 2:] == -12).all()
 
 
+@given(st.integers(-4, 4), st.integers(1, 12), st.integers(-3, 3), st.integers(0, 2))
+def test_regions_can_be_filled_with_the_end_slices_along_one_axis(start: int, size: int, other: int, axis: int) -> None:
+    array = np.arange(1, 1 + 2 * 5 * 5 * 5).reshape(2, 5, 5, 5)
+    starts, sizes = [other] * 3, [4] * 3
+    starts[axis], sizes[axis] = start, size
+    region = read_region(array, starts, sizes, repeated=axis)
+    if start + size <= 0:  # no part of the volume is seen
+        return
+    padding = [(0, 0), *((8, 8) if each != axis else (0, 0) for each in range(3))]
+    ends = [(0, 0), *((20, 20) if each == axis else (0, 0) for each in range(3))]
+    padded = np.pad(np.pad(array, padding), ends, mode="edge")
+    corner = [first + (20 if each == axis else 8) for each, first in enumerate(starts)]
+    where = tuple(slice(first, first + length) for first, length in zip(corner, sizes, strict=True))
+    np.testing.assert_array_equal(region, padded[(slice(None), *where)])
+
+
 def test_turned_windows_are_filled_up_like_others(make_job: Maker) -> None:
     always = AugmentationConfig(spatial=1.0, rotation_degrees=90, noise=0, blur=0, brightness=0, contrast=0)
     job = with_stacks(make_job("a", augmentation=always.model_copy(update={"low_resolution": 0.0, "gamma": 0.0})))
@@ -232,9 +248,10 @@ UNCHANGED = {
 
 
 def test_windows_of_whole_volumes_are_what_they_were_before_there_were_crops(make_job: Maker) -> None:
-    source = source_of(make_job("a", augmentation=UNCHANGED))
+    """Those of validation were all centred on the foreground then."""
     digest = hashlib.sha256()
-    for purpose, number in (("train", 20), ("validate", 8)):
+    for purpose, number, share in (("train", 20, 0.5), ("validate", 8, 1.0)):
+        source = source_of(make_job(purpose, augmentation=UNCHANGED, foreground_share=share))
         for index in range(number):
             for part in source.window(purpose, index):
                 digest.update(part.numpy().tobytes())

@@ -168,6 +168,7 @@ def window_rules(window: tuple[int, int, int], **others: Any) -> dict[str, Any]:
         "context": 0,
         "regular": None,
         "padded_with_lowest": False,
+        "repeated_axis": None,
         "batch_size": 2,
         "grid": None,
     }

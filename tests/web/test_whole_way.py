@@ -109,6 +109,7 @@ def rules(**others: Any) -> dict[str, Any]:
         "context": 0,
         "regular": None,
         "padded_with_lowest": False,
+        "repeated_axis": None,
         "batch_size": 2,
         "grid": None,
     } | others
@@ -155,6 +156,14 @@ WAYS = {
         WindowOptions(window=(4, 8, 12), mirror_axes=(0, 2), regular=RegularSteps(1, 8, 8, flush=True)),
         None,
     ),
+    **{
+        f"mixed slices of a volume that is too short along {axis}": (
+            rules(window=window, mirror_axes=[], repeated_axis=axis),
+            WindowOptions(window=window, repeated_axis=axis),
+            axis,
+        )
+        for axis, window in enumerate([(16, 24, 12), (4, 24, 32), (16, 8, 32)])
+    },
     "a window larger than the volume": (
         rules(window=[16, 24, 32], mirror_axes=[]),
         WindowOptions(window=(16, 24, 32)),

@@ -58,7 +58,8 @@ export async function* predictSlabs(
   for (const [number, start] of starts[axis].entries()) {
     sums.moveTo(start);
     for (const corner of corners(starts, axis, start)) {
-      const part = cutOut(image, shape, window, mapAxes((each) => corner[each] - offset[each]), lowest);
+      const place = mapAxes((each) => corner[each] - offset[each]);
+      const part = cutOut(image, shape, window, place, lowest, rules.repeated_axis);
       const weights = mapAxes((each) => cover.weights[each].get(corner[each])!);
       for (const mirror of mirrors) {
         const seen = mirrored(part, image.length, window, mirror);
@@ -88,25 +89,34 @@ function* corners(starts: Triple<number[]>, axis: number, start: number): Genera
   for (const d of along[0]) for (const h of along[1]) for (const w of along[2]) yield [d, h, w];
 }
 
-/** A window (C, d, h, w) of the image, with the given values where it reaches beyond it. */
+/** A window (C, d, h, w) of the image; where it reaches beyond it, its end slices along an axis, or the given values. */
 function cutOut(
   image: readonly Float32Array[],
   shape: Shape,
   window: Shape,
   start: Shape,
   outside: readonly number[],
+  repeated: number | null,
 ): Float32Array {
   const voxels = product(window);
   const part = new Float32Array(image.length * voxels);
   const first = Math.max(0, -start[2]);
   const stop = Math.min(window[2], shape[2] - start[2]);
+  const within = (axis: number, place: number): number =>
+    axis === repeated ? Math.min(Math.max(place, 0), shape[axis]! - 1) : place;
   image.forEach((channel, index) => {
     const own = part.subarray(index * voxels, (index + 1) * voxels);
     if (outside[index] !== 0) own.fill(outside[index]);
-    for (let d = Math.max(0, -start[0]); d < Math.min(window[0], shape[0] - start[0]); d++) {
-      for (let h = Math.max(0, -start[1]); h < Math.min(window[1], shape[1] - start[1]); h++) {
-        const from = ((start[0] + d) * shape[1] + start[1] + h) * shape[2] + start[2];
-        own.set(channel.subarray(from + first, from + stop), (d * window[1] + h) * window[2] + first);
+    for (let d = 0; d < window[0]; d++) {
+      const z = within(0, start[0] + d);
+      if (z < 0 || z >= shape[0]) continue;
+      for (let h = 0; h < window[1]; h++) {
+        const y = within(1, start[1] + h);
+        if (y < 0 || y >= shape[1]) continue;
+        const from = (z * shape[1] + y) * shape[2] + start[2];
+        const row = own.subarray((d * window[1] + h) * window[2], (d * window[1] + h + 1) * window[2]);
+        row.set(channel.subarray(from + first, from + stop), first);
+        if (repeated === 2) row.fill(row[first]!, 0, first).fill(row[stop - 1]!, stop);
       }
     }
   });

@@ -28,6 +28,8 @@ export interface WindowRules {
   regular: { axis: number; step: number; flush: boolean } | null;
   /** Whether volumes are padded with the lowest value of each channel instead of 0. */
   padded_with_lowest: boolean;
+  /** The axis along which end slices are repeated instead, as blank ones would be mixed into others; null: none. */
+  repeated_axis: number | null;
   /** Windows per batch of seg25d's own prediction, which decides how deep windows of slices are. */
   batch_size: number;
   /** Of super images; null: the graph has one input. */
