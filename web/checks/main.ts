@@ -152,6 +152,17 @@ const tasks: Record<string, (job: Job) => Promise<unknown> | unknown> = {
     for (const [start, stop] of smallComponents(indices, shape)) small.fill(1, start, stop);
     return small;
   },
+  /** How often voxels are looked at. */
+  looks_for_small_components: ({ arrays, shape }) => {
+    let looks = 0;
+    const get = (indices: Uint8Array, name: string | symbol): unknown => {
+      if (/^\d/.test(String(name))) looks++;
+      const value = Reflect.get(indices, name, indices);
+      return typeof value === "function" ? value.bind(indices) : value;
+    };
+    smallComponents(new Proxy(Uint8Array.from(read(arrays![0])), { get }), shape);
+    return looks;
+  },
   header: async ({ file }) => {
     const { sizes, spacing, direction, origin, orientation } = await readFileHeader(blob(file), file);
     return { sizes, spacing, direction, origin, orientation };
