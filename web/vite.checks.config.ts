@@ -5,6 +5,8 @@ import { defineConfig } from "vite";
 
 export default defineConfig({
   root: import.meta.dirname,
+  // The converter needs a browser.
+  resolve: { alias: { "@niivue/dcm2niix": join(import.meta.dirname, "checks/dcm2niix.ts") } },
   build: {
     ssr: join(import.meta.dirname, "checks/main.ts"),
     outDir: "build/checks",

@@ -1,5 +1,7 @@
 """What the page refuses of DICOM series is what Python refuses, in its words; order and windows are Python's."""
 
+import struct
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 import SimpleITK
 from pydicom import Dataset, dcmread
+from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from seg25d.data.dicom_series import find_volumes
@@ -24,6 +27,12 @@ OBLIQUE = [0.8, 0.6, 0.0, 0.0, 0.0, -1.0]
 def ask(checks: Checks, folder: Path) -> None:
     """Let the page look for series in a folder within that of the checks."""
     checks.add("dicom", files=[str(path.relative_to(checks.folder)) for path in sorted(folder.iterdir())])
+
+
+def ask_for_volumes(checks: Checks, folder: Path, **arguments: Any) -> None:
+    """Let the page take all files below a folder, with a stand-in for its converter."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    checks.add("volumes", files=[str(path.relative_to(checks.folder)) for path in paths], **arguments)
 
 
 def said_by_python(folder: Path) -> str:
@@ -349,6 +358,86 @@ def test_phases_that_lie_between_each_other_are_no_volume(name, checks, tmp_path
     assert "--split-phases" in message_of(mixed)
     (volume,) = find_volumes(tmp_path / "one behind the other")
     assert parts[0]["slices"] == [frame.name for frame in volume.frames]
+
+
+def write_odd(folder: Path, odd: dict[str, tuple[bytes, int]]) -> None:
+    """Implicit slices, whose texts may have any length: what attributes have as values, and as lengths."""
+    for index, numbers in enumerate(ramp()):
+        dataset = slice_dataset(numbers, (0, 0, 2.0 * index), index, **dict.fromkeys(odd, "12"))
+        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+        path = save(dataset, folder / f"{index}.dcm")
+        content = path.read_bytes()
+        for name, (value, length) in odd.items():
+            start = struct.pack("<HH", Tag(name).group, Tag(name).element)
+            usual = start + struct.pack("<I", 2) + b"12"
+            assert content.count(usual) == 1
+            content = content.replace(usual, start + struct.pack("<I", length) + value)
+        path.write_bytes(content)
+
+
+LONG = b"x" * (1 << 20)
+ODD_TEXTS = {
+    "longer than texts may be": {"SeriesDescription": LONG, "StudyTime": LONG, "WindowCenter": LONG},
+    "blanks": {"PatientID": b"x" + b" " * 0xFFFC + b"x", "Modality": b"x" + b"\0" * 0xFFFC + b"x"},
+    "digits": {"WindowCenter": b"1" * 0xFFFD + b"x", "WindowWidth": b"20"},
+    "a long name": {"SeriesDescription": b"series" + b"_" * 0xFFF6 + b"x"},
+}
+
+
+@pytest.mark.parametrize("kind", ODD_TEXTS)
+def test_texts_of_any_length_cost_neither_memory_nor_time(kind, checks, tmp_path):
+    write_odd(tmp_path / "series", {name: (text, len(text)) for name, text in ODD_TEXTS[kind].items()})
+    ask_for_volumes(checks, tmp_path / "series")
+    started = time.monotonic()
+    (found,) = checks.run()
+    assert (found["volumes"], found["leftOut"]) == (["series.nii"], [])
+    assert found["tally"]["longest"] <= 1 << 16
+    assert time.monotonic() - started < 3
+
+
+def test_a_study_date_of_undefined_length_is_left_as_it_is(checks, tmp_path):
+    """As that of a sequence, which ends at once."""
+    end_of_sequence = struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
+    write_odd(tmp_path / "series", {"StudyDate": (end_of_sequence, 0xFFFFFFFF)})
+    ask_for_volumes(checks, tmp_path / "series")
+    (found,) = checks.run()
+    assert (found["volumes"], found["leftOut"]) == (["series.nii"], [])
+
+
+def test_a_series_that_fails_in_an_unknown_way_is_left_out_alone(checks, tmp_path):
+    """The converter writes less than a header for it."""
+    for number, name in enumerate(("odd", "usual")):
+        known = {"SeriesInstanceUID": f"1.{number}", "SeriesDescription": name}
+        names = "odd{}.dcm" if name == "odd" else "{}.dcm"
+        write_slices(tmp_path / "study" / name, ramp(), attributes=lambda _, a=known: a, names=names.format)
+    ask_for_volumes(checks, tmp_path / "study")
+    (found,) = checks.run()
+    assert found["volumes"] == ["usual.nii"]
+    (left_out,) = found["leftOut"]
+    assert left_out.startswith("Left out: odd (6 files): the page cannot read it (Offset is outside the bounds")
+    assert "Use `seg25d predict`, or make a NIfTI file" in left_out
+    assert found["logged"] == ["RangeError: Offset is outside the bounds of the DataView"]
+
+
+def test_files_are_read_a_few_at_a_time_and_once_and_a_cancel_ends_that(checks, tmp_path):
+    write_slices(tmp_path / "series", ramp(40))
+    write_slices(tmp_path / "unnamed", ramp(40), names=lambda index: f"IM{index:04d}")
+    for number in range(100):
+        (tmp_path / "other").mkdir(exist_ok=True)
+        (tmp_path / "other" / f"{number:03d}").write_bytes(bytes(200))
+    ask(checks, tmp_path / "series")
+    ask_for_volumes(checks, tmp_path / "series")
+    ask_for_volumes(checks, tmp_path / "unnamed")
+    ask_for_volumes(checks, tmp_path / "series", end_at=5)
+    ask_for_volumes(checks, tmp_path / "other", end_at=20)
+    ordered, series, unnamed, ended, search_ended = checks.run()
+    assert ordered[0]["slices"] == [f"{index + 1}.dcm" for index in range(40)]
+    assert series["tally"]["reads"] == 40
+    assert series["tally"]["together"] == 16
+    assert unnamed["tally"]["reads"] == 80
+    assert unnamed["volumes"] == ["series.nii"]
+    assert ended["tally"]["reads"] == 16
+    assert search_ended["tally"]["reads"] == 32
 
 
 WINDOWS = [

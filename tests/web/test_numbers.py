@@ -255,6 +255,15 @@ def test_small_components(checks, rng):
         np.testing.assert_array_equal(found.reshape(volume.shape), small_components(volume))
 
 
+def test_small_components_of_many_classes_are_found_in_one_pass(checks, rng):
+    volume = rng.integers(0, 120, (6, 30, 40), np.uint8)
+    checks.add("small_components", [volume], shape=volume.shape)
+    checks.add("looks_for_small_components", [volume], shape=volume.shape)
+    found, looks = checks.run()
+    np.testing.assert_array_equal(found.reshape(volume.shape), small_components(volume))
+    assert looks <= 2 * volume.size
+
+
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_export_to_the_grid_of_the_file(axis, checks, rng):
     """A hundredth of the voxels may differ: where scores are equal up to rounding."""

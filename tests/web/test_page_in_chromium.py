@@ -393,6 +393,32 @@ def test_files_of_bgzip_are_read_and_shown(opened, tmp_path):
     np.testing.assert_array_equal(values, segment(opened, [usual], tmp_path / "again.nii.gz"))
 
 
+LARGEST_BUFFER = """() => {
+  window.largest = 0;
+  window.ArrayBuffer = new Proxy(ArrayBuffer, {
+    construct(kind, [size, ...others]) {
+      window.largest = Math.max(window.largest, size);
+      return new kind(size, ...others);
+    },
+  });
+}"""
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, bgzip], ids=["gzip", "bgzip"])
+def test_what_follows_the_voxels_takes_no_memory_where_an_image_is_shown(compress, opened, tmp_path):
+    """A small file may hold much of that, which no header announces."""
+    page, more = opened.page, 1 << 23
+    usual = write_image(tmp_path / "usual.nii.gz")
+    path = tmp_path / "case.nii.gz"
+    path.write_bytes(compress(gzip.decompress(usual.read_bytes()) + bytes(more)))
+    page.evaluate(LARGEST_BUFFER)
+    values = segment(opened, [path], tmp_path / "found.nii.gz")
+    page.wait_for_selector("body[data-shown=structures]", timeout=PATIENCE_MS)
+    assert 2 * np.prod(SHAPE) < page.evaluate("largest") < more
+    np.testing.assert_array_equal(values, segment(opened, [usual], tmp_path / "again.nii.gz"))
+    assert opened.problems == []
+
+
 def test_a_folder_of_dicom_files_is_one_image(opened, tmp_path):
     path = write_image(tmp_path / "image.nii.gz", orientation="LPS")
     folder = tmp_path / "series"

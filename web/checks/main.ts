@@ -12,6 +12,7 @@ import { removeComponents, smallComponents } from "../src/components.js";
 import { isDicom } from "../src/dicom_elements.js";
 import { checkSeries, findSeries, windowOf, type Series } from "../src/dicom_series.js";
 import { UserError } from "../src/errors.js";
+import { findVolumes } from "../src/files.js";
 import { contentBox, planGrid, separateAxisOf, inverseSeparateAxisOf, product, type Shape } from "../src/grid.js";
 import { labelsFromSlabs } from "../src/export.js";
 import type { FineModels } from "../src/fine.js";
@@ -42,6 +43,36 @@ function blob(name: string): Blob {
 
 function file(name: string): File {
   return new File([readFileSync(join(folder, name))], basename(name));
+}
+
+/** Counts how parts of files are read. */
+class Tally {
+  reads = 0;
+  /** Bytes of the longest part. */
+  longest = 0;
+  /** Parts that were read at the same time, at most. */
+  together = 0;
+  private open = 0;
+
+  /** @param counted Called when a part is read, with how many there were. */
+  constructor(private readonly counted: (reads: number) => void) {}
+
+  of(file: File): File {
+    const slice = (start?: number, stop?: number): Blob => {
+      const part = File.prototype.slice.call(file, start, stop);
+      const buffer = (): Promise<ArrayBuffer> => this.count(part, () => Blob.prototype.arrayBuffer.call(part));
+      const text = async (): Promise<string> => new TextDecoder().decode(await buffer());
+      return Object.assign(part, { arrayBuffer: buffer, text });
+    };
+    return Object.assign(file, { slice });
+  }
+
+  private async count<T>(part: Blob, read: () => Promise<T>): Promise<T> {
+    this.longest = Math.max(this.longest, part.size);
+    this.together = Math.max(this.together, ++this.open);
+    this.counted(++this.reads);
+    return read().finally(() => this.open--);
+  }
 }
 
 /** What becomes of a series: the order of its files and its window, or why it is none. */
@@ -121,6 +152,17 @@ const tasks: Record<string, (job: Job) => Promise<unknown> | unknown> = {
     for (const [start, stop] of smallComponents(indices, shape)) small.fill(1, start, stop);
     return small;
   },
+  /** How often voxels are looked at. */
+  looks_for_small_components: ({ arrays, shape }) => {
+    let looks = 0;
+    const get = (indices: Uint8Array, name: string | symbol): unknown => {
+      if (/^\d/.test(String(name))) looks++;
+      const value = Reflect.get(indices, name, indices);
+      return typeof value === "function" ? value.bind(indices) : value;
+    };
+    smallComponents(new Proxy(Uint8Array.from(read(arrays![0])), { get }), shape);
+    return looks;
+  },
   header: async ({ file }) => {
     const { sizes, spacing, direction, origin, orientation } = await readFileHeader(blob(file), file);
     return { sizes, spacing, direction, origin, orientation };
@@ -162,6 +204,25 @@ const tasks: Record<string, (job: Job) => Promise<unknown> | unknown> = {
     const flags = await Promise.all(all.map(isDicom));
     const series = await findSeries(all.filter((_, index) => flags[index]), all.filter((_, index) => !flags[index]));
     return series.map(described);
+  },
+  /** Volumes and series left out, and how files were read until then; ended by the reading `end_at`. */
+  volumes: async ({ files, end_at }) => {
+    const ending = new AbortController();
+    const tally = new Tally((reads) => reads === end_at && ending.abort());
+    const all: File[] = files.map((name: string) => tally.of(file(name)));
+    const logged: string[] = [];
+    const { error: usual } = console;
+    console.error = (error) => logged.push(String(error));
+    try {
+      const reading = { converting: () => undefined, budget: Infinity, signal: ending.signal };
+      const { volumes, leftOut } = await findVolumes(all, reading);
+      return { volumes: volumes.map((volume) => volume.name), leftOut, logged, tally };
+    } catch (error) {
+      if (error !== ending.signal.reason) throw error;
+      return { tally };
+    } finally {
+      console.error = usual;
+    }
   },
   converting: ({ series, budget }) => {
     checkConverting(series, budget);

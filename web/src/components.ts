@@ -5,7 +5,6 @@
  */
 
 import type { Shape } from "./grid.js";
-import { countIndices } from "./labels.js";
 
 /** Voxels that share a side are connected, or also those that share a corner: how far neighbouring runs reach. */
 const SIDES = 0;
@@ -34,11 +33,13 @@ export interface PostProcessing {
   steps: string[];
 }
 
-/** The components of a mask, by their runs of voxels along W, in the order of the volume. */
+/** The components of each kind of voxels, by their runs along W, in the order of the volume. */
 interface Components {
   /** First voxel of each run in the volume, and the one behind its last. */
   starts: number[];
   stops: number[];
+  /** The kind of each run. */
+  kinds: number[];
   /** The component of each run: the number of its first run. */
   roots: number[];
   /** Voxels, by the number of a component. */
@@ -66,7 +67,9 @@ export function removeComponents(
 
 /** Keep the components that a rule lets be. */
 function keep(indices: Uint8Array, shape: Shape, rule: ComponentRule, voxelMm3: number): void {
-  const { starts, stops, roots, sizes } = findComponents(indices, shape, rule.members, CORNERS);
+  const kindOf = new Uint8Array(256);
+  for (const index of rule.members) kindOf[index] = 1;
+  const { starts, stops, roots, sizes } = findComponents(indices, shape, kindOf, CORNERS);
   // The first of equal ones.
   const largest = sizes.reduce((best, size, root) => (size > (sizes[best] ?? 0) ? root : best), 0);
   roots.forEach((root, run) => {
@@ -82,29 +85,30 @@ function keep(indices: Uint8Array, shape: Shape, rule: ComponentRule, voxelMm3: 
  * @returns First voxel of each run in the volume, and the one behind its last.
  */
 export function smallComponents(indices: Uint8Array, shape: Shape): [start: number, stop: number][] {
-  const classes = [...countIndices(indices).entries()].filter(([index, voxels]) => index > 0 && voxels > 0);
-  return classes.flatMap(([index]) => {
-    const { starts, stops, roots, sizes } = findComponents(indices, shape, [index], SIDES);
-    const least = LARGE * sizes.reduce((most, size) => Math.max(most, size), 0);
-    return roots.flatMap((root, run): [number, number][] => (sizes[root] < least ? [[starts[run], stops[run]]] : []));
-  });
+  const each = Uint8Array.from({ length: 256 }, (_, index) => index);
+  const { starts, stops, kinds, roots, sizes } = findComponents(indices, shape, each, SIDES);
+  const most = new Float64Array(256);
+  sizes.forEach((size, run) => (most[kinds[run]] = Math.max(most[kinds[run]], size)));
+  return roots.flatMap((root, run): [number, number][] =>
+    sizes[root] < LARGE * most[kinds[run]] ? [[starts[run], stops[run]]] : [],
+  );
 }
 
 /**
- * Find the components of all voxels with one of some indices, row by row: runs take less memory than voxels.
+ * Find the components of each kind of voxels in one pass, row by row: runs take less memory than voxels.
  *
+ * @param kindOf The kind of each of the 256 indices; 0: of none.
  * @param reach `SIDES` or `CORNERS`.
  */
 function findComponents(
   indices: Uint8Array,
   [depth, height, width]: Shape,
-  members: readonly number[],
+  kindOf: Uint8Array,
   reach: number,
 ): Components {
-  const isMember = new Uint8Array(256);
-  for (const index of members) isMember[index] = 1;
   const starts: number[] = [];
   const stops: number[] = [];
+  const kinds: number[] = [];
   const roots: number[] = [];
   /** The first run of each row, and the number of all behind the last. */
   const rows = new Int32Array(depth * height + 1);
@@ -116,28 +120,27 @@ function findComponents(
     const [one, other] = [rootOf(first), rootOf(second)];
     roots[Math.max(one, other)] = Math.min(one, other);
   };
-  /** Join the runs of a row with those of an earlier one that they touch. */
+  /** Join the runs of a row with those of their kind in an earlier one that they touch. */
   const joinRows = (row: number, earlier: number): void => {
     const shift = (row - earlier) * width;
     let first = rows[earlier];
     for (let run = rows[row]; run < rows[row + 1]; run++) {
       while (first < rows[earlier + 1] && stops[first] + shift + reach <= starts[run]) first++;
       for (let other = first; other < rows[earlier + 1] && starts[other] + shift < stops[run] + reach; other++) {
-        join(run, other);
+        if (kinds[run] === kinds[other]) join(run, other);
       }
     }
   };
   for (let row = 0, at = 0; row < depth * height; row++) {
     for (const end = at + width; at < end; ) {
       const start = at;
-      while (at < end && isMember[indices[at]]) at++;
-      if (at > start) {
-        roots.push(starts.length);
-        starts.push(start);
-        stops.push(at);
-      } else {
-        at++;
-      }
+      const kind = kindOf[indices[at++]];
+      while (at < end && kindOf[indices[at]] === kind) at++;
+      if (kind === 0) continue;
+      roots.push(starts.length);
+      starts.push(start);
+      stops.push(at);
+      kinds.push(kind);
     }
     rows[row + 1] = starts.length;
     if (rows[row + 1] === rows[row]) continue;
@@ -153,5 +156,5 @@ function findComponents(
     roots[run] = rootOf(run);
     sizes[roots[run]] += stops[run] - starts[run];
   });
-  return { starts, stops, roots, sizes };
+  return { starts, stops, kinds, roots, sizes };
 }

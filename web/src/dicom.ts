@@ -45,9 +45,9 @@ export async function convertDicom(
     try {
       return await work();
     } catch (error) {
-      if (!(error instanceof UserError)) throw error;
+      signal.throwIfAborted();
       const count = headers.length === 1 ? "1 file" : `${headers.length} files`;
-      found.leftOut.push(`Left out: ${name} (${count}): ${error.message}`);
+      found.leftOut.push(`Left out: ${name} (${count}): ${refusalOf(error).message}`);
       found.isClear &&= headers.every((header) => header.isScout || header.isColour);
       return null;
     }
@@ -63,6 +63,17 @@ export async function convertDicom(
   }
   found.volumes.sort((a, b) => b.file.size - a.file.size);
   return found;
+}
+
+/** A bug, or a browser that cannot do something, costs the series alone. */
+function refusalOf(error: unknown): UserError {
+  if (error instanceof UserError) return error;
+  console.error(error);
+  return refusal(`the page cannot read it (${detailOf(error)})`, CURE);
+}
+
+function detailOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
 }
 
 function sizesOf({ headers }: Series): { files: number; bytes: number; voxelBytes: number } {
@@ -127,8 +138,7 @@ async function convert(files: readonly File[], merging: boolean, signal: AbortSi
     return await Promise.race([order.run(), ended]);
   } catch (error) {
     signal.throwIfAborted();
-    const detail = error instanceof Error ? error.message : String(error);
-    throw refusal(`dcm2niix cannot read it (${detail})`, CURE);
+    throw refusal(`dcm2niix cannot read it (${detailOf(error)})`, CURE);
   } finally {
     converter.worker?.terminate();
   }

@@ -10,6 +10,8 @@ const MARK_AT = 128;
 const ENDINGS = /\.(dcm|ima)$/i;
 /** Bytes that are read at a time. */
 const CHUNK = 1 << 16;
+/** Bytes of the longest text that is read, as many as most explicit elements can have (PS3.5, 7.1.2). */
+const LONGEST = 0xffff;
 export const UNDEFINED_LENGTH = 0xffffffff;
 /** Beginnings of items, and ends of items and of sequences. */
 const [ITEM, ITEM_END, SEQUENCE_END] = [0xfffee000, 0xfffee00d, 0xfffee0dd];
@@ -87,11 +89,7 @@ export class Damage extends Error {
 
 /** Whether a file is a DICOM file: by its mark, or by its ending. */
 export async function isDicom(file: File): Promise<boolean> {
-  return ENDINGS.test(file.name) || (await hasMark(file));
-}
-
-async function hasMark(file: Blob): Promise<boolean> {
-  return (await file.slice(MARK_AT, MARK_AT + MARK.length).text()) === MARK;
+  return ENDINGS.test(file.name) || (await file.slice(MARK_AT, MARK_AT + MARK.length).text()) === MARK;
 }
 
 /** How elements are written. */
@@ -149,7 +147,9 @@ class Bytes {
  */
 export async function readTexts(file: Blob, texts: Texts, frames: Texts[], study: Span[]): Promise<Span | null> {
   const bytes = new Bytes(file);
-  if (await hasMark(file)) bytes.at = MARK_AT + MARK.length;
+  const behind = MARK_AT + MARK.length;
+  // One reading gives mark and elements.
+  if (file.size >= behind && latin(await bytes.peek(behind), MARK_AT, MARK.length) === MARK) bytes.at = behind;
   const ofFile: Format = { explicit: true, little: true };
   while (!bytes.isAtEnd && (await bytes.peek(2)).getUint16(0, true) === 2) {
     await readValue(bytes, await readStart(bytes, ofFile), ofFile, texts);
@@ -167,7 +167,7 @@ export async function readTexts(file: Blob, texts: Texts, frames: Texts[], study
     const element = await readStart(bytes, format);
     const place = { at: bytes.at, length: element.length };
     if (PIXELS.has(element.tag)) return place;
-    if (PLACED.has(element.tag)) study.push(place);
+    if (PLACED.has(element.tag) && place.length <= LONGEST) study.push(place);
     if (element.tag === TAG.PerFrameFunctionalGroupsSequence) {
       await readItems(bytes, element, format, () => frames[frames.push(new Map()) - 1]);
     } else {
@@ -195,12 +195,12 @@ async function readValue(bytes: Bytes, element: Element, format: Format, texts: 
     // Sequences of unknown kind are implicit (PS3.5, 6.2.2).
     const inner = representation === "UN" ? { explicit: false, little: true } : format;
     await readItems(bytes, element, inner, () => null);
-  } else if (!texts || !WANTED.has(tag)) {
+  } else if (!texts || !WANTED.has(tag) || length > LONGEST) {
     bytes.skip(length);
   } else {
     const value = await bytes.take(length);
     if (DOUBLES.has(tag) && length === 8) texts.set(tag, String(value.getFloat64(0, format.little)));
-    else if (!SHORTS.has(tag)) texts.set(tag, latin(value, 0, length).replace(/[\0 ]+$/, "").trimStart());
+    else if (!SHORTS.has(tag)) texts.set(tag, trimmed(value));
     else if (length >= 2) texts.set(tag, String(value.getUint16(0, format.little)));
   }
 }
@@ -230,6 +230,13 @@ async function readItems(
       await readValue(bytes, element, format, texts);
     }
   }
+}
+
+/** A text without the blanks before it, and the blanks and zeros behind it. */
+function trimmed(value: DataView): string {
+  let length = value.byteLength;
+  while (length > 0 && [0, 0x20].includes(value.getUint8(length - 1))) length--;
+  return latin(value, 0, length).trimStart();
 }
 
 function latin(view: DataView, start: number, length: number): string {

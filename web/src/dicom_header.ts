@@ -52,7 +52,7 @@ export interface DicomHeader {
   voxelBytes: number;
   /** One, or one per frame. */
   slices: Slice[];
-  /** Places of date and time of the study. */
+  /** Places of date and time of the study, none of them of undefined length. */
   study: Span[];
   /** An attribute word for word, "" where it is missing; several values are separated by backslashes. */
   said: (name: keyof typeof TAG) => string;
@@ -172,7 +172,7 @@ function numbers(text: Text, name: keyof typeof TAG, length: number): number[] |
 
 /** A decimal number; NaN where a text is none. */
 export function parseDecimal(text: string): number {
-  return /^\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*$/i.test(text) ? Number(text) : NaN;
+  return /^\s*[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?\s*$/i.test(text) ? Number(text) : NaN;
 }
 
 /** Directions of unit length at right angles; headers have rounded ones. */

@@ -8,6 +8,7 @@ import { CURE_OF_DAMAGE } from "./dicom_elements.js";
 import { dot, parseDecimal, readDicomHeader } from "./dicom_header.js";
 import type { DicomHeader, Slice } from "./dicom_header.js";
 import { UserError } from "./errors.js";
+import { inParts } from "./parts.js";
 
 /** A slice may be as far from its regular place as the larger of both. */
 const [MAX_OFF_MM, MAX_OFF_STEPS] = [0.03, 0.02];
@@ -35,6 +36,8 @@ const ONE_PER_VOLUME = [
   "ImageType",
   "ConvolutionKernel",
 ] as const;
+/** Letters of a description (PS3.5, table 6.2-1: LO). */
+const LONGEST_NAME = 64;
 /** Names in a message. */
 const LISTED = 5;
 
@@ -65,13 +68,14 @@ export async function findSeries(
 ): Promise<Series[]> {
   const series = new Map<string, DicomHeader[]>();
   const patterns = new Set<string>();
-  for (const file of [...files].sort((a, b) => (placeOf(a) < placeOf(b) ? -1 : 1))) {
-    signal?.throwIfAborted();
-    const header = await readDicomHeader(file);
-    if (!header.isImage) continue;
+  const sorted = [...files].sort((a, b) => (placeOf(a) < placeOf(b) ? -1 : 1));
+  for (const header of await inParts(sorted, readDicomHeader, signal)) {
+    const { file, isImage, problem, cure } = header;
+    if (!isImage) continue;
     // Nobody knows which series lacks it.
-    if (header.problem && !header.series) throw refusal(`${file.name}: ${header.problem}`, header.cure);
-    series.set(header.series, [...(series.get(header.series) ?? []), header]);
+    if (problem && !header.series) throw refusal(`${file.name}: ${problem}`, cure);
+    if (!series.has(header.series)) series.set(header.series, []);
+    series.get(header.series)!.push(header);
     patterns.add(patternOf(file));
   }
   const spoilt = others.find((file) => patterns.has(patternOf(file)));
@@ -99,7 +103,9 @@ function patternOf(file: File): string {
 }
 
 function nameOf({ seriesNumber, description }: DicomHeader, taken: ReadonlySet<string>): string {
-  const words = [seriesNumber, description].map((text) => text.replace(/[^\w.-]+/g, "_").replace(/^[_.]+|_+$/g, ""));
+  const words = [seriesNumber, description]
+    .map((text) => text.slice(0, LONGEST_NAME))
+    .map((text) => text.replace(/[^\w.-]+/g, "_").replace(/^[_.]+|_+$/g, ""));
   const name = words.filter(Boolean).join("_") || "series";
   let number = 1;
   while (taken.has(number > 1 ? `${name}_${number}` : name)) number++;

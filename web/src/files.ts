@@ -4,6 +4,7 @@ import { convertDicom, type Found } from "./dicom.js";
 import { isDicom } from "./dicom_elements.js";
 import { UserError } from "./errors.js";
 import { isNiftiName } from "./nifti.js";
+import { inParts } from "./parts.js";
 
 /** Also those that macOS writes beside others, called like them behind `._`. */
 const HIDDEN = /^\./;
@@ -47,7 +48,7 @@ export interface Reading {
   converting: () => void;
   /** Bytes that the page may take. */
   budget: number;
-  /** Ends the reading of DICOM files at once. */
+  /** Ends the reading of DICOM files at once, and the look for them. */
   signal: AbortSignal;
 }
 
@@ -56,7 +57,7 @@ export async function findVolumes(all: readonly File[], { converting, budget, si
   const files = all.filter((file) => !HIDDEN.test(file.name));
   const named = files.filter((file) => isNiftiName(file.name));
   const others = files.filter((file) => !isNiftiName(file.name) && !BESIDE.test(file.name));
-  const flags = await Promise.all(others.map(isDicom));
+  const flags = await inParts(others, isDicom, signal);
   const dicom = others.filter((_, index) => flags[index]);
   const unknown = others.filter((_, index) => !flags[index]);
   const found: Found = { volumes: named.map((file) => ({ name: file.name, file })), leftOut: [], isClear: true };

@@ -19,12 +19,6 @@ export async function uncompressed(file: Blob, name: string): Promise<ReadableSt
   return memberSize(start, 0) ? bgzipStream(file) : gunzipped(file.stream());
 }
 
-/** The file itself; if bgzip wrote it, what is in it, which other readers can read. */
-export async function inOneMember(file: Blob): Promise<Blob> {
-  const start = new DataView(await file.slice(0, BGZIP.stop).arrayBuffer());
-  return memberSize(start, 0) ? new Response(bgzipStream(file)).blob() : file;
-}
-
 /** Compress by gzip. */
 export async function compressed(bytes: Uint8Array<ArrayBuffer>): Promise<Blob> {
   const stream = new Blob([bytes]).stream().pipeThrough(new CompressionStream("gzip"));

@@ -275,7 +275,7 @@ class Page {
       const viewer = await this.viewer;
       if (turn !== this.turn) return;
       if (!viewer) show("view", false);
-      else await viewer.showImage(volume.file, volume.name);
+      else await viewer.showImage(volume.file, volume.name, header);
     } catch {
       // A browser may have no room for it; it is segmented all the same.
       show("view", false);

@@ -1,8 +1,8 @@
 /** The image in planes and as a solid, with the structures over it, by NiiVue. */
 
 import type { Niivue } from "@niivue/niivue";
-import { inOneMember } from "./gzip.js";
 import type { Structure } from "./model.js";
+import { readBytes, type NiftiHeader } from "./nifti.js";
 
 export type Layout = "both" | "planes" | "solid";
 
@@ -45,16 +45,15 @@ export class Viewer {
     return new Viewer(nv, kit);
   }
 
-  /** Show an image, in place of what was shown. */
-  async showImage(file: Blob, name: string): Promise<void> {
+  /** Show an image, in place of what was shown; of its file no more than its header announces. */
+  async showImage(file: Blob, name: string, header: NiftiHeader): Promise<void> {
     const old = [...this.nv.volumes];
     this.structures = [];
     this.hiddenIndices.clear();
     // The solid is shown with its structures: drawing it takes long where there is no graphics processor.
     this.arrange("planes");
-    const plain = await inOneMember(file);
-    const shown = plain === file ? name : name.replace(/\.gz$/i, "");
-    const given = new File([plain], shown);
+    const shown = name.replace(/\.gz$/i, "");
+    const given = new File([await readBytes(file, name, header)], shown);
     const image = await this.kit.NVImage.loadFromFile({ file: given, name: shown, colormap: "gray" });
     this.nv.addVolume(image);
     // Afterwards, as the viewer cannot be without a volume again.
