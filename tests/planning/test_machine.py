@@ -320,12 +320,12 @@ def test_short_trainings_have_as_many_updates_as_they_need(name: str) -> None:
 
 @pytest.mark.parametrize("name", published.BUDGETED)
 def test_large_budgets_are_used_for_batches(name: str) -> None:
-    """As the golden files have it: no window above what helps, two or more in every batch, more with more memory."""
+    """As the golden files have it: no window above what helps but whole volumes, which alone may be batches of one."""
     shape = published.BUDGETED[name].shape
     for budget, plans in budgets(name).items():
         for configuration, item in plans.items():
             assert item["estimated_memory_gb"] <= float(budget)
-            if float(budget) >= 24:
+            if float(budget) >= 24 and prod(item["window"]) <= MOST_VOXELS:
                 assert item["batch_size"] >= 2
             if configuration not in {"si", "mip"}:
                 assert prod(item["window"]) <= MOST_VOXELS
