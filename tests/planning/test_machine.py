@@ -320,7 +320,10 @@ def test_short_trainings_have_as_many_updates_as_they_need(name: str) -> None:
 
 @pytest.mark.parametrize("name", published.BUDGETED)
 def test_large_budgets_are_used_for_batches(name: str) -> None:
-    """As the golden files have it: no window above what helps but whole volumes, which alone may be batches of one."""
+    """As the golden files have it: more with more memory, and above what helps only windows of whole volumes.
+
+    These alone may be batches of one.
+    """
     shape = published.BUDGETED[name].shape
     for budget, plans in budgets(name).items():
         for configuration, item in plans.items():
