@@ -38,6 +38,9 @@ FLOAT32_ON_CUDA = frozenset(
 )
 """Operations that autocast runs in float32 on CUDA, but not on CPUs (PyTorch, aten/src/ATen/autocast_mode.h)."""
 
+TRACED_PARTS = 3
+"""Parts of the loss that are traced: the third one finds the memory as each further one, which is not larger, does."""
+
 
 class MemoryUse(Record):
     """Bytes at the peak of a training step, by what they are for."""
@@ -262,7 +265,7 @@ def _loss(outputs: Tensor | list[tuple[Tensor, float]], target: Tensor, num_outp
     for scores, weight in scales:
         size = scores.shape[2:]
         labels = functional.interpolate(target[:, None].float(), size=tuple(size))[:, 0].to(torch.uint8)
-        entropy, valid, overlap, sizes = sums_in_parts(partial(_sums, num_outputs), scores, labels)
+        entropy, valid, overlap, sizes = sums_in_parts(partial(_sums, num_outputs), scores, labels, most_parts=TRACED_PARTS)
         total = total + weight * (entropy / valid - (2 * overlap / (sizes + 1)).mean())
     return total
 

@@ -2,9 +2,12 @@
 
 import logging
 from collections.abc import Sequence
+from functools import partial
+from operator import attrgetter
 
 from seg25d.core.errors import InputError
 from seg25d.core.limits import MAX_SPACING_MM, MIN_SPACING_MM
+from seg25d.core.parallel import choose_num_workers, map_cases
 from seg25d.core.records import digest
 from seg25d.core.types import Spacing
 from seg25d.data.description import DatasetDescription
@@ -40,6 +43,8 @@ VOLUME = "3d"
 LEAST_MIXED = 8
 """Slices of a window that networks mix, if volumes have so many, as slice-wise windows have where memory allows
 (`SMALLEST_DEPTH` of representations/slices.py): smaller parts of slices come before fewer. Our choice."""
+WORKER_BYTES = 1 << 30
+"""Memory of a process that traces networks; 0.6 to 0.8 GB were measured, most of them libraries."""
 
 
 def plan_dataset(  # noqa: PLR0913 - all but two by keyword
@@ -53,6 +58,7 @@ def plan_dataset(  # noqa: PLR0913 - all but two by keyword
     spacing_3d_mm: Spacing | None = None,
     rules: PlanningRules = DEFAULT_RULES,
     plans_name: str = DEFAULT_PLANS_NAME,
+    num_workers: int | None = 0,
 ) -> Plans:
     """Plan configurations of a data set.
 
@@ -70,6 +76,7 @@ def plan_dataset(  # noqa: PLR0913 - all but two by keyword
         spacing_3d_mm: Target spacing (D, H, W) of `3d`, as nnU-Net's -overwrite_target_spacing; None: that of all.
         rules: Rules of the recipe.
         plans_name: Name of the plans.
+        num_workers: Processes that trace the networks of configurations; 0: this one; None: one per core.
 
     Raises:
         InputError: If a name is unknown, a channel's name is wrong, the recipe is not meant for a configuration, one
@@ -94,11 +101,11 @@ def plan_dataset(  # noqa: PLR0913 - all but two by keyword
         sliced_along=rules.slice_axis,
     )
     names = configuration_names(configurations, geometry.slice_axis, rules, fingerprint.flat_axis)
-    planned = {}
+    limits_of = {}
     for name in names:
         configuration, network, mixing = split_name(name)
         least = {"least_slices": LEAST_MIXED} if mixing else {}
-        limits = Limits(
+        limits_of[name] = Limits(
             configuration=name,
             geometry=geometry.model_copy(update=least),
             num_channels=len(description.channel_names),
@@ -113,7 +120,12 @@ def plan_dataset(  # noqa: PLR0913 - all but two by keyword
             asked_network=None if network_of_views(name) else network,
             mixing=mixing,
         )
-        planned[name] = _plan_configuration(limits, normalization, mirror_axes)
+    plan_one = partial(_plan_configuration, normalization=normalization, mirror_axes=mirror_axes)
+    todo = tuple(limits_of.values())
+    workers = choose_num_workers(num_workers, WORKER_BYTES, len(todo))
+    results = map_cases(plan_one, todo, name=attrgetter("configuration"), num_workers=workers)
+    done = {limits.configuration: plan for limits, plan in results}
+    planned = {name: done[name] for name in names}
     volumes = [name for name in planned if is_volume(name)]
     if spacing_3d_mm is not None and not volumes:
         logger.warning("-overwrite_target_spacing has no effect on %s: it is the spacing of 3d", ", ".join(planned))

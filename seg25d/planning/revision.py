@@ -31,6 +31,7 @@ def revise_plans(  # noqa: PLR0913 - all but two by keyword
     spacing_3d_mm: Spacing | None = None,
     rules: PlanningRules,
     plans_name: str,
+    num_workers: int | None = 0,
 ) -> Plans:
     """Return the plans of a data set: existing ones while their inputs are unchanged, and those that are missing.
 
@@ -45,6 +46,7 @@ def revise_plans(  # noqa: PLR0913 - all but two by keyword
         spacing_3d_mm: See `plan_dataset`.
         rules: What the recipe fixes.
         plans_name: Name of the plans.
+        num_workers: See `plan_dataset`.
 
     Raises:
         InputError: See `plan_dataset`. Also if a configuration that is asked for by name cannot be read.
@@ -59,6 +61,7 @@ def revise_plans(  # noqa: PLR0913 - all but two by keyword
         spacing_3d_mm=spacing_3d_mm,
         rules=rules,
         plans_name=plans_name,
+        num_workers=num_workers,
     )
     if stored is None:
         return make(configurations=configurations)

@@ -251,8 +251,11 @@ def search(candidates: Iterable[Candidate], limits: Limits) -> Fit:
         if is_too_large:
             num_too_large += 1
             continue
-        batch_size = limits.smallest_batch(window)
-        cost = batch_size * prod(window) * representation.cost_factor
+        voxels = prod(window) * representation.cost_factor
+        rate = flops.get(network, last_rate[1])
+        # Where time will allow one window only, that one is traced, and not two of them before.
+        batch_size = min(limits.smallest_batch(window), limits.largest_batch(window, rate * voxels))
+        cost = batch_size * voxels
         slack = SAME_NETWORK_SLACK if network in activations else OTHER_NETWORK_SLACK
         if activations.get(network, last_rate[0]) * cost > slack * limits.budget_bytes:
             continue
@@ -262,7 +265,7 @@ def search(candidates: Iterable[Candidate], limits: Limits) -> Fit:
             continue
         if limits.has_too_many_scores(*fit):
             continue
-        if flops.get(network, last_rate[1]) * cost > slack * limits.most_flops * batch_size:
+        if rate * voxels > slack * limits.most_flops:
             num_too_slow += 1
             continue
         step = _trace(fit, batch_size, limits, position)

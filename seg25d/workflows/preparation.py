@@ -167,6 +167,7 @@ def make_plans(task: DatasetToPlan) -> Plans:
         spacing_3d_mm=task.spacing_3d_mm,
         rules=task.rules,
         plans_name=task.plans_name,
+        num_workers=task.num_processes,
     )
     plans = revised.model_copy(update={"reasons": {**revised.reasons, "folds": task.splits_reason}})
     plans = _warn_of_few_folds(plans, task.splits)
