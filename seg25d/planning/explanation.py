@@ -25,7 +25,7 @@ from seg25d.planning.search import (
     Fit,
     Limits,
 )
-from seg25d.representations import ALIAS
+from seg25d.representations import ALIAS, LARGER_LIMITS
 from seg25d.representations.base import VolumeGeometry
 
 MOST_COLUMNS = 110
@@ -164,10 +164,7 @@ def _cut_caution(window: Shape, geometry: VolumeGeometry) -> str | None:
     ]
     if not cut:
         return None
-    return (
-        f"the paper's network sees all that images are resized to, and here only {_listed(cut)} fit; plan with more "
-        "memory"
-    )
+    return f"the paper's network sees all that images are resized to, and here only {_listed(cut)} fit; {LARGER_LIMITS}"
 
 
 def explain(plans: Plans) -> str:

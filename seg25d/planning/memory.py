@@ -265,7 +265,9 @@ def _loss(outputs: Tensor | list[tuple[Tensor, float]], target: Tensor, num_outp
     for scores, weight in scales:
         size = scores.shape[2:]
         labels = functional.interpolate(target[:, None].float(), size=tuple(size))[:, 0].to(torch.uint8)
-        entropy, valid, overlap, sizes = sums_in_parts(partial(_sums, num_outputs), scores, labels, most_parts=TRACED_PARTS)
+        entropy, valid, overlap, sizes = sums_in_parts(
+            partial(_sums, num_outputs), scores, labels, most_parts=TRACED_PARTS
+        )
         total = total + weight * (entropy / valid - (2 * overlap / (sizes + 1)).mean())
     return total
 

@@ -11,6 +11,9 @@ ANATOMICAL = ("axial", "coronal", "sagittal")
 ALIAS = "2d"
 """Alias of the configuration that slices along the planned axis."""
 
+LARGER_LIMITS = "plan with more --gpu-memory-gb or --cpu-gflops (--explain says which of them bounds it)"
+"""What makes a window larger, for messages."""
+
 PLACES: dict[str, str] = {
     "axial": "seg25d.representations.slices:Slices",
     "coronal": "seg25d.representations.slices:Slices",

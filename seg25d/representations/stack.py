@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from seg25d.core.grids import AXIS_NAMES
 from seg25d.core.limits import Margin, NumSlices
 from seg25d.core.types import Shape, Spacing
-from seg25d.representations import ALIAS
+from seg25d.representations import ALIAS, LARGER_LIMITS
 from seg25d.representations.base import ConfigurationRules, RegularSteps, Representation, VolumeGeometry, shrink
 from seg25d.representations.slices import slices_apart
 
@@ -179,8 +179,8 @@ class Stack(Representation):
         if self.stack_size >= min(LEAST_SLICES, slices / 3):
             return super().caution(window, geometry)
         return (
-            f"stacks have 32 slices in Shivdeo et al. 2021, and here only {self.stack_size} of {slices} fit; plan with "
-            f"more memory, or take {ALIAS}"
+            f"stacks have 32 slices in Shivdeo et al. 2021, and here only {self.stack_size} of {slices} fit; "
+            f"{LARGER_LIMITS}, or take {ALIAS}"
         )
 
     @classmethod

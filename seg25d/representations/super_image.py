@@ -12,7 +12,7 @@ from pydantic import Field
 from seg25d.core.grids import AXIS_NAMES
 from seg25d.core.limits import NumNeighbours, NumSlices
 from seg25d.core.types import Shape, Spacing
-from seg25d.representations import ALIAS
+from seg25d.representations import ALIAS, LARGER_LIMITS
 from seg25d.representations.base import (
     ConfigurationRules,
     Representation,
@@ -200,7 +200,7 @@ class SuperImage(Representation):
             return super().caution(window, geometry)
         return (
             f"a super image shows all slices of a volume (Sobirov et al. 2022), and here only {size} of {slices} fit; "
-            f"plan with more memory, or take {ALIAS}"
+            f"{LARGER_LIMITS}, or take {ALIAS}"
         )
 
     @classmethod

@@ -1,10 +1,12 @@
 import resource
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from seg25d.core import parts
 from seg25d.core.device import flop_counter
 from seg25d.networks.base import Network
 from seg25d.networks.specs.resnet_unet import ResNetUNetSpec
@@ -14,6 +16,7 @@ from seg25d.networks.specs.swin_unetr import SwinUNETRSpec
 from seg25d.networks.specs.unet import UNetSpec
 from seg25d.networks.specs.vnet import VNetSpec
 from seg25d.networks.specs.xception_cbam_unet import XceptionCBAMUNetSpec
+from seg25d.planning import memory
 from seg25d.planning.memory import (
     GIGABYTE,
     CudaPrecision,
@@ -211,6 +214,28 @@ def test_the_memory_of_predicting_with_crops_can_be_told() -> None:
     bytes_ = prediction_memory(lambda: representation.lift(spec.build(1, 2)), (2, 1, 4, 32, 32))
     weights = sum(weight.numel() for weight in spec.build(1, 2).parameters())
     assert bytes_ > FLOAT32 * (weights + 2 * 4 * 32 * 32 * 16)
+
+
+@pytest.mark.parametrize(
+    ("network", "representation", "window"),
+    [
+        (small_unet(2), Slices(axis=0), (9, 96, 80)),
+        (small_unet(3), Volume(), (18, 64, 48)),
+        (small_unet(2, norm="batch"), SuperImage(grid=(4, 4)), (13, 48, 64)),
+    ],
+)
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_the_first_parts_of_the_loss_take_what_all_of_them_take(
+    network: UNetSpec, representation: Any, window: tuple[int, ...], batch_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts.sums_in_parts, "__defaults__", (1 << 18,))
+    results = []
+    for most in (memory.TRACED_PARTS, None):
+        monkeypatch.setattr(memory, "TRACED_PARTS", most)
+        results.append(
+            training_memory.__wrapped__(network, representation, window, batch_size, num_channels=1, num_outputs=40)
+        )
+    assert results[0] == results[1]
 
 
 def test_nothing_is_allocated() -> None:

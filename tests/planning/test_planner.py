@@ -45,6 +45,16 @@ def plan(
     return plan_dataset(*published.make_fingerprint(data), configurations=configurations, gpu_memory_gb=gpu_memory_gb)
 
 
+def test_plans_do_not_depend_on_the_processes_that_make_them() -> None:
+    data = published.Published((18, 40, 36), ((3, ISOTROPIC),), ("MRI",), 2)
+    wanted = ("mv", "axial", "si")
+    alone, together = (
+        plan_dataset(*published.make_fingerprint(data), configurations=wanted, num_workers=number) for number in (0, 2)
+    )
+    assert alone == together
+    assert list(alone.configurations) == list(together.configurations)
+
+
 def mostly_single_slices(shape: Shape) -> Plans:
     """Plans of ten cases with one slice and one with three."""
     fingerprint, description = published.make_fingerprint(published.Published(shape, ((11, ISOTROPIC),), ("MRI",), 2))

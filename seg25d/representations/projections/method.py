@@ -15,7 +15,7 @@ from seg25d.core.errors import InputError
 from seg25d.core.grids import AXIS_NAMES, SAME_SPACING
 from seg25d.core.limits import NumChannels, NumViews, SpacingMm
 from seg25d.core.types import Shape, Spacing
-from seg25d.representations import ALIAS
+from seg25d.representations import ALIAS, LARGER_LIMITS
 from seg25d.representations.base import CeilingMeter, ConfigurationRules, Representation, VolumeGeometry, shrink
 from seg25d.representations.projections.ceiling import case_ceilings, ceiling_reason
 from seg25d.representations.projections.plane import ViewAxes
@@ -240,8 +240,8 @@ class Projections(Representation):
             return super().caution(window, geometry)
         told = " and ".join(f"{window[side]} of {geometry.shape[side]} voxels along {AXIS_NAMES[side]}" for side in cut)
         return (
-            f"projections are of the whole volume (Angermann & Haltmeier), and here only {told} fit; plan with more "
-            f"memory, or take {ALIAS}"
+            f"projections are of the whole volume (Angermann & Haltmeier), and here only {told} fit; "
+            f"{LARGER_LIMITS}, or take {ALIAS}"
         )
 
     def window_warning(self, window: Shape) -> str | None:
