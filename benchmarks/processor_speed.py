@@ -59,7 +59,9 @@ def measure(arguments: argparse.Namespace) -> None:
     channels = plan.representation.input_channels(len(description.channel_names))
     if plan.representation.name == "fused_views":
         channels = next(each for each in model.modules() if isinstance(each, nn.Conv3d)).in_channels
-    state = new_state(model, find_recipe("default", fuses_views=arguments.configuration == "mv"), execution)
+    # Older checkouts do not know this word.
+    words = {"fuses_views": True} if arguments.configuration == "mv" else {}
+    state = new_state(model, find_recipe("default", **words), execution)
     forward = torch.compile(model) if arguments.compiled else model
     images = torch.randn(plan.batch_size, channels, *plan.window).clamp(0, 1)
     target = torch.randint(0, 2, (plan.batch_size, *plan.window), dtype=torch.uint8)

@@ -1,9 +1,11 @@
 """Arrays on disk: compressed, in chunks, so that any window can be read without the rest."""
 
 import itertools
+import logging
 import math
 import os
 import re
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +19,7 @@ from seg25d.core.files import atomic_path
 from seg25d.core.system_errors import refusal_to_read
 from seg25d.core.types import BoundingBox, FloatArray
 
+logger = logging.getLogger(__name__)
 CHUNK = (32, 64, 64)
 """Voxels of a chunk along (D, H, W): 512 KiB of float32. Reading a window of this size out of 32 x 512 x 512 takes
 0.3 ms, against 1.3 ms with one chunk per volume (measured, LZ4, one core)."""
@@ -158,10 +161,13 @@ class PlaneWriter:
         self._size = shape[1 + axis]
         block = _plane_block(shape, axis, self.dtype.itemsize)
         group = max(1, min(shape[0], GROUP_BYTES // (math.prod(block) * self.dtype.itemsize)))
-        in_memory = math.prod(shape) * self.dtype.itemsize <= self.in_memory_bytes
+        num_bytes = math.prod(shape) * self.dtype.itemsize
+        in_memory = num_bytes <= self.in_memory_bytes
         place = None if in_memory else self.path
         self.array = _empty(place, shape, self.dtype, ((group, *block), (1, *block)), self.num_threads)
         """What is written; to be read when it is finished."""
+        if not in_memory:
+            _warn_of_little_room(self.path.parent, num_bytes)
         buffer = list(shape)
         buffer[1 + axis] = block[axis]
         self._fill = np.array(fill, self.dtype).reshape(-1, 1, 1, 1)
@@ -190,6 +196,19 @@ class PlaneWriter:
         self.array[(*before, slice(self._start, stop))] = np.ascontiguousarray(planes)
         self._buffer[...] = self._fill
         self._start = stop
+
+
+def _warn_of_little_room(folder: Path, num_bytes: int) -> None:
+    """Say it before hours are spent; no error, as probabilities of trained networks compress well."""
+    free = shutil.disk_usage(folder).free
+    if num_bytes > free:
+        logger.warning(
+            "%s has %.1f GB left, and probabilities take up to %.1f GB, less as far as they can be compressed; make "
+            "room if the disk gets full",
+            folder,
+            free / 2**30,
+            num_bytes / 2**30,
+        )
 
 
 def write_channels(path: Path, shape: Sequence[int], dtype: Any, channels: Iterable[NDArray[Any]]) -> None:

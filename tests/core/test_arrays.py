@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 
 import blosc2
 import numpy as np
@@ -81,6 +82,21 @@ def test_planes_across_any_axis_make_the_array(
         assert stored.dtype == dtype
         np.testing.assert_array_equal(stored[...], expected)
         assert [path.name for path in Path(folder).iterdir()] == ["0.b2nd"], "small arrays stay in memory"
+
+
+@pytest.mark.parametrize("free", [0, 1 << 30])
+def test_a_disk_that_may_get_full_is_warned_of_before_anything_is_written(
+    free: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=free))
+    PlaneWriter(tmp_path / "kept.b2nd", np.float16, in_memory_bytes=1 << 20).begin(
+        (61, 8, 64, 64), 0, ((0, 8), (0, 64), (0, 64)), [0.0] * 61
+    )
+    assert ("has 0.0 GB left" in caplog.text) == (free == 0)
+    PlaneWriter(tmp_path / "in_memory.b2nd", np.float16, in_memory_bytes=1 << 30).begin(
+        (61, 8, 64, 64), 0, ((0, 8), (0, 64), (0, 64)), [0.0] * 61
+    )
+    assert len(caplog.records) == (free == 0)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
