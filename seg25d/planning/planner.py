@@ -43,8 +43,8 @@ VOLUME = "3d"
 LEAST_MIXED = 8
 """Slices of a window that networks mix, if volumes have so many, as slice-wise windows have where memory allows
 (`SMALLEST_DEPTH` of representations/slices.py): smaller parts of slices come before fewer. Our choice."""
-WORKER_BYTES = 1 << 30
-"""Memory of a process that traces networks; 0.6 to 0.8 GB were measured, most of them libraries."""
+WORKER_BYTES = 1 << 29
+"""Memory of a process that traces networks: 0.34 GB were measured (`ru_maxrss`), most of it libraries."""
 
 
 def plan_dataset(  # noqa: PLR0913 - all but two by keyword
